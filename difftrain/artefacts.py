@@ -1,0 +1,157 @@
+"""Records to parquet and back: typed columns, a schema check, parts that are whole or absent.
+
+A stage folder is `artefacts/<stage>/<fingerprint>/`: `part-*.parquet`, and made.json last of all.
+Not here: which stage writes what.
+"""
+
+import errno
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+R = TypeVar("R")
+
+SIMPLE = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    bytes: pa.binary(),
+}
+
+
+class SchemaError(ValueError):
+    """A parquet file holds other columns than the record that is read from it."""
+
+
+class MissingArtefact(FileNotFoundError):
+    """A stage's input is not there; the message names the command that makes it."""
+
+
+def column_type(hint: Any) -> pa.DataType:
+    """The parquet type of a record field's type. Nested tuples become lists; floats in them 32 bit."""
+    if get_origin(hint) is UnionType:
+        (inner,) = (each for each in get_args(hint) if each is not NoneType)
+        return column_type(inner)
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)[0]
+        if inner is float:
+            return pa.list_(pa.float32())
+        return pa.list_(pa.int32() if inner is int else column_type(inner))
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return pa.string()
+    return SIMPLE[hint]
+
+
+@cache
+def schema(record: type) -> pa.Schema:
+    """The parquet schema of a record: one column a field, in order."""
+    hints = get_type_hints(record)
+    return pa.schema([(field.name, column_type(hints[field.name])) for field in fields(record)])
+
+
+def reader(hint: Any) -> Any:
+    """How a parquet value becomes a field's value: enums by name, lists as tuples."""
+    if get_origin(hint) is UnionType:
+        (inner,) = (each for each in get_args(hint) if each is not NoneType)
+        convert = reader(inner)
+        return lambda value: None if value is None else convert(value)
+    if get_origin(hint) is tuple:
+        convert = reader(get_args(hint)[0])
+        return lambda values: tuple(convert(value) for value in values)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return hint
+    return lambda value: value
+
+
+def write_part(folder: Path, name: str, records: Sequence[R]) -> Path:
+    """Write `part-<name>.parquet` so that it is there whole or not at all.
+
+    Raises OSError with the folder and the number of rows in its message when the disk is full.
+    """
+    if not records:
+        raise ValueError("a part must hold at least one record")
+    kind = type(records[0])
+    columns = {
+        field.name: [getattr(record, field.name) for record in records] for field in fields(kind)
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"part-{name}.parquet"
+    half = folder / f".part-{name}.{os.getpid()}.half"
+    try:
+        with half.open("wb") as file:
+            pq.write_table(pa.table(columns, schema=schema(kind)), file)
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            told = (
+                f"no space left for {len(records)} rows in {folder}; what was written stays valid"
+            )
+            raise OSError(errno.ENOSPC, told) from error
+        raise
+    finally:
+        half.unlink(missing_ok=True)
+    return path
+
+
+def parts(folder: Path) -> list[Path]:
+    """The finished parts of a stage folder, in name order; empty if there are none."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def read_part(path: Path, record: type[R]) -> list[R]:
+    """The records of one part. Raises SchemaError if its columns are not the record's."""
+    table = pq.read_table(path, partitioning=None)
+    if not table.schema.equals(schema(record)):
+        raise SchemaError(
+            f"{path} holds {table.schema.names}, but {record.__name__} needs {schema(record).names}"
+        )
+    hints = get_type_hints(record)
+    readers = {field.name: reader(hints[field.name]) for field in fields(record)}  # pyright: ignore[reportArgumentType]
+    columns = {name: table.column(name).to_pylist() for name in readers}
+    return [
+        record(**{name: convert(columns[name][row]) for name, convert in readers.items()})
+        for row in range(table.num_rows)
+    ]
+
+
+def read(folder: Path, record: type[R]) -> list[R]:
+    """All records of a stage folder, finished or not, in part order."""
+    return [each for path in parts(folder) for each in read_part(path, record)]
+
+
+def read_finished(folder: Path, record: type[R], made_by: str) -> list[R]:
+    """All records of a finished stage. Raises MissingArtefact naming the command `made_by`."""
+    if not (folder / "made.json").is_file():
+        raise MissingArtefact(f"no {record.__name__} rows at {folder}: run  {made_by}")
+    return read(folder, record)
+
+
+def next_part(folder: Path, rank: int) -> str:
+    """A part name that this rank has not used yet in this folder."""
+    taken = [path.stem.rsplit("-", 1)[1] for path in folder.glob(f"part-r{rank:03d}-*.parquet")]
+    return f"r{rank:03d}-{max(map(int, taken), default=-1) + 1:05d}"
+
+
+def write_all(folder: Path, records: Iterable[R], rows_per_part: int = 2000) -> int:
+    """Write the records of a stage that one process makes at once; returns how many."""
+    number, pending, total = 0, [], 0
+    for record in records:
+        pending.append(record)
+        if len(pending) == rows_per_part:
+            write_part(folder, f"{number:05d}", pending)
+            number, total, pending = number + 1, total + len(pending), []
+    if pending:
+        write_part(folder, f"{number:05d}", pending)
+        total += len(pending)
+    return total

@@ -1,0 +1,1 @@
+"""Sources become Samples: decoded safely, inside one pixel budget, or quarantined with a reason."""

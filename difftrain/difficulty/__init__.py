@@ -1,0 +1,1 @@
+"""Difficulty measures as pure functions of tables; numpy only."""

@@ -1,0 +1,47 @@
+"""CMAB: how a response's attention balances picture and text (P, Eq. 4, Fig. 2).
+
+Axes: L decoder layers, T response tokens.
+"""
+
+import numpy as np
+
+from difftrain.records import Stratum
+
+
+def balance(image_LT: np.ndarray, text_LT: np.ndarray, epsilon: float = 1e-8) -> float:
+    """Image-to-text attention: geometric mean over inner layers, arithmetic mean over tokens (Eq. 4).
+
+    The first and the last layer are left out. Raises ValueError for unequal shapes, fewer than
+    three layers, no response token, or a token that gives the text no attention at all.
+    """
+    image, text = np.asarray(image_LT, dtype=float), np.asarray(text_LT, dtype=float)
+    if image.shape != text.shape or image.ndim != 2:
+        raise ValueError(f"image {image.shape} and text {text.shape} must both be L x T")
+    if image.shape[0] < 3 or image.shape[1] == 0:
+        raise ValueError(f"need at least three layers and one response token, not {image.shape}")
+    if not (text[1:-1] > 0).all():
+        raise ValueError("the text received no attention, so there is no ratio")
+    rho_LT = image[1:-1] / text[1:-1]
+    rho_T = np.exp(np.log(rho_LT + epsilon).mean(axis=0))
+    return float(rho_T.mean())
+
+
+def stratum(
+    rho: float | None,
+    solved: bool,
+    easy_below: float = 0.1,
+    hard_from: float = 0.4,
+    hard_upto: float = 1.6,
+    easy_above: float = 1.9,
+) -> Stratum:
+    """The stratum of a balance (P, section 3.2): unsolved if the answer is wrong, whatever rho is.
+
+    Raises ValueError for a solved sample without a balance.
+    """
+    if not solved:
+        return Stratum.unsolved
+    if rho is None or not np.isfinite(rho):
+        raise ValueError(f"a solved sample needs a finite balance, not {rho}")
+    if hard_from <= rho <= hard_upto:
+        return Stratum.hard
+    return Stratum.medium if easy_below <= rho <= easy_above else Stratum.easy

@@ -1,0 +1,56 @@
+"""Multiple choice as MMMU and MMStar put it and score it: by the rule, else by a judge."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from difftrain.data import prompts
+from difftrain.evaluate import items, judge, rules
+from difftrain.evaluate.graded import UNDECIDED, Graded, Item, Judge
+from difftrain.records import MarkPath
+
+_GAP = "\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A question with lettered options and the letter that is right."""
+
+    question: str
+    options: Mapping[str, str]
+    gold: str
+
+
+def words(item: Item) -> str:
+    """The question with its lettered options; without options, the question alone."""
+    question = items.text(item, "question")
+    hint = None if items.is_empty(item.get("hint")) else str(item["hint"])
+    options = items.options(item)
+    if not options:
+        return (f"Hint: {hint}\n" if hint else "") + f"Question: {question}\n"
+    # An empty option in the middle keeps its letter, so its line is made and then dropped.
+    upto = prompts.LETTERS.index(max(options)) + 1
+    texts = [options.get(letter, _GAP) for letter in prompts.LETTERS[:upto]]
+    lines = prompts.multiple_choice(question, texts, hint).splitlines(keepends=True)
+    return "".join(line for line in lines if _GAP not in line)
+
+
+def grade(prediction: str, choice: Choice, asked: Judge | None, date: str) -> Graded:
+    """1 if the option the prediction means is the gold one, else 0.
+
+    Where the reference harness draws an option at random (the judge gave three replies of no
+    use), this is wrong and its path `failed`; a judge that could not be reached gives no score.
+    """
+
+    def infer(text: str) -> str | None:
+        return rules.infer(text, choice.options, date)
+
+    letter, path = infer(prediction), MarkPath.rule
+    if letter is None and asked is not None:
+        prompt = judge.match_options(choice.question, choice.options, prediction)
+        letter, replies = judge.first_usable(asked, prompt, judge.STEADY, infer)
+        path = MarkPath.judge
+        if judge.all_failed(replies):
+            return Graded(None, None, MarkPath.failed)
+    if letter is None:
+        return UNDECIDED
+    return Graded(float(letter == choice.gold), letter, path)

@@ -1,0 +1,151 @@
+"""HallusionBench: 951 yes/no questions; figures come in original and edited pairs."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from difftrain.evaluate import items
+from difftrain.evaluate.graded import UNDECIDED, Benchmark, Graded, Item, Judge, Part
+from difftrain.evaluate.judge import RISING, first_usable
+from difftrain.records import MarkPath
+
+JUDGE_PROMPT = """\
+You are an AI assistant who will help me to match an answer with two options of a question. The \
+options are only Yes / No. You are provided with a question and an answer, and you need to find \
+which option (Yes / No) is most similar to the answer. If the meaning of all options are \
+significantly different from the answer, output Unknown. Your should output a single word among \
+the following 3 choices: Yes, No, Unknown.
+Example 1:
+Question: Is the word in this image 'Hello'?
+Answer: The word in this image is 'Hello'.
+Your output: Yes
+Example 2:
+Question: Is the word in this image 'Hello'?
+Answer: The word in this image is not 'Hello'.
+Your output: No
+Example 3:
+"""
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
+_PERIOD = re.compile(r"\.(?!\d)")
+_PERIODS_REMOVED = 32
+"""The reference passes a flag (re.UNICODE is 32) where the number of replacements belongs."""
+
+
+def prompt(item: Item) -> list[Part]:
+    """The picture, then the bare question."""
+    return items.images_then(item, items.text(item, "question"))
+
+
+def yes_or_no(text: str) -> str | None:
+    """Yes or No if the one word occurs and the other does not, after VQA-style clearing."""
+    lowered = text.lower()
+    glued = _DIGIT_COMMA_DIGIT.search(lowered) is not None
+    cleared = lowered
+    for mark in _PUNCTUATION:
+        beside_blank = f"{mark} " in lowered or f" {mark}" in lowered
+        cleared = cleared.replace(mark, "" if beside_blank or glued else " ")
+    words = _PERIOD.sub("", cleared, count=_PERIODS_REMOVED).split()
+    if ("yes" in words) == ("no" in words):
+        return None
+    return "Yes" if "yes" in words else "No"
+
+
+def gold(item: Item) -> str:
+    """Yes or No; the official file writes 1 and 0."""
+    answer = items.text(item, "answer", "gt_answer").strip()
+    return {"1": "Yes", "0": "No"}.get(answer, answer)
+
+
+def judge_prompt(prediction: str, item: Item) -> str:
+    """The prompt that asks whether a prediction means yes or no; the gold is not shown."""
+    question = items.text(item, "question")
+    return f"{JUDGE_PROMPT}Question: {question}?\nAnswer: {prediction}\nYour output: "
+
+
+def grade(prediction: str, item: Item, judge: Judge | None, rules: str) -> Graded:
+    """By the yes/no rule, else by the judge's reply under the same rule; unknown is wrong."""
+    said, path = yes_or_no(prediction), MarkPath.rule
+    if said is None and judge is not None:
+        said, _ = first_usable(judge, judge_prompt(prediction, item), RISING, yes_or_no)
+        path = MarkPath.judge
+    if said is None:
+        return UNDECIDED
+    return Graded(float(said == gold(item)), said, path)
+
+
+def _identity(item: Item) -> tuple[str, str, str, str]:
+    if "set_id" in item:
+        places = [items.text(item, column) for column in ("set_id", "figure_id", "question_id")]
+    else:
+        places = items.text(item, "index").split("_")[3:6]
+    return subset(item), places[0], places[1], places[2]
+
+
+def item_id(item: Item) -> str:
+    """subset/set/figure/question; the subset is needed, ids repeat across subsets."""
+    return "/".join(_identity(item))
+
+
+def subset(item: Item) -> str:
+    """The harness's l2-category: VD_illusion, VS_chart, ..."""
+    for column in ("l2-category", "l2_category"):
+        if not items.is_empty(item.get(column)):
+            return str(item[column])
+    return f"{items.text(item, 'category')}_{items.text(item, 'subcategory')}"
+
+
+def figure_of(identity: str) -> str:
+    """The figure part of an item id: subset/set/figure."""
+    return identity.rpartition("/")[0]
+
+
+def cluster(item: Item) -> str:
+    """The figure: its questions share one picture, so they are drawn together."""
+    return figure_of(item_id(item))
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracies:
+    """Fractions of 1: of questions, of figures all right, of questions right on every figure.
+
+    The names are the benchmark's own.
+    """
+
+    aAcc: float
+    fAcc: float
+    qAcc: float
+
+    @property
+    def average(self) -> float:
+        """What leaderboards call the overall score."""
+        return (self.aAcc + self.fAcc + self.qAcc) / 3
+
+
+def accuracies(score_by_item_id: Mapping[str, float]) -> Accuracies:
+    """The three accuracies from scores by item id. Raises ValueError on no items."""
+    if not score_by_item_id:
+        raise ValueError("no items to take an accuracy of")
+    figures: dict[str, list[bool]] = defaultdict(list)
+    questions: dict[tuple[str, ...], list[bool]] = defaultdict(list)
+    for identity, score in score_by_item_id.items():
+        subset_, set_id, _, question_id = identity.rsplit("/", 3)
+        figures[figure_of(identity)].append(score == 1)
+        questions[subset_, set_id, question_id].append(score == 1)
+    return Accuracies(
+        aAcc=sum(score_by_item_id.values()) / len(score_by_item_id),
+        fAcc=sum(map(all, figures.values())) / len(figures),
+        qAcc=sum(map(all, questions.values())) / len(questions),
+    )
+
+
+BENCHMARK = Benchmark(
+    name="HallusionBench",
+    prompt=prompt,
+    grade=grade,
+    item_id=item_id,
+    subset=subset,
+    cluster=cluster,
+    judge="sometimes",
+)

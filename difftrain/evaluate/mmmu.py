@@ -1,0 +1,73 @@
+"""MMMU: 900 validation questions of 30 subjects; open ones are scored as two-option items."""
+
+import re
+
+from difftrain.evaluate import choices, items
+from difftrain.evaluate.choices import Choice
+from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
+
+OTHER = "Other Answers"
+_TAG = re.compile(r"<image ([1-9])>")
+
+
+def prompt(item: Item) -> list[Part]:
+    """The text cut at each `<image N>`, picture N in its place; without tags the pictures first.
+
+    A picture that is never mentioned is not sent; one that is mentioned twice is sent twice.
+    Raises ValueError if a picture is mentioned that the item does not have.
+    """
+    words = choices.words(item)
+    if not _TAG.search(words):
+        return items.images_then(item, words)
+    pictures = items.images(item)
+    parts: list[Part] = []
+    for place, piece in enumerate(_TAG.split(words)):
+        if place % 2 == 0:
+            if piece:
+                parts.append({"type": "text", "value": piece})
+        elif int(piece) > len(pictures) or pictures[int(piece) - 1] is None:
+            raise ValueError(f"MMMU item {item_id(item)} mentions <image {piece}> but has none")
+        else:
+            parts.append({"type": "image", "value": pictures[int(piece) - 1]})
+    return parts
+
+
+def as_choice(item: Item) -> Choice:
+    """The item as the reference scores it; an open one has its gold as A and all else as B.
+
+    An open gold that is itself one capital letter stays the gold letter, as in the reference.
+    """
+    question, gold = str(item.get("question", "")), str(items.first(item, "answer"))
+    options = items.options(item)
+    if options:
+        return Choice(question, options, gold)
+    letter = gold if len(gold) == 1 and "A" <= gold <= "Z" else "A"
+    return Choice(question, {"A": gold, "B": OTHER}, letter)
+
+
+def grade(prediction: str, item: Item, judge: Judge | None, rules: str) -> Graded:
+    """By the option rule, else by the judge."""
+    return choices.grade(prediction, as_choice(item), judge, rules)
+
+
+def item_id(item: Item) -> str:
+    """The `id` column, else `index`."""
+    return items.text(item, "id", "index")
+
+
+def subset(item: Item) -> str:
+    """The subject."""
+    if not items.is_empty(item.get("l2-category")):
+        return str(item["l2-category"])
+    return item_id(item).partition("_")[2].rpartition("_")[0]
+
+
+BENCHMARK = Benchmark(
+    name="MMMU",
+    prompt=prompt,
+    grade=grade,
+    item_id=item_id,
+    subset=subset,
+    cluster=item_id,
+    judge="sometimes",
+)

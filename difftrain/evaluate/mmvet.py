@@ -1,0 +1,94 @@
+"""MM-Vet: 218 open questions; a judge gives every answer a score of 0.0 to 1.0."""
+
+import math
+
+from difftrain.evaluate import items
+from difftrain.evaluate.graded import UNDECIDED, Benchmark, Graded, Item, Judge, Part
+from difftrain.evaluate.judge import RISING, ask
+from difftrain.records import MarkPath
+
+_MEME = (
+    "Can you explain this meme? | This meme is poking fun at the fact that the names of the "
+    "countries Iceland and Greenland are misleading. Despite its name, Iceland is known for its "
+    "beautiful green landscapes, while Greenland is mostly covered in ice and snow. The meme is "
+    "saying that the person has trust issues because the names of these countries do not "
+    "accurately represent their landscapes. | "
+)
+JUDGE_PROMPT = (
+    "Compare the ground truth and prediction from AI models, to give a correctness score for the "
+    "prediction. <AND> in the ground truth means it is totally right only when all elements in "
+    "the ground truth are present in the prediction, and <OR> means it is totally right when any "
+    "one element in the ground truth is present in the prediction. The correctness score is 0.0 "
+    "(totally wrong), 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, or 1.0 (totally right). Just "
+    "complete the last space of the correctness score.\n\n"
+    "Question | Ground truth | Prediction | Correctness\n"
+    "--- | --- | --- | ---\n"
+    "What is x in the equation? | -1 <AND> -5 | x = 3 | 0.0\n"
+    "What is x in the equation? | -1 <AND> -5 | x = -1 | 0.5\n"
+    "What is x in the equation? | -1 <AND> -5 | x = -5 | 0.5\n"
+    "What is x in the equation? | -1 <AND> -5 | x = -5 or 5 | 0.5\n"
+    "What is x in the equation? | -1 <AND> -5 | x = -1 or x = -5 | 1.0\n"
+    f"{_MEME}The meme talks about Iceland and Greenland. It's pointing out that despite their "
+    "names, Iceland is not very icy and Greenland isn't very green. | 0.4\n"
+    f"{_MEME}The meme is using humor to point out the misleading nature of Iceland's and "
+    "Greenland's names. Iceland, despite its name, has lush green landscapes while Greenland is "
+    "mostly covered in ice and snow. The text 'This is why I have trust issues' is a playful way "
+    "to suggest that these contradictions can lead to distrust or confusion. The humor in this "
+    "meme is derived from the unexpected contrast between the names of the countries and their "
+    "actual physical characteristics. | 1.0\n"
+)
+"""The benchmark's own protocol (yuweihao/MM-Vet, Apache-2.0); another wording is another metric."""
+
+
+def prompt(item: Item) -> list[Part]:
+    """The picture, then the bare question."""
+    return items.images_then(item, items.text(item, "question"))
+
+
+def judge_prompt(prediction: str, item: Item) -> str:
+    """The table with this item as its last, unfinished row."""
+    gold = items.text(item, "answer")
+    gold = gold.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
+    return JUDGE_PROMPT + " | ".join([items.text(item, "question"), gold, prediction, ""])
+
+
+def grade(prediction: str, item: Item, judge: Judge | None, rules: str) -> Graded:
+    """The judge's number, asked up to five times; five replies that are none count as 0.
+
+    A reply of `nan` is a number to the reference and spoils its mean; here it is no score.
+    """
+    if judge is None:
+        return UNDECIDED
+    words = judge_prompt(prediction, item)
+    for temperature in RISING:
+        reply = ask(judge, words, temperature)
+        try:
+            score = float(reply)
+        except ValueError:
+            continue
+        if math.isnan(score):
+            return Graded(None, reply.strip(), MarkPath.failed)
+        if 0 <= score <= 1:
+            return Graded(score, reply.strip(), MarkPath.judge)
+    return UNDECIDED
+
+
+def item_id(item: Item) -> str:
+    """The `index` column, else `question_id` or `id`."""
+    return items.text(item, "index", "question_id", "id")
+
+
+def subset(item: Item) -> str:
+    """The capabilities, joined by commas."""
+    return ",".join(str(each) for each in items.listed(items.first(item, "category", "capability")))
+
+
+BENCHMARK = Benchmark(
+    name="MMVet",
+    prompt=prompt,
+    grade=grade,
+    item_id=item_id,
+    subset=subset,
+    cluster=item_id,
+    judge="always",
+)

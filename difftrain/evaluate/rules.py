@@ -1,0 +1,83 @@
+"""Option matching as the reference harness does it, and what changed in it on which date.
+
+Shared by MathVista, MMMU and MMStar. Its accidents are kept on purpose: "$70" contains "$7".
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """What the harness's matching did at a date."""
+
+    near_the_end: bool
+    """A lone letter counts only among the last four tokens (since 2025-08-04)."""
+    short_only: bool
+    """Option texts are looked for only in predictions of bounded length (since 2025-08-04)."""
+    answer_is: bool
+    """"answer is X" is looked for, without a word boundary (since 2026-06-17)."""
+
+
+RULES = {
+    "2025-07": Switches(near_the_end=False, short_only=False, answer_is=False),
+    "2025-11": Switches(near_the_end=True, short_only=True, answer_is=False),
+    "2026-08": Switches(near_the_end=True, short_only=True, answer_is=True),
+}
+"""By the date of the harness: commits 44d698f8, 19c0e386 (the paper's) and e8e78f05."""
+
+API_FAILURE = "Failed to obtain answer via API"
+NONE_OF_THEM = "Z"
+LAST_TOKENS = 4
+REFUSALS = (
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
+_BLANKED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+_ANSWER_IS = re.compile(r"answer is\s*\**\s*([A-D])", re.IGNORECASE)
+
+
+def switches(rules: str) -> Switches:
+    """The switches of a date. Raises ValueError for a date that is not known."""
+    if rules not in RULES:
+        raise ValueError(f"rules={rules!r}: must be one of {', '.join(RULES)}")
+    return RULES[rules]
+
+
+def by_letter(prediction: str, options: Mapping[str, str], how: Switches) -> str | None:
+    """The option letter that stands as a word of its own, Z for a refusal, or None."""
+    if API_FAILURE in prediction:
+        return None
+    if any(phrase in prediction for phrase in REFUSALS):
+        return NONE_OF_THEM
+    tokens = prediction.translate(_BLANKED).split()
+    present = [letter for letter in options if letter in tokens]
+    if len(present) == 1:
+        place = tokens.index(present[0])
+        if not how.near_the_end or place >= len(tokens) - LAST_TOKENS:
+            return present[0]
+    if not present and NONE_OF_THEM in tokens:
+        return NONE_OF_THEM
+    if how.answer_is and (found := _ANSWER_IS.search(prediction)):
+        letter = found[1].upper()
+        return letter if letter in options else None
+    return None
+
+
+def by_text(prediction: str, options: Mapping[str, str], how: Switches) -> str | None:
+    """The one option whose text occurs in the prediction, ignoring case, or None."""
+    longest = 2 * sum(len(text) for text in options.values())
+    if how.short_only and len(prediction) > longest:
+        return None
+    words = prediction.lower()
+    present = [letter for letter, text in options.items() if text.lower() in words]
+    return present[0] if len(present) == 1 else None
+
+
+def infer(prediction: str, options: Mapping[str, str], rules: str) -> str | None:
+    """The option a prediction means: a letter, Z (none of them), or None (the rule cannot say)."""
+    how = switches(rules)
+    return by_letter(prediction, options, how) or by_text(prediction, options, how)

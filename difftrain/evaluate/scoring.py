@@ -1,0 +1,98 @@
+"""What an item asks and what an answer is worth: the scorers by name, and the Mark of an answer.
+
+The settings are in config.py and the loop over items in run.py; nothing here loads a model.
+"""
+
+from difftrain.evaluate import hallusionbench, mathvista, mmmu, mmstar, mmvet, ocrbench
+from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
+from difftrain.evaluate.judge import JudgeDown
+from difftrain.evaluate.rules import switches
+from difftrain.grade import extract
+from difftrain.records import Mark, MarkPath
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "MathVista": mathvista.BENCHMARK,
+    "MMVet": mmvet.BENCHMARK,
+    "OCRBench": ocrbench.BENCHMARK,
+    "HallusionBench": hallusionbench.BENCHMARK,
+    "MMMU": mmmu.BENCHMARK,
+    "MMStar": mmstar.BENCHMARK,
+}
+HARNESS_NAMES = {
+    "MathVista_MINI": "MathVista",
+    "MMMU_DEV_VAL": "MMMU",
+    "MMMU_DEV_VAL(validation)": "MMMU",
+}
+"""The reference harness's names of data sets, where they differ from the tables'."""
+MINIATURE = "shapes/"
+
+
+def benchmark_named(name: str) -> Benchmark:
+    """A benchmark by its name in the tables or in the harness, with or without `shapes/`.
+
+    Raises ValueError for a name that is none of these.
+    """
+    short = name.removeprefix(MINIATURE)
+    short = HARNESS_NAMES.get(short, short)
+    if short not in BENCHMARKS:
+        raise ValueError(f"benchmark={name!r}: must be one of {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[short]
+
+
+def build_prompt(benchmark: str, item: Item) -> list[Part]:
+    """The item as parts {type: image or text, value}, in the order they are shown."""
+    return benchmark_named(benchmark).prompt(item)
+
+
+def mark(
+    benchmark: str,
+    prediction: str,
+    item: Item,
+    judge: Judge | None = None,
+    rules: str = "2025-11",
+) -> Graded:
+    """Score, extraction and path of one prediction; score None if the judge cannot be reached.
+
+    `score_item` is the score alone; `as_mark` makes the record of it.
+    """
+    switches(rules)
+    try:
+        return benchmark_named(benchmark).grade(prediction, item, judge, rules)
+    except JudgeDown:
+        return Graded(None, None, MarkPath.failed)
+
+
+def score_item(
+    benchmark: str,
+    prediction: str,
+    item: Item,
+    judge: Judge | None = None,
+    rules: str = "2025-11",
+) -> float | None:
+    """The score of one prediction, 0 to 1, as the reference harness gave it at the date `rules`.
+
+    Undecided without a judge: 0.0. A judge that cannot be reached (it raises): None. In MathVista,
+    MM-Vet and HallusionBench the harness's own text for a failed call scores 0.0, as it does
+    there; in MMMU and MMStar, where the harness then guesses, None.
+    """
+    return mark(benchmark, prediction, item, judge, rules).score
+
+
+def open_tags(response: str) -> str:
+    """What stands between the last <answer> tags, stripped; without tags the response unchanged."""
+    inside = extract.tagged(response)
+    return response if inside is None else inside.strip()
+
+
+def as_mark(benchmark: str, response: str, item: Item, graded: Graded) -> Mark:
+    """The Mark of a graded item; `benchmark` is kept as given, `shapes/` included."""
+    kind = benchmark_named(benchmark)
+    return Mark(
+        benchmark=benchmark,
+        item_id=kind.item_id(item),
+        response=response,
+        extracted=graded.extracted,
+        score=graded.score,
+        path=graded.path,
+        subset=kind.subset(item),
+    )

@@ -1,0 +1,153 @@
+"""Grades boxes: every gold box found once, with its label, and none besides."""
+
+import json
+import re
+from dataclasses import dataclass
+
+from scipy.optimize import linear_sum_assignment
+
+from difftrain.grade.characters import normal_text
+from difftrain.records import Verdict
+
+IOU = 0.5
+LONGEST = 50_000
+MOST_BOXES = 500
+FARTHEST = 1e7
+"""Coordinates beyond this many pixels are not coordinates."""
+
+_FENCE = re.compile(r"```(?:json)?(.*?)```", re.DOTALL)
+_AFTER_STRING = re.compile(r"\s*(?:[,:\]}]|\Z)")
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Corners in pixels, x to the right and y down, and a label as read (normalised)."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    label: str
+
+    @property
+    def area(self) -> float:
+        """Area in square pixels; 0 where the corners are the wrong way round."""
+        return max(0.0, self.x2 - self.x1) * max(0.0, self.y2 - self.y1)
+
+
+def double_quoted(text: str) -> str:
+    """The text with single-quoted strings made JSON strings; apostrophes inside them survive.
+
+    A quote ends a single-quoted string only where JSON could go on: before , : ] } or the end.
+    """
+    out: list[str] = []
+    quote: str | None = None
+    place = 0
+    while place < len(text):
+        letter = text[place]
+        if quote is None:
+            if letter in "'\"":
+                quote, letter = letter, '"'
+            out.append(letter)
+        elif letter == "\\":
+            following = text[place + 1 : place + 2]
+            out.append("'" if following == "'" else letter + following)
+            place += 1
+        elif letter == quote and (quote == '"' or _AFTER_STRING.match(text, place + 1)):
+            quote = None
+            out.append('"')
+        else:
+            out.append('\\"' if letter == '"' else letter)
+        place += 1
+    return "".join(out)
+
+
+def _parsed(text: str) -> object:
+    fenced = _FENCE.search(text)
+    text = (fenced[1] if fenced else text).strip()
+    for spelling in (text, double_quoted(text)):
+        try:
+            return json.loads(spelling)
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
+def _box(found: object) -> Box | None:
+    if not isinstance(found, dict):
+        return None
+    corners, label = found.get("bbox_2d"), found.get("label", "")
+    if not isinstance(corners, list) or len(corners) != 4 or not isinstance(label, str):
+        return None
+    if not all(type(each) in (int, float) and abs(each) <= FARTHEST for each in corners):
+        return None
+    x1, y1, x2, y2 = (float(each) for each in corners)
+    return Box(x1, y1, x2, y2, normal_text(label))
+
+
+def read(text: str) -> list[Box] | None:
+    """The boxes of a JSON list of {bbox_2d: [x1, y1, x2, y2], label}; None if it is not one.
+
+    Code fences and single quotes are forgiven; a list with one malformed box is not read at all.
+    """
+    if len(text) > LONGEST:
+        return None
+    found = _parsed(text)
+    listed = [found] if isinstance(found, dict) else found
+    if not isinstance(listed, list) or len(listed) > MOST_BOXES:
+        return None
+    boxes = [box for each in listed if (box := _box(each)) is not None]
+    return boxes if len(boxes) == len(listed) else None
+
+
+def overlap(one: Box, two: Box) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    wide = max(0.0, min(one.x2, two.x2) - max(one.x1, two.x1))
+    high = max(0.0, min(one.y2, two.y2) - max(one.y1, two.y1))
+    shared = wide * high if one.area and two.area else 0.0
+    union = one.area + two.area - shared
+    return shared / union if union else 0.0
+
+
+def matched(said: list[Box], gold: list[Box], iou: float = IOU) -> int:
+    """The largest number of pairs, each box used once, with equal labels and at least this IoU."""
+    if not said or not gold:
+        return 0
+    fits = [
+        [int(one.label == two.label and overlap(one, two) >= iou) for two in gold] for one in said
+    ]
+    rows, columns = linear_sum_assignment(fits, maximize=True)
+    return sum(fits[row][column] for row, column in zip(rows, columns, strict=True))
+
+
+def f1(said: str, gold: str, iou: float = IOU) -> float:
+    """2 x matched / (said + gold): missing and extra boxes both cost. 1 is exactly right.
+
+    A text that `read` refuses holds no box, so it scores 0 against any gold box. Raises
+    ValueError if the gold cannot be read.
+    """
+    wanted = read(gold)
+    if wanted is None:
+        raise ValueError(f"the gold is no list of boxes: {gold[:80]!r}")
+    found = read(said)
+    if found is None:
+        return 0.0
+    both = len(found) + len(wanted)
+    return 2 * matched(found, wanted, iou) / both if both else 1.0
+
+
+def grade(said: str, gold: str, options: tuple[str, ...] = ()) -> Verdict:
+    """Right if every gold box is found and nothing else (f1 of 1)."""
+    if read(said) is None:
+        return Verdict.unreadable
+    return Verdict.right if f1(said, gold) == 1 else Verdict.wrong
+
+
+def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
+    """Why this gold cannot be graded, or None."""
+    boxes = read(gold)
+    if boxes is None:
+        return "not a JSON list of {bbox_2d, label}"
+    if not boxes:
+        return "the list holds no box"
+    return None if all(box.area for box in boxes) else "a box has no area (x1 < x2, y1 < y2)"

@@ -1,0 +1,62 @@
+"""How ranks that never talk wait for one another: a file per rank, touched while it lives."""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from difftrain.world import World
+
+PATIENCE_SECONDS = 600.0
+POLL_SECONDS = 0.2
+
+
+class RankSilent(RuntimeError):
+    """A rank has not been heard of for too long; the message names it."""
+
+
+def path_of(folder: Path, rank: int) -> Path:
+    """The heartbeat file of a rank in a stage folder."""
+    return folder / f".rank-{rank:03d}.beat"
+
+
+def beat(folder: Path, world: World) -> None:
+    """Say that this rank is alive."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path_of(folder, world.rank).touch()
+
+
+def silent(folder: Path, ranks: Iterable[int], since: float, patience: float) -> list[int]:
+    """The ranks not heard of for `patience` seconds, counted from `since` at the earliest."""
+    now = time.time()
+
+    def last(rank: int) -> float:
+        path = path_of(folder, rank)
+        return max(since, path.stat().st_mtime if path.exists() else 0.0)
+
+    return [rank for rank in ranks if now - last(rank) > patience]
+
+
+def wait(
+    folder: Path,
+    world: World,
+    complete: Callable[[], bool],
+    patience: float = PATIENCE_SECONDS,
+) -> None:
+    """Return once `complete()` is true. Raises RankSilent if another rank falls silent before."""
+    since = time.time()
+    others = [rank for rank in range(world.size) if rank != world.rank]
+    while not complete():
+        beat(folder, world)
+        if gone := silent(folder, others, since, patience):
+            names = ", ".join(f"rank {rank}" for rank in gone)
+            raise RankSilent(
+                f"{names} of {world.size} not heard of for {patience:.0f} s in {folder}; "
+                "what it wrote stays, and the same command continues from there"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def clear(folder: Path) -> None:
+    """Remove the heartbeats of a finished stage."""
+    for path in folder.glob(".rank-*.beat"):
+        path.unlink(missing_ok=True)

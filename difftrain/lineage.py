@@ -1,0 +1,131 @@
+"""Where things come from: identities of samples and stages, and the made.json that closes a stage.
+
+A stage's fingerprint hashes its own settings and its inputs' fingerprints, so changing a setting
+redoes that stage and what follows it, and nothing before it.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+VERSIONS_OF = ("torch", "transformers", "trl", "accelerate", "numpy", "pillow", "pyarrow")
+SAMPLED_CHUNKS = 16
+CHUNK_BYTES = 1 << 16
+
+
+def fingerprint(settings: Any, *inputs: str) -> str:
+    """Twelve hex digits that name a stage's settings (anything JSON can hold) and its inputs."""
+    text = json.dumps([settings, *inputs], sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def sample_id(pixels: Iterable[tuple[tuple[int, int], bytes]], question: str, answer: str) -> str:
+    """Sixteen hex digits from content alone: (size, RGB bytes) of each picture, question, answer.
+
+    It survives reordering and re-downloading; two rows with one id are one sample.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for size, rgb in pixels:
+        digest.update(f"{size[0]}x{size[1]}:".encode())
+        digest.update(rgb)
+    digest.update(json.dumps([question, answer]).encode())
+    return digest.hexdigest()
+
+
+def file_fingerprint(path: Path) -> str:
+    """A file's identity: all of a small file, evenly spaced chunks of a large one (weights)."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=6)
+    with path.open("rb") as file:
+        if size <= SAMPLED_CHUNKS * CHUNK_BYTES * 64:
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                digest.update(chunk)
+        else:
+            for step in range(SAMPLED_CHUNKS):
+                file.seek((size - CHUNK_BYTES) * step // (SAMPLED_CHUNKS - 1))
+                digest.update(file.read(CHUNK_BYTES))
+    return digest.hexdigest()
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """A model folder's identity, from the names and contents of the files directly in it."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return fingerprint([[path.name, file_fingerprint(path)] for path in files])
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages whose numbers could change a result."""
+    return {name: metadata.version(name) for name in VERSIONS_OF}
+
+
+def git_revision() -> str | None:
+    """The commit this code was run from, with `+changes` if the tree was dirty; None outside git."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() or None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.{os.getpid()}.half")
+    try:
+        with half.open("w") as file:
+            file.write(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def write_made(
+    folder: Path,
+    *,
+    settings: Any,
+    inputs: Mapping[str, str],
+    seconds: float,
+    counts: Mapping[str, Any],
+) -> None:
+    """Close a stage folder: made.json is written last, and its presence means 'finished'."""
+    made = {
+        "settings": settings,
+        "inputs": dict(inputs),
+        "git_revision": git_revision(),
+        "versions": versions(),
+        "seconds": round(seconds, 3),
+        "counts": dict(counts),
+        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    write_json(folder / "made.json", made)
+
+
+def read_made(folder: Path) -> dict[str, Any] | None:
+    """The made.json of a finished stage folder, or None if the stage is not finished."""
+    path = folder / "made.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def wait_for_made(folder: Path, patience: float = 600.0) -> dict[str, Any]:
+    """The made.json that another rank is about to write. Raises TimeoutError naming the folder."""
+    until = time.time() + patience
+    while (made := read_made(folder)) is None:
+        if time.time() > until:
+            raise TimeoutError(f"no made.json in {folder} after {patience:.0f} s: did rank 0 stop?")
+        time.sleep(0.1)
+    return made

@@ -1,0 +1,1 @@
+"""Loading, generating and looking inside: everything that touches weights."""

@@ -1,0 +1,1 @@
+"""Ask the model: masked, whole and text-only views, and where its answers looked."""

@@ -1,0 +1,82 @@
+"""One draw: from a sample, a ratio and a number to the request that asks it and the row it gives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from difftrain import grade, seeds
+from difftrain.data import prompts
+from difftrain.model.generate.request import Answer, Request
+from difftrain.probe import masks
+from difftrain.probe.config import ProbeConfig
+from difftrain.records import Rollout, Sample, View
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Answer number `draw` of a sample with `percent` of its pictures hidden."""
+
+    sample: Sample
+    percent: int
+    draw: int
+
+
+def draw_seed(root: int, draw: Draw) -> int:
+    """The seed of a draw's sampling noise; it depends on the draw alone."""
+    return seeds.derive(root, "draw", draw.sample.sample_id, draw.percent, draw.draw)
+
+
+def mask_seed(root: int, draw: Draw, picture: int, nested: bool) -> int:
+    """The seed of a draw's mask; nested leaves the percent out, so that masks grow."""
+    rung = () if nested else (draw.percent,)
+    return seeds.derive(root, "mask", draw.sample.sample_id, picture, *rung, draw.draw)
+
+
+def pictures(draw: Draw, config: ProbeConfig, root: int) -> tuple[Image.Image, ...]:
+    """The draw's pictures, masked if its percent is above 0."""
+    shown = []
+    for number, png in enumerate(draw.sample.images):
+        picture = Image.open(BytesIO(png)).convert("RGB")
+        if draw.percent:
+            seed = mask_seed(root, draw, number, config.nested)
+            masked = masks.mask(np.asarray(picture), draw.percent, seed, config.mask)
+            picture = Image.fromarray(masked)
+        shown.append(picture)
+    return tuple(shown)
+
+
+def request(draw: Draw, config: ProbeConfig, root: int) -> Request:
+    """What the model is asked for this draw."""
+    return Request(
+        parts=(
+            *pictures(draw, config, root),
+            prompts.user_text(draw.sample.question, draw.sample.options),
+        ),
+        seed=draw_seed(root, draw),
+        temperature=config.temperature,
+        max_new_tokens=config.max_new_tokens,
+    )
+
+
+def rollout(draw: Draw, answer: Answer, root: int) -> Rollout:
+    """The graded row of a draw."""
+    return Rollout(
+        sample_id=draw.sample.sample_id,
+        view=View.masked if draw.percent else View.whole,
+        mask_percent=draw.percent,
+        draw=draw.draw,
+        seed=draw_seed(root, draw),
+        response=answer.text,
+        tokens=len(answer.token_ids),
+        token_ids=answer.token_ids,
+        finished=answer.finished,
+        verdict=grade.grade(answer.text, draw.sample),
+    )
+
+
+def whole(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """The whole-image rollouts of one sample, in draw order."""
+    return sorted((r for r in rollouts if r.view is View.whole), key=lambda r: r.draw)

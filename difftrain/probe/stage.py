@@ -1,0 +1,125 @@
+"""The probe: every rank asks its share of the samples until each label is settled.
+
+The folder is a store that only grows: another tau draws what it still needs and repeats nothing.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from difftrain import artefacts, heartbeat, lineage, settings
+from difftrain.model.generate import hf
+from difftrain.model.load import Loaded
+from difftrain.probe.config import ProbeConfig
+from difftrain.probe.ledger import Ledger
+from difftrain.probe.rollouts import Draw, request, rollout
+from difftrain.records import Sample
+from difftrain.world import World
+
+
+def need(config: ProbeConfig, tau: float) -> str:
+    """The words under which made.json notes that the store settles these labels."""
+    return f"grid={config.grid} tau={tau:g}"
+
+
+def is_settled(folder: Path, config: ProbeConfig, tau: float) -> bool:
+    """Whether a finished probe of this folder settles every label at this tau."""
+    made = lineage.read_made(folder)
+    return made is not None and need(config, tau) in made["counts"]["settled"]
+
+
+def ask(
+    loaded: Loaded, draws: Sequence[Draw], config: ProbeConfig, root: int, batch_size: int
+) -> list:
+    """Rollouts of these draws, generated together."""
+    requests = [request(draw, config, root) for draw in draws]
+    answers = hf.answers(loaded, requests, batch_size)
+    return [rollout(draw, answer, root) for draw, answer in zip(draws, answers, strict=True)]
+
+
+def run_share(
+    loaded: Loaded,
+    samples: Sequence[Sample],
+    ledger: Ledger,
+    asking: tuple[ProbeConfig, float, int, int],
+    world: World,
+) -> None:
+    """Ask until no sample of this share wants another draw; each batch is written as a part."""
+    config, tau, root, batch_size = asking
+    chunk = batch_size * 4
+    open_samples = [sample for sample in samples if ledger.wanted(sample, tau)]
+    bar = tqdm(
+        total=len(samples),
+        initial=len(samples) - len(open_samples),
+        desc="probe",
+        unit="sample",
+        disable=not world.is_first,
+    )
+    answered, started = 0, time.time()
+    while open_samples:
+        draws = [
+            Draw(sample, percent, number)
+            for sample in open_samples
+            for percent, number in ledger.wanted(sample, tau)
+        ]
+        for start in range(0, len(draws), chunk):
+            rows = ask(loaded, draws[start : start + chunk], config, root, batch_size)
+            part = artefacts.next_part(ledger.folder, world.rank)
+            ledger.known.add(artefacts.write_part(ledger.folder, part, rows))
+            ledger.enter(rows)
+            heartbeat.beat(ledger.folder, world)
+            answered += len(rows)
+            bar.set_postfix_str(f"{answered} answers, {answered / (time.time() - started):.0f}/s")
+        still = [sample for sample in open_samples if ledger.wanted(sample, tau)]
+        bar.update(len(open_samples) - len(still))
+        open_samples = still
+    bar.close()
+
+
+def run(
+    load: Callable[[], Loaded],
+    samples: Sequence[Sample],
+    folder: Path,
+    config: settings.RunConfig,
+    world: World,
+) -> None:
+    """Fill the folder until every sample's label is settled, and close it with made.json.
+
+    Does nothing, and does not load the model, if it is settled already. Raises RankSilent if
+    another rank stops writing.
+    """
+    tau = config.difficulty.pism.tau
+    if is_settled(folder, config.probe, tau):
+        return
+    started = time.time()
+    heartbeat.beat(folder, world)
+    ledger = Ledger(folder, config.probe, samples)
+    ledger.refresh()
+    share = world.share(samples)
+    if any(ledger.wanted(sample, tau) for sample in share):
+        asking = (config.probe, tau, config.seed, config.model.batch_size)
+        run_share(load(), share, ledger, asking, world)
+
+    def everything() -> bool:
+        ledger.refresh()
+        return not any(ledger.wanted(sample, tau) for sample in samples)
+
+    if not world.is_first:
+        return heartbeat.wait(folder, world, lambda: is_settled(folder, config.probe, tau))
+    heartbeat.wait(folder, world, everything)
+    before = lineage.read_made(folder) or {"seconds": 0.0, "counts": {"settled": []}}
+    lineage.write_made(
+        folder,
+        settings=settings.plain(config.probe),
+        inputs={"data": "", "model": config.model.name},
+        seconds=before["seconds"] + time.time() - started,
+        counts={
+            "generations": ledger.generations,
+            "tokens": ledger.tokens,
+            "samples": len(samples),
+            "settled": [*before["counts"]["settled"], need(config.probe, tau)],
+        },
+    )
+    heartbeat.clear(folder)

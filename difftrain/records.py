@@ -1,0 +1,164 @@
+"""The six records that every stage reads or writes, and the words they are made of.
+
+Field names are the parquet columns, the W&B keys and the words of the docs.
+Not here: how records become parquet (artefacts.py) and how they are made (the stages).
+
+Axes: L layers, T response tokens.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class AnswerKind(StrEnum):
+    """What sort of thing the gold answer is; one grader belongs to each."""
+
+    choice = "choice"
+    number = "number"
+    count = "count"
+    text = "text"
+    boxes = "boxes"
+
+
+class TaskSet(StrEnum):
+    """The two task sets of the first paper (Table A)."""
+
+    reasoning = "reasoning"
+    perception = "perception"
+
+
+class View(StrEnum):
+    """What the model was shown of the sample."""
+
+    whole = "whole"
+    masked = "masked"
+    text_only = "text_only"
+
+
+class Verdict(StrEnum):
+    """What the grader said. `unreadable` is not `wrong`: it is counted and shown apart."""
+
+    right = "right"
+    wrong = "wrong"
+    unreadable = "unreadable"
+
+
+class Measure(StrEnum):
+    """The difficulty measures of the two papers."""
+
+    pism = "pism"
+    cmab = "cmab"
+    cde = "cde"
+    ace = "ace"
+    drm = "drm"
+
+
+class Stratum(StrEnum):
+    """The four difficulty strata of the first paper."""
+
+    easy = "easy"
+    medium = "medium"
+    hard = "hard"
+    unsolved = "unsolved"
+
+
+class Arm(StrEnum):
+    """The training stage a sample is given to."""
+
+    sft = "sft"
+    grpo = "grpo"
+
+
+class MarkPath(StrEnum):
+    """How a benchmark item got its score."""
+
+    rule = "rule"
+    judge = "judge"
+    failed = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A question with its pictures and its answer.
+
+    `images` are PNG bytes inside the pixel budget. `needs_picture` and `knob` (0 simplest to 1
+    hardest) are known only where the data were drawn by us; elsewhere they are None.
+    """
+
+    sample_id: str
+    images: tuple[bytes, ...] = field(repr=False)
+    question: str
+    answer: str
+    answer_kind: AnswerKind
+    options: tuple[str, ...] = ()
+    task: str
+    task_set: TaskSet
+    source: str
+    needs_picture: bool | None = None
+    knob: float | None = None
+    solution: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One answer, by one model, under one view. `token_ids` include the end token if it came."""
+
+    sample_id: str
+    view: View
+    mask_percent: int
+    draw: int
+    seed: int
+    response: str
+    tokens: int
+    token_ids: tuple[int, ...] = field(repr=False)
+    finished: bool
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Where one response looked: attention mass per layer and response token, mean over heads.
+
+    `image_tokens` and `text_tokens` are how many prompt tokens each mass is summed over. `bias` is
+    ACE's largest log psi (None where no column is left or it was not asked for).
+    """
+
+    sample_id: str
+    draw: int
+    image_tokens: int
+    text_tokens: int
+    image_LT: tuple[tuple[float, ...], ...] = field(repr=False)
+    text_LT: tuple[tuple[float, ...], ...] = field(repr=False)
+    bias: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One measure's opinion of one sample; None where the measure cannot say."""
+
+    sample_id: str
+    measure: Measure
+    value: float | None
+    stratum: Stratum | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pick:
+    """One sample given to one training stage, and the reason."""
+
+    sample_id: str
+    arm: Arm
+    because: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """One benchmark item graded for one checkpoint; `score` is None where a judge failed."""
+
+    benchmark: str
+    item_id: str
+    response: str
+    extracted: str | None
+    score: float | None
+    path: MarkPath
+    subset: str

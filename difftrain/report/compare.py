@@ -1,0 +1,198 @@
+"""Everything a run comes to, as one dictionary: the content of report.json.
+
+Scores are fractions of 1. Not here: how they are told (words.py) and shown (tables.py, plots.py).
+"""
+
+import re
+from typing import Any
+
+import pandas as pd
+
+from difftrain.records import Measure, Stratum
+from difftrain.report.inputs import Loaded, RunInputs, load
+
+SECRET_NAME = re.compile(r"(^|[_-])(key|secret|password|token|credentials?)$", re.IGNORECASE)
+SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def without_secrets(settings: Any) -> Any:
+    """The settings with strings under names such as `hub_token`, and passwords in URLs, hidden."""
+    if isinstance(settings, dict):
+        return {
+            name: "hidden"
+            if SECRET_NAME.search(str(name)) and isinstance(value, str)
+            else without_secrets(value)
+            for name, value in settings.items()
+        }
+    if isinstance(settings, list | tuple):
+        return [without_secrets(value) for value in settings]
+    return SECRET_IN_URL.sub("hidden@", settings) if isinstance(settings, str) else settings
+
+
+def strata_of(strata: pd.Series) -> dict[str, int]:
+    """Samples in each stratum; `unplaced` only if the measure could not place some."""
+    counted = {stratum.value: int((strata == stratum).sum()) for stratum in Stratum}
+    if unplaced := int(strata.isna().sum()):
+        counted["unplaced"] = unplaced
+    assert sum(counted.values()) == len(strata), f"strata {counted} of {len(strata)} samples"
+    return counted
+
+
+def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
+    """Rows in, quarantined, in each stratum, picked. Fails if a row is neither placed nor told."""
+    said = loaded.made["data"]["counts"]
+    strata = loaded.samples[f"{measure}_stratum"]
+    strata.index = pd.Index(loaded.samples["sample_id"])
+    assert said["samples"] == len(strata), f"{len(strata)} samples, but made.json says {said}"
+    assert said["quarantined"] == len(loaded.quarantine), (
+        f"{len(loaded.quarantine)} lines in quarantine.jsonl, but made.json says {said}"
+    )
+    assert said["rows"] == said["samples"] + said["quarantined"], f"a row was lost: {said}"
+    counted: dict[str, Any] = {
+        "samples": said["rows"],
+        "quarantined": said["quarantined"],
+        "quarantined_because": dict(said.get("reasons", {})),
+        "strata": strata_of(strata),
+        "picks": stages_of(loaded.picks["tuned"]),
+        "picks_strata": {
+            arm: strata_of(strata.reindex(picks["sample_id"]))
+            for arm, picks in loaded.picks.items()
+        },
+        "verdicts": {
+            str(verdict): int(n) for verdict, n in loaded.rollouts["verdict"].value_counts().items()
+        },
+        "cut_off": int((~loaded.rollouts["finished"].astype(bool)).sum()),
+    }
+    if "control" in loaded.picks:
+        counted["control_picks"] = stages_of(loaded.picks["control"])
+    return counted
+
+
+def stages_of(picks: pd.DataFrame) -> dict[str, int]:
+    """Picks by the training stage they are given to."""
+    return {str(arm): int(n) for arm, n in picks["arm"].value_counts().items()}
+
+
+def other_measures(loaded: Loaded, measure: str) -> dict[str, Any]:
+    """The strata of the measures that are shown beside the selecting one."""
+    return {
+        each: strata_of(loaded.samples[f"{each}_stratum"])
+        for each in loaded.measures
+        if each != measure
+    }
+
+
+def drawn_truth(loaded: Loaded, measure: str) -> dict[str, Any]:
+    """Mean drawn knob (0 simplest, 1 hardest) and share that needs the picture, by stratum.
+
+    Empty where the data were not drawn by us.
+    """
+    known = loaded.samples.dropna(subset=["knob"])
+    return {
+        str(stratum): {
+            "knob": float(group["knob"].mean()),
+            "needs_picture": share_true(group["needs_picture"]),
+            "n": len(group),
+        }
+        for stratum, group in known.groupby(f"{measure}_stratum")
+    }
+
+
+def share_true(values: pd.Series) -> float | None:
+    """The share of True among the values that are known; None if none is."""
+    known = values.dropna()
+    return float(known.astype(bool).mean()) if len(known) else None
+
+
+def cost(loaded: Loaded, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the run took. generations and tokens are the probe's; by_stage has every stage's own.
+
+    Seconds are summed over arms and marked checkpoints; a stage that was made earlier counts with
+    the time that it took then.
+    """
+    made = loaded.made
+    names = ("generations", "tokens", "steps")
+    by_stage = {
+        stage: {"seconds": made[stage]["seconds"]}
+        | {name: made[stage]["counts"][name] for name in names if name in made[stage]["counts"]}
+        for stage in made
+    }
+
+    def seconds(kind: str) -> float:
+        taken = [made[stage]["seconds"] for stage in made if stage.split()[0] == kind]
+        return round(sum(taken), 3)
+
+    spent = {
+        "generations": made["probe"]["counts"]["generations"],
+        "tokens": made["probe"]["counts"]["tokens"],
+        "seconds": {
+            "probe": seconds("probe"),
+            "score": seconds("score"),
+            "train": seconds("train"),
+            "evaluate": seconds("marks"),
+        },
+        "by_stage": by_stage,
+    }
+    if "attention" in made:
+        spent["seconds"]["attention"] = seconds("attention")
+    if Measure.pism in loaded.measures:
+        probe = settings["probe"]
+        laddered = loaded.rollouts["view"].isin(["whole", "masked"]).sum()
+        spent["full_grid"] = len(loaded.samples) * len(probe["percents"]) * probe["draws"]
+        spent["share_of_grid"] = float(laddered / spent["full_grid"])
+    return spent
+
+
+def marked(summary: dict[str, Any]) -> dict[str, Any]:
+    """One checkpoint's benchmarks without their mean. Scores outside [0, 1] are refused."""
+    for name, each in summary.items():
+        score = each["score"]
+        assert score is None or 0 <= score <= 1, f"{name}: score {score} is no fraction of 1"
+    return {name: dict(each) for name, each in summary.items() if name != "mean"}
+
+
+def versions(loaded: Loaded) -> dict[str, str]:
+    """Package versions over all stages; both are listed where two stages ran with different ones."""
+    found: dict[str, dict[str, None]] = {}
+    for made in loaded.made.values():
+        revision = made.get("git_revision") or "unknown"
+        for name, version in (made.get("versions", {}) | {"git revision": revision}).items():
+            found.setdefault(name, {})[version] = None
+    return {name: " and ".join(several) for name, several in found.items()}
+
+
+def collect(inputs: RunInputs) -> dict[str, Any]:
+    """The content of report.json. Raises MissingArtefact naming every stage not finished."""
+    return gather(inputs, load(inputs))
+
+
+def gather(inputs: RunInputs, loaded: Loaded) -> dict[str, Any]:
+    """`collect` for artefacts that have been read already."""
+    settings = without_secrets(inputs.settings)
+    measure = str(settings["difficulty"]["measure"])
+    data = settings["data"]
+    report: dict[str, Any] = {
+        "name": settings["name"],
+        "program": str(settings["program"]),
+        "seed": settings["seed"],
+        "model": settings["model"]["name"],
+        "data": data["path"] if data["source"] == "jsonl" else str(data["source"]),
+        "measure": measure,
+        "counts": counts(loaded, measure),
+        "other_measures": other_measures(loaded, measure),
+        "drawn_truth": drawn_truth(loaded, measure),
+        "means": {who: summary["mean"] for who, summary in loaded.summaries.items()},
+        "differences": inputs.differences,
+        "cost": cost(loaded, settings),
+        "recipe_difference": list(inputs.recipe_difference),
+        "judged": {who: loaded.made[f"marks {who}"]["settings"] for who in inputs.marks},
+        "trained": {arm: loaded.made[f"train {arm}"]["counts"] for arm in inputs.arms},
+        "made": {
+            stage: {"folder": folder.name, "finished_at": loaded.made[stage].get("finished_at")}
+            for stage, folder in inputs.stages().items()
+        },
+        "versions": versions(loaded),
+        "settings": settings,
+    }
+    report["judged"] = without_secrets(report["judged"])
+    return report | {who: marked(summary) for who, summary in loaded.summaries.items()}

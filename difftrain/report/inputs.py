@@ -1,0 +1,157 @@
+"""What a run left behind, and the columns of it that a report needs.
+
+Pictures and responses are read only for the samples that are shown (examples.py): a pool of fifty
+thousand samples and a million rollouts is summed up without holding either.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from difftrain import artefacts, lineage
+from difftrain.records import Pick, Rollout, Sample, Score
+
+COMMANDS = {
+    "data": "launch/probe.py",
+    "probe": "launch/probe.py",
+    "attention": "launch/probe.py",
+    "score": "launch/score.py",
+    "select": "launch/train.py",
+    "train": "launch/train.py",
+    "marks": "launch/evaluate.py",
+}
+"""Which launcher makes a stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmFolders:
+    """The stage folders of one trained arm."""
+
+    select: Path
+    train: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInputs:
+    """Where a run's stages lie; `folder` is where the report goes.
+
+    `settings` is settings.plain(RunConfig). `arms` has the keys tuned and maybe control; `marks`
+    base, tuned and maybe control. `differences` holds paired bootstraps over items as fractions,
+    such as {"tuned - base": {"mean", "low", "high", "n"}}.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    recipe_difference: list[str]
+    data: Path
+    probe: Path
+    attention: Path | None
+    score: Path
+    arms: dict[str, ArmFolders]
+    marks: dict[str, Path]
+    differences: dict[str, dict[str, Any]]
+
+    def stages(self) -> dict[str, Path]:
+        """Every stage folder by a name such as `score`, `train tuned`, `marks base`."""
+        found = {"data": self.data, "probe": self.probe}
+        if self.attention is not None:
+            found["attention"] = self.attention
+        found["score"] = self.score
+        for arm, folders in self.arms.items():
+            found[f"select {arm}"] = folders.select
+            found[f"train {arm}"] = folders.train
+        return found | {f"marks {who}": folder for who, folder in self.marks.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """The parts of a run's artefacts that fit in memory.
+
+    samples: one row a sample with task, task_set, needs_picture, knob, and for each measure its
+    value and `<measure>_stratum`. rollouts: sample_id, view, mask_percent, draw, tokens, finished,
+    verdict. picks, logs: one frame an arm. summaries: by who was marked. made: by stage name.
+    """
+
+    samples: pd.DataFrame
+    rollouts: pd.DataFrame
+    measures: list[str]
+    picks: dict[str, pd.DataFrame]
+    logs: dict[str, pd.DataFrame]
+    summaries: dict[str, dict[str, Any]]
+    made: dict[str, dict[str, Any]]
+    quarantine: list[dict[str, str]]
+
+
+def unfinished(inputs: RunInputs) -> list[str]:
+    """One line for each stage without made.json: its name, its folder and the command it needs."""
+    recipe = inputs.settings["recipe"]
+    return [
+        f"no finished {stage} at {folder}: run  python {COMMANDS[stage.split()[0]]} recipe={recipe}"
+        for stage, folder in inputs.stages().items()
+        if not (folder / "made.json").is_file()
+    ]
+
+
+def columns(folder: Path, record: type, names: list[str], ids: list[str] | None = None) -> Any:
+    """Some columns of a stage's parts as a DataFrame, only the rows of `ids` where they are given.
+
+    Raises SchemaError if a part lacks one of them.
+    """
+    filters = None if ids is None else [("sample_id", "in", ids)]
+    frames = []
+    for path in artefacts.parts(folder):
+        try:
+            frames.append(pd.read_parquet(path, columns=names, filters=filters, partitioning=None))
+        except ValueError as error:
+            told = f"{path} holds other columns than {record.__name__} needs: {names}"
+            raise artefacts.SchemaError(told) from error
+    if not frames:
+        return pd.DataFrame(columns=pd.Index(names))
+    return pd.concat(frames, ignore_index=True)
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a .jsonl file; none if there is no file."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def widened(samples: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Samples with a value and a stratum column for each measure. No sample may lack its score."""
+    for measure, own in scores.groupby("measure", sort=False):
+        lost = set(samples["sample_id"]) ^ set(own["sample_id"])
+        assert not lost and len(own) == len(samples), (
+            f"{measure}: {len(own)} scores for {len(samples)} samples; unmatched: {sorted(lost)[:5]}"
+        )
+        renamed = own.rename(columns={"value": measure, "stratum": f"{measure}_stratum"})
+        samples = samples.merge(renamed.drop(columns="measure"), on="sample_id")
+    return samples
+
+
+def load(inputs: RunInputs) -> Loaded:
+    """Read what the report shows. Raises MissingArtefact naming every stage that is not finished."""
+    if missing := unfinished(inputs):
+        raise artefacts.MissingArtefact("\n".join(missing))
+    scores = columns(inputs.score, Score, ["sample_id", "measure", "value", "stratum"])
+    about = ["sample_id", "task", "task_set", "needs_picture", "knob"]
+    asked = ["sample_id", "view", "mask_percent", "draw", "tokens", "finished", "verdict"]
+    arms = inputs.arms.items()
+    return Loaded(
+        samples=widened(columns(inputs.data, Sample, about), scores),
+        rollouts=columns(inputs.probe, Rollout, asked),
+        measures=list(dict.fromkeys(scores["measure"])),
+        picks={
+            arm: columns(each.select, Pick, ["sample_id", "arm", "because"]) for arm, each in arms
+        },
+        logs={arm: pd.DataFrame(json_lines(each.train / "log.jsonl")) for arm, each in arms},
+        summaries={
+            who: json.loads((folder / "summary.json").read_text())
+            for who, folder in inputs.marks.items()
+        },
+        made={stage: lineage.read_made(folder) or {} for stage, folder in inputs.stages().items()},
+        quarantine=json_lines(inputs.data / "quarantine.jsonl"),
+    )

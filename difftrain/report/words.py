@@ -1,0 +1,133 @@
+"""Numbers in plain words: percent points, intervals, and what may be concluded from them."""
+
+from typing import Any
+
+MINUS = "\u2212"
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in percent with one decimal; `none` where there is no number."""
+    return "none" if fraction is None else f"{100 * fraction:.1f}".replace("-", MINUS)
+
+
+def interval(mark: dict[str, Any]) -> str:
+    """`48.3 [44.0, 52.1]`: a score and its 95 % interval in percent."""
+    return f"{percent(mark['score'])} [{percent(mark['low'])}, {percent(mark['high'])}]"
+
+
+def points(fraction: float) -> str:
+    """A difference in percent points with its sign."""
+    return f"{100 * fraction:+.1f}".replace("-", MINUS)
+
+
+def judged(difference: dict[str, Any]) -> str:
+    """better, worse, or `no difference shown` when the interval holds zero."""
+    if difference["low"] <= 0 <= difference["high"]:
+        return "no difference shown"
+    return "better" if difference["mean"] > 0 else "worse"
+
+
+def change(difference: dict[str, Any]) -> str:
+    """`+7.1 points [3.0, 11.2]: better`."""
+    low, high = percent(difference["low"]), percent(difference["high"])
+    return f"{points(difference['mean'])} points [{low}, {high}]: {judged(difference)}"
+
+
+def written(number: int) -> str:
+    """Small numbers as words."""
+    return NUMBERS[number] if number < len(NUMBERS) else f"{number:,}"
+
+
+def listed(words: list[str]) -> str:
+    """`hard`, `medium and hard`, `easy, medium and hard`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit a person would use."""
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def picked(report: dict[str, Any]) -> str:
+    """What the tuned arm was trained on: `96 hard samples of 600`."""
+    settings, counts = report["settings"], report["counts"]
+    chosen = sum(counts["picks"].values())
+    kind = "randomly chosen" if settings["select"]["random"] else listed(settings["select"]["keep"])
+    return f"{chosen:,} {kind} samples of {sum(counts['strata'].values()):,}"
+
+
+def headline(report: dict[str, Any]) -> str:
+    """One sentence: did training on the picked samples help?"""
+    means, difference = report["means"], report["differences"]["tuned - base"]
+    benchmarks = written(len(report["base"]))
+    was, now = percent(means["base"]["score"]), percent(means["tuned"]["score"])
+    over = f"the mean over {benchmarks} benchmarks"
+    low, high = percent(difference["low"]), percent(difference["high"])
+    told = f"{points(difference['mean'])} points, 95 % interval {low} to {high}"
+    verdict = judged(difference)
+    if verdict == "no difference shown":
+        return (
+            f"Training on {picked(report)} made no difference that can be shown: "
+            f"{over} went from {was} % to {now} % ({told})."
+        )
+    verb = "raised" if verdict == "better" else "lowered"
+    return f"Training on {picked(report)} {verb} {over} from {was} % to {now} % ({told})."
+
+
+def against_control(report: dict[str, Any]) -> str:
+    """Whether the selection, and not training as such, made the difference."""
+    difference = report["differences"].get("tuned - control")
+    if difference is None:
+        return (
+            "No random selection of the same size was trained beside it (control=random does), so "
+            "this run cannot say whether the choice of samples mattered."
+        )
+    low, high = percent(difference["low"]), percent(difference["high"])
+    told = f"{points(difference['mean'])} points, 95 % interval {low} to {high}"
+    verdict = judged(difference)
+    if verdict == "no difference shown":
+        return (
+            "Against a random selection of the same size there is no difference shown "
+            f"({told}): these numbers do not say that the choice of samples mattered."
+        )
+    beat = "did better" if verdict == "better" else "did worse"
+    return f"It {beat} than a random selection of the same size ({told})."
+
+
+def caveats(report: dict[str, Any]) -> list[str]:
+    """What a reader must know before believing the headline."""
+    told = [
+        f"One training run with one seed ({report['seed']}): the intervals cover the choice of "
+        "benchmark items, not the luck of a training run."
+    ]
+    if any(name.startswith("shapes/") for name in report["base"]):
+        told.append(
+            "Benchmarks under shapes/ are miniatures of the embedded world in the official item "
+            "formats. Their scores are not scores of the official benchmarks."
+        )
+    if unequal := unequal_arms(report):
+        told.append(unequal)
+    if failed := {
+        who: n
+        for who in report["means"]
+        if (n := sum(mark.get("failed", 0) for mark in report[who].values()))
+    }:
+        shown = listed([f"{n:,} of {who}" for who, n in failed.items()])
+        told.append(f"Some benchmark items got no grade, because the judge failed: {shown}.")
+    return told
+
+
+def unequal_arms(report: dict[str, Any]) -> str | None:
+    """A warning if the control was not trained on as many samples for as many steps."""
+    trained = report["trained"]
+    if "control" not in trained:
+        return None
+    told = [
+        f"{name}: {trained['tuned'][name]:,} against {trained['control'][name]:,}"
+        for name in ("samples", "steps")
+        if trained["tuned"].get(name) != trained["control"].get(name)
+    ]
+    return f"The control is not equal in size ({'; '.join(told)})." if told else None

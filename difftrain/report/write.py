@@ -1,0 +1,70 @@
+"""report.json, report.md and report.html of a run, each whole or not at all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from difftrain import lineage
+from difftrain.report import tables, words
+from difftrain.report.compare import gather
+from difftrain.report.inputs import RunInputs, load
+from difftrain.report.page import page
+from difftrain.report.tables import cell_text
+
+
+def write(inputs: RunInputs) -> dict[str, Any]:
+    """Write the three files into `inputs.folder`; returns the content of report.json.
+
+    Raises MissingArtefact naming every stage that is not finished; then nothing is written.
+    """
+    loaded = load(inputs)
+    report = gather(inputs, loaded)
+    text, shown = markdown(report), page(inputs, loaded, report)
+    lineage.write_json(inputs.folder / "report.json", report)
+    write_text(inputs.folder / "report.md", text)
+    write_text(inputs.folder / "report.html", shown)
+    return report
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the whole new one."""
+    half = path.with_name(f".{path.name}.{os.getpid()}.half")
+    try:
+        with half.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as text: headline, results, what was chosen, cost, settings."""
+    difference = [f"* `{cell_text(line)}`" for line in report["recipe_difference"]]
+    blocks = [
+        f"# {report['name']}",
+        words.headline(report) + " " + words.against_control(report),
+        "\n".join(f"* {told}" for told in words.caveats(report)),
+        "## Results",
+        tables.results(report).markdown(),
+        "Scores in percent with their 95 % intervals.",
+        tables.differences(report).markdown(),
+        "## Samples",
+        f"Strata by {report['measure']}. {tables.unread(report)}",
+        tables.counted(report).markdown(),
+        *(["## Quarantine", tables.quarantined(report).markdown()] * bool(quarantine(report))),
+        "## Cost",
+        tables.cost(report).markdown(),
+        tables.grid_share(report) or "",
+        "## Settings beside the score",
+        tables.beside_the_score(report).markdown(),
+        "## What makes this row this row",
+        "\n".join(difference) or "Nothing: every setting is the default.",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def quarantine(report: dict[str, Any]) -> int:
+    """Rows that could not become samples."""
+    return report["counts"]["quarantined"]

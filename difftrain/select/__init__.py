@@ -1,0 +1,1 @@
+"""Which samples train: strata and equal-size random controls; numpy only."""

@@ -1,0 +1,52 @@
+"""Choosing by stratum: the samples whose measure put them into one of the kept strata."""
+
+from collections.abc import Collection, Iterable
+
+from difftrain.records import Arm, Measure, Pick, Score, Stratum
+
+
+class NothingChosen(ValueError):
+    """The kept strata hold too few samples to train on; the message gives the counts."""
+
+
+def chosen(scores: Iterable[Score], measure: Measure, keep: Collection[Stratum]) -> list[Pick]:
+    """One Pick for each sample that `measure` put into a kept stratum, in the scores' order."""
+    return [
+        Pick(
+            sample_id=score.sample_id,
+            arm=Arm.grpo,
+            because=f"{measure} says {score.stratum}" + value_in_words(score),
+        )
+        for score in scores
+        if score.measure is measure and score.stratum in keep
+    ]
+
+
+def value_in_words(score: Score) -> str:
+    """The value behind the stratum, as a reader of the picks would want it."""
+    if score.measure is Measure.pism:
+        if score.value is None:
+            return ": never fails, up to the last ratio"
+        return f": first fails with {score.value:.0%} of the picture hidden"
+    return "" if score.value is None else f": {score.value:.3g}"
+
+
+def count_strata(scores: Iterable[Score], measure: Measure) -> dict[str, int]:
+    """How many samples each stratum holds, all four named; `unplaced` only where there are any."""
+    counts = {stratum.value: 0 for stratum in Stratum}
+    for score in scores:
+        if score.measure is measure:
+            key = score.stratum.value if score.stratum else "unplaced"
+            counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def enough(picks: list[Pick], least: int, counts: dict[str, int]) -> list[Pick]:
+    """The same picks. Raises NothingChosen if there are fewer than `least`."""
+    if len(picks) < least:
+        held = ", ".join(f"{name} {number}" for name, number in counts.items())
+        raise NothingChosen(
+            f"select.keep leaves {len(picks)} samples, but a step needs {least} different prompts; "
+            f"the strata hold {held}: keep more strata, add data, or lower grpo.prompts_per_step"
+        )
+    return picks

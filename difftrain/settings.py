@@ -1,0 +1,139 @@
+"""RunConfig: every stage's settings in one tree, checked all at once.
+
+Hydra types the whole tree from this one root; below `resolve` there is no DictConfig.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from difftrain.data.config import DataConfig
+from difftrain.difficulty.config import DifficultyConfig
+from difftrain.evaluate.config import EvaluateConfig
+from difftrain.model.config import ModelConfig
+from difftrain.probe.config import ProbeConfig
+from difftrain.report.config import ReportConfig
+from difftrain.select.config import SelectConfig
+from difftrain.train.config import GrpoConfig
+
+
+class ConfigError(ValueError):
+    """Settings or input that cannot be used; the message lists every problem."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__("bad settings:\n" + "\n".join(f"  {problem}" for problem in found))
+        self.found = found
+
+
+class Control(StrEnum):
+    """What is trained beside the recipe's own arm."""
+
+    none = "none"
+    random = "random"
+
+
+class Program(StrEnum):
+    """The training stages of a recipe."""
+
+    grpo = "grpo"
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """One run: one row of a results table."""
+
+    recipe: str = "grpo_hard"
+    """The recipe's file under conf/recipe."""
+    name: str = "grpo_hard"
+    """The run's name; recipes set their own."""
+    program: Program = Program.grpo
+    """Which training stages run."""
+    seed: int = 1
+    """Root of every random choice of this run."""
+    artefacts: str = "artefacts"
+    """Where stages write."""
+    control: Control = Control.none
+    """random also trains an equal-size random arm for the same steps and shows it beside."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    difficulty: DifficultyConfig = field(default_factory=DifficultyConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Problems as (field, rule), those that span components among them."""
+        if not self.name or not all(char.isalnum() or char in "._-" for char in self.name):
+            yield "name", "may hold letters, digits, '.', '_' and '-' only"
+        if not 0 <= self.seed < 2**32:
+            yield "seed", "must lie between 0 and 4294967295"
+        if trouble := unwritable(Path(self.artefacts)):
+            yield "artefacts", trouble
+        answers = self.grpo.prompts_per_step * self.grpo.group_size
+        if self.grpo.per_device_batch > 0 and answers % self.grpo.per_device_batch:
+            fits = [n for n in range(1, answers + 1) if answers % n == 0]
+            near = sorted(fits, key=lambda n: abs(n - self.grpo.per_device_batch))[:3]
+            yield (
+                "grpo.per_device_batch",
+                f"must divide prompts_per_step x group_size = {answers}; nearest: {sorted(near)}",
+            )
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why nothing can be written under this folder, or None."""
+    folder = folder.expanduser().absolute()
+    present = folder
+    while not present.exists() and present != present.parent:
+        present = present.parent
+    if not present.is_dir():
+        return f"{present} is not a folder"
+    if not os.access(present, os.W_OK | os.X_OK):
+        return f"{present} cannot be written to"
+    return None
+
+
+def problems(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every problem in a settings tree as `full.key=value: rule`."""
+    for each in fields(node):
+        if is_dataclass(value := getattr(node, each.name)):
+            yield from problems(value, f"{prefix}{each.name}.")
+    for key, rule in node.check():
+        value = node
+        for part in key.split("."):
+            value = getattr(value, part)
+        yield f"{prefix}{key}={shown(value)}: {rule}"
+
+
+def shown(value: Any) -> str:
+    """A value as one would type it."""
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, list):
+        return "[" + ", ".join(shown(each) for each in value) + "]"
+    return "null" if value is None else str(value)
+
+
+def checked(config: RunConfig) -> RunConfig:
+    """The same settings. Raises ConfigError with all problems if there are any."""
+    if found := list(dict.fromkeys(problems(config))):
+        raise ConfigError(found)
+    return config
+
+
+def resolve(composed: DictConfig) -> RunConfig:
+    """A composed DictConfig as RunConfig. Raises ConfigError with all problems."""
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, RunConfig)
+    return checked(config)
+
+
+def plain(node: Any) -> dict[str, Any]:
+    """A settings dataclass as JSON can hold it (for fingerprints and made.json)."""
+    return asdict(node)

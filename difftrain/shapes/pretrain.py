@@ -1,0 +1,183 @@
+"""How the shipped weights were made: supervised training on the pretrain split, from nothing.
+
+    python -m difftrain.shapes.pretrain OUT_FOLDER
+
+A tenth of the pictures is partly hidden and a few are left out, so that skill under a mask is
+graded and a question without its picture still gets an answer.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from PIL import Image, ImageDraw
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+
+from difftrain import seeds
+from difftrain.data import prompts
+from difftrain.shapes import build, captions, pool, wordings
+from difftrain.shapes.families import Drawn
+
+HIDDEN_SHARE = 0.10
+TEXT_ONLY_SHARE = 0.06
+CAPTION_SHARE = 0.25
+MIX = {**pool.MIX, "noise": 3, "prior": 5, "verify": 7, "colour": 8, "compare": 8, "odd": 8}
+END = "<|im_end|>"
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One supervised example: the prompt as text, its picture if any, and the response."""
+
+    prompt: str
+    image: Image.Image | None
+    response: str
+
+
+def hide(image: Image.Image, rng: Random) -> Image.Image:
+    """A copy with a random share, up to nine tenths, made black: pixels or one rectangle."""
+    share = rng.uniform(0.1, 0.9)
+    width, height = image.size
+    hidden = image.copy()
+    if rng.random() < 0.7:
+        pixels = bytes(255 if rng.random() < share else 0 for _ in range(width * height))
+        hidden.paste((0, 0, 0), mask=Image.frombytes("L", image.size, pixels))
+        return hidden
+    side = share**0.5
+    left = rng.randint(0, round(width * (1 - side)))
+    top = rng.randint(0, round(height * (1 - side)))
+    box = (left, top, left + round(width * side), top + round(height * side))
+    ImageDraw.Draw(hidden).rectangle(box, fill="black")
+    return hidden
+
+
+def lesson(processor: Qwen2_5_VLProcessor, number: int, seed: int) -> Lesson:
+    """Lesson `number` of the pretraining stream; the same for the same seed."""
+    rng = Random(seeds.derive(seed, "pretrain", number))
+    if rng.random() < CAPTION_SHARE:
+        drawn = captions.draw(rng)
+        return spoken(processor, drawn.question, drawn, drawn.image)
+    family = rng.choices(list(MIX), list(MIX.values()))[0]
+    _, _, drawn = pool.draw(pool.Split.pretrain, family, number, seed)
+    image = None if rng.random() < TEXT_ONLY_SHARE else drawn.image
+    if image is not None and rng.random() < HIDDEN_SHARE:
+        image = hide(image, rng)
+    return spoken(processor, wordings.any_of_them(drawn, rng), drawn, image)
+
+
+def spoken(
+    processor: Qwen2_5_VLProcessor, text: str, drawn: Drawn, image: Image.Image | None
+) -> Lesson:
+    """The lesson of a question put as `text`, with its thought and answer in the layout's tags."""
+    talk = prompts.messages((text,) if image is None else (image, text))
+    prompt = processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+    response = f"<think>{drawn.thought}</think><answer>{drawn.answer}</answer>{END}"
+    return Lesson(str(prompt), image, response)
+
+
+def corpus(seed: int = 0) -> Iterator[str]:
+    """What the tokenizer is trained on: questions and thoughts, but no letters to be read."""
+    yield "system\nuser\nassistant\n" * 50
+    for family in pool.FAMILIES:
+        for index in range(60):
+            _, _, drawn = pool.draw(pool.Split.pretrain, family, index, seed)
+            yield wordings.plain(drawn)
+            yield wordings.mathvista(drawn)
+            yield drawn.thought
+    for index in range(200):
+        drawn = captions.draw(Random(index))
+        yield drawn.question
+        if "." not in drawn.answer.strip(".") and " " not in drawn.answer:
+            continue
+        yield drawn.answer.replace(".", "")
+
+
+def collate(processor: Qwen2_5_VLProcessor, lessons: list[Lesson]) -> dict[str, torch.Tensor]:
+    """Model inputs and labels; the loss sees only the response."""
+    processor.tokenizer.padding_side = "right"
+    images = [lesson.image for lesson in lessons if lesson.image is not None]
+    batch = processor(
+        text=[lesson.prompt + lesson.response for lesson in lessons],
+        images=images or None,
+        padding=True,
+        return_tensors="pt",
+    )
+    labels = batch["input_ids"].clone()
+    labels[batch["attention_mask"] == 0] = -100
+    ends = batch["attention_mask"].sum(1)
+    for row, (lesson, end) in enumerate(zip(lessons, ends.tolist(), strict=True)):
+        length = len(processor.tokenizer(lesson.response).input_ids)
+        labels[row, : end - length] = -100
+    processor.tokenizer.padding_side = "left"
+    return {**batch, "labels": labels}
+
+
+def batches(
+    processor: Qwen2_5_VLProcessor, size: int, seed: int, group: int = 8
+) -> Iterator[dict[str, torch.Tensor]]:
+    """An endless stream of batches; lessons of like length share one, to save padding."""
+    number = 0
+    while True:
+        lessons = [lesson(processor, number + i, seed) for i in range(size * group)]
+        number += len(lessons)
+        lessons.sort(
+            key=lambda each: (each.image is None, len(each.prompt) // 40, len(each.response))
+        )
+        order = list(range(group))
+        Random(seeds.derive(seed, "batch order", number)).shuffle(order)
+        for place in order:
+            yield collate(processor, lessons[place * size : (place + 1) * size])
+
+
+def train(
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: Qwen2_5_VLProcessor,
+    arguments: argparse.Namespace,
+) -> None:
+    """AdamW with a one-cycle rate; saves every `save_every` steps."""
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, arguments.rate, total_steps=arguments.steps, pct_start=0.08
+    )
+    stream = batches(processor, arguments.batch, arguments.seed)
+    model.train()
+    started, losses = time.time(), []
+    for step in range(1, arguments.steps + 1):
+        loss = model(**next(stream)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        losses.append(loss.item())
+        if step % 100 == 0:
+            mean = sum(losses[-100:]) / 100
+            print(f"step {step} loss {mean:.4f} seconds {time.time() - started:.0f}", flush=True)
+        if step % arguments.save_every == 0 and step < arguments.steps:
+            build.save(
+                arguments.folder.with_name(f"{arguments.folder.name}-{step}"), model, processor
+            )
+
+
+def main() -> None:
+    """Build, train and write the folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save-every", type=int, default=1000)
+    arguments = parser.parse_args()
+    processor = build.processor(corpus(arguments.seed))
+    model = build.model(processor.tokenizer, arguments.seed)
+    train(model, processor, arguments)
+    build.save(arguments.folder, model, processor)
+
+
+if __name__ == "__main__":
+    main()

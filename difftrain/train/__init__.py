@@ -1,0 +1,1 @@
+"""TRL owns the loop; these files know that it exists."""

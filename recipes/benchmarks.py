@@ -1,0 +1,46 @@
+"""Did it help? The same benchmarks under the same settings, before and after (P, section 5)."""
+
+import itertools
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from difftrain import artefacts
+from difftrain.evaluate import run as evaluation
+from difftrain.evaluate import summary
+from difftrain.model.load import Loaded, load
+from difftrain.places import BASE, Places
+from difftrain.records import Mark
+from difftrain.settings import RunConfig
+from difftrain.world import World
+from recipes.asking import Asking
+
+
+def base(config: RunConfig, places: Places, world: World, asking: Asking) -> Path:
+    """5.1  The model as it came; every comparison carries it."""
+    folder = places.marks(BASE)
+    evaluation.run(asking.loaded, folder, config.model.name, config, world)
+    return folder
+
+
+def tuned(config: RunConfig, places: Places, world: World, arm: str) -> Path:
+    """5.2  A trained arm's checkpoint."""
+    checkpoint = places.train(arm) / "checkpoint"
+
+    def loaded() -> Loaded:
+        model = replace(config.model, name=str(checkpoint), revision=None)
+        return load(model, config.data.min_pixels, config.data.max_pixels)
+
+    folder = places.marks(arm)
+    evaluation.run(loaded, folder, f"train/{checkpoint.parent.name}", config, world)
+    return folder
+
+
+def differences(marks: dict[str, Path], resamples: int) -> dict[str, dict[str, float]]:
+    """5.3  Paired differences with 95 % intervals: the very same items, drawn again together."""
+    rows = {name: artefacts.read(folder, Mark) for name, folder in marks.items()}
+    return {
+        f"{after} - {before}": asdict(
+            summary.paired_difference(rows[before], rows[after], resamples=resamples)
+        )
+        for after, before in itertools.combinations(reversed(list(rows)), 2)
+    }

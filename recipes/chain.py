@@ -1,0 +1,105 @@
+"""The whole chain, and its first stages alone: what the launchers run.
+
+score -> select -> train -> evaluate -> compare; each step does only what is missing.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from difftrain import lineage, settings
+from difftrain.places import BASE, CONTROL, TUNED, Places
+from difftrain.report.config import Tracker
+from difftrain.report.inputs import ArmFolders, RunInputs
+from difftrain.report.write import write
+from difftrain.settings import Control, RunConfig
+from difftrain.world import World
+from recipes import benchmarks, difficulty, grpo
+from recipes.asking import Asking
+
+
+def probe(config: RunConfig, world: World, _: list[str]) -> Path:
+    """Data and probe; returns the probe's folder."""
+    places = Places(config)
+    difficulty.probe(config, places, world, Asking(config))
+    return places.probe
+
+
+def score(config: RunConfig, world: World, difference: list[str]) -> Path:
+    """Data, probe and scores; returns the scores' folder."""
+    probe(config, world, difference)
+    return difficulty.score(config, Places(config), world)
+
+
+def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
+    """The benchmarks of the model that model.name names; returns the marks' folder."""
+    return benchmarks.base(config, Places(config), world, Asking(config))
+
+
+def train(config: RunConfig, world: World, difference: list[str]) -> Path:
+    """Everything; returns the run's folder."""
+    places, asking = Places(config), Asking(config)
+    difficulty.probe(config, places, world, asking)
+    difficulty.score(config, places, world)
+    arms = [TUNED, CONTROL] if config.control is Control.random else [TUNED]
+    for arm in arms:
+        difficulty.select(config, places, world, arm)
+    marks = {BASE: benchmarks.base(config, places, world, asking)}
+    asking.release()
+    for arm in arms:
+        grpo.run(config, places, world, arm)
+        marks[arm] = benchmarks.tuned(config, places, world, arm)
+    if world.is_first:
+        finish(config, places, marks, difference)
+    return places.run
+
+
+def report(config: RunConfig, world: World, difference: list[str]) -> Path:
+    """Write the report of a finished run again. Raises MissingArtefact if a stage is missing."""
+    places = Places(config)
+    arms = [TUNED, CONTROL] if config.control is Control.random else [TUNED]
+    marks = {name: places.marks(name) for name in (BASE, *arms)}
+    if world.is_first:
+        finish(config, places, marks, difference)
+    return places.run
+
+
+def finish(
+    config: RunConfig, places: Places, marks: dict[str, Path], difference: list[str]
+) -> None:
+    """The report, the tracker, and the checkpoint beside them."""
+    inputs = RunInputs(
+        folder=places.run,
+        settings=settings.plain(config),
+        recipe_difference=difference,
+        data=places.data,
+        probe=places.probe,
+        attention=places.attention if lineage.read_made(places.attention) else None,
+        score=places.score,
+        arms={
+            arm: ArmFolders(select=places.select(arm), train=places.train(arm))
+            for arm in marks
+            if arm != BASE
+        },
+        marks=marks,
+        differences=benchmarks.differences(marks, config.evaluate.resamples),
+    )
+    found = write(inputs)
+    link_tree(places.train(TUNED) / "checkpoint", places.run / "checkpoint")
+    if config.report.to is not Tracker.none:
+        from difftrain.report.tracking import track
+
+        track(config.report.to, inputs, found)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """The same files in a second place without a second copy, where the disk allows links."""
+
+    def link(one: str, two: str) -> None:
+        try:
+            os.link(one, two)
+        except OSError:
+            shutil.copy2(one, two)
+
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, copy_function=link)

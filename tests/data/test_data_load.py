@@ -1,0 +1,83 @@
+"""One stream of rows whatever the source; its identity changes when the rows would."""
+
+import shutil
+from itertools import islice
+
+import pytest
+
+from difftrain import lineage
+from difftrain.data import images, load
+from difftrain.data.config import BoxScale, DataConfig, Source
+from difftrain.data.quarantine import Quarantined
+from difftrain.records import Sample
+from difftrain.shapes import pool
+from difftrain.shapes.pool import Split
+
+ROW = {"image_paths": ["images/red.png"], "prompt": "How many?", "ground_truth": "1"}
+
+
+def from_file(path, **settings):
+    return DataConfig(source=Source.jsonl, path=str(path), **settings)
+
+
+def test_shapes_are_the_training_pool():
+    config = DataConfig(pool=12, drawing_seed=3)
+    assert list(load.samples(config)) == list(pool.samples(Split.pool, 12, 3))
+
+
+def test_shapes_pictures_fit_the_budget_as_they_are():
+    config = DataConfig()
+    budget = images.Budget(config.min_pixels, config.max_pixels)
+    for sample in islice(load.samples(config), 12):
+        assert isinstance(sample, Sample)
+        picture = images.load(sample.images[0], budget)
+        assert picture.size == picture.original
+
+
+def test_a_limit_takes_the_first_rows(write_rows):
+    assert len(list(load.samples(DataConfig(limit=5)))) == 5
+    path = write_rows("nonsense", ROW, {**ROW, "ground_truth": "2"})
+    kinds = [type(each) for each in load.samples(from_file(path, limit=2))]
+    assert kinds == [Quarantined, Sample]
+
+
+def test_the_identity_changes_with_the_file_and_not_with_its_place(write_rows, tmp_path):
+    path = write_rows(ROW)
+    before = load.identity(from_file(path))
+    (tmp_path / "elsewhere").mkdir()
+    moved = shutil.copy(path, tmp_path / "elsewhere" / path.name)
+    assert load.identity(from_file(moved)) == before
+    path.write_text(path.read_text() + "{}\n")
+    assert load.identity(from_file(path)) != before
+
+
+def test_the_identity_names_the_file_by_its_content(write_rows):
+    path = write_rows(ROW)
+    assert load.inputs(from_file(path)) == {"my.jsonl": lineage.file_fingerprint(path)}
+    assert load.inputs(DataConfig()) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"limit": 3}, {"boxes": BoxScale.relative}, {"min_pixels": 784}, {"max_pixels": 200_704}],
+)
+def test_the_identity_changes_with_settings_that_change_rows_of_a_file(write_rows, change):
+    path = write_rows(ROW)
+    assert load.identity(from_file(path, **change)) != load.identity(from_file(path))
+
+
+@pytest.mark.parametrize("change", [{"limit": 3}, {"pool": 20}, {"drawing_seed": 1}])
+def test_the_identity_changes_with_settings_that_change_the_drawings(change):
+    assert load.identity(DataConfig(**change)) != load.identity(DataConfig())
+
+
+def test_the_identity_ignores_settings_of_the_other_source(write_rows):
+    path = write_rows(ROW)
+    assert load.identity(from_file(path, pool=20)) == load.identity(from_file(path))
+    assert load.identity(DataConfig(boxes=BoxScale.relative)) == load.identity(DataConfig())
+
+
+def test_a_budget_that_shapes_pictures_do_not_fit_is_a_bad_setting():
+    assert [key for key, _ in DataConfig(max_pixels=10_000).check()] == ["max_pixels"]
+    assert [key for key, _ in DataConfig(min_pixels=20_000).check()] == ["min_pixels"]
+    assert not list(DataConfig().check())

@@ -1,0 +1,94 @@
+"""Gold boxes are read in every form and converted once, to pixels of the resized picture."""
+
+import json
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difftrain.data import boxes, images
+from difftrain.data.config import BoxScale
+from difftrain.data.images import Budget, Picture
+from difftrain.data.quarantine import Unusable
+
+
+@pytest.fixture(scope="module")
+def picture(encode, red_square) -> Picture:
+    return images.load(encode(red_square), Budget(3136, 200_704))
+
+
+@pytest.mark.parametrize(
+    ("gold", "scale"),
+    [("[200, 150, 400, 450]", BoxScale.pixels), ("[250, 250, 500, 750]", BoxScale.relative)],
+)
+def test_a_box_drawn_back_covers_what_it_names(picture, gold, scale):
+    (found,) = json.loads(boxes.in_model_pixels(gold, picture, scale))
+    x1, y1, x2, y2 = (round(value) for value in found["bbox_2d"])
+    pixels = np.asarray(Image.open(BytesIO(picture.png))).astype(int)
+    red = pixels[..., 1] < 128
+    inside = np.zeros_like(red)
+    inside[y1:y2, x1:x2] = True
+    assert (red & inside).sum() / (red | inside).sum() > 0.98
+
+
+def test_width_and_height_have_their_own_factors(picture):
+    assert (picture.original, picture.size) == ((800, 600), (504, 364))
+    (found,) = json.loads(boxes.in_model_pixels("[200, 150, 400, 450]", picture, BoxScale.pixels))
+    assert found == {"bbox_2d": [126, 91, 252, 273]}
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        '[{"bbox_2d": [200, 150, 400, 450], "label": "child\'s kite"}]',
+        "[{'bbox_2d': [200, 150, 400, 450], 'label': \"child's kite\"}]",
+        "{'bbox_2d': (200, 150, 400.0, 450), 'label': \"child's kite\", 'confidence': 0.9}",
+        '```json\n[{"bbox_2d": [400, 450, 200, 150], "label": "child\'s kite"}]\n```',
+    ],
+)
+def test_every_spelling_of_a_list_of_boxes_is_read(picture, gold):
+    found = json.loads(boxes.in_model_pixels(gold, picture, BoxScale.pixels))
+    assert found == [{"bbox_2d": [126, 91, 252, 273], "label": "child's kite"}]
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "red",
+        "[]",
+        "[[1, 2, 3]]",
+        "{'label': 'x'}",
+        "[{'bbox_2d': [1, 2, 3, True]}]",
+        "[1, 2, 3, NaN]",
+        "__import__('os').getcwd()",
+        "[" * 5000,
+        "7",
+    ],
+)
+def test_what_is_no_list_of_boxes_is_refused(picture, gold):
+    with pytest.raises(Unusable, match="unusable gold: not a"):
+        boxes.in_model_pixels(gold, picture, BoxScale.pixels)
+
+
+@pytest.mark.parametrize(
+    ("gold", "scale", "other"),
+    [
+        ("[200, 150, 990, 999]", BoxScale.pixels, "relative"),
+        ("[200, 150, 1900, 999]", BoxScale.relative, "pixels"),
+        ("[-90, 150, 200, 300]", BoxScale.pixels, "relative"),
+    ],
+)
+def test_a_box_beyond_the_picture_names_the_setting_that_may_be_wrong(picture, gold, scale, other):
+    with pytest.raises(Unusable, match=f"is data.boxes={other} meant"):
+        boxes.in_model_pixels(gold, picture, scale)
+
+
+def test_a_box_that_ends_a_pixel_too_far_is_cut_off(picture):
+    (found,) = json.loads(boxes.in_model_pixels("[-1, 0, 801, 600]", picture, BoxScale.pixels))
+    assert found["bbox_2d"] == [0, 0, *picture.size]
+
+
+def test_a_box_without_area_is_refused(picture):
+    with pytest.raises(Unusable, match="has no area"):
+        boxes.in_model_pixels("[10, 10, 10, 50]", picture, BoxScale.pixels)

@@ -1,0 +1,113 @@
+r"""Golds are opened (tags, \boxed{}), and their kind is inferred from task, options and form."""
+
+import pytest
+
+from difftrain.data import golds
+from difftrain.data.quarantine import Unusable
+from difftrain.records import AnswerKind, TaskSet
+
+LETTERED = "Which is larger?\nA. the red one\nB. the blue one"
+
+
+@pytest.mark.parametrize(
+    ("gold", "inside"),
+    [
+        (r"\boxed{52}", "52"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+        ("<answer>\n1\n</answer>", "1"),
+        (r"<answer>\boxed{open}</answer>", "open"),
+        (r"first \boxed{3}, then \boxed{4}", "4"),
+        (r"\boxed{\text{open}}", "open"),
+        (r"\boxed{52", r"\boxed{52"),
+        (" 52 ", "52"),
+    ],
+)
+def test_a_gold_is_opened_to_its_last_balanced_box(gold, inside):
+    assert golds.opened(gold) == inside
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        ("cv_detection", AnswerKind.boxes),
+        ("detection", AnswerKind.boxes),
+        ("cv_grounding", AnswerKind.boxes),
+        ("grounding", AnswerKind.boxes),
+        ("ocr", AnswerKind.text),
+        ("cv_ocr", AnswerKind.text),
+        ("counting", AnswerKind.count),
+    ],
+)
+def test_perception_tasks_fix_the_kind_whatever_the_gold_looks_like(task, kind):
+    assert golds.kind_of("7", task, "How many?", ()) is kind
+    assert golds.task_set(task, kind) is TaskSet.perception
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        *("52", "-3.5", "1,000", "12 cm", r"60^\circ", "50%", r"\frac{1}{2}", r"2\sqrt{3}"),
+        *(r"\pi", "$7$", "3:4", "(1,2)", "x=3", "2x+1"),
+    ],
+)
+def test_a_reasoning_gold_that_reads_as_an_expression_is_a_number(gold):
+    assert golds.kind_of(gold, "math", "What is it?", ()) is AnswerKind.number
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        *("red", "No entry", "2022-05-01", "10:30", "1, 2, 3", "7 red apples", "B", "N/A"),
+        *("CO2 level", "yes"),
+    ],
+)
+def test_a_reasoning_gold_of_words_dates_and_lists_is_a_text(gold):
+    assert golds.kind_of(gold, "science", "What is it?", ()) is AnswerKind.text
+
+
+@pytest.mark.parametrize(
+    "question",
+    [LETTERED, "Which?\n(A) red\n(B) blue", "Which? A: red B: blue", "Which?\nA) red\nB) blue"],
+)
+@pytest.mark.parametrize("gold", ["B", "(B)", "B.", "b"])
+def test_a_letter_is_a_choice_where_the_question_letters_its_options(question, gold):
+    assert golds.kind_of(gold, "puzzle", question, ()) is AnswerKind.choice
+    assert golds.as_choice(gold, ()) == "B"
+
+
+def test_a_letter_that_is_not_offered_is_a_text():
+    assert golds.kind_of("D", "puzzle", LETTERED, ()) is AnswerKind.text
+
+
+def test_points_named_by_letters_are_no_options():
+    assert golds.kind_of("A", "math", "Triangle ABC has a right angle at A.", ()) is AnswerKind.text
+
+
+def test_options_make_a_choice_and_boxes_stay_boxes():
+    assert golds.kind_of("12", "math", "How many?", ("11", "12")) is AnswerKind.choice
+    assert golds.kind_of("[1, 2, 3, 4]", "cv_grounding", "Where?", ("a",)) is AnswerKind.boxes
+
+
+def test_boxes_are_known_by_their_key_where_no_task_is_given():
+    gold = "[{'bbox_2d': [1, 2, 3, 4]}]"
+    assert golds.kind_of(gold, "unknown", "Where?", ()) is AnswerKind.boxes
+    assert golds.task_set("unknown", AnswerKind.boxes) is TaskSet.perception
+    assert golds.task_set("unknown", AnswerKind.text) is TaskSet.reasoning
+
+
+def test_the_text_of_an_option_becomes_its_letter():
+    assert golds.as_choice("Blue", ("red", "blue")) == "B"
+    assert golds.as_choice("A", ("red", "blue")) == "A"
+
+
+def test_a_letter_that_is_also_another_options_text_is_refused():
+    with pytest.raises(Unusable, match="the letter of one option and the text of another"):
+        golds.as_choice("B", ("B", "C", "A"))
+    assert golds.as_choice("A", ("A", "B")) == "A"
+
+
+def test_options_lose_their_own_letters():
+    assert golds.without_marks(["A. red", "B. blue"]) == ("red", "blue")
+    assert golds.without_marks(["(A) red", "(B) blue"]) == ("red", "blue")
+    assert golds.without_marks(["A. Smith", "C. Jones"]) == ("A. Smith", "C. Jones")

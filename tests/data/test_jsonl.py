@@ -1,0 +1,292 @@
+"""Rows of both formats become Samples; every other row is quarantined with a reason."""
+
+import base64
+import json
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from difftrain import lineage
+from difftrain.data import jsonl
+from difftrain.data.config import BoxScale, DataConfig, Source
+from difftrain.data.quarantine import Quarantined
+from difftrain.grade import grade
+from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
+
+RED = "images/red.png"
+RELEASED = {
+    "ability": "math",
+    "prompt": "<image>Perimeter of a square with side 13?",
+    "ground_truth": "\\boxed{52}",
+    "image_paths": [RED],
+}
+MESSAGES = {
+    "images": [RED],
+    "messages": [{"role": "user", "content": "<image>\nHow many squares are there?"}],
+    "solution": "\\boxed{1}",
+}
+BOX = "<answer>\n[{'bbox_2d': [200, 150, 400, 450], 'label': 'red square'}]\n</answer>"
+
+
+def read(path, **settings) -> list[Any]:
+    config = DataConfig(source=Source.jsonl, path=str(path), **settings)
+    return list(jsonl.rows(path, config))
+
+
+@pytest.fixture
+def one(write_rows):
+    """What one row becomes: RELEASED with changes; None takes a key away."""
+
+    def became(base=RELEASED, **changes):
+        row = {key: value for key, value in {**base, **changes}.items() if value is not None}
+        (found,) = read(write_rows(row))
+        return found
+
+    return became
+
+
+def test_a_released_row_becomes_a_sample(one):
+    found = one()
+    assert isinstance(found, Sample)
+    assert found.question == "Perimeter of a square with side 13?"
+    assert (found.answer, found.answer_kind) == ("52", AnswerKind.number)
+    assert (found.task, found.task_set) == ("math", TaskSet.reasoning)
+    assert (found.source, found.options, found.knob) == ("my.jsonl:1", (), None)
+    with Image.open(BytesIO(found.images[0])) as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (812, 588))
+
+
+def test_a_messages_row_becomes_a_sample(one):
+    found = one(MESSAGES)
+    assert isinstance(found, Sample)
+    assert (found.question, found.answer) == ("How many squares are there?", "1")
+    assert (found.answer_kind, found.task) == (AnswerKind.number, "unknown")
+
+
+def test_both_formats_may_stand_in_one_file(write_rows):
+    found = read(write_rows(RELEASED, MESSAGES))
+    assert [type(each) for each in found] == [Sample, Sample]
+
+
+@pytest.mark.parametrize(
+    ("ability", "gold", "kind", "response"),
+    [
+        ("cv_detection", BOX, AnswerKind.boxes, None),
+        ("cv_grounding", BOX, AnswerKind.boxes, None),
+        ("ocr", "\\boxed{open}", AnswerKind.text, "Open"),
+        ("counting", "<answer>1</answer>", AnswerKind.count, "1"),
+        ("math", "\\boxed{52}", AnswerKind.number, "52 cm"),
+    ],
+)
+def test_each_released_ability_gives_a_sample_whose_gold_grades_right(
+    one, ability, gold, kind, response
+):
+    found = one(ability=ability, ground_truth=gold)
+    assert isinstance(found, Sample)
+    assert (found.answer_kind, found.task) == (kind, ability)
+    said = f"<think>.</think><answer>{response or found.answer}</answer>"
+    assert grade(said, found) is Verdict.right
+
+
+def test_the_sample_id_is_the_content_of_what_is_stored(one):
+    found = one()
+    with Image.open(BytesIO(found.images[0])) as picture:
+        pixels = [(picture.size, picture.tobytes())]
+    assert found.sample_id == lineage.sample_id(pixels, found.question, found.answer)
+
+
+def test_a_trailing_answer_and_a_system_turn_are_left_out(one):
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many?"}]},
+        {"role": "assistant", "content": "One."},
+    ]
+    found = one(MESSAGES, messages=turns)
+    assert isinstance(found, Sample)
+    assert found.question == "How many?"
+
+
+def test_a_conversation_of_several_questions_is_quarantined(one):
+    turns = [{"role": role, "content": "Hm?"} for role in ("user", "assistant", "user")]
+    reason = one(MESSAGES, messages=turns).reason
+    assert reason == "not one question: needs one user turn, found user, assistant, user"
+
+
+def test_pictures_may_be_paths_bytes_or_data_uris(write_rows, tmp_path):
+    path = write_rows(RELEASED)
+    code = base64.b64encode((tmp_path / RED).read_bytes()).decode()
+    given = [
+        RED,
+        str(tmp_path / RED),
+        f"file://{tmp_path / RED}",
+        f"data:image/png;base64,{code}",
+        {"bytes": code, "path": None},
+        {"bytes": None, "path": RED},
+    ]
+    rows = [{**MESSAGES, "images": [each], "solution": str(at)} for at, each in enumerate(given)]
+    samples = read(write_rows(*rows, name=path.name))
+    assert [type(each) for each in samples] == [Sample] * len(given)
+    assert len({each.images for each in samples}) == 1
+
+
+def test_paths_are_relative_to_the_file_and_not_to_the_working_folder(
+    write_rows, tmp_path, monkeypatch
+):
+    path = write_rows(RELEASED)
+    monkeypatch.chdir("/")
+    assert isinstance(read(path)[0], Sample)
+
+
+def test_placeholders_are_removed_and_none_at_all_is_fine(one):
+    assert one(prompt="<image>\nHow much?").question == "How much?"
+    assert one(prompt="How much?<image>").question == "How much?"
+    assert one(prompt="How much?").question == "How much?"
+
+
+@pytest.mark.parametrize("prompt", ["<image><image>\nHow much?", "<image>a <image>b <image>"])
+def test_another_number_of_placeholders_than_pictures_is_quarantined(one, prompt):
+    marks = prompt.count("<image>")
+    expected = f"placeholder mismatch: {marks} <image>, but 1 pictures"
+    assert one(prompt=prompt).reason == expected
+
+
+def test_two_pictures_stay_in_order(write_rows, tmp_path, encode):
+    path = write_rows({**RELEASED, "prompt": "<image><image>Same?", "image_paths": [RED, "b.png"]})
+    (tmp_path / "b.png").write_bytes(encode(Image.new("RGB", (84, 56), "blue")))
+    (found,) = read(path)
+    assert [Image.open(BytesIO(each)).size for each in found.images] == [(812, 588), (84, 56)]
+
+
+def test_options_of_a_column_are_kept_and_the_gold_becomes_a_letter(one):
+    found = one(options=["A. 50", "B. 52"], ground_truth="52")
+    assert (found.options, found.answer) == (("50", "52"), "B")
+    assert found.answer_kind is AnswerKind.choice
+    assert one(choices=[50, 52], ground_truth="B").options == ("50", "52")
+
+
+def test_options_in_the_question_stay_there(one):
+    question = "Which is it?\n(A) red\n(B) blue"
+    found = one(prompt=question, ground_truth="\\boxed{\\text{(B)}}")
+    assert (found.question, found.options, found.answer) == (question, (), "B")
+    assert grade("<answer>B</answer>", found) is Verdict.right
+
+
+def test_the_answer_kind_column_wins(one):
+    assert one(answer_kind="text").answer_kind is AnswerKind.text
+    assert one(answer_kind="words").reason.startswith("unknown answer_kind: 'words'; known: choice")
+    assert one(answer_kind=["text"]).reason.startswith("unknown answer_kind")
+
+
+def test_golds_that_are_not_strings_are_read(one):
+    assert one(ground_truth=52).answer == "52"
+    assert one(ground_truth=52.0).answer == "52"
+    gold = [{"bbox_2d": [200, 150, 400, 450], "label": "red"}]
+    assert json.loads(one(ability="detection", ground_truth=gold).answer)[0]["label"] == "red"
+
+
+def test_boxes_are_converted_from_the_scale_of_the_settings(write_rows):
+    gold = "<answer>[{'bbox_2d': [250, 250, 500, 750], 'label': 'red square'}]</answer>"
+    row = {**RELEASED, "ability": "cv_detection", "ground_truth": gold}
+    (found,) = read(write_rows(row), boxes=BoxScale.relative)
+    assert json.loads(found.answer) == [{"bbox_2d": [203, 147, 406, 441], "label": "red square"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"image_paths": ["images/none.png"]}, "missing file: images/none.png"),
+        ({"image_paths": ["images"]}, "missing file: images"),
+        ({"image_paths": ["a\0b.png"]}, "missing file: a\0b.png"),
+        ({"image_paths": ["x" * 5000]}, "missing file: xxx"),
+        ({"image_paths": ["/dev/zero"]}, "missing file: /dev/zero"),
+        ({"image_paths": ["https://a.example/b.png"]}, "missing file: pictures are not downloaded"),
+        ({"image_paths": ["data:image/png;base64,@@@"]}, "broken picture: not base64"),
+        ({"image_paths": ["data:image/png,abc"]}, "broken picture: a data: URI"),
+        ({"image_paths": ["data:image/png;base64,aGVsbG8="]}, "broken picture: no readable"),
+        ({"image_paths": [7]}, "no picture: an entry is neither"),
+        ({"image_paths": []}, "no picture: image_paths is absent or empty"),
+        ({"image_paths": None}, "no picture: image_paths is absent or empty; keys found: ability"),
+        ({"prompt": "<image>\n "}, "empty question"),
+        ({"prompt": 7}, "empty question"),
+        ({"prompt": None}, "missing keys: prompt (or messages, images, solution); found: ability"),
+        ({"ground_truth": ""}, "unusable gold: it is empty"),
+        ({"ground_truth": "\\boxed{}"}, "unusable gold: it is empty"),
+        ({"ground_truth": "two", "ability": "counting"}, "unusable gold: 'two' is not one number"),
+        ({"ground_truth": "E", "options": ["1", "2"]}, "unusable gold: 'E' lies outside"),
+        ({"ground_truth": "left", "ability": "cv_grounding"}, "unusable gold: not a list of boxes"),
+        ({"ground_truth": "red", "answer_kind": "number"}, "unusable gold: 'red' is neither"),
+        ({"options": "A B"}, "unusable options: must be a list"),
+        ({"options": list(range(27))}, "unusable options: 27"),
+    ],
+)
+def test_a_row_that_cannot_be_used_says_why(one, changes, reason):
+    found = one(**changes)
+    assert isinstance(found, Quarantined)
+    assert found.reason.startswith(reason)
+    assert found.source == "my.jsonl:1"
+
+
+def test_a_text_only_messages_row_has_no_picture(one):
+    assert one(MESSAGES, images=None).kind == "no picture"
+    assert one(MESSAGES, solution=None).reason == "missing keys: solution; found: images, messages"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"prompt": ', "not JSON"),
+        ("hello", "not JSON"),
+        ("[" * 100_000, "not JSON: nested too deeply"),
+        ('{"prompt": "\\ud800"}', "not JSON"),
+        ("[1, 2]", "not an object: the line is a list"),
+        ("null", "not an object: the line is a NoneType"),
+        ("{}", "missing keys: prompt, ground_truth (or messages, images, solution); found: none"),
+    ],
+)
+def test_a_line_that_is_no_row_says_why(write_rows, line, reason):
+    (found,) = read(write_rows(line))
+    assert isinstance(found, Quarantined)
+    assert found.reason.startswith(reason)
+
+
+def test_bytes_that_are_no_text_are_quarantined_and_the_next_row_is_read(write_rows):
+    path = write_rows(RELEASED)
+    path.write_bytes(b"\xff\xfe\x00\n" + path.read_bytes())
+    bad, good = read(path)
+    assert bad.kind == "not JSON"
+    assert good.source == "my.jsonl:2"
+
+
+def test_a_byte_order_mark_blank_lines_and_windows_line_ends_do_no_harm(write_rows):
+    path = write_rows(RELEASED)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
+    (found,) = read(path)
+    assert isinstance(found, Sample)
+
+
+def test_a_duplicate_names_the_row_it_repeats(write_rows):
+    other = {**RELEASED, "id": "another", "image_paths": [f"./{RED}"]}
+    first, second, third = read(write_rows(RELEASED, other, {**RELEASED, "ground_truth": "53"}))
+    assert isinstance(first, Sample)
+    assert second == Quarantined(
+        "my.jsonl:2", "duplicate: the same pictures, question and answer as my.jsonl:1"
+    )
+    assert isinstance(third, Sample)
+
+
+def test_other_options_make_another_sample(write_rows):
+    rows = [{**RELEASED, "ground_truth": "A", "options": ["52", other]} for other in ("1", "2")]
+    assert [type(each) for each in read(write_rows(*rows))] == [Sample, Sample]
+
+
+def test_rows_are_read_one_by_one(write_rows):
+    path = write_rows(*[{**RELEASED, "ground_truth": str(number)} for number in range(50)])
+    stream = jsonl.rows(path, DataConfig(source=Source.jsonl, path=str(path)))
+    first = next(stream)
+    assert isinstance(first, Sample)
+    assert first.answer == "0"
+    with path.open("a") as file:
+        file.write("x" * 100_000 + "\nhello\n")
+    assert [each.source for each in stream][-1] == "my.jsonl:52"

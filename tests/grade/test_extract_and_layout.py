@@ -1,0 +1,58 @@
+"""Where an answer is found in a response, and what counts as the asked-for layout."""
+
+import time
+
+import pytest
+
+from difftrain.grade import extract, layout
+
+
+def test_the_last_closed_answer_is_taken() -> None:
+    assert extract.answer("<answer>3</answer> no, <answer>\n7\n</answer> and <answer>9") == "7"
+
+
+def test_a_box_inside_the_answer_is_opened() -> None:
+    assert extract.answer("<answer>\\boxed{7}</answer>") == "7"
+    assert extract.answer(r"<answer>so \boxed{1} or \boxed{\frac{1}{2}}</answer>") == r"\frac{1}{2}"
+
+
+def test_an_unbalanced_box_is_passed_over() -> None:
+    assert extract.answer(r"<answer>\boxed{7} then \boxed{8</answer>") == "7"
+
+
+def test_a_box_outside_the_answer_is_not_looked_at() -> None:
+    assert extract.answer(r"\boxed{7} <answer>8</answer>") == "8"
+
+
+@pytest.mark.parametrize(
+    "response", ["", "7", "<answer>7", "7</answer>", "<answer> \n </answer>", r"\boxed{7}"]
+)
+def test_a_response_without_an_answer_has_none(response: str) -> None:
+    assert extract.answer(response) is None
+
+
+def test_a_response_full_of_open_boxes_is_read_in_a_moment() -> None:
+    started = time.monotonic()
+    assert extract.boxed("\\boxed{" * 50_000) is None
+    assert time.monotonic() - started < 2
+
+
+def test_thought_then_answer_is_the_layout() -> None:
+    assert layout.well_laid_out("<think>\n3 + 4\n</think>\n<answer>7</answer>\n")
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "<answer>7</answer>",
+        "<think>a</think> so <answer>7</answer>",
+        "<think>a</think><answer>7</answer> indeed",
+        "<answer>7</answer><think>a</think>",
+        "<think>a</think><answer>7</answer><answer>7</answer>",
+        "<think>a <answer>7</answer></think>",
+        "<think>a<answer>7</think></answer>",
+        "<think>a</think><think>b</think><answer>7</answer>",
+    ],
+)
+def test_any_other_layout_is_not(response: str) -> None:
+    assert not layout.well_laid_out(response)

@@ -1,0 +1,311 @@
+"""What each grader calls right, wrong and unreadable."""
+
+import json
+import signal
+import threading
+
+import pytest
+
+from difftrain import grade
+from difftrain.grade import boxes, choice, count, number, text
+from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
+
+RIGHT, WRONG, UNREADABLE = Verdict.right, Verdict.wrong, Verdict.unreadable
+COLOURS = ("red", "blue", "green", "orange")
+
+
+def sample(answer: str, kind: AnswerKind, options: tuple[str, ...] = ()) -> Sample:
+    return Sample(
+        sample_id="0" * 16,
+        images=(),
+        question="?",
+        answer=answer,
+        answer_kind=kind,
+        options=options,
+        task="test",
+        task_set=TaskSet.perception,
+        source="test",
+    )
+
+
+@pytest.mark.parametrize("kind", AnswerKind)
+@pytest.mark.parametrize("response", ["", "<answer></answer>", "<answer> </answer>", "7"])
+def test_an_empty_or_missing_answer_is_unreadable_for_every_kind(
+    kind: AnswerKind, response: str
+) -> None:
+    assert grade.grade(response, sample("7", kind)) is UNREADABLE
+
+
+@pytest.mark.parametrize("response", ["<answer>\n7\n</answer>", "<answer>\\boxed{7}</answer>"])
+@pytest.mark.parametrize("kind", [AnswerKind.count, AnswerKind.number, AnswerKind.text])
+def test_white_space_and_boxes_around_the_answer_do_not_matter(
+    response: str, kind: AnswerKind
+) -> None:
+    assert grade.grade(response, sample("7", kind)) is RIGHT
+
+
+@pytest.mark.parametrize("kind", [AnswerKind.count, AnswerKind.number, AnswerKind.text])
+def test_17_is_not_7(kind: AnswerKind) -> None:
+    assert grade.grade("<answer>17</answer>", sample("7", kind)) is WRONG
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["B", "b", "(B)", "[B]", "B.", "B)", "**B**", "Option B", "The answer is B.", r"\text{B}"],
+)
+def test_a_decorated_letter_is_the_letter(said: str) -> None:
+    assert choice.grade(said, "B", COLOURS) is RIGHT
+
+
+@pytest.mark.parametrize("said", ["blue", "Blue.", "B. blue", "(B) blue", "**B.** blue"])
+def test_the_exact_text_of_one_option_is_its_letter(said: str) -> None:
+    assert choice.grade(said, "B", COLOURS) is RIGHT
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "A or B",
+        "A, B",
+        "A B C D",
+        "A. B. C. D.",
+        "red or blue",
+        "(A) red (B) blue",
+        "B. red",
+        "dark blue",
+    ],
+)
+def test_several_letters_or_another_text_are_no_answer(said: str) -> None:
+    assert choice.grade(said, "B", COLOURS) is UNREADABLE
+
+
+def test_a_letter_outside_the_options_is_wrong() -> None:
+    assert choice.grade("E", "B", COLOURS) is WRONG
+
+
+def test_an_option_text_that_two_options_share_names_neither() -> None:
+    assert choice.grade("red", "A", ("red", "Red")) is UNREADABLE
+
+
+def test_a_choice_without_known_options_still_takes_one_letter() -> None:
+    assert choice.grade("B. the blue one", "B") is RIGHT
+    assert choice.grade("A. or B.", "A") is UNREADABLE
+
+
+@pytest.mark.parametrize(
+    "said", ["1,234", "1234", "1234 shapes", "**1234**", "\uff11\uff12\uff13\uff14", "1234."]
+)
+def test_a_count_is_one_whole_number(said: str) -> None:
+    assert count.grade(said, "1234") is RIGHT
+
+
+@pytest.mark.parametrize("said", ["7 or 8", "7,8", "7/8", "seven", "H7O", "3-7", "7" * 300])
+def test_a_count_with_two_numbers_or_none_is_unreadable(said: str) -> None:
+    assert count.grade(said, "7") is UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("said", "gold"),
+    [
+        ("0.5", "1/2"),
+        ("2/4", "1/2"),
+        (r"\frac{1}{2}", "0.5"),
+        (r"$-\dfrac{1}{2}$", "-0.5"),
+        ("1,000", "1000"),
+        ("x = 5", "5"),
+        ("5 cm", "5"),
+        (r"5 \text{ cm}", "5cm"),
+        (r"45^\circ", "45"),
+        ("45 degrees", "45°"),
+        ("1e3", "1000"),
+        ("7.0", "7"),
+        (r"\sqrt{12}", r"2\sqrt{3}"),
+        (r"\frac{\pi}{2}", r"\pi/2"),
+        ("2(x+1)", "2x+2"),
+    ],
+)
+def test_equal_values_are_right_however_they_are_written(said: str, gold: str) -> None:
+    assert number.grade(said, gold) is RIGHT
+
+
+@pytest.mark.parametrize(
+    ("said", "gold"),
+    [
+        ("0.333", "1/3"),
+        ("5 cm", "5 m"),
+        ("10%", "0.1"),
+        (r"\sqrt{2}", r"\sqrt{3}"),
+        ("3", r"\sqrt{3}"),
+        ("71", "7"),
+        ("1,2", "12"),
+    ],
+)
+def test_other_values_are_wrong(said: str, gold: str) -> None:
+    assert number.grade(said, gold) is not RIGHT
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "yes",
+        "Tampa",
+        r"\text{sey}",
+        "7 or 8",
+        "1" + "+1" * 150,
+        "10^{10^{9}}",
+        "2^3^4^5",
+        "9^{99999}",
+        "1/0",
+        r"\sum_{n=1}^{9} n",
+        "99999!",
+        "((2^{99})^{99})^{99}",
+        "__import__('os')",
+    ],
+)
+def test_words_and_endless_numbers_are_unreadable(said: str) -> None:
+    assert number.grade(said, "7") is UNREADABLE
+
+
+def test_words_are_not_products_of_letters() -> None:
+    assert number.grade("ampTa", "Tampa") is UNREADABLE
+
+
+def test_a_number_is_graded_in_any_thread() -> None:
+    found: list[Verdict] = []
+    worker = threading.Thread(target=lambda: found.append(number.grade(r"\sqrt{12}", r"2\sqrt{3}")))
+    worker.start()
+    worker.join()
+    assert found == [RIGHT]
+
+
+def test_grading_gives_an_alarm_back_to_its_owner() -> None:
+    before = signal.getitimer(signal.ITIMER_REAL)
+    handler = signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 100)
+        number.grade(r"\sqrt{12}", r"2\sqrt{3}")
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 50
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *before)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def test_a_text_is_equal_up_to_case_width_and_spacing() -> None:
+    assert text.grade("  Stop\n SIGN ", "stop sign") is RIGHT
+    assert text.grade("\uff33\uff34\uff2f\uff30", "stop") is RIGHT
+    assert text.grade("Straße", "STRASSE") is RIGHT
+
+
+@pytest.mark.parametrize("said", ["s", "stop", "a stop sign", "stop sign stop sign"])
+def test_a_part_of_a_text_or_more_than_it_is_wrong(said: str) -> None:
+    assert text.grade(said, "stop sign") is WRONG
+
+
+def box(x: int, label: str = "cat") -> dict:
+    return {"bbox_2d": [x, 0, x + 10, 10], "label": label}
+
+
+TWO = json.dumps([box(0), box(50)])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        TWO,
+        json.dumps([box(50), box(0)]),
+        f"```json\n{TWO}\n```",
+        TWO.replace('"', "'"),
+        TWO.replace("cat", "CAT"),
+        TWO.replace("[0, 0,", "[1, 0,"),
+    ],
+)
+def test_all_boxes_in_any_order_and_quoting_are_right(said: str) -> None:
+    assert boxes.grade(said, TWO) is RIGHT
+
+
+@pytest.mark.parametrize(
+    ("said", "score"),
+    [
+        ([box(0)], 2 / 3),
+        ([box(0), box(50), box(80)], 4 / 5),
+        ([box(0), box(0)], 1 / 2),
+        ([box(0), box(50, "dog")], 1 / 2),
+        ([box(0), {"bbox_2d": [50, 0, 60, 10]}], 1 / 2),
+        ([box(0), {"bbox_2d": [60, 10, 50, 0], "label": "cat"}], 1 / 2),
+        ([], 0.0),
+    ],
+)
+def test_missing_extra_and_mislabelled_boxes_cost(said: list, score: float) -> None:
+    assert boxes.grade(json.dumps(said), TWO) is WRONG
+    assert boxes.f1(json.dumps(said), TWO) == pytest.approx(score)
+
+
+def test_boxes_are_assigned_one_to_one_as_well_as_can_be() -> None:
+    gold = json.dumps([box(0), box(4)])
+    said = json.dumps([box(2), box(-3)])
+    assert boxes.f1(said, gold) == 1
+
+
+def test_an_apostrophe_survives_single_quotes() -> None:
+    said = "[{'bbox_2d': [0, 0, 10, 10], 'label': 'driver's \"seat\"'}]"
+    gold = json.dumps([{"bbox_2d": [0, 0, 10, 10], "label": 'driver\'s "seat"'}])
+    assert boxes.grade(said, gold) is RIGHT
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "a cat on the left",
+        "[1, 2, 3, 4]",
+        '[{"bbox_2d": [0, 0, 10], "label": "cat"}]',
+        '[{"bbox_2d": [0, 0, 10, NaN], "label": "cat"}]',
+        '[{"bbox_2d": [0, 0, 10, 1e999], "label": "cat"}]',
+        '[{"bbox_2d": ["0", 0, 10, 10], "label": "cat"}]',
+        "[" * 100_000,
+        "[" * 40_000,
+        "__import__('os').system('true')",
+    ],
+)
+def test_what_is_no_list_of_boxes_is_unreadable(said: str) -> None:
+    assert boxes.grade(said, TWO) is UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("gold", "kind", "options"),
+    [
+        ("E", AnswerKind.choice, COLOURS),
+        ("purple", AnswerKind.choice, COLOURS),
+        ("A, C", AnswerKind.choice, ()),
+        ("many", AnswerKind.count, ()),
+        ("7.5", AnswerKind.count, ()),
+        ("see above", AnswerKind.number, ()),
+        ("", AnswerKind.number, ()),
+        (" ", AnswerKind.text, ()),
+        ("[]", AnswerKind.boxes, ()),
+        ("left", AnswerKind.boxes, ()),
+        ('[{"bbox_2d": [9, 9, 1, 1], "label": "cat"}]', AnswerKind.boxes, ()),
+    ],
+)
+def test_a_gold_that_cannot_be_graded_says_why(
+    gold: str, kind: AnswerKind, options: tuple[str, ...]
+) -> None:
+    assert grade.gold_problem(gold, kind, options)
+
+
+@pytest.mark.parametrize(
+    ("gold", "kind", "options"),
+    [
+        ("B", AnswerKind.choice, COLOURS),
+        ("7", AnswerKind.count, ()),
+        (r"\frac{\sqrt{3}}{2}", AnswerKind.number, ()),
+        ("-3.5 cm", AnswerKind.number, ()),
+        ("Yes", AnswerKind.text, ()),
+        (TWO, AnswerKind.boxes, ()),
+    ],
+)
+def test_a_gold_without_problems_is_right_when_said(
+    gold: str, kind: AnswerKind, options: tuple[str, ...]
+) -> None:
+    assert grade.gold_problem(gold, kind, options) is None
+    response = f"<think>so</think><answer>{gold}</answer>"
+    assert grade.grade(response, sample(gold, kind, options)) is RIGHT

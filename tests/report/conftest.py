@@ -1,0 +1,208 @@
+"""A whole toy run on disk: real shapes samples, hand-made answers, scores, picks, logs and marks."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from difftrain import artefacts, lineage
+from difftrain.difficulty.config import DifficultyConfig
+from difftrain.evaluate.config import MINIATURES
+from difftrain.records import Arm, Mark, MarkPath, Measure, Pick, Rollout, Sample, Score, Stratum
+from difftrain.records import Verdict, View
+from difftrain.report.inputs import ArmFolders, RunInputs
+from difftrain.settings import Control, RunConfig, plain
+from difftrain.shapes import pool
+
+LADDER = list(range(0, 100, 10))
+DRAWS = 4
+BETTER = {"mean": 0.071, "low": 0.030, "high": 0.112, "n": 720}
+UNSURE = {"mean": 0.021, "low": -0.018, "high": 0.060, "n": 720}
+
+Make = Callable[..., RunInputs]
+
+
+def answer(sample: Sample, percent: int, draw: int, verdict: Verdict) -> Rollout:
+    text = {
+        Verdict.right: f"<think>I see it.</think><answer>{sample.answer}</answer>",
+        Verdict.wrong: "<think>Too dark to tell, so I guess.</think><answer>17</answer>",
+        Verdict.unreadable: "<think>I see I see I see",
+    }[verdict]
+    return Rollout(
+        sample_id=sample.sample_id,
+        view=View.masked if percent else View.whole,
+        mask_percent=percent,
+        draw=draw,
+        seed=draw,
+        response=text,
+        tokens=9,
+        token_ids=(1, 2, 3),
+        finished=verdict is not Verdict.unreadable,
+        verdict=verdict,
+    )
+
+
+def climbed(sample: Sample, fails_at: int | None) -> list[Rollout]:
+    """The early-stopped ladder of a sample that first fails at `fails_at` percent."""
+    rollouts = []
+    for percent in LADDER:
+        if percent == fails_at:
+            failed = [Verdict.wrong] * (DRAWS - 1) + [Verdict.unreadable]
+            return rollouts + [answer(sample, percent, d, v) for d, v in enumerate(failed)]
+        rollouts.append(answer(sample, percent, 0, Verdict.right))
+    return rollouts
+
+
+def stratum_of(fails_at: int | None) -> Stratum:
+    if fails_at is None or fails_at >= 70:
+        return Stratum.easy
+    if fails_at == 0:
+        return Stratum.unsolved
+    return Stratum.hard if fails_at <= 40 else Stratum.medium
+
+
+def closed(folder: Path, seconds: float, counts: dict, settings: object = None) -> Path:
+    lineage.write_made(folder, settings=settings, inputs={}, seconds=seconds, counts=counts)
+    return folder
+
+
+def trained(folder: Path, steps: int, gain: float, samples: int) -> Path:
+    rng = Random(steps * 100 + int(gain * 100))
+    folder.mkdir(parents=True)
+    with (folder / "log.jsonl").open("w") as file:
+        for step in range(1, steps + 1):
+            row = {
+                "step": step,
+                "reward": 0.3 + gain * step / steps + rng.uniform(-0.08, 0.08),
+                "dead_groups": max(0.0, 0.35 + 0.2 * step / steps + rng.uniform(-0.2, 0.2)),
+                "length": 40 + rng.uniform(-6, 6),
+                "seconds": 1.5,
+            }
+            file.write(json.dumps(row) + "\n")
+    counts = {"steps": steps, "generations": steps * 64, "tokens": steps * 2560, "samples": samples}
+    return closed(folder, 1.5 * steps, counts)
+
+
+def marked(folder: Path, level: float) -> Path:
+    summary = {}
+    for place, name in enumerate(MINIATURES):
+        score = level + 0.05 * (place - 2.5)
+        summary[name] = {"score": score, "low": score - 0.08, "high": score + 0.08, "n": 120}
+        summary[name]["failed"] = 0
+    summary["mean"] = {"score": level, "low": level - 0.03, "high": level + 0.03, "n": 720}
+    mark = Mark(
+        benchmark=MINIATURES[0], item_id="1", response="4", extracted="4", score=1.0,
+        path=MarkPath.rule, subset="",
+    )  # fmt: skip
+    artefacts.write_part(folder, "00000", [mark])
+    lineage.write_json(folder / "summary.json", summary)
+    asked = {"system": "think", "answer_tags": "strip", "rules": "2025-11", "judge": None}
+    return closed(folder, 61.0, {"marks": 720}, asked)
+
+
+def scored(samples: list[Sample], fails_at: dict[str, int | None], rng: Random) -> list[Score]:
+    scores = []
+    for sample in samples:
+        at = fails_at[sample.sample_id]
+        value = None if at is None else at / 100
+        scores.append(
+            Score(
+                sample_id=sample.sample_id,
+                measure=Measure.pism,
+                value=value,
+                stratum=stratum_of(at),
+            )
+        )
+    for sample in samples:
+        solved = fails_at[sample.sample_id] != 0
+        rho = rng.lognormvariate(-0.4, 0.7) if solved else None
+        stratum = Stratum.unsolved
+        if rho is not None:
+            stratum = Stratum.hard if 0.4 <= rho <= 1.6 else Stratum.easy
+        scores.append(
+            Score(sample_id=sample.sample_id, measure=Measure.cmab, value=rho, stratum=stratum)
+        )
+    return scores
+
+
+def chosen(folder: Path, ids: list[str], because: str) -> Path:
+    picks = [Pick(sample_id=each, arm=Arm.grpo, because=because) for each in ids]
+    artefacts.write_all(folder, picks)
+    return closed(folder, 0.1, {"picks": len(picks)})
+
+
+def settings(control: bool) -> dict:
+    difficulty = DifficultyConfig(also=[Measure.cmab])
+    config = RunConfig(difficulty=difficulty, control=Control.random if control else Control.none)
+    config.probe.draws = DRAWS
+    return plain(config)
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Make:
+    """A function that writes a finished toy run and gives its RunInputs."""
+
+    def make(
+        *, size: int = 24, control: bool = True, difference: dict | None = None, response: str = ""
+    ) -> RunInputs:
+        rng = Random(size)
+        samples = list(pool.samples(pool.Split.pool, size))
+        ladder = [0, 10, 20, 30, 40, 50, 60, 80, None]
+        fails_at = {each.sample_id: ladder[n % len(ladder)] for n, each in enumerate(samples)}
+        rollouts = [row for each in samples for row in climbed(each, fails_at[each.sample_id])]
+        if response:
+            rollouts = [
+                Rollout(
+                    **{name: getattr(row, name) for name in Rollout.__slots__}
+                    | {"response": response}
+                )
+                for row in rollouts
+            ]
+        store = tmp_path / "artefacts"
+        artefacts.write_all(store / "data", samples)
+        quarantine = [{"source": "extra.jsonl:7", "reason": "picture cannot be decoded"}] * 2
+        (store / "data" / "quarantine.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in quarantine)
+        )
+        rows = {"rows": size + 2, "samples": size, "quarantined": 2}
+        closed(store / "data", 0.4, rows | {"reasons": {"picture cannot be decoded": 2}})
+        artefacts.write_all(store / "probe", rollouts)
+        asked = {"generations": len(rollouts), "tokens": sum(row.tokens for row in rollouts)}
+        closed(store / "probe", 412.0, asked)
+        artefacts.write_all(store / "score", scored(samples, fails_at, rng))
+        closed(store / "score", 0.2, {"scores": 2 * size})
+        hard = [each for each, at in fails_at.items() if stratum_of(at) is Stratum.hard]
+        arms = {"tuned": (hard, "pism: hard", 0.35)}
+        if control:
+            arms["control"] = (
+                rng.sample(sorted(fails_at), len(hard)),
+                "random, of the size of hard",
+                0.2,
+            )
+        folders = {
+            arm: ArmFolders(
+                select=chosen(store / f"select-{arm}", ids, because),
+                train=trained(store / f"train-{arm}", 80, gain, len(ids)),
+            )
+            for arm, (ids, because, gain) in arms.items()
+        }
+        levels = {"base": 0.412, "tuned": 0.483} | ({"control": 0.462} if control else {})
+        differences = {"tuned - base": difference or BETTER}
+        if control:
+            differences |= {"tuned - control": UNSURE, "control - base": UNSURE}
+        return RunInputs(
+            folder=tmp_path / "run",
+            settings=settings(control),
+            recipe_difference=["select.keep: [hard]"],
+            data=store / "data",
+            probe=store / "probe",
+            attention=None,
+            score=store / "score",
+            arms=folders,
+            marks={who: marked(store / f"marks-{who}", level) for who, level in levels.items()},
+            differences=differences,
+        )
+
+    return make

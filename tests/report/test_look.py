@@ -1,0 +1,8 @@
+from difftrain.report.write import write
+import shutil
+
+
+def test_look(make_run):
+    inputs = make_run(size=220)
+    write(inputs)
+    shutil.copytree(inputs.folder, "/tmp/look", dirs_exist_ok=True)
