@@ -37,7 +37,7 @@ class MissingArtefact(FileNotFoundError):
 
 
 def column_type(hint: Any) -> pa.DataType:
-    """The parquet type of a record field's type. Nested tuples become lists; floats in them 32 bit."""
+    """The parquet type of a field's type. Tuples become lists; floats in them have 32 bits."""
     if get_origin(hint) is UnionType:
         (inner,) = (each for each in get_args(hint) if each is not NoneType)
         return column_type(inner)
@@ -72,7 +72,7 @@ def reader(hint: Any) -> Any:
     return lambda value: value
 
 
-def write_part(folder: Path, name: str, records: Sequence[R]) -> Path:
+def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
     """Write `part-<name>.parquet` so that it is there whole or not at all.
 
     Raises OSError with the folder and the number of rows in its message when the disk is full.
@@ -111,7 +111,7 @@ def parts(folder: Path) -> list[Path]:
 
 def read_part(path: Path, record: type[R]) -> list[R]:
     """The records of one part. Raises SchemaError if its columns are not the record's."""
-    table = pq.read_table(path, partitioning=None)
+    table = pq.ParquetFile(path).read()
     if not table.schema.equals(schema(record)):
         raise SchemaError(
             f"{path} holds {table.schema.names}, but {record.__name__} needs {schema(record).names}"

@@ -65,7 +65,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """The commit this code was run from, with `+changes` if the tree was dirty; None outside git."""
+    """The commit this code ran from, `+changes` if the tree was dirty; None outside git."""
     here = Path(__file__).resolve().parent
     try:
         head = subprocess.run(

@@ -15,7 +15,7 @@ class AnswerKind(StrEnum):
 
     choice = "choice"
     number = "number"
-    count = "count"
+    count = "count"  # pyright: ignore[reportAssignmentType]  # shadows a str method
     text = "text"
     boxes = "boxes"
 

@@ -1,6 +1,6 @@
 """The benchmarks of the model that model.name names, outside any recipe.
 
-    python launch/evaluate.py [KEY=VALUE ...]
+python launch/evaluate.py [KEY=VALUE ...]
 """
 
 from launch.command_line import launch

@@ -1,6 +1,6 @@
 """Data and probe alone.
 
-    python launch/probe.py [KEY=VALUE ...]
+python launch/probe.py [KEY=VALUE ...]
 """
 
 from launch.command_line import launch

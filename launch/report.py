@@ -1,6 +1,6 @@
 """Write the report of a finished run again.
 
-    python launch/report.py [KEY=VALUE ...]
+python launch/report.py [KEY=VALUE ...]
 """
 
 from launch.command_line import launch

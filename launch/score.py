@@ -1,6 +1,6 @@
 """Data, probe and scores.
 
-    python launch/score.py [KEY=VALUE ...]
+python launch/score.py [KEY=VALUE ...]
 """
 
 from launch.command_line import launch

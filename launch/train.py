@@ -1,6 +1,6 @@
 """The whole chain: score, select, train, evaluate, report.
 
-    python launch/train.py [KEY=VALUE ...]
+python launch/train.py [KEY=VALUE ...]
 """
 
 from launch.command_line import launch

@@ -9,7 +9,7 @@ from difftrain.records import Stratum
 
 
 def balance(image_LT: np.ndarray, text_LT: np.ndarray, epsilon: float = 1e-8) -> float:
-    """Image-to-text attention: geometric mean over inner layers, arithmetic mean over tokens (Eq. 4).
+    """Image-to-text attention: geometric mean over inner layers, mean over tokens (P, Eq. 4).
 
     The first and the last layer are left out. Raises ValueError for unequal shapes, fewer than
     three layers, no response token, or a token that gives the text no attention at all.

@@ -19,7 +19,7 @@ class SystemPrompt(StrEnum):
 class AnswerTags(StrEnum):
     """Whether <answer> is opened before the official scorer sees the response."""
 
-    strip = "strip"
+    strip = "strip"  # pyright: ignore[reportAssignmentType]  # shadows a str method
     raw = "raw"
 
 

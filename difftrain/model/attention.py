@@ -17,7 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 NAME = "difftrain_masses"
 EXTRA = 8
-"""Columns added to a head: two indicators and six zeros, since fused kernels want multiples of 8."""
+"""Columns added to a head: two indicators and zeros; fused kernels want multiples of 8."""
 
 
 def recording(indicators_BS2: torch.Tensor, found: list[torch.Tensor]) -> Callable[..., Any]:

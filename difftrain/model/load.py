@@ -59,7 +59,7 @@ def load(config: ModelConfig, min_pixels: int, max_pixels: int) -> Loaded:
     """The model and its processor, ready to be asked. Raises ModelNotFound with what to do."""
     try:
         processor = load_processor(config, min_pixels, max_pixels)
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             locate.source(config.name),
             revision=config.revision,
             dtype=getattr(torch, config.dtype),

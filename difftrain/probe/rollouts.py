@@ -1,4 +1,4 @@
-"""One draw: from a sample, a ratio and a number to the request that asks it and the row it gives."""
+"""One draw: from a sample, a ratio and a number to its request, and from the answer to its row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

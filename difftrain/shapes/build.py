@@ -15,8 +15,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
 )
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
 from difftrain.data import prompts
 from difftrain.shapes import wordings
@@ -57,7 +57,8 @@ CHAT_TEMPLATE = (
 
 def configuration(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     """Three million parameters in the shape of Qwen2.5-VL; mrope_section sums to half a head."""
-    special = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIALS}
+    vocabulary = tokenizer.get_vocab()
+    special = {name: vocabulary[name] for name in SPECIALS}
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 192,
@@ -149,5 +150,5 @@ def save(
     folder: Path, made: Qwen2_5_VLForConditionalGeneration, parts: Qwen2_5_VLProcessor
 ) -> None:
     """Write the folder that `from_pretrained` reads, processor included; weights as bfloat16."""
-    copy.deepcopy(made).to(torch.bfloat16).save_pretrained(folder)
+    copy.deepcopy(made).bfloat16().save_pretrained(folder)
     parts.save_pretrained(folder)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from difftrain.records import AnswerKind, TaskSet
 from difftrain.shapes import scenes
-from difftrain.shapes.scenes import COLOURS, GRID, LEVELS, LETTERS, SHAPES, Thing, Tile
+from difftrain.shapes.scenes import COLOURS, GRID, LETTERS, LEVELS, SHAPES, Thing, Tile
 
 TILES = [(row, column) for row in range(GRID) for column in range(GRID)]
 MOST_COUNTED = 10

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
@@ -96,7 +97,7 @@ def corpus(seed: int = 0) -> Iterator[str]:
         yield drawn.answer.replace(".", "")
 
 
-def collate(processor: Qwen2_5_VLProcessor, lessons: list[Lesson]) -> dict[str, torch.Tensor]:
+def collate(processor: Any, lessons: list[Lesson]) -> dict[str, torch.Tensor]:
     """Model inputs and labels; the loss sees only the response."""
     processor.tokenizer.padding_side = "right"
     images = [lesson.image for lesson in lessons if lesson.image is not None]

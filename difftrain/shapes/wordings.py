@@ -1,4 +1,4 @@
-"""The forms in which one question is put, those of the pool and of the benchmarks' official items."""
+"""The forms in which one question is put: the pool's, and those of the official items."""
 
 from random import Random
 
@@ -29,7 +29,7 @@ def mathvista(drawn: Drawn) -> str:
     kind = AnswerKind.choice if drawn.options else AnswerKind.number
     text = f"Hint: {HINTS[kind]}\nQuestion: {drawn.question}"
     if drawn.options:
-        lines = [f"({letter}) {option}" for letter, option in zip("ABCDEFGH", drawn.options)]
+        lines = [f"({letter}) {option}" for letter, option in zip(prompts.LETTERS, drawn.options, strict=False)]
         text += "\nChoices:\n" + "\n".join(lines)
     return text
 

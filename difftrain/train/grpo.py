@@ -3,90 +3,20 @@
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-import torch
 from transformers import PrinterCallback, ProgressCallback
-from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from difftrain import lineage, settings
 from difftrain.model import load, locate
-from difftrain.model.generate.hf import PLACEHOLDERS
 from difftrain.records import Sample
 from difftrain.settings import RunConfig
 from difftrain.train import callbacks, modules, rewards
-from difftrain.train.config import RateSchedule
+from difftrain.train.arguments import arguments
 from difftrain.train.dataset import dataset
 from difftrain.world import World
-
-SCHEDULES = {
-    RateSchedule.linear: "linear",
-    RateSchedule.cosine: "cosine",
-    RateSchedule.constant: "constant_with_warmup",
-}
-
-
-def accumulation(config: RunConfig, world: World) -> int:
-    """Backward passes of one device in one step. Raises ConfigError naming what would fit."""
-    grpo = config.grpo
-    answers = grpo.prompts_per_step * grpo.group_size
-    together = grpo.per_device_batch * world.size
-    if answers % together:
-        fits = [n for n in range(1, answers + 1) if answers % (n * world.size) == 0]
-        raise settings.ConfigError(
-            [
-                f"grpo.per_device_batch={grpo.per_device_batch}: times {world.size} processes must "
-                f"divide prompts_per_step x group_size = {answers}; these do: {fits}"
-            ]
-        )
-    return answers // together
-
-
-def arguments(
-    config: RunConfig, folder: Path, world: World, tokenizer_ids: dict[str, int]
-) -> GRPOConfig:
-    """TRL's own configuration. Raises ConfigError for a key of grpo.trl that TRL does not know."""
-    grpo = config.grpo
-    known = {field.name for field in fields(GRPOConfig)}
-    if unknown := sorted(set(grpo.trl) - known):
-        raise settings.ConfigError(
-            [f"grpo.trl.{key}: TRL's GRPOConfig has no such key" for key in unknown]
-        )
-    on_gpu = torch.cuda.is_available()
-    given = {
-        "output_dir": str(folder / "checkpoints"),
-        "model_init_kwargs": {
-            "dtype": config.model.dtype.value,
-            "revision": config.model.revision or "main",
-        },
-        "learning_rate": grpo.learning_rate,
-        "lr_scheduler_type": SCHEDULES[grpo.rate_schedule],
-        "warmup_steps": grpo.warmup_ratio,
-        "num_train_epochs": grpo.epochs,
-        "max_steps": grpo.max_steps or -1,
-        "num_generations": grpo.group_size,
-        "per_device_train_batch_size": grpo.per_device_batch,
-        "gradient_accumulation_steps": accumulation(config, world),
-        "temperature": grpo.temperature,
-        "beta": grpo.kl,
-        "max_completion_length": grpo.max_completion_tokens,
-        "reward_weights": [1.0, grpo.layout_weight],
-        "loss_type": "grpo",
-        "gradient_checkpointing": grpo.gradient_checkpointing,
-        "generation_kwargs": {
-            "suppress_tokens": [tokenizer_ids[t] for t in PLACEHOLDERS if t in tokenizer_ids]
-        },
-        "save_steps": grpo.save_every,
-        "save_total_limit": 2,
-        "logging_steps": 1,
-        "report_to": "none",
-        "seed": config.seed,
-        "bf16": on_gpu and config.model.dtype == "bfloat16",
-        "use_cpu": not on_gpu,
-    }
-    return GRPOConfig(**{**given, **grpo.trl})
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -97,7 +27,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
-def save(trainer: GRPOTrainer, folder: Path, world: World) -> None:
+def save(trainer: Any, folder: Path, world: World) -> None:
     """Write folder/checkpoint, processor included, so that it is there whole or not at all."""
     half = folder / ".checkpoint.half"
     trainer.save_model(str(half))
@@ -132,9 +62,10 @@ def fit(
         return checkpoint
     folder.mkdir(parents=True, exist_ok=True)
     processor = load.load_processor(config.model, config.data.min_pixels, config.data.max_pixels)
-    trainer = GRPOTrainer(
+    both: list[Any] = [rewards.correct(samples), rewards.layout]
+    trainer: Any = GRPOTrainer(
         model=locate.source(config.model.name),
-        reward_funcs=[rewards.correct(samples), rewards.layout],
+        reward_funcs=both,
         args=arguments(config, folder, world, processor.tokenizer.get_vocab()),
         train_dataset=dataset(samples),
         processing_class=processor,

@@ -6,7 +6,6 @@ rank, after any restart. Axes: B batch, V vocabulary.
 """
 
 import torch
-from transformers import LogitsProcessor
 
 WORD = 0xFFFFFFFF
 
@@ -28,8 +27,8 @@ def noise(seed_B: torch.Tensor, position: int, vocabulary: int) -> torch.Tensor:
     return -torch.log(-torch.log(uniform_BV)).float()
 
 
-class DrawOwnNoise(LogitsProcessor):
-    """Turns greedy decoding into sampling at each row's temperature with each row's seed.
+class DrawOwnNoise:
+    """A logits processor: greedy decoding becomes sampling at each row's temperature and seed.
 
     Tokens in `banned` are never produced: a sampled picture placeholder would break the row.
     """

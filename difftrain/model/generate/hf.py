@@ -87,7 +87,7 @@ def answer_batch(loaded: Loaded, requests: Sequence[Request]) -> list[Answer]:
         [known[token] for token in PLACEHOLDERS if token in known],
     )
     longest = max(request.max_new_tokens for request in requests)
-    output = loaded.model.generate(  # pyright: ignore[reportCallIssue]
+    output = loaded.model.generate(
         **inputs, generation_config=settings(loaded, longest), logits_processor=[sampler]
     )
     rows = output[:, width:].tolist()

@@ -1,0 +1,147 @@
+"""From the words of a command line to checked settings, or to every mistake in them at once.
+
+Hydra composes; each override is first held against the settings tree by itself.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from difftrain.settings import ConfigError, RunConfig, problems
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+OPEN_KEY = "grpo.trl."
+"""Below this key TRL's own names are allowed, with a plus before them."""
+
+
+def groups() -> dict[str, list[str]]:
+    """The config groups and the names in each."""
+    return {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in sorted(CONF.iterdir())
+        if folder.is_dir()
+    }
+
+
+def setting_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of the settings tree, leaves and branches."""
+    for field in fields(node):
+        yield f"{prefix}{field.name}"
+        if is_dataclass(value := getattr(node, field.name)):
+            yield from setting_keys(value, f"{prefix}{field.name}.")
+
+
+def nearest(word: str, words: list[str]) -> str:
+    """A hint with the nearest right spelling, if one is near."""
+    near = get_close_matches(word, words, 1, 0.6)
+    if not near and "." in word:
+        tails = {each.rsplit(".", 1)[-1]: each for each in words}
+        near = [tails[each] for each in get_close_matches(word.rsplit(".", 1)[-1], list(tails), 1)]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, which says what is wrong."""
+    return str(error).strip().splitlines()[0]
+
+
+def wrong_with(override: Override, typed: DictConfig) -> str | None:
+    """What is wrong with one override, taken by itself; None if nothing is."""
+    key, shown = override.key_or_group, override.input_line or ""
+    known = groups()
+    if override.is_sweep_override():
+        return f"{shown}: one run has one value; launch/sweep.py runs several"
+    if key in known:
+        name = override.value()
+        if name is None or name in known[key]:
+            return None
+        return f"{shown}: there is no {key} of that name{nearest(str(name), known[key])}"
+    if key.startswith(OPEN_KEY):
+        return None
+    keys = list(setting_keys(RunConfig()))
+    if key not in keys:
+        hint = nearest(key, [*keys, *known])
+        return f"{shown}: there is no setting {key}{hint}"
+    if override.is_add() or override.is_delete():
+        return f"{shown}: {key} exists already; write {key}=VALUE"
+    if is_dataclass(getattr_path(RunConfig(), key)):
+        return f"{shown}: {key} is a group of settings; set one of its keys"
+    try:
+        OmegaConf.update(typed, key, override.value())
+    except OmegaConfBaseException as error:
+        return f"{shown}: {first_line(error)}"
+    return None
+
+
+def getattr_path(node: Any, key: str) -> Any:
+    """The value at a dotted key of the settings tree."""
+    for part in key.split("."):
+        node = getattr(node, part)
+    return node
+
+
+def parsed(words: list[str]) -> tuple[list[Override], list[str]]:
+    """The words that are overrides, and a problem for each that is not."""
+    good, bad = [], []
+    parser = OverridesParser.create()
+    for word in words:
+        try:
+            good.append(parser.parse_override(word))
+        except HydraException:
+            bad.append(f"{word}: not of the form KEY=VALUE")
+    return good, bad
+
+
+def composed(words: list[str]) -> DictConfig:
+    """The composed settings with the recipe's name in them."""
+    ConfigStore.instance().store("schema", RunConfig)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        everything = compose("run", words, return_hydra_config=True)
+    choices = everything.hydra.runtime.choices
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        job = compose("run", words)
+    job.recipe = choices["recipe"]
+    return job
+
+
+def read(words: list[str]) -> DictConfig:
+    """The composed settings of a command line. Raises ConfigError with every problem in it."""
+    overrides, found = parsed(words)
+    typed = OmegaConf.structured(RunConfig)
+    good = []
+    for override in overrides:
+        if trouble := wrong_with(override, typed):
+            found.append(trouble)
+        else:
+            good.append(override.input_line or "")
+    try:
+        job = composed(good)
+        found += problems(OmegaConf.to_object(job))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError([*found, first_line(error)]) from error
+    if found:
+        raise ConfigError(list(dict.fromkeys(found)))
+    return job
+
+
+def recipe_difference(recipe: str) -> list[str]:
+    """What the recipe's file sets, as KEY=VALUE lines: all that makes the row that row."""
+
+    def leaves(node: Any, prefix: str = "") -> Iterator[str]:
+        for key, value in node.items():
+            if isinstance(value, DictConfig):
+                yield from leaves(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}={value}"
+
+    return list(leaves(OmegaConf.load(CONF / "recipe" / f"{recipe}.yaml")))
