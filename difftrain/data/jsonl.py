@@ -19,6 +19,8 @@ from difftrain.grade import gold_problem
 from difftrain.records import AnswerKind, Sample
 
 PLACEHOLDER = re.compile(r"<image>\n?")
+CONTROL = re.compile(r"<\|\w+\|>")
+"""The chat template's own tokens, such as <|image_pad|>, which would break the prompt."""
 FORMATS = (("image_paths", "prompt", "ground_truth"), ("images", "messages", "solution"))
 """Columns that hold pictures, words and gold."""
 
@@ -107,6 +109,8 @@ def without_placeholders(text: str, listed: int, parts: int) -> str:
         raise Unusable(f"placeholder mismatch: {marks} <image>, but {listed} pictures")
     if not (question := PLACEHOLDER.sub("", text).strip()):
         raise Unusable("empty question: nothing is left beside <image>")
+    if found := CONTROL.search(question):
+        raise Unusable(f"control token in the question: {found.group()}")
     return question
 
 

@@ -1,5 +1,6 @@
 """Settings of the measures: every threshold of the papers, each with its source."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -68,7 +69,7 @@ class CmabConfig:
         if not self.epsilon > 0:
             yield "epsilon", "must be above 0"
         bounds = ("easy_below", "hard_from", "hard_upto", "easy_above")
-        for low, high in zip(bounds, bounds[1:], strict=False):
+        for low, high in itertools.pairwise(bounds):
             if not getattr(self, low) < getattr(self, high):
                 yield high, f"must be above {low}={getattr(self, low)}"
 

@@ -118,20 +118,19 @@ def collate(processor: Any, lessons: list[Lesson]) -> dict[str, torch.Tensor]:
 
 
 def batches(
-    processor: Qwen2_5_VLProcessor, size: int, seed: int, group: int = 8
-) -> Iterator[dict[str, torch.Tensor]]:
-    """An endless stream of batches; lessons of like length share one, to save padding."""
+    processor: Qwen2_5_VLProcessor, size: int, seed: int, pieces: int = 2
+) -> Iterator[list[dict[str, torch.Tensor]]]:
+    """An endless stream of batches, each in pieces of like length, to save padding.
+
+    A batch itself is a fair sample of all families: batches of one family each teach nothing.
+    """
     number = 0
     while True:
-        lessons = [lesson(processor, number + i, seed) for i in range(size * group)]
-        number += len(lessons)
-        lessons.sort(
-            key=lambda each: (each.image is None, len(each.prompt) // 40, len(each.response))
-        )
-        order = list(range(group))
-        Random(seeds.derive(seed, "batch order", number)).shuffle(order)
-        for place in order:
-            yield collate(processor, lessons[place * size : (place + 1) * size])
+        lessons = [lesson(processor, number + i, seed) for i in range(size)]
+        number += size
+        lessons.sort(key=lambda each: len(each.prompt) // 8 + len(each.response))
+        step = size // pieces
+        yield [collate(processor, lessons[i : i + step]) for i in range(0, size, step)]
 
 
 def train(
@@ -142,21 +141,23 @@ def train(
     """AdamW with a one-cycle rate; saves every `save_every` steps."""
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, arguments.rate, total_steps=arguments.steps, pct_start=0.08
+        optimizer, arguments.rate, total_steps=arguments.steps, pct_start=0.06
     )
     stream = batches(processor, arguments.batch, arguments.seed)
     model.train()
     started, losses = time.time(), []
     for step in range(1, arguments.steps + 1):
-        loss = model(**next(stream)).loss
-        loss.backward()
+        pieces = next(stream)
+        for piece in pieces:
+            loss = model(**piece).loss / len(pieces)
+            loss.backward()
+            losses.append(loss.item() * len(pieces))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        losses.append(loss.item())
         if step % 100 == 0:
-            mean = sum(losses[-100:]) / 100
+            mean, losses = sum(losses) / len(losses), []
             print(f"step {step} loss {mean:.4f} seconds {time.time() - started:.0f}", flush=True)
         if step % arguments.save_every == 0 and step < arguments.steps:
             build.save(

@@ -29,7 +29,8 @@ def mathvista(drawn: Drawn) -> str:
     kind = AnswerKind.choice if drawn.options else AnswerKind.number
     text = f"Hint: {HINTS[kind]}\nQuestion: {drawn.question}"
     if drawn.options:
-        lines = [f"({letter}) {option}" for letter, option in zip(prompts.LETTERS, drawn.options, strict=False)]
+        lettered = zip(prompts.LETTERS, drawn.options, strict=False)
+        lines = [f"({letter}) {option}" for letter, option in lettered]
         text += "\nChoices:\n" + "\n".join(lines)
     return text
 

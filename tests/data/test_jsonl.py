@@ -290,3 +290,8 @@ def test_rows_are_read_one_by_one(write_rows):
     with path.open("a") as file:
         file.write("x" * 100_000 + "\nhello\n")
     assert [each.source for each in stream][-1] == "my.jsonl:52"
+
+
+def test_a_question_with_the_templates_own_tokens_is_set_aside(one):
+    found = one(prompt="<image>What is <|image_pad|> here?")
+    assert found.reason == "control token in the question: <|image_pad|>"

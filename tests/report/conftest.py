@@ -10,8 +10,19 @@ import pytest
 from difftrain import artefacts, lineage
 from difftrain.difficulty.config import DifficultyConfig
 from difftrain.evaluate.config import MINIATURES
-from difftrain.records import Arm, Mark, MarkPath, Measure, Pick, Rollout, Sample, Score, Stratum
-from difftrain.records import Verdict, View
+from difftrain.records import (
+    Arm,
+    Mark,
+    MarkPath,
+    Measure,
+    Pick,
+    Rollout,
+    Sample,
+    Score,
+    Stratum,
+    Verdict,
+    View,
+)
 from difftrain.report.inputs import ArmFolders, RunInputs
 from difftrain.settings import Control, RunConfig, plain
 from difftrain.shapes import pool

@@ -1,5 +1,6 @@
-from difftrain.report.write import write
 import shutil
+
+from difftrain.report.write import write
 
 
 def test_look(make_run):

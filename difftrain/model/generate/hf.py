@@ -35,12 +35,11 @@ def encode(loaded: Loaded, requests: Sequence[Request]) -> dict[str, torch.Tenso
     ]
     images = [image for request in requests for image in request.images]
     batch = processor(text=texts, images=images or None, padding=True, return_tensors="pt")
-    if images:
-        merge = processor.image_processor.merge_size**2
-        features = int(batch["image_grid_thw"].prod(1).sum()) // merge
-        placeholders = int((batch["input_ids"] == loaded.image_token).sum())
-        if features != placeholders:
-            raise ValueError(f"{placeholders} picture placeholders for {features} picture tokens")
+    merge = processor.image_processor.merge_size**2
+    features = int(batch["image_grid_thw"].prod(1).sum()) // merge if images else 0
+    placeholders = int((batch["input_ids"] == loaded.image_token).sum())
+    if features != placeholders:
+        raise ValueError(f"{placeholders} picture placeholders for {features} picture tokens")
     return dict(batch.to(loaded.device))
 
 

@@ -1,0 +1,148 @@
+"""Bad settings end in exit code 2 with every problem named, before torch is imported."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from difftrain.settings import ConfigError, RunConfig
+from launch import words
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml"))
+
+
+def told(*arguments: str) -> list[str]:
+    """The problems that a command line has."""
+    with pytest.raises(ConfigError) as caught:
+        words.read(list(arguments))
+    return caught.value.found
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "launch" / "train.py"), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_misspelt_key_is_refused_with_the_nearest_right_one() -> None:
+    (problem,) = told("difficulty.pism.tua=0.2")
+    assert "there is no setting difficulty.pism.tua" in problem
+    assert "did you mean difficulty.pism.tau?" in problem
+
+
+def test_a_misspelt_key_is_refused_with_a_plus_too() -> None:
+    (problem,) = told("+difficulty.pism.tua=0.2")
+    assert "did you mean difficulty.pism.tau?" in problem
+
+
+def test_a_misspelt_group_and_a_misspelt_recipe_are_refused() -> None:
+    group, recipe = told("recpe=grpo_hard", "recipe=grpo_hrd")
+    assert "did you mean recipe?" in group
+    assert "did you mean grpo_hard?" in recipe
+
+
+def test_a_misspelt_debug_is_refused_instead_of_running_the_full_job() -> None:
+    assert "did you mean smoke?" in told("debug=smok")[0]
+
+
+def test_all_problems_come_at_once_with_key_value_and_rule() -> None:
+    found = told(
+        "difficulty.pism.tau=1.5", "grpo.group_size=1", "seed=abc", "evaluate.benchmarks=[MMVit]"
+    )
+    text = "\n".join(found)
+    assert "difficulty.pism.tau=1.5: must lie strictly between 0 and 1" in text
+    assert "grpo.group_size=1: GRPO needs at least two answers to compare" in text
+    assert "seed=abc" in text
+    assert "'MMVit'" in text
+
+
+def test_a_batch_that_does_not_divide_names_what_would() -> None:
+    (problem,) = told("grpo.prompts_per_step=6", "grpo.group_size=4", "grpo.per_device_batch=7")
+    assert "grpo.per_device_batch=7" in problem
+    assert "nearest: [4, 6, 8]" in problem
+
+
+def test_a_missing_file_is_named() -> None:
+    (problem,) = told("data=jsonl", "data.path=nowhere/my.jsonl")
+    assert problem == "data.path=nowhere/my.jsonl: there is no such file"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (problem,) = told(f"artefacts={tmp_path}/file/artefacts")
+    assert "is not a folder" in problem
+
+
+def test_two_values_for_one_run_are_refused() -> None:
+    assert "launch/sweep.py" in told("seed=1,2")[0]
+
+
+def test_trls_own_keys_may_be_added_below_grpo_trl() -> None:
+    assert words.read(["+grpo.trl.optim=sgd"]).grpo.trl == {"optim": "sgd"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_resolves_and_is_named_after_its_file(name: str) -> None:
+    composed = words.read([f"recipe={name}"])
+    assert composed.recipe == composed.name == name
+
+
+def test_two_recipes_differ_only_in_what_their_files_say() -> None:
+    plain = words.read(["recipe=grpo_hard"])
+    other = words.read(["recipe=grpo_mid_hard"])
+    plain.recipe = other.recipe
+    plain.name = other.name
+    assert plain != other
+    plain.select.keep = other.select.keep
+    assert plain == other
+
+
+def test_the_difference_of_a_recipe_is_what_its_file_sets() -> None:
+    assert words.recipe_difference("grpo_hard") == ["name=grpo_hard", "select.keep=['hard']"]
+
+
+def test_defaults_are_the_papers_where_no_group_says_otherwise() -> None:
+    config = RunConfig()
+    assert config.difficulty.pism.tau == 0.1
+    assert config.probe.draws == 10
+    assert config.probe.percents == list(range(0, 100, 10))
+    assert config.grpo.kl == 0.001
+    assert config.grpo.group_size == 8
+    assert config.data.max_pixels == 1_254_400
+
+
+def test_bad_settings_end_in_exit_code_2_without_a_traceback() -> None:
+    done = run("difficulty.pism.tua=0.2", "grpo.group_size=1")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "did you mean difficulty.pism.tau?" in done.stderr
+    assert "grpo.group_size=1" in done.stderr
+
+
+def test_settings_are_checked_without_importing_torch() -> None:
+    code = (
+        "import sys; from launch.command_line import settings_of; settings_of(sys.argv[1:]);"
+        "assert not {'torch', 'transformers', 'sympy', 'scipy'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "seed=2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_the_first_rank_speaks() -> None:
+    done = run("a=1", RANK="1", WORLD_SIZE="2")
+    assert done.returncode == 2
+    assert done.stderr == ""
+
+
+def test_the_composed_settings_can_be_printed() -> None:
+    done = run("--cfg", "job", "recipe=grpo_mid", "seed=7")
+    assert done.returncode == 0
+    assert "name: grpo_mid" in done.stdout
+    assert "seed: 7" in done.stdout

@@ -1,0 +1,115 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from difftrain import artefacts, lineage
+from difftrain.records import Attention, Measure, Pick, Rollout, Score, Stratum, Verdict, View
+
+ROLLOUT = Rollout(
+    sample_id="ab",
+    view=View.masked,
+    mask_percent=30,
+    draw=2,
+    seed=2**32 - 1,
+    response="<answer>3</answer>",
+    tokens=3,
+    token_ids=(1, 2, 3),
+    finished=True,
+    verdict=Verdict.unreadable,
+)
+SCORES = [
+    Score(sample_id="ab", measure=Measure.pism, value=None, stratum=Stratum.easy),
+    Score(sample_id="cd", measure=Measure.cmab, value=0.1, stratum=None),
+]
+
+
+def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
+    artefacts.write_part(tmp_path, "0", [ROLLOUT])
+    assert artefacts.read(tmp_path, Rollout) == [ROLLOUT]
+
+
+def test_nothing_is_told_apart_from_zero(tmp_path: Path) -> None:
+    artefacts.write_part(tmp_path, "0", SCORES)
+    assert artefacts.read(tmp_path, Score) == SCORES
+
+
+def test_tables_of_attention_keep_their_shape(tmp_path: Path) -> None:
+    row = Attention(
+        sample_id="ab",
+        draw=0,
+        image_tokens=16,
+        text_tokens=9,
+        image_LT=((0.5, 0.25), (0.125, 0.0)),
+        text_LT=((0.5, 0.25), (0.125, 1.0)),
+    )
+    artefacts.write_part(tmp_path, "0", [row])
+    assert artefacts.read(tmp_path, Attention) == [row]
+
+
+def test_a_file_with_other_columns_is_refused_with_both_lists(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"sample_id": ["ab"]}), tmp_path / "part-0.parquet")
+    with pytest.raises(artefacts.SchemaError, match=r"holds \['sample_id'\], but Score needs"):
+        artefacts.read(tmp_path, Score)
+
+
+def test_a_missing_stage_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    artefacts.write_part(tmp_path, "0", SCORES)
+    with pytest.raises(artefacts.MissingArtefact, match=r"run  python launch/score\.py"):
+        artefacts.read_finished(tmp_path, Score, "python launch/score.py")
+
+
+def test_a_part_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one record"):
+        artefacts.write_part(tmp_path, "0", [])
+
+
+def test_a_write_that_fails_leaves_no_part(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Wrong:
+        sample_id: int
+
+    with pytest.raises(OverflowError):
+        artefacts.write_part(tmp_path, "0", [Wrong(sample_id=2**70)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_rank_finds_part_names_of_its_own(tmp_path: Path) -> None:
+    first = artefacts.next_part(tmp_path, 1)
+    artefacts.write_part(tmp_path, first, SCORES)
+    assert artefacts.next_part(tmp_path, 1) == "r001-00001"
+    assert artefacts.next_part(tmp_path, 0) == "r000-00000"
+
+
+def test_many_rows_become_several_parts_in_order(tmp_path: Path) -> None:
+    picks = [Pick(sample_id=f"{n:03d}", arm="grpo", because="") for n in range(25)]
+    assert artefacts.write_all(tmp_path, picks, rows_per_part=10) == 25
+    assert len(artefacts.parts(tmp_path)) == 3
+    assert [pick.sample_id for pick in artefacts.read(tmp_path, Pick)] == [
+        f"{n:03d}" for n in range(25)
+    ]
+
+
+def test_a_fingerprint_changes_with_settings_and_inputs_only() -> None:
+    plain = lineage.fingerprint({"tau": 0.1, "k": 2}, "aa")
+    assert plain == lineage.fingerprint({"k": 2, "tau": 0.1}, "aa")
+    assert plain != lineage.fingerprint({"tau": 0.2, "k": 2}, "aa")
+    assert plain != lineage.fingerprint({"tau": 0.1, "k": 2}, "ab")
+
+
+def test_a_folder_is_unfinished_until_made_json_is_there(tmp_path: Path) -> None:
+    assert lineage.read_made(tmp_path) is None
+    lineage.write_made(tmp_path, settings={}, inputs={}, seconds=1.5, counts={"rows": 2})
+    made = lineage.read_made(tmp_path)
+    assert made is not None
+    assert made["counts"] == {"rows": 2}
+    assert {"torch", "transformers", "trl"} <= made["versions"].keys()
+
+
+def test_a_models_identity_changes_with_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"0" * 100)
+    before = lineage.folder_fingerprint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"0" * 99 + b"1")
+    assert lineage.folder_fingerprint(tmp_path) != before

@@ -1,0 +1,36 @@
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+from difftrain import settings
+from difftrain.settings import ConfigError, RunConfig
+
+
+def every_class(node: object) -> list[type]:
+    inner = [getattr(node, field.name) for field in fields(node)]  # type: ignore[arg-type]
+    return [
+        type(node),
+        *(each for value in inner if is_dataclass(value) for each in every_class(value)),
+    ]
+
+
+def test_every_settings_class_has_slots_so_that_a_misspelt_field_cannot_be_added() -> None:
+    for each in every_class(RunConfig()):
+        assert "__slots__" in vars(each), each
+
+
+def test_defaults_have_no_problem() -> None:
+    assert list(settings.problems(RunConfig())) == []
+
+
+def test_problems_carry_their_full_key_and_value() -> None:
+    config = RunConfig()
+    config.difficulty.pism.tau = 0
+    config.difficulty.cmab.hard_from = 0.05
+    with pytest.raises(ConfigError) as caught:
+        settings.checked(config)
+    assert str(caught.value).splitlines() == [
+        "bad settings:",
+        "  difficulty.pism.tau=0: must lie strictly between 0 and 1",
+        "  difficulty.cmab.hard_from=0.05: must be above easy_below=0.1",
+    ]
