@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -58,7 +60,7 @@ def test_a_mask_depends_on_its_seed_alone_and_leaves_the_picture(kind: str) -> N
 def test_with_one_seed_masks_grow_along_the_ladder(kind: str) -> None:
     shown = picture(112, 112)
     steps = [hidden(mask(shown, percent, 9, kind)) for percent in range(0, 100, 10)]
-    assert all((high | low == high).all() for low, high in zip(steps, steps[1:], strict=False))
+    assert all((high | low == high).all() for low, high in itertools.pairwise(steps))
 
 
 def test_what_is_no_picture_and_no_percent_is_refused() -> None:
