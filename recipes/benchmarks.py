@@ -37,7 +37,10 @@ def tuned(config: RunConfig, places: Places, world: World, arm: str) -> Path:
 
 def differences(marks: dict[str, Path], resamples: int) -> dict[str, dict[str, float]]:
     """5.3  Paired differences with 95 % intervals: the very same items, drawn again together."""
-    rows = {name: artefacts.read(folder, Mark) for name, folder in marks.items()}
+    rows = {
+        name: artefacts.read_finished(folder, Mark, "python launch/train.py")
+        for name, folder in marks.items()
+    }
     return {
         f"{after} - {before}": asdict(
             summary.paired_difference(rows[before], rows[after], resamples=resamples)

@@ -11,6 +11,7 @@ from difftrain import lineage, settings
 from difftrain.places import BASE, CONTROL, TUNED, Places
 from difftrain.report.config import Tracker
 from difftrain.report.inputs import ArmFolders, RunInputs
+from difftrain.report.tracking import track
 from difftrain.report.write import write
 from difftrain.settings import Control, RunConfig
 from difftrain.world import World
@@ -87,8 +88,6 @@ def finish(
     found = write(inputs)
     link_tree(places.train(TUNED) / "checkpoint", places.run / "checkpoint")
     if config.report.to is not Tracker.none:
-        from difftrain.report.tracking import track
-
         track(config.report.to, inputs, found)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from difftrain import lineage, settings
@@ -92,4 +93,6 @@ def fit(
             counts=counts(config, folder, samples),
         )
     trainer.accelerator.wait_for_everyone()
+    # ZeRO-3 would otherwise shard the next model that is loaded, which is only asked.
+    unset_hf_deepspeed_config()
     return checkpoint

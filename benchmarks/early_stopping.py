@@ -1,0 +1,75 @@
+"""Early stopping against the full grid: same seeds, same samples; are the labels the same?
+
+    python benchmarks/early_stopping.py [--artefacts DIR] [KEY=VALUE ...]
+
+Prints and writes benchmarks/results/early_stopping.json: samples, equal labels, draws a sample,
+seconds of both. The default pool takes about ten minutes on two cores.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from difftrain import artefacts, lineage
+from difftrain.difficulty import pism, tabulate
+from difftrain.places import Places
+from difftrain.records import Rollout
+from difftrain.settings import RunConfig, resolve
+from difftrain.world import World
+from launch.words import read
+from recipes.asking import Asking
+from recipes.difficulty import probe
+
+RESULT = Path(__file__).parent / "results" / "early_stopping.json"
+
+
+def asked(config: RunConfig, asking: Asking) -> tuple[dict[str, np.ndarray], int, float]:
+    """Tables of all samples, draws asked and seconds of a probe under these settings."""
+    places = Places(config)
+    started = time.time()
+    probe(config, places, World(), asking)
+    rows = artefacts.read(places.probe, Rollout)
+    table = tabulate.tables(rows, config.probe.percents, config.probe.draws)
+    made = lineage.read_made(places.probe)
+    return table, len(rows), made["seconds"] if made else time.time() - started
+
+
+def main() -> None:
+    """Run both probes, compare every sample's failure ratio, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--artefacts", default="artefacts/early_stopping")
+    arguments, words = parser.parse_known_args()
+    common = [*words, "difficulty.also=[]"]
+    early = resolve(read([*common, f"artefacts={arguments.artefacts}/early"]))
+    full = resolve(read([*common, f"artefacts={arguments.artefacts}/full", "probe.grid=full"]))
+    asking = Asking(early)
+    ratios = np.array(early.probe.percents) / 100
+    tables_early, draws, seconds = asked(early, asking)
+    tables_full, grid, grid_seconds = asked(full, asking)
+    equal = sum(
+        pism.failure_ratio(tables_early[key], ratios) == pism.failure_ratio(table, ratios)
+        for key, table in tables_full.items()
+    )
+    same_draws = all(
+        (tables_early[key][tables_early[key] >= 0] == table[tables_early[key] >= 0]).all()
+        for key, table in tables_full.items()
+    )
+    result = {
+        "samples": len(tables_full),
+        "equal_labels": equal,
+        "every_early_draw_equals_the_grids": bool(same_draws),
+        "draws_per_sample": {"early": draws / len(tables_full), "full": grid / len(tables_full)},
+        "seconds": {"early": seconds, "full": grid_seconds},
+        "seconds_ratio": seconds / grid_seconds,
+        "versions": lineage.versions(),
+        "command": "python benchmarks/early_stopping.py " + " ".join(words),
+    }
+    lineage.write_json(RESULT, result)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

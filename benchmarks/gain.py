@@ -1,0 +1,112 @@
+"""Does it help? The demo's recipe and its equal-size random control, over several seeds.
+
+    python benchmarks/gain.py [--seeds 1 2 3] [KEY=VALUE ...]
+
+Runs launch/train.py once a seed (finished stages are not redone) and writes
+benchmarks/results/gain.md and gain.json: base, tuned and control on the six miniatures.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from difftrain import lineage
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def run(seed: int, words: list[str]) -> dict:
+    """The report of one seed's run."""
+    command = [sys.executable, str(ROOT / "launch" / "train.py"), "control=random", f"seed={seed}"]
+    done = subprocess.run([*command, *words], stdout=subprocess.PIPE, text=True, check=True)
+    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    return json.loads((folder / "report.json").read_text())
+
+
+def mean_of(report: dict, arm: str) -> float:
+    """An arm's unweighted mean over the benchmarks."""
+    scores = [cell["score"] for name, cell in report[arm].items() if name.startswith("shapes/")]
+    return statistics.mean(scores)
+
+
+def points(value: float) -> str:
+    """A fraction as points of a hundred."""
+    return f"{100 * value:.1f}"
+
+
+def signed(cell: dict) -> str:
+    """A paired difference with its 95 % interval, in points."""
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(
+        *(100 * cell[key] for key in ("mean", "low", "high"))
+    )
+
+
+def table(reports: dict[int, dict], command: str) -> str:
+    """The page: one row a seed, then what it says."""
+    lines = [
+        "# Does training on the hard stratum help, and more than random samples?",
+        "",
+        f"`{command}`",
+        "",
+        "Mean over the six miniatures, points of a hundred; differences are paired by item, with"
+        " 95 % bootstrap intervals.",
+        "",
+        "| seed | base | tuned (hard) | control (random, same size) | tuned - base "
+        "| control - base | tuned - control |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for seed, report in reports.items():
+        means = [points(mean_of(report, arm)) for arm in ("base", "tuned", "control")]
+        gaps = [
+            signed(report["differences"][key])
+            for key in ("tuned - base", "control - base", "tuned - control")
+        ]
+        lines.append(f"| {seed} | " + " | ".join([*means, *gaps]) + " |")
+    gains = {
+        key: [report["differences"][key]["mean"] for report in reports.values()]
+        for key in ("tuned - base", "control - base", "tuned - control")
+    }
+    lines += [
+        "",
+        *(
+            f"* {key}: smallest {points(min(found))}, median {points(statistics.median(found))}, "
+            f"largest {points(max(found))} points."
+            for key, found in gains.items()
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run all seeds and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    arguments, words = parser.parse_known_args()
+    reports = {seed: run(seed, words) for seed in arguments.seeds}
+    command = " ".join(["python benchmarks/gain.py", *words])
+    page = table(reports, command)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "gain.md").write_text(page)
+    kept = {
+        str(seed): {
+            **{arm: report[arm] for arm in ("base", "tuned", "control")},
+            "differences": report["differences"],
+            "counts": report["counts"],
+            "cost": report["cost"],
+        }
+        for seed, report in reports.items()
+    }
+    versions = lineage.versions()
+    lineage.write_json(
+        RESULTS / "gain.json", {"command": command, "versions": versions, "seeds": kept}
+    )
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The main job, whole and small: the title's command with debug=smoke."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from difftrain import artefacts
+from difftrain.records import Mark, Pick, Rollout, Sample, Score
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("debug=smoke", "select.keep=[hard,medium,unsolved]", "control=random")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "launch" / "train.py"), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+def made(done: subprocess.CompletedProcess[str]) -> Path:
+    assert done.returncode == 0, done.stderr[-4000:]
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith("made: ")
+    return Path(last.removeprefix("made: "))
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a small main job."""
+    return made(run(*SMALL, f"artefacts={tmp_path_factory.mktemp('job')}"))
+
+
+def stage(job: Path, name: str) -> Path:
+    (folder,) = (job.parents[1] / name).iterdir()
+    return folder
+
+
+def test_the_report_has_every_key_of_its_contract(job: Path) -> None:
+    report = json.loads((job / "report.json").read_text())
+    assert {"name", "program", "seed", "model", "data", "counts", "base", "tuned"} <= report.keys()
+    assert {"cost", "recipe_difference", "control", "differences"} <= report.keys()
+    assert report["name"] == "grpo_hard"
+    assert report["recipe_difference"] == ["name=grpo_hard", "select.keep=['hard']"]
+    for name in ("base", "tuned", "control"):
+        for benchmark in ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar"):
+            found = report[name][f"shapes/{benchmark}"]
+            assert 0 <= found["low"] <= found["score"] <= found["high"] <= 1
+            assert found["n"] == 8
+
+
+def test_no_row_is_lost(job: Path) -> None:
+    counts = json.loads((job / "report.json").read_text())["counts"]
+    samples = artefacts.read(stage(job, "data"), Sample)
+    assert counts["samples"] == len(samples) + counts["quarantined"] == 60
+    assert counts["samples"] == sum(counts["strata"].values()) + counts["quarantined"]
+    scores = artefacts.read(stage(job, "score"), Score)
+    assert len(scores) == 2 * len(samples)
+
+
+def test_the_control_has_the_size_of_the_arm(job: Path) -> None:
+    sizes = [len(artefacts.read(f, Pick)) for f in (job.parents[1] / "select").iterdir()]
+    assert len(sizes) == 2
+    assert sizes[0] == sizes[1] > 0
+
+
+def test_no_draw_is_asked_twice(job: Path) -> None:
+    rows = artefacts.read(stage(job, "probe"), Rollout)
+    keys = [(row.sample_id, row.view, row.mask_percent, row.draw) for row in rows]
+    assert len(set(keys)) == len(keys)
+
+
+def test_base_and_tuned_are_marked_on_the_same_items(job: Path) -> None:
+    items = [
+        sorted((mark.benchmark, mark.item_id) for mark in artefacts.read(folder, Mark))
+        for folder in (job.parents[1] / "evaluate").iterdir()
+    ]
+    assert len(items) == 3
+    assert items[0] == items[1] == items[2]
+
+
+def test_training_and_evaluation_share_no_sample(job: Path) -> None:
+    from difftrain.shapes import benchmarks
+
+    trained = {sample.sample_id for sample in artefacts.read(stage(job, "data"), Sample)}
+    for name in ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar"):
+        assert not trained & {item["sample_id"] for item in benchmarks.items(name, 40)}
+
+
+def test_the_checkpoint_loads_as_any_model_does(job: Path) -> None:
+    AutoProcessor.from_pretrained(job / "checkpoint")
+    AutoModelForImageTextToText.from_pretrained(job / "checkpoint")
+
+
+def test_the_page_is_self_contained(job: Path) -> None:
+    page = (job / "report.html").read_text()
+    assert "<img" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert (job / "report.md").read_text().startswith("#")
+
+
+def test_the_same_command_again_redoes_nothing(job: Path) -> None:
+    folder = job.parents[1]
+    before = {path: path.stat().st_mtime for path in folder.rglob("part-*.parquet")}
+    started = time.time()
+    assert made(run(*SMALL, f"artefacts={folder}")) == job
+    assert {path: path.stat().st_mtime for path in folder.rglob("part-*.parquet")} == before
+    assert time.time() - started < 120
+
+
+def test_another_tau_redoes_only_scoring_and_what_follows(job: Path) -> None:
+    folder = job.parents[1]
+    rows = len(artefacts.read(stage(job, "probe"), Rollout))
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "launch" / "score.py"),
+            *SMALL,
+            f"artefacts={folder}",
+            "difficulty.pism.hard_upto=0.5",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    made(done)
+    assert len(list((folder / "probe").iterdir())) == 1
+    assert len(artefacts.read(next((folder / "probe").iterdir()), Rollout)) == rows
+    assert len(list((folder / "score").iterdir())) == 2
+
+
+def test_an_empty_stratum_ends_with_the_counts_and_exit_code_2(job: Path) -> None:
+    done = run("debug=smoke", f"artefacts={job.parents[1]}", "grpo.prompts_per_step=64",
+               "grpo.group_size=2", "grpo.per_device_batch=2")  # fmt: skip
+    assert done.returncode == 2
+    assert "the strata hold easy" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,95 @@
+"""One's own jsonl with real pictures goes through probe, score, train and report."""
+
+import json
+import os
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from difftrain.shapes import pool
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def rows(folder: Path) -> list[dict]:
+    """Two dozen usable rows in both formats, and five that cannot be used."""
+    (folder / "pictures").mkdir()
+    found: list[dict] = []
+    for number in range(24):
+        sample = pool.sample(pool.Split.pool, ("count", "count_plus")[number % 2], number, 5)
+        name = f"pictures/{number}.{'png' if number % 3 else 'jpg'}"
+        with Image.open(BytesIO(sample.images[0])) as picture:
+            picture.resize((330, 330)).save(folder / name)
+        if number % 2:
+            found.append(
+                {
+                    "image_paths": [name],
+                    "prompt": f"<image>{sample.question}",
+                    "ground_truth": f"\\boxed{{{sample.answer}}}",
+                    "ability": "math",
+                }
+            )
+        else:
+            asked = [{"role": "user", "content": f"<image>{sample.question}"}]
+            found.append({"messages": asked, "images": [name], "solution": sample.answer})
+    (folder / "pictures" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    good = found[1]
+    return [
+        *found,
+        {**good, "image_paths": ["pictures/missing.png"]},
+        {**good, "image_paths": ["pictures/broken.png"]},
+        {**good, "prompt": "<image> "},
+        {**good, "ground_truth": ""},
+        good,
+    ]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    folder = tmp_path_factory.mktemp("own")
+    path = folder / "my.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(folder)))
+    return subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "launch" / "train.py"),
+            "debug=smoke",
+            "data=jsonl",
+            f"data.path={path}",
+            "data.max_pixels=12544",
+            "recipe=grpo_full",
+            f"artefacts={folder}/artefacts",
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+def report(done: subprocess.CompletedProcess[str]) -> Path:
+    assert done.returncode == 0, done.stderr[-4000:]
+    return Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+
+
+def test_own_rows_run_to_the_report(done: subprocess.CompletedProcess[str]) -> None:
+    counts = json.loads((report(done) / "report.json").read_text())["counts"]
+    assert counts["samples"] == 29
+    assert counts["quarantined"] == 5
+    assert sum(counts["strata"].values()) == 24
+
+
+def test_rows_that_cannot_be_used_are_told_with_their_reasons(
+    done: subprocess.CompletedProcess[str],
+) -> None:
+    folder = report(done)
+    (data,) = (folder.parents[1] / "data").iterdir()
+    lines = [json.loads(line) for line in (data / "quarantine.jsonl").read_text().splitlines()]
+    assert [line["source"].split(":")[-1] for line in lines] == ["25", "26", "27", "28", "29"]
+    kinds = [line["reason"].split(":")[0] for line in lines]
+    assert len(set(kinds)) == 5
+    assert "duplicate" in kinds[-1]
+    assert kinds[0] in (folder / "report.html").read_text()

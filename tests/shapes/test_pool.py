@@ -1,0 +1,113 @@
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difftrain import lineage
+from difftrain.grade import gold_problem, grade
+from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
+from difftrain.shapes import captions, families, pool, pretrain, scenes
+from difftrain.shapes.pool import Split
+
+SPLITS = list(Split)
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    return list(pool.samples(Split.pool, 600))
+
+
+def pixels(sample: Sample) -> Image.Image:
+    return Image.open(BytesIO(sample.images[0])).convert("RGB")
+
+
+def test_pool_benchmarks_and_pretraining_share_no_sample() -> None:
+    ids = {
+        split: {
+            pool.draw(split, family, index, 0)[0] for family in pool.FAMILIES for index in range(80)
+        }
+        for split in SPLITS
+    }
+    for one in SPLITS:
+        for two in SPLITS:
+            assert one is two or not ids[one] & ids[two]
+
+
+def test_every_pretraining_question_comes_from_its_own_split(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: set[Split] = set()
+    draw = pool.draw
+    monkeypatch.setattr(
+        pool, "draw", lambda split, *rest: (asked.add(split), draw(split, *rest))[1]
+    )
+    list(pretrain.corpus())
+    assert asked == {Split.pretrain}
+
+
+def test_the_world_is_the_same_for_the_same_seed(samples: list[Sample]) -> None:
+    again = list(pool.samples(Split.pool, 30))
+    assert again == samples[:30]
+    other = list(pool.samples(Split.pool, 30, seed=1))
+    assert not {s.sample_id for s in other} & {s.sample_id for s in again}
+
+
+def test_no_sample_comes_twice_and_families_keep_their_proportions(samples: list[Sample]) -> None:
+    assert len({sample.sample_id for sample in samples}) == 600
+    for family, percent in pool.MIX.items():
+        assert sum(s.task == family for s in samples) == pytest.approx(6 * percent, abs=1)
+
+
+def test_a_sample_is_identified_by_its_content(samples: list[Sample]) -> None:
+    sample = samples[0]
+    picture = pixels(sample)
+    found = lineage.sample_id([(picture.size, picture.tobytes())], sample.question, sample.answer)
+    assert found == sample.sample_id
+
+
+def test_both_task_sets_and_all_answer_kinds_are_there(samples: list[Sample]) -> None:
+    assert {sample.answer_kind for sample in samples} == set(AnswerKind)
+    assert {sample.task_set for sample in samples} == set(TaskSet)
+    assert len({sample.task for sample in samples}) >= 10
+
+
+def test_the_truth_about_the_picture_is_known(samples: list[Sample]) -> None:
+    for sample in samples:
+        needed = {"prior": False, "noise": None}.get(sample.task, True)
+        assert sample.needs_picture is needed
+        assert sample.knob is not None
+        assert 0 <= sample.knob < 1
+
+
+def test_every_gold_can_be_graded_and_is_right(samples: list[Sample]) -> None:
+    for sample in samples:
+        assert gold_problem(sample.answer, sample.answer_kind, sample.options) is None
+        said = f"<think>{sample.solution}</think><answer>{sample.answer}</answer>"
+        assert grade(said, sample) is Verdict.right
+
+
+def test_what_is_counted_is_in_the_picture() -> None:
+    for index in range(40):
+        sample = pool.sample(Split.pool, "count", index, 3)
+        tiles = np.asarray(pixels(sample)).reshape(4, 28, 4, 28, 3)
+        inked = (tiles[:, 7:21, :, 7:21] < 250).any(axis=(1, 3, 4))
+        assert inked.sum() == int(sample.answer)
+
+
+def test_a_bar_has_the_height_that_is_asked_for() -> None:
+    image = np.asarray(scenes.bars([3, 8], ["red", "blue"]))
+    heights = [(image[:, column, :] < 250).any(axis=1).sum() / 14 for column in (14, 42)]
+    assert heights == [3, 8]
+
+
+def test_the_knob_makes_the_question_harder() -> None:
+    from random import Random
+
+    easy, hard = (families.count(Random(1), knob) for knob in (0.0, 0.999))
+    assert (easy.answer, hard.answer) == ("1", "10")
+
+
+def test_captions_are_for_pretraining_only() -> None:
+    asked = {sample.question for sample in pool.samples(Split.pool, 200)}
+    assert captions.ASKED not in asked
