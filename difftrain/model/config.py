@@ -2,8 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
+
+
+SHIPPED = ("tiny",)
+"""Short names of models that come with the package."""
 
 
 class Dtype(StrEnum):
@@ -30,11 +35,13 @@ class ModelConfig:
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
-        looks_local = self.name.startswith((".", "/", "~"))
-        if looks_local and not Path(self.name).expanduser().is_dir():
+        is_folder = Path(self.name).expanduser().is_dir()
+        if self.name.startswith((".", "/", "~")) and not is_folder:
             yield "name", "there is no such folder"
-        if not self.name:
-            yield "name", "must name a folder or a hub id"
+        elif self.name not in SHIPPED and "/" not in self.name and not is_folder:
+            near = get_close_matches(self.name, SHIPPED, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield "name", f"is neither {' nor '.join(SHIPPED)}, a folder nor a hub id{hint}"
         for field in ("batch_size", "attention_batch_size"):
             if getattr(self, field) < 1:
                 yield field, "must be at least 1"

@@ -11,7 +11,7 @@ from difftrain.model import locate
 from difftrain.model.config import ModelConfig
 
 
-class ModelNotFound(RuntimeError):
+class ModelNotFound(OSError):
     """The weights are neither in a local folder nor to be had from the hub."""
 
 

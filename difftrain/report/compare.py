@@ -3,6 +3,9 @@
 Scores are fractions of 1. Not here: how they are told (words.py) and shown (tables.py, plots.py).
 """
 
+# pandas' stubs make a union of every chain of attributes, so these say nothing here:
+# pyright: reportArgumentType=false
+
 import re
 from typing import Any
 
@@ -41,8 +44,7 @@ def strata_of(strata: pd.Series) -> dict[str, int]:
 def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
     """Rows in, quarantined, in each stratum, picked. Fails if a row is neither placed nor told."""
     said = loaded.made["data"]["counts"]
-    strata = loaded.samples[f"{measure}_stratum"]
-    strata.index = pd.Index(loaded.samples["sample_id"])
+    strata = loaded.samples.set_index("sample_id")[f"{measure}_stratum"]
     assert said["samples"] == len(strata), f"{len(strata)} samples, but made.json says {said}"
     assert said["quarantined"] == len(loaded.quarantine), (
         f"{len(loaded.quarantine)} lines in quarantine.jsonl, but made.json says {said}"
@@ -55,7 +57,7 @@ def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
         "strata": strata_of(strata),
         "picks": stages_of(loaded.picks["tuned"]),
         "picks_strata": {
-            arm: strata_of(strata.reindex(picks["sample_id"]))
+            arm: strata_of(strata.loc[picks["sample_id"]])
             for arm, picks in loaded.picks.items()
         },
         "verdicts": {
@@ -152,7 +154,7 @@ def marked(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def versions(loaded: Loaded) -> dict[str, str]:
-    """Package versions over all stages; both are listed where two stages ran with different ones."""
+    """Package versions over all stages; both are listed where two stages differ."""
     found: dict[str, dict[str, None]] = {}
     for made in loaded.made.values():
         revision = made.get("git_revision") or "unknown"
@@ -184,7 +186,7 @@ def gather(inputs: RunInputs, loaded: Loaded) -> dict[str, Any]:
         "means": {who: summary["mean"] for who, summary in loaded.summaries.items()},
         "differences": inputs.differences,
         "cost": cost(loaded, settings),
-        "recipe_difference": list(inputs.recipe_difference),
+        "recipe_difference": without_secrets(inputs.recipe_difference),
         "judged": {who: loaded.made[f"marks {who}"]["settings"] for who in inputs.marks},
         "trained": {arm: loaded.made[f"train {arm}"]["counts"] for arm in inputs.arms},
         "made": {

@@ -3,6 +3,9 @@
 Each function gives the address of an inline SVG, or None where the run has nothing to show.
 """
 
+# pandas' stubs make a union of every chain of attributes, so these say nothing here:
+# pyright: reportArgumentType=false, reportReturnType=false
+
 from typing import Any
 
 import numpy as np

@@ -3,6 +3,9 @@
 They are taken in the order of their content hash, task families in turn, so nobody picks them.
 """
 
+# pandas' stubs make a union of every chain of attributes, so these say nothing here:
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from base64 import b64encode
 from dataclasses import dataclass
 from string import ascii_uppercase

@@ -124,16 +124,16 @@ def widened(samples: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Samples with a value and a stratum column for each measure. No sample may lack its score."""
     for measure, own in scores.groupby("measure", sort=False):
         lost = set(samples["sample_id"]) ^ set(own["sample_id"])
-        assert not lost and len(own) == len(samples), (
-            f"{measure}: {len(own)} scores for {len(samples)} samples; unmatched: {sorted(lost)[:5]}"
-        )
+        told = f"{measure}: {len(own)} scores for {len(samples)} samples"
+        assert not lost, f"{told}; unmatched: {sorted(lost)[:5]}"
+        assert len(own) == len(samples), told
         renamed = own.rename(columns={"value": measure, "stratum": f"{measure}_stratum"})
         samples = samples.merge(renamed.drop(columns="measure"), on="sample_id")
     return samples
 
 
 def load(inputs: RunInputs) -> Loaded:
-    """Read what the report shows. Raises MissingArtefact naming every stage that is not finished."""
+    """Read what the report shows. Raises MissingArtefact naming every stage not finished."""
     if missing := unfinished(inputs):
         raise artefacts.MissingArtefact("\n".join(missing))
     scores = columns(inputs.score, Score, ["sample_id", "measure", "value", "stratum"])

@@ -68,4 +68,5 @@ def page(inputs: RunInputs, loaded: Loaded, report: dict[str, Any]) -> str:
 
 def without_balance(loaded: Loaded) -> int:
     """Samples that have no attention balance and so no place in the scatter."""
-    return int(loaded.samples["cmab"].isna().sum()) if "cmab" in loaded.samples else 0
+    samples = loaded.samples
+    return len(samples) - len(samples.dropna(subset=["cmab"])) if "cmab" in samples else 0

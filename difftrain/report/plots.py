@@ -4,6 +4,9 @@ Each function gives the address of an inline SVG, or None where the run has noth
 Not here: training and benchmarks (curves.py), captions (the page).
 """
 
+# pandas' stubs make a union of every chain of attributes, so these say nothing here:
+# pyright: reportArgumentType=false, reportReturnType=false
+
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -140,13 +143,17 @@ def two_measures(samples: pd.DataFrame, settings: dict[str, Any], measure: str) 
     across = shown["pism"].fillna(never).to_numpy() + spread
     figure, grid = blank(7.2, 3.9)
     axes, strata = grid[0, 0], labelled_strata(shown, measure)
-    axes.axhspan(bounds["hard_from"], bounds["hard_upto"], color=STRATUM_COLOURS["hard"], alpha=0.09,
-                 linewidth=0)  # fmt: skip
+    axes.axhspan(
+        bounds["hard_from"], bounds["hard_upto"],
+        color=STRATUM_COLOURS["hard"], alpha=0.09, linewidth=0,
+    )  # fmt: skip
     for stratum, colour in STRATUM_COLOURS.items():
         own = (strata == stratum).to_numpy()
         if own.any():
-            axes.scatter(across[own], shown["cmab"][own], s=18, color=colour, alpha=0.75, linewidths=0,
-                         label=f"{stratum} ({own.sum()})")  # fmt: skip
+            axes.scatter(
+                across[own], shown["cmab"][own], s=18, color=colour, alpha=0.75, linewidths=0,
+                label=f"{stratum} ({own.sum()})",
+            )  # fmt: skip
     ticks = ratios[::2] if len(ratios) > 6 else ratios
     axes.set_xticks([*ticks, never], [*(f"{100 * each:.0f} %" for each in ticks), "never"])
     axes.set_xlabel("share hidden at which it first fails (\u03bb*)")
@@ -161,7 +168,7 @@ def two_measures(samples: pd.DataFrame, settings: dict[str, Any], measure: str) 
 
 @picture
 def balances(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
-    """Histogram of the attention balance by its own strata; for runs that climbed no mask ladder."""
+    """Histogram of the attention balance by its own strata, where no mask ladder was climbed."""
     if "cmab" not in samples or "pism" in samples:
         return None
     shown = samples.dropna(subset=["cmab"])
@@ -172,8 +179,10 @@ def balances(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
     figure, grid = blank(7.2, 2.8)
     axes = grid[0, 0]
     bins = np.histogram_bin_edges(shown["cmab"], bins=40)
-    axes.hist([shown["cmab"][strata == stratum] for stratum in present], bins=list(bins), stacked=True,
-              color=[STRATUM_COLOURS[stratum] for stratum in present], label=present)  # fmt: skip
+    axes.hist(
+        [shown["cmab"][strata == stratum] for stratum in present], bins=list(bins), stacked=True,
+        color=[STRATUM_COLOURS[stratum] for stratum in present], label=present,
+    )  # fmt: skip
     cmab = settings["difficulty"]["cmab"]
     for bound in ("easy_below", "hard_from", "hard_upto", "easy_above"):
         axes.axvline(cmab[bound], color=FAINT, linewidth=0.8, linestyle=(0, (3, 3)))

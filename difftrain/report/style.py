@@ -5,6 +5,7 @@ Colours keep apart under the common kinds of colour blindness, and every arm has
 
 from base64 import b64encode
 from io import BytesIO
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ ARM_COLOURS = {"base": "#6f7278", "tuned": "#0b8068", "control": "#b5649b"}
 ARM_MARKERS = {"base": "s", "tuned": "o", "control": "D"}
 INK, FAINT, RULE = "#26282c", "#6b6f76", "#e3e4e6"
 
-RULES = {
+RULES: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "difftrain",
     "font.size": 9.5,
@@ -46,11 +47,11 @@ RULES = {
 }
 
 
-def blank(width: float, height: float, rows: int = 1, columns: int = 1, **options: object) -> tuple:
+def blank(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple:
     """A figure of so many inches and its axes [rows, columns]; no pyplot, so nothing is global."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)  # pyright: ignore[reportArgumentType]
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def embedded(figure: Figure) -> str:

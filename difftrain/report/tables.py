@@ -120,7 +120,8 @@ def grid_share(report: dict[str, Any]) -> str | None:
     return (
         f"{percent(cost['share_of_grid'])} % of the full grid was asked "
         f"({len(grid['percents'])} mask ratios x {grid['draws']} draws x "
-        f"{sum(report['counts']['strata'].values()):,} samples = {cost['full_grid']:,} generations)."
+        f"{sum(report['counts']['strata'].values()):,} samples = "
+        f"{cost['full_grid']:,} generations)."
     )
 
 
@@ -161,7 +162,8 @@ def unread(report: dict[str, Any]) -> str:
     cut = report["counts"]["cut_off"]
     return (
         f"Of {total:,} answers in the probe, {unreadable:,} ({share(unreadable, total)}) held no "
-        f"answer that could be read and {cut:,} ({share(cut, total)}) were cut off at the token limit."
+        f"answer that could be read and {cut:,} ({share(cut, total)}) were cut off at the token "
+        "limit."
     )
 
 

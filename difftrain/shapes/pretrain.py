@@ -25,9 +25,28 @@ from difftrain.shapes.families import Drawn
 
 HIDDEN_SHARE = 0.10
 TEXT_ONLY_SHARE = 0.06
-CAPTION_SHARE = 0.25
 MIX = {**pool.MIX, "noise": 3, "prior": 5, "verify": 7, "colour": 8, "compare": 8, "odd": 8}
 END = "<|im_end|>"
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of training: the first `steps` of a one-cycle schedule of `cycle` steps."""
+
+    steps: int
+    cycle: int
+    rate: float
+    caption_share: float
+    aligned: bool
+    seed: int
+
+
+PHASES = (
+    Phase(steps=4000, cycle=5000, rate=1.5e-3, caption_share=0.25, aligned=False, seed=0),
+    Phase(steps=2400, cycle=2400, rate=1.0e-3, caption_share=0.35, aligned=True, seed=1),
+)
+"""The first phase learns to count and to read, the second colours, shapes and places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +75,14 @@ def hide(image: Image.Image, rng: Random) -> Image.Image:
     return hidden
 
 
-def lesson(processor: Qwen2_5_VLProcessor, number: int, seed: int) -> Lesson:
-    """Lesson `number` of the pretraining stream; the same for the same seed."""
-    rng = Random(seeds.derive(seed, "pretrain", number))
-    if rng.random() < CAPTION_SHARE:
-        drawn = captions.draw(rng)
+def lesson(processor: Qwen2_5_VLProcessor, number: int, phase: Phase) -> Lesson:
+    """Lesson `number` of a phase's stream; always the same."""
+    rng = Random(seeds.derive(phase.seed, "pretrain", number))
+    if rng.random() < phase.caption_share:
+        drawn = captions.draw(rng, phase.aligned)
         return spoken(processor, drawn.question, drawn, drawn.image)
     family = rng.choices(list(MIX), list(MIX.values()))[0]
-    _, _, drawn = pool.draw(pool.Split.pretrain, family, number, seed)
+    _, _, drawn = pool.draw(pool.Split.pretrain, family, number, phase.seed)
     image = None if rng.random() < TEXT_ONLY_SHARE else drawn.image
     if image is not None and rng.random() < HIDDEN_SHARE:
         image = hide(image, rng)
@@ -90,7 +109,7 @@ def corpus(seed: int = 0) -> Iterator[str]:
             yield wordings.mathvista(drawn)
             yield drawn.thought
     for index in range(200):
-        drawn = captions.draw(Random(index))
+        drawn = captions.draw(Random(index), aligned=False)
         yield drawn.question
         if "." not in drawn.answer.strip(".") and " " not in drawn.answer:
             continue
@@ -118,7 +137,7 @@ def collate(processor: Any, lessons: list[Lesson]) -> dict[str, torch.Tensor]:
 
 
 def batches(
-    processor: Qwen2_5_VLProcessor, size: int, seed: int, pieces: int = 2
+    processor: Qwen2_5_VLProcessor, phase: Phase, pieces: int = 2
 ) -> Iterator[list[dict[str, torch.Tensor]]]:
     """An endless stream of batches, each in pieces of like length, to save padding.
 
@@ -126,27 +145,28 @@ def batches(
     """
     number = 0
     while True:
-        lessons = [lesson(processor, number + i, seed) for i in range(size)]
-        number += size
+        lessons = [lesson(processor, number + i, phase) for i in range(BATCH)]
+        number += BATCH
         lessons.sort(key=lambda each: len(each.prompt) // 8 + len(each.response))
-        step = size // pieces
-        yield [collate(processor, lessons[i : i + step]) for i in range(0, size, step)]
+        step = BATCH // pieces
+        yield [collate(processor, lessons[i : i + step]) for i in range(0, BATCH, step)]
 
 
 def train(
     model: Qwen2_5_VLForConditionalGeneration,
     processor: Qwen2_5_VLProcessor,
-    arguments: argparse.Namespace,
+    phase: Phase,
+    folder: Path,
 ) -> None:
-    """AdamW with a one-cycle rate; saves every `save_every` steps."""
+    """AdamW through one phase; the result, and every 400th step, is saved under `folder`."""
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, arguments.rate, total_steps=arguments.steps, pct_start=0.06
+        optimizer, phase.rate, total_steps=phase.cycle, pct_start=0.06
     )
-    stream = batches(processor, arguments.batch, arguments.seed)
+    stream = batches(processor, phase)
     model.train()
     started, losses = time.time(), []
-    for step in range(1, arguments.steps + 1):
+    for step in range(1, phase.steps + 1):
         pieces = next(stream)
         for piece in pieces:
             loss = model(**piece).loss / len(pieces)
@@ -159,26 +179,31 @@ def train(
         if step % 100 == 0:
             mean, losses = sum(losses) / len(losses), []
             print(f"step {step} loss {mean:.4f} seconds {time.time() - started:.0f}", flush=True)
-        if step % arguments.save_every == 0 and step < arguments.steps:
-            build.save(
-                arguments.folder.with_name(f"{arguments.folder.name}-{step}"), model, processor
-            )
+        if step % 400 == 0:
+            build.save(folder.with_name(f"{folder.name}-{step}"), model, processor)
+    build.save(folder, model, processor)
 
 
 def main() -> None:
-    """Build, train and write the folder."""
+    """Build, train phase by phase (a phase starts from the folder of the one before), write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-every", type=int, default=1000)
+    parser.add_argument("--start", type=Path, help="folder of the first phase, to go on from")
     arguments = parser.parse_args()
-    processor = build.processor(corpus(arguments.seed))
-    model = build.model(processor.tokenizer, arguments.seed)
-    train(model, processor, arguments)
-    build.save(arguments.folder, model, processor)
+    before = arguments.start
+    for number, phase in enumerate(PHASES, 1):
+        if number == 1 and before:
+            continue
+        if before is None:
+            processor = build.processor(corpus())
+            model = build.model(processor.tokenizer, phase.seed)
+        else:
+            processor = Qwen2_5_VLProcessor.from_pretrained(before)
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(before, dtype=torch.float32)
+        last = number == len(PHASES)
+        folder = arguments.folder
+        before = folder if last else folder.with_name(f"{folder.name}-phase{number}")
+        train(model, processor, phase, before)
 
 
 if __name__ == "__main__":

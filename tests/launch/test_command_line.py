@@ -73,6 +73,11 @@ def test_a_missing_file_is_named() -> None:
     assert problem == "data.path=nowhere/my.jsonl: there is no such file"
 
 
+def test_a_misspelt_model_and_a_missing_model_folder_are_refused() -> None:
+    assert "did you mean tiny?" in told("model.name=tny")[0]
+    assert told("model.name=./nowhere") == ["model.name=./nowhere: there is no such folder"]
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (problem,) = told(f"artefacts={tmp_path}/file/artefacts")

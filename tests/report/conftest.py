@@ -1,4 +1,4 @@
-"""A whole toy run on disk: real shapes samples, hand-made answers, scores, picks, logs and marks."""
+"""A whole toy run on disk: real shapes samples, hand-made answers, scores, picks, logs, marks."""
 
 import json
 from collections.abc import Callable
