@@ -34,7 +34,7 @@ class DataConfig:
     """A .jsonl file (source=jsonl): one row a line, image paths relative to the file."""
     limit: int | None = None
     """At most this many rows, from the front; null takes all."""
-    pool: int = 600
+    pool: int = 400
     """Samples drawn by the shapes world."""
     drawing_seed: int = 0
     """Which shapes world is drawn; the run's own seed does not change the pool."""

@@ -32,7 +32,7 @@ class EvaluateConfig:
 
     benchmarks: list[str] = field(default_factory=lambda: list(MINIATURES))
     """Names as in the papers' tables; the miniatures carry shapes/ before them."""
-    limit: int | None = 120
+    limit: int | None = 100
     """Items of each benchmark; null takes all."""
     system: SystemPrompt = SystemPrompt.think
     """The prompt the model was trained with; none asks the bare question."""

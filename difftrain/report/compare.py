@@ -14,6 +14,8 @@ import pandas as pd
 from difftrain.records import Measure, Stratum
 from difftrain.report.inputs import Loaded, RunInputs, load
 
+PAIRS = (("tuned", "base"), ("tuned", "control"), ("control", "base"))
+"""Which checkpoint is told against which."""
 SECRET_NAME = re.compile(r"(^|[_-])(key|secret|password|token|credentials?)$", re.IGNORECASE)
 SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -57,8 +59,7 @@ def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
         "strata": strata_of(strata),
         "picks": stages_of(loaded.picks["tuned"]),
         "picks_strata": {
-            arm: strata_of(strata.loc[picks["sample_id"]])
-            for arm, picks in loaded.picks.items()
+            arm: strata_of(strata.loc[picks["sample_id"]]) for arm, picks in loaded.picks.items()
         },
         "verdicts": {
             str(verdict): int(n) for verdict, n in loaded.rollouts["verdict"].value_counts().items()
@@ -153,6 +154,20 @@ def marked(summary: dict[str, Any]) -> dict[str, Any]:
     return {name: dict(each) for name, each in summary.items() if name != "mean"}
 
 
+def forward(differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The differences of PAIRS; one that was taken the other way round changes its signs."""
+    found = {}
+    for after, before in PAIRS:
+        straight, turned = f"{after} - {before}", f"{before} - {after}"
+        if straight in differences:
+            found[straight] = differences[straight]
+        elif turned in differences:
+            other = differences[turned]
+            signs = {"mean": -other["mean"], "low": -other["high"], "high": -other["low"]}
+            found[straight] = other | signs
+    return found
+
+
 def versions(loaded: Loaded) -> dict[str, str]:
     """Package versions over all stages; both are listed where two stages differ."""
     found: dict[str, dict[str, None]] = {}
@@ -184,7 +199,7 @@ def gather(inputs: RunInputs, loaded: Loaded) -> dict[str, Any]:
         "other_measures": other_measures(loaded, measure),
         "drawn_truth": drawn_truth(loaded, measure),
         "means": {who: summary["mean"] for who, summary in loaded.summaries.items()},
-        "differences": inputs.differences,
+        "differences": forward(inputs.differences),
         "cost": cost(loaded, settings),
         "recipe_difference": without_secrets(inputs.recipe_difference),
         "judged": {who: loaded.made[f"marks {who}"]["settings"] for who in inputs.marks},

@@ -40,7 +40,7 @@ class RunInputs:
 
     `settings` is settings.plain(RunConfig). `arms` has the keys tuned and maybe control; `marks`
     base, tuned and maybe control. `differences` holds paired bootstraps over items as fractions,
-    such as {"tuned - base": {"mean", "low", "high", "n"}}.
+    such as {"tuned - base": {"mean", "low", "high", "n"}}, either way round.
     """
 
     folder: Path

@@ -47,6 +47,10 @@ RULES: dict[Any, Any] = {
 }
 
 
+UNSIGNED = {"Date": None, "Creator": None, "Format": None, "Type": None}
+"""Nothing about the picture's making: no clock, and no addresses of vocabularies."""
+
+
 def blank(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple:
     """A figure of so many inches and its axes [rows, columns]; no pyplot, so nothing is global."""
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -58,7 +62,7 @@ def embedded(figure: Figure) -> str:
     """The figure as a data: address of an SVG, the same bytes for the same numbers."""
     buffer = BytesIO()
     with mpl.rc_context(RULES):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", transparent=True, metadata=UNSIGNED)
     return f"data:image/svg+xml;base64,{b64encode(buffer.getvalue()).decode()}"
 
 

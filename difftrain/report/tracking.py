@@ -32,6 +32,7 @@ NAME_LIMIT = 128
 UNTOLD = {
     "console": "off",
     "disable_git": True,
+    "host": "",
     "save_code": False,
     "x_disable_machine_info": True,
     "x_disable_meta": True,

@@ -13,12 +13,12 @@ from difftrain.shapes.scenes import COLOURS, GRID, LETTERS, LEVELS
 ASKED = "Describe every tile."
 
 
-def of_shapes(rng: Random, empty: str) -> Drawn:
-    """Shapes on up to all sixteen tiles; `empty` stands for a tile without one."""
+def of_shapes(rng: Random) -> Drawn:
+    """Shapes on up to all sixteen tiles; an empty tile is a dot."""
     things = scatter(rng, [look(rng) for _ in range(rng.randint(1, GRID * GRID))])
     names = {thing.tile: f"{thing.colour} {thing.shape}" for thing in things}
     tiles = [(row, column) for row in range(GRID) for column in range(GRID)]
-    return caption(scenes.shapes(things), " ".join(names.get(tile, empty) for tile in tiles))
+    return caption(scenes.shapes(things), " ".join(names.get(tile, ".") for tile in tiles))
 
 
 def of_letters(rng: Random) -> Drawn:
@@ -53,13 +53,6 @@ def caption(image: scenes.Image.Image, text: str) -> Drawn:
     )
 
 
-def draw(rng: Random, aligned: bool) -> Drawn:
-    """A described picture of one of the three sorts.
-
-    `aligned` gives an empty tile two words, as many as a shape has, so that a word's place in the
-    caption says which tile it is about; that is what lets a small model learn colours.
-    """
-    sort = rng.choice(("shapes", "shapes", "letters", "bars"))
-    if sort == "shapes":
-        return of_shapes(rng, ". ." if aligned else ".")
-    return of_letters(rng) if sort == "letters" else of_bars(rng)
+def draw(rng: Random) -> Drawn:
+    """A described picture of one of the three sorts."""
+    return rng.choice((of_shapes, of_shapes, of_letters, of_bars))(rng)

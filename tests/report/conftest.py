@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -24,6 +25,7 @@ from difftrain.records import (
     View,
 )
 from difftrain.report.inputs import ArmFolders, RunInputs
+from difftrain.report.write import write
 from difftrain.settings import Control, RunConfig, plain
 from difftrain.shapes import pool
 
@@ -31,6 +33,7 @@ LADDER = list(range(0, 100, 10))
 DRAWS = 4
 BETTER = {"mean": 0.071, "low": 0.030, "high": 0.112, "n": 720}
 UNSURE = {"mean": 0.021, "low": -0.018, "high": 0.060, "n": 720}
+UNSURE_TURNED = {"mean": -0.021, "low": -0.060, "high": 0.018, "n": 720}
 
 Make = Callable[..., RunInputs]
 
@@ -151,8 +154,15 @@ def settings(control: bool) -> dict:
     return plain(config)
 
 
-@pytest.fixture
-def make_run(tmp_path: Path) -> Make:
+@pytest.fixture(scope="session")
+def written(make_run: Make) -> tuple[RunInputs, dict]:
+    """A toy run with its report: the inputs and the content of report.json."""
+    inputs = make_run()
+    return inputs, write(inputs)
+
+
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """A function that writes a finished toy run and gives its RunInputs."""
 
     def make(
@@ -164,14 +174,9 @@ def make_run(tmp_path: Path) -> Make:
         fails_at = {each.sample_id: ladder[n % len(ladder)] for n, each in enumerate(samples)}
         rollouts = [row for each in samples for row in climbed(each, fails_at[each.sample_id])]
         if response:
-            rollouts = [
-                Rollout(
-                    **{name: getattr(row, name) for name in Rollout.__slots__}
-                    | {"response": response}
-                )
-                for row in rollouts
-            ]
-        store = tmp_path / "artefacts"
+            rollouts = [replace(row, response=response) for row in rollouts]
+        root = tmp_path_factory.mktemp("report")
+        store = root / "artefacts"
         artefacts.write_all(store / "data", samples)
         quarantine = [{"source": "extra.jsonl:7", "reason": "picture cannot be decoded"}] * 2
         (store / "data" / "quarantine.jsonl").write_text(
@@ -202,9 +207,10 @@ def make_run(tmp_path: Path) -> Make:
         levels = {"base": 0.412, "tuned": 0.483} | ({"control": 0.462} if control else {})
         differences = {"tuned - base": difference or BETTER}
         if control:
-            differences |= {"tuned - control": UNSURE, "control - base": UNSURE}
+            # As the recipe gives them: the later trained against the earlier.
+            differences |= {"control - tuned": UNSURE_TURNED, "control - base": UNSURE}
         return RunInputs(
-            folder=tmp_path / "run",
+            folder=root / "grpo_hard-0123456789ab",
             settings=settings(control),
             recipe_difference=["select.keep: [hard]"],
             data=store / "data",

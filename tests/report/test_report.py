@@ -1,0 +1,163 @@
+"""report.json and report.md: what they hold, and what they refuse."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from difftrain.artefacts import MissingArtefact
+from difftrain.report import tables, words
+from difftrain.report.compare import without_secrets
+from difftrain.report.inputs import RunInputs
+from difftrain.report.tables import Table
+from difftrain.report.write import markdown, write
+
+Make = Callable[..., RunInputs]
+Written = tuple[RunInputs, dict]
+
+BETTER = {"mean": 0.05, "low": 0.01, "high": 0.09, "n": 720}
+WORSE = {"mean": -0.05, "low": -0.09, "high": -0.01, "n": 720}
+UNSURE = {"mean": 0.02, "low": -0.02, "high": 0.06, "n": 720}
+
+
+def test_report_json_holds_the_keys_of_its_contract(written: Written) -> None:
+    inputs, report = written
+    found = json.loads((inputs.folder / "report.json").read_text())
+    assert found == json.loads(json.dumps(report))
+    assert {"name", "program", "seed", "model", "data", "counts", "base", "tuned"} <= found.keys()
+    assert {"samples", "quarantined", "strata", "picks"} <= found["counts"].keys()
+    assert {"generations", "tokens", "seconds"} <= found["cost"].keys()
+    assert {"probe", "score", "train", "evaluate"} <= found["cost"]["seconds"].keys()
+    assert found["recipe_difference"] == inputs.recipe_difference
+    for who in ("base", "tuned", "control"):
+        assert "mean" not in found[who]
+        for mark in (*found[who].values(), found["means"][who]):
+            assert 0 <= mark["low"] <= mark["score"] <= mark["high"] <= 1
+            assert mark["n"] > 0
+
+
+def test_every_row_is_in_a_stratum_or_in_quarantine(written: Written) -> None:
+    counts = written[1]["counts"]
+    assert counts["samples"] == 26
+    assert counts["samples"] == sum(counts["strata"].values()) + counts["quarantined"]
+    assert sum(counts["quarantined_because"].values()) == counts["quarantined"]
+    for arm, picks in (("tuned", counts["picks"]), ("control", counts["control_picks"])):
+        assert sum(counts["picks_strata"][arm].values()) == sum(picks.values())
+    assert counts["picks_strata"]["tuned"]["hard"] == counts["strata"]["hard"]
+
+
+def test_a_lost_row_is_not_reported_as_fewer_rows(make_run: Make) -> None:
+    inputs = make_run(size=9, control=False)
+    path = inputs.data / "quarantine.jsonl"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(AssertionError, match=r"1 lines in quarantine\.jsonl"):
+        write(inputs)
+    assert not inputs.folder.exists()
+
+
+def test_unfinished_stages_are_named_and_nothing_is_written(make_run: Make) -> None:
+    inputs = make_run(size=9, control=False)
+    (inputs.score / "made.json").unlink()
+    (inputs.marks["tuned"] / "made.json").unlink()
+    with pytest.raises(MissingArtefact) as refused:
+        write(inputs)
+    told = str(refused.value).splitlines()
+    assert len(told) == 2
+    assert told[0].startswith(f"no finished score at {inputs.score}")
+    assert "python launch/score.py recipe=grpo_hard" in told[0]
+    assert told[1].startswith(f"no finished marks tuned at {inputs.marks['tuned']}")
+    assert not inputs.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [
+        (BETTER, "better"),
+        (WORSE, "worse"),
+        (UNSURE, "no difference shown"),
+        ({"mean": 0.05, "low": 0.0, "high": 0.1, "n": 720}, "no difference shown"),
+    ],
+)
+def test_only_an_interval_without_zero_is_called_better_or_worse(
+    difference: dict, said: str
+) -> None:
+    assert words.judged(difference) == said
+    assert words.change(difference).endswith(f": {said}")
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [(BETTER, " raised "), (WORSE, " lowered "), (UNSURE, "made no difference that can be shown")],
+)
+def test_the_headline_says_whether_it_helped(written: Written, difference: dict, said: str) -> None:
+    report = written[1]
+    told = words.headline(report | {"differences": {"tuned - base": difference}})
+    assert said in told
+    assert told.count("95 % interval") == 1
+
+
+def test_the_control_is_shown_beside_the_arm(written: Written) -> None:
+    inputs, report = written
+    rows = [row[0] for row in tables.results(report).rows]
+    assert rows == ["base", "tuned", "control (random, equal size)"]
+    text = (inputs.folder / "report.md").read_text()
+    assert "tuned against control" in text
+    assert "these numbers do not say that the choice of samples mattered" in text
+    assert "trained: control" in text
+
+
+def test_a_difference_taken_the_other_way_round_is_turned(written: Written) -> None:
+    inputs, report = written
+    assert "control - tuned" in inputs.differences
+    assert list(report["differences"]) == ["tuned - base", "tuned - control", "control - base"]
+    assert report["differences"]["tuned - control"] == {
+        "mean": 0.021,
+        "low": -0.018,
+        "high": 0.060,
+        "n": 720,
+    }
+
+
+def test_without_a_control_the_report_says_what_it_cannot_say(make_run: Make) -> None:
+    inputs = make_run(size=9, control=False)
+    report = write(inputs)
+    assert "control" not in report
+    assert "cannot say whether the choice of samples mattered" in markdown(report)
+
+
+def test_a_control_of_another_size_is_told(written: Written) -> None:
+    report = written[1]
+    trained = report["trained"]
+    more = trained | {"control": trained["control"] | {"steps": 100}}
+    assert any("not equal in size" in told for told in words.caveats(report | {"trained": more}))
+    assert not any("not equal in size" in told for told in words.caveats(report))
+
+
+def test_quarantine_reasons_are_in_the_text(written: Written) -> None:
+    text = (written[0].folder / "report.md").read_text()
+    assert "| picture cannot be decoded | 2 |" in text
+    assert "| quarantined | 2 |" in text
+
+
+def test_a_cell_cannot_break_out_of_its_markdown_table() -> None:
+    table = Table(["reason", "rows"], [["a|b\n<b>c", "1"]])
+    assert table.markdown().splitlines() == [
+        "| reason | rows |",
+        "| --- | --: |",
+        "| a\\|b &lt;b>c | 1 |",
+    ]
+
+
+def test_secrets_in_settings_are_hidden() -> None:
+    settings = {
+        "judge": {"api_key": "sk-1", "url": "http://me:pw@host/v1"},
+        "hub_token": "hf_1",
+        "max_new_tokens": 64,
+        "keys": ["https://me:pw@host"],
+    }
+    assert without_secrets(settings) == {
+        "judge": {"api_key": "hidden", "url": "http://hidden@host/v1"},
+        "hub_token": "hidden",
+        "max_new_tokens": 64,
+        "keys": ["https://hidden@host"],
+    }

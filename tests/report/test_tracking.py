@@ -1,0 +1,175 @@
+"""What the trackers are given, read back from what they wrote."""
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
+
+from difftrain.report.config import Tracker
+from difftrain.report.inputs import RunInputs, json_lines
+from difftrain.report.tracking import numbers, track
+
+Written = tuple[RunInputs, dict]
+
+BLOCK = 32768
+LAST_PIECES = (1, 4)
+"""A record that is whole, and the last piece of one that runs over blocks."""
+
+
+def wandb_records(path: Path) -> Iterator[Record]:
+    """The records of an offline run: LevelDB's log format after seven bytes of header."""
+    content = path.read_bytes()
+    assert content[:4] == b":W&B"
+    at, pending = 7, b""
+    while at < len(content):
+        if BLOCK - at % BLOCK < 7:
+            at += BLOCK - at % BLOCK
+            continue
+        _, size, kind = struct.unpack("<IHB", content[at : at + 7])
+        pending += content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in LAST_PIECES:
+            yield Record.FromString(pending)
+            pending = b""
+
+
+def keys(items: list) -> dict:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+@pytest.fixture(scope="module")
+def events(written: Written) -> Path:
+    inputs, report = written
+    track(Tracker.tensorboard, inputs, report)
+    return inputs.folder / "tensorboard"
+
+
+def read_events(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder)).Reload()
+
+
+def test_tensorboard_draws_each_arm_s_curves_by_step(written: Written, events: Path) -> None:
+    inputs, _ = written
+    for arm in ("tuned", "control"):
+        logged = json_lines(inputs.arms[arm].train / "log.jsonl")
+        drawn = read_events(events / arm).Scalars("reward")
+        assert [each.step for each in drawn] == [row["step"] for row in logged]
+        assert [each.value for each in drawn] == pytest.approx([row["reward"] for row in logged])
+
+
+def test_tensorboard_holds_marks_of_the_base_too(written: Written, events: Path) -> None:
+    for who in ("base", "tuned", "control"):
+        (mark,) = read_events(events / who).Scalars("marks/shapes/MathVista/score")
+        assert mark.value == pytest.approx(written[1][who]["shapes/MathVista"]["score"])
+
+
+def test_tensorboard_holds_strata_and_the_report_as_text(written: Written, events: Path) -> None:
+    run = read_events(events / "run")
+    (hard,) = run.Scalars("counts/strata/hard")
+    assert hard.value == written[1]["counts"]["strata"]["hard"]
+    (text,) = run.Tensors("report")
+    (content,) = text.tensor_proto.string_val
+    assert content.decode().startswith("# grpo_hard")
+
+
+def test_tracking_again_replaces_the_tensorboard_files(written: Written, events: Path) -> None:
+    track(Tracker.tensorboard, *written)
+    assert len(list((events / "tuned").iterdir())) == 1
+
+
+def test_no_tracker_writes_nothing(written: Written) -> None:
+    inputs, report = written
+    before = sorted(inputs.folder.rglob("*"))
+    track(Tracker.none, inputs, report)
+    assert sorted(inputs.folder.rglob("*")) == before
+
+
+def test_a_missing_score_is_left_out_and_not_sent_as_zero() -> None:
+    assert numbers({"tuned": {"score": None, "n": 0}, "name": "x"}) == {"tuned/n": 0}
+
+
+def test_tracking_needs_no_torch() -> None:
+    code = "import sys, difftrain.report.tracking; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def offline(written: Written, tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    """The records that W&B keeps of the toy run while offline."""
+    inputs, report = written
+    secret = "hf_do_not_send"
+    settings = report["settings"] | {"hub_token": "hidden"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_SILENT", "true")
+        for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+            patch.setenv(name, str(tmp_path_factory.mktemp("wandb")))
+        patch.setenv("HF_TOKEN", secret)
+        patch.setattr(sys, "argv", [*sys.argv, f"--token={secret}"])
+        track(Tracker.wandb, inputs, report | {"settings": settings})
+    (path,) = inputs.folder.glob("wandb/offline-run-*/*.wandb")
+    assert secret.encode() not in path.read_bytes()
+    return list(wandb_records(path))
+
+
+def test_wandb_names_the_run_and_the_table_it_is_a_row_of(offline: list[Record]) -> None:
+    (run,) = [each.run for each in offline if each.WhichOneof("record_type") == "run"]
+    assert run.project == "difftrain"
+    assert run.display_name == run.job_type == "grpo_hard"
+    assert run.run_group == "shapes/pism"
+    config = keys(run.config.update)
+    assert config["select"] == {"keep": ["hard"], "random": False}
+    assert config["hub_token"] == "hidden"
+
+
+def test_wandb_is_not_told_machine_command_or_code(offline: list[Record]) -> None:
+    (run,) = [each.run for each in offline if each.WhichOneof("record_type") == "run"]
+    assert not run.host
+    assert not run.git.remote_url
+    kinds = {each.WhichOneof("record_type") for each in offline}
+    assert not kinds & {"environment", "stats", "output", "output_raw"}
+    files = [each.path for record in offline for each in record.files.files]
+    assert all(path.startswith("media/") for path in files)
+
+
+def test_wandb_draws_each_arm_s_curves_against_its_own_step(
+    written: Written, offline: list[Record]
+) -> None:
+    metrics = {each.metric.glob_name: each.metric.step_metric for each in offline}
+    history = [keys(each.history.item) for each in offline]
+    for arm in ("tuned", "control"):
+        assert metrics[f"{arm}/*"] == f"{arm}/step"
+        drawn = {
+            row[f"{arm}/step"]: row[f"{arm}/reward"] for row in history if f"{arm}/step" in row
+        }
+        logged = json_lines(written[0].arms[arm].train / "log.jsonl")
+        assert drawn == {row["step"]: pytest.approx(row["reward"]) for row in logged}
+
+
+def test_wandb_keeps_marks_and_strata_in_the_summary(
+    written: Written, offline: list[Record]
+) -> None:
+    summary: dict = {}
+    for record in offline:
+        summary |= keys(record.summary.update)
+    report = written[1]
+    for who in ("base", "tuned", "control"):
+        assert summary[f"marks/{who}/mean/score"] == report["means"][who]["score"]
+    assert summary["counts/strata/hard"] == report["counts"]["strata"]["hard"]
+    assert summary["differences/tuned - base/low"] == 0.03
+
+
+def test_wandb_shows_samples_with_their_pictures(written: Written, offline: list[Record]) -> None:
+    (path,) = written[0].folder.glob("wandb/offline-run-*/files/media/table/*.json")
+    table = json.loads(path.read_text())
+    assert table["columns"][:4] == ["sample_id", "stratum", "task", "picture 1"]
+    assert {row[1] for row in table["data"]} == {"easy", "medium", "hard", "unsolved"}
+    (kept,) = [each.artifact for each in offline if each.WhichOneof("record_type") == "artifact"]
+    pictures = [each.path for each in kept.manifest.contents if each.path.endswith(".png")]
+    assert len(pictures) == len(table["data"])
