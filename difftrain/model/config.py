@@ -6,7 +6,6 @@ from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 
-
 SHIPPED = ("tiny",)
 """Short names of models that come with the package."""
 
