@@ -30,8 +30,10 @@ def silent(folder: Path, ranks: Iterable[int], since: float, patience: float) ->
     now = time.time()
 
     def last(rank: int) -> float:
-        path = path_of(folder, rank)
-        return max(since, path.stat().st_mtime if path.exists() else 0.0)
+        try:
+            return max(since, path_of(folder, rank).stat().st_mtime)
+        except FileNotFoundError:  # not there yet, or the stage has just been closed
+            return since
 
     return [rank for rank in ranks if now - last(rank) > patience]
 

@@ -62,12 +62,9 @@ class Places:
 
     def select(self, arm: str) -> Path:
         """Picks of the run's own arm or of its control."""
-        own = {
-            **settings.plain(self.config.select),
-            "arm": arm,
-            "seed": self.config.seed,
-            "name": self.config.name,
-        }
+        own = {**settings.plain(self.config.select), "arm": arm}
+        if self.config.select.random or arm != TUNED:
+            own |= {"seed": self.config.seed, "name": self.config.name}
         return self.folder("select", own, self.score)
 
     def train(self, arm: str) -> Path:
@@ -79,6 +76,7 @@ class Places:
     def marks(self, arm: str) -> Path:
         """Benchmark marks of the base or of a trained arm."""
         own = {**settings.plain(self.config.evaluate), "dtype": self.config.model.dtype}
+        own["pixels"] = [self.config.data.min_pixels, self.config.data.max_pixels]
         return self.folder("evaluate", own, self.model if arm == BASE else self.train(arm))
 
     @cached_property

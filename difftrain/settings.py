@@ -76,14 +76,6 @@ class RunConfig:
             yield "seed", "must lie between 0 and 4294967295"
         if trouble := unwritable(Path(self.artefacts)):
             yield "artefacts", trouble
-        answers = self.grpo.prompts_per_step * self.grpo.group_size
-        if self.grpo.per_device_batch > 0 and answers % self.grpo.per_device_batch:
-            fits = [n for n in range(1, answers + 1) if answers % n == 0]
-            near = sorted(fits, key=lambda n: abs(n - self.grpo.per_device_batch))[:3]
-            yield (
-                "grpo.per_device_batch",
-                f"must divide prompts_per_step x group_size = {answers}; nearest: {sorted(near)}",
-            )
 
 
 def unwritable(folder: Path) -> str | None:

@@ -37,10 +37,12 @@ QUIET = {
 }
 
 
-def fail(message: str, code: int) -> None:
-    """Say why and stop; only the first rank speaks."""
-    if World.from_environment().is_first:
-        print(message, file=sys.stderr, flush=True)
+def fail(message: str, code: int, everywhere: bool = False) -> None:
+    """Say why and stop. What all ranks share is said by the first; `everywhere`, by each."""
+    world = World.from_environment()
+    if world.is_first or everywhere:
+        speaker = f"rank {world.rank}: " if world.size > 1 and everywhere else ""
+        print(f"{speaker}{message}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
@@ -62,7 +64,10 @@ def settings_of(words: list[str]) -> RunConfig:
         if show:
             print(OmegaConf.to_yaml(job), end="")
             sys.exit(0)
-        return checked(OmegaConf.to_object(job))  # pyright: ignore[reportArgumentType]
+        config = checked(OmegaConf.to_object(job))  # pyright: ignore[reportArgumentType]
+        if trouble := config.grpo.uneven(World.from_environment().size):
+            raise ConfigError([trouble])
+        return config
     except ConfigError as error:
         fail(f"ConfigError: {error}", 2)
         raise
@@ -77,13 +82,13 @@ def launch(target: str) -> None:
     module, name = target.split(":")
     run: Callable[..., Path] = getattr(importlib.import_module(module), name)
     try:
-        folder = run(config, world, recipe_difference(config.recipe))
+        folder = run(config, world, recipe_difference(config))
     except ConfigError as error:
         fail(f"ConfigError: {error}", 2)
     except (NothingUsable, NothingChosen, MissingArtefact, SchemaError) as error:
-        fail(f"{type(error).__name__}: {error}", 2)
+        fail(f"{type(error).__name__}: {error}", 2, everywhere=True)
     except (OSError, RankSilent, TimeoutError) as error:
-        fail(f"{type(error).__name__}: {error}\nthe same command continues from here", 1)
+        fail(f"{type(error).__name__}: {error}\nthe same command continues from here", 1, True)
     except KeyboardInterrupt:
         fail("interrupted; the same command continues from here", 1)
     else:

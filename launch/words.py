@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from difftrain.settings import ConfigError, RunConfig, problems
+from difftrain.settings import ConfigError, RunConfig, problems, shown
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OPEN_KEY = "grpo.trl."
@@ -134,14 +134,15 @@ def read(words: list[str]) -> DictConfig:
     return job
 
 
-def recipe_difference(recipe: str) -> list[str]:
-    """What the recipe's file sets, as KEY=VALUE lines: all that makes the row that row."""
+def recipe_difference(config: RunConfig) -> list[str]:
+    """The keys that the recipe's file sets, with this run's values: what makes the row that row."""
 
     def leaves(node: Any, prefix: str = "") -> Iterator[str]:
         for key, value in node.items():
             if isinstance(value, DictConfig):
                 yield from leaves(value, f"{prefix}{key}.")
             else:
-                yield f"{prefix}{key}={value}"
+                yield f"{prefix}{key}"
 
-    return list(leaves(OmegaConf.load(CONF / "recipe" / f"{recipe}.yaml")))
+    keys = leaves(OmegaConf.load(CONF / "recipe" / f"{config.recipe}.yaml"))
+    return [f"{key}={shown(getattr_path(config, key))}" for key in keys]

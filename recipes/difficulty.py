@@ -30,7 +30,8 @@ def probe(config: RunConfig, places: Places, world: World, asking: Asking) -> No
     """3.1  Ask under growing masks until the label is settled (Eq. 1 to 3).
     3.2  Look where the first right answer looked (Eq. 4)."""
     pool = samples(config, places, world)
-    stage.run(asking.loaded, pool, places.probe, config, world)
+    inputs = {"data": places.data.name, "model": places.model}
+    stage.run(asking.loaded, pool, places.probe, config, world, inputs)
     if Measure.cmab in config.difficulty.wanted:
         attention.run(asking.loaded, pool, places.probe, places.attention, config, world)
 
@@ -67,7 +68,7 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pi
         scores = artefacts.read_finished(places.score, Score, SCORE)
         counts = strata.count_strata(scores, config.difficulty.measure)
         picks = strata.chosen(scores, config.difficulty.measure, config.select.keep)
-        picks = strata.enough(picks, config.grpo.prompts_per_step, counts)
+        picks = strata.enough(picks, 1, counts)
         if config.select.random or arm != TUNED:
             ids = [each.sample_id for each in artefacts.read(places.data, Sample)]
             picks = control.random_picks(ids, len(picks), config.seed, f"{config.name}-{arm}")
@@ -79,5 +80,7 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pi
             seconds=time.time() - started,
             counts={"picks": len(picks)},
         )
+    counts = lineage.wait_for_made(places.score)["counts"]
     lineage.wait_for_made(folder)
-    return artefacts.read(folder, Pick)
+    picks = artefacts.read(folder, Pick)
+    return strata.enough(picks, config.grpo.prompts_per_step, counts)

@@ -18,4 +18,5 @@ def run(config: RunConfig, places: Places, world: World, arm: str) -> Path:
 
     # 4.2  Reward: the right answer, by the very grader the probe used; then the right tags.
     # 4.3  Group-relative policy optimisation. Below this line it is TRL's loop, not ours.
-    return grpo.fit(config, samples, places.train(arm), world, f"grpo {arm}")
+    inputs = {"select": places.select(arm).name, "model": places.model}
+    return grpo.fit(config, samples, places.train(arm), world, f"grpo {arm}", inputs)

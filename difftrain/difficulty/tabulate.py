@@ -37,8 +37,11 @@ def pism_score(
     return Score(sample_id=sample_id, measure=Measure.pism, value=value, stratum=stratum)
 
 
-def cmab_score(sample_id: str, seen: Attention | None, config: CmabConfig) -> Score:
-    """CMAB's balance and stratum; without a right answer the sample is unsolved."""
+def cmab_score(sample_id: str, solved: bool, seen: Attention | None, config: CmabConfig) -> Score:
+    """CMAB's balance and stratum; without a right whole-image answer the sample is unsolved.
+
+    Raises ValueError for a solved sample whose attention was not measured.
+    """
     value = None
     if seen is not None:
         value = cmab.balance(np.array(seen.image_LT), np.array(seen.text_LT), config.epsilon)
@@ -46,7 +49,7 @@ def cmab_score(sample_id: str, seen: Attention | None, config: CmabConfig) -> Sc
             value *= seen.text_tokens / seen.image_tokens
     stratum = cmab.stratum(
         value,
-        seen is not None,
+        solved,
         config.easy_below,
         config.hard_from,
         config.hard_upto,
@@ -73,7 +76,9 @@ def scores(
             if measure is Measure.pism:
                 found.append(pism_score(sample_id, table[sample_id], ratio_R, config.pism))
             elif measure is Measure.cmab:
-                found.append(cmab_score(sample_id, attention.get(sample_id), config.cmab))
+                solved = bool((table[sample_id][0] == 1).any())
+                seen = attention.get(sample_id) if solved else None
+                found.append(cmab_score(sample_id, solved, seen, config.cmab))
             else:
                 raise NotImplementedError(f"{measure} is not scored yet")
     return found

@@ -118,12 +118,13 @@ def run(
 ) -> None:
     """Fill the attention folder from the probe's right answers; resumable and sharded."""
     started = time.time()
-    if lineage.read_made(folder) is not None:
-        return
-    heartbeat.beat(folder, world)
     right = first_right(artefacts.read(probe, Rollout))
     pairs = [(each, right[each.sample_id]) for each in samples if each.sample_id in right]
     done = {each.sample_id for each in artefacts.read(folder, Attention)}
+    # The probe's store may have grown since: another tau can bring the first right answer.
+    if lineage.read_made(folder) is not None and done >= right.keys():
+        return
+    heartbeat.beat(folder, world)
     share = [pair for pair in world.share(pairs) if pair[0].sample_id not in done]
     if share:
         run_share(load(), share, folder, config, world)

@@ -15,10 +15,15 @@ from difftrain.records import Rollout, Sample, Verdict, View
 
 
 class Ledger:
-    """The tables of all samples of a probe folder."""
+    """The tables of all samples of a probe folder.
 
-    def __init__(self, folder: Path, config: ProbeConfig, samples: Iterable[Sample]) -> None:
-        self.folder, self.config = folder, config
+    `first_right` also asks for whole-image draws until one is right, which CMAB needs at any tau.
+    """
+
+    def __init__(
+        self, folder: Path, config: ProbeConfig, samples: Iterable[Sample], first_right: bool
+    ) -> None:
+        self.folder, self.config, self.first_right = folder, config, first_right
         shape = (len(config.percents), config.draws)
         self.rows = {percent: row for row, percent in enumerate(config.percents)}
         self.tables = {sample.sample_id: np.full(shape, -1, dtype=np.int8) for sample in samples}
@@ -49,4 +54,7 @@ class Ledger:
             cells = list(zip(*np.nonzero(table_RK == -1), strict=True))
         else:
             cells = next_draws(table_RK, tau)
+        undrawn = np.flatnonzero(table_RK[0] == -1)
+        if not cells and self.first_right and len(undrawn) and not (table_RK[0] == 1).any():
+            cells = [(0, int(undrawn[0]))]
         return [(self.config.percents[row], int(draw)) for row, draw in cells]

@@ -15,24 +15,25 @@ from difftrain.model.load import Loaded
 from difftrain.probe.config import ProbeConfig
 from difftrain.probe.ledger import Ledger
 from difftrain.probe.rollouts import Draw, request, rollout
-from difftrain.records import Sample
+from difftrain.records import Measure, Rollout, Sample
 from difftrain.world import World
 
 
-def need(config: ProbeConfig, tau: float) -> str:
+def need(config: settings.RunConfig) -> str:
     """The words under which made.json notes that the store settles these labels."""
-    return f"grid={config.grid} tau={tau:g}"
+    balanced = " first_right" if Measure.cmab in config.difficulty.wanted else ""
+    return f"grid={config.probe.grid} tau={config.difficulty.pism.tau:g}{balanced}"
 
 
-def is_settled(folder: Path, config: ProbeConfig, tau: float) -> bool:
-    """Whether a finished probe of this folder settles every label at this tau."""
+def is_settled(folder: Path, config: settings.RunConfig) -> bool:
+    """Whether a finished probe of this folder settles every label that these settings want."""
     made = lineage.read_made(folder)
-    return made is not None and need(config, tau) in made["counts"]["settled"]
+    return made is not None and need(config) in made["counts"]["settled"]
 
 
 def ask(
     loaded: Loaded, draws: Sequence[Draw], config: ProbeConfig, root: int, batch_size: int
-) -> list:
+) -> list[Rollout]:
     """Rollouts of these draws, generated together."""
     requests = [request(draw, config, root) for draw in draws]
     answers = hf.answers(loaded, requests, batch_size)
@@ -84,6 +85,7 @@ def run(
     folder: Path,
     config: settings.RunConfig,
     world: World,
+    inputs: dict[str, str],
 ) -> None:
     """Fill the folder until every sample's label is settled, and close it with made.json.
 
@@ -91,11 +93,12 @@ def run(
     another rank stops writing.
     """
     tau = config.difficulty.pism.tau
-    if is_settled(folder, config.probe, tau):
+    if is_settled(folder, config):
         return
     started = time.time()
     heartbeat.beat(folder, world)
-    ledger = Ledger(folder, config.probe, samples)
+    first_right = Measure.cmab in config.difficulty.wanted
+    ledger = Ledger(folder, config.probe, samples, first_right)
     ledger.refresh()
     share = world.share(samples)
     if any(ledger.wanted(sample, tau) for sample in share):
@@ -107,19 +110,19 @@ def run(
         return not any(ledger.wanted(sample, tau) for sample in samples)
 
     if not world.is_first:
-        return heartbeat.wait(folder, world, lambda: is_settled(folder, config.probe, tau))
+        return heartbeat.wait(folder, world, lambda: is_settled(folder, config))
     heartbeat.wait(folder, world, everything)
     before = lineage.read_made(folder) or {"seconds": 0.0, "counts": {"settled": []}}
     lineage.write_made(
         folder,
-        settings=settings.plain(config.probe),
-        inputs={"data": "", "model": config.model.name},
+        settings={**settings.plain(config.probe), "seed": config.seed},
+        inputs=inputs,
         seconds=before["seconds"] + time.time() - started,
         counts={
             "generations": ledger.generations,
             "tokens": ledger.tokens,
             "samples": len(samples),
-            "settled": [*before["counts"]["settled"], need(config.probe, tau)],
+            "settled": [*before["counts"]["settled"], need(config)],
         },
     )
     heartbeat.clear(folder)

@@ -18,20 +18,18 @@ SCHEDULES = {
 }
 
 
-def accumulation(config: RunConfig, world: World) -> int:
-    """Backward passes of one device in one step. Raises ConfigError naming what would fit."""
+def batch(config: RunConfig, world: World) -> tuple[int, int]:
+    """Answers of one device in one backward pass, and the passes of one step.
+
+    per_device_batch is the most that fits; the largest number up to it that divides a device's
+    share of prompts_per_step x group_size is taken. Raises ConfigError if there is no whole share.
+    """
     grpo = config.grpo
-    answers = grpo.prompts_per_step * grpo.group_size
-    together = grpo.per_device_batch * world.size
-    if answers % together:
-        fits = [n for n in range(1, answers + 1) if answers % (n * world.size) == 0]
-        raise ConfigError(
-            [
-                f"grpo.per_device_batch={grpo.per_device_batch}: times {world.size} processes must "
-                f"divide prompts_per_step x group_size = {answers}; these do: {fits}"
-            ]
-        )
-    return answers // together
+    if trouble := grpo.uneven(world.size):
+        raise ConfigError([trouble])
+    share = grpo.prompts_per_step * grpo.group_size // world.size
+    size = max(n for n in range(1, grpo.per_device_batch + 1) if share % n == 0)
+    return size, share // size
 
 
 def arguments(
@@ -43,6 +41,7 @@ def arguments(
     if unknown := sorted(set(grpo.trl) - known):
         raise ConfigError([f"grpo.trl.{key}: TRL's GRPOConfig has no such key" for key in unknown])
     on_gpu = torch.cuda.is_available()
+    size, passes = batch(config, world)
     given = {
         "output_dir": str(folder / "checkpoints"),
         "model_init_kwargs": {
@@ -55,8 +54,8 @@ def arguments(
         "num_train_epochs": grpo.epochs,
         "max_steps": grpo.max_steps or -1,
         "num_generations": grpo.group_size,
-        "per_device_train_batch_size": grpo.per_device_batch,
-        "gradient_accumulation_steps": accumulation(config, world),
+        "per_device_train_batch_size": size,
+        "gradient_accumulation_steps": passes,
         "temperature": grpo.temperature,
         "beta": grpo.kl,
         "max_completion_length": grpo.max_completion_tokens,
@@ -74,4 +73,6 @@ def arguments(
         "bf16": on_gpu and config.model.dtype == "bfloat16",
         "use_cpu": not on_gpu,
     }
-    return GRPOConfig(**{**given, **grpo.trl})
+    if taken := sorted(set(grpo.trl) & given.keys()):
+        raise ConfigError([f"grpo.trl.{key}: has a setting of its own" for key in taken])
+    return GRPOConfig(**given, **grpo.trl)

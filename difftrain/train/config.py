@@ -29,7 +29,7 @@ class GrpoConfig:
     prompts_per_step: int = 8
     """Different prompts in one optimizer step, over all processes (P: 4 x 2 on 8 GPUs / G)."""
     per_device_batch: int = 4
-    """Answers back-propagated at once on one device (P: 4)."""
+    """Most answers back-propagated at once on one device (P: 4)."""
     temperature: float = 1.0
     """Sampling temperature of the rollouts (P: 1.0)."""
     kl: float = 0.001
@@ -50,6 +50,19 @@ class GrpoConfig:
     """Optimizer steps between checkpoints that a killed run continues from."""
     trl: dict[str, Any] = field(default_factory=dict)
     """Anything else of TRL's GRPOConfig, off the typed path: +grpo.trl.KEY=VALUE."""
+
+    def uneven(self, processes: int) -> str | None:
+        """Why a step cannot be shared by so many processes, with the nearest prompts_per_step."""
+        if self.prompts_per_step * self.group_size % processes == 0:
+            return None
+        near = sorted(
+            (n for n in range(1, 4 * processes + self.prompts_per_step) if n % processes == 0),
+            key=lambda n: abs(n - self.prompts_per_step),
+        )[:3]
+        return (
+            f"grpo.prompts_per_step={self.prompts_per_step}: times group_size={self.group_size} "
+            f"must divide by the {processes} processes; nearest: {sorted(near)}"
+        )
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""

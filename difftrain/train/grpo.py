@@ -36,7 +36,6 @@ def save(trainer: Any, folder: Path, world: World) -> None:
         trainer.processing_class.save_pretrained(half)
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         half.replace(folder / "checkpoint")
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def counts(config: RunConfig, folder: Path, samples: Sequence[Sample]) -> dict[str, float]:
@@ -52,7 +51,12 @@ def counts(config: RunConfig, folder: Path, samples: Sequence[Sample]) -> dict[s
 
 
 def fit(
-    config: RunConfig, samples: Sequence[Sample], folder: Path, world: World, title: str
+    config: RunConfig,
+    samples: Sequence[Sample],
+    folder: Path,
+    world: World,
+    title: str,
+    inputs: dict[str, str],
 ) -> Path:
     """Train on these samples; returns folder/checkpoint, which `from_pretrained` loads.
 
@@ -83,15 +87,19 @@ def fit(
         print(modules.table(trainer.model), flush=True)
     started = time.time()
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if trainer.state.global_step < trainer.state.max_steps:
+        made = f"{trainer.state.global_step} of {trainer.state.max_steps} steps"
+        raise RuntimeError(f"training ended after {made}: too few samples for one step?")
     save(trainer, folder, world)
     if world.is_first:
         lineage.write_made(
             folder,
-            settings=settings.plain(config.grpo),
-            inputs={"model": config.model.name},
+            settings={**settings.plain(config.grpo), "seed": config.seed},
+            inputs=inputs,
             seconds=spent + time.time() - started,
             counts=counts(config, folder, samples),
         )
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     # ZeRO-3 would otherwise shard the next model that is loaded, which is only asked.
     unset_hf_deepspeed_config()

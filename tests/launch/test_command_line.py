@@ -62,10 +62,11 @@ def test_all_problems_come_at_once_with_key_value_and_rule() -> None:
     assert "'MMVit'" in text
 
 
-def test_a_batch_that_does_not_divide_names_what_would() -> None:
-    (problem,) = told("grpo.prompts_per_step=6", "grpo.group_size=4", "grpo.per_device_batch=7")
-    assert "grpo.per_device_batch=7" in problem
-    assert "nearest: [4, 6, 8]" in problem
+def test_a_step_that_the_processes_cannot_share_names_what_they_can() -> None:
+    done = run("grpo.prompts_per_step=3", "grpo.group_size=3", RANK="0", WORLD_SIZE="4")
+    assert done.returncode == 2
+    assert "grpo.prompts_per_step=3: times group_size=3 must divide by the 4 pro" in done.stderr
+    assert "nearest: [4, 8, 12]" in done.stderr
 
 
 def test_a_missing_file_is_named() -> None:
@@ -109,7 +110,7 @@ def test_two_recipes_differ_only_in_what_their_files_say() -> None:
 
 
 def test_the_difference_of_a_recipe_is_what_its_file_sets() -> None:
-    assert words.recipe_difference("grpo_hard") == ["name=grpo_hard", "select.keep=['hard']"]
+    assert words.recipe_difference(RunConfig()) == ["name=grpo_hard", "select.keep=[hard]"]
 
 
 def test_defaults_are_the_papers_where_no_group_says_otherwise() -> None:

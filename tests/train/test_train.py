@@ -48,17 +48,19 @@ def test_only_picked_samples_are_trained_on(shapes_samples: list[Sample]) -> Non
 def test_a_step_is_the_stated_prompts_times_the_group() -> None:
     config = RunConfig()
     config.grpo.per_device_batch = 4
-    assert arguments.accumulation(config, World(0, 1)) == 16
-    assert arguments.accumulation(config, World(0, 8)) == 2
+    assert arguments.batch(config, World(0, 1)) == (4, 16)
+    assert arguments.batch(config, World(0, 8)) == (4, 2)
 
 
-def test_a_number_of_processes_that_does_not_fit_names_what_does() -> None:
+def test_a_batch_that_is_too_large_for_many_processes_is_made_smaller() -> None:
     config = RunConfig()
-    config.grpo.per_device_batch = 32
-    with pytest.raises(
-        ConfigError, match=r"times 4 processes must divide .* = 64; these do: \[1, 2"
-    ):
-        arguments.accumulation(config, World(0, 4))
+    config.grpo.per_device_batch = 64
+    assert arguments.batch(config, World(0, 4)) == (16, 1)
+
+
+def test_processes_that_cannot_share_a_step_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"must divide by the 3 processes; nearest: \[6, 9"):
+        arguments.batch(RunConfig(), World(0, 3))
 
 
 def test_trl_gets_the_papers_values(tmp_path: Path) -> None:
@@ -75,6 +77,9 @@ def test_a_key_that_trl_does_not_know_is_refused(tmp_path: Path) -> None:
     config = RunConfig()
     config.grpo.trl = {"learning_rat": 1}
     with pytest.raises(ConfigError, match=r"grpo\.trl\.learning_rat"):
+        arguments.arguments(config, tmp_path, World(), {})
+    config.grpo.trl = {"learning_rate": 1}
+    with pytest.raises(ConfigError, match="has a setting of its own"):
         arguments.arguments(config, tmp_path, World(), {})
 
 
