@@ -73,10 +73,21 @@ def settings_of(words: list[str]) -> RunConfig:
         raise
 
 
+def use_all_cores(world: World) -> None:
+    """Give a lone process all cores: accelerate launch sets one thread unless it is told more.
+
+    Must run before torch is imported, which reads the number once.
+    """
+    by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if world.size == 1 and by_accelerate and os.environ.get("OMP_NUM_THREADS") == "1":
+        os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
+
+
 def launch(target: str) -> None:
     """Run `module:function` with checked settings; the last line on stdout is `made: FOLDER`."""
     config = settings_of(sys.argv[1:])
     world = World.from_environment()
+    use_all_cores(world)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     module, name = target.split(":")
