@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def wandb_records(path: Path) -> Iterator[Record]:
     content = path.read_bytes()
     assert content[:4] == b":W&B"
     at, pending = 7, b""
-    while at < len(content):
+    while at + 7 <= len(content):
         if BLOCK - at % BLOCK < 7:
             at += BLOCK - at % BLOCK
             continue
@@ -37,6 +38,17 @@ def wandb_records(path: Path) -> Iterator[Record]:
         if kind in LAST_PIECES:
             yield Record.FromString(pending)
             pending = b""
+
+
+def finished_records(path: Path) -> list[Record]:
+    """All records, once W&B's service, which outlives the run, has written the last of them."""
+    until = time.time() + 30
+    while True:
+        records = list(wandb_records(path))
+        if any(each.WhichOneof("record_type") == "exit" for each in records):
+            return records
+        assert time.time() < until, f"{path} has no end after 30 s"
+        time.sleep(0.05)
 
 
 def keys(items: list) -> dict:
@@ -114,8 +126,9 @@ def offline(written: Written, tmp_path_factory: pytest.TempPathFactory) -> list[
         patch.setattr(sys, "argv", [*sys.argv, f"--token={secret}"])
         track(Tracker.wandb, inputs, report | {"settings": settings})
     (path,) = inputs.folder.glob("wandb/offline-run-*/*.wandb")
+    records = finished_records(path)
     assert secret.encode() not in path.read_bytes()
-    return list(wandb_records(path))
+    return records
 
 
 def test_wandb_names_the_run_and_the_table_it_is_a_row_of(offline: list[Record]) -> None:
