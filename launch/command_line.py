@@ -35,6 +35,8 @@ QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1",
 }
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads sleep while they wait. Spinning ones starve one another where cores are shared."""
 
 
 def fail(message: str, code: int, everywhere: bool = False) -> None:
@@ -88,7 +90,7 @@ def launch(target: str) -> None:
     config = settings_of(sys.argv[1:])
     world = World.from_environment()
     use_all_cores(world)
-    for name, value in QUIET.items():
+    for name, value in {**QUIET, **PATIENT}.items():
         os.environ.setdefault(name, value)
     module, name = target.split(":")
     run: Callable[..., Path] = getattr(importlib.import_module(module), name)
