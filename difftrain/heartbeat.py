@@ -1,8 +1,15 @@
-"""How ranks that never talk wait for one another: a file per rank, touched while it lives."""
+"""How ranks that never talk wait for one another: a file per rank, touched while it lives.
 
+And how runs that share a stage take turns: the system's lock on such a file, gone with its process.
+"""
+
+import fcntl
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from difftrain.world import World
 
@@ -56,6 +63,37 @@ def wait(
                 "what it wrote stays, and the same command continues from there"
             )
         time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def turn(folder: Path, world: World) -> Iterator[None]:
+    """Keep other runs out of a stage folder meanwhile; waits, and says so, while one is in it.
+
+    Each rank has a lock of its own. A killed process gives its lock back. A file system without
+    locks (OSError) is told once and worked on without.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".rank-{world.rank:03d}.lock").open("w") as file:
+        told = False
+        while not locked(file, folder):
+            if not told:
+                print(f"another run is making {folder}: waiting", file=sys.stderr, flush=True)
+            told = True
+            beat(folder, world)
+            time.sleep(POLL_SECONDS)
+        yield
+
+
+def locked(file: IO[str], folder: Path) -> bool:
+    """Whether the lock is ours now, or cannot be had on this file system; False while held."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        told = f"{folder} cannot be locked ({error.strerror}): start no second run on it"
+        print(told, file=sys.stderr, flush=True)
+    return True
 
 
 def clear(folder: Path) -> None:

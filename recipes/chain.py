@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from difftrain import lineage, settings
+from difftrain.heartbeat import turn
 from difftrain.places import BASE, CONTROL, TUNED, Places
 from difftrain.report.config import Tracker
 from difftrain.report.inputs import ArmFolders, RunInputs
@@ -22,34 +23,45 @@ from recipes.asking import Asking
 def probe(config: RunConfig, world: World, _: list[str]) -> Path:
     """Data and probe; returns the probe's folder."""
     places = Places(config)
-    difficulty.probe(config, places, world, Asking(config))
+    with turn(places.probe, world):
+        difficulty.probe(config, places, world, Asking(config))
     return places.probe
 
 
 def score(config: RunConfig, world: World, difference: list[str]) -> Path:
     """Data, probe and scores; returns the scores' folder."""
     probe(config, world, difference)
-    return difficulty.score(config, Places(config), world)
+    places = Places(config)
+    with turn(places.score, world):
+        return difficulty.score(config, places, world)
 
 
 def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
     """The benchmarks of the model that model.name names; returns the marks' folder."""
-    return benchmarks.base(config, Places(config), world, Asking(config))
+    places = Places(config)
+    with turn(places.marks(BASE), world):
+        return benchmarks.base(config, places, world, Asking(config))
 
 
 def train(config: RunConfig, world: World, difference: list[str]) -> Path:
     """Everything; returns the run's folder."""
     places, asking = Places(config), Asking(config)
-    difficulty.probe(config, places, world, asking)
-    difficulty.score(config, places, world)
+    with turn(places.probe, world):
+        difficulty.probe(config, places, world, asking)
+    with turn(places.score, world):
+        difficulty.score(config, places, world)
     arms = [TUNED, CONTROL] if config.control is Control.random else [TUNED]
     for arm in arms:
-        difficulty.select(config, places, world, arm)
-    marks = {BASE: benchmarks.base(config, places, world, asking)}
+        with turn(places.select(arm), world):
+            difficulty.select(config, places, world, arm)
+    with turn(places.marks(BASE), world):
+        marks = {BASE: benchmarks.base(config, places, world, asking)}
     asking.release()
     for arm in arms:
-        grpo.run(config, places, world, arm)
-        marks[arm] = benchmarks.tuned(config, places, world, arm)
+        with turn(places.train(arm), world):
+            grpo.run(config, places, world, arm)
+        with turn(places.marks(arm), world):
+            marks[arm] = benchmarks.tuned(config, places, world, arm)
     if world.is_first:
         finish(config, places, marks, difference)
     return places.run

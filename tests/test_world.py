@@ -1,5 +1,8 @@
+import subprocess
+import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -32,3 +35,31 @@ def test_a_rank_that_falls_silent_is_named_instead_of_waited_for(tmp_path: Path)
 def test_waiting_ends_when_the_work_is_complete(tmp_path: Path) -> None:
     answers = iter([False, False, True])
     heartbeat.wait(tmp_path, World(0, 2), lambda: next(answers), patience=60)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from threading import Timer
+from difftrain.heartbeat import turn
+from difftrain.world import World
+with turn(Path(sys.argv[1]), World()):
+    print("inside", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_run_waits_for_its_turn_and_a_killed_run_gives_it_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "inside\n"
+    Timer(0.5, holder.kill).start()
+    with heartbeat.turn(tmp_path, World()):
+        assert holder.wait(timeout=10) != 0
+    assert f"another run is making {tmp_path}" in capsys.readouterr().err
+    with heartbeat.turn(tmp_path, World()):
+        assert not capsys.readouterr().err
