@@ -128,25 +128,35 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 7))
 
 
+def trained_by_a_few_steps(weights: dict, base: dict) -> None:
+    """Whole, and moved from the base by no more than six steps of Adam can move a weight."""
+    assert weights.keys() == base.keys()
+    moved = {key: (weights[key].float() - base[key].float()).abs().max() for key in base}
+    assert all(weights[key].shape == base[key].shape for key in base)
+    assert 0 < max(moved.values()) < 6 * 1e-4 * 5
+
+
 def test_two_processes_with_zero_3_end_as_one_process_does(tmp_path: Path) -> None:
-    one = subprocess.run(trained(tmp_path / "one"), capture_output=True, text=True)
+    both = "control=random"
+    one = subprocess.run(trained(tmp_path / "one", both), capture_output=True, text=True)
     assert one.returncode == 0, one.stderr[-4000:]
     sharded = [
         str(BIN / "accelerate"),
         "launch",
         "--config_file",
         str(ROOT / "launch" / "accelerate" / "zero3_cpu.yaml"),
-        *trained(tmp_path / "two")[1:],
+        *trained(tmp_path / "two", both)[1:],
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
     two = subprocess.run(sharded, capture_output=True, text=True, env=environment)
     assert two.returncode == 0, two.stderr[-6000:]
     assert two.stdout.strip().splitlines()[-1].startswith("made: ")
-    weights = [
-        load_file(next((tmp_path / name).glob("train/*/checkpoint/model.safetensors")))
-        for name in ("one", "two")
-    ]
-    assert weights[0].keys() == weights[1].keys()
+    base = load_file(ROOT / "difftrain" / "shapes" / "tiny" / "model.safetensors")
+    for name in ("one", "two"):
+        arms = list((tmp_path / name).glob("train/*/checkpoint/model.safetensors"))
+        assert len(arms) == 2
+        for path in arms:
+            trained_by_a_few_steps(load_file(path), base)
     reports = [
         json.loads(next((tmp_path / name).glob("run/*/report.json")).read_text())
         for name in ("one", "two")
