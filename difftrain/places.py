@@ -45,6 +45,7 @@ class Places:
             **settings.plain(self.config.probe),
             "grid": None,
             "rollouts": None,
+            "again": None,
             "seed": self.config.seed,
             "dtype": self.config.model.dtype,
             "pixels": [self.config.data.min_pixels, self.config.data.max_pixels],
@@ -67,6 +68,11 @@ class Places:
         own = settings.plain(self.config.difficulty)
         own |= {"grid": probe.grid, "rollouts": probe.rollouts}
         return self.folder("score", own, self.probe, self.attention)
+
+    def reliability(self, second: "Places") -> Path:
+        """How the scores compare with those of a second probe, whose places are given."""
+        own = {"again": self.config.probe.again, "select": settings.plain(self.config.select)}
+        return self.folder("reliability", own, self.score, second.probe, second.attention)
 
     def select(self, arm: str) -> Path:
         """Picks of the run's own arm or of its control."""

@@ -34,7 +34,13 @@ def probe(config: RunConfig, places: Places, world: World, asking: Asking) -> No
     """3.1  Ask under growing masks until the label is settled (Eq. 1 to 3).
     3.2  Look where the first right answer looked (Eq. 4), and ACE's first one (T).
     3.3  Ask without the picture, for CDE (T); the answers with it are those of 3.1."""
-    pool = samples(config, places, world)
+    ask(config, places, world, asking, samples(config, places, world))
+
+
+def ask(
+    config: RunConfig, places: Places, world: World, asking: Asking, pool: list[Sample]
+) -> None:
+    """The probe and the attention pass over these samples."""
     inputs = {"data": places.data.name, "model": places.model}
     stage.run(asking.loaded, pool, places.probe, config, world, inputs)
     if {Measure.cmab, Measure.ace} & set(config.difficulty.wanted):
@@ -45,16 +51,8 @@ def score(config: RunConfig, places: Places, world: World) -> Path:
     """One Score for each sample and measure: pure formulas over the probe's tables."""
     if world.is_first and lineage.read_made(places.score) is None:
         started = time.time()
-        known = tabulate.evidence(
-            artefacts.read_finished(places.probe, Rollout, PROBE),
-            artefacts.read(places.attention, Attention),
-            config.probe.percents,
-            config.probe.draws,
-            config.probe.rollouts,
-        )
         ids = [sample.sample_id for sample in artefacts.read(places.data, Sample)]
-        found = tabulate.scores(ids, known, config.probe.percents, config.difficulty)
-        plain = tabulate.unguessed(ids, known, config.probe.percents, config.difficulty.pism)
+        found, plain = scored(config, places, ids)
         artefacts.write_all(places.score / UNGUESSED, plain)
         artefacts.write_all(places.score, found)
         lineage.write_made(
@@ -66,6 +64,22 @@ def score(config: RunConfig, places: Places, world: World) -> Path:
         )
     lineage.wait_for_made(places.score)
     return places.score
+
+
+def scored(config: RunConfig, places: Places, ids: list[str]) -> tuple[list[Score], list[Score]]:
+    """The samples' scores; and, where PISM is chance-aware, those that the paper has."""
+    percents = config.probe.percents
+    known = tabulate.evidence(
+        artefacts.read_finished(places.probe, Rollout, PROBE),
+        artefacts.read(places.attention, Attention),
+        percents,
+        config.probe.draws,
+        config.probe.rollouts,
+    )
+    return (
+        tabulate.scores(ids, known, percents, config.difficulty),
+        tabulate.unguessed(ids, known, percents, config.difficulty.pism),
+    )
 
 
 def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pick]:
@@ -103,14 +117,21 @@ def choice(
 
     Raises NothingChosen if there is no pick.
     """
-    if not config.select.rap:
+    picks, found = chosen(config, scores)
+    if found is None:
         counts = strata.count_strata(scores, config.difficulty.measure)
-        picks = strata.chosen(scores, config.difficulty.measure, config.select.keep)
         return strata.enough(picks, 1, counts), {}
-    found = rap.decide(table(config, scores))
     if folder is not None:
         artefacts.write_all(folder / rap.POOL, found.decisions)
-    return rap.enough(found.picks, 1, found.funnel()), {"funnel": found.funnel()}
+    return rap.enough(picks, 1, found.funnel()), {"funnel": found.funnel()}
+
+
+def chosen(config: RunConfig, scores: list[Score]) -> tuple[list[Pick], rap.Choice | None]:
+    """The picks, maybe none, and RAP's whole choice where it chooses."""
+    if not config.select.rap:
+        return strata.chosen(scores, config.difficulty.measure, config.select.keep), None
+    found = rap.decide(table(config, scores))
+    return found.picks, found
 
 
 def table(config: RunConfig, scores: Iterable[Score]) -> rap.Table:

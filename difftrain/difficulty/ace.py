@@ -6,8 +6,6 @@ the largest is above lambda_a. Products are sums of logarithms. The formula itse
 model/columns.py, because the probe feeds it row by row. Axes: T response tokens.
 """
 
-import math
-
 import numpy as np
 
 from difftrain.difficulty.config import Normalise
@@ -37,8 +35,3 @@ def bias(
     with np.errstate(divide="ignore"):
         columns.add(0, np.log(np.tril(table)))
     return columns.largest(min_rows, Normalise(normalise))
-
-
-def biased(found: float | None, lambda_a: float = 0.1) -> bool:
-    """Whether a largest log psi lies above log lambda_a; without a column there is nothing to."""
-    return found is not None and found > math.log(lambda_a)

@@ -47,7 +47,7 @@ class Normalise(StrEnum):
 PLACING = (Measure.pism, Measure.cmab, Measure.drm)
 """Measures that give each sample a stratum; CDE and ACE only say yes or no."""
 SLACK = 1e-9
-"""Keeps 7 of 10 from falling below 0.7 by a rounding error."""
+"""Keeps 7 of 10 from falling below 0.7, and 0.8 - 0.2 from lying above 0.6, by rounding."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -145,6 +145,10 @@ class CdeConfig:
     absolute: bool = False
     """Compare |D| instead of the signed D (signed: T, released)."""
 
+    def keeps(self, discrepancy: float) -> bool:
+        """Whether the picture decides the answer: D lies above lambda_c."""
+        return discrepancy > self.lambda_c + SLACK
+
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
         if not -1 <= self.lambda_c < 1:
@@ -167,6 +171,10 @@ class AceConfig:
     """Bound each product to so many rows, the diagonal counted; null: all (T)."""
     normalise: Normalise = Normalise.none
     """mean_log divides a product's logarithm by its number of factors (T: none)."""
+
+    def biased(self, log_psi: float | None) -> bool:
+        """Whether the largest log psi lies above log lambda_a; without one nothing does."""
+        return log_psi is not None and log_psi > math.log(self.lambda_a)
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""

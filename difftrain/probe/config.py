@@ -30,6 +30,8 @@ class ProbeConfig:
     """Answers asked at each ratio (P: K = 10)."""
     rollouts: int = 5
     """Answers with the whole picture, and as many without any, for CDE and DRM (T: M = 5)."""
+    again: int = 0
+    """So many samples are asked once more with other seeds, for the report's reliability."""
     temperature: float = 0.7
     """Sampling temperature (P, released; T samples at 1.0)."""
     max_new_tokens: int = 1024
@@ -50,6 +52,8 @@ class ProbeConfig:
         for name in ("draws", "rollouts"):
             if getattr(self, name) < 1:
                 yield name, "must be at least 1"
+        if self.again < 0:
+            yield "again", "must be at least 0"
         if not 0 < self.temperature <= 2:
             yield "temperature", "must lie above 0 and at or below 2"
         if self.max_new_tokens < 1:

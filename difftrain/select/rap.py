@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from difftrain import seeds
+from difftrain.difficulty.config import AceConfig, CdeConfig
 from difftrain.records import Arm, Pick
 from difftrain.select.strata import NothingChosen
 
 POOL = "pool"
 """Below the picks' folder: a Decision for every sample of the pool."""
-SLACK = 1e-9
-"""Keeps 0.8 - 0.2 from being more than 0.6 by a rounding error."""
 
 
 class Fate(StrEnum):
@@ -99,12 +98,11 @@ class Table:
     def is_prior(self, place: int) -> bool:
         """Whether the words alone explain the answer: D is not above lambda_c."""
         found = self.discrepancy(place)
-        return found is not None and not found > self.lambda_c + SLACK
+        return found is not None and not CdeConfig(lambda_c=self.lambda_c).keeps(found)
 
     def is_biased(self, place: int) -> bool:
         """Whether the response hangs on one of its tokens: log psi above log lambda_a."""
-        found = self.bias(place)
-        return found is not None and found > math.log(self.lambda_a)
+        return AceConfig(lambda_a=self.lambda_a).biased(self.bias(place))
 
     def numbers(self, place: int) -> str:
         """What the measures said, in words."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from difftrain.difficulty import ace
+from difftrain.difficulty.config import AceConfig
 from difftrain.model.columns import Columns
 
 
@@ -77,9 +78,9 @@ def test_rows_may_come_in_any_pieces() -> None:
 
 
 def test_a_sample_is_biased_above_lambda_a_and_not_without_a_value() -> None:
-    assert ace.biased(math.log(0.11))
-    assert not ace.biased(math.log(0.1))
-    assert not ace.biased(None)
+    assert AceConfig().biased(math.log(0.11))
+    assert not AceConfig().biased(math.log(0.1))
+    assert not AceConfig().biased(None)
 
 
 @pytest.mark.parametrize("bad", [np.ones((2, 3)), np.ones(3), -np.ones((2, 2))])

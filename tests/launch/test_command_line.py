@@ -129,8 +129,8 @@ def test_rap_differs_from_a_stratum_recipe_in_what_its_difference_says() -> None
     plain, rap = words.read(["recipe=grpo_hard"]), words.read(["recipe=rap"])
     said = words.recipe_difference(resolve(rap))
     assert said == [
-        "difficulty.measure=drm", "difficulty.also=[cde, ace]", "probe.temperature=1.0",
-        "name=rap", "select.keep=[]", "select.rap=[cde, ace, drm]",
+        "difficulty.measure=drm", "difficulty.also=[cde, ace]", "probe.again=100",
+        "probe.temperature=1.0", "name=rap", "select.keep=[]", "select.rap=[cde, ace, drm]",
     ]  # fmt: skip
     for line in said:
         key = line.split("=")[0]
