@@ -8,6 +8,7 @@ from typing import Any
 from difftrain import lineage, settings
 from difftrain.data import load
 from difftrain.model import locate
+from difftrain.records import Measure
 from difftrain.settings import RunConfig
 
 CONTROL = "control"
@@ -39,10 +40,12 @@ class Places:
 
     @cached_property
     def probe(self) -> Path:
-        """Rollouts. tau is not part of it: the store grows where another tau needs more."""
+        """Rollouts. tau and M are not part of it: the store grows where others need more."""
         own = {
             **settings.plain(self.config.probe),
             "grid": None,
+            "rollouts": None,
+            "again": None,
             "seed": self.config.seed,
             "dtype": self.config.model.dtype,
             "pixels": [self.config.data.min_pixels, self.config.data.max_pixels],
@@ -51,14 +54,25 @@ class Places:
 
     @cached_property
     def attention(self) -> Path:
-        """Attention masses of right answers."""
-        return self.folder("attention", {"text": self.config.difficulty.cmab.text}, self.probe)
+        """Attention masses of right answers, and ACE's bias of first ones where it is wanted."""
+        difficulty = self.config.difficulty
+        own: dict[str, Any] = {"text": difficulty.cmab.text}
+        if Measure.ace in difficulty.wanted:
+            own["ace"] = {**settings.plain(difficulty.ace), "lambda_a": None}
+        return self.folder("attention", own, self.probe)
 
     @cached_property
     def score(self) -> Path:
         """Scores of all wanted measures."""
-        own = {**settings.plain(self.config.difficulty), "grid": self.config.probe.grid}
+        probe = self.config.probe
+        own = settings.plain(self.config.difficulty)
+        own |= {"grid": probe.grid, "rollouts": probe.rollouts}
         return self.folder("score", own, self.probe, self.attention)
+
+    def reliability(self, second: "Places") -> Path:
+        """How the scores compare with those of a second probe, whose places are given."""
+        own = {"again": self.config.probe.again, "select": settings.plain(self.config.select)}
+        return self.folder("reliability", own, self.score, second.probe, second.attention)
 
     def select(self, arm: str) -> Path:
         """Picks of the run's own arm or of its control."""

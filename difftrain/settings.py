@@ -74,6 +74,12 @@ class RunConfig:
             yield "name", "may hold letters, digits, '.', '_' and '-' only"
         if not 0 <= self.seed < 2**32:
             yield "seed", "must lie between 0 and 4294967295"
+        wanted = self.difficulty.wanted
+        if lacking := [measure for measure in self.select.rap if measure not in wanted]:
+            yield (
+                "select.rap",
+                f"needs {', '.join(lacking)} in difficulty.also (difficulty=rap or difficulty=all)",
+            )
         if trouble := unwritable(Path(self.artefacts)):
             yield "artefacts", trouble
 

@@ -134,15 +134,26 @@ def read(words: list[str]) -> DictConfig:
     return job
 
 
+def leaves(node: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys that a group's file sets; those of a group it chooses come first."""
+    for choice in node.get("defaults", []):
+        (group, name), *_ = choice.items()
+        yield from file_keys(group.removeprefix("override").strip(" /"), name)
+    for key, value in node.items():
+        if isinstance(value, DictConfig):
+            yield from leaves(value, f"{prefix}{key}.")
+        elif key != "defaults":
+            yield f"{prefix}{key}"
+
+
+def file_keys(group: str, name: str) -> Iterator[str]:
+    """The dotted keys that conf/<group>/<name>.yaml sets."""
+    path = CONF / group / f"{name}.yaml"
+    everywhere = path.read_text().startswith("# @package _global_")
+    return leaves(OmegaConf.load(path), "" if everywhere else f"{group}.")
+
+
 def recipe_difference(config: RunConfig) -> list[str]:
     """The keys that the recipe's file sets, with this run's values: what makes the row that row."""
-
-    def leaves(node: Any, prefix: str = "") -> Iterator[str]:
-        for key, value in node.items():
-            if isinstance(value, DictConfig):
-                yield from leaves(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}"
-
-    keys = leaves(OmegaConf.load(CONF / "recipe" / f"{config.recipe}.yaml"))
+    keys = file_keys("recipe", config.recipe)
     return [f"{key}={shown(getattr_path(config, key))}" for key in keys]

@@ -16,7 +16,7 @@ from difftrain.report.tracking import track
 from difftrain.report.write import write
 from difftrain.settings import Control, RunConfig
 from difftrain.world import World
-from recipes import benchmarks, difficulty, grpo
+from recipes import benchmarks, difficulty, grpo, reliability
 from recipes.asking import Asking
 
 
@@ -54,6 +54,7 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
     for arm in arms:
         with turn(places.select(arm), world):
             difficulty.select(config, places, world, arm)
+    steady = reliability.run(config, places, world, asking)
     with turn(places.marks(BASE), world):
         marks = {BASE: benchmarks.base(config, places, world, asking)}
     asking.release()
@@ -63,7 +64,7 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
         with turn(places.marks(arm), world):
             marks[arm] = benchmarks.tuned(config, places, world, arm)
     if world.is_first:
-        finish(config, places, marks, difference)
+        finish(config, places, marks, difference, steady)
     return places.run
 
 
@@ -72,13 +73,18 @@ def report(config: RunConfig, world: World, difference: list[str]) -> Path:
     places = Places(config)
     arms = [TUNED, CONTROL] if config.control is Control.random else [TUNED]
     marks = {name: places.marks(name) for name in (BASE, *arms)}
+    steady = reliability.place(config, places)
     if world.is_first:
-        finish(config, places, marks, difference)
+        finish(config, places, marks, difference, steady)
     return places.run
 
 
 def finish(
-    config: RunConfig, places: Places, marks: dict[str, Path], difference: list[str]
+    config: RunConfig,
+    places: Places,
+    marks: dict[str, Path],
+    difference: list[str],
+    steady: Path | None,
 ) -> None:
     """The report, the tracker, and the checkpoint beside them."""
     inputs = RunInputs(
@@ -89,6 +95,7 @@ def finish(
         probe=places.probe,
         attention=places.attention if lineage.read_made(places.attention) else None,
         score=places.score,
+        reliability=steady,
         arms={
             arm: ArmFolders(select=places.select(arm), train=places.train(arm))
             for arm in marks

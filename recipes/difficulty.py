@@ -1,7 +1,9 @@
 """Which samples are worth training on: data, probe, measures, selection (P, section 3)."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from difftrain import artefacts, lineage, settings
 from difftrain.data import stage as data_stage
@@ -9,13 +11,15 @@ from difftrain.difficulty import tabulate
 from difftrain.places import TUNED, Places
 from difftrain.probe import attention, stage
 from difftrain.records import Attention, Measure, Pick, Rollout, Sample, Score
-from difftrain.select import control, strata
+from difftrain.select import control, rap, strata
 from difftrain.settings import RunConfig
 from difftrain.world import World
 from recipes.asking import Asking
 
 PROBE = "python launch/probe.py"
 SCORE = "python launch/score.py"
+UNGUESSED = "unguessed"
+"""Beside the scores, where PISM is chance-aware: its scores as the paper has them."""
 
 
 def samples(config: RunConfig, places: Places, world: World) -> list[Sample]:
@@ -28,11 +32,18 @@ def samples(config: RunConfig, places: Places, world: World) -> list[Sample]:
 
 def probe(config: RunConfig, places: Places, world: World, asking: Asking) -> None:
     """3.1  Ask under growing masks until the label is settled (Eq. 1 to 3).
-    3.2  Look where the first right answer looked (Eq. 4)."""
-    pool = samples(config, places, world)
+    3.2  Look where the first right answer looked (Eq. 4), and ACE's first one (T).
+    3.3  Ask without the picture, for CDE (T); the answers with it are those of 3.1."""
+    ask(config, places, world, asking, samples(config, places, world))
+
+
+def ask(
+    config: RunConfig, places: Places, world: World, asking: Asking, pool: list[Sample]
+) -> None:
+    """The probe and the attention pass over these samples."""
     inputs = {"data": places.data.name, "model": places.model}
     stage.run(asking.loaded, pool, places.probe, config, world, inputs)
-    if Measure.cmab in config.difficulty.wanted:
+    if {Measure.cmab, Measure.ace} & set(config.difficulty.wanted):
         attention.run(asking.loaded, pool, places.probe, places.attention, config, world)
 
 
@@ -40,11 +51,9 @@ def score(config: RunConfig, places: Places, world: World) -> Path:
     """One Score for each sample and measure: pure formulas over the probe's tables."""
     if world.is_first and lineage.read_made(places.score) is None:
         started = time.time()
-        rollouts = artefacts.read_finished(places.probe, Rollout, PROBE)
-        table = tabulate.tables(rollouts, config.probe.percents, config.probe.draws)
-        seen = {row.sample_id: row for row in artefacts.read(places.attention, Attention)}
         ids = [sample.sample_id for sample in artefacts.read(places.data, Sample)]
-        found = tabulate.scores(ids, table, seen, config.probe.percents, config.difficulty)
+        found, plain = scored(config, places, ids)
+        artefacts.write_all(places.score / UNGUESSED, plain)
         artefacts.write_all(places.score, found)
         lineage.write_made(
             places.score,
@@ -57,18 +66,32 @@ def score(config: RunConfig, places: Places, world: World) -> Path:
     return places.score
 
 
-def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pick]:
-    """4.1  The strata that the row keeps, or an equal-size random control.
+def scored(config: RunConfig, places: Places, ids: list[str]) -> tuple[list[Score], list[Score]]:
+    """The samples' scores; and, where PISM is chance-aware, those that the paper has."""
+    percents = config.probe.percents
+    known = tabulate.evidence(
+        artefacts.read_finished(places.probe, Rollout, PROBE),
+        artefacts.read(places.attention, Attention),
+        percents,
+        config.probe.draws,
+        config.probe.rollouts,
+    )
+    return (
+        tabulate.scores(ids, known, percents, config.difficulty),
+        tabulate.unguessed(ids, known, percents, config.difficulty.pism),
+    )
 
-    Raises NothingChosen when the strata hold fewer samples than one step needs.
+
+def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pick]:
+    """4.1  What the row keeps, some strata or RAP's choice, or an equal-size random control.
+
+    Raises NothingChosen when that is fewer samples than one step needs.
     """
     folder = places.select(arm)
     if world.is_first and lineage.read_made(folder) is None:
         started = time.time()
         scores = artefacts.read_finished(places.score, Score, SCORE)
-        counts = strata.count_strata(scores, config.difficulty.measure)
-        picks = strata.chosen(scores, config.difficulty.measure, config.select.keep)
-        picks = strata.enough(picks, 1, counts)
+        picks, counts = choice(config, scores, folder if arm == TUNED else None)
         if config.select.random or arm != TUNED:
             ids = [each.sample_id for each in artefacts.read(places.data, Sample)]
             picks = control.random_picks(ids, len(picks), config.seed, f"{config.name}-{arm}")
@@ -78,9 +101,54 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pi
             settings={**settings.plain(config.select), "arm": arm},
             inputs={"score": places.score.name},
             seconds=time.time() - started,
-            counts={"picks": len(picks)},
+            counts={"picks": len(picks), **counts},
         )
-    counts = lineage.wait_for_made(places.score)["counts"]
-    lineage.wait_for_made(folder)
-    picks = artefacts.read(folder, Pick)
-    return strata.enough(picks, config.grpo.prompts_per_step, counts)
+    made = lineage.wait_for_made(folder)
+    picks, least = artefacts.read(folder, Pick), config.grpo.prompts_per_step
+    if config.select.rap:
+        return rap.enough(picks, least, made["counts"]["funnel"])
+    return strata.enough(picks, least, lineage.wait_for_made(places.score)["counts"])
+
+
+def choice(
+    config: RunConfig, scores: list[Score], folder: Path | None
+) -> tuple[list[Pick], dict[str, Any]]:
+    """The picks and what made.json counts. RAP's reasons for every sample go below the folder.
+
+    Raises NothingChosen if there is no pick.
+    """
+    picks, found = chosen(config, scores)
+    if found is None:
+        counts = strata.count_strata(scores, config.difficulty.measure)
+        return strata.enough(picks, 1, counts), {}
+    if folder is not None:
+        artefacts.write_all(folder / rap.POOL, found.decisions)
+    return rap.enough(picks, 1, found.funnel()), {"funnel": found.funnel()}
+
+
+def chosen(config: RunConfig, scores: list[Score]) -> tuple[list[Pick], rap.Choice | None]:
+    """The picks, maybe none, and RAP's whole choice where it chooses."""
+    if not config.select.rap:
+        return strata.chosen(scores, config.difficulty.measure, config.select.keep), None
+    found = rap.decide(table(config, scores))
+    return found.picks, found
+
+
+def table(config: RunConfig, scores: Iterable[Score]) -> rap.Table:
+    """The scores of the measures that choose, as columns (T, CDE, ACE and DRM)."""
+    columns: dict[Measure, dict[str, float | None]] = {}
+    for each in scores:
+        columns.setdefault(each.measure, {})[each.sample_id] = each.value
+
+    def column(measure: Measure) -> list[Any] | None:
+        return list(columns[measure].values()) if measure in config.select.rap else None
+
+    return rap.Table(
+        sample_id_N=list(columns[config.difficulty.measure]),
+        discrepancy_N=column(Measure.cde),
+        bias_N=column(Measure.ace),
+        difficulty_N=column(Measure.drm),
+        draws=config.probe.rollouts,
+        lambda_c=config.difficulty.cde.lambda_c,
+        lambda_a=config.difficulty.ace.lambda_a,
+    )

@@ -1,7 +1,8 @@
 """Settings of the measures: every threshold of the papers, each with its source."""
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -22,6 +23,33 @@ class TextSpan(StrEnum):
     before_image = "before_image"
 
 
+class Guess(StrEnum):
+    """How PISM learns what blind guessing is worth."""
+
+    none = "none"
+    text_only = "text_only"
+
+
+class Heads(StrEnum):
+    """How the attention of several heads becomes one."""
+
+    mean = "mean"
+    max = "max"
+
+
+class Normalise(StrEnum):
+    """What is done to a product of many factors before it is compared."""
+
+    none = "none"
+    mean_log = "mean_log"
+
+
+PLACING = (Measure.pism, Measure.cmab, Measure.drm)
+"""Measures that give each sample a stratum; CDE and ACE only say yes or no."""
+SLACK = 1e-9
+"""Keeps 7 of 10 from falling below 0.7, and 0.8 - 0.2 from lying above 0.6, by rounding."""
+
+
 @dataclass(kw_only=True, slots=True)
 class PismConfig:
     """Progressive image semantic masking (P, Eq. 1 to 3)."""
@@ -34,9 +62,43 @@ class PismConfig:
     """A failure ratio from here on is easy (P: 0.7)."""
     easy_inclusive: bool = True
     """Exactly easy_from is easy (P, text); false makes it medium (P, Table A and Fig. 1)."""
+    guess: Guess = Guess.none
+    """text_only: a ratio passes only if its right answers are too many for guessing (ours)."""
+    alpha: float = 0.05
+    """With guess=text_only: how improbable under guessing the right answers must be (ours)."""
+
+    def least(self, draws: int, guess_rate: float | None = None) -> int:
+        """The fewest right answers among `draws` with which a ratio passes.
+
+        Their mean must not be below tau (P, Eq. 3) and, where a guess rate is given, as many must
+        come from guessing with probability alpha at most (one-sided binomial). draws + 1 means
+        that no number of right answers is enough.
+        """
+        least = math.ceil(draws * self.tau - SLACK)
+        if guess_rate is None:
+            return least
+        tail = 0.0
+        for right in range(draws, -1, -1):
+            ways = math.comb(draws, right)
+            tail += ways * guess_rate**right * (1 - guess_rate) ** (draws - right)
+            if tail > self.alpha + SLACK:
+                return max(least, right + 1)
+        return least
+
+    def guess_rate(self, text_only_M: Iterable[int]) -> float:
+        """How often guessing without the picture is right, Laplace-smoothed: (right + 1)/(M + 2).
+
+        Raises ValueError if there is no verdict or one is missing (-1).
+        """
+        verdicts = [int(each) for each in text_only_M]
+        if not verdicts or any(each not in (0, 1) for each in verdicts):
+            raise ValueError(f"want M text-only verdicts of 0 or 1, not {verdicts}")
+        return (sum(verdicts) + 1) / (len(verdicts) + 2)
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
+        if not 0 < self.alpha < 1:
+            yield "alpha", "must lie strictly between 0 and 1"
         if not 0 < self.tau < 1:
             yield "tau", "must lie strictly between 0 and 1"
         if not 0 < self.hard_upto < 1:
@@ -75,6 +137,72 @@ class CmabConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class CdeConfig:
+    """Causal discrepancy (T, CDE)."""
+
+    lambda_c: float = 0.5
+    """A sample is kept if its discrepancy is above this (T: 0.5)."""
+    absolute: bool = False
+    """Compare |D| instead of the signed D (signed: T, released)."""
+
+    def keeps(self, discrepancy: float) -> bool:
+        """Whether the picture decides the answer: D lies above lambda_c."""
+        return discrepancy > self.lambda_c + SLACK
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Problems as (field, rule)."""
+        if not -1 <= self.lambda_c < 1:
+            yield "lambda_c", "must lie from -1 to below 1"
+
+
+@dataclass(kw_only=True, slots=True)
+class AceConfig:
+    """Attention confidence (T, ACE)."""
+
+    sigma: float = 2.0
+    """Every attention value is multiplied by this (T: 2.0)."""
+    lambda_a: float = 0.1
+    """A sample is attention-biased if its largest product is above this (T: 0.1)."""
+    heads: Heads = Heads.mean
+    """How the heads of the last layer become one matrix (open in T)."""
+    min_rows: int = 1
+    """Leave out columns with fewer rows than this, the diagonal counted (T: 1)."""
+    window: int | None = None
+    """Bound each product to so many rows, the diagonal counted; null: all (T)."""
+    normalise: Normalise = Normalise.none
+    """mean_log divides a product's logarithm by its number of factors (T: none)."""
+
+    def biased(self, log_psi: float | None) -> bool:
+        """Whether the largest log psi lies above log lambda_a; without one nothing does."""
+        return log_psi is not None and log_psi > math.log(self.lambda_a)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Problems as (field, rule)."""
+        for name in ("sigma", "lambda_a"):
+            if not getattr(self, name) > 0:
+                yield name, "must be above 0"
+        if self.min_rows < 1:
+            yield "min_rows", "must be at least 1"
+        if self.window is not None and self.window < 1:
+            yield "window", "must be at least 1, or null for all rows"
+
+
+@dataclass(kw_only=True, slots=True)
+class DrmConfig:
+    """Difficulty-aware replacement (T, DRM)."""
+
+    hard_from: float = 0.5
+    """From this difficulty on a sample is shown as hard, below it as medium (ours).
+
+    The replacement itself never reads it."""
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Problems as (field, rule)."""
+        if not 0 < self.hard_from < 1:
+            yield "hard_from", "must lie strictly between 0 and 1"
+
+
+@dataclass(kw_only=True, slots=True)
 class DifficultyConfig:
     """Which measures are taken, and whose strata select."""
 
@@ -84,6 +212,9 @@ class DifficultyConfig:
     """Further measures to score and show beside it."""
     pism: PismConfig = field(default_factory=PismConfig)
     cmab: CmabConfig = field(default_factory=CmabConfig)
+    cde: CdeConfig = field(default_factory=CdeConfig)
+    ace: AceConfig = field(default_factory=AceConfig)
+    drm: DrmConfig = field(default_factory=DrmConfig)
 
     @property
     def wanted(self) -> list[Measure]:
@@ -92,8 +223,9 @@ class DifficultyConfig:
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
-        ready = (Measure.pism, Measure.cmab)
-        if self.measure not in ready:
-            yield "measure", f"has strata only for {', '.join(ready)}"
-        if any(measure not in ready for measure in self.also):
-            yield "also", f"may hold {', '.join(ready)}"
+        if self.measure not in PLACING:
+            yield "measure", f"has strata only for {', '.join(PLACING)}"
+        if len(set(self.also)) < len(self.also):
+            yield "also", "names a measure twice"
+        if self.pism.guess is not Guess.none and Measure.pism not in self.wanted:
+            yield "pism.guess", "needs pism as difficulty.measure or in difficulty.also"

@@ -3,15 +3,12 @@
 Axes: R mask ratios, rising from 0; K draws at each. A table cell is 1 right, 0 not, -1 not drawn.
 """
 
-import math
 from enum import StrEnum
 
 import numpy as np
 
+from difftrain.difficulty.config import SLACK, PismConfig
 from difftrain.records import Stratum
-
-SLACK = 1e-9
-"""Keeps 7 of 10 from falling below 0.7 by a rounding error."""
 
 
 class Row(StrEnum):
@@ -22,25 +19,22 @@ class Row(StrEnum):
     open = "open"
 
 
-def needed(draws: int, tau: float) -> int:
-    """The fewest right answers among `draws` whose mean is not below tau."""
-    return math.ceil(draws * tau - SLACK)
-
-
-def state(correct_K: np.ndarray, tau: float) -> Row:
-    """Whether the mean over all K draws is certainly at least tau, certainly below, or open."""
+def state(correct_K: np.ndarray, least: int) -> Row:
+    """Whether the row certainly holds at least `least` right answers, certainly fewer, or open."""
     right, undrawn = int((correct_K == 1).sum()), int((correct_K == -1).sum())
-    least = needed(len(correct_K), tau)
     if right >= least:
         return Row.passed
     return Row.open if right + undrawn >= least else Row.failed
 
 
-def failure_ratio(correct_RK: np.ndarray, ratio_R: np.ndarray, tau: float = 0.1) -> float | None:
+def failure_ratio(
+    correct_RK: np.ndarray, ratio_R: np.ndarray, tau: float = 0.1, least: int | None = None
+) -> float | None:
     """Smallest mask ratio at which accuracy over K draws falls below tau (P, Eq. 3).
 
-    None if it never does. An early-stopped table gives what the full grid gives. Raises ValueError
-    if the table does not settle it, or if the shapes do not fit.
+    None if it never does. `least` says in place of tau how many right answers pass a row, as the
+    chance-aware measure does (PismConfig.least). An early-stopped table gives what the full grid
+    gives. Raises ValueError if the table does not settle it, or if the shapes do not fit.
     """
     table_RK = np.asarray(correct_RK)
     ratios = np.asarray(ratio_R, dtype=float)
@@ -50,8 +44,10 @@ def failure_ratio(correct_RK: np.ndarray, ratio_R: np.ndarray, tau: float = 0.1)
         )
     if not (np.diff(ratios) > 0).all():
         raise ValueError(f"ratios must rise: {ratios.tolist()}")
+    if least is None:
+        least = PismConfig(tau=tau).least(table_RK.shape[1])
     for ratio, correct_K in zip(ratios, table_RK.astype(np.int8), strict=True):
-        found = state(correct_K, tau)
+        found = state(correct_K, least)
         if found is Row.failed:
             return float(ratio)
         if found is Row.open:

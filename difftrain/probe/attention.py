@@ -1,7 +1,8 @@
-"""Where right answers looked: one teacher-forced pass over prompt and response of each sample.
+"""Where answers looked: one teacher-forced pass over prompt and response of each sample.
 
-The response measured is the sample's first whole-image rollout that is right; samples without one
-have no row. Axes: B batch, S sequence, L layers, T response tokens.
+CMAB measures the sample's first whole-image rollout that is right, ACE its first one whatever its
+verdict; where they are one and the same, so is the row. A sample without such a response, or whose
+response holds no token, has no row. Axes: B batch, S sequence, L layers, T response tokens.
 """
 
 import time
@@ -13,25 +14,35 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from difftrain import artefacts, heartbeat, lineage, settings
-from difftrain.difficulty.config import TextSpan
 from difftrain.model import attention, spans
 from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
-from difftrain.probe.rollouts import Draw, request, whole
-from difftrain.records import Attention, Rollout, Sample, Verdict
+from difftrain.probe.rollouts import Draw, request
+from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 from difftrain.world import World
 
 Pair = tuple[Sample, Rollout]
 
 
-def first_right(rollouts: Iterable[Rollout]) -> dict[str, Rollout]:
-    """For each solved sample, its first whole-image rollout that is right."""
-    rows: dict[str, list[Rollout]] = {}
+def measured(
+    rollouts: Iterable[Rollout], config: settings.RunConfig
+) -> dict[tuple[str, int], Rollout]:
+    """The responses to measure, by (sample_id, draw): what CMAB and what ACE look at."""
+    wanted, draws = config.difficulty.wanted, config.probe.draws
+    found: dict[tuple[str, int], Rollout] = {}
+    right: dict[str, Rollout] = {}
     for each in rollouts:
-        if each.verdict is Verdict.right and each.token_ids:
-            rows.setdefault(each.sample_id, []).append(each)
-    found = {sample_id: whole(group) for sample_id, group in rows.items()}
-    return {sample_id: group[0] for sample_id, group in found.items() if group}
+        if each.view is not View.whole or not each.token_ids:
+            continue
+        if each.draw == 0 and Measure.ace in wanted:
+            found[each.sample_id, 0] = each
+        if each.verdict is Verdict.right and each.draw < draws:
+            first = right.get(each.sample_id)
+            if first is None or each.draw < first.draw:
+                right[each.sample_id] = each
+    if Measure.cmab in wanted:
+        found |= {(each.sample_id, each.draw): each for each in right.values()}
+    return found
 
 
 def teacher_forced(
@@ -59,9 +70,7 @@ def teacher_forced(
     }
 
 
-def measure(
-    loaded: Loaded, pairs: Sequence[Pair], text: TextSpan, config: settings.RunConfig
-) -> list[Attention]:
+def measure(loaded: Loaded, pairs: Sequence[Pair], config: settings.RunConfig) -> list[Attention]:
     """Attention rows of one batch of (sample, response)."""
     requests = [
         request(Draw(sample, 0, rollout.draw), config.probe, config.seed)
@@ -75,10 +84,11 @@ def measure(
         inputs["attention_mask"],
         [len(response) for response in responses],
         loaded.image_token,
-        text,
+        config.difficulty.cmab.text,
     )
-    tables = attention.masses(
-        loaded.model, inputs, found.image_BS, found.text_BS, found.response_BS
+    ace = config.difficulty.ace if Measure.ace in config.difficulty.wanted else None
+    looks = attention.looks(
+        loaded.model, inputs, found.image_BS, found.text_BS, found.response_BS, ace
     )
     return [
         Attention(
@@ -86,8 +96,9 @@ def measure(
             draw=rollout.draw,
             image_tokens=int(found.image_BS[row].sum()),
             text_tokens=int(found.text_BS[row].sum()),
-            image_LT=tuple(map(tuple, tables[row][0].tolist())),
-            text_LT=tuple(map(tuple, tables[row][1].tolist())),
+            image_LT=tuple(map(tuple, looks[row].image_LT.tolist())),
+            text_LT=tuple(map(tuple, looks[row].text_LT.tolist())),
+            bias=looks[row].bias,
         )
         for row, (sample, rollout) in enumerate(pairs)
     ]
@@ -102,8 +113,7 @@ def run_share(
     for start in tqdm(
         range(0, len(ordered), size), desc="attention", unit="batch", disable=not world.is_first
     ):
-        text = config.difficulty.cmab.text
-        rows = measure(loaded, ordered[start : start + size], text, config)
+        rows = measure(loaded, ordered[start : start + size], config)
         artefacts.write_part(folder, artefacts.next_part(folder, world.rank), rows)
         heartbeat.beat(folder, world)
 
@@ -116,32 +126,34 @@ def run(
     config: settings.RunConfig,
     world: World,
 ) -> None:
-    """Fill the attention folder from the probe's right answers; resumable and sharded."""
+    """Fill the attention folder from the probe's responses; resumable and sharded."""
     started = time.time()
-    right = first_right(artefacts.read(probe, Rollout))
-    pairs = [(each, right[each.sample_id]) for each in samples if each.sample_id in right]
-    done = {each.sample_id for each in artefacts.read(folder, Attention)}
+    responses = measured(artefacts.read(probe, Rollout), config)
+    by_id = {sample.sample_id: sample for sample in samples}
+    wanted = {key: each for key, each in sorted(responses.items()) if key[0] in by_id}
+
+    def done() -> set[tuple[str, int]]:
+        return {(each.sample_id, each.draw) for each in artefacts.read(folder, Attention)}
+
     # The probe's store may have grown since: another tau can bring the first right answer.
-    if lineage.read_made(folder) is not None and done >= right.keys():
+    if lineage.read_made(folder) is not None and done() >= wanted.keys():
         return
     heartbeat.beat(folder, world)
-    share = [pair for pair in world.share(pairs) if pair[0].sample_id not in done]
+    there = done()
+    share = [
+        (by_id[key[0]], each) for key, each in world.share(list(wanted.items())) if key not in there
+    ]
     if share:
         run_share(load(), share, folder, config, world)
     if not world.is_first:
         return heartbeat.wait(folder, world, lambda: lineage.read_made(folder) is not None)
-
-    def everything() -> bool:
-        return {row.sample_id for row in artefacts.read(folder, Attention)} >= {
-            sample.sample_id for sample, _ in pairs
-        }
-
-    heartbeat.wait(folder, world, everything)
+    heartbeat.wait(folder, world, lambda: done() >= wanted.keys())
+    ace = settings.plain(config.difficulty.ace) if Measure.ace in config.difficulty.wanted else None
     lineage.write_made(
         folder,
-        settings={"text": config.difficulty.cmab.text},
+        settings={"text": config.difficulty.cmab.text, "ace": ace},
         inputs={"probe": probe.name},
         seconds=time.time() - started,
-        counts={"responses": len(pairs)},
+        counts={"responses": len(wanted)},
     )
     heartbeat.clear(folder)

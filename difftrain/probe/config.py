@@ -28,6 +28,10 @@ class ProbeConfig:
     """Mask ratios in whole percent, rising from 0 (P: 0.0, 0.1, ... 0.9)."""
     draws: int = 10
     """Answers asked at each ratio (P: K = 10)."""
+    rollouts: int = 5
+    """Answers with the whole picture, and as many without any, for CDE and DRM (T: M = 5)."""
+    again: int = 0
+    """So many samples are asked once more with other seeds, for the report's reliability."""
     temperature: float = 0.7
     """Sampling temperature (P, released; T samples at 1.0)."""
     max_new_tokens: int = 1024
@@ -45,8 +49,11 @@ class ProbeConfig:
         inside = all(0 <= percent <= 100 for percent in self.percents)
         if not self.percents or not rising or not inside or self.percents[0] != 0:
             yield "percents", "must rise from 0 and stay at or below 100"
-        if self.draws < 1:
-            yield "draws", "must be at least 1"
+        for name in ("draws", "rollouts"):
+            if getattr(self, name) < 1:
+                yield name, "must be at least 1"
+        if self.again < 0:
+            yield "again", "must be at least 0"
         if not 0 < self.temperature <= 2:
             yield "temperature", "must lie above 0 and at or below 2"
         if self.max_new_tokens < 1:

@@ -1,6 +1,6 @@
 """What has been drawn so far, read from the parts of a probe folder as they appear.
 
-Axes: R mask ratios, K draws; a cell is 1 right, 0 not, -1 not drawn.
+Axes: R mask ratios, K draws, M rollouts; a cell is 1 right, 0 not, -1 not drawn.
 """
 
 from collections.abc import Iterable
@@ -9,24 +9,31 @@ from pathlib import Path
 import numpy as np
 
 from difftrain import artefacts
-from difftrain.probe.config import Grid, ProbeConfig
+from difftrain.probe.config import ProbeConfig
+from difftrain.probe.needs import Needs
+from difftrain.probe.rollouts import Draw
 from difftrain.probe.schedule import next_draws
 from difftrain.records import Rollout, Sample, Verdict, View
 
 
 class Ledger:
-    """The tables of all samples of a probe folder.
+    """The tables of all samples of a probe folder, and what they still need.
 
-    `first_right` also asks for whole-image draws until one is right, which CMAB needs at any tau.
+    Draws beyond the tables, left by an earlier run that wanted more, are counted and no more.
     """
 
     def __init__(
-        self, folder: Path, config: ProbeConfig, samples: Iterable[Sample], first_right: bool
+        self, folder: Path, config: ProbeConfig, samples: Iterable[Sample], needs: Needs
     ) -> None:
-        self.folder, self.config, self.first_right = folder, config, first_right
-        shape = (len(config.percents), config.draws)
+        self.folder, self.config, self.needs = folder, config, needs
         self.rows = {percent: row for row, percent in enumerate(config.percents)}
-        self.tables = {sample.sample_id: np.full(shape, -1, dtype=np.int8) for sample in samples}
+        ids = [sample.sample_id for sample in samples]
+
+        def undrawn(*shape: int) -> dict[str, np.ndarray]:
+            return {sample_id: np.full(shape, -1, dtype=np.int8) for sample_id in ids}
+
+        self.tables = undrawn(len(config.percents), config.draws)
+        self.whole, self.text_only = undrawn(needs.whole), undrawn(needs.text_only)
         self.known: set[Path] = set()
         self.generations = self.tokens = 0
 
@@ -42,19 +49,57 @@ class Ledger:
         for each in rollouts:
             self.generations += 1
             self.tokens += each.tokens
-            if each.view is not View.text_only and each.sample_id in self.tables:
-                row = self.rows[each.mask_percent]
-                right = each.verdict is Verdict.right
-                self.tables[each.sample_id][row, each.draw] = int(right)
+            if each.sample_id not in self.tables:
+                continue
+            right = int(each.verdict is Verdict.right)
+            if each.view is View.text_only:
+                note(self.text_only[each.sample_id], each.draw, right)
+                continue
+            note(self.tables[each.sample_id][self.rows[each.mask_percent]], each.draw, right)
+            if each.view is View.whole:
+                note(self.whole[each.sample_id], each.draw, right)
 
-    def wanted(self, sample: Sample, tau: float) -> list[tuple[int, int]]:
-        """(percent, draw) pairs to ask next of this sample; empty when it is settled."""
-        table_RK = self.tables[sample.sample_id]
-        if self.config.grid is Grid.full:
+    def leasts(self, sample_id: str) -> list[int]:
+        """How many right answers pass a rung: PISM's own number, and the chance-aware one."""
+        pism, draws = self.needs.pism, self.config.draws
+        if pism is None:
+            return []
+        found = [pism.least(draws)]
+        if self.needs.guessing:
+            found.append(pism.least(draws, pism.guess_rate(self.text_only[sample_id])))
+        return found
+
+    def wanted(self, sample: Sample) -> list[Draw]:
+        """The draws to ask next of this sample; empty when all its labels are settled.
+
+        What is needed in any case is asked at once, then the ladder one draw at a time.
+        """
+        key = sample.sample_id
+        certain = [Draw(sample, 0, int(draw)) for draw in np.flatnonzero(self.whole[key] == -1)]
+        certain += [
+            Draw(sample, 0, int(draw), View.text_only)
+            for draw in np.flatnonzero(self.text_only[key] == -1)
+        ]
+        if certain:
+            return certain
+        table_RK = self.tables[key]
+        if self.needs.full:
             cells = list(zip(*np.nonzero(table_RK == -1), strict=True))
-        else:
-            cells = next_draws(table_RK, tau)
+            return [self.masked(sample, row, draw) for row, draw in cells]
+        for least in self.leasts(key):
+            if cells := next_draws(table_RK, least=least):
+                return [self.masked(sample, row, draw) for row, draw in cells]
         undrawn = np.flatnonzero(table_RK[0] == -1)
-        if not cells and self.first_right and len(undrawn) and not (table_RK[0] == 1).any():
-            cells = [(0, int(undrawn[0]))]
-        return [(self.config.percents[row], int(draw)) for row, draw in cells]
+        if self.needs.first_right and len(undrawn) and not (table_RK[0] == 1).any():
+            return [Draw(sample, 0, int(undrawn[0]))]
+        return []
+
+    def masked(self, sample: Sample, row: int, draw: int) -> Draw:
+        """The draw of a cell of the table."""
+        return Draw(sample, self.config.percents[row], int(draw))
+
+
+def note(cells: np.ndarray, draw: int, right: int) -> None:
+    """Write a verdict into its cell, if there is one."""
+    if draw < len(cells):
+        cells[draw] = right

@@ -1,6 +1,6 @@
 """One draw: from a sample, a ratio and a number to its request, and from the answer to its row."""
 
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -14,18 +14,30 @@ from difftrain.probe import masks
 from difftrain.probe.config import ProbeConfig
 from difftrain.records import Rollout, Sample, View
 
+PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image_pad)\|>")
+"""Marks in a question's own words that stand for a picture."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Answer number `draw` of a sample with `percent` of its pictures hidden."""
+    """Answer number `draw` of a sample with `percent` of its pictures hidden, or without them."""
 
     sample: Sample
     percent: int
     draw: int
+    without: View | None = None
+    """text_only: the pictures are not shown at all."""
+
+    @property
+    def view(self) -> View:
+        """What the model is shown."""
+        return self.without or (View.masked if self.percent else View.whole)
 
 
 def draw_seed(root: int, draw: Draw) -> int:
     """The seed of a draw's sampling noise; it depends on the draw alone."""
+    if draw.view is View.text_only:
+        return seeds.derive(root, "draw", draw.sample.sample_id, draw.view, draw.draw)
     return seeds.derive(root, "draw", draw.sample.sample_id, draw.percent, draw.draw)
 
 
@@ -48,13 +60,17 @@ def pictures(draw: Draw, config: ProbeConfig, root: int) -> tuple[Image.Image, .
     return tuple(shown)
 
 
+def words(sample: Sample, view: View) -> str:
+    """The user's words; without pictures, also without the places where pictures would stand."""
+    told = prompts.user_text(sample.question, sample.options)
+    return PLACEHOLDER.sub("", told).strip() if view is View.text_only else told
+
+
 def request(draw: Draw, config: ProbeConfig, root: int) -> Request:
     """What the model is asked for this draw."""
+    shown = () if draw.view is View.text_only else pictures(draw, config, root)
     return Request(
-        parts=(
-            *pictures(draw, config, root),
-            prompts.user_text(draw.sample.question, draw.sample.options),
-        ),
+        parts=(*shown, words(draw.sample, draw.view)),
         seed=draw_seed(root, draw),
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
@@ -65,7 +81,7 @@ def rollout(draw: Draw, answer: Answer, root: int) -> Rollout:
     """The graded row of a draw."""
     return Rollout(
         sample_id=draw.sample.sample_id,
-        view=View.masked if draw.percent else View.whole,
+        view=draw.view,
         mask_percent=draw.percent,
         draw=draw.draw,
         seed=draw_seed(root, draw),
@@ -75,8 +91,3 @@ def rollout(draw: Draw, answer: Answer, root: int) -> Rollout:
         finished=answer.finished,
         verdict=grade.grade(answer.text, draw.sample),
     )
-
-
-def whole(rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """The whole-image rollouts of one sample, in draw order."""
-    return sorted((r for r in rollouts if r.view is View.whole), key=lambda r: r.draw)

@@ -14,21 +14,16 @@ from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
 from difftrain.probe.config import ProbeConfig
 from difftrain.probe.ledger import Ledger
+from difftrain.probe.needs import needs
 from difftrain.probe.rollouts import Draw, request, rollout
-from difftrain.records import Measure, Rollout, Sample
+from difftrain.records import Rollout, Sample
 from difftrain.world import World
 
 
-def need(config: settings.RunConfig) -> str:
-    """The words under which made.json notes that the store settles these labels."""
-    balanced = " first_right" if Measure.cmab in config.difficulty.wanted else ""
-    return f"grid={config.probe.grid} tau={config.difficulty.pism.tau:g}{balanced}"
-
-
-def is_settled(folder: Path, config: settings.RunConfig) -> bool:
-    """Whether a finished probe of this folder settles every label that these settings want."""
+def is_settled(folder: Path, wanted: str) -> bool:
+    """Whether a finished probe of this folder notes that these needs are met."""
     made = lineage.read_made(folder)
-    return made is not None and need(config) in made["counts"]["settled"]
+    return made is not None and wanted in made["counts"]["settled"]
 
 
 def ask(
@@ -44,13 +39,12 @@ def run_share(
     loaded: Loaded,
     samples: Sequence[Sample],
     ledger: Ledger,
-    asking: tuple[ProbeConfig, float, int, int],
+    config: settings.RunConfig,
     world: World,
 ) -> None:
     """Ask until no sample of this share wants another draw; each batch is written as a part."""
-    config, tau, root, batch_size = asking
-    chunk = batch_size * 4
-    open_samples = [sample for sample in samples if ledger.wanted(sample, tau)]
+    chunk = config.model.batch_size * 4
+    open_samples = [sample for sample in samples if ledger.wanted(sample)]
     bar = tqdm(
         total=len(samples),
         initial=len(samples) - len(open_samples),
@@ -60,20 +54,17 @@ def run_share(
     )
     answered, started = 0, time.time()
     while open_samples:
-        draws = [
-            Draw(sample, percent, number)
-            for sample in open_samples
-            for percent, number in ledger.wanted(sample, tau)
-        ]
+        draws = [draw for sample in open_samples for draw in ledger.wanted(sample)]
         for start in range(0, len(draws), chunk):
-            rows = ask(loaded, draws[start : start + chunk], config, root, batch_size)
+            batch = draws[start : start + chunk]
+            rows = ask(loaded, batch, config.probe, config.seed, config.model.batch_size)
             part = artefacts.next_part(ledger.folder, world.rank)
             ledger.known.add(artefacts.write_part(ledger.folder, part, rows))
             ledger.enter(rows)
             heartbeat.beat(ledger.folder, world)
             answered += len(rows)
             bar.set_postfix_str(f"{answered} answers, {answered / (time.time() - started):.0f}/s")
-        still = [sample for sample in open_samples if ledger.wanted(sample, tau)]
+        still = [sample for sample in open_samples if ledger.wanted(sample)]
         bar.update(len(open_samples) - len(still))
         open_samples = still
     bar.close()
@@ -87,30 +78,29 @@ def run(
     world: World,
     inputs: dict[str, str],
 ) -> None:
-    """Fill the folder until every sample's label is settled, and close it with made.json.
+    """Fill the folder until every sample's labels are settled, and close it with made.json.
 
-    Does nothing, and does not load the model, if it is settled already. Raises RankSilent if
+    Does nothing, and does not load the model, if they are settled already. Raises RankSilent if
     another rank stops writing.
     """
-    tau = config.difficulty.pism.tau
-    if is_settled(folder, config):
+    wants = needs(config)
+    told = f"{wants.words()} samples={len(samples)}"
+    if is_settled(folder, told):
         return
     started = time.time()
     heartbeat.beat(folder, world)
-    first_right = Measure.cmab in config.difficulty.wanted
-    ledger = Ledger(folder, config.probe, samples, first_right)
+    ledger = Ledger(folder, config.probe, samples, wants)
     ledger.refresh()
     share = world.share(samples)
-    if any(ledger.wanted(sample, tau) for sample in share):
-        asking = (config.probe, tau, config.seed, config.model.batch_size)
-        run_share(load(), share, ledger, asking, world)
+    if any(ledger.wanted(sample) for sample in share):
+        run_share(load(), share, ledger, config, world)
 
     def everything() -> bool:
         ledger.refresh()
-        return not any(ledger.wanted(sample, tau) for sample in samples)
+        return not any(ledger.wanted(sample) for sample in samples)
 
     if not world.is_first:
-        return heartbeat.wait(folder, world, lambda: is_settled(folder, config))
+        return heartbeat.wait(folder, world, lambda: is_settled(folder, told))
     heartbeat.wait(folder, world, everything)
     before = lineage.read_made(folder) or {"seconds": 0.0, "counts": {"settled": []}}
     lineage.write_made(
@@ -122,7 +112,7 @@ def run(
             "generations": ledger.generations,
             "tokens": ledger.tokens,
             "samples": len(samples),
-            "settled": [*before["counts"]["settled"], need(config)],
+            "settled": [*before["counts"]["settled"], told],
         },
     )
     heartbeat.clear(folder)

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from difftrain.records import Measure, Stratum
+from difftrain.report import choosing
 from difftrain.report.inputs import Loaded, RunInputs, load
 
 PAIRS = (("tuned", "base"), ("tuned", "control"), ("control", "base"))
@@ -77,11 +78,11 @@ def stages_of(picks: pd.DataFrame) -> dict[str, int]:
 
 
 def other_measures(loaded: Loaded, measure: str) -> dict[str, Any]:
-    """The strata of the measures that are shown beside the selecting one."""
+    """The strata of the measures that are shown beside the selecting one, where they have any."""
     return {
         each: strata_of(loaded.samples[f"{each}_stratum"])
         for each in loaded.measures
-        if each != measure
+        if each != measure and bool(loaded.samples[f"{each}_stratum"].count())
     }
 
 
@@ -198,6 +199,9 @@ def gather(inputs: RunInputs, loaded: Loaded) -> dict[str, Any]:
         "counts": counts(loaded, measure),
         "other_measures": other_measures(loaded, measure),
         "drawn_truth": drawn_truth(loaded, measure),
+        "funnel": choosing.funnel(loaded, settings),
+        "guessing": choosing.guessing(loaded),
+        "reliability": loaded.reliability,
         "means": {who: summary["mean"] for who, summary in loaded.summaries.items()},
         "differences": forward(inputs.differences),
         "cost": cost(loaded, settings),

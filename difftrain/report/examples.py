@@ -44,10 +44,12 @@ class Example:
     options: list[tuple[str, str]]
     gold: str
     because: str | None
+    picked: bool
     first_failure: float | None
     laddered: bool
     balance: float | None
     whole: Said | None
+    text_only: Said | None
     masked: Said | None
 
 
@@ -99,7 +101,8 @@ def examples(inputs: RunInputs, loaded: Loaded, number: int) -> dict[str, list[E
     names = ["sample_id", "view", "mask_percent", "draw", "response", "finished", "verdict"]
     answers = columns(inputs.probe, Rollout, names, ids)
     known = loaded.samples.set_index("sample_id")
-    because = loaded.picks["tuned"].drop_duplicates("sample_id").set_index("sample_id")["because"]
+    picked = loaded.picks["tuned"].drop_duplicates("sample_id").set_index("sample_id")["because"]
+    decided = loaded.decisions.set_index("sample_id")["because"]
     return {
         stratum: [
             example(
@@ -107,7 +110,7 @@ def examples(inputs: RunInputs, loaded: Loaded, number: int) -> dict[str, list[E
                 known.loc[sample_id],
                 answers[answers["sample_id"] == sample_id],
                 stratum,
-                because.get(sample_id),
+                (picked.get(sample_id) or decided.get(sample_id), sample_id in picked.index),
             )
             for sample_id in several
         ]
@@ -116,7 +119,11 @@ def examples(inputs: RunInputs, loaded: Loaded, number: int) -> dict[str, list[E
 
 
 def example(
-    pictured: pd.Series, known: pd.Series, answers: pd.DataFrame, stratum: str, because: Any
+    pictured: pd.Series,
+    known: pd.Series,
+    answers: pd.DataFrame,
+    stratum: str,
+    chosen: tuple[str | None, bool],
 ) -> Example:
     """One sample and what the model said of it whole and where it first failed.
 
@@ -137,11 +144,13 @@ def example(
         question=pictured["question"],
         options=list(zip(ascii_uppercase, pictured["options"], strict=False)),
         gold=pictured["answer"],
-        because=because,
+        because=chosen[0],
+        picked=chosen[1],
         first_failure=first_failure,
         laddered="pism" in known,
         balance=number_or_none(known.get("cmab")),
         whole=said(answers[answers["view"] == View.whole], 0),
+        text_only=said(answers[answers["view"] == View.text_only], 0),
         masked=said(masked, failed_at) if failed_at else None,
     )
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "probe": "launch/probe.py",
     "attention": "launch/probe.py",
     "score": "launch/score.py",
+    "reliability": "launch/train.py",
     "select": "launch/train.py",
     "train": "launch/train.py",
     "marks": "launch/evaluate.py",
@@ -53,6 +54,7 @@ class RunInputs:
     arms: dict[str, ArmFolders]
     marks: dict[str, Path]
     differences: dict[str, dict[str, Any]]
+    reliability: Path | None = None
 
     def stages(self) -> dict[str, Path]:
         """Every stage folder by a name such as `score`, `train tuned`, `marks base`."""
@@ -60,6 +62,8 @@ class RunInputs:
         if self.attention is not None:
             found["attention"] = self.attention
         found["score"] = self.score
+        if self.reliability is not None:
+            found["reliability"] = self.reliability
         for arm, folders in self.arms.items():
             found[f"select {arm}"] = folders.select
             found[f"train {arm}"] = folders.train
@@ -73,6 +77,8 @@ class Loaded:
     samples: one row a sample with task, task_set, needs_picture, knob, and for each measure its
     value and `<measure>_stratum`. rollouts: sample_id, view, mask_percent, draw, tokens, finished,
     verdict. picks, logs: one frame an arm. summaries: by who was marked. made: by stage name.
+    unguessed: PISM's scores as the paper has them, where it is chance-aware. decisions: RAP's
+    fate and reason for each sample of the pool. Both are empty elsewhere.
     """
 
     samples: pd.DataFrame
@@ -83,6 +89,9 @@ class Loaded:
     summaries: dict[str, dict[str, Any]]
     made: dict[str, dict[str, Any]]
     quarantine: list[dict[str, str]]
+    unguessed: pd.DataFrame
+    decisions: pd.DataFrame
+    reliability: dict[str, Any] | None
 
 
 def unfinished(inputs: RunInputs) -> list[str]:
@@ -154,4 +163,11 @@ def load(inputs: RunInputs) -> Loaded:
         },
         made={stage: lineage.read_made(folder) or {} for stage, folder in inputs.stages().items()},
         quarantine=json_lines(inputs.data / "quarantine.jsonl"),
+        unguessed=columns(inputs.score / "unguessed", Score, ["sample_id", "stratum"]),
+        decisions=columns(
+            inputs.arms["tuned"].select / "pool", Pick, ["sample_id", "fate", "because"]
+        ),
+        reliability=None
+        if inputs.reliability is None
+        else json.loads((inputs.reliability / "reliability.json").read_text()),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from difftrain.report import curves, plots, tables, words
+from difftrain.report import choosing, curves, plots, tables, words
 from difftrain.report.examples import examples
 from difftrain.report.inputs import Loaded, RunInputs
 from difftrain.report.style import ARM_COLOURS, STRATUM_COLOURS
@@ -26,6 +26,7 @@ def figures(report: dict[str, Any], loaded: Loaded) -> dict[str, str | None]:
         "surviving": plots.surviving(loaded.samples, settings),
         "two_measures": plots.two_measures(loaded.samples, settings, measure),
         "balances": plots.balances(loaded.samples, settings),
+        "funnel": choosing.funnel_picture(report),
     }
 
 
@@ -56,6 +57,7 @@ def page(inputs: RunInputs, loaded: Loaded, report: dict[str, Any]) -> str:
         report=report,
         words=words,
         tables=tables,
+        choosing=choosing,
         figures=figures(report, loaded),
         examples=examples(inputs, loaded, number),
         without_balance=without_balance(loaded),

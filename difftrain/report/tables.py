@@ -16,6 +16,7 @@ COST_NAMES = {
     "probe": "probe: ask the model",
     "attention": "probe: attention",
     "score": "score",
+    "reliability": "asked again with other seeds",
     "select": "select",
     "train": "train",
     "marks": "evaluate",

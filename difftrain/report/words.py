@@ -55,8 +55,13 @@ def picked(report: dict[str, Any]) -> str:
     """What the tuned arm was trained on: `96 hard samples of 600`."""
     settings, counts = report["settings"], report["counts"]
     chosen = sum(counts["picks"].values())
-    kind = "randomly chosen" if settings["select"]["random"] else listed(settings["select"]["keep"])
-    return f"{chosen:,} {kind} samples of {sum(counts['strata'].values()):,}"
+    pool = f"{sum(counts['strata'].values()):,}"
+    if settings["select"]["random"]:
+        return f"{chosen:,} randomly chosen samples of {pool}"
+    if measures := settings["select"]["rap"]:
+        by = listed([str(each).upper() for each in measures])
+        return f"{chosen:,} samples of {pool} that {by} chose"
+    return f"{chosen:,} {listed(settings['select']['keep'])} samples of {pool}"
 
 
 def headline(report: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from difftrain import lineage
-from difftrain.report import tables, words
+from difftrain.report import choosing, tables, words
 from difftrain.report.compare import gather
 from difftrain.report.inputs import RunInputs, load
 from difftrain.report.page import page
@@ -53,6 +53,7 @@ def markdown(report: dict[str, Any]) -> str:
         "## Samples",
         f"Strata by {report['measure']}. {tables.unread(report)}",
         tables.counted(report).markdown(),
+        *choice(report),
         *(["## Quarantine", tables.quarantined(report).markdown()] * bool(quarantine(report))),
         "## Cost",
         tables.cost(report).markdown(),
@@ -63,6 +64,26 @@ def markdown(report: dict[str, Any]) -> str:
         "\n".join(difference) or "Nothing: every setting is the default.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def choice(report: dict[str, Any]) -> list[str]:
+    """RAP's funnel, the labels with and without guessing, and the second draws, if there are."""
+    blocks = []
+    if report["funnel"]:
+        told = [
+            f"* {name}: {left:,}. {gone}" for name, left, _, gone in choosing.bars(report["funnel"])
+        ]
+        blocks += [f"## Chosen by {choosing.title(report)}", "\n".join(told)]
+        blocks += choosing.funnel_in_words(report)
+    if report["guessing"]:
+        changed = f"{report['guessing']['changed']:,} of {report['guessing']['samples']:,} samples"
+        blocks += ["## Guessing", f"{changed} change their stratum when guessing is accounted for."]
+        blocks += [choosing.both_labels(report).markdown()]
+        blocks += [choosing.changed_by_task(report).markdown()]
+    if report["reliability"]:
+        blocks += ["## Asked again with other seeds", choosing.steadiness(report).markdown()]
+        blocks += [choosing.overlap_in_words(report)]
+    return blocks
 
 
 def quarantine(report: dict[str, Any]) -> int:

@@ -3,21 +3,32 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from difftrain.records import Stratum
+from difftrain.records import Measure, Stratum
+
+STEPS = (Measure.cde, Measure.ace, Measure.drm)
+"""What the second paper chooses by; leaving one out is an ablation."""
 
 
 @dataclass(kw_only=True, slots=True)
 class SelectConfig:
-    """Which strata train."""
+    """Which samples train: those of some strata, or those that RAP chooses."""
 
     keep: list[Stratum] = field(default_factory=lambda: [Stratum.hard])
-    """The strata given to GRPO."""
+    """The strata given to GRPO; empty where `rap` chooses."""
+    rap: list[Measure] = field(default_factory=list)
+    """The measures that choose in the second paper's way (T): cde, ace, drm, or some of them."""
     random: bool = False
     """Instead of those samples, a random set of their number from the whole pool."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
-        if not self.keep:
-            yield "keep", "must name at least one stratum"
+        if not self.keep and not self.rap:
+            yield "keep", "must name at least one stratum, or select.rap its measures"
+        if self.keep and self.rap:
+            yield "keep", "must be empty ([]) where select.rap chooses"
         if len(set(self.keep)) < len(self.keep):
             yield "keep", "names a stratum twice"
+        if len(set(self.rap)) < len(self.rap):
+            yield "rap", "names a measure twice"
+        if any(measure not in STEPS for measure in self.rap):
+            yield "rap", f"may hold {', '.join(STEPS)}"

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from difftrain.settings import ConfigError, RunConfig
+from difftrain.settings import ConfigError, RunConfig, resolve
 from launch import words
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,6 +110,64 @@ def test_two_recipes_differ_only_in_what_their_files_say() -> None:
     assert plain == other
 
 
+def test_the_rap_recipes_differ_only_in_the_measures_that_they_name() -> None:
+    whole = words.read(["recipe=rap"])
+    assert whole.select.rap == ["cde", "ace", "drm"]
+    for name, measures in (
+        ("rap_cde", ["cde"]),
+        ("rap_ace", ["ace"]),
+        ("rap_cde_ace", ["cde", "ace"]),
+    ):
+        other = words.read([f"recipe={name}"])
+        assert other.select.rap == measures
+        assert other != whole
+        other.select.rap, other.name, other.recipe = whole.select.rap, whole.name, whole.recipe
+        assert other == whole
+
+
+def test_rap_differs_from_a_stratum_recipe_in_what_its_difference_says() -> None:
+    plain, rap = words.read(["recipe=grpo_hard"]), words.read(["recipe=rap"])
+    said = words.recipe_difference(resolve(rap))
+    assert said == [
+        "difficulty.measure=drm", "difficulty.also=[cde, ace]", "probe.again=100",
+        "probe.temperature=1.0", "name=rap", "select.keep=[]", "select.rap=[cde, ace, drm]",
+    ]  # fmt: skip
+    for line in said:
+        key = line.split("=")[0]
+        OmegaConf.update(rap, key, OmegaConf.select(plain, key))
+    rap.recipe = plain.recipe
+    assert rap == plain
+
+
+def test_a_group_on_the_command_line_beats_the_recipes() -> None:
+    composed = words.read(["recipe=rap", "difficulty=all"])
+    assert composed.probe.temperature == 0.7
+    assert composed.difficulty.measure == "pism"
+    assert composed.select.rap == ["cde", "ace", "drm"]
+
+
+def test_choosing_by_measures_that_are_not_taken_is_refused() -> None:
+    (problem,) = told("recipe=rap_ace", "difficulty=pism")
+    assert problem == (
+        "select.rap=[ace]: needs ace in difficulty.also (difficulty=rap or difficulty=all)"
+    )
+    assert told("recipe=rap", "select.keep=[hard]") == [
+        "select.keep=[hard]: must be empty ([]) where select.rap chooses"
+    ]
+    assert "may hold cde, ace, drm" in told("recipe=rap", "select.rap=[pism]")[0]
+
+
+def test_the_second_papers_thresholds_are_checked() -> None:
+    text = "\n".join(
+        told("difficulty.ace.sigma=0", "difficulty.ace.window=0", "difficulty.cde.lambda_c=1",
+             "difficulty.pism.alpha=0", "probe.rollouts=0", "difficulty.ace.lamda_a=1")
+    )  # fmt: skip
+    for part in ("ace.sigma=0.0: must be above 0", "ace.window=0: must be at least 1, or null",
+                 "cde.lambda_c=1.0: must lie", "pism.alpha=0.0: must lie",
+                 "probe.rollouts=0: must be at least 1", "difficulty.ace.lambda_a?"):  # fmt: skip
+        assert part in text
+
+
 def test_the_difference_of_a_recipe_is_what_its_file_sets() -> None:
     assert words.recipe_difference(RunConfig()) == ["name=grpo_hard", "select.keep=[hard]"]
 
@@ -118,6 +177,9 @@ def test_defaults_are_the_papers_where_no_group_says_otherwise() -> None:
     assert config.difficulty.pism.tau == 0.1
     assert config.probe.draws == 10
     assert config.probe.percents == list(range(0, 100, 10))
+    assert config.probe.rollouts == 5
+    assert config.difficulty.cde.lambda_c == 0.5
+    assert (config.difficulty.ace.sigma, config.difficulty.ace.lambda_a) == (2.0, 0.1)
     assert config.grpo.kl == 0.001
     assert config.grpo.group_size == 8
     assert config.data.max_pixels == 1_254_400

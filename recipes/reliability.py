@@ -1,0 +1,91 @@
+"""Is M or K large enough? Some samples are asked once more with other seeds and scored anew.
+
+Nothing is resampled from the first draws: early-stopped rows hold too few of them. The second
+draws lie apart (artefacts/again), so that no measure ever sees them.
+"""
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from difftrain import artefacts, lineage, seeds
+from difftrain.difficulty import reliability
+from difftrain.difficulty.config import DifficultyConfig
+from difftrain.places import Places
+from difftrain.records import Measure, Sample, Score
+from difftrain.settings import RunConfig
+from difftrain.world import World
+from recipes import difficulty
+from recipes.asking import Asking
+
+RESULT = "reliability.json"
+
+
+def asked_again(pool: list[Sample], number: int, seed: int) -> list[Sample]:
+    """`number` samples, or all, by a hash of seed and id: a larger number holds a smaller one."""
+
+    def luck(sample: Sample) -> tuple[int, str]:
+        return seeds.derive(seed, "again", sample.sample_id), sample.sample_id
+
+    kept = {sample.sample_id for sample in sorted(pool, key=luck)[:number]}
+    return [sample for sample in pool if sample.sample_id in kept]
+
+
+def again(config: RunConfig) -> RunConfig:
+    """The same settings with the second seed, writing apart."""
+    apart = str(Path(config.artefacts) / "again")
+    return replace(config, seed=seeds.derive(config.seed, "again"), artefacts=apart)
+
+
+def place(config: RunConfig, places: Places) -> Path | None:
+    """Where the comparison lies; None where probe.again is 0."""
+    return places.reliability(Places(again(config))) if config.probe.again else None
+
+
+def run(config: RunConfig, places: Places, world: World, asking: Asking) -> Path | None:
+    """The folder of reliability.json and of the second scores; None where probe.again is 0."""
+    folder = place(config, places)
+    if folder is None:
+        return None
+    started, second = time.time(), again(config)
+    there = Places(second)
+    pool = asked_again(artefacts.read(places.data, Sample), config.probe.again, config.seed)
+    difficulty.ask(second, there, world, asking, pool)
+    if world.is_first and lineage.read_made(folder) is None:
+        ids = [sample.sample_id for sample in pool]
+        scores, _ = difficulty.scored(second, there, ids)
+        artefacts.write_all(folder, scores)
+        first = [each for each in artefacts.read(places.score, Score) if each.sample_id in set(ids)]
+        lineage.write_json(folder / RESULT, compared(config, first, scores))
+        spent = lineage.wait_for_made(there.probe)
+        lineage.write_made(
+            folder,
+            settings={"again": config.probe.again, "seed": second.seed},
+            inputs={"score": places.score.name, "again": there.probe.name},
+            seconds=spent["seconds"] + time.time() - started,
+            counts={"samples": len(pool)}
+            | {name: spent["counts"][name] for name in ("generations", "tokens")},
+        )
+    lineage.wait_for_made(folder)
+    return folder
+
+
+def compared(config: RunConfig, first: list[Score], second: list[Score]) -> dict[str, object]:
+    """The share of samples that keep their label, by measure, and the overlap of the choices.
+
+    Both choices are made among the samples asked again alone.
+    """
+
+    def agreement(measure: Measure, settings: DifficultyConfig) -> dict[str, float]:
+        once, again = (reliability.labels(each, measure, settings) for each in (first, second))
+        return asdict(reliability.agreement(once, again))
+
+    chosen = [difficulty.chosen(config, each)[0] for each in (first, second)]
+    ids = [{pick.sample_id for pick in picks} for picks in chosen]
+    size = len({each.sample_id for each in first})
+    return {
+        "measures": {
+            measure: agreement(measure, config.difficulty) for measure in config.difficulty.wanted
+        },
+        "chosen": asdict(reliability.overlap(size, *ids)),
+    }

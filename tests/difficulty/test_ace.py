@@ -1,0 +1,89 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from difftrain.difficulty import ace
+from difftrain.difficulty.config import AceConfig
+from difftrain.model.columns import Columns
+
+
+def causal(tokens: int, seed: int = 0) -> np.ndarray:
+    """A lower triangle like a response's part of a softmax: its rows sum to less than one."""
+    table = np.tril(np.random.default_rng(seed).random((tokens, tokens)) + 0.01)
+    return table / (table.sum(axis=1, keepdims=True) + 0.5)
+
+
+def by_hand(table: np.ndarray, sigma: float, min_rows: int, window: int | None) -> float | None:
+    tokens, products = len(table), []
+    for column in range(tokens):
+        rows = range(column, tokens)
+        if len(rows) >= min_rows:
+            kept = list(rows)[:window]
+            products.append(math.prod(sigma * table[row, column] for row in kept))
+    return math.log(max(products)) if products else None
+
+
+@pytest.mark.parametrize("sigma", [1.0, 2.0])
+@pytest.mark.parametrize("min_rows", [1, 3])
+@pytest.mark.parametrize("window", [None, 1, 2, 40])
+def test_the_bias_is_the_papers_product(sigma: float, min_rows: int, window: int | None) -> None:
+    for tokens in (2, 3, 9):
+        table = causal(tokens, tokens)
+        wanted = by_hand(table, sigma, min_rows, window)
+        found = ace.bias(table, sigma, min_rows, window)
+        assert found == (None if wanted is None else pytest.approx(wanted))
+
+
+def test_the_last_column_is_a_product_of_one_factor() -> None:
+    table = np.array([[0.1, 0.0], [0.1, 0.4]])
+    assert ace.bias(table) == pytest.approx(math.log(2.0 * 0.4))
+    assert ace.bias(table, min_rows=2) == pytest.approx(math.log(0.2 * 0.2))
+
+
+def test_what_stands_above_the_diagonal_is_ignored() -> None:
+    table = causal(6)
+    assert ace.bias(table + np.triu(np.full((6, 6), 0.9), 1)) == ace.bias(table)
+
+
+def test_products_too_small_for_a_float_are_sums_of_logarithms() -> None:
+    tokens = 3000
+    table = np.tril(np.full((tokens, tokens), 1e-3))
+    assert ace.bias(table, min_rows=tokens) == pytest.approx(tokens * math.log(2e-3))
+
+
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_a_response_of_no_or_one_token_has_no_value(tokens: int) -> None:
+    assert ace.bias(np.full((tokens, tokens), 0.4)) is None
+
+
+def test_no_column_with_enough_rows_gives_no_value() -> None:
+    assert ace.bias(causal(4), min_rows=5) is None
+
+
+def test_the_mean_logarithm_divides_by_the_number_of_factors() -> None:
+    table = np.tril(np.full((5, 5), 0.2))
+    assert ace.bias(table, normalise="mean_log") == pytest.approx(math.log(0.4))
+
+
+def test_rows_may_come_in_any_pieces() -> None:
+    table = np.log(causal(12) + np.triu(np.ones((12, 12)), 1))
+    whole = ace.bias(np.exp(table), window=4)
+    for cuts in itertools.combinations(range(1, 12), 2):
+        columns = Columns(12, window=4)
+        for first, last in itertools.pairwise((0, *cuts, 12)):
+            columns.add(first, table[first:last])
+        assert columns.largest() == pytest.approx(whole)
+
+
+def test_a_sample_is_biased_above_lambda_a_and_not_without_a_value() -> None:
+    assert AceConfig().biased(math.log(0.11))
+    assert not AceConfig().biased(math.log(0.1))
+    assert not AceConfig().biased(None)
+
+
+@pytest.mark.parametrize("bad", [np.ones((2, 3)), np.ones(3), -np.ones((2, 2))])
+def test_other_tables_are_refused(bad: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"T x T|negative"):
+        ace.bias(bad)

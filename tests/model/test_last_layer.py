@@ -1,0 +1,123 @@
+"""ACE's bias from the teacher-forced pass, against the model's own eager attention."""
+
+import resource
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from difftrain.difficulty import ace
+from difftrain.difficulty.config import AceConfig, Heads, Normalise, TextSpan
+from difftrain.model import attention, last_layer, spans
+from difftrain.model.generate import hf
+from difftrain.model.generate.request import Request
+from difftrain.model.load import Loaded
+from difftrain.probe.attention import teacher_forced
+
+RNG = np.random.default_rng(5)
+RESPONSES = [(5, 6, 7), (8,), tuple(range(20, 31)), tuple(range(40, 60))]
+
+
+@pytest.fixture(scope="module")
+def passed(tiny: Loaded) -> tuple[dict, spans.Spans]:
+    """A padded batch of prompts and responses of different length, with their spans."""
+    words = ["How many?", "Count the red shapes and add 3.", "Read the letters. " * 3, "What?"]
+    sizes = [(112, 112), (56, 84), (84, 112), (56, 56)]
+    requests = [
+        Request(
+            parts=(Image.fromarray(RNG.integers(0, 256, (*size, 3), dtype=np.uint8)), text),
+            max_new_tokens=8,
+        )
+        for size, text in zip(sizes, words, strict=True)
+    ]
+    pad = tiny.processor.tokenizer.pad_token_id
+    found = teacher_forced(hf.encode(tiny, requests), RESPONSES, pad)
+    lengths = [len(response) for response in RESPONSES]
+    return found, spans.spans(
+        found["input_ids"], found["attention_mask"], lengths, tiny.image_token, TextSpan.prompt
+    )
+
+
+def biases(tiny: Loaded, passed: tuple, config: AceConfig) -> list[float | None]:
+    inputs, found = passed
+    looks = attention.looks(
+        tiny.model, inputs, found.image_BS, found.text_BS, found.response_BS, config
+    )
+    return [look.bias for look in looks]
+
+
+@torch.inference_mode()
+def eager(tiny: Loaded, passed: tuple) -> list[np.ndarray]:
+    """Each response's attention on itself in the last layer, H x T x T, by eager attention."""
+    inputs, found = passed
+    tiny.model.set_attn_implementation("eager")
+    try:
+        last = tiny.model(**inputs, output_attentions=True, use_cache=False).attentions[-1]
+    finally:
+        tiny.model.set_attn_implementation("sdpa")
+    own = found.response_BS
+    return [last[row][:, own[row]][:, :, own[row]].numpy() for row in range(len(own))]
+
+
+SETTINGS = [
+    AceConfig(),
+    AceConfig(heads=Heads.max),
+    AceConfig(sigma=1.5, min_rows=3),
+    AceConfig(window=2),
+    AceConfig(normalise=Normalise.mean_log),
+]
+
+
+@pytest.mark.parametrize("config", SETTINGS)
+@pytest.mark.parametrize("cells", [last_layer.CELLS, 1])
+def test_the_streamed_bias_is_the_formula_on_the_eager_attention(
+    tiny: Loaded, passed: tuple, config: AceConfig, cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(last_layer, "CELLS", cells)
+    for mine, table in zip(biases(tiny, passed, config), eager(tiny, passed), strict=True):
+        one = table.max(0) if config.heads is Heads.max else table.mean(0)
+        wanted = ace.bias(one, config.sigma, config.min_rows, config.window, config.normalise)
+        assert mine == (None if wanted is None else pytest.approx(wanted, abs=1e-3))
+
+
+def test_a_response_of_one_token_has_no_bias(tiny: Loaded, passed: tuple) -> None:
+    found = biases(tiny, passed, AceConfig())
+    assert found[1] is None
+    assert all(isinstance(found[row], float) for row in (0, 2, 3))
+
+
+def test_the_masses_are_the_same_with_and_without_the_bias(tiny: Loaded, passed: tuple) -> None:
+    inputs, found = passed
+    spans_of = (found.image_BS, found.text_BS, found.response_BS)
+    plain = attention.masses(tiny.model, inputs, *spans_of)
+    for look, (image, text) in zip(
+        attention.looks(tiny.model, inputs, *spans_of, AceConfig()), plain, strict=True
+    ):
+        assert (look.image_LT == image).all()
+        assert (look.text_LT == text).all()
+
+
+def test_bias_is_none_where_it_was_not_asked_for(tiny: Loaded, passed: tuple) -> None:
+    inputs, found = passed
+    looks = attention.looks(tiny.model, inputs, found.image_BS, found.text_BS, found.response_BS)
+    assert [look.bias for look in looks] == [None] * 4
+
+
+def test_a_response_of_4096_tokens_fits() -> None:
+    """28 heads and a prompt of 1,500 tokens: one T x T table for all heads alone is 1.9 GB."""
+    heads, key_heads, size, prompt, tokens = 28, 4, 128, 1500, 4096
+    generator = torch.Generator().manual_seed(1)
+    sequence = prompt + tokens
+    query = torch.randn(heads, sequence, size, generator=generator, dtype=torch.bfloat16)
+    key = torch.randn(key_heads, sequence, size, generator=generator, dtype=torch.bfloat16)
+    held = 0
+    place = torch.arange(prompt, sequence)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for first, log_HCT in last_layer.log_rows(query, key, None, place, size**-0.5):
+        held = max(held, log_HCT.numel())
+        if first > 200:
+            break
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert held <= last_layer.CELLS
+    assert (after - before) / 1024 < 400  # MiB

@@ -1,0 +1,78 @@
+"""Which responses are measured, and what one teacher-forced pass writes of them."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from difftrain import artefacts
+from difftrain.difficulty.config import DifficultyConfig
+from difftrain.model.load import Loaded
+from difftrain.probe import attention
+from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
+from difftrain.settings import RunConfig
+from difftrain.world import World
+
+WORDS = (7, 9, 30, 31, 5)
+
+
+def answer(sample_id: str, draw: int, right: bool, **changed: object) -> Rollout:
+    made = Rollout(
+        sample_id=sample_id, view=View.whole, mask_percent=0, draw=draw, seed=0, response="",
+        tokens=len(WORDS), token_ids=WORDS, finished=True,
+        verdict=Verdict.right if right else Verdict.wrong,
+    )  # fmt: skip
+    return dataclasses.replace(made, **changed)  # type: ignore[arg-type]
+
+
+def config(*measures: Measure) -> RunConfig:
+    found = RunConfig()
+    found.difficulty = DifficultyConfig(measure=measures[0], also=list(measures[1:]))
+    return found
+
+
+def test_ace_looks_at_the_first_answer_and_cmab_at_the_first_right_one() -> None:
+    rows = [answer("a", 2, True), answer("a", 0, False), answer("a", 3, True)]
+    rows += [answer("b", 0, True), answer("c", 0, False)]
+
+    def keys(*measures: Measure) -> set[tuple[str, int]]:
+        return set(attention.measured(rows, config(*measures)))
+
+    assert keys(Measure.cmab) == {("a", 2), ("b", 0)}
+    assert keys(Measure.drm, Measure.ace) == {("a", 0), ("b", 0), ("c", 0)}
+    assert keys(Measure.cmab, Measure.ace) == {("a", 0), ("a", 2), ("b", 0), ("c", 0)}
+
+
+def test_only_whole_pictures_and_responses_with_tokens_are_measured() -> None:
+    rows = [
+        answer("a", 0, True, view=View.text_only),
+        answer("b", 0, True, view=View.masked, mask_percent=10),
+        answer("c", 0, True, token_ids=(), tokens=0),
+        answer("d", 12, True),  # beyond the K draws that are CMAB's
+    ]
+    assert attention.measured(rows, config(Measure.cmab, Measure.ace)) == {}
+
+
+def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
+    tiny: Loaded, shapes_samples: list[Sample], tmp_path: Path
+) -> None:
+    samples = shapes_samples[:3]
+    rows = [answer(sample.sample_id, 0, True) for sample in samples[:2]]
+    rows.append(answer(samples[2].sample_id, 0, False, token_ids=(7,), tokens=1))
+    artefacts.write_part(tmp_path / "probe", "00000", rows)
+    made = config(Measure.cmab, Measure.ace)
+    folder = tmp_path / "attention"
+    attention.run(lambda: tiny, samples, tmp_path / "probe", folder, made, World())
+    found = {each.sample_id: each for each in artefacts.read(folder, Attention)}
+    assert len(found) == 3
+    for sample in samples[:2]:
+        assert found[sample.sample_id].bias is not None
+        assert np.array(found[sample.sample_id].image_LT).shape == (4, len(WORDS))
+    assert found[samples[2].sample_id].bias is None
+
+    def unwanted() -> Loaded:
+        pytest.fail("the model was loaded although nothing is missing")
+
+    attention.run(unwanted, samples, tmp_path / "probe", folder, made, World())
+    assert len(artefacts.read(folder, Attention)) == 3

@@ -1,0 +1,160 @@
+"""RAP's choice on tables small enough to check by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from difftrain.records import Arm
+from difftrain.select import rap
+from difftrain.select.rap import Fate
+from difftrain.select.strata import NothingChosen
+
+IDS = ["kept", "prior", "biased", "easy", "harder", "hardest", "never", "biased_out"]
+DISCREPANCY = [0.8, 0.2, 0.8, 1.0, 0.4, 0.2, 0.0, 0.2]
+BIAS = [-5.0, -5.0, -1.0, -5.0, -5.0, -5.0, -5.0, -0.5]
+DIFFICULTY = [0.2, 0.4, 0.0, 0.0, 0.6, 0.8, 1.0, 0.8]
+
+
+def table(**changed: object) -> rap.Table:
+    columns = {
+        "sample_id_N": IDS,
+        "discrepancy_N": DISCREPANCY,
+        "bias_N": BIAS,
+        "difficulty_N": DIFFICULTY,
+        "draws": 5,
+    }
+    return rap.Table(**{**columns, **changed})  # type: ignore[arg-type]
+
+
+def ids(*columns: object, draws: int = 5, **thresholds: float) -> list[str]:
+    return [pick.sample_id for pick in rap.choose(*columns, draws, **thresholds)]  # type: ignore[arg-type]
+
+
+def test_the_easy_one_is_replaced_by_the_hardest_that_is_solved_now_and_then() -> None:
+    picks = rap.choose(IDS, DISCREPANCY, BIAS, DIFFICULTY, 5)
+    assert [pick.sample_id for pick in picks] == ["kept", "hardest"]
+    assert all(pick.arm is Arm.grpo for pick in picks)
+    assert picks[0].because == (
+        "kept: D = 0.80, above 0.5; log psi = -5.00, not above -2.30; 4 of 5 right"
+    )
+    assert picks[1].because.startswith("brought in by DRM for an easy one, number 1 of 1: D = 0.20")
+
+
+def test_every_sample_of_the_pool_has_a_fate_and_a_reason() -> None:
+    found = rap.decide(table())
+    assert [each.sample_id for each in found.decisions] == IDS
+    assert [each.fate for each in found.decisions] == [
+        Fate.kept, Fate.prior, Fate.biased, Fate.easy,
+        Fate.prior, Fate.brought_in, Fate.prior, Fate.prior,
+    ]  # fmt: skip
+    assert "dropped by ACE: " in found.decisions[2].because
+    assert "log psi = -1.00, above -2.30" in found.decisions[2].because
+    assert found.decisions[3].because.startswith("removed by DRM as easy")
+    assert found.funnel() == {
+        "pool": 8, "after_cde": 3, "after_ace": 2, "removed_easy": 1, "candidates": 3,
+        "brought_in": 1, "chosen": 2, "without_bias": 0,
+    }  # fmt: skip
+
+
+def test_no_chosen_sample_is_easy_or_biased_whatever_the_table() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(300):
+        size = int(rng.integers(1, 60))
+        wrong = rng.integers(0, 6, size)
+        bias = [None if rng.random() < 0.1 else float(rng.normal(-2.3, 2)) for _ in range(size)]
+        found = rap.decide(
+            rap.Table(
+                sample_id_N=[f"{n}" for n in range(size)],
+                discrepancy_N=(rng.integers(-5, 6, size) / 5).tolist(),
+                bias_N=bias,
+                difficulty_N=(wrong / 5).tolist(),
+                draws=5,
+            )
+        )
+        chosen = [
+            n for n, each in enumerate(found.decisions) if each.fate in ("kept", "brought_in")
+        ]
+        assert all(wrong[n] > 0 for n in chosen)
+        assert all(bias[n] is None or bias[n] <= math.log(0.1) for n in chosen)
+        funnel = found.funnel()
+        assert funnel["brought_in"] == min(funnel["removed_easy"], funnel["candidates"])
+        assert funnel["chosen"] == (
+            funnel["after_ace"] - funnel["removed_easy"] + funnel["brought_in"]
+        )
+        assert funnel["chosen"] == len(found.picks)
+
+
+def test_a_discrepancy_equal_to_lambda_c_is_not_above_it() -> None:
+    assert ids(["a", "b"], [0.5, 0.51], [-9, -9], [0.2, 0.2], draws=100) == ["b"]
+    assert ids(["a"], [0.8 - 0.2], None, None, lambda_c=0.6) == []
+
+
+def test_a_bias_equal_to_lambda_a_is_not_above_it() -> None:
+    bound = math.log(0.1)
+    found = ids(["a", "b"], None, [bound, math.nextafter(bound, 0)], None)
+    assert found == ["a"]
+
+
+def test_difficulties_are_compared_as_integers() -> None:
+    assert 1 - 4 / 5 < 1 / 5
+    found = ids(["easy", "one_wrong"], [1.0, 0.0], [-9, -9], [0.0, 1 - 4 / 5])
+    assert found == ["one_wrong"]
+    assert ids(["a"], [1.0], [-9.0], [1e-12]) == []
+
+
+def test_a_sample_that_is_never_right_is_not_brought_in() -> None:
+    assert ids(["easy", "never"], [1.0, 0.0], [-9, -9], [0.0, 1.0]) == []
+
+
+def test_fewer_candidates_than_removed_are_all_taken_and_told() -> None:
+    found = rap.decide(
+        table(discrepancy_N=[1, 1, 1, 1, 1, 0, 0, 0], difficulty_N=[0, 0, 0, 0, 0, 0.2, 1, 1])
+    )
+    funnel = found.funnel()
+    assert (funnel["removed_easy"], funnel["candidates"], funnel["brought_in"]) == (4, 1, 1)
+    assert "brings in 1 of 1 candidates" in rap.funnel_in_words(funnel)
+    assert [pick.sample_id for pick in found.picks] == ["hardest"]
+
+
+def test_ties_do_not_depend_on_the_order_of_the_pool() -> None:
+    names = ["easy", *(f"s{n}" for n in range(20))]
+    columns = ([1.0] + [0.0] * 20, [-9.0] * 21, [0.0] + [0.6] * 20)
+    forward = ids(names, *columns)
+    backward = ids(names[::-1], *(column[::-1] for column in columns))
+    assert forward == backward
+    assert len(forward) == 1
+
+
+def test_a_measure_left_out_takes_no_part() -> None:
+    assert ids(IDS, DISCREPANCY, None, None) == ["kept", "biased", "easy"]
+    assert ids(IDS, None, BIAS, None) == [each for each in IDS if not each.startswith("biased")]
+    assert ids(IDS, DISCREPANCY, BIAS, None) == ["kept", "easy"]
+
+
+def test_a_response_too_short_for_ace_is_not_called_biased_and_is_counted() -> None:
+    found = rap.decide(table(bias_N=[None, math.nan, *BIAS[2:]]))
+    assert found.funnel()["without_bias"] == 2
+    assert found.decisions[0].fate is Fate.kept
+    assert found.decisions[0].bias is None
+    assert "no ACE value (response too short)" in found.decisions[0].because
+
+
+def test_nothing_chosen_is_refused_with_the_counts() -> None:
+    found = rap.decide(table(lambda_c=0.99, difficulty_N=[0.0] * 8))
+    with pytest.raises(NothingChosen, match=r"chooses 0 .* of 8 samples CDE leaves 1 and ACE 1"):
+        rap.enough(found.picks, 8, found.funnel())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"discrepancy_N": DISCREPANCY[1:]}, "7 numbers for 8"),
+        ({"difficulty_N": [math.nan, *DIFFICULTY[1:]]}, "difficulty_N lacks a number"),
+        ({"sample_id_N": ["kept", *IDS[:7]]}, "twice"),
+        ({"draws": 0}, "must be above 0"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(changed: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        table(**changed)
