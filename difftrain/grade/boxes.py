@@ -4,8 +4,6 @@ import json
 import re
 from dataclasses import dataclass
 
-from scipy.optimize import linear_sum_assignment
-
 from difftrain.grade.characters import normal_text
 from difftrain.grade.config import BoxesWorth, GradeConfig
 from difftrain.records import Verdict
@@ -120,6 +118,8 @@ def matched(said: list[Box], gold: list[Box], iou: float = IOU) -> int:
     """
     if not said or not gold:
         return 0
+    from scipy.optimize import linear_sum_assignment  # a second of import, kept from settings
+
     fits = [
         [int(two.label in ("", one.label) and overlap(one, two) >= iou) for two in gold]
         for one in said

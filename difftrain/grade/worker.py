@@ -12,6 +12,8 @@ import signal
 import sys
 from typing import Any, TextIO
 
+import scipy.optimize  # noqa: F401  (boxes.py imports it late; no answer shall wait for it)
+
 from difftrain.grade import credit, expressions
 from difftrain.grade.config import BoxesWorth, GradeConfig, TextWorth
 from difftrain.records import AnswerKind, Sample, TaskSet

@@ -12,7 +12,6 @@ from tqdm import tqdm
 from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
-from difftrain.probe.config import ProbeConfig
 from difftrain.probe.ledger import Ledger
 from difftrain.probe.rollouts import Draw, request, rollout
 from difftrain.records import Measure, Rollout, Sample
@@ -31,25 +30,25 @@ def is_settled(folder: Path, config: settings.RunConfig) -> bool:
     return made is not None and need(config) in made["counts"]["settled"]
 
 
-def ask(
-    loaded: Loaded, draws: Sequence[Draw], config: ProbeConfig, root: int, batch_size: int
-) -> list[Rollout]:
+def ask(loaded: Loaded, draws: Sequence[Draw], config: settings.RunConfig) -> list[Rollout]:
     """Rollouts of these draws, generated together."""
-    requests = [request(draw, config, root) for draw in draws]
-    answers = hf.answers(loaded, requests, batch_size)
-    return [rollout(draw, answer, root) for draw, answer in zip(draws, answers, strict=True)]
+    requests = [request(draw, config.probe, config.seed) for draw in draws]
+    answers = hf.answers(loaded, requests, config.model.batch_size)
+    return [
+        rollout(draw, answer, config.seed, config.grade)
+        for draw, answer in zip(draws, answers, strict=True)
+    ]
 
 
 def run_share(
     loaded: Loaded,
     samples: Sequence[Sample],
     ledger: Ledger,
-    asking: tuple[ProbeConfig, float, int, int],
+    config: settings.RunConfig,
     world: World,
 ) -> None:
     """Ask until no sample of this share wants another draw; each batch is written as a part."""
-    config, tau, root, batch_size = asking
-    chunk = batch_size * 4
+    tau, chunk = config.difficulty.pism.tau, config.model.batch_size * 4
     open_samples = [sample for sample in samples if ledger.wanted(sample, tau)]
     bar = tqdm(
         total=len(samples),
@@ -66,7 +65,7 @@ def run_share(
             for percent, number in ledger.wanted(sample, tau)
         ]
         for start in range(0, len(draws), chunk):
-            rows = ask(loaded, draws[start : start + chunk], config, root, batch_size)
+            rows = ask(loaded, draws[start : start + chunk], config)
             part = artefacts.next_part(ledger.folder, world.rank)
             ledger.known.add(artefacts.write_part(ledger.folder, part, rows))
             ledger.enter(rows)
@@ -102,8 +101,7 @@ def run(
     ledger.refresh()
     share = world.share(samples)
     if any(ledger.wanted(sample, tau) for sample in share):
-        asking = (config.probe, tau, config.seed, config.model.batch_size)
-        run_share(load(), share, ledger, asking, world)
+        run_share(load(), share, ledger, config, world)
 
     def everything() -> bool:
         ledger.refresh()
