@@ -49,6 +49,7 @@ class Places:
             "seed": self.config.seed,
             "dtype": self.config.model.dtype,
             "pixels": [self.config.data.min_pixels, self.config.data.max_pixels],
+            "grade": settings.plain(self.config.grade),
         }
         return self.folder("probe", own, self.data, self.model)
 
@@ -84,7 +85,7 @@ class Places:
     def train(self, arm: str) -> Path:
         """Checkpoint and step log of an arm."""
         own = {**settings.plain(self.config.grpo), "seed": self.config.seed}
-        own["dtype"] = self.config.model.dtype
+        own |= {"dtype": self.config.model.dtype, "reward_workers": None}
         return self.folder("train", own, self.select(arm), self.model)
 
     def marks(self, arm: str) -> Path:

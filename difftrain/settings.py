@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from difftrain.data.config import DataConfig
 from difftrain.difficulty.config import DifficultyConfig
 from difftrain.evaluate.config import EvaluateConfig
+from difftrain.grade.config import GradeConfig
 from difftrain.model.config import ModelConfig
 from difftrain.probe.config import ProbeConfig
 from difftrain.report.config import ReportConfig
@@ -61,6 +62,7 @@ class RunConfig:
     """random also trains an equal-size random arm for the same steps and shows it beside."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    grade: GradeConfig = field(default_factory=GradeConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     difficulty: DifficultyConfig = field(default_factory=DifficultyConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
@@ -105,7 +107,7 @@ def problems(node: Any, prefix: str = "") -> Iterator[str]:
     for key, rule in node.check():
         value = node
         for part in key.split("."):
-            value = getattr(value, part)
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
         yield f"{prefix}{key}={shown(value)}: {rule}"
 
 

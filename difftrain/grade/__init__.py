@@ -1,19 +1,29 @@
 """One grader per answer kind, used by the probe, by GRPO's reward and by the reports.
 
-Strings go in, a Verdict comes out; no files, no torch. A response without a closed answer tag is
+Strings go in, a Credit comes out; no files, no torch. A response without a closed answer tag is
 unreadable, which is not the same as wrong.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from difftrain.grade import boxes, choice, count, extract, number, text
+from difftrain.grade.config import GradeConfig
 from difftrain.records import AnswerKind, Sample, Verdict
 
-GRADERS = {
+GRADERS: dict[AnswerKind, Callable[[str, str, tuple[str, ...], GradeConfig], Verdict]] = {
     AnswerKind.choice: choice.grade,
     AnswerKind.number: number.grade,
     AnswerKind.count: count.grade,
     AnswerKind.text: text.grade,
     AnswerKind.boxes: boxes.grade,
 }
+
+PARTIAL: dict[AnswerKind, Callable[[str, str, GradeConfig], float]] = {
+    AnswerKind.text: text.value,
+    AnswerKind.boxes: boxes.value,
+}
+"""The kinds for which a part of the way may be worth something; others are worth 1 or 0."""
 
 GOLD_PROBLEMS = {
     AnswerKind.choice: choice.gold_problem,
@@ -23,13 +33,36 @@ GOLD_PROBLEMS = {
     AnswerKind.boxes: boxes.gold_problem,
 }
 
+STRICT = GradeConfig()
 
-def grade(response: str, sample: Sample) -> Verdict:
-    """What the response's last answer is worth, by the grader of the sample's answer kind."""
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """A verdict, and what the answer is worth in [0, 1]: 1 exactly where it is right."""
+
+    verdict: Verdict
+    value: float
+
+
+NOTHING = Credit(Verdict.unreadable, 0.0)
+"""The credit of an answer that cannot be read."""
+
+
+def credit(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Credit:
+    """Verdict and worth of the response's last answer, by the grader of the sample's kind."""
     said = extract.answer(response)
     if said is None:
-        return Verdict.unreadable
-    return GRADERS[sample.answer_kind](said, sample.answer, sample.options)
+        return NOTHING
+    kind = sample.answer_kind
+    verdict = GRADERS[kind](said, sample.answer, sample.options, rules)
+    if verdict is Verdict.wrong and kind in PARTIAL:
+        return Credit(verdict, PARTIAL[kind](said, sample.answer, rules))
+    return Credit(verdict, float(verdict is Verdict.right))
+
+
+def grade(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Verdict:
+    """What the response's last answer is, by the grader of the sample's answer kind."""
+    return credit(response, sample, rules).verdict
 
 
 def gold_problem(sample_answer: str, kind: AnswerKind, options: tuple[str, ...]) -> str | None:

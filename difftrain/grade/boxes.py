@@ -4,9 +4,8 @@ import json
 import re
 from dataclasses import dataclass
 
-from scipy.optimize import linear_sum_assignment
-
 from difftrain.grade.characters import normal_text
+from difftrain.grade.config import BoxesWorth, GradeConfig
 from difftrain.records import Verdict
 
 IOU = 0.5
@@ -15,8 +14,9 @@ MOST_BOXES = 500
 FARTHEST = 1e7
 """Coordinates beyond this many pixels are not coordinates."""
 
-_FENCE = re.compile(r"```(?:json)?(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```(?:[a-zA-Z]+)?(.*?)```", re.DOTALL)
 _AFTER_STRING = re.compile(r"\s*(?:[,:\]}]|\Z)")
+_LAST_COMMA = re.compile(r",(?=\s*[\]}])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ def double_quoted(text: str) -> str:
 def _parsed(text: str) -> object:
     fenced = _FENCE.search(text)
     text = (fenced[1] if fenced else text).strip()
-    for spelling in (text, double_quoted(text)):
+    quoted = double_quoted(text)
+    for spelling in (text, quoted, _LAST_COMMA.sub("", quoted)):
         try:
             return json.loads(spelling)
         except (ValueError, RecursionError):
@@ -88,7 +89,8 @@ def _box(found: object) -> Box | None:
 def read(text: str) -> list[Box] | None:
     """The boxes of a JSON list of {bbox_2d: [x1, y1, x2, y2], label}; None if it is not one.
 
-    Code fences and single quotes are forgiven; a list with one malformed box is not read at all.
+    Code fences, single quotes and a comma too many are forgiven; a list with one malformed box is
+    not read at all.
     """
     if len(text) > LONGEST:
         return None
@@ -110,11 +112,17 @@ def overlap(one: Box, two: Box) -> float:
 
 
 def matched(said: list[Box], gold: list[Box], iou: float = IOU) -> int:
-    """The largest number of pairs, each box used once, with equal labels and at least this IoU."""
+    """The largest number of pairs, each box used once, with equal labels and at least this IoU.
+
+    A gold box without a label (grounding) may be said with any.
+    """
     if not said or not gold:
         return 0
+    from scipy.optimize import linear_sum_assignment  # a second of import, kept from settings
+
     fits = [
-        [int(one.label == two.label and overlap(one, two) >= iou) for two in gold] for one in said
+        [int(two.label in ("", one.label) and overlap(one, two) >= iou) for two in gold]
+        for one in said
     ]
     rows, columns = linear_sum_assignment(fits, maximize=True)
     return sum(fits[row][column] for row, column in zip(rows, columns, strict=True))
@@ -136,11 +144,22 @@ def f1(said: str, gold: str, iou: float = IOU) -> float:
     return 2 * matched(found, wanted, iou) / both if both else 1.0
 
 
-def grade(said: str, gold: str, options: tuple[str, ...] = ()) -> Verdict:
+def value(said: str, gold: str, rules: GradeConfig) -> float:
+    """What a list of boxes that is not right is worth: its f1, or nothing (grade.boxes)."""
+    partly = rules.boxes is BoxesWorth.f1 and read(gold) is not None
+    return f1(said, gold, rules.boxes_iou) if partly else 0.0
+
+
+def grade(
+    said: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
+) -> Verdict:
     """Right if every gold box is found and nothing else (f1 of 1)."""
     if read(said) is None:
         return Verdict.unreadable
-    return Verdict.right if f1(said, gold) == 1 else Verdict.wrong
+    if read(gold) is None:
+        return Verdict.wrong
+    score = f1(said, gold, rules.boxes_iou if rules else IOU)
+    return Verdict.right if score == 1 else Verdict.wrong
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:

@@ -1,25 +1,26 @@
-"""Whether two mathematical expressions are equal, by math-verify. The only file that imports it.
+"""Whether two mathematical expressions are equal, by math-verify in a process that can be killed.
 
 Everything that math-verify is asked passes `is_expression` first: it must be short, made of a
 small set of commands, and hold no words (math-verify takes words for products of letters), no
-power towers and nothing else whose value takes for ever. In the main thread math-verify's own
-timers run; elsewhere they cannot (SIGALRM), and these bounds alone protect us. A worker process
-that can be killed would replace `equal` and `parses`, and nothing else.
+power towers and nothing else whose value takes for ever. What passes is asked of a worker process
+(workers.py), so that sympy never sees a model's text in the process that trains; inside a worker
+it is asked directly.
 """
 
+import atexit
+import os
 import re
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
-from math_verify import LatexExtractionConfig, parse, verify
-from math_verify.errors import TimeoutException
+from difftrain.grade.workers import Ending, Workers
 
 LONGEST = 200
 """Characters beyond which an answer is not read."""
-SECONDS = 3
-"""Patience with one parse or comparison, in the main thread."""
+SECONDS = 5.0
+"""Patience with one comparison that is asked outside a worker."""
 
 COMMANDS = frozenset(
     re.findall(
@@ -78,50 +79,66 @@ def is_expression(text: str) -> bool:
     )
 
 
-@contextmanager
-def _timers() -> Iterator[int | None]:
-    """The patience math-verify may have here; another user's alarm is put back afterwards."""
-    if threading.current_thread() is not threading.main_thread():
-        yield None
-        return
-    left, interval = signal.getitimer(signal.ITIMER_REAL)
-    try:
-        yield SECONDS
-    finally:
-        if left:
-            signal.setitimer(signal.ITIMER_REAL, left, interval)
+class MathVerifyNotLoaded(RuntimeError):
+    """This worker process has not imported math-verify yet, which takes seconds."""
 
 
-def _parse(text: str, seconds: int | None) -> list:
-    inside = text.strip().strip("$")
-    return parse(
-        f"${inside}$",
-        [LatexExtractionConfig()],
-        fallback_mode="no_fallback",
-        parsing_timeout=seconds,  # pyright: ignore[reportArgumentType]  (None is documented)
-    )
+_direct: dict[str, Callable[..., Any]] | None = None
+"""Inside a worker: math-verify's two functions, empty until they are loaded. Elsewhere None."""
+_own: tuple[int, Workers] | None = None
+_turn = threading.Lock()
+
+
+def inside_a_worker() -> None:
+    """Say that this process may be killed, so that math-verify is asked here and not elsewhere."""
+    global _direct
+    _direct = {}
+
+
+def use(equal: Callable[..., Any], parses: Callable[..., Any]) -> None:
+    """Give a worker process math-verify's functions (algebra.py)."""
+    global _direct
+    _direct = {"equal": equal, "parses": parses}
+
+
+def _worker() -> Workers:
+    """This process's one worker for single questions; a forked child does not use its parent's."""
+    global _own
+    if _own is None or _own[0] != os.getpid():
+        _own = os.getpid(), Workers(1, SECONDS)
+        atexit.register(_own[1].close)
+    return _own[1]
+
+
+def _asked(what: str, *texts: str) -> bool | None:
+    if _direct is not None:
+        if not _direct:
+            raise MathVerifyNotLoaded
+        return _direct[what](*texts)
+    with _turn:
+        reply = _worker().ask([{what: texts}])[0]
+    return None if isinstance(reply, Ending) else reply[what]
 
 
 def parses(text: str) -> bool:
     """Whether math-verify makes anything of the text (in time)."""
-    if not is_expression(text):
-        return False
-    with _timers() as seconds:
-        try:
-            return bool(_parse(text, seconds))
-        except TimeoutException:
+    return is_expression(text) and bool(_asked("parses", text))
+
+
+def holds_together(text: str) -> bool:
+    """Whether no two numbers are set equal that are not: math-verify reads `8 = 7` as 7.
+
+    Sides with a letter are left alone: `x = 7` and `x + y = 7` are answers.
+    """
+    for one, two in pairwise(text.split("=")):
+        letters = re.search(r"[a-zA-Z]", _COMMAND.sub(" ", one + two))
+        if one.strip() and two.strip() and not letters and _asked("equal", one, two) is not True:
             return False
+    return True
 
 
 def equal(gold: str, said: str) -> bool | None:
     """Whether two expressions are equal; None if one cannot be read, or time ran out."""
-    if not is_expression(gold) or not is_expression(said):
+    if not is_expression(gold) or not is_expression(said) or not holds_together(said):
         return None
-    with _timers() as seconds:
-        try:
-            wanted, found = _parse(gold, seconds), _parse(said, seconds)
-            if not wanted or not found:
-                return None
-            return verify(wanted, found, timeout_seconds=seconds)
-        except TimeoutException:
-            return None
+    return _asked("equal", gold, said)

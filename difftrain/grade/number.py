@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from difftrain.grade import expressions
-from difftrain.grade.characters import numeric_text
+from difftrain.grade.characters import numeric_text, unwrapped
+from difftrain.grade.config import GradeConfig
 from difftrain.records import Verdict
 
 _SPELLINGS = {
@@ -47,7 +48,7 @@ class Quantity:
 
 def tidy(said: str) -> str:
     """The text without LaTeX's dollar signs, text wrappers and thin spaces."""
-    text = _WRAPPER.sub(r" \1 ", numeric_text(said))
+    text = _WRAPPER.sub(r" \1 ", unwrapped(numeric_text(said)))
     text = _DEGREE.sub("°", text).replace("\\%", "%").replace("\\$", "")
     return _NOISE.sub("", text).strip()
 
@@ -92,7 +93,14 @@ def _latex(text: str, quantity: Quantity | None) -> str:
     )
 
 
-def grade(said: str, gold: str, options: tuple[str, ...] = ()) -> Verdict:
+def close(found: Fraction, wanted: Fraction, tolerance: float) -> bool:
+    """Whether two values are equal, or differ by no more than this share of the wanted one."""
+    return found == wanted or abs(found - wanted) <= Fraction(tolerance) * abs(wanted)
+
+
+def grade(
+    said: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
+) -> Verdict:
     """Right if the values are equal; a unit counts only where both sides say one.
 
     Unreadable: words, more than 200 characters, power towers, anything math-verify cannot read.
@@ -100,7 +108,9 @@ def grade(said: str, gold: str, options: tuple[str, ...] = ()) -> Verdict:
     found, wanted = read(said), read(gold)
     if found and wanted:
         same_unit = not found.unit or not wanted.unit or found.unit == wanted.unit
-        return Verdict.right if same_unit and found.value == wanted.value else Verdict.wrong
+        tolerance = rules.number_tolerance if rules else 0.0
+        same = same_unit and close(found.value, wanted.value, tolerance)
+        return Verdict.right if same else Verdict.wrong
     same = expressions.equal(_latex(gold, wanted), _latex(said, found))
     if same is None:
         return Verdict.wrong if found else Verdict.unreadable

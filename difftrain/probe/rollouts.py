@@ -9,6 +9,7 @@ from PIL import Image
 
 from difftrain import grade, seeds
 from difftrain.data import prompts
+from difftrain.grade.config import GradeConfig
 from difftrain.model.generate.request import Answer, Request
 from difftrain.probe import masks
 from difftrain.probe.config import ProbeConfig
@@ -77,7 +78,7 @@ def request(draw: Draw, config: ProbeConfig, root: int) -> Request:
     )
 
 
-def rollout(draw: Draw, answer: Answer, root: int) -> Rollout:
+def rollout(draw: Draw, answer: Answer, root: int, rules: GradeConfig = grade.STRICT) -> Rollout:
     """The graded row of a draw."""
     return Rollout(
         sample_id=draw.sample.sample_id,
@@ -89,5 +90,5 @@ def rollout(draw: Draw, answer: Answer, root: int) -> Rollout:
         tokens=len(answer.token_ids),
         token_ids=answer.token_ids,
         finished=answer.finished,
-        verdict=grade.grade(answer.text, draw.sample),
+        verdict=grade.grade(answer.text, draw.sample, rules),
     )

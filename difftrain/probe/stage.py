@@ -12,7 +12,6 @@ from tqdm import tqdm
 from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
-from difftrain.probe.config import ProbeConfig
 from difftrain.probe.ledger import Ledger
 from difftrain.probe.needs import needs
 from difftrain.probe.rollouts import Draw, request, rollout
@@ -26,13 +25,14 @@ def is_settled(folder: Path, wanted: str) -> bool:
     return made is not None and wanted in made["counts"]["settled"]
 
 
-def ask(
-    loaded: Loaded, draws: Sequence[Draw], config: ProbeConfig, root: int, batch_size: int
-) -> list[Rollout]:
+def ask(loaded: Loaded, draws: Sequence[Draw], config: settings.RunConfig) -> list[Rollout]:
     """Rollouts of these draws, generated together."""
-    requests = [request(draw, config, root) for draw in draws]
-    answers = hf.answers(loaded, requests, batch_size)
-    return [rollout(draw, answer, root) for draw, answer in zip(draws, answers, strict=True)]
+    requests = [request(draw, config.probe, config.seed) for draw in draws]
+    answers = hf.answers(loaded, requests, config.model.batch_size)
+    return [
+        rollout(draw, answer, config.seed, config.grade)
+        for draw, answer in zip(draws, answers, strict=True)
+    ]
 
 
 def run_share(
@@ -57,7 +57,7 @@ def run_share(
         draws = [draw for sample in open_samples for draw in ledger.wanted(sample)]
         for start in range(0, len(draws), chunk):
             batch = draws[start : start + chunk]
-            rows = ask(loaded, batch, config.probe, config.seed, config.model.batch_size)
+            rows = ask(loaded, batch, config)
             part = artefacts.next_part(ledger.folder, world.rank)
             ledger.known.add(artefacts.write_part(ledger.folder, part, rows))
             ledger.enter(rows)

@@ -14,6 +14,7 @@ import pandas as pd
 from difftrain.records import Measure, Stratum
 from difftrain.report import choosing
 from difftrain.report.inputs import Loaded, RunInputs, load
+from difftrain.report.training import training
 
 PAIRS = (("tuned", "base"), ("tuned", "control"), ("control", "base"))
 """Which checkpoint is told against which."""
@@ -208,6 +209,9 @@ def gather(inputs: RunInputs, loaded: Loaded) -> dict[str, Any]:
         "recipe_difference": without_secrets(inputs.recipe_difference),
         "judged": {who: loaded.made[f"marks {who}"]["settings"] for who in inputs.marks},
         "trained": {arm: loaded.made[f"train {arm}"]["counts"] for arm in inputs.arms},
+        "training": training(
+            loaded.logs, {arm: loaded.made[f"train {arm}"]["counts"] for arm in inputs.arms}
+        ),
         "made": {
             stage: {"folder": folder.name, "finished_at": loaded.made[stage].get("finished_at")}
             for stage, folder in inputs.stages().items()

@@ -129,6 +129,15 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
+def steps(folder: Path) -> list[dict[str, float]]:
+    """The logged steps of a training, each with the look at held-out samples that it ended with."""
+    looks = {row["step"]: row["held_out"] for row in json_lines(folder / "held_out.jsonl")}
+    return [
+        row | ({"held_out": looks[row["step"]]} if row["step"] in looks else {})
+        for row in json_lines(folder / "log.jsonl")
+    ]
+
+
 def widened(samples: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Samples with a value and a stratum column for each measure. No sample may lack its score."""
     for measure, own in scores.groupby("measure", sort=False):
@@ -156,7 +165,7 @@ def load(inputs: RunInputs) -> Loaded:
         picks={
             arm: columns(each.select, Pick, ["sample_id", "arm", "because"]) for arm, each in arms
         },
-        logs={arm: pd.DataFrame(json_lines(each.train / "log.jsonl")) for arm, each in arms},
+        logs={arm: pd.DataFrame(steps(each.train)) for arm, each in arms},
         summaries={
             who: json.loads((folder / "summary.json").read_text())
             for who, folder in inputs.marks.items()

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from difftrain.report import choosing, curves, plots, tables, words
+from difftrain.report import choosing, curves, plots, tables, training, words
 from difftrain.report.examples import examples
 from difftrain.report.inputs import Loaded, RunInputs
 from difftrain.report.style import ARM_COLOURS, STRATUM_COLOURS
@@ -58,6 +58,7 @@ def page(inputs: RunInputs, loaded: Loaded, report: dict[str, Any]) -> str:
         words=words,
         tables=tables,
         choosing=choosing,
+        training=training,
         figures=figures(report, loaded),
         examples=examples(inputs, loaded, number),
         without_balance=without_balance(loaded),

@@ -24,7 +24,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from difftrain.report.config import Tracker
 from difftrain.report.examples import Example, Said, examples
-from difftrain.report.inputs import RunInputs, json_lines, load
+from difftrain.report.inputs import RunInputs, load, steps
 from difftrain.report.write import markdown
 
 NAME_LIMIT = 128
@@ -58,8 +58,8 @@ def track(to: Tracker, inputs: RunInputs, report: dict[str, Any]) -> None:
 
 
 def logs(inputs: RunInputs) -> dict[str, list[dict[str, float]]]:
-    """The logged steps of each arm, as callbacks wrote them."""
-    return {arm: json_lines(each.train / "log.jsonl") for arm, each in inputs.arms.items()}
+    """The logged steps of each arm, as callbacks wrote them: rewards by group, alarms, looks."""
+    return {arm: steps(each.train) for arm, each in inputs.arms.items()}
 
 
 def numbers(node: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from difftrain import lineage
-from difftrain.report import choosing, tables, words
+from difftrain.report import choosing, tables, training, words
 from difftrain.report.compare import gather
 from difftrain.report.inputs import RunInputs, load
 from difftrain.report.page import page
@@ -45,7 +45,7 @@ def markdown(report: dict[str, Any]) -> str:
     blocks = [
         f"# {report['name']}",
         words.headline(report) + " " + words.against_control(report),
-        "\n".join(f"* {told}" for told in words.caveats(report)),
+        "\n".join(f"* {told}" for told in [*words.caveats(report), *training.told(report)]),
         "## Results",
         tables.results(report).markdown(),
         "Scores in percent with their 95 % intervals.",
@@ -55,6 +55,9 @@ def markdown(report: dict[str, Any]) -> str:
         tables.counted(report).markdown(),
         *choice(report),
         *(["## Quarantine", tables.quarantined(report).markdown()] * bool(quarantine(report))),
+        "## While training",
+        training.alarm_table(report).markdown(),
+        training.paid_table(report).markdown(),
         "## Cost",
         tables.cost(report).markdown(),
         tables.grid_share(report) or "",

@@ -1,6 +1,5 @@
 """Our settings in TRL's words: the dozen the paper speaks of, and what `grpo.trl` adds."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -32,14 +31,22 @@ def batch(config: RunConfig, world: World) -> tuple[int, int]:
     return size, share // size
 
 
-def arguments(
-    config: RunConfig, folder: Path, world: World, tokenizer_ids: dict[str, int]
-) -> GRPOConfig:
-    """TRL's own configuration. Raises ConfigError for a key of grpo.trl that TRL does not know."""
+def weights(config: RunConfig) -> list[tuple[str, float]]:
+    """The rewards by name, each with its weight; a length term of weight 0 is left out."""
     grpo = config.grpo
-    known = {field.name for field in fields(GRPOConfig)}
-    if unknown := sorted(set(grpo.trl) - known):
-        raise ConfigError([f"grpo.trl.{key}: TRL's GRPOConfig has no such key" for key in unknown])
+    told = [("correct", 1.0), ("layout", grpo.layout_weight)]
+    return [*told, ("length", grpo.length_weight)] if grpo.length_weight else told
+
+
+def arguments(
+    config: RunConfig,
+    folder: Path,
+    world: World,
+    tokenizer_ids: dict[str, int],
+    watched: bool = False,
+) -> GRPOConfig:
+    """TRL's own configuration; the keys of grpo.trl have been checked with the other settings."""
+    grpo = config.grpo
     on_gpu = torch.cuda.is_available()
     size, passes = batch(config, world)
     given = {
@@ -59,12 +66,16 @@ def arguments(
         "temperature": grpo.temperature,
         "beta": grpo.kl,
         "max_completion_length": grpo.max_completion_tokens,
-        "reward_weights": [1.0, grpo.layout_weight],
+        "reward_weights": [weight for _, weight in weights(config)],
         "loss_type": "grpo",
         "gradient_checkpointing": grpo.gradient_checkpointing,
         "generation_kwargs": {
             "suppress_tokens": [tokenizer_ids[t] for t in PLACEHOLDERS if t in tokenizer_ids]
         },
+        "eval_strategy": "steps" if watched else "no",
+        "eval_steps": grpo.held_out_every,
+        "num_generations_eval": 1,
+        "per_device_eval_batch_size": size,
         "save_steps": grpo.save_every,
         "save_total_limit": 2,
         "logging_steps": 1,
@@ -73,6 +84,4 @@ def arguments(
         "bf16": on_gpu and config.model.dtype == "bfloat16",
         "use_cpu": not on_gpu,
     }
-    if taken := sorted(set(grpo.trl) & given.keys()):
-        raise ConfigError([f"grpo.trl.{key}: has a setting of its own" for key in taken])
     return GRPOConfig(**given, **grpo.trl)

@@ -1,9 +1,75 @@
 """Settings of GRPO. Defaults are the first paper's (P, section 4) unless a line says otherwise."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
+
+TRL_VERSION = "1.16"
+"""The TRL whose settings are listed below; a test compares the list with the real one."""
+TRL_KEYS = frozenset(
+    re.findall(
+        r"\w+",
+        "accelerator_config adam_beta1 adam_beta2 adam_epsilon auto_find_batch_size "
+        "average_tokens_across_devices batch_eval_metrics beta bf16 bf16_full_eval "
+        "cache_implementation cast_lm_head_to_fp32 chat_template_kwargs data_seed "
+        "dataloader_drop_last dataloader_in_order dataloader_multiprocessing_context "
+        "dataloader_num_workers dataloader_persistent_workers dataloader_pin_memory "
+        "dataloader_prefetch_factor ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb "
+        "ddp_find_unused_parameters ddp_static_graph ddp_timeout debug deepspeed delta "
+        "disable_dropout disable_tqdm do_eval do_predict do_train ds3_gather_for_generation "
+        "enable_jit_checkpoint entropy_coef entropy_coef_delta entropy_coef_max entropy_coef_min "
+        "entropy_target epsilon epsilon_high eval_accumulation_steps eval_delay "
+        "eval_do_concat_batches eval_on_start eval_steps eval_strategy eval_use_gather_object "
+        "fp16 fp16_full_eval fsdp fsdp_config full_determinism generation_batch_size "
+        "generation_kwargs gradient_accumulation_steps gradient_checkpointing "
+        "gradient_checkpointing_kwargs greater_is_better hub_always_push hub_model_id "
+        "hub_private_repo hub_revision hub_strategy hub_token ignore_data_skip "
+        "importance_sampling_level include_for_metrics include_num_input_tokens_seen label_names "
+        "label_smoothing_factor learning_rate length_column_name liger_kernel_config "
+        "load_best_model_at_end local_rank log_completions log_completions_hub_repo log_level "
+        "log_level_replica log_multimodal log_on_each_node log_unique_prompts logging_first_step "
+        "logging_nan_inf_filter logging_steps logging_strategy loss_type lr_scheduler_kwargs "
+        "lr_scheduler_type mask_truncated_completions max_completion_length max_grad_norm "
+        "max_steps max_tool_calling_iterations metric_for_best_model min_p model_init_kwargs "
+        "multi_objective_aggregation neftune_noise_alpha num_completions_to_print num_generations "
+        "num_generations_eval num_iterations num_train_epochs off_policy_mask_threshold optim "
+        "optim_args optim_target_modules output_dir pad_to_multiple_of parallelism_config "
+        "per_device_eval_batch_size per_device_train_batch_size prediction_loss_only project "
+        "push_to_hub ref_model_mixup_alpha ref_model_sync_steps remove_unused_columns "
+        "repetition_penalty report_to restore_callback_states_from_checkpoint "
+        "resume_from_checkpoint reward_weights router_aux_loss_coef run_name sapo_temperature_neg "
+        "sapo_temperature_pos save_on_each_node save_only_model save_steps save_strategy "
+        "save_total_limit scale_rewards seed shuffle_dataset skip_memory_metrics "
+        "steps_per_generation sync_ref_model temperature tf32 top_entropy_quantile top_k top_p "
+        "torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps "
+        "trackio_bucket_id trackio_space_id trackio_static_space_id train_sampling_strategy "
+        "transformers_continuous_batching_config trust_remote_code use_adaptive_entropy "
+        "use_bias_correction_kl use_cache use_cpu use_liger_kernel "
+        "use_transformers_continuous_batching use_transformers_paged use_vllm vespo_k_neg "
+        "vespo_k_pos vespo_lambda_neg vespo_lambda_pos vllm_enable_sleep_mode "
+        "vllm_gpu_memory_utilization vllm_group_port vllm_importance_sampling_cap "
+        "vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min "
+        "vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_max_model_length "
+        "vllm_mode vllm_model_impl vllm_server_base_url vllm_server_host vllm_server_port "
+        "vllm_server_timeout vllm_structured_outputs_regex vllm_tensor_parallel_size warmup_steps "
+        "weight_decay",
+    )
+)
+OWN_KEYS = frozenset(
+    re.findall(
+        r"\w+",
+        "output_dir model_init_kwargs learning_rate lr_scheduler_type warmup_steps beta "
+        "num_train_epochs max_steps num_generations per_device_train_batch_size temperature "
+        "gradient_accumulation_steps max_completion_length reward_weights loss_type "
+        "gradient_checkpointing generation_kwargs save_steps save_total_limit logging_steps "
+        "report_to seed bf16 use_cpu eval_strategy eval_steps num_generations_eval "
+        "per_device_eval_batch_size",
+    )
+)
+"""TRL's keys that follow from settings of ours (arguments.py)."""
 
 
 class RateSchedule(StrEnum):
@@ -42,6 +108,19 @@ class GrpoConfig:
     """Optimizer steps; null follows epochs. Arms compared at equal steps set this."""
     layout_weight: float = 0.1
     """Weight of the layout reward beside the correctness reward's 1 (V-Triune: 0.1)."""
+    length_weight: float = 0.0
+    """Weight of the length term: 0 for short answers, falling to -1 at max_completion_tokens
+    (DAPO, Eq. 13). The papers have none; 0 leaves it out."""
+    length_free: float = 0.8
+    """Share of max_completion_tokens that costs nothing."""
+    answer_seconds: float = 5.0
+    """Wall-clock limit for grading one answer; a worker that overruns is killed and replaced."""
+    reward_workers: int = 1
+    """Grading processes for each training process; their number changes only the speed."""
+    held_out: int = 64
+    """Samples of the pool that are not trained on but asked now and then; 0 asks none."""
+    held_out_every: int = 50
+    """Optimizer steps between two looks at the held-out samples."""
     freeze_vision: bool = False
     """Leave vision tower and projector as they are (P: GRPO is full fine-tuning)."""
     gradient_checkpointing: bool = True
@@ -68,7 +147,8 @@ class GrpoConfig:
         """Problems as (field, rule)."""
         if self.group_size < 2:
             yield "group_size", "GRPO needs at least two answers to compare"
-        for name in ("prompts_per_step", "per_device_batch", "epochs", "save_every"):
+        counted = ("prompts_per_step", "per_device_batch", "epochs", "save_every")
+        for name in (*counted, "reward_workers", "held_out_every"):
             if getattr(self, name) < 1:
                 yield name, "must be at least 1"
         if self.max_steps is not None and self.max_steps < 1:
@@ -83,5 +163,21 @@ class GrpoConfig:
             yield "temperature", "must lie above 0 and at or below 2"
         if self.kl < 0:
             yield "kl", "must not be negative"
-        if self.layout_weight < 0:
-            yield "layout_weight", "must not be negative"
+        for name in ("layout_weight", "length_weight", "held_out"):
+            if getattr(self, name) < 0:
+                yield name, "must not be negative"
+        if not 0 <= self.length_free < 1:
+            yield "length_free", "must be at least 0 and below 1"
+        if not 0 < self.answer_seconds <= 600:
+            yield "answer_seconds", "must lie above 0 and at or below 600"
+        yield from self.wrong_trl_keys()
+
+    def wrong_trl_keys(self) -> Iterator[tuple[str, str]]:
+        """Keys of `trl` that TRL does not know, or that have a setting of their own."""
+        for key in self.trl:
+            if key in OWN_KEYS:
+                yield f"trl.{key}", "follows from a setting of its own (grpo.*, model.*, seed)"
+            elif key not in TRL_KEYS:
+                near = get_close_matches(key, TRL_KEYS - OWN_KEYS, 1, 0.6)
+                hint = f"; did you mean grpo.trl.{near[0]}?" if near else ""
+                yield f"trl.{key}", f"TRL {TRL_VERSION}'s GRPOConfig has no such key{hint}"

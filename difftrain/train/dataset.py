@@ -1,6 +1,7 @@
 """Samples as TRL wants them: a conversational prompt without template, pictures beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset, Features, Image, List, Value
@@ -15,6 +16,22 @@ FEATURES = Features(
         "sample_id": Value("string"),
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What one arm learns from and is watched on, and the stratum of each of these samples."""
+
+    samples: Sequence[Sample]
+    held_out: Sequence[Sample] = ()
+    strata: Mapping[str, str] = field(default_factory=dict)
+
+
+def left_over(samples: Sequence[Sample], picks: Sequence[Pick], most: int) -> list[Sample]:
+    """The first samples, by their content's hash, that are not trained on."""
+    taken = {pick.sample_id for pick in picks}
+    rest = [sample for sample in samples if sample.sample_id not in taken]
+    return sorted(rest, key=lambda sample: sample.sample_id)[:most]
 
 
 def chosen(samples: Sequence[Sample], picks: Sequence[Pick]) -> list[Sample]:

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,13 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from difftrain import lineage, settings
+from difftrain.grade.workers import Workers
 from difftrain.model import load, locate
-from difftrain.records import Sample
 from difftrain.settings import RunConfig
 from difftrain.train import callbacks, modules, rewards
 from difftrain.train.arguments import arguments
-from difftrain.train.dataset import dataset
+from difftrain.train.dataset import Material, dataset
+from difftrain.train.watch import Groups
 from difftrain.world import World
 
 
@@ -38,27 +38,55 @@ def save(trainer: Any, folder: Path, world: World) -> None:
         half.replace(folder / "checkpoint")
 
 
-def counts(config: RunConfig, folder: Path, samples: Sequence[Sample]) -> dict[str, float]:
-    """What the training cost, from its own step log."""
+def counts(
+    config: RunConfig, folder: Path, material: Material, workers: Workers
+) -> dict[str, float]:
+    """What the training cost, from its own step log; graders_killed is the first process's."""
     log = callbacks.read_log(folder)
     answers = config.grpo.prompts_per_step * config.grpo.group_size
     return {
         "steps": len(log),
-        "samples": len(samples),
+        "samples": len(material.samples),
+        "held_out": len(material.held_out),
+        "graders_killed": workers.killed,
         "generations": len(log) * answers,
         "tokens": round(sum(row.get("length", 0.0) for row in log) * answers),
     }
 
 
+def trainer_of(
+    config: RunConfig, material: Material, folder: Path, world: World, workers: Workers
+) -> Any:
+    """TRL's trainer for this material, with our rewards and without its printing."""
+    processor = load.load_processor(config.model, config.data.min_pixels, config.data.max_pixels)
+    groups = Groups([*material.samples, *material.held_out], material.strata)
+    paid: list[Any] = [*rewards.rewards(config.grpo, config.grade, groups, workers)]
+    watched = bool(material.held_out)
+    vocabulary = processor.tokenizer.get_vocab()
+    trainer: Any = GRPOTrainer(
+        model=locate.source(config.model.name),
+        reward_funcs=paid,
+        args=arguments(config, folder, world, vocabulary, watched),
+        train_dataset=dataset(material.samples),
+        eval_dataset=dataset(material.held_out) if watched else None,
+        processing_class=processor,
+    )
+    if config.grpo.freeze_vision:
+        modules.freeze_vision(trainer.model)
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
 def fit(
     config: RunConfig,
-    samples: Sequence[Sample],
+    material: Material,
     folder: Path,
     world: World,
     title: str,
     inputs: dict[str, str],
 ) -> Path:
-    """Train on these samples; returns folder/checkpoint, which `from_pretrained` loads.
+    """Train on the material; returns folder/checkpoint, which `from_pretrained` loads.
 
     Continues from the last whole checkpoint of an interrupted run; does nothing if finished.
     """
@@ -66,27 +94,16 @@ def fit(
     if lineage.read_made(folder) is not None and checkpoint.is_dir():
         return checkpoint
     folder.mkdir(parents=True, exist_ok=True)
-    processor = load.load_processor(config.model, config.data.min_pixels, config.data.max_pixels)
-    both: list[Any] = [rewards.correct(samples), rewards.layout]
-    trainer: Any = GRPOTrainer(
-        model=locate.source(config.model.name),
-        reward_funcs=both,
-        args=arguments(config, folder, world, processor.tokenizer.get_vocab()),
-        train_dataset=dataset(samples),
-        processing_class=processor,
-    )
-    if config.grpo.freeze_vision:
-        modules.freeze_vision(trainer.model)
-    resume = last_checkpoint(folder)
-    step = int(resume.name.split("-")[1]) if resume else 0
-    spent = callbacks.truncate_log(folder, step) if world.is_first else 0.0
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(callbacks.StepLog(folder, spent, title))
-    if world.is_first:
-        print(modules.table(trainer.model), flush=True)
-    started = time.time()
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with Workers(config.grpo.reward_workers, config.grpo.answer_seconds) as workers:
+        trainer = trainer_of(config, material, folder, world, workers)
+        resume = last_checkpoint(folder)
+        step = int(resume.name.split("-")[1]) if resume else 0
+        spent = callbacks.truncate_log(folder, step) if world.is_first else 0.0
+        trainer.add_callback(callbacks.StepLog(folder, spent, title))
+        if world.is_first:
+            print(modules.table(trainer.model), flush=True)
+        started = time.time()
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if trainer.state.global_step < trainer.state.max_steps:
         made = f"{trainer.state.global_step} of {trainer.state.max_steps} steps"
         raise RuntimeError(f"training ended after {made}: too few samples for one step?")
@@ -97,7 +114,7 @@ def fit(
             settings={**settings.plain(config.grpo), "seed": config.seed},
             inputs=inputs,
             seconds=spent + time.time() - started,
-            counts=counts(config, folder, samples),
+            counts=counts(config, folder, material, workers),
         )
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

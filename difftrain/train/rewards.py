@@ -1,32 +1,45 @@
-"""The two rewards: the probe's own grader, and beside it, never inside it, the layout.
+"""The rewards: the probe's own grader, and beside it, never inside it, layout and length.
 
-TRL calls a reward with lists of equal length and logs it under the function's name.
+TRL calls a reward with lists of equal length and logs it under the function's name. Answers are
+graded in worker processes that can be killed; one that is not graded in time is counted, and paid
+nothing.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from difftrain import grade
+from trl.rewards.other_rewards import get_soft_overlong_punishment
+
 from difftrain.grade import layout as tags
-from difftrain.records import Sample, Verdict
-
-Reward = Callable[..., list[float]]
-
-
-def said(completion: Any) -> str:
-    """The text of a completion, which TRL gives as a list of messages."""
-    return completion if isinstance(completion, str) else completion[0]["content"]
+from difftrain.grade.alarms import Alarm
+from difftrain.grade.config import GradeConfig
+from difftrain.grade.workers import Ending, Workers, grading
+from difftrain.train.config import GrpoConfig
+from difftrain.train.watch import SUM, Groups, Reward, by_group, count_signs, said
 
 
-def correct(samples: Sequence[Sample]) -> Reward:
-    """1 for an answer that the probe's grader calls right, else 0."""
-    by_id = {sample.sample_id: sample for sample in samples}
+def correct(groups: Groups, workers: Workers, rules: GradeConfig) -> Reward:
+    """What the probe's grader says an answer is worth: 1 if right, else 0, or part of the way
+    where grade.text or grade.boxes mean it. Also counts the alarms' signs."""
 
-    def correct(completions: Sequence[Any], sample_id: Sequence[str], **_: Any) -> list[float]:
-        return [
-            float(grade.grade(said(completion), by_id[identity]) is Verdict.right)
-            for completion, identity in zip(completions, sample_id, strict=True)
-        ]
+    def correct(
+        completions: Sequence[Any],
+        sample_id: Sequence[str],
+        log_metric: Callable[[str, float], None] | None = None,
+        **_: Any,
+    ) -> list[float]:
+        texts = [said(completion) for completion in completions]
+        replies = workers.ask(
+            [
+                grading(text, groups.by_id[identity], rules)
+                for text, identity in zip(texts, sample_id, strict=True)
+            ]
+        )
+        stopped = sum(isinstance(reply, Ending) for reply in replies)
+        if log_metric is not None:
+            count_signs(texts, sample_id, groups, log_metric)
+            log_metric(f"{SUM}alarms/{Alarm.grader_stopped}", stopped)
+        return [0.0 if isinstance(reply, Ending) else reply["value"] for reply in replies]
 
     return correct
 
@@ -34,3 +47,24 @@ def correct(samples: Sequence[Sample]) -> Reward:
 def layout(completions: Sequence[Any], **_: Any) -> list[float]:
     """1 for thought and answer each once in their tags and nothing else, else 0."""
     return [float(tags.well_laid_out(said(completion))) for completion in completions]
+
+
+def length(config: GrpoConfig) -> Reward:
+    """0 up to length_free of the longest answer, then falling to -1 (DAPO, Eq. 13; TRL's own)."""
+    longest = config.max_completion_tokens
+    charge = get_soft_overlong_punishment(longest, longest - int(config.length_free * longest))
+
+    def length(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return charge(completion_ids=completion_ids)
+
+    return length
+
+
+def rewards(
+    config: GrpoConfig, rules: GradeConfig, groups: Groups, workers: Workers
+) -> list[Reward]:
+    """The reward functions in the order of arguments.weights, each counted by group."""
+    wanted: list[Reward] = [correct(groups, workers, rules), layout]
+    if config.length_weight:
+        wanted.append(length(config))
+    return [by_group(reward, groups) for reward in wanted]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,19 @@ def test_two_values_for_one_run_are_refused() -> None:
 
 def test_trls_own_keys_may_be_added_below_grpo_trl() -> None:
     assert words.read(["+grpo.trl.optim=sgd"]).grpo.trl == {"optim": "sgd"}
+
+
+def test_a_misspelt_key_of_trls_is_refused_early_with_the_nearest_one() -> None:
+    found = told("+grpo.trl.optin=sgd", "+grpo.trl.beta=0.1", "+grpo.trl.xyz=1")
+    assert found[0].startswith("grpo.trl.optin=sgd: TRL 1.16's GRPOConfig has no such key")
+    assert "did you mean grpo.trl.optim?" in found[0]
+    assert found[1].startswith("grpo.trl.beta=0.1: follows from a setting of its own")
+    assert found[2] == "grpo.trl.xyz=1: TRL 1.16's GRPOConfig has no such key"
+    started = time.monotonic()
+    done = run("+grpo.trl.optin=sgd")
+    assert done.returncode == 2
+    assert "did you mean grpo.trl.optim?" in done.stderr
+    assert time.monotonic() - started < 20  # 3 s on an idle machine
 
 
 @pytest.mark.parametrize("name", RECIPES)

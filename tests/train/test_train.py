@@ -1,13 +1,24 @@
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from torch import nn
+from trl.trainer.grpo_config import GRPOConfig
 
+from difftrain.grade import STRICT
+from difftrain.grade.config import GradeConfig, TextWorth
+from difftrain.grade.workers import Workers
 from difftrain.model.load import Loaded
-from difftrain.records import Arm, Pick, Sample
+from difftrain.records import AnswerKind, Arm, Pick, Sample
 from difftrain.settings import ConfigError, RunConfig
 from difftrain.train import arguments, callbacks, modules, rewards
-from difftrain.train.dataset import chosen, dataset
+from difftrain.train.config import OWN_KEYS, TRL_KEYS, TRL_VERSION
+from difftrain.train.dataset import chosen, dataset, left_over
+from difftrain.train.watch import Groups
 from difftrain.world import World
 
 
@@ -19,12 +30,63 @@ def said(*texts: str) -> list[list[dict[str, str]]]:
     return [[{"role": "assistant", "content": text}] for text in texts]
 
 
-def test_the_reward_is_the_probes_grader_and_nothing_else(shapes_samples: list[Sample]) -> None:
-    reward = rewards.correct(shapes_samples)
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(1, 20.0) as pool:
+        yield pool
+
+
+def test_the_reward_is_the_probes_grader_and_nothing_else(
+    shapes_samples: list[Sample], workers: Workers
+) -> None:
+    reward = rewards.correct(Groups(shapes_samples), workers, STRICT)
     ids = [sample.sample_id for sample in shapes_samples]
     assert set(reward(completions=said(*map(right, shapes_samples)), sample_id=ids)) == {1.0}
     nothing = ["<think></think><answer></answer>"] * len(ids)
     assert set(reward(completions=said(*nothing), sample_id=ids)) == {0.0}
+
+
+def test_an_answer_that_is_not_graded_in_time_is_counted_and_paid_nothing(
+    shapes_samples: list[Sample],
+) -> None:
+    told: dict[str, float] = {}
+    with Workers(1, 1.0) as pool:
+        reward = rewards.correct(Groups(shapes_samples), pool, STRICT)
+        ids = [sample.sample_id for sample in shapes_samples[:3]]
+        texts = said(*map(right, shapes_samples[:3]))
+        reward(completions=texts, sample_id=ids)
+        os.kill(pool.posts[0].child.pid, signal.SIGSTOP)
+        paid = reward(completions=texts, sample_id=ids, log_metric=told.__setitem__)
+    assert paid == [0.0, 1.0, 1.0]
+    assert told["difftrain/alarms/grader_stopped"] == 1
+
+
+def test_a_part_of_the_way_is_paid_only_where_the_settings_mean_it(
+    shapes_samples: list[Sample], workers: Workers
+) -> None:
+    sample = replace(shapes_samples[0], answer_kind=AnswerKind.text, answer="stop sign")
+    texts = said("<answer>stop sigh</answer>")
+    for rules, value in ((STRICT, 0.0), (GradeConfig(text=TextWorth.similarity), 8 / 9)):
+        reward = rewards.correct(Groups([sample]), workers, rules)
+        assert reward(completions=texts, sample_id=[sample.sample_id]) == [pytest.approx(value)]
+
+
+def test_the_length_term_charges_only_the_last_fifth_before_the_limit() -> None:
+    config = RunConfig().grpo
+    config.max_completion_tokens, config.length_weight = 100, 0.5
+    charged = rewards.length(config)(completion_ids=[[1] * n for n in (1, 80, 90, 100)])
+    assert charged == [0.0, 0.0, -0.5, -1.0]
+
+
+def test_every_reward_has_its_weight_and_a_length_term_of_none_is_left_out(
+    shapes_samples: list[Sample], workers: Workers
+) -> None:
+    config = RunConfig()
+    for weight, names in ((0.0, ["correct", "layout"]), (0.2, ["correct", "layout", "length"])):
+        config.grpo.length_weight = weight
+        paid = rewards.rewards(config.grpo, STRICT, Groups(shapes_samples), workers)
+        assert [each.__name__ for each in paid] == names
+        assert [name for name, _ in arguments.weights(config)] == names
 
 
 def test_the_layout_reward_pays_for_tags_alone() -> None:
@@ -43,6 +105,17 @@ def test_a_row_holds_words_and_picture_apart(shapes_samples: list[Sample]) -> No
 def test_only_picked_samples_are_trained_on(shapes_samples: list[Sample]) -> None:
     picks = [Pick(sample_id=shapes_samples[n].sample_id, arm=Arm.grpo, because="") for n in (4, 2)]
     assert chosen(shapes_samples, picks) == [shapes_samples[4], shapes_samples[2]]
+
+
+def test_held_out_samples_are_the_first_by_content_that_are_not_trained_on(
+    shapes_samples: list[Sample],
+) -> None:
+    picks = [Pick(sample_id=s.sample_id, arm=Arm.grpo, because="") for s in shapes_samples[:20]]
+    held_out = left_over(shapes_samples, picks, 3)
+    assert len(held_out) == 3
+    assert not {s.sample_id for s in held_out} & {pick.sample_id for pick in picks}
+    assert held_out == left_over(shapes_samples[::-1], picks, 3)
+    assert left_over(shapes_samples, picks, 0) == []
 
 
 def test_a_step_is_the_stated_prompts_times_the_group() -> None:
@@ -73,14 +146,23 @@ def test_trl_gets_the_papers_values(tmp_path: Path) -> None:
     assert found.reward_weights == [1.0, 0.1]
 
 
-def test_a_key_that_trl_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_the_list_of_trls_keys_is_that_of_the_installed_trl() -> None:
+    assert version("trl").startswith(TRL_VERSION)
+    assert {field.name for field in fields(GRPOConfig)} == TRL_KEYS
+
+
+def test_the_keys_that_follow_from_our_settings_are_exactly_those_that_are_refused(
+    tmp_path: Path,
+) -> None:
     config = RunConfig()
-    config.grpo.trl = {"learning_rat": 1}
-    with pytest.raises(ConfigError, match=r"grpo\.trl\.learning_rat"):
+    config.grpo.trl = dict.fromkeys(TRL_KEYS - OWN_KEYS)
+    with pytest.raises(Exception) as caught:  # noqa: PT011  (whatever TRL says to all keys at None)
         arguments.arguments(config, tmp_path, World(), {})
-    config.grpo.trl = {"learning_rate": 1}
-    with pytest.raises(ConfigError, match="has a setting of its own"):
-        arguments.arguments(config, tmp_path, World(), {})
+    assert "multiple values" not in str(caught.value)
+    for key in OWN_KEYS:
+        config.grpo.trl = {key: None}
+        with pytest.raises(TypeError, match="multiple values"):
+            arguments.arguments(config, tmp_path, World(), {})
 
 
 def test_trained_parameters_are_counted_by_module(tiny: Loaded) -> None:

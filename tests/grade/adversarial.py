@@ -1,0 +1,60 @@
+"""Reads adversarial.tsv: attacks on the graders and right answers that must not be refused.
+
+A line is kind, gold, options (with | between), answer, verdict, why. The answer is put into
+answer tags unless it begins with `raw:`. `‹text›×N` repeats a text, ⏎ is a new line, ⇥ a tab.
+The verdict `unpaid` is wrong or unreadable.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from difftrain.records import AnswerKind, Sample, TaskSet
+
+CATS = '[{"bbox_2d": [0, 0, 10, 10], "label": "cat"}, {"bbox_2d": [50, 0, 60, 10], "label": "cat"}]'
+REPEATED = re.compile(r"‹([^›]*)›×(\d+)")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table."""
+
+    sample: Sample
+    response: str
+    verdict: str
+    why: str
+
+
+def written_out(text: str) -> str:
+    """The text with its repetitions, lines and tabs."""
+    text = REPEATED.sub(lambda found: found[1] * int(found[2]), text)
+    return text.replace("⏎", "\n").replace("⇥", "\t")
+
+
+def sample(kind: str, gold: str, options: str) -> Sample:
+    """A sample as far as graders look at it."""
+    return Sample(
+        sample_id="0" * 16,
+        images=(),
+        question="How many shapes are there?",
+        answer=CATS if gold == "CATS" else gold,
+        answer_kind=AnswerKind(kind),
+        options=tuple(options.split("|")) if options else (),
+        task="test",
+        task_set=TaskSet.perception,
+        source="test",
+    )
+
+
+def cases() -> list[Case]:
+    """Every line of the table."""
+    found = []
+    for line in (Path(__file__).parent / "adversarial.tsv").read_text().split("\n"):
+        if not line or line.startswith("# "):
+            continue
+        kind, gold, options, said, verdict, why = line.split("\t")
+        raw = said.startswith("raw:")
+        text = written_out(said.removeprefix("raw:"))
+        response = text if raw else f"<think>so</think><answer>{text}</answer>"
+        found.append(Case(sample(kind, gold, options), response, verdict, why))
+    return found

@@ -1,0 +1,79 @@
+"""What rings while training, and what does not."""
+
+import pytest
+
+from difftrain.data import prompts
+from difftrain.grade import alarms
+from difftrain.grade.alarms import Alarm
+from tests.grade.adversarial import sample
+
+CHOICE = sample("choice", "B", "red|blue|green")
+COUNT = sample("count", "7", "")
+
+
+def rung(response: str, of: object = CHOICE) -> set[Alarm]:
+    return {a for a, there in alarms.signs(response, of, prompts.SYSTEM).items() if there}
+
+
+@pytest.mark.parametrize("response", ["", " \n", "<answer></answer>", "<answer>\\boxed{}</answer>"])
+def test_saying_nothing_rings(response: str) -> None:
+    assert rung(response) == {Alarm.empty}
+
+
+def test_missing_tags_are_no_empty_answer() -> None:
+    assert rung("B") == set()
+
+
+@pytest.mark.parametrize("said", ["A or B", "A, B, C", "red or blue", "red blue green", "(A)(B)"])
+def test_naming_several_options_rings(said: str) -> None:
+    assert rung(f"<think>so</think><answer>{said}</answer>") == {Alarm.several_options}
+
+
+@pytest.mark.parametrize("said", ["B", "B. blue", "blue", "The answer is B.", "purple"])
+def test_naming_one_option_or_none_does_not(said: str) -> None:
+    assert rung(f"<think>A or B? B.</think><answer>{said}</answer>") == set()
+
+
+def test_several_numbers_are_no_options() -> None:
+    assert rung("<answer>A or B</answer>", COUNT) == set()
+
+
+def test_a_tag_more_than_once_rings() -> None:
+    assert rung("<think>a</think><think>b</think><answer>B</answer>") == {Alarm.repeated_tags}
+    assert rung("<answer>B</answer><answer>B</answer>") == {Alarm.repeated_tags}
+
+
+def test_saying_the_prompt_again_rings() -> None:
+    assert Alarm.prompt_echo in rung(prompts.SYSTEM)
+    assert rung("How many  shapes are there? <answer>7</answer>") == {Alarm.prompt_echo}
+
+
+def test_a_thought_may_repeat_the_question() -> None:
+    assert rung("<think>How many shapes are there? 7.</think><answer>7</answer>", COUNT) == set()
+
+
+def test_one_loud_step_rings_no_alarm_and_ten_do() -> None:
+    quiet = [0.0] * 30
+    assert alarms.first_ring([*quiet, 0.9, *quiet], 0.1) is None
+    assert alarms.first_ring([*quiet, *[0.2] * 20], 0.1) == 35
+    assert alarms.first_ring([], 0.1) is None
+    assert alarms.first_ring([0.5, 0.5], 0.1) == 1
+    assert alarms.loudest([*quiet, *[0.2] * 20]) == pytest.approx(0.2)
+    assert alarms.loudest([]) == 0
+
+
+def test_reward_that_rises_while_held_out_answers_get_worse_rings() -> None:
+    rising, falling = [n / 30 for n in range(30)], [0.8, 0.7, 0.4, 0.3]
+    assert alarms.parts_ways(rising, falling, 64) is True
+    assert alarms.parts_ways(rising, falling[::-1], 64) is False
+    assert alarms.parts_ways(rising[::-1], falling, 64) is False
+
+
+def test_a_fall_within_chance_does_not_ring() -> None:
+    rising = [n / 30 for n in range(30)]
+    assert alarms.parts_ways(rising, [0.52, 0.5, 0.5, 0.48], 64) is False
+
+
+def test_without_looks_at_held_out_samples_nothing_is_known() -> None:
+    assert alarms.parts_ways([0.1, 0.2, 0.3], [], 64) is None
+    assert alarms.parts_ways([0.1, 0.2, 0.3], [0.5], 64) is None

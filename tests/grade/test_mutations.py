@@ -1,0 +1,63 @@
+"""Ten thousand random mutations of right and wrong answers: no crash, nothing over the limit."""
+
+from random import Random
+
+import pytest
+
+from difftrain.grade.config import BoxesWorth, GradeConfig, TextWorth
+from difftrain.grade.workers import Ending, Workers, grading
+from difftrain.records import Verdict
+from tests.grade.adversarial import cases
+
+LIMIT_SECONDS = 5.0
+LONGEST = 3_000
+PIECES = (
+    "<answer>", "</answer>", "<think>", "</think>", "\\boxed{", "\\frac{", "\\sqrt{", "\\text{",
+    "\\left(", "}", "{", "(", ")", "[", "]", "^", "_", "=", "\\", "$", "%", ",", ".", "-", "/",
+    "'", '"', "```", "\\pi", "\\infty", "\\sin", "x", "e", "i", "0", "9", "99999", "1e9", "A", "or",
+    " ", "\n", "\t", "\x00", "\u200b", "\u202e", "Ａ", "７", "é", "😀", "\ud800", "bbox_2d", "NaN",
+)  # fmt: skip
+"""What is inserted: tags, LaTeX, brackets, numbers, characters that break parsers."""
+
+
+def mutated(text: str, rng: Random) -> str:
+    """The text after one to six insertions, deletions, repetitions, moves and changes of case."""
+    for _ in range(rng.randint(1, 6)):
+        start, end = sorted((rng.randint(0, len(text)), rng.randint(0, len(text))))
+        part = text[start:end]
+        match rng.randrange(6):
+            case 0:
+                text = text[:start] + rng.choice(PIECES) * rng.randint(1, 4) + text[start:]
+            case 1:
+                text = text[:start] + text[end:]
+            case 2:
+                text = text[:end] + part * rng.randint(1, 3) + text[end:]
+            case 3:
+                text = text[:start] + part[::-1] + text[end:]
+            case 4:
+                text = text[:start] + part.swapcase() + text[end:]
+            case _:
+                text = text[end:] + text[:end]
+    return text[:LONGEST]
+
+
+@pytest.mark.parametrize("number", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutations_are_graded_without_a_crash_and_in_time(number: int) -> None:
+    rng = Random(number)
+    seeds = [case for case in cases() if len(case.response) < 1_000]
+    rules = GradeConfig(text=TextWorth.similarity, boxes=BoxesWorth.f1)
+    messages = []
+    for _ in range(number):
+        case, tagged = rng.choice(seeds), rng.random() < 0.7
+        opening, closing = "<think>so</think><answer>", "</answer>"
+        inside = case.response.removeprefix(opening).removesuffix(closing)
+        said = f"{opening}{mutated(inside, rng)}{closing}" if tagged else mutated(inside, rng)
+        messages.append(grading(said, case.sample, rules))
+    with Workers(2, LIMIT_SECONDS) as workers:
+        replies = workers.ask(messages)
+        assert workers.killed == 0
+    assert not [reply for reply in replies if isinstance(reply, Ending)]
+    for reply in replies:
+        assert not isinstance(reply, Ending)
+        assert 0.0 <= reply["value"] <= 1.0
+        assert (reply["verdict"] == Verdict.right) == (reply["value"] == 1.0)
