@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGES = {"probe", "difficulty", "select", "train", "evaluate", "report"}
 LAYERS = [
     {"records", "seeds", "world", "lineage", "heartbeat"},
-    {"artefacts", "config"},
+    {"artefacts", "stored", "config"},
     {"grade", "data", "shapes", "model", "settings", "places"},
     STAGES,
     {"recipes"},
@@ -22,6 +22,7 @@ THIRD_PARTY = {
     "lineage": set(),
     "heartbeat": set(),
     "artefacts": {"pyarrow"},
+    "stored": {"pyarrow"},
     "config": set(),
     "settings": {"omegaconf"},
     "places": set(),
@@ -32,7 +33,7 @@ THIRD_PARTY = {
     "probe": {"torch", "numpy", "PIL", "tqdm"},
     "difficulty": {"numpy"},
     "select": {"numpy"},
-    "train": {"torch", "trl", "accelerate", "peft", "transformers", "datasets", "tqdm"},
+    "train": {"torch", "trl", "accelerate", "peft", "transformers", "datasets", "tqdm", "PIL"},
     "evaluate": {"httpx", "numpy", "PIL", "tqdm"},
     "report": {
         "pandas",
