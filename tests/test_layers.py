@@ -27,7 +27,7 @@ THIRD_PARTY = {
     "settings": {"omegaconf"},
     "places": set(),
     "grade": {"math_verify", "rapidfuzz", "scipy", "numpy", "sympy"},
-    "data": {"PIL", "datasets", "numpy"},
+    "data": {"PIL", "numpy", "pyarrow", "httpx", "huggingface_hub"},
     "shapes": {"PIL", "numpy", "torch", "transformers", "tokenizers"},
     "model": {"torch", "transformers", "vllm", "httpx", "PIL", "numpy"},
     "probe": {"torch", "numpy", "PIL", "tqdm"},
