@@ -26,8 +26,10 @@ OPTION_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
 LONGEST_SPOKEN = 200
 """Characters of an assistant's turn that may be a gold as a whole."""
 LONGEST_WORDS = 40
-UNCOMPARABLE = re.compile(r"[;\n=<>≤≥\\]|\d.*\s\D.*\d")
-"""Parts, lines, relations, commands, several numbers among words."""
+PARTS = re.compile(r"(?<!\\);|\n")
+"""Several answers in one gold."""
+UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")
+"""Relations, commands, several numbers among words."""
 DATE_OR_TIME = re.compile(r"\d+([-/.])\d+\1\d+|\d{1,2}:\d{2}(:\d{2})?")
 LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")
 """A comma outside brackets that parts no thousands."""
@@ -67,7 +69,8 @@ def comparable(gold: str) -> str:
     For sets whose golds are free text meant for a mathematician: an exact comparison of such words
     would never pay, and math-verify would pay for their letters.
     """
-    if not reads_as_number(gold) and (len(gold) > LONGEST_WORDS or UNCOMPARABLE.search(gold)):
+    words = not reads_as_number(gold)
+    if PARTS.search(gold) or (words and (len(gold) > LONGEST_WORDS or UNCOMPARABLE.search(gold))):
         raise Unusable(f"unusable gold: neither a number, a letter nor few words: {gold[:80]!r}")
     return gold
 
