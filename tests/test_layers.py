@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = {"probe", "difficulty", "select", "train", "evaluate", "report"}
+STAGES = {"probe", "difficulty", "select", "train", "evaluate", "report", "export"}
 LAYERS = [
     {"records", "seeds", "world", "lineage", "heartbeat"},
     {"artefacts", "stored", "config"},
@@ -45,6 +45,7 @@ THIRD_PARTY = {
         "tensorboard",
         "markupsafe",
     },
+    "export": {"pyarrow", "datasets", "matplotlib", "httpx", "huggingface_hub"},
     "recipes": set(),
     "launch": {"hydra", "omegaconf"},
 }

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 from difftrain import lineage
 from difftrain.data import containers, find, pictures, rows, store
@@ -171,3 +172,12 @@ def identity(config: DataConfig) -> str:
     settings = asdict(config)
     kept = {key: settings[key] for key in MATTERS.get(config.source, READ)}
     return lineage.fingerprint([kept, inputs(config)])
+
+
+def originals(config: DataConfig) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place and content of every row that is an object, as the files hold it; none for shapes."""
+    if config.source is Source.shapes:
+        return
+    for place, row in containers.rows(*files(config)):
+        if not isinstance(row, Unusable):
+            yield place, row
