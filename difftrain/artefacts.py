@@ -1,12 +1,14 @@
 """Records to parquet and back: typed columns, a schema check, parts that are whole or absent.
 
+Columns of pictures stay on disk: `read` gives records that fetch them when asked (stored.py).
+
 A stage folder is `artefacts/<stage>/<fingerprint>/`: `part-*.parquet`, and made.json last of all.
 Not here: which stage writes what.
 """
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from enum import StrEnum
 from functools import cache
@@ -17,6 +19,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from difftrain import stored
+
 R = TypeVar("R")
 
 SIMPLE = {
@@ -26,6 +30,10 @@ SIMPLE = {
     bool: pa.bool_(),
     bytes: pa.binary(),
 }
+GROUP_BYTES = 1 << 20
+"""Pictures in one row group: what one access reads at least."""
+PART_BYTES = 64 << 20
+"""Pictures in one part: what its writer holds at most, beside the last record's."""
 
 
 class SchemaError(ValueError):
@@ -41,7 +49,7 @@ def column_type(hint: Any) -> pa.DataType:
     if get_origin(hint) is UnionType:
         (inner,) = (each for each in get_args(hint) if each is not NoneType)
         return column_type(inner)
-    if get_origin(hint) is tuple:
+    if get_origin(hint) in (tuple, Sequence):
         inner = get_args(hint)[0]
         if inner is float:
             return pa.list_(pa.float32())
@@ -64,12 +72,36 @@ def reader(hint: Any) -> Any:
         (inner,) = (each for each in get_args(hint) if each is not NoneType)
         convert = reader(inner)
         return lambda value: None if value is None else convert(value)
-    if get_origin(hint) is tuple:
+    if get_origin(hint) in (tuple, Sequence):
         convert = reader(get_args(hint)[0])
         return lambda values: tuple(convert(value) for value in values)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return hint
     return lambda value: value
+
+
+@cache
+def pictured(record: type) -> tuple[str, ...]:
+    """The record's columns of lists of bytes, which are read only when asked for."""
+    hints = get_type_hints(record)
+    return tuple(
+        each.name
+        for each in fields(record)
+        if column_type(hints[each.name]) == pa.list_(pa.binary())
+    )
+
+
+def weight(record: Any) -> int:
+    """Bytes of the record's pictures."""
+    names = pictured(type(record))
+    return sum(len(picture) for name in names for picture in getattr(record, name))
+
+
+def rows_per_group(records: Sequence[Any]) -> int | None:
+    """Rows whose pictures fill about GROUP_BYTES; None (one group) for a record without any."""
+    if not pictured(type(records[0])):
+        return None
+    return max(1, len(records) * GROUP_BYTES // max(1, sum(map(weight, records))))
 
 
 def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
@@ -88,7 +120,11 @@ def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
     half = folder / f".part-{name}.{os.getpid()}.half"
     try:
         with half.open("wb") as file:
-            pq.write_table(pa.table(columns, schema=schema(kind)), file)
+            table = pa.table(columns, schema=schema(kind))
+            # A dictionary of pictures would be as large as they are.
+            apart = pictured(kind)
+            words: Any = [name for name in columns if name not in apart] if apart else True
+            pq.write_table(table, file, rows_per_group(records), use_dictionary=words)
             file.flush()
             os.fsync(file.fileno())
         half.replace(path)
@@ -111,16 +147,24 @@ def parts(folder: Path) -> list[Path]:
 
 def read_part(path: Path, record: type[R]) -> list[R]:
     """The records of one part. Raises SchemaError if its columns are not the record's."""
-    table = pq.ParquetFile(path).read()
-    if not table.schema.equals(schema(record)):
+    file = pq.ParquetFile(path)
+    if not file.schema_arrow.equals(schema(record)):
         raise SchemaError(
-            f"{path} holds {table.schema.names}, but {record.__name__} needs {schema(record).names}"
+            f"{path} holds {file.schema_arrow.names}, but {record.__name__} needs "
+            f"{schema(record).names}"
         )
     hints = get_type_hints(record)
-    readers = {field.name: reader(hints[field.name]) for field in fields(record)}  # pyright: ignore[reportArgumentType]
+    apart = pictured(record)
+    names = [each.name for each in fields(record)]  # pyright: ignore[reportArgumentType]
+    readers = {name: reader(hints[name]) for name in names if name not in apart}
+    table = file.read(columns=list(readers))
     columns = {name: table.column(name).to_pylist() for name in readers}
+    unread = {name: stored.cells(file.metadata, path, name) for name in apart}
     return [
-        record(**{name: convert(columns[name][row]) for name, convert in readers.items()})
+        record(
+            **{name: convert(columns[name][row]) for name, convert in readers.items()},
+            **{name: cells[row] for name, cells in unread.items()},
+        )
         for row in range(table.num_rows)
     ]
 
@@ -143,15 +187,23 @@ def next_part(folder: Path, rank: int) -> str:
     return f"r{rank:03d}-{max(map(int, taken), default=-1) + 1:05d}"
 
 
-def write_all(folder: Path, records: Iterable[R], rows_per_part: int = 2000) -> int:
-    """Write the records of a stage that one process makes at once; returns how many."""
-    number, pending, total = 0, [], 0
+def in_parts(records: Iterable[R], rows_per_part: int) -> Iterator[list[R]]:
+    """The records in lists of at most so many rows and, but for the last row, PART_BYTES."""
+    pending, held = [], 0
     for record in records:
         pending.append(record)
-        if len(pending) == rows_per_part:
-            write_part(folder, f"{number:05d}", pending)
-            number, total, pending = number + 1, total + len(pending), []
+        held += weight(record)
+        if len(pending) == rows_per_part or held >= PART_BYTES:
+            yield pending
+            pending, held = [], 0
     if pending:
-        write_part(folder, f"{number:05d}", pending)
-        total += len(pending)
+        yield pending
+
+
+def write_all(folder: Path, records: Iterable[R], rows_per_part: int = 2000) -> int:
+    """Write the records of a stage that one process makes at once; returns how many."""
+    total = 0
+    for number, part in enumerate(in_parts(records, rows_per_part)):
+        write_part(folder, f"{number:05d}", part)
+        total += len(part)
     return total

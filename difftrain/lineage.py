@@ -38,6 +38,11 @@ def sample_id(pixels: Iterable[tuple[tuple[int, int], bytes]], question: str, an
     return digest.hexdigest()
 
 
+def copy_id(sample_id: str, number: int) -> str:
+    """The id of a sample's repetition number `number`, counted from 1 behind the first."""
+    return hashlib.blake2b(f"{sample_id}/copy/{number}".encode(), digest_size=8).hexdigest()
+
+
 def file_fingerprint(path: Path) -> str:
     """A file's identity: all of a small file, evenly spaced chunks of a large one (weights)."""
     size = path.stat().st_size

@@ -98,7 +98,7 @@ class Places:
     def run(self) -> Path:
         """The run's own folder: its report and its checkpoint."""
         everything = settings.plain(self.config)
-        for key in ("artefacts", "report", "recipe"):
+        for key in ("artefacts", "report", "recipe", "export"):
             del everything[key]
         found = self.folder("run", everything, self.train(TUNED))
         return found.with_name(f"{self.config.name}-{found.name}")

@@ -6,6 +6,7 @@ Not here: how records become parquet (artefacts.py) and how they are made (the s
 Axes: L layers, T response tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -81,12 +82,13 @@ class MarkPath(StrEnum):
 class Sample:
     """A question with its pictures and its answer.
 
-    `images` are PNG bytes inside the pixel budget. `needs_picture` and `knob` (0 simplest to 1
+    `images` are PNG bytes inside the pixel budget; read from disk at each access where the sample
+    came from a stage's folder (stored.py). `needs_picture` and `knob` (0 simplest to 1
     hardest) are known only where the data were drawn by us; elsewhere they are None.
     """
 
     sample_id: str
-    images: tuple[bytes, ...] = field(repr=False)
+    images: Sequence[bytes] = field(repr=False)
     question: str
     answer: str
     answer_kind: AnswerKind

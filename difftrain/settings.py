@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from difftrain.data.config import DataConfig
 from difftrain.difficulty.config import DifficultyConfig
 from difftrain.evaluate.config import EvaluateConfig
+from difftrain.export.config import ExportConfig
 from difftrain.grade.config import GradeConfig
 from difftrain.model.config import ModelConfig
 from difftrain.probe.config import ProbeConfig
@@ -69,6 +70,7 @@ class RunConfig:
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule), those that span components among them."""

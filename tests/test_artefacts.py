@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -6,7 +7,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from difftrain import artefacts, lineage
-from difftrain.records import Attention, Measure, Pick, Rollout, Score, Stratum, Verdict, View
+from difftrain.records import (
+    AnswerKind,
+    Attention,
+    Measure,
+    Pick,
+    Rollout,
+    Sample,
+    Score,
+    Stratum,
+    TaskSet,
+    Verdict,
+    View,
+)
+from difftrain.stored import Stored
 
 ROLLOUT = Rollout(
     sample_id="ab",
@@ -113,3 +127,50 @@ def test_a_models_identity_changes_with_its_weights(tmp_path: Path) -> None:
     before = lineage.folder_fingerprint(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"0" * 99 + b"1")
     assert lineage.folder_fingerprint(tmp_path) != before
+
+
+def pictured(number: int, *pictures: bytes) -> Sample:
+    return Sample(
+        sample_id=f"{number:016x}",
+        images=pictures,
+        question="?",
+        answer="1",
+        answer_kind=AnswerKind.count,
+        task="t",
+        task_set=TaskSet.reasoning,
+        source="s",
+    )
+
+
+def test_pictures_come_back_unread_and_equal_when_asked_for(tmp_path: Path) -> None:
+    samples = [pictured(n, *([bytes([n]) * 700_000] * (n % 3))) for n in range(7)]
+    artefacts.write_all(tmp_path, samples, rows_per_part=4)
+    found = artefacts.read(tmp_path, Sample)
+    assert all(isinstance(each.images, Stored) for each in found)
+    assert found == samples
+    assert [len(each.images) for each in found] == [0, 1, 2, 0, 1, 2, 0]
+    assert found[5].images[1] == samples[5].images[1]
+    copied = pickle.loads(pickle.dumps(found[4]))
+    assert copied == samples[4]
+
+
+def test_one_access_reads_about_a_megabyte(tmp_path: Path) -> None:
+    artefacts.write_part(tmp_path, "0", [pictured(n, bytes(400_000)) for n in range(10)])
+    file = pq.ParquetFile(tmp_path / "part-0.parquet")
+    assert {file.metadata.row_group(at).num_rows for at in range(5)} == {2}
+
+
+def test_a_part_ends_before_its_pictures_fill_the_memory(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(artefacts, "PART_BYTES", 1000)
+    artefacts.write_all(tmp_path, [pictured(n, bytes(400)) for n in range(7)])
+    assert [len(artefacts.read_part(part, Sample)) for part in artefacts.parts(tmp_path)] == [
+        3,
+        3,
+        1,
+    ]
+
+
+def test_a_part_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    for content in (b"old", b"new"):
+        artefacts.write_part(tmp_path, "0", [pictured(0, content)])
+        assert artefacts.read(tmp_path, Sample)[0].images[0] == content

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = {"probe", "difficulty", "select", "train", "evaluate", "report"}
+STAGES = {"probe", "difficulty", "select", "train", "evaluate", "report", "export"}
 LAYERS = [
     {"records", "seeds", "world", "lineage", "heartbeat"},
-    {"artefacts", "config"},
+    {"artefacts", "stored", "config"},
     {"grade", "data", "shapes", "model", "settings", "places"},
     STAGES,
     {"recipes"},
@@ -22,17 +22,18 @@ THIRD_PARTY = {
     "lineage": set(),
     "heartbeat": set(),
     "artefacts": {"pyarrow"},
+    "stored": {"pyarrow"},
     "config": set(),
     "settings": {"omegaconf"},
     "places": set(),
     "grade": {"math_verify", "rapidfuzz", "scipy", "numpy", "sympy"},
-    "data": {"PIL", "datasets", "numpy"},
+    "data": {"PIL", "numpy", "pyarrow", "httpx", "huggingface_hub"},
     "shapes": {"PIL", "numpy", "torch", "transformers", "tokenizers"},
     "model": {"torch", "transformers", "vllm", "httpx", "PIL", "numpy"},
     "probe": {"torch", "numpy", "PIL", "tqdm"},
     "difficulty": {"numpy"},
     "select": {"numpy"},
-    "train": {"torch", "trl", "accelerate", "peft", "transformers", "datasets", "tqdm"},
+    "train": {"torch", "trl", "accelerate", "peft", "transformers", "datasets", "tqdm", "PIL"},
     "evaluate": {"httpx", "numpy", "PIL", "tqdm"},
     "report": {
         "pandas",
@@ -44,6 +45,7 @@ THIRD_PARTY = {
         "tensorboard",
         "markupsafe",
     },
+    "export": {"pyarrow", "datasets", "matplotlib", "httpx", "huggingface_hub"},
     "recipes": set(),
     "launch": {"hydra", "omegaconf"},
 }

@@ -73,7 +73,7 @@ def test_stage_readmes_are_short() -> None:
 
 
 def test_every_stage_has_settings_and_a_page() -> None:
-    for stage in ("data", "probe", "difficulty", "select", "train", "evaluate", "report"):
+    for stage in ("data", "probe", "difficulty", "select", "train", "evaluate", "report", "export"):
         assert (ROOT / "difftrain" / stage / "config.py").is_file()
         assert (ROOT / "difftrain" / stage / "README.md").is_file()
 

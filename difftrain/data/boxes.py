@@ -34,7 +34,12 @@ class Box:
 def in_model_pixels(gold: str, picture: Picture, scale: BoxScale) -> str:
     """A gold of boxes in pixels of the resized picture, as JSON. Raises Unusable."""
     found = parsed(gold)
-    reach = picture.original if scale is BoxScale.pixels else (GRID, GRID)
+    reach = {
+        BoxScale.pixels: picture.original,
+        BoxScale.resized: picture.size,
+        BoxScale.relative: (GRID, GRID),
+        BoxScale.unit: (1, 1),
+    }[scale]
     written = [written_out(box, reach, picture.size, scale) for box in found]
     return json.dumps(written, ensure_ascii=False)
 
@@ -42,8 +47,9 @@ def in_model_pixels(gold: str, picture: Picture, scale: BoxScale) -> str:
 def written_out(box: Box, reach: Size, size: Size, scale: BoxScale) -> dict[str, Any]:
     """One box, from a frame of `reach` to one of `size` (both width, height), to 0.1 pixel."""
     x1, y1, x2, y2 = box.corners
-    if x1 < -SLACK or y1 < -SLACK or x2 > reach[0] + SLACK or y2 > reach[1] + SLACK:
-        other = next(each for each in BoxScale if each is not scale)
+    slack = SLACK if min(reach) > 1 else 0.01
+    if x1 < -slack or y1 < -slack or x2 > reach[0] + slack or y2 > reach[1] + slack:
+        other = BoxScale.pixels if scale is not BoxScale.pixels else BoxScale.relative
         raise Unusable(
             f"unusable gold: box {tidy(box.corners)} reaches beyond {reach[0]} x {reach[1]} "
             f"(data.boxes={scale.value}); is data.boxes={other.value} meant?"

@@ -35,3 +35,25 @@ def content(held: Any) -> tuple[str, int]:
         raise Unusable(f"not one question: parts of type {', '.join(sorted(unknown))}")
     said = [str(part.get("text") or "") for part in held if part.get("type") == "text"]
     return "\n".join(said), len(held) - len(said)
+
+
+def last_answer(turns: Any) -> str | None:
+    """The text of a trailing assistant turn; None where there is none."""
+    if not isinstance(turns, list) or not turns or not isinstance(turns[-1], dict):
+        return None
+    if turns[-1].get("role") != "assistant":
+        return None
+    said, _ = content(turns[-1].get("content"))
+    return said
+
+
+def pictures(turns: Any) -> tuple[Any, ...]:
+    """The payloads of the image parts of all turns, in order."""
+    parts = [
+        part
+        for turn in turns
+        if isinstance(turn, dict) and isinstance(turn.get("content"), list)
+        for part in turn["content"]
+    ]
+    shown = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
+    return tuple(part.get("image") for part in shown)

@@ -23,6 +23,13 @@ TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 MARKED_LETTER = re.compile(r"(?:^|[\s(\[])([A-Z])\s?[.):\]]")
 OPTION_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
 
+LONGEST_SPOKEN = 200
+"""Characters of an assistant's turn that may be a gold as a whole."""
+LONGEST_WORDS = 40
+PARTS = re.compile(r"(?<!\\);|\n")
+"""Several answers in one gold."""
+UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")
+"""Relations, commands, several numbers among words."""
 DATE_OR_TIME = re.compile(r"\d+([-/.])\d+\1\d+|\d{1,2}:\d{2}(:\d{2})?")
 LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")
 """A comma outside brackets that parts no thousands."""
@@ -37,6 +44,35 @@ def opened(gold: str) -> str:
     gold = (gold if inside is None else inside).strip()
     wrapped = TEXT.fullmatch(gold)
     return wrapped[1].strip() if wrapped else gold
+
+
+def spoken(said: str) -> str:
+    """A gold that an assistant's turn says: opened, else the whole turn if it is short.
+
+    Quotes, a trailing # and one final period are no part of it. Raises Unusable for a speech.
+    """
+    inside = opened(said)
+    if inside == said.strip() and len(inside) > LONGEST_SPOKEN:
+        raise Unusable(
+            f"unusable gold: the assistant says {len(inside)} characters, none of them in "
+            "<answer></answer> or \\boxed{}"
+        )
+    bare = inside.strip().strip("#").strip()
+    if bare.endswith(".") and not bare.endswith(".."):
+        bare = bare[:-1]
+    return bare.strip("\"'`").strip()
+
+
+def comparable(gold: str) -> str:
+    """A gold that is a number, a letter or few words. Raises Unusable for sentences and lists.
+
+    For sets whose golds are free text meant for a mathematician: an exact comparison of such words
+    would never pay, and math-verify would pay for their letters.
+    """
+    words = not reads_as_number(gold)
+    if PARTS.search(gold) or (words and (len(gold) > LONGEST_WORDS or UNCOMPARABLE.search(gold))):
+        raise Unusable(f"unusable gold: neither a number, a letter nor few words: {gold[:80]!r}")
+    return gold
 
 
 def task_set(task: str, kind: AnswerKind) -> TaskSet:

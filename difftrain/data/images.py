@@ -16,6 +16,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from difftrain.data.config import TOKEN_PIXELS
 from difftrain.data.quarantine import Unusable
 
 FACTOR = 28
@@ -26,6 +27,7 @@ MOST_PIXELS = 100_000_000
 """Larger pictures are refused by their header, before anything is decoded."""
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Named, because Pillow reads others by starting a program (EPS) or with rarely tested code."""
+LOOK_MARGIN = 4
 NOT_PICTURES = {
     b"version https://git-lfs": "a Git LFS pointer, not the picture; run `git lfs pull`",
     b"<": "a web page or SVG, not pixels; download it again or convert it to PNG",
@@ -67,6 +69,11 @@ class Picture:
     size: Size
     original: Size
 
+    @property
+    def tokens(self) -> int:
+        """Image tokens that the model spends on it."""
+        return self.size[0] * self.size[1] // TOKEN_PIXELS
+
 
 def load(raw: bytes, budget: Budget) -> Picture:
     """Decode a file's bytes and resize once (bicubic). Raises Unusable."""
@@ -76,6 +83,22 @@ def load(raw: bytes, budget: Budget) -> Picture:
     buffer = BytesIO()
     stored.save(buffer, format="PNG", compress_level=1)
     return Picture(buffer.getvalue(), stored.tobytes(), size, image.size)
+
+
+def is_white(picture: Picture) -> bool:
+    """Whether every pixel is white."""
+    return picture.rgb.count(b"\xff") == len(picture.rgb)
+
+
+def look(picture: Picture) -> bytes:
+    """32 bytes that hardly change when a picture is re-encoded or resized (a difference hash).
+
+    One bit for each of 16 x 16 cells: darker than its left neighbour by more than LOOK_MARGIN of
+    255. The margin keeps empty ground at 0, whatever the noise of its encoding.
+    """
+    page = Image.frombytes("RGB", picture.size, picture.rgb).convert("L")
+    cells = np.asarray(page.resize((17, 16), Image.Resampling.BOX), dtype=np.int16)
+    return np.packbits(cells[:, :-1] - cells[:, 1:] > LOOK_MARGIN).tobytes()
 
 
 def snapped(side: float, rounding: Callable[[float], int]) -> int:

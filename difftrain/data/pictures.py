@@ -1,25 +1,32 @@
 """What a row says about a picture (path, bytes, data URI) becomes the picture's file bytes.
 
-Nothing is downloaded. Not here: decoding (images.py).
+Nothing is downloaded but from the dataset itself. Not here: decoding (images.py), and where files
+lie (store.py).
 """
 
 import base64
 import binascii
-from pathlib import Path
 from typing import Any
 
+from difftrain.data import find
 from difftrain.data.quarantine import Unusable
-
-MOST_BYTES = 1 << 29
-"""Larger files are refused unread; no picture under the pixel cap needs as much."""
+from difftrain.data.store import Store, shortened
 
 
-def fetched(reference: Any, folder: Path) -> bytes:
-    """The bytes behind a reference; paths are relative to `folder`. Raises Unusable."""
+def fetched(reference: Any, store: Store, anywhere: bool = False) -> bytes:
+    """The bytes behind a reference; paths are relative to the store. Raises Unusable.
+
+    `anywhere` also looks for a path's tail in the folder and its zips (foreign prefixes).
+    """
     if isinstance(reference, dict):
-        if isinstance(inline := reference.get("bytes"), str):
+        inline = reference.get("bytes")
+        if isinstance(inline, bytes):
+            return inline
+        if isinstance(inline, str):
             return unpacked(inline.removeprefix("data:").rpartition("base64,")[2])
         reference = reference.get("path")
+    if isinstance(reference, bytes):
+        return reference
     if not isinstance(reference, str) or not reference:
         raise Unusable('no picture: an entry is neither a path, a data: URI nor {"bytes", "path"}')
     if reference.startswith("data:"):
@@ -29,7 +36,17 @@ def fetched(reference: Any, folder: Path) -> bytes:
         return unpacked(body)
     if reference.startswith(("http://", "https://")):
         raise Unusable(f"missing file: pictures are not downloaded: {shortened(reference)}")
-    return from_file(folder, reference.removeprefix("file://"))
+    name = reference.removeprefix("file://")
+    return find.anywhere(store, name) if anywhere else store.picture(name)
+
+
+def path_of(reference: Any) -> str | None:
+    """The path that a reference names, or None where the row itself holds the picture."""
+    if isinstance(reference, dict):
+        reference = None if reference.get("bytes") is not None else reference.get("path")
+    if not isinstance(reference, str) or reference.startswith(("data:", "http://", "https://")):
+        return None
+    return reference.removeprefix("file://")
 
 
 def unpacked(text: str) -> bytes:
@@ -38,24 +55,3 @@ def unpacked(text: str) -> bytes:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Unusable(f"broken picture: not base64 ({error})") from error
-
-
-def from_file(folder: Path, name: str) -> bytes:
-    """A file's bytes. Devices and folders are not files."""
-    try:
-        path = folder / Path(name).expanduser()
-        if not path.is_file():
-            raise Unusable(f"missing file: {shortened(name)} (looked in {folder})")
-        if path.stat().st_size > MOST_BYTES:
-            raise Unusable(f"picture too large: {shortened(name)} is over {MOST_BYTES >> 20} MiB")
-        return path.read_bytes()
-    except Unusable:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:
-        # ValueError: a null byte in the name; RuntimeError: a ~user that does not exist.
-        raise Unusable(f"missing file: {shortened(name)} cannot be read ({error})") from error
-
-
-def shortened(name: str) -> str:
-    """A name that fits in one line of a report."""
-    return name if len(name) <= 120 else f"{name[:117]}..."

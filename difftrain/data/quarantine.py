@@ -4,8 +4,9 @@ Not here: who decides that a row is unusable (images, golds, boxes, jsonl).
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 
 class Unusable(ValueError):
@@ -42,3 +43,18 @@ def summary(quarantined: Iterable[Quarantined]) -> dict[str, int]:
 def told(reasons: dict[str, int]) -> str:
     """A summary in one line: "3 missing file, 1 not JSON"."""
     return ", ".join(f"{number} {reason}" for reason, number in reasons.items())
+
+
+def page(rows: int, quarantined: Sequence[Quarantined], shown: int = 3) -> str:
+    """A readable summary in Markdown: each reason with its rows, its share and a few of them."""
+    if not quarantined:
+        return f"# Quarantine\n\nNone of {rows} rows was set aside.\n"
+    lines = [f"# Quarantine\n\n{len(quarantined)} of {rows} rows were set aside.\n"]
+    lines += ["| reason | rows | share |", "|---|--:|--:|"]
+    found = summary(quarantined)
+    lines += [f"| {kind} | {number} | {number / rows:.1%} |" for kind, number in found.items()]
+    for kind in found:
+        lines.append(f"\n## {kind}\n")
+        own = (each for each in quarantined if each.kind == kind)
+        lines += [f"* `{each.source}` {each.reason}" for each in islice(own, shown)]
+    return "\n".join(lines) + "\n"

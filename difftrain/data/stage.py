@@ -1,4 +1,4 @@
-"""The data stage on disk: Sample parts, quarantine.jsonl, and made.json last.
+"""The data stage on disk: Sample parts, quarantine.jsonl and .md, alike.jsonl, made.json last.
 
 Not here: whether the stage is needed (recipes ask lineage.read_made).
 """
@@ -6,19 +6,23 @@ Not here: whether the stage is needed (recipes ask lineage.read_made).
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from difftrain import artefacts, lineage
 from difftrain.data import load
 from difftrain.data.config import DataConfig, Source
-from difftrain.data.quarantine import NothingUsable, Quarantined, summary, told
+from difftrain.data.quarantine import NothingUsable, Quarantined, page, summary, told
 from difftrain.records import Sample
 
-ROWS_PER_PART = 200
-"""A full part stays in memory: 200 rows of 1.2 megapixels are about half a gigabyte."""
+ROWS_PER_PART = 2000
+"""A part ends earlier where its pictures reach artefacts.PART_BYTES."""
 QUARANTINE = "quarantine.jsonl"
+ALIKE = "alike.jsonl"
+"""Rows that look like an earlier one with the same words and gold, {source, like}; all kept."""
 
 
 def make(config: DataConfig, folder: Path) -> dict[str, int]:
@@ -32,33 +36,81 @@ def make(config: DataConfig, folder: Path) -> dict[str, int]:
     for left in (folder / "made.json", *artefacts.parts(folder)):
         left.unlink(missing_ok=True)
     aside: list[Quarantined] = []
-    made = artefacts.write_all(folder, kept(config, aside), ROWS_PER_PART)
-    write_quarantine(folder, aside)
+    tally, tasks = load.Tally(), Counter[str]()
+    made = artefacts.write_all(folder, kept(config, aside, tally, tasks), ROWS_PER_PART)
+    write_lines(folder / QUARANTINE, (asdict(each) for each in aside))
+    write_lines(folder / ALIKE, ({"source": one, "like": other} for one, other in tally.alike))
+    counts = {"rows": made + len(aside), "samples": made, "quarantined": len(aside)}
+    (folder / "quarantine.md").write_text(page(counts["rows"], aside), encoding="utf-8")
     if not made:
         raise NothingUsable(nothing(config, aside, folder))
-    counts = {"rows": made + len(aside), "samples": made, "quarantined": len(aside)}
+    told = {**counts, "reasons": summary(aside), "tasks": dict(sorted(tasks.items()))}
+    told |= counted(config, tally)
     lineage.write_made(
         folder,
         settings=asdict(config),
         inputs=load.inputs(config),
         seconds=time.perf_counter() - began,
-        counts={**counts, "reasons": summary(aside)},
+        counts=told,
     )
+    if config.source is not Source.shapes:
+        print(in_words(told), flush=True)
     return counts
 
 
-def kept(config: DataConfig, aside: list[Quarantined]) -> Iterator[Sample]:
+def kept(
+    config: DataConfig, aside: list[Quarantined], tally: load.Tally, tasks: Counter[str]
+) -> Iterator[Sample]:
     """The samples of the source; what is quarantined is appended to `aside`."""
-    for row in load.samples(config):
+    for row in load.samples(config, tally):
         if isinstance(row, Quarantined):
             aside.append(row)
         else:
+            tasks[row.task] += 1
             yield row
+
+
+def counted(config: DataConfig, tally: load.Tally) -> dict[str, Any]:
+    """What made.json says of repetitions and pictures; the budget in pixels and in tokens."""
+    if config.source is Source.shapes:
+        return {}
+    return {
+        "left_out": tally.left_out,
+        "duplicates": {"exact": tally.copies, "alike": len(tally.alike)},
+        "pictures": {
+            "number": tally.pictures,
+            "resized": tally.resized,
+            "tokens": tally.tokens,
+            "most_tokens": tally.most_tokens,
+            "budget_pixels": [config.min_pixels, config.max_pixels],
+            "budget_tokens": list(config.budget_in_tokens),
+        },
+    }
+
+
+def in_words(counts: dict[str, Any]) -> str:
+    """The counts in two or three lines, for whoever waits."""
+    shown, repeated = counts["pictures"], counts["duplicates"]
+    reasons = f" ({told(counts['reasons'])}; see {QUARANTINE})" if counts["reasons"] else ""
+    least, most = shown["budget_tokens"]
+    lines = [
+        f"data: {counts['rows']} rows, {counts['samples']} samples, "
+        f"{counts['quarantined']} quarantined{reasons}",
+        f"data: {shown['number']} pictures, {shown['tokens']} image tokens, at most "
+        f"{shown['most_tokens']} in one (budget {shown['budget_pixels'][0]} to "
+        f"{shown['budget_pixels'][1]} pixels = {least} to {most} tokens)",
+    ]
+    if repeated["exact"] or repeated["alike"]:
+        lines.append(
+            f"data: {repeated['exact']} rows repeat another exactly, {repeated['alike']} only look "
+            f"like another (see {ALIKE})"
+        )
+    return "\n".join(lines)
 
 
 def nothing(config: DataConfig, aside: Sequence[Quarantined], folder: Path) -> str:
     """Why there is no sample, with counts, the first row's reason and where the rest is."""
-    name = config.path if config.source is Source.jsonl else config.source.value
+    name = config.path or config.source.value
     if not aside:
         return f"{name} holds no rows"
     return (
@@ -67,19 +119,17 @@ def nothing(config: DataConfig, aside: Sequence[Quarantined], folder: Path) -> s
     )
 
 
-def write_quarantine(folder: Path, aside: Sequence[Quarantined]) -> Path:
-    """Write quarantine.jsonl, one {source, reason} a line, whole or not at all; may be empty."""
-    path = folder / QUARANTINE
-    half = folder / f".{QUARANTINE}.{os.getpid()}.half"
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a jsonl, whole or not at all; it may be empty."""
+    half = path.with_name(f".{path.name}.{os.getpid()}.half")
     try:
         with half.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(each)) + "\n" for each in aside)
+            file.writelines(json.dumps(each) + "\n" for each in rows)
             file.flush()
             os.fsync(file.fileno())
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
-    return path
 
 
 def read_quarantine(folder: Path) -> list[Quarantined]:

@@ -1,21 +1,18 @@
-"""Samples as TRL wants them: a conversational prompt without template, pictures beside it."""
+"""Samples as TRL wants them: a conversational prompt without template, pictures beside it.
+
+Pictures are read and decoded when a batch is, so that the memory does not grow with the samples.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
-from datasets import Dataset, Features, Image, List, Value
+from datasets import Dataset
+from PIL import Image
 
 from difftrain.data import prompts
 from difftrain.records import Pick, Sample
-
-FEATURES = Features(
-    {
-        "prompt": List({"role": Value("string"), "content": Value("string")}),
-        "images": List(Image(mode="RGB")),
-        "sample_id": Value("string"),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +37,29 @@ def chosen(samples: Sequence[Sample], picks: Sequence[Pick]) -> list[Sample]:
     return [by_id[pick.sample_id] for pick in picks]
 
 
-def row(sample: Sample) -> dict[str, Any]:
-    """One row: TRL puts the pictures before the words of the user's turn itself."""
-    return {
-        "prompt": [
-            {"role": "system", "content": prompts.SYSTEM},
-            {"role": "user", "content": prompts.user_text(sample.question, sample.options)},
-        ],
-        "images": [{"bytes": png, "path": None} for png in sample.images],
-        "sample_id": sample.sample_id,
-    }
+def prompt(sample: Sample) -> list[dict[str, str]]:
+    """The words of a sample: TRL puts the pictures before those of the user's turn itself."""
+    return [
+        {"role": "system", "content": prompts.SYSTEM},
+        {"role": "user", "content": prompts.user_text(sample.question, sample.options)},
+    ]
+
+
+def pictures(sample: Sample) -> list[Image.Image]:
+    """A sample's pictures, decoded."""
+    return [Image.open(BytesIO(png)).convert("RGB") for png in sample.images]
 
 
 def dataset(samples: Sequence[Sample]) -> Dataset:
-    """A TRL dataset of these samples; pictures are decoded when a row is read."""
-    return Dataset.from_list([row(sample) for sample in samples], features=FEATURES)
+    """A TRL dataset of these samples: prompt, images (PIL) and sample_id.
+
+    A group's answers share one decoded picture: a batch decodes each of its samples once.
+    """
+    by_id = {sample.sample_id: sample for sample in samples}
+
+    def shown(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        decoded = {each: pictures(by_id[each]) for each in set(batch["sample_id"])}
+        return {**batch, "images": [decoded[each] for each in batch["sample_id"]]}
+
+    rows = [{"prompt": prompt(each), "sample_id": each.sample_id} for each in samples]
+    return Dataset.from_list(rows).with_transform(shown)

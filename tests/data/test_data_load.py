@@ -1,5 +1,7 @@
 """One stream of rows whatever the source; its identity changes when the rows would."""
 
+import base64
+import os
 import shutil
 from itertools import islice
 
@@ -7,7 +9,7 @@ import pytest
 
 from difftrain import lineage
 from difftrain.data import images, load
-from difftrain.data.config import BoxScale, DataConfig, Source
+from difftrain.data.config import BoxScale, DataConfig, Duplicates, Source
 from difftrain.data.quarantine import Quarantined
 from difftrain.records import Sample
 from difftrain.shapes import pool
@@ -44,7 +46,7 @@ def test_a_limit_takes_the_first_rows(write_rows):
 def test_the_identity_changes_with_the_file_and_not_with_its_place(write_rows, tmp_path):
     path = write_rows(ROW)
     before = load.identity(from_file(path))
-    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree(tmp_path / "images", tmp_path / "elsewhere" / "images")
     moved = shutil.copy(path, tmp_path / "elsewhere" / path.name)
     assert load.identity(from_file(moved)) == before
     path.write_text(path.read_text() + "{}\n")
@@ -53,13 +55,39 @@ def test_the_identity_changes_with_the_file_and_not_with_its_place(write_rows, t
 
 def test_the_identity_names_the_file_by_its_content(write_rows):
     path = write_rows(ROW)
-    assert load.inputs(from_file(path)) == {"my.jsonl": lineage.file_fingerprint(path)}
+    assert load.inputs(from_file(path))["my.jsonl"] == lineage.file_fingerprint(path)
     assert load.inputs(DataConfig()) == {}
+
+
+def test_the_identity_changes_with_a_picture_and_not_with_its_date(write_rows, tmp_path):
+    path = write_rows(ROW)
+    before = load.identity(from_file(path))
+    picture = tmp_path / "images" / "red.png"
+    os.utime(picture, (1, 1))
+    assert load.identity(from_file(path)) == before
+    picture.write_bytes(picture.read_bytes() + b"0")
+    changed = load.identity(from_file(path))
+    assert changed != before
+    picture.unlink()
+    assert load.identity(from_file(path)) not in (before, changed)
+
+
+def test_a_picture_inside_the_row_is_part_of_the_file_alone(write_rows, tmp_path):
+    code = base64.b64encode((write_rows(ROW).parent / "images" / "red.png").read_bytes()).decode()
+    path = write_rows({**ROW, "image_paths": [f"data:image/png;base64,{code}"]})
+    assert load.inputs(from_file(path)).keys() == {"my.jsonl"}
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"limit": 3}, {"boxes": BoxScale.relative}, {"min_pixels": 784}, {"max_pixels": 200_704}],
+    [
+        {"limit": 3},
+        {"duplicates": Duplicates.keep},
+        {"tasks": ["math"]},
+        {"boxes": BoxScale.relative},
+        {"min_pixels": 784},
+        {"max_pixels": 200_704},
+    ],
 )
 def test_the_identity_changes_with_settings_that_change_rows_of_a_file(write_rows, change):
     path = write_rows(ROW)

@@ -38,8 +38,20 @@ def test_made_json_counts_the_reasons_and_names_the_file(write_rows, tmp_path):
         "samples": 1,
         "quarantined": 3,
         "reasons": {"missing file": 2, "not JSON": 1},
+        "tasks": {"unknown": 1},
+        "left_out": 0,
+        "duplicates": {"exact": 0, "alike": 0},
+        "pictures": {
+            "number": 1,
+            "resized": 1,
+            "tokens": 609,
+            "most_tokens": 609,
+            "budget_pixels": [3136, 1_254_400],
+            "budget_tokens": [4, 1600],
+        },
     }
-    assert made["inputs"] == {"my.jsonl": lineage.file_fingerprint(path)}
+    assert made["inputs"].keys() == {"my.jsonl", "pictures"}
+    assert made["inputs"]["my.jsonl"] == lineage.file_fingerprint(path)
     assert made["settings"]["source"] == "jsonl"
 
 

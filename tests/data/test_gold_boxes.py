@@ -92,3 +92,42 @@ def test_a_box_that_ends_a_pixel_too_far_is_cut_off(picture):
 def test_a_box_without_area_is_refused(picture):
     with pytest.raises(Unusable, match="has no area"):
         boxes.in_model_pixels("[10, 10, 10, 50]", picture, BoxScale.pixels)
+
+
+@pytest.mark.parametrize("most", [12_845_056, 1_254_400, 1_003_520, 200_704])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("scale", "frame"),
+    [
+        (BoxScale.pixels, (800, 600)),
+        (BoxScale.resized, None),
+        (BoxScale.relative, (1000, 1000)),
+        (BoxScale.unit, (1, 1)),
+    ],
+)
+def test_every_convention_is_drawn_back_onto_an_upright_picture(
+    encode, red_square, scale, frame, orientation, most
+):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # Orientation 6 means: turn the stored picture clockwise to see it upright.
+    stored = red_square if orientation == 1 else red_square.transpose(Image.Transpose.ROTATE_90)
+    picture = images.load(encode(stored, exif=exif), Budget(3136, most))
+    assert picture.original == (800, 600)
+    width, height = frame or picture.size
+    gold = [0.25 * width, 0.25 * height, 0.5 * width, 0.75 * height]
+    (found,) = json.loads(boxes.in_model_pixels(json.dumps(gold), picture, scale))
+    x1, y1, x2, y2 = (round(value) for value in found["bbox_2d"])
+    pixels = np.asarray(Image.open(BytesIO(picture.png))).astype(int)
+    red = pixels[..., 1] < 128
+    inside = np.zeros_like(red)
+    inside[y1:y2, x1:x2] = True
+    assert (red & inside).sum() / (red | inside).sum() > 0.98
+
+
+def test_the_worked_example_of_a_wide_picture(encode):
+    picture = images.load(encode(Image.new("RGB", (1920, 1080))), Budget(3136, 1_003_520))
+    (found,) = json.loads(boxes.in_model_pixels("[480,270,960,810]", picture, BoxScale.pixels))
+    assert (picture.size, found["bbox_2d"]) == ((1316, 728), [329, 182, 658, 546])
+    again = json.loads(boxes.in_model_pixels(json.dumps([found]), picture, BoxScale.resized))
+    assert again == [found]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from difftrain import lineage
-from difftrain.data import jsonl
+from difftrain.data import load
 from difftrain.data.config import BoxScale, DataConfig, Source
 from difftrain.data.quarantine import Quarantined
 from difftrain.grade import grade
@@ -32,7 +32,7 @@ BOX = "<answer>\n[{'bbox_2d': [200, 150, 400, 450], 'label': 'red square'}]\n</a
 
 def read(path, **settings) -> list[Any]:
     config = DataConfig(source=Source.jsonl, path=str(path), **settings)
-    return list(jsonl.rows(path, config))
+    return list(load.samples(config))
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_other_options_make_another_sample(write_rows):
 
 def test_rows_are_read_one_by_one(write_rows):
     path = write_rows(*[{**RELEASED, "ground_truth": str(number)} for number in range(50)])
-    stream = jsonl.rows(path, DataConfig(source=Source.jsonl, path=str(path)))
+    stream = load.samples(DataConfig(source=Source.jsonl, path=str(path)))
     first = next(stream)
     assert isinstance(first, Sample)
     assert first.answer == "0"

@@ -9,6 +9,7 @@ import pytest
 from torch import nn
 from trl.trainer.grpo_config import GRPOConfig
 
+from difftrain import artefacts
 from difftrain.grade import STRICT
 from difftrain.grade.config import GradeConfig, TextWorth
 from difftrain.grade.workers import Workers
@@ -100,6 +101,19 @@ def test_a_row_holds_words_and_picture_apart(shapes_samples: list[Sample]) -> No
     assert shapes_samples[0].question in row["prompt"][1]["content"]
     assert row["images"][0].size == (112, 112)
     assert row["sample_id"] == shapes_samples[0].sample_id
+
+
+def test_pictures_are_read_from_disk_when_a_batch_is(
+    shapes_samples: list[Sample], tmp_path: Path
+) -> None:
+    artefacts.write_all(tmp_path, shapes_samples[:3])
+    rows = dataset(artefacts.read(tmp_path, Sample))
+    first, second, again = rows.__getitems__([0, 1, 0])
+    assert first["images"][0] is again["images"][0]
+    assert first["images"][0].tobytes() != second["images"][0].tobytes()
+    artefacts.parts(tmp_path)[0].unlink()
+    with pytest.raises(FileNotFoundError):
+        rows[2]
 
 
 def test_only_picked_samples_are_trained_on(shapes_samples: list[Sample]) -> None:

@@ -1,0 +1,1 @@
+"""Scores and picks for others: parquet beside the original row, and the formats of other trainers."""

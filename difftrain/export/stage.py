@@ -1,0 +1,82 @@
+"""The export on disk: scores.parquet, a folder for each trainer, README.md, and made.json last."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from difftrain import artefacts, lineage, settings
+from difftrain.data.quarantine import NothingUsable
+from difftrain.export import card, publish, scores
+from difftrain.export.chosen import in_order, joined
+from difftrain.export.writers import WRITERS
+from difftrain.records import Pick, Sample, Score
+from difftrain.settings import RunConfig
+
+MADE_BY = "python launch/export.py"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """The finished stages that an export joins."""
+
+    data: Path
+    score: Path
+    select: Path
+
+
+def check(formats: Sequence[str], picks: Sequence[Pick]) -> None:
+    """Raises NothingUsable where there is nothing that a trainer could be given."""
+    if formats and not picks:
+        raise NothingUsable("no sample was picked; export.formats=[] writes the scores alone")
+
+
+def run(config: RunConfig, inputs: Inputs, folder: Path) -> Path:
+    """Write the folder if it is not finished, and publish it where that is asked for.
+
+    Raises MissingArtefact for a stage that is not finished, NothingUsable without picks.
+    """
+    if lineage.read_made(folder) is None:
+        write(config, inputs, folder)
+    if repository := config.export.push_to_hub:
+        print(
+            f"published: {publish.publish(folder, repository, config.export.private)}", flush=True
+        )
+    return folder
+
+
+def write(config: RunConfig, inputs: Inputs, folder: Path) -> None:
+    """Everything but the publishing."""
+    began = time.perf_counter()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    measure = config.difficulty.measure
+    picks = artefacts.read_finished(inputs.select, Pick, MADE_BY)
+    check(config.export.formats, picks)
+    rows = joined(
+        artefacts.read_finished(inputs.data, Sample, MADE_BY),
+        artefacts.read_finished(inputs.score, Score, MADE_BY),
+        picks,
+        measure,
+    )
+    number = scores.write(folder / "scores.parquet", rows, config.data)
+    chosen = in_order(rows, picks)
+    for form in config.export.formats:
+        WRITERS[form](folder / form.value, chosen)
+    made = lineage.read_made(inputs.data)
+    about = card.About(
+        settings=settings.plain(config),
+        model=config.model.name,
+        measure=measure,
+        formats=config.export.formats,
+        quarantined=made["counts"]["quarantined"] if made else 0,
+    )
+    card.write(folder, about, rows)
+    lineage.write_made(
+        folder,
+        settings=settings.plain(config.export),
+        inputs={"data": inputs.data.name, "score": inputs.score.name, "select": inputs.select.name},
+        seconds=time.perf_counter() - began,
+        counts={"samples": number, "picks": len(chosen)},
+    )

@@ -1,0 +1,31 @@
+"""Scores and picks for other trainers: everything up to the selection, then files."""
+
+from pathlib import Path
+
+from difftrain import lineage
+from difftrain.export import stage
+from difftrain.places import TUNED, Places
+from difftrain.settings import RunConfig, plain
+from difftrain.world import World
+from recipes import difficulty
+from recipes.asking import Asking
+
+
+def run(config: RunConfig, world: World, _: list[str]) -> Path:
+    """Data, probe, scores and picks as the recipe makes them, then the export; its folder."""
+    places = Places(config)
+    difficulty.probe(config, places, world, Asking(config))
+    difficulty.score(config, places, world)
+    difficulty.select(config, places, world, TUNED)
+    folder = exported(config, places)
+    if world.is_first:
+        inputs = stage.Inputs(data=places.data, score=places.score, select=places.select(TUNED))
+        return stage.run(config, inputs, folder)
+    lineage.wait_for_made(folder)
+    return folder
+
+
+def exported(config: RunConfig, places: Places) -> Path:
+    """Where the export lies: where it is published does not matter to what it holds."""
+    own = {"formats": plain(config.export)["formats"], "name": config.name, "seed": config.seed}
+    return places.folder("export", own, places.select(TUNED), places.data)

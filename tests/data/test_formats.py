@@ -1,0 +1,400 @@
+"""Every data set's own files become the same Sample; what cannot says why."""
+
+import json
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from difftrain.data import load
+from difftrain.data.config import DataConfig, Duplicates, Source
+from difftrain.data.quarantine import NothingUsable, Quarantined
+from difftrain.grade import grade
+from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
+from tests.data.written import lines, orsta_file, orsta_row
+
+BOXES = "[{'bbox_2d': [250, 250, 500, 750], 'label': \"child's kite\"}]"
+TASKS = {
+    "math": ("52", AnswerKind.number, None),
+    "puzzle": ("blue", AnswerKind.text, None),
+    "science": ("12.5", AnswerKind.number, None),
+    "chart": ("2019", AnswerKind.number, None),
+    "counting": ("3", AnswerKind.count, "counting"),
+    "ocr": ("STOP", AnswerKind.text, "ocr"),
+    "detection": (BOXES, AnswerKind.boxes, "cv_detection"),
+    "grounding": (BOXES, AnswerKind.boxes, "cv_grounding"),
+}
+
+
+@pytest.fixture
+def red(encode, red_square) -> bytes:
+    """800 x 600 white with a red square from (200, 150) to (400, 450), as PNG."""
+    return encode(red_square)
+
+
+def read(source: Source, path: Path, **settings: Any) -> list[Any]:
+    return list(load.samples(DataConfig(source=source, path=str(path), **settings)))
+
+
+def only(source: Source, path: Path, **settings: Any) -> Sample:
+    (found,) = read(source, path, **settings)
+    assert isinstance(found, Sample), found
+    return found
+
+
+def reasons(found: list[Any]) -> list[str]:
+    return [each.kind for each in found if isinstance(each, Quarantined)]
+
+
+def says(sample: Sample, answer: str) -> Verdict:
+    return grade(f"<think>.</think><answer>{answer}</answer>", sample)
+
+
+@pytest.fixture
+def orsta(tmp_path, red) -> Path:
+    """A folder laid out as Orsta's: one parquet a source, training and test apart."""
+    for task, (gold, _, ability) in TASKS.items():
+        rows = [orsta_row(red, f"A {task} question?", gold, ability, gold is BOXES)]
+        orsta_file(tmp_path / "train" / f"train_{task}_syn_{len(rows)}.parquet", rows)
+    rows = [orsta_row(red, "An online question?", "1", "math")]
+    orsta_file(tmp_path / "test" / "test_math_megabench_1.parquet", rows)
+    return tmp_path
+
+
+def test_orstas_eight_tasks_are_told_by_ability_or_file_and_test_is_left_alone(orsta):
+    found = read(Source.orsta, orsta)
+    assert {each.task: each.answer_kind for each in found} == {
+        task: kind for task, (_, kind, _) in TASKS.items()
+    }
+    seen = {each.task for each in found if each.task_set is TaskSet.perception}
+    assert seen == {"detection", "grounding", "counting", "ocr"}
+    assert all(each.source.startswith("train/train_") for each in found)
+    for each in found:
+        assert says(each, each.answer) is Verdict.right
+
+
+def test_orstas_boxes_are_relative_whatever_the_setting_says(orsta):
+    (found,) = read(Source.orsta, orsta / "train" / "train_detection_syn_1.parquet")
+    (box,) = json.loads(found.answer)
+    assert box == {"bbox_2d": [203, 147, 406, 441], "label": "child's kite"}
+
+
+def test_tasks_choose_files_and_rows(orsta):
+    found = read(Source.orsta, orsta, tasks=["math", "ocr"])
+    assert sorted(each.task for each in found) == ["math", "ocr"]
+    tally = load.Tally()
+    config = DataConfig(source=Source.orsta, path=str(orsta), tasks=["puzzle"], split="test")
+    with pytest.raises(NothingUsable, match=r"no \.parquet file for source=orsta, split=test"):
+        list(load.samples(config, tally))
+
+
+def test_rows_of_other_tasks_in_one_file_are_counted_as_left_out(tmp_path, red):
+    rows = [orsta_row(red, "How many?", "1", each) for each in ("math", "counting", "math")]
+    path = orsta_file(tmp_path / "rows.parquet", rows)
+    tally = load.Tally()
+    config = DataConfig(source=Source.orsta, path=str(path), tasks=["counting"])
+    assert [each.task for each in load.samples(config, tally)] == ["counting"]
+    assert tally.left_out == 2
+
+
+def test_orsta_without_schema_metadata_and_with_null_parameters_is_read(tmp_path, red):
+    row = orsta_row(red, "Perimeter?", "52", "math")
+    row["reward_model"]["verifier_parm"] = None
+    found = only(Source.orsta, orsta_file(tmp_path / "a.parquet", [row], metadata=False))
+    assert (found.answer, found.task) == ("52", "math")
+
+
+def test_a_kept_duplicate_has_an_id_of_its_own_and_keeps_it(tmp_path, red):
+    rows = [orsta_row(red, "Which?", "blue", None)] * 3
+    path = orsta_file(tmp_path / "train_puzzle_puzzlevqa_3_x3.parquet", rows)
+    kept = read(Source.orsta, path, duplicates=Duplicates.keep)
+    assert len({each.sample_id for each in kept}) == 3
+    assert kept == read(Source.orsta, path, duplicates=Duplicates.keep)
+    assert kept[0] == only(Source.orsta, path, limit=1)
+    assert reasons(read(Source.orsta, path)) == ["duplicate", "duplicate"]
+
+
+@pytest.fixture
+def eureka(tmp_path, red, encode) -> Path:
+    """A folder laid out as MM-Eureka's: one picture loose, one in a zip under a foreign prefix."""
+    (tmp_path / "K12").mkdir()
+    (tmp_path / "K12" / "ab.png").write_bytes(red)
+    with zipfile.ZipFile(tmp_path / "MMPR.zip", "w") as archive:
+        archive.writestr("mnt/far/dataset/report_data/MMPR/images/x/1.png", red)
+        archive.writestr("mnt/far/dataset/report_data/MMPR/images/y/1.png", b"another")
+    white = encode(Image.new("RGB", (224, 224), "white"))
+    (tmp_path / "white.jpg").write_bytes(white)
+    return tmp_path
+
+
+def eureka_row(picture: str, answer: str, question: str = "<image>\nQuestion: Area?") -> dict:
+    turns = [{"role": "system", "content": "Solve."}, {"role": "user", "content": question}]
+    return {"id": "s", "conversations": turns, "answer": answer, "image_urls": [picture]}
+
+
+def test_mm_eureka_finds_pictures_loose_and_zipped_whatever_their_prefix(eureka):
+    chat = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "image": "file:///data/K12/ab.png"},
+                {"type": "text", "text": "How many?"},
+            ],
+        }
+    ]
+    rows = [
+        eureka_row("file:///home/other/K12/ab.png", "$169$"),
+        eureka_row("/mnt/far/MMPR/images/x/1.png", "$$6$$"),
+        {"id": "s", "message": json.dumps(chat), "answer": "1"},
+        {"id": "s", "message": str(chat), "answer": "2"},
+        eureka_row("K12/ab.png", "30°", "Question: No placeholder?"),
+    ]
+    found = read(Source.mm_eureka, lines(eureka / "dataset.jsonl", rows).parent)
+    assert [each.question for each in found] == ["Area?"] * 2 + ["How many?"] * 2 + [
+        "No placeholder?"
+    ]
+    assert says(found[0], "169") is says(found[1], "6") is says(found[4], "30") is Verdict.right
+    assert says(found[1], "7") is Verdict.wrong
+
+
+@pytest.mark.parametrize(
+    ("picture", "answer", "reason"),
+    [
+        ("blank_image.jpg", "7", "no picture: only the blank one"),
+        ("white.jpg", "7", "no picture: only the blank one"),
+        ("K12/none.png", "7", "missing file: K12/none.png (looked in"),
+        ("MMPR/images/y/1.png", "7", "broken picture: no readable"),
+        ("K12/ab.png", "(1) 3; (2) 4", "unusable gold: neither a number, a letter nor few"),
+        ("K12/ab.png", "first 3\nthen 4", "unusable gold: neither a number"),
+        ("K12/ab.png", "The area of the square is the product of its sides", "unusable gold"),
+    ],
+)
+def test_mm_eureka_rows_that_cannot_be_used_say_why(eureka, picture, answer, reason):
+    (found,) = read(
+        Source.mm_eureka, lines(eureka / "dataset.jsonl", [eureka_row(picture, answer)])
+    )
+    assert isinstance(found, Quarantined)
+    assert found.reason.startswith(reason)
+
+
+def test_conversations_that_are_text_are_set_aside_or_read_by_their_words(eureka):
+    row = {**eureka_row("K12/ab.png", "1"), "conversations": "<image>How many?"}
+    found = only(Source.mm_eureka, lines(eureka / "dataset.jsonl", [row]))
+    assert found.question == "How many?"
+
+
+STEPS = "### Rationales:\nLook.\n\n### Step 1:\nIt is red.\n\n### The final answer is:\n"
+CHOICES = "<image>\nQuestion: What colour?\nChoices:\nA: red\nB: blue"
+
+
+def mulberry_row(question: str, final: str, picture: str = "clevr/1.png") -> dict:
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": final}]
+    return {"messages": turns, "images": picture}
+
+
+def test_mulberry_is_one_array_and_its_gold_is_the_final_answer(tmp_path, red):
+    (tmp_path / "mulberry_images" / "clevr").mkdir(parents=True)
+    (tmp_path / "mulberry_images" / "clevr" / "1.png").write_bytes(red)
+    again = "### The final answer is:\n4\nI think I have made a mistake. Let me rethink it.\n"
+    rows = [
+        mulberry_row(CHOICES, STEPS + "A: red"),
+        mulberry_row(CHOICES + " ", STEPS + "blue.", "/clevr/1.png"),
+        mulberry_row("<image>How many?", again + STEPS + '"5". #'),
+        mulberry_row("<image>How many?", "Five, I think."),
+        mulberry_row("<image>How many?", STEPS + "6", "clevr/2.png"),
+    ]
+    (tmp_path / "mulberry_sft.json").write_text(json.dumps(rows, indent=1))
+    found = read(Source.mulberry, tmp_path)
+    assert [each.answer for each in found[:3]] == ["A", "B", "5"]
+    assert [each.answer_kind for each in found[:3]] == ["choice", "choice", "number"]
+    assert found[0].solution.endswith("It is red.")
+    assert reasons(found) == ["unusable gold", "missing file"]
+    assert found[4].source == "mulberry_sft.json:5"
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_geometry3k_takes_the_value_and_not_the_letter(tmp_path, red, newer):
+    row: dict[str, Any] = {"images": [{"bytes": red, "path": "img_diagram.png"}]}
+    row |= {"problem": "<image>Find x.", "answer": "2\\sqrt{3}"}
+    if newer:
+        row |= {"id": 7, "choices": ["2", "2\\sqrt{3}", "4"], "ground_truth": "B"}
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data" / "train-00000-of-00001.parquet")
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data" / "test-00000-of-00001.parquet")
+    found = only(Source.geometry3k, tmp_path)
+    assert (found.question, found.answer, found.answer_kind) == ("Find x.", "2\\sqrt{3}", "number")
+    assert says(found, "\\sqrt{12}") is Verdict.right
+    assert says(found, "2") is Verdict.wrong
+
+
+def test_rap_files_written_by_pandas_are_read(tmp_path, red):
+    rows = [
+        {
+            "problem": f"<image>Question: Area {gold}?",
+            "images": [{"bytes": red, "path": None}],
+            "answer": gold,
+            "onlyid": 1,
+            "id": "s",
+        }
+        for gold in ("$169$", "3.5", "-7", "A")
+    ]
+    path = tmp_path / "rap.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    found = read(Source.easyr1, path)
+    assert [each.answer for each in found] == ["$169$", "3.5", "-7", "A"]
+    assert says(found[0], "169") is says(found[2], "-7") is Verdict.right
+    assert says(found[2], "7") is Verdict.wrong
+
+
+@pytest.fixture
+def pictured(tmp_path, red, encode) -> Path:
+    """A folder with images/a.png and images/b.png."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(red)
+    (tmp_path / "images" / "b.png").write_bytes(encode(Image.new("RGB", (84, 56), "blue")))
+    return tmp_path
+
+
+def test_easyr1_rows_with_none_one_and_two_pictures(pictured):
+    rows = [
+        {"images": ["images/a.png"], "problem": "<image>How many?", "answer": "1"},
+        {
+            "images": ["images/a.png", "images/b.png"],
+            "problem": "<image><image>Which has more?",
+            "answer": "first",
+        },
+        {"images": [], "problem": "What is 3 + 4?", "answer": "7"},
+    ]
+    one, two, none = read(Source.easyr1, lines(pictured / "rows.jsonl", rows))
+    assert (one.answer, two.answer, none.kind) == ("1", "first", "no picture")
+    assert [Image.open(BytesIO(each)).size for each in two.images] == [(812, 588), (84, 56)]
+
+
+def test_verl_rows_are_read(pictured, red):
+    row = {
+        "data_source": "synthetic/squares",
+        "prompt": [{"role": "user", "content": "<image>How many squares?"}],
+        "images": [{"bytes": red, "path": None}],
+        "ability": "counting",
+        "reward_model": {"style": "rule", "ground_truth": "1"},
+        "extra_info": {"split": "train", "index": 0, "answer": "1", "question": "How many?"},
+    }
+    path = pictured / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    found = only(Source.verl, path)
+    assert (found.task, found.answer_kind, found.answer) == ("counting", AnswerKind.count, "1")
+
+
+def test_trl_rows_are_read_with_the_keys_that_arrow_fills_in(pictured, red):
+    parts = [{"type": "image"}, {"type": "text", "text": "How many squares?"}]
+    said = [{"role": "assistant", "content": [{"type": "text", "text": "One."}]}]
+    row = {
+        "prompt": [{"role": "user", "content": parts}],
+        "completion": said,
+        "images": [{"bytes": red, "path": None}],
+        "solution": "1",
+    }
+    path = pictured / "rows.parquet"
+    bare = {key: value for key, value in row.items() if key != "solution"}
+    pq.write_table(pa.Table.from_pylist([row, bare]), path)
+    first, second = read(Source.trl, path)
+    assert (first.question, first.answer) == ("How many squares?", "1")
+    assert second.answer == "One"
+    plain = {**bare, "prompt": "How many?", "images": ["images/a.png"]}
+    (found,) = read(Source.trl, lines(pictured / "a.jsonl", [plain]))
+    assert found.reason.startswith("empty question: prompt is text")
+
+
+def test_ms_swift_boxes_stand_in_objects(pictured):
+    placed = {"ref": ["red square", "red square"], "bbox": [[200, 150, 400, 450]]}
+    said = '[\n\t{"bbox_2d": <bbox>, "label": "<ref-object>"}\n]'
+    row = {
+        "messages": [
+            {"role": "user", "content": "<image>Locate the <ref-object>."},
+            {"role": "assistant", "content": said},
+        ],
+        "images": ["images/a.png"],
+        "objects": placed,
+    }
+    unit = {**placed, "bbox": [[0.25, 0.25, 0.5, 0.75]], "bbox_type": "norm1"}
+    found = read(Source.ms_swift, lines(pictured / "a.jsonl", [row]))
+    found += read(Source.ms_swift, lines(pictured / "b.jsonl", [{**row, "objects": unit}]))
+    for each in found:
+        assert each.question == "Locate the red square."
+        box = {"bbox_2d": [203, 147, 406, 441], "label": "red square"}
+        assert json.loads(each.answer) == [box]
+
+
+def test_ms_swift_takes_a_query_and_a_response_too(pictured):
+    row = {"query": "<image>How many?", "response": "3", "images": "images/a.png"}
+    assert only(Source.ms_swift, lines(pictured / "rows.jsonl", [row])).answer == "3"
+
+
+@pytest.mark.parametrize("shape", ["sharegpt", "openai", "alpaca", "described"])
+def test_llama_factory_rows_of_all_shapes_are_read(pictured, shape):
+    shaped: dict[str, dict[str, Any]] = {
+        "sharegpt": {
+            "conversations": [
+                {"from": "human", "value": "<image>What colour?"},
+                {"from": "gpt", "value": "Red."},
+            ],
+            "system": "Answer briefly.",
+        },
+        "openai": {
+            "messages": [
+                {"role": "user", "content": "<image>What colour?"},
+                {"role": "assistant", "content": "Red."},
+            ]
+        },
+        "alpaca": {"instruction": "<image>What colour?", "input": "", "output": "Red."},
+        "described": {
+            "talk": [{"who": "me", "what": "<image>What colour?"}, {"who": "it", "what": "Red."}]
+        },
+    }
+    key = "shown" if shape == "described" else "images"
+    (pictured / "rows.json").write_text(json.dumps([{**shaped[shape], key: ["images/a.png"]}]))
+    if shape == "described":
+        tags = {"role_tag": "who", "content_tag": "what", "user_tag": "me", "assistant_tag": "it"}
+        columns = {"messages": "talk", "images": "shown"}
+        told = {"file_name": "rows.json", "formatting": "sharegpt", "columns": columns}
+        (pictured / "dataset_info.json").write_text(json.dumps({"mine": {**told, "tags": tags}}))
+    found = only(Source.llama_factory, pictured)
+    assert (found.question, found.answer, found.answer_kind) == ("What colour?", "Red", "text")
+
+
+def test_a_long_speech_is_no_gold(pictured):
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Well, " * 60}]
+    row = {"messages": turns, "images": ["images/a.png"]}
+    (found,) = read(Source.llama_factory, lines(pictured / "rows.jsonl", [row]))
+    assert found.reason.startswith("unusable gold: the assistant says")
+
+
+def test_rows_of_mixed_shapes_in_one_file_are_told_apart(pictured):
+    images = ["images/a.png"]
+    asked = [{"role": "user", "content": "<image>How many?"}]
+    rows = [
+        {"image_paths": images, "prompt": "Released?", "ground_truth": "1", "ability": "math"},
+        {"images": images, "messages": asked, "solution": "2"},
+        {"images": images, "problem": "EasyR1?", "answer": "3"},
+        {"images": images, "prompt": asked, "reward_model": {"ground_truth": "4"}},
+        {"images": images, "prompt": asked, "solution": "5"},
+        {**eureka_row("images/a.png", "6")},
+        {
+            "images": images,
+            "conversations": [
+                {"from": "human", "value": "LLaMA?"},
+                {"from": "gpt", "value": "7"},
+            ],
+        },
+        {"image": "a.png", "text": "?"},
+        [1],
+    ]
+    found = read(Source.jsonl, lines(pictured / "mixed.jsonl", rows))
+    assert [each.answer for each in found[:7]] == list("1234567")
+    assert reasons(found) == ["missing keys", "not an object"]

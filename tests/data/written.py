@@ -1,0 +1,74 @@
+"""Small files of exactly the shapes in which the data sets come, written by the tests."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, Features, Image, List, Value
+
+CONTENT = [{"content": Value("string"), "role": Value("string")}]
+RATIOS = ("iou_max_label_first", "iou_max_iou_first", "iou_completeness", "map", "map50", "map75")
+ORSTA = Features(
+    {
+        "data_source": Value("string"),
+        "images": List(Image()),
+        "prompt": CONTENT,
+        "ability": Value("string"),
+        "reward_model": {
+            "answer": Value("string"),
+            "ground_truth": Value("string"),
+            "accuracy_ratio": Value("float32"),
+            "format_ratio": Value("float32"),
+            "verifier": Value("string"),
+            "verifier_parm": {
+                "det_verifier_normalized": Value("bool"),
+                "det_reward_ratio": {name: Value("float32") for name in RATIOS},
+            },
+        },
+        "extra_info": {"id": Value("string"), "image_path": Value("string")},
+    }
+)
+"""The columns of Orsta-Data-47k, with the schema metadata that makes `images` pictures."""
+
+
+def orsta_row(
+    picture: bytes, question: str, gold: str, ability: str | None, boxed: bool = False
+) -> dict[str, Any]:
+    """One row of Orsta-Data-47k; `boxed` for detection and grounding."""
+    ratios = dict.fromkeys(RATIOS, 0.0 if boxed else None)
+    return {
+        "data_source": "synthetic",
+        "images": [{"bytes": picture, "path": None}],
+        "prompt": [{"role": "user", "content": f"<image>{question}"}],
+        "ability": ability,
+        "reward_model": {
+            "answer": gold,
+            "ground_truth": f"<answer>\n{gold}\n</answer>" if boxed else f"\\boxed{{{gold}}}",
+            "accuracy_ratio": 1.0,
+            "format_ratio": 0.1 if boxed else 0.0,
+            "verifier": "detection" if boxed else "mathverify",
+            "verifier_parm": {
+                "det_verifier_normalized": True if boxed else None,
+                "det_reward_ratio": ratios,
+            },
+        },
+        "extra_info": {"id": None, "image_path": "images/synthetic.png"},
+    }
+
+
+def orsta_file(path: Path, rows: list[dict[str, Any]], metadata: bool = True) -> Path:
+    """A parquet file as `datasets` writes it, or without its metadata, as pandas leaves it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if metadata:
+        Dataset.from_list(rows, features=ORSTA).to_parquet(path)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    """A jsonl."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
