@@ -5,6 +5,7 @@ import re
 from difftrain.evaluate import choices, items
 from difftrain.evaluate.choices import Choice
 from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
+from difftrain.evaluate.rules import Switches
 
 OTHER = "Other Answers"
 _TAG = re.compile(r"<image ([1-9])>")
@@ -32,22 +33,24 @@ def prompt(item: Item) -> list[Part]:
     return parts
 
 
-def as_choice(item: Item) -> Choice:
+def as_choice(item: Item, letters_are_texts: bool = False) -> Choice:
     """The item as the reference scores it; an open one has its gold as A and all else as B.
 
-    An open gold that is itself one capital letter stays the gold letter, as in the reference.
+    An open gold that is itself one capital letter stays the gold letter, as in the reference,
+    unless `letters_are_texts`.
     """
     question, gold = str(item.get("question", "")), str(items.first(item, "answer"))
-    options = items.options(item)
+    options, identity = items.options(item), str(item.get("id") or item.get("index"))
     if options:
-        return Choice(question, options, gold)
-    letter = gold if len(gold) == 1 and "A" <= gold <= "Z" else "A"
-    return Choice(question, {"A": gold, "B": OTHER}, letter)
+        return Choice(question, options, gold, identity)
+    stays = len(gold) == 1 and "A" <= gold <= "Z" and not letters_are_texts
+    return Choice(question, {"A": gold, "B": OTHER}, gold if stays else "A", identity)
 
 
-def grade(prediction: str, item: Item, judge: Judge | None, rules: str) -> Graded:
+def grade(prediction: str, item: Item, judge: Judge | None, rules: Switches) -> Graded:
     """By the option rule, else by the judge."""
-    return choices.grade(prediction, as_choice(item), judge, rules)
+    choice = as_choice(item, rules.deviations.letter_golds)
+    return choices.grade(prediction, choice, judge, rules)
 
 
 def item_id(item: Item) -> str:
@@ -56,9 +59,10 @@ def item_id(item: Item) -> str:
 
 
 def subset(item: Item) -> str:
-    """The subject."""
+    """Split, discipline and subject as far as columns hold them, joined by commas."""
     if not items.is_empty(item.get("l2-category")):
-        return str(item["l2-category"])
+        columns = ("split", "category", "l2-category")
+        return ",".join(str(item[each]) for each in columns if not items.is_empty(item.get(each)))
     return item_id(item).partition("_")[2].rpartition("_")[0]
 
 

@@ -6,7 +6,7 @@ The settings are in config.py and the loop over items in run.py; nothing here lo
 from difftrain.evaluate import hallusionbench, mathvista, mmmu, mmstar, mmvet, ocrbench
 from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.judge import JudgeDown
-from difftrain.evaluate.rules import switches
+from difftrain.evaluate.rules import Rules, switches
 from difftrain.grade import extract
 from difftrain.records import Mark, MarkPath
 
@@ -49,15 +49,16 @@ def mark(
     prediction: str,
     item: Item,
     judge: Judge | None = None,
-    rules: str = "2025-11",
+    rules: Rules = "2025-11",
 ) -> Graded:
     """Score, extraction and path of one prediction; score None if the judge cannot be reached.
 
-    `score_item` is the score alone; `as_mark` makes the record of it.
+    `score_item` is the score alone; `as_mark` makes the record of it. `rules` with deviations come
+    from rules.switches.
     """
-    switches(rules)
+    how = switches(rules)
     try:
-        return benchmark_named(benchmark).grade(prediction, item, judge, rules)
+        return benchmark_named(benchmark).grade(prediction, item, judge, how)
     except JudgeDown:
         return Graded(None, None, MarkPath.failed)
 
@@ -67,7 +68,7 @@ def score_item(
     prediction: str,
     item: Item,
     judge: Judge | None = None,
-    rules: str = "2025-11",
+    rules: Rules = "2025-11",
 ) -> float | None:
     """The score of one prediction, 0 to 1, as the reference harness gave it at the date `rules`.
 
