@@ -33,7 +33,7 @@ THIRD_PARTY = {
     "difficulty": {"numpy"},
     "select": {"numpy"},
     "train": {"torch", "trl", "accelerate", "peft", "transformers", "datasets", "tqdm"},
-    "evaluate": {"httpx", "numpy", "PIL", "tqdm"},
+    "evaluate": {"httpx", "numpy", "PIL", "tqdm", "datasets"},
     "report": {
         "pandas",
         "matplotlib",

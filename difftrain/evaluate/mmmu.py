@@ -8,7 +8,26 @@ from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.rules import Switches
 
 OTHER = "Other Answers"
-_TAG = re.compile(r"<image ([1-9])>")
+SUBJECTS = {
+    "Art & Design": "Art Art_Theory Design Music",
+    "Business": "Accounting Economics Finance Manage Marketing",
+    "Science": "Biology Chemistry Geography Math Physics",
+    "Health & Medicine": (
+        "Basic_Medical_Science Clinical_Medicine Diagnostics_and_Laboratory_Medicine Pharmacy "
+        "Public_Health"
+    ),
+    "Humanities & Social Science": "History Literature Psychology Sociology",
+    "Tech & Engineering": (
+        "Agriculture Architecture_and_Engineering Computer_Science Electronics Energy_and_Power "
+        "Materials Mechanical_Engineering"
+    ),
+}
+DISCIPLINES = {
+    subject: discipline for discipline, some in SUBJECTS.items() for subject in some.split()
+}
+"""Of each of the thirty subjects."""
+TAG = re.compile(r"<image ([1-9])>")
+"""Where a picture stands in a text, counted from 1."""
 
 
 def prompt(item: Item) -> list[Part]:
@@ -18,11 +37,11 @@ def prompt(item: Item) -> list[Part]:
     Raises ValueError if a picture is mentioned that the item does not have.
     """
     words = choices.words(item)
-    if not _TAG.search(words):
+    if not TAG.search(words):
         return items.images_then(item, words)
     pictures = items.images(item)
     parts: list[Part] = []
-    for place, piece in enumerate(_TAG.split(words)):
+    for place, piece in enumerate(TAG.split(words)):
         if place % 2 == 0:
             if piece:
                 parts.append({"type": "text", "value": piece})

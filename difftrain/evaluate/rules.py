@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from difftrain.evaluate.config import Deviations
+from difftrain.evaluate.config import Deviations, EvaluateConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Switches:
     """"answer is X" is looked for, without a word boundary (since 2026-06-17)."""
     deviations: Deviations = field(default_factory=Deviations)
     """All off, but for the random fallback, which counts as wrong."""
+    through_tables: bool = False
+    """Predictions have been through the harness's tables, which turn NOT_TEXTS into `nan`."""
 
 
 Rules = str | Switches
@@ -35,6 +37,13 @@ RULES = {
 }
 """By the date of the harness: commits 44d698f8, 19c0e386 (the paper's) and e8e78f05."""
 
+NOT_TEXTS = frozenset(
+    [
+        *("", "None", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "<NA>"),
+        *("#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+    ]
+)
+"""Texts that the harness's tables lose: an option or a prediction of this text is empty."""
 API_FAILURE = "Failed to obtain answer via API"
 NONE_OF_THEM = "Z"
 LAST_TOKENS = 4
@@ -49,12 +58,18 @@ _ANSWER_IS = re.compile(r"answer is\s*\**\s*([A-D])", re.IGNORECASE)
 _ANSWER_IS_ALONE = re.compile(r"answer is\s*\**\s*([A-D])(?!\w)", re.IGNORECASE)
 
 
-def switches(rules: Rules, deviations: Deviations | None = None) -> Switches:
-    """The switches of a date, with deviations. Raises ValueError for a date that is not known."""
+def switches(rules: Rules) -> Switches:
+    """The switches of a date. Raises ValueError for a date that is not known."""
     if isinstance(rules, str) and rules not in RULES:
         raise ValueError(f"rules={rules!r}: must be one of {', '.join(RULES)}")
-    how = RULES[rules] if isinstance(rules, str) else rules
-    return how if deviations is None else replace(how, deviations=deviations)
+    return RULES[rules] if isinstance(rules, str) else rules
+
+
+def evaluated(config: EvaluateConfig) -> Switches:
+    """The rules of an evaluation: a date, deviations, and the harness's tables on the way."""
+    how = switches(config.rules)
+    tables = not config.deviations.kept_texts
+    return replace(how, deviations=config.deviations, through_tables=tables)
 
 
 def by_letter(prediction: str, options: Mapping[str, str], how: Switches) -> str | None:

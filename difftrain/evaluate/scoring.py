@@ -6,7 +6,7 @@ The settings are in config.py and the loop over items in run.py; nothing here lo
 from difftrain.evaluate import hallusionbench, mathvista, mmmu, mmstar, mmvet, ocrbench
 from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.judge import JudgeDown
-from difftrain.evaluate.rules import Rules, switches
+from difftrain.evaluate.rules import NOT_TEXTS, Rules, switches
 from difftrain.grade import extract
 from difftrain.records import Mark, MarkPath
 
@@ -25,6 +25,8 @@ HARNESS_NAMES = {
 }
 """The reference harness's names of data sets, where they differ from the tables'."""
 MINIATURE = "shapes/"
+_NOT_ASKED = "\0not asked: "
+"""No tokenizer's text begins so."""
 
 
 def benchmark_named(name: str) -> Benchmark:
@@ -57,6 +59,10 @@ def mark(
     from rules.switches.
     """
     how = switches(rules)
+    if (reason := why_not_asked(prediction)) is not None:
+        return Graded(None, f"not asked: {reason}", MarkPath.failed)
+    if how.through_tables and prediction in NOT_TEXTS:
+        prediction = "nan"
     try:
         return benchmark_named(benchmark).grade(prediction, item, judge, how)
     except JudgeDown:
@@ -77,6 +83,16 @@ def score_item(
     there; in MMMU and MMStar, where the harness then guesses, None.
     """
     return mark(benchmark, prediction, item, judge, rules).score
+
+
+def not_asked(reason: str) -> str:
+    """The response of an item that could not be put to the model, such as one without a picture."""
+    return _NOT_ASKED + reason
+
+
+def why_not_asked(response: str) -> str | None:
+    """The reason if this is the response of an item that could not be asked, else None."""
+    return response.removeprefix(_NOT_ASKED) if response.startswith(_NOT_ASKED) else None
 
 
 def open_tags(response: str) -> str:
