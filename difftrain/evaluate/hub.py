@@ -71,24 +71,30 @@ def from_hub(name: str, place: str, configs: Sequence[str], split: str) -> datas
 def from_folder(name: str, folder: Path, configs: Sequence[str], split: str) -> datasets.Dataset:
     """A split of a data set in a folder. Raises SchemaError if nothing there is one."""
     inside = [folder / config for config in configs]
-    if inside and all(each.is_dir() for each in inside):
-        return datasets.concatenate_datasets(
-            [from_folder(name, each, (), split) for each in inside]
-        )
-    if (folder / "dataset_dict.json").is_file():
-        several = datasets.DatasetDict.load_from_disk(str(folder))
-        if split not in several:
-            raise SchemaError(
-                f"{name}: {folder} has no split {split!r}, only {', '.join(map(str, several))}"
-            )
-        return several[split]
-    if (folder / "state.json").is_file():
-        return datasets.Dataset.load_from_disk(str(folder))
-    files = parquet_files(folder, split)
+    places = inside if inside and all(each.is_dir() for each in inside) else [folder]
+    if found := [saved(name, place, split) for place in places if is_saved(place)]:
+        return datasets.concatenate_datasets(found)
+    files = [str(path) for place in places for path in parquet_files(place, split)]
     if not files:
         told = "what save_to_disk writes, or parquet files"
         raise SchemaError(f"{name}: {folder} holds no split {split!r} ({told})")
-    return datasets.load_dataset("parquet", data_files=[str(each) for each in files], split="train")
+    return datasets.load_dataset("parquet", data_files=files, split="train")
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether save_to_disk wrote this folder."""
+    return any((folder / each).is_file() for each in ("dataset_dict.json", "state.json"))
+
+
+def saved(name: str, folder: Path, split: str) -> datasets.Dataset:
+    """A split that save_to_disk wrote, alone or among others. Raises SchemaError without it."""
+    if not (folder / "dataset_dict.json").is_file():
+        return datasets.Dataset.load_from_disk(str(folder))
+    several = datasets.DatasetDict.load_from_disk(str(folder))
+    if split not in several:
+        told = f"{folder} has no split {split!r}, only {', '.join(map(str, several))}"
+        raise SchemaError(f"{name}: {told}")
+    return several[split]
 
 
 def parquet_files(folder: Path, split: str) -> list[Path]:
