@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from difftrain import artefacts, heartbeat, lineage, settings
-from difftrain.evaluate import summary
+from difftrain.evaluate import results, summary
 from difftrain.evaluate.answering import fitting, responses
 from difftrain.evaluate.asking import JUDGE, Asked, graded, items
 from difftrain.evaluate.config import EvaluateConfig
@@ -82,6 +82,7 @@ def run(
     heartbeat.wait(folder, world, lambda: not missing())
     marks = artefacts.read(folder, Mark)
     lineage.write_json(folder / "summary.json", summaries(marks, config.evaluate))
+    results.write(folder, checkpoint, JUDGE, wanted, marks, config)
     lineage.write_made(
         folder,
         settings={**settings.plain(config.evaluate), "judge": JUDGE},

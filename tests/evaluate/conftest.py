@@ -176,7 +176,11 @@ def mmmu() -> Iterator[Row]:
             pictures["image_1"] = picture(number)
             if several:
                 pictures["image_2"] = picture(number + 5000)
-            named = "['a cat', 'None', 'a dog', 'a pig']" if number == 7 else "['a cat', 'a hen', 'a dog', 'a pig']"
+            named = (
+                "['a cat', 'None', 'a dog', 'a pig']"
+                if number == 7
+                else "['a cat', 'a hen', 'a dog', 'a pig']"
+            )
             yield {
                 "id": f"validation_{subject}_{place}",
                 "question": f"<image 1> {'and <image 2> ' if several else ''}What {number}?",

@@ -123,7 +123,7 @@ def test_an_item_that_stands_there_twice_is_refused(
 ) -> None:
     rows = [*hub_rows("MMVet")[:217], hub_rows("MMVet")[5]]
     write_folder(tmp_path, "MMVet", rows)
-    with pytest.raises(SchemaError, match="MMVet: item v1_5 stands in .* twice"):
+    with pytest.raises(SchemaError, match=r"MMVet: item v1_5 stands in .* twice"):
         read(tmp_path, "MMVet", Source.folder)
 
 
@@ -131,10 +131,10 @@ def test_a_folder_without_the_split_says_so(tmp_path: Path, hub_rows: Callable) 
     rows = datasets.Dataset.from_list([{"x": 1}])
     (tmp_path / "MMVet").mkdir()
     rows.to_parquet(str(tmp_path / "MMVet" / "train-00000-of-00001.parquet"))
-    with pytest.raises(SchemaError, match="MMVet: .* holds no split 'test'"):
+    with pytest.raises(SchemaError, match=r"MMVet: .* holds no split 'test'"):
         read(tmp_path, "MMVet", Source.folder)
     datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "OCRBench"))
-    with pytest.raises(SchemaError, match="OCRBench: .* has no split 'test', only train"):
+    with pytest.raises(SchemaError, match=r"OCRBench: .* has no split 'test', only train"):
         read(tmp_path, "OCRBench", Source.folder)
 
 
@@ -209,14 +209,16 @@ def test_an_md5_that_is_not_the_harness_files_is_a_warning(
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")])])
     given = config(tmp_path, "MMStar", Source.tsv, any_count=True)
-    with pytest.warns(UserWarning, match="MMStar: .* has md5 .*, the harness's file has e1ecd2140"):
+    with pytest.warns(
+        UserWarning, match=r"MMStar: .* has md5 .*, the harness's file has e1ecd2140"
+    ):
         sources.official_items("MMStar", given)
     assert "other)" in sources.origin("MMStar", given)
 
 
 def test_a_text_file_that_is_no_tsv_is_refused(tmp_path: Path) -> None:
     (tmp_path / "MMStar.tsv").write_bytes(b"index\timage\xff\n")
-    with pytest.raises(SchemaError, match="MMStar: .* is no readable TSV"):
+    with pytest.raises(SchemaError, match=r"MMStar: .* is no readable TSV"):
         read(tmp_path, "MMStar", Source.tsv)
 
 
@@ -281,7 +283,7 @@ def test_mathvista_rows_get_their_gold_letter_or_are_refused(
     assert ast.literal_eval(item["choices"]) == ["a cat", "a hen", "a dog"]
     rows[1]["answer"] = "a cow"
     write_folder(tmp_path / "bad", "MathVista", rows)
-    with pytest.raises(SchemaError, match="MathVista: row 1 .* not one of the choices"):
+    with pytest.raises(SchemaError, match=r"MathVista: row 1 .* not one of the choices"):
         read(tmp_path / "bad", "MathVista", Source.folder, any_count=True)
 
 
