@@ -92,6 +92,7 @@ class Places:
         """Benchmark marks of the base or of a trained arm."""
         own = {**settings.plain(self.config.evaluate), "dtype": self.config.model.dtype}
         own["pixels"] = [self.config.data.min_pixels, self.config.data.max_pixels]
+        own |= {"source": self.config.evaluate.items_identity(), "path": None, "places": None}
         return self.folder("evaluate", own, self.model if arm == BASE else self.train(arm))
 
     @cached_property

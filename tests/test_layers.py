@@ -34,7 +34,7 @@ THIRD_PARTY = {
     "difficulty": {"numpy"},
     "select": {"numpy"},
     "train": {"torch", "trl", "accelerate", "peft", "transformers", "datasets", "tqdm", "PIL"},
-    "evaluate": {"httpx", "numpy", "PIL", "tqdm"},
+    "evaluate": {"httpx", "numpy", "PIL", "tqdm", "datasets"},
     "report": {
         "pandas",
         "matplotlib",

@@ -1,13 +1,11 @@
 """From a benchmark's name to its items, from an item to a request, from a response to a Mark."""
 
 from dataclasses import dataclass
-from io import BytesIO
-
-from PIL import Image
 
 from difftrain.data import prompts
-from difftrain.evaluate import scoring
-from difftrain.evaluate.config import AnswerTags, EvaluateConfig, SystemPrompt
+from difftrain.data.images import Budget
+from difftrain.evaluate import pictures, rules, scoring, sources
+from difftrain.evaluate.config import OFFICIAL, AnswerTags, EvaluateConfig, SystemPrompt
 from difftrain.evaluate.graded import Item, Judge
 from difftrain.model.generate.request import Request
 from difftrain.records import Mark
@@ -34,20 +32,25 @@ class Asked:
 
 
 def items(config: EvaluateConfig) -> list[Asked]:
-    """All items of the wanted benchmarks, in order."""
+    """All items of the wanted benchmarks, in order; pictures of official ones are not read yet.
+
+    Raises what sources.official_items raises.
+    """
     return [
         Asked(name, item)
         for name in config.benchmarks
-        for item in miniatures.items(name.removeprefix("shapes/"), config.limit or ALL_ITEMS)
+        for item in (
+            sources.official_items(name, config)
+            if name in OFFICIAL
+            else miniatures.items(name.removeprefix("shapes/"), config.limit or ALL_ITEMS)
+        )
     ]
 
 
-def request(asked: Asked, config: EvaluateConfig) -> Request:
-    """The official prompt, greedy."""
+def request(asked: Asked, config: EvaluateConfig, pixels: Budget) -> Request:
+    """The official prompt, greedy, pictures inside the limits. Raises Unusable for a picture."""
     parts = [
-        Image.open(BytesIO(part["value"])).convert("RGB")
-        if part["type"] == "image"
-        else part["value"]
+        pictures.shown(part["value"], pixels) if part["type"] == "image" else part["value"]
         for part in scoring.build_prompt(asked.benchmark, asked.item)
     ]
     return Request(
@@ -60,8 +63,13 @@ def request(asked: Asked, config: EvaluateConfig) -> Request:
 def graded(
     asked: Asked, response: str, config: EvaluateConfig, judge: Judge = miniature_judge
 ) -> Mark:
-    """The Mark of one response; <answer> is opened first unless answer_tags says raw."""
+    """The Mark of one response; <answer> is opened first unless answer_tags says raw.
+
+    The stand-in judges miniatures only.
+    """
     opened = config.answer_tags is AnswerTags.strip
     prediction = scoring.open_tags(response) if opened else response
-    found = scoring.mark(asked.benchmark, prediction, asked.item, judge, config.rules)
+    asking = judge if asked.benchmark not in OFFICIAL else None
+    how = rules.evaluated(config)
+    found = scoring.mark(asked.benchmark, prediction, asked.item, asking, how)
     return scoring.as_mark(asked.benchmark, response, asked.item, found)

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from difftrain import seeds
 from difftrain.data import prompts
 from difftrain.evaluate import items, judge, rules
+from difftrain.evaluate.config import Fallback
 from difftrain.evaluate.graded import UNDECIDED, Graded, Item, Judge
+from difftrain.evaluate.rules import Switches
 from difftrain.records import MarkPath
 
 _GAP = "\0"
@@ -18,6 +21,8 @@ class Choice:
     question: str
     options: Mapping[str, str]
     gold: str
+    identity: str = ""
+    """What a drawn fallback depends on."""
 
 
 def words(item: Item) -> str:
@@ -34,15 +39,22 @@ def words(item: Item) -> str:
     return "".join(line for line in lines if _GAP not in line)
 
 
-def grade(prediction: str, choice: Choice, asked: Judge | None, date: str) -> Graded:
+def drawn(choice: Choice) -> str:
+    """One of the option letters or Z: the reference's guess, but the same on every machine."""
+    letters = [*choice.options, rules.NONE_OF_THEM]
+    return letters[seeds.derive(0, "fallback", choice.identity, choice.question) % len(letters)]
+
+
+def grade(prediction: str, choice: Choice, asked: Judge | None, how: Switches) -> Graded:
     """1 if the option the prediction means is the gold one, else 0.
 
     Where the reference harness draws an option at random (the judge gave three replies of no
-    use), this is wrong and its path `failed`; a judge that could not be reached gives no score.
+    use), this is wrong and its path `failed`, unless the deviations say that it be drawn (then the
+    path is `judge`); a judge that could not be reached gives no score.
     """
 
     def infer(text: str) -> str | None:
-        return rules.infer(text, choice.options, date)
+        return rules.infer(text, choice.options, how)
 
     letter, path = infer(prediction), MarkPath.rule
     if letter is None and asked is not None:
@@ -51,6 +63,8 @@ def grade(prediction: str, choice: Choice, asked: Judge | None, date: str) -> Gr
         path = MarkPath.judge
         if judge.all_failed(replies):
             return Graded(None, None, MarkPath.failed)
+        if letter is None and how.deviations.fallback is Fallback.random:
+            letter = drawn(choice)
     if letter is None:
         return UNDECIDED
     return Graded(float(letter == choice.gold), letter, path)

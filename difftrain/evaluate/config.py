@@ -4,9 +4,49 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
+from pathlib import Path
+
+from difftrain import lineage
 
 OFFICIAL = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
 MINIATURES = tuple(f"shapes/{name}" for name in OFFICIAL)
+HUB_IDS = {
+    "MathVista": "AI4Math/MathVista",
+    "MMVet": "lmms-lab/MMVet",
+    "OCRBench": "echo840/OCRBench",
+    "HallusionBench": "lmms-lab/HallusionBench",
+    "MMMU": "MMMU/MMMU",
+    "MMStar": "Lin-Chen/MMStar",
+}
+"""Where the hub has each benchmark; a data set that moves is found under its old name too."""
+TSV_FILES = {
+    "MathVista": "MathVista_MINI.tsv",
+    "MMVet": "MMVet.tsv",
+    "OCRBench": "OCRBench.tsv",
+    "HallusionBench": "HallusionBench.tsv",
+    "MMMU": "MMMU_DEV_VAL.tsv",
+    "MMStar": "MMStar.tsv",
+}
+"""The reference harness's file of each benchmark."""
+MIN_PIXELS, MAX_PIXELS = 1280 * 28 * 28, 16384 * 28 * 28
+"""The reference run's limits for Qwen2.5-VL: small pictures are enlarged to about 1 megapixel."""
+OCRBENCH_MIN_PIXELS = 100 * 28 * 28
+"""The reference run's lower limit on OCRBench alone."""
+
+
+class Source(StrEnum):
+    """Where the items of official benchmarks come from; miniatures are always drawn here."""
+
+    hub = "hub"
+    folder = "folder"
+    tsv = "tsv"
+
+
+class Fallback(StrEnum):
+    """What an answer counts where neither the rule nor the judge's replies name an option."""
+
+    wrong = "wrong"
+    random = "random"
 
 
 class SystemPrompt(StrEnum):
@@ -27,19 +67,61 @@ RULES = ("2025-11", "2026-08")
 
 
 @dataclass(kw_only=True, slots=True)
+class Deviations:
+    """Where one may want to differ from the reference; printed with the score.
+
+    Only `fallback` differs by default: the reference's own guess cannot be repeated.
+    """
+
+    fallback: Fallback = Fallback.wrong
+    """MMMU, MMStar after three useless replies: wrong, or an option drawn at random (reference;
+    here the draw depends on the item alone)."""
+    list_items: bool = False
+    """MathVista's two list answers can be right (the reference has no rule that says so)."""
+    zero: bool = False
+    """A right 0 in MathVista is settled by the rule (the reference asks the judge)."""
+    letter_golds: bool = False
+    """MMMU's open golds of one capital letter are option A (in the reference they stay letters)."""
+    whole_letter: bool = False
+    """"answer is X" needs a letter by itself (2026-08 takes the C of "answer is clearly")."""
+    all_periods: bool = False
+    """HallusionBench's yes/no rule removes every period (the reference stops after 32)."""
+    kept_texts: bool = False
+    """None, NA, nan and the empty text stay texts (the reference's tables turn them into nan)."""
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Nothing can be wrong with a switch."""
+        yield from ()
+
+
+@dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
     """Six benchmarks, the base and the tuned model under the same settings."""
 
     benchmarks: list[str] = field(default_factory=lambda: list(MINIATURES))
     """Names as in the papers' tables; the miniatures carry shapes/ before them."""
-    limit: int | None = 100
-    """Items of each benchmark; null takes all."""
+    source: Source = Source.hub
+    """Official items from the hub, from `path`/NAME/ (parquet, save_to_disk or a clone of the hub's
+    data set), or from the reference harness's `path`/NAME.tsv."""
+    path: str | None = None
+    """The folder of all benchmarks (source=folder or tsv)."""
+    places: dict[str, str] = field(default_factory=dict)
+    """Single benchmarks elsewhere, by name: a .tsv file, a folder, or a hub id[@revision]."""
+    any_count: bool = False
+    """Take data sets that do not have the official number of items; printed with the score."""
+    limit: int | None = None
+    """Items of each benchmark, spread evenly over it; null takes all (miniatures: 300)."""
+    min_pixels: int | None = None
+    """Smaller pictures are enlarged to this; null: the reference's (miniatures: the data's)."""
+    max_pixels: int | None = None
+    """Larger pictures are shrunk to this; null: the reference's (miniatures: the data's)."""
     system: SystemPrompt = SystemPrompt.think
     """The prompt the model was trained with; none asks the bare question."""
     answer_tags: AnswerTags = AnswerTags.strip
     """strip hands the scorer what stands in <answer>; raw hands it the whole response."""
     rules: str = "2025-11"
     """The reference harness as of this date: 2025-11 is the paper's, 2026-08 the newer one."""
+    deviations: Deviations = field(default_factory=Deviations)
     max_new_tokens: int = 2048
     """Longest answer (reference harness: 2048), greedy."""
     resamples: int = 2000
@@ -49,11 +131,13 @@ class EvaluateConfig:
         """Problems as (field, rule)."""
         if not self.benchmarks:
             yield "benchmarks", "must name at least one benchmark"
+        known = (*OFFICIAL, *MINIATURES)
         for name in self.benchmarks:
-            if name not in MINIATURES:
-                near = get_close_matches(name, MINIATURES, 1)
+            if name not in known:
+                near = get_close_matches(name, known, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
-                yield "benchmarks", f"{name!r} is not one of {', '.join(MINIATURES)}{hint}"
+                yield "benchmarks", f"{name!r} is not one of {', '.join(known)}{hint}"
+        yield from self._sources()
         if len(set(self.benchmarks)) < len(self.benchmarks):
             yield "benchmarks", "names a benchmark twice"
         if self.limit is not None and self.limit < 1:
@@ -64,3 +148,73 @@ class EvaluateConfig:
             yield "max_new_tokens", "must be at least 1"
         if self.resamples < 100:
             yield "resamples", "must be at least 100"
+
+    def _sources(self) -> Iterator[tuple[str, str]]:
+        for name in self.places:
+            if name not in OFFICIAL:
+                yield "places", f"{name!r} is not one of {', '.join(OFFICIAL)}"
+        elsewhere = [name for name in self.official if name not in self.places]
+        if self.source is not Source.hub and elsewhere:
+            if self.path is None:
+                yield "path", f"source={self.source.value} needs a folder: evaluate.path=DIR"
+                return
+            if not Path(self.path).expanduser().is_dir():
+                yield "path", "there is no such folder"
+                return
+        for name in self.official:
+            kind, place = self.place(name)
+            if kind is not Source.hub and not Path(place).exists():
+                key = "places" if name in self.places else "path"
+                yield key, f"there is no {name} at {place}"
+        for key in ("min_pixels", "max_pixels"):
+            if (pixels := getattr(self, key)) is not None and pixels < 28 * 28:
+                yield key, "must be at least 784, one image token"
+        for name in self.official:
+            low, high = self.pixels(name, (0, 0))
+            if low > high:
+                yield "min_pixels", f"{name}: {low} to {high} pixels is no range"
+                return
+
+    @property
+    def official(self) -> list[str]:
+        """The wanted benchmarks that are not miniatures."""
+        return [name for name in self.benchmarks if name in OFFICIAL]
+
+    def place(self, name: str) -> tuple[Source, str]:
+        """Where an official benchmark lies: its kind of source, and the hub id, folder or file."""
+        if given := self.places.get(name):
+            path = Path(given).expanduser()
+            if given.endswith(".tsv"):
+                return Source.tsv, str(path)
+            local = path.is_dir() or given.startswith((".", "/", "~"))
+            return (Source.folder, str(path)) if local else (Source.hub, given)
+        root = Path(self.path or "").expanduser()
+        if self.source is Source.tsv:
+            return Source.tsv, str(root / TSV_FILES[name])
+        if self.source is Source.folder:
+            hub = HUB_IDS[name]
+            tried = [root / name, root / hub, root / hub.split("/")[1]]
+            return Source.folder, str(next((path for path in tried if path.is_dir()), tried[0]))
+        return Source.hub, HUB_IDS[name]
+
+    def pixels(self, name: str, drawn: tuple[int, int]) -> tuple[int, int]:
+        """Smallest and largest picture of a benchmark; `drawn` is the data's, for miniatures."""
+        low, high = drawn
+        if name in OFFICIAL:
+            low = OCRBENCH_MIN_PIXELS if name == "OCRBench" else MIN_PIXELS
+            high = MAX_PIXELS
+        return self.min_pixels or low, self.max_pixels or high
+
+    def items_identity(self) -> list[list[str]]:
+        """What changes when official items do: their hub id, or the contents of their files."""
+        found = []
+        for name in self.official:
+            kind, place = self.place(name)
+            path = Path(place)
+            if kind is Source.hub:
+                found.append([name, place])
+                continue
+            files = sorted(each for each in path.rglob("*") if each.is_file()) or [path]
+            marks = [lineage.file_fingerprint(each) for each in files]
+            found.append([name, kind.value, lineage.fingerprint(marks)])
+        return found

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from difftrain.evaluate.rules import Switches
 from difftrain.records import MarkPath
 
 Item = Mapping[str, Any]
@@ -33,7 +34,7 @@ class Benchmark:
 
     name: str
     prompt: Callable[[Item], list[Part]]
-    grade: Callable[[str, Item, Judge | None, str], Graded]
+    grade: Callable[[str, Item, Judge | None, Switches], Graded]
     """(prediction, item, judge, rules)"""
     item_id: Callable[[Item], str]
     subset: Callable[[Item], str]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difftrain.evaluate import items
 from difftrain.evaluate.graded import UNDECIDED, Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.judge import RISING, first_usable
+from difftrain.evaluate.rules import Switches
 from difftrain.records import MarkPath
 
 JUDGE_PROMPT = """\
@@ -38,7 +39,7 @@ def prompt(item: Item) -> list[Part]:
     return items.images_then(item, items.text(item, "question"))
 
 
-def yes_or_no(text: str) -> str | None:
+def yes_or_no(text: str, every_period: bool = False) -> str | None:
     """Yes or No if the one word occurs and the other does not, after VQA-style clearing."""
     lowered = text.lower()
     glued = _DIGIT_COMMA_DIGIT.search(lowered) is not None
@@ -46,7 +47,7 @@ def yes_or_no(text: str) -> str | None:
     for mark in _PUNCTUATION:
         beside_blank = f"{mark} " in lowered or f" {mark}" in lowered
         cleared = cleared.replace(mark, "" if beside_blank or glued else " ")
-    words = _PERIOD.sub("", cleared, count=_PERIODS_REMOVED).split()
+    words = _PERIOD.sub("", cleared, count=0 if every_period else _PERIODS_REMOVED).split()
     if ("yes" in words) == ("no" in words):
         return None
     return "Yes" if "yes" in words else "No"
@@ -64,11 +65,15 @@ def judge_prompt(prediction: str, item: Item) -> str:
     return f"{JUDGE_PROMPT}Question: {question}?\nAnswer: {prediction}\nYour output: "
 
 
-def grade(prediction: str, item: Item, judge: Judge | None, rules: str) -> Graded:
+def grade(prediction: str, item: Item, judge: Judge | None, rules: Switches) -> Graded:
     """By the yes/no rule, else by the judge's reply under the same rule; unknown is wrong."""
-    said, path = yes_or_no(prediction), MarkPath.rule
+
+    def read(text: str) -> str | None:
+        return yes_or_no(text, rules.deviations.all_periods)
+
+    said, path = read(prediction), MarkPath.rule
     if said is None and judge is not None:
-        said, _ = first_usable(judge, judge_prompt(prediction, item), RISING, yes_or_no)
+        said, _ = first_usable(judge, judge_prompt(prediction, item), RISING, read)
         path = MarkPath.judge
     if said is None:
         return UNDECIDED

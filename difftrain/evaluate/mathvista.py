@@ -1,10 +1,12 @@
 """MathVista (testmini): 1000 items; a judge extracts the answer where the rule cannot."""
 
+import json
+
 from difftrain.data.prompts import LETTERS
 from difftrain.evaluate import items
 from difftrain.evaluate.graded import UNDECIDED, Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.judge import RISING, first_usable
-from difftrain.evaluate.rules import API_FAILURE, infer
+from difftrain.evaluate.rules import API_FAILURE, Switches, infer
 from difftrain.records import MarkPath
 
 _ONE = "Please answer the question requiring"
@@ -49,6 +51,8 @@ _EXAMPLES = (
 )
 """(hint, question, response, answer): the benchmark's own demonstration (lupantech/MathVista)."""
 
+LONGEST_LIST = 200
+"""Characters of a list answer."""
 JUDGE_PROMPT = (
     "Please read the following example.\nThen extract the answer from the model response and "
     "type it at the end of the prompt.\n\n"
@@ -99,11 +103,24 @@ def _number(text: object, kind: str) -> int | float | None:
         return None
 
 
-def _prefetched(prediction: str, item: Item, date: str) -> Graded | None:
+def _as_list(text: object) -> list[object] | None:
+    """A list of numbers as JSON, which is also how Python writes it; None if the text is none."""
+    words = str(text).strip()
+    # Nothing of a list of a few numbers needs more; a longer text is no answer of that kind.
+    if not words.startswith("[") or len(words) > LONGEST_LIST:
+        return None
+    try:
+        found = json.loads(words)
+    except ValueError:
+        return None
+    return found if isinstance(found, list) else None
+
+
+def _prefetched(prediction: str, item: Item, how: Switches) -> Graded | None:
     """What the rule alone decides; a wrong number, and a right 0, are left to the judge."""
     if item["question_type"] == "multi_choice":
         options = _options(item)
-        letter = infer(prediction, options, date)
+        letter = infer(prediction, options, how)
         if letter is None:
             return None
         return Graded(float(letter == _gold_letter(item, options)), letter, MarkPath.rule)
@@ -111,23 +128,26 @@ def _prefetched(prediction: str, item: Item, date: str) -> Graded | None:
         return None
     number = _number(prediction, item["answer_type"])
     # The reference tests the number for truth, so a right 0 is "nothing found".
-    if number and number == _number(item["answer"], item["answer_type"]):
+    found = number is not None if how.deviations.zero else bool(number)
+    if found and number == _number(item["answer"], item["answer_type"]):
         return Graded(1.0, str(number), MarkPath.rule)
     return None
 
 
-def _is_right(extracted: str, item: Item, date: str) -> bool:
+def _is_right(extracted: str, item: Item, how: Switches) -> bool:
     if item["question_type"] == "multi_choice":
         options = _options(item)
-        return infer(extracted, options, date) == _gold_letter(item, options)
+        return infer(extracted, options, how) == _gold_letter(item, options)
     kind = item["answer_type"]
     if kind not in ("integer", "float"):
-        return False  # The reference has no rule for lists: its branch never says right.
+        # The reference has no rule for lists: its branch never says right.
+        said = _as_list(extracted) if how.deviations.list_items else None
+        return said is not None and said == _as_list(item["answer"])
     number = _number(extracted, kind)
     return number is not None and number == _number(item["answer"], kind)
 
 
-def grade(prediction: str, item: Item, judge: Judge | None, rules: str) -> Graded:
+def grade(prediction: str, item: Item, judge: Judge | None, rules: Switches) -> Graded:
     """The rule's answer; else what the judge extracts, held against the gold by the same rule.
 
     Five failed calls give 0 with path `failed`, as in the reference.
@@ -152,9 +172,11 @@ def item_id(item: Item) -> str:
 
 
 def subset(item: Item) -> str:
-    """The task, as a column of its own (TSV) or inside `metadata` (data set)."""
+    """The task and the skills, joined by commas: columns (TSV), or inside `metadata` (data set)."""
     metadata = item.get("metadata") or {}
-    return str(item.get("task") or metadata.get("task") or item["question_type"])
+    task = str(item.get("task") or metadata.get("task") or item["question_type"])
+    skills = items.listed(item.get("skills") or metadata.get("skills"))
+    return ",".join([task, *map(str, skills)])
 
 
 BENCHMARK = Benchmark(

@@ -7,6 +7,7 @@ A to D (as the harness's TSV has them) before an item comes here.
 from difftrain.evaluate import choices, items
 from difftrain.evaluate.choices import Choice
 from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
+from difftrain.evaluate.rules import Switches
 
 
 def prompt(item: Item) -> list[Part]:
@@ -15,9 +16,10 @@ def prompt(item: Item) -> list[Part]:
     return items.images_then(item, choices.words(item))
 
 
-def grade(prediction: str, item: Item, judge: Judge | None, rules: str) -> Graded:
+def grade(prediction: str, item: Item, judge: Judge | None, rules: Switches) -> Graded:
     """By the option rule, else by the judge."""
-    choice = Choice(str(item.get("question", "")), _options(item), items.text(item, "answer"))
+    gold = items.text(item, "answer")
+    choice = Choice(str(item.get("question", "")), _options(item), gold, str(item.get("index")))
     return choices.grade(prediction, choice, judge, rules)
 
 

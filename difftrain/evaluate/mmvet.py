@@ -5,6 +5,7 @@ import math
 from difftrain.evaluate import items
 from difftrain.evaluate.graded import UNDECIDED, Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.judge import RISING, ask
+from difftrain.evaluate.rules import Switches
 from difftrain.records import MarkPath
 
 _MEME = (
@@ -52,7 +53,7 @@ def judge_prompt(prediction: str, item: Item) -> str:
     return JUDGE_PROMPT + " | ".join([items.text(item, "question"), gold, prediction, ""])
 
 
-def grade(prediction: str, item: Item, judge: Judge | None, rules: str) -> Graded:
+def grade(prediction: str, item: Item, judge: Judge | None, rules: Switches) -> Graded:
     """The judge's number, asked up to five times; five replies that are none count as 0.
 
     A reply of `nan` is a number to the reference and spoils its mean; here it is no score.

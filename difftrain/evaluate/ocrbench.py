@@ -2,6 +2,7 @@
 
 from difftrain.evaluate import items
 from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
+from difftrain.evaluate.rules import Switches
 from difftrain.records import MarkPath
 
 FORMULAS = "Handwritten Mathematical Expression Recognition"
@@ -22,7 +23,7 @@ def _spelled(text: str, formula: bool) -> str:
     return line.replace(" ", "") if formula else line.lower()
 
 
-def grade(prediction: str, item: Item, judge: Judge | None, rules: str) -> Graded:
+def grade(prediction: str, item: Item, judge: Judge | None, rules: Switches) -> Graded:
     """1 if a gold is a part of the prediction; formulas keep their case and lose their blanks."""
     formula = subset(item) == FORMULAS
     said = _spelled(prediction, formula)

@@ -5,12 +5,14 @@ Shared by MathVista, MMMU and MMStar. Its accidents are kept on purpose: "$70" c
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+from difftrain.evaluate.config import Deviations, EvaluateConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Switches:
-    """What the harness's matching did at a date."""
+    """What the harness's matching did at a date, and where we were told to differ from it."""
 
     near_the_end: bool
     """A lone letter counts only among the last four tokens (since 2025-08-04)."""
@@ -18,6 +20,14 @@ class Switches:
     """Option texts are looked for only in predictions of bounded length (since 2025-08-04)."""
     answer_is: bool
     """"answer is X" is looked for, without a word boundary (since 2026-06-17)."""
+    deviations: Deviations = field(default_factory=Deviations)
+    """All off, but for the random fallback, which counts as wrong."""
+    through_tables: bool = False
+    """Predictions have been through the harness's tables, which turn NOT_TEXTS into `nan`."""
+
+
+Rules = str | Switches
+"""A date of the harness, or its switches with deviations."""
 
 
 RULES = {
@@ -27,6 +37,13 @@ RULES = {
 }
 """By the date of the harness: commits 44d698f8, 19c0e386 (the paper's) and e8e78f05."""
 
+NOT_TEXTS = frozenset(
+    [
+        *("", "None", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "<NA>"),
+        *("#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+    ]
+)
+"""Texts that the harness's tables lose: an option or a prediction of this text is empty."""
 API_FAILURE = "Failed to obtain answer via API"
 NONE_OF_THEM = "Z"
 LAST_TOKENS = 4
@@ -38,13 +55,21 @@ REFUSALS = (
 )
 _BLANKED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _ANSWER_IS = re.compile(r"answer is\s*\**\s*([A-D])", re.IGNORECASE)
+_ANSWER_IS_ALONE = re.compile(r"answer is\s*\**\s*([A-D])(?!\w)", re.IGNORECASE)
 
 
-def switches(rules: str) -> Switches:
+def switches(rules: Rules) -> Switches:
     """The switches of a date. Raises ValueError for a date that is not known."""
-    if rules not in RULES:
+    if isinstance(rules, str) and rules not in RULES:
         raise ValueError(f"rules={rules!r}: must be one of {', '.join(RULES)}")
-    return RULES[rules]
+    return RULES[rules] if isinstance(rules, str) else rules
+
+
+def evaluated(config: EvaluateConfig) -> Switches:
+    """The rules of an evaluation: a date, deviations, and the harness's tables on the way."""
+    how = switches(config.rules)
+    tables = not config.deviations.kept_texts
+    return replace(how, deviations=config.deviations, through_tables=tables)
 
 
 def by_letter(prediction: str, options: Mapping[str, str], how: Switches) -> str | None:
@@ -61,7 +86,8 @@ def by_letter(prediction: str, options: Mapping[str, str], how: Switches) -> str
             return present[0]
     if not present and NONE_OF_THEM in tokens:
         return NONE_OF_THEM
-    if how.answer_is and (found := _ANSWER_IS.search(prediction)):
+    wanted = _ANSWER_IS_ALONE if how.deviations.whole_letter else _ANSWER_IS
+    if how.answer_is and (found := wanted.search(prediction)):
         letter = found[1].upper()
         return letter if letter in options else None
     return None
@@ -77,7 +103,7 @@ def by_text(prediction: str, options: Mapping[str, str], how: Switches) -> str |
     return present[0] if len(present) == 1 else None
 
 
-def infer(prediction: str, options: Mapping[str, str], rules: str) -> str | None:
+def infer(prediction: str, options: Mapping[str, str], rules: Rules) -> str | None:
     """The option a prediction means: a letter, Z (none of them), or None (the rule cannot say)."""
     how = switches(rules)
     return by_letter(prediction, options, how) or by_text(prediction, options, how)

@@ -12,10 +12,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from difftrain import artefacts, heartbeat, lineage, settings
-from difftrain.evaluate import summary
-from difftrain.evaluate.asking import JUDGE, Asked, graded, items, request
+from difftrain.evaluate import results, summary
+from difftrain.evaluate.answering import fitting, responses
+from difftrain.evaluate.asking import JUDGE, Asked, graded, items
 from difftrain.evaluate.config import EvaluateConfig
-from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
 from difftrain.records import Mark
 from difftrain.world import World
@@ -29,11 +29,9 @@ def run_share(
     bar = tqdm(total=len(wanted), desc="evaluate", unit="item", disable=not world.is_first)
     for start in range(0, len(wanted), size * 4):
         chunk = wanted[start : start + size * 4]
-        requests = [request(asked, config.evaluate) for asked in chunk]
-        answers = hf.answers(loaded, requests, size)
+        said = responses(loaded, chunk, config)
         marks = [
-            graded(asked, answer.text, config.evaluate)
-            for asked, answer in zip(chunk, answers, strict=True)
+            graded(asked, each, config.evaluate) for asked, each in zip(chunk, said, strict=True)
         ]
         artefacts.write_part(folder, artefacts.next_part(folder, world.rank), marks)
         heartbeat.beat(folder, world)
@@ -78,12 +76,13 @@ def run(
     here = {asked.key for asked in missing()}
     share = [asked for asked in world.share(wanted) if asked.key in here]
     if share:
-        run_share(load(), share, folder, config, world)
+        run_share(fitting(load(), config), share, folder, config, world)
     if not world.is_first:
         return heartbeat.wait(folder, world, lambda: lineage.read_made(folder) is not None)
     heartbeat.wait(folder, world, lambda: not missing())
     marks = artefacts.read(folder, Mark)
     lineage.write_json(folder / "summary.json", summaries(marks, config.evaluate))
+    results.write(folder, checkpoint, JUDGE, wanted, marks, config)
     lineage.write_made(
         folder,
         settings={**settings.plain(config.evaluate), "judge": JUDGE},

@@ -6,7 +6,7 @@ The settings are in config.py and the loop over items in run.py; nothing here lo
 from difftrain.evaluate import hallusionbench, mathvista, mmmu, mmstar, mmvet, ocrbench
 from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.judge import JudgeDown
-from difftrain.evaluate.rules import switches
+from difftrain.evaluate.rules import NOT_TEXTS, Rules, switches
 from difftrain.grade import extract
 from difftrain.records import Mark, MarkPath
 
@@ -25,6 +25,8 @@ HARNESS_NAMES = {
 }
 """The reference harness's names of data sets, where they differ from the tables'."""
 MINIATURE = "shapes/"
+_NOT_ASKED = "\0not asked: "
+"""No tokenizer's text begins so."""
 
 
 def benchmark_named(name: str) -> Benchmark:
@@ -49,15 +51,20 @@ def mark(
     prediction: str,
     item: Item,
     judge: Judge | None = None,
-    rules: str = "2025-11",
+    rules: Rules = "2025-11",
 ) -> Graded:
     """Score, extraction and path of one prediction; score None if the judge cannot be reached.
 
-    `score_item` is the score alone; `as_mark` makes the record of it.
+    `score_item` is the score alone; `as_mark` makes the record of it. `rules` with deviations come
+    from rules.switches.
     """
-    switches(rules)
+    how = switches(rules)
+    if (reason := why_not_asked(prediction)) is not None:
+        return Graded(None, f"not asked: {reason}", MarkPath.failed)
+    if how.through_tables and prediction in NOT_TEXTS:
+        prediction = "nan"
     try:
-        return benchmark_named(benchmark).grade(prediction, item, judge, rules)
+        return benchmark_named(benchmark).grade(prediction, item, judge, how)
     except JudgeDown:
         return Graded(None, None, MarkPath.failed)
 
@@ -67,7 +74,7 @@ def score_item(
     prediction: str,
     item: Item,
     judge: Judge | None = None,
-    rules: str = "2025-11",
+    rules: Rules = "2025-11",
 ) -> float | None:
     """The score of one prediction, 0 to 1, as the reference harness gave it at the date `rules`.
 
@@ -76,6 +83,16 @@ def score_item(
     there; in MMMU and MMStar, where the harness then guesses, None.
     """
     return mark(benchmark, prediction, item, judge, rules).score
+
+
+def not_asked(reason: str) -> str:
+    """The response of an item that could not be put to the model, such as one without a picture."""
+    return _NOT_ASKED + reason
+
+
+def why_not_asked(response: str) -> str | None:
+    """The reason if this is the response of an item that could not be asked, else None."""
+    return response.removeprefix(_NOT_ASKED) if response.startswith(_NOT_ASKED) else None
 
 
 def open_tags(response: str) -> str:

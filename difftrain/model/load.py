@@ -1,6 +1,7 @@
 """From a name to a model and its processor: one path for the tiny model and for the 7B."""
 
 import os
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,14 @@ def load_processor(config: ModelConfig, min_pixels: int, max_pixels: int) -> Any
     processor.tokenizer.padding_side = "left"
     processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
     return processor
+
+
+def within(loaded: Loaded, min_pixels: int, max_pixels: int) -> Loaded:
+    """The same model with a processor bound to another pixel budget; the first keeps its own."""
+    processor = copy(loaded.processor)
+    processor.image_processor = copy(processor.image_processor)
+    processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    return Loaded(loaded.model, processor)
 
 
 def load(config: ModelConfig, min_pixels: int, max_pixels: int) -> Loaded:

@@ -10,7 +10,8 @@ import pytest
 
 from difftrain import evaluate
 from difftrain.evaluate import hallusionbench, mmvet, scoring
-from difftrain.records import MarkPath
+from difftrain.evaluate.breakdown import Row, breakdown
+from difftrain.records import Mark, MarkPath
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 COMMITS = {"2025-07": "44d698f8", "2025-11": "19c0e386", "2026-08": "e8e78f05"}
@@ -111,3 +112,102 @@ def test_hallusionbench_accuracies_agree_with_the_recorded_table() -> None:
     table = case["expected_metrics"]["Overall"]
     for name in ("aAcc", "fAcc", "qAcc"):
         assert math.isclose(100 * getattr(found, name), table[name], abs_tol=1e-4)
+
+
+def aggregate(name: str) -> Case:
+    return next(case for case in lines(name) if case.get("kind") == "aggregate")
+
+
+def mark(item_id: str, subset: str, score: float, path: MarkPath = MarkPath.rule) -> Mark:
+    return Mark(
+        benchmark="x",
+        item_id=item_id,
+        response="",
+        extracted=None,
+        score=score,
+        path=path,
+        subset=subset,
+    )
+
+
+def score(row: Row) -> float:
+    found = row["score"]
+    assert found is not None
+    return found
+
+
+def test_the_hallusionbench_table_agrees_with_the_recorded_one_row_by_row() -> None:
+    case = aggregate("hallusionbench")
+    marks = []
+    for row in case["items"]:
+        category, subcategory, *places = row["key"]
+        subset = f"{category}_{subcategory}"
+        marks.append(mark("/".join([subset, *places]), subset, float(row["correct"])))
+    table = breakdown("HallusionBench", marks)["subsets"]
+    for name, wanted in case["expected_metrics"].items():
+        for column, value in wanted.items():
+            found = table[name][column]
+            assert found is not None
+            assert math.isclose(100 * found, value, abs_tol=1e-4)
+
+
+def test_the_mathvista_table_agrees_with_the_recorded_one_skill_by_skill() -> None:
+    case = aggregate("mathvista")
+    items = {str(each["item"]["pid"]): each["item"] for each in CASES if "pid" in each["item"]}
+    marks = []
+    for row in case["items"]:
+        pid, reply = str(row["pid"]), row["res"]
+        prefetched = row["log"] == "Prefetch succeed"
+        item = items.get(pid, {"question_type": "x"}) | {"pid": pid}
+        item |= {key: row[key] for key in ("task", "skills")}
+        subset = scoring.benchmark_named("MathVista").subset(item)
+        if pid in items:
+            said = reply if prefetched else "?"
+            found = scoring.mark("MathVista", said, item, lambda prompt, heat, reply=reply: reply)
+            marks.append(scoring.as_mark("MathVista", said, item, found))
+        else:  # a part of the golden files: which items hit follows from the table itself
+            path = MarkPath.rule if prefetched else MarkPath.judge
+            marks.append(mark(pid, subset, float(pid not in ("8", "506")), path))
+    table = breakdown("MathVista", marks)["tasks and skills"]
+    wanted = case["expected_metrics"]
+    assert table.keys() == wanted.keys()
+    for name, row in wanted.items():
+        own = table[name]
+        assert (own["n"], own["by_rule"], own["right"]) == (
+            row["tot"],
+            row["prefetch"],
+            row["hit"],
+        )
+        assert math.isclose(100 * score(own), row["acc"], abs_tol=1e-5)
+
+
+def test_the_ocrbench_table_agrees_with_the_recorded_one_group_by_group() -> None:
+    case = aggregate("ocrbench")
+    marks = []
+    for row in case["items"]:
+        found = scoring.mark("OCRBench", row["prediction"], row["item"])
+        marks.append(scoring.as_mark("OCRBench", row["prediction"], row["item"], found))
+    table = breakdown("OCRBench", marks)["groups"]
+    wanted = dict(case["expected_metrics"])
+    assert table["Final Score"]["norm"] == wanted.pop("Final Score Norm")
+    assert {name: row["right"] for name, row in table.items()} == wanted
+
+
+def test_the_mmmu_table_agrees_with_the_recorded_one_split_by_split() -> None:
+    case = aggregate("mmmu")
+    kind = scoring.benchmark_named("MMMU")
+    marks = [mark(kind.item_id(row), kind.subset(row), float(row["hit"])) for row in case["items"]]
+    found = breakdown("MMMU", marks)
+    for split, wanted in case["expected_metrics"].items():
+        for name, value in wanted.items():
+            assert (name in found[split]) == (value is not None)
+            if value is not None:
+                assert math.isclose(score(found[split][name]), value)
+
+
+def test_the_mmstar_table_agrees_with_the_recorded_one() -> None:
+    case = aggregate("mmstar")
+    marks = [mark(str(row["index"]), row["category"], float(row["hit"])) for row in case["items"]]
+    table = breakdown("MMStar", marks)["capabilities"]
+    for name, value in case["expected_metrics"].items():
+        assert math.isclose(score(table[name]), value)

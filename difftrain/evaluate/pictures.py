@@ -1,0 +1,93 @@
+"""Pictures of benchmark items: read when they are asked for, decoded as the reference does it.
+
+An item holds where its picture is, not the picture: a benchmark's pictures are never all in
+memory. Not here: where they are (tsv.py, hub.py).
+"""
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from PIL import Image
+
+from difftrain.data import images
+from difftrain.data.images import Budget
+from difftrain.data.quarantine import Unusable
+
+LONGEST_REFERENCE = 64
+"""A longer text is base64, a shorter one names something (the reference's rule)."""
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """Where a picture is."""
+
+    def read(self) -> Any:
+        """The picture's cell: bytes, base64, or a data set's {bytes, path}."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoPicture:
+    """Stands where a picture should be: its item is not asked, and counted."""
+
+    reason: str
+
+    def read(self) -> Any:
+        """Raises Unusable with the reason."""
+        raise Unusable(self.reason)
+
+
+def identity(value: Any) -> bytes:
+    """What changes when a picture does: the bytes of its file, hashed; why there is none."""
+    try:
+        return hashlib.blake2b(raw(value), digest_size=16).digest()
+    except Unusable as error:
+        return error.reason.encode()
+
+
+def raw(value: Any) -> bytes:
+    """The bytes of a picture's file from whatever a cell holds. Raises Unusable."""
+    if isinstance(value, Stored):
+        value = value.read()
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str) and len(value) > LONGEST_REFERENCE and not _is_file(value):
+        try:
+            return base64.b64decode(value)
+        except binascii.Error as error:
+            raise Unusable(f"broken picture: no base64 ({error})") from error
+    if isinstance(value, str) and value:
+        try:
+            return Path(value).read_bytes()
+        except OSError as error:
+            raise Unusable(f"no picture: {value} cannot be read ({error.strerror})") from error
+    if isinstance(value, bytes) and value:
+        return value
+    raise Unusable("no picture: the cell is empty")
+
+
+def _is_file(text: str) -> bool:
+    return len(text) < 1024 and Path(text).is_file()
+
+
+def shown(value: Any, budget: Budget) -> Image.Image:
+    """The picture as RGB inside the budget. Raises Unusable.
+
+    Transparency is dropped without a white ground, as in the reference. It is resized once, to the
+    size that the model's own processor would choose, which therefore leaves it alone.
+    """
+    image = value if isinstance(value, Image.Image) else images.opened(raw(value))
+    width, height = image.size
+    if width * height > images.MOST_PIXELS:
+        most = images.MOST_PIXELS // 10**6
+        raise Unusable(f"picture too large: {width} x {height} is over {most} megapixels")
+    try:
+        image = image.convert("RGB")
+    except images.UNDECODABLE as error:
+        raise Unusable(f"broken picture: damaged or cut short ({error})") from error
+    size = images.fitted(image.size, budget)
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)

@@ -1,0 +1,110 @@
+"""What stands beside a checkpoint's marks: breakdowns, a page to read, predictions to export."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from difftrain import lineage
+from difftrain.evaluate import export, sources
+from difftrain.evaluate.asking import Asked
+from difftrain.evaluate.breakdown import Table, breakdown, outcomes, printed
+from difftrain.evaluate.config import OFFICIAL, Deviations, SystemPrompt
+from difftrain.evaluate.official import OFFICIAL as FACTS
+from difftrain.records import Mark
+from difftrain.settings import RunConfig, plain
+
+
+def write(
+    folder: Path,
+    checkpoint: str,
+    judge: str,
+    asked: Sequence[Asked],
+    marks: Sequence[Mark],
+    config: RunConfig,
+) -> None:
+    """Write breakdown.json, scores.md and predictions/ into a folder that has its summary.json."""
+    evaluate = config.evaluate
+    found = {
+        name: {"outcomes": outcomes(own), "tables": breakdown(name, own)}
+        for name in evaluate.benchmarks
+        if (own := [mark for mark in marks if mark.benchmark == name])
+    }
+    lineage.write_json(folder / "breakdown.json", found)
+    summary = json.loads((folder / "summary.json").read_text())
+    blocks = [
+        f"# Benchmarks of {checkpoint}",
+        headlines(summary, found, config),
+        table(["setting", "value"], conditions(judge, config)),
+    ]
+    for name, each in found.items():
+        blocks.append(f"## {name}")
+        blocks += [f"{title}\n\n{shown(rows)}" for title, rows in each["tables"].items()]
+    lineage.write_text(folder / "scores.md", "\n\n".join(blocks) + "\n")
+    export.write(folder / "predictions", checkpoint, asked, marks, evaluate)
+
+
+def headlines(summary: dict[str, Any], found: dict[str, Any], config: RunConfig) -> str:
+    """The printed figure of each benchmark, its interval, and how the items were settled."""
+    head = ["benchmark", "score", "95 % interval", "items", "rule", "judge"]
+    head += ["undecided", "judge failed", "not asked", "empty"]
+    lines = []
+    for name, each in found.items():
+        score, low, high = (summary[name][key] for key in ("score", "low", "high"))
+        interval = "" if score is None else f"{printed(name, low)} to {printed(name, high)}"
+        whole = FACTS[name].count if name in OFFICIAL else None
+        n = summary[name]["n"]
+        items = f"{n} of {whole}" if whole not in (None, n) else str(n)
+        figure = "none" if score is None else printed(name, score)
+        lines.append([name, figure, interval, items, *map(str, each["outcomes"].values())])
+    told = (
+        "As the papers' tables print them: percent, but fractions for MMMU and MMStar; "
+        "HallusionBench is aAcc. Undecided items count as wrong, also where the reference would "
+        "draw an option at random; items whose judge failed or that were not asked have no score."
+    )
+    return f"{table(head, lines)}\n\n{told}"
+
+
+def conditions(judge: str, config: RunConfig) -> list[list[str]]:
+    """The settings that a score depends on, in words."""
+    evaluate = config.evaluate
+    system = "none" if evaluate.system is SystemPrompt.none else "think (tags asked for)"
+    lines = [
+        ["system prompt", system],
+        ["answer tags", str(evaluate.answer_tags)],
+        ["rules", evaluate.rules],
+        ["judge", judge],
+        ["decoding", f"greedy, {evaluate.max_new_tokens} new tokens"],
+        ["number format", str(config.model.dtype)],
+        ["limit", "none" if evaluate.limit is None else f"{evaluate.limit} of each"],
+    ]
+    usual, chosen = plain(Deviations()), plain(evaluate.deviations)
+    other = [f"{key}={value}" for key, value in chosen.items() if value != usual[key]]
+    lines.append(["deviations", ", ".join(other) or "none, but no random fallback"])
+    drawn = config.data.min_pixels, config.data.max_pixels
+    for name in evaluate.benchmarks:
+        low, high = evaluate.pixels(name, drawn)
+        lines.append([name, f"{sources.origin(name, evaluate)}; {low:,} to {high:,} pixels"])
+    return lines
+
+
+def shown(rows: Table) -> str:
+    """A breakdown as a table: counts as they are, fractions in percent."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    counts = ("n", "right", "by_rule", "norm")
+
+    def cell(column: str, value: Any) -> str:
+        if value is None:
+            return ""
+        return f"{value:g}" if column in counts else f"{100 * value:.2f}"
+
+    lines = [[name, *(cell(c, row.get(c)) for c in columns)] for name, row in rows.items()]
+    return table(["", *(each.replace("_", " ") for each in columns)], lines)
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in markdown; the first column is aligned left, the others right."""
+    every = [head, ["---", *["--:"] * (len(head) - 1)], *lines]
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in every
+    )

@@ -1,0 +1,63 @@
+"""Two finished evaluations, item by item: is the second checkpoint better?
+
+python launch/compare.py FOLDER FOLDER [--to DIR]
+
+The folders are those that launch/evaluate.py ends with. Writes comparison.md, comparison.json and
+changed.jsonl (every item on which the two differ). Exit code 2 if the two were not marked under
+the same settings or on the same items.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from difftrain import artefacts, lineage
+from difftrain.artefacts import MissingArtefact, SchemaError
+from difftrain.evaluate import paired
+from difftrain.records import Mark
+from launch.command_line import fail
+
+
+def made_of(folder: Path) -> dict[str, Any]:
+    """The made.json of an evaluation. Raises MissingArtefact if there is none."""
+    found = lineage.read_made(folder)
+    if found is None or not artefacts.parts(folder):
+        raise MissingArtefact(f"no evaluation at {folder}: run  python launch/evaluate.py")
+    return found
+
+
+def compare(first: Path, second: Path, to: Path | None) -> Path:
+    """Write the comparison; returns its folder. Raises ValueError for what cannot be compared."""
+    one, two = made_of(first), made_of(second)
+    if differing := paired.disagreements(one["settings"], two["settings"]):
+        told = "\n".join(f"  {each}" for each in differing)
+        raise ValueError(f"the two were not marked under the same settings:\n{told}")
+    before, after = (artefacts.read(folder, Mark) for folder in (first, second))
+    rows = paired.compare(before, after)
+    names = [made["inputs"]["checkpoint"] for made in (one, two)]
+    folder = to or second.parent.parent / "compare" / f"{first.name}-{second.name}"
+    changed = [json.dumps(asdict(each)) for each in paired.changed(before, after)]
+    lineage.write_text(folder / "changed.jsonl", "".join(f"{line}\n" for line in changed))
+    content = {"checkpoints": names, "benchmarks": paired.plain(rows)}
+    lineage.write_json(folder / "comparison.json", content)
+    lineage.write_text(folder / "comparison.md", paired.page(names, rows, one["settings"]))
+    return folder
+
+
+def main() -> None:
+    """Compare the two folders of the command line; the last line is `made: FOLDER`."""
+    parser = argparse.ArgumentParser(description="compare two finished evaluations item by item")
+    parser.add_argument("folders", nargs=2, type=Path, metavar="FOLDER")
+    parser.add_argument("--to", type=Path, metavar="DIR")
+    arguments = parser.parse_args()
+    try:
+        first, second = arguments.folders
+        print(f"made: {compare(first, second, arguments.to)}")
+    except (MissingArtefact, SchemaError, ValueError) as error:
+        fail(f"{type(error).__name__}: {error}", 2)
+
+
+if __name__ == "__main__":
+    main()

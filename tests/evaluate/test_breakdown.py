@@ -1,0 +1,134 @@
+"""The reference harness's tables, on marks whose totals one can add up by hand."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from difftrain.evaluate.breakdown import breakdown, outcomes, printed
+from difftrain.evaluate.scoring import BENCHMARKS
+from difftrain.records import Mark, MarkPath
+
+
+def mark(
+    subset: str,
+    score: float | None,
+    path: MarkPath = MarkPath.rule,
+    item_id: str = "1",
+    extracted: str | None = None,
+    response: str = "x",
+) -> Mark:
+    return Mark(
+        benchmark="x",
+        item_id=item_id,
+        response=response,
+        extracted=extracted,
+        score=score,
+        path=path,
+        subset=subset,
+    )
+
+
+def test_mathvista_counts_an_item_in_its_task_and_each_of_its_skills() -> None:
+    marks = [
+        mark("math word problem,algebraic reasoning,logical reasoning", 1.0),
+        mark("math word problem,algebraic reasoning", 0.0, MarkPath.judge),
+        mark("figure question answering,logical reasoning", 1.0, MarkPath.judge),
+    ]
+    table = breakdown("MathVista", marks)["tasks and skills"]
+    assert table["Overall"] == {"n": 3, "right": 2.0, "by_rule": 1, "score": 2 / 3}
+    assert table["algebraic reasoning"]["score"] == 0.5
+    assert table["logical reasoning"]["score"] == 1.0
+    assert table["math word problem"]["n"] == 2
+    assert len(table) == 5
+
+
+def test_mmvet_has_capabilities_and_exact_combinations() -> None:
+    found = breakdown("MMVet", [mark("rec,ocr", 0.5), mark("rec", 1.0), mark("ocr,rec", 0.0)])
+    assert found["capabilities"]["rec"]["score"] == 0.5
+    assert found["capabilities"]["ocr"]["n"] == 2
+    assert list(found["combinations"]) == ["Overall", "ocr_rec", "rec", "rec_ocr"]
+
+
+def test_ocrbench_has_five_groups_and_a_final_score_over_ten() -> None:
+    marks = [
+        mark("Handwriting Recognition", 1.0),
+        mark("Digit String Recognition", 1.0),
+        mark("Doc-oriented VQA", 1.0),
+        mark("Handwritten Mathematical Expression Recognition", 0.0),
+    ]
+    groups = breakdown("OCRBench", marks)["groups"]
+    assert len(groups) == 6
+    assert groups["Text Recognition"]["right"] == 2
+    assert groups["Scene Text-centric VQA"] == {"n": 0, "right": 0, "by_rule": 0, "score": None}
+    assert (groups["Final Score"]["right"], groups["Final Score"]["norm"]) == (3, 0.3)
+
+
+def test_hallusionbench_has_three_accuracies_for_each_subset_and_category() -> None:
+    marks = [
+        mark("VD_ocr", 1.0, item_id="VD_ocr/0/0/0"),
+        mark("VD_ocr", 0.0, item_id="VD_ocr/0/1/0"),
+        mark("VS_ocr", 1.0, item_id="VS_ocr/0/0/0"),  # the same numbers, another figure
+    ]
+    table = breakdown("HallusionBench", marks)["subsets"]
+    assert list(table) == ["Overall", "VD", "VS", "VD_ocr", "VS_ocr"]
+    assert table["Overall"]["aAcc"] == table["Overall"]["fAcc"] == 2 / 3
+    assert table["Overall"]["qAcc"] == 1 / 2
+    assert table["Overall"]["average"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 2) / 3)
+    assert (table["VD"]["qAcc"], table["VS"]["qAcc"]) == (0.0, 1.0)
+
+
+def test_mmmu_keeps_its_splits_apart_and_lists_subjects_before_disciplines() -> None:
+    marks = [
+        mark("validation,Business,Finance", 1.0),
+        mark("validation,Business,Accounting", 0.0),
+        mark("dev,Business,Finance", 1.0),
+    ]
+    found = breakdown("MMMU", marks)
+    assert list(found["validation"]) == ["Overall", "Accounting", "Finance", "Business"]
+    assert found["validation"]["Business"]["score"] == 0.5
+    assert found["dev"]["Overall"]["score"] == 1.0
+
+
+def test_mmstar_is_a_mean_over_items_not_over_categories() -> None:
+    table = breakdown("shapes/MMStar", [mark("math", 1.0)] * 3 + [mark("coarse perception", 0.0)])
+    assert table["capabilities"]["Overall"]["score"] == 0.75
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_marks_without_a_score_are_in_no_mean(name: str) -> None:
+    none = mark("VD_ocr", None, MarkPath.failed, item_id="VD_ocr/0/0/0")
+    for table in breakdown(name, [none]).values():
+        for row in table.values():
+            assert row["n"] == 0
+            assert all(value in (None, 0) for value in row.values())
+
+
+def outcome(marks: Sequence[Mark]) -> dict[str, int]:
+    return {name: n for name, n in outcomes(marks).items() if n}
+
+
+def test_every_item_has_exactly_one_outcome() -> None:
+    marks = [
+        mark("s", 1.0),
+        mark("s", 0.5, MarkPath.judge),
+        mark("s", 0.0, MarkPath.failed, response=" \n"),
+        mark("s", None, MarkPath.failed),
+        mark("s", None, MarkPath.failed, extracted="not asked: no picture"),
+    ]
+    assert outcome(marks[:1]) == {"rule": 1}
+    found = outcomes(marks)
+    assert found == {
+        **{"rule": 1, "judge": 1, "undecided": 1, "judge_failed": 1, "not_asked": 1},
+        "empty": 1,
+    }
+    assert sum(n for name, n in found.items() if name != "empty") == len(marks)
+
+
+def test_scores_are_printed_as_the_papers_tables_print_them() -> None:
+    assert printed("MathVista", 0.683) == "68.300"
+    assert printed("HallusionBench", 654 / 951) == "68.770"
+    assert printed("MMVet", 105.2 / 218) == "48.257"
+    assert printed("MMMU", 492 / 900) == "0.547"
+    assert printed("MMStar", 958 / 1500) == "0.639"
+    assert math.isclose(float(printed("OCRBench", 0.778)), 77.8)

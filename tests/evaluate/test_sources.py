@@ -1,0 +1,318 @@
+"""Official data sets in the three forms they come in: counted, checked, pictures left on disk."""
+
+import ast
+import pickle
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from PIL import Image
+
+from difftrain import evaluate
+from difftrain.artefacts import SchemaError
+from difftrain.data.images import Budget
+from difftrain.data.quarantine import Unusable
+from difftrain.evaluate import hub, pictures, scoring, sources
+from difftrain.evaluate.config import OFFICIAL, TSV_FILES, EvaluateConfig, Source
+from difftrain.evaluate.official import parted
+
+Row = dict[str, Any]
+COUNTS = {
+    "MathVista": 1000,
+    "MMVet": 218,
+    "OCRBench": 1000,
+    "HallusionBench": 951,
+    "MMMU": 900,
+    "MMStar": 1500,
+}
+
+
+def config(root: Path, name: str, source: Source, **more: Any) -> EvaluateConfig:
+    return EvaluateConfig(benchmarks=[name], source=source, path=str(root), **more)
+
+
+def read(root: Path, name: str, source: Source, **more: Any) -> list[Row]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a drawn TSV never has the published md5
+        return sources.official_items(name, config(root, name, source, **more))
+
+
+def as_harness(rows: list[Row]) -> list[Row]:
+    """Items with the bytes of their pictures, ready for a TSV."""
+    return [{**row, "image": [pictures.raw(each) for each in row["image"]]} for row in rows]
+
+
+@pytest.mark.parametrize("form", ["parquet", "disk"])
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_a_folder_of_official_size_gives_every_item_once(
+    name: str, form: str, tmp_path: Path, hub_rows: Callable, write_folder: Callable
+) -> None:
+    write_folder(tmp_path, name, hub_rows(name), form)
+    items = read(tmp_path, name, Source.folder)
+    assert len(items) == COUNTS[name]
+    identities = {scoring.benchmark_named(name).item_id(item) for item in items}
+    assert len(identities) == COUNTS[name]
+    for item in items[:: COUNTS[name] // 20]:
+        parts = evaluate.build_prompt(name, item)
+        shown = [part["value"] for part in parts if part["type"] == "image"]
+        assert shown
+        for each in shown:
+            assert isinstance(each, pictures.Stored)
+            assert pictures.shown(each, Budget(784, 10**6)).mode == "RGB"
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_the_harness_file_gives_the_very_items_of_the_hub(
+    name: str, tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
+) -> None:
+    write_folder(tmp_path, name, hub_rows(name))
+    wanted = as_harness(read(tmp_path, name, Source.folder))
+    write_tsv(tmp_path / TSV_FILES[name], wanted)
+    found = as_harness(read(tmp_path, name, Source.tsv))
+    assert len(found) == len(wanted)
+    for one, two in zip(found, wanted, strict=True):
+        assert one["image"] == two["image"]
+        assert evaluate.build_prompt(name, one) == evaluate.build_prompt(name, two)
+        kind = scoring.benchmark_named(name)
+        assert (kind.item_id(one), kind.subset(one)) == (kind.item_id(two), kind.subset(two))
+        for said in ("a hen", "B", "yes", "7"):
+            assert scoring.mark(name, said, one) == scoring.mark(name, said, two)
+
+
+@pytest.mark.parametrize("source", [Source.folder, Source.tsv])
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_a_wrong_number_of_items_names_benchmark_and_both_numbers(
+    name: str,
+    source: Source,
+    tmp_path: Path,
+    hub_rows: Callable,
+    write_folder: Callable,
+    write_tsv: Callable,
+) -> None:
+    rows = hub_rows(name)[:60]
+    write_folder(tmp_path, name, rows)
+    few = read(tmp_path, name, Source.folder, any_count=True)
+    write_tsv(tmp_path / TSV_FILES[name], as_harness(few))
+    told = f"{name}: 60 items in .*, but the benchmark has {COUNTS[name]}"
+    with pytest.raises(SchemaError, match=told):
+        read(tmp_path, name, source)
+    assert len(read(tmp_path, name, source, any_count=True)) == 60
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_missing_columns_are_named(
+    name: str, tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
+) -> None:
+    rows = hub_rows(name)[:3]
+    gold = "gt_answer" if name == "HallusionBench" else "answer"
+    write_folder(tmp_path, name, [{k: v for k, v in row.items() if k != gold} for row in rows])
+    with pytest.raises(SchemaError, match=f"{name}: .* has no column {gold}; it has "):
+        read(tmp_path, name, Source.folder)
+    write_tsv(tmp_path / TSV_FILES[name], [{"index": 1, "question": "x", "image": [b"x" * 99]}])
+    with pytest.raises(SchemaError, match=f"{name}: .* has no column .*answer.*; it has index, qu"):
+        read(tmp_path, name, Source.tsv)
+
+
+def test_an_item_that_stands_there_twice_is_refused(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable
+) -> None:
+    rows = [*hub_rows("MMVet")[:217], hub_rows("MMVet")[5]]
+    write_folder(tmp_path, "MMVet", rows)
+    with pytest.raises(SchemaError, match=r"MMVet: item v1_5 stands in .* twice"):
+        read(tmp_path, "MMVet", Source.folder)
+
+
+def test_a_folder_without_the_split_says_so(tmp_path: Path, hub_rows: Callable) -> None:
+    rows = datasets.Dataset.from_list([{"x": 1}])
+    (tmp_path / "MMVet").mkdir()
+    rows.to_parquet(str(tmp_path / "MMVet" / "train-00000-of-00001.parquet"))
+    with pytest.raises(SchemaError, match=r"MMVet: .* holds no split 'test'"):
+        read(tmp_path, "MMVet", Source.folder)
+    datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "OCRBench"))
+    with pytest.raises(SchemaError, match=r"OCRBench: .* has no split 'test', only train"):
+        read(tmp_path, "OCRBench", Source.folder)
+
+
+def test_a_lone_parquet_without_a_split_in_its_name_is_taken(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable
+) -> None:
+    folder = write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:4])
+    (written,) = folder.rglob("*.parquet")
+    written.rename(folder / "mmstar.parquet")
+    written.parent.rmdir()
+    assert len(read(tmp_path, "MMStar", Source.folder, any_count=True)) == 4
+
+
+def test_without_network_the_message_names_the_folder_instead(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(hub.BenchmarkNotFound) as caught:
+        sources.official_items("MMStar", EvaluateConfig(benchmarks=["MMStar"]))
+    told = str(caught.value)
+    assert "MMStar: Lin-Chen/MMStar is not to be had from the hub" in told
+    assert "evaluate.source=folder evaluate.path=DIR" in told
+
+
+def tsv_item(index: str, image: Any, **more: Any) -> Row:
+    return {
+        "index": index,
+        "image": image,
+        "question": "What?",
+        **dict.fromkeys("ABCD", "x"),
+        "answer": "A",
+        "category": "math",
+        **more,
+    }
+
+
+def png(colour: str) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (30, 30), colour).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_rows_share_pictures_by_index_hold_several_and_are_dropped_without(
+    tmp_path: Path, write_tsv: Callable
+) -> None:
+    rows = [
+        tsv_item("0", [png("red")]),
+        tsv_item("1", "0"),
+        tsv_item("2", [png("blue"), png("green")], question='two\nlines, a\ttab and a "quote"'),
+        tsv_item("3", None),
+    ]
+    path = write_tsv(tmp_path / "MMStar.tsv", rows)
+    items = read(tmp_path, "MMStar", Source.tsv, any_count=True)
+    assert [item["index"] for item in items] == ["0", "1", "2"]
+    assert items[2]["question"] == 'two\nlines, a\ttab and a "quote"'
+    shown = [[pictures.raw(each) for each in item["image"]] for item in items]
+    assert shown == [[png("red")], [png("red")], [png("blue"), png("green")]]
+    assert len(pickle.dumps(items)) < path.stat().st_size * 5  # handles, no pictures
+
+
+def test_a_row_that_shares_a_picture_nobody_has_is_refused(
+    tmp_path: Path, write_tsv: Callable
+) -> None:
+    write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")]), tsv_item("1", "7")])
+    with pytest.raises(SchemaError, match="row 1 shares the picture of 7, which has none"):
+        read(tmp_path, "MMStar", Source.tsv)
+
+
+def test_an_md5_that_is_not_the_harness_files_is_a_warning(
+    tmp_path: Path, write_tsv: Callable
+) -> None:
+    write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")])])
+    given = config(tmp_path, "MMStar", Source.tsv, any_count=True)
+    with pytest.warns(
+        UserWarning, match=r"MMStar: .* has md5 .*, the harness's file has e1ecd2140"
+    ):
+        sources.official_items("MMStar", given)
+    assert "other)" in sources.origin("MMStar", given)
+
+
+def test_a_text_file_that_is_no_tsv_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "MMStar.tsv").write_bytes(b"index\timage\xff\n")
+    with pytest.raises(SchemaError, match=r"MMStar: .* is no readable TSV"):
+        read(tmp_path, "MMStar", Source.tsv)
+
+
+def test_options_that_the_harness_tables_lose_are_not_there_unless_kept(
+    tmp_path: Path, write_tsv: Callable
+) -> None:
+    write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")], C="None", D="nan", B="N/A")])
+    (item,) = read(tmp_path, "MMStar", Source.tsv, any_count=True)
+    assert "A. x\nPlease" in evaluate.build_prompt("MMStar", item)[-1]["value"]
+    given = config(tmp_path, "MMStar", Source.tsv, any_count=True)
+    given.deviations.kept_texts = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (item,) = sources.official_items("MMStar", given)
+    assert "B. N/A\nC. None\nD. nan\n" in evaluate.build_prompt("MMStar", item)[-1]["value"]
+
+
+def test_a_limit_takes_items_from_the_whole_file() -> None:
+    assert sources.spread(list(range(10)), 4) == [0, 2, 5, 7]
+    assert sources.spread([1, 2], 5) == sources.spread([1, 2], None) == [1, 2]
+
+
+def test_dev_rows_of_mmmu_are_left_out(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
+) -> None:
+    write_folder(tmp_path, "MMMU", hub_rows("MMMU")[:30])
+    rows = as_harness(read(tmp_path, "MMMU", Source.folder, any_count=True))
+    dev = [{**row, "index": f"d{row['index']}", "id": "d" + row["id"]} for row in rows[:5]]
+    dev = [{**row, "split": "dev"} for row in dev]
+    write_tsv(tmp_path / TSV_FILES["MMMU"], [*dev, *rows])
+    found = read(tmp_path, "MMMU", Source.tsv, any_count=True)
+    assert Counter(row["split"] for row in found) == {"validation": 30}
+
+
+@pytest.mark.parametrize(
+    ("question", "parts"),
+    [
+        ("What?\nOptions: A: a cat., B: x, y, C: nan, D: D", ("What?", "a cat.|x, y|nan|D")),
+        ("Why?\nOptions: A: yes, B: no", ("Why?", "yes|no")),
+        ("Hint: h\nQuestion: q\nChoices:\n(A) 9\n(B) 1 2", ("Hint: h\nQuestion: q", "9|1 2")),
+        ("Hint: h\nQuestion: q\n(A) 9\n(B) 8", ("Hint: h\nQuestion: q", "9|8")),
+    ],
+)
+def test_mmstar_options_leave_the_question(question: str, parts: tuple[str, str]) -> None:
+    words, options = parted(question)
+    assert (words, "|".join(options.values())) == parts
+    assert list(options) == list("ABCD"[: len(options)])
+
+
+def test_an_mmstar_question_without_options_is_refused() -> None:
+    with pytest.raises(ValueError, match="holds no options"):
+        parted("What is it?")
+
+
+def test_mathvista_rows_get_their_gold_letter_or_are_refused(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable
+) -> None:
+    rows = [dict(row) for row in hub_rows("MathVista")[:3]]
+    write_folder(tmp_path / "good", "MathVista", rows)
+    (item, *_) = read(tmp_path / "good", "MathVista", Source.folder, any_count=True)
+    assert (item["answer"], item["answer_option"]) == ("a hen", "B")
+    assert ast.literal_eval(item["choices"]) == ["a cat", "a hen", "a dog"]
+    rows[1]["answer"] = "a cow"
+    write_folder(tmp_path / "bad", "MathVista", rows)
+    with pytest.raises(SchemaError, match=r"MathVista: row 1 .* not one of the choices"):
+        read(tmp_path / "bad", "MathVista", Source.folder, any_count=True)
+
+
+def test_a_missing_picture_is_known_only_when_it_is_asked_for(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable
+) -> None:
+    rows = [dict(row) for row in hub_rows("MMMU")[:2]]
+    rows[1] |= {"question": "<image 1> <image 3>", "image_2": None}
+    write_folder(tmp_path, "MMMU", rows)
+    good, bad = read(tmp_path, "MMMU", Source.folder, any_count=True)
+    assert all(pictures.identity(each) for each in good["image"])
+    shown = [part for part in evaluate.build_prompt("MMMU", bad) if part["type"] == "image"]
+    with pytest.raises(Unusable, match="there is no picture 3"):
+        pictures.shown(shown[1]["value"], Budget(784, 10**6))
+
+
+def test_transparent_pictures_lose_their_transparency_as_in_the_reference() -> None:
+    image = Image.new("RGBA", (28, 28), (10, 20, 30, 0))
+    buffer = BytesIO()
+    image.save(buffer, format="PNG")
+    assert pictures.shown(buffer.getvalue(), Budget(784, 10**6)).getpixel((3, 3)) == (10, 20, 30)
+
+
+def test_small_pictures_are_enlarged_once_to_the_lower_limit() -> None:
+    shown = pictures.shown(png("red"), Budget(100 * 784, 10**7))
+    assert shown.size == (280, 280)
+
+
+@pytest.mark.parametrize("value", [b"", None, b"no picture", "x" * 80, "nowhere.png"])
+def test_what_is_no_picture_is_unusable(value: Any) -> None:
+    with pytest.raises(Unusable):
+        pictures.shown(value, Budget(784, 10**6))

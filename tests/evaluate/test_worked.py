@@ -1,0 +1,233 @@
+"""Worked cases of all six benchmarks under both rule versions, on items made up here."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from difftrain import evaluate
+from difftrain.evaluate import rules, scoring
+from difftrain.evaluate.config import Deviations, EvaluateConfig, Fallback
+from difftrain.records import MarkPath
+
+CHOICE = {"question_type": "multi_choice", "answer_type": "text", "choices": ["4 m", "6 m", "9 m"]}
+MV_CHOICE = {"pid": "1", "query": "How far?", "answer": "6 m", "answer_option": "B", **CHOICE}
+MV_INT = {
+    "pid": "2",
+    "query": "How many?",
+    "question_type": "free_form",
+    "answer_type": "integer",
+    "choices": None,
+    "answer": "12",
+}
+MV_ZERO = {**MV_INT, "pid": "3", "answer": "0"}
+MV_FLOAT = {**MV_INT, "pid": "4", "answer_type": "float", "precision": 1.0, "answer": "1.5"}
+MV_LIST = {**MV_INT, "pid": "5", "answer_type": "list", "answer": "[3, 4]"}
+VET = {"index": 1, "question": "What is it?", "answer": "a cat<AND>a hat", "category": "rec,know"}
+READ = {"index": 1, "question": "what?", "answer": ["Grand Hotel"], "category": "Doc-oriented VQA"}
+FORMULA = {**READ, "answer": ["x _ { 1 } = 2"]}
+FORMULA["category"] = "Handwritten Mathematical Expression Recognition"
+ASK = {
+    "index": "a_VS_map_1_0_2",
+    "category": "VS",
+    "l2-category": "VS_map",
+    "question": "Is it so?",
+    "answer": "No",
+}
+SUBJECT = {"id": "validation_Art_1", "question": "<image 1>?", "split": "validation"}
+MC = {**SUBJECT, "A": "oil", "B": "ink", "C": "oil and ink", "answer": "B"}
+OPEN = {**SUBJECT, "answer": "8.4"}
+STAR = {
+    "index": 1,
+    "question": "What?",
+    "A": "A red kite.",
+    "B": "A blue kite.",
+    "C": "A green kite.",
+    "D": "A drum.",
+    "answer": "C",
+    "category": "math",
+}
+ANSWER_IS = "The correct answer is **C**. The kite is clearly of a green hue, unlike all the others"
+LETTER_FIRST = "C. because the kite that one sees in it is green, without any doubt at all, I think"
+
+BOTH = (0.0, 0.0), (1.0, 1.0)
+NO, YES = BOTH
+CASES = [
+    # benchmark, item, prediction, the judge's replies, (2025-11, 2026-08), path
+    ("MathVista", MV_CHOICE, "B", [], YES, "rule"),
+    ("MathVista", MV_CHOICE, "(B) 6 m", [], YES, "rule"),
+    ("MathVista", MV_CHOICE, "16 m", [], YES, "rule"),  # contains "6 m"
+    ("MathVista", MV_CHOICE, "9 m", [], NO, "rule"),
+    ("MathVista", MV_CHOICE, "Cannot determine the answer", [], NO, "rule"),
+    ("MathVista", MV_CHOICE, "The distance is 6 m, I am sure", ["B"], YES, "judge"),
+    ("MathVista", MV_INT, "12", [], YES, "rule"),
+    ("MathVista", MV_INT, "１２", [], YES, "rule"),  # full-width digits are int's too
+    ("MathVista", MV_INT, "a dozen", ["12"], YES, "judge"),
+    ("MathVista", MV_INT, "a dozen", ["12.0"], NO, "judge"),
+    ("MathVista", MV_INT, "13", ["13"], NO, "judge"),
+    ("MathVista", MV_INT, "12 or so", [], NO, "failed"),
+    ("MathVista", MV_ZERO, "0", ["0"], YES, "judge"),
+    ("MathVista", MV_ZERO, "0", [], NO, "failed"),
+    ("MathVista", MV_FLOAT, "15e-1", [], YES, "rule"),
+    ("MathVista", MV_FLOAT, "1.54", ["1.54"], NO, "judge"),  # nothing is rounded
+    ("MathVista", MV_LIST, "[3, 4]", ["[3, 4]"], NO, "judge"),
+    ("MathVista", MV_INT, "?", ["Failed to obtain answer via API."], NO, "failed"),
+    ("MMVet", VET, "a cat in a hat", ["1.0"], YES, "judge"),
+    ("MMVet", VET, "a cat", [" 0.5\n"], (0.5, 0.5), "judge"),
+    ("MMVet", VET, "a cat", ["half", "0.5 |", ".5"], (0.5, 0.5), "judge"),
+    ("MMVet", VET, "a cat", ["1.5", "-1", "2", "x", ""], NO, "failed"),
+    ("MMVet", VET, "a cat", [], NO, "failed"),
+    ("OCRBench", READ, "It is the GRAND hotel", [], YES, "rule"),
+    ("OCRBench", READ, "grand\nhotel", [], YES, "rule"),
+    ("OCRBench", READ, "grand  hotel", [], NO, "rule"),
+    ("OCRBench", READ, "nan", [], NO, "rule"),
+    ("OCRBench", FORMULA, "$x_{1}=2$", [], YES, "rule"),
+    ("OCRBench", FORMULA, "X_{1}=2", [], NO, "rule"),
+    ("OCRBench", FORMULA, "x_{1}=25", [], YES, "rule"),
+    ("HallusionBench", ASK, "No.", [], YES, "rule"),
+    ("HallusionBench", ASK, "There is no such city.", [], YES, "rule"),
+    ("HallusionBench", ASK, "Yes", [], NO, "rule"),
+    ("HallusionBench", ASK, "<answer>No</answer>", [], YES, "rule"),
+    ("HallusionBench", ASK, "**No**", [], NO, "failed"),
+    ("HallusionBench", ASK, "It is not.", ["Unknown", "No"], YES, "judge"),
+    ("HallusionBench", ASK, "It is not.", ["Unknown"], NO, "failed"),
+    ("MMMU", MC, "(B)", [], YES, "rule"),
+    ("MMMU", MC, "ink", [], YES, "rule"),
+    ("MMMU", MC, "oil and ink", [], NO, "failed"),  # three texts are in it
+    ("MMMU", MC, "It is drawn, I believe", ["B"], YES, "judge"),
+    ("MMMU", MC, "It is drawn, I believe", ["?"], NO, "failed"),
+    ("MMMU", OPEN, "18.42", [], YES, "rule"),
+    ("MMMU", OPEN, "9.1 A", [], YES, "rule"),
+    ("MMMU", OPEN, "8.39", ["B"], NO, "judge"),
+    ("MMMU", {**OPEN, "answer": "C"}, "C", [], NO, "rule"),
+    ("MMStar", STAR, "C", [], YES, "rule"),
+    ("MMStar", STAR, "a green kite.", [], YES, "rule"),
+    ("MMStar", STAR, "a green kite", [], NO, "failed"),
+    ("MMStar", STAR, "<think>maybe B</think> C", [], YES, "rule"),
+    ("MMStar", STAR, "<answer>C</answer>", [], NO, "failed"),
+    ("MMStar", STAR, ANSWER_IS, [], (0.0, 1.0), None),
+    ("MMStar", STAR, LETTER_FIRST, [], NO, "failed"),
+    ("MMStar", STAR, LETTER_FIRST, ["C"], YES, "judge"),
+]
+
+
+def replying(replies: list[str]) -> Callable[[str, float], str] | None:
+    left = list(replies)
+    return (lambda prompt, heat: left.pop(0) if len(left) > 1 else left[0]) if replies else None
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}: {case[2][:24]} {case[3]}")
+def test_a_worked_case_scores_as_the_rules_say(case: tuple) -> None:
+    benchmark, item, said, replies, wanted, path = case
+    for date, score in zip(("2025-11", "2026-08"), wanted, strict=True):
+        found = scoring.mark(benchmark, said, item, replying(replies), date)
+        assert (date, found.score) == (date, score)
+        assert path in (None, found.path)
+        assert evaluate.score_item(benchmark, said, item, replying(replies), date) == score
+
+
+def differing(**changes: Any) -> rules.Switches:
+    config = EvaluateConfig(rules="2026-08", deviations=Deviations(**changes))
+    return rules.evaluated(config)
+
+
+DEVIATIONS = [
+    # deviation, benchmark, item, prediction, replies, score as the reference, score with it
+    ({"zero": True}, "MathVista", MV_ZERO, "0", ["5"], 0.0, 1.0),
+    ({"list_items": True}, "MathVista", MV_LIST, "so", ["[3, 4]"], 0.0, 1.0),
+    ({"list_items": True}, "MathVista", MV_LIST, "so", ["[3, 5]"], 0.0, 0.0),
+    ({"list_items": True}, "MathVista", MV_LIST, "so", ["[3, 4"], 0.0, 0.0),
+    ({"list_items": True}, "MathVista", MV_LIST, "so", ["[" * 50_000], 0.0, 0.0),
+    ({"letter_golds": True}, "MMMU", {**OPEN, "answer": "C"}, "C", [], 0.0, 1.0),
+    ({"whole_letter": True}, "MMStar", STAR, "My answer is clearly all I say", [], 1.0, 0.0),
+    ({"all_periods": True}, "HallusionBench", ASK, "a. " * 32 + "no.", [], 0.0, 1.0),
+]
+
+
+@pytest.mark.parametrize("case", DEVIATIONS, ids=lambda case: f"{[*case[0]]} {case[4]}"[:40])
+def test_a_deviation_changes_its_case_and_is_off_by_default(case: tuple) -> None:
+    changes, benchmark, item, said, replies, reference, differs = case
+    usual = scoring.mark(benchmark, said, item, replying(replies), differing())
+    assert usual.score == scoring.mark(benchmark, said, item, replying(replies), "2026-08").score
+    assert usual.score == reference
+    found = scoring.mark(benchmark, said, item, replying(replies), differing(**changes))
+    assert found.score == differs
+
+
+@pytest.mark.parametrize("benchmark", ["MMMU", "MMStar"])
+def test_the_references_guess_is_wrong_and_undecided_unless_it_is_asked_for(benchmark: str) -> None:
+    items = [{**STAR, "index": place, "id": f"validation_Art_{place}"} for place in range(200)]
+    useless = replying(["who knows"])
+    usual = [scoring.mark(benchmark, "hm", item, useless, differing()) for item in items]
+    assert {(mark.score, mark.path) for mark in usual} == {(0.0, MarkPath.failed)}
+    drawing = differing(fallback=Fallback.random)
+    drawn = [scoring.mark(benchmark, "hm", item, useless, drawing) for item in items]
+    assert drawn == [scoring.mark(benchmark, "hm", item, useless, drawing) for item in items]
+    assert {mark.extracted for mark in drawn} == set("ABCDZ")
+    assert 20 < sum(mark.score or 0 for mark in drawn) < 60  # one in five of 200
+    assert scoring.mark(benchmark, "hm", items[0], None, drawing).path is MarkPath.failed
+
+
+HOSTILE = {
+    "empty": "",
+    "None": "None",
+    "nan": "nan",
+    "100 kB": "word " * 20_000,
+    "100 kB of letters": "A B " * 25_000,
+    "pipes": "a | b | 1.0 | \n| --- |\n" * 50,
+    "newlines": "\n" * 500,
+    "nothing printable": "\x00\x07\ufffe\u202e",
+    "half a pair": "\ud800",
+    "brackets": "{" * 5_000 + "[" * 5_000,
+    "the harness's failure": "Failed to obtain answer via API.",
+}
+ALL_SIX = {
+    "MathVista": MV_CHOICE,
+    "MMVet": VET,
+    "OCRBench": READ,
+    "HallusionBench": ASK,
+    "MMMU": MC,
+    "MMStar": STAR,
+}
+
+
+@pytest.mark.parametrize("rule", ["2025-11", "2026-08"])
+@pytest.mark.parametrize("name", ALL_SIX)
+@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_prediction_is_wrong_and_not_a_crash(name: str, said: str, rule: str) -> None:
+    found = scoring.mark(name, said, ALL_SIX[name], None, rule)
+    assert found.score == 0.0
+    assert found.path in (MarkPath.rule, MarkPath.failed)
+    config = EvaluateConfig(rules=rule)
+    assert scoring.mark(name, said, ALL_SIX[name], None, rules.evaluated(config)).score == 0.0
+
+
+def test_a_lost_text_becomes_the_word_nan_only_in_an_evaluation() -> None:
+    item = {**STAR, "A": "n", "B": "x", "C": "y", "D": "z", "answer": "A"}
+    through = rules.evaluated(EvaluateConfig())
+    for said in ("", "None", "NA", "null"):
+        assert scoring.mark("MMStar", said, item, None, through).extracted == "A"  # "nan" has an n
+        kept = replace(through, through_tables=False)
+        assert scoring.mark("MMStar", "", item, None, kept).extracted is None
+    assert not rules.evaluated(
+        EvaluateConfig(deviations=Deviations(kept_texts=True))
+    ).through_tables
+
+
+def test_an_option_named_nan_can_be_scored_and_asked() -> None:
+    item = {**STAR, "B": "nan", "answer": "B"}
+    assert evaluate.score_item("MMStar", "B", item) == 1.0
+    assert "B. nan\n" in evaluate.build_prompt("MMStar", {**item, "image": b"x"})[-1]["value"]
+    gone = {**STAR, "B": float("nan")}
+    assert evaluate.score_item("MMStar", "C", gone) == 1.0
+    assert "B. " not in evaluate.build_prompt("MMStar", {**gone, "image": b"x"})[-1]["value"]
+
+
+@pytest.mark.parametrize("name", ALL_SIX)
+def test_an_item_that_was_not_asked_has_no_score_and_says_why(name: str) -> None:
+    said = scoring.not_asked("no picture: the cell is empty")
+    found = scoring.mark(name, said, ALL_SIX[name], replying(["1.0"]))
+    assert (found.score, found.path) == (None, MarkPath.failed)
+    assert found.extracted == "not asked: no picture: the cell is empty"
+    assert scoring.why_not_asked("a real answer") is None
