@@ -91,8 +91,9 @@ def changed_by_task(report: dict[str, Any]) -> Table:
 
 def steadiness(report: dict[str, Any]) -> Table:
     """The share of samples that keep their label when asked again with other seeds."""
-    rows = []
-    for measure, own in report["reliability"]["measures"].items():
+    rows, found = [], report["reliability"]["measures"]
+    for measure in (each for each in NAMES if each in found):
+        own = found[measure]
         low, high = percent(own["low"]), percent(own["high"])
         told = f"{share_of(own['share'])} [{low}, {high}]"
         rows.append([NAMES[measure], f"{own['n']:,}", told, share_of(own["by_chance"])])

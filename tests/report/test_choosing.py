@@ -1,0 +1,169 @@
+"""What the report says of the choice: the funnel, guessing, and the second draws."""
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from difftrain import artefacts, lineage
+from difftrain.records import Measure, Score, Stratum
+from difftrain.report import choosing
+from difftrain.report.inputs import RunInputs
+from difftrain.report.write import write
+from difftrain.select import rap
+
+Make = Callable[..., RunInputs]
+AGREES = {"n": 24, "same": 20, "share": 20 / 24, "low": 0.64, "high": 0.93, "by_chance": 0.4}
+RELIABILITY = {
+    "measures": {"pism": AGREES, "ace": AGREES | {"same": 24, "share": 1.0}},
+    "chosen": {"pool": 24, "first": 6, "second": 5, "common": 4, "common_by_chance": 1.25},
+}
+
+
+def decisions(inputs: RunInputs) -> rap.Choice:
+    """RAP's choice of the toy's samples, so that every fate occurs."""
+    ids = sorted({row.sample_id for row in artefacts.read(inputs.score, Score)})
+    return rap.decide(
+        rap.Table(
+            sample_id_N=ids,
+            discrepancy_N=[0.8 if n % 3 else 0.2 for n in range(len(ids))],
+            bias_N=[None if n == 1 else -1.0 if n % 5 == 0 else -5.0 for n in range(len(ids))],
+            difficulty_N=[n % 4 / 5 for n in range(len(ids))],
+            draws=5,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def chosen(make_run: Make) -> tuple[RunInputs, dict]:
+    """A toy run whose samples RAP chose, with chance-aware PISM and second draws."""
+    inputs = make_run(control=False)
+    found, folder = decisions(inputs), inputs.arms["tuned"].select
+    for part in artefacts.parts(folder):
+        part.unlink()
+    artefacts.write_all(folder, found.picks)
+    artefacts.write_all(folder / rap.POOL, found.decisions)
+    lineage.write_made(
+        folder, settings=None, inputs={}, seconds=0.1,
+        counts={"picks": len(found.picks), "funnel": found.funnel()},
+    )  # fmt: skip
+    plain = [
+        replace(row, stratum=Stratum.easy) if n == 0 else row
+        for n, row in enumerate(
+            row
+            for row in artefacts.read(inputs.score, Score)
+            if row.measure is Measure.pism and row.stratum is not Stratum.easy
+        )
+    ]
+    there = {row.sample_id for row in plain}
+    plain += [
+        row
+        for row in artefacts.read(inputs.score, Score)
+        if row.measure is Measure.pism and row.sample_id not in there
+    ]
+    artefacts.write_all(inputs.score / "unguessed", plain)
+    steady = inputs.score.parent / "reliability"
+    lineage.write_json(steady / "reliability.json", RELIABILITY)
+    lineage.write_made(
+        steady, settings=None, inputs={}, seconds=2.0, counts={"generations": 99, "tokens": 400}
+    )
+    settings = deepcopy(inputs.settings)
+    settings["select"] |= {"keep": [], "rap": ["cde", "ace", "drm"]}
+    made = replace(inputs, settings=settings, reliability=steady)
+    return made, write(made)
+
+
+def test_the_funnel_is_in_the_json_and_its_counts_add_up(chosen: tuple[RunInputs, dict]) -> None:
+    inputs, _ = chosen
+    found = json.loads((inputs.folder / "report.json").read_text())["funnel"]
+    assert found["pool"] == 24
+    left = found["after_ace"] - found["removed_easy"]
+    assert left + found["brought_in"] == found["chosen"] > found["brought_in"] > 0
+    assert found["without_bias"] == 1
+
+
+def test_the_page_shows_the_funnel_as_a_picture_with_counts(
+    chosen: tuple[RunInputs, dict],
+) -> None:
+    inputs, report = chosen
+    html = (inputs.folder / "report.html").read_text()
+    assert "Chosen by CDE, ACE and DRM" in html
+    (address,) = re.findall(r'src="([^"]*)" alt="How many samples each step', html)
+    assert address.startswith("data:image/svg+xml;base64,")
+    assert b"<svg" in b64decode(address.partition(",")[2])
+    rows = choosing.bars(report["funnel"])
+    assert [row[0] for row in rows] == [
+        "pool", "CDE: needs the picture", "ACE: not biased", "DRM: not easy", "DRM: replaced",
+        "trained on",
+    ]  # fmt: skip
+    assert rows[0][1] == 24
+    assert rows[-1][1] == sum(report["counts"]["picks"].values())
+    assert "1 responses are too short for an ACE value" in html
+
+
+def test_a_sample_that_was_left_out_tells_why(chosen: tuple[RunInputs, dict]) -> None:
+    html = (chosen[0].folder / "report.html").read_text()
+    assert "<dt>left out</dt><dd>dropped by CDE: D = 0.20" in html
+    assert "<dt>trained on</dt><dd>kept: D = 0.80" in html
+
+
+def test_an_ablations_funnel_has_only_its_own_steps(chosen: tuple[RunInputs, dict]) -> None:
+    found = chosen[1]["funnel"] | {"steps": ["ace"]}
+    assert [row[0] for row in choosing.bars(found)] == ["pool", "ACE: not biased", "trained on"]
+
+
+def test_fewer_candidates_than_removed_and_a_filter_that_drops_nothing_are_told() -> None:
+    found = {
+        "steps": ["cde", "ace", "drm"], "pool": 9, "after_cde": 5, "after_ace": 5,
+        "removed_easy": 3, "candidates": 1, "brought_in": 1, "chosen": 3, "without_bias": 0,
+    }  # fmt: skip
+    told = " ".join(choosing.funnel_in_words({"funnel": found}))
+    assert "ACE dropped nothing" in told
+    assert "3 easy samples were removed, but only 1 could be brought in" in told
+
+
+def test_both_labels_are_shown_and_the_samples_that_change(
+    chosen: tuple[RunInputs, dict],
+) -> None:
+    inputs, report = chosen
+    found = report["guessing"]
+    assert found["samples"] == 24
+    assert found["changed"] == len(found["first_changed"]) == 1
+    assert sum(n for own in found["labels"].values() for n in own.values()) == 24
+    assert found["first_changed"][0]["plain"] == "easy"
+    html = (inputs.folder / "report.html").read_text()
+    assert "1 of 24 samples change their stratum" in html
+    assert found["first_changed"][0]["sample_id"] in html
+
+
+def test_the_share_that_keeps_its_label_stands_beside_luck(
+    chosen: tuple[RunInputs, dict],
+) -> None:
+    inputs, report = chosen
+    assert choosing.steadiness(report).rows[0] == [
+        "PISM", "24", "83.3 % [64.0, 93.0]", "40.0 %",
+    ]  # fmt: skip
+    for name in ("report.html", "report.md"):
+        text = (inputs.folder / name).read_text()
+        assert "83.3 % [64.0, 93.0]" in text
+        assert "takes 6 with the first draws and 5 with the second; 4 are in both" in text
+    assert report["cost"]["by_stage"]["reliability"]["generations"] == 99
+    assert report["cost"]["generations"] != 99
+
+
+def test_the_headline_names_the_measures_that_chose(chosen: tuple[RunInputs, dict]) -> None:
+    text = (chosen[0].folder / "report.md").read_text()
+    assert re.search(r"Training on \d+ samples of 24 that CDE, ACE and DRM chose", text)
+
+
+def test_a_run_by_strata_has_none_of_it(written: tuple[RunInputs, dict]) -> None:
+    inputs, report = written
+    assert report["funnel"] is report["guessing"] is report["reliability"] is None
+    html = Path(inputs.folder / "report.html").read_text()
+    assert "How many samples each step" not in html
+    assert "What guessing is worth" not in html
