@@ -1,0 +1,100 @@
+"""Every rap recipe to its end on a small pool of shapes, and what it must never do."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from difftrain import artefacts
+from difftrain.records import Measure, Pick, Rollout, Sample, Score, View
+from difftrain.select.rap import POOL, Decision, Fate
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("debug=smoke", "probe.again=8", "grpo.max_steps=1")
+RECIPES = ("rap", "rap_cde", "rap_ace", "rap_cde_ace")
+pytestmark = pytest.mark.slow
+
+
+def run(store: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "launch" / "train.py"), *SMALL, f"artefacts={store}", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artefacts of all four recipes; they share data, probe, attention and scores."""
+    folder = tmp_path_factory.mktemp("rap")
+    for recipe in RECIPES:
+        done = run(folder, f"recipe={recipe}")
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert done.stdout.strip().splitlines()[-1].startswith("made: ")
+    return folder
+
+
+def report(store: Path, recipe: str) -> dict:
+    (folder,) = (store / "run").glob(f"{recipe}-*")
+    return json.loads((folder / "report.json").read_text())
+
+
+def only(folder: Path) -> Path:
+    (found,) = folder.iterdir()
+    return found
+
+
+def test_the_recipes_share_one_probe(store: Path) -> None:
+    rows = artefacts.read(only(store / "probe"), Rollout)
+    keys = {(row.sample_id, row.view, row.mask_percent, row.draw) for row in rows}
+    samples = len(artefacts.read(only(store / "data"), Sample))
+    assert len(keys) == len(rows) == 10 * samples
+    assert {row.view for row in rows} == {View.whole, View.text_only}
+    assert len(list((store / "score").iterdir())) == 1
+
+
+def test_rap_picks_no_sample_that_its_own_table_calls_easy_or_biased(store: Path) -> None:
+    scores = artefacts.read(only(store / "score"), Score)
+    value = {(row.sample_id, row.measure): row.value for row in scores}
+    folder = store / "select" / report(store, "rap")["made"]["select tuned"]["folder"]
+    picks = artefacts.read(folder, Pick)
+    assert picks
+    for pick in picks:
+        assert value[pick.sample_id, Measure.drm] > 0
+        bias = value[pick.sample_id, Measure.ace]
+        assert bias is None or bias <= math.log(0.1)
+    decisions = {row.sample_id: row for row in artefacts.read(folder / POOL, Decision)}
+    assert len(decisions) == report(store, "rap")["counts"]["samples"]
+    for row in decisions.values():
+        assert row.because
+        assert row.difficulty == value[row.sample_id, Measure.drm]
+        assert row.discrepancy == value[row.sample_id, Measure.cde]
+        assert row.bias == value[row.sample_id, Measure.ace]
+    kept = {key for key, row in decisions.items() if row.fate in (Fate.kept, Fate.brought_in)}
+    assert kept == {pick.sample_id for pick in picks}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_report_tells_the_choice(store: Path, recipe: str) -> None:
+    found = report(store, recipe)
+    assert found["name"] == recipe
+    assert found["funnel"]["chosen"] == sum(found["counts"]["picks"].values()) > 0
+    assert found["funnel"]["pool"] == found["counts"]["samples"] == 60
+    assert set(found["reliability"]["measures"]) == {"cde", "ace", "drm"}
+    assert all(each["n"] == 8 for each in found["reliability"]["measures"].values())
+
+
+def test_where_nothing_survives_the_counts_are_told_with_exit_code_2(store: Path) -> None:
+    done = run(store, "recipe=rap_cde", "difficulty.cde.lambda_c=0.999")
+    assert done.returncode == 2
+    assert "RAP chooses 0 samples" in done.stderr
+    assert "of 60 samples CDE leaves 0" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run(store, "recipe=rap_ace", "difficulty.ace.lambda_a=1e-30")
+    assert done.returncode == 2
+    assert "ACE 0" in done.stderr
