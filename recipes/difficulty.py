@@ -91,8 +91,9 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pi
     if world.is_first and lineage.read_made(folder) is None:
         started = time.time()
         scores = artefacts.read_finished(places.score, Score, SCORE)
-        picks, counts = choice(config, scores, folder if arm == TUNED else None)
-        if config.select.random or arm != TUNED:
+        random = config.select.random or arm != TUNED
+        picks, counts = choice(config, scores, None if random else folder)
+        if random:
             ids = [each.sample_id for each in artefacts.read(places.data, Sample)]
             picks = control.random_picks(ids, len(picks), config.seed, f"{config.name}-{arm}")
         artefacts.write_all(folder, picks)

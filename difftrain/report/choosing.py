@@ -20,7 +20,9 @@ NAMES = {"pism": "PISM", "cmab": "CMAB", "cde": "CDE", "ace": "ACE", "drm": "DRM
 
 
 def funnel(loaded: Loaded, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The steps of RAP's choice with their counts; None where strata chose."""
+    """The steps of RAP's choice with their counts; None where strata or luck chose."""
+    if settings["select"]["random"]:
+        return None
     steps = [str(measure) for measure in settings["select"]["rap"]]
     found = loaded.made["select tuned"]["counts"].get("funnel")
     return None if not steps or found is None else {"steps": steps, **found}
@@ -96,8 +98,9 @@ def steadiness(report: dict[str, Any]) -> Table:
         own = found[measure]
         low, high = percent(own["low"]), percent(own["high"])
         told = f"{share_of(own['share'])} [{low}, {high}]"
-        rows.append([NAMES[measure], f"{own['n']:,}", told, share_of(own["by_chance"])])
-    return Table(["measure", "samples", "keep their label", "by luck alone"], rows)
+        said = "above luck" if own["low"] > own["by_chance"] else "not shown to be above luck"
+        rows.append([NAMES[measure], f"{own['n']:,}", told, share_of(own["by_chance"]), said])
+    return Table(["measure", "samples", "keep their label", "by luck alone", "so it is"], rows)
 
 
 def overlap_in_words(report: dict[str, Any]) -> str:

@@ -66,6 +66,11 @@ def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
         "verdicts": {
             str(verdict): int(n) for verdict, n in loaded.rollouts["verdict"].value_counts().items()
         },
+        "without_value": {
+            each: int(loaded.samples[each].isna().sum())
+            for each in loaded.measures
+            if each != Measure.pism  # there None is an answer: it never fails
+        },
         "cut_off": int((~loaded.rollouts["finished"].astype(bool)).sum()),
     }
     if "control" in loaded.picks:

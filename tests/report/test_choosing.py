@@ -20,7 +20,7 @@ from difftrain.select import rap
 Make = Callable[..., RunInputs]
 AGREES = {"n": 24, "same": 20, "share": 20 / 24, "low": 0.64, "high": 0.93, "by_chance": 0.4}
 RELIABILITY = {
-    "measures": {"pism": AGREES, "ace": AGREES | {"same": 24, "share": 1.0}},
+    "measures": {"pism": AGREES, "ace": AGREES | {"by_chance": 0.8}},
     "chosen": {"pool": 24, "first": 6, "second": 5, "common": 4, "common_by_chance": 1.25},
 }
 
@@ -146,8 +146,9 @@ def test_the_share_that_keeps_its_label_stands_beside_luck(
 ) -> None:
     inputs, report = chosen
     assert choosing.steadiness(report).rows[0] == [
-        "PISM", "24", "83.3 % [64.0, 93.0]", "40.0 %",
+        "PISM", "24", "83.3 % [64.0, 93.0]", "40.0 %", "above luck",
     ]  # fmt: skip
+    assert choosing.steadiness(report).rows[1][-1] == "not shown to be above luck"
     for name in ("report.html", "report.md"):
         text = (inputs.folder / name).read_text()
         assert "83.3 % [64.0, 93.0]" in text

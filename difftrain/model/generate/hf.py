@@ -100,7 +100,11 @@ def answers(loaded: Loaded, requests: Sequence[Request], batch_size: int) -> lis
     """Answers in the order of the requests; requests of like length share a batch."""
     order = sorted(
         range(len(requests)),
-        key=lambda place: (requests[place].text[:24], len(requests[place].text)),
+        key=lambda place: (
+            len(requests[place].images),
+            requests[place].text[:24],
+            len(requests[place].text),
+        ),
     )
     found: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
