@@ -15,6 +15,8 @@ from difftrain.report.tables import Table, share, share_of
 from difftrain.report.words import listed, percent
 
 CHANGED_SHOWN = 50
+FEW = 20
+"""Fewer chosen samples than this, both choices together, say nothing about their overlap."""
 LEFT, GONE, IN = "#2f78b4", "#e3e4e6", "#0b8068"
 NAMES = {"pism": "PISM", "cmab": "CMAB", "cde": "CDE", "ace": "ACE", "drm": "DRM"}
 
@@ -111,8 +113,8 @@ def overlap_in_words(report: dict[str, Any]) -> str:
         f"draws and {own['second']:,} with the second; {own['common']:,} are in both "
         f"(by luck alone {own['common_by_chance']:.1f} would be)."
     )
-    if not own["first"] and not own["second"]:
-        return told + " So few are chosen here that this says nothing about the choice."
+    if own["first"] + own["second"] < FEW:
+        return told + " Too few to judge the choice by: raise probe.again."
     return told
 
 
@@ -143,10 +145,10 @@ def bars(found: dict[str, Any]) -> list[tuple[str, int, int, str]]:
     """(step, samples left, of these brought in, what became of the others), pool to chosen."""
     left = found["after_ace"] - found["removed_easy"]
     by_cde, by_ace = found["pool"] - found["after_cde"], found["after_cde"] - found["after_ace"]
-    prior, hangs = "the words alone explain the answer", "the response hangs on one token"
+    prior, hangs = "the picture does not add enough", "the response hangs on one token"
     came = f"{found['brought_in']:,} of {found['candidates']:,} candidates brought in"
     rows = {
-        "cde": [("CDE: needs the picture", found["after_cde"], 0, f"{by_cde:,} dropped: {prior}")],
+        "cde": [("CDE: the picture helps", found["after_cde"], 0, f"{by_cde:,} dropped: {prior}")],
         "ace": [("ACE: not biased", found["after_ace"], 0, f"{by_ace:,} dropped: {hangs}")],
         "drm": [
             ("DRM: not easy", left, 0, f"{found['removed_easy']:,} removed: always right"),

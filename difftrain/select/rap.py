@@ -96,7 +96,7 @@ class Table:
         return round(float(self.difficulty_N[place]) * self.draws)
 
     def is_prior(self, place: int) -> bool:
-        """Whether the words alone explain the answer: D is not above lambda_c."""
+        """Whether the picture adds too little to the accuracy: D is not above lambda_c."""
         found = self.discrepancy(place)
         return found is not None and not CdeConfig(lambda_c=self.lambda_c).keeps(found)
 

@@ -98,7 +98,7 @@ def test_the_page_shows_the_funnel_as_a_picture_with_counts(
     assert b"<svg" in b64decode(address.partition(",")[2])
     rows = choosing.bars(report["funnel"])
     assert [row[0] for row in rows] == [
-        "pool", "CDE: needs the picture", "ACE: not biased", "DRM: not easy", "DRM: replaced",
+        "pool", "CDE: the picture helps", "ACE: not biased", "DRM: not easy", "DRM: replaced",
         "trained on",
     ]  # fmt: skip
     assert rows[0][1] == 24
@@ -152,6 +152,7 @@ def test_the_share_that_keeps_its_label_stands_beside_luck(
     for name in ("report.html", "report.md"):
         text = (inputs.folder / name).read_text()
         assert "83.3 % [64.0, 93.0]" in text
+        assert "Too few to judge the choice by" in text
         assert "takes 6 with the first draws and 5 with the second; 4 are in both" in text
     assert report["cost"]["by_stage"]["reliability"]["generations"] == 99
     assert report["cost"]["generations"] != 99
