@@ -17,6 +17,7 @@ from difftrain.data.quarantine import NothingUsable
 from difftrain.heartbeat import RankSilent
 from difftrain.select.strata import NothingChosen
 from difftrain.settings import ConfigError, RunConfig, checked
+from difftrain.train.ticks import PreflightFailed
 from difftrain.world import World
 from launch.words import groups, read, recipe_difference
 
@@ -100,6 +101,8 @@ def launch(target: str) -> None:
         fail(f"ConfigError: {error}", 2)
     except (NothingUsable, NothingChosen, MissingArtefact, SchemaError) as error:
         fail(f"{type(error).__name__}: {error}", 2, everywhere=True)
+    except PreflightFailed as error:
+        fail(f"PreflightFailed: {error}", 1, everywhere=True)
     except (OSError, RankSilent, TimeoutError) as error:
         fail(f"{type(error).__name__}: {error}\nthe same command continues from here", 1, True)
     except KeyboardInterrupt:

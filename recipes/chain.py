@@ -16,7 +16,7 @@ from difftrain.report.tracking import track
 from difftrain.report.write import write
 from difftrain.settings import Control, RunConfig
 from difftrain.world import World
-from recipes import benchmarks, difficulty, grpo, reliability
+from recipes import benchmarks, difficulty, grpo, preflight, reliability
 from recipes.asking import Asking
 
 
@@ -46,6 +46,8 @@ def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
 def train(config: RunConfig, world: World, difference: list[str]) -> Path:
     """Everything; returns the run's folder."""
     places, asking = Places(config), Asking(config)
+    pool = difficulty.samples(config, places, world)
+    preflight.before_training(config, places, world, asking, pool)
     with turn(places.probe, world):
         difficulty.probe(config, places, world, asking)
     with turn(places.score, world):

@@ -38,6 +38,11 @@ def weights(config: RunConfig) -> list[tuple[str, float]]:
     return [*told, ("length", grpo.length_weight)] if grpo.length_weight else told
 
 
+def banned(tokenizer_ids: dict[str, int]) -> dict[str, list[int]]:
+    """Generation's words for: never sample a picture placeholder."""
+    return {"suppress_tokens": [tokenizer_ids[t] for t in PLACEHOLDERS if t in tokenizer_ids]}
+
+
 def arguments(
     config: RunConfig,
     folder: Path,
@@ -69,9 +74,7 @@ def arguments(
         "reward_weights": [weight for _, weight in weights(config)],
         "loss_type": "grpo",
         "gradient_checkpointing": grpo.gradient_checkpointing,
-        "generation_kwargs": {
-            "suppress_tokens": [tokenizer_ids[t] for t in PLACEHOLDERS if t in tokenizer_ids]
-        },
+        "generation_kwargs": banned(tokenizer_ids),
         "eval_strategy": "steps" if watched else "no",
         "eval_steps": grpo.held_out_every,
         "num_generations_eval": 1,

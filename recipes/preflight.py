@@ -1,0 +1,65 @@
+"""Is this model fit to be trained? Asked once for each model and setting, before anything else."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from difftrain import lineage
+from difftrain.places import Places
+from difftrain.records import Sample
+from difftrain.settings import RunConfig
+from difftrain.train import preflight
+from difftrain.train.preflight import Subject
+from difftrain.train.ticks import PreflightFailed, Tick, held_up, table
+from difftrain.world import World
+from recipes.asking import Asking
+
+SAMPLES = 4
+
+
+def some(samples: Sequence[Sample]) -> list[Sample]:
+    """Four samples with pictures, of as many tasks as there are."""
+    shown = [sample for sample in samples if sample.images]
+    firsts = {sample.task: sample for sample in reversed(shown)}
+    chosen = [sample for sample in shown if firsts[sample.task] is sample]
+    return (chosen + [sample for sample in shown if sample not in chosen])[:SAMPLES]
+
+
+def folder_of(config: RunConfig, places: Places) -> Path:
+    """Where the outcome lies; another model, precision or budget of pixels is asked again."""
+    own = {
+        "dtype": config.model.dtype,
+        "freeze_vision": config.grpo.freeze_vision,
+        "pixels": [config.data.min_pixels, config.data.max_pixels],
+    }
+    return places.folder("preflight", own, places.data, places.model)
+
+
+def check(config: RunConfig, samples: Sequence[Sample], asking: Asking, folder: Path) -> list[Tick]:
+    """Run the checks and print the table. Raises PreflightFailed naming every cause."""
+    if not (few := some(samples)):
+        raise PreflightFailed("no sample has a picture, so nothing can be said of the model")
+    started = time.time()
+    found = preflight.ticks(Subject(asking.model, few, config, folder))
+    if trouble := held_up(found):
+        raise PreflightFailed(trouble)
+    seconds = time.time() - started
+    print(f"preflight, {seconds:.1f} s\n{table(found)}", flush=True)
+    lineage.write_made(
+        folder,
+        settings=None,
+        inputs={},
+        seconds=seconds,
+        counts={tick.name: tick.told for tick in found},
+    )
+    return found
+
+
+def before_training(
+    config: RunConfig, places: Places, world: World, asking: Asking, samples: Sequence[Sample]
+) -> None:
+    """The checks by themselves, once; the other processes wait for the first."""
+    folder = folder_of(config, places)
+    if world.is_first and lineage.read_made(folder) is None:
+        check(config, samples, asking, folder)
+    lineage.wait_for_made(folder)
