@@ -7,8 +7,7 @@ reading in a process of its own, over a tenth of the rows and over all: memory m
 the rows. The result goes to benchmarks/results/load_data.md.
 
     datasets   for row in load_dataset("parquet", streaming=True): pictures decoded, nothing else
-    samples    load.samples: pictures decoded, resized, PNG; golds checked, duplicates sought
-    stage      data.stage.make: the same, written as the stage's folder
+    stage      data.stage.make: decoded, resized, PNG; golds checked, duplicates sought; written
     read back  the stage's samples, every picture of them fetched once
 """
 
@@ -31,7 +30,7 @@ from datasets import load_dataset
 from PIL import Image, ImageDraw
 
 from difftrain import artefacts
-from difftrain.data import load, stage
+from difftrain.data import stage
 from difftrain.data.config import DataConfig, Source
 from difftrain.lineage import versions
 from difftrain.records import Sample
@@ -88,13 +87,8 @@ def by_datasets(folder: Path, _: Path, rows: int) -> int:
     return number
 
 
-def by_samples(folder: Path, _: Path, rows: int) -> int:
-    """Our stream."""
-    return sum(isinstance(each, Sample) for each in load.samples(config(folder, rows)))
-
-
 def by_stage(folder: Path, made: Path, rows: int) -> int:
-    """Our stream, written."""
+    """Our data stage, whole."""
     return stage.make(config(folder, rows), made)["samples"]
 
 
@@ -106,7 +100,6 @@ def by_reading_back(_: Path, made: Path, rows: int) -> int:
 
 WAYS: dict[str, Callable[[Path, Path, int], int]] = {
     "datasets": by_datasets,
-    "samples": by_samples,
     "stage": by_stage,
     "read back": by_reading_back,
 }
@@ -154,11 +147,12 @@ def report(rows: int, found: dict[str, dict[int, dict[str, float]]], size: int) 
             f"| {tenth['peak']:.0f} | {all_rows['peak']:.0f} "
             f"| {all_rows['peak'] - tenth['peak']:+.0f} MiB |"
         )
-    plain, ours = found["datasets"][rows], found["samples"][rows]
+    plain, ours = found["datasets"][rows], found["stage"][rows]
     lines.append(
-        f"\nFor each row, `samples` needs {ours['cpu'] / plain['cpu']:.1f} times the CPU of plain "
-        "decoding: it also resizes,\nencodes PNG, hashes pixels and look, and parses the gold. "
-        "`read back` holds all samples at once,\nwords and all, but none of their pictures."
+        f"\nFor each row, `stage` needs {ours['cpu'] / plain['cpu']:.1f} times the CPU of plain "
+        "decoding: it also resizes, encodes PNG,\nhashes pixels and look, checks the gold, seeks "
+        "duplicates and writes. `read back` holds all samples\nat once, words and all, but none of "
+        "their pictures."
     )
     told = ", ".join(f"{name} {version}" for name, version in versions().items())
     lines.append(f"\nVersions: {told}. Made by `python benchmarks/load_data.py --rows {rows}`.")
