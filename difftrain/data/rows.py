@@ -147,7 +147,8 @@ def sample(
         if trouble := gold_problem(answer, kind, options):
             raise Unusable(f"unusable gold: {trouble}")
     # The options are part of what is asked: the same words with other options are another row.
-    words = prompts.user_text(row.question, options)
+    # White space around them is not, so that an exported row keeps its id when it is read again.
+    words = prompts.user_text(row.question, options).strip()
     made = Sample(
         sample_id=lineage.sample_id([(each.size, each.rgb) for each in found], words, answer),
         images=tuple(each.png for each in found),

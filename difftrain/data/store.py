@@ -4,6 +4,7 @@ Both give names, open files and picture bytes, so that nothing else asks which o
 Not here: what the files hold (containers.py).
 """
 
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from difftrain.data.quarantine import NothingUsable, Unusable
 MOST_BYTES = 1 << 29
 """Larger picture files are refused unread; none under the pixel cap needs as much."""
 COMMIT_DIGITS = 40
+PIECE = 1 << 20
+"""Bytes of a hub file that are held."""
 T = TypeVar("T")
 
 
@@ -112,7 +115,8 @@ class Hub:
     def open(self, name: str) -> IO[bytes]:
         """A file to read from, in pieces. Raises Unreachable."""
         opened: Any = self.asked(lambda: HfFileSystem().open(f"{self.root}/{name}", "rb"))
-        return opened
+        # fsspec's own readline takes no limit, which a file of one endless line would need.
+        return io.BufferedReader(opened, PIECE)
 
     def picture(self, name: str) -> bytes:
         """A picture file's bytes. Raises Unusable where the dataset has none of that name."""

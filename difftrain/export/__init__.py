@@ -1,1 +1,1 @@
-"""Scores and picks for others: parquet beside the original row, and the formats of other trainers."""
+"""Scores and picks for others: parquet beside the original row, and other trainers' formats."""

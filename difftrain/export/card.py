@@ -1,4 +1,4 @@
-"""The data card: README.md with what a stranger needs to judge and use the folder, and its figure."""
+"""The data card: README.md with what a stranger needs to judge and use the folder; a figure."""
 
 import json
 from collections import Counter
@@ -122,9 +122,9 @@ def text(about: About, rows: Sequence[Chosen]) -> str:
 # {about.settings["name"]}: samples scored by difficulty, and a selection
 
 {len(rows)} samples with the difficulty they have for `{about.model}`, of which
-{sum(row.pick is not None for row in rows)} were picked for training. {about.quarantined} rows of the
-source could not be used and are not here. Difficulty is relative to that model: score again for
-another one.
+{sum(row.pick is not None for row in rows)} were picked for training. {about.quarantined} rows of
+the source could not be used and are not here. Difficulty is relative to that model: score again
+for another one.
 
 ## Method
 
@@ -141,8 +141,8 @@ recipe={about.settings["recipe"]}`), revision `{lineage.git_revision() or "unkno
 
 ## Files
 
-* `scores.parquet`: every sample with its scores, its strata, its pick, its pictures, and in `original`
-  the source's own row as JSON
+* `scores.parquet`: every sample with its scores, its strata, its pick, its pictures, and in
+  `original` the source's own row as JSON
 {chr(10).join(formats)}
 
 Pictures are those that the model saw: at most {about.settings["data"]["max_pixels"]} pixels

@@ -1,6 +1,8 @@
 """Where rows lie: files read as a stream, folders, zips, the hub; and rows that repeat."""
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from io import BytesIO
 from pathlib import Path
@@ -94,6 +96,32 @@ def test_a_large_jsonl_is_streamed(tmp_path):
     tracemalloc.stop()
     assert path.stat().st_size > 100_000_000
     assert peak < 3_000_000
+
+
+@pytest.mark.slow
+def test_a_gigabyte_of_jsonl_becomes_samples_in_little_memory(tmp_path, encode):
+    (tmp_path / "a.png").write_bytes(encode(drawing()))
+    path = tmp_path / "my.jsonl"
+    with path.open("w") as file:
+        for number in range(10_000):
+            row = {"image_paths": ["a.png"], "prompt": "How many?", "ground_truth": str(number)}
+            file.write(json.dumps({**row, "padding": "x" * 110_000}) + "\n")
+    assert path.stat().st_size > 1_000_000_000
+    code = (
+        "import resource, sys\n"
+        "from difftrain.data import load\n"
+        "from difftrain.data.config import DataConfig, Source\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "before = peak()\n"
+        "rows = load.samples(DataConfig(source=Source.jsonl, path=sys.argv[1]))\n"
+        "print(sum(1 for _ in rows), peak() - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    rows, grown = map(int, done.stdout.split())
+    assert rows == 10_000
+    assert grown < 60, f"{grown} MiB"
 
 
 @pytest.mark.parametrize(

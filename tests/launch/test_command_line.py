@@ -228,3 +228,24 @@ def test_the_composed_settings_can_be_printed() -> None:
     assert done.returncode == 0
     assert "name: grpo_mid" in done.stdout
     assert "seed: 7" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf/data").glob("*.yaml")))
+def test_every_data_group_composes_with_a_path(name: str, tmp_path: Path) -> None:
+    path = () if name == "shapes" else (f"data.path={tmp_path}",)
+    job = words.read([f"data={name}", *path])
+    assert name.startswith(job.data.source.value)
+
+
+def test_a_folder_that_is_not_there_is_told_from_a_hub_id() -> None:
+    assert told("data=orsta", "data.path=./nowhere/else") == [
+        "data.path=./nowhere/else: there is no such file or folder"
+    ]
+    assert words.read(["data=orsta_reasoning"]).data.tasks == ["math", "puzzle", "science", "chart"]
+
+
+def test_without_network_a_hub_id_ends_in_exit_code_2_and_names_the_folder() -> None:
+    done = run("data=geometry3k", HF_HUB_OFFLINE="1")
+    assert done.returncode == 2
+    assert "data.path=hiyouga/geometry3k: the hub did not give it" in done.stderr
+    assert "name its folder: data.path=FOLDER" in done.stderr

@@ -1,0 +1,135 @@
+"""A hub dataset is read over the wire: the real client against a small server of one dataset."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub import HfApi, HfFileSystem
+
+from difftrain.data import load, store
+from difftrain.data.config import DataConfig, Source
+from difftrain.data.store import Unreachable
+from difftrain.records import Sample
+from tests.data.written import lines
+
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+REPOSITORY = "owner/name"
+
+
+class OneDataset(BaseHTTPRequestHandler):
+    """What the hub's client asks for: the commit, the tree, paths, and pieces of files."""
+
+    root: Path
+    asked: list[str]
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+    def entry(self, path: Path) -> dict[str, object]:
+        name = path.relative_to(self.root).as_posix()
+        kind = "file" if path.is_file() else "directory"
+        return {"type": kind, "oid": "0" * 40, "size": path.stat().st_size, "path": name}
+
+    def tell(self, found: object) -> None:
+        body = json.dumps(found).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        said = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        names = json.loads(said)["paths"] if said.startswith("{") else []
+        if not names:
+            names = [unquote(p.split("=", 1)[1]) for p in said.split("&") if p.startswith("paths")]
+        self.asked.append(f"POST {self.path}")
+        self.tell([self.entry(self.root / n) for n in names if (self.root / n).exists()])
+
+    def do_HEAD(self) -> None:
+        self.piece(False)
+
+    def do_GET(self) -> None:
+        self.asked.append(f"GET {self.path}")
+        path = unquote(urlsplit(self.path).path)
+        if not path.removeprefix("/api").startswith(f"/datasets/{REPOSITORY}"):
+            self.send_error(404)
+        elif "/resolve/" in path:
+            self.piece(True)
+        elif "/tree/" in path:
+            self.tell([self.entry(each) for each in sorted(self.root.rglob("*"))])
+        else:
+            self.tell(
+                {"id": REPOSITORY, "sha": COMMIT, "siblings": [], "tags": [], "private": False}
+            )
+
+    def piece(self, body: bool) -> None:
+        path = unquote(urlsplit(self.path).path)
+        content = (self.root / path.split("/resolve/", 1)[1].split("/", 1)[1]).read_bytes()
+        start, end = 0, len(content)
+        if wanted := self.headers.get("Range"):
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, end = int(first), min(int(last) + 1 if last else end, end)
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(end - start))
+        self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
+        self.send_header("ETag", '"0"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if body:
+            self.wfile.write(content[start:end])
+
+
+@pytest.fixture
+def hub(tmp_path, encode, red_square, monkeypatch) -> Iterator[type[OneDataset]]:
+    """The client speaks to a server of one dataset."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(encode(red_square))
+    row = {"images": ["images/a.png"], "problem": "<image>How many?", "answer": "1"}
+    lines(tmp_path / "train.jsonl", [row, {**row, "images": ["images/none.png"]}])
+    lines(tmp_path / "test.jsonl", [row])
+
+    class Served(OneDataset):
+        root, asked = tmp_path, []
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Served)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(store, "HfFileSystem", lambda: HfFileSystem(endpoint=address))
+    monkeypatch.setattr(store, "HfApi", lambda: HfApi(endpoint=address))
+    store.listed.cache_clear()
+    yield Served
+    server.shutdown()
+    server.server_close()
+    store.listed.cache_clear()
+
+
+def test_rows_and_pictures_of_a_hub_dataset_are_read_in_place(hub):
+    config = DataConfig(source=Source.easyr1, path=REPOSITORY)
+    found, gone = load.samples(config)
+    assert isinstance(found, Sample)
+    assert (found.source, found.answer) == ("train.jsonl:1", "1")
+    assert gone.reason.startswith("missing file: images/none.png (looked in datasets/owner/name)")
+    assert load.inputs(config) == {REPOSITORY: COMMIT}
+
+
+def test_parquet_on_the_hub_is_read_by_its_split(hub, encode, red_square):
+    row = {"images": [{"bytes": encode(red_square), "path": None}], "problem": "<image>Find x."}
+    for split in ("train", "test"):
+        path = hub.root / "data" / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist([{**row, "answer": split[0]}]), path)
+    (found,) = load.samples(DataConfig(source=Source.geometry3k, path=REPOSITORY, split="test"))
+    assert isinstance(found, Sample)
+    assert (found.source, found.answer) == ("data/test-00000-of-00001.parquet:1", "t")
+
+
+def test_a_dataset_that_is_not_there_names_the_folder_alternative(hub):
+    with pytest.raises(Unreachable, match=r"data\.path=FOLDER"):
+        list(load.samples(DataConfig(source=Source.easyr1, path="owner/other")))

@@ -1,0 +1,249 @@
+"""What is exported is what was scored, in forms that others, and our own loaders, read."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from huggingface_hub import HfApi
+from PIL import Image
+from transformers import AutoProcessor
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from difftrain import artefacts, lineage
+from difftrain.data import load
+from difftrain.data import stage as data_stage
+from difftrain.data.config import DataConfig, Source
+from difftrain.data.quarantine import NothingUsable
+from difftrain.data.store import Unreachable
+from difftrain.export import publish, stage
+from difftrain.export.config import ExportConfig, ExportFormat
+from difftrain.model import locate
+from difftrain.records import Arm, Measure, Pick, Sample, Score, Stratum
+from difftrain.settings import RunConfig
+
+STRATA = (Stratum.easy, Stratum.hard, Stratum.medium)
+BOX = "[{'bbox_2d': [200, 150, 400, 450], 'label': \"child's kite\"}]"
+ROWS: list[dict[str, Any]] = [
+    {"prompt": "<image>Perimeter?", "ground_truth": "\\boxed{\\frac{1}{2}}", "ability": "math"},
+    {"prompt": "<image>Find it.", "ground_truth": BOX, "ability": "cv_detection"},
+    {"prompt": "<image>Read.", "ground_truth": "No entry", "ability": "ocr"},
+    {"prompt": "Which?", "ground_truth": "B", "options": ["red", "blue"]},
+    {"prompt": "How many?", "ground_truth": "3", "ability": "counting", "note": "kept ä"},
+    {"prompt": "<image><image>Same?", "ground_truth": "yes", "image_paths": ["a.png", "b.png"]},
+    {"prompt": "Nothing here", "ground_truth": ""},
+]
+
+
+def made(folder: Path) -> None:
+    lineage.write_made(folder, settings={}, inputs={}, seconds=0.0, counts={})
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, small_pictures) -> tuple[RunConfig, Path, list[Sample]]:
+    """An export of six samples, of which the last five in another order are picked."""
+    root = tmp_path_factory.mktemp("export")
+    for name, raw in small_pictures.items():
+        (root / name).write_bytes(raw)
+    path = root / "my.jsonl"
+    rows = [{"image_paths": ["a.png"], **row} for row in ROWS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = RunConfig(name="small", data=DataConfig(source=Source.jsonl, path=str(path)))
+    config.data.max_pixels = 12544
+    data_stage.make(config.data, root / "data")
+    samples = artefacts.read(root / "data", Sample)
+    scores = [
+        Score(
+            sample_id=each.sample_id,
+            measure=measure,
+            value=None if number == 0 else number / 10,
+            stratum=STRATA[number % 3],
+        )
+        for number, each in enumerate(samples)
+        for measure in (Measure.pism, Measure.cmab)
+    ]
+    picks = [
+        Pick(sample_id=each.sample_id, arm=Arm.grpo, because="a test")
+        for each in reversed(samples[1:])
+    ]
+    artefacts.write_all(root / "score", scores)
+    artefacts.write_all(root / "select", picks)
+    made(root / "score")
+    made(root / "select")
+    inputs = stage.Inputs(data=root / "data", score=root / "score", select=root / "select")
+    return config, stage.run(config, inputs, root / "out"), samples
+
+
+@pytest.fixture(scope="module")
+def small_pictures(tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("pictures")
+    Image.new("RGB", (800, 600), "white").save(folder / "a.png")
+    Image.new("RGB", (84, 112), "navy").save(folder / "b.png")
+    return {name: (folder / name).read_bytes() for name in ("a.png", "b.png")}
+
+
+def test_scores_stand_beside_the_original_rows(exported):
+    _, folder, samples = exported
+    rows = pq.read_table(folder / "scores.parquet").to_pylist()
+    assert [row["sample_id"] for row in rows] == [each.sample_id for each in samples]
+    first, last = rows[0], rows[4]
+    assert (first["picked"], first["arm"], first["pism"], first["stratum"]) == (
+        False,
+        None,
+        None,
+        "easy",
+    )
+    assert (last["picked"], last["arm"], last["pism"], last["pism_stratum"]) == (
+        True,
+        "grpo",
+        0.4,
+        "hard",
+    )
+    assert json.loads(last["original"]) == {"image_paths": ["a.png"], **ROWS[4]}
+
+
+def test_scores_open_with_pictures_as_pictures(exported):
+    _, folder, _ = exported
+    rows = load_dataset("parquet", data_files=str(folder / "scores.parquet"), split="train")
+    assert rows[5]["images"][1].size == (84, 112)
+    assert rows.filter(lambda row: row["stratum"] == "hard").num_rows == 2
+
+
+@pytest.mark.parametrize("form", list(ExportFormat))
+def test_every_format_is_read_back_as_the_very_same_samples(exported, form):
+    config, folder, samples = exported
+    again = DataConfig(source=Source(form.value), path=str(folder / form.value))
+    again.max_pixels = config.data.max_pixels
+    found, picked = list(load.samples(again)), samples[:0:-1]
+    assert [each.sample_id for each in found] == [each.sample_id for each in picked]
+    assert [each.answer_kind for each in found] == [each.answer_kind for each in picked]
+    assert [each.images for each in found] == [each.images for each in picked]
+
+
+def test_the_picks_load_in_trl_as_they_are(exported, tmp_path):
+    _, folder, samples = exported
+    rows = load_dataset("parquet", data_files=str(folder / "trl" / "train.parquet"), split="train")
+    assert rows[0]["images"][0].mode == "RGB"
+    seen: dict[str, Any] = {}
+
+    def paid(completions, solution, sample_id, stratum, **_):
+        seen.update(zip(sample_id, zip(solution, stratum, strict=True), strict=True))
+        return [0.0] * len(completions)
+
+    model = locate.source("tiny")
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=paid,
+        args=GRPOConfig(
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=10,
+            num_generations=2,
+            max_completion_length=4,
+            max_steps=1,
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            save_strategy="no",
+        ),
+        train_dataset=rows,
+        processing_class=AutoProcessor.from_pretrained(model),
+    )
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert seen.keys() == {each.sample_id for each in samples[1:]}
+    assert seen[samples[4].sample_id] == ("\\boxed{3}", "hard")
+    assert seen[samples[2].sample_id] == ("<answer>No entry</answer>", "medium")
+
+
+def test_the_card_tells_method_model_settings_counts_and_figure(exported):
+    _, folder, _ = exported
+    card = (folder / "README.md").read_text()
+    front = card.split("---")[1]
+    assert "- config_name: trl\n  data_files: trl/train.parquet" in front
+    assert "6 samples with the difficulty they have for `tiny`, of which\n5 were picked" in card
+    assert "1 rows of\nthe source could not be used" in card
+    assert "| **all** | 2 | 2 | 2 | 6 | 5 |" in card
+    assert '"tau": 0.1' in card
+    assert "at most 12544 pixels" in card
+    assert "(16 image tokens" in card
+    with Image.open(folder / "strata.png") as figure:
+        assert figure.size[0] > 300
+
+
+def test_an_export_of_shapes_has_no_original_rows(tmp_path):
+    config = RunConfig(data=DataConfig(pool=8), export=ExportConfig(formats=[]))
+    data_stage.make(config.data, tmp_path / "data")
+    made(tmp_path / "select")
+    made(tmp_path / "score")
+    inputs = stage.Inputs(
+        data=tmp_path / "data", score=tmp_path / "score", select=tmp_path / "select"
+    )
+    stage.run(config, inputs, tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    assert [row["original"] for row in rows] == [None] * 8
+    config.export.formats = [ExportFormat.trl]
+    with pytest.raises(NothingUsable, match=r"export\.formats=\[\] writes the scores alone"):
+        stage.run(config, inputs, tmp_path / "again")
+
+
+def test_a_source_that_changed_since_is_refused(exported, tmp_path):
+    config, folder, _ = exported
+    path = Path(config.data.path or "")
+    before = path.read_text()
+    path.write_text("".join(before.splitlines(keepends=True)[:2]))
+    root = folder.parent
+    inputs = stage.Inputs(data=root / "data", score=root / "score", select=root / "select")
+    try:
+        with pytest.raises(NothingUsable, match=r"4 samples have no row in .* any more"):
+            stage.run(config, inputs, tmp_path / "out")
+    finally:
+        path.write_text(before)
+    assert lineage.read_made(tmp_path / "out") is None
+
+
+class Recorder:
+    """Stands where HfApi would talk to the hub; refuses arguments that HfApi does not take."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        signature = inspect.signature(getattr(HfApi, name))
+
+        def called(*arguments: Any, **named: Any) -> None:
+            bound = signature.bind(self, *arguments, **named)
+            self.calls.append((name, dict(bound.arguments)))
+
+        return called
+
+
+def test_publishing_creates_a_private_dataset_and_uploads_the_folder(exported):
+    _, folder, _ = exported
+    api = Recorder()
+    publish.publish(folder, "me/picks", True, api)
+    (first, created), (second, uploaded) = api.calls
+    assert (first, second) == ("create_repo", "upload_folder")
+    assert (created["repo_id"], created["private"]) == ("me/picks", True)
+    assert created["repo_type"] == uploaded["repo_type"] == "dataset"
+    assert uploaded["folder_path"] == str(folder)
+    assert "made.json" in uploaded["ignore_patterns"]
+
+
+def test_publishing_without_network_names_the_finished_folder(exported, monkeypatch):
+    _, folder, _ = exported
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(Unreachable, match="The export is complete at") as found:
+        publish.publish(folder, "me/picks", True)
+    assert str(folder) in str(found.value)
+
+
+def test_a_repository_without_an_owner_is_a_bad_setting():
+    assert [key for key, _ in ExportConfig(push_to_hub="picks").check()] == ["push_to_hub"]
+    double = [ExportFormat.trl, ExportFormat.trl]
+    assert [key for key, _ in ExportConfig(formats=double).check()] == ["formats"]
+    assert not list(ExportConfig(push_to_hub="me/picks").check())
