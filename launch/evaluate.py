@@ -8,6 +8,7 @@ command line says otherwise.
 """
 
 import sys
+from pathlib import Path
 
 from launch.command_line import launch
 from launch.words import groups
@@ -15,12 +16,17 @@ from launch.words import groups
 SHORT = {"benchmarks": "evaluate.benchmarks", "limit": "evaluate.limit"}
 
 
+def is_checkpoint(value: str) -> bool:
+    """Whether this names a folder or a hub id, and not a group under conf/model."""
+    return "/" in value or Path(value).expanduser().is_dir()
+
+
 def spelt_out(words: list[str]) -> list[str]:
     """The command line with its short forms written as settings."""
     found = []
     for word in words:
         key, equals, value = word.partition("=")
-        if key == "model" and value not in groups()["model"] and ("/" in value or "." in value):
+        if key == "model" and value not in groups()["model"] and is_checkpoint(value):
             found += ["model=any", f"model.name={value}"]
         elif equals and key in SHORT:
             found.append(f"{SHORT[key]}={value}")

@@ -42,6 +42,22 @@ class Source(StrEnum):
     tsv = "tsv"
 
 
+@dataclass(kw_only=True, slots=True)
+class ItemPlaces:
+    """Where single benchmarks lie: a .tsv file, a folder, or a hub id, maybe with @revision."""
+
+    MathVista: str | None = None
+    MMVet: str | None = None
+    OCRBench: str | None = None
+    HallusionBench: str | None = None
+    MMMU: str | None = None
+    MMStar: str | None = None
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Whether they are there is checked for the wanted benchmarks only, by EvaluateConfig."""
+        yield from ()
+
+
 class Fallback(StrEnum):
     """What an answer counts where neither the rule nor the judge's replies name an option."""
 
@@ -105,8 +121,8 @@ class EvaluateConfig:
     data set), or from the reference harness's `path`/NAME.tsv."""
     path: str | None = None
     """The folder of all benchmarks (source=folder or tsv)."""
-    places: dict[str, str] = field(default_factory=dict)
-    """Single benchmarks elsewhere, by name: a .tsv file, a folder, or a hub id[@revision]."""
+    places: ItemPlaces = field(default_factory=ItemPlaces)
+    """Single benchmarks that lie elsewhere."""
     any_count: bool = False
     """Take data sets that do not have the official number of items; printed with the score."""
     limit: int | None = None
@@ -150,11 +166,8 @@ class EvaluateConfig:
             yield "resamples", "must be at least 100"
 
     def _sources(self) -> Iterator[tuple[str, str]]:
-        for name in self.places:
-            if name not in OFFICIAL:
-                yield "places", f"{name!r} is not one of {', '.join(OFFICIAL)}"
-        elsewhere = [name for name in self.official if name not in self.places]
-        if self.source is not Source.hub and elsewhere:
+        at_path = [name for name in self.official if not getattr(self.places, name)]
+        if self.source is not Source.hub and at_path:
             if self.path is None:
                 yield "path", f"source={self.source.value} needs a folder: evaluate.path=DIR"
                 return
@@ -164,7 +177,7 @@ class EvaluateConfig:
         for name in self.official:
             kind, place = self.place(name)
             if kind is not Source.hub and not Path(place).exists():
-                key = "places" if name in self.places else "path"
+                key = "path" if name in at_path else f"places.{name}"
                 yield key, f"there is no {name} at {place}"
         for key in ("min_pixels", "max_pixels"):
             if (pixels := getattr(self, key)) is not None and pixels < 28 * 28:
@@ -182,7 +195,7 @@ class EvaluateConfig:
 
     def place(self, name: str) -> tuple[Source, str]:
         """Where an official benchmark lies: its kind of source, and the hub id, folder or file."""
-        if given := self.places.get(name):
+        if given := getattr(self.places, name):
             path = Path(given).expanduser()
             if given.endswith(".tsv"):
                 return Source.tsv, str(path)

@@ -1,0 +1,132 @@
+"""Items per second of the evaluator against a loop that asks one item at a time; same model.
+
+    python benchmarks/evaluate_cost.py [--items N] [KEY=VALUE ...]
+
+Items of the six miniatures, asked and scored twice in one run: in batches as launch/evaluate.py
+does it, and one by one. Writes benchmarks/results/evaluate_cost.md and .json. About three minutes
+on two cores.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from difftrain import lineage
+from difftrain.evaluate import answering, asking
+from difftrain.evaluate.asking import Asked
+from difftrain.model.load import Loaded, load
+from difftrain.records import Mark
+from difftrain.settings import RunConfig, resolve
+from launch.words import read
+
+RESULTS = Path(__file__).parent / "results"
+AT_LEAST = 3.0
+"""What the batched evaluator must gain."""
+
+
+def batched(loaded: Loaded, items: list[Asked], config: RunConfig) -> list[Mark]:
+    """The evaluator's own way: chunks of four batches, batches of like length."""
+    found = []
+    size = config.model.batch_size * 4
+    for start in range(0, len(items), size):
+        chunk = items[start : start + size]
+        said = answering.responses(loaded, chunk, config)
+        found += [asking.graded(*each, config.evaluate) for each in zip(chunk, said, strict=True)]
+    return found
+
+
+def one_by_one(loaded: Loaded, items: list[Asked], config: RunConfig) -> list[Mark]:
+    """The plain loop: one request, one answer, one mark."""
+    found = []
+    for item in items:
+        (said,) = answering.responses(loaded, [item], config)
+        found.append(asking.graded(item, said, config.evaluate))
+    return found
+
+
+def page(result: dict) -> str:
+    """The result as text."""
+    rows = [
+        f"| {name} | {each['seconds']:.1f} | {each['processor_seconds']:.1f} | "
+        f"{each['items_per_second']:.1f} |"
+        for name, each in result["runs"].items()
+    ]
+    same = result["same_responses"] / result["items"]
+    return "\n".join(
+        [
+            "# What does evaluating cost?",
+            "",
+            f"`{result['command']}`",
+            "",
+            f"{result['items']} items of the six miniatures, {result['model']}, batches of "
+            f"{result['batch_size']}, at most {result['max_new_tokens']} new tokens, "
+            f"{result['device']}, {result['threads']} thread(s). Loading the model is left out; "
+            "pictures, prompts, generation and scoring are in.",
+            "",
+            "| | seconds | of the processor | items per second |",
+            "|---|--:|--:|--:|",
+            *rows,
+            "",
+            f"**{result['ratio']:.1f} times** as many items per second (wanted: at least "
+            f"{AT_LEAST:.0f}); {result['processor_ratio']:.1f} times by processor time, which "
+            "other work on the machine changes less.",
+            "",
+            f"{100 * same:.1f} % of the responses are the same, letter by letter; "
+            "the others differ by float ties between batch shapes.",
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    """Time both ways on the same items, after a warm-up; exit code 1 if the gain is too small."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=40, help="of each miniature")
+    arguments, words = parser.parse_known_args()
+    config = resolve(read([*words, f"evaluate.limit={arguments.items}"]))
+    model = load(config.model, config.data.min_pixels, config.data.max_pixels)
+    loaded = answering.fitting(model, config)
+    items = asking.items(config.evaluate)
+    ways = {"in batches (the evaluator)": batched, "one at a time": one_by_one}
+    for way in ways.values():
+        way(loaded, items[:8], config)
+    runs, marks = {}, {}
+    for name, way in ways.items():
+        started, worked = time.perf_counter(), time.process_time()
+        marks[name] = way(loaded, items, config)
+        seconds, busy = time.perf_counter() - started, time.process_time() - worked
+        runs[name] = {
+            "seconds": seconds,
+            "processor_seconds": busy,
+            "items_per_second": len(items) / seconds,
+        }
+    fast, slow = runs.values()
+    same = sum(a.response == b.response for a, b in zip(*marks.values(), strict=True))
+    result = {
+        "items": len(items),
+        "runs": runs,
+        "ratio": fast["items_per_second"] / slow["items_per_second"],
+        "processor_ratio": slow["processor_seconds"] / fast["processor_seconds"],
+        "same_responses": same,
+        "model": config.model.name,
+        "batch_size": config.model.batch_size,
+        "max_new_tokens": config.evaluate.max_new_tokens,
+        "device": str(loaded.device),
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": lineage.versions(),
+        "command": f"python benchmarks/evaluate_cost.py --items {arguments.items}",
+    }
+    lineage.write_json(RESULTS / "evaluate_cost.json", result)
+    lineage.write_text(RESULTS / "evaluate_cost.md", page(result))
+    print(json.dumps(result, indent=2))
+    raise SystemExit(result["ratio"] < AT_LEAST)
+
+
+if __name__ == "__main__":
+    main()

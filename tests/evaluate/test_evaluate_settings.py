@@ -1,0 +1,186 @@
+"""Where items lie, how large pictures are, and what a command line outside a recipe may say."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from difftrain import artefacts
+from difftrain.evaluate.config import EvaluateConfig, Source
+from difftrain.places import BASE, Places
+from difftrain.records import Mark
+from difftrain.settings import ConfigError, resolve
+from launch import words
+from launch.evaluate import spelt_out
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "difftrain" / "shapes" / "tiny"
+
+
+def told(*arguments: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        words.read(list(arguments))
+    return caught.value.found
+
+
+def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "launch" / "evaluate.py"), *arguments]
+    quiet = {"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **quiet})
+
+
+def test_official_names_need_no_prefix_and_come_from_the_hub() -> None:
+    config = resolve(words.read(["evaluate.benchmarks=[MMStar,shapes/MMVet]"])).evaluate
+    assert config.official == ["MMStar"]
+    assert config.place("MMStar") == (Source.hub, "Lin-Chen/MMStar")
+
+
+def test_every_missing_place_is_named_before_anything_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "MMVet.tsv").write_text("")
+    both = "evaluate.benchmarks=[MMVet,MMStar,MMMU]"
+    assert "needs a folder: evaluate.path=DIR" in told(both, "evaluate.source=tsv")[0]
+    assert "no such folder" in told(both, "evaluate.source=tsv", "evaluate.path=nowhere")[0]
+    found = told(both, "evaluate.source=tsv", f"evaluate.path={tmp_path}")
+    assert [each.split("there is no ")[1] for each in found] == [
+        f"MMStar at {tmp_path}/MMStar.tsv",
+        f"MMMU at {tmp_path}/MMMU_DEV_VAL.tsv",
+    ]
+    place = f"evaluate.places.MMStar={tmp_path}/x.tsv"
+    (problem,) = told("evaluate.benchmarks=[MMStar]", place)
+    assert problem == f"evaluate.places.MMStar={tmp_path}/x.tsv: there is no MMStar at " + (
+        f"{tmp_path}/x.tsv"
+    )
+
+
+def test_a_misspelt_place_and_a_misspelt_deviation_get_the_right_spelling() -> None:
+    assert "did you mean evaluate.places.MMStar?" in told("evaluate.places.MMstar=x")[0]
+    assert "did you mean evaluate.deviations.zero?" in told("evaluate.deviations.zeros=true")[0]
+
+
+def test_a_folder_may_be_named_after_the_benchmark_or_its_hub_id(tmp_path: Path) -> None:
+    config = EvaluateConfig(source=Source.folder, path=str(tmp_path), benchmarks=["MathVista"])
+    assert config.place("MathVista")[1] == str(tmp_path / "MathVista")
+    (tmp_path / "AI4Math" / "MathVista").mkdir(parents=True)
+    assert config.place("MathVista")[1] == str(tmp_path / "AI4Math" / "MathVista")
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ("x/MMStar.tsv", Source.tsv),
+        ("./x", Source.folder),
+        ("~/x", Source.folder),
+        ("org/MMStar@main", Source.hub),
+    ],
+)
+def test_a_single_place_says_by_itself_what_it_is(given: str, kind: Source) -> None:
+    config = EvaluateConfig()
+    config.places.MMStar = given
+    assert config.place("MMStar")[0] is kind
+
+
+def test_pixel_limits_are_the_reference_runs_unless_set() -> None:
+    config = EvaluateConfig()
+    assert config.pixels("MMStar", (1, 2)) == (1_003_520, 12_845_056)
+    assert config.pixels("OCRBench", (1, 2)) == (78_400, 12_845_056)
+    assert config.pixels("shapes/OCRBench", (3136, 12544)) == (3136, 12544)
+    config.min_pixels, config.max_pixels = 784, 1568
+    assert config.pixels("OCRBench", (1, 2)) == config.pixels("shapes/MMMU", (1, 2)) == (784, 1568)
+    assert "is no range" in told("evaluate.benchmarks=[MMMU]", "evaluate.max_pixels=1000")[0]
+
+
+def test_other_contents_of_a_file_give_another_folder_of_marks_and_another_path_does_not(
+    tmp_path: Path,
+) -> None:
+    def folder(path: Path) -> Path:
+        given = ["evaluate.benchmarks=[MMStar]", f"evaluate.places.MMStar={path}"]
+        return Places(resolve(words.read(given))).marks(BASE)
+
+    one, two = tmp_path / "a.tsv", tmp_path / "b.tsv"
+    one.write_text("x")
+    two.write_text("x")
+    before = folder(one)
+    assert folder(two) == before
+    one.write_text("y")
+    assert folder(one) != before
+
+
+def test_short_forms_are_spelt_out() -> None:
+    assert spelt_out(["model=org/name", "benchmarks=[MMStar]", "seed=2"]) == [
+        *("model=any", "model.name=org/name"),
+        *("evaluate.benchmarks=[MMStar]", "seed=2"),
+    ]
+    assert spelt_out(["model=tiny", "evaluate.limit=3"]) == ["model=tiny", "evaluate.limit=3"]
+    given = spelt_out([f"model={TINY}", "benchmarks=[MMStar]", "limit=3"])
+    config = resolve(words.read(given))
+    assert config.model.name == str(TINY)
+    assert (config.evaluate.limit, config.evaluate.max_new_tokens) == (3, 2048)
+
+
+def test_a_model_that_does_not_exist_is_still_refused_by_its_nearest_name() -> None:
+    assert "did you mean tiny?" in told(*spelt_out(["model=tny"]))[0]
+
+
+def test_the_default_takes_whole_benchmarks_and_the_tiny_model_a_hundred_items() -> None:
+    assert EvaluateConfig().limit is None
+    assert resolve(words.read([])).evaluate.limit == 100
+
+
+@pytest.fixture
+def subset(tmp_path: Path, hub_rows: Callable, write_folder: Callable) -> list[str]:
+    """Settings of a run over a few items of two benchmarks, one of them without its picture."""
+    vet = [dict(row) for row in hub_rows("MMVet")[:4]]
+    vet[2]["image"] = None
+    vet[3]["image"] = {"bytes": b"no picture", "path": "x.png"}
+    write_folder(tmp_path, "MMVet", vet)
+    write_folder(tmp_path, "MMMU", [hub_rows("MMMU")[place] for place in (0, 1, 17, 25)])
+    return [
+        *(f"model={TINY}", "model.dtype=float32", "benchmarks=[MMMU,MMVet]"),
+        *("evaluate.source=folder", f"evaluate.path={tmp_path}"),
+        *("evaluate.min_pixels=3136", "evaluate.max_pixels=12544"),
+        *("evaluate.max_new_tokens=6", f"artefacts={tmp_path}/out"),
+    ]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_evaluated_outside_a_recipe_and_missing_pictures_are_counted(
+    subset: list[str],
+) -> None:
+    refused = evaluate(*subset)
+    assert refused.returncode == 2
+    assert "MMMU: 4 items in" in refused.stderr
+    assert "but the benchmark has 900" in refused.stderr
+    done = evaluate(*subset, "evaluate.any_count=true")
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    marks = artefacts.read(folder, Mark)
+    assert len(marks) == 8
+    gone = [mark for mark in marks if mark.score is None]
+    assert [mark.item_id for mark in gone] == ["v1_2", "v1_3"]
+    assert all(mark.extracted and mark.extracted.startswith("not asked: ") for mark in gone)
+    found: dict[str, Any] = json.loads((folder / "breakdown.json").read_text())
+    assert found["MMVet"]["outcomes"]["not_asked"] == 2
+    assert found["MMMU"]["outcomes"]["not_asked"] == 0
+    assert "| 2 of 218 |" in (folder / "scores.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_hub_id_without_network_fails_with_the_way_out() -> None:
+    done = evaluate("benchmarks=[MMStar]")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "evaluate.source=folder evaluate.path=DIR" in done.stderr
+
+
+def test_a_missing_path_ends_in_exit_code_2_within_three_seconds() -> None:
+    started = time.perf_counter()
+    done = evaluate("benchmarks=[MMStar]", "evaluate.source=tsv", "evaluate.path=/nowhere")
+    assert done.returncode == 2
+    assert "there is no such folder" in done.stderr
+    assert time.perf_counter() - started < 3 * max(1.0, os.getloadavg()[0])
