@@ -46,8 +46,9 @@ def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
 def train(config: RunConfig, world: World, difference: list[str]) -> Path:
     """Everything; returns the run's folder."""
     places, asking = Places(config), Asking(config)
-    pool = difficulty.samples(config, places, world)
-    preflight.before_training(config, places, world, asking, pool)
+    with turn(preflight.folder_of(config, places), world):
+        pool = difficulty.samples(config, places, world)
+        preflight.before_training(config, places, world, asking, pool)
     with turn(places.probe, world):
         difficulty.probe(config, places, world, asking)
     with turn(places.score, world):

@@ -9,7 +9,7 @@ from difftrain.places import Places
 from difftrain.records import Sample
 from difftrain.settings import RunConfig
 from difftrain.train import preflight
-from difftrain.train.preflight import Subject
+from difftrain.train.sight import Subject
 from difftrain.train.ticks import PreflightFailed, Tick, held_up, table
 from difftrain.world import World
 from recipes.asking import Asking

@@ -11,8 +11,8 @@ from difftrain.model.config import Dtype, ModelConfig
 from difftrain.model.load import Loaded, load
 from difftrain.records import Sample
 from difftrain.settings import RunConfig
-from difftrain.train import modules, preflight, ticks
-from difftrain.train.preflight import Subject
+from difftrain.train import modules, preflight, sight, ticks
+from difftrain.train.sight import Subject
 
 
 @pytest.fixture
@@ -44,14 +44,14 @@ def test_a_processor_with_another_merge_size_is_refused(subject: Subject) -> Non
 
 def test_padding_on_the_right_is_refused(subject: Subject) -> None:
     subject.loaded.processor.tokenizer.padding_side = "right"
-    tick = preflight.padding(subject)
+    tick = sight.padding(subject)
     assert (tick.passed, tick.told) == (False, "padding_side is right")
 
 
 def test_a_chat_template_without_pictures_is_refused_with_the_cause(subject: Subject) -> None:
     whole = subject.loaded.processor.chat_template
     subject.loaded.processor.chat_template = whole.replace("<|image_pad|>", "")
-    tick = preflight.template(subject)
+    tick = sight.template(subject)
     assert not tick.passed
     assert tick.told.startswith("0 places for 1 pictures")
     assert not preflight.ticks(subject)[0].passed
@@ -61,7 +61,7 @@ def test_a_model_that_does_not_see_its_pictures_is_refused(subject: Subject) -> 
     for name, parameter in subject.loaded.model.named_parameters():
         if modules.part_of(name) == "projector":
             torch.nn.init.zeros_(parameter)
-    for check in (preflight.blacked_out, preflight.swapped):
+    for check in (sight.blacked_out, sight.swapped):
         tick = check(subject)
         assert not tick.passed
         assert tick.told.endswith("the pictures do not reach the model")
