@@ -17,16 +17,24 @@ from pathlib import Path
 import torch
 
 from difftrain import lineage
-from difftrain.evaluate import answering, asking
+from difftrain.evaluate import answering, asking, rules, scoring
 from difftrain.evaluate.asking import Asked
 from difftrain.model.load import Loaded, load
 from difftrain.records import Mark
 from difftrain.settings import RunConfig, resolve
+from difftrain.shapes.judge import judge
 from launch.words import read
 
 RESULTS = Path(__file__).parent / "results"
 AT_LEAST = 3.0
 """What the batched evaluator must gain."""
+
+
+def graded(asked: Asked, response: str, config: RunConfig) -> Mark:
+    """The Mark of one response, by the rules and the offline judge of the miniatures."""
+    how, said = rules.evaluated(config.evaluate), scoring.open_tags(response)
+    found = scoring.mark(asked.benchmark, said, asked.item, judge, how)
+    return scoring.as_mark(asked.benchmark, response, asked.item, found)
 
 
 def batched(loaded: Loaded, items: list[Asked], config: RunConfig) -> list[Mark]:
@@ -36,7 +44,7 @@ def batched(loaded: Loaded, items: list[Asked], config: RunConfig) -> list[Mark]
     for start in range(0, len(items), size):
         chunk = items[start : start + size]
         said = answering.responses(loaded, chunk, config)
-        found += [asking.graded(*each, config.evaluate) for each in zip(chunk, said, strict=True)]
+        found += [graded(*each, config) for each in zip(chunk, said, strict=True)]
     return found
 
 
@@ -45,7 +53,7 @@ def one_by_one(loaded: Loaded, items: list[Asked], config: RunConfig) -> list[Ma
     found = []
     for item in items:
         (said,) = answering.responses(loaded, [item], config)
-        found.append(asking.graded(item, said, config.evaluate))
+        found.append(graded(item, said, config))
     return found
 
 
@@ -76,8 +84,8 @@ def page(result: dict) -> str:
             f"{AT_LEAST:.0f}); {result['processor_ratio']:.1f} times by processor time, which "
             "other work on the machine changes less.",
             "",
-            f"{100 * same:.1f} % of the responses are the same, letter by letter; "
-            "the others differ by float ties between batch shapes.",
+            f"{100 * same:.1f} % of the responses are the same in both, letter by letter"
+            + (" (float ties between batch shapes)." if same < 1 else "."),
             "",
         ]
     )
