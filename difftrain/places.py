@@ -1,5 +1,6 @@
 """Where each stage of a run lies: artefacts/<stage>/<fingerprint of settings and inputs>/."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 from difftrain import lineage, settings
 from difftrain.data import load
+from difftrain.evaluate.config import NEITHER, SCORING, WHICH
+from difftrain.evaluate.judging.config import model_name
 from difftrain.model import locate
 from difftrain.records import Measure
 from difftrain.settings import RunConfig
@@ -88,12 +91,43 @@ class Places:
         own |= {"dtype": self.config.model.dtype, "reward_workers": None}
         return self.folder("train", own, self.select(arm), self.model)
 
-    def marks(self, arm: str) -> Path:
-        """Benchmark marks of the base or of a trained arm."""
-        own = {**settings.plain(self.config.evaluate), "dtype": self.config.model.dtype}
+    def responses(self, arm: str) -> Path:
+        """What the base or a trained arm said to benchmark items.
+
+        Neither which items nor how they are scored is part of it: the store grows where other
+        items are wanted, and other rules or another judge ask no model.
+        """
+        own = self._evaluate_without(WHICH + SCORING + NEITHER)
+        own["dtype"] = self.config.model.dtype
         own["pixels"] = [self.config.data.min_pixels, self.config.data.max_pixels]
+        return self.folder("responses", own, self.model if arm == BASE else self.train(arm))
+
+    def marks(self, arm: str) -> Path:
+        """Benchmark marks of the base or of a trained arm, by one set of rules and one judge."""
+        own = self._evaluate_without(NEITHER) | {"judge": self.judge}
         own |= {"source": self.config.evaluate.items_identity(), "path": None, "places": None}
-        return self.folder("evaluate", own, self.model if arm == BASE else self.train(arm))
+        return self.folder("evaluate", own, self.responses(arm))
+
+    @cached_property
+    def contamination(self) -> Path:
+        """Which samples of the data are in benchmarks too."""
+        evaluate = self.config.evaluate
+        return self.folder("contamination", evaluate.items_identity(), self.data)
+
+    @cached_property
+    def replies(self) -> Path:
+        """The judge's replies; every run under these artefacts adds to them and reads them."""
+        return Path(self.config.artefacts).expanduser() / "judge"
+
+    @cached_property
+    def judge(self) -> str:
+        """The judge's name, which the environment says where an endpoint is asked."""
+        evaluate = self.config.evaluate
+        return model_name(evaluate.judge, evaluate.benchmarks)
+
+    def _evaluate_without(self, names: Iterable[str]) -> dict[str, Any]:
+        own = settings.plain(self.config.evaluate)
+        return {name: value for name, value in own.items() if name not in names}
 
     @cached_property
     def run(self) -> Path:
@@ -101,5 +135,6 @@ class Places:
         everything = settings.plain(self.config)
         for key in ("artefacts", "report", "recipe", "export"):
             del everything[key]
+        everything["evaluate"] = self._evaluate_without(NEITHER) | {"judge": self.judge}
         found = self.folder("run", everything, self.train(TUNED))
         return found.with_name(f"{self.config.name}-{found.name}")

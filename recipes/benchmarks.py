@@ -6,7 +6,7 @@ from pathlib import Path
 
 from difftrain import artefacts
 from difftrain.evaluate import run as evaluation
-from difftrain.evaluate import summary
+from difftrain.evaluate import summary, undecided
 from difftrain.model.load import Loaded, load
 from difftrain.places import BASE, Places
 from difftrain.records import Mark
@@ -17,9 +17,9 @@ from recipes.asking import Asking
 
 def base(config: RunConfig, places: Places, world: World, asking: Asking) -> Path:
     """5.1  The model as it came; every comparison carries it."""
-    folder = places.marks(BASE)
-    evaluation.run(asking.loaded, folder, config.model.name, config, world)
-    return folder
+    folders = evaluation.Folders(places.responses(BASE), places.marks(BASE), places.replies)
+    evaluation.run(asking.loaded, folders, config.model.name, config, world)
+    return folders.marks
 
 
 def tuned(config: RunConfig, places: Places, world: World, arm: str) -> Path:
@@ -30,17 +30,23 @@ def tuned(config: RunConfig, places: Places, world: World, arm: str) -> Path:
         model = replace(config.model, name=str(checkpoint), revision=None)
         return load(model, config.data.min_pixels, config.data.max_pixels)
 
-    folder = places.marks(arm)
-    evaluation.run(loaded, folder, f"train/{checkpoint.parent.name}", config, world)
-    return folder
+    folders = evaluation.Folders(places.responses(arm), places.marks(arm), places.replies)
+    evaluation.run(loaded, folders, f"train/{checkpoint.parent.name}", config, world)
+    return folders.marks
 
 
 def differences(marks: dict[str, Path], resamples: int) -> dict[str, dict[str, float]]:
-    """5.3  Paired differences with 95 % intervals: the very same items, drawn again together."""
+    """5.3  Paired differences with 95 % intervals: the very same items, drawn again together.
+
+    None are taken where a benchmark has no score: its failures would count as a difference of 0.
+    """
     rows = {
         name: artefacts.read_finished(folder, Mark, "python launch/train.py")
         for name, folder in marks.items()
     }
+    for each in rows.values():
+        if undecided.why_no_mean(evaluation.by_benchmark(each, {mark.benchmark for mark in each})):
+            return {}
     return {
         f"{after} - {before}": asdict(
             summary.paired_difference(rows[before], rows[after], resamples=resamples)

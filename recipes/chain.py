@@ -16,7 +16,7 @@ from difftrain.report.tracking import track
 from difftrain.report.write import write
 from difftrain.settings import Control, RunConfig
 from difftrain.world import World
-from recipes import benchmarks, difficulty, grpo, preflight, reliability
+from recipes import benchmarks, difficulty, grpo, overlap, preflight, reliability
 from recipes.asking import Asking
 
 
@@ -39,7 +39,7 @@ def score(config: RunConfig, world: World, difference: list[str]) -> Path:
 def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
     """The benchmarks of the model that model.name names; returns the marks' folder."""
     places = Places(config)
-    with turn(places.marks(BASE), world):
+    with turn(places.responses(BASE), world):
         return benchmarks.base(config, places, world, Asking(config))
 
 
@@ -57,14 +57,16 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
     for arm in arms:
         with turn(places.select(arm), world):
             difficulty.select(config, places, world, arm)
+    with turn(places.contamination, world):
+        overlap.check(config, places, world, arms)
     steady = reliability.run(config, places, world, asking)
-    with turn(places.marks(BASE), world):
+    with turn(places.responses(BASE), world):
         marks = {BASE: benchmarks.base(config, places, world, asking)}
     asking.release()
     for arm in arms:
         with turn(places.train(arm), world):
             grpo.run(config, places, world, arm)
-        with turn(places.marks(arm), world):
+        with turn(places.responses(arm), world):
             marks[arm] = benchmarks.tuned(config, places, world, arm)
     if world.is_first:
         finish(config, places, marks, difference, steady)
@@ -106,6 +108,7 @@ def finish(
         },
         marks=marks,
         differences=benchmarks.differences(marks, config.evaluate.resamples),
+        contamination=places.contamination if lineage.read_made(places.contamination) else None,
     )
     found = write(inputs)
     link_tree(places.train(TUNED) / "checkpoint", places.run / "checkpoint")

@@ -1,21 +1,17 @@
-"""From a benchmark's name to its items, from an item to a request, from a response to a Mark."""
+"""From a benchmark's name to its items, and from an item to a request."""
 
 from dataclasses import dataclass
 
 from difftrain.data import prompts
 from difftrain.data.images import Budget
-from difftrain.evaluate import pictures, rules, scoring, sources
-from difftrain.evaluate.config import OFFICIAL, AnswerTags, EvaluateConfig, SystemPrompt
-from difftrain.evaluate.graded import Item, Judge
+from difftrain.evaluate import pictures, scoring, sources
+from difftrain.evaluate.config import OFFICIAL, EvaluateConfig, SystemPrompt
+from difftrain.evaluate.graded import Item
 from difftrain.model.generate.request import Request
-from difftrain.records import Mark
 from difftrain.shapes import benchmarks as miniatures
-from difftrain.shapes.judge import judge as miniature_judge
 
 ALL_ITEMS = 300
 """Items of a miniature when evaluate.limit is null."""
-JUDGE = "shapes stand-in (rules, no model)"
-"""What is printed as the judge of the miniatures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +54,3 @@ def request(asked: Asked, config: EvaluateConfig, pixels: Budget) -> Request:
         system=prompts.SYSTEM if config.system is SystemPrompt.think else None,
         max_new_tokens=config.max_new_tokens,
     )
-
-
-def graded(
-    asked: Asked, response: str, config: EvaluateConfig, judge: Judge = miniature_judge
-) -> Mark:
-    """The Mark of one response; <answer> is opened first unless answer_tags says raw.
-
-    The stand-in judges miniatures only.
-    """
-    opened = config.answer_tags is AnswerTags.strip
-    prediction = scoring.open_tags(response) if opened else response
-    asking = judge if asked.benchmark not in OFFICIAL else None
-    how = rules.evaluated(config)
-    found = scoring.mark(asked.benchmark, prediction, asked.item, asking, how)
-    return scoring.as_mark(asked.benchmark, response, asked.item, found)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from difftrain import lineage
+from difftrain.evaluate.judging.config import JudgeKind, JudgingConfig, missing
 
 OFFICIAL = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
 MINIATURES = tuple(f"shapes/{name}" for name in OFFICIAL)
@@ -79,7 +80,20 @@ class AnswerTags(StrEnum):
     raw = "raw"
 
 
+class Contamination(StrEnum):
+    """What happens if a sample that is to be trained on is also in a benchmark."""
+
+    refuse = "refuse"
+    tell = "tell"
+
+
 RULES = ("2025-11", "2026-08")
+WHICH = ("benchmarks", "limit", "source", "path", "places", "any_count")
+"""Settings that say which items are asked, and nothing about how."""
+SCORING = ("rules", "answer_tags", "deviations", "judge", "resamples")
+"""Settings that say what a response is worth: changing one asks no model again."""
+NEITHER = ("judging", "contamination")
+"""Settings that change neither responses nor marks."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -142,6 +156,13 @@ class EvaluateConfig:
     """Longest answer (reference harness: 2048), greedy."""
     resamples: int = 2000
     """Bootstrap resamples behind each 95 % interval."""
+    judge: JudgeKind = JudgeKind.shapes
+    """shapes judges the miniatures offline, and nothing else; endpoint asks the server that the
+    environment names (judging/config.py); none lets the rules decide alone and tells the share
+    that they cannot."""
+    judging: JudgingConfig = field(default_factory=JudgingConfig)
+    contamination: Contamination = Contamination.refuse
+    """refuse trains on no sample that a benchmark at hand holds too; tell only lists them."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
@@ -164,6 +185,8 @@ class EvaluateConfig:
             yield "max_new_tokens", "must be at least 1"
         if self.resamples < 100:
             yield "resamples", "must be at least 100"
+        if self.judge is JudgeKind.endpoint:
+            yield from (("judge", rule) for rule in missing())
 
     def _sources(self) -> Iterator[tuple[str, str]]:
         at_path = [name for name in self.official if not getattr(self.places, name)]

@@ -62,7 +62,10 @@ def headlines(summary: dict[str, Any], found: dict[str, Any], config: RunConfig)
         "HallusionBench is aAcc. Undecided items count as wrong, also where the reference would "
         "draw an option at random; items whose judge failed or that were not asked have no score."
     )
-    return f"{table(head, lines)}\n\n{told}"
+    whys = [
+        f"{name} has no score: {summary[name]['why']}." for name in found if summary[name]["why"]
+    ]
+    return "\n\n".join([table(head, lines), told, *whys])
 
 
 def conditions(judge: str, config: RunConfig) -> list[list[str]]:

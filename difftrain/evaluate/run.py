@@ -1,50 +1,68 @@
 """Six benchmarks asked of one checkpoint: items in, Mark rows and summary.json out.
 
-Sharded by rank and resumable; the text of every response is kept, so that other rules or another
-judge need no model.
+Sharded by rank and resumable; the text of every response is kept (responses.py), so that other
+rules or another judge need no model. The first rank marks (grading.py).
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from difftrain import artefacts, heartbeat, lineage, settings
-from difftrain.evaluate import results, summary
+from difftrain.evaluate import closing, summary
 from difftrain.evaluate.answering import fitting, responses
-from difftrain.evaluate.asking import JUDGE, Asked, graded, items
+from difftrain.evaluate.asking import Asked, items
 from difftrain.evaluate.config import EvaluateConfig
+from difftrain.evaluate.grading import grade_all
+from difftrain.evaluate.judging.asker import Judging
+from difftrain.evaluate.responses import Key, Response, Store, key
 from difftrain.model.load import Loaded
 from difftrain.records import Mark
 from difftrain.world import World
 
 
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where a checkpoint's words go, where its marks go, and where the judge's replies are kept."""
+
+    responses: Path
+    marks: Path
+    replies: Path
+
+
 def run_share(
-    loaded: Loaded, wanted: Sequence[Asked], folder: Path, config: settings.RunConfig, world: World
+    loaded: Loaded,
+    wanted: Sequence[tuple[Key, Asked]],
+    folder: Path,
+    config: settings.RunConfig,
+    world: World,
 ) -> None:
-    """Ask and grade these items; each chunk is written as a part."""
+    """Ask these items; each chunk is written as a part."""
     size = config.model.batch_size
     bar = tqdm(total=len(wanted), desc="evaluate", unit="item", disable=not world.is_first)
     for start in range(0, len(wanted), size * 4):
         chunk = wanted[start : start + size * 4]
-        said = responses(loaded, chunk, config)
-        marks = [
-            graded(asked, each, config.evaluate) for asked, each in zip(chunk, said, strict=True)
+        words = responses(loaded, [asked for _, asked in chunk], config)
+        said = [
+            Response(benchmark=name, item_id=item_id, asked=digest, response=each)
+            for ((name, item_id, digest), _), each in zip(chunk, words, strict=True)
         ]
-        artefacts.write_part(folder, artefacts.next_part(folder, world.rank), marks)
+        artefacts.write_part(folder, artefacts.next_part(folder, world.rank), said)
         heartbeat.beat(folder, world)
         bar.update(len(chunk))
     bar.close()
 
 
-def by_benchmark(marks: Sequence[Mark], names: Sequence[str]) -> dict[str, list[Mark]]:
+def by_benchmark(marks: Sequence[Mark], names: Iterable[str]) -> dict[str, list[Mark]]:
     """The marks of each benchmark, in the order of the names."""
     return {name: [mark for mark in marks if mark.benchmark == name] for name in names}
 
 
-def summaries(marks: Sequence[Mark], config: EvaluateConfig) -> dict[str, dict[str, float]]:
+def summaries(marks: Sequence[Mark], config: EvaluateConfig) -> dict[str, dict[str, Any]]:
     """Score and 95 % interval of each benchmark and of their mean, fractions of 1."""
     groups = by_benchmark(marks, config.benchmarks)
     found = {
@@ -57,37 +75,41 @@ def summaries(marks: Sequence[Mark], config: EvaluateConfig) -> dict[str, dict[s
 
 def run(
     load: Callable[[], Loaded],
-    folder: Path,
+    folders: Folders,
     checkpoint: str,
     config: settings.RunConfig,
     world: World,
 ) -> None:
-    """Fill the folder with a Mark for every item, then summary.json, then made.json."""
-    if lineage.read_made(folder) is not None:
+    """Fill the folders with a response and a Mark for every item, then summary.json and made.json.
+
+    The model is loaded only if a response is missing. Raises ConfigError if the judge's server
+    turns the key away.
+    """
+    if closing.is_done(folders.marks):
         return
     started = time.time()
-    heartbeat.beat(folder, world)
-    wanted = items(config.evaluate)
-
-    def missing() -> list[Asked]:
-        done = {(mark.benchmark, mark.item_id) for mark in artefacts.read(folder, Mark)}
-        return [asked for asked in wanted if asked.key not in done]
-
-    here = {asked.key for asked in missing()}
-    share = [asked for asked in world.share(wanted) if asked.key in here]
+    heartbeat.beat(folders.responses, world)
+    wanted = {key(asked): asked for asked in items(config.evaluate)}
+    store = Store(folders.responses)
+    kept = Judging(config.evaluate.judge, config.evaluate.judging, folders.replies)
+    missing = store.missing(list(wanted))
+    if missing and world.is_first and kept.endpoint is not None:
+        kept.endpoint.check_key()
+    share = [each for each in world.share(list(wanted.items())) if each[0] in missing]
     if share:
-        run_share(fitting(load(), config), share, folder, config, world)
+        run_share(fitting(load(), config), share, folders.responses, config, world)
+    heartbeat.wait(folders.responses, world, store.holds(list(wanted)))
     if not world.is_first:
-        return heartbeat.wait(folder, world, lambda: lineage.read_made(folder) is not None)
-    heartbeat.wait(folder, world, lambda: not missing())
-    marks = artefacts.read(folder, Mark)
-    lineage.write_json(folder / "summary.json", summaries(marks, config.evaluate))
-    results.write(folder, checkpoint, JUDGE, wanted, marks, config)
-    lineage.write_made(
-        folder,
-        settings={**settings.plain(config.evaluate), "judge": JUDGE},
-        inputs={"checkpoint": checkpoint},
-        seconds=time.time() - started,
-        counts={"items": len(marks)},
+        return heartbeat.wait(
+            folders.marks, world, lambda: lineage.read_made(folders.marks) is not None
+        )
+    heartbeat.clear(folders.responses)
+    said = [(asked, store.of(each)) for each, asked in wanted.items()]
+    marks = grade_all(said, config.evaluate, kept, lambda: heartbeat.beat(folders.marks, world))
+    closing.close(
+        folders.marks,
+        list(wanted.values()),
+        marks,
+        summaries(marks, config.evaluate),
+        closing.Origin(config, checkpoint, folders.responses.name, started, kept.counts()),
     )
-    heartbeat.clear(folder)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from difftrain import seeds
+from difftrain.evaluate import undecided
 from difftrain.evaluate.hallusionbench import figure_of
 from difftrain.records import Mark, MarkPath
 
@@ -21,14 +22,17 @@ class Summary:
     """A mean score with its 95 % interval over `n` scored items.
 
     `failed` counts marks without a score (left out of the mean) and marks that no rule or judge
-    could decide (0 in the mean, as in the reference).
+    could decide (0 in the mean, as in the reference); `undecided` counts the latter alone. Where
+    nothing was decided there is no score, and `why` says so in words.
     """
 
-    score: float
-    low: float
-    high: float
+    score: float | None
+    low: float | None
+    high: float | None
     n: int
     failed: int
+    undecided: int = 0
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +108,15 @@ def headline(
     """The benchmark's printed figure (HallusionBench: aAcc) with a percentile bootstrap interval.
 
     `clusters` names for each mark the unit that is drawn again; by default the figure for
-    HallusionBench and the item elsewhere. Raises ValueError where no mark has a score.
+    HallusionBench and the item elsewhere. Raises ValueError where there are no marks.
     """
+    if marks and (why := undecided.why_none(benchmark, marks)):
+        return Summary(None, None, None, 0, len(marks), undecided.count(marks), why)
     scored = _scored(benchmark, marks, clusters)
     purpose = seeds.derive(seed, "bootstrap", benchmark)
     low, high = _interval(_resampled_S(scored, purpose, resamples))
-    return Summary(_mean(scored), low, high, len(scored), _failed(marks))
+    open_ = undecided.count(marks)
+    return Summary(_mean(scored), low, high, len(scored), _failed(marks), open_)
 
 
 def mean_headline(
@@ -120,10 +127,14 @@ def mean_headline(
 ) -> Summary:
     """The unweighted mean over benchmarks; each benchmark's items are drawn again on their own.
 
-    Raises ValueError on no benchmarks, or where a benchmark has no scored mark.
+    None if one of them has nothing decided. Raises ValueError on no benchmarks, or no marks in one.
     """
     if not marks_by_benchmark:
         raise ValueError("no benchmarks, so there is no mean")
+    open_ = sum(map(undecided.count, marks_by_benchmark.values()))
+    if why := undecided.why_no_mean(marks_by_benchmark):
+        every = sum(map(_failed, marks_by_benchmark.values()))
+        return Summary(None, None, None, 0, every, open_, why)
     given = clusters_by_benchmark or {}
     means, means_S = [], []
     n = failed = 0
@@ -134,7 +145,7 @@ def mean_headline(
         n += len(scored)
         failed += _failed(marks)
     low, high = _interval(np.mean(means_S, axis=0))
-    return Summary(float(np.mean(means)), low, high, n, failed)
+    return Summary(float(np.mean(means)), low, high, n, failed, open_)
 
 
 def _by_benchmark(marks: Sequence[Mark]) -> dict[str, dict[str, Mark]]:

@@ -6,12 +6,14 @@ Scores are fractions of 1. Not here: how they are told (words.py) and shown (tab
 # pandas' stubs make a union of every chain of attributes, so these say nothing here:
 # pyright: reportArgumentType=false
 
+import json
 import re
 from typing import Any
 
 import pandas as pd
 
-from difftrain.records import Measure, Stratum
+from difftrain import artefacts
+from difftrain.records import Measure, Pick, Stratum
 from difftrain.report import choosing
 from difftrain.report.inputs import Loaded, RunInputs, load
 from difftrain.report.training import training
@@ -161,6 +163,14 @@ def marked(summary: dict[str, Any]) -> dict[str, Any]:
     return {name: dict(each) for name, each in summary.items() if name != "mean"}
 
 
+def judged(made: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a checkpoint's marks and, where a judge was asked, its counts."""
+    counts = made["counts"].get("judge", {})
+    return made["settings"] | (
+        {"judge_counts": counts} if counts.get("calls") or counts.get("from_cache") else {}
+    )
+
+
 def forward(differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The differences of PAIRS; one that was taken the other way round changes its signs."""
     found = {}
@@ -173,6 +183,18 @@ def forward(differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
             signs = {"mean": -other["mean"], "low": -other["high"], "high": -other["low"]}
             found[straight] = other | signs
     return found
+
+
+def overlap(inputs: RunInputs) -> dict[str, Any] | None:
+    """What contamination.json says, with whether a hit was trained on; None if nobody looked."""
+    if inputs.contamination is None:
+        return None
+    found = json.loads((inputs.contamination / "contamination.json").read_text())
+    picked = {
+        pick.sample_id for arm in inputs.arms.values() for pick in artefacts.read(arm.select, Pick)
+    }
+    hits = [each | {"trained": each["sample_id"] in picked} for each in found["hits"]]
+    return found | {"hits": hits}
 
 
 def versions(loaded: Loaded) -> dict[str, str]:
@@ -211,8 +233,9 @@ def gather(inputs: RunInputs, loaded: Loaded) -> dict[str, Any]:
         "means": {who: summary["mean"] for who, summary in loaded.summaries.items()},
         "differences": forward(inputs.differences),
         "cost": cost(loaded, settings),
+        "contamination": overlap(inputs),
         "recipe_difference": without_secrets(inputs.recipe_difference),
-        "judged": {who: loaded.made[f"marks {who}"]["settings"] for who in inputs.marks},
+        "judged": {who: judged(loaded.made[f"marks {who}"]) for who in inputs.marks},
         "trained": {arm: loaded.made[f"train {arm}"]["counts"] for arm in inputs.arms},
         "training": training(
             loaded.logs, {arm: loaded.made[f"train {arm}"]["counts"] for arm in inputs.arms}

@@ -55,6 +55,7 @@ class RunInputs:
     marks: dict[str, Path]
     differences: dict[str, dict[str, Any]]
     reliability: Path | None = None
+    contamination: Path | None = None
 
     def stages(self) -> dict[str, Path]:
         """Every stage folder by a name such as `score`, `train tuned`, `marks base`."""

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from difftrain.report import about
+
 MINUS = "\u2212"
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -12,8 +14,16 @@ def percent(fraction: float | None) -> str:
 
 
 def interval(mark: dict[str, Any]) -> str:
-    """`48.3 [44.0, 52.1]`: a score and its 95 % interval in percent."""
-    return f"{percent(mark['score'])} [{percent(mark['low'])}, {percent(mark['high'])}]"
+    """`48.3 [44.0, 52.1]`: a score and its 95 % interval in percent; `none` where there is none."""
+    if mark["score"] is None:
+        return "none"
+    told = f"{percent(mark['score'])} [{percent(mark['low'])}, {percent(mark['high'])}]"
+    return f"{told}, {undecided(mark)}" if mark.get("rules_only") else told
+
+
+def undecided(mark: dict[str, Any]) -> str:
+    """`12.0 % undecided`: the share of a score's items that nothing decided; they count 0."""
+    return f"{percent(mark['undecided'] / mark['n'])} % undecided"
 
 
 def points(fraction: float) -> str:
@@ -66,7 +76,9 @@ def picked(report: dict[str, Any]) -> str:
 
 def headline(report: dict[str, Any]) -> str:
     """One sentence: did training on the picked samples help?"""
-    means, difference = report["means"], report["differences"]["tuned - base"]
+    means, difference = report["means"], report["differences"].get("tuned - base")
+    if difference is None:
+        return f"Whether training on {picked(report)} helped cannot be said: {no_mean(report)}."
     benchmarks = written(len(report["base"]))
     was, now = percent(means["base"]["score"]), percent(means["tuned"]["score"])
     over = f"the mean over {benchmarks} benchmarks"
@@ -82,9 +94,17 @@ def headline(report: dict[str, Any]) -> str:
     return f"Training on {picked(report)} {verb} {over} from {was} % to {now} % ({told})."
 
 
+def no_mean(report: dict[str, Any]) -> str:
+    """Why base and tuned have no means that could be compared."""
+    found = dict.fromkeys(mean["why"] for mean in report["means"].values() if mean.get("why"))
+    return listed(list(found)) if found else "their means were not compared"
+
+
 def against_control(report: dict[str, Any]) -> str:
     """Whether the selection, and not training as such, made the difference."""
     difference = report["differences"].get("tuned - control")
+    if difference is None and "control" in report["means"]:
+        return "Nor can it be compared with the random selection of the same size."
     if difference is None:
         return (
             "No random selection of the same size was trained beside it (control=random does), so "
@@ -115,13 +135,8 @@ def caveats(report: dict[str, Any]) -> list[str]:
         )
     if unequal := unequal_arms(report):
         told.append(unequal)
-    if failed := {
-        who: n
-        for who in report["means"]
-        if (n := sum(mark.get("failed", 0) for mark in report[who].values()))
-    }:
-        shown = listed([f"{n:,} of {who}" for who, n in failed.items()])
-        told.append(f"Some benchmark items got no grade, because the judge failed: {shown}.")
+    told += about.judging(report)
+    told += about.contamination(report)
     return told
 
 

@@ -1,0 +1,76 @@
+"""What closes a folder of marks: the rows, summary.json, made.json, and the words for a terminal.
+
+Not here: how marks (grading.py) and summaries (summary.py) are made.
+"""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from difftrain import artefacts, heartbeat, lineage, settings
+from difftrain.evaluate import results
+from difftrain.evaluate.asking import Asked
+from difftrain.evaluate.config import NEITHER
+from difftrain.evaluate.judging.config import JudgeKind, by_rules_alone, model_name
+from difftrain.evaluate.judging.tally import told
+from difftrain.records import Mark
+from difftrain.settings import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where marks come from. `started` is a time.time(), `judge` holds the judge's counts."""
+
+    config: RunConfig
+    checkpoint: str
+    responses: str
+    started: float
+    judge: Mapping[str, Any]
+
+
+def is_done(folder: Path) -> bool:
+    """Whether every item is marked; one whose judge failed is asked again by the next run."""
+    made = lineage.read_made(folder)
+    return made is not None and not made["counts"].get("judge", {}).get("failed_items")
+
+
+def close(
+    folder: Path,
+    asked: Sequence[Asked],
+    marks: Sequence[Mark],
+    found: Mapping[str, Mapping[str, Any]],
+    origin: Origin,
+) -> None:
+    """Write the folder anew: the marks, summary.json, what stands beside them, made.json last."""
+    for left in (folder / "made.json", *artefacts.parts(folder)):
+        left.unlink(missing_ok=True)
+    artefacts.write_all(folder, marks)
+    evaluate = origin.config.evaluate
+    alone = {name: by_rules_alone(evaluate.judge, name) for name in evaluate.benchmarks}
+    alone["mean"] = any(alone.values())
+    shown = {name: {**each, "rules_only": alone[name]} for name, each in found.items()}
+    lineage.write_json(folder / "summary.json", shown)
+    judge = words = model_name(evaluate.judge, evaluate.benchmarks)
+    if evaluate.judge is JudgeKind.endpoint:
+        words = told(judge, origin.judge)
+        print(f"judge {words}", file=sys.stderr, flush=True)
+    for name, each in found.items():
+        if each["why"]:
+            print(f"{name}: no score: {each['why']}", file=sys.stderr, flush=True)
+    results.write(folder, origin.checkpoint, words, asked, marks, origin.config)
+    own = settings.plain(evaluate) | {"judge": judge}
+    lineage.write_made(
+        folder,
+        settings={name: each for name, each in own.items() if name not in NEITHER},
+        inputs={"checkpoint": origin.checkpoint, "responses": origin.responses},
+        seconds=time.time() - origin.started,
+        counts={
+            "items": len(marks),
+            "unscored": sum(mark.score is None for mark in marks),
+            "judge": dict(origin.judge),
+        },
+    )
+    heartbeat.clear(folder)

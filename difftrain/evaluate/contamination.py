@@ -1,0 +1,180 @@
+"""Which training samples are in a benchmark too: by picture, or by a long question word for word.
+
+Every sample is held against every item of the benchmarks that are at hand: those that are
+evaluated, and the miniatures. A rank takes its share of the samples.
+"""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from difftrain import artefacts, heartbeat, lineage
+from difftrain.data import images
+from difftrain.data.quarantine import Unusable
+from difftrain.evaluate import asking, likeness, pictures, scoring
+from difftrain.evaluate.asking import Asked
+from difftrain.evaluate.config import MINIATURES, OFFICIAL, EvaluateConfig
+from difftrain.evaluate.likeness import Gallery, Look
+from difftrain.records import Sample
+from difftrain.world import World
+
+FOUND = "contamination.json"
+ROWS_PER_PART = 500
+
+
+class Overlap(StrEnum):
+    """What a sample shares with a benchmark item, the surest first."""
+
+    same_picture = "same picture"
+    near_picture = "near picture"
+    same_words = "same words"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One sample and the first item it overlaps with, as `benchmark/item`, or None.
+
+    `items` counts the items. `same_question`: one of them asks the same in the same words.
+    """
+
+    sample_id: str
+    kind: Overlap | None
+    item: str | None
+    items: int
+    same_question: bool
+
+
+class Index:
+    """The pictures and the words of benchmark items."""
+
+    def __init__(self, wanted: Sequence[Asked], budget: images.Budget) -> None:
+        self.checked = Counter(asked.benchmark for asked in wanted)
+        self._names = ["/".join(asked.key) for asked in wanted]
+        self._words = [likeness.plain_words(question(asked)) for asked in wanted]
+        self._by_words: dict[str, list[int]] = defaultdict(list)
+        for at, words in enumerate(self._words):
+            if len(words.split()) >= likeness.FEWEST_WORDS:
+                self._by_words[words].append(at)
+        looks: list[Look] = []
+        self._item_of: list[int] = []
+        for at, asked in enumerate(wanted):
+            for picture in looked_at(asked, budget):
+                looks.append(likeness.look(picture))
+                self._item_of.append(at)
+        self._gallery = Gallery(looks)
+
+    def compared(self, sample: Sample) -> Compared:
+        """What the sample shares with the items."""
+        words = likeness.plain_words(sample.question)
+        looks = [likeness.look(Image.open(BytesIO(png))) for png in sample.images]
+        shared = {
+            Overlap.same_picture: self._items(looks, self._gallery.same),
+            Overlap.near_picture: self._items(looks, self._gallery.near),
+            Overlap.same_words: self._by_words.get(words, []),
+        }
+        every = list(dict.fromkeys(at for found in shared.values() for at in found))
+        return Compared(
+            sample_id=sample.sample_id,
+            kind=next((kind for kind, found in shared.items() if found), None),
+            item=self._names[every[0]] if every else None,
+            items=len(every),
+            same_question=any(self._words[at] == words for at in every),
+        )
+
+    def _items(self, looks: Sequence[Look], places: Callable[[Look], list[int]]) -> list[int]:
+        return [self._item_of[at] for each in looks for at in places(each)]
+
+
+def question(asked: Asked) -> str:
+    """The item's question as its column has it."""
+    return str(asked.item.get("question") or asked.item.get("query") or "")
+
+
+def looked_at(asked: Asked, budget: images.Budget) -> Iterator[Image.Image]:
+    """The item's pictures as the data stage would store them, so that an exact copy is exact.
+
+    Those that cannot be decoded, or do not fit, are left out.
+    """
+    for part in scoring.build_prompt(asked.benchmark, asked.item):
+        if part["type"] == "image":
+            try:
+                yield pictures.shown(part["value"], budget)
+            except Unusable:
+                continue
+
+
+def at_hand(config: EvaluateConfig) -> list[Asked]:
+    """Every item of the benchmarks that are evaluated, and of the miniatures."""
+    names = dict.fromkeys([*config.benchmarks, *MINIATURES])
+    return asking.items(replace(config, benchmarks=list(names), limit=None))
+
+
+def run(
+    samples: Sequence[Sample],
+    folder: Path,
+    config: EvaluateConfig,
+    budget: images.Budget,
+    world: World,
+) -> None:
+    """Fill the folder with a Compared for every sample, then contamination.json, then made.json.
+
+    Raises RankSilent if another rank stops writing.
+    """
+    if lineage.read_made(folder) is not None:
+        return
+    started = time.time()
+    heartbeat.beat(folder, world)
+    index = Index(at_hand(config), budget)
+    known = {row.sample_id for row in artefacts.read(folder, Compared)}
+    share = [each for each in world.share(samples) if each.sample_id not in known]
+    bar = tqdm(total=len(share), desc="contamination", unit="sample", disable=not world.is_first)
+    for start in range(0, len(share), ROWS_PER_PART):
+        rows = [index.compared(each) for each in share[start : start + ROWS_PER_PART]]
+        artefacts.write_part(folder, artefacts.next_part(folder, world.rank), rows)
+        heartbeat.beat(folder, world)
+        bar.update(len(rows))
+    bar.close()
+    if not world.is_first:
+        return heartbeat.wait(folder, world, lambda: lineage.read_made(folder) is not None)
+    wanted = {each.sample_id for each in samples}
+
+    def complete() -> bool:
+        return wanted <= {row.sample_id for row in artefacts.read(folder, Compared)}
+
+    heartbeat.wait(folder, world, complete)
+    close(folder, index.checked, len(samples), started)
+
+
+def close(folder: Path, checked: Counter[str], samples: int, started: float) -> None:
+    """Write contamination.json and made.json: what was compared, and every hit."""
+    rows = artefacts.read(folder, Compared)
+    hits = [asdict(row) for row in rows if row.kind is not None]
+    absent = [name for name in OFFICIAL if name not in checked]
+    found = {"samples": samples, "checked": dict(checked), "absent": absent, "hits": hits}
+    lineage.write_json(folder / FOUND, found)
+    counts = {"samples": samples, "items": checked.total(), "hits": len(hits)}
+    lineage.write_made(
+        folder, settings=dict(checked), inputs={}, seconds=time.time() - started, counts=counts
+    )
+    heartbeat.clear(folder)
+
+
+def trained_on(folder: Path, picked: Iterable[str]) -> list[Compared]:
+    """The hits among samples that are to be trained on."""
+    wanted = set(picked)
+    rows = artefacts.read(folder, Compared)
+    return [row for row in rows if row.kind is not None and row.sample_id in wanted]
+
+
+def told(hit: Compared) -> str:
+    """A hit in words: `3f2a (same picture, same question: shapes/MMStar/12 and 2 more)`."""
+    asks = ", same question" if hit.same_question and hit.kind is not Overlap.same_words else ""
+    more = f" and {hit.items - 1} more" if hit.items > 1 else ""
+    return f"{hit.sample_id} ({hit.kind}{asks}: {hit.item}{more})"

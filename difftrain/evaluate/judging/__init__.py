@@ -1,0 +1,1 @@
+"""The judge: an OpenAI-compatible server, its cache on disk, its budget and its counts."""

@@ -1,0 +1,97 @@
+"""Settings of the judge, and what the environment says about it.
+
+Where the judge is and its key are read from the environment only; neither is ever written.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+URL = "JUDGE_BASE_URL"
+"""Environment: where the server is, up to and with its version (https://host/v1)."""
+MODEL = "JUDGE_MODEL"
+"""Environment: the judge model's name as the server knows it; it is printed with the score."""
+KEY = "JUDGE_API_KEY"
+"""Environment: sent as a bearer token if it is set. OPENAI_API_KEY is never read: it belongs to
+one server, and this one may be another."""
+STAND_IN = "shapes stand-in (rules, no model)"
+"""What is printed as the judge of the miniatures."""
+NO_JUDGE = "none (rules only)"
+"""What is printed where no judge is asked."""
+
+
+class JudgeKind(StrEnum):
+    """Who decides what the rules cannot."""
+
+    shapes = "shapes"
+    endpoint = "endpoint"
+    none = "none"
+
+
+@dataclass(kw_only=True, slots=True)
+class JudgingConfig:
+    """How the endpoint is asked. None of these changes a score."""
+
+    concurrency: int = 8
+    """Calls that are open at the same time."""
+    attempts: int = 5
+    """HTTP requests for one reply, the first included (the reference harness: 5 in 2025)."""
+    timeout_seconds: float = 60.0
+    """Longest wait for one reply, from the request to its last byte."""
+    first_wait_seconds: float = 1.0
+    """Pause before the second request, doubled each time; a longer Retry-After is obeyed."""
+    calls: int | None = 20_000
+    """Most HTTP requests for one checkpoint in one run of the command; null sets no limit."""
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Problems as (field, rule)."""
+        if not 1 <= self.concurrency <= 256:
+            yield "concurrency", "must lie between 1 and 256"
+        if not 1 <= self.attempts <= 20:
+            yield "attempts", "must lie between 1 and 20"
+        if not 0 < self.timeout_seconds <= 3600:
+            yield "timeout_seconds", "must lie above 0 and at or below 3600"
+        if not 0 <= self.first_wait_seconds <= 60:
+            yield "first_wait_seconds", "must lie between 0 and 60"
+        if self.calls is not None and self.calls < 1:
+            yield "calls", "must be at least 1, or null for no limit"
+
+
+def model_name(kind: JudgeKind, benchmarks: Iterable[str]) -> str:
+    """The judge's name as it is printed beside a score, and part of what a mark is."""
+    if kind is JudgeKind.endpoint:
+        return os.environ.get(MODEL, "").strip()
+    judged = {by_rules_alone(kind, name) for name in benchmarks}
+    if judged == {True, False}:
+        return f"{STAND_IN} for shapes/, {NO_JUDGE} for the others"
+    return NO_JUDGE if True in judged else STAND_IN
+
+
+def by_rules_alone(kind: JudgeKind, benchmark: str) -> bool:
+    """Whether no judge is asked about a benchmark: the stand-in knows the miniatures only."""
+    if kind is JudgeKind.shapes:
+        return not benchmark.startswith("shapes/")
+    return kind is JudgeKind.none
+
+
+def missing(environment: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """What the environment lacks for an endpoint, in words that show no value."""
+    unset = [name for name in (URL, MODEL) if not environment.get(name, "").strip()]
+    if unset:
+        yield f"needs {' and '.join(unset)} in the environment"
+    if URL not in unset and not is_address(environment[URL]):
+        yield f"needs {URL} to be an address such as https://host/v1"
+    key = environment.get(KEY, "")
+    if not (key.isascii() and key.isprintable()):
+        yield f"needs {KEY} to be one line of plain characters"
+
+
+def is_address(url: str) -> bool:
+    """Whether this is an http or https address with a host and a port that can be one."""
+    try:
+        parts = urlsplit(url.strip())
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket left open
+        return False

@@ -1,0 +1,84 @@
+"""What the judge was asked and what came of it: the counts shown beside the score."""
+
+from collections import Counter
+from collections.abc import Mapping
+from enum import StrEnum
+from threading import Lock
+from typing import Any
+
+
+class Fault(StrEnum):
+    """Why a request brought no reply. Each is counted, the ones that a retry mended too."""
+
+    limited = "limited"
+    """429: too many requests."""
+    server = "server"
+    """5xx, 408 and 409: the server's trouble, not the request's."""
+    lost = "lost"
+    """No connection, or one that broke."""
+    slow = "slow"
+    """Not whole within the time-out."""
+    malformed = "malformed"
+    """Something that is no chat completion."""
+    empty = "empty"
+    """A reply without text."""
+    refused = "refused"
+    """Another 4xx: this prompt is not accepted (too long, blocked)."""
+    over_budget = "over_budget"
+    """Not sent: the budget of calls is spent."""
+    outage = "outage"
+    """Not sent: too many calls in a row have failed."""
+
+
+class Tally:
+    """Counts of one pass over one checkpoint's marks; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts: Counter[str] = Counter()
+        self._faults: Counter[Fault] = Counter()
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to one of calls, from_cache, unusable and failed_items."""
+        with self._lock:
+            self._counts[name] += by
+
+    def fault(self, kind: Fault) -> None:
+        """One request that brought no reply, or one that was not sent."""
+        with self._lock:
+            self._faults[kind] += 1
+
+    def take_call(self, limit: int | None) -> bool:
+        """Count one request if the limit allows it, and say whether it does."""
+        with self._lock:
+            if limit is not None and self._counts["calls"] >= limit:
+                return False
+            self._counts["calls"] += 1
+            return True
+
+    def plain(self) -> dict[str, Any]:
+        """The counts as JSON can hold them.
+
+        `replies` were used, `from_cache` of them came from the disk; `calls` are HTTP requests,
+        the retried ones too; `unusable` replies said nothing that could be read; `failed_items`
+        have no score because the judge failed.
+        """
+        with self._lock:
+            names = ("replies", "from_cache", "calls", "unusable", "failed_items")
+            found: dict[str, Any] = {name: self._counts[name] for name in names}
+            faults = {kind.value: number for kind, number in sorted(self._faults.items())}
+        return found | {"faults": faults}
+
+
+def told(name: str, counts: Mapping[str, Any]) -> str:
+    """The counts in one line, to be read beside the score."""
+    faults = counts.get("faults", {})
+    shown = ", ".join(f"{kind.replace('_', ' ')} {number}" for kind, number in faults.items())
+    line = (
+        f"{name}: {counts['replies']} replies ({counts['from_cache']} from the cache), "
+        f"{counts['calls']} calls, {counts['unusable']} unusable replies, "
+        f"{counts['failed_items']} items without a score because the judge failed; "
+        f"faults: {shown or 'none'}"
+    )
+    stopped = counts.get("stopped")
+    return f"{line}; nothing more was asked, because {stopped}" if stopped else line

@@ -1,0 +1,43 @@
+"""Marks that nothing could decide, and the words where a benchmark has no others. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+from difftrain.records import Mark, MarkPath
+
+ALWAYS_JUDGED = "MMVet"
+"""The benchmark that has no rules of its own."""
+
+
+def count(marks: Sequence[Mark]) -> int:
+    """Marks that no rule or reply decided; they count 0. Those whose judge failed are not here."""
+    return sum(mark.path is MarkPath.failed and mark.score is not None for mark in marks)
+
+
+def nothing_decided(marks: Sequence[Mark]) -> bool:
+    """Whether no mark comes from a rule or a reply, so that a mean would be made of failures."""
+    return all(mark.score is None or mark.path is MarkPath.failed for mark in marks)
+
+
+def why_none(benchmark: str, marks: Sequence[Mark]) -> str | None:
+    """Why a benchmark with these marks has no score; None if it has one."""
+    if not marks or not nothing_decided(marks):
+        return None
+    unscored = sum(mark.score is None for mark in marks)
+    if unscored:
+        rest = ", and nothing decided the others" if unscored < len(marks) else ""
+        return f"{unscored} of {len(marks)} items got no score{rest}"
+    if benchmark.removeprefix("shapes/") == ALWAYS_JUDGED:
+        return f"{ALWAYS_JUDGED} needs a judge: none was asked, or none of its replies was a score"
+    return f"neither a rule nor a judge decided any of the {len(marks)} items"
+
+
+def why_no_mean(marks_by_benchmark: Mapping[str, Sequence[Mark]]) -> str | None:
+    """Why there is no mean over these benchmarks; None if there is one."""
+    without = [
+        name for name, marks in marks_by_benchmark.items() if marks and nothing_decided(marks)
+    ]
+    if not without:
+        return None
+    return (
+        f"no mean over {len(marks_by_benchmark)}, without a score of {', '.join(sorted(without))}"
+    )

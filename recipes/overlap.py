@@ -1,0 +1,38 @@
+"""Training on what is evaluated may never happen: a check before the first step (section 5)."""
+
+from difftrain import artefacts
+from difftrain.data.images import Budget
+from difftrain.evaluate import contamination
+from difftrain.evaluate.config import Contamination
+from difftrain.places import Places
+from difftrain.records import Pick, Sample
+from difftrain.settings import ConfigError, RunConfig
+from difftrain.world import World
+
+SHOWN = 20
+"""Hits that are named in the message; contamination.json has all."""
+
+
+def check(config: RunConfig, places: Places, world: World, arms: list[str]) -> None:
+    """Hold every sample against the benchmarks at hand.
+
+    Raises ConfigError if one that an arm would train on is in a benchmark too, unless the settings
+    say that this is only told.
+    """
+    budget = Budget(config.data.min_pixels, config.data.max_pixels)
+    samples = artefacts.read(places.data, Sample)
+    contamination.run(samples, places.contamination, config.evaluate, budget, world)
+    if config.evaluate.contamination is Contamination.tell:
+        return
+    picked = {pick.sample_id for arm in arms for pick in artefacts.read(places.select(arm), Pick)}
+    hits = contamination.trained_on(places.contamination, picked)
+    if hits:
+        rest = f", and {len(hits) - SHOWN} more" if len(hits) > SHOWN else ""
+        named = ", ".join(map(contamination.told, hits[:SHOWN]))
+        told = (
+            f"evaluate.contamination=refuse: {len(hits)} of {len(picked)} samples to train on "
+            f"are in benchmarks too: {named}{rest}; all: "
+            f"{places.contamination / contamination.FOUND}. Take them out of the data, or have "
+            "them listed in the report with evaluate.contamination=tell"
+        )
+        raise ConfigError([told])

@@ -1,0 +1,124 @@
+"""The judge's replies on disk: several writers, killed writers, full disks."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from difftrain.evaluate.judging.cache import Replies, entries, key_of
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from difftrain.evaluate.judging.cache import Replies
+kept, name, number = Replies(Path(sys.argv[1])), sys.argv[2], 0
+while True:
+    kept.add(f"{name}-{number}", "reply " * 2000 + str(number))
+    number += 1
+"""
+
+
+def test_what_one_process_kept_the_next_one_reads(tmp_path: Path) -> None:
+    kept = Replies(tmp_path)
+    kept.add("k", "Yes\nand \x00 no \ud800", model="m")
+    kept.close()
+    assert Replies(tmp_path).get("k") == "Yes\nand \x00 no \ud800"
+    assert Replies(tmp_path).get("other") is None
+
+
+def test_looking_makes_no_file(tmp_path: Path) -> None:
+    Replies(tmp_path / "judge").get("k")
+    assert not (tmp_path / "judge").exists()
+
+
+def test_the_first_reply_stays(tmp_path: Path) -> None:
+    kept = Replies(tmp_path)
+    assert kept.add("k", "one") == "one"
+    assert kept.add("k", "two") == "one"
+    assert Replies(tmp_path).get("k") == "one"
+
+
+def test_a_half_written_line_is_skipped_and_spoils_no_other(tmp_path: Path) -> None:
+    kept = Replies(tmp_path)
+    kept.add("a", "1")
+    (path,) = tmp_path.iterdir()
+    with path.open("ab") as file:
+        file.write(b'\n{"key": "torn", "reply": "hal')
+    kept.add("b", "2")
+    (tmp_path / "replies-other.jsonl").write_bytes(
+        b'\n{"key": 3}\n[]\n"x"\n\xff\xfe\n{"key": "c", "re'
+    )
+    found = Replies(tmp_path)
+    assert [found.get(key) for key in ("a", "torn", "b", "c")] == ["1", None, "2", None]
+
+
+def test_killed_writers_side_by_side_lose_nothing_that_they_kept(tmp_path: Path) -> None:
+    writers = [
+        subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path), name]) for name in "ab"
+    ]
+    try:
+        until = time.time() + 60
+        while sum(path.stat().st_size for path in tmp_path.glob("*")) < 4_000_000:
+            assert time.time() < until
+            time.sleep(0.01)
+    finally:
+        for writer in writers:
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2
+    found = Replies(tmp_path)
+    for path in files:
+        kept = entries(path)
+        name = kept[0]["key"][0]
+        assert [each["key"] for each in kept] == [f"{name}-{n}" for n in range(len(kept))]
+        assert len(path.read_bytes().split(b"\n")) - len(kept) in (1, 2)
+        last = kept[-1]
+        assert found.get(last["key"]) == last["reply"]
+
+
+def test_threads_share_one_file_without_mixing_lines(tmp_path: Path) -> None:
+    kept = Replies(tmp_path)
+
+    def add(name: str) -> None:
+        for number in range(200):
+            kept.add(f"{name}{number}", name * 500)
+
+    threads = [Thread(target=add, args=(name,)) for name in "abcd"]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    (path,) = tmp_path.iterdir()
+    assert len(entries(path)) == 800
+
+
+def test_a_line_that_is_not_whole_is_told(tmp_path: Path) -> None:
+    kept = Replies(Path("/dev/full").parent)
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    import os
+
+    kept._file = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(OSError, match="No space left"):
+        kept.add("k", "reply")
+    assert kept.get("k") is None
+
+
+def test_every_part_of_a_call_is_part_of_its_key() -> None:
+    calls = [
+        ("m", "p", 0.0, 3, 0),
+        ("n", "p", 0.0, 3, 0),
+        ("m", "q", 0.0, 3, 0),
+        ("m", "p", 0.5, 3, 0),
+        ("m", "p", 0.0, 4, 0),
+        ("m", "p", 0.0, 3, 1),
+    ]
+    assert len({key_of(*call) for call in calls}) == len(calls)
+    assert key_of("m", "p", 0, 3, 0) == key_of("m", "p", 0.0, 3, 0)
+    assert json.loads(json.dumps(key_of(*calls[0]))) == key_of(*calls[0])

@@ -1,0 +1,116 @@
+"""What a command line and the environment may say about a judge."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from difftrain.evaluate.judging.config import (
+    JudgeKind,
+    by_rules_alone,
+    is_address,
+    missing,
+    model_name,
+)
+from difftrain.settings import ConfigError
+from launch import words
+
+ROOT = Path(__file__).resolve().parents[3]
+SET = {"JUDGE_BASE_URL": "https://host/v1", "JUDGE_MODEL": "m", "JUDGE_API_KEY": "sk-1"}
+
+
+def told(*arguments: str) -> list[str]:
+    """The problems that a command line has."""
+    with pytest.raises(ConfigError) as caught:
+        words.read(list(arguments))
+    return caught.value.found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SET:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_an_endpoint_needs_an_address_and_a_model_in_the_environment() -> None:
+    assert told("evaluate.judge=endpoint") == [
+        "evaluate.judge=endpoint: needs JUDGE_BASE_URL and JUDGE_MODEL in the environment"
+    ]
+
+
+def test_a_whole_environment_has_no_problem_and_a_key_is_not_needed() -> None:
+    assert list(missing(SET)) == []
+    assert list(missing({**SET, "JUDGE_API_KEY": ""})) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["host/v1", "ftp://host", "https://", "http://[::1", "http://host:port/v1", "sk-secret"]
+)
+def test_what_is_no_address_is_refused_without_being_shown(url: str) -> None:
+    assert not is_address(url)
+    (rule,) = missing({**SET, "JUDGE_BASE_URL": url})
+    assert rule == "needs JUDGE_BASE_URL to be an address such as https://host/v1"
+
+
+@pytest.mark.parametrize("key", ["one\ntwo", "schlüssel"])
+def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(key: str) -> None:
+    (rule,) = missing({**SET, "JUDGE_API_KEY": key})
+    assert rule == "needs JUDGE_API_KEY to be one line of plain characters"
+
+
+def test_a_misspelt_judge_and_impossible_numbers_are_told_at_once() -> None:
+    found = "\n".join(
+        told(
+            "evaluate.judge=endpont",
+            "evaluate.judging.concurency=3",
+            "evaluate.judging.attempts=0",
+            "evaluate.judging.calls=0",
+            "evaluate.judging.timeout_seconds=-1",
+            "evaluate.contamination=ignore",
+        )
+    )
+    assert "evaluate.judge=endpont" in found
+    assert "did you mean evaluate.judging.concurrency?" in found
+    assert "evaluate.judging.attempts=0: must lie between 1 and 20" in found
+    assert "evaluate.judging.calls=0: must be at least 1, or null for no limit" in found
+    assert "evaluate.judging.timeout_seconds=-1" in found
+    assert "evaluate.contamination=ignore" in found
+
+
+def test_the_stand_in_judges_no_official_benchmark() -> None:
+    shapes = JudgeKind.shapes
+    assert not by_rules_alone(shapes, "shapes/MMStar")
+    assert by_rules_alone(shapes, "MMStar")
+    assert not by_rules_alone(JudgeKind.endpoint, "MMStar")
+    assert model_name(shapes, ["MMStar"]) == model_name(JudgeKind.none, ["shapes/MMStar"])
+    assert "none (rules only) for the others" in model_name(shapes, ["MMStar", "shapes/MMVet"])
+
+
+def test_a_missing_environment_ends_with_code_2_before_anything_is_loaded() -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in SET}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "launch" / "evaluate.py"), "evaluate.judge=endpoint"],
+        capture_output=True,
+        text=True,
+        env=environment | {"JUDGE_API_KEY": "sk-not-to-be-shown"},
+    )
+    assert done.returncode == 2
+    assert "needs JUDGE_BASE_URL and JUDGE_MODEL in the environment" in done.stderr
+    assert "sk-not" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_with_a_judge_are_checked_without_importing_torch_or_httpx() -> None:
+    code = (
+        "import sys; from launch.command_line import settings_of; settings_of(sys.argv[1:]);"
+        "assert not {'torch', 'transformers', 'httpx'} & sys.modules.keys()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "evaluate.judge=endpoint"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **SET},
+    )
+    assert done.returncode == 0, done.stderr

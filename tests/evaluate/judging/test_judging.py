@@ -1,0 +1,398 @@
+"""The judge behind an endpoint: faults, budget, cache and counts, over real connections."""
+
+import json
+import time
+from collections.abc import Sequence
+from email.utils import formatdate
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from difftrain.evaluate import asking, grading, scoring
+from difftrain.evaluate.asking import Asked
+from difftrain.evaluate.config import EvaluateConfig
+from difftrain.evaluate.judge import JudgeDown
+from difftrain.evaluate.judging import chat, endpoint
+from difftrain.evaluate.judging.asker import Judging, longest_reply
+from difftrain.evaluate.judging.tally import Tally, told
+from difftrain.records import Mark, MarkPath
+from difftrain.settings import ConfigError, RunConfig
+
+SAID = (
+    "",
+    "None",
+    "nan",
+    "I see | a pipe\n| and\n\nanother | row | 1.0\n",
+    "x" * 100_000,
+    "hm",
+)
+"""Predictions that no rule can read."""
+
+
+def said(config: EvaluateConfig) -> list[tuple[Asked, str]]:
+    """Every item with a prediction that its rules cannot decide, awkward ones among them."""
+    words = cycle(SAID)
+    return [(each, next(words)) for each in asking.items(config)]
+
+
+def graded(config: RunConfig, pairs: Sequence[tuple[Asked, str]]) -> tuple[list[Mark], dict]:
+    """Marks and counts of one pass."""
+    evaluate = config.evaluate
+    judging = Judging(evaluate.judge, evaluate.judging, Path(config.artefacts) / "judge")
+    marks = grading.grade_all(pairs, evaluate, judging, lambda: None)
+    return marks, judging.counts()
+
+
+def fitting(prompt: str, number: int) -> str:
+    """A reply that each benchmark's reader can use, and that depends on the prompt alone."""
+    if prompt.rstrip(" ").endswith("|"):
+        return f"0.{len(prompt) % 10}"
+    if "Yes / No" in prompt:
+        return ("Yes", "No")[len(prompt) % 2]
+    return "ABCD"[len(prompt) % 4]
+
+
+def one(config: RunConfig, benchmark: str, prediction: str = "hm") -> tuple[Mark, dict]:
+    """The mark and the counts of a benchmark's first item."""
+    config.evaluate.benchmarks = [f"shapes/{benchmark}"]
+    config.evaluate.limit = 1
+    (mark,), counts = graded(config, [(asking.items(config.evaluate)[0], prediction)])
+    return mark, counts
+
+
+def test_faults_injected_by_a_proxy_lose_nothing(server, proxy, config: RunConfig) -> None:
+    server.says = fitting
+    config.evaluate.judging.timeout_seconds = 1.0
+    config.evaluate.judging.attempts = 8
+    faults = [each for fault in proxy.FAULTS for each in (fault, None)]
+    proxy.fault = lambda number: faults[number % len(faults)]
+    marks, counts = graded(config, said(config.evaluate))
+    assert set(proxy.injected) == set(proxy.FAULTS)
+    assert counts["failed_items"] == 0
+    assert counts["calls"] == len(proxy.heard) == counts["replies"] + len(proxy.injected)
+    assert sum(counts["faults"].values()) == len(proxy.injected)
+    assert counts["faults"].keys() == {"limited", "server", "lost", "slow", "malformed", "empty"}
+    config.artefacts += "-undisturbed"
+    proxy.fault = lambda number: None
+    undisturbed, again = graded(config, said(config.evaluate))
+    assert marks == undisturbed
+    assert again["faults"] == {}
+
+
+def test_a_second_pass_makes_no_call_and_the_same_marks(server, config: RunConfig) -> None:
+    server.says = fitting
+    marks, counts = graded(config, said(config.evaluate))
+    asked = len(server.heard)
+    assert counts["calls"] == asked > 20
+    again, recounted = graded(config, said(config.evaluate))
+    assert again == marks
+    assert len(server.heard) == asked
+    assert recounted["calls"] == 0
+    assert recounted["from_cache"] == recounted["replies"] == counts["replies"]
+
+
+@pytest.mark.parametrize(
+    "change", ["model", "prompt", "max_tokens"], ids=lambda what: f"another {what}"
+)
+def test_the_cache_tells_model_prompt_and_settings_apart(
+    server, config: RunConfig, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    server.says = lambda prompt, number: f"0.{number}"
+    assert one(config, "MMVet")[0].score == 0.0
+    if change == "model":
+        monkeypatch.setenv("JUDGE_MODEL", "another")
+    if change == "max_tokens":
+        config.evaluate.rules = "2026-08"
+    mark, counts = one(config, "MMVet", "ha" if change == "prompt" else "hm")
+    assert mark.score == 0.1
+    assert counts["from_cache"] == 0
+
+
+def test_the_request_is_the_references(server, config: RunConfig) -> None:
+    server.says = lambda prompt, number: "too chatty"
+    one(config, "MMVet")
+    assert [each["temperature"] for each in server.heard] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    for request in server.heard:
+        assert request.keys() == {"model", "messages", "temperature", "max_tokens"}
+        assert request["model"] == "judge-of-the-tests"
+        assert request["max_tokens"] == 3
+        (message,) = request["messages"]
+        assert message["role"] == "user"
+    assert [longest_reply(name, "2026-08") for name in ("MMVet", "MathVista", "MMMU")] == [
+        2048, 128, 2048,
+    ]  # fmt: skip
+
+
+def test_a_retry_at_the_same_temperature_is_a_call_of_its_own(server, config: RunConfig) -> None:
+    server.says = lambda prompt, number: "A" if number == 2 else "who knows"
+    mark, counts = one(config, "MMStar")
+    assert len(server.heard) == 3
+    assert mark.path is MarkPath.judge
+    assert (counts["replies"], counts["unusable"]) == (3, 2)
+    again, recounted = one(config, "MMStar")
+    assert again == mark
+    assert (recounted["replies"], recounted["calls"]) == (3, 0)
+
+
+BAD_REPLIES = {
+    "nonsense": ("blorp", 0.0, {"unusable": 5}),
+    "nan": ("nan", None, {"unusable": 1}),
+    "too much": ("2.0", 0.0, {"unusable": 5}),
+    "negative": ("-1", 0.0, {"unusable": 5}),
+    "an essay": ("The score is 1.0, since " + "w " * 50_000, 0.0, {"unusable": 5}),
+    "blanks": ("   \n ", None, {"failed_items": 1}),
+}
+
+
+@pytest.mark.parametrize("case", BAD_REPLIES)
+def test_a_bad_reply_is_a_counted_outcome_and_never_a_score(
+    server, config: RunConfig, case: str
+) -> None:
+    reply, score, wanted = BAD_REPLIES[case]
+    server.says = lambda prompt, number: reply
+    mark, counts = one(config, "MMVet")
+    assert (mark.score, mark.path) == (score, MarkPath.failed)
+    for name, number in wanted.items():
+        assert counts[name] == number
+
+
+BROKEN = {
+    "nothing": (200, b"", "malformed"),
+    "null": (200, json.dumps({"choices": [{"message": {"content": None}}]}).encode(), "empty"),
+    "a number": (200, b"7", "malformed"),
+    "no choices": (200, b'{"choices": []}', "malformed"),
+    "a deep nest": (200, b"[" * 100_000, "malformed"),
+    "not text": (200, b'{"choices": [{"message": {"content": 7}}]}', "malformed"),
+    "too many": (429, b"", "limited"),
+    "broken": (500, b"\xff\xfe", "server"),
+    "overloaded": (529, b"{}", "server"),
+    "too long": (400, b'{"error": {"message": "context length", "code": 7}}', "refused"),
+    "moved": (302, b"", "refused"),
+    "no credit": (429, b'{"error": {"message": "x", "code": "insufficient_quota"}}', "limited"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("benchmark", ["MathVista", "MMVet", "HallusionBench", "MMMU", "MMStar"])
+def test_a_broken_judge_gives_no_score_and_is_counted(
+    server, config: RunConfig, case: str, benchmark: str
+) -> None:
+    status, body, fault = BROKEN[case]
+    server.says = lambda prompt, number: (status, body, {})
+    config.evaluate.judging.attempts = 2
+    mark, counts = one(config, benchmark)
+    assert (mark.score, mark.path) == (None, MarkPath.failed)
+    assert counts["failed_items"] == 1
+    assert counts["faults"] == {fault: len(server.heard)}
+    assert counts["replies"] == 0
+    assert not list(Path(config.artefacts).rglob("replies-*")), "a failure must not be kept"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 301])
+def test_a_server_that_turns_everybody_away_is_asked_no_further(
+    server, config: RunConfig, status: int
+) -> None:
+    server.says = lambda prompt, number: (status, b"", {})
+    marks, counts = graded(config, said(config.evaluate))
+    assert len(server.heard) <= config.evaluate.judging.concurrency
+    assert f"the server answers {status}" in counts["stopped"]
+    assert "nothing more was asked, because the server answers" in told("judge", counts)
+    assert all(mark.score is None for mark in marks if mark.path is MarkPath.failed)
+
+
+def test_one_prompt_that_is_turned_away_among_others_stops_nothing(
+    server, config: RunConfig
+) -> None:
+    server.says = lambda prompt, number: (403, b"", {}) if number == 3 else fitting(prompt, number)
+    config.evaluate.judging.concurrency = 1
+    _, counts = graded(config, said(config.evaluate))
+    assert counts["stopped"] is None
+    assert counts["failed_items"] == 1
+
+
+def test_a_refused_prompt_is_not_sent_again(server, config: RunConfig) -> None:
+    server.says = lambda prompt, number: (413, b"", {})
+    one(config, "MMVet")
+    assert len(server.heard) == 1
+
+
+def test_the_server_may_ask_for_a_pause(server, config: RunConfig) -> None:
+    at: list[float] = []
+
+    def says(prompt: str, number: int) -> Any:
+        at.append(time.monotonic())
+        return "0.5" if number else (429, b"", {"Retry_After": "1"})
+
+    server.says = says
+    assert one(config, "MMVet")[0].score == 0.5
+    assert 0.95 < at[1] - at[0] < 3
+
+
+def test_a_pause_that_is_asked_of_one_call_holds_all(server, config: RunConfig) -> None:
+    at: list[float] = []
+
+    def says(prompt: str, number: int) -> Any:
+        at.append(time.monotonic())
+        return (503, b"", {"Retry_After": "1"}) if number == 0 else "0.5"
+
+    server.says = says
+    config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 30
+    config.evaluate.judging.concurrency = 2
+    marks, _ = graded(config, said(config.evaluate))
+    assert all(mark.score == 0.5 for mark in marks)
+    assert sum(later - at[0] < 0.95 for later in at[1:]) <= 2
+
+
+@pytest.mark.parametrize(("header", "wanted"), [("3", 3), ("0.25", 0.25), ("-5", 0)])
+def test_a_pause_may_be_seconds(header: str, wanted: float) -> None:
+    assert chat.seconds(header) == wanted
+
+
+@pytest.mark.parametrize(("ahead", "low", "high"), [(3600, 3500, 3600), (-60, 0, 0)])
+def test_a_pause_may_be_a_date(ahead: float, low: float, high: float) -> None:
+    found = chat.seconds(formatdate(time.time() + ahead, usegmt=True))
+    assert found is not None
+    assert low <= found <= high
+
+
+@pytest.mark.parametrize("header", [None, "", "soon", "nan", "inf", "Mon, 99 Foo"])
+def test_a_pause_that_cannot_be_read_is_none(header: str | None) -> None:
+    assert chat.seconds(header) is None
+
+
+def test_a_pause_too_long_for_this_run_ends_the_asking(server, config: RunConfig) -> None:
+    server.says = lambda prompt, number: (429, b"", {"Retry_After": "86400"})
+    started = time.monotonic()
+    marks, counts = graded(config, said(config.evaluate))
+    assert time.monotonic() - started < 20
+    assert len(server.heard) <= config.evaluate.judging.concurrency
+    assert "wait for 86400 s" in counts["stopped"]
+    assert counts["failed_items"] == sum(mark.score is None for mark in marks) > 20
+
+
+def test_a_slow_judge_is_given_up_after_the_time_out(server, config: RunConfig) -> None:
+    def says(prompt: str, number: int) -> str:
+        time.sleep(1.0)
+        return "0.5"
+
+    server.says = says
+    config.evaluate.judging.timeout_seconds = 0.2
+    config.evaluate.judging.attempts = 2
+    mark, counts = one(config, "MMVet")
+    assert mark.score is None
+    assert counts["faults"] == {"slow": 2}
+
+
+def test_nobody_at_the_address_ends_the_asking_soon(
+    server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_BASE_URL", "http://127.0.0.1:9/v1")
+    config.evaluate.limit = 40
+    started = time.monotonic()
+    marks, counts = graded(config, said(config.evaluate))
+    assert time.monotonic() - started < 30
+    assert f"{endpoint.OUTAGE} calls in a row have failed" in counts["stopped"]
+    assert counts["faults"]["outage"] > 50
+    judged = [mark for mark in marks if mark.path is MarkPath.failed]
+    assert judged
+    assert all(mark.score is None for mark in judged)
+    assert "127.0.0.1" not in json.dumps(counts)
+
+
+def test_a_success_in_between_is_no_outage(server, config: RunConfig) -> None:
+    config.evaluate.judging.attempts = 1
+    config.evaluate.judging.concurrency = 1
+    config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 80
+    server.says = lambda prompt, number: "0.5" if number % 8 == 7 else (500, b"", {})
+    marks, counts = graded(config, said(config.evaluate))
+    assert counts["stopped"] is None
+    assert counts["calls"] > 3 * endpoint.OUTAGE
+    assert sum(mark.score == 0.5 for mark in marks) >= counts["calls"] // 8
+
+
+def test_the_budget_is_kept_and_what_it_left_out_has_no_score(server, config: RunConfig) -> None:
+    server.says = fitting
+    config.evaluate.judging.calls = 7
+    marks, counts = graded(config, said(config.evaluate))
+    assert len(server.heard) == counts["calls"] == 7
+    assert counts["faults"]["over_budget"] == counts["failed_items"]
+    assert sum(mark.score is None for mark in marks) == counts["failed_items"] > 10
+    config.evaluate.judging.calls = None
+    marks, counts = graded(config, said(config.evaluate))
+    assert counts["from_cache"] == 7
+    assert all(mark.score is not None for mark in marks)
+
+
+def test_retries_count_against_the_budget(server, config: RunConfig) -> None:
+    server.says = lambda prompt, number: (500, b"", {})
+    config.evaluate.judging.calls = 3
+    _, counts = one(config, "MMVet")
+    assert len(server.heard) == 3
+    assert counts["faults"] == {"over_budget": 1, "server": 3}
+
+
+def test_no_more_calls_are_open_than_allowed(server, config: RunConfig) -> None:
+    def says(prompt: str, number: int) -> str:
+        time.sleep(0.03)
+        return fitting(prompt, number)
+
+    server.says = says
+    config.evaluate.judging.concurrency = 3
+    graded(config, said(config.evaluate))
+    assert server.most_open == 3
+
+
+def test_the_key_is_sent_and_appears_nowhere_else(
+    server, config: RunConfig, caplog: pytest.LogCaptureFixture, capfd
+) -> None:
+    key = server.key
+    caplog.set_level(0)
+
+    def says(prompt: str, number: int) -> Any:
+        echo = json.dumps({"error": {"message": f"{key} may not ask {server.url}"}}).encode()
+        return (400, echo, {}) if number % 2 else fitting(prompt, number)
+
+    server.says = says
+    marks, counts = graded(config, said(config.evaluate))
+    assert server.keys == {f"Bearer {key}"}
+    places = [path for path in Path(config.artefacts).rglob("*") if path.is_file()]
+    assert places
+    out = "".join(capfd.readouterr())
+    shown = [path.read_text() for path in places] + [str(marks), caplog.text, out]
+    shown += [told("judge", counts), str(config)]
+    for text in shown:
+        assert key not in text
+        assert server.url not in text
+
+
+def test_words_of_the_server_are_shown_without_key_and_address(server, config: RunConfig) -> None:
+    key = server.key
+    echo = json.dumps({"error": {"message": "x" * 260 + f" {key} at {server.url}"}}).encode()
+    server.says = lambda prompt, number: (422, echo, {})
+    asked = endpoint.Endpoint(config.evaluate.judging, Tally())
+    with pytest.raises(JudgeDown) as caught:
+        asked.reply("?", 0.0, 3)
+    assert "the server answers 422: xxx" in str(caught.value)
+    assert key[:12] not in str(caught.value)
+    assert server.url not in str(caught.value)
+
+
+def test_a_key_that_is_turned_away_is_told_before_the_model_is_asked(
+    server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint.Endpoint(config.evaluate.judging, Tally()).check_key()
+    monkeypatch.setenv("JUDGE_API_KEY", "wrong")
+    with pytest.raises(ConfigError, match=r"turns JUDGE_API_KEY away \(401\)") as caught:
+        endpoint.Endpoint(config.evaluate.judging, Tally()).check_key()
+    assert "wrong" not in str(caught.value)
+
+
+def test_without_a_judge_the_rules_alone_decide(config: RunConfig) -> None:
+    config.evaluate.judge = config.evaluate.judge.none
+    marks, counts = graded(config, said(config.evaluate))
+    assert counts["replies"] == counts["calls"] == 0
+    assert {mark.path for mark in marks} == {MarkPath.rule, MarkPath.failed}
+    for mark, (asked, prediction) in zip(marks, said(config.evaluate), strict=True):
+        assert mark.score == scoring.score_item(asked.benchmark, prediction, asked.item)

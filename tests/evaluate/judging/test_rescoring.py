@@ -1,0 +1,229 @@
+"""Responses are kept apart from marks: only a missing response asks the model."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from difftrain import artefacts, lineage
+from difftrain.evaluate import run as evaluation
+from difftrain.evaluate.asking import items
+from difftrain.evaluate.config import AnswerTags, Contamination, SystemPrompt
+from difftrain.evaluate.judging.config import STAND_IN, JudgeKind
+from difftrain.evaluate.responses import Response, Store, key
+from difftrain.model.load import Loaded
+from difftrain.places import BASE, Places
+from difftrain.records import Mark, MarkPath
+from difftrain.settings import RunConfig
+from difftrain.world import World
+
+WORDY = "~ " * 40
+
+
+def evaluated(config: RunConfig, load: Callable[[], Loaded]) -> Path:
+    """Run the evaluation of the base as the recipe does; returns the marks' folder."""
+    places = Places(config)
+    folders = evaluation.Folders(places.responses(BASE), places.marks(BASE), places.replies)
+    evaluation.run(load, folders, "tiny", config, World())
+    return folders.marks
+
+
+def no_model() -> Loaded:
+    """What must not be called: a second pass has every response already."""
+    raise AssertionError("the model was asked again")
+
+
+def say(config: RunConfig, words: str) -> None:
+    """Keep these words as the base's response to every item."""
+    rows = [
+        Response(benchmark=name, item_id=item_id, asked=asked, response=words)
+        for name, item_id, asked in map(key, items(config.evaluate))
+    ]
+    artefacts.write_part(Places(config).responses(BASE), "r000-00000", rows)
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_other_rules_and_another_judge_ask_no_model(server, config: RunConfig) -> None:
+    config.evaluate.judge = JudgeKind.shapes
+    config.evaluate.limit = 3
+    say(config, "<answer>A</answer>")
+    first = evaluated(config, no_model)
+    marks = artefacts.read(first, Mark)
+    assert len(marks) == 18
+    folders = {first}
+    for change in (
+        {"rules": "2026-08"},
+        {"answer_tags": AnswerTags.raw},
+        {"resamples": 200},
+        {"judge": JudgeKind.none},
+        {"judge": JudgeKind.endpoint},
+        {"benchmarks": ["shapes/MMStar"]},
+        {"limit": 2},
+    ):
+        other = replace(config, evaluate=replace(config.evaluate, **change))
+        folder = evaluated(other, no_model)
+        assert folder not in folders, change
+        folders.add(folder)
+        said = {mark.item_id: mark.response for mark in marks if mark.benchmark == "shapes/MMStar"}
+        for mark in artefacts.read(folder, Mark):
+            if mark.benchmark == "shapes/MMStar":
+                assert mark.response == said[mark.item_id]
+
+
+def test_what_changes_no_mark_changes_no_folder(config: RunConfig) -> None:
+    before = Places(config).marks(BASE), Places(config).responses(BASE)
+    config.evaluate.judging.concurrency = 3
+    config.evaluate.judging.calls = 5
+    config.evaluate.contamination = Contamination.tell
+    assert (Places(config).marks(BASE), Places(config).responses(BASE)) == before
+
+
+def test_another_prompt_is_another_response(config: RunConfig) -> None:
+    before = Places(config).responses(BASE)
+    config.evaluate.system = SystemPrompt.none
+    assert Places(config).responses(BASE) != before
+
+
+def test_another_judge_model_is_another_folder_of_marks(
+    server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Places(config).marks(BASE), Places(config).run, Places(config).responses(BASE)
+    monkeypatch.setenv("JUDGE_MODEL", "another")
+    after = Places(config).marks(BASE), Places(config).run, Places(config).responses(BASE)
+    assert [one == two for one, two in zip(before, after, strict=True)] == [False, False, True]
+
+
+def test_more_items_ask_only_for_those_that_are_new(tiny: Loaded, config: RunConfig) -> None:
+    config.evaluate.judge = JudgeKind.shapes
+    config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMStar"], 2
+    evaluated(config, lambda: tiny)
+    config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMMU", "shapes/MMStar"], 3
+    evaluated(config, lambda: tiny)
+    rows = artefacts.read(Places(config).responses(BASE), Response)
+    assert len(rows) == len({(row.benchmark, row.item_id) for row in rows}) == 6
+
+
+def test_an_item_whose_picture_or_words_changed_is_asked_again(config: RunConfig) -> None:
+    asked = items(config.evaluate)[0]
+    for column, other in (("image", b"another picture"), ("question", "another question")):
+        changed = replace(asked, item={**asked.item, column: other})
+        assert changed.key == asked.key
+        assert key(changed) != key(asked)
+    say(config, "A")
+    store = Store(Places(config).responses(BASE))
+    wanted = [key(asked), key(changed)]
+    assert store.missing(wanted) == {key(changed)}
+
+
+def test_a_second_run_makes_no_call_and_changes_no_file(server, config: RunConfig) -> None:
+    server.says = lambda prompt, number: "0.5"
+    say(config, WORDY)
+    folder = evaluated(config, no_model)
+    made, calls = lineage.read_made(folder), len(server.heard)
+    assert calls > 6
+    assert evaluated(config, no_model) == folder
+    assert lineage.read_made(folder) == made
+    for path in (*artefacts.parts(folder), folder / "made.json", folder / "summary.json"):
+        path.unlink()
+    before = made["counts"]["judge"]["replies"]
+    evaluated(config, no_model)
+    assert len(server.heard) == calls
+    assert lineage.read_made(folder)["counts"]["judge"]["from_cache"] == before
+
+
+def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
+    server, config: RunConfig
+) -> None:
+    server.says = lambda prompt, number: "A" if number % 3 else (400, b"", {})
+    say(config, WORDY)
+    folder = evaluated(config, no_model)
+    failed = [mark for mark in artefacts.read(folder, Mark) if mark.score is None]
+    made = lineage.read_made(folder)["counts"]
+    assert made["unscored"] == made["judge"]["failed_items"] == len(failed) > 3
+    calls = len(server.heard)
+    server.says = lambda prompt, number: "0.5" if prompt.endswith("| ") else "A"
+    assert evaluated(config, no_model) == folder
+    assert len(server.heard) > calls
+    marks = artefacts.read(folder, Mark)
+    assert len(marks) == 36
+    assert all(mark.score is not None for mark in marks)
+    assert lineage.read_made(folder)["counts"]["unscored"] == 0
+    assert lineage.read_made(folder)["counts"]["judge"]["from_cache"] > 0
+
+
+def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, capfd) -> None:
+    server.says = lambda prompt, number: "0.5" if number % 2 else "well"
+    say(config, WORDY)
+    folder = evaluated(config, no_model)
+    made = lineage.read_made(folder)
+    assert made["settings"]["judge"] == "judge-of-the-tests"
+    assert "judging" not in made["settings"]
+    judge = made["counts"]["judge"]
+    assert judge["calls"] == len(server.heard)
+    assert judge["calls"] + judge["from_cache"] == judge["replies"]
+    assert judge["unusable"] > 0
+    told = capfd.readouterr().err
+    assert f"judge judge-of-the-tests: {judge['replies']} replies (" in told
+    assert f"{judge['unusable']} unusable replies" in told
+
+
+def test_the_stand_in_is_named_as_such(config: RunConfig) -> None:
+    config.evaluate.judge = JudgeKind.shapes
+    say(config, WORDY)
+    assert lineage.read_made(evaluated(config, no_model))["settings"]["judge"] == STAND_IN
+
+
+def test_rules_alone_give_their_share_of_undecided_items_and_mmvet_no_score(
+    config: RunConfig, capfd
+) -> None:
+    config.evaluate.judge = JudgeKind.none
+    say(config, WORDY)
+    found = summary(evaluated(config, no_model))
+    assert all(each["rules_only"] for each in found.values())
+    for name in ("shapes/MMVet", "shapes/MMStar", "mean"):
+        assert found[name]["score"] is None
+    assert found["shapes/MMVet"]["why"].startswith("MMVet needs a judge")
+    assert found["shapes/OCRBench"]["score"] == 0.0
+    assert found["shapes/OCRBench"]["undecided"] == 0
+    assert "shapes/MMVet: no score: MMVet needs a judge" in capfd.readouterr().err
+
+
+def test_rules_alone_count_what_they_could_not_decide(config: RunConfig) -> None:
+    config.evaluate.judge = JudgeKind.none
+    config.evaluate.benchmarks = ["shapes/MMStar"]
+    say(config, "A")
+    folder = Places(config).responses(BASE)
+    rows = artefacts.read(folder, Response)
+    rows[:2] = [replace(row, response=WORDY) for row in rows[:2]]
+    artefacts.write_part(folder, "r000-00000", rows)
+    found = summary(evaluated(config, no_model))["shapes/MMStar"]
+    assert (found["n"], found["undecided"], found["failed"]) == (6, 2, 2)
+    assert found["score"] is not None
+
+
+def test_a_dead_judge_ends_in_words_and_not_in_a_crash(
+    server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_BASE_URL", "http://127.0.0.1:9/v1")
+    config.evaluate.judging.attempts = 1
+    say(config, WORDY)
+    folder = evaluated(config, no_model)
+    found = summary(folder)
+    assert found["shapes/MMVet"]["score"] is None
+    assert found["shapes/MMVet"]["why"] == "6 of 6 items got no score"
+    assert found["mean"]["score"] is None
+    dead = [mark for mark in artefacts.read(folder, Mark) if mark.path is MarkPath.failed]
+    assert all(mark.score is None for mark in dead)
+
+
+def test_a_full_disk_ends_the_run_and_is_not_taken_for_a_judge(server, config: RunConfig) -> None:
+    say(config, WORDY)
+    Path(config.artefacts).joinpath("judge").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="judge"):
+        evaluated(config, no_model)
+    assert lineage.read_made(Places(config).marks(BASE)) is None

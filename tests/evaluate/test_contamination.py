@@ -1,0 +1,139 @@
+"""Training samples are held against the benchmarks at hand, picture by picture."""
+
+import json
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from difftrain import artefacts, lineage
+from difftrain.data.images import Budget
+from difftrain.evaluate import contamination
+from difftrain.evaluate.asking import items
+from difftrain.evaluate.config import Contamination, EvaluateConfig
+from difftrain.evaluate.contamination import Compared, Overlap
+from difftrain.places import Places
+from difftrain.records import Arm, Pick, Sample
+from difftrain.settings import ConfigError, RunConfig
+from difftrain.shapes import pool
+from difftrain.world import World
+from recipes import overlap
+
+BUDGET = Budget(3136, 12544)
+CONFIG = EvaluateConfig(benchmarks=["shapes/MMStar"], limit=3)
+LONG = "A train leaves a town at noon and drives " + "on and " * 12 + "on: when does it arrive?"
+ITEM = items(CONFIG)[0].item
+OTHER = list(pool.samples(pool.Split.pool, 6))
+
+
+def sample(name: str, **changed: object) -> Sample:
+    return replace(OTHER[0], sample_id=name, **changed)  # type: ignore[arg-type]
+
+
+def jpeg(png: bytes) -> bytes:
+    buffer = BytesIO()
+    Image.open(BytesIO(png)).convert("RGB").save(buffer, "JPEG", quality=98, subsampling=0)
+    return buffer.getvalue()
+
+
+SAME = sample("same", images=(ITEM["image"],), question=ITEM["question"].upper())
+ASKED_OTHERWISE = sample("otherwise", images=(OTHER[1].images[0], ITEM["image"]), question="Why?")
+NEAR = sample("near", images=(jpeg(ITEM["image"]),), question="Why?")
+SAMPLES = [SAME, ASKED_OTHERWISE, NEAR, *OTHER]
+
+
+def compared(folder: Path, samples: list[Sample] = SAMPLES, world: World | None = None) -> dict:
+    contamination.run(samples, folder, CONFIG, BUDGET, world or World())
+    return {row.sample_id: row for row in artefacts.read(folder, Compared)}
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("contamination")
+    compared(folder)
+    return folder
+
+
+def test_a_picture_is_found_by_its_pixels_and_by_its_looks(checked: Path) -> None:
+    rows = {row.sample_id: row for row in artefacts.read(checked, Compared)}
+    assert rows["same"].kind is Overlap.same_picture
+    assert rows["same"].same_question
+    assert rows["same"].item == "shapes/MMStar/0"
+    assert rows["otherwise"].kind is Overlap.same_picture
+    assert not rows["otherwise"].same_question
+    assert rows["near"].kind is Overlap.near_picture
+    assert all(rows[each.sample_id].kind is None for each in OTHER)
+
+
+def test_what_was_compared_and_what_was_not_is_written_down(checked: Path) -> None:
+    found = json.loads((checked / "contamination.json").read_text())
+    assert found["samples"] == len(SAMPLES)
+    assert found["checked"]["shapes/MMStar"] == found["checked"]["shapes/MMVet"] == 300
+    assert len(found["checked"]) == 6
+    assert "MMStar" in found["absent"]
+    assert {each["sample_id"] for each in found["hits"]} == {"same", "otherwise", "near"}
+    made = lineage.read_made(checked)
+    assert made is not None
+    assert made["counts"] == {"samples": 9, "items": 1800, "hits": 3}
+
+
+def test_a_long_question_word_for_word_is_a_hit_and_a_short_one_is_not() -> None:
+    asked = [replace(items(CONFIG)[0], item={**ITEM, "question": LONG})]
+    index = contamination.Index(asked, BUDGET)
+    assert index.compared(sample("long", question=LONG.lower())).kind is Overlap.same_words
+    short = contamination.Index(items(CONFIG), BUDGET)
+    assert short.compared(sample("short", question=ITEM["question"])).kind is None
+
+
+def test_a_benchmark_picture_that_the_data_stage_resized_is_the_same_picture() -> None:
+    large = Image.open(BytesIO(ITEM["image"])).resize((500, 300))
+    buffer = BytesIO()
+    large.save(buffer, "PNG")
+    asked = [replace(items(CONFIG)[0], item={**ITEM, "image": buffer.getvalue()})]
+    stored = contamination.images.load(buffer.getvalue(), BUDGET)
+    assert stored.size != (500, 300)
+    found = contamination.Index(asked, BUDGET).compared(sample("x", images=(stored.png,)))
+    assert found.kind is Overlap.same_picture
+
+
+def test_a_picture_that_cannot_be_decoded_is_no_crash() -> None:
+    asked = [replace(items(CONFIG)[0], item={**ITEM, "image": b"no picture"})]
+    assert contamination.Index(asked, BUDGET).compared(SAME).kind is None
+
+
+def test_a_finished_check_is_not_made_again_and_a_cut_off_one_is_finished(tmp_path: Path) -> None:
+    row = Compared(sample_id="same", kind=None, item=None, items=0, same_question=False)
+    artefacts.write_part(tmp_path, "r000-00000", [row])
+    assert len(compared(tmp_path)) == len(SAMPLES)
+    parts = artefacts.parts(tmp_path)
+    assert len(parts) == 2
+    compared(tmp_path)
+    assert artefacts.parts(tmp_path) == parts
+
+
+def test_training_on_a_hit_is_refused_by_default_and_every_hit_is_named(tmp_path: Path) -> None:
+    config = RunConfig(artefacts=str(tmp_path), evaluate=CONFIG)
+    config.data.min_pixels, config.data.max_pixels = 3136, 12544
+    places = Places(config)
+    artefacts.write_all(places.data, SAMPLES)
+
+    def pick(*ids: str) -> None:
+        picks = [Pick(sample_id=each, arm=Arm.grpo, because="a test") for each in ids]
+        artefacts.write_part(places.select("tuned"), "00000", picks)
+
+    pick(*(each.sample_id for each in OTHER))
+    overlap.check(config, places, World(), ["tuned"])
+    pick("same", "near", OTHER[0].sample_id)
+    with pytest.raises(ConfigError) as refused:
+        overlap.check(config, places, World(), ["tuned"])
+    told = str(refused.value)
+    assert "evaluate.contamination=refuse: 2 of 3 samples to train on are in benchmarks" in told
+    assert "same (same picture, same question: shapes/MMStar/0)" in told
+    assert "near (near picture: shapes/MMStar/0)" in told
+    assert "otherwise" not in told
+    assert str(places.contamination / "contamination.json") in told
+    config.evaluate = replace(CONFIG, contamination=Contamination.tell)
+    assert Places(config).contamination == places.contamination
+    overlap.check(config, Places(config), World(), ["tuned"])

@@ -1,0 +1,63 @@
+"""Where nothing was decided there is no score, and words say why."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from difftrain.evaluate.summary import headline, mean_headline
+from difftrain.evaluate.undecided import count, why_none
+from difftrain.records import Mark, MarkPath
+
+
+def marks(
+    scores: Sequence[float | None], path: MarkPath = MarkPath.failed, benchmark: str = "MMStar"
+) -> list[Mark]:
+    return [
+        Mark(
+            benchmark=benchmark,
+            item_id=f"s/0/{place}/0",
+            response="",
+            extracted=None,
+            score=score,
+            path=path,
+            subset="s",
+        )
+        for place, score in enumerate(scores)
+    ]
+
+
+UNDECIDED = marks([0.0, 0.0])
+DEAD = marks([None, None])
+DECIDED = marks([1.0, 0.0], MarkPath.rule)
+
+
+@pytest.mark.parametrize("name", ["MMStar", "shapes/MMVet", "HallusionBench"])
+@pytest.mark.parametrize("none", [UNDECIDED, DEAD, [*UNDECIDED, *DEAD]], ids=["0", "None", "both"])
+def test_a_score_made_of_failures_alone_is_none_with_words(name: str, none: list[Mark]) -> None:
+    found = headline(name, none)
+    assert (found.score, found.low, found.high, found.n) == (None, None, None, 0)
+    assert found.failed == len(none)
+    assert found.why
+    assert found.why == why_none(name, none)
+
+
+def test_the_words_say_what_is_missing() -> None:
+    assert headline("shapes/MMVet", UNDECIDED).why == (
+        "MMVet needs a judge: none was asked, or none of its replies was a score"
+    )
+    assert headline("MMStar", DEAD).why == "2 of 2 items got no score"
+    assert "nothing decided the others" in str(headline("MMStar", [*UNDECIDED, *DEAD]).why)
+
+
+def test_one_decided_item_makes_a_score_and_the_others_are_counted() -> None:
+    found = headline("MMStar", [*DECIDED[:1], *UNDECIDED, *DEAD])
+    assert found.score == pytest.approx(1 / 3)
+    assert (found.n, found.failed, found.undecided, found.why) == (3, 4, 2, None)
+    assert count([*DECIDED, *UNDECIDED, *DEAD]) == 2
+
+
+def test_there_is_no_mean_over_benchmarks_of_which_one_has_no_score() -> None:
+    found = mean_headline({"MMStar": DECIDED, "MMVet": UNDECIDED})
+    assert found.score is None
+    assert found.why == "no mean over 2, without a score of MMVet"
+    assert (found.failed, found.undecided) == (2, 2)
