@@ -11,7 +11,7 @@ from pathlib import Path
 
 from difftrain import artefacts, lineage
 from difftrain.places import Places
-from difftrain.records import Attention, Rollout, Sample, Score
+from difftrain.records import Attention, Rollout, Sample, Score, View
 from difftrain.settings import RunConfig, resolve
 from difftrain.world import World
 from launch.words import read
@@ -27,6 +27,8 @@ STEPS = {
     "patches": ["difficulty=pism", "difficulty.also=[]", "probe.mask=patches"],
 }
 """The first four fill one store, each asking only what those before it lack."""
+LENT = ("rectangle", "patches")
+"""Steps with stores of their own, which begin with the first store's whole-picture answers."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,12 @@ def grow(config: RunConfig, asking: Asking, timing: Path, step: str) -> None:
     difficulty.score(config, places, World())
 
 
+def lend(whole: Sequence[Rollout], folder: Path) -> None:
+    """Give a new store the whole-picture answers: they are the same under every mask kind."""
+    if whole and not artefacts.parts(folder):
+        artefacts.write_part(folder, artefacts.next_part(folder, 0), whole)
+
+
 def read_timing(timing: Path) -> dict[str, dict[str, float]]:
     """What each step took so far, over interruptions; empty where there is no file."""
     return json.loads(timing.read_text()) if timing.is_file() else {}
@@ -78,9 +86,12 @@ def gather(words: Sequence[str], folder: Path) -> dict[str, Gathered]:
     for step, own in STEPS.items():
         config = resolve(read([f"artefacts={folder}", *own, *words]))
         asking = asking or Asking(config)
+        places = Places(config)
+        if step in LENT:
+            rollouts = found["and chance"].rollouts
+            lend([each for each in rollouts if each.view is View.whole], places.probe)
         print(step, flush=True)
         grow(config, asking, timing, step)
-        places = Places(config)
         found[step] = Gathered(
             config,
             artefacts.read(places.data, Sample),

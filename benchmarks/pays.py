@@ -36,7 +36,7 @@ ARMS = {
 """The settings of each arm; `random` is the control that RAP's own run trains beside it."""
 ALWAYS = ["probe.again=0"]
 """The report's reliability is no part of a choice's price."""
-FIRST = ("RAP", "random", "full pool", "CDE alone", "ACE alone")
+FIRST = ("RAP", "random", "full pool", "ACE alone", "CDE alone")
 """The order of the runs: what the others are held against comes first."""
 REFUSED = 2
 """The exit code of a choice that leaves too few samples."""
