@@ -22,6 +22,7 @@ from metrology_table import table
 from metrology_truth import (
     GROUPS,
     TITLES,
+    above_prior,
     agreement,
     confusion,
     pooled,
@@ -54,6 +55,20 @@ def decisions(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
         blind = {"right_without_picture": float(own["blind"].mean())}
         found[truth] = {"n": len(own), "solved": solved, **strata, **kept, **blind}
     return found
+
+
+def families(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Each family that needs the picture, against the prior samples, by CDE and by PISM."""
+    found = {}
+    for task, own in frame[frame["truth"] == "needs the picture"].groupby("task"):
+        found[str(task)] = {
+            "n": len(own),
+            "sighted": float(own["sighted"].mean()),
+            "blind": float(own["blind"].mean()),
+            "cde": above_prior(frame, "cde", str(task)),
+            "pism": above_prior(frame, "pism", str(task)),
+        }
+    return dict(sorted(found.items(), key=lambda each: -each[1]["sighted"]))
 
 
 def answer_spaces(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -94,6 +109,8 @@ def measured(found: dict[str, Gathered], frame: pd.DataFrame) -> dict[str, Any]:
             }
             for name in TITLES
         },
+        "families": families(frame),
+        "prior": frame.loc[frame["truth"] == "prior", ["sighted", "blind"]].mean().to_dict(),
         "knob": {name: whole for name, (whole, _) in knob.items()},
         "knob_by_family": {name: own for name, (_, own) in knob.items()},
         "agreeing": list(AGREEING),

@@ -12,7 +12,7 @@ import pandas as pd
 from metrology_gather import Gathered
 from metrology_truth import GROUPS
 
-from difftrain.records import AnswerKind, Sample, Score, Verdict, View
+from difftrain.records import AnswerKind, Rollout, Sample, Score, Verdict, View
 from difftrain.select import rap
 from difftrain.shapes.scenes import GRID, LETTERS, LEVELS
 
@@ -53,6 +53,25 @@ def columns(scores: Sequence[Score], name: str, measure: str) -> dict[str, dict[
     }
 
 
+def shares(
+    rollouts: Sequence[Rollout], view: View, draws: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Share of right answers among the first draws of a view, of all and of the readable ones.
+
+    A sample without a readable answer is missing from the second.
+    """
+    own = [each for each in rollouts if each.view is view and each.draw < draws]
+    verdicts: dict[str, list[Verdict]] = {}
+    for each in own:
+        verdicts.setdefault(each.sample_id, []).append(each.verdict)
+    right = {key: found.count(Verdict.right) for key, found in verdicts.items()}
+    read = {key: len(found) - found.count(Verdict.unreadable) for key, found in verdicts.items()}
+    return (
+        {key: right[key] / len(found) for key, found in verdicts.items()},
+        {key: right[key] / read[key] for key in verdicts if read[key]},
+    )
+
+
 def table(found: dict[str, Gathered]) -> pd.DataFrame:
     """One row a sample: its truth, each measure's value and stratum, and what RAP decides."""
     last = found["and chance"]
@@ -76,11 +95,10 @@ def table(found: dict[str, Gathered]) -> pd.DataFrame:
     first = [each for each in last.rollouts if each.view is View.whole and each.draw == 0]
     frame["length"] = pd.Series({each.sample_id: each.tokens for each in first})
     draws = last.config.probe.rollouts
-    blind = pd.Series(0.0, index=frame.index)
-    for each in last.rollouts:
-        if each.view is View.text_only and each.draw < draws and each.verdict is Verdict.right:
-            blind[each.sample_id] += 1
-    frame["blind"] = blind / draws
+    for view, name in ((View.whole, "sighted"), (View.text_only, "blind")):
+        right, readable = shares(last.rollouts, view, draws)
+        frame[name], frame[f"{name}_readable"] = pd.Series(right), pd.Series(readable)
+    frame["cde_readable"] = frame["sighted_readable"] - frame["blind_readable"]
     settings = last.config.difficulty
     bias_N = [None if np.isnan(each) else float(each) for each in frame["ace"]]
     frame["cde_kept"] = [settings.cde.keeps(each) for each in frame["cde"]]

@@ -21,6 +21,7 @@ TITLES = {
     "pism_patches": "PISM (patches)",
     "cmab": "CMAB",
     "cde": "CDE",
+    "cde_readable": "CDE, readable only",
     "ace": "ACE",
     "drm": "DRM",
 }
@@ -31,6 +32,7 @@ TOWARDS_PICTURE = {
     "pism_patches": -1,
     "cmab": 1,
     "cde": 1,
+    "cde_readable": 1,
     "ace": -1,
     "drm": 1,
 }
@@ -83,6 +85,18 @@ def separation(frame: pd.DataFrame, name: str, solved: bool) -> Figure:
         lambda rng: auc(rng.choice(one, len(one)), rng.choice(two, len(two))), f"auc {name}"
     )
     return Figure(auc(one, two), low, high, len(known), len(asked) - len(known))
+
+
+def above_prior(frame: pd.DataFrame, name: str, family: str) -> Figure:
+    """AUC of one family over the prior samples. Raises ValueError if one side is empty."""
+    known = frame[frame["task"].isin([family]) | (frame["truth"] == "prior")].dropna(subset=[name])
+    value = TOWARDS_PICTURE[name] * known[name].to_numpy(dtype=float)
+    own = (known["task"] == family).to_numpy()
+    one, two = value[own], value[~own]
+    low, high = interval(
+        lambda rng: auc(rng.choice(one, len(one)), rng.choice(two, len(two))), f"{name} {family}"
+    )
+    return Figure(auc(one, two), low, high, len(one), 0)
 
 
 def within_family(value_N: np.ndarray, knob_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
