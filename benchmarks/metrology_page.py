@@ -63,7 +63,9 @@ def separation(result: dict[str, Any]) -> list[str]:
         "turned so that high means `needs the picture`: low λ*, high ρ̄, high D, low log ψ, high",
         "D_diff. The noise family is left out. A sample that the model never answers right gives",
         "every measure of answers nothing to hold on to, so the second AUC leaves those out.",
-        "CMAB has no value for them in any case.",
+        "CMAB has no value for them in any case. An AUC below 0.5 points the other way. PISM gets",
+        "credit for what the model cannot answer (λ* = 0 counts as needing the picture); its",
+        "chance-aware form gives λ* = 0 to what the words alone answer, so it must turn around.",
         *table(
             ["measure", "AUC, all", "n", "no value", "AUC, solved at least once", "n", "of solved"],
             rows,

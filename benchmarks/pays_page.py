@@ -219,13 +219,14 @@ class Page:
         return " ".join([start, *given])
 
     def missing(self, found: Found) -> list[str]:
-        """The runs that are still to come."""
-        wanted = [(view, seed, arm) for view in TITLES for seed in self.seeds for arm in ROWS]
-        return [
-            f"{view} seed {seed} {arm}"
-            for view, seed, arm in wanted
-            if arm not in found.get((view, seed), {})
-        ]
+        """The runs that are still to come, a view and seed at a time."""
+        told = []
+        for view in TITLES:
+            for seed in self.seeds:
+                lacking = [arm for arm in ROWS if arm not in found.get((view, seed), {})]
+                if lacking:
+                    told.append(f"{view}, seed {seed}: {', '.join(lacking)}")
+        return told
 
     def write(self, found: Found, base: list[Mark] | None) -> None:
         """Write pays.md and pays.json from what there is."""

@@ -57,10 +57,10 @@ def test_a_page_that_is_not_complete_says_what_is_missing(tmp_path: Path) -> Non
     page.write({("steps", 1): {"RAP": outcome(1.0, 0.0), "random": outcome(0.0, 0.0)}}, None)
     told = page.path.read_text()
     assert "**Not complete**" in told
-    assert "steps seed 2 RAP" in told
+    assert "steps, seed 1: full pool, CDE alone, ACE alone;" in told
     assert "+50.0" in told
     assert "data.pool=48" in told
-    assert len(json.loads((tmp_path / "pays.json").read_text())["missing"]) == 18
+    assert len(json.loads((tmp_path / "pays.json").read_text())["missing"]) == 4
 
 
 def test_a_complete_page_claims_nothing_missing_and_names_twins_and_refusals(
