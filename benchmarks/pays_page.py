@@ -184,7 +184,7 @@ def says(rows: dict[str, dict[str, Any]]) -> list[str]:
         cell = told["minus_random"]
         verdict = "no difference is shown: the interval holds zero"
         if cell["low"] > 0:
-            verdict = "better than as many random samples, over other items for these seeds"
+            verdict = "better than the random arm, over other items for these seeds"
         if cell["high"] < 0:
             verdict = "worse than the random arm, over other items for these seeds"
         gaps = list(told["minus_random_by_seed"].values())
