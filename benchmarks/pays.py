@@ -1,0 +1,161 @@
+"""Does choosing pay? RAP's subset against as many random samples, its parts, and the full pool.
+
+    python benchmarks/pays.py [--seeds 1 2 3] [--steps 30] [KEY=VALUE ...]
+
+Runs launch/train.py for each arm, seed and view (view 1: equal optimizer steps; view 2: one epoch
+of its own samples), finished runs left alone, and after each run writes benchmarks/results/pays.md
+and pays.json. A page that is not complete says what is missing. About 17 minutes a seed on a core.
+"""
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from pays_cost import Outcome, spent
+from pays_page import Page
+
+from difftrain import artefacts, lineage
+from difftrain.places import BASE, CONTROL, TUNED, Places
+from difftrain.records import Mark, Pick
+from difftrain.settings import RunConfig, resolve
+from difftrain.world import World
+from launch.words import read
+from recipes import difficulty
+
+ROOT = Path(__file__).resolve().parent.parent
+ARMS = {
+    "RAP": ["recipe=rap", "control=random"],
+    "random": ["recipe=rap", "control=random"],
+    "CDE alone": ["recipe=rap_cde"],
+    "ACE alone": ["recipe=rap_ace"],
+    "full pool": ["recipe=grpo_full", "difficulty=rap"],
+}
+"""The settings of each arm; `random` is the control that RAP's own run trains beside it."""
+ALWAYS = ["probe.again=0"]
+"""The report's reliability is no part of a choice's price."""
+FIRST = ("RAP", "random", "full pool", "ACE alone", "CDE alone")
+"""The order of the runs: what the others are held against comes first."""
+REFUSED = 2
+"""The exit code of a choice that leaves too few samples."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm of one view and seed."""
+
+    arm: str
+    view: str
+    seed: int
+    config: RunConfig
+
+    @property
+    def who(self) -> str:
+        """The arm's name among the places of its run."""
+        return CONTROL if self.arm == "random" else TUNED
+
+    @property
+    def places(self) -> Places:
+        """Where its stages lie."""
+        return Places(self.config)
+
+    def is_done(self) -> bool:
+        """Whether its checkpoint has been asked all benchmarks."""
+        return lineage.read_made(self.places.marks(self.who)) is not None
+
+    def picks(self) -> tuple[str, ...]:
+        """The chosen samples in order, once they have been chosen; none before."""
+        folder = self.places.select(self.who)
+        if lineage.read_made(folder) is None:
+            return ()
+        return tuple(each.sample_id for each in artefacts.read(folder, Pick))
+
+
+def views(steps: int) -> dict[str, list[str]]:
+    """The settings of both views."""
+    return {
+        "steps": [f"grpo.max_steps={steps}"],
+        "epochs": ["grpo.max_steps=null", "grpo.epochs=1"],
+    }
+
+
+def words_of(arm: str, view: list[str], seed: int, words: list[str]) -> list[str]:
+    """The whole command line of a run."""
+    return [*ARMS[arm], *ALWAYS, f"seed={seed}", *view, *words]
+
+
+def choose(run: Run) -> None:
+    """Make the choice where the scores are there; it costs nothing. Raises NothingChosen."""
+    if lineage.read_made(run.places.score) is not None:
+        difficulty.select(run.config, run.places, World(), run.who)
+
+
+def twin(run: Run, done: dict[str, Outcome], runs: dict[str, Run]) -> str | None:
+    """A finished arm of this view and seed that trained on the same samples in the same order."""
+    picks = run.picks()
+    same = (name for name, each in done.items() if each.marks and runs[name].picks() == picks)
+    return next(same, None) if picks else None
+
+
+def execute(run: Run, words: list[str], log: Path) -> str | None:
+    """Train and evaluate by launch/train.py; why it refused, or None. Raises if it failed."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(ROOT / "launch" / "train.py"), *words]
+    print(f"{run.view} seed {run.seed} {run.arm}: {' '.join(words)}", flush=True)
+    with log.open("a") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
+    if done.returncode == REFUSED:
+        return log.read_text().strip().splitlines()[-1]
+    if done.returncode:
+        raise SystemExit(f"exit code {done.returncode}: see {log}; the same command continues")
+    return None
+
+
+def outcome(run: Run, words: list[str], done: dict[str, Outcome], runs: dict[str, Run]) -> Outcome:
+    """Do what this run still needs, and read what it came to."""
+    log = Path(run.config.artefacts) / "logs" / f"{run.view}-{run.seed}-{run.arm}.log"
+    like = None
+    if not run.is_done():
+        try:
+            choose(run)
+        except difficulty.strata.NothingChosen as error:
+            return Outcome(len(run.picks()), refused=str(error))
+        like = twin(run, done, runs)
+        if like is None and (refused := execute(run, words, log.absolute())):
+            return Outcome(len(run.picks()), refused=refused)
+    source = runs[like] if like else run
+    marks = artefacts.read(source.places.marks(source.who), Mark)
+    cost = spent(run.arm, run.config, source.places.train(source.who))
+    return Outcome(len(run.picks()), cost, marks, like)
+
+
+def main() -> None:
+    """Run what is missing, view by view, and write the page after each run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--steps", type=int, default=30, help="optimizer steps of view 1")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    arguments, given = parser.parse_known_args()
+    if not any(word.startswith("artefacts=") for word in given):
+        given = ["artefacts=artefacts/pays", *given]
+    chosen = views(arguments.steps)
+    found: dict[tuple[str, int], dict[str, Outcome]] = {}
+    base: list[Mark] | None = None
+    page = Page(arguments.results, arguments.steps, arguments.seeds, given)
+    for view, seed in product(chosen, arguments.seeds):
+        lines = {arm: words_of(arm, chosen[view], seed, given) for arm in FIRST}
+        runs = {arm: Run(arm, view, seed, resolve(read(lines[arm]))) for arm in FIRST}
+        done = found.setdefault((view, seed), {})
+        for arm in FIRST:
+            done[arm] = outcome(runs[arm], lines[arm], done, runs)
+            folder = runs[arm].places.marks(BASE)
+            if base is None and lineage.read_made(folder):
+                base = artefacts.read(folder, Mark)
+            page.write(found, base)
+    print(page.path)
+
+
+if __name__ == "__main__":
+    main()
