@@ -8,6 +8,7 @@ Not here: which stage writes what.
 
 import errno
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from enum import StrEnum
@@ -169,6 +170,12 @@ def read_part(path: Path, record: type[R]) -> list[R]:
     ]
 
 
+def columns(path: Path, names: Sequence[str]) -> list[list[Any]]:
+    """Some columns of one part, in the order of the names; the others are not read."""
+    table = pq.read_table(path, columns=list(names))
+    return [table.column(name).to_pylist() for name in names]
+
+
 def read(folder: Path, record: type[R]) -> list[R]:
     """All records of a stage folder, finished or not, in part order."""
     return [each for path in parts(folder) for each in read_part(path, record)]
@@ -182,9 +189,13 @@ def read_finished(folder: Path, record: type[R], made_by: str) -> list[R]:
 
 
 def next_part(folder: Path, rank: int) -> str:
-    """A part name that this rank has not used yet in this folder."""
-    taken = [path.stem.rsplit("-", 1)[1] for path in folder.glob(f"part-r{rank:03d}-*.parquet")]
-    return f"r{rank:03d}-{max(map(int, taken), default=-1) + 1:05d}"
+    """A part name that this rank has not used yet in this folder.
+
+    Its last letters are drawn, so that no other process can write over it.
+    """
+    taken = [path.stem.split("-")[2] for path in folder.glob(f"part-r{rank:03d}-*.parquet")]
+    number = max(map(int, taken), default=-1) + 1
+    return f"r{rank:03d}-{number:05d}-{secrets.token_hex(3)}"
 
 
 def in_parts(records: Iterable[R], rows_per_part: int) -> Iterator[list[R]]:

@@ -1,20 +1,26 @@
 """How ranks that never talk wait for one another: a file per rank, touched while it lives.
 
-And how runs that share a stage take turns: the system's lock on such a file, gone with its process.
+And how runs that share a stage take turns: the system's lock on a file, gone with its process.
 """
 
 import fcntl
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from difftrain import lineage
 from difftrain.world import World
 
 PATIENCE_SECONDS = 600.0
 POLL_SECONDS = 0.2
+BEAT_SECONDS = 5.0
+LAUNCH = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+"""What the processes of one launch share, and two launches at a time do not."""
 
 
 class RankSilent(RuntimeError):
@@ -50,10 +56,14 @@ def wait(
     world: World,
     complete: Callable[[], bool],
     patience: float = PATIENCE_SECONDS,
+    ranks: Iterable[int] | None = None,
 ) -> None:
-    """Return once `complete()` is true. Raises RankSilent if another rank falls silent before."""
+    """Return once `complete()` is true. Raises RankSilent if one of `ranks` falls silent before.
+
+    Without `ranks`, all other ranks are listened to.
+    """
     since = time.time()
-    others = [rank for rank in range(world.size) if rank != world.rank]
+    others = [rank for rank in ranks or range(world.size) if rank != world.rank]
     while not complete():
         beat(folder, world)
         if gone := silent(folder, others, since, patience):
@@ -66,21 +76,59 @@ def wait(
 
 
 @contextmanager
+def working(folder: Path, world: World) -> Iterator[None]:
+    """Keep beating from a thread while this rank does what the others wait for."""
+    done = threading.Event()
+
+    def beats() -> None:
+        while not done.wait(BEAT_SECONDS):
+            beat(folder, world)
+
+    beat(folder, world)
+    thread = threading.Thread(target=beats, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def made_by_first(folder: Path, world: World) -> dict[str, Any]:
+    """The made.json that the first rank writes. Raises RankSilent if it falls silent meanwhile."""
+    if not world.is_first:
+        wait(folder, world, lambda: lineage.read_made(folder) is not None, ranks=[0])
+    made = lineage.read_made(folder)
+    if made is None:
+        raise FileNotFoundError(f"no made.json in {folder}: the stage was not finished")
+    return made
+
+
+@contextmanager
 def turn(folder: Path, world: World) -> Iterator[None]:
     """Keep other runs out of a stage folder meanwhile; waits, and says so, while one is in it.
 
-    Each rank has a lock of its own. A killed process gives its lock back. A file system without
-    locks (OSError) is told once and worked on without.
+    The first rank holds the lock and writes the launch's name into `.entered`; the others follow
+    their own first rank, so that two launches cannot hold half of the locks each. A killed process
+    gives its lock back. A file system without locks is told once and worked on without.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".rank-{world.rank:03d}.lock").open("w") as file:
+    launch = ":".join(os.environ.get(name, "") for name in LAUNCH)
+    entered = folder / ".entered"
+    if not world.is_first:
+        while not (entered.is_file() and launch in entered.read_text().splitlines()):
+            time.sleep(POLL_SECONDS)
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
         told = False
         while not locked(file, folder):
             if not told:
                 print(f"another run is making {folder}: waiting", file=sys.stderr, flush=True)
             told = True
-            beat(folder, world)
             time.sleep(POLL_SECONDS)
+        with entered.open("a") as names:
+            names.write(f"{launch}\n")
         yield
 
 

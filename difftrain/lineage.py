@@ -129,13 +129,3 @@ def read_made(folder: Path) -> dict[str, Any] | None:
     """The made.json of a finished stage folder, or None if the stage is not finished."""
     path = folder / "made.json"
     return json.loads(path.read_text()) if path.is_file() else None
-
-
-def wait_for_made(folder: Path, patience: float = 600.0) -> dict[str, Any]:
-    """The made.json that another rank is about to write. Raises TimeoutError naming the folder."""
-    until = time.time() + patience
-    while (made := read_made(folder)) is None:
-        if time.time() > until:
-            raise TimeoutError(f"no made.json in {folder} after {patience:.0f} s: did rank 0 stop?")
-        time.sleep(0.1)
-    return made

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from difftrain import artefacts, lineage, settings
+from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.data import stage as data_stage
 from difftrain.difficulty import tabulate
 from difftrain.places import TUNED, Places
@@ -24,9 +24,12 @@ UNGUESSED = "unguessed"
 
 def samples(config: RunConfig, places: Places, world: World) -> list[Sample]:
     """Every usable row as a Sample; the others are in quarantine.jsonl with their reasons."""
-    if world.is_first and lineage.read_made(places.data) is None:
-        data_stage.make(config.data, places.data)
-    lineage.wait_for_made(places.data)
+    if world.is_first:
+        alone = World()
+        with heartbeat.working(places.data, world), heartbeat.turn(places.data, alone):
+            if lineage.read_made(places.data) is None:
+                data_stage.make(config.data, places.data)
+    heartbeat.made_by_first(places.data, world)
     return artefacts.read(places.data, Sample)
 
 
@@ -52,7 +55,8 @@ def score(config: RunConfig, places: Places, world: World) -> Path:
     if world.is_first and lineage.read_made(places.score) is None:
         started = time.time()
         ids = [sample.sample_id for sample in artefacts.read(places.data, Sample)]
-        found, plain = scored(config, places, ids)
+        with heartbeat.working(places.score, world):
+            found, plain = scored(config, places, ids)
         artefacts.write_all(places.score / UNGUESSED, plain)
         artefacts.write_all(places.score, found)
         lineage.write_made(
@@ -62,7 +66,7 @@ def score(config: RunConfig, places: Places, world: World) -> Path:
             seconds=time.time() - started,
             counts=strata.count_strata(found, config.difficulty.measure),
         )
-    lineage.wait_for_made(places.score)
+    heartbeat.made_by_first(places.score, world)
     return places.score
 
 
@@ -104,11 +108,11 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pi
             seconds=time.time() - started,
             counts={"picks": len(picks), **counts},
         )
-    made = lineage.wait_for_made(folder)
+    made = heartbeat.made_by_first(folder, world)
     picks, least = artefacts.read(folder, Pick), config.grpo.prompts_per_step
     if config.select.rap:
         return rap.enough(picks, least, made["counts"]["funnel"])
-    return strata.enough(picks, least, lineage.wait_for_made(places.score)["counts"])
+    return strata.enough(picks, least, heartbeat.made_by_first(places.score, world)["counts"])
 
 
 def choice(

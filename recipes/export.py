@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from difftrain import lineage
 from difftrain.export import stage
+from difftrain.heartbeat import made_by_first, turn, working
 from difftrain.places import TUNED, Places
 from difftrain.settings import RunConfig, plain
 from difftrain.world import World
@@ -14,14 +14,18 @@ from recipes.asking import Asking
 def run(config: RunConfig, world: World, _: list[str]) -> Path:
     """Data, probe, scores and picks as the recipe makes them, then the export; its folder."""
     places = Places(config)
-    difficulty.probe(config, places, world, Asking(config))
-    difficulty.score(config, places, world)
-    difficulty.select(config, places, world, TUNED)
+    with turn(places.probe, world):
+        difficulty.probe(config, places, world, Asking(config))
+    with turn(places.score, world):
+        difficulty.score(config, places, world)
+    with turn(places.select(TUNED), world):
+        difficulty.select(config, places, world, TUNED)
     folder = exported(config, places)
     if world.is_first:
         inputs = stage.Inputs(data=places.data, score=places.score, select=places.select(TUNED))
-        return stage.run(config, inputs, folder)
-    lineage.wait_for_made(folder)
+        with working(folder, world):
+            return stage.run(config, inputs, folder)
+    made_by_first(folder, world)
     return folder
 
 

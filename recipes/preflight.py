@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from difftrain import lineage
+from difftrain import heartbeat, lineage
 from difftrain.places import Places
 from difftrain.records import Sample
 from difftrain.settings import RunConfig
@@ -61,5 +61,6 @@ def before_training(
     """The checks by themselves, once; the other processes wait for the first."""
     folder = folder_of(config, places)
     if world.is_first and lineage.read_made(folder) is None:
-        check(config, samples, asking, folder)
-    lineage.wait_for_made(folder)
+        with heartbeat.working(folder, world):
+            check(config, samples, asking, folder)
+    heartbeat.made_by_first(folder, world)

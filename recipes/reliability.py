@@ -11,6 +11,7 @@ from pathlib import Path
 from difftrain import artefacts, lineage, seeds
 from difftrain.difficulty import reliability
 from difftrain.difficulty.config import DifficultyConfig
+from difftrain.heartbeat import made_by_first, turn
 from difftrain.places import Places
 from difftrain.records import Measure, Sample, Score
 from difftrain.settings import RunConfig
@@ -47,27 +48,38 @@ def run(config: RunConfig, places: Places, world: World, asking: Asking) -> Path
     folder = place(config, places)
     if folder is None:
         return None
-    started, second = time.time(), again(config)
+    second = again(config)
     there = Places(second)
     pool = asked_again(artefacts.read(places.data, Sample), config.probe.again, config.seed)
-    difficulty.ask(second, there, world, asking, pool)
-    if world.is_first and lineage.read_made(folder) is None:
-        ids = [sample.sample_id for sample in pool]
-        scores, _ = difficulty.scored(second, there, ids)
-        artefacts.write_all(folder, scores)
-        first = [each for each in artefacts.read(places.score, Score) if each.sample_id in set(ids)]
-        lineage.write_json(folder / RESULT, compared(config, first, scores))
-        spent = lineage.wait_for_made(there.probe)
-        lineage.write_made(
-            folder,
-            settings={"again": config.probe.again, "seed": second.seed},
-            inputs={"score": places.score.name, "again": there.probe.name},
-            seconds=spent["seconds"] + time.time() - started,
-            counts={"samples": len(pool)}
-            | {name: spent["counts"][name] for name in ("generations", "tokens")},
-        )
-    lineage.wait_for_made(folder)
+    with turn(there.probe, world):
+        difficulty.ask(second, there, world, asking, pool)
+    with turn(folder, world):
+        if world.is_first and lineage.read_made(folder) is None:
+            close(config, places, second, pool, folder)
+        made_by_first(folder, world)
     return folder
+
+
+def close(
+    config: RunConfig, places: Places, second: RunConfig, pool: list[Sample], folder: Path
+) -> None:
+    """Score the second answers, compare, and write it down with what asking again took."""
+    started, there = time.time(), Places(second)
+    ids = [sample.sample_id for sample in pool]
+    scores, _ = difficulty.scored(second, there, ids)
+    artefacts.write_all(folder, scores)
+    first = [each for each in artefacts.read(places.score, Score) if each.sample_id in set(ids)]
+    lineage.write_json(folder / RESULT, compared(config, first, scores))
+    spent = [lineage.read_made(each) for each in (there.probe, there.attention)]
+    asked = [each for each in spent if each is not None]
+    lineage.write_made(
+        folder,
+        settings={"again": config.probe.again, "seed": second.seed},
+        inputs={"score": places.score.name, "again": there.probe.name},
+        seconds=sum(each["seconds"] for each in asked) + time.time() - started,
+        counts={"samples": len(pool)}
+        | {name: asked[0]["counts"][name] for name in ("generations", "tokens")},
+    )
 
 
 def compared(config: RunConfig, first: list[Score], second: list[Score]) -> dict[str, object]:

@@ -2,7 +2,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_waiting_ends_when_the_work_is_complete(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 from difftrain.heartbeat import turn
 from difftrain.world import World
 with turn(Path(sys.argv[1]), World()):
@@ -63,3 +63,36 @@ def test_a_second_run_waits_for_its_turn_and_a_killed_run_gives_it_back(
     assert f"another run is making {tmp_path}" in capsys.readouterr().err
     with heartbeat.turn(tmp_path, World()):
         assert not capsys.readouterr().err
+
+
+def test_the_other_ranks_follow_their_own_first_rank_into_a_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_PORT", "29501")
+    order: list[str] = []
+
+    def follow() -> None:
+        with heartbeat.turn(tmp_path, World(1, 2)):
+            order.append("rank 1")
+
+    other = Thread(target=follow)
+    other.start()
+    time.sleep(0.5)
+    order.append("rank 0")
+    with heartbeat.turn(tmp_path, World(0, 2)):
+        other.join(timeout=10)
+    assert order == ["rank 0", "rank 1"]
+
+
+def test_a_first_rank_that_works_for_long_is_not_called_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.1)
+    with heartbeat.working(tmp_path, World(0, 2)):
+        until = time.time() + 1.5
+        heartbeat.wait(tmp_path, World(1, 2), lambda: time.time() > until, patience=0.8, ranks=[0])
+
+
+def test_what_the_first_rank_never_made_is_not_waited_for_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="was not finished"):
+        heartbeat.made_by_first(tmp_path, World())

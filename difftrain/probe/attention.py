@@ -132,28 +132,40 @@ def run(
     by_id = {sample.sample_id: sample for sample in samples}
     wanted = {key: each for key, each in sorted(responses.items()) if key[0] in by_id}
 
+    seen: set[Path] = set()
+    there: set[tuple[str, int]] = set()
+
     def done() -> set[tuple[str, int]]:
-        return {(each.sample_id, each.draw) for each in artefacts.read(folder, Attention)}
+        for part in artefacts.parts(folder):
+            if part not in seen:
+                there.update(zip(*artefacts.columns(part, ("sample_id", "draw")), strict=True))
+                seen.add(part)
+        return there
 
     # The probe's store may have grown since: another tau can bring the first right answer.
     if lineage.read_made(folder) is not None and done() >= wanted.keys():
         return
     heartbeat.beat(folder, world)
-    there = done()
+    known = set(done())
     share = [
-        (by_id[key[0]], each) for key, each in world.share(list(wanted.items())) if key not in there
+        (by_id[key[0]], each) for key, each in world.share(list(wanted.items())) if key not in known
     ]
     if share:
         run_share(load(), share, folder, config, world)
     if not world.is_first:
-        return heartbeat.wait(folder, world, lambda: lineage.read_made(folder) is not None)
+        return heartbeat.wait(
+            folder,
+            world,
+            lambda: lineage.read_made(folder) is not None and done() >= wanted.keys(),
+        )
     heartbeat.wait(folder, world, lambda: done() >= wanted.keys())
+    before = lineage.read_made(folder) or {"seconds": 0.0}
     ace = settings.plain(config.difficulty.ace) if Measure.ace in config.difficulty.wanted else None
     lineage.write_made(
         folder,
         settings={"text": config.difficulty.cmab.text, "ace": ace},
         inputs={"probe": probe.name},
-        seconds=time.time() - started,
+        seconds=before["seconds"] + time.time() - started,
         counts={"responses": len(wanted)},
     )
     heartbeat.clear(folder)

@@ -36,9 +36,9 @@ class Needs:
         """What made.json notes once these needs are met."""
         told = []
         if self.pism is not None:
-            told.append(f"tau={self.pism.tau:g}")
+            told.append(f"tau={self.pism.tau!r}")
         if self.guessing and self.pism is not None:
-            told.append(f"guess=text_only alpha={self.pism.alpha:g}")
+            told.append(f"guess=text_only alpha={self.pism.alpha!r}")
         told += ["full"] * self.full + ["first_right"] * self.first_right
         told += [f"whole={self.whole}"] * bool(self.whole)
         told += [f"text_only={self.text_only}"] * bool(self.text_only)

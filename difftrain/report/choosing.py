@@ -122,11 +122,11 @@ def funnel_in_words(report: dict[str, Any]) -> list[str]:
     """What a reader should know of the funnel beside its numbers."""
     found, told = report["funnel"], []
     if "ace" in found["steps"] and found["after_ace"] == found["after_cde"]:
-        told.append("ACE dropped nothing here: no response hangs on one of its tokens that much.")
+        told.append(f"ACE dropped none of the {found['after_cde']:,} samples it was asked about.")
     if found["without_bias"]:
         told.append(
-            f"{found['without_bias']:,} responses are too short for an ACE value. They are not "
-            "called biased."
+            f"{found['without_bias']:,} responses of the pool are too short for an ACE value. They "
+            "are not called biased."
         )
     if found["removed_easy"] > found["brought_in"]:
         told.append(

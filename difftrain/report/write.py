@@ -81,6 +81,7 @@ def choice(report: dict[str, Any]) -> list[str]:
     if report["guessing"]:
         changed = f"{report['guessing']['changed']:,} of {report['guessing']['samples']:,} samples"
         blocks += ["## Guessing", f"{changed} change their stratum when guessing is accounted for."]
+        blocks += ["Unsolved may here also mean: cannot be told from guessing."]
         blocks += [choosing.both_labels(report).markdown()]
         blocks += [choosing.changed_by_task(report).markdown()]
     if report["reliability"]:

@@ -27,6 +27,8 @@ def value_in_words(score: Score) -> str:
     if score.measure is Measure.pism:
         if score.value is None:
             return ": never fails, up to the last ratio"
+        if score.stratum is Stratum.unsolved:
+            return ": fails with the whole picture, or is not more often right than guessing"
         return f": first fails with {score.value:.0%} of the picture hidden"
     return "" if score.value is None else f": {score.value:.3g}"
 

@@ -103,7 +103,7 @@ def test_the_page_shows_the_funnel_as_a_picture_with_counts(
     ]  # fmt: skip
     assert rows[0][1] == 24
     assert rows[-1][1] == sum(report["counts"]["picks"].values())
-    assert "1 responses are too short for an ACE value" in html
+    assert "1 responses of the pool are too short for an ACE value" in html
 
 
 def test_a_sample_that_was_left_out_tells_why(chosen: tuple[RunInputs, dict]) -> None:
@@ -123,7 +123,7 @@ def test_fewer_candidates_than_removed_and_a_filter_that_drops_nothing_are_told(
         "removed_easy": 3, "candidates": 1, "brought_in": 1, "chosen": 3, "without_bias": 0,
     }  # fmt: skip
     told = " ".join(choosing.funnel_in_words({"funnel": found}))
-    assert "ACE dropped nothing" in told
+    assert "ACE dropped none of the 5 samples" in told
     assert "3 easy samples were removed, but only 1 could be brought in" in told
 
 
