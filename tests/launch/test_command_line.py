@@ -108,6 +108,21 @@ def test_a_misspelt_key_of_trls_is_refused_early_with_the_nearest_one() -> None:
     assert time.monotonic() - started < 20  # 3 s on an idle machine
 
 
+def test_secrets_remote_code_and_publishing_are_refused_below_grpo_trl() -> None:
+    never = ("push_to_hub=true", "hub_model_id=a/b", "hub_strategy=end", "hub_private_repo=true")
+    code = ("hub_token=hf_abc", "trust_remote_code=true")
+    found = told(*(f"+grpo.trl.{each}" for each in (*code, *never)))
+    assert "grpo.trl.hub_token" in found[0]
+    assert found[0].endswith(": is a secret: use HF_TOKEN")
+    assert found[1].endswith(": is always off")
+    assert len(found) == 6
+    assert all(each.endswith("does not publish what it makes") for each in found[2:])
+    done = run("+grpo.trl.hub_token=hf_abc")
+    assert done.returncode == 2
+    assert "use HF_TOKEN" in done.stderr
+    assert "hf_abc" not in done.stderr + done.stdout
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_resolves_and_is_named_after_its_file(name: str) -> None:
     composed = words.read([f"recipe={name}"])
