@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from difftrain.model.config import Dtype
 from difftrain.settings import ConfigError, RunConfig, resolve
 from launch import words
 
@@ -88,7 +89,17 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_two_values_for_one_run_are_refused() -> None:
-    assert "launch/sweep.py" in told("seed=1,2")[0]
+    (problem,) = told("seed=1,2")
+    assert problem == "seed=1,2: one run has one value; run other seeds with seed=N"
+
+
+def test_a_model_that_is_only_named_does_not_get_the_tiny_models_settings() -> None:
+    alone = words.read(["model.name=org/big"])
+    assert alone == words.read(["model=any", "model.name=org/big"])
+    assert (alone.model.dtype, alone.grpo.learning_rate) == (Dtype.bfloat16, 1e-6)
+    assert (alone.probe.max_new_tokens, alone.evaluate.max_new_tokens) == (1024, 2048)
+    assert words.read(["model=tiny", "model.name=org/small"]).grpo.max_completion_tokens == 40
+    assert words.read(["model.name=tiny"]) == words.read([])
 
 
 def test_trls_own_keys_may_be_added_below_grpo_trl() -> None:
