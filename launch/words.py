@@ -115,7 +115,7 @@ def composed(words: list[str]) -> DictConfig:
 
 
 def own_model(overrides: list[Override]) -> list[str]:
-    """`model=any` where a model is named but no group of settings: the default is the tiny one's."""
+    """`model=any` where a model is named but no group: the default group is the tiny model's."""
     given = {each.key_or_group: each for each in overrides}
     if "model.name" not in given or "model" in given:
         return []

@@ -6,6 +6,7 @@ name of what was counted (`7 red circles`), unless a word there makes another nu
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 
 from difftrain.grade.characters import numeric_text
 from difftrain.grade.config import GradeConfig
@@ -14,15 +15,18 @@ from difftrain.records import Verdict
 LONGEST = 200
 """Characters beyond which an answer is not read."""
 
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SPELT = {
     word: Fraction(value)
     for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-        "fifteen sixteen seventeen eighteen nineteen twenty".split()
+        _WORD.findall(
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+            "fifteen sixteen seventeen eighteen nineteen twenty"
+        )
     )
 } | {
     word: Fraction(10 * value)
-    for value, word in enumerate("thirty forty fifty sixty seventy eighty ninety".split(), 3)
+    for value, word in enumerate(_WORD.findall("thirty forty fifty sixty seventy eighty ninety"), 3)
 }
 _DIGITS = re.compile(r"[0-9]+")
 _CLAIM = re.compile(
@@ -34,7 +38,6 @@ _CLAIM = re.compile(
 _OTHERS = re.compile(r"[^\w\s.,:;!?'’\"()\[\]{}*_`$\\=\-+]|[+\-]")
 """Signs that are no decoration: comparisons, ranges, a plus or minus that is not the number's."""
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boxed)(?![a-zA-Z])")
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _NAME = re.compile(r"\b[a-z]\s*(?:=|is\b)", re.IGNORECASE)
 _COUNTED = re.compile(
     r"\b(?:number|count|total|amount) of (?P<what>.*?)(?P<end>\b(?:is|are|equals)\b|[:=])",
@@ -44,24 +47,28 @@ _BREAK = re.compile(r"[.,;:!(\[=\n]")
 _MOST_WORDS = 10
 _IS = {"is", "are", "was", "were", "equals"}
 _PLAIN = _IS | set(
-    "so the final correct right answer total count number amount of there there's that this these "
-    "in a an it it's we i you my our see saw can counted counting found find have has had contains "
-    "shows exactly precisely all altogether overall together picture image photo figure diagram "
-    "scene shown visible present here which therefore thus hence result value only just and s "
-    "answer's i've".split()
+    _WORD.findall(
+        "so the final correct right answer total count number amount of there there's that this these "
+        "in a an it it's we i you my our see saw can counted counting found find have has had contains "
+        "shows exactly precisely all altogether overall together picture image photo figure diagram "
+        "scene shown visible present here which therefore thus hence result value only just and s "
+        "answer's i've"
+    )
 )
 """Words that leave the number beside them what it is."""
 _CHANGES = set(
-    "not no none never neither nor or cannot without hardly barely scarcely than least most more "
-    "less fewer over under above below about around approximately approx roughly nearly almost "
-    "between maybe perhaps possibly probably either if unless except but otherwise instead rather "
-    "wrong incorrect false untrue mistaken impossible too many few several some another others "
-    "other half halves third thirds quarter quarters fourths fifths sixths sevenths eighths ninths "
-    "tenths hundredths thousandths hundred hundreds thousand thousands million millions billion "
-    "billions trillion trillions quadrillion lakh lakhs crore crores dozen dozens score gross pair "
-    "pairs couple couples percent per minus plus times multiplied divided added subtracted doubled "
-    "tripled twice thrice double triple squared cubed factorial power root mod modulo point short "
-    "off missing up down guess could might may would should k m b g bn mn x e pi infinity".split()
+    _WORD.findall(
+        "not no none never neither nor or cannot without hardly barely scarcely than least most more "
+        "less fewer over under above below about around approximately approx roughly nearly almost "
+        "between maybe perhaps possibly probably either if unless except but otherwise instead rather "
+        "wrong incorrect false untrue mistaken impossible too many few several some another others "
+        "other half halves third thirds quarter quarters fourths fifths sixths sevenths eighths ninths "
+        "tenths hundredths thousandths hundred hundreds thousand thousands million millions billion "
+        "billions trillion trillions quadrillion lakh lakhs crore crores dozen dozens score gross pair "
+        "pairs couple couples percent per minus plus times multiplied divided added subtracted doubled "
+        "tripled twice thrice double triple squared cubed factorial power root mod modulo point short "
+        "off missing up down guess could might may would should k m b g bn mn x e pi infinity"
+    )
 )
 """Words that make another number, or no claim, of the number before them."""
 
@@ -97,7 +104,7 @@ def _plainly(text: str, claims: list[re.Match[str]]) -> bool:
     if not _leads(text[: claims[0].start()]):
         return False
     named = [_words(text[claims[-1].end() :])]
-    for one, two in zip(claims, claims[1:], strict=False):
+    for one, two in pairwise(claims):
         gap = text[one.end() : two.start()]
         if not (mark := _BREAK.search(gap)) or not _leads(gap[mark.end() :]):
             return False

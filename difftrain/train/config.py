@@ -73,7 +73,7 @@ OWN_KEYS = frozenset(
 
 
 def refused_key(key: str) -> str | None:
-    """Why this key of TRL's is never taken, or None: a run keeps no secret and publishes nothing."""
+    """Why this key of TRL's is never taken, or None: no secrets, nothing published."""
     if key == "hub_token":
         return "is a secret: use HF_TOKEN"
     if key == "trust_remote_code":
