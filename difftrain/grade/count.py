@@ -48,26 +48,28 @@ _MOST_WORDS = 10
 _IS = {"is", "are", "was", "were", "equals"}
 _PLAIN = _IS | set(
     _WORD.findall(
-        "so the final correct right answer total count number amount of there there's that this these "
-        "in a an it it's we i you my our see saw can counted counting found find have has had contains "
-        "shows exactly precisely all altogether overall together picture image photo figure diagram "
-        "scene shown visible present here which therefore thus hence result value only just and s "
-        "answer's i've"
+        "so the final correct right answer total count number amount of there there's that "
+        "this these in a an it it's we i you my our see saw can counted counting found find "
+        "have has had contains shows exactly precisely all altogether overall together "
+        "picture image photo figure diagram scene shown visible present here which therefore "
+        "thus hence result value only just and s answer's i've"
     )
 )
 """Words that leave the number beside them what it is."""
 _CHANGES = set(
     _WORD.findall(
-        "not no none never neither nor or cannot without hardly barely scarcely than least most more "
-        "less fewer over under above below about around approximately approx roughly nearly almost "
-        "between maybe perhaps possibly probably either if unless except but otherwise instead rather "
-        "wrong incorrect false untrue mistaken impossible too many few several some another others "
-        "other half halves third thirds quarter quarters fourths fifths sixths sevenths eighths ninths "
-        "tenths hundredths thousandths hundred hundreds thousand thousands million millions billion "
-        "billions trillion trillions quadrillion lakh lakhs crore crores dozen dozens score gross pair "
-        "pairs couple couples percent per minus plus times multiplied divided added subtracted doubled "
-        "tripled twice thrice double triple squared cubed factorial power root mod modulo point short "
-        "off missing up down guess could might may would should k m b g bn mn x e pi infinity"
+        "not no none never neither nor or cannot without hardly barely scarcely than least "
+        "most more less fewer over under above below about around approximately approx "
+        "roughly nearly almost between maybe perhaps possibly probably either if unless "
+        "except but otherwise instead rather wrong incorrect false untrue mistaken impossible "
+        "too many few several some another others other half halves third thirds quarter "
+        "quarters fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths "
+        "hundred hundreds thousand thousands million millions billion billions trillion "
+        "trillions quadrillion lakh lakhs crore crores dozen dozens score gross pair pairs "
+        "couple couples percent per minus plus times multiplied divided added subtracted "
+        "doubled tripled twice thrice double triple squared cubed factorial power root mod "
+        "modulo point short off missing up down guess could might may would should k m b g bn "
+        "mn x e pi infinity"
     )
 )
 """Words that make another number, or no claim, of the number before them."""
