@@ -119,7 +119,8 @@ def main() -> None:
     picks = artefacts.read(Places(config).select(TUNED), Pick)
     trained_on = {pick.sample_id for pick in picks}
     result: dict = {"command": " ".join(["python benchmarks/cde_by_skill.py", *words])}
-    for name, model in (("shipped", []), ("trained", [f"model.name={run / 'checkpoint'}"])):
+    trained = ["model=tiny", f"model.name={run / 'checkpoint'}"]
+    for name, model in (("shipped", []), ("trained", trained)):
         asked = [*common, *ASKING, *model]
         scores = artefacts.read(made("score", asked), Score)
         samples = artefacts.read(Places(resolve(read(asked))).data, Sample)

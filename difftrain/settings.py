@@ -110,7 +110,8 @@ def problems(node: Any, prefix: str = "") -> Iterator[str]:
         value = node
         for part in key.split("."):
             value = value[part] if isinstance(value, dict) else getattr(value, part)
-        yield f"{prefix}{key}={shown(value)}: {rule}"
+        told = "(hidden)" if key.endswith("_token") else shown(value)
+        yield f"{prefix}{key}={told}: {rule}"
 
 
 def shown(value: Any) -> str:

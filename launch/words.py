@@ -60,7 +60,7 @@ def wrong_with(override: Override, typed: DictConfig) -> str | None:
     key, shown = override.key_or_group, override.input_line or ""
     known = groups()
     if override.is_sweep_override():
-        return f"{shown}: one run has one value; launch/sweep.py runs several"
+        return f"{shown}: one run has one value; run other seeds with seed=N"
     if key in known:
         name = override.value()
         if name is None or name in known[key]:
@@ -114,6 +114,14 @@ def composed(words: list[str]) -> DictConfig:
     return job
 
 
+def own_model(overrides: list[Override]) -> list[str]:
+    """`model=any` where a model is named but no group: the default group is the tiny model's."""
+    given = {each.key_or_group: each for each in overrides}
+    if "model.name" not in given or "model" in given:
+        return []
+    return [] if given["model.name"].value() in groups()["model"] else ["model=any"]
+
+
 def read(words: list[str]) -> DictConfig:
     """The composed settings of a command line. Raises ConfigError with every problem in it."""
     overrides, found = parsed(words)
@@ -125,7 +133,7 @@ def read(words: list[str]) -> DictConfig:
         else:
             good.append(override.input_line or "")
     try:
-        job = composed(good)
+        job = composed([*own_model(overrides), *good])
         found += problems(OmegaConf.to_object(job))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([*found, first_line(error)]) from error

@@ -72,6 +72,22 @@ OWN_KEYS = frozenset(
 """TRL's keys that follow from settings of ours (arguments.py)."""
 
 
+def refused_key(key: str) -> str | None:
+    """Why this key of TRL's is never taken, or None: no secrets, nothing published."""
+    if key == "hub_token":
+        return "is a secret: use HF_TOKEN"
+    if key == "trust_remote_code":
+        return "is always off"
+    if key.startswith("hub_") or key in ("push_to_hub", "log_completions_hub_repo"):
+        return "is never set: a run does not publish what it makes"
+    return None
+
+
+def offered() -> list[str]:
+    """TRL's keys that may be set below grpo.trl."""
+    return sorted(key for key in TRL_KEYS - OWN_KEYS if refused_key(key) is None)
+
+
 class RateSchedule(StrEnum):
     """How the learning rate goes on after warm-up."""
 
@@ -175,9 +191,11 @@ class GrpoConfig:
     def wrong_trl_keys(self) -> Iterator[tuple[str, str]]:
         """Keys of `trl` that TRL does not know, or that have a setting of their own."""
         for key in self.trl:
-            if key in OWN_KEYS:
+            if refused := refused_key(key):
+                yield f"trl.{key}", refused
+            elif key in OWN_KEYS:
                 yield f"trl.{key}", "follows from a setting of its own (grpo.*, model.*, seed)"
             elif key not in TRL_KEYS:
-                near = get_close_matches(key, TRL_KEYS - OWN_KEYS, 1, 0.6)
+                near = get_close_matches(key, offered(), 1, 0.6)
                 hint = f"; did you mean grpo.trl.{near[0]}?" if near else ""
                 yield f"trl.{key}", f"TRL {TRL_VERSION}'s GRPOConfig has no such key{hint}"

@@ -3,6 +3,7 @@
 Pictures are read and decoded when a batch is, so that the memory does not grow with the samples.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -25,10 +26,42 @@ class Material:
 
 
 def left_over(samples: Sequence[Sample], picks: Sequence[Pick], most: int) -> list[Sample]:
-    """The first samples, by their content's hash, that are not trained on."""
+    """The first samples, by their id, that are not trained on, nor a copy of one that is.
+
+    Copies (data.duplicates=keep) have ids of their own: words are compared, and the pictures of
+    those whose words are equal, so that few pictures are read.
+    """
     taken = {pick.sample_id for pick in picks}
+    trained: dict[tuple, list[Sample]] = {}
+    for sample in samples:
+        if sample.sample_id in taken:
+            trained.setdefault(words(sample), []).append(sample)
+    seen: dict[tuple, set[str]] = {}
+    found: list[Sample] = []
     rest = [sample for sample in samples if sample.sample_id not in taken]
-    return sorted(rest, key=lambda sample: sample.sample_id)[:most]
+    for sample in sorted(rest, key=lambda sample: sample.sample_id):
+        if len(found) == most:
+            break
+        if alike := trained.get(key := words(sample)):
+            if key not in seen:
+                seen[key] = {seen_pictures(each) for each in alike}
+            if seen_pictures(sample) in seen[key]:
+                continue
+        found.append(sample)
+    return found
+
+
+def words(sample: Sample) -> tuple:
+    """What a sample asks and what is right, without its pictures."""
+    return sample.question, sample.options, sample.answer
+
+
+def seen_pictures(sample: Sample) -> str:
+    """A hash of a sample's pictures as they are stored."""
+    digest = hashlib.blake2b(digest_size=16)
+    for png in sample.images:
+        digest.update(hashlib.blake2b(png, digest_size=16).digest())
+    return digest.hexdigest()
 
 
 def chosen(samples: Sequence[Sample], picks: Sequence[Pick]) -> list[Sample]:

@@ -213,7 +213,10 @@ def test_boxes_are_converted_from_the_scale_of_the_settings(write_rows):
         ({"prompt": None}, "missing keys: prompt (or messages, images, solution); found: ability"),
         ({"ground_truth": ""}, "unusable gold: it is empty"),
         ({"ground_truth": "\\boxed{}"}, "unusable gold: it is empty"),
-        ({"ground_truth": "two", "ability": "counting"}, "unusable gold: 'two' is not one number"),
+        (
+            {"ground_truth": "a few", "ability": "counting"},
+            "unusable gold: 'a few' is not one number",
+        ),
         ({"ground_truth": "E", "options": ["1", "2"]}, "unusable gold: 'E' lies outside"),
         ({"ground_truth": "left", "ability": "cv_grounding"}, "unusable gold: not a list of boxes"),
         ({"ground_truth": "red", "answer_kind": "number"}, "unusable gold: 'red' is neither"),

@@ -99,7 +99,7 @@ def test_a_count_is_one_whole_number(said: str) -> None:
     assert count.grade(said, "1234") is RIGHT
 
 
-@pytest.mark.parametrize("said", ["7 or 8", "7,8", "7/8", "seven", "H7O", "3-7", "7" * 300])
+@pytest.mark.parametrize("said", ["7 or 8", "7,8", "7/8", "many", "H7O", "3-7", "7" * 300])
 def test_a_count_with_two_numbers_or_none_is_unreadable(said: str) -> None:
     assert count.grade(said, "7") is UNREADABLE
 

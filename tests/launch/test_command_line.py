@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from difftrain.model.config import Dtype
 from difftrain.settings import ConfigError, RunConfig, resolve
 from launch import words
 
@@ -88,7 +89,17 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_two_values_for_one_run_are_refused() -> None:
-    assert "launch/sweep.py" in told("seed=1,2")[0]
+    (problem,) = told("seed=1,2")
+    assert problem == "seed=1,2: one run has one value; run other seeds with seed=N"
+
+
+def test_a_model_that_is_only_named_does_not_get_the_tiny_models_settings() -> None:
+    alone = words.read(["model.name=org/big"])
+    assert alone == words.read(["model=any", "model.name=org/big"])
+    assert (alone.model.dtype, alone.grpo.learning_rate) == (Dtype.bfloat16, 1e-6)
+    assert (alone.probe.max_new_tokens, alone.evaluate.max_new_tokens) == (1024, 2048)
+    assert words.read(["model=tiny", "model.name=org/small"]).grpo.max_completion_tokens == 40
+    assert words.read(["model.name=tiny"]) == words.read([])
 
 
 def test_trls_own_keys_may_be_added_below_grpo_trl() -> None:
@@ -106,6 +117,21 @@ def test_a_misspelt_key_of_trls_is_refused_early_with_the_nearest_one() -> None:
     assert done.returncode == 2
     assert "did you mean grpo.trl.optim?" in done.stderr
     assert time.monotonic() - started < 20  # 3 s on an idle machine
+
+
+def test_secrets_remote_code_and_publishing_are_refused_below_grpo_trl() -> None:
+    never = ("push_to_hub=true", "hub_model_id=a/b", "hub_strategy=end", "hub_private_repo=true")
+    code = ("hub_token=hf_abc", "trust_remote_code=true")
+    found = told(*(f"+grpo.trl.{each}" for each in (*code, *never)))
+    assert "grpo.trl.hub_token" in found[0]
+    assert found[0].endswith(": is a secret: use HF_TOKEN")
+    assert found[1].endswith(": is always off")
+    assert len(found) == 6
+    assert all(each.endswith("does not publish what it makes") for each in found[2:])
+    done = run("+grpo.trl.hub_token=hf_abc")
+    assert done.returncode == 2
+    assert "use HF_TOKEN" in done.stderr
+    assert "hf_abc" not in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize("name", RECIPES)

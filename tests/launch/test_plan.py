@@ -48,7 +48,7 @@ def test_the_shipped_model_passes_and_a_broken_one_is_told_the_cause(tmp_path: P
     shutil.copytree(SHIPPED["tiny"], broken)
     template = broken / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|image_pad|>", ""))
-    done = plan("check=model", f"artefacts={tmp_path}", f"model.name={broken}")
+    done = plan("check=model", f"artefacts={tmp_path}", "model=tiny", f"model.name={broken}")
     assert done.returncode == 1
     assert "chat template holds the picture: 0 places for 1 pictures" in done.stderr
     assert "Traceback" not in done.stderr

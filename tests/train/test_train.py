@@ -132,6 +132,14 @@ def test_held_out_samples_are_the_first_by_content_that_are_not_trained_on(
     assert left_over(shapes_samples, picks, 0) == []
 
 
+def test_a_copy_of_a_training_sample_is_not_held_out(shapes_samples: list[Sample]) -> None:
+    trained, other = shapes_samples[:2]
+    copy = replace(trained, sample_id="0" * 16, images=[bytes(png) for png in trained.images])
+    asked_alike = replace(trained, sample_id="1" * 16, images=other.images)
+    picks = [Pick(sample_id=trained.sample_id, arm=Arm.grpo, because="")]
+    assert left_over([trained, copy, asked_alike], picks, 3) == [asked_alike]
+
+
 def test_a_step_is_the_stated_prompts_times_the_group() -> None:
     config = RunConfig()
     config.grpo.per_device_batch = 4
