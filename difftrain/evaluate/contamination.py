@@ -105,9 +105,10 @@ def looked_at(asked: Asked, budget: images.Budget) -> Iterator[Image.Image]:
     for part in scoring.build_prompt(asked.benchmark, asked.item):
         if part["type"] == "image":
             try:
-                yield pictures.shown(part["value"], budget)
+                stored = images.load(pictures.raw(part["value"]), budget)
             except Unusable:
                 continue
+            yield Image.frombytes("RGB", stored.size, stored.rgb)
 
 
 def at_hand(config: EvaluateConfig) -> list[Asked]:

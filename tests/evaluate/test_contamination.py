@@ -5,8 +5,9 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from difftrain import artefacts, lineage
 from difftrain.data.images import Budget
@@ -94,6 +95,31 @@ def test_a_benchmark_picture_that_the_data_stage_resized_is_the_same_picture() -
     asked = [replace(items(CONFIG)[0], item={**ITEM, "image": buffer.getvalue()})]
     stored = contamination.images.load(buffer.getvalue(), BUDGET)
     assert stored.size != (500, 300)
+    found = contamination.Index(asked, BUDGET).compared(sample("x", images=(stored.png,)))
+    assert found.kind is Overlap.same_picture
+
+
+def drawn(kind: str) -> bytes:
+    """A file whose pixels depend on how it is loaded: see-through, turned by EXIF, or 16 bit."""
+    noise = np.random.default_rng(0).integers(0, 256, (8, 12), dtype=np.uint8)
+    grey = Image.fromarray(noise).resize((120, 80))
+    buffer, about = BytesIO(), Image.Exif()
+    if kind == "transparent":
+        clear = Image.new("RGB", grey.size, "black")
+        clear.putalpha(grey)
+        clear.save(buffer, "PNG")
+    elif kind == "turned":
+        about[ExifTags.Base.Orientation] = 6
+        grey.convert("RGB").save(buffer, "JPEG", exif=about)
+    else:
+        Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["transparent", "turned", "16 bit"])
+def test_the_same_file_is_the_same_picture_whatever_its_form(kind: str) -> None:
+    asked = [replace(items(CONFIG)[0], item={**ITEM, "image": drawn(kind)})]
+    stored = contamination.images.load(drawn(kind), BUDGET)
     found = contamination.Index(asked, BUDGET).compared(sample("x", images=(stored.png,)))
     assert found.kind is Overlap.same_picture
 
