@@ -196,6 +196,17 @@ def test_rows_share_pictures_by_index_hold_several_and_are_dropped_without(
     assert len(pickle.dumps(items)) < path.stat().st_size * 5  # handles, no pictures
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u0085", "\x0b", "\x0c", "\x1c"])
+def test_what_only_looks_like_a_line_break_inside_a_cell_cuts_no_row(
+    mark: str, tmp_path: Path, write_tsv: Callable
+) -> None:
+    row = tsv_item("0", [png("red")], question=f"Wh{mark}at?")
+    write_tsv(tmp_path / "MMStar.tsv", [{name: row[name] for name in sorted(row, reverse=True)}])
+    (item,) = read(tmp_path, "MMStar", Source.tsv, any_count=True)
+    assert item["question"] == f"Wh{mark}at?"
+    assert [pictures.raw(each) for each in item["image"]] == [png("red")]
+
+
 def test_a_row_that_shares_a_picture_nobody_has_is_refused(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
