@@ -298,6 +298,35 @@ def test_mathvista_rows_get_their_gold_letter_or_are_refused(
         read(tmp_path / "bad", "MathVista", Source.folder, any_count=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "spoilt", "told"),
+    [
+        ("MMMU", {"answer": None}, "the item has none of answer"),
+        ("MathVista", {"choices": None}, "the item has none of choices"),
+        ("MathVista", {"choices": "['a cat', 'a"}, "unterminated string"),
+        ("HallusionBench", {"index": "hub_VD_video_0_1"}, "hub_VD_video_0_1 is too short"),
+        ("MMStar", dict.fromkeys("ABCD"), "has no option columns"),
+        ("OCRBench", {"answer": None}, "the item has none of answer"),
+    ],
+)
+def test_an_item_that_cannot_be_graded_is_refused_before_anything_is_asked(
+    name: str,
+    spoilt: Row,
+    told: str,
+    tmp_path: Path,
+    hub_rows: Callable,
+    write_folder: Callable,
+    write_tsv: Callable,
+) -> None:
+    write_folder(tmp_path, name, hub_rows(name)[:3])
+    rows = as_harness(read(tmp_path, name, Source.folder, any_count=True))
+    write_tsv(tmp_path / TSV_FILES[name], rows)
+    assert len(read(tmp_path, name, Source.tsv, any_count=True)) == 3
+    write_tsv(tmp_path / TSV_FILES[name], [rows[0], rows[1] | spoilt, rows[2]])
+    with pytest.raises(SchemaError, match=f"{name}: item .* cannot be graded: .*{told}"):
+        read(tmp_path, name, Source.tsv, any_count=True)
+
+
 def test_a_missing_picture_is_known_only_when_it_is_asked_for(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
