@@ -17,6 +17,8 @@ from difftrain.settings import RunConfig
 CONTROL = "control"
 TUNED = "tuned"
 BASE = "base"
+LOOKS = 2
+"""A change to how the pictures of samples and items are compared must change it."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ class Places:
     def contamination(self) -> Path:
         """Which samples of the data are in benchmarks too."""
         evaluate = self.config.evaluate
-        return self.folder("contamination", evaluate.items_identity(), self.data)
+        names = sorted([*evaluate.official, *evaluate.also_on_disk])
+        own = {"looks": LOOKS, "items": evaluate.items_identity(names)}
+        return self.folder("contamination", own, self.data)
 
     @cached_property
     def replies(self) -> Path:

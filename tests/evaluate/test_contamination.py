@@ -1,6 +1,7 @@
 """Training samples are held against the benchmarks at hand, picture by picture."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from difftrain import artefacts, lineage
 from difftrain.data.images import Budget
 from difftrain.evaluate import contamination
 from difftrain.evaluate.asking import items
-from difftrain.evaluate.config import Contamination, EvaluateConfig
+from difftrain.evaluate.config import Contamination, EvaluateConfig, Source
 from difftrain.evaluate.contamination import Compared, Overlap
 from difftrain.places import Places
 from difftrain.records import Arm, Pick, Sample
@@ -163,3 +164,23 @@ def test_training_on_a_hit_is_refused_by_default_and_every_hit_is_named(tmp_path
     config.evaluate = replace(CONFIG, contamination=Contamination.tell)
     assert Places(config).contamination == places.contamination
     overlap.check(config, Places(config), World(), ["tuned"])
+
+
+def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable
+) -> None:
+    write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
+    given = EvaluateConfig(
+        benchmarks=["MMStar"], source=Source.folder, path=str(tmp_path), any_count=True
+    )
+    alone = Places(RunConfig(artefacts=str(tmp_path), evaluate=given)).contamination
+    marks = Places(RunConfig(artefacts=str(tmp_path), evaluate=given)).marks("base")
+    rows = hub_rows("MathVista")[:3]
+    write_folder(tmp_path, "MathVista", rows)
+    index = contamination.Index(contamination.at_hand(given), BUDGET)
+    assert (index.checked["MMStar"], index.checked["MathVista"]) == (2, 3)
+    stored = contamination.images.load(rows[2]["decoded_image"]["bytes"], BUDGET)
+    assert index.compared(sample("x", images=(stored.png,))).kind is Overlap.same_picture
+    places = Places(RunConfig(artefacts=str(tmp_path), evaluate=given))
+    assert places.contamination != alone
+    assert places.marks("base") == marks
