@@ -9,7 +9,7 @@ from typing import Any
 from difftrain import lineage, settings
 from difftrain.data import load
 from difftrain.evaluate.config import NEITHER, SCORING, WHICH
-from difftrain.evaluate.judging.config import model_name
+from difftrain.evaluate.judging.config import model_name, server_hash
 from difftrain.model import locate
 from difftrain.records import Measure
 from difftrain.settings import RunConfig
@@ -108,6 +108,8 @@ class Places:
         """Benchmark marks of the base or of a trained arm, by one set of rules and one judge."""
         own = self._evaluate_without(NEITHER) | {"judge": self.judge}
         own |= {"source": self.config.evaluate.items_identity(), "path": None, "places": None}
+        if server := server_hash(self.config.evaluate.judge):
+            own["judge_server"] = server
         return self.folder("evaluate", own, self.responses(arm))
 
     @cached_property
