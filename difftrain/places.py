@@ -9,7 +9,7 @@ from typing import Any
 from difftrain import lineage, settings
 from difftrain.data import load
 from difftrain.evaluate.config import NEITHER, SCORING, WHICH
-from difftrain.evaluate.judging.config import model_name
+from difftrain.evaluate.judging.config import model_name, server_hash
 from difftrain.model import locate
 from difftrain.records import Measure
 from difftrain.settings import RunConfig
@@ -17,6 +17,8 @@ from difftrain.settings import RunConfig
 CONTROL = "control"
 TUNED = "tuned"
 BASE = "base"
+LOOKS = 2
+"""A change to how the pictures of samples and items are compared must change it."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,17 @@ class Places:
         """Benchmark marks of the base or of a trained arm, by one set of rules and one judge."""
         own = self._evaluate_without(NEITHER) | {"judge": self.judge}
         own |= {"source": self.config.evaluate.items_identity(), "path": None, "places": None}
+        if server := server_hash(self.config.evaluate.judge):
+            own["judge_server"] = server
         return self.folder("evaluate", own, self.responses(arm))
 
     @cached_property
     def contamination(self) -> Path:
         """Which samples of the data are in benchmarks too."""
         evaluate = self.config.evaluate
-        return self.folder("contamination", evaluate.items_identity(), self.data)
+        names = sorted([*evaluate.official, *evaluate.also_on_disk])
+        own = {"looks": LOOKS, "items": evaluate.items_identity(names)}
+        return self.folder("contamination", own, self.data)
 
     @cached_property
     def replies(self) -> Path:

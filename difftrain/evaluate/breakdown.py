@@ -7,7 +7,7 @@ and `score`, a fraction of 1; HallusionBench's rows hold its own accuracies inst
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from difftrain.evaluate import hallusionbench, mmmu, ocrbench
+from difftrain.evaluate import hallusionbench, mmmu, ocrbench, undecided
 from difftrain.evaluate.scoring import benchmark_named
 from difftrain.records import Mark, MarkPath
 
@@ -142,8 +142,12 @@ TABLES: dict[str, Callable[[Sequence[Mark]], dict[str, Table]]] = {
 
 
 def breakdown(benchmark: str, marks: Sequence[Mark]) -> dict[str, Table]:
-    """The tables of a benchmark, by title. Raises ValueError for an unknown benchmark."""
-    return TABLES[benchmark_named(benchmark).name](marks)
+    """The tables of a benchmark, by title; none where nothing was decided.
+
+    Raises ValueError for an unknown benchmark.
+    """
+    tables = TABLES[benchmark_named(benchmark).name]
+    return {} if undecided.why_none(benchmark, marks) else tables(marks)
 
 
 def printed(benchmark: str, score: float) -> str:

@@ -1,6 +1,6 @@
 """Settings of the evaluation; all are printed beside the scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
@@ -241,10 +241,24 @@ class EvaluateConfig:
             high = MAX_PIXELS
         return self.min_pixels or low, self.max_pixels or high
 
-    def items_identity(self) -> list[list[str]]:
-        """What changes when official items do: their hub id, or the contents of their files."""
+    @property
+    def also_on_disk(self) -> list[str]:
+        """Official benchmarks that are not wanted, but lie where the settings point to."""
+
+        def lies_there(name: str) -> bool:
+            kind, place = self.place(name)
+            given = getattr(self.places, name) or self.path
+            return bool(given) and kind is not Source.hub and Path(place).exists()
+
+        return [name for name in OFFICIAL if name not in self.benchmarks and lies_there(name)]
+
+    def items_identity(self, names: Sequence[str] | None = None) -> list[list[str]]:
+        """What changes when official items do: their hub id, or the contents of their files.
+
+        Of these benchmarks; by default of those that are wanted.
+        """
         found = []
-        for name in self.official:
+        for name in self.official if names is None else names:
             kind, place = self.place(name)
             path = Path(place)
             if kind is Source.hub:

@@ -1,7 +1,8 @@
 """Which training samples are in a benchmark too: by picture, or by a long question word for word.
 
 Every sample is held against every item of the benchmarks that are at hand: those that are
-evaluated, and the miniatures. A rank takes its share of the samples.
+evaluated, the official ones that lie on disk beside them, and the miniatures. A rank takes its
+share of the samples.
 """
 
 import time
@@ -105,15 +106,18 @@ def looked_at(asked: Asked, budget: images.Budget) -> Iterator[Image.Image]:
     for part in scoring.build_prompt(asked.benchmark, asked.item):
         if part["type"] == "image":
             try:
-                yield pictures.shown(part["value"], budget)
+                stored = images.load(pictures.raw(part["value"]), budget)
             except Unusable:
                 continue
+            yield Image.frombytes("RGB", stored.size, stored.rgb)
 
 
 def at_hand(config: EvaluateConfig) -> list[Asked]:
-    """Every item of the benchmarks that are evaluated, and of the miniatures."""
+    """Every item of the benchmarks that are evaluated, lie on disk beside them, or are drawn."""
     names = dict.fromkeys([*config.benchmarks, *MINIATURES])
-    return asking.items(replace(config, benchmarks=list(names), limit=None))
+    every = replace(config, benchmarks=list(names), limit=None)
+    beside = replace(every, benchmarks=config.also_on_disk, any_count=True)
+    return [*asking.items(every), *asking.items(beside)]
 
 
 def run(

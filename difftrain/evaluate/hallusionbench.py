@@ -85,6 +85,9 @@ def _identity(item: Item) -> tuple[str, str, str, str]:
         places = [items.text(item, column) for column in ("set_id", "figure_id", "question_id")]
     else:
         places = items.text(item, "index").split("_")[3:6]
+    if len(places) < 3:
+        told = "set, figure and question are its parts 4 to 6"
+        raise ValueError(f"the index {items.text(item, 'index')} is too short: {told}")
     return subset(item), places[0], places[1], places[2]
 
 

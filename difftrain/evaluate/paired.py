@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from difftrain.evaluate import summary
+from difftrain.evaluate import summary, undecided
 from difftrain.evaluate.summary import Difference
 from difftrain.records import Mark
 
@@ -62,12 +62,18 @@ def pairs(marks_a: Sequence[Mark], marks_b: Sequence[Mark]) -> list[tuple[Mark, 
 def compare(
     marks_a: Sequence[Mark], marks_b: Sequence[Mark], resamples: int = 2000
 ) -> list[Compared]:
-    """b against a on each benchmark. Raises ValueError if they do not hold the same items."""
+    """b against a on each benchmark.
+
+    Raises ValueError if they do not hold the same items, or nothing was decided on one side.
+    """
     summary.paired_difference(marks_a, marks_b, resamples=1)  # refuses unequal sets of items
     found = []
     for name in dict.fromkeys(mark.benchmark for mark in marks_a):
         own_a = [mark for mark in marks_a if mark.benchmark == name]
         own_b = [mark for mark in marks_b if mark.benchmark == name]
+        for side, own in (("first", own_a), ("second", own_b)):
+            if why := undecided.why_none(name, own):
+                raise ValueError(f"{name} of the {side} has no score to compare: {why}")
         both = [(a.score or 0.0, b.score or 0.0) for a, b in pairs(own_a, own_b)]
         found.append(
             Compared(

@@ -17,7 +17,7 @@ from difftrain.evaluate.config import EvaluateConfig, Source
 from difftrain.evaluate.mmmu import TAG
 from difftrain.evaluate.official import OFFICIAL, Official
 from difftrain.evaluate.pictures import NoPicture
-from difftrain.evaluate.rules import NOT_TEXTS
+from difftrain.evaluate.rules import NOT_TEXTS, evaluated
 from difftrain.evaluate.scoring import benchmark_named
 
 Row = dict[str, Any]
@@ -31,7 +31,8 @@ def official_items(name: str, config: EvaluateConfig) -> list[Row]:
     """The items of an official benchmark, at most `config.limit`, spread evenly.
 
     Raises SchemaError naming the benchmark and its missing columns, its expected and found number
-    of items or an item that stands there twice; hub.BenchmarkNotFound without network.
+    of items, an item that stands there twice or that cannot be graded; hub.BenchmarkNotFound
+    without network.
     """
     kind, place = config.place(name)
     rows = from_tsv(name, Path(place)) if kind is Source.tsv else from_data_set(name, kind, place)
@@ -45,11 +46,28 @@ def official_items(name: str, config: EvaluateConfig) -> list[Row]:
             f"{name}: {len(rows)} items in {place}, but the benchmark has {expected}; "
             "evaluate.any_count=true takes another number of them"
         )
+    for number, row in enumerate(rows):
+        check_gradable(name, row, number, config)
     identities = [benchmark_named(name).item_id(row) for row in rows]
     if len(set(identities)) < len(identities):
         twice = next(each for each in identities if identities.count(each) > 1)
         raise SchemaError(f"{name}: item {twice} stands in {place} twice")
     return spread(rows, config.limit)
+
+
+def check_gradable(name: str, row: Row, number: int, config: EvaluateConfig) -> None:
+    """Raises SchemaError if the item cannot be asked or graded, which hours later would be a crash.
+
+    It is graded twice on words that reach every cell that a scorer reads.
+    """
+    kind, how = benchmark_named(name), evaluated(config)
+    try:
+        kind.item_id(row), kind.subset(row), kind.prompt(row)
+        for said in ("yes", "0"):
+            kind.grade(said, row, lambda *_, said=said: said, how)
+    except (ValueError, LookupError, TypeError, SyntaxError, AttributeError) as error:
+        item = row.get("id") or row.get("index") or f"number {number}"
+        raise SchemaError(f"{name}: item {item} cannot be graded: {error}") from error
 
 
 def spread(rows: list[T], limit: int | None) -> list[T]:

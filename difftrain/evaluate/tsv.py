@@ -8,6 +8,7 @@ import ast
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,8 +34,8 @@ class TsvPicture:
         """The picture as base64. Raises Unusable if the file has changed since it was scanned."""
         with self.path.open("rb") as file:
             file.seek(self.start)
-            lines = file.read(self.length).decode().splitlines(keepends=True)
-        found = next(csv.reader(lines, delimiter="\t"), [])
+            lines = BytesIO(file.read(self.length))  # cut at \n only, as the scan does
+        found = next(csv.reader(_lines(lines, [0]), delimiter="\t"), [])
         pictures = _pictures(found[self.column]) if len(found) > self.column else []
         if self.place >= len(pictures):
             raise Unusable(f"no picture: {self.path} has changed since it was read")

@@ -1,18 +1,20 @@
 """Training samples are held against the benchmarks at hand, picture by picture."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from difftrain import artefacts, lineage
 from difftrain.data.images import Budget
 from difftrain.evaluate import contamination
 from difftrain.evaluate.asking import items
-from difftrain.evaluate.config import Contamination, EvaluateConfig
+from difftrain.evaluate.config import Contamination, EvaluateConfig, Source
 from difftrain.evaluate.contamination import Compared, Overlap
 from difftrain.places import Places
 from difftrain.records import Arm, Pick, Sample
@@ -98,6 +100,31 @@ def test_a_benchmark_picture_that_the_data_stage_resized_is_the_same_picture() -
     assert found.kind is Overlap.same_picture
 
 
+def drawn(kind: str) -> bytes:
+    """A file whose pixels depend on how it is loaded: see-through, turned by EXIF, or 16 bit."""
+    noise = np.random.default_rng(0).integers(0, 256, (8, 12), dtype=np.uint8)
+    grey = Image.fromarray(noise).resize((120, 80))
+    buffer, about = BytesIO(), Image.Exif()
+    if kind == "transparent":
+        clear = Image.new("RGB", grey.size, "black")
+        clear.putalpha(grey)
+        clear.save(buffer, "PNG")
+    elif kind == "turned":
+        about[ExifTags.Base.Orientation] = 6
+        grey.convert("RGB").save(buffer, "JPEG", exif=about)
+    else:
+        Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["transparent", "turned", "16 bit"])
+def test_the_same_file_is_the_same_picture_whatever_its_form(kind: str) -> None:
+    asked = [replace(items(CONFIG)[0], item={**ITEM, "image": drawn(kind)})]
+    stored = contamination.images.load(drawn(kind), BUDGET)
+    found = contamination.Index(asked, BUDGET).compared(sample("x", images=(stored.png,)))
+    assert found.kind is Overlap.same_picture
+
+
 def test_a_picture_that_cannot_be_decoded_is_no_crash() -> None:
     asked = [replace(items(CONFIG)[0], item={**ITEM, "image": b"no picture"})]
     assert contamination.Index(asked, BUDGET).compared(SAME).kind is None
@@ -137,3 +164,23 @@ def test_training_on_a_hit_is_refused_by_default_and_every_hit_is_named(tmp_path
     config.evaluate = replace(CONFIG, contamination=Contamination.tell)
     assert Places(config).contamination == places.contamination
     overlap.check(config, Places(config), World(), ["tuned"])
+
+
+def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable
+) -> None:
+    write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
+    given = EvaluateConfig(
+        benchmarks=["MMStar"], source=Source.folder, path=str(tmp_path), any_count=True
+    )
+    alone = Places(RunConfig(artefacts=str(tmp_path), evaluate=given)).contamination
+    marks = Places(RunConfig(artefacts=str(tmp_path), evaluate=given)).marks("base")
+    rows = hub_rows("MathVista")[:3]
+    write_folder(tmp_path, "MathVista", rows)
+    index = contamination.Index(contamination.at_hand(given), BUDGET)
+    assert (index.checked["MMStar"], index.checked["MathVista"]) == (2, 3)
+    stored = contamination.images.load(rows[2]["decoded_image"]["bytes"], BUDGET)
+    assert index.compared(sample("x", images=(stored.png,))).kind is Overlap.same_picture
+    places = Places(RunConfig(artefacts=str(tmp_path), evaluate=given))
+    assert places.contamination != alone
+    assert places.marks("base") == marks

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,15 @@ def test_a_comparison_counts_items_won_lost_and_tied() -> None:
 def test_other_items_on_one_side_are_refused() -> None:
     with pytest.raises(ValueError, match="one side only"):
         paired.compare(marks([1.0]), marks([1.0, 0.0]))
+
+
+def test_a_side_on_which_nothing_was_decided_is_refused_with_the_reason() -> None:
+    decided = marks([1.0, 0.0], "MMVet")
+    none = [replace(each, score=0.0, path=MarkPath.failed) for each in decided]
+    with pytest.raises(ValueError, match=r"MMVet of the second has no score .* needs a judge"):
+        paired.compare(decided, none)
+    with pytest.raises(ValueError, match="MMVet of the first has no score"):
+        paired.compare(none, decided)
 
 
 def finished(folder: Path, scores: list[float | None], **settings: Any) -> Path:

@@ -196,6 +196,17 @@ def test_rows_share_pictures_by_index_hold_several_and_are_dropped_without(
     assert len(pickle.dumps(items)) < path.stat().st_size * 5  # handles, no pictures
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u0085", "\x0b", "\x0c", "\x1c"])
+def test_what_only_looks_like_a_line_break_inside_a_cell_cuts_no_row(
+    mark: str, tmp_path: Path, write_tsv: Callable
+) -> None:
+    row = tsv_item("0", [png("red")], question=f"Wh{mark}at?")
+    write_tsv(tmp_path / "MMStar.tsv", [{name: row[name] for name in sorted(row, reverse=True)}])
+    (item,) = read(tmp_path, "MMStar", Source.tsv, any_count=True)
+    assert item["question"] == f"Wh{mark}at?"
+    assert [pictures.raw(each) for each in item["image"]] == [png("red")]
+
+
 def test_a_row_that_shares_a_picture_nobody_has_is_refused(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
@@ -285,6 +296,35 @@ def test_mathvista_rows_get_their_gold_letter_or_are_refused(
     write_folder(tmp_path / "bad", "MathVista", rows)
     with pytest.raises(SchemaError, match=r"MathVista: row 1 .* not one of the choices"):
         read(tmp_path / "bad", "MathVista", Source.folder, any_count=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoilt", "told"),
+    [
+        ("MMMU", {"answer": None}, "the item has none of answer"),
+        ("MathVista", {"choices": None}, "the item has none of choices"),
+        ("MathVista", {"choices": "['a cat', 'a"}, "unterminated string"),
+        ("HallusionBench", {"index": "hub_VD_video_0_1"}, "hub_VD_video_0_1 is too short"),
+        ("MMStar", dict.fromkeys("ABCD"), "has no option columns"),
+        ("OCRBench", {"answer": None}, "the item has none of answer"),
+    ],
+)
+def test_an_item_that_cannot_be_graded_is_refused_before_anything_is_asked(
+    name: str,
+    spoilt: Row,
+    told: str,
+    tmp_path: Path,
+    hub_rows: Callable,
+    write_folder: Callable,
+    write_tsv: Callable,
+) -> None:
+    write_folder(tmp_path, name, hub_rows(name)[:3])
+    rows = as_harness(read(tmp_path, name, Source.folder, any_count=True))
+    write_tsv(tmp_path / TSV_FILES[name], rows)
+    assert len(read(tmp_path, name, Source.tsv, any_count=True)) == 3
+    write_tsv(tmp_path / TSV_FILES[name], [rows[0], rows[1] | spoilt, rows[2]])
+    with pytest.raises(SchemaError, match=f"{name}: item .* cannot be graded: .*{told}"):
+        read(tmp_path, name, Source.tsv, any_count=True)
 
 
 def test_a_missing_picture_is_known_only_when_it_is_asked_for(

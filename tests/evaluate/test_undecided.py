@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from difftrain.evaluate.breakdown import breakdown
 from difftrain.evaluate.summary import headline, mean_headline
 from difftrain.evaluate.undecided import count, why_none
 from difftrain.records import Mark, MarkPath
@@ -61,3 +62,9 @@ def test_there_is_no_mean_over_benchmarks_of_which_one_has_no_score() -> None:
     assert found.score is None
     assert found.why == "no mean over 2, without a score of MMVet"
     assert (found.failed, found.undecided) == (2, 2)
+
+
+def test_where_nothing_was_decided_no_table_prints_zeros() -> None:
+    assert breakdown("MMVet", marks([0.0, 0.0], benchmark="MMVet")) == {}
+    decided = marks([1.0, 0.0], MarkPath.judge, "MMVet")
+    assert breakdown("MMVet", decided)["capabilities"]["Overall"]["score"] == 0.5

@@ -10,7 +10,12 @@ from difftrain.evaluate import scoring
 from difftrain.evaluate.graded import Graded
 from difftrain.evaluate.judge import JudgeDown
 from difftrain.evaluate.judging.cache import Replies, key_of
-from difftrain.evaluate.judging.config import JudgeKind, JudgingConfig, by_rules_alone
+from difftrain.evaluate.judging.config import (
+    JudgeKind,
+    JudgingConfig,
+    by_rules_alone,
+    server_hash,
+)
 from difftrain.evaluate.judging.endpoint import Endpoint
 from difftrain.evaluate.judging.tally import Tally
 from difftrain.records import MarkPath
@@ -69,6 +74,7 @@ class Judging:
         self.workers = config.concurrency if asks else 1
         self.endpoint = Endpoint(config, self.tally) if asks else None
         self._replies = Replies(cache) if asks else None
+        self._server = server_hash(kind) or ""
 
     def of_item(self, benchmark: str, rules: str) -> OneItem | None:
         """The judge of one item, which counts its tries from anew; None where no judge is asked."""
@@ -86,7 +92,7 @@ class Judging:
     def _kept_or_asked(self, prompt: str, temperature: float, number: int, longest: int) -> str:
         assert self.endpoint is not None
         assert self._replies is not None
-        key = key_of(self.endpoint.model, prompt, temperature, longest, number)
+        key = key_of(self._server, self.endpoint.model, prompt, temperature, longest, number)
         if (known := self._replies.get(key)) is not None:
             self.tally.count("from_cache")
             return known

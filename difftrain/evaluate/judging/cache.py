@@ -15,17 +15,19 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 """Part of every key; a change to what a call sends must change it."""
 
 
-def key_of(model: str, prompt: str, temperature: float, max_tokens: int, number: int) -> str:
-    """What identifies a reply: model, prompt, settings, and which try at them it is.
+def key_of(
+    server: str, model: str, prompt: str, temperature: float, max_tokens: int, number: int
+) -> str:
+    """What identifies a reply: server (hashed), model, prompt, settings, and which try it is.
 
     `number` counts an item's tries at the same prompt and temperature from 0, because the
     reference asks again, at the same temperature, when a reply is of no use.
     """
-    content = [VERSION, model, prompt, float(temperature), max_tokens, number]
+    content = [VERSION, server, model, prompt, float(temperature), max_tokens, number]
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 

@@ -3,6 +3,7 @@
 Where the judge is and its key are read from the environment only; neither is ever written.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,19 @@ def model_name(kind: JudgeKind, benchmarks: Iterable[str]) -> str:
     if judged == {True, False}:
         return f"{STAND_IN} for shapes/, {NO_JUDGE} for the others"
     return NO_JUDGE if True in judged else STAND_IN
+
+
+def server_hash(kind: JudgeKind) -> str | None:
+    """What tells one endpoint from another without naming it; None where none is asked.
+
+    User info, the case of the host and a last slash make no other server.
+    """
+    if kind is not JudgeKind.endpoint:
+        return None
+    parts = urlsplit(os.environ.get(URL, "").strip().rstrip("/"))
+    host = parts.netloc.rpartition("@")[2].lower()
+    address = f"{parts.scheme}://{host}{parts.path}?{parts.query}"
+    return hashlib.blake2b(address.encode(), digest_size=8).hexdigest()
 
 
 def by_rules_alone(kind: JudgeKind, benchmark: str) -> bool:

@@ -11,6 +11,9 @@ from threading import Thread
 import pytest
 
 from difftrain.evaluate.judging.cache import Replies, entries, key_of
+from difftrain.evaluate.judging.config import JudgeKind, server_hash
+from difftrain.places import Places
+from difftrain.settings import RunConfig
 
 ENDLESS = """
 import sys
@@ -112,13 +115,33 @@ def test_a_line_that_is_not_whole_is_told(tmp_path: Path) -> None:
 
 def test_every_part_of_a_call_is_part_of_its_key() -> None:
     calls = [
-        ("m", "p", 0.0, 3, 0),
-        ("n", "p", 0.0, 3, 0),
-        ("m", "q", 0.0, 3, 0),
-        ("m", "p", 0.5, 3, 0),
-        ("m", "p", 0.0, 4, 0),
-        ("m", "p", 0.0, 3, 1),
+        ("s", "m", "p", 0.0, 3, 0),
+        ("t", "m", "p", 0.0, 3, 0),
+        ("s", "n", "p", 0.0, 3, 0),
+        ("s", "m", "q", 0.0, 3, 0),
+        ("s", "m", "p", 0.5, 3, 0),
+        ("s", "m", "p", 0.0, 4, 0),
+        ("s", "m", "p", 0.0, 3, 1),
     ]
     assert len({key_of(*call) for call in calls}) == len(calls)
-    assert key_of("m", "p", 0, 3, 0) == key_of("m", "p", 0.0, 3, 0)
+    assert key_of("s", "m", "p", 0, 3, 0) == key_of("s", "m", "p", 0.0, 3, 0)
     assert json.loads(json.dumps(key_of(*calls[0]))) == key_of(*calls[0])
+
+
+def test_two_servers_share_neither_replies_nor_marks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("JUDGE_MODEL", "default")
+    keys, folders = [], []
+    for url in ("http://one:1/v1", "http://me:secret@ONE:1/v1/", "http://two:1/v1"):
+        monkeypatch.setenv("JUDGE_BASE_URL", url)
+        server = server_hash(JudgeKind.endpoint)
+        assert server is not None
+        assert "one" not in server
+        keys.append(key_of(server, "default", "p", 0.0, 9, 0))
+        config = RunConfig(artefacts=str(tmp_path))
+        config.evaluate.judge = JudgeKind.endpoint
+        folders.append(Places(config).marks("base"))
+    assert keys[0] == keys[1] != keys[2]
+    assert folders[0] == folders[1] != folders[2]
+    assert server_hash(JudgeKind.none) is None
