@@ -50,7 +50,7 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
         pool = difficulty.samples(config, places, world)
         preflight.before_training(config, places, world, asking, pool)
     with turn(places.probe, world):
-        difficulty.probe(config, places, world, asking)
+        difficulty.ask(config, places, world, asking, pool)
     with turn(places.score, world):
         difficulty.score(config, places, world)
     arms = [TUNED, CONTROL] if config.control is Control.random else [TUNED]

@@ -24,7 +24,7 @@ UNGUESSED = "unguessed"
 
 def samples(config: RunConfig, places: Places, world: World) -> list[Sample]:
     """Every usable row as a Sample; the others are in quarantine.jsonl with their reasons."""
-    if world.is_first:
+    if world.is_first and lineage.read_made(places.data) is None:
         alone = World()
         with heartbeat.working(places.data, world), heartbeat.turn(places.data, alone):
             if lineage.read_made(places.data) is None:

@@ -1,7 +1,5 @@
 """report.json, report.md and report.html of a run, each whole or not at all."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 from difftrain import lineage
@@ -21,22 +19,9 @@ def write(inputs: RunInputs) -> dict[str, Any]:
     report = gather(inputs, loaded)
     text, shown = markdown(report), page(inputs, loaded, report)
     lineage.write_json(inputs.folder / "report.json", report)
-    write_text(inputs.folder / "report.md", text)
-    write_text(inputs.folder / "report.html", shown)
+    lineage.write_text(inputs.folder / "report.md", text)
+    lineage.write_text(inputs.folder / "report.html", shown)
     return report
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the whole new one."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.half")
-    try:
-        with half.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
 
 
 def markdown(report: dict[str, Any]) -> str:
