@@ -14,7 +14,16 @@ MOST_BOXES = 500
 FARTHEST = 1e7
 """Coordinates beyond this many pixels are not coordinates."""
 
-_FENCE = re.compile(r"```(?:[a-zA-Z]+)?(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```[a-zA-Z]*")
+_BRACKET = re.compile(r"[\[\]{}]")
+_NUMBER = re.compile(r"\d+")
+_BOX_NUMBERS = 4
+_TAKEN_BACK = re.compile(
+    r"\b(?:not|or|nor|neither|except|instead|ignore|wrong|incorrect|wait"
+    r"|no(?! other| more| further))\b|n['’]t\b",
+    re.IGNORECASE,
+)
+"""Words beside a list that may say the opposite of it."""
 _AFTER_STRING = re.compile(r"\s*(?:[,:\]}]|\Z)")
 _LAST_COMMA = re.compile(r",(?=\s*[\]}])")
 
@@ -39,13 +48,17 @@ def double_quoted(text: str) -> str:
     """The text with single-quoted strings made JSON strings; apostrophes inside them survive.
 
     A quote ends a single-quoted string only where JSON could go on: before , : ] } or the end.
+    Python's None becomes null.
     """
     out: list[str] = []
     quote: str | None = None
     place = 0
     while place < len(text):
         letter = text[place]
-        if quote is None:
+        if quote is None and text.startswith("None", place):
+            out.append("null")
+            place += 3
+        elif quote is None:
             if letter in "'\"":
                 quote, letter = letter, '"'
             out.append(letter)
@@ -62,22 +75,44 @@ def double_quoted(text: str) -> str:
     return "".join(out)
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose keys stand there once; an answer that says a box twice is none."""
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_once)
+
+
 def _parsed(text: str) -> object:
-    fenced = _FENCE.search(text)
-    text = (fenced[1] if fenced else text).strip()
-    quoted = double_quoted(text)
-    for spelling in (text, quoted, _LAST_COMMA.sub("", quoted)):
+    """The one JSON value in a text; None without one, or where the words beside it leave doubt.
+
+    Words may stand before and after it, but no second bracket, no other box in words (four
+    numbers), and nothing that may take the list back: `not`, `or`, `wait`.
+    """
+    text = _FENCE.sub(" ", text)
+    first = _BRACKET.search(text)
+    if first is None:
+        return None
+    before, held = text[: first.start()], text[first.start() :]
+    quoted = double_quoted(held)
+    for spelling in (held, quoted, _LAST_COMMA.sub("", quoted)):
         try:
-            return json.loads(spelling)
+            found, end = _JSON.raw_decode(spelling)
         except (ValueError, RecursionError):
             continue
+        words = f"{before} {spelling[end:]}"
+        doubtful = _BRACKET.search(words) or _TAKEN_BACK.search(words)
+        return None if doubtful or len(_NUMBER.findall(words)) >= _BOX_NUMBERS else found
     return None
 
 
 def _box(found: object) -> Box | None:
     if not isinstance(found, dict):
         return None
-    corners, label = found.get("bbox_2d"), found.get("label", "")
+    corners, label = found.get("bbox_2d"), found.get("label")
+    label = "" if label is None else label
     if not isinstance(corners, list) or len(corners) != 4 or not isinstance(label, str):
         return None
     if not all(type(each) in (int, float) and abs(each) <= FARTHEST for each in corners):
@@ -89,8 +124,8 @@ def _box(found: object) -> Box | None:
 def read(text: str) -> list[Box] | None:
     """The boxes of a JSON list of {bbox_2d: [x1, y1, x2, y2], label}; None if it is not one.
 
-    Code fences, single quotes and a comma too many are forgiven; a list with one malformed box is
-    not read at all.
+    Code fences, single quotes, a comma too many and words around it are forgiven, and a label may
+    be null or absent; a list with one malformed box is not read at all.
     """
     if len(text) > LONGEST:
         return None

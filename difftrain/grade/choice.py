@@ -30,6 +30,12 @@ _LETTER_AND_TEXT = re.compile(
     re.DOTALL,
 )
 _TEXT_AND_LETTER = re.compile(r"(\S.*?)\s*[(\[]([A-Z])[)\]]", re.DOTALL)
+_SAID_OF_A_LETTER = re.compile(
+    r"[(\[]?([A-Za-z])[)\].:,*_]*"
+    r"(?:\s+(?:is|means|says)\b[:*_\s]*|\s*[-–—=(]+\s*|(?<=[)\].:,])\s*)(\S.*?)\)?",
+    re.DOTALL,
+)
+"""`a. red`, `A is red`, `(A) = red`; the option's own text tells the letter from an article."""
 _LONE_LETTER = re.compile(r"\b[A-Z]\b")
 
 
@@ -48,7 +54,11 @@ def _by_text(text: str, options: tuple[str, ...]) -> str | None:
 
 
 def _both(text: str, options: tuple[str, ...]) -> str | None:
-    """The letter of `B. blue` or `blue (B)`, if that option has that text."""
+    """The letter of `B. blue`, `B is blue` or `blue (B)`, if that option has that text."""
+    if options and (found := _SAID_OF_A_LETTER.fullmatch(text)):
+        letter = found[1].upper()
+        if _by_text(found[2], options) == letter:
+            return letter
     if found := _LETTER_AND_TEXT.fullmatch(text):
         letter, rest = found[1] or found[2] or found[3], found[4]
     elif found := _TEXT_AND_LETTER.fullmatch(text):
@@ -63,8 +73,8 @@ def _both(text: str, options: tuple[str, ...]) -> str | None:
 def read(said: str, options: tuple[str, ...]) -> str | None:
     """The letter that is said (it may lie outside the options), or None if it is not plainly one.
 
-    `(B)`, `B.`, `**B**`, `Option B`, `B. blue` and `blue` are B where option B is blue; `A or B`,
-    all options in a row, and a letter followed by another option's text are not an answer.
+    `(B)`, `B.`, `**B**`, `Option B`, `b. blue`, `B is blue` and `blue` are B where B is blue;
+    `A or B`, all options in a row, and a letter with another option's text are not an answer.
     """
     if len(said) > LONGEST:
         return None
