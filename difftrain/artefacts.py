@@ -15,7 +15,7 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -105,6 +105,22 @@ def rows_per_group(records: Sequence[Any]) -> int | None:
     return max(1, len(records) * GROUP_BYTES // max(1, sum(map(weight, records))))
 
 
+def write_groups(file: IO[bytes], records: Sequence[Any]) -> None:
+    """Write the records row group by row group, so that Arrow holds no more than one of them."""
+    kind = type(records[0])
+    apart = pictured(kind)
+    # A dictionary of pictures would be as large as they are.
+    words: Any = [each for each in schema(kind).names if each not in apart] if apart else True
+    size = rows_per_group(records) or len(records)
+    with pq.ParquetWriter(file, schema(kind), use_dictionary=words) as writer:
+        for start in range(0, len(records), size):
+            group = records[start : start + size]
+            columns = {name: [getattr(each, name) for each in group] for name in schema(kind).names}
+            writer.write_table(pa.table(columns, schema=schema(kind)), row_group_size=size)
+    if apart:
+        pa.default_memory_pool().release_unused()
+
+
 def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
     """Write `part-<name>.parquet` so that it is there whole or not at all.
 
@@ -112,20 +128,12 @@ def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
     """
     if not records:
         raise ValueError("a part must hold at least one record")
-    kind = type(records[0])
-    columns = {
-        field.name: [getattr(record, field.name) for record in records] for field in fields(kind)
-    }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"part-{name}.parquet"
     half = folder / f".part-{name}.{os.getpid()}.half"
     try:
         with half.open("wb") as file:
-            table = pa.table(columns, schema=schema(kind))
-            # A dictionary of pictures would be as large as they are.
-            apart = pictured(kind)
-            words: Any = [name for name in columns if name not in apart] if apart else True
-            pq.write_table(table, file, rows_per_group(records), use_dictionary=words)
+            write_groups(file, records)
             file.flush()
             os.fsync(file.fileno())
         half.replace(path)

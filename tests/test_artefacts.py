@@ -180,6 +180,19 @@ def test_a_part_ends_before_its_pictures_fill_the_memory(tmp_path: Path, monkeyp
     ]
 
 
+def test_writing_a_part_holds_one_row_group_in_arrow_and_not_the_whole_part(tmp_path: Path) -> None:
+    samples = [pictured(n, bytes([n]) * artefacts.GROUP_BYTES) for n in range(30)]
+    usual = pa.default_memory_pool()
+    counting = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(counting)
+    try:
+        artefacts.write_part(tmp_path, "0", samples)
+    finally:
+        pa.set_memory_pool(usual)
+    assert counting.max_memory() < 4 * artefacts.GROUP_BYTES
+    assert artefacts.read(tmp_path, Sample) == samples
+
+
 def test_a_part_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     for content in (b"old", b"new"):
         artefacts.write_part(tmp_path, "0", [pictured(0, content)])

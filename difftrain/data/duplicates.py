@@ -27,6 +27,7 @@ class Seen:
         self.held.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
             "CREATE TABLE content (id TEXT PRIMARY KEY, source TEXT, times INTEGER) WITHOUT ROWID;"
+            "CREATE TABLE alike (row TEXT, first TEXT);"
             "CREATE TABLE looks (number INTEGER PRIMARY KEY, words BLOB, looks BLOB, source TEXT);"
         )
 
@@ -50,15 +51,20 @@ class Seen:
         self.held.execute("INSERT INTO looks (words, looks, source) VALUES (?, ?, ?)", row)
 
     def alike(self) -> Iterator[tuple[str, str]]:
-        """(row, the first earlier row that looks the same), for rows with equal words and gold."""
+        """(row, the first earlier row that looks the same), for rows with equal words and gold.
+
+        In the order of the rows' names.
+        """
         self.held.execute("CREATE INDEX IF NOT EXISTS by_words ON looks (words)")
         several = self.held.execute("SELECT words FROM looks GROUP BY words HAVING COUNT(*) > 1")
         for (key,) in several:
             told = "SELECT looks, source FROM looks WHERE words = ? ORDER BY number"
             rows = self.held.execute(told, (key,)).fetchall()
             bits = np.frombuffer(b"".join(look for look, _ in rows), dtype=np.uint64)
-            for later, earlier in pairs(bits.reshape(len(rows), -1, 4)):
-                yield rows[later][1], rows[earlier][1]
+            found = pairs(bits.reshape(len(rows), -1, 4))
+            named = ((rows[later][1], rows[earlier][1]) for later, earlier in found)
+            self.held.executemany("INSERT INTO alike VALUES (?, ?)", named)
+        yield from self.held.execute("SELECT row, first FROM alike ORDER BY row, first")
 
     def close(self) -> None:
         """Delete what was noted."""

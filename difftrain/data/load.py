@@ -1,8 +1,8 @@
 """One stream of rows from whichever source the settings name, and that stream's identity."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -30,7 +30,8 @@ class Tally:
     """What a reading counted beside its rows.
 
     `left_out` are rows of tasks that were not asked for; `copies` repeated rows, dropped or kept;
-    `tokens` the image tokens of all pictures, `most_tokens` those of the largest.
+    `tokens` the image tokens of all pictures, `most_tokens` those of the largest. `found_alike` is
+    told of each of the `alike` rows and of the row that it looks like.
     """
 
     left_out: int = 0
@@ -39,7 +40,8 @@ class Tally:
     resized: int = 0
     tokens: int = 0
     most_tokens: int = 0
-    alike: list[tuple[str, str]] = field(default_factory=list)
+    alike: int = 0
+    found_alike: Callable[[str, str], None] = lambda one, other: None
 
     def enter(self, shown: list[Picture]) -> None:
         """Count a sample's pictures."""
@@ -98,7 +100,9 @@ def told_apart(config: DataConfig, tally: Tally) -> Iterator[Sample | Quarantine
             else:
                 seen.note(found, shown)
                 yield found
-        tally.alike = sorted(seen.alike())
+        for one, other in seen.alike():
+            tally.alike += 1
+            tally.found_alike(one, other)
     finally:
         seen.close()
 

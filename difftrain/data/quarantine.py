@@ -4,9 +4,7 @@ Not here: who decides that a row is unusable (images, golds, boxes, jsonl).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 
 class Unusable(ValueError):
@@ -34,10 +32,35 @@ class Quarantined:
         return self.reason.split(":", 1)[0]
 
 
-def summary(quarantined: Iterable[Quarantined]) -> dict[str, int]:
-    """Reason -> number of rows, the most common first, then by name."""
-    counts = Counter(each.kind for each in quarantined)
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+SHOWN = 3
+"""Rows of each reason that the page shows."""
+
+
+class Aside:
+    """How many rows were set aside and why, with the first few of each reason.
+
+    The rows themselves are on disk: what is held here does not grow with them.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.first: dict[str, list[Quarantined]] = {}
+
+    def note(self, row: Quarantined) -> None:
+        """Count one row."""
+        self.counts[row.kind] += 1
+        few = self.first.setdefault(row.kind, [])
+        if len(few) < SHOWN:
+            few.append(row)
+
+    @property
+    def number(self) -> int:
+        """All rows that were set aside."""
+        return self.counts.total()
+
+    def summary(self) -> dict[str, int]:
+        """Reason -> number of rows, the most common first, then by name."""
+        return dict(sorted(self.counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def told(reasons: dict[str, int]) -> str:
@@ -45,16 +68,15 @@ def told(reasons: dict[str, int]) -> str:
     return ", ".join(f"{number} {reason}" for reason, number in reasons.items())
 
 
-def page(rows: int, quarantined: Sequence[Quarantined], shown: int = 3) -> str:
+def page(rows: int, aside: Aside) -> str:
     """A readable summary in Markdown: each reason with its rows, its share and a few of them."""
-    if not quarantined:
+    if not aside.number:
         return f"# Quarantine\n\nNone of {rows} rows was set aside.\n"
-    lines = [f"# Quarantine\n\n{len(quarantined)} of {rows} rows were set aside.\n"]
+    lines = [f"# Quarantine\n\n{aside.number} of {rows} rows were set aside.\n"]
     lines += ["| reason | rows | share |", "|---|--:|--:|"]
-    found = summary(quarantined)
+    found = aside.summary()
     lines += [f"| {kind} | {number} | {number / rows:.1%} |" for kind, number in found.items()]
     for kind in found:
         lines.append(f"\n## {kind}\n")
-        own = (each for each in quarantined if each.kind == kind)
-        lines += [f"* `{each.source}` {each.reason}" for each in islice(own, shown)]
+        lines += [f"* `{each.source}` {each.reason}" for each in aside.first[kind]]
     return "\n".join(lines) + "\n"

@@ -7,7 +7,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from difftrain import artefacts, lineage
 from difftrain.data import load
 from difftrain.data.config import DataConfig, Source
-from difftrain.data.quarantine import NothingUsable, Quarantined, page, summary, told
+from difftrain.data.quarantine import Aside, NothingUsable, Quarantined, page, told
 from difftrain.records import Sample
 
 ROWS_PER_PART = 2000
@@ -35,16 +36,20 @@ def make(config: DataConfig, folder: Path) -> dict[str, int]:
     # What an interrupted run left is of no use: rows are cheap, and parts of two runs must not mix.
     for left in (folder / "made.json", *artefacts.parts(folder)):
         left.unlink(missing_ok=True)
-    aside: list[Quarantined] = []
-    tally, tasks = load.Tally(), Counter[str]()
-    made = artefacts.write_all(folder, kept(config, aside, tally, tasks), ROWS_PER_PART)
-    write_lines(folder / QUARANTINE, (asdict(each) for each in aside))
-    write_lines(folder / ALIKE, ({"source": one, "like": other} for one, other in tally.alike))
-    counts = {"rows": made + len(aside), "samples": made, "quarantined": len(aside)}
+    aside, tasks = Aside(), Counter[str]()
+    with growing(folder / QUARANTINE) as put_aside, growing(folder / ALIKE) as put_alike:
+        tally = load.Tally(found_alike=lambda one, two: put_alike({"source": one, "like": two}))
+
+        def note(row: Quarantined) -> None:
+            aside.note(row)
+            put_aside(asdict(row))
+
+        made = artefacts.write_all(folder, kept(config, note, tally, tasks), ROWS_PER_PART)
+    counts = {"rows": made + aside.number, "samples": made, "quarantined": aside.number}
     (folder / "quarantine.md").write_text(page(counts["rows"], aside), encoding="utf-8")
     if not made:
         raise NothingUsable(nothing(config, aside, folder))
-    told = {**counts, "reasons": summary(aside), "tasks": dict(sorted(tasks.items()))}
+    told = {**counts, "reasons": aside.summary(), "tasks": dict(sorted(tasks.items()))}
     told |= counted(config, tally)
     lineage.write_made(
         folder,
@@ -59,12 +64,15 @@ def make(config: DataConfig, folder: Path) -> dict[str, int]:
 
 
 def kept(
-    config: DataConfig, aside: list[Quarantined], tally: load.Tally, tasks: Counter[str]
+    config: DataConfig,
+    aside: Callable[[Quarantined], None],
+    tally: load.Tally,
+    tasks: Counter[str],
 ) -> Iterator[Sample]:
-    """The samples of the source; what is quarantined is appended to `aside`."""
+    """The samples of the source; what is quarantined is given to `aside`."""
     for row in load.samples(config, tally):
         if isinstance(row, Quarantined):
-            aside.append(row)
+            aside(row)
         else:
             tasks[row.task] += 1
             yield row
@@ -76,7 +84,7 @@ def counted(config: DataConfig, tally: load.Tally) -> dict[str, Any]:
         return {}
     return {
         "left_out": tally.left_out,
-        "duplicates": {"exact": tally.copies, "alike": len(tally.alike)},
+        "duplicates": {"exact": tally.copies, "alike": tally.alike},
         "pictures": {
             "number": tally.pictures,
             "resized": tally.resized,
@@ -108,23 +116,28 @@ def in_words(counts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def nothing(config: DataConfig, aside: Sequence[Quarantined], folder: Path) -> str:
+def nothing(config: DataConfig, aside: Aside, folder: Path) -> str:
     """Why there is no sample, with counts, the first row's reason and where the rest is."""
     name = config.path or config.source.value
-    if not aside:
+    if not aside.number:
         return f"{name} holds no rows"
+    first = next(iter(aside.first.values()))[0]
     return (
-        f"none of the {len(aside)} rows of {name} can be used: {told(summary(aside))}; "
-        f"first: {aside[0].source}: {aside[0].reason}; all: {folder / QUARANTINE}"
+        f"none of the {aside.number} rows of {name} can be used: {told(aside.summary())}; "
+        f"first: {first.source}: {first.reason}; all: {folder / QUARANTINE}"
     )
 
 
-def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write a jsonl, whole or not at all; it may be empty."""
+@contextmanager
+def growing(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A jsonl that is written line by line, so that nothing waits in memory; whole or not there.
+
+    It may stay empty.
+    """
     half = path.with_name(f".{path.name}.{os.getpid()}.half")
     try:
         with half.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(each) + "\n" for each in rows)
+            yield lambda row: print(json.dumps(row), file=file)
             file.flush()
             os.fsync(file.fileno())
         half.replace(path)

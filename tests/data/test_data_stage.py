@@ -5,7 +5,7 @@ import pytest
 from difftrain import artefacts, lineage
 from difftrain.data import stage
 from difftrain.data.config import DataConfig, Source
-from difftrain.data.quarantine import Quarantined, summary, told
+from difftrain.data.quarantine import Aside, Quarantined, page, told
 from difftrain.data.stage import NothingUsable
 from difftrain.records import Sample
 
@@ -92,10 +92,30 @@ def test_a_quarantine_that_was_not_made_names_the_command(tmp_path):
 
 
 def test_reasons_are_counted_without_their_particulars():
-    aside = [
-        Quarantined("a:1", "missing file: x.png"),
-        Quarantined("a:2", "duplicate: like a:1"),
-        Quarantined("a:3", "missing file: y.png"),
-    ]
-    assert summary(aside) == {"missing file": 2, "duplicate": 1}
-    assert told(summary(aside)) == "2 missing file, 1 duplicate"
+    aside = Aside()
+    aside.note(Quarantined("a:1", "missing file: x.png"))
+    aside.note(Quarantined("a:2", "duplicate: like a:1"))
+    aside.note(Quarantined("a:3", "missing file: y.png"))
+    assert aside.summary() == {"missing file": 2, "duplicate": 1}
+    assert told(aside.summary()) == "2 missing file, 1 duplicate"
+
+
+def test_rows_that_are_set_aside_are_counted_and_not_held():
+    aside = Aside()
+    for number in range(5000):
+        aside.note(Quarantined(f"a:{number}", f"missing file: {number}.png"))
+    assert aside.number == 5000
+    assert sum(map(len, aside.first.values())) == 3
+    assert "| missing file | 5000 | 100.0% |" in page(5000, aside)
+    assert page(5000, aside).count("\n* `a:") == 3
+
+
+def test_a_reading_that_breaks_off_leaves_no_half_quarantine(tmp_path):
+    def broken_off():
+        with stage.growing(tmp_path / "quarantine.jsonl") as put:
+            put({"source": "a:1", "reason": "missing file"})
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        broken_off()
+    assert list(tmp_path.iterdir()) == []
