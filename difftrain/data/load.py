@@ -162,7 +162,7 @@ def picture_sizes(where: store.Folder, names: list[str], config: DataConfig) -> 
                 digest.update(f"{path}:{where.size(path)}\n".encode())
                 looked_up += 1
     for name in where.names() if looked_up else ():
-        if name.endswith(".zip"):
+        if name.endswith((".zip", ".tar")):
             digest.update(f"{name}:{where.size(name)}\n".encode())
     return digest.hexdigest() if looked_up else None
 

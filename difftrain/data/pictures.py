@@ -8,15 +8,18 @@ import base64
 import binascii
 from typing import Any
 
-from difftrain.data import find
+from difftrain.data import find, tars
 from difftrain.data.quarantine import Unusable
 from difftrain.data.store import Store, shortened
 
 
-def fetched(reference: Any, store: Store, anywhere: bool = False) -> bytes:
+def fetched(
+    reference: Any, store: Store, anywhere: bool = False, within: str | None = None
+) -> bytes:
     """The bytes behind a reference; paths are relative to the store. Raises Unusable.
 
-    `anywhere` also looks for a path's tail in the folder and its zips (foreign prefixes).
+    `anywhere` also looks for a path's tail in the folder and its zips (foreign prefixes); `within`
+    names the folder that paths are relative to, loose or in a tar.
     """
     if isinstance(reference, dict):
         inline = reference.get("bytes")
@@ -37,6 +40,8 @@ def fetched(reference: Any, store: Store, anywhere: bool = False) -> bytes:
     if reference.startswith(("http://", "https://")):
         raise Unusable(f"missing file: pictures are not downloaded: {shortened(reference)}")
     name = reference.removeprefix("file://")
+    if within is not None:
+        return tars.inside(store, within, name)
     return find.anywhere(store, name) if anywhere else store.picture(name)
 
 

@@ -28,7 +28,8 @@ class Asked:
     """What a row holds, before anything is decoded or judged.
 
     `scale` is what gold boxes count, where the format says so. `anywhere` looks for pictures by the
-    tail of their path; `blank_is_none` takes pictures of one white for none.
+    tail of their path, `within` below this folder, loose or in a tar. `blank_is_none` takes
+    pictures of one white for none.
     """
 
     pictures: tuple[Any, ...]
@@ -40,6 +41,7 @@ class Asked:
     scale: BoxScale | None = None
     solution: str | None = None
     anywhere: bool = False
+    within: str | None = None
     blank_is_none: bool = False
 
 
@@ -121,7 +123,8 @@ def shown(row: Asked, store: Store, config: DataConfig) -> list[images.Picture]:
     """The row's pictures, decoded and inside the budget. Raises Unusable."""
     budget = images.Budget(config.min_pixels, config.max_pixels)
     found = [
-        images.load(pictures.fetched(each, store, row.anywhere), budget) for each in row.pictures
+        images.load(pictures.fetched(each, store, row.anywhere, row.within), budget)
+        for each in row.pictures
     ]
     if row.blank_is_none and all(images.is_white(each) for each in found):
         raise Unusable("no picture: only the blank one that stands for none")

@@ -1,6 +1,7 @@
 """Every data set's own files become the same Sample; what cannot says why."""
 
 import json
+import tarfile
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -216,6 +217,38 @@ def test_mulberry_is_one_array_and_its_gold_is_the_final_answer(tmp_path, red):
     assert found[0].solution.endswith("It is red.")
     assert reasons(found) == ["unusable gold", "missing file"]
     assert found[4].source == "mulberry_sft.json:5"
+
+
+def test_mulberrys_tar_is_read_without_unpacking_and_only_by_whole_paths(tmp_path, red):
+    rows = [
+        mulberry_row(CHOICES, STEPS + "A: red", "cauldron/clevr/images/1.png"),
+        mulberry_row(CHOICES + " ", STEPS + "B", "/cauldron/clevr/images/1.png"),
+        mulberry_row("<image>How many?", STEPS + "4", "cauldron/other/images/1.png"),
+        mulberry_row("<image>How many?", STEPS + "5", "cauldron/clevr/images/text.png"),
+        mulberry_row("<image>How many?", STEPS + "6", "../mulberry_sft.json"),
+    ]
+    (tmp_path / "mulberry_sft.json").write_text(json.dumps(rows))
+    root = "mulberry_images/cauldron/clevr/images"
+    with tarfile.open(tmp_path / "mulberry_images.tar", "w") as archive:
+        for name, content in ((f"{root}/1.png", red), (f"./{root}/text.png", b"no picture")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, BytesIO(content))
+        link = tarfile.TarInfo("mulberry_images/cauldron/other/images/1.png")
+        link.type, link.linkname = tarfile.SYMTYPE, f"/{root}/1.png"
+        archive.addfile(link)
+    found = read(Source.mulberry, tmp_path)
+    assert [each.answer for each in found[:2]] == ["A", "B"]
+    assert len(found[0].images) == 1
+    assert reasons(found) == ["missing file", "broken picture", "missing file"]
+    assert not (tmp_path / "mulberry_images").exists()
+
+
+def test_a_tar_that_was_cut_short_is_named_with_what_to_do(tmp_path, red):
+    (tmp_path / "mulberry_sft.json").write_text(json.dumps([mulberry_row(CHOICES, STEPS + "A")]))
+    (tmp_path / "mulberry_images.tar").write_bytes(b"no tar" * 500)
+    with pytest.raises(NothingUsable, match=r"images\.tar is no readable tar .*; fetch it"):
+        read(Source.mulberry, tmp_path)
 
 
 @pytest.mark.parametrize("newer", [False, True])

@@ -1,7 +1,7 @@
 """Mulberry-SFT: {messages (user, assistant), images (one path)}, one large JSON array.
 
 The gold is what follows the last "The final answer is:"; the steps before it are the solution.
-Pictures are paths below mulberry_images/, which must be unpacked from its tar.
+Pictures are paths below mulberry_images/, unpacked or in mulberry_images.tar.
 """
 
 import re
@@ -14,7 +14,7 @@ from difftrain.data.quarantine import Unusable
 from difftrain.data.rows import Asked
 
 MARKER = "The final answer is:"
-FOLDER = "mulberry_images/"
+FOLDER = "mulberry_images"
 CHOICES = re.compile(r"^\s*\(?([A-Z])[.):]\s*(.+?)\s*$", re.MULTILINE)
 LETTER = re.compile(r"\(?([A-Z])[.):](\s|$)")
 HEADING = re.compile(r"[#\s]*$")
@@ -34,7 +34,7 @@ def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
         question=question,
         gold=golds.comparable(lettered(golds.spoken(final), question)),
         solution=HEADING.sub("", steps),
-        anywhere=True,
+        within=FOLDER,
     )
 
 
@@ -43,7 +43,7 @@ def below(reference: Any, origin: Origin) -> Any:
     if not isinstance(reference, str):
         return reference
     name = reference.replace("\\", "/").lstrip("/")
-    inside = f"{FOLDER}{name.removeprefix(FOLDER)}"
+    inside = f"{FOLDER}/{name.removeprefix(f'{FOLDER}/')}"
     return inside if origin.store.holds(inside) else name
 
 
