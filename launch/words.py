@@ -20,6 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from difftrain.settings import ConfigError, RunConfig, problems, shown
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+MAY_BE_NULL = ("debug",)
+"""Groups of which none may be chosen; Hydra itself takes no null for a group."""
 OPEN_KEY = "grpo.trl."
 """Below this key TRL's own names are allowed, with a plus before them."""
 
@@ -63,8 +65,10 @@ def wrong_with(override: Override, typed: DictConfig) -> str | None:
         return f"{shown}: one run has one value; run other seeds with seed=N"
     if key in known:
         name = override.value()
-        if name is None or name in known[key]:
+        if name in known[key] or is_none_of_them(override):
             return None
+        if not isinstance(name, str):
+            return f"{shown}: {key} needs one of {', '.join(known[key])}"
         return f"{shown}: there is no {key} of that name{nearest(str(name), known[key])}"
     if key.startswith(OPEN_KEY):
         return None
@@ -81,6 +85,11 @@ def wrong_with(override: Override, typed: DictConfig) -> str | None:
     except OmegaConfBaseException as error:
         return f"{shown}: {first_line(error)}"
     return None
+
+
+def is_none_of_them(override: Override) -> bool:
+    """Whether this chooses none of a group that may be left out, which is what happens anyway."""
+    return override.key_or_group in MAY_BE_NULL and override.value() is None
 
 
 def getattr_path(node: Any, key: str) -> Any:
@@ -130,7 +139,7 @@ def read(words: list[str]) -> DictConfig:
     for override in overrides:
         if trouble := wrong_with(override, typed):
             found.append(trouble)
-        else:
+        elif not is_none_of_them(override):
             good.append(override.input_line or "")
     try:
         job = composed([*own_model(overrides), *good])

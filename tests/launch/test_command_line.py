@@ -50,6 +50,17 @@ def test_a_misspelt_group_and_a_misspelt_recipe_are_refused() -> None:
     assert "did you mean grpo_hard?" in recipe
 
 
+def test_a_group_of_null_is_refused_together_with_every_other_problem() -> None:
+    model, recipe, seed = told("model=null", "~recipe", "seed=abc")
+    assert model.startswith("model=null: model needs one of any, ")
+    assert "~recipe: recipe needs one of " in recipe
+    assert "seed=abc" in seed
+    done = run("model=null")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    words.read(["debug=null"])
+
+
 def test_a_misspelt_debug_is_refused_instead_of_running_the_full_job() -> None:
     assert "did you mean smoke?" in told("debug=smok")[0]
 
