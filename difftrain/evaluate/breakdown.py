@@ -156,19 +156,22 @@ def printed(benchmark: str, score: float) -> str:
 
 
 def outcomes(marks: Sequence[Mark]) -> dict[str, int]:
-    """How the items came by their scores; every item is in exactly one of the first five.
+    """How the items came by their scores; every item is in exactly one of the first six.
 
-    `undecided` counts as wrong (where the reference draws an option at random, too); `judge_failed`
-    and `not_asked` have no score. `empty` counts responses without a word.
+    `undecided` counts as wrong (where the reference draws an option at random, too); `drawn` had
+    its option drawn (fallback=random); `judge_failed` and `not_asked` have no score. `empty` counts
+    responses without a word.
     """
 
     def of(mark: Mark) -> str:
+        if undecided.is_drawn(mark):
+            return "drawn"
         if mark.score is not None:
             return "undecided" if mark.path is MarkPath.failed else mark.path.value
         asked = mark.extracted is None or not mark.extracted.startswith("not asked: ")
         return "judge_failed" if asked else "not_asked"
 
     counted = Counter(map(of, marks))
-    names = ("rule", "judge", "undecided", "judge_failed", "not_asked")
+    names = ("rule", "judge", "undecided", "drawn", "judge_failed", "not_asked")
     empty = sum(not mark.response.strip() for mark in marks)
     return {**{name: counted[name] for name in names}, "empty": empty}

@@ -49,8 +49,8 @@ def grade(prediction: str, choice: Choice, asked: Judge | None, how: Switches) -
     """1 if the option the prediction means is the gold one, else 0.
 
     Where the reference harness draws an option at random (the judge gave three replies of no
-    use), this is wrong and its path `failed`, unless the deviations say that it be drawn (then the
-    path is `judge`); a judge that could not be reached gives no score.
+    use), this is wrong. If the deviations say that it be drawn, the drawn letter counts. The path
+    is `failed` both times: nothing was decided. A judge that could not be reached gives no score.
     """
 
     def infer(text: str) -> str | None:
@@ -64,7 +64,7 @@ def grade(prediction: str, choice: Choice, asked: Judge | None, how: Switches) -
         if judge.all_failed(replies):
             return Graded(None, None, MarkPath.failed)
         if letter is None and how.deviations.fallback is Fallback.random:
-            letter = drawn(choice)
+            letter, path = drawn(choice), MarkPath.failed
     if letter is None:
         return UNDECIDED
     return Graded(float(letter == choice.gold), letter, path)

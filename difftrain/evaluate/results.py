@@ -14,6 +14,9 @@ from difftrain.evaluate.official import OFFICIAL as FACTS
 from difftrain.records import Mark
 from difftrain.settings import RunConfig, plain
 
+SCORED = ("rule", "judge", "undecided", "drawn")
+"""Outcomes of items that have a score."""
+
 
 def write(
     folder: Path,
@@ -47,20 +50,22 @@ def write(
 def headlines(summary: dict[str, Any], found: dict[str, Any], config: RunConfig) -> str:
     """The printed figure of each benchmark, its interval, and how the items were settled."""
     head = ["benchmark", "score", "95 % interval", "items", "rule", "judge"]
-    head += ["undecided", "judge failed", "not asked", "empty"]
+    head += ["undecided", "drawn", "judge failed", "not asked", "empty"]
     lines = []
     for name, each in found.items():
         score, low, high = (summary[name][key] for key in ("score", "low", "high"))
         interval = "" if score is None else f"{printed(name, low)} to {printed(name, high)}"
         whole = FACTS[name].count if name in OFFICIAL else None
-        n = summary[name]["n"]
+        n = sum(each["outcomes"][how] for how in SCORED)
         items = f"{n} of {whole}" if whole not in (None, n) else str(n)
         figure = "none" if score is None else printed(name, score)
         lines.append([name, figure, interval, items, *map(str, each["outcomes"].values())])
     told = (
         "As the papers' tables print them: percent, but fractions for MMMU and MMStar; "
         "HallusionBench is aAcc. Undecided items count as wrong, also where the reference would "
-        "draw an option at random; items whose judge failed or that were not asked have no score."
+        "draw an option at random; drawn ones count as their draw falls "
+        "(evaluate.deviations.fallback=random); items whose judge failed or that were not asked "
+        "have no score."
     )
     whys = [
         f"{name} has no score: {summary[name]['why']}." for name in found if summary[name]["why"]

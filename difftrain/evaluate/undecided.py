@@ -9,8 +9,17 @@ ALWAYS_JUDGED = "MMVet"
 
 
 def count(marks: Sequence[Mark]) -> int:
-    """Marks that no rule or reply decided; they count 0. Those whose judge failed are not here."""
+    """Marks that no rule or reply decided; they count 0, or as their drawn option does.
+
+    Those whose judge failed are not here.
+    """
     return sum(mark.path is MarkPath.failed and mark.score is not None for mark in marks)
+
+
+def is_drawn(mark: Mark) -> bool:
+    """Whether the option was drawn at random, which is no decision either (fallback=random)."""
+    scored = mark.path is MarkPath.failed and mark.score is not None
+    return scored and mark.extracted is not None
 
 
 def nothing_decided(marks: Sequence[Mark]) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from difftrain import evaluate
 from difftrain.evaluate import rules, scoring
+from difftrain.evaluate.breakdown import outcomes
 from difftrain.evaluate.config import Deviations, EvaluateConfig, Fallback
 from difftrain.records import MarkPath
 
@@ -165,6 +166,11 @@ def test_the_references_guess_is_wrong_and_undecided_unless_it_is_asked_for(benc
     drawn = [scoring.mark(benchmark, "hm", item, useless, drawing) for item in items]
     assert drawn == [scoring.mark(benchmark, "hm", item, useless, drawing) for item in items]
     assert {mark.extracted for mark in drawn} == set("ABCDZ")
+    assert {mark.path for mark in drawn} == {MarkPath.failed}
+    rows = [scoring.as_mark(benchmark, "hm", *each) for each in zip(items, drawn, strict=True)]
+    rows.append(scoring.as_mark(benchmark, "hm", items[0], usual[0]))
+    counted = outcomes(rows)
+    assert (counted["drawn"], counted["undecided"], counted["judge"]) == (200, 1, 0)
     assert 20 < sum(mark.score or 0 for mark in drawn) < 60  # one in five of 200
     assert scoring.mark(benchmark, "hm", items[0], None, drawing).path is MarkPath.failed
 
