@@ -14,7 +14,12 @@ from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.evaluate import results
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.config import NEITHER
-from difftrain.evaluate.judging.config import JudgeKind, by_rules_alone, model_name
+from difftrain.evaluate.judging.config import (
+    JudgeKind,
+    by_rules_alone,
+    model_name,
+    server_hash,
+)
 from difftrain.evaluate.judging.tally import told
 from difftrain.records import Mark
 from difftrain.settings import RunConfig
@@ -37,6 +42,11 @@ def is_done(folder: Path) -> bool:
     return made is not None and not made["counts"].get("judge", {}).get("failed_items")
 
 
+def reopen(folder: Path) -> None:
+    """Call the folder unfinished, before a failed item is asked again: a kill must not hide it."""
+    (folder / "made.json").unlink(missing_ok=True)
+
+
 def close(
     folder: Path,
     asked: Sequence[Asked],
@@ -45,8 +55,9 @@ def close(
     origin: Origin,
 ) -> None:
     """Write the folder anew: the marks, summary.json, what stands beside them, made.json last."""
-    for left in (folder / "made.json", *artefacts.parts(folder)):
-        left.unlink(missing_ok=True)
+    reopen(folder)
+    for left in artefacts.parts(folder):
+        left.unlink()
     artefacts.write_all(folder, marks)
     evaluate = origin.config.evaluate
     alone = {name: by_rules_alone(evaluate.judge, name) for name in evaluate.benchmarks}
@@ -62,6 +73,7 @@ def close(
             print(f"{name}: no score: {each['why']}", file=sys.stderr, flush=True)
     results.write(folder, origin.checkpoint, words, asked, marks, origin.config)
     own = settings.plain(evaluate) | {"judge": judge}
+    own |= {"judge_server": server_hash(evaluate.judge)}
     lineage.write_made(
         folder,
         settings={name: each for name, each in own.items() if name not in NEITHER},

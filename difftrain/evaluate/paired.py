@@ -9,8 +9,8 @@ from difftrain.evaluate.summary import Difference
 from difftrain.records import Mark
 
 MUST_AGREE = (
-    *("rules", "answer_tags", "system", "deviations", "judge", "max_new_tokens"),
-    *("min_pixels", "max_pixels", "limit", "any_count"),
+    *("rules", "answer_tags", "system", "deviations", "judge", "judge_server"),
+    *("max_new_tokens", "min_pixels", "max_pixels", "limit", "any_count"),
 )
 """Settings under which two checkpoints must have been marked to be compared."""
 

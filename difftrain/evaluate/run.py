@@ -104,6 +104,7 @@ def run(
             folders.marks, world, lambda: lineage.read_made(folders.marks) is not None
         )
     heartbeat.clear(folders.responses)
+    closing.reopen(folders.marks)
     said = [(asked, store.of(each)) for each, asked in wanted.items()]
     marks = grade_all(said, config.evaluate, kept, lambda: heartbeat.beat(folders.marks, world))
     closing.close(

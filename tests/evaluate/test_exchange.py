@@ -151,6 +151,7 @@ def test_the_launcher_writes_a_page_a_json_and_every_changed_item(tmp_path: Path
     [
         ({"rules": "2026-08"}, "rules: 2025-11 and 2026-08"),
         ({"judge": "gpt"}, "judge: none and gpt"),
+        ({"judge_server": "1f"}, "judge_server: None and 1f"),
         ({"deviations": {"zero": True}}, "deviations: None and {'zero': True}"),
     ],
 )

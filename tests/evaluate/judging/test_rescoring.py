@@ -1,6 +1,7 @@
 """Responses are kept apart from marks: only a missing response asks the model."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from difftrain import artefacts, lineage
 from difftrain.evaluate import run as evaluation
 from difftrain.evaluate.asking import items
 from difftrain.evaluate.config import AnswerTags, Contamination, SystemPrompt
-from difftrain.evaluate.judging.config import STAND_IN, JudgeKind
+from difftrain.evaluate.judging.config import STAND_IN, JudgeKind, server_hash
 from difftrain.evaluate.responses import Response, Store, key
 from difftrain.model.load import Loaded
 from difftrain.places import BASE, Places
@@ -154,6 +155,32 @@ def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
     assert all(mark.score is not None for mark in marks)
     assert lineage.read_made(folder)["counts"]["unscored"] == 0
     assert lineage.read_made(folder)["counts"]["judge"]["from_cache"] > 0
+
+
+def test_marks_are_unfinished_while_failed_items_are_asked_again(server, config: RunConfig) -> None:
+    server.says = lambda prompt, number: (400, b"", {})
+    say(config, WORDY)
+    folder = evaluated(config, no_model)
+    assert lineage.read_made(folder) is not None
+    seen = []
+
+    def says(prompt: str, number: int) -> str:
+        seen.append((folder / "made.json").exists())
+        return "0.5"
+
+    server.says = says
+    evaluated(config, no_model)
+    assert seen
+    assert not any(seen)
+
+
+def test_the_judges_server_is_in_made_json_as_a_hash_alone(server, config: RunConfig) -> None:
+    server.says = lambda prompt, number: "0.5"
+    say(config, WORDY)
+    made = evaluated(config, no_model) / "made.json"
+    told = json.loads(made.read_text())["settings"]["judge_server"]
+    assert told == server_hash(JudgeKind.endpoint)
+    assert os.environ["JUDGE_BASE_URL"] not in made.read_text()
 
 
 def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, capfd) -> None:
