@@ -148,11 +148,13 @@ def report(rows: int, found: dict[str, dict[int, dict[str, float]]], size: int) 
             f"| {all_rows['peak'] - tenth['peak']:+.0f} MiB |"
         )
     plain, ours = found["datasets"][rows], found["stage"][rows]
+    more = found["read back"][rows]["peak"] - found["read back"][few]["peak"]
+    back = more * 2**20 / (rows - few)
     lines.append(
         f"\nFor each row, `stage` needs {ours['cpu'] / plain['cpu']:.1f} times the CPU of plain "
         "decoding: it also resizes, encodes PNG,\nhashes pixels and look, checks the gold, seeks "
-        "duplicates and writes. `read back` holds all samples\nat once, words and all, but none of "
-        "their pictures."
+        "duplicates and writes. `read back` holds all samples\nat once, words and all "
+        f"({back:.0f} bytes of memory a row), but none of their pictures."
     )
     told = ", ".join(f"{name} {version}" for name, version in versions().items())
     lines.append(f"\nVersions: {told}. Made by `python benchmarks/load_data.py --rows {rows}`.")
