@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from datasets.exceptions import DatasetsError
 
 from difftrain.artefacts import SchemaError
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import NothingUsable, Unusable
 
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
 """Names of splits that data sets of these benchmarks have."""
 Row = dict[str, Any]
 
 
-class BenchmarkNotFound(OSError):
+class BenchmarkNotFound(NothingUsable):
     """A data set is not to be had from the hub; the message says what to do without it."""
 
 
@@ -62,7 +63,8 @@ def from_hub(name: str, place: str, configs: Sequence[str], split: str) -> datas
     except OSError as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BenchmarkNotFound(
-            f"{name}: {identity} is not to be had from the hub ({first}); without network, copy "
+            f"{name}: {place} is not to be had from the hub, split {split} ({first}); without "
+            "network, copy "
             f"the data set to DIR/{name}/ and say evaluate.source=folder evaluate.path=DIR, or put "
             "the reference harness's TSV into DIR and say evaluate.source=tsv evaluate.path=DIR"
         ) from error
@@ -78,7 +80,11 @@ def from_folder(name: str, folder: Path, configs: Sequence[str], split: str) -> 
     if not files:
         told = "what save_to_disk writes, or parquet files"
         raise SchemaError(f"{name}: {folder} holds no split {split!r} ({told})")
-    return datasets.load_dataset("parquet", data_files=files, split="train")
+    try:
+        return datasets.load_dataset("parquet", data_files=files, split="train")
+    except (DatasetsError, ValueError) as error:
+        told = str(error.__cause__ or error).strip().splitlines()[0]
+        raise SchemaError(f"{name}: {folder} holds no readable parquet ({told})") from error
 
 
 def is_saved(folder: Path) -> bool:

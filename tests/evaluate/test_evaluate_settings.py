@@ -173,7 +173,8 @@ def test_a_checkpoint_is_evaluated_outside_a_recipe_and_missing_pictures_are_cou
 @pytest.mark.slow
 def test_a_hub_id_without_network_fails_with_the_way_out() -> None:
     done = evaluate("benchmarks=[MMStar]")
-    assert done.returncode == 1
+    assert done.returncode == 2
+    assert "Lin-Chen/MMStar" in done.stderr
     assert "Traceback" not in done.stderr
     assert "evaluate.source=folder evaluate.path=DIR" in done.stderr
 

@@ -16,7 +16,7 @@ from PIL import Image
 from difftrain import evaluate
 from difftrain.artefacts import SchemaError
 from difftrain.data.images import Budget
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import NothingUsable, Unusable
 from difftrain.evaluate import hub, pictures, scoring, sources
 from difftrain.evaluate.config import OFFICIAL, TSV_FILES, EvaluateConfig, Source
 from difftrain.evaluate.official import parted
@@ -148,6 +148,16 @@ def test_a_lone_parquet_without_a_split_in_its_name_is_taken(
     assert len(read(tmp_path, "MMStar", Source.folder, any_count=True)) == 4
 
 
+def test_a_damaged_parquet_file_is_named_in_words(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable
+) -> None:
+    folder = write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:4])
+    (written,) = folder.rglob("*.parquet")
+    written.write_bytes(written.read_bytes()[:-20])
+    with pytest.raises(SchemaError, match=r"MMStar: .*MMStar holds no readable parquet"):
+        read(tmp_path, "MMStar", Source.folder, any_count=True)
+
+
 def test_without_network_the_message_names_the_folder_instead(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -156,7 +166,8 @@ def test_without_network_the_message_names_the_folder_instead(
     with pytest.raises(hub.BenchmarkNotFound) as caught:
         sources.official_items("MMStar", EvaluateConfig(benchmarks=["MMStar"]))
     told = str(caught.value)
-    assert "MMStar: Lin-Chen/MMStar is not to be had from the hub" in told
+    assert "MMStar: Lin-Chen/MMStar is not to be had from the hub, split val" in told
+    assert isinstance(caught.value, NothingUsable)  # launchers end with code 2
     assert "evaluate.source=folder evaluate.path=DIR" in told
 
 
