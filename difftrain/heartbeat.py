@@ -23,6 +23,16 @@ LAUNCH = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 """What the processes of one launch share, and two launches at a time do not."""
 
 
+FAILED = ".failed"
+"""In a stage's folder: why the first rank stopped."""
+STARTED = time.time()
+"""When this process began; what failed before is another run's."""
+
+
+class FirstFailed(RuntimeError):
+    """The first rank stopped, so what it was to make never comes; the message is its reason."""
+
+
 class RankSilent(RuntimeError):
     """A rank has not been heard of for too long; the message names it."""
 
@@ -77,7 +87,11 @@ def wait(
 
 @contextmanager
 def working(folder: Path, world: World) -> Iterator[None]:
-    """Keep beating from a thread while this rank does what the others wait for."""
+    """Keep beating from a thread while this rank does what the others wait for.
+
+    Where it fails, its reason is left for them.
+    """
+    (folder / FAILED).unlink(missing_ok=True)
     done = threading.Event()
 
     def beats() -> None:
@@ -87,18 +101,41 @@ def working(folder: Path, world: World) -> Iterator[None]:
     beat(folder, world)
     thread = threading.Thread(target=beats, daemon=True)
     thread.start()
+    finished = False
     try:
         yield
+        finished = True
     finally:
         done.set()
         thread.join()
+        if not finished and world.size > 1:
+            error = sys.exc_info()[1]
+            lineage.write_text(folder / FAILED, f"{type(error).__name__}: {error}")
+
+
+def failure(folder: Path) -> str | None:
+    """Why the first rank of this run stopped, or None."""
+    path = folder / FAILED
+    try:
+        return path.read_text() if path.stat().st_mtime >= STARTED else None
+    except FileNotFoundError:
+        return None
 
 
 def made_by_first(folder: Path, world: World) -> dict[str, Any]:
-    """The made.json that the first rank writes. Raises RankSilent if it falls silent meanwhile."""
+    """The made.json that the first rank writes.
+
+    Raises FirstFailed with its reason if it stops, RankSilent if it falls silent meanwhile.
+    """
+
+    def settled() -> bool:
+        return lineage.read_made(folder) is not None or failure(folder) is not None
+
     if not world.is_first:
-        wait(folder, world, lambda: lineage.read_made(folder) is not None, ranks=[0])
+        wait(folder, world, settled, ranks=[0])
     made = lineage.read_made(folder)
+    if made is None and not world.is_first and (reason := failure(folder)):
+        raise FirstFailed(f"rank 0 stopped: {reason}")
     if made is None:
         raise FileNotFoundError(f"no made.json in {folder}: the stage was not finished")
     return made

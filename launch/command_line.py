@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from difftrain.artefacts import MissingArtefact, SchemaError
 from difftrain.data.quarantine import NothingUsable
-from difftrain.heartbeat import RankSilent
+from difftrain.heartbeat import FirstFailed, RankSilent
 from difftrain.select.strata import NothingChosen
 from difftrain.settings import ConfigError, RunConfig, checked
 from difftrain.train.ticks import PreflightFailed
@@ -104,6 +104,8 @@ def launch(target: str) -> None:
         fail(f"{type(error).__name__}: {error}", 2, everywhere=True)
     except PreflightFailed as error:
         fail(f"PreflightFailed: {error}", 1, everywhere=True)
+    except FirstFailed as error:
+        fail(str(error), 1, everywhere=True)
     except (OSError, RankSilent, TimeoutError) as error:
         fail(f"{type(error).__name__}: {error}\nthe same command continues from here", 1, True)
     except KeyboardInterrupt:

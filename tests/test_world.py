@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -96,3 +97,25 @@ def test_a_first_rank_that_works_for_long_is_not_called_silent(
 def test_what_the_first_rank_never_made_is_not_waited_for_in_silence(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="was not finished"):
         heartbeat.made_by_first(tmp_path, World())
+
+
+def test_the_others_end_with_the_reason_when_the_first_rank_fails(tmp_path: Path) -> None:
+    def first() -> None:
+        with heartbeat.working(tmp_path, World(0, 2)):
+            raise ValueError("the picture does not reach the model")
+
+    with pytest.raises(ValueError, match="the picture"):
+        first()
+    started = time.time()
+    with pytest.raises(heartbeat.FirstFailed, match=r"rank 0 stopped: ValueError: the picture"):
+        heartbeat.made_by_first(tmp_path, World(1, 2))
+    assert time.time() - started < 5
+
+
+def test_why_an_earlier_run_failed_is_no_reason_to_end_this_one(tmp_path: Path) -> None:
+    (tmp_path / heartbeat.FAILED).write_text("ValueError: long ago")
+    os.utime(tmp_path / heartbeat.FAILED, (heartbeat.STARTED - 60,) * 2)
+    assert heartbeat.failure(tmp_path) is None
+    with heartbeat.working(tmp_path, World(0, 2)):
+        pass
+    assert not (tmp_path / heartbeat.FAILED).exists()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from difftrain import artefacts
+from difftrain.model.locate import SHIPPED
 from difftrain.records import Attention, Rollout
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,6 +105,33 @@ def trained(folder: Path, *arguments: str) -> list[str]:
     rest = ("grpo.per_device_batch=16", "evaluate.limit=4", "evaluate.resamples=200")
     keep = ("select.keep=[hard,medium,unsolved]",)
     return command("train", *steps, *rest, *keep, f"artefacts={folder}", *arguments)
+
+
+def test_when_preflight_fails_on_the_first_rank_the_other_ends_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(SHIPPED["tiny"], broken)
+    template = broken / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|image_pad|>", ""))
+    given = ("model=tiny", f"model.name={broken}", "data.pool=12", f"artefacts={tmp_path}")
+    first, second = (
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "launch" / "train.py"), *given],
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    )
+    _, said = first.communicate(timeout=200)
+    _, other = second.communicate(timeout=30)
+    assert (first.returncode, second.returncode) == (1, 1)
+    assert "chat template holds the picture" in said
+    assert "rank 1: rank 0 stopped: PreflightFailed: " in other
+    assert "chat template holds the picture" in other
+    assert "Traceback" not in said + other
 
 
 def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None:
