@@ -5,14 +5,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from difftrain import artefacts
+from difftrain.evaluate import closing, summary, undecided
 from difftrain.evaluate import run as evaluation
-from difftrain.evaluate import summary, undecided
+from difftrain.evaluate.asking import items
 from difftrain.model.load import Loaded, load
 from difftrain.places import BASE, Places
 from difftrain.records import Mark
 from difftrain.settings import RunConfig
 from difftrain.world import World
 from recipes.asking import Asking
+
+
+def readable(config: RunConfig, places: Places) -> None:
+    """5.0  The official items are there and can be graded: told before anything is spent on them.
+
+    Raises SchemaError, or BenchmarkNotFound for a hub id without network.
+    """
+    if config.evaluate.official and not closing.is_done(places.marks(BASE)):
+        items(replace(config.evaluate, benchmarks=config.evaluate.official))
 
 
 def base(config: RunConfig, places: Places, world: World, asking: Asking) -> Path:

@@ -12,6 +12,7 @@ from difftrain.train import preflight
 from difftrain.train.sight import Subject
 from difftrain.train.ticks import PreflightFailed, Tick, held_up, table
 from difftrain.world import World
+from recipes import benchmarks
 from recipes.asking import Asking
 
 SAMPLES = 4
@@ -60,7 +61,9 @@ def before_training(
 ) -> None:
     """The checks by themselves, once; the other processes wait for the first."""
     folder = folder_of(config, places)
-    if world.is_first and lineage.read_made(folder) is None:
+    if world.is_first:
         with heartbeat.working(folder, world):
-            check(config, samples, asking, folder)
+            benchmarks.readable(config, places)
+            if lineage.read_made(folder) is None:
+                check(config, samples, asking, folder)
     heartbeat.made_by_first(folder, world)

@@ -5,6 +5,7 @@ evaluated, the official ones that lie on disk beside them, and the miniatures. A
 share of the samples.
 """
 
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,8 @@ from difftrain.world import World
 
 FOUND = "contamination.json"
 ROWS_PER_PART = 500
+UNREADABLE = (ValueError, OSError, LookupError, TypeError, SyntaxError)
+"""What reading a damaged data set raises, SchemaError and Arrow's errors among them."""
 
 
 class Overlap(StrEnum):
@@ -112,12 +115,21 @@ def looked_at(asked: Asked, budget: images.Budget) -> Iterator[Image.Image]:
             yield Image.frombytes("RGB", stored.size, stored.rgb)
 
 
-def at_hand(config: EvaluateConfig) -> list[Asked]:
-    """Every item of the benchmarks that are evaluated, lie on disk beside them, or are drawn."""
+def at_hand(config: EvaluateConfig) -> tuple[list[Asked], dict[str, str]]:
+    """Every item of the benchmarks that are evaluated, lie on disk beside them, or are drawn.
+
+    And name -> reason of those beside them that cannot be read. Raises what asking.items raises for
+    one that is evaluated.
+    """
     names = dict.fromkeys([*config.benchmarks, *MINIATURES])
     every = replace(config, benchmarks=list(names), limit=None)
-    beside = replace(every, benchmarks=config.also_on_disk, any_count=True)
-    return [*asking.items(every), *asking.items(beside)]
+    found, broken = asking.items(every), {}
+    for name in config.also_on_disk:
+        try:
+            found += asking.items(replace(every, benchmarks=[name], any_count=True))
+        except UNREADABLE as error:
+            broken[name] = str(error).strip().splitlines()[0] or type(error).__name__
+    return found, broken
 
 
 def run(
@@ -135,7 +147,11 @@ def run(
         return
     started = time.time()
     heartbeat.beat(folder, world)
-    index = Index(at_hand(config), budget)
+    wanted_items, broken = at_hand(config)
+    if world.is_first:
+        for name, why in broken.items():
+            print(f"contamination: not checked: {name}: {why}", file=sys.stderr, flush=True)
+    index = Index(wanted_items, budget)
     known = {row.sample_id for row in artefacts.read(folder, Compared)}
     share = [each for each in world.share(samples) if each.sample_id not in known]
     bar = tqdm(total=len(share), desc="contamination", unit="sample", disable=not world.is_first)
@@ -153,15 +169,18 @@ def run(
         return wanted <= {row.sample_id for row in artefacts.read(folder, Compared)}
 
     heartbeat.wait(folder, world, complete)
-    close(folder, index.checked, len(samples), started)
+    close(folder, index.checked, broken, len(samples), started)
 
 
-def close(folder: Path, checked: Counter[str], samples: int, started: float) -> None:
-    """Write contamination.json and made.json: what was compared, and every hit."""
+def close(
+    folder: Path, checked: Counter[str], broken: dict[str, str], samples: int, started: float
+) -> None:
+    """Write contamination.json and made.json: what was compared, what not, and every hit."""
     rows = artefacts.read(folder, Compared)
     hits = [asdict(row) for row in rows if row.kind is not None]
-    absent = [name for name in OFFICIAL if name not in checked]
+    absent = [name for name in OFFICIAL if name not in checked and name not in broken]
     found = {"samples": samples, "checked": dict(checked), "absent": absent, "hits": hits}
+    found |= {"not_checked": broken}
     lineage.write_json(folder / FOUND, found)
     counts = {"samples": samples, "items": checked.total(), "hits": len(hits)}
     lineage.write_made(

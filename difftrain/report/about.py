@@ -55,6 +55,7 @@ def contamination(report: dict[str, Any]) -> list[str]:
             f"Of the official benchmarks {', '.join(absent)} no items are at hand here, so "
             "training samples were not compared with them: nothing was checked."
         )
+    told += [f"not checked: {name}: {why}." for name, why in found.get("not_checked", {}).items()]
     over = (
         f"{found['samples']:,} samples were compared with {sum(found['checked'].values()):,} items"
     )

@@ -21,7 +21,7 @@ from difftrain.records import Arm, Pick, Sample
 from difftrain.settings import ConfigError, RunConfig
 from difftrain.shapes import pool
 from difftrain.world import World
-from recipes import overlap
+from recipes import benchmarks, overlap
 
 BUDGET = Budget(3136, 12544)
 CONFIG = EvaluateConfig(benchmarks=["shapes/MMStar"], limit=3)
@@ -177,10 +177,47 @@ def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
     marks = Places(RunConfig(artefacts=str(tmp_path), evaluate=given)).marks("base")
     rows = hub_rows("MathVista")[:3]
     write_folder(tmp_path, "MathVista", rows)
-    index = contamination.Index(contamination.at_hand(given), BUDGET)
+    found, broken = contamination.at_hand(given)
+    assert not broken
+    index = contamination.Index(found, BUDGET)
     assert (index.checked["MMStar"], index.checked["MathVista"]) == (2, 3)
     stored = contamination.images.load(rows[2]["decoded_image"]["bytes"], BUDGET)
     assert index.compared(sample("x", images=(stored.png,))).kind is Overlap.same_picture
     places = Places(RunConfig(artefacts=str(tmp_path), evaluate=given))
     assert places.contamination != alone
     assert places.marks("base") == marks
+
+
+def test_a_broken_benchmark_that_is_not_evaluated_is_told_and_skipped(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
+    for name in ("MathVista", "OCRBench"):
+        write_folder(tmp_path, name, hub_rows(name)[:2])
+    (damaged,) = (tmp_path / "MathVista").rglob("*.parquet")
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    (tmp_path / "MMVet").mkdir()
+    given = EvaluateConfig(
+        benchmarks=["MMStar"], source=Source.folder, path=str(tmp_path), any_count=True
+    )
+    contamination.run([OTHER[0]], tmp_path / "out", given, BUDGET, World())
+    found = json.loads((tmp_path / "out" / "contamination.json").read_text())
+    assert found["checked"]["MMStar"] == found["checked"]["OCRBench"] == 2
+    assert found["not_checked"].keys() == {"MathVista", "MMVet"}
+    assert "no readable parquet" in found["not_checked"]["MathVista"]
+    assert found["absent"] == ["HallusionBench", "MMMU"]
+    assert "contamination: not checked: MathVista: " in capsys.readouterr().err
+
+
+def test_a_broken_benchmark_that_is_evaluated_is_told_before_anything_is_spent(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable
+) -> None:
+    write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
+    given = EvaluateConfig(
+        benchmarks=["shapes/MMVet", "MMStar"], source=Source.folder, path=str(tmp_path)
+    )
+    config = RunConfig(artefacts=str(tmp_path), evaluate=given)
+    with pytest.raises(artefacts.SchemaError, match=r"MMStar: 2 items in .* has 1500"):
+        benchmarks.readable(config, Places(config))
+    given.any_count = True
+    benchmarks.readable(config, Places(config))

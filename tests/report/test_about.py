@@ -101,6 +101,13 @@ def test_a_run_that_nobody_checked_says_so(make_run: Make) -> None:
     assert told in (inputs.folder / "report.md").read_text()
 
 
+def test_a_benchmark_on_disk_that_cannot_be_read_is_told_as_not_checked() -> None:
+    found = {"samples": 3, "checked": {"shapes/MMVet": 5}, "absent": [], "hits": []}
+    found["not_checked"] = {"MMStar": "no readable parquet"}
+    told = about.contamination({"contamination": found})
+    assert "not checked: MMStar: no readable parquet." in told
+
+
 def test_what_was_compared_is_told_and_what_is_not_at_hand_too() -> None:
     absent, over = contaminated(
         samples=400, checked={"shapes/MMStar": 300, "shapes/MMMU": 300}, absent=["MMStar", "MMMU"]
