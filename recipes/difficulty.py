@@ -45,7 +45,7 @@ def ask(
 ) -> None:
     """The probe and the attention pass over these samples."""
     inputs = {"data": places.data.name, "model": places.model}
-    stage.run(asking.loaded, pool, places.probe, config, world, inputs)
+    stage.run(asking.engine, pool, places.probe, config, world, inputs)
     if {Measure.cmab, Measure.ace} & set(config.difficulty.wanted):
         attention.run(asking.loaded, pool, places.probe, places.attention, config, world)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from difftrain import artefacts
+from difftrain.probe import aside
 from difftrain.probe.config import ProbeConfig
 from difftrain.probe.needs import Needs
 from difftrain.probe.rollouts import Draw
@@ -35,6 +36,8 @@ class Ledger:
         self.tables = undrawn(len(config.percents), config.draws)
         self.whole, self.text_only = undrawn(needs.whole), undrawn(needs.text_only)
         self.known: set[Path] = set()
+        self.aside: dict[str, str] = {}
+        """Samples that could not be asked, with the reason; they want nothing more."""
         self.generations = self.tokens = 0
 
     def refresh(self) -> None:
@@ -42,6 +45,10 @@ class Ledger:
         for part in artefacts.parts(self.folder):
             if part not in self.known:
                 self.enter(artefacts.read_part(part, Rollout))
+                self.known.add(part)
+        for part in artefacts.parts(self.folder / aside.FOLDER):
+            if part not in self.known:
+                self.aside |= aside.read_part(part)
                 self.known.add(part)
 
     def enter(self, rollouts: Iterable[Rollout]) -> None:
@@ -75,6 +82,8 @@ class Ledger:
         What is needed in any case is asked at once, then the ladder one draw at a time.
         """
         key = sample.sample_id
+        if key in self.aside:
+            return []
         certain = [Draw(sample, 0, int(draw)) for draw in np.flatnonzero(self.whole[key] == -1)]
         certain += [
             Draw(sample, 0, int(draw), View.text_only)

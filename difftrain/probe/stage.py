@@ -10,13 +10,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from difftrain import artefacts, heartbeat, lineage, settings
-from difftrain.model.generate import hf
-from difftrain.model.load import Loaded
+from difftrain.model.generate.request import Engine, NoAnswer
+from difftrain.probe import aside, closing
 from difftrain.probe.ledger import Ledger
 from difftrain.probe.needs import needs
-from difftrain.probe.rollouts import Draw, request, rollout
+from difftrain.probe.pending import Pending
+from difftrain.probe.rollouts import rollout
 from difftrain.records import Rollout, Sample
 from difftrain.world import World
+
+LONGEST_UNWRITTEN_SECONDS = 30.0
+"""Answers are on disk after this time at the latest, however few they are."""
 
 
 def is_settled(folder: Path, wanted: str) -> bool:
@@ -25,53 +29,73 @@ def is_settled(folder: Path, wanted: str) -> bool:
     return made is not None and wanted in made["counts"]["settled"]
 
 
-def ask(loaded: Loaded, draws: Sequence[Draw], config: settings.RunConfig) -> list[Rollout]:
-    """Rollouts of these draws, generated together."""
-    requests = [request(draw, config.probe, config.seed) for draw in draws]
-    answers = hf.answers(loaded, requests, config.model.batch_size)
-    return [
-        rollout(draw, answer, config.seed, config.grade)
-        for draw, answer in zip(draws, answers, strict=True)
-    ]
+class Unwritten:
+    """Answers that are not on disk yet; written in parts of so many rows, or after a time."""
+
+    def __init__(self, ledger: Ledger, rank: int, rows: int) -> None:
+        self.ledger, self.rank, self.most = ledger, rank, rows
+        self.rows: list[Rollout] = []
+        self.since = time.monotonic()
+
+    def add(self, row: Rollout) -> None:
+        """Enter a row in the ledger and keep it until its part is full."""
+        self.ledger.enter([row])
+        self.rows.append(row)
+        late = time.monotonic() - self.since > LONGEST_UNWRITTEN_SECONDS
+        if len(self.rows) >= self.most or late:
+            self.write()
+
+    def write(self) -> None:
+        """Write what there is as a part."""
+        if self.rows:
+            folder = self.ledger.folder
+            part = artefacts.next_part(folder, self.rank)
+            self.ledger.known.add(artefacts.write_part(folder, part, self.rows))
+        self.rows, self.since = [], time.monotonic()
 
 
 def run_share(
-    loaded: Loaded,
+    engine: Engine,
     samples: Sequence[Sample],
     ledger: Ledger,
     config: settings.RunConfig,
     world: World,
 ) -> None:
-    """Ask until no sample of this share wants another draw; each batch is written as a part."""
-    chunk = config.model.batch_size * 4
-    open_samples = [sample for sample in samples if ledger.wanted(sample)]
+    """Ask until no sample of this share wants another draw; answers are written as they come."""
+    pending = Pending(ledger, samples, config.probe, config.seed)
     bar = tqdm(
         total=len(samples),
-        initial=len(samples) - len(open_samples),
+        initial=len(samples) - pending.unsettled,
         desc="probe",
         unit="sample",
         disable=not world.is_first,
     )
+    unwritten = Unwritten(ledger, world.rank, config.model.batch_size * 4)
     answered, started = 0, time.time()
-    while open_samples:
-        draws = [draw for sample in open_samples for draw in ledger.wanted(sample)]
-        for start in range(0, len(draws), chunk):
-            batch = draws[start : start + chunk]
-            rows = ask(loaded, batch, config)
-            part = artefacts.next_part(ledger.folder, world.rank)
-            ledger.known.add(artefacts.write_part(ledger.folder, part, rows))
-            ledger.enter(rows)
-            heartbeat.beat(ledger.folder, world)
-            answered += len(rows)
-            bar.set_postfix_str(f"{answered} answers, {answered / (time.time() - started):.0f}/s")
-        still = [sample for sample in open_samples if ledger.wanted(sample)]
-        bar.update(len(open_samples) - len(still))
-        open_samples = still
-    bar.close()
+
+    def alive() -> None:
+        heartbeat.beat(ledger.folder, world)
+
+    try:
+        for draw, found in engine.stream(pending.more, alive):
+            if isinstance(found, NoAnswer):
+                aside.write(ledger.folder, world.rank, [aside.row(draw, found)])
+                ledger.aside[draw.sample.sample_id] = found.reason
+            else:
+                unwritten.add(rollout(draw, found, config.seed, config.grade))
+            pending.answered(draw)
+            answered += 1
+            alive()
+            bar.update(len(samples) - pending.unsettled - bar.n)
+            speed = f"{answered} answers, {answered / (time.time() - started):.0f}/s"
+            bar.set_postfix_str(speed, refresh=False)
+    finally:
+        unwritten.write()
+        bar.close()
 
 
 def run(
-    load: Callable[[], Loaded],
+    engine: Callable[[], Engine],
     samples: Sequence[Sample],
     folder: Path,
     config: settings.RunConfig,
@@ -80,8 +104,8 @@ def run(
 ) -> None:
     """Fill the folder until every sample's labels are settled, and close it with made.json.
 
-    Does nothing, and does not load the model, if they are settled already. Raises RankSilent if
-    another rank stops writing.
+    Does nothing, and makes no engine, if they are settled already. Raises RankSilent if another
+    rank stops writing, and what the engine raises when it is gone for good.
     """
     wants = needs(config)
     told = f"{wants.words()} samples={len(samples)}"
@@ -93,7 +117,9 @@ def run(
     ledger.refresh()
     share = world.share(samples)
     if any(ledger.wanted(sample) for sample in share):
-        run_share(load(), share, ledger, config, world)
+        asked = engine()
+        closing.note_engine(folder, asked.about)
+        run_share(asked, share, ledger, config, world)
 
     def everything() -> bool:
         ledger.refresh()
@@ -102,17 +128,5 @@ def run(
     if not world.is_first:
         return heartbeat.wait(folder, world, lambda: is_settled(folder, told))
     heartbeat.wait(folder, world, everything)
-    before = lineage.read_made(folder) or {"seconds": 0.0, "counts": {"settled": []}}
-    lineage.write_made(
-        folder,
-        settings={**settings.plain(config.probe), "seed": config.seed},
-        inputs=inputs,
-        seconds=before["seconds"] + time.time() - started,
-        counts={
-            "generations": ledger.generations,
-            "tokens": ledger.tokens,
-            "samples": len(samples),
-            "settled": [*before["counts"]["settled"], told],
-        },
-    )
+    closing.close(ledger, len(samples), told, time.time() - started, config, inputs)
     heartbeat.clear(folder)

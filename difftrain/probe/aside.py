@@ -1,0 +1,58 @@
+"""Samples that the engine could not get an answer for: set aside with the reason, and counted.
+
+Below the probe's folder, in parts as the rollouts are. They are asked no more in this folder:
+delete `unanswered/` and made.json to have them asked again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from difftrain import artefacts
+from difftrain.model.generate.request import NoAnswer
+from difftrain.probe.rollouts import Draw
+from difftrain.records import View
+
+FOLDER = "unanswered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unanswered:
+    """A draw without an answer, and why; its sample is not scored."""
+
+    sample_id: str
+    view: View
+    mask_percent: int
+    draw: int
+    reason: str
+
+
+def row(draw: Draw, found: NoAnswer) -> Unanswered:
+    """The record of a draw that brought no answer."""
+    return Unanswered(
+        sample_id=draw.sample.sample_id,
+        view=draw.view,
+        mask_percent=draw.percent,
+        draw=draw.draw,
+        reason=found.reason,
+    )
+
+
+def write(probe: Path, rank: int, rows: Sequence[Unanswered]) -> None:
+    """Add a part, whole or not at all."""
+    if rows:
+        folder = probe / FOLDER
+        artefacts.write_part(folder, artefacts.next_part(folder, rank), rows)
+
+
+def read_part(path: Path) -> dict[str, str]:
+    """The samples that a part sets aside, each with a reason."""
+    return {each.sample_id: each.reason for each in artefacts.read_part(path, Unanswered)}
+
+
+def read(probe: Path) -> dict[str, str]:
+    """Every sample set aside so far, with a reason."""
+    found: dict[str, str] = {}
+    for part in artefacts.parts(probe / FOLDER):
+        found |= read_part(part)
+    return found
