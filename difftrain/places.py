@@ -26,6 +26,8 @@ class Places:
     """The folders of one run. Equal settings and inputs give equal folders, in any run."""
 
     config: RunConfig
+    trained: bool = False
+    """Whether benchmarks are asked before and after training: then in this process (model.here)."""
 
     def folder(self, stage: str, own: Any, *inputs: Path | str) -> Path:
         """The folder of a stage, from its own settings and its inputs' folders or identities."""
@@ -55,6 +57,7 @@ class Places:
             "dtype": self.config.model.dtype,
             "pixels": [self.config.data.min_pixels, self.config.data.max_pixels],
             "grade": settings.plain(self.config.grade),
+            **self.config.model.maker,
         }
         return self.folder("probe", own, self.data, self.model)
 
@@ -102,6 +105,7 @@ class Places:
         own = self._evaluate_without(WHICH + SCORING + NEITHER)
         own["dtype"] = self.config.model.dtype
         own["pixels"] = [self.config.data.min_pixels, self.config.data.max_pixels]
+        own |= (self.config.model.here if self.trained else self.config.model).maker
         return self.folder("responses", own, self.model if arm == BASE else self.train(arm))
 
     def marks(self, arm: str) -> Path:
@@ -141,6 +145,9 @@ class Places:
         everything = settings.plain(self.config)
         for key in ("artefacts", "report", "recipe", "export"):
             del everything[key]
+        for key in ("engine", "url", "server", "vllm"):
+            del everything["model"][key]
+        everything["model"] |= self.config.model.maker
         everything["evaluate"] = self._evaluate_without(NEITHER) | {"judge": self.judge}
         found = self.folder("run", everything, self.train(TUNED))
         return found.with_name(f"{self.config.name}-{found.name}")

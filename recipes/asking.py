@@ -3,40 +3,65 @@
 from collections.abc import Callable
 from functools import cached_property
 
-from difftrain.model.generate.engine import choose
+from difftrain.model.config import ModelConfig
+from difftrain.model.generate import engine
 from difftrain.model.generate.request import Engine
-from difftrain.model.load import Loaded, load
+from difftrain.model.load import Loaded, load, within
 from difftrain.settings import RunConfig
 
 
 class Asking:
-    """Holds the model, and the engine, that probe and evaluation of the base share."""
+    """Holds the model, and the engine, that probe and evaluation share."""
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: RunConfig, model: ModelConfig | None = None) -> None:
+        self.config, self.named = config, model or config.model
+        self._engines: dict[tuple[int, int], Engine] = {}
 
     @cached_property
     def model(self) -> Loaded:
-        """The loaded base model."""
+        """The loaded model."""
         data = self.config.data
-        return load(self.config.model, data.min_pixels, data.max_pixels)
+        return load(self.named, data.min_pixels, data.max_pixels)
 
     @property
     def loaded(self) -> Callable[[], Loaded]:
         """What a stage calls if there is something left to measure."""
         return lambda: self.model
 
-    @cached_property
-    def _engine(self) -> Engine:
-        return choose(self.config.model, self.loaded)
+    def engine(self, min_pixels: int | None = None, max_pixels: int | None = None) -> Engine:
+        """What a stage calls if there is something left to ask.
 
-    @property
-    def engine(self) -> Callable[[], Engine]:
-        """What a stage calls if there is something left to ask."""
-        return lambda: self._engine
+        Pictures between these areas are left as they are (the data stage's, without any).
+        """
+        data = self.config.data
+        pixels = min_pixels or data.min_pixels, max_pixels or data.max_pixels
+        if pixels not in self._engines:
+            self._engines[pixels] = engine.choose(
+                self.named, lambda: within(self.model, *pixels), pixels
+            )
+        return self._engines[pixels]
+
+    def here(self) -> "Asking":
+        """Whoever asks the same weights in this process: a server has no trained ones."""
+        if self.named.here is self.named:
+            return self
+        self.rest()
+        found = Asking(self.config, self.named.here)
+        if "model" in self.__dict__:
+            found.__dict__["model"] = self.model
+        return found
+
+    def greet(self) -> None:
+        """Raises ConfigError, within seconds, if the engine cannot be reached."""
+        engine.greet(self.named)
+
+    def rest(self) -> None:
+        """Let go of the engines: vLLM holds most of a GPU, which measuring or training needs."""
+        for each in self._engines.values():
+            each.close()
+        self._engines.clear()
 
     def release(self) -> None:
-        """Forget the model, so that training has the memory."""
-        if "_engine" in self.__dict__:
-            self.__dict__.pop("_engine").close()
+        """Forget model and engines, so that training has the memory."""
+        self.rest()
         self.__dict__.pop("model", None)

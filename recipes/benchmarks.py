@@ -8,7 +8,6 @@ from difftrain import artefacts
 from difftrain.evaluate import closing, summary, undecided
 from difftrain.evaluate import run as evaluation
 from difftrain.evaluate.asking import items
-from difftrain.model.load import Loaded, load
 from difftrain.places import BASE, Places
 from difftrain.records import Mark
 from difftrain.settings import RunConfig
@@ -28,20 +27,18 @@ def readable(config: RunConfig, places: Places) -> None:
 def base(config: RunConfig, places: Places, world: World, asking: Asking) -> Path:
     """5.1  The model as it came; every comparison carries it."""
     folders = evaluation.Folders(places.responses(BASE), places.marks(BASE), places.replies)
-    evaluation.run(asking.loaded, folders, config.model.name, config, world)
+    evaluation.run(asking.engine, folders, config.model.name, config, world)
     return folders.marks
 
 
 def tuned(config: RunConfig, places: Places, world: World, arm: str) -> Path:
     """5.2  A trained arm's checkpoint."""
     checkpoint = places.train(arm) / "checkpoint"
-
-    def loaded() -> Loaded:
-        model = replace(config.model, name=str(checkpoint), revision=None)
-        return load(model, config.data.min_pixels, config.data.max_pixels)
-
+    model = replace(config.model.here, name=str(checkpoint), revision=None)
+    asking = Asking(config, model)
     folders = evaluation.Folders(places.responses(arm), places.marks(arm), places.replies)
-    evaluation.run(loaded, folders, f"train/{checkpoint.parent.name}", config, world)
+    evaluation.run(asking.engine, folders, f"train/{checkpoint.parent.name}", config, world)
+    asking.release()
     return folders.marks
 
 

@@ -22,9 +22,10 @@ from recipes.asking import Asking
 
 def probe(config: RunConfig, world: World, _: list[str]) -> Path:
     """Data and probe; returns the probe's folder."""
-    places = Places(config)
+    places, asking = Places(config), Asking(config)
+    greet(asking, places.probe)
     with turn(places.probe, world):
-        difficulty.probe(config, places, world, Asking(config))
+        difficulty.probe(config, places, world, asking)
     return places.probe
 
 
@@ -38,14 +39,19 @@ def score(config: RunConfig, world: World, difference: list[str]) -> Path:
 
 def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
     """The benchmarks of the model that model.name names; returns the marks' folder."""
-    places = Places(config)
+    places, asking = Places(config), Asking(config)
+    greet(asking, places.marks(BASE))
     with turn(places.responses(BASE), world):
-        return benchmarks.base(config, places, world, Asking(config))
+        return benchmarks.base(config, places, world, asking)
 
 
 def train(config: RunConfig, world: World, difference: list[str]) -> Path:
-    """Everything; returns the run's folder."""
-    places, asking = Places(config), Asking(config)
+    """Everything; returns the run's folder.
+
+    A server has no trained weights, so all benchmarks are asked of weights in this process.
+    """
+    places, asking = Places(config, trained=True), Asking(config)
+    greet(asking, places.probe)
     with turn(preflight.folder_of(config, places), world):
         pool = difficulty.samples(config, places, world)
         preflight.before_training(config, places, world, asking, pool)
@@ -61,6 +67,7 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
         overlap.check(config, places, world, arms)
     steady = reliability.run(config, places, world, asking)
     with turn(places.responses(BASE), world):
+        asking = asking.here()
         marks = {BASE: benchmarks.base(config, places, world, asking)}
     asking.release()
     for arm in arms:
@@ -73,9 +80,15 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
     return places.run
 
 
+def greet(asking: Asking, folder: Path) -> None:
+    """Raises ConfigError if the engine cannot be reached and this stage is not finished."""
+    if lineage.read_made(folder) is None:
+        asking.greet()
+
+
 def report(config: RunConfig, world: World, difference: list[str]) -> Path:
     """Write the report of a finished run again. Raises MissingArtefact if a stage is missing."""
-    places = Places(config)
+    places = Places(config, trained=True)
     arms = [TUNED, CONTROL] if config.control is Control.random else [TUNED]
     marks = {name: places.marks(name) for name in (BASE, *arms)}
     steady = reliability.place(config, places)

@@ -47,6 +47,7 @@ def ask(
     inputs = {"data": places.data.name, "model": places.model}
     stage.run(asking.engine, pool, places.probe, config, world, inputs)
     if {Measure.cmab, Measure.ace} & set(config.difficulty.wanted):
+        asking.rest()
         attention.run(asking.loaded, pool, places.probe, places.attention, config, world)
 
 

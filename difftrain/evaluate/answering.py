@@ -1,17 +1,16 @@
 """Items put to a model: every benchmark's pictures inside its own pixel limits.
 
-An item whose picture is missing or broken is not asked, and its response says so.
+An item whose picture is missing or broken is not asked, and its response says so; likewise one
+that the engine got no answer for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from difftrain.data.images import Budget
 from difftrain.data.quarantine import Unusable
 from difftrain.evaluate import scoring
 from difftrain.evaluate.asking import Asked, request
-from difftrain.model.generate import hf
-from difftrain.model.generate.request import Request
-from difftrain.model.load import Loaded, within
+from difftrain.model.generate.request import Engine, NoAnswer, Request, answers
 from difftrain.settings import RunConfig
 
 
@@ -22,15 +21,22 @@ def budgets(config: RunConfig) -> dict[str, Budget]:
     return {name: Budget(*evaluate.pixels(name, drawn)) for name in evaluate.benchmarks}
 
 
-def fitting(loaded: Loaded, config: RunConfig) -> Loaded:
-    """The model with a processor that leaves the pictures of all wanted benchmarks alone."""
+def widest(config: RunConfig) -> tuple[int, int]:
+    """The limits of an engine that leaves the pictures of all wanted benchmarks alone."""
     every = budgets(config).values()
-    least, most = min(b.min_pixels for b in every), max(b.max_pixels for b in every)
-    return within(loaded, least, most)
+    return min(b.min_pixels for b in every), max(b.max_pixels for b in every)
 
 
-def responses(loaded: Loaded, some: Sequence[Asked], config: RunConfig) -> list[str]:
-    """What a `fitting` model says to each item; scoring.not_asked where a picture is missing."""
+def responses(
+    engine: Engine,
+    some: Sequence[Asked],
+    config: RunConfig,
+    alive: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """What an engine with the `widest` limits says to each item; scoring.not_asked where nothing.
+
+    `alive` is called now and then meanwhile.
+    """
     pixels = budgets(config)
     said: dict[int, str] = {}
     requests: dict[int, Request] = {}
@@ -39,6 +45,8 @@ def responses(loaded: Loaded, some: Sequence[Asked], config: RunConfig) -> list[
             requests[place] = request(asked, config.evaluate, pixels[asked.benchmark])
         except Unusable as error:
             said[place] = scoring.not_asked(error.reason)
-    answers = hf.answers(loaded, list(requests.values()), config.model.batch_size)
-    said |= {place: answer.text for place, answer in zip(requests, answers, strict=True)}
+    found = answers(engine, list(requests.values()), alive)
+    for place, each in zip(requests, found, strict=True):
+        without = isinstance(each, NoAnswer)
+        said[place] = scoring.not_asked(f"no answer: {each.reason}") if without else each.text
     return [said[place] for place in range(len(some))]

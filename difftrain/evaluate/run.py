@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.evaluate import closing, summary
-from difftrain.evaluate.answering import fitting, responses
+from difftrain.evaluate.answering import responses, widest
 from difftrain.evaluate.asking import Asked, items
 from difftrain.evaluate.config import EvaluateConfig
 from difftrain.evaluate.grading import grade_all
 from difftrain.evaluate.judging.asker import Judging
 from difftrain.evaluate.responses import Key, Response, Store, key
-from difftrain.model.load import Loaded
+from difftrain.model.generate.request import Engine
 from difftrain.records import Mark
 from difftrain.world import World
 
@@ -35,18 +35,19 @@ class Folders:
 
 
 def run_share(
-    loaded: Loaded,
+    engine: Engine,
     wanted: Sequence[tuple[Key, Asked]],
     folder: Path,
     config: settings.RunConfig,
     world: World,
 ) -> None:
     """Ask these items; each chunk is written as a part."""
-    size = config.model.batch_size
+    size = config.model.at_once
     bar = tqdm(total=len(wanted), desc="evaluate", unit="item", disable=not world.is_first)
     for start in range(0, len(wanted), size * 4):
         chunk = wanted[start : start + size * 4]
-        words = responses(loaded, [asked for _, asked in chunk], config)
+        items = [asked for _, asked in chunk]
+        words = responses(engine, items, config, lambda: heartbeat.beat(folder, world))
         said = [
             Response(benchmark=name, item_id=item_id, asked=digest, response=each)
             for ((name, item_id, digest), _), each in zip(chunk, words, strict=True)
@@ -74,7 +75,7 @@ def summaries(marks: Sequence[Mark], config: EvaluateConfig) -> dict[str, dict[s
 
 
 def run(
-    load: Callable[[], Loaded],
+    engine: Callable[[int, int], Engine],
     folders: Folders,
     checkpoint: str,
     config: settings.RunConfig,
@@ -82,8 +83,8 @@ def run(
 ) -> None:
     """Fill the folders with a response and a Mark for every item, then summary.json and made.json.
 
-    The model is loaded only if a response is missing. Raises ConfigError if the judge's server
-    turns the key away.
+    `engine` is called, with pixel limits, only if a response is missing. Raises ConfigError if
+    the judge's server turns the key away.
     """
     if closing.is_done(folders.marks):
         return
@@ -97,7 +98,7 @@ def run(
         kept.endpoint.check_key()
     share = [each for each in world.share(list(wanted.items())) if each[0] in missing]
     if share:
-        run_share(fitting(load(), config), share, folders.responses, config, world)
+        run_share(engine(*widest(config)), share, folders.responses, config, world)
     heartbeat.wait(folders.responses, world, store.holds(list(wanted)))
     if not world.is_first:
         return heartbeat.wait(

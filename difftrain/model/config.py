@@ -1,10 +1,13 @@
 """Settings of the model: which one, and how it is run when asked."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
+
+from difftrain.model.generate.config import EngineKind, ServerConfig, VllmConfig, wrong_address
 
 SHIPPED = ("tiny",)
 """Short names of models that come with the package."""
@@ -31,6 +34,44 @@ class ModelConfig:
     """Requests generated together."""
     attention_batch_size: int = 16
     """Responses measured together in the attention pass."""
+    engine: EngineKind = EngineKind.hf
+    """Who answers; the attention pass and training are always in this process."""
+    url: str | None = None
+    """The server of engine=http, up to and with its version."""
+    server: ServerConfig = field(default_factory=ServerConfig)
+    vllm: VllmConfig = field(default_factory=VllmConfig)
+
+    @property
+    def at_once(self) -> int:
+        """Answers that the engine works on at the same time, in one process."""
+        if self.engine is EngineKind.hf:
+            return self.batch_size
+        http = self.engine is EngineKind.http
+        return self.server.concurrency if http else self.vllm.open_requests
+
+    @property
+    def here(self) -> "ModelConfig":
+        """The same, answering in this process where a server would."""
+        if self.engine is not EngineKind.http:
+            return self
+        return replace(self, engine=EngineKind.hf, url=None)
+
+    @property
+    def served(self) -> str:
+        """The model's name as the server knows it."""
+        return self.server.name or self.name
+
+    @property
+    def maker(self) -> dict[str, Any]:
+        """What of the engine changes answers; nothing for transformers in this process.
+
+        Address, limits and time-outs of a server do not.
+        """
+        if self.engine is EngineKind.hf:
+            return {}
+        if self.engine is EngineKind.vllm:
+            return {"engine": "vllm"}
+        return {"engine": "http", "served": self.served, "extra": dict(self.server.extra)}
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
@@ -41,6 +82,8 @@ class ModelConfig:
             near = get_close_matches(self.name, SHIPPED, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             yield "name", f"is neither {' nor '.join(SHIPPED)}, a folder nor a hub id{hint}"
-        for field in ("batch_size", "attention_batch_size"):
-            if getattr(self, field) < 1:
-                yield field, "must be at least 1"
+        for key in ("batch_size", "attention_batch_size"):
+            if getattr(self, key) < 1:
+                yield key, "must be at least 1"
+        if trouble := wrong_address(self.engine, self.url):
+            yield "url", trouble

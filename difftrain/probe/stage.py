@@ -70,7 +70,7 @@ def run_share(
         unit="sample",
         disable=not world.is_first,
     )
-    unwritten = Unwritten(ledger, world.rank, config.model.batch_size * 4)
+    unwritten = Unwritten(ledger, world.rank, config.model.at_once * 4)
     answered, started = 0, time.time()
 
     def alive() -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from difftrain.model.generate.config import is_address
+
 URL = "JUDGE_BASE_URL"
 """Environment: where the server is, up to and with its version (https://host/v1)."""
 MODEL = "JUDGE_MODEL"
@@ -100,12 +102,3 @@ def missing(environment: Mapping[str, str] = os.environ) -> Iterator[str]:
     key = environment.get(KEY, "")
     if not (key.isascii() and key.isprintable()):
         yield f"needs {KEY} to be one line of plain characters"
-
-
-def is_address(url: str) -> bool:
-    """Whether this is an http or https address with a host and a port that can be one."""
-    try:
-        parts = urlsplit(url.strip())
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket left open
-        return False

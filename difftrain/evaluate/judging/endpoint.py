@@ -13,15 +13,14 @@ import httpx
 
 from difftrain.evaluate.judge import JudgeDown
 from difftrain.evaluate.judging import chat
-from difftrain.evaluate.judging.chat import NoReply
 from difftrain.evaluate.judging.config import KEY, MODEL, URL, JudgingConfig
-from difftrain.evaluate.judging.tally import Fault, Tally
+from difftrain.evaluate.judging.tally import Tally
+from difftrain.model.generate import wire
+from difftrain.model.generate.wire import Fault, NoReply
 from difftrain.settings import ConfigError
 
 LONGEST_WAIT = 120.0
 """Seconds; a server that wants a longer pause is taken to be out for this run."""
-MOST_BYTES = 8 << 20
-"""A reply larger than this is no reply."""
 SHOWN = 300
 """Characters of a server's own words that are repeated."""
 OUTAGE = 24
@@ -41,13 +40,7 @@ class Endpoint:
         self._url = os.environ[URL].strip().rstrip("/")
         self._key = os.environ.get(KEY, "").strip()
         self._config, self._tally = config, tally
-        headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        limits = httpx.Limits(max_connections=config.concurrency)
-        self._client = httpx.Client(
-            headers=headers, timeout=config.timeout_seconds, limits=limits, follow_redirects=False
-        )
+        self._client = wire.client(self._key, config.timeout_seconds, config.concurrency)
         self._lock, self._stopped = Lock(), Event()
         self._open_at, self._failed_in_a_row, self._answered = 0.0, 0, False
         self.out: str | None = None
@@ -91,24 +84,8 @@ class Endpoint:
 
     def _post(self, body: bytes) -> str:
         """One request. Raises NoReply with what went wrong."""
-        until = time.monotonic() + self._config.timeout_seconds
-        content = bytearray()
-        try:
-            with self._client.stream("POST", f"{self._url}/chat/completions", content=body) as got:
-                for piece in got.iter_bytes():
-                    content += piece
-                    if time.monotonic() > until:
-                        raise NoReply(Fault.slow)
-                    if len(content) > MOST_BYTES:
-                        raise NoReply(Fault.malformed)
-                status, headers = got.status_code, got.headers
-        except httpx.TimeoutException:
-            raise NoReply(Fault.slow) from None
-        except httpx.DecodingError:
-            raise NoReply(Fault.malformed) from None
-        except (httpx.HTTPError, OSError):
-            raise NoReply(Fault.lost) from None
-        return chat.read(status, bytes(content), headers.get("retry-after"))
+        url, timeout = f"{self._url}/chat/completions", self._config.timeout_seconds
+        return chat.read(*wire.post(self._client, url, body, timeout))
 
     def _note(self, missed: NoReply) -> None:
         """Remember what concerns every thread: a wanted pause, a server that is out."""

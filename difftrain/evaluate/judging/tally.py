@@ -2,32 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from enum import StrEnum
 from threading import Lock
 from typing import Any
 
-
-class Fault(StrEnum):
-    """Why a request brought no reply. Each is counted, the ones that a retry mended too."""
-
-    limited = "limited"
-    """429: too many requests."""
-    server = "server"
-    """5xx, 408 and 409: the server's trouble, not the request's."""
-    lost = "lost"
-    """No connection, or one that broke."""
-    slow = "slow"
-    """Not whole within the time-out."""
-    malformed = "malformed"
-    """Something that is no chat completion."""
-    empty = "empty"
-    """A reply without text."""
-    refused = "refused"
-    """Another 4xx: this prompt is not accepted (too long, blocked)."""
-    over_budget = "over_budget"
-    """Not sent: the budget of calls is spent."""
-    outage = "outage"
-    """Not sent: too many calls in a row have failed."""
+from difftrain.model.generate.wire import Fault
 
 
 class Tally:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from difftrain.model.config import ModelConfig
-from difftrain.model.generate import hf
+from difftrain.model.generate import hf, trial
+from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.request import Answer, Engine, K, Request
 from difftrain.model.load import Loaded
 
@@ -38,6 +39,19 @@ class InProcess:
         """Nothing to let go of; the model belongs to whoever loaded it."""
 
 
-def choose(config: ModelConfig, loaded: Callable[[], Loaded]) -> Engine:
-    """The engine that the settings name. `loaded` is called only where the model answers here."""
+def choose(config: ModelConfig, loaded: Callable[[], Loaded], pixels: tuple[int, int]) -> Engine:
+    """The engine that the settings name, ready to be asked.
+
+    `loaded` is called only where transformers answer; `pixels` are the smallest and
+    the largest picture's area.
+    Raises ConfigError where the server, or vLLM, cannot serve.
+    """
+    if config.engine is EngineKind.http:
+        return trial.server(config, pixels[1])
     return InProcess(loaded(), config.batch_size)
+
+
+def greet(config: ModelConfig) -> None:
+    """Raises ConfigError, within seconds, if the engine is not there. Nothing is asked yet."""
+    if config.engine is EngineKind.http:
+        trial.greet(config)

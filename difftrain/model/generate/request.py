@@ -91,12 +91,14 @@ class Engine(Protocol):
         ...
 
 
-def answers(engine: Engine, requests: Sequence[Request]) -> list[Found]:
+def answers(
+    engine: Engine, requests: Sequence[Request], alive: Callable[[], None] = lambda: None
+) -> list[Found]:
     """What comes back for each request, in the order of the requests."""
     waiting = iter(enumerate(requests))
 
     def more(room: int) -> list[tuple[int, Request]]:
         return [each for _, each in zip(range(room), waiting, strict=False)]
 
-    found = dict(engine.stream(more))
+    found = dict(engine.stream(more, alive))
     return [found[place] for place in range(len(requests))]

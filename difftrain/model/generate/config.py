@@ -1,0 +1,111 @@
+"""Settings of the engines: who answers, and how a server or vLLM is asked."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class EngineKind(StrEnum):
+    """Who answers."""
+
+    hf = "hf"
+    """transformers in this process."""
+    vllm = "vllm"
+    """vLLM's offline engine in this process (the extra vllm; needs a GPU)."""
+    http = "http"
+    """A server that speaks OpenAI's chat completions: vLLM, SGLang, LMDeploy, transformers."""
+
+
+OWN_FIELDS = ("model", "messages", "temperature", "seed", "max_tokens", "n", "stream")
+"""What every request sets itself."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ServerConfig:
+    """How a server is asked (model.engine=http). Only `name` and `extra` may change an answer."""
+
+    name: str | None = None
+    """The model's name as the server knows it; null takes model.name."""
+    key_from: str = "MODEL_API_KEY"
+    """Environment variable with the bearer token, if there is one; it is never written."""
+    concurrency: int = 64
+    """Requests of each process that are open at the same time."""
+    attempts: int = 5
+    """Requests for one answer, the first included, before its sample is set aside."""
+    timeout_seconds: float = 600.0
+    """Longest wait for one answer, from the request to its last byte."""
+    first_wait_seconds: float = 1.0
+    """Pause before the second request, doubled each time; a longer Retry-After is obeyed."""
+    longest_wait_seconds: float = 1800.0
+    """How long the server may be away in the middle of a run before the run gives up."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of each request, for what a server wants of its own."""
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Problems as (field, rule)."""
+        if not self.key_from.isidentifier():
+            yield "key_from", "must be the name of an environment variable"
+        elif not (os.environ.get(self.key_from, "") + " ").isprintable():
+            yield "key_from", "names a variable whose value is not one line of plain characters"
+        if not 1 <= self.concurrency <= 1024:
+            yield "concurrency", "must lie between 1 and 1024"
+        if not 1 <= self.attempts <= 20:
+            yield "attempts", "must lie between 1 and 20"
+        if not 0 < self.timeout_seconds <= 86_400:
+            yield "timeout_seconds", "must lie above 0 and at or below 86400"
+        if not 0 <= self.first_wait_seconds <= 60:
+            yield "first_wait_seconds", "must lie between 0 and 60"
+        if not 0 <= self.longest_wait_seconds <= 604_800:
+            yield "longest_wait_seconds", "must lie between 0 and 604800"
+        if own := [name for name in self.extra if name in OWN_FIELDS]:
+            yield "extra", f"may not set {', '.join(own)}"
+
+
+@dataclass(kw_only=True, slots=True)
+class VllmConfig:
+    """How vLLM's offline engine is set up (model.engine=vllm)."""
+
+    tensor_parallel: int = 1
+    """GPUs that share one copy of the model; ranks times this is the number of GPUs."""
+    memory_share: float = 0.9
+    """Share of each GPU's memory that it may use."""
+    longest: int | None = None
+    """Most tokens of prompt and answer together; null takes the model's own limit."""
+    open_requests: int = 256
+    """Answers that are generated at the same time."""
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Problems as (field, rule)."""
+        if self.tensor_parallel < 1:
+            yield "tensor_parallel", "must be at least 1"
+        if not 0.1 <= self.memory_share <= 1:
+            yield "memory_share", "must lie between 0.1 and 1"
+        if self.longest is not None and self.longest < 256:
+            yield "longest", "must be at least 256, or null"
+        if self.open_requests < 1:
+            yield "open_requests", "must be at least 1"
+
+
+def is_address(url: str) -> bool:
+    """Whether this is an http or https address with a host and a port that can be one."""
+    try:
+        parts = urlsplit(url.strip())
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket left open
+        return False
+
+
+def wrong_address(engine: EngineKind, url: str | None) -> str | None:
+    """What is wrong with model.url, or None."""
+    if engine is not EngineKind.http:
+        return None if url is None else "is asked only with model.engine=http"
+    if url is None:
+        return "is needed with model.engine=http, such as http://host:8000/v1"
+    if not is_address(url):
+        return "must be an address such as http://host:8000/v1"
+    if "@" in urlsplit(url).netloc:
+        return "must not hold a password; put the key into the variable that server.key_from names"
+    return None

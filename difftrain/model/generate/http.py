@@ -1,0 +1,192 @@
+"""Answers from a server that speaks OpenAI's chat completions: vLLM, SGLang, LMDeploy and others.
+
+Each draw is a request of its own, because each has a seed of its own. A failure that the server
+outlives counts against the request: after `attempts` of them its sample is set aside with the last
+one's reason. While the server is away or busy nothing counts, and everybody waits (gate.py).
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import Any
+
+from difftrain.model.generate import chat, wire
+from difftrain.model.generate.config import ServerConfig
+from difftrain.model.generate.gate import Gate, ServerGone
+from difftrain.model.generate.request import Answer, Found, K, NoAnswer, Request
+from difftrain.model.generate.wire import Fault, NoReply
+
+THE_SERVERS = (Fault.server, Fault.lost, Fault.slow)
+"""Faults that may mean that the server is away."""
+ALIVE_SECONDS = 5.0
+STRIKES_BEFORE_ALONE = 2
+"""A request that was open so often when the server went down is asked while no other such one is:
+should one of them be what kills the server, it does not take the others along."""
+SHOWN = 300
+"""Characters of a server's own words that are repeated."""
+TURNED_AWAY = {
+    401: "the server answers 401: is the key right that model.server.key_from names?",
+    402: "the server answers 402: the account cannot pay",
+    403: "the server answers 403: the key may not ask this model",
+    404: "the server answers 404: are model.url and model.server.name right?",
+    405: "the server answers 405: is model.url right?",
+}
+"""Statuses after which no other request would fare better."""
+
+
+class Connection:
+    """A server, its model and our key: one request at a time, nothing retried."""
+
+    def __init__(self, url: str, model: str, key: str, config: ServerConfig) -> None:
+        self.url, self.model, self.config = url.strip().rstrip("/"), model, config
+        self._key = key.strip()
+        self.client = wire.client(self._key, config.timeout_seconds, config.concurrency)
+        self.looking = wire.client(self._key, config.timeout_seconds, 2)
+        """Never in use for answers, so that a look need not wait for one."""
+        self.extra: Mapping[str, Any] = dict(config.extra)
+        self.urls = chat.DataUrls()
+
+    def body(self, request: Request) -> bytes:
+        """What is sent. Raises chat.Unsendable."""
+        return chat.body(self.model, request, self.urls, self.extra)
+
+    def content(self, body: bytes) -> bytes:
+        """The server's completion. Raises NoReply, without the key in its words."""
+        url = f"{self.url}/chat/completions"
+        try:
+            status, content, after = wire.post(self.client, url, body, self.config.timeout_seconds)
+            wire.check(status, content, after, TURNED_AWAY)
+        except NoReply as missed:
+            missed.words = self.clean(missed.words)
+            raise
+        return content
+
+    def clean(self, words: str) -> str:
+        """The words without the key, should the server have repeated it."""
+        return (words.replace(self._key, "...") if self._key else words)[:SHOWN]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+        self.looking.close()
+
+
+class Server:
+    """The engine: so many requests at once, each asked again where that can help."""
+
+    def __init__(self, connection: Connection, about: Mapping[str, Any], gate: Gate) -> None:
+        self.connection, self.gate = connection, gate
+        self.config = connection.config
+        self._about = dict(about)
+        self._alone, self._counting = Lock(), Lock()
+        self.faults: Counter[Fault] = Counter()
+        """Requests that brought no answer, by why; those that a retry mended too."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the trial found (trial.py)."""
+        return self._about
+
+    def stream(
+        self,
+        more: Callable[[int], Sequence[tuple[K, Request]]],
+        alive: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[K, Found]]:
+        """As Engine.stream. Raises ServerGone when the server stays away."""
+        asked: SimpleQueue[tuple[K, Request] | None] = SimpleQueue()
+        done: SimpleQueue[tuple[K, Found | ServerGone | None]] = SimpleQueue()
+        workers = 0
+        open_ = 0
+        try:
+            while True:
+                for each in more(self.config.concurrency - open_):
+                    asked.put(each)
+                    open_ += 1
+                for _ in range(open_ - workers):
+                    workers += 1
+                    Thread(target=self._work, args=(asked, done), daemon=True).start()
+                if not open_:
+                    return
+                key, found = self._next(done, alive)
+                open_ -= 1
+                if isinstance(found, ServerGone):
+                    raise found
+                assert found is not None, "a thread of ours died; its reason stands above"
+                yield key, found
+        finally:
+            for _ in range(workers):
+                asked.put(None)
+
+    @staticmethod
+    def _next(done: SimpleQueue[Any], alive: Callable[[], None]) -> Any:
+        while True:
+            try:
+                return done.get(timeout=ALIVE_SECONDS)
+            except Empty:
+                alive()
+
+    def _work(self, asked: SimpleQueue[Any], done: SimpleQueue[Any]) -> None:
+        while (each := asked.get()) is not None:
+            key, request = each
+            found: Found | ServerGone | None = None
+            try:
+                found = self.ask(request)
+            except ServerGone as error:
+                found = error
+            finally:
+                done.put((key, found))
+
+    def ask(self, request: Request) -> Found:
+        """The answer, or why there is none. Raises ServerGone when the server stays away."""
+        try:
+            body = self.connection.body(request)
+        except chat.Unsendable as error:
+            return NoAnswer(str(error))
+        failed = strikes = pauses = 0
+        while True:
+            self.gate.enter()
+            asked_at = time.monotonic()
+            try:
+                found = self._once(body, strikes >= STRIKES_BEFORE_ALONE)
+            except NoReply as missed:
+                with self._counting:
+                    self.faults[missed.kind] += 1
+                if missed.hopeless:
+                    self.gate.refuse(missed.words)
+                if missed.final:
+                    return NoAnswer(missed.words)
+                if missed.kind is Fault.limited or missed.wait is not None:
+                    pauses += 1
+                    self.gate.busy(missed.wait, pauses)
+                elif missed.kind in THE_SERVERS and not self.gate.is_well(asked_at):
+                    strikes += 1
+                else:
+                    failed += 1
+                    self._pause(failed)
+                if failed >= self.config.attempts:
+                    return NoAnswer(f"{failed} requests brought none, the last: {missed.words}")
+                if strikes >= self.config.attempts + STRIKES_BEFORE_ALONE:
+                    return NoAnswer(f"the server went down {strikes} times while it was asked")
+            else:
+                self.gate.answered()
+                return found
+
+    def _once(self, body: bytes, alone: bool) -> Answer:
+        if not alone:
+            return chat.answer(self.connection.content(body))
+        with self._alone:
+            return chat.answer(self.connection.content(body))
+
+    def _pause(self, failed: int) -> None:
+        if failed < self.config.attempts:
+            self.gate.stopped.wait(self.config.first_wait_seconds * 2 ** (failed - 1))
+
+    def close(self) -> None:
+        """Wake whoever waits, and close the connections."""
+        self.gate.stop()
+        self.connection.close()
+
+
+__all__ = ["Connection", "Server", "ServerGone"]
