@@ -9,7 +9,7 @@ from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.data import stage as data_stage
 from difftrain.difficulty import tabulate
 from difftrain.places import TUNED, Places
-from difftrain.probe import attention, stage
+from difftrain.probe import aside, attention, stage
 from difftrain.records import Attention, Measure, Pick, Rollout, Sample, Score
 from difftrain.select import control, rap, strata
 from difftrain.settings import RunConfig
@@ -51,11 +51,17 @@ def ask(
         attention.run(asking.loaded, pool, places.probe, places.attention, config, world)
 
 
+def answered(places: Places) -> list[str]:
+    """The samples that the probe has answers for, by id; it tells why of all others."""
+    samples = artefacts.read(places.data, Sample)
+    return [each.sample_id for each in aside.answered(samples, places.probe)]
+
+
 def score(config: RunConfig, places: Places, world: World) -> Path:
     """One Score for each sample and measure: pure formulas over the probe's tables."""
     if world.is_first and lineage.read_made(places.score) is None:
         started = time.time()
-        ids = [sample.sample_id for sample in artefacts.read(places.data, Sample)]
+        ids = answered(places)
         with heartbeat.working(places.score, world):
             found, plain = scored(config, places, ids)
         artefacts.write_all(places.score / UNGUESSED, plain)
@@ -99,7 +105,7 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pi
         random = config.select.random or arm != TUNED
         picks, counts = choice(config, scores, None if random else folder)
         if random:
-            ids = [each.sample_id for each in artefacts.read(places.data, Sample)]
+            ids = answered(places)
             picks = control.random_picks(ids, len(picks), config.seed, f"{config.name}-{arm}")
         artefacts.write_all(folder, picks)
         lineage.write_made(

@@ -13,6 +13,7 @@ from difftrain.difficulty import reliability
 from difftrain.difficulty.config import DifficultyConfig
 from difftrain.heartbeat import made_by_first, turn
 from difftrain.places import Places
+from difftrain.probe import aside
 from difftrain.records import Measure, Sample, Score
 from difftrain.settings import RunConfig
 from difftrain.world import World
@@ -65,7 +66,8 @@ def close(
 ) -> None:
     """Score the second answers, compare, and write it down with what asking again took."""
     started, there = time.time(), Places(second)
-    ids = [sample.sample_id for sample in pool]
+    both = aside.answered(aside.answered(pool, there.probe), places.probe)
+    ids = [sample.sample_id for sample in both]
     scores, _ = difficulty.scored(second, there, ids)
     artefacts.write_all(folder, scores)
     first = [each for each in artefacts.read(places.score, Score) if each.sample_id in set(ids)]

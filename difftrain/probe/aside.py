@@ -4,14 +4,14 @@ Below the probe's folder, in parts as the rollouts are. They are asked no more i
 delete `unanswered/` and made.json to have them asked again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from difftrain import artefacts
 from difftrain.model.generate.request import NoAnswer
 from difftrain.probe.rollouts import Draw
-from difftrain.records import View
+from difftrain.records import Sample, View
 
 FOLDER = "unanswered"
 
@@ -56,3 +56,9 @@ def read(probe: Path) -> dict[str, str]:
     for part in artefacts.parts(probe / FOLDER):
         found |= read_part(part)
     return found
+
+
+def answered(samples: Iterable[Sample], probe: Path) -> list[Sample]:
+    """The samples that are not set aside."""
+    without = read(probe)
+    return [sample for sample in samples if sample.sample_id not in without]

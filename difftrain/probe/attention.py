@@ -32,7 +32,7 @@ def measured(
     found: dict[tuple[str, int], Rollout] = {}
     right: dict[str, Rollout] = {}
     for each in rollouts:
-        if each.view is not View.whole or not each.token_ids:
+        if each.view is not View.whole or not (each.tokens or each.response):
             continue
         if each.draw == 0 and Measure.ace in wanted:
             found[each.sample_id, 0] = each
@@ -43,6 +43,18 @@ def measured(
     if Measure.cmab in wanted:
         found |= {(each.sample_id, each.draw): each for each in right.values()}
     return found
+
+
+def token_ids(loaded: Loaded, rollout: Rollout) -> tuple[int, ...]:
+    """The response's tokens; where a server gave only words, these words' tokens and the end.
+
+    They need not be the ones that the server drew: several rows of tokens can spell one text.
+    """
+    if rollout.token_ids:
+        return rollout.token_ids
+    tokenizer = loaded.processor.tokenizer
+    ids = tokenizer(rollout.response, add_special_tokens=False, split_special_tokens=True)
+    return (*ids["input_ids"], *([tokenizer.eos_token_id] * rollout.finished))
 
 
 def teacher_forced(
@@ -76,7 +88,7 @@ def measure(loaded: Loaded, pairs: Sequence[Pair], config: settings.RunConfig) -
         request(Draw(sample, 0, rollout.draw), config.probe, config.seed)
         for sample, rollout in pairs
     ]
-    responses = [rollout.token_ids for _, rollout in pairs]
+    responses = [token_ids(loaded, rollout) for _, rollout in pairs]
     pad = loaded.processor.tokenizer.pad_token_id
     inputs = teacher_forced(hf.encode(loaded, requests), responses, pad)
     found = spans.spans(
@@ -108,7 +120,7 @@ def run_share(
     loaded: Loaded, pairs: Sequence[Pair], folder: Path, config: settings.RunConfig, world: World
 ) -> None:
     """Measure these pairs in batches of like length; each batch is written as a part."""
-    ordered = sorted(pairs, key=lambda pair: (len(pair[0].question), len(pair[1].token_ids)))
+    ordered = sorted(pairs, key=lambda pair: (len(pair[0].question), pair[1].tokens))
     size = config.model.attention_batch_size
     for start in tqdm(
         range(0, len(ordered), size), desc="attention", unit="batch", disable=not world.is_first

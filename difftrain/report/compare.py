@@ -49,7 +49,11 @@ def strata_of(strata: pd.Series) -> dict[str, int]:
 
 def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
     """Rows in, quarantined, in each stratum, picked. Fails if a row is neither placed nor told."""
-    said = loaded.made["data"]["counts"]
+    said = dict(loaded.made["data"]["counts"])
+    asked = loaded.made["probe"]["counts"]  # which sets aside what the engine has no answer for
+    unanswered = asked.get("quarantined", 0)
+    said["samples"] -= unanswered
+    said["quarantined"] += unanswered
     strata = loaded.samples.set_index("sample_id")[f"{measure}_stratum"]
     assert said["samples"] == len(strata), f"{len(strata)} samples, but made.json says {said}"
     assert said["quarantined"] == len(loaded.quarantine), (
@@ -59,7 +63,7 @@ def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
     counted: dict[str, Any] = {
         "samples": said["rows"],
         "quarantined": said["quarantined"],
-        "quarantined_because": dict(said.get("reasons", {})),
+        "quarantined_because": said.get("reasons", {}) | asked.get("reasons", {}),
         "strata": strata_of(strata),
         "picks": stages_of(loaded.picks["tuned"]),
         "picks_strata": {

@@ -158,9 +158,12 @@ def load(inputs: RunInputs) -> Loaded:
     scores = columns(inputs.score, Score, ["sample_id", "measure", "value", "stratum"])
     about = ["sample_id", "task", "task_set", "needs_picture", "knob"]
     asked = ["sample_id", "view", "mask_percent", "draw", "tokens", "finished", "verdict"]
+    unanswered = json_lines(inputs.probe / "quarantine.jsonl")
+    samples = columns(inputs.data, Sample, about)
+    scored = ~samples["sample_id"].isin([each["source"] for each in unanswered])
     arms = inputs.arms.items()
     return Loaded(
-        samples=widened(columns(inputs.data, Sample, about), scores),
+        samples=widened(samples[scored].reset_index(drop=True), scores),
         rollouts=columns(inputs.probe, Rollout, asked),
         measures=list(dict.fromkeys(scores["measure"])),
         picks={
@@ -172,7 +175,7 @@ def load(inputs: RunInputs) -> Loaded:
             for who, folder in inputs.marks.items()
         },
         made={stage: lineage.read_made(folder) or {} for stage, folder in inputs.stages().items()},
-        quarantine=json_lines(inputs.data / "quarantine.jsonl"),
+        quarantine=json_lines(inputs.data / "quarantine.jsonl") + unanswered,
         unguessed=columns(inputs.score / "unguessed", Score, ["sample_id", "stratum"]),
         decisions=columns(
             inputs.arms["tuned"].select / "pool", Pick, ["sample_id", "fate", "because"]

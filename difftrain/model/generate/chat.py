@@ -127,7 +127,8 @@ def answer(content: bytes) -> Answer:
         raise NoReply(Fault.malformed, f"the answer is not whole (finish_reason {reason})")
     if words is not None and not isinstance(words, str):
         raise NoReply(Fault.malformed, "the server's answer is no text")
-    if not words and not 0 < (counted or 0) <= SILENT_TOKENS:
+    ended_at_once = reason == "stop" and 0 < (counted or 0) <= SILENT_TOKENS
+    if not words and not ended_at_once:
         raise NoReply(Fault.empty, f"an empty answer (finish_reason {reason})")
     return Answer(words or "", (), FINISHED[reason], counted)
 

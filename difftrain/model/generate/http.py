@@ -24,6 +24,8 @@ ALIVE_SECONDS = 5.0
 STRIKES_BEFORE_ALONE = 2
 """A request that was open so often when the server went down is asked while no other such one is:
 should one of them be what kills the server, it does not take the others along."""
+IN_A_ROW = 32
+"""Requests that fail for good with no answer between them before the server is taken to be out."""
 SHOWN = 300
 """Characters of a server's own words that are repeated."""
 TURNED_AWAY = {
@@ -34,6 +36,10 @@ TURNED_AWAY = {
     405: "the server answers 405: is model.url right?",
 }
 """Statuses after which no other request would fare better."""
+
+
+class Vain(NoAnswer):
+    """All tries were in vain. Many of these in a row are the server's fault, not the samples'."""
 
 
 class Connection:
@@ -97,8 +103,8 @@ class Server:
         """As Engine.stream. Raises ServerGone when the server stays away."""
         asked: SimpleQueue[tuple[K, Request] | None] = SimpleQueue()
         done: SimpleQueue[tuple[K, Found | ServerGone | None]] = SimpleQueue()
-        workers = 0
-        open_ = 0
+        workers = open_ = 0
+        failed: list[tuple[K, Found]] = []
         try:
             while True:
                 for each in more(self.config.concurrency - open_):
@@ -108,16 +114,33 @@ class Server:
                     workers += 1
                     Thread(target=self._work, args=(asked, done), daemon=True).start()
                 if not open_:
-                    return
+                    if not failed:
+                        return
+                    yield from failed
+                    failed.clear()
+                    continue
                 key, found = self._next(done, alive)
                 open_ -= 1
                 if isinstance(found, ServerGone):
                     raise found
                 assert found is not None, "a thread of ours died; its reason stands above"
+                if isinstance(found, Vain):
+                    failed.append((key, found))
+                    self._not_all(failed)
+                    continue
+                yield from failed
+                failed.clear()
                 yield key, found
         finally:
             for _ in range(workers):
                 asked.put(None)
+
+    def _not_all(self, failed: Sequence[tuple[Any, Found]]) -> None:
+        """Raises ServerGone if too many have failed with no answer between them."""
+        if len(failed) >= IN_A_ROW:
+            _, last = failed[-1]
+            told = f"{IN_A_ROW} answers in a row could not be had; the last one: {last}"
+            self.gate.refuse(told)
 
     @staticmethod
     def _next(done: SimpleQueue[Any], alive: Callable[[], None]) -> Any:
@@ -166,7 +189,7 @@ class Server:
                     failed += 1
                     self._pause(failed)
                 if failed >= self.config.attempts:
-                    return NoAnswer(f"{failed} requests brought none, the last: {missed.words}")
+                    return Vain(f"{failed} requests brought none, the last: {missed.words}")
                 if strikes >= self.config.attempts + STRIKES_BEFORE_ALONE:
                     return NoAnswer(f"the server went down {strikes} times while it was asked")
             else:

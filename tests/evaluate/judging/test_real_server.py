@@ -2,14 +2,10 @@
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -21,60 +17,17 @@ from difftrain.evaluate import asking, grading
 from difftrain.evaluate.judging.asker import Judging
 from difftrain.records import Mark, MarkPath
 from difftrain.settings import RunConfig
+from tests.serving import serving
 
 ROOT = Path(__file__).resolve().parents[3]
-TINY = ROOT / "difftrain" / "shapes" / "tiny"
 pytestmark = pytest.mark.slow
-
-WHOLE_TEXT = {
-    "defaults": {"role": "assistant"},
-    "start_anchor": "<|im_start|>assistant\n",
-    "fields": {"content": {"close_pattern": "<\\|im_end\\|>", "content": "text"}},
-}
-"""Tells the server not to take the tiny model's unfinished thoughts out of its reply."""
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """Address and model name of `transformers serve` with the tiny model."""
-    pytest.importorskip("fastapi")
-    pytest.importorskip("uvicorn")
-    pytest.importorskip("openai")
-    folder = tmp_path_factory.mktemp("served") / "tiny"
-    shutil.copytree(TINY, folder)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    settings["response_template"] = WHOLE_TEXT
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    log = (folder.parent / "log").open("w")
-    command = [str(Path(sys.executable).parent / "transformers"), "serve", "--host", "127.0.0.1"]
-    serving = subprocess.Popen(
-        [*command, "--port", str(port), "--device", "cpu", str(folder)], stdout=log, stderr=log
-    )
-    url = f"http://127.0.0.1:{port}/v1"
-    until = time.time() + 300
-    try:
-        while not is_up(url):
-            assert serving.poll() is None, (folder.parent / "log").read_text()[-3000:]
-            assert time.time() < until
-            time.sleep(0.5)
-        yield url, str(folder)
-    finally:
-        serving.terminate()
-        serving.wait(30)
-
-
-def is_up(url: str) -> bool:
-    """Whether somebody answers; what, does not matter."""
-    try:
-        with urllib.request.urlopen(f"{url}/models", timeout=60):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
+    with serving(tmp_path_factory.mktemp("served")) as found:
+        yield found
 
 
 def graded(config: RunConfig) -> tuple[list[Mark], dict]:

@@ -1,0 +1,138 @@
+"""Servers of ours on real ports: one to build on, and a proxy that spoils requests to another."""
+
+import json
+import socket
+import struct
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+def completion(words: Any, reason: str = "stop") -> bytes:
+    """A chat completion with these words, as OpenAI's servers write it."""
+    message = {"role": "assistant", "content": words}
+    return json.dumps({"choices": [{"message": message, "finish_reason": reason}]}).encode()
+
+
+class Listening:
+    """A server of ours on a free port of this machine; `heard` holds every request's body."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
+        self.open = self.most_open = 0
+        self.lock = threading.Lock()
+        outer = self
+
+        class Answering(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer.listing(self)
+
+            def do_POST(self) -> None:
+                content = self.rfile.read(int(self.headers["Content-Length"]))
+                with outer.lock:
+                    number = len(outer.heard)
+                    outer.heard.append(json.loads(content))
+                    outer.keys.add(self.headers["Authorization"])
+                    outer.open += 1
+                    outer.most_open = max(outer.most_open, outer.open)
+                try:
+                    outer.answer(self, number, content)
+                finally:
+                    with outer.lock:
+                        outer.open -= 1
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: Any) -> None:
+                pass
+
+        self.server = Quiet(("127.0.0.1", 0), Answering)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def listing(self, handler: BaseHTTPRequestHandler) -> None:
+        send(handler, 404, b"{}")
+
+    def answer(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def send(handler: BaseHTTPRequestHandler, status: int, content: bytes, **headers: str) -> None:
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+class FaultyProxy(Listening):
+    """Hands requests on to another server, except those that `fault(number)` spoils."""
+
+    FAULTS = ("429", "500", "503", "dropped", "cut", "slow", "page", "empty")
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__()
+        self.upstream = upstream
+        self.fault: Callable[[int], str | None] = lambda number: None
+        self.injected: list[str] = []
+
+    def answer(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
+        kind = self.fault(number)
+        if kind is None:
+            return self.hand_on(handler, content)
+        with self.lock:
+            self.injected.append(kind)
+        if kind == "429":
+            send(handler, 429, b'{"error": {"message": "slow down"}}', Retry_After="0")
+        elif kind in ("500", "503"):
+            send(handler, int(kind), b"<html>oops</html>")
+        elif kind == "page":
+            send(handler, 200, b"<html>please sign in</html>")
+        elif kind == "empty":
+            send(handler, 200, completion(""))
+        elif kind == "slow":
+            time.sleep(1.5)
+            self.drop(handler)
+        elif kind == "cut":
+            handler.send_response(200)
+            handler.send_header("Content-Length", "1000")
+            handler.end_headers()
+            handler.wfile.write(b'{"choices": [{"mess')
+            handler.wfile.flush()
+            self.drop(handler)
+        else:
+            self.drop(handler)
+
+    def hand_on(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        request = urllib.request.Request(
+            f"{self.upstream}/chat/completions", content, dict(handler.headers), method="POST"
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=120) as got:
+                send(handler, got.status, got.read())
+        except urllib.error.HTTPError as error:
+            send(handler, error.code, error.read())
+
+    @staticmethod
+    def drop(handler: BaseHTTPRequestHandler) -> None:
+        """Reset the connection, so that the other side reads an error."""
+        handler.close_connection = True
+        linger = struct.pack("ii", 1, 0)
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        handler.connection.close()

@@ -1,0 +1,404 @@
+"""The engine that asks a server: whatever goes wrong, no answer is lost and none is wrong."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difftrain.model.config import ModelConfig
+from difftrain.model.generate import chat, trial
+from difftrain.model.generate.config import EngineKind
+from difftrain.model.generate.http import Server
+from difftrain.model.generate.request import Answer, NoAnswer, Request, answers
+from difftrain.settings import ConfigError
+from tests.listening import FaultyProxy, send
+from tests.model.answering import ModelServer, expected_of, whole
+
+KEY = "sk-never-to-be-seen-42"
+PIXELS = 784 * 16
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
+    """A server whose answers are known."""
+    monkeypatch.setenv("MODEL_API_KEY", KEY)
+    found = ModelServer()
+    yield found
+    found.close()
+
+
+def settings(url: str, **changes: Any) -> ModelConfig:
+    found = ModelConfig(engine=EngineKind.http, url=url)
+    found.server.concurrency, found.server.timeout_seconds = 8, 20
+    found.server.first_wait_seconds = 0.01
+    for name, value in changes.items():
+        setattr(found.server, name, value)
+    return found
+
+
+def engine(server: ModelServer, **changes: Any) -> Server:
+    return trial.server(settings(server.url, **changes), PIXELS)
+
+
+def requests(number: int, pictures: int = 5) -> list[Request]:
+    """Requests with words, a picture of noise (one of a few) and a seed each."""
+    noise = np.random.default_rng(0).integers(0, 256, (pictures, 56, 84, 3), dtype=np.uint8)
+    shown = [Image.fromarray(each) for each in noise]
+    return [
+        Request(
+            parts=(shown[place % pictures], f"How many? ({place // 3})"),
+            seed=place,
+            temperature=0.7,
+            max_new_tokens=20,
+        )
+        for place in range(number)
+    ]
+
+
+def right(found: list[Any], asked: list[Request]) -> bool:
+    """Whether every answer is the one that belongs to its request."""
+    return [each.text for each in found] == [expected_of(each) for each in asked]
+
+
+def test_every_answer_belongs_to_its_request_and_no_more_are_open_than_allowed(
+    server: ModelServer,
+) -> None:
+    asked, made = requests(120), engine(server)
+    server.delay, server.most_open = 0.01, 0
+    found = answers(made, asked)
+    assert right(found, asked)
+    assert found[0] == Answer(expected_of(asked[0]), (), True, 5)
+    assert found[0].tokens == 5
+    assert server.in_earnest == 120
+    assert 4 < server.most_open <= 8
+    assert made.about["seeds"] == "honoured"
+    assert server.keys == {f"Bearer {KEY}"}
+
+
+def test_a_request_says_everything_that_decides_its_answer(server: ModelServer) -> None:
+    answers(engine(server, extra={"bad_words": ["x"]}), requests(1))
+    body = server.heard[-1]
+    assert [turn["role"] for turn in body["messages"]] == ["system", "user"]
+    wanted = {"temperature": 0.7, "seed": 0, "max_tokens": 20, "top_p": 1.0, "top_k": -1}
+    wanted |= {"repetition_penalty": 1.0, "min_p": 0.0, "model": "tiny", "bad_words": ["x"]}
+    assert wanted.items() <= body.items()
+
+
+def test_pictures_arrive_unchanged_and_are_encoded_once_a_view(server: ModelServer) -> None:
+    made = engine(server)
+    before = made.connection.urls.made
+    asked = requests(40, pictures=3)
+    assert right(answers(made, asked), asked)
+    assert made.connection.urls.made - before == 3
+
+
+def test_data_urls_are_forgotten_when_they_grow_too_large() -> None:
+    urls = chat.DataUrls(most=20_000)
+    for each in requests(20, pictures=20):
+        urls.of(each.images[0])
+    assert urls.held <= 20_000
+    assert urls.made == 20
+
+
+SPOILT: dict[str, Callable[[Any], None]] = {
+    "two choices": lambda h: send(
+        h, 200, json.dumps({"choices": whole("A")["choices"] * 2}).encode()
+    ),
+    "no choice": lambda h: send(h, 200, b'{"choices": []}'),
+    "half": lambda h: send(h, 200, json.dumps(whole("A", reason="abort")).encode()),
+    "not JSON": lambda h: send(h, 200, b"<html>please sign in</html>"),
+    "nothing": lambda h: send(h, 200, b""),
+    "no words": lambda h: send(h, 200, json.dumps(whole("", tokens=0)).encode()),
+    "many tokens, no words": lambda h: send(h, 200, json.dumps(whole("", tokens=9)).encode()),
+    "null": lambda h: send(h, 200, json.dumps(whole(None, tokens=3)).encode()),
+    "a number": lambda h: send(h, 200, json.dumps(whole(7)).encode()),
+    "500": lambda h: send(h, 500, b"oops"),
+    "503": lambda h: send(h, 503, b"oops"),
+    "busy": lambda h: send(h, 429, b"{}", Retry_After="0"),
+    "gateway": lambda h: send(h, 502, b"<html>", Retry_After="0.05"),
+    "dropped": FaultyProxy.drop,
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_a_spoilt_answer_is_asked_again_and_none_is_lost_or_wrong(
+    server: ModelServer, fault: str
+) -> None:
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        if number % 3 == 1:
+            SPOILT[fault](handler)
+        return number % 3 == 1
+
+    made, asked = engine(server, attempts=12), requests(30)
+    server.spoils = spoils
+    found = answers(made, asked)
+    assert right(found, asked)
+    assert server.in_earnest == 30 + sum(made.faults.values())
+    assert sum(made.faults.values()) >= 10
+
+
+def test_a_slow_answer_is_given_up_and_asked_again(server: ModelServer) -> None:
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        if number == 1:
+            time.sleep(1.5)
+            FaultyProxy.drop(handler)
+        return number == 1
+
+    made, asked = engine(server, timeout_seconds=1.0), requests(6)
+    server.spoils = spoils
+    assert right(answers(made, asked), asked)
+    assert made.faults == {"slow": 1}
+
+
+def test_what_never_succeeds_is_set_aside_with_the_reason_after_so_many_tries(
+    server: ModelServer,
+) -> None:
+    tries = []
+
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        bad = body["seed"] == 4
+        if bad:
+            tries.append(number)
+            send(handler, 500, b'{"error": {"message": "CUDA error for sk-never-to-be-seen-42"}}')
+        return bad
+
+    made, asked = engine(server, attempts=3), requests(9)
+    server.spoils = spoils
+    found = answers(made, asked)
+    assert len(tries) == 3
+    told = "3 requests brought none, the last: the server answers 500: CUDA error for ..."
+    assert found.pop(4) == NoAnswer(told)
+    asked.pop(4)
+    assert right(found, asked)
+
+
+def test_what_the_server_refuses_is_not_asked_again(server: ModelServer) -> None:
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        if bad := body["seed"] == 2:
+            send(handler, 400, b'{"error": {"message": "prompt of 9999 tokens is too long"}}')
+        return bad
+
+    made, asked = engine(server), requests(5)
+    server.spoils = spoils
+    found = answers(made, asked)
+    assert found[2] == NoAnswer("the server answers 400: prompt of 9999 tokens is too long")
+    assert server.in_earnest == 5
+
+
+@pytest.mark.parametrize(
+    "words", ["what is <|image_pad|>?", "<|im_end|>\n<|im_start|>system", "<image>"]
+)
+def test_words_that_a_server_takes_for_its_own_tokens_are_not_sent(
+    server: ModelServer, words: str
+) -> None:
+    bad = Request(parts=(words,), max_new_tokens=4)
+    (found,) = answers(engine(server), [bad])
+    assert isinstance(found, NoAnswer)
+    assert "takes for a token of its own" in found.reason
+    assert server.in_earnest == 0
+
+
+def test_a_model_that_ends_at_once_has_said_nothing_and_that_is_an_answer(
+    server: ModelServer,
+) -> None:
+    made = engine(server)
+    server.spoils = lambda handler, body, number: (
+        send(handler, 200, json.dumps(whole("", tokens=1)).encode()) or True
+    )
+    assert answers(made, requests(1)) == [Answer("", (), True, 1)]
+
+
+def test_thoughts_taken_out_of_the_answer_are_told(server: ModelServer) -> None:
+    made, body = engine(server), whole("7")
+    body["choices"][0]["message"]["reasoning_content"] = "three and four"
+    server.spoils = lambda handler, _, number: send(handler, 200, json.dumps(body).encode()) or True
+    (found,) = answers(made, requests(1))
+    assert isinstance(found, NoAnswer)
+    assert "without reasoning parser" in found.reason
+
+
+def test_a_server_that_goes_away_is_waited_for_and_told_and_nothing_counts(
+    server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, asked = engine(server, attempts=1), requests(200)
+    server.delay = 0.005
+
+    def bounce() -> None:
+        while server.in_earnest < 60:
+            time.sleep(0.005)
+        server.down()
+        time.sleep(1.0)
+        server.up()
+
+    thread = threading.Thread(target=bounce)
+    thread.start()
+    found = answers(made, asked)
+    thread.join()
+    assert right(found, asked)
+    told = capsys.readouterr().err
+    assert f"model.url={server.url} does not answer" in told
+    assert "waiting for up to 1800 s more" in told
+    assert "is back after" in told
+
+
+def test_a_server_that_stays_away_ends_the_stream_with_its_name(server: ModelServer) -> None:
+    made = engine(server, longest_wait_seconds=0.3)
+    stream = made.stream(iterator(requests(50)))
+    got = [next(stream) for _ in range(5)]
+    server.down()
+    with pytest.raises(OSError, match=r"has been away for .*longest_wait_seconds") as error:
+        got.extend(stream)
+    assert server.url in str(error.value)
+    assert all(answer.text == expected_of(request) for request, answer in got)
+    server.up()
+
+
+def iterator(asked: list[Request]) -> Callable[[int], list[tuple[Request, Request]]]:
+    """What `stream` takes, with each request as its own key."""
+    waiting = iter(asked)
+
+    def more(room: int) -> list[tuple[Request, Request]]:
+        return [(each, each) for _, each in zip(range(room), waiting, strict=False)]
+
+    return more
+
+
+def test_a_request_that_kills_the_server_does_not_take_the_others_along(
+    server: ModelServer,
+) -> None:
+    made, asked = engine(server, attempts=2), requests(40)
+    lock = threading.Lock()
+
+    def restart() -> None:
+        server.models = 503
+        time.sleep(0.15)
+        server.models = 200
+
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        if body["seed"] == 7 and lock.acquire(blocking=False):
+            server.models = 503
+            threading.Thread(target=lambda: (restart(), lock.release())).start()
+        if server.models == 503:
+            FaultyProxy.drop(handler)
+            return True
+        time.sleep(0.01)
+        return False
+
+    server.spoils = spoils
+    found = answers(made, asked)
+    assert found.pop(7) == NoAnswer("the server went down 4 times while it was asked")
+    asked.pop(7)
+    assert right(found, asked)
+
+
+def test_a_wanted_pause_is_kept_by_everybody(server: ModelServer) -> None:
+    made, asked = engine(server), requests(20)
+    times: list[float] = []
+
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        times.append(time.monotonic())
+        if number == 1:
+            send(handler, 429, b"{}", Retry_After="1")
+        else:
+            time.sleep(0.02)
+        return number == 1
+
+    server.spoils = spoils
+    assert right(answers(made, asked), asked)
+    gaps = np.diff(sorted(times))
+    assert gaps.max() > 0.8
+    assert sum(each < times[0] + 0.8 for each in times) <= 8 + 8
+
+
+def test_a_stream_that_nobody_reads_on_ends_at_once(server: ModelServer) -> None:
+    made = engine(server)
+    server.delay = 0.05
+    stream = made.stream(iterator(requests(100)))
+    next(stream)
+    began = time.monotonic()
+    stream.close()
+    made.close()
+    assert time.monotonic() - began < 1
+    time.sleep(0.2)
+    assert server.in_earnest < 30
+
+
+def test_nobody_at_the_start_is_told_within_seconds_with_the_address() -> None:
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"model.url=http://127.0.0.1:9/v1: no server answers"):
+        trial.server(settings("http://127.0.0.1:9/v1"), PIXELS)
+    assert time.monotonic() - began < 6
+
+
+def test_a_key_that_is_turned_away_is_told_without_the_key(server: ModelServer) -> None:
+    server.models = 401
+    with pytest.raises(ConfigError, match=r"model\.server\.key_from=MODEL_API_KEY") as error:
+        engine(server)
+    assert KEY not in str(error.value)
+
+
+def test_a_model_that_the_server_does_not_know_is_told(server: ModelServer) -> None:
+    server.answer = lambda handler, number, content: send(handler, 404, b"{}")
+    with pytest.raises(ConfigError, match=r"are model\.url and model\.server\.name right"):
+        engine(server)
+
+
+def test_a_field_that_the_server_refuses_is_left_out_and_the_artefact_says_so(
+    server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert engine(server).about["sampling"] == "top_k=-1"
+    server.refuses = ("top_k",)
+    assert engine(server).about["sampling"] == "generation_config"
+    server.refuses = ("top_k", "generation_config")
+    assert engine(server).about["sampling"] == "none"
+    assert "the server's own sampling defaults apply" in capsys.readouterr().err
+
+
+def test_seeds_are_found_out_and_not_believed(
+    server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.keeps_seeds = False
+    assert engine(server).about["seeds"] == "ignored"
+    assert "does not honour seeds" in capsys.readouterr().err
+
+
+def test_a_server_that_does_not_sample_is_refused(server: ModelServer) -> None:
+    server.samples = False
+    with pytest.raises(ConfigError, match="does not sample"):
+        engine(server)
+
+
+def test_a_server_that_does_not_look_at_pictures_is_refused(server: ModelServer) -> None:
+    assert engine(server).about["picture_tokens"] == {"side": 112, "server": 18, "expected": 16}
+    server.sees = False
+    with pytest.raises(ConfigError, match="it is not looked at"):
+        engine(server)
+
+
+def test_nothing_of_address_and_limits_makes_another_artefact() -> None:
+    one, two = settings("http://a/v1"), settings("http://b:80/v1", concurrency=3, attempts=9)
+    assert one.maker == two.maker
+    assert settings("http://a/v1", name="other").maker != one.maker
+    assert settings("http://a/v1", extra={"top_k": 5}).maker != one.maker
+    assert ModelConfig().maker == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"url": None}, "is needed with model.engine=http"),
+        ({"url": "host:8000"}, "must be an address"),
+        ({"url": "http://me:secret@host/v1"}, "must not hold a password"),
+        ({"engine": EngineKind.hf}, "is asked only with model.engine=http"),
+    ],
+)
+def test_an_impossible_address_is_told_with_the_settings(changes: dict, told: str) -> None:
+    found = settings("http://a/v1")
+    for name, value in changes.items():
+        setattr(found, name, value)
+    assert any(key == "url" and told in rule for key, rule in found.check())

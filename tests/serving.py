@@ -1,0 +1,71 @@
+"""`transformers serve` with the tiny model: a server that nobody here wrote. Slow lane."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from difftrain.model.locate import SHIPPED
+
+WHOLE_TEXT = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|im_start|>assistant\n",
+    "fields": {"content": {"close_pattern": "<\\|im_end\\|>", "content": "text"}},
+}
+"""Tells the server not to take the tiny model's unfinished thoughts out of its reply."""
+
+
+@contextmanager
+def serving(parent: Path, port: int | None = None) -> Iterator[tuple[str, str]]:
+    """Address and model name of the server, which ends with the block."""
+    for name in ("fastapi", "uvicorn", "openai"):
+        pytest.importorskip(name)
+    folder = parent / "tiny"
+    shutil.copytree(SHIPPED["tiny"], folder, dirs_exist_ok=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["response_template"] = WHOLE_TEXT
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    port = port or free_port()
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", "--host", "127.0.0.1"]
+    with (parent / "log").open("a") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port), "--device", "cpu", str(folder)], stdout=log, stderr=log
+        )
+    url = f"http://127.0.0.1:{port}/v1"
+    until = time.time() + 300
+    try:
+        while not is_up(url):
+            assert process.poll() is None, (parent / "log").read_text()[-3000:]
+            assert time.time() < until
+            time.sleep(0.5)
+        yield url, str(folder)
+    finally:
+        process.kill()
+        process.wait(30)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def is_up(url: str) -> bool:
+    """Whether somebody answers; what, does not matter."""
+    try:
+        with urllib.request.urlopen(f"{url}/models", timeout=60):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
