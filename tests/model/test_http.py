@@ -190,6 +190,13 @@ def test_what_the_server_refuses_is_not_asked_again(server: ModelServer) -> None
     assert server.in_earnest == 5
 
 
+def test_a_server_that_fails_for_everybody_sets_nobody_aside(server: ModelServer) -> None:
+    made = engine(server, attempts=1)
+    server.spoils = lambda handler, body, number: send(handler, 500, b"oops") or True
+    with pytest.raises(OSError, match=r"32 answers in a row could not be had; the last one: 1 req"):
+        answers(made, requests(60))
+
+
 @pytest.mark.parametrize(
     "words", ["what is <|image_pad|>?", "<|im_end|>\n<|im_start|>system", "<image>"]
 )

@@ -1,13 +1,15 @@
 """The one place that chooses who answers: model.engine."""
 
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from difftrain.model.config import ModelConfig
-from difftrain.model.generate import hf, trial
+from difftrain.model.generate import hf, trial, vllm
 from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.request import Answer, Engine, K, Request
 from difftrain.model.load import Loaded
+from difftrain.settings import ConfigError
 
 ROUNDS = 4
 """Batches that are sorted by length together."""
@@ -48,6 +50,8 @@ def choose(config: ModelConfig, loaded: Callable[[], Loaded], pixels: tuple[int,
     """
     if config.engine is EngineKind.http:
         return trial.server(config, pixels[1])
+    if config.engine is EngineKind.vllm:
+        return vllm.Vllm(config, pixels)
     return InProcess(loaded(), config.batch_size)
 
 
@@ -55,3 +59,5 @@ def greet(config: ModelConfig) -> None:
     """Raises ConfigError, within seconds, if the engine is not there. Nothing is asked yet."""
     if config.engine is EngineKind.http:
         trial.greet(config)
+    elif config.engine is EngineKind.vllm and not find_spec("vllm"):
+        raise ConfigError(["model.engine=vllm: vLLM is not installed; install the extra vllm"])

@@ -104,7 +104,7 @@ class Server:
         asked: SimpleQueue[tuple[K, Request] | None] = SimpleQueue()
         done: SimpleQueue[tuple[K, Found | ServerGone | None]] = SimpleQueue()
         workers = open_ = 0
-        failed: list[tuple[K, Found]] = []
+        failed: list[tuple[K, NoAnswer]] = []
         try:
             while True:
                 for each in more(self.config.concurrency - open_):
@@ -125,7 +125,7 @@ class Server:
                     raise found
                 assert found is not None, "a thread of ours died; its reason stands above"
                 if isinstance(found, Vain):
-                    failed.append((key, found))
+                    failed.append((key, NoAnswer(found.reason)))
                     self._not_all(failed)
                     continue
                 yield from failed
@@ -135,11 +135,11 @@ class Server:
             for _ in range(workers):
                 asked.put(None)
 
-    def _not_all(self, failed: Sequence[tuple[Any, Found]]) -> None:
+    def _not_all(self, failed: Sequence[tuple[Any, NoAnswer]]) -> None:
         """Raises ServerGone if too many have failed with no answer between them."""
         if len(failed) >= IN_A_ROW:
             _, last = failed[-1]
-            told = f"{IN_A_ROW} answers in a row could not be had; the last one: {last}"
+            told = f"{IN_A_ROW} answers in a row could not be had; the last one: {last.reason}"
             self.gate.refuse(told)
 
     @staticmethod
