@@ -143,7 +143,7 @@ class Places:
     def run(self) -> Path:
         """The run's own folder: its report and its checkpoint."""
         everything = settings.plain(self.config)
-        for key in ("artefacts", "report", "recipe", "export"):
+        for key in ("artefacts", "report", "recipe", "export", "plan"):
             del everything[key]
         for key in ("engine", "url", "server", "vllm"):
             del everything["model"][key]

@@ -18,6 +18,7 @@ from difftrain.evaluate.config import EvaluateConfig
 from difftrain.export.config import ExportConfig
 from difftrain.grade.config import GradeConfig
 from difftrain.model.config import ModelConfig
+from difftrain.plan.config import PlanConfig
 from difftrain.probe.config import ProbeConfig
 from difftrain.report.config import ReportConfig
 from difftrain.select.config import SelectConfig
@@ -71,6 +72,7 @@ class RunConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule), those that span components among them."""

@@ -1,4 +1,5 @@
-"""What a run would do: its resolved settings, and with check=model whether the model is fit.
+"""What a run would do and cost, before anything is spent; with check=model also whether the model
+is fit.
 
 python launch/plan.py [KEY=VALUE ...] [check=model]
 """
@@ -8,7 +9,7 @@ import sys
 from launch.command_line import fail, launch
 from launch.words import nearest
 
-CHECKS = {"model": "recipes.plan:check_model"}
+CHECKS = {"model": "recipes.preflight:check_model"}
 CHECK = "check="
 
 if __name__ == "__main__":

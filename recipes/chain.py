@@ -16,7 +16,7 @@ from difftrain.report.tracking import track
 from difftrain.report.write import write
 from difftrain.settings import Control, RunConfig
 from difftrain.world import World
-from recipes import benchmarks, difficulty, grpo, overlap, preflight, reliability
+from recipes import benchmarks, difficulty, grpo, overlap, pool, preflight, reliability
 from recipes.asking import Asking
 
 
@@ -53,10 +53,10 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
     places, asking = Places(config, trained=True), Asking(config)
     greet(asking, places.probe)
     with turn(preflight.folder_of(config, places), world):
-        pool = difficulty.samples(config, places, world)
-        preflight.before_training(config, places, world, asking, pool)
+        samples = pool.samples(config, places, world)
+        preflight.before_training(config, places, world, asking, samples)
     with turn(places.probe, world):
-        difficulty.ask(config, places, world, asking, pool)
+        difficulty.ask(config, places, world, asking, samples)
     with turn(places.score, world):
         difficulty.score(config, places, world)
     arms = [TUNED, CONTROL] if config.control is Control.random else [TUNED]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from difftrain import artefacts, heartbeat, lineage, settings
-from difftrain.data import stage as data_stage
 from difftrain.difficulty import tabulate
 from difftrain.places import TUNED, Places
 from difftrain.probe import aside, attention, stage
@@ -15,22 +14,12 @@ from difftrain.select import control, rap, strata
 from difftrain.settings import RunConfig
 from difftrain.world import World
 from recipes.asking import Asking
+from recipes.pool import samples
 
 PROBE = "python launch/probe.py"
 SCORE = "python launch/score.py"
 UNGUESSED = "unguessed"
 """Beside the scores, where PISM is chance-aware: its scores as the paper has them."""
-
-
-def samples(config: RunConfig, places: Places, world: World) -> list[Sample]:
-    """Every usable row as a Sample; the others are in quarantine.jsonl with their reasons."""
-    if world.is_first and lineage.read_made(places.data) is None:
-        alone = World()
-        with heartbeat.working(places.data, world), heartbeat.turn(places.data, alone):
-            if lineage.read_made(places.data) is None:
-                data_stage.make(config.data, places.data)
-    heartbeat.made_by_first(places.data, world)
-    return artefacts.read(places.data, Sample)
 
 
 def probe(config: RunConfig, places: Places, world: World, asking: Asking) -> None:

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from difftrain import heartbeat, lineage
+from difftrain.data import load
 from difftrain.places import Places
 from difftrain.records import Sample
 from difftrain.settings import RunConfig
@@ -12,10 +14,12 @@ from difftrain.train import preflight
 from difftrain.train.sight import Subject
 from difftrain.train.ticks import PreflightFailed, Tick, held_up, table
 from difftrain.world import World
-from recipes import benchmarks
+from recipes import benchmarks, plan
 from recipes.asking import Asking
 
 SAMPLES = 4
+ROWS = 256
+"""Rows looked at for samples that can be used; the whole pool is not read."""
 
 
 def some(samples: Sequence[Sample]) -> list[Sample]:
@@ -54,6 +58,18 @@ def check(config: RunConfig, samples: Sequence[Sample], asking: Asking, folder: 
         counts={tick.name: tick.told for tick in found},
     )
     return found
+
+
+def check_model(config: RunConfig, world: World, difference: list[str]) -> Path:
+    """The plan, then eight ticks on four samples. Raises PreflightFailed."""
+    folder = plan.show(config, world, difference)
+    if world.is_first:
+        rows = islice(load.samples(config.data), ROWS)
+        samples = [row for row in rows if isinstance(row, Sample)]
+        print()
+        found = check(config, samples, Asking(config), folder / "preflight")
+        (folder / "preflight.txt").write_text(table(found) + "\n")
+    return folder
 
 
 def before_training(

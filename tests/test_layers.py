@@ -10,7 +10,7 @@ STAGES = {"probe", "difficulty", "select", "train", "evaluate", "report", "expor
 LAYERS = [
     {"records", "seeds", "world", "lineage", "heartbeat"},
     {"artefacts", "stored", "config"},
-    {"grade", "data", "shapes", "model", "settings", "places"},
+    {"grade", "data", "shapes", "model", "settings", "places", "plan"},
     STAGES,
     {"recipes"},
     {"launch"},
@@ -26,6 +26,7 @@ THIRD_PARTY = {
     "config": set(),
     "settings": {"omegaconf"},
     "places": set(),
+    "plan": set(),
     "grade": {"math_verify", "rapidfuzz", "scipy", "numpy", "sympy"},
     "data": {"PIL", "numpy", "pyarrow", "httpx", "huggingface_hub"},
     "shapes": {"PIL", "numpy", "torch", "transformers", "tokenizers"},

@@ -5,11 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from difftrain import lineage
 from difftrain.model.locate import SHIPPED
+from difftrain.places import Places
+from difftrain.settings import resolve
+from launch.words import read
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,6 +36,46 @@ def test_without_a_check_the_settings_are_shown_and_nothing_is_loaded(tmp_path: 
     folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
     assert json.loads((folder / "settings.json").read_text())["seed"] == 7
     assert "✓" not in done.stdout
+
+
+def test_samples_answers_hours_and_memory_are_told_before_anything_is_spent(tmp_path: Path) -> None:
+    done = plan(
+        f"artefacts={tmp_path}", "data.pool=40", "difficulty=all", "plan.samples_per_second=0.1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "samples: 40 of 40 rows, 0 quarantined (perception 24, reasoning 16)" in done.stdout
+    assert "for pism, cmab, cde, ace, drm, by the first paper's stratum mix" in done.stdout
+    assert "hours: 0.11 for the probe, at 0.1 samples a second" in done.stdout
+    assert "memory, scoring:" in done.stdout
+    assert "ZeRO 3" in done.stdout
+    assert not list(tmp_path.glob("probe/*"))
+
+
+def test_a_pilots_own_numbers_are_taken_where_there_is_one(tmp_path: Path) -> None:
+    words = ["data.pool=40", "plan.pilot=8", "difficulty=pism", f"artefacts={tmp_path}"]
+    config = resolve(read(words))
+    small = replace(config, data=replace(config.data, limit=8))
+    counts = {"samples": 8, "generations": 160, "tokens": 3200, "settled": []}
+    folder = Places(small).probe
+    lineage.write_made(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
+    done = plan(*words)
+    assert done.returncode == 0, done.stderr
+    assert "answers: about 800 for pism, by a pilot of 8 samples" in done.stdout
+    assert "16,000 answer tokens (20 each in the pilot)" in done.stdout
+    assert "hours: 0.01 for the probe, at the pilot's 2 samples a second" in done.stdout
+
+
+def test_an_impossible_speed_is_refused() -> None:
+    done = plan("plan.samples_per_second=0", "plan.gpus=0")
+    assert done.returncode == 2
+    assert "plan.samples_per_second=0.0: must lie above 0" in done.stderr
+    assert "plan.gpus=0: must be at least 1" in done.stderr
+
+
+def test_a_plan_needs_no_torch() -> None:
+    words = "import sys, recipes.plan; print([m for m in sys.modules if m in ('torch', 'trl')])"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_a_misspelt_check_is_refused_with_the_right_one() -> None:

@@ -1,0 +1,161 @@
+"""The http engine against `transformers serve`, alone and behind a proxy that spoils. Slow lane."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from difftrain import artefacts
+from difftrain.data import prompts
+from difftrain.model.config import ModelConfig
+from difftrain.model.generate import trial
+from difftrain.model.generate.config import EngineKind
+from difftrain.model.generate.engine import InProcess
+from difftrain.model.generate.request import Answer, Request, answers
+from difftrain.model.load import Loaded
+from difftrain.records import Rollout, Sample
+from tests.listening import FaultyProxy, send
+from tests.serving import free_port, serving
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+FAULTS = ("429", "500", "503", "dropped", "cut", "page", "empty", "two")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Address and model name of `transformers serve` with the tiny model."""
+    with serving(tmp_path_factory.mktemp("served")) as found:
+        yield found
+
+
+class Spoiling(FaultyProxy):
+    """Also answers twice at once, and hands the list of models on."""
+
+    def listing(self, handler: BaseHTTPRequestHandler) -> None:
+        send(handler, 200, b'{"data": []}')
+
+    def answer(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
+        if self.fault(number) != "two":
+            return super().answer(handler, number, content)
+        with self.lock:
+            self.injected.append("two")
+        choice = {"message": {"role": "assistant", "content": "7"}, "finish_reason": "stop"}
+        return send(handler, 200, json.dumps({"choices": [choice, choice]}).encode())
+
+
+@pytest.fixture
+def proxy(served: tuple[str, str]) -> Iterator[Spoiling]:
+    found = Spoiling(served[0])
+    yield found
+    found.close()
+
+
+def settings(url: str, model: str) -> ModelConfig:
+    found = ModelConfig(engine=EngineKind.http, url=url)
+    found.server.name, found.server.attempts, found.server.concurrency = model, 10, 2
+    found.server.first_wait_seconds = 0.01
+    return found
+
+
+def asked(samples: list[Sample], temperature: float) -> list[Request]:
+    return [
+        Request(
+            parts=(
+                Image.open(BytesIO(sample.images[0])).convert("RGB"),
+                prompts.user_text(sample.question, sample.options),
+            ),
+            seed=number,
+            temperature=temperature,
+            max_new_tokens=24,
+        )
+        for number, sample in enumerate(samples)
+    ]
+
+
+def test_a_real_server_says_what_the_model_says_here_through_every_fault(
+    served: tuple[str, str], proxy: Spoiling, tiny: Loaded, shapes_samples: list[Sample]
+) -> None:
+    made = trial.server(settings(proxy.url, served[1]), 12544)
+    print(made.about)
+    assert made.about["sampling"] == "generation_config"
+    assert made.about["picture_tokens"] == {"side": 112, "server": 18, "expected": 16}
+    proxy.fault = lambda number: FAULTS[number // 2 % len(FAULTS)] if number % 2 else None
+    greedy = asked(shapes_samples, 0.0)
+    found = answers(made, greedy)
+    print(made.faults, proxy.injected)
+    assert set(proxy.injected) == set(FAULTS)
+    here = answers(InProcess(tiny, 8), greedy)
+    assert all(isinstance(each, Answer) for each in found)
+    assert [each.text for each in found] == [each.text for each in here]
+    assert [each.tokens for each in found] == [each.tokens for each in here]
+    assert [each.finished for each in found] == [each.finished for each in here]
+
+
+def command(folder: Path, url: str, model: str) -> list[str]:
+    words = ["data.pool=16", "probe.percents=[0,40,80]", "probe.draws=3", f"artefacts={folder}"]
+    engine = ["model.engine=http", f"model.url={url}", f"model.server.name={model}"]
+    few = ["model.server.concurrency=2", "model.server.attempts=10", "difficulty=pism"]
+    return [sys.executable, str(ROOT / "launch" / "score.py"), *words, *engine, *few]
+
+
+def test_a_whole_probe_outlives_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
+    port, folder = free_port(), tmp_path / "artefacts"
+    events: list[str] = []
+    done = threading.Event()
+
+    def keep_up() -> None:
+        with serving(tmp_path, port):
+            events.append("up")
+            until = time.time() + 200
+            while not list(folder.glob("probe/*/engines/*")) and time.time() < until:
+                time.sleep(0.05)
+            time.sleep(1.5)
+        events.append("killed")
+        time.sleep(3)
+        with serving(tmp_path, port):
+            events.append("back")
+            done.wait(400)
+
+    thread = threading.Thread(target=keep_up)
+    thread.start()
+    while "up" not in events:
+        time.sleep(0.2)
+    url, model = f"http://127.0.0.1:{port}/v1", str(tmp_path / "tiny")
+    run = subprocess.run(
+        command(folder, url, model), capture_output=True, text=True, env=os.environ, timeout=500
+    )
+    done.set()
+    thread.join()
+    assert run.returncode == 0, run.stderr[-4000:]
+    assert events == ["up", "killed", "back"]
+    assert f"model.url={url} does not answer" in run.stderr
+    assert "is back after" in run.stderr
+    (probe,) = folder.glob("probe/*")
+    rows = artefacts.read(probe, Rollout)
+    made = json.loads((probe / "made.json").read_text())
+    print(made["counts"], made["settings"]["engines"])
+    assert made["counts"]["quarantined"] == 0
+    assert len({row.sample_id for row in rows}) == 16
+    assert len({(row.sample_id, row.mask_percent, row.draw) for row in rows}) == len(rows)
+    (maker,) = made["settings"]["engines"]
+    assert maker["engine"] == "http"
+    assert maker["seeds"] in ("honoured", "ignored")
+
+
+def test_no_server_at_the_start_ends_with_code_2_and_the_address(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    run = subprocess.run(command(tmp_path, url, "m"), capture_output=True, text=True, timeout=200)
+    assert run.returncode == 2
+    assert f"model.url={url}: no server answers there" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not list(tmp_path.glob("data/*"))

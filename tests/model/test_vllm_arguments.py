@@ -1,0 +1,195 @@
+"""Every argument that we give vLLM exists in the release we name. Slow lane; needs the registry.
+
+vLLM's wheel does not run without a GPU, so its source is read instead of imported.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from difftrain.model.config import ModelConfig
+from difftrain.model.generate import vllm
+from difftrain.model.generate.request import Answer, NoAnswer, Request
+
+ROOT = Path(__file__).resolve().parents[2]
+OUR_FILE = ROOT / "difftrain" / "model" / "generate" / "vllm.py"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """The wheel of the release that pyproject.toml names, without its dependencies."""
+    (wanted,) = re.findall(r'"(vllm==[\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    folder = tmp_path_factory.mktemp("wheel")
+    words = ["pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", *words, "--quiet", wanted], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"the registry does not give {wanted}")
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as found:
+        yield found
+
+
+def tree(wheel: zipfile.ZipFile, path: str) -> ast.Module:
+    return ast.parse(wheel.read(f"vllm/{path}"))
+
+
+def class_in(module: ast.Module, name: str) -> ast.ClassDef:
+    (found,) = [
+        node for node in ast.walk(module) if isinstance(node, ast.ClassDef) and node.name == name
+    ]
+    return found
+
+
+def names(kind: ast.ClassDef) -> set[str]:
+    """The annotated fields and the methods of a class."""
+    found = {each.target.id for each in kind.body if isinstance(each, ast.AnnAssign)}
+    return found | {each.name for each in kind.body if isinstance(each, ast.FunctionDef)}
+
+
+def parameters(kind: ast.ClassDef, method: str) -> list[str]:
+    (found,) = [
+        each for each in kind.body if isinstance(each, ast.FunctionDef) and each.name == method
+    ]
+    return [each.arg for each in (*found.args.args, *found.args.kwonlyargs)]
+
+
+REQUEST = Request(parts=("x",), seed=3, temperature=0.7, max_new_tokens=9)
+
+
+@pytest.mark.slow
+def test_every_keyword_we_pass_is_in_the_source(wheel: zipfile.ZipFile) -> None:
+    made = set(vllm.engine_arguments(ModelConfig(), (784, 7840)))
+    llm = class_in(tree(wheel, "entrypoints/llm.py"), "LLM")
+    others = names(class_in(tree(wheel, "engine/arg_utils.py"), "EngineArgs"))
+    assert made <= {*parameters(llm, "__init__"), *others}
+    assert {"max_model_len", "enable_prefix_caching"} <= others
+    sampled = class_in(tree(wheel, "sampling_params.py"), "SamplingParams")
+    assert {*vllm.sampling(REQUEST, {}), "output_kind"} <= names(sampled)
+    kinds = class_in(tree(wheel, "sampling_params.py"), "RequestOutputKind")
+    assert "FINAL_ONLY" in {
+        each.targets[0].id for each in kinds.body if isinstance(each, ast.Assign)
+    }
+
+
+@pytest.mark.slow
+def test_every_name_we_use_is_in_the_source(wheel: zipfile.ZipFile) -> None:
+    engine = class_in(tree(wheel, "v1/engine/llm_engine.py"), "LLMEngine")
+    assert parameters(engine, "add_request")[1:4] == ["request_id", "prompt", "params"]
+    assert parameters(engine, "abort_request")[1] == "request_ids"
+    assert {"step"} <= names(engine)
+    client = class_in(tree(wheel, "v1/engine/core_client.py"), "EngineCoreClient")
+    assert "shutdown" in names(client)
+    outputs = tree(wheel, "outputs.py")
+    assert {"text", "token_ids", "finish_reason"} <= names(class_in(outputs, "CompletionOutput"))
+    told = parameters(class_in(outputs, "RequestOutput"), "__init__")
+    assert {"request_id", "outputs", "finished"} <= set(told)
+    prompt = tree(wheel, "inputs/llm.py")
+    assert "prompt" in names(class_in(prompt, "TextPrompt"))
+    assert "multi_modal_data" in names(class_in(prompt, "_PromptOptions"))
+    qwen = wheel.read("vllm/model_executor/models/qwen2_vl.py").decode()
+    assert 'mm_kwargs.get("size")' in qwen
+
+
+@pytest.mark.slow
+def test_answers_of_one_request_have_consecutive_seeds_so_each_draw_is_its_own(
+    wheel: zipfile.ZipFile,
+) -> None:
+    source = wheel.read("vllm/v1/engine/parallel_sampling.py").decode()
+    assert "child_sampling_params.seed = seed + index" in source
+    assert vllm.sampling(REQUEST, {})["n"] == 1
+
+
+def test_a_draws_own_seed_and_nothing_of_the_models_defaults_goes_to_vllm() -> None:
+    found = vllm.sampling(REQUEST, {500: vllm.BANNED})
+    assert (found["seed"], found["temperature"], found["max_tokens"]) == (3, 0.7, 9)
+    assert (found["top_p"], found["top_k"], found["min_p"]) == (1.0, 0, 0.0)
+    assert found["repetition_penalty"] == 1.0
+    assert found["logit_bias"] == {500: -1e4}
+
+
+def test_the_pixel_budget_goes_to_vllms_processor() -> None:
+    found = vllm.engine_arguments(ModelConfig(), (784, 7840))
+    assert found["mm_processor_kwargs"] == {"size": {"shortest_edge": 784, "longest_edge": 7840}}
+    assert found["trust_remote_code"] is False
+
+
+def test_each_rank_shows_its_engine_its_own_gpus_and_sees_all_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import os
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    with vllm.own_gpus(2):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "6,7"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with vllm.own_gpus(1):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+class Scripted:
+    """Stands where vLLM's engine stands, which needs a GPU: says its requests back, last first."""
+
+    def __init__(self) -> None:
+        self.open: list[tuple[str, dict]] = []
+        self.aborted: list[str] = []
+
+    def add_request(self, name: str, prompt: dict, params: dict) -> None:
+        if "long" in prompt["prompt"]:
+            raise ValueError("longer than the model takes")
+        self.open.append((name, params))
+
+    def step(self) -> list:
+        from types import SimpleNamespace as Plain
+
+        name, params = self.open.pop()
+        said = Plain(text=f"seed {params['seed']}", token_ids=[1, 2], finish_reason="stop")
+        return [Plain(request_id=name, finished=True, outputs=[said])]
+
+    def abort_request(self, names: list[str]) -> None:
+        self.aborted += names
+
+
+def scripted(processor, room: int = 3) -> vllm.Vllm:
+    from types import SimpleNamespace as Plain
+
+    found = object.__new__(vllm.Vllm)
+    found.llm = Plain(llm_engine=Scripted())
+    found.processor, found.params = processor, lambda **told: told
+    found.final, found.banned, found.room, found._number = 2, {}, room, 0
+    return found
+
+
+def test_answers_find_their_way_back_and_what_cannot_be_asked_is_told(tiny) -> None:
+    from difftrain.model.generate.request import answers
+
+    picture = Image.new("RGB", (56, 56))
+    words = ["a", "b", "too long", "c", "<|image_pad|>", "d", "e"]
+    asked = [
+        Request(parts=(picture, each), seed=number, max_new_tokens=4)
+        for number, each in enumerate(words)
+    ]
+    found = answers(scripted(tiny.processor), asked)
+    assert found[2] == NoAnswer("longer than the model takes")
+    assert isinstance(found[4], NoAnswer)
+    assert all(found[place] == Answer(f"seed {place}", (1, 2), True) for place in (0, 1, 3, 5, 6))
+
+
+def test_a_stream_that_nobody_reads_on_takes_its_requests_back(tiny) -> None:
+    made = scripted(tiny.processor)
+    asked = iter([Request(parts=("x",), seed=number, max_new_tokens=4) for number in range(9)])
+    stream = made.stream(lambda room: list(zip(range(room), asked, strict=False)))
+    next(stream)
+    stream.close()
+    assert len(made.llm.llm_engine.aborted) == 2

@@ -1,0 +1,155 @@
+"""A probe that asks a server: samples in are samples scored and set aside, whatever fails."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from difftrain import artefacts, lineage
+from difftrain.data import prompts
+from difftrain.model.generate import trial
+from difftrain.model.generate.config import EngineKind
+from difftrain.model.generate.http import Server
+from difftrain.model.load import Loaded
+from difftrain.probe import aside, stage
+from difftrain.probe.attention import measured, token_ids
+from difftrain.records import Rollout, Sample, Verdict, View
+from difftrain.settings import RunConfig
+from difftrain.world import World
+from tests.listening import FaultyProxy, send
+from tests.model.answering import ModelServer, read
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    found = ModelServer()
+    yield found
+    found.close()
+
+
+def settings(server: ModelServer, folder: Path) -> RunConfig:
+    found = RunConfig(artefacts=str(folder))
+    found.probe.percents, found.probe.draws = [0, 50], 3
+    found.data.min_pixels, found.data.max_pixels = 3136, 12544
+    found.model.engine, found.model.url = EngineKind.http, server.url
+    found.model.server.concurrency, found.model.server.first_wait_seconds = 6, 0.01
+    return found
+
+
+def probed(
+    server: ModelServer, samples: list[Sample], folder: Path, **changes: Any
+) -> tuple[Path, RunConfig]:
+    config = settings(server, folder)
+    for name, value in changes.items():
+        setattr(config.model.server, name, value)
+
+    def engine() -> Server:
+        return trial.server(config.model, config.data.max_pixels)
+
+    stage.run(engine, samples, folder / "probe", config, World(), {})
+    return folder / "probe", config
+
+
+def rows(folder: Path) -> list[Rollout]:
+    found = artefacts.read(folder, Rollout)
+    return sorted(found, key=lambda row: (row.sample_id, row.mask_percent, row.draw))
+
+
+def test_what_is_refused_is_set_aside_with_its_reason_and_the_rest_is_scored(
+    server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
+) -> None:
+    words = prompts.user_text(shapes_samples[3].question, shapes_samples[3].options)
+    pixels: list[bytes] = []
+
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        text, pictures, _ = read(body)
+        if bad := text == words and (not pixels or pictures == pixels):
+            pixels[:] = pictures
+            send(handler, 400, b'{"error": {"message": "too long"}}')
+        return bad
+
+    server.spoils = spoils
+    folder, _ = probed(server, shapes_samples, tmp_path)
+    (out,) = aside.read(folder).items()
+    assert out[1] == "the server answers 400: too long"
+    made = lineage.read_made(folder)
+    assert made is not None
+    scored = {row.sample_id for row in rows(folder)} - {out[0]}
+    assert len(scored) + 1 == len(shapes_samples) == made["counts"]["samples"]
+    assert made["counts"]["quarantined"] == 1
+    assert made["counts"]["reasons"] == {"no answer": 1}
+    (line,) = (folder / "quarantine.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"source": out[0], "reason": f"no answer: {out[1]}"}
+    left = aside.answered(shapes_samples, folder)
+    assert {each.sample_id for each in left} == scored
+    (maker,) = made["settings"]["engines"]
+    assert maker["engine"] == "http"
+    assert maker["seeds"] == "honoured"
+
+
+def test_no_fault_changes_a_row_and_nothing_written_is_asked_again(
+    server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
+) -> None:
+    samples = shapes_samples[:8]
+    undisturbed, _ = probed(server, samples, tmp_path / "one", concurrency=1)
+    kinds = [None, "500", None, "drop", None, "page", None]
+
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        kind = kinds[number % len(kinds)]
+        if kind == "500":
+            send(handler, 500, b"oops")
+        elif kind == "page":
+            send(handler, 200, b"<html>")
+        elif kind == "drop":
+            FaultyProxy.drop(handler)
+        return kind is not None
+
+    server.spoils = spoils
+    disturbed, _ = probed(server, samples, tmp_path / "two", attempts=12)
+    assert rows(disturbed) == rows(undisturbed)
+    assert not aside.read(disturbed)
+    asked = len(server.heard)
+    (disturbed / "made.json").unlink()
+    probed(server, samples, tmp_path / "two")
+    assert len(server.heard) == asked
+
+
+def test_what_was_answered_before_a_server_went_for_good_is_kept(
+    server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
+) -> None:
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        if number > 30:
+            server.models = 503
+            FaultyProxy.drop(handler)
+        return number > 30
+
+    server.spoils = spoils
+    with pytest.raises(OSError, match="has been away"):
+        probed(server, shapes_samples, tmp_path, longest_wait_seconds=0.2)
+    kept = rows(tmp_path / "probe")
+    assert len(kept) >= 24
+    assert lineage.read_made(tmp_path / "probe") is None
+    server.models, server.spoils, before = 200, lambda *_: False, server.in_earnest
+    folder, _ = probed(server, shapes_samples, tmp_path)
+    found = rows(folder)
+    assert len(found) - len(kept) == server.in_earnest - before
+    assert len({(row.sample_id, row.mask_percent, row.draw) for row in found}) == len(found)
+
+
+def test_words_from_a_server_are_looked_at_as_the_tokens_that_spell_them(tiny: Loaded) -> None:
+    text = "<think>2 and 3 <|image_pad|></think><answer>5</answer>"
+    row = Rollout(
+        sample_id="a", view=View.whole, mask_percent=0, draw=0, seed=1, response=text, tokens=9,
+        token_ids=(), finished=True, verdict=Verdict.right,
+    )  # fmt: skip
+    ids = token_ids(tiny, row)
+    tokenizer = tiny.processor.tokenizer
+    assert ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(ids[:-1]) == text
+    assert tiny.image_token not in ids
+    assert tokenizer(text)["input_ids"].count(tiny.image_token) == 1
+    config = RunConfig()
+    config.difficulty.measure = config.difficulty.measure.cmab
+    assert list(measured([row], config)) == [("a", 0)]
