@@ -19,7 +19,9 @@ import torch
 from difftrain import lineage
 from difftrain.evaluate import answering, asking, rules, scoring
 from difftrain.evaluate.asking import Asked
-from difftrain.model.load import Loaded, load
+from difftrain.model.generate import engine
+from difftrain.model.generate.request import Engine
+from difftrain.model.load import load, within
 from difftrain.records import Mark
 from difftrain.settings import RunConfig, resolve
 from difftrain.shapes.judge import judge
@@ -37,22 +39,22 @@ def graded(asked: Asked, response: str, config: RunConfig) -> Mark:
     return scoring.as_mark(asked.benchmark, response, asked.item, found)
 
 
-def batched(loaded: Loaded, items: list[Asked], config: RunConfig) -> list[Mark]:
+def batched(asked: Engine, items: list[Asked], config: RunConfig) -> list[Mark]:
     """The evaluator's own way: chunks of four batches, batches of like length."""
     found = []
     size = config.model.batch_size * 4
     for start in range(0, len(items), size):
         chunk = items[start : start + size]
-        said = answering.responses(loaded, chunk, config)
+        said = answering.responses(asked, chunk, config)
         found += [graded(*each, config) for each in zip(chunk, said, strict=True)]
     return found
 
 
-def one_by_one(loaded: Loaded, items: list[Asked], config: RunConfig) -> list[Mark]:
+def one_by_one(asked: Engine, items: list[Asked], config: RunConfig) -> list[Mark]:
     """The plain loop: one request, one answer, one mark."""
     found = []
     for item in items:
-        (said,) = answering.responses(loaded, [item], config)
+        (said,) = answering.responses(asked, [item], config)
         found.append(graded(item, said, config))
     return found
 
@@ -98,15 +100,17 @@ def main() -> None:
     arguments, words = parser.parse_known_args()
     config = resolve(read([*words, f"evaluate.limit={arguments.items}"]))
     model = load(config.model, config.data.min_pixels, config.data.max_pixels)
-    loaded = answering.fitting(model, config)
+    widest = answering.widest(config)
+    loaded = within(model, *widest)
+    asked = engine.choose(config.model, lambda: loaded, widest)
     items = asking.items(config.evaluate)
     ways = {"in batches (the evaluator)": batched, "one at a time": one_by_one}
     for way in ways.values():
-        way(loaded, items[:8], config)
+        way(asked, items[:8], config)
     runs, marks = {}, {}
     for name, way in ways.items():
         started, worked = time.perf_counter(), time.process_time()
-        marks[name] = way(loaded, items, config)
+        marks[name] = way(asked, items, config)
         seconds, busy = time.perf_counter() - started, time.process_time() - worked
         runs[name] = {
             "seconds": seconds,

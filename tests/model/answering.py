@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from difftrain.model.generate.request import Request
-from tests.listening import Listening, send
+from tests.listening import FaultyProxy, Listening, send
 
 TRIAL = "list of random words"
 
@@ -68,12 +69,17 @@ class ModelServer(Listening):
         self.in_earnest = 0
         self.models = 200
         self.looks = 0
+        self.away = False
 
     def listing(self, handler: BaseHTTPRequestHandler) -> None:
         self.looks += 1
-        send(handler, self.models, b'{"object": "list", "data": []}')
+        if self.away:
+            return FaultyProxy.drop(handler)
+        return send(handler, self.models, b'{"object": "list", "data": []}')
 
     def answer(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
+        if self.away:
+            return FaultyProxy.drop(handler)
         body = json.loads(content)
         if found := [name for name in self.refuses if name in body]:
             told = json.dumps({"error": {"message": f"no field {found[0]}"}}).encode()
@@ -95,14 +101,14 @@ class ModelServer(Listening):
         return send(handler, 200, content)
 
     def down(self) -> None:
-        """Stop listening; the port stays ours to come back to."""
+        """Stop listening and drop who is connected."""
+        self.away = True
         self.server.shutdown()
         self.server.server_close()
 
     def up(self) -> None:
         """Listen again on the same port."""
-        import threading
-
         kind, handler = type(self.server), self.server.RequestHandlerClass
         self.server: ThreadingHTTPServer = kind(self.server.server_address, handler)
+        self.away = False
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
