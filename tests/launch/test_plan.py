@@ -60,7 +60,7 @@ def test_a_pilots_own_numbers_are_taken_where_there_is_one(tmp_path: Path) -> No
     lineage.write_made(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
     done = plan(*words)
     assert done.returncode == 0, done.stderr
-    assert "answers: about 800 for pism, by a pilot of 8 samples" in done.stdout
+    assert "answers: about 800 for pism, cmab, by a pilot of 8 samples" in done.stdout
     assert "16,000 answer tokens (20 each in the pilot)" in done.stdout
     assert "hours: 0.01 for the probe, at the pilot's 2 samples a second" in done.stdout
 

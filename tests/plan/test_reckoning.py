@@ -79,7 +79,7 @@ def test_the_7bs_known_shape_is_what_its_config_counts_to() -> None:
     known = memory.KNOWN["Qwen/Qwen2.5-VL-7B-Instruct"]
     assert found.parameters == pytest.approx(known.parameters, rel=0.01)
     assert found.tower == pytest.approx(known.tower, rel=0.02)
-    assert found.cache_values == known.cache_values == 57_344
+    assert found.cache_values == known.cache_values == 28_672
 
 
 def test_memory_of_training_shrinks_with_each_zero_stage_by_the_formula() -> None:
@@ -104,7 +104,7 @@ def test_memory_of_scoring_is_weights_cache_pictures_and_scores() -> None:
     one = memory.Batch(rows=1, prompt=1600, answer=448, pixels=1_254_400)
     found = memory.scoring(shape, one, 2)
     assert found["weights"] == pytest.approx(16.58e9)
-    assert found["KV cache"] == 57_344 * 2 * 2048
+    assert found["KV cache"] == 28_672 * 2 * 2048
     assert found["scores"] == 4 * 152_064
 
 

@@ -1,0 +1,197 @@
+"""What a run would ask, take and hold: samples, answers, tokens, hours, memory. No torch."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
+
+from difftrain import artefacts, lineage
+from difftrain.data.config import TOKEN_PIXELS
+from difftrain.data.prompts import SYSTEM
+from difftrain.model import locate
+from difftrain.model.config import Dtype
+from difftrain.model.generate.config import EngineKind
+from difftrain.places import Places
+from difftrain.plan import generations, memory
+from difftrain.plan.generations import Ladder
+from difftrain.probe.needs import needs
+from difftrain.records import TaskSet
+from difftrain.settings import RunConfig
+
+LETTERS_PER_TOKEN = 4
+"""English words in Qwen's tokenizer, roughly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What the data stage says: samples by task set, and tokens of one prompt on average."""
+
+    counts: dict[str, Any]
+    task_sets: dict[TaskSet, int]
+    image_tokens: float
+    text_tokens: float
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of one prompt with its pictures."""
+        return round(self.image_tokens + self.text_tokens)
+
+
+def estimate(config: RunConfig, places: Places) -> list[str]:
+    """The plan in lines: samples, answers, tokens, hours, memory."""
+    known = counted(places)
+    pilot = pilot_of(config)
+    asked = answers(config, known, pilot)
+    return [
+        f"samples: {known.counts['samples']:,} of {known.counts['rows']:,} rows, "
+        f"{known.counts['quarantined']:,} quarantined ({by_task_set(known)})",
+        *asked_in_words(config, known, pilot, asked),
+        hours(config, known.counts["samples"], pilot),
+        *memory_lines(config, known),
+    ]
+
+
+def counted(places: Places) -> Pool:
+    """What the finished data stage holds."""
+    made = lineage.read_made(places.data)
+    assert made is not None
+    task_sets, letters = Counter[TaskSet](), 0
+    for part in artefacts.parts(places.data):
+        names, questions = artefacts.columns(part, ("task_set", "question"))
+        task_sets.update(map(TaskSet, names))
+        letters += sum(map(len, questions))
+    samples = made["counts"]["samples"]
+    pictures = made["counts"].get("pictures", {}).get("tokens")
+    least = places.config.data.min_pixels
+    shapes = max(least, TOKEN_PIXELS * 16) / TOKEN_PIXELS
+    return Pool(
+        counts=made["counts"],
+        task_sets=dict(task_sets),
+        image_tokens=shapes if pictures is None else pictures / samples,
+        text_tokens=(letters / samples + len(SYSTEM)) / LETTERS_PER_TOKEN,
+    )
+
+
+def by_task_set(known: Pool) -> str:
+    """The samples by task set, in words."""
+    return ", ".join(f"{name.value} {number:,}" for name, number in sorted(known.task_sets.items()))
+
+
+def pilot_of(config: RunConfig) -> dict[str, Any] | None:
+    """What a finished probe of the same settings on plan.pilot samples noted, if there is one."""
+    small = replace(config, data=replace(config.data, limit=config.plan.pilot))
+    made = lineage.read_made(Places(small).probe)
+    return made["counts"] | {"seconds": made["seconds"]} if made else None
+
+
+def answers(config: RunConfig, known: Pool, pilot: dict[str, Any] | None) -> float:
+    """Answers that the probe is expected to ask for, those of probe.again included."""
+    samples = known.counts["samples"]
+    again = 1 + min(config.probe.again, samples) / samples
+    if pilot:
+        return pilot["generations"] / pilot["samples"] * samples * again
+    ladder = ladder_of(config)
+    return generations.expected(ladder, config.difficulty.measure, known.task_sets) * again
+
+
+def ladder_of(config: RunConfig) -> Ladder:
+    """The probe's needs in plain numbers."""
+    wants, probe, pism = needs(config), config.probe, config.difficulty.pism
+    return Ladder(
+        percents=probe.percents,
+        draws=probe.draws,
+        least=max(1, pism.least(probe.draws)),
+        hard_upto=pism.hard_upto,
+        easy_from=pism.easy_from,
+        climbs=wants.pism is not None,
+        full=wants.full,
+        first_right=wants.first_right,
+        whole=wants.whole,
+        text_only=wants.text_only,
+    )
+
+
+def asked_in_words(
+    config: RunConfig, known: Pool, pilot: dict[str, Any] | None, asked: float
+) -> list[str]:
+    """Answers and tokens, and what they are reckoned from."""
+    grid = known.counts["samples"] * config.probe.draws * len(config.probe.percents)
+    source = (
+        f"a pilot of {pilot['samples']:,} samples" if pilot else "the first paper's stratum mix"
+    )
+    measures = ", ".join(config.difficulty.wanted)
+    if pilot:
+        each = pilot["tokens"] / pilot["generations"]
+        spoken = f"{asked * each:,.0f} answer tokens ({each:.0f} each in the pilot)"
+    else:
+        most = config.probe.max_new_tokens
+        spoken = f"at most {asked * most:,.0f} answer tokens ({most:,} each)"
+    return [
+        f"answers: about {asked:,.0f} for {measures}, by {source}; the full grid alone has "
+        f"{grid:,} ({asked / grid:.1%})",
+        f"tokens: {spoken}; prompts of about {known.prompt:,} tokens, "
+        f"{known.image_tokens:,.0f} of them pictures",
+    ]
+
+
+def hours(config: RunConfig, samples: int, pilot: dict[str, Any] | None) -> str:
+    """How long the probe takes at a stated speed, else at the pilot's."""
+    stated = config.plan.samples_per_second
+    if stated is None and pilot and pilot["seconds"]:
+        stated = pilot["samples"] / pilot["seconds"]
+        source = f"the pilot's {stated:.3g} samples a second"
+    elif stated is None:
+        return "hours: unknown; state plan.samples_per_second, or run a pilot with " + (
+            f"data.limit={config.plan.pilot}"
+        )
+    else:
+        source = f"{stated:g} samples a second"
+    return f"hours: {samples / stated / 3600:.2f} for the probe, at {source}"
+
+
+def memory_lines(config: RunConfig, known: Pool) -> list[str]:
+    """Memory of one GPU while scoring, and while training under each ZeRO stage."""
+    shape = memory.shape_of(locate.source(config.model.name))
+    if shape is None:
+        told = f"memory: unknown, because {config.model.name} has no config.json at hand"
+        return [f"{told}; name a local folder"]
+    size = 4 if config.model.dtype is Dtype.float32 else 2
+    text = round(known.text_tokens)
+    budget = config.data.max_pixels
+    asked = memory.Batch(
+        rows=config.model.at_once,
+        prompt=budget // TOKEN_PIXELS + text,
+        answer=config.probe.max_new_tokens,
+        pixels=budget,
+    )
+    trained = memory.Batch(
+        rows=config.grpo.per_device_batch,
+        prompt=asked.prompt,
+        answer=config.grpo.max_completion_tokens,
+        pixels=budget,
+    )
+    scoring = memory.scoring(shape, asked, size)
+    parts = ", ".join(f"{name} {gib(number)}" for name, number in scoring.items())
+    where = {
+        EngineKind.hf: "GPU",
+        EngineKind.vllm: f"copy of the model ({config.model.vllm.tensor_parallel} GPUs)",
+        EngineKind.http: "server",
+    }[config.model.engine]
+    stages = memory.training(
+        shape,
+        trained,
+        config.plan.gpus,
+        config.grpo.freeze_vision,
+        config.grpo.kl > 0,
+        config.grpo.gradient_checkpointing,
+    )
+    return [
+        f"memory, scoring: {gib(sum(scoring.values()))} a {where} at the pixel budget of "
+        f"{budget:,} with {asked.rows} answers at once: {parts}",
+        f"memory, training on {config.plan.gpus} GPUs, each: "
+        + ", ".join(f"ZeRO {stage} {gib(number)}" for stage, number in stages.items()),
+    ]
+
+
+def gib(number: float) -> str:
+    """Bytes in words."""
+    return f"{number / memory.GIB:,.3g} GiB"

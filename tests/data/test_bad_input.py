@@ -1,0 +1,128 @@
+"""Input that is broken on purpose: every row ends as a Sample or set aside with its reason."""
+
+import json
+import struct
+import time
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difftrain.data import load, stage
+from difftrain.data.config import DataConfig, Source
+from difftrain.data.quarantine import Quarantined
+from difftrain.records import Sample
+
+
+def bomb() -> bytes:
+    """A PNG of a few hundred bytes that claims 30,000 x 30,000 pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
+
+
+def written(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def rotated() -> bytes:
+    image = Image.new("RGB", (60, 30), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return written(image, "JPEG", exif=exif)
+
+
+SIXTEEN = np.linspace(0, 65535, 56 * 56).reshape(56, 56).astype(np.uint16)
+FRAMES = [Image.new("RGB", (56, 56), colour) for colour in ("red", "blue")]
+PICTURES = {
+    "broken.png": (b"\x89PNG\r\n\x1a\n garbage", "broken picture"),
+    "cut.jpg": (written(Image.new("RGB", (500, 500), "green"), "JPEG")[:400], "broken picture"),
+    "bomb.png": (bomb(), "picture too large"),
+    "empty.png": (b"", "broken picture"),
+    "page.png": (b"<html>not here</html>", "broken picture"),
+    "gone.png": (None, "missing file"),
+    "cmyk.jpg": (written(Image.new("CMYK", (56, 56), (0, 255, 255, 0)), "JPEG"), None),
+    "sixteen.png": (written(Image.fromarray(SIXTEEN), "PNG"), None),
+    "moving.gif": (written(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), None),
+    "turned.jpg": (rotated(), None),
+}
+
+
+def rows_of(folder: Path, pictures: dict[str, bytes | None], question: str) -> Path:
+    for name, raw in pictures.items():
+        if raw is not None:
+            (folder / name).write_bytes(raw)
+    path = folder / "my.jsonl"
+    rows = [
+        {"image_paths": [name], "prompt": f"<image>{question} {name}", "ground_truth": "\\boxed{3}"}
+        for name in pictures
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_every_sort_of_bad_picture_is_told_and_no_row_is_lost(tmp_path: Path) -> None:
+    path = rows_of(tmp_path, {name: raw for name, (raw, _) in PICTURES.items()}, "How many in")
+    found = list(load.samples(DataConfig(source=Source.jsonl, path=str(path))))
+    assert len(found) == len(PICTURES)
+    for row, (name, (_, why)) in zip(found, PICTURES.items(), strict=True):
+        assert isinstance(row, Quarantined) == (why is not None), (name, row)
+        if isinstance(row, Quarantined):
+            assert row.kind == why, (name, row.reason)
+    by_name = dict(zip(PICTURES, found, strict=True))
+    shown = {
+        name: Image.open(BytesIO(row.images[0])).convert("RGB")
+        for name, row in by_name.items()
+        if isinstance(row, Sample)
+    }
+    assert shown["turned.jpg"].height > shown["turned.jpg"].width
+    assert (
+        shown["moving.gif"].getpixel((5, 5))[0] > 250 > 5 > shown["moving.gif"].getpixel((5, 5))[2]
+    )
+    red, green, _ = shown["cmyk.jpg"].getpixel((5, 5))
+    assert red > 200 > 60 > green
+    levels = np.asarray(shown["sixteen.png"])[..., 0]
+    assert 100 < levels.mean() < 155
+
+
+def test_a_question_of_100_kilobytes_stays_whole(tmp_path: Path) -> None:
+    words = "why " * 25_600
+    path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, words.strip())
+    (found,) = load.samples(DataConfig(source=Source.jsonl, path=str(path)))
+    assert isinstance(found, Sample)
+    assert len(found.question) > 100_000
+
+
+def test_ten_thousand_repetitions_are_one_sample_and_all_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(written(FRAMES[0], "PNG"))
+    row = {"image_paths": ["a.png"], "prompt": "<image>How many?", "ground_truth": "\\boxed{3}"}
+    path = tmp_path / "my.jsonl"
+    path.write_text((json.dumps(row) + "\n") * 10_000)
+    began = time.process_time()
+    counts = stage.make(DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data")
+    print(f"{time.process_time() - began:.1f} s")
+    assert counts == {"rows": 10_000, "samples": 1, "quarantined": 9_999}
+    lines = (tmp_path / "data" / "quarantine.jsonl").read_text().splitlines()
+    assert len(lines) == 9_999
+    assert "duplicate: the same pictures, question and answer as my.jsonl:1" in lines[-1]
+
+
+@pytest.mark.parametrize("words", ["<|image_pad|>", "<|vision_start|>", "<|im_end|>"])
+def test_a_question_cannot_smuggle_a_token_of_the_template(tmp_path: Path, words: str) -> None:
+    path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, words)
+    (found,) = load.samples(DataConfig(source=Source.jsonl, path=str(path)))
+    assert isinstance(found, Quarantined)
