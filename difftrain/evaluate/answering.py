@@ -5,11 +5,13 @@ that the engine got no answer for.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from difftrain.data.images import Budget
 from difftrain.data.quarantine import Unusable
 from difftrain.evaluate import scoring
 from difftrain.evaluate.asking import Asked, request
+from difftrain.model.generate import makers
 from difftrain.model.generate.request import Engine, NoAnswer, Request, answers
 from difftrain.settings import RunConfig
 
@@ -25,6 +27,13 @@ def widest(config: RunConfig) -> tuple[int, int]:
     """The limits of an engine that leaves the pictures of all wanted benchmarks alone."""
     every = budgets(config).values()
     return min(b.min_pixels for b in every), max(b.max_pixels for b in every)
+
+
+def ready(make: Callable[[int, int], Engine], config: RunConfig, folder: Path) -> Engine:
+    """An engine with the `widest` limits; the folder of its answers says who it is."""
+    engine = make(*widest(config))
+    makers.note(folder, engine.about)
+    return engine
 
 
 def responses(

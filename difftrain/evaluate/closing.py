@@ -21,6 +21,7 @@ from difftrain.evaluate.judging.config import (
     server_hash,
 )
 from difftrain.evaluate.judging.tally import told
+from difftrain.model.generate import makers
 from difftrain.records import Mark
 from difftrain.settings import RunConfig
 
@@ -83,6 +84,7 @@ def close(
             "items": len(marks),
             "unscored": sum(mark.score is None for mark in marks),
             "judge": dict(origin.judge),
+            "engines": makers.read(folder.parent.parent / "responses" / origin.responses),
         },
     )
     heartbeat.clear(folder)

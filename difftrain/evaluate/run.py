@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.evaluate import closing, summary
-from difftrain.evaluate.answering import responses, widest
+from difftrain.evaluate.answering import ready, responses
 from difftrain.evaluate.asking import Asked, items
 from difftrain.evaluate.config import EvaluateConfig
 from difftrain.evaluate.grading import grade_all
@@ -98,7 +98,7 @@ def run(
         kept.endpoint.check_key()
     share = [each for each in world.share(list(wanted.items())) if each[0] in missing]
     if share:
-        run_share(engine(*widest(config)), share, folders.responses, config, world)
+        run_share(ready(engine, config, folders.responses), share, folders.responses, config, world)
     heartbeat.wait(folders.responses, world, store.holds(list(wanted)))
     if not world.is_first:
         return heartbeat.wait(

@@ -1,31 +1,14 @@
 """The end of a probe: made.json with what was asked, by which engine, and who was set aside."""
 
-import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from difftrain import lineage, settings
 from difftrain.data.quarantine import Quarantined, summary
+from difftrain.model.generate import makers
 from difftrain.probe.ledger import Ledger
 
-ENGINES = "engines"
-"""Below the probe's folder: a file for each engine that was asked, named after what it holds."""
 QUARANTINE = "quarantine.jsonl"
-
-
-def note_engine(folder: Path, about: Mapping[str, Any]) -> None:
-    """Say who is asked, before the first answer, so that a killed run's engine is known too."""
-    text = json.dumps(about, indent=2, sort_keys=True) + "\n"
-    name = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-    lineage.write_text(folder / ENGINES / f"{name}.json", text)
-
-
-def engines(folder: Path) -> list[dict[str, Any]]:
-    """Every engine that was asked for this folder's answers."""
-    return [json.loads(path.read_text()) for path in sorted((folder / ENGINES).glob("*.json"))]
 
 
 def close(
@@ -47,7 +30,7 @@ def close(
         settings={
             **settings.plain(config.probe),
             "seed": config.seed,
-            ENGINES: engines(folder),
+            "engines": makers.read(folder),
         },
         inputs=inputs,
         seconds=before["seconds"] + seconds,

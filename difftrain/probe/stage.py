@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from difftrain import artefacts, heartbeat, lineage, settings
+from difftrain.model.generate import makers
 from difftrain.model.generate.request import Engine, NoAnswer
 from difftrain.probe import aside, closing
 from difftrain.probe.ledger import Ledger
@@ -118,7 +119,7 @@ def run(
     share = world.share(samples)
     if any(ledger.wanted(sample) for sample in share):
         asked = engine()
-        closing.note_engine(folder, asked.about)
+        makers.note(folder, asked.about)
         run_share(asked, share, ledger, config, world)
 
     def everything() -> bool:
