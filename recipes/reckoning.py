@@ -119,6 +119,8 @@ def asked_in_words(
         f"a pilot of {pilot['samples']:,} samples" if pilot else "the first paper's stratum mix"
     )
     measures = ", ".join(config.difficulty.wanted)
+    if config.probe.again:
+        measures += f" and probe.again={config.probe.again}"
     if pilot:
         each = pilot["tokens"] / pilot["generations"]
         spoken = f"{asked * each:,.0f} answer tokens ({each:.0f} each in the pilot)"
@@ -128,9 +130,20 @@ def asked_in_words(
     return [
         f"answers: about {asked:,.0f} for {measures}, by {source}; the full grid alone has "
         f"{grid:,} ({asked / grid:.1%})",
+        f"answers for each measure by itself, by the paper's mix: {each_alone(config, known)}",
         f"tokens: {spoken}; prompts of about {known.prompt:,} tokens, "
         f"{known.image_tokens:,.0f} of them pictures",
     ]
+
+
+def each_alone(config: RunConfig, known: Pool) -> str:
+    """What each wanted measure would ask without the others, which share its answers."""
+    told = []
+    for measure in config.difficulty.wanted:
+        alone = replace(config, difficulty=replace(config.difficulty, measure=measure, also=[]))
+        number = generations.expected(ladder_of(alone), measure, known.task_sets)
+        told.append(f"{measure} {number:,.0f}")
+    return ", ".join(told)
 
 
 def hours(config: RunConfig, samples: int, pilot: dict[str, Any] | None) -> str:
