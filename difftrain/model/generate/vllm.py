@@ -171,8 +171,8 @@ def imported() -> Any:
     Raises ConfigError where it is not installed.
     """
     try:
-        import vllm
-        import vllm.sampling_params
+        import vllm  # pyright: ignore[reportMissingImports]
+        import vllm.sampling_params  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         told = f"model.engine=vllm: vLLM cannot be imported ({error}); install the extra vllm"
         raise ConfigError([told]) from error
