@@ -22,8 +22,8 @@ from difftrain.settings import ConfigError, RunConfig, problems, shown
 CONF = Path(__file__).resolve().parent.parent / "conf"
 MAY_BE_NULL = ("debug",)
 """Groups of which none may be chosen; Hydra itself takes no null for a group."""
-OPEN_KEY = "grpo.trl."
-"""Below this key TRL's own names are allowed, with a plus before them."""
+OPEN_KEYS = ("grpo.trl.", "model.server.extra.")
+"""Below these keys TRL's and a server's own names are allowed, with a plus before them."""
 
 
 def groups() -> dict[str, list[str]]:
@@ -70,7 +70,7 @@ def wrong_with(override: Override, typed: DictConfig) -> str | None:
         if not isinstance(name, str):
             return f"{shown}: {key} needs one of {', '.join(known[key])}"
         return f"{shown}: there is no {key} of that name{nearest(str(name), known[key])}"
-    if key.startswith(OPEN_KEY):
+    if key.startswith(OPEN_KEYS):
         return None
     keys = list(setting_keys(RunConfig()))
     if key not in keys:

@@ -15,7 +15,8 @@ from difftrain.model.generate import chat, trial
 from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.http import Server
 from difftrain.model.generate.request import Answer, NoAnswer, Request, answers
-from difftrain.settings import ConfigError
+from difftrain.settings import ConfigError, resolve
+from launch.words import read
 from tests.listening import FaultyProxy, send
 from tests.model.answering import ModelServer, expected_of, whole
 
@@ -409,3 +410,15 @@ def test_an_impossible_address_is_told_with_the_settings(changes: dict, told: st
     for name, value in changes.items():
         setattr(found, name, value)
     assert any(key == "url" and told in rule for key, rule in found.check())
+
+
+def test_a_server_is_named_on_the_command_line_with_fields_of_its_own() -> None:
+    words = ["model.engine=http", "model.url=http://host:8000/v1", "+model.server.extra.top_k=20"]
+    config = resolve(read([*words, "+model.server.extra.chat_template_kwargs={think: false}"]))
+    assert config.model.server.extra == {"top_k": 20, "chat_template_kwargs": {"think": False}}
+    with pytest.raises(ConfigError, match=r"model\.url=null: is needed with model\.engine=http"):
+        read(["model.engine=http"])
+    with pytest.raises(ConfigError, match=r"expected one of \[hf, vllm, http\]"):
+        read(["model.engine=htp"])
+    with pytest.raises(ConfigError, match="may not set seed"):
+        read([*words, "+model.server.extra.seed=1"])

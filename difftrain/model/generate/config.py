@@ -42,7 +42,7 @@ class ServerConfig:
     longest_wait_seconds: float = 1800.0
     """How long the server may be away in the middle of a run before the run gives up."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Further fields of each request, for what a server wants of its own."""
+    """Further fields of each request, with a plus: +model.server.extra.top_k=20."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
