@@ -121,6 +121,7 @@ SPOILT: dict[str, Callable[[Any], None]] = {
     "500": lambda h: send(h, 500, b"oops"),
     "503": lambda h: send(h, 503, b"oops"),
     "busy": lambda h: send(h, 429, b"{}", Retry_After="0"),
+    "404 of a router": lambda h: send(h, 404, b"{}"),
     "gateway": lambda h: send(h, 502, b"<html>", Retry_After="0.05"),
     "dropped": FaultyProxy.drop,
 }
@@ -279,12 +280,12 @@ def iterator(asked: list[Request]) -> Callable[[int], list[tuple[Request, Reques
 def test_a_request_that_kills_the_server_does_not_take_the_others_along(
     server: ModelServer,
 ) -> None:
-    made, asked = engine(server, attempts=2), requests(40)
+    made, asked = engine(server, attempts=4), requests(40)
     lock = threading.Lock()
 
     def restart() -> None:
         server.models = 503
-        time.sleep(0.15)
+        time.sleep(0.3)
         server.models = 200
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
@@ -299,7 +300,7 @@ def test_a_request_that_kills_the_server_does_not_take_the_others_along(
 
     server.spoils = spoils
     found = answers(made, asked)
-    assert found.pop(7) == NoAnswer("the server went down 4 times while it was asked")
+    assert found.pop(7) == NoAnswer("the server went down 6 times while it was asked")
     asked.pop(7)
     assert right(found, asked)
 
@@ -321,6 +322,24 @@ def test_a_wanted_pause_is_kept_by_everybody(server: ModelServer) -> None:
     gaps = np.diff(sorted(times))
     assert gaps.max() > 0.8
     assert sum(each < times[0] + 0.8 for each in times) <= 8 + 8
+
+
+def test_answers_that_came_in_before_the_end_are_still_given(server: ModelServer) -> None:
+    made, asked = engine(server), requests(8)
+    come = threading.Barrier(8, timeout=20)
+
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        come.wait()
+        if bad := body["seed"] == 3:
+            send(handler, 401, b"{}")
+        return bad
+
+    server.spoils = spoils
+    stream, got = made.stream(iterator(asked)), []
+    with pytest.raises(OSError, match="the server answers 401"):
+        got.extend(time.sleep(0.3) or each for each in stream)
+    assert len(got) == 7
+    assert all(answer.text == expected_of(request) for request, answer in got)
 
 
 def test_a_stream_that_nobody_reads_on_ends_at_once(server: ModelServer) -> None:

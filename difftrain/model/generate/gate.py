@@ -41,7 +41,9 @@ class Gate:
         self._patience, self._first_pause = patience, max(first_pause, 0.01)
         self._tell = tell
         self._lock = Lock()
-        self._seen_at, self._back_at = 0.0, 0.0
+        self._seen_at, self._back_at, self._away_since = 0.0, 0.0, 0.0
+        self._there = Event()
+        self._there.set()
         self._busy_since: float | None = None
         self._open_at = 0.0
         self.stopped = Event()
@@ -60,9 +62,11 @@ class Gate:
         return f"its list of models answers {status}" if status >= 500 else None
 
     def enter(self) -> None:
-        """Wait for the end of a pause. Raises ServerGone if nothing more will be asked."""
+        """Wait for the server, or for a pause's end. Raises ServerGone if nothing more is asked."""
         while True:
             self.leave_if_over()
+            if not self._there.wait(1.0):
+                continue
             left = self._open_at - time.monotonic()
             if left <= 0:
                 return
@@ -88,9 +92,18 @@ class Gate:
             if (why := self.why_away()) is None:
                 self._seen_at = time.monotonic()
                 return True
-            self._wait_for_it(why)
+            self._away_since = failed_at
+            self._there.clear()
+            try:
+                self._wait_for_it(why)
+            finally:
+                self._there.set()
             self._seen_at = self._back_at = time.monotonic()
             return False
+
+    def struck(self, asked_at: float) -> bool:
+        """Whether a request sent then was open when the server last went away."""
+        return asked_at < self._away_since
 
     def _wait_for_it(self, why: str) -> None:
         began, pause = time.monotonic(), self._first_pause

@@ -8,6 +8,7 @@ one's reason. While the server is away or busy nothing counts, and everybody wai
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any
@@ -53,6 +54,8 @@ class Connection:
         """Never in use for answers, so that a look need not wait for one."""
         self.extra: Mapping[str, Any] = dict(config.extra)
         self.urls = chat.DataUrls()
+        self.known = False
+        """Whether the server has answered: a 404 is then a passing one, as of a router."""
 
     def body(self, request: Request) -> bytes:
         """What is sent. Raises chat.Unsendable."""
@@ -63,6 +66,8 @@ class Connection:
         url = f"{self.url}/chat/completions"
         try:
             status, content, after = wire.post(self.client, url, body, self.config.timeout_seconds)
+            if self.known and status in (404, 405):
+                raise NoReply(Fault.server, f"the server answers {status}, which it did not before")
             wire.check(status, content, after, TURNED_AWAY)
         except NoReply as missed:
             missed.words = self.clean(missed.words)
@@ -122,6 +127,7 @@ class Server:
                 key, found = self._next(done, alive)
                 open_ -= 1
                 if isinstance(found, ServerGone):
+                    yield from answered(done)
                     raise found
                 assert found is not None, "a thread of ours died; its reason stands above"
                 if isinstance(found, Vain):
@@ -169,10 +175,12 @@ class Server:
             return NoAnswer(str(error))
         failed = strikes = pauses = 0
         while True:
-            self.gate.enter()
             asked_at = time.monotonic()
             try:
-                found = self._once(body, strikes >= STRIKES_BEFORE_ALONE)
+                with self._alone if strikes >= STRIKES_BEFORE_ALONE else nullcontext():
+                    self.gate.enter()
+                    asked_at = time.monotonic()
+                    found = chat.answer(self.connection.content(body))
             except NoReply as missed:
                 with self._counting:
                     self.faults[missed.kind] += 1
@@ -184,7 +192,7 @@ class Server:
                     pauses += 1
                     self.gate.busy(missed.wait, pauses)
                 elif missed.kind in THE_SERVERS and not self.gate.is_well(asked_at):
-                    strikes += 1
+                    strikes += self.gate.struck(asked_at)
                 else:
                     failed += 1
                     self._pause(failed)
@@ -196,12 +204,6 @@ class Server:
                 self.gate.answered()
                 return found
 
-    def _once(self, body: bytes, alone: bool) -> Answer:
-        if not alone:
-            return chat.answer(self.connection.content(body))
-        with self._alone:
-            return chat.answer(self.connection.content(body))
-
     def _pause(self, failed: int) -> None:
         if failed < self.config.attempts:
             self.gate.stopped.wait(self.config.first_wait_seconds * 2 ** (failed - 1))
@@ -210,6 +212,14 @@ class Server:
         """Wake whoever waits, and close the connections."""
         self.gate.stop()
         self.connection.close()
+
+
+def answered(done: SimpleQueue[tuple[K, Any]]) -> Iterator[tuple[K, Answer]]:
+    """The answers that have come in and were not taken yet."""
+    while not done.empty():
+        key, found = done.get()
+        if isinstance(found, Answer):
+            yield key, found
 
 
 __all__ = ["Connection", "Server", "ServerGone"]

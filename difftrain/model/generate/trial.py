@@ -88,6 +88,7 @@ def server(config: ModelConfig, max_pixels: int) -> Server:
         "seeds": seeds(asked, config.server.concurrency),
         **pictures(asked, max_pixels),
     }
+    asked.known = True
     gate = Gate(
         asked.looking,
         asked.url,
