@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 from difftrain import lineage, settings
-from difftrain.data.quarantine import Quarantined, summary
+from difftrain.data.quarantine import Aside, Quarantined
 from difftrain.model.generate import makers
 from difftrain.probe.ledger import Ledger
 
@@ -23,6 +23,9 @@ def close(
     folder = ledger.folder
     before = lineage.read_made(folder) or {"seconds": 0.0, "counts": {"settled": []}}
     without = [Quarantined(key, f"no answer: {why}") for key, why in sorted(ledger.aside.items())]
+    counted = Aside()
+    for each in without:
+        counted.note(each)
     lines = "".join(json.dumps(asdict(each)) + "\n" for each in without)
     lineage.write_text(folder / QUARANTINE, lines)
     lineage.write_made(
@@ -38,8 +41,8 @@ def close(
             "generations": ledger.generations,
             "tokens": ledger.tokens,
             "samples": samples,
-            "quarantined": len(without),
-            "reasons": summary(without),
+            "quarantined": counted.number,
+            "reasons": counted.summary(),
             "settled": [*before["counts"]["settled"], told],
         },
     )
