@@ -11,7 +11,7 @@ from difftrain.data import load
 from difftrain.evaluate.config import NEITHER, SCORING, WHICH
 from difftrain.evaluate.judging.config import model_name, server_hash
 from difftrain.model import locate
-from difftrain.records import Measure
+from difftrain.records import Arm, Measure
 from difftrain.settings import RunConfig
 
 CONTROL = "control"
@@ -83,18 +83,43 @@ class Places:
         own = {"again": self.config.probe.again, "select": settings.plain(self.config.select)}
         return self.folder("reliability", own, self.score, second.probe, second.attention)
 
-    def select(self, arm: str) -> Path:
-        """Picks of the run's own arm or of its control."""
-        own = {**settings.plain(self.config.select), "arm": arm}
-        if self.config.select.random or arm != TUNED:
-            own |= {"seed": self.config.seed, "name": self.config.name}
+    def select(self, arm: str, stage: Arm = Arm.grpo) -> Path:
+        """Picks of one training stage, of the run's own arm or of its control.
+
+        A random set goes by seed, stage and size alone, so that rows of one table share it; that
+        of a control by the run's name too.
+        """
+        select = self.config.select
+        own: dict[str, Any] = {"keep": select.keep, "rap": select.rap, "random": select.random}
+        if stage is Arm.sft:
+            own = {"keep": select.sft_keep, "random": select.sft_random, "stage": stage}
+            own |= {"targets": self.config.sft.targets}
+        own |= {"arm": arm}
+        if own["random"] or arm != TUNED:
+            own |= {"seed": self.config.seed}
+        if arm != TUNED:
+            own |= {"name": self.config.name}
         return self.folder("select", own, self.score)
 
+    def picked(self, arm: str) -> list[Path]:
+        """The picks of every training stage of an arm."""
+        return [self.select(arm, stage) for stage in self.config.stages]
+
+    def sft(self, arm: str) -> Path:
+        """Checkpoint and step log of an arm's SFT."""
+        own = {**settings.plain(self.config.sft), "seed": self.config.seed, "stage": Arm.sft}
+        own |= {"dtype": self.config.model.dtype}
+        return self.folder("train", own, self.select(arm, Arm.sft), self.model)
+
     def train(self, arm: str) -> Path:
-        """Checkpoint and step log of an arm."""
+        """Checkpoint and step log of an arm's GRPO."""
         own = {**settings.plain(self.config.grpo), "seed": self.config.seed}
         own |= {"dtype": self.config.model.dtype, "reward_workers": None}
-        return self.folder("train", own, self.select(arm), self.model)
+        return self.folder("train", own, self.select(arm), self.start(arm))
+
+    def start(self, arm: str) -> Path | str:
+        """What an arm's GRPO starts from: its SFT, or the base model's identity."""
+        return self.sft(arm) if Arm.sft in self.config.stages else self.model
 
     def responses(self, arm: str) -> Path:
         """What the base or a trained arm said to benchmark items.

@@ -22,7 +22,8 @@ from difftrain.plan.config import PlanConfig
 from difftrain.probe.config import ProbeConfig
 from difftrain.report.config import ReportConfig
 from difftrain.select.config import SelectConfig
-from difftrain.train.config import GrpoConfig
+from difftrain.train.config import STAGES, GrpoConfig, Program
+from difftrain.train.sft_config import SftConfig
 
 
 class ConfigError(ValueError):
@@ -38,12 +39,6 @@ class Control(StrEnum):
 
     none = "none"
     random = "random"
-
-
-class Program(StrEnum):
-    """The training stages of a recipe."""
-
-    grpo = "grpo"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,11 +63,22 @@ class RunConfig:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     difficulty: DifficultyConfig = field(default_factory=DifficultyConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
+
+    @property
+    def stages(self) -> tuple[Any, ...]:
+        """The training stages (records.Arm) that run, in their order."""
+        return STAGES[self.program]
+
+    def uneven(self, processes: int) -> list[str]:
+        """Why so many processes cannot share the steps of the stages that run."""
+        told = [getattr(self, stage).uneven(processes) for stage in self.stages]
+        return [each for each in told if each]
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule), those that span components among them."""
@@ -86,6 +92,11 @@ class RunConfig:
                 "select.rap",
                 f"needs {', '.join(lacking)} in difficulty.also (difficulty=rap or difficulty=all)",
             )
+        trained = "sft" in self.stages
+        if trained and not self.select.sft_keep:
+            yield "select.sft_keep", f"must name at least one stratum for program={self.program}"
+        if self.select.sft_keep and not trained:
+            yield "select.sft_keep", f"must be empty ([]): program={self.program} has no SFT"
         if trouble := unwritable(Path(self.artefacts)):
             yield "artefacts", trouble
 

@@ -69,8 +69,8 @@ def settings_of(words: list[str]) -> RunConfig:
             print(OmegaConf.to_yaml(job), end="")
             sys.exit(0)
         config = checked(OmegaConf.to_object(job))  # pyright: ignore[reportArgumentType]
-        if trouble := config.grpo.uneven(World.from_environment().size):
-            raise ConfigError([trouble])
+        if troubles := config.uneven(World.from_environment().size):
+            raise ConfigError(troubles)
         return config
     except ConfigError as error:
         fail(f"ConfigError: {error}", 2)

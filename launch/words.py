@@ -22,7 +22,7 @@ from difftrain.settings import ConfigError, RunConfig, problems, shown
 CONF = Path(__file__).resolve().parent.parent / "conf"
 MAY_BE_NULL = ("debug",)
 """Groups of which none may be chosen; Hydra itself takes no null for a group."""
-OPEN_KEYS = ("grpo.trl.", "model.server.extra.")
+OPEN_KEYS = ("grpo.trl.", "sft.trl.", "model.server.extra.")
 """Below these keys TRL's and a server's own names are allowed, with a plus before them."""
 
 

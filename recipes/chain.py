@@ -5,19 +5,34 @@ score -> select -> train -> evaluate -> compare; each step does only what is mis
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from difftrain import lineage, settings
 from difftrain.heartbeat import turn
 from difftrain.places import BASE, CONTROL, TUNED, Places
+from difftrain.records import Arm
 from difftrain.report.config import Tracker
 from difftrain.report.inputs import ArmFolders, RunInputs
 from difftrain.report.tracking import track
 from difftrain.report.write import write
-from difftrain.settings import Control, RunConfig
+from difftrain.settings import Control, Program, RunConfig
 from difftrain.world import World
-from recipes import benchmarks, difficulty, grpo, overlap, pool, preflight, reliability
+from recipes import (
+    benchmarks,
+    choosing,
+    difficulty,
+    grpo,
+    overlap,
+    pool,
+    preflight,
+    reliability,
+    sft_then_grpo,
+)
 from recipes.asking import Asking
+
+PROGRAMS = {Program.grpo: grpo.run, Program.sft_then_grpo: sft_then_grpo.run}
+"""What trains one arm."""
 
 
 def probe(config: RunConfig, world: World, _: list[str]) -> Path:
@@ -61,8 +76,9 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
         difficulty.score(config, places, world)
     arms = [TUNED, CONTROL] if config.control is Control.random else [TUNED]
     for arm in arms:
-        with turn(places.select(arm), world):
-            difficulty.select(config, places, world, arm)
+        for stage in config.stages:
+            with turn(places.select(arm, stage), world):
+                choosing.CHOOSE[stage](config, places, world, arm)
     with turn(places.contamination, world):
         overlap.check(config, places, world, arms)
     steady = reliability.run(config, places, world, asking)
@@ -72,7 +88,7 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
     asking.release()
     for arm in arms:
         with turn(places.train(arm), world):
-            grpo.run(config, places, world, arm)
+            PROGRAMS[config.program](config, places, world, arm)
         with turn(places.responses(arm), world):
             marks[arm] = benchmarks.tuned(config, places, world, arm)
     if world.is_first:
@@ -114,19 +130,25 @@ def finish(
         attention=places.attention if lineage.read_made(places.attention) else None,
         score=places.score,
         reliability=steady,
-        arms={
-            arm: ArmFolders(select=places.select(arm), train=places.train(arm))
-            for arm in marks
-            if arm != BASE
-        },
+        arms={arm: arm_folders(config, places, arm) for arm in marks if arm != BASE},
         marks=marks,
         differences=benchmarks.differences(marks, config.evaluate.resamples),
         contamination=places.contamination if lineage.read_made(places.contamination) else None,
     )
     found = write(inputs)
-    link_tree(places.train(TUNED) / "checkpoint", places.run / "checkpoint")
+    for name in ("checkpoint", "adapter"):
+        if (made := places.train(TUNED) / name).is_dir():
+            link_tree(made, places.run / name)
     if config.report.to is not Tracker.none:
         track(config.report.to, inputs, found)
+
+
+def arm_folders(config: RunConfig, places: Places, arm: str) -> ArmFolders:
+    """Where the stages of one trained arm lie."""
+    folders = ArmFolders(select=places.select(arm), train=places.train(arm))
+    if Arm.sft not in config.stages:
+        return folders
+    return replace(folders, sft_select=places.select(arm, Arm.sft), sft=places.sft(arm))
 
 
 def link_tree(source: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.difficulty import tabulate
 from difftrain.places import TUNED, Places
 from difftrain.probe import aside, attention, stage
-from difftrain.records import Attention, Measure, Pick, Rollout, Sample, Score
+from difftrain.records import Arm, Attention, Measure, Pick, Rollout, Sample, Score
 from difftrain.select import control, rap, strata
 from difftrain.settings import RunConfig
 from difftrain.world import World
@@ -83,7 +83,7 @@ def scored(config: RunConfig, places: Places, ids: list[str]) -> tuple[list[Scor
 
 
 def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pick]:
-    """4.1  What the row keeps, some strata or RAP's choice, or an equal-size random control.
+    """4.1  What the row gives to GRPO: strata or RAP's choice, or an equal-size random control.
 
     Raises NothingChosen when that is fewer samples than one step needs.
     """
@@ -94,8 +94,8 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pi
         random = config.select.random or arm != TUNED
         picks, counts = choice(config, scores, None if random else folder)
         if random:
-            ids = answered(places)
-            picks = control.random_picks(ids, len(picks), config.seed, f"{config.name}-{arm}")
+            draw = draw_name(config, arm, Arm.grpo)
+            picks = control.random_picks(answered(places), len(picks), config.seed, draw)
         artefacts.write_all(folder, picks)
         lineage.write_made(
             folder,
@@ -109,6 +109,17 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pi
     if config.select.rap:
         return rap.enough(picks, least, made["counts"]["funnel"])
     return strata.enough(picks, least, heartbeat.made_by_first(places.score, world)["counts"])
+
+
+def draw_name(config: RunConfig, arm: str, stage: Arm) -> str:
+    """What a random set is drawn by, beside the seed.
+
+    Rows of one table share their random sets, so that two of them differ only in what their names
+    say; a control is a draw of its run's own. Of one name a smaller set is part of a larger one.
+    """
+    if arm == TUNED:
+        return f"rows-{stage}"
+    return f"{config.name}-{arm}" if stage is Arm.grpo else f"{config.name}-{arm}-{stage}"
 
 
 def choice(

@@ -16,9 +16,10 @@ def run(config: RunConfig, places: Places, world: World, arm: str) -> Path:
     # 4.1  The row's samples: the strata it keeps, or a random control of the same size.
     pool = artefacts.read(places.data, Sample)
     picks = artefacts.read(places.select(arm), Pick)
+    seen = [pick for folder in places.picked(arm) for pick in artefacts.read(folder, Pick)]
     material = Material(
         samples=chosen(pool, picks),
-        held_out=left_over(pool, picks, config.grpo.held_out),
+        held_out=left_over(pool, seen, config.grpo.held_out),
         strata={
             score.sample_id: score.stratum
             for score in artefacts.read(places.score, Score)
@@ -28,5 +29,9 @@ def run(config: RunConfig, places: Places, world: World, arm: str) -> Path:
 
     # 4.2  Reward: the right answer, by the very grader the probe used; then the right tags.
     # 4.3  Group-relative policy optimisation. Below this line it is TRL's loop, not ours.
-    inputs = {"select": places.select(arm).name, "model": places.model}
+    start = places.start(arm)
+    inputs = {
+        "select": places.select(arm).name,
+        "model": start if isinstance(start, str) else start.name,
+    }
     return grpo.fit(config, material, places.train(arm), world, f"grpo {arm}", inputs)

@@ -24,7 +24,8 @@ def check(config: RunConfig, places: Places, world: World, arms: list[str]) -> N
     contamination.run(samples, places.contamination, config.evaluate, budget, world)
     if config.evaluate.contamination is Contamination.tell:
         return
-    picked = {pick.sample_id for arm in arms for pick in artefacts.read(places.select(arm), Pick)}
+    folders = [folder for arm in arms for folder in places.picked(arm)]
+    picked = {pick.sample_id for folder in folders for pick in artefacts.read(folder, Pick)}
     hits = contamination.trained_on(places.contamination, picked)
     if hits:
         rest = f", and {len(hits) - SHOWN} more" if len(hits) > SHOWN else ""

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = {"probe", "difficulty", "select", "train", "evaluate", "report", "export"}
 LAYERS = [
-    {"records", "seeds", "world", "lineage", "heartbeat"},
+    {"records", "seeds", "world", "lineage", "heartbeat", "weights"},
     {"artefacts", "stored", "config"},
     {"grade", "data", "shapes", "model", "settings", "places", "plan"},
     STAGES,
@@ -21,6 +21,7 @@ THIRD_PARTY = {
     "world": set(),
     "lineage": set(),
     "heartbeat": set(),
+    "weights": set(),
     "artefacts": {"pyarrow"},
     "stored": {"pyarrow"},
     "config": set(),
@@ -62,11 +63,12 @@ def files() -> list[Path]:
 
 
 def place_of(module: str) -> str:
-    """The name in LAYERS of a dotted module: every config.py is `config`, stages by folder."""
+    """The name in LAYERS of a dotted module: every config.py and *_config.py is `config`, stages
+    by folder."""
     parts = module.split(".")
     if parts[0] in ("recipes", "launch"):
         return parts[0]
-    return "config" if parts[-1] == "config" and len(parts) > 2 else parts[1]
+    return "config" if parts[-1].split("_")[-1] == "config" and len(parts) > 2 else parts[1]
 
 
 def layer_of(module: str) -> int:

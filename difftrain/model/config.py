@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from difftrain import weights
 from difftrain.model.generate.config import EngineKind, ServerConfig, VllmConfig, wrong_address
 
 SHIPPED = ("tiny",)
@@ -78,6 +79,8 @@ class ModelConfig:
         is_folder = Path(self.name).expanduser().is_dir()
         if self.name.startswith((".", "/", "~")) and not is_folder:
             yield "name", "there is no such folder"
+        elif is_folder and (told := self.incomplete()):
+            yield "name", told
         elif self.name not in SHIPPED and "/" not in self.name and not is_folder:
             near = get_close_matches(self.name, SHIPPED, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -87,3 +90,10 @@ class ModelConfig:
                 yield key, "must be at least 1"
         if trouble := wrong_address(self.engine, self.url):
             yield "url", trouble
+
+    def incomplete(self) -> str | None:
+        """Why the folder that is named holds no whole model; None if it does, or a server has it."""
+        if self.name in SHIPPED or self.engine is EngineKind.http:
+            return None
+        lacking = weights.lacking(Path(self.name).expanduser())
+        return lacking and f"the folder is incomplete: {lacking}; copy or make it again"

@@ -67,7 +67,9 @@ def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
         "strata": strata_of(strata),
         "picks": stages_of(loaded.picks["tuned"]),
         "picks_strata": {
-            arm: strata_of(strata.loc[picks["sample_id"]]) for arm, picks in loaded.picks.items()
+            name: strata_of(strata.loc[picks["sample_id"]])
+            for arm, each in loaded.picks.items()
+            for name, picks in by_stage(arm, each)
         },
         "verdicts": {
             str(verdict): int(n) for verdict, n in loaded.rollouts["verdict"].value_counts().items()
@@ -82,6 +84,14 @@ def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
     if "control" in loaded.picks:
         counted["control_picks"] = stages_of(loaded.picks["control"])
     return counted
+
+
+def by_stage(arm: str, picks: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """An arm's picks under its name; where it has two training stages, each by itself."""
+    stages = list(dict.fromkeys(picks["arm"]))
+    if len(stages) < 2:
+        return [(arm, picks)]
+    return [(f"{arm}, {stage}", picks[picks["arm"] == stage]) for stage in stages]
 
 
 def stages_of(picks: pd.DataFrame) -> dict[str, int]:
@@ -123,8 +133,8 @@ def share_true(values: pd.Series) -> float | None:
 def cost(loaded: Loaded, settings: dict[str, Any]) -> dict[str, Any]:
     """What the run took. generations and tokens are the probe's; by_stage has every stage's own.
 
-    Seconds are summed over arms and marked checkpoints; a stage that was made earlier counts with
-    the time that it took then.
+    Seconds are summed over arms and marked checkpoints, and `train` is SFT and GRPO; a stage that
+    was made earlier counts with the time that it took then.
     """
     made = loaded.made
     names = ("generations", "tokens", "steps")
@@ -144,11 +154,13 @@ def cost(loaded: Loaded, settings: dict[str, Any]) -> dict[str, Any]:
         "seconds": {
             "probe": seconds("probe"),
             "score": seconds("score"),
-            "train": seconds("train"),
+            "train": round(seconds("sft") + seconds("train"), 3),
             "evaluate": seconds("marks"),
         },
         "by_stage": by_stage,
     }
+    if "sft tuned" in made:
+        spent["seconds"]["sft"] = seconds("sft")
     if "attention" in made:
         spent["seconds"]["attention"] = seconds("attention")
     if Measure.pism in loaded.measures:
@@ -195,7 +207,10 @@ def overlap(inputs: RunInputs) -> dict[str, Any] | None:
         return None
     found = json.loads((inputs.contamination / "contamination.json").read_text())
     picked = {
-        pick.sample_id for arm in inputs.arms.values() for pick in artefacts.read(arm.select, Pick)
+        pick.sample_id
+        for arm in inputs.arms.values()
+        for folder in arm.picks
+        for pick in artefacts.read(folder, Pick)
     }
     hits = [each | {"trained": each["sample_id"] in picked} for each in found["hits"]]
     return found | {"hits": hits}
@@ -241,6 +256,11 @@ def gather(inputs: RunInputs, loaded: Loaded) -> dict[str, Any]:
         "recipe_difference": without_secrets(inputs.recipe_difference),
         "judged": {who: judged(loaded.made[f"marks {who}"]) for who in inputs.marks},
         "trained": {arm: loaded.made[f"train {arm}"]["counts"] for arm in inputs.arms},
+        "sft": {
+            arm: loaded.made[f"sft {arm}"]["counts"]
+            for arm, folders in inputs.arms.items()
+            if folders.sft is not None
+        },
         "training": training(
             loaded.logs, {arm: loaded.made[f"train {arm}"]["counts"] for arm in inputs.arms}
         ),

@@ -21,6 +21,8 @@ COMMANDS = {
     "score": "launch/score.py",
     "reliability": "launch/train.py",
     "select": "launch/train.py",
+    "select_sft": "launch/train.py",
+    "sft": "launch/train.py",
     "train": "launch/train.py",
     "marks": "launch/evaluate.py",
 }
@@ -29,10 +31,17 @@ COMMANDS = {
 
 @dataclass(frozen=True, slots=True)
 class ArmFolders:
-    """The stage folders of one trained arm."""
+    """The stage folders of one trained arm; those of SFT where there was one before GRPO."""
 
     select: Path
     train: Path
+    sft_select: Path | None = None
+    sft: Path | None = None
+
+    @property
+    def picks(self) -> list[Path]:
+        """The picks of every training stage, in their order."""
+        return [each for each in (self.sft_select, self.select) if each is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +75,9 @@ class RunInputs:
         if self.reliability is not None:
             found["reliability"] = self.reliability
         for arm, folders in self.arms.items():
+            if folders.sft_select is not None and folders.sft is not None:
+                found[f"select_sft {arm}"] = folders.sft_select
+                found[f"sft {arm}"] = folders.sft
             found[f"select {arm}"] = folders.select
             found[f"train {arm}"] = folders.train
         return found | {f"marks {who}": folder for who, folder in self.marks.items()}
@@ -167,7 +179,11 @@ def load(inputs: RunInputs) -> Loaded:
         rollouts=columns(inputs.probe, Rollout, asked),
         measures=list(dict.fromkeys(scores["measure"])),
         picks={
-            arm: columns(each.select, Pick, ["sample_id", "arm", "because"]) for arm, each in arms
+            arm: pd.concat(
+                [columns(folder, Pick, ["sample_id", "arm", "because"]) for folder in each.picks],
+                ignore_index=True,
+            )
+            for arm, each in arms
         },
         logs={arm: pd.DataFrame(steps(each.train)) for arm, each in arms},
         summaries={

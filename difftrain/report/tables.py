@@ -17,6 +17,8 @@ COST_NAMES = {
     "attention": "probe: attention",
     "score": "score",
     "reliability": "asked again with other seeds",
+    "select_sft": "select for SFT",
+    "sft": "train: SFT",
     "select": "select",
     "train": "train",
     "marks": "evaluate",

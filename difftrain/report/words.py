@@ -63,15 +63,23 @@ def duration(seconds: float) -> str:
 
 def picked(report: dict[str, Any]) -> str:
     """What the tuned arm was trained on: `96 hard samples of 600`."""
-    settings, counts = report["settings"], report["counts"]
-    chosen = sum(counts["picks"].values())
+    settings, counts = report["settings"]["select"], report["counts"]
     pool = f"{sum(counts['strata'].values()):,}"
-    if settings["select"]["random"]:
-        return f"{chosen:,} randomly chosen samples of {pool}"
-    if measures := settings["select"]["rap"]:
+    chosen = counts["picks"].get("grpo", 0)
+    if measures := settings["rap"]:
         by = listed([str(each).upper() for each in measures])
         return f"{chosen:,} samples of {pool} that {by} chose"
-    return f"{chosen:,} {listed(settings['select']['keep'])} samples of {pool}"
+    grpo = set_of(chosen, settings["keep"], settings["random"])
+    if "sft" not in counts["picks"]:
+        return f"{grpo} of {pool}"
+    sft = set_of(counts["picks"]["sft"], settings["sft_keep"], settings["sft_random"])
+    return f"{sft} (SFT), then on {grpo} (GRPO), of {pool}"
+
+
+def set_of(size: int, keep: list[str], random: bool) -> str:
+    """`96 hard samples`, or as many randomly chosen ones."""
+    kind = "randomly chosen" if random else listed([str(each) for each in keep])
+    return f"{size:,} {kind} samples"
 
 
 def headline(report: dict[str, Any]) -> str:

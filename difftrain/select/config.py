@@ -19,6 +19,10 @@ class SelectConfig:
     """The measures that choose in the second paper's way (T): cde, ace, drm, or some of them."""
     random: bool = False
     """Instead of those samples, a random set of their number from the whole pool."""
+    sft_keep: list[Stratum] = field(default_factory=list)
+    """The strata given to SFT before it; empty where there is no SFT."""
+    sft_random: bool = False
+    """Instead of those, a random set of their number from all samples that SFT can learn from."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
@@ -28,6 +32,10 @@ class SelectConfig:
             yield "keep", "must be empty ([]) where select.rap chooses"
         if len(set(self.keep)) < len(self.keep):
             yield "keep", "names a stratum twice"
+        if len(set(self.sft_keep)) < len(self.sft_keep):
+            yield "sft_keep", "names a stratum twice"
+        if self.sft_random and not self.sft_keep:
+            yield "sft_random", "needs select.sft_keep, whose size it takes"
         if len(set(self.rap)) < len(self.rap):
             yield "rap", "names a measure twice"
         if any(measure not in STEPS for measure in self.rap):

@@ -6,11 +6,13 @@ from difftrain import seeds
 from difftrain.records import Arm, Pick
 
 
-def random_picks(sample_ids: Sequence[str], size: int, seed: int, name: str) -> list[Pick]:
+def random_picks(
+    sample_ids: Sequence[str], size: int, seed: int, name: str, arm: Arm = Arm.grpo
+) -> list[Pick]:
     """`size` samples of the whole pool, whatever their stratum; the same on every machine.
 
-    Each control of a run is a draw of its own, by its name. Raises ValueError if the pool is
-    smaller than `size`.
+    Each name is a draw of its own; within one, a smaller set is part of a larger one. Raises
+    ValueError if the pool is smaller than `size`.
     """
     if size > len(sample_ids):
         raise ValueError(f"a random control of {size} from a pool of {len(sample_ids)}")
@@ -20,7 +22,7 @@ def random_picks(sample_ids: Sequence[str], size: int, seed: int, name: str) -> 
 
     drawn = set(sorted(sample_ids, key=luck)[:size])
     return [
-        Pick(sample_id=sample_id, arm=Arm.grpo, because=f"drawn at random, one of {size}")
+        Pick(sample_id=sample_id, arm=arm, because=f"drawn at random, one of {size}")
         for sample_id in sample_ids
         if sample_id in drawn
     ]

@@ -9,12 +9,17 @@ class NothingChosen(ValueError):
     """The kept strata hold too few samples to train on; the message gives the counts."""
 
 
-def chosen(scores: Iterable[Score], measure: Measure, keep: Collection[Stratum]) -> list[Pick]:
+def chosen(
+    scores: Iterable[Score],
+    measure: Measure,
+    keep: Collection[Stratum],
+    arm: Arm = Arm.grpo,
+) -> list[Pick]:
     """One Pick for each sample that `measure` put into a kept stratum, in the scores' order."""
     return [
         Pick(
             sample_id=score.sample_id,
-            arm=Arm.grpo,
+            arm=arm,
             because=f"{measure} says {score.stratum}" + value_in_words(score),
         )
         for score in scores
@@ -43,12 +48,23 @@ def count_strata(scores: Iterable[Score], measure: Measure) -> dict[str, int]:
     return counts
 
 
-def enough(picks: list[Pick], least: int, counts: dict[str, int]) -> list[Pick]:
-    """The same picks. Raises NothingChosen if there are fewer than `least`."""
+STEP = {Arm.grpo: "grpo.prompts_per_step", Arm.sft: "sft.samples_per_step"}
+"""How many samples a training stage needs at least."""
+KEEP = {Arm.grpo: "select.keep", Arm.sft: "select.sft_keep"}
+
+
+def enough(
+    picks: list[Pick], least: int, counts: dict[str, int], arm: Arm = Arm.grpo, lost: str = ""
+) -> list[Pick]:
+    """The same picks. Raises NothingChosen if there are fewer than `least`.
+
+    `lost` says what else was dropped, where something was.
+    """
     if len(picks) < least:
         held = ", ".join(f"{name} {number}" for name, number in counts.items())
+        what = "different prompts" if arm is Arm.grpo else "samples"
         raise NothingChosen(
-            f"select.keep leaves {len(picks)} samples, but a step needs {least} different prompts; "
-            f"the strata hold {held}: keep more strata, add data, or lower grpo.prompts_per_step"
+            f"{KEEP[arm]} leaves {len(picks)} samples{lost}, but a step needs {least} {what}; "
+            f"the strata hold {held}: keep more strata, add data, or lower {STEP[arm]}"
         )
     return picks

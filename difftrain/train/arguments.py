@@ -1,13 +1,19 @@
-"""Our settings in TRL's words: the dozen the paper speaks of, and what `grpo.trl` adds."""
+"""Our settings in TRL's words: those the papers speak of, and what `grpo.trl`, `sft.trl` add."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.sft_config import SFTConfig
 
+from difftrain.model.config import Dtype
 from difftrain.model.generate.hf import PLACEHOLDERS
 from difftrain.settings import ConfigError, RunConfig
-from difftrain.train.config import RateSchedule
+from difftrain.train.config import GrpoConfig, RateSchedule
+from difftrain.train.sft_config import SftConfig
+from difftrain.train.vllm_config import Engine
 from difftrain.world import World
 
 SCHEDULES = {
@@ -17,18 +23,33 @@ SCHEDULES = {
 }
 
 
-def batch(config: RunConfig, world: World) -> tuple[int, int]:
-    """Answers of one device in one backward pass, and the passes of one step.
+def rows_per_step(stage: GrpoConfig | SftConfig) -> int:
+    """Answers (GRPO) or samples (SFT) of one optimizer step, over all processes."""
+    if isinstance(stage, GrpoConfig):
+        return stage.prompts_per_step * stage.group_size
+    return stage.samples_per_step
+
+
+def batch(stage: GrpoConfig | SftConfig, world: World) -> tuple[int, int]:
+    """Rows of one device in one backward pass, and the passes of one step.
 
     per_device_batch is the most that fits; the largest number up to it that divides a device's
-    share of prompts_per_step x group_size is taken. Raises ConfigError if there is no whole share.
+    share of the step is taken. Raises ConfigError if there is no whole share.
     """
-    grpo = config.grpo
-    if trouble := grpo.uneven(world.size):
+    if trouble := stage.uneven(world.size):
         raise ConfigError([trouble])
-    share = grpo.prompts_per_step * grpo.group_size // world.size
-    size = max(n for n in range(1, grpo.per_device_batch + 1) if share % n == 0)
+    share = rows_per_step(stage) // world.size
+    size = max(n for n in range(1, stage.per_device_batch + 1) if share % n == 0)
     return size, share // size
+
+
+def algebra(stage: GrpoConfig | SftConfig, world: World) -> str:
+    """What one optimizer step is made of, in words."""
+    size, passes = batch(stage, world)
+    stated = f"{rows_per_step(stage)} samples"
+    if isinstance(stage, GrpoConfig):
+        stated = f"{stage.prompts_per_step} prompts x {stage.group_size} answers"
+    return f"a step: {stated} = {world.size} processes x {size} at once x {passes} passes"
 
 
 def weights(config: RunConfig) -> list[tuple[str, float]]:
@@ -38,9 +59,58 @@ def weights(config: RunConfig) -> list[tuple[str, float]]:
     return [*told, ("length", grpo.length_weight)] if grpo.length_weight else told
 
 
-def banned(tokenizer_ids: dict[str, int]) -> dict[str, list[int]]:
-    """Generation's words for: never sample a picture placeholder."""
-    return {"suppress_tokens": [tokenizer_ids[t] for t in PLACEHOLDERS if t in tokenizer_ids]}
+def banned(tokenizer_ids: dict[str, int], engine: Engine = Engine.none) -> dict[str, list[Any]]:
+    """Generation's words for: never sample a picture placeholder.
+
+    transformers wants token ids. vLLM knows no suppress_tokens and TRL bans nothing there; its
+    bad_words are turned into ids by its own tokenizer, in this process and on a server alike.
+    """
+    known = [token for token in PLACEHOLDERS if token in tokenizer_ids]
+    if engine is Engine.none:
+        return {"suppress_tokens": [tokenizer_ids[token] for token in known]}
+    return {"bad_words": known}
+
+
+def loaded_dtype(config: RunConfig, stage: GrpoConfig | SftConfig) -> Dtype:
+    """The precision that weights are loaded and updated in.
+
+    bfloat16 alone loses updates of the papers' size: a weight of 0.02 has steps of 1e-4. DeepSpeed
+    keeps float32 copies itself; without it trained weights are float32 and only the passes run in
+    bfloat16. Under LoRA the additions are float32 and the other weights never change.
+    """
+    sharded = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    whole = config.model.dtype is Dtype.float32 or sharded or stage.lora.rank > 0
+    return config.model.dtype if whole else Dtype.float32
+
+
+def shared(
+    config: RunConfig, stage: GrpoConfig | SftConfig, folder: Path, world: World
+) -> dict[str, Any]:
+    """What TRL is told of either stage."""
+    on_gpu = torch.cuda.is_available()
+    size, passes = batch(stage, world)
+    return {
+        "output_dir": str(folder / "checkpoints"),
+        "model_init_kwargs": {
+            "dtype": loaded_dtype(config, stage).value,
+            "revision": config.model.revision or "main",
+        },
+        "learning_rate": stage.learning_rate,
+        "lr_scheduler_type": SCHEDULES[stage.rate_schedule],
+        "warmup_steps": stage.warmup_ratio,
+        "num_train_epochs": stage.epochs,
+        "max_steps": stage.max_steps or -1,
+        "per_device_train_batch_size": size,
+        "gradient_accumulation_steps": passes,
+        "gradient_checkpointing": stage.gradient_checkpointing,
+        "save_steps": stage.save_every,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "report_to": "none",
+        "seed": config.seed,
+        "bf16": config.model.dtype is Dtype.bfloat16,
+        "use_cpu": not on_gpu,
+    }
 
 
 def arguments(
@@ -52,39 +122,44 @@ def arguments(
 ) -> GRPOConfig:
     """TRL's own configuration; the keys of grpo.trl have been checked with the other settings."""
     grpo = config.grpo
-    on_gpu = torch.cuda.is_available()
-    size, passes = batch(config, world)
-    given = {
-        "output_dir": str(folder / "checkpoints"),
-        "model_init_kwargs": {
-            "dtype": config.model.dtype.value,
-            "revision": config.model.revision or "main",
-        },
-        "learning_rate": grpo.learning_rate,
-        "lr_scheduler_type": SCHEDULES[grpo.rate_schedule],
-        "warmup_steps": grpo.warmup_ratio,
-        "num_train_epochs": grpo.epochs,
-        "max_steps": grpo.max_steps or -1,
+    given = shared(config, grpo, folder, world) | {
         "num_generations": grpo.group_size,
-        "per_device_train_batch_size": size,
-        "gradient_accumulation_steps": passes,
         "temperature": grpo.temperature,
         "beta": grpo.kl,
         "max_completion_length": grpo.max_completion_tokens,
         "reward_weights": [weight for _, weight in weights(config)],
         "loss_type": "grpo",
-        "gradient_checkpointing": grpo.gradient_checkpointing,
-        "generation_kwargs": banned(tokenizer_ids),
+        "generation_kwargs": banned(tokenizer_ids, grpo.vllm.mode),
         "eval_strategy": "steps" if watched else "no",
         "eval_steps": grpo.held_out_every,
         "num_generations_eval": 1,
-        "per_device_eval_batch_size": size,
-        "save_steps": grpo.save_every,
-        "save_total_limit": 2,
-        "logging_steps": 1,
-        "report_to": "none",
-        "seed": config.seed,
-        "bf16": on_gpu and config.model.dtype == "bfloat16",
-        "use_cpu": not on_gpu,
+        "per_device_eval_batch_size": batch(grpo, world)[0],
     }
-    return GRPOConfig(**given, **grpo.trl)
+    return GRPOConfig(**given, **by_vllm(grpo), **grpo.trl)
+
+
+def by_vllm(grpo: GrpoConfig) -> dict[str, Any]:
+    """Who generates the rollouts, in TRL's words."""
+    vllm = grpo.vllm
+    return {
+        "use_vllm": vllm.mode is not Engine.none,
+        "vllm_mode": "colocate" if vllm.mode is Engine.none else vllm.mode.value,
+        "vllm_gpu_memory_utilization": vllm.memory,
+        "vllm_tensor_parallel_size": vllm.tensor_parallel,
+        "vllm_max_model_length": vllm.longest,
+        "vllm_enable_sleep_mode": vllm.sleep,
+        "vllm_server_base_url": vllm.url if vllm.mode is Engine.server else None,
+    }
+
+
+def sft_arguments(config: RunConfig, folder: Path, world: World) -> SFTConfig:
+    """TRL's own configuration: nothing cut, nothing packed, loss on the answer alone."""
+    given = shared(config, config.sft, folder, world) | {
+        "max_length": None,
+        "packing": False,
+        "padding_free": False,
+        "completion_only_loss": True,
+        "remove_unused_columns": False,
+        "eval_strategy": "no",
+    }
+    return SFTConfig(**given, **config.sft.trl)

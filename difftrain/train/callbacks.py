@@ -24,6 +24,8 @@ NAMES = {
     "loss": "loss",
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
+    "mean_token_accuracy": "token_accuracy",
+    "entropy": "entropy",
 }
 """TRL's names of the curves, and ours."""
 LOG = "log.jsonl"
@@ -71,10 +73,13 @@ def summed_up(logs: dict[str, float], processes: int) -> dict[str, float]:
 
 
 class StepLog(TrainerCallback):
-    """Appends a line a step to log.jsonl and shows reward and time left; first rank only."""
+    """Appends a line a step to log.jsonl and shows a number and the time left; first rank only.
 
-    def __init__(self, folder: Path, spent: float, title: str) -> None:
-        self.folder, self.spent, self.title = folder, spent, title
+    `shown` is that number's name, which every line of a step has: reward, or SFT's loss.
+    """
+
+    def __init__(self, folder: Path, spent: float, title: str, shown: str = "reward") -> None:
+        self.folder, self.spent, self.title, self.shown = folder, spent, title, shown
         self.started = time.time()
         self.bar: tqdm | None = None
         self.rung: set[Alarm] = set()
@@ -102,7 +107,7 @@ class StepLog(TrainerCallback):
         if "eval_rewards/correct/mean" in logs:
             look = {"step": state.global_step, "held_out": float(logs["eval_rewards/correct/mean"])}
             self.append(HELD_OUT, look)
-        if "reward" not in logs:
+        if self.shown not in logs:
             return
         row = {ours: float(logs[theirs]) for theirs, ours in NAMES.items() if theirs in logs}
         row |= summed_up(logs, args.world_size)
@@ -111,7 +116,7 @@ class StepLog(TrainerCallback):
         self.ring(state.global_step)
         if self.bar:
             self.bar.update(state.global_step - self.bar.n)
-            self.bar.set_postfix_str(f"reward {row['reward']:.2f}")
+            self.bar.set_postfix_str(f"{self.shown} {row[self.shown]:.2f}")
 
     def append(self, name: str, row: dict[str, float]) -> None:
         """One line more."""

@@ -1,11 +1,15 @@
 """Settings of GRPO. Defaults are the first paper's (P, section 4) unless a line says otherwise."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
+
+from difftrain.records import Arm
+from difftrain.train.lora_config import LoraConfig
+from difftrain.train.vllm_config import Engine, VllmConfig
 
 TRL_VERSION = "1.16"
 """The TRL whose settings are listed below; a test compares the list with the real one."""
@@ -66,7 +70,9 @@ OWN_KEYS = frozenset(
         "gradient_accumulation_steps max_completion_length reward_weights loss_type "
         "gradient_checkpointing generation_kwargs save_steps save_total_limit logging_steps "
         "report_to seed bf16 use_cpu eval_strategy eval_steps num_generations_eval "
-        "per_device_eval_batch_size",
+        "per_device_eval_batch_size use_vllm vllm_mode vllm_gpu_memory_utilization "
+        "vllm_tensor_parallel_size vllm_max_model_length vllm_enable_sleep_mode "
+        "vllm_server_base_url",
     )
 )
 """TRL's keys that follow from settings of ours (arguments.py)."""
@@ -83,9 +89,60 @@ def refused_key(key: str) -> str | None:
     return None
 
 
-def offered() -> list[str]:
-    """TRL's keys that may be set below grpo.trl."""
-    return sorted(key for key in TRL_KEYS - OWN_KEYS if refused_key(key) is None)
+def offered(own: Set[str] = OWN_KEYS, known: Set[str] = TRL_KEYS) -> list[str]:
+    """TRL's keys that may be set below a stage's `trl`."""
+    return sorted(key for key in known - own if refused_key(key) is None)
+
+
+def wrong_keys(
+    stage: str, given: dict[str, Any], own: Set[str], known: Set[str]
+) -> Iterator[tuple[str, str]]:
+    """Keys of a stage's `trl` that TRL does not know, or that have a setting of their own."""
+    for key in given:
+        if refused := refused_key(key):
+            yield f"trl.{key}", refused
+        elif key in own:
+            yield f"trl.{key}", f"follows from a setting of its own ({stage}.*, model.*, seed)"
+        elif key not in known:
+            near = get_close_matches(key, offered(own, known), 1, 0.6)
+            hint = f"; did you mean {stage}.trl.{near[0]}?" if near else ""
+            name = {"grpo": "GRPOConfig", "sft": "SFTConfig"}[stage]
+            yield f"trl.{key}", f"TRL {TRL_VERSION}'s {name} has no such key{hint}"
+
+
+def nearest(number: int, fits: Callable[[int], bool]) -> list[int]:
+    """The three numbers from 1 on that fit and lie nearest, smallest first."""
+    found: list[int] = []
+    for distance in range(4 * number + 4096):
+        near = {number - distance, number + distance}
+        found += [n for n in sorted(near) if n >= 1 and fits(n)]
+        if len(found) >= 3:
+            break
+    return sorted(found[:3])
+
+
+def shared_problems(stage: Any) -> Iterator[tuple[str, str]]:
+    """Problems with what SFT and GRPO have in common, as (field, rule)."""
+    for name in ("per_device_batch", "epochs", "save_every"):
+        if getattr(stage, name) < 1:
+            yield name, "must be at least 1"
+    if stage.max_steps is not None and stage.max_steps < 1:
+        yield "max_steps", "must be at least 1, or null to follow epochs"
+    if not 0 < stage.learning_rate < 1:
+        yield "learning_rate", "must lie strictly between 0 and 1"
+    if not 0 <= stage.warmup_ratio < 1:
+        yield "warmup_ratio", "must be at least 0 and below 1"
+
+
+class Program(StrEnum):
+    """The training stages of a recipe."""
+
+    grpo = "grpo"
+    sft_then_grpo = "sft_then_grpo"
+
+
+STAGES = {Program.grpo: (Arm.grpo,), Program.sft_then_grpo: (Arm.sft, Arm.grpo)}
+"""What each program trains, in its order; each has its settings under its own name."""
 
 
 class RateSchedule(StrEnum):
@@ -143,38 +200,40 @@ class GrpoConfig:
     """Recompute activations in the backward pass to save memory."""
     save_every: int = 100
     """Optimizer steps between checkpoints that a killed run continues from."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    vllm: VllmConfig = field(default_factory=VllmConfig)
     trl: dict[str, Any] = field(default_factory=dict)
     """Anything else of TRL's GRPOConfig, off the typed path: +grpo.trl.KEY=VALUE."""
 
     def uneven(self, processes: int) -> str | None:
-        """Why a step cannot be shared by so many processes, with the nearest prompts_per_step."""
-        if self.prompts_per_step * self.group_size % processes == 0:
-            return None
-        near = sorted(
-            (n for n in range(1, 4 * processes + self.prompts_per_step) if n % processes == 0),
-            key=lambda n: abs(n - self.prompts_per_step),
-        )[:3]
-        return (
-            f"grpo.prompts_per_step={self.prompts_per_step}: times group_size={self.group_size} "
-            f"must divide by the {processes} processes; nearest: {sorted(near)}"
-        )
+        """Why a step cannot be shared by so many processes, with the nearest settings."""
+        prompts, group = self.prompts_per_step, self.group_size
+        if prompts * group % processes:
+            return (
+                f"grpo.prompts_per_step={prompts}: times group_size={group} must divide by the "
+                f"{processes} processes; nearest: "
+                f"{nearest(prompts, lambda n: n * group % processes == 0)}, or group_size "
+                f"{nearest(group, lambda n: n > 1 and n * prompts % processes == 0)}"
+            )
+        shared = self.vllm.tensor_parallel
+        if self.vllm.mode is Engine.colocate and processes % shared:
+            near = nearest(shared, lambda n: n <= processes and processes % n == 0)
+            return (
+                f"grpo.vllm.tensor_parallel={shared}: must divide the {processes} processes; "
+                f"nearest: {near}"
+            )
+        return None
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
         if self.group_size < 2:
             yield "group_size", "GRPO needs at least two answers to compare"
-        counted = ("prompts_per_step", "per_device_batch", "epochs", "save_every")
-        for name in (*counted, "reward_workers", "held_out_every"):
+        yield from shared_problems(self)
+        for name in ("prompts_per_step", "reward_workers", "held_out_every"):
             if getattr(self, name) < 1:
                 yield name, "must be at least 1"
-        if self.max_steps is not None and self.max_steps < 1:
-            yield "max_steps", "must be at least 1, or null to follow epochs"
         if self.max_completion_tokens < 1:
             yield "max_completion_tokens", "must be at least 1"
-        if not 0 < self.learning_rate < 1:
-            yield "learning_rate", "must lie strictly between 0 and 1"
-        if not 0 <= self.warmup_ratio < 1:
-            yield "warmup_ratio", "must be at least 0 and below 1"
         if not 0 < self.temperature <= 2:
             yield "temperature", "must lie above 0 and at or below 2"
         if self.kl < 0:
@@ -186,16 +245,4 @@ class GrpoConfig:
             yield "length_free", "must be at least 0 and below 1"
         if not 0 < self.answer_seconds <= 600:
             yield "answer_seconds", "must lie above 0 and at or below 600"
-        yield from self.wrong_trl_keys()
-
-    def wrong_trl_keys(self) -> Iterator[tuple[str, str]]:
-        """Keys of `trl` that TRL does not know, or that have a setting of their own."""
-        for key in self.trl:
-            if refused := refused_key(key):
-                yield f"trl.{key}", refused
-            elif key in OWN_KEYS:
-                yield f"trl.{key}", "follows from a setting of its own (grpo.*, model.*, seed)"
-            elif key not in TRL_KEYS:
-                near = get_close_matches(key, offered(), 1, 0.6)
-                hint = f"; did you mean grpo.trl.{near[0]}?" if near else ""
-                yield f"trl.{key}", f"TRL {TRL_VERSION}'s GRPOConfig has no such key{hint}"
+        yield from wrong_keys("grpo", self.trl, OWN_KEYS, TRL_KEYS)

@@ -84,7 +84,13 @@ def pictures(sample: Sample) -> list[Image.Image]:
 
 
 def dataset(samples: Sequence[Sample]) -> Dataset:
-    """A TRL dataset of these samples: prompt, images (PIL) and sample_id.
+    """A TRL dataset of these samples: prompt, images (PIL) and sample_id."""
+    rows = [{"prompt": prompt(each), "sample_id": each.sample_id} for each in samples]
+    return with_pictures(rows, samples)
+
+
+def with_pictures(rows: list[dict[str, Any]], samples: Sequence[Sample]) -> Dataset:
+    """These rows as a dataset that decodes the pictures of a row's sample_id when it is read.
 
     A group's answers share one decoded picture: a batch decodes each of its samples once.
     """
@@ -94,5 +100,4 @@ def dataset(samples: Sequence[Sample]) -> Dataset:
         decoded = {each: pictures(by_id[each]) for each in set(batch["sample_id"])}
         return {**batch, "images": [decoded[each] for each in batch["sample_id"]]}
 
-    rows = [{"prompt": prompt(each), "sample_id": each.sample_id} for each in samples]
     return Dataset.from_list(rows).with_transform(shown)

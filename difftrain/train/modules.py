@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from torch import nn
 
 PARTS = ("vision tower", "projector", "language model", "head")
+VISION_PARTS = ("vision tower", "projector")
 
 
 def part_of(name: str) -> str:
@@ -19,7 +20,7 @@ def part_of(name: str) -> str:
 def freeze_vision(model: nn.Module) -> None:
     """Let vision tower and projector stay as they are."""
     for name, parameter in model.named_parameters():
-        if part_of(name) in ("vision tower", "projector"):
+        if part_of(name) in VISION_PARTS:
             parameter.requires_grad_(False)
 
 

@@ -137,7 +137,13 @@ def test_wandb_names_the_run_and_the_table_it_is_a_row_of(offline: list[Record])
     assert run.display_name == run.job_type == "grpo_hard"
     assert run.run_group == "shapes/pism"
     config = keys(run.config.update)
-    assert config["select"] == {"keep": ["hard"], "random": False, "rap": []}
+    assert config["select"] == {
+        "keep": ["hard"],
+        "random": False,
+        "rap": [],
+        "sft_keep": [],
+        "sft_random": False,
+    }
     assert config["hub_token"] == "hidden"
 
 

@@ -143,19 +143,19 @@ def test_a_copy_of_a_training_sample_is_not_held_out(shapes_samples: list[Sample
 def test_a_step_is_the_stated_prompts_times_the_group() -> None:
     config = RunConfig()
     config.grpo.per_device_batch = 4
-    assert arguments.batch(config, World(0, 1)) == (4, 16)
-    assert arguments.batch(config, World(0, 8)) == (4, 2)
+    assert arguments.batch(config.grpo, World(0, 1)) == (4, 16)
+    assert arguments.batch(config.grpo, World(0, 8)) == (4, 2)
 
 
 def test_a_batch_that_is_too_large_for_many_processes_is_made_smaller() -> None:
     config = RunConfig()
     config.grpo.per_device_batch = 64
-    assert arguments.batch(config, World(0, 4)) == (16, 1)
+    assert arguments.batch(config.grpo, World(0, 4)) == (16, 1)
 
 
 def test_processes_that_cannot_share_a_step_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"must divide by the 3 processes; nearest: \[6, 9"):
-        arguments.batch(RunConfig(), World(0, 3))
+        arguments.batch(RunConfig().grpo, World(0, 3))
 
 
 def test_trl_gets_the_papers_values(tmp_path: Path) -> None:

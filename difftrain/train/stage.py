@@ -1,0 +1,164 @@
+"""What SFT and GRPO share: where to continue, the first step's check, a whole checkpoint.
+
+Not here: what is learned (sft.py, grpo.py) and the loop itself, which is TRL's.
+"""
+
+import json
+import shutil
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, ProgressCallback
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from difftrain import lineage, weights
+from difftrain.artefacts import MissingArtefact
+from difftrain.model.config import ModelConfig
+from difftrain.train import callbacks, lora, modules
+from difftrain.train.learning import FirstGradients
+from difftrain.train.lora_config import LoraConfig
+from difftrain.world import World
+
+CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One stage of training: where it writes, who shares it, what made.json says of it.
+
+    `shown` is the number beside the bar. `blind`: some samples have no picture.
+    """
+
+    folder: Path
+    world: World
+    title: str
+    model: ModelConfig
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    lora: LoraConfig
+    freeze_vision: bool
+    shown: str = "reward"
+    algebra: str = ""
+    blind: bool = field(default=False)
+
+    @property
+    def checkpoint(self) -> Path:
+        """What `from_pretrained` loads once the stage is finished."""
+        return self.folder / CHECKPOINT
+
+
+def finished(folder: Path) -> Path | None:
+    """The checkpoint of a finished stage, None of one to be made.
+
+    Raises MissingArtefact if the stage was finished and its checkpoint is not whole any more.
+    """
+    if lineage.read_made(folder) is None or not (folder / CHECKPOINT).is_dir():
+        return None
+    if told := weights.lacking(folder / CHECKPOINT):
+        raise MissingArtefact(
+            f"the checkpoint {folder / CHECKPOINT} is incomplete: {told}. Put the file back, or "
+            f"delete {folder} and run the same command, which trains it again"
+        )
+    return folder / CHECKPOINT
+
+
+def unresumable(path: Path) -> str | None:
+    """Why training cannot go on from this checkpoint; None if everything it needs is whole.
+
+    trainer_state.json is written last by the first process; others may have been killed before.
+    """
+    try:
+        json.loads((path / "trainer_state.json").read_text())
+    except FileNotFoundError:
+        return "trainer_state.json is missing"
+    except ValueError:
+        return "trainer_state.json is cut short"
+    for each in sorted(path.rglob("*.safetensors")):
+        if told := weights.cut_short(each):
+            return told
+    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+        return "it holds no weights"
+    for each in sorted([*path.rglob("*.pt"), *path.rglob("*.pth")]):
+        if not zipfile.is_zipfile(each):
+            return f"{each.name} is cut short"
+    latest = path / "latest"
+    sharded = latest.is_file() and any((path / latest.read_text().strip()).glob("*optim_states.pt"))
+    if not sharded and not (path / "optimizer.pt").is_file():
+        return "the optimizer's state is missing"
+    return None if any(path.glob("rng_state*.pth")) else "the generators' state is missing"
+
+
+def last_checkpoint(folder: Path, tell: bool = False) -> Path | None:
+    """The newest checkpoint that training can go on from; `tell` names those passed over."""
+    found = [
+        path
+        for path in (folder / "checkpoints").glob("checkpoint-*")
+        if path.is_dir() and path.name.split("-")[1].isdigit()
+    ]
+    for path in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
+        told = unresumable(path)
+        if told is None:
+            return path
+        if tell:
+            print(f"{path} is not whole ({told}): passed over", flush=True)
+    return None
+
+
+def train(trainer: Any, job: Job) -> float:
+    """Train to the end, from the last whole checkpoint if there is one; seconds, all starts.
+
+    Raises RuntimeError if training ends before its last step, NotAsConfigured after the first.
+    """
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    resume = last_checkpoint(job.folder, job.world.is_first)
+    trainer.accelerator.wait_for_everyone()
+    step = int(resume.name.split("-")[1]) if resume else 0
+    spent = callbacks.truncate_log(job.folder, step) if job.world.is_first else 0.0
+    trainer.add_callback(callbacks.StepLog(job.folder, spent, job.title, job.shown))
+    frozen = modules.VISION_PARTS if job.freeze_vision else ()
+    trainer.add_callback(FirstGradients(trainer.model, frozen, job.blind))
+    if job.world.is_first:
+        print(f"{job.title}; {job.algebra}\n{modules.table(trainer.model)}", flush=True)
+    started = time.time()
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if trainer.state.global_step < trainer.state.max_steps:
+        made = f"{trainer.state.global_step} of {trainer.state.max_steps} steps"
+        raise RuntimeError(f"training ended after {made}: too few samples for one step?")
+    return spent + time.time() - started
+
+
+def save(trainer: Any, job: Job) -> None:
+    """Write the checkpoint, processor included, so that it is there whole or not at all.
+
+    Of LoRA the adapter is kept beside it, and the checkpoint is base and adapter as one model.
+    """
+    half = job.folder / ".checkpoint.half"
+    alone = job.folder / lora.ADAPTER if job.lora.rank else half
+    trainer.save_model(str(alone))
+    trainer.accelerator.wait_for_everyone()
+    # ZeRO-3 would otherwise shard the next model that is loaded, which is only asked.
+    unset_hf_deepspeed_config()
+    if not job.world.is_first:
+        return
+    if job.lora.rank:
+        lora.merge(job.model, alone, half)
+    trainer.processing_class.save_pretrained(half)
+    shutil.rmtree(job.checkpoint, ignore_errors=True)
+    half.replace(job.checkpoint)
+
+
+def close(trainer: Any, job: Job, seconds: float, counts: Mapping[str, Any]) -> Path:
+    """Save, write made.json, and forget the checkpoints of the way; the checkpoint."""
+    save(trainer, job)
+    if job.world.is_first:
+        lineage.write_made(
+            job.folder, settings=job.settings, inputs=job.inputs, seconds=seconds, counts=counts
+        )
+        shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    return job.checkpoint

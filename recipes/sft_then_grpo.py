@@ -1,0 +1,66 @@
+"""SFT on some samples, then GRPO on others (P, section 4, "SFT(a)+GRPO(b)")."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from difftrain import artefacts, lineage
+from difftrain.heartbeat import turn
+from difftrain.places import Places
+from difftrain.probe.needs import needs
+from difftrain.records import Arm, Pick, Rollout, Sample
+from difftrain.select import strata
+from difftrain.settings import RunConfig
+from difftrain.train import dataset, lessons, sft
+from difftrain.train.sft_config import Targets
+from difftrain.world import World
+from recipes import grpo
+
+PROBE = "python launch/probe.py"
+
+
+def targets(
+    config: RunConfig, places: Places, samples: Iterable[Sample]
+) -> dict[str, str | lessons.Dropped]:
+    """What each sample would be taught, or why it cannot be made."""
+    if config.sft.targets is Targets.solution:
+        return {each.sample_id: lessons.from_solution(each) for each in samples}
+    wanted = needs(config)
+    asked = config.probe.draws if wanted.full else wanted.whole
+    rollouts = artefacts.read_finished(places.probe, Rollout, PROBE)
+    right = lessons.right_rollouts(rollouts, asked)
+    return {
+        each.sample_id: lessons.from_rollouts(right.get(each.sample_id, []), config.seed)
+        for each in samples
+    }
+
+
+def warm_up(config: RunConfig, places: Places, world: World, arm: str) -> Path:
+    """SFT of one arm; returns its checkpoint. Raises NothingChosen if too little can be taught."""
+    folder = places.sft(arm)
+    folder.mkdir(parents=True, exist_ok=True)
+    # 4.1  The samples of the SFT stage: some strata, or a random set of the same size.
+    picks = artefacts.read(places.select(arm, Arm.sft), Pick)
+    samples = dataset.chosen(artefacts.read(places.data, Sample), picks)
+
+    # 4.2  What they teach: thought and answer in the very layout that GRPO's reward expects.
+    made = targets(config, places, samples)
+    told = {key: text for key, text in made.items() if not isinstance(text, lessons.Dropped)}
+    able = [each for each in samples if each.sample_id in told]
+    learned = sft.prepared(config, able, told, folder, world)
+    counts = (lineage.read_made(places.score) or {})["counts"]
+    least, lost = config.sft.samples_per_step, lessons.told(learned.dropped)
+    strata.enough(picks[: len(learned.samples)], least, counts, Arm.sft, lost)
+
+    # 4.3  Supervised fine-tuning, loss on the answer alone. Below this line it is TRL's loop.
+    inputs = {"select": places.select(arm, Arm.sft).name, "model": places.model}
+    return sft.fit(config, learned, folder, world, f"sft {arm}", inputs)
+
+
+def run(config: RunConfig, places: Places, world: World, arm: str) -> Path:
+    """Train one arm, both stages; returns its checkpoint."""
+    with turn(places.sft(arm), world):
+        start = warm_up(config, places, world, arm)
+    # 4.4  GRPO as in the other rows, from that checkpoint.
+    model = replace(config.model, name=str(start), revision=None)
+    return grpo.run(replace(config, model=model), places, world, arm)

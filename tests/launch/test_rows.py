@@ -1,0 +1,97 @@
+"""The paper's twelve rows: two of them differ only in what their names say."""
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from difftrain.settings import resolve
+from launch import words
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "recipe"
+STRATA = {"mid": "medium", "m": "medium", "hard": "hard", "h": "hard"}
+ALONE = {
+    "grpo_full": (["easy", "medium", "hard", "unsolved"], False),
+    "grpo_unsolved": (["unsolved"], False),
+    "grpo_random": (["medium", "hard"], True),
+    "grpo_mid_hard": (["medium", "hard"], False),
+    "grpo_hard": (["hard"], False),
+    "grpo_mid": (["medium"], False),
+}
+PAIRS = [
+    f"sft_{first}_grpo_{second}"
+    for one, two in (("mid", "hard"), ("hard", "mid"))
+    for first in (one, f"rand_{one[0]}")
+    for second in (two, f"rand_{two[0]}")
+]
+ROWS = [*ALONE, *PAIRS]
+NAMED = ("name", "recipe", "program", "select.keep", "select.random", "select.sft_keep",
+         "select.sft_random")  # fmt: skip
+
+
+def row(name: str) -> DictConfig:
+    return words.read([f"recipe={name}"])
+
+
+def meant(name: str) -> dict[str, object]:
+    """What a row's name says, in settings."""
+    if name in ALONE:
+        keep, random = ALONE[name]
+        said = {"program": "grpo", "select.sft_keep": [], "select.sft_random": False}
+        return said | {"select.keep": keep, "select.random": random}
+    first, second = re.fullmatch(r"sft_(\w+)_grpo_(\w+)", name).groups()
+    said: dict[str, object] = {"program": "sft_then_grpo"}
+    for which, prefix in ((first, "select.sft_"), (second, "select.")):
+        said[f"{prefix}keep"] = [STRATA[which.removeprefix("rand_")]]
+        said[f"{prefix}random"] = which.startswith("rand_")
+    return said
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_is_set_to_what_its_name_says(name: str) -> None:
+    composed = row(name)
+    assert composed.name == name
+    assert {key: OmegaConf.select(composed, key) for key in meant(name)} == meant(name)
+
+
+def test_two_rows_differ_only_in_what_their_names_say() -> None:
+    composed = {name: row(name) for name in ROWS}
+    for one, two in itertools.combinations(ROWS, 2):
+        differing = {key for key in meant(one) if meant(one)[key] != meant(two)[key]}
+        assert differing, (one, two)
+        other = composed[two].copy()
+        for key in ("name", "recipe", *differing):
+            OmegaConf.update(other, key, OmegaConf.select(composed[one], key), merge=False)
+        assert other == composed[one], (one, two)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_difference_of_a_row_is_what_its_file_sets_and_makes_it_that_row(name: str) -> None:
+    composed = row(name)
+    difference = words.recipe_difference(resolve(composed))
+    assert {line.split("=")[0] for line in difference} <= set(NAMED)
+    plain = words.read([])
+    for line in difference:
+        key = line.split("=")[0]
+        OmegaConf.update(plain, key, OmegaConf.select(composed, key), merge=False)
+    plain.recipe = name
+    assert plain == composed
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in ("grpo_hard", "grpo_mid")])
+def test_each_of_the_twelve_quotes_its_row_of_all_four_tables(name: str) -> None:
+    text = (CONF / f"{name}.yaml").read_text()
+    quoted = re.findall(r"^# (pism|cmab), (reasoning|perception) +((?:[\d.]+, ){5}[\d.]+)$", text,
+                        re.MULTILINE)  # fmt: skip
+    assert len({(measure, tasks) for measure, tasks, _ in quoted}) == 4
+
+
+def test_an_sft_row_needs_its_strata_and_another_row_has_none() -> None:
+    with pytest.raises(words.ConfigError, match=r"select.sft_keep=\[\]: must name at least one"):
+        words.read(["recipe=sft_mid_grpo_hard", "select.sft_keep=[]"])
+    with pytest.raises(words.ConfigError, match="program=grpo has no SFT"):
+        words.read(["recipe=grpo_hard", "select.sft_keep=[hard]"])
+    with pytest.raises(words.ConfigError, match=r"needs select\.sft_keep, whose size it takes"):
+        words.read(["recipe=grpo_hard", "select.sft_random=true"])

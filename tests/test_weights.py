@@ -1,0 +1,95 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from difftrain import lineage, settings, weights
+from difftrain.artefacts import MissingArtefact
+from difftrain.model.locate import SHIPPED
+from difftrain.settings import RunConfig
+from difftrain.train import stage
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the shipped model's folder."""
+    return Path(shutil.copytree(SHIPPED["tiny"], tmp_path / "model"))
+
+
+def cut(path: Path, by: int = 1) -> None:
+    path.write_bytes(path.read_bytes()[:-by])
+
+
+def test_a_whole_folder_lacks_nothing(model: Path) -> None:
+    assert weights.lacking(model) is None
+
+
+def test_weights_one_byte_short_are_found_by_their_header(model: Path) -> None:
+    cut(model / "model.safetensors")
+    assert "model.safetensors holds" in str(weights.lacking(model))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer_config.json"])
+def test_a_missing_file_is_named(model: Path, name: str) -> None:
+    (model / name).unlink()
+    assert weights.lacking(model) == f"{name} is missing"
+
+
+def test_a_missing_shard_is_named(model: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert weights.lacking(model) == "model-2.safetensors is missing"
+
+
+def test_a_model_folder_that_is_incomplete_is_a_bad_setting(model: Path) -> None:
+    config = RunConfig()
+    config.model.name = str(model)
+    assert list(settings.problems(config)) == []
+    (model / "config.json").unlink()
+    (problem,) = settings.problems(config)
+    assert problem.endswith("config.json is missing; copy or make it again")
+
+
+def test_a_finished_stage_whose_checkpoint_was_damaged_is_refused(
+    model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stage"
+    folder.mkdir()
+    model.rename(folder / "checkpoint")
+    assert stage.finished(folder) is None
+    lineage.write_made(folder, settings=None, inputs={}, seconds=0.0, counts={})
+    assert stage.finished(folder) == folder / "checkpoint"
+    cut(folder / "checkpoint" / "model.safetensors")
+    with pytest.raises(MissingArtefact, match=r"incomplete: model.safetensors holds .* delete"):
+        stage.finished(folder)
+
+
+def resumable(folder: Path, step: int) -> Path:
+    """A checkpoint of training with everything that continuing looks for."""
+
+    path = folder / "checkpoints" / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    shutil.copy(SHIPPED["tiny"] / "model.safetensors", path)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({"step": step}, path / name)
+    (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["trainer_state.json", "model.safetensors", "optimizer.pt", "rng_state.pth"]
+)
+def test_training_continues_from_the_last_checkpoint_that_is_whole(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = resumable(tmp_path, 9), resumable(tmp_path, 10)
+    assert stage.last_checkpoint(tmp_path) == second
+    cut(second / name, 40)
+    assert stage.last_checkpoint(tmp_path, tell=True) == first
+    assert f"checkpoint-10 is not whole ({name}" in capsys.readouterr().out
+    (second / name).unlink()
+    assert stage.last_checkpoint(tmp_path) == first
+    shutil.rmtree(first)
+    assert stage.last_checkpoint(tmp_path) is None
