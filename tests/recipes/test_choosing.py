@@ -1,0 +1,116 @@
+"""What SFT rows give to their two stages, without a model: scores on disk, picks out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from difftrain import artefacts, lineage
+from difftrain.places import CONTROL, TUNED, Places
+from difftrain.records import Arm, Measure, Pick, Sample, Score, Stratum
+from difftrain.select.strata import NothingChosen
+from difftrain.settings import RunConfig, resolve
+from difftrain.world import World
+from launch.words import read
+from recipes import choosing
+
+STRATA = [Stratum.medium, Stratum.medium, Stratum.hard, Stratum.unsolved]
+
+
+def row(folder: Path, name: str, samples: list[Sample], *words: str) -> tuple[RunConfig, Places]:
+    """A row's settings and places, with samples and scores in them."""
+    small = ("sft.samples_per_step=2", "grpo.prompts_per_step=2", f"artefacts={folder}")
+    config = resolve(read([f"recipe={name}", *small, *words]))
+    places = Places(config)
+    if lineage.read_made(places.score) is None:
+        artefacts.write_all(places.data, samples)
+        scores = [
+            Score(sample_id=each.sample_id, measure=Measure.pism, value=0.3, stratum=STRATA[n % 4])
+            for n, each in enumerate(samples)
+        ]
+        artefacts.write_all(places.score, scores)
+        told = {"easy": 0, "medium": 12, "hard": 6, "unsolved": 6}
+        lineage.write_made(places.score, settings={}, inputs={}, seconds=0.0, counts=told)
+    return config, places
+
+
+def picked(config: RunConfig, places: Places, arm: str = TUNED) -> dict[Arm, list[Pick]]:
+    return {stage: choosing.CHOOSE[stage](config, places, World(), arm) for stage in config.stages}
+
+
+def ids(picks: list[Pick]) -> set[str]:
+    return {pick.sample_id for pick in picks}
+
+
+def test_each_stage_gets_its_stratum_and_random_sets_have_its_size(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    plain = picked(*row(tmp_path, "sft_mid_grpo_hard", shapes_samples))
+    drawn = picked(*row(tmp_path, "sft_rand_m_grpo_rand_h", shapes_samples))
+    assert [len(plain[Arm.sft]), len(plain[Arm.grpo])] == [12, 6]
+    assert [len(drawn[Arm.sft]), len(drawn[Arm.grpo])] == [12, 6]
+    assert all(pick.arm is arm for arm, picks in drawn.items() for pick in picks)
+    assert ids(plain[Arm.sft]) == {each.sample_id for n, each in enumerate(shapes_samples)
+                                   if STRATA[n % 4] is Stratum.medium}  # fmt: skip
+    assert ids(drawn[Arm.sft]) != ids(plain[Arm.sft])
+
+
+def test_rows_that_name_the_same_set_share_it_and_its_training(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    rows = {name: row(tmp_path, name, shapes_samples) for name in (
+        "sft_rand_m_grpo_hard", "sft_rand_m_grpo_rand_h", "sft_mid_grpo_rand_h", "grpo_hard",
+        "sft_mid_grpo_hard",
+    )}  # fmt: skip
+    places = {name: places for name, (_, places) in rows.items()}
+    one, two, three, alone, four = places.values()
+    assert one.sft(TUNED) == two.sft(TUNED) != three.sft(TUNED) == four.sft(TUNED)
+    assert two.select(TUNED) == three.select(TUNED)
+    assert one.select(TUNED) == alone.select(TUNED) == four.select(TUNED)
+    assert len({each.train(TUNED) for each in places.values()}) == 5
+    other = row(tmp_path, "sft_rand_m_grpo_hard", shapes_samples, "seed=2")
+    assert ids(picked(*other)[Arm.sft]) != ids(picked(*rows["sft_rand_m_grpo_hard"])[Arm.sft])
+
+
+def test_the_control_of_an_sft_row_has_random_sets_of_both_sizes(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    given = row(tmp_path, "sft_mid_grpo_hard", shapes_samples)
+    control = picked(*given, CONTROL)
+    assert [len(control[Arm.sft]), len(control[Arm.grpo])] == [12, 6]
+    assert ids(control[Arm.sft]) != ids(picked(*given)[Arm.sft])
+
+
+def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    bare = [replace(each, solution=None) if n % 4 == 0 else each
+            for n, each in enumerate(shapes_samples)]  # fmt: skip
+    for name in ("sft_mid_grpo_hard", "sft_rand_m_grpo_hard"):
+        config, places = row(tmp_path, name, bare)
+        picks = picked(config, places)[Arm.sft]
+        assert len(picks) == 6
+        assert not ids(picks) & {each.sample_id for each in bare if each.solution is None}
+        made = lineage.read_made(places.select(TUNED, Arm.sft))
+        assert made["counts"]["dropped"] == {"no_solution": 6}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["select.sft_keep=[easy]"], r"sft_keep leaves 0 samples.*easy 0, medium 12"),
+        (
+            ["sft.samples_per_step=13"],
+            r"leaves 12 samples, but a step needs 13 samples;",
+        ),
+        (
+            ["grpo.prompts_per_step=7"],
+            r"keep leaves 6 samples, but a step needs 7 diff",
+        ),
+    ],
+)
+def test_a_stratum_that_is_empty_or_too_small_is_told_with_the_counts(
+    tmp_path: Path, shapes_samples: list[Sample], words: list[str], told: str
+) -> None:
+    with pytest.raises(NothingChosen, match=told):
+        picked(*row(tmp_path, "sft_mid_grpo_hard", shapes_samples, *words))

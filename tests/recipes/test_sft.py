@@ -1,0 +1,146 @@
+"""A row with SFT before GRPO, whole and killed in either stage. Slow lane."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from difftrain import artefacts
+from difftrain.records import Pick
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("debug=smoke", "data.pool=48", "model.batch_size=16", "recipe=sft_mid_grpo_hard",
+         "select.sft_keep=[medium,easy]", "select.keep=[hard,unsolved]", "evaluate.limit=2",
+         "sft.max_steps=6", "sft.save_every=2", "grpo.max_steps=4", "grpo.save_every=2",
+         "grpo.per_device_batch=8")  # fmt: skip
+pytestmark = pytest.mark.slow
+
+
+def command(folder: Path, *words: str, launcher: str = "train") -> list[str]:
+    program = str(ROOT / "launch" / f"{launcher}.py")
+    return [sys.executable, program, *SMALL, f"artefacts={folder}", *words]
+
+
+def run(*given: str) -> Path:
+    done = subprocess.run(given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of an undisturbed row."""
+    return run(*command(tmp_path_factory.mktemp("whole")))
+
+
+def stages(store: Path) -> tuple[Path, Path]:
+    """The folders of SFT and of GRPO."""
+    (sft,) = (path.parent for path in store.glob("train/*/targets.json"))
+    (grpo,) = (path for path in store.glob("train/*") if path != sft)
+    return sft, grpo
+
+
+def tensors(stage: Path) -> dict[str, torch.Tensor]:
+    return load_file(stage / "checkpoint" / "model.safetensors")
+
+
+def test_the_report_shows_both_stages(whole: Path) -> None:
+    report = json.loads((whole / "report.json").read_text())
+    assert report["program"] == "sft_then_grpo"
+    folders = (whole.parents[1] / "select").iterdir()
+    picks = [pick for folder in folders for pick in artefacts.read(folder, Pick)]
+    counted = {arm: sum(pick.arm == arm for pick in picks) for arm in ("sft", "grpo")}
+    assert report["counts"]["picks"] == counted
+    seconds, by_stage = report["cost"]["seconds"], report["cost"]["by_stage"]
+    assert seconds["sft"] == by_stage["sft tuned"]["seconds"] > 0
+    both = seconds["sft"] + by_stage["train tuned"]["seconds"]
+    assert seconds["train"] == pytest.approx(both, abs=0.01)
+    assert report["recipe_difference"] == [
+        "name=sft_mid_grpo_hard", "program=sft_then_grpo", "select.sft_keep=[medium, easy]",
+        "select.keep=[hard, unsolved]",
+    ]  # fmt: skip
+    assert "samples (SFT), then on" in (whole / "report.md").read_text()
+
+
+def test_grpo_starts_where_sft_ended_and_the_run_holds_its_checkpoint(whole: Path) -> None:
+    sft, grpo = stages(whole.parents[1])
+    made = json.loads((grpo / "made.json").read_text())
+    assert made["inputs"]["model"] == sft.name
+    AutoProcessor.from_pretrained(whole / "checkpoint")
+    AutoModelForImageTextToText.from_pretrained(whole / "checkpoint")
+    ended, last = tensors(sft), load_file(whole / "checkpoint" / "model.safetensors")
+    moved = max(float((ended[key] - last[key]).abs().max()) for key in ended)
+    assert 0 < moved < 4 * 1e-4 * 5
+
+
+def killed_at(child: subprocess.Popen, store: Path, seen: str) -> None:
+    """SIGKILL once a file of this pattern is there."""
+    while child.poll() is None and not list(store.glob(seen)):
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert list(store.glob(seen))
+
+
+def test_killed_in_sft_and_in_grpo_it_ends_with_the_same_weights(
+    whole: Path, tmp_path: Path
+) -> None:
+    before = whole.parents[1]
+    sft, grpo = stages(before)
+    store = tmp_path / "store"
+    leave = shutil.ignore_patterns("train", "run", "responses", "evaluate")
+    shutil.copytree(before, store, ignore=leave)
+    for stage, step in ((sft, 2), (sft, 4), (grpo, 2)):
+        child = subprocess.Popen(
+            command(store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        seen = f"train/{stage.name}/checkpoints/checkpoint-{step}/trainer_state.json"
+        killed_at(child, store, seen)
+        assert not (store / "train" / stage.name / "made.json").exists()
+    run(*command(store))
+    for stage in (sft, grpo):
+        one, two = tensors(stage), tensors(store / "train" / stage.name)
+        assert all(torch.equal(one[key], two[key]) for key in one)
+        log = (store / "train" / stage.name / "log.jsonl").read_text().splitlines()
+        count = json.loads((stage / "made.json").read_text())["counts"]["steps"]
+        assert [json.loads(line)["step"] for line in log] == list(range(1, count + 1))
+
+
+def test_right_rollouts_teach_in_the_rewards_layout(whole: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    leave = shutil.ignore_patterns("train", "run")
+    shutil.copytree(whole.parents[1], store, ignore=leave)
+    run(*command(store, "sft.targets=rollouts", "sft.max_steps=1", "grpo.max_steps=1"))
+    (sft,) = (path.parent for path in store.glob("train/*/targets.json"))
+    taught = json.loads((sft / "targets.json").read_text())["targets"]
+    assert taught
+    assert all(
+        text.startswith("<think>") and text.endswith("</answer>") for text in taught.values()
+    )
+
+
+def test_an_incomplete_checkpoint_is_told_with_exit_code_2(whole: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(whole.parents[1], store, ignore=shutil.ignore_patterns("run"))
+    sft, _ = stages(store)
+    (sft / "checkpoint" / "model.safetensors").write_bytes(b"cut")
+    done = subprocess.run(command(store), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is incomplete: model.safetensors is cut short" in done.stderr
+    assert "Traceback" not in done.stderr
+    broken = sft / "checkpoint"
+    done = subprocess.run(
+        command(store, "model=tiny", f"model.name={broken}", launcher="evaluate"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "the folder is incomplete: model.safetensors is cut short" in done.stderr
