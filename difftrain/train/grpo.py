@@ -85,7 +85,7 @@ def fit(
         lora=config.grpo.lora,
         freeze_vision=config.grpo.freeze_vision,
         algebra=arguments.algebra(config.grpo, world),
-        blind=not all(each.images for each in material.samples),
+        samples=material.samples,
     )
     with Workers(config.grpo.reward_workers, config.grpo.answer_seconds) as workers:
         trainer = trainer_of(config, material, folder, world, workers)

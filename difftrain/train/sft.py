@@ -119,7 +119,7 @@ def fit(
         freeze_vision=config.sft.freeze_vision,
         shown="loss",
         algebra=arguments.algebra(config.sft, world),
-        blind=not all(each.images for each in learned.samples),
+        samples=learned.samples,
     )
     seconds = stage.train(trainer, job)
     log = callbacks.read_log(folder)

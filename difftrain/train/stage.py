@@ -7,8 +7,8 @@ import json
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from difftrain import lineage, weights
 from difftrain.artefacts import MissingArtefact
 from difftrain.model.config import ModelConfig
+from difftrain.records import Sample
+from difftrain.settings import ConfigError
 from difftrain.train import callbacks, lora, modules
 from difftrain.train.learning import FirstGradients
 from difftrain.train.lora_config import LoraConfig
@@ -30,7 +32,7 @@ CHECKPOINT = "checkpoint"
 class Job:
     """One stage of training: where it writes, who shares it, what made.json says of it.
 
-    `shown` is the number beside the bar. `blind`: some samples have no picture.
+    `shown` is the number beside the bar, `samples` what is learned from.
     """
 
     folder: Path
@@ -43,7 +45,12 @@ class Job:
     freeze_vision: bool
     shown: str = "reward"
     algebra: str = ""
-    blind: bool = field(default=False)
+    samples: Sequence[Sample] = ()
+
+    @property
+    def blind(self) -> int:
+        """How many samples have no picture."""
+        return sum(not each.images for each in self.samples)
 
     @property
     def checkpoint(self) -> Path:
@@ -80,13 +87,13 @@ def unresumable(path: Path) -> str | None:
     for each in sorted(path.rglob("*.safetensors")):
         if told := weights.cut_short(each):
             return told
-    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        return "it holds no weights"
     for each in sorted([*path.rglob("*.pt"), *path.rglob("*.pth")]):
         if not zipfile.is_zipfile(each):
             return f"{each.name} is cut short"
     latest = path / "latest"
     sharded = latest.is_file() and any((path / latest.read_text().strip()).glob("*optim_states.pt"))
+    if not sharded and not any(path.glob("*.safetensors")):
+        return "the weights are missing"
     if not sharded and not (path / "optimizer.pt").is_file():
         return "the optimizer's state is missing"
     return None if any(path.glob("rng_state*.pth")) else "the generators' state is missing"
@@ -108,11 +115,30 @@ def last_checkpoint(folder: Path, tell: bool = False) -> Path | None:
     return None
 
 
+def refuse_mixed(trainer: Any, job: Job) -> None:
+    """Raises ConfigError where some samples have pictures and some none, and ZeRO-3 shares weights.
+
+    A process whose batch has no picture does not ask for the vision tower's weights, and one whose
+    batch has one waits for them for ever.
+    """
+    plugin = trainer.accelerator.state.deepspeed_plugin
+    sharded = plugin is not None and plugin.zero_stage == 3 and job.world.size > 1
+    if sharded and 0 < job.blind < len(job.samples):
+        raise ConfigError(
+            [
+                f"{job.title}: {job.blind} of {len(job.samples)} samples have no picture, and with "
+                "ZeRO-3 a step that mixes both would hang; use launch/accelerate/zero2.yaml, or "
+                "keep one kind"
+            ]
+        )
+
+
 def train(trainer: Any, job: Job) -> float:
     """Train to the end, from the last whole checkpoint if there is one; seconds, all starts.
 
     Raises RuntimeError if training ends before its last step, NotAsConfigured after the first.
     """
+    refuse_mixed(trainer, job)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     resume = last_checkpoint(job.folder, job.world.is_first)
@@ -121,7 +147,7 @@ def train(trainer: Any, job: Job) -> float:
     spent = callbacks.truncate_log(job.folder, step) if job.world.is_first else 0.0
     trainer.add_callback(callbacks.StepLog(job.folder, spent, job.title, job.shown))
     frozen = modules.VISION_PARTS if job.freeze_vision else ()
-    trainer.add_callback(FirstGradients(trainer.model, frozen, job.blind))
+    trainer.add_callback(FirstGradients(trainer.model, frozen, job.blind > 0))
     if job.world.is_first:
         print(f"{job.title}; {job.algebra}\n{modules.table(trainer.model)}", flush=True)
     started = time.time()
