@@ -22,8 +22,7 @@ from difftrain.plan.config import PlanConfig
 from difftrain.probe.config import ProbeConfig
 from difftrain.report.config import ReportConfig
 from difftrain.select.config import SelectConfig
-from difftrain.train.config import STAGES, GrpoConfig, Program
-from difftrain.train.sft_config import SftConfig
+from difftrain.train.config import STAGES, GrpoConfig, Program, SftConfig
 
 
 class ConfigError(ValueError):

@@ -11,8 +11,8 @@ from trl.trainer.sft_config import SFTConfig
 from difftrain.model.config import Dtype
 from difftrain.model.generate.hf import PLACEHOLDERS
 from difftrain.settings import ConfigError, RunConfig
-from difftrain.train.config import GrpoConfig, RateSchedule
-from difftrain.train.sft_config import SftConfig
+from difftrain.train.config import GrpoConfig, SftConfig
+from difftrain.train.trl_config import RateSchedule
 from difftrain.train.vllm_config import Engine
 from difftrain.world import World
 

@@ -6,8 +6,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from difftrain.train.config import TRL_KEYS, RateSchedule, nearest, shared_problems, wrong_keys
 from difftrain.train.lora_config import LoraConfig
+from difftrain.train.trl_config import (
+    TRL_KEYS,
+    RateSchedule,
+    nearest,
+    shared_problems,
+    wrong_keys,
+)
 
 GRPO_ONLY = frozenset(
     re.findall(

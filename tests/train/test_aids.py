@@ -19,9 +19,9 @@ from difftrain.model.config import Dtype, ModelConfig
 from difftrain.records import Sample
 from difftrain.settings import ConfigError, RunConfig
 from difftrain.train import arguments, lora, rollouts
-from difftrain.train.config import nearest
 from difftrain.train.learning import FirstGradients, NotAsConfigured
 from difftrain.train.sft_config import SFT_KEYS, SFT_OWN_KEYS
+from difftrain.train.trl_config import nearest
 from difftrain.train.vllm_config import Engine
 from difftrain.world import World
 

@@ -17,8 +17,9 @@ from difftrain.model.load import Loaded
 from difftrain.records import AnswerKind, Arm, Pick, Sample
 from difftrain.settings import ConfigError, RunConfig
 from difftrain.train import arguments, callbacks, modules, rewards
-from difftrain.train.config import OWN_KEYS, TRL_KEYS, TRL_VERSION
+from difftrain.train.config import OWN_KEYS
 from difftrain.train.dataset import chosen, dataset, left_over
+from difftrain.train.trl_config import TRL_KEYS, TRL_VERSION
 from difftrain.train.watch import Groups
 from difftrain.world import World
 
