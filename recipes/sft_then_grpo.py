@@ -11,7 +11,7 @@ from difftrain.probe.needs import needs
 from difftrain.records import Arm, Pick, Rollout, Sample
 from difftrain.select import strata
 from difftrain.settings import RunConfig
-from difftrain.train import dataset, lessons, sft
+from difftrain.train import dataset, lessons, sft, stage
 from difftrain.train.sft_config import Targets
 from difftrain.world import World
 from recipes import grpo
@@ -38,6 +38,8 @@ def targets(
 def warm_up(config: RunConfig, places: Places, world: World, arm: str) -> Path:
     """SFT of one arm; returns its checkpoint. Raises NothingChosen if too little can be taught."""
     folder = places.sft(arm)
+    if (checkpoint := stage.finished(folder)) is not None:
+        return checkpoint
     folder.mkdir(parents=True, exist_ok=True)
     # 4.1  The samples of the SFT stage: some strata, or a random set of the same size.
     picks = artefacts.read(places.select(arm, Arm.sft), Pick)
