@@ -91,7 +91,7 @@ def by_stage(arm: str, picks: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     stages = list(dict.fromkeys(picks["arm"]))
     if len(stages) < 2:
         return [(arm, picks)]
-    return [(f"{arm}, {stage}", picks[picks["arm"] == stage]) for stage in stages]
+    return [(f"{arm}, {stage}", picks.query("arm == @stage")) for stage in stages]
 
 
 def stages_of(picks: pd.DataFrame) -> dict[str, int]:

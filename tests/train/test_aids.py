@@ -9,13 +9,14 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from torch import nn
-from transformers import TrainerControl, TrainerState
+from transformers import AutoProcessor, TrainerControl, TrainerState
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.sft_config import SFTConfig
 
 from difftrain.model.config import Dtype, ModelConfig
+from difftrain.model.locate import SHIPPED
 from difftrain.records import Sample
 from difftrain.settings import ConfigError, RunConfig
 from difftrain.train import arguments, lora, rollouts
@@ -102,20 +103,14 @@ def test_vllm_forgets_encoded_pictures_only_where_the_vision_tower_learns() -> N
 
 
 def test_pictures_that_vllm_would_resize_again_are_refused(
-    shapes_samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+    shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
-    model = ModelConfig(name="tiny")
-    assert rollouts.resized(model, shapes_samples) == []
-    real = rollouts.AutoProcessor.from_pretrained
-
-    def smaller(*given: object, **named: object) -> object:
-        processor = real(*given, **named)
-        processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 6272}
-        return processor
-
-    monkeypatch.setattr(rollouts.AutoProcessor, "from_pretrained", smaller)
-    with pytest.raises(ConfigError, match=r"resize pictures once more .* 112 x 112"):
-        rollouts.refuse_second_resize(model, shapes_samples)
+    assert rollouts.resized(ModelConfig(name="tiny"), shapes_samples) == []
+    processor = AutoProcessor.from_pretrained(SHIPPED["tiny"])
+    processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 6272}
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"resize pictures once more .*112 x 112: 16 patches"):
+        rollouts.refuse_second_resize(ModelConfig(name=str(tmp_path)), shapes_samples)
 
 
 def test_lora_takes_the_language_model_alone_unless_told_otherwise() -> None:

@@ -36,7 +36,11 @@ def run(out: Path, *words: str, sharded: str | None = None) -> dict:
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
+    """The weights. ZeRO-2 writes the head that is tied to the embedding a second time."""
+    found = load_file(folder / "model.safetensors")
+    head = found.pop("lm_head.weight", None)
+    assert head is None or torch.equal(head, found["model.embed_tokens.weight"])
+    return found
 
 
 def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
