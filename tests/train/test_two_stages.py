@@ -83,6 +83,10 @@ def test_mixed_precision_keeps_float32_weights_that_small_rates_still_move(tmp_p
     for name in ("sft", "grpo"):
         assert tensors(tmp_path / name / "checkpoint").popitem()[1].dtype is torch.float32
     assert told["sft"]["apart"] < 0.2
+    base, sft = tensors(SHIPPED["tiny"]), tensors(tmp_path / "sft" / "checkpoint")
+    moved = {key for key in base if not torch.equal(base[key].float(), sft[key])}
+    assert moved
+    assert not any("visual" in key for key in moved)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
