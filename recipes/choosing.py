@@ -23,32 +23,37 @@ def for_sft(config: RunConfig, places: Places, world: World, arm: str) -> list[P
     """
     folder = places.select(arm, Arm.sft)
     if world.is_first and lineage.read_made(folder) is None:
-        started = time.time()
-        scores = artefacts.read_finished(places.score, Score, difficulty.SCORE)
-        measure, keep = config.difficulty.measure, config.select.sft_keep
-        pool = artefacts.read(places.data, Sample)
-        made = sft_then_grpo.targets(config, places, pool)
-        wanted = strata.chosen(scores, measure, keep, Arm.sft)
-        dropped = lessons.counted({pick.sample_id: made[pick.sample_id] for pick in wanted})
-        picks = [pick for pick in wanted if not isinstance(made[pick.sample_id], Dropped)]
-        if config.select.sft_random or arm != TUNED:
-            able = [each for each, text in made.items() if not isinstance(text, Dropped)]
-            draw = difficulty.draw_name(config, arm, Arm.sft)
-            picks = control.random_picks(able, len(picks), config.seed, draw, Arm.sft)
-        held = strata.count_strata(scores, measure)
-        strata.enough(picks, 1, held, Arm.sft, lessons.told(dropped))
-        artefacts.write_all(folder, picks)
-        lineage.write_made(
-            folder,
-            settings={**settings.plain(config.select), "arm": arm, "targets": config.sft.targets},
-            inputs={"score": places.score.name},
-            seconds=time.time() - started,
-            counts={"picks": len(picks), "dropped": dropped},
-        )
+        with heartbeat.working(folder, world):
+            choose_for_sft(config, places, arm)
     lost = lessons.told(heartbeat.made_by_first(folder, world)["counts"]["dropped"])
     picks, least = artefacts.read(folder, Pick), config.sft.samples_per_step
     counts = heartbeat.made_by_first(places.score, world)["counts"]
     return strata.enough(picks, least, counts, Arm.sft, lost)
+
+
+def choose_for_sft(config: RunConfig, places: Places, arm: str) -> None:
+    """Choose, and write the picks with what was dropped. Raises NothingChosen if there is none."""
+    started, folder = time.time(), places.select(arm, Arm.sft)
+    scores = artefacts.read_finished(places.score, Score, difficulty.SCORE)
+    measure, keep = config.difficulty.measure, config.select.sft_keep
+    made = sft_then_grpo.targets(config, places, artefacts.read(places.data, Sample))
+    wanted = strata.chosen(scores, measure, keep, Arm.sft)
+    dropped = lessons.counted({pick.sample_id: made[pick.sample_id] for pick in wanted})
+    picks = [pick for pick in wanted if not isinstance(made[pick.sample_id], Dropped)]
+    if config.select.sft_random or arm != TUNED:
+        able = [each for each, text in made.items() if not isinstance(text, Dropped)]
+        draw = difficulty.draw_name(config, arm, Arm.sft)
+        picks = control.random_picks(able, len(picks), config.seed, draw, Arm.sft)
+    held = strata.count_strata(scores, measure)
+    strata.enough(picks, 1, held, Arm.sft, lessons.told(dropped))
+    artefacts.write_all(folder, picks)
+    lineage.write_made(
+        folder,
+        settings={**settings.plain(config.select), "arm": arm, "targets": config.sft.targets},
+        inputs={"score": places.score.name},
+        seconds=time.time() - started,
+        counts={"picks": len(picks), "dropped": dropped},
+    )
 
 
 CHOOSE: dict[Arm, Callable[[RunConfig, Places, World, str], list[Pick]]] = {

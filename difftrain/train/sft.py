@@ -58,7 +58,8 @@ def prepared(
 ) -> Lessons:
     """What is learned, written down by the first process once and read by all, also after a kill.
 
-    Samples whose target is not right, or that are too long, are dropped with their count.
+    Samples whose target is not right, or that are too long, are dropped with their count. Raises
+    FirstFailed with its reason if the first process stops.
     """
     path = folder / TARGETS
     if world.is_first and not path.is_file():
@@ -68,7 +69,11 @@ def prepared(
             found = checked(config, samples, targets, processor)
         kept = {key: text for key, text in found.items() if not isinstance(text, Dropped)}
         lineage.write_json(path, {"targets": kept, "dropped": lessons.counted(found)})
-    heartbeat.wait(folder, world, path.is_file, ranks=[0])
+    heartbeat.wait(
+        folder, world, lambda: path.is_file() or heartbeat.failure(folder) is not None, ranks=[0]
+    )
+    if not path.is_file():
+        raise heartbeat.FirstFailed(f"rank 0 stopped: {heartbeat.failure(folder)}")
     written = lineage.read_json(path)
     left = [each for each in samples if each.sample_id in written["targets"]]
     return Lessons(left, written["targets"], written["dropped"])
