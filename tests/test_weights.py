@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
 from difftrain import lineage, settings, weights
 from difftrain.artefacts import MissingArtefact
@@ -93,3 +94,17 @@ def test_training_continues_from_the_last_checkpoint_that_is_whole(
     assert stage.last_checkpoint(tmp_path) == first
     shutil.rmtree(first)
     assert stage.last_checkpoint(tmp_path) is None
+
+
+def test_all_weights_of_a_checkpoint_come_back_under_the_modules_own_names(
+    tmp_path: Path,
+) -> None:
+    trained = AutoModelForImageTextToText.from_pretrained(SHIPPED["tiny"], dtype=torch.float32)
+    with torch.no_grad():
+        for each in trained.parameters():
+            each.add_(0.5)
+    trained.save_pretrained(tmp_path)
+    fresh = AutoModelForImageTextToText.from_pretrained(SHIPPED["tiny"], dtype=torch.float32)
+    stage.restore(fresh, tmp_path)
+    wanted = trained.state_dict()
+    assert all(torch.equal(wanted[key], each) for key, each in fresh.state_dict().items())

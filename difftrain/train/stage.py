@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PrinterCallback, ProgressCallback
+from transformers import AutoModelForImageTextToText, PrinterCallback, ProgressCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from difftrain import lineage, weights
@@ -133,6 +133,18 @@ def refuse_mixed(trainer: Any, job: Job) -> None:
         )
 
 
+def restore(model: Any, checkpoint: Path) -> None:
+    """Load a checkpoint's weights into the model that is trained; all of them, or an error.
+
+    transformers writes Qwen2.5-VL's weights under the names of the hub, not of its modules, and
+    its Trainer loads by name and passes over what it does not find: a resumed run would go on from
+    the base weights, and say nothing. DeepSpeed and LoRA keep names of their own, and need this
+    not.
+    """
+    read: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=model.dtype)
+    model.load_state_dict(read.state_dict())
+
+
 def train(trainer: Any, job: Job) -> float:
     """Train to the end, from the last whole checkpoint if there is one; seconds, all starts.
 
@@ -150,6 +162,8 @@ def train(trainer: Any, job: Job) -> float:
     trainer.add_callback(FirstGradients(trainer.model, frozen, job.blind > 0))
     if job.world.is_first:
         print(f"{job.title}; {job.algebra}\n{modules.table(trainer.model)}", flush=True)
+    if resume is not None and not job.lora.rank and not trainer.is_deepspeed_enabled:
+        restore(trainer.model, resume)
     started = time.time()
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if trainer.state.global_step < trainer.state.max_steps:
