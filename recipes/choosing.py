@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.places import TUNED, Places
+from difftrain.probe import aside
 from difftrain.records import Arm, Pick, Sample, Score
 from difftrain.select import control, strata
 from difftrain.settings import RunConfig
@@ -36,7 +37,8 @@ def choose_for_sft(config: RunConfig, places: Places, arm: str) -> None:
     started, folder = time.time(), places.select(arm, Arm.sft)
     scores = artefacts.read_finished(places.score, Score, difficulty.SCORE)
     measure, keep = config.difficulty.measure, config.select.sft_keep
-    made = sft_then_grpo.targets(config, places, artefacts.read(places.data, Sample))
+    samples = aside.answered(artefacts.read(places.data, Sample), places.probe)
+    made = sft_then_grpo.targets(config, places, samples)
     wanted = strata.chosen(scores, measure, keep, Arm.sft)
     dropped = lessons.counted({pick.sample_id: made[pick.sample_id] for pick in wanted})
     picks = [pick for pick in wanted if not isinstance(made[pick.sample_id], Dropped)]

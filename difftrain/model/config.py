@@ -92,7 +92,7 @@ class ModelConfig:
             yield "url", trouble
 
     def incomplete(self) -> str | None:
-        """Why the folder that is named holds no whole model; None if it does, or a server has it."""
+        """Why the named folder holds no whole model; None if it does, or a server has it."""
         if self.name in SHIPPED or self.engine is EngineKind.http:
             return None
         lacking = weights.lacking(Path(self.name).expanduser())
