@@ -37,6 +37,8 @@ def trainer_of(
 ) -> Any:
     """TRL's trainer for this material, with our rewards."""
     processor = load.load_processor(config.model, config.data.min_pixels, config.data.max_pixels)
+    # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
+    additions = lora.peft_config("grpo", config.grpo.lora, config.model)
     groups = Groups([*material.samples, *material.held_out], material.strata)
     paid: list[Any] = [*rewards.rewards(config.grpo, config.grade, groups, workers)]
     watched = bool(material.held_out)
@@ -51,7 +53,7 @@ def trainer_of(
         train_dataset=dataset(material.samples),
         eval_dataset=dataset(material.held_out) if watched else None,
         processing_class=processor,
-        peft_config=lora.peft_config("grpo", config.grpo.lora, config.model),
+        peft_config=additions,
     )
     if config.grpo.freeze_vision:
         modules.freeze_vision(trainer.model)

@@ -82,6 +82,8 @@ def prepared(
 def trainer_of(config: RunConfig, learned: Lessons, folder: Path, world: World) -> Any:
     """TRL's trainer for these lessons."""
     processor = load.load_processor(config.model, config.data.min_pixels, config.data.max_pixels)
+    # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
+    additions = lora.peft_config("sft", config.sft.lora, config.model)
     rows = [
         lessons.conversation(sample, learned.targets[sample.sample_id])
         for sample in learned.samples
@@ -91,7 +93,7 @@ def trainer_of(config: RunConfig, learned: Lessons, folder: Path, world: World) 
         args=arguments.sft_arguments(config, folder, world),
         train_dataset=with_pictures(rows, learned.samples),
         processing_class=processor,
-        peft_config=lora.peft_config("sft", config.sft.lora, config.model),
+        peft_config=additions,
     )
     if config.sft.freeze_vision:
         modules.freeze_vision(trainer.model)
