@@ -36,7 +36,8 @@ class Packed:
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for each in archive:
-                    archive.members = []  # tarfile keeps every header otherwise
+                    # tarfile keeps every header otherwise
+                    archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
                     if each.isreg() and not each.issparse():
                         row = (plain(each.name), number, each.offset_data, each.size)
                         self._held.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", row)
