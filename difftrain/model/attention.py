@@ -55,8 +55,8 @@ def recording(
         length, size = query.shape[2], value.shape[3]
         outputs, masses = [], []
         if start:
-            before = (each[:, :, :start] for each in (query, key, value))
-            outputs.append(sdpa_attention_forward(module, *before, None, **rest)[0])
+            asked, seen, held = (each[:, :, :start] for each in (query, key, value))
+            outputs.append(sdpa_attention_forward(module, asked, seen, held, None, **rest)[0])
         columns = indicators_BS2[:, None].expand(-1, value.shape[1], -1, -1).to(value.dtype)
         value = torch.cat([value, functional.pad(columns, (0, EXTRA - 2))], dim=-1)
         key = functional.pad(key, (0, EXTRA))
@@ -64,9 +64,9 @@ def recording(
             last = min(first + ROWS, length)
             some = functional.pad(query[:, :, first:last], (0, EXTRA))
             places = torch.arange(last, device=query.device)
-            seen = places[None] <= places[first:, None]
+            below = places[None] <= places[first:, None]
             output, _ = sdpa_attention_forward(
-                module, some, key[:, :, :last], value[:, :, :last], seen[None, None], **rest
+                module, some, key[:, :, :last], value[:, :, :last], below[None, None], **rest
             )
             outputs.append(output[..., :size])
             masses.append(output[..., size : size + 2].float().mean(dim=2))
