@@ -42,7 +42,7 @@ def parts(folder: Path) -> int:
 
 def killed(folder: Path, rng: random.Random, arguments: list[str]) -> bool:
     """Start a probe as some rank of some world and kill it at a random moment; whether it was."""
-    rank, size = rng.choice([(0, 1), (0, 2), (1, 2), (2, 3)]) if parts(folder) else (0, 1)
+    rank, size = rng.choice([(0, 1), (0, 2), (1, 2), (3, 4)]) if parts(folder) else (0, 1)
     known, wanted, rest = parts(folder), rng.choice([0, 1, 1, 2]), rng.uniform(0, 0.3)
     child = subprocess.Popen(
         command(*arguments),
