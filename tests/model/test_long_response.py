@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PASS = """
 from pathlib import Path
 from difftrain.difficulty.config import DifficultyConfig
@@ -41,6 +43,7 @@ print(after - before)
 """
 
 
+@pytest.mark.slow
 def test_a_response_of_4096_tokens_takes_less_than_half_a_gigabyte() -> None:
     """Two rows, padded to one length: one layer's matrices alone would be 840 MB."""
     done = subprocess.run([sys.executable, "-c", PASS], capture_output=True, text=True)
