@@ -2,11 +2,13 @@
 
 A layer's masses are A m, with A its attention and m the 0/1 indicators of picture and text. The
 indicators ride along as two further columns of V, so any fused kernel computes them with the
-layer's own output. The same pass gives ACE's bias, from the last layer's queries and keys alone
-(last_layer.py). Axes: B batch, S sequence, L layers, T response tokens.
+layer's own output; from the first response token on, since no other row is asked for. The same
+pass gives ACE's bias, from the last layer's queries and keys alone (last_layer.py). Padding is
+moved to the right, where a causal kernel needs no mask, which would be a B S S table.
+Axes: B batch, S sequence, L layers, T response tokens.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +21,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from difftrain.difficulty.config import AceConfig
 from difftrain.model import last_layer
+from difftrain.model.spans import positions
 
 NAME = "difftrain_masses"
 EXTRA = 8
 """Columns added to a head: two indicators and zeros; fused kernels want multiples of 8."""
+ROWS = 1024
+"""Response rows attended at once: their mask is a table of so many rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +42,36 @@ class Look:
     bias: float | None
 
 
-def recording(indicators_BS2: torch.Tensor, found: list[torch.Tensor]) -> Callable[..., Any]:
-    """An attention function that also appends each layer's masses (B S 2, mean over heads)."""
+def recording(
+    indicators_BS2: torch.Tensor, start: int, found: list[torch.Tensor]
+) -> Callable[..., Any]:
+    """An attention function that also appends each layer's masses, mean over heads.
 
-    def forward(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
-        heads, size = value.shape[1], value.shape[3]
-        columns = indicators_BS2[:, None].expand(-1, heads, -1, -1).to(value.dtype)
-        wide = torch.cat([value, functional.pad(columns, (0, EXTRA - 2))], dim=-1)
-        query, key = (functional.pad(each, (0, EXTRA)) for each in (query, key))
-        output, _ = sdpa_attention_forward(module, query, key, wide, mask, **rest)
-        found.append(output[..., size : size + 2].float().mean(dim=2))
-        return output[..., :size], None
+    They are those of the rows from `start` on (B S-start 2): rows before it, the prompt's in most
+    cases, pass through the plain kernel. Inputs are padded on the right, so no mask is given.
+    """
+
+    def forward(module: Any, query: Any, key: Any, value: Any, _: Any, **rest: Any) -> Any:
+        length, size = query.shape[2], value.shape[3]
+        outputs, masses = [], []
+        if start:
+            asked, seen, held = (each[:, :, :start] for each in (query, key, value))
+            outputs.append(sdpa_attention_forward(module, asked, seen, held, None, **rest)[0])
+        columns = indicators_BS2[:, None].expand(-1, value.shape[1], -1, -1).to(value.dtype)
+        value = torch.cat([value, functional.pad(columns, (0, EXTRA - 2))], dim=-1)
+        key = functional.pad(key, (0, EXTRA))
+        for first in range(start, length, ROWS):
+            last = min(first + ROWS, length)
+            some = functional.pad(query[:, :, first:last], (0, EXTRA))
+            places = torch.arange(last, device=query.device)
+            below = places[None] <= places[first:, None]
+            output, _ = sdpa_attention_forward(
+                module, some, key[:, :, :last], value[:, :, :last], below[None, None], **rest
+            )
+            outputs.append(output[..., :size])
+            masses.append(output[..., size : size + 2].float().mean(dim=2))
+        found.append(torch.cat(masses, dim=1))
+        return torch.cat(outputs, dim=1), None
 
     return forward
 
@@ -88,6 +112,23 @@ def attending(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[
         config._attn_implementation = before
 
 
+def right_padded(
+    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], marks: Sequence[torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    """Inputs that need no mask, with rotary positions; and marks (B S ...) moved as they were."""
+    inputs = {"attention_mask": torch.ones_like(inputs["input_ids"]), **inputs}
+    kept_BS = inputs["attention_mask"].bool()
+    order_BS = (~kept_BS).int().argsort(dim=1, stable=True)
+    rows = torch.arange(len(order_BS), device=order_BS.device)[:, None]
+    moved = {key: inputs[key][rows, order_BS] for key in ("input_ids", "attention_mask")}
+    if "mm_token_type_ids" in inputs:
+        moved["mm_token_type_ids"] = inputs["mm_token_type_ids"][rows, order_BS]
+    shown = {key: inputs[key] for key in ("pixel_values", "image_grid_thw") if key in inputs}
+    place_3BS = positions(model, {**moved, **shown})
+    wanted = {"input_ids": moved["input_ids"], "position_ids": place_3BS, **shown}
+    return wanted, [each[rows, order_BS] for each in marks]
+
+
 @torch.inference_mode()
 def looks(
     model: PreTrainedModel,
@@ -109,15 +150,19 @@ def looks(
     found: list[torch.Tensor] = []
     biases: list[float | None] = [None] * shape[0]
     indicators_BS2 = torch.stack([image_BS, text_BS], dim=-1).to(model.device)
-    rows = response_BS.bool().to(model.device)
-    attend = recording(indicators_BS2, found)
+    inputs, (indicators_BS2, rows) = right_padded(
+        model, inputs, (indicators_BS2, response_BS.bool().to(model.device))
+    )
+    start = int(rows.any(dim=0).int().argmax())
+    attend = recording(indicators_BS2, start, found)
     if ace is not None:
         last = model.get_decoder().config.num_hidden_layers - 1
         attend, biases = confiding(attend, rows, ace, last)
     with attending(model, attend):
         model.base_model(**inputs, use_cache=False)
     tables = [
-        torch.stack([layer[row, rows[row]] for layer in found]).cpu() for row in range(shape[0])
+        torch.stack([layer[row, rows[row, start:]] for layer in found]).cpu()
+        for row in range(shape[0])
     ]
     return [Look(table[..., 0], table[..., 1], biases[row]) for row, table in enumerate(tables)]
 

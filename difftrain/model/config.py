@@ -32,7 +32,12 @@ class ModelConfig:
     dtype: Dtype = Dtype.bfloat16
     """Both papers train and evaluate in bf16; the tiny model's group says float32."""
     batch_size: int = 64
-    """Requests generated together."""
+    """Answers generated together at most; halved when the memory does not hold them."""
+    batch_tokens: int = 262_144
+    """Answers generated together times the tokens of the longest (prompt and max_new_tokens)."""
+    deterministic: bool = False
+    """Fixed shapes: the same answers, bit for bit, for any batch_size, number of ranks or restart.
+    Sixteen rows in every step, each prompt read by itself: see difftrain/model/README.md."""
     attention_batch_size: int = 16
     """Responses measured together in the attention pass."""
     engine: EngineKind = EngineKind.hf
@@ -64,12 +69,12 @@ class ModelConfig:
 
     @property
     def maker(self) -> dict[str, Any]:
-        """What of the engine changes answers; nothing for transformers in this process.
+        """What of the engine changes answers; of transformers in this process, fixed shapes alone.
 
         Address, limits and time-outs of a server do not.
         """
         if self.engine is EngineKind.hf:
-            return {}
+            return {"deterministic": True} if self.deterministic else {}
         if self.engine is EngineKind.vllm:
             return {"engine": "vllm"}
         return {"engine": "http", "served": self.served, "extra": dict(self.server.extra)}
@@ -85,11 +90,13 @@ class ModelConfig:
             near = get_close_matches(self.name, SHIPPED, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             yield "name", f"is neither {' nor '.join(SHIPPED)}, a folder nor a hub id{hint}"
-        for key in ("batch_size", "attention_batch_size"):
+        for key in ("batch_size", "batch_tokens", "attention_batch_size"):
             if getattr(self, key) < 1:
                 yield key, "must be at least 1"
         if trouble := wrong_address(self.engine, self.url):
             yield "url", trouble
+        if self.deterministic and self.engine is not EngineKind.hf:
+            yield "deterministic", "is known of engine=hf only; a server keeps its own batches"
 
     def incomplete(self) -> str | None:
         """Why the named folder holds no whole model; None if it does, or a server has it."""

@@ -1,10 +1,11 @@
-"""Which tokens of prompt + response are picture, text and response.
+"""Which tokens of prompt + response are picture, text and response, and where each stands.
 
 Axes: B batch, S sequence positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -41,3 +42,17 @@ def spans(
     if text is TextSpan.before_image:
         text_BS = text_BS & (image_BS.int().cumsum(1) == 0)
     return Spans(image_BS, text_BS, response_BS)
+
+
+def positions(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Rotary positions of right-padded inputs, 3 B S: a picture's tokens by row and column."""
+    ids_BS = inputs["input_ids"]
+    if "image_grid_thw" not in inputs:
+        return torch.arange(ids_BS.shape[1], device=ids_BS.device).expand(3, *ids_BS.shape)
+    found, _ = model.base_model.get_rope_index(
+        ids_BS,
+        image_grid_thw=inputs["image_grid_thw"],
+        attention_mask=inputs["attention_mask"],
+        mm_token_type_ids=inputs["mm_token_type_ids"],
+    )
+    return found

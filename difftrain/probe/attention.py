@@ -5,6 +5,7 @@ verdict; where they are one and the same, so is the row. A sample without such a
 response holds no token, has no row. Axes: B batch, S sequence, L layers, T response tokens.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from difftrain import artefacts, heartbeat, lineage, settings
-from difftrain.model import attention, spans
+from difftrain.model import attention, memory, spans
 from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
 from difftrain.probe.rollouts import Draw, request
@@ -116,6 +117,20 @@ def measure(loaded: Loaded, pairs: Sequence[Pair], config: settings.RunConfig) -
     ]
 
 
+def fitting(loaded: Loaded, pairs: Sequence[Pair], config: settings.RunConfig) -> list[Attention]:
+    """`measure`, in halves where memory does not hold the batch; raises what one pair raises."""
+    try:
+        return measure(loaded, pairs, config)
+    except (RuntimeError, MemoryError) as error:
+        if not memory.is_short(error) or len(pairs) == 1:
+            raise
+    half = len(pairs) // 2
+    told = f"out of memory with {len(pairs)} responses at once: measured in two halves"
+    print(told, file=sys.stderr, flush=True)
+    memory.release()
+    return fitting(loaded, pairs[:half], config) + fitting(loaded, pairs[half:], config)
+
+
 def run_share(
     loaded: Loaded, pairs: Sequence[Pair], folder: Path, config: settings.RunConfig, world: World
 ) -> None:
@@ -125,7 +140,7 @@ def run_share(
     for start in tqdm(
         range(0, len(ordered), size), desc="attention", unit="batch", disable=not world.is_first
     ):
-        rows = measure(loaded, ordered[start : start + size], config)
+        rows = fitting(loaded, ordered[start : start + size], config)
         artefacts.write_part(folder, artefacts.next_part(folder, world.rank), rows)
         heartbeat.beat(folder, world)
 

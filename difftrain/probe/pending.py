@@ -1,17 +1,19 @@
 """The draws to ask next, over all open samples: as one is answered, another takes its place.
 
-A sample's next draws are known only when all its open ones are answered, so samples wait in a
-queue while others are asked; draws that show the same pictures stand side by side in it.
+A sample's next draws are known only when all its open ones are answered; then they go before
+those of samples not begun yet, so that few samples are open at a time and an engine that remembers
+their prompts need not read them again. Samples wait in the order of their length.
 """
 
 from collections import Counter, deque
 from collections.abc import Iterable
+from dataclasses import replace
 
 from difftrain.model.generate.request import Request
 from difftrain.probe.config import ProbeConfig
 from difftrain.probe.ledger import Ledger
-from difftrain.probe.rollouts import Draw, request
-from difftrain.records import Sample
+from difftrain.probe.rollouts import Draw, draw_seed, request
+from difftrain.records import Sample, View
 
 
 class Pending:
@@ -23,7 +25,8 @@ class Pending:
         self.ledger, self.config, self.root = ledger, config, root
         self.queue: deque[Draw] = deque()
         self.open: Counter[str] = Counter()
-        for sample in samples:
+        self.unmasked: dict[tuple[str, View], Request] = {}
+        for sample in sorted(samples, key=lambda each: -len(each.question)):
             self._line_up(sample)
 
     @property
@@ -32,9 +35,9 @@ class Pending:
         return len(self.open)
 
     def more(self, room: int) -> list[tuple[Draw, Request]]:
-        """Up to `room` draws with their requests, oldest first."""
+        """Up to `room` draws with their requests."""
         taken = [self.queue.popleft() for _ in range(min(room, len(self.queue)))]
-        return [(draw, request(draw, self.config, self.root)) for draw in taken]
+        return [(draw, self._request(draw)) for draw in taken]
 
     def answered(self, draw: Draw) -> None:
         """This draw is in the ledger; line up what its sample wants next."""
@@ -43,8 +46,20 @@ class Pending:
         if not self.open[key]:
             del self.open[key]
             self._line_up(draw.sample)
+        if key not in self.open:
+            for view in View:
+                self.unmasked.pop((key, view), None)
 
     def _line_up(self, sample: Sample) -> None:
         if wanted := self.ledger.wanted(sample):
-            self.queue.extend(wanted)
+            self.queue.extendleft(reversed(wanted))
             self.open[sample.sample_id] = len(wanted)
+
+    def _request(self, draw: Draw) -> Request:
+        """A draw's request; of an open sample, unmasked pictures are decoded once."""
+        if draw.view is View.masked:
+            return request(draw, self.config, self.root)
+        key = draw.sample.sample_id, draw.view
+        if key not in self.unmasked:
+            self.unmasked[key] = request(draw, self.config, self.root)
+        return replace(self.unmasked[key], seed=draw_seed(self.root, draw))

@@ -70,11 +70,13 @@ def words(sample: Sample, view: View) -> str:
 def request(draw: Draw, config: ProbeConfig, root: int) -> Request:
     """What the model is asked for this draw."""
     shown = () if draw.view is View.text_only else pictures(draw, config, root)
+    alike = draw.view is not View.masked  # every mask is a draw's own
     return Request(
         parts=(*shown, words(draw.sample, draw.view)),
         seed=draw_seed(root, draw),
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
+        view=f"{draw.sample.sample_id}/{draw.view}" if alike else None,
     )
 
 

@@ -7,19 +7,16 @@ from typing import Any
 from difftrain.model.config import ModelConfig
 from difftrain.model.generate import hf, trial, vllm
 from difftrain.model.generate.config import EngineKind
-from difftrain.model.generate.request import Answer, Engine, K, Request
+from difftrain.model.generate.request import Engine, Found, K, Request
 from difftrain.model.load import Loaded
 from difftrain.settings import ConfigError
-
-ROUNDS = 4
-"""Batches that are sorted by length together."""
 
 
 class InProcess:
     """transformers in this process; every draw's sampling noise is its own (gumbel.py)."""
 
-    def __init__(self, loaded: Loaded, batch_size: int) -> None:
-        self.loaded, self.batch_size = loaded, batch_size
+    def __init__(self, loaded: Loaded, limits: hf.Limits) -> None:
+        self.loaded, self.limits = loaded, limits
 
     @property
     def about(self) -> dict[str, Any]:
@@ -30,12 +27,9 @@ class InProcess:
         self,
         more: Callable[[int], Sequence[tuple[K, Request]]],
         alive: Callable[[], None] = lambda: None,
-    ) -> Iterator[tuple[K, Answer]]:
-        """As Engine.stream, in rounds."""
-        while wanted := more(self.batch_size * ROUNDS):
-            found = hf.answers(self.loaded, [each for _, each in wanted], self.batch_size)
-            alive()
-            yield from zip((key for key, _ in wanted), found, strict=True)
+    ) -> Iterator[tuple[K, Found]]:
+        """As Engine.stream: a slot that falls free takes the next request."""
+        yield from hf.stream(self.loaded, more, self.limits, alive)
 
     def close(self) -> None:
         """Nothing to let go of; the model belongs to whoever loaded it."""
@@ -52,7 +46,7 @@ def choose(config: ModelConfig, loaded: Callable[[], Loaded], pixels: tuple[int,
         return trial.server(config, pixels[1])
     if config.engine is EngineKind.vllm:
         return vllm.Vllm(config, pixels)
-    return InProcess(loaded(), config.batch_size)
+    return InProcess(loaded(), hf.Limits.of(config))
 
 
 def greet(config: ModelConfig) -> None:

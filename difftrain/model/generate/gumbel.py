@@ -18,13 +18,33 @@ def mixed(value: torch.Tensor) -> torch.Tensor:
     return value ^ (value >> 16)
 
 
-def noise(seed_B: torch.Tensor, position: int, vocabulary: int) -> torch.Tensor:
-    """Standard Gumbel noise of shape B V, float32."""
-    place_B1 = mixed(seed_B[:, None] + mixed(torch.full_like(seed_B[:, None], position + 1)))
+def noise(seed_B: torch.Tensor, position: int | torch.Tensor, vocabulary: int) -> torch.Tensor:
+    """Standard Gumbel noise of shape B V, float32. The position is one for all, or one a row."""
+    place_B = torch.zeros_like(seed_B) + position + 1
+    place_B1 = mixed(seed_B[:, None] + mixed(place_B[:, None]))
     token_V = mixed(torch.arange(vocabulary, device=seed_B.device) * 0x9E3779B1)
     bits_BV = mixed(place_B1 ^ token_V[None])
     uniform_BV = (bits_BV.double() + 0.5) / 2.0**32
     return -torch.log(-torch.log(uniform_BV)).float()
+
+
+def noisy(
+    scores_BV: torch.Tensor,
+    seed_B: torch.Tensor,
+    position: int | torch.Tensor,
+    temperature_B: torch.Tensor,
+) -> torch.Tensor:
+    """Scores whose argmax is a draw of each row's softmax(scores / T); rows with T = 0 keep theirs.
+
+    Minus infinity stays so, and is never drawn.
+    """
+    scores_BV = scores_BV.float()
+    drawn_B1 = temperature_B[:, None] > 0
+    if not drawn_B1.any():
+        return scores_BV
+    drawn_BV = scores_BV / temperature_B[:, None].clamp(min=1e-6)
+    drawn_BV = drawn_BV + noise(seed_B, position, scores_BV.shape[1])
+    return torch.where(drawn_B1, drawn_BV, scores_BV)
 
 
 class DrawOwnNoise:
@@ -43,11 +63,6 @@ class DrawOwnNoise:
         """Noisy scores of shape B V; rows with temperature 0 keep theirs."""
         scores = scores.float()
         scores[:, self.banned] = -torch.inf
-        temperature_B1 = torch.tensor(self.temperatures, device=scores.device)[:, None]
-        if not (temperature_B1 > 0).any():
-            return scores
+        temperature_B = torch.tensor(self.temperatures, device=scores.device)
         seed_B = torch.tensor(self.seeds, device=scores.device, dtype=torch.int64)
-        position = input_ids.shape[1] - self.prompt_width
-        noisy = scores / temperature_B1.clamp(min=1e-6)
-        noisy = noisy + noise(seed_B, position, scores.shape[1])
-        return torch.where(temperature_B1 > 0, noisy, scores)
+        return noisy(scores, seed_B, input_ids.shape[1] - self.prompt_width, temperature_B)

@@ -1,14 +1,29 @@
-"""Generation in this process with transformers, in batches of like length."""
+"""Generation in this process with transformers: a batch whose finished rows are replaced at once.
 
-from collections.abc import Sequence
+Answers end at different times and the early-stopping schedule asks one draw after another, so a
+batch that waits for its longest answer computes rows nobody needs. Here each row has a slot of its
+own (slots.py) and a freed slot takes the next request. Why an own loop: transformers' continuous
+batching takes token ids alone, no pictures, and `generate` keeps ended rows to the batch's end and
+repeats the keys of grouped heads in every step. Prompts are read once a view (prefill.py).
+
+Not here: draws asked on suspicion while slots idle at the end of a pool. Which rows are written
+would then depend on the batch size, and artefacts must not.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from transformers import GenerationConfig
 
-from difftrain.data import prompts
-from difftrain.model.generate.gumbel import DrawOwnNoise
-from difftrain.model.generate.request import Answer, Request
+from difftrain.model import memory
+from difftrain.model.generate.flight import Flight, Limits
+from difftrain.model.generate.prefill import beyond, encode, tokens_at_most
+from difftrain.model.generate.request import Answer, Found, K, NoAnswer, Request
 from difftrain.model.load import Loaded
+
+__all__ = ["PLACEHOLDERS", "Limits", "answers", "encode", "ends", "read", "stream"]
+
 
 PLACEHOLDERS = (
     "<|vision_start|>",
@@ -17,43 +32,7 @@ PLACEHOLDERS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-
-
-def encode(loaded: Loaded, requests: Sequence[Request]) -> dict[str, torch.Tensor]:
-    """Left-padded model inputs on the model's device.
-
-    Raises ValueError if the placeholders in the prompt are not the pictures' tokens.
-    """
-    processor = loaded.processor
-    texts = [
-        processor.apply_chat_template(
-            prompts.messages(request.parts, request.system),
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-        for request in requests
-    ]
-    images = [image for request in requests for image in request.images]
-    batch = processor(text=texts, images=images or None, padding=True, return_tensors="pt")
-    merge = processor.image_processor.merge_size**2
-    features = int(batch["image_grid_thw"].prod(1).sum()) // merge if images else 0
-    placeholders = int((batch["input_ids"] == loaded.image_token).sum())
-    if features != placeholders:
-        raise ValueError(f"{placeholders} picture placeholders for {features} picture tokens")
-    return dict(batch.to(loaded.device))
-
-
-def settings(loaded: Loaded, longest: int) -> GenerationConfig:
-    """Greedy decoding with nothing inherited from the model's own generation defaults."""
-    tokenizer = loaded.processor.tokenizer
-    return GenerationConfig(
-        max_new_tokens=longest,
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        eos_token_id=loaded.model.generation_config.eos_token_id or tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+ALIVE_SECONDS = 2.0
 
 
 def ends(loaded: Loaded) -> set[int]:
@@ -72,43 +51,75 @@ def read(loaded: Loaded, ids: list[int], longest: int) -> Answer:
     return Answer(text, tuple(kept), end is not None)
 
 
-@torch.inference_mode()
-def answer_batch(loaded: Loaded, requests: Sequence[Request]) -> list[Answer]:
-    """One batch of answers, in the order of the requests."""
-    inputs = encode(loaded, requests)
-    width = inputs["input_ids"].shape[1]
-    tokenizer = loaded.processor.tokenizer
-    known = tokenizer.get_vocab()
-    sampler = DrawOwnNoise(
-        [request.seed for request in requests],
-        [request.temperature for request in requests],
-        width,
-        [known[token] for token in PLACEHOLDERS if token in known],
-    )
-    longest = max(request.max_new_tokens for request in requests)
-    output = loaded.model.generate(
-        **inputs, generation_config=settings(loaded, longest), logits_processor=[sampler]
-    )
-    rows = output[:, width:].tolist()
-    return [
-        read(loaded, ids, request.max_new_tokens)
-        for ids, request in zip(rows, requests, strict=True)
-    ]
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """On a CPU the number of threads changes sums too: in deterministic mode there is one."""
+    before = torch.get_num_threads()
+    try:
+        if wanted:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def answers(loaded: Loaded, requests: Sequence[Request], batch_size: int) -> list[Answer]:
-    """Answers in the order of the requests; requests of like length share a batch."""
-    order = sorted(
-        range(len(requests)),
-        key=lambda place: (
-            len(requests[place].images),
-            requests[place].text[:24],
-            len(requests[place].text),
-        ),
-    )
-    found: dict[int, Answer] = {}
-    for start in range(0, len(order), batch_size):
-        places = order[start : start + batch_size]
-        batch = answer_batch(loaded, [requests[place] for place in places])
-        found.update(zip(places, batch, strict=True))
+def stream(
+    loaded: Loaded,
+    more: Callable[[int], Sequence[tuple[K, Request]]],
+    limits: Limits,
+    alive: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[K, Found]]:
+    """Answers as they are done, in any order, each with the key that its request came with.
+
+    `more(room)` gives up to `room` further requests, maybe none for now; the stream ends when it
+    gives none while nothing is open. `alive` is called now and then. A prompt longer than the
+    model's positions is refused. Out of memory, the batch is halved and what was open is asked
+    again; where a single row does not fit, and in deterministic mode, the error is raised.
+    """
+    known = loaded.processor.tokenizer.get_vocab()
+    banned = [known[token] for token in PLACEHOLDERS if token in known]
+    flight: Flight[K] = Flight(loaded, limits, ends(loaded), banned)
+    told = time.monotonic()
+    while True:
+        refused = []
+        if flight.room:
+            for key, request in more(flight.room):
+                if reason := beyond(loaded, request):
+                    refused.append((key, NoAnswer(reason)))
+                else:
+                    flight.waiting.append((key, request))
+        if refused:
+            yield from refused
+            continue
+        if not flight.waiting and not flight.rows:
+            return
+        short = False
+        try:
+            with one_thread(limits.fixed):
+                flight.refill()
+                flight.step()
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_short(error) or limits.fixed or flight.most == 1:
+                raise
+            short = True
+        if short:  # outside the handler, whose traceback holds on to what did not fit
+            flight.shrink()
+        if time.monotonic() - told > ALIVE_SECONDS:
+            alive()
+            told = time.monotonic()
+        ended, flight.ended = flight.ended, []
+        for row in ended:
+            yield row.key, read(loaded, row.ids, row.request.max_new_tokens)
+
+
+def answers(loaded: Loaded, requests: Sequence[Request], limits: Limits | int) -> list[Found]:
+    """Answers in the order of the requests, so many rows at once; those of like length first."""
+    order = sorted(range(len(requests)), key=lambda place: (tokens_at_most(requests[place]), place))
+    waiting = iter([(place, requests[place]) for place in order])
+
+    def more(room: int) -> list[tuple[int, Request]]:
+        return [each for _, each in zip(range(room), waiting, strict=False)]
+
+    within = limits if isinstance(limits, Limits) else Limits(limits)
+    found = dict(stream(loaded, more, within))
     return [found[place] for place in range(len(requests))]

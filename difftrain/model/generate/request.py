@@ -15,7 +15,8 @@ K = TypeVar("K")
 class Request:
     """One answer wanted. A temperature of 0 is greedy; the seed is the draw's own.
 
-    `parts` are words and pictures in the order in which they are shown.
+    `parts` are words and pictures in the order in which they are shown. Requests with the same
+    `view` show the very same (parts and system), so an engine may read them once; None: unknown.
     """
 
     parts: tuple[str | Image.Image, ...] = field(repr=False)
@@ -23,6 +24,7 @@ class Request:
     seed: int = 0
     temperature: float = 0.0
     max_new_tokens: int
+    view: str | None = None
 
     @property
     def text(self) -> str:

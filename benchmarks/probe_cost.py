@@ -1,0 +1,349 @@
+"""What a probe costs: against the full grid, against one request at a time, and by processes.
+
+    python benchmarks/probe_cost.py [--pool N] [--alone N] [--only PART ...]
+
+Parts, each of which can be measured by itself (`--only`), results merged into one file:
+
+* loop: the pool by difftrain (early stopping, refilled batches), then the first `--alone` samples
+  by a loop that asks one request at a time with transformers' generate, as the papers' releases
+  do; same model, same samples, same seeds, same labels. The loop's halves are run before and after
+  ours, so that a machine that slows down slows both; its seconds for the whole pool, with early
+  stopping and for the full grid, are seconds an answer times answers. About four minutes.
+* grid: the full grid of the same pool, in refilled batches: is every label the same? About eight.
+* deterministic: the pool with model.deterministic and without. About four.
+* simulation: answers that early stopping asks on the first paper's stratum mix. Ten seconds.
+* processes: launch/probe.py by one process of one thread, one of two, and two of one; needs a
+  machine that does nothing else. About five minutes.
+
+Writes benchmarks/results/probe_cost.md and .json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from difftrain import artefacts, lineage
+from difftrain.difficulty import pism, tabulate
+from difftrain.difficulty.config import PismConfig
+from difftrain.model.generate import hf
+from difftrain.model.generate.engine import InProcess
+from difftrain.model.generate.gumbel import DrawOwnNoise
+from difftrain.model.generate.request import Answer, Request
+from difftrain.model.load import Loaded, load
+from difftrain.probe import stage
+from difftrain.probe.ledger import Ledger
+from difftrain.probe.needs import needs
+from difftrain.probe.rollouts import request, rollout
+from difftrain.probe.schedule import next_draws
+from difftrain.records import Rollout, Sample, Stratum
+from difftrain.settings import RunConfig, resolve
+from difftrain.shapes import pool
+from difftrain.world import World
+from launch.words import read
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+WORDS = ("difficulty=pism", "difficulty.also=[]")
+PAPER = {
+    "perception": {"easy": 7827, "medium": 4872, "hard": 1454, "unsolved": 6480},
+    "reasoning": {"easy": 5048, "medium": 1061, "hard": 1618, "unsolved": 19406},
+}
+"""The first paper's strata under PISM."""
+POPULATIONS = {"mostly_right": (4.0, 1.0), "right_or_wrong": (0.5, 0.5), "anything": (1.0, 1.0)}
+"""Simulated models: Beta parameters of the accuracy with the whole picture. The paper prints strata
+and no accuracies, so the share depends on what is assumed here."""
+
+
+def settings(*words: str) -> RunConfig:
+    """PISM alone, as the paper has it, of the model that ships."""
+    return resolve(read([*WORDS, *words]))
+
+
+def loaded_by(config: RunConfig) -> Loaded:
+    """The model of these settings."""
+    return load(config.model, config.data.min_pixels, config.data.max_pixels)
+
+
+Labels = dict[str, float | None]
+
+
+def labels(rows: Sequence[Rollout], config: RunConfig) -> Labels:
+    """The failure ratio of each sample."""
+    ratio_R = np.array(config.probe.percents) / 100
+    tables = tabulate.tables(rows, config.probe.percents, config.probe.draws)
+    return {key: pism.failure_ratio(table, ratio_R) for key, table in tables.items()}
+
+
+def ours(
+    loaded: Loaded, samples: Sequence[Sample], config: RunConfig
+) -> tuple[list[Rollout], float]:
+    """Rows and seconds of the probe in this process."""
+    with tempfile.TemporaryDirectory() as place:
+        ledger = Ledger(Path(place), config.probe, samples, needs(config))
+        engine = InProcess(loaded, hf.Limits.of(config.model))
+        started = time.perf_counter()
+        stage.run_share(engine, samples, ledger, config, World(1, 2))
+        return artefacts.read(Path(place), Rollout), time.perf_counter() - started
+
+
+@torch.inference_mode()
+def generated(loaded: Loaded, asked: Request) -> Answer:
+    """One answer by transformers' own generate, alone."""
+    inputs = hf.encode(loaded, [asked])
+    width = inputs["input_ids"].shape[1]
+    known = loaded.processor.tokenizer.get_vocab()
+    banned = [known[name] for name in hf.PLACEHOLDERS if name in known]
+    output = loaded.model.generate(
+        **inputs,
+        max_new_tokens=asked.max_new_tokens,
+        do_sample=False,
+        eos_token_id=list(hf.ends(loaded)),
+        pad_token_id=loaded.processor.tokenizer.pad_token_id,
+        logits_processor=[DrawOwnNoise([asked.seed], [asked.temperature], width, banned)],
+    )
+    return hf.read(loaded, output[0, width:].tolist(), asked.max_new_tokens)
+
+
+def one_by_one(
+    loaded: Loaded, samples: Sequence[Sample], config: RunConfig
+) -> tuple[list[Rollout], float]:
+    """Rows and seconds of a loop that asks one request at a time, with early stopping."""
+    ledger = Ledger(Path("nowhere"), config.probe, samples, needs(config))
+    rows: list[Rollout] = []
+    started = time.perf_counter()
+    for sample in samples:
+        while draws := ledger.wanted(sample):
+            for draw in draws:
+                answer = generated(loaded, request(draw, config.probe, config.seed))
+                rows.append(rollout(draw, answer, config.seed, config.grade))
+                ledger.enter(rows[-1:])
+    return rows, time.perf_counter() - started
+
+
+def loop(asked: argparse.Namespace) -> dict[str, Any]:
+    """Ours against the loop."""
+    config = settings()
+    loaded = loaded_by(config)
+    samples = list(pool.samples(pool.Split.pool, asked.pool))
+    some = samples[: asked.alone]
+    ours(loaded, samples[:8], config)  # warm up
+    first, before = one_by_one(loaded, some[::2], config)
+    rows, seconds = ours(loaded, samples, config)
+    second, after = one_by_one(loaded, some[1::2], config)
+    by_loop, by_us = labels(first + second, config), labels(rows, config)
+    an_answer = (before + after) / len(first + second)
+    grid = len(samples) * len(config.probe.percents) * config.probe.draws
+    return {
+        "samples": len(samples),
+        "answers": len(rows),
+        "answers_of_the_grid": grid,
+        "share_of_the_grid": len(rows) / grid,
+        "seconds": seconds,
+        "seconds_an_answer": seconds / len(rows),
+        "loop": {
+            "samples": len(some),
+            "answers": len(first + second),
+            "seconds": before + after,
+            "seconds_an_answer": an_answer,
+            "same_labels": sum(by_us[key] == value for key, value in by_loop.items()),
+            "seconds_early_extrapolated": an_answer * len(rows),
+            "seconds_grid_extrapolated": an_answer * grid,
+        },
+        "times_faster_than_the_loop_with_early_stopping": an_answer * len(rows) / seconds,
+        "times_faster_than_the_loop_over_the_grid": an_answer * grid / seconds,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def grid(asked: argparse.Namespace) -> dict[str, Any]:
+    """The full grid in refilled batches, and whether its labels are those of early stopping."""
+    early, full = settings(), settings("probe.grid=full")
+    loaded = loaded_by(early)
+    samples = list(pool.samples(pool.Split.pool, asked.pool))
+    rows, seconds = ours(loaded, samples, early)
+    every, grid_seconds = ours(loaded, samples, full)
+    found, expected = labels(rows, early), labels(every, full)
+    return {
+        "samples": len(samples),
+        "same_labels": sum(found[key] == value for key, value in expected.items()),
+        "answers": {"early": len(rows), "grid": len(every)},
+        "seconds": {"early": seconds, "grid": grid_seconds},
+        "share_of_answers": len(rows) / len(every),
+        "share_of_seconds": seconds / grid_seconds,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def deterministic(asked: argparse.Namespace) -> dict[str, Any]:
+    """The probe with fixed shapes and without, one after the other."""
+    free, fixed = settings(), settings("model.deterministic=true")
+    loaded = loaded_by(free)
+    samples = list(pool.samples(pool.Split.pool, asked.pool))
+    ours(loaded, samples[:8], free)
+    rows, seconds = ours(loaded, samples, free)
+    fixed_rows, fixed_seconds = ours(loaded, samples, fixed)
+    return {
+        "samples": len(samples),
+        "seconds": {"free": seconds, "deterministic": fixed_seconds},
+        "times_slower": fixed_seconds / seconds,
+        "answers": {"free": len(rows), "deterministic": len(fixed_rows)},
+        "equal_rows": len({repr(each) for each in rows} & {repr(each) for each in fixed_rows}),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def population(rng: np.random.Generator, beta: tuple[float, float]) -> np.ndarray:
+    """A 10 x 10 table of one simulated sample: its accuracy falls as more is hidden."""
+    accuracy, half = rng.beta(*beta), rng.uniform(-0.1, 1.4)
+    ratio_R = np.arange(10) / 10
+    right_R = accuracy / (1 + np.exp((ratio_R - half) / 0.08))
+    right_R *= rng.random() > 0.3  # some can never be answered
+    return (rng.random((10, 10)) < right_R[:, None]).astype(np.int8)
+
+
+def cost(known_RK: np.ndarray) -> int:
+    """Answers asked until the label is settled."""
+    table_RK, asked = np.full_like(known_RK, -1), 0
+    while cells := next_draws(table_RK):
+        for row, draw in cells:
+            table_RK[row, draw] = known_RK[row, draw]
+            asked += 1
+    return asked
+
+
+def simulation(_: argparse.Namespace) -> dict[str, Any]:
+    """Mean cost of each stratum in each population, weighted with the paper's numbers."""
+    found: dict[str, Any] = {}
+    config = PismConfig()
+    for name, beta in POPULATIONS.items():
+        rng, costs = np.random.default_rng(0), {each: [] for each in Stratum}
+        for _ in range(6000):
+            known = population(rng, beta)
+            value = pism.failure_ratio(known, np.arange(10) / 10)
+            which = pism.stratum(value, config.hard_upto, config.easy_from, config.easy_inclusive)
+            costs[which].append(cost(known))
+        mean = {each.value: float(np.mean(costs[each])) for each in Stratum}
+        shares = {
+            part: sum(mean[key] * count for key, count in mix.items()) / sum(mix.values()) / 100
+            for part, mix in PAPER.items()
+        }
+        both = {key: sum(mix[key] for mix in PAPER.values()) for key in mean}
+        shares["both"] = sum(mean[key] * both[key] for key in mean) / sum(both.values()) / 100
+        found[name] = {"answers_by_stratum": mean, "share_of_the_grid": shares}
+    return found
+
+
+def launched(folder: Path, size: int, threads: int, samples: int) -> float:
+    """The probe stage's seconds, by so many processes of so many threads."""
+    words = [*WORDS, f"data.pool={samples}", f"artefacts={folder}"]
+    program = [sys.executable, str(ROOT / "launch" / "probe.py"), *words]
+    one = {"OMP_NUM_THREADS": str(threads), "WORLD_SIZE": str(size)}
+    ranks = [
+        subprocess.Popen(
+            program,
+            env={**os.environ, **one, "RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for rank in range(size)
+    ]
+    codes = [each.wait() for each in ranks]
+    if any(codes):
+        raise SystemExit(f"{' '.join(program)} failed")
+    (made,) = folder.glob("probe/*/made.json")
+    return float(json.loads(made.read_text())["seconds"])
+
+
+def rows_of(folder: Path) -> list[Rollout]:
+    """The rows of a probe, in one order."""
+    (place,) = folder.glob("probe/*")
+    rows = artefacts.read(place, Rollout)
+    return sorted(rows, key=lambda each: (each.sample_id, each.mask_percent, each.draw))
+
+
+def processes(asked: argparse.Namespace) -> dict[str, Any]:
+    """Samples a second by one process and by two; the rounds are interleaved."""
+    ways = {"one_of_one_thread": (1, 1), "one_of_two_threads": (1, 2), "two_of_one_thread": (2, 1)}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    rows: dict[str, list[Rollout]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        for repeat in range(asked.repeats):
+            for name, (size, threads) in ways.items():
+                folder = Path(place) / f"{name}-{repeat}"
+                seconds[name].append(launched(folder, size, threads, asked.pool))
+                rows[name] = rows_of(folder)
+    best = {name: min(each) for name, each in seconds.items()}
+    one, two = (
+        {(r.sample_id, r.mask_percent, r.draw): (r.seed, r.response) for r in rows[name]}
+        for name in ("one_of_one_thread", "two_of_one_thread")
+    )
+    return {
+        "samples": asked.pool,
+        "seconds": seconds,
+        "samples_a_second": {name: asked.pool / each for name, each in best.items()},
+        "two_by_one": best["one_of_one_thread"] / best["two_of_one_thread"],
+        "two_by_one_of_two_threads": best["one_of_two_threads"] / best["two_of_one_thread"],
+        "rows": {"one": len(one), "two": len(two)},
+        "equal_rows": sum(two.get(key) == value for key, value in one.items()),
+    }
+
+
+PARTS = {
+    "loop": loop,
+    "grid": grid,
+    "deterministic": deterministic,
+    "simulation": simulation,
+    "processes": processes,
+}
+
+
+def lines(node: Any, depth: int = 0) -> list[str]:
+    """A nested result as a Markdown list."""
+    found = []
+    for key, value in node.items():
+        told = f"{'  ' * depth}* {key.replace('_', ' ')}"
+        if isinstance(value, dict):
+            found += [told, *lines(value, depth + 1)]
+        else:
+            found.append(f"{told}: {value:.4g}" if isinstance(value, float) else f"{told}: {value}")
+    return found
+
+
+def main() -> None:
+    """Measure the wanted parts; merge them into the committed result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pool", type=int, default=400)
+    parser.add_argument("--alone", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--only", choices=list(PARTS), nargs="+", default=list(PARTS))
+    parser.add_argument("--note", default="", help="what the machine did besides")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    path = asked.results / "probe_cost.json"
+    result: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    for name in asked.only:
+        result[name] = PARTS[name](asked)
+        result[name]["command"] = "python benchmarks/probe_cost.py " + " ".join(sys.argv[1:])
+        result[name]["machine"] = f"{os.cpu_count()} cores, {platform.machine()} {asked.note}"
+        result[name]["versions"] = lineage.versions()
+        asked.results.mkdir(parents=True, exist_ok=True)
+        lineage.write_json(path, result)
+        print(json.dumps({name: result[name]}, indent=2), flush=True)
+    parts = [f"## {name}\n\n" + "\n".join(lines(result[name])) for name in PARTS if name in result]
+    head = "# What a probe costs\n\nWhat the parts are: benchmarks/probe_cost.py.\n\n"
+    (asked.results / "probe_cost.md").write_text(head + "\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()

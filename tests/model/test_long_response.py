@@ -1,0 +1,51 @@
+"""A response of 4,096 tokens goes through the whole attention pass in bounded memory."""
+
+import subprocess
+import sys
+
+import pytest
+
+PASS = """
+from pathlib import Path
+from difftrain.difficulty.config import DifficultyConfig
+from difftrain.model.config import Dtype, ModelConfig
+from difftrain.model.load import load
+from difftrain.probe.attention import measure
+from difftrain.records import Measure, Rollout, Verdict, View
+from difftrain.settings import RunConfig
+from difftrain.shapes import pool
+
+loaded = load(ModelConfig(name="tiny", dtype=Dtype.float32), 3136, 12544)
+config = RunConfig()
+config.difficulty = DifficultyConfig(measure=Measure.cmab, also=[Measure.ace])
+samples = list(pool.samples(pool.Split.pool, 3))
+
+def pair(sample, tokens):
+    ids = tuple(5 + place % 300 for place in range(tokens))
+    rollout = Rollout(
+        sample_id=sample.sample_id, view=View.whole, mask_percent=0, draw=0, seed=0, response="",
+        tokens=tokens, token_ids=ids, finished=True, verdict=Verdict.right)
+    return sample, rollout
+
+def resident(what):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what + ":"))
+
+measure(loaded, [pair(samples[0], 8)], config)
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+before = resident("VmRSS")
+found = measure(loaded, [pair(samples[0], 4096), pair(samples[1], 2048)], config)
+after = resident("VmHWM")
+assert [len(row.image_LT) for row in found] == [4, 4]
+assert [len(row.image_LT[0]) for row in found] == [4096, 2048]
+assert all(row.bias is not None for row in found)
+print(after - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_response_of_4096_tokens_takes_less_than_half_a_gigabyte() -> None:
+    """Two rows, padded to one length: one layer's matrices alone would be 840 MB."""
+    done = subprocess.run([sys.executable, "-c", PASS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert float(done.stdout.split()[-1]) < 500  # MiB

@@ -1,0 +1,121 @@
+"""What is asked next, and that rows depend neither on batch size nor on the number of ranks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from difftrain import artefacts
+from difftrain.difficulty.config import DifficultyConfig
+from difftrain.model.generate.engine import InProcess
+from difftrain.model.generate.hf import Limits
+from difftrain.model.load import Loaded
+from difftrain.probe import stage
+from difftrain.probe.ledger import Ledger
+from difftrain.probe.needs import needs
+from difftrain.probe.pending import Pending
+from difftrain.probe.rollouts import Draw
+from difftrain.records import Measure, Rollout, Sample, Verdict, View
+from difftrain.settings import RunConfig
+from difftrain.world import World
+
+
+def settings(*also: Measure) -> RunConfig:
+    made = RunConfig()
+    made.difficulty = DifficultyConfig(measure=Measure.pism, also=list(also))
+    made.probe.percents, made.probe.draws, made.probe.rollouts = [0, 40, 80], 3, 3
+    made.probe.max_new_tokens = 12
+    return made
+
+
+def answered(draw: Draw, right: bool) -> Rollout:
+    return Rollout(
+        sample_id=draw.sample.sample_id, view=draw.view, mask_percent=draw.percent,
+        draw=draw.draw, seed=0, response="", tokens=1, token_ids=(1,), finished=True,
+        verdict=Verdict.right if right else Verdict.wrong,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def pending(shapes_samples: list[Sample], tmp_path: Path) -> Pending:
+    made = settings(Measure.cde)
+    ledger = Ledger(tmp_path, made.probe, shapes_samples, needs(made))
+    return Pending(ledger, shapes_samples, made.probe, made.seed)
+
+
+def test_a_begun_sample_is_asked_on_before_another_is_begun(pending: Pending) -> None:
+    """With room for eight, no more than eight samples are open; every prompt stays remembered."""
+    rng, flying = np.random.default_rng(1), []
+    begun: dict[str, None] = {}
+    settled: set[str] = set()
+    while True:
+        flying += pending.more(8 - len(flying))
+        if not flying:
+            break
+        begun |= {draw.sample.sample_id: None for draw, _ in flying}
+        assert len(begun.keys() - settled) <= 8
+        draw, _ = flying.pop(int(rng.integers(len(flying))))
+        pending.ledger.enter([answered(draw, bool(rng.random() < 0.4))])
+        pending.answered(draw)
+        if draw.sample.sample_id not in pending.open:
+            settled.add(draw.sample.sample_id)
+    assert pending.unsettled == 0
+    assert len(settled) == 24
+    assert pending.unmasked == {}
+
+
+def test_only_draws_that_show_the_same_name_the_same_view(pending: Pending) -> None:
+    asked = pending.more(12)
+    names: dict[str, tuple] = {}
+    for draw, request in asked:
+        assert draw.view is not View.masked
+        assert request.view is not None
+        assert names.setdefault(request.view, request.parts) == request.parts
+    assert len({request.seed for _, request in asked}) == 12
+    for draw, _ in asked:
+        pending.ledger.enter([answered(draw, True)])
+        pending.answered(draw)
+    masked = [(draw, made) for draw, made in pending.more(4) if draw.view is View.masked]
+    assert masked
+    assert all(made.view is None for _, made in masked)
+
+
+def probed(
+    tiny: Loaded, samples: Sequence[Sample], folder: Path, made: RunConfig, size: int
+) -> list[Rollout]:
+    """The rows of a probe by so many ranks, one after another."""
+    for rank in range(size):
+        world = World(rank, size)
+        ledger = Ledger(folder, made.probe, samples, needs(made))
+        ledger.refresh()
+        engine = InProcess(tiny, Limits.of(made.model))
+        stage.run_share(engine, world.share(samples), ledger, made, world)
+    rows = artefacts.read(folder, Rollout)
+    return sorted(rows, key=lambda row: (row.sample_id, row.view, row.mask_percent, row.draw))
+
+
+def test_in_deterministic_mode_rows_are_the_same_for_any_batch_and_number_of_ranks(
+    tiny: Loaded, shapes_samples: list[Sample], tmp_path: Path
+) -> None:
+    found = []
+    for batch_size, ranks in ((64, 1), (2, 3)):
+        made = settings(Measure.cde)
+        made.model.deterministic, made.model.batch_size = True, batch_size
+        folder = tmp_path / f"{batch_size}"
+        found.append(probed(tiny, shapes_samples[:10], folder, made, ranks))
+    assert found[0] == found[1]
+    assert len(found[0]) > 60
+
+
+def test_without_it_draws_seeds_and_all_but_float_ties_are_the_same(
+    tiny: Loaded, shapes_samples: list[Sample], tmp_path: Path
+) -> None:
+    found = []
+    for batch_size, ranks in ((64, 1), (5, 2)):
+        made = settings(Measure.cde)
+        made.model.batch_size = batch_size
+        folder = tmp_path / f"{batch_size}"
+        found.append(probed(tiny, shapes_samples[:10], folder, made, ranks))
+    same = sum(one in found[1] for one in found[0])
+    assert same >= 0.98 * max(map(len, found))
