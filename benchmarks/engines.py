@@ -65,6 +65,7 @@ def serving(parent: Path) -> Iterator[tuple[str, str]]:
         port = found.getsockname()[1]
     program = str(Path(sys.executable).parent / "transformers")
     place = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    place += ["--dtype", "float32"]
     with (parent / "log").open("w") as log:
         process = subprocess.Popen([program, "serve", *place, str(folder)], stdout=log, stderr=log)
     url, until = f"http://127.0.0.1:{port}/v1", time.time() + 300

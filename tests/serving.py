@@ -35,7 +35,8 @@ def serving(parent: Path, port: int | None = None) -> Iterator[tuple[str, str]]:
     settings["response_template"] = WHOLE_TEXT
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     port = port or free_port()
-    command = [str(Path(sys.executable).parent / "transformers"), "serve", "--host", "127.0.0.1"]
+    program = str(Path(sys.executable).parent / "transformers")
+    command = [program, "serve", "--host", "127.0.0.1", "--dtype", "float32"]
     with (parent / "log").open("a") as log:
         process = subprocess.Popen(
             [*command, "--port", str(port), "--device", "cpu", str(folder)], stdout=log, stderr=log

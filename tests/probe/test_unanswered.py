@@ -129,7 +129,7 @@ def test_what_was_answered_before_a_server_went_for_good_is_kept(
     with pytest.raises(OSError, match="has been away"):
         probed(server, shapes_samples, tmp_path, longest_wait_seconds=0.2)
     kept = rows(tmp_path / "probe")
-    assert len(kept) >= 24
+    assert len(kept) == 30
     assert lineage.read_made(tmp_path / "probe") is None
     server.models, server.spoils, before = 200, lambda *_: False, server.in_earnest
     folder, _ = probed(server, shapes_samples, tmp_path)
