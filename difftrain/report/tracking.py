@@ -29,6 +29,8 @@ from difftrain.report.write import markdown
 
 NAME_LIMIT = 128
 """W&B refuses longer groups and job types."""
+TAG_LIMIT = 64
+"""W&B refuses longer tags."""
 UNTOLD = {
     "console": "off",
     "disable_git": True,
@@ -79,27 +81,50 @@ def marks(report: dict[str, Any], who: str) -> dict[str, Any]:
 
 
 def of_the_run(report: dict[str, Any]) -> dict[str, float]:
-    """The numbers that belong to no single checkpoint."""
+    """The numbers that belong to no single checkpoint; `stages` has the seconds of every stage."""
     counts, cost = report["counts"], report["cost"]
     wanted = ("samples", "quarantined", "strata", "picks_strata", "verdicts", "cut_off")
     return numbers(
         {
             "counts": {name: counts[name] for name in wanted},
             "cost": {name: value for name, value in cost.items() if name != "by_stage"},
+            "stages": cost["by_stage"],
             "differences": report["differences"],
         }
     )
 
 
+def table_of(report: dict[str, Any]) -> str:
+    """The table that a run is a row of: `shapes/pism`. Rows of one table are compared."""
+    return f"{Path(report['data']).name}/{report['measure']}"[-NAME_LIMIT:]
+
+
+def tags(report: dict[str, Any]) -> list[str]:
+    """Short words to filter runs by: what is trained, from what, with which seed."""
+    told = [
+        report["program"],
+        str(report["measure"]),
+        Path(report["data"]).name,
+        Path(report["model"]).name,
+        f"seed {report['seed']}",
+        *(["random control"] if "control" in report["means"] else []),
+    ]
+    return [each[:TAG_LIMIT] for each in dict.fromkeys(told) if each]
+
+
 def to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
-    """One W&B run: a row of the table that its group names (data/measure)."""
+    """One W&B run: group names the table (data/measure), job_type the row, tags what to filter by.
+
+    Curves of a stratum are `<arm>/reward_correct/stratum/hard`, `length` and `dead_groups` alike.
+    """
     settings = report["settings"]
     with wandb.init(
         project=settings["report"]["project"],
         name=report["name"],
         notes=inputs.folder.name,
-        group=f"{Path(report['data']).name}/{report['measure']}"[-NAME_LIMIT:],
+        group=table_of(report),
         job_type=report["name"][:NAME_LIMIT],
+        tags=tags(report),
         config=settings,
         dir=inputs.folder,
         settings=wandb.Settings(**UNTOLD),
