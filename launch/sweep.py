@@ -1,10 +1,10 @@
 """Many runs, one table: the papers' rows over measures, data and seeds.
 
-python launch/sweep.py table=paper difficulty=pism,cmab data=orsta_reasoning seed=1,2,3 [KEY=VALUE ...]
+python launch/sweep.py table=paper difficulty=pism,cmab data=... seed=1,2,3 [KEY=VALUE ...]
 python launch/sweep.py table=shapes
 
-Each run is one `accelerate launch` of launch/train.py. What runs share is made once: the others wait
-for it. A run that fails is shown and skipped; the same command again resumes, and finished runs
+Each run is one `accelerate launch` of launch/train.py. What runs share is made once: the others
+wait for it. A run that fails is shown and skipped; the same command again resumes, and finished runs
 cost a look. Ends with the comparison of all finished runs (launch/report.py compare).
 
   table=paper|shapes        the twelve rows; shapes: few steps, two seeds, one run on each core

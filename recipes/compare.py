@@ -84,7 +84,7 @@ def table(own: list[Run], noted: list[str]) -> Comparison:
         benchmarks=tuple(shared),
         base=base,
         lines=tuple(lines),
-        notes=tuple([*noted, *words.of_the_runs(own)]),
+        notes=(*noted, *words.of_the_runs(own)),
         settings=first.report["settings"],
     )
 

@@ -45,8 +45,8 @@ def forest(comparison: Comparison) -> Figure | None:
     for place, (line, difference) in enumerate(shown):
         said = words.verdict(difference)
         colour = VERDICT_COLOURS.get(said, UNSHOWN)
-        low, mean, high = (100 * (each or 0.0)
-                           for each in (difference.low, difference.mean, difference.high))  # fmt: skip
+        ends = (difference.low, difference.mean, difference.high)
+        low, mean, high = (100 * (each or 0.0) for each in ends)
         axes.hlines(place, low, high, color=colour, linewidth=2, alpha=0.6)
         axes.plot([mean], [place], "o", color=colour, markersize=6)
         seeds = [100 * each for each in difference.seed_means]

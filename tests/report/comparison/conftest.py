@@ -27,9 +27,7 @@ def item_id(benchmark: str, number: int) -> str:
     return f"VD_illusion/1/{number // 4}/{number % 4}"
 
 
-def made_to_order(
-    rate: Rates, luck: int, prefix: str = "shapes/", items: int = ITEMS
-) -> list[Mark]:
+def made_to_order(rate: Rates, luck: int, items: int = ITEMS) -> list[Mark]:
     """Marks whose items have one difficulty in every run; `luck` is a run's own noise."""
     found = []
     for benchmark in BENCHMARKS:
@@ -42,14 +40,14 @@ def made_to_order(
                 score = round(10 * max(0.0, min(1.0, wanted + noise))) / 10
             found.append(
                 Mark(
-                    benchmark=f"{prefix}{benchmark}",
+                    benchmark=f"shapes/{benchmark}",
                     item_id=item_id(benchmark, number),
                     response="4",
                     extracted="4",
                     score=score,
                     path=MarkPath.rule,
                     subset="",
-                )  # fmt: skip
+                )
             )
     return found
 

@@ -254,8 +254,8 @@ def test_html_needs_nothing_else_and_tex_and_markdown_hold_the_same_rows(
     made = [finished("grpo_mid_hard", 0.7, control=0.5), finished("grpo_random", 0.5)]
     folder = compare(made)
     html, tex = (folder / "compare.html").read_text(), (folder / "compare.tex").read_text()
-    svgs = [b64decode(each).decode()
-            for each in re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", html)]  # fmt: skip
+    inline = re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", html)
+    svgs = [b64decode(each).decode() for each in inline]
     assert len(svgs) == 3
     for text in (html, *svgs):
         assert not re.findall(r"https?://(?!www\.w3\.org/)[^\s\"'<]*", text)
