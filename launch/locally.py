@@ -135,6 +135,7 @@ def run(plan: Plan) -> None:
     print(f"sweep {plan.name}: {len(plan.jobs)} runs, {len(plan.jobs) - total} finished earlier, "
           f"{plan.at_a_time} at a time; logs in {plan.folder}", flush=True)  # fmt: skip
     running: list[Running] = []
+    signal.signal(signal.SIGTERM, interrupted)
     try:
         while waiting or running:
             free = sorted({*range(plan.at_a_time)} - {each.place for each in running})
@@ -147,6 +148,11 @@ def run(plan: Plan) -> None:
     except KeyboardInterrupt:
         stop(running)
         fail("interrupted; the same command continues from here", 1)
+
+
+def interrupted(*_: Any) -> None:
+    """Treat a request to end like Ctrl-C, so that no run is left behind."""
+    raise KeyboardInterrupt
 
 
 def start(plan: Plan, job: Job, place: int) -> Running:

@@ -3,9 +3,9 @@
 python launch/sweep.py table=paper difficulty=pism,cmab data=... seed=1,2,3 [KEY=VALUE ...]
 python launch/sweep.py table=shapes
 
-Each run is one `accelerate launch` of launch/train.py. What runs share is made once: the others
-wait for it. A run that fails is shown and skipped; the same command again resumes, and finished runs
-cost a look. Ends with the comparison of all finished runs (launch/report.py compare).
+Each run is one `accelerate launch` of launch/train.py. What runs share is made once, and waited
+for. A run that fails is shown and skipped; the same command again resumes, and finished runs cost
+a look. Ends with the comparison of all finished runs (launch/report.py compare).
 
   table=paper|shapes        the twelve rows; shapes: few steps, two seeds, one run on each core
   recipe=, difficulty=, data=, seed=   one value or several, with commas; recipe= replaces the rows
