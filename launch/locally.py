@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -193,6 +194,7 @@ class Record:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.started, self.count = plan, time.time(), 0
+        self.worked = processor_seconds()
         self.path = plan.folder / "sweep.json"
         self.known: dict[str, Any] = known(self.path)
 
@@ -200,16 +202,18 @@ class Record:
         """A run has ended: say so, with its last lines if it failed."""
         self.count += 1
         job, log = each.job, self.plan.log(each.job)
-        seconds = time.time() - each.started
+        seconds, worked = time.time() - each.started, processor_seconds()
         good = each.process.returncode == 0 and job.is_finished()
         self.known[job.label] = {
             "code": each.process.returncode,
             "finished": good,
             "seconds": round(seconds, 1),
+            "processor_seconds": round(worked - self.worked, 1),
             "run": job.places.run.name,
             "words": list(job.words),
             "log": log.name,
         }
+        self.worked = worked
         lineage.write_json(self.path, self.known)
         rest = left * (time.time() - self.started) / self.count
         place, soon = f"[{self.count}/{total}] {job.label}", f"; about {rest / 60:.0f} min left"
@@ -219,6 +223,12 @@ class Record:
         print(f"{place}: FAILED after {seconds:.0f} s, {why(each.process.returncode, log)}; "
               f"skipped, its log is {log}", flush=True)  # fmt: skip
         print("\n".join(f"    {line}" for line in last_lines(log)), flush=True)
+
+
+def processor_seconds() -> float:
+    """Processor time of all runs that have ended, whatever else the machine did meanwhile."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def why(code: int, log: Path) -> str:

@@ -29,6 +29,8 @@ from difftrain.report.comparison.write import write
 
 IN_ORDER = (*OFFICIAL, *MINIATURES)
 """The columns in the papers' order."""
+VERSION = 1
+"""A change to what is written must change it."""
 Seeds = dict[int, Run]
 """The runs of one row by seed."""
 
@@ -47,7 +49,7 @@ def compare(folders: list[Path], to: Path | None = None, force: bool = False) ->
         tables.setdefault(run.table, []).append(run)
     contents = [table(each, noted) for _, each in sorted(tables.items())]
     name = lineage.fingerprint(
-        {"forced": noted, "version": 1},
+        {"noted": noted, "version": VERSION},
         *sorted(f"{run.folder.name} {run.marks(TUNED).name}" for run in found),
     )
     folder = to or found[0].folder.absolute().parent.parent / "compare" / name
@@ -61,8 +63,8 @@ def marks_of(folder: Path) -> list[Mark]:
     return artefacts.read(folder, Mark)
 
 
-def table(own: list[Run], noted: list[str]) -> Comparison:
-    """One table from its runs."""
+def table(own: list[Run], noted: dict[str, list[str]]) -> Comparison:
+    """One table from its runs; `noted` has the keys of those that were made otherwise."""
     first = own[0]
     named = [list(run.report["base"]) for run in own]
     shared = [name for name in IN_ORDER if all(name in each for each in named)]
@@ -70,6 +72,7 @@ def table(own: list[Run], noted: list[str]) -> Comparison:
     for run in sorted(own, key=lambda run: (rows.order(run.name), run.seed)):
         by_row.setdefault(run.name, {})[run.seed] = run
     lines = [line for name in by_row for line in lines_of(name, by_row, shared)]
+    lines = [marked(line, by_row, noted) for line in lines]
     lines = corrected(lines, [*shared, MEAN])
     base = Line(
         name=BASE,
@@ -84,7 +87,7 @@ def table(own: list[Run], noted: list[str]) -> Comparison:
         benchmarks=tuple(shared),
         base=base,
         lines=tuple(lines),
-        notes=(*noted, *words.of_the_runs(own)),
+        notes=(*words.made_otherwise(own, noted), *words.of_the_runs(own)),
         settings=first.report["settings"],
     )
 
@@ -118,6 +121,14 @@ def lines_of(name: str, by_row: dict[str, Seeds], benchmarks: list[str]) -> list
         within=True,
     )
     return [line, below]
+
+
+def marked(line: Line, by_row: dict[str, Seeds], noted: dict[str, list[str]]) -> Line:
+    """The line, its title saying so where one of its runs was made under other settings."""
+    own = by_row.get(line.name.removesuffix(f" {CONTROL}"), {}).values()
+    if not any(str(run.folder) in noted for run in own):
+        return line
+    return replace(line, title=f"{line.title} (other settings)")
 
 
 def control_of(name: str, by_row: dict[str, Seeds]) -> tuple[Seeds, str] | None:

@@ -22,6 +22,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.text.summary import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from difftrain.report.comparison.paper import task_set
 from difftrain.report.config import Tracker
 from difftrain.report.examples import Example, Said, examples
 from difftrain.report.inputs import RunInputs, load, steps
@@ -95,8 +96,15 @@ def of_the_run(report: dict[str, Any]) -> dict[str, float]:
 
 
 def table_of(report: dict[str, Any]) -> str:
-    """The table that a run is a row of: `shapes/pism`. Rows of one table are compared."""
-    return f"{Path(report['data']).name}/{report['measure']}"[-NAME_LIMIT:]
+    """The table that a run is a row of: `shapes/pism`, `orsta reasoning/pism`."""
+    return f"{data_of(report)}/{report['measure']}"[-NAME_LIMIT:]
+
+
+def data_of(report: dict[str, Any]) -> str:
+    """The data's name, and which of its tasks are read where not all are."""
+    data = report["settings"]["data"]
+    tasks = task_set(data) or "+".join(data["tasks"] or ())
+    return f"{Path(report['data']).name} {tasks}".strip()
 
 
 def tags(report: dict[str, Any]) -> list[str]:
@@ -104,7 +112,7 @@ def tags(report: dict[str, Any]) -> list[str]:
     told = [
         report["program"],
         str(report["measure"]),
-        Path(report["data"]).name,
+        data_of(report),
         Path(report["model"]).name,
         f"seed {report['seed']}",
         *(["random control"] if "control" in report["means"] else []),

@@ -87,8 +87,11 @@ def disagreements(runs: list[Run]) -> dict[str, list[str]]:
     }
 
 
-def agreed(runs: list[Run], force: bool) -> list[str]:
-    """What is to be noted in the table. Raises NotComparable unless all agree or it is forced."""
+def agreed(runs: list[Run], force: bool) -> dict[str, list[str]]:
+    """What is to be noted in the table, by run folder.
+
+    Raises NotComparable unless all agree or it is forced.
+    """
     found = disagreements(runs)
     if found and not force:
         lines = [f"  {folder}\n" + "\n".join(f"    {each}" for each in told)
@@ -97,8 +100,7 @@ def agreed(runs: list[Run], force: bool) -> list[str]:
             "made under other settings than the rest (the rest's value stands first; --force "
             "compares all the same and notes it):\n" + "\n".join(lines)
         )
-    return [f"{folder} was made under other settings: {'; '.join(told)}."
-            for folder, told in found.items()]  # fmt: skip
+    return found
 
 
 def without_twins(runs: list[Run], force: bool) -> list[Run]:

@@ -128,6 +128,15 @@ def of_the_runs(runs: list[Run]) -> list[str]:
     return told
 
 
+def made_otherwise(runs: list[Run], noted: Mapping[str, list[str]]) -> list[str]:
+    """Which of these runs were made under other settings than the rest, and under which."""
+    return [
+        f"{run.folder.name} was made under other settings: {'; '.join(noted[str(run.folder)])}."
+        for run in runs
+        if str(run.folder) in noted
+    ]
+
+
 def about_seeds(runs: list[Run]) -> str:
     """How many training runs stand behind a row, and what that leaves open."""
     seeds: dict[str, list[int]] = {}

@@ -190,9 +190,9 @@ def test_force_compares_all_the_same_and_notes_it(finished: MakeRun) -> None:
     assert done.returncode == 0
     folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
     for name in ("compare.md", "compare.html"):
-        assert (
-            "was made under other settings: data.pool: 400 and 80." in (folder / name).read_text()
-        )
+        text = (folder / name).read_text()
+        assert "was made under other settings: data.pool: 400 and 80." in text
+        assert "GRPO-only(fullset) (other settings)" in text
 
 
 def test_settings_that_change_nothing_or_belong_to_rows_may_differ(finished: MakeRun) -> None:
