@@ -108,7 +108,8 @@ def costs(comparison: Comparison) -> Figure | None:
     figure, grid = blank(8.6, 6.4, 2, 2, sharey=True)
     for axes, (name, title) in zip(grid.flat, COSTS.items(), strict=True):
         taken = [getattr(line.cost, name) for line in lines]
-        places = spread(taken)
+        alike = len(set(taken)) == 1 and not any(adds(line, name) for line in lines)
+        places = spread(taken) if alike else taken
         for number, (line, place) in enumerate(zip(lines, places, strict=True), 1):
             dot(axes, line, name, place, number)
         axes.set_title(title)
@@ -116,7 +117,7 @@ def costs(comparison: Comparison) -> Figure | None:
         axes.grid(axis="y")
         axes.set_axisbelow(True)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        if len(set(taken)) == 1:
+        if alike:
             axes.set_xticks(taken[:1])
         else:
             axes.set_xlim(left=0)
@@ -129,11 +130,14 @@ def costs(comparison: Comparison) -> Figure | None:
 
 
 def spread(taken: list[float]) -> list[float]:
-    """Places along the axis: where all rows took the same, side by side around it."""
-    if len(set(taken)) > 1:
-        return taken
+    """Places side by side around what all rows took alike."""
     step = 0.03 * (taken[0] or 1.0)
     return [each + step * (n - (len(taken) - 1) / 2) for n, each in enumerate(taken)]
+
+
+def adds(line: Line, name: str) -> float:
+    """What choosing a row's samples adds to one of its costs."""
+    return getattr(line.cost, f"choosing_{name}") if name in CHOOSING else 0.0
 
 
 def dot(axes: Axes, line: Line, name: str, at: float, number: int) -> None:
@@ -143,7 +147,7 @@ def dot(axes: Axes, line: Line, name: str, at: float, number: int) -> None:
     mean = 100 * (each.mean or 0.0)
     axes.vlines(at, 100 * (each.low or 0), 100 * (each.high or 0), color=colour, linewidth=1.2,
                 alpha=0.35)  # fmt: skip
-    more = getattr(line.cost, f"choosing_{name}") if name in CHOOSING else 0.0
+    more = adds(line, name)
     if more:
         axes.plot([at, at + more], [mean, mean], color=colour, linewidth=1, linestyle=(0, (2, 2)))
         axes.plot([at + more], [mean], "o", markerfacecolor="white", markeredgecolor=colour,

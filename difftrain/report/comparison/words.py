@@ -178,7 +178,7 @@ def legend(comparison: Comparison) -> list[str]:
     told = [
         "Percent, as means over seeds with 95 % intervals. Differences are in percent points and "
         "paired: the same items, within a seed.",
-        f"better and worse are said only where the interval leaves out zero and the test's p, by "
+        f'"Better" and "worse" are said only where the interval leaves out zero and the test\'s p, by '
         f"Holm corrected for {comparison.tested} rows, is below 0.05. The test is McNemar's exact "
         "one for a benchmark whose items are right or wrong and where one seed was run, else a "
         "paired bootstrap; HallusionBench's questions on one figure are drawn together. Columns "
