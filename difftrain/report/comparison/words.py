@@ -178,8 +178,8 @@ def legend(comparison: Comparison) -> list[str]:
     told = [
         "Percent, as means over seeds with 95 % intervals. Differences are in percent points and "
         "paired: the same items, within a seed.",
-        '"Better" and "worse" are said only where the interval leaves out zero and the p of a test, '
-        f"by Holm corrected for {comparison.tested} rows, is below 0.05. It is McNemar's exact "
+        '"Better" and "worse" are said only where the interval leaves out zero and p, '
+        f"corrected by Holm for {comparison.tested} rows, is below 0.05. The test is McNemar's exact "
         "one for a benchmark whose items are right or wrong and where one seed was run, else a "
         "paired bootstrap; HallusionBench's questions on one figure are drawn together. Columns "
         "are not corrected for one another: what counts is the mean.",
