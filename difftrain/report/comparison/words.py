@@ -179,8 +179,8 @@ def legend(comparison: Comparison) -> list[str]:
         "Percent, as means over seeds with 95 % intervals. Differences are in percent points and "
         "paired: the same items, within a seed.",
         '"Better" and "worse" are said only where the interval leaves out zero and p, '
-        f"corrected by Holm for {comparison.tested} rows, is below 0.05. The test is McNemar's exact "
-        "one for a benchmark whose items are right or wrong and where one seed was run, else a "
+        f"corrected by Holm for {comparison.tested} rows, is below 0.05: McNemar's exact test "
+        "for a benchmark whose items are right or wrong and where one seed was run, else a "
         "paired bootstrap; HallusionBench's questions on one figure are drawn together. Columns "
         "are not corrected for one another: what counts is the mean.",
     ]
