@@ -27,6 +27,8 @@ ONE_PROCESS = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision
                "--dynamo_backend", "no")  # fmt: skip
 SHOWN = 12
 """Last lines of a failed run that are shown."""
+LAUNCHER_S_OWN = ("subprocess.CalledProcessError", "multiprocessing.errors.ChildFailedError")
+"""How the tracebacks end that accelerate launch adds to those of its processes."""
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 20.0
 """How long an interrupted run may take to end by itself."""
@@ -240,10 +242,16 @@ def why(code: int, log: Path) -> str:
 
 
 def last_lines(log: Path, number: int = SHOWN) -> list[str]:
-    """The end of a log; of a progress bar that overwrites itself only what was seen last."""
+    """The end of a log; of a progress bar that overwrites itself only what was seen last.
+
+    That a launcher saw its process fail is left out, for it hides why.
+    """
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - (1 << 16)))
         text = file.read().decode(errors="replace")
+    before, mark, behind = text.rpartition("Traceback (most recent call last):")
+    if mark and any(each in behind for each in LAUNCHER_S_OWN):
+        text = before
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
     return [line for line in lines if line][-number:]
 

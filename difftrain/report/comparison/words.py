@@ -121,7 +121,7 @@ def of_the_runs(runs: list[Run]) -> list[str]:
     versions: dict[str, set[str]] = {}
     for run in runs:
         for name, version in run.report["versions"].items():
-            versions.setdefault(name, set()).add(version)
+            versions.setdefault(name, set()).update(version.split(" and "))
     if several := {name: sorted(each) for name, each in versions.items() if len(each) > 1}:
         each = "; ".join(f"{name}: {', '.join(known)}" for name, known in several.items())
         told.append(f"The runs were not made by one version of everything ({each}).")
@@ -177,13 +177,16 @@ def legend(comparison: Comparison) -> list[str]:
     """How to read the table: intervals, tests, the papers' figures."""
     told = [
         "Percent, as means over seeds with 95 % intervals. Differences are in percent points and "
-        "paired: the same items, within a seed.",
-        '"Better" and "worse" are said only where the interval leaves out zero and p, '
-        f"corrected by Holm for {comparison.tested} rows, is below 0.05: McNemar's exact test "
-        "for a benchmark whose items are right or wrong and where one seed was run, else a "
-        "paired bootstrap; HallusionBench's questions on one figure are drawn together. Columns "
-        "are not corrected for one another: what counts is the mean.",
+        "paired: the same items, within a seed."
     ]
+    if comparison.tested:
+        told.append(
+            '"Better" and "worse" are said only where the interval leaves out zero and p, corrected '
+            f"by Holm for {comparison.tested} rows, is below 0.05: McNemar's exact test for a "
+            "benchmark whose items are right or wrong and where one seed was run, else a paired "
+            "bootstrap; HallusionBench's questions on one figure are drawn together. Columns are "
+            "not corrected for one another: what counts is the mean."
+        )
     if any(line.paper for line in comparison.lines):
         told.append(
             "In brackets behind our score: the paper's figure for this row, one training run "
