@@ -182,8 +182,8 @@ def legend(comparison: Comparison) -> list[str]:
     if comparison.tested:
         told.append(
             '"Better" and "worse" are said only where the interval leaves out zero and p, by '
-            f"Holm corrected for {comparison.tested} rows, is below 0.05: McNemar's exact test for a "
-            "benchmark whose items are right or wrong and where one seed was run, else a paired "
+            f"Holm corrected for {comparison.tested} rows, is below 0.05: McNemar's exact test for "
+            "benchmarks whose items are right or wrong, where one seed was run, else a paired "
             "bootstrap; HallusionBench's questions on one figure are drawn together. Columns are "
             "not corrected for one another: what counts is the mean."
         )
