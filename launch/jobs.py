@@ -39,6 +39,11 @@ TABLES = {
 with few steps, two seeds, one run on each core."""
 
 
+FOUND: dict[str, Places] = {}
+"""By settings of data and model: the places whose identities have been found, which may mean to
+read files or to ask the hub."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One run: what its log is called, the words of its command line, and its settings."""
@@ -49,8 +54,12 @@ class Job:
 
     @cached_property
     def places(self) -> Places:
-        """Where its stages lie."""
-        return Places(self.config)
+        """Where its stages lie. What data and model are is found out once for all runs alike."""
+        places, config = Places(self.config), self.config
+        own = [settings.plain(config.data), settings.plain(config.model), config.artefacts]
+        known = FOUND.setdefault(json.dumps(own, sort_keys=True, default=str), places)
+        places.__dict__.update(data=known.data, model=known.model)
+        return places
 
     def is_finished(self) -> bool:
         """Whether its report and checkpoint are there. No model is loaded for that."""

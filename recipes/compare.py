@@ -105,7 +105,7 @@ def lines_of(name: str, by_row: dict[str, Seeds], benchmarks: list[str]) -> list
         cost=mean_cost([run.cost() for run in own.values()]),
         against=None if control is None else against(own, *control, benchmarks),
         control=rows.why_uncontrolled(name),
-        paper=paper.figures(first.report["settings"], name, first.report["measure"]),
+        paper=beside(first, name, benchmarks),
         notes=() if control is None else words.unequal(own, *control),
     )
     controlled = {seed: run for seed, run in own.items() if run.controlled}
@@ -121,6 +121,15 @@ def lines_of(name: str, by_row: dict[str, Seeds], benchmarks: list[str]) -> list
         within=True,
     )
     return [line, below]
+
+
+def beside(run: Run, name: str, benchmarks: list[str]) -> dict[str, float]:
+    """The paper's figures of a row, for the columns that are the paper's own benchmarks, whole."""
+    settings = run.report["settings"]
+    if settings["evaluate"]["limit"] is not None:
+        return {}
+    found = paper.figures(settings, name, run.report["measure"])
+    return {column: value for column, value in found.items() if column in benchmarks}
 
 
 def marked(line: Line, by_row: dict[str, Seeds], noted: dict[str, list[str]]) -> Line:

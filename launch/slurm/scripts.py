@@ -23,7 +23,7 @@ RUN = """\
 {options}
 # Run {folder}/jobs/N.args: its first line names the log, the others are its words.
 set -u
-cd {root}
+cd {here}
 export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
 {setup}mapfile -t words < {folder}/jobs/"$SLURM_ARRAY_TASK_ID".args
 log={folder}/"${{words[0]}}".log
@@ -45,7 +45,7 @@ TABLE = """\
 #SBATCH --ntasks=1
 {options}
 set -u
-cd {root}
+cd {here}
 export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
 {setup}exec {python} {sweep} {words} --table
 """
@@ -84,6 +84,7 @@ def places(plan: Plan, setup: str) -> dict[str, str]:
     return {
         "name": plan.name,
         "folder": shlex.quote(str(plan.folder)),
+        "here": shlex.quote(str(Path.cwd())),
         "root": shlex.quote(str(ROOT)),
         "python": shlex.quote(sys.executable),
         "setup": file,
