@@ -28,6 +28,7 @@ from importlib import import_module
 from pathlib import Path
 
 from difftrain.artefacts import MissingArtefact, SchemaError
+from difftrain.data.quarantine import NothingUsable
 from difftrain.settings import ConfigError
 from launch import jobs, locally
 from launch.command_line import fail
@@ -171,8 +172,16 @@ def main() -> None:
             plan = options.checked(plan, asked.slurm, "--dry" in asked.flags)
         else:
             locally.check(plan)
+        for job in plan.jobs:
+            job.is_finished()  # which looks at data and model
     except ConfigError as error:
         fail(f"ConfigError: {error}", 2)
+        raise
+    except NothingUsable as error:
+        fail(f"NothingUsable: {error}", 2)
+        raise
+    except OSError as error:
+        fail(f"{type(error).__name__}: {error}\nthe same command continues from here", 1)
         raise
     if "--table" in asked.flags:
         ended(plan, finished_table(plan.jobs))
