@@ -41,7 +41,7 @@ def forest(comparison: Comparison) -> Figure | None:
     figure, grid = blank(8.6, 0.75 + 0.42 * len(shown))
     axes = grid[0, 0]
     axes.axvline(0, color=INK, linewidth=0.9)
-    edge = max(abs(each) for _, d in shown for each in (d.low or 0.0, d.high or 0.0)) * 115
+    edge = max(abs(each) for _, d in shown for each in (d.low or 0.0, d.high or 0.0)) * 115 or 1.0
     for place, (line, difference) in enumerate(shown):
         said = words.verdict(difference)
         colour = VERDICT_COLOURS.get(said, UNSHOWN)

@@ -32,6 +32,8 @@ def much(difference: Difference) -> str:
     """`+2.1 [0.4, 3.9]` in percent points."""
     if difference.mean is None:
         return "none"
+    if difference.low == difference.mean == difference.high == 0:
+        return f"none of {difference.n:,} items differs"  # an interval of no width would claim more
     return f"{points(difference.mean)} [{percent(difference.low)}, {percent(difference.high)}]"
 
 
@@ -180,9 +182,10 @@ def legend(comparison: Comparison) -> list[str]:
         "paired: the same items, within a seed."
     ]
     if comparison.tested:
+        rows = "one row" if comparison.tested == 1 else f"{comparison.tested} rows"
         told.append(
             '"Better" and "worse" are said only where the interval leaves out zero and p, by '
-            f"Holm corrected for {comparison.tested} rows, is below 0.05: McNemar's exact test for "
+            f"Holm corrected for {rows}, is below 0.05: McNemar's exact test for "
             "benchmarks whose items are right or wrong, where one seed was run, else a paired "
             "bootstrap; HallusionBench's questions on one figure are drawn together. Columns are "
             "not corrected for one another: what counts is the mean."

@@ -134,6 +134,8 @@ def test_better_needs_an_interval_without_zero_and_a_corrected_p() -> None:
     assert words.verdict(difference(0.02, -0.001, 0.04, 0.03)) == "no difference shown"
     corrected = words.verdict(difference(0.02, 0.004, 0.039, 0.05))
     assert corrected == "no difference shown once corrected for the number of rows"
+    alike = Difference(mean=0.0, low=0.0, high=0.0, n=48, p=1.0, corrected=1.0)
+    assert words.much(alike) == "none of 48 items differs"
     assert words.much(difference(0.021, 0.004, 0.039, 0.03)) == "+2.1 [0.4, 3.9]"
 
 
