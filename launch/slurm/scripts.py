@@ -11,7 +11,7 @@ from pathlib import Path
 
 from difftrain import lineage
 from launch.command_line import fail
-from launch.jobs import Job
+from launch.jobs import Job, in_order
 from launch.locally import ONE_PROCESS, ROOT, Plan
 from launch.slurm import options
 
@@ -120,7 +120,7 @@ def submit(
 
     Finished runs are left out. Exit code 1 if sbatch refuses.
     """
-    todo = [job for job in plan.jobs if not job.is_finished()]
+    todo = in_order([job for job in plan.jobs if not job.is_finished()])
     run, table = run_script(plan, setup, given), table_script(plan, setup, given, words)
     lines = submissions(plan, todo)
     if dry:

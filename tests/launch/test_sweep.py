@@ -75,6 +75,12 @@ def test_a_run_for_each_probe_comes_first() -> None:
     assert [job.shared for job in found[:2]] == list(dict.fromkeys(job.shared for job in found))
 
 
+def test_a_row_with_a_probe_of_its_own_does_not_wait_for_rows_that_share_one() -> None:
+    found = expanded(recipe="grpo_full,grpo_random,rap")
+    assert [job.label for job in found] == ["grpo_full-1", "rap-1", "grpo_random-1"]
+    assert scripts.arrays(found) == [(0, 1), (2, 2)]
+
+
 def test_what_is_shared_is_what_has_one_probe_folder() -> None:
     found = expanded(recipe="grpo_full,grpo_hard", difficulty="pism,all", seed="1,2")
     by_shared: dict[str, set[Path]] = {}

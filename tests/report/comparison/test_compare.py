@@ -72,17 +72,25 @@ def test_a_run_s_own_control_goes_before_the_table_s(finished: MakeRun) -> None:
     assert "random control of GRPO-only(mid+hard)" in (folder / "compare.md").read_text()
 
 
-def test_items_are_paired_within_a_seed_and_then_pooled(finished: MakeRun) -> None:
-    made = [finished(name, rate, seed=seed)
-            for name, rate in (("grpo_mid_hard", 0.6), ("grpo_random", 0.5))
-            for seed in (1, 2, 3)]  # fmt: skip
+def test_items_are_paired_within_the_seeds_that_both_have(finished: MakeRun) -> None:
+    made = [finished("grpo_mid_hard", 0.6, seed=seed) for seed in (1, 2, 3)]
+    made += [finished("grpo_random", 0.5, seed=seed) for seed in (1, 3)]
     made.append(finished("grpo_random", 0.1, seed=9))
     found = table(compare(made))
     row, control = found["grpo_mid_hard", "mean"], found["grpo_random", "mean"]
-    assert (row["seeds"], control["seeds"]) == ("1 2 3", "1 2 3 9")
-    seeds = [float(each) for each in control["seed_scores"].split()]
-    paired = float(row["score"]) - sum(seeds[:3]) / 3
+    assert (row["seeds"], control["seeds"]) == ("1 2 3", "1 3 9")
+    ours, theirs = (
+        [float(score) for score in each["seed_scores"].split()] for each in (row, control)
+    )
+    paired = (ours[0] + ours[2] - theirs[0] - theirs[1]) / 2
     assert float(row["difference"]) == pytest.approx(paired, abs=1e-5)
+
+
+def test_three_seeds_that_agree_show_a_difference(finished: MakeRun) -> None:
+    made = [finished(name, rate, seed=seed)
+            for name, rate in (("grpo_mid_hard", 0.6), ("grpo_random", 0.5))
+            for seed in (1, 2, 3)]  # fmt: skip
+    row = table(compare(made))["grpo_mid_hard", "mean"]
     assert row["said"].startswith("better, +")
     assert "one seed" not in row["said"]
 
