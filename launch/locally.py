@@ -29,6 +29,8 @@ SHOWN = 12
 """Last lines of a failed run that are shown."""
 LAUNCHER_S_OWN = ("subprocess.CalledProcessError", "multiprocessing.errors.ChildFailedError")
 """How the tracebacks end that accelerate launch adds to those of its processes."""
+START = "=== "
+"""What a log's line begins with where the run is started, and started again."""
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 20.0
 """How long an interrupted run may take to end by itself."""
@@ -138,7 +140,7 @@ def run(plan: Plan) -> None:
     print(f"sweep {plan.name}: {len(plan.jobs)} runs, {len(plan.jobs) - total} finished earlier, "
           f"{plan.at_a_time} at a time; logs in {plan.folder}", flush=True)  # fmt: skip
     running: list[Running] = []
-    signal.signal(signal.SIGTERM, interrupted)
+    before = signal.signal(signal.SIGTERM, interrupted)
     try:
         while waiting or running:
             free = sorted({*range(plan.at_a_time)} - {each.place for each in running})
@@ -151,6 +153,8 @@ def run(plan: Plan) -> None:
     except KeyboardInterrupt:
         stop(running)
         fail("interrupted; the same command continues from here", 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def interrupted(*_: Any) -> None:
@@ -164,7 +168,7 @@ def start(plan: Plan, job: Job, place: int) -> Running:
     plan.folder.mkdir(parents=True, exist_ok=True)
     with plan.log(job).open("ab") as log:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        log.write(f"=== {now}: {shlex.join(words)}\n".encode())
+        log.write(f"\n{START}{now}: {shlex.join(words)}\n".encode())
         log.flush()
         process = subprocess.Popen(
             words,
@@ -242,13 +246,14 @@ def why(code: int, log: Path) -> str:
 
 
 def last_lines(log: Path, number: int = SHOWN) -> list[str]:
-    """The end of a log; of a progress bar that overwrites itself only what was seen last.
+    """The end of a run's last start; of a progress bar only what was seen last.
 
     That a launcher saw its process fail is left out, for it hides why.
     """
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - (1 << 16)))
         text = file.read().decode(errors="replace")
+    text = text.rpartition(f"\n{START}")[2]
     before, mark, behind = text.rpartition("Traceback (most recent call last):")
     if mark and any(each in behind for each in LAUNCHER_S_OWN):
         text = before

@@ -212,6 +212,9 @@ def test_of_a_progress_bar_only_what_was_seen_last_is_shown(tmp_path: Path) -> N
     log.write_bytes(b"start\nstep 1\rstep 2\rstep 3\n\nOSError: disk is full\n")
     assert locally.last_lines(log) == ["start", "step 3", "OSError: disk is full"]
     assert locally.why(1, log) == "exit code 1"
+    with log.open("ab") as file:
+        file.write(b"\n=== now: again\nother words\n")
+    assert locally.last_lines(log) == ["now: again", "other words"]
     frames = '  File "x/accelerate/commands/launch.py", line 9\nsubprocess.CalledProcessError: no\n'
     log.write_text(f"NotADirectoryError: why\nTraceback (most recent call last):\n{frames}")
     assert locally.last_lines(log) == ["NotADirectoryError: why"]
