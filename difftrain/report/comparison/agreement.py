@@ -19,6 +19,10 @@ NO_MATTER = (
 are compared one by one."""
 
 
+SFT = "sft"
+"""Its settings matter only between runs that both have it."""
+
+
 class NotComparable(ValueError):
     """Runs that cannot stand in one table; the message names each with its differing keys."""
 
@@ -32,6 +36,8 @@ def differing(one: Run, two: Run, everything: bool = False) -> list[str]:
     free = (*OF_A_RUN, *NO_MATTER)
     if not everything:
         free = (*free, *OF_A_ROW, *one.set_by_recipe, *two.set_by_recipe)
+    if not all(SFT in run.program for run in (one, two)):
+        free = (*free, f"{SFT}.")
     same_table = one.table == two.table
     before, after = one.settings, two.settings
     told = [

@@ -207,6 +207,7 @@ def test_force_compares_all_the_same_and_notes_it(finished: MakeRun) -> None:
 
 def test_settings_that_change_nothing_or_belong_to_rows_may_differ(finished: MakeRun) -> None:
     free = {"grpo.reward_workers": 2, "select.keep": ["easy"], "report.to": "wandb"}
+    free |= {"sft": {"learning_rate": 1e-3}}  # of runs that have no SFT
     compare([finished("grpo_hard", 0.5), finished("grpo_full", 0.5, settings=free)])
 
 
