@@ -14,6 +14,9 @@ NO_MATTER = (
     *("probe.again", "grpo.reward_workers", "grpo.save_every", "model.batch_size"),
     *("model.attention_batch_size", "evaluate.resamples", "evaluate.judging.", "evaluate.path"),
     *("evaluate.places", "evaluate.source", "evaluate.contamination"),
+    *("plan.", "model.url", "model.vllm.", "model.server.key_from", "model.server.concurrency"),
+    *("model.server.attempts", "model.server.timeout_seconds", "model.server.first_wait_seconds"),
+    "model.server.longest_wait_seconds",
 )
 """Settings that change no sample, weight or mark. Where items come from is not asked either: they
 are compared one by one."""
