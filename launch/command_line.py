@@ -36,6 +36,7 @@ QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1",
 }
+THREADS = "DIFFTRAIN_THREADS"
 PATIENT = {"GOMP_SPINCOUNT": "20000"}
 """Threads spin only for a moment before they sleep: for ever starves them where cores are shared,
 not at all halves the speed where they are not."""
@@ -80,8 +81,12 @@ def settings_of(words: list[str]) -> RunConfig:
 def use_all_cores(world: World) -> None:
     """Give a lone process all cores: accelerate launch sets one thread unless it is told more.
 
-    Must run before torch is imported, which reads the number once.
+    A sweep that starts several runs at once says how many each may have (THREADS). Must run before
+    torch is imported, which reads the number once.
     """
+    if given := os.environ.get(THREADS):
+        os.environ["OMP_NUM_THREADS"] = given
+        return
     by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
     if world.size == 1 and by_accelerate and os.environ.get("OMP_NUM_THREADS") == "1":
         os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)

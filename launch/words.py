@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from difftrain.settings import ConfigError, RunConfig, problems, shown
@@ -115,11 +115,11 @@ def composed(words: list[str]) -> DictConfig:
     """The composed settings with the recipe's name in them."""
     ConfigStore.instance().store("schema", RunConfig)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        everything = compose("run", words, return_hydra_config=True)
-    choices = everything.hydra.runtime.choices
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        job = compose("run", words)
-    job.recipe = choices["recipe"]
+        job = compose("run", words, return_hydra_config=True)
+    recipe = job.hydra.runtime.choices["recipe"]
+    with open_dict(job):
+        del job["hydra"]
+    job.recipe = recipe
     return job
 
 

@@ -36,7 +36,7 @@ THIRD_PARTY = {
     "difficulty": {"numpy"},
     "select": {"numpy"},
     "train": {"torch", "trl", "accelerate", "peft", "transformers", "datasets", "tqdm", "PIL"},
-    "evaluate": {"httpx", "numpy", "PIL", "tqdm", "datasets"},
+    "evaluate": {"httpx", "numpy", "scipy", "PIL", "tqdm", "datasets"},
     "report": {
         "pandas",
         "matplotlib",

@@ -49,16 +49,17 @@ class Difference:
     failed: int
 
 
-def _clusters_of(benchmark: str, marks: Sequence[Mark]) -> list[str]:
-    by_figure = benchmark.endswith("HallusionBench")
-    return [figure_of(mark.item_id) if by_figure else mark.item_id for mark in marks]
+def cluster_of(benchmark: str, item_id: str) -> str:
+    """What is drawn again together with an item: HallusionBench's figure, elsewhere the item."""
+    return figure_of(item_id) if benchmark.endswith("HallusionBench") else item_id
 
 
 def _scored(
     benchmark: str, marks: Sequence[Mark], clusters: Sequence[str] | None
 ) -> list[tuple[str, float]]:
     """(cluster, score) of every mark that has a score. Raises ValueError if none has."""
-    names = _clusters_of(benchmark, marks) if clusters is None else clusters
+    own = [cluster_of(benchmark, mark.item_id) for mark in marks]
+    names = own if clusters is None else clusters
     if len(names) != len(marks):
         raise ValueError(f"{benchmark}: {len(names)} clusters for {len(marks)} marks")
     found = [
@@ -71,7 +72,7 @@ def _scored(
     return found
 
 
-def _resampled_S(scored: Sequence[tuple[str, float]], seed: int, resamples: int) -> np.ndarray:
+def resampled_S(scored: Sequence[tuple[str, float]], seed: int, resamples: int) -> np.ndarray:
     """Means over clusters drawn again with replacement, one for each resample."""
     total: dict[str, float] = defaultdict(float)
     size: dict[str, int] = defaultdict(int)
@@ -85,7 +86,8 @@ def _resampled_S(scored: Sequence[tuple[str, float]], seed: int, resamples: int)
     return (drawn_SC @ total_C) / (drawn_SC @ size_C)
 
 
-def _interval(mean_S: np.ndarray) -> tuple[float, float]:
+def interval(mean_S: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of resampled means."""
     low, high = np.percentile(mean_S, PERCENTILES)
     return float(low), float(high)
 
@@ -114,7 +116,7 @@ def headline(
         return Summary(None, None, None, 0, len(marks), undecided.count(marks), why)
     scored = _scored(benchmark, marks, clusters)
     purpose = seeds.derive(seed, "bootstrap", benchmark)
-    low, high = _interval(_resampled_S(scored, purpose, resamples))
+    low, high = interval(resampled_S(scored, purpose, resamples))
     open_ = undecided.count(marks)
     return Summary(_mean(scored), low, high, len(scored), _failed(marks), open_)
 
@@ -141,10 +143,10 @@ def mean_headline(
     for name, marks in sorted(marks_by_benchmark.items()):
         scored = _scored(name, marks, given.get(name))
         means.append(_mean(scored))
-        means_S.append(_resampled_S(scored, seeds.derive(seed, "bootstrap", name), resamples))
+        means_S.append(resampled_S(scored, seeds.derive(seed, "bootstrap", name), resamples))
         n += len(scored)
         failed += _failed(marks)
-    low, high = _interval(np.mean(means_S, axis=0))
+    low, high = interval(np.mean(means_S, axis=0))
     return Summary(float(np.mean(means)), low, high, n, failed, open_)
 
 
@@ -164,8 +166,8 @@ def _paired(name: str, one: Mapping[str, Mark], two: Mapping[str, Mark]) -> list
         raise ValueError(f"{name}: {len(alone)} items are on one side only, such as {alone[0]}")
     marks = [one[identity] for identity in sorted(one)]
     pairs = [
-        (cluster, after - before)
-        for cluster, mark in zip(_clusters_of(name, marks), marks, strict=True)
+        (cluster_of(name, mark.item_id), after - before)
+        for mark in marks
         if (before := mark.score) is not None and (after := two[mark.item_id].score) is not None
     ]
     if not pairs:
@@ -190,9 +192,9 @@ def paired_difference(
     for name in sorted(before):
         pairs = _paired(name, before[name], after[name])
         means.append(_mean(pairs))
-        means_S.append(_resampled_S(pairs, seeds.derive(seed, "paired", name), resamples))
+        means_S.append(resampled_S(pairs, seeds.derive(seed, "paired", name), resamples))
         n += len(pairs)
-    low, high = _interval(np.mean(means_S, axis=0))
+    low, high = interval(np.mean(means_S, axis=0))
     return Difference(float(np.mean(means)), low, high, n, len(marks_a) - n)
 
 

@@ -22,6 +22,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.text.summary import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from difftrain.report.comparison.paper import task_set
 from difftrain.report.config import Tracker
 from difftrain.report.examples import Example, Said, examples
 from difftrain.report.inputs import RunInputs, load, steps
@@ -29,6 +30,8 @@ from difftrain.report.write import markdown
 
 NAME_LIMIT = 128
 """W&B refuses longer groups and job types."""
+TAG_LIMIT = 64
+"""W&B refuses longer tags."""
 UNTOLD = {
     "console": "off",
     "disable_git": True,
@@ -79,27 +82,57 @@ def marks(report: dict[str, Any], who: str) -> dict[str, Any]:
 
 
 def of_the_run(report: dict[str, Any]) -> dict[str, float]:
-    """The numbers that belong to no single checkpoint."""
+    """The numbers that belong to no single checkpoint; `stages` has the seconds of every stage."""
     counts, cost = report["counts"], report["cost"]
     wanted = ("samples", "quarantined", "strata", "picks_strata", "verdicts", "cut_off")
     return numbers(
         {
             "counts": {name: counts[name] for name in wanted},
             "cost": {name: value for name, value in cost.items() if name != "by_stage"},
+            "stages": cost["by_stage"],
             "differences": report["differences"],
         }
     )
 
 
+def table_of(report: dict[str, Any]) -> str:
+    """The table that a run is a row of: `shapes/pism`, `orsta reasoning/pism`."""
+    return f"{data_of(report)}/{report['measure']}"[-NAME_LIMIT:]
+
+
+def data_of(report: dict[str, Any]) -> str:
+    """The data's name, and which of its tasks are read where not all are."""
+    data = report["settings"]["data"]
+    tasks = task_set(data) or "+".join(data["tasks"] or ())
+    return f"{Path(report['data']).name} {tasks}".strip()
+
+
+def tags(report: dict[str, Any]) -> list[str]:
+    """Short words to filter runs by: what is trained, from what, with which seed."""
+    told = [
+        report["program"],
+        str(report["measure"]),
+        data_of(report),
+        Path(report["model"]).name,
+        f"seed {report['seed']}",
+        *(["random control"] if "control" in report["means"] else []),
+    ]
+    return [each[:TAG_LIMIT] for each in dict.fromkeys(told) if each]
+
+
 def to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
-    """One W&B run: a row of the table that its group names (data/measure)."""
+    """One W&B run: group names the table (data/measure), job_type the row, tags what to filter by.
+
+    Curves of a stratum are `<arm>/reward_correct/stratum/hard`, `length` and `dead_groups` alike.
+    """
     settings = report["settings"]
     with wandb.init(
         project=settings["report"]["project"],
         name=report["name"],
         notes=inputs.folder.name,
-        group=f"{Path(report['data']).name}/{report['measure']}"[-NAME_LIMIT:],
+        group=table_of(report),
         job_type=report["name"][:NAME_LIMIT],
+        tags=tags(report),
         config=settings,
         dir=inputs.folder,
         settings=wandb.Settings(**UNTOLD),

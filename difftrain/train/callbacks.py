@@ -10,6 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from difftrain.grade import alarms
 from difftrain.grade.alarms import Alarm
+from difftrain.train.spread import DEAD, TOKENS, WHOLE
 from difftrain.train.watch import ANSWERS, SUM
 
 NAMES = {
@@ -52,7 +53,7 @@ def truncate_log(folder: Path, last_step: int) -> float:
 
 
 def summed_up(logs: dict[str, float], processes: int) -> dict[str, float]:
-    """Shares of answers with each alarm's sign, and mean rewards by task and stratum.
+    """Shares of answers with each alarm's sign; reward, length, dead groups by task and stratum.
 
     TRL gives each sum as its mean over processes. A group without an answer in the step is left
     out, not zero; `answers/<group>` is how many answers a group's means are taken over.
@@ -63,9 +64,15 @@ def summed_up(logs: dict[str, float], processes: int) -> dict[str, float]:
         kind, _, group = name.partition("/")
         if kind == "alarms":
             found[name] = value / sums[ANSWERS]
+        elif kind == DEAD:
+            if prompts := sums[f"{WHOLE}/{group}"]:
+                found[f"dead_groups/{group}"] = value / prompts
+        elif kind == TOKENS:
+            if answers := sums[f"{ANSWERS}/{group}"]:
+                found[f"length/{group}"] = value / answers
         elif kind == ANSWERS and group and value:
             found[name] = value * processes
-        elif kind != ANSWERS and sums[f"{ANSWERS}/{group}"]:
+        elif kind not in (ANSWERS, WHOLE) and sums[f"{ANSWERS}/{group}"]:
             found[f"reward_{name}"] = value / sums[f"{ANSWERS}/{group}"]
     if "completions/clipped_ratio" in logs:
         found[f"alarms/{Alarm.truncated}"] = logs["completions/clipped_ratio"]

@@ -15,6 +15,7 @@ from difftrain.grade.alarms import Alarm
 from difftrain.grade.config import GradeConfig
 from difftrain.grade.workers import Ending, Workers, grading
 from difftrain.train.config import GrpoConfig
+from difftrain.train.spread import spread_counted
 from difftrain.train.watch import SUM, Groups, Reward, by_group, count_signs, said
 
 
@@ -65,6 +66,9 @@ def rewards(
 ) -> list[Reward]:
     """The reward functions in the order of arguments.weights, each counted by group."""
     wanted: list[Reward] = [correct(groups, workers, rules), layout]
+    weights = [1.0, config.layout_weight]
     if config.length_weight:
         wanted.append(length(config))
-    return [by_group(reward, groups) for reward in wanted]
+        weights.append(config.length_weight)
+    counted = [by_group(reward, groups) for reward in wanted]
+    return spread_counted(counted, weights, groups, config.group_size)

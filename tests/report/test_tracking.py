@@ -136,6 +136,7 @@ def test_wandb_names_the_run_and_the_table_it_is_a_row_of(offline: list[Record])
     assert run.project == "difftrain"
     assert run.display_name == run.job_type == "grpo_hard"
     assert run.run_group == "shapes/pism"
+    assert list(run.tags) == ["grpo", "pism", "shapes", "tiny", "seed 1", "random control"]
     config = keys(run.config.update)
     assert config["select"] == {
         "keep": ["hard"],
@@ -171,6 +172,18 @@ def test_wandb_draws_each_arm_s_curves_against_its_own_step(
         assert drawn == {row["step"]: pytest.approx(row["reward"]) for row in logged}
 
 
+@pytest.mark.parametrize("name", ["reward_correct", "length", "dead_groups"])
+def test_wandb_draws_a_stratum_by_itself(
+    written: Written, offline: list[Record], name: str
+) -> None:
+    curve = f"{name}/stratum/hard"
+    drawn = [keys(each.history.item).get(f"tuned/{curve}") for each in offline]
+    logged = json_lines(written[0].arms["tuned"].train / "log.jsonl")
+    assert [each for each in drawn if each is not None] == [
+        pytest.approx(row[curve]) for row in logged
+    ]
+
+
 def test_wandb_keeps_marks_and_strata_in_the_summary(
     written: Written, offline: list[Record]
 ) -> None:
@@ -182,6 +195,8 @@ def test_wandb_keeps_marks_and_strata_in_the_summary(
         assert summary[f"marks/{who}/mean/score"] == report["means"][who]["score"]
     assert summary["counts/strata/hard"] == report["counts"]["strata"]["hard"]
     assert summary["differences/tuned - base/low"] == 0.03
+    for stage, spent in report["cost"]["by_stage"].items():
+        assert summary[f"stages/{stage}/seconds"] == spent["seconds"]
 
 
 def test_wandb_shows_samples_with_their_pictures(written: Written, offline: list[Record]) -> None:

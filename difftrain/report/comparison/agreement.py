@@ -1,0 +1,137 @@
+"""Which runs may stand in one table: those that differ only in what their rows' names say."""
+
+from dataclasses import replace
+from typing import Any
+
+from difftrain.report.comparison.runs import Run
+
+SAME_EVERYWHERE = ("model.", "evaluate.")
+"""Settings that all runs share, whatever their table."""
+OF_A_ROW = ("recipe", "name", "program", "select.")
+"""Settings that recipes set; what else a recipe's file sets is in its run's report."""
+OF_A_RUN = ("seed", "control", "artefacts", "report.", "export.")
+NO_MATTER = (
+    *("probe.again", "grpo.reward_workers", "grpo.save_every", "model.batch_size"),
+    *("model.attention_batch_size", "evaluate.resamples", "evaluate.judging.", "evaluate.path"),
+    *("evaluate.places", "evaluate.source", "evaluate.contamination"),
+    *("plan.", "model.url", "model.vllm.", "model.server.key_from", "model.server.concurrency"),
+    *("model.server.attempts", "model.server.timeout_seconds", "model.server.first_wait_seconds"),
+    "model.server.longest_wait_seconds",
+)
+"""Settings that change no sample, weight or mark. Where items come from is not asked either: they
+are compared one by one."""
+
+
+SFT = "sft"
+"""Its settings matter only between runs that both have it."""
+
+
+class NotComparable(ValueError):
+    """Runs that cannot stand in one table; the message names each with its differing keys."""
+
+
+def differing(one: Run, two: Run, everything: bool = False) -> list[str]:
+    """What two runs were made under that differs and may not, as `key: a and b`.
+
+    Of runs of two tables only SAME_EVERYWHERE is compared. `everything` also names what recipes
+    may set.
+    """
+    free = (*OF_A_RUN, *NO_MATTER)
+    if not everything:
+        free = (*free, *OF_A_ROW, *one.set_by_recipe, *two.set_by_recipe)
+    if not all(SFT in run.program for run in (one, two)):
+        free = (*free, f"{SFT}.")
+    same_table = one.table == two.table
+    before, after = one.settings, two.settings
+    told = [
+        f"{key}: {before.get(key)} and {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if not key.startswith(free)
+        and (same_table or key.startswith(SAME_EVERYWHERE))
+        and before.get(key) != after.get(key)
+    ]
+    judges = [run.report["judged"]["base"].get("judge") for run in (one, two)]
+    if judges[0] != judges[1] and not any(each.startswith("evaluate.judge:") for each in told):
+        told.append(f"judge: {judges[0]} and {judges[1]}")
+    return told or unlike_inputs(one, two, same_table)
+
+
+def unlike_inputs(one: Run, two: Run, same_table: bool) -> list[str]:
+    """What was read under the same settings and was not the same: rows, weights, benchmark items.
+
+    By the stages' fingerprints, which hold them.
+    """
+    told = []
+    if same_table and (names := stage_names(one, two, "data")):
+        told.append(f"rows of the data: {names}")
+    counted = [run.settings.get("evaluate.resamples") for run in (one, two)]
+    if counted[0] == counted[1] and (names := stage_names(one, two, "marks base")):
+        told.append(f"weights of the base model, benchmark items or the judge's server: {names}")
+    return told
+
+
+def stage_names(one: Run, two: Run, stage: str) -> str | None:
+    """`a and b` where a stage's fingerprints differ."""
+    names = [run.report["made"][stage]["folder"] for run in (one, two)]
+    return None if names[0] == names[1] else " and ".join(names)
+
+
+def disagreements(runs: list[Run]) -> dict[str, list[str]]:
+    """By run folder, under what it differs from most of the others; empty if all agree."""
+    apart: dict[tuple[int, int], list[str]] = {
+        (i, j): differing(one, two)
+        for i, one in enumerate(runs)
+        for j, two in enumerate(runs)
+        if i != j
+    }
+
+    def alone(i: int) -> int:
+        return sum(bool(apart[i, j]) for j in range(len(runs)) if j != i)
+
+    norm = min(range(len(runs)), key=alone)
+    return {
+        str(run.folder): apart[norm, i]
+        for i, run in enumerate(runs)
+        if i != norm and apart[norm, i]
+    }
+
+
+def agreed(runs: list[Run], force: bool) -> dict[str, list[str]]:
+    """What is to be noted in the table, by run folder.
+
+    Raises NotComparable unless all agree or it is forced.
+    """
+    found = disagreements(runs)
+    if found and not force:
+        lines = [f"  {folder}\n" + "\n".join(f"    {each}" for each in told)
+                 for folder, told in found.items()]  # fmt: skip
+        raise NotComparable(
+            "made under other settings than the rest (the rest's value stands first; --force "
+            "compares all the same and notes it):\n" + "\n".join(lines)
+        )
+    return found
+
+
+def without_twins(runs: list[Run], force: bool) -> list[Run]:
+    """One run for each table, row and seed; of two with the same training, the controlled one.
+
+    Two trainings of one row and seed are two rows where it is forced. Raises NotComparable else.
+    """
+    found: dict[tuple[Any, ...], Run] = {}
+    for run in runs:
+        key = (run.table, run.name, run.seed)
+        other = found.setdefault(key, run)
+        if other is run:
+            continue
+        if stage_names(other, run, "marks tuned") is None:
+            found[key] = run if run.controlled else other
+        elif force:
+            label = f"{run.name} ({run.folder.name.rpartition('-')[2]})"
+            found[(*key, label)] = replace(run, label=label)
+        else:
+            keys = "; ".join(differing(other, run, everything=True)) or "an input"
+            raise NotComparable(
+                f"two runs of {run.name} with seed {run.seed}, but a row has one for each seed: "
+                f"{other.folder} and {run.folder} differ in {keys}"
+            )
+    return list(found.values())

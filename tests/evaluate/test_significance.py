@@ -1,0 +1,186 @@
+"""Tests and intervals against hand-computed values and scipy's own."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from difftrain.evaluate import significance, summary
+from difftrain.evaluate.significance import BOOTSTRAP, MCNEMAR, Values
+from difftrain.records import Mark, MarkPath
+
+
+def marks(benchmark: str, scores: Sequence[float | None]) -> list[Mark]:
+    """A mark an item; HallusionBench's have four questions to a figure."""
+    ids = [str(n) for n in range(len(scores))]
+    if benchmark.endswith("HallusionBench"):
+        ids = [f"VS_chart/0/{n // 4}/{n % 4}" for n in range(len(scores))]
+    return [
+        Mark(
+            benchmark=benchmark, item_id=each, response="", extracted=None, score=score,
+            path=MarkPath.failed if score is None else MarkPath.rule, subset="",
+        )
+        for each, score in zip(ids, scores, strict=True)
+    ]  # fmt: skip
+
+
+def coins(chance: float, number: int, seed: int) -> list[float]:
+    return list(np.random.default_rng(seed).binomial(1, chance, number).astype(float))
+
+
+def test_mcnemar_counts_only_items_that_one_side_alone_got_right() -> None:
+    # Ten such items, eight for one side: 2 x (1 + 10 + 45) / 1024.
+    assert significance.mcnemar(8, 2) == pytest.approx(112 / 1024)
+    assert significance.mcnemar(2, 8) == pytest.approx(112 / 1024)
+    assert significance.mcnemar(0, 0) == 1.0
+    assert significance.mcnemar(5, 5) == 1.0
+
+
+def test_holm_steps_down_and_never_lets_a_larger_p_become_smaller() -> None:
+    # 0.005 x 4, 0.01 x 3, 0.03 x 2, and 0.04 x 1, which may not fall below 0.06.
+    assert significance.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert significance.holm([0.6, 0.7]) == [1.0, 1.0]
+    assert significance.holm([]) == []
+
+
+def test_without_clusters_the_error_of_a_mean_is_the_textbooks() -> None:
+    values = coins(0.3, 50, 1)
+    scored = [(str(n), value) for n, value in enumerate(values)]
+    assert significance.cluster_error(scored) == pytest.approx(stats.sem(values))
+
+
+def test_answers_that_repeat_each_other_count_once() -> None:
+    values = coins(0.5, 30, 2)
+    doubled = [(str(n), value) for n, value in enumerate(values) for _ in range(4)]
+    assert significance.cluster_error(doubled) == pytest.approx(stats.sem(values))
+
+
+def test_one_seed_has_the_report_s_own_interval_and_score() -> None:
+    found = marks("MMStar", coins(0.6, 80, 3)) + marks("HallusionBench", coins(0.5, 80, 4))
+    pooled = significance.pooled(significance.scores([found]), "bootstrap")
+    for name in ("MMStar", "HallusionBench"):
+        own = summary.headline(name, [mark for mark in found if mark.benchmark == name])
+        assert (pooled[name].mean, pooled[name].low, pooled[name].high) == pytest.approx(
+            (own.score, own.low, own.high)
+        )
+    by_name = {name: [m for m in found if m.benchmark == name] for name in pooled if name != "mean"}
+    both = summary.mean_headline(by_name)
+    assert (pooled["mean"].mean, pooled["mean"].low) == pytest.approx((both.score, both.low))
+
+
+def test_a_paired_difference_is_the_report_s_own() -> None:
+    before, after = marks("MMStar", coins(0.5, 80, 5)), marks("MMStar", coins(0.7, 80, 6))
+    pooled = significance.pooled(significance.differences([before], [after]), "paired")
+    own = summary.paired_difference(before, after)
+    found = pooled["MMStar"]
+    assert (found.mean, found.low, found.high) == pytest.approx((own.mean, own.low, own.high))
+
+
+def test_right_or_wrong_items_of_one_seed_are_tested_by_mcnemar() -> None:
+    before, after = marks("MMMU", coins(0.5, 60, 7)), marks("MMMU", coins(0.7, 60, 8))
+    found = significance.pooled(significance.differences([before], [after]), "paired")["MMMU"]
+    won = sum((b.score or 0) > (a.score or 0) for a, b in zip(before, after, strict=True))
+    lost = sum((b.score or 0) < (a.score or 0) for a, b in zip(before, after, strict=True))
+    table = stats.binomtest(won, won + lost, 0.5).pvalue
+    assert (found.test, found.p) == (MCNEMAR, pytest.approx(table))
+
+
+@pytest.mark.parametrize("case", ["parts of a point", "figures", "two seeds", "two benchmarks"])
+def test_what_is_not_right_or_wrong_alone_is_tested_by_bootstrap(case: str) -> None:
+    name = "HallusionBench" if case == "figures" else "MMVet"
+    before, after = marks(name, coins(0.5, 40, 9)), marks(name, coins(0.6, 40, 10))
+    if case == "parts of a point":
+        after[0] = replace(after[0], score=0.3)
+    pairs = [([before], [after])]
+    if case == "two seeds":
+        pairs = [([before, before], [after, after[:1] + before[1:]])]
+    if case == "two benchmarks":
+        more = marks("MMMU", coins(0.5, 40, 11))
+        pairs = [([before + more], [after + more])]
+    found = significance.pooled(significance.differences(*pairs[0]), "paired")
+    asked = found["mean"] if case == "two benchmarks" else found[name]
+    assert asked.test == BOOTSTRAP
+
+
+def test_the_bootstrap_s_p_is_close_to_the_paired_t_test_s() -> None:
+    rng = np.random.default_rng(12)
+    before = rng.uniform(0, 0.6, 150)
+    after = before + rng.normal(0.03, 0.2, 150)
+    told = significance.pooled(
+        significance.differences([marks("MMVet", list(before))], [marks("MMVet", list(after))]),
+        "paired",
+        resamples=20000,
+    )["MMVet"]
+    assert told.p == pytest.approx(stats.ttest_rel(after, before).pvalue, abs=0.02)
+
+
+def test_a_p_is_never_zero() -> None:
+    assert significance.crossing(np.full(1999, 0.3)) == pytest.approx(0.001)
+    assert significance.crossing(np.zeros(100)) == 1.0
+
+
+def test_questions_on_one_figure_make_the_interval_wider() -> None:
+    right = [float(n // 4 % 3 == 0) for n in range(120)]
+    figures = significance.pooled(
+        significance.scores([marks("HallusionBench", right)]), "bootstrap"
+    )["mean"]
+    items = significance.pooled(significance.scores([marks("MMStar", right)]), "bootstrap")["mean"]
+    assert figures.mean == items.mean
+    assert figures.high - figures.low > 1.6 * (items.high - items.low)
+
+
+def test_with_items_that_all_agree_the_interval_is_student_s_over_seeds() -> None:
+    means = np.array([0.02, 0.05, 0.035])
+    found = significance.interval(means, np.zeros(10), 0.0, 300)
+    expected = stats.t.interval(0.95, 2, loc=means.mean(), scale=stats.sem(means))
+    assert found == pytest.approx(expected)
+
+
+def test_with_seeds_that_all_agree_the_interval_is_student_s_over_items() -> None:
+    found = significance.interval(np.array([0.1, 0.1]), np.zeros(10), 0.02**2, 300)
+    assert found == pytest.approx(stats.t.interval(0.95, 299, loc=0.1, scale=0.02))
+
+
+def test_seeds_that_part_make_the_interval_wider_than_either_seed_s_own() -> None:
+    before = marks("MMStar", coins(0.5, 200, 13))
+    better, worse = marks("MMStar", coins(0.8, 200, 14)), marks("MMStar", coins(0.3, 200, 15))
+    both = significance.differences([before, before], [better, worse])
+    found = significance.pooled(both, "paired")["MMStar"]
+    assert len(found.seed_means) == 2
+    assert found.low < min(found.seed_means) < max(found.seed_means) < found.high
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    rng, held, tables = np.random.default_rng(16), 0, 400
+    for _ in range(tables):
+        value_SI = rng.normal(0, 0.012, (3, 1)) + rng.normal(0, 0.35, (3, 300))
+        value_SI = value_SI + rng.normal(0, 0.15, (1, 300))
+        items = float(stats.sem(value_SI.mean(axis=0))) ** 2
+        low, high = significance.interval(value_SI.mean(axis=1), np.zeros(1), items, 300)
+        held += low <= 0 <= high
+    assert 0.92 <= held / tables <= 1.0
+
+
+def test_an_item_without_a_score_on_any_side_is_left_out_on_all() -> None:
+    before, after = marks("MMMU", [1, 0, None, 1]), marks("MMMU", [1, 1, 1, None])
+    found = significance.differences([before], [after])["MMMU"]
+    assert (found.value_SI.tolist(), found.left_out) == ([[0.0, 1.0]], 2)
+
+
+def test_sides_with_other_items_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 items are on one side only"):
+        significance.differences([marks("MMMU", [1, 0])], [marks("MMMU", [1, 0, 1])])
+    with pytest.raises(ValueError, match="one side only"):
+        significance.scores([marks("MMMU", [1, 0]), marks("MMMU", [1])])
+    with pytest.raises(ValueError, match="marked twice"):
+        significance.scores([marks("MMMU", [1, 0]) * 2])
+    with pytest.raises(ValueError, match="no item has a score"):
+        significance.scores([marks("MMMU", [None, None])])
+
+
+def test_values_keep_one_row_a_seed() -> None:
+    found = significance.scores([marks("MMMU", [1, 0, 1]), marks("MMMU", [0, 0, 1])])["MMMU"]
+    assert isinstance(found, Values)
+    assert found.value_SI.tolist() == [[1, 0, 1], [0, 0, 1]]

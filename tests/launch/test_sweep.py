@@ -1,0 +1,349 @@
+"""A sweep: what it expands to, what it refuses, what it resumes, and its SLURM scripts."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from difftrain.places import Places
+from difftrain.settings import ConfigError, resolve
+from launch import jobs, locally
+from launch.jobs import TABLES, Job, Table
+from launch.slurm import options, scripts
+from launch.words import read
+
+ROOT = Path(__file__).resolve().parents[2]
+THERE = [name for name in TABLES["paper"].recipes if (ROOT / f"conf/recipe/{name}.yaml").is_file()]
+
+
+def sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "launch" / "sweep.py"), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
+    )
+
+
+def expanded(*words: str, **axes: str) -> list[Job]:
+    several = {axis: values.split(",") for axis, values in axes.items()}
+    table = Table((), ("1",))
+    return jobs.jobs(jobs.filled(several, table), table, list(words))
+
+
+def told(*words: str, **axes: str) -> list[str]:
+    with pytest.raises(ConfigError) as refused:
+        expanded(*words, **axes)
+    return refused.value.found
+
+
+def plan(found: list[Job], folder: Path, at_a_time: int = 1) -> locally.Plan:
+    return locally.Plan(name="x", folder=folder, jobs=found, at_a_time=at_a_time, accelerate=None)
+
+
+def finish(job: Job) -> Path:
+    """What a run leaves when it is done, as far as a sweep looks."""
+    run = job.places.run
+    (run / "checkpoint").mkdir(parents=True)
+    (run / "report.json").write_text("{}")
+    return run
+
+
+def test_a_sweep_is_every_combination_of_its_axes() -> None:
+    found = expanded("data.limit=50", recipe="grpo_hard,grpo_full", difficulty="pism,cmab",
+                     seed="1,2,3")  # fmt: skip
+    assert len(found) == len({job.label for job in found}) == 12
+    assert len({job.places.run for job in found}) == 12
+    for job in found:
+        recipe, measure, seed = job.label.split("-")
+        assert (job.config.name, job.config.seed) == (recipe, int(seed))
+        assert job.config.difficulty.measure == measure
+        assert job.config.data.limit == 50
+        assert resolve(read(list(job.words))) == job.config
+
+
+def test_a_run_for_each_probe_comes_first() -> None:
+    found = expanded(recipe="grpo_full,grpo_random", difficulty="pism,cmab", seed="1,2")
+    probes = [job.places.probe for job in found]
+    assert len(set(probes[:2])) == 2
+    assert set(probes[2:]) == set(probes[:2])
+    assert [job.shared for job in found[:2]] == list(dict.fromkeys(job.shared for job in found))
+
+
+def test_a_row_with_a_probe_of_its_own_does_not_wait_for_rows_that_share_one() -> None:
+    found = expanded(recipe="grpo_full,grpo_random,rap")
+    assert [job.label for job in found] == ["grpo_full-1", "rap-1", "grpo_random-1"]
+    assert scripts.arrays(found) == [(0, 1), (2, 2)]
+
+
+def test_what_is_shared_is_what_has_one_probe_folder() -> None:
+    found = expanded(recipe="grpo_full,grpo_hard", difficulty="pism,all", seed="1,2")
+    by_shared: dict[str, set[Path]] = {}
+    for job in found:
+        by_shared.setdefault(job.shared, set()).add(job.places.probe)
+    assert all(len(folders) == 1 for folders in by_shared.values())
+
+
+def test_rows_without_a_random_row_of_their_size_get_a_control() -> None:
+    several = expanded(recipe="grpo_unsolved,grpo_hard,grpo_mid_hard,grpo_full")
+    found = {job.config.name: job.config.control for job in several}
+    assert found == {
+        "grpo_unsolved": "random", "grpo_hard": "random", "grpo_mid_hard": "none",
+        "grpo_full": "none",
+    }  # fmt: skip
+    assert expanded("control=none", recipe="grpo_hard")[0].config.control == "none"
+
+
+def test_the_table_s_own_settings_yield_to_the_command_line() -> None:
+    table = TABLES["shapes"]
+    axes = jobs.filled({"recipe": ["grpo_full"]}, table)
+    assert axes["seed"] == ["1", "2"]
+    (first, _) = jobs.jobs(axes, table, [])
+    assert first.config.grpo.max_steps == 20
+    (first, _) = jobs.jobs(axes, table, ["grpo.max_steps=3"])
+    assert first.config.grpo.max_steps == 3
+
+
+def test_both_tables_hold_the_twelve_rows() -> None:
+    assert len(TABLES["paper"].recipes) == len(TABLES["shapes"].recipes) == 12
+
+
+def test_every_problem_of_every_run_is_told_before_any_starts(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = sweep("table=papr", "recipe=grpo_full,grpo_hrd", "seed=1,1,x", "jobs=0", "name=a",
+                 "slurm.partion=x", "sweep=a/b", "data.limt=3", "grpo.group_size=1", "-m",
+                 f"artefacts={tmp_path}")  # fmt: skip
+    assert done.returncode == 2
+    assert time.monotonic() - started < 20  # 3 s on an idle machine
+    for each in (
+        "table=papr: there is no such table; did you mean paper?",
+        "recipe=grpo_hrd: there is no recipe of that name; did you mean grpo_hard?",
+        "seed=x: Value 'x' of type 'str' could not be converted to Integer",
+        "seed=1: is named twice",
+        "jobs=0: must be a number above 0",
+        "name=a: runs of a sweep are named after their recipes; sweep=NAME names the sweep",
+        "slurm.partion=x: sbatch has no such option; did you mean partition?",
+        "sweep=a/b: may hold letters, digits, '.', '_' and '-' only",
+        "data.limt=3: there is no setting data.limt; did you mean data.limit?",
+        "grpo.group_size=1: GRPO needs at least two answers to compare",
+        "-m: not of the form KEY=VALUE, and no option (see --help)",
+    ):
+        assert each in done.stderr
+    assert "made:" not in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_problem_of_some_runs_names_them() -> None:
+    (problem,) = told(recipe="grpo_full,rap", difficulty="pism,cmab")
+    assert problem.startswith("select.rap=[cde, ace, drm]: needs cde, ace, drm in difficulty.also")
+    assert problem.endswith("(rap-pism, rap-cmab)")
+
+
+def test_a_sweep_without_rows_is_refused() -> None:
+    done = sweep("seed=1,2")
+    assert done.returncode == 2
+    assert "a sweep needs table=paper, table=shapes or recipe=A,B" in done.stderr
+
+
+def test_settings_are_read_without_torch() -> None:
+    code = "import sys, launch.sweep; sys.exit(bool({'torch', 'pandas', 'scipy'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_dry_prints_one_accelerate_launch_a_run_and_starts_nothing(tmp_path: Path) -> None:
+    words = ("recipe=grpo_full,grpo_random", "seed=1,2", f"artefacts={tmp_path}", "jobs=2")
+    (first, *_) = expanded(words[2], recipe="grpo_full", seed="1,2")
+    finish(first)
+    done = sweep(*words, "--dry")
+    assert done.returncode == 0, done.stderr
+    commands = [line for line in done.stdout.splitlines() if "accelerate.commands.launch" in line]
+    assert len(commands) == 4
+    assert all("--num_processes 1" in line and "launch/train.py" in line for line in commands)
+    assert "grpo_full-1: finished" in done.stdout
+    assert "grpo_full-2: to do" in done.stdout
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_finished_run_is_known_by_its_folder_and_not_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
+    for job in found:
+        finish(job)
+    locally.run(plan(found, tmp_path / "sweep"))
+    assert "2 runs, 2 finished earlier" in capsys.readouterr().out
+    assert not (tmp_path / "sweep").exists()
+    assert Places(found[0].config).run == found[0].places.run
+
+
+def test_runs_at_a_time_share_cores_and_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = expanded(recipe="grpo_full", seed="1,2,3,4")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)}, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    two = plan(found, tmp_path, at_a_time=2)
+    shares = [locally.environment(two, place) for place in (0, 1)]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in shares] == ["4", "5"]
+    assert [each["DIFFTRAIN_THREADS"] for each in shares] == ["4", "4"]
+    alone = locally.environment(plan(found, tmp_path), 0)
+    assert (alone["CUDA_VISIBLE_DEVICES"], alone["DIFFTRAIN_THREADS"]) == ("4,5,6,7", "8")
+    with pytest.raises(ConfigError, match="is 5 GPUs, but there are 4; at most jobs=4"):
+        locally.check(plan(found, tmp_path, at_a_time=5))
+
+
+def test_processes_follow_accelerate_s_own_file(tmp_path: Path) -> None:
+    found = expanded(recipe="grpo_full")
+    file = ROOT / "launch" / "accelerate" / "zero3.yaml"
+    many = locally.Plan(name="x", folder=tmp_path, jobs=found, at_a_time=2, accelerate=file)
+    assert many.processes == 8
+    line = locally.command(many, found[0])
+    assert line[line.index("--config_file") + 1] == str(file)
+    assert line[line.index("--main_process_port") + 1] == "0"
+
+
+def test_of_a_progress_bar_only_what_was_seen_last_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_bytes(b"start\nstep 1\rstep 2\rstep 3\n\nOSError: disk is full\n")
+    assert locally.last_lines(log) == ["start", "step 3", "OSError: disk is full"]
+    assert locally.why(1, log) == "exit code 1"
+    with log.open("ab") as file:
+        file.write(b"\n=== now: again\nother words\n")
+    assert locally.last_lines(log) == ["now: again", "other words"]
+    frames = '  File "x/accelerate/commands/launch.py", line 9\nsubprocess.CalledProcessError: no\n'
+    log.write_text(f"NotADirectoryError: why\nTraceback (most recent call last):\n{frames}")
+    assert locally.last_lines(log) == ["NotADirectoryError: why"]
+    log.write_text("NothingChosen: select.keep leaves 1 samples\naccelerate: exit status 2\n")
+    assert locally.why(1, log) == "refused (bad settings or input)"
+
+
+def test_a_run_that_cannot_start_is_shown_and_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
+    finish(good)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    own = plan([good, bad], tmp_path / "sweep")
+    locally.run(own)
+    said = capsys.readouterr().out
+    assert "[1/1] grpo_full-2: FAILED" in said
+    assert str(own.log(bad)) in said
+    record = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert record["grpo_full-2"]["finished"] is False
+    finish(bad)
+    assert "grpo_full-2" in locally.failed_before(own)
+
+
+FAKES = {
+    "sbatch": 'echo "$@" >> "$RECORD"; wc -l < "$RECORD" | tr -d " "',
+    "scontrol": "printf 'node7\\nnode8\\n'",
+    "srun": 'printf "%s\\n" "$@" > "$RECORD.srun"; env > "$RECORD.env"',
+}
+"""What a cluster would offer, written down instead of run."""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH with fakes that record what they are given; the record's path."""
+    folder, record = tmp_path / "bin", tmp_path / "record"
+    folder.mkdir()
+    for name, body in FAKES.items():
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("RECORD", str(record))
+    return record
+
+
+def test_slurm_submits_first_a_run_for_each_probe_then_the_rest_then_the_table(
+    tmp_path: Path, cluster: Path
+) -> None:
+    done = sweep("recipe=grpo_full,grpo_random", "seed=1,2", "jobs=3", "slurm=plain",
+                 "slurm.partition=gpu", "slurm.gpus-per-node=8", "slurm.exclusive=",
+                 "data.tasks=[ocr, counting]", f"artefacts={tmp_path}/a b")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    lines = cluster.read_text().splitlines()
+    assert [re.sub(r"/\S.*/", "", line) for line in lines] == [
+        "--parsable --array=0-1%3 run.sbatch",
+        "--parsable --array=2-3%3 --dependency=afterany:1 run.sbatch",
+        "--parsable --dependency=afterany:2 table.sbatch",
+    ]
+    script = (folder / "run.sbatch").read_text()
+    assert "#SBATCH --partition=gpu\n" in script
+    assert "#SBATCH --exclusive\n" in script
+    assert "gpus" not in (folder / "table.sbatch").read_text()
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "4007",
+                   "SLURM_JOB_NODELIST": "x", "SLURM_JOB_NUM_NODES": "2"}  # fmt: skip
+    ran = subprocess.run(["bash", str(folder / "run.sbatch")], env=environment, text=True,
+                         capture_output=True)  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    words = Path(f"{cluster}.srun").read_text().splitlines()
+    at = words.index("run") + 1
+    assert words[at:] == ["recipe=grpo_random", "data.tasks=[ocr, counting]",
+                          f"artefacts={tmp_path}/a b", "seed=2"]  # fmt: skip
+    given = Path(f"{cluster}.env").read_text().splitlines()
+    assert {"host=node7", "total=2", "port=29507"} <= {*given}
+    for name in ("run.sbatch", "table.sbatch"):
+        assert subprocess.run(["bash", "-n", str(folder / name)]).returncode == 0
+
+
+def test_slurm_leaves_out_finished_runs(tmp_path: Path, cluster: Path) -> None:
+    found = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
+    finish(found[0])
+    scripts.submit(plan(found, tmp_path / "s"), "plain", {}, [])
+    assert [each.name for each in (tmp_path / "s" / "jobs").iterdir()] == ["0.args"]
+    assert cluster.read_text().splitlines()[0].startswith("--parsable --array=0-0%1")
+
+
+def test_dry_prints_the_scripts_where_there_is_no_sbatch(tmp_path: Path) -> None:
+    words = ("recipe=grpo_full", "slurm=plain", f"artefacts={tmp_path}")
+    done = sweep(*words, "--dry")
+    assert done.returncode == 0, done.stderr
+    assert "#SBATCH --job-name=difftrain-rows" in done.stdout
+    assert "sbatch --parsable --array=0-0%1" in done.stdout
+    assert not (tmp_path / "sweep").exists()
+    done = sweep(*words)
+    assert done.returncode == 2
+    assert "there is no sbatch on this machine; --dry prints the scripts" in done.stderr
+
+
+def test_options_that_the_sweep_sets_itself_are_refused() -> None:
+    (problem,) = options.problems({"array": "1-3"})
+    assert "follows from the sweep" in problem
+    assert options.problems({"time": "1-00", "gres": "gpu:8"}) == []
+
+
+@pytest.mark.slow
+def test_two_runs_and_a_failing_third_end_in_the_table_and_resume(tmp_path: Path) -> None:
+    words = ("recipe=grpo_full,grpo_random,grpo_unsolved", "seed=1", "debug=smoke", "control=none",
+             f"artefacts={tmp_path}", "jobs=2")  # fmt: skip
+    found = expanded(*words[2:5], recipe="grpo_full,grpo_random,grpo_unsolved")
+    in_the_way = found[2].places.train("tuned")
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("a file where a folder must be")
+    done = sweep(*words)
+    assert done.returncode == 1
+    assert "grpo_full-1: done in" in done.stdout
+    assert "grpo_random-1: done in" in done.stdout
+    assert "grpo_unsolved-1: FAILED" in done.stdout
+    assert "FileExistsError" in done.stdout
+    assert "1 of 3 runs are not finished: grpo_unsolved-1" in done.stderr
+    first = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    assert "GRPO-only(fullset)" in (first / "compare.md").read_text()
+    assert len(list((tmp_path / "probe").glob("*/made.json"))) == 1
+    logs = {each: each.stat().st_mtime for each in (tmp_path / "sweep" / "rows").glob("*.log")}
+    in_the_way.unlink()
+    done = sweep(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 runs, 2 finished earlier" in done.stdout
+    second = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    assert "GRPO-only(unsolved)" in (second / "compare.md").read_text()
+    again = {each.name for each, at in logs.items() if each.stat().st_mtime > at}
+    assert again == {"grpo_unsolved-1.log"}
+    assert (second / "compare.html").is_file()
