@@ -81,11 +81,12 @@ def serving(parent: Path) -> Iterator[tuple[str, str]]:
 
 
 def is_up(url: str) -> bool:
-    """Whether somebody answers."""
+    """Whether somebody answers; what, does not matter."""
     try:
-        return httpx.get(f"{url}/models", timeout=60).status_code < 500
+        httpx.get(f"{url}/models", timeout=60)
     except httpx.HTTPError:
         return False
+    return True
 
 
 def requests(number: int, most: int) -> list[Request]:

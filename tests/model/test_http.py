@@ -441,3 +441,15 @@ def test_a_server_is_named_on_the_command_line_with_fields_of_its_own() -> None:
         read(["model.engine=htp"])
     with pytest.raises(ConfigError, match="may not set seed"):
         read([*words, "+model.server.extra.seed=1"])
+
+
+def test_a_server_whose_list_of_models_is_broken_is_there(server: ModelServer) -> None:
+    server.models = 500
+    made, asked = engine(server), requests(6)
+    server.spoils = lambda handler, body, number: (
+        number == 2 and (send(handler, 500, b"oops") or True)
+    )
+    assert right(answers(made, asked), asked)
+    server.models = 503
+    with pytest.raises(ConfigError, match="the server answers 503"):
+        engine(server)

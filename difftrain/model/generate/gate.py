@@ -13,6 +13,8 @@ import httpx
 
 LONGEST_PAUSE = 30.0
 """Seconds between two looks at a server that is away."""
+AWAY = (502, 503, 504)
+"""What a gateway answers while nobody stands behind it."""
 LOOK_SECONDS = 10.0
 """Longest wait for the list of models."""
 
@@ -53,13 +55,14 @@ class Gate:
     def why_away(self) -> str | None:
         """Why the server does not list its models, or None if it is there.
 
-        A server without such a list (404) is there.
+        A server without such a list (404), or whose list is broken (500, as transformers serve
+        without a cache of the hub), is there.
         """
         try:
             status = self._client.get(f"{self._url}/models", timeout=LOOK_SECONDS).status_code
         except httpx.HTTPError as error:
             return str(error) or type(error).__name__
-        return f"its list of models answers {status}" if status >= 500 else None
+        return f"its list of models answers {status}" if status in AWAY else None
 
     def enter(self) -> None:
         """Wait for the server, or for a pause's end. Raises ServerGone if nothing more is asked."""

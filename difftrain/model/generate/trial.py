@@ -17,7 +17,7 @@ from PIL import Image
 from difftrain.data.config import TOKEN_PIXELS
 from difftrain.model.config import ModelConfig
 from difftrain.model.generate import chat, wire
-from difftrain.model.generate.gate import Gate, say
+from difftrain.model.generate.gate import AWAY, Gate, say
 from difftrain.model.generate.http import Connection, Server
 from difftrain.model.generate.request import Answer, Request
 from difftrain.model.generate.wire import NoReply
@@ -69,7 +69,7 @@ def greet(config: ModelConfig) -> None:
                 f"turns that key away ({got.status_code})"
             ]
         )
-    if got.status_code >= 500:
+    if got.status_code in AWAY:
         raise ConfigError([f"model.url={asked.url}: the server answers {got.status_code}"])
 
 
