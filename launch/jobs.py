@@ -11,7 +11,7 @@ from difftrain import settings
 from difftrain.places import Places
 from difftrain.report.comparison.rows import ROWS, UNCONTROLLED
 from difftrain.settings import ConfigError, RunConfig
-from launch.words import parsed, read, setting_keys, wrong_with
+from launch.words import parsed, read, wrong_with
 
 AXES = ("recipe", "difficulty", "data", "seed")
 """What a sweep runs over, the slowest first; every other setting is the same for all its runs."""
@@ -87,8 +87,7 @@ def jobs(axes: dict[str, list[str]], table: Table, words: list[str]) -> list[Job
     """
     early_problems(axes, words)
     given = {word.lstrip("+").partition("=")[0] for word in words}
-    known = set(setting_keys(RunConfig()))
-    beside = [word for word in table.words if word.partition("=")[0] in known - given]
+    beside = [word for word in table.words if word.partition("=")[0] not in given]
     found, wrong = [], {}
     for combination in product(*(values for axis, values in axes.items() if axis != "seed")):
         chosen = [f"{axis}={value}" for axis, value in zip(axes, combination, strict=False)]

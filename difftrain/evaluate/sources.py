@@ -62,7 +62,8 @@ def check_gradable(name: str, row: Row, number: int, config: EvaluateConfig) -> 
     """
     kind, how = benchmark_named(name), evaluated(config)
     try:
-        kind.item_id(row), kind.subset(row), kind.prompt(row)
+        for read in (kind.item_id, kind.subset, kind.prompt):
+            read(row)
         for said in ("yes", "0"):
             kind.grade(said, row, lambda *_, said=said: said, how)
     except (ValueError, LookupError, TypeError, SyntaxError, AttributeError) as error:

@@ -14,6 +14,8 @@ from difftrain.evaluate.asking import items
 from difftrain.evaluate.config import AnswerTags, Contamination, SystemPrompt
 from difftrain.evaluate.judging.config import STAND_IN, JudgeKind, server_hash
 from difftrain.evaluate.responses import Response, Store, key
+from difftrain.model.generate import engine
+from difftrain.model.generate.request import Engine
 from difftrain.model.load import Loaded
 from difftrain.places import BASE, Places
 from difftrain.records import Mark, MarkPath
@@ -23,15 +25,15 @@ from difftrain.world import World
 WORDY = "~ " * 40
 
 
-def evaluated(config: RunConfig, load: Callable[[], Loaded]) -> Path:
+def evaluated(config: RunConfig, make: Callable[[int, int], Engine]) -> Path:
     """Run the evaluation of the base as the recipe does; returns the marks' folder."""
     places = Places(config)
     folders = evaluation.Folders(places.responses(BASE), places.marks(BASE), places.replies)
-    evaluation.run(load, folders, "tiny", config, World())
+    evaluation.run(make, folders, "tiny", config, World())
     return folders.marks
 
 
-def no_model() -> Loaded:
+def no_model(*_pixels: int) -> Engine:
     """What must not be called: a second pass has every response already."""
     raise AssertionError("the model was asked again")
 
@@ -100,11 +102,14 @@ def test_another_judge_model_is_another_folder_of_marks(
 
 
 def test_more_items_ask_only_for_those_that_are_new(tiny: Loaded, config: RunConfig) -> None:
+    def in_process(*pixels: int) -> Engine:
+        return engine.choose(config.model, lambda: tiny, pixels)
+
     config.evaluate.judge = JudgeKind.shapes
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMStar"], 2
-    evaluated(config, lambda: tiny)
+    evaluated(config, in_process)
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMMU", "shapes/MMStar"], 3
-    evaluated(config, lambda: tiny)
+    evaluated(config, in_process)
     rows = artefacts.read(Places(config).responses(BASE), Response)
     assert len(rows) == len({(row.benchmark, row.item_id) for row in rows}) == 6
 
