@@ -8,8 +8,9 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +25,11 @@ LAUNCH = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 
 
 FAILED = ".failed"
-"""In a stage's folder: why the first rank stopped."""
+"""In a stage's folder: why the first rank stopped; behind it the launch, where it has a name."""
+TURN = ".turn.beat"
+"""In a stage's folder: touched while a first rank waits for its turn or has it."""
+FOLLOWED: deque[Path] = deque(maxlen=3)
+"""The last folders that this rank followed its first rank into; that may still be in them."""
 STARTED = time.time()
 """When this process began; what failed before is another run's."""
 
@@ -91,14 +96,27 @@ def working(folder: Path, world: World) -> Iterator[None]:
 
     Where it fails, its reason is left for them.
     """
-    (folder / FAILED).unlink(missing_ok=True)
+    with telling(path_of(folder, world.rank), world):
+        yield
+
+
+@contextmanager
+def telling(touched: Path, world: World) -> Iterator[None]:
+    """Touch this file of a stage's folder from a thread meanwhile; a failure leaves its reason."""
+    failed = failed_path(touched.parent)
+    failed.unlink(missing_ok=True)
     done = threading.Event()
+
+    def touch() -> None:
+        touched.parent.mkdir(parents=True, exist_ok=True)
+        touched.touch()
 
     def beats() -> None:
         while not done.wait(BEAT_SECONDS):
-            beat(folder, world)
+            with suppress(OSError):  # a disk that hesitates: there is another beat
+                touch()
 
-    beat(folder, world)
+    touch()
     thread = threading.Thread(target=beats, daemon=True)
     thread.start()
     finished = False
@@ -110,12 +128,23 @@ def working(folder: Path, world: World) -> Iterator[None]:
         thread.join()
         if not finished and world.size > 1:
             error = sys.exc_info()[1]
-            lineage.write_text(folder / FAILED, f"{type(error).__name__}: {error}")
+            lineage.write_text(failed, f"{type(error).__name__}: {error}")
+
+
+def launch_name() -> str:
+    """What the processes of this launch share; only colons where nothing names it."""
+    return ":".join(os.environ.get(name, "") for name in LAUNCH)
+
+
+def failed_path(folder: Path) -> Path:
+    """Where this launch's first rank leaves its reason; another launch's is none of ours."""
+    name = launch_name()
+    return folder / (f"{FAILED}-{lineage.fingerprint(name)}" if name.strip(":") else FAILED)
 
 
 def failure(folder: Path) -> str | None:
     """Why the first rank of this run stopped, or None."""
-    path = folder / FAILED
+    path = failed_path(folder)
     try:
         return path.read_text() if path.stat().st_mtime >= STARTED else None
     except FileNotFoundError:
@@ -147,17 +176,17 @@ def turn(folder: Path, world: World) -> Iterator[None]:
 
     The first rank holds the lock and writes the launch's name into `.entered`; the others follow
     their own first rank, so that two launches cannot hold half of the locks each. A killed process
-    gives its lock back. A file system without locks is told once and worked on without.
+    gives its lock back. A file system without locks is told once and worked on without. The others
+    raise FirstFailed with its reason if it stops before it is in, RankSilent if it falls silent.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    launch = ":".join(os.environ.get(name, "") for name in LAUNCH)
     entered = folder / ".entered"
     if not world.is_first:
-        while not (entered.is_file() and launch in entered.read_text().splitlines()):
-            time.sleep(POLL_SECONDS)
+        follow(folder, world, entered)
         yield
         return
-    with (folder / ".lock").open("w") as file:
+    beating = telling(folder / TURN, world) if world.size > 1 else nullcontext()
+    with (folder / ".lock").open("w") as file, beating:
         told = False
         while not locked(file, folder):
             if not told:
@@ -165,8 +194,34 @@ def turn(folder: Path, world: World) -> Iterator[None]:
             told = True
             time.sleep(POLL_SECONDS)
         with entered.open("a") as names:
-            names.write(f"{launch}\n")
+            names.write(f"{launch_name()}\n")
         yield
+
+
+def follow(folder: Path, world: World, entered: Path) -> None:
+    """Wait until this launch's first rank is in the folder, or see why it never comes.
+
+    It may still be in a stage before this one. Raises FirstFailed or RankSilent.
+    """
+    launch, since, around = launch_name(), time.time(), [*FOLLOWED, folder]
+    while not (entered.is_file() and launch in entered.read_text().splitlines()):
+        if reasons := [reason for each in around if (reason := failure(each))]:
+            raise FirstFailed(f"rank 0 stopped: {reasons[0]}")
+        if time.time() - max(since, *map(heard, around)) > PATIENCE_SECONDS:
+            raise RankSilent(
+                f"rank 0 of {world.size} not heard of for {PATIENCE_SECONDS:.0f} s before {folder}"
+            )
+        time.sleep(POLL_SECONDS)
+    FOLLOWED.append(folder)
+
+
+def heard(folder: Path) -> float:
+    """When a first rank was last heard of in a stage folder; 0 if never."""
+    last = 0.0
+    for path in (folder / TURN, path_of(folder, 0)):
+        with suppress(FileNotFoundError):
+            last = max(last, path.stat().st_mtime)
+    return last
 
 
 def locked(file: IO[str], folder: Path) -> bool:

@@ -51,8 +51,11 @@ def fail(message: str, code: int, everywhere: bool = False) -> None:
     sys.exit(code)
 
 
-def settings_of(words: list[str]) -> RunConfig:
-    """The checked settings of a command line, or the end of the program with help or code 2."""
+def settings_of(words: list[str], trains: bool = False) -> RunConfig:
+    """The checked settings of a command line, or the end of the program with help or code 2.
+
+    Whether the processes can share a step is asked of what trains alone.
+    """
     program = Path(sys.argv[0]).name
     if any(word in ("-h", "--help") for word in words):
         lines = [f"  {name:<12}{' '.join(names)}" for name, names in groups().items()]
@@ -70,7 +73,7 @@ def settings_of(words: list[str]) -> RunConfig:
             print(OmegaConf.to_yaml(job), end="")
             sys.exit(0)
         config = checked(OmegaConf.to_object(job))  # pyright: ignore[reportArgumentType]
-        if troubles := config.uneven(World.from_environment().size):
+        if trains and (troubles := config.uneven(World.from_environment().size)):
             raise ConfigError(troubles)
         return config
     except ConfigError as error:
@@ -92,9 +95,9 @@ def use_all_cores(world: World) -> None:
         os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
 
 
-def launch(target: str) -> None:
+def launch(target: str, trains: bool = False) -> None:
     """Run `module:function` with checked settings; the last line on stdout is `made: FOLDER`."""
-    config = settings_of(sys.argv[1:])
+    config = settings_of(sys.argv[1:], trains)
     world = World.from_environment()
     use_all_cores(world)
     for name, value in {**QUIET, **PATIENT}.items():

@@ -7,7 +7,7 @@ from itertools import product
 
 from omegaconf import OmegaConf
 
-from difftrain import settings
+from difftrain import settings, weights
 from difftrain.places import Places
 from difftrain.report.comparison.rows import ROWS, UNCONTROLLED
 from difftrain.settings import ConfigError, RunConfig
@@ -62,9 +62,9 @@ class Job:
         return places
 
     def is_finished(self) -> bool:
-        """Whether its report and checkpoint are there. No model is loaded for that."""
+        """Whether its report and a whole checkpoint are there. No model is loaded for that."""
         run = self.places.run
-        return (run / "report.json").is_file() and (run / "checkpoint").is_dir()
+        return (run / "report.json").is_file() and weights.lacking(run / "checkpoint") is None
 
     @property
     def shared(self) -> str:

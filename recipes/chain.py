@@ -136,7 +136,7 @@ def finish(
         contamination=places.contamination if lineage.read_made(places.contamination) else None,
     )
     found = write(inputs)
-    for name in ("checkpoint", "adapter"):
+    for name in ("adapter", "checkpoint"):  # a sweep takes a run with a checkpoint as finished
         if (made := places.train(TUNED) / name).is_dir():
             link_tree(made, places.run / name)
     if config.report.to is not Tracker.none:
@@ -152,7 +152,10 @@ def arm_folders(config: RunConfig, places: Places, arm: str) -> ArmFolders:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """The same files in a second place without a second copy, where the disk allows links."""
+    """The same files in a second place without a second copy, where the disk allows links.
+
+    The target is there with all files or not at all, whenever this is cut off.
+    """
 
     def link(one: str, two: str) -> None:
         try:
@@ -160,5 +163,8 @@ def link_tree(source: Path, target: Path) -> None:
         except OSError:
             shutil.copy2(one, two)
 
+    half = target.with_name(f".{target.name}.half")
+    shutil.rmtree(half, ignore_errors=True)
+    shutil.copytree(source, half, copy_function=link)
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, copy_function=link)
+    half.replace(target)

@@ -49,19 +49,18 @@ def answered(places: Places) -> list[str]:
 def score(config: RunConfig, places: Places, world: World) -> Path:
     """One Score for each sample and measure: pure formulas over the probe's tables."""
     if world.is_first and lineage.read_made(places.score) is None:
-        started = time.time()
-        ids = answered(places)
         with heartbeat.working(places.score, world):
-            found, plain = scored(config, places, ids)
-        artefacts.write_all(places.score / UNGUESSED, plain)
-        artefacts.write_all(places.score, found)
-        lineage.write_made(
-            places.score,
-            settings=settings.plain(config.difficulty),
-            inputs={"probe": places.probe.name, "data": places.data.name},
-            seconds=time.time() - started,
-            counts=strata.count_strata(found, config.difficulty.measure),
-        )
+            started = time.time()
+            found, plain = scored(config, places, answered(places))
+            artefacts.write_all(places.score / UNGUESSED, plain)
+            artefacts.write_all(places.score, found)
+            lineage.write_made(
+                places.score,
+                settings=settings.plain(config.difficulty),
+                inputs={"probe": places.probe.name, "data": places.data.name},
+                seconds=time.time() - started,
+                counts=strata.count_strata(found, config.difficulty.measure),
+            )
     heartbeat.made_by_first(places.score, world)
     return places.score
 
@@ -89,26 +88,32 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pi
     """
     folder = places.select(arm)
     if world.is_first and lineage.read_made(folder) is None:
-        started = time.time()
-        scores = artefacts.read_finished(places.score, Score, SCORE)
-        random = config.select.random or arm != TUNED
-        picks, counts = choice(config, scores, None if random else folder)
-        if random:
-            draw = draw_name(config, arm, Arm.grpo)
-            picks = control.random_picks(answered(places), len(picks), config.seed, draw)
-        artefacts.write_all(folder, picks)
-        lineage.write_made(
-            folder,
-            settings={**settings.plain(config.select), "arm": arm},
-            inputs={"score": places.score.name},
-            seconds=time.time() - started,
-            counts={"picks": len(picks), **counts},
-        )
+        with heartbeat.working(folder, world):
+            choose(config, places, arm)
     made = heartbeat.made_by_first(folder, world)
     picks, least = artefacts.read(folder, Pick), config.grpo.prompts_per_step
     if config.select.rap:
         return rap.enough(picks, least, made["counts"]["funnel"])
     return strata.enough(picks, least, heartbeat.made_by_first(places.score, world)["counts"])
+
+
+def choose(config: RunConfig, places: Places, arm: str) -> None:
+    """Choose, and write the picks. Raises NothingChosen if there is none."""
+    started, folder = time.time(), places.select(arm)
+    scores = artefacts.read_finished(places.score, Score, SCORE)
+    random = config.select.random or arm != TUNED
+    picks, counts = choice(config, scores, None if random else folder)
+    if random:
+        draw = draw_name(config, arm, Arm.grpo)
+        picks = control.random_picks(answered(places), len(picks), config.seed, draw)
+    artefacts.write_all(folder, picks)
+    lineage.write_made(
+        folder,
+        settings={**settings.plain(config.select), "arm": arm},
+        inputs={"score": places.score.name},
+        seconds=time.time() - started,
+        counts={"picks": len(picks), **counts},
+    )
 
 
 def draw_name(config: RunConfig, arm: str, stage: Arm) -> str:

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from difftrain.artefacts import MissingArtefact
 from difftrain.model.locate import SHIPPED
 from difftrain.settings import RunConfig
 from difftrain.train import stage
+from recipes import chain
 
 
 @pytest.fixture
@@ -65,6 +67,32 @@ def test_a_finished_stage_whose_checkpoint_was_damaged_is_refused(
     cut(folder / "checkpoint" / "model.safetensors")
     with pytest.raises(MissingArtefact, match=r"incomplete: model.safetensors holds .* delete"):
         stage.finished(folder)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_copy_that_is_cut_off_leaves_no_part_of_a_checkpoint(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    target = tmp_path / "run" / "checkpoint"
+    if known:
+        chain.link_tree(model, target)
+    link, linked = os.link, []
+
+    def killed(one: str, two: str) -> None:
+        linked.append(one)
+        if len(linked) > 2:
+            raise KeyboardInterrupt
+        link(one, two)
+
+    monkeypatch.setattr(os, "link", killed)
+    with pytest.raises(KeyboardInterrupt):
+        chain.link_tree(model, target)
+    monkeypatch.setattr(os, "link", link)
+    assert target.exists() == known
+    assert not known or weights.lacking(target) is None
+    chain.link_tree(model, target)
+    assert weights.lacking(target) is None
+    assert [each.name for each in target.parent.iterdir()] == ["checkpoint"]
 
 
 def resumable(folder: Path, step: int) -> Path:

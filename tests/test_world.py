@@ -2,12 +2,13 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from threading import Thread, Timer
 
 import pytest
 
-from difftrain import heartbeat
+from difftrain import heartbeat, lineage
 from difftrain.world import World
 
 
@@ -119,3 +120,82 @@ def test_why_an_earlier_run_failed_is_no_reason_to_end_this_one(tmp_path: Path) 
     with heartbeat.working(tmp_path, World(0, 2)):
         pass
     assert not (tmp_path / heartbeat.FAILED).exists()
+
+
+def entered(folder: Path, rank: int) -> None:
+    """Go into a stage folder and out again."""
+    with heartbeat.turn(folder, World(rank, 2)):
+        pass
+
+
+def test_the_others_end_when_the_first_rank_fails_in_a_stage_that_was_finished_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "FOLLOWED", deque(maxlen=3))
+    monkeypatch.setattr(heartbeat, "PATIENCE_SECONDS", 20.0)
+    first, second = tmp_path / "first", tmp_path / "second"
+    lineage.write_made(first, settings={}, inputs={}, seconds=0.0, counts={})
+
+    def fail() -> None:
+        with heartbeat.turn(first, World(0, 2)):
+            raise ValueError("a benchmark is gone")
+
+    with pytest.raises(ValueError, match="benchmark"):
+        fail()
+    started = time.time()
+    with heartbeat.turn(first, World(1, 2)):
+        heartbeat.made_by_first(first, World(1, 2))
+    with pytest.raises(heartbeat.FirstFailed, match="rank 0 stopped: ValueError: a benchmark is"):
+        entered(second, 1)
+    assert time.time() - started < 5
+
+
+def test_a_first_rank_that_never_enters_a_stage_is_called_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "FOLLOWED", deque(maxlen=3))
+    monkeypatch.setattr(heartbeat, "PATIENCE_SECONDS", 0.5)
+    with pytest.raises(heartbeat.RankSilent, match="rank 0 of 2 not heard of"):
+        entered(tmp_path, 1)
+
+
+def test_a_first_rank_still_in_the_stage_before_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "FOLLOWED", deque(maxlen=3))
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(heartbeat, "PATIENCE_SECONDS", 1.0)
+    order: list[str] = []
+
+    def follow() -> None:
+        entered(tmp_path / "first", 1)
+        entered(tmp_path / "second", 1)
+        order.append("rank 1")
+
+    other = Thread(target=follow)
+    with heartbeat.turn(tmp_path / "first", World(0, 2)):
+        other.start()
+        time.sleep(2.0)
+    order.append("rank 0")
+    entered(tmp_path / "second", 0)
+    other.join(timeout=10)
+    assert order == ["rank 0", "rank 1"]
+
+
+def test_another_launch_s_failure_in_the_same_stage_is_none_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        with heartbeat.working(tmp_path, World(0, 2)):
+            raise ValueError("theirs")
+
+    monkeypatch.setenv("MASTER_PORT", "29501")
+    with pytest.raises(ValueError, match="theirs"):
+        fail()
+    assert heartbeat.failure(tmp_path) == "ValueError: theirs"
+    monkeypatch.setenv("MASTER_PORT", "29502")
+    assert heartbeat.failure(tmp_path) is None
+    with heartbeat.working(tmp_path, World(0, 2)):
+        pass
+    monkeypatch.setenv("MASTER_PORT", "29501")
+    assert heartbeat.failure(tmp_path) == "ValueError: theirs"

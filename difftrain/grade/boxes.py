@@ -16,11 +16,18 @@ FARTHEST = 1e7
 
 _FENCE = re.compile(r"```[a-zA-Z]*")
 _BRACKET = re.compile(r"[\[\]{}]")
-_NUMBER = re.compile(r"\d+")
+_PIECE = re.compile(r"(\d[\d.]*)|[^\W\d_]+\d*")
 _BOX_NUMBERS = 4
+_OF_A_BOX = re.compile(
+    r"[xy][12]?|[xy]?(?:min|max)|[wh]|px|pixels?|b?box|left|right|top|bottom|upper|lower|corner"
+    r"|width|height|the|a|at|is|from|to|and|by",
+    re.IGNORECASE,
+)
+"""Words that may stand among the four numbers of one box."""
 _TAKEN_BACK = re.compile(
-    r"\b(?:not|or|nor|neither|except|instead|ignore|wrong|incorrect|wait"
-    r"|no(?! other| more| further))\b|n['’]t\b",
+    r"\b(?:not|or|nor|neither|none|never|cannot|without|except|instead|ignore|wait"
+    r"|wrong|wrongly|incorrect|incorrectly|false|mistaken|no(?! other| more| further))\b"
+    r"|n['`\u2018\u2019\u02bc\uff07]t\b",
     re.IGNORECASE,
 )
 """Words beside a list that may say the opposite of it."""
@@ -85,11 +92,24 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 _JSON = json.JSONDecoder(object_pairs_hook=_once)
 
 
+def _tells_a_box(words: str) -> bool:
+    """Whether four numbers follow one another with only words of a box between: no counts."""
+    numbers = 0
+    for piece in _PIECE.finditer(words):
+        if piece[1]:
+            numbers += 1
+        elif not _OF_A_BOX.fullmatch(piece[0]):
+            numbers = 0
+        if numbers == _BOX_NUMBERS:
+            return True
+    return False
+
+
 def _parsed(text: str) -> object:
     """The one JSON value in a text; None without one, or where the words beside it leave doubt.
 
     Words may stand before and after it, but no second bracket, no other box in words (four
-    numbers), and nothing that may take the list back: `not`, `or`, `wait`.
+    numbers in a row), and nothing that may take the list back: `not`, `or`, `wait`.
     """
     text = _FENCE.sub(" ", text)
     first = _BRACKET.search(text)
@@ -102,9 +122,11 @@ def _parsed(text: str) -> object:
             found, end = _JSON.raw_decode(spelling)
         except (ValueError, RecursionError):
             continue
-        words = f"{before} {spelling[end:]}"
-        doubtful = _BRACKET.search(words) or _TAKEN_BACK.search(words)
-        return None if doubtful or len(_NUMBER.findall(words)) >= _BOX_NUMBERS else found
+        if _BRACKET.search(spelling, end):
+            return None
+        # No bracket follows, so the value ends with the last one; the words as they were written.
+        words = f"{before} {held[max(map(held.rfind, ']}')) + 1 :]}"
+        return None if _TAKEN_BACK.search(words) or _tells_a_box(words) else found
     return None
 
 

@@ -30,12 +30,18 @@ _LETTER_AND_TEXT = re.compile(
     re.DOTALL,
 )
 _TEXT_AND_LETTER = re.compile(r"(\S.*?)\s*[(\[]([A-Z])[)\]]", re.DOTALL)
-_SAID_OF_A_LETTER = re.compile(
-    r"[(\[]?([A-Za-z])[)\].:,*_]*"
-    r"(?:\s+(?:is|means|says)\b[:*_\s]*|\s*[-–—=(]+\s*|(?<=[)\].:,])\s*)(\S.*?)\)?",
+_DASHES = r"\-\u2010-\u2015\u2212"
+_DASH = re.compile(f"[{_DASHES}]")
+_LETTER_FIRST = re.compile(
+    r"[(\[]?([A-Za-z])([*_]*(?:[)\].:,][)\].:,*_]*\s*"
+    rf"|\s*(?=[{_DASHES}=+(\[{{])|\s+(?=(?:is|means|says)\b)))(\S.*)",
     re.DOTALL,
 )
 """`a. red`, `A is red`, `(A) = red`; the option's own text tells the letter from an article."""
+_SEPARATOR = re.compile(rf"\A(?:[{_DASHES}=(]|(?:is|means|says)\b[:*_]*)\s*")
+_SIGN = re.compile(rf"\A[{_DASHES}]\s+")
+_SEPARATORS = 8
+"""Separators between a letter and the option's text that are read over."""
 _LONE_LETTER = re.compile(r"\b[A-Z]\b")
 
 
@@ -43,30 +49,59 @@ def _bare(said: str) -> str:
     return _WRAPPER.sub(r"\1", unicodedata.normalize("NFKC", said)).strip().strip(_EDGES)
 
 
-def _by_text(text: str, options: tuple[str, ...]) -> str | None:
-    words = normal_text(_bare(text))
-    same = [
+def _words(text: str) -> str:
+    """What two spellings of one option's text share; every dash is the same one."""
+    return _DASH.sub("-", normal_text(_bare(text)))
+
+
+def _named(text: str, options: tuple[str, ...]) -> list[str]:
+    words = _words(text)
+    return [
         letter
         for letter, option in zip(LETTERS, options, strict=False)
-        if normal_text(_bare(option)) == words
+        if words and _words(option) == words
     ]
-    return same[0] if len(same) == 1 and words else None
+
+
+def _by_text(text: str, options: tuple[str, ...]) -> str | None:
+    named = _named(text, options)
+    return named[0] if len(named) == 1 else None
+
+
+def _named_behind(between: str, rest: str, options: tuple[str, ...]) -> list[str]:
+    """The options whose text follows a letter, with as little taken off it as names any.
+
+    So a minus or a bracket is the option's own before it is a separator: `C -5` is not 5. Behind
+    another separator `- 5` is minus five too.
+    """
+    separated = any(mark in between for mark in ".:,")
+    for _ in range(_SEPARATORS):
+        for each in (rest, rest.removesuffix(")")):
+            joined = _SIGN.sub("-", each) if separated else each
+            if named := _named(each, options) or _named(joined, options):
+                return named
+        shorter = _SEPARATOR.sub("", rest)
+        if shorter == rest:
+            break
+        rest, separated = shorter, True
+    return []
 
 
 def _both(text: str, options: tuple[str, ...]) -> str | None:
     """The letter of `B. blue`, `B is blue` or `blue (B)`, if that option has that text."""
-    if options and (found := _SAID_OF_A_LETTER.fullmatch(text)):
-        letter = found[1].upper()
-        if _by_text(found[2], options) == letter:
-            return letter
+    behind = _TEXT_AND_LETTER.fullmatch(text)
+    if options:
+        if found := _LETTER_FIRST.fullmatch(text):
+            letter = found[1].upper()
+            if named := _named_behind(found[2], found[3], options):
+                return letter if named == [letter] else None
+        return behind[2] if behind and _by_text(behind[1], options) == behind[2] else None
     if found := _LETTER_AND_TEXT.fullmatch(text):
         letter, rest = found[1] or found[2] or found[3], found[4]
-    elif found := _TEXT_AND_LETTER.fullmatch(text):
-        letter, rest = found[2], found[1]
+    elif behind:
+        letter, rest = behind[2], behind[1]
     else:
         return None
-    if options:
-        return letter if _by_text(rest, options) == letter else None
     return None if _LONE_LETTER.search(rest) else letter
 
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from difftrain.model.config import Dtype
 from difftrain.settings import ConfigError, RunConfig, resolve
 from launch import words
+from launch.command_line import settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml"))
@@ -81,6 +82,18 @@ def test_a_step_that_the_processes_cannot_share_names_what_they_can() -> None:
     assert done.returncode == 2
     assert "grpo.prompts_per_step=3: times group_size=3 must divide by the 4 pro" in done.stderr
     assert "nearest: [4, 8, 12]" in done.stderr
+
+
+def test_what_does_not_train_takes_any_number_of_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    uneven = ["grpo.prompts_per_step=4", "grpo.group_size=4"]
+    assert settings_of(uneven).grpo.uneven(3)
+    with pytest.raises(SystemExit) as ended:
+        settings_of(uneven, trains=True)
+    assert ended.value.code == 2
 
 
 def test_a_missing_file_is_named() -> None:

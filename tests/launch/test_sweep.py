@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -49,9 +50,20 @@ def plan(found: list[Job], folder: Path, at_a_time: int = 1) -> locally.Plan:
 def finish(job: Job) -> Path:
     """What a run leaves when it is done, as far as a sweep looks."""
     run = job.places.run
-    (run / "checkpoint").mkdir(parents=True)
+    shutil.copytree(ROOT / "difftrain" / "shapes" / "tiny", run / "checkpoint")
     (run / "report.json").write_text("{}")
     return run
+
+
+def test_a_run_whose_checkpoint_is_not_whole_is_not_finished(tmp_path: Path) -> None:
+    (job,) = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1")
+    assert not job.is_finished()
+    weights = finish(job) / "checkpoint" / "model.safetensors"
+    assert job.is_finished()
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert not job.is_finished()
+    weights.unlink()
+    assert not job.is_finished()
 
 
 def test_a_sweep_is_every_combination_of_its_axes() -> None:

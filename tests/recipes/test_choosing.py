@@ -1,18 +1,20 @@
 """What SFT rows give to their two stages, without a model: scores on disk, picks out."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from difftrain import artefacts, lineage
+from difftrain.heartbeat import FirstFailed
 from difftrain.places import CONTROL, TUNED, Places
 from difftrain.records import Arm, Measure, Pick, Sample, Score, Stratum
 from difftrain.select.strata import NothingChosen
 from difftrain.settings import RunConfig, resolve
 from difftrain.world import World
 from launch.words import read
-from recipes import choosing
+from recipes import choosing, difficulty
 
 STRATA = [Stratum.medium, Stratum.medium, Stratum.hard, Stratum.unsolved]
 
@@ -114,3 +116,27 @@ def test_a_stratum_that_is_empty_or_too_small_is_told_with_the_counts(
 ) -> None:
     with pytest.raises(NothingChosen, match=told):
         picked(*row(tmp_path, "sft_mid_grpo_hard", shapes_samples, *words))
+
+
+def test_the_other_ranks_are_told_at_once_that_a_stratum_holds_nothing(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    config, places = row(tmp_path, "grpo_hard", shapes_samples, "select.keep=[easy]")
+    with pytest.raises(NothingChosen):
+        difficulty.select(config, places, World(0, 2), TUNED)
+    started = time.time()
+    with pytest.raises(FirstFailed, match=r"rank 0 stopped: NothingChosen: .*easy 0"):
+        difficulty.select(config, places, World(1, 2), TUNED)
+    assert time.time() - started < 5
+
+
+def test_the_other_ranks_are_told_at_once_that_the_samples_cannot_be_read_for_scoring(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    config, places = row(tmp_path, "grpo_hard", shapes_samples)
+    (places.score / "made.json").unlink()
+    next(places.data.glob("part-*")).write_bytes(b"cut")
+    with pytest.raises((OSError, ValueError)):
+        difficulty.score(config, places, World(0, 2))
+    with pytest.raises(FirstFailed, match="rank 0 stopped: "):
+        difficulty.score(config, places, World(1, 2))
