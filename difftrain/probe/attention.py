@@ -18,6 +18,7 @@ from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.model import attention, memory, spans
 from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
+from difftrain.probe import aside
 from difftrain.probe.rollouts import Draw, request
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 from difftrain.world import World
@@ -145,6 +146,18 @@ def run_share(
         heartbeat.beat(folder, world)
 
 
+def wanted_pairs(
+    samples: Sequence[Sample], probe: Path, config: settings.RunConfig
+) -> dict[tuple[str, int], Pair]:
+    """What to measure, by (sample_id, draw) in its order; the same for every rank of a settled
+    probe. Of a sample set aside another rank may still write answers, so it is never among them."""
+    by_id = {sample.sample_id: sample for sample in aside.answered(samples, probe)}
+    responses = measured(artefacts.read(probe, Rollout), config)
+    return {
+        key: (by_id[key[0]], each) for key, each in sorted(responses.items()) if key[0] in by_id
+    }
+
+
 def run(
     load: Callable[[], Loaded],
     samples: Sequence[Sample],
@@ -155,9 +168,7 @@ def run(
 ) -> None:
     """Fill the attention folder from the probe's responses; resumable and sharded."""
     started = time.time()
-    responses = measured(artefacts.read(probe, Rollout), config)
-    by_id = {sample.sample_id: sample for sample in samples}
-    wanted = {key: each for key, each in sorted(responses.items()) if key[0] in by_id}
+    wanted = wanted_pairs(samples, probe, config)
 
     seen: set[Path] = set()
     there: set[tuple[str, int]] = set()
@@ -174,9 +185,7 @@ def run(
         return
     heartbeat.beat(folder, world)
     known = set(done())
-    share = [
-        (by_id[key[0]], each) for key, each in world.share(list(wanted.items())) if key not in known
-    ]
+    share = [pair for key, pair in world.share(list(wanted.items())) if key not in known]
     if share:
         run_share(load(), share, folder, config, world)
     if not world.is_first:
