@@ -6,7 +6,6 @@ response holds no token, has no row. Axes: B batch, S sequence, L layers, T resp
 """
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
 from difftrain.probe import aside
 from difftrain.probe.rollouts import Draw, request
+from difftrain.probe.spent import Spent
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 from difftrain.world import World
 
@@ -133,7 +133,12 @@ def fitting(loaded: Loaded, pairs: Sequence[Pair], config: settings.RunConfig) -
 
 
 def run_share(
-    loaded: Loaded, pairs: Sequence[Pair], folder: Path, config: settings.RunConfig, world: World
+    loaded: Loaded,
+    pairs: Sequence[Pair],
+    folder: Path,
+    config: settings.RunConfig,
+    world: World,
+    spent: Spent,
 ) -> None:
     """Measure these pairs in batches of like length; each batch is written as a part."""
     ordered = sorted(pairs, key=lambda pair: (len(pair[0].question), pair[1].tokens))
@@ -144,6 +149,7 @@ def run_share(
         rows = fitting(loaded, ordered[start : start + size], config)
         artefacts.write_part(folder, artefacts.next_part(folder, world.rank), rows)
         heartbeat.beat(folder, world)
+        spent.beat()
 
 
 def wanted_pairs(
@@ -167,7 +173,7 @@ def run(
     world: World,
 ) -> None:
     """Fill the attention folder from the probe's responses; resumable and sharded."""
-    started = time.time()
+    spent = Spent(folder, world)
     wanted = wanted_pairs(samples, probe, config)
 
     seen: set[Path] = set()
@@ -187,21 +193,27 @@ def run(
     known = set(done())
     share = [pair for key, pair in world.share(list(wanted.items())) if key not in known]
     if share:
-        run_share(load(), share, folder, config, world)
+        run_share(load(), share, folder, config, world, spent)
     if not world.is_first:
         return heartbeat.wait(
             folder,
             world,
             lambda: lineage.read_made(folder) is not None and done() >= wanted.keys(),
         )
-    heartbeat.wait(folder, world, lambda: done() >= wanted.keys())
+
+    def complete() -> bool:
+        spent.beat()
+        return done() >= wanted.keys()
+
+    heartbeat.wait(folder, world, complete)
     before = lineage.read_made(folder) or {"seconds": 0.0}
     ace = settings.plain(config.difficulty.ace) if Measure.ace in config.difficulty.wanted else None
     lineage.write_made(
         folder,
         settings={"text": config.difficulty.cmab.text, "ace": ace},
         inputs={"probe": probe.name},
-        seconds=before["seconds"] + time.time() - started,
+        seconds=before["seconds"] + spent.total(),
         counts={"responses": len(wanted)},
     )
+    spent.clear()
     heartbeat.clear(folder)
