@@ -45,8 +45,8 @@ def batched(asked: Engine, items: list[Asked], config: RunConfig) -> list[Mark]:
     size = config.model.batch_size * 4
     for start in range(0, len(items), size):
         chunk = items[start : start + size]
-        said = answering.responses(asked, chunk, config)
-        found += [graded(*each, config) for each in zip(chunk, said, strict=True)]
+        said = dict(answering.responses(asked, chunk, config))
+        found += [graded(item, said[place], config) for place, item in enumerate(chunk)]
     return found
 
 
@@ -54,7 +54,7 @@ def one_by_one(asked: Engine, items: list[Asked], config: RunConfig) -> list[Mar
     """The plain loop: one request, one answer, one mark."""
     found = []
     for item in items:
-        (said,) = answering.responses(asked, [item], config)
+        ((_, said),) = answering.responses(asked, [item], config)
         found.append(graded(item, said, config))
     return found
 

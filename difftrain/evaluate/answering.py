@@ -1,10 +1,10 @@
 """Items put to a model: every benchmark's pictures inside its own pixel limits.
 
 An item whose picture is missing or broken is not asked, and its response says so; likewise one
-that the engine got no answer for.
+that the engine got no answer for, which is asked again by the next run (responses.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from difftrain.data.images import Budget
@@ -12,7 +12,7 @@ from difftrain.data.quarantine import Unusable
 from difftrain.evaluate import scoring
 from difftrain.evaluate.asking import Asked, request
 from difftrain.model.generate import makers
-from difftrain.model.generate.request import Engine, NoAnswer, Request, answers
+from difftrain.model.generate.request import Engine, NoAnswer, Request
 from difftrain.settings import RunConfig
 
 
@@ -41,21 +41,24 @@ def responses(
     some: Sequence[Asked],
     config: RunConfig,
     alive: Callable[[], None] = lambda: None,
-) -> list[str]:
-    """What an engine with the `widest` limits says to each item; scoring.not_asked where nothing.
+) -> Iterator[tuple[int, str]]:
+    """What an engine with the `widest` limits says to each item, with its place among them.
 
-    `alive` is called now and then meanwhile.
+    In any order, each as it comes; scoring.not_asked or no_answer where nothing is said. `alive`
+    is called now and then meanwhile. Raises what the engine raises when it is gone for good.
     """
     pixels = budgets(config)
-    said: dict[int, str] = {}
     requests: dict[int, Request] = {}
     for place, asked in enumerate(some):
         try:
             requests[place] = request(asked, config.evaluate, pixels[asked.benchmark])
         except Unusable as error:
-            said[place] = scoring.not_asked(error.reason)
-    found = answers(engine, list(requests.values()), alive)
-    for place, each in zip(requests, found, strict=True):
-        without = isinstance(each, NoAnswer)
-        said[place] = scoring.not_asked(f"no answer: {each.reason}") if without else each.text
-    return [said[place] for place in range(len(some))]
+            yield place, scoring.not_asked(error.reason)
+    waiting = iter(requests.items())
+
+    def more(room: int) -> list[tuple[int, Request]]:
+        return [each for _, each in zip(range(room), waiting, strict=False)]
+
+    for place, found in engine.stream(more, alive):
+        without = isinstance(found, NoAnswer)
+        yield place, scoring.no_answer(found.reason) if without else found.text

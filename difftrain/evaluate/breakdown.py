@@ -156,11 +156,11 @@ def printed(benchmark: str, score: float) -> str:
 
 
 def outcomes(marks: Sequence[Mark]) -> dict[str, int]:
-    """How the items came by their scores; every item is in exactly one of the first six.
+    """How the items came by their scores; every item is in exactly one of the first seven.
 
     `undecided` counts as wrong (where the reference draws an option at random, too); `drawn` had
-    its option drawn (fallback=random); `judge_failed` and `not_asked` have no score. `empty` counts
-    responses without a word.
+    its option drawn (fallback=random); `judge_failed`, `not_asked` and `no_answer` (of the engine)
+    have no score. `empty` counts responses without a word.
     """
 
     def of(mark: Mark) -> str:
@@ -168,10 +168,11 @@ def outcomes(marks: Sequence[Mark]) -> dict[str, int]:
             return "drawn"
         if mark.score is not None:
             return "undecided" if mark.path is MarkPath.failed else mark.path.value
-        asked = mark.extracted is None or not mark.extracted.startswith("not asked: ")
-        return "judge_failed" if asked else "not_asked"
+        if undecided.unasked([mark]):
+            return "not_asked"
+        return "no_answer" if undecided.unanswered([mark]) else "judge_failed"
 
     counted = Counter(map(of, marks))
-    names = ("rule", "judge", "undecided", "drawn", "judge_failed", "not_asked")
+    names = ("rule", "judge", "undecided", "drawn", "judge_failed", "not_asked", "no_answer")
     empty = sum(not mark.response.strip() for mark in marks)
     return {**{name: counted[name] for name in names}, "empty": empty}

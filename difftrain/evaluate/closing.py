@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from difftrain import artefacts, heartbeat, lineage, settings
-from difftrain.evaluate import results
+from difftrain.evaluate import results, undecided
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.config import NEITHER
 from difftrain.evaluate.judging.config import (
@@ -38,9 +38,11 @@ class Origin:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether every item is marked; one whose judge failed is asked again by the next run."""
+    """Whether every item is marked; one whose engine or judge failed is asked by the next run."""
     made = lineage.read_made(folder)
-    return made is not None and not made["counts"].get("judge", {}).get("failed_items")
+    if made is None or made["counts"].get("unanswered"):
+        return False
+    return not made["counts"].get("judge", {}).get("failed_items")
 
 
 def reopen(folder: Path) -> None:
@@ -69,6 +71,9 @@ def close(
     if evaluate.judge is JudgeKind.endpoint:
         words = told(judge, origin.judge)
         print(f"judge {words}", file=sys.stderr, flush=True)
+    if unanswered := undecided.unanswered(marks):
+        without = f"{unanswered} items have no answer of the engine"
+        print(f"{without}; the same command asks them again", file=sys.stderr, flush=True)
     for name, each in found.items():
         if each["why"]:
             print(f"{name}: no score: {each['why']}", file=sys.stderr, flush=True)
@@ -83,6 +88,7 @@ def close(
         counts={
             "items": len(marks),
             "unscored": sum(mark.score is None for mark in marks),
+            "unanswered": unanswered,
             "judge": dict(origin.judge),
             "engines": makers.read(folder.parent.parent / "responses" / origin.responses),
         },

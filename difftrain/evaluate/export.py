@@ -23,8 +23,8 @@ def file_name(checkpoint: str, benchmark: str) -> str:
 
 
 def prediction(response: str, config: EvaluateConfig) -> str:
-    """What the scorer was given: <answer> opened if so set, nothing for an item not asked."""
-    if scoring.why_not_asked(response) is not None:
+    """What the scorer was given: <answer> opened if so set, nothing where nothing was said."""
+    if scoring.why_nothing(response) is not None:
         return ""
     opened = config.answer_tags is AnswerTags.strip
     return scoring.open_tags(response) if opened else response

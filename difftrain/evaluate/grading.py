@@ -16,7 +16,7 @@ BEAT_SECONDS = 1.0
 
 def graded(asked: Asked, response: str, config: EvaluateConfig, judging: Judging) -> Mark:
     """The Mark of one response; <answer> is opened first unless answer_tags says raw."""
-    opened = config.answer_tags is AnswerTags.strip
+    opened = config.answer_tags is AnswerTags.strip and scoring.why_nothing(response) is None
     prediction = scoring.open_tags(response) if opened else response
     judge = judging.of_item(asked.benchmark, config.rules)
     found = scoring.mark(asked.benchmark, prediction, asked.item, judge, rules.evaluated(config))

@@ -1,7 +1,8 @@
 """What a checkpoint said to each item, kept apart from what that is worth.
 
 The folder is a store that only grows: other benchmarks, or more items, ask what is missing, and
-other rules or another judge ask nothing at all.
+other rules or another judge ask nothing at all. What the engine did not answer is noted apart, so
+that no rank waits for it, and forgotten by the next run: it stays missing.
 """
 
 import hashlib
@@ -9,10 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difftrain import artefacts
+from difftrain import artefacts, heartbeat
 from difftrain.evaluate import pictures, scoring
 from difftrain.evaluate.asking import Asked
+from difftrain.world import World
 
+UNANSWERED = "unanswered"
+"""Folder in the store: the items without an answer in the last run."""
 Key = tuple[str, str, str]
 """Benchmark, item id, and what was asked."""
 
@@ -39,6 +43,25 @@ def key(asked: Asked) -> Key:
     return (*asked.key, digest.hexdigest())
 
 
+def keep(folder: Path, rank: int, rows: Sequence[Response]) -> None:
+    """Add what was said as a part, and what the engine did not answer as one apart."""
+    said = [row for row in rows if not scoring.is_no_answer(row.response)]
+    without = [row for row in rows if scoring.is_no_answer(row.response)]
+    for place, own in ((folder, said), (folder / UNANSWERED, without)):
+        if own:
+            artefacts.write_part(place, artefacts.next_part(place, rank), own)
+
+
+def of_this_run(path: Path) -> list[Response]:
+    """What a part says was not answered; nothing if it is an earlier run's."""
+    try:
+        return (
+            [] if path.stat().st_mtime < heartbeat.STARTED else artefacts.read_part(path, Response)
+        )
+    except FileNotFoundError:  # its rank has just begun again
+        return []
+
+
 class Store:
     """The responses in a folder, read part by part as they come in."""
 
@@ -46,6 +69,7 @@ class Store:
         self.folder = folder
         self._read: set[Path] = set()
         self._said: dict[Key, str] = {}
+        self._without: dict[Key, str] = {}
 
     def refresh(self) -> None:
         """Read the parts that are new."""
@@ -54,13 +78,24 @@ class Store:
                 for row in artefacts.read_part(path, Response):
                     self._said.setdefault((row.benchmark, row.item_id, row.asked), row.response)
                 self._read.add(path)
+        self._without = {}
+        for path in artefacts.parts(self.folder / UNANSWERED):
+            for row in of_this_run(path):
+                self._without[(row.benchmark, row.item_id, row.asked)] = row.response
+
+    def forget(self, world: World) -> None:
+        """Drop what had no answer for this rank before, or for one that there no longer is."""
+        for path in artefacts.parts(self.folder / UNANSWERED):
+            rank = int(path.stem.split("-")[1].removeprefix("r"))
+            if rank == world.rank or (world.is_first and rank >= world.size):
+                path.unlink(missing_ok=True)
 
     def holds(self, wanted: Sequence[Key]) -> Callable[[], bool]:
-        """A question that looks at the folder: are all of these there?"""
+        """A question that looks at the folder: is each of these there, or had no answer?"""
 
         def complete() -> bool:
             self.refresh()
-            return all(each in self._said for each in wanted)
+            return all(each in self._said or each in self._without for each in wanted)
 
         return complete
 
@@ -70,5 +105,5 @@ class Store:
         return {each for each in wanted if each not in self._said}
 
     def of(self, wanted: Key) -> str:
-        """A response. Raises KeyError if it is not there."""
-        return self._said[wanted]
+        """A response, or why there is none. Raises KeyError if it is not there."""
+        return self._said[wanted] if wanted in self._said else self._without[wanted]

@@ -50,7 +50,7 @@ def write(
 def headlines(summary: dict[str, Any], found: dict[str, Any], config: RunConfig) -> str:
     """The printed figure of each benchmark, its interval, and how the items were settled."""
     head = ["benchmark", "score", "95 % interval", "items", "rule", "judge"]
-    head += ["undecided", "drawn", "judge failed", "not asked", "empty"]
+    head += ["undecided", "drawn", "judge failed", "not asked", "no answer", "empty"]
     lines = []
     for name, each in found.items():
         score, low, high = (summary[name][key] for key in ("score", "low", "high"))
@@ -64,8 +64,8 @@ def headlines(summary: dict[str, Any], found: dict[str, Any], config: RunConfig)
         "As the papers' tables print them: percent, but fractions for MMMU and MMStar; "
         "HallusionBench is aAcc. Undecided items count as wrong, also where the reference would "
         "draw an option at random; drawn ones count as their draw falls "
-        "(evaluate.deviations.fallback=random); items whose judge failed or that were not asked "
-        "have no score."
+        "(evaluate.deviations.fallback=random); items whose judge failed, that were not asked "
+        "(no picture) or that the engine did not answer have no score."
     )
     whys = [
         f"{name} has no score: {summary[name]['why']}." for name in found if summary[name]["why"]

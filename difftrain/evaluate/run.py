@@ -12,14 +12,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from difftrain import artefacts, heartbeat, lineage, settings
+from difftrain import heartbeat, lineage, settings
 from difftrain.evaluate import closing, summary
 from difftrain.evaluate.answering import ready, responses
 from difftrain.evaluate.asking import Asked, items
 from difftrain.evaluate.config import EvaluateConfig
 from difftrain.evaluate.grading import grade_all
 from difftrain.evaluate.judging.asker import Judging
-from difftrain.evaluate.responses import Key, Response, Store, key
+from difftrain.evaluate.responses import Key, Response, Store, keep, key
 from difftrain.model.generate.request import Engine
 from difftrain.records import Mark
 from difftrain.world import World
@@ -41,18 +41,21 @@ def run_share(
     config: settings.RunConfig,
     world: World,
 ) -> None:
-    """Ask these items; each chunk is written as a part."""
+    """Ask these items; each chunk is written as a part, an unfinished one as far as it came."""
     size = config.model.at_once
     bar = tqdm(total=len(wanted), desc="evaluate", unit="item", disable=not world.is_first)
     for start in range(0, len(wanted), size * 4):
         chunk = wanted[start : start + size * 4]
         items = [asked for _, asked in chunk]
-        words = responses(engine, items, config, lambda: heartbeat.beat(folder, world))
-        said = [
-            Response(benchmark=name, item_id=item_id, asked=digest, response=each)
-            for ((name, item_id, digest), _), each in zip(chunk, words, strict=True)
-        ]
-        artefacts.write_part(folder, artefacts.next_part(folder, world.rank), said)
+        rows = []
+        try:
+            for place, words in responses(
+                engine, items, config, lambda: heartbeat.beat(folder, world)
+            ):
+                name, item_id, digest = chunk[place][0]
+                rows.append(Response(benchmark=name, item_id=item_id, asked=digest, response=words))
+        finally:
+            keep(folder, world.rank, rows)
         heartbeat.beat(folder, world)
         bar.update(len(chunk))
     bar.close()
@@ -92,20 +95,23 @@ def run(
     heartbeat.beat(folders.responses, world)
     wanted = {key(asked): asked for asked in items(config.evaluate)}
     store = Store(folders.responses)
+    store.forget(world)
     kept = Judging(config.evaluate.judge, config.evaluate.judging, folders.replies)
     missing = store.missing(list(wanted))
     if missing and world.is_first and kept.endpoint is not None:
         kept.endpoint.check_key()
     share = [each for each in world.share(list(wanted.items())) if each[0] in missing]
-    if share:
-        run_share(ready(engine, config, folders.responses), share, folders.responses, config, world)
+    asked = ready(engine, config, folders.responses) if share else None
+    if world.is_first:
+        closing.reopen(folders.marks)
+    if asked is not None:
+        run_share(asked, share, folders.responses, config, world)
     heartbeat.wait(folders.responses, world, store.holds(list(wanted)))
     if not world.is_first:
         return heartbeat.wait(
             folders.marks, world, lambda: lineage.read_made(folders.marks) is not None
         )
     heartbeat.clear(folders.responses)
-    closing.reopen(folders.marks)
     said = [(asked, store.of(each)) for each, asked in wanted.items()]
     marks = grade_all(said, config.evaluate, kept, lambda: heartbeat.beat(folders.marks, world))
     closing.close(

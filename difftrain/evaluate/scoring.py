@@ -3,7 +3,15 @@
 The settings are in config.py and the loop over items in run.py; nothing here loads a model.
 """
 
-from difftrain.evaluate import hallusionbench, mathvista, mmmu, mmstar, mmvet, ocrbench
+from difftrain.evaluate import (
+    hallusionbench,
+    mathvista,
+    mmmu,
+    mmstar,
+    mmvet,
+    ocrbench,
+    undecided,
+)
 from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.judge import JudgeDown
 from difftrain.evaluate.rules import NOT_TEXTS, Rules, switches
@@ -25,7 +33,7 @@ HARNESS_NAMES = {
 }
 """The reference harness's names of data sets, where they differ from the tables'."""
 MINIATURE = "shapes/"
-_NOT_ASKED = "\0not asked: "
+_NOTHING = "\0"
 """No tokenizer's text begins so."""
 
 
@@ -59,8 +67,8 @@ def mark(
     from rules.switches.
     """
     how = switches(rules)
-    if (reason := why_not_asked(prediction)) is not None:
-        return Graded(None, f"not asked: {reason}", MarkPath.failed)
+    if (why := why_nothing(prediction)) is not None:
+        return Graded(None, why, MarkPath.failed)
     if how.through_tables and prediction in NOT_TEXTS:
         prediction = "nan"
     try:
@@ -87,12 +95,23 @@ def score_item(
 
 def not_asked(reason: str) -> str:
     """The response of an item that could not be put to the model, such as one without a picture."""
-    return _NOT_ASKED + reason
+    return _NOTHING + undecided.UNASKED + reason
 
 
-def why_not_asked(response: str) -> str | None:
-    """The reason if this is the response of an item that could not be asked, else None."""
-    return response.removeprefix(_NOT_ASKED) if response.startswith(_NOT_ASKED) else None
+def no_answer(reason: str) -> str:
+    """The response of an item that the engine had no answer for."""
+    return _NOTHING + undecided.UNANSWERED + reason
+
+
+def is_no_answer(response: str) -> bool:
+    """Whether this is the response of an item that the engine had no answer for."""
+    return response.startswith(_NOTHING + undecided.UNANSWERED)
+
+
+def why_nothing(response: str) -> str | None:
+    """`not asked: ...` or `no answer: ...` where the model said nothing, else None."""
+    known = tuple(_NOTHING + word for word in (undecided.UNASKED, undecided.UNANSWERED))
+    return response.removeprefix(_NOTHING) if response.startswith(known) else None
 
 
 def open_tags(response: str) -> str:

@@ -22,8 +22,9 @@ class Summary:
     """A mean score with its 95 % interval over `n` scored items.
 
     `failed` counts marks without a score (left out of the mean) and marks that no rule or judge
-    could decide (0 in the mean, as in the reference); `undecided` counts the latter alone. Where
-    nothing was decided there is no score, and `why` says so in words.
+    could decide (0 in the mean, as in the reference); `undecided` counts the latter alone. Of those
+    without a score, `unasked` could not be asked and `unanswered` had no answer of the engine; the
+    others' judge failed. Where nothing was decided there is no score, and `why` says so in words.
     """
 
     score: float | None
@@ -33,6 +34,8 @@ class Summary:
     failed: int
     undecided: int = 0
     why: str | None = None
+    unasked: int = 0
+    unanswered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,10 @@ def _failed(marks: Sequence[Mark]) -> int:
     return sum(mark.score is None or mark.path is MarkPath.failed for mark in marks)
 
 
+def _without(marks: Sequence[Mark]) -> tuple[int, int]:
+    return undecided.unasked(marks), undecided.unanswered(marks)
+
+
 def headline(
     benchmark: str,
     marks: Sequence[Mark],
@@ -113,12 +120,13 @@ def headline(
     HallusionBench and the item elsewhere. Raises ValueError where there are no marks.
     """
     if marks and (why := undecided.why_none(benchmark, marks)):
-        return Summary(None, None, None, 0, len(marks), undecided.count(marks), why)
+        counts = 0, len(marks), undecided.count(marks)
+        return Summary(None, None, None, *counts, why, *_without(marks))
     scored = _scored(benchmark, marks, clusters)
     purpose = seeds.derive(seed, "bootstrap", benchmark)
     low, high = interval(resampled_S(scored, purpose, resamples))
-    open_ = undecided.count(marks)
-    return Summary(_mean(scored), low, high, len(scored), _failed(marks), open_)
+    counts = len(scored), _failed(marks), undecided.count(marks)
+    return Summary(_mean(scored), low, high, *counts, None, *_without(marks))
 
 
 def mean_headline(
@@ -133,10 +141,10 @@ def mean_headline(
     """
     if not marks_by_benchmark:
         raise ValueError("no benchmarks, so there is no mean")
-    open_ = sum(map(undecided.count, marks_by_benchmark.values()))
+    every_mark = [mark for marks in marks_by_benchmark.values() for mark in marks]
+    open_, without = undecided.count(every_mark), _without(every_mark)
     if why := undecided.why_no_mean(marks_by_benchmark):
-        every = sum(map(_failed, marks_by_benchmark.values()))
-        return Summary(None, None, None, 0, every, open_, why)
+        return Summary(None, None, None, 0, _failed(every_mark), open_, why, *without)
     given = clusters_by_benchmark or {}
     means, means_S = [], []
     n = failed = 0
@@ -147,7 +155,7 @@ def mean_headline(
         n += len(scored)
         failed += _failed(marks)
     low, high = interval(np.mean(means_S, axis=0))
-    return Summary(float(np.mean(means)), low, high, n, failed, open_)
+    return Summary(float(np.mean(means)), low, high, n, failed, open_, None, *without)
 
 
 def _by_benchmark(marks: Sequence[Mark]) -> dict[str, dict[str, Mark]]:

@@ -6,6 +6,10 @@ from difftrain.records import Mark, MarkPath
 
 ALWAYS_JUDGED = "MMVet"
 """The benchmark that has no rules of its own."""
+UNASKED = "not asked: "
+"""So a mark begins that stands for an item nobody can be asked, as one without its picture."""
+UNANSWERED = "no answer: "
+"""So one begins whose engine gave no answer; the next run asks again."""
 
 
 def count(marks: Sequence[Mark]) -> int:
@@ -14,6 +18,20 @@ def count(marks: Sequence[Mark]) -> int:
     Those whose judge failed are not here.
     """
     return sum(mark.path is MarkPath.failed and mark.score is not None for mark in marks)
+
+
+def unasked(marks: Sequence[Mark]) -> int:
+    """Marks of items that could not be asked; they have no score."""
+    return sum(_begins(mark, UNASKED) for mark in marks)
+
+
+def unanswered(marks: Sequence[Mark]) -> int:
+    """Marks of items that the engine did not answer; they have no score."""
+    return sum(_begins(mark, UNANSWERED) for mark in marks)
+
+
+def _begins(mark: Mark, word: str) -> bool:
+    return mark.score is None and (mark.extracted or "").startswith(word)
 
 
 def is_drawn(mark: Mark) -> bool:

@@ -20,7 +20,19 @@ def judging(report: dict[str, Any]) -> list[str]:
     """Items without a grade, items that nothing decided, benchmarks without a score."""
     told = []
     undecided, failed = counted(report, "undecided"), counted(report, "failed")
-    unscored = of_each({who: failed[who] - undecided[who] for who in failed})
+    unasked, unanswered = counted(report, "unasked"), counted(report, "unanswered")
+    others = (undecided, unasked, unanswered)
+    unscored = of_each({who: failed[who] - sum(each[who] for each in others) for who in failed})
+    if of_each(unanswered):
+        told.append(
+            f"Some benchmark items have no answer of the engine: {of_each(unanswered)}. They are "
+            "in no mean; the same command asks for them again."
+        )
+    if of_each(unasked):
+        told.append(
+            f"Some benchmark items cannot be asked, because of their picture: {of_each(unasked)}. "
+            "They are in no mean, and are not asked again."
+        )
     if unscored:
         told.append(
             f"Some benchmark items got no grade, because the judge failed: {unscored}. "

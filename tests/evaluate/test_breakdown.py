@@ -116,11 +116,13 @@ def test_every_item_has_exactly_one_outcome() -> None:
         mark("s", 1.0, MarkPath.failed, extracted="B"),
         mark("s", None, MarkPath.failed),
         mark("s", None, MarkPath.failed, extracted="not asked: no picture"),
+        mark("s", None, MarkPath.failed, extracted="no answer: the server answers 400"),
     ]
     assert outcome(marks[:1]) == {"rule": 1}
     found = outcomes(marks)
     assert found == {
         **{"rule": 1, "judge": 1, "undecided": 1, "drawn": 1, "judge_failed": 1, "not_asked": 1},
+        "no_answer": 1,
         "empty": 1,
     }
     assert sum(n for name, n in found.items() if name != "empty") == len(marks)

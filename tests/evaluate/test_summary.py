@@ -1,6 +1,7 @@
 """Headline figures, their intervals, and paired differences."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -37,6 +38,16 @@ def test_the_same_seed_gives_the_same_interval_in_any_order() -> None:
     assert headline("MMStar", some, seed=1) == headline("MMStar", some[::-1], seed=1)
     many = marks([1.0, 0.0, 0.3] * 20)
     assert headline("MMStar", many, seed=1) != headline("MMStar", many, seed=2)
+
+
+def test_the_reasons_of_marks_without_a_score_are_counted_apart() -> None:
+    told = ["A", None, "not asked: no picture", "no answer: too long", "no answer: too long"]
+    some = marks([1.0, None, None, None, None])
+    found = [replace(mark, extracted=words) for mark, words in zip(some, told, strict=True)]
+    for one in (headline("MMStar", found), mean_headline({"MMStar": found})):
+        assert (one.failed, one.undecided, one.unasked, one.unanswered) == (4, 0, 1, 2)
+    none = headline("MMStar", found[1:])
+    assert (none.score, none.failed, none.unasked, none.unanswered) == (None, 4, 1, 2)
 
 
 def test_marks_without_a_score_are_counted_and_not_averaged() -> None:

@@ -236,4 +236,4 @@ def test_an_item_that_was_not_asked_has_no_score_and_says_why(name: str) -> None
     found = scoring.mark(name, said, ALL_SIX[name], replying(["1.0"]))
     assert (found.score, found.path) == (None, MarkPath.failed)
     assert found.extracted == "not asked: no picture: the cell is empty"
-    assert scoring.why_not_asked("a real answer") is None
+    assert scoring.why_nothing("a real answer") is None

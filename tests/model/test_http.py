@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,9 @@ SPOILT: dict[str, Callable[[Any], None]] = {
     "no words": lambda h: send(h, 200, json.dumps(whole("", tokens=0)).encode()),
     "many tokens, no words": lambda h: send(h, 200, json.dumps(whole("", tokens=9)).encode()),
     "null": lambda h: send(h, 200, json.dumps(whole(None, tokens=3)).encode()),
+    "half a character": lambda h: send(h, 200, json.dumps(whole("A\ud800")).encode()),
+    "no reason": lambda h: send(h, 200, json.dumps(whole("A", reason={})).encode()),
+    "reasons": lambda h: send(h, 200, json.dumps(whole("A", reason=["stop"])).encode()),
     "a number": lambda h: send(h, 200, json.dumps(whole(7)).encode()),
     "500": lambda h: send(h, 500, b"oops"),
     "503": lambda h: send(h, 503, b"oops"),
@@ -192,11 +196,117 @@ def test_what_the_server_refuses_is_not_asked_again(server: ModelServer) -> None
     assert server.in_earnest == 5
 
 
-def test_a_server_that_fails_for_everybody_sets_nobody_aside(server: ModelServer) -> None:
+@pytest.mark.parametrize(("status", "last"), [(500, "1 request"), (400, "the server answers 400")])
+def test_a_server_that_fails_for_everybody_sets_nobody_aside(
+    server: ModelServer, status: int, last: str
+) -> None:
     made = engine(server, attempts=1)
+    server.spoils = lambda handler, body, number: send(handler, status, b"oops") or True
+    found = []
+    with pytest.raises(OSError, match=rf"samples in a row have no answer; the last one: {last}"):
+        found.extend(made.stream(iterator(requests(150))))
+    assert not found
+    assert 32 <= server.in_earnest < 32 * 3 + 8
+
+
+def test_many_draws_of_few_samples_that_fail_are_set_aside(server: ModelServer) -> None:
+    made = engine(server, attempts=1)
+    asked = [replace(each, view=f"{each.seed % 4}/whole") for each in requests(60)]
     server.spoils = lambda handler, body, number: send(handler, 500, b"oops") or True
-    with pytest.raises(OSError, match=r"32 answers in a row could not be had; the last one: 1 req"):
-        answers(made, requests(60))
+    assert all(isinstance(each, NoAnswer) for each in answers(made, asked))
+
+
+def test_quick_refusals_beside_a_slow_answer_are_the_samples_own(server: ModelServer) -> None:
+    made, asked = engine(server), requests(150)
+
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        if body["seed"] == 0:
+            time.sleep(0.5)
+        if bad := 0 < body["seed"] < 120:
+            send(handler, 400, b'{"error": {"message": "too long"}}')
+        return bad
+
+    server.spoils = spoils
+    found = answers(made, asked)
+    assert set(found[1:120]) == {NoAnswer("the server answers 400: too long")}
+    assert right(found[:1] + found[120:], asked[:1] + asked[120:])
+    assert server.in_earnest == 150
+
+
+def test_a_request_that_is_turned_away_while_others_are_answered_is_set_aside(
+    server: ModelServer,
+) -> None:
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        if bad := body["seed"] == 4:
+            send(handler, 503, b'{"error": {"message": "no room"}}', Retry_After="0.01")
+        return bad
+
+    made, asked = engine(server, attempts=2, concurrency=2), requests(60)
+    server.spoils = spoils
+    found = answers(made, asked)
+    last = found.pop(4)
+    asked.pop(4)
+    assert isinstance(last, NoAnswer)
+    told = "turned away while others were answered, the last: the server answers 503: no room"
+    assert last.reason.endswith(told)
+    assert right(found, asked)
+
+
+@pytest.mark.parametrize("wanted", ["0.01", "7200"])
+def test_the_last_request_that_is_always_turned_away_ends_too(
+    server: ModelServer, wanted: str
+) -> None:
+    made, asked = engine(server, longest_wait_seconds=0.3), requests(5)[4:]
+
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        if bad := body["seed"] in turned_away:
+            send(handler, 429, b"{}", Retry_After=wanted)
+        return bad
+
+    server.spoils, turned_away = spoils, [4]
+    (found,) = answers(made, asked)
+    assert isinstance(found, NoAnswer)
+    assert "turned away while others were answered" in found.reason
+    turned_away.append(0)
+    with pytest.raises(OSError, match="busy" if wanted == "0.01" else "asks to wait for 7200 s"):
+        answers(made, asked)
+
+
+def test_what_no_file_can_hold_is_not_taken_from_a_server(server: ModelServer) -> None:
+    made, asked = engine(server), requests(2)
+
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        if body["seed"] == 0:
+            send(handler, 400, b'{"error": {"message": "half \\ud800"}}')
+        else:
+            send(handler, 200, json.dumps(whole("7", tokens=10**20)).encode())
+        return True
+
+    server.spoils = spoils
+    refused = NoAnswer("the server answers 400: half ?")
+    assert answers(made, asked) == [refused, Answer("7", (), True, None)]
+
+
+def test_the_trial_waits_before_it_asks_again_and_keeps_the_dialect(server: ModelServer) -> None:
+    plain, times = server.answer, []
+
+    def busy(handler: Any, number: int, content: bytes) -> None:
+        times.append(time.monotonic())
+        if len(times) == 1:
+            return send(handler, 429, b"{}", Retry_After="0.3")
+        return plain(handler, number, content)
+
+    server.answer = busy
+    assert engine(server).about["sampling"] == "top_k=-1"
+    assert times[1] - times[0] > 0.29
+
+
+def test_a_trial_that_fails_is_no_dialect_that_is_refused(server: ModelServer) -> None:
+    server.answer = lambda handler, number, content: send(handler, 500, b"oops")
+    with pytest.raises(ConfigError, match="the server answers 500"):
+        engine(server, attempts=3)
+    assert len(server.heard) == 3
+    assert all("top_k" in body for body in server.heard)
 
 
 @pytest.mark.parametrize(
@@ -331,6 +441,7 @@ def test_answers_that_came_in_before_the_end_are_still_given(server: ModelServer
     def spoils(handler: Any, body: dict, number: int) -> bool:
         come.wait()
         if bad := body["seed"] == 3:
+            time.sleep(0.3)
             send(handler, 401, b"{}")
         return bad
 

@@ -193,3 +193,9 @@ def test_a_stream_that_nobody_reads_on_takes_its_requests_back(tiny) -> None:
     next(stream)
     stream.close()
     assert len(made.llm.llm_engine.aborted) == 2
+
+
+def test_of_its_seeds_it_claims_no_more_than_that_they_are_passed_on(tiny) -> None:
+    made = scripted(tiny.processor)
+    made.version = "1"
+    assert made.about == {"engine": "vllm", "version": "1", "seeds": "passed on"}

@@ -74,6 +74,19 @@ def test_items_whose_judge_failed_are_told_apart_from_undecided_ones(make_run: M
     assert "usable reply of the judge decided them: 2 of tuned." in told
 
 
+def test_items_without_an_answer_or_a_picture_are_no_failure_of_the_judge(make_run: Make) -> None:
+    inputs = make_run(size=16)
+
+    def failing(found: dict) -> None:
+        found["shapes/MMVet"] |= {"failed": 6, "undecided": 2, "unasked": 1, "unanswered": 3}
+
+    changed(inputs.marks["tuned"], failing)
+    told = "\n".join(about.judging(write(inputs)))
+    assert "the judge failed" not in told
+    assert "have no answer of the engine: 3 of tuned. They are in no mean; the same" in told
+    assert "cannot be asked, because of their picture: 1 of tuned." in told
+
+
 def test_the_judges_counts_stand_beside_the_settings(make_run: Make) -> None:
     inputs = make_run(size=17)
     for folder in inputs.marks.values():

@@ -28,6 +28,8 @@ SILENT_TOKENS = 2
 """Tokens of an answer without words: the end, and at most one that shows nothing."""
 FINISHED = {"stop": True, "length": False}
 """The finish reasons of a whole answer; all others (abort, error, tool_calls) are none."""
+MOST_TOKENS = 2**31
+"""A count at or above this is none."""
 THOUGHTS = ("reasoning_content", "reasoning")
 """Where servers with a reasoning parser put what they take out of the answer."""
 
@@ -123,9 +125,9 @@ def answer(content: bytes) -> Answer:
         raise NoReply(Fault.malformed, told, final=True)
     if reason == "content_filter":
         raise NoReply(Fault.refused, "the server filters the answer", final=True)
-    if reason not in FINISHED:
-        raise NoReply(Fault.malformed, f"the answer is not whole (finish_reason {reason})")
-    if words is not None and not isinstance(words, str):
+    if not isinstance(reason, str) or reason not in FINISHED:
+        raise NoReply(Fault.malformed, f"the answer is not whole (finish_reason {reason!s:.40})")
+    if words is not None and not (isinstance(words, str) and wire.plain(words) == words):
         raise NoReply(Fault.malformed, "the server's answer is no text")
     ended_at_once = reason == "stop" and 0 < (counted or 0) <= SILENT_TOKENS
     if not words and not ended_at_once:
@@ -134,8 +136,8 @@ def answer(content: bytes) -> Answer:
 
 
 def used(completion: Mapping[str, Any], name: str) -> int | None:
-    """A count of the completion's usage, or None where it has none."""
+    """A count of the completion's usage, or None where it has none that can be one."""
     match completion.get("usage"):
-        case {**counts} if isinstance(counts.get(name), int) and counts[name] >= 0:
+        case {**counts} if type(counts.get(name)) is int and 0 <= counts[name] < MOST_TOKENS:
             return counts[name]
     return None

@@ -130,22 +130,23 @@ class Gate:
             reason = self.why_away()
         self._tell(f"model.url={self._url} is back after {time.monotonic() - began:.0f} s")
 
-    def busy(self, wait: float | None, number: int) -> None:
+    def busy(self, wait: float | None, number: int) -> str | None:
         """The server wants a pause of `wait` seconds, for everybody; None: it does not say.
 
-        `number` counts this request's pauses. Raises ServerGone if the server has answered
-        nobody for longer than patience.
+        `number` counts this request's pauses. Gives the reason, and makes no pause, where that
+        is longer than patience, or nobody was answered for longer than that.
         """
         now = time.monotonic()
+        self.leave_if_over()
+        if wait and wait > self._patience:
+            return f"it asks to wait for {wait:.0f} s"
         with self._lock:
             self._busy_since = self._busy_since or now
             if now - self._busy_since > self._patience:
-                self.gone = f"model.url={self._url} answers nobody: it is busy"
+                return f"it has been busy, and answered nobody, for {now - self._busy_since:.0f} s"
             pause = wait if wait is not None else self._first_pause * 2 ** min(number, 10)
             self._open_at = max(self._open_at, now + min(pause, max(LONGEST_PAUSE, wait or 0)))
-            if wait and wait > self._patience:
-                self.gone = f"model.url={self._url} asks to wait for {wait:.0f} s"
-        self.leave_if_over()
+        return None
 
     def answered(self) -> None:
         """Somebody had an answer: the server is not too busy for all."""

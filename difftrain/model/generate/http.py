@@ -2,16 +2,17 @@
 
 Each draw is a request of its own, because each has a seed of its own. A failure that the server
 outlives counts against the request: after `attempts` of them its sample is set aside with the last
-one's reason. While the server is away or busy nothing counts, and everybody waits (gate.py).
+one's reason. While the server is away or busy nothing counts, and everybody waits (gate.py), unless
+it is this one request that is turned away while others are answered.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, Generic
 
 from difftrain.model.generate import chat, wire
 from difftrain.model.generate.config import ServerConfig
@@ -26,7 +27,12 @@ STRIKES_BEFORE_ALONE = 2
 """A request that was open so often when the server went down is asked while no other such one is:
 should one of them be what kills the server, it does not take the others along."""
 IN_A_ROW = 32
-"""Requests that fail for good with no answer between them before the server is taken to be out."""
+"""Samples that fail for good with no answer between them before the server is taken to be out."""
+PASSED_OVER = 4
+"""A request is turned away for its own sake once the others had so many times `attempts` answers
+for each place among the open ones: a server that takes few at a time has served it by then."""
+PLAINEST = Request(parts=("Say yes.",), system=None, max_new_tokens=4)
+"""What a server answers that is not too busy for everybody."""
 SHOWN = 300
 """Characters of a server's own words that are repeated."""
 TURNED_AWAY = {
@@ -40,7 +46,45 @@ TURNED_AWAY = {
 
 
 class Vain(NoAnswer):
-    """All tries were in vain. Many of these in a row are the server's fault, not the samples'."""
+    """The server gave none or refused. Many samples in a row are its fault, not theirs."""
+
+
+class InARow(Generic[K]):
+    """Failures with no answer between them, held back until it is clear whose fault they are."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[K, NoAnswer]] = []
+        self._samples: set[Hashable] = set()
+
+    @property
+    def too_long(self) -> bool:
+        """Whether so many samples failed that nothing new is asked until one is answered."""
+        return len(self._samples) >= IN_A_ROW
+
+    def add(self, key: K, found: Vain, sample: Hashable) -> None:
+        """Hold one back; draws of the same sample count once."""
+        self.held.append((key, NoAnswer(found.reason)))
+        self._samples.add(sample)
+
+    def release(self) -> list[tuple[K, NoAnswer]]:
+        """Those held back: the server is well, so they are the samples' own."""
+        found, self.held = self.held, []
+        self._samples.clear()
+        return found
+
+    @property
+    def words(self) -> str:
+        """What is told of a server that fails for everybody."""
+        _, last = self.held[-1]
+        return f"{len(self._samples)} samples in a row have no answer; the last one: {last.reason}"
+
+
+def sample_of(request: Request) -> Hashable:
+    """What tells samples apart: the view's name, else the words and the pictures' sizes.
+
+    Not the pixels: every mask of a sample is another picture.
+    """
+    return request.view or (request.text, *(each.size for each in request.images))
 
 
 class Connection:
@@ -94,6 +138,8 @@ class Server:
         self._alone, self._counting = Lock(), Lock()
         self.faults: Counter[Fault] = Counter()
         """Requests that brought no answer, by why; those that a retry mended too."""
+        self.answers = 0
+        """Requests that were answered."""
 
     @property
     def about(self) -> dict[str, Any]:
@@ -107,46 +153,39 @@ class Server:
     ) -> Iterator[tuple[K, Found]]:
         """As Engine.stream. Raises ServerGone when the server stays away."""
         asked: SimpleQueue[tuple[K, Request] | None] = SimpleQueue()
-        done: SimpleQueue[tuple[K, Found | ServerGone | None]] = SimpleQueue()
+        done: SimpleQueue[tuple[K, Request, Found | ServerGone | None]] = SimpleQueue()
         workers = open_ = 0
-        failed: list[tuple[K, NoAnswer]] = []
+        failed: InARow[K] = InARow()
         try:
             while True:
-                for each in more(self.config.concurrency - open_):
+                for each in () if failed.too_long else more(self.config.concurrency - open_):
                     asked.put(each)
                     open_ += 1
                 for _ in range(open_ - workers):
                     workers += 1
                     Thread(target=self._work, args=(asked, done), daemon=True).start()
                 if not open_:
-                    if not failed:
+                    if failed.too_long:
+                        self.gate.refuse(failed.words)
+                    if not failed.held:
                         return
-                    yield from failed
-                    failed.clear()
+                    yield from failed.release()
                     continue
-                key, found = self._next(done, alive)
+                key, request, found = self._next(done, alive)
                 open_ -= 1
                 if isinstance(found, ServerGone):
                     yield from answered(done)
                     raise found
                 assert found is not None, "a thread of ours died; its reason stands above"
                 if isinstance(found, Vain):
-                    failed.append((key, NoAnswer(found.reason)))
-                    self._not_all(failed)
+                    failed.add(key, found, sample_of(request))
                     continue
-                yield from failed
-                failed.clear()
+                if isinstance(found, Answer):
+                    yield from failed.release()
                 yield key, found
         finally:
             for _ in range(workers):
                 asked.put(None)
-
-    def _not_all(self, failed: Sequence[tuple[Any, NoAnswer]]) -> None:
-        """Raises ServerGone if too many have failed with no answer between them."""
-        if len(failed) >= IN_A_ROW:
-            _, last = failed[-1]
-            told = f"{IN_A_ROW} answers in a row could not be had; the last one: {last.reason}"
-            self.gate.refuse(told)
 
     @staticmethod
     def _next(done: SimpleQueue[Any], alive: Callable[[], None]) -> Any:
@@ -165,7 +204,7 @@ class Server:
             except ServerGone as error:
                 found = error
             finally:
-                done.put((key, found))
+                done.put((key, request, found))
 
     def ask(self, request: Request) -> Found:
         """The answer, or why there is none. Raises ServerGone when the server stays away."""
@@ -173,7 +212,7 @@ class Server:
             body = self.connection.body(request)
         except chat.Unsendable as error:
             return NoAnswer(str(error))
-        failed = strikes = pauses = 0
+        failed = strikes = pauses = before = 0
         while True:
             asked_at = time.monotonic()
             try:
@@ -187,10 +226,13 @@ class Server:
                 if missed.hopeless:
                     self.gate.refuse(missed.words)
                 if missed.final:
-                    return NoAnswer(missed.words)
+                    return Vain(missed.words)
                 if missed.kind is Fault.limited or missed.wait is not None:
                     pauses += 1
-                    self.gate.busy(missed.wait, pauses)
+                    before = before if pauses > 1 else self.answers
+                    if self._is_its_own(missed, pauses, self.answers - before):
+                        told = f"{pauses} requests were turned away while others were answered"
+                        return Vain(f"{told}, the last: {missed.words}")
                 elif missed.kind in THE_SERVERS and not self.gate.is_well(asked_at):
                     strikes += self.gate.struck(asked_at)
                 else:
@@ -199,10 +241,30 @@ class Server:
                 if failed >= self.config.attempts:
                     return Vain(f"{failed} requests brought none, the last: {missed.words}")
                 if strikes >= self.config.attempts + STRIKES_BEFORE_ALONE:
-                    return NoAnswer(f"the server went down {strikes} times while it was asked")
+                    return Vain(f"the server went down {strikes} times while it was asked")
             else:
+                with self._counting:
+                    self.answers += 1
                 self.gate.answered()
                 return found
+
+    def _is_its_own(self, missed: NoReply, pauses: int, others: int) -> bool:
+        """Whether a request is turned away for its own sake; if not, the pause is everybody's.
+
+        `others` were answered since its first pause. Raises ServerGone if the server has been too
+        busy for all for too long.
+        """
+        fair = PASSED_OVER * self.config.attempts * self.config.concurrency
+        if pauses >= self.config.attempts and others >= fair:
+            return True
+        why = self.gate.busy(missed.wait, pauses)
+        if why is None:
+            return False
+        try:
+            self.connection.content(self.connection.body(PLAINEST))
+        except NoReply:
+            self.gate.refuse(why)
+        return True
 
     def _pause(self, failed: int) -> None:
         if failed < self.config.attempts:
@@ -214,10 +276,10 @@ class Server:
         self.connection.close()
 
 
-def answered(done: SimpleQueue[tuple[K, Any]]) -> Iterator[tuple[K, Answer]]:
+def answered(done: SimpleQueue[tuple[K, Request, Any]]) -> Iterator[tuple[K, Answer]]:
     """The answers that have come in and were not taken yet."""
     while not done.empty():
-        key, found = done.get()
+        key, _, found = done.get()
         if isinstance(found, Answer):
             yield key, found
 

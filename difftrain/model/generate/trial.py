@@ -7,6 +7,7 @@ The last is what an artefact may claim of its draws.
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,10 +18,10 @@ from PIL import Image
 from difftrain.data.config import TOKEN_PIXELS
 from difftrain.model.config import ModelConfig
 from difftrain.model.generate import chat, wire
-from difftrain.model.generate.gate import AWAY, Gate, say
+from difftrain.model.generate.gate import AWAY, LONGEST_PAUSE, Gate, say
 from difftrain.model.generate.http import Connection, Server
 from difftrain.model.generate.request import Answer, Request
-from difftrain.model.generate.wire import NoReply
+from difftrain.model.generate.wire import Fault, NoReply
 from difftrain.settings import ConfigError
 
 GREET_SECONDS = 5.0
@@ -43,6 +44,15 @@ SAME, OTHERS = 4, 4
 """Requests with one seed, and with seeds of their own, all open at once."""
 HOTTEST = 1.5
 SIDE = 28
+
+
+class Untried(ConfigError):
+    """A request of the trial brought no answer; `last` says why."""
+
+    def __init__(self, asked: Connection, last: NoReply) -> None:
+        told = f"model.url={asked.url}: a request for the model {asked.model}: {last.words}"
+        super().__init__([told])
+        self.last = last
 
 
 def connection(config: ModelConfig) -> Connection:
@@ -117,29 +127,32 @@ def said(asked: Connection, request: Request) -> tuple[Answer, int | None]:
 
 
 def tried(asked: Connection, request: Request) -> tuple[Answer, int | None]:
-    """The same, a failure asked again as often as any. Raises ConfigError with the last one."""
-    words = ""
-    for _ in range(asked.config.attempts):
+    """The same, a failure asked again as often as any, after a pause. Raises Untried."""
+    tries = 1
+    while True:
         try:
             return said(asked, request)
         except NoReply as missed:
-            words = missed.words
-            if missed.final:
-                break
-    raise ConfigError([f"model.url={asked.url}: a request for the model {asked.model}: {words}"])
+            if missed.final or tries >= asked.config.attempts:
+                raise Untried(asked, missed) from None
+            pause = asked.config.first_wait_seconds * 2 ** (tries - 1)
+            time.sleep(min(LONGEST_PAUSE, pause if missed.wait is None else missed.wait))
+        tries += 1
 
 
 def agree(asked: Connection) -> str:
     """Find the dialect that the server takes and speak it from now on; its name.
 
-    Raises ConfigError if it takes none.
+    Raises Untried if it takes none, or fails for another reason than that it refuses.
     """
     own, last = dict(asked.extra), None
     for name, fields in DIALECTS.items():
         asked.extra = {**fields, **own}
         try:
             tried(asked, question(1))
-        except ConfigError as error:
+        except Untried as error:
+            if error.last.hopeless or error.last.kind is not Fault.refused:
+                raise
             last = error
         else:
             if name == "none":

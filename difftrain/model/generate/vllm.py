@@ -103,8 +103,8 @@ class Vllm:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Each request has a generator of its own, with its seed."""
-        return {"engine": "vllm", "version": self.version, "seeds": "honoured"}
+        """Each request has a generator of its own, with its seed; what comes of it is vLLM's."""
+        return {"engine": "vllm", "version": self.version, "seeds": "passed on"}
 
     def stream(
         self,

@@ -60,8 +60,13 @@ class NoReply(Exception):
     ) -> None:
         self.kind, self.wait = kind, wait
         self.final, self.hopeless = final or hopeless, hopeless
-        self.words = words or f"no reply ({kind.value})"
+        self.words = plain(words or f"no reply ({kind.value})")
         super().__init__(self.words)
+
+
+def plain(words: str) -> str:
+    """The words as they can be written to any file: halves of characters become `?`."""
+    return words.encode("utf-8", "replace").decode()
 
 
 def client(key: str, timeout: float, connections: int) -> httpx.Client:

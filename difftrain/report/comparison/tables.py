@@ -94,4 +94,7 @@ def left_out(comparison: Comparison) -> str | None:
     if not counted:
         return None
     told = ", ".join(f"{title}: {number:,}" for title, number in counted.items())
-    return f"Items left out because a judge failed on them: {told}."
+    return (
+        f"Items left out because some side has no score for them: {told}. The engine gave no "
+        "answer, a judge failed, or the picture cannot be shown; each run's scores.md counts them."
+    )

@@ -1,0 +1,126 @@
+"""Items put to an engine that fails: what was answered is kept, the rest is asked again."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from difftrain import artefacts, heartbeat, lineage
+from difftrain.evaluate import closing
+from difftrain.evaluate import run as evaluation
+from difftrain.evaluate.judging.config import JudgeKind
+from difftrain.evaluate.responses import UNANSWERED, Response, Store, keep
+from difftrain.evaluate.scoring import no_answer
+from difftrain.model.generate import trial
+from difftrain.model.generate.config import EngineKind
+from difftrain.model.generate.http import Server
+from difftrain.places import BASE, Places
+from difftrain.records import Mark
+from difftrain.settings import RunConfig
+from difftrain.world import World
+from tests.listening import send
+from tests.model.answering import ModelServer
+
+NAME = "shapes/MMStar"
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    found = ModelServer()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def config(server: ModelServer, tmp_path: Path) -> RunConfig:
+    """Settings that ask the server for six items, one at a time."""
+    found = RunConfig(artefacts=str(tmp_path))
+    found.data.min_pixels, found.data.max_pixels = 3136, 12544
+    found.model.engine, found.model.url = EngineKind.http, server.url
+    found.model.server.concurrency, found.model.server.first_wait_seconds = 1, 0.01
+    found.evaluate.benchmarks, found.evaluate.limit = [NAME], 6
+    found.evaluate.judge, found.evaluate.resamples = JudgeKind.none, 100
+    return found
+
+
+def evaluated(config: RunConfig) -> Path:
+    """Evaluate the base by the server; the marks' folder."""
+    places = Places(config)
+    folders = evaluation.Folders(places.responses(BASE), places.marks(BASE), places.replies)
+
+    def engine(_: int, most: int) -> Server:
+        return trial.server(config.model, most)
+
+    evaluation.run(engine, folders, "tiny", config, World())
+    return folders.marks
+
+
+def kept(config: RunConfig) -> list[Response]:
+    return artefacts.read(Places(config).responses(BASE), Response)
+
+
+def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_command(
+    server: ModelServer, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        if bad := number == 3:
+            send(handler, 400, b'{"error": {"message": "too <answer>long</answer>"}}')
+        return bad
+
+    server.spoils = spoils
+    folder = evaluated(config)
+    (without,) = [mark for mark in artefacts.read(folder, Mark) if mark.score is None]
+    assert without.extracted == "no answer: the server answers 400: too <answer>long</answer>"
+    made = lineage.read_made(folder)
+    assert made is not None
+    assert made["counts"]["unanswered"] == 1
+    assert "1 items have no answer of the engine" in capsys.readouterr().err
+    assert not closing.is_done(folder)
+    assert without.item_id not in {row.item_id for row in kept(config)}
+    assert server.in_earnest == 6
+    assert evaluated(config) == folder
+    assert server.in_earnest == 7
+    assert closing.is_done(folder)
+    assert len(kept(config)) == 6
+    assert all(mark.score is not None for mark in artefacts.read(folder, Mark))
+
+
+def test_what_was_answered_before_the_server_went_is_not_asked_again(
+    server: ModelServer, config: RunConfig
+) -> None:
+    server.spoils = lambda handler, body, number: number == 4 and (send(handler, 401, b"") or True)
+    with pytest.raises(OSError, match="the server answers 401"):
+        evaluated(config)
+    assert len(kept(config)) == 3
+    assert closing.is_done(evaluated(config))
+    assert server.in_earnest == 4 + 3
+
+
+def test_a_rank_waits_for_no_item_without_an_answer_and_old_ones_are_forgotten(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        Response(benchmark=NAME, item_id=name, asked="x", response=words)
+        for name, words in (("1", "A"), ("2", no_answer("too long")))
+    ]
+    keys = [(NAME, "1", "x"), (NAME, "2", "x")]
+    store = Store(tmp_path)
+    keep(tmp_path, 1, rows)
+    assert store.holds(keys)()
+    (part,) = artefacts.parts(tmp_path / UNANSWERED)
+    written = part.stat().st_mtime
+    os.utime(part, (heartbeat.STARTED - 9, heartbeat.STARTED - 9))
+    assert not store.holds(keys)()
+    os.utime(part, (written, written))
+    assert store.holds(keys)()
+    assert store.missing(keys) == {keys[1]}
+    assert store.of(keys[1]) == rows[1].response
+    store.forget(World(0, 2))
+    assert store.holds(keys)()
+    store.forget(World(1, 2))
+    assert not store.holds(keys)()
+    keep(tmp_path, 7, rows[1:])
+    store.forget(World(0, 2))
+    assert not artefacts.parts(tmp_path / UNANSWERED)
