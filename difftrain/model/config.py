@@ -12,6 +12,8 @@ from difftrain.model.generate.config import EngineKind, ServerConfig, VllmConfig
 
 SHIPPED = ("tiny",)
 """Short names of models that come with the package."""
+FIXED_ROWS = 16
+"""Rows of a step in deterministic mode, whatever batch_size says."""
 
 
 class Dtype(StrEnum):
@@ -51,7 +53,7 @@ class ModelConfig:
     def at_once(self) -> int:
         """Answers that the engine works on at the same time, in one process."""
         if self.engine is EngineKind.hf:
-            return self.batch_size
+            return FIXED_ROWS if self.deterministic else self.batch_size
         http = self.engine is EngineKind.http
         return self.server.concurrency if http else self.vllm.open_requests
 

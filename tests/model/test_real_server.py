@@ -17,7 +17,7 @@ from PIL import Image
 from difftrain import artefacts
 from difftrain.data import prompts
 from difftrain.model.config import ModelConfig
-from difftrain.model.generate import trial
+from difftrain.model.generate import hf, trial
 from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.engine import InProcess
 from difftrain.model.generate.request import Answer, Request, answers
@@ -94,7 +94,7 @@ def test_a_real_server_says_what_the_model_says_here_through_every_fault(
     found = answers(made, greedy)
     print(made.faults, proxy.injected)
     assert set(proxy.injected) == set(FAULTS)
-    here = answers(InProcess(tiny, 8), greedy)
+    here = answers(InProcess(tiny, hf.Limits(8)), greedy)
     assert all(isinstance(each, Answer) for each in found)
     assert [each.text for each in found] == [each.text for each in here]
     assert [each.tokens for each in found] == [each.tokens for each in here]

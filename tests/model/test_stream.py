@@ -136,11 +136,27 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
     expected = ids(hf.answers(tiny, requests, 8))
-    with watched(tiny.model.base_model, small):
+    with watched(tiny.model.base_model, small), steps(tiny) as rows:
         assert ids(hf.answers(tiny, requests, 16)) == expected
+    assert max(rows) == 2  # 16, 8 and 4 prompts do not fit; no further half is lost
     told = capsys.readouterr().err
-    assert "out of memory" in told
-    assert "going on with" in told
+    assert "out of memory with 16 answers at once: going on with 8 at most" in told
+    assert "going on with 2 at most" in told
+
+
+def test_one_shortage_while_prompts_are_read_costs_one_half(
+    tiny: Loaded, requests: list[Request]
+) -> None:
+    short: list[int] = []
+
+    def once(*_: Any) -> None:
+        if not short:
+            short.append(1)
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    with watched(tiny.model.base_model, once), steps(tiny) as rows:
+        hf.answers(tiny, requests, 16)
+    assert max(rows) == 8
 
 
 def test_what_does_not_fit_alone_and_any_other_error_is_raised(
@@ -172,6 +188,50 @@ def test_the_token_budget_bounds_rows_times_the_longest(
     with steps(tiny) as single:
         assert ids(hf.answers(tiny, requests, hf.Limits(16, tokens=1))) == ids(found)
     assert max(single) == 1
+
+
+def test_the_cache_follows_the_rows_in_flight_within_the_token_budget(
+    tiny: Loaded, shapes_samples: list[Sample]
+) -> None:
+    """Many short prompts, then few long ones, then short ones: never many times the longest."""
+    words = [*["Hi."] * 16, *["word " * 150] * 4, *["Hi."] * 16]
+    some = [
+        asked(shapes_samples[0], seed, 3 + seed % 7, parts=(text,), temperature=2.0)
+        for seed, text in enumerate(words)
+    ]
+    budget = 2 * max(map(flight.tokens_at_most, some))
+    held: list[tuple[int, int]] = []
+
+    def note(_: Any, __: Any, given: dict[str, Any]) -> None:
+        if given["input_ids"].shape[1] == 1:
+            rows, _, width, _ = given["past_key_values"].keys[0].shape
+            held.append((rows, width))
+
+    with watched(tiny.model.base_model, note):
+        found = list(hf.stream(tiny, feeding(some), hf.Limits(16, tokens=budget)))
+    assert max(rows * width for rows, width in held) <= budget * 5 // 4
+    assert len(set(held)) > 2
+    apart = list(hf.stream(tiny, feeding(some), hf.Limits(1)))
+    assert [answer for _, answer in sorted(found)] == [answer for _, answer in sorted(apart)]
+
+
+SCRIPTS = ("𓂀", "☃️", "漢", "क़", "🧑‍🚀", "")
+"""Hieroglyphs, signs, Han, a letter that composition takes apart, joined signs, control."""
+
+
+@pytest.mark.parametrize("letter", SCRIPTS, ids=ascii)
+def test_a_bound_on_tokens_holds_for_every_script(
+    tiny: Loaded, shapes_samples: list[Sample], letter: str
+) -> None:
+    sign = asked(shapes_samples[0], 1, 4, parts=(letter * 120,))
+    read = hf.encode(tiny, [sign])["input_ids"].shape[1]
+    assert flight.tokens_at_most(sign) >= read + 4
+    fixed = hf.Limits(2, fixed=True)
+    assert len(ids(hf.answers(tiny, [sign], fixed))) == 1
+    beyond = asked(shapes_samples[0], 1, 4, parts=(letter * 2048,))
+    (found,) = hf.answers(tiny, [beyond], 1)
+    assert isinstance(found, NoAnswer)
+    assert "the model takes 2048" in found.reason
 
 
 def test_a_prompt_longer_than_the_models_positions_is_refused_with_its_length(

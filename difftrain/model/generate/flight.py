@@ -11,15 +11,13 @@ from typing import Generic
 import torch
 
 from difftrain.model import memory
-from difftrain.model.config import ModelConfig
+from difftrain.model.config import FIXED_ROWS, ModelConfig
 from difftrain.model.generate import gumbel
 from difftrain.model.generate.prefill import Prompt, Reader, tokens_at_most
 from difftrain.model.generate.request import K, Request
 from difftrain.model.generate.slots import Slots
 from difftrain.model.load import Loaded
 
-FIXED_ROWS = 16
-"""Rows of a step in deterministic mode, whatever model.batch_size says."""
 WORTH_TOKENS = 1024
 """So many waiting prompt tokens fill a pass; fewer wait for company while others are answered."""
 WORTH_SHARE = 8
@@ -68,7 +66,7 @@ class Flight(Generic[K]):
         self.waiting: list[tuple[K, Request]] = []
         self.rows: dict[int, Row[K]] = {}
         self.ended: list[Row[K]] = []
-        self.slots, self.width = Slots(self.most), 0
+        self.slots, self.width = Slots(self.most, most=limits.tokens), 0
         self.reader = Reader(loaded, self.most, alone=limits.fixed)
         self.stops, self.banned = stops, banned
 
@@ -173,11 +171,11 @@ class Flight(Generic[K]):
 
     def shrink(self) -> None:
         """Half as many rows from now on; those in flight start again, with the same draws."""
-        before = max(len(self.rows), 1)
-        self.most = max(1, min(before, self.most) // 2)
+        before = min(self.most, max(1, len(self.rows) + len(self.fitting())))
+        self.most = max(1, before // 2)
         again = [(row.key, row.request) for row in self.rows.values()]
         self.waiting = again + self.waiting
-        self.rows, self.slots = {}, Slots(self.most)
+        self.rows, self.slots = {}, Slots(self.most, most=self.limits.tokens)
         self.reader.halve(self.most)
         told = f"out of memory with {before} answers at once: going on with {self.most} at most"
         print(told, file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ Draws that share a view share a Prompt, so neither the processor, nor the vision
 decoder sees it twice. Axes: B batch, S sequence, K key heads, D head size, V vocabulary.
 """
 
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,9 +45,18 @@ class Prompt:
 
 
 def tokens_at_most(request: Request) -> int:
-    """No fewer tokens than prompt and answer will have, but for scripts beyond the Latin."""
+    """No fewer tokens than prompt and answer will have: each token of words has a byte or more."""
     pictures = sum(-(-image.width * image.height // TOKEN_PIXELS) + 2 for image in request.images)
-    return pictures + len(request.text) + len(request.system or "") + 32 + request.max_new_tokens
+    words = bytes_of(request.text) + bytes_of(request.system or "")
+    return pictures + words + 32 + request.max_new_tokens
+
+
+def bytes_of(words: str) -> int:
+    """Bytes of the words as a tokenizer sees them: as they are, or composed where that is more."""
+    if words.isascii():
+        return len(words)
+    composed = unicodedata.normalize("NFC", words)
+    return max(len(each.encode("utf-8", "surrogatepass")) for each in (words, composed))
 
 
 def written(loaded: Loaded, request: Request) -> str:

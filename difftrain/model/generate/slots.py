@@ -2,9 +2,12 @@
 
 A slot is a stretch of preallocated keys and values. A new row is copied into a free slot and the
 next token of every row is written behind its own last one; nothing is shifted, padded or copied
-for the others' sake. Axes: N slots, K key heads, W width, D head size, V vocabulary.
+for the others' sake. Only where there are too few slots, or too narrow ones, are they copied into
+more or wider ones; each side grows by a share of itself, so that this is rare.
+Axes: N slots, K key heads, W width, D head size, V vocabulary.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -31,11 +34,13 @@ def one_query(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: 
 class Slots:
     """The model's cache for rows that come and go.
 
-    With `width` every shape is fixed: all slots are computed in each step, at this width.
+    At most `rows`, stored as they are used. Room beyond the need is made only while rows times
+    width stay within 5/4 of `most` tokens. With `width` every shape is fixed: all slots are
+    computed in each step, at this width.
     """
 
-    def __init__(self, rows: int, width: int | None = None) -> None:
-        self.rows, self.fixed = rows, width
+    def __init__(self, rows: int, width: int | None = None, most: int = sys.maxsize) -> None:
+        self.rows, self.fixed, self.most = rows, width, most
         self.keys: list[torch.Tensor] = []
         self.values: list[torch.Tensor] = []
         self.length = [0] * rows
@@ -44,7 +49,7 @@ class Slots:
 
     def put(self, slot: int, prompt: Prompt) -> None:
         """Copy a prompt into a slot."""
-        self._reach(prompt.length + 1, prompt.keys)
+        self._reach(prompt.length + 1, slot + 1, prompt.keys)
         for kept, given in ((self.keys, prompt.keys), (self.values, prompt.values)):
             for layer, rows in zip(kept, given, strict=True):
                 layer[slot, :, : prompt.length] = rows
@@ -58,18 +63,25 @@ class Slots:
         self.length[target] = length
         self.length[source] = 0
 
-    def _reach(self, width: int, like: tuple[torch.Tensor, ...]) -> None:
-        width = self.fixed or -(-width // STEP) * STEP
-        if self.keys and self.keys[0].shape[2] >= width:
+    def _reach(self, width: int, rows: int, like: tuple[torch.Tensor, ...] = ()) -> None:
+        had = self.keys[0].shape if self.keys else (0, 0, 0, 0)
+        longest = max(self.length)
+        used = max((slot + 1 for slot, length in enumerate(self.length) if length), default=0)
+        width = self.fixed or -(-max(width, longest) // STEP) * STEP
+        rows = self.rows if self.fixed else max(rows, used)
+        if had[0] >= rows and had[2] >= width:
             return
-        if self.keys and not self.fixed:
-            width = max(width, self.keys[0].shape[2] * 5 // 4 // STEP * STEP)
+        if not self.fixed:
+            width = stored(width, had[2], longest * 5 // 4 // STEP * STEP)
+            fitting = min(stored(rows, had[0], used * 2), self.rows, self.most * 5 // 4 // width)
+            rows = max(rows, fitting)
         for kept in (self.keys, self.values):
             if not kept:
-                shape = (self.rows, like[0].shape[0], 0, like[0].shape[2])
-                kept.extend(each.new_empty(shape) for each in like)
+                kept.extend(each.new_empty((0, each.shape[0], 0, each.shape[2])) for each in like)
             for place, layer in enumerate(kept):
-                kept[place] = functional.pad(layer, (0, 0, 0, width - layer.shape[2]))
+                wider = layer.new_zeros((rows, layer.shape[1], width, layer.shape[3]))
+                wider[:used, :, :longest] = layer[:used, :, :longest]
+                kept[place] = wider
 
     def advance(
         self, loaded: Loaded, token_N: torch.Tensor, position_N: torch.Tensor
@@ -80,7 +92,7 @@ class Slots:
         """
         count = len(token_N)
         longest = max(self.length[:count]) + 1
-        self._reach(longest, tuple(layer[0] for layer in self.keys))
+        self._reach(longest, count)
         self.shown = self.fixed or -(-longest // STEP) * STEP
         self.cursor_N = torch.tensor(self.length[:count], device=token_N.device)
         place_W = torch.arange(self.shown, device=token_N.device)
@@ -114,3 +126,8 @@ class Slots:
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """What the model may ask of its cache; positions are given, so it decides nothing."""
         return self.shown
+
+
+def stored(needed: int, had: int, ample: int) -> int:
+    """The new length of a side: ample where it must grow, else no longer than that or before."""
+    return max(needed, ample if had < needed else min(had, ample))
