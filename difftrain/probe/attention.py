@@ -6,7 +6,6 @@ response holds no token, has no row. Axes: B batch, S sequence, L layers, T resp
 """
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -18,7 +17,9 @@ from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.model import attention, memory, spans
 from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
+from difftrain.probe import aside
 from difftrain.probe.rollouts import Draw, request
+from difftrain.probe.spent import Spent
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 from difftrain.world import World
 
@@ -132,7 +133,12 @@ def fitting(loaded: Loaded, pairs: Sequence[Pair], config: settings.RunConfig) -
 
 
 def run_share(
-    loaded: Loaded, pairs: Sequence[Pair], folder: Path, config: settings.RunConfig, world: World
+    loaded: Loaded,
+    pairs: Sequence[Pair],
+    folder: Path,
+    config: settings.RunConfig,
+    world: World,
+    spent: Spent,
 ) -> None:
     """Measure these pairs in batches of like length; each batch is written as a part."""
     ordered = sorted(pairs, key=lambda pair: (len(pair[0].question), pair[1].tokens))
@@ -143,6 +149,19 @@ def run_share(
         rows = fitting(loaded, ordered[start : start + size], config)
         artefacts.write_part(folder, artefacts.next_part(folder, world.rank), rows)
         heartbeat.beat(folder, world)
+        spent.beat()
+
+
+def wanted_pairs(
+    samples: Sequence[Sample], probe: Path, config: settings.RunConfig
+) -> dict[tuple[str, int], Pair]:
+    """What to measure, by (sample_id, draw) in its order; the same for every rank of a settled
+    probe. Of a sample set aside another rank may still write answers, so it is never among them."""
+    by_id = {sample.sample_id: sample for sample in aside.answered(samples, probe)}
+    responses = measured(artefacts.read(probe, Rollout), config)
+    return {
+        key: (by_id[key[0]], each) for key, each in sorted(responses.items()) if key[0] in by_id
+    }
 
 
 def run(
@@ -154,10 +173,8 @@ def run(
     world: World,
 ) -> None:
     """Fill the attention folder from the probe's responses; resumable and sharded."""
-    started = time.time()
-    responses = measured(artefacts.read(probe, Rollout), config)
-    by_id = {sample.sample_id: sample for sample in samples}
-    wanted = {key: each for key, each in sorted(responses.items()) if key[0] in by_id}
+    spent = Spent(folder, world)
+    wanted = wanted_pairs(samples, probe, config)
 
     seen: set[Path] = set()
     there: set[tuple[str, int]] = set()
@@ -174,25 +191,29 @@ def run(
         return
     heartbeat.beat(folder, world)
     known = set(done())
-    share = [
-        (by_id[key[0]], each) for key, each in world.share(list(wanted.items())) if key not in known
-    ]
+    share = [pair for key, pair in world.share(list(wanted.items())) if key not in known]
     if share:
-        run_share(load(), share, folder, config, world)
+        run_share(load(), share, folder, config, world, spent)
     if not world.is_first:
         return heartbeat.wait(
             folder,
             world,
             lambda: lineage.read_made(folder) is not None and done() >= wanted.keys(),
         )
-    heartbeat.wait(folder, world, lambda: done() >= wanted.keys())
+
+    def complete() -> bool:
+        spent.beat()
+        return done() >= wanted.keys()
+
+    heartbeat.wait(folder, world, complete)
     before = lineage.read_made(folder) or {"seconds": 0.0}
     ace = settings.plain(config.difficulty.ace) if Measure.ace in config.difficulty.wanted else None
     lineage.write_made(
         folder,
         settings={"text": config.difficulty.cmab.text, "ace": ace},
         inputs={"probe": probe.name},
-        seconds=before["seconds"] + time.time() - started,
+        seconds=before["seconds"] + spent.total(),
         counts={"responses": len(wanted)},
     )
+    spent.clear()
     heartbeat.clear(folder)

@@ -35,12 +35,18 @@ class Pending:
         return len(self.open)
 
     def more(self, room: int) -> list[tuple[Draw, Request]]:
-        """Up to `room` draws with their requests."""
-        taken = [self.queue.popleft() for _ in range(min(room, len(self.queue)))]
+        """Up to `room` draws with their requests; none of a sample that was set aside."""
+        taken: list[Draw] = []
+        while self.queue and len(taken) < room:
+            draw = self.queue.popleft()
+            if draw.sample.sample_id in self.ledger.aside:
+                self.answered(draw)
+            else:
+                taken.append(draw)
         return [(draw, self._request(draw)) for draw in taken]
 
     def answered(self, draw: Draw) -> None:
-        """This draw is in the ledger; line up what its sample wants next."""
+        """This draw is in the ledger, or its sample aside; line up what the sample wants next."""
         key = draw.sample.sample_id
         self.open[key] -= 1
         if not self.open[key]:

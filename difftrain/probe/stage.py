@@ -17,6 +17,7 @@ from difftrain.probe.ledger import Ledger
 from difftrain.probe.needs import needs
 from difftrain.probe.pending import Pending
 from difftrain.probe.rollouts import rollout
+from difftrain.probe.spent import Spent
 from difftrain.records import Rollout, Sample
 from difftrain.world import World
 
@@ -40,10 +41,16 @@ class Unwritten:
 
     def add(self, row: Rollout) -> None:
         """Enter a row in the ledger and keep it until its part is full."""
+        if not self.rows:
+            self.since = time.monotonic()
         self.ledger.enter([row])
         self.rows.append(row)
-        late = time.monotonic() - self.since > LONGEST_UNWRITTEN_SECONDS
-        if len(self.rows) >= self.most or late:
+        if len(self.rows) >= self.most:
+            self.write()
+
+    def write_if_late(self) -> None:
+        """Write what there is if its first row has waited for long."""
+        if time.monotonic() - self.since > LONGEST_UNWRITTEN_SECONDS:
             self.write()
 
     def write(self) -> None:
@@ -52,7 +59,7 @@ class Unwritten:
             folder = self.ledger.folder
             part = artefacts.next_part(folder, self.rank)
             self.ledger.known.add(artefacts.write_part(folder, part, self.rows))
-        self.rows, self.since = [], time.monotonic()
+        self.rows = []
 
 
 def run_share(
@@ -61,6 +68,7 @@ def run_share(
     ledger: Ledger,
     config: settings.RunConfig,
     world: World,
+    spent: Spent | None = None,
 ) -> None:
     """Ask until no sample of this share wants another draw; answers are written as they come."""
     pending = Pending(ledger, samples, config.probe, config.seed)
@@ -76,6 +84,9 @@ def run_share(
 
     def alive() -> None:
         heartbeat.beat(ledger.folder, world)
+        unwritten.write_if_late()
+        if spent is not None:
+            spent.beat()
 
     try:
         for draw, found in engine.stream(pending.more, alive):
@@ -112,22 +123,27 @@ def run(
     told = f"{wants.words()} samples={len(samples)}"
     if is_settled(folder, told):
         return
-    started = time.time()
+    spent = Spent(folder, world)
     heartbeat.beat(folder, world)
     ledger = Ledger(folder, config.probe, samples, wants)
     ledger.refresh()
     share = world.share(samples)
-    if any(ledger.wanted(sample) for sample in share):
-        asked = engine()
-        makers.note(folder, asked.about)
-        run_share(asked, share, ledger, config, world)
 
     def everything() -> bool:
+        spent.beat()
         ledger.refresh()
         return not any(ledger.wanted(sample) for sample in samples)
 
-    if not world.is_first:
-        return heartbeat.wait(folder, world, lambda: is_settled(folder, told))
-    heartbeat.wait(folder, world, everything)
-    closing.close(ledger, len(samples), told, time.time() - started, config, inputs)
+    try:
+        if any(ledger.wanted(sample) for sample in share):
+            asked = engine()
+            makers.note(folder, asked.about)
+            run_share(asked, share, ledger, config, world, spent)
+        if not world.is_first:
+            return heartbeat.wait(folder, world, lambda: is_settled(folder, told))
+        heartbeat.wait(folder, world, everything)
+    finally:
+        spent.note()
+    closing.close(ledger, len(samples), told, spent.total(), config, inputs)
+    spent.clear()
     heartbeat.clear(folder)

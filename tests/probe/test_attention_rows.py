@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difftrain import artefacts
+from difftrain import artefacts, lineage
 from difftrain.difficulty.config import DifficultyConfig
+from difftrain.model.generate.request import NoAnswer
 from difftrain.model.load import Loaded
-from difftrain.probe import attention
+from difftrain.probe import aside, attention
+from difftrain.probe.rollouts import Draw
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 from difftrain.settings import RunConfig
 from difftrain.world import World
@@ -76,3 +78,24 @@ def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
 
     attention.run(unwanted, samples, tmp_path / "probe", folder, made, World())
     assert len(artefacts.read(folder, Attention)) == 3
+
+
+def test_late_answers_of_a_sample_set_aside_change_no_ranks_share(
+    tiny: Loaded, shapes_samples: list[Sample], tmp_path: Path
+) -> None:
+    """One rank's last draws may come in after the probe was closed."""
+    samples, made = shapes_samples[:4], config(Measure.cmab)
+    out = min(samples, key=lambda each: each.sample_id)
+    rows = [answer(each.sample_id, 0, True) for each in samples if each is not out]
+    probe, folder = tmp_path / "probe", tmp_path / "attention"
+    artefacts.write_part(probe, "00000", rows)
+    aside.write(probe, 1, [aside.row(Draw(out, 0, 0), NoAnswer("too long"))])
+    before = attention.wanted_pairs(samples, probe, made)
+    assert len(before) == 3
+    artefacts.write_part(probe, "00001", [answer(out.sample_id, 1, True)])
+    assert attention.wanted_pairs(samples, probe, made) == before
+    attention.run(lambda: tiny, samples, probe, folder, made, World())
+    assert len(artefacts.read(folder, Attention)) == 3
+    closed = lineage.read_made(folder)
+    assert closed is not None
+    assert closed["counts"]["responses"] == 3

@@ -81,6 +81,22 @@ def test_only_draws_that_show_the_same_name_the_same_view(pending: Pending) -> N
     assert all(made.view is None for _, made in masked)
 
 
+def test_a_sample_set_aside_is_asked_no_more(pending: Pending) -> None:
+    ((draw, _),) = pending.more(1)
+    key = draw.sample.sample_id
+    waiting = len(pending.queue)
+    of_it = pending.open[key] - 1
+    assert of_it > 1
+    pending.ledger.aside[key] = "too long"
+    pending.answered(draw)
+    asked = [each for each, _ in pending.more(waiting)]
+    assert len(asked) == waiting - of_it
+    assert key not in {each.sample.sample_id for each in asked}
+    assert key not in pending.open
+    assert pending.unsettled == 23
+    assert not any(name == key for name, _ in pending.unmasked)
+
+
 def probed(
     tiny: Loaded, samples: Sequence[Sample], folder: Path, made: RunConfig, size: int
 ) -> list[Rollout]:

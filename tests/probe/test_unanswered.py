@@ -1,6 +1,7 @@
 """A probe that asks a server: samples in are samples scored and set aside, whatever fails."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from difftrain import artefacts, lineage
 from difftrain.data import prompts
-from difftrain.model.generate import trial
+from difftrain.model.generate import http, trial
 from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.http import Server
 from difftrain.model.load import Loaded
@@ -136,6 +137,52 @@ def test_what_was_answered_before_a_server_went_for_good_is_kept(
     found = rows(folder)
     assert len(found) - len(kept) == server.in_earnest - before
     assert len({(row.sample_id, row.mask_percent, row.draw) for row in found}) == len(found)
+
+
+def test_answers_reach_the_disk_while_the_server_says_nothing(
+    server: ModelServer,
+    shapes_samples: list[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stage, "LONGEST_UNWRITTEN_SECONDS", 0.3)
+    monkeypatch.setattr(http, "ALIVE_SECONDS", 0.05)
+    in_vain: list[int] = []
+
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        until = time.monotonic() + 4
+        while number > 6 and not artefacts.parts(tmp_path / "probe") and not in_vain:
+            time.sleep(0.05)
+            if time.monotonic() > until:
+                in_vain.append(number)
+        return False
+
+    server.spoils = spoils
+    folder, _ = probed(server, shapes_samples[:8], tmp_path)
+    assert not in_vain
+    assert len(rows(folder)) > 12
+
+
+def test_seconds_are_those_of_all_starts(
+    server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
+) -> None:
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        if number > 5:
+            time.sleep(1.0)
+            server.models = 503
+            FaultyProxy.drop(handler)
+        return number > 5
+
+    server.spoils = spoils
+    with pytest.raises(OSError, match="has been away"):
+        probed(server, shapes_samples[:4], tmp_path, longest_wait_seconds=0.1)
+    server.models, server.spoils = 200, lambda *_: False
+    started = time.time()
+    folder, _ = probed(server, shapes_samples[:4], tmp_path)
+    made = lineage.read_made(folder)
+    assert made is not None
+    assert made["seconds"] > time.time() - started + 0.5
+    assert not list(folder.glob(".spent-*"))
 
 
 def test_words_from_a_server_are_looked_at_as_the_tokens_that_spell_them(tiny: Loaded) -> None:
