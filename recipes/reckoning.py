@@ -80,7 +80,9 @@ def pilot_of(config: RunConfig) -> dict[str, Any] | None:
     """What a finished probe of the same settings on plan.pilot samples noted, if there is one."""
     small = replace(config, data=replace(config.data, limit=config.plan.pilot))
     made = lineage.read_made(Places(small).probe)
-    return made["counts"] | {"seconds": made["seconds"]} if made else None
+    if made is None or not made["counts"]["generations"]:  # no answer says nothing of others
+        return None
+    return made["counts"] | {"seconds": made["seconds"]}
 
 
 def answers(config: RunConfig, known: Pool, pilot: dict[str, Any] | None) -> float:
@@ -161,6 +163,20 @@ def hours(config: RunConfig, samples: int, pilot: dict[str, Any] | None) -> str:
     return f"hours: {samples / stated / 3600:.2f} for the probe, at {source}"
 
 
+def answering(config: RunConfig, prompt: int) -> memory.Batch:
+    """What a process answers at once where each prompt has so many tokens and answers are longest.
+
+    In this process within model.batch_tokens or, with fixed shapes, in slots of a power of two.
+    """
+    model, answer = config.model, config.probe.max_new_tokens
+    rows = model.at_once
+    if model.deterministic:
+        answer = (1 << (prompt + answer - 1).bit_length()) - prompt
+    elif model.engine is EngineKind.hf:
+        rows = min(rows, max(1, model.batch_tokens // (prompt + answer)))
+    return memory.Batch(rows=rows, prompt=prompt, answer=answer, pixels=config.data.max_pixels)
+
+
 def memory_lines(config: RunConfig, known: Pool) -> list[str]:
     """Memory of one GPU while scoring, and while training under each ZeRO stage."""
     shape = memory.shape_of(locate.source(config.model.name))
@@ -170,20 +186,16 @@ def memory_lines(config: RunConfig, known: Pool) -> list[str]:
     size = 4 if config.model.dtype is Dtype.float32 else 2
     text = round(known.text_tokens)
     budget = config.data.max_pixels
-    asked = memory.Batch(
-        rows=config.model.at_once,
-        prompt=budget // TOKEN_PIXELS + text,
-        answer=config.probe.max_new_tokens,
-        pixels=budget,
-    )
+    asked = answering(config, budget // TOKEN_PIXELS + text)
     trained = memory.Batch(
         rows=config.grpo.per_device_batch,
         prompt=asked.prompt,
         answer=config.grpo.max_completion_tokens,
         pixels=budget,
     )
-    scoring = memory.scoring(shape, asked, size)
-    parts = ", ".join(f"{name} {gib(number)}" for name, number in scoring.items())
+    here = config.model.engine is EngineKind.hf
+    scoring = memory.scoring(shape, asked, size, config.model.at_once * here)
+    parts = ", ".join(f"{name} {gib(number)}" for name, number in scoring.items() if number)
     where = {
         EngineKind.hf: "GPU",
         EngineKind.vllm: f"copy of the model ({config.model.vllm.tensor_parallel} GPUs)",

@@ -4,7 +4,8 @@ With P parameters (T of them trained), b bytes a weight, L layers of width H, K 
 V words, B rows of S tokens, N GPUs:
 
     weights       b P
-    KV cache      2 L K D b  for each token of prompt and answer, B S of them
+    KV cache      2 L K D b  for each token of prompt and answer, B S of them; in this process as
+                  much for each token of the prompts remembered, and of the B that are being read
     pictures      4 * 1176 bytes for each patch of 14 x 14 pixels, and in the tower's layers
                   b (8 Hv + 2 Fv) for each (width Hv, feed-forward Fv), one layer at a time
     scores        4 V for each row while generating
@@ -127,13 +128,20 @@ class Batch:
         return self.rows * (self.prompt + self.answer)
 
 
-def scoring(shape: Shape, batch: Batch, weight_bytes: int) -> dict[str, float]:
-    """Bytes of weights, cache, pictures and scores of one GPU that answers."""
+def scoring(shape: Shape, batch: Batch, weight_bytes: int, remembered: int = 0) -> dict[str, float]:
+    """Bytes of weights, cache, pictures and scores of one GPU that answers.
+
+    `remembered`: prompts that the engine in this process keeps beside its slots, and it may be
+    reading one for each row; a server and vLLM (0) have them in their one cache.
+    """
+    prompt = shape.cache_values * weight_bytes * batch.prompt
     patches = batch.rows * batch.pixels / PATCH_PIXELS
     tower = weight_bytes * (8 * shape.tower_width + 2 * shape.tower_inner)
     return {
         "weights": weight_bytes * shape.parameters,
         "KV cache": shape.cache_values * weight_bytes * batch.tokens,
+        "prompts remembered": prompt * remembered,
+        "prompts being read": prompt * batch.rows * bool(remembered),
         "pictures": patches * (4 * PATCH_VALUES + tower),
         "scores": 4 * shape.words * batch.rows,
     }

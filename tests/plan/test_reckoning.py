@@ -1,16 +1,21 @@
 """What a plan reckons with: expected answers and memory, against simulation and real weights."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 
+from difftrain import lineage
 from difftrain.model.locate import SHIPPED
+from difftrain.places import Places
 from difftrain.plan import memory
 from difftrain.plan.generations import Ladder, expected
 from difftrain.probe.schedule import next_draws
 from difftrain.records import Measure, Stratum, TaskSet
+from difftrain.settings import RunConfig
+from recipes import reckoning
 
 PAPER = {TaskSet.perception: 20_633, TaskSet.reasoning: 27_133}
 
@@ -106,6 +111,41 @@ def test_memory_of_scoring_is_weights_cache_pictures_and_scores() -> None:
     assert found["weights"] == pytest.approx(16.58e9)
     assert found["KV cache"] == 28_672 * 2 * 2048
     assert found["scores"] == 4 * 152_064
+    here = memory.scoring(shape, one, 2, remembered=8)
+    assert here["prompts remembered"] == 8 * 28_672 * 2 * 1600
+    assert sum(here.values()) - sum(found.values()) == (8 + 1) * 28_672 * 2 * 1600
+
+
+def test_rows_reckoned_with_are_those_that_the_engine_computes_together() -> None:
+    config = RunConfig()
+    config.probe.max_new_tokens = 448
+
+    def rows(**changes) -> int:
+        model = replace(config.model, **changes)
+        return reckoning.answering(replace(config, model=model), 1600).rows
+
+    assert rows(batch_size=64) == 64
+    assert rows(batch_size=64, batch_tokens=2048 * 10) == 10
+    assert rows(batch_size=64, batch_tokens=100) == 1
+    assert rows(batch_size=64, batch_tokens=100, deterministic=True) == 16
+    config.model.deterministic = True
+    assert reckoning.answering(config, 1601).tokens == 16 * 4096
+
+
+def test_a_pilot_without_an_answer_is_none(tmp_path) -> None:
+    config = RunConfig(artefacts=str(tmp_path))
+    small = replace(config, data=replace(config.data, limit=config.plan.pilot))
+    counts = {"generations": 0, "tokens": 0, "samples": 4}
+
+    def close() -> None:
+        folder = Places(small).probe
+        lineage.write_made(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
+
+    close()
+    assert reckoning.pilot_of(config) is None
+    counts["generations"] = 8
+    close()
+    assert reckoning.pilot_of(config) == {**counts, "seconds": 2.0}
 
 
 def test_a_model_without_a_config_at_hand_has_no_shape(tmp_path) -> None:
