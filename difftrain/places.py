@@ -135,11 +135,16 @@ class Places:
 
     def marks(self, arm: str) -> Path:
         """Benchmark marks of the base or of a trained arm, by one set of rules and one judge."""
+        return self.folder("evaluate", self._marked, self.responses(arm))
+
+    @cached_property
+    def _marked(self) -> dict[str, Any]:
+        """What marks go by: rules, judge, and the items' contents, wherever they lie."""
         own = self._evaluate_without(NEITHER) | {"judge": self.judge}
         own |= {"source": self.config.evaluate.items_identity(), "path": None, "places": None}
         if server := server_hash(self.config.evaluate.judge):
             own["judge_server"] = server
-        return self.folder("evaluate", own, self.responses(arm))
+        return own
 
     @cached_property
     def contamination(self) -> Path:
@@ -173,6 +178,6 @@ class Places:
         for key in ("engine", "url", "server", "vllm"):
             del everything["model"][key]
         everything["model"] |= self.config.model.maker
-        everything["evaluate"] = self._evaluate_without(NEITHER) | {"judge": self.judge}
+        everything["evaluate"] = self._marked
         found = self.folder("run", everything, self.train(TUNED))
         return found.with_name(f"{self.config.name}-{found.name}")

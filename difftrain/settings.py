@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from difftrain.data.config import DataConfig
+from difftrain.data.config import WITH_RATIONALE, DataConfig
 from difftrain.difficulty.config import DifficultyConfig
 from difftrain.evaluate.config import EvaluateConfig
 from difftrain.export.config import ExportConfig
@@ -96,6 +96,9 @@ class RunConfig:
             yield "select.sft_keep", f"must name at least one stratum for program={self.program}"
         if self.select.sft_keep and not trained:
             yield "select.sft_keep", f"must be empty ([]): program={self.program} has no SFT"
+        if trained and self.sft.wants_rationale and self.data.source not in WITH_RATIONALE:
+            told = f"this source ({self.data.source.value}) gives no rationale; use rollouts"
+            yield "sft.targets", told
         if trouble := unwritable(Path(self.artefacts)):
             yield "artefacts", trouble
 

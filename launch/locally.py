@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from difftrain import lineage
+from difftrain.model.generate.config import EngineKind
 from difftrain.settings import ConfigError
 from launch.command_line import THREADS, fail
 from launch.jobs import Job
@@ -58,6 +59,13 @@ class Plan:
         config: Any = OmegaConf.load(self.accelerate)
         return int(config.get("num_processes", 1)) // int(config.get("num_machines", 1)) or 1
 
+    @property
+    def devices(self) -> int:
+        """GPUs of one run: one for each process, or those over which it spreads vLLM's engine."""
+        models = [job.config.model for job in self.jobs]
+        spread = [each.vllm.tensor_parallel for each in models if each.engine is EngineKind.vllm]
+        return self.processes * max(spread, default=1)
+
 
 @dataclass(slots=True)
 class Running:
@@ -81,17 +89,19 @@ def gpus() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
     told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    return [str(n) for n, _ in enumerate(told.stdout.splitlines())] if not told.returncode else []
+    lines = [line for line in told.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(number) for number, _ in enumerate(lines)] if not told.returncode else []
 
 
 def check(plan: Plan) -> None:
     """Raises ConfigError where so many runs at a time want more GPUs than there are."""
-    there, wanted = gpus(), plan.at_a_time * plan.processes
+    there, each = gpus(), plan.devices
+    wanted = plan.at_a_time * each
     if there and plan.at_a_time > 1 and wanted > len(there):
         raise ConfigError(
             [
-                f"jobs={plan.at_a_time}: times {plan.processes} processes a run is {wanted} GPUs, "
-                f"but there are {len(there)}; at most jobs={max(1, len(there) // plan.processes)}"
+                f"jobs={plan.at_a_time}: times {each} for each run is {wanted} GPUs, "
+                f"but there are {len(there)}; at most jobs={max(1, len(there) // each)}"
             ]
         )
 
@@ -105,7 +115,11 @@ def command(plan: Plan, job: Job) -> list[str]:
 
 
 def environment(plan: Plan, place: int) -> dict[str, str]:
-    """A run's environment: its share of the cores and, of several runs at a time, of the GPUs."""
+    """A run's environment: its share of the cores and of the GPUs.
+
+    A run sees no other GPU even where it runs alone: one process that saw several would be given
+    larger batches by transformers, which TRL refuses, after the probe was paid for.
+    """
     threads = max(1, cores() // (plan.at_a_time * plan.processes))
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {
@@ -113,9 +127,9 @@ def environment(plan: Plan, place: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
     }
-    if plan.at_a_time > 1 and (there := gpus()):
-        first = place * plan.processes
-        own["CUDA_VISIBLE_DEVICES"] = ",".join(there[first : first + plan.processes])
+    if there := gpus():
+        first = place * plan.devices
+        own["CUDA_VISIBLE_DEVICES"] = ",".join(there[first : first + plan.devices])
     return os.environ | own
 
 
@@ -123,8 +137,9 @@ def shown(plan: Plan) -> list[str]:
     """The plan in words: each run, whether it is finished, and the command that starts it."""
     lines = [f"sweep {plan.name}: {len(plan.jobs)} runs, {plan.at_a_time} at a time; "
              f"logs in {plan.folder}"]  # fmt: skip
+    failed = failed_before(plan)
     for job in plan.jobs:
-        state = "finished" if job.is_finished() else "to do"
+        state = "finished" if job.is_finished() and job.label not in failed else "to do"
         lines.append(f"{job.label}: {state}\n  {shlex.join(command(plan, job))}")
     return lines
 
@@ -146,9 +161,11 @@ def run(plan: Plan) -> None:
             free = sorted({*range(plan.at_a_time)} - {each.place for each in running})
             for place in free[: len(waiting)]:
                 running.append(start(plan, waiting.popleft(), place))
-            for each in [each for each in running if each.process.poll() is not None]:
-                running.remove(each)
-                record.ended(each, total, len(waiting) + len(running))
+            for each in [*running]:
+                # Asked one by one: with its end its processor time joins that of all ended runs.
+                if each.process.poll() is not None:
+                    running.remove(each)
+                    record.ended(each, total, len(waiting) + len(running))
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         stop(running)
@@ -271,3 +288,12 @@ def failed_before(plan: Plan) -> set[str]:
     return {
         label for label, each in known(plan.folder / "sweep.json").items() if not each["finished"]
     }
+
+
+def forget(plan: Plan, jobs: list[Job]) -> None:
+    """Take out of sweep.json how these runs ended here, for they are started elsewhere."""
+    path = plan.folder / "sweep.json"
+    if path.is_file():
+        gone = {job.label for job in jobs}
+        left = {label: each for label, each in known(path).items() if label not in gone}
+        lineage.write_json(path, left)

@@ -149,8 +149,9 @@ def finished_table(found: list[Job]) -> Path | None:
 
 
 def ended(plan: locally.Plan, folder: Path | None) -> None:
-    """The last lines and the exit code: 0 if every run is finished."""
-    missing = [job for job in plan.jobs if not job.is_finished()]
+    """The last lines and the exit code: 0 if every run is finished and its last start succeeded."""
+    failed = locally.failed_before(plan)
+    missing = [job for job in plan.jobs if not job.is_finished() or job.label in failed]
     if folder is not None:
         print(f"made: {folder}", flush=True)
     if missing or folder is None:
@@ -170,7 +171,7 @@ def main() -> None:
         plan = planned(asked)
         if asked.on_slurm:
             plan = options.checked(plan, asked.slurm, "--dry" in asked.flags)
-        else:
+        elif not {"--dry", "--table"} & {*asked.flags}:
             locally.check(plan)
         for job in plan.jobs:
             job.is_finished()  # which looks at data and model

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from difftrain import heartbeat, lineage
+from difftrain import heartbeat, lineage, settings
 from difftrain.data import load
 from difftrain.places import Places
 from difftrain.records import Sample
@@ -31,10 +31,13 @@ def some(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def folder_of(config: RunConfig, places: Places) -> Path:
-    """Where the outcome lies; another model, precision or budget of pixels is asked again."""
+    """Where the outcome lies; another model, precision or budget of pixels is asked again, and so
+    are other parts to train."""
+    trained = {stage.value: getattr(config, stage) for stage in config.stages}
     own = {
         "dtype": config.model.dtype,
-        "freeze_vision": config.grpo.freeze_vision,
+        "freeze_vision": {name: stage.freeze_vision for name, stage in trained.items()},
+        "lora": {name: settings.plain(stage.lora) for name, stage in trained.items()},
         "pixels": [config.data.min_pixels, config.data.max_pixels],
     }
     return places.folder("preflight", own, places.data, places.model)

@@ -14,7 +14,7 @@ from difftrain.places import Places
 from difftrain.plan import generations, memory
 from difftrain.plan.generations import Ladder
 from difftrain.probe.needs import needs
-from difftrain.records import TaskSet
+from difftrain.records import Arm, TaskSet
 from difftrain.settings import RunConfig
 
 LETTERS_PER_TOKEN = 4
@@ -187,12 +187,6 @@ def memory_lines(config: RunConfig, known: Pool) -> list[str]:
     text = round(known.text_tokens)
     budget = config.data.max_pixels
     asked = answering(config, budget // TOKEN_PIXELS + text)
-    trained = memory.Batch(
-        rows=config.grpo.per_device_batch,
-        prompt=asked.prompt,
-        answer=config.grpo.max_completion_tokens,
-        pixels=budget,
-    )
     here = config.model.engine is EngineKind.hf
     scoring = memory.scoring(shape, asked, size, config.model.at_once * here)
     parts = ", ".join(f"{name} {gib(number)}" for name, number in scoring.items() if number)
@@ -201,20 +195,38 @@ def memory_lines(config: RunConfig, known: Pool) -> list[str]:
         EngineKind.vllm: f"copy of the model ({config.model.vllm.tensor_parallel} GPUs)",
         EngineKind.http: "server",
     }[config.model.engine]
-    stages = memory.training(
-        shape,
-        trained,
-        config.plan.gpus,
-        config.grpo.freeze_vision,
-        config.grpo.kl > 0,
-        config.grpo.gradient_checkpointing,
-    )
     return [
         f"memory, scoring: {gib(sum(scoring.values()))} a {where} at the pixel budget of "
         f"{budget:,} with {asked.rows} answers at once: {parts}",
-        f"memory, training on {config.plan.gpus} GPUs, each: "
-        + ", ".join(f"ZeRO {stage} {gib(number)}" for stage, number in stages.items()),
+        *(training_line(config, stage, shape, asked.prompt) for stage in config.stages),
     ]
+
+
+def training_line(config: RunConfig, name: Arm, shape: memory.Shape, prompt: int) -> str:
+    """Memory of one GPU while a stage trains. SFT is told at its longest sample, whose scores TRL
+    takes in parts."""
+    grpo, stage = config.grpo, getattr(config, name)
+    lengths = (config.sft.cutoff_tokens, 0)
+    if name is Arm.grpo:
+        lengths = (prompt, grpo.max_completion_tokens)
+    lora, seeing = stage.lora, stage.lora.vision and not stage.freeze_vision
+    added = memory.additions(shape, lora.rank, lora.targets, seeing)
+    found = memory.training(
+        shape,
+        memory.Batch(
+            rows=stage.per_device_batch,
+            prompt=lengths[0],
+            answer=lengths[1],
+            pixels=config.data.max_pixels,
+        ),
+        config.plan.gpus,
+        memory.Learned(frozen_tower=stage.freeze_vision, additions=added if lora.rank else None),
+        name is Arm.grpo and grpo.kl > 0,
+        stage.gradient_checkpointing,
+    )
+    how = f" by LoRA ({added / 1e6:,.3g} million additions)" if lora.rank else ""
+    each = ", ".join(f"ZeRO {zero} {gib(number)}" for zero, number in found.items())
+    return f"memory, training {name.upper()}{how} on {config.plan.gpus} GPUs, each: {each}"
 
 
 def gib(number: float) -> str:

@@ -3,7 +3,10 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from difftrain import settings
+from difftrain.data.config import Source
 from difftrain.settings import ConfigError, RunConfig
+from difftrain.train.config import Program
+from difftrain.train.sft_config import Targets
 
 
 def every_class(node: object) -> list[type]:
@@ -33,4 +36,23 @@ def test_problems_carry_their_full_key_and_value() -> None:
         "bad settings:",
         "  difficulty.pism.tau=0: must lie strictly between 0 and 1",
         "  difficulty.cmab.hard_from=0.05: must be above easy_below=0.1",
+    ]
+
+
+def about_targets(source: Source, program: Program, targets: Targets) -> list[str]:
+    config = RunConfig(program=program)
+    config.data.source, config.sft.targets = source, targets
+    return [told for told in settings.problems(config) if told.startswith("sft.targets")]
+
+
+@pytest.mark.parametrize("source", Source)
+def test_sft_on_data_without_rationale_is_refused_before_anything_is_spent(source: Source) -> None:
+    told = about_targets(source, Program.sft_then_grpo, Targets.solution)
+    assert about_targets(source, Program.sft_then_grpo, Targets.rollouts) == []
+    assert about_targets(source, Program.grpo, Targets.solution) == []
+    if source in (Source.shapes, Source.mulberry):
+        assert told == []
+        return
+    assert told == [
+        f"sft.targets=solution: this source ({source.value}) gives no rationale; use rollouts"
     ]

@@ -124,6 +124,18 @@ def test_training_continues_from_the_last_checkpoint_that_is_whole(
     assert stage.last_checkpoint(tmp_path) is None
 
 
+def test_a_checkpoint_of_two_processes_needs_both_of_their_generators(tmp_path: Path) -> None:
+    first, second = resumable(tmp_path, 9), resumable(tmp_path, 10)
+    for each in (first, second):
+        for rank in range(2):
+            torch.save({"rank": rank}, each / f"rng_state_{rank}.pth")
+        (each / "rng_state.pth").unlink()
+    assert stage.last_checkpoint(tmp_path, 2) == second
+    (second / "rng_state_1.pth").unlink()
+    assert stage.last_checkpoint(tmp_path, 2) == first
+    assert stage.unresumable(second, 2) == ("the generators' state is missing of 1 of 2 processes")
+
+
 def test_all_weights_of_a_checkpoint_come_back_under_the_modules_own_names(
     tmp_path: Path,
 ) -> None:

@@ -23,6 +23,11 @@ class Source(StrEnum):
     trl = "trl"
 
 
+WITH_RATIONALE = frozenset({Source.shapes, Source.mulberry})
+"""Sources whose rows say how their answer is found (Sample.solution). The `solution` column of
+others is the gold alone."""
+
+
 class BoxScale(StrEnum):
     """What the numbers of a gold box count."""
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 
 from difftrain import lineage
@@ -265,6 +266,14 @@ class EvaluateConfig:
                 found.append([name, place])
                 continue
             files = sorted(each for each in path.rglob("*") if each.is_file()) or [path]
-            marks = [lineage.file_fingerprint(each) for each in files]
+            marks = [
+                _contents(each, (now := each.stat()).st_size, now.st_mtime_ns) for each in files
+            ]
             found.append([name, kind.value, lineage.fingerprint(marks)])
         return found
+
+
+@cache
+def _contents(path: Path, size: int, changed_at: int) -> str:
+    """A file's identity, read once by all runs of a sweep while size and time of change stay."""
+    return lineage.file_fingerprint(path)

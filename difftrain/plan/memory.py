@@ -16,6 +16,9 @@ V words, B rows of S tokens, N GPUs:
     stage 2       2 P + (2 + 12) T / N
     stage 3       2 P / N + (2 + 12) T / N
     reference     2 P more (2 P / N under stage 3) where the KL term has a weight
+    LoRA          P counts the additions, r (in + out) for each target, and T is these alone: their
+                  weights and gradients are float32, 16 T as well; no reference, for the additions
+                  are switched off instead
     activations   with checkpointing 2 L B S H, one layer's work 34 B S H, and the answers' scores
                   2 * 4 B A V (A tokens of an answer); without checkpointing 34 L B S H
 
@@ -23,7 +26,7 @@ Estimates: fragmentation, the runtime itself (1 to 2 GiB) and ZeRO's buffers are
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,8 @@ GIB = 2**30
 PATCH_PIXELS = 14 * 14
 PATCH_VALUES = 1176
 """Numbers of a patch: 3 colours, 2 frames, 14 x 14 pixels."""
+FORWARD = ("gate_proj", "up_proj", "down_proj")
+"""Feed-forward projections, of a layer of the language model and of the tower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +47,12 @@ class Shape:
     tower: float
     layers: int
     width: int
+    inner: int
+    heads: int
     key_heads: int
     head_size: int
     words: int
+    tower_layers: int
     tower_width: int
     tower_inner: int
 
@@ -56,12 +64,12 @@ class Shape:
 
 KNOWN = {
     "Qwen/Qwen2.5-VL-7B-Instruct": Shape(
-        parameters=8.29e9, tower=0.68e9, layers=28, width=3584, key_heads=4, head_size=128,
-        words=152_064, tower_width=1280, tower_inner=3420,
+        parameters=8.29e9, tower=0.68e9, layers=28, width=3584, inner=18_944, heads=28, key_heads=4,
+        head_size=128, words=152_064, tower_layers=32, tower_width=1280, tower_inner=3420,
     ),
     "Qwen/Qwen2.5-VL-3B-Instruct": Shape(
-        parameters=3.75e9, tower=0.67e9, layers=36, width=2048, key_heads=2, head_size=128,
-        words=151_936, tower_width=1280, tower_inner=3420,
+        parameters=3.75e9, tower=0.67e9, layers=36, width=2048, inner=11_008, heads=16, key_heads=2,
+        head_size=128, words=151_936, tower_layers=32, tower_width=1280, tower_inner=3420,
     ),
 }  # fmt: skip
 """Shapes of hub ids, for a plan made where the weights are not."""
@@ -105,9 +113,12 @@ def counted(told: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[st
         tower=float(tower),
         layers=layers,
         width=width,
+        inner=inner,
+        heads=heads,
         key_heads=key_heads,
         head_size=size,
         words=words,
+        tower_layers=vision["depth"],
         tower_width=tower_width,
         tower_inner=tower_inner,
     )
@@ -147,11 +158,39 @@ def scoring(shape: Shape, batch: Batch, weight_bytes: int, remembered: int = 0) 
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What is trained: all weights, all but the tower, or LoRA's additions alone (how many
+    parameters they are; None without LoRA)."""
+
+    frozen_tower: bool = False
+    additions: float | None = None
+
+
+def additions(shape: Shape, rank: int, targets: Sequence[str], tower: bool) -> float:
+    """Parameters that LoRA adds to the language model, and with `tower` to the tower's layers.
+
+    Targets of other names than Qwen2.5-VL's count nothing.
+    """
+    width, inner = shape.width, shape.inner
+    queries, keys = shape.heads * shape.head_size, shape.key_heads * shape.head_size
+    language = {"q_proj": width + queries, "k_proj": width + keys, "v_proj": width + keys,
+                "o_proj": queries + width}  # fmt: skip
+    language |= dict.fromkeys(FORWARD, width + inner)
+    own, own_inner = shape.tower_width, shape.tower_inner
+    seeing = {"qkv": 4 * own, "proj": 2 * own} | dict.fromkeys(FORWARD, own + own_inner)
+    total = shape.layers * sum(language.get(name, 0) for name in targets)
+    total += shape.tower_layers * sum(seeing.get(name, 0) for name in targets) * tower
+    return float(rank * total)
+
+
 def training(
-    shape: Shape, batch: Batch, gpus: int, frozen_tower: bool, reference: bool, checkpointing: bool
+    shape: Shape, batch: Batch, gpus: int, learned: Learned, reference: bool, checkpointing: bool
 ) -> dict[int, float]:
     """Bytes of one GPU under ZeRO stages 0 to 3."""
-    all_, trained = shape.parameters, shape.parameters - shape.tower * frozen_tower
+    all_, trained = shape.parameters, shape.parameters - shape.tower * learned.frozen_tower
+    if learned.additions is not None:
+        all_, trained, reference = all_ + learned.additions, learned.additions, False
     rows = 34 * batch.tokens * shape.width
     kept = 2 * shape.layers * batch.tokens * shape.width
     activations = kept + rows if checkpointing else rows * shape.layers

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from trl.trainer.grpo_config import GRPOConfig
@@ -16,6 +16,7 @@ from difftrain.train.trl_config import RateSchedule
 from difftrain.train.vllm_config import Engine
 from difftrain.world import World
 
+T = TypeVar("T", GRPOConfig, SFTConfig)
 SCHEDULES = {
     RateSchedule.linear: "linear",
     RateSchedule.cosine: "cosine",
@@ -135,7 +136,19 @@ def arguments(
         "num_generations_eval": 1,
         "per_device_eval_batch_size": batch(grpo, world)[0],
     }
-    return GRPOConfig(**given, **by_vllm(grpo), **grpo.trl)
+    return on_one_device(GRPOConfig(**given, **by_vllm(grpo), **grpo.trl))
+
+
+def on_one_device(told: T) -> T:
+    """The same configuration, with one GPU for this process however many it sees.
+
+    transformers would copy the model to each with nn.DataParallel and multiply the batch by their
+    number, which TRL refuses; it names `_n_gpu` as the way out, as Trainer itself takes for a model
+    that is split over devices. GPUs beyond the first may be vLLM's (model.vllm.tensor_parallel).
+    """
+    if told.n_gpu > 1:
+        told._n_gpu = 1
+    return told
 
 
 def by_vllm(grpo: GrpoConfig) -> dict[str, Any]:
@@ -162,4 +175,4 @@ def sft_arguments(config: RunConfig, folder: Path, world: World) -> SFTConfig:
         "remove_unused_columns": False,
         "eval_strategy": "no",
     }
-    return SFTConfig(**given, **config.sft.trl)
+    return on_one_device(SFTConfig(**given, **config.sft.trl))

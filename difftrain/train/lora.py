@@ -1,17 +1,22 @@
 """LoRA: what peft is told, and one whole model out of a base and its adapter."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLora
-from peft import PeftModel
+from peft import LoraModel, PeftModel
+from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from difftrain.model import locate
 from difftrain.model.config import ModelConfig
 from difftrain.settings import ConfigError
+from difftrain.train.config import GrpoConfig, SftConfig
 from difftrain.train.lora_config import LoraConfig
+from difftrain.train.modules import freeze_vision
 
 VISION = r".*\bvisual\b.*"
 ADAPTER = "adapter"
@@ -53,6 +58,30 @@ def peft_config(stage: str, lora: LoraConfig, model: ModelConfig) -> PeftLora | 
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+@contextmanager
+def as_trained(
+    name: str, stage: GrpoConfig | SftConfig, config: ModelConfig, model: nn.Module
+) -> Iterator[None]:
+    """The loaded model as this stage would train it, and afterwards as it was.
+
+    Additions are in place and frozen parts frozen meanwhile. Raises ConfigError, ValueError as
+    training would.
+    """
+    before = {key: each.requires_grad for key, each in model.named_parameters()}
+    additions, adapted = peft_config(name, stage.lora, config), None
+    try:
+        if additions is not None:
+            adapted = LoraModel(model, additions, "trial")
+        if stage.freeze_vision:
+            freeze_vision(model)
+        yield
+    finally:
+        if adapted is not None:
+            adapted.unload()
+        for key, each in model.named_parameters():
+            each.requires_grad_(before[key])
 
 
 def merge(model: ModelConfig, adapter: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProce
 
 from difftrain.model.generate.gumbel import DrawOwnNoise
 from difftrain.model.generate.hf import PLACEHOLDERS
-from difftrain.train import modules, sight
+from difftrain.train import lora, modules, sight
 from difftrain.train.arguments import banned
 from difftrain.train.sight import Subject, encoded, gold_log_probability, messages
 from difftrain.train.ticks import Tick
@@ -21,6 +21,8 @@ WHOLE_BYTES = 1 << 30
 """Models up to this size are written and read whole; of larger ones, this much."""
 OPTIMIZER_BYTES = 8
 """Adam's two moments, for each trained parameter of a checkpoint that training continues from."""
+ADDITION_BYTES = 4
+"""LoRA's additions are float32."""
 TROUBLES = (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, OSError)
 """What a library may raise at a model that does not fit; told as the check's cause."""
 
@@ -67,13 +69,21 @@ def sampling(subject: Subject) -> Tick:
 
 
 def trained_modules(subject: Subject) -> Tick:
-    """7. The parts that the settings train get a gradient, and the frozen ones do not."""
-    model, name = subject.loaded.model, "trained and frozen parts as configured"
-    before = {key: each.requires_grad for key, each in model.named_parameters()}
-    frozen = {"vision tower", "projector"} if subject.config.grpo.freeze_vision else set()
-    try:
-        if frozen:
-            modules.freeze_vision(model)
+    """7. In each stage the parts that it trains get a gradient, and the frozen ones do not."""
+    told, wrong = [], []
+    for stage in subject.config.stages:
+        parts, bad = learning(subject, stage)
+        before = f"{stage}: " if len(subject.config.stages) > 1 else ""
+        told.append(before + ", ".join(parts))
+        wrong += [before + each for each in bad]
+    return Tick("trained and frozen parts as configured", not wrong, "; ".join(wrong or told))
+
+
+def learning(subject: Subject, name: str) -> tuple[list[str], list[str]]:
+    """What one stage does with each part, and what is wrong with it."""
+    model, stage = subject.loaded.model, getattr(subject.config, name)
+    frozen = {*modules.VISION_PARTS} if stage.freeze_vision else set()
+    with lora.as_trained(name, stage, subject.config.model, model):
         last = {
             modules.part_of(key): each
             for key, each in model.named_parameters()
@@ -82,20 +92,30 @@ def trained_modules(subject: Subject) -> Tick:
         loss = gold_log_probability(subject.loaded, subject.samples[0])
         found = torch.autograd.grad(loss, list(last.values()), allow_unused=True)
         table = list(modules.counted(model))
-    finally:
-        for key, each in model.named_parameters():
-            each.requires_grad_(before[key])
     reached = {
         part: gradient is not None and bool(gradient.isfinite().all() and gradient.any())
         for part, gradient in zip(last, found, strict=True)
     }
     wrong = [f"{part} is trained" for part in frozen & last.keys()]
     wrong += [f"{part} gets no gradient" for part, there in reached.items() if not there]
-    wrong += [
-        f"{part} is not trained" for part, _, trained in table if part not in frozen and not trained
-    ]
-    told = ", ".join(f"{part} {'trained' if trained else 'frozen'}" for part, _, trained in table)
-    return Tick(name, not wrong, "; ".join(wrong) or told)
+    word = "by LoRA ({:,} of {:,})" if stage.lora.rank else "trained"
+    if not stage.lora.rank:  # which trains those parts that have its targets
+        wrong += [f"{part} is not trained" for part, _, n in table if part not in frozen and not n]
+    parts = [f"{part} {word.format(n, all_) if n else 'frozen'}" for part, all_, n in table]
+    return parts, wrong
+
+
+def space(subject: Subject, name: str, size: int) -> int:
+    """Bytes that one stage's checkpoints take, of a model of `size` bytes.
+
+    Two to continue from, with the optimizer's state of what is trained, and the last. Of LoRA they
+    hold the additions alone (float32), and the last a merged model and the additions beside it.
+    """
+    model, stage = subject.loaded.model, getattr(subject.config, name)
+    with lora.as_trained(name, stage, subject.config.model, model):
+        trained = sum(number for _, _, number in modules.counted(model))
+    weights = 3 * ADDITION_BYTES * trained + size if stage.lora.rank else 3 * size
+    return weights + 2 * OPTIMIZER_BYTES * trained
 
 
 def checkpoint(subject: Subject) -> Tick:
@@ -103,7 +123,7 @@ def checkpoint(subject: Subject) -> Tick:
     model, name = subject.loaded.model, "a checkpoint can be written and loaded"
     weights = model.state_dict()
     size = sum(each.numel() * each.element_size() for each in weights.values())
-    needed = 3 * size + 2 * OPTIMIZER_BYTES * sum(each.numel() for each in model.parameters())
+    needed = max(space(subject, stage, size) for stage in subject.config.stages)
     subject.folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(subject.folder).free
     if free < needed:

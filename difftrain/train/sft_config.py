@@ -72,7 +72,8 @@ class SftConfig:
     """Supervised fine-tuning before GRPO, on the answer alone."""
 
     targets: Targets = Targets.solution
-    """solution: the data's own rationale and answer; rollouts: a right answer of the probe."""
+    """solution: the data's own rationale and answer, which shapes and mulberry alone give;
+    rollouts: a right answer of the probe."""
     learning_rate: float = 1e-6
     """P: 1e-6."""
     rate_schedule: RateSchedule = RateSchedule.cosine
@@ -99,6 +100,11 @@ class SftConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     trl: dict[str, Any] = field(default_factory=dict)
     """Anything else of TRL's SFTConfig, off the typed path: +sft.trl.KEY=VALUE."""
+
+    @property
+    def wants_rationale(self) -> bool:
+        """Whether the data must say how each answer is found."""
+        return self.targets is Targets.solution
 
     def uneven(self, processes: int) -> str | None:
         """Why a step cannot be shared by so many processes, with the nearest settings."""

@@ -73,10 +73,11 @@ def finished(folder: Path) -> Path | None:
     return folder / CHECKPOINT
 
 
-def unresumable(path: Path) -> str | None:
-    """Why training cannot go on from this checkpoint; None if everything it needs is whole.
+def unresumable(path: Path, processes: int = 1) -> str | None:
+    """Why so many processes cannot go on from this checkpoint; None if all they need is whole.
 
-    trainer_state.json is written last by the first process; others may have been killed before.
+    trainer_state.json is written last by the first process; others may have been killed before
+    their generators' states, a file each (rng_state.pth is that of a process by itself).
     """
     try:
         json.loads((path / "trainer_state.json").read_text())
@@ -96,18 +97,23 @@ def unresumable(path: Path) -> str | None:
         return "the weights are missing"
     if not sharded and not (path / "optimizer.pt").is_file():
         return "the optimizer's state is missing"
-    return None if any(path.glob("rng_state*.pth")) else "the generators' state is missing"
+    if (path / "rng_state.pth").is_file():
+        return None
+    lacking = processes - len(list(path.glob("rng_state_*.pth")))
+    told = f"the generators' state is missing of {lacking} of {processes} processes"
+    return told if lacking > 0 else None
 
 
-def last_checkpoint(folder: Path, tell: bool = False) -> Path | None:
-    """The newest checkpoint that training can go on from; `tell` names those passed over."""
+def last_checkpoint(folder: Path, processes: int = 1, tell: bool = False) -> Path | None:
+    """The newest checkpoint from which so many processes can go on; `tell` names those passed
+    over."""
     found = [
         path
         for path in (folder / "checkpoints").glob("checkpoint-*")
         if path.is_dir() and path.name.split("-")[1].isdigit()
     ]
     for path in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
-        told = unresumable(path)
+        told = unresumable(path, processes)
         if told is None:
             return path
         if tell:
@@ -153,7 +159,7 @@ def train(trainer: Any, job: Job) -> float:
     refuse_mixed(trainer, job)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    resume = last_checkpoint(job.folder, job.world.is_first)
+    resume = last_checkpoint(job.folder, job.world.size, job.world.is_first)
     trainer.accelerator.wait_for_everyone()
     step = int(resume.name.split("-")[1]) if resume else 0
     spent = callbacks.truncate_log(job.folder, step) if job.world.is_first else 0.0

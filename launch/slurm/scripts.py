@@ -12,7 +12,7 @@ from pathlib import Path
 from difftrain import lineage
 from launch.command_line import fail
 from launch.jobs import Job, in_order
-from launch.locally import ONE_PROCESS, ROOT, Plan
+from launch.locally import ONE_PROCESS, ROOT, Plan, failed_before, forget
 from launch.slurm import options
 
 RUN = """\
@@ -21,23 +21,27 @@ RUN = """\
 #SBATCH --output={folder}/slurm-%A_%a.out
 #SBATCH --ntasks-per-node=1
 {options}
-# Run {folder}/jobs/N.args: its first line names the log, the others are its words.
+# Run N of the folder below, N.args: its first line names the log, the others are its words.
 set -u
 cd {here}
 export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
-{setup}mapfile -t words < {folder}/jobs/"$SLURM_ARRAY_TASK_ID".args
+{setup}mapfile -t words < {arguments}/"$SLURM_ARRAY_TASK_ID".args
 log={folder}/"${{words[0]}}".log
 host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export host port=$((29500 + SLURM_JOB_ID % 1000)) total=$((SLURM_JOB_NUM_NODES * {processes}))
-srun --kill-on-bad-exit=1 bash -c 'exec {python} -m accelerate.commands.launch {launch} \\
-    --num_machines "$SLURM_JOB_NUM_NODES" --machine_rank "$SLURM_NODEID" --num_processes "$total" \\
-    --main_process_ip "$host" --main_process_port "$port" \\
-    {train} "$@"' run "${{words[@]:1}}" >> "$log" 2>&1
+srun --kill-on-bad-exit=1 bash -c {task} run "${{words[@]:1}}" >> "$log" 2>&1
 code=$?
 [ "$code" -eq 0 ] && echo "${{words[0]}}: done" || {{ echo "${{words[0]}}: FAILED ($code)"; \
 tail -n 12 "$log"; }}
 exit "$code"
 """
+TASK = """\
+exec {python} -m accelerate.commands.launch {launch} \\
+    --num_machines "$SLURM_JOB_NUM_NODES" --machine_rank "$SLURM_NODEID" --num_processes "$total" \\
+    --main_process_ip "$host" --main_process_port "$port" \\
+    {train} "$@"\
+"""
+"""What a node's shell is given, quoted as one word."""
 TABLE = """\
 #!/bin/bash
 #SBATCH --job-name=difftrain-{name}-table
@@ -51,19 +55,25 @@ export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
 """
 
 
-def run_script(plan: Plan, setup: str, given: dict[str, str]) -> str:
-    """The script of one run of the array. With more than one node each starts its own launcher."""
+def run_script(plan: Plan, setup: str, given: dict[str, str], folder: Path) -> str:
+    """The script of one run of the array, whose words lie in `folder`.
+
+    With more than one node each starts its own launcher.
+    """
     launch = (
         f"--config_file {shlex.quote(str(plan.accelerate))}"
         if plan.accelerate
         else " ".join(ONE_PROCESS[4:])
     )
+    known = places(plan, setup)
+    train = shlex.quote(str(ROOT / "launch" / "train.py"))
+    task = TASK.format(python=known["python"], launch=launch, train=train)
     return RUN.format(
-        **places(plan, setup),
+        **known,
         options=options.lines(given),
         processes=plan.processes,
-        launch=launch,
-        train=shlex.quote(str(ROOT / "launch" / "train.py")),
+        arguments=shlex.quote(str(folder)),
+        task=shlex.quote(task),
     )
 
 
@@ -96,6 +106,14 @@ def arguments(job: Job) -> str:
     return "".join(f"{line}\n" for line in (job.label, *job.words))
 
 
+def arguments_of(plan: Plan, todo: list[Job]) -> Path:
+    """Where these runs' files lie: a folder for each list of runs, named by what it holds.
+
+    Tasks of an earlier submission that still wait find theirs as they were.
+    """
+    return plan.folder / "jobs" / lineage.fingerprint([arguments(job) for job in todo])
+
+
 def arrays(todo: list[Job]) -> list[tuple[int, int]]:
     """First and last index of each array: one run for each probe, then the others."""
     leading = len({job.shared for job in todo})
@@ -118,10 +136,13 @@ def submit(
 ) -> None:
     """Write the scripts and submit them; `dry` prints them instead. Ends with `made: FOLDER`.
 
-    Finished runs are left out. Exit code 1 if sbatch refuses.
+    Finished runs are left out, but for those whose last start here failed behind their report;
+    what became of it is forgotten. Exit code 1 if sbatch refuses.
     """
-    todo = in_order([job for job in plan.jobs if not job.is_finished()])
-    run, table = run_script(plan, setup, given), table_script(plan, setup, given, words)
+    failed = failed_before(plan)
+    todo = in_order([job for job in plan.jobs if not job.is_finished() or job.label in failed])
+    folder = arguments_of(plan, todo)
+    run, table = run_script(plan, setup, given, folder), table_script(plan, setup, given, words)
     lines = submissions(plan, todo)
     if dry:
         print(run + "\n" + table)
@@ -131,7 +152,7 @@ def submit(
             print(shlex.join(waiting(line, "JOB" if number else None)))
         return
     for number, job in enumerate(todo):
-        lineage.write_text(plan.folder / "jobs" / f"{number}.args", arguments(job))
+        lineage.write_text(folder / f"{number}.args", arguments(job))
     lineage.write_text(plan.folder / "run.sbatch", run)
     lineage.write_text(plan.folder / "table.sbatch", table)
     before = None
@@ -141,6 +162,7 @@ def submit(
             fail(f"sbatch: {done.stderr.strip() or done.returncode}", 1)
         before = done.stdout.strip().partition(";")[0]
         print(f"submitted {before}: {shlex.join(line[2:])}")
+    forget(plan, todo)
     print(f"made: {plan.folder}", flush=True)
 
 

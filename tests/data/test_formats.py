@@ -1,6 +1,8 @@
 """Every data set's own files become the same Sample; what cannot says why."""
 
+import inspect
 import json
+import sys
 import tarfile
 import zipfile
 from io import BytesIO
@@ -14,7 +16,8 @@ import pytest
 from PIL import Image
 
 from difftrain.data import load
-from difftrain.data.config import DataConfig, Duplicates, Source
+from difftrain.data.config import WITH_RATIONALE, DataConfig, Duplicates, Source
+from difftrain.data.formats import FORMATS
 from difftrain.data.quarantine import NothingUsable, Quarantined
 from difftrain.grade import grade
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
@@ -431,3 +434,9 @@ def test_rows_of_mixed_shapes_in_one_file_are_told_apart(pictured):
     found = read(Source.jsonl, lines(pictured / "mixed.jsonl", rows))
     assert [each.answer for each in found[:7]] == list("1234567")
     assert reasons(found) == ["missing keys", "not an object"]
+
+
+def test_the_formats_that_give_a_rationale_are_those_that_the_settings_know() -> None:
+    read_by = {source: sys.modules[form.asked.__module__] for source, form in FORMATS.items()}
+    giving = {source for source, each in read_by.items() if "solution=" in inspect.getsource(each)}
+    assert giving == WITH_RATIONALE - {Source.shapes}

@@ -56,6 +56,16 @@ def test_samples_answers_hours_and_memory_are_told_before_anything_is_spent(tmp_
     assert not list(tmp_path.glob("probe/*"))
 
 
+def test_memory_is_that_of_what_each_stage_trains(tmp_path: Path) -> None:
+    words = ["data.pool=40", f"artefacts={tmp_path}", "recipe=sft_mid_grpo_hard"]
+    done = plan(*words, "grpo.lora.rank=16")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("memory, training")]
+    assert [line.partition(" on ")[0].partition(" (")[0] for line in lines] == [
+        "memory, training SFT", "memory, training GRPO by LoRA",
+    ]  # fmt: skip
+
+
 def test_a_pilots_own_numbers_are_taken_where_there_is_one(tmp_path: Path) -> None:
     words = ["data.pool=40", "plan.pilot=8", "difficulty=pism", f"artefacts={tmp_path}"]
     config = resolve(read(words))

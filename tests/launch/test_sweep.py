@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from difftrain.model.generate.config import EngineKind
 from difftrain.places import Places
 from difftrain.settings import ConfigError, resolve
 from launch import jobs, locally
+from launch import sweep as sweeping
 from launch.jobs import TABLES, Job, Table
 from launch.slurm import options, scripts
 from launch.words import read
@@ -204,9 +207,53 @@ def test_runs_at_a_time_share_cores_and_gpus(
     assert [each["CUDA_VISIBLE_DEVICES"] for each in shares] == ["4", "5"]
     assert [each["DIFFTRAIN_THREADS"] for each in shares] == ["4", "4"]
     alone = locally.environment(plan(found, tmp_path), 0)
-    assert (alone["CUDA_VISIBLE_DEVICES"], alone["DIFFTRAIN_THREADS"]) == ("4,5,6,7", "8")
+    assert (alone["CUDA_VISIBLE_DEVICES"], alone["DIFFTRAIN_THREADS"]) == ("4", "8")
     with pytest.raises(ConfigError, match="is 5 GPUs, but there are 4; at most jobs=4"):
         locally.check(plan(found, tmp_path, at_a_time=5))
+
+
+def test_a_run_gets_as_many_gpus_as_it_spreads_its_engine_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = expanded(recipe="grpo_full", seed="1,2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    for job in found:
+        job.config.model.engine, job.config.model.vllm.tensor_parallel = EngineKind.vllm, 2
+    second = locally.environment(plan(found, tmp_path, at_a_time=2), 1)
+    assert second["CUDA_VISIBLE_DEVICES"] == "6,7"
+    with pytest.raises(ConfigError, match="jobs=3: times 2 for each run is 6 GPUs"):
+        locally.check(plan(found, tmp_path, at_a_time=3))
+
+
+def test_parts_of_a_gpu_are_not_counted_as_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: x)'\necho '  MIG 1g Device 0: (UUID: y)'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert locally.gpus() == ["0"]
+
+
+def test_what_starts_nothing_needs_no_gpus(tmp_path: Path) -> None:
+    words = ("recipe=grpo_full", "jobs=9", f"artefacts={tmp_path}")
+    assert sweep(*words, "--dry", CUDA_VISIBLE_DEVICES="0").returncode == 0
+    assert sweep(*words, "--table", CUDA_VISIBLE_DEVICES="0").returncode == 1  # nothing is finished
+    refused = sweep(*words, CUDA_VISIBLE_DEVICES="0")
+    assert refused.returncode == 2
+    assert "at most jobs=1" in refused.stderr
+
+
+def test_every_documented_sweep_can_make_rows_with_sft() -> None:
+    for name in ("README.md", "launch/slurm/README.md", "docs/wandb.md"):
+        text = (ROOT / name).read_text().replace("\\\n", " ")
+        lines = re.findall(r"^python launch/sweep.py (.*table=paper.*)$", text, re.MULTILINE)
+        assert lines, name
+        for line in lines:
+            asked = sweeping.told_apart(shlex.split(line, comments=True))
+            axes = jobs.filled(asked.axes | {"recipe": ["sft_mid_grpo_hard"]}, TABLES["paper"])
+            assert jobs.jobs(axes, TABLES["paper"], asked.words)
 
 
 def test_processes_follow_accelerate_s_own_file(tmp_path: Path) -> None:
@@ -249,6 +296,25 @@ def test_a_run_that_cannot_start_is_shown_and_skipped(
     assert record["grpo_full-2"]["finished"] is False
     finish(bad)
     assert "grpo_full-2" in locally.failed_before(own)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        sweeping.ended(own, tmp_path)
+    assert left.value.code == 1
+    assert "1 of 2 runs are not finished: grpo_full-2" in capsys.readouterr().err
+
+
+def test_of_two_runs_that_end_together_each_has_its_own_processor_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = tmp_path / "busy"
+    busy.write_text("#!/bin/bash\nfor ((n = 0; n < 100000; n++)); do :; done\n")
+    busy.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(busy))
+    monkeypatch.setattr(locally, "POLL_SECONDS", 1.5)
+    found = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
+    locally.run(plan(found, tmp_path / "sweep", at_a_time=2))
+    record = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert all(each["processor_seconds"] > 0 for each in record.values()), record
 
 
 FAKES = {
@@ -309,8 +375,90 @@ def test_slurm_leaves_out_finished_runs(tmp_path: Path, cluster: Path) -> None:
     found = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
     finish(found[0])
     scripts.submit(plan(found, tmp_path / "s"), "plain", {}, [])
-    assert [each.name for each in (tmp_path / "s" / "jobs").iterdir()] == ["0.args"]
+    assert [each.name for each in (tmp_path / "s" / "jobs").glob("*/*")] == ["0.args"]
     assert cluster.read_text().splitlines()[0].startswith("--parsable --array=0-0%1")
+
+
+def test_a_second_submission_leaves_the_words_of_tasks_that_still_wait(
+    tmp_path: Path, cluster: Path
+) -> None:
+    found = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
+    own = plan(found, tmp_path / "s")
+    scripts.submit(own, "plain", {}, [])
+    (waiting,) = (tmp_path / "s" / "jobs").glob("*/1.args")
+    before = waiting.read_text()
+    first = (tmp_path / "s" / "run.sbatch").read_text()
+    finish(found[0])
+    scripts.submit(own, "plain", {}, [])
+    assert str(waiting.parent) in first
+    assert str(waiting.parent) not in (tmp_path / "s" / "run.sbatch").read_text()
+    assert waiting.read_text() == before
+    assert len(list((tmp_path / "s" / "jobs").iterdir())) == 2
+
+
+def test_a_run_that_failed_here_is_submitted_and_its_failure_forgotten(
+    tmp_path: Path, cluster: Path
+) -> None:
+    found = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
+    own = plan(found, tmp_path / "s")
+    for job in found:
+        finish(job)
+    own.folder.mkdir()
+    (own.folder / "sweep.json").write_text('{"grpo_full-2": {"finished": false}}')
+    scripts.submit(own, "plain", {}, [])
+    (words,) = (tmp_path / "s" / "jobs").glob("*/*.args")
+    assert words.read_text().startswith("grpo_full-2\n")
+    assert locally.failed_before(own) == set()
+
+
+def test_a_task_starts_a_python_whose_path_has_a_space(
+    tmp_path: Path, cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "a b" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/bash\nprintf "%s\\n" "$@" > "$RECORD.python"\n')
+    python.chmod(0o755)
+    (tmp_path / "bin" / "srun").write_text('#!/bin/bash\nshift\nexec "$@"\n')
+    monkeypatch.setattr(sys, "executable", str(python))
+    config = tmp_path / "a b" / "ddp.yaml"
+    config.write_text("num_processes: 1\n")
+    found = expanded(f"artefacts={tmp_path}", "data.tasks=[ocr, counting]", recipe="grpo_full")
+    own = locally.Plan(
+        name="x", folder=tmp_path / "s s", jobs=found, at_a_time=1, accelerate=config
+    )
+    scripts.submit(own, "plain", {}, [])
+    given = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "x",
+             "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0"}  # fmt: skip
+    done = subprocess.run(["bash", str(own.folder / "run.sbatch")], env={**os.environ, **given},
+                          text=True, capture_output=True)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    words = Path(f"{cluster}.python").read_text().splitlines()
+    assert words[:4] == ["-m", "accelerate.commands.launch", "--config_file", str(config)]
+    assert words[-4:] == ["recipe=grpo_full", f"artefacts={tmp_path}", "data.tasks=[ocr, counting]",
+                          "seed=1"]  # fmt: skip
+
+
+def test_a_run_is_another_when_a_benchmark_s_file_or_the_judge_s_server_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "MMStar.tsv"
+    file.write_text("index\n1\n")
+    monkeypatch.setenv("JUDGE_BASE_URL", "https://one/v1")
+    monkeypatch.setenv("JUDGE_MODEL", "judge")
+    words = ("evaluate.benchmarks=[MMStar]", "evaluate.source=tsv", "evaluate.judge=endpoint")
+
+    def run(path: Path) -> Path:
+        return expanded(*words, f"evaluate.path={path}", recipe="grpo_full")[0].places.run
+
+    first = run(tmp_path)
+    elsewhere = tmp_path / "moved"
+    elsewhere.mkdir()
+    (elsewhere / file.name).write_text("index\n1\n")
+    assert run(elsewhere) == first  # the same items from another place
+    monkeypatch.setenv("JUDGE_BASE_URL", "https://two/v1")
+    other_judge = run(tmp_path)
+    file.write_text("index\n1\n2\n")
+    assert len({first, other_judge, run(tmp_path)}) == 3
 
 
 def test_dry_prints_the_scripts_where_there_is_no_sbatch(tmp_path: Path) -> None:

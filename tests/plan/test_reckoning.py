@@ -15,6 +15,7 @@ from difftrain.plan.generations import Ladder, expected
 from difftrain.probe.schedule import next_draws
 from difftrain.records import Measure, Stratum, TaskSet
 from difftrain.settings import RunConfig
+from difftrain.train.lora_config import TARGETS
 from recipes import reckoning
 
 PAPER = {TaskSet.perception: 20_633, TaskSet.reasoning: 27_133}
@@ -91,9 +92,10 @@ def test_memory_of_training_shrinks_with_each_zero_stage_by_the_formula() -> Non
     shape = memory.KNOWN["Qwen/Qwen2.5-VL-7B-Instruct"]
     batch = memory.Batch(rows=4, prompt=1800, answer=1024, pixels=1_254_400)
 
-    def stages(gpus: int, **changes: bool) -> dict[int, float]:
-        plain = {"frozen_tower": False, "reference": False, "checkpointing": True}
-        return memory.training(shape, batch, gpus, **{**plain, **changes})
+    def stages(gpus: int, frozen_tower: bool = False, **changes: bool) -> dict[int, float]:
+        plain = {"reference": False, "checkpointing": True} | changes
+        learned = memory.Learned(frozen_tower=frozen_tower)
+        return memory.training(shape, batch, gpus, learned, **plain)
 
     found = stages(8)
     assert found[0] > found[1] > found[2] > found[3]
@@ -102,6 +104,18 @@ def test_memory_of_training_shrinks_with_each_zero_stage_by_the_formula() -> Non
     assert stages(8, reference=True)[2] - found[2] == pytest.approx(2 * shape.parameters)
     assert found[2] - stages(8, frozen_tower=True)[2] == pytest.approx(14 * shape.tower / 8)
     assert stages(8, checkpointing=False)[3] > found[3]
+
+
+def test_lora_needs_no_memory_for_what_it_does_not_train() -> None:
+    shape = memory.KNOWN["Qwen/Qwen2.5-VL-7B-Instruct"]
+    batch = memory.Batch(rows=1, prompt=1800, answer=1024, pixels=1_254_400)
+    added = memory.additions(shape, 16, TARGETS, tower=False)
+    assert added == 40_370_176  # what peft adds to the 7B's language model
+    assert memory.additions(shape, 16, TARGETS, tower=True) > added
+    whole = memory.training(shape, batch, 1, memory.Learned(), True, True)
+    lora = memory.training(shape, batch, 1, memory.Learned(additions=added), True, True)
+    reference = 2 * shape.parameters
+    assert whole[0] - lora[0] == pytest.approx(14 * shape.parameters - 16 * added + reference)
 
 
 def test_memory_of_scoring_is_weights_cache_pictures_and_scores() -> None:

@@ -151,6 +151,23 @@ def test_a_step_is_told_as_its_algebra() -> None:
     )
 
 
+def test_a_process_that_sees_several_gpus_trains_on_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As transformers would have it for one process and four GPUs: four batches at once."""
+    setup = GRPOConfig.__post_init__
+
+    def sees_four(self: GRPOConfig) -> None:
+        setup(self)
+        self._n_gpu = 4
+
+    monkeypatch.setattr(GRPOConfig, "__post_init__", sees_four)
+    config = RunConfig()
+    config.model.dtype = Dtype.float32
+    told = arguments.arguments(config, tmp_path, World(), {})
+    assert (told.n_gpu, told.train_batch_size) == (1, config.grpo.per_device_batch)
+
+
 def test_trained_weights_are_float32_unless_deepspeed_or_lora_keeps_copies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

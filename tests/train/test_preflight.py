@@ -9,10 +9,13 @@ import torch
 
 from difftrain.model.config import Dtype, ModelConfig
 from difftrain.model.load import Loaded, load
+from difftrain.places import Places
 from difftrain.records import Sample
 from difftrain.settings import RunConfig
 from difftrain.train import modules, preflight, sight, ticks
+from difftrain.train.config import Program
 from difftrain.train.sight import Subject
+from recipes.preflight import folder_of
 
 
 @pytest.fixture
@@ -89,6 +92,73 @@ def test_frozen_parts_are_frozen_and_trained_parts_learn(subject: Subject) -> No
     assert tick.passed
     assert tick.told == "vision tower frozen, projector frozen, language model trained"
     assert all(each.requires_grad for each in subject.loaded.model.parameters())
+
+
+def test_of_lora_the_additions_alone_are_trained_and_the_model_is_left_as_it_was(
+    subject: Subject,
+) -> None:
+    model = subject.loaded.model
+    before = {name: id(each) for name, each in model.named_modules()}
+    subject.config.grpo.lora.rank = 4
+    subject.config.grpo.freeze_vision = True
+    tick = preflight.trained_modules(subject)
+    assert tick.passed, tick.told
+    assert tick.told.startswith("vision tower frozen, projector frozen, language model by LoRA (")
+    assert {name: id(each) for name, each in model.named_modules()} == before
+    assert all(each.requires_grad for each in model.parameters())
+    assert not hasattr(model, "peft_config")
+
+
+def test_both_stages_of_a_row_are_looked_at(subject: Subject) -> None:
+    subject.config.program = Program.sft_then_grpo
+    tick = preflight.trained_modules(subject)
+    assert tick.passed, tick.told
+    assert tick.told == (
+        "sft: vision tower frozen, projector frozen, language model trained; "
+        "grpo: vision tower trained, projector trained, language model trained"
+    )
+    subject.config.sft.lora.rank = 2
+    subject.config.sft.lora.targets = ["q_porj"]
+    (tick,) = [each for each in preflight.ticks(subject) if each.name.startswith("trained")]
+    assert not tick.passed
+    assert "sft.lora.targets" in tick.told
+
+
+def test_space_is_asked_for_what_is_trained_alone(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = subject.loaded.model
+    whole = sum(each.numel() for each in model.parameters())
+    tower = sum(
+        number for part, number, _ in modules.counted(model) if part in modules.VISION_PARTS
+    )
+    size = sum(each.nbytes for each in model.state_dict().values())
+    assert preflight.space(subject, "grpo", size) == 3 * size + 16 * whole
+    assert preflight.space(subject, "sft", size) == 3 * size + 16 * (whole - tower)
+    subject.config.grpo.lora.rank = 2
+    by_lora = preflight.space(subject, "grpo", size)
+    assert size < by_lora < 1.5 * size
+    free = SimpleNamespace(free=by_lora)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder: free)
+    assert preflight.checkpoint(subject).passed
+    subject.config.grpo.lora.rank = 0
+    assert not preflight.checkpoint(subject).passed
+
+
+def test_other_parts_to_train_are_looked_at_again() -> None:
+    def folder(**changes: object) -> Path:
+        config = RunConfig(program=Program.sft_then_grpo)
+        for key, value in changes.items():
+            stage, _, name = key.partition("_")
+            target = getattr(config, stage)
+            setattr(target.lora if name == "rank" else target, name, value)
+        return folder_of(config, Places(config))
+
+    own = folder()
+    assert own == folder(grpo_epochs=7)
+    others = [folder(grpo_rank=4), folder(sft_rank=4), folder(sft_freeze_vision=False),
+              folder(grpo_freeze_vision=True)]  # fmt: skip
+    assert len({own, *others}) == 5
 
 
 def test_a_part_that_gets_no_gradient_or_is_frozen_by_itself_is_named(subject: Subject) -> None:

@@ -62,7 +62,7 @@ class Line:
     """A row of the table: the estimates by benchmark and `mean`, and the papers' figures beside.
 
     `control` is told where `against` is None; `within` marks a control that a run trained beside
-    itself. `notes` are what a reader must know of this row.
+    itself. `notes` say where the control was not of this row's size: then there is no verdict.
     """
 
     name: str

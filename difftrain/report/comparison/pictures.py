@@ -43,8 +43,7 @@ def forest(comparison: Comparison) -> Figure | None:
     axes.axvline(0, color=INK, linewidth=0.9)
     edge = max(abs(each) for _, d in shown for each in (d.low or 0.0, d.high or 0.0)) * 115 or 1.0
     for place, (line, difference) in enumerate(shown):
-        said = words.verdict(difference)
-        colour = VERDICT_COLOURS.get(said, UNSHOWN)
+        colour = VERDICT_COLOURS.get(words.verdict_of(line), UNSHOWN)
         ends = (difference.low, difference.mean, difference.high)
         low, mean, high = (100 * (each or 0.0) for each in ends)
         axes.hlines(place, low, high, color=colour, linewidth=2, alpha=0.6)

@@ -44,7 +44,7 @@ def marked(line: Line, name: str) -> str:
     """A difference with its interval; a star only where better or worse may be said."""
     assert line.against is not None
     found = line.against.differences[name]
-    shown = words.verdict(found) in (words.BETTER, words.WORSE)
+    shown = words.verdict_of(line, name) in (words.BETTER, words.WORSE)
     return words.much(found) + ("*" if shown else "")
 
 
@@ -78,7 +78,7 @@ def notes(comparison: Comparison) -> list[str]:
     own = [note for line in comparison.lines for note in line.notes]
     told = [words.best(comparison), *comparison.notes]
     if own:
-        told.append(f"Not equal in size to their controls: {'; '.join(own)}.")
+        told.append(f"Not equal in size to their controls, so without a verdict: {'; '.join(own)}.")
     if left := left_out(comparison):
         told.append(left)
     return [each for each in (*told, *words.legend(comparison)) if each]

@@ -12,6 +12,7 @@ ALPHA = 0.05
 BETTER, WORSE, NONE = "better", "worse", "no difference shown"
 CORRECTED_AWAY = "no difference shown once corrected for the number of rows"
 UNTESTED = "not tested"
+UNEQUAL = "no verdict, as its control is not of its size"
 
 
 def verdict(difference: Difference) -> str:
@@ -26,6 +27,14 @@ def verdict(difference: Difference) -> str:
     if difference.corrected is None or difference.corrected >= ALPHA:
         return CORRECTED_AWAY
     return BETTER if difference.mean > 0 else WORSE
+
+
+def verdict_of(line: Line, column: str = MEAN) -> str:
+    """The verdict on a row against its control; none where their sizes differ (Line.notes)."""
+    if line.against is None:
+        return UNTESTED
+    found = verdict(line.against.differences[column])
+    return UNEQUAL if line.notes and found != UNTESTED else found
 
 
 def much(difference: Difference) -> str:
@@ -45,7 +54,7 @@ def said(line: Line, column: str = MEAN) -> str:
     if difference.mean is None:
         return f"cannot be said: {difference.why}"
     one = ", one seed" if len(line.against.seeds) == 1 else ""
-    return f"{verdict(difference)}, {much(difference)}{one}"
+    return f"{verdict_of(line, column)}, {much(difference)}{one}"
 
 
 def cell(estimate: Estimate) -> str:
@@ -67,9 +76,7 @@ def headline(comparison: Comparison) -> str:
     tested = [line for line in comparison.lines if line.against is not None]
     if not tested:
         return "No row has a random control of its size, so nothing is said of any choice."
-    counted = Counter(
-        verdict(line.against.differences[MEAN]) for line in tested if line.against is not None
-    )
+    counted = Counter(verdict_of(line) for line in tested)
     shown = [
         f"{written(counted[kind])} {'is' if counted[kind] == 1 else 'are'} {kind}"
         for kind in (BETTER, WORSE)
@@ -80,6 +87,9 @@ def headline(comparison: Comparison) -> str:
         shown.append(f"for {written(rest)} no difference is shown")
     if counted[UNTESTED]:
         shown.append(f"{written(counted[UNTESTED])} could not be tested")
+    if counted[UNEQUAL]:
+        was = "was" if counted[UNEQUAL] == 1 else "were"
+        shown.append(f"{written(counted[UNEQUAL])} {was} not of its control's size")
     rows = "row" if len(tested) == 1 else "rows"
     return (
         f"Of {written(len(tested))} {rows} held against an equal-size random control, "
@@ -189,6 +199,11 @@ def legend(comparison: Comparison) -> list[str]:
             "benchmarks whose items are right or wrong, where one seed was run, else a paired "
             "bootstrap; HallusionBench's questions on one figure are drawn together. Columns are "
             "not corrected for one another: what counts is the mean."
+        )
+    if any(line.cost and line.cost.choosing_seconds for line in comparison.lines):
+        told.append(
+            "Choosing is the whole probe, which measures share, with what follows up to the "
+            "choice: a row is charged for what other measures asked of it too."
         )
     if any(line.paper for line in comparison.lines):
         told.append(

@@ -259,6 +259,29 @@ def test_an_unequal_control_is_told(finished: MakeRun, root: Path) -> None:
     assert "grpo_mid_hard, seed 1: 96 samples, but 80 of its control" in told
 
 
+def test_a_row_whose_control_has_another_size_gets_no_verdict(finished: MakeRun) -> None:
+    made = [finished(name, rate, seed=seed)
+            for name, rate in (("grpo_mid_hard", 0.6), ("grpo_random", 0.5))
+            for seed in (1, 2, 3)]  # fmt: skip
+    text = (made[-1] / "report.json").read_text()
+    (made[-1] / "report.json").write_text(text.replace('"samples": 96', '"samples": 80'))
+    folder = compare(made)
+    said = table(folder)["grpo_mid_hard", "mean"]["said"]
+    assert said.startswith("no verdict, as its control is not of its size, +")
+    told = (folder / "compare.md").read_text()
+    assert "one was not of its control's size" in told
+    assert not re.search(r"\]\*", told)
+    assert "no verdict" in (folder / "compare.html").read_text()
+    assert 'class="score better"' not in (folder / "compare.html").read_text()
+
+
+def test_what_choosing_is_said_to_cost_is_told_as_the_shared_probe(finished: MakeRun) -> None:
+    shared = "Choosing is the whole probe, which measures share"
+    chosen = compare([finished("grpo_mid_hard", 0.5), finished("grpo_random", 0.5)])
+    assert shared in (chosen / "compare.md").read_text()
+    assert shared not in (compare([finished("grpo_full", 0.5)]) / "compare.md").read_text()
+
+
 def test_html_needs_nothing_else_and_tex_and_markdown_hold_the_same_rows(
     finished: MakeRun,
 ) -> None:
