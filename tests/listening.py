@@ -91,6 +91,7 @@ class FaultyProxy(Listening):
         self.upstream = upstream
         self.fault: Callable[[int], str | None] = lambda number: None
         self.injected: list[str] = []
+        self.slowness = 1.5
 
     def answer(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
         kind = self.fault(number)
@@ -107,7 +108,7 @@ class FaultyProxy(Listening):
         elif kind == "empty":
             send(handler, 200, completion(""))
         elif kind == "slow":
-            time.sleep(1.5)
+            time.sleep(self.slowness)
             self.drop(handler)
         elif kind == "cut":
             handler.send_response(200)
