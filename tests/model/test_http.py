@@ -151,11 +151,11 @@ def test_a_spoilt_answer_is_asked_again_and_none_is_lost_or_wrong(
 def test_a_slow_answer_is_given_up_and_asked_again(server: ModelServer) -> None:
     def spoils(handler: Any, body: dict, number: int) -> bool:
         if number == 1:
-            time.sleep(1.5)
+            time.sleep(5.0)
             FaultyProxy.drop(handler)
         return number == 1
 
-    made, asked = engine(server, timeout_seconds=1.0), requests(6)
+    made, asked = engine(server, timeout_seconds=3.0), requests(6)
     server.spoils = spoils
     assert right(answers(made, asked), asked)
     assert made.faults == {"slow": 1}
