@@ -210,7 +210,7 @@ def test_the_cache_follows_the_rows_in_flight_within_the_token_budget(
     with watched(tiny.model.base_model, note):
         found = list(hf.stream(tiny, feeding(some), hf.Limits(16, tokens=budget)))
     assert max(rows * width for rows, width in held) <= budget * 5 // 4
-    assert len(set(held)) > 2
+    assert len(set(held)) > 1
     apart = list(hf.stream(tiny, feeding(some), hf.Limits(1)))
     assert [answer for _, answer in sorted(found)] == [answer for _, answer in sorted(apart)]
 

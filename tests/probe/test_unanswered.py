@@ -150,7 +150,7 @@ def test_answers_reach_the_disk_while_the_server_says_nothing(
     in_vain: list[int] = []
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
-        until = time.monotonic() + 4
+        until = time.monotonic() + 20  # the first answer may wait for the graders to start
         while number > 6 and not artefacts.parts(tmp_path / "probe") and not in_vain:
             time.sleep(0.05)
             if time.monotonic() > until:
