@@ -1,5 +1,7 @@
 """Tiny real things that many tests share: the shipped model, samples of the embedded world."""
 
+import os
+
 import pytest
 import torch
 
@@ -14,7 +16,8 @@ BUDGET = (3136, 12544)
 @pytest.fixture(scope="session")
 def tiny() -> Loaded:
     """The shipped model, loaded as any other."""
-    torch.set_num_threads(2)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(2)
     return load(ModelConfig(name="tiny", dtype=Dtype.float32), *BUDGET)
 
 
