@@ -11,7 +11,8 @@ Parts, each of which can be measured by itself (`--only`), results merged into o
   stopping and for the full grid, are seconds an answer times answers. About four minutes.
 * grid: the full grid of the same pool, in refilled batches: is every label the same? About eight.
 * deterministic: the pool with model.deterministic and without. About four.
-* simulation: answers that early stopping asks on the first paper's stratum mix. Ten seconds.
+* simulation: answers that early stopping asks on the first paper's stratum mix (benchmarks/
+  probe_simulation.py says under which assumptions). Half a minute.
 * processes: launch/probe.py by one process of one thread, one of two, and two of one; needs a
   machine that does nothing else. About five minutes.
 
@@ -31,11 +32,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import probe_simulation
 import torch
 
 from difftrain import artefacts, lineage
 from difftrain.difficulty import pism, tabulate
-from difftrain.difficulty.config import PismConfig
 from difftrain.model.generate import hf
 from difftrain.model.generate.engine import InProcess
 from difftrain.model.generate.gumbel import DrawOwnNoise
@@ -45,8 +46,7 @@ from difftrain.probe import stage
 from difftrain.probe.ledger import Ledger
 from difftrain.probe.needs import needs
 from difftrain.probe.rollouts import request, rollout
-from difftrain.probe.schedule import next_draws
-from difftrain.records import Rollout, Sample, Stratum
+from difftrain.records import Rollout, Sample
 from difftrain.settings import RunConfig, resolve
 from difftrain.shapes import pool
 from difftrain.world import World
@@ -55,14 +55,6 @@ from launch.words import read
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 WORDS = ("difficulty=pism", "difficulty.also=[]")
-PAPER = {
-    "perception": {"easy": 7827, "medium": 4872, "hard": 1454, "unsolved": 6480},
-    "reasoning": {"easy": 5048, "medium": 1061, "hard": 1618, "unsolved": 19406},
-}
-"""The first paper's strata under PISM."""
-POPULATIONS = {"mostly_right": (4.0, 1.0), "right_or_wrong": (0.5, 0.5), "anything": (1.0, 1.0)}
-"""Simulated models: Beta parameters of the accuracy with the whole picture. The paper prints strata
-and no accuracies, so the share depends on what is assumed here."""
 
 
 def settings(*words: str) -> RunConfig:
@@ -203,47 +195,6 @@ def deterministic(asked: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def population(rng: np.random.Generator, beta: tuple[float, float]) -> np.ndarray:
-    """A 10 x 10 table of one simulated sample: its accuracy falls as more is hidden."""
-    accuracy, half = rng.beta(*beta), rng.uniform(-0.1, 1.4)
-    ratio_R = np.arange(10) / 10
-    right_R = accuracy / (1 + np.exp((ratio_R - half) / 0.08))
-    right_R *= rng.random() > 0.3  # some can never be answered
-    return (rng.random((10, 10)) < right_R[:, None]).astype(np.int8)
-
-
-def cost(known_RK: np.ndarray) -> int:
-    """Answers asked until the label is settled."""
-    table_RK, asked = np.full_like(known_RK, -1), 0
-    while cells := next_draws(table_RK):
-        for row, draw in cells:
-            table_RK[row, draw] = known_RK[row, draw]
-            asked += 1
-    return asked
-
-
-def simulation(_: argparse.Namespace) -> dict[str, Any]:
-    """Mean cost of each stratum in each population, weighted with the paper's numbers."""
-    found: dict[str, Any] = {}
-    config = PismConfig()
-    for name, beta in POPULATIONS.items():
-        rng, costs = np.random.default_rng(0), {each: [] for each in Stratum}
-        for _ in range(6000):
-            known = population(rng, beta)
-            value = pism.failure_ratio(known, np.arange(10) / 10)
-            which = pism.stratum(value, config.hard_upto, config.easy_from, config.easy_inclusive)
-            costs[which].append(cost(known))
-        mean = {each.value: float(np.mean(costs[each])) for each in Stratum}
-        shares = {
-            part: sum(mean[key] * count for key, count in mix.items()) / sum(mix.values()) / 100
-            for part, mix in PAPER.items()
-        }
-        both = {key: sum(mix[key] for mix in PAPER.values()) for key in mean}
-        shares["both"] = sum(mean[key] * both[key] for key in mean) / sum(both.values()) / 100
-        found[name] = {"answers_by_stratum": mean, "share_of_the_grid": shares}
-    return found
-
-
 def launched(folder: Path, size: int, threads: int, samples: int) -> float:
     """The probe stage's seconds, by so many processes of so many threads."""
     words = [*WORDS, f"data.pool={samples}", f"artefacts={folder}"]
@@ -303,7 +254,7 @@ PARTS = {
     "loop": loop,
     "grid": grid,
     "deterministic": deterministic,
-    "simulation": simulation,
+    "simulation": lambda _: probe_simulation.shares(),
     "processes": processes,
 }
 
