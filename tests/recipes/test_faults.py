@@ -200,7 +200,9 @@ def pages(folder: Path) -> int:
     return sum(-(-each.stat().st_size // 4096) * 4 for each in folder.rglob("*") if each.is_file())
 
 
-def test_a_full_disk_is_told_and_with_room_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_with_room_the_same_command_goes_on(
+    undisturbed: Path, tmp_path: Path
+) -> None:
     small = tmp_path / "small"
     small.mkdir()
     size = f"size={pages(undisturbed.parent.parent / 'data') + pages(undisturbed) // 2}k"
