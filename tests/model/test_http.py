@@ -209,6 +209,34 @@ def test_a_server_that_fails_for_everybody_sets_nobody_aside(
     assert 32 <= server.in_earnest < 32 * 3 + 8
 
 
+def refused(handler: Any, body: dict) -> bool:
+    """Refuse the later requests of many, as a server does that their prompts are too long for."""
+    if bad := body["seed"] >= 10:
+        send(handler, 400, b'{"error": {"message": "maximum context length is 256 tokens"}}')
+    return bad
+
+
+def test_samples_that_are_too_long_and_come_last_are_set_aside_however_many(
+    server: ModelServer,
+) -> None:
+    made, asked = engine(server), requests(110)
+    server.spoils = lambda handler, body, number: refused(handler, body)
+    found = answers(made, asked)
+    told = "the server answers 400: maximum context length is 256 tokens"
+    assert set(found[10:]) == {NoAnswer(told)}
+    assert right(found[:10], asked[:10])
+    assert 110 < server.in_earnest <= 110 + 3
+
+
+def test_a_server_that_fails_at_every_picture_sets_nobody_aside(server: ModelServer) -> None:
+    made = engine(server, attempts=1)
+    server.spoils = lambda handler, body, number: (
+        "image_url" in str(body) and (send(handler, 500, b"oops") or True)
+    )
+    with pytest.raises(OSError, match=r"samples in a row have no answer"):
+        answers(made, requests(150))
+
+
 def test_many_draws_of_few_samples_that_fail_are_set_aside(server: ModelServer) -> None:
     made = engine(server, attempts=1)
     asked = [replace(each, view=f"{each.seed % 4}/whole") for each in requests(60)]
