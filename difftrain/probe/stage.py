@@ -120,7 +120,7 @@ def run(
     rank stops writing, and what the engine raises when it is gone for good.
     """
     wants = needs(config)
-    told = f"{wants.words()} samples={len(samples)}"
+    told = wants.settled(len(samples))
     if is_settled(folder, told):
         return
     spent = Spent(folder, world)
