@@ -136,7 +136,8 @@ def run(
 
     try:
         if any(ledger.wanted(sample) for sample in share):
-            asked = engine()
+            with heartbeat.beating(folder, world):
+                asked = engine()
             makers.note(folder, asked.about)
             run_share(asked, share, ledger, config, world, spent)
         if not world.is_first:
