@@ -20,6 +20,7 @@ from difftrain.settings import ConfigError, resolve
 from launch.words import read
 from tests.listening import FaultyProxy, send
 from tests.model.answering import ModelServer, expected_of, whole
+from tests.model.answering import read as read_body
 
 KEY = "sk-never-to-be-seen-42"
 PIXELS = 784 * 16
@@ -543,6 +544,30 @@ def test_a_server_that_does_not_look_at_pictures_is_refused(server: ModelServer)
     assert engine(server).about["picture_tokens"] == {"side": 112, "server": 18, "expected": 16}
     server.sees = False
     with pytest.raises(ConfigError, match="it is not looked at"):
+        engine(server)
+
+
+def test_a_server_that_refuses_the_largest_picture_is_asked_with_smaller_ones(
+    server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = server.answer
+
+    def small_only(handler: Any, number: int, content: bytes) -> None:
+        _, _, sizes = read_body(json.loads(content))
+        if any(side > most for size in sizes for side in size):
+            told = b'{"error": {"message": "maximum context length is 16384 tokens"}}'
+            return send(handler, 400, told)
+        return plain(handler, number, content)
+
+    server.answer, most = small_only, 50
+    about = engine(server).about
+    assert about["picture_tokens"] == {"side": 28, "server": 3, "expected": 1}
+    told = "the server answers 400: maximum context length is 16384 tokens"
+    assert about["picture_refused"] == {"side": 112, "reason": told}
+    said = capsys.readouterr().err
+    assert f"a picture of 112 x 112 is refused ({told}), one of 28 x 28 is not" in said
+    most = 27
+    with pytest.raises(ConfigError, match="maximum context length"):
         engine(server)
 
 
