@@ -24,7 +24,7 @@ class Heard(Exception):
 def loading(folder: Path) -> Callable[..., Any]:
     """Takes as long to load as the heartbeat takes to be heard twice."""
 
-    def load(*_: int) -> Any:
+    def load(*_pixels: int) -> Any:
         path, until = heartbeat.path_of(folder, SECOND.rank), time.time() + 10
         for _ in range(2):
             before = path.stat().st_mtime_ns
