@@ -101,10 +101,31 @@ def working(folder: Path, world: World) -> Iterator[None]:
 
 
 @contextmanager
+def beating(folder: Path, world: World) -> Iterator[None]:
+    """Keep beating from a thread while any rank does what takes long, such as loading a model."""
+    with touching(path_of(folder, world.rank)):
+        yield
+
+
+@contextmanager
 def telling(touched: Path, world: World) -> Iterator[None]:
     """Touch this file of a stage's folder from a thread meanwhile; a failure leaves its reason."""
     failed = failed_path(touched.parent)
     failed.unlink(missing_ok=True)
+    finished = False
+    try:
+        with touching(touched):
+            yield
+        finished = True
+    finally:
+        if not finished and world.size > 1:
+            error = sys.exc_info()[1]
+            lineage.write_text(failed, f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def touching(touched: Path) -> Iterator[None]:
+    """Touch this file from a thread meanwhile."""
     done = threading.Event()
 
     def touch() -> None:
@@ -119,16 +140,11 @@ def telling(touched: Path, world: World) -> Iterator[None]:
     touch()
     thread = threading.Thread(target=beats, daemon=True)
     thread.start()
-    finished = False
     try:
         yield
-        finished = True
     finally:
         done.set()
         thread.join()
-        if not finished and world.size > 1:
-            error = sys.exc_info()[1]
-            lineage.write_text(failed, f"{type(error).__name__}: {error}")
 
 
 def launch_name() -> str:

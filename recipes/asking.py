@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from functools import cached_property
 
+from difftrain.model import memory
 from difftrain.model.config import ModelConfig
 from difftrain.model.generate import engine
+from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.request import Engine
 from difftrain.model.load import Loaded, load, within
 from difftrain.settings import RunConfig
@@ -36,6 +38,8 @@ class Asking:
         data = self.config.data
         pixels = min_pixels or data.min_pixels, max_pixels or data.max_pixels
         if pixels not in self._engines:
+            if self.named.engine is EngineKind.vllm:  # it takes its share of a GPU that is free
+                self.release()
             self._engines[pixels] = engine.choose(
                 self.named, lambda: within(self.model, *pixels), pixels
             )
@@ -62,6 +66,7 @@ class Asking:
         self._engines.clear()
 
     def release(self) -> None:
-        """Forget model and engines, so that training has the memory."""
+        """Forget model and engines, so that training, or vLLM, has the memory."""
         self.rest()
         self.__dict__.pop("model", None)
+        memory.release()

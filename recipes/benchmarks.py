@@ -24,6 +24,15 @@ def readable(config: RunConfig, places: Places) -> None:
         items(replace(config.evaluate, benchmarks=config.evaluate.official))
 
 
+def greet(places: Places, asking: Asking) -> None:
+    """Told before items are read: whether the engine is there. Raises ConfigError if it is not.
+
+    Where responses are kept, only the items say whether one is missing: `base` greets then.
+    """
+    if not artefacts.parts(places.responses(BASE)) and not closing.is_done(places.marks(BASE)):
+        asking.greet()
+
+
 def base(config: RunConfig, places: Places, world: World, asking: Asking) -> Path:
     """5.1  The model as it came; every comparison carries it."""
     folders = evaluation.Folders(places.responses(BASE), places.marks(BASE), places.replies)

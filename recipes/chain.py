@@ -55,7 +55,7 @@ def score(config: RunConfig, world: World, difference: list[str]) -> Path:
 def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
     """The benchmarks of the model that model.name names; returns the marks' folder."""
     places, asking = Places(config), Asking(config)
-    greet(asking, places.marks(BASE))
+    benchmarks.greet(places, asking)
     with turn(places.responses(BASE), world):
         return benchmarks.base(config, places, world, asking)
 

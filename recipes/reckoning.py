@@ -17,6 +17,8 @@ from difftrain.probe.needs import needs
 from difftrain.records import Arm, TaskSet
 from difftrain.settings import RunConfig
 
+MIX = "the first paper's stratum mix"
+"""What answers are reckoned from without a pilot."""
 LETTERS_PER_TOKEN = 4
 """English words in Qwen's tokenizer, roughly."""
 
@@ -39,12 +41,12 @@ class Pool:
 def estimate(config: RunConfig, places: Places) -> list[str]:
     """The plan in lines: samples, answers, tokens, hours, memory."""
     known = counted(places)
-    pilot = pilot_of(config)
+    pilot, source = pilot_of(config)
     asked = answers(config, known, pilot)
     return [
         f"samples: {known.counts['samples']:,} of {known.counts['rows']:,} rows, "
         f"{known.counts['quarantined']:,} quarantined ({by_task_set(known)})",
-        *asked_in_words(config, known, pilot, asked),
+        *asked_in_words(config, known, pilot, asked, source),
         hours(config, known.counts["samples"], pilot),
         *memory_lines(config, known),
     ]
@@ -76,13 +78,21 @@ def by_task_set(known: Pool) -> str:
     return ", ".join(f"{name.value} {number:,}" for name, number in sorted(known.task_sets.items()))
 
 
-def pilot_of(config: RunConfig) -> dict[str, Any] | None:
-    """What a finished probe of the same settings on plan.pilot samples noted, if there is one."""
+def pilot_of(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
+    """What a finished probe on plan.pilot samples noted, and what answers are reckoned from.
+
+    None where it was asked for anything else than these settings need: the counts are of all that.
+    """
     small = replace(config, data=replace(config.data, limit=config.plan.pilot))
     made = lineage.read_made(Places(small).probe)
     if made is None or not made["counts"]["generations"]:  # no answer says nothing of others
-        return None
-    return made["counts"] | {"seconds": made["seconds"]}
+        return None, MIX
+    counts = made["counts"]
+    wanted, settled = needs(config).settled(counts["samples"]), counts["settled"]
+    if settled != [wanted]:
+        was = "; ".join(settled)
+        return None, f"{MIX}, because the pilot was for ({was}) and not just for ({wanted})"
+    return counts | {"seconds": made["seconds"]}, f"a pilot of {counts['samples']:,} samples"
 
 
 def answers(config: RunConfig, known: Pool, pilot: dict[str, Any] | None) -> float:
@@ -113,13 +123,10 @@ def ladder_of(config: RunConfig) -> Ladder:
 
 
 def asked_in_words(
-    config: RunConfig, known: Pool, pilot: dict[str, Any] | None, asked: float
+    config: RunConfig, known: Pool, pilot: dict[str, Any] | None, asked: float, source: str
 ) -> list[str]:
     """Answers and tokens, and what they are reckoned from."""
     grid = known.counts["samples"] * config.probe.draws * len(config.probe.percents)
-    source = (
-        f"a pilot of {pilot['samples']:,} samples" if pilot else "the first paper's stratum mix"
-    )
     measures = ", ".join(config.difficulty.wanted)
     if config.probe.again:
         measures += f" and probe.again={config.probe.again}"
@@ -155,9 +162,8 @@ def hours(config: RunConfig, samples: int, pilot: dict[str, Any] | None) -> str:
         stated = pilot["samples"] / pilot["seconds"]
         source = f"the pilot's {stated:.3g} samples a second"
     elif stated is None:
-        return "hours: unknown; state plan.samples_per_second, or run a pilot with " + (
-            f"data.limit={config.plan.pilot}"
-        )
+        how = f"a pilot with data.limit={config.plan.pilot} (plan.pilot; one not used for others)"
+        return f"hours: unknown; state plan.samples_per_second, or run {how}"
     else:
         source = f"{stated:g} samples a second"
     return f"hours: {samples / stated / 3600:.2f} for the probe, at {source}"

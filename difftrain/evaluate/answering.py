@@ -7,6 +7,7 @@ that the engine got no answer for, which is asked again by the next run (respons
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from difftrain import heartbeat
 from difftrain.data.images import Budget
 from difftrain.data.quarantine import Unusable
 from difftrain.evaluate import scoring
@@ -14,6 +15,7 @@ from difftrain.evaluate.asking import Asked, request
 from difftrain.model.generate import makers
 from difftrain.model.generate.request import Engine, NoAnswer, Request
 from difftrain.settings import RunConfig
+from difftrain.world import World
 
 
 def budgets(config: RunConfig) -> dict[str, Budget]:
@@ -29,9 +31,12 @@ def widest(config: RunConfig) -> tuple[int, int]:
     return min(b.min_pixels for b in every), max(b.max_pixels for b in every)
 
 
-def ready(make: Callable[[int, int], Engine], config: RunConfig, folder: Path) -> Engine:
+def ready(
+    make: Callable[[int, int], Engine], config: RunConfig, folder: Path, world: World
+) -> Engine:
     """An engine with the `widest` limits; the folder of its answers says who it is."""
-    engine = make(*widest(config))
+    with heartbeat.beating(folder, world):
+        engine = make(*widest(config))
     makers.note(folder, engine.about)
     return engine
 

@@ -101,7 +101,7 @@ def run(
     if missing and world.is_first and kept.endpoint is not None:
         kept.endpoint.check_key()
     share = [each for each in world.share(list(wanted.items())) if each[0] in missing]
-    asked = ready(engine, config, folders.responses) if share else None
+    asked = ready(engine, config, folders.responses, world) if share else None
     if world.is_first:
         closing.reopen(folders.marks)
     if asked is not None:

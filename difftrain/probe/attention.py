@@ -193,7 +193,9 @@ def run(
     known = set(done())
     share = [pair for key, pair in world.share(list(wanted.items())) if key not in known]
     if share:
-        run_share(load(), share, folder, config, world, spent)
+        with heartbeat.beating(folder, world):
+            loaded = load()
+        run_share(loaded, share, folder, config, world, spent)
     if not world.is_first:
         return heartbeat.wait(
             folder,

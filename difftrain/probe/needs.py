@@ -33,7 +33,7 @@ class Needs:
         return self.pism is not None and self.pism.guess is Guess.text_only
 
     def words(self) -> str:
-        """What made.json notes once these needs are met."""
+        """These needs in words; equal words, equal needs."""
         told = []
         if self.pism is not None:
             told.append(f"tau={self.pism.tau!r}")
@@ -43,6 +43,10 @@ class Needs:
         told += [f"whole={self.whole}"] * bool(self.whole)
         told += [f"text_only={self.text_only}"] * bool(self.text_only)
         return " ".join(told)
+
+    def settled(self, samples: int) -> str:
+        """What made.json notes once these needs of so many samples are met."""
+        return f"{self.words()} samples={samples}"
 
 
 def needs(config: RunConfig) -> Needs:

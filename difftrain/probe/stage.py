@@ -120,7 +120,7 @@ def run(
     rank stops writing, and what the engine raises when it is gone for good.
     """
     wants = needs(config)
-    told = f"{wants.words()} samples={len(samples)}"
+    told = wants.settled(len(samples))
     if is_settled(folder, told):
         return
     spent = Spent(folder, world)
@@ -136,7 +136,8 @@ def run(
 
     try:
         if any(ledger.wanted(sample) for sample in share):
-            asked = engine()
+            with heartbeat.beating(folder, world):
+                asked = engine()
             makers.note(folder, asked.about)
             run_share(asked, share, ledger, config, world, spent)
         if not world.is_first:

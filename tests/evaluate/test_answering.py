@@ -10,6 +10,7 @@ import pytest
 from difftrain import artefacts, heartbeat, lineage
 from difftrain.evaluate import closing
 from difftrain.evaluate import run as evaluation
+from difftrain.evaluate.config import SystemPrompt
 from difftrain.evaluate.judging.config import JudgeKind
 from difftrain.evaluate.responses import UNANSWERED, Response, Store, keep
 from difftrain.evaluate.scoring import no_answer
@@ -18,8 +19,10 @@ from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.http import Server
 from difftrain.places import BASE, Places
 from difftrain.records import Mark
-from difftrain.settings import RunConfig
+from difftrain.settings import ConfigError, RunConfig
 from difftrain.world import World
+from recipes import benchmarks
+from recipes.asking import Asking
 from tests.listening import send
 from tests.model.answering import ModelServer
 
@@ -96,6 +99,27 @@ def test_what_was_answered_before_the_server_went_is_not_asked_again(
     assert len(kept(config)) == 3
     assert closing.is_done(evaluated(config))
     assert server.in_earnest == 4 + 3
+
+
+def test_other_rules_need_no_server_where_every_response_is_kept(
+    server: ModelServer, config: RunConfig
+) -> None:
+    def asked() -> Path:
+        places, asking = Places(config), Asking(config)
+        benchmarks.greet(places, asking)
+        return benchmarks.base(config, places, World(), asking)
+
+    first = asked()
+    server.down()
+    config.evaluate.rules = "2026-08"
+    assert asked() != first
+    config.evaluate.limit = 7
+    with pytest.raises(ConfigError, match="no server answers there"):
+        asked()
+    config.evaluate.system = SystemPrompt.none
+    with pytest.raises(ConfigError, match="no server answers there"):
+        benchmarks.greet(Places(config), Asking(config))
+    server.up()
 
 
 def test_a_rank_waits_for_no_item_without_an_answer_and_old_ones_are_forgotten(

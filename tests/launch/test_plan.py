@@ -13,6 +13,7 @@ import pytest
 from difftrain import lineage
 from difftrain.model.locate import SHIPPED
 from difftrain.places import Places
+from difftrain.probe.needs import needs
 from difftrain.settings import resolve
 from launch.words import read
 
@@ -70,7 +71,8 @@ def test_a_pilots_own_numbers_are_taken_where_there_is_one(tmp_path: Path) -> No
     words = ["data.pool=40", "plan.pilot=8", "difficulty=pism", f"artefacts={tmp_path}"]
     config = resolve(read(words))
     small = replace(config, data=replace(config.data, limit=8))
-    counts = {"samples": 8, "generations": 160, "tokens": 3200, "settled": []}
+    counts = {"samples": 8, "generations": 160, "tokens": 3200}
+    counts["settled"] = [needs(config).settled(8)]
     folder = Places(small).probe
     lineage.write_made(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
     done = plan(*words)

@@ -20,6 +20,7 @@ from difftrain.settings import ConfigError, resolve
 from launch.words import read
 from tests.listening import FaultyProxy, send
 from tests.model.answering import ModelServer, expected_of, whole
+from tests.model.answering import read as read_body
 
 KEY = "sk-never-to-be-seen-42"
 PIXELS = 784 * 16
@@ -207,6 +208,34 @@ def test_a_server_that_fails_for_everybody_sets_nobody_aside(
         found.extend(made.stream(iterator(requests(150))))
     assert not found
     assert 32 <= server.in_earnest < 32 * 3 + 8
+
+
+def refused(handler: Any, body: dict) -> bool:
+    """Refuse the later requests of many, as a server does that their prompts are too long for."""
+    if bad := body["seed"] >= 10:
+        send(handler, 400, b'{"error": {"message": "maximum context length is 256 tokens"}}')
+    return bad
+
+
+def test_samples_that_are_too_long_and_come_last_are_set_aside_however_many(
+    server: ModelServer,
+) -> None:
+    made, asked = engine(server), requests(110)
+    server.spoils = lambda handler, body, number: refused(handler, body)
+    found = answers(made, asked)
+    told = "the server answers 400: maximum context length is 256 tokens"
+    assert set(found[10:]) == {NoAnswer(told)}
+    assert right(found[:10], asked[:10])
+    assert 110 < server.in_earnest <= 110 + 3
+
+
+def test_a_server_that_fails_at_every_picture_sets_nobody_aside(server: ModelServer) -> None:
+    made = engine(server, attempts=1)
+    server.spoils = lambda handler, body, number: (
+        "image_url" in str(body) and (send(handler, 500, b"oops") or True)
+    )
+    with pytest.raises(OSError, match=r"samples in a row have no answer"):
+        answers(made, requests(150))
 
 
 def test_many_draws_of_few_samples_that_fail_are_set_aside(server: ModelServer) -> None:
@@ -515,6 +544,30 @@ def test_a_server_that_does_not_look_at_pictures_is_refused(server: ModelServer)
     assert engine(server).about["picture_tokens"] == {"side": 112, "server": 18, "expected": 16}
     server.sees = False
     with pytest.raises(ConfigError, match="it is not looked at"):
+        engine(server)
+
+
+def test_a_server_that_refuses_the_largest_picture_is_asked_with_smaller_ones(
+    server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = server.answer
+
+    def small_only(handler: Any, number: int, content: bytes) -> None:
+        _, _, sizes = read_body(json.loads(content))
+        if any(side > most for size in sizes for side in size):
+            told = b'{"error": {"message": "maximum context length is 16384 tokens"}}'
+            return send(handler, 400, told)
+        return plain(handler, number, content)
+
+    server.answer, most = small_only, 50
+    about = engine(server).about
+    assert about["picture_tokens"] == {"side": 28, "server": 3, "expected": 1}
+    told = "the server answers 400: maximum context length is 16384 tokens"
+    assert about["picture_refused"] == {"side": 112, "reason": told}
+    said = capsys.readouterr().err
+    assert f"a picture of 112 x 112 is refused ({told}), one of 28 x 28 is not" in said
+    most = 27
+    with pytest.raises(ConfigError, match="maximum context length"):
         engine(server)
 
 

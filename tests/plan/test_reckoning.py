@@ -12,6 +12,8 @@ from difftrain.model.locate import SHIPPED
 from difftrain.places import Places
 from difftrain.plan import memory
 from difftrain.plan.generations import Ladder, expected
+from difftrain.probe.config import Grid
+from difftrain.probe.needs import needs
 from difftrain.probe.schedule import next_draws
 from difftrain.records import Measure, Stratum, TaskSet
 from difftrain.settings import RunConfig
@@ -149,17 +151,32 @@ def test_rows_reckoned_with_are_those_that_the_engine_computes_together() -> Non
 def test_a_pilot_without_an_answer_is_none(tmp_path) -> None:
     config = RunConfig(artefacts=str(tmp_path))
     small = replace(config, data=replace(config.data, limit=config.plan.pilot))
-    counts = {"generations": 0, "tokens": 0, "samples": 4}
+    counts = {"generations": 0, "tokens": 0, "samples": 4, "settled": [needs(config).settled(4)]}
 
     def close() -> None:
         folder = Places(small).probe
         lineage.write_made(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
 
     close()
-    assert reckoning.pilot_of(config) is None
+    assert reckoning.pilot_of(config) == (None, reckoning.MIX)
     counts["generations"] = 8
     close()
-    assert reckoning.pilot_of(config) == {**counts, "seconds": 2.0}
+    assert reckoning.pilot_of(config) == ({**counts, "seconds": 2.0}, "a pilot of 4 samples")
+
+
+def test_a_pilot_for_other_needs_is_not_reckoned_with_and_the_plan_says_why(tmp_path) -> None:
+    config = RunConfig(artefacts=str(tmp_path))
+    small = replace(config, data=replace(config.data, limit=config.plan.pilot))
+    full = needs(replace(config, probe=replace(config.probe, grid=Grid.full))).settled(4)
+    ours = needs(config).settled(4)
+    for settled in ([full], [ours, full]):
+        counts = {"generations": 400, "tokens": 0, "samples": 4, "settled": settled}
+        folder = Places(small).probe
+        lineage.write_made(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
+        pilot, source = reckoning.pilot_of(config)
+        assert pilot is None
+        assert source.startswith(f"{reckoning.MIX}, because the pilot was for (")
+        assert full in source
 
 
 def test_a_model_without_a_config_at_hand_has_no_shape(tmp_path) -> None:

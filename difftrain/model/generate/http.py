@@ -14,6 +14,8 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Generic
 
+from PIL import Image
+
 from difftrain.model.generate import chat, wire
 from difftrain.model.generate.config import ServerConfig
 from difftrain.model.generate.gate import Gate, ServerGone
@@ -27,12 +29,13 @@ STRIKES_BEFORE_ALONE = 2
 """A request that was open so often when the server went down is asked while no other such one is:
 should one of them be what kills the server, it does not take the others along."""
 IN_A_ROW = 32
-"""Samples that fail for good with no answer between them before the server is taken to be out."""
+"""Samples that fail for good with no answer between them before the server itself is doubted."""
 PASSED_OVER = 4
 """A request is turned away for its own sake once the others had so many times `attempts` answers
 for each place among the open ones: a server that takes few at a time has served it by then."""
-PLAINEST = Request(parts=("Say yes.",), system=None, max_new_tokens=4)
-"""What a server answers that is not too busy for everybody."""
+SQUARE = Image.new("RGB", (56, 56))
+PLAINEST = Request(parts=(SQUARE, "Say yes."), system=None, max_new_tokens=4)
+"""What a server answers that is well, and not too busy for everybody."""
 SHOWN = 300
 """Characters of a server's own words that are repeated."""
 TURNED_AWAY = {
@@ -58,7 +61,7 @@ class InARow(Generic[K]):
 
     @property
     def too_long(self) -> bool:
-        """Whether so many samples failed that nothing new is asked until one is answered."""
+        """Whether so many samples failed that it must first be seen whether the server is well."""
         return len(self._samples) >= IN_A_ROW
 
     def add(self, key: K, found: Vain, sample: Hashable) -> None:
@@ -165,7 +168,7 @@ class Server:
                     workers += 1
                     Thread(target=self._work, args=(asked, done), daemon=True).start()
                 if not open_:
-                    if failed.too_long:
+                    if failed.too_long and not self._is_well(asked, done, alive):
                         self.gate.refuse(failed.words)
                     if not failed.held:
                         return
@@ -186,6 +189,16 @@ class Server:
         finally:
             for _ in range(workers):
                 asked.put(None)
+
+    def _is_well(
+        self, asked: SimpleQueue[Any], done: SimpleQueue[Any], alive: Callable[[], None]
+    ) -> bool:
+        """Whether the plainest request is answered while no other is open. Raises ServerGone."""
+        asked.put((None, PLAINEST))
+        *_, found = self._next(done, alive)
+        if isinstance(found, ServerGone):
+            raise found
+        return isinstance(found, Answer)
 
     @staticmethod
     def _next(done: SimpleQueue[Any], alive: Callable[[], None]) -> Any:

@@ -184,17 +184,44 @@ def seeds(asked: Connection, concurrency: int) -> str:
     return "ignored"
 
 
-def pictures(asked: Connection, max_pixels: int) -> dict[str, Any]:
-    """How many prompt tokens a picture of the largest size adds, and how many it should.
+def largest(asked: Connection, max_pixels: int) -> tuple[int, int | None, dict[str, Any]]:
+    """Side of the largest picture that the server takes, the prompt's tokens with it, and the
+    refusal of a larger one, if there was one.
 
-    Raises ConfigError if it adds none: the picture does not reach the model. {} where the server
-    does not count.
+    Tried first at `max_pixels`, then at half the side each time. Raises Untried if it takes none.
     """
-    side = max(1, int(max_pixels**0.5) // SIDE) * SIDE
-    shown = Image.linear_gradient("L").resize((side, side)).convert("RGB")
-    (_, without), (_, shown_with) = (tried(asked, question(1, *each)) for each in ((), (shown,)))
+    side, refusal = max(1, int(max_pixels**0.5) // SIDE) * SIDE, {}
+    while True:
+        shown = Image.linear_gradient("L").resize((side, side)).convert("RGB")
+        try:
+            _, tokens = tried(asked, question(1, shown))
+        except Untried as error:
+            if error.last.hopeless or error.last.kind is not Fault.refused or side == SIDE:
+                raise
+            refusal = refusal or {"side": side, "reason": error.last.words}
+            side = max(1, side // 2 // SIDE) * SIDE
+        else:
+            return side, tokens, refusal
+
+
+def pictures(asked: Connection, max_pixels: int) -> dict[str, Any]:
+    """How many prompt tokens a picture of the largest size adds, and how many it should; whether
+    the server refuses that size, and why.
+
+    Raises ConfigError if it adds none: the picture does not reach the model. No tokens where the
+    server does not count.
+    """
+    _, without = tried(asked, question(1))
+    side, shown_with, refusal = largest(asked, max_pixels)
+    found = {"picture_refused": refusal} if refusal else {}
+    if refusal:
+        say(
+            f"model.url={asked.url}: a picture of {refusal['side']} x {refusal['side']} is refused "
+            f"({refusal['reason']}), one of {side} x {side} is not: what shows larger ones may "
+            "stay without an answer; raise the server's limit or lower the settings' max_pixels"
+        )
     if without is None or shown_with is None:
-        return {}
+        return found
     added, wanted = shown_with - without, side * side // TOKEN_PIXELS
     if added <= 0:
         raise ConfigError(
@@ -206,4 +233,4 @@ def pictures(asked: Connection, max_pixels: int) -> dict[str, Any]:
             f"data layer counts {wanted}: the server makes pictures smaller; raise its limit or "
             "lower data.max_pixels"
         )
-    return {"picture_tokens": {"side": side, "server": added, "expected": wanted}}
+    return found | {"picture_tokens": {"side": side, "server": added, "expected": wanted}}

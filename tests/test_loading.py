@@ -1,0 +1,66 @@
+"""A rank that loads a model for long is heard of meanwhile, whoever waits for it."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from difftrain import artefacts, heartbeat
+from difftrain.evaluate import answering
+from difftrain.probe import attention, stage
+from difftrain.records import Measure, Rollout, Sample, Verdict, View
+from difftrain.settings import RunConfig
+from difftrain.world import World
+
+SECOND = World(1, 2)
+
+
+class Heard(Exception):
+    """The heartbeat went on while the model was loaded."""
+
+
+def loading(folder: Path) -> Callable[..., Any]:
+    """Takes as long to load as the heartbeat takes to be heard twice."""
+
+    def load(*_pixels: int) -> Any:
+        path, until = heartbeat.path_of(folder, SECOND.rank), time.time() + 10
+        for _ in range(2):
+            before = path.stat().st_mtime_ns
+            while path.stat().st_mtime_ns == before:
+                assert time.time() < until, "nothing was heard while the model was loaded"
+                time.sleep(0.01)
+        raise Heard
+
+    return load
+
+
+@pytest.mark.parametrize("where", ["probe", "attention", "evaluate"])
+def test_a_rank_that_loads_for_long_is_heard_of(
+    where: str, shapes_samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.05)
+    config, folder = RunConfig(), tmp_path / where
+    config.difficulty.measure = Measure.cmab
+    rows = [
+        Rollout(
+            sample_id=each.sample_id, view=View.whole, mask_percent=0, draw=0, seed=0,
+            response="x", tokens=1, token_ids=(7,), finished=True, verdict=Verdict.right,
+        )
+        for each in shapes_samples[:4]
+    ]  # fmt: skip
+    artefacts.write_part(tmp_path, "r000-00000", rows)
+
+    def begin() -> None:
+        load = loading(folder)
+        if where == "probe":
+            stage.run(load, shapes_samples, folder, config, SECOND, {})
+        elif where == "attention":
+            attention.run(load, shapes_samples, tmp_path, folder, config, SECOND)
+        else:
+            answering.ready(load, config, folder, SECOND)
+
+    with pytest.raises(Heard):
+        begin()
+    assert heartbeat.failure(folder) is None
