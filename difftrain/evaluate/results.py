@@ -9,7 +9,7 @@ from difftrain import lineage
 from difftrain.evaluate import export, sources
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.breakdown import Table, breakdown, outcomes, printed
-from difftrain.evaluate.config import OFFICIAL, Deviations, SystemPrompt
+from difftrain.evaluate.config import OFFICIAL, Deviations, EvaluateConfig, SystemPrompt
 from difftrain.evaluate.official import OFFICIAL as FACTS
 from difftrain.records import Mark
 from difftrain.settings import RunConfig, plain
@@ -29,7 +29,10 @@ def write(
     """Write breakdown.json, scores.md and predictions/ into a folder that has its summary.json."""
     evaluate = config.evaluate
     found = {
-        name: {"outcomes": outcomes(own), "tables": breakdown(name, own)}
+        name: {
+            "outcomes": outcomes(own),
+            "tables": breakdown(name, own, is_thinned(name, len(own), evaluate)),
+        }
         for name in evaluate.benchmarks
         if (own := [mark for mark in marks if mark.benchmark == name])
     }
@@ -45,6 +48,11 @@ def write(
         blocks += [f"{title}\n\n{shown(rows)}" for title, rows in each["tables"].items()]
     lineage.write_text(folder / "scores.md", "\n\n".join(blocks) + "\n")
     export.write(folder / "predictions", checkpoint, asked, marks, evaluate)
+
+
+def is_thinned(name: str, found: int, config: EvaluateConfig) -> bool:
+    """Whether a limit left items of an official benchmark out; a miniature is drawn to measure."""
+    return name in OFFICIAL and found == config.limit and found < FACTS[name].count
 
 
 def headlines(summary: dict[str, Any], found: dict[str, Any], config: RunConfig) -> str:
@@ -99,7 +107,7 @@ def conditions(judge: str, config: RunConfig) -> list[list[str]]:
 def shown(rows: Table) -> str:
     """A breakdown as a table: counts as they are, fractions in percent."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    counts = ("n", "right", "by_rule", "norm")
+    counts = ("n", "right", "by_rule", "norm", "figures_left_out", "questions_left_out")
 
     def cell(column: str, value: Any) -> str:
         if value is None:
