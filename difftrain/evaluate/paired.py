@@ -10,7 +10,7 @@ from difftrain.records import Mark
 
 MUST_AGREE = (
     *("rules", "answer_tags", "system", "deviations", "judge", "judge_server"),
-    *("max_new_tokens", "min_pixels", "max_pixels", "limit", "any_count"),
+    *("max_new_tokens", "min_pixels", "max_pixels", "limit", "any_count", "engine", "dtype"),
 )
 """Settings under which two checkpoints must have been marked to be compared."""
 
@@ -47,6 +47,11 @@ def disagreements(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
         for key in MUST_AGREE
         if one.get(key) != two.get(key)
     ]
+
+
+def other_items(one: Mapping[str, str], two: Mapping[str, str]) -> list[str]:
+    """Benchmarks whose items, words or pictures differ, from the hashes in made.json."""
+    return [name for name in sorted({*one, *two}) if one.get(name) != two.get(name)]
 
 
 def pairs(marks_a: Sequence[Mark], marks_b: Sequence[Mark]) -> list[tuple[Mark, Mark]]:

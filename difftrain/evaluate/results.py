@@ -1,7 +1,8 @@
 """What stands beside a checkpoint's marks: breakdowns, a page to read, predictions to export."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.breakdown import Table, breakdown, outcomes, printed
 from difftrain.evaluate.config import OFFICIAL, Deviations, EvaluateConfig, SystemPrompt
 from difftrain.evaluate.official import OFFICIAL as FACTS
+from difftrain.model.generate.config import EngineKind
 from difftrain.records import Mark
 from difftrain.settings import RunConfig, plain
 
@@ -18,10 +20,43 @@ SCORED = ("rule", "judge", "undecided", "drawn")
 """Outcomes of items that have a score."""
 
 
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who judged, in words, and who answered, as makers.read has it."""
+
+    judge: str
+    engines: Sequence[Mapping[str, Any]]
+
+    @property
+    def kinds(self) -> str:
+        """The kinds of the engines: `hf`, and maybe others, such as `hf, http`."""
+        return ", ".join(sorted({each["engine"] for each in self.engines}))
+
+    def dtype(self, config: RunConfig) -> str | None:
+        """The number format of the answers; None where a server has its own."""
+        here = (EngineKind.hf, EngineKind.vllm)
+        known = all(each["engine"] in here for each in self.engines)
+        return str(config.model.dtype) if known else None
+
+    def lines(self) -> list[list[str]]:
+        """Each engine in words, once, and what a server makes of pictures."""
+        found = []
+        for each in self.engines:
+            about = [each["engine"], each.get("version", "")]
+            about += [f"served as {each['served']}"] if "served" in each else []
+            found.append(["engine", " ".join(filter(None, about))])
+            if tokens := each.get("picture_tokens"):
+                side, server, wanted = (tokens[key] for key in ("side", "server", "expected"))
+                told = f"{server} for a picture of {side} x {side}, where {wanted} are counted here"
+                smaller = ": the server makes pictures smaller" if server < wanted else ""
+                found.append(["picture tokens", told + smaller])
+        return [line for place, line in enumerate(found) if line not in found[:place]]
+
+
 def write(
     folder: Path,
     checkpoint: str,
-    judge: str,
+    who: Who,
     asked: Sequence[Asked],
     marks: Sequence[Mark],
     config: RunConfig,
@@ -41,7 +76,7 @@ def write(
     blocks = [
         f"# Benchmarks of {checkpoint}",
         headlines(summary, found, config),
-        table(["setting", "value"], conditions(judge, config)),
+        table(["setting", "value"], conditions(who, config)),
     ]
     for name, each in found.items():
         blocks.append(f"## {name}")
@@ -81,7 +116,7 @@ def headlines(summary: dict[str, Any], found: dict[str, Any], config: RunConfig)
     return "\n\n".join([table(head, lines), told, *whys])
 
 
-def conditions(judge: str, config: RunConfig) -> list[list[str]]:
+def conditions(who: Who, config: RunConfig) -> list[list[str]]:
     """The settings that a score depends on, in words."""
     evaluate = config.evaluate
     system = "none" if evaluate.system is SystemPrompt.none else "think (tags asked for)"
@@ -89,9 +124,10 @@ def conditions(judge: str, config: RunConfig) -> list[list[str]]:
         ["system prompt", system],
         ["answer tags", str(evaluate.answer_tags)],
         ["rules", evaluate.rules],
-        ["judge", judge],
+        ["judge", who.judge],
+        *who.lines(),
         ["decoding", f"greedy, {evaluate.max_new_tokens} new tokens"],
-        ["number format", str(config.model.dtype)],
+        *([["number format", dtype]] if (dtype := who.dtype(config)) else []),
         ["limit", "none" if evaluate.limit is None else f"{evaluate.limit} of each"],
     ]
     usual, chosen = plain(Deviations()), plain(evaluate.deviations)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from difftrain import artefacts, heartbeat, lineage
-from difftrain.evaluate import closing
+from difftrain.evaluate import closing, results
 from difftrain.evaluate import run as evaluation
 from difftrain.evaluate.judging.config import JudgeKind
 from difftrain.evaluate.responses import UNANSWERED, Response, Store, keep
@@ -96,6 +96,31 @@ def test_what_was_answered_before_the_server_went_is_not_asked_again(
     assert len(kept(config)) == 3
     assert closing.is_done(evaluated(config))
     assert server.in_earnest == 4 + 3
+
+
+def test_the_page_and_the_settings_say_who_answered_and_what_a_server_makes_of_pictures(
+    config: RunConfig,
+) -> None:
+    config.model.server.name = "served-7b"
+    folder = evaluated(config)
+    page = (folder / "scores.md").read_text()
+    assert "| engine | http served as served-7b |" in page
+    assert "| picture tokens | 18 for a picture of 112 x 112, where 16 are counted here |" in page
+    assert "number format" not in page
+    made = lineage.read_made(folder)
+    assert made is not None
+    assert (made["settings"]["engine"], made["settings"]["dtype"]) == ("http", None)
+    assert made["inputs"]["items"].keys() == {NAME}
+
+
+def test_the_number_format_is_told_where_it_is_ours_and_smaller_pictures_are_told() -> None:
+    here = results.Who("none", [{"engine": "hf"}, {"engine": "vllm", "version": "0.11"}])
+    assert here.lines() == [["engine", "hf"], ["engine", "vllm 0.11"]]
+    assert (here.kinds, here.dtype(RunConfig())) == ("hf, vllm", "bfloat16")
+    assert ["number format", "bfloat16"] in results.conditions(here, RunConfig())
+    tokens = {"side": 112, "server": 4, "expected": 16}
+    there = results.Who("none", [{"engine": "http", "served": "x", "picture_tokens": tokens}])
+    assert there.lines()[1][1].endswith("16 are counted here: the server makes pictures smaller")
 
 
 def test_a_rank_waits_for_no_item_without_an_answer_and_old_ones_are_forgotten(
