@@ -28,7 +28,7 @@ def made_of(folder: Path) -> dict[str, Any]:
     found = lineage.read_made(folder)
     if found is None or not artefacts.parts(folder):
         raise MissingArtefact(f"no evaluation at {folder}: run  python launch/evaluate.py")
-    if "items" not in found["inputs"]:
+    if not any(key.startswith(paired.ITEMS) for key in found["inputs"]):
         raise SchemaError(
             f"{folder} does not say what its items were: remove its made.json and run the command "
             "that made it again; no model is asked"
@@ -42,7 +42,7 @@ def compare(first: Path, second: Path, to: Path | None) -> Path:
     if differing := paired.disagreements(one["settings"], two["settings"]):
         told = "\n".join(f"  {each}" for each in differing)
         raise ValueError(f"the two were not marked under the same settings:\n{told}")
-    if other := paired.other_items(one["inputs"]["items"], two["inputs"]["items"]):
+    if other := paired.other_items(one["inputs"], two["inputs"]):
         told = "the items, their words or their pictures differ"
         raise ValueError(f"the two were not asked the same items of {', '.join(other)}: {told}")
     before, after = (artefacts.read(folder, Mark) for folder in (first, second))

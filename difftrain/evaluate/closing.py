@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from difftrain import artefacts, heartbeat, lineage, settings
-from difftrain.evaluate import results, undecided
+from difftrain.evaluate import paired, results, undecided
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.config import NEITHER
 from difftrain.evaluate.judging.config import (
@@ -93,7 +93,7 @@ def close(
         inputs={
             "checkpoint": origin.checkpoint,
             "responses": origin.responses,
-            "items": dict(origin.items),
+            **{paired.ITEMS + name: each for name, each in origin.items.items()},
         },
         seconds=time.time() - origin.started,
         counts={

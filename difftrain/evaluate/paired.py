@@ -13,6 +13,8 @@ MUST_AGREE = (
     *("max_new_tokens", "min_pixels", "max_pixels", "limit", "any_count", "engine", "dtype"),
 )
 """Settings under which two checkpoints must have been marked to be compared."""
+ITEMS = "items of "
+"""So the inputs in made.json are named that hold the hash of a benchmark's items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,9 @@ def disagreements(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
 
 
 def other_items(one: Mapping[str, str], two: Mapping[str, str]) -> list[str]:
-    """Benchmarks whose items, words or pictures differ, from the hashes in made.json."""
-    return [name for name in sorted({*one, *two}) if one.get(name) != two.get(name)]
+    """Benchmarks whose items, words or pictures differ, from the inputs in made.json."""
+    hashed = sorted(key for key in {*one, *two} if key.startswith(ITEMS))
+    return [key.removeprefix(ITEMS) for key in hashed if one.get(key) != two.get(key)]
 
 
 def pairs(marks_a: Sequence[Mark], marks_b: Sequence[Mark]) -> list[tuple[Mark, Mark]]:
