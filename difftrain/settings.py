@@ -99,6 +99,9 @@ class RunConfig:
         if trained and self.sft.wants_rationale and self.data.source not in WITH_RATIONALE:
             told = f"this source ({self.data.source.value}) gives no rationale; use rollouts"
             yield "sft.targets", told
+        drawn = self.data.min_pixels, self.data.max_pixels
+        for key, rule in self.evaluate.miniature_range(drawn):
+            yield f"evaluate.{key}", rule
         if trouble := unwritable(Path(self.artefacts)):
             yield "artefacts", trouble
 

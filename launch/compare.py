@@ -21,10 +21,18 @@ from launch.command_line import fail
 
 
 def made_of(folder: Path) -> dict[str, Any]:
-    """The made.json of an evaluation. Raises MissingArtefact if there is none."""
+    """The made.json of an evaluation. Raises MissingArtefact if there is none.
+
+    Raises SchemaError if it is an older one, which does not say what its items were.
+    """
     found = lineage.read_made(folder)
     if found is None or not artefacts.parts(folder):
         raise MissingArtefact(f"no evaluation at {folder}: run  python launch/evaluate.py")
+    if not any(key.startswith(paired.ITEMS) for key in found["inputs"]):
+        raise SchemaError(
+            f"{folder} does not say what its items were: remove its made.json and run the command "
+            "that made it again; no model is asked"
+        )
     return found
 
 
@@ -34,6 +42,9 @@ def compare(first: Path, second: Path, to: Path | None) -> Path:
     if differing := paired.disagreements(one["settings"], two["settings"]):
         told = "\n".join(f"  {each}" for each in differing)
         raise ValueError(f"the two were not marked under the same settings:\n{told}")
+    if other := paired.other_items(one["inputs"], two["inputs"]):
+        told = "the items, their words or their pictures differ"
+        raise ValueError(f"the two were not asked the same items of {', '.join(other)}: {told}")
     before, after = (artefacts.read(folder, Mark) for folder in (first, second))
     rows = paired.compare(before, after)
     names = [made["inputs"]["checkpoint"] for made in (one, two)]

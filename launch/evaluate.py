@@ -1,6 +1,6 @@
 """The benchmarks of any checkpoint or hub id, outside any recipe.
 
-python launch/evaluate.py model=NAME|FOLDER|HUB_ID benchmarks=[MMStar, shapes/MMVet] [KEY=VALUE ...]
+python launch/evaluate.py model=NAME|FOLDER|HUB_ID benchmarks=[MMStar,shapes/MMVet] [KEY=VALUE ...]
 
 `benchmarks` is short for evaluate.benchmarks. `model` takes a name under conf/model, or any
 checkpoint (model=any model.name=...): it is asked in bfloat16 for up to 2,048 tokens, unless the

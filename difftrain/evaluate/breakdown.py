@@ -1,7 +1,8 @@
 """The reference harness's tables of each benchmark, from Mark rows. Pure.
 
 A row holds `n` scored items, their `right` (sum of scores), `by_rule` (settled without a judge)
-and `score`, a fraction of 1; HallusionBench's rows hold its own accuracies instead.
+and `score`, a fraction of 1; HallusionBench's rows hold its own accuracies instead, and how
+many figures and questions are in none of them because one of their items has no score.
 """
 
 from collections import Counter
@@ -35,6 +36,9 @@ GROUPS = {
 """OCRBench's five groups of types."""
 NORM = 10
 """OCRBench's Final Score Norm is the number of right items over ten, on a subset too."""
+
+THINNED = "subsets (no fAcc, qAcc and average: under evaluate.limit figures are not whole)"
+"""Title of HallusionBench's table where a limit took some of the items."""
 
 
 def row(marks: Iterable[Mark]) -> Row:
@@ -87,14 +91,14 @@ def halluci(marks: Sequence[Mark]) -> dict[str, Table]:
     """aAcc, fAcc, qAcc and their mean: overall, by category, by subset."""
 
     def accuracies(some: Iterable[Mark]) -> Row:
-        scores = {mark.item_id: mark.score for mark in some if mark.score is not None}
-        if not scores:
-            return {"n": 0, "aAcc": None, "fAcc": None, "qAcc": None, "average": None}
+        scores = {mark.item_id: mark.score for mark in some}
         found = hallusionbench.accuracies(scores)
         return {
-            "n": len(scores),
+            "n": sum(score is not None for score in scores.values()),
             **{"aAcc": found.aAcc, "fAcc": found.fAcc, "qAcc": found.qAcc},
             "average": found.average,
+            "figures_left_out": found.figures_left_out,
+            "questions_left_out": found.questions_left_out,
         }
 
     def within(category: str) -> Row:
@@ -108,6 +112,11 @@ def halluci(marks: Sequence[Mark]) -> dict[str, Table]:
             **{each: accuracies(mark for mark in marks if mark.subset == each) for each in subsets},
         }
     }
+
+
+def just_aAcc(whole: Row) -> Row:
+    """A row of HallusionBench without what needs whole figures and questions."""
+    return {"n": whole["n"], "aAcc": whole["aAcc"]}
 
 
 def mmmu_tables(marks: Sequence[Mark]) -> dict[str, Table]:
@@ -141,13 +150,18 @@ TABLES: dict[str, Callable[[Sequence[Mark]], dict[str, Table]]] = {
 }
 
 
-def breakdown(benchmark: str, marks: Sequence[Mark]) -> dict[str, Table]:
+def breakdown(benchmark: str, marks: Sequence[Mark], thinned: bool = False) -> dict[str, Table]:
     """The tables of a benchmark, by title; none where nothing was decided.
 
-    Raises ValueError for an unknown benchmark.
+    `thinned`: a limit took some of the items, so that HallusionBench's figures and questions are
+    not whole and only aAcc means what it says. Raises ValueError for an unknown benchmark.
     """
-    tables = TABLES[benchmark_named(benchmark).name]
-    return {} if undecided.why_none(benchmark, marks) else tables(marks)
+    name = benchmark_named(benchmark).name
+    if undecided.why_none(benchmark, marks):
+        return {}
+    if name == "HallusionBench" and thinned:
+        return {THINNED: {key: just_aAcc(each) for key, each in halluci(marks)["subsets"].items()}}
+    return TABLES[name](marks)
 
 
 def printed(benchmark: str, score: float) -> str:

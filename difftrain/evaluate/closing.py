@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from difftrain import artefacts, heartbeat, lineage, settings
-from difftrain.evaluate import results, undecided
+from difftrain.evaluate import paired, results, undecided
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.config import NEITHER
 from difftrain.evaluate.judging.config import (
@@ -28,13 +28,17 @@ from difftrain.settings import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where marks come from. `started` is a time.time(), `judge` holds the judge's counts."""
+    """Where marks come from. `started` is a time.time(), `judge` holds the judge's counts.
+
+    `items` is responses.items_identity.
+    """
 
     config: RunConfig
     checkpoint: str
     responses: str
     started: float
     judge: Mapping[str, Any]
+    items: Mapping[str, str]
 
 
 def is_done(folder: Path) -> bool:
@@ -77,20 +81,27 @@ def close(
     for name, each in found.items():
         if each["why"]:
             print(f"{name}: no score: {each['why']}", file=sys.stderr, flush=True)
-    results.write(folder, origin.checkpoint, words, asked, marks, origin.config)
+    engines = makers.read(folder.parent.parent / "responses" / origin.responses)
+    who = results.Who(words, engines)
+    results.write(folder, origin.checkpoint, who, asked, marks, origin.config)
     own = settings.plain(evaluate) | {"judge": judge}
     own |= {"judge_server": server_hash(evaluate.judge)}
+    own |= {"engine": who.kinds, "dtype": who.dtype(origin.config)}
     lineage.write_made(
         folder,
         settings={name: each for name, each in own.items() if name not in NEITHER},
-        inputs={"checkpoint": origin.checkpoint, "responses": origin.responses},
+        inputs={
+            "checkpoint": origin.checkpoint,
+            "responses": origin.responses,
+            **{paired.ITEMS + name: each for name, each in origin.items.items()},
+        },
         seconds=time.time() - origin.started,
         counts={
             "items": len(marks),
             "unscored": sum(mark.score is None for mark in marks),
             "unanswered": unanswered,
             "judge": dict(origin.judge),
-            "engines": makers.read(folder.parent.parent / "responses" / origin.responses),
+            "engines": engines,
         },
     )
     heartbeat.clear(folder)

@@ -242,6 +242,14 @@ class EvaluateConfig:
             high = MAX_PIXELS
         return self.min_pixels or low, self.max_pixels or high
 
+    def miniature_range(self, drawn: tuple[int, int]) -> Iterator[tuple[str, str]]:
+        """The problem, as (field, rule), if no picture of a miniature fits; `drawn` as above."""
+        low, high = self.pixels(MINIATURES[0], drawn)
+        given = [key for key in ("min_pixels", "max_pixels") if getattr(self, key) is not None]
+        if given and low > high and not set(self.benchmarks) <= set(OFFICIAL):
+            usual = f"the data's are {drawn[0]} to {drawn[1]}"
+            yield given[0], f"miniatures: {low} to {high} pixels is no range ({usual})"
+
     @property
     def also_on_disk(self) -> list[str]:
         """Official benchmarks that are not wanted, but lie where the settings point to."""

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from difftrain.evaluate import items
@@ -118,34 +118,45 @@ def cluster(item: Item) -> str:
 class Accuracies:
     """Fractions of 1: of questions, of figures all right, of questions right on every figure.
 
-    The names are the benchmark's own.
+    The names are the benchmark's own; None where there is nothing to take a share of. A figure, or
+    a question, one of whose items has no score is in neither share, and counted.
     """
 
-    aAcc: float
-    fAcc: float
-    qAcc: float
+    aAcc: float | None
+    fAcc: float | None
+    qAcc: float | None
+    figures_left_out: int = 0
+    questions_left_out: int = 0
 
     @property
-    def average(self) -> float:
+    def average(self) -> float | None:
         """What leaderboards call the overall score."""
+        if self.aAcc is None or self.fAcc is None or self.qAcc is None:
+            return None
         return (self.aAcc + self.fAcc + self.qAcc) / 3
 
 
-def accuracies(score_by_item_id: Mapping[str, float]) -> Accuracies:
-    """The three accuracies from scores by item id. Raises ValueError on no items."""
-    if not score_by_item_id:
-        raise ValueError("no items to take an accuracy of")
-    figures: dict[str, list[bool]] = defaultdict(list)
-    questions: dict[tuple[str, ...], list[bool]] = defaultdict(list)
+def accuracies(score_by_item_id: Mapping[str, float | None]) -> Accuracies:
+    """The three accuracies from the scores of all items by item id, None where there is none."""
+    figures: dict[str, list[float | None]] = defaultdict(list)
+    questions: dict[tuple[str, ...], list[float | None]] = defaultdict(list)
     for identity, score in score_by_item_id.items():
         subset_, set_id, _, question_id = identity.rsplit("/", 3)
-        figures[figure_of(identity)].append(score == 1)
-        questions[subset_, set_id, question_id].append(score == 1)
+        figures[figure_of(identity)].append(score)
+        questions[subset_, set_id, question_id].append(score)
+    every_figure = [each for each in figures.values() if None not in each]
+    every_question = [each for each in questions.values() if None not in each]
     return Accuracies(
-        aAcc=sum(score_by_item_id.values()) / len(score_by_item_id),
-        fAcc=sum(map(all, figures.values())) / len(figures),
-        qAcc=sum(map(all, questions.values())) / len(questions),
+        aAcc=_mean([score for score in score_by_item_id.values() if score is not None]),
+        fAcc=_mean([all(score == 1 for score in each) for each in every_figure]),
+        qAcc=_mean([all(score == 1 for score in each) for each in every_question]),
+        figures_left_out=len(figures) - len(every_figure),
+        questions_left_out=len(questions) - len(every_question),
     )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 BENCHMARK = Benchmark(

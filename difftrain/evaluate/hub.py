@@ -4,7 +4,6 @@ A folder holds what `save_to_disk` wrote, or parquet files named after their spl
 the hub's data set), for MMMU in one folder a subject or all together.
 """
 
-import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from datasets.exceptions import DatasetsError
 
 from difftrain.artefacts import SchemaError
 from difftrain.data.quarantine import NothingUsable, Unusable
+from difftrain.evaluate.pictures import listed
 
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
 """Names of splits that data sets of these benchmarks have."""
@@ -42,7 +42,7 @@ class RowPicture:
         if found is None:
             raise Unusable("no picture: the cell is empty")
         if self.place is not None:
-            return ast.literal_eval(found)[self.place]
+            return listed(found)[self.place]
         named_only = isinstance(found, dict) and not found.get("bytes") and found.get("path")
         return str(self.root / found["path"]) if named_only and self.root else found
 
@@ -116,8 +116,13 @@ def parquet_files(folder: Path, split: str) -> list[Path]:
     return files
 
 
-def rows(table: datasets.Dataset, pictures: Sequence[str], root: Path | None) -> Iterator[Row]:
-    """The rows in order, with a RowPicture (None where there is none) in each picture column."""
+def rows(
+    name: str, table: datasets.Dataset, pictures: Sequence[str], root: Path | None
+) -> Iterator[Row]:
+    """The rows in order, with a RowPicture (None where there is none) in each picture column.
+
+    Raises SchemaError naming a row whose list of pictures is damaged.
+    """
     present = [column for column in pictures if column in table.column_names]
     for column in present:
         if isinstance(table.features[column], datasets.Image):
@@ -128,7 +133,11 @@ def rows(table: datasets.Dataset, pictures: Sequence[str], root: Path | None) ->
         for column in present:
             cell, own = row[column], (alone[column], number, column, root)
             if isinstance(cell, str) and cell.startswith("["):
-                several = range(len(ast.literal_eval(cell)))
+                try:
+                    several = range(len(listed(cell)))
+                except Unusable as error:
+                    told = f"{root or 'the data set'}: row {number}: {error.reason}"
+                    raise SchemaError(f"{name}: {told}") from error
                 row[column] = [RowPicture(*own, place) for place in several]
             else:
                 row[column] = None if cell is None else RowPicture(*own)

@@ -10,9 +10,11 @@ from difftrain.records import Mark
 
 MUST_AGREE = (
     *("rules", "answer_tags", "system", "deviations", "judge", "judge_server"),
-    *("max_new_tokens", "min_pixels", "max_pixels", "limit", "any_count"),
+    *("max_new_tokens", "min_pixels", "max_pixels", "limit", "any_count", "engine", "dtype"),
 )
 """Settings under which two checkpoints must have been marked to be compared."""
+ITEMS = "items of "
+"""So the inputs in made.json are named that hold the hash of a benchmark's items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,12 @@ def disagreements(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
         for key in MUST_AGREE
         if one.get(key) != two.get(key)
     ]
+
+
+def other_items(one: Mapping[str, str], two: Mapping[str, str]) -> list[str]:
+    """Benchmarks whose items, words or pictures differ, from the inputs in made.json."""
+    hashed = sorted(key for key in {*one, *two} if key.startswith(ITEMS))
+    return [key.removeprefix(ITEMS) for key in hashed if one.get(key) != two.get(key)]
 
 
 def pairs(marks_a: Sequence[Mark], marks_b: Sequence[Mark]) -> list[tuple[Mark, Mark]]:

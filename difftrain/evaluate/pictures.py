@@ -4,6 +4,7 @@ An item holds where its picture is, not the picture: a benchmark's pictures are 
 memory. Not here: where they are (tsv.py, hub.py).
 """
 
+import ast
 import base64
 import binascii
 import hashlib
@@ -68,6 +69,17 @@ def raw(value: Any) -> bytes:
     if isinstance(value, bytes) and value:
         return value
     raise Unusable("no picture: the cell is empty")
+
+
+def listed(cell: str) -> list[str]:
+    """The base64 texts of an image cell: one, or a list of them. Raises Unusable if damaged."""
+    if not cell.startswith("["):
+        return [cell]
+    try:
+        return [str(each) for each in ast.literal_eval(cell)]
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        told = f"the cell begins as a list of pictures and is none ({type(error).__name__})"
+        raise Unusable(f"broken picture: {told}") from error
 
 
 def _is_file(text: str) -> bool:

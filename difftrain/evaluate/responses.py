@@ -6,11 +6,12 @@ that no rank waits for it, and forgotten by the next run: it stays missing.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difftrain import artefacts, heartbeat
+from difftrain import artefacts, heartbeat, lineage
 from difftrain.evaluate import pictures, scoring
 from difftrain.evaluate.asking import Asked
 from difftrain.world import World
@@ -41,6 +42,14 @@ def key(asked: Asked) -> Key:
             content = part["value"].encode("utf-8", "surrogatepass")
         digest.update(f"{part['type']}:{len(content)}:".encode() + content)
     return (*asked.key, digest.hexdigest())
+
+
+def items_identity(keys: Iterable[Key]) -> dict[str, str]:
+    """A hash for each benchmark that changes when an item does, or its words or pictures."""
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, item_id, asked in keys:
+        found[name].append((item_id, asked))
+    return {name: lineage.fingerprint(sorted(own)) for name, own in found.items()}
 
 
 def keep(folder: Path, rank: int, rows: Sequence[Response]) -> None:

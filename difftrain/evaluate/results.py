@@ -1,7 +1,8 @@
 """What stands beside a checkpoint's marks: breakdowns, a page to read, predictions to export."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from difftrain import lineage
 from difftrain.evaluate import export, sources
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.breakdown import Table, breakdown, outcomes, printed
-from difftrain.evaluate.config import OFFICIAL, Deviations, SystemPrompt
+from difftrain.evaluate.config import OFFICIAL, Deviations, EvaluateConfig, SystemPrompt
 from difftrain.evaluate.official import OFFICIAL as FACTS
+from difftrain.model.generate.config import EngineKind
 from difftrain.records import Mark
 from difftrain.settings import RunConfig, plain
 
@@ -18,10 +20,43 @@ SCORED = ("rule", "judge", "undecided", "drawn")
 """Outcomes of items that have a score."""
 
 
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who judged, in words, and who answered, as makers.read has it."""
+
+    judge: str
+    engines: Sequence[Mapping[str, Any]]
+
+    @property
+    def kinds(self) -> str:
+        """The kinds of the engines: `hf`, and maybe others, such as `hf, http`."""
+        return ", ".join(sorted({each["engine"] for each in self.engines}))
+
+    def dtype(self, config: RunConfig) -> str | None:
+        """The number format of the answers; None where a server has its own."""
+        here = (EngineKind.hf, EngineKind.vllm)
+        known = all(each["engine"] in here for each in self.engines)
+        return str(config.model.dtype) if known else None
+
+    def lines(self) -> list[list[str]]:
+        """Each engine in words, once, and what a server makes of pictures."""
+        found = []
+        for each in self.engines:
+            about = [each["engine"], each.get("version", "")]
+            about += [f"served as {each['served']}"] if "served" in each else []
+            found.append(["engine", " ".join(filter(None, about))])
+            if tokens := each.get("picture_tokens"):
+                side, server, wanted = (tokens[key] for key in ("side", "server", "expected"))
+                told = f"{server} for a picture of {side} x {side}, where {wanted} are counted here"
+                smaller = ": the server makes pictures smaller" if server < wanted else ""
+                found.append(["picture tokens", told + smaller])
+        return [line for place, line in enumerate(found) if line not in found[:place]]
+
+
 def write(
     folder: Path,
     checkpoint: str,
-    judge: str,
+    who: Who,
     asked: Sequence[Asked],
     marks: Sequence[Mark],
     config: RunConfig,
@@ -29,7 +64,10 @@ def write(
     """Write breakdown.json, scores.md and predictions/ into a folder that has its summary.json."""
     evaluate = config.evaluate
     found = {
-        name: {"outcomes": outcomes(own), "tables": breakdown(name, own)}
+        name: {
+            "outcomes": outcomes(own),
+            "tables": breakdown(name, own, is_thinned(name, len(own), evaluate)),
+        }
         for name in evaluate.benchmarks
         if (own := [mark for mark in marks if mark.benchmark == name])
     }
@@ -38,13 +76,18 @@ def write(
     blocks = [
         f"# Benchmarks of {checkpoint}",
         headlines(summary, found, config),
-        table(["setting", "value"], conditions(judge, config)),
+        table(["setting", "value"], conditions(who, config)),
     ]
     for name, each in found.items():
         blocks.append(f"## {name}")
         blocks += [f"{title}\n\n{shown(rows)}" for title, rows in each["tables"].items()]
     lineage.write_text(folder / "scores.md", "\n\n".join(blocks) + "\n")
     export.write(folder / "predictions", checkpoint, asked, marks, evaluate)
+
+
+def is_thinned(name: str, found: int, config: EvaluateConfig) -> bool:
+    """Whether a limit left items of an official benchmark out; a miniature is drawn to measure."""
+    return name in OFFICIAL and found == config.limit and found < FACTS[name].count
 
 
 def headlines(summary: dict[str, Any], found: dict[str, Any], config: RunConfig) -> str:
@@ -73,7 +116,7 @@ def headlines(summary: dict[str, Any], found: dict[str, Any], config: RunConfig)
     return "\n\n".join([table(head, lines), told, *whys])
 
 
-def conditions(judge: str, config: RunConfig) -> list[list[str]]:
+def conditions(who: Who, config: RunConfig) -> list[list[str]]:
     """The settings that a score depends on, in words."""
     evaluate = config.evaluate
     system = "none" if evaluate.system is SystemPrompt.none else "think (tags asked for)"
@@ -81,9 +124,10 @@ def conditions(judge: str, config: RunConfig) -> list[list[str]]:
         ["system prompt", system],
         ["answer tags", str(evaluate.answer_tags)],
         ["rules", evaluate.rules],
-        ["judge", judge],
+        ["judge", who.judge],
+        *who.lines(),
         ["decoding", f"greedy, {evaluate.max_new_tokens} new tokens"],
-        ["number format", str(config.model.dtype)],
+        *([["number format", dtype]] if (dtype := who.dtype(config)) else []),
         ["limit", "none" if evaluate.limit is None else f"{evaluate.limit} of each"],
     ]
     usual, chosen = plain(Deviations()), plain(evaluate.deviations)
@@ -99,7 +143,7 @@ def conditions(judge: str, config: RunConfig) -> list[list[str]]:
 def shown(rows: Table) -> str:
     """A breakdown as a table: counts as they are, fractions in percent."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    counts = ("n", "right", "by_rule", "norm")
+    counts = ("n", "right", "by_rule", "norm", "figures_left_out", "questions_left_out")
 
     def cell(column: str, value: Any) -> str:
         if value is None:

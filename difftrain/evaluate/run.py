@@ -19,7 +19,7 @@ from difftrain.evaluate.asking import Asked, items
 from difftrain.evaluate.config import EvaluateConfig
 from difftrain.evaluate.grading import grade_all
 from difftrain.evaluate.judging.asker import Judging
-from difftrain.evaluate.responses import Key, Response, Store, keep, key
+from difftrain.evaluate.responses import Key, Response, Store, items_identity, keep, key
 from difftrain.model.generate.request import Engine
 from difftrain.records import Mark
 from difftrain.world import World
@@ -119,5 +119,12 @@ def run(
         list(wanted.values()),
         marks,
         summaries(marks, config.evaluate),
-        closing.Origin(config, checkpoint, folders.responses.name, started, kept.counts()),
+        closing.Origin(
+            config=config,
+            checkpoint=checkpoint,
+            responses=folders.responses.name,
+            started=started,
+            judge=kept.counts(),
+            items=items_identity(wanted),
+        ),
     )

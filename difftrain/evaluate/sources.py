@@ -24,7 +24,8 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 EVALUATED_SPLIT = "validation"
-"""Of MMMU; the harness's file holds its dev split too, which is reported apart there."""
+"""Of MMMU; the harness's file holds its dev split too, which is reported apart there. What other
+benchmarks write into `split` leaves no row out."""
 
 
 def official_items(name: str, config: EvaluateConfig) -> list[Row]:
@@ -36,7 +37,8 @@ def official_items(name: str, config: EvaluateConfig) -> list[Row]:
     """
     kind, place = config.place(name)
     rows = from_tsv(name, Path(place)) if kind is Source.tsv else from_data_set(name, kind, place)
-    rows = [row for row in rows if row.get("split") in (None, EVALUATED_SPLIT)]
+    if name == "MMMU":
+        rows = [row for row in rows if row.get("split") in (None, EVALUATED_SPLIT)]
     rows = [with_pictures(row) for row in rows]
     if not config.deviations.kept_texts:
         rows = [without_lost_texts(row) for row in rows]
@@ -128,11 +130,11 @@ def from_data_set(name: str, kind: Source, place: str) -> list[Row]:
         table = hub.from_folder(name, root, known.configs, known.split)
     has = table.column_names
     if set(known.tsv_columns) <= set(has):
-        return [dict(row) for row in hub.rows(table, ("image",), root)]
+        return [dict(row) for row in hub.rows(name, table, ("image",), root)]
     if missing := [column for column in known.columns if column not in has]:
         told = f"{place} has no column {', '.join(missing)}; it has {', '.join(has)}"
         raise SchemaError(f"{name}: {told}")
-    return list(converted(name, known, hub.rows(table, known.pictures, root)))
+    return list(converted(name, known, hub.rows(name, table, known.pictures, root)))
 
 
 def converted(name: str, known: Official, rows: Iterable[Row]) -> Iterable[Row]:

@@ -4,7 +4,6 @@ One pass notes where each row begins; a picture is read again from there when it
 Cells are texts; an empty one is None. Not here: what the columns mean (official.py).
 """
 
-import ast
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO
 
 from difftrain.artefacts import SchemaError
 from difftrain.data.quarantine import Unusable
-from difftrain.evaluate.pictures import LONGEST_REFERENCE
+from difftrain.evaluate.pictures import LONGEST_REFERENCE, listed
 
 LARGEST_CELL = 2**31 - 1
 Row = dict[str, Any]
@@ -36,17 +35,10 @@ class TsvPicture:
             file.seek(self.start)
             lines = BytesIO(file.read(self.length))  # cut at \n only, as the scan does
         found = next(csv.reader(_lines(lines, [0]), delimiter="\t"), [])
-        pictures = _pictures(found[self.column]) if len(found) > self.column else []
+        pictures = listed(found[self.column]) if len(found) > self.column else []
         if self.place >= len(pictures):
             raise Unusable(f"no picture: {self.path} has changed since it was read")
         return pictures[self.place]
-
-
-def _pictures(cell: str) -> list[str]:
-    """The base64 texts of an image cell: one, or a list of them."""
-    if not cell.startswith("["):
-        return [cell]
-    return [str(each) for each in ast.literal_eval(cell)]
 
 
 def _lines(file: BinaryIO, read: list[int]) -> Iterator[str]:
@@ -71,11 +63,12 @@ def rows(path: Path, columns: tuple[str, ...]) -> list[Row]:
     """The rows that have a picture, `image` being one TsvPicture or a list of them.
 
     A cell of at most 64 characters is the index of the row whose picture is shared. Raises
-    SchemaError naming missing columns, rows that cannot be read, and unknown shared pictures.
+    SchemaError naming missing columns, rows or lists of pictures that cannot be read, and unknown
+    shared pictures.
     """
     try:
         return _rows(path, columns)
-    except (csv.Error, UnicodeDecodeError, SyntaxError) as error:
+    except (csv.Error, UnicodeDecodeError) as error:
         raise SchemaError(f"{path} is no readable TSV: {error}") from error
 
 
@@ -100,7 +93,10 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[Row]:
         if cell is None:
             continue
         if len(cell) > LONGEST_REFERENCE:
-            several = range(len(_pictures(cell)))
+            try:
+                several = range(len(listed(cell)))
+            except Unusable as error:
+                raise SchemaError(f"{path}: row {number}: {error.reason}") from error
             own[identity] = [TsvPicture(path, start, length, column, place) for place in several]
             row["image"] = own[identity]
         found.append(row)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from difftrain import artefacts, heartbeat, lineage
-from difftrain.evaluate import closing
+from difftrain.evaluate import closing, results
 from difftrain.evaluate import run as evaluation
 from difftrain.evaluate.config import SystemPrompt
 from difftrain.evaluate.judging.config import JudgeKind
@@ -120,6 +120,31 @@ def test_other_rules_need_no_server_where_every_response_is_kept(
     with pytest.raises(ConfigError, match="no server answers there"):
         benchmarks.greet(Places(config), Asking(config))
     server.up()
+
+
+def test_the_page_and_the_settings_say_who_answered_and_what_a_server_makes_of_pictures(
+    config: RunConfig,
+) -> None:
+    config.model.server.name = "served-7b"
+    folder = evaluated(config)
+    page = (folder / "scores.md").read_text()
+    assert "| engine | http served as served-7b |" in page
+    assert "| picture tokens | 18 for a picture of 112 x 112, where 16 are counted here |" in page
+    assert "number format" not in page
+    made = lineage.read_made(folder)
+    assert made is not None
+    assert (made["settings"]["engine"], made["settings"]["dtype"]) == ("http", None)
+    assert len(made["inputs"][f"items of {NAME}"]) == 12
+
+
+def test_the_number_format_is_told_where_it_is_ours_and_smaller_pictures_are_told() -> None:
+    here = results.Who("none", [{"engine": "hf"}, {"engine": "vllm", "version": "0.11"}])
+    assert here.lines() == [["engine", "hf"], ["engine", "vllm 0.11"]]
+    assert (here.kinds, here.dtype(RunConfig())) == ("hf, vllm", "bfloat16")
+    assert ["number format", "bfloat16"] in results.conditions(here, RunConfig())
+    tokens = {"side": 112, "server": 4, "expected": 16}
+    there = results.Who("none", [{"engine": "http", "served": "x", "picture_tokens": tokens}])
+    assert there.lines()[1][1].endswith("16 are counted here: the server makes pictures smaller")
 
 
 def test_a_rank_waits_for_no_item_without_an_answer_and_old_ones_are_forgotten(

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from difftrain.evaluate.breakdown import breakdown, outcomes, printed
+from difftrain.evaluate.config import EvaluateConfig
+from difftrain.evaluate.results import is_thinned
 from difftrain.evaluate.scoring import BENCHMARKS
 from difftrain.records import Mark, MarkPath
 
@@ -76,6 +78,50 @@ def test_hallusionbench_has_three_accuracies_for_each_subset_and_category() -> N
     assert table["Overall"]["qAcc"] == 1 / 2
     assert table["Overall"]["average"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 2) / 3)
     assert (table["VD"]["qAcc"], table["VS"]["qAcc"]) == (0.0, 1.0)
+
+
+def hallucinations(*scores: float | None) -> list[Mark]:
+    """Marks of one set: two questions about each of two figures."""
+    places = ("0/0", "0/1", "1/0", "1/1")
+    paths = [MarkPath.failed if score is None else MarkPath.rule for score in scores]
+    return [
+        mark("VD_ocr", score, path, item_id=f"VD_ocr/0/{place}")
+        for place, score, path in zip(places, scores, paths, strict=True)
+    ]
+
+
+def test_a_figure_or_question_with_an_item_without_a_score_is_counted_and_in_no_accuracy() -> None:
+    found = breakdown("HallusionBench", hallucinations(1.0, None, 1.0, 0.0))["subsets"]["Overall"]
+    assert (found["n"], found["aAcc"]) == (3, 2 / 3)
+    assert (found["fAcc"], found["figures_left_out"]) == (0.0, 1)
+    assert (found["qAcc"], found["questions_left_out"]) == (1.0, 1)
+    none = breakdown("HallusionBench", hallucinations(1.0, None, 1.0, None))["subsets"]["Overall"]
+    assert (none["aAcc"], none["fAcc"], none["average"]) == (1.0, None, None)
+    assert none["qAcc"] == 1.0  # of the one question that was scored on both figures
+
+
+def test_under_a_limit_that_takes_figures_apart_there_is_only_aAcc_and_a_word_why() -> None:
+    marks = hallucinations(1.0, 0.0, 1.0, 1.0)
+    ((title, rows),) = breakdown("HallusionBench", marks, thinned=True).items()
+    assert "no fAcc, qAcc and average" in title
+    assert rows["Overall"] == {"n": 4, "aAcc": 0.75}
+    assert "fAcc" in breakdown("HallusionBench", marks)["subsets"]["Overall"]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "found", "thinned"),
+    [
+        ("HallusionBench", None, 951, False),
+        ("HallusionBench", 951, 951, False),
+        ("HallusionBench", 100, 100, True),
+        ("HallusionBench", 100, 60, False),  # a small file of one's own, taken whole
+        ("shapes/HallusionBench", 100, 100, False),
+    ],
+)
+def test_a_limit_thins_official_items_only_where_it_leaves_some_out(
+    name: str, limit: int | None, found: int, thinned: bool
+) -> None:
+    assert is_thinned(name, found, EvaluateConfig(limit=limit)) is thinned
 
 
 def test_mmmu_keeps_its_splits_apart_and_lists_subjects_before_disciplines() -> None:

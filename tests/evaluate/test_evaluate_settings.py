@@ -95,6 +95,25 @@ def test_pixel_limits_are_the_reference_runs_unless_set() -> None:
     assert "is no range" in told("evaluate.benchmarks=[MMMU]", "evaluate.max_pixels=1000")[0]
 
 
+@pytest.mark.parametrize(
+    ("given", "key", "low", "high"),
+    [
+        (["evaluate.min_pixels=1000000"], "min_pixels", 1000000, 12544),
+        (["evaluate.max_pixels=1000"], "max_pixels", 3136, 1000),
+        (["evaluate.min_pixels=2000", "evaluate.max_pixels=1000"], "min_pixels", 2000, 1000),
+    ],
+)
+def test_pixel_limits_between_which_no_miniature_fits_are_refused(
+    given: list[str], key: str, low: int, high: int
+) -> None:
+    (problem,) = told(*given)
+    assert problem.startswith(f"evaluate.{key}=")
+    assert problem.endswith(
+        f"miniatures: {low} to {high} pixels is no range (the data's are 3136 to 12544)"
+    )
+    resolve(words.read([f"evaluate.min_pixels={low}", f"evaluate.max_pixels={low}"]))
+
+
 def test_other_contents_of_a_file_give_another_folder_of_marks_and_another_path_does_not(
     tmp_path: Path,
 ) -> None:

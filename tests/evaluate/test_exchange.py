@@ -15,6 +15,7 @@ from difftrain import artefacts, lineage
 from difftrain.evaluate import export, paired, rules, scoring
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.config import AnswerTags, Deviations, EvaluateConfig
+from difftrain.evaluate.responses import Key, items_identity
 from difftrain.records import Mark, MarkPath
 from difftrain.shapes import benchmarks as miniatures
 
@@ -117,12 +118,19 @@ def test_a_side_on_which_nothing_was_decided_is_refused_with_the_reason() -> Non
         paired.compare(none, decided)
 
 
-def finished(folder: Path, scores: list[float | None], **settings: Any) -> Path:
+def noted(keys: list[Key]) -> dict[str, str]:
+    """The inputs of made.json that say what the items were."""
+    return {paired.ITEMS + name: each for name, each in items_identity(keys).items()}
+
+
+def finished(
+    folder: Path, scores: list[float | None], words: str = "asked", **settings: Any
+) -> Path:
     artefacts.write_part(folder, "r000-00000", marks(scores))
     under = {"rules": "2025-11", "system": "none", "judge": "none", **settings}
-    lineage.write_made(
-        folder, settings=under, inputs={"checkpoint": folder.name}, seconds=0, counts={}
-    )
+    keys = [(mark.benchmark, mark.item_id, words) for mark in marks(scores)]
+    inputs = {"checkpoint": folder.name, **noted(keys)}
+    lineage.write_made(folder, settings=under, inputs=inputs, seconds=0, counts={})
     return folder
 
 
@@ -152,6 +160,9 @@ def test_the_launcher_writes_a_page_a_json_and_every_changed_item(tmp_path: Path
         ({"rules": "2026-08"}, "rules: 2025-11 and 2026-08"),
         ({"judge": "gpt"}, "judge: none and gpt"),
         ({"judge_server": "1f"}, "judge_server: None and 1f"),
+        ({"engine": "http"}, "engine: None and http"),
+        ({"dtype": "bfloat16"}, "dtype: None and bfloat16"),
+        ({"words": "asked otherwise"}, "not asked the same items of MMStar"),
         ({"deviations": {"zero": True}}, "deviations: None and {'zero': True}"),
     ],
 )
@@ -163,6 +174,24 @@ def test_evaluations_under_other_settings_are_not_compared(
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_evaluation_that_does_not_say_what_its_items_were_is_refused(tmp_path: Path) -> None:
+    new, old = finished(tmp_path / "new", [0.0]), finished(tmp_path / "old", [1.0])
+    made = json.loads((old / "made.json").read_text())
+    del made["inputs"]["items of MMStar"]
+    (old / "made.json").write_text(json.dumps(made))
+    done = compare(new, old)
+    assert done.returncode == 2
+    assert f"{old} does not say what its items were" in done.stderr
+
+
+def test_items_are_the_same_in_any_order_and_others_with_other_words_or_pictures() -> None:
+    keys = [("MMStar", "1", "a"), ("MMStar", "2", "b"), ("MMVet", "1", "a")]
+    assert noted(keys[::-1]) == noted(keys)
+    other = noted([*keys[:1], ("MMStar", "2", "c"), *keys[2:]])
+    assert paired.other_items(noted(keys), other) == ["MMStar"]
+    assert paired.other_items(noted(keys), noted(keys[:2])) == ["MMVet"]
 
 
 def test_a_folder_that_is_no_evaluation_is_named(tmp_path: Path) -> None:

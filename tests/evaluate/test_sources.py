@@ -275,6 +275,42 @@ def test_dev_rows_of_mmmu_are_left_out(
     assert Counter(row["split"] for row in found) == {"validation": 30}
 
 
+def test_a_split_column_drops_rows_of_mmmu_alone(
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
+) -> None:
+    write_folder(tmp_path, "MathVista", hub_rows("MathVista")[:3])
+    rows = as_harness(read(tmp_path, "MathVista", Source.folder, any_count=True))
+    named = [{**row, "split": "testmini"} for row in rows]
+    write_tsv(tmp_path / TSV_FILES["MathVista"], named)
+    assert len(read(tmp_path, "MathVista", Source.tsv, any_count=True)) == 3
+
+
+DAMAGED = {
+    "no text": "[" + "A" * 70 + "]",
+    "cut short": "['" + "A" * 70,
+    "a deep nest": "[" * 3000,
+    "a key that is none": "[{[]: '" + "A" * 70 + "'}]",
+}
+
+
+@pytest.mark.parametrize("source", [Source.tsv, Source.folder])
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_list_of_pictures_is_refused_with_its_row(
+    case: str, source: Source, tmp_path: Path, write_tsv: Callable
+) -> None:
+    rows = [tsv_item("7", "A" * 80), tsv_item("8", DAMAGED[case])]
+    if source is Source.tsv:
+        write_tsv(tmp_path / "MMStar.tsv", rows)
+        where = r"MMStar\.tsv: row 2"
+    else:
+        (tmp_path / "MMStar").mkdir()
+        path = tmp_path / "MMStar" / "val-00000-of-00001.parquet"
+        datasets.Dataset.from_list(rows).to_parquet(str(path))
+        where = "MMStar: row 1"
+    with pytest.raises(SchemaError, match=f"MMStar: .*{where}: .* begins as a list of pictures"):
+        read(tmp_path, "MMStar", source, any_count=True)
+
+
 @pytest.mark.parametrize(
     ("question", "parts"),
     [

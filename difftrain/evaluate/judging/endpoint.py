@@ -26,7 +26,8 @@ SHOWN = 300
 OUTAGE = 24
 """Calls that fail in a row before the server is taken to be out for this run."""
 OUT = {Fault.limited, Fault.server, Fault.lost, Fault.slow, Fault.malformed}
-"""What counts towards an outage; an empty or a refused reply is an answer of a sort."""
+"""What counts towards an outage; an empty reply is an answer of a sort, and so is a refusal by a
+server that has replied to other prompts."""
 
 for _name in ("httpx", "httpcore"):  # They log addresses.
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -70,7 +71,7 @@ class Endpoint:
             try:
                 found = self._post(body)
             except NoReply as missed:
-                self._tally.fault(missed.kind)
+                self._tally.fault(missed.kind, self._clean(missed.words))
                 self._note(missed)
                 if missed.final or not left:
                     raise self._down(missed) from None
@@ -99,8 +100,10 @@ class Endpoint:
 
     def _down(self, missed: NoReply) -> JudgeDown:
         words = self._clean(missed.words)
+        cached = self._tally.counted("from_cache")
         with self._lock:
-            self._failed_in_a_row += missed.kind in OUT
+            refused = missed.kind is Fault.refused and not self._answered and not cached
+            self._failed_in_a_row += missed.kind in OUT or refused
             if self._failed_in_a_row >= OUTAGE and self.out is None:
                 self.out = f"{OUTAGE} calls in a row have failed, the last one: {words}"
         return JudgeDown(words)

@@ -15,16 +15,27 @@ class Tally:
         self._lock = Lock()
         self._counts: Counter[str] = Counter()
         self._faults: Counter[Fault] = Counter()
+        self._words: dict[Fault, str] = {}
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to one of calls, from_cache, unusable and failed_items."""
         with self._lock:
             self._counts[name] += by
 
-    def fault(self, kind: Fault) -> None:
-        """One request that brought no reply, or one that was not sent."""
+    def counted(self, name: str) -> int:
+        """What `count` has come to."""
+        with self._lock:
+            return self._counts[name]
+
+    def fault(self, kind: Fault, words: str | None = None) -> None:
+        """One request that brought no reply, in which words; or one that was not sent.
+
+        The words must be fit to be shown: no key and no address.
+        """
         with self._lock:
             self._faults[kind] += 1
+            if words is not None:
+                self._words[kind] = words
 
     def take_call(self, limit: int | None) -> bool:
         """Count one request if the limit allows it, and say whether it does."""
@@ -39,19 +50,23 @@ class Tally:
 
         `replies` were used, `from_cache` of them came from the disk; `calls` are HTTP requests,
         the retried ones too; `unusable` replies said nothing that could be read; `failed_items`
-        have no score because the judge failed.
+        have no score because the judge failed; `last_words` are the last of each fault.
         """
         with self._lock:
             names = ("replies", "from_cache", "calls", "unusable", "failed_items")
             found: dict[str, Any] = {name: self._counts[name] for name in names}
             faults = {kind.value: number for kind, number in sorted(self._faults.items())}
-        return found | {"faults": faults}
+            words = {kind.value: said for kind, said in sorted(self._words.items())}
+        return found | {"faults": faults, "last_words": words}
 
 
 def told(name: str, counts: Mapping[str, Any]) -> str:
     """The counts in one line, to be read beside the score."""
-    faults = counts.get("faults", {})
-    shown = ", ".join(f"{kind.replace('_', ' ')} {number}" for kind, number in faults.items())
+    faults, words = counts.get("faults", {}), counts.get("last_words", {})
+    shown = ", ".join(
+        f"{kind.replace('_', ' ')} {number}" + (f" ({words[kind]})" if kind in words else "")
+        for kind, number in faults.items()
+    )
     line = (
         f"{name}: {counts['replies']} replies ({counts['from_cache']} from the cache), "
         f"{counts['calls']} calls, {counts['unusable']} unusable replies, "

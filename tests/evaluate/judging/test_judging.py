@@ -213,6 +213,38 @@ def test_one_prompt_that_is_turned_away_among_others_stops_nothing(
     assert counts["failed_items"] == 1
 
 
+UNSUPPORTED = json.dumps(
+    {"error": {"message": "'max_tokens' is not supported, use max_completion_tokens"}}
+).encode()
+
+
+def test_a_judge_that_refuses_everything_is_asked_no_further_and_says_why(
+    server, config: RunConfig
+) -> None:
+    server.says = lambda prompt, number: (400, UNSUPPORTED, {})
+    config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 60
+    _, counts = graded(config, said(config.evaluate))
+    assert len(server.heard) < endpoint.OUTAGE + config.evaluate.judging.concurrency
+    why = "the server answers 400: 'max_tokens' is not supported, use max_completion_tokens"
+    assert f"{endpoint.OUTAGE} calls in a row have failed" in counts["stopped"]
+    assert counts["last_words"] == {"refused": why}
+    assert f"refused {len(server.heard)} ({why})" in told("judge", counts)
+
+
+@pytest.mark.parametrize("earlier", ["in this run", "in one before"])
+def test_refusals_by_a_judge_that_has_replied_stop_nothing(
+    server, config: RunConfig, earlier: str
+) -> None:
+    config.evaluate.judging.concurrency = 1
+    config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 40
+    server.says = lambda prompt, number: "0.5" if number == 0 else (400, UNSUPPORTED, {})
+    if earlier == "in one before":
+        graded(config, said(config.evaluate)[:1])
+    _, counts = graded(config, said(config.evaluate))
+    assert counts["stopped"] is None
+    assert counts["failed_items"] == counts["faults"]["refused"] == 39
+
+
 def test_a_refused_prompt_is_not_sent_again(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: (413, b"", {})
     one(config, "MMVet")
