@@ -112,7 +112,7 @@ def disagreements(
         rows.setdefault((run.table, run.name), []).append(i)
     for group in ([*range(len(runs))], *rows.values()):
         alone = {i: sum(bool(apart[i, j]) for j in group if j != i) for i in group}
-        norm = min(group, key=lambda i, alone=alone: (odd[i], alone[i]), default=None)
+        norm = min(group, key=lambda i, alone=alone: (odd[i], alone[i]), default=0)
         for i in group:
             found[i] += apart.get((norm, i), [])
     told = zip(runs, found, strict=True)
