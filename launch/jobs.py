@@ -4,14 +4,17 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from difftrain import settings, weights
 from difftrain.places import Places
+from difftrain.report.comparison import agreement
 from difftrain.report.comparison.rows import ROWS, UNCONTROLLED
+from difftrain.report.comparison.runs import Run
 from difftrain.settings import ConfigError, RunConfig
-from launch.words import parsed, read, wrong_with
+from launch.words import parsed, read, recipe_difference, wrong_with
 
 AXES = ("recipe", "difficulty", "data", "seed")
 """What a sweep runs over, the slowest first; every other setting is the same for all its runs."""
@@ -131,6 +134,30 @@ def with_seeds(words: list[str], combination: tuple[str, ...], seeds: list[str])
         )
         for seed in seeds
     ]
+
+
+def not_comparable(found: list[Job], axes: dict[str, list[str]]) -> list[str]:
+    """Why the sweep's table would be refused at its end: settings that may not differ in one."""
+    one_seed = {job.label.rpartition("-")[0]: job.config for job in found}
+    runs = [as_run(name, config) for name, config in one_seed.items()]
+    wrong: dict[str, list[str]] = {}
+    for name, told in agreement.disagreements(runs, agreement.unlike_settings).items():
+        for each in told:
+            wrong.setdefault(each, []).append(name)
+    return [
+        f"{told}: cannot stand in one table{of_runs(names, axes)}" for told, names in wrong.items()
+    ]
+
+
+def as_run(name: str, config: RunConfig) -> Run:
+    """What a comparison will read of a run's settings."""
+    report = {
+        "name": config.name,
+        "program": config.program.value,
+        "settings": json.loads(json.dumps(settings.plain(config), default=str)),
+        "recipe_difference": recipe_difference(config),
+    }
+    return Run(Path(name), report)
 
 
 def of_runs(names: list[str], axes: dict[str, list[str]]) -> str:

@@ -118,6 +118,7 @@ def planned(asked: Asked) -> locally.Plan:
         found = jobs.jobs(axes, table, asked.words) if "recipe" in axes else []
     except ConfigError as error:
         raise ConfigError([*asked.found, *error.found]) from error
+    asked.found += jobs.not_comparable(found, axes)
     if "recipe" not in axes and "table" not in own:
         asked.found.append("a sweep needs table=paper, table=shapes or recipe=A,B")
     if asked.found:

@@ -93,7 +93,7 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pi
     made = heartbeat.made_by_first(folder, world)
     picks, least = artefacts.read(folder, Pick), config.grpo.prompts_per_step
     if config.select.rap:
-        return rap.enough(picks, least, made["counts"]["funnel"])
+        return rap.enough(picks, least, made["counts"]["funnel"], config.select.rap)
     return strata.enough(picks, least, heartbeat.made_by_first(places.score, world)["counts"])
 
 
@@ -140,7 +140,8 @@ def choice(
         return strata.enough(picks, 1, counts), {}
     if folder is not None:
         artefacts.write_all(folder / rap.POOL, found.decisions)
-    return rap.enough(picks, 1, found.funnel()), {"funnel": found.funnel()}
+    funnel = found.funnel()
+    return rap.enough(picks, 1, funnel, config.select.rap), {"funnel": funnel}
 
 
 def chosen(config: RunConfig, scores: list[Score]) -> tuple[list[Pick], rap.Choice | None]:

@@ -11,11 +11,17 @@ from enum import StrEnum
 
 from difftrain import seeds
 from difftrain.difficulty.config import AceConfig, CdeConfig
-from difftrain.records import Arm, Pick
+from difftrain.records import Arm, Measure, Pick
 from difftrain.select.strata import NothingChosen
 
 POOL = "pool"
 """Below the picks' folder: a Decision for every sample of the pool."""
+
+MOVES = {
+    Measure.cde: ("difficulty.cde.lambda_c",),
+    Measure.ace: ("difficulty.ace.lambda_a", "difficulty.ace.min_rows"),
+}
+"""The settings that let more samples through a step; DRM has none."""
 
 
 class Fate(StrEnum):
@@ -237,24 +243,32 @@ def choose(
     return decide(table).picks
 
 
-def funnel_in_words(funnel: dict[str, int]) -> str:
-    """The funnel as one line, for messages."""
-    told = (
-        f"of {funnel['pool']} samples CDE leaves {funnel['after_cde']} and ACE "
-        f"{funnel['after_ace']}; DRM removes {funnel['removed_easy']} as easy and brings in "
-        f"{funnel['brought_in']} of {funnel['candidates']} candidates"
-    )
+def funnel_in_words(funnel: dict[str, int], steps: Sequence[str]) -> str:
+    """What the steps that took part made of the pool, as one line, for messages."""
+    by_step = {
+        Measure.cde: f"CDE leaves {funnel['after_cde']}",
+        Measure.ace: f"ACE leaves {funnel['after_ace']}",
+        Measure.drm: f"DRM removes {funnel['removed_easy']} as easy and brings in "
+        f"{funnel['brought_in']} of {funnel['candidates']} candidates",
+    }
+    told = "; ".join(said for step, said in by_step.items() if step in steps)
     if funnel["without_bias"]:
         told += f"; {funnel['without_bias']} responses are too short for an ACE value"
-    return told
+    return f"of {funnel['pool']} samples {told}"
 
 
-def enough(picks: list[Pick], least: int, funnel: dict[str, int]) -> list[Pick]:
-    """The same picks. Raises NothingChosen with the counts if there are fewer than `least`."""
+def enough(
+    picks: list[Pick], least: int, funnel: dict[str, int], steps: Sequence[str]
+) -> list[Pick]:
+    """The same picks. Raises NothingChosen with the counts if there are fewer than `least`.
+
+    `steps` are the measures that chose (select.rap).
+    """
     if len(picks) < least:
+        moved = " or ".join(key for step, keys in MOVES.items() if step in steps for key in keys)
+        ways = f"move {moved}, add data" if moved else "add data"
         raise NothingChosen(
             f"RAP chooses {len(picks)} samples, but a step needs {least} different prompts: "
-            f"{funnel_in_words(funnel)}; move difficulty.cde.lambda_c, difficulty.ace.lambda_a or "
-            "difficulty.ace.min_rows, add data, or lower grpo.prompts_per_step"
+            f"{funnel_in_words(funnel, steps)}; {ways}, or lower grpo.prompts_per_step"
         )
     return picks

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from difftrain.evaluate import significance, summary
-from difftrain.evaluate.significance import BOOTSTRAP, MCNEMAR, Values
+from difftrain.evaluate.significance import BOOTSTRAP, MCNEMAR, SEVERAL_SEEDS, Values
 from difftrain.records import Mark, MarkPath
 
 
@@ -101,7 +101,43 @@ def test_what_is_not_right_or_wrong_alone_is_tested_by_bootstrap(case: str) -> N
         pairs = [([before + more], [after + more])]
     found = significance.pooled(significance.differences(*pairs[0]), "paired")
     asked = found["mean"] if case == "two benchmarks" else found[name]
-    assert asked.test == BOOTSTRAP
+    assert asked.test == (SEVERAL_SEEDS if case == "two seeds" else BOOTSTRAP)
+
+
+def test_seeds_that_disagree_make_p_student_s() -> None:
+    before = marks("MMStar", coins(0.5, 200, 13))
+    tuned = [marks("MMStar", coins(chance, 200, 14 + n)) for n, chance in enumerate((0.9, 0.6))]
+    both = significance.pooled(significance.differences([before] * 2, tuned), "paired")["MMStar"]
+    items = significance.pooled(significance.differences([before], tuned[:1]), "paired")["MMStar"]
+    assert both.low < 0 < both.high
+    assert items.p is not None
+    assert both.p is not None
+    assert items.p < 0.001 < 0.05 < both.p
+
+
+def test_p_over_seeds_is_the_t_test_s_and_agrees_with_the_interval() -> None:
+    means = np.array([0.02, 0.05, 0.035])
+    found = significance.over_seeds(means, 0.0, 300)
+    assert found == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    assert significance.over_seeds(np.array([0.1, 0.1]), 0.0, 300) == 0
+    assert significance.over_seeds(np.zeros(2), 0.0, 300) == 1
+    assert significance.over_seeds(np.array([0.1, 0.2]), float("inf"), 1) == 1
+    rng = np.random.default_rng(17)
+    for _ in range(50):
+        drawn = rng.normal(0.02, 0.012, 2)
+        low, high = significance.interval(drawn, np.zeros(1), 0.01**2, 300)
+        assert (significance.over_seeds(drawn, 0.01**2, 300) < 0.05) == (low > 0 or high < 0)
+
+
+def test_a_table_of_rows_that_differ_by_luck_alone_seldom_shows_a_difference() -> None:
+    rng, shown, tables = np.random.default_rng(18), 0, 150
+    for _ in range(tables):
+        means = rng.normal(0, 0.0095, (8, 1)) + rng.normal(0, 0.022, (8, 3))
+        by_items = 2 * stats.norm.sf(np.abs(means.mean(axis=1)) / 0.0095)
+        both = [max(p, significance.over_seeds(own, 0.0095**2, 600))
+                for p, own in zip(by_items, means, strict=True)]  # fmt: skip
+        shown += min(significance.holm(both)) < 0.05
+    assert shown / tables < 0.2  # one row in three, were items alone tested
 
 
 def test_the_bootstrap_s_p_is_close_to_the_paired_t_test_s() -> None:

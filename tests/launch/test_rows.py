@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from difftrain.report.comparison.rows import KNOWN
 from difftrain.settings import resolve
 from launch import words
 
@@ -54,6 +55,13 @@ def test_a_row_is_set_to_what_its_name_says(name: str) -> None:
     composed = row(name)
     assert composed.name == name
     assert {key: OmegaConf.select(composed, key) for key in meant(name)} == meant(name)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_comparison_knows_each_row_by_what_its_file_sets(name: str) -> None:
+    composed, known = row(name), KNOWN[name].settings
+    assert {key: OmegaConf.select(composed, key) for key in known} == known
+    assert len(known) == 6
 
 
 def test_two_rows_differ_only_in_what_their_names_say() -> None:

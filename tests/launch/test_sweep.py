@@ -159,6 +159,38 @@ def test_a_problem_of_some_runs_names_them() -> None:
     assert problem.endswith("(rap-pism, rap-cmab)")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["recipe=grpo_mid_hard", "difficulty=pism,pism_released"],
+         ["probe.mask: pixels and rectangle: cannot stand in one table (grpo_mid_hard-pism_rel"]),
+        (["recipe=grpo_full,grpo_hard", "difficulty=pism,all", "seed=1,2"],
+         ["difficulty.also: ['cmab'] and ['cmab', 'cde', 'ace', 'drm']: cannot stand in one table "
+          "(grpo_full-all, grpo_hard-all)"]),
+        (["recipe=grpo_random,grpo_mid_hard", "select.random=true"],
+         ["select.random: False by its name and True: cannot stand in one table (grpo_mid_hard)"]),
+    ],
+)  # fmt: skip
+def test_runs_that_no_table_can_hold_are_refused_before_any_starts(
+    words: list[str], said: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        sweeping.planned(sweeping.told_apart(words))
+    found = refused.value.found
+    assert len(found) == len(said), found
+    for each, told in zip(found, said, strict=True):
+        assert each.startswith(told)
+
+
+def test_the_papers_tables_can_be_told_from_their_settings(tmp_path: Path) -> None:
+    words = ["table=paper", "difficulty=pism,cmab", "seed=1,2", "sft.targets=rollouts",
+             f"artefacts={tmp_path}"]  # fmt: skip
+    assert len(sweeping.planned(sweeping.told_apart(words)).jobs) == 48
+    with_rap = ["recipe=grpo_hard,rap,rap_cde,sft_mid_grpo_hard", "sft.targets=rollouts",
+                f"artefacts={tmp_path}"]  # fmt: skip
+    assert len(sweeping.planned(sweeping.told_apart(with_rap)).jobs) == 4
+
+
 def test_a_sweep_without_rows_is_refused() -> None:
     done = sweep("seed=1,2")
     assert done.returncode == 2

@@ -7,6 +7,7 @@ import pytest
 
 from difftrain.records import Arm
 from difftrain.select import rap
+from difftrain.select.config import STEPS
 from difftrain.select.rap import Fate
 from difftrain.select.strata import NothingChosen
 
@@ -113,7 +114,7 @@ def test_fewer_candidates_than_removed_are_all_taken_and_told() -> None:
     )
     funnel = found.funnel()
     assert (funnel["removed_easy"], funnel["candidates"], funnel["brought_in"]) == (4, 1, 1)
-    assert "brings in 1 of 1 candidates" in rap.funnel_in_words(funnel)
+    assert "brings in 1 of 1 candidates" in rap.funnel_in_words(funnel, STEPS)
     assert [pick.sample_id for pick in found.picks] == ["hardest"]
 
 
@@ -142,8 +143,20 @@ def test_a_response_too_short_for_ace_is_not_called_biased_and_is_counted() -> N
 
 def test_nothing_chosen_is_refused_with_the_counts() -> None:
     found = rap.decide(table(lambda_c=0.99, difficulty_N=[0.0] * 8))
-    with pytest.raises(NothingChosen, match=r"chooses 0 .* of 8 samples CDE leaves 1 and ACE 1"):
-        rap.enough(found.picks, 8, found.funnel())
+    told = r"chooses 0 .* of 8 samples CDE leaves 1; ACE leaves 1; DRM removes 1"
+    with pytest.raises(NothingChosen, match=told):
+        rap.enough(found.picks, 8, found.funnel(), STEPS)
+
+
+def test_only_the_steps_that_took_part_are_told() -> None:
+    found = rap.decide(table(discrepancy_N=None, difficulty_N=None, lambda_a=1e-9))
+    with pytest.raises(NothingChosen) as refused:
+        rap.enough(found.picks, 8, found.funnel(), ["ace"])
+    assert "of 8 samples ACE leaves 0; move difficulty.ace.lambda_a or" in str(refused.value)
+    for other in ("CDE", "cde", "DRM"):
+        assert other not in str(refused.value)
+    with pytest.raises(NothingChosen, match="candidates; add data, or lower"):
+        rap.enough([], 8, found.funnel(), ["drm"])
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,22 @@
 """Which runs may stand in one table: those that differ only in what their rows' names say."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from difftrain.report.comparison.rows import row_of
 from difftrain.report.comparison.runs import Run
 
 SAME_EVERYWHERE = ("model.", "evaluate.")
 """Settings that all runs share, whatever their table."""
 OF_A_ROW = ("recipe", "name", "program", "select.")
-"""Settings that recipes set; what else a recipe's file sets is in its run's report."""
+"""Settings that recipes set; what else a recipe's file sets is in its run's report. They may differ
+between rows, not between two runs of one row."""
 OF_A_RUN = ("seed", "control", "artefacts", "report.", "export.")
 NO_MATTER = (
-    *("probe.again", "grpo.reward_workers", "grpo.save_every", "model.batch_size"),
-    *("model.attention_batch_size", "evaluate.resamples", "evaluate.judging.", "evaluate.path"),
+    *("probe.again", "grpo.reward_workers", "grpo.save_every", "sft.save_every"),
+    *("model.batch_size", "model.attention_batch_size"),
+    *("evaluate.resamples", "evaluate.judging.", "evaluate.path"),
     *("evaluate.places", "evaluate.source", "evaluate.contamination"),
     *("plan.", "model.url", "model.vllm.", "model.server.key_from", "model.server.concurrency"),
     *("model.server.attempts", "model.server.timeout_seconds", "model.server.first_wait_seconds"),
@@ -30,30 +34,34 @@ class NotComparable(ValueError):
     """Runs that cannot stand in one table; the message names each with its differing keys."""
 
 
-def differing(one: Run, two: Run, everything: bool = False) -> list[str]:
-    """What two runs were made under that differs and may not, as `key: a and b`.
+def unlike_settings(one: Run, two: Run) -> list[str]:
+    """The settings that differ between two runs and may not, as `key: a and b`.
 
-    Of runs of two tables only SAME_EVERYWHERE is compared. `everything` also names what recipes
-    may set.
+    What recipes set may differ between two rows. Of two tables only SAME_EVERYWHERE is compared.
     """
     free = (*OF_A_RUN, *NO_MATTER)
-    if not everything:
+    if one.name != two.name:
         free = (*free, *OF_A_ROW, *one.set_by_recipe, *two.set_by_recipe)
     if not all(SFT in run.program for run in (one, two)):
         free = (*free, f"{SFT}.")
     same_table = one.table == two.table
     before, after = one.settings, two.settings
-    told = [
+    return [
         f"{key}: {before.get(key)} and {after.get(key)}"
         for key in sorted(before.keys() | after.keys())
-        if not key.startswith(free)
+        if before.get(key) != after.get(key)
+        and not key.startswith(free)
         and (same_table or key.startswith(SAME_EVERYWHERE))
-        and before.get(key) != after.get(key)
     ]
+
+
+def differing(one: Run, two: Run) -> list[str]:
+    """What two finished runs were made under that differs and may not, as `key: a and b`."""
+    told = unlike_settings(one, two)
     judges = [run.report["judged"]["base"].get("judge") for run in (one, two)]
     if judges[0] != judges[1] and not any(each.startswith("evaluate.judge:") for each in told):
         told.append(f"judge: {judges[0]} and {judges[1]}")
-    return told or unlike_inputs(one, two, same_table)
+    return told or unlike_inputs(one, two, one.table == two.table)
 
 
 def unlike_inputs(one: Run, two: Run, same_table: bool) -> list[str]:
@@ -76,24 +84,39 @@ def stage_names(one: Run, two: Run, stage: str) -> str | None:
     return None if names[0] == names[1] else " and ".join(names)
 
 
-def disagreements(runs: list[Run]) -> dict[str, list[str]]:
-    """By run folder, under what it differs from most of the others; empty if all agree."""
-    apart: dict[tuple[int, int], list[str]] = {
-        (i, j): differing(one, two)
+def departing(run: Run) -> list[str]:
+    """The settings of a run that bears a known row's name and is not that row."""
+    return [
+        f"{key}: {meant} by its name and {run.settings[key]}"
+        for key, meant in row_of(run.name).settings.items()
+        if run.settings.get(key, meant) != meant
+    ]
+
+
+def disagreements(
+    runs: list[Run], unlike: Callable[[Run, Run], list[str]] = differing
+) -> dict[str, list[str]]:
+    """By run folder, under what it differs from most of the others, from most of its row's other
+    seeds, or from what its row's name says; empty if all agree.
+    """
+    found = [departing(run) for run in runs]
+    odd = [bool(told) for told in found]
+    apart = {
+        (i, j): unlike(one, two)
         for i, one in enumerate(runs)
         for j, two in enumerate(runs)
         if i != j
     }
-
-    def alone(i: int) -> int:
-        return sum(bool(apart[i, j]) for j in range(len(runs)) if j != i)
-
-    norm = min(range(len(runs)), key=alone)
-    return {
-        str(run.folder): apart[norm, i]
-        for i, run in enumerate(runs)
-        if i != norm and apart[norm, i]
-    }
+    rows: dict[tuple[Any, ...], list[int]] = {}
+    for i, run in enumerate(runs):
+        rows.setdefault((run.table, run.name), []).append(i)
+    for group in ([*range(len(runs))], *rows.values()):
+        alone = {i: sum(bool(apart[i, j]) for j in group if j != i) for i in group}
+        norm = min(group, key=lambda i, alone=alone: (odd[i], alone[i]), default=0)
+        for i in group:
+            found[i] += apart.get((norm, i), [])
+    told = zip(runs, found, strict=True)
+    return {str(run.folder): list(dict.fromkeys(each)) for run, each in told if each}
 
 
 def agreed(runs: list[Run], force: bool) -> dict[str, list[str]]:
@@ -106,8 +129,8 @@ def agreed(runs: list[Run], force: bool) -> dict[str, list[str]]:
         lines = [f"  {folder}\n" + "\n".join(f"    {each}" for each in told)
                  for folder, told in found.items()]  # fmt: skip
         raise NotComparable(
-            "made under other settings than the rest (the rest's value stands first; --force "
-            "compares all the same and notes it):\n" + "\n".join(lines)
+            "made under other settings than the rest, or than their names say (the rest's value "
+            "stands first; --force compares all the same and notes it):\n" + "\n".join(lines)
         )
     return found
 
@@ -129,7 +152,7 @@ def without_twins(runs: list[Run], force: bool) -> list[Run]:
             label = f"{run.name} ({run.folder.name.rpartition('-')[2]})"
             found[(*key, label)] = replace(run, label=label)
         else:
-            keys = "; ".join(differing(other, run, everything=True)) or "an input"
+            keys = "; ".join(differing(other, run)) or "an input"
             raise NotComparable(
                 f"two runs of {run.name} with seed {run.seed}, but a row has one for each seed: "
                 f"{other.folder} and {run.folder} differ in {keys}"

@@ -18,7 +18,7 @@ UNEQUAL = "no verdict, as its control is not of its size"
 def verdict(difference: Difference) -> str:
     """better or worse only if the 95 % interval leaves out zero and the corrected p is below 0.05.
 
-    The interval holds the luck of items and seeds; p that of items, corrected for the rows.
+    Both hold the luck of items and, where several were run, of seeds; p is corrected for the rows.
     """
     if difference.mean is None or difference.low is None or difference.high is None:
         return UNTESTED
@@ -165,7 +165,10 @@ def about_seeds(runs: list[Run]) -> str:
         "and of training runs together."
     )
     if most == 2:
-        told += " Two seeds know little of the latter: where it is large, intervals are too narrow."
+        told += (
+            " Two seeds know little of the latter: where it is large, intervals are too narrow and "
+            "p values too small, so that a difference is called too often. Run three."
+        )
     fewer = [f"{name} ({len(each)})" for name, each in seeds.items() if len(each) < most]
     return told + (f" Fewer have {listed(fewer)}." if fewer else "")
 
@@ -197,8 +200,9 @@ def legend(comparison: Comparison) -> list[str]:
             '"Better" and "worse" are said only where the interval leaves out zero and p, by '
             f"Holm corrected for {rows}, is below 0.05: McNemar's exact test for "
             "benchmarks whose items are right or wrong, where one seed was run, else a paired "
-            "bootstrap; HallusionBench's questions on one figure are drawn together. Columns are "
-            "not corrected for one another: what counts is the mean."
+            "bootstrap; HallusionBench's questions on one figure are drawn together. Of several "
+            "seeds p is the larger of that and Student's t over items and seeds, as the interval "
+            "has it. Columns are not corrected for one another: what counts is the mean."
         )
     if any(line.cost and line.cost.choosing_seconds for line in comparison.lines):
         told.append(

@@ -107,32 +107,41 @@ def tex(text: str) -> str:
 
 
 def latex(comparisons: list[Comparison]) -> str:
-    """A table for each comparison (package booktabs), percent with intervals in small print."""
+    """A table for each comparison (package booktabs), percent with intervals in small print.
+
+    The notes stand below it.
+    """
     blocks = []
     for each in comparisons:
         names = (*each.benchmarks, MEAN)
-        head = " & ".join(["", *(tex(name.removeprefix("shapes/")) for name in names), ""])
+        columns = [*(tex(name.removeprefix("shapes/")) for name in names), "", "p", "p, corrected"]
+        head = " & ".join(["", *columns])
         body = "\n".join(tex_row(each, line) for line in (each.base, *each.lines))
         shapes = " Miniatures of the benchmarks, not the benchmarks." * any(
             name.startswith("shapes/") for name in names
         )
         caption = tex(f"{each.title}, {each.model}. {words.headline(each)}{shapes}")
+        notes = "\\par\n".join(tex(note) for note in tables.notes(each))
         blocks.append(
-            "\\begin{table*}\n\\centering\\small\n"
-            f"\\caption{{{caption} {tex(words.legend(each)[0])}}}\n"
-            f"\\begin{{tabular}}{{l{'r' * len(names)}l}}\n\\toprule\n"
-            f"{head} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table*}}\n"
+            f"\\begin{{table*}}\n\\centering\\small\n\\caption{{{caption}}}\n"
+            f"\\begin{{tabular}}{{l{'r' * len(names)}lrr}}\n\\toprule\n"
+            f"{head} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+            f"\\par\\smallskip\\parbox{{\\textwidth}}{{\\footnotesize {notes}}}\n\\end{{table*}}\n"
         )
     return "\n".join(blocks)
 
 
 def tex_row(comparison: Comparison, line: Line) -> str:
-    """One row of the LaTeX table."""
+    """One row of the LaTeX table, the paper's figures in brackets as elsewhere."""
     cells = [tex(line.title)]
     for name in (*comparison.benchmarks, MEAN):
-        score, _, interval = words.cell(line.scores[name]).partition(" ")
-        cells.append(tex(score) + (f" {{\\scriptsize {tex(interval)}}}" if interval else ""))
-    return " & ".join([*cells, tex(words.said(line) if line.against else "")]) + r" \\"
+        score, _, rest = tables.with_paper(line, name).partition(" ")
+        cells.append(tex(score) + (f" {{\\scriptsize {tex(rest)}}}" if rest else ""))
+    told = ["", "", ""]
+    if line.against:
+        mean = line.against.differences[MEAN]
+        told = [words.said(line), words.p_value(mean.p), words.p_value(mean.corrected)]
+    return " & ".join([*cells, *map(tex, told)]) + r" \\"
 
 
 def page(comparisons: list[Comparison]) -> str:

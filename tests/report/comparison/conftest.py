@@ -12,6 +12,7 @@ from difftrain import artefacts, lineage
 from difftrain.evaluate import summary
 from difftrain.records import Mark, MarkPath
 from difftrain.report.compare import gather
+from difftrain.report.comparison.rows import row_of
 from difftrain.report.inputs import ArmFolders, RunInputs, load
 
 BENCHMARKS = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
@@ -113,7 +114,7 @@ def finished(make_run: Callable[..., RunInputs], root: Path) -> MakeRun:
     ) -> Path:
         own = json.loads(json.dumps(toy.settings))
         own |= {"name": name, "recipe": name, "seed": seed, "artefacts": str(root)}
-        for key, value in (settings or {}).items():
+        for key, value in {**row_of(name).settings, **(settings or {})}.items():
             *parents, last = key.split(".")
             node = own
             for part in parents:

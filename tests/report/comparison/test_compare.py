@@ -7,6 +7,7 @@ import subprocess
 import sys
 from base64 import b64decode
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,15 @@ import pytest
 from difftrain.artefacts import MissingArtefact
 from difftrain.report.comparison import paper, runs, words
 from difftrain.report.comparison.agreement import NotComparable
-from difftrain.report.comparison.content import Difference, Line
+from difftrain.report.comparison.content import (
+    Against,
+    Comparison,
+    Difference,
+    Estimate,
+    Line,
+)
 from difftrain.report.comparison.rows import ROWS, UNCONTROLLED
+from difftrain.report.comparison.write import latex
 from recipes.compare import compare
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -208,7 +216,41 @@ def test_force_compares_all_the_same_and_notes_it(finished: MakeRun) -> None:
 def test_settings_that_change_nothing_or_belong_to_rows_may_differ(finished: MakeRun) -> None:
     free = {"grpo.reward_workers": 2, "select.keep": ["easy"], "report.to": "wandb"}
     free |= {"sft": {"learning_rate": 1e-3}}  # of runs that have no SFT
-    compare([finished("grpo_hard", 0.5), finished("grpo_full", 0.5, settings=free)])
+    compare([finished("grpo_hard", 0.5), finished("mine", 0.5, settings=free)])
+    saved = {"sft.save_every": 7}
+    rare = finished("sft_mid_grpo_hard", 0.5, settings=saved)
+    compare([rare, finished("sft_rand_m_grpo_rand_h", 0.5)])
+
+
+@pytest.mark.parametrize("name", ["grpo_mid_hard", "mine"])
+def test_seeds_of_one_row_under_other_settings_are_not_averaged(
+    finished: MakeRun, name: str
+) -> None:
+    others = [finished("grpo_random", 0.5, seed=seed) for seed in (1, 2, 3)]
+    odd = {"select.keep": ["unsolved"], "select.random": True}
+    kept = {"select.keep": ["medium", "hard"]}
+    made = [finished(name, 0.5, seed=seed, settings=kept) for seed in (1, 2)]
+    made.append(finished(name, 0.5, seed=3, settings=odd))
+    with pytest.raises(NotComparable) as refused:
+        compare([*others, *made])
+    told = str(refused.value)
+    assert str(made[2]) in told
+    assert not any(str(each) in told for each in (*others, *made[:2]))
+    assert re.search(r"select\.keep: \['medium', 'hard'\] .*and \['unsolved'\]", told)
+    assert re.search(r"select\.random: False .*and True", told)
+
+
+def test_a_run_bears_a_row_s_title_only_where_it_is_that_row(finished: MakeRun) -> None:
+    odd = finished("grpo_mid_hard", 0.5, settings={"select.keep": ["easy"]})
+    with pytest.raises(NotComparable) as refused:
+        compare([odd, finished("grpo_random", 0.5)])
+    told = "select.keep: ['medium', 'hard'] by its name and ['easy']"
+    assert told in str(refused.value)
+    folder = compare([odd, finished("grpo_random", 0.5)], force=True)
+    for name in ("compare.md", "compare.tex"):
+        text = (folder / name).read_text().replace("\\_", "_")
+        assert "GRPO-only(mid+hard) (other settings)" in text
+        assert told in text
 
 
 def test_two_trainings_of_one_row_and_seed_are_refused(finished: MakeRun) -> None:
@@ -295,13 +337,32 @@ def test_html_needs_nothing_else_and_tex_and_markdown_hold_the_same_rows(
         assert not re.findall(r"https?://(?!www\.w3\.org/)[^\s\"'<]*", text)
         assert "<script" not in text
     assert tex.count(r"\begin") == tex.count(r"\end") == 2
+    assert "One seed: one training run for each row." in tex[tex.index(r"\parbox") :]
     body = tex[tex.index(r"\midrule") : tex.index(r"\bottomrule")]
     assert body.count(r" \\") == 4
-    assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {8}
+    assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {10}
     for title in ("GRPO-only(mid+hard)", "GRPO-only(random)", "base model, not trained"):
         assert title in html
         assert title in tex
         assert title in (folder / "compare.md").read_text()
+
+
+def test_tex_holds_the_papers_figures_p_values_and_notes() -> None:
+    score = Estimate(mean=0.586, low=0.55, high=0.621)
+    base = Line(name="base", title="base", seeds=(), scores={"MMStar": score, "mean": score})
+    mean = Difference(mean=0.02, low=0.01, high=0.03, p=0.0123, corrected=0.0246)
+    against = Against(control="x", seeds=(1,), differences={"MMStar": mean, "mean": mean})
+    row = replace(base, title="A&B", paper={"MMStar": 0.625}, against=against,
+                  notes=("96 samples, but 80",))  # fmt: skip
+    made = Comparison(model="m", data="d", measure="pism", benchmarks=("MMStar",), base=base,
+                      lines=(row,), notes=("run_1 was made otherwise",), settings={})  # fmt: skip
+    body, _, below = latex([made]).partition(r"\bottomrule")
+    assert (
+        r"A\&B & 58.6 {\scriptsize [55.0, 62.1] (62.5)} & 58.6 {\scriptsize [55.0, 62.1]}" in body
+    )
+    assert r" & 0.012 & 0.025 \\" in body
+    assert r"run\_1 was made otherwise" in below
+    assert "96 samples, but 80" in below
 
 
 PERCEPTION = {
