@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from difftrain import settings, weights
 from difftrain.places import Places
 from difftrain.report.comparison import agreement
-from difftrain.report.comparison.rows import ROWS, UNCONTROLLED
+from difftrain.report.comparison.rows import ROWS, row_of
 from difftrain.report.comparison.runs import Run
 from difftrain.settings import ConfigError, RunConfig
 from launch.words import parsed, read, recipe_difference, wrong_with
@@ -39,7 +39,7 @@ TABLES = {
     ),
 }
 """paper: the twelve rows, as one's own settings have them. shapes: the same on the embedded world
-with few steps, two seeds, one run on each core."""
+with few steps, two seeds, as many runs at a time as fit."""
 
 
 FOUND: dict[str, Places] = {}
@@ -94,8 +94,9 @@ def jobs(axes: dict[str, list[str]], table: Table, words: list[str]) -> list[Job
     found, wrong = [], {}
     for combination in product(*(values for axis, values in axes.items() if axis != "seed")):
         chosen = [f"{axis}={value}" for axis, value in zip(axes, combination, strict=False)]
-        recipe = combination[0]
-        own = ["control=random"] if recipe in UNCONTROLLED and "control" not in given else []
+        row = row_of(combination[0])
+        lone = row.chooses and row.control not in axes["recipe"]
+        own = ["control=random"] if lone and "control" not in given else []
         try:
             found += with_seeds([*chosen, *own, *beside, *words], combination, axes["seed"])
         except ConfigError as error:

@@ -7,9 +7,9 @@ Each run is one `accelerate launch` of launch/train.py. What runs share is made 
 for. A run that fails is shown and skipped; the same command again resumes, and finished runs cost
 a look. Ends with the comparison of all finished runs (launch/report.py compare).
 
-  table=paper|shapes        the twelve rows; shapes: few steps, two seeds, one run on each core
+  table=paper|shapes        the twelve rows; shapes: few steps, two seeds, several at once
   recipe=, difficulty=, data=, seed=   one value or several, with commas; recipe= replaces the rows
-  jobs=N                    runs at a time, here or of the SLURM array (shapes: one a core; else 1)
+  jobs=N                    runs at a time, here or in the array (shapes: by cores and GPUs; else 1)
   accelerate=FILE           configuration of accelerate launch; without it a run is one process
   slurm=plain|FILE          submit a job array; FILE is shell run before each run (modules, paths)
   slurm.OPTION=VALUE        sbatch's own options: slurm.partition=gpu slurm.gpus-per-node=8
@@ -23,7 +23,7 @@ same), 2 bad settings, told before anything is started.
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -125,13 +125,30 @@ def planned(asked: Asked) -> locally.Plan:
         raise ConfigError(asked.found)
     name = own.get("sweep", own.get("table", "rows"))
     root = Path(found[0].config.artefacts).expanduser().absolute()
-    return locally.Plan(
+    plan = locally.Plan(
         name=name,
         folder=root / "sweep" / name,
         jobs=found,
-        at_a_time=int(own.get("jobs", locally.cores() if table.on_all_cores else 1)),
+        at_a_time=int(own.get("jobs", 1)),
         accelerate=Path(own["accelerate"]).absolute() if "accelerate" in own else None,
     )
+    if "--table" not in asked.flags and (troubles := uneven(plan, asked.slurm.get("nodes", "1"))):
+        raise ConfigError(troubles)
+    return replace(plan, at_a_time=room(plan)) if table.on_all_cores and "jobs" not in own else plan
+
+
+def room(plan: locally.Plan) -> int:
+    """Runs that this machine takes at a time: one a core, each with the GPUs that it wants."""
+    there = locally.gpus()
+    return min(locally.cores(), max(1, len(there) // plan.devices)) if there else locally.cores()
+
+
+def uneven(plan: locally.Plan, nodes: str) -> list[str]:
+    """Why a run's processes cannot share its steps; not asked where sbatch chooses the nodes."""
+    if not (nodes.isdigit() and int(nodes)):
+        return []
+    every = [told for job in plan.jobs for told in job.config.uneven(plan.processes * int(nodes))]
+    return list(dict.fromkeys(every))
 
 
 def finished_table(found: list[Job]) -> Path | None:

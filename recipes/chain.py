@@ -14,7 +14,7 @@ from difftrain.places import BASE, CONTROL, TUNED, Places
 from difftrain.records import Arm
 from difftrain.report.config import Tracker
 from difftrain.report.inputs import ArmFolders, RunInputs
-from difftrain.report.tracking import track
+from difftrain.report.tracking import check_login, track
 from difftrain.report.write import write
 from difftrain.settings import Control, Program, RunConfig
 from difftrain.world import World
@@ -65,6 +65,8 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
 
     A server has no trained weights, so all benchmarks are asked of weights in this process.
     """
+    if world.is_first:
+        check_login(config.report.to)
     places, asking = Places(config, trained=True), Asking(config)
     greet(asking, places.probe)
     with turn(preflight.folder_of(config, places), world):
@@ -104,6 +106,8 @@ def greet(asking: Asking, folder: Path) -> None:
 
 def report(config: RunConfig, world: World, difference: list[str]) -> Path:
     """Write the report of a finished run again. Raises MissingArtefact if a stage is missing."""
+    if world.is_first:
+        check_login(config.report.to)
     places = Places(config, trained=True)
     arms = [TUNED, CONTROL] if config.control is Control.random else [TUNED]
     marks = {name: places.marks(name) for name in (BASE, *arms)}

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.places import TUNED, Places
-from difftrain.probe import aside
 from difftrain.records import Arm, Pick, Sample, Score
 from difftrain.select import control, strata
 from difftrain.settings import RunConfig
@@ -37,7 +36,8 @@ def choose_for_sft(config: RunConfig, places: Places, arm: str) -> None:
     started, folder = time.time(), places.select(arm, Arm.sft)
     scores = artefacts.read_finished(places.score, Score, difficulty.SCORE)
     measure, keep = config.difficulty.measure, config.select.sft_keep
-    samples = aside.answered(artefacts.read(places.data, Sample), places.probe)
+    known = {each.sample_id for each in scores}
+    samples = [each for each in artefacts.read(places.data, Sample) if each.sample_id in known]
     made = sft_then_grpo.targets(config, places, samples)
     wanted = strata.chosen(scores, measure, keep, Arm.sft)
     dropped = lessons.counted({pick.sample_id: made[pick.sample_id] for pick in wanted})
@@ -47,7 +47,10 @@ def choose_for_sft(config: RunConfig, places: Places, arm: str) -> None:
         draw = difficulty.draw_name(config, arm, Arm.sft)
         picks = control.random_picks(able, len(picks), config.seed, draw, Arm.sft)
     held = strata.count_strata(scores, measure)
-    strata.enough(picks, 1, held, Arm.sft, lessons.told(dropped))
+    lost = lessons.told(dropped)
+    strata.enough(picks, 1, held, Arm.sft, lost)
+    if lost:
+        print(f"chosen for SFT, {arm}: {len(picks)} samples{lost}", flush=True)
     artefacts.write_all(folder, picks)
     lineage.write_made(
         folder,

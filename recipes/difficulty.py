@@ -41,7 +41,11 @@ def ask(
 
 
 def answered(places: Places) -> list[str]:
-    """The samples that the probe has answers for, by id; it tells why of all others."""
+    """The samples that the probe has answers for, by id; it tells why of all others.
+
+    That is asked once, to score them: a probe that grows for another run may set a sample aside
+    that was scored before, so whatever comes later takes the samples from the scores.
+    """
     samples = artefacts.read(places.data, Sample)
     return [each.sample_id for each in aside.answered(samples, places.probe)]
 
@@ -105,7 +109,8 @@ def choose(config: RunConfig, places: Places, arm: str) -> None:
     picks, counts = choice(config, scores, None if random else folder)
     if random:
         draw = draw_name(config, arm, Arm.grpo)
-        picks = control.random_picks(answered(places), len(picks), config.seed, draw)
+        able = list(dict.fromkeys(each.sample_id for each in scores))
+        picks = control.random_picks(able, len(picks), config.seed, draw)
     artefacts.write_all(folder, picks)
     lineage.write_made(
         folder,

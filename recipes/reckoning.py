@@ -215,8 +215,8 @@ def training_line(config: RunConfig, name: Arm, shape: memory.Shape, prompt: int
     lengths = (config.sft.cutoff_tokens, 0)
     if name is Arm.grpo:
         lengths = (prompt, grpo.max_completion_tokens)
-    lora, seeing = stage.lora, stage.lora.vision and not stage.freeze_vision
-    added = memory.additions(shape, lora.rank, lora.targets, seeing)
+    lora = stage.lora
+    added = memory.additions(shape, lora.rank, lora.targets, lora.vision)
     found = memory.training(
         shape,
         memory.Batch(

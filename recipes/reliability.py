@@ -66,11 +66,13 @@ def close(
 ) -> None:
     """Score the second answers, compare, and write it down with what asking again took."""
     started, there = time.time(), Places(second)
-    both = aside.answered(aside.answered(pool, there.probe), places.probe)
+    once = artefacts.read(places.score, Score)
+    known = {each.sample_id for each in once}
+    both = [each for each in aside.answered(pool, there.probe) if each.sample_id in known]
     ids = {sample.sample_id: None for sample in both}
     scores, _ = difficulty.scored(second, there, list(ids))
     artefacts.write_all(folder, scores)
-    first = [each for each in artefacts.read(places.score, Score) if each.sample_id in ids]
+    first = [each for each in once if each.sample_id in ids]
     lineage.write_json(folder / RESULT, compared(config, first, scores))
     spent = [lineage.read_made(each) for each in (there.probe, there.attention)]
     asked = [each for each in spent if each is not None]

@@ -39,6 +39,17 @@ def test_problems_carry_their_full_key_and_value() -> None:
     ]
 
 
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_additions_to_a_frozen_tower_are_refused(stage: str) -> None:
+    config = RunConfig()
+    own = getattr(config, stage)
+    own.lora.rank, own.lora.vision, own.freeze_vision = 4, True, True
+    (problem,) = settings.problems(config)
+    assert problem.startswith(f"{stage}.lora.vision=True: needs freeze_vision=false")
+    own.freeze_vision = False
+    assert not list(settings.problems(config))
+
+
 def about_targets(source: Source, program: Program, targets: Targets) -> list[str]:
     config = RunConfig(program=program)
     config.data.source, config.sft.targets = source, targets

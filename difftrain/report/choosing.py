@@ -15,6 +15,11 @@ from difftrain.report.tables import Table, share, share_of
 from difftrain.report.words import listed, percent
 
 CHANGED_SHOWN = 50
+UNMEASURED = (
+    "Not measured, for no sample was asked again: probe.again=N asks N samples once more with "
+    "other seeds and tells how many keep their label."
+)
+"""What stands for the second draws where there are none."""
 FEW = 20
 """Fewer chosen samples than this, both choices together, say nothing about their overlap."""
 LEFT, GONE, IN = "#2f78b4", "#e3e4e6", "#0b8068"

@@ -8,11 +8,13 @@ Scores are fractions of 1. Not here: how they are told (words.py) and shown (tab
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 import pandas as pd
 
 from difftrain import artefacts
+from difftrain.data.quarantine import Quarantined
 from difftrain.records import Measure, Pick, Stratum
 from difftrain.report import choosing
 from difftrain.report.inputs import Loaded, RunInputs, load
@@ -50,10 +52,9 @@ def strata_of(strata: pd.Series) -> dict[str, int]:
 def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
     """Rows in, quarantined, in each stratum, picked. Fails if a row is neither placed nor told."""
     said = dict(loaded.made["data"]["counts"])
-    asked = loaded.made["probe"]["counts"]  # which sets aside what the engine has no answer for
-    unanswered = asked.get("quarantined", 0)
-    said["samples"] -= unanswered
-    said["quarantined"] += unanswered
+    unanswered = Counter(Quarantined(**each).kind for each in loaded.unanswered)
+    said["samples"] -= unanswered.total()
+    said["quarantined"] += unanswered.total()
     strata = loaded.samples.set_index("sample_id")[f"{measure}_stratum"]
     assert said["samples"] == len(strata), f"{len(strata)} samples, but made.json says {said}"
     assert said["quarantined"] == len(loaded.quarantine), (
@@ -63,7 +64,7 @@ def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
     counted: dict[str, Any] = {
         "samples": said["rows"],
         "quarantined": said["quarantined"],
-        "quarantined_because": said.get("reasons", {}) | asked.get("reasons", {}),
+        "quarantined_because": said.get("reasons", {}) | dict(unanswered),
         "strata": strata_of(strata),
         "picks": stages_of(loaded.picks["tuned"]),
         "picks_strata": {
@@ -216,6 +217,12 @@ def overlap(inputs: RunInputs) -> dict[str, Any] | None:
     return found | {"hits": hits}
 
 
+def dropped(made: dict[str, dict[str, Any]], arm: str) -> dict[str, int]:
+    """Samples chosen for an arm's SFT that could not be taught, by the reason of either stage."""
+    stages = [made[f"{stage} {arm}"]["counts"]["dropped"] for stage in ("select_sft", "sft")]
+    return dict(sum(map(Counter, stages), Counter()))
+
+
 def versions(loaded: Loaded) -> dict[str, str]:
     """Package versions over all stages; both are listed where two stages differ."""
     found: dict[str, dict[str, None]] = {}
@@ -256,6 +263,9 @@ def gather(inputs: RunInputs, loaded: Loaded) -> dict[str, Any]:
         "recipe_difference": without_secrets(inputs.recipe_difference),
         "judged": {who: judged(loaded.made[f"marks {who}"]) for who in inputs.marks},
         "trained": {arm: loaded.made[f"train {arm}"]["counts"] for arm in inputs.arms},
+        "dropped": {
+            arm: dropped(loaded.made, arm) for arm, each in inputs.arms.items() if each.sft
+        },
         "sft": {
             arm: loaded.made[f"sft {arm}"]["counts"]
             for arm, folders in inputs.arms.items()

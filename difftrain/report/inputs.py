@@ -91,7 +91,8 @@ class Loaded:
     value and `<measure>_stratum`. rollouts: sample_id, view, mask_percent, draw, tokens, finished,
     verdict. picks, logs: one frame an arm. summaries: by who was marked. made: by stage name.
     unguessed: PISM's scores as the paper has them, where it is chance-aware. decisions: RAP's
-    fate and reason for each sample of the pool. Both are empty elsewhere.
+    fate and reason for each sample of the pool. Both are empty elsewhere. quarantine: rows that are
+    no sample, then `unanswered`: samples that were not scored, as the engine had no answer.
     """
 
     samples: pd.DataFrame
@@ -102,6 +103,7 @@ class Loaded:
     summaries: dict[str, dict[str, Any]]
     made: dict[str, dict[str, Any]]
     quarantine: list[dict[str, str]]
+    unanswered: list[dict[str, str]]
     unguessed: pd.DataFrame
     decisions: pd.DataFrame
     reliability: dict[str, Any] | None
@@ -152,7 +154,7 @@ def steps(folder: Path) -> list[dict[str, float]]:
 
 
 def widened(samples: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Samples with a value and a stratum column for each measure. No sample may lack its score."""
+    """Samples with a value and a stratum column for each measure. None may lack one of them."""
     for measure, own in scores.groupby("measure", sort=False):
         lost = set(samples["sample_id"]) ^ set(own["sample_id"])
         told = f"{measure}: {len(own)} scores for {len(samples)} samples"
@@ -170,9 +172,12 @@ def load(inputs: RunInputs) -> Loaded:
     scores = columns(inputs.score, Score, ["sample_id", "measure", "value", "stratum"])
     about = ["sample_id", "task", "task_set", "needs_picture", "knob"]
     asked = ["sample_id", "view", "mask_percent", "draw", "tokens", "finished", "verdict"]
-    unanswered = json_lines(inputs.probe / "quarantine.jsonl")
     samples = columns(inputs.data, Sample, about)
-    scored = ~samples["sample_id"].isin([each["source"] for each in unanswered])
+    known = {*scores["sample_id"]}
+    # A probe that has grown since for another run may have set aside what was scored before.
+    aside = json_lines(inputs.probe / "quarantine.jsonl")
+    unanswered = [each for each in aside if each["source"] not in known]
+    scored = samples["sample_id"].isin(known)
     arms = inputs.arms.items()
     return Loaded(
         samples=widened(samples[scored].reset_index(drop=True), scores),
@@ -192,6 +197,7 @@ def load(inputs: RunInputs) -> Loaded:
         },
         made={stage: lineage.read_made(folder) or {} for stage, folder in inputs.stages().items()},
         quarantine=json_lines(inputs.data / "quarantine.jsonl") + unanswered,
+        unanswered=unanswered,
         unguessed=columns(inputs.score / "unguessed", Score, ["sample_id", "stratum"]),
         decisions=columns(
             inputs.arms["tuned"].select / "pool", Pick, ["sample_id", "fate", "because"]

@@ -27,11 +27,14 @@ from difftrain.report.config import Tracker
 from difftrain.report.examples import Example, Said, examples
 from difftrain.report.inputs import RunInputs, load, steps
 from difftrain.report.write import markdown
+from difftrain.settings import ConfigError
 
 NAME_LIMIT = 128
 """W&B refuses longer groups and job types."""
 TAG_LIMIT = 64
 """W&B refuses longer tags."""
+UNSENT = ("offline", "dryrun", "disabled")
+"""W&B's modes that need no login."""
 UNTOLD = {
     "console": "off",
     "disable_git": True,
@@ -43,6 +46,21 @@ UNTOLD = {
     "x_save_requirements": False,
 }
 """W&B settings that keep back what it would gather by itself."""
+
+
+def check_login(to: Tracker) -> None:
+    """Raises ConfigError where W&B is asked for, is to be sent to, and knows of no login here."""
+    if to is not Tracker.wandb:
+        return
+    try:
+        known = wandb.setup().settings.mode in UNSENT or wandb.login(prompt=False, verify=False)
+    except wandb.Error as error:
+        raise ConfigError([f"report.to=wandb: {error}"]) from error
+    finally:
+        wandb.teardown()  # whose process would else stay for the whole training
+    if not known:
+        told = "no login; wandb login, WANDB_API_KEY=KEY, or WANDB_MODE=offline to send it later"
+        raise ConfigError([f"report.to=wandb: {told}"])
 
 
 def track(to: Tracker, inputs: RunInputs, report: dict[str, Any]) -> None:

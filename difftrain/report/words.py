@@ -3,6 +3,7 @@
 from typing import Any
 
 from difftrain.report import about
+from difftrain.train.sft_config import MEANINGS, Dropped
 
 MINUS = "\u2212"
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -143,9 +144,21 @@ def caveats(report: dict[str, Any]) -> list[str]:
         )
     if unequal := unequal_arms(report):
         told.append(unequal)
+    told += untaught(report)
     told += about.judging(report)
     told += about.contamination(report)
     return told
+
+
+def untaught(report: dict[str, Any]) -> list[str]:
+    """What was chosen for SFT and dropped, and why, for each arm."""
+    return [
+        f"SFT ({arm}) learns from {sum(reasons.values()):,} samples fewer than were chosen: "
+        + "; ".join(f"{n:,} because {MEANINGS[Dropped(name)]}" for name, n in reasons.items())
+        + "."
+        for arm, reasons in report["dropped"].items()
+        if reasons
+    ]
 
 
 def unequal_arms(report: dict[str, Any]) -> str | None:

@@ -55,7 +55,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def choice(report: dict[str, Any]) -> list[str]:
-    """RAP's funnel, the labels with and without guessing, and the second draws, if there are."""
+    """RAP's funnel and the labels with and without guessing, if there are; the second draws."""
     blocks = []
     if report["funnel"]:
         told = [
@@ -69,10 +69,10 @@ def choice(report: dict[str, Any]) -> list[str]:
         blocks += ["Unsolved may here also mean: cannot be told from guessing."]
         blocks += [choosing.both_labels(report).markdown()]
         blocks += [choosing.changed_by_task(report).markdown()]
-    if report["reliability"]:
-        blocks += ["## Asked again with other seeds", choosing.steadiness(report).markdown()]
-        blocks += [choosing.overlap_in_words(report)]
-    return blocks
+    blocks += ["## Asked again with other seeds"]
+    if report["reliability"] is None:
+        return [*blocks, choosing.UNMEASURED]
+    return [*blocks, choosing.steadiness(report).markdown(), choosing.overlap_in_words(report)]
 
 
 def quarantine(report: dict[str, Any]) -> int:

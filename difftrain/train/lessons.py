@@ -4,7 +4,6 @@ Pure but for `lengths`. Not here: which samples are asked for (recipes/sft_then_
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
 from io import BytesIO
 from typing import Any
 
@@ -15,25 +14,7 @@ from difftrain import seeds
 from difftrain.grade import extract, layout
 from difftrain.records import Rollout, Sample, Verdict, View
 from difftrain.train.dataset import prompt
-
-
-class Dropped(StrEnum):
-    """Why a sample is left out of SFT."""
-
-    no_solution = "no_solution"
-    no_right_rollout = "no_right_rollout"
-    no_layout = "no_layout"
-    not_right = "not_right"
-    too_long = "too_long"
-
-
-MEANINGS = {
-    Dropped.no_solution: "the data gives no rationale (sft.targets=rollouts needs none)",
-    Dropped.no_right_rollout: "the probe has no right answer to the whole picture",
-    Dropped.no_layout: "no thought and answer can be told apart in it",
-    Dropped.not_right: "the grader does not call it right",
-    Dropped.too_long: "it is longer than sft.cutoff_tokens",
-}
+from difftrain.train.sft_config import MEANINGS, Dropped
 
 
 def written(thought: str, answer: str) -> str:

@@ -68,7 +68,10 @@ def prepared(
             processor = load.load_processor(config.model, data.min_pixels, data.max_pixels)
             found = checked(config, samples, targets, processor)
         kept = {key: text for key, text in found.items() if not isinstance(text, Dropped)}
-        lineage.write_json(path, {"targets": kept, "dropped": lessons.counted(found)})
+        dropped = lessons.counted(found)
+        lineage.write_json(path, {"targets": kept, "dropped": dropped})
+        if dropped:
+            print(f"SFT learns from {len(kept)} samples{lessons.told(dropped)}", flush=True)
     heartbeat.wait(
         folder, world, lambda: path.is_file() or heartbeat.failure(folder) is not None, ranks=[0]
     )

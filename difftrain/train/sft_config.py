@@ -67,6 +67,26 @@ class Targets(StrEnum):
     rollouts = "rollouts"
 
 
+class Dropped(StrEnum):
+    """Why a sample is left out of SFT."""
+
+    no_solution = "no_solution"
+    no_right_rollout = "no_right_rollout"
+    no_layout = "no_layout"
+    not_right = "not_right"
+    too_long = "too_long"
+
+
+MEANINGS = {
+    Dropped.no_solution: "the data gives no rationale (sft.targets=rollouts needs none)",
+    Dropped.no_right_rollout: "the probe has no right answer to the whole picture",
+    Dropped.no_layout: "no thought and answer can be told apart in it",
+    Dropped.not_right: "the grader does not call it right",
+    Dropped.too_long: "it is longer than sft.cutoff_tokens",
+}
+"""The reasons in words."""
+
+
 @dataclass(kw_only=True, slots=True)
 class SftConfig:
     """Supervised fine-tuning before GRPO, on the answer alone."""

@@ -14,6 +14,7 @@ import pytest
 
 from difftrain.model.generate.config import EngineKind
 from difftrain.places import Places
+from difftrain.report.comparison.rows import ROWS
 from difftrain.settings import ConfigError, resolve
 from launch import jobs, locally
 from launch import sweep as sweeping
@@ -108,10 +109,13 @@ def test_rows_without_a_random_row_of_their_size_get_a_control() -> None:
     several = expanded(recipe="grpo_unsolved,grpo_hard,grpo_mid_hard,grpo_full")
     found = {job.config.name: job.config.control for job in several}
     assert found == {
-        "grpo_unsolved": "random", "grpo_hard": "random", "grpo_mid_hard": "none",
+        "grpo_unsolved": "random", "grpo_hard": "random", "grpo_mid_hard": "random",
         "grpo_full": "none",
     }  # fmt: skip
     assert expanded("control=none", recipe="grpo_hard")[0].config.control == "none"
+    beside = expanded(recipe="grpo_mid_hard,grpo_random")
+    assert [job.config.control for job in beside] == ["none", "none"]
+    assert {row.control for row in ROWS if row.control} < {*TABLES["paper"].recipes}
 
 
 def test_the_table_s_own_settings_yield_to_the_command_line() -> None:
@@ -286,6 +290,37 @@ def test_every_documented_sweep_can_make_rows_with_sft() -> None:
             asked = sweeping.told_apart(shlex.split(line, comments=True))
             axes = jobs.filled(asked.axes | {"recipe": ["sft_mid_grpo_hard"]}, TABLES["paper"])
             assert jobs.jobs(axes, TABLES["paper"], asked.words)
+
+
+def planned(*words: str) -> locally.Plan:
+    return sweeping.planned(sweeping.told_apart(list(words)))
+
+
+def test_shapes_runs_as_many_at_a_time_as_there_are_cores_and_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)}, raising=False)
+    words = ("table=shapes", "recipe=grpo_full", f"artefacts={tmp_path}")
+    for there, number in {"": 8, "0": 1, "0,1,2": 3}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", there)
+        found = planned(*words)
+        assert found.at_a_time == number
+        locally.check(found)
+    assert planned(*words, "jobs=5").at_a_time == 5
+    assert planned("recipe=grpo_full", words[2]).at_a_time == 1
+
+
+def test_a_step_that_the_processes_cannot_share_is_told_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    file = ROOT / "launch" / "accelerate" / "zero2_cpu.yaml"
+    odd = ("recipe=grpo_full", "grpo.prompts_per_step=3", "grpo.group_size=3",
+           f"artefacts={tmp_path}")  # fmt: skip
+    with pytest.raises(ConfigError, match="must divide by the 2 processes"):
+        planned(*odd, f"accelerate={file}")
+    with pytest.raises(ConfigError, match="must divide by the 4 processes"):
+        planned(*odd, f"accelerate={file}", "slurm.nodes=2")
+    assert planned(*odd, f"accelerate={file}", "--table")
 
 
 def test_processes_follow_accelerate_s_own_file(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 from difftrain import artefacts, lineage
 from difftrain.heartbeat import FirstFailed
 from difftrain.places import CONTROL, TUNED, Places
-from difftrain.records import Arm, Measure, Pick, Sample, Score, Stratum
+from difftrain.probe import aside
+from difftrain.probe.aside import Unanswered
+from difftrain.records import Arm, Measure, Pick, Sample, Score, Stratum, View
 from difftrain.select.strata import NothingChosen
 from difftrain.settings import RunConfig, resolve
 from difftrain.world import World
@@ -84,7 +86,7 @@ def test_the_control_of_an_sft_row_has_random_sets_of_both_sizes(
 
 
 def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
-    tmp_path: Path, shapes_samples: list[Sample]
+    tmp_path: Path, shapes_samples: list[Sample], capsys: pytest.CaptureFixture[str]
 ) -> None:
     bare = [replace(each, solution=None) if n % 4 == 0 else each
             for n, each in enumerate(shapes_samples)]  # fmt: skip
@@ -95,6 +97,24 @@ def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
         assert not ids(picks) & {each.sample_id for each in bare if each.solution is None}
         made = lineage.read_made(places.select(TUNED, Arm.sft))
         assert made["counts"]["dropped"] == {"no_solution": 6}
+        told = "chosen for SFT, tuned: 6 samples (6 more were dropped: the data gives no rationale"
+        assert capsys.readouterr().out.startswith(told)
+
+
+def test_a_probe_that_grows_for_another_run_changes_no_choice(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    for name in ("sft_mid_grpo_hard", "sft_rand_m_grpo_rand_h"):
+        before = picked(*row(tmp_path / "before", name, shapes_samples))
+        config, places = row(tmp_path / "after", name, shapes_samples)
+        refused = [
+            Unanswered(
+                sample_id=each.sample_id, view=View.whole, mask_percent=0, draw=9, reason="too long"
+            )
+            for each in shapes_samples[:12]
+        ]
+        aside.write(places.probe, 0, refused)
+        assert picked(config, places) == before
 
 
 @pytest.mark.parametrize(

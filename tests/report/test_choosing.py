@@ -154,6 +154,7 @@ def test_the_share_that_keeps_its_label_stands_beside_luck(
         assert "83.3 % [64.0, 93.0]" in text
         assert "Too few to judge the choice by" in text
         assert "takes 6 with the first draws and 5 with the second; 4 are in both" in text
+        assert choosing.UNMEASURED not in text
     assert report["cost"]["by_stage"]["reliability"]["generations"] == 99
     assert report["cost"]["generations"] != 99
 
@@ -169,3 +170,5 @@ def test_a_run_by_strata_has_none_of_it(written: tuple[RunInputs, dict]) -> None
     html = Path(inputs.folder / "report.html").read_text()
     assert "How many samples each step" not in html
     assert "What guessing is worth" not in html
+    assert choosing.UNMEASURED in html
+    assert choosing.UNMEASURED in (inputs.folder / "report.md").read_text()

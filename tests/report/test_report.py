@@ -2,10 +2,14 @@
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 
+from difftrain import artefacts, lineage
 from difftrain.artefacts import MissingArtefact
+from difftrain.records import Arm, Pick, Score
 from difftrain.report import tables, words
 from difftrain.report.compare import without_secrets
 from difftrain.report.inputs import RunInputs
@@ -53,6 +57,47 @@ def test_a_lost_row_is_not_reported_as_fewer_rows(make_run: Make) -> None:
     with pytest.raises(AssertionError, match=r"1 lines in quarantine\.jsonl"):
         write(inputs)
     assert not inputs.folder.exists()
+
+
+def test_what_was_scored_stays_so_when_the_probe_sets_it_aside_for_another_run(
+    make_run: Make,
+) -> None:
+    inputs = make_run(size=9, control=False)
+    scores = artefacts.read(inputs.score, Score)
+    chosen = {pick.sample_id for pick in artefacts.read(inputs.arms["tuned"].select, Pick)}
+    ids = sorted({each.sample_id for each in scores})
+    without = next(each for each in ids if each not in chosen)
+    for part in artefacts.parts(inputs.score):
+        part.unlink()
+    artefacts.write_all(inputs.score, [each for each in scores if each.sample_id != without])
+    with pytest.raises(AssertionError, match="8 samples, but"):
+        write(inputs)
+    lines = [json.dumps({"source": each, "reason": "no answer: too long"}) for each in ids]
+    (inputs.probe / "quarantine.jsonl").write_text("\n".join(lines) + "\n")
+    counts = write(inputs)["counts"]
+    assert sum(counts["strata"].values()) == 8
+    assert counts["quarantined"] == 3
+    assert counts["quarantined_because"] == {"picture cannot be decoded": 2, "no answer": 1}
+
+
+def test_what_sft_could_not_be_taught_is_told(make_run: Make) -> None:
+    inputs = make_run(size=9, control=False)
+    own, folder = inputs.arms["tuned"], inputs.folder.parent
+    (first, *_) = artefacts.read(own.select, Pick)
+    sft_select, sft = folder / "select-sft", folder / "sft"
+    artefacts.write_all(sft_select, [replace(first, arm=Arm.sft)])
+    dropped = {sft_select: {"no_solution": 2, "no_layout": 1}, sft: {"no_layout": 1, "too_long": 3}}
+    for place, told in dropped.items():
+        lineage.write_made(place, settings=None, inputs={}, seconds=1.0, counts={"dropped": told})
+    settings = deepcopy(inputs.settings)
+    settings["select"]["sft_keep"] = ["medium"]
+    arms = {"tuned": replace(own, sft_select=sft_select, sft=sft)}
+    report = write(replace(inputs, arms=arms, settings=settings))
+    assert report["dropped"] == {"tuned": {"no_solution": 2, "no_layout": 2, "too_long": 3}}
+    for name in ("report.md", "report.html"):
+        text = (inputs.folder / name).read_text()
+        assert "SFT (tuned) learns from 7 samples fewer than were chosen: 2 because" in text
+        assert "3 because it is longer than sft.cutoff_tokens." in text
 
 
 def test_unfinished_stages_are_named_and_nothing_is_written(make_run: Make) -> None:

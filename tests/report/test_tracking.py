@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
+from wandb.sdk.lib import wbauth
 
 from difftrain.report.config import Tracker
 from difftrain.report.inputs import RunInputs, json_lines
-from difftrain.report.tracking import numbers, track
+from difftrain.report.tracking import check_login, numbers, track
+from difftrain.settings import ConfigError
 
 Written = tuple[RunInputs, dict]
 
@@ -104,6 +106,31 @@ def test_no_tracker_writes_nothing(written: Written) -> None:
 
 def test_a_missing_score_is_left_out_and_not_sent_as_zero() -> None:
     assert numbers({"tuned": {"score": None, "n": 0}, "name": "x"}) == {"tuned/n": 0}
+
+
+def test_wandb_without_a_login_is_refused_before_anything_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)
+    check_login(Tracker.none)
+    check_login(Tracker.tensorboard)
+    with pytest.raises(ConfigError, match=r"report\.to=wandb: no login; wandb login"):
+        check_login(Tracker.wandb)
+    for mode in ("offline", "disabled"):
+        monkeypatch.setenv("WANDB_MODE", mode)
+        check_login(Tracker.wandb)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "not a key")
+    with pytest.raises(ConfigError, match=r"report\.to=wandb: .*WANDB_API_KEY"):
+        check_login(Tracker.wandb)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    check_login(Tracker.wandb)
+    wbauth.unauthenticate_session(update_settings=False)
 
 
 def test_tracking_needs_no_torch() -> None:

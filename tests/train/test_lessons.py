@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,9 +8,11 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from difftrain.grade import grade, layout
 from difftrain.model.load import Loaded
 from difftrain.records import Rollout, Sample, Verdict, View
-from difftrain.train import lessons
+from difftrain.settings import RunConfig
+from difftrain.train import lessons, sft
 from difftrain.train.dataset import with_pictures
 from difftrain.train.lessons import Dropped
+from difftrain.world import World
 
 
 def said(sample: Sample, draw: int, response: str, **other: Any) -> Rollout:
@@ -117,3 +120,14 @@ def test_the_loss_is_on_the_answer_and_its_end_alone(
 @pytest.mark.parametrize("word", list(Dropped))
 def test_every_reason_has_words(word: Dropped) -> None:
     assert lessons.told({word.value: 1}).startswith(" (1 more were dropped: ")
+
+
+def test_what_is_dropped_before_sft_is_told_in_a_line(
+    shapes_samples: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = shapes_samples[:2]
+    targets = {good.sample_id: str(lessons.from_solution(good)), bad.sample_id: "a wrong answer"}
+    learned = sft.prepared(RunConfig(), [good, bad], targets, tmp_path, World())
+    assert learned.dropped == {"not_right": 1}
+    told = "SFT learns from 1 samples (1 more were dropped: the grader does not call it right)"
+    assert told in capsys.readouterr().out

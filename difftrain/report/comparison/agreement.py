@@ -84,12 +84,17 @@ def stage_names(one: Run, two: Run, stage: str) -> str | None:
     return None if names[0] == names[1] else " and ".join(names)
 
 
+def unordered(value: Any) -> Any:
+    """A setting's value, the order of a list aside: the strata of a row are a set."""
+    return sorted(value) if isinstance(value, list) else value
+
+
 def departing(run: Run) -> list[str]:
     """The settings of a run that bears a known row's name and is not that row."""
     return [
         f"{key}: {meant} by its name and {run.settings[key]}"
         for key, meant in row_of(run.name).settings.items()
-        if run.settings.get(key, meant) != meant
+        if unordered(run.settings.get(key, meant)) != unordered(meant)
     ]
 
 

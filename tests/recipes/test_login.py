@@ -1,0 +1,26 @@
+"""A tracker that nobody is logged in to is noticed before the chain starts."""
+
+from pathlib import Path
+
+import pytest
+
+from difftrain.settings import ConfigError, resolve
+from difftrain.world import World
+from launch.words import read
+from recipes import chain
+
+
+@pytest.mark.parametrize("step", [chain.train, chain.report])
+def test_wandb_without_a_login_is_refused_and_nothing_is_written(
+    step: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    config = resolve(read(["report.to=wandb", f"artefacts={tmp_path / 'artefacts'}"]))
+    assert callable(step)
+    with pytest.raises(ConfigError, match=r"report\.to=wandb: no login"):
+        step(config, World(), [])
+    assert not (tmp_path / "artefacts").exists()

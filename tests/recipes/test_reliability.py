@@ -1,0 +1,44 @@
+"""Second draws against first scores, without a model: rows on disk, the comparison out."""
+
+from pathlib import Path
+
+from difftrain import artefacts, lineage
+from difftrain.places import Places
+from difftrain.probe import aside
+from difftrain.probe.aside import Unanswered
+from difftrain.records import Measure, Rollout, Sample, Score, Stratum, Verdict, View
+from difftrain.settings import resolve
+from launch.words import read
+from recipes import reliability
+
+
+def test_what_the_probe_sets_aside_for_another_run_after_scoring_is_compared_all_the_same(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    words = ("difficulty.also=[]", "probe.again=6", "probe.percents=[0]", "probe.draws=1")
+    config = resolve(read([f"artefacts={tmp_path}", *words]))
+    places, second, pool = Places(config), reliability.again(config), shapes_samples[:6]
+    scores = [
+        Score(sample_id=each.sample_id, measure=Measure.pism, value=0.0, stratum=Stratum.unsolved)
+        for each in pool
+    ]
+    artefacts.write_all(places.score, scores[1:])  # the first had no answer when it was scored
+    refused = [
+        Unanswered(sample_id=each.sample_id, view=View.whole, mask_percent=0, draw=0, reason="no")
+        for each in pool[:3]
+    ]
+    aside.write(places.probe, 0, refused)
+    there = Places(second)
+    answers = [
+        Rollout(
+            sample_id=each.sample_id, view=View.whole, mask_percent=0, draw=0, seed=1,
+            response="?", tokens=1, token_ids=(), finished=True, verdict=Verdict.wrong,
+        )
+        for each in pool
+    ]  # fmt: skip
+    artefacts.write_all(there.probe, answers)
+    spent = {"generations": 6, "tokens": 6}
+    lineage.write_made(there.probe, settings={}, inputs={}, seconds=1.0, counts=spent)
+    reliability.close(config, places, second, pool, tmp_path / "steady")
+    found = lineage.read_json(tmp_path / "steady" / reliability.RESULT)
+    assert found["measures"]["pism"]["n"] == found["chosen"]["pool"] == 5
