@@ -9,13 +9,14 @@ Not here: which stage writes what.
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import IO, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +36,7 @@ GROUP_BYTES = 1 << 20
 """Pictures in one row group: what one access reads at least."""
 PART_BYTES = 64 << 20
 """Pictures in one part: what its writer holds at most, beside the last record's."""
+LONGEST_UNWRITTEN_SECONDS = 30.0
 
 
 class SchemaError(ValueError):
@@ -226,3 +228,33 @@ def write_all(folder: Path, records: Iterable[R], rows_per_part: int = 2000) -> 
         write_part(folder, f"{number:05d}", part)
         total += len(part)
     return total
+
+
+class Unwritten(Generic[R]):
+    """Answers that are not on disk yet, a killed process's loss: `write` gets them by the `most`,
+    or when the first of them has waited for LONGEST_UNWRITTEN_SECONDS.
+    """
+
+    def __init__(self, write: Callable[[list[R]], None], most: int) -> None:
+        self._write, self.most = write, most
+        self.rows: list[R] = []
+        self.since = time.monotonic()
+
+    def add(self, row: R) -> None:
+        """Keep a row until there are enough."""
+        if not self.rows:
+            self.since = time.monotonic()
+        self.rows.append(row)
+        if len(self.rows) >= self.most:
+            self.write()
+
+    def write_if_late(self) -> None:
+        """Write what there is if its first row has waited for long."""
+        if time.monotonic() - self.since > LONGEST_UNWRITTEN_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write what there is."""
+        rows, self.rows = self.rows, []
+        if rows:
+            self._write(rows)

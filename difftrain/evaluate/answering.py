@@ -4,7 +4,8 @@ An item whose picture is missing or broken is not asked, and its response says s
 that the engine got no answer for, which is asked again by the next run (responses.py).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from difftrain import heartbeat
@@ -43,27 +44,32 @@ def ready(
 
 def responses(
     engine: Engine,
-    some: Sequence[Asked],
+    some: Iterable[Asked],
     config: RunConfig,
     alive: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, str]]:
     """What an engine with the `widest` limits says to each item, with its place among them.
 
-    In any order, each as it comes; scoring.not_asked or no_answer where nothing is said. `alive`
+    In any order, each as it comes; scoring.not_asked or no_answer where nothing is said. A picture
+    is read when its item is asked, not before. `alive`
     is called now and then meanwhile. Raises what the engine raises when it is gone for good.
     """
     pixels = budgets(config)
-    requests: dict[int, Request] = {}
-    for place, asked in enumerate(some):
-        try:
-            requests[place] = request(asked, config.evaluate, pixels[asked.benchmark])
-        except Unusable as error:
-            yield place, scoring.not_asked(error.reason)
-    waiting = iter(requests.items())
+    waiting, unasked = enumerate(some), deque[tuple[int, str]]()
 
     def more(room: int) -> list[tuple[int, Request]]:
-        return [each for _, each in zip(range(room), waiting, strict=False)]
+        taken: list[tuple[int, Request]] = []
+        while len(taken) < room and (following := next(waiting, None)):
+            place, asked = following
+            try:
+                taken.append((place, request(asked, config.evaluate, pixels[asked.benchmark])))
+            except Unusable as error:
+                unasked.append((place, scoring.not_asked(error.reason)))
+        return taken
 
     for place, found in engine.stream(more, alive):
         without = isinstance(found, NoAnswer)
         yield place, scoring.no_answer(found.reason) if without else found.text
+        while unasked:
+            yield unasked.popleft()
+    yield from unasked

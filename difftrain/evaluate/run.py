@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from difftrain import heartbeat, lineage, settings
+from difftrain import artefacts, heartbeat, lineage, settings
 from difftrain.evaluate import closing, summary
 from difftrain.evaluate.answering import ready, responses
 from difftrain.evaluate.asking import Asked, items
@@ -41,24 +41,27 @@ def run_share(
     config: settings.RunConfig,
     world: World,
 ) -> None:
-    """Ask these items; each chunk is written as a part, an unfinished one as far as it came."""
-    size = config.model.at_once
+    """Ask these items; their answers are written as they come, so that a kill costs few."""
     bar = tqdm(total=len(wanted), desc="evaluate", unit="item", disable=not world.is_first)
-    for start in range(0, len(wanted), size * 4):
-        chunk = wanted[start : start + size * 4]
-        items = [asked for _, asked in chunk]
-        rows = []
-        try:
-            for place, words in responses(
-                engine, items, config, lambda: heartbeat.beat(folder, world)
-            ):
-                name, item_id, digest = chunk[place][0]
-                rows.append(Response(benchmark=name, item_id=item_id, asked=digest, response=words))
-        finally:
-            keep(folder, world.rank, rows)
+    unwritten = artefacts.Unwritten[Response](
+        lambda rows: keep(folder, world.rank, rows), config.model.at_once * 4
+    )
+
+    def alive() -> None:
         heartbeat.beat(folder, world)
-        bar.update(len(chunk))
-    bar.close()
+        unwritten.write_if_late()
+
+    items = [asked for _, asked in wanted]
+    try:
+        for place, words in responses(engine, items, config, alive):
+            name, item_id, digest = wanted[place][0]
+            row = Response(benchmark=name, item_id=item_id, asked=digest, response=words)
+            unwritten.add(row)
+            alive()
+            bar.update()
+    finally:
+        unwritten.write()
+        bar.close()
 
 
 def by_benchmark(marks: Sequence[Mark], names: Iterable[str]) -> dict[str, list[Mark]]:

@@ -21,45 +21,11 @@ from difftrain.probe.spent import Spent
 from difftrain.records import Rollout, Sample
 from difftrain.world import World
 
-LONGEST_UNWRITTEN_SECONDS = 30.0
-"""Answers are on disk after this time at the latest, however few they are."""
-
 
 def is_settled(folder: Path, wanted: str) -> bool:
     """Whether a finished probe of this folder notes that these needs are met."""
     made = lineage.read_made(folder)
     return made is not None and wanted in made["counts"]["settled"]
-
-
-class Unwritten:
-    """Answers that are not on disk yet; written in parts of so many rows, or after a time."""
-
-    def __init__(self, ledger: Ledger, rank: int, rows: int) -> None:
-        self.ledger, self.rank, self.most = ledger, rank, rows
-        self.rows: list[Rollout] = []
-        self.since = time.monotonic()
-
-    def add(self, row: Rollout) -> None:
-        """Enter a row in the ledger and keep it until its part is full."""
-        if not self.rows:
-            self.since = time.monotonic()
-        self.ledger.enter([row])
-        self.rows.append(row)
-        if len(self.rows) >= self.most:
-            self.write()
-
-    def write_if_late(self) -> None:
-        """Write what there is if its first row has waited for long."""
-        if time.monotonic() - self.since > LONGEST_UNWRITTEN_SECONDS:
-            self.write()
-
-    def write(self) -> None:
-        """Write what there is as a part."""
-        if self.rows:
-            folder = self.ledger.folder
-            part = artefacts.next_part(folder, self.rank)
-            self.ledger.known.add(artefacts.write_part(folder, part, self.rows))
-        self.rows = []
 
 
 def run_share(
@@ -79,7 +45,12 @@ def run_share(
         unit="sample",
         disable=not world.is_first,
     )
-    unwritten = Unwritten(ledger, world.rank, config.model.at_once * 4)
+
+    def write(rows: list[Rollout]) -> None:
+        part = artefacts.next_part(ledger.folder, world.rank)
+        ledger.known.add(artefacts.write_part(ledger.folder, part, rows))
+
+    unwritten = artefacts.Unwritten(write, config.model.at_once * 4)
     answered, started = 0, time.time()
 
     def alive() -> None:
@@ -94,7 +65,9 @@ def run_share(
                 aside.write(ledger.folder, world.rank, [aside.row(draw, found)])
                 ledger.aside[draw.sample.sample_id] = found.reason
             else:
-                unwritten.add(rollout(draw, found, config.seed, config.grade))
+                row = rollout(draw, found, config.seed, config.grade)
+                ledger.enter([row])
+                unwritten.add(row)
             pending.answered(draw)
             answered += 1
             alive()

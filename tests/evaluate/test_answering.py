@@ -1,22 +1,26 @@
 """Items put to an engine that fails: what was answered is kept, the rest is asked again."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from difftrain import artefacts, heartbeat, lineage
 from difftrain.evaluate import closing, results
 from difftrain.evaluate import run as evaluation
+from difftrain.evaluate.answering import responses
+from difftrain.evaluate.asking import Asked, items
 from difftrain.evaluate.config import SystemPrompt
 from difftrain.evaluate.judging.config import JudgeKind
 from difftrain.evaluate.responses import UNANSWERED, Response, Store, keep
 from difftrain.evaluate.scoring import no_answer
-from difftrain.model.generate import trial
+from difftrain.model.generate import http, trial
 from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.http import Server
+from difftrain.model.generate.request import Answer
 from difftrain.places import BASE, Places
 from difftrain.records import Mark
 from difftrain.settings import ConfigError, RunConfig
@@ -99,6 +103,55 @@ def test_what_was_answered_before_the_server_went_is_not_asked_again(
     assert len(kept(config)) == 3
     assert closing.is_done(evaluated(config))
     assert server.in_earnest == 4 + 3
+
+
+def test_answers_reach_the_disk_while_the_server_says_nothing(
+    server: ModelServer, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artefacts, "LONGEST_UNWRITTEN_SECONDS", 0.3)
+    monkeypatch.setattr(http, "ALIVE_SECONDS", 0.05)
+    config.evaluate.limit = 3
+    in_vain: list[int] = []
+
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        until = time.monotonic() + 20
+        while number == 3 and not artefacts.parts(Places(config).responses(BASE)):
+            time.sleep(0.05)
+            if time.monotonic() > until:
+                in_vain.append(number)
+                break
+        return False
+
+    server.spoils = spoils
+    evaluated(config)
+    assert not in_vain
+    assert len(kept(config)) == 3
+
+
+def test_an_item_is_made_ready_when_there_is_room_for_it(config: RunConfig) -> None:
+    read: list[Asked] = []
+
+    class TwoAtATime:
+        """Says the same to everything."""
+
+        about: ClassVar = {"engine": "hf"}
+
+        def stream(self, more: Callable, alive: Callable) -> Iterator[tuple[int, Answer]]:
+            while taken := more(2):
+                for place, _ in taken:
+                    yield place, Answer("yes", (), True)
+
+        def close(self) -> None: ...
+
+    def fed() -> Iterator[Asked]:
+        for each in items(config.evaluate):
+            read.append(each)
+            yield each
+
+    answers = responses(TwoAtATime(), fed(), config)
+    assert next(answers) == (0, "yes")
+    assert len(read) == 2
+    assert [place for place, _ in answers] == [1, 2, 3, 4, 5]
 
 
 def test_other_rules_need_no_server_where_every_response_is_kept(

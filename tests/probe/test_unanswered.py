@@ -145,7 +145,7 @@ def test_answers_reach_the_disk_while_the_server_says_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stage, "LONGEST_UNWRITTEN_SECONDS", 0.3)
+    monkeypatch.setattr(artefacts, "LONGEST_UNWRITTEN_SECONDS", 0.3)
     monkeypatch.setattr(http, "ALIVE_SECONDS", 0.05)
     in_vain: list[int] = []
 
