@@ -29,7 +29,7 @@ from difftrain.report.comparison.write import write
 
 IN_ORDER = (*OFFICIAL, *MINIATURES)
 """The columns in the papers' order."""
-VERSION = 2
+VERSION = 3
 """A change to what is written must change it."""
 Seeds = dict[int, Run]
 """The runs of one row by seed."""

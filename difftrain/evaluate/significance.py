@@ -144,13 +144,14 @@ def _pooled(
     seed_means_S = np.mean([each.value_SI.mean(axis=1) for each in values.values()], axis=0)
     clusters = sum(len(set(each.cluster)) for each in values.values())
     low, high = interval(seed_means_S, mean_R, variance, clusters)
+    least = -1.0 if tested else 0.0  # Student's t knows of no least score and no highest
     p, test = _tested(values, mean_R) if tested else (None, None)
     if p is not None and len(seed_means_S) > 1:
         p, test = max(p, over_seeds(seed_means_S, variance, clusters)), SEVERAL_SEEDS
     return Pooled(
         mean=float(seed_means_S.mean()),
-        low=low,
-        high=high,
+        low=max(low, least),
+        high=min(high, 1.0),
         n=sum(each.value_SI.shape[1] for each in values.values()),
         left_out=sum(each.left_out for each in values.values()),
         seed_means=tuple(map(float, seed_means_S)),

@@ -188,6 +188,14 @@ def test_seeds_that_part_make_the_interval_wider_than_either_seed_s_own() -> Non
     assert found.low < min(found.seed_means) < max(found.seed_means) < found.high
 
 
+def test_no_interval_reaches_beyond_the_scores_there_can_be() -> None:
+    runs = [marks("MMStar", coins(chance, 100, 17)) for chance in (0.75, 0.99)]
+    found = significance.pooled(significance.scores(runs), "bootstrap")["MMStar"]
+    assert (found.low, found.high) == (0.0, 1.0)
+    gains = significance.differences([marks("MMStar", [0.0] * 100)] * 2, runs)
+    assert significance.pooled(gains, "paired")["MMStar"].low == -1.0
+
+
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     rng, held, tables = np.random.default_rng(16), 0, 400
     for _ in range(tables):
