@@ -255,6 +255,6 @@ class Unwritten(Generic[R]):
 
     def write(self) -> None:
         """Write what there is."""
-        rows, self.rows = self.rows, []
-        if rows:
-            self._write(rows)
+        if self.rows:
+            self._write(self.rows)
+        self.rows = []

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from difftrain import settings, weights
 from difftrain.places import Places
 from difftrain.report.comparison import agreement
-from difftrain.report.comparison.rows import ROWS, row_of
+from difftrain.report.comparison.rows import KNOWN, ROWS, row_of
 from difftrain.report.comparison.runs import Run
 from difftrain.settings import ConfigError, RunConfig
 from launch.words import parsed, read, recipe_difference, wrong_with
@@ -42,6 +42,8 @@ TABLES = {
 with few steps, two seeds, as many runs at a time as fit."""
 
 
+REMEDY = "; a file of your own, conf/recipe/NAME.yaml, is a row with a name of its own"
+"""What to do where a known row is to choose otherwise."""
 FOUND: dict[str, Places] = {}
 """By settings of data and model: the places whose identities have been found, which may mean to
 read files or to ask the hub."""
@@ -95,7 +97,7 @@ def jobs(axes: dict[str, list[str]], table: Table, words: list[str]) -> list[Job
     for combination in product(*(values for axis, values in axes.items() if axis != "seed")):
         chosen = [f"{axis}={value}" for axis, value in zip(axes, combination, strict=False)]
         row = row_of(combination[0])
-        lone = row.chooses and row.control not in axes["recipe"]
+        lone = row.recipe in KNOWN and row.chooses and row.control not in axes["recipe"]
         own = ["control=random"] if lone and "control" not in given else []
         try:
             found += with_seeds([*chosen, *own, *beside, *words], combination, axes["seed"])
@@ -146,7 +148,9 @@ def not_comparable(found: list[Job], axes: dict[str, list[str]]) -> list[str]:
         for each in told:
             wrong.setdefault(each, []).append(name)
     return [
-        f"{told}: cannot stand in one table{of_runs(names, axes)}" for told, names in wrong.items()
+        f"{told}: cannot stand in one table{of_runs(names, axes)}"
+        + (REMEDY if " by its name and " in told else "")
+        for told, names in wrong.items()
     ]
 
 

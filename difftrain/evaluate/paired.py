@@ -121,7 +121,7 @@ def page(names: Sequence[str], rows: Sequence[Compared], settings: Mapping[str, 
                 *map(str, (each.won, each.lost, each.tied, gap.failed)),
             ]
         )
-    told = [f"* {key}: {settings[key]}" for key in MUST_AGREE if key in settings]
+    told = [f"* {key}: {settings[key]}" for key in MUST_AGREE if settings.get(key) is not None]
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"# {names[1]} against {names[0]}\n\n{body}\n\nBoth under:\n\n" + "\n".join(told) + "\n"
 

@@ -54,7 +54,7 @@ def check_login(to: Tracker) -> None:
         return
     try:
         known = wandb.setup().settings.mode in UNSENT or wandb.login(prompt=False, verify=False)
-    except wandb.Error as error:
+    except (wandb.Error, ValueError) as error:  # a WANDB_MODE that there is not is the latter
         raise ConfigError([f"report.to=wandb: {error}"]) from error
     finally:
         wandb.teardown()  # whose process would else stay for the whole training

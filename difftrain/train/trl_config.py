@@ -117,7 +117,7 @@ def shared_problems(stage: Any) -> Iterator[tuple[str, str]]:
             yield name, "must be at least 1"
     if stage.max_steps is not None and stage.max_steps < 1:
         yield "max_steps", "must be at least 1, or null to follow epochs"
-    if stage.lora.vision and stage.freeze_vision:
+    if stage.lora.rank and stage.lora.vision and stage.freeze_vision:
         yield "lora.vision", "needs freeze_vision=false, for what is frozen gets no addition"
     if not 0 < stage.learning_rate < 1:
         yield "learning_rate", "must lie strictly between 0 and 1"

@@ -172,7 +172,8 @@ def test_a_problem_of_some_runs_names_them() -> None:
          ["difficulty.also: ['cmab'] and ['cmab', 'cde', 'ace', 'drm']: cannot stand in one table "
           "(grpo_full-all, grpo_hard-all)"]),
         (["recipe=grpo_random,grpo_mid_hard", "select.random=true"],
-         ["select.random: False by its name and True: cannot stand in one table (grpo_mid_hard)"]),
+         ["select.random: False by its name and True: cannot stand in one table (grpo_mid_hard); "
+          "a file of your own, conf/recipe/NAME.yaml, is a row with a name of its own"]),
     ],
 )  # fmt: skip
 def test_runs_that_no_table_can_hold_are_refused_before_any_starts(

@@ -238,6 +238,23 @@ def test_a_server_that_fails_at_every_picture_sets_nobody_aside(server: ModelSer
         answers(made, requests(150))
 
 
+@pytest.mark.parametrize("how", ["asks for too much", "fails"])
+def test_a_server_that_answers_plain_words_and_nothing_of_the_work_sets_nobody_aside(
+    server: ModelServer, how: str
+) -> None:
+    made = engine(server, attempts=1)
+    asked = [replace(each, max_new_tokens=50) for each in requests(150)]
+
+    def spoils(handler: Any, body: dict, number: int) -> bool:
+        if how == "fails":
+            return "Say yes." not in str(body) and (send(handler, 500, b"oops") or True)
+        return body["max_tokens"] >= 50 and (send(handler, 400, b"context too small") or True)
+
+    server.spoils = spoils
+    with pytest.raises(OSError, match=r"samples in a row have no answer"):
+        answers(made, asked)
+
+
 def test_many_draws_of_few_samples_that_fail_are_set_aside(server: ModelServer) -> None:
     made = engine(server, attempts=1)
     asked = [replace(each, view=f"{each.seed % 4}/whole") for each in requests(60)]
@@ -563,7 +580,7 @@ def test_a_server_that_refuses_the_largest_picture_is_asked_with_smaller_ones(
     about = engine(server).about
     assert about["picture_tokens"] == {"side": 28, "server": 3, "expected": 1}
     told = "the server answers 400: maximum context length is 16384 tokens"
-    assert about["picture_refused"] == {"side": 112, "reason": told}
+    assert about["picture_refused"] == 112
     said = capsys.readouterr().err
     assert f"a picture of 112 x 112 is refused ({told}), one of 28 x 28 is not" in said
     most = 27

@@ -8,11 +8,12 @@ it is this one request that is turned away while others are answered.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import Any, Generic
+from typing import Any
 
 from PIL import Image
 
@@ -20,6 +21,7 @@ from difftrain.model.generate import chat, wire
 from difftrain.model.generate.config import ServerConfig
 from difftrain.model.generate.gate import Gate, ServerGone
 from difftrain.model.generate.request import Answer, Found, K, NoAnswer, Request
+from difftrain.model.generate.vain import InARow, Refused, Vain
 from difftrain.model.generate.wire import Fault, NoReply
 
 THE_SERVERS = (Fault.server, Fault.lost, Fault.slow)
@@ -28,8 +30,6 @@ ALIVE_SECONDS = 5.0
 STRIKES_BEFORE_ALONE = 2
 """A request that was open so often when the server went down is asked while no other such one is:
 should one of them be what kills the server, it does not take the others along."""
-IN_A_ROW = 32
-"""Samples that fail for good with no answer between them before the server itself is doubted."""
 PASSED_OVER = 4
 """A request is turned away for its own sake once the others had so many times `attempts` answers
 for each place among the open ones: a server that takes few at a time has served it by then."""
@@ -46,48 +46,6 @@ TURNED_AWAY = {
     405: "the server answers 405: is model.url right?",
 }
 """Statuses after which no other request would fare better."""
-
-
-class Vain(NoAnswer):
-    """The server gave none or refused. Many samples in a row are its fault, not theirs."""
-
-
-class InARow(Generic[K]):
-    """Failures with no answer between them, held back until it is clear whose fault they are."""
-
-    def __init__(self) -> None:
-        self.held: list[tuple[K, NoAnswer]] = []
-        self._samples: set[Hashable] = set()
-
-    @property
-    def too_long(self) -> bool:
-        """Whether so many samples failed that it must first be seen whether the server is well."""
-        return len(self._samples) >= IN_A_ROW
-
-    def add(self, key: K, found: Vain, sample: Hashable) -> None:
-        """Hold one back; draws of the same sample count once."""
-        self.held.append((key, NoAnswer(found.reason)))
-        self._samples.add(sample)
-
-    def release(self) -> list[tuple[K, NoAnswer]]:
-        """Those held back: the server is well, so they are the samples' own."""
-        found, self.held = self.held, []
-        self._samples.clear()
-        return found
-
-    @property
-    def words(self) -> str:
-        """What is told of a server that fails for everybody."""
-        _, last = self.held[-1]
-        return f"{len(self._samples)} samples in a row have no answer; the last one: {last.reason}"
-
-
-def sample_of(request: Request) -> Hashable:
-    """What tells samples apart: the view's name, else the words and the pictures' sizes.
-
-    Not the pixels: every mask of a sample is another picture.
-    """
-    return request.view or (request.text, *(each.size for each in request.images))
 
 
 class Connection:
@@ -168,7 +126,9 @@ class Server:
                     workers += 1
                     Thread(target=self._work, args=(asked, done), daemon=True).start()
                 if not open_:
-                    if failed.too_long and not self._is_well(asked, done, alive):
+                    if failed.too_long and not (
+                        failed.refused and self._is_well(failed.longest, asked, done, alive)
+                    ):
                         self.gate.refuse(failed.words)
                     if not failed.held:
                         return
@@ -181,7 +141,7 @@ class Server:
                     raise found
                 assert found is not None, "a thread of ours died; its reason stands above"
                 if isinstance(found, Vain):
-                    failed.add(key, found, sample_of(request))
+                    failed.add(key, found, request)
                     continue
                 if isinstance(found, Answer):
                     yield from failed.release()
@@ -191,10 +151,16 @@ class Server:
                 asked.put(None)
 
     def _is_well(
-        self, asked: SimpleQueue[Any], done: SimpleQueue[Any], alive: Callable[[], None]
+        self,
+        longest: int,
+        asked: SimpleQueue[Any],
+        done: SimpleQueue[Any],
+        alive: Callable[[], None],
     ) -> bool:
-        """Whether the plainest request is answered while no other is open. Raises ServerGone."""
-        asked.put((None, PLAINEST))
+        """Whether the plainest request, with room for so many tokens, is answered while no other
+        is open. Raises ServerGone.
+        """
+        asked.put((None, replace(PLAINEST, max_new_tokens=longest)))
         *_, found = self._next(done, alive)
         if isinstance(found, ServerGone):
             raise found
@@ -239,7 +205,7 @@ class Server:
                 if missed.hopeless:
                     self.gate.refuse(missed.words)
                 if missed.final:
-                    return Vain(missed.words)
+                    return Refused(missed.words)
                 if missed.kind is Fault.limited or missed.wait is not None:
                     pauses += 1
                     before = before if pauses > 1 else self.answers

@@ -213,7 +213,7 @@ def pictures(asked: Connection, max_pixels: int) -> dict[str, Any]:
     """
     _, without = tried(asked, question(1))
     side, shown_with, refusal = largest(asked, max_pixels)
-    found = {"picture_refused": refusal} if refusal else {}
+    found = {"picture_refused": refusal["side"]} if refusal else {}
     if refusal:
         say(
             f"model.url={asked.url}: a picture of {refusal['side']} x {refusal['side']} is refused "
