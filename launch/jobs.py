@@ -149,7 +149,7 @@ def not_comparable(found: list[Job], axes: dict[str, list[str]]) -> list[str]:
             wrong.setdefault(each, []).append(name)
     return [
         f"{told}: cannot stand in one table{of_runs(names, axes)}"
-        + (REMEDY if " by its name and " in told else "")
+        + (REMEDY if agreement.BY_NAME in told else "")
         for told, names in wrong.items()
     ]
 

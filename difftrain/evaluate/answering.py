@@ -51,8 +51,8 @@ def responses(
     """What an engine with the `widest` limits says to each item, with its place among them.
 
     In any order, each as it comes; scoring.not_asked or no_answer where nothing is said. A picture
-    is read when its item is asked, not before. `alive`
-    is called now and then meanwhile. Raises what the engine raises when it is gone for good.
+    is read when its item is asked, not before. `alive` is called now and then meanwhile. Raises
+    what the engine raises when it is gone for good.
     """
     pixels = budgets(config)
     waiting, unasked = enumerate(some), deque[tuple[int, str]]()

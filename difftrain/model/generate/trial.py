@@ -205,8 +205,8 @@ def largest(asked: Connection, max_pixels: int) -> tuple[int, int | None, dict[s
 
 
 def pictures(asked: Connection, max_pixels: int) -> dict[str, Any]:
-    """How many prompt tokens a picture of the largest size adds, and how many it should; whether
-    the server refuses that size, and why.
+    """How many prompt tokens a picture of the largest size adds, and how many it should; the side
+    of a larger one that the server refused, which is told with the reason.
 
     Raises ConfigError if it adds none: the picture does not reach the model. No tokens where the
     server does not count.

@@ -24,10 +24,10 @@ NO_MATTER = (
 )
 """Settings that change no sample, weight or mark. Where items come from is not asked either: they
 are compared one by one."""
-
-
 SFT = "sft"
 """Its settings matter only between runs that both have it."""
+BY_NAME = "by its name and"
+"""In what is told of a run that bears a known row's name and is not that row."""
 
 
 class NotComparable(ValueError):
@@ -92,7 +92,7 @@ def unordered(value: Any) -> Any:
 def departing(run: Run) -> list[str]:
     """The settings of a run that bears a known row's name and is not that row."""
     return [
-        f"{key}: {meant} by its name and {run.settings[key]}"
+        f"{key}: {meant} {BY_NAME} {run.settings[key]}"
         for key, meant in row_of(run.name).settings.items()
         if unordered(run.settings.get(key, meant)) != unordered(meant)
     ]
