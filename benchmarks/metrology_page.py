@@ -76,8 +76,9 @@ def separation(result: dict[str, Any]) -> list[str]:
         f"({cde['all'].value:.2f}), {reached['solved']} over those solved at least once "
         f"({cde['solved'].value:.2f}). `Readable only` (ours, not a setting) compares right "
         "answers among readable ones, with and without the picture: this model often "
-        "leaves out the answer's tags (on purpose, as a base model may), and an answer without "
-        "tags counts as wrong on both sides. A sample without a readable answer on one side has "
+        "leaves out the answer's tags in count_plus, compare and bar, and says that it sees "
+        "nothing where a picture is missing (both on purpose); what has no readable answer "
+        "counts as wrong on both sides. A sample without a readable answer on one side has "
         "no value there.",
         *by_family(result),
     ]
@@ -114,7 +115,9 @@ def knob(result: dict[str, Any]) -> list[str]:
         "Spearman with the knob (0 simplest, 1 hardest) within each family; pooled, it is the",
         "correlation of within-family ranks, so that differences between families cannot help. A",
         "family in which a measure is constant weighs as one without relation. A knob is what we",
-        "think is hard, not what this model finds hard.",
+        "think is hard. This model was taught to give up on masked pictures, sooner the higher",
+        "the knob (`clear` in difftrain/shapes/lessons.py): PISM should find the knob because we",
+        "put it there. That it would in a model taught nothing of the kind is not shown.",
         *table(["measure", "pooled, 95 %", "expected", "n", "no value"], rows),
         "![knob](metrology_knob.svg)",
     ]

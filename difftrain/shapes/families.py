@@ -5,7 +5,8 @@ The controls (prior, noise) are in controls.py.
 """
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -57,6 +58,31 @@ def other(rng: Random, names: Sequence[str], name: str) -> str:
     return rng.choice([each for each in names if each != name])
 
 
+def scan(things: Sequence[Thing], *features: str, marks: Mapping[Tile, str] | None = None) -> str:
+    """What stands on each tile by these features, row by row: "... red circle.|....|....|....".
+
+    A tile ends with a dot, or with its mark.
+    """
+    named = {
+        thing.tile: "".join(f" {getattr(thing, feature)}" for feature in features)
+        for thing in things
+    }
+    texts = {tile: named.get(tile, "") + (marks or {}).get(tile, ".") for tile in TILES}
+    return "|".join("".join(texts[row, column] for column in range(GRID)) for row in range(GRID))
+
+
+def running(things: Sequence[Thing], feature: str, names: Sequence[str]) -> dict[Tile, str]:
+    """The how-manieth of its name each thing is, row by row; only things of these names."""
+    counted: Counter[str] = Counter()
+    numbers = {}
+    for thing in sorted(things, key=lambda each: each.tile):
+        name = getattr(thing, feature)
+        if name in names:
+            counted[name] += 1
+            numbers[thing.tile] = str(counted[name])
+    return numbers
+
+
 def count(rng: Random, knob: float) -> Drawn:
     """How many shapes there are; the knob is their number."""
     number = step(knob, 1, MOST_COUNTED)
@@ -79,10 +105,12 @@ def count_colour(rng: Random, knob: float) -> Drawn:
     looks += [
         (rng.choice(SHAPES), other(rng, list(COLOURS), colour)) for _ in range(step(knob, 0, 9))
     ]
+    things = scatter(rng, looks)
+    seen = scan(things, "colour", marks=running(things, "colour", [colour]))
     return Drawn(
-        image=scenes.shapes(scatter(rng, looks)),
+        image=scenes.shapes(things),
         question=f"How many {colour} shapes are there?",
-        thought=f"{number} {colour}",
+        thought=f"{seen}: {number}",
         answer=str(number),
         kind=AnswerKind.count,
         task_set=TaskSet.perception,
@@ -115,12 +143,13 @@ def colour(rng: Random, knob: float) -> Drawn:
     things = scatter(rng, [(asked, shown), *rest])
     contrast = 1.0 - 0.75 * knob
     things = [Thing(t.shape, t.colour, t.tile, t.size, contrast, t.shift) for t in things]
+    seen = scan(things, "shape", "colour", marks={things[0].tile: "!"})
     wrong = rng.sample([name for name in COLOURS if name != shown], 3)
     options = sorted([shown, *wrong], key=list(COLOURS).index)
     return Drawn(
         image=scenes.shapes(things),
         question=f"What colour is the {asked}?",
-        thought=shown,
+        thought=f"{seen}: {shown}",
         answer="ABCD"[options.index(shown)],
         kind=AnswerKind.choice,
         task_set=TaskSet.perception,
@@ -136,10 +165,12 @@ def verify(rng: Random, knob: float) -> Drawn:
     while len(rest) < step(knob, 1, 9):
         if (found := look(rng)) != (shape, paint):
             rest.append(found)
+    things = scatter(rng, [(shape, paint), *rest] if truth else rest)
+    seen = scan(things, "colour", "shape", marks={things[0].tile: "!"} if truth else None)
     return Drawn(
-        image=scenes.shapes(scatter(rng, [(shape, paint), *rest] if truth else rest)),
+        image=scenes.shapes(things),
         question=f"Is there a {paint} {shape} in the picture?",
-        thought=f"{paint} {shape}" if truth else f"no {paint} {shape}",
+        thought=f"{seen}: {'yes' if truth else 'no'}",
         answer="Yes" if truth else "No",
         kind=AnswerKind.text,
         task_set=TaskSet.perception,
@@ -160,10 +191,11 @@ def locate(rng: Random, knob: float) -> Drawn:
             rest.append(found)
     things = scatter(rng, [(shape, paint), *rest])
     row, column = things[0].tile
+    seen = scan(things, "colour", "shape", marks={(row, column): f"!{row + 1}{column + 1}"})
     return Drawn(
         image=scenes.shapes(things),
         question=f"Which tile holds the {paint} {shape}? Answer with its box.",
-        thought=f"row {row + 1}, column {column + 1}",
+        thought=f"{seen}: row {row + 1}, column {column + 1}",
         answer=boxes_answer([things[0].tile], "tile"),
         kind=AnswerKind.boxes,
         task_set=TaskSet.perception,
@@ -195,10 +227,12 @@ def compare(rng: Random, knob: float) -> Drawn:
         for shape, number in zip((first, second), numbers, strict=True)
         for _ in range(number)
     ]
+    things = scatter(rng, looks)
+    seen = scan(things, "shape", marks=running(things, "shape", [first, second]))
     return Drawn(
-        image=scenes.shapes(scatter(rng, looks)),
+        image=scenes.shapes(things),
         question="Which are there more of?",
-        thought=f"{numbers[0]} {first}, {numbers[1]} {second}",
+        thought=f"{seen}: {first}{numbers[0]}, {second}{numbers[1]}",
         answer="AB"[winner],
         kind=AnswerKind.choice,
         task_set=TaskSet.reasoning,
@@ -213,10 +247,12 @@ def bar(rng: Random, knob: float) -> Drawn:
     colours = rng.sample(list(COLOURS), bars)
     one, two = rng.sample(range(bars), 2)
     total = heights[one] + heights[two]
+    asked = sorted((one, two))
+    seen = " ".join(f"{colours[i]} {heights[i]}{'!' * (i in asked)}" for i in range(bars))
     return Drawn(
         image=scenes.bars(heights, colours, rng.randint(16, 24)),
         question=f"What are the {colours[one]} bar and the {colours[two]} bar together?",
-        thought=f"{heights[one]} + {heights[two]} = {total}",
+        thought=f"{seen}: {heights[asked[0]]} + {heights[asked[1]]} = {total}",
         answer=str(total),
         kind=AnswerKind.number,
         task_set=TaskSet.reasoning,
@@ -233,10 +269,11 @@ def odd(rng: Random, knob: float) -> Drawn:
     things = [
         Thing(shape, strange if tile == place else paint, tile, size, 1.0, shift) for tile in TILES
     ]
+    seen = scan(things, "colour", marks={place: f"!{place[0] + 1}"})
     return Drawn(
         image=scenes.shapes(things),
         question="Which row holds the odd one out?",
-        thought=f"{strange}, row {place[0] + 1}",
+        thought=f"{seen}: row {place[0] + 1}",
         answer="ABCD"[place[0]],
         kind=AnswerKind.choice,
         task_set=TaskSet.reasoning,

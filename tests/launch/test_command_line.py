@@ -122,7 +122,7 @@ def test_a_model_that_is_only_named_does_not_get_the_tiny_models_settings() -> N
     assert alone == words.read(["model=any", "model.name=org/big"])
     assert (alone.model.dtype, alone.grpo.learning_rate) == (Dtype.bfloat16, 1e-6)
     assert (alone.probe.max_new_tokens, alone.evaluate.max_new_tokens) == (1024, 2048)
-    assert words.read(["model=tiny", "model.name=org/small"]).grpo.max_completion_tokens == 40
+    assert words.read(["model=tiny", "model.name=org/small"]).grpo.max_completion_tokens == 72
     assert words.read(["model.name=tiny"]) == words.read([])
 
 
