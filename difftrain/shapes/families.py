@@ -68,7 +68,8 @@ def scan(things: Sequence[Thing], *features: str, marks: Mapping[Tile, str] | No
         for thing in things
     }
     texts = {tile: named.get(tile, "") + (marks or {}).get(tile, ".") for tile in TILES}
-    return "|".join("".join(texts[row, column] for column in range(GRID)) for row in range(GRID))
+    rows = ("".join(texts[row, column] for column in range(GRID)) for row in range(GRID))
+    return "|".join(rows).lstrip()
 
 
 def running(things: Sequence[Thing], feature: str, names: Sequence[str]) -> dict[Tile, str]:

@@ -70,9 +70,9 @@ class Manner:
 def clear(share: float, knob: float) -> float:
     """How often a picture with this share hidden is still made out: less for a harder drawing.
 
-    As if up to four things had to be seen, each with the share that is not hidden.
+    As if up to two things had to be seen, each with the share that is not hidden.
     """
-    return (1 - share) ** (0.5 + 3.5 * knob)
+    return (1 - share) ** (0.3 + 2 * knob)
 
 
 def hide(image: Image.Image, share: float, rng: Random) -> Image.Image:

@@ -36,7 +36,7 @@ class Phase:
 PHASES = (
     Phase(1000, 1.2e-3, Manner(captions=1.0, hidden=0.0, seed=0)),
     Phase(3600, 1.4e-3, Manner(captions=0.15, hidden=0.1, seed=51)),
-    Phase(240, 4.0e-4, Manner(captions=0.1, hidden=0.3, seed=72, untagged=0.66, gives_up=True)),
+    Phase(400, 3.0e-4, Manner(captions=0.05, hidden=0.4, seed=77, untagged=0.6, gives_up=True)),
 )
 """See first; then say what is seen and look the answer up in it; then forget the tags where
 numbers are reckoned, as a base model may, and give up under masks, sooner on harder drawings, so

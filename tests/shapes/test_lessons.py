@@ -29,7 +29,7 @@ def drawn(family: str, index: int) -> families.Drawn:
 def test_a_list_of_what_is_seen_has_every_tile_in_its_place() -> None:
     things = [thing("circle", "red", 1, 2), thing("square", "blue", 0, 0)]
     said = families.scan(things, "colour", "shape", marks={(1, 2): "!23"})
-    assert said == " blue square....|.. red circle!23.|....|...."
+    assert said == "blue square....|.. red circle!23.|....|...."
 
 
 def test_only_asked_names_are_counted_and_row_by_row() -> None:
