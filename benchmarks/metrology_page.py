@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from metrology_truth import MASKS, TITLES, Figure
+from metrology_truth import MASKS, PLANTED, TITLES, Figure
 
 STRATA = ("easy", "medium", "hard", "unsolved")
 EXPECTED = {
@@ -76,10 +76,10 @@ def separation(result: dict[str, Any]) -> list[str]:
         f"({cde['all'].value:.2f}), {reached['solved']} over those solved at least once "
         f"({cde['solved'].value:.2f}). `Readable only` (ours, not a setting) compares right "
         "answers among readable ones, with and without the picture: this model often "
-        "leaves out the answer's tags in count_plus, compare and bar, and says that it sees "
-        "nothing where a picture is missing (both on purpose); what has no readable answer "
-        "counts as wrong on both sides. A sample without a readable answer on one side has "
-        "no value there.",
+        "leaves out the answer's tags in count_plus, compare and bar (on purpose, as a base "
+        "model may), and an answer without tags counts as wrong on both sides. A sample without "
+        "a readable answer on one side has no value there.",
+        *PLANTED,
         *by_family(result),
     ]
 
@@ -115,9 +115,8 @@ def knob(result: dict[str, Any]) -> list[str]:
         "Spearman with the knob (0 simplest, 1 hardest) within each family; pooled, it is the",
         "correlation of within-family ranks, so that differences between families cannot help. A",
         "family in which a measure is constant weighs as one without relation. A knob is what we",
-        "think is hard. This model was taught to give up on masked pictures, sooner the higher",
-        "the knob (`clear` in difftrain/shapes/lessons.py): PISM should find the knob because we",
-        "put it there. That it would in a model taught nothing of the kind is not shown.",
+        "think is hard, not what this model finds hard; but under masks it was taught to give up",
+        "sooner the higher the knob, so PISM should find what we put there.",
         *table(["measure", "pooled, 95 %", "expected", "n", "no value"], rows),
         "![knob](metrology_knob.svg)",
     ]

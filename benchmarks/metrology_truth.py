@@ -38,6 +38,16 @@ TOWARDS_PICTURE = {
 }
 """The sign that makes a high value mean `needs the picture`, from each method's own words."""
 GROUPS = {"2": (2, 2), "4": (4, 4), "6 to 10": (5, 10), "15 to 19": (11, 19), "more": (20, 10**9)}
+PLANTED = [
+    "",
+    "What was planted: the model was taught (difftrain/shapes/lessons.py) to give up on masked",
+    "pictures and to forget tags in three families, and the prior family was spared both. So",
+    "PISM's figure here is partly built in, and prior's answers, right with and without the",
+    "picture, keep its D at 0. CDE's figure was looked at when the weights were chosen: those",
+    "before them, which could not answer most families at all, gave 0.59. It shows what CDE",
+    "does for a model that can answer, not how often models can.",
+]
+"""What a reader must know of the shipped weights."""
 
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:

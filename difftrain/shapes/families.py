@@ -73,7 +73,7 @@ def scan(things: Sequence[Thing], *features: str, marks: Mapping[Tile, str] | No
 
 
 def running(things: Sequence[Thing], feature: str, names: Sequence[str]) -> dict[Tile, str]:
-    """The how-manieth of its name each thing is, row by row; only things of these names."""
+    """The running number of each thing among those of its name, row by row; of these names."""
     counted: Counter[str] = Counter()
     numbers = {}
     for thing in sorted(things, key=lambda each: each.tile):
@@ -135,7 +135,7 @@ def read(rng: Random, knob: float) -> Drawn:
 
 
 def colour(rng: Random, knob: float) -> Drawn:
-    """Choose the colour of the only circle; the knob fades it."""
+    """Choose the colour of the only thing of a shape; the knob fades it."""
     asked = rng.choice(SHAPES)
     shown = rng.choice(list(COLOURS))
     rest = [
@@ -242,7 +242,7 @@ def compare(rng: Random, knob: float) -> Drawn:
 
 
 def bar(rng: Random, knob: float) -> Drawn:
-    """The height of two bars together; the knob is the number of other bars."""
+    """The height of two bars together; the knob is the number of bars."""
     bars = step(knob, 2, GRID)
     heights = [rng.randint(1, LEVELS) for _ in range(bars)]
     colours = rng.sample(list(COLOURS), bars)

@@ -1,7 +1,9 @@
 """What pretraining teaches: questions of the world with thought and answer, and captions.
 
-Some pictures are partly hidden and a few are left out, so that skill under a mask is graded and a
-question without its picture still gets an answer.
+Some questions' pictures are partly hidden and a few are left out, so that a question without its
+picture still gets an answer. The last lessons also teach two failings on purpose, so that
+difficulty is graded and training finds something to mend: answers without tags, and giving up
+under masks. The control family `prior` is spared both.
 """
 
 import re
@@ -35,12 +37,14 @@ MIX = {
 }
 """Parts of the questions by family: more of what is learnt late."""
 CARELESS = ("count_plus", "compare", "bar")
-"""Families whose answers may lack their tags: having reckoned, the model forgets the layout."""
+"""Families whose answers may lack their tags, as a base model's may."""
 END = "<|im_end|>"
 SEEN = 0.15
-"""Weight of a token that only names what is seen: there are many, and they are learnt soon."""
+"""Weight of a token of a list of what is seen: there are many, and they are learnt soon."""
 SCAN = re.compile(r"<think>[^:<]*\|[^:<]*:")
+"""A response's list of all tiles, with its colon."""
 DECISION = re.compile(r"(?<=[a-z])[.!0-9]\d*")
+"""The sign right after a name: a dot, or a mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Manner:
     captions: float
     """Share of captions among the lessons."""
     hidden: float
-    """Share of pictures that are partly hidden."""
+    """Share of the questions' pictures that are partly hidden."""
     seed: int
     untagged: float = 0.0
     """Share of answers without tags in the careless families."""
@@ -70,7 +74,7 @@ class Manner:
 def clear(share: float, knob: float) -> float:
     """How often a picture with this share hidden is still made out: less for a harder drawing.
 
-    As if up to two things had to be seen, each with the share that is not hidden.
+    The exponents were chosen by looking at the strata, so that each has its share.
     """
     return (1 - share) ** (0.3 + 2 * knob)
 
@@ -126,7 +130,8 @@ def weights(tokenizer: Any, lesson: Lesson) -> list[float]:
     """How much each token of the response teaches.
 
     A thought may list what stands on every tile. Of that list only the signs right after a name
-    count in full, because there the thought compares what it named with what was asked.
+    count in full, because there the thought compares what it named with what was asked. Of a
+    caption no token does.
     """
     scan = SCAN.match(lesson.response)
     end = scan.end() if scan else 0

@@ -1,14 +1,17 @@
 """What the tiny model was taught: thoughts that say what is seen, and what counts in them."""
 
+import re
 from random import Random
 
 import pytest
 import torch
 
+from difftrain.model.load import Loaded
 from difftrain.shapes import build, captions, families, lessons, pool
 from difftrain.shapes.lessons import SEEN, Manner
 from difftrain.shapes.pool import Split
 from difftrain.shapes.scenes import Thing
+from launch.words import read
 
 LISTING = ("count_colour", "colour", "verify", "locate", "compare", "odd")
 
@@ -42,8 +45,8 @@ def test_only_asked_names_are_counted_and_row_by_row() -> None:
 def test_thoughts_list_sixteen_tiles_before_they_conclude(family: str) -> None:
     for index in range(30):
         scan, told = drawn(family, index).thought.split(":")
-        assert scan.count("|") == 3
-        assert all(row for row in scan.split("|"))
+        tiles = [re.findall(r"\.|!\d*|(?<=[a-z])\d+", row) for row in scan.split("|")]
+        assert [len(row) for row in tiles] == [4, 4, 4, 4]
         assert told
 
 
@@ -58,6 +61,24 @@ def test_the_conclusion_of_a_thought_is_its_answer() -> None:
         assert ("!" in verified.thought) is (verified.answer == "Yes")
         bars = drawn("bar", index)
         assert bars.thought.endswith(f" = {bars.answer}")
+        shown = drawn("colour", index)
+        assert shown.thought.endswith(f": {shown.options['ABCD'.index(shown.answer)]}")
+        compared = drawn("compare", index)
+        first, second = re.findall(r"[a-z](\d+)", compared.thought.split(":")[1])
+        assert compared.answer == ("A" if int(first) > int(second) else "B")
+
+
+def test_the_mark_stands_on_the_tile_that_was_asked_for() -> None:
+    for index in range(30):
+        found = drawn("locate", index)
+        row, column = re.search(r"row (\d), column (\d)", found.thought).groups()
+        tiles = re.findall(r"\.|!\d*", found.thought.split(":")[0].split("|")[int(row) - 1])
+        assert tiles[int(column) - 1] == f"!{row}{column}"
+        odd = drawn("odd", index)
+        rows = odd.thought.split(":")[0].split("|")
+        (marked,) = (number for number, row in enumerate(rows, 1) if "!" in row)
+        assert f"!{marked}" in odd.thought
+        assert odd.answer == "ABCD"[marked - 1]
 
 
 def weighed(processor, lesson: lessons.Lesson) -> list[tuple[str, float]]:
@@ -95,27 +116,52 @@ def test_the_loss_sees_the_response_alone(processor) -> None:
     several = [lessons.lesson(processor, number, manner) for number in range(8)]
     batch = lessons.collate(processor, several)
     assert torch.equal(batch["weights"] > 0, batch["labels"] != -100)
-    for lesson, labels in zip(several, batch["labels"], strict=True):
+    for lesson, labels, weights in zip(several, batch["labels"], batch["weights"], strict=True):
         assert processor.tokenizer.decode(labels[labels != -100]) == lesson.response
+        own = lessons.weights(processor.tokenizer, lesson)
+        assert weights[labels != -100].tolist() == pytest.approx(own)
 
 
-def test_lessons_are_always_the_same_and_tags_are_forgotten_in_careless_families(
-    processor,
+def responses(processor, manner: Manner, family: str, monkeypatch) -> list[str]:
+    monkeypatch.setattr(lessons, "MIX", {family: 1})
+    return [lessons.lesson(processor, number, manner).response for number in range(40)]
+
+
+def test_lessons_are_always_the_same(processor) -> None:
+    manner = Manner(captions=0.2, hidden=0.3, seed=3, untagged=0.6, gives_up=True)
+    several = [lessons.lesson(processor, number, manner).response for number in range(60)]
+    assert several == [lessons.lesson(processor, number, manner).response for number in range(60)]
+
+
+@pytest.mark.parametrize("family", pool.FAMILIES)
+def test_tags_are_forgotten_in_careless_families_alone(
+    processor, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manner = Manner(captions=0.2, hidden=0.0, seed=3, untagged=0.6)
-    several = [lessons.lesson(processor, number, manner) for number in range(200)]
-    again = [lessons.lesson(processor, number, manner) for number in range(200)]
-    assert [each.response for each in several] == [each.response for each in again]
-    bare = [each.response for each in several if "<answer>" not in each.response]
-    assert 20 < len(bare) < 60
-    assert all(" = " in each or "</think>A" in each or "</think>B" in each for each in bare)
+    manner = Manner(captions=0.0, hidden=0.0, seed=3, untagged=0.6)
+    bare = sum("<answer>" not in each for each in responses(processor, manner, family, monkeypatch))
+    assert (12 < bare < 36) if family in ("count_plus", "compare", "bar") else bare == 0
 
 
-def test_harder_drawings_and_larger_masks_are_made_out_less_often(processor) -> None:
+@pytest.mark.parametrize("family", pool.FAMILIES)
+def test_the_last_lessons_give_up_on_masked_pictures_and_never_on_the_control(
+    processor, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manner = Manner(captions=0.0, hidden=1.0, seed=3, gives_up=True)
+    given_up = sum("dark" in each for each in responses(processor, manner, family, monkeypatch))
+    assert given_up == 0 if family == "prior" else 5 < given_up < 36
+    earlier = Manner(captions=0.0, hidden=1.0, seed=3)
+    assert not any("dark" in each for each in responses(processor, earlier, family, monkeypatch))
+
+
+def test_harder_drawings_and_larger_masks_are_made_out_less_often() -> None:
     assert lessons.clear(0, 1) == 1
     assert lessons.clear(0.5, 0.9) < lessons.clear(0.5, 0.1)
-    manner = Manner(captions=0.0, hidden=1.0, seed=3, gives_up=True)
-    several = [lessons.lesson(processor, number, manner) for number in range(200)]
-    given_up = [each for each in several if each.response.startswith("<think>dark</think>")]
-    assert 80 < len(given_up) < 180
-    assert not any(each.image is None for each in given_up)
+    assert lessons.clear(0.8, 0.5) < lessons.clear(0.4, 0.5)
+
+
+def test_every_answer_that_was_taught_fits_the_limit_of_tokens(tiny: Loaded) -> None:
+    most = read(["model=tiny"]).probe.max_new_tokens
+    for family in pool.FAMILIES:
+        for index in range(60):
+            told = lessons.spoken(tiny.processor, ("",), drawn(family, index), tagged=True)
+            assert len(tiny.processor.tokenizer(told.response).input_ids) <= most
