@@ -39,7 +39,7 @@ def separations(found: dict[str, dict[str, Figure]], path: Path) -> None:
             )
             axes.errorbar(
                 value, np.arange(len(names)) + shift, xerr=[low, high], fmt=marker, color=colour,
-                markersize=5, elinewidth=1.4, label=label,
+                markersize=5, elinewidth=1.4, label=label, clip_on=False,
             )  # fmt: skip
         axes.set_yticks(range(len(names)), [TITLES[name] for name in names], color=INK)
         axes.set_xlim(0, 1)

@@ -80,7 +80,7 @@ def benchmarks(report: dict[str, Any], arms: list[str]) -> Figure | None:
         axes.hlines(at, [mark["low"] for _, mark in known], [mark["high"] for _, mark in known],
                     color=ARM_COLOURS[arm], linewidth=1.6, alpha=0.55)  # fmt: skip
         axes.plot([mark["score"] for _, mark in known], at, ARM_MARKERS[arm], label=arm,
-                  color=ARM_COLOURS[arm], markersize=5.5)  # fmt: skip
+                  color=ARM_COLOURS[arm], markersize=5.5, clip_on=False)  # fmt: skip
     axes.set_yticks(place, names)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.get_yticklabels()[-1].set_fontweight("bold")
