@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 SMALL = ("program=sft_then_grpo", "select.sft_keep=[medium]", "sft.max_steps=4", "sft.save_every=2",
          "sft.samples_per_step=4", "sft.per_device_batch=2", "grpo.max_steps=4",
          "grpo.save_every=2", "grpo.prompts_per_step=2", "grpo.group_size=4", "grpo.held_out=0",
-         "grpo.per_device_batch=4", "grpo.max_completion_tokens=24")  # fmt: skip
+         "grpo.per_device_batch=4", "grpo.max_completion_tokens=72")  # fmt: skip
 SAMPLES = list(pool.samples(pool.Split.pool, 16))
 TARGETS = {each.sample_id: str(lessons.from_solution(each)) for each in SAMPLES}
 LEARNED = sft.Lessons(SAMPLES, TARGETS, {})

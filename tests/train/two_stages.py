@@ -27,7 +27,7 @@ from launch.words import read
 SMALL = ("program=sft_then_grpo", "select.sft_keep=[medium]", "sft.max_steps=3",
          "sft.samples_per_step=4", "sft.per_device_batch=2", "grpo.max_steps=2",
          "grpo.prompts_per_step=2", "grpo.group_size=4", "grpo.per_device_batch=4",
-         "grpo.max_completion_tokens=24", "grpo.held_out=0")  # fmt: skip
+         "grpo.max_completion_tokens=72", "grpo.held_out=0")  # fmt: skip
 SAMPLES = 16
 
 
