@@ -1,10 +1,10 @@
 """Does choosing pay? RAP's subset against as many random samples, its parts, and the full pool.
 
-    python benchmarks/pays.py [--seeds 1 2 3] [--steps 20] [KEY=VALUE ...]
+    python benchmarks/pays.py [--seeds 1 2 3] [--steps 30] [KEY=VALUE ...]
 
 Runs launch/train.py for each arm, seed and view (view 1: equal optimizer steps; view 2: one epoch
 of its own samples), finished runs left alone, and after each run writes benchmarks/results/pays.md
-and pays.json. A page that is not complete says what is missing. About 17 minutes a seed on a core.
+and pays.json. A page that is not complete says what is missing.
 """
 
 import argparse
@@ -135,7 +135,7 @@ def main() -> None:
     """Run what is missing, view by view, and write the page after each run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--steps", type=int, default=20, help="optimizer steps of view 1")
+    parser.add_argument("--steps", type=int, default=30, help="optimizer steps of view 1")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     arguments, given = parser.parse_known_args()
     if not any(word.startswith("artefacts=") for word in given):

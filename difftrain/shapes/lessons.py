@@ -133,16 +133,16 @@ def weights(tokenizer: Any, lesson: Lesson) -> list[float]:
     count in full, because there the thought compares what it named with what was asked. Of a
     caption no token does.
     """
+    offsets = tokenizer(lesson.response, return_offsets_mapping=True).offset_mapping
+    if captions.ASKED in lesson.prompt:
+        return [SEEN] * len(offsets)
     scan = SCAN.match(lesson.response)
     end = scan.end() if scan else 0
-    if captions.ASKED in lesson.prompt:
-        end = len(lesson.response)
     decided = {
         place
-        for found in DECISION.finditer(lesson.response, 0, scan.end() if scan else 0)
+        for found in DECISION.finditer(lesson.response, 0, end)
         for place in range(*found.span())
     }
-    offsets = tokenizer(lesson.response, return_offsets_mapping=True).offset_mapping
     return [1.0 if start >= end or start in decided else SEEN for start, _ in offsets]
 
 
