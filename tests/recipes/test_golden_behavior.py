@@ -1,0 +1,61 @@
+"""A whole run decides and measures what it did when the goldens were taken: default seed, CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+RUNS = {
+    "smoke": ("recipe=grpo_hard", "control=random"),
+    "difficulty_all": ("recipe=grpo_mid_hard", "difficulty=all", "probe.again=8", "control=random"),
+    "rap": ("recipe=rap", "probe.again=8"),
+    "sft_then_grpo": ("recipe=sft_rand_m_grpo_hard",),
+}
+pytestmark = [pytest.mark.slow, pytest.mark.golden]
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def found_and_golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """The behavior of a small run made now, and the golden one."""
+    folder = tmp_path_factory.mktemp(request.param)
+    words = ("debug=smoke", *RUNS[request.param], f"artefacts={folder}")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "launch" / "train.py"), *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    told = subprocess.run(
+        [sys.executable, str(GOLDEN / "behavior.py"), str(folder)], capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+    return json.loads(told.stdout), json.loads((GOLDEN / f"{request.param}.json").read_text())
+
+
+def test_samples_and_selections_are_the_golden_ones(found_and_golden) -> None:
+    found, golden = found_and_golden
+    assert found["samples"] == golden["samples"]
+    assert found["selections"] == golden["selections"]
+
+
+def test_every_sample_has_its_golden_stratum_and_value(found_and_golden) -> None:
+    found, golden = found_and_golden
+    assert found["strata"].keys() == golden["strata"].keys()
+    for measure, rows in golden["strata"].items():
+        for (stratum, value), (golden_stratum, golden_value) in zip(
+            found["strata"][measure], rows, strict=True
+        ):
+            assert stratum == golden_stratum
+            assert value == pytest.approx(golden_value, abs=2e-3)
+
+
+def test_every_item_score_and_report_figure_is_the_golden_one(found_and_golden) -> None:
+    found, golden = found_and_golden
+    assert found["item_scores"] == golden["item_scores"]
+    assert found["report"] == golden["report"]
