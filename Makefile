@@ -34,4 +34,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv artefacts
+	rm -rf .venv outputs

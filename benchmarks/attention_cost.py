@@ -27,10 +27,10 @@ import torch
 from matplotlib import pyplot
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from difftrain import lineage
-from difftrain.difficulty.config import AceConfig
+from difftrain.config.difficulty import AceConfig
 from difftrain.model import attention
 from difftrain.model.locate import SHIPPED
+from difftrain.pipeline import manifest
 
 RESULTS = Path(__file__).parent / "results"
 LAYERS, HEADS, KEY_HEADS, HIDDEN = 8, 8, 2, 512
@@ -225,11 +225,11 @@ def main() -> None:
         "machine": platform.machine(),
         "rows": rows,
         "claims": claims(rows),
-        "versions": lineage.versions(),
-        "git": lineage.git_revision(),
+        "versions": manifest.versions(),
+        "git": manifest.git_revision(),
     }
     asked.results.mkdir(parents=True, exist_ok=True)
-    lineage.write_json(asked.results / "attention_cost.json", result)
+    manifest.write_json(asked.results / "attention_cost.json", result)
     (asked.results / "attention_cost.md").write_text(page(result))
     picture(rows, asked.results / "attention_cost.svg")
     print(page(result))

@@ -1,6 +1,6 @@
 """Early stopping against the full grid: same seeds, same samples; are the labels the same?
 
-    python benchmarks/early_stopping.py [--artefacts DIR] [KEY=VALUE ...]
+    python benchmarks/early_stopping.py [--output_dir DIR] [KEY=VALUE ...]
 
 Prints and writes benchmarks/results/early_stopping.json: samples, equal labels, draws a sample,
 seconds of both. The default pool takes about ten minutes on two cores.
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from difftrain import artefacts, lineage
+from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import pism, tabulate
-from difftrain.places import Places
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import Places
 from difftrain.records import Rollout
-from difftrain.settings import RunConfig, resolve
-from difftrain.world import World
 from launch.words import read
 from recipes.asking import Asking
 from recipes.difficulty import probe
@@ -31,22 +31,22 @@ def asked(config: RunConfig, asking: Asking) -> tuple[dict[str, np.ndarray], int
     places = Places(config)
     started = time.time()
     probe(config, places, World(), asking)
-    rows = artefacts.read(places.probe, Rollout)
-    table = tabulate.tables(rows, config.probe.percents, config.probe.draws)
-    made = lineage.read_made(places.probe)
+    rows = parquet.read(places.probe, Rollout)
+    table = tabulate.tables(rows, config.probe.mask_percents, config.probe.draws)
+    made = manifest.read_made(places.probe)
     return table, len(rows), made["seconds"] if made else time.time() - started
 
 
 def main() -> None:
     """Run both probes, compare every sample's failure ratio, write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--artefacts", default="artefacts/early_stopping")
+    parser.add_argument("--output_dir", default="outputs/early_stopping")
     arguments, words = parser.parse_known_args()
-    common = [*words, "difficulty.also=[]"]
-    early = resolve(read([*common, f"artefacts={arguments.artefacts}/early"]))
-    full = resolve(read([*common, f"artefacts={arguments.artefacts}/full", "probe.grid=full"]))
+    common = [*words, "difficulty.extra_measures=[]"]
+    early = resolve(read([*common, f"output_dir={arguments.output_dir}/early"]))
+    full = resolve(read([*common, f"output_dir={arguments.output_dir}/full", "probe.grid=full"]))
     asking = Asking(early)
-    ratios = np.array(early.probe.percents) / 100
+    ratios = np.array(early.probe.mask_percents) / 100
     tables_early, draws, seconds = asked(early, asking)
     tables_full, grid, grid_seconds = asked(full, asking)
     equal = sum(
@@ -64,10 +64,10 @@ def main() -> None:
         "draws_per_sample": {"early": draws / len(tables_full), "full": grid / len(tables_full)},
         "seconds": {"early": seconds, "full": grid_seconds},
         "seconds_ratio": seconds / grid_seconds,
-        "versions": lineage.versions(),
+        "versions": manifest.versions(),
         "command": "python benchmarks/early_stopping.py " + " ".join(words),
     }
-    lineage.write_json(RESULT, result)
+    manifest.write_json(RESULT, result)
     print(json.dumps(result, indent=2))
 
 

@@ -30,15 +30,15 @@ import httpx
 import torch
 from PIL import Image
 
-from difftrain import lineage
+from difftrain.config.engine import EngineKind, ServerConfig
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import resolve
 from difftrain.data import prompts
-from difftrain.model.config import ModelConfig
 from difftrain.model.generate import engine
-from difftrain.model.generate.config import EngineKind, ServerConfig
 from difftrain.model.generate.request import Engine, Found, Request, answers
 from difftrain.model.load import load
 from difftrain.model.locate import SHIPPED
-from difftrain.settings import resolve
+from difftrain.pipeline import manifest
 from difftrain.shapes import pool
 from launch.words import read
 
@@ -161,7 +161,7 @@ def main() -> None:
     here = engine.choose(config.model, lambda: loaded, pixels)
     found["hf"], engines["hf"] = timed(here, wanted)
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (url, model):
-        served = ServerConfig(name=model, concurrency=arguments.open)
+        served = ServerConfig(name=model, max_concurrency=arguments.open)
         there: ModelConfig = replace(config.model, engine=EngineKind.http, url=url, server=served)
         asked = engine.choose(there, lambda: loaded, pixels)
         found["http"], engines["http"] = timed(asked, wanted)
@@ -180,12 +180,12 @@ def main() -> None:
         "max_new_tokens": config.probe.max_new_tokens,
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": lineage.versions() | {"httpx": metadata.version("httpx")},
+        "versions": manifest.versions() | {"httpx": metadata.version("httpx")},
         "command": f"python benchmarks/engines.py --samples {arguments.samples} "
         f"--open {arguments.open}",
     }
-    lineage.write_json(RESULTS / "engines.json", result)
-    lineage.write_text(RESULTS / "engines.md", page(result))
+    manifest.write_json(RESULTS / "engines.json", result)
+    manifest.write_text(RESULTS / "engines.md", page(result))
     print(json.dumps(result, indent=2))
     raise SystemExit(same < len(wanted))
 

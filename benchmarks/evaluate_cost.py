@@ -16,14 +16,14 @@ from pathlib import Path
 
 import torch
 
-from difftrain import lineage
+from difftrain.config.run_config import RunConfig, resolve
 from difftrain.evaluate import answering, asking, rules, scoring
 from difftrain.evaluate.asking import Asked
 from difftrain.model.generate import engine
 from difftrain.model.generate.request import Engine
 from difftrain.model.load import load, within
-from difftrain.records import Mark
-from difftrain.settings import RunConfig, resolve
+from difftrain.pipeline import manifest
+from difftrain.records import ItemResult
 from difftrain.shapes.judge import judge
 from launch.words import read
 
@@ -32,14 +32,14 @@ AT_LEAST = 3.0
 """What the batched evaluator must gain."""
 
 
-def graded(asked: Asked, response: str, config: RunConfig) -> Mark:
+def graded(asked: Asked, response: str, config: RunConfig) -> ItemResult:
     """The Mark of one response, by the rules and the offline judge of the miniatures."""
     how, said = rules.evaluated(config.evaluate), scoring.open_tags(response)
     found = scoring.mark(asked.benchmark, said, asked.item, judge, how)
     return scoring.as_mark(asked.benchmark, response, asked.item, found)
 
 
-def batched(asked: Engine, items: list[Asked], config: RunConfig) -> list[Mark]:
+def batched(asked: Engine, items: list[Asked], config: RunConfig) -> list[ItemResult]:
     """The evaluator's own way: chunks of four batches, batches of like length."""
     found = []
     size = config.model.batch_size * 4
@@ -50,7 +50,7 @@ def batched(asked: Engine, items: list[Asked], config: RunConfig) -> list[Mark]:
     return found
 
 
-def one_by_one(asked: Engine, items: list[Asked], config: RunConfig) -> list[Mark]:
+def one_by_one(asked: Engine, items: list[Asked], config: RunConfig) -> list[ItemResult]:
     """The plain loop: one request, one answer, one mark."""
     found = []
     for item in items:
@@ -131,11 +131,11 @@ def main() -> None:
         "device": str(loaded.device),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": lineage.versions(),
+        "versions": manifest.versions(),
         "command": f"python benchmarks/evaluate_cost.py --items {arguments.items}",
     }
-    lineage.write_json(RESULTS / "evaluate_cost.json", result)
-    lineage.write_text(RESULTS / "evaluate_cost.md", page(result))
+    manifest.write_json(RESULTS / "evaluate_cost.json", result)
+    manifest.write_text(RESULTS / "evaluate_cost.md", page(result))
     print(json.dumps(result, indent=2))
     raise SystemExit(result["ratio"] < AT_LEAST)
 

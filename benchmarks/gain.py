@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from difftrain import lineage
+from difftrain.pipeline import manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -23,7 +23,7 @@ def run(seed: int, words: list[str]) -> dict:
     """The report of one seed's run."""
     command = [sys.executable, str(ROOT / "launch" / "train.py"), "control=random", f"seed={seed}"]
     done = subprocess.run([*command, *words], stdout=subprocess.PIPE, text=True, check=True)
-    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     return json.loads((folder / "report.json").read_text())
 
 
@@ -101,8 +101,8 @@ def main() -> None:
         }
         for seed, report in reports.items()
     }
-    versions = lineage.versions()
-    lineage.write_json(
+    versions = manifest.versions()
+    manifest.write_json(
         RESULTS / "gain.json", {"command": command, "versions": versions, "seeds": kept}
     )
     print(page)

@@ -29,10 +29,10 @@ import pyarrow.parquet as pq
 from datasets import load_dataset
 from PIL import Image, ImageDraw
 
-from difftrain import artefacts
+from difftrain.config.data import DataConfig, Source
 from difftrain.data import stage
-from difftrain.data.config import DataConfig, Source
-from difftrain.lineage import versions
+from difftrain.pipeline import parquet
+from difftrain.pipeline.manifest import versions
 from difftrain.records import Sample
 
 RESULT = Path(__file__).parent / "results" / "load_data.md"
@@ -94,7 +94,7 @@ def by_stage(folder: Path, made: Path, rows: int) -> int:
 
 def by_reading_back(_: Path, made: Path, rows: int) -> int:
     """What the later stages do."""
-    samples = artefacts.read_finished(made, Sample, "python launch/probe.py")
+    samples = parquet.read_finished(made, Sample, "python launch/probe.py")
     return sum(len(each.images[0]) > 0 for each in samples)
 
 

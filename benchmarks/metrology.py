@@ -1,6 +1,6 @@
 """What does each measure measure? PISM, CMAB, CDE, ACE and DRM against the truth that was drawn.
 
-    python benchmarks/metrology.py [--artefacts DIR] [KEY=VALUE ...]
+    python benchmarks/metrology.py [--output_dir DIR] [KEY=VALUE ...]
 
 Asks the tiny model about the default pool of the shapes world (six steps, finished ones left
 alone), and writes benchmarks/results/metrology.md, metrology.json and metrology_*.svg. Under half
@@ -31,7 +31,7 @@ from metrology_truth import (
     with_knob,
 )
 
-from difftrain import lineage
+from difftrain.pipeline import manifest
 
 RESULTS = Path(__file__).resolve().parent / "results"
 AGREEING = ("pism", "pism_chance", "cmab", "cde", "ace", "drm")
@@ -123,7 +123,7 @@ def measured(found: dict[str, Gathered], frame: pd.DataFrame) -> dict[str, Any]:
         "ace_with_length": pooled([(long["ace"].to_numpy(), long["length"].to_numpy())]),
         "cost": costs(found),
         "took": {step: each.took for step, each in found.items()},
-        "ratios": [percent / 100 for percent in found["PISM"].config.probe.percents],
+        "ratios": [percent / 100 for percent in found["PISM"].config.probe.mask_percents],
     }
 
 
@@ -147,18 +147,18 @@ def plain(value: Any) -> Any:
 def main() -> None:
     """Ask, measure, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--artefacts", type=Path, default=Path("artefacts/metrology"))
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/metrology"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments, words = parser.parse_known_args()
-    found = gather(words, arguments.artefacts)
+    found = gather(words, arguments.output_dir)
     frame = table(found)
     result = measured(found, frame)
     command = " ".join(["python benchmarks/metrology.py", *words])
     metrology_figures.write(result, frame, arguments.results)
     page = metrology_page.page(result, len(frame), command)
     (arguments.results / "metrology.md").write_text(page)
-    told = {"command": command, "samples": len(frame), "versions": lineage.versions()}
-    lineage.write_json(arguments.results / "metrology.json", {**told, **plain(result)})
+    told = {"command": command, "samples": len(frame), "versions": manifest.versions()}
+    manifest.write_json(arguments.results / "metrology.json", {**told, **plain(result)})
     print(page)
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 from metrology_gather import Gathered
 
+from difftrain.config.difficulty import PismConfig
 from difftrain.difficulty import tabulate
-from difftrain.difficulty.config import PismConfig
 from difftrain.probe.schedule import next_draws
 from difftrain.records import View
 
@@ -67,11 +67,11 @@ def costs(found: dict[str, Gathered]) -> dict[str, dict[str, float]]:
     last = found["and chance"]
     probe = last.config.probe
     known = tabulate.evidence(
-        last.rollouts, last.attention, probe.percents, probe.draws, probe.rollouts
+        last.rollouts, last.attention, probe.mask_percents, probe.draws, probe.cde_rollouts
     )
     asked: dict[str, int] = {}
     for seen in known.values():
-        for name, drawn in needed(seen, last.config.difficulty.pism, probe.rollouts).items():
+        for name, drawn in needed(seen, last.config.difficulty.pism, probe.cde_rollouts).items():
             asked[name] = asked.get(name, 0) + len(drawn)
     steps = [found[step].took for step in ("PISM", "and CDE, DRM", "and chance")]
     answer = sum(step["cpu"] for step in steps) / sum(step["generations"] for step in steps)

@@ -9,22 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from difftrain import artefacts, lineage
-from difftrain.places import Places
+from difftrain.config.run_config import RunConfig, resolve
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import Places
 from difftrain.records import Attention, Rollout, Sample, Score, View
-from difftrain.settings import RunConfig, resolve
-from difftrain.world import World
 from launch.words import read
 from recipes import difficulty
 from recipes.asking import Asking
 
 STEPS = {
-    "PISM": ["difficulty=pism", "difficulty.also=[]"],
-    "and CDE, DRM": ["difficulty=all", "difficulty.also=[cde, drm]"],
+    "PISM": ["difficulty=pism", "difficulty.extra_measures=[]"],
+    "and CDE, DRM": ["difficulty=all", "difficulty.extra_measures=[cde, drm]"],
     "and CMAB, ACE": ["difficulty=all"],
-    "and chance": ["difficulty=all", "difficulty.pism.guess=text_only"],
-    "rectangle": ["difficulty=pism", "difficulty.also=[]", "probe.mask=rectangle"],
-    "patches": ["difficulty=pism", "difficulty.also=[]", "probe.mask=patches"],
+    "and chance": ["difficulty=all", "difficulty.pism.chance_correction=text_only"],
+    "rectangle": ["difficulty=pism", "difficulty.extra_measures=[]", "probe.mask=rectangle"],
+    "patches": ["difficulty=pism", "difficulty.extra_measures=[]", "probe.mask=patches"],
 }
 """The first four fill one store, each asking only what those before it lack."""
 LENT = ("rectangle", "patches")
@@ -46,14 +46,14 @@ class Gathered:
 
 def rows(places: Places) -> tuple[int, int]:
     """How many answers and looks a step's folders hold."""
-    answers = len(artefacts.read(places.probe, Rollout))
-    return answers, len(artefacts.read(places.attention, Attention))
+    answers = len(parquet.read(places.probe, Rollout))
+    return answers, len(parquet.read(places.attention, Attention))
 
 
 def grow(config: RunConfig, asking: Asking, timing: Path, step: str) -> None:
     """Ask and score what a step still needs, and add what that took to the timing file."""
     places = Places(config)
-    if lineage.read_made(places.score) is not None:
+    if manifest.read_made(places.score) is not None:
         return
     answers, looks = rows(places)
     asking.model  # noqa: B018  # loading is no part of the price
@@ -64,14 +64,14 @@ def grow(config: RunConfig, asking: Asking, timing: Path, step: str) -> None:
     before = read_timing(timing).get(step, {})
     new = {"generations": after - answers, "looks": seen - looks, "cpu": cpu, "wall": wall}
     summed = {key: round(value + before.get(key, 0), 3) for key, value in new.items()}
-    lineage.write_json(timing, {**read_timing(timing), step: summed})
+    manifest.write_json(timing, {**read_timing(timing), step: summed})
     difficulty.score(config, places, World())
 
 
 def lend(whole: Sequence[Rollout], folder: Path) -> None:
     """Give a new store the whole-picture answers: they are the same under every mask kind."""
-    if whole and not artefacts.parts(folder):
-        artefacts.write_part(folder, artefacts.next_part(folder, 0), whole)
+    if whole and not parquet.parts(folder):
+        parquet.write_part(folder, parquet.next_part(folder, 0), whole)
 
 
 def read_timing(timing: Path) -> dict[str, dict[str, float]]:
@@ -84,21 +84,21 @@ def gather(words: Sequence[str], folder: Path) -> dict[str, Gathered]:
     found: dict[str, Gathered] = {}
     timing, asking = folder / "timing.json", None
     for step, own in STEPS.items():
-        config = resolve(read([f"artefacts={folder}", *own, *words]))
+        config = resolve(read([f"output_dir={folder}", *own, *words]))
         asking = asking or Asking(config)
         places = Places(config)
         if step in LENT:
             rollouts = found["and chance"].rollouts
-            lend([each for each in rollouts if each.view is View.whole], places.probe)
+            lend([each for each in rollouts if each.view is View.full_image], places.probe)
         print(step, flush=True)
         grow(config, asking, timing, step)
         found[step] = Gathered(
             config,
-            artefacts.read(places.data, Sample),
-            artefacts.read(places.probe, Rollout),
-            artefacts.read(places.attention, Attention),
-            artefacts.read(places.score, Score),
-            artefacts.read(places.score / difficulty.UNGUESSED, Score),
+            parquet.read(places.data, Sample),
+            parquet.read(places.probe, Rollout),
+            parquet.read(places.attention, Attention),
+            parquet.read(places.score, Score),
+            parquet.read(places.score / difficulty.UNGUESSED, Score),
             read_timing(timing).get(step, {}),
         )
     return found

@@ -64,8 +64,8 @@ def shares(
     verdicts: dict[str, list[Verdict]] = {}
     for each in own:
         verdicts.setdefault(each.sample_id, []).append(each.verdict)
-    right = {key: found.count(Verdict.right) for key, found in verdicts.items()}
-    read = {key: len(found) - found.count(Verdict.unreadable) for key, found in verdicts.items()}
+    right = {key: found.count(Verdict.correct) for key, found in verdicts.items()}
+    read = {key: len(found) - found.count(Verdict.unparsable) for key, found in verdicts.items()}
     return (
         {key: right[key] / len(found) for key, found in verdicts.items()},
         {key: right[key] / read[key] for key in verdicts if read[key]},
@@ -83,19 +83,19 @@ def table(found: dict[str, Gathered]) -> pd.DataFrame:
         told |= columns(last.scores, measure, measure)
     truth = {
         "task": {each.sample_id: each.task for each in last.samples},
-        "needs_picture": {each.sample_id: each.needs_picture for each in last.samples},
-        "knob": {each.sample_id: each.knob for each in last.samples},
+        "requires_image": {each.sample_id: each.requires_image for each in last.samples},
+        "gen_difficulty": {each.sample_id: each.gen_difficulty for each in last.samples},
         "answers": {each.sample_id: possible(each) for each in last.samples},
     }
     frame = pd.DataFrame({**truth, **told})
     frame["group"] = frame["answers"].map(group_of)
     truths = {True: "needs the picture", False: "prior"}
-    frame["truth"] = [truths.get(each, "noise") for each in frame["needs_picture"]]
+    frame["truth"] = [truths.get(each, "noise") for each in frame["requires_image"]]
     frame["solved"] = frame["pism_stratum"] != "unsolved"
-    first = [each for each in last.rollouts if each.view is View.whole and each.draw == 0]
-    frame["length"] = pd.Series({each.sample_id: each.tokens for each in first})
-    draws = last.config.probe.rollouts
-    for view, name in ((View.whole, "sighted"), (View.text_only, "blind")):
+    first = [each for each in last.rollouts if each.view is View.full_image and each.draw == 0]
+    frame["length"] = pd.Series({each.sample_id: each.num_tokens for each in first})
+    draws = last.config.probe.cde_rollouts
+    for view, name in ((View.full_image, "sighted"), (View.text_only, "blind")):
         right, readable = shares(last.rollouts, view, draws)
         frame[name], frame[f"{name}_readable"] = pd.Series(right), pd.Series(readable)
     frame["cde_readable"] = frame["sighted_readable"] - frame["blind_readable"]

@@ -131,7 +131,7 @@ def with_knob(frame: pd.DataFrame, name: str) -> tuple[Figure, dict[str, float]]
     asked = frame[frame["truth"] == "needs the picture"]
     known = asked.dropna(subset=[name])
     groups = {
-        str(task): (own[name].to_numpy(dtype=float), own["knob"].to_numpy(dtype=float))
+        str(task): (own[name].to_numpy(dtype=float), own["gen_difficulty"].to_numpy(dtype=float))
         for task, own in known.groupby("task")
         if len(own) > 2
     }

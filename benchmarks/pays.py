@@ -17,11 +17,11 @@ from pathlib import Path
 from pays_cost import Outcome, spent
 from pays_page import Page
 
-from difftrain import artefacts, lineage
-from difftrain.places import BASE, CONTROL, TUNED, Places
-from difftrain.records import Mark, Pick
-from difftrain.settings import RunConfig, resolve
-from difftrain.world import World
+from difftrain.config.run_config import RunConfig, resolve
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import BASE, CONTROL, TUNED, Places
+from difftrain.records import ItemResult, Selection
 from launch.words import read
 from recipes import difficulty
 
@@ -34,7 +34,7 @@ ARMS = {
     "full pool": ["recipe=grpo_full", "difficulty=rap"],
 }
 """The settings of each arm; `random` is the control that RAP's own run trains beside it."""
-ALWAYS = ["probe.again=0"]
+ALWAYS = ["probe.retest_samples=0"]
 """The report's reliability is no part of a choice's price."""
 FIRST = ("RAP", "random", "full pool", "ACE alone", "CDE alone")
 """The order of the runs: what the others are held against comes first."""
@@ -63,21 +63,21 @@ class Run:
 
     def is_done(self) -> bool:
         """Whether its checkpoint has been asked all benchmarks."""
-        return lineage.read_made(self.places.marks(self.who)) is not None
+        return manifest.read_made(self.places.marks(self.who)) is not None
 
     def picks(self) -> tuple[str, ...]:
         """The chosen samples in order, once they have been chosen; none before."""
         folder = self.places.select(self.who)
-        if lineage.read_made(folder) is None:
+        if manifest.read_made(folder) is None:
             return ()
-        return tuple(each.sample_id for each in artefacts.read(folder, Pick))
+        return tuple(each.sample_id for each in parquet.read(folder, Selection))
 
 
 def views(steps: int) -> dict[str, list[str]]:
     """The settings of both views."""
     return {
         "steps": [f"grpo.max_steps={steps}"],
-        "epochs": ["grpo.max_steps=null", "grpo.epochs=1"],
+        "epochs": ["grpo.max_steps=null", "grpo.num_train_epochs=1"],
     }
 
 
@@ -88,7 +88,7 @@ def words_of(arm: str, view: list[str], seed: int, words: list[str]) -> list[str
 
 def choose(run: Run) -> None:
     """Make the choice where the scores are there; it costs nothing. Raises NothingChosen."""
-    if lineage.read_made(run.places.score) is not None:
+    if manifest.read_made(run.places.score) is not None:
         difficulty.select(run.config, run.places, World(), run.who)
 
 
@@ -115,7 +115,7 @@ def execute(run: Run, words: list[str], log: Path) -> str | None:
 
 def outcome(run: Run, words: list[str], done: dict[str, Outcome], runs: dict[str, Run]) -> Outcome:
     """Do what this run still needs, and read what it came to."""
-    log = Path(run.config.artefacts) / "logs" / f"{run.view}-{run.seed}-{run.arm}.log"
+    log = Path(run.config.output_dir) / "logs" / f"{run.view}-{run.seed}-{run.arm}.log"
     like = None
     if not run.is_done():
         try:
@@ -126,7 +126,7 @@ def outcome(run: Run, words: list[str], done: dict[str, Outcome], runs: dict[str
         if like is None and (refused := execute(run, words, log.absolute())):
             return Outcome(len(run.picks()), refused=refused)
     source = runs[like] if like else run
-    marks = artefacts.read(source.places.marks(source.who), Mark)
+    marks = parquet.read(source.places.marks(source.who), ItemResult)
     cost = spent(run.arm, run.config, source.places.train(source.who))
     return Outcome(len(run.picks()), cost, marks, like)
 
@@ -138,11 +138,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="optimizer steps of view 1")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     arguments, given = parser.parse_known_args()
-    if not any(word.startswith("artefacts=") for word in given):
-        given = ["artefacts=artefacts/pays", *given]
+    if not any(word.startswith("output_dir=") for word in given):
+        given = ["output_dir=outputs/pays", *given]
     chosen = views(arguments.steps)
     found: dict[tuple[str, int], dict[str, Outcome]] = {}
-    base: list[Mark] | None = None
+    base: list[ItemResult] | None = None
     page = Page(arguments.results, arguments.steps, arguments.seeds, given)
     for view, seed in product(chosen, arguments.seeds):
         lines = {arm: words_of(arm, chosen[view], seed, given) for arm in FIRST}
@@ -151,8 +151,8 @@ def main() -> None:
         for arm in FIRST:
             done[arm] = outcome(runs[arm], lines[arm], done, runs)
             folder = runs[arm].places.marks(BASE)
-            if base is None and lineage.read_made(folder):
-                base = artefacts.read(folder, Mark)
+            if base is None and manifest.read_made(folder):
+                base = parquet.read(folder, ItemResult)
             page.write(found, base)
     print(page.path)
 

@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from difftrain import artefacts, lineage
-from difftrain.places import Places
-from difftrain.records import Mark, Rollout, View
-from difftrain.settings import RunConfig
+from difftrain.config.run_config import RunConfig
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.paths import Places
+from difftrain.records import ItemResult, Rollout, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Outcome:
 
     samples: int
     cost: Cost | None = None
-    marks: list[Mark] | None = None
+    marks: list[ItemResult] | None = None
     like: str | None = None
     refused: str | None = None
 
@@ -54,18 +54,21 @@ class Asked:
 @cache
 def asked(folder: Path) -> Asked:
     """The counts of a finished probe."""
-    rows = artefacts.read(folder, Rollout)
-    first = [each for each in rows if each.view is View.whole and each.draw == 0]
+    rows = parquet.read(folder, Rollout)
+    first = [each for each in rows if each.view is View.full_image and each.draw == 0]
     return Asked(
-        len(rows), sum(each.tokens for each in rows), len(first), sum(each.tokens for each in first)
+        len(rows),
+        sum(each.num_tokens for each in rows),
+        len(first),
+        sum(each.num_tokens for each in first),
     )
 
 
 def made(folder: Path) -> dict[str, Any]:
-    """A finished stage's made.json. Raises MissingArtefact where there is none."""
-    found = lineage.read_made(folder)
+    """A finished stage's manifest.json. Raises MissingArtifact where there is none."""
+    found = manifest.read_made(folder)
     if found is None:
-        raise artefacts.MissingArtefact(f"nothing finished at {folder}")
+        raise parquet.MissingArtifact(f"nothing finished at {folder}")
     return found
 
 

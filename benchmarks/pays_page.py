@@ -13,10 +13,10 @@ from typing import Any
 from pays_cost import Outcome
 from scipy import stats
 
-from difftrain import lineage
+from difftrain.config.evaluate import MINIATURES
 from difftrain.evaluate import summary
-from difftrain.evaluate.config import MINIATURES
-from difftrain.records import Mark
+from difftrain.pipeline import manifest
+from difftrain.records import ItemResult
 
 ROWS = ("full pool", "random", "CDE alone", "ACE alone", "RAP")
 TITLES = {
@@ -26,9 +26,9 @@ TITLES = {
 Found = dict[tuple[str, int], dict[str, Outcome]]
 
 
-def averaged(marks: Sequence[Sequence[Mark]]) -> list[Mark]:
+def averaged(marks: Sequence[Sequence[ItemResult]]) -> list[ItemResult]:
     """Each item's mark averaged over runs; an item without a score in any run has none."""
-    columns: dict[tuple[str, str], list[Mark]] = {}
+    columns: dict[tuple[str, str], list[ItemResult]] = {}
     for run in marks:
         for each in run:
             columns.setdefault((each.benchmark, each.item_id), []).append(each)
@@ -40,7 +40,7 @@ def averaged(marks: Sequence[Sequence[Mark]]) -> list[Mark]:
     return found
 
 
-def headlines(marks: Sequence[Mark]) -> dict[str, Any]:
+def headlines(marks: Sequence[ItemResult]) -> dict[str, Any]:
     """Score of each miniature, and their unweighted mean with its interval."""
     groups = {name: [each for each in marks if each.benchmark == name] for name in MINIATURES}
     groups = {name: group for name, group in groups.items() if group}
@@ -213,7 +213,7 @@ class Page:
     @property
     def command(self) -> str:
         """What makes it again."""
-        given = [word for word in self.words if not word.startswith("artefacts=")]
+        given = [word for word in self.words if not word.startswith("output_dir=")]
         seeds = " ".join(map(str, self.seeds))
         start = f"python benchmarks/pays.py --seeds {seeds} --steps {self.steps}"
         return " ".join([start, *given])
@@ -228,7 +228,7 @@ class Page:
                     told.append(f"{view}, seed {seed}: {', '.join(lacking)}")
         return told
 
-    def write(self, found: Found, base: list[Mark] | None) -> None:
+    def write(self, found: Found, base: list[ItemResult] | None) -> None:
         """Write pays.md and pays.json from what there is."""
         ground = headlines(base) if base else None
         missing = self.missing(found)
@@ -251,9 +251,9 @@ class Page:
             lines += [*seed_table(rows, self.seeds), "", *says(rows)]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path.write_text("\n".join([*lines, ""]))
-        versions = lineage.versions()
+        versions = manifest.versions()
         result = {"command": self.command, "versions": versions, "views": kept, "untrained": ground}
-        lineage.write_json(self.folder / "pays.json", {**result, "missing": missing})
+        manifest.write_json(self.folder / "pays.json", {**result, "missing": missing})
 
     def opening(self, missing: list[str]) -> list[str]:
         """What the page is, before its tables."""

@@ -35,26 +35,26 @@ import numpy as np
 import probe_simulation
 import torch
 
-from difftrain import artefacts, lineage
+from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import pism, tabulate
 from difftrain.model.generate import hf
 from difftrain.model.generate.engine import InProcess
 from difftrain.model.generate.gumbel import DrawOwnNoise
 from difftrain.model.generate.request import Answer, Request
 from difftrain.model.load import Loaded, load
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.distributed import World
 from difftrain.probe import stage
 from difftrain.probe.ledger import Ledger
 from difftrain.probe.needs import needs
 from difftrain.probe.rollouts import request, rollout
 from difftrain.records import Rollout, Sample
-from difftrain.settings import RunConfig, resolve
 from difftrain.shapes import pool
-from difftrain.world import World
 from launch.words import read
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-WORDS = ("difficulty=pism", "difficulty.also=[]")
+WORDS = ("difficulty=pism", "difficulty.extra_measures=[]")
 
 
 def settings(*words: str) -> RunConfig:
@@ -72,8 +72,8 @@ Labels = dict[str, float | None]
 
 def labels(rows: Sequence[Rollout], config: RunConfig) -> Labels:
     """The failure ratio of each sample."""
-    ratio_R = np.array(config.probe.percents) / 100
-    tables = tabulate.tables(rows, config.probe.percents, config.probe.draws)
+    ratio_R = np.array(config.probe.mask_percents) / 100
+    tables = tabulate.tables(rows, config.probe.mask_percents, config.probe.draws)
     return {key: pism.failure_ratio(table, ratio_R) for key, table in tables.items()}
 
 
@@ -86,7 +86,7 @@ def ours(
         engine = InProcess(loaded, hf.Limits.of(config.model))
         started = time.perf_counter()
         stage.run_share(engine, samples, ledger, config, World(1, 2))
-        return artefacts.read(Path(place), Rollout), time.perf_counter() - started
+        return parquet.read(Path(place), Rollout), time.perf_counter() - started
 
 
 @torch.inference_mode()
@@ -135,7 +135,7 @@ def loop(asked: argparse.Namespace) -> dict[str, Any]:
     second, after = one_by_one(loaded, some[1::2], config)
     by_loop, by_us = labels(first + second, config), labels(rows, config)
     an_answer = (before + after) / len(first + second)
-    grid = len(samples) * len(config.probe.percents) * config.probe.draws
+    grid = len(samples) * len(config.probe.mask_percents) * config.probe.draws
     return {
         "samples": len(samples),
         "answers": len(rows),
@@ -197,7 +197,7 @@ def deterministic(asked: argparse.Namespace) -> dict[str, Any]:
 
 def launched(folder: Path, size: int, threads: int, samples: int) -> float:
     """The probe stage's seconds, by so many processes of so many threads."""
-    words = [*WORDS, f"data.pool={samples}", f"artefacts={folder}"]
+    words = [*WORDS, f"data.num_samples={samples}", f"output_dir={folder}"]
     program = [sys.executable, str(ROOT / "launch" / "probe.py"), *words]
     one = {"OMP_NUM_THREADS": str(threads), "WORLD_SIZE": str(size)}
     ranks = [
@@ -212,14 +212,14 @@ def launched(folder: Path, size: int, threads: int, samples: int) -> float:
     codes = [each.wait() for each in ranks]
     if any(codes):
         raise SystemExit(f"{' '.join(program)} failed")
-    (made,) = folder.glob("probe/*/made.json")
+    (made,) = folder.glob("probe/*/manifest.json")
     return float(json.loads(made.read_text())["seconds"])
 
 
 def rows_of(folder: Path) -> list[Rollout]:
     """The rows of a probe, in one order."""
     (place,) = folder.glob("probe/*")
-    rows = artefacts.read(place, Rollout)
+    rows = parquet.read(place, Rollout)
     return sorted(rows, key=lambda each: (each.sample_id, each.mask_percent, each.draw))
 
 
@@ -287,9 +287,9 @@ def main() -> None:
         result[name] = PARTS[name](asked)
         result[name]["command"] = "python benchmarks/probe_cost.py " + " ".join(sys.argv[1:])
         result[name]["machine"] = f"{os.cpu_count()} cores, {platform.machine()} {asked.note}"
-        result[name]["versions"] = lineage.versions()
+        result[name]["versions"] = manifest.versions()
         asked.results.mkdir(parents=True, exist_ok=True)
-        lineage.write_json(path, result)
+        manifest.write_json(path, result)
         print(json.dumps({name: result[name]}, indent=2), flush=True)
     parts = [f"## {name}\n\n" + "\n".join(lines(result[name])) for name in PARTS if name in result]
     head = "# What a probe costs\n\nWhat the parts are: benchmarks/probe_cost.py.\n\n"

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from difftrain.config.difficulty import PismConfig
 from difftrain.difficulty import pism
-from difftrain.difficulty.config import PismConfig
 from difftrain.plan.generations import MIX
 from difftrain.probe.schedule import next_draws
 from difftrain.records import Measure, Stratum
@@ -69,7 +69,7 @@ def costs(right: float, easy_fails: float) -> dict[Stratum, float]:
             known = table(rng, fails, right)
             value = pism.failure_ratio(known, np.arange(RATIOS) / RATIOS)
             config = PismConfig()
-            limits = (config.hard_upto, config.easy_from, config.easy_inclusive)
+            limits = (config.hard_max, config.easy_min, config.easy_inclusive)
             if pism.stratum(value, *limits) is not stratum:
                 raise AssertionError(f"a table of {stratum} is not {stratum}")
             asked.append(cost(known))

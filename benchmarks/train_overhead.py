@@ -28,19 +28,19 @@ from PIL import Image
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from difftrain import lineage
+from difftrain.config.run_config import RunConfig, resolve
 from difftrain.data import prompts
 from difftrain.grade import grade
 from difftrain.grade.layout import well_laid_out
 from difftrain.grade.workers import Workers
 from difftrain.model import load, locate
+from difftrain.pipeline import manifest
+from difftrain.pipeline.distributed import World
 from difftrain.records import Sample, Verdict
-from difftrain.settings import RunConfig, resolve
 from difftrain.shapes import pool
 from difftrain.train import arguments, callbacks, grpo
 from difftrain.train.dataset import Material
 from difftrain.train.learning import FirstGradients
-from difftrain.world import World
 from launch.words import read
 
 RESULTS = Path(__file__).parent / "results"
@@ -104,7 +104,7 @@ def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any
         texts = [each[0]["content"] for each in completions]
         golds = [by_id[each] for each in sample_id]
         pairs = zip(texts, golds, strict=True)
-        return [float(grade(text, gold) is Verdict.right) for text, gold in pairs]
+        return [float(grade(text, gold) is Verdict.correct) for text, gold in pairs]
 
     def layout(completions: list[Any], **_: Any) -> list[float]:
         return [float(well_laid_out(each[0]["content"])) for each in completions]
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     given, words = parser.parse_known_args()
     steps = given.steps + WARM_UP
-    fixed = ["grpo.held_out=0", f"grpo.max_steps={steps}", f"grpo.save_every={steps + 1}"]
+    fixed = ["grpo.eval_samples=0", f"grpo.max_steps={steps}", f"grpo.save_steps={steps + 1}"]
     config = resolve(read([*words, *fixed]))
     seconds = measured(config, steps)
     median = {who: statistics.median(each) for who, each in seconds.items()}
@@ -226,17 +226,17 @@ def main() -> None:
         "interval": interval(seconds),
         "model": config.model.name,
         "prompts_per_step": config.grpo.prompts_per_step,
-        "group_size": config.grpo.group_size,
+        "group_size": config.grpo.num_generations,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": lineage.versions(),
+        "versions": manifest.versions(),
         "command": " ".join(
             ["python benchmarks/train_overhead.py", f"--steps {given.steps}", *words]
         ),
     }
-    lineage.write_json(RESULTS / "train_overhead.json", result)
-    lineage.write_text(RESULTS / "train_overhead.md", page(result))
+    manifest.write_json(RESULTS / "train_overhead.json", result)
+    manifest.write_text(RESULTS / "train_overhead.md", page(result))
     print(json.dumps({key: result[key] for key in ("median", "ratio", "interval")}, indent=2))
     raise SystemExit(result["ratio"] > AT_MOST)
 

@@ -1,7 +1,7 @@
 """The six records that every stage reads or writes, and the words they are made of.
 
 Field names are the parquet columns, the W&B keys and the words of the docs.
-Not here: how records become parquet (artefacts.py) and how they are made (the stages).
+Not here: how records become parquet (artifacts.py) and how they are made (the stages).
 
 Axes: L layers, T response tokens.
 """
@@ -31,17 +31,17 @@ class TaskSet(StrEnum):
 class View(StrEnum):
     """What the model was shown of the sample."""
 
-    whole = "whole"
+    full_image = "full_image"
     masked = "masked"
     text_only = "text_only"
 
 
 class Verdict(StrEnum):
-    """What the grader said. `unreadable` is not `wrong`: it is counted and shown apart."""
+    """The grader's verdict. `unparsable` is not `incorrect`: it is counted and reported apart."""
 
-    right = "right"
-    wrong = "wrong"
-    unreadable = "unreadable"
+    correct = "correct"
+    incorrect = "incorrect"
+    unparsable = "unparsable"
 
 
 class Measure(StrEnum):
@@ -63,14 +63,14 @@ class Stratum(StrEnum):
     unsolved = "unsolved"
 
 
-class Arm(StrEnum):
+class TrainStage(StrEnum):
     """The training stage a sample is given to."""
 
     sft = "sft"
     grpo = "grpo"
 
 
-class MarkPath(StrEnum):
+class GradedBy(StrEnum):
     """How a benchmark item got its score."""
 
     rule = "rule"
@@ -83,7 +83,7 @@ class Sample:
     """A question with its pictures and its answer.
 
     `images` are PNG bytes inside the pixel budget; read from disk at each access where the sample
-    came from a stage's folder (stored.py). `needs_picture` and `knob` (0 simplest to 1
+    came from a stage's folder (stored.py). `requires_image` and `gen_difficulty` (0 simplest to 1
     hardest) are known only where the data were drawn by us; elsewhere they are None.
     """
 
@@ -96,9 +96,9 @@ class Sample:
     task: str
     task_set: TaskSet
     source: str
-    needs_picture: bool | None = None
-    knob: float | None = None
-    solution: str | None = None
+    requires_image: bool | None = None
+    gen_difficulty: float | None = None
+    rationale: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +111,9 @@ class Rollout:
     draw: int
     seed: int
     response: str
-    tokens: int
+    num_tokens: int
     token_ids: tuple[int, ...] = field(repr=False)
-    finished: bool
+    hit_eos: bool
     verdict: Verdict
 
 
@@ -121,7 +121,7 @@ class Rollout:
 class Attention:
     """Where one response looked: attention mass per layer and response token, mean over heads.
 
-    `image_tokens` and `text_tokens` are how many prompt tokens each mass is summed over. `bias` is
+    `image_tokens` and `text_tokens` are how many prompt tokens each mass is summed over. `max_log_psi` is
     ACE's largest log psi (None where no column is left or it was not asked for).
     """
 
@@ -131,7 +131,7 @@ class Attention:
     text_tokens: int
     image_LT: tuple[tuple[float, ...], ...] = field(repr=False)
     text_LT: tuple[tuple[float, ...], ...] = field(repr=False)
-    bias: float | None = None
+    max_log_psi: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,16 +145,16 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pick:
+class Selection:
     """One sample given to one training stage, and the reason."""
 
     sample_id: str
-    arm: Arm
-    because: str
+    stage: TrainStage
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class ItemResult:
     """One benchmark item graded for one checkpoint; `score` is None where a judge failed."""
 
     benchmark: str
@@ -162,5 +162,5 @@ class Mark:
     response: str
     extracted: str | None
     score: float | None
-    path: MarkPath
-    subset: str
+    graded_by: GradedBy
+    category: str

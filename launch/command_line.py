@@ -12,13 +12,13 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from difftrain.artefacts import MissingArtefact, SchemaError
+from difftrain.config.run_config import ConfigError, RunConfig, checked
 from difftrain.data.quarantine import NothingUsable
-from difftrain.heartbeat import FirstFailed, RankSilent
+from difftrain.pipeline.coordination import FirstFailed, RankSilent
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.select.strata import NothingChosen
-from difftrain.settings import ConfigError, RunConfig, checked
 from difftrain.train.ticks import PreflightFailed
-from difftrain.world import World
 from launch.words import groups, read, recipe_difference
 
 USAGE = """\
@@ -26,7 +26,7 @@ usage: {program} [KEY=VALUE ...] [--cfg job]
 
 groups (GROUP=NAME):
 {groups}
-common: artefacts=DIR seed=N name=NAME control=random data.limit=N
+common: output_dir=DIR seed=N name=NAME control=random data.limit=N
 every key with its default: {program} --cfg job"""
 
 QUIET = {
@@ -96,7 +96,7 @@ def use_all_cores(world: World) -> None:
 
 
 def launch(target: str, trains: bool = False) -> None:
-    """Run `module:function` with checked settings; the last line on stdout is `made: FOLDER`."""
+    """Run `module:function` with checked settings; the last line on stdout is `output: FOLDER`."""
     config = settings_of(sys.argv[1:], trains)
     world = World.from_environment()
     use_all_cores(world)
@@ -108,7 +108,7 @@ def launch(target: str, trains: bool = False) -> None:
         folder = run(config, world, recipe_difference(config))
     except ConfigError as error:
         fail(f"ConfigError: {error}", 2)
-    except (NothingUsable, NothingChosen, MissingArtefact, SchemaError) as error:
+    except (NothingUsable, NothingChosen, MissingArtifact, SchemaError) as error:
         fail(f"{type(error).__name__}: {error}", 2, everywhere=True)
     except PreflightFailed as error:
         fail(f"PreflightFailed: {error}", 1, everywhere=True)
@@ -120,4 +120,4 @@ def launch(target: str, trains: bool = False) -> None:
         fail("interrupted; the same command continues from here", 1)
     else:
         if world.is_first:
-            print(f"made: {folder}", flush=True)
+            print(f"output: {folder}", flush=True)

@@ -3,7 +3,7 @@
 python launch/compare.py FOLDER FOLDER [--to DIR]
 
 The folders are those that launch/evaluate.py ends with. Writes comparison.md, comparison.json and
-changed.jsonl (every item on which the two differ). Exit code 2 if the two were not marked under
+item_diffs.jsonl (every item on which the two differ). Exit code 2 if the two were not marked under
 the same settings or on the same items.
 """
 
@@ -13,24 +13,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from difftrain import artefacts, lineage
-from difftrain.artefacts import MissingArtefact, SchemaError
 from difftrain.evaluate import paired
-from difftrain.records import Mark
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.parquet import MissingArtifact, SchemaError
+from difftrain.records import ItemResult
 from launch.command_line import fail
 
 
 def made_of(folder: Path) -> dict[str, Any]:
-    """The made.json of an evaluation. Raises MissingArtefact if there is none.
+    """The manifest.json of an evaluation. Raises MissingArtifact if there is none.
 
     Raises SchemaError if it is an older one, which does not say what its items were.
     """
-    found = lineage.read_made(folder)
-    if found is None or not artefacts.parts(folder):
-        raise MissingArtefact(f"no evaluation at {folder}: run  python launch/evaluate.py")
+    found = manifest.read_made(folder)
+    if found is None or not parquet.parts(folder):
+        raise MissingArtifact(f"no evaluation at {folder}: run  python launch/evaluate.py")
     if not any(key.startswith(paired.ITEMS) for key in found["inputs"]):
         raise SchemaError(
-            f"{folder} does not say what its items were: remove its made.json and run the command "
+            f"{folder} does not say what its items were: remove its manifest.json and run the command "
             "that made it again; no model is asked"
         )
     return found
@@ -45,28 +45,28 @@ def compare(first: Path, second: Path, to: Path | None) -> Path:
     if other := paired.other_items(one["inputs"], two["inputs"]):
         told = "the items, their words or their pictures differ"
         raise ValueError(f"the two were not asked the same items of {', '.join(other)}: {told}")
-    before, after = (artefacts.read(folder, Mark) for folder in (first, second))
+    before, after = (parquet.read(folder, ItemResult) for folder in (first, second))
     rows = paired.compare(before, after)
     names = [made["inputs"]["checkpoint"] for made in (one, two)]
     folder = to or second.parent.parent / "compare" / f"{first.name}-{second.name}"
     changed = [json.dumps(asdict(each)) for each in paired.changed(before, after)]
-    lineage.write_text(folder / "changed.jsonl", "".join(f"{line}\n" for line in changed))
+    manifest.write_text(folder / "item_diffs.jsonl", "".join(f"{line}\n" for line in changed))
     content = {"checkpoints": names, "benchmarks": paired.plain(rows)}
-    lineage.write_json(folder / "comparison.json", content)
-    lineage.write_text(folder / "comparison.md", paired.page(names, rows, one["settings"]))
+    manifest.write_json(folder / "comparison.json", content)
+    manifest.write_text(folder / "comparison.md", paired.page(names, rows, one["settings"]))
     return folder
 
 
 def main() -> None:
-    """Compare the two folders of the command line; the last line is `made: FOLDER`."""
+    """Compare the two folders of the command line; the last line is `output: FOLDER`."""
     parser = argparse.ArgumentParser(description="compare two finished evaluations item by item")
     parser.add_argument("folders", nargs=2, type=Path, metavar="FOLDER")
     parser.add_argument("--to", type=Path, metavar="DIR")
     arguments = parser.parse_args()
     try:
         first, second = arguments.folders
-        print(f"made: {compare(first, second, arguments.to)}")
-    except (MissingArtefact, SchemaError, ValueError) as error:
+        print(f"output: {compare(first, second, arguments.to)}")
+    except (MissingArtifact, SchemaError, ValueError) as error:
         fail(f"{type(error).__name__}: {error}", 2)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from difftrain import settings, weights
-from difftrain.places import Places
+from difftrain.config import run_config
+from difftrain.config.run_config import ConfigError, RunConfig
+from difftrain.model import checkpoint_files
+from difftrain.pipeline.paths import Places
 from difftrain.report.comparison import agreement
 from difftrain.report.comparison.rows import KNOWN, ROWS, row_of
 from difftrain.report.comparison.runs import Run
-from difftrain.settings import ConfigError, RunConfig
 from launch.words import parsed, read, recipe_difference, wrong_with
 
 AXES = ("recipe", "difficulty", "data", "seed")
@@ -61,7 +62,7 @@ class Job:
     def places(self) -> Places:
         """Where its stages lie. What data and model are is found out once for all runs alike."""
         places, config = Places(self.config), self.config
-        own = [settings.plain(config.data), settings.plain(config.model), config.artefacts]
+        own = [run_config.plain(config.data), run_config.plain(config.model), config.output_dir]
         known = FOUND.setdefault(json.dumps(own, sort_keys=True, default=str), places)
         places.__dict__.update(data=known.data, model=known.model)
         return places
@@ -69,14 +70,16 @@ class Job:
     def is_finished(self) -> bool:
         """Whether its report and a whole checkpoint are there. No model is loaded for that."""
         run = self.places.run
-        return (run / "report.json").is_file() and weights.lacking(run / "checkpoint") is None
+        return (run / "report.json").is_file() and checkpoint_files.lacking(
+            run / "checkpoint"
+        ) is None
 
     @property
     def shared(self) -> str:
         """What it shares with other runs: equal where two ask the same model the same."""
         config = self.config
         own = [config.data, config.model, config.probe, config.grade]
-        return json.dumps([*map(settings.plain, own), config.seed], sort_keys=True, default=str)
+        return json.dumps([*map(run_config.plain, own), config.seed], sort_keys=True, default=str)
 
 
 def filled(axes: dict[str, list[str]], table: Table) -> dict[str, list[str]]:
@@ -128,12 +131,12 @@ def early_problems(axes: dict[str, list[str]], words: list[str]) -> None:
 
 def with_seeds(words: list[str], combination: tuple[str, ...], seeds: list[str]) -> list[Job]:
     """The runs of one combination; only their seeds differ, so that it is composed once."""
-    config = settings.resolve(read([*words, f"seed={seeds[0]}"]))
+    config = run_config.resolve(read([*words, f"seed={seeds[0]}"]))
     return [
         Job(
             "-".join([*combination, seed]),
             (*words, f"seed={seed}"),
-            settings.checked(replace(config, seed=int(seed))),
+            run_config.checked(replace(config, seed=int(seed))),
         )
         for seed in seeds
     ]
@@ -158,8 +161,8 @@ def as_run(name: str, config: RunConfig) -> Run:
     """What a comparison will read of a run's settings."""
     report = {
         "name": config.name,
-        "program": config.program.value,
-        "settings": json.loads(json.dumps(settings.plain(config), default=str)),
+        "train_stages": config.train_stages.value,
+        "settings": json.loads(json.dumps(run_config.plain(config), default=str)),
         "recipe_difference": recipe_difference(config),
     }
     return Run(Path(name), report)

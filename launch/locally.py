@@ -17,9 +17,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from difftrain import lineage
-from difftrain.model.generate.config import EngineKind
-from difftrain.settings import ConfigError
+from difftrain.config.engine import EngineKind
+from difftrain.config.run_config import ConfigError
+from difftrain.pipeline import manifest
 from launch.command_line import THREADS, fail
 from launch.jobs import Job
 
@@ -63,7 +63,9 @@ class Plan:
     def devices(self) -> int:
         """GPUs of one run: one for each process, or those over which it spreads vLLM's engine."""
         models = [job.config.model for job in self.jobs]
-        spread = [each.vllm.tensor_parallel for each in models if each.engine is EngineKind.vllm]
+        spread = [
+            each.vllm.tensor_parallel_size for each in models if each.engine is EngineKind.vllm
+        ]
         return self.processes * max(spread, default=1)
 
 
@@ -213,12 +215,12 @@ def stop(running: list[Running]) -> None:
 
 
 class Record:
-    """What became of each run: told as it ends, and kept in sweep.json."""
+    """What became of each run: told as it ends, and kept in status.json."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.started, self.count = plan, time.time(), 0
         self.worked = processor_seconds()
-        self.path = plan.folder / "sweep.json"
+        self.path = plan.folder / "status.json"
         self.known: dict[str, Any] = known(self.path)
 
     def ended(self, each: Running, total: int, left: int) -> None:
@@ -237,7 +239,7 @@ class Record:
             "log": log.name,
         }
         self.worked = worked
-        lineage.write_json(self.path, self.known)
+        manifest.write_json(self.path, self.known)
         rest = left * (time.time() - self.started) / self.count
         place, soon = f"[{self.count}/{total}] {job.label}", f"; about {rest / 60:.0f} min left"
         if good:
@@ -256,7 +258,7 @@ def processor_seconds() -> float:
 
 def why(code: int, log: Path) -> str:
     """An exit code in words. accelerate launch turns every one into 1, so the log is asked too."""
-    refused = ("ConfigError:", "NothingUsable:", "NothingChosen:", "MissingArtefact:")
+    refused = ("ConfigError:", "NothingUsable:", "NothingChosen:", "MissingArtifact:")
     if code == 2 or any(line.startswith(refused) for line in last_lines(log, 60)):
         return "refused (bad settings or input)"
     return f"ended by signal {-code}" if code < 0 else f"exit code {code}"
@@ -286,14 +288,14 @@ def known(path: Path) -> dict[str, Any]:
 def failed_before(plan: Plan) -> set[str]:
     """Runs whose last start failed though their report is there, as where a tracker failed."""
     return {
-        label for label, each in known(plan.folder / "sweep.json").items() if not each["finished"]
+        label for label, each in known(plan.folder / "status.json").items() if not each["finished"]
     }
 
 
 def forget(plan: Plan, jobs: list[Job]) -> None:
-    """Take out of sweep.json how these runs ended here, for they are started elsewhere."""
-    path = plan.folder / "sweep.json"
+    """Take out of status.json how these runs ended here, for they are started elsewhere."""
+    path = plan.folder / "status.json"
     if path.is_file():
         gone = {job.label for job in jobs}
         left = {label: each for label, each in known(path).items() if label not in gone}
-        lineage.write_json(path, left)
+        manifest.write_json(path, left)

@@ -3,7 +3,7 @@
 python launch/report.py [KEY=VALUE ...]
 python launch/report.py compare RUN [RUN ...] [--force] [--to DIR]
 
-RUN is a folder under artefacts/run. `compare` writes compare.md, .html, .csv and .tex. Runs that
+RUN is a folder under outputs/run. `compare` writes compare.md, .html, .csv and .tex. Runs that
 are not finished, or made under other settings than the rest, end it with exit code 2 and their
 names; --force compares the latter all the same, and notes it in the table.
 """
@@ -13,12 +13,12 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from difftrain.artefacts import MissingArtefact, SchemaError
+from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from launch.command_line import fail, launch
 
 
 def compare(words: list[str]) -> None:
-    """Compare the runs of the command line; the last line on stdout is `made: FOLDER`."""
+    """Compare the runs of the command line; the last line on stdout is `output: FOLDER`."""
     parser = argparse.ArgumentParser(prog="report.py compare", description="runs side by side")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--force", action="store_true", help="note other settings, go on")
@@ -26,11 +26,11 @@ def compare(words: list[str]) -> None:
     given = parser.parse_args(words)
     try:
         folder = import_module("recipes.compare").compare(given.runs, given.to, given.force)
-    except (MissingArtefact, SchemaError, ValueError) as error:
+    except (MissingArtifact, SchemaError, ValueError) as error:
         fail(f"{type(error).__name__}: {error}", 2)
     else:
         print((folder / "compare.md").read_text())
-        print(f"made: {folder}", flush=True)
+        print(f"output: {folder}", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ a look. Ends with the comparison of all finished runs (launch/report.py compare)
   accelerate=FILE           configuration of accelerate launch; without it a run is one process
   slurm=plain|FILE          submit a job array; FILE is shell run before each run (modules, paths)
   slurm.OPTION=VALUE        sbatch's own options: slurm.partition=gpu slurm.gpus-per-node=8
-  sweep=NAME                logs and plan in artefacts/sweep/NAME (default: the table's name)
+  sweep=NAME                logs and plan in outputs/sweep/NAME (default: the table's name)
   --dry                     print the plan, or the scripts, and start nothing
   --table                   start nothing, compare what is finished
 
@@ -27,9 +27,9 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
-from difftrain.artefacts import MissingArtefact, SchemaError
+from difftrain.config.run_config import ConfigError
 from difftrain.data.quarantine import NothingUsable
-from difftrain.settings import ConfigError
+from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from launch import jobs, locally
 from launch.command_line import fail
 from launch.jobs import AXES, Job
@@ -124,7 +124,7 @@ def planned(asked: Asked) -> locally.Plan:
     if asked.found:
         raise ConfigError(asked.found)
     name = own.get("sweep", own.get("table", "rows"))
-    root = Path(found[0].config.artefacts).expanduser().absolute()
+    root = Path(found[0].config.output_dir).expanduser().absolute()
     plan = locally.Plan(
         name=name,
         folder=root / "sweep" / name,
@@ -159,7 +159,7 @@ def finished_table(found: list[Job]) -> Path | None:
         return None
     try:
         folder = import_module("recipes.compare").compare(folders)
-    except (MissingArtefact, SchemaError, ValueError) as error:
+    except (MissingArtifact, SchemaError, ValueError) as error:
         print(f"no table: {type(error).__name__}: {error}", file=sys.stderr)
         return None
     print((folder / "compare.md").read_text(), flush=True)
@@ -171,7 +171,7 @@ def ended(plan: locally.Plan, folder: Path | None) -> None:
     failed = locally.failed_before(plan)
     missing = [job for job in plan.jobs if not job.is_finished() or job.label in failed]
     if folder is not None:
-        print(f"made: {folder}", flush=True)
+        print(f"output: {folder}", flush=True)
     if missing or folder is None:
         names = ", ".join(job.label for job in missing)
         fail(f"{len(missing)} of {len(plan.jobs)} runs are not finished: {names}\n"
@@ -179,7 +179,7 @@ def ended(plan: locally.Plan, folder: Path | None) -> None:
 
 
 def main() -> None:
-    """Run, submit, print or compare; the last line on stdout is `made: FOLDER`."""
+    """Run, submit, print or compare; the last line on stdout is `output: FOLDER`."""
     words = sys.argv[1:]
     if {"-h", "--help"} & {*words}:
         print(__doc__)

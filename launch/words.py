@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from difftrain.settings import ConfigError, RunConfig, problems, shown
+from difftrain.config.run_config import ConfigError, RunConfig, problems, shown
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 MAY_BE_NULL = ("debug",)

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from functools import cached_property
 
+from difftrain.config.engine import EngineKind
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import RunConfig
 from difftrain.model import memory
-from difftrain.model.config import ModelConfig
 from difftrain.model.generate import engine
-from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.request import Engine
 from difftrain.model.load import Loaded, load, within
-from difftrain.settings import RunConfig
 
 
 class Asking:

@@ -4,14 +4,14 @@ import itertools
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from difftrain import artefacts
+from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import closing, summary, undecided
 from difftrain.evaluate import run as evaluation
 from difftrain.evaluate.asking import items
-from difftrain.places import BASE, Places
-from difftrain.records import Mark
-from difftrain.settings import RunConfig
-from difftrain.world import World
+from difftrain.pipeline import parquet
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import BASE, Places
+from difftrain.records import ItemResult
 from recipes.asking import Asking
 
 
@@ -29,7 +29,7 @@ def greet(places: Places, asking: Asking) -> None:
 
     Where responses are kept, only the items say whether one is missing: `base` greets then.
     """
-    if not artefacts.parts(places.responses(BASE)) and not closing.is_done(places.marks(BASE)):
+    if not parquet.parts(places.responses(BASE)) and not closing.is_done(places.marks(BASE)):
         asking.greet()
 
 
@@ -57,7 +57,7 @@ def differences(marks: dict[str, Path], resamples: int) -> dict[str, dict[str, f
     None are taken where a benchmark has no score: its failures would count as a difference of 0.
     """
     rows = {
-        name: artefacts.read_finished(folder, Mark, "python launch/train.py")
+        name: parquet.read_finished(folder, ItemResult, "python launch/train.py")
         for name, folder in marks.items()
     }
     for each in rows.values():

@@ -8,16 +8,17 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from difftrain import lineage, settings
-from difftrain.heartbeat import turn
-from difftrain.places import BASE, CONTROL, TUNED, Places
-from difftrain.records import Arm
-from difftrain.report.config import Tracker
+from difftrain.config import run_config
+from difftrain.config.report import Tracker
+from difftrain.config.run_config import Control, RunConfig, TrainStages
+from difftrain.pipeline import manifest
+from difftrain.pipeline.coordination import turn
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import BASE, CONTROL, TUNED, Places
+from difftrain.records import TrainStage
 from difftrain.report.inputs import ArmFolders, RunInputs
 from difftrain.report.tracking import check_login, track
 from difftrain.report.write import write
-from difftrain.settings import Control, Program, RunConfig
-from difftrain.world import World
 from recipes import (
     benchmarks,
     choosing,
@@ -31,7 +32,7 @@ from recipes import (
 )
 from recipes.asking import Asking
 
-PROGRAMS = {Program.grpo: grpo.run, Program.sft_then_grpo: sft_then_grpo.run}
+PROGRAMS = {TrainStages.grpo: grpo.run, TrainStages.sft_then_grpo: sft_then_grpo.run}
 """What trains one arm."""
 
 
@@ -66,7 +67,7 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
     A server has no trained weights, so all benchmarks are asked of weights in this process.
     """
     if world.is_first:
-        check_login(config.report.to)
+        check_login(config.report_to)
     places, asking = Places(config, trained=True), Asking(config)
     greet(asking, places.probe)
     with turn(preflight.folder_of(config, places), world):
@@ -90,7 +91,7 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
     asking.release()
     for arm in arms:
         with turn(places.train(arm), world):
-            PROGRAMS[config.program](config, places, world, arm)
+            PROGRAMS[config.train_stages](config, places, world, arm)
         with turn(places.responses(arm), world):
             marks[arm] = benchmarks.tuned(config, places, world, arm)
     if world.is_first:
@@ -100,14 +101,14 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
 
 def greet(asking: Asking, folder: Path) -> None:
     """Raises ConfigError if the engine cannot be reached and this stage is not finished."""
-    if lineage.read_made(folder) is None:
+    if manifest.read_made(folder) is None:
         asking.greet()
 
 
 def report(config: RunConfig, world: World, difference: list[str]) -> Path:
-    """Write the report of a finished run again. Raises MissingArtefact if a stage is missing."""
+    """Write the report of a finished run again. Raises MissingArtifact if a stage is missing."""
     if world.is_first:
-        check_login(config.report.to)
+        check_login(config.report_to)
     places = Places(config, trained=True)
     arms = [TUNED, CONTROL] if config.control is Control.random else [TUNED]
     marks = {name: places.marks(name) for name in (BASE, *arms)}
@@ -127,32 +128,32 @@ def finish(
     """The report, the tracker, and the checkpoint beside them."""
     inputs = RunInputs(
         folder=places.run,
-        settings=settings.plain(config),
+        settings=run_config.plain(config),
         recipe_difference=difference,
         data=places.data,
         probe=places.probe,
-        attention=places.attention if lineage.read_made(places.attention) else None,
+        attention=places.attention if manifest.read_made(places.attention) else None,
         score=places.score,
         reliability=steady,
         arms={arm: arm_folders(config, places, arm) for arm in marks if arm != BASE},
         marks=marks,
         differences=benchmarks.differences(marks, config.evaluate.resamples),
-        contamination=places.contamination if lineage.read_made(places.contamination) else None,
+        contamination=places.contamination if manifest.read_made(places.contamination) else None,
     )
     found = write(inputs)
     for name in ("adapter", "checkpoint"):  # a sweep takes a run with a checkpoint as finished
         if (made := places.train(TUNED) / name).is_dir():
             link_tree(made, places.run / name)
-    if config.report.to is not Tracker.none:
-        track(config.report.to, inputs, found)
+    if config.report_to is not Tracker.none:
+        track(config.report_to, inputs, found)
 
 
 def arm_folders(config: RunConfig, places: Places, arm: str) -> ArmFolders:
     """Where the stages of one trained arm lie."""
     folders = ArmFolders(select=places.select(arm), train=places.train(arm))
-    if Arm.sft not in config.stages:
+    if TrainStage.sft not in config.stages:
         return folders
-    return replace(folders, sft_select=places.select(arm, Arm.sft), sft=places.sft(arm))
+    return replace(folders, sft_select=places.select(arm, TrainStage.sft), sft=places.sft(arm))
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -167,7 +168,7 @@ def link_tree(source: Path, target: Path) -> None:
         except OSError:
             shutil.copy2(one, two)
 
-    half = target.with_name(f".{target.name}.half")
+    half = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(half, ignore_errors=True)
     shutil.copytree(source, half, copy_function=link)
     shutil.rmtree(target, ignore_errors=True)

@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from difftrain import artefacts, lineage
+from difftrain.config.evaluate import MINIATURES, OFFICIAL
 from difftrain.evaluate import significance
-from difftrain.evaluate.config import MINIATURES, OFFICIAL
-from difftrain.places import BASE, CONTROL, TUNED
-from difftrain.records import Mark
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.paths import BASE, CONTROL, TUNED
+from difftrain.records import ItemResult
 from difftrain.report.comparison import agreement, paper, rows, runs, words
 from difftrain.report.comparison.content import (
     MEAN,
@@ -38,7 +38,7 @@ Seeds = dict[int, Run]
 def compare(folders: list[Path], to: Path | None = None, force: bool = False) -> Path:
     """Write the comparison of these run folders; returns its folder.
 
-    Raises MissingArtefact naming runs that are not finished, and NotComparable (a ValueError)
+    Raises MissingArtifact naming runs that are not finished, and NotComparable (a ValueError)
     naming the keys of runs made under other settings than the rest.
     """
     found = runs.read(folders)
@@ -48,7 +48,7 @@ def compare(folders: list[Path], to: Path | None = None, force: bool = False) ->
     for run in found:
         tables.setdefault(run.table, []).append(run)
     contents = [table(each, noted) for _, each in sorted(tables.items())]
-    name = lineage.fingerprint(
+    name = manifest.fingerprint(
         {"noted": noted, "version": VERSION},
         *sorted(f"{run.folder.name} {run.marks(TUNED).name}" for run in found),
     )
@@ -58,9 +58,9 @@ def compare(folders: list[Path], to: Path | None = None, force: bool = False) ->
 
 
 @cache
-def marks_of(folder: Path) -> list[Mark]:
+def marks_of(folder: Path) -> list[ItemResult]:
     """The marks of one checkpoint; read once."""
-    return artefacts.read(folder, Mark)
+    return parquet.read(folder, ItemResult)
 
 
 def table(own: list[Run], noted: dict[str, list[str]]) -> Comparison:
@@ -155,12 +155,12 @@ def control_of(name: str, by_row: dict[str, Seeds]) -> tuple[Seeds, str] | None:
     return (random, TUNED) if random else None
 
 
-def marks_S(runs_: Seeds, who: str) -> list[list[Mark]]:
+def marks_S(runs_: Seeds, who: str) -> list[list[ItemResult]]:
     """A checkpoint's marks for each seed."""
     return [marks_of(run.marks(who)) for run in runs_.values()]
 
 
-def estimates(found: list[list[Mark]], benchmarks: list[str]) -> dict[str, Estimate]:
+def estimates(found: list[list[ItemResult]], benchmarks: list[str]) -> dict[str, Estimate]:
     """Mean scores over seeds with intervals, by benchmark and `mean`."""
     told, kept = without_score(found, benchmarks)
     values = significance.scores([only(marks, kept) for marks in found])
@@ -189,7 +189,7 @@ def against(own: Seeds, control: Seeds, who: str, benchmarks: list[str]) -> Agai
 
 
 def without_score(
-    found: list[list[Mark]], benchmarks: list[str]
+    found: list[list[ItemResult]], benchmarks: list[str]
 ) -> tuple[dict[str, str], list[str]]:
     """Why which benchmarks, and so the mean, have no score; and those that have one.
 
@@ -202,7 +202,7 @@ def without_score(
     return told | ({MEAN: f"no mean without {', '.join(told)}"} if told else {}), kept
 
 
-def only(marks: list[Mark], benchmarks: list[str]) -> list[Mark]:
+def only(marks: list[ItemResult], benchmarks: list[str]) -> list[ItemResult]:
     """The marks of these benchmarks."""
     return [mark for mark in marks if mark.benchmark in benchmarks]
 

@@ -5,20 +5,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from difftrain import artefacts, heartbeat, lineage, settings
+from difftrain.config import run_config
+from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import tabulate
-from difftrain.places import TUNED, Places
+from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import TUNED, Places
 from difftrain.probe import aside, attention, stage
-from difftrain.records import Arm, Attention, Measure, Pick, Rollout, Sample, Score
+from difftrain.records import Attention, Measure, Rollout, Sample, Score, Selection, TrainStage
 from difftrain.select import control, rap, strata
-from difftrain.settings import RunConfig
-from difftrain.world import World
 from recipes.asking import Asking
 from recipes.pool import samples
 
 PROBE = "python launch/probe.py"
 SCORE = "python launch/score.py"
-UNGUESSED = "unguessed"
+UNGUESSED = "pism_uncorrected"
 """Beside the scores, where PISM is chance-aware: its scores as the paper has them."""
 
 
@@ -35,7 +36,7 @@ def ask(
     """The probe and the attention pass over these samples."""
     inputs = {"data": places.data.name, "model": places.model}
     stage.run(asking.engine, pool, places.probe, config, world, inputs)
-    if {Measure.cmab, Measure.ace} & set(config.difficulty.wanted):
+    if {Measure.cmab, Measure.ace} & set(config.difficulty.measures):
         asking.rest()
         attention.run(asking.loaded, pool, places.probe, places.attention, config, world)
 
@@ -46,38 +47,38 @@ def answered(places: Places) -> list[str]:
     That is asked once, to score them: a probe that grows for another run may set a sample aside
     that was scored before, so whatever comes later takes the samples from the scores.
     """
-    samples = artefacts.read(places.data, Sample)
+    samples = parquet.read(places.data, Sample)
     return [each.sample_id for each in aside.answered(samples, places.probe)]
 
 
 def score(config: RunConfig, places: Places, world: World) -> Path:
     """One Score for each sample and measure: pure formulas over the probe's tables."""
-    if world.is_first and lineage.read_made(places.score) is None:
-        with heartbeat.working(places.score, world):
+    if world.is_first and manifest.read_made(places.score) is None:
+        with coordination.working(places.score, world):
             started = time.time()
             found, plain = scored(config, places, answered(places))
-            artefacts.write_all(places.score / UNGUESSED, plain)
-            artefacts.write_all(places.score, found)
-            lineage.write_made(
+            parquet.write_all(places.score / UNGUESSED, plain)
+            parquet.write_all(places.score, found)
+            manifest.write_made(
                 places.score,
-                settings=settings.plain(config.difficulty),
+                settings=run_config.plain(config.difficulty),
                 inputs={"probe": places.probe.name, "data": places.data.name},
                 seconds=time.time() - started,
                 counts=strata.count_strata(found, config.difficulty.measure),
             )
-    heartbeat.made_by_first(places.score, world)
+    coordination.made_by_first(places.score, world)
     return places.score
 
 
 def scored(config: RunConfig, places: Places, ids: list[str]) -> tuple[list[Score], list[Score]]:
     """The samples' scores; and, where PISM is chance-aware, those that the paper has."""
-    percents = config.probe.percents
+    percents = config.probe.mask_percents
     known = tabulate.evidence(
-        artefacts.read_finished(places.probe, Rollout, PROBE),
-        artefacts.read(places.attention, Attention),
+        parquet.read_finished(places.probe, Rollout, PROBE),
+        parquet.read(places.attention, Attention),
         percents,
         config.probe.draws,
-        config.probe.rollouts,
+        config.probe.cde_rollouts,
     )
     return (
         tabulate.scores(ids, known, percents, config.difficulty),
@@ -85,43 +86,43 @@ def scored(config: RunConfig, places: Places, ids: list[str]) -> tuple[list[Scor
     )
 
 
-def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Pick]:
+def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Selection]:
     """4.1  What the row gives to GRPO: strata or RAP's choice, or an equal-size random control.
 
     Raises NothingChosen when that is fewer samples than one step needs.
     """
     folder = places.select(arm)
-    if world.is_first and lineage.read_made(folder) is None:
-        with heartbeat.working(folder, world):
+    if world.is_first and manifest.read_made(folder) is None:
+        with coordination.working(folder, world):
             choose(config, places, arm)
-    made = heartbeat.made_by_first(folder, world)
-    picks, least = artefacts.read(folder, Pick), config.grpo.prompts_per_step
+    made = coordination.made_by_first(folder, world)
+    picks, least = parquet.read(folder, Selection), config.grpo.prompts_per_step
     if config.select.rap:
         return rap.enough(picks, least, made["counts"]["funnel"], config.select.rap)
-    return strata.enough(picks, least, heartbeat.made_by_first(places.score, world)["counts"])
+    return strata.enough(picks, least, coordination.made_by_first(places.score, world)["counts"])
 
 
 def choose(config: RunConfig, places: Places, arm: str) -> None:
     """Choose, and write the picks. Raises NothingChosen if there is none."""
     started, folder = time.time(), places.select(arm)
-    scores = artefacts.read_finished(places.score, Score, SCORE)
+    scores = parquet.read_finished(places.score, Score, SCORE)
     random = config.select.random or arm != TUNED
     picks, counts = choice(config, scores, None if random else folder)
     if random:
-        draw = draw_name(config, arm, Arm.grpo)
+        draw = draw_name(config, arm, TrainStage.grpo)
         able = list(dict.fromkeys(each.sample_id for each in scores))
         picks = control.random_picks(able, len(picks), config.seed, draw)
-    artefacts.write_all(folder, picks)
-    lineage.write_made(
+    parquet.write_all(folder, picks)
+    manifest.write_made(
         folder,
-        settings={**settings.plain(config.select), "arm": arm},
+        settings={**run_config.plain(config.select), "arm": arm},
         inputs={"score": places.score.name},
         seconds=time.time() - started,
         counts={"picks": len(picks), **counts},
     )
 
 
-def draw_name(config: RunConfig, arm: str, stage: Arm) -> str:
+def draw_name(config: RunConfig, arm: str, stage: TrainStage) -> str:
     """What a random set is drawn by, beside the seed.
 
     Rows of one table share their random sets, so that two of them differ only in what their names
@@ -129,13 +130,13 @@ def draw_name(config: RunConfig, arm: str, stage: Arm) -> str:
     """
     if arm == TUNED:
         return f"rows-{stage}"
-    return f"{config.name}-{arm}" if stage is Arm.grpo else f"{config.name}-{arm}-{stage}"
+    return f"{config.name}-{arm}" if stage is TrainStage.grpo else f"{config.name}-{arm}-{stage}"
 
 
 def choice(
     config: RunConfig, scores: list[Score], folder: Path | None
-) -> tuple[list[Pick], dict[str, Any]]:
-    """The picks and what made.json counts. RAP's reasons for every sample go below the folder.
+) -> tuple[list[Selection], dict[str, Any]]:
+    """The picks and what manifest.json counts. RAP's reasons for every sample go below the folder.
 
     Raises NothingChosen if there is no pick.
     """
@@ -144,15 +145,15 @@ def choice(
         counts = strata.count_strata(scores, config.difficulty.measure)
         return strata.enough(picks, 1, counts), {}
     if folder is not None:
-        artefacts.write_all(folder / rap.POOL, found.decisions)
+        parquet.write_all(folder / rap.POOL, found.decisions)
     funnel = found.funnel()
     return rap.enough(picks, 1, funnel, config.select.rap), {"funnel": funnel}
 
 
-def chosen(config: RunConfig, scores: list[Score]) -> tuple[list[Pick], rap.Choice | None]:
+def chosen(config: RunConfig, scores: list[Score]) -> tuple[list[Selection], rap.Choice | None]:
     """The picks, maybe none, and RAP's whole choice where it chooses."""
     if not config.select.rap:
-        return strata.chosen(scores, config.difficulty.measure, config.select.keep), None
+        return strata.chosen(scores, config.difficulty.measure, config.select.strata), None
     found = rap.decide(table(config, scores))
     return found.picks, found
 
@@ -171,7 +172,7 @@ def table(config: RunConfig, scores: Iterable[Score]) -> rap.Table:
         discrepancy_N=column(Measure.cde),
         bias_N=column(Measure.ace),
         difficulty_N=column(Measure.drm),
-        draws=config.probe.rollouts,
+        draws=config.probe.cde_rollouts,
         lambda_c=config.difficulty.cde.lambda_c,
         lambda_a=config.difficulty.ace.lambda_a,
     )

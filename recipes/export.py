@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from difftrain.config.run_config import RunConfig, plain
 from difftrain.export import stage
-from difftrain.heartbeat import made_by_first, turn, working
-from difftrain.places import TUNED, Places
-from difftrain.settings import RunConfig, plain
-from difftrain.world import World
+from difftrain.pipeline.coordination import made_by_first, turn, working
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import TUNED, Places
 from recipes import difficulty
 from recipes.asking import Asking
 

@@ -2,27 +2,27 @@
 
 from pathlib import Path
 
-from difftrain import artefacts
-from difftrain.places import Places
-from difftrain.records import Pick, Sample, Score
-from difftrain.settings import RunConfig
+from difftrain.config.run_config import RunConfig
+from difftrain.pipeline import parquet
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import Places
+from difftrain.records import Sample, Score, Selection
 from difftrain.train import grpo
 from difftrain.train.dataset import Material, chosen, left_over
-from difftrain.world import World
 
 
 def run(config: RunConfig, places: Places, world: World, arm: str) -> Path:
     """Train one arm; returns its checkpoint."""
     # 4.1  The row's samples: the strata it keeps, or a random control of the same size.
-    pool = artefacts.read(places.data, Sample)
-    picks = artefacts.read(places.select(arm), Pick)
-    seen = [pick for folder in places.picked(arm) for pick in artefacts.read(folder, Pick)]
+    pool = parquet.read(places.data, Sample)
+    picks = parquet.read(places.select(arm), Selection)
+    seen = [pick for folder in places.picked(arm) for pick in parquet.read(folder, Selection)]
     material = Material(
         samples=chosen(pool, picks),
-        held_out=left_over(pool, seen, config.grpo.held_out),
+        held_out=left_over(pool, seen, config.grpo.eval_samples),
         strata={
             score.sample_id: score.stratum
-            for score in artefacts.read(places.score, Score)
+            for score in parquet.read(places.score, Score)
             if score.measure is config.difficulty.measure and score.stratum is not None
         },
     )

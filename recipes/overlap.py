@@ -1,13 +1,13 @@
 """Training on what is evaluated may never happen: a check before the first step (section 5)."""
 
-from difftrain import artefacts
+from difftrain.config.evaluate import ContaminationPolicy
+from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.data.images import Budget
 from difftrain.evaluate import contamination
-from difftrain.evaluate.config import Contamination
-from difftrain.places import Places
-from difftrain.records import Pick, Sample
-from difftrain.settings import ConfigError, RunConfig
-from difftrain.world import World
+from difftrain.pipeline import parquet
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import Places
+from difftrain.records import Sample, Selection
 
 SHOWN = 20
 """Hits that are named in the message; contamination.json has all."""
@@ -20,20 +20,20 @@ def check(config: RunConfig, places: Places, world: World, arms: list[str]) -> N
     say that this is only told.
     """
     budget = Budget(config.data.min_pixels, config.data.max_pixels)
-    samples = artefacts.read(places.data, Sample)
+    samples = parquet.read(places.data, Sample)
     contamination.run(samples, places.contamination, config.evaluate, budget, world)
-    if config.evaluate.contamination is Contamination.tell:
+    if config.evaluate.contamination is ContaminationPolicy.warn:
         return
     folders = [folder for arm in arms for folder in places.picked(arm)]
-    picked = {pick.sample_id for folder in folders for pick in artefacts.read(folder, Pick)}
+    picked = {pick.sample_id for folder in folders for pick in parquet.read(folder, Selection)}
     hits = contamination.trained_on(places.contamination, picked)
     if hits:
         rest = f", and {len(hits) - SHOWN} more" if len(hits) > SHOWN else ""
         named = ", ".join(map(contamination.told, hits[:SHOWN]))
         told = (
-            f"evaluate.contamination=refuse: {len(hits)} of {len(picked)} samples to train on "
+            f"evaluate.contamination=error: {len(hits)} of {len(picked)} samples to train on "
             f"are in benchmarks too: {named}{rest}; all: "
             f"{places.contamination / contamination.FOUND}. Take them out of the data, or have "
-            "them listed in the report with evaluate.contamination=tell"
+            "them listed in the report with evaluate.contamination=warn"
         )
         raise ConfigError([told])

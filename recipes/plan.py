@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from difftrain import lineage, settings
-from difftrain.places import Places
-from difftrain.settings import RunConfig, shown
-from difftrain.world import World
+from difftrain.config import run_config
+from difftrain.config.run_config import RunConfig, shown
+from difftrain.pipeline import manifest
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import Places
 from recipes import pool, reckoning
 
 
@@ -18,12 +19,12 @@ def show(config: RunConfig, world: World, difference: list[str]) -> Path:
     folder = places.run.parent.parent / "plan" / places.run.name
     pool.make(config, places, world)
     if world.is_first:
-        told = settings.plain(config)
+        told = run_config.plain(config)
         found = [*lines(told), "", *reckoning.estimate(config, places)]
         found += ["", "what makes this row this row: " + (", ".join(difference) or "nothing")]
         print("\n".join(found))
-        lineage.write_json(folder / "settings.json", told)
-        lineage.write_text(folder / "plan.txt", "\n".join(found) + "\n")
+        manifest.write_json(folder / "settings.json", told)
+        manifest.write_text(folder / "plan.txt", "\n".join(found) + "\n")
     return folder
 
 

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from difftrain import heartbeat, lineage, settings
+from difftrain.config import run_config
+from difftrain.config.run_config import RunConfig
 from difftrain.data import load
-from difftrain.places import Places
+from difftrain.pipeline import coordination, manifest
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import Places
 from difftrain.records import Sample
-from difftrain.settings import RunConfig
 from difftrain.train import preflight
 from difftrain.train.sight import Subject
 from difftrain.train.ticks import PreflightFailed, Tick, held_up, table
-from difftrain.world import World
 from recipes import benchmarks, plan
 from recipes.asking import Asking
 
@@ -37,7 +38,7 @@ def folder_of(config: RunConfig, places: Places) -> Path:
     own = {
         "dtype": config.model.dtype,
         "freeze_vision": {name: stage.freeze_vision for name, stage in trained.items()},
-        "lora": {name: settings.plain(stage.lora) for name, stage in trained.items()},
+        "lora": {name: run_config.plain(stage.lora) for name, stage in trained.items()},
         "pixels": [config.data.min_pixels, config.data.max_pixels],
     }
     return places.folder("preflight", own, places.data, places.model)
@@ -53,7 +54,7 @@ def check(config: RunConfig, samples: Sequence[Sample], asking: Asking, folder: 
         raise PreflightFailed(trouble)
     seconds = time.time() - started
     print(f"preflight, {seconds:.1f} s\n{table(found)}", flush=True)
-    lineage.write_made(
+    manifest.write_made(
         folder,
         settings=None,
         inputs={},
@@ -81,8 +82,8 @@ def before_training(
     """The checks by themselves, once; the other processes wait for the first."""
     folder = folder_of(config, places)
     if world.is_first:
-        with heartbeat.working(folder, world):
+        with coordination.working(folder, world):
             benchmarks.readable(config, places)
-            if lineage.read_made(folder) is None:
+            if manifest.read_made(folder) is None:
                 check(config, samples, asking, folder)
-    heartbeat.made_by_first(folder, world)
+    coordination.made_by_first(folder, world)

@@ -4,18 +4,18 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from difftrain import artefacts, lineage
-from difftrain.data.config import TOKEN_PIXELS
+from difftrain.config.data import TOKEN_PIXELS
+from difftrain.config.engine import EngineKind
+from difftrain.config.model import Dtype
+from difftrain.config.run_config import RunConfig
 from difftrain.data.prompts import SYSTEM
 from difftrain.model import locate
-from difftrain.model.config import Dtype
-from difftrain.model.generate.config import EngineKind
-from difftrain.places import Places
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.paths import Places
 from difftrain.plan import generations, memory
 from difftrain.plan.generations import Ladder
 from difftrain.probe.needs import needs
-from difftrain.records import Arm, TaskSet
-from difftrain.settings import RunConfig
+from difftrain.records import TaskSet, TrainStage
 
 MIX = "the first paper's stratum mix"
 """What answers are reckoned from without a pilot."""
@@ -54,11 +54,11 @@ def estimate(config: RunConfig, places: Places) -> list[str]:
 
 def counted(places: Places) -> Pool:
     """What the finished data stage holds."""
-    made = lineage.read_made(places.data)
+    made = manifest.read_made(places.data)
     assert made is not None
     task_sets, letters = Counter[TaskSet](), 0
-    for part in artefacts.parts(places.data):
-        names, questions = artefacts.columns(part, ("task_set", "question"))
+    for part in parquet.parts(places.data):
+        names, questions = parquet.columns(part, ("task_set", "question"))
         task_sets.update(map(TaskSet, names))
         letters += sum(map(len, questions))
     samples = made["counts"]["samples"]
@@ -84,7 +84,7 @@ def pilot_of(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
     None where it was asked for anything else than these settings need: the counts are of all that.
     """
     small = replace(config, data=replace(config.data, limit=config.plan.pilot))
-    made = lineage.read_made(Places(small).probe)
+    made = manifest.read_made(Places(small).probe)
     if made is None or not made["counts"]["generations"]:  # no answer says nothing of others
         return None, MIX
     counts = made["counts"]
@@ -96,9 +96,9 @@ def pilot_of(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
 
 
 def answers(config: RunConfig, known: Pool, pilot: dict[str, Any] | None) -> float:
-    """Answers that the probe is expected to ask for, those of probe.again included."""
+    """Answers that the probe is expected to ask for, those of probe.retest_samples included."""
     samples = known.counts["samples"]
-    again = 1 + min(config.probe.again, samples) / samples
+    again = 1 + min(config.probe.retest_samples, samples) / samples
     if pilot:
         return pilot["generations"] / pilot["samples"] * samples * again
     ladder = ladder_of(config)
@@ -109,11 +109,11 @@ def ladder_of(config: RunConfig) -> Ladder:
     """The probe's needs in plain numbers."""
     wants, probe, pism = needs(config), config.probe, config.difficulty.pism
     return Ladder(
-        percents=probe.percents,
+        percents=probe.mask_percents,
         draws=probe.draws,
         least=max(1, pism.least(probe.draws)),
-        hard_upto=pism.hard_upto,
-        easy_from=pism.easy_from,
+        hard_upto=pism.hard_max,
+        easy_from=pism.easy_min,
         climbs=wants.pism is not None,
         full=wants.full,
         first_right=wants.first_right,
@@ -126,10 +126,10 @@ def asked_in_words(
     config: RunConfig, known: Pool, pilot: dict[str, Any] | None, asked: float, source: str
 ) -> list[str]:
     """Answers and tokens, and what they are reckoned from."""
-    grid = known.counts["samples"] * config.probe.draws * len(config.probe.percents)
-    measures = ", ".join(config.difficulty.wanted)
-    if config.probe.again:
-        measures += f" and probe.again={config.probe.again}"
+    grid = known.counts["samples"] * config.probe.draws * len(config.probe.mask_percents)
+    measures = ", ".join(config.difficulty.measures)
+    if config.probe.retest_samples:
+        measures += f" and probe.retest_samples={config.probe.retest_samples}"
     if pilot:
         each = pilot["tokens"] / pilot["generations"]
         spoken = f"{asked * each:,.0f} answer tokens ({each:.0f} each in the pilot)"
@@ -148,7 +148,7 @@ def asked_in_words(
 def each_alone(config: RunConfig, known: Pool) -> str:
     """What each wanted measure would ask without the others, which share its answers."""
     told = []
-    for measure in config.difficulty.wanted:
+    for measure in config.difficulty.measures:
         alone = replace(config, difficulty=replace(config.difficulty, measure=measure, also=[]))
         number = generations.expected(ladder_of(alone), measure, known.task_sets)
         told.append(f"{measure} {number:,.0f}")
@@ -198,7 +198,7 @@ def memory_lines(config: RunConfig, known: Pool) -> list[str]:
     parts = ", ".join(f"{name} {gib(number)}" for name, number in scoring.items() if number)
     where = {
         EngineKind.hf: "GPU",
-        EngineKind.vllm: f"copy of the model ({config.model.vllm.tensor_parallel} GPUs)",
+        EngineKind.vllm: f"copy of the model ({config.model.vllm.tensor_parallel_size} GPUs)",
         EngineKind.http: "server",
     }[config.model.engine]
     return [
@@ -208,13 +208,13 @@ def memory_lines(config: RunConfig, known: Pool) -> list[str]:
     ]
 
 
-def training_line(config: RunConfig, name: Arm, shape: memory.Shape, prompt: int) -> str:
+def training_line(config: RunConfig, name: TrainStage, shape: memory.Shape, prompt: int) -> str:
     """Memory of one GPU while a stage trains. SFT is told at its longest sample, whose scores TRL
     takes in parts."""
     grpo, stage = config.grpo, getattr(config, name)
     lengths = (config.sft.cutoff_tokens, 0)
-    if name is Arm.grpo:
-        lengths = (prompt, grpo.max_completion_tokens)
+    if name is TrainStage.grpo:
+        lengths = (prompt, grpo.max_completion_length)
     lora = stage.lora
     added = memory.additions(shape, lora.rank, lora.targets, lora.vision)
     found = memory.training(
@@ -227,7 +227,7 @@ def training_line(config: RunConfig, name: Arm, shape: memory.Shape, prompt: int
         ),
         config.plan.gpus,
         memory.Learned(frozen_tower=stage.freeze_vision, additions=added if lora.rank else None),
-        name is Arm.grpo and grpo.kl > 0,
+        name is TrainStage.grpo and grpo.beta > 0,
         stage.gradient_checkpointing,
     )
     how = f" by LoRA ({added / 1e6:,.3g} million additions)" if lora.rank else ""

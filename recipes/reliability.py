@@ -1,22 +1,23 @@
 """Is M or K large enough? Some samples are asked once more with other seeds and scored anew.
 
 Nothing is resampled from the first draws: early-stopped rows hold too few of them. The second
-draws lie apart (artefacts/again), so that no measure ever sees them.
+draws lie apart (outputs/again), so that no measure ever sees them.
 """
 
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from difftrain import artefacts, lineage, seeds
+from difftrain import seeds
+from difftrain.config.difficulty import DifficultyConfig
+from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import reliability
-from difftrain.difficulty.config import DifficultyConfig
-from difftrain.heartbeat import made_by_first, turn
-from difftrain.places import Places
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.coordination import made_by_first, turn
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import Places
 from difftrain.probe import aside
 from difftrain.records import Measure, Sample, Score
-from difftrain.settings import RunConfig
-from difftrain.world import World
 from recipes import difficulty
 from recipes.asking import Asking
 
@@ -35,27 +36,27 @@ def asked_again(pool: list[Sample], number: int, seed: int) -> list[Sample]:
 
 def again(config: RunConfig) -> RunConfig:
     """The same settings with the second seed, writing apart."""
-    apart = str(Path(config.artefacts) / "again")
-    return replace(config, seed=seeds.derive(config.seed, "again"), artefacts=apart)
+    apart = str(Path(config.output_dir) / "retest")
+    return replace(config, seed=seeds.derive(config.seed, "again"), output_dir=apart)
 
 
 def place(config: RunConfig, places: Places) -> Path | None:
-    """Where the comparison lies; None where probe.again is 0."""
-    return places.reliability(Places(again(config))) if config.probe.again else None
+    """Where the comparison lies; None where probe.retest_samples is 0."""
+    return places.reliability(Places(again(config))) if config.probe.retest_samples else None
 
 
 def run(config: RunConfig, places: Places, world: World, asking: Asking) -> Path | None:
-    """The folder of reliability.json and of the second scores; None where probe.again is 0."""
+    """The folder of reliability.json and of the second scores; None where probe.retest_samples is 0."""
     folder = place(config, places)
     if folder is None:
         return None
     second = again(config)
     there = Places(second)
-    pool = asked_again(artefacts.read(places.data, Sample), config.probe.again, config.seed)
+    pool = asked_again(parquet.read(places.data, Sample), config.probe.retest_samples, config.seed)
     with turn(there.probe, world):
         difficulty.ask(second, there, world, asking, pool)
     with turn(folder, world):
-        if world.is_first and lineage.read_made(folder) is None:
+        if world.is_first and manifest.read_made(folder) is None:
             close(config, places, second, pool, folder)
         made_by_first(folder, world)
     return folder
@@ -66,20 +67,20 @@ def close(
 ) -> None:
     """Score the second answers, compare, and write it down with what asking again took."""
     started, there = time.time(), Places(second)
-    once = artefacts.read(places.score, Score)
+    once = parquet.read(places.score, Score)
     known = {each.sample_id for each in once}
     both = [each for each in aside.answered(pool, there.probe) if each.sample_id in known]
     ids = {sample.sample_id: None for sample in both}
     scores, _ = difficulty.scored(second, there, list(ids))
-    artefacts.write_all(folder, scores)
+    parquet.write_all(folder, scores)
     first = [each for each in once if each.sample_id in ids]
-    lineage.write_json(folder / RESULT, compared(config, first, scores))
-    spent = [lineage.read_made(each) for each in (there.probe, there.attention)]
+    manifest.write_json(folder / RESULT, compared(config, first, scores))
+    spent = [manifest.read_made(each) for each in (there.probe, there.attention)]
     asked = [each for each in spent if each is not None]
-    lineage.write_made(
+    manifest.write_made(
         folder,
-        settings={"again": config.probe.again, "seed": second.seed},
-        inputs={"score": places.score.name, "again": there.probe.name},
+        settings={"retest_samples": config.probe.retest_samples, "seed": second.seed},
+        inputs={"score": places.score.name, "retest": there.probe.name},
         seconds=sum(each["seconds"] for each in asked) + time.time() - started,
         counts={"samples": len(pool)}
         | {name: asked[0]["counts"][name] for name in ("generations", "tokens")},
@@ -101,7 +102,7 @@ def compared(config: RunConfig, first: list[Score], second: list[Score]) -> dict
     size = len({each.sample_id for each in first})
     return {
         "measures": {
-            measure: agreement(measure, config.difficulty) for measure in config.difficulty.wanted
+            measure: agreement(measure, config.difficulty) for measure in config.difficulty.measures
         },
         "chosen": asdict(reliability.overlap(size, *ids)),
     }

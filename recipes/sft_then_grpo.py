@@ -4,16 +4,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from difftrain import artefacts, lineage
-from difftrain.heartbeat import turn
-from difftrain.places import Places
+from difftrain.config.run_config import RunConfig
+from difftrain.config.train import Targets
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.coordination import turn
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import Places
 from difftrain.probe.needs import needs
-from difftrain.records import Arm, Pick, Rollout, Sample
+from difftrain.records import Rollout, Sample, Selection, TrainStage
 from difftrain.select import strata
-from difftrain.settings import RunConfig
 from difftrain.train import dataset, lessons, sft, stage
-from difftrain.train.sft_config import Targets
-from difftrain.world import World
 from recipes import grpo
 
 PROBE = "python launch/probe.py"
@@ -27,7 +27,7 @@ def targets(
         return {each.sample_id: lessons.from_solution(each) for each in samples}
     wanted = needs(config)
     asked = config.probe.draws if wanted.full else wanted.whole
-    rollouts = artefacts.read_finished(places.probe, Rollout, PROBE)
+    rollouts = parquet.read_finished(places.probe, Rollout, PROBE)
     right = lessons.right_rollouts(rollouts, asked)
     return {
         each.sample_id: lessons.from_rollouts(right.get(each.sample_id, []), config.seed)
@@ -42,20 +42,20 @@ def warm_up(config: RunConfig, places: Places, world: World, arm: str) -> Path:
         return checkpoint
     folder.mkdir(parents=True, exist_ok=True)
     # 4.1  The samples of the SFT stage: some strata, or a random set of the same size.
-    picks = artefacts.read(places.select(arm, Arm.sft), Pick)
-    samples = dataset.chosen(artefacts.read(places.data, Sample), picks)
+    picks = parquet.read(places.select(arm, TrainStage.sft), Selection)
+    samples = dataset.chosen(parquet.read(places.data, Sample), picks)
 
     # 4.2  What they teach: thought and answer in the very layout that GRPO's reward expects.
     made = targets(config, places, samples)
     told = {key: text for key, text in made.items() if not isinstance(text, lessons.Dropped)}
     able = [each for each in samples if each.sample_id in told]
     learned = sft.prepared(config, able, told, folder, world)
-    counts = (lineage.read_made(places.score) or {})["counts"]
+    counts = (manifest.read_made(places.score) or {})["counts"]
     least, lost = config.sft.samples_per_step, lessons.told(learned.dropped)
-    strata.enough(picks[: len(learned.samples)], least, counts, Arm.sft, lost)
+    strata.enough(picks[: len(learned.samples)], least, counts, TrainStage.sft, lost)
 
     # 4.3  Supervised fine-tuning, loss on the answer alone. Below this line it is TRL's loop.
-    inputs = {"select": places.select(arm, Arm.sft).name, "model": places.model}
+    inputs = {"select": places.select(arm, TrainStage.sft).name, "model": places.model}
     return sft.fit(config, learned, folder, world, f"sft {arm}", inputs)
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from difftrain.model.config import Dtype, ModelConfig
+from difftrain.config.model import Dtype, ModelConfig
 from difftrain.model.load import Loaded, load
 from difftrain.records import Sample
 from difftrain.shapes import pool

@@ -6,21 +6,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from difftrain import artefacts, lineage
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.lazy_images import Stored
 from difftrain.records import (
     AnswerKind,
     Attention,
     Measure,
-    Pick,
     Rollout,
     Sample,
     Score,
+    Selection,
     Stratum,
     TaskSet,
     Verdict,
     View,
 )
-from difftrain.stored import Stored
 
 ROLLOUT = Rollout(
     sample_id="ab",
@@ -29,10 +29,10 @@ ROLLOUT = Rollout(
     draw=2,
     seed=2**32 - 1,
     response="<answer>3</answer>",
-    tokens=3,
+    num_tokens=3,
     token_ids=(1, 2, 3),
-    finished=True,
-    verdict=Verdict.unreadable,
+    hit_eos=True,
+    verdict=Verdict.unparsable,
 )
 SCORES = [
     Score(sample_id="ab", measure=Measure.pism, value=None, stratum=Stratum.easy),
@@ -41,13 +41,13 @@ SCORES = [
 
 
 def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
-    artefacts.write_part(tmp_path, "0", [ROLLOUT])
-    assert artefacts.read(tmp_path, Rollout) == [ROLLOUT]
+    parquet.write_part(tmp_path, "0", [ROLLOUT])
+    assert parquet.read(tmp_path, Rollout) == [ROLLOUT]
 
 
 def test_nothing_is_told_apart_from_zero(tmp_path: Path) -> None:
-    artefacts.write_part(tmp_path, "0", SCORES)
-    assert artefacts.read(tmp_path, Score) == SCORES
+    parquet.write_part(tmp_path, "0", SCORES)
+    assert parquet.read(tmp_path, Score) == SCORES
 
 
 def test_tables_of_attention_keep_their_shape(tmp_path: Path) -> None:
@@ -59,25 +59,25 @@ def test_tables_of_attention_keep_their_shape(tmp_path: Path) -> None:
         image_LT=((0.5, 0.25), (0.125, 0.0)),
         text_LT=((0.5, 0.25), (0.125, 1.0)),
     )
-    artefacts.write_part(tmp_path, "0", [row])
-    assert artefacts.read(tmp_path, Attention) == [row]
+    parquet.write_part(tmp_path, "0", [row])
+    assert parquet.read(tmp_path, Attention) == [row]
 
 
 def test_a_file_with_other_columns_is_refused_with_both_lists(tmp_path: Path) -> None:
     pq.write_table(pa.table({"sample_id": ["ab"]}), tmp_path / "part-0.parquet")
-    with pytest.raises(artefacts.SchemaError, match=r"holds \['sample_id'\], but Score needs"):
-        artefacts.read(tmp_path, Score)
+    with pytest.raises(parquet.SchemaError, match=r"holds \['sample_id'\], but Score needs"):
+        parquet.read(tmp_path, Score)
 
 
 def test_a_missing_stage_names_the_command_that_makes_it(tmp_path: Path) -> None:
-    artefacts.write_part(tmp_path, "0", SCORES)
-    with pytest.raises(artefacts.MissingArtefact, match=r"run  python launch/score\.py"):
-        artefacts.read_finished(tmp_path, Score, "python launch/score.py")
+    parquet.write_part(tmp_path, "0", SCORES)
+    with pytest.raises(parquet.MissingArtifact, match=r"run  python launch/score\.py"):
+        parquet.read_finished(tmp_path, Score, "python launch/score.py")
 
 
 def test_a_part_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one record"):
-        artefacts.write_part(tmp_path, "0", [])
+        parquet.write_part(tmp_path, "0", [])
 
 
 def test_a_write_that_fails_leaves_no_part(tmp_path: Path) -> None:
@@ -86,47 +86,47 @@ def test_a_write_that_fails_leaves_no_part(tmp_path: Path) -> None:
         sample_id: int
 
     with pytest.raises(OverflowError):
-        artefacts.write_part(tmp_path, "0", [Wrong(sample_id=2**70)])
+        parquet.write_part(tmp_path, "0", [Wrong(sample_id=2**70)])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_each_rank_finds_part_names_of_its_own(tmp_path: Path) -> None:
-    first = artefacts.next_part(tmp_path, 1)
-    artefacts.write_part(tmp_path, first, SCORES)
-    assert artefacts.next_part(tmp_path, 1).startswith("r001-00001-")
-    assert artefacts.next_part(tmp_path, 0).startswith("r000-00000-")
+    first = parquet.next_part(tmp_path, 1)
+    parquet.write_part(tmp_path, first, SCORES)
+    assert parquet.next_part(tmp_path, 1).startswith("r001-00001-")
+    assert parquet.next_part(tmp_path, 0).startswith("r000-00000-")
 
 
 def test_two_processes_under_one_rank_s_number_never_share_a_part(tmp_path: Path) -> None:
-    assert artefacts.next_part(tmp_path, 0) != artefacts.next_part(tmp_path, 0)
+    assert parquet.next_part(tmp_path, 0) != parquet.next_part(tmp_path, 0)
 
 
 def test_some_columns_of_a_part_are_read_alone(tmp_path: Path) -> None:
-    part = artefacts.write_part(tmp_path, "0", SCORES)
-    (ids,) = artefacts.columns(part, ("sample_id",))
+    part = parquet.write_part(tmp_path, "0", SCORES)
+    (ids,) = parquet.columns(part, ("sample_id",))
     assert ids == [score.sample_id for score in SCORES]
 
 
 def test_many_rows_become_several_parts_in_order(tmp_path: Path) -> None:
-    picks = [Pick(sample_id=f"{n:03d}", arm="grpo", because="") for n in range(25)]
-    assert artefacts.write_all(tmp_path, picks, rows_per_part=10) == 25
-    assert len(artefacts.parts(tmp_path)) == 3
-    assert [pick.sample_id for pick in artefacts.read(tmp_path, Pick)] == [
+    picks = [Selection(sample_id=f"{n:03d}", stage="grpo", reason="") for n in range(25)]
+    assert parquet.write_all(tmp_path, picks, rows_per_part=10) == 25
+    assert len(parquet.parts(tmp_path)) == 3
+    assert [pick.sample_id for pick in parquet.read(tmp_path, Selection)] == [
         f"{n:03d}" for n in range(25)
     ]
 
 
 def test_a_fingerprint_changes_with_settings_and_inputs_only() -> None:
-    plain = lineage.fingerprint({"tau": 0.1, "k": 2}, "aa")
-    assert plain == lineage.fingerprint({"k": 2, "tau": 0.1}, "aa")
-    assert plain != lineage.fingerprint({"tau": 0.2, "k": 2}, "aa")
-    assert plain != lineage.fingerprint({"tau": 0.1, "k": 2}, "ab")
+    plain = manifest.fingerprint({"tau": 0.1, "k": 2}, "aa")
+    assert plain == manifest.fingerprint({"k": 2, "tau": 0.1}, "aa")
+    assert plain != manifest.fingerprint({"tau": 0.2, "k": 2}, "aa")
+    assert plain != manifest.fingerprint({"tau": 0.1, "k": 2}, "ab")
 
 
 def test_a_folder_is_unfinished_until_made_json_is_there(tmp_path: Path) -> None:
-    assert lineage.read_made(tmp_path) is None
-    lineage.write_made(tmp_path, settings={}, inputs={}, seconds=1.5, counts={"rows": 2})
-    made = lineage.read_made(tmp_path)
+    assert manifest.read_made(tmp_path) is None
+    manifest.write_made(tmp_path, settings={}, inputs={}, seconds=1.5, counts={"rows": 2})
+    made = manifest.read_made(tmp_path)
     assert made is not None
     assert made["counts"] == {"rows": 2}
     assert {"torch", "transformers", "trl"} <= made["versions"].keys()
@@ -134,9 +134,9 @@ def test_a_folder_is_unfinished_until_made_json_is_there(tmp_path: Path) -> None
 
 def test_a_models_identity_changes_with_its_weights(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"0" * 100)
-    before = lineage.folder_fingerprint(tmp_path)
+    before = manifest.folder_fingerprint(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"0" * 99 + b"1")
-    assert lineage.folder_fingerprint(tmp_path) != before
+    assert manifest.folder_fingerprint(tmp_path) != before
 
 
 def pictured(number: int, *pictures: bytes) -> Sample:
@@ -154,8 +154,8 @@ def pictured(number: int, *pictures: bytes) -> Sample:
 
 def test_pictures_come_back_unread_and_equal_when_asked_for(tmp_path: Path) -> None:
     samples = [pictured(n, *([bytes([n]) * 700_000] * (n % 3))) for n in range(7)]
-    artefacts.write_all(tmp_path, samples, rows_per_part=4)
-    found = artefacts.read(tmp_path, Sample)
+    parquet.write_all(tmp_path, samples, rows_per_part=4)
+    found = parquet.read(tmp_path, Sample)
     assert all(isinstance(each.images, Stored) for each in found)
     assert found == samples
     assert [len(each.images) for each in found] == [0, 1, 2, 0, 1, 2, 0]
@@ -165,15 +165,15 @@ def test_pictures_come_back_unread_and_equal_when_asked_for(tmp_path: Path) -> N
 
 
 def test_one_access_reads_about_a_megabyte(tmp_path: Path) -> None:
-    artefacts.write_part(tmp_path, "0", [pictured(n, bytes(400_000)) for n in range(10)])
+    parquet.write_part(tmp_path, "0", [pictured(n, bytes(400_000)) for n in range(10)])
     file = pq.ParquetFile(tmp_path / "part-0.parquet")
     assert {file.metadata.row_group(at).num_rows for at in range(5)} == {2}
 
 
 def test_a_part_ends_before_its_pictures_fill_the_memory(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(artefacts, "PART_BYTES", 1000)
-    artefacts.write_all(tmp_path, [pictured(n, bytes(400)) for n in range(7)])
-    assert [len(artefacts.read_part(part, Sample)) for part in artefacts.parts(tmp_path)] == [
+    monkeypatch.setattr(parquet, "PART_BYTES", 1000)
+    parquet.write_all(tmp_path, [pictured(n, bytes(400)) for n in range(7)])
+    assert [len(parquet.read_part(part, Sample)) for part in parquet.parts(tmp_path)] == [
         3,
         3,
         1,
@@ -181,19 +181,19 @@ def test_a_part_ends_before_its_pictures_fill_the_memory(tmp_path: Path, monkeyp
 
 
 def test_writing_a_part_holds_one_row_group_in_arrow_and_not_the_whole_part(tmp_path: Path) -> None:
-    samples = [pictured(n, bytes([n]) * artefacts.GROUP_BYTES) for n in range(30)]
+    samples = [pictured(n, bytes([n]) * parquet.GROUP_BYTES) for n in range(30)]
     usual = pa.default_memory_pool()
     counting = pa.proxy_memory_pool(usual)
     pa.set_memory_pool(counting)
     try:
-        artefacts.write_part(tmp_path, "0", samples)
+        parquet.write_part(tmp_path, "0", samples)
     finally:
         pa.set_memory_pool(usual)
-    assert counting.max_memory() < 4 * artefacts.GROUP_BYTES
-    assert artefacts.read(tmp_path, Sample) == samples
+    assert counting.max_memory() < 4 * parquet.GROUP_BYTES
+    assert parquet.read(tmp_path, Sample) == samples
 
 
 def test_a_part_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     for content in (b"old", b"new"):
-        artefacts.write_part(tmp_path, "0", [pictured(0, content)])
-        assert artefacts.read(tmp_path, Sample)[0].images[0] == content
+        parquet.write_part(tmp_path, "0", [pictured(0, content)])
+        assert parquet.read(tmp_path, Sample)[0].images[0] == content

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGES = {"probe", "difficulty", "select", "train", "evaluate", "report", "export"}
 LAYERS = [
     {"records", "seeds", "world", "lineage", "heartbeat", "weights"},
-    {"artefacts", "stored", "config"},
+    {"artifacts", "stored", "config"},
     {"grade", "data", "shapes", "model", "settings", "places", "plan"},
     STAGES,
     {"recipes"},
@@ -22,7 +22,7 @@ THIRD_PARTY = {
     "lineage": set(),
     "heartbeat": set(),
     "weights": set(),
-    "artefacts": {"pyarrow"},
+    "artifacts": {"pyarrow"},
     "stored": {"pyarrow"},
     "config": set(),
     "settings": {"omegaconf"},

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from difftrain import artefacts, heartbeat
+from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import answering
+from difftrain.pipeline import coordination, parquet
+from difftrain.pipeline.distributed import World
 from difftrain.probe import attention, stage
 from difftrain.records import Measure, Rollout, Sample, Verdict, View
-from difftrain.settings import RunConfig
-from difftrain.world import World
 
 SECOND = World(1, 2)
 
@@ -25,7 +25,7 @@ def loading(folder: Path) -> Callable[..., Any]:
     """Takes as long to load as the heartbeat takes to be heard twice."""
 
     def load(*_pixels: int) -> Any:
-        path, until = heartbeat.path_of(folder, SECOND.rank), time.time() + 10
+        path, until = coordination.path_of(folder, SECOND.rank), time.time() + 10
         for _ in range(2):
             before = path.stat().st_mtime_ns
             while path.stat().st_mtime_ns == before:
@@ -40,17 +40,17 @@ def loading(folder: Path) -> Callable[..., Any]:
 def test_a_rank_that_loads_for_long_is_heard_of(
     where: str, shapes_samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(coordination, "BEAT_SECONDS", 0.05)
     config, folder = RunConfig(), tmp_path / where
     config.difficulty.measure = Measure.cmab
     rows = [
         Rollout(
-            sample_id=each.sample_id, view=View.whole, mask_percent=0, draw=0, seed=0,
-            response="x", tokens=1, token_ids=(7,), finished=True, verdict=Verdict.right,
+            sample_id=each.sample_id, view=View.full_image, mask_percent=0, draw=0, seed=0,
+            response="x", num_tokens=1, token_ids=(7,), hit_eos=True, verdict=Verdict.correct,
         )
         for each in shapes_samples[:4]
     ]  # fmt: skip
-    artefacts.write_part(tmp_path, "r000-00000", rows)
+    parquet.write_part(tmp_path, "r000-00000", rows)
 
     def begin() -> None:
         load = loading(folder)
@@ -63,4 +63,4 @@ def test_a_rank_that_loads_for_long_is_heard_of(
 
     with pytest.raises(Heard):
         begin()
-    assert heartbeat.failure(folder) is None
+    assert coordination.failure(folder) is None

@@ -2,11 +2,10 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from difftrain import settings
-from difftrain.data.config import Source
-from difftrain.settings import ConfigError, RunConfig
-from difftrain.train.config import Program
-from difftrain.train.sft_config import Targets
+from difftrain.config import run_config
+from difftrain.config.data import Source
+from difftrain.config.run_config import ConfigError, RunConfig
+from difftrain.config.train import Targets, TrainStages
 
 
 def every_class(node: object) -> list[type]:
@@ -23,7 +22,7 @@ def test_every_settings_class_has_slots_so_that_a_misspelt_field_cannot_be_added
 
 
 def test_defaults_have_no_problem() -> None:
-    assert list(settings.problems(RunConfig())) == []
+    assert list(run_config.problems(RunConfig())) == []
 
 
 def test_problems_carry_their_full_key_and_value() -> None:
@@ -31,11 +30,11 @@ def test_problems_carry_their_full_key_and_value() -> None:
     config.difficulty.pism.tau = 0
     config.difficulty.cmab.hard_from = 0.05
     with pytest.raises(ConfigError) as caught:
-        settings.checked(config)
+        run_config.checked(config)
     assert str(caught.value).splitlines() == [
         "bad settings:",
         "  difficulty.pism.tau=0: must lie strictly between 0 and 1",
-        "  difficulty.cmab.hard_from=0.05: must be above easy_below=0.1",
+        "  difficulty.cmab.hard_min=0.05: must be above easy_below=0.1",
     ]
 
 
@@ -44,23 +43,23 @@ def test_additions_to_a_frozen_tower_are_refused(stage: str) -> None:
     config = RunConfig()
     own = getattr(config, stage)
     own.lora.rank, own.lora.vision, own.freeze_vision = 4, True, True
-    (problem,) = settings.problems(config)
+    (problem,) = run_config.problems(config)
     assert problem.startswith(f"{stage}.lora.vision=True: needs freeze_vision=false")
     own.freeze_vision = False
-    assert not list(settings.problems(config))
+    assert not list(run_config.problems(config))
 
 
-def about_targets(source: Source, program: Program, targets: Targets) -> list[str]:
-    config = RunConfig(program=program)
+def about_targets(source: Source, program: TrainStages, targets: Targets) -> list[str]:
+    config = RunConfig(train_stages=program)
     config.data.source, config.sft.targets = source, targets
-    return [told for told in settings.problems(config) if told.startswith("sft.targets")]
+    return [told for told in run_config.problems(config) if told.startswith("sft.targets")]
 
 
 @pytest.mark.parametrize("source", Source)
 def test_sft_on_data_without_rationale_is_refused_before_anything_is_spent(source: Source) -> None:
-    told = about_targets(source, Program.sft_then_grpo, Targets.solution)
-    assert about_targets(source, Program.sft_then_grpo, Targets.rollouts) == []
-    assert about_targets(source, Program.grpo, Targets.solution) == []
+    told = about_targets(source, TrainStages.sft_then_grpo, Targets.solution)
+    assert about_targets(source, TrainStages.sft_then_grpo, Targets.rollouts) == []
+    assert about_targets(source, TrainStages.grpo, Targets.solution) == []
     if source in (Source.shapes, Source.mulberry):
         assert told == []
         return

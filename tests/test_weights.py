@@ -7,10 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from difftrain import lineage, settings, weights
-from difftrain.artefacts import MissingArtefact
+from difftrain.config import run_config
+from difftrain.config.run_config import RunConfig
+from difftrain.model import checkpoint_files
 from difftrain.model.locate import SHIPPED
-from difftrain.settings import RunConfig
+from difftrain.pipeline import manifest
+from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.train import stage
 from recipes import chain
 
@@ -26,32 +28,32 @@ def cut(path: Path, by: int = 1) -> None:
 
 
 def test_a_whole_folder_lacks_nothing(model: Path) -> None:
-    assert weights.lacking(model) is None
+    assert checkpoint_files.lacking(model) is None
 
 
 def test_weights_one_byte_short_are_found_by_their_header(model: Path) -> None:
     cut(model / "model.safetensors")
-    assert "model.safetensors holds" in str(weights.lacking(model))
+    assert "model.safetensors holds" in str(checkpoint_files.lacking(model))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer_config.json"])
 def test_a_missing_file_is_named(model: Path, name: str) -> None:
     (model / name).unlink()
-    assert weights.lacking(model) == f"{name} is missing"
+    assert checkpoint_files.lacking(model) == f"{name} is missing"
 
 
 def test_a_missing_shard_is_named(model: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert weights.lacking(model) == "model-2.safetensors is missing"
+    assert checkpoint_files.lacking(model) == "model-2.safetensors is missing"
 
 
 def test_a_model_folder_that_is_incomplete_is_a_bad_setting(model: Path) -> None:
     config = RunConfig()
     config.model.name = str(model)
-    assert list(settings.problems(config)) == []
+    assert list(run_config.problems(config)) == []
     (model / "config.json").unlink()
-    (problem,) = settings.problems(config)
+    (problem,) = run_config.problems(config)
     assert problem.endswith("config.json is missing; copy or make it again")
 
 
@@ -62,10 +64,10 @@ def test_a_finished_stage_whose_checkpoint_was_damaged_is_refused(
     folder.mkdir()
     model.rename(folder / "checkpoint")
     assert stage.finished(folder) is None
-    lineage.write_made(folder, settings=None, inputs={}, seconds=0.0, counts={})
+    manifest.write_made(folder, settings=None, inputs={}, seconds=0.0, counts={})
     assert stage.finished(folder) == folder / "checkpoint"
     cut(folder / "checkpoint" / "model.safetensors")
-    with pytest.raises(MissingArtefact, match=r"incomplete: model.safetensors holds .* delete"):
+    with pytest.raises(MissingArtifact, match=r"incomplete: model.safetensors holds .* delete"):
         stage.finished(folder)
 
 
@@ -89,9 +91,9 @@ def test_a_copy_that_is_cut_off_leaves_no_part_of_a_checkpoint(
         chain.link_tree(model, target)
     monkeypatch.setattr(os, "link", link)
     assert target.exists() == known
-    assert not known or weights.lacking(target) is None
+    assert not known or checkpoint_files.lacking(target) is None
     chain.link_tree(model, target)
-    assert weights.lacking(target) is None
+    assert checkpoint_files.lacking(target) is None
     assert [each.name for each in target.parent.iterdir()] == ["checkpoint"]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from difftrain.data.config import BoxScale
+from difftrain.config.data import BoxFormat
 from difftrain.data.images import Picture, Size
 from difftrain.data.quarantine import Unusable
 
@@ -31,28 +31,28 @@ class Box:
     label: str | None
 
 
-def in_model_pixels(gold: str, picture: Picture, scale: BoxScale) -> str:
+def in_model_pixels(gold: str, picture: Picture, scale: BoxFormat) -> str:
     """A gold of boxes in pixels of the resized picture, as JSON. Raises Unusable."""
     found = parsed(gold)
     reach = {
-        BoxScale.pixels: picture.original,
-        BoxScale.resized: picture.size,
-        BoxScale.relative: (GRID, GRID),
-        BoxScale.unit: (1, 1),
+        BoxFormat.pixels: picture.original,
+        BoxFormat.resized: picture.size,
+        BoxFormat.relative: (GRID, GRID),
+        BoxFormat.unit: (1, 1),
     }[scale]
     written = [written_out(box, reach, picture.size, scale) for box in found]
     return json.dumps(written, ensure_ascii=False)
 
 
-def written_out(box: Box, reach: Size, size: Size, scale: BoxScale) -> dict[str, Any]:
+def written_out(box: Box, reach: Size, size: Size, scale: BoxFormat) -> dict[str, Any]:
     """One box, from a frame of `reach` to one of `size` (both width, height), to 0.1 pixel."""
     x1, y1, x2, y2 = box.corners
     slack = SLACK if min(reach) > 1 else 0.01
     if x1 < -slack or y1 < -slack or x2 > reach[0] + slack or y2 > reach[1] + slack:
-        other = BoxScale.pixels if scale is not BoxScale.pixels else BoxScale.relative
+        other = BoxFormat.pixels if scale is not BoxFormat.pixels else BoxFormat.relative
         raise Unusable(
             f"unusable gold: box {tidy(box.corners)} reaches beyond {reach[0]} x {reach[1]} "
-            f"(data.boxes={scale.value}); is data.boxes={other.value} meant?"
+            f"(data.box_format={scale.value}); is data.box_format={other.value} meant?"
         )
     inside = [
         min(max(value, 0), reach[axis % 2]) * size[axis % 2] / reach[axis % 2]

@@ -16,7 +16,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from difftrain.data.config import TOKEN_PIXELS
+from difftrain.config.data import TOKEN_PIXELS
 from difftrain.data.quarantine import Unusable
 
 FACTOR = 28

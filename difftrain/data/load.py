@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
-from difftrain import lineage
+from difftrain.config.data import DataConfig, Duplicates, Source
 from difftrain.data import containers, find, pictures, rows, store
-from difftrain.data.config import DataConfig, Duplicates, Source
 from difftrain.data.duplicates import Seen
 from difftrain.data.formats import FORMATS
 from difftrain.data.formats.origin import Origin
 from difftrain.data.images import Picture
 from difftrain.data.quarantine import NothingUsable, Quarantined, Unusable
+from difftrain.pipeline import manifest
 from difftrain.records import Sample
 from difftrain.shapes import pool
 from difftrain.shapes.pool import Split
@@ -59,7 +59,7 @@ def samples(config: DataConfig, tally: Tally | None = None) -> Iterator[Sample |
     """
     tally = tally or Tally()
     if config.source is Source.shapes:
-        drawn = pool.samples(Split.pool, config.pool, config.drawing_seed)
+        drawn = pool.samples(Split.pool, config.num_samples, config.world_seed)
         return islice(drawn, config.limit)
     return told_apart(config, tally)
 
@@ -96,7 +96,7 @@ def told_apart(config: DataConfig, tally: Tally) -> Iterator[Sample | Quarantine
                 continue
             tally.enter(shown)
             if times:
-                yield replace(found, sample_id=lineage.copy_id(found.sample_id, times))
+                yield replace(found, sample_id=manifest.copy_id(found.sample_id, times))
             else:
                 seen.note(found, shown)
                 yield found
@@ -175,7 +175,7 @@ def identity(config: DataConfig) -> str:
     """
     settings = asdict(config)
     kept = {key: settings[key] for key in MATTERS.get(config.source, READ)}
-    return lineage.fingerprint([kept, inputs(config)])
+    return manifest.fingerprint([kept, inputs(config)])
 
 
 def originals(config: DataConfig) -> Iterator[tuple[str, dict[str, Any]]]:

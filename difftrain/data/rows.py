@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from difftrain import lineage
+from difftrain.config.data import BoxFormat, DataConfig
 from difftrain.data import boxes, conversation, golds, images, pictures, prompts
-from difftrain.data.config import BoxScale, DataConfig
 from difftrain.data.quarantine import Unusable
 from difftrain.data.store import Store
 from difftrain.grade import gold_problem
+from difftrain.pipeline import manifest
 from difftrain.records import AnswerKind, Sample
 
 PLACEHOLDER = re.compile(r"<image>\n?")
@@ -38,7 +38,7 @@ class Asked:
     task: str = "unknown"
     options: tuple[str, ...] = ()
     kind: AnswerKind | None = None
-    scale: BoxScale | None = None
+    scale: BoxFormat | None = None
     solution: str | None = None
     anywhere: bool = False
     within: str | None = None
@@ -146,14 +146,14 @@ def sample(
     if kind is AnswerKind.boxes:
         if len(found) != 1:
             raise Unusable(f"unusable gold: boxes need exactly one picture, not {len(found)}")
-        answer = boxes.in_model_pixels(answer, found[0], row.scale or config.boxes)
+        answer = boxes.in_model_pixels(answer, found[0], row.scale or config.box_format)
         if trouble := gold_problem(answer, kind, options):
             raise Unusable(f"unusable gold: {trouble}")
     # The options are part of what is asked: the same words with other options are another row.
     # White space around them is not, so that an exported row keeps its id when it is read again.
     words = prompts.user_text(row.question, options).strip()
     made = Sample(
-        sample_id=lineage.sample_id([(each.size, each.rgb) for each in found], words, answer),
+        sample_id=manifest.sample_id([(each.size, each.rgb) for each in found], words, answer),
         images=tuple(each.png for each in found),
         question=row.question,
         answer=answer,
@@ -162,6 +162,6 @@ def sample(
         task=row.task,
         task_set=golds.task_set(row.task, kind),
         source=source,
-        solution=row.solution,
+        rationale=row.solution,
     )
     return made, found

@@ -1,4 +1,4 @@
-"""The data stage on disk: Sample parts, quarantine.jsonl and .md, alike.jsonl, made.json last.
+"""The data stage on disk: Sample parts, quarantine.jsonl and .md, near_duplicates.jsonl, manifest.json last.
 
 Not here: whether the stage is needed (recipes ask lineage.read_made).
 """
@@ -13,16 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from difftrain import artefacts, lineage
+from difftrain.config.data import DataConfig, Source
 from difftrain.data import load
-from difftrain.data.config import DataConfig, Source
 from difftrain.data.quarantine import Aside, NothingUsable, Quarantined, page, told
+from difftrain.pipeline import manifest, parquet
 from difftrain.records import Sample
 
 ROWS_PER_PART = 2000
-"""A part ends earlier where its pictures reach artefacts.PART_BYTES."""
+"""A part ends earlier where its pictures reach artifacts.PART_BYTES."""
 QUARANTINE = "quarantine.jsonl"
-ALIKE = "alike.jsonl"
+ALIKE = "near_duplicates.jsonl"
 """Rows that look like an earlier one with the same words and gold, {source, like}; all kept."""
 
 
@@ -34,7 +34,7 @@ def make(config: DataConfig, folder: Path) -> dict[str, int]:
     began = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     # What an interrupted run left is of no use: rows are cheap, and parts of two runs must not mix.
-    for left in (folder / "made.json", *artefacts.parts(folder)):
+    for left in (folder / "manifest.json", *parquet.parts(folder)):
         left.unlink(missing_ok=True)
     aside, tasks = Aside(), Counter[str]()
     with growing(folder / QUARANTINE) as put_aside, growing(folder / ALIKE) as put_alike:
@@ -44,14 +44,14 @@ def make(config: DataConfig, folder: Path) -> dict[str, int]:
             aside.note(row)
             put_aside(asdict(row))
 
-        made = artefacts.write_all(folder, kept(config, note, tally, tasks), ROWS_PER_PART)
+        made = parquet.write_all(folder, kept(config, note, tally, tasks), ROWS_PER_PART)
     counts = {"rows": made + aside.number, "samples": made, "quarantined": aside.number}
     (folder / "quarantine.md").write_text(page(counts["rows"], aside), encoding="utf-8")
     if not made:
         raise NothingUsable(nothing(config, aside, folder))
     told = {**counts, "reasons": aside.summary(), "tasks": dict(sorted(tasks.items()))}
     told |= counted(config, tally)
-    lineage.write_made(
+    manifest.write_made(
         folder,
         settings=asdict(config),
         inputs=load.inputs(config),
@@ -79,7 +79,7 @@ def kept(
 
 
 def counted(config: DataConfig, tally: load.Tally) -> dict[str, Any]:
-    """What made.json says of repetitions and pictures; the budget in pixels and in tokens."""
+    """What manifest.json says of repetitions and pictures; the budget in pixels and in tokens."""
     if config.source is Source.shapes:
         return {}
     return {
@@ -134,7 +134,7 @@ def growing(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 
     It may stay empty.
     """
-    half = path.with_name(f".{path.name}.{os.getpid()}.half")
+    half = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with half.open("w", encoding="utf-8") as file:
             yield lambda row: print(json.dumps(row), file=file)
@@ -146,9 +146,9 @@ def growing(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def read_quarantine(folder: Path) -> list[Quarantined]:
-    """The rows that a data stage set aside. Raises MissingArtefact where none was made."""
+    """The rows that a data stage set aside. Raises MissingArtifact where none was made."""
     path = folder / QUARANTINE
     if not path.is_file():
-        raise artefacts.MissingArtefact(f"no {QUARANTINE} at {folder}: run  python launch/train.py")
+        raise parquet.MissingArtifact(f"no {QUARANTINE} at {folder}: run  python launch/train.py")
     with path.open(encoding="utf-8") as file:
         return [Quarantined(**json.loads(line)) for line in file]

@@ -15,9 +15,9 @@ from typing import IO, Any, TypeVar
 import httpx
 from huggingface_hub import HfApi, HfFileSystem
 
-from difftrain import lineage
-from difftrain.data.config import DataConfig
+from difftrain.config.data import DataConfig
 from difftrain.data.quarantine import NothingUsable, Unusable
+from difftrain.pipeline import manifest
 
 MOST_BYTES = 1 << 29
 """Larger picture files are refused unread; none under the pixel cap needs as much."""
@@ -81,7 +81,7 @@ class Folder:
 
     def identity(self, names: list[str]) -> dict[str, str]:
         """Fingerprints of these files' contents."""
-        return {name: lineage.file_fingerprint(self.root / name) for name in names}
+        return {name: manifest.file_fingerprint(self.root / name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)

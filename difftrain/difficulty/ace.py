@@ -8,7 +8,7 @@ model/columns.py, because the probe feeds it row by row. Axes: T response tokens
 
 import numpy as np
 
-from difftrain.difficulty.config import Normalise
+from difftrain.config.difficulty import Normalize
 from difftrain.model.columns import Columns
 
 
@@ -34,4 +34,4 @@ def bias(
     columns = Columns(len(table), sigma, window)
     with np.errstate(divide="ignore"):
         columns.add(0, np.log(np.tril(table)))
-    return columns.largest(min_rows, Normalise(normalise))
+    return columns.largest(min_rows, Normalize(normalise))

@@ -5,8 +5,8 @@ Axes: M rollouts with the picture. A verdict is 1 right, 0 not.
 
 import numpy as np
 
+from difftrain.config.difficulty import EPS
 from difftrain.difficulty.cde import rights
-from difftrain.difficulty.config import SLACK
 from difftrain.records import Stratum
 
 
@@ -24,8 +24,8 @@ def stratum(found: float, hard_from: float = 0.5) -> Stratum:
 
     The middle names are ours, for the report; the replacement compares difficulties themselves.
     """
-    if found <= SLACK:
+    if found <= EPS:
         return Stratum.easy
-    if found >= 1 - SLACK:
+    if found >= 1 - EPS:
         return Stratum.unsolved
-    return Stratum.hard if found >= hard_from - SLACK else Stratum.medium
+    return Stratum.hard if found >= hard_from - EPS else Stratum.medium

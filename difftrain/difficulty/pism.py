@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from difftrain.difficulty.config import SLACK, PismConfig
+from difftrain.config.difficulty import EPS, PismConfig
 from difftrain.records import Stratum
 
 
@@ -67,9 +67,9 @@ def stratum(
     """
     if failure_ratio is None:
         return Stratum.easy
-    if failure_ratio <= SLACK:
+    if failure_ratio <= EPS:
         return Stratum.unsolved
-    if failure_ratio <= hard_upto + SLACK:
+    if failure_ratio <= hard_upto + EPS:
         return Stratum.hard
-    edge = easy_from - SLACK if easy_inclusive else easy_from + SLACK
+    edge = easy_from - EPS if easy_inclusive else easy_from + EPS
     return Stratum.easy if failure_ratio >= edge else Stratum.medium

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from difftrain.difficulty.config import DifficultyConfig
+from difftrain.config.difficulty import DifficultyConfig
 from difftrain.records import Measure, Score
 
 Z = 1.959964

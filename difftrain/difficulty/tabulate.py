@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from difftrain.difficulty import cde, cmab, drm, pism
-from difftrain.difficulty.config import (
+from difftrain.config.difficulty import (
     CdeConfig,
+    ChanceCorrection,
     CmabConfig,
     DifficultyConfig,
     DrmConfig,
-    Guess,
     PismConfig,
     Tokens,
 )
+from difftrain.difficulty import cde, cmab, drm, pism
 from difftrain.records import Attention, Measure, Rollout, Score, Verdict, View
 
 
@@ -46,7 +46,7 @@ def tables(
         if each.sample_id not in found:
             found[each.sample_id] = np.full((len(percents), draws), -1, dtype=np.int8)
         if each.view is not View.text_only and each.draw < draws:
-            right = each.verdict is Verdict.right
+            right = each.verdict is Verdict.correct
             found[each.sample_id][rows[each.mask_percent], each.draw] = int(right)
     return found
 
@@ -57,7 +57,7 @@ def verdicts(rollouts: Iterable[Rollout], view: View, number: int) -> dict[str, 
     for each in rollouts:
         if each.view is view and each.draw < number:
             own = found.setdefault(each.sample_id, np.full(number, -1, dtype=np.int8))
-            own[each.draw] = int(each.verdict is Verdict.right)
+            own[each.draw] = int(each.verdict is Verdict.correct)
     return found
 
 
@@ -69,12 +69,12 @@ def evidence(
     number: int,
 ) -> dict[str, Evidence]:
     """What a probe's rows say of each sample, with tables R x K and M = `number` rollouts."""
-    whole = verdicts(rollouts, View.whole, number)
+    whole = verdicts(rollouts, View.full_image, number)
     text_only = verdicts(rollouts, View.text_only, number)
     first = {
-        each.sample_id: each.tokens
+        each.sample_id: each.num_tokens
         for each in rollouts
-        if each.view is View.whole and each.draw == 0
+        if each.view is View.full_image and each.draw == 0
     }
     seen: dict[str, dict[int, Attention]] = {}
     for each in attention:
@@ -95,11 +95,11 @@ def evidence(
 def pism_score(sample_id: str, found: Evidence, ratio_R: np.ndarray, config: PismConfig) -> Score:
     """PISM's value (the failure ratio, None if it never fails) and stratum of one sample."""
     rate = None
-    if config.guess is Guess.text_only:
+    if config.chance_correction is ChanceCorrection.text_only:
         rate = config.guess_rate(found.text_only_M)
     least = config.least(found.correct_RK.shape[1], rate)
     value = pism.failure_ratio(found.correct_RK, ratio_R, config.tau, least)
-    stratum = pism.stratum(value, config.hard_upto, config.easy_from, config.easy_inclusive)
+    stratum = pism.stratum(value, config.hard_max, config.easy_min, config.easy_inclusive)
     return Score(sample_id=sample_id, measure=Measure.pism, value=value, stratum=stratum)
 
 
@@ -119,8 +119,8 @@ def cmab_score(sample_id: str, found: Evidence, config: CmabConfig) -> Score:
         value,
         bool(len(right)),
         config.easy_below,
-        config.hard_from,
-        config.hard_upto,
+        config.hard_min,
+        config.hard_max,
         config.easy_above,
     )
     return Score(sample_id=sample_id, measure=Measure.cmab, value=value, stratum=stratum)
@@ -140,14 +140,14 @@ def ace_score(sample_id: str, found: Evidence) -> Score:
     seen = found.seen.get(0)
     if seen is None and found.first_tokens != 0:
         raise ValueError(f"the attention of {sample_id}'s first answer was not measured")
-    value = seen.bias if seen is not None else None
+    value = seen.max_log_psi if seen is not None else None
     return Score(sample_id=sample_id, measure=Measure.ace, value=value, stratum=None)
 
 
 def drm_score(sample_id: str, found: Evidence, config: DrmConfig) -> Score:
     """DRM's difficulty, and the stratum that the report shows."""
     value = drm.difficulty(found.whole_M)
-    stratum = drm.stratum(value, config.hard_from)
+    stratum = drm.stratum(value, config.hard_min)
     return Score(sample_id=sample_id, measure=Measure.drm, value=value, stratum=stratum)
 
 
@@ -169,7 +169,7 @@ def scores(
         Measure.ace: lambda key: ace_score(key, known[key]),
         Measure.drm: lambda key: drm_score(key, known[key], config.drm),
     }
-    return [score[measure](key) for measure in config.wanted for key in sample_ids]
+    return [score[measure](key) for measure in config.measures for key in sample_ids]
 
 
 def unguessed(
@@ -179,7 +179,7 @@ def unguessed(
     config: PismConfig,
 ) -> list[Score]:
     """PISM's scores as the paper has them, beside the chance-aware ones; [] where these are it."""
-    if config.guess is Guess.none:
+    if config.chance_correction is ChanceCorrection.none:
         return []
-    ratio_R, plain = np.array(percents) / 100, replace(config, guess=Guess.none)
+    ratio_R, plain = np.array(percents) / 100, replace(config, guess=ChanceCorrection.none)
     return [pism_score(key, known[key], ratio_R, plain) for key in sample_ids]

@@ -8,15 +8,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from difftrain import heartbeat
+from difftrain.config.run_config import RunConfig
 from difftrain.data.images import Budget
 from difftrain.data.quarantine import Unusable
 from difftrain.evaluate import scoring
 from difftrain.evaluate.asking import Asked, request
 from difftrain.model.generate import makers
 from difftrain.model.generate.request import Engine, NoAnswer, Request
-from difftrain.settings import RunConfig
-from difftrain.world import World
+from difftrain.pipeline import coordination
+from difftrain.pipeline.distributed import World
 
 
 def budgets(config: RunConfig) -> dict[str, Budget]:
@@ -36,7 +36,7 @@ def ready(
     make: Callable[[int, int], Engine], config: RunConfig, folder: Path, world: World
 ) -> Engine:
     """An engine with the `widest` limits; the folder of its answers says who it is."""
-    with heartbeat.beating(folder, world):
+    with coordination.beating(folder, world):
         engine = make(*widest(config))
     makers.note(folder, engine.about)
     return engine

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from difftrain.config.evaluate import OFFICIAL, EvaluateConfig, SystemPrompt
 from difftrain.data import prompts
 from difftrain.data.images import Budget
 from difftrain.evaluate import pictures, scoring, sources
-from difftrain.evaluate.config import OFFICIAL, EvaluateConfig, SystemPrompt
 from difftrain.evaluate.graded import Item
 from difftrain.model.generate.request import Request
 from difftrain.shapes import benchmarks as miniatures

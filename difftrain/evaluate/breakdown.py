@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from difftrain.evaluate import hallusionbench, mmmu, ocrbench, undecided
 from difftrain.evaluate.scoring import benchmark_named
-from difftrain.records import Mark, MarkPath
+from difftrain.records import GradedBy, ItemResult
 
 Row = dict[str, float | int | None]
 Table = dict[str, Row]
@@ -41,34 +41,34 @@ THINNED = "subsets (no fAcc, qAcc and average: under evaluate.limit figures are 
 """Title of HallusionBench's table where a limit took some of the items."""
 
 
-def row(marks: Iterable[Mark]) -> Row:
+def row(marks: Iterable[ItemResult]) -> Row:
     """Items, points, and the mean; marks without a score are left out."""
     scored = [mark for mark in marks if mark.score is not None]
     right = sum(mark.score or 0.0 for mark in scored)
     return {
         "n": len(scored),
         "right": round(right, 9),
-        "by_rule": sum(mark.path is MarkPath.rule for mark in scored),
+        "by_rule": sum(mark.graded_by is GradedBy.rule for mark in scored),
         "score": right / len(scored) if scored else None,
     }
 
 
-def by_word(marks: Sequence[Mark]) -> Table:
+def by_word(marks: Sequence[ItemResult]) -> Table:
     """One row for each word of the subsets; an item counts fully under each of its words."""
-    words = sorted({word for mark in marks for word in mark.subset.split(",")})
-    return {word: row(mark for mark in marks if word in mark.subset.split(",")) for word in words}
+    words = sorted({word for mark in marks for word in mark.category.split(",")})
+    return {word: row(mark for mark in marks if word in mark.category.split(",")) for word in words}
 
 
-def mathvista(marks: Sequence[Mark]) -> dict[str, Table]:
+def mathvista(marks: Sequence[ItemResult]) -> dict[str, Table]:
     """Tasks and skills in one flat table; `by_rule` is the harness's prefetch."""
     return {"tasks and skills": {OVERALL: row(marks), **by_word(marks)}}
 
 
-def mmvet(marks: Sequence[Mark]) -> dict[str, Table]:
+def mmvet(marks: Sequence[ItemResult]) -> dict[str, Table]:
     """Capabilities, and exact combinations of them."""
-    together = sorted({mark.subset for mark in marks})
+    together = sorted({mark.category for mark in marks})
     combined = {
-        subset.replace(",", "_"): row(mark for mark in marks if mark.subset == subset)
+        subset.replace(",", "_"): row(mark for mark in marks if mark.category == subset)
         for subset in together
     }
     return {
@@ -77,20 +77,21 @@ def mmvet(marks: Sequence[Mark]) -> dict[str, Table]:
     }
 
 
-def ocr(marks: Sequence[Mark]) -> dict[str, Table]:
+def ocr(marks: Sequence[ItemResult]) -> dict[str, Table]:
     """Five groups and the final score, which is a count; the ten types beside them."""
     groups = {
-        name: row(mark for mark in marks if mark.subset in types) for name, types in GROUPS.items()
+        name: row(mark for mark in marks if mark.category in types)
+        for name, types in GROUPS.items()
     }
     total = row(marks)
     final = total | {"norm": (total["right"] or 0) / NORM}
     return {"groups": {**groups, "Final Score": final}, "types": by_word(marks)}
 
 
-def halluci(marks: Sequence[Mark]) -> dict[str, Table]:
+def halluci(marks: Sequence[ItemResult]) -> dict[str, Table]:
     """aAcc, fAcc, qAcc and their mean: overall, by category, by subset."""
 
-    def accuracies(some: Iterable[Mark]) -> Row:
+    def accuracies(some: Iterable[ItemResult]) -> Row:
         scores = {mark.item_id: mark.score for mark in some}
         found = hallusionbench.accuracies(scores)
         return {
@@ -102,14 +103,17 @@ def halluci(marks: Sequence[Mark]) -> dict[str, Table]:
         }
 
     def within(category: str) -> Row:
-        return accuracies(mark for mark in marks if mark.subset.startswith(f"{category}_"))
+        return accuracies(mark for mark in marks if mark.category.startswith(f"{category}_"))
 
-    subsets = sorted({mark.subset for mark in marks})
+    subsets = sorted({mark.category for mark in marks})
     return {
         "subsets": {
             OVERALL: accuracies(marks),
             **{category: within(category) for category in ("VD", "VS")},
-            **{each: accuracies(mark for mark in marks if mark.subset == each) for each in subsets},
+            **{
+                each: accuracies(mark for mark in marks if mark.category == each)
+                for each in subsets
+            },
         }
     }
 
@@ -119,11 +123,11 @@ def just_aAcc(whole: Row) -> Row:
     return {"n": whole["n"], "aAcc": whole["aAcc"]}
 
 
-def mmmu_tables(marks: Sequence[Mark]) -> dict[str, Table]:
+def mmmu_tables(marks: Sequence[ItemResult]) -> dict[str, Table]:
     """A table for each split: overall, subjects, disciplines. `validation` is the printed one."""
-    splits: dict[str, list[Mark]] = {}
+    splits: dict[str, list[ItemResult]] = {}
     for mark in marks:
-        first = mark.subset.split(",")[0]
+        first = mark.category.split(",")[0]
         splits.setdefault(first if first in ("dev", "validation") else "validation", []).append(
             mark
         )
@@ -135,12 +139,12 @@ def mmmu_tables(marks: Sequence[Mark]) -> dict[str, Table]:
     return found
 
 
-def mmstar(marks: Sequence[Mark]) -> dict[str, Table]:
+def mmstar(marks: Sequence[ItemResult]) -> dict[str, Table]:
     """Overall and the six core capabilities; the mean is over items, not over categories."""
     return {"capabilities": {OVERALL: row(marks), **by_word(marks)}}
 
 
-TABLES: dict[str, Callable[[Sequence[Mark]], dict[str, Table]]] = {
+TABLES: dict[str, Callable[[Sequence[ItemResult]], dict[str, Table]]] = {
     "MathVista": mathvista,
     "MMVet": mmvet,
     "OCRBench": ocr,
@@ -150,7 +154,9 @@ TABLES: dict[str, Callable[[Sequence[Mark]], dict[str, Table]]] = {
 }
 
 
-def breakdown(benchmark: str, marks: Sequence[Mark], thinned: bool = False) -> dict[str, Table]:
+def breakdown(
+    benchmark: str, marks: Sequence[ItemResult], thinned: bool = False
+) -> dict[str, Table]:
     """The tables of a benchmark, by title; none where nothing was decided.
 
     `thinned`: a limit took some of the items, so that HallusionBench's figures and questions are
@@ -169,7 +175,7 @@ def printed(benchmark: str, score: float) -> str:
     return f"{score * PRINTED.get(benchmark_named(benchmark).name, 100):.3f}"
 
 
-def outcomes(marks: Sequence[Mark]) -> dict[str, int]:
+def outcomes(marks: Sequence[ItemResult]) -> dict[str, int]:
     """How the items came by their scores; every item is in exactly one of the first seven.
 
     `undecided` counts as wrong (where the reference draws an option at random, too); `drawn` had
@@ -177,11 +183,11 @@ def outcomes(marks: Sequence[Mark]) -> dict[str, int]:
     have no score. `empty` counts responses without a word.
     """
 
-    def of(mark: Mark) -> str:
+    def of(mark: ItemResult) -> str:
         if undecided.is_drawn(mark):
             return "drawn"
         if mark.score is not None:
-            return "undecided" if mark.path is MarkPath.failed else mark.path.value
+            return "undecided" if mark.graded_by is GradedBy.failed else mark.graded_by.value
         if undecided.unasked([mark]):
             return "not_asked"
         return "no_answer" if undecided.unanswered([mark]) else "judge_failed"

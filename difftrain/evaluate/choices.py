@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from difftrain import seeds
+from difftrain.config.evaluate import Fallback
 from difftrain.data import prompts
 from difftrain.evaluate import items, judge, rules
-from difftrain.evaluate.config import Fallback
 from difftrain.evaluate.graded import UNDECIDED, Graded, Item, Judge
 from difftrain.evaluate.rules import Switches
-from difftrain.records import MarkPath
+from difftrain.records import GradedBy
 
 _GAP = "\0"
 
@@ -56,15 +56,15 @@ def grade(prediction: str, choice: Choice, asked: Judge | None, how: Switches) -
     def infer(text: str) -> str | None:
         return rules.infer(text, choice.options, how)
 
-    letter, path = infer(prediction), MarkPath.rule
+    letter, path = infer(prediction), GradedBy.rule
     if letter is None and asked is not None:
         prompt = judge.match_options(choice.question, choice.options, prediction)
         letter, replies = judge.first_usable(asked, prompt, judge.STEADY, infer)
-        path = MarkPath.judge
+        path = GradedBy.judge
         if judge.all_failed(replies):
-            return Graded(None, None, MarkPath.failed)
+            return Graded(None, None, GradedBy.failed)
         if letter is None and how.deviations.fallback is Fallback.random:
-            letter, path = drawn(choice), MarkPath.failed
+            letter, path = drawn(choice), GradedBy.failed
     if letter is None:
         return UNDECIDED
     return Graded(float(letter == choice.gold), letter, path)

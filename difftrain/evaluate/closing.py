@@ -1,4 +1,4 @@
-"""What closes a folder of marks: the rows, summary.json, made.json, and the words for a terminal.
+"""What closes a folder of marks: the rows, summary.json, manifest.json, and the words for a terminal.
 
 Not here: how marks (grading.py) and summaries (summary.py) are made.
 """
@@ -10,20 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from difftrain import artefacts, heartbeat, lineage, settings
+from difftrain.config import run_config
+from difftrain.config.evaluate import NEITHER
+from difftrain.config.judge import JudgeKind, by_rules_alone, model_name, server_hash
+from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import paired, results, undecided
 from difftrain.evaluate.asking import Asked
-from difftrain.evaluate.config import NEITHER
-from difftrain.evaluate.judging.config import (
-    JudgeKind,
-    by_rules_alone,
-    model_name,
-    server_hash,
-)
 from difftrain.evaluate.judging.tally import told
 from difftrain.model.generate import makers
-from difftrain.records import Mark
-from difftrain.settings import RunConfig
+from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.records import ItemResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,7 @@ class Origin:
 
 def is_done(folder: Path) -> bool:
     """Whether every item is marked; one whose engine or judge failed is asked by the next run."""
-    made = lineage.read_made(folder)
+    made = manifest.read_made(folder)
     if made is None or made["counts"].get("unanswered"):
         return False
     return not made["counts"].get("judge", {}).get("failed_items")
@@ -51,26 +47,26 @@ def is_done(folder: Path) -> bool:
 
 def reopen(folder: Path) -> None:
     """Call the folder unfinished, before a failed item is asked again: a kill must not hide it."""
-    (folder / "made.json").unlink(missing_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
 
 
 def close(
     folder: Path,
     asked: Sequence[Asked],
-    marks: Sequence[Mark],
+    marks: Sequence[ItemResult],
     found: Mapping[str, Mapping[str, Any]],
     origin: Origin,
 ) -> None:
-    """Write the folder anew: the marks, summary.json, what stands beside them, made.json last."""
+    """Write the folder anew: the marks, summary.json, what stands beside them, manifest.json last."""
     reopen(folder)
-    for left in artefacts.parts(folder):
+    for left in parquet.parts(folder):
         left.unlink()
-    artefacts.write_all(folder, marks)
+    parquet.write_all(folder, marks)
     evaluate = origin.config.evaluate
     alone = {name: by_rules_alone(evaluate.judge, name) for name in evaluate.benchmarks}
     alone["mean"] = any(alone.values())
     shown = {name: {**each, "rules_only": alone[name]} for name, each in found.items()}
-    lineage.write_json(folder / "summary.json", shown)
+    manifest.write_json(folder / "summary.json", shown)
     judge = words = model_name(evaluate.judge, evaluate.benchmarks)
     if evaluate.judge is JudgeKind.endpoint:
         words = told(judge, origin.judge)
@@ -84,10 +80,10 @@ def close(
     engines = makers.read(folder.parent.parent / "responses" / origin.responses)
     who = results.Who(words, engines)
     results.write(folder, origin.checkpoint, who, asked, marks, origin.config)
-    own = settings.plain(evaluate) | {"judge": judge}
+    own = run_config.plain(evaluate) | {"judge": judge}
     own |= {"judge_server": server_hash(evaluate.judge)}
     own |= {"engine": who.kinds, "dtype": who.dtype(origin.config)}
-    lineage.write_made(
+    manifest.write_made(
         folder,
         settings={name: each for name, each in own.items() if name not in NEITHER},
         inputs={
@@ -104,4 +100,4 @@ def close(
             "engines": engines,
         },
     )
-    heartbeat.clear(folder)
+    coordination.clear(folder)

@@ -17,15 +17,15 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from difftrain import artefacts, heartbeat, lineage
+from difftrain.config.evaluate import MINIATURES, OFFICIAL, EvaluateConfig
 from difftrain.data import images
 from difftrain.data.quarantine import Unusable
 from difftrain.evaluate import asking, likeness, pictures, scoring
 from difftrain.evaluate.asking import Asked
-from difftrain.evaluate.config import MINIATURES, OFFICIAL, EvaluateConfig
 from difftrain.evaluate.likeness import Gallery, Look
+from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.pipeline.distributed import World
 from difftrain.records import Sample
-from difftrain.world import World
 
 FOUND = "contamination.json"
 ROWS_PER_PART = 500
@@ -139,60 +139,60 @@ def run(
     budget: images.Budget,
     world: World,
 ) -> None:
-    """Fill the folder with a Compared for every sample, then contamination.json, then made.json.
+    """Fill the folder with a Compared for every sample, then contamination.json, then manifest.json.
 
     Raises RankSilent if another rank stops writing.
     """
-    if lineage.read_made(folder) is not None:
+    if manifest.read_made(folder) is not None:
         return
     started = time.time()
-    heartbeat.beat(folder, world)
+    coordination.beat(folder, world)
     wanted_items, broken = at_hand(config)
     if world.is_first:
         for name, why in broken.items():
             print(f"contamination: not checked: {name}: {why}", file=sys.stderr, flush=True)
     index = Index(wanted_items, budget)
-    known = {row.sample_id for row in artefacts.read(folder, Compared)}
+    known = {row.sample_id for row in parquet.read(folder, Compared)}
     share = [each for each in world.share(samples) if each.sample_id not in known]
     bar = tqdm(total=len(share), desc="contamination", unit="sample", disable=not world.is_first)
     for start in range(0, len(share), ROWS_PER_PART):
         rows = [index.compared(each) for each in share[start : start + ROWS_PER_PART]]
-        artefacts.write_part(folder, artefacts.next_part(folder, world.rank), rows)
-        heartbeat.beat(folder, world)
+        parquet.write_part(folder, parquet.next_part(folder, world.rank), rows)
+        coordination.beat(folder, world)
         bar.update(len(rows))
     bar.close()
     if not world.is_first:
-        return heartbeat.wait(folder, world, lambda: lineage.read_made(folder) is not None)
+        return coordination.wait(folder, world, lambda: manifest.read_made(folder) is not None)
     wanted = {each.sample_id for each in samples}
 
     def complete() -> bool:
-        return wanted <= {row.sample_id for row in artefacts.read(folder, Compared)}
+        return wanted <= {row.sample_id for row in parquet.read(folder, Compared)}
 
-    heartbeat.wait(folder, world, complete)
+    coordination.wait(folder, world, complete)
     close(folder, index.checked, broken, len(samples), started)
 
 
 def close(
     folder: Path, checked: Counter[str], broken: dict[str, str], samples: int, started: float
 ) -> None:
-    """Write contamination.json and made.json: what was compared, what not, and every hit."""
-    rows = artefacts.read(folder, Compared)
+    """Write contamination.json and manifest.json: what was compared, what not, and every hit."""
+    rows = parquet.read(folder, Compared)
     hits = [asdict(row) for row in rows if row.kind is not None]
     absent = [name for name in OFFICIAL if name not in checked and name not in broken]
     found = {"samples": samples, "checked": dict(checked), "absent": absent, "hits": hits}
     found |= {"not_checked": broken}
-    lineage.write_json(folder / FOUND, found)
+    manifest.write_json(folder / FOUND, found)
     counts = {"samples": samples, "items": checked.total(), "hits": len(hits)}
-    lineage.write_made(
+    manifest.write_made(
         folder, settings=dict(checked), inputs={}, seconds=time.time() - started, counts=counts
     )
-    heartbeat.clear(folder)
+    coordination.clear(folder)
 
 
 def trained_on(folder: Path, picked: Iterable[str]) -> list[Compared]:
     """The hits among samples that are to be trained on."""
     wanted = set(picked)
-    rows = artefacts.read(folder, Compared)
+    rows = parquet.read(folder, Compared)
     return [row for row in rows if row.kind is not None and row.sample_id in wanted]
 
 

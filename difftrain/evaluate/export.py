@@ -9,10 +9,10 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from difftrain.config.evaluate import OFFICIAL, TSV_FILES, AnswerTags, EvaluateConfig
 from difftrain.evaluate import scoring
 from difftrain.evaluate.asking import Asked
-from difftrain.evaluate.config import OFFICIAL, TSV_FILES, AnswerTags, EvaluateConfig
-from difftrain.records import Mark
+from difftrain.records import ItemResult
 
 
 def file_name(checkpoint: str, benchmark: str) -> str:
@@ -34,7 +34,7 @@ def write(
     folder: Path,
     checkpoint: str,
     asked: Sequence[Asked],
-    marks: Sequence[Mark],
+    marks: Sequence[ItemResult],
     config: EvaluateConfig,
 ) -> list[Path]:
     """One file for each benchmark, rows in the order of the items; returns the files."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from difftrain.evaluate.rules import Switches
-from difftrain.records import MarkPath
+from difftrain.records import GradedBy
 
 Item = Mapping[str, Any]
 """One row of a benchmark, in its official columns."""
@@ -21,10 +21,10 @@ class Graded:
 
     score: float | None
     extracted: str | None
-    path: MarkPath
+    path: GradedBy
 
 
-UNDECIDED = Graded(0.0, None, MarkPath.failed)
+UNDECIDED = Graded(0.0, None, GradedBy.failed)
 """No rule applied and there is no judge, or its replies were of no use: counts as wrong."""
 
 

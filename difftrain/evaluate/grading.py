@@ -5,16 +5,16 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 from tqdm import tqdm
 
+from difftrain.config.evaluate import AnswerTags, EvaluateConfig
 from difftrain.evaluate import rules, scoring
 from difftrain.evaluate.asking import Asked
-from difftrain.evaluate.config import AnswerTags, EvaluateConfig
 from difftrain.evaluate.judging.asker import Judging
-from difftrain.records import Mark
+from difftrain.records import ItemResult
 
 BEAT_SECONDS = 1.0
 
 
-def graded(asked: Asked, response: str, config: EvaluateConfig, judging: Judging) -> Mark:
+def graded(asked: Asked, response: str, config: EvaluateConfig, judging: Judging) -> ItemResult:
     """The Mark of one response; <answer> is opened first unless answer_tags says raw."""
     opened = config.answer_tags is AnswerTags.strip and scoring.why_nothing(response) is None
     prediction = scoring.open_tags(response) if opened else response
@@ -30,7 +30,7 @@ def grade_all(
     config: EvaluateConfig,
     judging: Judging,
     beat: Callable[[], None],
-) -> list[Mark]:
+) -> list[ItemResult]:
     """A Mark for every (item, response), in order; `judging.workers` items at a time.
 
     Raises OSError if the disk is too full to keep the judge's replies.

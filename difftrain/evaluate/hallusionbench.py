@@ -9,7 +9,7 @@ from difftrain.evaluate import items
 from difftrain.evaluate.graded import UNDECIDED, Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.judge import RISING, first_usable
 from difftrain.evaluate.rules import Switches
-from difftrain.records import MarkPath
+from difftrain.records import GradedBy
 
 JUDGE_PROMPT = """\
 You are an AI assistant who will help me to match an answer with two options of a question. The \
@@ -71,10 +71,10 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: Switches) -> 
     def read(text: str) -> str | None:
         return yes_or_no(text, rules.deviations.all_periods)
 
-    said, path = read(prediction), MarkPath.rule
+    said, path = read(prediction), GradedBy.rule
     if said is None and judge is not None:
         said, _ = first_usable(judge, judge_prompt(prediction, item), RISING, read)
-        path = MarkPath.judge
+        path = GradedBy.judge
     if said is None:
         return UNDECIDED
     return Graded(float(said == gold(item)), said, path)

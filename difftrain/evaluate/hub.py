@@ -12,9 +12,9 @@ from typing import Any
 import datasets
 from datasets.exceptions import DatasetsError
 
-from difftrain.artefacts import SchemaError
 from difftrain.data.quarantine import NothingUsable, Unusable
 from difftrain.evaluate.pictures import listed
+from difftrain.pipeline.parquet import SchemaError
 
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
 """Names of splits that data sets of these benchmarks have."""

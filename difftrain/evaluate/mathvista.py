@@ -7,7 +7,7 @@ from difftrain.evaluate import items
 from difftrain.evaluate.graded import UNDECIDED, Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.judge import RISING, first_usable
 from difftrain.evaluate.rules import API_FAILURE, Switches, infer
-from difftrain.records import MarkPath
+from difftrain.records import GradedBy
 
 _ONE = "Please answer the question requiring"
 _END = "at the end."
@@ -123,14 +123,14 @@ def _prefetched(prediction: str, item: Item, how: Switches) -> Graded | None:
         letter = infer(prediction, options, how)
         if letter is None:
             return None
-        return Graded(float(letter == _gold_letter(item, options)), letter, MarkPath.rule)
+        return Graded(float(letter == _gold_letter(item, options)), letter, GradedBy.rule)
     if item["answer_type"] not in ("integer", "float"):
         return None
     number = _number(prediction, item["answer_type"])
     # The reference tests the number for truth, so a right 0 is "nothing found".
     found = number is not None if how.deviations.zero else bool(number)
     if found and number == _number(item["answer"], item["answer_type"]):
-        return Graded(1.0, str(number), MarkPath.rule)
+        return Graded(1.0, str(number), GradedBy.rule)
     return None
 
 
@@ -163,7 +163,7 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: Switches) -> 
     extracted, _ = first_usable(judge, judge_prompt(prediction, item), RISING, answered)
     if extracted is None:
         return UNDECIDED
-    return Graded(float(_is_right(extracted, item, rules)), extracted, MarkPath.judge)
+    return Graded(float(_is_right(extracted, item, rules)), extracted, GradedBy.judge)
 
 
 def item_id(item: Item) -> str:

@@ -6,7 +6,7 @@ from difftrain.evaluate import items
 from difftrain.evaluate.graded import UNDECIDED, Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.judge import RISING, ask
 from difftrain.evaluate.rules import Switches
-from difftrain.records import MarkPath
+from difftrain.records import GradedBy
 
 _MEME = (
     "Can you explain this meme? | This meme is poking fun at the fact that the names of the "
@@ -68,9 +68,9 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: Switches) -> 
         except ValueError:
             continue
         if math.isnan(score):
-            return Graded(None, reply.strip(), MarkPath.failed)
+            return Graded(None, reply.strip(), GradedBy.failed)
         if 0 <= score <= 1:
-            return Graded(score, reply.strip(), MarkPath.judge)
+            return Graded(score, reply.strip(), GradedBy.judge)
     return UNDECIDED
 
 

@@ -3,7 +3,7 @@
 from difftrain.evaluate import items
 from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.rules import Switches
-from difftrain.records import MarkPath
+from difftrain.records import GradedBy
 
 FORMULAS = "Handwritten Mathematical Expression Recognition"
 
@@ -28,7 +28,7 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: Switches) -> 
     formula = subset(item) == FORMULAS
     said = _spelled(prediction, formula)
     found = [gold for gold in golds(item) if _spelled(gold, formula) in said]
-    return Graded(float(bool(found)), found[0].strip() if found else None, MarkPath.rule)
+    return Graded(float(bool(found)), found[0].strip() if found else None, GradedBy.rule)
 
 
 def item_id(item: Item) -> str:

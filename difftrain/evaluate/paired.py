@@ -6,7 +6,7 @@ from typing import Any
 
 from difftrain.evaluate import summary, undecided
 from difftrain.evaluate.summary import Difference
-from difftrain.records import Mark
+from difftrain.records import ItemResult
 
 MUST_AGREE = (
     *("rules", "answer_tags", "system", "deviations", "judge", "judge_server"),
@@ -14,7 +14,7 @@ MUST_AGREE = (
 )
 """Settings under which two checkpoints must have been marked to be compared."""
 ITEMS = "items of "
-"""So the inputs in made.json are named that hold the hash of a benchmark's items."""
+"""So the inputs in manifest.json are named that hold the hash of a benchmark's items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Changed:
 
 
 def disagreements(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
-    """Settings in made.json that make two evaluations incomparable, as `key: a and b`."""
+    """Settings in manifest.json that make two evaluations incomparable, as `key: a and b`."""
     return [
         f"{key}: {one.get(key)} and {two.get(key)}"
         for key in MUST_AGREE
@@ -52,12 +52,14 @@ def disagreements(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
 
 
 def other_items(one: Mapping[str, str], two: Mapping[str, str]) -> list[str]:
-    """Benchmarks whose items, words or pictures differ, from the inputs in made.json."""
+    """Benchmarks whose items, words or pictures differ, from the inputs in manifest.json."""
     hashed = sorted(key for key in {*one, *two} if key.startswith(ITEMS))
     return [key.removeprefix(ITEMS) for key in hashed if one.get(key) != two.get(key)]
 
 
-def pairs(marks_a: Sequence[Mark], marks_b: Sequence[Mark]) -> list[tuple[Mark, Mark]]:
+def pairs(
+    marks_a: Sequence[ItemResult], marks_b: Sequence[ItemResult]
+) -> list[tuple[ItemResult, ItemResult]]:
     """The two marks of every item that has a score on both sides, in the order of the first."""
     other = {(mark.benchmark, mark.item_id): mark for mark in marks_b}
     return [
@@ -68,7 +70,7 @@ def pairs(marks_a: Sequence[Mark], marks_b: Sequence[Mark]) -> list[tuple[Mark, 
 
 
 def compare(
-    marks_a: Sequence[Mark], marks_b: Sequence[Mark], resamples: int = 2000
+    marks_a: Sequence[ItemResult], marks_b: Sequence[ItemResult], resamples: int = 2000
 ) -> list[Compared]:
     """b against a on each benchmark.
 
@@ -97,7 +99,7 @@ def compare(
     return found
 
 
-def changed(marks_a: Sequence[Mark], marks_b: Sequence[Mark]) -> list[Changed]:
+def changed(marks_a: Sequence[ItemResult], marks_b: Sequence[ItemResult]) -> list[Changed]:
     """The items on which the two differ, won and lost."""
     return [
         Changed(a.benchmark, a.item_id, a.score or 0.0, b.score or 0.0, a.response, b.response)

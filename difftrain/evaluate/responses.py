@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difftrain import artefacts, heartbeat, lineage
 from difftrain.evaluate import pictures, scoring
 from difftrain.evaluate.asking import Asked
-from difftrain.world import World
+from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.pipeline.distributed import World
 
-UNANSWERED = "unanswered"
+UNANSWERED = "failed"
 """Folder in the store: the items without an answer in the last run."""
 Key = tuple[str, str, str]
 """Benchmark, item id, and what was asked."""
@@ -49,7 +49,7 @@ def items_identity(keys: Iterable[Key]) -> dict[str, str]:
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, item_id, asked in keys:
         found[name].append((item_id, asked))
-    return {name: lineage.fingerprint(sorted(own)) for name, own in found.items()}
+    return {name: manifest.fingerprint(sorted(own)) for name, own in found.items()}
 
 
 def keep(folder: Path, rank: int, rows: Sequence[Response]) -> None:
@@ -58,14 +58,14 @@ def keep(folder: Path, rank: int, rows: Sequence[Response]) -> None:
     without = [row for row in rows if scoring.is_no_answer(row.response)]
     for place, own in ((folder, said), (folder / UNANSWERED, without)):
         if own:
-            artefacts.write_part(place, artefacts.next_part(place, rank), own)
+            parquet.write_part(place, parquet.next_part(place, rank), own)
 
 
 def of_this_run(path: Path) -> list[Response]:
     """What a part says was not answered; nothing if it is an earlier run's."""
     try:
         return (
-            [] if path.stat().st_mtime < heartbeat.STARTED else artefacts.read_part(path, Response)
+            [] if path.stat().st_mtime < coordination.STARTED else parquet.read_part(path, Response)
         )
     except FileNotFoundError:  # its rank has just begun again
         return []
@@ -82,19 +82,19 @@ class Store:
 
     def refresh(self) -> None:
         """Read the parts that are new."""
-        for path in artefacts.parts(self.folder):
+        for path in parquet.parts(self.folder):
             if path not in self._read:
-                for row in artefacts.read_part(path, Response):
+                for row in parquet.read_part(path, Response):
                     self._said.setdefault((row.benchmark, row.item_id, row.asked), row.response)
                 self._read.add(path)
         self._without = {}
-        for path in artefacts.parts(self.folder / UNANSWERED):
+        for path in parquet.parts(self.folder / UNANSWERED):
             for row in of_this_run(path):
                 self._without[(row.benchmark, row.item_id, row.asked)] = row.response
 
     def forget(self, world: World) -> None:
         """Drop what had no answer for this rank before, or for one that there no longer is."""
-        for path in artefacts.parts(self.folder / UNANSWERED):
+        for path in parquet.parts(self.folder / UNANSWERED):
             rank = int(path.stem.split("-")[1].removeprefix("r"))
             if rank == world.rank or (world.is_first and rank >= world.size):
                 path.unlink(missing_ok=True)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from difftrain import lineage
+from difftrain.config.engine import EngineKind
+from difftrain.config.evaluate import OFFICIAL, EvaluateConfig, HarnessOverrides, SystemPrompt
+from difftrain.config.run_config import RunConfig, plain
 from difftrain.evaluate import export, sources
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.breakdown import Table, breakdown, outcomes, printed
-from difftrain.evaluate.config import OFFICIAL, Deviations, EvaluateConfig, SystemPrompt
 from difftrain.evaluate.official import OFFICIAL as FACTS
-from difftrain.model.generate.config import EngineKind
-from difftrain.records import Mark
-from difftrain.settings import RunConfig, plain
+from difftrain.pipeline import manifest
+from difftrain.records import ItemResult
 
 SCORED = ("rule", "judge", "undecided", "drawn")
 """Outcomes of items that have a score."""
@@ -58,7 +58,7 @@ def write(
     checkpoint: str,
     who: Who,
     asked: Sequence[Asked],
-    marks: Sequence[Mark],
+    marks: Sequence[ItemResult],
     config: RunConfig,
 ) -> None:
     """Write breakdown.json, scores.md and predictions/ into a folder that has its summary.json."""
@@ -71,7 +71,7 @@ def write(
         for name in evaluate.benchmarks
         if (own := [mark for mark in marks if mark.benchmark == name])
     }
-    lineage.write_json(folder / "breakdown.json", found)
+    manifest.write_json(folder / "breakdown.json", found)
     summary = json.loads((folder / "summary.json").read_text())
     blocks = [
         f"# Benchmarks of {checkpoint}",
@@ -81,7 +81,7 @@ def write(
     for name, each in found.items():
         blocks.append(f"## {name}")
         blocks += [f"{title}\n\n{shown(rows)}" for title, rows in each["tables"].items()]
-    lineage.write_text(folder / "scores.md", "\n\n".join(blocks) + "\n")
+    manifest.write_text(folder / "scores.md", "\n\n".join(blocks) + "\n")
     export.write(folder / "predictions", checkpoint, asked, marks, evaluate)
 
 
@@ -107,7 +107,7 @@ def headlines(summary: dict[str, Any], found: dict[str, Any], config: RunConfig)
         "As the papers' tables print them: percent, but fractions for MMMU and MMStar; "
         "HallusionBench is aAcc. Undecided items count as wrong, also where the reference would "
         "draw an option at random; drawn ones count as their draw falls "
-        "(evaluate.deviations.fallback=random); items whose judge failed, that were not asked "
+        "(evaluate.harness_overrides.fallback=random); items whose judge failed, that were not asked "
         "(no picture) or that the engine did not answer have no score."
     )
     whys = [
@@ -130,7 +130,7 @@ def conditions(who: Who, config: RunConfig) -> list[list[str]]:
         *([["number format", dtype]] if (dtype := who.dtype(config)) else []),
         ["limit", "none" if evaluate.limit is None else f"{evaluate.limit} of each"],
     ]
-    usual, chosen = plain(Deviations()), plain(evaluate.deviations)
+    usual, chosen = plain(HarnessOverrides()), plain(evaluate.harness_overrides)
     other = [f"{key}={value}" for key, value in chosen.items() if value != usual[key]]
     lines.append(["deviations", ", ".join(other) or "none, but no random fallback"])
     drawn = config.data.min_pixels, config.data.max_pixels

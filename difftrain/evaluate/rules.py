@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from difftrain.evaluate.config import Deviations, EvaluateConfig
+from difftrain.config.evaluate import EvaluateConfig, HarnessOverrides
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Switches:
     """Option texts are looked for only in predictions of bounded length (since 2025-08-04)."""
     answer_is: bool
     """"answer is X" is looked for, without a word boundary (since 2026-06-17)."""
-    deviations: Deviations = field(default_factory=Deviations)
+    deviations: HarnessOverrides = field(default_factory=HarnessOverrides)
     """All off, but for the random fallback, which counts as wrong."""
     through_tables: bool = False
     """Predictions have been through the harness's tables, which turn NOT_TEXTS into `nan`."""
@@ -68,8 +68,8 @@ def switches(rules: Rules) -> Switches:
 def evaluated(config: EvaluateConfig) -> Switches:
     """The rules of an evaluation: a date, deviations, and the harness's tables on the way."""
     how = switches(config.rules)
-    tables = not config.deviations.kept_texts
-    return replace(how, deviations=config.deviations, through_tables=tables)
+    tables = not config.harness_overrides.kept_texts
+    return replace(how, deviations=config.harness_overrides, through_tables=tables)
 
 
 def by_letter(prediction: str, options: Mapping[str, str], how: Switches) -> str | None:

@@ -12,17 +12,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from difftrain import artefacts, heartbeat, lineage, settings
+from difftrain.config import run_config
+from difftrain.config.evaluate import EvaluateConfig
 from difftrain.evaluate import closing, summary
 from difftrain.evaluate.answering import ready, responses
 from difftrain.evaluate.asking import Asked, items
-from difftrain.evaluate.config import EvaluateConfig
 from difftrain.evaluate.grading import grade_all
 from difftrain.evaluate.judging.asker import Judging
 from difftrain.evaluate.responses import Key, Response, Store, items_identity, keep, key
 from difftrain.model.generate.request import Engine
-from difftrain.records import Mark
-from difftrain.world import World
+from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.pipeline.distributed import World
+from difftrain.records import ItemResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +39,17 @@ def run_share(
     engine: Engine,
     wanted: Sequence[tuple[Key, Asked]],
     folder: Path,
-    config: settings.RunConfig,
+    config: run_config.RunConfig,
     world: World,
 ) -> None:
     """Ask these items; their answers are written as they come, so that a kill costs few."""
     bar = tqdm(total=len(wanted), desc="evaluate", unit="item", disable=not world.is_first)
-    unwritten = artefacts.Unwritten[Response](
+    unwritten = parquet.Unwritten[Response](
         lambda rows: keep(folder, world.rank, rows), config.model.at_once * 4
     )
 
     def alive() -> None:
-        heartbeat.beat(folder, world)
+        coordination.beat(folder, world)
         unwritten.write_if_late()
 
     items = [asked for _, asked in wanted]
@@ -64,12 +65,12 @@ def run_share(
         bar.close()
 
 
-def by_benchmark(marks: Sequence[Mark], names: Iterable[str]) -> dict[str, list[Mark]]:
+def by_benchmark(marks: Sequence[ItemResult], names: Iterable[str]) -> dict[str, list[ItemResult]]:
     """The marks of each benchmark, in the order of the names."""
     return {name: [mark for mark in marks if mark.benchmark == name] for name in names}
 
 
-def summaries(marks: Sequence[Mark], config: EvaluateConfig) -> dict[str, dict[str, Any]]:
+def summaries(marks: Sequence[ItemResult], config: EvaluateConfig) -> dict[str, dict[str, Any]]:
     """Score and 95 % interval of each benchmark and of their mean, fractions of 1."""
     groups = by_benchmark(marks, config.benchmarks)
     found = {
@@ -84,10 +85,10 @@ def run(
     engine: Callable[[int, int], Engine],
     folders: Folders,
     checkpoint: str,
-    config: settings.RunConfig,
+    config: run_config.RunConfig,
     world: World,
 ) -> None:
-    """Fill the folders with a response and a Mark for every item, then summary.json and made.json.
+    """Fill the folders with a response and a Mark for every item, then summary.json and manifest.json.
 
     `engine` is called, with pixel limits, only if a response is missing. Raises ConfigError if
     the judge's server turns the key away.
@@ -95,11 +96,11 @@ def run(
     if closing.is_done(folders.marks):
         return
     started = time.time()
-    heartbeat.beat(folders.responses, world)
+    coordination.beat(folders.responses, world)
     wanted = {key(asked): asked for asked in items(config.evaluate)}
     store = Store(folders.responses)
     store.forget(world)
-    kept = Judging(config.evaluate.judge, config.evaluate.judging, folders.replies)
+    kept = Judging(config.evaluate.judge, config.evaluate.judge_client, folders.replies)
     missing = store.missing(list(wanted))
     if missing and world.is_first and kept.endpoint is not None:
         kept.endpoint.check_key()
@@ -109,14 +110,14 @@ def run(
         closing.reopen(folders.marks)
     if asked is not None:
         run_share(asked, share, folders.responses, config, world)
-    heartbeat.wait(folders.responses, world, store.holds(list(wanted)))
+    coordination.wait(folders.responses, world, store.holds(list(wanted)))
     if not world.is_first:
-        return heartbeat.wait(
-            folders.marks, world, lambda: lineage.read_made(folders.marks) is not None
+        return coordination.wait(
+            folders.marks, world, lambda: manifest.read_made(folders.marks) is not None
         )
-    heartbeat.clear(folders.responses)
+    coordination.clear(folders.responses)
     said = [(asked, store.of(each)) for each, asked in wanted.items()]
-    marks = grade_all(said, config.evaluate, kept, lambda: heartbeat.beat(folders.marks, world))
+    marks = grade_all(said, config.evaluate, kept, lambda: coordination.beat(folders.marks, world))
     closing.close(
         folders.marks,
         list(wanted.values()),

@@ -16,7 +16,7 @@ from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
 from difftrain.evaluate.judge import JudgeDown
 from difftrain.evaluate.rules import NOT_TEXTS, Rules, switches
 from difftrain.grade import extract
-from difftrain.records import Mark, MarkPath
+from difftrain.records import GradedBy, ItemResult
 
 BENCHMARKS: dict[str, Benchmark] = {
     "MathVista": mathvista.BENCHMARK,
@@ -68,13 +68,13 @@ def mark(
     """
     how = switches(rules)
     if (why := why_nothing(prediction)) is not None:
-        return Graded(None, why, MarkPath.failed)
+        return Graded(None, why, GradedBy.failed)
     if how.through_tables and prediction in NOT_TEXTS:
         prediction = "nan"
     try:
         return benchmark_named(benchmark).grade(prediction, item, judge, how)
     except JudgeDown:
-        return Graded(None, None, MarkPath.failed)
+        return Graded(None, None, GradedBy.failed)
 
 
 def score_item(
@@ -120,15 +120,15 @@ def open_tags(response: str) -> str:
     return response if inside is None else inside.strip()
 
 
-def as_mark(benchmark: str, response: str, item: Item, graded: Graded) -> Mark:
+def as_mark(benchmark: str, response: str, item: Item, graded: Graded) -> ItemResult:
     """The Mark of a graded item; `benchmark` is kept as given, `shapes/` included."""
     kind = benchmark_named(benchmark)
-    return Mark(
+    return ItemResult(
         benchmark=benchmark,
         item_id=kind.item_id(item),
         response=response,
         extracted=graded.extracted,
         score=graded.score,
-        path=graded.path,
-        subset=kind.subset(item),
+        graded_by=graded.path,
+        category=kind.subset(item),
     )

@@ -17,7 +17,7 @@ from scipy import stats
 
 from difftrain import seeds
 from difftrain.evaluate import summary, undecided
-from difftrain.records import Mark
+from difftrain.records import ItemResult
 
 LEVEL = 0.95
 MEAN = "mean"
@@ -58,7 +58,7 @@ class Pooled:
     test: str | None = None
 
 
-def scores(marks_S: Sequence[Sequence[Mark]]) -> dict[str, Values]:
+def scores(marks_S: Sequence[Sequence[ItemResult]]) -> dict[str, Values]:
     """A checkpoint's scores by benchmark, one set of marks for each seed.
 
     Raises ValueError if the seeds do not hold the same items.
@@ -67,7 +67,7 @@ def scores(marks_S: Sequence[Sequence[Mark]]) -> dict[str, Values]:
 
 
 def differences(
-    before_S: Sequence[Sequence[Mark]], after_S: Sequence[Sequence[Mark]]
+    before_S: Sequence[Sequence[ItemResult]], after_S: Sequence[Sequence[ItemResult]]
 ) -> dict[str, Values]:
     """b - a of every item, paired within each seed, by benchmark.
 
@@ -81,7 +81,7 @@ def differences(
     return _values(paired)
 
 
-def _by_item(marks: Sequence[Mark]) -> dict[Key, float | None]:
+def _by_item(marks: Sequence[ItemResult]) -> dict[Key, float | None]:
     found = {(mark.benchmark, mark.item_id): mark.score for mark in marks}
     if len(found) < len(marks):
         raise ValueError(f"{len(marks) - len(found)} items are marked twice")
@@ -249,7 +249,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return found
 
 
-def why_none(marks_S: Sequence[Sequence[Mark]], benchmark: str) -> str | None:
+def why_none(marks_S: Sequence[Sequence[ItemResult]], benchmark: str) -> str | None:
     """Why a benchmark has no score in one of these seeds; None if it has one in each."""
     for marks in marks_S:
         own = [mark for mark in marks if mark.benchmark == benchmark]

@@ -10,15 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from difftrain.artefacts import SchemaError
+from difftrain.config.evaluate import EvaluateConfig, ItemSource
 from difftrain.data.prompts import LETTERS
 from difftrain.evaluate import hub, tsv
-from difftrain.evaluate.config import EvaluateConfig, Source
 from difftrain.evaluate.mmmu import TAG
 from difftrain.evaluate.official import OFFICIAL, Official
 from difftrain.evaluate.pictures import NoPicture
 from difftrain.evaluate.rules import NOT_TEXTS, evaluated
 from difftrain.evaluate.scoring import benchmark_named
+from difftrain.pipeline.parquet import SchemaError
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -36,17 +36,19 @@ def official_items(name: str, config: EvaluateConfig) -> list[Row]:
     without network.
     """
     kind, place = config.place(name)
-    rows = from_tsv(name, Path(place)) if kind is Source.tsv else from_data_set(name, kind, place)
+    rows = (
+        from_tsv(name, Path(place)) if kind is ItemSource.tsv else from_data_set(name, kind, place)
+    )
     if name == "MMMU":
         rows = [row for row in rows if row.get("split") in (None, EVALUATED_SPLIT)]
     rows = [with_pictures(row) for row in rows]
-    if not config.deviations.kept_texts:
+    if not config.harness_overrides.kept_texts:
         rows = [without_lost_texts(row) for row in rows]
     expected = OFFICIAL[name].count
-    if len(rows) != expected and not (config.any_count and rows):
+    if len(rows) != expected and not (config.allow_count_mismatch and rows):
         raise SchemaError(
             f"{name}: {len(rows)} items in {place}, but the benchmark has {expected}; "
-            "evaluate.any_count=true takes another number of them"
+            "evaluate.allow_count_mismatch=true takes another number of them"
         )
     for number, row in enumerate(rows):
         check_gradable(name, row, number, config)
@@ -120,10 +122,10 @@ def md5(path: Path, changed: int) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def from_data_set(name: str, kind: Source, place: str) -> list[Row]:
+def from_data_set(name: str, kind: ItemSource, place: str) -> list[Row]:
     """The rows of a data set of the hub's columns, or of the harness's."""
     known = OFFICIAL[name]
-    if kind is Source.hub:
+    if kind is ItemSource.hub:
         table, root = hub.from_hub(name, place, known.configs, known.split), None
     else:
         root = Path(place)
@@ -153,7 +155,7 @@ def origin(name: str, config: EvaluateConfig) -> str:
     if name not in OFFICIAL:
         return "drawn (shapes)"
     kind, place = config.place(name)
-    if kind is not Source.tsv:
+    if kind is not ItemSource.tsv:
         return f"{kind.value} {place}"
     found = md5(Path(place), Path(place).stat().st_mtime_ns)
     known = OFFICIAL[name].md5

@@ -12,7 +12,7 @@ import numpy as np
 from difftrain import seeds
 from difftrain.evaluate import undecided
 from difftrain.evaluate.hallusionbench import figure_of
-from difftrain.records import Mark, MarkPath
+from difftrain.records import GradedBy, ItemResult
 
 PERCENTILES = (2.5, 97.5)
 
@@ -58,7 +58,7 @@ def cluster_of(benchmark: str, item_id: str) -> str:
 
 
 def _scored(
-    benchmark: str, marks: Sequence[Mark], clusters: Sequence[str] | None
+    benchmark: str, marks: Sequence[ItemResult], clusters: Sequence[str] | None
 ) -> list[tuple[str, float]]:
     """(cluster, score) of every mark that has a score. Raises ValueError if none has."""
     own = [cluster_of(benchmark, mark.item_id) for mark in marks]
@@ -99,17 +99,17 @@ def _mean(scored: Sequence[tuple[str, float]]) -> float:
     return float(np.mean([score for _, score in scored]))
 
 
-def _failed(marks: Sequence[Mark]) -> int:
-    return sum(mark.score is None or mark.path is MarkPath.failed for mark in marks)
+def _failed(marks: Sequence[ItemResult]) -> int:
+    return sum(mark.score is None or mark.graded_by is GradedBy.failed for mark in marks)
 
 
-def _without(marks: Sequence[Mark]) -> tuple[int, int]:
+def _without(marks: Sequence[ItemResult]) -> tuple[int, int]:
     return undecided.unasked(marks), undecided.unanswered(marks)
 
 
 def headline(
     benchmark: str,
-    marks: Sequence[Mark],
+    marks: Sequence[ItemResult],
     clusters: Sequence[str] | None = None,
     seed: int = 0,
     resamples: int = 2000,
@@ -130,7 +130,7 @@ def headline(
 
 
 def mean_headline(
-    marks_by_benchmark: Mapping[str, Sequence[Mark]],
+    marks_by_benchmark: Mapping[str, Sequence[ItemResult]],
     clusters_by_benchmark: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
     resamples: int = 2000,
@@ -158,8 +158,8 @@ def mean_headline(
     return Summary(float(np.mean(means)), low, high, n, failed, open_, None, *without)
 
 
-def _by_benchmark(marks: Sequence[Mark]) -> dict[str, dict[str, Mark]]:
-    found: dict[str, dict[str, Mark]] = defaultdict(dict)
+def _by_benchmark(marks: Sequence[ItemResult]) -> dict[str, dict[str, ItemResult]]:
+    found: dict[str, dict[str, ItemResult]] = defaultdict(dict)
     for mark in marks:
         if mark.item_id in found[mark.benchmark]:
             raise ValueError(f"{mark.benchmark}: item {mark.item_id} is marked twice")
@@ -167,7 +167,9 @@ def _by_benchmark(marks: Sequence[Mark]) -> dict[str, dict[str, Mark]]:
     return found
 
 
-def _paired(name: str, one: Mapping[str, Mark], two: Mapping[str, Mark]) -> list[tuple[str, float]]:
+def _paired(
+    name: str, one: Mapping[str, ItemResult], two: Mapping[str, ItemResult]
+) -> list[tuple[str, float]]:
     """(cluster, b - a) of the items scored on both sides."""
     if one.keys() != two.keys():
         alone = sorted(one.keys() ^ two.keys())
@@ -184,7 +186,10 @@ def _paired(name: str, one: Mapping[str, Mark], two: Mapping[str, Mark]) -> list
 
 
 def paired_difference(
-    marks_a: Sequence[Mark], marks_b: Sequence[Mark], seed: int = 0, resamples: int = 2000
+    marks_a: Sequence[ItemResult],
+    marks_b: Sequence[ItemResult],
+    seed: int = 0,
+    resamples: int = 2000,
 ) -> Difference:
     """How much better b is than a on the very same items, over one benchmark or several.
 
@@ -206,11 +211,11 @@ def paired_difference(
     return Difference(float(np.mean(means)), low, high, n, len(marks_a) - n)
 
 
-def by_subset(marks: Sequence[Mark]) -> dict[str, float]:
+def by_subset(marks: Sequence[ItemResult]) -> dict[str, float]:
     """Mean score of each subset; an item with several (MM-Vet's `rec,ocr`) counts in each."""
     found: dict[str, list[float]] = defaultdict(list)
     for mark in marks:
         if mark.score is not None:
-            for subset in mark.subset.split(","):
+            for subset in mark.category.split(","):
                 found[subset].append(mark.score)
     return {subset: sum(scores) / len(scores) for subset, scores in sorted(found.items())}

@@ -11,9 +11,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from difftrain.artefacts import SchemaError
 from difftrain.data.quarantine import Unusable
 from difftrain.evaluate.pictures import LONGEST_REFERENCE, listed
+from difftrain.pipeline.parquet import SchemaError
 
 LARGEST_CELL = 2**31 - 1
 Row = dict[str, Any]

@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from difftrain import lineage
+from difftrain.config.export import ExportFormat
 from difftrain.export.chosen import Chosen
-from difftrain.export.config import ExportFormat
+from difftrain.pipeline import manifest
 from difftrain.records import Measure, Stratum
 
 METHODS = {
@@ -131,7 +131,7 @@ for another one.
 {chr(10).join(method)}
 
 Strata follow `{about.measure.value}`. Made with difftrain (`python launch/export.py
-recipe={about.settings["recipe"]}`), revision `{lineage.git_revision() or "unknown"}`.
+recipe={about.settings["recipe"]}`), revision `{manifest.git_revision() or "unknown"}`.
 
 ## Counts
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from difftrain.data import prompts
-from difftrain.records import AnswerKind, Measure, Pick, Sample, Score, Stratum
+from difftrain.records import AnswerKind, Measure, Sample, Score, Selection, Stratum
 
 BOXED = (AnswerKind.number, AnswerKind.choice, AnswerKind.count)
 
@@ -16,7 +16,7 @@ class Chosen:
     sample: Sample
     scores: Mapping[Measure, Score]
     stratum: Stratum | None
-    pick: Pick | None
+    pick: Selection | None
 
     @property
     def words(self) -> str:
@@ -39,12 +39,12 @@ class Chosen:
     @property
     def response(self) -> str:
         """What an assistant should say: the solution's steps where they are known, the answer."""
-        steps = f"<think>{self.sample.solution}</think>" if self.sample.solution else ""
+        steps = f"<think>{self.sample.rationale}</think>" if self.sample.rationale else ""
         return f"{steps}<answer>{self.sample.answer}</answer>"
 
 
 def joined(
-    samples: Iterable[Sample], scores: Iterable[Score], picks: Iterable[Pick], measure: Measure
+    samples: Iterable[Sample], scores: Iterable[Score], picks: Iterable[Selection], measure: Measure
 ) -> list[Chosen]:
     """Every sample with its scores and pick. Pictures stay on disk."""
     found: dict[str, dict[Measure, Score]] = {}
@@ -59,7 +59,7 @@ def joined(
     return rows
 
 
-def in_order(rows: Iterable[Chosen], picks: Iterable[Pick]) -> list[Chosen]:
+def in_order(rows: Iterable[Chosen], picks: Iterable[Selection]) -> list[Chosen]:
     """The picked rows, in the order of the picks."""
     by_id = {row.sample.sample_id: row for row in rows}
     return [by_id[pick.sample_id] for pick in picks]

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi
 
 from difftrain.data.store import Unreachable
 
-LEFT_OUT = ["made.json", ".*"]
+LEFT_OUT = ["manifest.json", ".*"]
 
 
 def publish(folder: Path, repository: str, private: bool, api: Any = None) -> str:

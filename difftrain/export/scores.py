@@ -7,8 +7,8 @@ from typing import Any
 
 from datasets import List, Value
 
+from difftrain.config.data import DataConfig
 from difftrain.data import load
-from difftrain.data.config import DataConfig
 from difftrain.data.quarantine import NothingUsable
 from difftrain.export import tables
 from difftrain.export.chosen import Chosen
@@ -28,7 +28,7 @@ def features(measures: Sequence[Measure]) -> dict[str, Any]:
     scored: dict[str, Any] = {}
     for each in measures:
         scored |= {each.value: Value("float64"), f"{each.value}_stratum": TEXT}
-    picked = {"stratum": TEXT, "picked": Value("bool"), "arm": TEXT, "because": TEXT}
+    picked = {"stratum": TEXT, "picked": Value("bool"), "stage": TEXT, "reason": TEXT}
     about = dict.fromkeys(ABOUT, TEXT)
     return {
         **about,
@@ -54,8 +54,8 @@ def row(chosen: Chosen, measures: Sequence[Measure], original: str | None) -> di
         **scored,
         "stratum": chosen.stratum,
         "picked": pick is not None,
-        "arm": pick.arm if pick else None,
-        "because": pick.because if pick else None,
+        "stage": pick.stage if pick else None,
+        "reason": pick.reason if pick else None,
         "images": tables.embedded(sample),
         "original": original,
     }

@@ -1,4 +1,4 @@
-"""The export on disk: scores.parquet, a folder for each trainer, README.md, and made.json last."""
+"""The export on disk: scores.parquet, a folder for each trainer, README.md, and manifest.json last."""
 
 import shutil
 import time
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difftrain import artefacts, lineage, settings
+from difftrain.config import run_config
+from difftrain.config.run_config import RunConfig
 from difftrain.data.quarantine import NothingUsable
 from difftrain.export import card, publish, scores
 from difftrain.export.chosen import in_order, joined
 from difftrain.export.writers import WRITERS
-from difftrain.records import Pick, Sample, Score
-from difftrain.settings import RunConfig
+from difftrain.pipeline import manifest, parquet
+from difftrain.records import Sample, Score, Selection
 
 MADE_BY = "python launch/export.py"
 
@@ -26,7 +27,7 @@ class Inputs:
     select: Path
 
 
-def check(formats: Sequence[str], picks: Sequence[Pick]) -> None:
+def check(formats: Sequence[str], picks: Sequence[Selection]) -> None:
     """Raises NothingUsable where there is nothing that a trainer could be given."""
     if formats and not picks:
         raise NothingUsable("no sample was picked; export.formats=[] writes the scores alone")
@@ -35,9 +36,9 @@ def check(formats: Sequence[str], picks: Sequence[Pick]) -> None:
 def run(config: RunConfig, inputs: Inputs, folder: Path) -> Path:
     """Write the folder if it is not finished, and publish it where that is asked for.
 
-    Raises MissingArtefact for a stage that is not finished, NothingUsable without picks.
+    Raises MissingArtifact for a stage that is not finished, NothingUsable without picks.
     """
-    if lineage.read_made(folder) is None:
+    if manifest.read_made(folder) is None:
         write(config, inputs, folder)
     if repository := config.export.push_to_hub:
         print(
@@ -52,11 +53,11 @@ def write(config: RunConfig, inputs: Inputs, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     measure = config.difficulty.measure
-    picks = artefacts.read_finished(inputs.select, Pick, MADE_BY)
+    picks = parquet.read_finished(inputs.select, Selection, MADE_BY)
     check(config.export.formats, picks)
     rows = joined(
-        artefacts.read_finished(inputs.data, Sample, MADE_BY),
-        artefacts.read_finished(inputs.score, Score, MADE_BY),
+        parquet.read_finished(inputs.data, Sample, MADE_BY),
+        parquet.read_finished(inputs.score, Score, MADE_BY),
         picks,
         measure,
     )
@@ -64,18 +65,18 @@ def write(config: RunConfig, inputs: Inputs, folder: Path) -> None:
     chosen = in_order(rows, picks)
     for form in config.export.formats:
         WRITERS[form](folder / form.value, chosen)
-    made = lineage.read_made(inputs.data)
+    made = manifest.read_made(inputs.data)
     about = card.About(
-        settings=settings.plain(config),
+        settings=run_config.plain(config),
         model=config.model.name,
         measure=measure,
         formats=config.export.formats,
         quarantined=made["counts"]["quarantined"] if made else 0,
     )
     card.write(folder, about, rows)
-    lineage.write_made(
+    manifest.write_made(
         folder,
-        settings=settings.plain(config.export),
+        settings=run_config.plain(config.export),
         inputs={"data": inputs.data.name, "score": inputs.score.name, "select": inputs.select.name},
         seconds=time.perf_counter() - began,
         counts={"samples": number, "picks": len(chosen)},

@@ -9,10 +9,10 @@ from typing import Any
 
 from datasets import Value
 
+from difftrain.config.export import ExportFormat
 from difftrain.data import prompts
 from difftrain.export import tables
 from difftrain.export.chosen import Chosen
-from difftrain.export.config import ExportFormat
 from difftrain.export.tables import PICTURES, TEXT, TURNS
 
 ABOUT = {"sample_id": TEXT, "stratum": TEXT, "task": TEXT, "answer_kind": TEXT}

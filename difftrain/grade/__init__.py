@@ -7,8 +7,8 @@ unreadable, which is not the same as wrong.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from difftrain.config.grade import GradeConfig
 from difftrain.grade import boxes, choice, count, extract, number, text
-from difftrain.grade.config import GradeConfig
 from difftrain.records import AnswerKind, Sample, Verdict
 
 GRADERS: dict[AnswerKind, Callable[[str, str, tuple[str, ...], GradeConfig], Verdict]] = {
@@ -44,7 +44,7 @@ class Credit:
     value: float
 
 
-NOTHING = Credit(Verdict.unreadable, 0.0)
+NOTHING = Credit(Verdict.unparsable, 0.0)
 """The credit of an answer that cannot be read."""
 
 
@@ -55,9 +55,9 @@ def credit(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Credit
         return NOTHING
     kind = sample.answer_kind
     verdict = GRADERS[kind](said, sample.answer, sample.options, rules)
-    if verdict is Verdict.wrong and kind in PARTIAL:
+    if verdict is Verdict.incorrect and kind in PARTIAL:
         return Credit(verdict, PARTIAL[kind](said, sample.answer, rules))
-    return Credit(verdict, float(verdict is Verdict.right))
+    return Credit(verdict, float(verdict is Verdict.correct))
 
 
 def grade(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Verdict:

@@ -4,8 +4,8 @@ import json
 import re
 from dataclasses import dataclass
 
+from difftrain.config.grade import BoxesWorth, GradeConfig
 from difftrain.grade.characters import normal_text
-from difftrain.grade.config import BoxesWorth, GradeConfig
 from difftrain.records import Verdict
 
 IOU = 0.5
@@ -212,11 +212,11 @@ def grade(
 ) -> Verdict:
     """Right if every gold box is found and nothing else (f1 of 1)."""
     if read(said) is None:
-        return Verdict.unreadable
+        return Verdict.unparsable
     if read(gold) is None:
-        return Verdict.wrong
+        return Verdict.incorrect
     score = f1(said, gold, rules.boxes_iou if rules else IOU)
-    return Verdict.right if score == 1 else Verdict.wrong
+    return Verdict.correct if score == 1 else Verdict.incorrect
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:

@@ -3,8 +3,8 @@
 import re
 import unicodedata
 
+from difftrain.config.grade import GradeConfig
 from difftrain.grade.characters import normal_text
-from difftrain.grade.config import GradeConfig
 from difftrain.records import Verdict
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -132,8 +132,8 @@ def grade(
     """Right if the letter said is the gold's; a letter outside the options is wrong."""
     letter = read(said, options)
     if letter is None:
-        return Verdict.unreadable
-    return Verdict.right if letter == read(gold, options) else Verdict.wrong
+        return Verdict.unparsable
+    return Verdict.correct if letter == read(gold, options) else Verdict.incorrect
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:

@@ -8,8 +8,8 @@ import re
 from fractions import Fraction
 from itertools import pairwise
 
+from difftrain.config.grade import GradeConfig
 from difftrain.grade.characters import numeric_text
-from difftrain.grade.config import GradeConfig
 from difftrain.records import Verdict
 
 LONGEST = 200
@@ -141,8 +141,8 @@ def grade(
     """Right if the one number said equals the gold."""
     number = read(said)
     if number is None:
-        return Verdict.unreadable
-    return Verdict.right if number == read(gold) else Verdict.wrong
+        return Verdict.unparsable
+    return Verdict.correct if number == read(gold) else Verdict.incorrect
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:

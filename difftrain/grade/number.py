@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from difftrain.config.grade import GradeConfig
 from difftrain.grade import expressions
 from difftrain.grade.characters import numeric_text, unwrapped
-from difftrain.grade.config import GradeConfig
 from difftrain.records import Verdict
 
 _SPELLINGS = {
@@ -110,11 +110,11 @@ def grade(
         same_unit = not found.unit or not wanted.unit or found.unit == wanted.unit
         tolerance = rules.number_tolerance if rules else 0.0
         same = same_unit and close(found.value, wanted.value, tolerance)
-        return Verdict.right if same else Verdict.wrong
+        return Verdict.correct if same else Verdict.incorrect
     same = expressions.equal(_latex(gold, wanted), _latex(said, found))
     if same is None:
-        return Verdict.wrong if found else Verdict.unreadable
-    return Verdict.right if same else Verdict.wrong
+        return Verdict.incorrect if found else Verdict.unparsable
+    return Verdict.correct if same else Verdict.incorrect
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:

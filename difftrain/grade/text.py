@@ -2,8 +2,8 @@
 
 from rapidfuzz.distance import Levenshtein
 
+from difftrain.config.grade import GradeConfig, TextWorth
 from difftrain.grade.characters import normal_text, unwrapped
-from difftrain.grade.config import GradeConfig, TextWorth
 from difftrain.records import Verdict
 
 LONGEST = 20_000
@@ -33,9 +33,9 @@ def grade(
 ) -> Verdict:
     """Right if equal after NFKC, case folding and white-space collapse, or similar enough."""
     if not normal_text(said):
-        return Verdict.unreadable
+        return Verdict.unparsable
     enough = rules.text_right_from if rules and rules.text is TextWorth.similarity else 1.0
-    return Verdict.right if similarity(said, gold) >= enough else Verdict.wrong
+    return Verdict.correct if similarity(said, gold) >= enough else Verdict.incorrect
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:

@@ -14,8 +14,8 @@ from typing import Any, TextIO
 
 import scipy.optimize  # noqa: F401  (boxes.py imports it late; no answer shall wait for it)
 
+from difftrain.config.grade import BoxesWorth, GradeConfig, TextWorth
 from difftrain.grade import credit, expressions
-from difftrain.grade.config import BoxesWorth, GradeConfig, TextWorth
 from difftrain.records import AnswerKind, Sample, TaskSet
 
 MEMORY_BYTES = 4 << 30

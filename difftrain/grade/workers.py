@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from difftrain.config.grade import GradeConfig
 from difftrain.grade.child import Child
-from difftrain.grade.config import GradeConfig
 from difftrain.records import Sample
 
 START_SECONDS = 120.0

@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
-from difftrain.difficulty.config import AceConfig
+from difftrain.config.difficulty import AceConfig
 from difftrain.model import last_layer
 from difftrain.model.spans import positions
 

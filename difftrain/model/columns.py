@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from difftrain.difficulty.config import Normalise
+from difftrain.config.difficulty import Normalize
 
 
 class Columns:
@@ -31,7 +31,7 @@ class Columns:
         self.log_psi_T += np.where(inside_CT, log_rows_CT + self.log_sigma, 0.0).sum(axis=0)
         self.factors_T += inside_CT.sum(axis=0)
 
-    def largest(self, min_rows: int = 1, normalise: Normalise = Normalise.none) -> float | None:
+    def largest(self, min_rows: int = 1, normalise: Normalize = Normalize.none) -> float | None:
         """The largest log psi_j over columns with min_rows rows or more, the diagonal counted.
 
         None where no column is left, and for a response of fewer than two tokens.
@@ -41,6 +41,6 @@ class Columns:
         if self.tokens < 2 or not kept_T.any():
             return None
         log_psi_T = self.log_psi_T
-        if normalise is Normalise.mean_log:
+        if normalise is Normalize.mean_log:
             log_psi_T = log_psi_T / self.factors_T
         return float(log_psi_T[kept_T].max())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from difftrain.difficulty.config import AceConfig, Heads
+from difftrain.config.difficulty import AceConfig, Heads
 from difftrain.model.columns import Columns
 
 CELLS = 1 << 23
@@ -70,4 +70,4 @@ def bias(
     columns = Columns(len(place_T), config.sigma, config.window)
     for first, log_HCT in log_rows(query_HSD, key_KSD, mask_SS, place_T, scaling):
         columns.add(first, over_heads(log_HCT, config.heads).cpu().numpy().astype(float))
-    return columns.largest(config.min_rows, config.normalise)
+    return columns.largest(config.min_rows, config.normalize)

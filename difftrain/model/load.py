@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from difftrain.config.model import ModelConfig
 from difftrain.model import locate
-from difftrain.model.config import ModelConfig
 
 
 class ModelNotFound(OSError):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from difftrain import lineage
-from difftrain.model.config import ModelConfig
+from difftrain.config.model import ModelConfig
+from difftrain.pipeline import manifest
 
 SHIPPED = {"tiny": Path(__file__).resolve().parent.parent / "shapes" / "tiny"}
 """Short names of models that come with the package."""
@@ -21,7 +21,7 @@ def identity(config: ModelConfig) -> str:
     """What changes when the weights do: a folder's contents, or a hub id with its revision."""
     place = Path(source(config.name))
     return (
-        lineage.folder_fingerprint(place)
+        manifest.folder_fingerprint(place)
         if place.is_dir()
         else f"{config.name}@{config.revision or 'main'}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from difftrain.difficulty.config import TextSpan
+from difftrain.config.difficulty import TextSpan
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,19 @@
 """Samples that the engine could not get an answer for: set aside with the reason, and counted.
 
 Below the probe's folder, in parts as the rollouts are. They are asked no more in this folder:
-delete `unanswered/` and made.json to have them asked again.
+delete `failed/` and manifest.json to have them asked again.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difftrain import artefacts
 from difftrain.model.generate.request import NoAnswer
+from difftrain.pipeline import parquet
 from difftrain.probe.rollouts import Draw
 from difftrain.records import Sample, View
 
-FOLDER = "unanswered"
+FOLDER = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +42,18 @@ def write(probe: Path, rank: int, rows: Sequence[Unanswered]) -> None:
     """Add a part, whole or not at all."""
     if rows:
         folder = probe / FOLDER
-        artefacts.write_part(folder, artefacts.next_part(folder, rank), rows)
+        parquet.write_part(folder, parquet.next_part(folder, rank), rows)
 
 
 def read_part(path: Path) -> dict[str, str]:
     """The samples that a part sets aside, each with a reason."""
-    return {each.sample_id: each.reason for each in artefacts.read_part(path, Unanswered)}
+    return {each.sample_id: each.reason for each in parquet.read_part(path, Unanswered)}
 
 
 def read(probe: Path) -> dict[str, str]:
     """Every sample set aside so far, with a reason."""
     found: dict[str, str] = {}
-    for part in artefacts.parts(probe / FOLDER):
+    for part in parquet.parts(probe / FOLDER):
         found |= read_part(part)
     return found
 

@@ -13,32 +13,33 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from difftrain import artefacts, heartbeat, lineage, settings
+from difftrain.config import run_config
 from difftrain.model import attention, memory, spans
 from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
+from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.pipeline.distributed import World
 from difftrain.probe import aside
 from difftrain.probe.rollouts import Draw, request
 from difftrain.probe.spent import Spent
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
-from difftrain.world import World
 
 Pair = tuple[Sample, Rollout]
 
 
 def measured(
-    rollouts: Iterable[Rollout], config: settings.RunConfig
+    rollouts: Iterable[Rollout], config: run_config.RunConfig
 ) -> dict[tuple[str, int], Rollout]:
     """The responses to measure, by (sample_id, draw): what CMAB and what ACE look at."""
-    wanted, draws = config.difficulty.wanted, config.probe.draws
+    wanted, draws = config.difficulty.measures, config.probe.draws
     found: dict[tuple[str, int], Rollout] = {}
     right: dict[str, Rollout] = {}
     for each in rollouts:
-        if each.view is not View.whole or not (each.tokens or each.response):
+        if each.view is not View.full_image or not (each.num_tokens or each.response):
             continue
         if each.draw == 0 and Measure.ace in wanted:
             found[each.sample_id, 0] = each
-        if each.verdict is Verdict.right and each.draw < draws:
+        if each.verdict is Verdict.correct and each.draw < draws:
             first = right.get(each.sample_id)
             if first is None or each.draw < first.draw:
                 right[each.sample_id] = each
@@ -56,7 +57,7 @@ def token_ids(loaded: Loaded, rollout: Rollout) -> tuple[int, ...]:
         return rollout.token_ids
     tokenizer = loaded.processor.tokenizer
     ids = tokenizer(rollout.response, add_special_tokens=False, split_special_tokens=True)
-    return (*ids["input_ids"], *([tokenizer.eos_token_id] * rollout.finished))
+    return (*ids["input_ids"], *([tokenizer.eos_token_id] * rollout.hit_eos))
 
 
 def teacher_forced(
@@ -84,7 +85,7 @@ def teacher_forced(
     }
 
 
-def measure(loaded: Loaded, pairs: Sequence[Pair], config: settings.RunConfig) -> list[Attention]:
+def measure(loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig) -> list[Attention]:
     """Attention rows of one batch of (sample, response)."""
     requests = [
         request(Draw(sample, 0, rollout.draw), config.probe, config.seed)
@@ -100,7 +101,7 @@ def measure(loaded: Loaded, pairs: Sequence[Pair], config: settings.RunConfig) -
         loaded.image_token,
         config.difficulty.cmab.text,
     )
-    ace = config.difficulty.ace if Measure.ace in config.difficulty.wanted else None
+    ace = config.difficulty.ace if Measure.ace in config.difficulty.measures else None
     looks = attention.looks(
         loaded.model, inputs, found.image_BS, found.text_BS, found.response_BS, ace
     )
@@ -112,13 +113,13 @@ def measure(loaded: Loaded, pairs: Sequence[Pair], config: settings.RunConfig) -
             text_tokens=int(found.text_BS[row].sum()),
             image_LT=tuple(map(tuple, looks[row].image_LT.tolist())),
             text_LT=tuple(map(tuple, looks[row].text_LT.tolist())),
-            bias=looks[row].bias,
+            max_log_psi=looks[row].bias,
         )
         for row, (sample, rollout) in enumerate(pairs)
     ]
 
 
-def fitting(loaded: Loaded, pairs: Sequence[Pair], config: settings.RunConfig) -> list[Attention]:
+def fitting(loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig) -> list[Attention]:
     """`measure`, in halves where memory does not hold the batch; raises what one pair raises."""
     try:
         return measure(loaded, pairs, config)
@@ -136,29 +137,29 @@ def run_share(
     loaded: Loaded,
     pairs: Sequence[Pair],
     folder: Path,
-    config: settings.RunConfig,
+    config: run_config.RunConfig,
     world: World,
     spent: Spent,
 ) -> None:
     """Measure these pairs in batches of like length; each batch is written as a part."""
-    ordered = sorted(pairs, key=lambda pair: (len(pair[0].question), pair[1].tokens))
+    ordered = sorted(pairs, key=lambda pair: (len(pair[0].question), pair[1].num_tokens))
     size = config.model.attention_batch_size
     for start in tqdm(
         range(0, len(ordered), size), desc="attention", unit="batch", disable=not world.is_first
     ):
         rows = fitting(loaded, ordered[start : start + size], config)
-        artefacts.write_part(folder, artefacts.next_part(folder, world.rank), rows)
-        heartbeat.beat(folder, world)
+        parquet.write_part(folder, parquet.next_part(folder, world.rank), rows)
+        coordination.beat(folder, world)
         spent.beat()
 
 
 def wanted_pairs(
-    samples: Sequence[Sample], probe: Path, config: settings.RunConfig
+    samples: Sequence[Sample], probe: Path, config: run_config.RunConfig
 ) -> dict[tuple[str, int], Pair]:
     """What to measure, by (sample_id, draw) in its order; the same for every rank of a settled
     probe. Of a sample set aside another rank may still write answers, so it is never among them."""
     by_id = {sample.sample_id: sample for sample in aside.answered(samples, probe)}
-    responses = measured(artefacts.read(probe, Rollout), config)
+    responses = measured(parquet.read(probe, Rollout), config)
     return {
         key: (by_id[key[0]], each) for key, each in sorted(responses.items()) if key[0] in by_id
     }
@@ -169,7 +170,7 @@ def run(
     samples: Sequence[Sample],
     probe: Path,
     folder: Path,
-    config: settings.RunConfig,
+    config: run_config.RunConfig,
     world: World,
 ) -> None:
     """Fill the attention folder from the probe's responses; resumable and sharded."""
@@ -180,37 +181,41 @@ def run(
     there: set[tuple[str, int]] = set()
 
     def done() -> set[tuple[str, int]]:
-        for part in artefacts.parts(folder):
+        for part in parquet.parts(folder):
             if part not in seen:
-                there.update(zip(*artefacts.columns(part, ("sample_id", "draw")), strict=True))
+                there.update(zip(*parquet.columns(part, ("sample_id", "draw")), strict=True))
                 seen.add(part)
         return there
 
     # The probe's store may have grown since: another tau can bring the first right answer.
-    if lineage.read_made(folder) is not None and done() >= wanted.keys():
+    if manifest.read_made(folder) is not None and done() >= wanted.keys():
         return
-    heartbeat.beat(folder, world)
+    coordination.beat(folder, world)
     known = set(done())
     share = [pair for key, pair in world.share(list(wanted.items())) if key not in known]
     if share:
-        with heartbeat.beating(folder, world):
+        with coordination.beating(folder, world):
             loaded = load()
         run_share(loaded, share, folder, config, world, spent)
     if not world.is_first:
-        return heartbeat.wait(
+        return coordination.wait(
             folder,
             world,
-            lambda: lineage.read_made(folder) is not None and done() >= wanted.keys(),
+            lambda: manifest.read_made(folder) is not None and done() >= wanted.keys(),
         )
 
     def complete() -> bool:
         spent.beat()
         return done() >= wanted.keys()
 
-    heartbeat.wait(folder, world, complete)
-    before = lineage.read_made(folder) or {"seconds": 0.0}
-    ace = settings.plain(config.difficulty.ace) if Measure.ace in config.difficulty.wanted else None
-    lineage.write_made(
+    coordination.wait(folder, world, complete)
+    before = manifest.read_made(folder) or {"seconds": 0.0}
+    ace = (
+        run_config.plain(config.difficulty.ace)
+        if Measure.ace in config.difficulty.measures
+        else None
+    )
+    manifest.write_made(
         folder,
         settings={"text": config.difficulty.cmab.text, "ace": ace},
         inputs={"probe": probe.name},
@@ -218,4 +223,4 @@ def run(
         counts={"responses": len(wanted)},
     )
     spent.clear()
-    heartbeat.clear(folder)
+    coordination.clear(folder)

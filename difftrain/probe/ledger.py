@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from difftrain import artefacts
+from difftrain.config.probe import ProbeConfig
+from difftrain.pipeline import parquet
 from difftrain.probe import aside
-from difftrain.probe.config import ProbeConfig
 from difftrain.probe.needs import Needs
 from difftrain.probe.rollouts import Draw
 from difftrain.probe.schedule import next_draws
@@ -27,13 +27,13 @@ class Ledger:
         self, folder: Path, config: ProbeConfig, samples: Iterable[Sample], needs: Needs
     ) -> None:
         self.folder, self.config, self.needs = folder, config, needs
-        self.rows = {percent: row for row, percent in enumerate(config.percents)}
+        self.rows = {percent: row for row, percent in enumerate(config.mask_percents)}
         ids = [sample.sample_id for sample in samples]
 
         def undrawn(*shape: int) -> dict[str, np.ndarray]:
             return {sample_id: np.full(shape, -1, dtype=np.int8) for sample_id in ids}
 
-        self.tables = undrawn(len(config.percents), config.draws)
+        self.tables = undrawn(len(config.mask_percents), config.draws)
         self.whole, self.text_only = undrawn(needs.whole), undrawn(needs.text_only)
         self.known: set[Path] = set()
         self.aside: dict[str, str] = {}
@@ -42,11 +42,11 @@ class Ledger:
 
     def refresh(self) -> None:
         """Read the parts that have appeared since the last look."""
-        for part in artefacts.parts(self.folder):
+        for part in parquet.parts(self.folder):
             if part not in self.known:
-                self.enter(artefacts.read_part(part, Rollout))
+                self.enter(parquet.read_part(part, Rollout))
                 self.known.add(part)
-        for part in artefacts.parts(self.folder / aside.FOLDER):
+        for part in parquet.parts(self.folder / aside.FOLDER):
             if part not in self.known:
                 self.aside |= aside.read_part(part)
                 self.known.add(part)
@@ -55,15 +55,15 @@ class Ledger:
         """Note these rollouts in their samples' tables."""
         for each in rollouts:
             self.generations += 1
-            self.tokens += each.tokens
+            self.tokens += each.num_tokens
             if each.sample_id not in self.tables:
                 continue
-            right = int(each.verdict is Verdict.right)
+            right = int(each.verdict is Verdict.correct)
             if each.view is View.text_only:
                 note(self.text_only[each.sample_id], each.draw, right)
                 continue
             note(self.tables[each.sample_id][self.rows[each.mask_percent]], each.draw, right)
-            if each.view is View.whole:
+            if each.view is View.full_image:
                 note(self.whole[each.sample_id], each.draw, right)
 
     def leasts(self, sample_id: str) -> list[int]:
@@ -105,7 +105,7 @@ class Ledger:
 
     def masked(self, sample: Sample, row: int, draw: int) -> Draw:
         """The draw of a cell of the table."""
-        return Draw(sample, self.config.percents[row], int(draw))
+        return Draw(sample, self.config.mask_percents[row], int(draw))
 
 
 def note(cells: np.ndarray, draw: int, right: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from difftrain.probe.config import MaskKind
+from difftrain.config.probe import MaskKind
 
 PATCH = 28
 """Side of a patch in pixels: one image token of Qwen2.5-VL after merging."""

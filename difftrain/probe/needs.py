@@ -6,10 +6,10 @@ CMAB look at one of them. Only what is missing is asked.
 
 from dataclasses import dataclass
 
-from difftrain.difficulty.config import Guess, PismConfig
-from difftrain.probe.config import Grid
+from difftrain.config.difficulty import ChanceCorrection, PismConfig
+from difftrain.config.probe import Grid
+from difftrain.config.run_config import RunConfig
 from difftrain.records import Measure
-from difftrain.settings import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Needs:
     @property
     def guessing(self) -> bool:
         """Whether PISM's label also depends on the text-only rollouts."""
-        return self.pism is not None and self.pism.guess is Guess.text_only
+        return self.pism is not None and self.pism.chance_correction is ChanceCorrection.text_only
 
     def words(self) -> str:
         """These needs in words; equal words, equal needs."""
@@ -45,15 +45,15 @@ class Needs:
         return " ".join(told)
 
     def settled(self, samples: int) -> str:
-        """What made.json notes once these needs of so many samples are met."""
+        """What manifest.json notes once these needs of so many samples are met."""
         return f"{self.words()} samples={samples}"
 
 
 def needs(config: RunConfig) -> Needs:
     """The needs of the measures that these settings want."""
-    wanted, rollouts = config.difficulty.wanted, config.probe.rollouts
+    wanted, rollouts = config.difficulty.measures, config.probe.cde_rollouts
     pism = config.difficulty.pism if Measure.pism in wanted else None
-    guessing = pism is not None and pism.guess is Guess.text_only
+    guessing = pism is not None and pism.chance_correction is ChanceCorrection.text_only
     counted = Measure.cde in wanted or Measure.drm in wanted
     return Needs(
         pism=pism,

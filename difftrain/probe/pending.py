@@ -9,8 +9,8 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import replace
 
+from difftrain.config.probe import ProbeConfig
 from difftrain.model.generate.request import Request
-from difftrain.probe.config import ProbeConfig
 from difftrain.probe.ledger import Ledger
 from difftrain.probe.rollouts import Draw, draw_seed, request
 from difftrain.records import Sample, View

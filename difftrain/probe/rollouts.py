@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from difftrain import grade, seeds
+from difftrain.config.grade import GradeConfig
+from difftrain.config.probe import ProbeConfig
 from difftrain.data import prompts
-from difftrain.grade.config import GradeConfig
 from difftrain.model.generate.request import Answer, Request
 from difftrain.probe import masks
-from difftrain.probe.config import ProbeConfig
 from difftrain.records import Rollout, Sample, View
 
 PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image_pad)\|>")
@@ -32,7 +32,7 @@ class Draw:
     @property
     def view(self) -> View:
         """What the model is shown."""
-        return self.without or (View.masked if self.percent else View.whole)
+        return self.without or (View.masked if self.percent else View.full_image)
 
 
 def draw_seed(root: int, draw: Draw) -> int:
@@ -89,8 +89,8 @@ def rollout(draw: Draw, answer: Answer, root: int, rules: GradeConfig = grade.ST
         draw=draw.draw,
         seed=draw_seed(root, draw),
         response=answer.text,
-        tokens=answer.tokens,
+        num_tokens=answer.tokens,
         token_ids=answer.token_ids,
-        finished=answer.finished,
+        hit_eos=answer.finished,
         verdict=grade.grade(answer.text, draw.sample, rules),
     )

@@ -6,7 +6,7 @@ at the first rung that fails. Axes: R mask ratios, K draws; -1 = not drawn.
 
 import numpy as np
 
-from difftrain.difficulty.config import PismConfig
+from difftrain.config.difficulty import PismConfig
 
 
 def next_draws(

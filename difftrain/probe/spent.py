@@ -1,7 +1,7 @@
 """Seconds of a stage over all its starts, those that were killed included.
 
 The first rank's time is what counts: the others wait for it or it for them. Each start keeps its
-seconds in a file of its own in the stage's folder, until made.json has the sum.
+seconds in a file of its own in the stage's folder, until manifest.json has the sum.
 """
 
 import secrets
@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from difftrain import lineage
-from difftrain.world import World
+from difftrain.pipeline import manifest
+from difftrain.pipeline.distributed import World
 
 EVERY_SECONDS = 5.0
 """A killed start loses so much at most."""
@@ -21,7 +21,7 @@ class Spent:
 
     def __init__(self, folder: Path, world: World) -> None:
         self.folder, self.writes = folder, world.is_first
-        self.path = folder / f".spent-{secrets.token_hex(6)}"
+        self.path = folder / f".elapsed-{secrets.token_hex(6)}"
         self.started = self.noted = time.time()
 
     def beat(self) -> None:
@@ -34,14 +34,14 @@ class Spent:
         self.noted = time.time()
         if self.writes:
             with suppress(OSError):  # a full disk is told of by what is lost for want of it
-                lineage.write_text(self.path, repr(self.noted - self.started))
+                manifest.write_text(self.path, repr(self.noted - self.started))
 
     def total(self) -> float:
-        """Seconds of all starts since the last made.json, this one included."""
-        others = [path for path in self.folder.glob(".spent-*") if path != self.path]
+        """Seconds of all starts since the last manifest.json, this one included."""
+        others = [path for path in self.folder.glob(".elapsed-*") if path != self.path]
         return time.time() - self.started + sum(float(path.read_text()) for path in others)
 
     def clear(self) -> None:
-        """Forget them: made.json has them now."""
-        for path in self.folder.glob(".spent-*"):
+        """Forget them: manifest.json has them now."""
+        for path in self.folder.glob(".elapsed-*"):
             path.unlink(missing_ok=True)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from difftrain import artefacts, heartbeat, lineage, settings
+from difftrain.config import run_config
 from difftrain.model.generate import makers
 from difftrain.model.generate.request import Engine, NoAnswer
+from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.pipeline.distributed import World
 from difftrain.probe import aside, closing
 from difftrain.probe.ledger import Ledger
 from difftrain.probe.needs import needs
@@ -19,12 +21,11 @@ from difftrain.probe.pending import Pending
 from difftrain.probe.rollouts import rollout
 from difftrain.probe.spent import Spent
 from difftrain.records import Rollout, Sample
-from difftrain.world import World
 
 
 def is_settled(folder: Path, wanted: str) -> bool:
     """Whether a finished probe of this folder notes that these needs are met."""
-    made = lineage.read_made(folder)
+    made = manifest.read_made(folder)
     return made is not None and wanted in made["counts"]["settled"]
 
 
@@ -32,7 +33,7 @@ def run_share(
     engine: Engine,
     samples: Sequence[Sample],
     ledger: Ledger,
-    config: settings.RunConfig,
+    config: run_config.RunConfig,
     world: World,
     spent: Spent | None = None,
 ) -> None:
@@ -47,14 +48,14 @@ def run_share(
     )
 
     def write(rows: list[Rollout]) -> None:
-        part = artefacts.next_part(ledger.folder, world.rank)
-        ledger.known.add(artefacts.write_part(ledger.folder, part, rows))
+        part = parquet.next_part(ledger.folder, world.rank)
+        ledger.known.add(parquet.write_part(ledger.folder, part, rows))
 
-    unwritten = artefacts.Unwritten(write, config.model.at_once * 4)
+    unwritten = parquet.Unwritten(write, config.model.at_once * 4)
     answered, started = 0, time.time()
 
     def alive() -> None:
-        heartbeat.beat(ledger.folder, world)
+        coordination.beat(ledger.folder, world)
         unwritten.write_if_late()
         if spent is not None:
             spent.beat()
@@ -83,11 +84,11 @@ def run(
     engine: Callable[[], Engine],
     samples: Sequence[Sample],
     folder: Path,
-    config: settings.RunConfig,
+    config: run_config.RunConfig,
     world: World,
     inputs: dict[str, str],
 ) -> None:
-    """Fill the folder until every sample's labels are settled, and close it with made.json.
+    """Fill the folder until every sample's labels are settled, and close it with manifest.json.
 
     Does nothing, and makes no engine, if they are settled already. Raises RankSilent if another
     rank stops writing, and what the engine raises when it is gone for good.
@@ -97,7 +98,7 @@ def run(
     if is_settled(folder, told):
         return
     spent = Spent(folder, world)
-    heartbeat.beat(folder, world)
+    coordination.beat(folder, world)
     ledger = Ledger(folder, config.probe, samples, wants)
     ledger.refresh()
     share = world.share(samples)
@@ -109,15 +110,15 @@ def run(
 
     try:
         if any(ledger.wanted(sample) for sample in share):
-            with heartbeat.beating(folder, world):
+            with coordination.beating(folder, world):
                 asked = engine()
             makers.note(folder, asked.about)
             run_share(asked, share, ledger, config, world, spent)
         if not world.is_first:
-            return heartbeat.wait(folder, world, lambda: is_settled(folder, told))
-        heartbeat.wait(folder, world, everything)
+            return coordination.wait(folder, world, lambda: is_settled(folder, told))
+        coordination.wait(folder, world, everything)
     finally:
         spent.note()
     closing.close(ledger, len(samples), told, spent.total(), config, inputs)
     spent.clear()
-    heartbeat.clear(folder)
+    coordination.clear(folder)

@@ -1,1 +1,1 @@
-"""Reads artefacts, writes tables, plots and a page; no torch."""
+"""Reads artifacts, writes tables, plots and a page; no torch."""

@@ -16,7 +16,7 @@ from difftrain.report.words import listed, percent
 
 CHANGED_SHOWN = 50
 UNMEASURED = (
-    "Not measured, for no sample was asked again: probe.again=N asks N samples once more with "
+    "Not measured, for no sample was asked again: probe.retest_samples=N asks N samples once more with "
     "other seeds and tells how many keep their label."
 )
 """What stands for the second draws where there are none."""
@@ -119,7 +119,7 @@ def overlap_in_words(report: dict[str, Any]) -> str:
         f"(by luck alone {own['common_by_chance']:.1f} would be)."
     )
     if own["first"] + own["second"] < FEW:
-        return told + " Too few to judge the choice by: raise probe.again."
+        return told + " Too few to judge the choice by: raise probe.retest_samples."
     return told
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from difftrain import artefacts
 from difftrain.data.quarantine import Quarantined
-from difftrain.records import Measure, Pick, Stratum
+from difftrain.pipeline import parquet
+from difftrain.records import Measure, Selection, Stratum
 from difftrain.report import choosing
 from difftrain.report.inputs import Loaded, RunInputs, load
 from difftrain.report.training import training
@@ -56,9 +56,9 @@ def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
     said["samples"] -= unanswered.total()
     said["quarantined"] += unanswered.total()
     strata = loaded.samples.set_index("sample_id")[f"{measure}_stratum"]
-    assert said["samples"] == len(strata), f"{len(strata)} samples, but made.json says {said}"
+    assert said["samples"] == len(strata), f"{len(strata)} samples, but manifest.json says {said}"
     assert said["quarantined"] == len(loaded.quarantine), (
-        f"{len(loaded.quarantine)} lines in quarantine.jsonl, but made.json says {said}"
+        f"{len(loaded.quarantine)} lines in quarantine.jsonl, but manifest.json says {said}"
     )
     assert said["rows"] == said["samples"] + said["quarantined"], f"a row was lost: {said}"
     counted: dict[str, Any] = {
@@ -80,7 +80,7 @@ def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
             for each in loaded.measures
             if each != Measure.pism  # there None is an answer: it never fails
         },
-        "cut_off": int((~loaded.rollouts["finished"].astype(bool)).sum()),
+        "cut_off": int((~loaded.rollouts["hit_eos"].astype(bool)).sum()),
     }
     if "control" in loaded.picks:
         counted["control_picks"] = stages_of(loaded.picks["control"])
@@ -89,7 +89,7 @@ def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
 
 def by_stage(arm: str, picks: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """An arm's picks under its name; where it has two training stages, each by itself."""
-    stages = list(dict.fromkeys(picks["arm"]))
+    stages = list(dict.fromkeys(picks["stage"]))
     if len(stages) < 2:
         return [(arm, picks)]
     return [(f"{arm}, {stage}", picks.query("arm == @stage")) for stage in stages]
@@ -97,7 +97,7 @@ def by_stage(arm: str, picks: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def stages_of(picks: pd.DataFrame) -> dict[str, int]:
     """Picks by the training stage they are given to."""
-    return {str(arm): int(n) for arm, n in picks["arm"].value_counts().items()}
+    return {str(arm): int(n) for arm, n in picks["stage"].value_counts().items()}
 
 
 def other_measures(loaded: Loaded, measure: str) -> dict[str, Any]:
@@ -114,11 +114,11 @@ def drawn_truth(loaded: Loaded, measure: str) -> dict[str, Any]:
 
     Empty where the data were not drawn by us.
     """
-    known = loaded.samples.dropna(subset=["knob"])
+    known = loaded.samples.dropna(subset=["gen_difficulty"])
     return {
         str(stratum): {
-            "knob": float(group["knob"].mean()),
-            "needs_picture": share_true(group["needs_picture"]),
+            "gen_difficulty": float(group["gen_difficulty"].mean()),
+            "requires_image": share_true(group["requires_image"]),
             "n": len(group),
         }
         for stratum, group in known.groupby(f"{measure}_stratum")
@@ -166,8 +166,8 @@ def cost(loaded: Loaded, settings: dict[str, Any]) -> dict[str, Any]:
         spent["seconds"]["attention"] = seconds("attention")
     if Measure.pism in loaded.measures:
         probe = settings["probe"]
-        laddered = loaded.rollouts["view"].isin(["whole", "masked"]).sum()
-        spent["full_grid"] = len(loaded.samples) * len(probe["percents"]) * probe["draws"]
+        laddered = loaded.rollouts["view"].isin(["full_image", "masked"]).sum()
+        spent["full_grid"] = len(loaded.samples) * len(probe["mask_percents"]) * probe["draws"]
         spent["share_of_grid"] = float(laddered / spent["full_grid"])
     return spent
 
@@ -211,7 +211,7 @@ def overlap(inputs: RunInputs) -> dict[str, Any] | None:
         pick.sample_id
         for arm in inputs.arms.values()
         for folder in arm.picks
-        for pick in artefacts.read(folder, Pick)
+        for pick in parquet.read(folder, Selection)
     }
     hits = [each | {"trained": each["sample_id"] in picked} for each in found["hits"]]
     return found | {"hits": hits}
@@ -234,18 +234,18 @@ def versions(loaded: Loaded) -> dict[str, str]:
 
 
 def collect(inputs: RunInputs) -> dict[str, Any]:
-    """The content of report.json. Raises MissingArtefact naming every stage not finished."""
+    """The content of report.json. Raises MissingArtifact naming every stage not finished."""
     return gather(inputs, load(inputs))
 
 
 def gather(inputs: RunInputs, loaded: Loaded) -> dict[str, Any]:
-    """`collect` for artefacts that have been read already."""
+    """`collect` for artifacts that have been read already."""
     settings = without_secrets(inputs.settings)
     measure = str(settings["difficulty"]["measure"])
     data = settings["data"]
     report: dict[str, Any] = {
         "name": settings["name"],
-        "program": str(settings["program"]),
+        "train_stages": str(settings["train_stages"]),
         "seed": settings["seed"],
         "model": settings["model"]["name"],
         "data": data["path"] if data["source"] == "jsonl" else str(data["source"]),

@@ -43,7 +43,7 @@ class Example:
     question: str
     options: list[tuple[str, str]]
     gold: str
-    because: str | None
+    reason: str | None
     picked: bool
     first_failure: float | None
     laddered: bool
@@ -83,8 +83,8 @@ def said(rollouts: pd.DataFrame, mask_percent: int) -> Said | None:
         mask_percent=mask_percent,
         response=shortened(first["response"]),
         verdict=str(first["verdict"]),
-        finished=bool(first["finished"]),
-        right=int((own["verdict"] == "right").sum()),
+        finished=bool(first["hit_eos"]),
+        right=int((own["verdict"] == "correct").sum()),
         asked=len(own),
     )
 
@@ -98,11 +98,11 @@ def examples(inputs: RunInputs, loaded: Loaded, number: int) -> dict[str, list[E
         return {}
     names = ["sample_id", "images", "question", "options", "answer"]
     pictured = columns(inputs.data, Sample, names, ids).set_index("sample_id")
-    names = ["sample_id", "view", "mask_percent", "draw", "response", "finished", "verdict"]
+    names = ["sample_id", "view", "mask_percent", "draw", "response", "hit_eos", "verdict"]
     answers = columns(inputs.probe, Rollout, names, ids)
     known = loaded.samples.set_index("sample_id")
-    picked = loaded.picks["tuned"].drop_duplicates("sample_id").set_index("sample_id")["because"]
-    decided = loaded.decisions.set_index("sample_id")["because"]
+    picked = loaded.picks["tuned"].drop_duplicates("sample_id").set_index("sample_id")["reason"]
+    decided = loaded.decisions.set_index("sample_id")["reason"]
     return {
         stratum: [
             example(
@@ -144,12 +144,12 @@ def example(
         question=pictured["question"],
         options=list(zip(ascii_uppercase, pictured["options"], strict=False)),
         gold=pictured["answer"],
-        because=chosen[0],
+        reason=chosen[0],
         picked=chosen[1],
         first_failure=first_failure,
         laddered="pism" in known,
         balance=number_or_none(known.get("cmab")),
-        whole=said(answers[answers["view"] == View.whole], 0),
+        whole=said(answers[answers["view"] == View.full_image], 0),
         text_only=said(answers[answers["view"] == View.text_only], 0),
         masked=said(masked, failed_at) if failed_at else None,
     )

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from difftrain import artefacts, lineage
-from difftrain.records import Pick, Rollout, Sample, Score
+from difftrain.pipeline import manifest, parquet
+from difftrain.records import Rollout, Sample, Score, Selection
 
 COMMANDS = {
     "data": "launch/probe.py",
@@ -85,7 +85,7 @@ class RunInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """The parts of a run's artefacts that fit in memory.
+    """The parts of a run's artifacts that fit in memory.
 
     samples: one row a sample with task, task_set, needs_picture, knob, and for each measure its
     value and `<measure>_stratum`. rollouts: sample_id, view, mask_percent, draw, tokens, finished,
@@ -110,12 +110,12 @@ class Loaded:
 
 
 def unfinished(inputs: RunInputs) -> list[str]:
-    """One line for each stage without made.json: its name, its folder and the command it needs."""
+    """One line for each stage without manifest.json: its name, its folder and the command it needs."""
     recipe = inputs.settings["recipe"]
     return [
         f"no finished {stage} at {folder}: run  python {COMMANDS[stage.split()[0]]} recipe={recipe}"
         for stage, folder in inputs.stages().items()
-        if not (folder / "made.json").is_file()
+        if not (folder / "manifest.json").is_file()
     ]
 
 
@@ -126,12 +126,12 @@ def columns(folder: Path, record: type, names: list[str], ids: list[str] | None 
     """
     filters = None if ids is None else [("sample_id", "in", ids)]
     frames = []
-    for path in artefacts.parts(folder):
+    for path in parquet.parts(folder):
         try:
             frames.append(pd.read_parquet(path, columns=names, filters=filters, partitioning=None))
         except ValueError as error:
             told = f"{path} holds other columns than {record.__name__} needs: {names}"
-            raise artefacts.SchemaError(told) from error
+            raise parquet.SchemaError(told) from error
     if not frames:
         return pd.DataFrame(columns=pd.Index(names))
     return pd.concat(frames, ignore_index=True)
@@ -146,10 +146,10 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 def steps(folder: Path) -> list[dict[str, float]]:
     """The logged steps of a training, each with the look at held-out samples that it ended with."""
-    looks = {row["step"]: row["held_out"] for row in json_lines(folder / "held_out.jsonl")}
+    looks = {row["step"]: row["held_out"] for row in json_lines(folder / "eval_log.jsonl")}
     return [
         row | ({"held_out": looks[row["step"]]} if row["step"] in looks else {})
-        for row in json_lines(folder / "log.jsonl")
+        for row in json_lines(folder / "train_log.jsonl")
     ]
 
 
@@ -166,12 +166,12 @@ def widened(samples: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def load(inputs: RunInputs) -> Loaded:
-    """Read what the report shows. Raises MissingArtefact naming every stage not finished."""
+    """Read what the report shows. Raises MissingArtifact naming every stage not finished."""
     if missing := unfinished(inputs):
-        raise artefacts.MissingArtefact("\n".join(missing))
+        raise parquet.MissingArtifact("\n".join(missing))
     scores = columns(inputs.score, Score, ["sample_id", "measure", "value", "stratum"])
-    about = ["sample_id", "task", "task_set", "needs_picture", "knob"]
-    asked = ["sample_id", "view", "mask_percent", "draw", "tokens", "finished", "verdict"]
+    about = ["sample_id", "task", "task_set", "requires_image", "gen_difficulty"]
+    asked = ["sample_id", "view", "mask_percent", "draw", "num_tokens", "hit_eos", "verdict"]
     samples = columns(inputs.data, Sample, about)
     known = {*scores["sample_id"]}
     # A probe that has grown since for another run may have set aside what was scored before.
@@ -185,7 +185,10 @@ def load(inputs: RunInputs) -> Loaded:
         measures=list(dict.fromkeys(scores["measure"])),
         picks={
             arm: pd.concat(
-                [columns(folder, Pick, ["sample_id", "arm", "because"]) for folder in each.picks],
+                [
+                    columns(folder, Selection, ["sample_id", "stage", "reason"])
+                    for folder in each.picks
+                ],
                 ignore_index=True,
             )
             for arm, each in arms
@@ -195,12 +198,12 @@ def load(inputs: RunInputs) -> Loaded:
             who: json.loads((folder / "summary.json").read_text())
             for who, folder in inputs.marks.items()
         },
-        made={stage: lineage.read_made(folder) or {} for stage, folder in inputs.stages().items()},
+        made={stage: manifest.read_made(folder) or {} for stage, folder in inputs.stages().items()},
         quarantine=json_lines(inputs.data / "quarantine.jsonl") + unanswered,
         unanswered=unanswered,
-        unguessed=columns(inputs.score / "unguessed", Score, ["sample_id", "stratum"]),
+        unguessed=columns(inputs.score / "pism_uncorrected", Score, ["sample_id", "stratum"]),
         decisions=columns(
-            inputs.arms["tuned"].select / "pool", Pick, ["sample_id", "fate", "because"]
+            inputs.arms["tuned"].select / "decisions", Selection, ["sample_id", "fate", "reason"]
         ),
         reliability=None
         if inputs.reliability is None

@@ -95,7 +95,7 @@ def surviving(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
     placed = samples.dropna(subset=["pism_stratum"])
     if placed.empty:
         return None
-    ratios = [percent / 100 for percent in settings["probe"]["percents"]]
+    ratios = [percent / 100 for percent in settings["probe"]["mask_percents"]]
     families = sorted(placed["task"].unique())
     columns = min(4, len(families))
     rows = -(-len(families) // columns)
@@ -122,7 +122,7 @@ def surviving(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
 
 def shade_strata(axes: Axes, bounds: dict[str, Any], last: float) -> None:
     """The ranges of the failure ratio that make a sample hard, medium or easy, as pale bands."""
-    edges = [0, bounds["hard_upto"], bounds["easy_from"], max(last, bounds["easy_from"])]
+    edges = [0, bounds["hard_max"], bounds["easy_min"], max(last, bounds["easy_min"])]
     for stratum, low, high in zip(("hard", "medium", "easy"), edges, edges[1:], strict=False):
         axes.axvspan(low, high, color=STRATUM_COLOURS[stratum], alpha=0.13, linewidth=0)
 
@@ -136,7 +136,7 @@ def two_measures(samples: pd.DataFrame, settings: dict[str, Any], measure: str) 
     if shown.empty:
         return None
     bounds = settings["difficulty"]["cmab"]
-    ratios = [percent / 100 for percent in settings["probe"]["percents"]]
+    ratios = [percent / 100 for percent in settings["probe"]["mask_percents"]]
     never = ratios[-1] + LAST_TICK_GAP
     # Ratios lie on a grid: spread the points a little, the same way on every run.
     spread = (np.arange(len(shown)) * 0.618 % 1 - 0.5) * 0.05
@@ -144,7 +144,7 @@ def two_measures(samples: pd.DataFrame, settings: dict[str, Any], measure: str) 
     figure, grid = blank(7.2, 3.9)
     axes, strata = grid[0, 0], labelled_strata(shown, measure)
     axes.axhspan(
-        bounds["hard_from"], bounds["hard_upto"],
+        bounds["hard_min"], bounds["hard_max"],
         color=STRATUM_COLOURS["hard"], alpha=0.09, linewidth=0,
     )  # fmt: skip
     for stratum, colour in STRATUM_COLOURS.items():
@@ -184,7 +184,7 @@ def balances(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
         color=[STRATUM_COLOURS[stratum] for stratum in present], label=present,
     )  # fmt: skip
     cmab = settings["difficulty"]["cmab"]
-    for bound in ("easy_below", "hard_from", "hard_upto", "easy_above"):
+    for bound in ("easy_below", "hard_min", "hard_max", "easy_above"):
         axes.axvline(cmab[bound], color=FAINT, linewidth=0.8, linestyle=(0, (3, 3)))
     axes.set_xlabel("attention on picture / text (mean \u03c1); dashed: the strata's bounds")
     axes.set_ylabel("samples")

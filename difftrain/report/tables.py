@@ -122,7 +122,7 @@ def grid_share(report: dict[str, Any]) -> str | None:
     grid = report["settings"]["probe"]
     return (
         f"{percent(cost['share_of_grid'])} % of the full grid was asked "
-        f"({len(grid['percents'])} mask ratios x {grid['draws']} draws x "
+        f"({len(grid['mask_percents'])} mask ratios x {grid['draws']} draws x "
         f"{sum(report['counts']['strata'].values()):,} samples = "
         f"{cost['full_grid']:,} generations)."
     )
@@ -161,7 +161,7 @@ def unread(report: dict[str, Any]) -> str:
     """What the probe's grader could not read, which is not the same as wrong."""
     verdicts = report["counts"]["verdicts"]
     total = sum(verdicts.values())
-    unreadable = verdicts.get(Verdict.unreadable, 0)
+    unreadable = verdicts.get(Verdict.unparsable, 0)
     cut = report["counts"]["cut_off"]
     return (
         f"Of {total:,} answers in the probe, {unreadable:,} ({share(unreadable, total)}) held no "
@@ -177,8 +177,8 @@ def truth(report: dict[str, Any]) -> Table:
         [
             stratum,
             f"{found[stratum]['n']:,}",
-            f"{found[stratum]['knob']:.2f}",
-            share_of(found[stratum]["needs_picture"]),
+            f"{found[stratum]['gen_difficulty']:.2f}",
+            share_of(found[stratum]["requires_image"]),
         ]
         for stratum in report["counts"]["strata"]
         if stratum in found

@@ -22,12 +22,12 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.text.summary import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from difftrain.config.report import Tracker
+from difftrain.config.run_config import ConfigError
 from difftrain.report.comparison.paper import task_set
-from difftrain.report.config import Tracker
 from difftrain.report.examples import Example, Said, examples
 from difftrain.report.inputs import RunInputs, load, steps
 from difftrain.report.write import markdown
-from difftrain.settings import ConfigError
 
 NAME_LIMIT = 128
 """W&B refuses longer groups and job types."""
@@ -55,12 +55,12 @@ def check_login(to: Tracker) -> None:
     try:
         known = wandb.setup().settings.mode in UNSENT or wandb.login(prompt=False, verify=False)
     except (wandb.Error, ValueError) as error:  # a WANDB_MODE that there is not is the latter
-        raise ConfigError([f"report.to=wandb: {error}"]) from error
+        raise ConfigError([f"report_to=wandb: {error}"]) from error
     finally:
         wandb.teardown()  # whose process would else stay for the whole training
     if not known:
         told = "no login; wandb login, WANDB_API_KEY=KEY, or WANDB_MODE=offline to send it later"
-        raise ConfigError([f"report.to=wandb: {told}"])
+        raise ConfigError([f"report_to=wandb: {told}"])
 
 
 def track(to: Tracker, inputs: RunInputs, report: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ def data_of(report: dict[str, Any]) -> str:
 def tags(report: dict[str, Any]) -> list[str]:
     """Short words to filter runs by: what is trained, from what, with which seed."""
     told = [
-        report["program"],
+        report["train_stages"],
         str(report["measure"]),
         data_of(report),
         Path(report["model"]).name,

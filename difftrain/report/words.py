@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from difftrain.config.train import MEANINGS, Dropped
 from difftrain.report import about
-from difftrain.train.sft_config import MEANINGS, Dropped
 
 MINUS = "\u2212"
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -70,10 +70,10 @@ def picked(report: dict[str, Any]) -> str:
     if measures := settings["rap"]:
         by = listed([str(each).upper() for each in measures])
         return f"{chosen:,} samples of {pool} that {by} chose"
-    grpo = set_of(chosen, settings["keep"], settings["random"])
+    grpo = set_of(chosen, settings["strata"], settings["random"])
     if "sft" not in counts["picks"]:
         return f"{grpo} of {pool}"
-    sft = set_of(counts["picks"]["sft"], settings["sft_keep"], settings["sft_random"])
+    sft = set_of(counts["picks"]["sft"], settings["sft_strata"], settings["sft_random"])
     return f"{sft} (SFT), then on {grpo} (GRPO), of {pool}"
 
 

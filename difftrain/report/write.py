@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from difftrain import lineage
+from difftrain.pipeline import manifest
 from difftrain.report import choosing, tables, training, words
 from difftrain.report.compare import gather
 from difftrain.report.inputs import RunInputs, load
@@ -13,14 +13,14 @@ from difftrain.report.tables import cell_text
 def write(inputs: RunInputs) -> dict[str, Any]:
     """Write the three files into `inputs.folder`; returns the content of report.json.
 
-    Raises MissingArtefact naming every stage that is not finished; then nothing is written.
+    Raises MissingArtifact naming every stage that is not finished; then nothing is written.
     """
     loaded = load(inputs)
     report = gather(inputs, loaded)
     text, shown = markdown(report), page(inputs, loaded, report)
-    lineage.write_json(inputs.folder / "report.json", report)
-    lineage.write_text(inputs.folder / "report.md", text)
-    lineage.write_text(inputs.folder / "report.html", shown)
+    manifest.write_json(inputs.folder / "report.json", report)
+    manifest.write_text(inputs.folder / "report.md", text)
+    manifest.write_text(inputs.folder / "report.html", shown)
     return report
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from difftrain import seeds
-from difftrain.records import Arm, Pick
+from difftrain.records import Selection, TrainStage
 
 
 def random_picks(
-    sample_ids: Sequence[str], size: int, seed: int, name: str, arm: Arm = Arm.grpo
-) -> list[Pick]:
+    sample_ids: Sequence[str], size: int, seed: int, name: str, arm: TrainStage = TrainStage.grpo
+) -> list[Selection]:
     """`size` samples of the whole pool, whatever their stratum; the same on every machine.
 
     Each name is a draw of its own; within one, a smaller set is part of a larger one. Raises
@@ -22,7 +22,7 @@ def random_picks(
 
     drawn = set(sorted(sample_ids, key=luck)[:size])
     return [
-        Pick(sample_id=sample_id, arm=arm, because=f"drawn at random, one of {size}")
+        Selection(sample_id=sample_id, stage=arm, reason=f"drawn at random, one of {size}")
         for sample_id in sample_ids
         if sample_id in drawn
     ]

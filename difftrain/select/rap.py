@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from difftrain import seeds
-from difftrain.difficulty.config import AceConfig, CdeConfig
-from difftrain.records import Arm, Measure, Pick
+from difftrain.config.difficulty import AceConfig, CdeConfig
+from difftrain.records import Measure, Selection, TrainStage
 from difftrain.select.strata import NothingChosen
 
-POOL = "pool"
+POOL = "decisions"
 """Below the picks' folder: a Decision for every sample of the pool."""
 
 MOVES = {
@@ -48,7 +48,7 @@ class Decision:
 
     sample_id: str
     fate: Fate
-    because: str
+    reason: str
     discrepancy: float | None
     bias: float | None
     difficulty: float | None
@@ -139,10 +139,10 @@ class Choice:
     without_bias: int
 
     @property
-    def picks(self) -> list[Pick]:
+    def picks(self) -> list[Selection]:
         """The samples that train."""
         return [
-            Pick(sample_id=each.sample_id, arm=Arm.grpo, because=each.because)
+            Selection(sample_id=each.sample_id, stage=TrainStage.grpo, reason=each.reason)
             for each in self.decisions
             if each.fate in (Fate.kept, Fate.brought_in)
         ]
@@ -209,7 +209,7 @@ def decide(table: Table) -> Choice:
         Decision(
             sample_id=ids[place],
             fate=found,
-            because=f"{told.get(place) or WORDS[found]}: {table.numbers(place)}",
+            reason=f"{told.get(place) or WORDS[found]}: {table.numbers(place)}",
             discrepancy=table.discrepancy(place),
             bias=table.bias(place),
             difficulty=None if table.difficulty_N is None else float(table.difficulty_N[place]),
@@ -229,7 +229,7 @@ def choose(
     draws: int,
     lambda_c: float = 0.5,
     lambda_a: float = 0.1,
-) -> list[Pick]:
+) -> list[Selection]:
     """The chosen samples, in the pool's order, each with its reason (arm grpo).
 
     `bias_N` holds largest log psi and is compared with log lambda_a; difficulties are compared as
@@ -258,8 +258,8 @@ def funnel_in_words(funnel: dict[str, int], steps: Sequence[str]) -> str:
 
 
 def enough(
-    picks: list[Pick], least: int, funnel: dict[str, int], steps: Sequence[str]
-) -> list[Pick]:
+    picks: list[Selection], least: int, funnel: dict[str, int], steps: Sequence[str]
+) -> list[Selection]:
     """The same picks. Raises NothingChosen with the counts if there are fewer than `least`.
 
     `steps` are the measures that chose (select.rap).

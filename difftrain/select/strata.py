@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from difftrain.records import Arm, Measure, Pick, Score, Stratum
+from difftrain.records import Measure, Score, Selection, Stratum, TrainStage
 
 
 class NothingChosen(ValueError):
@@ -13,14 +13,14 @@ def chosen(
     scores: Iterable[Score],
     measure: Measure,
     keep: Collection[Stratum],
-    arm: Arm = Arm.grpo,
-) -> list[Pick]:
+    arm: TrainStage = TrainStage.grpo,
+) -> list[Selection]:
     """One Pick for each sample that `measure` put into a kept stratum, in the scores' order."""
     return [
-        Pick(
+        Selection(
             sample_id=score.sample_id,
-            arm=arm,
-            because=f"{measure} says {score.stratum}" + value_in_words(score),
+            stage=arm,
+            reason=f"{measure} says {score.stratum}" + value_in_words(score),
         )
         for score in scores
         if score.measure is measure and score.stratum in keep
@@ -48,21 +48,25 @@ def count_strata(scores: Iterable[Score], measure: Measure) -> dict[str, int]:
     return counts
 
 
-STEP = {Arm.grpo: "grpo.prompts_per_step", Arm.sft: "sft.samples_per_step"}
+STEP = {TrainStage.grpo: "grpo.prompts_per_step", TrainStage.sft: "sft.samples_per_step"}
 """How many samples a training stage needs at least."""
-KEEP = {Arm.grpo: "select.keep", Arm.sft: "select.sft_keep"}
+KEEP = {TrainStage.grpo: "select.strata", TrainStage.sft: "select.sft_strata"}
 
 
 def enough(
-    picks: list[Pick], least: int, counts: dict[str, int], arm: Arm = Arm.grpo, lost: str = ""
-) -> list[Pick]:
+    picks: list[Selection],
+    least: int,
+    counts: dict[str, int],
+    arm: TrainStage = TrainStage.grpo,
+    lost: str = "",
+) -> list[Selection]:
     """The same picks. Raises NothingChosen if there are fewer than `least`.
 
     `lost` says what else was dropped, where something was.
     """
     if len(picks) < least:
         held = ", ".join(f"{name} {number}" for name, number in counts.items())
-        what = "different prompts" if arm is Arm.grpo else "samples"
+        what = "different prompts" if arm is TrainStage.grpo else "samples"
         raise NothingChosen(
             f"{KEEP[arm]} leaves {len(picks)} samples{lost}, but a step needs {least} {what}; "
             f"the strata hold {held}: keep more strata, add data, or lower {STEP[arm]}"

@@ -12,7 +12,8 @@ from random import Random
 
 from PIL import Image
 
-from difftrain import lineage, seeds
+from difftrain import seeds
+from difftrain.pipeline import manifest
 from difftrain.records import Sample
 from difftrain.shapes import controls, families
 from difftrain.shapes.families import Drawn
@@ -76,7 +77,7 @@ def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, 
         knob = rng.random()
         drawn = FAMILIES[family](rng, knob)
         pixels = [(drawn.image.size, drawn.image.tobytes())]
-        identity = lineage.sample_id(pixels, drawn.question, drawn.answer)
+        identity = manifest.sample_id(pixels, drawn.question, drawn.answer)
         if int(identity, 16) % BUCKETS in OWN_BUCKETS[split]:
             return identity, knob, drawn
     raise AssertionError("unreachable")
@@ -95,9 +96,9 @@ def sample(split: Split, family: str, index: int, seed: int) -> Sample:
         task=family,
         task_set=drawn.task_set,
         source=f"shapes/{split}/{family}/{index}",
-        needs_picture=drawn.needs_picture,
-        knob=knob,
-        solution=drawn.thought,
+        requires_image=drawn.needs_picture,
+        gen_difficulty=knob,
+        rationale=drawn.thought,
     )
 
 

@@ -8,13 +8,11 @@ import torch
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
-from difftrain.model.config import Dtype
+from difftrain.config.model import Dtype
+from difftrain.config.run_config import ConfigError, RunConfig
+from difftrain.config.train import GrpoConfig, RateSchedule, SftConfig, VllmMode
 from difftrain.model.generate.hf import PLACEHOLDERS
-from difftrain.settings import ConfigError, RunConfig
-from difftrain.train.config import GrpoConfig, SftConfig
-from difftrain.train.trl_config import RateSchedule
-from difftrain.train.vllm_config import Engine
-from difftrain.world import World
+from difftrain.pipeline.distributed import World
 
 T = TypeVar("T", GRPOConfig, SFTConfig)
 SCHEDULES = {
@@ -27,7 +25,7 @@ SCHEDULES = {
 def rows_per_step(stage: GrpoConfig | SftConfig) -> int:
     """Answers (GRPO) or samples (SFT) of one optimizer step, over all processes."""
     if isinstance(stage, GrpoConfig):
-        return stage.prompts_per_step * stage.group_size
+        return stage.prompts_per_step * stage.num_generations
     return stage.samples_per_step
 
 
@@ -40,7 +38,7 @@ def batch(stage: GrpoConfig | SftConfig, world: World) -> tuple[int, int]:
     if trouble := stage.uneven(world.size):
         raise ConfigError([trouble])
     share = rows_per_step(stage) // world.size
-    size = max(n for n in range(1, stage.per_device_batch + 1) if share % n == 0)
+    size = max(n for n in range(1, stage.per_device_train_batch_size + 1) if share % n == 0)
     return size, share // size
 
 
@@ -49,25 +47,25 @@ def algebra(stage: GrpoConfig | SftConfig, world: World) -> str:
     size, passes = batch(stage, world)
     stated = f"{rows_per_step(stage)} samples"
     if isinstance(stage, GrpoConfig):
-        stated = f"{stage.prompts_per_step} prompts x {stage.group_size} answers"
+        stated = f"{stage.prompts_per_step} prompts x {stage.num_generations} answers"
     return f"a step: {stated} = {world.size} processes x {size} at once x {passes} passes"
 
 
 def weights(config: RunConfig) -> list[tuple[str, float]]:
     """The rewards by name, each with its weight; a length term of weight 0 is left out."""
     grpo = config.grpo
-    told = [("correct", 1.0), ("layout", grpo.layout_weight)]
-    return [*told, ("length", grpo.length_weight)] if grpo.length_weight else told
+    told = [("correct", 1.0), ("layout", grpo.format_weight)]
+    return [*told, ("length", grpo.overlong_weight)] if grpo.overlong_weight else told
 
 
-def banned(tokenizer_ids: dict[str, int], engine: Engine = Engine.none) -> dict[str, list[Any]]:
+def banned(tokenizer_ids: dict[str, int], engine: VllmMode = VllmMode.none) -> dict[str, list[Any]]:
     """Generation's words for: never sample a picture placeholder.
 
     transformers wants token ids. vLLM knows no suppress_tokens and TRL bans nothing there; its
     bad_words are turned into ids by its own tokenizer, in this process and on a server alike.
     """
     known = [token for token in PLACEHOLDERS if token in tokenizer_ids]
-    if engine is Engine.none:
+    if engine is VllmMode.none:
         return {"suppress_tokens": [tokenizer_ids[token] for token in known]}
     return {"bad_words": known}
 
@@ -97,14 +95,14 @@ def shared(
             "revision": config.model.revision or "main",
         },
         "learning_rate": stage.learning_rate,
-        "lr_scheduler_type": SCHEDULES[stage.rate_schedule],
+        "lr_scheduler_type": SCHEDULES[stage.lr_scheduler_type],
         "warmup_steps": stage.warmup_ratio,
-        "num_train_epochs": stage.epochs,
+        "num_train_epochs": stage.num_train_epochs,
         "max_steps": stage.max_steps or -1,
         "per_device_train_batch_size": size,
         "gradient_accumulation_steps": passes,
         "gradient_checkpointing": stage.gradient_checkpointing,
-        "save_steps": stage.save_every,
+        "save_steps": stage.save_steps,
         "save_total_limit": 2,
         "logging_steps": 1,
         "report_to": "none",
@@ -124,15 +122,15 @@ def arguments(
     """TRL's own configuration; the keys of grpo.trl have been checked with the other settings."""
     grpo = config.grpo
     given = shared(config, grpo, folder, world) | {
-        "num_generations": grpo.group_size,
+        "num_generations": grpo.num_generations,
         "temperature": grpo.temperature,
-        "beta": grpo.kl,
-        "max_completion_length": grpo.max_completion_tokens,
+        "beta": grpo.beta,
+        "max_completion_length": grpo.max_completion_length,
         "reward_weights": [weight for _, weight in weights(config)],
         "loss_type": "grpo",
         "generation_kwargs": banned(tokenizer_ids, grpo.vllm.mode),
         "eval_strategy": "steps" if watched else "no",
-        "eval_steps": grpo.held_out_every,
+        "eval_steps": grpo.eval_steps,
         "num_generations_eval": 1,
         "per_device_eval_batch_size": batch(grpo, world)[0],
     }
@@ -144,7 +142,7 @@ def on_one_device(told: T) -> T:
 
     transformers would copy the model to each with nn.DataParallel and multiply the batch by their
     number, which TRL refuses; it names `_n_gpu` as the way out, as Trainer itself takes for a model
-    that is split over devices. GPUs beyond the first may be vLLM's (model.vllm.tensor_parallel).
+    that is split over devices. GPUs beyond the first may be vLLM's (model.vllm.tensor_parallel_size).
     """
     if told.n_gpu > 1:
         told._n_gpu = 1
@@ -155,13 +153,13 @@ def by_vllm(grpo: GrpoConfig) -> dict[str, Any]:
     """Who generates the rollouts, in TRL's words."""
     vllm = grpo.vllm
     return {
-        "use_vllm": vllm.mode is not Engine.none,
-        "vllm_mode": "colocate" if vllm.mode is Engine.none else vllm.mode.value,
-        "vllm_gpu_memory_utilization": vllm.memory,
-        "vllm_tensor_parallel_size": vllm.tensor_parallel,
-        "vllm_max_model_length": vllm.longest,
-        "vllm_enable_sleep_mode": vllm.sleep,
-        "vllm_server_base_url": vllm.url if vllm.mode is Engine.server else None,
+        "use_vllm": vllm.mode is not VllmMode.none,
+        "vllm_mode": "colocate" if vllm.mode is VllmMode.none else vllm.mode.value,
+        "vllm_gpu_memory_utilization": vllm.gpu_memory_utilization,
+        "vllm_tensor_parallel_size": vllm.tensor_parallel_size,
+        "vllm_max_model_length": vllm.max_model_length,
+        "vllm_enable_sleep_mode": vllm.enable_sleep_mode,
+        "vllm_server_base_url": vllm.server_base_url if vllm.mode is VllmMode.server else None,
     }
 
 

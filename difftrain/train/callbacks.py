@@ -29,8 +29,8 @@ NAMES = {
     "entropy": "entropy",
 }
 """TRL's names of the curves, and ours."""
-LOG = "log.jsonl"
-HELD_OUT = "held_out.jsonl"
+LOG = "train_log.jsonl"
+HELD_OUT = "eval_log.jsonl"
 """A line for each look at the held-out samples: step, share right, answers."""
 
 

@@ -13,7 +13,7 @@ from datasets import Dataset
 from PIL import Image
 
 from difftrain.data import prompts
-from difftrain.records import Pick, Sample
+from difftrain.records import Sample, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Material:
     strata: Mapping[str, str] = field(default_factory=dict)
 
 
-def left_over(samples: Sequence[Sample], picks: Sequence[Pick], most: int) -> list[Sample]:
+def left_over(samples: Sequence[Sample], picks: Sequence[Selection], most: int) -> list[Sample]:
     """The first samples, by their id, that are not trained on, nor a copy of one that is.
 
     Copies (data.duplicates=keep) have ids of their own: words are compared, and the pictures of
@@ -64,7 +64,7 @@ def seen_pictures(sample: Sample) -> str:
     return digest.hexdigest()
 
 
-def chosen(samples: Sequence[Sample], picks: Sequence[Pick]) -> list[Sample]:
+def chosen(samples: Sequence[Sample], picks: Sequence[Selection]) -> list[Sample]:
     """The picked samples, in the order of the picks. Raises KeyError for an unknown id."""
     by_id = {sample.sample_id: sample for sample in samples}
     return [by_id[pick.sample_id] for pick in picks]

@@ -5,15 +5,15 @@ from typing import Any
 
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from difftrain import settings
+from difftrain.config import run_config
+from difftrain.config.run_config import RunConfig
+from difftrain.config.train import VllmMode
 from difftrain.grade.workers import Workers
 from difftrain.model import load, locate
-from difftrain.settings import RunConfig
+from difftrain.pipeline.distributed import World
 from difftrain.train import arguments, callbacks, lora, modules, rewards, rollouts, stage
 from difftrain.train.dataset import Material, dataset
-from difftrain.train.vllm_config import Engine
 from difftrain.train.watch import Groups
-from difftrain.world import World
 
 
 def counts(
@@ -21,7 +21,7 @@ def counts(
 ) -> dict[str, float]:
     """What the training cost, from its own step log; graders_killed is the first process's."""
     log = callbacks.read_log(folder)
-    answers = config.grpo.prompts_per_step * config.grpo.group_size
+    answers = config.grpo.prompts_per_step * config.grpo.num_generations
     return {
         "steps": len(log),
         "samples": len(material.samples),
@@ -43,7 +43,7 @@ def trainer_of(
     paid: list[Any] = [*rewards.rewards(config.grpo, config.grade, groups, workers)]
     watched = bool(material.held_out)
     vocabulary = processor.tokenizer.get_vocab()
-    by_vllm = config.grpo.vllm.mode is not Engine.none
+    by_vllm = config.grpo.vllm.mode is not VllmMode.none
     if by_vllm:
         rollouts.refuse_second_resize(config.model, material.samples)
     trainer: Any = GRPOTrainer(
@@ -82,14 +82,14 @@ def fit(
         world=world,
         title=title,
         model=config.model,
-        settings={**settings.plain(config.grpo), "seed": config.seed},
+        settings={**run_config.plain(config.grpo), "seed": config.seed},
         inputs=inputs,
         lora=config.grpo.lora,
         freeze_vision=config.grpo.freeze_vision,
         algebra=arguments.algebra(config.grpo, world),
         samples=material.samples,
     )
-    with Workers(config.grpo.reward_workers, config.grpo.answer_seconds) as workers:
+    with Workers(config.grpo.reward_workers, config.grpo.grading_timeout_s) as workers:
         trainer = trainer_of(config, material, folder, world, workers)
         seconds = stage.train(trainer, job)
     return stage.close(trainer, job, seconds, counts(config, folder, material, workers))

@@ -11,10 +11,10 @@ from PIL import Image
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from difftrain import seeds
+from difftrain.config.train import MEANINGS, Dropped
 from difftrain.grade import extract, layout
 from difftrain.records import Rollout, Sample, Verdict, View
 from difftrain.train.dataset import prompt
-from difftrain.train.sft_config import MEANINGS, Dropped
 
 
 def written(thought: str, answer: str) -> str:
@@ -31,9 +31,9 @@ def laid_out(text: str) -> bool:
 
 def from_solution(sample: Sample) -> str | Dropped:
     """The data's own rationale and answer."""
-    if not (sample.solution or "").strip():
+    if not (sample.rationale or "").strip():
         return Dropped.no_solution
-    text = written(sample.solution or "", sample.answer)
+    text = written(sample.rationale or "", sample.answer)
     return text if laid_out(text) else Dropped.no_layout
 
 
@@ -57,7 +57,7 @@ def right_rollouts(rollouts: Iterable[Rollout], asked: int) -> dict[str, list[Ro
     """
     found: dict[str, list[Rollout]] = {}
     for each in rollouts:
-        if each.view is View.whole and each.verdict is Verdict.right:
+        if each.view is View.full_image and each.verdict is Verdict.correct:
             found.setdefault(each.sample_id, []).append(each)
     for own in found.values():
         own.sort(key=lambda each: each.draw)

@@ -11,11 +11,10 @@ from peft import LoraModel, PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import ConfigError
+from difftrain.config.train import GrpoConfig, LoraConfig, SftConfig
 from difftrain.model import locate
-from difftrain.model.config import ModelConfig
-from difftrain.settings import ConfigError
-from difftrain.train.config import GrpoConfig, SftConfig
-from difftrain.train.lora_config import LoraConfig
 from difftrain.train.modules import freeze_vision
 
 VISION = r".*\bvisual\b.*"

@@ -10,11 +10,11 @@ from typing import Any
 
 from trl.rewards.other_rewards import get_soft_overlong_punishment
 
+from difftrain.config.grade import GradeConfig
+from difftrain.config.train import GrpoConfig
 from difftrain.grade import layout as tags
 from difftrain.grade.alarms import Alarm
-from difftrain.grade.config import GradeConfig
 from difftrain.grade.workers import Ending, Workers, grading
-from difftrain.train.config import GrpoConfig
 from difftrain.train.spread import spread_counted
 from difftrain.train.watch import SUM, Groups, Reward, by_group, count_signs, said
 
@@ -52,8 +52,10 @@ def layout(completions: Sequence[Any], **_: Any) -> list[float]:
 
 def length(config: GrpoConfig) -> Reward:
     """0 up to length_free of the longest answer, then falling to -1 (DAPO, Eq. 13; TRL's own)."""
-    longest = config.max_completion_tokens
-    charge = get_soft_overlong_punishment(longest, longest - int(config.length_free * longest))
+    longest = config.max_completion_length
+    charge = get_soft_overlong_punishment(
+        longest, longest - int(config.overlong_free_share * longest)
+    )
 
     def length(completion_ids: list[list[int]], **_: Any) -> list[float]:
         return charge(completion_ids=completion_ids)
@@ -66,9 +68,9 @@ def rewards(
 ) -> list[Reward]:
     """The reward functions in the order of arguments.weights, each counted by group."""
     wanted: list[Reward] = [correct(groups, workers, rules), layout]
-    weights = [1.0, config.layout_weight]
-    if config.length_weight:
+    weights = [1.0, config.format_weight]
+    if config.overlong_weight:
         wanted.append(length(config))
-        weights.append(config.length_weight)
+        weights.append(config.overlong_weight)
     counted = [by_group(reward, groups) for reward in wanted]
-    return spread_counted(counted, weights, groups, config.group_size)
+    return spread_counted(counted, weights, groups, config.num_generations)

@@ -10,12 +10,12 @@ from typing import Any
 from PIL import Image
 from transformers import AutoProcessor
 
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import ConfigError
+from difftrain.config.train import VllmMode
 from difftrain.model import locate
-from difftrain.model.config import ModelConfig
 from difftrain.records import Sample
-from difftrain.settings import ConfigError
 from difftrain.train import modules
-from difftrain.train.vllm_config import Engine
 
 RESET = "/reset_encoder_cache"
 """vLLM's address for it, with VLLM_SERVER_DEV_MODE=1."""
@@ -59,7 +59,7 @@ def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:
 
 def forget_pictures(generation: Any) -> Callable[[], None]:
     """What empties the encoder cache of TRL's vLLM backend, wherever it runs."""
-    if generation.mode == Engine.colocate:
+    if generation.mode == VllmMode.colocate:
         return generation.llm.llm_engine.reset_encoder_cache
 
     def ask() -> None:

@@ -7,17 +7,18 @@ from typing import Any
 
 from trl.trainer.sft_trainer import SFTTrainer
 
-from difftrain import heartbeat, lineage, settings
+from difftrain.config import run_config
+from difftrain.config.run_config import RunConfig
 from difftrain.grade.workers import Ending, Workers, grading
 from difftrain.model import load, locate
+from difftrain.pipeline import coordination, manifest
+from difftrain.pipeline.distributed import World
 from difftrain.records import Sample
-from difftrain.settings import RunConfig
 from difftrain.train import arguments, callbacks, lessons, lora, modules, stage
 from difftrain.train.dataset import with_pictures
 from difftrain.train.lessons import Dropped
-from difftrain.world import World
 
-TARGETS = "targets.json"
+TARGETS = "sft_targets.json"
 """In the stage's folder: what each sample is taught, and how many were dropped for which reason."""
 
 
@@ -34,7 +35,7 @@ def checked(
     config: RunConfig, samples: Sequence[Sample], targets: Mapping[str, str], processor: Any
 ) -> dict[str, str | Dropped]:
     """The targets that the grader calls right and that fit; for each other sample, why not."""
-    with Workers(config.grpo.reward_workers, config.grpo.answer_seconds) as workers:
+    with Workers(config.grpo.reward_workers, config.grpo.grading_timeout_s) as workers:
         asked = [grading(targets[each.sample_id], each, config.grade) for each in samples]
         replies = workers.ask(asked)
     found: dict[str, str | Dropped] = {}
@@ -63,21 +64,21 @@ def prepared(
     """
     path = folder / TARGETS
     if world.is_first and not path.is_file():
-        with heartbeat.working(folder, world):
+        with coordination.working(folder, world):
             data = config.data
             processor = load.load_processor(config.model, data.min_pixels, data.max_pixels)
             found = checked(config, samples, targets, processor)
         kept = {key: text for key, text in found.items() if not isinstance(text, Dropped)}
         dropped = lessons.counted(found)
-        lineage.write_json(path, {"targets": kept, "dropped": dropped})
+        manifest.write_json(path, {"targets": kept, "dropped": dropped})
         if dropped:
             print(f"SFT learns from {len(kept)} samples{lessons.told(dropped)}", flush=True)
-    heartbeat.wait(
-        folder, world, lambda: path.is_file() or heartbeat.failure(folder) is not None, ranks=[0]
+    coordination.wait(
+        folder, world, lambda: path.is_file() or coordination.failure(folder) is not None, ranks=[0]
     )
     if not path.is_file():
-        raise heartbeat.FirstFailed(f"rank 0 stopped: {heartbeat.failure(folder)}")
-    written = lineage.read_json(path)
+        raise coordination.FirstFailed(f"rank 0 stopped: {coordination.failure(folder)}")
+    written = manifest.read_json(path)
     left = [each for each in samples if each.sample_id in written["targets"]]
     return Lessons(left, written["targets"], written["dropped"])
 
@@ -123,7 +124,7 @@ def fit(
         world=world,
         title=title,
         model=config.model,
-        settings={**settings.plain(config.sft), "seed": config.seed},
+        settings={**run_config.plain(config.sft), "seed": config.seed},
         inputs=inputs,
         lora=config.sft.lora,
         freeze_vision=config.sft.freeze_vision,

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from trl.data_utils import prepare_multimodal_messages
 
+from difftrain.config.run_config import RunConfig
 from difftrain.model.load import Loaded
 from difftrain.records import Sample
-from difftrain.settings import RunConfig
 from difftrain.train.dataset import dataset
 from difftrain.train.ticks import Tick
 

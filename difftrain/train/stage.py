@@ -15,22 +15,23 @@ from typing import Any
 from transformers import AutoModelForImageTextToText, PrinterCallback, ProgressCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from difftrain import lineage, weights
-from difftrain.artefacts import MissingArtefact
-from difftrain.model.config import ModelConfig
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import ConfigError
+from difftrain.config.train import LoraConfig
+from difftrain.model import checkpoint_files
+from difftrain.pipeline import manifest
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.records import Sample
-from difftrain.settings import ConfigError
 from difftrain.train import callbacks, lora, modules
 from difftrain.train.learning import FirstGradients
-from difftrain.train.lora_config import LoraConfig
-from difftrain.world import World
 
 CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One stage of training: where it writes, who shares it, what made.json says of it.
+    """One stage of training: where it writes, who shares it, what manifest.json says of it.
 
     `shown` is the number beside the bar, `samples` what is learned from.
     """
@@ -61,12 +62,12 @@ class Job:
 def finished(folder: Path) -> Path | None:
     """The checkpoint of a finished stage, None of one to be made.
 
-    Raises MissingArtefact if the stage was finished and its checkpoint is not whole any more.
+    Raises MissingArtifact if the stage was finished and its checkpoint is not whole any more.
     """
-    if lineage.read_made(folder) is None or not (folder / CHECKPOINT).is_dir():
+    if manifest.read_made(folder) is None or not (folder / CHECKPOINT).is_dir():
         return None
-    if told := weights.lacking(folder / CHECKPOINT):
-        raise MissingArtefact(
+    if told := checkpoint_files.lacking(folder / CHECKPOINT):
+        raise MissingArtifact(
             f"the checkpoint {folder / CHECKPOINT} is incomplete: {told}. Put the file back, or "
             f"delete {folder} and run the same command, which trains it again"
         )
@@ -86,7 +87,7 @@ def unresumable(path: Path, processes: int = 1) -> str | None:
     except ValueError:
         return "trainer_state.json is cut short"
     for each in sorted(path.rglob("*.safetensors")):
-        if told := weights.cut_short(each):
+        if told := checkpoint_files.cut_short(each):
             return told
     for each in sorted([*path.rglob("*.pt"), *path.rglob("*.pth")]):
         if not zipfile.is_zipfile(each):
@@ -183,7 +184,7 @@ def save(trainer: Any, job: Job) -> None:
 
     Of LoRA the adapter is kept beside it, and the checkpoint is base and adapter as one model.
     """
-    half = job.folder / ".checkpoint.half"
+    half = job.folder / ".checkpoint.tmp"
     alone = job.folder / lora.ADAPTER if job.lora.rank else half
     trainer.save_model(str(alone))
     trainer.accelerator.wait_for_everyone()
@@ -199,10 +200,10 @@ def save(trainer: Any, job: Job) -> None:
 
 
 def close(trainer: Any, job: Job, seconds: float, counts: Mapping[str, Any]) -> Path:
-    """Save, write made.json, and forget the checkpoints of the way; the checkpoint."""
+    """Save, write manifest.json, and forget the checkpoints of the way; the checkpoint."""
     save(trainer, job)
     if job.world.is_first:
-        lineage.write_made(
+        manifest.write_made(
             job.folder, settings=job.settings, inputs=job.inputs, seconds=seconds, counts=counts
         )
         shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)

@@ -3,7 +3,7 @@
 import re
 import shutil
 
-from difftrain.settings import ConfigError
+from difftrain.config.run_config import ConfigError
 from launch.locally import Plan
 from launch.words import nearest
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from difftrain import lineage
+from difftrain.pipeline import manifest
 from launch.command_line import fail
 from launch.jobs import Job, in_order
 from launch.locally import ONE_PROCESS, ROOT, Plan, failed_before, forget
@@ -111,7 +111,7 @@ def arguments_of(plan: Plan, todo: list[Job]) -> Path:
 
     Tasks of an earlier submission that still wait find theirs as they were.
     """
-    return plan.folder / "jobs" / lineage.fingerprint([arguments(job) for job in todo])
+    return plan.folder / "jobs" / manifest.fingerprint([arguments(job) for job in todo])
 
 
 def arrays(todo: list[Job]) -> list[tuple[int, int]]:
@@ -134,7 +134,7 @@ def submissions(plan: Plan, todo: list[Job]) -> list[list[str]]:
 def submit(
     plan: Plan, setup: str, given: dict[str, str], words: list[str], dry: bool = False
 ) -> None:
-    """Write the scripts and submit them; `dry` prints them instead. Ends with `made: FOLDER`.
+    """Write the scripts and submit them; `dry` prints them instead. Ends with `output: FOLDER`.
 
     Finished runs are left out, but for those whose last start here failed behind their report;
     what became of it is forgotten. Exit code 1 if sbatch refuses.
@@ -152,9 +152,9 @@ def submit(
             print(shlex.join(waiting(line, "JOB" if number else None)))
         return
     for number, job in enumerate(todo):
-        lineage.write_text(folder / f"{number}.args", arguments(job))
-    lineage.write_text(plan.folder / "run.sbatch", run)
-    lineage.write_text(plan.folder / "table.sbatch", table)
+        manifest.write_text(folder / f"{number}.args", arguments(job))
+    manifest.write_text(plan.folder / "run.sbatch", run)
+    manifest.write_text(plan.folder / "table.sbatch", table)
     before = None
     for line in lines:
         done = subprocess.run(waiting(line, before), capture_output=True, text=True)
@@ -163,7 +163,7 @@ def submit(
         before = done.stdout.strip().partition(";")[0]
         print(f"submitted {before}: {shlex.join(line[2:])}")
     forget(plan, todo)
-    print(f"made: {plan.folder}", flush=True)
+    print(f"output: {plan.folder}", flush=True)
 
 
 def waiting(line: list[str], before: str | None) -> list[str]:

@@ -7,22 +7,22 @@ import pytest
 from pays_cost import Cost, Outcome
 from pays_page import Page, averaged, over_seeds, row
 
-from difftrain.evaluate.config import MINIATURES
-from difftrain.records import Mark, MarkPath
+from difftrain.config.evaluate import MINIATURES
+from difftrain.records import GradedBy, ItemResult
 
 COST = Cost(choice_generations=40, choice_seconds=2, train_generations=80, train_seconds=9, steps=5)
 
 
-def marks(*scores: float | None) -> list[Mark]:
+def marks(*scores: float | None) -> list[ItemResult]:
     return [
-        Mark(
+        ItemResult(
             benchmark=name,
             item_id=str(number),
             response="",
             extracted=None,
             score=score,
-            path=MarkPath.rule,
-            subset="",
+            graded_by=GradedBy.rule,
+            category="",
         )
         for name in MINIATURES
         for number, score in enumerate(scores)
@@ -53,13 +53,13 @@ def test_an_arm_is_compared_only_on_the_seeds_that_the_random_arm_has() -> None:
 
 
 def test_a_page_that_is_not_complete_says_what_is_missing(tmp_path: Path) -> None:
-    page = Page(tmp_path, steps=3, seeds=[1, 2], words=["data.pool=48"])
+    page = Page(tmp_path, steps=3, seeds=[1, 2], words=["data.num_samples=48"])
     page.write({("steps", 1): {"RAP": outcome(1.0, 0.0), "random": outcome(0.0, 0.0)}}, None)
     told = page.path.read_text()
     assert "**Not complete**" in told
     assert "steps, seed 1: full pool, CDE alone, ACE alone;" in told
     assert "+50.0" in told
-    assert "data.pool=48" in told
+    assert "data.num_samples=48" in told
     assert len(json.loads((tmp_path / "pays.json").read_text())["missing"]) == 4
 
 

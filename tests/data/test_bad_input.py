@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from difftrain.config.data import DataConfig, Source
 from difftrain.data import load, stage
-from difftrain.data.config import DataConfig, Source
 from difftrain.data.quarantine import Quarantined
 from difftrain.records import Sample
 

@@ -7,10 +7,10 @@ from itertools import islice
 
 import pytest
 
-from difftrain import lineage
+from difftrain.config.data import BoxFormat, DataConfig, Duplicates, Source
 from difftrain.data import images, load
-from difftrain.data.config import BoxScale, DataConfig, Duplicates, Source
 from difftrain.data.quarantine import Quarantined
+from difftrain.pipeline import manifest
 from difftrain.records import Sample
 from difftrain.shapes import pool
 from difftrain.shapes.pool import Split
@@ -23,7 +23,7 @@ def from_file(path, **settings):
 
 
 def test_shapes_are_the_training_pool():
-    config = DataConfig(pool=12, drawing_seed=3)
+    config = DataConfig(num_samples=12, world_seed=3)
     assert list(load.samples(config)) == list(pool.samples(Split.pool, 12, 3))
 
 
@@ -55,7 +55,7 @@ def test_the_identity_changes_with_the_file_and_not_with_its_place(write_rows, t
 
 def test_the_identity_names_the_file_by_its_content(write_rows):
     path = write_rows(ROW)
-    assert load.inputs(from_file(path))["my.jsonl"] == lineage.file_fingerprint(path)
+    assert load.inputs(from_file(path))["my.jsonl"] == manifest.file_fingerprint(path)
     assert load.inputs(DataConfig()) == {}
 
 
@@ -84,7 +84,7 @@ def test_a_picture_inside_the_row_is_part_of_the_file_alone(write_rows, tmp_path
         {"limit": 3},
         {"duplicates": Duplicates.keep},
         {"tasks": ["math"]},
-        {"boxes": BoxScale.relative},
+        {"boxes": BoxFormat.relative},
         {"min_pixels": 784},
         {"max_pixels": 200_704},
     ],
@@ -102,7 +102,7 @@ def test_the_identity_changes_with_settings_that_change_the_drawings(change):
 def test_the_identity_ignores_settings_of_the_other_source(write_rows):
     path = write_rows(ROW)
     assert load.identity(from_file(path, pool=20)) == load.identity(from_file(path))
-    assert load.identity(DataConfig(boxes=BoxScale.relative)) == load.identity(DataConfig())
+    assert load.identity(DataConfig(box_format=BoxFormat.relative)) == load.identity(DataConfig())
 
 
 def test_a_budget_that_shapes_pictures_do_not_fit_is_a_bad_setting():

@@ -1,12 +1,12 @@
-"""The data stage writes parts, quarantine.jsonl and made.json, and loses no row."""
+"""The data stage writes parts, quarantine.jsonl and manifest.json, and loses no row."""
 
 import pytest
 
-from difftrain import artefacts, lineage
+from difftrain.config.data import DataConfig, Source
 from difftrain.data import stage
-from difftrain.data.config import DataConfig, Source
 from difftrain.data.quarantine import Aside, Quarantined, page, told
 from difftrain.data.stage import NothingUsable
+from difftrain.pipeline import manifest, parquet
 from difftrain.records import Sample
 
 GOOD = {"image_paths": ["images/red.png"], "prompt": "How many?", "ground_truth": "1"}
@@ -22,7 +22,7 @@ def test_every_row_is_a_sample_or_quarantined(write_rows, tmp_path):
     path = write_rows(GOOD, GONE, "nonsense", GOOD, other)
     counts = stage.make(from_file(path), tmp_path / "data")
     assert counts == {"rows": 5, "samples": 2, "quarantined": 3}
-    samples = artefacts.read_finished(tmp_path / "data", Sample, "a test")
+    samples = parquet.read_finished(tmp_path / "data", Sample, "a test")
     assert [each.source for each in samples] == ["my.jsonl:1", "my.jsonl:5"]
     aside = stage.read_quarantine(tmp_path / "data")
     assert [each.source for each in aside] == ["my.jsonl:2", "my.jsonl:3", "my.jsonl:4"]
@@ -31,7 +31,7 @@ def test_every_row_is_a_sample_or_quarantined(write_rows, tmp_path):
 def test_made_json_counts_the_reasons_and_names_the_file(write_rows, tmp_path):
     path = write_rows(GOOD, GONE, GONE, "nonsense")
     stage.make(from_file(path), tmp_path / "data")
-    made = lineage.read_made(tmp_path / "data")
+    made = manifest.read_made(tmp_path / "data")
     assert made is not None
     assert made["counts"] == {
         "rows": 4,
@@ -51,22 +51,22 @@ def test_made_json_counts_the_reasons_and_names_the_file(write_rows, tmp_path):
         },
     }
     assert made["inputs"].keys() == {"my.jsonl", "pictures"}
-    assert made["inputs"]["my.jsonl"] == lineage.file_fingerprint(path)
+    assert made["inputs"]["my.jsonl"] == manifest.file_fingerprint(path)
     assert made["settings"]["source"] == "jsonl"
 
 
 def test_shapes_leave_an_empty_quarantine(tmp_path):
-    counts = stage.make(DataConfig(pool=12, limit=9), tmp_path)
+    counts = stage.make(DataConfig(num_samples=12, limit=9), tmp_path)
     assert counts == {"rows": 9, "samples": 9, "quarantined": 0}
     assert (tmp_path / "quarantine.jsonl").read_text() == ""
     assert stage.read_quarantine(tmp_path) == []
 
 
 def test_what_an_interrupted_run_left_does_not_mix_with_the_new_rows(tmp_path):
-    stage.make(DataConfig(pool=12, drawing_seed=1), tmp_path)
+    stage.make(DataConfig(num_samples=12, world_seed=1), tmp_path)
     (tmp_path / "part-00000.parquet").rename(tmp_path / "part-00007.parquet")
-    stage.make(DataConfig(pool=8), tmp_path)
-    assert len(artefacts.read(tmp_path, Sample)) == 8
+    stage.make(DataConfig(num_samples=8), tmp_path)
+    assert len(parquet.read(tmp_path, Sample)) == 8
 
 
 def test_no_usable_row_is_an_error_that_counts_the_reasons(write_rows, tmp_path):
@@ -76,7 +76,7 @@ def test_no_usable_row_is_an_error_that_counts_the_reasons(write_rows, tmp_path)
     message = str(found.value)
     assert message.startswith(f"none of the 3 rows of {path} can be used: 2 missing file, 1 not")
     assert "first: my.jsonl:1: missing file: images/none.png" in message
-    assert lineage.read_made(tmp_path / "data") is None
+    assert manifest.read_made(tmp_path / "data") is None
     assert len(stage.read_quarantine(tmp_path / "data")) == 3
 
 
@@ -87,7 +87,7 @@ def test_an_empty_file_says_that_it_holds_no_rows(write_rows, tmp_path):
 
 
 def test_a_quarantine_that_was_not_made_names_the_command(tmp_path):
-    with pytest.raises(artefacts.MissingArtefact, match="run  python launch"):
+    with pytest.raises(parquet.MissingArtifact, match="run  python launch"):
         stage.read_quarantine(tmp_path)
 
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from difftrain.config.data import WITH_RATIONALE, DataConfig, Duplicates, Source
 from difftrain.data import load
-from difftrain.data.config import WITH_RATIONALE, DataConfig, Duplicates, Source
 from difftrain.data.formats import FORMATS
 from difftrain.data.quarantine import NothingUsable, Quarantined
 from difftrain.grade import grade
@@ -80,7 +80,7 @@ def test_orstas_eight_tasks_are_told_by_ability_or_file_and_test_is_left_alone(o
     assert seen == {"detection", "grounding", "counting", "ocr"}
     assert all(each.source.startswith("train/train_") for each in found)
     for each in found:
-        assert says(each, each.answer) is Verdict.right
+        assert says(each, each.answer) is Verdict.correct
 
 
 def test_orstas_boxes_are_relative_whatever_the_setting_says(orsta):
@@ -163,8 +163,8 @@ def test_mm_eureka_finds_pictures_loose_and_zipped_whatever_their_prefix(eureka)
     assert [each.question for each in found] == ["Area?"] * 2 + ["How many?"] * 2 + [
         "No placeholder?"
     ]
-    assert says(found[0], "169") is says(found[1], "6") is says(found[4], "30") is Verdict.right
-    assert says(found[1], "7") is Verdict.wrong
+    assert says(found[0], "169") is says(found[1], "6") is says(found[4], "30") is Verdict.correct
+    assert says(found[1], "7") is Verdict.incorrect
 
 
 @pytest.mark.parametrize(
@@ -265,8 +265,8 @@ def test_geometry3k_takes_the_value_and_not_the_letter(tmp_path, red, newer):
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data" / "test-00000-of-00001.parquet")
     found = only(Source.geometry3k, tmp_path)
     assert (found.question, found.answer, found.answer_kind) == ("Find x.", "2\\sqrt{3}", "number")
-    assert says(found, "\\sqrt{12}") is Verdict.right
-    assert says(found, "2") is Verdict.wrong
+    assert says(found, "\\sqrt{12}") is Verdict.correct
+    assert says(found, "2") is Verdict.incorrect
 
 
 def test_rap_files_written_by_pandas_are_read(tmp_path, red):
@@ -284,8 +284,8 @@ def test_rap_files_written_by_pandas_are_read(tmp_path, red):
     pd.DataFrame(rows).to_parquet(path)
     found = read(Source.easyr1, path)
     assert [each.answer for each in found] == ["$169$", "3.5", "-7", "A"]
-    assert says(found[0], "169") is says(found[2], "-7") is Verdict.right
-    assert says(found[2], "7") is Verdict.wrong
+    assert says(found[0], "169") is says(found[2], "-7") is Verdict.correct
+    assert says(found[2], "7") is Verdict.incorrect
 
 
 @pytest.fixture

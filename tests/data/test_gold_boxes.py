@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from difftrain.config.data import BoxFormat
 from difftrain.data import boxes, images
-from difftrain.data.config import BoxScale
 from difftrain.data.images import Budget, Picture
 from difftrain.data.quarantine import Unusable
 
@@ -20,7 +20,7 @@ def picture(encode, red_square) -> Picture:
 
 @pytest.mark.parametrize(
     ("gold", "scale"),
-    [("[200, 150, 400, 450]", BoxScale.pixels), ("[250, 250, 500, 750]", BoxScale.relative)],
+    [("[200, 150, 400, 450]", BoxFormat.pixels), ("[250, 250, 500, 750]", BoxFormat.relative)],
 )
 def test_a_box_drawn_back_covers_what_it_names(picture, gold, scale):
     (found,) = json.loads(boxes.in_model_pixels(gold, picture, scale))
@@ -34,7 +34,7 @@ def test_a_box_drawn_back_covers_what_it_names(picture, gold, scale):
 
 def test_width_and_height_have_their_own_factors(picture):
     assert (picture.original, picture.size) == ((800, 600), (504, 364))
-    (found,) = json.loads(boxes.in_model_pixels("[200, 150, 400, 450]", picture, BoxScale.pixels))
+    (found,) = json.loads(boxes.in_model_pixels("[200, 150, 400, 450]", picture, BoxFormat.pixels))
     assert found == {"bbox_2d": [126, 91, 252, 273]}
 
 
@@ -48,7 +48,7 @@ def test_width_and_height_have_their_own_factors(picture):
     ],
 )
 def test_every_spelling_of_a_list_of_boxes_is_read(picture, gold):
-    found = json.loads(boxes.in_model_pixels(gold, picture, BoxScale.pixels))
+    found = json.loads(boxes.in_model_pixels(gold, picture, BoxFormat.pixels))
     assert found == [{"bbox_2d": [126, 91, 252, 273], "label": "child's kite"}]
 
 
@@ -68,30 +68,30 @@ def test_every_spelling_of_a_list_of_boxes_is_read(picture, gold):
 )
 def test_what_is_no_list_of_boxes_is_refused(picture, gold):
     with pytest.raises(Unusable, match="unusable gold: not a"):
-        boxes.in_model_pixels(gold, picture, BoxScale.pixels)
+        boxes.in_model_pixels(gold, picture, BoxFormat.pixels)
 
 
 @pytest.mark.parametrize(
     ("gold", "scale", "other"),
     [
-        ("[200, 150, 990, 999]", BoxScale.pixels, "relative"),
-        ("[200, 150, 1900, 999]", BoxScale.relative, "pixels"),
-        ("[-90, 150, 200, 300]", BoxScale.pixels, "relative"),
+        ("[200, 150, 990, 999]", BoxFormat.pixels, "relative"),
+        ("[200, 150, 1900, 999]", BoxFormat.relative, "pixels"),
+        ("[-90, 150, 200, 300]", BoxFormat.pixels, "relative"),
     ],
 )
 def test_a_box_beyond_the_picture_names_the_setting_that_may_be_wrong(picture, gold, scale, other):
-    with pytest.raises(Unusable, match=f"is data.boxes={other} meant"):
+    with pytest.raises(Unusable, match=f"is data.box_format={other} meant"):
         boxes.in_model_pixels(gold, picture, scale)
 
 
 def test_a_box_that_ends_a_pixel_too_far_is_cut_off(picture):
-    (found,) = json.loads(boxes.in_model_pixels("[-1, 0, 801, 600]", picture, BoxScale.pixels))
+    (found,) = json.loads(boxes.in_model_pixels("[-1, 0, 801, 600]", picture, BoxFormat.pixels))
     assert found["bbox_2d"] == [0, 0, *picture.size]
 
 
 def test_a_box_without_area_is_refused(picture):
     with pytest.raises(Unusable, match="has no area"):
-        boxes.in_model_pixels("[10, 10, 10, 50]", picture, BoxScale.pixels)
+        boxes.in_model_pixels("[10, 10, 10, 50]", picture, BoxFormat.pixels)
 
 
 @pytest.mark.parametrize("most", [12_845_056, 1_254_400, 1_003_520, 200_704])
@@ -99,10 +99,10 @@ def test_a_box_without_area_is_refused(picture):
 @pytest.mark.parametrize(
     ("scale", "frame"),
     [
-        (BoxScale.pixels, (800, 600)),
-        (BoxScale.resized, None),
-        (BoxScale.relative, (1000, 1000)),
-        (BoxScale.unit, (1, 1)),
+        (BoxFormat.pixels, (800, 600)),
+        (BoxFormat.resized, None),
+        (BoxFormat.relative, (1000, 1000)),
+        (BoxFormat.unit, (1, 1)),
     ],
 )
 def test_every_convention_is_drawn_back_onto_an_upright_picture(
@@ -127,7 +127,7 @@ def test_every_convention_is_drawn_back_onto_an_upright_picture(
 
 def test_the_worked_example_of_a_wide_picture(encode):
     picture = images.load(encode(Image.new("RGB", (1920, 1080))), Budget(3136, 1_003_520))
-    (found,) = json.loads(boxes.in_model_pixels("[480,270,960,810]", picture, BoxScale.pixels))
+    (found,) = json.loads(boxes.in_model_pixels("[480,270,960,810]", picture, BoxFormat.pixels))
     assert (picture.size, found["bbox_2d"]) == ((1316, 728), [329, 182, 658, 546])
-    again = json.loads(boxes.in_model_pixels(json.dumps([found]), picture, BoxScale.resized))
+    again = json.loads(boxes.in_model_pixels(json.dumps([found]), picture, BoxFormat.resized))
     assert again == [found]

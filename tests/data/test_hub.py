@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi, HfFileSystem
 
+from difftrain.config.data import DataConfig, Source
 from difftrain.data import load, store
-from difftrain.data.config import DataConfig, Source
 from difftrain.data.store import Unreachable
 from difftrain.records import Sample
 from tests.data.written import lines

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from difftrain import lineage
+from difftrain.config.data import BoxFormat, DataConfig, Source
 from difftrain.data import load
-from difftrain.data.config import BoxScale, DataConfig, Source
 from difftrain.data.quarantine import Quarantined
 from difftrain.grade import grade
+from difftrain.pipeline import manifest
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 
 RED = "images/red.png"
@@ -53,7 +53,7 @@ def test_a_released_row_becomes_a_sample(one):
     assert found.question == "Perimeter of a square with side 13?"
     assert (found.answer, found.answer_kind) == ("52", AnswerKind.number)
     assert (found.task, found.task_set) == ("math", TaskSet.reasoning)
-    assert (found.source, found.options, found.knob) == ("my.jsonl:1", (), None)
+    assert (found.source, found.options, found.gen_difficulty) == ("my.jsonl:1", (), None)
     with Image.open(BytesIO(found.images[0])) as picture:
         assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (812, 588))
 
@@ -87,14 +87,14 @@ def test_each_released_ability_gives_a_sample_whose_gold_grades_right(
     assert isinstance(found, Sample)
     assert (found.answer_kind, found.task) == (kind, ability)
     said = f"<think>.</think><answer>{response or found.answer}</answer>"
-    assert grade(said, found) is Verdict.right
+    assert grade(said, found) is Verdict.correct
 
 
 def test_the_sample_id_is_the_content_of_what_is_stored(one):
     found = one()
     with Image.open(BytesIO(found.images[0])) as picture:
         pixels = [(picture.size, picture.tobytes())]
-    assert found.sample_id == lineage.sample_id(pixels, found.question, found.answer)
+    assert found.sample_id == manifest.sample_id(pixels, found.question, found.answer)
 
 
 def test_a_trailing_answer_and_a_system_turn_are_left_out(one):
@@ -170,7 +170,7 @@ def test_options_in_the_question_stay_there(one):
     question = "Which is it?\n(A) red\n(B) blue"
     found = one(prompt=question, ground_truth="\\boxed{\\text{(B)}}")
     assert (found.question, found.options, found.answer) == (question, (), "B")
-    assert grade("<answer>B</answer>", found) is Verdict.right
+    assert grade("<answer>B</answer>", found) is Verdict.correct
 
 
 def test_the_answer_kind_column_wins(one):
@@ -189,7 +189,7 @@ def test_golds_that_are_not_strings_are_read(one):
 def test_boxes_are_converted_from_the_scale_of_the_settings(write_rows):
     gold = "<answer>[{'bbox_2d': [250, 250, 500, 750], 'label': 'red square'}]</answer>"
     row = {**RELEASED, "ability": "cv_detection", "ground_truth": gold}
-    (found,) = read(write_rows(row), boxes=BoxScale.relative)
+    (found,) = read(write_rows(row), boxes=BoxFormat.relative)
     assert json.loads(found.answer) == [{"bbox_2d": [203, 147, 406, 441], "label": "red square"}]
 
 

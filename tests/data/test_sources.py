@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
-from difftrain import lineage
+from difftrain.config.data import DataConfig, Source
 from difftrain.data import containers, duplicates, find, images, load, stage, store
-from difftrain.data.config import DataConfig, Source
 from difftrain.data.images import Budget
 from difftrain.data.quarantine import NothingUsable, Quarantined, Unusable
 from difftrain.data.store import Folder, Hub, Unreachable
+from difftrain.pipeline import manifest
 from tests.data.written import lines
 
 
@@ -212,11 +212,13 @@ def test_pictures_that_only_look_the_same_are_reported_and_kept(tmp_path, encode
     path = lines(tmp_path / "my.jsonl", rows)
     folder = tmp_path / "data"
     stage.make(DataConfig(source=Source.jsonl, path=str(path)), folder)
-    made = lineage.read_made(folder)
+    made = manifest.read_made(folder)
     assert made is not None
     assert made["counts"]["samples"] == 3
     assert made["counts"]["duplicates"] == {"exact": 0, "alike": int(alike)}
-    told = [json.loads(line) for line in (folder / "alike.jsonl").read_text().splitlines()]
+    told = [
+        json.loads(line) for line in (folder / "near_duplicates.jsonl").read_text().splitlines()
+    ]
     assert told == [{"source": "my.jsonl:2", "like": "my.jsonl:1"}] * alike
 
 

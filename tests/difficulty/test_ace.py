@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 
+from difftrain.config.difficulty import AceConfig
 from difftrain.difficulty import ace
-from difftrain.difficulty.config import AceConfig
 from difftrain.model.columns import Columns
 
 

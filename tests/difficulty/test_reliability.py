@@ -2,8 +2,8 @@ import math
 
 import pytest
 
+from difftrain.config.difficulty import DifficultyConfig
 from difftrain.difficulty import reliability
-from difftrain.difficulty.config import DifficultyConfig
 from difftrain.records import Measure, Score, Stratum
 
 CONFIG = DifficultyConfig()

@@ -2,8 +2,8 @@
 
 import pytest
 
+from difftrain.config.difficulty import ChanceCorrection, DifficultyConfig
 from difftrain.difficulty import tabulate
-from difftrain.difficulty.config import DifficultyConfig, Guess
 from difftrain.records import Attention, Measure, Rollout, Score, Stratum, Verdict, View
 
 PERCENTS = [0, 50]
@@ -13,14 +13,14 @@ ALL = [Measure.pism, Measure.cmab, Measure.cde, Measure.ace, Measure.drm]
 def said(view: View, percent: int, draw: int, right: bool, tokens: int = 4) -> Rollout:
     return Rollout(
         sample_id="a", view=view, mask_percent=percent, draw=draw, seed=0, response="",
-        tokens=tokens, token_ids=(1,) * tokens, finished=True,
-        verdict=Verdict.right if right else Verdict.unreadable,
+        num_tokens=tokens, token_ids=(1,) * tokens, hit_eos=True,
+        verdict=Verdict.correct if right else Verdict.unparsable,
     )  # fmt: skip
 
 
 def rows(whole: str, text_only: str, masked: str, tokens: int = 4) -> list[Rollout]:
     """Verdicts as strings: `+` right, `-` not."""
-    views = ((View.whole, 0, whole), (View.text_only, 0, text_only), (View.masked, 50, masked))
+    views = ((View.full_image, 0, whole), (View.text_only, 0, text_only), (View.masked, 50, masked))
     return [
         said(view, percent, draw, mark == "+", tokens)
         for view, percent, marks in views
@@ -32,7 +32,7 @@ def seen(draw: int, bias: float | None) -> Attention:
     table = ((0.2, 0.2), (0.2, 0.2), (0.2, 0.2))
     return Attention(
         sample_id="a", draw=draw, image_tokens=4, text_tokens=8, image_LT=table, text_LT=table,
-        bias=bias,
+        max_log_psi=bias,
     )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def scores(
 
 
 def config(*measures: Measure) -> DifficultyConfig:
-    return DifficultyConfig(measure=measures[0], also=list(measures[1:]))
+    return DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
 
 
 def test_one_probe_feeds_all_measures() -> None:
@@ -83,7 +83,7 @@ def test_the_chance_aware_label_stands_beside_the_papers() -> None:
     known = tabulate.evidence(rollouts, [], PERCENTS, 4, 5)
     assert scores(rollouts, [], made)[Measure.pism].value is None
     assert tabulate.unguessed(["a"], known, PERCENTS, made.pism) == []
-    made.pism.guess = Guess.text_only
+    made.pism.guess = ChanceCorrection.text_only
     assert made.pism.least(4, 2 / 7) == 4
     assert scores(rollouts, [], made)[Measure.pism].value == 0.5
     (plain,) = tabulate.unguessed(["a"], known, PERCENTS, made.pism)

@@ -8,23 +8,23 @@ from typing import Any, ClassVar
 
 import pytest
 
-from difftrain import artefacts, heartbeat, lineage
+from difftrain.config.engine import EngineKind
+from difftrain.config.evaluate import SystemPrompt
+from difftrain.config.judge import JudgeKind
+from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.evaluate import closing, results
 from difftrain.evaluate import run as evaluation
 from difftrain.evaluate.answering import responses
 from difftrain.evaluate.asking import Asked, items
-from difftrain.evaluate.config import SystemPrompt
-from difftrain.evaluate.judging.config import JudgeKind
 from difftrain.evaluate.responses import UNANSWERED, Response, Store, keep
 from difftrain.evaluate.scoring import no_answer
 from difftrain.model.generate import http, trial
-from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.http import Server
 from difftrain.model.generate.request import Answer
-from difftrain.places import BASE, Places
-from difftrain.records import Mark
-from difftrain.settings import ConfigError, RunConfig
-from difftrain.world import World
+from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import BASE, Places
+from difftrain.records import ItemResult
 from recipes import benchmarks
 from recipes.asking import Asking
 from tests.listening import send
@@ -43,7 +43,7 @@ def server() -> Iterator[ModelServer]:
 @pytest.fixture
 def config(server: ModelServer, tmp_path: Path) -> RunConfig:
     """Settings that ask the server for six items, one at a time."""
-    found = RunConfig(artefacts=str(tmp_path))
+    found = RunConfig(output_dir=str(tmp_path))
     found.data.min_pixels, found.data.max_pixels = 3136, 12544
     found.model.engine, found.model.url = EngineKind.http, server.url
     found.model.server.concurrency, found.model.server.first_wait_seconds = 1, 0.01
@@ -65,7 +65,7 @@ def evaluated(config: RunConfig) -> Path:
 
 
 def kept(config: RunConfig) -> list[Response]:
-    return artefacts.read(Places(config).responses(BASE), Response)
+    return parquet.read(Places(config).responses(BASE), Response)
 
 
 def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_command(
@@ -78,9 +78,9 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
 
     server.spoils = spoils
     folder = evaluated(config)
-    (without,) = [mark for mark in artefacts.read(folder, Mark) if mark.score is None]
+    (without,) = [mark for mark in parquet.read(folder, ItemResult) if mark.score is None]
     assert without.extracted == "no answer: the server answers 400: too <answer>long</answer>"
-    made = lineage.read_made(folder)
+    made = manifest.read_made(folder)
     assert made is not None
     assert made["counts"]["unanswered"] == 1
     assert "1 items have no answer of the engine" in capsys.readouterr().err
@@ -91,7 +91,7 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
     assert server.in_earnest == 7
     assert closing.is_done(folder)
     assert len(kept(config)) == 6
-    assert all(mark.score is not None for mark in artefacts.read(folder, Mark))
+    assert all(mark.score is not None for mark in parquet.read(folder, ItemResult))
 
 
 def test_what_was_answered_before_the_server_went_is_not_asked_again(
@@ -108,14 +108,14 @@ def test_what_was_answered_before_the_server_went_is_not_asked_again(
 def test_answers_reach_the_disk_while_the_server_says_nothing(
     server: ModelServer, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artefacts, "LONGEST_UNWRITTEN_SECONDS", 0.3)
+    monkeypatch.setattr(parquet, "LONGEST_UNWRITTEN_SECONDS", 0.3)
     monkeypatch.setattr(http, "ALIVE_SECONDS", 0.05)
     config.evaluate.limit = 3
     in_vain: list[int] = []
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
         until = time.monotonic() + 20
-        while number == 3 and not artefacts.parts(Places(config).responses(BASE)):
+        while number == 3 and not parquet.parts(Places(config).responses(BASE)):
             time.sleep(0.05)
             if time.monotonic() > until:
                 in_vain.append(number)
@@ -184,7 +184,7 @@ def test_the_page_and_the_settings_say_who_answered_and_what_a_server_makes_of_p
     assert "| engine | http served as served-7b |" in page
     assert "| picture tokens | 18 for a picture of 112 x 112, where 16 are counted here |" in page
     assert "number format" not in page
-    made = lineage.read_made(folder)
+    made = manifest.read_made(folder)
     assert made is not None
     assert (made["settings"]["engine"], made["settings"]["dtype"]) == ("http", None)
     assert len(made["inputs"][f"items of {NAME}"]) == 12
@@ -211,9 +211,9 @@ def test_a_rank_waits_for_no_item_without_an_answer_and_old_ones_are_forgotten(
     store = Store(tmp_path)
     keep(tmp_path, 1, rows)
     assert store.holds(keys)()
-    (part,) = artefacts.parts(tmp_path / UNANSWERED)
+    (part,) = parquet.parts(tmp_path / UNANSWERED)
     written = part.stat().st_mtime
-    os.utime(part, (heartbeat.STARTED - 9, heartbeat.STARTED - 9))
+    os.utime(part, (coordination.STARTED - 9, coordination.STARTED - 9))
     assert not store.holds(keys)()
     os.utime(part, (written, written))
     assert store.holds(keys)()
@@ -225,4 +225,4 @@ def test_a_rank_waits_for_no_item_without_an_answer_and_old_ones_are_forgotten(
     assert not store.holds(keys)()
     keep(tmp_path, 7, rows[1:])
     store.forget(World(0, 2))
-    assert not artefacts.parts(tmp_path / UNANSWERED)
+    assert not parquet.parts(tmp_path / UNANSWERED)

@@ -5,37 +5,37 @@ from collections.abc import Sequence
 
 import pytest
 
+from difftrain.config.evaluate import EvaluateConfig
 from difftrain.evaluate.breakdown import breakdown, outcomes, printed
-from difftrain.evaluate.config import EvaluateConfig
 from difftrain.evaluate.results import is_thinned
 from difftrain.evaluate.scoring import BENCHMARKS
-from difftrain.records import Mark, MarkPath
+from difftrain.records import GradedBy, ItemResult
 
 
 def mark(
     subset: str,
     score: float | None,
-    path: MarkPath = MarkPath.rule,
+    path: GradedBy = GradedBy.rule,
     item_id: str = "1",
     extracted: str | None = None,
     response: str = "x",
-) -> Mark:
-    return Mark(
+) -> ItemResult:
+    return ItemResult(
         benchmark="x",
         item_id=item_id,
         response=response,
         extracted=extracted,
         score=score,
-        path=path,
-        subset=subset,
+        graded_by=path,
+        category=subset,
     )
 
 
 def test_mathvista_counts_an_item_in_its_task_and_each_of_its_skills() -> None:
     marks = [
         mark("math word problem,algebraic reasoning,logical reasoning", 1.0),
-        mark("math word problem,algebraic reasoning", 0.0, MarkPath.judge),
-        mark("figure question answering,logical reasoning", 1.0, MarkPath.judge),
+        mark("math word problem,algebraic reasoning", 0.0, GradedBy.judge),
+        mark("figure question answering,logical reasoning", 1.0, GradedBy.judge),
     ]
     table = breakdown("MathVista", marks)["tasks and skills"]
     assert table["Overall"] == {"n": 3, "right": 2.0, "by_rule": 1, "score": 2 / 3}
@@ -80,10 +80,10 @@ def test_hallusionbench_has_three_accuracies_for_each_subset_and_category() -> N
     assert (table["VD"]["qAcc"], table["VS"]["qAcc"]) == (0.0, 1.0)
 
 
-def hallucinations(*scores: float | None) -> list[Mark]:
+def hallucinations(*scores: float | None) -> list[ItemResult]:
     """Marks of one set: two questions about each of two figures."""
     places = ("0/0", "0/1", "1/0", "1/1")
-    paths = [MarkPath.failed if score is None else MarkPath.rule for score in scores]
+    paths = [GradedBy.failed if score is None else GradedBy.rule for score in scores]
     return [
         mark("VD_ocr", score, path, item_id=f"VD_ocr/0/{place}")
         for place, score, path in zip(places, scores, paths, strict=True)
@@ -143,26 +143,26 @@ def test_mmstar_is_a_mean_over_items_not_over_categories() -> None:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_marks_without_a_score_are_in_no_mean(name: str) -> None:
-    none = mark("VD_ocr", None, MarkPath.failed, item_id="VD_ocr/0/0/0")
+    none = mark("VD_ocr", None, GradedBy.failed, item_id="VD_ocr/0/0/0")
     for table in breakdown(name, [none]).values():
         for row in table.values():
             assert row["n"] == 0
             assert all(value in (None, 0) for value in row.values())
 
 
-def outcome(marks: Sequence[Mark]) -> dict[str, int]:
+def outcome(marks: Sequence[ItemResult]) -> dict[str, int]:
     return {name: n for name, n in outcomes(marks).items() if n}
 
 
 def test_every_item_has_exactly_one_outcome() -> None:
     marks = [
         mark("s", 1.0),
-        mark("s", 0.5, MarkPath.judge),
-        mark("s", 0.0, MarkPath.failed, response=" \n"),
-        mark("s", 1.0, MarkPath.failed, extracted="B"),
-        mark("s", None, MarkPath.failed),
-        mark("s", None, MarkPath.failed, extracted="not asked: no picture"),
-        mark("s", None, MarkPath.failed, extracted="no answer: the server answers 400"),
+        mark("s", 0.5, GradedBy.judge),
+        mark("s", 0.0, GradedBy.failed, response=" \n"),
+        mark("s", 1.0, GradedBy.failed, extracted="B"),
+        mark("s", None, GradedBy.failed),
+        mark("s", None, GradedBy.failed, extracted="not asked: no picture"),
+        mark("s", None, GradedBy.failed, extracted="no answer: the server answers 400"),
     ]
     assert outcome(marks[:1]) == {"rule": 1}
     found = outcomes(marks)

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from difftrain import artefacts, lineage
+from difftrain.config.evaluate import ContaminationPolicy, EvaluateConfig, ItemSource
+from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.data.images import Budget
 from difftrain.evaluate import contamination
 from difftrain.evaluate.asking import items
-from difftrain.evaluate.config import Contamination, EvaluateConfig, Source
 from difftrain.evaluate.contamination import Compared, Overlap
-from difftrain.places import Places
-from difftrain.records import Arm, Pick, Sample
-from difftrain.settings import ConfigError, RunConfig
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import Places
+from difftrain.records import Sample, Selection, TrainStage
 from difftrain.shapes import pool
-from difftrain.world import World
 from recipes import benchmarks, overlap
 
 BUDGET = Budget(3136, 12544)
@@ -48,7 +48,7 @@ SAMPLES = [SAME, ASKED_OTHERWISE, NEAR, *OTHER]
 
 def compared(folder: Path, samples: list[Sample] = SAMPLES, world: World | None = None) -> dict:
     contamination.run(samples, folder, CONFIG, BUDGET, world or World())
-    return {row.sample_id: row for row in artefacts.read(folder, Compared)}
+    return {row.sample_id: row for row in parquet.read(folder, Compared)}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_picture_is_found_by_its_pixels_and_by_its_looks(checked: Path) -> None:
-    rows = {row.sample_id: row for row in artefacts.read(checked, Compared)}
+    rows = {row.sample_id: row for row in parquet.read(checked, Compared)}
     assert rows["same"].kind is Overlap.same_picture
     assert rows["same"].same_question
     assert rows["same"].item == "shapes/MMStar/0"
@@ -76,7 +76,7 @@ def test_what_was_compared_and_what_was_not_is_written_down(checked: Path) -> No
     assert len(found["checked"]) == 6
     assert "MMStar" in found["absent"]
     assert {each["sample_id"] for each in found["hits"]} == {"same", "otherwise", "near"}
-    made = lineage.read_made(checked)
+    made = manifest.read_made(checked)
     assert made is not None
     assert made["counts"] == {"samples": 9, "items": 1800, "hits": 3}
 
@@ -132,23 +132,23 @@ def test_a_picture_that_cannot_be_decoded_is_no_crash() -> None:
 
 def test_a_finished_check_is_not_made_again_and_a_cut_off_one_is_finished(tmp_path: Path) -> None:
     row = Compared(sample_id="same", kind=None, item=None, items=0, same_question=False)
-    artefacts.write_part(tmp_path, "r000-00000", [row])
+    parquet.write_part(tmp_path, "r000-00000", [row])
     assert len(compared(tmp_path)) == len(SAMPLES)
-    parts = artefacts.parts(tmp_path)
+    parts = parquet.parts(tmp_path)
     assert len(parts) == 2
     compared(tmp_path)
-    assert artefacts.parts(tmp_path) == parts
+    assert parquet.parts(tmp_path) == parts
 
 
 def test_training_on_a_hit_is_refused_by_default_and_every_hit_is_named(tmp_path: Path) -> None:
-    config = RunConfig(artefacts=str(tmp_path), evaluate=CONFIG)
+    config = RunConfig(output_dir=str(tmp_path), evaluate=CONFIG)
     config.data.min_pixels, config.data.max_pixels = 3136, 12544
     places = Places(config)
-    artefacts.write_all(places.data, SAMPLES)
+    parquet.write_all(places.data, SAMPLES)
 
     def pick(*ids: str) -> None:
-        picks = [Pick(sample_id=each, arm=Arm.grpo, because="a test") for each in ids]
-        artefacts.write_part(places.select("tuned"), "00000", picks)
+        picks = [Selection(sample_id=each, stage=TrainStage.grpo, reason="a test") for each in ids]
+        parquet.write_part(places.select("tuned"), "00000", picks)
 
     pick(*(each.sample_id for each in OTHER))
     overlap.check(config, places, World(), ["tuned"])
@@ -156,12 +156,12 @@ def test_training_on_a_hit_is_refused_by_default_and_every_hit_is_named(tmp_path
     with pytest.raises(ConfigError) as refused:
         overlap.check(config, places, World(), ["tuned"])
     told = str(refused.value)
-    assert "evaluate.contamination=refuse: 2 of 3 samples to train on are in benchmarks" in told
+    assert "evaluate.contamination=error: 2 of 3 samples to train on are in benchmarks" in told
     assert "same (same picture, same question: shapes/MMStar/0)" in told
     assert "near (near picture: shapes/MMStar/0)" in told
     assert "otherwise" not in told
     assert str(places.contamination / "contamination.json") in told
-    config.evaluate = replace(CONFIG, contamination=Contamination.tell)
+    config.evaluate = replace(CONFIG, contamination=ContaminationPolicy.warn)
     assert Places(config).contamination == places.contamination
     overlap.check(config, Places(config), World(), ["tuned"])
 
@@ -171,10 +171,13 @@ def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
 ) -> None:
     write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
     given = EvaluateConfig(
-        benchmarks=["MMStar"], source=Source.folder, path=str(tmp_path), any_count=True
+        benchmarks=["MMStar"],
+        source=ItemSource.folder,
+        path=str(tmp_path),
+        allow_count_mismatch=True,
     )
-    alone = Places(RunConfig(artefacts=str(tmp_path), evaluate=given)).contamination
-    marks = Places(RunConfig(artefacts=str(tmp_path), evaluate=given)).marks("base")
+    alone = Places(RunConfig(output_dir=str(tmp_path), evaluate=given)).contamination
+    marks = Places(RunConfig(output_dir=str(tmp_path), evaluate=given)).marks("base")
     rows = hub_rows("MathVista")[:3]
     write_folder(tmp_path, "MathVista", rows)
     found, broken = contamination.at_hand(given)
@@ -183,7 +186,7 @@ def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
     assert (index.checked["MMStar"], index.checked["MathVista"]) == (2, 3)
     stored = contamination.images.load(rows[2]["decoded_image"]["bytes"], BUDGET)
     assert index.compared(sample("x", images=(stored.png,))).kind is Overlap.same_picture
-    places = Places(RunConfig(artefacts=str(tmp_path), evaluate=given))
+    places = Places(RunConfig(output_dir=str(tmp_path), evaluate=given))
     assert places.contamination != alone
     assert places.marks("base") == marks
 
@@ -198,7 +201,10 @@ def test_a_broken_benchmark_that_is_not_evaluated_is_told_and_skipped(
     damaged.write_bytes(damaged.read_bytes()[:-20])
     (tmp_path / "MMVet").mkdir()
     given = EvaluateConfig(
-        benchmarks=["MMStar"], source=Source.folder, path=str(tmp_path), any_count=True
+        benchmarks=["MMStar"],
+        source=ItemSource.folder,
+        path=str(tmp_path),
+        allow_count_mismatch=True,
     )
     contamination.run([OTHER[0]], tmp_path / "out", given, BUDGET, World())
     found = json.loads((tmp_path / "out" / "contamination.json").read_text())
@@ -214,10 +220,10 @@ def test_a_broken_benchmark_that_is_evaluated_is_told_before_anything_is_spent(
 ) -> None:
     write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
     given = EvaluateConfig(
-        benchmarks=["shapes/MMVet", "MMStar"], source=Source.folder, path=str(tmp_path)
+        benchmarks=["shapes/MMVet", "MMStar"], source=ItemSource.folder, path=str(tmp_path)
     )
-    config = RunConfig(artefacts=str(tmp_path), evaluate=given)
-    with pytest.raises(artefacts.SchemaError, match=r"MMStar: 2 items in .* has 1500"):
+    config = RunConfig(output_dir=str(tmp_path), evaluate=given)
+    with pytest.raises(parquet.SchemaError, match=r"MMStar: 2 items in .* has 1500"):
         benchmarks.readable(config, Places(config))
     given.any_count = True
     benchmarks.readable(config, Places(config))

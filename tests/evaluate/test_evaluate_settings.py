@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from difftrain import artefacts
-from difftrain.evaluate.config import EvaluateConfig, Source
-from difftrain.places import BASE, Places
-from difftrain.records import Mark
-from difftrain.settings import ConfigError, resolve
+from difftrain.config.evaluate import EvaluateConfig, ItemSource
+from difftrain.config.run_config import ConfigError, resolve
+from difftrain.pipeline import parquet
+from difftrain.pipeline.paths import BASE, Places
+from difftrain.records import ItemResult
 from launch import words
 from launch.evaluate import spelt_out
 
@@ -38,7 +38,7 @@ def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_official_names_need_no_prefix_and_come_from_the_hub() -> None:
     config = resolve(words.read(["evaluate.benchmarks=[MMStar,shapes/MMVet]"])).evaluate
     assert config.official == ["MMStar"]
-    assert config.place("MMStar") == (Source.hub, "Lin-Chen/MMStar")
+    assert config.place("MMStar") == (ItemSource.hub, "Lin-Chen/MMStar")
 
 
 def test_every_missing_place_is_named_before_anything_is_loaded(tmp_path: Path) -> None:
@@ -51,20 +51,23 @@ def test_every_missing_place_is_named_before_anything_is_loaded(tmp_path: Path) 
         f"MMStar at {tmp_path}/MMStar.tsv",
         f"MMMU at {tmp_path}/MMMU_DEV_VAL.tsv",
     ]
-    place = f"evaluate.places.MMStar={tmp_path}/x.tsv"
+    place = f"evaluate.paths.MMStar={tmp_path}/x.tsv"
     (problem,) = told("evaluate.benchmarks=[MMStar]", place)
-    assert problem == f"evaluate.places.MMStar={tmp_path}/x.tsv: there is no MMStar at " + (
+    assert problem == f"evaluate.paths.MMStar={tmp_path}/x.tsv: there is no MMStar at " + (
         f"{tmp_path}/x.tsv"
     )
 
 
 def test_a_misspelt_place_and_a_misspelt_deviation_get_the_right_spelling() -> None:
-    assert "did you mean evaluate.places.MMStar?" in told("evaluate.places.MMstar=x")[0]
-    assert "did you mean evaluate.deviations.zero?" in told("evaluate.deviations.zeros=true")[0]
+    assert "did you mean evaluate.paths.MMStar?" in told("evaluate.paths.MMstar=x")[0]
+    assert (
+        "did you mean evaluate.harness_overrides.zero?"
+        in told("evaluate.harness_overrides.zeros=true")[0]
+    )
 
 
 def test_a_folder_may_be_named_after_the_benchmark_or_its_hub_id(tmp_path: Path) -> None:
-    config = EvaluateConfig(source=Source.folder, path=str(tmp_path), benchmarks=["MathVista"])
+    config = EvaluateConfig(source=ItemSource.folder, path=str(tmp_path), benchmarks=["MathVista"])
     assert config.place("MathVista")[1] == str(tmp_path / "MathVista")
     (tmp_path / "AI4Math" / "MathVista").mkdir(parents=True)
     assert config.place("MathVista")[1] == str(tmp_path / "AI4Math" / "MathVista")
@@ -73,15 +76,15 @@ def test_a_folder_may_be_named_after_the_benchmark_or_its_hub_id(tmp_path: Path)
 @pytest.mark.parametrize(
     ("given", "kind"),
     [
-        ("x/MMStar.tsv", Source.tsv),
-        ("./x", Source.folder),
-        ("~/x", Source.folder),
-        ("org/MMStar@main", Source.hub),
+        ("x/MMStar.tsv", ItemSource.tsv),
+        ("./x", ItemSource.folder),
+        ("~/x", ItemSource.folder),
+        ("org/MMStar@main", ItemSource.hub),
     ],
 )
-def test_a_single_place_says_by_itself_what_it_is(given: str, kind: Source) -> None:
+def test_a_single_place_says_by_itself_what_it_is(given: str, kind: ItemSource) -> None:
     config = EvaluateConfig()
-    config.places.MMStar = given
+    config.paths.MMStar = given
     assert config.place("MMStar")[0] is kind
 
 
@@ -118,7 +121,7 @@ def test_other_contents_of_a_file_give_another_folder_of_marks_and_another_path_
     tmp_path: Path,
 ) -> None:
     def folder(path: Path) -> Path:
-        given = ["evaluate.benchmarks=[MMStar]", f"evaluate.places.MMStar={path}"]
+        given = ["evaluate.benchmarks=[MMStar]", f"evaluate.paths.MMStar={path}"]
         return Places(resolve(words.read(given))).marks(BASE)
 
     one, two = tmp_path / "a.tsv", tmp_path / "b.tsv"
@@ -163,7 +166,7 @@ def subset(tmp_path: Path, hub_rows: Callable, write_folder: Callable) -> list[s
         *(f"model={TINY}", "model.dtype=float32", "benchmarks=[MMMU,MMVet]"),
         *("evaluate.source=folder", f"evaluate.path={tmp_path}"),
         *("evaluate.min_pixels=3136", "evaluate.max_pixels=12544"),
-        *("evaluate.max_new_tokens=6", f"artefacts={tmp_path}/out"),
+        *("evaluate.max_new_tokens=6", f"output_dir={tmp_path}/out"),
     ]
 
 
@@ -175,10 +178,10 @@ def test_a_checkpoint_is_evaluated_outside_a_recipe_and_missing_pictures_are_cou
     assert refused.returncode == 2
     assert "MMMU: 4 items in" in refused.stderr
     assert "but the benchmark has 900" in refused.stderr
-    done = evaluate(*subset, "evaluate.any_count=true")
+    done = evaluate(*subset, "evaluate.allow_count_mismatch=true")
     assert done.returncode == 0, done.stderr[-3000:]
-    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
-    marks = artefacts.read(folder, Mark)
+    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
+    marks = parquet.read(folder, ItemResult)
     assert len(marks) == 8
     gone = [mark for mark in marks if mark.score is None]
     assert [mark.item_id for mark in gone] == ["v1_2", "v1_3"]

@@ -11,19 +11,19 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from difftrain import artefacts, lineage
+from difftrain.config.evaluate import AnswerTags, EvaluateConfig, HarnessOverrides
 from difftrain.evaluate import export, paired, rules, scoring
 from difftrain.evaluate.asking import Asked
-from difftrain.evaluate.config import AnswerTags, Deviations, EvaluateConfig
 from difftrain.evaluate.responses import Key, items_identity
-from difftrain.records import Mark, MarkPath
+from difftrain.pipeline import manifest, parquet
+from difftrain.records import GradedBy, ItemResult
 from difftrain.shapes import benchmarks as miniatures
 
 ROOT = Path(__file__).resolve().parents[2]
 SAID = ["B", "None", "a\tb\n| c |\0", '"quoted"', "", "<answer>A</answer>", "word " * 20_000]
 
 
-def marks_of(asked: list[Asked], said: list[str], config: EvaluateConfig) -> list[Mark]:
+def marks_of(asked: list[Asked], said: list[str], config: EvaluateConfig) -> list[ItemResult]:
     found = []
     for each, response in zip(asked, said, strict=True):
         prediction = export.prediction(response, config)
@@ -75,16 +75,16 @@ def test_official_tables_have_the_harness_file_names_and_not_asked_items_are_emp
     assert export.prediction(scoring.not_asked("no picture"), EvaluateConfig()) == ""
 
 
-def marks(scores: list[float | None], benchmark: str = "MMStar") -> list[Mark]:
+def marks(scores: list[float | None], benchmark: str = "MMStar") -> list[ItemResult]:
     return [
-        Mark(
+        ItemResult(
             benchmark=benchmark,
             item_id=f"s/0/{place}/0",
             response=f"said {score}",
             extracted=None,
             score=score,
-            path=MarkPath.rule,
-            subset="s",
+            graded_by=GradedBy.rule,
+            category="s",
         )
         for place, score in enumerate(scores)
     ]
@@ -111,7 +111,7 @@ def test_other_items_on_one_side_are_refused() -> None:
 
 def test_a_side_on_which_nothing_was_decided_is_refused_with_the_reason() -> None:
     decided = marks([1.0, 0.0], "MMVet")
-    none = [replace(each, score=0.0, path=MarkPath.failed) for each in decided]
+    none = [replace(each, score=0.0, path=GradedBy.failed) for each in decided]
     with pytest.raises(ValueError, match=r"MMVet of the second has no score .* needs a judge"):
         paired.compare(decided, none)
     with pytest.raises(ValueError, match="MMVet of the first has no score"):
@@ -119,18 +119,18 @@ def test_a_side_on_which_nothing_was_decided_is_refused_with_the_reason() -> Non
 
 
 def noted(keys: list[Key]) -> dict[str, str]:
-    """The inputs of made.json that say what the items were."""
+    """The inputs of manifest.json that say what the items were."""
     return {paired.ITEMS + name: each for name, each in items_identity(keys).items()}
 
 
 def finished(
     folder: Path, scores: list[float | None], words: str = "asked", **settings: Any
 ) -> Path:
-    artefacts.write_part(folder, "r000-00000", marks(scores))
+    parquet.write_part(folder, "r000-00000", marks(scores))
     under = {"rules": "2025-11", "system": "none", "judge": "none", **settings}
     keys = [(mark.benchmark, mark.item_id, words) for mark in marks(scores)]
     inputs = {"checkpoint": folder.name, **noted(keys)}
-    lineage.write_made(folder, settings=under, inputs=inputs, seconds=0, counts={})
+    manifest.write_made(folder, settings=under, inputs=inputs, seconds=0, counts={})
     return folder
 
 
@@ -145,10 +145,10 @@ def test_the_launcher_writes_a_page_a_json_and_every_changed_item(tmp_path: Path
     done = compare(one, two)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "compare" / "one-two"
-    assert done.stdout.strip().splitlines()[-1] == f"made: {folder}"
+    assert done.stdout.strip().splitlines()[-1] == f"output: {folder}"
     (row,) = json.loads((folder / "comparison.json").read_text())["benchmarks"]
     assert (row["won"], row["lost"], row["tied"]) == (1, 0, 2)
-    assert len((folder / "changed.jsonl").read_text().splitlines()) == 1
+    assert len((folder / "item_diffs.jsonl").read_text().splitlines()) == 1
     page = (folder / "comparison.md").read_text()
     assert page.startswith("# two against one")
     assert "* judge: none" in page
@@ -178,9 +178,9 @@ def test_evaluations_under_other_settings_are_not_compared(
 
 def test_an_evaluation_that_does_not_say_what_its_items_were_is_refused(tmp_path: Path) -> None:
     new, old = finished(tmp_path / "new", [0.0]), finished(tmp_path / "old", [1.0])
-    made = json.loads((old / "made.json").read_text())
+    made = json.loads((old / "manifest.json").read_text())
     del made["inputs"]["items of MMStar"]
-    (old / "made.json").write_text(json.dumps(made))
+    (old / "manifest.json").write_text(json.dumps(made))
     done = compare(new, old)
     assert done.returncode == 2
     assert f"{old} does not say what its items were" in done.stderr
@@ -202,9 +202,9 @@ def test_a_folder_that_is_no_evaluation_is_named(tmp_path: Path) -> None:
 
 def test_every_deviation_is_a_setting_that_comparisons_watch() -> None:
     assert "deviations" in paired.MUST_AGREE
-    assert Deviations().fallback == "wrong"
-    off = [each for each in Deviations.__slots__ if each != "fallback"]
-    assert not any(getattr(Deviations(), name) for name in off)
+    assert HarnessOverrides().fallback == "wrong"
+    off = [each for each in HarnessOverrides.__slots__ if each != "fallback"]
+    assert not any(getattr(HarnessOverrides(), name) for name in off)
 
 
 def test_the_made_page_survives_pipes_in_names(tmp_path: Path, write_tsv: Callable) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from difftrain import artefacts
-from difftrain.evaluate.config import OFFICIAL, TSV_FILES, EvaluateConfig, Source
+from difftrain.config.evaluate import OFFICIAL, TSV_FILES, EvaluateConfig, ItemSource
 from difftrain.evaluate.official import OFFICIAL as FACTS
 from difftrain.evaluate.pictures import raw
 from difftrain.evaluate.sources import official_items
-from difftrain.records import Mark
+from difftrain.pipeline import parquet
+from difftrain.records import ItemResult
 
 ROOT = Path(__file__).resolve().parents[2]
 ITEMS = sum(each.count for each in FACTS.values())
@@ -37,16 +37,18 @@ def settings(
         write_folder(tmp_path, name, hub_rows(name))
     for name in files:
         write_folder(tmp_path / "rows", name, hub_rows(name))
-        given = EvaluateConfig(source=Source.folder, path=str(tmp_path / "rows"), benchmarks=[name])
+        given = EvaluateConfig(
+            source=ItemSource.folder, path=str(tmp_path / "rows"), benchmarks=[name]
+        )
         items = official_items(name, given)
         rows = [{**row, "image": [raw(each) for each in row["image"]]} for row in items]
         write_tsv(tmp_path / TSV_FILES[name], rows)
     return [
         f"benchmarks=[{', '.join(OFFICIAL)}]",
         *("evaluate.source=folder", f"evaluate.path={tmp_path}"),
-        *(f"evaluate.places.{name}={tmp_path / TSV_FILES[name]}" for name in files),
+        *(f"evaluate.paths.{name}={tmp_path / TSV_FILES[name]}" for name in files),
         *("evaluate.min_pixels=3136", "evaluate.max_pixels=12544"),
-        *("evaluate.limit=null", "evaluate.max_new_tokens=8", f"artefacts={tmp_path}/out"),
+        *("evaluate.limit=null", "evaluate.max_new_tokens=8", f"output_dir={tmp_path}/out"),
     ]
 
 
@@ -56,9 +58,9 @@ def test_six_benchmarks_of_official_size_are_asked_scored_and_told(settings: lis
     started = time.time()
     done = evaluate(*settings)
     assert done.returncode == 0, done.stderr[-4000:]
-    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     print(f"{ITEMS} items in {time.time() - started:.0f} s")
-    marks = artefacts.read(folder, Mark)
+    marks = parquet.read(folder, ItemResult)
     assert len(marks) == ITEMS
     assert len({(mark.benchmark, mark.item_id) for mark in marks}) == ITEMS
     summary = json.loads((folder / "summary.json").read_text())
@@ -79,5 +81,5 @@ def test_six_benchmarks_of_official_size_are_asked_scored_and_told(settings: lis
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
     again = evaluate(*settings)
     assert again.returncode == 0
-    assert again.stdout.strip().splitlines()[-1] == f"made: {folder}"
+    assert again.stdout.strip().splitlines()[-1] == f"output: {folder}"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")} == written

@@ -11,7 +11,7 @@ import pytest
 from difftrain import evaluate
 from difftrain.evaluate import hallusionbench, mmvet, scoring
 from difftrain.evaluate.breakdown import Row, breakdown
-from difftrain.records import Mark, MarkPath
+from difftrain.records import GradedBy, ItemResult
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 COMMITS = {"2025-07": "44d698f8", "2025-11": "19c0e386", "2026-08": "e8e78f05"}
@@ -60,7 +60,7 @@ def test_the_extraction_and_the_path_are_the_references(case: Case) -> None:
     judge = scripted(case, [], [])
     args = (case["benchmark"], case["prediction"], case["item"], judge, "2026-08")
     graded = scoring.mark(*args)
-    if graded.path is MarkPath.failed:
+    if graded.path is GradedBy.failed:
         assert case.get("extracted") in (None, "", "Z", "Unknown")
         return
     assert graded.path == case["path"]
@@ -117,15 +117,15 @@ def aggregate(name: str) -> Case:
     return next(case for case in lines(name) if case.get("kind") == "aggregate")
 
 
-def mark(item_id: str, subset: str, score: float, path: MarkPath = MarkPath.rule) -> Mark:
-    return Mark(
+def mark(item_id: str, subset: str, score: float, path: GradedBy = GradedBy.rule) -> ItemResult:
+    return ItemResult(
         benchmark="x",
         item_id=item_id,
         response="",
         extracted=None,
         score=score,
-        path=path,
-        subset=subset,
+        graded_by=path,
+        category=subset,
     )
 
 
@@ -165,7 +165,7 @@ def test_the_mathvista_table_agrees_with_the_recorded_one_skill_by_skill() -> No
             found = scoring.mark("MathVista", said, item, lambda prompt, heat, reply=reply: reply)
             marks.append(scoring.as_mark("MathVista", said, item, found))
         else:  # a part of the golden files: which items hit follows from the table itself
-            path = MarkPath.rule if prefetched else MarkPath.judge
+            path = GradedBy.rule if prefetched else GradedBy.judge
             marks.append(mark(pid, subset, float(pid not in ("8", "506")), path))
     table = breakdown("MathVista", marks)["tasks and skills"]
     wanted = case["expected_metrics"]

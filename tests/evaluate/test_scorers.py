@@ -8,7 +8,7 @@ import pytest
 from difftrain import evaluate
 from difftrain.evaluate import hallusionbench, judge, mathvista, rules, scoring
 from difftrain.evaluate.judge import JudgeDown
-from difftrain.records import MarkPath
+from difftrain.records import GradedBy
 
 CHOICE = {
     "index": 3,
@@ -74,14 +74,14 @@ def test_a_judge_that_cannot_be_reached_gives_no_score(name: str, error: Excepti
         raise error
 
     graded = scoring.mark(name, "hm", ITEMS[name], dead)
-    assert (graded.score, graded.path) == (None, MarkPath.failed)
+    assert (graded.score, graded.path) == (None, GradedBy.failed)
     assert evaluate.score_item(name, "hm", ITEMS[name], dead) is None
 
 
 @pytest.mark.parametrize("name", ITEMS)
 def test_what_no_rule_decides_is_wrong_and_failed_without_a_judge(name: str) -> None:
     graded = scoring.mark(name, "hm", ITEMS[name])
-    assert (graded.score, graded.path) == (0.0, MarkPath.failed)
+    assert (graded.score, graded.path) == (0.0, GradedBy.failed)
 
 
 @pytest.mark.parametrize("name", ["MMMU", "MMStar"])
@@ -209,4 +209,4 @@ def test_a_mark_keeps_the_benchmarks_name_and_the_response() -> None:
     graded = scoring.mark("shapes/MMStar", "D", CHOICE)
     mark = scoring.as_mark("shapes/MMStar", "D", CHOICE, graded)
     assert (mark.benchmark, mark.item_id, mark.response) == ("shapes/MMStar", "3", "D")
-    assert (mark.extracted, mark.score, mark.subset) == ("D", 1.0, "math")
+    assert (mark.extracted, mark.score, mark.category) == ("D", 1.0, "math")

@@ -9,18 +9,18 @@ from scipy import stats
 
 from difftrain.evaluate import significance, summary
 from difftrain.evaluate.significance import BOOTSTRAP, MCNEMAR, SEVERAL_SEEDS, Values
-from difftrain.records import Mark, MarkPath
+from difftrain.records import GradedBy, ItemResult
 
 
-def marks(benchmark: str, scores: Sequence[float | None]) -> list[Mark]:
+def marks(benchmark: str, scores: Sequence[float | None]) -> list[ItemResult]:
     """A mark an item; HallusionBench's have four questions to a figure."""
     ids = [str(n) for n in range(len(scores))]
     if benchmark.endswith("HallusionBench"):
         ids = [f"VS_chart/0/{n // 4}/{n % 4}" for n in range(len(scores))]
     return [
-        Mark(
+        ItemResult(
             benchmark=benchmark, item_id=each, response="", extracted=None, score=score,
-            path=MarkPath.failed if score is None else MarkPath.rule, subset="",
+            graded_by=GradedBy.failed if score is None else GradedBy.rule, category="",
         )
         for each, score in zip(ids, scores, strict=True)
     ]  # fmt: skip

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from difftrain import evaluate
-from difftrain.artefacts import SchemaError
+from difftrain.config.evaluate import OFFICIAL, TSV_FILES, EvaluateConfig, ItemSource
 from difftrain.data.images import Budget
 from difftrain.data.quarantine import NothingUsable, Unusable
 from difftrain.evaluate import hub, pictures, scoring, sources
-from difftrain.evaluate.config import OFFICIAL, TSV_FILES, EvaluateConfig, Source
 from difftrain.evaluate.official import parted
+from difftrain.pipeline.parquet import SchemaError
 
 Row = dict[str, Any]
 COUNTS = {
@@ -32,11 +32,11 @@ COUNTS = {
 }
 
 
-def config(root: Path, name: str, source: Source, **more: Any) -> EvaluateConfig:
+def config(root: Path, name: str, source: ItemSource, **more: Any) -> EvaluateConfig:
     return EvaluateConfig(benchmarks=[name], source=source, path=str(root), **more)
 
 
-def read(root: Path, name: str, source: Source, **more: Any) -> list[Row]:
+def read(root: Path, name: str, source: ItemSource, **more: Any) -> list[Row]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a drawn TSV never has the published md5
         return sources.official_items(name, config(root, name, source, **more))
@@ -53,7 +53,7 @@ def test_a_folder_of_official_size_gives_every_item_once(
     name: str, form: str, tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     write_folder(tmp_path, name, hub_rows(name), form)
-    items = read(tmp_path, name, Source.folder)
+    items = read(tmp_path, name, ItemSource.folder)
     assert len(items) == COUNTS[name]
     identities = {scoring.benchmark_named(name).item_id(item) for item in items}
     assert len(identities) == COUNTS[name]
@@ -71,9 +71,9 @@ def test_the_harness_file_gives_the_very_items_of_the_hub(
     name: str, tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     write_folder(tmp_path, name, hub_rows(name))
-    wanted = as_harness(read(tmp_path, name, Source.folder))
+    wanted = as_harness(read(tmp_path, name, ItemSource.folder))
     write_tsv(tmp_path / TSV_FILES[name], wanted)
-    found = as_harness(read(tmp_path, name, Source.tsv))
+    found = as_harness(read(tmp_path, name, ItemSource.tsv))
     assert len(found) == len(wanted)
     for one, two in zip(found, wanted, strict=True):
         assert one["image"] == two["image"]
@@ -84,11 +84,11 @@ def test_the_harness_file_gives_the_very_items_of_the_hub(
             assert scoring.mark(name, said, one) == scoring.mark(name, said, two)
 
 
-@pytest.mark.parametrize("source", [Source.folder, Source.tsv])
+@pytest.mark.parametrize("source", [ItemSource.folder, ItemSource.tsv])
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_a_wrong_number_of_items_names_benchmark_and_both_numbers(
     name: str,
-    source: Source,
+    source: ItemSource,
     tmp_path: Path,
     hub_rows: Callable,
     write_folder: Callable,
@@ -96,7 +96,7 @@ def test_a_wrong_number_of_items_names_benchmark_and_both_numbers(
 ) -> None:
     rows = hub_rows(name)[:60]
     write_folder(tmp_path, name, rows)
-    few = read(tmp_path, name, Source.folder, any_count=True)
+    few = read(tmp_path, name, ItemSource.folder, any_count=True)
     write_tsv(tmp_path / TSV_FILES[name], as_harness(few))
     told = f"{name}: 60 items in .*, but the benchmark has {COUNTS[name]}"
     with pytest.raises(SchemaError, match=told):
@@ -112,10 +112,10 @@ def test_missing_columns_are_named(
     gold = "gt_answer" if name == "HallusionBench" else "answer"
     write_folder(tmp_path, name, [{k: v for k, v in row.items() if k != gold} for row in rows])
     with pytest.raises(SchemaError, match=f"{name}: .* has no column {gold}; it has "):
-        read(tmp_path, name, Source.folder)
+        read(tmp_path, name, ItemSource.folder)
     write_tsv(tmp_path / TSV_FILES[name], [{"index": 1, "question": "x", "image": [b"x" * 99]}])
     with pytest.raises(SchemaError, match=f"{name}: .* has no column .*answer.*; it has index, qu"):
-        read(tmp_path, name, Source.tsv)
+        read(tmp_path, name, ItemSource.tsv)
 
 
 def test_an_item_that_stands_there_twice_is_refused(
@@ -124,7 +124,7 @@ def test_an_item_that_stands_there_twice_is_refused(
     rows = [*hub_rows("MMVet")[:217], hub_rows("MMVet")[5]]
     write_folder(tmp_path, "MMVet", rows)
     with pytest.raises(SchemaError, match=r"MMVet: item v1_5 stands in .* twice"):
-        read(tmp_path, "MMVet", Source.folder)
+        read(tmp_path, "MMVet", ItemSource.folder)
 
 
 def test_a_folder_without_the_split_says_so(tmp_path: Path, hub_rows: Callable) -> None:
@@ -132,10 +132,10 @@ def test_a_folder_without_the_split_says_so(tmp_path: Path, hub_rows: Callable) 
     (tmp_path / "MMVet").mkdir()
     rows.to_parquet(str(tmp_path / "MMVet" / "train-00000-of-00001.parquet"))
     with pytest.raises(SchemaError, match=r"MMVet: .* holds no split 'test'"):
-        read(tmp_path, "MMVet", Source.folder)
+        read(tmp_path, "MMVet", ItemSource.folder)
     datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "OCRBench"))
     with pytest.raises(SchemaError, match=r"OCRBench: .* has no split 'test', only train"):
-        read(tmp_path, "OCRBench", Source.folder)
+        read(tmp_path, "OCRBench", ItemSource.folder)
 
 
 def test_a_lone_parquet_without_a_split_in_its_name_is_taken(
@@ -145,7 +145,7 @@ def test_a_lone_parquet_without_a_split_in_its_name_is_taken(
     (written,) = folder.rglob("*.parquet")
     written.rename(folder / "mmstar.parquet")
     written.parent.rmdir()
-    assert len(read(tmp_path, "MMStar", Source.folder, any_count=True)) == 4
+    assert len(read(tmp_path, "MMStar", ItemSource.folder, any_count=True)) == 4
 
 
 def test_a_damaged_parquet_file_is_named_in_words(
@@ -155,7 +155,7 @@ def test_a_damaged_parquet_file_is_named_in_words(
     (written,) = folder.rglob("*.parquet")
     written.write_bytes(written.read_bytes()[:-20])
     with pytest.raises(SchemaError, match=r"MMStar: .*MMStar holds no readable parquet"):
-        read(tmp_path, "MMStar", Source.folder, any_count=True)
+        read(tmp_path, "MMStar", ItemSource.folder, any_count=True)
 
 
 def test_without_network_the_message_names_the_folder_instead(
@@ -199,7 +199,7 @@ def test_rows_share_pictures_by_index_hold_several_and_are_dropped_without(
         tsv_item("3", None),
     ]
     path = write_tsv(tmp_path / "MMStar.tsv", rows)
-    items = read(tmp_path, "MMStar", Source.tsv, any_count=True)
+    items = read(tmp_path, "MMStar", ItemSource.tsv, any_count=True)
     assert [item["index"] for item in items] == ["0", "1", "2"]
     assert items[2]["question"] == 'two\nlines, a\ttab and a "quote"'
     shown = [[pictures.raw(each) for each in item["image"]] for item in items]
@@ -213,7 +213,7 @@ def test_what_only_looks_like_a_line_break_inside_a_cell_cuts_no_row(
 ) -> None:
     row = tsv_item("0", [png("red")], question=f"Wh{mark}at?")
     write_tsv(tmp_path / "MMStar.tsv", [{name: row[name] for name in sorted(row, reverse=True)}])
-    (item,) = read(tmp_path, "MMStar", Source.tsv, any_count=True)
+    (item,) = read(tmp_path, "MMStar", ItemSource.tsv, any_count=True)
     assert item["question"] == f"Wh{mark}at?"
     assert [pictures.raw(each) for each in item["image"]] == [png("red")]
 
@@ -223,14 +223,14 @@ def test_a_row_that_shares_a_picture_nobody_has_is_refused(
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")]), tsv_item("1", "7")])
     with pytest.raises(SchemaError, match="row 1 shares the picture of 7, which has none"):
-        read(tmp_path, "MMStar", Source.tsv)
+        read(tmp_path, "MMStar", ItemSource.tsv)
 
 
 def test_an_md5_that_is_not_the_harness_files_is_a_warning(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")])])
-    given = config(tmp_path, "MMStar", Source.tsv, any_count=True)
+    given = config(tmp_path, "MMStar", ItemSource.tsv, any_count=True)
     with pytest.warns(
         UserWarning, match=r"MMStar: .* has md5 .*, the harness's file has e1ecd2140"
     ):
@@ -241,17 +241,17 @@ def test_an_md5_that_is_not_the_harness_files_is_a_warning(
 def test_a_text_file_that_is_no_tsv_is_refused(tmp_path: Path) -> None:
     (tmp_path / "MMStar.tsv").write_bytes(b"index\timage\xff\n")
     with pytest.raises(SchemaError, match=r"MMStar: .* is no readable TSV"):
-        read(tmp_path, "MMStar", Source.tsv)
+        read(tmp_path, "MMStar", ItemSource.tsv)
 
 
 def test_options_that_the_harness_tables_lose_are_not_there_unless_kept(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")], C="None", D="nan", B="N/A")])
-    (item,) = read(tmp_path, "MMStar", Source.tsv, any_count=True)
+    (item,) = read(tmp_path, "MMStar", ItemSource.tsv, any_count=True)
     assert "A. x\nPlease" in evaluate.build_prompt("MMStar", item)[-1]["value"]
-    given = config(tmp_path, "MMStar", Source.tsv, any_count=True)
-    given.deviations.kept_texts = True
+    given = config(tmp_path, "MMStar", ItemSource.tsv, any_count=True)
+    given.harness_overrides.kept_texts = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         (item,) = sources.official_items("MMStar", given)
@@ -267,11 +267,11 @@ def test_dev_rows_of_mmmu_are_left_out(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     write_folder(tmp_path, "MMMU", hub_rows("MMMU")[:30])
-    rows = as_harness(read(tmp_path, "MMMU", Source.folder, any_count=True))
+    rows = as_harness(read(tmp_path, "MMMU", ItemSource.folder, any_count=True))
     dev = [{**row, "index": f"d{row['index']}", "id": "d" + row["id"]} for row in rows[:5]]
     dev = [{**row, "split": "dev"} for row in dev]
     write_tsv(tmp_path / TSV_FILES["MMMU"], [*dev, *rows])
-    found = read(tmp_path, "MMMU", Source.tsv, any_count=True)
+    found = read(tmp_path, "MMMU", ItemSource.tsv, any_count=True)
     assert Counter(row["split"] for row in found) == {"validation": 30}
 
 
@@ -279,10 +279,10 @@ def test_a_split_column_drops_rows_of_mmmu_alone(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     write_folder(tmp_path, "MathVista", hub_rows("MathVista")[:3])
-    rows = as_harness(read(tmp_path, "MathVista", Source.folder, any_count=True))
+    rows = as_harness(read(tmp_path, "MathVista", ItemSource.folder, any_count=True))
     named = [{**row, "split": "testmini"} for row in rows]
     write_tsv(tmp_path / TSV_FILES["MathVista"], named)
-    assert len(read(tmp_path, "MathVista", Source.tsv, any_count=True)) == 3
+    assert len(read(tmp_path, "MathVista", ItemSource.tsv, any_count=True)) == 3
 
 
 DAMAGED = {
@@ -293,13 +293,13 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("source", [Source.tsv, Source.folder])
+@pytest.mark.parametrize("source", [ItemSource.tsv, ItemSource.folder])
 @pytest.mark.parametrize("case", DAMAGED)
 def test_a_damaged_list_of_pictures_is_refused_with_its_row(
-    case: str, source: Source, tmp_path: Path, write_tsv: Callable
+    case: str, source: ItemSource, tmp_path: Path, write_tsv: Callable
 ) -> None:
     rows = [tsv_item("7", "A" * 80), tsv_item("8", DAMAGED[case])]
-    if source is Source.tsv:
+    if source is ItemSource.tsv:
         write_tsv(tmp_path / "MMStar.tsv", rows)
         where = r"MMStar\.tsv: row 2"
     else:
@@ -336,13 +336,13 @@ def test_mathvista_rows_get_their_gold_letter_or_are_refused(
 ) -> None:
     rows = [dict(row) for row in hub_rows("MathVista")[:3]]
     write_folder(tmp_path / "good", "MathVista", rows)
-    (item, *_) = read(tmp_path / "good", "MathVista", Source.folder, any_count=True)
+    (item, *_) = read(tmp_path / "good", "MathVista", ItemSource.folder, any_count=True)
     assert (item["answer"], item["answer_option"]) == ("a hen", "B")
     assert ast.literal_eval(item["choices"]) == ["a cat", "a hen", "a dog"]
     rows[1]["answer"] = "a cow"
     write_folder(tmp_path / "bad", "MathVista", rows)
     with pytest.raises(SchemaError, match=r"MathVista: row 1 .* not one of the choices"):
-        read(tmp_path / "bad", "MathVista", Source.folder, any_count=True)
+        read(tmp_path / "bad", "MathVista", ItemSource.folder, any_count=True)
 
 
 @pytest.mark.parametrize(
@@ -366,12 +366,12 @@ def test_an_item_that_cannot_be_graded_is_refused_before_anything_is_asked(
     write_tsv: Callable,
 ) -> None:
     write_folder(tmp_path, name, hub_rows(name)[:3])
-    rows = as_harness(read(tmp_path, name, Source.folder, any_count=True))
+    rows = as_harness(read(tmp_path, name, ItemSource.folder, any_count=True))
     write_tsv(tmp_path / TSV_FILES[name], rows)
-    assert len(read(tmp_path, name, Source.tsv, any_count=True)) == 3
+    assert len(read(tmp_path, name, ItemSource.tsv, any_count=True)) == 3
     write_tsv(tmp_path / TSV_FILES[name], [rows[0], rows[1] | spoilt, rows[2]])
     with pytest.raises(SchemaError, match=f"{name}: item .* cannot be graded: .*{told}"):
-        read(tmp_path, name, Source.tsv, any_count=True)
+        read(tmp_path, name, ItemSource.tsv, any_count=True)
 
 
 def test_a_missing_picture_is_known_only_when_it_is_asked_for(
@@ -380,7 +380,7 @@ def test_a_missing_picture_is_known_only_when_it_is_asked_for(
     rows = [dict(row) for row in hub_rows("MMMU")[:2]]
     rows[1] |= {"question": "<image 1> <image 3>", "image_2": None}
     write_folder(tmp_path, "MMMU", rows)
-    good, bad = read(tmp_path, "MMMU", Source.folder, any_count=True)
+    good, bad = read(tmp_path, "MMMU", ItemSource.folder, any_count=True)
     assert all(pictures.identity(each) for each in good["image"])
     shown = [part for part in evaluate.build_prompt("MMMU", bad) if part["type"] == "image"]
     with pytest.raises(Unusable, match="there is no picture 3"):

@@ -6,21 +6,21 @@ from dataclasses import replace
 import pytest
 
 from difftrain.evaluate.summary import by_subset, headline, mean_headline, paired_difference
-from difftrain.records import Mark, MarkPath
+from difftrain.records import GradedBy, ItemResult
 
 
 def marks(
     scores: Sequence[float | None], benchmark: str = "MMStar", subset: str = "s"
-) -> list[Mark]:
+) -> list[ItemResult]:
     return [
-        Mark(
+        ItemResult(
             benchmark=benchmark,
             item_id=f"s/0/{place // 2}/{place % 2}",
             response="",
             extracted=None,
             score=score,
-            path=MarkPath.failed if score is None else MarkPath.rule,
-            subset=subset,
+            graded_by=GradedBy.failed if score is None else GradedBy.rule,
+            category=subset,
         )
         for place, score in enumerate(scores)
     ]

@@ -7,21 +7,21 @@ import pytest
 from difftrain.evaluate.breakdown import breakdown
 from difftrain.evaluate.summary import headline, mean_headline
 from difftrain.evaluate.undecided import count, why_none
-from difftrain.records import Mark, MarkPath
+from difftrain.records import GradedBy, ItemResult
 
 
 def marks(
-    scores: Sequence[float | None], path: MarkPath = MarkPath.failed, benchmark: str = "MMStar"
-) -> list[Mark]:
+    scores: Sequence[float | None], path: GradedBy = GradedBy.failed, benchmark: str = "MMStar"
+) -> list[ItemResult]:
     return [
-        Mark(
+        ItemResult(
             benchmark=benchmark,
             item_id=f"s/0/{place}/0",
             response="",
             extracted=None,
             score=score,
-            path=path,
-            subset="s",
+            graded_by=path,
+            category="s",
         )
         for place, score in enumerate(scores)
     ]
@@ -29,12 +29,14 @@ def marks(
 
 UNDECIDED = marks([0.0, 0.0])
 DEAD = marks([None, None])
-DECIDED = marks([1.0, 0.0], MarkPath.rule)
+DECIDED = marks([1.0, 0.0], GradedBy.rule)
 
 
 @pytest.mark.parametrize("name", ["MMStar", "shapes/MMVet", "HallusionBench"])
 @pytest.mark.parametrize("none", [UNDECIDED, DEAD, [*UNDECIDED, *DEAD]], ids=["0", "None", "both"])
-def test_a_score_made_of_failures_alone_is_none_with_words(name: str, none: list[Mark]) -> None:
+def test_a_score_made_of_failures_alone_is_none_with_words(
+    name: str, none: list[ItemResult]
+) -> None:
     found = headline(name, none)
     assert (found.score, found.low, found.high, found.n) == (None, None, None, 0)
     assert found.failed == len(none)
@@ -66,5 +68,5 @@ def test_there_is_no_mean_over_benchmarks_of_which_one_has_no_score() -> None:
 
 def test_where_nothing_was_decided_no_table_prints_zeros() -> None:
     assert breakdown("MMVet", marks([0.0, 0.0], benchmark="MMVet")) == {}
-    decided = marks([1.0, 0.0], MarkPath.judge, "MMVet")
+    decided = marks([1.0, 0.0], GradedBy.judge, "MMVet")
     assert breakdown("MMVet", decided)["capabilities"]["Overall"]["score"] == 0.5

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from difftrain import evaluate
+from difftrain.config.evaluate import EvaluateConfig, Fallback, HarnessOverrides
 from difftrain.evaluate import rules, scoring
 from difftrain.evaluate.breakdown import outcomes
-from difftrain.evaluate.config import Deviations, EvaluateConfig, Fallback
-from difftrain.records import MarkPath
+from difftrain.records import GradedBy
 
 CHOICE = {"question_type": "multi_choice", "answer_type": "text", "choices": ["4 m", "6 m", "9 m"]}
 MV_CHOICE = {"pid": "1", "query": "How far?", "answer": "6 m", "answer_option": "B", **CHOICE}
@@ -129,7 +129,7 @@ def test_a_worked_case_scores_as_the_rules_say(case: tuple) -> None:
 
 
 def differing(**changes: Any) -> rules.Switches:
-    config = EvaluateConfig(rules="2026-08", deviations=Deviations(**changes))
+    config = EvaluateConfig(rules="2026-08", harness_overrides=HarnessOverrides(**changes))
     return rules.evaluated(config)
 
 
@@ -161,18 +161,18 @@ def test_the_references_guess_is_wrong_and_undecided_unless_it_is_asked_for(benc
     items = [{**STAR, "index": place, "id": f"validation_Art_{place}"} for place in range(200)]
     useless = replying(["who knows"])
     usual = [scoring.mark(benchmark, "hm", item, useless, differing()) for item in items]
-    assert {(mark.score, mark.path) for mark in usual} == {(0.0, MarkPath.failed)}
+    assert {(mark.score, mark.path) for mark in usual} == {(0.0, GradedBy.failed)}
     drawing = differing(fallback=Fallback.random)
     drawn = [scoring.mark(benchmark, "hm", item, useless, drawing) for item in items]
     assert drawn == [scoring.mark(benchmark, "hm", item, useless, drawing) for item in items]
     assert {mark.extracted for mark in drawn} == set("ABCDZ")
-    assert {mark.path for mark in drawn} == {MarkPath.failed}
+    assert {mark.path for mark in drawn} == {GradedBy.failed}
     rows = [scoring.as_mark(benchmark, "hm", *each) for each in zip(items, drawn, strict=True)]
     rows.append(scoring.as_mark(benchmark, "hm", items[0], usual[0]))
     counted = outcomes(rows)
     assert (counted["drawn"], counted["undecided"], counted["judge"]) == (200, 1, 0)
     assert 20 < sum(mark.score or 0 for mark in drawn) < 60  # one in five of 200
-    assert scoring.mark(benchmark, "hm", items[0], None, drawing).path is MarkPath.failed
+    assert scoring.mark(benchmark, "hm", items[0], None, drawing).path is GradedBy.failed
 
 
 HOSTILE = {
@@ -204,7 +204,7 @@ ALL_SIX = {
 def test_a_hostile_prediction_is_wrong_and_not_a_crash(name: str, said: str, rule: str) -> None:
     found = scoring.mark(name, said, ALL_SIX[name], None, rule)
     assert found.score == 0.0
-    assert found.path in (MarkPath.rule, MarkPath.failed)
+    assert found.path in (GradedBy.rule, GradedBy.failed)
     config = EvaluateConfig(rules=rule)
     assert scoring.mark(name, said, ALL_SIX[name], None, rules.evaluated(config)).score == 0.0
 
@@ -217,7 +217,7 @@ def test_a_lost_text_becomes_the_word_nan_only_in_an_evaluation() -> None:
         kept = replace(through, through_tables=False)
         assert scoring.mark("MMStar", "", item, None, kept).extracted is None
     assert not rules.evaluated(
-        EvaluateConfig(deviations=Deviations(kept_texts=True))
+        EvaluateConfig(harness_overrides=HarnessOverrides(kept_texts=True))
     ).through_tables
 
 
@@ -234,6 +234,6 @@ def test_an_option_named_nan_can_be_scored_and_asked() -> None:
 def test_an_item_that_was_not_asked_has_no_score_and_says_why(name: str) -> None:
     said = scoring.not_asked("no picture: the cell is empty")
     found = scoring.mark(name, said, ALL_SIX[name], replying(["1.0"]))
-    assert (found.score, found.path) == (None, MarkPath.failed)
+    assert (found.score, found.path) == (None, GradedBy.failed)
     assert found.extracted == "not asked: no picture: the cell is empty"
     assert scoring.why_nothing("a real answer") is None

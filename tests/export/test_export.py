@@ -14,17 +14,17 @@ from transformers import AutoProcessor
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from difftrain import artefacts, lineage
+from difftrain.config.data import DataConfig, Source
+from difftrain.config.export import ExportConfig, ExportFormat
+from difftrain.config.run_config import RunConfig
 from difftrain.data import load
 from difftrain.data import stage as data_stage
-from difftrain.data.config import DataConfig, Source
 from difftrain.data.quarantine import NothingUsable
 from difftrain.data.store import Unreachable
 from difftrain.export import publish, stage
-from difftrain.export.config import ExportConfig, ExportFormat
 from difftrain.model import locate
-from difftrain.records import Arm, Measure, Pick, Sample, Score, Stratum
-from difftrain.settings import RunConfig
+from difftrain.pipeline import manifest, parquet
+from difftrain.records import Measure, Sample, Score, Selection, Stratum, TrainStage
 
 STRATA = (Stratum.easy, Stratum.hard, Stratum.medium)
 BOX = "[{'bbox_2d': [200, 150, 400, 450], 'label': \"child's kite\"}]"
@@ -40,7 +40,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def made(folder: Path) -> None:
-    lineage.write_made(folder, settings={}, inputs={}, seconds=0.0, counts={})
+    manifest.write_made(folder, settings={}, inputs={}, seconds=0.0, counts={})
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def exported(tmp_path_factory, small_pictures) -> tuple[RunConfig, Path, list[Sa
     config = RunConfig(name="small", data=DataConfig(source=Source.jsonl, path=str(path)))
     config.data.max_pixels = 12544
     data_stage.make(config.data, root / "data")
-    samples = artefacts.read(root / "data", Sample)
+    samples = parquet.read(root / "data", Sample)
     scores = [
         Score(
             sample_id=each.sample_id,
@@ -67,11 +67,11 @@ def exported(tmp_path_factory, small_pictures) -> tuple[RunConfig, Path, list[Sa
         for measure in (Measure.pism, Measure.cmab)
     ]
     picks = [
-        Pick(sample_id=each.sample_id, arm=Arm.grpo, because="a test")
+        Selection(sample_id=each.sample_id, stage=TrainStage.grpo, reason="a test")
         for each in reversed(samples[1:])
     ]
-    artefacts.write_all(root / "score", scores)
-    artefacts.write_all(root / "select", picks)
+    parquet.write_all(root / "score", scores)
+    parquet.write_all(root / "select", picks)
     made(root / "score")
     made(root / "select")
     inputs = stage.Inputs(data=root / "data", score=root / "score", select=root / "select")
@@ -91,13 +91,13 @@ def test_scores_stand_beside_the_original_rows(exported):
     rows = pq.read_table(folder / "scores.parquet").to_pylist()
     assert [row["sample_id"] for row in rows] == [each.sample_id for each in samples]
     first, last = rows[0], rows[4]
-    assert (first["picked"], first["arm"], first["pism"], first["stratum"]) == (
+    assert (first["picked"], first["stage"], first["pism"], first["stratum"]) == (
         False,
         None,
         None,
         "easy",
     )
-    assert (last["picked"], last["arm"], last["pism"], last["pism_stratum"]) == (
+    assert (last["picked"], last["stage"], last["pism"], last["pism_stratum"]) == (
         True,
         "grpo",
         0.4,
@@ -176,7 +176,7 @@ def test_the_card_tells_method_model_settings_counts_and_figure(exported):
 
 
 def test_an_export_of_shapes_has_no_original_rows(tmp_path):
-    config = RunConfig(data=DataConfig(pool=8), export=ExportConfig(formats=[]))
+    config = RunConfig(data=DataConfig(num_samples=8), export=ExportConfig(formats=[]))
     data_stage.make(config.data, tmp_path / "data")
     made(tmp_path / "select")
     made(tmp_path / "score")
@@ -203,7 +203,7 @@ def test_a_source_that_changed_since_is_refused(exported, tmp_path):
             stage.run(config, inputs, tmp_path / "out")
     finally:
         path.write_text(before)
-    assert lineage.read_made(tmp_path / "out") is None
+    assert manifest.read_made(tmp_path / "out") is None
 
 
 class Recorder:
@@ -231,7 +231,7 @@ def test_publishing_creates_a_private_dataset_and_uploads_the_folder(exported):
     assert (created["repo_id"], created["private"]) == ("me/picks", True)
     assert created["repo_type"] == uploaded["repo_type"] == "dataset"
     assert uploaded["folder_path"] == str(folder)
-    assert "made.json" in uploaded["ignore_patterns"]
+    assert "manifest.json" in uploaded["ignore_patterns"]
 
 
 def test_publishing_without_network_names_the_finished_folder(exported, monkeypatch):

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from difftrain import grade
+from difftrain.config.grade import BoxesWorth, GradeConfig, TextWorth
 from difftrain.grade import expressions
-from difftrain.grade.config import BoxesWorth, GradeConfig, TextWorth
 from difftrain.records import AnswerKind, Verdict
 from tests.grade.adversarial import Case, cases
 
@@ -35,14 +35,14 @@ def test_the_grader_says_what_the_table_says(case: Case) -> None:
     found = grade.credit(case.response, case.sample)
     assert time.monotonic() - started < LIMIT_SECONDS
     if case.verdict == "unpaid":
-        assert found.verdict is not Verdict.right
+        assert found.verdict is not Verdict.correct
     else:
         assert found.verdict == case.verdict
-    assert found.value == (1.0 if case.verdict == "right" else 0.0)
+    assert found.value == (1.0 if case.verdict == "correct" else 0.0)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.sample.answer_kind}: {case.why}")
 def test_partial_credit_never_reaches_that_of_a_right_answer(case: Case) -> None:
     found = grade.credit(case.response, case.sample, PARTIAL)
-    assert (found.value == 1.0) == (case.verdict == "right")
+    assert (found.value == 1.0) == (case.verdict == "correct")
     assert 0.0 <= found.value <= 1.0

@@ -10,7 +10,7 @@ from difftrain import grade
 from difftrain.grade import boxes, choice, count, number, text
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 
-RIGHT, WRONG, UNREADABLE = Verdict.right, Verdict.wrong, Verdict.unreadable
+RIGHT, WRONG, UNREADABLE = Verdict.correct, Verdict.incorrect, Verdict.unparsable
 COLOURS = ("red", "blue", "green", "orange")
 
 

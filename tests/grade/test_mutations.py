@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from difftrain.grade.config import BoxesWorth, GradeConfig, TextWorth
+from difftrain.config.grade import BoxesWorth, GradeConfig, TextWorth
 from difftrain.grade.workers import Ending, Workers, grading
 from difftrain.records import Verdict
 from tests.grade.adversarial import cases
@@ -60,4 +60,4 @@ def test_mutations_are_graded_without_a_crash_and_in_time(number: int) -> None:
     for reply in replies:
         assert not isinstance(reply, Ending)
         assert 0.0 <= reply["value"] <= 1.0
-        assert (reply["verdict"] == Verdict.right) == (reply["value"] == 1.0)
+        assert (reply["verdict"] == Verdict.correct) == (reply["value"] == 1.0)

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from difftrain import grade
+from difftrain.config.grade import GradeConfig
 from difftrain.grade import expressions, workers
-from difftrain.grade.config import GradeConfig
 from difftrain.grade.workers import Ending, Workers, grading
 from difftrain.records import Verdict
 from tests.grade.adversarial import cases, sample
@@ -52,7 +52,7 @@ def test_a_stuck_worker_is_killed_and_replaced_and_the_others_go_on() -> None:
         assert 0.9 < time.monotonic() - started < 30
         assert replies.count(Ending.timed_out) == 1
         assert [r for r in replies if r != Ending.timed_out] == [
-            {"verdict": "right", "value": 1.0}
+            {"verdict": "correct", "value": 1.0}
         ] * 19
         assert stuck not in {post.child.pid for post in pool.posts}
         assert pool.killed == 1
@@ -68,7 +68,7 @@ def test_a_worker_that_dies_at_an_answer_is_a_counted_outcome() -> None:
         os.kill(pid, signal.SIGSTOP)
         timer = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
         timer.start()
-        assert pool.ask([RIGHT, RIGHT]) == [Ending.died, {"verdict": "right", "value": 1.0}]
+        assert pool.ask([RIGHT, RIGHT]) == [Ending.died, {"verdict": "correct", "value": 1.0}]
         timer.join()
 
 
@@ -77,19 +77,19 @@ def test_a_worker_that_dies_idle_costs_no_answer() -> None:
         pool.ask([RIGHT])
         pool.posts[0].child.process.kill()
         pool.posts[0].child.process.wait()
-        assert pool.ask([RIGHT]) == [{"verdict": "right", "value": 1.0}]
+        assert pool.ask([RIGHT]) == [{"verdict": "correct", "value": 1.0}]
 
 
 def test_loading_math_verify_is_not_charged_to_the_answer_that_needs_it() -> None:
     with Workers(1, 1.0) as pool:
-        assert pool.ask([ROOT]) == [{"verdict": "right", "value": 1.0}]
+        assert pool.ask([ROOT]) == [{"verdict": "correct", "value": 1.0}]
 
 
 def test_an_answer_that_eats_memory_ends_its_worker_and_not_this_process() -> None:
     huge = {**RIGHT, "grade": "<answer>7</answer>" * 1_000_000}
     with Workers(1, 30.0) as pool:
         replies = pool.ask([huge, RIGHT])
-    assert replies[1] == {"verdict": "right", "value": 1.0}
+    assert replies[1] == {"verdict": "correct", "value": 1.0}
 
 
 def test_workers_that_cannot_start_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,5 +133,5 @@ def test_verdicts_are_equal_in_every_thread() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [Verdict.right] * 3
+    assert found == [Verdict.correct] * 3
     assert expressions.equal("x", "y") is False

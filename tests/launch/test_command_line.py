@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from difftrain.model.config import Dtype
-from difftrain.settings import ConfigError, RunConfig, resolve
+from difftrain.config.model import Dtype
+from difftrain.config.run_config import ConfigError, RunConfig, resolve
 from launch import words
 from launch.command_line import settings_of
 
@@ -68,17 +68,20 @@ def test_a_misspelt_debug_is_refused_instead_of_running_the_full_job() -> None:
 
 def test_all_problems_come_at_once_with_key_value_and_rule() -> None:
     found = told(
-        "difficulty.pism.tau=1.5", "grpo.group_size=1", "seed=abc", "evaluate.benchmarks=[MMVit]"
+        "difficulty.pism.tau=1.5",
+        "grpo.num_generations=1",
+        "seed=abc",
+        "evaluate.benchmarks=[MMVit]",
     )
     text = "\n".join(found)
     assert "difficulty.pism.tau=1.5: must lie strictly between 0 and 1" in text
-    assert "grpo.group_size=1: GRPO needs at least two answers to compare" in text
+    assert "grpo.num_generations=1: GRPO needs at least two answers to compare" in text
     assert "seed=abc" in text
     assert "'MMVit'" in text
 
 
 def test_a_step_that_the_processes_cannot_share_names_what_they_can() -> None:
-    done = run("grpo.prompts_per_step=3", "grpo.group_size=3", RANK="0", WORLD_SIZE="4")
+    done = run("grpo.prompts_per_step=3", "grpo.num_generations=3", RANK="0", WORLD_SIZE="4")
     assert done.returncode == 2
     assert "grpo.prompts_per_step=3: times group_size=3 must divide by the 4 pro" in done.stderr
     assert "nearest: [4, 8, 12]" in done.stderr
@@ -89,7 +92,7 @@ def test_what_does_not_train_takes_any_number_of_processes(
 ) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    uneven = ["grpo.prompts_per_step=4", "grpo.group_size=4"]
+    uneven = ["grpo.prompts_per_step=4", "grpo.num_generations=4"]
     assert settings_of(uneven).grpo.uneven(3)
     with pytest.raises(SystemExit) as ended:
         settings_of(uneven, trains=True)
@@ -108,7 +111,7 @@ def test_a_misspelt_model_and_a_missing_model_folder_are_refused() -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    (problem,) = told(f"artefacts={tmp_path}/file/artefacts")
+    (problem,) = told(f"output_dir={tmp_path}/file/artifacts")
     assert "is not a folder" in problem
 
 
@@ -170,7 +173,7 @@ def test_two_recipes_differ_only_in_what_their_files_say() -> None:
     plain.recipe = other.recipe
     plain.name = other.name
     assert plain != other
-    plain.select.keep = other.select.keep
+    plain.select.strata = other.select.strata
     assert plain == other
 
 
@@ -193,8 +196,8 @@ def test_rap_differs_from_a_stratum_recipe_in_what_its_difference_says() -> None
     plain, rap = words.read(["recipe=grpo_hard"]), words.read(["recipe=rap"])
     said = words.recipe_difference(resolve(rap))
     assert said == [
-        "difficulty.measure=drm", "difficulty.also=[cde, ace]", "probe.again=100",
-        "probe.temperature=1.0", "name=rap", "select.keep=[]", "select.rap=[cde, ace, drm]",
+        "difficulty.measure=drm", "difficulty.extra_measures=[cde, ace]", "probe.retest_samples=100",
+        "probe.temperature=1.0", "name=rap", "select.strata=[]", "select.rap=[cde, ace, drm]",
     ]  # fmt: skip
     for line in said:
         key = line.split("=")[0]
@@ -213,10 +216,10 @@ def test_a_group_on_the_command_line_beats_the_recipes() -> None:
 def test_choosing_by_measures_that_are_not_taken_is_refused() -> None:
     (problem,) = told("recipe=rap_ace", "difficulty=pism")
     assert problem == (
-        "select.rap=[ace]: needs ace in difficulty.also (difficulty=rap or difficulty=all)"
+        "select.rap=[ace]: needs ace in difficulty.extra_measures (difficulty=rap or difficulty=all)"
     )
-    assert told("recipe=rap", "select.keep=[hard]") == [
-        "select.keep=[hard]: must be empty ([]) where select.rap chooses"
+    assert told("recipe=rap", "select.strata=[hard]") == [
+        "select.strata=[hard]: must be empty ([]) where select.rap chooses"
     ]
     assert "may hold cde, ace, drm" in told("recipe=rap", "select.rap=[pism]")[0]
 
@@ -224,38 +227,38 @@ def test_choosing_by_measures_that_are_not_taken_is_refused() -> None:
 def test_the_second_papers_thresholds_are_checked() -> None:
     text = "\n".join(
         told("difficulty.ace.sigma=0", "difficulty.ace.window=0", "difficulty.cde.lambda_c=1",
-             "difficulty.pism.alpha=0", "probe.rollouts=0", "difficulty.ace.lamda_a=1")
+             "difficulty.pism.alpha=0", "probe.cde_rollouts=0", "difficulty.ace.lamda_a=1")
     )  # fmt: skip
     for part in ("ace.sigma=0.0: must be above 0", "ace.window=0: must be at least 1, or null",
                  "cde.lambda_c=1.0: must lie", "pism.alpha=0.0: must lie",
-                 "probe.rollouts=0: must be at least 1", "difficulty.ace.lambda_a?"):  # fmt: skip
+                 "probe.cde_rollouts=0: must be at least 1", "difficulty.ace.lambda_a?"):  # fmt: skip
         assert part in text
 
 
 def test_the_difference_of_a_recipe_is_what_its_file_sets() -> None:
-    assert words.recipe_difference(RunConfig()) == ["name=grpo_hard", "select.keep=[hard]"]
+    assert words.recipe_difference(RunConfig()) == ["name=grpo_hard", "select.strata=[hard]"]
 
 
 def test_defaults_are_the_papers_where_no_group_says_otherwise() -> None:
     config = RunConfig()
     assert config.difficulty.pism.tau == 0.1
     assert config.probe.draws == 10
-    assert config.probe.percents == list(range(0, 100, 10))
-    assert config.probe.rollouts == 5
+    assert config.probe.mask_percents == list(range(0, 100, 10))
+    assert config.probe.cde_rollouts == 5
     assert config.difficulty.cde.lambda_c == 0.5
     assert (config.difficulty.ace.sigma, config.difficulty.ace.lambda_a) == (2.0, 0.1)
-    assert config.grpo.kl == 0.001
-    assert config.grpo.group_size == 8
+    assert config.grpo.beta == 0.001
+    assert config.grpo.num_generations == 8
     assert config.data.max_pixels == 1_254_400
 
 
 def test_bad_settings_end_in_exit_code_2_without_a_traceback() -> None:
-    done = run("difficulty.pism.tua=0.2", "grpo.group_size=1")
+    done = run("difficulty.pism.tua=0.2", "grpo.num_generations=1")
     assert done.returncode == 2
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     assert "did you mean difficulty.pism.tau?" in done.stderr
-    assert "grpo.group_size=1" in done.stderr
+    assert "grpo.num_generations=1" in done.stderr
 
 
 def test_settings_are_checked_without_importing_torch() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from difftrain import lineage
+from difftrain.config.run_config import resolve
 from difftrain.model.locate import SHIPPED
-from difftrain.places import Places
+from difftrain.pipeline import manifest
+from difftrain.pipeline.paths import Places
 from difftrain.probe.needs import needs
-from difftrain.settings import resolve
 from launch.words import read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,23 +30,26 @@ def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_without_a_check_the_settings_are_shown_and_nothing_is_loaded(tmp_path: Path) -> None:
-    done = plan(f"artefacts={tmp_path}", "recipe=grpo_mid", "seed=7")
+    done = plan(f"output_dir={tmp_path}", "recipe=grpo_mid", "seed=7")
     assert done.returncode == 0, done.stderr
     assert "\nseed=7\n" in done.stdout
-    assert "what makes this row this row: name=grpo_mid, select.keep=[medium]" in done.stdout
-    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    assert "what makes this row this row: name=grpo_mid, select.strata=[medium]" in done.stdout
+    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     assert json.loads((folder / "settings.json").read_text())["seed"] == 7
     assert "✓" not in done.stdout
 
 
 def test_samples_answers_hours_and_memory_are_told_before_anything_is_spent(tmp_path: Path) -> None:
     done = plan(
-        f"artefacts={tmp_path}", "data.pool=40", "difficulty=all", "plan.samples_per_second=0.1"
+        f"output_dir={tmp_path}",
+        "data.num_samples=40",
+        "difficulty=all",
+        "plan.samples_per_second=0.1",
     )
     assert done.returncode == 0, done.stderr
     assert "samples: 40 of 40 rows, 0 quarantined (perception 24, reasoning 16)" in done.stdout
     assert (
-        "for pism, cmab, cde, ace, drm and probe.again=100, by the first paper's stratum mix"
+        "for pism, cmab, cde, ace, drm and probe.retest_samples=100, by the first paper's stratum mix"
         in done.stdout
     )
     assert "by itself, by the paper's mix: pism" in done.stdout
@@ -58,7 +61,7 @@ def test_samples_answers_hours_and_memory_are_told_before_anything_is_spent(tmp_
 
 
 def test_memory_is_that_of_what_each_stage_trains(tmp_path: Path) -> None:
-    words = ["data.pool=40", f"artefacts={tmp_path}", "recipe=sft_mid_grpo_hard"]
+    words = ["data.num_samples=40", f"output_dir={tmp_path}", "recipe=sft_mid_grpo_hard"]
     done = plan(*words, "grpo.lora.rank=16")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("memory, training")]
@@ -68,13 +71,13 @@ def test_memory_is_that_of_what_each_stage_trains(tmp_path: Path) -> None:
 
 
 def test_a_pilots_own_numbers_are_taken_where_there_is_one(tmp_path: Path) -> None:
-    words = ["data.pool=40", "plan.pilot=8", "difficulty=pism", f"artefacts={tmp_path}"]
+    words = ["data.num_samples=40", "plan.pilot=8", "difficulty=pism", f"output_dir={tmp_path}"]
     config = resolve(read(words))
     small = replace(config, data=replace(config.data, limit=8))
     counts = {"samples": 8, "generations": 160, "tokens": 3200}
     counts["settled"] = [needs(config).settled(8)]
     folder = Places(small).probe
-    lineage.write_made(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
+    manifest.write_made(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
     done = plan(*words)
     assert done.returncode == 0, done.stderr
     assert "answers: about 800 for pism, cmab, by a pilot of 8 samples" in done.stdout
@@ -103,14 +106,14 @@ def test_a_misspelt_check_is_refused_with_the_right_one() -> None:
 
 @pytest.mark.slow
 def test_the_shipped_model_passes_and_a_broken_one_is_told_the_cause(tmp_path: Path) -> None:
-    done = plan("check=model", f"artefacts={tmp_path}")
+    done = plan("check=model", f"output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("✓") == 8
     broken = tmp_path / "broken"
     shutil.copytree(SHIPPED["tiny"], broken)
     template = broken / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|image_pad|>", ""))
-    done = plan("check=model", f"artefacts={tmp_path}", "model=tiny", f"model.name={broken}")
+    done = plan("check=model", f"output_dir={tmp_path}", "model=tiny", f"model.name={broken}")
     assert done.returncode == 1
     assert "chat template holds the picture: 0 places for 1 pictures" in done.stderr
     assert "Traceback" not in done.stderr

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from difftrain.config.run_config import resolve
 from difftrain.report.comparison.rows import KNOWN
-from difftrain.settings import resolve
 from launch import words
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "recipe"
@@ -28,7 +28,7 @@ PAIRS = [
     for second in (two, f"rand_{two[0]}")
 ]
 ROWS = [*ALONE, *PAIRS]
-NAMED = ("name", "recipe", "program", "select.keep", "select.random", "select.sft_keep",
+NAMED = ("name", "recipe", "train_stages", "select.strata", "select.random", "select.sft_strata",
          "select.sft_random")  # fmt: skip
 
 
@@ -40,10 +40,10 @@ def meant(name: str) -> dict[str, object]:
     """What a row's name says, in settings."""
     if name in ALONE:
         keep, random = ALONE[name]
-        said = {"program": "grpo", "select.sft_keep": [], "select.sft_random": False}
-        return said | {"select.keep": keep, "select.random": random}
+        said = {"train_stages": "grpo", "select.sft_strata": [], "select.sft_random": False}
+        return said | {"select.strata": keep, "select.random": random}
     first, second = re.fullmatch(r"sft_(\w+)_grpo_(\w+)", name).groups()
-    said: dict[str, object] = {"program": "sft_then_grpo"}
+    said: dict[str, object] = {"train_stages": "sft_then_grpo"}
     for which, prefix in ((first, "select.sft_"), (second, "select.")):
         said[f"{prefix}keep"] = [STRATA[which.removeprefix("rand_")]]
         said[f"{prefix}random"] = which.startswith("rand_")
@@ -97,9 +97,9 @@ def test_each_of_the_twelve_quotes_its_row_of_all_four_tables(name: str) -> None
 
 
 def test_an_sft_row_needs_its_strata_and_another_row_has_none() -> None:
-    with pytest.raises(words.ConfigError, match=r"select.sft_keep=\[\]: must name at least one"):
-        words.read(["recipe=sft_mid_grpo_hard", "select.sft_keep=[]"])
-    with pytest.raises(words.ConfigError, match="program=grpo has no SFT"):
-        words.read(["recipe=grpo_hard", "select.sft_keep=[hard]"])
+    with pytest.raises(words.ConfigError, match=r"select.sft_strata=\[\]: must name at least one"):
+        words.read(["recipe=sft_mid_grpo_hard", "select.sft_strata=[]"])
+    with pytest.raises(words.ConfigError, match="train_stages=grpo has no SFT"):
+        words.read(["recipe=grpo_hard", "select.sft_strata=[hard]"])
     with pytest.raises(words.ConfigError, match=r"needs select\.sft_keep, whose size it takes"):
         words.read(["recipe=grpo_hard", "select.sft_random=true"])

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from difftrain.model.generate.config import EngineKind
-from difftrain.places import Places
+from difftrain.config.engine import EngineKind
+from difftrain.config.run_config import ConfigError, resolve
+from difftrain.pipeline.paths import Places
 from difftrain.report.comparison.rows import ROWS
-from difftrain.settings import ConfigError, resolve
 from launch import jobs, locally
 from launch import sweep as sweeping
 from launch.jobs import TABLES, Job, Table
@@ -60,7 +60,7 @@ def finish(job: Job) -> Path:
 
 
 def test_a_run_whose_checkpoint_is_not_whole_is_not_finished(tmp_path: Path) -> None:
-    (job,) = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1")
+    (job,) = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1")
     assert not job.is_finished()
     weights = finish(job) / "checkpoint" / "model.safetensors"
     assert job.is_finished()
@@ -135,8 +135,8 @@ def test_both_tables_hold_the_twelve_rows() -> None:
 def test_every_problem_of_every_run_is_told_before_any_starts(tmp_path: Path) -> None:
     started = time.monotonic()
     done = sweep("table=papr", "recipe=grpo_full,grpo_hrd", "seed=1,1,x", "jobs=0", "name=a",
-                 "slurm.partion=x", "sweep=a/b", "data.limt=3", "grpo.group_size=1", "-m",
-                 f"artefacts={tmp_path}")  # fmt: skip
+                 "slurm.partion=x", "sweep=a/b", "data.limt=3", "grpo.num_generations=1", "-m",
+                 f"output_dir={tmp_path}")  # fmt: skip
     assert done.returncode == 2
     assert time.monotonic() - started < 20  # 3 s on an idle machine
     for each in (
@@ -149,7 +149,7 @@ def test_every_problem_of_every_run_is_told_before_any_starts(tmp_path: Path) ->
         "slurm.partion=x: sbatch has no such option; did you mean partition?",
         "sweep=a/b: may hold letters, digits, '.', '_' and '-' only",
         "data.limt=3: there is no setting data.limt; did you mean data.limit?",
-        "grpo.group_size=1: GRPO needs at least two answers to compare",
+        "grpo.num_generations=1: GRPO needs at least two answers to compare",
         "-m: not of the form KEY=VALUE, and no option (see --help)",
     ):
         assert each in done.stderr
@@ -159,7 +159,9 @@ def test_every_problem_of_every_run_is_told_before_any_starts(tmp_path: Path) ->
 
 def test_a_problem_of_some_runs_names_them() -> None:
     (problem,) = told(recipe="grpo_full,rap", difficulty="pism,cmab")
-    assert problem.startswith("select.rap=[cde, ace, drm]: needs cde, ace, drm in difficulty.also")
+    assert problem.startswith(
+        "select.rap=[cde, ace, drm]: needs cde, ace, drm in difficulty.extra_measures"
+    )
     assert problem.endswith("(rap-pism, rap-cmab)")
 
 
@@ -169,7 +171,7 @@ def test_a_problem_of_some_runs_names_them() -> None:
         (["recipe=grpo_mid_hard", "difficulty=pism,pism_released"],
          ["probe.mask: pixels and rectangle: cannot stand in one table (grpo_mid_hard-pism_rel"]),
         (["recipe=grpo_full,grpo_hard", "difficulty=pism,all", "seed=1,2"],
-         ["difficulty.also: ['cmab'] and ['cmab', 'cde', 'ace', 'drm']: cannot stand in one table "
+         ["difficulty.extra_measures: ['cmab'] and ['cmab', 'cde', 'ace', 'drm']: cannot stand in one table "
           "(grpo_full-all, grpo_hard-all)"]),
         (["recipe=grpo_random,grpo_mid_hard", "select.random=true"],
          ["select.random: False by its name and True: cannot stand in one table (grpo_mid_hard); "
@@ -189,10 +191,10 @@ def test_runs_that_no_table_can_hold_are_refused_before_any_starts(
 
 def test_the_papers_tables_can_be_told_from_their_settings(tmp_path: Path) -> None:
     words = ["table=paper", "difficulty=pism,cmab", "seed=1,2", "sft.targets=rollouts",
-             f"artefacts={tmp_path}"]  # fmt: skip
+             f"output_dir={tmp_path}"]  # fmt: skip
     assert len(sweeping.planned(sweeping.told_apart(words)).jobs) == 48
     with_rap = ["recipe=grpo_hard,rap,rap_cde,sft_mid_grpo_hard", "sft.targets=rollouts",
-                f"artefacts={tmp_path}"]  # fmt: skip
+                f"output_dir={tmp_path}"]  # fmt: skip
     assert len(sweeping.planned(sweeping.told_apart(with_rap)).jobs) == 4
 
 
@@ -208,7 +210,7 @@ def test_settings_are_read_without_torch() -> None:
 
 
 def test_dry_prints_one_accelerate_launch_a_run_and_starts_nothing(tmp_path: Path) -> None:
-    words = ("recipe=grpo_full,grpo_random", "seed=1,2", f"artefacts={tmp_path}", "jobs=2")
+    words = ("recipe=grpo_full,grpo_random", "seed=1,2", f"output_dir={tmp_path}", "jobs=2")
     (first, *_) = expanded(words[2], recipe="grpo_full", seed="1,2")
     finish(first)
     done = sweep(*words, "--dry")
@@ -224,7 +226,7 @@ def test_dry_prints_one_accelerate_launch_a_run_and_starts_nothing(tmp_path: Pat
 def test_a_finished_run_is_known_by_its_folder_and_not_started(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
+    found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     for job in found:
         finish(job)
     locally.run(plan(found, tmp_path / "sweep"))
@@ -274,7 +276,7 @@ def test_parts_of_a_gpu_are_not_counted_as_gpus(
 
 
 def test_what_starts_nothing_needs_no_gpus(tmp_path: Path) -> None:
-    words = ("recipe=grpo_full", "jobs=9", f"artefacts={tmp_path}")
+    words = ("recipe=grpo_full", "jobs=9", f"output_dir={tmp_path}")
     assert sweep(*words, "--dry", CUDA_VISIBLE_DEVICES="0").returncode == 0
     assert sweep(*words, "--table", CUDA_VISIBLE_DEVICES="0").returncode == 1  # nothing is finished
     refused = sweep(*words, CUDA_VISIBLE_DEVICES="0")
@@ -301,7 +303,7 @@ def test_shapes_runs_as_many_at_a_time_as_there_are_cores_and_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)}, raising=False)
-    words = ("table=shapes", "recipe=grpo_full", f"artefacts={tmp_path}")
+    words = ("table=shapes", "recipe=grpo_full", f"output_dir={tmp_path}")
     for there, number in {"": 8, "0": 1, "0,1,2": 3}.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", there)
         found = planned(*words)
@@ -315,8 +317,8 @@ def test_a_step_that_the_processes_cannot_share_is_told_before_anything_starts(
     tmp_path: Path,
 ) -> None:
     file = ROOT / "launch" / "accelerate" / "zero2_cpu.yaml"
-    odd = ("recipe=grpo_full", "grpo.prompts_per_step=3", "grpo.group_size=3",
-           f"artefacts={tmp_path}")  # fmt: skip
+    odd = ("recipe=grpo_full", "grpo.prompts_per_step=3", "grpo.num_generations=3",
+           f"output_dir={tmp_path}")  # fmt: skip
     with pytest.raises(ConfigError, match="must divide by the 2 processes"):
         planned(*odd, f"accelerate={file}")
     with pytest.raises(ConfigError, match="must divide by the 4 processes"):
@@ -345,14 +347,14 @@ def test_of_a_progress_bar_only_what_was_seen_last_is_shown(tmp_path: Path) -> N
     frames = '  File "x/accelerate/commands/launch.py", line 9\nsubprocess.CalledProcessError: no\n'
     log.write_text(f"NotADirectoryError: why\nTraceback (most recent call last):\n{frames}")
     assert locally.last_lines(log) == ["NotADirectoryError: why"]
-    log.write_text("NothingChosen: select.keep leaves 1 samples\naccelerate: exit status 2\n")
+    log.write_text("NothingChosen: select.strata leaves 1 samples\naccelerate: exit status 2\n")
     assert locally.why(1, log) == "refused (bad settings or input)"
 
 
 def test_a_run_that_cannot_start_is_shown_and_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good, bad = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
+    good, bad = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     finish(good)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     own = plan([good, bad], tmp_path / "sweep")
@@ -360,7 +362,7 @@ def test_a_run_that_cannot_start_is_shown_and_skipped(
     said = capsys.readouterr().out
     assert "[1/1] grpo_full-2: FAILED" in said
     assert str(own.log(bad)) in said
-    record = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    record = json.loads((tmp_path / "sweep" / "status.json").read_text())
     assert record["grpo_full-2"]["finished"] is False
     finish(bad)
     assert "grpo_full-2" in locally.failed_before(own)
@@ -379,9 +381,9 @@ def test_of_two_runs_that_end_together_each_has_its_own_processor_time(
     busy.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(busy))
     monkeypatch.setattr(locally, "POLL_SECONDS", 1.5)
-    found = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
+    found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     locally.run(plan(found, tmp_path / "sweep", at_a_time=2))
-    record = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    record = json.loads((tmp_path / "sweep" / "status.json").read_text())
     assert all(each["processor_seconds"] > 0 for each in record.values()), record
 
 
@@ -411,9 +413,9 @@ def test_slurm_submits_first_a_run_for_each_probe_then_the_rest_then_the_table(
 ) -> None:
     done = sweep("recipe=grpo_full,grpo_random", "seed=1,2", "jobs=3", "slurm=plain",
                  "slurm.partition=gpu", "slurm.gpus-per-node=8", "slurm.exclusive=",
-                 "data.tasks=[ocr, counting]", f"artefacts={tmp_path}/a b")  # fmt: skip
+                 "data.tasks=[ocr, counting]", f"output_dir={tmp_path}/a b")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     lines = cluster.read_text().splitlines()
     assert [re.sub(r"/\S.*/", "", line) for line in lines] == [
         "--parsable --array=0-1%3 run.sbatch",
@@ -432,7 +434,7 @@ def test_slurm_submits_first_a_run_for_each_probe_then_the_rest_then_the_table(
     words = Path(f"{cluster}.srun").read_text().splitlines()
     at = words.index("run") + 1
     assert words[at:] == ["recipe=grpo_random", "data.tasks=[ocr, counting]",
-                          f"artefacts={tmp_path}/a b", "seed=2"]  # fmt: skip
+                          f"output_dir={tmp_path}/a b", "seed=2"]  # fmt: skip
     given = Path(f"{cluster}.env").read_text().splitlines()
     assert {"host=node7", "total=2", "port=29507"} <= {*given}
     for name in ("run.sbatch", "table.sbatch"):
@@ -440,7 +442,7 @@ def test_slurm_submits_first_a_run_for_each_probe_then_the_rest_then_the_table(
 
 
 def test_slurm_leaves_out_finished_runs(tmp_path: Path, cluster: Path) -> None:
-    found = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
+    found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     finish(found[0])
     scripts.submit(plan(found, tmp_path / "s"), "plain", {}, [])
     assert [each.name for each in (tmp_path / "s" / "jobs").glob("*/*")] == ["0.args"]
@@ -450,7 +452,7 @@ def test_slurm_leaves_out_finished_runs(tmp_path: Path, cluster: Path) -> None:
 def test_a_second_submission_leaves_the_words_of_tasks_that_still_wait(
     tmp_path: Path, cluster: Path
 ) -> None:
-    found = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
+    found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     own = plan(found, tmp_path / "s")
     scripts.submit(own, "plain", {}, [])
     (waiting,) = (tmp_path / "s" / "jobs").glob("*/1.args")
@@ -467,12 +469,12 @@ def test_a_second_submission_leaves_the_words_of_tasks_that_still_wait(
 def test_a_run_that_failed_here_is_submitted_and_its_failure_forgotten(
     tmp_path: Path, cluster: Path
 ) -> None:
-    found = expanded(f"artefacts={tmp_path}", recipe="grpo_full", seed="1,2")
+    found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     own = plan(found, tmp_path / "s")
     for job in found:
         finish(job)
     own.folder.mkdir()
-    (own.folder / "sweep.json").write_text('{"grpo_full-2": {"finished": false}}')
+    (own.folder / "status.json").write_text('{"grpo_full-2": {"finished": false}}')
     scripts.submit(own, "plain", {}, [])
     (words,) = (tmp_path / "s" / "jobs").glob("*/*.args")
     assert words.read_text().startswith("grpo_full-2\n")
@@ -490,7 +492,7 @@ def test_a_task_starts_a_python_whose_path_has_a_space(
     monkeypatch.setattr(sys, "executable", str(python))
     config = tmp_path / "a b" / "ddp.yaml"
     config.write_text("num_processes: 1\n")
-    found = expanded(f"artefacts={tmp_path}", "data.tasks=[ocr, counting]", recipe="grpo_full")
+    found = expanded(f"output_dir={tmp_path}", "data.tasks=[ocr, counting]", recipe="grpo_full")
     own = locally.Plan(
         name="x", folder=tmp_path / "s s", jobs=found, at_a_time=1, accelerate=config
     )
@@ -502,7 +504,7 @@ def test_a_task_starts_a_python_whose_path_has_a_space(
     assert done.returncode == 0, done.stdout + done.stderr
     words = Path(f"{cluster}.python").read_text().splitlines()
     assert words[:4] == ["-m", "accelerate.commands.launch", "--config_file", str(config)]
-    assert words[-4:] == ["recipe=grpo_full", f"artefacts={tmp_path}", "data.tasks=[ocr, counting]",
+    assert words[-4:] == ["recipe=grpo_full", f"output_dir={tmp_path}", "data.tasks=[ocr, counting]",
                           "seed=1"]  # fmt: skip
 
 
@@ -530,7 +532,7 @@ def test_a_run_is_another_when_a_benchmark_s_file_or_the_judge_s_server_is(
 
 
 def test_dry_prints_the_scripts_where_there_is_no_sbatch(tmp_path: Path) -> None:
-    words = ("recipe=grpo_full", "slurm=plain", f"artefacts={tmp_path}")
+    words = ("recipe=grpo_full", "slurm=plain", f"output_dir={tmp_path}")
     done = sweep(*words, "--dry")
     assert done.returncode == 0, done.stderr
     assert "#SBATCH --job-name=difftrain-rows" in done.stdout
@@ -550,7 +552,7 @@ def test_options_that_the_sweep_sets_itself_are_refused() -> None:
 @pytest.mark.slow
 def test_two_runs_and_a_failing_third_end_in_the_table_and_resume(tmp_path: Path) -> None:
     words = ("recipe=grpo_full,grpo_random,grpo_unsolved", "seed=1", "debug=smoke", "control=none",
-             f"artefacts={tmp_path}", "jobs=2")  # fmt: skip
+             f"output_dir={tmp_path}", "jobs=2")  # fmt: skip
     found = expanded(*words[2:5], recipe="grpo_full,grpo_random,grpo_unsolved")
     in_the_way = found[2].places.train("tuned")
     in_the_way.parent.mkdir(parents=True)
@@ -562,15 +564,15 @@ def test_two_runs_and_a_failing_third_end_in_the_table_and_resume(tmp_path: Path
     assert "grpo_unsolved-1: FAILED" in done.stdout
     assert "FileExistsError" in done.stdout
     assert "1 of 3 runs are not finished: grpo_unsolved-1" in done.stderr
-    first = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    first = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     assert "GRPO-only(fullset)" in (first / "compare.md").read_text()
-    assert len(list((tmp_path / "probe").glob("*/made.json"))) == 1
+    assert len(list((tmp_path / "probe").glob("*/manifest.json"))) == 1
     logs = {each: each.stat().st_mtime for each in (tmp_path / "sweep" / "rows").glob("*.log")}
     in_the_way.unlink()
     done = sweep(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 runs, 2 finished earlier" in done.stdout
-    second = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    second = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     assert "GRPO-only(unsolved)" in (second / "compare.md").read_text()
     again = {each.name for each, at in logs.items() if each.stat().st_mtime > at}
     assert again == {"grpo_unsolved-1.log"}

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from difftrain.difficulty.config import TextSpan
+from difftrain.config.difficulty import TextSpan
 from difftrain.model import attention, spans
 from difftrain.model.generate import hf
 from difftrain.model.generate.request import Request

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difftrain.model.config import ModelConfig
+from difftrain.config.engine import EngineKind
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import ConfigError, resolve
 from difftrain.model.generate import chat, trial
-from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.http import Server
 from difftrain.model.generate.request import Answer, NoAnswer, Request, answers
-from difftrain.settings import ConfigError, resolve
 from launch.words import read
 from tests.listening import FaultyProxy, send
 from tests.model.answering import ModelServer, expected_of, whole
@@ -532,7 +532,7 @@ def test_a_model_that_the_server_does_not_know_is_told(server: ModelServer) -> N
         engine(server)
 
 
-def test_a_field_that_the_server_refuses_is_left_out_and_the_artefact_says_so(
+def test_a_field_that_the_server_refuses_is_left_out_and_the_artifact_says_so(
     server: ModelServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert engine(server).about["sampling"] == "top_k=-1"
@@ -588,7 +588,7 @@ def test_a_server_that_refuses_the_largest_picture_is_asked_with_smaller_ones(
         engine(server)
 
 
-def test_nothing_of_address_and_limits_makes_another_artefact() -> None:
+def test_nothing_of_address_and_limits_makes_another_artifact() -> None:
     one, two = settings("http://a/v1"), settings("http://b:80/v1", concurrency=3, attempts=9)
     assert one.maker == two.maker
     assert settings("http://a/v1", name="other").maker != one.maker

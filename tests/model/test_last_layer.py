@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from difftrain.config.difficulty import AceConfig, Heads, Normalize, TextSpan
 from difftrain.difficulty import ace
-from difftrain.difficulty.config import AceConfig, Heads, Normalise, TextSpan
 from difftrain.model import attention, last_layer, spans
 from difftrain.model.generate import hf
 from difftrain.model.generate.request import Request
@@ -65,7 +65,7 @@ SETTINGS = [
     AceConfig(heads=Heads.max),
     AceConfig(sigma=1.5, min_rows=3),
     AceConfig(window=2),
-    AceConfig(normalise=Normalise.mean_log),
+    AceConfig(normalize=Normalize.mean_log),
 ]
 
 
@@ -77,7 +77,7 @@ def test_the_streamed_bias_is_the_formula_on_the_eager_attention(
     monkeypatch.setattr(last_layer, "CELLS", cells)
     for mine, table in zip(biases(tiny, passed, config), eager(tiny, passed), strict=True):
         one = table.max(0) if config.heads is Heads.max else table.mean(0)
-        wanted = ace.bias(one, config.sigma, config.min_rows, config.window, config.normalise)
+        wanted = ace.bias(one, config.sigma, config.min_rows, config.window, config.normalize)
         assert mine == (None if wanted is None else pytest.approx(wanted, abs=1e-3))
 
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from difftrain import artefacts
+from difftrain.config.engine import EngineKind
+from difftrain.config.model import ModelConfig
 from difftrain.data import prompts
-from difftrain.model.config import ModelConfig
 from difftrain.model.generate import hf, trial
-from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.engine import InProcess
 from difftrain.model.generate.request import Answer, Request, answers
 from difftrain.model.load import Loaded
+from difftrain.pipeline import parquet
 from difftrain.records import Rollout, Sample
 from tests.listening import FaultyProxy, send
 from tests.serving import free_port, serving
@@ -102,14 +102,19 @@ def test_a_real_server_says_what_the_model_says_here_through_every_fault(
 
 
 def command(folder: Path, url: str, model: str) -> list[str]:
-    words = ["data.pool=16", "probe.percents=[0,40,80]", "probe.draws=3", f"artefacts={folder}"]
+    words = [
+        "data.num_samples=16",
+        "probe.mask_percents=[0,40,80]",
+        "probe.draws=3",
+        f"output_dir={folder}",
+    ]
     engine = ["model.engine=http", f"model.url={url}", f"model.server.name={model}"]
-    few = ["model.server.concurrency=2", "model.server.attempts=10", "difficulty=pism"]
+    few = ["model.server.max_concurrency=2", "model.server.max_attempts=10", "difficulty=pism"]
     return [sys.executable, str(ROOT / "launch" / "score.py"), *words, *engine, *few]
 
 
 def test_a_whole_probe_outlives_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
-    port, folder = free_port(), tmp_path / "artefacts"
+    port, folder = free_port(), tmp_path / "artifacts"
     events: list[str] = []
     done = threading.Event()
 
@@ -141,8 +146,8 @@ def test_a_whole_probe_outlives_a_server_that_is_killed_and_comes_back(tmp_path:
     assert f"model.url={url} does not answer" in run.stderr
     assert "is back after" in run.stderr
     (probe,) = folder.glob("probe/*")
-    rows = artefacts.read(probe, Rollout)
-    made = json.loads((probe / "made.json").read_text())
+    rows = parquet.read(probe, Rollout)
+    made = json.loads((probe / "manifest.json").read_text())
     print(made["counts"], made["settings"]["engines"])
     assert made["counts"]["quarantined"] == 0
     assert len({row.sample_id for row in rows}) == 16

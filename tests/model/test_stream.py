@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from difftrain.config.model import ModelConfig
 from difftrain.data import prompts
-from difftrain.model.config import ModelConfig
 from difftrain.model.generate import flight, hf
 from difftrain.model.generate.gumbel import DrawOwnNoise
 from difftrain.model.generate.request import NoAnswer, Request

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from difftrain.model.config import ModelConfig
+from difftrain.config.model import ModelConfig
 from difftrain.model.generate import vllm
 from difftrain.model.generate.request import Answer, NoAnswer, Request
 

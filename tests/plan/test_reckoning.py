@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from difftrain import lineage
+from difftrain.config.probe import Grid
+from difftrain.config.run_config import RunConfig
+from difftrain.config.train import TARGETS
 from difftrain.model.locate import SHIPPED
-from difftrain.places import Places
+from difftrain.pipeline import manifest
+from difftrain.pipeline.paths import Places
 from difftrain.plan import memory
 from difftrain.plan.generations import Ladder, expected
-from difftrain.probe.config import Grid
 from difftrain.probe.needs import needs
 from difftrain.probe.schedule import next_draws
 from difftrain.records import Measure, Stratum, TaskSet
-from difftrain.settings import RunConfig
-from difftrain.train.lora_config import TARGETS
 from recipes import reckoning
 
 PAPER = {TaskSet.perception: 20_633, TaskSet.reasoning: 27_133}
@@ -149,13 +149,13 @@ def test_rows_reckoned_with_are_those_that_the_engine_computes_together() -> Non
 
 
 def test_a_pilot_without_an_answer_is_none(tmp_path) -> None:
-    config = RunConfig(artefacts=str(tmp_path))
+    config = RunConfig(output_dir=str(tmp_path))
     small = replace(config, data=replace(config.data, limit=config.plan.pilot))
     counts = {"generations": 0, "tokens": 0, "samples": 4, "settled": [needs(config).settled(4)]}
 
     def close() -> None:
         folder = Places(small).probe
-        lineage.write_made(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
+        manifest.write_made(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
 
     close()
     assert reckoning.pilot_of(config) == (None, reckoning.MIX)
@@ -165,14 +165,14 @@ def test_a_pilot_without_an_answer_is_none(tmp_path) -> None:
 
 
 def test_a_pilot_for_other_needs_is_not_reckoned_with_and_the_plan_says_why(tmp_path) -> None:
-    config = RunConfig(artefacts=str(tmp_path))
+    config = RunConfig(output_dir=str(tmp_path))
     small = replace(config, data=replace(config.data, limit=config.plan.pilot))
     full = needs(replace(config, probe=replace(config.probe, grid=Grid.full))).settled(4)
     ours = needs(config).settled(4)
     for settled in ([full], [ours, full]):
         counts = {"generations": 400, "tokens": 0, "samples": 4, "settled": settled}
         folder = Places(small).probe
-        lineage.write_made(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
+        manifest.write_made(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
         pilot, source = reckoning.pilot_of(config)
         assert pilot is None
         assert source.startswith(f"{reckoning.MIX}, because the pilot was for (")

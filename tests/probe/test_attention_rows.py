@@ -6,31 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difftrain import artefacts, lineage
-from difftrain.difficulty.config import DifficultyConfig
+from difftrain.config.difficulty import DifficultyConfig
+from difftrain.config.run_config import RunConfig
 from difftrain.model.generate.request import NoAnswer
 from difftrain.model.load import Loaded
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.distributed import World
 from difftrain.probe import aside, attention
 from difftrain.probe.rollouts import Draw
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
-from difftrain.settings import RunConfig
-from difftrain.world import World
 
 WORDS = (7, 9, 30, 31, 5)
 
 
 def answer(sample_id: str, draw: int, right: bool, **changed: object) -> Rollout:
     made = Rollout(
-        sample_id=sample_id, view=View.whole, mask_percent=0, draw=draw, seed=0, response="",
-        tokens=len(WORDS), token_ids=WORDS, finished=True,
-        verdict=Verdict.right if right else Verdict.wrong,
+        sample_id=sample_id, view=View.full_image, mask_percent=0, draw=draw, seed=0, response="",
+        num_tokens=len(WORDS), token_ids=WORDS, hit_eos=True,
+        verdict=Verdict.correct if right else Verdict.incorrect,
     )  # fmt: skip
     return dataclasses.replace(made, **changed)  # type: ignore[arg-type]
 
 
 def config(*measures: Measure) -> RunConfig:
     found = RunConfig()
-    found.difficulty = DifficultyConfig(measure=measures[0], also=list(measures[1:]))
+    found.difficulty = DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
     return found
 
 
@@ -62,22 +62,22 @@ def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
     samples = shapes_samples[:3]
     rows = [answer(sample.sample_id, 0, True) for sample in samples[:2]]
     rows.append(answer(samples[2].sample_id, 0, False, token_ids=(7,), tokens=1))
-    artefacts.write_part(tmp_path / "probe", "00000", rows)
+    parquet.write_part(tmp_path / "probe", "00000", rows)
     made = config(Measure.cmab, Measure.ace)
     folder = tmp_path / "attention"
     attention.run(lambda: tiny, samples, tmp_path / "probe", folder, made, World())
-    found = {each.sample_id: each for each in artefacts.read(folder, Attention)}
+    found = {each.sample_id: each for each in parquet.read(folder, Attention)}
     assert len(found) == 3
     for sample in samples[:2]:
-        assert found[sample.sample_id].bias is not None
+        assert found[sample.sample_id].max_log_psi is not None
         assert np.array(found[sample.sample_id].image_LT).shape == (4, len(WORDS))
-    assert found[samples[2].sample_id].bias is None
+    assert found[samples[2].sample_id].max_log_psi is None
 
     def unwanted() -> Loaded:
         pytest.fail("the model was loaded although nothing is missing")
 
     attention.run(unwanted, samples, tmp_path / "probe", folder, made, World())
-    assert len(artefacts.read(folder, Attention)) == 3
+    assert len(parquet.read(folder, Attention)) == 3
 
 
 def test_late_answers_of_a_sample_set_aside_change_no_ranks_share(
@@ -88,14 +88,14 @@ def test_late_answers_of_a_sample_set_aside_change_no_ranks_share(
     out = min(samples, key=lambda each: each.sample_id)
     rows = [answer(each.sample_id, 0, True) for each in samples if each is not out]
     probe, folder = tmp_path / "probe", tmp_path / "attention"
-    artefacts.write_part(probe, "00000", rows)
+    parquet.write_part(probe, "00000", rows)
     aside.write(probe, 1, [aside.row(Draw(out, 0, 0), NoAnswer("too long"))])
     before = attention.wanted_pairs(samples, probe, made)
     assert len(before) == 3
-    artefacts.write_part(probe, "00001", [answer(out.sample_id, 1, True)])
+    parquet.write_part(probe, "00001", [answer(out.sample_id, 1, True)])
     assert attention.wanted_pairs(samples, probe, made) == before
     attention.run(lambda: tiny, samples, probe, folder, made, World())
-    assert len(artefacts.read(folder, Attention)) == 3
-    closed = lineage.read_made(folder)
+    assert len(parquet.read(folder, Attention)) == 3
+    closed = manifest.read_made(folder)
     assert closed is not None
     assert closed["counts"]["responses"] == 3

@@ -5,23 +5,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difftrain import artefacts
+from difftrain.config.difficulty import ChanceCorrection, DifficultyConfig, PismConfig
+from difftrain.config.probe import Grid, ProbeConfig
+from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import pism
-from difftrain.difficulty.config import DifficultyConfig, Guess, PismConfig
-from difftrain.probe.config import Grid, ProbeConfig
+from difftrain.pipeline import parquet
 from difftrain.probe.ledger import Ledger
 from difftrain.probe.needs import needs
 from difftrain.probe.rollouts import Draw
 from difftrain.probe.schedule import next_draws
 from difftrain.records import Measure, Rollout, Sample, Verdict, View
-from difftrain.settings import RunConfig
 
 RATIOS = np.arange(10) / 10
 
 
-def config(*measures: Measure, guess: Guess = Guess.none) -> RunConfig:
+def config(*measures: Measure, guess: ChanceCorrection = ChanceCorrection.none) -> RunConfig:
     found = RunConfig()
-    found.difficulty = DifficultyConfig(measure=measures[0], also=list(measures[1:]))
+    found.difficulty = DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
     found.difficulty.pism.guess = guess
     return found
 
@@ -34,10 +34,10 @@ def row(draw: Draw, right: bool) -> Rollout:
         draw=draw.draw,
         seed=0,
         response="",
-        tokens=1,
+        num_tokens=1,
         token_ids=(1,),
-        finished=True,
-        verdict=Verdict.right if right else Verdict.wrong,
+        hit_eos=True,
+        verdict=Verdict.correct if right else Verdict.incorrect,
     )
 
 
@@ -58,7 +58,7 @@ def truth(rng: np.random.Generator, masked: float = 0.9) -> dict[tuple[View, int
     skill, guess = rng.random() ** 0.5, rng.random() ** 2
     found = {}
     for percent in range(0, 100, 10):
-        view = View.masked if percent else View.whole
+        view = View.masked if percent else View.full_image
         found[view, percent] = rng.random(16) < skill * masked ** (percent / 10)
     found[View.text_only, 0] = rng.random(16) < guess
     return found
@@ -82,7 +82,7 @@ def test_the_second_papers_measures_climb_no_ladder(
     ):
         ledger = ledger_of(config(*measures), shapes_samples[0], tmp_path)
         asked = settle(ledger, shapes_samples[0], truth(np.random.default_rng(1)))
-        assert count(asked, View.whole) == whole
+        assert count(asked, View.full_image) == whole
         assert count(asked, View.text_only) == text_only
         assert count(asked, View.masked) == 0
 
@@ -96,7 +96,7 @@ def test_pism_alone_asks_what_it_asked_before(shapes_samples: list[Sample], tmp_
         alone = 0
         while cells := next_draws(table, 0.1):
             ((rung, draw),) = cells
-            view = View.masked if rung else View.whole
+            view = View.masked if rung else View.full_image
             table[rung, draw] = known[view, rung * 10][draw]
             alone += 1
         assert len(asked) == alone
@@ -113,8 +113,8 @@ def test_whole_pictures_are_shared_between_the_measures(
         alone = settle(ledger_of(config(Measure.pism), sample, tmp_path), sample, known)
         ledger = ledger_of(config(*every), sample, tmp_path)
         asked = settle(ledger, sample, known)
-        laddered = count(alone, View.whole)
-        assert count(asked, View.whole) == max(5, laddered)
+        laddered = count(alone, View.full_image)
+        assert count(asked, View.full_image) == max(5, laddered)
         assert count(asked, View.text_only) == 5
         assert count(asked, View.masked) == count(alone, View.masked)
 
@@ -123,12 +123,12 @@ def test_more_rollouts_than_draws_do_not_enter_pisms_table(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     made = config(Measure.pism, Measure.cde, Measure.drm)
-    made.probe.rollouts, made.probe.draws = 12, 4
+    made.probe.cde_rollouts, made.probe.draws = 12, 4
     known = truth(np.random.default_rng(1))
-    known[View.whole, 0] = np.array([0] * 4 + [1] * 12)
+    known[View.full_image, 0] = np.array([0] * 4 + [1] * 12)
     ledger = ledger_of(made, shapes_samples[0], tmp_path)
     asked = settle(ledger, shapes_samples[0], known)
-    assert count(asked, View.whole) == 12
+    assert count(asked, View.full_image) == 12
     table = ledger.tables[shapes_samples[0].sample_id]
     assert pism.failure_ratio(table, RATIOS) == 0.0
     assert count(asked, View.masked) == 0
@@ -139,14 +139,14 @@ def test_a_store_that_another_run_filled_is_completed(
 ) -> None:
     sample, known = shapes_samples[0], truth(np.random.default_rng(4))
     first = settle(ledger_of(config(Measure.pism), sample, tmp_path), sample, known)
-    artefacts.write_part(
+    parquet.write_part(
         tmp_path, "00000", [row(d, bool(known[d.view, d.percent][d.draw])) for d in first]
     )
     ledger = ledger_of(config(Measure.pism, Measure.cde, Measure.drm), sample, tmp_path)
     ledger.refresh()
     second = settle(ledger, sample, known)
     assert count(second, View.masked) == 0
-    assert count(second, View.whole) == max(0, 5 - count(first, View.whole))
+    assert count(second, View.full_image) == max(0, 5 - count(first, View.full_image))
     assert ledger.generations == len(first) + len(second)
 
 
@@ -157,7 +157,7 @@ def test_chance_aware_early_stopping_gives_both_labels_of_the_full_grid(
     sample, saved = shapes_samples[0], 0
     for seed in range(200):
         known = truth(np.random.default_rng(seed), masked=0.8)
-        made = config(Measure.pism, guess=Guess.text_only)
+        made = config(Measure.pism, guess=ChanceCorrection.text_only)
         made.difficulty.pism.alpha = alpha
         early = ledger_of(made, sample, tmp_path)
         asked = settle(early, sample, known)
@@ -204,4 +204,4 @@ def test_the_guess_rate_is_laplace_smoothed_and_needs_every_draw() -> None:
 
 
 def test_the_probe_config_refuses_no_rollouts() -> None:
-    assert dict(ProbeConfig(rollouts=0).check()) == {"rollouts": "must be at least 1"}
+    assert dict(ProbeConfig(cde_rollouts=0).check()) == {"cde_rollouts": "must be at least 1"}

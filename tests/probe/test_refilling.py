@@ -6,25 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difftrain import artefacts
-from difftrain.difficulty.config import DifficultyConfig
+from difftrain.config.difficulty import DifficultyConfig
+from difftrain.config.run_config import RunConfig
 from difftrain.model.generate.engine import InProcess
 from difftrain.model.generate.hf import Limits
 from difftrain.model.load import Loaded
+from difftrain.pipeline import parquet
+from difftrain.pipeline.distributed import World
 from difftrain.probe import stage
 from difftrain.probe.ledger import Ledger
 from difftrain.probe.needs import needs
 from difftrain.probe.pending import Pending
 from difftrain.probe.rollouts import Draw
 from difftrain.records import Measure, Rollout, Sample, Verdict, View
-from difftrain.settings import RunConfig
-from difftrain.world import World
 
 
 def settings(*also: Measure) -> RunConfig:
     made = RunConfig()
-    made.difficulty = DifficultyConfig(measure=Measure.pism, also=list(also))
-    made.probe.percents, made.probe.draws, made.probe.rollouts = [0, 40, 80], 3, 3
+    made.difficulty = DifficultyConfig(measure=Measure.pism, extra_measures=list(also))
+    made.probe.mask_percents, made.probe.draws, made.probe.cde_rollouts = [0, 40, 80], 3, 3
     made.probe.max_new_tokens = 12
     return made
 
@@ -32,8 +32,8 @@ def settings(*also: Measure) -> RunConfig:
 def answered(draw: Draw, right: bool) -> Rollout:
     return Rollout(
         sample_id=draw.sample.sample_id, view=draw.view, mask_percent=draw.percent,
-        draw=draw.draw, seed=0, response="", tokens=1, token_ids=(1,), finished=True,
-        verdict=Verdict.right if right else Verdict.wrong,
+        draw=draw.draw, seed=0, response="", num_tokens=1, token_ids=(1,), hit_eos=True,
+        verdict=Verdict.correct if right else Verdict.incorrect,
     )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def probed(
         ledger.refresh()
         engine = InProcess(tiny, Limits.of(made.model))
         stage.run_share(engine, world.share(samples), ledger, made, world)
-    rows = artefacts.read(folder, Rollout)
+    rows = parquet.read(folder, Rollout)
     return sorted(rows, key=lambda row: (row.sample_id, row.view, row.mask_percent, row.draw))
 
 

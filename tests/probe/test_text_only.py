@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from difftrain.config.probe import ProbeConfig
 from difftrain.data import prompts
 from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
-from difftrain.probe.config import ProbeConfig
 from difftrain.probe.rollouts import Draw, draw_seed, request, rollout
 from difftrain.records import Sample, View
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from difftrain import artefacts, lineage
+from difftrain.config.engine import EngineKind
+from difftrain.config.run_config import RunConfig
 from difftrain.data import prompts
 from difftrain.model.generate import http, trial
-from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.http import Server
 from difftrain.model.load import Loaded
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.distributed import World
 from difftrain.probe import aside, stage
 from difftrain.probe.attention import measured, token_ids
 from difftrain.records import Rollout, Sample, Verdict, View
-from difftrain.settings import RunConfig
-from difftrain.world import World
 from tests.listening import FaultyProxy, send
 from tests.model.answering import ModelServer, read
 
@@ -31,8 +31,8 @@ def server() -> Iterator[ModelServer]:
 
 
 def settings(server: ModelServer, folder: Path) -> RunConfig:
-    found = RunConfig(artefacts=str(folder))
-    found.probe.percents, found.probe.draws = [0, 50], 3
+    found = RunConfig(output_dir=str(folder))
+    found.probe.mask_percents, found.probe.draws = [0, 50], 3
     found.data.min_pixels, found.data.max_pixels = 3136, 12544
     found.model.engine, found.model.url = EngineKind.http, server.url
     found.model.server.concurrency, found.model.server.first_wait_seconds = 6, 0.01
@@ -54,7 +54,7 @@ def probed(
 
 
 def rows(folder: Path) -> list[Rollout]:
-    found = artefacts.read(folder, Rollout)
+    found = parquet.read(folder, Rollout)
     return sorted(found, key=lambda row: (row.sample_id, row.mask_percent, row.draw))
 
 
@@ -75,7 +75,7 @@ def test_what_is_refused_is_set_aside_with_its_reason_and_the_rest_is_scored(
     folder, _ = probed(server, shapes_samples, tmp_path)
     (out,) = aside.read(folder).items()
     assert out[1] == "the server answers 400: too long"
-    made = lineage.read_made(folder)
+    made = manifest.read_made(folder)
     assert made is not None
     scored = {row.sample_id for row in rows(folder)} - {out[0]}
     assert len(scored) + 1 == len(shapes_samples) == made["counts"]["samples"]
@@ -112,7 +112,7 @@ def test_no_fault_changes_a_row_and_nothing_written_is_asked_again(
     assert rows(disturbed) == rows(undisturbed)
     assert not aside.read(disturbed)
     asked = len(server.heard)
-    (disturbed / "made.json").unlink()
+    (disturbed / "manifest.json").unlink()
     probed(server, samples, tmp_path / "two")
     assert len(server.heard) == asked
 
@@ -131,7 +131,7 @@ def test_what_was_answered_before_a_server_went_for_good_is_kept(
         probed(server, shapes_samples, tmp_path, longest_wait_seconds=0.2)
     kept = rows(tmp_path / "probe")
     assert len(kept) == 30
-    assert lineage.read_made(tmp_path / "probe") is None
+    assert manifest.read_made(tmp_path / "probe") is None
     server.models, server.spoils, before = 200, lambda *_: False, server.in_earnest
     folder, _ = probed(server, shapes_samples, tmp_path)
     found = rows(folder)
@@ -145,13 +145,13 @@ def test_answers_reach_the_disk_while_the_server_says_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(artefacts, "LONGEST_UNWRITTEN_SECONDS", 0.3)
+    monkeypatch.setattr(parquet, "LONGEST_UNWRITTEN_SECONDS", 0.3)
     monkeypatch.setattr(http, "ALIVE_SECONDS", 0.05)
     in_vain: list[int] = []
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
         until = time.monotonic() + 20  # the first answer may wait for the graders to start
-        while number > 6 and not artefacts.parts(tmp_path / "probe") and not in_vain:
+        while number > 6 and not parquet.parts(tmp_path / "probe") and not in_vain:
             time.sleep(0.05)
             if time.monotonic() > until:
                 in_vain.append(number)
@@ -179,17 +179,17 @@ def test_seconds_are_those_of_all_starts(
     server.models, server.spoils = 200, lambda *_: False
     started = time.time()
     folder, _ = probed(server, shapes_samples[:4], tmp_path)
-    made = lineage.read_made(folder)
+    made = manifest.read_made(folder)
     assert made is not None
     assert made["seconds"] > time.time() - started + 0.5
-    assert not list(folder.glob(".spent-*"))
+    assert not list(folder.glob(".elapsed-*"))
 
 
 def test_words_from_a_server_are_looked_at_as_the_tokens_that_spell_them(tiny: Loaded) -> None:
     text = "<think>2 and 3 <|image_pad|></think><answer>5</answer>"
     row = Rollout(
-        sample_id="a", view=View.whole, mask_percent=0, draw=0, seed=1, response=text, tokens=9,
-        token_ids=(), finished=True, verdict=Verdict.right,
+        sample_id="a", view=View.full_image, mask_percent=0, draw=0, seed=1, response=text, num_tokens=9,
+        token_ids=(), hit_eos=True, verdict=Verdict.correct,
     )  # fmt: skip
     ids = token_ids(tiny, row)
     tokenizer = tiny.processor.tokenizer

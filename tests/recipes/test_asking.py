@@ -4,9 +4,9 @@ from importlib.util import find_spec
 
 import pytest
 
-from difftrain.model.generate.config import EngineKind
+from difftrain.config.engine import EngineKind
+from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.model.load import Loaded
-from difftrain.settings import ConfigError, RunConfig
 from recipes.asking import Asking
 
 

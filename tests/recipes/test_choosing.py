@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from difftrain import artefacts, lineage
-from difftrain.heartbeat import FirstFailed
-from difftrain.places import CONTROL, TUNED, Places
+from difftrain.config.run_config import RunConfig, resolve
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.coordination import FirstFailed
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import CONTROL, TUNED, Places
 from difftrain.probe import aside
 from difftrain.probe.aside import Unanswered
-from difftrain.records import Arm, Measure, Pick, Sample, Score, Stratum, View
+from difftrain.records import Measure, Sample, Score, Selection, Stratum, TrainStage, View
 from difftrain.select.strata import NothingChosen
-from difftrain.settings import RunConfig, resolve
-from difftrain.world import World
 from launch.words import read
 from recipes import choosing, difficulty
 
@@ -23,26 +23,28 @@ STRATA = [Stratum.medium, Stratum.medium, Stratum.hard, Stratum.unsolved]
 
 def row(folder: Path, name: str, samples: list[Sample], *words: str) -> tuple[RunConfig, Places]:
     """A row's settings and places, with samples and scores in them."""
-    small = ("sft.samples_per_step=2", "grpo.prompts_per_step=2", f"artefacts={folder}")
+    small = ("sft.samples_per_step=2", "grpo.prompts_per_step=2", f"output_dir={folder}")
     config = resolve(read([f"recipe={name}", *small, *words]))
     places = Places(config)
-    if lineage.read_made(places.score) is None:
-        artefacts.write_all(places.data, samples)
+    if manifest.read_made(places.score) is None:
+        parquet.write_all(places.data, samples)
         scores = [
             Score(sample_id=each.sample_id, measure=Measure.pism, value=0.3, stratum=STRATA[n % 4])
             for n, each in enumerate(samples)
         ]
-        artefacts.write_all(places.score, scores)
+        parquet.write_all(places.score, scores)
         told = {"easy": 0, "medium": 12, "hard": 6, "unsolved": 6}
-        lineage.write_made(places.score, settings={}, inputs={}, seconds=0.0, counts=told)
+        manifest.write_made(places.score, settings={}, inputs={}, seconds=0.0, counts=told)
     return config, places
 
 
-def picked(config: RunConfig, places: Places, arm: str = TUNED) -> dict[Arm, list[Pick]]:
+def picked(
+    config: RunConfig, places: Places, arm: str = TUNED
+) -> dict[TrainStage, list[Selection]]:
     return {stage: choosing.CHOOSE[stage](config, places, World(), arm) for stage in config.stages}
 
 
-def ids(picks: list[Pick]) -> set[str]:
+def ids(picks: list[Selection]) -> set[str]:
     return {pick.sample_id for pick in picks}
 
 
@@ -51,12 +53,12 @@ def test_each_stage_gets_its_stratum_and_random_sets_have_its_size(
 ) -> None:
     plain = picked(*row(tmp_path, "sft_mid_grpo_hard", shapes_samples))
     drawn = picked(*row(tmp_path, "sft_rand_m_grpo_rand_h", shapes_samples))
-    assert [len(plain[Arm.sft]), len(plain[Arm.grpo])] == [12, 6]
-    assert [len(drawn[Arm.sft]), len(drawn[Arm.grpo])] == [12, 6]
-    assert all(pick.arm is arm for arm, picks in drawn.items() for pick in picks)
-    assert ids(plain[Arm.sft]) == {each.sample_id for n, each in enumerate(shapes_samples)
+    assert [len(plain[TrainStage.sft]), len(plain[TrainStage.grpo])] == [12, 6]
+    assert [len(drawn[TrainStage.sft]), len(drawn[TrainStage.grpo])] == [12, 6]
+    assert all(pick.stage is arm for arm, picks in drawn.items() for pick in picks)
+    assert ids(plain[TrainStage.sft]) == {each.sample_id for n, each in enumerate(shapes_samples)
                                    if STRATA[n % 4] is Stratum.medium}  # fmt: skip
-    assert ids(drawn[Arm.sft]) != ids(plain[Arm.sft])
+    assert ids(drawn[TrainStage.sft]) != ids(plain[TrainStage.sft])
 
 
 def test_rows_that_name_the_same_set_share_it_and_its_training(
@@ -73,7 +75,9 @@ def test_rows_that_name_the_same_set_share_it_and_its_training(
     assert one.select(TUNED) == alone.select(TUNED) == four.select(TUNED)
     assert len({each.train(TUNED) for each in places.values()}) == 5
     other = row(tmp_path, "sft_rand_m_grpo_hard", shapes_samples, "seed=2")
-    assert ids(picked(*other)[Arm.sft]) != ids(picked(*rows["sft_rand_m_grpo_hard"])[Arm.sft])
+    assert ids(picked(*other)[TrainStage.sft]) != ids(
+        picked(*rows["sft_rand_m_grpo_hard"])[TrainStage.sft]
+    )
 
 
 def test_the_control_of_an_sft_row_has_random_sets_of_both_sizes(
@@ -81,8 +85,8 @@ def test_the_control_of_an_sft_row_has_random_sets_of_both_sizes(
 ) -> None:
     given = row(tmp_path, "sft_mid_grpo_hard", shapes_samples)
     control = picked(*given, CONTROL)
-    assert [len(control[Arm.sft]), len(control[Arm.grpo])] == [12, 6]
-    assert ids(control[Arm.sft]) != ids(picked(*given)[Arm.sft])
+    assert [len(control[TrainStage.sft]), len(control[TrainStage.grpo])] == [12, 6]
+    assert ids(control[TrainStage.sft]) != ids(picked(*given)[TrainStage.sft])
 
 
 def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
@@ -92,10 +96,10 @@ def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
             for n, each in enumerate(shapes_samples)]  # fmt: skip
     for name in ("sft_mid_grpo_hard", "sft_rand_m_grpo_hard"):
         config, places = row(tmp_path, name, bare)
-        picks = picked(config, places)[Arm.sft]
+        picks = picked(config, places)[TrainStage.sft]
         assert len(picks) == 6
-        assert not ids(picks) & {each.sample_id for each in bare if each.solution is None}
-        made = lineage.read_made(places.select(TUNED, Arm.sft))
+        assert not ids(picks) & {each.sample_id for each in bare if each.rationale is None}
+        made = manifest.read_made(places.select(TUNED, TrainStage.sft))
         assert made["counts"]["dropped"] == {"no_solution": 6}
         told = "chosen for SFT, tuned: 6 samples (6 more were dropped: the data gives no rationale"
         assert capsys.readouterr().out.startswith(told)
@@ -109,7 +113,11 @@ def test_a_probe_that_grows_for_another_run_changes_no_choice(
         config, places = row(tmp_path / "after", name, shapes_samples)
         refused = [
             Unanswered(
-                sample_id=each.sample_id, view=View.whole, mask_percent=0, draw=9, reason="too long"
+                sample_id=each.sample_id,
+                view=View.full_image,
+                mask_percent=0,
+                draw=9,
+                reason="too long",
             )
             for each in shapes_samples[:12]
         ]
@@ -120,7 +128,7 @@ def test_a_probe_that_grows_for_another_run_changes_no_choice(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["select.sft_keep=[easy]"], r"sft_keep leaves 0 samples.*easy 0, medium 12"),
+        (["select.sft_strata=[easy]"], r"sft_keep leaves 0 samples.*easy 0, medium 12"),
         (
             ["sft.samples_per_step=13"],
             r"leaves 12 samples, but a step needs 13 samples;",
@@ -141,7 +149,7 @@ def test_a_stratum_that_is_empty_or_too_small_is_told_with_the_counts(
 def test_the_other_ranks_are_told_at_once_that_a_stratum_holds_nothing(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
-    config, places = row(tmp_path, "grpo_hard", shapes_samples, "select.keep=[easy]")
+    config, places = row(tmp_path, "grpo_hard", shapes_samples, "select.strata=[easy]")
     with pytest.raises(NothingChosen):
         difficulty.select(config, places, World(0, 2), TUNED)
     started = time.time()
@@ -154,7 +162,7 @@ def test_the_other_ranks_are_told_at_once_that_the_samples_cannot_be_read_for_sc
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
     config, places = row(tmp_path, "grpo_hard", shapes_samples)
-    (places.score / "made.json").unlink()
+    (places.score / "manifest.json").unlink()
     next(places.data.glob("part-*")).write_bytes(b"cut")
     with pytest.raises((OSError, ValueError)):
         difficulty.score(config, places, World(0, 2))

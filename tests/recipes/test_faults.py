@@ -12,13 +12,18 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from difftrain import artefacts
 from difftrain.model.locate import SHIPPED
+from difftrain.pipeline import parquet
 from difftrain.records import Attention, Rollout
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-SMALL = ("data.pool=48", "probe.percents=[0,30,60,90]", "probe.draws=4", "model.batch_size=16")
+SMALL = (
+    "data.num_samples=48",
+    "probe.mask_percents=[0,30,60,90]",
+    "probe.draws=4",
+    "model.batch_size=16",
+)
 pytestmark = pytest.mark.slow
 
 
@@ -34,18 +39,18 @@ def run(launcher: str, *arguments: str, **environment: str) -> Path:
         env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    return Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
 
 
 def rollouts(folder: Path) -> list[Rollout]:
-    found = artefacts.read(folder, Rollout)
+    found = parquet.read(folder, Rollout)
     return sorted(found, key=lambda row: (row.sample_id, row.mask_percent, row.draw))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The probe folder of a run that nothing disturbed."""
-    return run("probe", f"artefacts={tmp_path_factory.mktemp('whole')}")
+    return run("probe", f"output_dir={tmp_path_factory.mktemp('whole')}")
 
 
 def test_a_killed_probe_resumes_without_repeating_a_rollout(
@@ -54,7 +59,7 @@ def test_a_killed_probe_resumes_without_repeating_a_rollout(
     kills = 0
     for _ in range(6):
         child = subprocess.Popen(
-            command("probe", f"artefacts={tmp_path}"),
+            command("probe", f"output_dir={tmp_path}"),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -67,17 +72,17 @@ def test_a_killed_probe_resumes_without_repeating_a_rollout(
             time.sleep(0.02)
         if child.returncode == 0:
             break
-    folder = run("probe", f"artefacts={tmp_path}")
+    folder = run("probe", f"output_dir={tmp_path}")
     assert kills >= 2
     assert folder.name == undisturbed.name
     assert rollouts(folder) == rollouts(undisturbed)
-    assert not list(folder.glob("*.half"))
+    assert not list(folder.glob("*.tmp"))
 
 
 def test_two_ranks_write_what_one_rank_writes(undisturbed: Path, tmp_path: Path) -> None:
     ranks = [
         subprocess.Popen(
-            command("probe", f"artefacts={tmp_path}"),
+            command("probe", f"output_dir={tmp_path}"),
             env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -89,11 +94,11 @@ def test_two_ranks_write_what_one_rank_writes(undisturbed: Path, tmp_path: Path)
         _, said = child.communicate(timeout=500)
         assert child.returncode == 0, said[-4000:]
     folder = tmp_path / "probe" / undisturbed.name
-    assert {path.name[5:9] for path in artefacts.parts(folder)} == {"r000", "r001"}
+    assert {path.name[5:9] for path in parquet.parts(folder)} == {"r000", "r001"}
     assert rollouts(folder) == rollouts(undisturbed)
     (one,) = (undisturbed.parents[1] / "attention").iterdir()
     (two,) = (tmp_path / "attention").iterdir()
-    masses = [{row.sample_id: row for row in artefacts.read(f, Attention)} for f in (one, two)]
+    masses = [{row.sample_id: row for row in parquet.read(f, Attention)} for f in (one, two)]
     assert masses[0].keys() == masses[1].keys()
     for key, row in masses[0].items():
         for mine, theirs in zip(row.image_LT, masses[1][key].image_LT, strict=True):
@@ -101,10 +106,10 @@ def test_two_ranks_write_what_one_rank_writes(undisturbed: Path, tmp_path: Path)
 
 
 def trained(folder: Path, *arguments: str) -> list[str]:
-    steps = ("grpo.max_steps=6", "grpo.save_every=2", "grpo.prompts_per_step=2")
-    rest = ("grpo.per_device_batch=16", "evaluate.limit=4", "evaluate.resamples=200")
-    keep = ("select.keep=[hard,medium,unsolved]",)
-    return command("train", *steps, *rest, *keep, f"artefacts={folder}", *arguments)
+    steps = ("grpo.max_steps=6", "grpo.save_steps=2", "grpo.prompts_per_step=2")
+    rest = ("grpo.per_device_train_batch_size=16", "evaluate.limit=4", "evaluate.resamples=200")
+    keep = ("select.strata=[hard,medium,unsolved]",)
+    return command("train", *steps, *rest, *keep, f"output_dir={folder}", *arguments)
 
 
 def test_when_preflight_fails_on_the_first_rank_the_other_ends_with_the_reason(
@@ -114,7 +119,7 @@ def test_when_preflight_fails_on_the_first_rank_the_other_ends_with_the_reason(
     shutil.copytree(SHIPPED["tiny"], broken)
     template = broken / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|image_pad|>", ""))
-    given = ("model=tiny", f"model.name={broken}", "data.pool=12", f"artefacts={tmp_path}")
+    given = ("model=tiny", f"model.name={broken}", "data.num_samples=12", f"output_dir={tmp_path}")
     first, second = (
         subprocess.Popen(
             [sys.executable, str(ROOT / "launch" / "train.py"), *given],
@@ -153,7 +158,7 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None
         for name in ("whole", "killed")
     )
     assert all((first[key] == second[key]).all() for key in first)
-    (log,) = (tmp_path / "killed").glob("train/*/log.jsonl")
+    (log,) = (tmp_path / "killed").glob("train/*/train_log.jsonl")
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 7))
 
 
@@ -179,7 +184,7 @@ def test_two_processes_with_zero_3_end_as_one_process_does(tmp_path: Path) -> No
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
     two = subprocess.run(sharded, capture_output=True, text=True, env=environment)
     assert two.returncode == 0, two.stderr[-6000:]
-    assert two.stdout.strip().splitlines()[-1].startswith("made: ")
+    assert two.stdout.strip().splitlines()[-1].startswith("output: ")
     base = load_file(ROOT / "difftrain" / "shapes" / "tiny" / "model.safetensors")
     for name in ("one", "two"):
         arms = list((tmp_path / name).glob("train/*/checkpoint/model.safetensors"))
@@ -213,7 +218,7 @@ def test_a_full_disk_is_told_and_with_room_the_same_command_goes_on(
         pytest.skip("needs the right to mount a small file system")
     try:
         done = subprocess.run(
-            command("probe", f"artefacts={small}"), capture_output=True, text=True
+            command("probe", f"output_dir={small}"), capture_output=True, text=True
         )
         assert done.returncode == 1
         assert "No space left" in done.stderr or "no space left" in done.stderr
@@ -222,6 +227,6 @@ def test_a_full_disk_is_told_and_with_room_the_same_command_goes_on(
         for part in small.rglob("part-*.parquet"):
             assert part.stat().st_size > 0
         subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
-        assert rollouts(run("probe", f"artefacts={small}")) == rollouts(undisturbed)
+        assert rollouts(run("probe", f"output_dir={small}")) == rollouts(undisturbed)
     finally:
         subprocess.run(["umount", str(small)], check=False)

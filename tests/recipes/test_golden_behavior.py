@@ -12,8 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 RUNS = {
     "smoke": ("recipe=grpo_hard", "control=random"),
-    "difficulty_all": ("recipe=grpo_mid_hard", "difficulty=all", "probe.again=8", "control=random"),
-    "rap": ("recipe=rap", "probe.again=8"),
+    "difficulty_all": (
+        "recipe=grpo_mid_hard",
+        "difficulty=all",
+        "probe.retest_samples=8",
+        "control=random",
+    ),
+    "rap": ("recipe=rap", "probe.retest_samples=8"),
     "sft_then_grpo": ("recipe=sft_rand_m_grpo_hard",),
 }
 pytestmark = [pytest.mark.slow, pytest.mark.golden]
@@ -23,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.golden]
 def found_and_golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """The behavior of a small run made now, and the golden one."""
     folder = tmp_path_factory.mktemp(request.param)
-    words = ("debug=smoke", *RUNS[request.param], f"artefacts={folder}")
+    words = ("debug=smoke", *RUNS[request.param], f"output_dir={folder}")
     done = subprocess.run(
         [sys.executable, str(ROOT / "launch" / "train.py"), *words],
         capture_output=True,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from difftrain.settings import ConfigError, resolve
-from difftrain.world import World
+from difftrain.config.run_config import ConfigError, resolve
+from difftrain.pipeline.distributed import World
 from launch.words import read
 from recipes import chain
 
@@ -19,8 +19,8 @@ def test_wandb_without_a_login_is_refused_and_nothing_is_written(
     for name in ("NETRC", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("WANDB_SILENT", "true")
-    config = resolve(read(["report.to=wandb", f"artefacts={tmp_path / 'artefacts'}"]))
+    config = resolve(read(["report_to=wandb", f"output_dir={tmp_path / 'artifacts'}"]))
     assert callable(step)
     with pytest.raises(ConfigError, match=r"report\.to=wandb: no login"):
         step(config, World(), [])
-    assert not (tmp_path / "artefacts").exists()
+    assert not (tmp_path / "artifacts").exists()

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from difftrain import artefacts
-from difftrain.records import Mark, Pick, Rollout, Sample, Score
+from difftrain.pipeline import parquet
+from difftrain.records import ItemResult, Rollout, Sample, Score, Selection
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("debug=smoke", "select.keep=[hard,medium,unsolved]", "control=random")
+SMALL = ("debug=smoke", "select.strata=[hard,medium,unsolved]", "control=random")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,14 +29,14 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def made(done: subprocess.CompletedProcess[str]) -> Path:
     assert done.returncode == 0, done.stderr[-4000:]
     last = done.stdout.strip().splitlines()[-1]
-    assert last.startswith("made: ")
-    return Path(last.removeprefix("made: "))
+    assert last.startswith("output: ")
+    return Path(last.removeprefix("output: "))
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a small main job."""
-    return made(run(*SMALL, f"artefacts={tmp_path_factory.mktemp('job')}"))
+    return made(run(*SMALL, f"output_dir={tmp_path_factory.mktemp('job')}"))
 
 
 def stage(job: Path, name: str) -> Path:
@@ -46,10 +46,19 @@ def stage(job: Path, name: str) -> Path:
 
 def test_the_report_has_every_key_of_its_contract(job: Path) -> None:
     report = json.loads((job / "report.json").read_text())
-    assert {"name", "program", "seed", "model", "data", "counts", "base", "tuned"} <= report.keys()
+    assert {
+        "name",
+        "train_stages",
+        "seed",
+        "model",
+        "data",
+        "counts",
+        "base",
+        "tuned",
+    } <= report.keys()
     assert {"cost", "recipe_difference", "control", "differences"} <= report.keys()
     assert report["name"] == "grpo_hard"
-    kept = "select.keep=[hard, medium, unsolved]"
+    kept = "select.strata=[hard, medium, unsolved]"
     assert report["recipe_difference"] == ["name=grpo_hard", kept]
     for name in ("base", "tuned", "control"):
         for benchmark in ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar"):
@@ -60,28 +69,28 @@ def test_the_report_has_every_key_of_its_contract(job: Path) -> None:
 
 def test_no_row_is_lost(job: Path) -> None:
     counts = json.loads((job / "report.json").read_text())["counts"]
-    samples = artefacts.read(stage(job, "data"), Sample)
+    samples = parquet.read(stage(job, "data"), Sample)
     assert counts["samples"] == len(samples) + counts["quarantined"] == 60
     assert counts["samples"] == sum(counts["strata"].values()) + counts["quarantined"]
-    scores = artefacts.read(stage(job, "score"), Score)
+    scores = parquet.read(stage(job, "score"), Score)
     assert len(scores) == 2 * len(samples)
 
 
 def test_the_control_has_the_size_of_the_arm(job: Path) -> None:
-    sizes = [len(artefacts.read(f, Pick)) for f in (job.parents[1] / "select").iterdir()]
+    sizes = [len(parquet.read(f, Selection)) for f in (job.parents[1] / "select").iterdir()]
     assert len(sizes) == 2
     assert sizes[0] == sizes[1] > 0
 
 
 def test_no_draw_is_asked_twice(job: Path) -> None:
-    rows = artefacts.read(stage(job, "probe"), Rollout)
+    rows = parquet.read(stage(job, "probe"), Rollout)
     keys = [(row.sample_id, row.view, row.mask_percent, row.draw) for row in rows]
     assert len(set(keys)) == len(keys)
 
 
 def test_base_and_tuned_are_marked_on_the_same_items(job: Path) -> None:
     items = [
-        sorted((mark.benchmark, mark.item_id) for mark in artefacts.read(folder, Mark))
+        sorted((mark.benchmark, mark.item_id) for mark in parquet.read(folder, ItemResult))
         for folder in (job.parents[1] / "evaluate").iterdir()
     ]
     assert len(items) == 3
@@ -91,7 +100,7 @@ def test_base_and_tuned_are_marked_on_the_same_items(job: Path) -> None:
 def test_training_and_evaluation_share_no_sample(job: Path) -> None:
     from difftrain.shapes import benchmarks
 
-    trained = {sample.sample_id for sample in artefacts.read(stage(job, "data"), Sample)}
+    trained = {sample.sample_id for sample in parquet.read(stage(job, "data"), Sample)}
     for name in ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar"):
         assert not trained & {item["sample_id"] for item in benchmarks.items(name, 40)}
 
@@ -109,8 +118,8 @@ def test_the_page_is_self_contained(job: Path) -> None:
 
 
 def written(folder: Path) -> dict[Path, float]:
-    """When each part, step log, made.json and trained weight was written; reports left out."""
-    names = ("part-*.parquet", "log.jsonl", "made.json", "model.safetensors")
+    """When each part, step log, manifest.json and trained weight was written; reports left out."""
+    names = ("part-*.parquet", "train_log.jsonl", "manifest.json", "model.safetensors")
     paths = [path for name in names for path in folder.rglob(name) if "run" not in path.parts]
     return {path: path.stat().st_mtime for path in paths}
 
@@ -119,20 +128,20 @@ def test_the_same_command_again_redoes_nothing(job: Path) -> None:
     folder = job.parents[1]
     before = written(folder)
     started = time.time()
-    assert made(run(*SMALL, f"artefacts={folder}")) == job
+    assert made(run(*SMALL, f"output_dir={folder}")) == job
     assert written(folder) == before
     assert time.time() - started < 120
 
 
 def test_another_tau_redoes_only_scoring_and_what_follows(job: Path) -> None:
     folder = job.parents[1]
-    rows = len(artefacts.read(stage(job, "probe"), Rollout))
+    rows = len(parquet.read(stage(job, "probe"), Rollout))
     done = subprocess.run(
         [
             sys.executable,
             str(ROOT / "launch" / "score.py"),
             *SMALL,
-            f"artefacts={folder}",
+            f"output_dir={folder}",
             "difficulty.pism.tau=0.5",
         ],
         capture_output=True,
@@ -140,15 +149,15 @@ def test_another_tau_redoes_only_scoring_and_what_follows(job: Path) -> None:
     )
     made(done)
     assert len(list((folder / "probe").iterdir())) == 1
-    after = artefacts.read(next((folder / "probe").iterdir()), Rollout)
+    after = parquet.read(next((folder / "probe").iterdir()), Rollout)
     keys = {(row.sample_id, row.mask_percent, row.draw) for row in after}
     assert len(keys) == len(after) >= rows
     assert len(list((folder / "score").iterdir())) == 2
 
 
 def test_an_empty_stratum_ends_with_the_counts_and_exit_code_2(job: Path) -> None:
-    done = run("debug=smoke", f"artefacts={job.parents[1]}", "grpo.prompts_per_step=64",
-               "grpo.group_size=2", "grpo.per_device_batch=2")  # fmt: skip
+    done = run("debug=smoke", f"output_dir={job.parents[1]}", "grpo.prompts_per_step=64",
+               "grpo.num_generations=2", "grpo.per_device_train_batch_size=2")  # fmt: skip
     assert done.returncode == 2
     assert "the strata hold easy" in done.stderr
     assert "Traceback" not in done.stderr

@@ -66,7 +66,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "data.max_pixels=12544",
             "grpo.prompts_per_step=4",
             "grpo.max_steps=6",
-            f"artefacts={folder}/artefacts",
+            f"output_dir={folder}/artifacts",
         ],
         capture_output=True,
         text=True,
@@ -75,7 +75,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr[-4000:]
     assert "data: 24 rows, 24 samples, 0 quarantined" in done.stdout
     assert "1 rows repeat another exactly" in done.stdout
-    return Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    return Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
 
 
 def test_orsta_rows_of_all_eight_tasks_train_to_the_end(report: Path) -> None:

@@ -62,7 +62,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProces
             f"data.path={path}",
             "data.max_pixels=12544",
             "recipe=grpo_full",
-            f"artefacts={folder}/artefacts",
+            f"output_dir={folder}/artifacts",
         ],
         capture_output=True,
         text=True,
@@ -72,7 +72,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProces
 
 def report(done: subprocess.CompletedProcess[str]) -> Path:
     assert done.returncode == 0, done.stderr[-4000:]
-    return Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    return Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
 
 
 def test_own_rows_run_to_the_report(done: subprocess.CompletedProcess[str]) -> None:

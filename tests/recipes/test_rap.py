@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from difftrain import artefacts
-from difftrain.records import Measure, Pick, Rollout, Sample, Score, View
+from difftrain.pipeline import parquet
+from difftrain.records import Measure, Rollout, Sample, Score, Selection, View
 from difftrain.select.rap import POOL, Decision, Fate
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("debug=smoke", "probe.again=8", "grpo.max_steps=1")
+SMALL = ("debug=smoke", "probe.retest_samples=8", "grpo.max_steps=1")
 RECIPES = ("rap", "rap_cde", "rap_ace", "rap_cde_ace")
 pytestmark = pytest.mark.slow
 
 
 def run(store: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(ROOT / "launch" / "train.py"), *SMALL, f"artefacts={store}", *words],
+        [sys.executable, str(ROOT / "launch" / "train.py"), *SMALL, f"output_dir={store}", *words],
         capture_output=True,
         text=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
@@ -30,12 +30,12 @@ def run(store: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The artefacts of all four recipes; they share data, probe, attention and scores."""
+    """The artifacts of all four recipes; they share data, probe, attention and scores."""
     folder = tmp_path_factory.mktemp("rap")
     for recipe in RECIPES:
         done = run(folder, f"recipe={recipe}")
         assert done.returncode == 0, done.stderr[-4000:]
-        assert done.stdout.strip().splitlines()[-1].startswith("made: ")
+        assert done.stdout.strip().splitlines()[-1].startswith("output: ")
     return folder
 
 
@@ -50,28 +50,28 @@ def only(folder: Path) -> Path:
 
 
 def test_the_recipes_share_one_probe(store: Path) -> None:
-    rows = artefacts.read(only(store / "probe"), Rollout)
+    rows = parquet.read(only(store / "probe"), Rollout)
     keys = {(row.sample_id, row.view, row.mask_percent, row.draw) for row in rows}
-    samples = len(artefacts.read(only(store / "data"), Sample))
+    samples = len(parquet.read(only(store / "data"), Sample))
     assert len(keys) == len(rows) == 10 * samples
-    assert {row.view for row in rows} == {View.whole, View.text_only}
+    assert {row.view for row in rows} == {View.full_image, View.text_only}
     assert len(list((store / "score").iterdir())) == 1
 
 
 def test_rap_picks_no_sample_that_its_own_table_calls_easy_or_biased(store: Path) -> None:
-    scores = artefacts.read(only(store / "score"), Score)
+    scores = parquet.read(only(store / "score"), Score)
     value = {(row.sample_id, row.measure): row.value for row in scores}
     folder = store / "select" / report(store, "rap")["made"]["select tuned"]["folder"]
-    picks = artefacts.read(folder, Pick)
+    picks = parquet.read(folder, Selection)
     assert picks
     for pick in picks:
         assert value[pick.sample_id, Measure.drm] > 0
         bias = value[pick.sample_id, Measure.ace]
         assert bias is None or bias <= math.log(0.1)
-    decisions = {row.sample_id: row for row in artefacts.read(folder / POOL, Decision)}
+    decisions = {row.sample_id: row for row in parquet.read(folder / POOL, Decision)}
     assert len(decisions) == report(store, "rap")["counts"]["samples"]
     for row in decisions.values():
-        assert row.because
+        assert row.reason
         assert row.difficulty == value[row.sample_id, Measure.drm]
         assert row.discrepancy == value[row.sample_id, Measure.cde]
         assert row.bias == value[row.sample_id, Measure.ace]

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from difftrain import artefacts, lineage
-from difftrain.places import Places
+from difftrain.config.run_config import resolve
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.paths import Places
 from difftrain.probe import aside
 from difftrain.probe.aside import Unanswered
 from difftrain.records import Measure, Rollout, Sample, Score, Stratum, Verdict, View
-from difftrain.settings import resolve
 from launch.words import read
 from recipes import reliability
 
@@ -15,30 +15,37 @@ from recipes import reliability
 def test_what_the_probe_sets_aside_for_another_run_after_scoring_is_compared_all_the_same(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
-    words = ("difficulty.also=[]", "probe.again=6", "probe.percents=[0]", "probe.draws=1")
-    config = resolve(read([f"artefacts={tmp_path}", *words]))
+    words = (
+        "difficulty.extra_measures=[]",
+        "probe.retest_samples=6",
+        "probe.mask_percents=[0]",
+        "probe.draws=1",
+    )
+    config = resolve(read([f"output_dir={tmp_path}", *words]))
     places, second, pool = Places(config), reliability.again(config), shapes_samples[:6]
     scores = [
         Score(sample_id=each.sample_id, measure=Measure.pism, value=0.0, stratum=Stratum.unsolved)
         for each in pool
     ]
-    artefacts.write_all(places.score, scores[1:])  # the first had no answer when it was scored
+    parquet.write_all(places.score, scores[1:])  # the first had no answer when it was scored
     refused = [
-        Unanswered(sample_id=each.sample_id, view=View.whole, mask_percent=0, draw=0, reason="no")
+        Unanswered(
+            sample_id=each.sample_id, view=View.full_image, mask_percent=0, draw=0, reason="no"
+        )
         for each in pool[:3]
     ]
     aside.write(places.probe, 0, refused)
     there = Places(second)
     answers = [
         Rollout(
-            sample_id=each.sample_id, view=View.whole, mask_percent=0, draw=0, seed=1,
-            response="?", tokens=1, token_ids=(), finished=True, verdict=Verdict.wrong,
+            sample_id=each.sample_id, view=View.full_image, mask_percent=0, draw=0, seed=1,
+            response="?", num_tokens=1, token_ids=(), hit_eos=True, verdict=Verdict.incorrect,
         )
         for each in pool
     ]  # fmt: skip
-    artefacts.write_all(there.probe, answers)
+    parquet.write_all(there.probe, answers)
     spent = {"generations": 6, "tokens": 6}
-    lineage.write_made(there.probe, settings={}, inputs={}, seconds=1.0, counts=spent)
+    manifest.write_made(there.probe, settings={}, inputs={}, seconds=1.0, counts=spent)
     reliability.close(config, places, second, pool, tmp_path / "steady")
-    found = lineage.read_json(tmp_path / "steady" / reliability.RESULT)
+    found = manifest.read_json(tmp_path / "steady" / reliability.RESULT)
     assert found["measures"]["pism"]["n"] == found["chosen"]["pool"] == 5

@@ -13,26 +13,26 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from difftrain import artefacts
-from difftrain.records import Pick
+from difftrain.pipeline import parquet
+from difftrain.records import Selection
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("debug=smoke", "data.pool=48", "model.batch_size=16", "recipe=sft_mid_grpo_hard",
-         "select.sft_keep=[medium,easy]", "select.keep=[hard,unsolved]", "evaluate.limit=2",
-         "sft.max_steps=6", "sft.save_every=2", "grpo.max_steps=4", "grpo.save_every=2",
-         "grpo.per_device_batch=8")  # fmt: skip
+SMALL = ("debug=smoke", "data.num_samples=48", "model.batch_size=16", "recipe=sft_mid_grpo_hard",
+         "select.sft_strata=[medium,easy]", "select.strata=[hard,unsolved]", "evaluate.limit=2",
+         "sft.max_steps=6", "sft.save_steps=2", "grpo.max_steps=4", "grpo.save_steps=2",
+         "grpo.per_device_train_batch_size=8")  # fmt: skip
 pytestmark = pytest.mark.slow
 
 
 def command(folder: Path, *words: str, launcher: str = "train") -> list[str]:
     program = str(ROOT / "launch" / f"{launcher}.py")
-    return [sys.executable, program, *SMALL, f"artefacts={folder}", *words]
+    return [sys.executable, program, *SMALL, f"output_dir={folder}", *words]
 
 
 def run(*given: str) -> Path:
     done = subprocess.run(given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
-    return Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    return Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stages(store: Path) -> tuple[Path, Path]:
     """The folders of SFT and of GRPO."""
-    (sft,) = (path.parent for path in store.glob("train/*/targets.json"))
+    (sft,) = (path.parent for path in store.glob("train/*/sft_targets.json"))
     (grpo,) = (path for path in store.glob("train/*") if path != sft)
     return sft, grpo
 
@@ -54,25 +54,25 @@ def tensors(stage: Path) -> dict[str, torch.Tensor]:
 
 def test_the_report_shows_both_stages(whole: Path) -> None:
     report = json.loads((whole / "report.json").read_text())
-    assert report["program"] == "sft_then_grpo"
+    assert report["train_stages"] == "sft_then_grpo"
     folders = (whole.parents[1] / "select").iterdir()
-    picks = [pick for folder in folders for pick in artefacts.read(folder, Pick)]
-    counted = {arm: sum(pick.arm == arm for pick in picks) for arm in ("sft", "grpo")}
+    picks = [pick for folder in folders for pick in parquet.read(folder, Selection)]
+    counted = {arm: sum(pick.stage == arm for pick in picks) for arm in ("sft", "grpo")}
     assert report["counts"]["picks"] == counted
     seconds, by_stage = report["cost"]["seconds"], report["cost"]["by_stage"]
     assert seconds["sft"] == by_stage["sft tuned"]["seconds"] > 0
     both = seconds["sft"] + by_stage["train tuned"]["seconds"]
     assert seconds["train"] == pytest.approx(both, abs=0.01)
     assert report["recipe_difference"] == [
-        "name=sft_mid_grpo_hard", "program=sft_then_grpo", "select.sft_keep=[medium, easy]",
-        "select.keep=[hard, unsolved]",
+        "name=sft_mid_grpo_hard", "train_stages=sft_then_grpo", "select.sft_strata=[medium, easy]",
+        "select.strata=[hard, unsolved]",
     ]  # fmt: skip
     assert "samples (SFT), then on" in (whole / "report.md").read_text()
 
 
 def test_grpo_starts_where_sft_ended_and_the_run_holds_its_checkpoint(whole: Path) -> None:
     sft, grpo = stages(whole.parents[1])
-    made = json.loads((grpo / "made.json").read_text())
+    made = json.loads((grpo / "manifest.json").read_text())
     assert made["inputs"]["model"] == sft.name
     AutoProcessor.from_pretrained(whole / "checkpoint")
     AutoModelForImageTextToText.from_pretrained(whole / "checkpoint")
@@ -104,13 +104,13 @@ def test_killed_in_sft_and_in_grpo_it_ends_with_the_same_weights(
         )
         seen = f"train/{stage.name}/checkpoints/checkpoint-{step}/trainer_state.json"
         killed_at(child, store, seen)
-        assert not (store / "train" / stage.name / "made.json").exists()
+        assert not (store / "train" / stage.name / "manifest.json").exists()
     run(*command(store))
     for stage in (sft, grpo):
         one, two = tensors(stage), tensors(store / "train" / stage.name)
         assert all(torch.equal(one[key], two[key]) for key in one)
-        log = (store / "train" / stage.name / "log.jsonl").read_text().splitlines()
-        count = json.loads((stage / "made.json").read_text())["counts"]["steps"]
+        log = (store / "train" / stage.name / "train_log.jsonl").read_text().splitlines()
+        count = json.loads((stage / "manifest.json").read_text())["counts"]["steps"]
         assert [json.loads(line)["step"] for line in log] == list(range(1, count + 1))
 
 
@@ -119,8 +119,8 @@ def test_right_rollouts_teach_in_the_rewards_layout(whole: Path, tmp_path: Path)
     leave = shutil.ignore_patterns("train", "run")
     shutil.copytree(whole.parents[1], store, ignore=leave)
     run(*command(store, "sft.targets=rollouts", "sft.max_steps=1", "grpo.max_steps=1"))
-    (sft,) = (path.parent for path in store.glob("train/*/targets.json"))
-    taught = json.loads((sft / "targets.json").read_text())["targets"]
+    (sft,) = (path.parent for path in store.glob("train/*/sft_targets.json"))
+    taught = json.loads((sft / "sft_targets.json").read_text())["targets"]
     assert taught
     assert all(
         text.startswith("<think>") and text.endswith("</answer>") for text in taught.values()

@@ -13,11 +13,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from difftrain import artefacts
+from difftrain.pipeline import parquet
 from difftrain.records import Rollout
 
 ROOT = Path(__file__).resolve().parents[2]
-LADDER = ("probe.percents=[0,30,60,90]", "probe.draws=4", "difficulty=pism", "difficulty.also=[]")
+LADDER = (
+    "probe.mask_percents=[0,30,60,90]",
+    "probe.draws=4",
+    "difficulty=pism",
+    "difficulty.extra_measures=[]",
+)
 KILLS = 20
 pytestmark = pytest.mark.slow
 
@@ -29,7 +34,7 @@ def command(*arguments: str) -> list[str]:
 def probed(*arguments: str) -> Path:
     done = subprocess.run(command(*arguments), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
-    return Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    return Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
 
 
 def key(row: Rollout) -> tuple[Any, ...]:
@@ -65,9 +70,9 @@ def test_killed_at_twenty_moments_as_any_rank_of_any_world_the_probe_ends_as_und
     tmp_path: Path,
 ) -> None:
     """In deterministic mode, so that the rows can be compared to the last token."""
-    shared = ["data.pool=150", "model.deterministic=true", "model.batch_size=3"]
-    undisturbed = probed(f"artefacts={tmp_path / 'whole'}", *shared)
-    there = [f"artefacts={tmp_path / 'killed'}", *shared]
+    shared = ["data.num_samples=150", "model.deterministic=true", "model.batch_size=3"]
+    undisturbed = probed(f"output_dir={tmp_path / 'whole'}", *shared)
+    there = [f"output_dir={tmp_path / 'killed'}", *shared]
     rng, kills, written = random.Random(7), 0, set()
     for _ in range(KILLS):
         kills += killed(tmp_path / "killed", rng, there)
@@ -75,12 +80,12 @@ def test_killed_at_twenty_moments_as_any_rank_of_any_world_the_probe_ends_as_und
     assert kills == KILLS
     folder = probed(*there)
     assert folder.name == undisturbed.name
-    assert written <= {path.name for path in artefacts.parts(folder)}
+    assert written <= {path.name for path in parquet.parts(folder)}
     assert len(written) >= 10
-    rows, expected = (artefacts.read(each, Rollout) for each in (folder, undisturbed))
+    rows, expected = (parquet.read(each, Rollout) for each in (folder, undisturbed))
     assert len({key(row) for row in rows}) == len(rows)  # nothing was asked twice
     assert sorted(rows, key=key) == sorted(expected, key=key)
-    assert not list(folder.glob("*.half"))
+    assert not list(folder.glob("*.tmp"))
 
 
 def row(folder: Path, name: str, prompt: str) -> dict[str, Any]:
@@ -98,9 +103,9 @@ def jsonl(folder: Path, rows: list[dict[str, Any]]) -> str:
 def test_ten_thousand_duplicates_are_asked_once_and_counted(tmp_path: Path) -> None:
     same, other = row(tmp_path, "red", "How many?"), row(tmp_path, "blue", "How many?")
     path = jsonl(tmp_path, [*[same] * 10_000, other])
-    folder = probed("data=jsonl", path, f"artefacts={tmp_path / 'made'}")
-    assert len({each.sample_id for each in artefacts.read(folder, Rollout)}) == 2
-    (made,) = (tmp_path / "made" / "data").glob("*/made.json")
+    folder = probed("data=jsonl", path, f"output_dir={tmp_path / 'made'}")
+    assert len({each.sample_id for each in parquet.read(folder, Rollout)}) == 2
+    (made,) = (tmp_path / "made" / "data").glob("*/manifest.json")
     counts = json.loads(made.read_text())["counts"]
     assert counts["samples"] == 2
     assert counts["quarantined"] == 9_999
@@ -110,8 +115,8 @@ def test_a_question_of_100_kilobytes_is_set_aside_with_its_length_and_the_others
     tmp_path: Path,
 ) -> None:
     rows = [row(tmp_path, "red", "How many?"), row(tmp_path, "blue", "How many? " * 10_000)]
-    folder = probed("data=jsonl", jsonl(tmp_path, rows), f"artefacts={tmp_path / 'made'}")
-    assert len({each.sample_id for each in artefacts.read(folder, Rollout)}) == 1
-    counts = json.loads((folder / "made.json").read_text())["counts"]
+    folder = probed("data=jsonl", jsonl(tmp_path, rows), f"output_dir={tmp_path / 'made'}")
+    assert len({each.sample_id for each in parquet.read(folder, Rollout)}) == 1
+    counts = json.loads((folder / "manifest.json").read_text())["counts"]
     assert counts["quarantined"] == 1
     assert "the model takes 2048" in (folder / "quarantine.jsonl").read_text()

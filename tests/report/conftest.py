@@ -8,25 +8,25 @@ from random import Random
 
 import pytest
 
-from difftrain import artefacts, lineage
-from difftrain.difficulty.config import DifficultyConfig
-from difftrain.evaluate.config import MINIATURES
+from difftrain.config.difficulty import DifficultyConfig
+from difftrain.config.evaluate import MINIATURES
+from difftrain.config.run_config import Control, RunConfig, plain
+from difftrain.pipeline import manifest, parquet
 from difftrain.records import (
-    Arm,
-    Mark,
-    MarkPath,
+    GradedBy,
+    ItemResult,
     Measure,
-    Pick,
     Rollout,
     Sample,
     Score,
+    Selection,
     Stratum,
+    TrainStage,
     Verdict,
     View,
 )
 from difftrain.report.inputs import ArmFolders, RunInputs
 from difftrain.report.write import write
-from difftrain.settings import Control, RunConfig, plain
 from difftrain.shapes import pool
 
 LADDER = list(range(0, 100, 10))
@@ -40,20 +40,20 @@ Make = Callable[..., RunInputs]
 
 def answer(sample: Sample, percent: int, draw: int, verdict: Verdict) -> Rollout:
     text = {
-        Verdict.right: f"<think>I see it.</think><answer>{sample.answer}</answer>",
-        Verdict.wrong: "<think>Too dark to tell, so I guess.</think><answer>17</answer>",
-        Verdict.unreadable: "<think>I see I see I see",
+        Verdict.correct: f"<think>I see it.</think><answer>{sample.answer}</answer>",
+        Verdict.incorrect: "<think>Too dark to tell, so I guess.</think><answer>17</answer>",
+        Verdict.unparsable: "<think>I see I see I see",
     }[verdict]
     return Rollout(
         sample_id=sample.sample_id,
-        view=View.masked if percent else View.whole,
+        view=View.masked if percent else View.full_image,
         mask_percent=percent,
         draw=draw,
         seed=draw,
         response=text,
-        tokens=9,
+        num_tokens=9,
         token_ids=(1, 2, 3),
-        finished=verdict is not Verdict.unreadable,
+        hit_eos=verdict is not Verdict.unparsable,
         verdict=verdict,
     )
 
@@ -63,9 +63,9 @@ def climbed(sample: Sample, fails_at: int | None) -> list[Rollout]:
     rollouts = []
     for percent in LADDER:
         if percent == fails_at:
-            failed = [Verdict.wrong] * (DRAWS - 1) + [Verdict.unreadable]
+            failed = [Verdict.incorrect] * (DRAWS - 1) + [Verdict.unparsable]
             return rollouts + [answer(sample, percent, d, v) for d, v in enumerate(failed)]
-        rollouts.append(answer(sample, percent, 0, Verdict.right))
+        rollouts.append(answer(sample, percent, 0, Verdict.correct))
     return rollouts
 
 
@@ -78,14 +78,14 @@ def stratum_of(fails_at: int | None) -> Stratum:
 
 
 def closed(folder: Path, seconds: float, counts: dict, settings: object = None) -> Path:
-    lineage.write_made(folder, settings=settings, inputs={}, seconds=seconds, counts=counts)
+    manifest.write_made(folder, settings=settings, inputs={}, seconds=seconds, counts=counts)
     return folder
 
 
 def trained(folder: Path, steps: int, gain: float, samples: int) -> Path:
     rng = Random(steps * 100 + int(gain * 100))
     folder.mkdir(parents=True)
-    with (folder / "log.jsonl").open("w") as file:
+    with (folder / "train_log.jsonl").open("w") as file:
         for step in range(1, steps + 1):
             row = {
                 "step": step,
@@ -109,12 +109,12 @@ def marked(folder: Path, level: float) -> Path:
         summary[name] = {"score": score, "low": score - 0.08, "high": score + 0.08, "n": 120}
         summary[name]["failed"] = 0
     summary["mean"] = {"score": level, "low": level - 0.03, "high": level + 0.03, "n": 720}
-    mark = Mark(
+    mark = ItemResult(
         benchmark=MINIATURES[0], item_id="1", response="4", extracted="4", score=1.0,
-        path=MarkPath.rule, subset="",
+        graded_by=GradedBy.rule, category="",
     )  # fmt: skip
-    artefacts.write_part(folder, "00000", [mark])
-    lineage.write_json(folder / "summary.json", summary)
+    parquet.write_part(folder, "00000", [mark])
+    manifest.write_json(folder / "summary.json", summary)
     asked = {"system": "think", "answer_tags": "strip", "rules": "2025-11", "judge": None}
     return closed(folder, 61.0, {"marks": 720}, asked)
 
@@ -145,13 +145,13 @@ def scored(samples: list[Sample], fails_at: dict[str, int | None], rng: Random) 
 
 
 def chosen(folder: Path, ids: list[str], because: str) -> Path:
-    picks = [Pick(sample_id=each, arm=Arm.grpo, because=because) for each in ids]
-    artefacts.write_all(folder, picks)
+    picks = [Selection(sample_id=each, stage=TrainStage.grpo, reason=because) for each in ids]
+    parquet.write_all(folder, picks)
     return closed(folder, 0.1, {"picks": len(picks)})
 
 
 def settings(control: bool) -> dict:
-    difficulty = DifficultyConfig(also=[Measure.cmab])
+    difficulty = DifficultyConfig(extra_measures=[Measure.cmab])
     config = RunConfig(difficulty=difficulty, control=Control.random if control else Control.none)
     config.probe.draws = DRAWS
     return plain(config)
@@ -179,18 +179,18 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Make:
         if response:
             rollouts = [replace(row, response=response) for row in rollouts]
         root = tmp_path_factory.mktemp("report")
-        store = root / "artefacts"
-        artefacts.write_all(store / "data", samples)
+        store = root / "artifacts"
+        parquet.write_all(store / "data", samples)
         quarantine = [{"source": "extra.jsonl:7", "reason": "picture cannot be decoded"}] * 2
         (store / "data" / "quarantine.jsonl").write_text(
             "".join(json.dumps(line) + "\n" for line in quarantine)
         )
         rows = {"rows": size + 2, "samples": size, "quarantined": 2}
         closed(store / "data", 0.4, rows | {"reasons": {"picture cannot be decoded": 2}})
-        artefacts.write_all(store / "probe", rollouts)
-        asked = {"generations": len(rollouts), "tokens": sum(row.tokens for row in rollouts)}
+        parquet.write_all(store / "probe", rollouts)
+        asked = {"generations": len(rollouts), "tokens": sum(row.num_tokens for row in rollouts)}
         closed(store / "probe", 412.0, asked)
-        artefacts.write_all(store / "score", scored(samples, fails_at, rng))
+        parquet.write_all(store / "score", scored(samples, fails_at, rng))
         closed(store / "score", 0.2, {"scores": 2 * size})
         hard = [each for each, at in fails_at.items() if stratum_of(at) is Stratum.hard]
         arms = {"tuned": (hard, "pism: hard", 0.35)}
@@ -215,7 +215,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Make:
         return RunInputs(
             folder=root / "grpo_hard-0123456789ab",
             settings=settings(control),
-            recipe_difference=["select.keep: [hard]"],
+            recipe_difference=["select.strata: [hard]"],
             data=store / "data",
             probe=store / "probe",
             attention=None,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from difftrain import lineage
+from difftrain.pipeline import manifest
 from difftrain.report import about, words
 from difftrain.report.inputs import RunInputs
 from difftrain.report.write import write
@@ -20,7 +20,7 @@ def changed(folder: Path, change: Callable[[dict], None]) -> None:
     """Rewrite a folder's summary.json."""
     found = json.loads((folder / "summary.json").read_text())
     change(found)
-    lineage.write_json(folder / "summary.json", found)
+    manifest.write_json(folder / "summary.json", found)
 
 
 def by_rules(found: dict) -> None:
@@ -90,12 +90,12 @@ def test_items_without_an_answer_or_a_picture_are_no_failure_of_the_judge(make_r
 def test_the_judges_counts_stand_beside_the_settings(make_run: Make) -> None:
     inputs = make_run(size=17)
     for folder in inputs.marks.values():
-        made = lineage.read_made(folder)
+        made = manifest.read_made(folder)
         assert made is not None
         counts = {"replies": 9, "from_cache": 2, "calls": 8, "unusable": 1, "failed_items": 0}
         made["counts"]["judge"] = {**counts, "faults": {"limited": 1}, "stopped": None}
         made["settings"]["judge"] = "some-judge"
-        lineage.write_json(folder / "made.json", made)
+        manifest.write_json(folder / "manifest.json", made)
     write(inputs)
     text = (inputs.folder / "report.md").read_text()
     assert "| judge | some-judge |" in text

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from difftrain import artefacts, lineage
+from difftrain.pipeline import manifest, parquet
 from difftrain.records import Measure, Score, Stratum
 from difftrain.report import choosing
 from difftrain.report.inputs import RunInputs
@@ -27,7 +27,7 @@ RELIABILITY = {
 
 def decisions(inputs: RunInputs) -> rap.Choice:
     """RAP's choice of the toy's samples, so that every fate occurs."""
-    ids = sorted({row.sample_id for row in artefacts.read(inputs.score, Score)})
+    ids = sorted({row.sample_id for row in parquet.read(inputs.score, Score)})
     return rap.decide(
         rap.Table(
             sample_id_N=ids,
@@ -44,11 +44,11 @@ def chosen(make_run: Make) -> tuple[RunInputs, dict]:
     """A toy run whose samples RAP chose, with chance-aware PISM and second draws."""
     inputs = make_run(control=False)
     found, folder = decisions(inputs), inputs.arms["tuned"].select
-    for part in artefacts.parts(folder):
+    for part in parquet.parts(folder):
         part.unlink()
-    artefacts.write_all(folder, found.picks)
-    artefacts.write_all(folder / rap.POOL, found.decisions)
-    lineage.write_made(
+    parquet.write_all(folder, found.picks)
+    parquet.write_all(folder / rap.POOL, found.decisions)
+    manifest.write_made(
         folder, settings=None, inputs={}, seconds=0.1,
         counts={"picks": len(found.picks), "funnel": found.funnel()},
     )  # fmt: skip
@@ -56,20 +56,20 @@ def chosen(make_run: Make) -> tuple[RunInputs, dict]:
         replace(row, stratum=Stratum.easy) if n == 0 else row
         for n, row in enumerate(
             row
-            for row in artefacts.read(inputs.score, Score)
+            for row in parquet.read(inputs.score, Score)
             if row.measure is Measure.pism and row.stratum is not Stratum.easy
         )
     ]
     there = {row.sample_id for row in plain}
     plain += [
         row
-        for row in artefacts.read(inputs.score, Score)
+        for row in parquet.read(inputs.score, Score)
         if row.measure is Measure.pism and row.sample_id not in there
     ]
-    artefacts.write_all(inputs.score / "unguessed", plain)
+    parquet.write_all(inputs.score / "pism_uncorrected", plain)
     steady = inputs.score.parent / "reliability"
-    lineage.write_json(steady / "reliability.json", RELIABILITY)
-    lineage.write_made(
+    manifest.write_json(steady / "reliability.json", RELIABILITY)
+    manifest.write_made(
         steady, settings=None, inputs={}, seconds=2.0, counts={"generations": 99, "tokens": 400}
     )
     settings = deepcopy(inputs.settings)

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from difftrain import artefacts, lineage
-from difftrain.artefacts import MissingArtefact
-from difftrain.records import Arm, Pick, Score
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.parquet import MissingArtifact
+from difftrain.records import Score, Selection, TrainStage
 from difftrain.report import tables, words
 from difftrain.report.compare import without_secrets
 from difftrain.report.inputs import RunInputs
@@ -28,7 +28,16 @@ def test_report_json_holds_the_keys_of_its_contract(written: Written) -> None:
     inputs, report = written
     found = json.loads((inputs.folder / "report.json").read_text())
     assert found == json.loads(json.dumps(report))
-    assert {"name", "program", "seed", "model", "data", "counts", "base", "tuned"} <= found.keys()
+    assert {
+        "name",
+        "train_stages",
+        "seed",
+        "model",
+        "data",
+        "counts",
+        "base",
+        "tuned",
+    } <= found.keys()
     assert {"samples", "quarantined", "strata", "picks"} <= found["counts"].keys()
     assert {"generations", "tokens", "seconds"} <= found["cost"].keys()
     assert {"probe", "score", "train", "evaluate"} <= found["cost"]["seconds"].keys()
@@ -63,13 +72,13 @@ def test_what_was_scored_stays_so_when_the_probe_sets_it_aside_for_another_run(
     make_run: Make,
 ) -> None:
     inputs = make_run(size=9, control=False)
-    scores = artefacts.read(inputs.score, Score)
-    chosen = {pick.sample_id for pick in artefacts.read(inputs.arms["tuned"].select, Pick)}
+    scores = parquet.read(inputs.score, Score)
+    chosen = {pick.sample_id for pick in parquet.read(inputs.arms["tuned"].select, Selection)}
     ids = sorted({each.sample_id for each in scores})
     without = next(each for each in ids if each not in chosen)
-    for part in artefacts.parts(inputs.score):
+    for part in parquet.parts(inputs.score):
         part.unlink()
-    artefacts.write_all(inputs.score, [each for each in scores if each.sample_id != without])
+    parquet.write_all(inputs.score, [each for each in scores if each.sample_id != without])
     with pytest.raises(AssertionError, match="8 samples, but"):
         write(inputs)
     lines = [json.dumps({"source": each, "reason": "no answer: too long"}) for each in ids]
@@ -83,14 +92,14 @@ def test_what_was_scored_stays_so_when_the_probe_sets_it_aside_for_another_run(
 def test_what_sft_could_not_be_taught_is_told(make_run: Make) -> None:
     inputs = make_run(size=9, control=False)
     own, folder = inputs.arms["tuned"], inputs.folder.parent
-    (first, *_) = artefacts.read(own.select, Pick)
+    (first, *_) = parquet.read(own.select, Selection)
     sft_select, sft = folder / "select-sft", folder / "sft"
-    artefacts.write_all(sft_select, [replace(first, arm=Arm.sft)])
+    parquet.write_all(sft_select, [replace(first, arm=TrainStage.sft)])
     dropped = {sft_select: {"no_solution": 2, "no_layout": 1}, sft: {"no_layout": 1, "too_long": 3}}
     for place, told in dropped.items():
-        lineage.write_made(place, settings=None, inputs={}, seconds=1.0, counts={"dropped": told})
+        manifest.write_made(place, settings=None, inputs={}, seconds=1.0, counts={"dropped": told})
     settings = deepcopy(inputs.settings)
-    settings["select"]["sft_keep"] = ["medium"]
+    settings["select"]["sft_strata"] = ["medium"]
     arms = {"tuned": replace(own, sft_select=sft_select, sft=sft)}
     report = write(replace(inputs, arms=arms, settings=settings))
     assert report["dropped"] == {"tuned": {"no_solution": 2, "no_layout": 2, "too_long": 3}}
@@ -102,9 +111,9 @@ def test_what_sft_could_not_be_taught_is_told(make_run: Make) -> None:
 
 def test_unfinished_stages_are_named_and_nothing_is_written(make_run: Make) -> None:
     inputs = make_run(size=9, control=False)
-    (inputs.score / "made.json").unlink()
-    (inputs.marks["tuned"] / "made.json").unlink()
-    with pytest.raises(MissingArtefact) as refused:
+    (inputs.score / "manifest.json").unlink()
+    (inputs.marks["tuned"] / "manifest.json").unlink()
+    with pytest.raises(MissingArtifact) as refused:
         write(inputs)
     told = str(refused.value).splitlines()
     assert len(told) == 2

@@ -13,10 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
 from wandb.sdk.lib import wbauth
 
-from difftrain.report.config import Tracker
+from difftrain.config.report import Tracker
+from difftrain.config.run_config import ConfigError
 from difftrain.report.inputs import RunInputs, json_lines
 from difftrain.report.tracking import check_login, numbers, track
-from difftrain.settings import ConfigError
 
 Written = tuple[RunInputs, dict]
 
@@ -71,7 +71,7 @@ def read_events(folder: Path) -> EventAccumulator:
 def test_tensorboard_draws_each_arm_s_curves_by_step(written: Written, events: Path) -> None:
     inputs, _ = written
     for arm in ("tuned", "control"):
-        logged = json_lines(inputs.arms[arm].train / "log.jsonl")
+        logged = json_lines(inputs.arms[arm].train / "train_log.jsonl")
         drawn = read_events(events / arm).Scalars("reward")
         assert [each.step for each in drawn] == [row["step"] for row in logged]
         assert [each.value for each in drawn] == pytest.approx([row["reward"] for row in logged])
@@ -195,7 +195,7 @@ def test_wandb_draws_each_arm_s_curves_against_its_own_step(
         drawn = {
             row[f"{arm}/step"]: row[f"{arm}/reward"] for row in history if f"{arm}/step" in row
         }
-        logged = json_lines(written[0].arms[arm].train / "log.jsonl")
+        logged = json_lines(written[0].arms[arm].train / "train_log.jsonl")
         assert drawn == {row["step"]: pytest.approx(row["reward"]) for row in logged}
 
 
@@ -205,7 +205,7 @@ def test_wandb_draws_a_stratum_by_itself(
 ) -> None:
     curve = f"{name}/stratum/hard"
     drawn = [keys(each.history.item).get(f"tuned/{curve}") for each in offline]
-    logged = json_lines(written[0].arms["tuned"].train / "log.jsonl")
+    logged = json_lines(written[0].arms["tuned"].train / "train_log.jsonl")
     assert [each for each in drawn if each is not None] == [
         pytest.approx(row[curve]) for row in logged
     ]

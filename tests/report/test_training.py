@@ -78,8 +78,8 @@ def test_alarms_and_pay_are_in_the_report_and_in_the_tracker(make_run: Make) -> 
     folder = inputs.arms["tuned"].train
     rows = log(0.5, [0.9, 0.5, 0.2]).to_dict("records")
     lines = [{k: v for k, v in row.items() if v == v and k != "held_out"} for row in rows]
-    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
-    (folder / "held_out.jsonl").write_text('{"step": 10, "held_out": 0.9}\n')
+    (folder / "train_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    (folder / "eval_log.jsonl").write_text('{"step": 10, "held_out": 0.9}\n')
     report = write(inputs)
     assert report["training"]["tuned"]["alarms"]["repeated_tags"]["step"] == 10
     for name in ("report.md", "report.html"):

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from difftrain.records import Arm
+from difftrain.config.select import STEPS
+from difftrain.records import TrainStage
 from difftrain.select import rap
-from difftrain.select.config import STEPS
 from difftrain.select.rap import Fate
 from difftrain.select.strata import NothingChosen
 
@@ -35,11 +35,11 @@ def ids(*columns: object, draws: int = 5, **thresholds: float) -> list[str]:
 def test_the_easy_one_is_replaced_by_the_hardest_that_is_solved_now_and_then() -> None:
     picks = rap.choose(IDS, DISCREPANCY, BIAS, DIFFICULTY, 5)
     assert [pick.sample_id for pick in picks] == ["kept", "hardest"]
-    assert all(pick.arm is Arm.grpo for pick in picks)
-    assert picks[0].because == (
+    assert all(pick.stage is TrainStage.grpo for pick in picks)
+    assert picks[0].reason == (
         "kept: D = 0.80, above 0.5; log psi = -5.00, not above -2.30; 4 of 5 right"
     )
-    assert picks[1].because.startswith("brought in by DRM for an easy one, number 1 of 1: D = 0.20")
+    assert picks[1].reason.startswith("brought in by DRM for an easy one, number 1 of 1: D = 0.20")
 
 
 def test_every_sample_of_the_pool_has_a_fate_and_a_reason() -> None:
@@ -49,9 +49,9 @@ def test_every_sample_of_the_pool_has_a_fate_and_a_reason() -> None:
         Fate.kept, Fate.prior, Fate.biased, Fate.easy,
         Fate.prior, Fate.brought_in, Fate.prior, Fate.prior,
     ]  # fmt: skip
-    assert "dropped by ACE: " in found.decisions[2].because
-    assert "log psi = -1.00, above -2.30" in found.decisions[2].because
-    assert found.decisions[3].because.startswith("removed by DRM as easy")
+    assert "dropped by ACE: " in found.decisions[2].reason
+    assert "log psi = -1.00, above -2.30" in found.decisions[2].reason
+    assert found.decisions[3].reason.startswith("removed by DRM as easy")
     assert found.funnel() == {
         "pool": 8, "after_cde": 3, "after_ace": 2, "removed_easy": 1, "candidates": 3,
         "brought_in": 1, "chosen": 2, "without_bias": 0,
@@ -138,7 +138,7 @@ def test_a_response_too_short_for_ace_is_not_called_biased_and_is_counted() -> N
     assert found.funnel()["without_bias"] == 2
     assert found.decisions[0].fate is Fate.kept
     assert found.decisions[0].bias is None
-    assert "no ACE value (response too short)" in found.decisions[0].because
+    assert "no ACE value (response too short)" in found.decisions[0].reason
 
 
 def test_nothing_chosen_is_refused_with_the_counts() -> None:

@@ -13,7 +13,7 @@ SCORES = [
 def test_only_kept_strata_of_the_asked_measure_are_chosen() -> None:
     picks = strata.chosen(SCORES, Measure.pism, [Stratum.hard])
     assert [pick.sample_id for pick in picks] == IDS[2::4]
-    assert all("pism says hard" in pick.because and "30%" in pick.because for pick in picks)
+    assert all("pism says hard" in pick.reason and "30%" in pick.reason for pick in picks)
 
 
 def test_a_random_control_has_the_size_of_the_arm_it_controls() -> None:

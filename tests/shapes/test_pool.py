@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difftrain import lineage
 from difftrain.grade import gold_problem, grade
+from difftrain.pipeline import manifest
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 from difftrain.shapes import captions, families, pool, pretrain, scenes
 from difftrain.shapes.pool import Split
@@ -62,7 +62,7 @@ def test_no_sample_comes_twice_and_families_keep_their_proportions(samples: list
 def test_a_sample_is_identified_by_its_content(samples: list[Sample]) -> None:
     sample = samples[0]
     picture = pixels(sample)
-    found = lineage.sample_id([(picture.size, picture.tobytes())], sample.question, sample.answer)
+    found = manifest.sample_id([(picture.size, picture.tobytes())], sample.question, sample.answer)
     assert found == sample.sample_id
 
 
@@ -75,16 +75,16 @@ def test_both_task_sets_and_all_answer_kinds_are_there(samples: list[Sample]) ->
 def test_the_truth_about_the_picture_is_known(samples: list[Sample]) -> None:
     for sample in samples:
         needed = {"prior": False, "noise": None}.get(sample.task, True)
-        assert sample.needs_picture is needed
-        assert sample.knob is not None
-        assert 0 <= sample.knob < 1
+        assert sample.requires_image is needed
+        assert sample.gen_difficulty is not None
+        assert 0 <= sample.gen_difficulty < 1
 
 
 def test_every_gold_can_be_graded_and_is_right(samples: list[Sample]) -> None:
     for sample in samples:
         assert gold_problem(sample.answer, sample.answer_kind, sample.options) is None
-        said = f"<think>{sample.solution}</think><answer>{sample.answer}</answer>"
-        assert grade(said, sample) is Verdict.right
+        said = f"<think>{sample.rationale}</think><answer>{sample.answer}</answer>"
+        assert grade(said, sample) is Verdict.correct
 
 
 def test_what_is_counted_is_in_the_picture() -> None:

@@ -15,16 +15,14 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.sft_config import SFTConfig
 
-from difftrain.model.config import Dtype, ModelConfig
+from difftrain.config.model import Dtype, ModelConfig
+from difftrain.config.run_config import ConfigError, RunConfig
+from difftrain.config.train import SFT_KEYS, SFT_OWN_KEYS, VllmMode, nearest
 from difftrain.model.locate import SHIPPED
+from difftrain.pipeline.distributed import World
 from difftrain.records import Sample
-from difftrain.settings import ConfigError, RunConfig
 from difftrain.train import arguments, lora, rollouts
 from difftrain.train.learning import FirstGradients, NotAsConfigured
-from difftrain.train.sft_config import SFT_KEYS, SFT_OWN_KEYS
-from difftrain.train.trl_config import nearest
-from difftrain.train.vllm_config import Engine
-from difftrain.world import World
 
 ACCELERATE = Path(__file__).resolve().parents[2] / "launch" / "accelerate"
 
@@ -54,7 +52,7 @@ def test_what_vllm_is_told_are_keywords_of_this_trl_and_placeholders_stay_banned
     tmp_path: Path,
 ) -> None:
     config, known = RunConfig(), {"<|image_pad|>": 7, "<|vision_start|>": 8}
-    for mode in (Engine.colocate, Engine.server):
+    for mode in (VllmMode.colocate, VllmMode.server):
         config.grpo.vllm.mode, config.grpo.vllm.url = mode, "http://somewhere:8000"
         found = arguments.arguments(config, tmp_path, World(), known)
         assert found.use_vllm
@@ -62,7 +60,7 @@ def test_what_vllm_is_told_are_keywords_of_this_trl_and_placeholders_stay_banned
         # SamplingParams has bad_words and no suppress_tokens.
         assert found.generation_kwargs == {"bad_words": ["<|vision_start|>", "<|image_pad|>"]}
     assert arguments.by_vllm(config.grpo).keys() <= {field.name for field in fields(GRPOConfig)}
-    config.grpo.vllm.mode = Engine.none
+    config.grpo.vllm.mode = VllmMode.none
     assert not arguments.arguments(config, tmp_path, World(), known).use_vllm
 
 
@@ -128,7 +126,7 @@ def test_lora_takes_the_language_model_alone_unless_told_otherwise() -> None:
 def test_the_nearest_valid_settings_are_told() -> None:
     assert nearest(8, lambda n: n % 3 == 0) == [6, 9, 12]
     config = RunConfig()
-    config.grpo.prompts_per_step, config.grpo.group_size = 3, 6
+    config.grpo.prompts_per_step, config.grpo.num_generations = 3, 6
     assert config.grpo.uneven(4) == (
         "grpo.prompts_per_step=3: times group_size=6 must divide by the 4 processes; nearest: "
         "[2, 4, 6], or group_size [4, 8, 12]"
@@ -137,7 +135,7 @@ def test_the_nearest_valid_settings_are_told() -> None:
     assert config.sft.uneven(6) == (
         "sft.samples_per_step=128: must divide by the 6 processes; nearest: [120, 126, 132]"
     )
-    config.grpo.vllm.mode, config.grpo.vllm.tensor_parallel = Engine.colocate, 4
+    config.grpo.vllm.mode, config.grpo.vllm.tensor_parallel = VllmMode.colocate, 4
     assert "must divide the 6 processes; nearest: [2, 3, 6]" in str(config.grpo.uneven(6))
 
 
@@ -165,7 +163,7 @@ def test_a_process_that_sees_several_gpus_trains_on_one(
     config = RunConfig()
     config.model.dtype = Dtype.float32
     told = arguments.arguments(config, tmp_path, World(), {})
-    assert (told.n_gpu, told.train_batch_size) == (1, config.grpo.per_device_batch)
+    assert (told.n_gpu, told.train_batch_size) == (1, config.grpo.per_device_train_batch_size)
 
 
 def test_trained_weights_are_float32_unless_deepspeed_or_lora_keeps_copies(

@@ -5,20 +5,20 @@ from typing import Any
 import pytest
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
+from difftrain.config.run_config import RunConfig
 from difftrain.grade import grade, layout
 from difftrain.model.load import Loaded
+from difftrain.pipeline.distributed import World
 from difftrain.records import Rollout, Sample, Verdict, View
-from difftrain.settings import RunConfig
 from difftrain.train import lessons, sft
 from difftrain.train.dataset import with_pictures
 from difftrain.train.lessons import Dropped
-from difftrain.world import World
 
 
 def said(sample: Sample, draw: int, response: str, **other: Any) -> Rollout:
     answer = Rollout(
-        sample_id=sample.sample_id, view=View.whole, mask_percent=0, draw=draw, seed=draw,
-        response=response, tokens=3, token_ids=(1, 2, 3), finished=True, verdict=Verdict.right,
+        sample_id=sample.sample_id, view=View.full_image, mask_percent=0, draw=draw, seed=draw,
+        response=response, num_tokens=3, token_ids=(1, 2, 3), hit_eos=True, verdict=Verdict.correct,
     )  # fmt: skip
     return replace(answer, **other)
 
@@ -29,8 +29,8 @@ def test_every_solution_becomes_what_both_rewards_pay_in_full(
     for sample in shapes_samples:
         target = lessons.from_solution(sample)
         assert layout.well_laid_out(target)
-        assert grade(target, sample) is Verdict.right
-        assert sample.solution in target
+        assert grade(target, sample) is Verdict.correct
+        assert sample.rationale in target
 
 
 def test_tags_within_a_rationale_do_not_break_the_layout(shapes_samples: list[Sample]) -> None:
@@ -49,7 +49,7 @@ def test_a_sample_without_a_rationale_is_counted_and_told(shapes_samples: list[S
 def test_only_right_answers_to_the_whole_picture_are_taken(shapes_samples: list[Sample]) -> None:
     sample = shapes_samples[0]
     rows = [
-        said(sample, 0, "a", verdict=Verdict.wrong),
+        said(sample, 0, "a", verdict=Verdict.incorrect),
         said(sample, 1, "b", view=View.masked, mask_percent=30),
         said(sample, 2, "c", view=View.text_only),
         said(sample, 4, "d"),

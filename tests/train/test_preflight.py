@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from difftrain.model.config import Dtype, ModelConfig
+from difftrain.config.model import Dtype, ModelConfig
+from difftrain.config.run_config import RunConfig
+from difftrain.config.train import TrainStages
 from difftrain.model.generate.hf import PLACEHOLDERS
 from difftrain.model.load import Loaded, load
-from difftrain.places import Places
+from difftrain.pipeline.paths import Places
 from difftrain.records import Sample
-from difftrain.settings import RunConfig
 from difftrain.train import modules, preflight, sight, ticks
-from difftrain.train.config import Program
 from difftrain.train.sight import Subject
 from recipes.preflight import folder_of
 
@@ -111,7 +111,7 @@ def test_of_lora_the_additions_alone_are_trained_and_the_model_is_left_as_it_was
 
 
 def test_both_stages_of_a_row_are_looked_at(subject: Subject) -> None:
-    subject.config.program = Program.sft_then_grpo
+    subject.config.train_stages = TrainStages.sft_then_grpo
     tick = preflight.trained_modules(subject)
     assert tick.passed, tick.told
     assert tick.told == (
@@ -148,7 +148,7 @@ def test_space_is_asked_for_what_is_trained_alone(
 
 def test_other_parts_to_train_are_looked_at_again() -> None:
     def folder(**changes: object) -> Path:
-        config = RunConfig(program=Program.sft_then_grpo)
+        config = RunConfig(train_stages=TrainStages.sft_then_grpo)
         for key, value in changes.items():
             stage, _, name = key.partition("_")
             target = getattr(config, stage)

@@ -12,19 +12,19 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.workers import Workers
-from difftrain.settings import RunConfig, resolve
+from difftrain.pipeline.distributed import World
 from difftrain.shapes import pool
 from difftrain.train import grpo, lessons, sft, stage
 from difftrain.train.dataset import Material
-from difftrain.world import World
 from launch.words import read
 
 pytestmark = pytest.mark.slow
-SMALL = ("program=sft_then_grpo", "select.sft_keep=[medium]", "sft.max_steps=4", "sft.save_every=2",
-         "sft.samples_per_step=4", "sft.per_device_batch=2", "grpo.max_steps=4",
-         "grpo.save_every=2", "grpo.prompts_per_step=2", "grpo.group_size=4", "grpo.held_out=0",
-         "grpo.per_device_batch=4", "grpo.max_completion_tokens=72")  # fmt: skip
+SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_steps=4", "sft.save_steps=2",
+         "sft.samples_per_step=4", "sft.per_device_train_batch_size=2", "grpo.max_steps=4",
+         "grpo.save_steps=2", "grpo.prompts_per_step=2", "grpo.num_generations=4", "grpo.eval_samples=0",
+         "grpo.per_device_train_batch_size=4", "grpo.max_completion_length=72")  # fmt: skip
 SAMPLES = list(pool.samples(pool.Split.pool, 16))
 TARGETS = {each.sample_id: str(lessons.from_solution(each)) for each in SAMPLES}
 LEARNED = sft.Lessons(SAMPLES, TARGETS, {})

@@ -9,19 +9,18 @@ import pytest
 from torch import nn
 from trl.trainer.grpo_config import GRPOConfig
 
-from difftrain import artefacts
+from difftrain.config.grade import GradeConfig, TextWorth
+from difftrain.config.run_config import ConfigError, RunConfig
+from difftrain.config.train import OWN_KEYS, TRL_KEYS, TRL_VERSION
 from difftrain.grade import STRICT
-from difftrain.grade.config import GradeConfig, TextWorth
 from difftrain.grade.workers import Workers
 from difftrain.model.load import Loaded
-from difftrain.records import AnswerKind, Arm, Pick, Sample
-from difftrain.settings import ConfigError, RunConfig
+from difftrain.pipeline import parquet
+from difftrain.pipeline.distributed import World
+from difftrain.records import AnswerKind, Sample, Selection, TrainStage
 from difftrain.train import arguments, callbacks, modules, rewards
-from difftrain.train.config import OWN_KEYS
 from difftrain.train.dataset import chosen, dataset, left_over
-from difftrain.train.trl_config import TRL_KEYS, TRL_VERSION
 from difftrain.train.watch import Groups
-from difftrain.world import World
 
 
 def right(sample: Sample) -> str:
@@ -107,25 +106,31 @@ def test_a_row_holds_words_and_picture_apart(shapes_samples: list[Sample]) -> No
 def test_pictures_are_read_from_disk_when_a_batch_is(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
-    artefacts.write_all(tmp_path, shapes_samples[:3])
-    rows = dataset(artefacts.read(tmp_path, Sample))
+    parquet.write_all(tmp_path, shapes_samples[:3])
+    rows = dataset(parquet.read(tmp_path, Sample))
     first, second, again = rows.__getitems__([0, 1, 0])
     assert first["images"][0] is again["images"][0]
     assert first["images"][0].tobytes() != second["images"][0].tobytes()
-    artefacts.parts(tmp_path)[0].unlink()
+    parquet.parts(tmp_path)[0].unlink()
     with pytest.raises(FileNotFoundError):
         rows[2]
 
 
 def test_only_picked_samples_are_trained_on(shapes_samples: list[Sample]) -> None:
-    picks = [Pick(sample_id=shapes_samples[n].sample_id, arm=Arm.grpo, because="") for n in (4, 2)]
+    picks = [
+        Selection(sample_id=shapes_samples[n].sample_id, stage=TrainStage.grpo, reason="")
+        for n in (4, 2)
+    ]
     assert chosen(shapes_samples, picks) == [shapes_samples[4], shapes_samples[2]]
 
 
 def test_held_out_samples_are_the_first_by_content_that_are_not_trained_on(
     shapes_samples: list[Sample],
 ) -> None:
-    picks = [Pick(sample_id=s.sample_id, arm=Arm.grpo, because="") for s in shapes_samples[:20]]
+    picks = [
+        Selection(sample_id=s.sample_id, stage=TrainStage.grpo, reason="")
+        for s in shapes_samples[:20]
+    ]
     held_out = left_over(shapes_samples, picks, 3)
     assert len(held_out) == 3
     assert not {s.sample_id for s in held_out} & {pick.sample_id for pick in picks}
@@ -137,7 +142,7 @@ def test_a_copy_of_a_training_sample_is_not_held_out(shapes_samples: list[Sample
     trained, other = shapes_samples[:2]
     copy = replace(trained, sample_id="0" * 16, images=[bytes(png) for png in trained.images])
     asked_alike = replace(trained, sample_id="1" * 16, images=other.images)
-    picks = [Pick(sample_id=trained.sample_id, arm=Arm.grpo, because="")]
+    picks = [Selection(sample_id=trained.sample_id, stage=TrainStage.grpo, reason="")]
     assert left_over([trained, copy, asked_alike], picks, 3) == [asked_alike]
 
 
@@ -211,7 +216,7 @@ def test_freezing_vision_leaves_only_the_language_model() -> None:
 
 def test_a_log_is_cut_back_to_the_checkpoint_that_training_continues_from(tmp_path: Path) -> None:
     lines = [f'{{"step": {step}, "seconds": {step * 2.0}}}\n' for step in range(1, 6)]
-    (tmp_path / "log.jsonl").write_text("".join(lines) + '{"step": 6, "sec')
+    (tmp_path / "train_log.jsonl").write_text("".join(lines) + '{"step": 6, "sec')
     assert [row["step"] for row in callbacks.read_log(tmp_path)] == [1, 2, 3, 4, 5]
     assert callbacks.truncate_log(tmp_path, 3) == 6.0
     assert [row["step"] for row in callbacks.read_log(tmp_path)] == [1, 2, 3]

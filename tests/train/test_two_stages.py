@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from difftrain import weights
+from difftrain.model import checkpoint_files
 from difftrain.model.locate import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def holds(out: Path, told: dict, apart: float, frozen_in_grpo: bool = False) -> 
     """Each checkpoint is whole and answers as its trainer's model did; only what may have moved
     has moved, and it has."""
     for name in ("sft", "grpo"):
-        assert weights.lacking(out / name / "checkpoint") is None
+        assert checkpoint_files.lacking(out / name / "checkpoint") is None
         assert told[name]["loaded"] == told[name]["trained"]
         assert told[name]["apart"] < apart
     base, sft, grpo = (tensors(each) for each in (

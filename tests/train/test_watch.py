@@ -96,7 +96,7 @@ def test_an_alarm_is_told_once_while_training(
         state.global_step = step
         sums = {"difftrain/answers": 8.0, f"difftrain/alarms/{Alarm.repeated_tags}": 2.0}
         log.on_log(arguments, state, control, logs={"reward": 0.5, **sums})
-    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "train_log.jsonl").read_text().splitlines()]
     assert [row["alarms/repeated_tags"] for row in rows] == [0.25] * 30
     said = capsys.readouterr().out
     assert said.count("alarm at step") == 1

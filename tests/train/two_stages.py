@@ -14,20 +14,20 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl.models.utils import unwrap_model_for_generation
 
+from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.workers import Workers
 from difftrain.model.load import Loaded
+from difftrain.pipeline.distributed import World
 from difftrain.records import Sample
-from difftrain.settings import RunConfig, resolve
 from difftrain.shapes import pool
 from difftrain.train import grpo, lessons, modules, sft, sight, stage
 from difftrain.train.dataset import Material
-from difftrain.world import World
 from launch.words import read
 
-SMALL = ("program=sft_then_grpo", "select.sft_keep=[medium]", "sft.max_steps=3",
-         "sft.samples_per_step=4", "sft.per_device_batch=2", "grpo.max_steps=2",
-         "grpo.prompts_per_step=2", "grpo.group_size=4", "grpo.per_device_batch=4",
-         "grpo.max_completion_tokens=72", "grpo.held_out=0")  # fmt: skip
+SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_steps=3",
+         "sft.samples_per_step=4", "sft.per_device_train_batch_size=2", "grpo.max_steps=2",
+         "grpo.prompts_per_step=2", "grpo.num_generations=4", "grpo.per_device_train_batch_size=4",
+         "grpo.max_completion_length=72", "grpo.eval_samples=0")  # fmt: skip
 SAMPLES = 16
 
 

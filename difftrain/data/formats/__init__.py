@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from difftrain.data.config import FILE_SUFFIXES, Source
+from difftrain.config.data import FILE_SUFFIXES, Source
 from difftrain.data.formats import (
     easyr1,
     geometry3k,

@@ -9,15 +9,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from difftrain.config.data import BoxFormat
 from difftrain.data import conversation, golds, rows
-from difftrain.data.config import BoxScale
 from difftrain.data.formats.origin import Origin
 from difftrain.data.quarantine import Unusable
 from difftrain.data.rows import Asked
 
 REF = "<ref-object>"
 MARK = re.compile(r"<ref-object>|<bbox>")
-SCALES = {"real": BoxScale.pixels, "norm1": BoxScale.unit}
+SCALES = {"real": BoxFormat.pixels, "norm1": BoxFormat.unit}
 QUESTIONS = ("query", "problem", "prompt", "question", "instruction")
 ANSWERS = ("solution", "answer", "response", "output")
 MOST_PATH = 2000

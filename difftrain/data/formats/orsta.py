@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from difftrain.config.data import BoxFormat
 from difftrain.data import golds, rows
-from difftrain.data.config import BoxScale
 from difftrain.data.formats import verl
 from difftrain.data.formats.origin import Origin
 from difftrain.data.rows import Asked
@@ -30,10 +30,10 @@ def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
     return replace(read, task=task, scale=scale(paid.get("verifier_parm")))
 
 
-def scale(parameters: Any) -> BoxScale | None:
-    """0 to 1000 unless the row denies it; then what data.boxes says."""
+def scale(parameters: Any) -> BoxFormat | None:
+    """0 to 1000 unless the row denies it; then what data.box_format says."""
     denied = isinstance(parameters, dict) and parameters.get("det_verifier_normalized") is False
-    return None if denied else BoxScale.relative
+    return None if denied else BoxFormat.relative
 
 
 def task_of_file(name: str) -> str | None:

@@ -6,19 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from difftrain.config.judge import JudgeClientConfig, JudgeKind, by_rules_alone, server_hash
 from difftrain.evaluate import scoring
 from difftrain.evaluate.graded import Graded
 from difftrain.evaluate.judge import JudgeDown
 from difftrain.evaluate.judging.cache import Replies, key_of
-from difftrain.evaluate.judging.config import (
-    JudgeKind,
-    JudgingConfig,
-    by_rules_alone,
-    server_hash,
-)
 from difftrain.evaluate.judging.endpoint import Endpoint
 from difftrain.evaluate.judging.tally import Tally
-from difftrain.records import MarkPath
+from difftrain.records import GradedBy
 from difftrain.shapes.judge import judge as stand_in
 
 LONGEST_REPLY = 2048
@@ -59,19 +54,19 @@ class OneItem:
 
     def settle(self, graded: Graded) -> None:
         """Count the replies that nothing could be made of."""
-        self._tally.count("unusable", self.replies - (graded.path is MarkPath.judge))
+        self._tally.count("unusable", self.replies - (graded.path is GradedBy.judge))
 
 
 class Judging:
     """The judge of one checkpoint's marks; whoever makes one closes it."""
 
-    def __init__(self, kind: JudgeKind, config: JudgingConfig, cache: Path) -> None:
+    def __init__(self, kind: JudgeKind, config: JudgeClientConfig, cache: Path) -> None:
         self.kind = kind
         self.tally = Tally()
         self.disk_full: OSError | None = None
         """Set where a reply could not be kept; the pass must not go on then."""
         asks = kind is JudgeKind.endpoint
-        self.workers = config.concurrency if asks else 1
+        self.workers = config.max_concurrency if asks else 1
         self.endpoint = Endpoint(config, self.tally) if asks else None
         self._replies = Replies(cache) if asks else None
         self._server = server_hash(kind) or ""

@@ -11,13 +11,13 @@ from threading import Event, Lock
 
 import httpx
 
+from difftrain.config.judge import KEY, MODEL, URL, JudgeClientConfig
+from difftrain.config.run_config import ConfigError
 from difftrain.evaluate.judge import JudgeDown
 from difftrain.evaluate.judging import chat
-from difftrain.evaluate.judging.config import KEY, MODEL, URL, JudgingConfig
 from difftrain.evaluate.judging.tally import Tally
 from difftrain.model.generate import wire
 from difftrain.model.generate.wire import Fault, NoReply
-from difftrain.settings import ConfigError
 
 LONGEST_WAIT = 120.0
 """Seconds; a server that wants a longer pause is taken to be out for this run."""
@@ -36,12 +36,12 @@ for _name in ("httpx", "httpcore"):  # They log addresses.
 class Endpoint:
     """The server that the environment names; safe to use from several threads."""
 
-    def __init__(self, config: JudgingConfig, tally: Tally) -> None:
+    def __init__(self, config: JudgeClientConfig, tally: Tally) -> None:
         self.model = os.environ[MODEL].strip()
         self._url = os.environ[URL].strip().rstrip("/")
         self._key = os.environ.get(KEY, "").strip()
         self._config, self._tally = config, tally
-        self._client = wire.client(self._key, config.timeout_seconds, config.concurrency)
+        self._client = wire.client(self._key, config.timeout_s, config.max_concurrency)
         self._lock, self._stopped = Lock(), Event()
         self._open_at, self._failed_in_a_row, self._answered = 0.0, 0, False
         self.out: str | None = None
@@ -62,12 +62,12 @@ class Endpoint:
     def reply(self, prompt: str, temperature: float, max_tokens: int) -> str:
         """The judge's words, stripped. Raises JudgeDown if there are none to be had."""
         body = chat.body(self.model, prompt, temperature, max_tokens)
-        attempts = self._config.attempts
+        attempts = self._config.max_attempts
         for left in reversed(range(attempts)):
             self._pass_the_gate()
-            if not self._tally.take_call(self._config.calls):
+            if not self._tally.take_call(self._config.max_calls):
                 self._tally.fault(Fault.over_budget)
-                raise JudgeDown(f"the budget of {self._config.calls} calls is spent")
+                raise JudgeDown(f"the budget of {self._config.max_calls} calls is spent")
             try:
                 found = self._post(body)
             except NoReply as missed:
@@ -75,7 +75,7 @@ class Endpoint:
                 self._note(missed)
                 if missed.final or not left:
                     raise self._down(missed) from None
-                pause = self._config.first_wait_seconds * 2 ** (attempts - left - 1)
+                pause = self._config.backoff_s * 2 ** (attempts - left - 1)
                 self._stopped.wait(min(LONGEST_WAIT, pause))
             else:
                 with self._lock:
@@ -85,7 +85,7 @@ class Endpoint:
 
     def _post(self, body: bytes) -> str:
         """One request. Raises NoReply with what went wrong."""
-        url, timeout = f"{self._url}/chat/completions", self._config.timeout_seconds
+        url, timeout = f"{self._url}/chat/completions", self._config.timeout_s
         return chat.read(*wire.post(self._client, url, body, timeout))
 
     def _note(self, missed: NoReply) -> None:

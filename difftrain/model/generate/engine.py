@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from difftrain.model.config import ModelConfig
+from difftrain.config.engine import EngineKind
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import ConfigError
 from difftrain.model.generate import hf, trial, vllm
-from difftrain.model.generate.config import EngineKind
 from difftrain.model.generate.request import Engine, Found, K, Request
 from difftrain.model.load import Loaded
-from difftrain.settings import ConfigError
 
 
 class InProcess:

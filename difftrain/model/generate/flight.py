@@ -10,8 +10,8 @@ from typing import Generic
 
 import torch
 
+from difftrain.config.model import FIXED_ROWS, ModelConfig
 from difftrain.model import memory
-from difftrain.model.config import FIXED_ROWS, ModelConfig
 from difftrain.model.generate import gumbel
 from difftrain.model.generate.prefill import Prompt, Reader, tokens_at_most
 from difftrain.model.generate.request import K, Request

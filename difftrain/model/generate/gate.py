@@ -116,7 +116,7 @@ class Gate:
             if away >= self._patience:
                 self.gone = (
                     f"model.url={self._url} has been away for {away:.0f} s ({reason}); "
-                    "model.server.longest_wait_seconds allows no more"
+                    "model.server.max_outage_s allows no more"
                 )
                 self.leave_if_over()
             pause = min(pause, LONGEST_PAUSE, max(0.01, self._patience - away))

@@ -7,7 +7,7 @@ batching takes token ids alone, no pictures, and `generate` keeps ended rows to 
 repeats the keys of grouped heads in every step. Prompts are read once a view (prefill.py).
 
 Not here: draws asked on suspicion while slots idle at the end of a pool. Which rows are written
-would then depend on the batch size, and artefacts must not.
+would then depend on the batch size, and artifacts must not.
 """
 
 import time

@@ -17,8 +17,8 @@ from typing import Any
 
 from PIL import Image
 
+from difftrain.config.engine import ServerConfig
 from difftrain.model.generate import chat, wire
-from difftrain.model.generate.config import ServerConfig
 from difftrain.model.generate.gate import Gate, ServerGone
 from difftrain.model.generate.request import Answer, Found, K, NoAnswer, Request
 from difftrain.model.generate.vain import InARow, Refused, Vain
@@ -39,7 +39,7 @@ PLAINEST = Request(parts=(SQUARE, "Say yes."), system=None, max_new_tokens=4)
 SHOWN = 300
 """Characters of a server's own words that are repeated."""
 TURNED_AWAY = {
-    401: "the server answers 401: is the key right that model.server.key_from names?",
+    401: "the server answers 401: is the key right that model.server.api_key_env names?",
     402: "the server answers 402: the account cannot pay",
     403: "the server answers 403: the key may not ask this model",
     404: "the server answers 404: are model.url and model.server.name right?",
@@ -54,8 +54,8 @@ class Connection:
     def __init__(self, url: str, model: str, key: str, config: ServerConfig) -> None:
         self.url, self.model, self.config = url.strip().rstrip("/"), model, config
         self._key = key.strip()
-        self.client = wire.client(self._key, config.timeout_seconds, config.concurrency)
-        self.looking = wire.client(self._key, config.timeout_seconds, 2)
+        self.client = wire.client(self._key, config.timeout_s, config.max_concurrency)
+        self.looking = wire.client(self._key, config.timeout_s, 2)
         """Never in use for answers, so that a look need not wait for one."""
         self.extra: Mapping[str, Any] = dict(config.extra)
         self.urls = chat.DataUrls()
@@ -70,7 +70,7 @@ class Connection:
         """The server's completion. Raises NoReply, without the key in its words."""
         url = f"{self.url}/chat/completions"
         try:
-            status, content, after = wire.post(self.client, url, body, self.config.timeout_seconds)
+            status, content, after = wire.post(self.client, url, body, self.config.timeout_s)
             if self.known and status in (404, 405):
                 raise NoReply(Fault.server, f"the server answers {status}, which it did not before")
             wire.check(status, content, after, TURNED_AWAY)
@@ -119,7 +119,7 @@ class Server:
         failed: InARow[K] = InARow()
         try:
             while True:
-                for each in () if failed.too_long else more(self.config.concurrency - open_):
+                for each in () if failed.too_long else more(self.config.max_concurrency - open_):
                     asked.put(each)
                     open_ += 1
                 for _ in range(open_ - workers):
@@ -217,9 +217,9 @@ class Server:
                 else:
                     failed += 1
                     self._pause(failed)
-                if failed >= self.config.attempts:
+                if failed >= self.config.max_attempts:
                     return Vain(f"{failed} requests brought none, the last: {missed.words}")
-                if strikes >= self.config.attempts + STRIKES_BEFORE_ALONE:
+                if strikes >= self.config.max_attempts + STRIKES_BEFORE_ALONE:
                     return Vain(f"the server went down {strikes} times while it was asked")
             else:
                 with self._counting:
@@ -233,8 +233,8 @@ class Server:
         `others` were answered since its first pause. Raises ServerGone if the server has been too
         busy for all for too long.
         """
-        fair = PASSED_OVER * self.config.attempts * self.config.concurrency
-        if pauses >= self.config.attempts and others >= fair:
+        fair = PASSED_OVER * self.config.max_attempts * self.config.max_concurrency
+        if pauses >= self.config.max_attempts and others >= fair:
             return True
         why = self.gate.busy(missed.wait, pauses)
         if why is None:
@@ -246,8 +246,8 @@ class Server:
         return True
 
     def _pause(self, failed: int) -> None:
-        if failed < self.config.attempts:
-            self.gate.stopped.wait(self.config.first_wait_seconds * 2 ** (failed - 1))
+        if failed < self.config.max_attempts:
+            self.gate.stopped.wait(self.config.backoff_s * 2 ** (failed - 1))
 
     def close(self) -> None:
         """Wake whoever waits, and close the connections."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from difftrain import lineage
+from difftrain.pipeline import manifest
 
 FOLDER = "engines"
 
@@ -18,7 +18,7 @@ def note(folder: Path, about: Mapping[str, Any]) -> None:
     """Say who is asked; the file is named after what it holds."""
     text = json.dumps(about, indent=2, sort_keys=True) + "\n"
     name = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-    lineage.write_text(folder / FOLDER / f"{name}.json", text)
+    manifest.write_text(folder / FOLDER / f"{name}.json", text)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

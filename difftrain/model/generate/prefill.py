@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from difftrain.config.data import TOKEN_PIXELS
 from difftrain.data import prompts
-from difftrain.data.config import TOKEN_PIXELS
 from difftrain.model.generate.request import Request
 from difftrain.model.load import Loaded
 from difftrain.model.spans import positions

@@ -72,7 +72,7 @@ class Engine(Protocol):
 
     @property
     def about(self) -> dict[str, Any]:
-        """What an artefact says of its maker: engine, and what is known of its seeds."""
+        """What an artifact says of its maker: engine, and what is known of its seeds."""
         ...
 
     def stream(

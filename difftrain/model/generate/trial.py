@@ -2,7 +2,7 @@
 
 Found out, not believed: is it there and may we ask; does it take the fields that switch its own
 sampling defaults off; does a picture arrive, and in full; are seeds honoured when many ask at once.
-The last is what an artefact may claim of its draws.
+The last is what an artifact may claim of its draws.
 """
 
 import json
@@ -15,14 +15,14 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from difftrain.data.config import TOKEN_PIXELS
-from difftrain.model.config import ModelConfig
+from difftrain.config.data import TOKEN_PIXELS
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import ConfigError
 from difftrain.model.generate import chat, wire
 from difftrain.model.generate.gate import AWAY, LONGEST_PAUSE, Gate, say
 from difftrain.model.generate.http import Connection, Server
 from difftrain.model.generate.request import Answer, Request
 from difftrain.model.generate.wire import Fault, NoReply
-from difftrain.settings import ConfigError
 
 GREET_SECONDS = 5.0
 PLAIN = {"top_p": 1.0, "repetition_penalty": 1.0, "min_p": 0.0}
@@ -58,7 +58,7 @@ class Untried(ConfigError):
 def connection(config: ModelConfig) -> Connection:
     """The server that the settings name, nothing sent yet."""
     assert config.url is not None
-    key = os.environ.get(config.server.key_from, "")
+    key = os.environ.get(config.server.api_key_env, "")
     return Connection(config.url, config.served, key, config.server)
 
 
@@ -75,7 +75,7 @@ def greet(config: ModelConfig) -> None:
     if got.status_code in (401, 403):
         raise ConfigError(
             [
-                f"model.server.key_from={config.server.key_from}: the server at {asked.url} "
+                f"model.server.api_key_env={config.server.api_key_env}: the server at {asked.url} "
                 f"turns that key away ({got.status_code})"
             ]
         )
@@ -95,15 +95,15 @@ def server(config: ModelConfig, max_pixels: int) -> Server:
         "engine": "http",
         "served": asked.model,
         "sampling": dialect,
-        "seeds": seeds(asked, config.server.concurrency),
+        "seeds": seeds(asked, config.server.max_concurrency),
         **pictures(asked, max_pixels),
     }
     asked.known = True
     gate = Gate(
         asked.looking,
         asked.url,
-        config.server.longest_wait_seconds,
-        config.server.first_wait_seconds,
+        config.server.max_outage_s,
+        config.server.backoff_s,
     )
     return Server(asked, about, gate)
 
@@ -133,9 +133,9 @@ def tried(asked: Connection, request: Request) -> tuple[Answer, int | None]:
         try:
             return said(asked, request)
         except NoReply as missed:
-            if missed.final or tries >= asked.config.attempts:
+            if missed.final or tries >= asked.config.max_attempts:
                 raise Untried(asked, missed) from None
-            pause = asked.config.first_wait_seconds * 2 ** (tries - 1)
+            pause = asked.config.backoff_s * 2 ** (tries - 1)
             time.sleep(min(LONGEST_PAUSE, pause if missed.wait is None else missed.wait))
         tries += 1
 

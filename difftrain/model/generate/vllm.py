@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import ConfigError
 from difftrain.data import prompts
 from difftrain.model import locate
-from difftrain.model.config import ModelConfig
 from difftrain.model.generate.chat import CONTROL
 from difftrain.model.generate.hf import PLACEHOLDERS
 from difftrain.model.generate.request import Answer, Found, K, NoAnswer, Request
 from difftrain.model.load import load_processor
-from difftrain.settings import ConfigError
 
 BANNED = -1e4
 """Added to a placeholder's score: far below any other."""
@@ -37,10 +37,10 @@ def engine_arguments(config: ModelConfig, pixels: tuple[int, int]) -> dict[str, 
         "revision": config.revision,
         "dtype": config.dtype.value,
         "trust_remote_code": False,
-        "tensor_parallel_size": config.vllm.tensor_parallel,
-        "gpu_memory_utilization": config.vllm.memory_share,
-        "max_model_len": config.vllm.longest,
-        "max_num_seqs": config.vllm.open_requests,
+        "tensor_parallel_size": config.vllm.tensor_parallel_size,
+        "gpu_memory_utilization": config.vllm.gpu_memory_utilization,
+        "max_model_len": config.vllm.max_model_len,
+        "max_num_seqs": config.vllm.max_num_seqs,
         "enable_prefix_caching": True,
         "mm_processor_kwargs": {"size": {"shortest_edge": least, "longest_edge": most}},
         "limit_mm_per_prompt": {"video": 0},
@@ -73,7 +73,7 @@ def own_gpus(number: int) -> Iterator[None]:
     known = before.split(",") if before else [str(each) for each in range(wanted.stop)]
     if wanted.stop > len(known):
         told = f"rank {rank} needs GPUs {list(wanted)} of CUDA_VISIBLE_DEVICES={before}"
-        raise ConfigError([f"model.vllm.tensor_parallel={number}: {told}"])
+        raise ConfigError([f"model.vllm.tensor_parallel_size={number}: {told}"])
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(known[each] for each in wanted)
     try:
         yield
@@ -90,13 +90,13 @@ class Vllm:
     def __init__(self, config: ModelConfig, pixels: tuple[int, int]) -> None:
         vllm = imported()
         self.processor = load_processor(config, *pixels)
-        with own_gpus(config.vllm.tensor_parallel):
+        with own_gpus(config.vllm.tensor_parallel_size):
             self.llm: Any = vllm.LLM(**engine_arguments(config, pixels))
         self.params = vllm.SamplingParams
         self.final = vllm.sampling_params.RequestOutputKind.FINAL_ONLY
         self.version = vllm.__version__
         # As many as run at once wait behind them, so that a freed place is taken without a pause.
-        self.room = 2 * config.vllm.open_requests
+        self.room = 2 * config.vllm.max_num_seqs
         known = self.processor.tokenizer.get_vocab()
         self.banned = {known[name]: BANNED for name in PLACEHOLDERS if name in known}
         self._number = 0

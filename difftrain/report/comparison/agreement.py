@@ -9,18 +9,24 @@ from difftrain.report.comparison.runs import Run
 
 SAME_EVERYWHERE = ("model.", "evaluate.")
 """Settings that all runs share, whatever their table."""
-OF_A_ROW = ("recipe", "name", "program", "select.")
+OF_A_ROW = ("recipe", "name", "train_stages", "select.")
 """Settings that recipes set; what else a recipe's file sets is in its run's report. They may differ
 between rows, not between two runs of one row."""
-OF_A_RUN = ("seed", "control", "artefacts", "report.", "export.")
+OF_A_RUN = ("seed", "control", "output_dir", "report.", "report_to", "export.")
 NO_MATTER = (
-    *("probe.again", "grpo.reward_workers", "grpo.save_every", "sft.save_every"),
+    *("probe.retest_samples", "grpo.reward_workers", "grpo.save_steps", "sft.save_steps"),
     *("model.batch_size", "model.attention_batch_size"),
-    *("evaluate.resamples", "evaluate.judging.", "evaluate.path"),
-    *("evaluate.places", "evaluate.source", "evaluate.contamination"),
-    *("plan.", "model.url", "model.vllm.", "model.server.key_from", "model.server.concurrency"),
-    *("model.server.attempts", "model.server.timeout_seconds", "model.server.first_wait_seconds"),
-    "model.server.longest_wait_seconds",
+    *("evaluate.resamples", "evaluate.judge_client.", "evaluate.path"),
+    *("evaluate.paths", "evaluate.source", "evaluate.contamination"),
+    *(
+        "plan.",
+        "model.url",
+        "model.vllm.",
+        "model.server.api_key_env",
+        "model.server.max_concurrency",
+    ),
+    *("model.server.max_attempts", "model.server.timeout_s", "model.server.backoff_s"),
+    "model.server.max_outage_s",
 )
 """Settings that change no sample, weight or mark. Where items come from is not asked either: they
 are compared one by one."""

@@ -33,11 +33,11 @@ class Row:
             return {}
         grpo, sft = self.grpo.split(), self.sft.split()
         return {
-            "program": "sft_then_grpo" if sft else "grpo",
-            "select.keep": [each for each in grpo if each != RANDOM],
+            "train_stages": "sft_then_grpo" if sft else "grpo",
+            "select.strata": [each for each in grpo if each != RANDOM],
             "select.random": RANDOM in grpo,
             "select.rap": self.rap.split(),
-            "select.sft_keep": [each for each in sft if each != RANDOM],
+            "select.sft_strata": [each for each in sft if each != RANDOM],
             "select.sft_random": RANDOM in sft,
         }
 

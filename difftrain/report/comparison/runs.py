@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from difftrain import artefacts, lineage
+from difftrain.pipeline import manifest, parquet
 from difftrain.report.comparison.content import Cost
 from difftrain.report.comparison.rows import row_of
 
@@ -53,7 +53,7 @@ class Run:
         return f"{self.report['data']} ({', '.join(tasks)})" if tasks else self.report["data"]
 
     def stage(self, kind: str, name: str) -> Path:
-        """A stage folder: `name` as in the report's `made`, `kind` its folder under artefacts."""
+        """A stage folder: `name` as in the report's `made`, `kind` its folder under artifacts."""
         return self.folder.absolute().parent.parent / kind / self.report["made"][name]["folder"]
 
     def has(self, who: str) -> bool:
@@ -61,10 +61,10 @@ class Run:
         return f"marks {who}" in self.report["made"]
 
     def marks(self, who: str) -> Path:
-        """The folder of a checkpoint's marks. Raises MissingArtefact where it is not there."""
+        """The folder of a checkpoint's marks. Raises MissingArtifact where it is not there."""
         found = self.stage("evaluate", f"marks {who}")
-        if lineage.read_made(found) is None:
-            raise artefacts.MissingArtefact(f"{self.folder}: no finished marks of {who} at {found}")
+        if manifest.read_made(found) is None:
+            raise parquet.MissingArtifact(f"{self.folder}: no finished marks of {who} at {found}")
         return found
 
     @property
@@ -103,7 +103,7 @@ class Run:
     @property
     def program(self) -> str:
         """The training stages, as `sft_then_grpo`."""
-        return self.report["program"]
+        return self.report["train_stages"]
 
     @property
     def all_random(self) -> bool:
@@ -131,7 +131,7 @@ def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read(folders: list[Path]) -> list[Run]:
-    """The runs of these folders. Raises MissingArtefact naming each without a finished report."""
+    """The runs of these folders. Raises MissingArtifact naming each without a finished report."""
     wrong = []
     for folder in folders:
         if not folder.is_dir():
@@ -139,7 +139,7 @@ def read(folders: list[Path]) -> list[Run]:
         elif not (folder / "report.json").is_file():
             wrong.append(f"{folder}: no finished report (report.json): run launch/train.py again")
     if wrong:
-        raise artefacts.MissingArtefact("\n".join(wrong))
+        raise parquet.MissingArtifact("\n".join(wrong))
     runs = [Run(each, json.loads((each / "report.json").read_text())) for each in folders]
     for run in runs:
         for who in run.report["means"]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from difftrain import lineage
+from difftrain.pipeline import manifest
 from difftrain.report import words as numbers
 from difftrain.report.comparison import pictures, tables, words
 from difftrain.report.comparison.content import MEAN, Comparison, Line
@@ -29,10 +29,10 @@ TEX_SPECIAL = {each: f"\\{each}" for each in "&%$#_{}"} | {
 
 def write(folder: Path, comparisons: list[Comparison]) -> None:
     """Write the four files."""
-    lineage.write_text(folder / "compare.md", markdown(comparisons))
-    lineage.write_text(folder / "compare.csv", comma_separated(comparisons))
-    lineage.write_text(folder / "compare.tex", latex(comparisons))
-    lineage.write_text(folder / "compare.html", page(comparisons))
+    manifest.write_text(folder / "compare.md", markdown(comparisons))
+    manifest.write_text(folder / "compare.csv", comma_separated(comparisons))
+    manifest.write_text(folder / "compare.tex", latex(comparisons))
+    manifest.write_text(folder / "compare.html", page(comparisons))
 
 
 def markdown(comparisons: list[Comparison]) -> str:

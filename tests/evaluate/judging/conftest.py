@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from difftrain.settings import RunConfig
+from difftrain.config.run_config import RunConfig
 from tests.listening import FaultyProxy, Listening, completion, send
 
 KEY = "sk-proj-never-to-be-seen-0123456789"
@@ -60,12 +60,12 @@ def proxy(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
     """Settings that ask an endpoint about a few miniature items, with short pauses."""
-    found = RunConfig(artefacts=str(tmp_path / "artefacts"))
+    found = RunConfig(output_dir=str(tmp_path / "artifacts"))
     found.model.dtype = "float32"  # type: ignore[assignment]
     found.data.min_pixels, found.data.max_pixels = 3136, 12544
     evaluate = found.evaluate
     evaluate.limit, evaluate.max_new_tokens, evaluate.resamples = 6, 8, 100
     evaluate.judge = evaluate.judge.endpoint
-    evaluate.judging.first_wait_seconds = 0.01
-    evaluate.judging.timeout_seconds = 20
+    evaluate.judge_client.backoff_s = 0.01
+    evaluate.judge_client.timeout_s = 20
     return found

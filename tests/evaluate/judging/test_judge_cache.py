@@ -10,10 +10,10 @@ from threading import Thread
 
 import pytest
 
+from difftrain.config.judge import JudgeKind, server_hash
+from difftrain.config.run_config import RunConfig
 from difftrain.evaluate.judging.cache import Replies, entries, key_of
-from difftrain.evaluate.judging.config import JudgeKind, server_hash
-from difftrain.places import Places
-from difftrain.settings import RunConfig
+from difftrain.pipeline.paths import Places
 
 ENDLESS = """
 import sys
@@ -142,7 +142,7 @@ def test_two_servers_share_neither_replies_nor_marks(
         assert server is not None
         assert "one" not in server
         keys.append(key_of(server, "default", "p", 0.0, 9, 0))
-        config = RunConfig(artefacts=str(tmp_path))
+        config = RunConfig(output_dir=str(tmp_path))
         config.evaluate.judge = JudgeKind.endpoint
         folders.append(Places(config).marks("base"))
     assert keys[0] == keys[1] != keys[2]

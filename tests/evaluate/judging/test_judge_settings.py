@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from difftrain.evaluate.judging.config import (
-    JudgeKind,
-    by_rules_alone,
-    is_address,
-    missing,
-    model_name,
-)
-from difftrain.settings import ConfigError
+from difftrain.config.judge import JudgeKind, by_rules_alone, is_address, missing, model_name
+from difftrain.config.run_config import ConfigError
 from launch import words
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,18 +58,18 @@ def test_a_misspelt_judge_and_impossible_numbers_are_told_at_once() -> None:
     found = "\n".join(
         told(
             "evaluate.judge=endpont",
-            "evaluate.judging.concurency=3",
-            "evaluate.judging.attempts=0",
-            "evaluate.judging.calls=0",
-            "evaluate.judging.timeout_seconds=-1",
+            "evaluate.judge_client.concurency=3",
+            "evaluate.judge_client.max_attempts=0",
+            "evaluate.judge_client.max_calls=0",
+            "evaluate.judge_client.timeout_s=-1",
             "evaluate.contamination=ignore",
         )
     )
     assert "evaluate.judge=endpont" in found
-    assert "did you mean evaluate.judging.concurrency?" in found
-    assert "evaluate.judging.attempts=0: must lie between 1 and 20" in found
-    assert "evaluate.judging.calls=0: must be at least 1, or null for no limit" in found
-    assert "evaluate.judging.timeout_seconds=-1" in found
+    assert "did you mean evaluate.judge_client.max_concurrency?" in found
+    assert "evaluate.judge_client.max_attempts=0: must lie between 1 and 20" in found
+    assert "evaluate.judge_client.max_calls=0: must be at least 1, or null for no limit" in found
+    assert "evaluate.judge_client.timeout_s=-1" in found
     assert "evaluate.contamination=ignore" in found
 
 

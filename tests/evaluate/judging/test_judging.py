@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from difftrain.config.evaluate import EvaluateConfig
+from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.evaluate import asking, grading, scoring
 from difftrain.evaluate.asking import Asked
-from difftrain.evaluate.config import EvaluateConfig
 from difftrain.evaluate.judge import JudgeDown
 from difftrain.evaluate.judging import chat, endpoint
 from difftrain.evaluate.judging.asker import Judging, longest_reply
 from difftrain.evaluate.judging.tally import Tally, told
-from difftrain.records import Mark, MarkPath
-from difftrain.settings import ConfigError, RunConfig
+from difftrain.records import GradedBy, ItemResult
 
 SAID = (
     "",
@@ -37,10 +37,10 @@ def said(config: EvaluateConfig) -> list[tuple[Asked, str]]:
     return [(each, next(words)) for each in asking.items(config)]
 
 
-def graded(config: RunConfig, pairs: Sequence[tuple[Asked, str]]) -> tuple[list[Mark], dict]:
+def graded(config: RunConfig, pairs: Sequence[tuple[Asked, str]]) -> tuple[list[ItemResult], dict]:
     """Marks and counts of one pass."""
     evaluate = config.evaluate
-    judging = Judging(evaluate.judge, evaluate.judging, Path(config.artefacts) / "judge")
+    judging = Judging(evaluate.judge, evaluate.judge_client, Path(config.output_dir) / "judge")
     marks = grading.grade_all(pairs, evaluate, judging, lambda: None)
     return marks, judging.counts()
 
@@ -54,7 +54,7 @@ def fitting(prompt: str, number: int) -> str:
     return "ABCD"[len(prompt) % 4]
 
 
-def one(config: RunConfig, benchmark: str, prediction: str = "hm") -> tuple[Mark, dict]:
+def one(config: RunConfig, benchmark: str, prediction: str = "hm") -> tuple[ItemResult, dict]:
     """The mark and the counts of a benchmark's first item."""
     config.evaluate.benchmarks = [f"shapes/{benchmark}"]
     config.evaluate.limit = 1
@@ -64,9 +64,9 @@ def one(config: RunConfig, benchmark: str, prediction: str = "hm") -> tuple[Mark
 
 def test_faults_injected_by_a_proxy_lose_nothing(server, proxy, config: RunConfig) -> None:
     server.says = fitting
-    config.evaluate.judging.timeout_seconds = 4.0  # a busy machine is no fault
+    config.evaluate.judge_client.timeout_seconds = 4.0  # a busy machine is no fault
     proxy.slowness = 6.0
-    config.evaluate.judging.attempts = 8
+    config.evaluate.judge_client.attempts = 8
     faults = [each for fault in proxy.FAULTS for each in (fault, None)]
     proxy.fault = lambda number: faults[number % len(faults)]
     marks, counts = graded(config, said(config.evaluate))
@@ -75,7 +75,7 @@ def test_faults_injected_by_a_proxy_lose_nothing(server, proxy, config: RunConfi
     assert counts["calls"] == len(proxy.heard) == counts["replies"] + len(proxy.injected)
     assert sum(counts["faults"].values()) == len(proxy.injected)
     assert counts["faults"].keys() == {"limited", "server", "lost", "slow", "malformed", "empty"}
-    config.artefacts += "-undisturbed"
+    config.output_dir += "-undisturbed"
     proxy.fault = lambda number: None
     undisturbed, again = graded(config, said(config.evaluate))
     assert marks == undisturbed
@@ -130,7 +130,7 @@ def test_a_retry_at_the_same_temperature_is_a_call_of_its_own(server, config: Ru
     server.says = lambda prompt, number: "A" if number == 2 else "who knows"
     mark, counts = one(config, "MMStar")
     assert len(server.heard) == 3
-    assert mark.path is MarkPath.judge
+    assert mark.graded_by is GradedBy.judge
     assert (counts["replies"], counts["unusable"]) == (3, 2)
     again, recounted = one(config, "MMStar")
     assert again == mark
@@ -154,7 +154,7 @@ def test_a_bad_reply_is_a_counted_outcome_and_never_a_score(
     reply, score, wanted = BAD_REPLIES[case]
     server.says = lambda prompt, number: reply
     mark, counts = one(config, "MMVet")
-    assert (mark.score, mark.path) == (score, MarkPath.failed)
+    assert (mark.score, mark.graded_by) == (score, GradedBy.failed)
     for name, number in wanted.items():
         assert counts[name] == number
 
@@ -182,13 +182,13 @@ def test_a_broken_judge_gives_no_score_and_is_counted(
 ) -> None:
     status, body, fault = BROKEN[case]
     server.says = lambda prompt, number: (status, body, {})
-    config.evaluate.judging.attempts = 2
+    config.evaluate.judge_client.attempts = 2
     mark, counts = one(config, benchmark)
-    assert (mark.score, mark.path) == (None, MarkPath.failed)
+    assert (mark.score, mark.graded_by) == (None, GradedBy.failed)
     assert counts["failed_items"] == 1
     assert counts["faults"] == {fault: len(server.heard)}
     assert counts["replies"] == 0
-    assert not list(Path(config.artefacts).rglob("replies-*")), "a failure must not be kept"
+    assert not list(Path(config.output_dir).rglob("replies-*")), "a failure must not be kept"
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 301])
@@ -197,17 +197,17 @@ def test_a_server_that_turns_everybody_away_is_asked_no_further(
 ) -> None:
     server.says = lambda prompt, number: (status, b"", {})
     marks, counts = graded(config, said(config.evaluate))
-    assert len(server.heard) <= config.evaluate.judging.concurrency
+    assert len(server.heard) <= config.evaluate.judge_client.max_concurrency
     assert f"the server answers {status}" in counts["stopped"]
     assert "nothing more was asked, because the server answers" in told("judge", counts)
-    assert all(mark.score is None for mark in marks if mark.path is MarkPath.failed)
+    assert all(mark.score is None for mark in marks if mark.graded_by is GradedBy.failed)
 
 
 def test_one_prompt_that_is_turned_away_among_others_stops_nothing(
     server, config: RunConfig
 ) -> None:
     server.says = lambda prompt, number: (403, b"", {}) if number == 3 else fitting(prompt, number)
-    config.evaluate.judging.concurrency = 1
+    config.evaluate.judge_client.concurrency = 1
     _, counts = graded(config, said(config.evaluate))
     assert counts["stopped"] is None
     assert counts["failed_items"] == 1
@@ -224,7 +224,7 @@ def test_a_judge_that_refuses_everything_is_asked_no_further_and_says_why(
     server.says = lambda prompt, number: (400, UNSUPPORTED, {})
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 60
     _, counts = graded(config, said(config.evaluate))
-    assert len(server.heard) < endpoint.OUTAGE + config.evaluate.judging.concurrency
+    assert len(server.heard) < endpoint.OUTAGE + config.evaluate.judge_client.max_concurrency
     why = "the server answers 400: 'max_tokens' is not supported, use max_completion_tokens"
     assert f"{endpoint.OUTAGE} calls in a row have failed" in counts["stopped"]
     assert counts["last_words"] == {"refused": why}
@@ -235,7 +235,7 @@ def test_a_judge_that_refuses_everything_is_asked_no_further_and_says_why(
 def test_refusals_by_a_judge_that_has_replied_stop_nothing(
     server, config: RunConfig, earlier: str
 ) -> None:
-    config.evaluate.judging.concurrency = 1
+    config.evaluate.judge_client.concurrency = 1
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 40
     server.says = lambda prompt, number: "0.5" if number == 0 else (400, UNSUPPORTED, {})
     if earlier == "in one before":
@@ -272,7 +272,7 @@ def test_a_pause_that_is_asked_of_one_call_holds_all(server, config: RunConfig) 
 
     server.says = says
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 30
-    config.evaluate.judging.concurrency = 2
+    config.evaluate.judge_client.concurrency = 2
     marks, _ = graded(config, said(config.evaluate))
     assert all(mark.score == 0.5 for mark in marks)
     assert sum(later - at[0] < 0.95 for later in at[1:]) <= 2
@@ -300,7 +300,7 @@ def test_a_pause_too_long_for_this_run_ends_the_asking(server, config: RunConfig
     started = time.monotonic()
     marks, counts = graded(config, said(config.evaluate))
     assert time.monotonic() - started < 20
-    assert len(server.heard) <= config.evaluate.judging.concurrency
+    assert len(server.heard) <= config.evaluate.judge_client.max_concurrency
     assert "wait for 86400 s" in counts["stopped"]
     assert counts["failed_items"] == sum(mark.score is None for mark in marks) > 20
 
@@ -311,8 +311,8 @@ def test_a_slow_judge_is_given_up_after_the_time_out(server, config: RunConfig) 
         return "0.5"
 
     server.says = says
-    config.evaluate.judging.timeout_seconds = 0.2
-    config.evaluate.judging.attempts = 2
+    config.evaluate.judge_client.timeout_seconds = 0.2
+    config.evaluate.judge_client.attempts = 2
     mark, counts = one(config, "MMVet")
     assert mark.score is None
     assert counts["faults"] == {"slow": 2}
@@ -328,15 +328,15 @@ def test_nobody_at_the_address_ends_the_asking_soon(
     assert time.monotonic() - started < 30
     assert f"{endpoint.OUTAGE} calls in a row have failed" in counts["stopped"]
     assert counts["faults"]["outage"] > 50
-    judged = [mark for mark in marks if mark.path is MarkPath.failed]
+    judged = [mark for mark in marks if mark.graded_by is GradedBy.failed]
     assert judged
     assert all(mark.score is None for mark in judged)
     assert "127.0.0.1" not in json.dumps(counts)
 
 
 def test_a_success_in_between_is_no_outage(server, config: RunConfig) -> None:
-    config.evaluate.judging.attempts = 1
-    config.evaluate.judging.concurrency = 1
+    config.evaluate.judge_client.attempts = 1
+    config.evaluate.judge_client.concurrency = 1
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 80
     server.says = lambda prompt, number: "0.5" if number % 8 == 7 else (500, b"", {})
     marks, counts = graded(config, said(config.evaluate))
@@ -347,12 +347,12 @@ def test_a_success_in_between_is_no_outage(server, config: RunConfig) -> None:
 
 def test_the_budget_is_kept_and_what_it_left_out_has_no_score(server, config: RunConfig) -> None:
     server.says = fitting
-    config.evaluate.judging.calls = 7
+    config.evaluate.judge_client.calls = 7
     marks, counts = graded(config, said(config.evaluate))
     assert len(server.heard) == counts["calls"] == 7
     assert counts["faults"]["over_budget"] == counts["failed_items"]
     assert sum(mark.score is None for mark in marks) == counts["failed_items"] > 10
-    config.evaluate.judging.calls = None
+    config.evaluate.judge_client.calls = None
     marks, counts = graded(config, said(config.evaluate))
     assert counts["from_cache"] == 7
     assert all(mark.score is not None for mark in marks)
@@ -360,7 +360,7 @@ def test_the_budget_is_kept_and_what_it_left_out_has_no_score(server, config: Ru
 
 def test_retries_count_against_the_budget(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: (500, b"", {})
-    config.evaluate.judging.calls = 3
+    config.evaluate.judge_client.calls = 3
     _, counts = one(config, "MMVet")
     assert len(server.heard) == 3
     assert counts["faults"] == {"over_budget": 1, "server": 3}
@@ -372,7 +372,7 @@ def test_no_more_calls_are_open_than_allowed(server, config: RunConfig) -> None:
         return fitting(prompt, number)
 
     server.says = says
-    config.evaluate.judging.concurrency = 3
+    config.evaluate.judge_client.concurrency = 3
     graded(config, said(config.evaluate))
     assert server.most_open == 3
 
@@ -390,7 +390,7 @@ def test_the_key_is_sent_and_appears_nowhere_else(
     server.says = says
     marks, counts = graded(config, said(config.evaluate))
     assert server.keys == {f"Bearer {key}"}
-    places = [path for path in Path(config.artefacts).rglob("*") if path.is_file()]
+    places = [path for path in Path(config.output_dir).rglob("*") if path.is_file()]
     assert places
     out = "".join(capfd.readouterr())
     shown = [path.read_text() for path in places] + [str(marks), caplog.text, out]
@@ -404,7 +404,7 @@ def test_words_of_the_server_are_shown_without_key_and_address(server, config: R
     key = server.key
     echo = json.dumps({"error": {"message": "x" * 260 + f" {key} at {server.url}"}}).encode()
     server.says = lambda prompt, number: (422, echo, {})
-    asked = endpoint.Endpoint(config.evaluate.judging, Tally())
+    asked = endpoint.Endpoint(config.evaluate.judge_client, Tally())
     with pytest.raises(JudgeDown) as caught:
         asked.reply("?", 0.0, 3)
     assert "the server answers 422: xxx" in str(caught.value)
@@ -415,10 +415,10 @@ def test_words_of_the_server_are_shown_without_key_and_address(server, config: R
 def test_a_key_that_is_turned_away_is_told_before_the_model_is_asked(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endpoint.Endpoint(config.evaluate.judging, Tally()).check_key()
+    endpoint.Endpoint(config.evaluate.judge_client, Tally()).check_key()
     monkeypatch.setenv("JUDGE_API_KEY", "wrong")
     with pytest.raises(ConfigError, match=r"turns JUDGE_API_KEY away \(401\)") as caught:
-        endpoint.Endpoint(config.evaluate.judging, Tally()).check_key()
+        endpoint.Endpoint(config.evaluate.judge_client, Tally()).check_key()
     assert "wrong" not in str(caught.value)
 
 
@@ -426,6 +426,6 @@ def test_without_a_judge_the_rules_alone_decide(config: RunConfig) -> None:
     config.evaluate.judge = config.evaluate.judge.none
     marks, counts = graded(config, said(config.evaluate))
     assert counts["replies"] == counts["calls"] == 0
-    assert {mark.path for mark in marks} == {MarkPath.rule, MarkPath.failed}
+    assert {mark.graded_by for mark in marks} == {GradedBy.rule, GradedBy.failed}
     for mark, (asked, prediction) in zip(marks, said(config.evaluate), strict=True):
         assert mark.score == scoring.score_item(asked.benchmark, prediction, asked.item)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from difftrain import artefacts, lineage
+from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import asking, grading
 from difftrain.evaluate.judging.asker import Judging
-from difftrain.records import Mark, MarkPath
-from difftrain.settings import RunConfig
+from difftrain.pipeline import manifest, parquet
+from difftrain.records import GradedBy, ItemResult
 from tests.serving import serving
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,11 +30,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         yield found
 
 
-def graded(config: RunConfig) -> tuple[list[Mark], dict]:
+def graded(config: RunConfig) -> tuple[list[ItemResult], dict]:
     """Marks of predictions that no rule decides."""
     said = zip(asking.items(config.evaluate), cycle(["hm", "~", "| a |\n| b |"]), strict=False)
     judging = Judging(
-        config.evaluate.judge, config.evaluate.judging, Path(config.artefacts) / "judge"
+        config.evaluate.judge, config.evaluate.judge_client, Path(config.output_dir) / "judge"
     )
     marks = grading.grade_all(list(said), config.evaluate, judging, lambda: None)
     return marks, judging.counts()
@@ -46,7 +46,7 @@ def test_a_real_server_judges_through_a_proxy_that_spoils_requests(
     url, model = served
     proxy.upstream = url
     monkeypatch.setenv("JUDGE_MODEL", model)
-    judging = config.evaluate.judging
+    judging = config.evaluate.judge_client
     judging.attempts, judging.concurrency, judging.timeout_seconds = 8, 2, 60
     config.evaluate.limit = 4
     config.evaluate.benchmarks = [f"shapes/{name}" for name in ("MathVista", "MMVet", "MMStar")]
@@ -59,7 +59,7 @@ def test_a_real_server_judges_through_a_proxy_that_spoils_requests(
     assert {"limited", "server", "lost"} <= counts["faults"].keys()
     assert counts["replies"] >= 12
     extracted = [mark for mark in marks if mark.benchmark == "shapes/MathVista"]
-    assert all(mark.path is MarkPath.judge for mark in extracted)
+    assert all(mark.graded_by is GradedBy.judge for mark in extracted)
     assert all(mark.score is not None for mark in marks)
     asked = len(proxy.heard)
     again, recounted = graded(config)
@@ -67,18 +67,18 @@ def test_a_real_server_judges_through_a_proxy_that_spoils_requests(
     assert len(proxy.heard) == asked
     assert recounted["calls"] == 0
     proxy.fault = lambda number: None
-    config.artefacts += "-undisturbed"
+    config.output_dir += "-undisturbed"
     config.evaluate.benchmarks = ["shapes/MathVista"]
     assert graded(config)[0] == extracted
 
 
 SMALL = ("evaluate.limit=6", "evaluate.resamples=100", "evaluate.max_new_tokens=8")
-ENDPOINT = ("evaluate.judge=endpoint", "evaluate.judging.first_wait_seconds=0.01")
+ENDPOINT = ("evaluate.judge=endpoint", "evaluate.judge_client.backoff_s=0.01")
 
 
 def command(launcher: str, folder: Path, *arguments: str) -> list[str]:
     path = ROOT / "launch" / f"{launcher}.py"
-    return [sys.executable, str(path), *SMALL, *ENDPOINT, f"artefacts={folder}", *arguments]
+    return [sys.executable, str(path), *SMALL, *ENDPOINT, f"output_dir={folder}", *arguments]
 
 
 def started(words: list[str], **environment: str) -> subprocess.Popen[str]:
@@ -91,10 +91,10 @@ def started(words: list[str], **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def marks_of(folder: Path) -> dict[tuple[str, str], Mark]:
+def marks_of(folder: Path) -> dict[tuple[str, str], ItemResult]:
     (found,) = folder.glob("evaluate/*")
-    assert lineage.read_made(found) is not None
-    return {(mark.benchmark, mark.item_id): mark for mark in artefacts.read(found, Mark)}
+    assert manifest.read_made(found) is not None
+    return {(mark.benchmark, mark.item_id): mark for mark in parquet.read(found, ItemResult)}
 
 
 def says(prompt: str, number: int) -> str:
@@ -111,7 +111,7 @@ def test_a_killed_evaluation_and_two_ranks_ask_nothing_twice(server, tmp_path: P
         return says(prompt, number)
 
     server.says = slowly
-    child = started(command("evaluate", tmp_path, "evaluate.judging.concurrency=1"))
+    child = started(command("evaluate", tmp_path, "evaluate.judge_client.max_concurrency=1"))
     until = time.time() + 400
     while len(server.heard) < 6:
         assert child.poll() is None, child.communicate()[1][-3000:]
@@ -120,7 +120,7 @@ def test_a_killed_evaluation_and_two_ranks_ask_nothing_twice(server, tmp_path: P
     child.send_signal(signal.SIGKILL)
     child.communicate()
     before = len(server.heard)
-    assert not list(tmp_path.glob("evaluate/*/made.json"))
+    assert not list(tmp_path.glob("evaluate/*/manifest.json"))
     server.says = says
     ranks = [
         started(command("evaluate", tmp_path), RANK=str(rank), WORLD_SIZE="2") for rank in (0, 1)
@@ -154,12 +154,12 @@ def test_a_killed_evaluation_and_two_ranks_ask_nothing_twice(server, tmp_path: P
 
 
 def test_a_whole_run_by_rules_alone_says_what_it_cannot_say(tmp_path: Path) -> None:
-    smoke = ("debug=smoke", "select.keep=[hard,medium,unsolved]", "evaluate.judge=none")
-    words = [sys.executable, str(ROOT / "launch" / "train.py"), *smoke, f"artefacts={tmp_path}"]
+    smoke = ("debug=smoke", "select.strata=[hard,medium,unsolved]", "evaluate.judge=none")
+    words = [sys.executable, str(ROOT / "launch" / "train.py"), *smoke, f"output_dir={tmp_path}"]
     done = started(words)
     out, told = done.communicate(timeout=580)
     assert done.returncode == 0, told[-3000:]
-    folder = Path(out.strip().splitlines()[-1].removeprefix("made: "))
+    folder = Path(out.strip().splitlines()[-1].removeprefix("output: "))
     report = json.loads((folder / "report.json").read_text())
     assert report["base"]["shapes/MMVet"]["score"] is None
     assert report["means"]["base"]["score"] is None
@@ -193,8 +193,8 @@ def test_training_on_a_benchmark_item_ends_with_code_2_before_the_first_step(
     (tmp_path / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = [
         sys.executable, str(ROOT / "launch" / "train.py"), "debug=smoke", "data=jsonl",
-        f"data.path={tmp_path / 'my.jsonl'}", f"artefacts={tmp_path / 'a'}",
-        "select.keep=[easy,hard,medium,unsolved]", "data.min_pixels=3136", "data.max_pixels=12544",
+        f"data.path={tmp_path / 'my.jsonl'}", f"output_dir={tmp_path / 'a'}",
+        "select.strata=[easy,hard,medium,unsolved]", "data.min_pixels=3136", "data.max_pixels=12544",
     ]  # fmt: skip
     done = started(words)
     _, told = done.communicate(timeout=500)

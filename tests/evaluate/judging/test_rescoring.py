@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from difftrain import artefacts, lineage
+from difftrain.config.evaluate import AnswerTags, ContaminationPolicy, SystemPrompt
+from difftrain.config.judge import STAND_IN, JudgeKind, server_hash
+from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import run as evaluation
 from difftrain.evaluate.asking import items
-from difftrain.evaluate.config import AnswerTags, Contamination, SystemPrompt
-from difftrain.evaluate.judging.config import STAND_IN, JudgeKind, server_hash
 from difftrain.evaluate.responses import Response, Store, key
 from difftrain.model.generate import engine
 from difftrain.model.generate.request import Engine
 from difftrain.model.load import Loaded
-from difftrain.places import BASE, Places
-from difftrain.records import Mark, MarkPath
-from difftrain.settings import RunConfig
-from difftrain.world import World
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.distributed import World
+from difftrain.pipeline.paths import BASE, Places
+from difftrain.records import GradedBy, ItemResult
 
 WORDY = "~ " * 40
 
@@ -44,7 +44,7 @@ def say(config: RunConfig, words: str) -> None:
         Response(benchmark=name, item_id=item_id, asked=asked, response=words)
         for name, item_id, asked in map(key, items(config.evaluate))
     ]
-    artefacts.write_part(Places(config).responses(BASE), "r000-00000", rows)
+    parquet.write_part(Places(config).responses(BASE), "r000-00000", rows)
 
 
 def summary(folder: Path) -> dict:
@@ -56,7 +56,7 @@ def test_other_rules_and_another_judge_ask_no_model(server, config: RunConfig) -
     config.evaluate.limit = 3
     say(config, "<answer>A</answer>")
     first = evaluated(config, no_model)
-    marks = artefacts.read(first, Mark)
+    marks = parquet.read(first, ItemResult)
     assert len(marks) == 18
     folders = {first}
     for change in (
@@ -73,16 +73,16 @@ def test_other_rules_and_another_judge_ask_no_model(server, config: RunConfig) -
         assert folder not in folders, change
         folders.add(folder)
         said = {mark.item_id: mark.response for mark in marks if mark.benchmark == "shapes/MMStar"}
-        for mark in artefacts.read(folder, Mark):
+        for mark in parquet.read(folder, ItemResult):
             if mark.benchmark == "shapes/MMStar":
                 assert mark.response == said[mark.item_id]
 
 
 def test_what_changes_no_mark_changes_no_folder(config: RunConfig) -> None:
     before = Places(config).marks(BASE), Places(config).responses(BASE)
-    config.evaluate.judging.concurrency = 3
-    config.evaluate.judging.calls = 5
-    config.evaluate.contamination = Contamination.tell
+    config.evaluate.judge_client.concurrency = 3
+    config.evaluate.judge_client.calls = 5
+    config.evaluate.contamination = ContaminationPolicy.warn
     assert (Places(config).marks(BASE), Places(config).responses(BASE)) == before
 
 
@@ -110,7 +110,7 @@ def test_more_items_ask_only_for_those_that_are_new(tiny: Loaded, config: RunCon
     evaluated(config, in_process)
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMMU", "shapes/MMStar"], 3
     evaluated(config, in_process)
-    rows = artefacts.read(Places(config).responses(BASE), Response)
+    rows = parquet.read(Places(config).responses(BASE), Response)
     assert len(rows) == len({(row.benchmark, row.item_id) for row in rows}) == 6
 
 
@@ -130,16 +130,16 @@ def test_a_second_run_makes_no_call_and_changes_no_file(server, config: RunConfi
     server.says = lambda prompt, number: "0.5"
     say(config, WORDY)
     folder = evaluated(config, no_model)
-    made, calls = lineage.read_made(folder), len(server.heard)
+    made, calls = manifest.read_made(folder), len(server.heard)
     assert calls > 6
     assert evaluated(config, no_model) == folder
-    assert lineage.read_made(folder) == made
-    for path in (*artefacts.parts(folder), folder / "made.json", folder / "summary.json"):
+    assert manifest.read_made(folder) == made
+    for path in (*parquet.parts(folder), folder / "manifest.json", folder / "summary.json"):
         path.unlink()
     before = made["counts"]["judge"]["replies"]
     evaluated(config, no_model)
     assert len(server.heard) == calls
-    assert lineage.read_made(folder)["counts"]["judge"]["from_cache"] == before
+    assert manifest.read_made(folder)["counts"]["judge"]["from_cache"] == before
 
 
 def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
@@ -148,29 +148,29 @@ def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
     server.says = lambda prompt, number: "A" if number % 3 else (400, b"", {})
     say(config, WORDY)
     folder = evaluated(config, no_model)
-    failed = [mark for mark in artefacts.read(folder, Mark) if mark.score is None]
-    made = lineage.read_made(folder)["counts"]
+    failed = [mark for mark in parquet.read(folder, ItemResult) if mark.score is None]
+    made = manifest.read_made(folder)["counts"]
     assert made["unscored"] == made["judge"]["failed_items"] == len(failed) > 3
     calls = len(server.heard)
     server.says = lambda prompt, number: "0.5" if prompt.endswith("| ") else "A"
     assert evaluated(config, no_model) == folder
     assert len(server.heard) > calls
-    marks = artefacts.read(folder, Mark)
+    marks = parquet.read(folder, ItemResult)
     assert len(marks) == 36
     assert all(mark.score is not None for mark in marks)
-    assert lineage.read_made(folder)["counts"]["unscored"] == 0
-    assert lineage.read_made(folder)["counts"]["judge"]["from_cache"] > 0
+    assert manifest.read_made(folder)["counts"]["unscored"] == 0
+    assert manifest.read_made(folder)["counts"]["judge"]["from_cache"] > 0
 
 
 def test_marks_are_unfinished_while_failed_items_are_asked_again(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: (400, b"", {})
     say(config, WORDY)
     folder = evaluated(config, no_model)
-    assert lineage.read_made(folder) is not None
+    assert manifest.read_made(folder) is not None
     seen = []
 
     def says(prompt: str, number: int) -> str:
-        seen.append((folder / "made.json").exists())
+        seen.append((folder / "manifest.json").exists())
         return "0.5"
 
     server.says = says
@@ -182,7 +182,7 @@ def test_marks_are_unfinished_while_failed_items_are_asked_again(server, config:
 def test_the_judges_server_is_in_made_json_as_a_hash_alone(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: "0.5"
     say(config, WORDY)
-    made = evaluated(config, no_model) / "made.json"
+    made = evaluated(config, no_model) / "manifest.json"
     told = json.loads(made.read_text())["settings"]["judge_server"]
     assert told == server_hash(JudgeKind.endpoint)
     assert os.environ["JUDGE_BASE_URL"] not in made.read_text()
@@ -192,7 +192,7 @@ def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, capf
     server.says = lambda prompt, number: "0.5" if number % 2 else "well"
     say(config, WORDY)
     folder = evaluated(config, no_model)
-    made = lineage.read_made(folder)
+    made = manifest.read_made(folder)
     assert made["settings"]["judge"] == "judge-of-the-tests"
     assert "judging" not in made["settings"]
     judge = made["counts"]["judge"]
@@ -207,7 +207,7 @@ def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, capf
 def test_the_stand_in_is_named_as_such(config: RunConfig) -> None:
     config.evaluate.judge = JudgeKind.shapes
     say(config, WORDY)
-    assert lineage.read_made(evaluated(config, no_model))["settings"]["judge"] == STAND_IN
+    assert manifest.read_made(evaluated(config, no_model))["settings"]["judge"] == STAND_IN
 
 
 def test_rules_alone_give_their_share_of_undecided_items_and_mmvet_no_score(
@@ -230,9 +230,9 @@ def test_rules_alone_count_what_they_could_not_decide(config: RunConfig) -> None
     config.evaluate.benchmarks = ["shapes/MMStar"]
     say(config, "A")
     folder = Places(config).responses(BASE)
-    rows = artefacts.read(folder, Response)
+    rows = parquet.read(folder, Response)
     rows[:2] = [replace(row, response=WORDY) for row in rows[:2]]
-    artefacts.write_part(folder, "r000-00000", rows)
+    parquet.write_part(folder, "r000-00000", rows)
     found = summary(evaluated(config, no_model))["shapes/MMStar"]
     assert (found["n"], found["undecided"], found["failed"]) == (6, 2, 2)
     assert found["score"] is not None
@@ -242,20 +242,20 @@ def test_a_dead_judge_ends_in_words_and_not_in_a_crash(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JUDGE_BASE_URL", "http://127.0.0.1:9/v1")
-    config.evaluate.judging.attempts = 1
+    config.evaluate.judge_client.attempts = 1
     say(config, WORDY)
     folder = evaluated(config, no_model)
     found = summary(folder)
     assert found["shapes/MMVet"]["score"] is None
     assert found["shapes/MMVet"]["why"] == "6 of 6 items got no score"
     assert found["mean"]["score"] is None
-    dead = [mark for mark in artefacts.read(folder, Mark) if mark.path is MarkPath.failed]
+    dead = [mark for mark in parquet.read(folder, ItemResult) if mark.graded_by is GradedBy.failed]
     assert all(mark.score is None for mark in dead)
 
 
 def test_a_full_disk_ends_the_run_and_is_not_taken_for_a_judge(server, config: RunConfig) -> None:
     say(config, WORDY)
-    Path(config.artefacts).joinpath("judge").write_text("a file where the folder should be")
+    Path(config.output_dir).joinpath("judge").write_text("a file where the folder should be")
     with pytest.raises(OSError, match="judge"):
         evaluated(config, no_model)
-    assert lineage.read_made(Places(config).marks(BASE)) is None
+    assert manifest.read_made(Places(config).marks(BASE)) is None

@@ -1,4 +1,4 @@
-"""Finished runs in the layout of artefacts/, through the real writers, with marks made to order."""
+"""Finished runs in the layout of outputs/, through the real writers, with marks made to order."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
-from difftrain import artefacts, lineage
 from difftrain.evaluate import summary
-from difftrain.records import Mark, MarkPath
+from difftrain.pipeline import manifest, parquet
+from difftrain.records import GradedBy, ItemResult
 from difftrain.report.compare import gather
 from difftrain.report.comparison.rows import row_of
 from difftrain.report.inputs import ArmFolders, RunInputs, load
@@ -28,7 +28,7 @@ def item_id(benchmark: str, number: int) -> str:
     return f"VD_illusion/1/{number // 4}/{number % 4}"
 
 
-def made_to_order(rate: Rates, luck: int, items: int = ITEMS) -> list[Mark]:
+def made_to_order(rate: Rates, luck: int, items: int = ITEMS) -> list[ItemResult]:
     """Marks whose items have one difficulty in every run; `luck` is a run's own noise."""
     found = []
     for benchmark in BENCHMARKS:
@@ -40,25 +40,25 @@ def made_to_order(rate: Rates, luck: int, items: int = ITEMS) -> list[Mark]:
             if benchmark == "MMVet":
                 score = round(10 * max(0.0, min(1.0, wanted + noise))) / 10
             found.append(
-                Mark(
+                ItemResult(
                     benchmark=f"shapes/{benchmark}",
                     item_id=item_id(benchmark, number),
                     response="4",
                     extracted="4",
                     score=score,
-                    path=MarkPath.rule,
-                    subset="",
+                    graded_by=GradedBy.rule,
+                    category="",
                 )
             )
     return found
 
 
-def write_marks(folder: Path, marks: list[Mark]) -> Path:
+def write_marks(folder: Path, marks: list[ItemResult]) -> Path:
     """A closed folder of marks with its summary; left alone where it is there."""
-    if lineage.read_made(folder) is not None:
+    if manifest.read_made(folder) is not None:
         return folder
-    artefacts.write_all(folder, marks)
-    by_name: dict[str, list[Mark]] = {}
+    parquet.write_all(folder, marks)
+    by_name: dict[str, list[ItemResult]] = {}
     for mark in marks:
         by_name.setdefault(mark.benchmark, []).append(mark)
     found = {name: summary.headline(name, own, resamples=100) for name, own in by_name.items()}
@@ -67,9 +67,9 @@ def write_marks(folder: Path, marks: list[Mark]) -> Path:
     content = {
         name: {field: getattr(each, field) for field in fields} for name, each in found.items()
     }
-    lineage.write_json(folder / "summary.json", content)
+    manifest.write_json(folder / "summary.json", content)
     asked = {"system": "think", "rules": "2025-11", "judge": None}
-    lineage.write_made(folder, settings=asked, inputs={}, seconds=61.0, counts={})
+    manifest.write_made(folder, settings=asked, inputs={}, seconds=61.0, counts={})
     return folder
 
 
@@ -77,20 +77,20 @@ def write_training(folder: Path, samples: int, steps: int) -> Path:
     """A closed training folder with its log."""
     folder.mkdir(parents=True)
     rows = [{"step": step, "reward": 0.4, "seconds": 3.0 * step} for step in range(1, steps + 1)]
-    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "train_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     counts = {"steps": steps, "samples": samples, "generations": 64 * steps, "tokens": 1900 * steps}
-    lineage.write_made(folder, settings=None, inputs={}, seconds=3.0 * steps, counts=counts)
+    manifest.write_made(folder, settings=None, inputs={}, seconds=3.0 * steps, counts=counts)
     return folder
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The artefacts folder of the runs."""
-    return tmp_path / "artefacts"
+    """The artifacts folder of the runs."""
+    return tmp_path / "artifacts"
 
 
 @pytest.fixture
-def marks_of() -> Callable[..., list[Mark]]:
+def marks_of() -> Callable[..., list[ItemResult]]:
     """A function that makes marks."""
     return made_to_order
 
@@ -110,23 +110,23 @@ def finished(make_run: Callable[..., RunInputs], root: Path) -> MakeRun:
         seed: int = 1,
         control: Rates | None = None,
         settings: Mapping[str, object] | None = None,
-        marks: list[Mark] | None = None,
+        marks: list[ItemResult] | None = None,
     ) -> Path:
         own = json.loads(json.dumps(toy.settings))
-        own |= {"name": name, "recipe": name, "seed": seed, "artefacts": str(root)}
+        own |= {"name": name, "recipe": name, "seed": seed, "output_dir": str(root)}
         for key, value in {**row_of(name).settings, **(settings or {})}.items():
             *parents, last = key.split(".")
             node = own
             for part in parents:
                 node = node[part]
             node[last] = value
-        print_ = lineage.fingerprint(own, str(rate), str(control))
+        print_ = manifest.fingerprint(own, str(rate), str(control))
         arms, found = {}, {"base": write_marks(root / "evaluate" / "base", made_to_order(0.4, 0))}
         rates = {"tuned": rate} | ({"control": control} if control is not None else {})
         for arm, wanted in rates.items():
             luck = 1000 * seed + sum(map(ord, name + arm))
             said = marks if marks is not None and arm == "tuned" else made_to_order(wanted, luck)
-            trained = lineage.fingerprint(name, arm, str(seed), str(wanted), str(settings))
+            trained = manifest.fingerprint(name, arm, str(seed), str(wanted), str(settings))
             place = root / "train" / trained
             if not place.exists():
                 write_training(place, samples=96, steps=20)
@@ -141,7 +141,7 @@ def finished(make_run: Callable[..., RunInputs], root: Path) -> MakeRun:
             marks=found,
             differences={},
         )
-        lineage.write_json(inputs.folder / "report.json", gather(inputs, load(inputs)))
+        manifest.write_json(inputs.folder / "report.json", gather(inputs, load(inputs)))
         return inputs.folder
 
     return make

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from difftrain.artefacts import MissingArtefact
+from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.report.comparison import paper, runs, words
 from difftrain.report.comparison.agreement import NotComparable
 from difftrain.report.comparison.content import (
@@ -158,7 +158,7 @@ def test_better_needs_an_interval_without_zero_and_a_corrected_p() -> None:
 def test_a_run_without_a_finished_report_is_named(finished: MakeRun, root: Path) -> None:
     good = finished("grpo_hard", 0.5)
     (root / "run" / "grpo_mid-1").mkdir()
-    with pytest.raises(MissingArtefact) as refused:
+    with pytest.raises(MissingArtifact) as refused:
         compare([good, root / "run" / "grpo_mid-1", root / "run" / "nowhere"])
     assert "grpo_mid-1: no finished report" in str(refused.value)
     assert "nowhere: there is no such run" in str(refused.value)
@@ -170,8 +170,8 @@ def test_a_run_without_a_finished_report_is_named(finished: MakeRun, root: Path)
 
 def test_marks_that_are_gone_are_named(finished: MakeRun) -> None:
     run = runs.read([finished("grpo_hard", 0.5)])[0]
-    (run.marks("tuned") / "made.json").unlink()
-    with pytest.raises(MissingArtefact, match="no finished marks of tuned at"):
+    (run.marks("tuned") / "manifest.json").unlink()
+    with pytest.raises(MissingArtifact, match="no finished marks of tuned at"):
         runs.read([run.folder])
 
 
@@ -181,7 +181,7 @@ def test_marks_that_are_gone_are_named(finished: MakeRun) -> None:
         ("evaluate.max_new_tokens", 7, "evaluate.max_new_tokens: 2048 and 7"),
         ("evaluate.rules", "2026-08", "evaluate.rules: 2025-11 and 2026-08"),
         ("model.name", "org/other", "model.name: tiny and org/other"),
-        ("data.pool", 80, "data.pool: 400 and 80"),
+        ("data.num_samples", 80, "data.num_samples: 400 and 80"),
         ("grpo.learning_rate", 0.5, "grpo.learning_rate: 1e-06 and 0.5"),
     ],
 )
@@ -199,25 +199,25 @@ def test_a_run_made_under_other_settings_is_refused_with_the_keys(
 
 def test_force_compares_all_the_same_and_notes_it(finished: MakeRun) -> None:
     made = [finished("grpo_hard", 0.5), finished("grpo_mid", 0.5)]
-    odd = finished("grpo_full", 0.5, settings={"data.pool": 80})
+    odd = finished("grpo_full", 0.5, settings={"data.num_samples": 80})
     done = launched(*made, odd)
     assert done.returncode == 2
-    assert "data.pool: 400 and 80" in done.stderr
+    assert "data.num_samples: 400 and 80" in done.stderr
     assert "Traceback" not in done.stderr
     done = launched(*made, odd, "--force")
     assert done.returncode == 0
-    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("made: "))
+    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     for name in ("compare.md", "compare.html"):
         text = (folder / name).read_text()
-        assert "was made under other settings: data.pool: 400 and 80." in text
+        assert "was made under other settings: data.num_samples: 400 and 80." in text
         assert "GRPO-only(fullset) (other settings)" in text
 
 
 def test_settings_that_change_nothing_or_belong_to_rows_may_differ(finished: MakeRun) -> None:
-    free = {"grpo.reward_workers": 2, "select.keep": ["easy"], "report.to": "wandb"}
+    free = {"grpo.reward_workers": 2, "select.strata": ["easy"], "report_to": "wandb"}
     free |= {"sft": {"learning_rate": 1e-3}}  # of runs that have no SFT
     compare([finished("grpo_hard", 0.5), finished("mine", 0.5, settings=free)])
-    saved = {"sft.save_every": 7}
+    saved = {"sft.save_steps": 7}
     rare = finished("sft_mid_grpo_hard", 0.5, settings=saved)
     compare([rare, finished("sft_rand_m_grpo_rand_h", 0.5)])
 
@@ -227,8 +227,8 @@ def test_seeds_of_one_row_under_other_settings_are_not_averaged(
     finished: MakeRun, name: str
 ) -> None:
     others = [finished("grpo_random", 0.5, seed=seed) for seed in (1, 2, 3)]
-    odd = {"select.keep": ["unsolved"], "select.random": True}
-    kept = {"select.keep": ["medium", "hard"]}
+    odd = {"select.strata": ["unsolved"], "select.random": True}
+    kept = {"select.strata": ["medium", "hard"]}
     made = [finished(name, 0.5, seed=seed, settings=kept) for seed in (1, 2)]
     made.append(finished(name, 0.5, seed=3, settings=odd))
     with pytest.raises(NotComparable) as refused:
@@ -241,10 +241,10 @@ def test_seeds_of_one_row_under_other_settings_are_not_averaged(
 
 
 def test_a_run_bears_a_row_s_title_only_where_it_is_that_row(finished: MakeRun) -> None:
-    odd = finished("grpo_mid_hard", 0.5, settings={"select.keep": ["easy"]})
+    odd = finished("grpo_mid_hard", 0.5, settings={"select.strata": ["easy"]})
     with pytest.raises(NotComparable) as refused:
         compare([odd, finished("grpo_random", 0.5)])
-    told = "select.keep: ['medium', 'hard'] by its name and ['easy']"
+    told = "select.strata: ['medium', 'hard'] by its name and ['easy']"
     assert told in str(refused.value)
     folder = compare([odd, finished("grpo_random", 0.5)], force=True)
     for name in ("compare.md", "compare.tex"):

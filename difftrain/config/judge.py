@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from difftrain.model.generate.config import is_address
+from difftrain.config.engine import is_address
 
 URL = "JUDGE_BASE_URL"
 """Environment: where the server is, up to and with its version (https://host/v1)."""
@@ -34,32 +34,32 @@ class JudgeKind(StrEnum):
 
 
 @dataclass(kw_only=True, slots=True)
-class JudgingConfig:
+class JudgeClientConfig:
     """How the endpoint is asked. None of these changes a score."""
 
-    concurrency: int = 8
+    max_concurrency: int = 8
     """Calls that are open at the same time."""
-    attempts: int = 5
+    max_attempts: int = 5
     """HTTP requests for one reply, the first included (the reference harness: 5 in 2025)."""
-    timeout_seconds: float = 60.0
+    timeout_s: float = 60.0
     """Longest wait for one reply, from the request to its last byte."""
-    first_wait_seconds: float = 1.0
+    backoff_s: float = 1.0
     """Pause before the second request, doubled each time; a longer Retry-After is obeyed."""
-    calls: int | None = 20_000
+    max_calls: int | None = 20_000
     """Most HTTP requests for one checkpoint in one run of the command; null sets no limit."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
-        if not 1 <= self.concurrency <= 256:
-            yield "concurrency", "must lie between 1 and 256"
-        if not 1 <= self.attempts <= 20:
-            yield "attempts", "must lie between 1 and 20"
-        if not 0 < self.timeout_seconds <= 3600:
-            yield "timeout_seconds", "must lie above 0 and at or below 3600"
-        if not 0 <= self.first_wait_seconds <= 60:
-            yield "first_wait_seconds", "must lie between 0 and 60"
-        if self.calls is not None and self.calls < 1:
-            yield "calls", "must be at least 1, or null for no limit"
+        if not 1 <= self.max_concurrency <= 256:
+            yield "max_concurrency", "must lie between 1 and 256"
+        if not 1 <= self.max_attempts <= 20:
+            yield "max_attempts", "must lie between 1 and 20"
+        if not 0 < self.timeout_s <= 3600:
+            yield "timeout_s", "must lie above 0 and at or below 3600"
+        if not 0 <= self.backoff_s <= 60:
+            yield "backoff_s", "must lie between 0 and 60"
+        if self.max_calls is not None and self.max_calls < 1:
+            yield "max_calls", "must be at least 1, or null for no limit"
 
 
 def model_name(kind: JudgeKind, benchmarks: Iterable[str]) -> str:

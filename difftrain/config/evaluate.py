@@ -7,8 +7,8 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
-from difftrain import lineage
-from difftrain.evaluate.judging.config import JudgeKind, JudgingConfig, missing
+from difftrain.config.judge import JudgeClientConfig, JudgeKind, missing
+from difftrain.pipeline import manifest
 
 OFFICIAL = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
 MINIATURES = tuple(f"shapes/{name}" for name in OFFICIAL)
@@ -36,7 +36,7 @@ OCRBENCH_MIN_PIXELS = 100 * 28 * 28
 """The reference run's lower limit on OCRBench alone."""
 
 
-class Source(StrEnum):
+class ItemSource(StrEnum):
     """Where the items of official benchmarks come from; miniatures are always drawn here."""
 
     hub = "hub"
@@ -45,7 +45,7 @@ class Source(StrEnum):
 
 
 @dataclass(kw_only=True, slots=True)
-class ItemPlaces:
+class ItemPaths:
     """Where single benchmarks lie: a .tsv file, a folder, or a hub id, maybe with @revision."""
 
     MathVista: str | None = None
@@ -81,24 +81,24 @@ class AnswerTags(StrEnum):
     raw = "raw"
 
 
-class Contamination(StrEnum):
+class ContaminationPolicy(StrEnum):
     """What happens if a sample that is to be trained on is also in a benchmark."""
 
-    refuse = "refuse"
-    tell = "tell"
+    error = "error"
+    warn = "warn"
 
 
 RULES = ("2025-11", "2026-08")
-WHICH = ("benchmarks", "limit", "source", "path", "places", "any_count")
+WHICH = ("benchmarks", "limit", "source", "path", "paths", "allow_count_mismatch")
 """Settings that say which items are asked, and nothing about how."""
-SCORING = ("rules", "answer_tags", "deviations", "judge", "resamples")
+SCORING = ("rules", "answer_tags", "harness_overrides", "judge", "resamples")
 """Settings that say what a response is worth: changing one asks no model again."""
-NEITHER = ("judging", "contamination")
+NEITHER = ("judge_client", "contamination")
 """Settings that change neither responses nor marks."""
 
 
 @dataclass(kw_only=True, slots=True)
-class Deviations:
+class HarnessOverrides:
     """Where one may want to differ from the reference; printed with the score.
 
     Only `fallback` differs by default: the reference's own guess cannot be repeated.
@@ -131,14 +131,14 @@ class EvaluateConfig:
 
     benchmarks: list[str] = field(default_factory=lambda: list(MINIATURES))
     """Names as in the papers' tables; the miniatures carry shapes/ before them."""
-    source: Source = Source.hub
+    source: ItemSource = ItemSource.hub
     """Official items from the hub, from `path`/NAME/ (parquet, save_to_disk or a clone of the hub's
     data set), or from the reference harness's `path`/NAME.tsv."""
     path: str | None = None
     """The folder of all benchmarks (source=folder or tsv)."""
-    places: ItemPlaces = field(default_factory=ItemPlaces)
+    paths: ItemPaths = field(default_factory=ItemPaths)
     """Single benchmarks that lie elsewhere."""
-    any_count: bool = False
+    allow_count_mismatch: bool = False
     """Take data sets that do not have the official number of items; printed with the score."""
     limit: int | None = None
     """Items of each benchmark, spread evenly over it; null takes all (miniatures: 300)."""
@@ -152,7 +152,7 @@ class EvaluateConfig:
     """strip hands the scorer what stands in <answer>; raw hands it the whole response."""
     rules: str = "2025-11"
     """The reference harness as of this date: 2025-11 is the paper's, 2026-08 the newer one."""
-    deviations: Deviations = field(default_factory=Deviations)
+    harness_overrides: HarnessOverrides = field(default_factory=HarnessOverrides)
     max_new_tokens: int = 2048
     """Longest answer (reference harness: 2048), greedy."""
     resamples: int = 2000
@@ -161,9 +161,9 @@ class EvaluateConfig:
     """shapes judges the miniatures offline, and nothing else; endpoint asks the server that the
     environment names (judging/config.py); none lets the rules decide alone and tells the share
     that they cannot."""
-    judging: JudgingConfig = field(default_factory=JudgingConfig)
-    contamination: Contamination = Contamination.refuse
-    """refuse trains on no sample that a benchmark at hand holds too; tell only lists them."""
+    judge_client: JudgeClientConfig = field(default_factory=JudgeClientConfig)
+    contamination: ContaminationPolicy = ContaminationPolicy.error
+    """error: refuse to train on a sample that an available benchmark holds too; warn: list them."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
@@ -190,8 +190,8 @@ class EvaluateConfig:
             yield from (("judge", rule) for rule in missing())
 
     def _sources(self) -> Iterator[tuple[str, str]]:
-        at_path = [name for name in self.official if not getattr(self.places, name)]
-        if self.source is not Source.hub and at_path:
+        at_path = [name for name in self.official if not getattr(self.paths, name)]
+        if self.source is not ItemSource.hub and at_path:
             if self.path is None:
                 yield "path", f"source={self.source.value} needs a folder: evaluate.path=DIR"
                 return
@@ -200,8 +200,8 @@ class EvaluateConfig:
                 return
         for name in self.official:
             kind, place = self.place(name)
-            if kind is not Source.hub and not Path(place).exists():
-                key = "path" if name in at_path else f"places.{name}"
+            if kind is not ItemSource.hub and not Path(place).exists():
+                key = "path" if name in at_path else f"paths.{name}"
                 yield key, f"there is no {name} at {place}"
         for key in ("min_pixels", "max_pixels"):
             if (pixels := getattr(self, key)) is not None and pixels < 28 * 28:
@@ -217,22 +217,22 @@ class EvaluateConfig:
         """The wanted benchmarks that are not miniatures."""
         return [name for name in self.benchmarks if name in OFFICIAL]
 
-    def place(self, name: str) -> tuple[Source, str]:
+    def place(self, name: str) -> tuple[ItemSource, str]:
         """Where an official benchmark lies: its kind of source, and the hub id, folder or file."""
-        if given := getattr(self.places, name):
+        if given := getattr(self.paths, name):
             path = Path(given).expanduser()
             if given.endswith(".tsv"):
-                return Source.tsv, str(path)
+                return ItemSource.tsv, str(path)
             local = path.is_dir() or given.startswith((".", "/", "~"))
-            return (Source.folder, str(path)) if local else (Source.hub, given)
+            return (ItemSource.folder, str(path)) if local else (ItemSource.hub, given)
         root = Path(self.path or "").expanduser()
-        if self.source is Source.tsv:
-            return Source.tsv, str(root / TSV_FILES[name])
-        if self.source is Source.folder:
+        if self.source is ItemSource.tsv:
+            return ItemSource.tsv, str(root / TSV_FILES[name])
+        if self.source is ItemSource.folder:
             hub = HUB_IDS[name]
             tried = [root / name, root / hub, root / hub.split("/")[1]]
-            return Source.folder, str(next((path for path in tried if path.is_dir()), tried[0]))
-        return Source.hub, HUB_IDS[name]
+            return ItemSource.folder, str(next((path for path in tried if path.is_dir()), tried[0]))
+        return ItemSource.hub, HUB_IDS[name]
 
     def pixels(self, name: str, drawn: tuple[int, int]) -> tuple[int, int]:
         """Smallest and largest picture of a benchmark; `drawn` is the data's, for miniatures."""
@@ -256,8 +256,8 @@ class EvaluateConfig:
 
         def lies_there(name: str) -> bool:
             kind, place = self.place(name)
-            given = getattr(self.places, name) or self.path
-            return bool(given) and kind is not Source.hub and Path(place).exists()
+            given = getattr(self.paths, name) or self.path
+            return bool(given) and kind is not ItemSource.hub and Path(place).exists()
 
         return [name for name in OFFICIAL if name not in self.benchmarks and lies_there(name)]
 
@@ -270,18 +270,18 @@ class EvaluateConfig:
         for name in self.official if names is None else names:
             kind, place = self.place(name)
             path = Path(place)
-            if kind is Source.hub:
+            if kind is ItemSource.hub:
                 found.append([name, place])
                 continue
             files = sorted(each for each in path.rglob("*") if each.is_file()) or [path]
             marks = [
                 _contents(each, (now := each.stat()).st_size, now.st_mtime_ns) for each in files
             ]
-            found.append([name, kind.value, lineage.fingerprint(marks)])
+            found.append([name, kind.value, manifest.fingerprint(marks)])
         return found
 
 
 @cache
 def _contents(path: Path, size: int, changed_at: int) -> str:
     """A file's identity, read once by all runs of a sweep while size and time of change stay."""
-    return lineage.file_fingerprint(path)
+    return manifest.file_fingerprint(path)

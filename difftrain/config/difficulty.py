@@ -23,7 +23,7 @@ class TextSpan(StrEnum):
     before_image = "before_image"
 
 
-class Guess(StrEnum):
+class ChanceCorrection(StrEnum):
     """How PISM learns what blind guessing is worth."""
 
     none = "none"
@@ -37,16 +37,16 @@ class Heads(StrEnum):
     max = "max"
 
 
-class Normalise(StrEnum):
+class Normalize(StrEnum):
     """What is done to a product of many factors before it is compared."""
 
     none = "none"
     mean_log = "mean_log"
 
 
-PLACING = (Measure.pism, Measure.cmab, Measure.drm)
+STRATIFYING = (Measure.pism, Measure.cmab, Measure.drm)
 """Measures that give each sample a stratum; CDE and ACE only say yes or no."""
-SLACK = 1e-9
+EPS = 1e-9
 """Keeps 7 of 10 from falling below 0.7, and 0.8 - 0.2 from lying above 0.6, by rounding."""
 
 
@@ -56,16 +56,16 @@ class PismConfig:
 
     tau: float = 0.1
     """A ratio fails when accuracy over the draws is below this (P: 0.1)."""
-    hard_upto: float = 0.4
+    hard_max: float = 0.4
     """A failure ratio above 0 and at or below this is hard (P: 0.4)."""
-    easy_from: float = 0.7
+    easy_min: float = 0.7
     """A failure ratio from here on is easy (P: 0.7)."""
     easy_inclusive: bool = True
     """Exactly easy_from is easy (P, text); false makes it medium (P, Table A and Fig. 1)."""
-    guess: Guess = Guess.none
+    chance_correction: ChanceCorrection = ChanceCorrection.none
     """text_only: a ratio passes only if its right answers are too many for guessing (ours)."""
     alpha: float = 0.05
-    """With guess=text_only: how improbable under guessing the right answers must be (ours)."""
+    """With chance_correction=text_only: how improbable under guessing the right answers must be (ours)."""
 
     def least(self, draws: int, guess_rate: float | None = None) -> int:
         """The fewest right answers among `draws` with which a ratio passes.
@@ -74,14 +74,14 @@ class PismConfig:
         come from guessing with probability alpha at most (one-sided binomial). draws + 1 means
         that no number of right answers is enough.
         """
-        least = math.ceil(draws * self.tau - SLACK)
+        least = math.ceil(draws * self.tau - EPS)
         if guess_rate is None:
             return least
         tail = 0.0
         for right in range(draws, -1, -1):
             ways = math.comb(draws, right)
             tail += ways * guess_rate**right * (1 - guess_rate) ** (draws - right)
-            if tail > self.alpha + SLACK:
+            if tail > self.alpha + EPS:
                 return max(least, right + 1)
         return least
 
@@ -101,10 +101,10 @@ class PismConfig:
             yield "alpha", "must lie strictly between 0 and 1"
         if not 0 < self.tau < 1:
             yield "tau", "must lie strictly between 0 and 1"
-        if not 0 < self.hard_upto < 1:
-            yield "hard_upto", "must lie strictly between 0 and 1"
-        if not self.hard_upto < self.easy_from <= 1:
-            yield "easy_from", f"must lie above hard_upto={self.hard_upto} and at or below 1"
+        if not 0 < self.hard_max < 1:
+            yield "hard_max", "must lie strictly between 0 and 1"
+        if not self.hard_max < self.easy_min <= 1:
+            yield "easy_min", f"must lie above hard_max={self.hard_max} and at or below 1"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -115,9 +115,9 @@ class CmabConfig:
     """Added inside the logarithm (P: 1e-8)."""
     easy_below: float = 0.1
     """A balance below this is easy (P: 0.1)."""
-    hard_from: float = 0.4
+    hard_min: float = 0.4
     """Lower end of hard (P: 0.4)."""
-    hard_upto: float = 1.6
+    hard_max: float = 1.6
     """Upper end of hard (P: 1.6)."""
     easy_above: float = 1.9
     """A balance above this is easy (P: 1.9)."""
@@ -130,7 +130,7 @@ class CmabConfig:
         """Problems as (field, rule)."""
         if not self.epsilon > 0:
             yield "epsilon", "must be above 0"
-        bounds = ("easy_below", "hard_from", "hard_upto", "easy_above")
+        bounds = ("easy_below", "hard_min", "hard_max", "easy_above")
         for low, high in itertools.pairwise(bounds):
             if not getattr(self, low) < getattr(self, high):
                 yield high, f"must be above {low}={getattr(self, low)}"
@@ -147,7 +147,7 @@ class CdeConfig:
 
     def keeps(self, discrepancy: float) -> bool:
         """Whether the picture decides the answer: D lies above lambda_c."""
-        return discrepancy > self.lambda_c + SLACK
+        return discrepancy > self.lambda_c + EPS
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
@@ -169,7 +169,7 @@ class AceConfig:
     """Leave out columns with fewer rows than this, the diagonal counted (T: 1)."""
     window: int | None = None
     """Bound each product to so many rows, the diagonal counted; null: all (T)."""
-    normalise: Normalise = Normalise.none
+    normalize: Normalize = Normalize.none
     """mean_log divides a product's logarithm by its number of factors (T: none)."""
 
     def biased(self, log_psi: float | None) -> bool:
@@ -191,15 +191,15 @@ class AceConfig:
 class DrmConfig:
     """Difficulty-aware replacement (T, DRM)."""
 
-    hard_from: float = 0.5
+    hard_min: float = 0.5
     """From this difficulty on a sample is shown as hard, below it as medium (ours).
 
     The replacement itself never reads it."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
-        if not 0 < self.hard_from < 1:
-            yield "hard_from", "must lie strictly between 0 and 1"
+        if not 0 < self.hard_min < 1:
+            yield "hard_min", "must lie strictly between 0 and 1"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -208,7 +208,7 @@ class DifficultyConfig:
 
     measure: Measure = Measure.pism
     """The measure whose strata the selection uses."""
-    also: list[Measure] = field(default_factory=list)
+    extra_measures: list[Measure] = field(default_factory=list)
     """Further measures to score and show beside it."""
     pism: PismConfig = field(default_factory=PismConfig)
     cmab: CmabConfig = field(default_factory=CmabConfig)
@@ -217,15 +217,21 @@ class DifficultyConfig:
     drm: DrmConfig = field(default_factory=DrmConfig)
 
     @property
-    def wanted(self) -> list[Measure]:
+    def measures(self) -> list[Measure]:
         """All measures to score, the selecting one first, none twice."""
-        return list(dict.fromkeys([self.measure, *self.also]))
+        return list(dict.fromkeys([self.measure, *self.extra_measures]))
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
-        if self.measure not in PLACING:
-            yield "measure", f"has strata only for {', '.join(PLACING)}"
-        if len(set(self.also)) < len(self.also):
-            yield "also", "names a measure twice"
-        if self.pism.guess is not Guess.none and Measure.pism not in self.wanted:
-            yield "pism.guess", "needs pism as difficulty.measure or in difficulty.also"
+        if self.measure not in STRATIFYING:
+            yield "measure", f"has strata only for {', '.join(STRATIFYING)}"
+        if len(set(self.extra_measures)) < len(self.extra_measures):
+            yield "extra_measures", "names a measure twice"
+        if (
+            self.pism.chance_correction is not ChanceCorrection.none
+            and Measure.pism not in self.measures
+        ):
+            yield (
+                "pism.chance_correction",
+                "needs pism as difficulty.measure or in difficulty.extra_measures",
+            )

@@ -24,13 +24,13 @@ class Grid(StrEnum):
 class ProbeConfig:
     """The ladder of masks and the draws on each rung (P, Eq. 1 to 3)."""
 
-    percents: list[int] = field(default_factory=lambda: list(range(0, 100, 10)))
+    mask_percents: list[int] = field(default_factory=lambda: list(range(0, 100, 10)))
     """Mask ratios in whole percent, rising from 0 (P: 0.0, 0.1, ... 0.9)."""
     draws: int = 10
     """Answers asked at each ratio (P: K = 10)."""
-    rollouts: int = 5
+    cde_rollouts: int = 5
     """Answers with the whole picture, and as many without any, for CDE and DRM (T: M = 5)."""
-    again: int = 0
+    retest_samples: int = 0
     """So many samples are asked once more with other seeds, for the report's reliability."""
     temperature: float = 0.7
     """Sampling temperature (P, released; T samples at 1.0)."""
@@ -45,15 +45,17 @@ class ProbeConfig:
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
-        rising = all(a < b for a, b in zip(self.percents, self.percents[1:], strict=False))
-        inside = all(0 <= percent <= 100 for percent in self.percents)
-        if not self.percents or not rising or not inside or self.percents[0] != 0:
-            yield "percents", "must rise from 0 and stay at or below 100"
-        for name in ("draws", "rollouts"):
+        rising = all(
+            a < b for a, b in zip(self.mask_percents, self.mask_percents[1:], strict=False)
+        )
+        inside = all(0 <= percent <= 100 for percent in self.mask_percents)
+        if not self.mask_percents or not rising or not inside or self.mask_percents[0] != 0:
+            yield "mask_percents", "must rise from 0 and stay at or below 100"
+        for name in ("draws", "cde_rollouts"):
             if getattr(self, name) < 1:
                 yield name, "must be at least 1"
-        if self.again < 0:
-            yield "again", "must be at least 0"
+        if self.retest_samples < 0:
+            yield "retest_samples", "must be at least 0"
         if not 0 < self.temperature <= 2:
             yield "temperature", "must lie above 0 and at or below 2"
         if self.max_new_tokens < 1:

@@ -13,7 +13,7 @@ class PlanConfig:
     gpus: int = 8
     """GPUs that training shares its states over."""
     pilot: int = 200
-    """data.limit of the pilot whose artefacts the plan looks for."""
+    """data.limit of the pilot whose artifacts the plan looks for."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""

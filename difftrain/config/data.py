@@ -28,7 +28,7 @@ WITH_RATIONALE = frozenset({Source.shapes, Source.mulberry})
 others is the gold alone."""
 
 
-class BoxScale(StrEnum):
+class BoxFormat(StrEnum):
     """What the numbers of a gold box count."""
 
     pixels = "pixels"  # of the original picture, upright
@@ -70,11 +70,11 @@ class DataConfig:
     """keep gives a repeated row a sample id of its own (Orsta repeats puzzles on purpose)."""
     limit: int | None = None
     """At most this many rows, from the front; null takes all."""
-    pool: int = 400
+    num_samples: int = 400
     """Samples drawn by the shapes world."""
-    drawing_seed: int = 0
+    world_seed: int = 0
     """Which shapes world is drawn; the run's own seed does not change the pool."""
-    boxes: BoxScale = BoxScale.pixels
+    box_format: BoxFormat = BoxFormat.pixels
     """What gold boxes count where the format does not say (orsta and ms_swift rows do)."""
     min_pixels: int = 3136
     """Smaller pictures are enlarged to this (Qwen2.5-VL: 56 x 56, 4 tokens)."""
@@ -90,8 +90,8 @@ class DataConfig:
             yield "tasks", "must name a task, or be null for all"
         if not self.split:
             yield "split", "must name a split, such as train"
-        if not 8 <= self.pool <= 100_000:
-            yield "pool", "must lie between 8 and 100000"
+        if not 8 <= self.num_samples <= 100_000:
+            yield "num_samples", "must lie between 8 and 100000"
         if self.min_pixels < TOKEN_PIXELS:
             yield "min_pixels", f"must be at least {TOKEN_PIXELS}, one image token"
         if self.max_pixels < self.min_pixels:

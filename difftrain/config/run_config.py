@@ -12,17 +12,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from difftrain.data.config import WITH_RATIONALE, DataConfig
-from difftrain.difficulty.config import DifficultyConfig
-from difftrain.evaluate.config import EvaluateConfig
-from difftrain.export.config import ExportConfig
-from difftrain.grade.config import GradeConfig
-from difftrain.model.config import ModelConfig
-from difftrain.plan.config import PlanConfig
-from difftrain.probe.config import ProbeConfig
-from difftrain.report.config import ReportConfig
-from difftrain.select.config import SelectConfig
-from difftrain.train.config import STAGES, GrpoConfig, Program, SftConfig
+from difftrain.config.data import WITH_RATIONALE, DataConfig
+from difftrain.config.difficulty import DifficultyConfig
+from difftrain.config.evaluate import EvaluateConfig
+from difftrain.config.export import ExportConfig
+from difftrain.config.grade import GradeConfig
+from difftrain.config.model import ModelConfig
+from difftrain.config.plan import PlanConfig
+from difftrain.config.probe import ProbeConfig
+from difftrain.config.report import ReportConfig, Tracker
+from difftrain.config.select import SelectConfig
+from difftrain.config.train import STAGES, GrpoConfig, SftConfig, TrainStages
 
 
 class ConfigError(ValueError):
@@ -48,14 +48,16 @@ class RunConfig:
     """The recipe's file under conf/recipe."""
     name: str = "grpo_hard"
     """The run's name; recipes set their own."""
-    program: Program = Program.grpo
+    train_stages: TrainStages = TrainStages.grpo
     """Which training stages run."""
     seed: int = 1
     """Root of every random choice of this run."""
-    artefacts: str = "artefacts"
+    output_dir: str = "outputs"
     """Where stages write."""
     control: Control = Control.none
     """random also trains an equal-size random arm for the same steps and shows it beside."""
+    report_to: Tracker = Tracker.none
+    """Experiment tracker; wandb honors WANDB_MODE=offline, tensorboard writes into the run folder."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     grade: GradeConfig = field(default_factory=GradeConfig)
@@ -72,7 +74,7 @@ class RunConfig:
     @property
     def stages(self) -> tuple[Any, ...]:
         """The training stages (records.Arm) that run, in their order."""
-        return STAGES[self.program]
+        return STAGES[self.train_stages]
 
     def uneven(self, processes: int) -> list[str]:
         """Why so many processes cannot share the steps of the stages that run."""
@@ -85,25 +87,31 @@ class RunConfig:
             yield "name", "may hold letters, digits, '.', '_' and '-' only"
         if not 0 <= self.seed < 2**32:
             yield "seed", "must lie between 0 and 4294967295"
-        wanted = self.difficulty.wanted
+        wanted = self.difficulty.measures
         if lacking := [measure for measure in self.select.rap if measure not in wanted]:
             yield (
                 "select.rap",
-                f"needs {', '.join(lacking)} in difficulty.also (difficulty=rap or difficulty=all)",
+                f"needs {', '.join(lacking)} in difficulty.extra_measures (difficulty=rap or difficulty=all)",
             )
         trained = "sft" in self.stages
-        if trained and not self.select.sft_keep:
-            yield "select.sft_keep", f"must name at least one stratum for program={self.program}"
-        if self.select.sft_keep and not trained:
-            yield "select.sft_keep", f"must be empty ([]): program={self.program} has no SFT"
+        if trained and not self.select.sft_strata:
+            yield (
+                "select.sft_strata",
+                f"must name at least one stratum for train_stages={self.train_stages}",
+            )
+        if self.select.sft_strata and not trained:
+            yield (
+                "select.sft_strata",
+                f"must be empty ([]): train_stages={self.train_stages} has no SFT",
+            )
         if trained and self.sft.wants_rationale and self.data.source not in WITH_RATIONALE:
             told = f"this source ({self.data.source.value}) gives no rationale; use rollouts"
             yield "sft.targets", told
         drawn = self.data.min_pixels, self.data.max_pixels
         for key, rule in self.evaluate.miniature_range(drawn):
             yield f"evaluate.{key}", rule
-        if trouble := unwritable(Path(self.artefacts)):
-            yield "artefacts", trouble
+        if trouble := unwritable(Path(self.output_dir)):
+            yield "output_dir", trouble
 
 
 def unwritable(folder: Path) -> str | None:
@@ -156,5 +164,5 @@ def resolve(composed: DictConfig) -> RunConfig:
 
 
 def plain(node: Any) -> dict[str, Any]:
-    """A settings dataclass as JSON can hold it (for fingerprints and made.json)."""
+    """A settings dataclass as JSON can hold it (for fingerprints and manifest.json)."""
     return asdict(node)

@@ -7,8 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from difftrain import weights
-from difftrain.model.generate.config import EngineKind, ServerConfig, VllmConfig, wrong_address
+from difftrain.config.engine import EngineKind, ServerConfig, VllmConfig, wrong_address
+from difftrain.model import checkpoint_files
 
 SHIPPED = ("tiny",)
 """Short names of models that come with the package."""
@@ -55,7 +55,7 @@ class ModelConfig:
         if self.engine is EngineKind.hf:
             return FIXED_ROWS if self.deterministic else self.batch_size
         http = self.engine is EngineKind.http
-        return self.server.concurrency if http else self.vllm.open_requests
+        return self.server.max_concurrency if http else self.vllm.max_num_seqs
 
     @property
     def here(self) -> "ModelConfig":
@@ -104,5 +104,5 @@ class ModelConfig:
         """Why the named folder holds no whole model; None if it does, or a server has it."""
         if self.name in SHIPPED or self.engine is EngineKind.http:
             return None
-        lacking = weights.lacking(Path(self.name).expanduser())
+        lacking = checkpoint_files.lacking(Path(self.name).expanduser())
         return lacking and f"the folder is incomplete: {lacking}; copy or make it again"

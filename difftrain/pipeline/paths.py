@@ -1,4 +1,4 @@
-"""Where each stage of a run lies: artefacts/<stage>/<fingerprint of settings and inputs>/."""
+"""Where each stage of a run lies: outputs/<stage>/<fingerprint of settings and inputs>/."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,13 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from difftrain import lineage, settings
+from difftrain.config import run_config
+from difftrain.config.evaluate import NEITHER, SCORING, WHICH
+from difftrain.config.judge import model_name, server_hash
+from difftrain.config.run_config import RunConfig
 from difftrain.data import load
-from difftrain.evaluate.config import NEITHER, SCORING, WHICH
-from difftrain.evaluate.judging.config import model_name, server_hash
 from difftrain.model import locate
-from difftrain.records import Arm, Measure
-from difftrain.settings import RunConfig
+from difftrain.pipeline import manifest
+from difftrain.records import Measure, TrainStage
 
 CONTROL = "control"
 TUNED = "tuned"
@@ -32,8 +33,8 @@ class Places:
     def folder(self, stage: str, own: Any, *inputs: Path | str) -> Path:
         """The folder of a stage, from its own settings and its inputs' folders or identities."""
         names = [each.name if isinstance(each, Path) else each for each in inputs]
-        root = Path(self.config.artefacts).expanduser()
-        return root / stage / lineage.fingerprint(own, stage, *names)
+        root = Path(self.config.output_dir).expanduser()
+        return root / stage / manifest.fingerprint(own, stage, *names)
 
     @cached_property
     def model(self) -> str:
@@ -49,14 +50,14 @@ class Places:
     def probe(self) -> Path:
         """Rollouts. tau and M are not part of it: the store grows where others need more."""
         own = {
-            **settings.plain(self.config.probe),
+            **run_config.plain(self.config.probe),
             "grid": None,
-            "rollouts": None,
-            "again": None,
+            "cde_rollouts": None,
+            "retest_samples": None,
             "seed": self.config.seed,
             "dtype": self.config.model.dtype,
             "pixels": [self.config.data.min_pixels, self.config.data.max_pixels],
-            "grade": settings.plain(self.config.grade),
+            "grade": run_config.plain(self.config.grade),
             **self.config.model.maker,
         }
         return self.folder("probe", own, self.data, self.model)
@@ -66,33 +67,36 @@ class Places:
         """Attention masses of right answers, and ACE's bias of first ones where it is wanted."""
         difficulty = self.config.difficulty
         own: dict[str, Any] = {"text": difficulty.cmab.text}
-        if Measure.ace in difficulty.wanted:
-            own["ace"] = {**settings.plain(difficulty.ace), "lambda_a": None}
+        if Measure.ace in difficulty.measures:
+            own["ace"] = {**run_config.plain(difficulty.ace), "lambda_a": None}
         return self.folder("attention", own, self.probe)
 
     @cached_property
     def score(self) -> Path:
         """Scores of all wanted measures."""
         probe = self.config.probe
-        own = settings.plain(self.config.difficulty)
-        own |= {"grid": probe.grid, "rollouts": probe.rollouts}
+        own = run_config.plain(self.config.difficulty)
+        own |= {"grid": probe.grid, "cde_rollouts": probe.cde_rollouts}
         return self.folder("score", own, self.probe, self.attention)
 
     def reliability(self, second: "Places") -> Path:
         """How the scores compare with those of a second probe, whose places are given."""
-        own = {"again": self.config.probe.again, "select": settings.plain(self.config.select)}
+        own = {
+            "retest_samples": self.config.probe.retest_samples,
+            "select": run_config.plain(self.config.select),
+        }
         return self.folder("reliability", own, self.score, second.probe, second.attention)
 
-    def select(self, arm: str, stage: Arm = Arm.grpo) -> Path:
+    def select(self, arm: str, stage: TrainStage = TrainStage.grpo) -> Path:
         """Picks of one training stage, of the run's own arm or of its control.
 
         A random set goes by seed, stage and size alone, so that rows of one table share it; that
         of a control by the run's name too.
         """
         select = self.config.select
-        own: dict[str, Any] = {"keep": select.keep, "rap": select.rap, "random": select.random}
-        if stage is Arm.sft:
-            own = {"keep": select.sft_keep, "random": select.sft_random, "stage": stage}
+        own: dict[str, Any] = {"keep": select.strata, "rap": select.rap, "random": select.random}
+        if stage is TrainStage.sft:
+            own = {"keep": select.sft_strata, "random": select.sft_random, "stage": stage}
             own |= {"targets": self.config.sft.targets}
         own |= {"arm": arm}
         if own["random"] or arm != TUNED:
@@ -107,19 +111,23 @@ class Places:
 
     def sft(self, arm: str) -> Path:
         """Checkpoint and step log of an arm's SFT."""
-        own = {**settings.plain(self.config.sft), "seed": self.config.seed, "stage": Arm.sft}
+        own = {
+            **run_config.plain(self.config.sft),
+            "seed": self.config.seed,
+            "stage": TrainStage.sft,
+        }
         own |= {"dtype": self.config.model.dtype}
-        return self.folder("train", own, self.select(arm, Arm.sft), self.model)
+        return self.folder("train", own, self.select(arm, TrainStage.sft), self.model)
 
     def train(self, arm: str) -> Path:
         """Checkpoint and step log of an arm's GRPO."""
-        own = {**settings.plain(self.config.grpo), "seed": self.config.seed}
+        own = {**run_config.plain(self.config.grpo), "seed": self.config.seed}
         own |= {"dtype": self.config.model.dtype, "reward_workers": None}
         return self.folder("train", own, self.select(arm), self.start(arm))
 
     def start(self, arm: str) -> Path | str:
         """What an arm's GRPO starts from: its SFT, or the base model's identity."""
-        return self.sft(arm) if Arm.sft in self.config.stages else self.model
+        return self.sft(arm) if TrainStage.sft in self.config.stages else self.model
 
     def responses(self, arm: str) -> Path:
         """What the base or a trained arm said to benchmark items.
@@ -156,8 +164,8 @@ class Places:
 
     @cached_property
     def replies(self) -> Path:
-        """The judge's replies; every run under these artefacts adds to them and reads them."""
-        return Path(self.config.artefacts).expanduser() / "judge"
+        """The judge's replies; every run under these artifacts adds to them and reads them."""
+        return Path(self.config.output_dir).expanduser() / "judge"
 
     @cached_property
     def judge(self) -> str:
@@ -166,14 +174,14 @@ class Places:
         return model_name(evaluate.judge, evaluate.benchmarks)
 
     def _evaluate_without(self, names: Iterable[str]) -> dict[str, Any]:
-        own = settings.plain(self.config.evaluate)
+        own = run_config.plain(self.config.evaluate)
         return {name: value for name, value in own.items() if name not in names}
 
     @cached_property
     def run(self) -> Path:
         """The run's own folder: its report and its checkpoint."""
-        everything = settings.plain(self.config)
-        for key in ("artefacts", "report", "recipe", "export", "plan"):
+        everything = run_config.plain(self.config)
+        for key in ("output_dir", "report", "report_to", "recipe", "export", "plan"):
             del everything[key]
         for key in ("engine", "url", "server", "vllm"):
             del everything["model"][key]

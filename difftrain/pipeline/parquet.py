@@ -2,7 +2,7 @@
 
 Columns of pictures stay on disk: `read` gives records that fetch them when asked (stored.py).
 
-A stage folder is `artefacts/<stage>/<fingerprint>/`: `part-*.parquet`, and made.json last of all.
+A stage folder is `outputs/<stage>/<fingerprint>/`: `part-*.parquet`, and manifest.json last of all.
 Not here: which stage writes what.
 """
 
@@ -21,7 +21,7 @@ from typing import IO, Any, Generic, TypeVar, get_args, get_origin, get_type_hin
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from difftrain import stored
+from difftrain.pipeline import lazy_images
 
 R = TypeVar("R")
 
@@ -43,7 +43,7 @@ class SchemaError(ValueError):
     """A parquet file holds other columns than the record that is read from it."""
 
 
-class MissingArtefact(FileNotFoundError):
+class MissingArtifact(FileNotFoundError):
     """A stage's input is not there; the message names the command that makes it."""
 
 
@@ -132,7 +132,7 @@ def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
         raise ValueError("a part must hold at least one record")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"part-{name}.parquet"
-    half = folder / f".part-{name}.{os.getpid()}.half"
+    half = folder / f".part-{name}.{os.getpid()}.tmp"
     try:
         with half.open("wb") as file:
             write_groups(file, records)
@@ -170,7 +170,7 @@ def read_part(path: Path, record: type[R]) -> list[R]:
     readers = {name: reader(hints[name]) for name in names if name not in apart}
     table = file.read(columns=list(readers))
     columns = {name: table.column(name).to_pylist() for name in readers}
-    unread = {name: stored.cells(file.metadata, path, name) for name in apart}
+    unread = {name: lazy_images.cells(file.metadata, path, name) for name in apart}
     return [
         record(
             **{name: convert(columns[name][row]) for name, convert in readers.items()},
@@ -192,9 +192,9 @@ def read(folder: Path, record: type[R]) -> list[R]:
 
 
 def read_finished(folder: Path, record: type[R], made_by: str) -> list[R]:
-    """All records of a finished stage. Raises MissingArtefact naming the command `made_by`."""
-    if not (folder / "made.json").is_file():
-        raise MissingArtefact(f"no {record.__name__} rows at {folder}: run  {made_by}")
+    """All records of a finished stage. Raises MissingArtifact naming the command `made_by`."""
+    if not (folder / "manifest.json").is_file():
+        raise MissingArtifact(f"no {record.__name__} rows at {folder}: run  {made_by}")
     return read(folder, record)
 
 

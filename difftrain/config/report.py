@@ -17,8 +17,6 @@ class Tracker(StrEnum):
 class ReportConfig:
     """What the report shows and whom it tells."""
 
-    to: Tracker = Tracker.none
-    """wandb honours WANDB_MODE=offline; tensorboard writes into the run's folder."""
     project: str = "difftrain"
     """The W&B project."""
     examples: int = 4

@@ -1,4 +1,4 @@
-"""Where things come from: identities of samples and stages, and the made.json that closes a stage.
+"""Where things come from: identities of samples and stages, and the manifest.json that closes a stage.
 
 A stage's fingerprint hashes its own settings and its inputs' fingerprints, so changing a setting
 redoes that stage and what follows it, and nothing before it.
@@ -98,7 +98,7 @@ def read_json(path: Path) -> Any:
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the whole new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}.half")
+    half = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with half.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -117,7 +117,7 @@ def write_made(
     seconds: float,
     counts: Mapping[str, Any],
 ) -> None:
-    """Close a stage folder: made.json is written last, and its presence means 'finished'."""
+    """Close a stage folder: manifest.json is written last, and its presence means 'finished'."""
     made = {
         "settings": settings,
         "inputs": dict(inputs),
@@ -127,10 +127,10 @@ def write_made(
         "counts": dict(counts),
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_json(folder / "made.json", made)
+    write_json(folder / "manifest.json", made)
 
 
 def read_made(folder: Path) -> dict[str, Any] | None:
-    """The made.json of a finished stage folder, or None if the stage is not finished."""
-    path = folder / "made.json"
+    """The manifest.json of a finished stage folder, or None if the stage is not finished."""
+    path = folder / "manifest.json"
     return json.loads(path.read_text()) if path.is_file() else None

@@ -2,7 +2,7 @@
 
 A pool of fifty thousand samples then costs its words in memory, not its pictures. The last few
 row groups that were read are kept, because neighbours are often asked for together.
-Not here: how parts are written, in row groups of about a megabyte (artefacts.py).
+Not here: how parts are written, in row groups of about a megabyte (artifacts.py).
 """
 
 import os

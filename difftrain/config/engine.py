@@ -29,37 +29,37 @@ class ServerConfig:
 
     name: str | None = None
     """The model's name as the server knows it; null takes model.name."""
-    key_from: str = "MODEL_API_KEY"
+    api_key_env: str = "MODEL_API_KEY"
     """Environment variable with the bearer token, if there is one; it is never written."""
-    concurrency: int = 64
+    max_concurrency: int = 64
     """Requests of each process that are open at the same time."""
-    attempts: int = 5
+    max_attempts: int = 5
     """Requests for one answer, the first included, before its sample is set aside."""
-    timeout_seconds: float = 600.0
+    timeout_s: float = 600.0
     """Longest wait for one answer, from the request to its last byte."""
-    first_wait_seconds: float = 1.0
+    backoff_s: float = 1.0
     """Pause before the second request, doubled each time; a longer Retry-After is obeyed."""
-    longest_wait_seconds: float = 1800.0
+    max_outage_s: float = 1800.0
     """How long the server may be away in the middle of a run before the run gives up."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further fields of each request, with a plus: +model.server.extra.top_k=20."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
-        if not self.key_from.isidentifier():
-            yield "key_from", "must be the name of an environment variable"
-        elif not (os.environ.get(self.key_from, "") + " ").isprintable():
-            yield "key_from", "names a variable whose value is not one line of plain characters"
-        if not 1 <= self.concurrency <= 1024:
-            yield "concurrency", "must lie between 1 and 1024"
-        if not 1 <= self.attempts <= 20:
-            yield "attempts", "must lie between 1 and 20"
-        if not 0 < self.timeout_seconds <= 86_400:
-            yield "timeout_seconds", "must lie above 0 and at or below 86400"
-        if not 0 <= self.first_wait_seconds <= 60:
-            yield "first_wait_seconds", "must lie between 0 and 60"
-        if not 0 <= self.longest_wait_seconds <= 604_800:
-            yield "longest_wait_seconds", "must lie between 0 and 604800"
+        if not self.api_key_env.isidentifier():
+            yield "api_key_env", "must be the name of an environment variable"
+        elif not (os.environ.get(self.api_key_env, "") + " ").isprintable():
+            yield "api_key_env", "names a variable whose value is not one line of plain characters"
+        if not 1 <= self.max_concurrency <= 1024:
+            yield "max_concurrency", "must lie between 1 and 1024"
+        if not 1 <= self.max_attempts <= 20:
+            yield "max_attempts", "must lie between 1 and 20"
+        if not 0 < self.timeout_s <= 86_400:
+            yield "timeout_s", "must lie above 0 and at or below 86400"
+        if not 0 <= self.backoff_s <= 60:
+            yield "backoff_s", "must lie between 0 and 60"
+        if not 0 <= self.max_outage_s <= 604_800:
+            yield "max_outage_s", "must lie between 0 and 604800"
         if own := [name for name in self.extra if name in OWN_FIELDS]:
             yield "extra", f"may not set {', '.join(own)}"
 
@@ -68,25 +68,25 @@ class ServerConfig:
 class VllmConfig:
     """How vLLM's offline engine is set up (model.engine=vllm)."""
 
-    tensor_parallel: int = 1
+    tensor_parallel_size: int = 1
     """GPUs that share one copy of the model; ranks times this is the number of GPUs."""
-    memory_share: float = 0.9
+    gpu_memory_utilization: float = 0.9
     """Share of each GPU's memory that it may use."""
-    longest: int | None = None
+    max_model_len: int | None = None
     """Most tokens of prompt and answer together; null takes the model's own limit."""
-    open_requests: int = 256
+    max_num_seqs: int = 256
     """Answers that are generated at the same time."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
-        if self.tensor_parallel < 1:
-            yield "tensor_parallel", "must be at least 1"
-        if not 0.1 <= self.memory_share <= 1:
-            yield "memory_share", "must lie between 0.1 and 1"
-        if self.longest is not None and self.longest < 256:
-            yield "longest", "must be at least 256, or null"
-        if self.open_requests < 1:
-            yield "open_requests", "must be at least 1"
+        if self.tensor_parallel_size < 1:
+            yield "tensor_parallel_size", "must be at least 1"
+        if not 0.1 <= self.gpu_memory_utilization <= 1:
+            yield "gpu_memory_utilization", "must lie between 0.1 and 1"
+        if self.max_model_len is not None and self.max_model_len < 256:
+            yield "max_model_len", "must be at least 256, or null"
+        if self.max_num_seqs < 1:
+            yield "max_num_seqs", "must be at least 1"
 
 
 def is_address(url: str) -> bool:

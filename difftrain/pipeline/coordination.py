@@ -14,8 +14,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from difftrain import lineage
-from difftrain.world import World
+from difftrain.pipeline import manifest
+from difftrain.pipeline.distributed import World
 
 PATIENCE_SECONDS = 600.0
 POLL_SECONDS = 0.2
@@ -120,7 +120,7 @@ def telling(touched: Path, world: World) -> Iterator[None]:
     finally:
         if not finished and world.size > 1:
             error = sys.exc_info()[1]
-            lineage.write_text(failed, f"{type(error).__name__}: {error}")
+            manifest.write_text(failed, f"{type(error).__name__}: {error}")
 
 
 @contextmanager
@@ -155,7 +155,7 @@ def launch_name() -> str:
 def failed_path(folder: Path) -> Path:
     """Where this launch's first rank leaves its reason; another launch's is none of ours."""
     name = launch_name()
-    return folder / (f"{FAILED}-{lineage.fingerprint(name)}" if name.strip(":") else FAILED)
+    return folder / (f"{FAILED}-{manifest.fingerprint(name)}" if name.strip(":") else FAILED)
 
 
 def failure(folder: Path) -> str | None:
@@ -168,21 +168,21 @@ def failure(folder: Path) -> str | None:
 
 
 def made_by_first(folder: Path, world: World) -> dict[str, Any]:
-    """The made.json that the first rank writes.
+    """The manifest.json that the first rank writes.
 
     Raises FirstFailed with its reason if it stops, RankSilent if it falls silent meanwhile.
     """
 
     def settled() -> bool:
-        return lineage.read_made(folder) is not None or failure(folder) is not None
+        return manifest.read_made(folder) is not None or failure(folder) is not None
 
     if not world.is_first:
         wait(folder, world, settled, ranks=[0])
-    made = lineage.read_made(folder)
+    made = manifest.read_made(folder)
     if made is None and not world.is_first and (reason := failure(folder)):
         raise FirstFailed(f"rank 0 stopped: {reason}")
     if made is None:
-        raise FileNotFoundError(f"no made.json in {folder}: the stage was not finished")
+        raise FileNotFoundError(f"no manifest.json in {folder}: the stage was not finished")
     return made
 
 

@@ -1,0 +1,1 @@
+"""How stages meet: folders with parquet parts and a manifest, locks, ranks; and their chain."""
