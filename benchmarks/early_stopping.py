@@ -18,10 +18,10 @@ from difftrain.difficulty import pism, tabulate
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import Places
+from difftrain.recipes.asking import Asking
+from difftrain.recipes.difficulty import probe
 from difftrain.records import Rollout
 from launch.words import read
-from recipes.asking import Asking
-from recipes.difficulty import probe
 
 RESULT = Path(__file__).parent / "results" / "early_stopping.json"
 

@@ -13,10 +13,10 @@ from difftrain.config.run_config import RunConfig, resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import Places
+from difftrain.recipes import difficulty
+from difftrain.recipes.asking import Asking
 from difftrain.records import Attention, Rollout, Sample, Score, View
 from launch.words import read
-from recipes import difficulty
-from recipes.asking import Asking
 
 STEPS = {
     "PISM": ["difficulty=pism", "difficulty.extra_measures=[]"],

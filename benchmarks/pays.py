@@ -21,9 +21,9 @@ from difftrain.config.run_config import RunConfig, resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import BASE, CONTROL, TUNED, Places
+from difftrain.recipes import difficulty
 from difftrain.records import ItemResult, Selection
 from launch.words import read
-from recipes import difficulty
 
 ROOT = Path(__file__).resolve().parent.parent
 ARMS = {

@@ -37,4 +37,4 @@ def spelt_out(words: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     sys.argv[1:] = spelt_out(sys.argv[1:])
-    launch("recipes.chain:evaluate")
+    launch("difftrain.recipes.chain:evaluate")

@@ -6,4 +6,4 @@ python launch/export.py [KEY=VALUE ...]
 from launch.command_line import launch
 
 if __name__ == "__main__":
-    launch("recipes.export:run")
+    launch("difftrain.recipes.export:run")

@@ -9,7 +9,7 @@ import sys
 from launch.command_line import fail, launch
 from launch.words import nearest
 
-CHECKS = {"model": "recipes.preflight:check_model"}
+CHECKS = {"model": "difftrain.recipes.preflight:check_model"}
 CHECK = "check="
 
 if __name__ == "__main__":
@@ -18,4 +18,4 @@ if __name__ == "__main__":
     if wrong := [each for each in asked if each not in CHECKS]:
         told = [f"  {CHECK}{each}: no such check{nearest(each, list(CHECKS))}" for each in wrong]
         fail("ConfigError: bad settings:\n" + "\n".join(told), 2)
-    launch(CHECKS[asked[-1]] if asked else "recipes.plan:show")
+    launch(CHECKS[asked[-1]] if asked else "difftrain.recipes.plan:show")

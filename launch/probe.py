@@ -6,4 +6,4 @@ python launch/probe.py [KEY=VALUE ...]
 from launch.command_line import launch
 
 if __name__ == "__main__":
-    launch("recipes.chain:probe")
+    launch("difftrain.recipes.chain:probe")

@@ -25,7 +25,7 @@ def compare(words: list[str]) -> None:
     parser.add_argument("--to", type=Path, metavar="DIR")
     given = parser.parse_args(words)
     try:
-        folder = import_module("recipes.compare").compare(given.runs, given.to, given.force)
+        folder = import_module("difftrain.recipes.compare").compare(given.runs, given.to, given.force)
     except (MissingArtifact, SchemaError, ValueError) as error:
         fail(f"{type(error).__name__}: {error}", 2)
     else:
@@ -37,4 +37,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["compare"]:
         compare(sys.argv[2:])
     else:
-        launch("recipes.chain:report")
+        launch("difftrain.recipes.chain:report")

@@ -6,4 +6,4 @@ python launch/score.py [KEY=VALUE ...]
 from launch.command_line import launch
 
 if __name__ == "__main__":
-    launch("recipes.chain:score")
+    launch("difftrain.recipes.chain:score")

@@ -158,7 +158,7 @@ def finished_table(found: list[Job]) -> Path | None:
         print("no run is finished, so there is no table", file=sys.stderr)
         return None
     try:
-        folder = import_module("recipes.compare").compare(folders)
+        folder = import_module("difftrain.recipes.compare").compare(folders)
     except (MissingArtifact, SchemaError, ValueError) as error:
         print(f"no table: {type(error).__name__}: {error}", file=sys.stderr)
         return None

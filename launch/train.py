@@ -6,4 +6,4 @@ python launch/train.py [KEY=VALUE ...]
 from launch.command_line import launch
 
 if __name__ == "__main__":
-    launch("recipes.chain:train", trains=True)
+    launch("difftrain.recipes.chain:train", trains=True)

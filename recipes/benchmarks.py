@@ -11,8 +11,8 @@ from difftrain.evaluate.asking import items
 from difftrain.pipeline import parquet
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import BASE, Places
+from difftrain.recipes.asking import Asking
 from difftrain.records import ItemResult
-from recipes.asking import Asking
 
 
 def readable(config: RunConfig, places: Places) -> None:

@@ -15,11 +15,7 @@ from difftrain.pipeline import manifest
 from difftrain.pipeline.coordination import turn
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import BASE, CONTROL, TUNED, Places
-from difftrain.records import TrainStage
-from difftrain.report.inputs import ArmFolders, RunInputs
-from difftrain.report.tracking import check_login, track
-from difftrain.report.write import write
-from recipes import (
+from difftrain.recipes import (
     benchmarks,
     choosing,
     difficulty,
@@ -30,7 +26,11 @@ from recipes import (
     reliability,
     sft_then_grpo,
 )
-from recipes.asking import Asking
+from difftrain.recipes.asking import Asking
+from difftrain.records import TrainStage
+from difftrain.report.inputs import ArmFolders, RunInputs
+from difftrain.report.tracking import check_login, track
+from difftrain.report.write import write
 
 PROGRAMS = {TrainStages.grpo: grpo.run, TrainStages.sft_then_grpo: sft_then_grpo.run}
 """What trains one arm."""

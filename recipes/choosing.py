@@ -8,11 +8,11 @@ from difftrain.config.run_config import RunConfig
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import TUNED, Places
+from difftrain.recipes import difficulty, sft_then_grpo
 from difftrain.records import Sample, Score, Selection, TrainStage
 from difftrain.select import control, strata
 from difftrain.train import lessons
 from difftrain.train.lessons import Dropped
-from recipes import difficulty, sft_then_grpo
 
 
 def for_sft(config: RunConfig, places: Places, world: World, arm: str) -> list[Selection]:

@@ -12,10 +12,10 @@ from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import TUNED, Places
 from difftrain.probe import aside, attention, stage
+from difftrain.recipes.asking import Asking
+from difftrain.recipes.pool import samples
 from difftrain.records import Attention, Measure, Rollout, Sample, Score, Selection, TrainStage
 from difftrain.select import control, rap, strata
-from recipes.asking import Asking
-from recipes.pool import samples
 
 PROBE = "python launch/probe.py"
 SCORE = "python launch/score.py"

@@ -7,8 +7,8 @@ from difftrain.export import stage
 from difftrain.pipeline.coordination import made_by_first, turn, working
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import TUNED, Places
-from recipes import difficulty
-from recipes.asking import Asking
+from difftrain.recipes import difficulty
+from difftrain.recipes.asking import Asking
 
 
 def run(config: RunConfig, world: World, _: list[str]) -> Path:

@@ -7,7 +7,7 @@ from difftrain.config.run_config import RunConfig, shown
 from difftrain.pipeline import manifest
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import Places
-from recipes import pool, reckoning
+from difftrain.recipes import pool, reckoning
 
 
 def show(config: RunConfig, world: World, difference: list[str]) -> Path:

@@ -11,12 +11,12 @@ from difftrain.data import load
 from difftrain.pipeline import coordination, manifest
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import Places
+from difftrain.recipes import benchmarks, plan
+from difftrain.recipes.asking import Asking
 from difftrain.records import Sample
 from difftrain.train import preflight
 from difftrain.train.sight import Subject
 from difftrain.train.ticks import PreflightFailed, Tick, held_up, table
-from recipes import benchmarks, plan
-from recipes.asking import Asking
 
 SAMPLES = 4
 ROWS = 256

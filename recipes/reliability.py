@@ -17,9 +17,9 @@ from difftrain.pipeline.coordination import made_by_first, turn
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import Places
 from difftrain.probe import aside
+from difftrain.recipes import difficulty
+from difftrain.recipes.asking import Asking
 from difftrain.records import Measure, Sample, Score
-from recipes import difficulty
-from recipes.asking import Asking
 
 RESULT = "reliability.json"
 

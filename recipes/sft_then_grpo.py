@@ -11,10 +11,10 @@ from difftrain.pipeline.coordination import turn
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import Places
 from difftrain.probe.needs import needs
+from difftrain.recipes import grpo
 from difftrain.records import Rollout, Sample, Selection, TrainStage
 from difftrain.select import strata
 from difftrain.train import dataset, lessons, sft, stage
-from recipes import grpo
 
 PROBE = "python launch/probe.py"
 

@@ -13,8 +13,8 @@ from difftrain.model import checkpoint_files
 from difftrain.model.locate import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.pipeline.parquet import MissingArtifact
+from difftrain.recipes import chain
 from difftrain.train import stage
-from recipes import chain
 
 
 @pytest.fixture

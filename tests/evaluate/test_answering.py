@@ -24,9 +24,9 @@ from difftrain.model.generate.request import Answer
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import BASE, Places
+from difftrain.recipes import benchmarks
+from difftrain.recipes.asking import Asking
 from difftrain.records import ItemResult
-from recipes import benchmarks
-from recipes.asking import Asking
 from tests.listening import send
 from tests.model.answering import ModelServer
 

@@ -19,9 +19,9 @@ from difftrain.evaluate.contamination import Compared, Overlap
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import Places
+from difftrain.recipes import benchmarks, overlap
 from difftrain.records import Sample, Selection, TrainStage
 from difftrain.shapes import pool
-from recipes import benchmarks, overlap
 
 BUDGET = Budget(3136, 12544)
 CONFIG = EvaluateConfig(benchmarks=["shapes/MMStar"], limit=3)

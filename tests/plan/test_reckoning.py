@@ -17,8 +17,8 @@ from difftrain.plan import memory
 from difftrain.plan.generations import Ladder, expected
 from difftrain.probe.needs import needs
 from difftrain.probe.schedule import next_draws
+from difftrain.recipes import reckoning
 from difftrain.records import Measure, Stratum, TaskSet
-from recipes import reckoning
 
 PAPER = {TaskSet.perception: 20_633, TaskSet.reasoning: 27_133}
 

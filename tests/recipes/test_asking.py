@@ -7,7 +7,7 @@ import pytest
 from difftrain.config.engine import EngineKind
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.model.load import Loaded
-from recipes.asking import Asking
+from difftrain.recipes.asking import Asking
 
 
 class Holding:

@@ -13,10 +13,10 @@ from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import CONTROL, TUNED, Places
 from difftrain.probe import aside
 from difftrain.probe.aside import Unanswered
+from difftrain.recipes import choosing, difficulty
 from difftrain.records import Measure, Sample, Score, Selection, Stratum, TrainStage, View
 from difftrain.select.strata import NothingChosen
 from launch.words import read
-from recipes import choosing, difficulty
 
 STRATA = [Stratum.medium, Stratum.medium, Stratum.hard, Stratum.unsolved]
 

@@ -6,8 +6,8 @@ import pytest
 
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.pipeline.distributed import World
+from difftrain.recipes import chain
 from launch.words import read
-from recipes import chain
 
 
 @pytest.mark.parametrize("step", [chain.train, chain.report])

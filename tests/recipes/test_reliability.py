@@ -7,9 +7,9 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.paths import Places
 from difftrain.probe import aside
 from difftrain.probe.aside import Unanswered
+from difftrain.recipes import reliability
 from difftrain.records import Measure, Rollout, Sample, Score, Stratum, Verdict, View
 from launch.words import read
-from recipes import reliability
 
 
 def test_what_the_probe_sets_aside_for_another_run_after_scoring_is_compared_all_the_same(

@@ -13,10 +13,10 @@ from difftrain.config.train import TrainStages
 from difftrain.model.generate.hf import PLACEHOLDERS
 from difftrain.model.load import Loaded, load
 from difftrain.pipeline.paths import Places
+from difftrain.recipes.preflight import folder_of
 from difftrain.records import Sample
 from difftrain.train import modules, preflight, sight, ticks
 from difftrain.train.sight import Subject
-from recipes.preflight import folder_of
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from difftrain.pipeline.parquet import MissingArtifact
+from difftrain.recipes.compare import compare
 from difftrain.report.comparison import paper, runs, words
 from difftrain.report.comparison.agreement import NotComparable
 from difftrain.report.comparison.content import (
@@ -24,7 +25,6 @@ from difftrain.report.comparison.content import (
 )
 from difftrain.report.comparison.rows import ROWS, UNCONTROLLED
 from difftrain.report.comparison.write import latex
-from recipes.compare import compare
 
 ROOT = Path(__file__).resolve().parents[3]
 MakeRun = Callable[..., Path]
