@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from difftrain.config.run_config import RunConfig, resolve
-from difftrain.difficulty import pism, tabulate
+from difftrain.difficulty import pism, score
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import Places
@@ -32,7 +32,7 @@ def asked(config: RunConfig, asking: Asking) -> tuple[dict[str, np.ndarray], int
     started = time.time()
     probe(config, places, World(), asking)
     rows = parquet.read(places.probe, Rollout)
-    table = tabulate.tables(rows, config.probe.mask_percents, config.probe.draws)
+    table = score.correctness_tables(rows, config.probe.mask_percents, config.probe.draws)
     made = manifest.read_made(places.probe)
     return table, len(rows), made["seconds"] if made else time.time() - started
 

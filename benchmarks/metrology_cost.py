@@ -10,7 +10,7 @@ import numpy as np
 from metrology_gather import Gathered
 
 from difftrain.config.difficulty import PismConfig
-from difftrain.difficulty import tabulate
+from difftrain.difficulty import score
 from difftrain.probe.schedule import next_draws
 from difftrain.records import View
 
@@ -30,7 +30,7 @@ def climbed(correct_RK: np.ndarray, least: int) -> Drawn:
     return frozenset(found)
 
 
-def needed(seen: tabulate.Evidence, pism: PismConfig, rollouts: int) -> dict[str, Drawn]:
+def needed(seen: score.Evidence, pism: PismConfig, rollouts: int) -> dict[str, Drawn]:
     """What each measure asks of one sample."""
     draws = seen.correct_RK.shape[1]
     right = np.flatnonzero(seen.correct_RK[0] == 1)
@@ -51,7 +51,7 @@ def needed(seen: tabulate.Evidence, pism: PismConfig, rollouts: int) -> dict[str
     return {**found, "all together": frozenset[tuple[str, int, int]]().union(*map(found.get, four))}
 
 
-def looks(known: Iterable[tabulate.Evidence]) -> dict[str, int]:
+def looks(known: Iterable[score.Evidence]) -> dict[str, int]:
     """Teacher-forced passes that each measure needs: one a right answer, one a first answer."""
     rights = [np.flatnonzero(each.correct_RK[0] == 1) for each in known]
     cmab = sum(len(each) > 0 for each in rights)
@@ -66,7 +66,7 @@ def costs(found: dict[str, Gathered]) -> dict[str, dict[str, float]]:
     """
     last = found["and chance"]
     probe = last.config.probe
-    known = tabulate.evidence(
+    known = score.evidence(
         last.rollouts, last.attention, probe.mask_percents, probe.draws, probe.cde_rollouts
     )
     asked: dict[str, int] = {}

@@ -36,7 +36,7 @@ import probe_simulation
 import torch
 
 from difftrain.config.run_config import RunConfig, resolve
-from difftrain.difficulty import pism, tabulate
+from difftrain.difficulty import pism, score
 from difftrain.model.generate import hf
 from difftrain.model.generate.engine import InProcess
 from difftrain.model.generate.gumbel import DrawOwnNoise
@@ -44,10 +44,9 @@ from difftrain.model.generate.request import Answer, Request
 from difftrain.model.load import Loaded, load
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.distributed import World
-from difftrain.probe import stage
-from difftrain.probe.ledger import Ledger
-from difftrain.probe.needs import needs
-from difftrain.probe.rollouts import request, rollout
+from difftrain.probe import run
+from difftrain.probe.requests import graded_rollout, model_request
+from difftrain.probe.state import ProbeState, requirements
 from difftrain.records import Rollout, Sample
 from difftrain.shapes import pool
 from launch.words import read
@@ -73,7 +72,7 @@ Labels = dict[str, float | None]
 def labels(rows: Sequence[Rollout], config: RunConfig) -> Labels:
     """The failure ratio of each sample."""
     ratio_R = np.array(config.probe.mask_percents) / 100
-    tables = tabulate.tables(rows, config.probe.mask_percents, config.probe.draws)
+    tables = score.correctness_tables(rows, config.probe.mask_percents, config.probe.draws)
     return {key: pism.failure_ratio(table, ratio_R) for key, table in tables.items()}
 
 
@@ -82,10 +81,10 @@ def ours(
 ) -> tuple[list[Rollout], float]:
     """Rows and seconds of the probe in this process."""
     with tempfile.TemporaryDirectory() as place:
-        ledger = Ledger(Path(place), config.probe, samples, needs(config))
+        ledger = ProbeState(Path(place), config.probe, samples, requirements(config))
         engine = InProcess(loaded, hf.Limits.of(config.model))
         started = time.perf_counter()
-        stage.run_share(engine, samples, ledger, config, World(1, 2))
+        run.run_share(engine, samples, ledger, config, World(1, 2))
         return parquet.read(Path(place), Rollout), time.perf_counter() - started
 
 
@@ -111,14 +110,14 @@ def one_by_one(
     loaded: Loaded, samples: Sequence[Sample], config: RunConfig
 ) -> tuple[list[Rollout], float]:
     """Rows and seconds of a loop that asks one request at a time, with early stopping."""
-    ledger = Ledger(Path("nowhere"), config.probe, samples, needs(config))
+    ledger = ProbeState(Path("nowhere"), config.probe, samples, requirements(config))
     rows: list[Rollout] = []
     started = time.perf_counter()
     for sample in samples:
         while draws := ledger.wanted(sample):
             for draw in draws:
-                answer = generated(loaded, request(draw, config.probe, config.seed))
-                rows.append(rollout(draw, answer, config.seed, config.grade))
+                answer = generated(loaded, model_request(draw, config.probe, config.seed))
+                rows.append(graded_rollout(draw, answer, config.seed, config.grade))
                 ledger.enter(rows[-1:])
     return rows, time.perf_counter() - started
 

@@ -31,7 +31,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.data import prompts
 from difftrain.grade import grade
-from difftrain.grade.layout import well_laid_out
+from difftrain.grade.extract import has_expected_format
 from difftrain.grade.workers import Workers
 from difftrain.model import load, locate
 from difftrain.pipeline import manifest
@@ -107,7 +107,7 @@ def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any
         return [float(grade(text, gold) is Verdict.correct) for text, gold in pairs]
 
     def layout(completions: list[Any], **_: Any) -> list[float]:
-        return [float(well_laid_out(each[0]["content"])) for each in completions]
+        return [float(has_expected_format(each[0]["content"])) for each in completions]
 
     rows = [
         {

@@ -17,7 +17,7 @@ from difftrain.data.quarantine import NothingUsable
 from difftrain.pipeline.coordination import FirstFailed, RankSilent
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
-from difftrain.select.strata import NothingChosen
+from difftrain.select.strata import EmptySelectionError
 from difftrain.train.ticks import PreflightFailed
 from launch.words import groups, read, recipe_difference
 
@@ -108,7 +108,7 @@ def launch(target: str, trains: bool = False) -> None:
         folder = run(config, world, recipe_difference(config))
     except ConfigError as error:
         fail(f"ConfigError: {error}", 2)
-    except (NothingUsable, NothingChosen, MissingArtifact, SchemaError) as error:
+    except (NothingUsable, EmptySelectionError, MissingArtifact, SchemaError) as error:
         fail(f"{type(error).__name__}: {error}", 2, everywhere=True)
     except PreflightFailed as error:
         fail(f"PreflightFailed: {error}", 1, everywhere=True)

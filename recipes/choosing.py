@@ -10,7 +10,7 @@ from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import TUNED, Places
 from difftrain.recipes import difficulty, sft_then_grpo
 from difftrain.records import Sample, Score, Selection, TrainStage
-from difftrain.select import control, strata
+from difftrain.select import strata
 from difftrain.train import lessons
 from difftrain.train.lessons import Dropped
 
@@ -29,7 +29,7 @@ def for_sft(config: RunConfig, places: Places, world: World, arm: str) -> list[S
     lost = lessons.told(coordination.made_by_first(folder, world)["counts"]["dropped"])
     picks, least = parquet.read(folder, Selection), config.sft.samples_per_step
     counts = coordination.made_by_first(places.score, world)["counts"]
-    return strata.enough(picks, least, counts, TrainStage.sft, lost)
+    return strata.require_min(picks, least, counts, TrainStage.sft, lost)
 
 
 def choose_for_sft(config: RunConfig, places: Places, arm: str) -> None:
@@ -40,16 +40,16 @@ def choose_for_sft(config: RunConfig, places: Places, arm: str) -> None:
     known = {each.sample_id for each in scores}
     samples = [each for each in parquet.read(places.data, Sample) if each.sample_id in known]
     made = sft_then_grpo.targets(config, places, samples)
-    wanted = strata.chosen(scores, measure, keep, TrainStage.sft)
+    wanted = strata.select_by_stratum(scores, measure, keep, TrainStage.sft)
     dropped = lessons.counted({pick.sample_id: made[pick.sample_id] for pick in wanted})
     picks = [pick for pick in wanted if not isinstance(made[pick.sample_id], Dropped)]
     if config.select.sft_random or arm != TUNED:
         able = [each for each, text in made.items() if not isinstance(text, Dropped)]
         draw = difficulty.draw_name(config, arm, TrainStage.sft)
-        picks = control.random_picks(able, len(picks), config.seed, draw, TrainStage.sft)
+        picks = strata.random_control(able, len(picks), config.seed, draw, TrainStage.sft)
     held = strata.count_strata(scores, measure)
     lost = lessons.told(dropped)
-    strata.enough(picks, 1, held, TrainStage.sft, lost)
+    strata.require_min(picks, 1, held, TrainStage.sft, lost)
     if lost:
         print(f"chosen for SFT, {arm}: {len(picks)} samples{lost}", flush=True)
     parquet.write_all(folder, picks)

@@ -7,15 +7,15 @@ from typing import Any
 
 from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig
-from difftrain.difficulty import tabulate
+from difftrain.difficulty import score as scoring
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import TUNED, Places
-from difftrain.probe import aside, attention, stage
+from difftrain.probe import attention_pass, run, state
 from difftrain.recipes.asking import Asking
 from difftrain.recipes.pool import samples
 from difftrain.records import Attention, Measure, Rollout, Sample, Score, Selection, TrainStage
-from difftrain.select import control, rap, strata
+from difftrain.select import rap, strata
 
 PROBE = "python launch/probe.py"
 SCORE = "python launch/score.py"
@@ -35,10 +35,10 @@ def ask(
 ) -> None:
     """The probe and the attention pass over these samples."""
     inputs = {"data": places.data.name, "model": places.model}
-    stage.run(asking.engine, pool, places.probe, config, world, inputs)
+    run.run_probe(asking.engine, pool, places.probe, config, world, inputs)
     if {Measure.cmab, Measure.ace} & set(config.difficulty.measures):
         asking.rest()
-        attention.run(asking.loaded, pool, places.probe, places.attention, config, world)
+        attention_pass.run_attention_pass(asking.loaded, pool, places.probe, places.attention, config, world)
 
 
 def answered(places: Places) -> list[str]:
@@ -48,7 +48,7 @@ def answered(places: Places) -> list[str]:
     that was scored before, so whatever comes later takes the samples from the scores.
     """
     samples = parquet.read(places.data, Sample)
-    return [each.sample_id for each in aside.answered(samples, places.probe)]
+    return [each.sample_id for each in state.without_failed(samples, places.probe)]
 
 
 def score(config: RunConfig, places: Places, world: World) -> Path:
@@ -73,7 +73,7 @@ def score(config: RunConfig, places: Places, world: World) -> Path:
 def scored(config: RunConfig, places: Places, ids: list[str]) -> tuple[list[Score], list[Score]]:
     """The samples' scores; and, where PISM is chance-aware, those that the paper has."""
     percents = config.probe.mask_percents
-    known = tabulate.evidence(
+    known = scoring.evidence(
         parquet.read_finished(places.probe, Rollout, PROBE),
         parquet.read(places.attention, Attention),
         percents,
@@ -81,8 +81,8 @@ def scored(config: RunConfig, places: Places, ids: list[str]) -> tuple[list[Scor
         config.probe.cde_rollouts,
     )
     return (
-        tabulate.scores(ids, known, percents, config.difficulty),
-        tabulate.unguessed(ids, known, percents, config.difficulty.pism),
+        scoring.score_all(ids, known, percents, config.difficulty),
+        scoring.uncorrected_pism_scores(ids, known, percents, config.difficulty.pism),
     )
 
 
@@ -98,8 +98,8 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Se
     made = coordination.made_by_first(folder, world)
     picks, least = parquet.read(folder, Selection), config.grpo.prompts_per_step
     if config.select.rap:
-        return rap.enough(picks, least, made["counts"]["funnel"], config.select.rap)
-    return strata.enough(picks, least, coordination.made_by_first(places.score, world)["counts"])
+        return rap.require_min(picks, least, made["counts"]["funnel"], config.select.rap)
+    return strata.require_min(picks, least, coordination.made_by_first(places.score, world)["counts"])
 
 
 def choose(config: RunConfig, places: Places, arm: str) -> None:
@@ -111,7 +111,7 @@ def choose(config: RunConfig, places: Places, arm: str) -> None:
     if random:
         draw = draw_name(config, arm, TrainStage.grpo)
         able = list(dict.fromkeys(each.sample_id for each in scores))
-        picks = control.random_picks(able, len(picks), config.seed, draw)
+        picks = strata.random_control(able, len(picks), config.seed, draw)
     parquet.write_all(folder, picks)
     manifest.write_made(
         folder,
@@ -143,22 +143,22 @@ def choice(
     picks, found = chosen(config, scores)
     if found is None:
         counts = strata.count_strata(scores, config.difficulty.measure)
-        return strata.enough(picks, 1, counts), {}
+        return strata.require_min(picks, 1, counts), {}
     if folder is not None:
-        parquet.write_all(folder / rap.POOL, found.decisions)
+        parquet.write_all(folder / rap.DECISIONS_FOLDER, found.decisions)
     funnel = found.funnel()
-    return rap.enough(picks, 1, funnel, config.select.rap), {"funnel": funnel}
+    return rap.require_min(picks, 1, funnel, config.select.rap), {"funnel": funnel}
 
 
-def chosen(config: RunConfig, scores: list[Score]) -> tuple[list[Selection], rap.Choice | None]:
+def chosen(config: RunConfig, scores: list[Score]) -> tuple[list[Selection], rap.RapResult | None]:
     """The picks, maybe none, and RAP's whole choice where it chooses."""
     if not config.select.rap:
-        return strata.chosen(scores, config.difficulty.measure, config.select.strata), None
-    found = rap.decide(table(config, scores))
+        return strata.select_by_stratum(scores, config.difficulty.measure, config.select.strata), None
+    found = rap.run_rap(table(config, scores))
     return found.picks, found
 
 
-def table(config: RunConfig, scores: Iterable[Score]) -> rap.Table:
+def table(config: RunConfig, scores: Iterable[Score]) -> rap.PoolScores:
     """The scores of the measures that choose, as columns (T, CDE, ACE and DRM)."""
     columns: dict[Measure, dict[str, float | None]] = {}
     for each in scores:
@@ -167,7 +167,7 @@ def table(config: RunConfig, scores: Iterable[Score]) -> rap.Table:
     def column(measure: Measure) -> list[Any] | None:
         return list(columns[measure].values()) if measure in config.select.rap else None
 
-    return rap.Table(
+    return rap.PoolScores(
         sample_id_N=list(columns[config.difficulty.measure]),
         discrepancy_N=column(Measure.cde),
         bias_N=column(Measure.ace),

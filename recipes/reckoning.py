@@ -14,7 +14,7 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.paths import Places
 from difftrain.plan import generations, memory
 from difftrain.plan.generations import Ladder
-from difftrain.probe.needs import needs
+from difftrain.probe.state import requirements
 from difftrain.records import TaskSet, TrainStage
 
 MIX = "the first paper's stratum mix"
@@ -88,7 +88,7 @@ def pilot_of(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
     if made is None or not made["counts"]["generations"]:  # no answer says nothing of others
         return None, MIX
     counts = made["counts"]
-    wanted, settled = needs(config).settled(counts["samples"]), counts["settled"]
+    wanted, settled = requirements(config).settled(counts["samples"]), counts["settled"]
     if settled != [wanted]:
         was = "; ".join(settled)
         return None, f"{MIX}, because the pilot was for ({was}) and not just for ({wanted})"
@@ -107,7 +107,7 @@ def answers(config: RunConfig, known: Pool, pilot: dict[str, Any] | None) -> flo
 
 def ladder_of(config: RunConfig) -> Ladder:
     """The probe's needs in plain numbers."""
-    wants, probe, pism = needs(config), config.probe, config.difficulty.pism
+    wants, probe, pism = requirements(config), config.probe, config.difficulty.pism
     return Ladder(
         percents=probe.mask_percents,
         draws=probe.draws,

@@ -11,12 +11,12 @@ from pathlib import Path
 from difftrain import seeds
 from difftrain.config.difficulty import DifficultyConfig
 from difftrain.config.run_config import RunConfig
-from difftrain.difficulty import reliability
+from difftrain.difficulty import retest
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import made_by_first, turn
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import Places
-from difftrain.probe import aside
+from difftrain.probe import state
 from difftrain.recipes import difficulty
 from difftrain.recipes.asking import Asking
 from difftrain.records import Measure, Sample, Score
@@ -69,7 +69,7 @@ def close(
     started, there = time.time(), Places(second)
     once = parquet.read(places.score, Score)
     known = {each.sample_id for each in once}
-    both = [each for each in aside.answered(pool, there.probe) if each.sample_id in known]
+    both = [each for each in state.without_failed(pool, there.probe) if each.sample_id in known]
     ids = {sample.sample_id: None for sample in both}
     scores, _ = difficulty.scored(second, there, list(ids))
     parquet.write_all(folder, scores)
@@ -94,8 +94,8 @@ def compared(config: RunConfig, first: list[Score], second: list[Score]) -> dict
     """
 
     def agreement(measure: Measure, settings: DifficultyConfig) -> dict[str, float]:
-        once, again = (reliability.labels(each, measure, settings) for each in (first, second))
-        return asdict(reliability.agreement(once, again))
+        once, again = (retest.score_labels(each, measure, settings) for each in (first, second))
+        return asdict(retest.agreement(once, again))
 
     chosen = [difficulty.chosen(config, each)[0] for each in (first, second)]
     ids = [{pick.sample_id for pick in picks} for picks in chosen]
@@ -104,5 +104,5 @@ def compared(config: RunConfig, first: list[Score], second: list[Score]) -> dict
         "measures": {
             measure: agreement(measure, config.difficulty) for measure in config.difficulty.measures
         },
-        "chosen": asdict(reliability.overlap(size, *ids)),
+        "chosen": asdict(retest.overlap(size, *ids)),
     }

@@ -10,7 +10,7 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import turn
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import Places
-from difftrain.probe.needs import needs
+from difftrain.probe.state import requirements
 from difftrain.recipes import grpo
 from difftrain.records import Rollout, Sample, Selection, TrainStage
 from difftrain.select import strata
@@ -25,7 +25,7 @@ def targets(
     """What each sample would be taught, or why it cannot be made."""
     if config.sft.targets is Targets.solution:
         return {each.sample_id: lessons.from_solution(each) for each in samples}
-    wanted = needs(config)
+    wanted = requirements(config)
     asked = config.probe.draws if wanted.full else wanted.whole
     rollouts = parquet.read_finished(places.probe, Rollout, PROBE)
     right = lessons.right_rollouts(rollouts, asked)
@@ -52,7 +52,7 @@ def warm_up(config: RunConfig, places: Places, world: World, arm: str) -> Path:
     learned = sft.prepared(config, able, told, folder, world)
     counts = (manifest.read_made(places.score) or {})["counts"]
     least, lost = config.sft.samples_per_step, lessons.told(learned.dropped)
-    strata.enough(picks[: len(learned.samples)], least, counts, TrainStage.sft, lost)
+    strata.require_min(picks[: len(learned.samples)], least, counts, TrainStage.sft, lost)
 
     # 4.3  Supervised fine-tuning, loss on the answer alone. Below this line it is TRL's loop.
     inputs = {"select": places.select(arm, TrainStage.sft).name, "model": places.model}

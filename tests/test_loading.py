@@ -11,7 +11,7 @@ from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import answering
 from difftrain.pipeline import coordination, parquet
 from difftrain.pipeline.distributed import World
-from difftrain.probe import attention, stage
+from difftrain.probe import attention_pass, run
 from difftrain.records import Measure, Rollout, Sample, Verdict, View
 
 SECOND = World(1, 2)
@@ -55,9 +55,9 @@ def test_a_rank_that_loads_for_long_is_heard_of(
     def begin() -> None:
         load = loading(folder)
         if where == "probe":
-            stage.run(load, shapes_samples, folder, config, SECOND, {})
+            run.run_probe(load, shapes_samples, folder, config, SECOND, {})
         elif where == "attention":
-            attention.run(load, shapes_samples, tmp_path, folder, config, SECOND)
+            attention_pass.run_attention_pass(load, shapes_samples, tmp_path, folder, config, SECOND)
         else:
             answering.ready(load, config, folder, SECOND)
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class TextWorth(StrEnum):
+class TextCredit(StrEnum):
     """What a text that differs from the gold is worth."""
 
     exact = "exact"
     similarity = "similarity"
 
 
-class BoxesWorth(StrEnum):
+class BoxesCredit(StrEnum):
     """What an incomplete list of boxes is worth."""
 
     exact = "exact"
@@ -26,11 +26,11 @@ class BoxesWorth(StrEnum):
 class GradeConfig:
     """When an answer is right. Every default is the strict one."""
 
-    text: TextWorth = TextWorth.exact
+    text: TextCredit = TextCredit.exact
     """exact: the gold's characters or nothing; similarity: 1 - edit distance / longer length."""
     text_right_from: float = 1.0
     """With text=similarity, the similarity from which on a text counts as right."""
-    boxes: BoxesWorth = BoxesWorth.exact
+    boxes: BoxesCredit = BoxesCredit.exact
     """exact: all boxes or nothing; f1: 2 x matched / (said + gold). Right is f1 = 1 either way."""
     boxes_iou: float = 0.5
     """Least intersection over union of a matched pair."""
@@ -41,7 +41,7 @@ class GradeConfig:
         """Problems as (field, rule)."""
         if not 0 < self.text_right_from <= 1:
             yield "text_right_from", "must lie above 0 and at or below 1"
-        if self.text is TextWorth.exact and self.text_right_from < 1:
+        if self.text is TextCredit.exact and self.text_right_from < 1:
             yield "text_right_from", "below 1 needs grade.text=similarity"
         if not 0 < self.boxes_iou <= 1:
             yield "boxes_iou", "must lie above 0 and at or below 1"

@@ -13,15 +13,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from difftrain.config.data import WITH_RATIONALE, DataConfig
-from difftrain.config.difficulty import DifficultyConfig
+from difftrain.config.difficulty import DifficultyConfig, ProbeConfig, SelectConfig
 from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.export import ExportConfig
 from difftrain.config.grade import GradeConfig
 from difftrain.config.model import ModelConfig
 from difftrain.config.plan import PlanConfig
-from difftrain.config.probe import ProbeConfig
 from difftrain.config.report import ReportConfig, Tracker
-from difftrain.config.select import SelectConfig
 from difftrain.config.train import STAGES, GrpoConfig, SftConfig, TrainStages
 
 

@@ -38,9 +38,9 @@ HAS_NUMBER = re.compile(r"\d|\\pi|π|\\infty")
 
 def opened(gold: str) -> str:
     r"""A gold without <answer> tags, \boxed{} (the last of each) and \text{} around all of it."""
-    inside = extract.tagged(gold)
+    inside = extract.tag_content(gold)
     gold = gold if inside is None else inside
-    inside = extract.boxed(gold)
+    inside = extract.boxed_content(gold)
     gold = (gold if inside is None else inside).strip()
     wrapped = TEXT.fullmatch(gold)
     return wrapped[1].strip() if wrapped else gold
@@ -90,7 +90,7 @@ def kind_of(gold: str, task: str, question: str, options: Sequence[str]) -> Answ
         return AnswerKind.choice
     if known is not None:
         return known
-    if choice.read(gold, ()) in lettered(question):
+    if choice.parse(gold, ()) in lettered(question):
         return AnswerKind.choice
     return AnswerKind.number if reads_as_number(gold) else AnswerKind.text
 
@@ -114,7 +114,7 @@ def as_choice(gold: str, options: tuple[str, ...]) -> str:
 
     A gold that names no option comes back as it is, for the grader to refuse.
     """
-    named, plain = choice.read(gold, options), gold.casefold().strip()
+    named, plain = choice.parse(gold, options), gold.casefold().strip()
     same = [LETTERS[at] for at, text in enumerate(options) if text.casefold().strip() == plain]
     if len(same) != 1:
         return named or gold

@@ -116,7 +116,7 @@ def why_nothing(response: str) -> str | None:
 
 def open_tags(response: str) -> str:
     """What stands between the last <answer> tags, stripped; without tags the response unchanged."""
-    inside = extract.tagged(response)
+    inside = extract.tag_content(response)
     return response if inside is None else inside.strip()
 
 

@@ -20,8 +20,8 @@ GRADERS: dict[AnswerKind, Callable[[str, str, tuple[str, ...], GradeConfig], Ver
 }
 
 PARTIAL: dict[AnswerKind, Callable[[str, str, GradeConfig], float]] = {
-    AnswerKind.text: text.value,
-    AnswerKind.boxes: boxes.value,
+    AnswerKind.text: text.credit,
+    AnswerKind.boxes: boxes.credit,
 }
 """The kinds for which a part of the way may be worth something; others are worth 1 or 0."""
 
@@ -37,32 +37,32 @@ STRICT = GradeConfig()
 
 
 @dataclass(frozen=True, slots=True)
-class Credit:
+class GradeResult:
     """A verdict, and what the answer is worth in [0, 1]: 1 exactly where it is right."""
 
     verdict: Verdict
     value: float
 
 
-NOTHING = Credit(Verdict.unparsable, 0.0)
+UNPARSABLE = GradeResult(Verdict.unparsable, 0.0)
 """The credit of an answer that cannot be read."""
 
 
-def credit(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Credit:
+def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT) -> GradeResult:
     """Verdict and worth of the response's last answer, by the grader of the sample's kind."""
     said = extract.answer(response)
     if said is None:
-        return NOTHING
+        return UNPARSABLE
     kind = sample.answer_kind
     verdict = GRADERS[kind](said, sample.answer, sample.options, rules)
     if verdict is Verdict.incorrect and kind in PARTIAL:
-        return Credit(verdict, PARTIAL[kind](said, sample.answer, rules))
-    return Credit(verdict, float(verdict is Verdict.correct))
+        return GradeResult(verdict, PARTIAL[kind](said, sample.answer, rules))
+    return GradeResult(verdict, float(verdict is Verdict.correct))
 
 
 def grade(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Verdict:
     """What the response's last answer is, by the grader of the sample's answer kind."""
-    return credit(response, sample, rules).verdict
+    return grade_with_credit(response, sample, rules).verdict
 
 
 def gold_problem(sample_answer: str, kind: AnswerKind, options: tuple[str, ...]) -> str | None:

@@ -4,14 +4,14 @@ import json
 import re
 from dataclasses import dataclass
 
-from difftrain.config.grade import BoxesWorth, GradeConfig
-from difftrain.grade.characters import normal_text
+from difftrain.config.grade import BoxesCredit, GradeConfig
+from difftrain.grade.text import normalize_text
 from difftrain.records import Verdict
 
 IOU = 0.5
-LONGEST = 50_000
-MOST_BOXES = 500
-FARTHEST = 1e7
+MAX_CHARS = 50_000
+MAX_BOXES = 500
+MAX_COORDINATE = 1e7
 """Coordinates beyond this many pixels are not coordinates."""
 
 _FENCE = re.compile(r"```[a-zA-Z]*")
@@ -137,23 +137,23 @@ def _box(found: object) -> Box | None:
     label = "" if label is None else label
     if not isinstance(corners, list) or len(corners) != 4 or not isinstance(label, str):
         return None
-    if not all(type(each) in (int, float) and abs(each) <= FARTHEST for each in corners):
+    if not all(type(each) in (int, float) and abs(each) <= MAX_COORDINATE for each in corners):
         return None
     x1, y1, x2, y2 = (float(each) for each in corners)
-    return Box(x1, y1, x2, y2, normal_text(label))
+    return Box(x1, y1, x2, y2, normalize_text(label))
 
 
-def read(text: str) -> list[Box] | None:
+def parse(text: str) -> list[Box] | None:
     """The boxes of a JSON list of {bbox_2d: [x1, y1, x2, y2], label}; None if it is not one.
 
     Code fences, single quotes, a comma too many and words around it are forgiven, and a label may
     be null or absent; a list with one malformed box is not read at all.
     """
-    if len(text) > LONGEST:
+    if len(text) > MAX_CHARS:
         return None
     found = _parsed(text)
     listed = [found] if isinstance(found, dict) else found
-    if not isinstance(listed, list) or len(listed) > MOST_BOXES:
+    if not isinstance(listed, list) or len(listed) > MAX_BOXES:
         return None
     boxes = [box for each in listed if (box := _box(each)) is not None]
     return boxes if len(boxes) == len(listed) else None
@@ -191,19 +191,19 @@ def f1(said: str, gold: str, iou: float = IOU) -> float:
     A text that `read` refuses holds no box, so it scores 0 against any gold box. Raises
     ValueError if the gold cannot be read.
     """
-    wanted = read(gold)
+    wanted = parse(gold)
     if wanted is None:
         raise ValueError(f"the gold is no list of boxes: {gold[:80]!r}")
-    found = read(said)
+    found = parse(said)
     if found is None:
         return 0.0
     both = len(found) + len(wanted)
     return 2 * matched(found, wanted, iou) / both if both else 1.0
 
 
-def value(said: str, gold: str, rules: GradeConfig) -> float:
+def credit(said: str, gold: str, rules: GradeConfig) -> float:
     """What a list of boxes that is not right is worth: its f1, or nothing (grade.boxes)."""
-    partly = rules.boxes is BoxesWorth.f1 and read(gold) is not None
+    partly = rules.boxes is BoxesCredit.f1 and parse(gold) is not None
     return f1(said, gold, rules.boxes_iou) if partly else 0.0
 
 
@@ -211,9 +211,9 @@ def grade(
     said: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
 ) -> Verdict:
     """Right if every gold box is found and nothing else (f1 of 1)."""
-    if read(said) is None:
+    if parse(said) is None:
         return Verdict.unparsable
-    if read(gold) is None:
+    if parse(gold) is None:
         return Verdict.incorrect
     score = f1(said, gold, rules.boxes_iou if rules else IOU)
     return Verdict.correct if score == 1 else Verdict.incorrect
@@ -221,7 +221,7 @@ def grade(
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
     """Why this gold cannot be graded, or None."""
-    boxes = read(gold)
+    boxes = parse(gold)
     if boxes is None:
         return "not a JSON list of {bbox_2d, label}"
     if not boxes:

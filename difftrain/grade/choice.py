@@ -4,11 +4,11 @@ import re
 import unicodedata
 
 from difftrain.config.grade import GradeConfig
-from difftrain.grade.characters import normal_text
+from difftrain.grade.text import normalize_text
 from difftrain.records import Verdict
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-LONGEST = 2_000
+MAX_CHARS = 2_000
 """Characters beyond which an answer is not read."""
 
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
@@ -51,7 +51,7 @@ def _bare(said: str) -> str:
 
 def _words(text: str) -> str:
     """What two spellings of one option's text share; every dash is the same one."""
-    return _DASH.sub("-", normal_text(_bare(text)))
+    return _DASH.sub("-", normalize_text(_bare(text)))
 
 
 def _named(text: str, options: tuple[str, ...]) -> list[str]:
@@ -105,13 +105,13 @@ def _both(text: str, options: tuple[str, ...]) -> str | None:
     return None if _LONE_LETTER.search(rest) else letter
 
 
-def read(said: str, options: tuple[str, ...]) -> str | None:
+def parse(said: str, options: tuple[str, ...]) -> str | None:
     """The letter that is said (it may lie outside the options), or None if it is not plainly one.
 
     `(B)`, `B.`, `**B**`, `Option B`, `b. blue`, `B is blue` and `blue` are B where B is blue;
     `A or B`, all options in a row, and a letter with another option's text are not an answer.
     """
-    if len(said) > LONGEST:
+    if len(said) > MAX_CHARS:
         return None
     text = _bare(said)
     for _ in range(_LEADS):
@@ -130,15 +130,15 @@ def grade(
     said: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
 ) -> Verdict:
     """Right if the letter said is the gold's; a letter outside the options is wrong."""
-    letter = read(said, options)
+    letter = parse(said, options)
     if letter is None:
         return Verdict.unparsable
-    return Verdict.correct if letter == read(gold, options) else Verdict.incorrect
+    return Verdict.correct if letter == parse(gold, options) else Verdict.incorrect
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
     """Why this gold cannot be graded, or None."""
-    letter = read(gold, options)
+    letter = parse(gold, options)
     if letter is None:
         return f"{gold!r} names no option"
     if options and letter not in LETTERS[: len(options)]:

@@ -9,10 +9,10 @@ from fractions import Fraction
 from itertools import pairwise
 
 from difftrain.config.grade import GradeConfig
-from difftrain.grade.characters import numeric_text
+from difftrain.grade.text import normalize_number
 from difftrain.records import Verdict
 
-LONGEST = 200
+MAX_CHARS = 200
 """Characters beyond which an answer is not read."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -115,14 +115,14 @@ def _plainly(text: str, claims: list[re.Match[str]]) -> bool:
     return all(map(_names, named)) and len({tuple(each) for each in named if each}) <= 1
 
 
-def read(said: str) -> Fraction | None:
+def parse(said: str) -> Fraction | None:
     """The one number that is said, in digits or as a word to twenty or a ten; None otherwise.
 
     Plain words may stand around it ("There are 7 shapes.", "7 (seven)"), but none that make it
     another claim: "not 7", "all but 7", "7 or 8", "7+", "7 pairs" are no answer.
     """
-    text = _WRAPPER.sub(" ", numeric_text(said))
-    if len(text) > LONGEST:
+    text = _WRAPPER.sub(" ", normalize_number(said))
+    if len(text) > MAX_CHARS:
         return None
     claims = list(_CLAIM.finditer(text))
     whole = sum(len(_DIGITS.findall(found.group())) for found in claims)
@@ -139,15 +139,15 @@ def grade(
     said: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
 ) -> Verdict:
     """Right if the one number said equals the gold."""
-    number = read(said)
+    number = parse(said)
     if number is None:
         return Verdict.unparsable
-    return Verdict.correct if number == read(gold) else Verdict.incorrect
+    return Verdict.correct if number == parse(gold) else Verdict.incorrect
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
     """Why this gold cannot be graded, or None."""
-    number = read(gold)
+    number = parse(gold)
     if number is None:
         return f"{gold!r} is not one number"
     return None if number.denominator == 1 else f"{gold!r} is not a whole number"

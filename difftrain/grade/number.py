@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from difftrain.config.grade import GradeConfig
 from difftrain.grade import expressions
-from difftrain.grade.characters import numeric_text, unwrapped
+from difftrain.grade.text import normalize_number, strip_wrappers
 from difftrain.records import Verdict
 
 _SPELLINGS = {
@@ -48,7 +48,7 @@ class Quantity:
 
 def tidy(said: str) -> str:
     """The text without LaTeX's dollar signs, text wrappers and thin spaces."""
-    text = _WRAPPER.sub(r" \1 ", unwrapped(numeric_text(said)))
+    text = _WRAPPER.sub(r" \1 ", strip_wrappers(normalize_number(said)))
     text = _DEGREE.sub("°", text).replace("\\%", "%").replace("\\$", "")
     return _NOISE.sub("", text).strip()
 
@@ -61,7 +61,7 @@ def _unit(found: str) -> str | None:
     return known if known is None else known + power.strip("{}")
 
 
-def read(said: str) -> Quantity | None:
+def parse(said: str) -> Quantity | None:
     """An integer, decimal or fraction, exactly, perhaps after `x =` and before a unit."""
     if len(said) > expressions.LONGEST:
         return None
@@ -93,7 +93,7 @@ def _latex(text: str, quantity: Quantity | None) -> str:
     )
 
 
-def close(found: Fraction, wanted: Fraction, tolerance: float) -> bool:
+def is_close(found: Fraction, wanted: Fraction, tolerance: float) -> bool:
     """Whether two values are equal, or differ by no more than this share of the wanted one."""
     return found == wanted or abs(found - wanted) <= Fraction(tolerance) * abs(wanted)
 
@@ -105,11 +105,11 @@ def grade(
 
     Unreadable: words, more than 200 characters, power towers, anything math-verify cannot read.
     """
-    found, wanted = read(said), read(gold)
+    found, wanted = parse(said), parse(gold)
     if found and wanted:
         same_unit = not found.unit or not wanted.unit or found.unit == wanted.unit
         tolerance = rules.number_tolerance if rules else 0.0
-        same = same_unit and close(found.value, wanted.value, tolerance)
+        same = same_unit and is_close(found.value, wanted.value, tolerance)
         return Verdict.correct if same else Verdict.incorrect
     same = expressions.equal(_latex(gold, wanted), _latex(said, found))
     if same is None:
@@ -119,6 +119,6 @@ def grade(
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
     """Why this gold cannot be graded, or None."""
-    if read(gold) or expressions.parses(tidy(gold)):
+    if parse(gold) or expressions.parses(tidy(gold)):
         return None
     return f"{gold[:80]!r} is neither a number nor a readable expression"

@@ -14,8 +14,8 @@ from typing import Any, TextIO
 
 import scipy.optimize  # noqa: F401  (boxes.py imports it late; no answer shall wait for it)
 
-from difftrain.config.grade import BoxesWorth, GradeConfig, TextWorth
-from difftrain.grade import credit, expressions
+from difftrain.config.grade import BoxesCredit, GradeConfig, TextCredit
+from difftrain.grade import expressions, grade_with_credit
 from difftrain.records import AnswerKind, Sample, TaskSet
 
 MEMORY_BYTES = 4 << 30
@@ -41,7 +41,7 @@ def sample(message: dict[str, Any]) -> Sample:
 
 def rules(given: dict[str, Any]) -> GradeConfig:
     """The graders' settings, which came as JSON."""
-    kinds = {"text": TextWorth(given["text"]), "boxes": BoxesWorth(given["boxes"])}
+    kinds = {"text": TextCredit(given["text"]), "boxes": BoxesCredit(given["boxes"])}
     return GradeConfig(**{**given, **kinds})
 
 
@@ -54,7 +54,7 @@ def reply(message: dict[str, Any]) -> dict[str, Any]:
         return {"ready": True}
     try:
         if "grade" in message:
-            found = credit(message["grade"], sample(message), rules(message["rules"]))
+            found = grade_with_credit(message["grade"], sample(message), rules(message["rules"]))
             return {"verdict": found.verdict, "value": found.value}
         if "equal" in message:
             return {"equal": expressions.equal(*message["equal"])}

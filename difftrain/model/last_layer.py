@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from difftrain.config.difficulty import AceConfig, Heads
-from difftrain.model.columns import Columns
+from difftrain.difficulty.ace import ColumnProducts
 
 CELLS = 1 << 23
 """Attention values held at once: 32 MiB in float32, and a few copies of it."""
@@ -67,7 +67,7 @@ def bias(
     config: AceConfig,
 ) -> float | None:
     """ACE's largest log psi of one response (difficulty.ace.bias of its attention)."""
-    columns = Columns(len(place_T), config.sigma, config.window)
+    columns = ColumnProducts(len(place_T), config.sigma, config.window)
     for first, log_HCT in log_rows(query_HSD, key_KSD, mask_SS, place_T, scaling):
         columns.add(first, over_heads(log_HCT, config.heads).cpu().numpy().astype(float))
     return columns.largest(config.min_rows, config.normalize)

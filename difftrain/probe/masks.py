@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from difftrain.config.probe import MaskKind
+from difftrain.config.difficulty import MaskKind
 
 PATCH = 28
 """Side of a patch in pixels: one image token of Qwen2.5-VL after merging."""

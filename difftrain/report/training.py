@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from difftrain.grade import alarms
+from difftrain.grade import reward_hacking
 from difftrain.report.tables import Table
 from difftrain.report.words import percent
 
@@ -50,17 +50,17 @@ def mean_paid(log: pd.DataFrame, group: str) -> float | None:
 def rung(log: pd.DataFrame, held_out: int) -> dict[str, dict[str, Any]]:
     """Each alarm with its loudest share, its limit and the step at which it first rang (None)."""
     found: dict[str, dict[str, Any]] = {}
-    for alarm, limit in alarms.LIMITS.items():
+    for alarm, limit in reward_hacking.ALARM_LIMITS.items():
         shares = known(log, f"alarms/{alarm}")
-        at = alarms.first_ring(shares, limit)
+        at = reward_hacking.first_alarm(shares, limit)
         found[alarm.value] = {
-            "loudest": alarms.loudest(shares) if shares else None,
+            "loudest": reward_hacking.max_mean_share(shares) if shares else None,
             "limit": limit,
             "step": None if at is None else int(log["step"].iloc[at]),
         }
     looks = known(log, "held_out")
     found[PARTS_WAYS] = {
-        "rang": alarms.parts_ways(known(log, "reward"), looks, held_out),
+        "rang": reward_hacking.reward_diverges(known(log, "reward"), looks, held_out),
         "first": looks[0] if looks else None,
         "last": looks[-1] if looks else None,
     }
@@ -95,7 +95,7 @@ def told(report: dict[str, Any]) -> list[str]:
                 lines.append(
                     f"Alarm while training {arm}, from step {alarm['step']}: "
                     f"{percent(alarm['loudest'])} % of the answers, "
-                    f"{alarms.MEANINGS[alarms.Alarm(name)]}."
+                    f"{reward_hacking.ALARM_MEANINGS[reward_hacking.Alarm(name)]}."
                 )
     return lines
 
@@ -104,12 +104,12 @@ def alarm_table(report: dict[str, Any]) -> Table:
     """Every alarm, its loudest share in each arm, its limit and when it rang."""
     arms = {arm: each["alarms"] for arm, each in report["training"].items() if each["alarms"]}
     rows = []
-    for alarm, limit in alarms.LIMITS.items():
+    for alarm, limit in reward_hacking.ALARM_LIMITS.items():
         cells = [loudness(own[alarm.value]) for own in arms.values()]
-        rows.append([alarms.MEANINGS[alarm], *cells, f"{percent(limit)} %"])
+        rows.append([reward_hacking.ALARM_MEANINGS[alarm], *cells, f"{percent(limit)} %"])
     looks = [looked(own[PARTS_WAYS]) for own in arms.values()]
     rows.append(["reward rises while held-out samples get worse", *looks, "2 standard errors"])
-    return Table([f"share of answers, mean of {alarms.WINDOW} steps", *arms, "limit"], rows)
+    return Table([f"share of answers, mean of {reward_hacking.ALARM_WINDOW} steps", *arms, "limit"], rows)
 
 
 def loudness(alarm: dict[str, Any]) -> str:

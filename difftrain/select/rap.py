@@ -12,19 +12,19 @@ from enum import StrEnum
 from difftrain import seeds
 from difftrain.config.difficulty import AceConfig, CdeConfig
 from difftrain.records import Measure, Selection, TrainStage
-from difftrain.select.strata import NothingChosen
+from difftrain.select.strata import EmptySelectionError
 
-POOL = "decisions"
+DECISIONS_FOLDER = "decisions"
 """Below the picks' folder: a Decision for every sample of the pool."""
 
-MOVES = {
+THRESHOLD_KEYS = {
     Measure.cde: ("difficulty.cde.lambda_c",),
     Measure.ace: ("difficulty.ace.lambda_a", "difficulty.ace.min_rows"),
 }
 """The settings that let more samples through a step; DRM has none."""
 
 
-class Fate(StrEnum):
+class Outcome(StrEnum):
     """What became of a sample of the pool."""
 
     kept = "kept"
@@ -34,11 +34,11 @@ class Fate(StrEnum):
     easy = "easy"
 
 
-WORDS = {
-    Fate.kept: "kept",
-    Fate.prior: "dropped by CDE",
-    Fate.biased: "dropped by ACE",
-    Fate.easy: "removed by DRM as easy",
+OUTCOME_PHRASES = {
+    Outcome.kept: "kept",
+    Outcome.prior: "dropped by CDE",
+    Outcome.biased: "dropped by ACE",
+    Outcome.easy: "removed by DRM as easy",
 }
 
 
@@ -47,7 +47,7 @@ class Decision:
     """One sample of the pool: its fate, why, and the numbers that decided (None: not asked)."""
 
     sample_id: str
-    fate: Fate
+    filter_outcome: Outcome
     reason: str
     discrepancy: float | None
     bias: float | None
@@ -55,7 +55,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class PoolScores:
     """The scores of a pool. A measure that is None takes no part in the choice.
 
     `bias` is ACE's largest log psi; None within it where the response is too short for one, and
@@ -127,7 +127,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class RapResult:
     """A decision for each sample of the pool, in its order.
 
     `candidates` are how many could have been brought in; `without_bias`, how many ACE was asked
@@ -144,7 +144,7 @@ class Choice:
         return [
             Selection(sample_id=each.sample_id, stage=TrainStage.grpo, reason=each.reason)
             for each in self.decisions
-            if each.fate in (Fate.kept, Fate.brought_in)
+            if each.fate in (Outcome.kept, Outcome.brought_in)
         ]
 
     def funnel(self) -> dict[str, int]:
@@ -152,36 +152,36 @@ class Choice:
 
         Every sample that is brought in was dropped by CDE before.
         """
-        count = {fate: sum(each.fate is fate for each in self.decisions) for fate in Fate}
+        count = {fate: sum(each.fate is fate for each in self.decisions) for fate in Outcome}
         pool = len(self.decisions)
-        after_cde = pool - count[Fate.prior] - count[Fate.brought_in]
+        after_cde = pool - count[Outcome.prior] - count[Outcome.brought_in]
         return {
             "pool": pool,
             "after_cde": after_cde,
-            "after_ace": after_cde - count[Fate.biased],
-            "removed_easy": count[Fate.easy],
+            "after_ace": after_cde - count[Outcome.biased],
+            "removed_easy": count[Outcome.easy],
             "candidates": self.candidates,
-            "brought_in": count[Fate.brought_in],
-            "chosen": count[Fate.kept] + count[Fate.brought_in],
+            "brought_in": count[Outcome.brought_in],
+            "chosen": count[Outcome.kept] + count[Outcome.brought_in],
             "without_bias": self.without_bias,
         }
 
 
-def luck(sample_id: str) -> tuple[int, str]:
+def tie_break(sample_id: str) -> tuple[int, str]:
     """The order among equals: a hash of the sample id, the same everywhere."""
     return seeds.derive(0, "rap", sample_id), sample_id
 
 
-def fate(table: Table, place: int) -> Fate:
+def filter_outcome(table: PoolScores, place: int) -> Outcome:
     """What the filters and the removal of easy samples make of one sample."""
     if table.is_prior(place):
-        return Fate.prior
+        return Outcome.prior
     if table.is_biased(place):
-        return Fate.biased
-    return Fate.easy if table.wrong(place) == 0 else Fate.kept
+        return Outcome.biased
+    return Outcome.easy if table.wrong(place) == 0 else Outcome.kept
 
 
-def decide(table: Table) -> Choice:
+def run_rap(table: PoolScores) -> RapResult:
     """The whole choice, with a reason for each sample of the pool.
 
     As many as were removed for being easy are brought in from outside the chosen set: wrong at
@@ -189,27 +189,27 @@ def decide(table: Table) -> Choice:
     sample id. If there are fewer, all of them are.
     """
     ids, draws = list(table.sample_id_N), table.draws
-    fates = [fate(table, place) for place in range(len(ids))]
+    fates = [filter_outcome(table, place) for place in range(len(ids))]
     outside: list[tuple[int, tuple[int, str], int]] = []
     for place, found in enumerate(fates):
         wrong = table.wrong(place)
-        cognitive = found in (Fate.kept, Fate.easy)
+        cognitive = found in (Outcome.kept, Outcome.easy)
         if wrong is None or cognitive or not 1 <= wrong < draws or table.is_biased(place):
             continue
-        outside.append((-wrong, luck(ids[place]), place))
-    removed = sum(found is Fate.easy for found in fates)
+        outside.append((-wrong, tie_break(ids[place]), place))
+    removed = sum(found is Outcome.easy for found in fates)
     brought = [place for *_, place in sorted(outside)[:removed]]
     told = {
         place: f"brought in by DRM for an easy one, number {number} of {removed}"
         for number, place in enumerate(brought, start=1)
     }
     for place in brought:
-        fates[place] = Fate.brought_in
+        fates[place] = Outcome.brought_in
     decisions = [
         Decision(
             sample_id=ids[place],
             fate=found,
-            reason=f"{told.get(place) or WORDS[found]}: {table.numbers(place)}",
+            reason=f"{told.get(place) or OUTCOME_PHRASES[found]}: {table.numbers(place)}",
             discrepancy=table.discrepancy(place),
             bias=table.bias(place),
             difficulty=None if table.difficulty_N is None else float(table.difficulty_N[place]),
@@ -218,7 +218,7 @@ def decide(table: Table) -> Choice:
     ]
     asked = table.bias_N is not None
     without_bias = sum(asked and table.bias(place) is None for place in range(len(ids)))
-    return Choice(decisions, len(outside), without_bias)
+    return RapResult(decisions, len(outside), without_bias)
 
 
 def choose(
@@ -237,13 +237,13 @@ def choose(
     ValueError for columns that do not fit.
     """
     columns = {"discrepancy_N": discrepancy_N, "bias_N": bias_N, "difficulty_N": difficulty_N}
-    table = Table(
+    table = PoolScores(
         sample_id_N=sample_id_N, draws=draws, lambda_c=lambda_c, lambda_a=lambda_a, **columns
     )
-    return decide(table).picks
+    return run_rap(table).picks
 
 
-def funnel_in_words(funnel: dict[str, int], steps: Sequence[str]) -> str:
+def funnel_phrase(funnel: dict[str, int], steps: Sequence[str]) -> str:
     """What the steps that took part made of the pool, as one line, for messages."""
     by_step = {
         Measure.cde: f"CDE leaves {funnel['after_cde']}",
@@ -257,7 +257,7 @@ def funnel_in_words(funnel: dict[str, int], steps: Sequence[str]) -> str:
     return f"of {funnel['pool']} samples {told}"
 
 
-def enough(
+def require_min(
     picks: list[Selection], least: int, funnel: dict[str, int], steps: Sequence[str]
 ) -> list[Selection]:
     """The same picks. Raises NothingChosen with the counts if there are fewer than `least`.
@@ -265,10 +265,10 @@ def enough(
     `steps` are the measures that chose (select.rap).
     """
     if len(picks) < least:
-        moved = " or ".join(key for step, keys in MOVES.items() if step in steps for key in keys)
+        moved = " or ".join(key for step, keys in THRESHOLD_KEYS.items() if step in steps for key in keys)
         ways = f"move {moved}, add data" if moved else "add data"
-        raise NothingChosen(
+        raise EmptySelectionError(
             f"RAP chooses {len(picks)} samples, but a step needs {least} different prompts: "
-            f"{funnel_in_words(funnel, steps)}; {ways}, or lower grpo.prompts_per_step"
+            f"{funnel_phrase(funnel, steps)}; {ways}, or lower grpo.prompts_per_step"
         )
     return picks

@@ -1,15 +1,16 @@
 """Choosing by stratum: the samples whose measure put them into one of the kept strata."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
+from difftrain import seeds
 from difftrain.records import Measure, Score, Selection, Stratum, TrainStage
 
 
-class NothingChosen(ValueError):
+class EmptySelectionError(ValueError):
     """The kept strata hold too few samples to train on; the message gives the counts."""
 
 
-def chosen(
+def select_by_stratum(
     scores: Iterable[Score],
     measure: Measure,
     keep: Collection[Stratum],
@@ -20,14 +21,14 @@ def chosen(
         Selection(
             sample_id=score.sample_id,
             stage=arm,
-            reason=f"{measure} says {score.stratum}" + value_in_words(score),
+            reason=f"{measure} says {score.stratum}" + value_phrase(score),
         )
         for score in scores
         if score.measure is measure and score.stratum in keep
     ]
 
 
-def value_in_words(score: Score) -> str:
+def value_phrase(score: Score) -> str:
     """The value behind the stratum, as a reader of the picks would want it."""
     if score.measure is Measure.pism:
         if score.value is None:
@@ -48,12 +49,12 @@ def count_strata(scores: Iterable[Score], measure: Measure) -> dict[str, int]:
     return counts
 
 
-STEP = {TrainStage.grpo: "grpo.prompts_per_step", TrainStage.sft: "sft.samples_per_step"}
+MIN_SIZE_KEYS = {TrainStage.grpo: "grpo.prompts_per_step", TrainStage.sft: "sft.samples_per_step"}
 """How many samples a training stage needs at least."""
-KEEP = {TrainStage.grpo: "select.strata", TrainStage.sft: "select.sft_strata"}
+STRATA_KEYS = {TrainStage.grpo: "select.strata", TrainStage.sft: "select.sft_strata"}
 
 
-def enough(
+def require_min(
     picks: list[Selection],
     least: int,
     counts: dict[str, int],
@@ -67,8 +68,30 @@ def enough(
     if len(picks) < least:
         held = ", ".join(f"{name} {number}" for name, number in counts.items())
         what = "different prompts" if arm is TrainStage.grpo else "samples"
-        raise NothingChosen(
-            f"{KEEP[arm]} leaves {len(picks)} samples{lost}, but a step needs {least} {what}; "
-            f"the strata hold {held}: keep more strata, add data, or lower {STEP[arm]}"
+        raise EmptySelectionError(
+            f"{STRATA_KEYS[arm]} leaves {len(picks)} samples{lost}, but a step needs {least} {what}; "
+            f"the strata hold {held}: keep more strata, add data, or lower {MIN_SIZE_KEYS[arm]}"
         )
     return picks
+
+
+def random_control(
+    sample_ids: Sequence[str], size: int, seed: int, name: str, arm: TrainStage = TrainStage.grpo
+) -> list[Selection]:
+    """`size` samples of the whole pool, whatever their stratum; the same on every machine.
+
+    Each name is a draw of its own; within one, a smaller set is part of a larger one. Raises
+    ValueError if the pool is smaller than `size`.
+    """
+    if size > len(sample_ids):
+        raise ValueError(f"a random control of {size} from a pool of {len(sample_ids)}")
+
+    def luck(sample_id: str) -> tuple[int, str]:
+        return seeds.derive(seed, "select", name, "random", sample_id), sample_id
+
+    drawn = set(sorted(sample_ids, key=luck)[:size])
+    return [
+        Selection(sample_id=sample_id, stage=arm, reason=f"drawn at random, one of {size}")
+        for sample_id in sample_ids
+        if sample_id in drawn
+    ]

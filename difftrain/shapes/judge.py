@@ -40,7 +40,7 @@ def score(gold: str, prediction: str) -> float:
     are opened.
     """
     parts = _PARTS.split(gold.strip())
-    opened = extract.tagged(prediction)
+    opened = extract.tag_content(prediction)
     said = _normal(prediction if opened is None else opened)
     asked = sum(_NUMBER.fullmatch(part) is not None for part in parts)
     if asked and len(_numbers(said)) > asked:

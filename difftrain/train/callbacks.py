@@ -8,8 +8,8 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from difftrain.grade import alarms
-from difftrain.grade.alarms import Alarm
+from difftrain.grade import reward_hacking
+from difftrain.grade.reward_hacking import Alarm
 from difftrain.train.spread import DEAD, TOKENS, WHOLE
 from difftrain.train.watch import ANSWERS, SUM
 
@@ -132,14 +132,14 @@ class StepLog(TrainerCallback):
 
     def ring(self, step: int) -> None:
         """Say once of each alarm that its share over the last steps is above its limit."""
-        if step % alarms.WINDOW:
+        if step % reward_hacking.ALARM_WINDOW:
             return
-        rows = read_log(self.folder)[-alarms.WINDOW :]
-        for alarm, limit in alarms.LIMITS.items():
-            share = alarms.loudest([row.get(f"alarms/{alarm}", 0.0) for row in rows])
+        rows = read_log(self.folder)[-reward_hacking.ALARM_WINDOW :]
+        for alarm, limit in reward_hacking.ALARM_LIMITS.items():
+            share = reward_hacking.max_mean_share([row.get(f"alarms/{alarm}", 0.0) for row in rows])
             if share > limit and alarm not in self.rung:
                 self.rung.add(alarm)
-                told = f"{share:.0%} of the answers: {alarms.MEANINGS[alarm]}"
+                told = f"{share:.0%} of the answers: {reward_hacking.ALARM_MEANINGS[alarm]}"
                 tqdm.write(f"alarm at step {step}, {alarm}: {told}")
 
     def on_train_end(

@@ -12,21 +12,21 @@ from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from difftrain import seeds
 from difftrain.config.train import MEANINGS, Dropped
-from difftrain.grade import extract, layout
+from difftrain.grade import extract
 from difftrain.records import Rollout, Sample, Verdict, View
 from difftrain.train.dataset import prompt
 
 
 def written(thought: str, answer: str) -> str:
     """Thought and answer in their tags; tags within either are taken out."""
-    for tag in layout.TAGS:
+    for tag in extract.TAGS:
         thought, answer = thought.replace(tag, ""), answer.replace(tag, "")
     return f"<think>{thought.strip()}</think><answer>{answer.strip()}</answer>"
 
 
 def laid_out(text: str) -> bool:
     """Whether the reward would pay for the layout and the grader find an answer."""
-    return layout.well_laid_out(text) and extract.answer(text) is not None
+    return extract.has_expected_format(text) and extract.answer(text) is not None
 
 
 def from_solution(sample: Sample) -> str | Dropped:
@@ -41,10 +41,10 @@ def from_response(response: str) -> str | Dropped:
     """A right answer of the model: as it stands if it is laid out, else put into its tags."""
     if laid_out(response):
         return response.strip()
-    said = extract.tagged(response)
+    said = extract.tag_content(response)
     if said is None:
         return Dropped.no_layout
-    before = response[: response.rfind(extract.OPEN, 0, response.rfind(extract.CLOSE))]
+    before = response[: response.rfind(extract.OPEN_TAG, 0, response.rfind(extract.CLOSE_TAG))]
     text = written(before, said)
     return text if laid_out(text) else Dropped.no_layout
 

@@ -12,8 +12,8 @@ from trl.rewards.other_rewards import get_soft_overlong_punishment
 
 from difftrain.config.grade import GradeConfig
 from difftrain.config.train import GrpoConfig
-from difftrain.grade import layout as tags
-from difftrain.grade.alarms import Alarm
+from difftrain.grade import extract as tags
+from difftrain.grade.reward_hacking import Alarm
 from difftrain.grade.workers import Ending, Workers, grading
 from difftrain.train.spread import spread_counted
 from difftrain.train.watch import SUM, Groups, Reward, by_group, count_signs, said
@@ -47,7 +47,7 @@ def correct(groups: Groups, workers: Workers, rules: GradeConfig) -> Reward:
 
 def layout(completions: Sequence[Any], **_: Any) -> list[float]:
     """1 for thought and answer each once in their tags and nothing else, else 0."""
-    return [float(tags.well_laid_out(said(completion))) for completion in completions]
+    return [float(tags.has_expected_format(said(completion))) for completion in completions]
 
 
 def length(config: GrpoConfig) -> Reward:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from difftrain.data import prompts
-from difftrain.grade import alarms
-from difftrain.grade.alarms import Alarm
+from difftrain.grade import reward_hacking
+from difftrain.grade.reward_hacking import Alarm
 from difftrain.records import Sample
 
 Reward = Callable[..., list[float]]
@@ -86,7 +86,7 @@ def count_signs(
     """Send the number of answers with each sign, and of those that could have it."""
     found: dict[Alarm, int] = defaultdict(int)
     for text, identity in zip(texts, identities, strict=True):
-        for alarm, there in alarms.signs(text, groups.by_id[identity], prompts.SYSTEM).items():
+        for alarm, there in reward_hacking.response_alarms(text, groups.by_id[identity], prompts.SYSTEM).items():
             found[alarm] += there
     log_metric(f"{SUM}{ANSWERS}", len(texts))
     for alarm in (Alarm.empty, Alarm.several_options, Alarm.repeated_tags, Alarm.prompt_echo):

@@ -6,7 +6,7 @@ import pytest
 
 from difftrain.config.difficulty import AceConfig
 from difftrain.difficulty import ace
-from difftrain.model.columns import Columns
+from difftrain.difficulty.ace import ColumnProducts
 
 
 def causal(tokens: int, seed: int = 0) -> np.ndarray:
@@ -71,7 +71,7 @@ def test_rows_may_come_in_any_pieces() -> None:
     table = np.log(causal(12) + np.triu(np.ones((12, 12)), 1))
     whole = ace.bias(np.exp(table), window=4)
     for cuts in itertools.combinations(range(1, 12), 2):
-        columns = Columns(12, window=4)
+        columns = ColumnProducts(12, window=4)
         for first, last in itertools.pairwise((0, *cuts, 12)):
             columns.add(first, table[first:last])
         assert columns.largest() == pytest.approx(whole)

@@ -6,13 +6,13 @@ from collections import Counter
 import pytest
 
 from difftrain import grade
-from difftrain.config.grade import BoxesWorth, GradeConfig, TextWorth
+from difftrain.config.grade import BoxesCredit, GradeConfig, TextCredit
 from difftrain.grade import expressions
 from difftrain.records import AnswerKind, Verdict
 from tests.grade.adversarial import Case, cases
 
 CASES = cases()
-PARTIAL = GradeConfig(text=TextWorth.similarity, boxes=BoxesWorth.f1)
+PARTIAL = GradeConfig(text=TextCredit.similarity, boxes=BoxesCredit.f1)
 LIMIT_SECONDS = 2.0
 
 
@@ -32,7 +32,7 @@ def test_the_table_holds_hundreds_of_cases_of_every_kind() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.sample.answer_kind}: {case.why}")
 def test_the_grader_says_what_the_table_says(case: Case) -> None:
     started = time.monotonic()
-    found = grade.credit(case.response, case.sample)
+    found = grade.grade_with_credit(case.response, case.sample)
     assert time.monotonic() - started < LIMIT_SECONDS
     if case.verdict == "unpaid":
         assert found.verdict is not Verdict.correct
@@ -43,6 +43,6 @@ def test_the_grader_says_what_the_table_says(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.sample.answer_kind}: {case.why}")
 def test_partial_credit_never_reaches_that_of_a_right_answer(case: Case) -> None:
-    found = grade.credit(case.response, case.sample, PARTIAL)
+    found = grade.grade_with_credit(case.response, case.sample, PARTIAL)
     assert (found.value == 1.0) == (case.verdict == "correct")
     assert 0.0 <= found.value <= 1.0

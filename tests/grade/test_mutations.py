@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from difftrain.config.grade import BoxesWorth, GradeConfig, TextWorth
+from difftrain.config.grade import BoxesCredit, GradeConfig, TextCredit
 from difftrain.grade.workers import Ending, Workers, grading
 from difftrain.records import Verdict
 from tests.grade.adversarial import cases
@@ -45,7 +45,7 @@ def mutated(text: str, rng: Random) -> str:
 def test_mutations_are_graded_without_a_crash_and_in_time(number: int) -> None:
     rng = Random(number)
     seeds = [case for case in cases() if len(case.response) < 1_000]
-    rules = GradeConfig(text=TextWorth.similarity, boxes=BoxesWorth.f1)
+    rules = GradeConfig(text=TextCredit.similarity, boxes=BoxesCredit.f1)
     messages = []
     for _ in range(number):
         case, tagged = rng.choice(seeds), rng.random() < 0.7

@@ -10,13 +10,13 @@ import threading
 import pytest
 
 from difftrain import grade
-from difftrain.config.grade import BoxesWorth, GradeConfig, TextWorth
-from difftrain.grade import boxes, layout
+from difftrain.config.grade import BoxesCredit, GradeConfig, TextCredit
+from difftrain.grade import boxes, extract
 from difftrain.records import AnswerKind, Verdict
 from tests.grade.adversarial import sample
 
 COLOURS = "red|blue|green|orange"
-PARTIAL = GradeConfig(text=TextWorth.similarity, boxes=BoxesWorth.f1)
+PARTIAL = GradeConfig(text=TextCredit.similarity, boxes=BoxesCredit.f1)
 ONE = {"bbox_2d": [0, 0, 10, 10], "label": "cat"}
 TWO = {"bbox_2d": [50, 0, 60, 10], "label": "dog"}
 BOTH = json.dumps([ONE, TWO])
@@ -88,7 +88,7 @@ def test_the_papers_plugin_pays_one_letter_of_a_stop_sign() -> None:
 
 def test_the_papers_plugin_pays_a_text_that_is_half_alike() -> None:
     assert said("stop sing", "stop sign", "text") is Verdict.incorrect
-    half = grade.credit("<answer>stop</answer>", sample("text", "stop sign", ""), PARTIAL)
+    half = grade.grade_with_credit("<answer>stop</answer>", sample("text", "stop sign", ""), PARTIAL)
     assert half.verdict is Verdict.incorrect
     assert half.value == pytest.approx(4 / 9)
 
@@ -140,7 +140,7 @@ def test_visual_rft_pays_an_empty_answer(kind: AnswerKind) -> None:
     gold = {"choice": "B", "boxes": BOTH, "text": "yes"}.get(kind, "7")
     for answer in ("", " ", "\n", "\\boxed{}"):
         assert said(answer, gold, kind) is Verdict.unparsable
-        found = grade.credit(f"<answer>{answer}</answer>", sample(kind, gold, ""), PARTIAL)
+        found = grade.grade_with_credit(f"<answer>{answer}</answer>", sample(kind, gold, ""), PARTIAL)
         assert found.value == 0
 
 
@@ -150,9 +150,9 @@ def test_visual_rft_pays_all_options_named_together(answer: str) -> None:
 
 
 def test_open_r1_lets_repeated_tags_pass_the_layout_check() -> None:
-    assert not layout.well_laid_out("<think>a</think><answer>7</answer><answer>7</answer>")
-    assert not layout.well_laid_out("<think>a</think><think>b</think><answer>7</answer>")
-    assert not layout.well_laid_out("<think><think>a</think></think><answer>7</answer>")
+    assert not extract.has_expected_format("<think>a</think><answer>7</answer><answer>7</answer>")
+    assert not extract.has_expected_format("<think>a</think><think>b</think><answer>7</answer>")
+    assert not extract.has_expected_format("<think><think>a</think></think><answer>7</answer>")
 
 
 def test_mathruler_refuses_an_unreduced_fraction() -> None:

@@ -28,7 +28,7 @@ def test_workers_say_what_the_grader_says() -> None:
         replies = pool.ask([grading(case.response, case.sample, RULES) for case in some])
     for case, reply in zip(some, replies, strict=True):
         assert not isinstance(reply, Ending)
-        found = grade.credit(case.response, case.sample)
+        found = grade.grade_with_credit(case.response, case.sample)
         assert (reply["verdict"], reply["value"]) == (found.verdict, found.value)
 
 

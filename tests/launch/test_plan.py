@@ -14,7 +14,7 @@ from difftrain.config.run_config import resolve
 from difftrain.model.locate import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.pipeline.paths import Places
-from difftrain.probe.needs import needs
+from difftrain.probe.state import requirements
 from launch.words import read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +75,7 @@ def test_a_pilots_own_numbers_are_taken_where_there_is_one(tmp_path: Path) -> No
     config = resolve(read(words))
     small = replace(config, data=replace(config.data, limit=8))
     counts = {"samples": 8, "generations": 160, "tokens": 3200}
-    counts["settled"] = [needs(config).settled(8)]
+    counts["settled"] = [requirements(config).settled(8)]
     folder = Places(small).probe
     manifest.write_made(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
     done = plan(*words)

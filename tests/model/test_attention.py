@@ -8,7 +8,7 @@ from difftrain.model import attention, spans
 from difftrain.model.generate import hf
 from difftrain.model.generate.request import Request
 from difftrain.model.load import Loaded
-from difftrain.probe.attention import teacher_forced
+from difftrain.probe.attention_pass import append_responses
 
 RNG = np.random.default_rng(3)
 RESPONSES = [(5, 6, 7), (8,), tuple(range(20, 31))]
@@ -26,7 +26,7 @@ def inputs(tiny: Loaded, pictures: list[list[Image.Image]]) -> tuple[dict, spans
         for images, text in zip(pictures, words, strict=True)
     ]
     pad = tiny.processor.tokenizer.pad_token_id
-    found = teacher_forced(hf.encode(tiny, requests), RESPONSES, pad)
+    found = append_responses(hf.encode(tiny, requests), RESPONSES, pad)
     lengths = [len(response) for response in RESPONSES]
     marked = spans.spans(
         found["input_ids"], found["attention_mask"], lengths, tiny.image_token, TextSpan.prompt

@@ -13,7 +13,7 @@ from difftrain.model import attention, last_layer, spans
 from difftrain.model.generate import hf
 from difftrain.model.generate.request import Request
 from difftrain.model.load import Loaded
-from difftrain.probe.attention import teacher_forced
+from difftrain.probe.attention_pass import append_responses
 
 RNG = np.random.default_rng(5)
 RESPONSES = [(5, 6, 7), (8,), tuple(range(20, 31)), tuple(range(40, 60))]
@@ -32,7 +32,7 @@ def passed(tiny: Loaded) -> tuple[dict, spans.Spans]:
         for size, text in zip(sizes, words, strict=True)
     ]
     pad = tiny.processor.tokenizer.pad_token_id
-    found = teacher_forced(hf.encode(tiny, requests), RESPONSES, pad)
+    found = append_responses(hf.encode(tiny, requests), RESPONSES, pad)
     lengths = [len(response) for response in RESPONSES]
     return found, spans.spans(
         found["input_ids"], found["attention_mask"], lengths, tiny.image_token, TextSpan.prompt

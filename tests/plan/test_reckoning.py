@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from difftrain.config.probe import Grid
+from difftrain.config.difficulty import Grid
 from difftrain.config.run_config import RunConfig
 from difftrain.config.train import TARGETS
 from difftrain.model.locate import SHIPPED
@@ -15,8 +15,8 @@ from difftrain.pipeline import manifest
 from difftrain.pipeline.paths import Places
 from difftrain.plan import memory
 from difftrain.plan.generations import Ladder, expected
-from difftrain.probe.needs import needs
 from difftrain.probe.schedule import next_draws
+from difftrain.probe.state import requirements
 from difftrain.recipes import reckoning
 from difftrain.records import Measure, Stratum, TaskSet
 
@@ -151,7 +151,7 @@ def test_rows_reckoned_with_are_those_that_the_engine_computes_together() -> Non
 def test_a_pilot_without_an_answer_is_none(tmp_path) -> None:
     config = RunConfig(output_dir=str(tmp_path))
     small = replace(config, data=replace(config.data, limit=config.plan.pilot))
-    counts = {"generations": 0, "tokens": 0, "samples": 4, "settled": [needs(config).settled(4)]}
+    counts = {"generations": 0, "tokens": 0, "samples": 4, "settled": [requirements(config).settled(4)]}
 
     def close() -> None:
         folder = Places(small).probe
@@ -167,8 +167,8 @@ def test_a_pilot_without_an_answer_is_none(tmp_path) -> None:
 def test_a_pilot_for_other_needs_is_not_reckoned_with_and_the_plan_says_why(tmp_path) -> None:
     config = RunConfig(output_dir=str(tmp_path))
     small = replace(config, data=replace(config.data, limit=config.plan.pilot))
-    full = needs(replace(config, probe=replace(config.probe, grid=Grid.full))).settled(4)
-    ours = needs(config).settled(4)
+    full = requirements(replace(config, probe=replace(config.probe, grid=Grid.full))).settled(4)
+    ours = requirements(config).settled(4)
     for settled in ([full], [ours, full]):
         counts = {"generations": 400, "tokens": 0, "samples": 4, "settled": settled}
         folder = Places(small).probe

@@ -2,24 +2,24 @@
 
 from dataclasses import replace
 
-from difftrain.config.probe import ProbeConfig
+from difftrain.config.difficulty import ProbeConfig
 from difftrain.data import prompts
 from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
-from difftrain.probe.rollouts import Draw, draw_seed, request, rollout
+from difftrain.probe.requests import ProbeRequest, graded_rollout, model_request, sampling_seed
 from difftrain.records import Sample, View
 
 CONFIG = ProbeConfig(max_new_tokens=12)
 
 
-def text_only(sample: Sample, number: int) -> Draw:
-    return Draw(sample, 0, number, View.text_only)
+def text_only(sample: Sample, number: int) -> ProbeRequest:
+    return ProbeRequest(sample, 0, number, View.text_only)
 
 
 def test_the_prompt_holds_no_placeholder_and_no_picture(
     tiny: Loaded, shapes_samples: list[Sample]
 ) -> None:
-    asked = [request(text_only(sample, 0), CONFIG, 1) for sample in shapes_samples]
+    asked = [model_request(text_only(sample, 0), CONFIG, 1) for sample in shapes_samples]
     assert all(not each.images for each in asked)
     inputs = hf.encode(tiny, asked)
     assert "pixel_values" not in inputs
@@ -32,22 +32,22 @@ def test_the_prompt_holds_no_placeholder_and_no_picture(
 def test_marks_in_the_question_itself_are_taken_out(shapes_samples: list[Sample]) -> None:
     marked = "<image>\nCompare <image 2> with <|vision_start|><|image_pad|><|vision_end|>this."
     sample = replace(shapes_samples[0], question=marked, options=())
-    (words,) = request(text_only(sample, 0), CONFIG, 1).parts
+    (words,) = model_request(text_only(sample, 0), CONFIG, 1).parts
     assert words == "Compare  with this."
 
 
 def test_the_words_are_those_of_the_view_with_the_picture(shapes_samples: list[Sample]) -> None:
     for sample in shapes_samples:
-        with_picture = request(Draw(sample, 0, 0), CONFIG, 1)
-        without = request(text_only(sample, 0), CONFIG, 1)
+        with_picture = model_request(ProbeRequest(sample, 0, 0), CONFIG, 1)
+        without = model_request(text_only(sample, 0), CONFIG, 1)
         assert without.parts == (prompts.user_text(sample.question, sample.options).strip(),)
         assert with_picture.text.strip() == without.text
 
 
 def test_a_draw_without_the_picture_has_a_seed_of_its_own(shapes_samples: list[Sample]) -> None:
     sample = shapes_samples[0]
-    seeds = [draw_seed(1, Draw(sample, 0, n)) for n in range(5)]
-    seeds += [draw_seed(1, text_only(sample, n)) for n in range(5)]
+    seeds = [sampling_seed(1, ProbeRequest(sample, 0, n)) for n in range(5)]
+    seeds += [sampling_seed(1, text_only(sample, n)) for n in range(5)]
     assert len(set(seeds)) == 10
 
 
@@ -55,8 +55,8 @@ def test_a_text_only_answer_does_not_depend_on_its_batch(
     tiny: Loaded, shapes_samples: list[Sample]
 ) -> None:
     draws = [text_only(sample, n) for n, sample in enumerate(shapes_samples[:6])]
-    draws += [Draw(sample, 0, n) for n, sample in enumerate(shapes_samples[:6])]
-    asked = [request(draw, CONFIG, 1) for draw in draws]
+    draws += [ProbeRequest(sample, 0, n) for n, sample in enumerate(shapes_samples[:6])]
+    asked = [model_request(draw, CONFIG, 1) for draw in draws]
     alone = [hf.answers(tiny, [each], 1)[0].token_ids for each in asked]
     together = [each.token_ids for each in hf.answers(tiny, asked, 12)]
     after_pictures = [each.token_ids for each in hf.answers(tiny, asked[:6], 6)]
@@ -66,6 +66,6 @@ def test_a_text_only_answer_does_not_depend_on_its_batch(
 
 def test_the_row_says_what_was_shown(tiny: Loaded, shapes_samples: list[Sample]) -> None:
     draw = text_only(shapes_samples[0], 3)
-    (answer,) = hf.answers(tiny, [request(draw, CONFIG, 1)], 1)
-    row = rollout(draw, answer, 1)
+    (answer,) = hf.answers(tiny, [model_request(draw, CONFIG, 1)], 1)
+    row = graded_rollout(draw, answer, 1)
     assert (row.view, row.mask_percent, row.draw) == (View.text_only, 0, 3)

@@ -11,11 +11,11 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import FirstFailed
 from difftrain.pipeline.distributed import World
 from difftrain.pipeline.paths import CONTROL, TUNED, Places
-from difftrain.probe import aside
-from difftrain.probe.aside import Unanswered
+from difftrain.probe import state
+from difftrain.probe.state import FailedRequest
 from difftrain.recipes import choosing, difficulty
 from difftrain.records import Measure, Sample, Score, Selection, Stratum, TrainStage, View
-from difftrain.select.strata import NothingChosen
+from difftrain.select.strata import EmptySelectionError
 from launch.words import read
 
 STRATA = [Stratum.medium, Stratum.medium, Stratum.hard, Stratum.unsolved]
@@ -112,7 +112,7 @@ def test_a_probe_that_grows_for_another_run_changes_no_choice(
         before = picked(*row(tmp_path / "before", name, shapes_samples))
         config, places = row(tmp_path / "after", name, shapes_samples)
         refused = [
-            Unanswered(
+            FailedRequest(
                 sample_id=each.sample_id,
                 view=View.full_image,
                 mask_percent=0,
@@ -121,7 +121,7 @@ def test_a_probe_that_grows_for_another_run_changes_no_choice(
             )
             for each in shapes_samples[:12]
         ]
-        aside.write(places.probe, 0, refused)
+        state.write_failures(places.probe, 0, refused)
         assert picked(config, places) == before
 
 
@@ -142,7 +142,7 @@ def test_a_probe_that_grows_for_another_run_changes_no_choice(
 def test_a_stratum_that_is_empty_or_too_small_is_told_with_the_counts(
     tmp_path: Path, shapes_samples: list[Sample], words: list[str], told: str
 ) -> None:
-    with pytest.raises(NothingChosen, match=told):
+    with pytest.raises(EmptySelectionError, match=told):
         picked(*row(tmp_path, "sft_mid_grpo_hard", shapes_samples, *words))
 
 
@@ -150,7 +150,7 @@ def test_the_other_ranks_are_told_at_once_that_a_stratum_holds_nothing(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
     config, places = row(tmp_path, "grpo_hard", shapes_samples, "select.strata=[easy]")
-    with pytest.raises(NothingChosen):
+    with pytest.raises(EmptySelectionError):
         difficulty.select(config, places, World(0, 2), TUNED)
     started = time.time()
     with pytest.raises(FirstFailed, match=r"rank 0 stopped: NothingChosen: .*easy 0"):

@@ -11,7 +11,7 @@ import pytest
 
 from difftrain.pipeline import parquet
 from difftrain.records import Measure, Rollout, Sample, Score, Selection, View
-from difftrain.select.rap import POOL, Decision, Fate
+from difftrain.select.rap import DECISIONS_FOLDER, Decision, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("debug=smoke", "probe.retest_samples=8", "grpo.max_steps=1")
@@ -68,14 +68,14 @@ def test_rap_picks_no_sample_that_its_own_table_calls_easy_or_biased(store: Path
         assert value[pick.sample_id, Measure.drm] > 0
         bias = value[pick.sample_id, Measure.ace]
         assert bias is None or bias <= math.log(0.1)
-    decisions = {row.sample_id: row for row in parquet.read(folder / POOL, Decision)}
+    decisions = {row.sample_id: row for row in parquet.read(folder / DECISIONS_FOLDER, Decision)}
     assert len(decisions) == report(store, "rap")["counts"]["samples"]
     for row in decisions.values():
         assert row.reason
         assert row.difficulty == value[row.sample_id, Measure.drm]
         assert row.discrepancy == value[row.sample_id, Measure.cde]
         assert row.bias == value[row.sample_id, Measure.ace]
-    kept = {key for key, row in decisions.items() if row.fate in (Fate.kept, Fate.brought_in)}
+    kept = {key for key, row in decisions.items() if row.fate in (Outcome.kept, Outcome.brought_in)}
     assert kept == {pick.sample_id for pick in picks}
 
 

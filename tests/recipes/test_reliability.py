@@ -5,8 +5,8 @@ from pathlib import Path
 from difftrain.config.run_config import resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.paths import Places
-from difftrain.probe import aside
-from difftrain.probe.aside import Unanswered
+from difftrain.probe import state
+from difftrain.probe.state import FailedRequest
 from difftrain.recipes import reliability
 from difftrain.records import Measure, Rollout, Sample, Score, Stratum, Verdict, View
 from launch.words import read
@@ -29,12 +29,12 @@ def test_what_the_probe_sets_aside_for_another_run_after_scoring_is_compared_all
     ]
     parquet.write_all(places.score, scores[1:])  # the first had no answer when it was scored
     refused = [
-        Unanswered(
+        FailedRequest(
             sample_id=each.sample_id, view=View.full_image, mask_percent=0, draw=0, reason="no"
         )
         for each in pool[:3]
     ]
-    aside.write(places.probe, 0, refused)
+    state.write_failures(places.probe, 0, refused)
     there = Places(second)
     answers = [
         Rollout(

@@ -25,11 +25,11 @@ RELIABILITY = {
 }
 
 
-def decisions(inputs: RunInputs) -> rap.Choice:
+def decisions(inputs: RunInputs) -> rap.RapResult:
     """RAP's choice of the toy's samples, so that every fate occurs."""
     ids = sorted({row.sample_id for row in parquet.read(inputs.score, Score)})
-    return rap.decide(
-        rap.Table(
+    return rap.run_rap(
+        rap.PoolScores(
             sample_id_N=ids,
             discrepancy_N=[0.8 if n % 3 else 0.2 for n in range(len(ids))],
             bias_N=[None if n == 1 else -1.0 if n % 5 == 0 else -5.0 for n in range(len(ids))],
@@ -47,7 +47,7 @@ def chosen(make_run: Make) -> tuple[RunInputs, dict]:
     for part in parquet.parts(folder):
         part.unlink()
     parquet.write_all(folder, found.picks)
-    parquet.write_all(folder / rap.POOL, found.decisions)
+    parquet.write_all(folder / rap.DECISIONS_FOLDER, found.decisions)
     manifest.write_made(
         folder, settings=None, inputs={}, seconds=0.1,
         counts={"picks": len(found.picks), "funnel": found.funnel()},

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from difftrain.grade.alarms import LIMITS, Alarm
+from difftrain.grade.reward_hacking import ALARM_LIMITS, Alarm
 from difftrain.report import training
 from difftrain.report.inputs import RunInputs, steps
 from difftrain.report.tracking import logs
@@ -70,7 +70,7 @@ def test_what_was_not_watched_is_not_called_quiet() -> None:
     assert found["alarms"][training.PARTS_WAYS]["rang"] is None
     table = training.alarm_table({"training": {"tuned": found}})
     assert table.rows[-1][1] == "not watched"
-    assert [row[1] for row in table.rows].count("not counted") == len(LIMITS) - 1
+    assert [row[1] for row in table.rows].count("not counted") == len(ALARM_LIMITS) - 1
 
 
 def test_alarms_and_pay_are_in_the_report_and_in_the_tracker(make_run: Make) -> None:
@@ -90,4 +90,4 @@ def test_alarms_and_pay_are_in_the_report_and_in_the_tracker(make_run: Make) -> 
     assert sent == steps(folder)
     assert sent[9]["held_out"] == 0.9
     assert sent[9]["alarms/repeated_tags"] == 0.5
-    assert Alarm.empty in LIMITS
+    assert Alarm.empty in ALARM_LIMITS

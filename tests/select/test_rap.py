@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from difftrain.config.select import STEPS
+from difftrain.config.difficulty import RAP_MEASURES
 from difftrain.records import TrainStage
 from difftrain.select import rap
-from difftrain.select.rap import Fate
-from difftrain.select.strata import NothingChosen
+from difftrain.select.rap import Outcome
+from difftrain.select.strata import EmptySelectionError
 
 IDS = ["kept", "prior", "biased", "easy", "harder", "hardest", "never", "biased_out"]
 DISCREPANCY = [0.8, 0.2, 0.8, 1.0, 0.4, 0.2, 0.0, 0.2]
@@ -17,7 +17,7 @@ BIAS = [-5.0, -5.0, -1.0, -5.0, -5.0, -5.0, -5.0, -0.5]
 DIFFICULTY = [0.2, 0.4, 0.0, 0.0, 0.6, 0.8, 1.0, 0.8]
 
 
-def table(**changed: object) -> rap.Table:
+def table(**changed: object) -> rap.PoolScores:
     columns = {
         "sample_id_N": IDS,
         "discrepancy_N": DISCREPANCY,
@@ -25,7 +25,7 @@ def table(**changed: object) -> rap.Table:
         "difficulty_N": DIFFICULTY,
         "draws": 5,
     }
-    return rap.Table(**{**columns, **changed})  # type: ignore[arg-type]
+    return rap.PoolScores(**{**columns, **changed})  # type: ignore[arg-type]
 
 
 def ids(*columns: object, draws: int = 5, **thresholds: float) -> list[str]:
@@ -43,11 +43,11 @@ def test_the_easy_one_is_replaced_by_the_hardest_that_is_solved_now_and_then() -
 
 
 def test_every_sample_of_the_pool_has_a_fate_and_a_reason() -> None:
-    found = rap.decide(table())
+    found = rap.run_rap(table())
     assert [each.sample_id for each in found.decisions] == IDS
     assert [each.fate for each in found.decisions] == [
-        Fate.kept, Fate.prior, Fate.biased, Fate.easy,
-        Fate.prior, Fate.brought_in, Fate.prior, Fate.prior,
+        Outcome.kept, Outcome.prior, Outcome.biased, Outcome.easy,
+        Outcome.prior, Outcome.brought_in, Outcome.prior, Outcome.prior,
     ]  # fmt: skip
     assert "dropped by ACE: " in found.decisions[2].reason
     assert "log psi = -1.00, above -2.30" in found.decisions[2].reason
@@ -64,8 +64,8 @@ def test_no_chosen_sample_is_easy_or_biased_whatever_the_table() -> None:
         size = int(rng.integers(1, 60))
         wrong = rng.integers(0, 6, size)
         bias = [None if rng.random() < 0.1 else float(rng.normal(-2.3, 2)) for _ in range(size)]
-        found = rap.decide(
-            rap.Table(
+        found = rap.run_rap(
+            rap.PoolScores(
                 sample_id_N=[f"{n}" for n in range(size)],
                 discrepancy_N=(rng.integers(-5, 6, size) / 5).tolist(),
                 bias_N=bias,
@@ -109,12 +109,12 @@ def test_a_sample_that_is_never_right_is_not_brought_in() -> None:
 
 
 def test_fewer_candidates_than_removed_are_all_taken_and_told() -> None:
-    found = rap.decide(
+    found = rap.run_rap(
         table(discrepancy_N=[1, 1, 1, 1, 1, 0, 0, 0], difficulty_N=[0, 0, 0, 0, 0, 0.2, 1, 1])
     )
     funnel = found.funnel()
     assert (funnel["removed_easy"], funnel["candidates"], funnel["brought_in"]) == (4, 1, 1)
-    assert "brings in 1 of 1 candidates" in rap.funnel_in_words(funnel, STEPS)
+    assert "brings in 1 of 1 candidates" in rap.funnel_phrase(funnel, RAP_MEASURES)
     assert [pick.sample_id for pick in found.picks] == ["hardest"]
 
 
@@ -134,29 +134,29 @@ def test_a_measure_left_out_takes_no_part() -> None:
 
 
 def test_a_response_too_short_for_ace_is_not_called_biased_and_is_counted() -> None:
-    found = rap.decide(table(bias_N=[None, math.nan, *BIAS[2:]]))
+    found = rap.run_rap(table(bias_N=[None, math.nan, *BIAS[2:]]))
     assert found.funnel()["without_bias"] == 2
-    assert found.decisions[0].fate is Fate.kept
+    assert found.decisions[0].fate is Outcome.kept
     assert found.decisions[0].bias is None
     assert "no ACE value (response too short)" in found.decisions[0].reason
 
 
 def test_nothing_chosen_is_refused_with_the_counts() -> None:
-    found = rap.decide(table(lambda_c=0.99, difficulty_N=[0.0] * 8))
+    found = rap.run_rap(table(lambda_c=0.99, difficulty_N=[0.0] * 8))
     told = r"chooses 0 .* of 8 samples CDE leaves 1; ACE leaves 1; DRM removes 1"
-    with pytest.raises(NothingChosen, match=told):
-        rap.enough(found.picks, 8, found.funnel(), STEPS)
+    with pytest.raises(EmptySelectionError, match=told):
+        rap.require_min(found.picks, 8, found.funnel(), RAP_MEASURES)
 
 
 def test_only_the_steps_that_took_part_are_told() -> None:
-    found = rap.decide(table(discrepancy_N=None, difficulty_N=None, lambda_a=1e-9))
-    with pytest.raises(NothingChosen) as refused:
-        rap.enough(found.picks, 8, found.funnel(), ["ace"])
+    found = rap.run_rap(table(discrepancy_N=None, difficulty_N=None, lambda_a=1e-9))
+    with pytest.raises(EmptySelectionError) as refused:
+        rap.require_min(found.picks, 8, found.funnel(), ["ace"])
     assert "of 8 samples ACE leaves 0; move difficulty.ace.lambda_a or" in str(refused.value)
     for other in ("CDE", "cde", "DRM"):
         assert other not in str(refused.value)
-    with pytest.raises(NothingChosen, match="candidates; add data, or lower"):
-        rap.enough([], 8, found.funnel(), ["drm"])
+    with pytest.raises(EmptySelectionError, match="candidates; add data, or lower"):
+        rap.require_min([], 8, found.funnel(), ["drm"])
 
 
 @pytest.mark.parametrize(

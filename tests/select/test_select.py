@@ -1,7 +1,7 @@
 import pytest
 
 from difftrain.records import Measure, Score, Stratum
-from difftrain.select import control, strata
+from difftrain.select import strata
 
 IDS = [f"{number:04x}" for number in range(40)]
 SCORES = [
@@ -11,18 +11,18 @@ SCORES = [
 
 
 def test_only_kept_strata_of_the_asked_measure_are_chosen() -> None:
-    picks = strata.chosen(SCORES, Measure.pism, [Stratum.hard])
+    picks = strata.select_by_stratum(SCORES, Measure.pism, [Stratum.hard])
     assert [pick.sample_id for pick in picks] == IDS[2::4]
     assert all("pism says hard" in pick.reason and "30%" in pick.reason for pick in picks)
 
 
 def test_a_random_control_has_the_size_of_the_arm_it_controls() -> None:
-    assert len(control.random_picks(IDS, 7, seed=1, name="grpo_hard-control")) == 7
+    assert len(strata.random_control(IDS, 7, seed=1, name="grpo_hard-control")) == 7
 
 
 def test_a_random_control_is_the_same_in_any_order_and_differs_by_seed_and_name() -> None:
     def ids(order: list[str], seed: int, name: str) -> set[str]:
-        return {pick.sample_id for pick in control.random_picks(order, 10, seed, name)}
+        return {pick.sample_id for pick in strata.random_control(order, 10, seed, name)}
 
     assert ids(IDS, 1, "a") == ids(IDS[::-1], 1, "a")
     assert ids(IDS, 1, "a") != ids(IDS, 2, "a")
@@ -31,13 +31,13 @@ def test_a_random_control_is_the_same_in_any_order_and_differs_by_seed_and_name(
 
 def test_a_control_larger_than_the_pool_is_refused() -> None:
     with pytest.raises(ValueError, match="pool of 40"):
-        control.random_picks(IDS, 41, 1, "a")
+        strata.random_control(IDS, 41, 1, "a")
 
 
 def test_too_few_samples_are_refused_with_the_counts() -> None:
     counts = strata.count_strata(SCORES, Measure.pism)
-    with pytest.raises(strata.NothingChosen, match=r"leaves 0 samples.*hard 10"):
-        strata.enough([], 8, counts)
+    with pytest.raises(strata.EmptySelectionError, match=r"leaves 0 samples.*hard 10"):
+        strata.require_min([], 8, counts)
 
 
 def test_all_four_strata_are_counted_even_where_one_is_empty() -> None:

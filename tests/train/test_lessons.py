@@ -6,7 +6,7 @@ import pytest
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from difftrain.config.run_config import RunConfig
-from difftrain.grade import grade, layout
+from difftrain.grade import extract, grade
 from difftrain.model.load import Loaded
 from difftrain.pipeline.distributed import World
 from difftrain.records import Rollout, Sample, Verdict, View
@@ -28,7 +28,7 @@ def test_every_solution_becomes_what_both_rewards_pay_in_full(
 ) -> None:
     for sample in shapes_samples:
         target = lessons.from_solution(sample)
-        assert layout.well_laid_out(target)
+        assert extract.has_expected_format(target)
         assert grade(target, sample) is Verdict.correct
         assert sample.rationale in target
 

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 from trl.trainer.grpo_config import GRPOConfig
 
-from difftrain.config.grade import GradeConfig, TextWorth
+from difftrain.config.grade import GradeConfig, TextCredit
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.train import OWN_KEYS, TRL_KEYS, TRL_VERSION
 from difftrain.grade import STRICT
@@ -67,7 +67,7 @@ def test_a_part_of_the_way_is_paid_only_where_the_settings_mean_it(
 ) -> None:
     sample = replace(shapes_samples[0], answer_kind=AnswerKind.text, answer="stop sign")
     texts = said("<answer>stop sigh</answer>")
-    for rules, value in ((STRICT, 0.0), (GradeConfig(text=TextWorth.similarity), 8 / 9)):
+    for rules, value in ((STRICT, 0.0), (GradeConfig(text=TextCredit.similarity), 8 / 9)):
         reward = rewards.correct(Groups([sample]), workers, rules)
         assert reward(completions=texts, sample_id=[sample.sample_id]) == [pytest.approx(value)]
 

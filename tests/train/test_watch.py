@@ -8,7 +8,7 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from difftrain.data import prompts
-from difftrain.grade.alarms import Alarm
+from difftrain.grade.reward_hacking import Alarm
 from difftrain.records import Sample
 from difftrain.train import callbacks, rewards, watch
 from difftrain.train.watch import Groups

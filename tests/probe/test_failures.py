@@ -16,8 +16,8 @@ from difftrain.model.generate.http import Server
 from difftrain.model.load import Loaded
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.distributed import World
-from difftrain.probe import aside, stage
-from difftrain.probe.attention import measured, token_ids
+from difftrain.probe import run, state
+from difftrain.probe.attention_pass import response_token_ids, responses_to_measure
 from difftrain.records import Rollout, Sample, Verdict, View
 from tests.listening import FaultyProxy, send
 from tests.model.answering import ModelServer, read
@@ -49,7 +49,7 @@ def probed(
     def engine() -> Server:
         return trial.server(config.model, config.data.max_pixels)
 
-    stage.run(engine, samples, folder / "probe", config, World(), {})
+    run.run_probe(engine, samples, folder / "probe", config, World(), {})
     return folder / "probe", config
 
 
@@ -73,7 +73,7 @@ def test_what_is_refused_is_set_aside_with_its_reason_and_the_rest_is_scored(
 
     server.spoils = spoils
     folder, _ = probed(server, shapes_samples, tmp_path)
-    (out,) = aside.read(folder).items()
+    (out,) = state.read_failures(folder).items()
     assert out[1] == "the server answers 400: too long"
     made = manifest.read_made(folder)
     assert made is not None
@@ -83,7 +83,7 @@ def test_what_is_refused_is_set_aside_with_its_reason_and_the_rest_is_scored(
     assert made["counts"]["reasons"] == {"no answer": 1}
     (line,) = (folder / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(line) == {"source": out[0], "reason": f"no answer: {out[1]}"}
-    left = aside.answered(shapes_samples, folder)
+    left = state.without_failed(shapes_samples, folder)
     assert {each.sample_id for each in left} == scored
     (maker,) = made["settings"]["engines"]
     assert maker["engine"] == "http"
@@ -110,7 +110,7 @@ def test_no_fault_changes_a_row_and_nothing_written_is_asked_again(
     server.spoils = spoils
     disturbed, _ = probed(server, samples, tmp_path / "two", attempts=12)
     assert rows(disturbed) == rows(undisturbed)
-    assert not aside.read(disturbed)
+    assert not state.read_failures(disturbed)
     asked = len(server.heard)
     (disturbed / "manifest.json").unlink()
     probed(server, samples, tmp_path / "two")
@@ -191,7 +191,7 @@ def test_words_from_a_server_are_looked_at_as_the_tokens_that_spell_them(tiny: L
         sample_id="a", view=View.full_image, mask_percent=0, draw=0, seed=1, response=text, num_tokens=9,
         token_ids=(), hit_eos=True, verdict=Verdict.correct,
     )  # fmt: skip
-    ids = token_ids(tiny, row)
+    ids = response_token_ids(tiny, row)
     tokenizer = tiny.processor.tokenizer
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(ids[:-1]) == text
@@ -199,4 +199,4 @@ def test_words_from_a_server_are_looked_at_as_the_tokens_that_spell_them(tiny: L
     assert tokenizer(text)["input_ids"].count(tiny.image_token) == 1
     config = RunConfig()
     config.difficulty.measure = config.difficulty.measure.cmab
-    assert list(measured([row], config)) == [("a", 0)]
+    assert list(responses_to_measure([row], config)) == [("a", 0)]

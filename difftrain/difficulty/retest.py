@@ -39,7 +39,7 @@ class Overlap:
     common_by_chance: float
 
 
-def label(score: Score, config: DifficultyConfig) -> str:
+def score_label(score: Score, config: DifficultyConfig) -> str:
     """What a score is compared by: its stratum, or the side of its threshold."""
     if score.stratum is not None:
         return score.stratum
@@ -50,12 +50,12 @@ def label(score: Score, config: DifficultyConfig) -> str:
     return "no value"
 
 
-def labels(scores: Iterable[Score], measure: Measure, config: DifficultyConfig) -> dict[str, str]:
+def score_labels(scores: Iterable[Score], measure: Measure, config: DifficultyConfig) -> dict[str, str]:
     """The label of each sample by one measure."""
-    return {each.sample_id: label(each, config) for each in scores if each.measure is measure}
+    return {each.sample_id: score_label(each, config) for each in scores if each.measure is measure}
 
 
-def interval(part: int, whole: int) -> tuple[float, float]:
+def wilson_interval(part: int, whole: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson), which stays inside 0 to 1."""
     share, square = part / whole, Z * Z
     middle = share + square / (2 * whole)
@@ -72,7 +72,7 @@ def agreement(first: Mapping[str, str], second: Mapping[str, str]) -> Agreement:
     same = sum(first[key] == second[key] for key in first)
     once, again = Counter(first.values()), Counter(second.values())
     chance = sum(once[name] * again[name] for name in once) / size**2
-    return Agreement(size, same, same / size, *interval(same, size), chance)
+    return Agreement(size, same, same / size, *wilson_interval(same, size), chance)
 
 
 def overlap(pool: int, first: Collection[str], second: Collection[str]) -> Overlap:

@@ -19,15 +19,15 @@ from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.distributed import World
-from difftrain.probe import aside
-from difftrain.probe.rollouts import Draw, request
-from difftrain.probe.spent import Spent
+from difftrain.probe import state
+from difftrain.probe.elapsed import ElapsedSeconds
+from difftrain.probe.requests import ProbeRequest, model_request
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 
 Pair = tuple[Sample, Rollout]
 
 
-def measured(
+def responses_to_measure(
     rollouts: Iterable[Rollout], config: run_config.RunConfig
 ) -> dict[tuple[str, int], Rollout]:
     """The responses to measure, by (sample_id, draw): what CMAB and what ACE look at."""
@@ -48,7 +48,7 @@ def measured(
     return found
 
 
-def token_ids(loaded: Loaded, rollout: Rollout) -> tuple[int, ...]:
+def response_token_ids(loaded: Loaded, rollout: Rollout) -> tuple[int, ...]:
     """The response's tokens; where a server gave only words, these words' tokens and the end.
 
     They need not be the ones that the server drew: several rows of tokens can spell one text.
@@ -60,7 +60,7 @@ def token_ids(loaded: Loaded, rollout: Rollout) -> tuple[int, ...]:
     return (*ids["input_ids"], *([tokenizer.eos_token_id] * rollout.hit_eos))
 
 
-def teacher_forced(
+def append_responses(
     inputs: dict[str, torch.Tensor], responses: Sequence[tuple[int, ...]], pad: int
 ) -> dict[str, torch.Tensor]:
     """The prompts' inputs with each response appended, padded on the left to one length."""
@@ -85,15 +85,15 @@ def teacher_forced(
     }
 
 
-def measure(loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig) -> list[Attention]:
+def measure_batch(loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig) -> list[Attention]:
     """Attention rows of one batch of (sample, response)."""
     requests = [
-        request(Draw(sample, 0, rollout.draw), config.probe, config.seed)
+        model_request(ProbeRequest(sample, 0, rollout.draw), config.probe, config.seed)
         for sample, rollout in pairs
     ]
-    responses = [token_ids(loaded, rollout) for _, rollout in pairs]
+    responses = [response_token_ids(loaded, rollout) for _, rollout in pairs]
     pad = loaded.processor.tokenizer.pad_token_id
-    inputs = teacher_forced(hf.encode(loaded, requests), responses, pad)
+    inputs = append_responses(hf.encode(loaded, requests), responses, pad)
     found = spans.spans(
         inputs["input_ids"],
         inputs["attention_mask"],
@@ -119,10 +119,10 @@ def measure(loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig)
     ]
 
 
-def fitting(loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig) -> list[Attention]:
+def measure_in_memory(loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig) -> list[Attention]:
     """`measure`, in halves where memory does not hold the batch; raises what one pair raises."""
     try:
-        return measure(loaded, pairs, config)
+        return measure_batch(loaded, pairs, config)
     except (RuntimeError, MemoryError) as error:
         if not memory.is_short(error) or len(pairs) == 1:
             raise
@@ -130,7 +130,7 @@ def fitting(loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig)
     told = f"out of memory with {len(pairs)} responses at once: measured in two halves"
     print(told, file=sys.stderr, flush=True)
     memory.release()
-    return fitting(loaded, pairs[:half], config) + fitting(loaded, pairs[half:], config)
+    return measure_in_memory(loaded, pairs[:half], config) + measure_in_memory(loaded, pairs[half:], config)
 
 
 def run_share(
@@ -139,7 +139,7 @@ def run_share(
     folder: Path,
     config: run_config.RunConfig,
     world: World,
-    spent: Spent,
+    spent: ElapsedSeconds,
 ) -> None:
     """Measure these pairs in batches of like length; each batch is written as a part."""
     ordered = sorted(pairs, key=lambda pair: (len(pair[0].question), pair[1].num_tokens))
@@ -147,25 +147,25 @@ def run_share(
     for start in tqdm(
         range(0, len(ordered), size), desc="attention", unit="batch", disable=not world.is_first
     ):
-        rows = fitting(loaded, ordered[start : start + size], config)
+        rows = measure_in_memory(loaded, ordered[start : start + size], config)
         parquet.write_part(folder, parquet.next_part(folder, world.rank), rows)
         coordination.beat(folder, world)
         spent.beat()
 
 
-def wanted_pairs(
+def pairs_to_measure(
     samples: Sequence[Sample], probe: Path, config: run_config.RunConfig
 ) -> dict[tuple[str, int], Pair]:
     """What to measure, by (sample_id, draw) in its order; the same for every rank of a settled
     probe. Of a sample set aside another rank may still write answers, so it is never among them."""
-    by_id = {sample.sample_id: sample for sample in aside.answered(samples, probe)}
-    responses = measured(parquet.read(probe, Rollout), config)
+    by_id = {sample.sample_id: sample for sample in state.without_failed(samples, probe)}
+    responses = responses_to_measure(parquet.read(probe, Rollout), config)
     return {
         key: (by_id[key[0]], each) for key, each in sorted(responses.items()) if key[0] in by_id
     }
 
 
-def run(
+def run_attention_pass(
     load: Callable[[], Loaded],
     samples: Sequence[Sample],
     probe: Path,
@@ -174,8 +174,8 @@ def run(
     world: World,
 ) -> None:
     """Fill the attention folder from the probe's responses; resumable and sharded."""
-    spent = Spent(folder, world)
-    wanted = wanted_pairs(samples, probe, config)
+    spent = ElapsedSeconds(folder, world)
+    wanted = pairs_to_measure(samples, probe, config)
 
     seen: set[Path] = set()
     there: set[tuple[str, int]] = set()

@@ -12,11 +12,11 @@ from pathlib import Path
 from difftrain.pipeline import manifest
 from difftrain.pipeline.distributed import World
 
-EVERY_SECONDS = 5.0
+SAVE_INTERVAL_S = 5.0
 """A killed start loses so much at most."""
 
 
-class Spent:
+class ElapsedSeconds:
     """The clock of one start. Only the first rank's writes."""
 
     def __init__(self, folder: Path, world: World) -> None:
@@ -26,7 +26,7 @@ class Spent:
 
     def beat(self) -> None:
         """Note the seconds so far, now and then."""
-        if time.time() - self.noted > EVERY_SECONDS:
+        if time.time() - self.noted > SAVE_INTERVAL_S:
             self.note()
 
     def note(self) -> None:

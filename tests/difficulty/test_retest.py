@@ -3,7 +3,7 @@ import math
 import pytest
 
 from difftrain.config.difficulty import DifficultyConfig
-from difftrain.difficulty import reliability
+from difftrain.difficulty import retest
 from difftrain.records import Measure, Score, Stratum
 
 CONFIG = DifficultyConfig()
@@ -15,7 +15,7 @@ def score(measure: Measure, value: float | None, stratum: Stratum | None = None)
 
 def test_a_measure_with_strata_is_compared_by_them_and_the_others_by_their_threshold() -> None:
     def said(*row: object) -> str:
-        return reliability.label(score(*row), CONFIG)  # type: ignore[arg-type]
+        return retest.score_label(score(*row), CONFIG)  # type: ignore[arg-type]
 
     assert said(Measure.pism, None, Stratum.easy) == "easy"
     assert said(Measure.cde, 0.6) == "kept"
@@ -28,28 +28,28 @@ def test_a_measure_with_strata_is_compared_by_them_and_the_others_by_their_thres
 def test_the_share_of_equal_labels_stands_beside_what_luck_would_give() -> None:
     first = {"a": "easy", "b": "easy", "c": "hard", "d": "hard"}
     second = {"d": "hard", "a": "easy", "b": "hard", "c": "hard"}
-    found = reliability.agreement(first, second)
+    found = retest.agreement(first, second)
     assert (found.n, found.same, found.share) == (4, 3, 0.75)
     assert found.by_chance == (2 * 1 + 2 * 3) / 16
     assert 0 < found.low < 0.75 < found.high < 1
 
 
 def test_wilsons_interval_is_the_known_one() -> None:
-    low, high = reliability.interval(8, 10)
+    low, high = retest.wilson_interval(8, 10)
     assert low == pytest.approx(0.4902, abs=1e-4)
     assert high == pytest.approx(0.9433, abs=1e-4)
-    assert reliability.interval(5, 5)[1] == 1.0
+    assert retest.wilson_interval(5, 5)[1] == 1.0
 
 
 def test_labels_of_other_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="not of the same samples"):
-        reliability.agreement({"a": "easy"}, {"b": "easy"})
+        retest.agreement({"a": "easy"}, {"b": "easy"})
     with pytest.raises(ValueError, match="0 and 0 labels"):
-        reliability.agreement({}, {})
+        retest.agreement({}, {})
 
 
 def test_the_overlap_of_two_choices_stands_beside_what_luck_would_give() -> None:
-    found = reliability.overlap(20, {"a", "b", "c", "d"}, {"c", "d", "e", "f", "g"})
+    found = retest.overlap(20, {"a", "b", "c", "d"}, {"c", "d", "e", "f", "g"})
     assert (found.first, found.second, found.common) == (4, 5, 2)
     assert found.common_by_chance == 1.0
-    assert reliability.overlap(20, set(), {"a"}).common == 0
+    assert retest.overlap(20, set(), {"a"}).common == 0

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from difftrain.grade import extract, layout
+from difftrain.grade import extract
 
 
 def test_the_last_closed_answer_is_taken() -> None:
@@ -33,12 +33,12 @@ def test_a_response_without_an_answer_has_none(response: str) -> None:
 
 def test_a_response_full_of_open_boxes_is_read_in_a_moment() -> None:
     started = time.monotonic()
-    assert extract.boxed("\\boxed{" * 50_000) is None
+    assert extract.boxed_content("\\boxed{" * 50_000) is None
     assert time.monotonic() - started < 2
 
 
 def test_thought_then_answer_is_the_layout() -> None:
-    assert layout.well_laid_out("<think>\n3 + 4\n</think>\n<answer>7</answer>\n")
+    assert extract.has_expected_format("<think>\n3 + 4\n</think>\n<answer>7</answer>\n")
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_thought_then_answer_is_the_layout() -> None:
     ],
 )
 def test_any_other_layout_is_not(response: str) -> None:
-    assert not layout.well_laid_out(response)
+    assert not extract.has_expected_format(response)

@@ -3,8 +3,8 @@
 import pytest
 
 from difftrain.data import prompts
-from difftrain.grade import alarms
-from difftrain.grade.alarms import Alarm
+from difftrain.grade import reward_hacking
+from difftrain.grade.reward_hacking import Alarm
 from tests.grade.adversarial import sample
 
 CHOICE = sample("choice", "B", "red|blue|green")
@@ -12,7 +12,7 @@ COUNT = sample("count", "7", "")
 
 
 def rung(response: str, of: object = CHOICE) -> set[Alarm]:
-    return {a for a, there in alarms.signs(response, of, prompts.SYSTEM).items() if there}
+    return {a for a, there in reward_hacking.response_alarms(response, of, prompts.SYSTEM).items() if there}
 
 
 @pytest.mark.parametrize("response", ["", " \n", "<answer></answer>", "<answer>\\boxed{}</answer>"])
@@ -54,26 +54,26 @@ def test_a_thought_may_repeat_the_question() -> None:
 
 def test_one_loud_step_rings_no_alarm_and_ten_do() -> None:
     quiet = [0.0] * 30
-    assert alarms.first_ring([*quiet, 0.9, *quiet], 0.1) is None
-    assert alarms.first_ring([*quiet, *[0.2] * 20], 0.1) == 35
-    assert alarms.first_ring([], 0.1) is None
-    assert alarms.first_ring([0.5, 0.5], 0.1) == 1
-    assert alarms.loudest([*quiet, *[0.2] * 20]) == pytest.approx(0.2)
-    assert alarms.loudest([]) == 0
+    assert reward_hacking.first_alarm([*quiet, 0.9, *quiet], 0.1) is None
+    assert reward_hacking.first_alarm([*quiet, *[0.2] * 20], 0.1) == 35
+    assert reward_hacking.first_alarm([], 0.1) is None
+    assert reward_hacking.first_alarm([0.5, 0.5], 0.1) == 1
+    assert reward_hacking.max_mean_share([*quiet, *[0.2] * 20]) == pytest.approx(0.2)
+    assert reward_hacking.max_mean_share([]) == 0
 
 
 def test_reward_that_rises_while_held_out_answers_get_worse_rings() -> None:
     rising, falling = [n / 30 for n in range(30)], [0.8, 0.7, 0.4, 0.3]
-    assert alarms.parts_ways(rising, falling, 64) is True
-    assert alarms.parts_ways(rising, falling[::-1], 64) is False
-    assert alarms.parts_ways(rising[::-1], falling, 64) is False
+    assert reward_hacking.reward_diverges(rising, falling, 64) is True
+    assert reward_hacking.reward_diverges(rising, falling[::-1], 64) is False
+    assert reward_hacking.reward_diverges(rising[::-1], falling, 64) is False
 
 
 def test_a_fall_within_chance_does_not_ring() -> None:
     rising = [n / 30 for n in range(30)]
-    assert alarms.parts_ways(rising, [0.52, 0.5, 0.5, 0.48], 64) is False
+    assert reward_hacking.reward_diverges(rising, [0.52, 0.5, 0.5, 0.48], 64) is False
 
 
 def test_without_looks_at_held_out_samples_nothing_is_known() -> None:
-    assert alarms.parts_ways([0.1, 0.2, 0.3], [], 64) is None
-    assert alarms.parts_ways([0.1, 0.2, 0.3], [0.5], 64) is None
+    assert reward_hacking.reward_diverges([0.1, 0.2, 0.3], [], 64) is None
+    assert reward_hacking.reward_diverges([0.1, 0.2, 0.3], [0.5], 64) is None

@@ -36,7 +36,7 @@ class Evidence:
     seen: dict[int, Attention]
 
 
-def tables(
+def correctness_tables(
     rollouts: Iterable[Rollout], percents: Sequence[int], draws: int
 ) -> dict[str, np.ndarray]:
     """For each sample its int8 table R x K; draws beyond K, which are none of PISM's, stay out."""
@@ -88,7 +88,7 @@ def evidence(
             first.get(key),
             seen.get(key, {}),
         )
-        for key, table in tables(rollouts, percents, draws).items()
+        for key, table in correctness_tables(rollouts, percents, draws).items()
     }
 
 
@@ -151,7 +151,7 @@ def drm_score(sample_id: str, found: Evidence, config: DrmConfig) -> Score:
     return Score(sample_id=sample_id, measure=Measure.drm, value=value, stratum=stratum)
 
 
-def scores(
+def score_all(
     sample_ids: Sequence[str],
     known: dict[str, Evidence],
     percents: Sequence[int],
@@ -172,7 +172,7 @@ def scores(
     return [score[measure](key) for measure in config.measures for key in sample_ids]
 
 
-def unguessed(
+def uncorrected_pism_scores(
     sample_ids: Sequence[str],
     known: dict[str, Evidence],
     percents: Sequence[int],

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from difftrain import grade, seeds
+from difftrain.config.difficulty import ProbeConfig
 from difftrain.config.grade import GradeConfig
-from difftrain.config.probe import ProbeConfig
 from difftrain.data import prompts
 from difftrain.model.generate.request import Answer, Request
 from difftrain.probe import masks
@@ -20,7 +20,7 @@ PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class ProbeRequest:
     """Answer number `draw` of a sample with `percent` of its pictures hidden, or without them."""
 
     sample: Sample
@@ -35,20 +35,20 @@ class Draw:
         return self.without or (View.masked if self.percent else View.full_image)
 
 
-def draw_seed(root: int, draw: Draw) -> int:
+def sampling_seed(root: int, draw: ProbeRequest) -> int:
     """The seed of a draw's sampling noise; it depends on the draw alone."""
     if draw.view is View.text_only:
         return seeds.derive(root, "draw", draw.sample.sample_id, draw.view, draw.draw)
     return seeds.derive(root, "draw", draw.sample.sample_id, draw.percent, draw.draw)
 
 
-def mask_seed(root: int, draw: Draw, picture: int, nested: bool) -> int:
+def mask_seed(root: int, draw: ProbeRequest, picture: int, nested: bool) -> int:
     """The seed of a draw's mask; nested leaves the percent out, so that masks grow."""
     rung = () if nested else (draw.percent,)
     return seeds.derive(root, "mask", draw.sample.sample_id, picture, *rung, draw.draw)
 
 
-def pictures(draw: Draw, config: ProbeConfig, root: int) -> tuple[Image.Image, ...]:
+def request_images(draw: ProbeRequest, config: ProbeConfig, root: int) -> tuple[Image.Image, ...]:
     """The draw's pictures, masked if its percent is above 0."""
     shown = []
     for number, png in enumerate(draw.sample.images):
@@ -61,33 +61,33 @@ def pictures(draw: Draw, config: ProbeConfig, root: int) -> tuple[Image.Image, .
     return tuple(shown)
 
 
-def words(sample: Sample, view: View) -> str:
+def prompt_text(sample: Sample, view: View) -> str:
     """The user's words; without pictures, also without the places where pictures would stand."""
     told = prompts.user_text(sample.question, sample.options)
     return PLACEHOLDER.sub("", told).strip() if view is View.text_only else told
 
 
-def request(draw: Draw, config: ProbeConfig, root: int) -> Request:
+def model_request(draw: ProbeRequest, config: ProbeConfig, root: int) -> Request:
     """What the model is asked for this draw."""
-    shown = () if draw.view is View.text_only else pictures(draw, config, root)
+    shown = () if draw.view is View.text_only else request_images(draw, config, root)
     alike = draw.view is not View.masked  # every mask is a draw's own
     return Request(
-        parts=(*shown, words(draw.sample, draw.view)),
-        seed=draw_seed(root, draw),
+        parts=(*shown, prompt_text(draw.sample, draw.view)),
+        seed=sampling_seed(root, draw),
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
         view=f"{draw.sample.sample_id}/{draw.view}" if alike else None,
     )
 
 
-def rollout(draw: Draw, answer: Answer, root: int, rules: GradeConfig = grade.STRICT) -> Rollout:
+def graded_rollout(draw: ProbeRequest, answer: Answer, root: int, rules: GradeConfig = grade.STRICT) -> Rollout:
     """The graded row of a draw."""
     return Rollout(
         sample_id=draw.sample.sample_id,
         view=draw.view,
         mask_percent=draw.percent,
         draw=draw.draw,
-        seed=draw_seed(root, draw),
+        seed=sampling_seed(root, draw),
         response=answer.text,
         num_tokens=answer.tokens,
         token_ids=answer.token_ids,

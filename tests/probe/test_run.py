@@ -13,11 +13,10 @@ from difftrain.model.generate.hf import Limits
 from difftrain.model.load import Loaded
 from difftrain.pipeline import parquet
 from difftrain.pipeline.distributed import World
-from difftrain.probe import stage
-from difftrain.probe.ledger import Ledger
-from difftrain.probe.needs import needs
-from difftrain.probe.pending import Pending
-from difftrain.probe.rollouts import Draw
+from difftrain.probe import run
+from difftrain.probe.requests import ProbeRequest
+from difftrain.probe.run import RequestQueue
+from difftrain.probe.state import ProbeState, requirements
 from difftrain.records import Measure, Rollout, Sample, Verdict, View
 
 
@@ -29,7 +28,7 @@ def settings(*also: Measure) -> RunConfig:
     return made
 
 
-def answered(draw: Draw, right: bool) -> Rollout:
+def answered(draw: ProbeRequest, right: bool) -> Rollout:
     return Rollout(
         sample_id=draw.sample.sample_id, view=draw.view, mask_percent=draw.percent,
         draw=draw.draw, seed=0, response="", num_tokens=1, token_ids=(1,), hit_eos=True,
@@ -38,13 +37,13 @@ def answered(draw: Draw, right: bool) -> Rollout:
 
 
 @pytest.fixture
-def pending(shapes_samples: list[Sample], tmp_path: Path) -> Pending:
+def pending(shapes_samples: list[Sample], tmp_path: Path) -> RequestQueue:
     made = settings(Measure.cde)
-    ledger = Ledger(tmp_path, made.probe, shapes_samples, needs(made))
-    return Pending(ledger, shapes_samples, made.probe, made.seed)
+    ledger = ProbeState(tmp_path, made.probe, shapes_samples, requirements(made))
+    return RequestQueue(ledger, shapes_samples, made.probe, made.seed)
 
 
-def test_a_begun_sample_is_asked_on_before_another_is_begun(pending: Pending) -> None:
+def test_a_begun_sample_is_asked_on_before_another_is_begun(pending: RequestQueue) -> None:
     """With room for eight, no more than eight samples are open; every prompt stays remembered."""
     rng, flying = np.random.default_rng(1), []
     begun: dict[str, None] = {}
@@ -65,7 +64,7 @@ def test_a_begun_sample_is_asked_on_before_another_is_begun(pending: Pending) ->
     assert pending.unmasked == {}
 
 
-def test_only_draws_that_show_the_same_name_the_same_view(pending: Pending) -> None:
+def test_only_draws_that_show_the_same_name_the_same_view(pending: RequestQueue) -> None:
     asked = pending.more(12)
     names: dict[str, tuple] = {}
     for draw, request in asked:
@@ -81,7 +80,7 @@ def test_only_draws_that_show_the_same_name_the_same_view(pending: Pending) -> N
     assert all(made.view is None for _, made in masked)
 
 
-def test_a_sample_set_aside_is_asked_no_more(pending: Pending) -> None:
+def test_a_sample_set_aside_is_asked_no_more(pending: RequestQueue) -> None:
     ((draw, _),) = pending.more(1)
     key = draw.sample.sample_id
     waiting = len(pending.queue)
@@ -103,10 +102,10 @@ def probed(
     """The rows of a probe by so many ranks, one after another."""
     for rank in range(size):
         world = World(rank, size)
-        ledger = Ledger(folder, made.probe, samples, needs(made))
+        ledger = ProbeState(folder, made.probe, samples, requirements(made))
         ledger.refresh()
         engine = InProcess(tiny, Limits.of(made.model))
-        stage.run_share(engine, world.share(samples), ledger, made, world)
+        run.run_share(engine, world.share(samples), ledger, made, world)
     rows = parquet.read(folder, Rollout)
     return sorted(rows, key=lambda row: (row.sample_id, row.view, row.mask_percent, row.draw))
 

@@ -12,8 +12,8 @@ from difftrain.model.generate.request import NoAnswer
 from difftrain.model.load import Loaded
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.distributed import World
-from difftrain.probe import aside, attention
-from difftrain.probe.rollouts import Draw
+from difftrain.probe import attention_pass, state
+from difftrain.probe.requests import ProbeRequest
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 
 WORDS = (7, 9, 30, 31, 5)
@@ -39,7 +39,7 @@ def test_ace_looks_at_the_first_answer_and_cmab_at_the_first_right_one() -> None
     rows += [answer("b", 0, True), answer("c", 0, False)]
 
     def keys(*measures: Measure) -> set[tuple[str, int]]:
-        return set(attention.measured(rows, config(*measures)))
+        return set(attention_pass.responses_to_measure(rows, config(*measures)))
 
     assert keys(Measure.cmab) == {("a", 2), ("b", 0)}
     assert keys(Measure.drm, Measure.ace) == {("a", 0), ("b", 0), ("c", 0)}
@@ -53,7 +53,7 @@ def test_only_whole_pictures_and_responses_with_tokens_are_measured() -> None:
         answer("c", 0, True, token_ids=(), tokens=0),
         answer("d", 12, True),  # beyond the K draws that are CMAB's
     ]
-    assert attention.measured(rows, config(Measure.cmab, Measure.ace)) == {}
+    assert attention_pass.responses_to_measure(rows, config(Measure.cmab, Measure.ace)) == {}
 
 
 def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
@@ -65,7 +65,7 @@ def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
     parquet.write_part(tmp_path / "probe", "00000", rows)
     made = config(Measure.cmab, Measure.ace)
     folder = tmp_path / "attention"
-    attention.run(lambda: tiny, samples, tmp_path / "probe", folder, made, World())
+    attention_pass.run_attention_pass(lambda: tiny, samples, tmp_path / "probe", folder, made, World())
     found = {each.sample_id: each for each in parquet.read(folder, Attention)}
     assert len(found) == 3
     for sample in samples[:2]:
@@ -76,7 +76,7 @@ def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
     def unwanted() -> Loaded:
         pytest.fail("the model was loaded although nothing is missing")
 
-    attention.run(unwanted, samples, tmp_path / "probe", folder, made, World())
+    attention_pass.run_attention_pass(unwanted, samples, tmp_path / "probe", folder, made, World())
     assert len(parquet.read(folder, Attention)) == 3
 
 
@@ -89,12 +89,12 @@ def test_late_answers_of_a_sample_set_aside_change_no_ranks_share(
     rows = [answer(each.sample_id, 0, True) for each in samples if each is not out]
     probe, folder = tmp_path / "probe", tmp_path / "attention"
     parquet.write_part(probe, "00000", rows)
-    aside.write(probe, 1, [aside.row(Draw(out, 0, 0), NoAnswer("too long"))])
-    before = attention.wanted_pairs(samples, probe, made)
+    state.write_failures(probe, 1, [state.failed_request(ProbeRequest(out, 0, 0), NoAnswer("too long"))])
+    before = attention_pass.pairs_to_measure(samples, probe, made)
     assert len(before) == 3
     parquet.write_part(probe, "00001", [answer(out.sample_id, 1, True)])
-    assert attention.wanted_pairs(samples, probe, made) == before
-    attention.run(lambda: tiny, samples, probe, folder, made, World())
+    assert attention_pass.pairs_to_measure(samples, probe, made) == before
+    attention_pass.run_attention_pass(lambda: tiny, samples, probe, folder, made, World())
     assert len(parquet.read(folder, Attention)) == 3
     closed = manifest.read_made(folder)
     assert closed is not None

@@ -3,7 +3,7 @@
 import pytest
 
 from difftrain.config.difficulty import ChanceCorrection, DifficultyConfig
-from difftrain.difficulty import tabulate
+from difftrain.difficulty import score
 from difftrain.records import Attention, Measure, Rollout, Score, Stratum, Verdict, View
 
 PERCENTS = [0, 50]
@@ -39,8 +39,8 @@ def seen(draw: int, bias: float | None) -> Attention:
 def scores(
     rollouts: list[Rollout], attention: list[Attention], config: DifficultyConfig
 ) -> dict[Measure, Score]:
-    known = tabulate.evidence(rollouts, attention, PERCENTS, 4, 5)
-    return {each.measure: each for each in tabulate.scores(["a"], known, PERCENTS, config)}
+    known = score.evidence(rollouts, attention, PERCENTS, 4, 5)
+    return {each.measure: each for each in score.score_all(["a"], known, PERCENTS, config)}
 
 
 def config(*measures: Measure) -> DifficultyConfig:
@@ -80,12 +80,12 @@ def test_missing_text_only_rollouts_are_no_score() -> None:
 def test_the_chance_aware_label_stands_beside_the_papers() -> None:
     made = config(Measure.pism)
     rollouts = rows("++++-", "+----", "+---")
-    known = tabulate.evidence(rollouts, [], PERCENTS, 4, 5)
+    known = score.evidence(rollouts, [], PERCENTS, 4, 5)
     assert scores(rollouts, [], made)[Measure.pism].value is None
-    assert tabulate.unguessed(["a"], known, PERCENTS, made.pism) == []
+    assert score.uncorrected_pism_scores(["a"], known, PERCENTS, made.pism) == []
     made.pism.guess = ChanceCorrection.text_only
     assert made.pism.least(4, 2 / 7) == 4
     assert scores(rollouts, [], made)[Measure.pism].value == 0.5
-    (plain,) = tabulate.unguessed(["a"], known, PERCENTS, made.pism)
+    (plain,) = score.uncorrected_pism_scores(["a"], known, PERCENTS, made.pism)
     assert plain.value is None
     assert plain.stratum is Stratum.easy

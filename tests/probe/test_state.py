@@ -5,15 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difftrain.config.difficulty import ChanceCorrection, DifficultyConfig, PismConfig
-from difftrain.config.probe import Grid, ProbeConfig
+from difftrain.config.difficulty import (
+    ChanceCorrection,
+    DifficultyConfig,
+    Grid,
+    PismConfig,
+    ProbeConfig,
+)
 from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import pism
 from difftrain.pipeline import parquet
-from difftrain.probe.ledger import Ledger
-from difftrain.probe.needs import needs
-from difftrain.probe.rollouts import Draw
+from difftrain.probe.requests import ProbeRequest
 from difftrain.probe.schedule import next_draws
+from difftrain.probe.state import ProbeState, requirements
 from difftrain.records import Measure, Rollout, Sample, Verdict, View
 
 RATIOS = np.arange(10) / 10
@@ -26,7 +30,7 @@ def config(*measures: Measure, guess: ChanceCorrection = ChanceCorrection.none) 
     return found
 
 
-def row(draw: Draw, right: bool) -> Rollout:
+def row(draw: ProbeRequest, right: bool) -> Rollout:
     return Rollout(
         sample_id=draw.sample.sample_id,
         view=draw.view,
@@ -41,9 +45,9 @@ def row(draw: Draw, right: bool) -> Rollout:
     )
 
 
-def settle(ledger: Ledger, sample: Sample, truth: dict[tuple[View, int], np.ndarray]) -> list[Draw]:
+def settle(ledger: ProbeState, sample: Sample, truth: dict[tuple[View, int], np.ndarray]) -> list[ProbeRequest]:
     """Ask until the sample is settled; the answers are known before."""
-    asked: list[Draw] = []
+    asked: list[ProbeRequest] = []
     while draws := ledger.wanted(sample):
         assert not {(d.view, d.percent, d.draw) for d in draws} & {
             (d.view, d.percent, d.draw) for d in asked
@@ -64,11 +68,11 @@ def truth(rng: np.random.Generator, masked: float = 0.9) -> dict[tuple[View, int
     return found
 
 
-def ledger_of(made: RunConfig, sample: Sample, folder: Path) -> Ledger:
-    return Ledger(folder, made.probe, [sample], needs(made))
+def ledger_of(made: RunConfig, sample: Sample, folder: Path) -> ProbeState:
+    return ProbeState(folder, made.probe, [sample], requirements(made))
 
 
-def count(draws: list[Draw], view: View) -> int:
+def count(draws: list[ProbeRequest], view: View) -> int:
     return sum(draw.view is view for draw in draws)
 
 
