@@ -25,7 +25,9 @@ def compare(words: list[str]) -> None:
     parser.add_argument("--to", type=Path, metavar="DIR")
     given = parser.parse_args(words)
     try:
-        folder = import_module("difftrain.recipes.compare").compare(given.runs, given.to, given.force)
+        folder = import_module("difftrain.recipes.compare").compare(
+            given.runs, given.to, given.force
+        )
     except (MissingArtifact, SchemaError, ValueError) as error:
         fail(f"{type(error).__name__}: {error}", 2)
     else:

@@ -38,7 +38,9 @@ def ask(
     run.run_probe(asking.engine, pool, places.probe, config, world, inputs)
     if {Measure.cmab, Measure.ace} & set(config.difficulty.measures):
         asking.rest()
-        attention_pass.run_attention_pass(asking.loaded, pool, places.probe, places.attention, config, world)
+        attention_pass.run_attention_pass(
+            asking.loaded, pool, places.probe, places.attention, config, world
+        )
 
 
 def answered(places: Places) -> list[str]:
@@ -99,7 +101,9 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Se
     picks, least = parquet.read(folder, Selection), config.grpo.prompts_per_step
     if config.select.rap:
         return rap.require_min(picks, least, made["counts"]["funnel"], config.select.rap)
-    return strata.require_min(picks, least, coordination.made_by_first(places.score, world)["counts"])
+    return strata.require_min(
+        picks, least, coordination.made_by_first(places.score, world)["counts"]
+    )
 
 
 def choose(config: RunConfig, places: Places, arm: str) -> None:
@@ -153,7 +157,9 @@ def choice(
 def chosen(config: RunConfig, scores: list[Score]) -> tuple[list[Selection], rap.RapResult | None]:
     """The picks, maybe none, and RAP's whole choice where it chooses."""
     if not config.select.rap:
-        return strata.select_by_stratum(scores, config.difficulty.measure, config.select.strata), None
+        return strata.select_by_stratum(
+            scores, config.difficulty.measure, config.select.strata
+        ), None
     found = rap.run_rap(table(config, scores))
     return found.picks, found
 

@@ -57,7 +57,9 @@ def test_a_rank_that_loads_for_long_is_heard_of(
         if where == "probe":
             run.run_probe(load, shapes_samples, folder, config, SECOND, {})
         elif where == "attention":
-            attention_pass.run_attention_pass(load, shapes_samples, tmp_path, folder, config, SECOND)
+            attention_pass.run_attention_pass(
+                load, shapes_samples, tmp_path, folder, config, SECOND
+            )
         else:
             answering.ready(load, config, folder, SECOND)
 

@@ -50,7 +50,9 @@ def score_label(score: Score, config: DifficultyConfig) -> str:
     return "no value"
 
 
-def score_labels(scores: Iterable[Score], measure: Measure, config: DifficultyConfig) -> dict[str, str]:
+def score_labels(
+    scores: Iterable[Score], measure: Measure, config: DifficultyConfig
+) -> dict[str, str]:
     """The label of each sample by one measure."""
     return {each.sample_id: score_label(each, config) for each in scores if each.measure is measure}
 

@@ -116,7 +116,9 @@ def first_alarm(shares: Sequence[float], limit: float) -> int | None:
     return None
 
 
-def reward_diverges(rewards: Sequence[float], held_out: Sequence[float], answers: int) -> bool | None:
+def reward_diverges(
+    rewards: Sequence[float], held_out: Sequence[float], answers: int
+) -> bool | None:
     """Whether reward rises while the held-out share of right answers falls; None if unknown.
 
     Risen: the last third's mean reward lies above the first third's. Fallen: the mean of the later

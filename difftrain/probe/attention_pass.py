@@ -85,7 +85,9 @@ def append_responses(
     }
 
 
-def measure_batch(loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig) -> list[Attention]:
+def measure_batch(
+    loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig
+) -> list[Attention]:
     """Attention rows of one batch of (sample, response)."""
     requests = [
         model_request(ProbeRequest(sample, 0, rollout.draw), config.probe, config.seed)
@@ -119,7 +121,9 @@ def measure_batch(loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunC
     ]
 
 
-def measure_in_memory(loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig) -> list[Attention]:
+def measure_in_memory(
+    loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig
+) -> list[Attention]:
     """`measure`, in halves where memory does not hold the batch; raises what one pair raises."""
     try:
         return measure_batch(loaded, pairs, config)
@@ -130,7 +134,9 @@ def measure_in_memory(loaded: Loaded, pairs: Sequence[Pair], config: run_config.
     told = f"out of memory with {len(pairs)} responses at once: measured in two halves"
     print(told, file=sys.stderr, flush=True)
     memory.release()
-    return measure_in_memory(loaded, pairs[:half], config) + measure_in_memory(loaded, pairs[half:], config)
+    return measure_in_memory(loaded, pairs[:half], config) + measure_in_memory(
+        loaded, pairs[half:], config
+    )
 
 
 def run_share(

@@ -80,7 +80,9 @@ def model_request(draw: ProbeRequest, config: ProbeConfig, root: int) -> Request
     )
 
 
-def graded_rollout(draw: ProbeRequest, answer: Answer, root: int, rules: GradeConfig = grade.STRICT) -> Rollout:
+def graded_rollout(
+    draw: ProbeRequest, answer: Answer, root: int, rules: GradeConfig = grade.STRICT
+) -> Rollout:
     """The graded row of a draw."""
     return Rollout(
         sample_id=draw.sample.sample_id,

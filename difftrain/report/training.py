@@ -109,7 +109,9 @@ def alarm_table(report: dict[str, Any]) -> Table:
         rows.append([reward_hacking.ALARM_MEANINGS[alarm], *cells, f"{percent(limit)} %"])
     looks = [looked(own[PARTS_WAYS]) for own in arms.values()]
     rows.append(["reward rises while held-out samples get worse", *looks, "2 standard errors"])
-    return Table([f"share of answers, mean of {reward_hacking.ALARM_WINDOW} steps", *arms, "limit"], rows)
+    return Table(
+        [f"share of answers, mean of {reward_hacking.ALARM_WINDOW} steps", *arms, "limit"], rows
+    )
 
 
 def loudness(alarm: dict[str, Any]) -> str:

@@ -265,7 +265,9 @@ def require_min(
     `steps` are the measures that chose (select.rap).
     """
     if len(picks) < least:
-        moved = " or ".join(key for step, keys in THRESHOLD_KEYS.items() if step in steps for key in keys)
+        moved = " or ".join(
+            key for step, keys in THRESHOLD_KEYS.items() if step in steps for key in keys
+        )
         ways = f"move {moved}, add data" if moved else "add data"
         raise EmptySelectionError(
             f"RAP chooses {len(picks)} samples, but a step needs {least} different prompts: "

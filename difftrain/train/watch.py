@@ -86,7 +86,9 @@ def count_signs(
     """Send the number of answers with each sign, and of those that could have it."""
     found: dict[Alarm, int] = defaultdict(int)
     for text, identity in zip(texts, identities, strict=True):
-        for alarm, there in reward_hacking.response_alarms(text, groups.by_id[identity], prompts.SYSTEM).items():
+        for alarm, there in reward_hacking.response_alarms(
+            text, groups.by_id[identity], prompts.SYSTEM
+        ).items():
             found[alarm] += there
     log_metric(f"{SUM}{ANSWERS}", len(texts))
     for alarm in (Alarm.empty, Alarm.several_options, Alarm.repeated_tags, Alarm.prompt_echo):

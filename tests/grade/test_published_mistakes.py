@@ -88,7 +88,9 @@ def test_the_papers_plugin_pays_one_letter_of_a_stop_sign() -> None:
 
 def test_the_papers_plugin_pays_a_text_that_is_half_alike() -> None:
     assert said("stop sing", "stop sign", "text") is Verdict.incorrect
-    half = grade.grade_with_credit("<answer>stop</answer>", sample("text", "stop sign", ""), PARTIAL)
+    half = grade.grade_with_credit(
+        "<answer>stop</answer>", sample("text", "stop sign", ""), PARTIAL
+    )
     assert half.verdict is Verdict.incorrect
     assert half.value == pytest.approx(4 / 9)
 
@@ -140,7 +142,9 @@ def test_visual_rft_pays_an_empty_answer(kind: AnswerKind) -> None:
     gold = {"choice": "B", "boxes": BOTH, "text": "yes"}.get(kind, "7")
     for answer in ("", " ", "\n", "\\boxed{}"):
         assert said(answer, gold, kind) is Verdict.unparsable
-        found = grade.grade_with_credit(f"<answer>{answer}</answer>", sample(kind, gold, ""), PARTIAL)
+        found = grade.grade_with_credit(
+            f"<answer>{answer}</answer>", sample(kind, gold, ""), PARTIAL
+        )
         assert found.value == 0
 
 

@@ -12,7 +12,11 @@ COUNT = sample("count", "7", "")
 
 
 def rung(response: str, of: object = CHOICE) -> set[Alarm]:
-    return {a for a, there in reward_hacking.response_alarms(response, of, prompts.SYSTEM).items() if there}
+    return {
+        a
+        for a, there in reward_hacking.response_alarms(response, of, prompts.SYSTEM).items()
+        if there
+    }
 
 
 @pytest.mark.parametrize("response", ["", " \n", "<answer></answer>", "<answer>\\boxed{}</answer>"])

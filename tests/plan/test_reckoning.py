@@ -151,7 +151,12 @@ def test_rows_reckoned_with_are_those_that_the_engine_computes_together() -> Non
 def test_a_pilot_without_an_answer_is_none(tmp_path) -> None:
     config = RunConfig(output_dir=str(tmp_path))
     small = replace(config, data=replace(config.data, limit=config.plan.pilot))
-    counts = {"generations": 0, "tokens": 0, "samples": 4, "settled": [requirements(config).settled(4)]}
+    counts = {
+        "generations": 0,
+        "tokens": 0,
+        "samples": 4,
+        "settled": [requirements(config).settled(4)],
+    }
 
     def close() -> None:
         folder = Places(small).probe

@@ -65,7 +65,9 @@ def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
     parquet.write_part(tmp_path / "probe", "00000", rows)
     made = config(Measure.cmab, Measure.ace)
     folder = tmp_path / "attention"
-    attention_pass.run_attention_pass(lambda: tiny, samples, tmp_path / "probe", folder, made, World())
+    attention_pass.run_attention_pass(
+        lambda: tiny, samples, tmp_path / "probe", folder, made, World()
+    )
     found = {each.sample_id: each for each in parquet.read(folder, Attention)}
     assert len(found) == 3
     for sample in samples[:2]:
@@ -89,7 +91,9 @@ def test_late_answers_of_a_sample_set_aside_change_no_ranks_share(
     rows = [answer(each.sample_id, 0, True) for each in samples if each is not out]
     probe, folder = tmp_path / "probe", tmp_path / "attention"
     parquet.write_part(probe, "00000", rows)
-    state.write_failures(probe, 1, [state.failed_request(ProbeRequest(out, 0, 0), NoAnswer("too long"))])
+    state.write_failures(
+        probe, 1, [state.failed_request(ProbeRequest(out, 0, 0), NoAnswer("too long"))]
+    )
     before = attention_pass.pairs_to_measure(samples, probe, made)
     assert len(before) == 3
     parquet.write_part(probe, "00001", [answer(out.sample_id, 1, True)])

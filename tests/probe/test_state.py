@@ -45,7 +45,9 @@ def row(draw: ProbeRequest, right: bool) -> Rollout:
     )
 
 
-def settle(ledger: ProbeState, sample: Sample, truth: dict[tuple[View, int], np.ndarray]) -> list[ProbeRequest]:
+def settle(
+    ledger: ProbeState, sample: Sample, truth: dict[tuple[View, int], np.ndarray]
+) -> list[ProbeRequest]:
     """Ask until the sample is settled; the answers are known before."""
     asked: list[ProbeRequest] = []
     while draws := ledger.wanted(sample):
