@@ -121,8 +121,8 @@ class Rollout:
 class Attention:
     """Where one response looked: attention mass per layer and response token, mean over heads.
 
-    `image_tokens` and `text_tokens` are how many prompt tokens each mass is summed over. `max_log_psi` is
-    ACE's largest log psi (None where no column is left or it was not asked for).
+    `image_tokens` and `text_tokens` are how many prompt tokens each mass is summed over.
+    `max_log_psi` is ACE's largest log psi (None where no column is left or it was not asked for).
     """
 
     sample_id: str

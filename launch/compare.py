@@ -30,8 +30,8 @@ def made_of(folder: Path) -> dict[str, Any]:
         raise MissingArtifact(f"no evaluation at {folder}: run  python launch/evaluate.py")
     if not any(key.startswith(paired.ITEMS) for key in found["inputs"]):
         raise SchemaError(
-            f"{folder} does not say what its items were: remove its manifest.json and run the command "
-            "that made it again; no model is asked"
+            f"{folder} does not say what its items were: remove its manifest.json and run the "
+            "command that made it again; no model is asked"
         )
     return found
 

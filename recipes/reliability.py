@@ -46,7 +46,7 @@ def place(config: RunConfig, places: Places) -> Path | None:
 
 
 def run(config: RunConfig, places: Places, world: World, asking: Asking) -> Path | None:
-    """The folder of reliability.json and of the second scores; None where probe.retest_samples is 0."""
+    """The folder of reliability.json and of the second scores; None if probe.retest_samples=0."""
     folder = place(config, places)
     if folder is None:
         return None

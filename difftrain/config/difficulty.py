@@ -65,7 +65,8 @@ class PismConfig:
     chance_correction: ChanceCorrection = ChanceCorrection.none
     """text_only: a ratio passes only if its right answers are too many for guessing (ours)."""
     alpha: float = 0.05
-    """With chance_correction=text_only: how improbable under guessing the right answers must be (ours)."""
+    """With chance_correction=text_only: largest probability of the correct draws under guessing
+    (ours)."""
 
     def least(self, draws: int, guess_rate: float | None = None) -> int:
         """The fewest right answers among `draws` with which a ratio passes.

@@ -55,7 +55,7 @@ class RunConfig:
     control: Control = Control.none
     """random also trains an equal-size random arm for the same steps and shows it beside."""
     report_to: Tracker = Tracker.none
-    """Experiment tracker; wandb honors WANDB_MODE=offline, tensorboard writes into the run folder."""
+    """Experiment tracker; wandb honors WANDB_MODE=offline, tensorboard writes to the run folder."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     grade: GradeConfig = field(default_factory=GradeConfig)
@@ -89,7 +89,8 @@ class RunConfig:
         if lacking := [measure for measure in self.select.rap if measure not in wanted]:
             yield (
                 "select.rap",
-                f"needs {', '.join(lacking)} in difficulty.extra_measures (difficulty=rap or difficulty=all)",
+                f"needs {', '.join(lacking)} in difficulty.extra_measures "
+                "(difficulty=rap or difficulty=all)",
             )
         trained = "sft" in self.stages
         if trained and not self.select.sft_strata:

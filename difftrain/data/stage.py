@@ -1,4 +1,5 @@
-"""The data stage on disk: Sample parts, quarantine.jsonl and .md, near_duplicates.jsonl, manifest.json last.
+"""The data stage on disk: Sample parts, quarantine.jsonl and .md, near_duplicates.jsonl,
+manifest.json last.
 
 Not here: whether the stage is needed (recipes ask lineage.read_made).
 """

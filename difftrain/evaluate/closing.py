@@ -1,4 +1,4 @@
-"""What closes a folder of marks: the rows, summary.json, manifest.json, and the words for a terminal.
+"""What closes a folder of marks: the rows, summary.json, manifest.json, the words for a terminal.
 
 Not here: how marks (grading.py) and summaries (summary.py) are made.
 """
@@ -57,7 +57,7 @@ def close(
     found: Mapping[str, Mapping[str, Any]],
     origin: Origin,
 ) -> None:
-    """Write the folder anew: the marks, summary.json, what stands beside them, manifest.json last."""
+    """Write the folder anew: the marks, summary.json, what belongs to them, manifest.json last."""
     reopen(folder)
     for left in parquet.parts(folder):
         left.unlink()

@@ -139,7 +139,7 @@ def run(
     budget: images.Budget,
     world: World,
 ) -> None:
-    """Fill the folder with a Compared for every sample, then contamination.json, then manifest.json.
+    """Fill the folder with a Compared for every sample, then contamination.json, manifest.json.
 
     Raises RankSilent if another rank stops writing.
     """

@@ -107,8 +107,8 @@ def headlines(summary: dict[str, Any], found: dict[str, Any], config: RunConfig)
         "As the papers' tables print them: percent, but fractions for MMMU and MMStar; "
         "HallusionBench is aAcc. Undecided items count as wrong, also where the reference would "
         "draw an option at random; drawn ones count as their draw falls "
-        "(evaluate.harness_overrides.fallback=random); items whose judge failed, that were not asked "
-        "(no picture) or that the engine did not answer have no score."
+        "(evaluate.harness_overrides.fallback=random); items whose judge failed, that were not "
+        "asked (no picture) or that the engine did not answer have no score."
     )
     whys = [
         f"{name} has no score: {summary[name]['why']}." for name in found if summary[name]["why"]

@@ -88,7 +88,7 @@ def run(
     config: run_config.RunConfig,
     world: World,
 ) -> None:
-    """Fill the folders with a response and a Mark for every item, then summary.json and manifest.json.
+    """Fill the folders with a response and a Mark for every item, then summary.json, manifest.json.
 
     `engine` is called, with pixel limits, only if a response is missing. Raises ConfigError if
     the judge's server turns the key away.

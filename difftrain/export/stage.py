@@ -1,4 +1,4 @@
-"""The export on disk: scores.parquet, a folder for each trainer, README.md, and manifest.json last."""
+"""The export on disk: scores.parquet, a folder for each trainer, README.md, manifest.json last."""
 
 import shutil
 import time

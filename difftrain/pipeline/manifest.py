@@ -1,4 +1,4 @@
-"""Where things come from: identities of samples and stages, and the manifest.json that closes a stage.
+"""Where things come from: identities of samples and stages, the manifest.json that closes a stage.
 
 A stage's fingerprint hashes its own settings and its inputs' fingerprints, so changing a setting
 redoes that stage and what follows it, and nothing before it.

@@ -16,8 +16,8 @@ from difftrain.report.words import listed, percent
 
 CHANGED_SHOWN = 50
 UNMEASURED = (
-    "Not measured, for no sample was asked again: probe.retest_samples=N asks N samples once more with "
-    "other seeds and tells how many keep their label."
+    "Not measured, for no sample was asked again: probe.retest_samples=N asks N samples once more "
+    "with other seeds and tells how many keep their label."
 )
 """What stands for the second draws where there are none."""
 FEW = 20

@@ -110,7 +110,7 @@ class Loaded:
 
 
 def unfinished(inputs: RunInputs) -> list[str]:
-    """One line for each stage without manifest.json: its name, its folder and the command it needs."""
+    """One line for each stage without manifest.json: its name, folder and the command it needs."""
     recipe = inputs.settings["recipe"]
     return [
         f"no finished {stage} at {folder}: run  python {COMMANDS[stage.split()[0]]} recipe={recipe}"

@@ -69,8 +69,8 @@ def require_min(
         held = ", ".join(f"{name} {number}" for name, number in counts.items())
         what = "different prompts" if arm is TrainStage.grpo else "samples"
         raise EmptySelectionError(
-            f"{STRATA_KEYS[arm]} leaves {len(picks)} samples{lost}, but a step needs {least} {what}; "
-            f"the strata hold {held}: keep more strata, add data, or lower {MIN_SIZE_KEYS[arm]}"
+            f"{STRATA_KEYS[arm]} leaves {len(picks)} samples{lost}, but a step needs {least} "
+            f"{what}; the strata hold {held}: keep more strata, add data, or lower {MIN_SIZE_KEYS[arm]}"
         )
     return picks
 

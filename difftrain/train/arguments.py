@@ -142,7 +142,8 @@ def on_one_device(told: T) -> T:
 
     transformers would copy the model to each with nn.DataParallel and multiply the batch by their
     number, which TRL refuses; it names `_n_gpu` as the way out, as Trainer itself takes for a model
-    that is split over devices. GPUs beyond the first may be vLLM's (model.vllm.tensor_parallel_size).
+    that is split over devices. GPUs beyond the first may be vLLM's
+    (model.vllm.tensor_parallel_size).
     """
     if told.n_gpu > 1:
         told._n_gpu = 1

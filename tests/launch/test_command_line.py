@@ -196,7 +196,8 @@ def test_rap_differs_from_a_stratum_recipe_in_what_its_difference_says() -> None
     plain, rap = words.read(["recipe=grpo_hard"]), words.read(["recipe=rap"])
     said = words.recipe_difference(resolve(rap))
     assert said == [
-        "difficulty.measure=drm", "difficulty.extra_measures=[cde, ace]", "probe.retest_samples=100",
+        "difficulty.measure=drm", "difficulty.extra_measures=[cde, ace]",
+        "probe.retest_samples=100",
         "probe.temperature=1.0", "name=rap", "select.strata=[]", "select.rap=[cde, ace, drm]",
     ]  # fmt: skip
     for line in said:
@@ -216,7 +217,8 @@ def test_a_group_on_the_command_line_beats_the_recipes() -> None:
 def test_choosing_by_measures_that_are_not_taken_is_refused() -> None:
     (problem,) = told("recipe=rap_ace", "difficulty=pism")
     assert problem == (
-        "select.rap=[ace]: needs ace in difficulty.extra_measures (difficulty=rap or difficulty=all)"
+        "select.rap=[ace]: needs ace in difficulty.extra_measures "
+        "(difficulty=rap or difficulty=all)"
     )
     assert told("recipe=rap", "select.strata=[hard]") == [
         "select.strata=[hard]: must be empty ([]) where select.rap chooses"
@@ -231,7 +233,8 @@ def test_the_second_papers_thresholds_are_checked() -> None:
     )  # fmt: skip
     for part in ("ace.sigma=0.0: must be above 0", "ace.window=0: must be at least 1, or null",
                  "cde.lambda_c=1.0: must lie", "pism.alpha=0.0: must lie",
-                 "probe.cde_rollouts=0: must be at least 1", "difficulty.ace.lambda_a?"):  # fmt: skip
+                 "probe.cde_rollouts=0: must be at least 1",
+                 "difficulty.ace.lambda_a?"):  # fmt: skip
         assert part in text
 
 

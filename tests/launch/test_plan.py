@@ -49,8 +49,8 @@ def test_samples_answers_hours_and_memory_are_told_before_anything_is_spent(tmp_
     assert done.returncode == 0, done.stderr
     assert "samples: 40 of 40 rows, 0 quarantined (perception 24, reasoning 16)" in done.stdout
     assert (
-        "for pism, cmab, cde, ace, drm and probe.retest_samples=100, by the first paper's stratum mix"
-        in done.stdout
+        "for pism, cmab, cde, ace, drm and probe.retest_samples=100, by the first paper's "
+        "stratum mix" in done.stdout
     )
     assert "by itself, by the paper's mix: pism" in done.stdout
     assert "cde 400, ace 40, drm 200" in done.stdout

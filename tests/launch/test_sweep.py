@@ -504,8 +504,8 @@ def test_a_task_starts_a_python_whose_path_has_a_space(
     assert done.returncode == 0, done.stdout + done.stderr
     words = Path(f"{cluster}.python").read_text().splitlines()
     assert words[:4] == ["-m", "accelerate.commands.launch", "--config_file", str(config)]
-    assert words[-4:] == ["recipe=grpo_full", f"output_dir={tmp_path}", "data.tasks=[ocr, counting]",
-                          "seed=1"]  # fmt: skip
+    assert words[-4:] == ["recipe=grpo_full", f"output_dir={tmp_path}",
+                          "data.tasks=[ocr, counting]", "seed=1"]  # fmt: skip
 
 
 def test_a_run_is_another_when_a_benchmark_s_file_or_the_judge_s_server_is(

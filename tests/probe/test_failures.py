@@ -188,7 +188,8 @@ def test_seconds_are_those_of_all_starts(
 def test_words_from_a_server_are_looked_at_as_the_tokens_that_spell_them(tiny: Loaded) -> None:
     text = "<think>2 and 3 <|image_pad|></think><answer>5</answer>"
     row = Rollout(
-        sample_id="a", view=View.full_image, mask_percent=0, draw=0, seed=1, response=text, num_tokens=9,
+        sample_id="a", view=View.full_image, mask_percent=0, draw=0, seed=1, response=text,
+        num_tokens=9,
         token_ids=(), hit_eos=True, verdict=Verdict.correct,
     )  # fmt: skip
     ids = response_token_ids(tiny, row)

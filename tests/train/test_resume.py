@@ -21,9 +21,11 @@ from difftrain.train.dataset import Material
 from launch.words import read
 
 pytestmark = pytest.mark.slow
-SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_steps=4", "sft.save_steps=2",
+SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_steps=4",
+"sft.save_steps=2",
          "sft.samples_per_step=4", "sft.per_device_train_batch_size=2", "grpo.max_steps=4",
-         "grpo.save_steps=2", "grpo.prompts_per_step=2", "grpo.num_generations=4", "grpo.eval_samples=0",
+         "grpo.save_steps=2", "grpo.prompts_per_step=2", "grpo.num_generations=4",
+         "grpo.eval_samples=0",
          "grpo.per_device_train_batch_size=4", "grpo.max_completion_length=72")  # fmt: skip
 SAMPLES = list(pool.samples(pool.Split.pool, 16))
 TARGETS = {each.sample_id: str(lessons.from_solution(each)) for each in SAMPLES}

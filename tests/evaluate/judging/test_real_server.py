@@ -194,7 +194,8 @@ def test_training_on_a_benchmark_item_ends_with_code_2_before_the_first_step(
     words = [
         sys.executable, str(ROOT / "launch" / "train.py"), "debug=smoke", "data=jsonl",
         f"data.path={tmp_path / 'my.jsonl'}", f"output_dir={tmp_path / 'a'}",
-        "select.strata=[easy,hard,medium,unsolved]", "data.min_pixels=3136", "data.max_pixels=12544",
+        "select.strata=[easy,hard,medium,unsolved]", "data.min_pixels=3136",
+        "data.max_pixels=12544",
     ]  # fmt: skip
     done = started(words)
     _, told = done.communicate(timeout=500)
