@@ -70,7 +70,8 @@ def require_min(
         what = "different prompts" if arm is TrainStage.grpo else "samples"
         raise EmptySelectionError(
             f"{STRATA_KEYS[arm]} leaves {len(picks)} samples{lost}, but a step needs {least} "
-            f"{what}; the strata hold {held}: keep more strata, add data, or lower {MIN_SIZE_KEYS[arm]}"
+            f"{what}; the strata hold {held}: keep more strata, add data, "
+            f"or lower {MIN_SIZE_KEYS[arm]}"
         )
     return picks
 
