@@ -171,8 +171,8 @@ def test_a_problem_of_some_runs_names_them() -> None:
         (["recipe=grpo_mid_hard", "difficulty=pism,pism_released"],
          ["probe.mask: pixels and rectangle: cannot stand in one table (grpo_mid_hard-pism_rel"]),
         (["recipe=grpo_full,grpo_hard", "difficulty=pism,all", "seed=1,2"],
-         ["difficulty.extra_measures: ['cmab'] and ['cmab', 'cde', 'ace', 'drm']: cannot stand in one "
-          "table (grpo_full-all, grpo_hard-all)"]),
+         ["difficulty.extra_measures: ['cmab'] and ['cmab', 'cde', 'ace', 'drm']: cannot stand "
+          "in one table (grpo_full-all, grpo_hard-all)"]),
         (["recipe=grpo_random,grpo_mid_hard", "select.random=true"],
          ["select.random: False by its name and True: cannot stand in one table (grpo_mid_hard); "
           "a file of your own, conf/recipe/NAME.yaml, is a row with a name of its own"]),
