@@ -220,7 +220,7 @@ def training_line(config: RunConfig, name: TrainStage, shape: memory.Shape, prom
     found = memory.training(
         shape,
         memory.Batch(
-            rows=stage.per_device_batch,
+            rows=stage.per_device_train_batch_size,
             prompt=lengths[0],
             answer=lengths[1],
             pixels=config.data.max_pixels,

@@ -18,8 +18,8 @@ from difftrain.records import Sample
 from difftrain.shapes import pool
 from difftrain.shapes.pool import Split
 
-READ = ("source", "limit", "split", "tasks", "duplicates", "boxes", "min_pixels", "max_pixels")
-MATTERS = {Source.shapes: ("source", "limit", "pool", "drawing_seed")}
+READ = ("source", "limit", "split", "tasks", "duplicates", "box_format", "min_pixels", "max_pixels")
+MATTERS = {Source.shapes: ("source", "limit", "num_samples", "world_seed")}
 """Settings that change a source's rows (READ for all but shapes); others leave stages valid."""
 SCANNED = 64 << 20
 """Bytes of a jsonl or json up to which the pictures it points to are looked up for its identity."""

@@ -126,7 +126,7 @@ def at_hand(config: EvaluateConfig) -> tuple[list[Asked], dict[str, str]]:
     found, broken = asking.items(every), {}
     for name in config.also_on_disk:
         try:
-            found += asking.items(replace(every, benchmarks=[name], any_count=True))
+            found += asking.items(replace(every, benchmarks=[name], allow_count_mismatch=True))
         except UNREADABLE as error:
             broken[name] = str(error).strip().splitlines()[0] or type(error).__name__
     return found, broken

@@ -101,7 +101,7 @@ def test_the_identity_changes_with_settings_that_change_the_drawings(change):
 
 def test_the_identity_ignores_settings_of_the_other_source(write_rows):
     path = write_rows(ROW)
-    assert load.identity(from_file(path, pool=20)) == load.identity(from_file(path))
+    assert load.identity(from_file(path, num_samples=20)) == load.identity(from_file(path))
     assert load.identity(DataConfig(box_format=BoxFormat.relative)) == load.identity(DataConfig())
 
 

@@ -438,5 +438,5 @@ def test_rows_of_mixed_shapes_in_one_file_are_told_apart(pictured):
 
 def test_the_formats_that_give_a_rationale_are_those_that_the_settings_know() -> None:
     read_by = {source: sys.modules[form.asked.__module__] for source, form in FORMATS.items()}
-    giving = {source for source, each in read_by.items() if "solution=" in inspect.getsource(each)}
+    giving = {source for source, each in read_by.items() if "rationale=" in inspect.getsource(each)}
     assert giving == WITH_RATIONALE - {Source.shapes}

@@ -189,7 +189,7 @@ def test_golds_that_are_not_strings_are_read(one):
 def test_boxes_are_converted_from_the_scale_of_the_settings(write_rows):
     gold = "<answer>[{'bbox_2d': [250, 250, 500, 750], 'label': 'red square'}]</answer>"
     row = {**RELEASED, "ability": "cv_detection", "ground_truth": gold}
-    (found,) = read(write_rows(row), boxes=BoxFormat.relative)
+    (found,) = read(write_rows(row), box_format=BoxFormat.relative)
     assert json.loads(found.answer) == [{"bbox_2d": [203, 147, 406, 441], "label": "red square"}]
 
 

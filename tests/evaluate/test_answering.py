@@ -46,7 +46,7 @@ def config(server: ModelServer, tmp_path: Path) -> RunConfig:
     found = RunConfig(output_dir=str(tmp_path))
     found.data.min_pixels, found.data.max_pixels = 3136, 12544
     found.model.engine, found.model.url = EngineKind.http, server.url
-    found.model.server.concurrency, found.model.server.first_wait_seconds = 1, 0.01
+    found.model.server.max_concurrency, found.model.server.backoff_s = 1, 0.01
     found.evaluate.benchmarks, found.evaluate.limit = [NAME], 6
     found.evaluate.judge, found.evaluate.resamples = JudgeKind.none, 100
     return found

@@ -96,12 +96,12 @@ def test_a_wrong_number_of_items_names_benchmark_and_both_numbers(
 ) -> None:
     rows = hub_rows(name)[:60]
     write_folder(tmp_path, name, rows)
-    few = read(tmp_path, name, ItemSource.folder, any_count=True)
+    few = read(tmp_path, name, ItemSource.folder, allow_count_mismatch=True)
     write_tsv(tmp_path / TSV_FILES[name], as_harness(few))
     told = f"{name}: 60 items in .*, but the benchmark has {COUNTS[name]}"
     with pytest.raises(SchemaError, match=told):
         read(tmp_path, name, source)
-    assert len(read(tmp_path, name, source, any_count=True)) == 60
+    assert len(read(tmp_path, name, source, allow_count_mismatch=True)) == 60
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -145,7 +145,7 @@ def test_a_lone_parquet_without_a_split_in_its_name_is_taken(
     (written,) = folder.rglob("*.parquet")
     written.rename(folder / "mmstar.parquet")
     written.parent.rmdir()
-    assert len(read(tmp_path, "MMStar", ItemSource.folder, any_count=True)) == 4
+    assert len(read(tmp_path, "MMStar", ItemSource.folder, allow_count_mismatch=True)) == 4
 
 
 def test_a_damaged_parquet_file_is_named_in_words(
@@ -155,7 +155,7 @@ def test_a_damaged_parquet_file_is_named_in_words(
     (written,) = folder.rglob("*.parquet")
     written.write_bytes(written.read_bytes()[:-20])
     with pytest.raises(SchemaError, match=r"MMStar: .*MMStar holds no readable parquet"):
-        read(tmp_path, "MMStar", ItemSource.folder, any_count=True)
+        read(tmp_path, "MMStar", ItemSource.folder, allow_count_mismatch=True)
 
 
 def test_without_network_the_message_names_the_folder_instead(
@@ -199,7 +199,7 @@ def test_rows_share_pictures_by_index_hold_several_and_are_dropped_without(
         tsv_item("3", None),
     ]
     path = write_tsv(tmp_path / "MMStar.tsv", rows)
-    items = read(tmp_path, "MMStar", ItemSource.tsv, any_count=True)
+    items = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     assert [item["index"] for item in items] == ["0", "1", "2"]
     assert items[2]["question"] == 'two\nlines, a\ttab and a "quote"'
     shown = [[pictures.raw(each) for each in item["image"]] for item in items]
@@ -213,7 +213,7 @@ def test_what_only_looks_like_a_line_break_inside_a_cell_cuts_no_row(
 ) -> None:
     row = tsv_item("0", [png("red")], question=f"Wh{mark}at?")
     write_tsv(tmp_path / "MMStar.tsv", [{name: row[name] for name in sorted(row, reverse=True)}])
-    (item,) = read(tmp_path, "MMStar", ItemSource.tsv, any_count=True)
+    (item,) = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     assert item["question"] == f"Wh{mark}at?"
     assert [pictures.raw(each) for each in item["image"]] == [png("red")]
 
@@ -230,7 +230,7 @@ def test_an_md5_that_is_not_the_harness_files_is_a_warning(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")])])
-    given = config(tmp_path, "MMStar", ItemSource.tsv, any_count=True)
+    given = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     with pytest.warns(
         UserWarning, match=r"MMStar: .* has md5 .*, the harness's file has e1ecd2140"
     ):
@@ -248,9 +248,9 @@ def test_options_that_the_harness_tables_lose_are_not_there_unless_kept(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")], C="None", D="nan", B="N/A")])
-    (item,) = read(tmp_path, "MMStar", ItemSource.tsv, any_count=True)
+    (item,) = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     assert "A. x\nPlease" in evaluate.build_prompt("MMStar", item)[-1]["value"]
-    given = config(tmp_path, "MMStar", ItemSource.tsv, any_count=True)
+    given = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     given.harness_overrides.kept_texts = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -267,11 +267,11 @@ def test_dev_rows_of_mmmu_are_left_out(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     write_folder(tmp_path, "MMMU", hub_rows("MMMU")[:30])
-    rows = as_harness(read(tmp_path, "MMMU", ItemSource.folder, any_count=True))
+    rows = as_harness(read(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True))
     dev = [{**row, "index": f"d{row['index']}", "id": "d" + row["id"]} for row in rows[:5]]
     dev = [{**row, "split": "dev"} for row in dev]
     write_tsv(tmp_path / TSV_FILES["MMMU"], [*dev, *rows])
-    found = read(tmp_path, "MMMU", ItemSource.tsv, any_count=True)
+    found = read(tmp_path, "MMMU", ItemSource.tsv, allow_count_mismatch=True)
     assert Counter(row["split"] for row in found) == {"validation": 30}
 
 
@@ -279,10 +279,10 @@ def test_a_split_column_drops_rows_of_mmmu_alone(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     write_folder(tmp_path, "MathVista", hub_rows("MathVista")[:3])
-    rows = as_harness(read(tmp_path, "MathVista", ItemSource.folder, any_count=True))
+    rows = as_harness(read(tmp_path, "MathVista", ItemSource.folder, allow_count_mismatch=True))
     named = [{**row, "split": "testmini"} for row in rows]
     write_tsv(tmp_path / TSV_FILES["MathVista"], named)
-    assert len(read(tmp_path, "MathVista", ItemSource.tsv, any_count=True)) == 3
+    assert len(read(tmp_path, "MathVista", ItemSource.tsv, allow_count_mismatch=True)) == 3
 
 
 DAMAGED = {
@@ -308,7 +308,7 @@ def test_a_damaged_list_of_pictures_is_refused_with_its_row(
         datasets.Dataset.from_list(rows).to_parquet(str(path))
         where = "MMStar: row 1"
     with pytest.raises(SchemaError, match=f"MMStar: .*{where}: .* begins as a list of pictures"):
-        read(tmp_path, "MMStar", source, any_count=True)
+        read(tmp_path, "MMStar", source, allow_count_mismatch=True)
 
 
 @pytest.mark.parametrize(
@@ -336,13 +336,13 @@ def test_mathvista_rows_get_their_gold_letter_or_are_refused(
 ) -> None:
     rows = [dict(row) for row in hub_rows("MathVista")[:3]]
     write_folder(tmp_path / "good", "MathVista", rows)
-    (item, *_) = read(tmp_path / "good", "MathVista", ItemSource.folder, any_count=True)
+    (item, *_) = read(tmp_path / "good", "MathVista", ItemSource.folder, allow_count_mismatch=True)
     assert (item["answer"], item["answer_option"]) == ("a hen", "B")
     assert ast.literal_eval(item["choices"]) == ["a cat", "a hen", "a dog"]
     rows[1]["answer"] = "a cow"
     write_folder(tmp_path / "bad", "MathVista", rows)
     with pytest.raises(SchemaError, match=r"MathVista: row 1 .* not one of the choices"):
-        read(tmp_path / "bad", "MathVista", ItemSource.folder, any_count=True)
+        read(tmp_path / "bad", "MathVista", ItemSource.folder, allow_count_mismatch=True)
 
 
 @pytest.mark.parametrize(
@@ -366,12 +366,12 @@ def test_an_item_that_cannot_be_graded_is_refused_before_anything_is_asked(
     write_tsv: Callable,
 ) -> None:
     write_folder(tmp_path, name, hub_rows(name)[:3])
-    rows = as_harness(read(tmp_path, name, ItemSource.folder, any_count=True))
+    rows = as_harness(read(tmp_path, name, ItemSource.folder, allow_count_mismatch=True))
     write_tsv(tmp_path / TSV_FILES[name], rows)
-    assert len(read(tmp_path, name, ItemSource.tsv, any_count=True)) == 3
+    assert len(read(tmp_path, name, ItemSource.tsv, allow_count_mismatch=True)) == 3
     write_tsv(tmp_path / TSV_FILES[name], [rows[0], rows[1] | spoilt, rows[2]])
     with pytest.raises(SchemaError, match=f"{name}: item .* cannot be graded: .*{told}"):
-        read(tmp_path, name, ItemSource.tsv, any_count=True)
+        read(tmp_path, name, ItemSource.tsv, allow_count_mismatch=True)
 
 
 def test_a_missing_picture_is_known_only_when_it_is_asked_for(
@@ -380,7 +380,7 @@ def test_a_missing_picture_is_known_only_when_it_is_asked_for(
     rows = [dict(row) for row in hub_rows("MMMU")[:2]]
     rows[1] |= {"question": "<image 1> <image 3>", "image_2": None}
     write_folder(tmp_path, "MMMU", rows)
-    good, bad = read(tmp_path, "MMMU", ItemSource.folder, any_count=True)
+    good, bad = read(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True)
     assert all(pictures.identity(each) for each in good["image"])
     shown = [part for part in evaluate.build_prompt("MMMU", bad) if part["type"] == "image"]
     with pytest.raises(Unusable, match="there is no picture 3"):

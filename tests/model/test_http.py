@@ -37,8 +37,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
 
 def settings(url: str, **changes: Any) -> ModelConfig:
     found = ModelConfig(engine=EngineKind.http, url=url)
-    found.server.concurrency, found.server.timeout_seconds = 8, 20
-    found.server.first_wait_seconds = 0.01
+    found.server.max_concurrency, found.server.timeout_s = 8, 20
+    found.server.backoff_s = 0.01
     for name, value in changes.items():
         setattr(found.server, name, value)
     return found
@@ -141,7 +141,7 @@ def test_a_spoilt_answer_is_asked_again_and_none_is_lost_or_wrong(
             SPOILT[fault](handler)
         return number % 3 == 1
 
-    made, asked = engine(server, attempts=12), requests(30)
+    made, asked = engine(server, max_attempts=12), requests(30)
     server.spoils = spoils
     found = answers(made, asked)
     assert right(found, asked)
@@ -156,7 +156,7 @@ def test_a_slow_answer_is_given_up_and_asked_again(server: ModelServer) -> None:
             FaultyProxy.drop(handler)
         return number == 1
 
-    made, asked = engine(server, timeout_seconds=3.0), requests(6)
+    made, asked = engine(server, timeout_s=3.0), requests(6)
     server.spoils = spoils
     assert right(answers(made, asked), asked)
     assert made.faults == {"slow": 1}
@@ -174,7 +174,7 @@ def test_what_never_succeeds_is_set_aside_with_the_reason_after_so_many_tries(
             send(handler, 500, b'{"error": {"message": "CUDA error for sk-never-to-be-seen-42"}}')
         return bad
 
-    made, asked = engine(server, attempts=3), requests(9)
+    made, asked = engine(server, max_attempts=3), requests(9)
     server.spoils = spoils
     found = answers(made, asked)
     assert len(tries) == 3
@@ -201,7 +201,7 @@ def test_what_the_server_refuses_is_not_asked_again(server: ModelServer) -> None
 def test_a_server_that_fails_for_everybody_sets_nobody_aside(
     server: ModelServer, status: int, last: str
 ) -> None:
-    made = engine(server, attempts=1)
+    made = engine(server, max_attempts=1)
     server.spoils = lambda handler, body, number: send(handler, status, b"oops") or True
     found = []
     with pytest.raises(OSError, match=rf"samples in a row have no answer; the last one: {last}"):
@@ -230,7 +230,7 @@ def test_samples_that_are_too_long_and_come_last_are_set_aside_however_many(
 
 
 def test_a_server_that_fails_at_every_picture_sets_nobody_aside(server: ModelServer) -> None:
-    made = engine(server, attempts=1)
+    made = engine(server, max_attempts=1)
     server.spoils = lambda handler, body, number: (
         "image_url" in str(body) and (send(handler, 500, b"oops") or True)
     )
@@ -242,7 +242,7 @@ def test_a_server_that_fails_at_every_picture_sets_nobody_aside(server: ModelSer
 def test_a_server_that_answers_plain_words_and_nothing_of_the_work_sets_nobody_aside(
     server: ModelServer, how: str
 ) -> None:
-    made = engine(server, attempts=1)
+    made = engine(server, max_attempts=1)
     asked = [replace(each, max_new_tokens=50) for each in requests(150)]
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
@@ -256,7 +256,7 @@ def test_a_server_that_answers_plain_words_and_nothing_of_the_work_sets_nobody_a
 
 
 def test_many_draws_of_few_samples_that_fail_are_set_aside(server: ModelServer) -> None:
-    made = engine(server, attempts=1)
+    made = engine(server, max_attempts=1)
     asked = [replace(each, view=f"{each.seed % 4}/whole") for each in requests(60)]
     server.spoils = lambda handler, body, number: send(handler, 500, b"oops") or True
     assert all(isinstance(each, NoAnswer) for each in answers(made, asked))
@@ -287,7 +287,7 @@ def test_a_request_that_is_turned_away_while_others_are_answered_is_set_aside(
             send(handler, 503, b'{"error": {"message": "no room"}}', Retry_After="0.01")
         return bad
 
-    made, asked = engine(server, attempts=2, concurrency=2), requests(60)
+    made, asked = engine(server, max_attempts=2, max_concurrency=2), requests(60)
     server.spoils = spoils
     found = answers(made, asked)
     last = found.pop(4)
@@ -302,7 +302,7 @@ def test_a_request_that_is_turned_away_while_others_are_answered_is_set_aside(
 def test_the_last_request_that_is_always_turned_away_ends_too(
     server: ModelServer, wanted: str
 ) -> None:
-    made, asked = engine(server, longest_wait_seconds=0.3), requests(5)[4:]
+    made, asked = engine(server, max_outage_s=0.3), requests(5)[4:]
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
         if bad := body["seed"] in turned_away:
@@ -350,7 +350,7 @@ def test_the_trial_waits_before_it_asks_again_and_keeps_the_dialect(server: Mode
 def test_a_trial_that_fails_is_no_dialect_that_is_refused(server: ModelServer) -> None:
     server.answer = lambda handler, number, content: send(handler, 500, b"oops")
     with pytest.raises(ConfigError, match="the server answers 500"):
-        engine(server, attempts=3)
+        engine(server, max_attempts=3)
     assert len(server.heard) == 3
     assert all("top_k" in body for body in server.heard)
 
@@ -390,7 +390,7 @@ def test_thoughts_taken_out_of_the_answer_are_told(server: ModelServer) -> None:
 def test_a_server_that_goes_away_is_waited_for_and_told_and_nothing_counts(
     server: ModelServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made, asked = engine(server, attempts=1), requests(200)
+    made, asked = engine(server, max_attempts=1), requests(200)
     server.delay = 0.005
 
     def bounce() -> None:
@@ -412,7 +412,7 @@ def test_a_server_that_goes_away_is_waited_for_and_told_and_nothing_counts(
 
 
 def test_a_server_that_stays_away_ends_the_stream_with_its_name(server: ModelServer) -> None:
-    made = engine(server, longest_wait_seconds=0.3)
+    made = engine(server, max_outage_s=0.3)
     stream = made.stream(iterator(requests(50)))
     got = [next(stream) for _ in range(5)]
     server.down()
@@ -436,7 +436,7 @@ def iterator(asked: list[Request]) -> Callable[[int], list[tuple[Request, Reques
 def test_a_request_that_kills_the_server_does_not_take_the_others_along(
     server: ModelServer,
 ) -> None:
-    made, asked = engine(server, attempts=4), requests(40)
+    made, asked = engine(server, max_attempts=4), requests(40)
     lock = threading.Lock()
 
     def restart() -> None:
@@ -521,7 +521,7 @@ def test_nobody_at_the_start_is_told_within_seconds_with_the_address() -> None:
 
 def test_a_key_that_is_turned_away_is_told_without_the_key(server: ModelServer) -> None:
     server.models = 401
-    with pytest.raises(ConfigError, match=r"model\.server\.key_from=MODEL_API_KEY") as error:
+    with pytest.raises(ConfigError, match=r"model\.server\.api_key_env=MODEL_API_KEY") as error:
         engine(server)
     assert KEY not in str(error.value)
 
@@ -589,7 +589,7 @@ def test_a_server_that_refuses_the_largest_picture_is_asked_with_smaller_ones(
 
 
 def test_nothing_of_address_and_limits_makes_another_artifact() -> None:
-    one, two = settings("http://a/v1"), settings("http://b:80/v1", concurrency=3, attempts=9)
+    one, two = settings("http://a/v1"), settings("http://b:80/v1", max_concurrency=3, max_attempts=9)
     assert one.maker == two.maker
     assert settings("http://a/v1", name="other").maker != one.maker
     assert settings("http://a/v1", extra={"top_k": 5}).maker != one.maker

@@ -24,7 +24,7 @@ def pair(sample, tokens):
     ids = tuple(5 + place % 300 for place in range(tokens))
     rollout = Rollout(
         sample_id=sample.sample_id, view=View.whole, mask_percent=0, draw=0, seed=0, response="",
-        tokens=tokens, token_ids=ids, finished=True, verdict=Verdict.right)
+        num_tokens=tokens, token_ids=ids, hit_eos=True, verdict=Verdict.correct)
     return sample, rollout
 
 def resident(what):

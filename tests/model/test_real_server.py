@@ -62,8 +62,8 @@ def proxy(served: tuple[str, str]) -> Iterator[Spoiling]:
 
 def settings(url: str, model: str) -> ModelConfig:
     found = ModelConfig(engine=EngineKind.http, url=url)
-    found.server.name, found.server.attempts, found.server.concurrency = model, 10, 2
-    found.server.first_wait_seconds = 0.01
+    found.server.name, found.server.max_attempts, found.server.max_concurrency = model, 10, 2
+    found.server.backoff_s = 0.01
     return found
 
 

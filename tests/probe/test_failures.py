@@ -35,7 +35,7 @@ def settings(server: ModelServer, folder: Path) -> RunConfig:
     found.probe.mask_percents, found.probe.draws = [0, 50], 3
     found.data.min_pixels, found.data.max_pixels = 3136, 12544
     found.model.engine, found.model.url = EngineKind.http, server.url
-    found.model.server.concurrency, found.model.server.first_wait_seconds = 6, 0.01
+    found.model.server.max_concurrency, found.model.server.backoff_s = 6, 0.01
     return found
 
 
@@ -94,7 +94,7 @@ def test_no_fault_changes_a_row_and_nothing_written_is_asked_again(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     samples = shapes_samples[:8]
-    undisturbed, _ = probed(server, samples, tmp_path / "one", concurrency=1)
+    undisturbed, _ = probed(server, samples, tmp_path / "one", max_concurrency=1)
     kinds = [None, "500", None, "drop", None, "page", None]
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
@@ -108,7 +108,7 @@ def test_no_fault_changes_a_row_and_nothing_written_is_asked_again(
         return kind is not None
 
     server.spoils = spoils
-    disturbed, _ = probed(server, samples, tmp_path / "two", attempts=12)
+    disturbed, _ = probed(server, samples, tmp_path / "two", max_attempts=12)
     assert rows(disturbed) == rows(undisturbed)
     assert not state.read_failures(disturbed)
     asked = len(server.heard)
@@ -128,7 +128,7 @@ def test_what_was_answered_before_a_server_went_for_good_is_kept(
 
     server.spoils = spoils
     with pytest.raises(OSError, match="has been away"):
-        probed(server, shapes_samples, tmp_path, longest_wait_seconds=0.2)
+        probed(server, shapes_samples, tmp_path, max_outage_s=0.2)
     kept = rows(tmp_path / "probe")
     assert len(kept) == 30
     assert manifest.read_made(tmp_path / "probe") is None
@@ -175,7 +175,7 @@ def test_seconds_are_those_of_all_starts(
 
     server.spoils = spoils
     with pytest.raises(OSError, match="has been away"):
-        probed(server, shapes_samples[:4], tmp_path, longest_wait_seconds=0.1)
+        probed(server, shapes_samples[:4], tmp_path, max_outage_s=0.1)
     server.models, server.spoils = 200, lambda *_: False
     started = time.time()
     folder, _ = probed(server, shapes_samples[:4], tmp_path)

@@ -26,7 +26,7 @@ RATIOS = np.arange(10) / 10
 def config(*measures: Measure, guess: ChanceCorrection = ChanceCorrection.none) -> RunConfig:
     found = RunConfig()
     found.difficulty = DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
-    found.difficulty.pism.guess = guess
+    found.difficulty.pism.chance_correction = guess
     return found
 
 

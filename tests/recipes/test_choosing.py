@@ -92,7 +92,7 @@ def test_the_control_of_an_sft_row_has_random_sets_of_both_sizes(
 def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
     tmp_path: Path, shapes_samples: list[Sample], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bare = [replace(each, solution=None) if n % 4 == 0 else each
+    bare = [replace(each, rationale=None) if n % 4 == 0 else each
             for n, each in enumerate(shapes_samples)]  # fmt: skip
     for name in ("sft_mid_grpo_hard", "sft_rand_m_grpo_hard"):
         config, places = row(tmp_path, name, bare)

@@ -34,13 +34,13 @@ def test_every_solution_becomes_what_both_rewards_pay_in_full(
 
 
 def test_tags_within_a_rationale_do_not_break_the_layout(shapes_samples: list[Sample]) -> None:
-    sample = replace(shapes_samples[0], solution="<think>first</think> then <answer>9</answer>")
+    sample = replace(shapes_samples[0], rationale="<think>first</think> then <answer>9</answer>")
     target = lessons.from_solution(sample)
     assert target == f"<think>first then 9</think><answer>{sample.answer}</answer>"
 
 
 def test_a_sample_without_a_rationale_is_counted_and_told(shapes_samples: list[Sample]) -> None:
-    bare, blank = (replace(shapes_samples[0], solution=text) for text in (None, "  "))
+    bare, blank = (replace(shapes_samples[0], rationale=text) for text in (None, "  "))
     found = {"a": lessons.from_solution(bare), "b": lessons.from_solution(blank), "c": "fine"}
     assert lessons.counted(found) == {"no_solution": 2}
     assert "2 more were dropped: the data gives no rationale" in lessons.told({"no_solution": 2})

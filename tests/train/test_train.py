@@ -148,14 +148,14 @@ def test_a_copy_of_a_training_sample_is_not_held_out(shapes_samples: list[Sample
 
 def test_a_step_is_the_stated_prompts_times_the_group() -> None:
     config = RunConfig()
-    config.grpo.per_device_batch = 4
+    config.grpo.per_device_train_batch_size = 4
     assert arguments.batch(config.grpo, World(0, 1)) == (4, 16)
     assert arguments.batch(config.grpo, World(0, 8)) == (4, 2)
 
 
 def test_a_batch_that_is_too_large_for_many_processes_is_made_smaller() -> None:
     config = RunConfig()
-    config.grpo.per_device_batch = 64
+    config.grpo.per_device_train_batch_size = 64
     assert arguments.batch(config.grpo, World(0, 4)) == (16, 1)
 
 

@@ -33,7 +33,7 @@ def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
         pictures=tuple(below(each, origin) for each in pictures),
         question=question,
         gold=golds.comparable(lettered(golds.spoken(final), question)),
-        solution=HEADING.sub("", steps),
+        rationale=HEADING.sub("", steps),
         within=FOLDER,
     )
 

@@ -64,9 +64,9 @@ def one(config: RunConfig, benchmark: str, prediction: str = "hm") -> tuple[Item
 
 def test_faults_injected_by_a_proxy_lose_nothing(server, proxy, config: RunConfig) -> None:
     server.says = fitting
-    config.evaluate.judge_client.timeout_seconds = 4.0  # a busy machine is no fault
+    config.evaluate.judge_client.timeout_s = 4.0  # a busy machine is no fault
     proxy.slowness = 6.0
-    config.evaluate.judge_client.attempts = 8
+    config.evaluate.judge_client.max_attempts = 8
     faults = [each for fault in proxy.FAULTS for each in (fault, None)]
     proxy.fault = lambda number: faults[number % len(faults)]
     marks, counts = graded(config, said(config.evaluate))
@@ -182,7 +182,7 @@ def test_a_broken_judge_gives_no_score_and_is_counted(
 ) -> None:
     status, body, fault = BROKEN[case]
     server.says = lambda prompt, number: (status, body, {})
-    config.evaluate.judge_client.attempts = 2
+    config.evaluate.judge_client.max_attempts = 2
     mark, counts = one(config, benchmark)
     assert (mark.score, mark.graded_by) == (None, GradedBy.failed)
     assert counts["failed_items"] == 1
@@ -207,7 +207,7 @@ def test_one_prompt_that_is_turned_away_among_others_stops_nothing(
     server, config: RunConfig
 ) -> None:
     server.says = lambda prompt, number: (403, b"", {}) if number == 3 else fitting(prompt, number)
-    config.evaluate.judge_client.concurrency = 1
+    config.evaluate.judge_client.max_concurrency = 1
     _, counts = graded(config, said(config.evaluate))
     assert counts["stopped"] is None
     assert counts["failed_items"] == 1
@@ -235,7 +235,7 @@ def test_a_judge_that_refuses_everything_is_asked_no_further_and_says_why(
 def test_refusals_by_a_judge_that_has_replied_stop_nothing(
     server, config: RunConfig, earlier: str
 ) -> None:
-    config.evaluate.judge_client.concurrency = 1
+    config.evaluate.judge_client.max_concurrency = 1
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 40
     server.says = lambda prompt, number: "0.5" if number == 0 else (400, UNSUPPORTED, {})
     if earlier == "in one before":
@@ -272,7 +272,7 @@ def test_a_pause_that_is_asked_of_one_call_holds_all(server, config: RunConfig) 
 
     server.says = says
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 30
-    config.evaluate.judge_client.concurrency = 2
+    config.evaluate.judge_client.max_concurrency = 2
     marks, _ = graded(config, said(config.evaluate))
     assert all(mark.score == 0.5 for mark in marks)
     assert sum(later - at[0] < 0.95 for later in at[1:]) <= 2
@@ -311,8 +311,8 @@ def test_a_slow_judge_is_given_up_after_the_time_out(server, config: RunConfig) 
         return "0.5"
 
     server.says = says
-    config.evaluate.judge_client.timeout_seconds = 0.2
-    config.evaluate.judge_client.attempts = 2
+    config.evaluate.judge_client.timeout_s = 0.2
+    config.evaluate.judge_client.max_attempts = 2
     mark, counts = one(config, "MMVet")
     assert mark.score is None
     assert counts["faults"] == {"slow": 2}
@@ -335,8 +335,8 @@ def test_nobody_at_the_address_ends_the_asking_soon(
 
 
 def test_a_success_in_between_is_no_outage(server, config: RunConfig) -> None:
-    config.evaluate.judge_client.attempts = 1
-    config.evaluate.judge_client.concurrency = 1
+    config.evaluate.judge_client.max_attempts = 1
+    config.evaluate.judge_client.max_concurrency = 1
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 80
     server.says = lambda prompt, number: "0.5" if number % 8 == 7 else (500, b"", {})
     marks, counts = graded(config, said(config.evaluate))
@@ -347,12 +347,12 @@ def test_a_success_in_between_is_no_outage(server, config: RunConfig) -> None:
 
 def test_the_budget_is_kept_and_what_it_left_out_has_no_score(server, config: RunConfig) -> None:
     server.says = fitting
-    config.evaluate.judge_client.calls = 7
+    config.evaluate.judge_client.max_calls = 7
     marks, counts = graded(config, said(config.evaluate))
     assert len(server.heard) == counts["calls"] == 7
     assert counts["faults"]["over_budget"] == counts["failed_items"]
     assert sum(mark.score is None for mark in marks) == counts["failed_items"] > 10
-    config.evaluate.judge_client.calls = None
+    config.evaluate.judge_client.max_calls = None
     marks, counts = graded(config, said(config.evaluate))
     assert counts["from_cache"] == 7
     assert all(mark.score is not None for mark in marks)
@@ -360,7 +360,7 @@ def test_the_budget_is_kept_and_what_it_left_out_has_no_score(server, config: Ru
 
 def test_retries_count_against_the_budget(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: (500, b"", {})
-    config.evaluate.judge_client.calls = 3
+    config.evaluate.judge_client.max_calls = 3
     _, counts = one(config, "MMVet")
     assert len(server.heard) == 3
     assert counts["faults"] == {"over_budget": 1, "server": 3}
@@ -372,7 +372,7 @@ def test_no_more_calls_are_open_than_allowed(server, config: RunConfig) -> None:
         return fitting(prompt, number)
 
     server.says = says
-    config.evaluate.judge_client.concurrency = 3
+    config.evaluate.judge_client.max_concurrency = 3
     graded(config, said(config.evaluate))
     assert server.most_open == 3
 

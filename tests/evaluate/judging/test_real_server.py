@@ -47,7 +47,7 @@ def test_a_real_server_judges_through_a_proxy_that_spoils_requests(
     proxy.upstream = url
     monkeypatch.setenv("JUDGE_MODEL", model)
     judging = config.evaluate.judge_client
-    judging.attempts, judging.concurrency, judging.timeout_seconds = 8, 2, 60
+    judging.max_attempts, judging.max_concurrency, judging.timeout_s = 8, 2, 60
     config.evaluate.limit = 4
     config.evaluate.benchmarks = [f"shapes/{name}" for name in ("MathVista", "MMVet", "MMStar")]
     faults = ["429", None, "dropped", "500", None, None, "cut", None]

@@ -80,8 +80,8 @@ def test_other_rules_and_another_judge_ask_no_model(server, config: RunConfig) -
 
 def test_what_changes_no_mark_changes_no_folder(config: RunConfig) -> None:
     before = Places(config).marks(BASE), Places(config).responses(BASE)
-    config.evaluate.judge_client.concurrency = 3
-    config.evaluate.judge_client.calls = 5
+    config.evaluate.judge_client.max_concurrency = 3
+    config.evaluate.judge_client.max_calls = 5
     config.evaluate.contamination = ContaminationPolicy.warn
     assert (Places(config).marks(BASE), Places(config).responses(BASE)) == before
 
@@ -242,7 +242,7 @@ def test_a_dead_judge_ends_in_words_and_not_in_a_crash(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JUDGE_BASE_URL", "http://127.0.0.1:9/v1")
-    config.evaluate.judge_client.attempts = 1
+    config.evaluate.judge_client.max_attempts = 1
     say(config, WORDY)
     folder = evaluated(config, no_model)
     found = summary(folder)
