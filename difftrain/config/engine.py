@@ -107,5 +107,7 @@ def wrong_address(engine: EngineKind, url: str | None) -> str | None:
     if not is_address(url):
         return "must be an address such as http://host:8000/v1"
     if "@" in urlsplit(url).netloc:
-        return "must not hold a password; put the key into the variable that server.api_key_env names"
+        return (
+            "must not hold a password; put the key into the variable that server.api_key_env names"
+        )
     return None

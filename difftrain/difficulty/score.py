@@ -181,5 +181,8 @@ def uncorrected_pism_scores(
     """PISM's scores as the paper has them, beside the chance-aware ones; [] where these are it."""
     if config.chance_correction is ChanceCorrection.none:
         return []
-    ratio_R, plain = np.array(percents) / 100, replace(config, chance_correction=ChanceCorrection.none)
+    ratio_R, plain = (
+        np.array(percents) / 100,
+        replace(config, chance_correction=ChanceCorrection.none),
+    )
     return [pism_score(key, known[key], ratio_R, plain) for key in sample_ids]

@@ -589,7 +589,10 @@ def test_a_server_that_refuses_the_largest_picture_is_asked_with_smaller_ones(
 
 
 def test_nothing_of_address_and_limits_makes_another_artifact() -> None:
-    one, two = settings("http://a/v1"), settings("http://b:80/v1", max_concurrency=3, max_attempts=9)
+    one, two = (
+        settings("http://a/v1"),
+        settings("http://b:80/v1", max_concurrency=3, max_attempts=9),
+    )
     assert one.maker == two.maker
     assert settings("http://a/v1", name="other").maker != one.maker
     assert settings("http://a/v1", extra={"top_k": 5}).maker != one.maker
