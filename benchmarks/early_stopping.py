@@ -16,7 +16,7 @@ import numpy as np
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import pism, score
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import Places
 from difftrain.recipes.asking import Asking
 from difftrain.recipes.difficulty import probe
@@ -33,7 +33,7 @@ def asked(config: RunConfig, asking: Asking) -> tuple[dict[str, np.ndarray], int
     probe(config, places, World(), asking)
     rows = parquet.read(places.probe, Rollout)
     table = score.correctness_tables(rows, config.probe.mask_percents, config.probe.draws)
-    made = manifest.read_made(places.probe)
+    made = manifest.read_manifest(places.probe)
     return table, len(rows), made["seconds"] if made else time.time() - started
 
 

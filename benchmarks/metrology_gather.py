@@ -11,7 +11,7 @@ from pathlib import Path
 
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import Places
 from difftrain.recipes import difficulty
 from difftrain.recipes.asking import Asking
@@ -53,7 +53,7 @@ def rows(places: Places) -> tuple[int, int]:
 def grow(config: RunConfig, asking: Asking, timing: Path, step: str) -> None:
     """Ask and score what a step still needs, and add what that took to the timing file."""
     places = Places(config)
-    if manifest.read_made(places.score) is not None:
+    if manifest.read_manifest(places.score) is not None:
         return
     answers, looks = rows(places)
     asking.model  # noqa: B018  # loading is no part of the price

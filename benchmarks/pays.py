@@ -19,7 +19,7 @@ from pays_page import Page
 
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import BASE, CONTROL, TUNED, Places
 from difftrain.recipes import difficulty
 from difftrain.records import ItemResult, Selection
@@ -63,12 +63,12 @@ class Run:
 
     def is_done(self) -> bool:
         """Whether its checkpoint has been asked all benchmarks."""
-        return manifest.read_made(self.places.marks(self.who)) is not None
+        return manifest.read_manifest(self.places.marks(self.who)) is not None
 
     def picks(self) -> tuple[str, ...]:
         """The chosen samples in order, once they have been chosen; none before."""
         folder = self.places.select(self.who)
-        if manifest.read_made(folder) is None:
+        if manifest.read_manifest(folder) is None:
             return ()
         return tuple(each.sample_id for each in parquet.read(folder, Selection))
 
@@ -88,7 +88,7 @@ def words_of(arm: str, view: list[str], seed: int, words: list[str]) -> list[str
 
 def choose(run: Run) -> None:
     """Make the choice where the scores are there; it costs nothing. Raises NothingChosen."""
-    if manifest.read_made(run.places.score) is not None:
+    if manifest.read_manifest(run.places.score) is not None:
         difficulty.select(run.config, run.places, World(), run.who)
 
 
@@ -151,7 +151,7 @@ def main() -> None:
         for arm in FIRST:
             done[arm] = outcome(runs[arm], lines[arm], done, runs)
             folder = runs[arm].places.marks(BASE)
-            if base is None and manifest.read_made(folder):
+            if base is None and manifest.read_manifest(folder):
                 base = parquet.read(folder, ItemResult)
             page.write(found, base)
     print(page.path)

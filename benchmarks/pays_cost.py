@@ -66,7 +66,7 @@ def asked(folder: Path) -> Asked:
 
 def made(folder: Path) -> dict[str, Any]:
     """A finished stage's manifest.json. Raises MissingArtifact where there is none."""
-    found = manifest.read_made(folder)
+    found = manifest.read_manifest(folder)
     if found is None:
         raise parquet.MissingArtifact(f"nothing finished at {folder}")
     return found

@@ -43,7 +43,7 @@ from difftrain.model.generate.gumbel import DrawOwnNoise
 from difftrain.model.generate.request import Answer, Request
 from difftrain.model.load import Loaded, load
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.probe import run
 from difftrain.probe.requests import graded_rollout, model_request
 from difftrain.probe.state import ProbeState, requirements

@@ -35,7 +35,7 @@ from difftrain.grade.extract import has_expected_format
 from difftrain.grade.workers import Workers
 from difftrain.model import load, locate
 from difftrain.pipeline import manifest
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.records import Sample, Verdict
 from difftrain.shapes import pool
 from difftrain.train import arguments, callbacks, grpo

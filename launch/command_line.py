@@ -14,8 +14,7 @@ from omegaconf import OmegaConf
 
 from difftrain.config.run_config import ConfigError, RunConfig, checked
 from difftrain.data.quarantine import NothingUsable
-from difftrain.pipeline.coordination import FirstFailed, RankSilent
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import FirstRankFailed, RankTimeout, World
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.select.strata import EmptySelectionError
 from difftrain.train.ticks import PreflightFailed
@@ -112,9 +111,9 @@ def launch(target: str, trains: bool = False) -> None:
         fail(f"{type(error).__name__}: {error}", 2, everywhere=True)
     except PreflightFailed as error:
         fail(f"PreflightFailed: {error}", 1, everywhere=True)
-    except FirstFailed as error:
+    except FirstRankFailed as error:
         fail(str(error), 1, everywhere=True)
-    except (OSError, RankSilent, TimeoutError) as error:
+    except (OSError, RankTimeout, TimeoutError) as error:
         fail(f"{type(error).__name__}: {error}\nthe same command continues from here", 1, True)
     except KeyboardInterrupt:
         fail("interrupted; the same command continues from here", 1)

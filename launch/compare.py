@@ -25,7 +25,7 @@ def made_of(folder: Path) -> dict[str, Any]:
 
     Raises SchemaError if it is an older one, which does not say what its items were.
     """
-    found = manifest.read_made(folder)
+    found = manifest.read_manifest(folder)
     if found is None or not parquet.parts(folder):
         raise MissingArtifact(f"no evaluation at {folder}: run  python launch/evaluate.py")
     if not any(key.startswith(paired.ITEMS) for key in found["inputs"]):

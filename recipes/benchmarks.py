@@ -9,7 +9,7 @@ from difftrain.evaluate import closing, summary, undecided
 from difftrain.evaluate import run as evaluation
 from difftrain.evaluate.asking import items
 from difftrain.pipeline import parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import BASE, Places
 from difftrain.recipes.asking import Asking
 from difftrain.records import ItemResult

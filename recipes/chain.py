@@ -12,8 +12,7 @@ from difftrain.config import run_config
 from difftrain.config.report import Tracker
 from difftrain.config.run_config import Control, RunConfig, TrainStages
 from difftrain.pipeline import manifest
-from difftrain.pipeline.coordination import turn
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World, stage_lock
 from difftrain.pipeline.paths import BASE, CONTROL, TUNED, Places
 from difftrain.recipes import (
     benchmarks,
@@ -40,7 +39,7 @@ def probe(config: RunConfig, world: World, _: list[str]) -> Path:
     """Data and probe; returns the probe's folder."""
     places, asking = Places(config), Asking(config)
     greet(asking, places.probe)
-    with turn(places.probe, world):
+    with stage_lock(places.probe, world):
         difficulty.probe(config, places, world, asking)
     return places.probe
 
@@ -49,7 +48,7 @@ def score(config: RunConfig, world: World, difference: list[str]) -> Path:
     """Data, probe and scores; returns the scores' folder."""
     probe(config, world, difference)
     places = Places(config)
-    with turn(places.score, world):
+    with stage_lock(places.score, world):
         return difficulty.score(config, places, world)
 
 
@@ -57,7 +56,7 @@ def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
     """The benchmarks of the model that model.name names; returns the marks' folder."""
     places, asking = Places(config), Asking(config)
     benchmarks.greet(places, asking)
-    with turn(places.responses(BASE), world):
+    with stage_lock(places.responses(BASE), world):
         return benchmarks.base(config, places, world, asking)
 
 
@@ -70,29 +69,29 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
         check_login(config.report_to)
     places, asking = Places(config, trained=True), Asking(config)
     greet(asking, places.probe)
-    with turn(preflight.folder_of(config, places), world):
+    with stage_lock(preflight.folder_of(config, places), world):
         samples = pool.samples(config, places, world)
         preflight.before_training(config, places, world, asking, samples)
-    with turn(places.probe, world):
+    with stage_lock(places.probe, world):
         difficulty.ask(config, places, world, asking, samples)
-    with turn(places.score, world):
+    with stage_lock(places.score, world):
         difficulty.score(config, places, world)
     arms = [TUNED, CONTROL] if config.control is Control.random else [TUNED]
     for arm in arms:
         for stage in config.stages:
-            with turn(places.select(arm, stage), world):
+            with stage_lock(places.select(arm, stage), world):
                 choosing.CHOOSE[stage](config, places, world, arm)
-    with turn(places.contamination, world):
+    with stage_lock(places.contamination, world):
         overlap.check(config, places, world, arms)
     steady = reliability.run(config, places, world, asking)
-    with turn(places.responses(BASE), world):
+    with stage_lock(places.responses(BASE), world):
         asking = asking.here()
         marks = {BASE: benchmarks.base(config, places, world, asking)}
     asking.release()
     for arm in arms:
-        with turn(places.train(arm), world):
+        with stage_lock(places.train(arm), world):
             PROGRAMS[config.train_stages](config, places, world, arm)
-        with turn(places.responses(arm), world):
+        with stage_lock(places.responses(arm), world):
             marks[arm] = benchmarks.tuned(config, places, world, arm)
     if world.is_first:
         finish(config, places, marks, difference, steady)
@@ -101,7 +100,7 @@ def train(config: RunConfig, world: World, difference: list[str]) -> Path:
 
 def greet(asking: Asking, folder: Path) -> None:
     """Raises ConfigError if the engine cannot be reached and this stage is not finished."""
-    if manifest.read_made(folder) is None:
+    if manifest.read_manifest(folder) is None:
         asking.greet()
 
 
@@ -132,13 +131,15 @@ def finish(
         recipe_difference=difference,
         data=places.data,
         probe=places.probe,
-        attention=places.attention if manifest.read_made(places.attention) else None,
+        attention=places.attention if manifest.read_manifest(places.attention) else None,
         score=places.score,
         reliability=steady,
         arms={arm: arm_folders(config, places, arm) for arm in marks if arm != BASE},
         marks=marks,
         differences=benchmarks.differences(marks, config.evaluate.resamples),
-        contamination=places.contamination if manifest.read_made(places.contamination) else None,
+        contamination=places.contamination
+        if manifest.read_manifest(places.contamination)
+        else None,
     )
     found = write(inputs)
     for name in ("adapter", "checkpoint"):  # a sweep takes a run with a checkpoint as finished

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig
 from difftrain.pipeline import coordination, manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import TUNED, Places
 from difftrain.recipes import difficulty, sft_then_grpo
 from difftrain.records import Sample, Score, Selection, TrainStage
@@ -23,12 +23,12 @@ def for_sft(config: RunConfig, places: Places, world: World, arm: str) -> list[S
     step.
     """
     folder = places.select(arm, TrainStage.sft)
-    if world.is_first and manifest.read_made(folder) is None:
-        with coordination.working(folder, world):
+    if world.is_first and manifest.read_manifest(folder) is None:
+        with coordination.report_failure(folder, world):
             choose_for_sft(config, places, arm)
-    lost = lessons.told(coordination.made_by_first(folder, world)["counts"]["dropped"])
+    lost = lessons.told(coordination.wait_for_manifest(folder, world)["counts"]["dropped"])
     picks, least = parquet.read(folder, Selection), config.sft.samples_per_step
-    counts = coordination.made_by_first(places.score, world)["counts"]
+    counts = coordination.wait_for_manifest(places.score, world)["counts"]
     return strata.require_min(picks, least, counts, TrainStage.sft, lost)
 
 
@@ -53,7 +53,7 @@ def choose_for_sft(config: RunConfig, places: Places, arm: str) -> None:
     if lost:
         print(f"chosen for SFT, {arm}: {len(picks)} samples{lost}", flush=True)
     parquet.write_all(folder, picks)
-    manifest.write_made(
+    manifest.write_manifest(
         folder,
         settings={**run_config.plain(config.select), "arm": arm, "targets": config.sft.targets},
         inputs={"score": places.score.name},

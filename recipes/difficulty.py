@@ -9,7 +9,7 @@ from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import score as scoring
 from difftrain.pipeline import coordination, manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import TUNED, Places
 from difftrain.probe import attention_pass, run, state
 from difftrain.recipes.asking import Asking
@@ -55,20 +55,20 @@ def answered(places: Places) -> list[str]:
 
 def score(config: RunConfig, places: Places, world: World) -> Path:
     """One Score for each sample and measure: pure formulas over the probe's tables."""
-    if world.is_first and manifest.read_made(places.score) is None:
-        with coordination.working(places.score, world):
+    if world.is_first and manifest.read_manifest(places.score) is None:
+        with coordination.report_failure(places.score, world):
             started = time.time()
             found, plain = scored(config, places, answered(places))
             parquet.write_all(places.score / UNGUESSED, plain)
             parquet.write_all(places.score, found)
-            manifest.write_made(
+            manifest.write_manifest(
                 places.score,
                 settings=run_config.plain(config.difficulty),
                 inputs={"probe": places.probe.name, "data": places.data.name},
                 seconds=time.time() - started,
                 counts=strata.count_strata(found, config.difficulty.measure),
             )
-    coordination.made_by_first(places.score, world)
+    coordination.wait_for_manifest(places.score, world)
     return places.score
 
 
@@ -94,15 +94,15 @@ def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Se
     Raises NothingChosen when that is fewer samples than one step needs.
     """
     folder = places.select(arm)
-    if world.is_first and manifest.read_made(folder) is None:
-        with coordination.working(folder, world):
+    if world.is_first and manifest.read_manifest(folder) is None:
+        with coordination.report_failure(folder, world):
             choose(config, places, arm)
-    made = coordination.made_by_first(folder, world)
+    made = coordination.wait_for_manifest(folder, world)
     picks, least = parquet.read(folder, Selection), config.grpo.prompts_per_step
     if config.select.rap:
         return rap.require_min(picks, least, made["counts"]["funnel"], config.select.rap)
     return strata.require_min(
-        picks, least, coordination.made_by_first(places.score, world)["counts"]
+        picks, least, coordination.wait_for_manifest(places.score, world)["counts"]
     )
 
 
@@ -117,7 +117,7 @@ def choose(config: RunConfig, places: Places, arm: str) -> None:
         able = list(dict.fromkeys(each.sample_id for each in scores))
         picks = strata.random_control(able, len(picks), config.seed, draw)
     parquet.write_all(folder, picks)
-    manifest.write_made(
+    manifest.write_manifest(
         folder,
         settings={**run_config.plain(config.select), "arm": arm},
         inputs={"score": places.score.name},

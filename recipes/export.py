@@ -4,8 +4,7 @@ from pathlib import Path
 
 from difftrain.config.run_config import RunConfig, plain
 from difftrain.export import stage
-from difftrain.pipeline.coordination import made_by_first, turn, working
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World, report_failure, stage_lock, wait_for_manifest
 from difftrain.pipeline.paths import TUNED, Places
 from difftrain.recipes import difficulty
 from difftrain.recipes.asking import Asking
@@ -14,18 +13,18 @@ from difftrain.recipes.asking import Asking
 def run(config: RunConfig, world: World, _: list[str]) -> Path:
     """Data, probe, scores and picks as the recipe makes them, then the export; its folder."""
     places = Places(config)
-    with turn(places.probe, world):
+    with stage_lock(places.probe, world):
         difficulty.probe(config, places, world, Asking(config))
-    with turn(places.score, world):
+    with stage_lock(places.score, world):
         difficulty.score(config, places, world)
-    with turn(places.select(TUNED), world):
+    with stage_lock(places.select(TUNED), world):
         difficulty.select(config, places, world, TUNED)
     folder = exported(config, places)
     if world.is_first:
         inputs = stage.Inputs(data=places.data, score=places.score, select=places.select(TUNED))
-        with working(folder, world):
+        with report_failure(folder, world):
             return stage.run(config, inputs, folder)
-    made_by_first(folder, world)
+    wait_for_manifest(folder, world)
     return folder
 
 

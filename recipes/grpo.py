@@ -4,7 +4,7 @@ from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
 from difftrain.pipeline import parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import Places
 from difftrain.records import Sample, Score, Selection
 from difftrain.train import grpo

@@ -5,7 +5,7 @@ from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.data.images import Budget
 from difftrain.evaluate import contamination
 from difftrain.pipeline import parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import Places
 from difftrain.records import Sample, Selection
 

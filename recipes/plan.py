@@ -5,7 +5,7 @@ from pathlib import Path
 from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig, shown
 from difftrain.pipeline import manifest
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import Places
 from difftrain.recipes import pool, reckoning
 

@@ -3,19 +3,22 @@
 from difftrain.config.run_config import RunConfig
 from difftrain.data import stage as data_stage
 from difftrain.pipeline import coordination, manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import Places
 from difftrain.records import Sample
 
 
 def make(config: RunConfig, places: Places, world: World) -> None:
     """Write the data stage's folder if it is not there; the other processes wait for the first."""
-    if world.is_first and manifest.read_made(places.data) is None:
+    if world.is_first and manifest.read_manifest(places.data) is None:
         alone = World()
-        with coordination.working(places.data, world), coordination.turn(places.data, alone):
-            if manifest.read_made(places.data) is None:
+        with (
+            coordination.report_failure(places.data, world),
+            coordination.stage_lock(places.data, alone),
+        ):
+            if manifest.read_manifest(places.data) is None:
                 data_stage.make(config.data, places.data)
-    coordination.made_by_first(places.data, world)
+    coordination.wait_for_manifest(places.data, world)
 
 
 def samples(config: RunConfig, places: Places, world: World) -> list[Sample]:

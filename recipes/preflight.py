@@ -9,7 +9,7 @@ from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig
 from difftrain.data import load
 from difftrain.pipeline import coordination, manifest
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import Places
 from difftrain.recipes import benchmarks, plan
 from difftrain.recipes.asking import Asking
@@ -54,7 +54,7 @@ def check(config: RunConfig, samples: Sequence[Sample], asking: Asking, folder: 
         raise PreflightFailed(trouble)
     seconds = time.time() - started
     print(f"preflight, {seconds:.1f} s\n{table(found)}", flush=True)
-    manifest.write_made(
+    manifest.write_manifest(
         folder,
         settings=None,
         inputs={},
@@ -82,8 +82,8 @@ def before_training(
     """The checks by themselves, once; the other processes wait for the first."""
     folder = folder_of(config, places)
     if world.is_first:
-        with coordination.working(folder, world):
+        with coordination.report_failure(folder, world):
             benchmarks.readable(config, places)
-            if manifest.read_made(folder) is None:
+            if manifest.read_manifest(folder) is None:
                 check(config, samples, asking, folder)
-    coordination.made_by_first(folder, world)
+    coordination.wait_for_manifest(folder, world)

@@ -54,7 +54,7 @@ def estimate(config: RunConfig, places: Places) -> list[str]:
 
 def counted(places: Places) -> Pool:
     """What the finished data stage holds."""
-    made = manifest.read_made(places.data)
+    made = manifest.read_manifest(places.data)
     assert made is not None
     task_sets, letters = Counter[TaskSet](), 0
     for part in parquet.parts(places.data):
@@ -84,7 +84,7 @@ def pilot_of(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
     None where it was asked for anything else than these settings need: the counts are of all that.
     """
     small = replace(config, data=replace(config.data, limit=config.plan.pilot))
-    made = manifest.read_made(Places(small).probe)
+    made = manifest.read_manifest(Places(small).probe)
     if made is None or not made["counts"]["generations"]:  # no answer says nothing of others
         return None, MIX
     counts = made["counts"]

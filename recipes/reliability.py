@@ -13,8 +13,7 @@ from difftrain.config.difficulty import DifficultyConfig
 from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import retest
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.coordination import made_by_first, turn
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World, stage_lock, wait_for_manifest
 from difftrain.pipeline.paths import Places
 from difftrain.probe import state
 from difftrain.recipes import difficulty
@@ -53,12 +52,12 @@ def run(config: RunConfig, places: Places, world: World, asking: Asking) -> Path
     second = again(config)
     there = Places(second)
     pool = asked_again(parquet.read(places.data, Sample), config.probe.retest_samples, config.seed)
-    with turn(there.probe, world):
+    with stage_lock(there.probe, world):
         difficulty.ask(second, there, world, asking, pool)
-    with turn(folder, world):
-        if world.is_first and manifest.read_made(folder) is None:
+    with stage_lock(folder, world):
+        if world.is_first and manifest.read_manifest(folder) is None:
             close(config, places, second, pool, folder)
-        made_by_first(folder, world)
+        wait_for_manifest(folder, world)
     return folder
 
 
@@ -75,9 +74,9 @@ def close(
     parquet.write_all(folder, scores)
     first = [each for each in once if each.sample_id in ids]
     manifest.write_json(folder / RESULT, compared(config, first, scores))
-    spent = [manifest.read_made(each) for each in (there.probe, there.attention)]
+    spent = [manifest.read_manifest(each) for each in (there.probe, there.attention)]
     asked = [each for each in spent if each is not None]
-    manifest.write_made(
+    manifest.write_manifest(
         folder,
         settings={"retest_samples": config.probe.retest_samples, "seed": second.seed},
         inputs={"score": places.score.name, "retest": there.probe.name},

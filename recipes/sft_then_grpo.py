@@ -7,8 +7,7 @@ from pathlib import Path
 from difftrain.config.run_config import RunConfig
 from difftrain.config.train import Targets
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.coordination import turn
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World, stage_lock
 from difftrain.pipeline.paths import Places
 from difftrain.probe.state import requirements
 from difftrain.recipes import grpo
@@ -50,7 +49,7 @@ def warm_up(config: RunConfig, places: Places, world: World, arm: str) -> Path:
     told = {key: text for key, text in made.items() if not isinstance(text, lessons.Dropped)}
     able = [each for each in samples if each.sample_id in told]
     learned = sft.prepared(config, able, told, folder, world)
-    counts = (manifest.read_made(places.score) or {})["counts"]
+    counts = (manifest.read_manifest(places.score) or {})["counts"]
     least, lost = config.sft.samples_per_step, lessons.told(learned.dropped)
     strata.require_min(picks[: len(learned.samples)], least, counts, TrainStage.sft, lost)
 
@@ -61,7 +60,7 @@ def warm_up(config: RunConfig, places: Places, world: World, arm: str) -> Path:
 
 def run(config: RunConfig, places: Places, world: World, arm: str) -> Path:
     """Train one arm, both stages; returns its checkpoint."""
-    with turn(places.sft(arm), world):
+    with stage_lock(places.sft(arm), world):
         start = warm_up(config, places, world, arm)
     # 4.4  GRPO as in the other rows, from that checkpoint.
     model = replace(config.model, name=str(start), revision=None)

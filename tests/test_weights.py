@@ -64,7 +64,7 @@ def test_a_finished_stage_whose_checkpoint_was_damaged_is_refused(
     folder.mkdir()
     model.rename(folder / "checkpoint")
     assert stage.finished(folder) is None
-    manifest.write_made(folder, settings=None, inputs={}, seconds=0.0, counts={})
+    manifest.write_manifest(folder, settings=None, inputs={}, seconds=0.0, counts={})
     assert stage.finished(folder) == folder / "checkpoint"
     cut(folder / "checkpoint" / "model.safetensors")
     with pytest.raises(MissingArtifact, match=r"incomplete: model.safetensors holds .* delete"):

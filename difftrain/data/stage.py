@@ -1,7 +1,7 @@
 """The data stage on disk: Sample parts, quarantine.jsonl and .md, near_duplicates.jsonl,
 manifest.json last.
 
-Not here: whether the stage is needed (recipes ask lineage.read_made).
+Not here: whether the stage is needed (recipes ask read_manifest).
 """
 
 import json
@@ -52,7 +52,7 @@ def make(config: DataConfig, folder: Path) -> dict[str, int]:
         raise NothingUsable(nothing(config, aside, folder))
     told = {**counts, "reasons": aside.summary(), "tasks": dict(sorted(tasks.items()))}
     told |= counted(config, tally)
-    manifest.write_made(
+    manifest.write_manifest(
         folder,
         settings=asdict(config),
         inputs=load.inputs(config),

@@ -16,7 +16,7 @@ from difftrain.evaluate.asking import Asked, request
 from difftrain.model.generate import makers
 from difftrain.model.generate.request import Engine, NoAnswer, Request
 from difftrain.pipeline import coordination
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 
 
 def budgets(config: RunConfig) -> dict[str, Budget]:
@@ -36,7 +36,7 @@ def ready(
     make: Callable[[int, int], Engine], config: RunConfig, folder: Path, world: World
 ) -> Engine:
     """An engine with the `widest` limits; the folder of its answers says who it is."""
-    with coordination.beating(folder, world):
+    with coordination.heartbeat(folder, world):
         engine = make(*widest(config))
     makers.note(folder, engine.about)
     return engine

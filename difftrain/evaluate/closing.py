@@ -39,7 +39,7 @@ class Origin:
 
 def is_done(folder: Path) -> bool:
     """Whether every item is marked; one whose engine or judge failed is asked by the next run."""
-    made = manifest.read_made(folder)
+    made = manifest.read_manifest(folder)
     if made is None or made["counts"].get("unanswered"):
         return False
     return not made["counts"].get("judge", {}).get("failed_items")
@@ -83,7 +83,7 @@ def close(
     own = run_config.plain(evaluate) | {"judge": judge}
     own |= {"judge_server": server_hash(evaluate.judge)}
     own |= {"engine": who.kinds, "dtype": who.dtype(origin.config)}
-    manifest.write_made(
+    manifest.write_manifest(
         folder,
         settings={name: each for name, each in own.items() if name not in NEITHER},
         inputs={
@@ -100,4 +100,4 @@ def close(
             "engines": engines,
         },
     )
-    coordination.clear(folder)
+    coordination.remove_heartbeats(folder)

@@ -24,7 +24,7 @@ from difftrain.evaluate import asking, likeness, pictures, scoring
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.likeness import Gallery, Look
 from difftrain.pipeline import coordination, manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.records import Sample
 
 FOUND = "contamination.json"
@@ -141,9 +141,9 @@ def run(
 ) -> None:
     """Fill the folder with a Compared for every sample, then contamination.json, manifest.json.
 
-    Raises RankSilent if another rank stops writing.
+    Raises RankTimeout if another rank stops writing.
     """
-    if manifest.read_made(folder) is not None:
+    if manifest.read_manifest(folder) is not None:
         return
     started = time.time()
     coordination.beat(folder, world)
@@ -162,7 +162,7 @@ def run(
         bar.update(len(rows))
     bar.close()
     if not world.is_first:
-        return coordination.wait(folder, world, lambda: manifest.read_made(folder) is not None)
+        return coordination.wait(folder, world, lambda: manifest.read_manifest(folder) is not None)
     wanted = {each.sample_id for each in samples}
 
     def complete() -> bool:
@@ -183,10 +183,10 @@ def close(
     found |= {"not_checked": broken}
     manifest.write_json(folder / FOUND, found)
     counts = {"samples": samples, "items": checked.total(), "hits": len(hits)}
-    manifest.write_made(
+    manifest.write_manifest(
         folder, settings=dict(checked), inputs={}, seconds=time.time() - started, counts=counts
     )
-    coordination.clear(folder)
+    coordination.remove_heartbeats(folder)
 
 
 def trained_on(folder: Path, picked: Iterable[str]) -> list[Compared]:

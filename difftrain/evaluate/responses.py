@@ -14,7 +14,7 @@ from pathlib import Path
 from difftrain.evaluate import pictures, scoring
 from difftrain.evaluate.asking import Asked
 from difftrain.pipeline import coordination, manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 
 UNANSWERED = "failed"
 """Folder in the store: the items without an answer in the last run."""

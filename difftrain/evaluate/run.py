@@ -22,7 +22,7 @@ from difftrain.evaluate.judging.asker import Judging
 from difftrain.evaluate.responses import Key, Response, Store, items_identity, keep, key
 from difftrain.model.generate.request import Engine
 from difftrain.pipeline import coordination, manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.records import ItemResult
 
 
@@ -113,9 +113,9 @@ def run(
     coordination.wait(folders.responses, world, store.holds(list(wanted)))
     if not world.is_first:
         return coordination.wait(
-            folders.marks, world, lambda: manifest.read_made(folders.marks) is not None
+            folders.marks, world, lambda: manifest.read_manifest(folders.marks) is not None
         )
-    coordination.clear(folders.responses)
+    coordination.remove_heartbeats(folders.responses)
     said = [(asked, store.of(each)) for each, asked in wanted.items()]
     marks = grade_all(said, config.evaluate, kept, lambda: coordination.beat(folders.marks, world))
     closing.close(

@@ -38,7 +38,7 @@ def run(config: RunConfig, inputs: Inputs, folder: Path) -> Path:
 
     Raises MissingArtifact for a stage that is not finished, NothingUsable without picks.
     """
-    if manifest.read_made(folder) is None:
+    if manifest.read_manifest(folder) is None:
         write(config, inputs, folder)
     if repository := config.export.push_to_hub:
         print(
@@ -65,7 +65,7 @@ def write(config: RunConfig, inputs: Inputs, folder: Path) -> None:
     chosen = in_order(rows, picks)
     for form in config.export.formats:
         WRITERS[form](folder / form.value, chosen)
-    made = manifest.read_made(inputs.data)
+    made = manifest.read_manifest(inputs.data)
     about = card.About(
         settings=run_config.plain(config),
         model=config.model.name,
@@ -74,7 +74,7 @@ def write(config: RunConfig, inputs: Inputs, folder: Path) -> None:
         quarantined=made["counts"]["quarantined"] if made else 0,
     )
     card.write(folder, about, rows)
-    manifest.write_made(
+    manifest.write_manifest(
         folder,
         settings=run_config.plain(config.export),
         inputs={"data": inputs.data.name, "score": inputs.score.name, "select": inputs.select.name},

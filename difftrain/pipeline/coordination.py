@@ -1,144 +1,147 @@
-"""How ranks that never talk wait for one another: a file per rank, touched while it lives.
+"""Ranks and launches that share folders without talking: heartbeat files, failure files, a lock.
 
-And how runs that share a stage take turns: the system's lock on a file, gone with its process.
+The ranks of one launch wait for one another through files in a stage's folder. Launches that share
+a stage take turns: the first rank holds the folder's lock, which ends with its process. Stages use
+both through stage.run_stage.
 """
 
-import fcntl
+import logging
 import os
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Self, TypeVar
+
+from filelock import FileLock, Timeout
 
 from difftrain.pipeline import manifest
-from difftrain.pipeline.distributed import World
 
-PATIENCE_SECONDS = 600.0
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+TIMEOUT_SECONDS = 600.0
+"""A rank without a heartbeat for this long is taken as dead."""
 POLL_SECONDS = 0.2
 BEAT_SECONDS = 5.0
-LAUNCH = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
-"""What the processes of one launch share, and two launches at a time do not."""
-
-
+LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+"""Equal in all processes of one launch, and different between two launches at the same time."""
 FAILED = ".failed"
-"""In a stage's folder: why the first rank stopped; behind it the launch, where it has a name."""
-TURN = ".turn.beat"
-"""In a stage's folder: touched while a first rank waits for its turn or has it."""
+"""In a stage's folder: why the first rank stopped; the name ends with the launch, if it has one."""
+LOCK_HEARTBEAT = ".turn.beat"
+"""In a stage's folder: touched while a first rank waits for the lock or holds it."""
+ENTERED = ".entered"
+"""In a stage's folder: the launches whose first rank has held the lock, one a line."""
 FOLLOWED: deque[Path] = deque(maxlen=3)
-"""The last folders that this rank followed its first rank into; that may still be in them."""
+"""The last folders that this rank followed its first rank into; it may still be in one of them."""
 STARTED = time.time()
-"""When this process began; what failed before is another run's."""
+"""When this process began; a failure file older than this belongs to another run."""
 
 
-class FirstFailed(RuntimeError):
-    """The first rank stopped, so what it was to make never comes; the message is its reason."""
+class FirstRankFailed(RuntimeError):
+    """The first rank stopped, so its output will never come; the message is its reason."""
 
 
-class RankSilent(RuntimeError):
-    """A rank has not been heard of for too long; the message names it."""
+class RankTimeout(RuntimeError):
+    """A rank has sent no heartbeat for too long; the message names it."""
 
 
-def path_of(folder: Path, rank: int) -> Path:
-    """The heartbeat file of a rank in a stage folder."""
+@dataclass(frozen=True, slots=True)
+class World:
+    """Rank `rank` of `size` processes. Read once, in the launcher."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The world that RANK and WORLD_SIZE describe (set by accelerate launch and torchrun)."""
+        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is rank 0, which writes manifests and reports."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This rank's part of the items; the union over ranks is exactly the items."""
+        return items[self.rank :: self.size]
+
+
+def heartbeat_path(folder: Path, rank: int) -> Path:
+    """The heartbeat file of a rank in a stage's folder."""
     return folder / f".rank-{rank:03d}.beat"
 
 
 def beat(folder: Path, world: World) -> None:
-    """Say that this rank is alive."""
+    """Show the other ranks that this one is alive."""
     folder.mkdir(parents=True, exist_ok=True)
-    path_of(folder, world.rank).touch()
+    heartbeat_path(folder, world.rank).touch()
 
 
-def silent(folder: Path, ranks: Iterable[int], since: float, patience: float) -> list[int]:
-    """The ranks not heard of for `patience` seconds, counted from `since` at the earliest."""
+def remove_heartbeats(folder: Path) -> None:
+    """Remove the heartbeat files of a finished stage."""
+    for path in folder.glob(".rank-*.beat"):
+        path.unlink(missing_ok=True)
+
+
+def silent_ranks(folder: Path, ranks: Iterable[int], since: float, timeout: float) -> list[int]:
+    """The ranks without a heartbeat for `timeout` seconds, counted from `since` at the earliest."""
     now = time.time()
 
-    def last(rank: int) -> float:
+    def last_beat(rank: int) -> float:
         try:
-            return max(since, path_of(folder, rank).stat().st_mtime)
-        except FileNotFoundError:  # not there yet, or the stage has just been closed
+            return max(since, heartbeat_path(folder, rank).stat().st_mtime)
+        except FileNotFoundError:  # not written yet, or the stage has just been finished
             return since
 
-    return [rank for rank in ranks if now - last(rank) > patience]
+    return [rank for rank in ranks if now - last_beat(rank) > timeout]
 
 
 def wait(
     folder: Path,
     world: World,
-    complete: Callable[[], bool],
-    patience: float = PATIENCE_SECONDS,
+    is_complete: Callable[[], bool],
+    timeout: float | None = None,
     ranks: Iterable[int] | None = None,
 ) -> None:
-    """Return once `complete()` is true. Raises RankSilent if one of `ranks` falls silent before.
+    """Return once `is_complete()` is true; RankTimeout if one of `ranks` stops beating before.
 
-    Without `ranks`, all other ranks are listened to.
+    Without `ranks`, all other ranks are watched. `timeout` is TIMEOUT_SECONDS by default.
     """
-    since = time.time()
+    since, timeout = time.time(), timeout or TIMEOUT_SECONDS
     others = [rank for rank in ranks or range(world.size) if rank != world.rank]
-    while not complete():
+    while not is_complete():
         beat(folder, world)
-        if gone := silent(folder, others, since, patience):
-            names = ", ".join(f"rank {rank}" for rank in gone)
-            raise RankSilent(
-                f"{names} of {world.size} not heard of for {patience:.0f} s in {folder}; "
-                "what it wrote stays, and the same command continues from there"
+        if silent := silent_ranks(folder, others, since, timeout):
+            names = ", ".join(f"rank {rank}" for rank in silent)
+            raise RankTimeout(
+                f"{names} of {world.size}: no heartbeat for {timeout:.0f} s in {folder}; finished "
+                "parts stay valid, and the same command continues from there"
             )
         time.sleep(POLL_SECONDS)
 
 
 @contextmanager
-def working(folder: Path, world: World) -> Iterator[None]:
-    """Keep beating from a thread while this rank does what the others wait for.
-
-    Where it fails, its reason is left for them.
-    """
-    with telling(path_of(folder, world.rank), world):
-        yield
-
-
-@contextmanager
-def beating(folder: Path, world: World) -> Iterator[None]:
-    """Keep beating from a thread while any rank does what takes long, such as loading a model."""
-    with touching(path_of(folder, world.rank)):
-        yield
-
-
-@contextmanager
-def telling(touched: Path, world: World) -> Iterator[None]:
-    """Touch this file of a stage's folder from a thread meanwhile; a failure leaves its reason."""
-    failed = failed_path(touched.parent)
-    failed.unlink(missing_ok=True)
-    finished = False
-    try:
-        with touching(touched):
-            yield
-        finished = True
-    finally:
-        if not finished and world.size > 1:
-            error = sys.exc_info()[1]
-            manifest.write_text(failed, f"{type(error).__name__}: {error}")
-
-
-@contextmanager
-def touching(touched: Path) -> Iterator[None]:
-    """Touch this file from a thread meanwhile."""
+def touch_regularly(path: Path) -> Iterator[None]:
+    """Touch this file from a background thread meanwhile."""
     done = threading.Event()
 
     def touch() -> None:
-        touched.parent.mkdir(parents=True, exist_ok=True)
-        touched.touch()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
 
-    def beats() -> None:
+    def touch_until_done() -> None:
         while not done.wait(BEAT_SECONDS):
-            with suppress(OSError):  # a disk that hesitates: there is another beat
+            with suppress(OSError):  # a file system that fails for a moment: the next beat counts
                 touch()
 
     touch()
-    thread = threading.Thread(target=beats, daemon=True)
+    thread = threading.Thread(target=touch_until_done, daemon=True)
     thread.start()
     try:
         yield
@@ -147,112 +150,138 @@ def touching(touched: Path) -> Iterator[None]:
         thread.join()
 
 
-def launch_name() -> str:
-    """What the processes of this launch share; only colons where nothing names it."""
-    return ":".join(os.environ.get(name, "") for name in LAUNCH)
+@contextmanager
+def heartbeat(folder: Path, world: World) -> Iterator[None]:
+    """Beat from a background thread during one long step, such as loading a model."""
+    with touch_regularly(heartbeat_path(folder, world.rank)):
+        yield
 
 
-def failed_path(folder: Path) -> Path:
-    """Where this launch's first rank leaves its reason; another launch's is none of ours."""
-    name = launch_name()
+@contextmanager
+def report_failure(folder: Path, world: World, path: Path | None = None) -> Iterator[None]:
+    """Beat from a background thread while the other ranks wait for this one's output.
+
+    If this rank fails, the reason is left in the folder for them. `path` is the heartbeat file,
+    the rank's own by default.
+    """
+    reason_path = failure_path(folder)
+    reason_path.unlink(missing_ok=True)
+    finished = False
+    try:
+        with touch_regularly(path or heartbeat_path(folder, world.rank)):
+            yield
+        finished = True
+    finally:
+        if not finished and world.size > 1:
+            error = sys.exc_info()[1]
+            manifest.write_text(reason_path, f"{type(error).__name__}: {error}")
+
+
+def launch_id() -> str:
+    """What the processes of this launch share; only colons where the environment has no name."""
+    return ":".join(os.environ.get(name, "") for name in LAUNCH_VARIABLES)
+
+
+def failure_path(folder: Path) -> Path:
+    """Where the first rank of this launch leaves its reason."""
+    name = launch_id()
     return folder / (f"{FAILED}-{manifest.fingerprint(name)}" if name.strip(":") else FAILED)
 
 
-def failure(folder: Path) -> str | None:
-    """Why the first rank of this run stopped, or None."""
-    path = failed_path(folder)
+def failure_reason(folder: Path) -> str | None:
+    """Why the first rank of this launch stopped, or None."""
+    path = failure_path(folder)
     try:
         return path.read_text() if path.stat().st_mtime >= STARTED else None
     except FileNotFoundError:
         return None
 
 
-def made_by_first(folder: Path, world: World) -> dict[str, Any]:
-    """The manifest.json that the first rank writes.
+def wait_for_first_rank(folder: Path, world: World, is_complete: Callable[[], bool]) -> None:
+    """Return once the first rank has made what `is_complete` looks for; at once on rank 0.
 
-    Raises FirstFailed with its reason if it stops, RankSilent if it falls silent meanwhile.
+    Raises FirstRankFailed with its reason if it stops, RankTimeout if its heartbeat ends.
     """
+    if world.is_first:
+        return
+    wait(folder, world, lambda: is_complete() or failure_reason(folder) is not None, ranks=[0])
+    if not is_complete():
+        raise FirstRankFailed(f"rank 0 stopped: {failure_reason(folder)}")
 
-    def settled() -> bool:
-        return manifest.read_made(folder) is not None or failure(folder) is not None
 
-    if not world.is_first:
-        wait(folder, world, settled, ranks=[0])
-    made = manifest.read_made(folder)
-    if made is None and not world.is_first and (reason := failure(folder)):
-        raise FirstFailed(f"rank 0 stopped: {reason}")
-    if made is None:
+def wait_for_manifest(folder: Path, world: World) -> dict[str, Any]:
+    """The manifest that the first rank writes; see wait_for_first_rank for what it raises."""
+    wait_for_first_rank(folder, world, lambda: manifest.read_manifest(folder) is not None)
+    content = manifest.read_manifest(folder)
+    if content is None:
         raise FileNotFoundError(f"no manifest.json in {folder}: the stage was not finished")
-    return made
+    return content
 
 
 @contextmanager
-def turn(folder: Path, world: World) -> Iterator[None]:
-    """Keep other runs out of a stage folder meanwhile; waits, and says so, while one is in it.
+def stage_lock(
+    folder: Path, world: World, is_finished: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Keep other launches out of a stage's folder meanwhile; waits, and says so, for its turn.
 
-    The first rank holds the lock and writes the launch's name into `.entered`; the others follow
-    their own first rank, so that two launches cannot hold half of the locks each. A killed process
-    gives its lock back. A file system without locks is told once and worked on without. The others
-    raise FirstFailed with its reason if it stops before it is in, RankSilent if it falls silent.
+    The first rank holds the lock and writes the launch's name into `.entered`; the other ranks
+    follow their own first rank, so two launches cannot hold half of the locks each. They need not
+    wait once the stage `is_finished`. The lock of a killed process is free at once. On a file
+    system without locks a warning is logged and work goes on without. The other ranks raise
+    FirstRankFailed if the first rank stops before it has the lock, RankTimeout if it is silent.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    entered = folder / ".entered"
     if not world.is_first:
-        follow(folder, world, entered)
+        _follow_first_rank(folder, world, is_finished)
         yield
         return
-    beating = telling(folder / TURN, world) if world.size > 1 else nullcontext()
-    with (folder / ".lock").open("w") as file, beating:
-        told = False
-        while not locked(file, folder):
-            if not told:
-                print(f"another run is making {folder}: waiting", file=sys.stderr, flush=True)
-            told = True
-            time.sleep(POLL_SECONDS)
-        with entered.open("a") as names:
-            names.write(f"{launch_name()}\n")
-        yield
+    alone = world.size == 1
+    lock = FileLock(folder / ".lock", fallback_to_soft=False)
+    with nullcontext() if alone else report_failure(folder, world, folder / LOCK_HEARTBEAT):
+        _acquire(lock, folder)
+        try:
+            with (folder / ENTERED).open("a") as launches:
+                launches.write(f"{launch_id()}\n")
+            yield
+        finally:
+            lock.release()
 
 
-def follow(folder: Path, world: World, entered: Path) -> None:
-    """Wait until this launch's first rank is in the folder, or see why it never comes.
+def _acquire(lock: FileLock, folder: Path) -> None:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        logger.warning("another run is working in %s: waiting for it to finish", folder)
+        lock.acquire(poll_interval=POLL_SECONDS)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        logger.warning("%s cannot be locked (%s): start no second run on it", folder, reason)
 
-    It may still be in a stage before this one. Raises FirstFailed or RankSilent.
+
+def _follow_first_rank(folder: Path, world: World, is_finished: Callable[[], bool]) -> None:
+    """Wait until this launch's first rank has entered the folder, or the stage is finished.
+
+    It may still be in an earlier stage. Raises FirstRankFailed or RankTimeout.
     """
-    launch, since, around = launch_name(), time.time(), [*FOLLOWED, folder]
-    while not (entered.is_file() and launch in entered.read_text().splitlines()):
-        if reasons := [reason for each in around if (reason := failure(each))]:
-            raise FirstFailed(f"rank 0 stopped: {reasons[0]}")
-        if time.time() - max(since, *map(heard, around)) > PATIENCE_SECONDS:
-            raise RankSilent(
-                f"rank 0 of {world.size} not heard of for {PATIENCE_SECONDS:.0f} s before {folder}"
+    launch, since, folders = launch_id(), time.time(), [*FOLLOWED, folder]
+    entered = folder / ENTERED
+    while not is_finished():
+        if entered.is_file() and launch in entered.read_text().splitlines():
+            break
+        if reasons := [reason for path in folders if (reason := failure_reason(path))]:
+            raise FirstRankFailed(f"rank 0 stopped: {reasons[0]}")
+        if time.time() - max(since, *map(_last_heartbeat, folders)) > TIMEOUT_SECONDS:
+            raise RankTimeout(
+                f"rank 0 of {world.size}: no heartbeat for {TIMEOUT_SECONDS:.0f} s before {folder}"
             )
         time.sleep(POLL_SECONDS)
     FOLLOWED.append(folder)
 
 
-def heard(folder: Path) -> float:
-    """When a first rank was last heard of in a stage folder; 0 if never."""
+def _last_heartbeat(folder: Path) -> float:
+    """When a first rank was last alive in a stage's folder; 0 if never."""
     last = 0.0
-    for path in (folder / TURN, path_of(folder, 0)):
+    for path in (folder / LOCK_HEARTBEAT, heartbeat_path(folder, 0)):
         with suppress(FileNotFoundError):
             last = max(last, path.stat().st_mtime)
     return last
-
-
-def locked(file: IO[str], folder: Path) -> bool:
-    """Whether the lock is ours now, or cannot be had on this file system; False while held."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        told = f"{folder} cannot be locked ({error.strerror}): start no second run on it"
-        print(told, file=sys.stderr, flush=True)
-    return True
-
-
-def clear(folder: Path) -> None:
-    """Remove the heartbeats of a finished stage."""
-    for path in folder.glob(".rank-*.beat"):
-        path.unlink(missing_ok=True)

@@ -17,6 +17,12 @@ from typing import Any
 VERSIONS_OF = ("torch", "transformers", "trl", "accelerate", "numpy", "pillow", "pyarrow")
 SAMPLED_CHUNKS = 16
 CHUNK_BYTES = 1 << 16
+MANIFEST = "manifest.json"
+OLD_MANIFEST = "made.json"
+
+
+class SchemaError(ValueError):
+    """A file or folder does not hold the columns or the layout that its reader needs."""
 
 
 def fingerprint(settings: Any, *inputs: str) -> str:
@@ -109,7 +115,7 @@ def write_text(path: Path, text: str) -> None:
         half.unlink(missing_ok=True)
 
 
-def write_made(
+def write_manifest(
     folder: Path,
     *,
     settings: Any,
@@ -117,8 +123,8 @@ def write_made(
     seconds: float,
     counts: Mapping[str, Any],
 ) -> None:
-    """Close a stage folder: manifest.json is written last, and its presence means 'finished'."""
-    made = {
+    """Finish a stage's folder: manifest.json is written last, and its presence means 'finished'."""
+    content = {
         "settings": settings,
         "inputs": dict(inputs),
         "git_revision": git_revision(),
@@ -127,10 +133,38 @@ def write_made(
         "counts": dict(counts),
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_json(folder / "manifest.json", made)
+    write_json(folder / MANIFEST, content)
 
 
-def read_made(folder: Path) -> dict[str, Any] | None:
-    """The manifest.json of a finished stage folder, or None if the stage is not finished."""
-    path = folder / "manifest.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest.json of a finished stage's folder, or None if the stage is not finished.
+
+    Raises SchemaError for a folder of the old layout (refuse_old_layout).
+    """
+    try:
+        return json.loads((folder / MANIFEST).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        refuse_old_layout(folder)
+        return None
+
+
+def written_at(folder: Path) -> float:
+    """When the manifest was written (a time.time()); 0 if there is none."""
+    try:
+        return (folder / MANIFEST).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def refuse_old_layout(folder: Path) -> None:
+    """Raise SchemaError if an earlier version of difftrain wrote this stage's or run's folder.
+
+    Its stages end with made.json, and its columns and settings have other names.
+    """
+    root = folder.parent.parent
+    old_run = folder.parent.name == "run" and next(root.glob(f"*/*/{OLD_MANIFEST}"), None)
+    if (folder / OLD_MANIFEST).is_file() or old_run:
+        raise SchemaError(
+            f"{folder} was written by an earlier version of difftrain ({OLD_MANIFEST} instead of "
+            f"{MANIFEST}), which this one does not read: set another output_dir=, or delete it"
+        )

@@ -11,9 +11,9 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import IO, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -21,7 +21,7 @@ from typing import IO, Any, Generic, TypeVar, get_args, get_origin, get_type_hin
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from difftrain.pipeline import lazy_images
+from difftrain.pipeline.manifest import MANIFEST, SchemaError
 
 R = TypeVar("R")
 
@@ -37,10 +37,6 @@ GROUP_BYTES = 1 << 20
 PART_BYTES = 64 << 20
 """Pictures in one part: what its writer holds at most, beside the last record's."""
 LONGEST_UNWRITTEN_SECONDS = 30.0
-
-
-class SchemaError(ValueError):
-    """A parquet file holds other columns than the record that is read from it."""
 
 
 class MissingArtifact(FileNotFoundError):
@@ -170,7 +166,7 @@ def read_part(path: Path, record: type[R]) -> list[R]:
     readers = {name: reader(hints[name]) for name in names if name not in apart}
     table = file.read(columns=list(readers))
     columns = {name: table.column(name).to_pylist() for name in readers}
-    unread = {name: lazy_images.cells(file.metadata, path, name) for name in apart}
+    unread = {name: lazy_images(file.metadata, path, name) for name in apart}
     return [
         record(
             **{name: convert(columns[name][row]) for name, convert in readers.items()},
@@ -193,7 +189,7 @@ def read(folder: Path, record: type[R]) -> list[R]:
 
 def read_finished(folder: Path, record: type[R], made_by: str) -> list[R]:
     """All records of a finished stage. Raises MissingArtifact naming the command `made_by`."""
-    if not (folder / "manifest.json").is_file():
+    if not (folder / MANIFEST).is_file():
         raise MissingArtifact(f"no {record.__name__} rows at {folder}: run  {made_by}")
     return read(folder, record)
 
@@ -258,3 +254,58 @@ class Unwritten(Generic[R]):
         if self.rows:
             self._write(self.rows)
         self.rows = []
+
+
+CACHED_ROW_GROUPS = 4
+"""Row groups held in memory, about a megabyte each."""
+
+
+@lru_cache(maxsize=CACHED_ROW_GROUPS)
+def cached_row_group(path: str, stamp: tuple[int, ...], group: int, column: str) -> Any:
+    """One column of one row group; `stamp` tells a file from another that took its place."""
+    del stamp
+    return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LazyImages(Sequence[bytes]):
+    """The bytes in one cell of a parquet column, read at every access; equal to their tuple.
+
+    Raises FileNotFoundError when the part is gone.
+    """
+
+    path: Path
+    column: str
+    group: int
+    row: int
+
+    def read(self) -> tuple[bytes, ...]:
+        """All of the cell."""
+        status = os.stat(self.path)
+        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        cells = cached_row_group(str(self.path), stamp, self.group, self.column)
+        return tuple(cells[self.row].as_py())
+
+    def __len__(self) -> int:
+        return len(self.read())
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.read()[place]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.read())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self.read() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self.read())
+
+
+def lazy_images(metadata: pq.FileMetaData, path: Path, column: str) -> list[LazyImages]:
+    """Every cell of a column of lists of bytes; nothing of them is read."""
+    return [
+        LazyImages(path, column, group, row)
+        for group in range(metadata.num_row_groups)
+        for row in range(metadata.row_group(group).num_rows)
+    ]

@@ -18,7 +18,7 @@ from difftrain.model import attention, memory, spans
 from difftrain.model.generate import hf
 from difftrain.model.load import Loaded
 from difftrain.pipeline import coordination, manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.probe import state
 from difftrain.probe.elapsed import ElapsedSeconds
 from difftrain.probe.requests import ProbeRequest, model_request
@@ -194,20 +194,20 @@ def run_attention_pass(
         return there
 
     # The probe's store may have grown since: another tau can bring the first right answer.
-    if manifest.read_made(folder) is not None and done() >= wanted.keys():
+    if manifest.read_manifest(folder) is not None and done() >= wanted.keys():
         return
     coordination.beat(folder, world)
     known = set(done())
     share = [pair for key, pair in world.share(list(wanted.items())) if key not in known]
     if share:
-        with coordination.beating(folder, world):
+        with coordination.heartbeat(folder, world):
             loaded = load()
         run_share(loaded, share, folder, config, world, spent)
     if not world.is_first:
         return coordination.wait(
             folder,
             world,
-            lambda: manifest.read_made(folder) is not None and done() >= wanted.keys(),
+            lambda: manifest.read_manifest(folder) is not None and done() >= wanted.keys(),
         )
 
     def complete() -> bool:
@@ -215,13 +215,13 @@ def run_attention_pass(
         return done() >= wanted.keys()
 
     coordination.wait(folder, world, complete)
-    before = manifest.read_made(folder) or {"seconds": 0.0}
+    before = manifest.read_manifest(folder) or {"seconds": 0.0}
     ace = (
         run_config.plain(config.difficulty.ace)
         if Measure.ace in config.difficulty.measures
         else None
     )
-    manifest.write_made(
+    manifest.write_manifest(
         folder,
         settings={"text": config.difficulty.cmab.text, "ace": ace},
         inputs={"probe": probe.name},
@@ -229,4 +229,4 @@ def run_attention_pass(
         counts={"responses": len(wanted)},
     )
     spent.clear()
-    coordination.clear(folder)
+    coordination.remove_heartbeats(folder)

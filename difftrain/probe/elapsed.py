@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from difftrain.pipeline import manifest
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 
 SAVE_INTERVAL_S = 5.0
 """A killed start loses so much at most."""

@@ -18,7 +18,7 @@ from difftrain.data.quarantine import Aside, Quarantined
 from difftrain.model.generate import makers
 from difftrain.model.generate.request import Engine, NoAnswer, Request
 from difftrain.pipeline import coordination, manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.probe import state
 from difftrain.probe.elapsed import ElapsedSeconds
 from difftrain.probe.requests import ProbeRequest, graded_rollout, model_request, sampling_seed
@@ -28,7 +28,7 @@ from difftrain.records import Rollout, Sample, View
 
 def is_settled(folder: Path, wanted: str) -> bool:
     """Whether a finished probe of this folder notes that these needs are met."""
-    made = manifest.read_made(folder)
+    made = manifest.read_manifest(folder)
     return made is not None and wanted in made["counts"]["settled"]
 
 
@@ -93,7 +93,7 @@ def run_probe(
 ) -> None:
     """Fill the folder until every sample's labels are settled, and close it with manifest.json.
 
-    Does nothing, and makes no engine, if they are settled already. Raises RankSilent if another
+    Does nothing, and makes no engine, if they are settled already. Raises RankTimeout if another
     rank stops writing, and what the engine raises when it is gone for good.
     """
     wants = requirements(config)
@@ -113,7 +113,7 @@ def run_probe(
 
     try:
         if any(ledger.wanted(sample) for sample in share):
-            with coordination.beating(folder, world):
+            with coordination.heartbeat(folder, world):
                 asked = engine()
             makers.note(folder, asked.about)
             run_share(asked, share, ledger, config, world, spent)
@@ -124,7 +124,7 @@ def run_probe(
         spent.note()
     finalize(ledger, len(samples), told, spent.total(), config, inputs)
     spent.clear()
-    coordination.clear(folder)
+    coordination.remove_heartbeats(folder)
 
 
 class RequestQueue:
@@ -195,14 +195,14 @@ def finalize(
 ) -> None:
     """Write quarantine.jsonl and, last of all, manifest.json."""
     folder = ledger.folder
-    before = manifest.read_made(folder) or {"seconds": 0.0, "counts": {"settled": []}}
+    before = manifest.read_manifest(folder) or {"seconds": 0.0, "counts": {"settled": []}}
     without = [Quarantined(key, f"no answer: {why}") for key, why in sorted(ledger.aside.items())]
     counted = Aside()
     for each in without:
         counted.note(each)
     lines = "".join(json.dumps(asdict(each)) + "\n" for each in without)
     manifest.write_text(folder / QUARANTINE, lines)
-    manifest.write_made(
+    manifest.write_manifest(
         folder,
         settings={
             **run_config.plain(config.probe),

@@ -198,7 +198,9 @@ def load(inputs: RunInputs) -> Loaded:
             who: json.loads((folder / "summary.json").read_text())
             for who, folder in inputs.marks.items()
         },
-        made={stage: manifest.read_made(folder) or {} for stage, folder in inputs.stages().items()},
+        made={
+            stage: manifest.read_manifest(folder) or {} for stage, folder in inputs.stages().items()
+        },
         quarantine=json_lines(inputs.data / "quarantine.jsonl") + unanswered,
         unanswered=unanswered,
         unguessed=columns(inputs.score / "pism_uncorrected", Score, ["sample_id", "stratum"]),

@@ -12,7 +12,7 @@ from difftrain.config.model import Dtype
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.train import GrpoConfig, RateSchedule, SftConfig, VllmMode
 from difftrain.model.generate.hf import PLACEHOLDERS
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 
 T = TypeVar("T", GRPOConfig, SFTConfig)
 SCHEDULES = {

@@ -10,7 +10,7 @@ from difftrain.config.run_config import RunConfig
 from difftrain.config.train import VllmMode
 from difftrain.grade.workers import Workers
 from difftrain.model import load, locate
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.train import arguments, callbacks, lora, modules, rewards, rollouts, stage
 from difftrain.train.dataset import Material, dataset
 from difftrain.train.watch import Groups

@@ -12,7 +12,7 @@ from difftrain.config.run_config import RunConfig
 from difftrain.grade.workers import Ending, Workers, grading
 from difftrain.model import load, locate
 from difftrain.pipeline import coordination, manifest
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.records import Sample
 from difftrain.train import arguments, callbacks, lessons, lora, modules, stage
 from difftrain.train.dataset import with_pictures
@@ -60,11 +60,11 @@ def prepared(
     """What is learned, written down by the first process once and read by all, also after a kill.
 
     Samples whose target is not right, or that are too long, are dropped with their count. Raises
-    FirstFailed with its reason if the first process stops.
+    FirstRankFailed with its reason if the first process stops.
     """
     path = folder / TARGETS
     if world.is_first and not path.is_file():
-        with coordination.working(folder, world):
+        with coordination.report_failure(folder, world):
             data = config.data
             processor = load.load_processor(config.model, data.min_pixels, data.max_pixels)
             found = checked(config, samples, targets, processor)
@@ -74,10 +74,13 @@ def prepared(
         if dropped:
             print(f"SFT learns from {len(kept)} samples{lessons.told(dropped)}", flush=True)
     coordination.wait(
-        folder, world, lambda: path.is_file() or coordination.failure(folder) is not None, ranks=[0]
+        folder,
+        world,
+        lambda: path.is_file() or coordination.failure_reason(folder) is not None,
+        ranks=[0],
     )
     if not path.is_file():
-        raise coordination.FirstFailed(f"rank 0 stopped: {coordination.failure(folder)}")
+        raise coordination.FirstRankFailed(f"rank 0 stopped: {coordination.failure_reason(folder)}")
     written = manifest.read_json(path)
     left = [each for each in samples if each.sample_id in written["targets"]]
     return Lessons(left, written["targets"], written["dropped"])

@@ -20,7 +20,7 @@ from difftrain.config.run_config import ConfigError
 from difftrain.config.train import LoraConfig
 from difftrain.model import checkpoint_files
 from difftrain.pipeline import manifest
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.records import Sample
 from difftrain.train import callbacks, lora, modules
@@ -64,7 +64,7 @@ def finished(folder: Path) -> Path | None:
 
     Raises MissingArtifact if the stage was finished and its checkpoint is not whole any more.
     """
-    if manifest.read_made(folder) is None or not (folder / CHECKPOINT).is_dir():
+    if manifest.read_manifest(folder) is None or not (folder / CHECKPOINT).is_dir():
         return None
     if told := checkpoint_files.lacking(folder / CHECKPOINT):
         raise MissingArtifact(
@@ -203,7 +203,7 @@ def close(trainer: Any, job: Job, seconds: float, counts: Mapping[str, Any]) -> 
     """Save, write manifest.json, and forget the checkpoints of the way; the checkpoint."""
     save(trainer, job)
     if job.world.is_first:
-        manifest.write_made(
+        manifest.write_manifest(
             job.folder, settings=job.settings, inputs=job.inputs, seconds=seconds, counts=counts
         )
         shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)

@@ -31,7 +31,7 @@ def test_every_row_is_a_sample_or_quarantined(write_rows, tmp_path):
 def test_made_json_counts_the_reasons_and_names_the_file(write_rows, tmp_path):
     path = write_rows(GOOD, GONE, GONE, "nonsense")
     stage.make(from_file(path), tmp_path / "data")
-    made = manifest.read_made(tmp_path / "data")
+    made = manifest.read_manifest(tmp_path / "data")
     assert made is not None
     assert made["counts"] == {
         "rows": 4,
@@ -76,7 +76,7 @@ def test_no_usable_row_is_an_error_that_counts_the_reasons(write_rows, tmp_path)
     message = str(found.value)
     assert message.startswith(f"none of the 3 rows of {path} can be used: 2 missing file, 1 not")
     assert "first: my.jsonl:1: missing file: images/none.png" in message
-    assert manifest.read_made(tmp_path / "data") is None
+    assert manifest.read_manifest(tmp_path / "data") is None
     assert len(stage.read_quarantine(tmp_path / "data")) == 3
 
 

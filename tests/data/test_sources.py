@@ -212,7 +212,7 @@ def test_pictures_that_only_look_the_same_are_reported_and_kept(tmp_path, encode
     path = lines(tmp_path / "my.jsonl", rows)
     folder = tmp_path / "data"
     stage.make(DataConfig(source=Source.jsonl, path=str(path)), folder)
-    made = manifest.read_made(folder)
+    made = manifest.read_manifest(folder)
     assert made is not None
     assert made["counts"]["samples"] == 3
     assert made["counts"]["duplicates"] == {"exact": 0, "alike": int(alike)}

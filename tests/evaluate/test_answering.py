@@ -22,7 +22,7 @@ from difftrain.model.generate import http, trial
 from difftrain.model.generate.http import Server
 from difftrain.model.generate.request import Answer
 from difftrain.pipeline import coordination, manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import BASE, Places
 from difftrain.recipes import benchmarks
 from difftrain.recipes.asking import Asking
@@ -80,7 +80,7 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
     folder = evaluated(config)
     (without,) = [mark for mark in parquet.read(folder, ItemResult) if mark.score is None]
     assert without.extracted == "no answer: the server answers 400: too <answer>long</answer>"
-    made = manifest.read_made(folder)
+    made = manifest.read_manifest(folder)
     assert made is not None
     assert made["counts"]["unanswered"] == 1
     assert "1 items have no answer of the engine" in capsys.readouterr().err
@@ -184,7 +184,7 @@ def test_the_page_and_the_settings_say_who_answered_and_what_a_server_makes_of_p
     assert "| engine | http served as served-7b |" in page
     assert "| picture tokens | 18 for a picture of 112 x 112, where 16 are counted here |" in page
     assert "number format" not in page
-    made = manifest.read_made(folder)
+    made = manifest.read_manifest(folder)
     assert made is not None
     assert (made["settings"]["engine"], made["settings"]["dtype"]) == ("http", None)
     assert len(made["inputs"][f"items of {NAME}"]) == 12

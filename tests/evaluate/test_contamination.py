@@ -17,7 +17,7 @@ from difftrain.evaluate import contamination
 from difftrain.evaluate.asking import items
 from difftrain.evaluate.contamination import Compared, Overlap
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import Places
 from difftrain.recipes import benchmarks, overlap
 from difftrain.records import Sample, Selection, TrainStage
@@ -76,7 +76,7 @@ def test_what_was_compared_and_what_was_not_is_written_down(checked: Path) -> No
     assert len(found["checked"]) == 6
     assert "MMStar" in found["absent"]
     assert {each["sample_id"] for each in found["hits"]} == {"same", "otherwise", "near"}
-    made = manifest.read_made(checked)
+    made = manifest.read_manifest(checked)
     assert made is not None
     assert made["counts"] == {"samples": 9, "items": 1800, "hits": 3}
 

@@ -130,7 +130,7 @@ def finished(
     under = {"rules": "2025-11", "system": "none", "judge": "none", **settings}
     keys = [(mark.benchmark, mark.item_id, words) for mark in marks(scores)]
     inputs = {"checkpoint": folder.name, **noted(keys)}
-    manifest.write_made(folder, settings=under, inputs=inputs, seconds=0, counts={})
+    manifest.write_manifest(folder, settings=under, inputs=inputs, seconds=0, counts={})
     return folder
 
 

@@ -40,7 +40,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def made(folder: Path) -> None:
-    manifest.write_made(folder, settings={}, inputs={}, seconds=0.0, counts={})
+    manifest.write_manifest(folder, settings={}, inputs={}, seconds=0.0, counts={})
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_a_source_that_changed_since_is_refused(exported, tmp_path):
             stage.run(config, inputs, tmp_path / "out")
     finally:
         path.write_text(before)
-    assert manifest.read_made(tmp_path / "out") is None
+    assert manifest.read_manifest(tmp_path / "out") is None
 
 
 class Recorder:

@@ -77,7 +77,7 @@ def test_a_pilots_own_numbers_are_taken_where_there_is_one(tmp_path: Path) -> No
     counts = {"samples": 8, "generations": 160, "tokens": 3200}
     counts["settled"] = [requirements(config).settled(8)]
     folder = Places(small).probe
-    manifest.write_made(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
+    manifest.write_manifest(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
     done = plan(*words)
     assert done.returncode == 0, done.stderr
     assert "answers: about 800 for pism, cmab, by a pilot of 8 samples" in done.stdout

@@ -160,7 +160,7 @@ def test_a_pilot_without_an_answer_is_none(tmp_path) -> None:
 
     def close() -> None:
         folder = Places(small).probe
-        manifest.write_made(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
+        manifest.write_manifest(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
 
     close()
     assert reckoning.pilot_of(config) == (None, reckoning.MIX)
@@ -177,7 +177,7 @@ def test_a_pilot_for_other_needs_is_not_reckoned_with_and_the_plan_says_why(tmp_
     for settled in ([full], [ours, full]):
         counts = {"generations": 400, "tokens": 0, "samples": 4, "settled": settled}
         folder = Places(small).probe
-        manifest.write_made(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
+        manifest.write_manifest(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
         pilot, source = reckoning.pilot_of(config)
         assert pilot is None
         assert source.startswith(f"{reckoning.MIX}, because the pilot was for (")

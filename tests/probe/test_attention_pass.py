@@ -11,7 +11,7 @@ from difftrain.config.run_config import RunConfig
 from difftrain.model.generate.request import NoAnswer
 from difftrain.model.load import Loaded
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.probe import attention_pass, state
 from difftrain.probe.requests import ProbeRequest
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
@@ -100,6 +100,6 @@ def test_late_answers_of_a_sample_set_aside_change_no_ranks_share(
     assert attention_pass.pairs_to_measure(samples, probe, made) == before
     attention_pass.run_attention_pass(lambda: tiny, samples, probe, folder, made, World())
     assert len(parquet.read(folder, Attention)) == 3
-    closed = manifest.read_made(folder)
+    closed = manifest.read_manifest(folder)
     assert closed is not None
     assert closed["counts"]["responses"] == 3

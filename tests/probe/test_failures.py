@@ -15,7 +15,7 @@ from difftrain.model.generate import http, trial
 from difftrain.model.generate.http import Server
 from difftrain.model.load import Loaded
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.probe import run, state
 from difftrain.probe.attention_pass import response_token_ids, responses_to_measure
 from difftrain.records import Rollout, Sample, Verdict, View
@@ -75,7 +75,7 @@ def test_what_is_refused_is_set_aside_with_its_reason_and_the_rest_is_scored(
     folder, _ = probed(server, shapes_samples, tmp_path)
     (out,) = state.read_failures(folder).items()
     assert out[1] == "the server answers 400: too long"
-    made = manifest.read_made(folder)
+    made = manifest.read_manifest(folder)
     assert made is not None
     scored = {row.sample_id for row in rows(folder)} - {out[0]}
     assert len(scored) + 1 == len(shapes_samples) == made["counts"]["samples"]
@@ -131,7 +131,7 @@ def test_what_was_answered_before_a_server_went_for_good_is_kept(
         probed(server, shapes_samples, tmp_path, max_outage_s=0.2)
     kept = rows(tmp_path / "probe")
     assert len(kept) == 30
-    assert manifest.read_made(tmp_path / "probe") is None
+    assert manifest.read_manifest(tmp_path / "probe") is None
     server.models, server.spoils, before = 200, lambda *_: False, server.in_earnest
     folder, _ = probed(server, shapes_samples, tmp_path)
     found = rows(folder)
@@ -179,7 +179,7 @@ def test_seconds_are_those_of_all_starts(
     server.models, server.spoils = 200, lambda *_: False
     started = time.time()
     folder, _ = probed(server, shapes_samples[:4], tmp_path)
-    made = manifest.read_made(folder)
+    made = manifest.read_manifest(folder)
     assert made is not None
     assert made["seconds"] > time.time() - started + 0.5
     assert not list(folder.glob(".elapsed-*"))

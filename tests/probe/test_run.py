@@ -12,7 +12,7 @@ from difftrain.model.generate.engine import InProcess
 from difftrain.model.generate.hf import Limits
 from difftrain.model.load import Loaded
 from difftrain.pipeline import parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.probe import run
 from difftrain.probe.requests import ProbeRequest
 from difftrain.probe.run import RequestQueue

@@ -8,8 +8,7 @@ import pytest
 
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.coordination import FirstFailed
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import FirstRankFailed, World
 from difftrain.pipeline.paths import CONTROL, TUNED, Places
 from difftrain.probe import state
 from difftrain.probe.state import FailedRequest
@@ -26,7 +25,7 @@ def row(folder: Path, name: str, samples: list[Sample], *words: str) -> tuple[Ru
     small = ("sft.samples_per_step=2", "grpo.prompts_per_step=2", f"output_dir={folder}")
     config = resolve(read([f"recipe={name}", *small, *words]))
     places = Places(config)
-    if manifest.read_made(places.score) is None:
+    if manifest.read_manifest(places.score) is None:
         parquet.write_all(places.data, samples)
         scores = [
             Score(sample_id=each.sample_id, measure=Measure.pism, value=0.3, stratum=STRATA[n % 4])
@@ -34,7 +33,7 @@ def row(folder: Path, name: str, samples: list[Sample], *words: str) -> tuple[Ru
         ]
         parquet.write_all(places.score, scores)
         told = {"easy": 0, "medium": 12, "hard": 6, "unsolved": 6}
-        manifest.write_made(places.score, settings={}, inputs={}, seconds=0.0, counts=told)
+        manifest.write_manifest(places.score, settings={}, inputs={}, seconds=0.0, counts=told)
     return config, places
 
 
@@ -99,7 +98,7 @@ def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
         picks = picked(config, places)[TrainStage.sft]
         assert len(picks) == 6
         assert not ids(picks) & {each.sample_id for each in bare if each.rationale is None}
-        made = manifest.read_made(places.select(TUNED, TrainStage.sft))
+        made = manifest.read_manifest(places.select(TUNED, TrainStage.sft))
         assert made["counts"]["dropped"] == {"no_solution": 6}
         told = "chosen for SFT, tuned: 6 samples (6 more were dropped: the data gives no rationale"
         assert capsys.readouterr().out.startswith(told)
@@ -153,7 +152,7 @@ def test_the_other_ranks_are_told_at_once_that_a_stratum_holds_nothing(
     with pytest.raises(EmptySelectionError):
         difficulty.select(config, places, World(0, 2), TUNED)
     started = time.time()
-    with pytest.raises(FirstFailed, match=r"rank 0 stopped: NothingChosen: .*easy 0"):
+    with pytest.raises(FirstRankFailed, match=r"rank 0 stopped: NothingChosen: .*easy 0"):
         difficulty.select(config, places, World(1, 2), TUNED)
     assert time.time() - started < 5
 
@@ -166,5 +165,5 @@ def test_the_other_ranks_are_told_at_once_that_the_samples_cannot_be_read_for_sc
     next(places.data.glob("part-*")).write_bytes(b"cut")
     with pytest.raises((OSError, ValueError)):
         difficulty.score(config, places, World(0, 2))
-    with pytest.raises(FirstFailed, match="rank 0 stopped: "):
+    with pytest.raises(FirstRankFailed, match="rank 0 stopped: "):
         difficulty.score(config, places, World(1, 2))

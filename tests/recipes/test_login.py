@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from difftrain.config.run_config import ConfigError, resolve
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.recipes import chain
 from launch.words import read
 

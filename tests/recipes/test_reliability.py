@@ -45,7 +45,7 @@ def test_what_the_probe_sets_aside_for_another_run_after_scoring_is_compared_all
     ]  # fmt: skip
     parquet.write_all(there.probe, answers)
     spent = {"generations": 6, "tokens": 6}
-    manifest.write_made(there.probe, settings={}, inputs={}, seconds=1.0, counts=spent)
+    manifest.write_manifest(there.probe, settings={}, inputs={}, seconds=1.0, counts=spent)
     reliability.close(config, places, second, pool, tmp_path / "steady")
     found = manifest.read_json(tmp_path / "steady" / reliability.RESULT)
     assert found["measures"]["pism"]["n"] == found["chosen"]["pool"] == 5

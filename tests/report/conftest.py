@@ -78,7 +78,7 @@ def stratum_of(fails_at: int | None) -> Stratum:
 
 
 def closed(folder: Path, seconds: float, counts: dict, settings: object = None) -> Path:
-    manifest.write_made(folder, settings=settings, inputs={}, seconds=seconds, counts=counts)
+    manifest.write_manifest(folder, settings=settings, inputs={}, seconds=seconds, counts=counts)
     return folder
 
 

@@ -90,7 +90,7 @@ def test_items_without_an_answer_or_a_picture_are_no_failure_of_the_judge(make_r
 def test_the_judges_counts_stand_beside_the_settings(make_run: Make) -> None:
     inputs = make_run(size=17)
     for folder in inputs.marks.values():
-        made = manifest.read_made(folder)
+        made = manifest.read_manifest(folder)
         assert made is not None
         counts = {"replies": 9, "from_cache": 2, "calls": 8, "unusable": 1, "failed_items": 0}
         made["counts"]["judge"] = {**counts, "faults": {"limited": 1}, "stopped": None}

@@ -48,7 +48,7 @@ def chosen(make_run: Make) -> tuple[RunInputs, dict]:
         part.unlink()
     parquet.write_all(folder, found.picks)
     parquet.write_all(folder / rap.DECISIONS_FOLDER, found.decisions)
-    manifest.write_made(
+    manifest.write_manifest(
         folder, settings=None, inputs={}, seconds=0.1,
         counts={"picks": len(found.picks), "funnel": found.funnel()},
     )  # fmt: skip
@@ -69,7 +69,7 @@ def chosen(make_run: Make) -> tuple[RunInputs, dict]:
     parquet.write_all(inputs.score / "pism_uncorrected", plain)
     steady = inputs.score.parent / "reliability"
     manifest.write_json(steady / "reliability.json", RELIABILITY)
-    manifest.write_made(
+    manifest.write_manifest(
         steady, settings=None, inputs={}, seconds=2.0, counts={"generations": 99, "tokens": 400}
     )
     settings = deepcopy(inputs.settings)

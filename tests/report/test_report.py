@@ -97,7 +97,9 @@ def test_what_sft_could_not_be_taught_is_told(make_run: Make) -> None:
     parquet.write_all(sft_select, [replace(first, arm=TrainStage.sft)])
     dropped = {sft_select: {"no_solution": 2, "no_layout": 1}, sft: {"no_layout": 1, "too_long": 3}}
     for place, told in dropped.items():
-        manifest.write_made(place, settings=None, inputs={}, seconds=1.0, counts={"dropped": told})
+        manifest.write_manifest(
+            place, settings=None, inputs={}, seconds=1.0, counts={"dropped": told}
+        )
     settings = deepcopy(inputs.settings)
     settings["select"]["sft_strata"] = ["medium"]
     arms = {"tuned": replace(own, sft_select=sft_select, sft=sft)}

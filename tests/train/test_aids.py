@@ -19,7 +19,7 @@ from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.train import SFT_KEYS, SFT_OWN_KEYS, VllmMode, nearest
 from difftrain.model.locate import SHIPPED
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.records import Sample
 from difftrain.train import arguments, lora, rollouts
 from difftrain.train.learning import FirstGradients, NotAsConfigured

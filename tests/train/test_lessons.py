@@ -8,7 +8,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from difftrain.config.run_config import RunConfig
 from difftrain.grade import extract, grade
 from difftrain.model.load import Loaded
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.records import Rollout, Sample, Verdict, View
 from difftrain.train import lessons, sft
 from difftrain.train.dataset import with_pictures

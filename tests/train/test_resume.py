@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.workers import Workers
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.shapes import pool
 from difftrain.train import grpo, lessons, sft, stage
 from difftrain.train.dataset import Material

@@ -16,7 +16,7 @@ from difftrain.grade import STRICT
 from difftrain.grade.workers import Workers
 from difftrain.model.load import Loaded
 from difftrain.pipeline import parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.records import AnswerKind, Sample, Selection, TrainStage
 from difftrain.train import arguments, callbacks, modules, rewards
 from difftrain.train.dataset import chosen, dataset, left_over

@@ -17,7 +17,7 @@ from trl.models.utils import unwrap_model_for_generation
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.workers import Workers
 from difftrain.model.load import Loaded
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.records import Sample
 from difftrain.shapes import pool
 from difftrain.train import grpo, lessons, modules, sft, sight, stage

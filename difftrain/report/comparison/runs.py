@@ -63,7 +63,7 @@ class Run:
     def marks(self, who: str) -> Path:
         """The folder of a checkpoint's marks. Raises MissingArtifact where it is not there."""
         found = self.stage("evaluate", f"marks {who}")
-        if manifest.read_made(found) is None:
+        if manifest.read_manifest(found) is None:
             raise parquet.MissingArtifact(f"{self.folder}: no finished marks of {who} at {found}")
         return found
 

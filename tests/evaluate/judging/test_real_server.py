@@ -93,7 +93,7 @@ def started(words: list[str], **environment: str) -> subprocess.Popen[str]:
 
 def marks_of(folder: Path) -> dict[tuple[str, str], ItemResult]:
     (found,) = folder.glob("evaluate/*")
-    assert manifest.read_made(found) is not None
+    assert manifest.read_manifest(found) is not None
     return {(mark.benchmark, mark.item_id): mark for mark in parquet.read(found, ItemResult)}
 
 

@@ -18,7 +18,7 @@ from difftrain.model.generate import engine
 from difftrain.model.generate.request import Engine
 from difftrain.model.load import Loaded
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import BASE, Places
 from difftrain.records import GradedBy, ItemResult
 
@@ -130,16 +130,16 @@ def test_a_second_run_makes_no_call_and_changes_no_file(server, config: RunConfi
     server.says = lambda prompt, number: "0.5"
     say(config, WORDY)
     folder = evaluated(config, no_model)
-    made, calls = manifest.read_made(folder), len(server.heard)
+    made, calls = manifest.read_manifest(folder), len(server.heard)
     assert calls > 6
     assert evaluated(config, no_model) == folder
-    assert manifest.read_made(folder) == made
+    assert manifest.read_manifest(folder) == made
     for path in (*parquet.parts(folder), folder / "manifest.json", folder / "summary.json"):
         path.unlink()
     before = made["counts"]["judge"]["replies"]
     evaluated(config, no_model)
     assert len(server.heard) == calls
-    assert manifest.read_made(folder)["counts"]["judge"]["from_cache"] == before
+    assert manifest.read_manifest(folder)["counts"]["judge"]["from_cache"] == before
 
 
 def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
@@ -149,7 +149,7 @@ def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
     say(config, WORDY)
     folder = evaluated(config, no_model)
     failed = [mark for mark in parquet.read(folder, ItemResult) if mark.score is None]
-    made = manifest.read_made(folder)["counts"]
+    made = manifest.read_manifest(folder)["counts"]
     assert made["unscored"] == made["judge"]["failed_items"] == len(failed) > 3
     calls = len(server.heard)
     server.says = lambda prompt, number: "0.5" if prompt.endswith("| ") else "A"
@@ -158,15 +158,15 @@ def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
     marks = parquet.read(folder, ItemResult)
     assert len(marks) == 36
     assert all(mark.score is not None for mark in marks)
-    assert manifest.read_made(folder)["counts"]["unscored"] == 0
-    assert manifest.read_made(folder)["counts"]["judge"]["from_cache"] > 0
+    assert manifest.read_manifest(folder)["counts"]["unscored"] == 0
+    assert manifest.read_manifest(folder)["counts"]["judge"]["from_cache"] > 0
 
 
 def test_marks_are_unfinished_while_failed_items_are_asked_again(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: (400, b"", {})
     say(config, WORDY)
     folder = evaluated(config, no_model)
-    assert manifest.read_made(folder) is not None
+    assert manifest.read_manifest(folder) is not None
     seen = []
 
     def says(prompt: str, number: int) -> str:
@@ -192,7 +192,7 @@ def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, capf
     server.says = lambda prompt, number: "0.5" if number % 2 else "well"
     say(config, WORDY)
     folder = evaluated(config, no_model)
-    made = manifest.read_made(folder)
+    made = manifest.read_manifest(folder)
     assert made["settings"]["judge"] == "judge-of-the-tests"
     assert "judging" not in made["settings"]
     judge = made["counts"]["judge"]
@@ -207,7 +207,7 @@ def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, capf
 def test_the_stand_in_is_named_as_such(config: RunConfig) -> None:
     config.evaluate.judge = JudgeKind.shapes
     say(config, WORDY)
-    assert manifest.read_made(evaluated(config, no_model))["settings"]["judge"] == STAND_IN
+    assert manifest.read_manifest(evaluated(config, no_model))["settings"]["judge"] == STAND_IN
 
 
 def test_rules_alone_give_their_share_of_undecided_items_and_mmvet_no_score(
@@ -258,4 +258,4 @@ def test_a_full_disk_ends_the_run_and_is_not_taken_for_a_judge(server, config: R
     Path(config.output_dir).joinpath("judge").write_text("a file where the folder should be")
     with pytest.raises(OSError, match="judge"):
         evaluated(config, no_model)
-    assert manifest.read_made(Places(config).marks(BASE)) is None
+    assert manifest.read_manifest(Places(config).marks(BASE)) is None

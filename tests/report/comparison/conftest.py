@@ -55,7 +55,7 @@ def made_to_order(rate: Rates, luck: int, items: int = ITEMS) -> list[ItemResult
 
 def write_marks(folder: Path, marks: list[ItemResult]) -> Path:
     """A closed folder of marks with its summary; left alone where it is there."""
-    if manifest.read_made(folder) is not None:
+    if manifest.read_manifest(folder) is not None:
         return folder
     parquet.write_all(folder, marks)
     by_name: dict[str, list[ItemResult]] = {}
@@ -69,7 +69,7 @@ def write_marks(folder: Path, marks: list[ItemResult]) -> Path:
     }
     manifest.write_json(folder / "summary.json", content)
     asked = {"system": "think", "rules": "2025-11", "judge": None}
-    manifest.write_made(folder, settings=asked, inputs={}, seconds=61.0, counts={})
+    manifest.write_manifest(folder, settings=asked, inputs={}, seconds=61.0, counts={})
     return folder
 
 
@@ -79,7 +79,7 @@ def write_training(folder: Path, samples: int, steps: int) -> Path:
     rows = [{"step": step, "reward": 0.4, "seconds": 3.0 * step} for step in range(1, steps + 1)]
     (folder / "train_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     counts = {"steps": steps, "samples": samples, "generations": 64 * steps, "tokens": 1900 * steps}
-    manifest.write_made(folder, settings=None, inputs={}, seconds=3.0 * steps, counts=counts)
+    manifest.write_manifest(folder, settings=None, inputs={}, seconds=3.0 * steps, counts=counts)
     return folder
 
 

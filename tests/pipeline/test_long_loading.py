@@ -10,7 +10,7 @@ import pytest
 from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import answering
 from difftrain.pipeline import coordination, parquet
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 from difftrain.probe import attention_pass, run
 from difftrain.records import Measure, Rollout, Sample, Verdict, View
 
@@ -25,7 +25,7 @@ def loading(folder: Path) -> Callable[..., Any]:
     """Takes as long to load as the heartbeat takes to be heard twice."""
 
     def load(*_pixels: int) -> Any:
-        path, until = coordination.path_of(folder, SECOND.rank), time.time() + 10
+        path, until = coordination.heartbeat_path(folder, SECOND.rank), time.time() + 10
         for _ in range(2):
             before = path.stat().st_mtime_ns
             while path.stat().st_mtime_ns == before:
@@ -65,4 +65,4 @@ def test_a_rank_that_loads_for_long_is_heard_of(
 
     with pytest.raises(Heard):
         begin()
-    assert coordination.failure(folder) is None
+    assert coordination.failure_reason(folder) is None

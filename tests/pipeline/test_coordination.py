@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from threading import Thread, Timer
 import pytest
 
 from difftrain.pipeline import coordination, manifest
-from difftrain.pipeline.distributed import World
+from difftrain.pipeline.coordination import World
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -29,30 +30,29 @@ def test_a_rank_that_falls_silent_is_named_instead_of_waited_for(tmp_path: Path)
     coordination.beat(tmp_path, World(0, 3))
     coordination.beat(tmp_path, World(2, 3))
     started = time.time()
-    with pytest.raises(coordination.RankSilent, match=r"rank 1, rank 2 of 3 not heard of"):
-        coordination.wait(tmp_path, World(0, 3), lambda: False, patience=0.5)
+    with pytest.raises(coordination.RankTimeout, match=r"rank 1, rank 2 of 3: no heartbeat"):
+        coordination.wait(tmp_path, World(0, 3), lambda: False, timeout=0.5)
     assert time.time() - started < 10
 
 
 def test_waiting_ends_when_the_work_is_complete(tmp_path: Path) -> None:
     answers = iter([False, False, True])
-    coordination.wait(tmp_path, World(0, 2), lambda: next(answers), patience=60)
+    coordination.wait(tmp_path, World(0, 2), lambda: next(answers), timeout=60)
 
 
 HOLDER = """
 import sys, time
 from pathlib import Path
 from threading import Thread, Timer
-from difftrain.heartbeat import turn
-from difftrain.world import World
-with turn(Path(sys.argv[1]), World()):
+from difftrain.pipeline.coordination import World, stage_lock
+with stage_lock(Path(sys.argv[1]), World()):
     print("inside", flush=True)
     time.sleep(60)
 """
 
 
 def test_a_second_run_waits_for_its_turn_and_a_killed_run_gives_it_back(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
@@ -60,11 +60,24 @@ def test_a_second_run_waits_for_its_turn_and_a_killed_run_gives_it_back(
     assert holder.stdout is not None
     assert holder.stdout.readline() == "inside\n"
     Timer(0.5, holder.kill).start()
-    with coordination.turn(tmp_path, World()):
+    with coordination.stage_lock(tmp_path, World()):
         assert holder.wait(timeout=10) != 0
-    assert f"another run is making {tmp_path}" in capsys.readouterr().err
-    with coordination.turn(tmp_path, World()):
-        assert not capsys.readouterr().err
+    assert f"another run is working in {tmp_path}" in caplog.text
+    caplog.clear()
+    with coordination.stage_lock(tmp_path, World()):
+        assert not caplog.text
+
+
+def test_a_file_system_without_locks_is_reported_and_worked_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with coordination.stage_lock(tmp_path, World()):
+        assert "cannot be locked (No locks available)" in caplog.text
+    assert len(caplog.records) == 1
 
 
 def test_the_other_ranks_follow_their_own_first_rank_into_a_stage(
@@ -74,14 +87,14 @@ def test_the_other_ranks_follow_their_own_first_rank_into_a_stage(
     order: list[str] = []
 
     def follow() -> None:
-        with coordination.turn(tmp_path, World(1, 2)):
+        with coordination.stage_lock(tmp_path, World(1, 2)):
             order.append("rank 1")
 
     other = Thread(target=follow)
     other.start()
     time.sleep(0.5)
     order.append("rank 0")
-    with coordination.turn(tmp_path, World(0, 2)):
+    with coordination.stage_lock(tmp_path, World(0, 2)):
         other.join(timeout=10)
     assert order == ["rank 0", "rank 1"]
 
@@ -90,43 +103,45 @@ def test_a_first_rank_that_works_for_long_is_not_called_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordination, "BEAT_SECONDS", 0.1)
-    with coordination.working(tmp_path, World(0, 2)):
+    with coordination.report_failure(tmp_path, World(0, 2)):
         until = time.time() + 1.5
         coordination.wait(
-            tmp_path, World(1, 2), lambda: time.time() > until, patience=0.8, ranks=[0]
+            tmp_path, World(1, 2), lambda: time.time() > until, timeout=0.8, ranks=[0]
         )
 
 
 def test_what_the_first_rank_never_made_is_not_waited_for_in_silence(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="was not finished"):
-        coordination.made_by_first(tmp_path, World())
+        coordination.wait_for_manifest(tmp_path, World())
 
 
 def test_the_others_end_with_the_reason_when_the_first_rank_fails(tmp_path: Path) -> None:
     def first() -> None:
-        with coordination.working(tmp_path, World(0, 2)):
+        with coordination.report_failure(tmp_path, World(0, 2)):
             raise ValueError("the picture does not reach the model")
 
     with pytest.raises(ValueError, match="the picture"):
         first()
     started = time.time()
-    with pytest.raises(coordination.FirstFailed, match=r"rank 0 stopped: ValueError: the picture"):
-        coordination.made_by_first(tmp_path, World(1, 2))
+    with pytest.raises(
+        coordination.FirstRankFailed, match=r"rank 0 stopped: ValueError: the picture"
+    ):
+        coordination.wait_for_manifest(tmp_path, World(1, 2))
     assert time.time() - started < 5
 
 
 def test_why_an_earlier_run_failed_is_no_reason_to_end_this_one(tmp_path: Path) -> None:
     (tmp_path / coordination.FAILED).write_text("ValueError: long ago")
     os.utime(tmp_path / coordination.FAILED, (coordination.STARTED - 60,) * 2)
-    assert coordination.failure(tmp_path) is None
-    with coordination.working(tmp_path, World(0, 2)):
+    assert coordination.failure_reason(tmp_path) is None
+    with coordination.report_failure(tmp_path, World(0, 2)):
         pass
     assert not (tmp_path / coordination.FAILED).exists()
 
 
 def entered(folder: Path, rank: int) -> None:
     """Go into a stage folder and out again."""
-    with coordination.turn(folder, World(rank, 2)):
+    with coordination.stage_lock(folder, World(rank, 2)):
         pass
 
 
@@ -134,21 +149,21 @@ def test_the_others_end_when_the_first_rank_fails_in_a_stage_that_was_finished_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordination, "FOLLOWED", deque(maxlen=3))
-    monkeypatch.setattr(coordination, "PATIENCE_SECONDS", 20.0)
+    monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 20.0)
     first, second = tmp_path / "first", tmp_path / "second"
-    manifest.write_made(first, settings={}, inputs={}, seconds=0.0, counts={})
+    manifest.write_manifest(first, settings={}, inputs={}, seconds=0.0, counts={})
 
     def fail() -> None:
-        with coordination.turn(first, World(0, 2)):
+        with coordination.stage_lock(first, World(0, 2)):
             raise ValueError("a benchmark is gone")
 
     with pytest.raises(ValueError, match="benchmark"):
         fail()
     started = time.time()
-    with coordination.turn(first, World(1, 2)):
-        coordination.made_by_first(first, World(1, 2))
+    with coordination.stage_lock(first, World(1, 2)):
+        coordination.wait_for_manifest(first, World(1, 2))
     with pytest.raises(
-        coordination.FirstFailed, match="rank 0 stopped: ValueError: a benchmark is"
+        coordination.FirstRankFailed, match="rank 0 stopped: ValueError: a benchmark is"
     ):
         entered(second, 1)
     assert time.time() - started < 5
@@ -158,8 +173,8 @@ def test_a_first_rank_that_never_enters_a_stage_is_called_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordination, "FOLLOWED", deque(maxlen=3))
-    monkeypatch.setattr(coordination, "PATIENCE_SECONDS", 0.5)
-    with pytest.raises(coordination.RankSilent, match="rank 0 of 2 not heard of"):
+    monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 0.5)
+    with pytest.raises(coordination.RankTimeout, match="rank 0 of 2: no heartbeat"):
         entered(tmp_path, 1)
 
 
@@ -168,7 +183,7 @@ def test_a_first_rank_still_in_the_stage_before_is_waited_for(
 ) -> None:
     monkeypatch.setattr(coordination, "FOLLOWED", deque(maxlen=3))
     monkeypatch.setattr(coordination, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(coordination, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 1.0)
     order: list[str] = []
 
     def follow() -> None:
@@ -177,7 +192,7 @@ def test_a_first_rank_still_in_the_stage_before_is_waited_for(
         order.append("rank 1")
 
     other = Thread(target=follow)
-    with coordination.turn(tmp_path / "first", World(0, 2)):
+    with coordination.stage_lock(tmp_path / "first", World(0, 2)):
         other.start()
         time.sleep(2.0)
     order.append("rank 0")
@@ -190,16 +205,16 @@ def test_another_launch_s_failure_in_the_same_stage_is_none_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
-        with coordination.working(tmp_path, World(0, 2)):
+        with coordination.report_failure(tmp_path, World(0, 2)):
             raise ValueError("theirs")
 
     monkeypatch.setenv("MASTER_PORT", "29501")
     with pytest.raises(ValueError, match="theirs"):
         fail()
-    assert coordination.failure(tmp_path) == "ValueError: theirs"
+    assert coordination.failure_reason(tmp_path) == "ValueError: theirs"
     monkeypatch.setenv("MASTER_PORT", "29502")
-    assert coordination.failure(tmp_path) is None
-    with coordination.working(tmp_path, World(0, 2)):
+    assert coordination.failure_reason(tmp_path) is None
+    with coordination.report_failure(tmp_path, World(0, 2)):
         pass
     monkeypatch.setenv("MASTER_PORT", "29501")
-    assert coordination.failure(tmp_path) == "ValueError: theirs"
+    assert coordination.failure_reason(tmp_path) == "ValueError: theirs"

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.lazy_images import Stored
+from difftrain.pipeline.parquet import LazyImages
 from difftrain.records import (
     AnswerKind,
     Attention,
@@ -124,9 +124,9 @@ def test_a_fingerprint_changes_with_settings_and_inputs_only() -> None:
 
 
 def test_a_folder_is_unfinished_until_made_json_is_there(tmp_path: Path) -> None:
-    assert manifest.read_made(tmp_path) is None
-    manifest.write_made(tmp_path, settings={}, inputs={}, seconds=1.5, counts={"rows": 2})
-    made = manifest.read_made(tmp_path)
+    assert manifest.read_manifest(tmp_path) is None
+    manifest.write_manifest(tmp_path, settings={}, inputs={}, seconds=1.5, counts={"rows": 2})
+    made = manifest.read_manifest(tmp_path)
     assert made is not None
     assert made["counts"] == {"rows": 2}
     assert {"torch", "transformers", "trl"} <= made["versions"].keys()
@@ -156,7 +156,7 @@ def test_pictures_come_back_unread_and_equal_when_asked_for(tmp_path: Path) -> N
     samples = [pictured(n, *([bytes([n]) * 700_000] * (n % 3))) for n in range(7)]
     parquet.write_all(tmp_path, samples, rows_per_part=4)
     found = parquet.read(tmp_path, Sample)
-    assert all(isinstance(each.images, Stored) for each in found)
+    assert all(isinstance(each.images, LazyImages) for each in found)
     assert found == samples
     assert [len(each.images) for each in found] == [0, 1, 2, 0, 1, 2, 0]
     assert found[5].images[1] == samples[5].images[1]

@@ -1,0 +1,172 @@
+"""One stage: who works, what is written, what is skipped, what the other ranks see."""
+
+import json
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from difftrain.pipeline import coordination, manifest
+from difftrain.pipeline.coordination import FirstRankFailed, World
+from difftrain.pipeline.manifest import SchemaError
+from difftrain.pipeline.stage import Heartbeat, run_shared_stage, run_stage
+
+INPUTS = {"probe": "abc"}
+
+
+def test_a_finished_stage_is_not_made_again(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def work() -> dict[str, int]:
+        calls.append(1)
+        return {"rows": 3}
+
+    manifests = [
+        run_stage(tmp_path, World(), work, settings={"tau": 0.1}, inputs=INPUTS) for _ in range(2)
+    ]
+    assert calls == [1]
+    assert manifests[0] == manifests[1]
+    assert manifests[0]["counts"] == {"rows": 3}
+    assert manifests[0]["settings"] == {"tau": 0.1}
+    assert manifests[0]["inputs"] == INPUTS
+
+
+def test_a_stage_that_fails_has_no_manifest(tmp_path: Path) -> None:
+    def work() -> dict[str, int]:
+        raise ValueError("no rows")
+
+    with pytest.raises(ValueError, match="no rows"):
+        run_stage(tmp_path, World(), work, inputs={})
+    assert manifest.read_manifest(tmp_path) is None
+
+
+def on_two_ranks(run: Any) -> list[Any]:
+    """What `run(World)` returns, or raises, on each of two ranks at the same time."""
+    outcomes: list[Any] = [None, None]
+
+    def on_rank(rank: int) -> None:
+        try:
+            outcomes[rank] = run(World(rank, 2))
+        except (ValueError, FirstRankFailed) as error:
+            outcomes[rank] = error
+
+    threads = [Thread(target=on_rank, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    return outcomes
+
+
+def test_only_the_first_rank_works_and_every_rank_gets_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_PORT", "29501")
+    calls: list[int] = []
+
+    def run(world: World) -> dict[str, Any]:
+        def work() -> dict[str, int]:
+            calls.append(world.rank)
+            return {"rows": 1}
+
+        return run_stage(tmp_path, world, work, inputs={})
+
+    first, second = on_two_ranks(run)
+    assert calls == [0]
+    assert first == second == manifest.read_manifest(tmp_path)
+
+
+def test_the_other_ranks_end_with_the_reason_when_the_work_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_PORT", "29502")
+
+    def run(world: World) -> dict[str, Any]:
+        def work() -> dict[str, int]:
+            raise ValueError("nothing was selected")
+
+        return run_stage(tmp_path, world, work, inputs={})
+
+    first, second = on_two_ranks(run)
+    assert isinstance(first, ValueError)
+    assert isinstance(second, FirstRankFailed)
+    assert "rank 0 stopped: ValueError: nothing was selected" in str(second)
+
+
+def shared_stage(folder: Path, world: World, wanted: int, failing: bool = False) -> dict[str, Any]:
+    """Every rank writes the files of its share of `wanted` numbers."""
+
+    def work(heart: Heartbeat) -> None:
+        for number in world.share(range(wanted)):
+            (folder / f"{number}.txt").touch()
+            heart.beat()
+
+    def close() -> dict[str, int]:
+        if failing:
+            raise ValueError("the disk is full")
+        return {"files": wanted}
+
+    return run_shared_stage(
+        folder,
+        world,
+        work,
+        is_complete=lambda: len(list(folder.glob("*.txt"))) >= wanted,
+        close=close,
+        settings=lambda: {"ranks": world.size},
+        inputs=INPUTS,
+        is_finished=lambda content: content["counts"]["files"] >= wanted,
+    )
+
+
+def test_every_rank_does_its_share_and_the_first_writes_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_PORT", "29503")
+    first, second = on_two_ranks(lambda world: shared_stage(tmp_path, world, 5))
+    assert first == second
+    assert first["counts"] == {"files": 5}
+    assert first["settings"] == {"ranks": 2}
+    assert not list(tmp_path.glob(".elapsed-*"))
+    assert not list(tmp_path.glob(".rank-*"))
+
+
+def test_a_larger_request_reopens_a_shared_stage_and_adds_its_seconds(tmp_path: Path) -> None:
+    shared_stage(tmp_path, World(), 2)
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(content | {"seconds": 100.0}))
+    assert shared_stage(tmp_path, World(), 2)["seconds"] == 100.0
+    larger = shared_stage(tmp_path, World(), 4)
+    assert larger["counts"] == {"files": 4}
+    assert larger["seconds"] >= 100.0
+
+
+def test_the_seconds_of_a_killed_start_are_added(tmp_path: Path) -> None:
+    (tmp_path / ".elapsed-0123456789ab").write_text("60.0")
+    assert shared_stage(tmp_path, World(), 1)["seconds"] >= 60.0
+
+
+def test_the_other_ranks_end_with_the_reason_when_a_shared_stage_cannot_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_PORT", "29504")
+    first, second = on_two_ranks(lambda world: shared_stage(tmp_path, world, 3, failing=True))
+    assert isinstance(first, ValueError)
+    assert isinstance(second, FirstRankFailed)
+
+
+def test_a_folder_of_the_old_layout_is_named_in_the_error(tmp_path: Path) -> None:
+    stage = tmp_path / "artefacts" / "score" / "0123"
+    run = tmp_path / "artefacts" / "run" / "grpo_hard-4567"
+    for folder in (stage, run):
+        folder.mkdir(parents=True)
+    (stage / "made.json").write_text("{}")
+    for folder in (stage, run):
+        with pytest.raises(SchemaError, match=f"{folder.name} was written by an earlier version"):
+            manifest.read_manifest(folder)
+
+
+def test_no_stage_waits_for_a_launch_that_finished_it_before(tmp_path: Path) -> None:
+    manifest.write_manifest(tmp_path, settings={}, inputs={}, seconds=0.0, counts={})
+    with coordination.stage_lock(tmp_path, World()):
+        assert run_stage(tmp_path, World(), dict, inputs={})["counts"] == {}
