@@ -45,8 +45,8 @@ def headlines(marks: Sequence[ItemResult]) -> dict[str, Any]:
     groups = {name: [each for each in marks if each.benchmark == name] for name in MINIATURES}
     groups = {name: group for name, group in groups.items() if group}
     return {
-        **{name: summary.headline(name, group).score for name, group in groups.items()},
-        "mean": asdict(summary.mean_headline(groups)),
+        **{name: summary.summarize(name, group).score for name, group in groups.items()},
+        "mean": asdict(summary.summarize_mean(groups)),
     }
 
 
@@ -79,7 +79,7 @@ def row(by_seed: dict[int, Outcome], random: dict[int, Outcome]) -> dict[str, An
         pairs = [(random[seed].marks, run[seed].marks) for seed in both]
         one, two = (averaged(side) for side in zip(*pairs, strict=True))
         gaps = [summary.paired_difference(*pair).mean for pair in pairs]
-        found["minus_random"] = asdict(summary.paired_difference(one, two))
+        found["minus_random"] = summary.paired_difference(one, two).to_json()
         found["minus_random_by_seed"] = dict(zip(map(str, both), gaps, strict=True))
         found["minus_random_over_seeds"] = over_seeds(gaps)
     return found

@@ -1,7 +1,7 @@
 """Did it help? The same benchmarks under the same settings, before and after (P, section 5)."""
 
 import itertools
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
@@ -64,8 +64,8 @@ def differences(marks: dict[str, Path], resamples: int) -> dict[str, dict[str, f
         if undecided.why_no_mean(evaluation.by_benchmark(each, {mark.benchmark for mark in each})):
             return {}
     return {
-        f"{after} - {before}": asdict(
-            summary.paired_difference(rows[before], rows[after], resamples=resamples)
-        )
+        f"{after} - {before}": summary.paired_difference(
+            rows[before], rows[after], resamples=resamples
+        ).to_json()
         for after, before in itertools.combinations(reversed(list(rows)), 2)
     }

@@ -14,7 +14,7 @@ from difftrain.config import run_config
 from difftrain.config.evaluate import NEITHER
 from difftrain.config.judge import JudgeKind, by_rules_alone, model_name, server_hash
 from difftrain.config.run_config import RunConfig
-from difftrain.evaluate import paired, results, undecided
+from difftrain.evaluate import compare, results, undecided
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.judging.tally import told
 from difftrain.model.generate import makers
@@ -75,8 +75,8 @@ def close(
         without = f"{unanswered} items have no answer of the engine"
         print(f"{without}; the same command asks them again", file=sys.stderr, flush=True)
     for name, each in found.items():
-        if each["why"]:
-            print(f"{name}: no score: {each['why']}", file=sys.stderr, flush=True)
+        if each["reason"]:
+            print(f"{name}: no score: {each['reason']}", file=sys.stderr, flush=True)
     engines = makers.read(folder.parent.parent / "responses" / origin.responses)
     who = results.Who(words, engines)
     results.write(folder, origin.checkpoint, who, asked, marks, origin.config)
@@ -89,7 +89,7 @@ def close(
         inputs={
             "checkpoint": origin.checkpoint,
             "responses": origin.responses,
-            **{paired.ITEMS + name: each for name, each in origin.items.items()},
+            **{compare.ITEMS + name: each for name, each in origin.items.items()},
         },
         seconds=time.time() - origin.started,
         counts={

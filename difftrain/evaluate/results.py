@@ -111,7 +111,9 @@ def headlines(summary: dict[str, Any], found: dict[str, Any], config: RunConfig)
         "asked (no picture) or that the engine did not answer have no score."
     )
     whys = [
-        f"{name} has no score: {summary[name]['why']}." for name in found if summary[name]["why"]
+        f"{name} has no score: {summary[name]['reason']}."
+        for name in found
+        if summary[name]["reason"]
     ]
     return "\n\n".join([table(head, lines), told, *whys])
 

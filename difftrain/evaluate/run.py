@@ -74,10 +74,10 @@ def summaries(marks: Sequence[ItemResult], config: EvaluateConfig) -> dict[str, 
     """Score and 95 % interval of each benchmark and of their mean, fractions of 1."""
     groups = by_benchmark(marks, config.benchmarks)
     found = {
-        name: asdict(summary.headline(name, group, resamples=config.resamples))
+        name: asdict(summary.summarize(name, group, resamples=config.resamples))
         for name, group in groups.items()
     }
-    mean = summary.mean_headline(groups, resamples=config.resamples)
+    mean = summary.summarize_mean(groups, resamples=config.resamples)
     return {**found, "mean": asdict(mean)}
 
 

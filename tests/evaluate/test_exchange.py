@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from difftrain.config.evaluate import AnswerTags, EvaluateConfig, HarnessOverrides
-from difftrain.evaluate import export, paired, rules, scoring
+from difftrain.evaluate import compare as comparison
+from difftrain.evaluate import export, rules, scoring
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.responses import Key, items_identity
 from difftrain.pipeline import manifest, parquet
@@ -93,34 +94,34 @@ def marks(scores: list[float | None], benchmark: str = "MMStar") -> list[ItemRes
 def test_a_comparison_counts_items_won_lost_and_tied() -> None:
     before = [*marks([1.0, 0.0, 0.0, 1.0, None]), *marks([0.0, 0.0], "MMVet")]
     after = [*marks([1.0, 1.0, 1.0, 0.0, 1.0]), *marks([0.5, 0.0], "MMVet")]
-    star, vet = paired.compare(before, after, resamples=200)
+    star, vet = comparison.compare_results(before, after, resamples=200)
     assert (star.won, star.lost, star.tied) == (2, 1, 1)
     assert (star.before, star.after, star.difference.mean) == (0.5, 0.75, 0.25)
-    assert (star.difference.n, star.difference.failed) == (4, 1)
+    assert (star.difference.n, star.difference.left_out) == (4, 1)
     assert star.difference.low <= 0.25 <= star.difference.high
     assert (vet.won, vet.after) == (1, 0.25)
-    changed = paired.changed(before, after)
+    changed = comparison.item_diffs(before, after)
     assert [each.item_id for each in changed] == ["s/0/1/0", "s/0/2/0", "s/0/3/0", "s/0/0/0"]
     assert (changed[0].response_before, changed[0].response_after) == ("said 0.0", "said 1.0")
 
 
 def test_other_items_on_one_side_are_refused() -> None:
     with pytest.raises(ValueError, match="one side only"):
-        paired.compare(marks([1.0]), marks([1.0, 0.0]))
+        comparison.compare_results(marks([1.0]), marks([1.0, 0.0]))
 
 
 def test_a_side_on_which_nothing_was_decided_is_refused_with_the_reason() -> None:
     decided = marks([1.0, 0.0], "MMVet")
     none = [replace(each, score=0.0, path=GradedBy.failed) for each in decided]
     with pytest.raises(ValueError, match=r"MMVet of the second has no score .* needs a judge"):
-        paired.compare(decided, none)
+        comparison.compare_results(decided, none)
     with pytest.raises(ValueError, match="MMVet of the first has no score"):
-        paired.compare(none, decided)
+        comparison.compare_results(none, decided)
 
 
 def noted(keys: list[Key]) -> dict[str, str]:
     """The inputs of manifest.json that say what the items were."""
-    return {paired.ITEMS + name: each for name, each in items_identity(keys).items()}
+    return {comparison.ITEMS + name: each for name, each in items_identity(keys).items()}
 
 
 def finished(
@@ -162,8 +163,8 @@ def test_the_launcher_writes_a_page_a_json_and_every_changed_item(tmp_path: Path
         ({"judge_server": "1f"}, "judge_server: None and 1f"),
         ({"engine": "http"}, "engine: None and http"),
         ({"dtype": "bfloat16"}, "dtype: None and bfloat16"),
-        ({"words": "asked otherwise"}, "not asked the same items of MMStar"),
-        ({"deviations": {"zero": True}}, "deviations: None and {'zero': True}"),
+        ({"words": "asked otherwise"}, "different items of MMStar"),
+        ({"harness_overrides": {"zero": True}}, "harness_overrides: None and {'zero': True}"),
     ],
 )
 def test_evaluations_under_other_settings_are_not_compared(
@@ -183,15 +184,15 @@ def test_an_evaluation_that_does_not_say_what_its_items_were_is_refused(tmp_path
     (old / "manifest.json").write_text(json.dumps(made))
     done = compare(new, old)
     assert done.returncode == 2
-    assert f"{old} does not say what its items were" in done.stderr
+    assert f"{old}: its manifest.json does not say what its items were" in done.stderr
 
 
 def test_items_are_the_same_in_any_order_and_others_with_other_words_or_pictures() -> None:
     keys = [("MMStar", "1", "a"), ("MMStar", "2", "b"), ("MMVet", "1", "a")]
     assert noted(keys[::-1]) == noted(keys)
     other = noted([*keys[:1], ("MMStar", "2", "c"), *keys[2:]])
-    assert paired.other_items(noted(keys), other) == ["MMStar"]
-    assert paired.other_items(noted(keys), noted(keys[:2])) == ["MMVet"]
+    assert comparison.differing_items(noted(keys), other) == ["MMStar"]
+    assert comparison.differing_items(noted(keys), noted(keys[:2])) == ["MMVet"]
 
 
 def test_a_folder_that_is_no_evaluation_is_named(tmp_path: Path) -> None:
@@ -201,12 +202,14 @@ def test_a_folder_that_is_no_evaluation_is_named(tmp_path: Path) -> None:
 
 
 def test_every_deviation_is_a_setting_that_comparisons_watch() -> None:
-    assert "deviations" in paired.MUST_AGREE
+    assert "harness_overrides" in comparison.MUST_AGREE
     assert HarnessOverrides().fallback == "wrong"
     off = [each for each in HarnessOverrides.__slots__ if each != "fallback"]
     assert not any(getattr(HarnessOverrides(), name) for name in off)
 
 
 def test_the_made_page_survives_pipes_in_names(tmp_path: Path, write_tsv: Callable) -> None:
-    text = paired.page(["a", "b"], paired.compare(marks([1.0, 0.0]), marks([0.0, 0.0])), {})
+    text = comparison.markdown(
+        ["a", "b"], comparison.compare_results(marks([1.0, 0.0]), marks([0.0, 0.0])), {}
+    )
     assert "| MMStar | 50.00 | 0.00 | -50.00 |" in text

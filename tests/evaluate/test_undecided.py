@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from difftrain.evaluate.breakdown import breakdown
-from difftrain.evaluate.summary import headline, mean_headline
+from difftrain.evaluate.summary import summarize, summarize_mean
 from difftrain.evaluate.undecided import count, why_none
 from difftrain.records import GradedBy, ItemResult
 
@@ -37,32 +37,32 @@ DECIDED = marks([1.0, 0.0], GradedBy.rule)
 def test_a_score_made_of_failures_alone_is_none_with_words(
     name: str, none: list[ItemResult]
 ) -> None:
-    found = headline(name, none)
+    found = summarize(name, none)
     assert (found.score, found.low, found.high, found.n) == (None, None, None, 0)
     assert found.failed == len(none)
-    assert found.why
-    assert found.why == why_none(name, none)
+    assert found.reason
+    assert found.reason == why_none(name, none)
 
 
 def test_the_words_say_what_is_missing() -> None:
-    assert headline("shapes/MMVet", UNDECIDED).why == (
+    assert summarize("shapes/MMVet", UNDECIDED).reason == (
         "MMVet needs a judge: none was asked, or none of its replies was a score"
     )
-    assert headline("MMStar", DEAD).why == "2 of 2 items got no score"
-    assert "nothing decided the others" in str(headline("MMStar", [*UNDECIDED, *DEAD]).why)
+    assert summarize("MMStar", DEAD).reason == "2 of 2 items got no score"
+    assert "nothing decided the others" in str(summarize("MMStar", [*UNDECIDED, *DEAD]).reason)
 
 
 def test_one_decided_item_makes_a_score_and_the_others_are_counted() -> None:
-    found = headline("MMStar", [*DECIDED[:1], *UNDECIDED, *DEAD])
+    found = summarize("MMStar", [*DECIDED[:1], *UNDECIDED, *DEAD])
     assert found.score == pytest.approx(1 / 3)
-    assert (found.n, found.failed, found.undecided, found.why) == (3, 4, 2, None)
+    assert (found.n, found.failed, found.undecided, found.reason) == (3, 4, 2, None)
     assert count([*DECIDED, *UNDECIDED, *DEAD]) == 2
 
 
 def test_there_is_no_mean_over_benchmarks_of_which_one_has_no_score() -> None:
-    found = mean_headline({"MMStar": DECIDED, "MMVet": UNDECIDED})
+    found = summarize_mean({"MMStar": DECIDED, "MMVet": UNDECIDED})
     assert found.score is None
-    assert found.why == "no mean over 2, without a score of MMVet"
+    assert found.reason == "no mean over 2, without a score of MMVet"
     assert (found.failed, found.undecided) == (2, 2)
 
 

@@ -219,7 +219,7 @@ def test_rules_alone_give_their_share_of_undecided_items_and_mmvet_no_score(
     assert all(each["rules_only"] for each in found.values())
     for name in ("shapes/MMVet", "shapes/MMStar", "mean"):
         assert found[name]["score"] is None
-    assert found["shapes/MMVet"]["why"].startswith("MMVet needs a judge")
+    assert found["shapes/MMVet"]["reason"].startswith("MMVet needs a judge")
     assert found["shapes/OCRBench"]["score"] == 0.0
     assert found["shapes/OCRBench"]["undecided"] == 0
     assert "shapes/MMVet: no score: MMVet needs a judge" in capfd.readouterr().err
@@ -247,7 +247,7 @@ def test_a_dead_judge_ends_in_words_and_not_in_a_crash(
     folder = evaluated(config, no_model)
     found = summary(folder)
     assert found["shapes/MMVet"]["score"] is None
-    assert found["shapes/MMVet"]["why"] == "6 of 6 items got no score"
+    assert found["shapes/MMVet"]["reason"] == "6 of 6 items got no score"
     assert found["mean"]["score"] is None
     dead = [mark for mark in parquet.read(folder, ItemResult) if mark.graded_by is GradedBy.failed]
     assert all(mark.score is None for mark in dead)

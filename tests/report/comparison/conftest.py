@@ -61,9 +61,9 @@ def write_marks(folder: Path, marks: list[ItemResult]) -> Path:
     by_name: dict[str, list[ItemResult]] = {}
     for mark in marks:
         by_name.setdefault(mark.benchmark, []).append(mark)
-    found = {name: summary.headline(name, own, resamples=100) for name, own in by_name.items()}
-    found["mean"] = summary.mean_headline(by_name, resamples=100)
-    fields = ("score", "low", "high", "n", "failed", "undecided", "why")
+    found = {name: summary.summarize(name, own, resamples=100) for name, own in by_name.items()}
+    found["mean"] = summary.summarize_mean(by_name, resamples=100)
+    fields = ("score", "low", "high", "n", "failed", "undecided", "reason")
     content = {
         name: {field: getattr(each, field) for field in fields} for name, each in found.items()
     }

@@ -1,0 +1,172 @@
+"""Two finished evaluations, item by item: is the second checkpoint better?"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from difftrain.evaluate import undecided
+from difftrain.evaluate.summary import paired_difference
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.parquet import MissingArtifact, SchemaError
+from difftrain.records import ItemResult
+from difftrain.stats import Estimate
+
+MUST_AGREE = (
+    *("rules", "answer_tags", "system", "harness_overrides", "judge", "judge_server"),
+    *("max_new_tokens", "min_pixels", "max_pixels", "limit", "allow_count_mismatch"),
+    *("engine", "dtype"),
+)
+"""Settings that must be equal in two evaluations that are compared."""
+ITEMS = "items of "
+"""Prefix of the inputs in manifest.json that hold the hash of a benchmark's items."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkComparison:
+    """One benchmark: both means over the paired items, their difference, and items won and lost."""
+
+    benchmark: str
+    before: float
+    after: float
+    difference: Estimate
+    won: int
+    lost: int
+    tied: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as comparison.json holds it."""
+        return asdict(self) | {"difference": self.difference.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDiff:
+    """One item on which the two scores differ."""
+
+    benchmark: str
+    item_id: str
+    before: float
+    after: float
+    response_before: str
+    response_after: str
+
+
+def compare_evaluations(first: Path, second: Path, output: Path | None = None) -> Path:
+    """Write comparison.md, comparison.json and item_diffs.jsonl; returns their folder.
+
+    Raises MissingArtifact or SchemaError for a folder that is no finished evaluation, and
+    ValueError for two evaluations under other settings or on other items.
+    """
+    manifests = [_manifest_of(folder) for folder in (first, second)]
+    settings, inputs = ([each[key] for each in manifests] for key in ("settings", "inputs"))
+    if differing := differing_settings(*settings):
+        lines = "\n".join(f"  {line}" for line in differing)
+        raise ValueError(f"the two evaluations have different settings:\n{lines}")
+    if benchmarks := differing_items(*inputs):
+        raise ValueError(
+            f"the two evaluations have different items of {', '.join(benchmarks)}: their number, "
+            "texts or images differ"
+        )
+    before, after = (parquet.read(folder, ItemResult) for folder in (first, second))
+    rows = compare_results(before, after)
+    names = [each["checkpoint"] for each in inputs]
+    folder = output or second.parent.parent / "compare" / f"{first.name}-{second.name}"
+    lines = [json.dumps(asdict(diff)) + "\n" for diff in item_diffs(before, after)]
+    content = {"checkpoints": names, "benchmarks": [row.to_json() for row in rows]}
+    manifest.write_text(folder / "item_diffs.jsonl", "".join(lines))
+    manifest.write_json(folder / "comparison.json", content)
+    manifest.write_text(folder / "comparison.md", markdown(names, rows, settings[0]))
+    return folder
+
+
+def _manifest_of(folder: Path) -> dict[str, Any]:
+    made = manifest.read_manifest(folder)
+    if made is None or not parquet.parts(folder):
+        raise MissingArtifact(f"no evaluation at {folder}: run  python launch/evaluate.py")
+    if not any(key.startswith(ITEMS) for key in made["inputs"]):
+        raise SchemaError(
+            f"{folder}: its manifest.json does not say what its items were. Remove that file and "
+            "run the command that made it again; no response is generated anew"
+        )
+    return made
+
+
+def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Settings in manifest.json that make two evaluations incomparable, as `key: a and b`."""
+    return [
+        f"{key}: {first.get(key)} and {second.get(key)}"
+        for key in MUST_AGREE
+        if first.get(key) != second.get(key)
+    ]
+
+
+def differing_items(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
+    """Benchmarks whose items, texts or images differ, from the inputs in manifest.json."""
+    keys = sorted(key for key in {*first, *second} if key.startswith(ITEMS))
+    return [key.removeprefix(ITEMS) for key in keys if first.get(key) != second.get(key)]
+
+
+def pair_results(
+    before: Sequence[ItemResult], after: Sequence[ItemResult]
+) -> list[tuple[ItemResult, ItemResult]]:
+    """Both results of every item that has a score on both sides, in the order of the first."""
+    by_key = {(result.benchmark, result.item_id): result for result in after}
+    pairs = [(result, by_key[result.benchmark, result.item_id]) for result in before]
+    return [(a, b) for a, b in pairs if a.score is not None and b.score is not None]
+
+
+def compare_results(
+    before: Sequence[ItemResult], after: Sequence[ItemResult], resamples: int = 2000
+) -> list[BenchmarkComparison]:
+    """`after` against `before` on each benchmark.
+
+    Raises ValueError if they do not hold the same items, or nothing was decided on one side.
+    """
+    paired_difference(before, after, resamples=1)  # raises for unequal sets of items
+    rows = []
+    for name in dict.fromkeys(result.benchmark for result in before):
+        sides = [[each for each in side if each.benchmark == name] for side in (before, after)]
+        for side, results in zip(("first", "second"), sides, strict=True):
+            if reason := undecided.why_none(name, results):
+                raise ValueError(f"{name} of the {side} has no score to compare: {reason}")
+        scores = [(a.score or 0.0, b.score or 0.0) for a, b in pair_results(*sides)]
+        rows.append(
+            BenchmarkComparison(
+                benchmark=name,
+                before=sum(a for a, _ in scores) / len(scores),
+                after=sum(b for _, b in scores) / len(scores),
+                difference=paired_difference(*sides, resamples=resamples),
+                won=sum(b > a for a, b in scores),
+                lost=sum(b < a for a, b in scores),
+                tied=sum(b == a for a, b in scores),
+            )
+        )
+    return rows
+
+
+def item_diffs(before: Sequence[ItemResult], after: Sequence[ItemResult]) -> list[ItemDiff]:
+    """The items on which the two scores differ, won and lost."""
+    return [
+        ItemDiff(a.benchmark, a.item_id, a.score or 0.0, b.score or 0.0, a.response, b.response)
+        for a, b in pair_results(before, after)
+        if a.score != b.score
+    ]
+
+
+def markdown(
+    names: Sequence[str], rows: Sequence[BenchmarkComparison], settings: Mapping[str, Any]
+) -> str:
+    """The comparison as text: percent, and percent points with their 95 % intervals."""
+    head = ["benchmark", *names, "difference", "95 % interval", "won", "lost", "tied", "left out"]
+    lines = [head, ["---", *["--:"] * (len(head) - 1)]]
+    for row in rows:
+        difference = row.difference.to_json()
+        mean, low, high = (f"{100 * difference[key]:+.2f}" for key in ("mean", "low", "high"))
+        scores = [f"{100 * score:.2f}" for score in (row.before, row.after)]
+        counts = map(str, (row.won, row.lost, row.tied, difference["left_out"]))
+        lines.append([row.benchmark, *scores, mean, f"{low} to {high}", *counts])
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    used = {key: settings[key] for key in MUST_AGREE if settings.get(key) is not None}
+    shared = "\n".join(f"* {key}: {value}" for key, value in used.items())
+    return f"# {names[1]} against {names[0]}\n\n{body}\n\nSettings of both:\n\n{shared}\n"

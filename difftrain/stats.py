@@ -1,0 +1,302 @@
+"""Means over benchmark items and training seeds: 95 % intervals, paired differences, tests, Holm.
+
+Pure: numpy, scipy and records. All scores are fractions of 1; a difference is `after - before` on
+the same items. Results vary for two reasons: which items a benchmark contains, and how one
+training run (one seed) happens to end. The items are the same in every seed, so a single seed
+shows only the first kind of variance.
+
+Axes: S seeds, I items, C clusters, R resamples. A cluster is the set of items that are resampled
+together: HallusionBench's figure, elsewhere the item itself.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from difftrain import seeds
+from difftrain.records import ItemResult
+
+LEVEL = 0.95
+MEAN = "mean"
+"""Key of the unweighted mean over benchmarks, next to the benchmarks' own keys."""
+MCNEMAR = "McNemar, exact"
+BOOTSTRAP = "paired bootstrap"
+SEVERAL_SEEDS = "paired bootstrap and Student's t over seeds, the larger p"
+
+ClusterOf = Callable[[str, str], str]
+"""Cluster of an item, from its benchmark and item id."""
+ItemKey = tuple[str, str]
+"""Benchmark and item id."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemTable:
+    """One benchmark: the cluster and one value per seed of every item that has all its values.
+
+    `left_out` counts the items that lack a score in some seed or on one side.
+    """
+
+    cluster_I: tuple[str, ...]
+    value_SI: np.ndarray
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean over items and seeds with its 95 % interval.
+
+    `n` items of each seed are in it, `left_out` lack a score somewhere; `seed_means` has one mean
+    per seed. Differences also have `p` (two-sided, against zero, by the test named `test`) and,
+    in a table of several rows, `p_corrected`. Without a mean, `reason` says why there is none.
+    """
+
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    left_out: int = 0
+    seed_means: tuple[float, ...] = ()
+    p: float | None = None
+    test: str | None = None
+    p_corrected: float | None = None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """mean, low, high, n and left_out."""
+        return {name: getattr(self, name) for name in ("mean", "low", "high", "n", "left_out")}
+
+
+def score_tables(
+    results_S: Sequence[Sequence[ItemResult]], cluster_of: ClusterOf
+) -> dict[str, ItemTable]:
+    """A checkpoint's scores by benchmark, from its item results of each seed.
+
+    Raises ValueError if two seeds hold different items, or a benchmark has no score.
+    """
+    return _tables([_score_by_item(results) for results in results_S], cluster_of)
+
+
+def difference_tables(
+    before_S: Sequence[Sequence[ItemResult]],
+    after_S: Sequence[Sequence[ItemResult]],
+    cluster_of: ClusterOf,
+) -> dict[str, ItemTable]:
+    """after - before of every item by benchmark, paired within each seed.
+
+    Raises ValueError if the two sides or two seeds hold different items, or no item has a score.
+    """
+    differences_S = []
+    for before, after in zip(before_S, after_S, strict=True):
+        score_before, score_after = _score_by_item(before), _score_by_item(after)
+        _require_same_items(score_before, score_after)
+        differences_S.append({
+            key: None if a is None or (b := score_after[key]) is None else b - a
+            for key, a in score_before.items()
+        })  # fmt: skip
+    return _tables(differences_S, cluster_of)
+
+
+def _score_by_item(results: Sequence[ItemResult]) -> dict[ItemKey, float | None]:
+    scores = {(result.benchmark, result.item_id): result.score for result in results}
+    if len(scores) < len(results):
+        raise ValueError(f"{len(results) - len(scores)} items are graded twice")
+    return scores
+
+
+def _require_same_items(a: Mapping[ItemKey, object], b: Mapping[ItemKey, object]) -> None:
+    benchmarks_a, benchmarks_b = ({benchmark for benchmark, _ in side} for side in (a, b))
+    if benchmarks_a != benchmarks_b:
+        raise ValueError(f"benchmarks differ: {sorted(benchmarks_a)} and {sorted(benchmarks_b)}")
+    if unmatched := sorted(a.keys() ^ b.keys()):
+        raise ValueError(f"{len(unmatched)} items are on one side only, such as {unmatched[0]}")
+
+
+def _tables(
+    values_S: Sequence[Mapping[ItemKey, float | None]], cluster_of: ClusterOf
+) -> dict[str, ItemTable]:
+    for other in values_S[1:]:
+        _require_same_items(values_S[0], other)
+    items: dict[str, list[str]] = defaultdict(list)
+    for benchmark, item_id in sorted(values_S[0]):
+        items[benchmark].append(item_id)
+    tables = {}
+    for name, item_ids in items.items():
+        rows = {item_id: [values[name, item_id] for values in values_S] for item_id in item_ids}
+        complete = {item_id: row for item_id, row in rows.items() if None not in row}
+        if not complete:
+            raise ValueError(f"{name}: no item has a score on every side, so there is no mean")
+        cluster_I = tuple(cluster_of(name, item_id) for item_id in complete)
+        value_SI = np.array(list(complete.values()), dtype=float).T
+        tables[name] = ItemTable(cluster_I, value_SI, len(rows) - len(complete))
+    return tables
+
+
+def pool(
+    tables: Mapping[str, ItemTable], purpose: str, resamples: int = 2000
+) -> dict[str, Estimate]:
+    """The mean over items and seeds of each benchmark and, under `mean`, over benchmarks.
+
+    The mean over benchmarks is unweighted. `purpose` is "bootstrap" for scores and "paired" for
+    differences; only differences get a p: McNemar's exact test where a benchmark's differences are
+    all -1, 0 or 1 and every item is its own cluster, else the paired bootstrap over clusters. Both
+    take the trained checkpoints as given; for several seeds p is the larger of that and
+    `p_over_seeds`. Raises ValueError without any benchmark.
+    """
+    if not tables:
+        raise ValueError("no benchmarks, so there is no mean")
+    mean_R, error = {}, {}
+    for name, table in tables.items():
+        pairs = list(zip(table.cluster_I, map(float, table.value_SI.mean(axis=0)), strict=True))
+        mean_R[name] = resampled_means(pairs, seeds.derive(0, purpose, name), resamples)
+        error[name] = standard_error(pairs)
+    groups = {name: [name] for name in sorted(tables)} | {MEAN: sorted(tables)}
+    return {
+        name: _estimate(
+            [tables[member] for member in members],
+            np.mean([mean_R[member] for member in members], axis=0),
+            sum(error[member] ** 2 for member in members) / len(members) ** 2,
+            is_difference=purpose == "paired",
+        )
+        for name, members in groups.items()
+    }
+
+
+def _estimate(
+    tables: Sequence[ItemTable], mean_R: np.ndarray, variance: float, *, is_difference: bool
+) -> Estimate:
+    seed_mean_S = np.mean([table.value_SI.mean(axis=1) for table in tables], axis=0)
+    clusters = sum(len(set(table.cluster_I)) for table in tables)
+    low, high = interval(seed_mean_S, mean_R, variance, clusters)
+    lower_bound = -1.0 if is_difference else 0.0  # Student's t has no bounds
+    p, test = _test_over_items(tables, mean_R) if is_difference else (None, None)
+    if p is not None and len(seed_mean_S) > 1:
+        p, test = max(p, p_over_seeds(seed_mean_S, variance, clusters)), SEVERAL_SEEDS
+    return Estimate(
+        mean=float(seed_mean_S.mean()),
+        low=max(low, lower_bound),
+        high=min(high, 1.0),
+        n=sum(table.value_SI.shape[1] for table in tables),
+        left_out=sum(table.left_out for table in tables),
+        seed_means=tuple(map(float, seed_mean_S)),
+        p=p,
+        test=test,
+    )
+
+
+def resampled_means(
+    values: Sequence[tuple[str, float]], seed: int, resamples: int = 2000
+) -> np.ndarray:
+    """Means of (cluster, value) pairs whose clusters are drawn with replacement; one a resample."""
+    total: dict[str, float] = defaultdict(float)
+    size: dict[str, int] = defaultdict(int)
+    for cluster, value in sorted(values):
+        total[cluster] += value
+        size[cluster] += 1
+    total_C = np.array(list(total.values()))
+    size_C = np.array(list(size.values()), dtype=float)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    count_RC = rng.multinomial(len(total_C), np.full(len(total_C), 1 / len(total_C)), resamples)
+    return (count_RC @ total_C) / (count_RC @ size_C)
+
+
+def percentile_interval(mean_R: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of resampled means."""
+    low, high = np.percentile(mean_R, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def standard_error(values: Sequence[tuple[str, float]]) -> float:
+    """Standard error of a mean of (cluster, value) pairs (linearized ratio estimator).
+
+    Infinite for a single cluster.
+    """
+    mean = float(np.mean([value for _, value in values]))
+    deviation: dict[str, float] = defaultdict(float)
+    for cluster, value in values:
+        deviation[cluster] += value - mean
+    if len(deviation) < 2:
+        return float("inf")
+    squares = sum(total**2 for total in deviation.values())
+    return float((len(deviation) / (len(deviation) - 1) * squares) ** 0.5 / len(values))
+
+
+def interval(
+    seed_mean_S: np.ndarray, mean_R: np.ndarray, item_variance: float, clusters: int
+) -> tuple[float, float]:
+    """The 95 % interval. One seed: the bootstrap over items. Several: over items and seeds.
+
+    For several seeds, the variance over seeds (variance of the seed means / S) and the variance
+    over items are added; Student's t has Welch and Satterthwaite's degrees of freedom, with S - 1
+    for seeds and `clusters` - 1 for items. Both parts contain the noise of single responses, so the
+    interval is rather too wide. In simulations it covered the true value in 94 to 98 of 100 cases,
+    and in 89 for two seeds whose variance is far above that of the items.
+    """
+    if len(seed_mean_S) == 1:
+        return percentile_interval(mean_R)
+    total, freedom = _total_variance(seed_mean_S, item_variance, clusters)
+    if not np.isfinite(total):
+        return -1.0, 1.0
+    mean = float(seed_mean_S.mean())
+    half_width = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * total**0.5
+    return mean - half_width, mean + half_width
+
+
+def p_over_seeds(seed_mean_S: np.ndarray, item_variance: float, clusters: int) -> float:
+    """Student's two-sided p over several seeds, by `interval`'s variance and degrees of freedom.
+
+    It is below 0.05 exactly where that interval excludes zero.
+    """
+    mean = float(seed_mean_S.mean())
+    total, freedom = _total_variance(seed_mean_S, item_variance, clusters)
+    if total == 0:
+        return float(mean == 0)
+    return float(2 * stats.t.sf(abs(mean) / total**0.5, freedom))
+
+
+def _total_variance(
+    seed_mean_S: np.ndarray, item_variance: float, clusters: int
+) -> tuple[float, float]:
+    """Variance of a mean over items and seeds, and its Welch-Satterthwaite degrees of freedom."""
+    count = len(seed_mean_S)
+    seed_variance = float(seed_mean_S.var(ddof=1)) / count
+    total = seed_variance + item_variance
+    if total == 0 or not np.isfinite(total):
+        return total, np.inf
+    spread = seed_variance**2 / (count - 1) + item_variance**2 / max(clusters - 1, 1)
+    return total, total**2 / spread
+
+
+def _test_over_items(tables: Sequence[ItemTable], mean_R: np.ndarray) -> tuple[float, str]:
+    """P value over the variance of items alone, and the name of its test."""
+    table = tables[0]
+    independent = len(tables) == 1 and len(set(table.cluster_I)) == len(table.cluster_I)
+    if independent and len(table.value_SI) == 1 and np.isin(table.value_SI, (-1, 0, 1)).all():
+        return mcnemar(int((table.value_SI == 1).sum()), int((table.value_SI == -1).sum())), MCNEMAR
+    return bootstrap_p(mean_R), BOOTSTRAP
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """McNemar's exact two-sided p: how odd `wins` and `losses` are if both are as likely."""
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def bootstrap_p(mean_R: np.ndarray) -> float:
+    """Two-sided p of a bootstrap: how often the resampled difference lies beyond zero.
+
+    One is added to both counts, so that p is never zero.
+    """
+    beyond = min((mean_R <= 0).sum(), (mean_R >= 0).sum())
+    return min(1.0, 2 * float(beyond + 1) / (len(mean_R) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values corrected for their number by Holm's step-down method, in the given order."""
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
