@@ -9,8 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from difftrain import stats
 from difftrain.config.evaluate import MINIATURES, OFFICIAL
-from difftrain.evaluate import significance
+from difftrain.evaluate import undecided
+from difftrain.evaluate.summary import cluster_of
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.paths import BASE, CONTROL, TUNED
 from difftrain.records import ItemResult
@@ -163,9 +165,12 @@ def marks_S(runs_: Seeds, who: str) -> list[list[ItemResult]]:
 def estimates(found: list[list[ItemResult]], benchmarks: list[str]) -> dict[str, Estimate]:
     """Mean scores over seeds with intervals, by benchmark and `mean`."""
     told, kept = without_score(found, benchmarks)
-    values = significance.scores([only(marks, kept) for marks in found])
-    pooled = significance.pooled(values, "bootstrap")
-    own = {name: Estimate(**plain(each, "p", "test")) for name, each in pooled.items()}
+    values = stats.score_tables([only(marks, kept) for marks in found], cluster_of)
+    pooled = stats.pool(values, "bootstrap")
+    own = {
+        name: Estimate(**plain(each, "p", "test", "p_corrected", "reason"))
+        for name, each in pooled.items()
+    }
     return own | {name: Estimate(why=why) for name, why in told.items()}
 
 
@@ -175,11 +180,13 @@ def against(own: Seeds, control: Seeds, who: str, benchmarks: list[str]) -> Agai
     before = marks_S({seed: control[seed] for seed in shared}, who)
     after = marks_S({seed: own[seed] for seed in shared}, TUNED)
     told, kept = without_score([*before, *after], benchmarks)
-    values = significance.differences(
-        [only(marks, kept) for marks in before], [only(marks, kept) for marks in after]
+    values = stats.difference_tables(
+        [only(marks, kept) for marks in before], [only(marks, kept) for marks in after], cluster_of
     )
     pooled = significance.pooled(values, "paired")
-    differences = {name: Difference(**plain(each)) for name, each in pooled.items()}
+    differences = {
+        name: Difference(**plain(each, "p_corrected", "reason")) for name, each in pooled.items()
+    }
     first = control[shared[0]]
     return Against(
         control=rows.row_of(first.name).title if who == TUNED else "its own random control",
@@ -195,11 +202,19 @@ def without_score(
 
     Raises NotComparable if none has.
     """
-    told = {name: why for name in benchmarks if (why := significance.why_none(found, name))}
+    told = {name: why for name in benchmarks if (why := why_none(found, name))}
     if len(told) == len(benchmarks):
         raise agreement.NotComparable(f"nothing to compare: {'; '.join(told.values())}")
     kept = [name for name in benchmarks if name not in told]
     return told | ({MEAN: f"no mean without {', '.join(told)}"} if told else {}), kept
+
+
+def why_none(marks_S: list[list[ItemResult]], benchmark: str) -> str | None:
+    """Why a benchmark has no score in one of these seeds; None if it has one in each."""
+    for marks in marks_S:
+        if why := undecided.why_none(benchmark, only(marks, [benchmark])):
+            return why
+    return None
 
 
 def only(marks: list[ItemResult], benchmarks: list[str]) -> list[ItemResult]:
@@ -207,7 +222,7 @@ def only(marks: list[ItemResult], benchmarks: list[str]) -> list[ItemResult]:
     return [mark for mark in marks if mark.benchmark in benchmarks]
 
 
-def plain(pooled: significance.Pooled, *without: str) -> dict[str, Any]:
+def plain(pooled: stats.Estimate, *without: str) -> dict[str, Any]:
     """The fields of a Pooled but for some."""
     return {name: value for name, value in asdict(pooled).items() if name not in without}
 
@@ -222,7 +237,7 @@ def corrected(lines: list[Line], columns: list[str]) -> list[Line]:
         ]
         by_place = {place: lines[place].against for place in tested}
         raw = [each.differences[column].p or 0.0 for each in by_place.values() if each]
-        for place, p in zip(tested, significance.holm(raw), strict=True):
+        for place, p in zip(tested, stats.holm(raw), strict=True):
             known = by_place[place]
             assert known is not None
             changed = replace(known.differences[column], corrected=p)
