@@ -183,7 +183,7 @@ def against(own: Seeds, control: Seeds, who: str, benchmarks: list[str]) -> Agai
     values = stats.difference_tables(
         [only(marks, kept) for marks in before], [only(marks, kept) for marks in after], cluster_of
     )
-    pooled = significance.pooled(values, "paired")
+    pooled = stats.pool(values, "paired")
     differences = {
         name: Difference(**plain(each, "p_corrected", "reason")) for name, each in pooled.items()
     }
