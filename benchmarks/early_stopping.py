@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import pism, score
 from difftrain.pipeline import manifest, parquet
@@ -21,7 +22,6 @@ from difftrain.pipeline.paths import Places
 from difftrain.recipes.asking import Asking
 from difftrain.recipes.difficulty import probe
 from difftrain.records import Rollout
-from launch.words import read
 
 RESULT = Path(__file__).parent / "results" / "early_stopping.json"
 
@@ -43,8 +43,10 @@ def main() -> None:
     parser.add_argument("--output_dir", default="outputs/early_stopping")
     arguments, words = parser.parse_known_args()
     common = [*words, "difficulty.extra_measures=[]"]
-    early = resolve(read([*common, f"output_dir={arguments.output_dir}/early"]))
-    full = resolve(read([*common, f"output_dir={arguments.output_dir}/full", "probe.grid=full"]))
+    early = resolve(compose_config([*common, f"output_dir={arguments.output_dir}/early"]))
+    full = resolve(
+        compose_config([*common, f"output_dir={arguments.output_dir}/full", "probe.grid=full"])
+    )
     asking = Asking(early)
     ratios = np.array(early.probe.mask_percents) / 100
     tables_early, draws, seconds = asked(early, asking)

@@ -30,6 +30,7 @@ import httpx
 import torch
 from PIL import Image
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.engine import EngineKind, ServerConfig
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import resolve
@@ -40,7 +41,6 @@ from difftrain.model.load import load
 from difftrain.model.locate import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.shapes import pool
-from launch.words import read
 
 RESULTS = Path(__file__).parent / "results"
 WHOLE_TEXT = {
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=120)
     parser.add_argument("--open", type=int, default=4)
     arguments = parser.parse_args()
-    config = resolve(read([]))
+    config = resolve(compose_config([]))
     wanted = requests(arguments.samples, config.probe.max_new_tokens)
     pixels = config.data.min_pixels, config.data.max_pixels
     found, engines = {}, {}

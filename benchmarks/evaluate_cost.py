@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.evaluate import answering, asking, rules, scoring
 from difftrain.evaluate.asking import Asked
@@ -25,7 +26,6 @@ from difftrain.model.load import load, within
 from difftrain.pipeline import manifest
 from difftrain.records import ItemResult
 from difftrain.shapes.judge import judge
-from launch.words import read
 
 RESULTS = Path(__file__).parent / "results"
 AT_LEAST = 3.0
@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=40, help="of each miniature")
     arguments, words = parser.parse_known_args()
-    config = resolve(read([*words, f"evaluate.limit={arguments.items}"]))
+    config = resolve(compose_config([*words, f"evaluate.limit={arguments.items}"]))
     model = load(config.model, config.data.min_pixels, config.data.max_pixels)
     widest = answering.widest(config)
     loaded = within(model, *widest)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
@@ -16,7 +17,6 @@ from difftrain.pipeline.paths import Places
 from difftrain.recipes import difficulty
 from difftrain.recipes.asking import Asking
 from difftrain.records import Attention, Rollout, Sample, Score, View
-from launch.words import read
 
 STEPS = {
     "PISM": ["difficulty=pism", "difficulty.extra_measures=[]"],
@@ -84,7 +84,7 @@ def gather(words: Sequence[str], folder: Path) -> dict[str, Gathered]:
     found: dict[str, Gathered] = {}
     timing, asking = folder / "timing.json", None
     for step, own in STEPS.items():
-        config = resolve(read([f"output_dir={folder}", *own, *words]))
+        config = resolve(compose_config([f"output_dir={folder}", *own, *words]))
         asking = asking or Asking(config)
         places = Places(config)
         if step in LENT:

@@ -17,13 +17,13 @@ from pathlib import Path
 from pays_cost import Outcome, spent
 from pays_page import Page
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import BASE, CONTROL, TUNED, Places
 from difftrain.recipes import difficulty
 from difftrain.records import ItemResult, Selection
-from launch.words import read
 
 ROOT = Path(__file__).resolve().parent.parent
 ARMS = {
@@ -146,7 +146,7 @@ def main() -> None:
     page = Page(arguments.results, arguments.steps, arguments.seeds, given)
     for view, seed in product(chosen, arguments.seeds):
         lines = {arm: words_of(arm, chosen[view], seed, given) for arm in FIRST}
-        runs = {arm: Run(arm, view, seed, resolve(read(lines[arm]))) for arm in FIRST}
+        runs = {arm: Run(arm, view, seed, resolve(compose_config(lines[arm]))) for arm in FIRST}
         done = found.setdefault((view, seed), {})
         for arm in FIRST:
             done[arm] = outcome(runs[arm], lines[arm], done, runs)

@@ -35,6 +35,7 @@ import numpy as np
 import probe_simulation
 import torch
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import pism, score
 from difftrain.model.generate import hf
@@ -49,7 +50,6 @@ from difftrain.probe.requests import graded_rollout, model_request
 from difftrain.probe.state import ProbeState, requirements
 from difftrain.records import Rollout, Sample
 from difftrain.shapes import pool
-from launch.words import read
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -58,7 +58,7 @@ WORDS = ("difficulty=pism", "difficulty.extra_measures=[]")
 
 def settings(*words: str) -> RunConfig:
     """PISM alone, as the paper has it, of the model that ships."""
-    return resolve(read([*WORDS, *words]))
+    return resolve(compose_config([*WORDS, *words]))
 
 
 def loaded_by(config: RunConfig) -> Loaded:

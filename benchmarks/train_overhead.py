@@ -28,6 +28,7 @@ from PIL import Image
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.data import prompts
 from difftrain.grade import grade
@@ -41,7 +42,6 @@ from difftrain.shapes import pool
 from difftrain.train import arguments, callbacks, grpo
 from difftrain.train.dataset import Material
 from difftrain.train.learning import FirstGradients
-from launch.words import read
 
 RESULTS = Path(__file__).parent / "results"
 AT_MOST = 1.03
@@ -215,7 +215,7 @@ def main() -> None:
     given, words = parser.parse_known_args()
     steps = given.steps + WARM_UP
     fixed = ["grpo.eval_samples=0", f"grpo.max_steps={steps}", f"grpo.save_steps={steps + 1}"]
-    config = resolve(read([*words, *fixed]))
+    config = resolve(compose_config([*words, *fixed]))
     seconds = measured(config, steps)
     median = {who: statistics.median(each) for who, each in seconds.items()}
     result = {

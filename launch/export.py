@@ -1,9 +1,9 @@
-"""Scores as parquet beside the original rows, and the picks in other trainers' formats.
+"""Scores and the selection in other trainers' formats.
 
-python launch/export.py [KEY=VALUE ...]
+python launch/export.py --help
 """
 
-from launch.command_line import launch
+from difftrain.cli import main
 
 if __name__ == "__main__":
-    launch("difftrain.recipes.export:run")
+    main("export")

@@ -1,9 +1,9 @@
-"""Data and probe alone.
+"""The data and the probe alone.
 
-python launch/probe.py [KEY=VALUE ...]
+python launch/probe.py --help
 """
 
-from launch.command_line import launch
+from difftrain.cli import main
 
 if __name__ == "__main__":
-    launch("difftrain.recipes.chain:probe")
+    main("probe")

@@ -1,9 +1,9 @@
-"""Data, probe and scores.
+"""The data, the probe and the scores.
 
-python launch/score.py [KEY=VALUE ...]
+python launch/score.py --help
 """
 
-from launch.command_line import launch
+from difftrain.cli import main
 
 if __name__ == "__main__":
-    launch("difftrain.recipes.chain:score")
+    main("score")

@@ -1,9 +1,9 @@
 """The whole chain: score, select, train, evaluate, report.
 
-python launch/train.py [KEY=VALUE ...]
+python launch/train.py --help
 """
 
-from launch.command_line import launch
+from difftrain.cli import main
 
 if __name__ == "__main__":
-    launch("difftrain.recipes.chain:train", trains=True)
+    main("train")

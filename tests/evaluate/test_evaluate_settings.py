@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
+from difftrain.cli import expand_evaluate, overrides
 from difftrain.config.evaluate import EvaluateConfig, ItemSource
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.pipeline import parquet
 from difftrain.pipeline.paths import BASE, Places
 from difftrain.records import ItemResult
-from launch import words
-from launch.evaluate import spelt_out
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "difftrain" / "shapes" / "tiny"
@@ -25,7 +24,7 @@ TINY = ROOT / "difftrain" / "shapes" / "tiny"
 
 def told(*arguments: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        words.read(list(arguments))
+        overrides.compose_config(list(arguments))
     return caught.value.found
 
 
@@ -36,7 +35,9 @@ def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_official_names_need_no_prefix_and_come_from_the_hub() -> None:
-    config = resolve(words.read(["evaluate.benchmarks=[MMStar,shapes/MMVet]"])).evaluate
+    config = resolve(
+        overrides.compose_config(["evaluate.benchmarks=[MMStar,shapes/MMVet]"])
+    ).evaluate
     assert config.official == ["MMStar"]
     assert config.place("MMStar") == (ItemSource.hub, "Lin-Chen/MMStar")
 
@@ -114,7 +115,7 @@ def test_pixel_limits_between_which_no_miniature_fits_are_refused(
     assert problem.endswith(
         f"miniatures: {low} to {high} pixels is no range (the data's are 3136 to 12544)"
     )
-    resolve(words.read([f"evaluate.min_pixels={low}", f"evaluate.max_pixels={low}"]))
+    resolve(overrides.compose_config([f"evaluate.min_pixels={low}", f"evaluate.max_pixels={low}"]))
 
 
 def test_other_contents_of_a_file_give_another_folder_of_marks_and_another_path_does_not(
@@ -122,7 +123,7 @@ def test_other_contents_of_a_file_give_another_folder_of_marks_and_another_path_
 ) -> None:
     def folder(path: Path) -> Path:
         given = ["evaluate.benchmarks=[MMStar]", f"evaluate.paths.MMStar={path}"]
-        return Places(resolve(words.read(given))).marks(BASE)
+        return Places(resolve(overrides.compose_config(given))).marks(BASE)
 
     one, two = tmp_path / "a.tsv", tmp_path / "b.tsv"
     one.write_text("x")
@@ -133,25 +134,28 @@ def test_other_contents_of_a_file_give_another_folder_of_marks_and_another_path_
     assert folder(one) != before
 
 
-def test_short_forms_are_spelt_out() -> None:
-    assert spelt_out(["model=org/name", "benchmarks=[MMStar]", "seed=2"]) == [
+def test_short_forms_are_expanded() -> None:
+    assert expand_evaluate(["model=org/name", "benchmarks=[MMStar]", "seed=2"])[0] == [
         *("model=any", "model.name=org/name"),
         *("evaluate.benchmarks=[MMStar]", "seed=2"),
     ]
-    assert spelt_out(["model=tiny", "evaluate.limit=3"]) == ["model=tiny", "evaluate.limit=3"]
-    given = spelt_out([f"model={TINY}", "benchmarks=[MMStar]", "limit=3"])
-    config = resolve(words.read(given))
+    assert expand_evaluate(["model=tiny", "evaluate.limit=3"])[0] == [
+        "model=tiny",
+        "evaluate.limit=3",
+    ]
+    given = expand_evaluate([f"model={TINY}", "benchmarks=[MMStar]", "limit=3"])[0]
+    config = resolve(overrides.compose_config(given))
     assert config.model.name == str(TINY)
     assert (config.evaluate.limit, config.evaluate.max_new_tokens) == (3, 2048)
 
 
 def test_a_model_that_does_not_exist_is_still_refused_by_its_nearest_name() -> None:
-    assert "did you mean tiny?" in told(*spelt_out(["model=tny"]))[0]
+    assert "did you mean tiny?" in told(*expand_evaluate(["model=tny"])[0])[0]
 
 
 def test_the_default_takes_whole_benchmarks_and_the_tiny_model_a_hundred_items() -> None:
     assert EvaluateConfig().limit is None
-    assert resolve(words.read([])).evaluate.limit == 100
+    assert resolve(overrides.compose_config([])).evaluate.limit == 100
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.engine import EngineKind
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.model.generate import chat, trial
 from difftrain.model.generate.http import Server
 from difftrain.model.generate.request import Answer, NoAnswer, Request, answers
-from launch.words import read
 from tests.listening import FaultyProxy, send
 from tests.model.answering import ModelServer, expected_of, whole
 from tests.model.answering import read as read_body
@@ -617,14 +617,16 @@ def test_an_impossible_address_is_told_with_the_settings(changes: dict, told: st
 
 def test_a_server_is_named_on_the_command_line_with_fields_of_its_own() -> None:
     words = ["model.engine=http", "model.url=http://host:8000/v1", "+model.server.extra.top_k=20"]
-    config = resolve(read([*words, "+model.server.extra.chat_template_kwargs={think: false}"]))
+    config = resolve(
+        compose_config([*words, "+model.server.extra.chat_template_kwargs={think: false}"])
+    )
     assert config.model.server.extra == {"top_k": 20, "chat_template_kwargs": {"think": False}}
     with pytest.raises(ConfigError, match=r"model\.url=null: is needed with model\.engine=http"):
-        read(["model.engine=http"])
+        compose_config(["model.engine=http"])
     with pytest.raises(ConfigError, match=r"expected one of \[hf, vllm, http\]"):
-        read(["model.engine=htp"])
+        compose_config(["model.engine=htp"])
     with pytest.raises(ConfigError, match="may not set seed"):
-        read([*words, "+model.server.extra.seed=1"])
+        compose_config([*words, "+model.server.extra.seed=1"])
 
 
 def test_a_server_whose_list_of_models_is_broken_is_there(server: ModelServer) -> None:

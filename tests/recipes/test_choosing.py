@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import FirstRankFailed, World
@@ -15,7 +16,6 @@ from difftrain.probe.state import FailedRequest
 from difftrain.recipes import choosing, difficulty
 from difftrain.records import Measure, Sample, Score, Selection, Stratum, TrainStage, View
 from difftrain.select.strata import EmptySelectionError
-from launch.words import read
 
 STRATA = [Stratum.medium, Stratum.medium, Stratum.hard, Stratum.unsolved]
 
@@ -23,7 +23,7 @@ STRATA = [Stratum.medium, Stratum.medium, Stratum.hard, Stratum.unsolved]
 def row(folder: Path, name: str, samples: list[Sample], *words: str) -> tuple[RunConfig, Places]:
     """A row's settings and places, with samples and scores in them."""
     small = ("sft.samples_per_step=2", "grpo.prompts_per_step=2", f"output_dir={folder}")
-    config = resolve(read([f"recipe={name}", *small, *words]))
+    config = resolve(compose_config([f"recipe={name}", *small, *words]))
     places = Places(config)
     if manifest.read_manifest(places.score) is None:
         parquet.write_all(places.data, samples)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.pipeline.coordination import World
 from difftrain.recipes import chain
-from launch.words import read
 
 
 @pytest.mark.parametrize("step", [chain.train, chain.report])
@@ -19,7 +19,7 @@ def test_wandb_without_a_login_is_refused_and_nothing_is_written(
     for name in ("NETRC", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("WANDB_SILENT", "true")
-    config = resolve(read(["report_to=wandb", f"output_dir={tmp_path / 'artifacts'}"]))
+    config = resolve(compose_config(["report_to=wandb", f"output_dir={tmp_path / 'artifacts'}"]))
     assert callable(step)
     with pytest.raises(ConfigError, match=r"report\.to=wandb: no login"):
         step(config, World(), [])

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.paths import Places
@@ -9,7 +10,6 @@ from difftrain.probe import state
 from difftrain.probe.state import FailedRequest
 from difftrain.recipes import reliability
 from difftrain.records import Measure, Rollout, Sample, Score, Stratum, Verdict, View
-from launch.words import read
 
 
 def test_what_the_probe_sets_aside_for_another_run_after_scoring_is_compared_all_the_same(
@@ -21,7 +21,7 @@ def test_what_the_probe_sets_aside_for_another_run_after_scoring_is_compared_all
         "probe.mask_percents=[0]",
         "probe.draws=1",
     )
-    config = resolve(read([f"output_dir={tmp_path}", *words]))
+    config = resolve(compose_config([f"output_dir={tmp_path}", *words]))
     places, second, pool = Places(config), reliability.again(config), shapes_samples[:6]
     scores = [
         Score(sample_id=each.sample_id, measure=Measure.pism, value=0.0, stratum=Stratum.unsolved)

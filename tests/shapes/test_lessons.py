@@ -6,12 +6,12 @@ from random import Random
 import pytest
 import torch
 
+from difftrain.cli.overrides import compose_config
 from difftrain.model.load import Loaded
 from difftrain.shapes import build, captions, families, lessons, pool
 from difftrain.shapes.lessons import SEEN, Manner
 from difftrain.shapes.pool import Split
 from difftrain.shapes.scenes import Thing
-from launch.words import read
 
 LISTING = ("count_colour", "colour", "verify", "locate", "compare", "odd")
 
@@ -160,7 +160,7 @@ def test_harder_drawings_and_larger_masks_are_made_out_less_often() -> None:
 
 
 def test_every_answer_that_was_taught_fits_the_limit_of_tokens(tiny: Loaded) -> None:
-    most = read(["model=tiny"]).probe.max_new_tokens
+    most = compose_config(["model=tiny"]).probe.max_new_tokens
     for family in pool.FAMILIES:
         for index in range(60):
             told = lessons.spoken(tiny.processor, ("",), drawn(family, index), tagged=True)

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.workers import Workers
 from difftrain.pipeline.coordination import World
 from difftrain.shapes import pool
 from difftrain.train import grpo, lessons, sft, stage
 from difftrain.train.dataset import Material
-from launch.words import read
 
 pytestmark = pytest.mark.slow
 SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_steps=4",
@@ -77,7 +77,7 @@ def halted(trainer: Any, config: RunConfig, folder: Path, shown: str) -> None:
 def test_a_stopped_stage_ends_with_the_same_weights(
     fit: Callable[[RunConfig, Path, bool], None], rank: int, tmp_path: Path
 ) -> None:
-    config = resolve(read([*SMALL, f"sft.lora.rank={rank}", f"grpo.lora.rank={rank}"]))
+    config = resolve(compose_config([*SMALL, f"sft.lora.rank={rank}", f"grpo.lora.rank={rank}"]))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     fit(config, whole, False)
     fit(config, broken, True)

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl.models.utils import unwrap_model_for_generation
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.workers import Workers
 from difftrain.model.load import Loaded
@@ -22,7 +23,6 @@ from difftrain.records import Sample
 from difftrain.shapes import pool
 from difftrain.train import grpo, lessons, modules, sft, sight, stage
 from difftrain.train.dataset import Material
-from launch.words import read
 
 SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_steps=3",
          "sft.samples_per_step=4", "sft.per_device_train_batch_size=2", "grpo.max_steps=2",
@@ -65,7 +65,7 @@ def job_of(config: RunConfig, folder: Path, world: World, name: str) -> stage.Jo
 def main() -> None:
     """Both stages; the first process writes OUT_FOLDER/told.json."""
     out, world = Path(sys.argv[1]), World.from_environment()
-    config = resolve(read([*SMALL, *sys.argv[2:]]))
+    config = resolve(compose_config([*SMALL, *sys.argv[2:]]))
     samples = list(pool.samples(pool.Split.pool, SAMPLES))
     targets = {each.sample_id: str(lessons.from_solution(each)) for each in samples}
     for name in ("sft", "grpo"):

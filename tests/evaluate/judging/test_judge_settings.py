@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from difftrain.cli import overrides
 from difftrain.config.judge import JudgeKind, by_rules_alone, is_address, missing, model_name
 from difftrain.config.run_config import ConfigError
-from launch import words
 
 ROOT = Path(__file__).resolve().parents[3]
 SET = {"JUDGE_BASE_URL": "https://host/v1", "JUDGE_MODEL": "m", "JUDGE_API_KEY": "sk-1"}
@@ -18,7 +18,7 @@ SET = {"JUDGE_BASE_URL": "https://host/v1", "JUDGE_MODEL": "m", "JUDGE_API_KEY":
 def told(*arguments: str) -> list[str]:
     """The problems that a command line has."""
     with pytest.raises(ConfigError) as caught:
-        words.read(list(arguments))
+        overrides.compose_config(list(arguments))
     return caught.value.found
 
 
@@ -98,7 +98,7 @@ def test_a_missing_environment_ends_with_code_2_before_anything_is_loaded() -> N
 
 def test_settings_with_a_judge_are_checked_without_importing_torch_or_httpx() -> None:
     code = (
-        "import sys; from launch.command_line import settings_of; settings_of(sys.argv[1:]);"
+        "import sys; from difftrain.cli import config_of; config_of('train', sys.argv[1:]);"
         "assert not {'torch', 'transformers', 'httpx'} & sys.modules.keys()"
     )
     done = subprocess.run(

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from difftrain import sweep as sweeping
+from difftrain.cli.overrides import compose_config
 from difftrain.config.engine import EngineKind
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.pipeline.paths import Places
 from difftrain.report.comparison.rows import ROWS
-from launch import jobs, locally
-from launch import sweep as sweeping
-from launch.jobs import TABLES, Job, Table
-from launch.slurm import options, scripts
-from launch.words import read
+from difftrain.sweep import expand, local_launcher, slurm
+from difftrain.sweep.expand import TABLES, SweepRun, SweepTable
 
 ROOT = Path(__file__).resolve().parents[2]
 THERE = [name for name in TABLES["paper"].recipes if (ROOT / f"conf/recipe/{name}.yaml").is_file()]
@@ -35,10 +34,10 @@ def sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     )
 
 
-def expanded(*words: str, **axes: str) -> list[Job]:
+def expanded(*words: str, **axes: str) -> list[SweepRun]:
     several = {axis: values.split(",") for axis, values in axes.items()}
-    table = Table((), ("1",))
-    return jobs.jobs(jobs.filled(several, table), table, list(words))
+    table = SweepTable((), ("1",))
+    return expand.expand(expand.sweep_axes(several, table), table, list(words))
 
 
 def told(*words: str, **axes: str) -> list[str]:
@@ -47,16 +46,18 @@ def told(*words: str, **axes: str) -> list[str]:
     return refused.value.found
 
 
-def plan(found: list[Job], folder: Path, at_a_time: int = 1) -> locally.Plan:
-    return locally.Plan(name="x", folder=folder, jobs=found, at_a_time=at_a_time, accelerate=None)
+def sweep_plan(runs: list[SweepRun], folder: Path, at_a_time: int = 1) -> local_launcher.SweepPlan:
+    return local_launcher.SweepPlan(
+        name="x", folder=folder, runs=runs, at_a_time=at_a_time, accelerate=None
+    )
 
 
-def finish(job: Job) -> Path:
+def finish(run: SweepRun) -> Path:
     """What a run leaves when it is done, as far as a sweep looks."""
-    run = job.places.run
-    shutil.copytree(ROOT / "difftrain" / "shapes" / "tiny", run / "checkpoint")
-    (run / "report.json").write_text("{}")
-    return run
+    folder = run.paths.run
+    shutil.copytree(ROOT / "difftrain" / "shapes" / "tiny", folder / "checkpoint")
+    (folder / "report.json").write_text("{}")
+    return folder
 
 
 def test_a_run_whose_checkpoint_is_not_whole_is_not_finished(tmp_path: Path) -> None:
@@ -74,34 +75,36 @@ def test_a_sweep_is_every_combination_of_its_axes() -> None:
     found = expanded("data.limit=50", recipe="grpo_hard,grpo_full", difficulty="pism,cmab",
                      seed="1,2,3")  # fmt: skip
     assert len(found) == len({job.label for job in found}) == 12
-    assert len({job.places.run for job in found}) == 12
+    assert len({job.paths.run for job in found}) == 12
     for job in found:
         recipe, measure, seed = job.label.split("-")
         assert (job.config.name, job.config.seed) == (recipe, int(seed))
         assert job.config.difficulty.measure == measure
         assert job.config.data.limit == 50
-        assert resolve(read(list(job.words))) == job.config
+        assert resolve(compose_config(list(job.overrides))) == job.config
 
 
 def test_a_run_for_each_probe_comes_first() -> None:
     found = expanded(recipe="grpo_full,grpo_random", difficulty="pism,cmab", seed="1,2")
-    probes = [job.places.probe for job in found]
+    probes = [job.paths.probe for job in found]
     assert len(set(probes[:2])) == 2
     assert set(probes[2:]) == set(probes[:2])
-    assert [job.shared for job in found[:2]] == list(dict.fromkeys(job.shared for job in found))
+    assert [job.probe_key for job in found[:2]] == list(
+        dict.fromkeys(job.probe_key for job in found)
+    )
 
 
 def test_a_row_with_a_probe_of_its_own_does_not_wait_for_rows_that_share_one() -> None:
     found = expanded(recipe="grpo_full,grpo_random,rap")
     assert [job.label for job in found] == ["grpo_full-1", "rap-1", "grpo_random-1"]
-    assert scripts.arrays(found) == [(0, 1), (2, 2)]
+    assert slurm.array_ranges(found) == [(0, 1), (2, 2)]
 
 
 def test_what_is_shared_is_what_has_one_probe_folder() -> None:
     found = expanded(recipe="grpo_full,grpo_hard", difficulty="pism,all", seed="1,2")
     by_shared: dict[str, set[Path]] = {}
     for job in found:
-        by_shared.setdefault(job.shared, set()).add(job.places.probe)
+        by_shared.setdefault(job.probe_key, set()).add(job.paths.probe)
     assert all(len(folders) == 1 for folders in by_shared.values())
 
 
@@ -120,11 +123,11 @@ def test_rows_without_a_random_row_of_their_size_get_a_control() -> None:
 
 def test_the_table_s_own_settings_yield_to_the_command_line() -> None:
     table = TABLES["shapes"]
-    axes = jobs.filled({"recipe": ["grpo_full"]}, table)
+    axes = expand.sweep_axes({"recipe": ["grpo_full"]}, table)
     assert axes["seed"] == ["1", "2"]
-    (first, _) = jobs.jobs(axes, table, [])
+    (first, _) = expand.expand(axes, table, [])
     assert first.config.grpo.max_steps == 20
-    (first, _) = jobs.jobs(axes, table, ["grpo.max_steps=3"])
+    (first, _) = expand.expand(axes, table, ["grpo.max_steps=3"])
     assert first.config.grpo.max_steps == 3
 
 
@@ -153,7 +156,7 @@ def test_every_problem_of_every_run_is_told_before_any_starts(tmp_path: Path) ->
         "-m: not of the form KEY=VALUE, and no option (see --help)",
     ):
         assert each in done.stderr
-    assert "made:" not in done.stdout
+    assert "output:" not in done.stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -182,7 +185,7 @@ def test_runs_that_no_table_can_hold_are_refused_before_any_starts(
     words: list[str], said: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        sweeping.planned(sweeping.told_apart(words))
+        sweeping.plan_sweep(sweeping.parse(words))
     found = refused.value.found
     assert len(found) == len(said), found
     for each, told in zip(found, said, strict=True):
@@ -192,10 +195,10 @@ def test_runs_that_no_table_can_hold_are_refused_before_any_starts(
 def test_the_papers_tables_can_be_told_from_their_settings(tmp_path: Path) -> None:
     words = ["table=paper", "difficulty=pism,cmab", "seed=1,2", "sft.targets=rollouts",
              f"output_dir={tmp_path}"]  # fmt: skip
-    assert len(sweeping.planned(sweeping.told_apart(words)).jobs) == 48
+    assert len(sweeping.plan_sweep(sweeping.parse(words)).runs) == 48
     with_rap = ["recipe=grpo_hard,rap,rap_cde,sft_mid_grpo_hard", "sft.targets=rollouts",
                 f"output_dir={tmp_path}"]  # fmt: skip
-    assert len(sweeping.planned(sweeping.told_apart(with_rap)).jobs) == 4
+    assert len(sweeping.plan_sweep(sweeping.parse(with_rap)).runs) == 4
 
 
 def test_a_sweep_without_rows_is_refused() -> None:
@@ -205,7 +208,9 @@ def test_a_sweep_without_rows_is_refused() -> None:
 
 
 def test_settings_are_read_without_torch() -> None:
-    code = "import sys, launch.sweep; sys.exit(bool({'torch', 'pandas', 'scipy'} & {*sys.modules}))"
+    code = (
+        "import sys, difftrain.sweep; sys.exit(bool({'torch', 'pandas', 'scipy'} & {*sys.modules}))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
@@ -229,10 +234,10 @@ def test_a_finished_run_is_known_by_its_folder_and_not_started(
     found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     for job in found:
         finish(job)
-    locally.run(plan(found, tmp_path / "sweep"))
+    local_launcher.run_all(sweep_plan(found, tmp_path / "sweep"))
     assert "2 runs, 2 finished earlier" in capsys.readouterr().out
     assert not (tmp_path / "sweep").exists()
-    assert Places(found[0].config).run == found[0].places.run
+    assert Places(found[0].config).run == found[0].paths.run
 
 
 def test_runs_at_a_time_share_cores_and_gpus(
@@ -241,14 +246,14 @@ def test_runs_at_a_time_share_cores_and_gpus(
     found = expanded(recipe="grpo_full", seed="1,2,3,4")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)}, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    two = plan(found, tmp_path, at_a_time=2)
-    shares = [locally.environment(two, place) for place in (0, 1)]
+    two = sweep_plan(found, tmp_path, at_a_time=2)
+    shares = [local_launcher.environment(two, place) for place in (0, 1)]
     assert [each["CUDA_VISIBLE_DEVICES"] for each in shares] == ["4", "5"]
     assert [each["DIFFTRAIN_THREADS"] for each in shares] == ["4", "4"]
-    alone = locally.environment(plan(found, tmp_path), 0)
+    alone = local_launcher.environment(sweep_plan(found, tmp_path), 0)
     assert (alone["CUDA_VISIBLE_DEVICES"], alone["DIFFTRAIN_THREADS"]) == ("4", "8")
     with pytest.raises(ConfigError, match="is 5 GPUs, but there are 4; at most jobs=4"):
-        locally.check(plan(found, tmp_path, at_a_time=5))
+        local_launcher.check_gpus(sweep_plan(found, tmp_path, at_a_time=5))
 
 
 def test_a_run_gets_as_many_gpus_as_it_spreads_its_engine_over(
@@ -258,10 +263,10 @@ def test_a_run_gets_as_many_gpus_as_it_spreads_its_engine_over(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     for job in found:
         job.config.model.engine, job.config.model.vllm.tensor_parallel = EngineKind.vllm, 2
-    second = locally.environment(plan(found, tmp_path, at_a_time=2), 1)
+    second = local_launcher.environment(sweep_plan(found, tmp_path, at_a_time=2), 1)
     assert second["CUDA_VISIBLE_DEVICES"] == "6,7"
     with pytest.raises(ConfigError, match="jobs=3: times 2 for each run is 6 GPUs"):
-        locally.check(plan(found, tmp_path, at_a_time=3))
+        local_launcher.check_gpus(sweep_plan(found, tmp_path, at_a_time=3))
 
 
 def test_parts_of_a_gpu_are_not_counted_as_gpus(
@@ -272,7 +277,7 @@ def test_parts_of_a_gpu_are_not_counted_as_gpus(
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert locally.gpus() == ["0"]
+    assert local_launcher.available_gpus() == ["0"]
 
 
 def test_what_starts_nothing_needs_no_gpus(tmp_path: Path) -> None:
@@ -285,18 +290,20 @@ def test_what_starts_nothing_needs_no_gpus(tmp_path: Path) -> None:
 
 
 def test_every_documented_sweep_can_make_rows_with_sft() -> None:
-    for name in ("README.md", "launch/slurm/README.md", "docs/wandb.md"):
+    for name in ("README.md", "difftrain/sweep/README.md", "docs/wandb.md"):
         text = (ROOT / name).read_text().replace("\\\n", " ")
         lines = re.findall(r"^python launch/sweep.py (.*table=paper.*)$", text, re.MULTILINE)
         assert lines, name
         for line in lines:
-            asked = sweeping.told_apart(shlex.split(line, comments=True))
-            axes = jobs.filled(asked.axes | {"recipe": ["sft_mid_grpo_hard"]}, TABLES["paper"])
-            assert jobs.jobs(axes, TABLES["paper"], asked.words)
+            asked = sweeping.parse(shlex.split(line, comments=True))
+            axes = expand.sweep_axes(
+                asked.axes | {"recipe": ["sft_mid_grpo_hard"]}, TABLES["paper"]
+            )
+            assert expand.expand(axes, TABLES["paper"], asked.overrides)
 
 
-def planned(*words: str) -> locally.Plan:
-    return sweeping.planned(sweeping.told_apart(list(words)))
+def planned(*words: str) -> local_launcher.SweepPlan:
+    return sweeping.plan_sweep(sweeping.parse(list(words)))
 
 
 def test_shapes_runs_as_many_at_a_time_as_there_are_cores_and_gpus(
@@ -308,7 +315,7 @@ def test_shapes_runs_as_many_at_a_time_as_there_are_cores_and_gpus(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", there)
         found = planned(*words)
         assert found.at_a_time == number
-        locally.check(found)
+        local_launcher.check_gpus(found)
     assert planned(*words, "jobs=5").at_a_time == 5
     assert planned("recipe=grpo_full", words[2]).at_a_time == 1
 
@@ -329,9 +336,11 @@ def test_a_step_that_the_processes_cannot_share_is_told_before_anything_starts(
 def test_processes_follow_accelerate_s_own_file(tmp_path: Path) -> None:
     found = expanded(recipe="grpo_full")
     file = ROOT / "launch" / "accelerate" / "zero3.yaml"
-    many = locally.Plan(name="x", folder=tmp_path, jobs=found, at_a_time=2, accelerate=file)
+    many = local_launcher.SweepPlan(
+        name="x", folder=tmp_path, runs=found, at_a_time=2, accelerate=file
+    )
     assert many.processes == 8
-    line = locally.command(many, found[0])
+    line = local_launcher.command(many, found[0])
     assert line[line.index("--config_file") + 1] == str(file)
     assert line[line.index("--main_process_port") + 1] == "0"
 
@@ -339,16 +348,16 @@ def test_processes_follow_accelerate_s_own_file(tmp_path: Path) -> None:
 def test_of_a_progress_bar_only_what_was_seen_last_is_shown(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"start\nstep 1\rstep 2\rstep 3\n\nOSError: disk is full\n")
-    assert locally.last_lines(log) == ["start", "step 3", "OSError: disk is full"]
-    assert locally.why(1, log) == "exit code 1"
+    assert local_launcher.last_lines(log) == ["start", "step 3", "OSError: disk is full"]
+    assert local_launcher.failure_reason(1, log) == "exit code 1"
     with log.open("ab") as file:
         file.write(b"\n=== now: again\nother words\n")
-    assert locally.last_lines(log) == ["now: again", "other words"]
+    assert local_launcher.last_lines(log) == ["now: again", "other words"]
     frames = '  File "x/accelerate/commands/launch.py", line 9\nsubprocess.CalledProcessError: no\n'
     log.write_text(f"NotADirectoryError: why\nTraceback (most recent call last):\n{frames}")
-    assert locally.last_lines(log) == ["NotADirectoryError: why"]
+    assert local_launcher.last_lines(log) == ["NotADirectoryError: why"]
     log.write_text("NothingChosen: select.strata leaves 1 samples\naccelerate: exit status 2\n")
-    assert locally.why(1, log) == "refused (bad settings or input)"
+    assert local_launcher.failure_reason(1, log) == "refused (bad settings or input)"
 
 
 def test_a_run_that_cannot_start_is_shown_and_skipped(
@@ -357,18 +366,18 @@ def test_a_run_that_cannot_start_is_shown_and_skipped(
     good, bad = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     finish(good)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    own = plan([good, bad], tmp_path / "sweep")
-    locally.run(own)
+    own = sweep_plan([good, bad], tmp_path / "sweep")
+    local_launcher.run_all(own)
     said = capsys.readouterr().out
     assert "[1/1] grpo_full-2: FAILED" in said
     assert str(own.log(bad)) in said
     record = json.loads((tmp_path / "sweep" / "status.json").read_text())
     assert record["grpo_full-2"]["finished"] is False
     finish(bad)
-    assert "grpo_full-2" in locally.failed_before(own)
+    assert "grpo_full-2" in local_launcher.failed_labels(own)
     capsys.readouterr()
     with pytest.raises(SystemExit) as left:
-        sweeping.ended(own, tmp_path)
+        sweeping.finish(own, tmp_path)
     assert left.value.code == 1
     assert "1 of 2 runs are not finished: grpo_full-2" in capsys.readouterr().err
 
@@ -380,9 +389,9 @@ def test_of_two_runs_that_end_together_each_has_its_own_processor_time(
     busy.write_text("#!/bin/bash\nfor ((n = 0; n < 100000; n++)); do :; done\n")
     busy.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(busy))
-    monkeypatch.setattr(locally, "POLL_SECONDS", 1.5)
+    monkeypatch.setattr(local_launcher, "POLL_SECONDS", 1.5)
     found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    locally.run(plan(found, tmp_path / "sweep", at_a_time=2))
+    local_launcher.run_all(sweep_plan(found, tmp_path / "sweep", at_a_time=2))
     record = json.loads((tmp_path / "sweep" / "status.json").read_text())
     assert all(each["processor_seconds"] > 0 for each in record.values()), record
 
@@ -444,7 +453,7 @@ def test_slurm_submits_first_a_run_for_each_probe_then_the_rest_then_the_table(
 def test_slurm_leaves_out_finished_runs(tmp_path: Path, cluster: Path) -> None:
     found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     finish(found[0])
-    scripts.submit(plan(found, tmp_path / "s"), "plain", {}, [])
+    slurm.submit(sweep_plan(found, tmp_path / "s"), "plain", {}, [])
     assert [each.name for each in (tmp_path / "s" / "jobs").glob("*/*")] == ["0.args"]
     assert cluster.read_text().splitlines()[0].startswith("--parsable --array=0-0%1")
 
@@ -453,13 +462,13 @@ def test_a_second_submission_leaves_the_words_of_tasks_that_still_wait(
     tmp_path: Path, cluster: Path
 ) -> None:
     found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    own = plan(found, tmp_path / "s")
-    scripts.submit(own, "plain", {}, [])
+    own = sweep_plan(found, tmp_path / "s")
+    slurm.submit(own, "plain", {}, [])
     (waiting,) = (tmp_path / "s" / "jobs").glob("*/1.args")
     before = waiting.read_text()
     first = (tmp_path / "s" / "run.sbatch").read_text()
     finish(found[0])
-    scripts.submit(own, "plain", {}, [])
+    slurm.submit(own, "plain", {}, [])
     assert str(waiting.parent) in first
     assert str(waiting.parent) not in (tmp_path / "s" / "run.sbatch").read_text()
     assert waiting.read_text() == before
@@ -470,15 +479,15 @@ def test_a_run_that_failed_here_is_submitted_and_its_failure_forgotten(
     tmp_path: Path, cluster: Path
 ) -> None:
     found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    own = plan(found, tmp_path / "s")
+    own = sweep_plan(found, tmp_path / "s")
     for job in found:
         finish(job)
     own.folder.mkdir()
     (own.folder / "status.json").write_text('{"grpo_full-2": {"finished": false}}')
-    scripts.submit(own, "plain", {}, [])
+    slurm.submit(own, "plain", {}, [])
     (words,) = (tmp_path / "s" / "jobs").glob("*/*.args")
     assert words.read_text().startswith("grpo_full-2\n")
-    assert locally.failed_before(own) == set()
+    assert local_launcher.failed_labels(own) == set()
 
 
 def test_a_task_starts_a_python_whose_path_has_a_space(
@@ -493,10 +502,10 @@ def test_a_task_starts_a_python_whose_path_has_a_space(
     config = tmp_path / "a b" / "ddp.yaml"
     config.write_text("num_processes: 1\n")
     found = expanded(f"output_dir={tmp_path}", "data.tasks=[ocr, counting]", recipe="grpo_full")
-    own = locally.Plan(
-        name="x", folder=tmp_path / "s s", jobs=found, at_a_time=1, accelerate=config
+    own = local_launcher.SweepPlan(
+        name="x", folder=tmp_path / "s s", runs=found, at_a_time=1, accelerate=config
     )
-    scripts.submit(own, "plain", {}, [])
+    slurm.submit(own, "plain", {}, [])
     given = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "x",
              "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0"}  # fmt: skip
     done = subprocess.run(["bash", str(own.folder / "run.sbatch")], env={**os.environ, **given},
@@ -518,7 +527,7 @@ def test_a_run_is_another_when_a_benchmark_s_file_or_the_judge_s_server_is(
     words = ("evaluate.benchmarks=[MMStar]", "evaluate.source=tsv", "evaluate.judge=endpoint")
 
     def run(path: Path) -> Path:
-        return expanded(*words, f"evaluate.path={path}", recipe="grpo_full")[0].places.run
+        return expanded(*words, f"evaluate.path={path}", recipe="grpo_full")[0].paths.run
 
     first = run(tmp_path)
     elsewhere = tmp_path / "moved"
@@ -544,9 +553,9 @@ def test_dry_prints_the_scripts_where_there_is_no_sbatch(tmp_path: Path) -> None
 
 
 def test_options_that_the_sweep_sets_itself_are_refused() -> None:
-    (problem,) = options.problems({"array": "1-3"})
-    assert "follows from the sweep" in problem
-    assert options.problems({"time": "1-00", "gres": "gpu:8"}) == []
+    (problem,) = slurm.option_problems({"array": "1-3"})
+    assert "is set by the sweep" in problem
+    assert slurm.option_problems({"time": "1-00", "gres": "gpu:8"}) == []
 
 
 @pytest.mark.slow
@@ -554,7 +563,7 @@ def test_two_runs_and_a_failing_third_end_in_the_table_and_resume(tmp_path: Path
     words = ("recipe=grpo_full,grpo_random,grpo_unsolved", "seed=1", "debug=smoke", "control=none",
              f"output_dir={tmp_path}", "jobs=2")  # fmt: skip
     found = expanded(*words[2:5], recipe="grpo_full,grpo_random,grpo_unsolved")
-    in_the_way = found[2].places.train("tuned")
+    in_the_way = found[2].paths.train("tuned")
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where a folder must be")
     done = sweep(*words)

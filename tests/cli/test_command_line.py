@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from difftrain.cli import config_of, overrides
 from difftrain.config.model import Dtype
 from difftrain.config.run_config import ConfigError, RunConfig, resolve
-from launch import words
-from launch.command_line import settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml"))
@@ -21,7 +20,7 @@ RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml")
 def told(*arguments: str) -> list[str]:
     """The problems that a command line has."""
     with pytest.raises(ConfigError) as caught:
-        words.read(list(arguments))
+        overrides.compose_config(list(arguments))
     return caught.value.found
 
 
@@ -59,7 +58,7 @@ def test_a_group_of_null_is_refused_together_with_every_other_problem() -> None:
     done = run("model=null")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    words.read(["debug=null"])
+    overrides.compose_config(["debug=null"])
 
 
 def test_a_misspelt_debug_is_refused_instead_of_running_the_full_job() -> None:
@@ -93,10 +92,9 @@ def test_what_does_not_train_takes_any_number_of_processes(
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
     uneven = ["grpo.prompts_per_step=4", "grpo.num_generations=4"]
-    assert settings_of(uneven).grpo.uneven(3)
-    with pytest.raises(SystemExit) as ended:
-        settings_of(uneven, trains=True)
-    assert ended.value.code == 2
+    assert config_of("score", uneven).grpo.uneven(3)
+    with pytest.raises(ConfigError, match="must divide by the 3 processes"):
+        config_of("train", uneven, trains=True)
 
 
 def test_a_missing_file_is_named() -> None:
@@ -121,16 +119,19 @@ def test_two_values_for_one_run_are_refused() -> None:
 
 
 def test_a_model_that_is_only_named_does_not_get_the_tiny_models_settings() -> None:
-    alone = words.read(["model.name=org/big"])
-    assert alone == words.read(["model=any", "model.name=org/big"])
+    alone = overrides.compose_config(["model.name=org/big"])
+    assert alone == overrides.compose_config(["model=any", "model.name=org/big"])
     assert (alone.model.dtype, alone.grpo.learning_rate) == (Dtype.bfloat16, 1e-6)
     assert (alone.probe.max_new_tokens, alone.evaluate.max_new_tokens) == (1024, 2048)
-    assert words.read(["model=tiny", "model.name=org/small"]).grpo.max_completion_tokens == 72
-    assert words.read(["model.name=tiny"]) == words.read([])
+    assert (
+        overrides.compose_config(["model=tiny", "model.name=org/small"]).grpo.max_completion_length
+        == 72
+    )
+    assert overrides.compose_config(["model.name=tiny"]) == overrides.compose_config([])
 
 
 def test_trls_own_keys_may_be_added_below_grpo_trl() -> None:
-    assert words.read(["+grpo.trl.optim=sgd"]).grpo.trl == {"optim": "sgd"}
+    assert overrides.compose_config(["+grpo.trl.optim=sgd"]).grpo.trl == {"optim": "sgd"}
 
 
 def test_a_misspelt_key_of_trls_is_refused_early_with_the_nearest_one() -> None:
@@ -163,13 +164,13 @@ def test_secrets_remote_code_and_publishing_are_refused_below_grpo_trl() -> None
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_resolves_and_is_named_after_its_file(name: str) -> None:
-    composed = words.read([f"recipe={name}"])
+    composed = overrides.compose_config([f"recipe={name}"])
     assert composed.recipe == composed.name == name
 
 
 def test_two_recipes_differ_only_in_what_their_files_say() -> None:
-    plain = words.read(["recipe=grpo_hard"])
-    other = words.read(["recipe=grpo_mid_hard"])
+    plain = overrides.compose_config(["recipe=grpo_hard"])
+    other = overrides.compose_config(["recipe=grpo_mid_hard"])
     plain.recipe = other.recipe
     plain.name = other.name
     assert plain != other
@@ -178,14 +179,14 @@ def test_two_recipes_differ_only_in_what_their_files_say() -> None:
 
 
 def test_the_rap_recipes_differ_only_in_the_measures_that_they_name() -> None:
-    whole = words.read(["recipe=rap"])
+    whole = overrides.compose_config(["recipe=rap"])
     assert whole.select.rap == ["cde", "ace", "drm"]
     for name, measures in (
         ("rap_cde", ["cde"]),
         ("rap_ace", ["ace"]),
         ("rap_cde_ace", ["cde", "ace"]),
     ):
-        other = words.read([f"recipe={name}"])
+        other = overrides.compose_config([f"recipe={name}"])
         assert other.select.rap == measures
         assert other != whole
         other.select.rap, other.name, other.recipe = whole.select.rap, whole.name, whole.recipe
@@ -193,8 +194,11 @@ def test_the_rap_recipes_differ_only_in_the_measures_that_they_name() -> None:
 
 
 def test_rap_differs_from_a_stratum_recipe_in_what_its_difference_says() -> None:
-    plain, rap = words.read(["recipe=grpo_hard"]), words.read(["recipe=rap"])
-    said = words.recipe_difference(resolve(rap))
+    plain, rap = (
+        overrides.compose_config(["recipe=grpo_hard"]),
+        overrides.compose_config(["recipe=rap"]),
+    )
+    said = overrides.recipe_difference(resolve(rap))
     assert said == [
         "difficulty.measure=drm", "difficulty.extra_measures=[cde, ace]",
         "probe.retest_samples=100",
@@ -208,7 +212,7 @@ def test_rap_differs_from_a_stratum_recipe_in_what_its_difference_says() -> None
 
 
 def test_a_group_on_the_command_line_beats_the_recipes() -> None:
-    composed = words.read(["recipe=rap", "difficulty=all"])
+    composed = overrides.compose_config(["recipe=rap", "difficulty=all"])
     assert composed.probe.temperature == 0.7
     assert composed.difficulty.measure == "pism"
     assert composed.select.rap == ["cde", "ace", "drm"]
@@ -239,7 +243,7 @@ def test_the_second_papers_thresholds_are_checked() -> None:
 
 
 def test_the_difference_of_a_recipe_is_what_its_file_sets() -> None:
-    assert words.recipe_difference(RunConfig()) == ["name=grpo_hard", "select.strata=[hard]"]
+    assert overrides.recipe_difference(RunConfig()) == ["name=grpo_hard", "select.strata=[hard]"]
 
 
 def test_defaults_are_the_papers_where_no_group_says_otherwise() -> None:
@@ -266,7 +270,7 @@ def test_bad_settings_end_in_exit_code_2_without_a_traceback() -> None:
 
 def test_settings_are_checked_without_importing_torch() -> None:
     code = (
-        "import sys; from launch.command_line import settings_of; settings_of(sys.argv[1:]);"
+        "import sys; from difftrain.cli import config_of; config_of('train', sys.argv[1:]);"
         "assert not {'torch', 'transformers', 'sympy', 'scipy'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", code, "seed=2"], capture_output=True, text=True)
@@ -289,7 +293,7 @@ def test_the_composed_settings_can_be_printed() -> None:
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf/data").glob("*.yaml")))
 def test_every_data_group_composes_with_a_path(name: str, tmp_path: Path) -> None:
     path = () if name == "shapes" else (f"data.path={tmp_path}",)
-    job = words.read([f"data={name}", *path])
+    job = overrides.compose_config([f"data={name}", *path])
     assert name.startswith(job.data.source.value)
 
 
@@ -297,7 +301,12 @@ def test_a_folder_that_is_not_there_is_told_from_a_hub_id() -> None:
     assert told("data=orsta", "data.path=./nowhere/else") == [
         "data.path=./nowhere/else: there is no such file or folder"
     ]
-    assert words.read(["data=orsta_reasoning"]).data.tasks == ["math", "puzzle", "science", "chart"]
+    assert overrides.compose_config(["data=orsta_reasoning"]).data.tasks == [
+        "math",
+        "puzzle",
+        "science",
+        "chart",
+    ]
 
 
 def test_without_network_a_hub_id_ends_in_exit_code_2_and_names_the_folder() -> None:

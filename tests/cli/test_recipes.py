@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from difftrain.cli import overrides
 from difftrain.config.run_config import resolve
 from difftrain.report.comparison.rows import KNOWN
-from launch import words
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "recipe"
 STRATA = {"mid": "medium", "m": "medium", "hard": "hard", "h": "hard"}
@@ -33,7 +33,7 @@ NAMED = ("name", "recipe", "train_stages", "select.strata", "select.random", "se
 
 
 def row(name: str) -> DictConfig:
-    return words.read([f"recipe={name}"])
+    return overrides.compose_config([f"recipe={name}"])
 
 
 def meant(name: str) -> dict[str, object]:
@@ -78,9 +78,9 @@ def test_two_rows_differ_only_in_what_their_names_say() -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_the_difference_of_a_row_is_what_its_file_sets_and_makes_it_that_row(name: str) -> None:
     composed = row(name)
-    difference = words.recipe_difference(resolve(composed))
+    difference = overrides.recipe_difference(resolve(composed))
     assert {line.split("=")[0] for line in difference} <= set(NAMED)
-    plain = words.read([])
+    plain = overrides.compose_config([])
     for line in difference:
         key = line.split("=")[0]
         OmegaConf.update(plain, key, OmegaConf.select(composed, key), merge=False)
@@ -97,9 +97,11 @@ def test_each_of_the_twelve_quotes_its_row_of_all_four_tables(name: str) -> None
 
 
 def test_an_sft_row_needs_its_strata_and_another_row_has_none() -> None:
-    with pytest.raises(words.ConfigError, match=r"select.sft_strata=\[\]: must name at least one"):
-        words.read(["recipe=sft_mid_grpo_hard", "select.sft_strata=[]"])
-    with pytest.raises(words.ConfigError, match="train_stages=grpo has no SFT"):
-        words.read(["recipe=grpo_hard", "select.sft_strata=[hard]"])
-    with pytest.raises(words.ConfigError, match=r"needs select\.sft_keep, whose size it takes"):
-        words.read(["recipe=grpo_hard", "select.sft_random=true"])
+    with pytest.raises(
+        overrides.ConfigError, match=r"select.sft_strata=\[\]: must name at least one"
+    ):
+        overrides.compose_config(["recipe=sft_mid_grpo_hard", "select.sft_strata=[]"])
+    with pytest.raises(overrides.ConfigError, match="train_stages=grpo has no SFT"):
+        overrides.compose_config(["recipe=grpo_hard", "select.sft_strata=[hard]"])
+    with pytest.raises(overrides.ConfigError, match=r"needs select\.sft_keep, whose size it takes"):
+        overrides.compose_config(["recipe=grpo_hard", "select.sft_random=true"])

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import resolve
 from difftrain.model.locate import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.pipeline.paths import Places
 from difftrain.probe.state import requirements
-from launch.words import read
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,7 +72,7 @@ def test_memory_is_that_of_what_each_stage_trains(tmp_path: Path) -> None:
 
 def test_a_pilots_own_numbers_are_taken_where_there_is_one(tmp_path: Path) -> None:
     words = ["data.num_samples=40", "plan.pilot=8", "difficulty=pism", f"output_dir={tmp_path}"]
-    config = resolve(read(words))
+    config = resolve(compose_config(words))
     small = replace(config, data=replace(config.data, limit=8))
     counts = {"samples": 8, "generations": 160, "tokens": 3200}
     counts["settled"] = [requirements(config).settled(8)]

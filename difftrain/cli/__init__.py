@@ -1,0 +1,338 @@
+"""The difftrain command: one subcommand for each file under launch/.
+
+Exit codes: 0 done, 1 failed, 2 bad settings or bad input. Settings are checked before anything
+that imports torch is imported. The last line on stdout is `output: FOLDER`.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn, TextIO, cast
+
+from omegaconf import OmegaConf
+
+from difftrain.cli import completion
+from difftrain.cli.overrides import (
+    compose_config,
+    config_groups,
+    did_you_mean,
+    recipe_difference,
+)
+from difftrain.config.run_config import ConfigError, RunConfig, checked
+from difftrain.data.quarantine import NothingUsable
+from difftrain.pipeline.coordination import FirstRankFailed, RankTimeout, World
+from difftrain.pipeline.parquet import MissingArtifact, SchemaError
+from difftrain.select.strata import EmptySelectionError
+from difftrain.train.ticks import PreflightFailed
+
+USAGE = """\
+usage: {program} [KEY=VALUE ...] [--cfg job] [--verbose]
+
+{help}
+
+groups (GROUP=NAME):
+{groups}
+common: output_dir=DIR seed=N name=NAME control=random data.limit=N
+every key with its default: {program} --cfg job"""
+
+QUIET_LIBRARIES = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+}
+THREADS = "DIFFTRAIN_THREADS"
+SHORT_SPIN = {"GOMP_SPINCOUNT": "20000"}
+"""OpenMP threads spin briefly before they sleep: endless spinning starves shared cores; none halves
+the speed of cores that are not shared."""
+BAD_INPUT = (ConfigError, NothingUsable, EmptySelectionError, MissingArtifact, SchemaError)
+"""Errors that end a command with exit code 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand that runs `target`, `module:function`, with checked settings.
+
+    The function takes (config, world, recipe difference) and returns the folder that it wrote.
+    `expand` rewrites short forms of the arguments and may choose another target.
+    """
+
+    help: str
+    target: str
+    trains: bool = False
+    expand: Callable[[list[str]], tuple[list[str], str | None]] | None = None
+
+
+def expand_evaluate(arguments: list[str]) -> tuple[list[str], None]:
+    """The arguments of evaluate with its short forms written as settings."""
+    short = {"benchmarks": "evaluate.benchmarks", "limit": "evaluate.limit"}
+    expanded = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        is_checkpoint = "/" in value or Path(value).expanduser().is_dir()
+        if key == "model" and value not in config_groups()["model"] and is_checkpoint:
+            expanded += ["model=any", f"model.name={value}"]
+        elif equals and key in short:
+            expanded.append(f"{short[key]}={value}")
+        else:
+            expanded.append(argument)
+    return expanded, None
+
+
+def expand_plan(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The arguments of plan without check=model, and its target if that was given."""
+    checks = {"model": "difftrain.recipes.preflight:check_model"}
+    names = [each.removeprefix("check=") for each in arguments if each.startswith("check=")]
+    if unknown := [name for name in names if name not in checks]:
+        raise ConfigError(
+            [f"check={name}: no such check{did_you_mean(name, list(checks))}" for name in unknown]
+        )
+    rest = [argument for argument in arguments if not argument.startswith("check=")]
+    return rest, checks[names[-1]] if names else None
+
+
+COMMANDS = {
+    "train": Command(
+        "The whole chain: score, select, train, evaluate, report.",
+        "difftrain.recipes.chain:train",
+        trains=True,
+    ),
+    "probe": Command("The data and the probe alone.", "difftrain.recipes.chain:probe"),
+    "score": Command("The data, the probe and the scores.", "difftrain.recipes.chain:score"),
+    "evaluate": Command(
+        """The benchmarks of any checkpoint or hub id, outside any recipe:
+
+  model=NAME|FOLDER|HUB_ID benchmarks=[MMStar,shapes/MMVet] limit=N
+
+`benchmarks` and `limit` are short for evaluate.benchmarks and evaluate.limit. `model` takes a name
+under conf/model or any checkpoint (model=any model.name=...), which then generates up to 2,048
+tokens in bfloat16 unless the command line says otherwise.""",
+        "difftrain.recipes.chain:evaluate",
+        expand=expand_evaluate,
+    ),
+    "report": Command(
+        """The report of a finished run, written again; or finished runs side by side:
+
+  report compare RUN [RUN ...] [--force] [--to DIR]
+
+RUN is a folder under outputs/run. `compare` writes compare.md, .html, .csv and .tex. It ends with
+exit code 2 and their names if runs are not finished, or have other settings than the rest; --force
+compares the latter all the same and notes it in the table.""",
+        "difftrain.recipes.chain:report",
+    ),
+    "plan": Command(
+        """What a run would do and cost, before anything is spent.
+
+With check=model also whether the model is fit to be trained.""",
+        "difftrain.recipes.plan:show",
+        expand=expand_plan,
+    ),
+    "export": Command(
+        "Scores as parquet beside the original rows, and the selection in other trainers' formats.",
+        "difftrain.recipes.export:run",
+    ),
+}
+"""Subcommands that take settings."""
+OTHER_COMMANDS = {
+    "compare": "Two finished evaluations, item by item: is the second checkpoint better?",
+    "sweep": "Many runs, one table: the papers' rows over measures, data and seeds.",
+    "completion": "Print the shell completion: completion bash|zsh.",
+}
+
+
+def fail(message: str, code: int, all_ranks: bool = False) -> NoReturn:
+    """Print why and exit. Only the first rank prints, unless `all_ranks` may have other reasons."""
+    world = World.from_environment()
+    if world.is_first or all_ranks:
+        speaker = f"rank {world.rank}: " if world.size > 1 and all_ranks else ""
+        print(f"{speaker}{message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn the expected errors into a message and an exit code."""
+    try:
+        yield
+    except ConfigError as error:
+        fail(f"ConfigError: {error}", 2)
+    except BAD_INPUT as error:
+        fail(f"{type(error).__name__}: {error}", 2, all_ranks=True)
+    except PreflightFailed as error:
+        fail(f"PreflightFailed: {error}", 1, all_ranks=True)
+    except FirstRankFailed as error:
+        fail(str(error), 1, all_ranks=True)
+    except (OSError, RankTimeout, TimeoutError) as error:
+        fail(f"{type(error).__name__}: {error}\nthe same command continues from here", 1, True)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command continues from here", 1)
+
+
+def configure_logging(world: World, verbose: bool) -> None:
+    """Send the package's log to stderr: from INFO on the first rank, from WARNING on the others.
+
+    `verbose` shows DEBUG of all ranks.
+    """
+    speaker = f" rank {world.rank}" if world.size > 1 else ""
+    handler = logging.StreamHandler(sys.stderr)
+    line = f"%(asctime)s %(levelname)s{speaker} %(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(line, "%H:%M:%S"))
+    level = logging.INFO if world.is_first else logging.WARNING
+    logger = logging.getLogger("difftrain")
+    logger.setLevel(logging.DEBUG if verbose else level)
+    logger.handlers, logger.propagate = [handler], False
+    cast(TextIO, sys.stdout).reconfigure(line_buffering=True)  # pyright: ignore
+
+
+def use_all_cores(world: World) -> None:
+    """Give a lone process all cores: accelerate launch sets one thread unless it is told more.
+
+    A sweep that starts several runs at once says how many each may have (THREADS). Must run before
+    torch is imported, which reads the number once.
+    """
+    if threads := os.environ.get(THREADS):
+        os.environ["OMP_NUM_THREADS"] = threads
+        return
+    by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if world.size == 1 and by_accelerate and os.environ.get("OMP_NUM_THREADS") == "1":
+        os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
+
+
+def import_target(target: str) -> Callable[..., Any]:
+    """The function that `module:function` names."""
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def config_of(program: str, arguments: list[str], trains: bool = False) -> RunConfig:
+    """The checked settings of a command line; ends the program for --cfg and unknown options.
+
+    Whether the processes can share a step is checked only for what trains.
+    """
+    prints = "--cfg" in arguments
+    if prints:
+        index = arguments.index("--cfg")
+        arguments = [*arguments[:index], *arguments[index + 2 :]]
+    if options := [each for each in arguments if each.startswith("-") and "=" not in each]:
+        fail(f"{program}: unknown option {' '.join(options)} (see {program} --help)", 2)
+    job = compose_config(arguments)
+    if prints:
+        print(OmegaConf.to_yaml(job), end="")
+        sys.exit(0)
+    config = checked(cast(RunConfig, OmegaConf.to_object(job)))
+    if trains and (errors := config.uneven(World.from_environment().size)):
+        raise ConfigError(errors)
+    return config
+
+
+def run_command(name: str, program: str, arguments: list[str]) -> Path:
+    """Check the settings, then import and run the command's function; returns its folder."""
+    command, world, target = COMMANDS[name], World.from_environment(), None
+    if command.expand is not None:
+        arguments, target = command.expand(arguments)
+    config = config_of(program, arguments, command.trains)
+    use_all_cores(world)
+    for variable, value in {**QUIET_LIBRARIES, **SHORT_SPIN}.items():
+        os.environ.setdefault(variable, value)
+    run = import_target(target or command.target)
+    return run(config, world, recipe_difference(config))
+
+
+def compare_runs(program: str, arguments: list[str]) -> Path:
+    """Compare finished runs and print the table; returns the comparison's folder."""
+    parser = argparse.ArgumentParser(prog=program, description="Finished runs side by side.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--force", action="store_true", help="compare unlike settings, note them")
+    parser.add_argument("--to", type=Path, metavar="DIR")
+    given = parser.parse_args(arguments)
+    compare = import_target("difftrain.recipes.compare:compare")
+    folder = compare(given.runs, given.to, given.force)
+    print((folder / "compare.md").read_text())
+    return folder
+
+
+def compare_evaluations(program: str, arguments: list[str]) -> Path:
+    """Compare two finished evaluations item by item; returns the comparison's folder."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Compare two finished evaluations item by item: the folders that `evaluate` "
+        "ends with. Writes comparison.md, comparison.json and item_diffs.jsonl (every item on "
+        "which the two differ). Exit code 2 if settings or items differ.",
+    )
+    parser.add_argument("folders", nargs=2, type=Path, metavar="FOLDER")
+    parser.add_argument("--to", type=Path, metavar="DIR")
+    given = parser.parse_args(arguments)
+    compare = import_target("difftrain.evaluate.compare:compare_evaluations")
+    return compare(*given.folders, given.to)
+
+
+def command_help(name: str, program: str) -> str:
+    """What `--help` prints for a command with settings."""
+    groups = [f"  {group:<12}{' '.join(names)}" for group, names in config_groups().items()]
+    return USAGE.format(program=program, help=COMMANDS[name].help, groups="\n".join(groups))
+
+
+def overview() -> str:
+    """What `difftrain --help` prints."""
+    summaries = {name: command.help for name, command in COMMANDS.items()} | OTHER_COMMANDS
+    lines = [f"  {name:<12}{text.splitlines()[0]}" for name, text in summaries.items()]
+    usage = "usage: difftrain COMMAND [KEY=VALUE ...] [--verbose]\n       difftrain --version"
+    return "\n".join([usage, "", *lines, "", "more about a command: difftrain COMMAND --help"])
+
+
+def run(name: str, program: str, arguments: list[str]) -> None:
+    """Run one subcommand, and end with `output: FOLDER` on stdout or with an exit code."""
+    if name == "completion":
+        print(completion.script(arguments, [*COMMANDS, *OTHER_COMMANDS]), end="")
+        return
+    if name == "sweep":
+        import_target("difftrain.sweep:main")(arguments)
+        return
+    compares = name == "compare" or (name == "report" and arguments[:1] == ["compare"])
+    if not compares and {"-h", "--help"} & {*arguments}:
+        print(command_help(name, program))
+        return
+    if not compares:
+        folder = run_command(name, program, arguments)
+    else:
+        try:
+            if name == "compare":
+                folder = compare_evaluations(program, arguments)
+            else:
+                folder = compare_runs(f"{program} compare", arguments[1:])
+        except ValueError as error:
+            fail(f"{type(error).__name__}: {error}", 2)
+    if World.from_environment().is_first:
+        print(f"output: {folder}", flush=True)
+
+
+def main(command: str | None = None) -> None:
+    """The `difftrain` command, or with `command` the file under launch/ of that name."""
+    arguments = sys.argv[1:]
+    program = f"{Path(sys.argv[0]).name}"
+    if command is None:
+        name, arguments = (arguments or ["--help"])[0], arguments[1:]
+        if name in ("-h", "--help"):
+            print(overview())
+            return
+        if name == "--version":
+            print(f"difftrain {metadata.version('difftrain')}")
+            return
+        names = [*COMMANDS, *OTHER_COMMANDS]
+        if name not in names:
+            fail(
+                f"difftrain: no command {name}{did_you_mean(name, names)} (see difftrain --help)", 2
+            )
+        command, program = name, f"difftrain {name}"
+    verbose = "--verbose" in arguments
+    configure_logging(World.from_environment(), verbose)
+    with exit_codes():
+        run(command, program, [each for each in arguments if each != "--verbose"])

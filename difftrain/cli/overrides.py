@@ -1,0 +1,253 @@
+"""From the overrides of a command line to composed settings, or to every problem in them at once.
+
+Hydra composes; each override is first checked by itself against the settings tree.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from difftrain.config.run_config import ConfigError, RunConfig, problems, shown
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+OPTIONAL_GROUPS = ("debug",)
+"""Groups of which none may be chosen; Hydra itself takes no null for a group."""
+OPEN_KEYS = ("grpo.trl.", "sft.trl.", "model.server.extra.")
+"""Below these keys TRL's and a server's own names are allowed, with a plus before them."""
+RENAMED_KEYS = {
+    "artefacts": "output_dir",
+    "data.boxes": "data.box_format",
+    "data.drawing_seed": "data.world_seed",
+    "data.pool": "data.num_samples",
+    "difficulty.ace.normalise": "difficulty.ace.normalize",
+    "difficulty.also": "difficulty.extra_measures",
+    "difficulty.cmab.hard_from": "difficulty.cmab.hard_min",
+    "difficulty.cmab.hard_upto": "difficulty.cmab.hard_max",
+    "difficulty.drm.hard_from": "difficulty.drm.hard_min",
+    "difficulty.pism.easy_from": "difficulty.pism.easy_min",
+    "difficulty.pism.guess": "difficulty.pism.chance_correction",
+    "difficulty.pism.hard_upto": "difficulty.pism.hard_max",
+    "evaluate.any_count": "evaluate.allow_count_mismatch",
+    "evaluate.deviations": "evaluate.harness_overrides",
+    "evaluate.judging.attempts": "evaluate.judge_client.max_attempts",
+    "evaluate.judging.calls": "evaluate.judge_client.max_calls",
+    "evaluate.judging.concurrency": "evaluate.judge_client.max_concurrency",
+    "evaluate.judging.first_wait_seconds": "evaluate.judge_client.backoff_s",
+    "evaluate.judging.timeout_seconds": "evaluate.judge_client.timeout_s",
+    "evaluate.places": "evaluate.paths",
+    "grpo.answer_seconds": "grpo.grading_timeout_s",
+    "grpo.epochs": "grpo.num_train_epochs",
+    "grpo.group_size": "grpo.num_generations",
+    "grpo.held_out": "grpo.eval_samples",
+    "grpo.held_out_every": "grpo.eval_steps",
+    "grpo.kl": "grpo.beta",
+    "grpo.layout_weight": "grpo.format_weight",
+    "grpo.length_free": "grpo.overlong_free_share",
+    "grpo.length_weight": "grpo.overlong_weight",
+    "grpo.max_completion_tokens": "grpo.max_completion_length",
+    "grpo.per_device_batch": "grpo.per_device_train_batch_size",
+    "grpo.rate_schedule": "grpo.lr_scheduler_type",
+    "grpo.save_every": "grpo.save_steps",
+    "grpo.vllm.longest": "grpo.vllm.max_model_length",
+    "grpo.vllm.memory": "grpo.vllm.gpu_memory_utilization",
+    "grpo.vllm.sleep": "grpo.vllm.enable_sleep_mode",
+    "grpo.vllm.tensor_parallel": "grpo.vllm.tensor_parallel_size",
+    "grpo.vllm.url": "grpo.vllm.server_base_url",
+    "model.server.attempts": "model.server.max_attempts",
+    "model.server.concurrency": "model.server.max_concurrency",
+    "model.server.first_wait_seconds": "model.server.backoff_s",
+    "model.server.key_from": "model.server.api_key_env",
+    "model.server.longest_wait_seconds": "model.server.max_outage_s",
+    "model.server.timeout_seconds": "model.server.timeout_s",
+    "model.vllm.longest": "model.vllm.max_model_len",
+    "model.vllm.memory_share": "model.vllm.gpu_memory_utilization",
+    "model.vllm.open_requests": "model.vllm.max_num_seqs",
+    "model.vllm.tensor_parallel": "model.vllm.tensor_parallel_size",
+    "probe.again": "probe.retest_samples",
+    "probe.percents": "probe.mask_percents",
+    "probe.rollouts": "probe.cde_rollouts",
+    "program": "train_stages",
+    "report.to": "report_to",
+    "select.keep": "select.strata",
+    "select.sft_keep": "select.sft_strata",
+    "sft.epochs": "sft.num_train_epochs",
+    "sft.per_device_batch": "sft.per_device_train_batch_size",
+    "sft.rate_schedule": "sft.lr_scheduler_type",
+    "sft.save_every": "sft.save_steps",
+}
+"""Settings of earlier versions by their present names."""
+RENAMED_VALUES = {"evaluate.contamination": {"refuse": "error", "tell": "warn"}}
+"""Values of earlier versions by their present names."""
+
+
+@cache
+def config_groups() -> dict[str, list[str]]:
+    """The config groups and the names in each."""
+    return {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in sorted(CONF.iterdir())
+        if folder.is_dir()
+    }
+
+
+def setting_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of the settings tree, leaves and branches."""
+    for field in fields(node):
+        yield f"{prefix}{field.name}"
+        if is_dataclass(value := getattr(node, field.name)):
+            yield from setting_keys(value, f"{prefix}{field.name}.")
+
+
+def value_at(node: Any, key: str) -> Any:
+    """The value at a dotted key of the settings tree."""
+    for part in key.split("."):
+        node = getattr(node, part)
+    return node
+
+
+def did_you_mean(name: str, names: list[str]) -> str:
+    """A hint with the nearest right spelling, empty if none is near."""
+    near = get_close_matches(name, names, 1, 0.6)
+    if not near and "." in name:
+        by_last_part = {key.rsplit(".", 1)[-1]: key for key in names}
+        near = get_close_matches(name.rsplit(".", 1)[-1], list(by_last_part), 1)
+        near = [by_last_part[part] for part in near]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, which says what is wrong."""
+    return str(error).strip().splitlines()[0]
+
+
+def parse_overrides(arguments: list[str]) -> tuple[list[Override], list[str]]:
+    """The arguments that are overrides, and a problem for each that is not."""
+    overrides, errors = [], []
+    parser = OverridesParser.create()
+    for argument in arguments:
+        try:
+            overrides.append(parser.parse_override(argument))
+        except HydraException:
+            errors.append(f"{argument}: not of the form KEY=VALUE")
+    return overrides, errors
+
+
+def leaves_group_out(override: Override) -> bool:
+    """Whether this chooses none of an optional group, which is the default."""
+    return override.key_or_group in OPTIONAL_GROUPS and override.value() is None
+
+
+def override_problem(override: Override, typed: DictConfig) -> str | None:
+    """What is wrong with one override by itself, or None. `typed` checks the value's type."""
+    key, text = override.key_or_group, override.input_line or ""
+    if override.is_sweep_override():
+        return f"{text}: one run has one value; run other seeds with seed=N"
+    if key in config_groups():
+        return group_problem(override)
+    if key.startswith(OPEN_KEYS):
+        return None
+    if key in RENAMED_KEYS:
+        value = text.partition("=")[2]
+        return f"{text}: was renamed; write {RENAMED_KEYS[key]}={value}"
+    keys = list(setting_keys(RunConfig()))
+    if key not in keys:
+        return f"{text}: there is no setting {key}{did_you_mean(key, [*keys, *config_groups()])}"
+    if override.is_add() or override.is_delete():
+        return f"{text}: {key} exists already; write {key}=VALUE"
+    if is_dataclass(value_at(RunConfig(), key)):
+        return f"{text}: {key} is a group of settings; set one of its keys"
+    value = override.value()
+    if isinstance(value, str) and (new := RENAMED_VALUES.get(key, {}).get(value)):
+        return f"{text}: was renamed; write {key}={new}"
+    try:
+        OmegaConf.update(typed, key, value)
+    except OmegaConfBaseException as error:
+        return f"{text}: {first_line(error)}"
+    return None
+
+
+def group_problem(override: Override) -> str | None:
+    """What is wrong with the choice of a group's file, or None."""
+    group, name, text = override.key_or_group, override.value(), override.input_line
+    names = config_groups()[group]
+    if name in names or leaves_group_out(override):
+        return None
+    if not isinstance(name, str):
+        return f"{text}: {group} needs one of {', '.join(names)}"
+    return f"{text}: there is no {group} of that name{did_you_mean(name, names)}"
+
+
+def model_group_override(overrides: list[Override]) -> list[str]:
+    """`model=any` where a model is named but no group: the default group is the tiny model's."""
+    by_key = {override.key_or_group: override for override in overrides}
+    if "model.name" not in by_key or "model" in by_key:
+        return []
+    return [] if by_key["model.name"].value() in config_groups()["model"] else ["model=any"]
+
+
+def hydra_compose(arguments: list[str]) -> DictConfig:
+    """The composed settings with the recipe's name in them."""
+    ConfigStore.instance().store("schema", RunConfig)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        job = compose("run", arguments, return_hydra_config=True)
+    recipe = job.hydra.runtime.choices["recipe"]
+    with open_dict(job):
+        del job["hydra"]
+    job.recipe = recipe
+    return job
+
+
+def compose_config(arguments: list[str]) -> DictConfig:
+    """The composed settings of a command line. Raises ConfigError with every problem in it."""
+    overrides, errors = parse_overrides(arguments)
+    typed = OmegaConf.structured(RunConfig)
+    valid = []
+    for override in overrides:
+        if problem := override_problem(override, typed):
+            errors.append(problem)
+        elif not leaves_group_out(override):
+            valid.append(override.input_line or "")
+    try:
+        job = hydra_compose([*model_group_override(overrides), *valid])
+        errors += problems(OmegaConf.to_object(job))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError([*errors, first_line(error)]) from error
+    if errors:
+        raise ConfigError(list(dict.fromkeys(errors)))
+    return job
+
+
+def file_keys(group: str, name: str) -> Iterator[str]:
+    """The dotted keys that conf/<group>/<name>.yaml sets, after those of the groups it chooses."""
+    path = CONF / group / f"{name}.yaml"
+    is_global = path.read_text().startswith("# @package _global_")
+    return node_keys(OmegaConf.load(path), "" if is_global else f"{group}.")
+
+
+def node_keys(node: Any, prefix: str) -> Iterator[str]:
+    """The dotted keys of a file's node."""
+    for choice in node.get("defaults", []):
+        (group, name), *_ = choice.items()
+        yield from file_keys(group.removeprefix("override").strip(" /"), name)
+    for key, value in node.items():
+        if isinstance(value, DictConfig):
+            yield from node_keys(value, f"{prefix}{key}.")
+        elif key != "defaults":
+            yield f"{prefix}{key}"
+
+
+def recipe_difference(config: RunConfig) -> list[str]:
+    """The keys that the recipe's file sets, with this run's values: what defines this recipe."""
+    keys = file_keys("recipe", config.recipe)
+    return [f"{key}={shown(value_at(config, key))}" for key in keys]

@@ -1,0 +1,196 @@
+"""Many runs, one table: the papers' rows over measures, data and seeds.
+
+difftrain sweep table=paper difficulty=pism,cmab data=... seed=1,2,3 [KEY=VALUE ...]
+difftrain sweep table=shapes
+
+Each run is one `accelerate launch` of launch/train.py. What runs share is made once: a run that
+needs it waits for it. A run that fails is printed and skipped; the same command again resumes, and
+does not repeat finished runs. Ends with the comparison of all finished runs (report compare).
+
+  table=paper|shapes        the twelve rows; shapes: few steps, two seeds, several at once
+  recipe=, difficulty=, data=, seed=   one value or several, with commas; recipe= replaces the rows
+  jobs=N                    runs at a time, here or in the array (shapes: by cores and GPUs; else 1)
+  accelerate=FILE           configuration of accelerate launch; without it a run is one process
+  slurm=plain|FILE          submit a job array; FILE is shell run before each run (modules, paths)
+  slurm.OPTION=VALUE        sbatch's own options: slurm.partition=gpu slurm.gpus-per-node=8
+  sweep=NAME                logs and status in outputs/sweep/NAME (default: the table's name)
+  --dry                     print the plan, or the scripts, and start nothing
+  --table                   start nothing, compare what is finished
+
+Rows that select by difficulty get control=random unless the table has a random row of their size or
+`control` is given. Exit codes: 0 all runs finished, 1 some did not (the table is written all the
+same), 2 bad settings, reported before anything is started.
+"""
+
+import sys
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+
+from difftrain.cli import fail
+from difftrain.cli.overrides import did_you_mean
+from difftrain.config.run_config import ConfigError
+from difftrain.pipeline.parquet import MissingArtifact, SchemaError
+from difftrain.sweep import expand, local_launcher, slurm
+from difftrain.sweep.expand import AXES, SweepRun
+from difftrain.sweep.local_launcher import SweepPlan
+
+FLAGS = ("--dry", "--table", "-h", "--help")
+SWEEP_KEYS = ("table", "jobs", "accelerate", "slurm", "sweep")
+NAME_RULE = "runs of a sweep are named after their recipes; sweep=NAME names the sweep"
+
+
+@dataclass(slots=True)
+class SweepArguments:
+    """A command line by purpose: the sweep's own keys, the axes, sbatch's options, the overrides of
+    every run; `errors` are the problems of the sweep's own keys."""
+
+    own: dict[str, str] = field(default_factory=dict)
+    axes: dict[str, list[str]] = field(default_factory=dict)
+    slurm: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def on_slurm(self) -> bool:
+        """Whether runs are submitted instead of started here."""
+        return bool(self.slurm) or "slurm" in self.own
+
+
+def parse(arguments: list[str]) -> SweepArguments:
+    """The arguments by purpose, with every wrong one in `errors`."""
+    parsed = SweepArguments()
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or argument.startswith("-"):
+            parsed.flags.append(argument)
+            if argument not in FLAGS:
+                rule = "not of the form KEY=VALUE, and no option (see --help)"
+                parsed.errors.append(f"{argument}: {rule}")
+        elif key in ("name", "+name"):
+            parsed.errors.append(f"{argument}: {NAME_RULE}")
+        elif key in AXES:
+            parsed.axes[key] = [part.strip() for part in value.strip("[]").split(",")]
+        elif key in SWEEP_KEYS:
+            parsed.own[key] = value
+        elif key.startswith("slurm."):
+            parsed.slurm[key.removeprefix("slurm.")] = value
+        else:
+            parsed.overrides.append(argument)
+    parsed.errors += own_problems(parsed.own) + slurm.option_problems(parsed.slurm)
+    return parsed
+
+
+def own_problems(own: dict[str, str]) -> list[str]:
+    """What is wrong with the sweep's own keys."""
+    errors = []
+    jobs, file, setup = own.get("jobs", "1"), own.get("accelerate"), own.get("slurm", "plain")
+    name, table = own.get("sweep", "x"), own.get("table", "paper")
+    if not (jobs.isdigit() and int(jobs)):
+        errors.append(f"jobs={jobs}: must be a number above 0")
+    if file and not Path(file).is_file():
+        errors.append(f"accelerate={file}: there is no such file")
+    if setup != "plain" and not Path(setup).is_file():
+        errors.append(f"slurm={setup}: must be plain, or a file of shell lines")
+    if not (all(char.isalnum() or char in "._-" for char in name) and name.strip(".")):
+        errors.append(f"sweep={name}: may hold letters, digits, '.', '_' and '-' only")
+    if table not in expand.TABLES:
+        hint = did_you_mean(table, list(expand.TABLES))
+        errors.append(f"table={table}: there is no such table{hint}")
+    return errors
+
+
+def plan_sweep(parsed: SweepArguments) -> SweepPlan:
+    """The sweep: its runs in order, how many at a time, where its logs lie.
+
+    Raises ConfigError with the problems of the sweep's own keys and of every run.
+    """
+    own = parsed.own
+    table = expand.TABLES.get(own.get("table", ""), expand.NO_TABLE)
+    axes = expand.sweep_axes(parsed.axes, table)
+    try:
+        runs = expand.expand(axes, table, parsed.overrides) if "recipe" in axes else []
+    except ConfigError as error:
+        raise ConfigError([*parsed.errors, *error.found]) from error
+    errors = [*parsed.errors, *expand.table_problems(runs, axes)]
+    if "recipe" not in axes and "table" not in own:
+        errors.append("a sweep needs table=paper, table=shapes or recipe=A,B")
+    if errors:
+        raise ConfigError(errors)
+    name = own.get("sweep", own.get("table", "rows"))
+    root = Path(runs[0].config.output_dir).expanduser().absolute()
+    plan = SweepPlan(
+        name=name,
+        folder=root / "sweep" / name,
+        runs=runs,
+        at_a_time=int(own.get("jobs", 1)),
+        accelerate=Path(own["accelerate"]).absolute() if "accelerate" in own else None,
+    )
+    nodes = parsed.slurm.get("nodes", "1")
+    if "--table" not in parsed.flags and (errors := uneven_steps(plan, nodes)):
+        raise ConfigError(errors)
+    if table.uses_all_cores and "jobs" not in own:
+        return replace(plan, at_a_time=local_launcher.max_runs_at_a_time(plan))
+    return plan
+
+
+def uneven_steps(plan: SweepPlan, nodes: str) -> list[str]:
+    """Why a run's processes cannot share its steps; unknown, so empty, if sbatch chooses nodes."""
+    if not (nodes.isdigit() and int(nodes)):
+        return []
+    processes = plan.processes * int(nodes)
+    return list(dict.fromkeys(text for run in plan.runs for text in run.config.uneven(processes)))
+
+
+def compare_finished(runs: list[SweepRun]) -> Path | None:
+    """Compare the finished runs and print the table; None if there is none or it is refused."""
+    folders = [run.paths.run for run in runs if run.is_finished()]
+    if not folders:
+        print("no run is finished, so there is no table", file=sys.stderr)
+        return None
+    try:
+        folder = import_module("difftrain.recipes.compare").compare(folders)
+    except (MissingArtifact, SchemaError, ValueError) as error:
+        print(f"no table: {type(error).__name__}: {error}", file=sys.stderr)
+        return None
+    print((folder / "compare.md").read_text(), flush=True)
+    return folder
+
+
+def finish(plan: SweepPlan, folder: Path | None) -> None:
+    """Print `output: FOLDER`; exit code 1 unless every run is finished and its last start
+    succeeded."""
+    missing = local_launcher.unfinished_runs(plan)
+    if folder is not None:
+        print(f"output: {folder}", flush=True)
+    if missing or folder is None:
+        labels = ", ".join(run.label for run in missing)
+        fail(f"{len(missing)} of {len(plan.runs)} runs are not finished: {labels}\n"
+             "the same command continues from here", 1)  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    """Run, submit, print or compare; the last line on stdout is `output: FOLDER`."""
+    if {"-h", "--help"} & {*arguments}:
+        print(__doc__)
+        return
+    parsed = parse(arguments)
+    plan = plan_sweep(parsed)
+    dry, only_table = "--dry" in parsed.flags, "--table" in parsed.flags
+    if parsed.on_slurm and not dry:
+        slurm.require_sbatch()
+    elif not parsed.on_slurm and not dry and not only_table:
+        local_launcher.check_gpus(plan)
+    for run in plan.runs:
+        run.is_finished()  # reads the data's and the model's identity, so bad input ends here
+    if only_table:
+        finish(plan, compare_finished(plan.runs))
+    elif parsed.on_slurm:
+        same = [each for each in arguments if not each.startswith("slurm") and each != "--dry"]
+        slurm.submit(plan, parsed.own.get("slurm", "plain"), parsed.slurm, same, dry)
+    elif dry:
+        print("\n".join(local_launcher.dry_run_lines(plan)))
+    else:
+        local_launcher.run_all(plan)
+        finish(plan, compare_finished(plan.runs))

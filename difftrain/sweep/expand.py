@@ -1,0 +1,195 @@
+"""The runs of a sweep: recipe x difficulty x data x seed, each composed before any is started."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from difftrain.cli.overrides import (
+    compose_config,
+    override_problem,
+    parse_overrides,
+    recipe_difference,
+)
+from difftrain.config import run_config
+from difftrain.config.run_config import ConfigError, RunConfig
+from difftrain.model import checkpoint_files
+from difftrain.pipeline.paths import Places
+from difftrain.report.comparison import agreement
+from difftrain.report.comparison.rows import KNOWN, ROWS, row_of
+from difftrain.report.comparison.runs import Run
+
+AXES = ("recipe", "difficulty", "data", "seed")
+"""What a sweep runs over, the slowest first; every other setting is the same for all its runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepTable:
+    """A named set of rows, with overrides that yield to those of the command line."""
+
+    recipes: tuple[str, ...]
+    seeds: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    uses_all_cores: bool = False
+
+
+NO_TABLE = SweepTable((), ("1",))
+PAPER_ROWS = tuple(row.recipe for row in ROWS)
+TABLES = {
+    "paper": SweepTable(PAPER_ROWS, ("1",)),
+    "shapes": SweepTable(
+        PAPER_ROWS, ("1", "2"), ("grpo.max_steps=20", "sft.max_steps=20"), uses_all_cores=True
+    ),
+}
+"""paper: the twelve rows under the user's settings. shapes: the same on the embedded world with few
+steps, two seeds, as many runs at a time as fit."""
+
+OWN_RECIPE_HINT = "; for another selection add a recipe of your own, conf/recipe/NAME.yaml"
+RESOLVED_PATHS: dict[str, Places] = {}
+"""By data and model settings: paths whose identities are resolved, which may read files or ask the
+hub."""
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run: the label that names its log, the overrides of its command line, its settings."""
+
+    label: str
+    overrides: tuple[str, ...]
+    config: RunConfig
+
+    @cached_property
+    def paths(self) -> Places:
+        """The folders of its stages. Identities of equal data and model are resolved once."""
+        paths, config = Places(self.config), self.config
+        key = [run_config.plain(config.data), run_config.plain(config.model), config.output_dir]
+        resolved = RESOLVED_PATHS.setdefault(json.dumps(key, sort_keys=True, default=str), paths)
+        paths.__dict__.update(data=resolved.data, model=resolved.model)
+        return paths
+
+    def is_finished(self) -> bool:
+        """Whether its report and a complete checkpoint exist. Loads no model."""
+        folder = self.paths.run
+        missing = checkpoint_files.lacking(folder / "checkpoint")
+        return (folder / "report.json").is_file() and missing is None
+
+    @property
+    def probe_key(self) -> str:
+        """Equal for runs that probe the same model on the same data under the same settings."""
+        config = self.config
+        sections = [config.data, config.model, config.probe, config.grade]
+        key = [*map(run_config.plain, sections), config.seed]
+        return json.dumps(key, sort_keys=True, default=str)
+
+
+def sweep_axes(given: dict[str, list[str]], table: SweepTable) -> dict[str, list[str]]:
+    """The values of each axis of the sweep, in the order of AXES."""
+    values = {"recipe": list(table.recipes), "seed": list(table.seeds)} | given
+    return {axis: values[axis] for axis in AXES if values.get(axis)}
+
+
+def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) -> list[SweepRun]:
+    """Every run of a sweep, those that make a shared stage first.
+
+    Raises ConfigError with the problems of all of them, each with the runs that have it.
+    """
+    check_axes(axes, overrides)
+    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    defaults = [each for each in table.overrides if each.partition("=")[0] not in keys]
+    runs: list[SweepRun] = []
+    errors: dict[str, list[str]] = {}
+    for values in product(*(axes[axis] for axis in axes if axis != "seed")):
+        choices = [f"{axis}={value}" for axis, value in zip(axes, values, strict=False)]
+        row = row_of(values[0])
+        lacks_control = row.recipe in KNOWN and row.chooses and row.control not in axes["recipe"]
+        control = ["control=random"] if lacks_control and "control" not in keys else []
+        try:
+            arguments = [*choices, *control, *defaults, *overrides]
+            runs += runs_by_seed(arguments, values, axes["seed"])
+        except ConfigError as error:
+            for problem in error.found:
+                errors.setdefault(problem, []).append("-".join(values))
+    if errors:
+        raise ConfigError([f"{text}{which_runs(names, axes)}" for text, names in errors.items()])
+    return probe_makers_first(runs)
+
+
+def check_axes(axes: dict[str, list[str]], overrides: list[str]) -> None:
+    """Check each value of each axis, and compose the first run, before all are composed.
+
+    Raises ConfigError with every problem.
+    """
+    typed = OmegaConf.structured(RunConfig)
+    choices = [f"{axis}={value}" for axis, values in axes.items() for value in values]
+    parsed, errors = parse_overrides(choices)
+    errors += [problem for each in parsed if (problem := override_problem(each, typed))]
+    for axis, values in axes.items():
+        errors += [f"{axis}={value}: is named twice" for value in values if values.count(value) > 1]
+    try:
+        compose_config([*(f"{axis}={values[0]}" for axis, values in axes.items()), *overrides])
+    except ConfigError as error:
+        errors += error.found
+    if errors:
+        raise ConfigError(list(dict.fromkeys(errors)))
+
+
+def runs_by_seed(overrides: list[str], values: tuple[str, ...], seeds: list[str]) -> list[SweepRun]:
+    """The runs of one combination; they differ only in their seeds, so it is composed once."""
+    config = run_config.resolve(compose_config([*overrides, f"seed={seeds[0]}"]))
+    return [
+        SweepRun(
+            "-".join([*values, seed]),
+            (*overrides, f"seed={seed}"),
+            run_config.checked(replace(config, seed=int(seed))),
+        )
+        for seed in seeds
+    ]
+
+
+def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str]:
+    """Why the table at the sweep's end would be refused: settings that may not differ within it."""
+    one_seed = {run.label.rpartition("-")[0]: run.config for run in runs}
+    compared = [as_compared(name, config) for name, config in one_seed.items()]
+    errors: dict[str, list[str]] = {}
+    by_run = agreement.disagreements(compared, agreement.unlike_settings)
+    for name, differences in by_run.items():
+        for difference in differences:
+            errors.setdefault(difference, []).append(name)
+    return [
+        f"{text}: cannot stand in one table{which_runs(names, axes)}"
+        + (OWN_RECIPE_HINT if agreement.BY_NAME in text else "")
+        for text, names in errors.items()
+    ]
+
+
+def as_compared(name: str, config: RunConfig) -> Run:
+    """What the comparison reads of a run's settings."""
+    report = {
+        "name": config.name,
+        "train_stages": config.train_stages.value,
+        "settings": json.loads(json.dumps(run_config.plain(config), default=str)),
+        "recipe_difference": recipe_difference(config),
+    }
+    return Run(Path(name), report)
+
+
+def which_runs(names: list[str], axes: dict[str, list[str]]) -> str:
+    """` (grpo_hard, rap and 3 more)`: the runs that have a problem; empty if all have it."""
+    total = 1
+    for axis, values in axes.items():
+        total *= 1 if axis == "seed" else len(values)
+    if len(names) == total:
+        return ""
+    rest = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return f" ({', '.join(names[:2])}{rest})"
+
+
+def probe_makers_first(runs: list[SweepRun]) -> list[SweepRun]:
+    """First one run for each probe, then the others, which find it finished or wait for it."""
+    makers: dict[str, SweepRun] = {}
+    for run in runs:
+        makers.setdefault(run.probe_key, run)
+    return [*makers.values(), *(run for run in runs if makers[run.probe_key] is not run)]

@@ -1,0 +1,327 @@
+"""The runs of a sweep on this machine, some at a time, each with its share of cores and GPUs."""
+
+import json
+import logging
+import os
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+import difftrain
+from difftrain.cli import BAD_INPUT, THREADS
+from difftrain.config.engine import EngineKind
+from difftrain.config.run_config import ConfigError
+from difftrain.pipeline import manifest
+from difftrain.sweep.expand import SweepRun
+
+logger = logging.getLogger(__name__)
+ROOT = Path(difftrain.__file__).resolve().parents[1]
+"""The folder that holds the package: a checkout, or site-packages."""
+TRAIN_SCRIPT = ROOT / "launch" / "train.py"
+ONE_PROCESS = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
+               "--dynamo_backend", "no")  # fmt: skip
+TAIL_LINES = 12
+"""Last lines of a failed run that are printed."""
+LAUNCHER_ERRORS = ("subprocess.CalledProcessError", "multiprocessing.errors.ChildFailedError")
+"""How the tracebacks end that accelerate launch adds to those of its processes."""
+START = "=== "
+"""The prefix of the line in a log that says when the run was started."""
+POLL_SECONDS = 0.5
+STOP_TIMEOUT_SECONDS = 20.0
+"""How long an interrupted run may take to end by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPlan:
+    """A sweep: its runs in order, how many run at a time, the folder of its logs and status."""
+
+    name: str
+    folder: Path
+    runs: list[SweepRun]
+    at_a_time: int
+    accelerate: Path | None
+
+    def log(self, run: SweepRun) -> Path:
+        """The log of a run."""
+        return self.folder / f"{run.label}.log"
+
+    @property
+    def status_path(self) -> Path:
+        """Where the outcome of each run is written."""
+        return self.folder / "status.json"
+
+    @property
+    def processes(self) -> int:
+        """Processes of one run on one machine, as accelerate's configuration has them."""
+        if self.accelerate is None:
+            return 1
+        config: Any = OmegaConf.load(self.accelerate)
+        return int(config.get("num_processes", 1)) // int(config.get("num_machines", 1)) or 1
+
+    @property
+    def gpus_per_run(self) -> int:
+        """One GPU for each process, or those over which it spreads vLLM's engine."""
+        models = [run.config.model for run in self.runs]
+        spread = [
+            model.vllm.tensor_parallel_size for model in models if model.engine is EngineKind.vllm
+        ]
+        return self.processes * max(spread, default=1)
+
+
+@dataclass(slots=True)
+class StartedRun:
+    """A run that has been started, and the slot (0 to at_a_time - 1) that it occupies."""
+
+    run: SweepRun
+    process: subprocess.Popen[bytes]
+    slot: int
+    started: float = field(default_factory=time.time)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def available_gpus() -> list[str]:
+    """The GPUs that this process may use, by what CUDA_VISIBLE_DEVICES calls them."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name.strip()]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+    return [] if listed.returncode else [str(index) for index, _ in enumerate(lines)]
+
+
+def max_runs_at_a_time(plan: SweepPlan) -> int:
+    """Runs that this machine takes at a time: one a core, each with the GPUs that it needs."""
+    cores, gpus = available_cores(), available_gpus()
+    return min(cores, max(1, len(gpus) // plan.gpus_per_run)) if gpus else cores
+
+
+def check_gpus(plan: SweepPlan) -> None:
+    """Raises ConfigError if so many runs at a time need more GPUs than there are."""
+    gpus, per_run = available_gpus(), plan.gpus_per_run
+    needed = plan.at_a_time * per_run
+    if gpus and plan.at_a_time > 1 and needed > len(gpus):
+        raise ConfigError(
+            [
+                f"jobs={plan.at_a_time}: times {per_run} for each run is {needed} GPUs, "
+                f"but there are {len(gpus)}; at most jobs={max(1, len(gpus) // per_run)}"
+            ]
+        )
+
+
+def train_target() -> list[str]:
+    """What accelerate launch starts: launch/train.py of a checkout, else the installed module."""
+    return [str(TRAIN_SCRIPT)] if TRAIN_SCRIPT.is_file() else ["-m", "difftrain.cli", "train"]
+
+
+def command(plan: SweepPlan, run: SweepRun) -> list[str]:
+    """The command line that starts a run."""
+    config = ONE_PROCESS if plan.accelerate is None else ("--config_file", str(plan.accelerate))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *config]
+    is_single = plan.at_a_time == 1 or plan.processes == 1
+    port = [] if is_single else ["--main_process_port", "0"]
+    return [*launch, *port, *train_target(), *run.overrides]
+
+
+def environment(plan: SweepPlan, slot: int) -> dict[str, str]:
+    """A run's environment: its share of the cores and of the GPUs.
+
+    A run sees no other GPU even where it runs alone: transformers would give one process that saw
+    several larger batches, which TRL refuses after the probe was paid for.
+    """
+    threads = max(1, available_cores() // (plan.at_a_time * plan.processes))
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {
+        THREADS: str(threads),
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
+    }
+    if gpus := available_gpus():
+        first = slot * plan.gpus_per_run
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[first : first + plan.gpus_per_run])
+    return os.environ | variables
+
+
+def dry_run_lines(plan: SweepPlan) -> list[str]:
+    """Each run, whether it is finished, and the command that starts it."""
+    lines = [f"sweep {plan.name}: {len(plan.runs)} runs, {plan.at_a_time} at a time; "
+             f"logs in {plan.folder}"]  # fmt: skip
+    failed = failed_labels(plan)
+    for run in plan.runs:
+        state = "finished" if run.is_finished() and run.label not in failed else "to do"
+        lines.append(f"{run.label}: {state}\n  {shlex.join(command(plan, run))}")
+    return lines
+
+
+def unfinished_runs(plan: SweepPlan) -> list[SweepRun]:
+    """Runs without a report or checkpoint, or whose last start failed."""
+    failed = failed_labels(plan)
+    return [run for run in plan.runs if not run.is_finished() or run.label in failed]
+
+
+def run_all(plan: SweepPlan) -> None:
+    """Start every run that is not finished; returns when all have ended.
+
+    The last lines of a failed run are printed and the sweep goes on. Raises KeyboardInterrupt,
+    after ending all runs, on Ctrl-C and SIGTERM.
+    """
+    waiting = deque(unfinished_runs(plan))
+    total, status = len(waiting), SweepStatus(plan)
+    print(f"sweep {plan.name}: {len(plan.runs)} runs, {len(plan.runs) - total} finished earlier, "
+          f"{plan.at_a_time} at a time; logs in {plan.folder}", flush=True)  # fmt: skip
+    running: list[StartedRun] = []
+    handler = signal.signal(signal.SIGTERM, raise_interrupt)
+    try:
+        while waiting or running:
+            free_slots = sorted({*range(plan.at_a_time)} - {started.slot for started in running})
+            for slot in free_slots[: len(waiting)]:
+                running.append(start(plan, waiting.popleft(), slot))
+            for started in [*running]:
+                # Polled one by one: a run's processor time joins that of all ended runs at its end.
+                if started.process.poll() is not None:
+                    running.remove(started)
+                    status.record_end(started, total, len(waiting) + len(running))
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        stop(running)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def raise_interrupt(*_: Any) -> None:
+    """Treat SIGTERM like Ctrl-C, so that no run is left behind."""
+    raise KeyboardInterrupt
+
+
+def start(plan: SweepPlan, run: SweepRun, slot: int) -> StartedRun:
+    """Start a run in a process group of its own; its output is appended to its log."""
+    arguments = command(plan, run)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    logger.debug("starting %s: %s", run.label, shlex.join(arguments))
+    with plan.log(run).open("ab") as log:
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        log.write(f"\n{START}{now}: {shlex.join(arguments)}\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            arguments,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=Path.cwd(),
+            env=environment(plan, slot),
+            start_new_session=True,
+        )
+    return StartedRun(run, process, slot)
+
+
+def stop(running: list[StartedRun]) -> None:
+    """End these runs with all their processes: SIGTERM, then SIGKILL after a timeout."""
+    for started in running:
+        if started.process.poll() is None:
+            os.killpg(started.process.pid, signal.SIGTERM)
+    deadline = time.time() + STOP_TIMEOUT_SECONDS
+    for started in running:
+        try:
+            started.process.wait(max(0.1, deadline - time.time()))
+        except subprocess.TimeoutExpired:
+            os.killpg(started.process.pid, signal.SIGKILL)
+
+
+class SweepStatus:
+    """The outcome of each run: printed as it ends, and kept in status.json."""
+
+    def __init__(self, plan: SweepPlan) -> None:
+        self.plan, self.started, self.ended = plan, time.time(), 0
+        self.processor_seconds = children_processor_seconds()
+        self.outcomes: dict[str, Any] = read_status(plan)
+
+    def record_end(self, started: StartedRun, total: int, remaining: int) -> None:
+        """Write and print a run's outcome, with its last lines if it failed."""
+        self.ended += 1
+        run, code, log = started.run, started.process.returncode, self.plan.log(started.run)
+        seconds, processor_seconds = time.time() - started.started, children_processor_seconds()
+        succeeded = code == 0 and run.is_finished()
+        self.outcomes[run.label] = {
+            "code": code,
+            "finished": succeeded,
+            "seconds": round(seconds, 1),
+            "processor_seconds": round(processor_seconds - self.processor_seconds, 1),
+            "run": run.paths.run.name,
+            "overrides": list(run.overrides),
+            "log": log.name,
+        }
+        self.processor_seconds = processor_seconds
+        manifest.write_json(self.plan.status_path, self.outcomes)
+        seconds_left = remaining * (time.time() - self.started) / self.ended
+        head = f"[{self.ended}/{total}] {run.label}"
+        if succeeded:
+            estimate = f"; about {seconds_left / 60:.0f} min left" if remaining else ""
+            print(f"{head}: done in {seconds:.0f} s{estimate}", flush=True)
+            return
+        print(f"{head}: FAILED after {seconds:.0f} s, {failure_reason(code, log)}; "
+              f"skipped, its log is {log}", flush=True)  # fmt: skip
+        print("\n".join(f"    {line}" for line in last_lines(log)), flush=True)
+
+
+def children_processor_seconds() -> float:
+    """Processor time of all runs that have ended, whatever else the machine did meanwhile."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def failure_reason(code: int, log: Path) -> str:
+    """An exit code in words. accelerate launch turns every code into 1, so the log is read too."""
+    refusals = tuple(f"{error.__name__}:" for error in BAD_INPUT)
+    if code == 2 or any(line.startswith(refusals) for line in last_lines(log, 60)):
+        return "refused (bad settings or input)"
+    return f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def last_lines(log: Path, count: int = TAIL_LINES) -> list[str]:
+    """The end of a run's last start; of a progress bar only its last state.
+
+    The launcher's own traceback after that of its process is left out.
+    """
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - (1 << 16)))
+        text = file.read().decode(errors="replace")
+    text = text.rpartition(f"\n{START}")[2]
+    head, mark, traceback = text.rpartition("Traceback (most recent call last):")
+    if mark and any(error in traceback for error in LAUNCHER_ERRORS):
+        text = head
+    lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
+    return [line for line in lines if line][-count:]
+
+
+def read_status(plan: SweepPlan) -> dict[str, Any]:
+    """The outcomes that an earlier start of this sweep wrote."""
+    return json.loads(plan.status_path.read_text()) if plan.status_path.is_file() else {}
+
+
+def failed_labels(plan: SweepPlan) -> set[str]:
+    """Runs whose last start failed even if their report exists, as where a tracker failed."""
+    return {label for label, outcome in read_status(plan).items() if not outcome["finished"]}
+
+
+def forget_outcomes(plan: SweepPlan, runs: list[SweepRun]) -> None:
+    """Remove the outcomes of these runs from status.json, because they are started elsewhere."""
+    if plan.status_path.is_file():
+        labels = {run.label for run in runs}
+        outcomes = {label: each for label, each in read_status(plan).items() if label not in labels}
+        manifest.write_json(plan.status_path, outcomes)
