@@ -2,8 +2,8 @@
 
 from difftrain.config.evaluate import ContaminationPolicy
 from difftrain.config.run_config import ConfigError, RunConfig
-from difftrain.data.images import Budget
 from difftrain.evaluate import contamination
+from difftrain.images import PixelBudget
 from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import Places
@@ -19,7 +19,7 @@ def check(config: RunConfig, places: Places, world: World, arms: list[str]) -> N
     Raises ConfigError if one that an arm would train on is in a benchmark too, unless the settings
     say that this is only told.
     """
-    budget = Budget(config.data.min_pixels, config.data.max_pixels)
+    budget = PixelBudget(config.data.min_pixels, config.data.max_pixels)
     samples = parquet.read(places.data, Sample)
     contamination.run(samples, places.contamination, config.evaluate, budget, world)
     if config.evaluate.contamination is ContaminationPolicy.warn:

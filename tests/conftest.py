@@ -1,14 +1,20 @@
 """Tiny real things that many tests share: the shipped model, samples of the embedded world."""
 
 import os
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image, ImageDraw
 
 from difftrain.config.model import Dtype, ModelConfig
 from difftrain.model.load import Loaded, load
 from difftrain.records import Sample
 from difftrain.shapes import pool
+
+Encode = Callable[..., bytes]
 
 BUDGET = (3136, 12544)
 
@@ -25,3 +31,23 @@ def tiny() -> Loaded:
 def shapes_samples() -> list[Sample]:
     """The first two dozen samples of the default pool."""
     return list(pool.samples(pool.Split.pool, 24))
+
+
+@pytest.fixture(scope="session")
+def encode() -> Encode:
+    """A picture as a file's bytes."""
+
+    def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+        buffer = BytesIO()
+        image.save(buffer, format=kind, **options)
+        return buffer.getvalue()
+
+    return encoded
+
+
+@pytest.fixture(scope="session")
+def red_square() -> Image.Image:
+    """800 x 600 white, red from (200, 150) to (400, 450)."""
+    image = Image.new("RGB", (800, 600), "white")
+    ImageDraw.Draw(image).rectangle((200, 150, 399, 449), fill=(255, 0, 0))
+    return image

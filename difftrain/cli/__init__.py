@@ -26,7 +26,7 @@ from difftrain.cli.overrides import (
     recipe_difference,
 )
 from difftrain.config.run_config import ConfigError, RunConfig, checked
-from difftrain.data.quarantine import NothingUsable
+from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.pipeline.coordination import FirstRankFailed, RankTimeout, World
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.select.strata import EmptySelectionError
@@ -53,7 +53,7 @@ THREADS = "DIFFTRAIN_THREADS"
 SHORT_SPIN = {"GOMP_SPINCOUNT": "20000"}
 """OpenMP threads spin briefly before they sleep: endless spinning starves shared cores; none halves
 the speed of cores that are not shared."""
-BAD_INPUT = (ConfigError, NothingUsable, EmptySelectionError, MissingArtifact, SchemaError)
+BAD_INPUT = (ConfigError, EmptyDatasetError, EmptySelectionError, MissingArtifact, SchemaError)
 """Errors that end a command with exit code 2."""
 
 

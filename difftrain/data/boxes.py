@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from difftrain.config.data import BoxFormat
-from difftrain.data.images import Picture, Size
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import RowError
+from difftrain.images import DecodedImage, Size
 
 GRID = 1000
 """Relative boxes run from 0 to this along both sides."""
@@ -31,11 +31,11 @@ class Box:
     label: str | None
 
 
-def in_model_pixels(gold: str, picture: Picture, scale: BoxFormat) -> str:
-    """A gold of boxes in pixels of the resized picture, as JSON. Raises Unusable."""
+def in_model_pixels(gold: str, picture: DecodedImage, scale: BoxFormat) -> str:
+    """A gold of boxes in pixels of the resized picture, as JSON. Raises RowError."""
     found = parsed(gold)
     reach = {
-        BoxFormat.pixels: picture.original,
+        BoxFormat.pixels: picture.original_size,
         BoxFormat.resized: picture.size,
         BoxFormat.relative: (GRID, GRID),
         BoxFormat.unit: (1, 1),
@@ -50,7 +50,7 @@ def written_out(box: Box, reach: Size, size: Size, scale: BoxFormat) -> dict[str
     slack = SLACK if min(reach) > 1 else 0.01
     if x1 < -slack or y1 < -slack or x2 > reach[0] + slack or y2 > reach[1] + slack:
         other = BoxFormat.pixels if scale is not BoxFormat.pixels else BoxFormat.relative
-        raise Unusable(
+        raise RowError(
             f"unusable gold: box {tidy(box.corners)} reaches beyond {reach[0]} x {reach[1]} "
             f"(data.box_format={scale.value}); is data.box_format={other.value} meant?"
         )
@@ -59,7 +59,7 @@ def written_out(box: Box, reach: Size, size: Size, scale: BoxFormat) -> dict[str
         for axis, value in enumerate(box.corners)
     ]
     if inside[2] - inside[0] < 0.1 or inside[3] - inside[1] < 0.1:
-        raise Unusable(f"unusable gold: box {tidy(box.corners)} has no area inside the picture")
+        raise RowError(f"unusable gold: box {tidy(box.corners)} has no area inside the picture")
     label = {} if box.label is None else {"label": box.label}
     return {"bbox_2d": tidy(inside), **label}
 
@@ -71,7 +71,7 @@ def tidy(values: Sequence[float]) -> list[float | int]:
 
 
 def parsed(gold: str) -> list[Box]:
-    """The boxes of a gold string: JSON, else a Python literal. Raises Unusable."""
+    """The boxes of a gold string: JSON, else a Python literal. Raises RowError."""
     text = FENCE.sub("", gold.strip())
     try:
         value = json.loads(text)
@@ -79,10 +79,10 @@ def parsed(gold: str) -> list[Box]:
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-            raise Unusable(f"unusable gold: not a list of boxes: {gold[:80]!r}") from error
+            raise RowError(f"unusable gold: not a list of boxes: {gold[:80]!r}") from error
     entries = [value] if isinstance(value, dict) or corners_of(value) else value
     if not isinstance(entries, list | tuple) or not entries:
-        raise Unusable(f"unusable gold: not a list of boxes: {gold[:80]!r}")
+        raise RowError(f"unusable gold: not a list of boxes: {gold[:80]!r}")
     return [box_of(entry) for entry in entries]
 
 
@@ -90,7 +90,7 @@ def box_of(entry: Any) -> Box:
     """One entry as a Box: {"bbox_2d", "label"} or four numbers; swapped corners are put right."""
     corners = corners_of(entry.get("bbox_2d") if isinstance(entry, dict) else entry)
     if corners is None:
-        raise Unusable(f"unusable gold: not a box (bbox_2d with four numbers): {str(entry)[:80]}")
+        raise RowError(f"unusable gold: not a box (bbox_2d with four numbers): {str(entry)[:80]}")
     x1, y1, x2, y2 = corners
     label = entry.get("label") if isinstance(entry, dict) else None
     return Box(

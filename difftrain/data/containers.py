@@ -12,7 +12,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import RowError
 from difftrain.data.store import Store
 
 MOST_ROW = 64 << 20
@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 16
 """Parquet rows that become Python objects together."""
 
 Row = dict[str, Any]
-Placed = tuple[str, Row | Unusable]
+Placed = tuple[str, Row | RowError]
 
 
 def rows(store: Store, names: list[str]) -> Iterator[Placed]:
@@ -34,7 +34,7 @@ def rows(store: Store, names: list[str]) -> Iterator[Placed]:
                 yield f"{name}:{number}", row
 
 
-def of_text(file: IO[bytes], name: str) -> Iterator[tuple[int, Row | Unusable]]:
+def of_text(file: IO[bytes], name: str) -> Iterator[tuple[int, Row | RowError]]:
     """Rows of a jsonl, or of a .json that holds one array (or, as some do, lines)."""
     if name.endswith(".json"):
         while (first := file.read(1)).isspace() or first in (b"\xef", b"\xbb", b"\xbf"):
@@ -45,7 +45,7 @@ def of_text(file: IO[bytes], name: str) -> Iterator[tuple[int, Row | Unusable]]:
     return of_lines(file)
 
 
-def of_lines(file: IO[bytes]) -> Iterator[tuple[int, Row | Unusable]]:
+def of_lines(file: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
     """One object a line; blank lines are no rows."""
     number = 0
     while line := file.readline(MOST_ROW):
@@ -58,34 +58,34 @@ def of_lines(file: IO[bytes]) -> Iterator[tuple[int, Row | Unusable]]:
             yield number, parsed(line)
 
 
-def parsed(line: bytes) -> Row | Unusable:
+def parsed(line: bytes) -> Row | RowError:
     """One line as an object, or why it is none."""
     try:
         return an_object(json.loads(line.decode("utf-8-sig")), "line")
     except RecursionError:
-        return Unusable("not JSON: nested too deeply")
+        return RowError("not JSON: nested too deeply")
     except ValueError as error:
-        return Unusable(f"not JSON: {error}")
+        return RowError(f"not JSON: {error}")
 
 
-def an_object(value: Any, what: str) -> Row | Unusable:
+def an_object(value: Any, what: str) -> Row | RowError:
     """The value if it is an object that a file can hold, or why it is not."""
     try:
         # Half a surrogate pair is JSON, but no file can hold it.
         json.dumps(value, ensure_ascii=False).encode()
     except ValueError as error:
-        return Unusable(f"not JSON: {error}")
+        return RowError(f"not JSON: {error}")
     if isinstance(value, dict):
         return value
-    return Unusable(f"not an object: the {what} is a {type(value).__name__}, not {{...}}")
+    return RowError(f"not an object: the {what} is a {type(value).__name__}, not {{...}}")
 
 
-def too_long() -> Unusable:
+def too_long() -> RowError:
     """The refusal of a row that would fill the memory."""
-    return Unusable(f"row too long: over {MOST_ROW >> 20} MiB; keep pictures in files of their own")
+    return RowError(f"row too long: over {MOST_ROW >> 20} MiB; keep pictures in files of their own")
 
 
-def of_array(file: IO[bytes]) -> Iterator[tuple[int, Row | Unusable]]:
+def of_array(file: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
     """The elements of one JSON array whose bracket has been read.
 
     What cannot be read ends the array: the element is set aside, and the rest cannot be found.
@@ -100,11 +100,11 @@ def of_array(file: IO[bytes]) -> Iterator[tuple[int, Row | Unusable]]:
         try:
             value, end = scanner.raw_decode(held)
         except RecursionError:
-            yield number, Unusable("not JSON: nested too deeply; the rest of the array is lost")
+            yield number, RowError("not JSON: nested too deeply; the rest of the array is lost")
             return
         except ValueError as error:
             if ended:
-                yield number, Unusable(f"not JSON: {error}; the array stops here")
+                yield number, RowError(f"not JSON: {error}; the array stops here")
                 return
             value, end = None, len(held)
         # A number at the very end of what was read may have further digits.
@@ -119,12 +119,12 @@ def of_array(file: IO[bytes]) -> Iterator[tuple[int, Row | Unusable]]:
             chunk = file.read(step)
             held += decode(chunk, not chunk)
         except UnicodeDecodeError as error:
-            yield number, Unusable(f"not JSON: {error}; the rest of the array is lost")
+            yield number, RowError(f"not JSON: {error}; the rest of the array is lost")
             return
         ended, step = not chunk, min(step * 2, MOST_ROW)
 
 
-def of_parquet(file: IO[bytes]) -> Iterator[tuple[int, Row | Unusable]]:
+def of_parquet(file: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
     """The rows of a parquet file; pages are read as they are needed, not whole columns.
 
     A file that is damaged or no parquet at all is one row that says so.
@@ -138,4 +138,4 @@ def of_parquet(file: IO[bytes]) -> Iterator[tuple[int, Row | Unusable]]:
                 yield number, row
     except (pa.ArrowException, OSError) as error:
         told = str(error).splitlines()[0]
-        yield number + 1, Unusable(f"broken file: no readable parquet from here on ({told})")
+        yield number + 1, RowError(f"broken file: no readable parquet from here on ({told})")

@@ -6,21 +6,21 @@ assistant turn is left out, because it is an answer.
 
 from typing import Any
 
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import RowError
 
 
 def words(asked: Any) -> tuple[str, int]:
-    """The user's text and how many image parts stand in it. Raises Unusable."""
+    """The user's text and how many image parts stand in it. Raises RowError."""
     if isinstance(asked, str):
         return asked, 0
     if not isinstance(asked, list) or not all(isinstance(turn, dict) for turn in asked):
-        raise Unusable("empty question: neither text nor a list of {role, content}")
+        raise RowError("empty question: neither text nor a list of {role, content}")
     turns = [turn for turn in asked if turn.get("role") != "system"]
     if turns and turns[-1].get("role") == "assistant":
         turns = turns[:-1]
     roles = [str(turn.get("role")) for turn in turns]
     if roles != ["user"]:
-        raise Unusable(f"not one question: needs one user turn, found {', '.join(roles) or 'none'}")
+        raise RowError(f"not one question: needs one user turn, found {', '.join(roles) or 'none'}")
     return content(turns[0].get("content"))
 
 
@@ -29,10 +29,10 @@ def content(held: Any) -> tuple[str, int]:
     if isinstance(held, str):
         return held, 0
     if not isinstance(held, list) or not all(isinstance(part, dict) for part in held):
-        raise Unusable("empty question: the user turn holds neither text nor parts")
+        raise RowError("empty question: the user turn holds neither text nor parts")
     kinds = {str(part.get("type")) for part in held}
     if unknown := kinds - {"text", "image"}:
-        raise Unusable(f"not one question: parts of type {', '.join(sorted(unknown))}")
+        raise RowError(f"not one question: parts of type {', '.join(sorted(unknown))}")
     said = [str(part.get("text") or "") for part in held if part.get("type") == "text"]
     return "\n".join(said), len(held) - len(said)
 

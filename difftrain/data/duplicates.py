@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from difftrain.data import images, prompts
+from difftrain import images
+from difftrain.data import prompts
 from difftrain.records import Sample
 
-ALIKE_UPTO = 6
-"""Pictures look alike when at most so many of the 256 bits of images.look differ."""
 BLOCK = 64
 """Rows compared with all earlier ones of their words at once."""
 
@@ -41,12 +40,12 @@ class Seen:
         ((source, times),) = found.fetchall()
         return source, times
 
-    def note(self, sample: Sample, pictures: Sequence[images.Picture]) -> None:
+    def note(self, sample: Sample, pictures: Sequence[images.DecodedImage]) -> None:
         """Remember how a kept row looks."""
         words = prompts.user_text(sample.question, sample.options)
         asked = " ".join(f"{len(pictures)} {words} {sample.answer}".casefold().split())
         key = hashlib.blake2b(asked.encode(), digest_size=8).digest()
-        looks = b"".join(images.look(each) for each in pictures)
+        looks = b"".join(images.dhash(each.to_pil(), images.DEDUP_MARGIN) for each in pictures)
         row = (key, looks, sample.source)
         self.held.execute("INSERT INTO looks (words, looks, source) VALUES (?, ?, ?)", row)
 
@@ -77,7 +76,7 @@ def pairs(looks_NP4: np.ndarray) -> Iterator[tuple[int, int]]:
     for start in range(0, number, BLOCK):
         block = looks_NP4[start : start + BLOCK]
         differ = np.bitwise_count(block[:, None] ^ looks_NP4[None, : start + len(block)])
-        same = (differ.sum(axis=3, dtype=np.int16) <= ALIKE_UPTO).all(axis=2)
+        same = (differ.sum(axis=3, dtype=np.int16) <= images.DEDUP_MAX_BITS).all(axis=2)
         for row, others in enumerate(same):
             earlier = np.flatnonzero(others[: start + row])
             if len(earlier):

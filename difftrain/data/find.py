@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import PurePosixPath
 
-from difftrain.data.quarantine import NothingUsable, Unusable
-from difftrain.data.store import MOST_BYTES, Folder, Store, shortened, too_large
+from difftrain import images
+from difftrain.data.quarantine import EmptyDatasetError
+from difftrain.data.store import Folder, Store, shortened, too_large
+from difftrain.images import ImageError
 
 SPLITS = {"train", "test", "validation", "valid", "val", "dev"}
 NO_ROWS = {"dataset_info.json", "dataset_infos.json", "state.json"}
@@ -43,7 +45,7 @@ def packed(store: Store) -> dict[str, list[tuple[zipfile.ZipFile, str]]]:
             try:
                 archive = zipfile.ZipFile(inside.open(name))
             except zipfile.BadZipFile as error:
-                raise NothingUsable(
+                raise EmptyDatasetError(
                     f"{name} is no readable zip ({error}); fetch it again"
                 ) from error
             for member in archive.namelist():
@@ -54,7 +56,7 @@ def packed(store: Store) -> dict[str, list[tuple[zipfile.ZipFile, str]]]:
 def anywhere(store: Store, name: str) -> bytes:
     """A picture that the data set knows under a foreign prefix: by the longest tail of its name.
 
-    Looked for in the folder first, then inside its .zip files. Raises Unusable.
+    Looked for in the folder first, then inside its .zip files. Raises ImageError.
     """
     parts = PurePosixPath(name).parts
     for start in range(len(parts)):
@@ -63,14 +65,14 @@ def anywhere(store: Store, name: str) -> bytes:
             return store.picture(str(tail))
     held = packed(store).get(parts[-1], []) if parts else []
     if not held:
-        raise Unusable(f"missing file: {shortened(name)} (looked in {store.root} and its zips)")
+        raise ImageError(f"missing file: {shortened(name)} (looked in {store.root} and its zips)")
     archive, member = max(held, key=lambda each: tail_in_common(each[1], name))
-    if archive.getinfo(member).file_size > MOST_BYTES:
+    if archive.getinfo(member).file_size > images.MAX_FILE_BYTES:
         raise too_large(name)
     try:
         return archive.read(member)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
-        raise Unusable(f"broken picture: {shortened(member)} in its zip ({error})") from error
+        raise ImageError(f"broken image: {shortened(member)} in its zip ({error})") from error
 
 
 def tail_in_common(one: str, other: str) -> int:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from difftrain.data.prompts import LETTERS
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import RowError
 from difftrain.grade import choice, extract, gold_problem
 from difftrain.records import AnswerKind, TaskSet
 
@@ -49,11 +49,11 @@ def opened(gold: str) -> str:
 def spoken(said: str) -> str:
     """A gold that an assistant's turn says: opened, else the whole turn if it is short.
 
-    Quotes, a trailing # and one final period are no part of it. Raises Unusable for a speech.
+    Quotes, a trailing # and one final period are no part of it. Raises RowError for a speech.
     """
     inside = opened(said)
     if inside == said.strip() and len(inside) > LONGEST_SPOKEN:
-        raise Unusable(
+        raise RowError(
             f"unusable gold: the assistant says {len(inside)} characters, none of them in "
             "<answer></answer> or \\boxed{}"
         )
@@ -64,14 +64,14 @@ def spoken(said: str) -> str:
 
 
 def comparable(gold: str) -> str:
-    """A gold that is a number, a letter or few words. Raises Unusable for sentences and lists.
+    """A gold that is a number, a letter or few words. Raises RowError for sentences and lists.
 
     For sets whose golds are free text meant for a mathematician: an exact comparison of such words
     would never pay, and math-verify would pay for their letters.
     """
     words = not reads_as_number(gold)
     if PARTS.search(gold) or (words and (len(gold) > LONGEST_WORDS or UNCOMPARABLE.search(gold))):
-        raise Unusable(f"unusable gold: neither a number, a letter nor few words: {gold[:80]!r}")
+        raise RowError(f"unusable gold: neither a number, a letter nor few words: {gold[:80]!r}")
     return gold
 
 
@@ -110,7 +110,7 @@ def reads_as_number(gold: str) -> bool:
 
 
 def as_choice(gold: str, options: tuple[str, ...]) -> str:
-    """A choice gold as its letter, also where it repeats an option's text. Raises Unusable.
+    """A choice gold as its letter, also where it repeats an option's text. Raises RowError.
 
     A gold that names no option comes back as it is, for the grader to refuse.
     """
@@ -119,16 +119,16 @@ def as_choice(gold: str, options: tuple[str, ...]) -> str:
     if len(same) != 1:
         return named or gold
     if named in tuple(LETTERS[: len(options)]) and named != same[0]:
-        raise Unusable(
+        raise RowError(
             f"unusable gold: {gold!r} is the letter of one option and the text of another"
         )
     return same[0]
 
 
 def without_marks(options: Sequence[str]) -> tuple[str, ...]:
-    """Options without their own "A." marks, which the prompt adds itself. Raises Unusable."""
+    """Options without their own "A." marks, which the prompt adds itself. Raises RowError."""
     if len(options) > len(LETTERS):
-        raise Unusable(f"unusable options: {len(options)}, but only {len(LETTERS)} have a letter")
+        raise RowError(f"unusable options: {len(options)}, but only {len(LETTERS)} have a letter")
     marks = [OPTION_MARK.match(option) for option in options]
     if options and all(mark and mark[1] == LETTERS[at] for at, mark in enumerate(marks)):
         return tuple(OPTION_MARK.sub("", option, count=1).strip() for option in options)

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
+from difftrain import images
 from difftrain.config.data import DataConfig, Duplicates, Source
 from difftrain.data import containers, find, pictures, rows, store
 from difftrain.data.duplicates import Seen
 from difftrain.data.formats import FORMATS
 from difftrain.data.formats.origin import Origin
-from difftrain.data.images import Picture
-from difftrain.data.quarantine import NothingUsable, Quarantined, Unusable
+from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError
+from difftrain.images import DecodedImage, ImageError
 from difftrain.pipeline import manifest
 from difftrain.records import Sample
 from difftrain.shapes import pool
@@ -43,19 +44,19 @@ class Tally:
     alike: int = 0
     found_alike: Callable[[str, str], None] = lambda one, other: None
 
-    def enter(self, shown: list[Picture]) -> None:
+    def enter(self, shown: list[DecodedImage]) -> None:
         """Count a sample's pictures."""
         for each in shown:
             self.pictures += 1
-            self.resized += each.size != each.original
-            self.tokens += each.tokens
-            self.most_tokens = max(self.most_tokens, each.tokens)
+            self.resized += each.size != each.original_size
+            self.tokens += each.num_tokens
+            self.most_tokens = max(self.most_tokens, each.num_tokens)
 
 
-def samples(config: DataConfig, tally: Tally | None = None) -> Iterator[Sample | Quarantined]:
-    """The first `limit` rows of the source, each a Sample or Quarantined; read one by one.
+def samples(config: DataConfig, tally: Tally | None = None) -> Iterator[Sample | RejectedRow]:
+    """The first `limit` rows of the source, each a Sample or RejectedRow; read one by one.
 
-    Raises NothingUsable where no file holds rows, Unreachable where the hub does not answer.
+    Raises EmptyDatasetError where no file holds rows, Unreachable where the hub does not answer.
     """
     tally = tally or Tally()
     if config.source is Source.shapes:
@@ -65,26 +66,26 @@ def samples(config: DataConfig, tally: Tally | None = None) -> Iterator[Sample |
 
 
 def files(config: DataConfig) -> tuple[store.Store, list[str]]:
-    """The files that rows come from. Raises NothingUsable naming what was looked for."""
+    """The files that rows come from. Raises EmptyDatasetError naming what was looked for."""
     where, form = store.of(config), FORMATS[config.source]
     names = find.data_files(where, config.split, form.suffixes)
     if config.tasks is not None:
         names = [name for name in names if form.task_of_file(name) in (None, *config.tasks)]
     if not names:
         wanted = " or ".join(form.suffixes)
-        raise NothingUsable(
+        raise EmptyDatasetError(
             f"{config.path} holds no {wanted} file for source={config.source.value}, "
             f"split={config.split}, tasks={config.tasks or 'all'}"
         )
     return where, names
 
 
-def told_apart(config: DataConfig, tally: Tally) -> Iterator[Sample | Quarantined]:
+def told_apart(config: DataConfig, tally: Tally) -> Iterator[Sample | RejectedRow]:
     """Rows of files, with what repeats dropped or given an identity of its own."""
     seen = Seen()
     try:
         for row in islice(read(config, tally), config.limit):
-            if isinstance(row, Quarantined):
+            if isinstance(row, RejectedRow):
                 yield row
                 continue
             found, shown = row
@@ -92,11 +93,11 @@ def told_apart(config: DataConfig, tally: Tally) -> Iterator[Sample | Quarantine
             tally.copies += times > 0
             if times and config.duplicates is Duplicates.drop:
                 told = f"duplicate: the same pictures, question and answer as {first}"
-                yield Quarantined(found.source, told)
+                yield RejectedRow(found.source, told)
                 continue
             tally.enter(shown)
             if times:
-                yield replace(found, sample_id=manifest.copy_id(found.sample_id, times))
+                yield replace(found, sample_id=images.copy_id(found.sample_id, times))
             else:
                 seen.note(found, shown)
                 yield found
@@ -107,21 +108,23 @@ def told_apart(config: DataConfig, tally: Tally) -> Iterator[Sample | Quarantine
         seen.close()
 
 
-def read(config: DataConfig, tally: Tally) -> Iterator[tuple[Sample, list[Picture]] | Quarantined]:
-    """Every row of the files as Sample with its pictures, or Quarantined."""
+def read(
+    config: DataConfig, tally: Tally
+) -> Iterator[tuple[Sample, list[DecodedImage]] | RejectedRow]:
+    """Every row of the files as Sample with its pictures, or RejectedRow."""
     where, names = files(config)
     form = FORMATS[config.source]
     for place, row in containers.rows(where, names):
         try:
-            if isinstance(row, Unusable):
+            if isinstance(row, RowError):
                 raise row
             asked = form.asked(row, Origin(where, place.rpartition(":")[0]))
             if config.tasks is not None and asked.task not in config.tasks:
                 tally.left_out += 1
                 continue
             yield rows.sample(asked, place, where, config)
-        except Unusable as error:
-            yield Quarantined(place, error.reason)
+        except (RowError, ImageError) as error:
+            yield RejectedRow(place, str(error))
 
 
 def inputs(config: DataConfig) -> dict[str, str]:
@@ -151,11 +154,11 @@ def picture_sizes(where: store.Folder, names: list[str], config: DataConfig) -> 
     small = [name for name in names if not name.endswith(".parquet")]
     small = [name for name in small if (where.root / name).stat().st_size <= SCANNED]
     for place, row in islice(containers.rows(where, small), config.limit):
-        if isinstance(row, Unusable):
+        if isinstance(row, RowError):
             continue
         try:
             asked = form.asked(row, Origin(where, place.rpartition(":")[0]))
-        except Unusable:
+        except (RowError, ImageError):
             continue
         for each in asked.pictures:
             if path := pictures.path_of(each):
@@ -183,5 +186,5 @@ def originals(config: DataConfig) -> Iterator[tuple[str, dict[str, Any]]]:
     if config.source is Source.shapes:
         return
     for place, row in containers.rows(*files(config)):
-        if not isinstance(row, Unusable):
+        if not isinstance(row, RowError):
             yield place, row

@@ -9,14 +9,14 @@ import binascii
 from typing import Any
 
 from difftrain.data import find, tars
-from difftrain.data.quarantine import Unusable
 from difftrain.data.store import Store, shortened
+from difftrain.images import ImageError
 
 
 def fetched(
     reference: Any, store: Store, anywhere: bool = False, within: str | None = None
 ) -> bytes:
-    """The bytes behind a reference; paths are relative to the store. Raises Unusable.
+    """The bytes behind a reference; paths are relative to the store. Raises ImageError.
 
     `anywhere` also looks for a path's tail in the folder and its zips (foreign prefixes); `within`
     names the folder that paths are relative to, loose or in a tar.
@@ -31,14 +31,14 @@ def fetched(
     if isinstance(reference, bytes):
         return reference
     if not isinstance(reference, str) or not reference:
-        raise Unusable('no picture: an entry is neither a path, a data: URI nor {"bytes", "path"}')
+        raise ImageError('no image: an entry is neither a path, a data: URI nor {"bytes", "path"}')
     if reference.startswith("data:"):
         head, comma, body = reference.partition(",")
         if not comma or not head.endswith(";base64"):
-            raise Unusable("broken picture: a data: URI must be data:image/...;base64,...")
+            raise ImageError("broken image: a data: URI must be data:image/...;base64,...")
         return unpacked(body)
     if reference.startswith(("http://", "https://")):
-        raise Unusable(f"missing file: pictures are not downloaded: {shortened(reference)}")
+        raise ImageError(f"missing file: images are not downloaded: {shortened(reference)}")
     name = reference.removeprefix("file://")
     if within is not None:
         return tars.inside(store, within, name)
@@ -59,4 +59,4 @@ def unpacked(text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Unusable(f"broken picture: not base64 ({error})") from error
+        raise ImageError(f"broken image: not base64 ({error})") from error

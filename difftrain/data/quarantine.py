@@ -7,20 +7,16 @@ from collections import Counter
 from dataclasses import dataclass
 
 
-class Unusable(ValueError):
-    """A picture or a row that cannot become a sample; `reason` is "kind: what to act on"."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+class RowError(ValueError):
+    """A row that cannot become a sample; the message is "kind: what to do about it"."""
 
 
-class NothingUsable(ValueError):
+class EmptyDatasetError(ValueError):
     """No row of the source became a sample; the message counts the reasons."""
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined:
+class RejectedRow:
     """One row that was set aside: where it stands ("FILE.jsonl:LINE") and why."""
 
     source: str
@@ -36,7 +32,7 @@ SHOWN = 3
 """Rows of each reason that the page shows."""
 
 
-class Aside:
+class RejectStats:
     """How many rows were set aside and why, with the first few of each reason.
 
     The rows themselves are on disk: what is held here does not grow with them.
@@ -44,9 +40,9 @@ class Aside:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.first: dict[str, list[Quarantined]] = {}
+        self.first: dict[str, list[RejectedRow]] = {}
 
-    def note(self, row: Quarantined) -> None:
+    def note(self, row: RejectedRow) -> None:
         """Count one row."""
         self.counts[row.kind] += 1
         few = self.first.setdefault(row.kind, [])
@@ -68,7 +64,7 @@ def told(reasons: dict[str, int]) -> str:
     return ", ".join(f"{number} {reason}" for reason, number in reasons.items())
 
 
-def page(rows: int, aside: Aside) -> str:
+def page(rows: int, aside: RejectStats) -> str:
     """A readable summary in Markdown: each reason with its rows, its share and a few of them."""
     if not aside.number:
         return f"# Quarantine\n\nNone of {rows} rows was set aside.\n"

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from difftrain import images
 from difftrain.config.data import BoxFormat, DataConfig
-from difftrain.data import boxes, conversation, golds, images, pictures, prompts
-from difftrain.data.quarantine import Unusable
+from difftrain.data import boxes, conversation, golds, pictures, prompts
+from difftrain.data.quarantine import RowError
 from difftrain.data.store import Store
 from difftrain.grade import gold_problem
-from difftrain.pipeline import manifest
 from difftrain.records import AnswerKind, Sample
 
 PLACEHOLDER = re.compile(r"<image>\n?")
@@ -39,48 +39,48 @@ class Asked:
     options: tuple[str, ...] = ()
     kind: AnswerKind | None = None
     scale: BoxFormat | None = None
-    solution: str | None = None
+    rationale: str | None = None
     anywhere: bool = False
     within: str | None = None
     blank_is_none: bool = False
 
 
 def needed(row: Mapping[str, Any], keys: tuple[str, ...]) -> None:
-    """Raises Unusable naming the keys that the row lacks and those it has."""
+    """Raises RowError naming the keys that the row lacks and those it has."""
     if missing := [key for key in keys if key not in row]:
         found = ", ".join(sorted(row)) or "none"
-        raise Unusable(f"missing keys: {', '.join(missing)}; found: {found}")
+        raise RowError(f"missing keys: {', '.join(missing)}; found: {found}")
 
 
 def listed(row: Mapping[str, Any], *keys: str) -> tuple[Any, ...]:
-    """The pictures of the first of these columns that holds any. Raises Unusable if none does."""
+    """The pictures of the first of these columns that holds any. Raises RowError if none does."""
     for key in keys:
         held = row.get(key)
         held = [held] if isinstance(held, str | dict | bytes) else held
         if isinstance(held, list) and held:
             return tuple(held)
     found = ", ".join(sorted(row)) or "none"
-    raise Unusable(f"no picture: {' and '.join(keys)} is absent or empty; keys found: {found}")
+    raise RowError(f"no image: {' and '.join(keys)} is absent or empty; keys found: {found}")
 
 
 def question(asked: Any, listed: int) -> str:
-    """The words of a prompt or a conversation, without placeholders. Raises Unusable."""
+    """The words of a prompt or a conversation, without placeholders. Raises RowError."""
     text, parts = conversation.words(asked)
     return without_placeholders(text, listed, parts)
 
 
 def without_placeholders(text: str, listed: int, parts: int = 0) -> str:
-    """The question alone: pictures go first, as prompts.messages puts them. Raises Unusable.
+    """The question alone: pictures go first, as prompts.messages puts them. Raises RowError.
 
     `parts` are image parts of the message, counted like <image> in its text.
     """
     marks = len(PLACEHOLDER.findall(text)) + parts
     if marks not in (0, listed):
-        raise Unusable(f"placeholder mismatch: {marks} <image>, but {listed} pictures")
+        raise RowError(f"placeholder mismatch: {marks} <image>, but {listed} pictures")
     if not (question := PLACEHOLDER.sub("", text).strip()):
-        raise Unusable("empty question: nothing is left beside <image>")
+        raise RowError("empty question: nothing is left beside <image>")
     if found := CONTROL.search(question):
-        raise Unusable(f"control token in the question: {found.group()}")
+        raise RowError(f"control token in the question: {found.group()}")
     return question
 
 
@@ -94,20 +94,20 @@ def gold_text(value: Any) -> str:
 
 
 def option_texts(value: Any) -> tuple[str, ...]:
-    """A column of options. Raises Unusable."""
+    """A column of options. Raises RowError."""
     if value is None:
         return ()
     if not isinstance(value, list) or not all(type(each) in (str, int, float) for each in value):
-        raise Unusable("unusable options: must be a list of texts or numbers")
+        raise RowError("unusable options: must be a list of texts or numbers")
     return golds.without_marks(tuple(str(each) for each in value))
 
 
 def stated_kind(value: Any) -> AnswerKind | None:
-    """The answer_kind column, None where it is absent or null. Raises Unusable."""
+    """The answer_kind column, None where it is absent or null. Raises RowError."""
     if value is None:
         return None
     if value not in list(AnswerKind):
-        raise Unusable(f"unknown answer_kind: {value!r}; known: {', '.join(AnswerKind)}")
+        raise RowError(f"unknown answer_kind: {value!r}; known: {', '.join(AnswerKind)}")
     return AnswerKind(value)
 
 
@@ -119,41 +119,41 @@ def task_of(row: Mapping[str, Any], *keys: str) -> str:
     )
 
 
-def shown(row: Asked, store: Store, config: DataConfig) -> list[images.Picture]:
-    """The row's pictures, decoded and inside the budget. Raises Unusable."""
-    budget = images.Budget(config.min_pixels, config.max_pixels)
+def shown(row: Asked, store: Store, config: DataConfig) -> list[images.DecodedImage]:
+    """The row's pictures, decoded and inside the budget. Raises RowError."""
+    budget = images.PixelBudget(config.min_pixels, config.max_pixels)
     found = [
-        images.load(pictures.fetched(each, store, row.anywhere, row.within), budget)
+        images.decode(pictures.fetched(each, store, row.anywhere, row.within), budget)
         for each in row.pictures
     ]
-    if row.blank_is_none and all(images.is_white(each) for each in found):
-        raise Unusable("no picture: only the blank one that stands for none")
+    if row.blank_is_none and all(each.is_white for each in found):
+        raise RowError("no image: only the blank one that stands for none")
     return found
 
 
 def sample(
     row: Asked, source: str, store: Store, config: DataConfig
-) -> tuple[Sample, list[images.Picture]]:
-    """A row as Sample, and its pictures as decoded. Raises Unusable."""
+) -> tuple[Sample, list[images.DecodedImage]]:
+    """A row as Sample, and its pictures as decoded. Raises RowError."""
     kind = row.kind or golds.kind_of(row.gold, row.task, row.question, row.options)
     options = row.options
     answer = golds.as_choice(row.gold, options) if kind is AnswerKind.choice else row.gold
     if not answer:
-        raise Unusable("unusable gold: it is empty")
+        raise RowError("unusable gold: it is empty")
     if kind is not AnswerKind.boxes and (trouble := gold_problem(answer, kind, options)):
-        raise Unusable(f"unusable gold: {trouble}")
+        raise RowError(f"unusable gold: {trouble}")
     found = shown(row, store, config)
     if kind is AnswerKind.boxes:
         if len(found) != 1:
-            raise Unusable(f"unusable gold: boxes need exactly one picture, not {len(found)}")
+            raise RowError(f"unusable gold: boxes need exactly one picture, not {len(found)}")
         answer = boxes.in_model_pixels(answer, found[0], row.scale or config.box_format)
         if trouble := gold_problem(answer, kind, options):
-            raise Unusable(f"unusable gold: {trouble}")
+            raise RowError(f"unusable gold: {trouble}")
     # The options are part of what is asked: the same words with other options are another row.
     # White space around them is not, so that an exported row keeps its id when it is read again.
     words = prompts.user_text(row.question, options).strip()
     made = Sample(
-        sample_id=manifest.sample_id([(each.size, each.rgb) for each in found], words, answer),
+        sample_id=images.sample_id([(each.size, each.rgb) for each in found], words, answer),
         images=tuple(each.png for each in found),
         question=row.question,
         answer=answer,
@@ -162,6 +162,6 @@ def sample(
         task=row.task,
         task_set=golds.task_set(row.task, kind),
         source=source,
-        rationale=row.solution,
+        rationale=row.rationale,
     )
     return made, found

@@ -16,7 +16,7 @@ from typing import Any
 
 from difftrain.config.data import DataConfig, Source
 from difftrain.data import load
-from difftrain.data.quarantine import Aside, NothingUsable, Quarantined, page, told
+from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RejectStats, page, told
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Sample
 
@@ -30,18 +30,18 @@ ALIKE = "near_duplicates.jsonl"
 def make(config: DataConfig, folder: Path) -> dict[str, int]:
     """Write the stage's folder anew; returns {rows, samples, quarantined}.
 
-    Raises NothingUsable (after quarantine.jsonl is written) when no sample is left.
+    Raises EmptyDatasetError (after quarantine.jsonl is written) when no sample is left.
     """
     began = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     # What an interrupted run left is of no use: rows are cheap, and parts of two runs must not mix.
     for left in (folder / "manifest.json", *parquet.parts(folder)):
         left.unlink(missing_ok=True)
-    aside, tasks = Aside(), Counter[str]()
+    aside, tasks = RejectStats(), Counter[str]()
     with growing(folder / QUARANTINE) as put_aside, growing(folder / ALIKE) as put_alike:
         tally = load.Tally(found_alike=lambda one, two: put_alike({"source": one, "like": two}))
 
-        def note(row: Quarantined) -> None:
+        def note(row: RejectedRow) -> None:
             aside.note(row)
             put_aside(asdict(row))
 
@@ -49,7 +49,7 @@ def make(config: DataConfig, folder: Path) -> dict[str, int]:
     counts = {"rows": made + aside.number, "samples": made, "quarantined": aside.number}
     (folder / "quarantine.md").write_text(page(counts["rows"], aside), encoding="utf-8")
     if not made:
-        raise NothingUsable(nothing(config, aside, folder))
+        raise EmptyDatasetError(nothing(config, aside, folder))
     told = {**counts, "reasons": aside.summary(), "tasks": dict(sorted(tasks.items()))}
     told |= counted(config, tally)
     manifest.write_manifest(
@@ -66,13 +66,13 @@ def make(config: DataConfig, folder: Path) -> dict[str, int]:
 
 def kept(
     config: DataConfig,
-    aside: Callable[[Quarantined], None],
+    aside: Callable[[RejectedRow], None],
     tally: load.Tally,
     tasks: Counter[str],
 ) -> Iterator[Sample]:
     """The samples of the source; what is quarantined is given to `aside`."""
     for row in load.samples(config, tally):
-        if isinstance(row, Quarantined):
+        if isinstance(row, RejectedRow):
             aside(row)
         else:
             tasks[row.task] += 1
@@ -117,7 +117,7 @@ def in_words(counts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def nothing(config: DataConfig, aside: Aside, folder: Path) -> str:
+def nothing(config: DataConfig, aside: RejectStats, folder: Path) -> str:
     """Why there is no sample, with counts, the first row's reason and where the rest is."""
     name = config.path or config.source.value
     if not aside.number:
@@ -146,10 +146,10 @@ def growing(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
         half.unlink(missing_ok=True)
 
 
-def read_quarantine(folder: Path) -> list[Quarantined]:
+def read_quarantine(folder: Path) -> list[RejectedRow]:
     """The rows that a data stage set aside. Raises MissingArtifact where none was made."""
     path = folder / QUARANTINE
     if not path.is_file():
         raise parquet.MissingArtifact(f"no {QUARANTINE} at {folder}: run  python launch/train.py")
     with path.open(encoding="utf-8") as file:
-        return [Quarantined(**json.loads(line)) for line in file]
+        return [RejectedRow(**json.loads(line)) for line in file]

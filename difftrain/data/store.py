@@ -15,19 +15,19 @@ from typing import IO, Any, TypeVar
 import httpx
 from huggingface_hub import HfApi, HfFileSystem
 
+from difftrain import images
 from difftrain.config.data import DataConfig
-from difftrain.data.quarantine import NothingUsable, Unusable
+from difftrain.data.quarantine import EmptyDatasetError
+from difftrain.images import ImageError
 from difftrain.pipeline import manifest
 
-MOST_BYTES = 1 << 29
-"""Larger picture files are refused unread; none under the pixel cap needs as much."""
 COMMIT_DIGITS = 40
 PIECE = 1 << 20
 """Bytes of a hub file that are held."""
 T = TypeVar("T")
 
 
-class Unreachable(NothingUsable):
+class Unreachable(EmptyDatasetError):
     """The hub did not answer, or not with this dataset; the message names the alternative."""
 
 
@@ -54,19 +54,19 @@ class Folder:
         return (self.root / name).open("rb")
 
     def picture(self, name: str) -> bytes:
-        """A picture file's bytes; absolute names and ~ are allowed. Raises Unusable."""
+        """A picture file's bytes; absolute names and ~ are allowed. Raises ImageError."""
         try:
             path = self.root / Path(name).expanduser()
             if not path.is_file():
-                raise Unusable(f"missing file: {shortened(name)} (looked in {self.root})")
-            if path.stat().st_size > MOST_BYTES:
+                raise ImageError(f"missing file: {shortened(name)} (looked in {self.root})")
+            if path.stat().st_size > images.MAX_FILE_BYTES:
                 raise too_large(name)
             return path.read_bytes()
-        except Unusable:
+        except ImageError:
             raise
         except (OSError, ValueError, RuntimeError) as error:
             # ValueError: a null byte in the name; RuntimeError: a ~user that does not exist.
-            raise Unusable(f"missing file: {shortened(name)} cannot be read ({error})") from error
+            raise ImageError(f"missing file: {shortened(name)} cannot be read ({error})") from error
 
     def holds(self, name: str) -> bool:
         """Whether there is such a file below the folder."""
@@ -119,12 +119,12 @@ class Hub:
         return io.BufferedReader(opened, PIECE)
 
     def picture(self, name: str) -> bytes:
-        """A picture file's bytes. Raises Unusable where the dataset has none of that name."""
+        """A picture file's bytes. Raises ImageError where the dataset has none of that name."""
         if not self.holds(name):
-            raise Unusable(f"missing file: {shortened(name)} (looked in {self.root})")
+            raise ImageError(f"missing file: {shortened(name)} (looked in {self.root})")
         with self.open(name) as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
+            content = file.read(images.MAX_FILE_BYTES + 1)
+        if len(content) > images.MAX_FILE_BYTES:
             raise too_large(name)
         return content
 
@@ -165,9 +165,11 @@ def listed(hub: Hub) -> dict[str, None]:
     return dict.fromkeys(sorted(str(name).removeprefix(f"{hub.root}/") for name in found))
 
 
-def too_large(name: str) -> Unusable:
-    """The refusal of a file that no picture under the pixel cap needs."""
-    return Unusable(f"picture too large: {shortened(name)} is over {MOST_BYTES >> 20} MiB")
+def too_large(name: str) -> ImageError:
+    """The refusal of a file that no image under the pixel cap needs."""
+    return ImageError(
+        f"image too large: {shortened(name)} is over {images.MAX_FILE_BYTES >> 20} MiB"
+    )
 
 
 def shortened(name: str) -> str:

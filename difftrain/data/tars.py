@@ -10,8 +10,10 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import IO
 
-from difftrain.data.quarantine import NothingUsable, Unusable
-from difftrain.data.store import MOST_BYTES, Folder, Store, shortened, too_large
+from difftrain import images
+from difftrain.data.quarantine import EmptyDatasetError
+from difftrain.data.store import Folder, Store, shortened, too_large
+from difftrain.images import ImageError
 
 SUFFIX = ".tar"
 
@@ -42,16 +44,18 @@ class Packed:
                         row = (plain(each.name), number, each.offset_data, each.size)
                         self._held.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", row)
         except tarfile.TarError as error:
-            raise NothingUsable(f"{name} is no readable tar ({error}); fetch it again") from error
+            raise EmptyDatasetError(
+                f"{name} is no readable tar ({error}); fetch it again"
+            ) from error
 
     def read(self, name: str) -> bytes | None:
-        """A file's bytes, None where no tar has it. Raises Unusable for one that is too large."""
+        """A file's bytes, None where no tar has it. Raises ImageError for one that is too large."""
         asked = "SELECT tar, start, size FROM file WHERE name = ?"
         found = self._held.execute(asked, (plain(name),)).fetchone()
         if found is None:
             return None
         number, start, size = found
-        if size > MOST_BYTES:
+        if size > images.MAX_FILE_BYTES:
             raise too_large(name)
         self._opened[number].seek(start)
         return self._opened[number].read(size)
@@ -64,12 +68,12 @@ def plain(name: str) -> str:
 
 @lru_cache(maxsize=2)
 def packed(folder: Folder) -> Packed:
-    """The tars of a folder, read through once. Raises NothingUsable for one that is damaged."""
+    """The tars of a folder, read through once. Raises EmptyDatasetError for one that is damaged."""
     return Packed(folder)
 
 
 def inside(store: Store, root: str, name: str) -> bytes:
-    """A picture below the folder `root`, which lies there loose or in a tar. Raises Unusable."""
+    """A picture below the folder `root`, which lies there loose or in a tar. Raises ImageError."""
     below = plain(name).removeprefix(f"{root}/")
     for path in (f"{root}/{below}", below):
         if store.holds(path):
@@ -79,8 +83,10 @@ def inside(store: Store, root: str, name: str) -> bytes:
         if content is not None:
             return content
     elif tars := [each for each in store.names() if each.endswith(SUFFIX)]:
-        raise Unusable(
+        raise ImageError(
             f"missing file: {shortened(below)} is in {tars[0]}, which cannot be looked into from "
             "afar; download the dataset and name its folder: data.path=FOLDER"
         )
-    raise Unusable(f"missing file: {shortened(below)} (looked in {store.root}/{root} and its tar)")
+    raise ImageError(
+        f"missing file: {shortened(below)} (looked in {store.root}/{root} and its tar)"
+    )

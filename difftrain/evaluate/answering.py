@@ -9,21 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
-from difftrain.data.images import Budget
-from difftrain.data.quarantine import Unusable
 from difftrain.evaluate import scoring
 from difftrain.evaluate.asking import Asked, request
+from difftrain.images import ImageError, PixelBudget
 from difftrain.model.generate import makers
 from difftrain.model.generate.request import Engine, NoAnswer, Request
 from difftrain.pipeline import coordination
 from difftrain.pipeline.coordination import World
 
 
-def budgets(config: RunConfig) -> dict[str, Budget]:
+def budgets(config: RunConfig) -> dict[str, PixelBudget]:
     """The pixel limits of each wanted benchmark."""
     drawn = config.data.min_pixels, config.data.max_pixels
     evaluate = config.evaluate
-    return {name: Budget(*evaluate.pixels(name, drawn)) for name in evaluate.benchmarks}
+    return {name: PixelBudget(*evaluate.pixels(name, drawn)) for name in evaluate.benchmarks}
 
 
 def widest(config: RunConfig) -> tuple[int, int]:
@@ -63,8 +62,8 @@ def responses(
             place, asked = following
             try:
                 taken.append((place, request(asked, config.evaluate, pixels[asked.benchmark])))
-            except Unusable as error:
-                unasked.append((place, scoring.not_asked(error.reason)))
+            except ImageError as error:
+                unasked.append((place, scoring.not_asked(str(error))))
         return taken
 
     for place, found in engine.stream(more, alive):

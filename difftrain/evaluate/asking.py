@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from difftrain.config.evaluate import OFFICIAL, EvaluateConfig, SystemPrompt
 from difftrain.data import prompts
-from difftrain.data.images import Budget
 from difftrain.evaluate import pictures, scoring, sources
 from difftrain.evaluate.graded import Item
+from difftrain.images import PixelBudget
 from difftrain.model.generate.request import Request
 from difftrain.shapes import benchmarks as miniatures
 
@@ -43,8 +43,8 @@ def items(config: EvaluateConfig) -> list[Asked]:
     ]
 
 
-def request(asked: Asked, config: EvaluateConfig, pixels: Budget) -> Request:
-    """The official prompt, greedy, pictures inside the limits. Raises Unusable for a picture."""
+def request(asked: Asked, config: EvaluateConfig, pixels: PixelBudget) -> Request:
+    """The official prompt, greedy, pictures inside the limits. Raises ImageError for a picture."""
     parts = [
         pictures.shown(part["value"], pixels) if part["type"] == "image" else part["value"]
         for part in scoring.build_prompt(asked.benchmark, asked.item)

@@ -11,15 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
+from difftrain import images
 from difftrain.config.evaluate import MINIATURES, OFFICIAL, EvaluateConfig
-from difftrain.data import images
-from difftrain.data.quarantine import Unusable
 from difftrain.evaluate import asking, likeness, pictures, scoring
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.likeness import Gallery, Look
@@ -58,7 +56,7 @@ class Compared:
 class Index:
     """The pictures and the words of benchmark items."""
 
-    def __init__(self, wanted: Sequence[Asked], budget: images.Budget) -> None:
+    def __init__(self, wanted: Sequence[Asked], budget: images.PixelBudget) -> None:
         self.checked = Counter(asked.benchmark for asked in wanted)
         self._names = ["/".join(asked.key) for asked in wanted]
         self._words = [likeness.plain_words(question(asked)) for asked in wanted]
@@ -77,7 +75,7 @@ class Index:
     def compared(self, sample: Sample) -> Compared:
         """What the sample shares with the items."""
         words = likeness.plain_words(sample.question)
-        looks = [likeness.look(Image.open(BytesIO(png))) for png in sample.images]
+        looks = [likeness.look(images.from_png(png)) for png in sample.images]
         shared = {
             Overlap.same_picture: self._items(looks, self._gallery.same),
             Overlap.near_picture: self._items(looks, self._gallery.near),
@@ -101,7 +99,7 @@ def question(asked: Asked) -> str:
     return str(asked.item.get("question") or asked.item.get("query") or "")
 
 
-def looked_at(asked: Asked, budget: images.Budget) -> Iterator[Image.Image]:
+def looked_at(asked: Asked, budget: images.PixelBudget) -> Iterator[Image.Image]:
     """The item's pictures as the data stage would store them, so that an exact copy is exact.
 
     Those that cannot be decoded, or do not fit, are left out.
@@ -109,10 +107,10 @@ def looked_at(asked: Asked, budget: images.Budget) -> Iterator[Image.Image]:
     for part in scoring.build_prompt(asked.benchmark, asked.item):
         if part["type"] == "image":
             try:
-                stored = images.load(pictures.raw(part["value"]), budget)
-            except Unusable:
+                stored = images.decode(pictures.raw(part["value"]), budget)
+            except images.ImageError:
                 continue
-            yield Image.frombytes("RGB", stored.size, stored.rgb)
+            yield stored.to_pil()
 
 
 def at_hand(config: EvaluateConfig) -> tuple[list[Asked], dict[str, str]]:
@@ -136,7 +134,7 @@ def run(
     samples: Sequence[Sample],
     folder: Path,
     config: EvaluateConfig,
-    budget: images.Budget,
+    budget: images.PixelBudget,
     world: World,
 ) -> None:
     """Fill the folder with a Compared for every sample, then contamination.json, manifest.json.

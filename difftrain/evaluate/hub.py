@@ -12,8 +12,9 @@ from typing import Any
 import datasets
 from datasets.exceptions import DatasetsError
 
-from difftrain.data.quarantine import NothingUsable, Unusable
+from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.evaluate.pictures import listed
+from difftrain.images import ImageError
 from difftrain.pipeline.parquet import SchemaError
 
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
@@ -21,7 +22,7 @@ SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non
 Row = dict[str, Any]
 
 
-class BenchmarkNotFound(NothingUsable):
+class BenchmarkNotFound(EmptyDatasetError):
     """A data set is not to be had from the hub; the message says what to do without it."""
 
 
@@ -37,10 +38,10 @@ class RowPicture:
     """Which of a list of pictures that the cell holds as text."""
 
     def read(self) -> Any:
-        """The cell: {bytes, path} or base64. Raises Unusable if it is empty."""
+        """The cell: {bytes, path} or base64. Raises ImageError if it is empty."""
         found = self.table[self.row][self.column]
         if found is None:
-            raise Unusable("no picture: the cell is empty")
+            raise ImageError("no image: the cell is empty")
         if self.place is not None:
             return listed(found)[self.place]
         named_only = isinstance(found, dict) and not found.get("bytes") and found.get("path")
@@ -135,8 +136,8 @@ def rows(
             if isinstance(cell, str) and cell.startswith("["):
                 try:
                     several = range(len(listed(cell)))
-                except Unusable as error:
-                    told = f"{root or 'the data set'}: row {number}: {error.reason}"
+                except ImageError as error:
+                    told = f"{root or 'the data set'}: row {number}: {error!s}"
                     raise SchemaError(f"{name}: {told}") from error
                 row[column] = [RowPicture(*own, place) for place in several]
             else:

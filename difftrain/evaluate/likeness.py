@@ -1,12 +1,11 @@
 """When two pictures are the same picture, and two questions the same question. Pure.
 
-A difference hash (D. Krawetz, "Kind of Like That", 2013) finds candidates: is each cell of a grey
-16 x 17 thumbnail brighter than its left neighbour, 256 bits. On plain drawings it is blind to
+A difference hash (D. Krawetz, "Kind of Like That", 2013) finds candidates: is each cell of a gray
+16 x 17 thumbnail brighter than its right neighbor, 256 bits. On plain drawings it is blind to
 colour and to much else, so candidates are held against each other as small colour pictures too.
 What survives: another format, JPEG losses, another size. What does not: crops, frames, mirroring.
 """
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -15,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-CELLS = 16
-MOST_BITS = 12
-"""Of 256; a copy that was compressed and scaled differs in fewer, another picture in far more."""
+from difftrain import images
+
 THUMBNAIL = 32
 BLOCK = 4
 MOST_DIFFERENCE = 5.0
@@ -42,12 +40,9 @@ class Look:
 def look(image: Image.Image) -> Look:
     """What is compared of a picture."""
     rgb = image.convert("RGB")
-    pixels = hashlib.blake2b(f"{rgb.size}".encode() + rgb.tobytes(), digest_size=16).digest()
-    grey = rgb.convert("L").resize((CELLS + 1, CELLS), Image.Resampling.BOX)
-    cells = np.asarray(grey, dtype=np.int16)
-    bits = np.packbits(cells[:, 1:] > cells[:, :-1])
+    bits = np.frombuffer(images.dhash(rgb, images.CONTAMINATION_MARGIN), dtype=np.uint8)
     small = rgb.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    return Look(pixels, bits, np.asarray(small, dtype=np.uint8))
+    return Look(images.pixel_hash(rgb), bits, np.asarray(small, dtype=np.uint8))
 
 
 def difference(one: np.ndarray, two: np.ndarray) -> float:
@@ -76,7 +71,7 @@ class Gallery:
         apart = np.bitwise_count(self._bits ^ found.bits).sum(axis=1)
         return [
             int(at)
-            for at in np.flatnonzero(apart <= MOST_BITS)
+            for at in np.flatnonzero(apart <= images.CONTAMINATION_MAX_BITS)
             if difference(self._looks[at].thumbnail, found.thumbnail) <= MOST_DIFFERENCE
         ]
 

@@ -90,7 +90,7 @@ def with_pictures(row: Row) -> Row:
     pictures = [*pictures, *[None] * (max(mentioned) - len(pictures))]
     for number in mentioned:
         if pictures[number - 1] is None:
-            pictures[number - 1] = NoPicture(f"no picture: there is no picture {number}")
+            pictures[number - 1] = NoPicture(f"no image: there is no image {number}")
     return row | {"image": pictures}
 
 

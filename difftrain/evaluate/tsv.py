@@ -11,8 +11,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from difftrain.data.quarantine import Unusable
 from difftrain.evaluate.pictures import LONGEST_REFERENCE, listed
+from difftrain.images import ImageError
 from difftrain.pipeline.parquet import SchemaError
 
 LARGEST_CELL = 2**31 - 1
@@ -30,14 +30,14 @@ class TsvPicture:
     place: int = 0
 
     def read(self) -> str:
-        """The picture as base64. Raises Unusable if the file has changed since it was scanned."""
+        """The picture as base64. Raises ImageError if the file has changed since it was scanned."""
         with self.path.open("rb") as file:
             file.seek(self.start)
             lines = BytesIO(file.read(self.length))  # cut at \n only, as the scan does
         found = next(csv.reader(_lines(lines, [0]), delimiter="\t"), [])
         pictures = listed(found[self.column]) if len(found) > self.column else []
         if self.place >= len(pictures):
-            raise Unusable(f"no picture: {self.path} has changed since it was read")
+            raise ImageError(f"no image: {self.path} has changed since it was read")
         return pictures[self.place]
 
 
@@ -95,8 +95,8 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[Row]:
         if len(cell) > LONGEST_REFERENCE:
             try:
                 several = range(len(listed(cell)))
-            except Unusable as error:
-                raise SchemaError(f"{path}: row {number}: {error.reason}") from error
+            except ImageError as error:
+                raise SchemaError(f"{path}: row {number}: {error!s}") from error
             own[identity] = [TsvPicture(path, start, length, column, place) for place in several]
             row["image"] = own[identity]
         found.append(row)

@@ -9,7 +9,7 @@ from datasets import List, Value
 
 from difftrain.config.data import DataConfig
 from difftrain.data import load
-from difftrain.data.quarantine import NothingUsable
+from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.export import tables
 from difftrain.export.chosen import Chosen
 from difftrain.export.tables import PICTURES, TEXT
@@ -71,8 +71,7 @@ def beside_originals(
 ) -> Iterator[tuple[Chosen, str | None]]:
     """Every sample with its source's row as JSON, in the source's order.
 
-    The source is read again, as a stream. Raises NothingUsable if a sample's row is not there any
-    more.
+    The source is read again, as a stream. Raises EmptyDatasetError if a sample's row is gone.
     """
     wanted = {each.sample.source: each for each in rows}
     for place, original in load.originals(data):
@@ -83,7 +82,7 @@ def beside_originals(
     if wanted and next(iter(wanted.values())).sample.source.startswith("shapes/"):
         yield from ((each, None) for each in wanted.values())
     elif wanted:
-        raise NothingUsable(
+        raise EmptyDatasetError(
             f"{len(wanted)} samples have no row in {data.path} any more, such as "
             f"{next(iter(wanted))}: the file changed; run the same command again"
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig
-from difftrain.data.quarantine import NothingUsable
+from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.export import card, publish, scores
 from difftrain.export.chosen import in_order, joined
 from difftrain.export.writers import WRITERS
@@ -28,15 +28,15 @@ class Inputs:
 
 
 def check(formats: Sequence[str], picks: Sequence[Selection]) -> None:
-    """Raises NothingUsable where there is nothing that a trainer could be given."""
+    """Raises EmptyDatasetError where there is nothing that a trainer could be given."""
     if formats and not picks:
-        raise NothingUsable("no sample was picked; export.formats=[] writes the scores alone")
+        raise EmptyDatasetError("no sample was picked; export.formats=[] writes the scores alone")
 
 
 def run(config: RunConfig, inputs: Inputs, folder: Path) -> Path:
     """Write the folder if it is not finished, and publish it where that is asked for.
 
-    Raises MissingArtifact for a stage that is not finished, NothingUsable without picks.
+    Raises MissingArtifact for a stage that is not finished, EmptyDatasetError without picks.
     """
     if manifest.read_manifest(folder) is None:
         write(config, inputs, folder)

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,24 +29,6 @@ def fingerprint(settings: Any, *inputs: str) -> str:
     """Twelve hex digits that name a stage's settings (anything JSON can hold) and its inputs."""
     text = json.dumps([settings, *inputs], sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-
-def sample_id(pixels: Iterable[tuple[tuple[int, int], bytes]], question: str, answer: str) -> str:
-    """Sixteen hex digits from content alone: (size, RGB bytes) of each picture, question, answer.
-
-    It survives reordering and re-downloading; two rows with one id are one sample.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for size, rgb in pixels:
-        digest.update(f"{size[0]}x{size[1]}:".encode())
-        digest.update(rgb)
-    digest.update(json.dumps([question, answer]).encode())
-    return digest.hexdigest()
-
-
-def copy_id(sample_id: str, number: int) -> str:
-    """The id of a sample's repetition number `number`, counted from 1 behind the first."""
-    return hashlib.blake2b(f"{sample_id}/copy/{number}".encode(), digest_size=8).hexdigest()
 
 
 def file_fingerprint(path: Path) -> str:

@@ -2,12 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
-from difftrain import grade, seeds
+from difftrain import grade, images, seeds
 from difftrain.config.difficulty import ProbeConfig
 from difftrain.config.grade import GradeConfig
 from difftrain.data import prompts
@@ -52,7 +51,7 @@ def request_images(draw: ProbeRequest, config: ProbeConfig, root: int) -> tuple[
     """The draw's pictures, masked if its percent is above 0."""
     shown = []
     for number, png in enumerate(draw.sample.images):
-        picture = Image.open(BytesIO(png)).convert("RGB")
+        picture = images.from_png(png)
         if draw.percent:
             seed = mask_seed(root, draw, number, config.nested)
             masked = masks.mask(np.asarray(picture), draw.percent, seed, config.mask)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from difftrain.config import run_config
 from difftrain.config.difficulty import ProbeConfig
-from difftrain.data.quarantine import Aside, Quarantined
+from difftrain.data.quarantine import RejectedRow, RejectStats
 from difftrain.model.generate import makers
 from difftrain.model.generate.request import Engine, NoAnswer, Request
 from difftrain.pipeline import coordination, manifest, parquet
@@ -196,8 +196,8 @@ def finalize(
     """Write quarantine.jsonl and, last of all, manifest.json."""
     folder = ledger.folder
     before = manifest.read_manifest(folder) or {"seconds": 0.0, "counts": {"settled": []}}
-    without = [Quarantined(key, f"no answer: {why}") for key, why in sorted(ledger.aside.items())]
-    counted = Aside()
+    without = [RejectedRow(key, f"no answer: {why}") for key, why in sorted(ledger.aside.items())]
+    counted = RejectStats()
     for each in without:
         counted.note(each)
     lines = "".join(json.dumps(asdict(each)) + "\n" for each in without)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from difftrain.data.quarantine import Quarantined
+from difftrain.data.quarantine import RejectedRow
 from difftrain.pipeline import parquet
 from difftrain.records import Measure, Selection, Stratum
 from difftrain.report import choosing
@@ -52,7 +52,7 @@ def strata_of(strata: pd.Series) -> dict[str, int]:
 def counts(loaded: Loaded, measure: str) -> dict[str, Any]:
     """Rows in, quarantined, in each stratum, picked. Fails if a row is neither placed nor told."""
     said = dict(loaded.made["data"]["counts"])
-    unanswered = Counter(Quarantined(**each).kind for each in loaded.unanswered)
+    unanswered = Counter(RejectedRow(**each).kind for each in loaded.unanswered)
     said["samples"] -= unanswered.total()
     said["quarantined"] += unanswered.total()
     strata = loaded.samples.set_index("sample_id")[f"{measure}_stratum"]

@@ -13,8 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from difftrain import seeds
-from difftrain.pipeline import manifest
+from difftrain import images, seeds
 from difftrain.shapes import families, pool, scenes
 from difftrain.shapes.pool import Split
 from difftrain.shapes.scenes import COLOURS, SHAPES, Thing
@@ -42,7 +41,7 @@ def question(look: Look) -> str:
 
 def identity(image: Image.Image, look: Look, answer: str) -> str:
     """The sample id of one question on one picture."""
-    return manifest.sample_id([(image.size, image.tobytes())], question(look), answer)
+    return images.sample_id([(image.size, image.tobytes())], question(look), answer)
 
 
 def _ours(image: Image.Image, look: Look, answer: str) -> bool:

@@ -6,14 +6,12 @@ split's own buckets, so the ids are disjoint by construction and not by luck.
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from io import BytesIO
 from itertools import count as numbers
 from random import Random
 
 from PIL import Image
 
-from difftrain import seeds
-from difftrain.pipeline import manifest
+from difftrain import images, seeds
 from difftrain.records import Sample
 from difftrain.shapes import controls, families
 from difftrain.shapes.families import Drawn
@@ -65,9 +63,7 @@ MIX = {
 
 def png(image: Image.Image) -> bytes:
     """The picture as PNG bytes."""
-    buffer = BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return images.to_png(image, compress_level=6)
 
 
 def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, Drawn]:
@@ -77,7 +73,7 @@ def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, 
         knob = rng.random()
         drawn = FAMILIES[family](rng, knob)
         pixels = [(drawn.image.size, drawn.image.tobytes())]
-        identity = manifest.sample_id(pixels, drawn.question, drawn.answer)
+        identity = images.sample_id(pixels, drawn.question, drawn.answer)
         if int(identity, 16) % BUCKETS in OWN_BUCKETS[split]:
             return identity, knob, drawn
     raise AssertionError("unreachable")

@@ -6,12 +6,12 @@ Pictures are read and decoded when a batch is, so that the memory does not grow 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Any
 
 from datasets import Dataset
 from PIL import Image
 
+from difftrain import images
 from difftrain.data import prompts
 from difftrain.records import Sample, Selection
 
@@ -60,7 +60,7 @@ def seen_pictures(sample: Sample) -> str:
     """A hash of a sample's pictures as they are stored."""
     digest = hashlib.blake2b(digest_size=16)
     for png in sample.images:
-        digest.update(hashlib.blake2b(png, digest_size=16).digest())
+        digest.update(images.file_hash(png))
     return digest.hexdigest()
 
 
@@ -80,7 +80,7 @@ def prompt(sample: Sample) -> list[dict[str, str]]:
 
 def pictures(sample: Sample) -> list[Image.Image]:
     """A sample's pictures, decoded."""
-    return [Image.open(BytesIO(png)).convert("RGB") for png in sample.images]
+    return [images.from_png(png) for png in sample.images]
 
 
 def dataset(samples: Sequence[Sample]) -> Dataset:

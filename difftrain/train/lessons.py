@@ -4,13 +4,12 @@ Pure but for `lengths`. Not here: which samples are asked for (recipes/sft_then_
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 from PIL import Image
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
-from difftrain import seeds
+from difftrain import images, seeds
 from difftrain.config.train import MEANINGS, Dropped
 from difftrain.grade import extract
 from difftrain.records import Rollout, Sample, Verdict, View
@@ -103,7 +102,7 @@ def length(processor: Any, sample: Sample, target: str) -> int:
     The words are tokenized; a picture's tokens follow from its size, and are not made.
     """
     row = conversation(sample, target)
-    sizes = [Image.open(BytesIO(png)).size for png in sample.images]
+    sizes = [images.png_size(png) for png in sample.images]
     shown = [Image.new("1", (1, 1)) for _ in sizes]
     texts = apply_chat_template(
         {

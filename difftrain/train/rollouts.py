@@ -4,12 +4,11 @@ The placeholder ban is in arguments.py. Not here: starting a server.
 """
 
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from typing import Any
 
-from PIL import Image
 from transformers import AutoProcessor
 
+from difftrain import images
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.config.train import VllmMode
@@ -30,7 +29,7 @@ def resized(model: ModelConfig, samples: Sequence[Sample]) -> list[str]:
     own: Any = AutoProcessor.from_pretrained(
         locate.source(model.name), revision=model.revision, trust_remote_code=False
     ).image_processor
-    sizes = {Image.open(BytesIO(png)).size for sample in samples for png in sample.images}
+    sizes = {images.png_size(png) for sample in samples for png in sample.images}
     ends = {min(sizes, key=area), max(sizes, key=area)} if sizes else set()
     told = []
     for width, height in sorted(ends):

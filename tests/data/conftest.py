@@ -2,35 +2,14 @@
 
 import json
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 Encode = Callable[..., bytes]
 WriteRows = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def encode() -> Encode:
-    """A picture as a file's bytes."""
-
-    def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-        buffer = BytesIO()
-        image.save(buffer, format=kind, **options)
-        return buffer.getvalue()
-
-    return encoded
-
-
-@pytest.fixture(scope="session")
-def red_square() -> Image.Image:
-    """800 x 600 white, red from (200, 150) to (400, 450)."""
-    image = Image.new("RGB", (800, 600), "white")
-    ImageDraw.Draw(image).rectangle((200, 150, 399, 449), fill=(255, 0, 0))
-    return image
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from PIL import Image
 
 from difftrain.config.data import DataConfig, Source
 from difftrain.data import load, stage
-from difftrain.data.quarantine import Quarantined
+from difftrain.data.quarantine import RejectedRow
 from difftrain.records import Sample
 
 
@@ -49,11 +49,11 @@ def rotated() -> bytes:
 SIXTEEN = np.linspace(0, 65535, 56 * 56).reshape(56, 56).astype(np.uint16)
 FRAMES = [Image.new("RGB", (56, 56), colour) for colour in ("red", "blue")]
 PICTURES = {
-    "broken.png": (b"\x89PNG\r\n\x1a\n garbage", "broken picture"),
-    "cut.jpg": (written(Image.new("RGB", (500, 500), "green"), "JPEG")[:400], "broken picture"),
-    "bomb.png": (bomb(), "picture too large"),
-    "empty.png": (b"", "broken picture"),
-    "page.png": (b"<html>not here</html>", "broken picture"),
+    "broken.png": (b"\x89PNG\r\n\x1a\n garbage", "broken image"),
+    "cut.jpg": (written(Image.new("RGB", (500, 500), "green"), "JPEG")[:400], "broken image"),
+    "bomb.png": (bomb(), "image too large"),
+    "empty.png": (b"", "broken image"),
+    "page.png": (b"<html>not here</html>", "broken image"),
     "gone.png": (None, "missing file"),
     "cmyk.jpg": (written(Image.new("CMYK", (56, 56), (0, 255, 255, 0)), "JPEG"), None),
     "sixteen.png": (written(Image.fromarray(SIXTEEN), "PNG"), None),
@@ -80,8 +80,8 @@ def test_every_sort_of_bad_picture_is_told_and_no_row_is_lost(tmp_path: Path) ->
     found = list(load.samples(DataConfig(source=Source.jsonl, path=str(path))))
     assert len(found) == len(PICTURES)
     for row, (name, (_, why)) in zip(found, PICTURES.items(), strict=True):
-        assert isinstance(row, Quarantined) == (why is not None), (name, row)
-        if isinstance(row, Quarantined):
+        assert isinstance(row, RejectedRow) == (why is not None), (name, row)
+        if isinstance(row, RejectedRow):
             assert row.kind == why, (name, row.reason)
     by_name = dict(zip(PICTURES, found, strict=True))
     shown = {
@@ -125,4 +125,4 @@ def test_ten_thousand_repetitions_are_one_sample_and_all_are_counted(tmp_path: P
 def test_a_question_cannot_smuggle_a_token_of_the_template(tmp_path: Path, words: str) -> None:
     path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, words)
     (found,) = load.samples(DataConfig(source=Source.jsonl, path=str(path)))
-    assert isinstance(found, Quarantined)
+    assert isinstance(found, RejectedRow)

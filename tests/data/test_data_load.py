@@ -7,9 +7,10 @@ from itertools import islice
 
 import pytest
 
+from difftrain import images
 from difftrain.config.data import BoxFormat, DataConfig, Duplicates, Source
-from difftrain.data import images, load
-from difftrain.data.quarantine import Quarantined
+from difftrain.data import load
+from difftrain.data.quarantine import RejectedRow
 from difftrain.pipeline import manifest
 from difftrain.records import Sample
 from difftrain.shapes import pool
@@ -29,18 +30,18 @@ def test_shapes_are_the_training_pool():
 
 def test_shapes_pictures_fit_the_budget_as_they_are():
     config = DataConfig()
-    budget = images.Budget(config.min_pixels, config.max_pixels)
+    budget = images.PixelBudget(config.min_pixels, config.max_pixels)
     for sample in islice(load.samples(config), 12):
         assert isinstance(sample, Sample)
-        picture = images.load(sample.images[0], budget)
-        assert picture.size == picture.original
+        picture = images.decode(sample.images[0], budget)
+        assert picture.size == picture.original_size
 
 
 def test_a_limit_takes_the_first_rows(write_rows):
     assert len(list(load.samples(DataConfig(limit=5)))) == 5
     path = write_rows("nonsense", ROW, {**ROW, "ground_truth": "2"})
     kinds = [type(each) for each in load.samples(from_file(path, limit=2))]
-    assert kinds == [Quarantined, Sample]
+    assert kinds == [RejectedRow, Sample]
 
 
 def test_the_identity_changes_with_the_file_and_not_with_its_place(write_rows, tmp_path):
@@ -84,7 +85,7 @@ def test_a_picture_inside_the_row_is_part_of_the_file_alone(write_rows, tmp_path
         {"limit": 3},
         {"duplicates": Duplicates.keep},
         {"tasks": ["math"]},
-        {"boxes": BoxFormat.relative},
+        {"box_format": BoxFormat.relative},
         {"min_pixels": 784},
         {"max_pixels": 200_704},
     ],
@@ -94,7 +95,7 @@ def test_the_identity_changes_with_settings_that_change_rows_of_a_file(write_row
     assert load.identity(from_file(path, **change)) != load.identity(from_file(path))
 
 
-@pytest.mark.parametrize("change", [{"limit": 3}, {"pool": 20}, {"drawing_seed": 1}])
+@pytest.mark.parametrize("change", [{"limit": 3}, {"num_samples": 20}, {"world_seed": 1}])
 def test_the_identity_changes_with_settings_that_change_the_drawings(change):
     assert load.identity(DataConfig(**change)) != load.identity(DataConfig())
 

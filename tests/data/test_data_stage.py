@@ -4,8 +4,8 @@ import pytest
 
 from difftrain.config.data import DataConfig, Source
 from difftrain.data import stage
-from difftrain.data.quarantine import Aside, Quarantined, page, told
-from difftrain.data.stage import NothingUsable
+from difftrain.data.quarantine import RejectedRow, RejectStats, page, told
+from difftrain.data.stage import EmptyDatasetError
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Sample
 
@@ -71,7 +71,7 @@ def test_what_an_interrupted_run_left_does_not_mix_with_the_new_rows(tmp_path):
 
 def test_no_usable_row_is_an_error_that_counts_the_reasons(write_rows, tmp_path):
     path = write_rows(GONE, "nonsense", {**GONE, "id": 2})
-    with pytest.raises(NothingUsable) as found:
+    with pytest.raises(EmptyDatasetError) as found:
         stage.make(from_file(path), tmp_path / "data")
     message = str(found.value)
     assert message.startswith(f"none of the 3 rows of {path} can be used: 2 missing file, 1 not")
@@ -82,7 +82,7 @@ def test_no_usable_row_is_an_error_that_counts_the_reasons(write_rows, tmp_path)
 
 def test_an_empty_file_says_that_it_holds_no_rows(write_rows, tmp_path):
     path = write_rows()
-    with pytest.raises(NothingUsable, match=r"my\.jsonl holds no rows"):
+    with pytest.raises(EmptyDatasetError, match=r"my\.jsonl holds no rows"):
         stage.make(from_file(path), tmp_path / "data")
 
 
@@ -92,18 +92,18 @@ def test_a_quarantine_that_was_not_made_names_the_command(tmp_path):
 
 
 def test_reasons_are_counted_without_their_particulars():
-    aside = Aside()
-    aside.note(Quarantined("a:1", "missing file: x.png"))
-    aside.note(Quarantined("a:2", "duplicate: like a:1"))
-    aside.note(Quarantined("a:3", "missing file: y.png"))
+    aside = RejectStats()
+    aside.note(RejectedRow("a:1", "missing file: x.png"))
+    aside.note(RejectedRow("a:2", "duplicate: like a:1"))
+    aside.note(RejectedRow("a:3", "missing file: y.png"))
     assert aside.summary() == {"missing file": 2, "duplicate": 1}
     assert told(aside.summary()) == "2 missing file, 1 duplicate"
 
 
 def test_rows_that_are_set_aside_are_counted_and_not_held():
-    aside = Aside()
+    aside = RejectStats()
     for number in range(5000):
-        aside.note(Quarantined(f"a:{number}", f"missing file: {number}.png"))
+        aside.note(RejectedRow(f"a:{number}", f"missing file: {number}.png"))
     assert aside.number == 5000
     assert sum(map(len, aside.first.values())) == 3
     assert "| missing file | 5000 | 100.0% |" in page(5000, aside)

@@ -18,7 +18,7 @@ from PIL import Image
 from difftrain.config.data import WITH_RATIONALE, DataConfig, Duplicates, Source
 from difftrain.data import load
 from difftrain.data.formats import FORMATS
-from difftrain.data.quarantine import NothingUsable, Quarantined
+from difftrain.data.quarantine import EmptyDatasetError, RejectedRow
 from difftrain.grade import grade
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 from tests.data.written import lines, orsta_file, orsta_row
@@ -53,7 +53,7 @@ def only(source: Source, path: Path, **settings: Any) -> Sample:
 
 
 def reasons(found: list[Any]) -> list[str]:
-    return [each.kind for each in found if isinstance(each, Quarantined)]
+    return [each.kind for each in found if isinstance(each, RejectedRow)]
 
 
 def says(sample: Sample, answer: str) -> Verdict:
@@ -94,7 +94,7 @@ def test_tasks_choose_files_and_rows(orsta):
     assert sorted(each.task for each in found) == ["math", "ocr"]
     tally = load.Tally()
     config = DataConfig(source=Source.orsta, path=str(orsta), tasks=["puzzle"], split="test")
-    with pytest.raises(NothingUsable, match=r"no \.parquet file for source=orsta, split=test"):
+    with pytest.raises(EmptyDatasetError, match=r"no \.parquet file for source=orsta, split=test"):
         list(load.samples(config, tally))
 
 
@@ -170,10 +170,10 @@ def test_mm_eureka_finds_pictures_loose_and_zipped_whatever_their_prefix(eureka)
 @pytest.mark.parametrize(
     ("picture", "answer", "reason"),
     [
-        ("blank_image.jpg", "7", "no picture: only the blank one"),
-        ("white.jpg", "7", "no picture: only the blank one"),
+        ("blank_image.jpg", "7", "no image: only the blank one"),
+        ("white.jpg", "7", "no image: only the blank one"),
         ("K12/none.png", "7", "missing file: K12/none.png (looked in"),
-        ("MMPR/images/y/1.png", "7", "broken picture: no readable"),
+        ("MMPR/images/y/1.png", "7", "broken image: no readable"),
         ("K12/ab.png", "(1) 3; (2) 4", "unusable gold: neither a number, a letter nor few"),
         ("K12/ab.png", "first 3\nthen 4", "unusable gold: neither a number"),
         ("K12/ab.png", "The area of the square is the product of its sides", "unusable gold"),
@@ -183,7 +183,7 @@ def test_mm_eureka_rows_that_cannot_be_used_say_why(eureka, picture, answer, rea
     (found,) = read(
         Source.mm_eureka, lines(eureka / "dataset.jsonl", [eureka_row(picture, answer)])
     )
-    assert isinstance(found, Quarantined)
+    assert isinstance(found, RejectedRow)
     assert found.reason.startswith(reason)
 
 
@@ -217,7 +217,7 @@ def test_mulberry_is_one_array_and_its_gold_is_the_final_answer(tmp_path, red):
     found = read(Source.mulberry, tmp_path)
     assert [each.answer for each in found[:3]] == ["A", "B", "5"]
     assert [each.answer_kind for each in found[:3]] == ["choice", "choice", "number"]
-    assert found[0].solution.endswith("It is red.")
+    assert found[0].rationale.endswith("It is red.")
     assert reasons(found) == ["unusable gold", "missing file"]
     assert found[4].source == "mulberry_sft.json:5"
 
@@ -233,7 +233,7 @@ def test_mulberrys_tar_is_read_without_unpacking_and_only_by_whole_paths(tmp_pat
     (tmp_path / "mulberry_sft.json").write_text(json.dumps(rows))
     root = "mulberry_images/cauldron/clevr/images"
     with tarfile.open(tmp_path / "mulberry_images.tar", "w") as archive:
-        for name, content in ((f"{root}/1.png", red), (f"./{root}/text.png", b"no picture")):
+        for name, content in ((f"{root}/1.png", red), (f"./{root}/text.png", b"no image")):
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, BytesIO(content))
@@ -243,14 +243,14 @@ def test_mulberrys_tar_is_read_without_unpacking_and_only_by_whole_paths(tmp_pat
     found = read(Source.mulberry, tmp_path)
     assert [each.answer for each in found[:2]] == ["A", "B"]
     assert len(found[0].images) == 1
-    assert reasons(found) == ["missing file", "broken picture", "missing file"]
+    assert reasons(found) == ["missing file", "broken image", "missing file"]
     assert not (tmp_path / "mulberry_images").exists()
 
 
 def test_a_tar_that_was_cut_short_is_named_with_what_to_do(tmp_path, red):
     (tmp_path / "mulberry_sft.json").write_text(json.dumps([mulberry_row(CHOICES, STEPS + "A")]))
     (tmp_path / "mulberry_images.tar").write_bytes(b"no tar" * 500)
-    with pytest.raises(NothingUsable, match=r"images\.tar is no readable tar .*; fetch it"):
+    with pytest.raises(EmptyDatasetError, match=r"images\.tar is no readable tar .*; fetch it"):
         read(Source.mulberry, tmp_path)
 
 
@@ -308,7 +308,7 @@ def test_easyr1_rows_with_none_one_and_two_pictures(pictured):
         {"images": [], "problem": "What is 3 + 4?", "answer": "7"},
     ]
     one, two, none = read(Source.easyr1, lines(pictured / "rows.jsonl", rows))
-    assert (one.answer, two.answer, none.kind) == ("1", "first", "no picture")
+    assert (one.answer, two.answer, none.kind) == ("1", "first", "no image")
     assert [Image.open(BytesIO(each)).size for each in two.images] == [(812, 588), (84, 56)]
 
 

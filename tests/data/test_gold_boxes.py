@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from difftrain import images
 from difftrain.config.data import BoxFormat
-from difftrain.data import boxes, images
-from difftrain.data.images import Budget, Picture
-from difftrain.data.quarantine import Unusable
+from difftrain.data import boxes
+from difftrain.data.quarantine import RowError
+from difftrain.images import DecodedImage, PixelBudget
 
 
 @pytest.fixture(scope="module")
-def picture(encode, red_square) -> Picture:
-    return images.load(encode(red_square), Budget(3136, 200_704))
+def picture(encode, red_square) -> DecodedImage:
+    return images.decode(encode(red_square), PixelBudget(3136, 200_704))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_a_box_drawn_back_covers_what_it_names(picture, gold, scale):
 
 
 def test_width_and_height_have_their_own_factors(picture):
-    assert (picture.original, picture.size) == ((800, 600), (504, 364))
+    assert (picture.original_size, picture.size) == ((800, 600), (504, 364))
     (found,) = json.loads(boxes.in_model_pixels("[200, 150, 400, 450]", picture, BoxFormat.pixels))
     assert found == {"bbox_2d": [126, 91, 252, 273]}
 
@@ -67,7 +68,7 @@ def test_every_spelling_of_a_list_of_boxes_is_read(picture, gold):
     ],
 )
 def test_what_is_no_list_of_boxes_is_refused(picture, gold):
-    with pytest.raises(Unusable, match="unusable gold: not a"):
+    with pytest.raises(RowError, match="unusable gold: not a"):
         boxes.in_model_pixels(gold, picture, BoxFormat.pixels)
 
 
@@ -80,7 +81,7 @@ def test_what_is_no_list_of_boxes_is_refused(picture, gold):
     ],
 )
 def test_a_box_beyond_the_picture_names_the_setting_that_may_be_wrong(picture, gold, scale, other):
-    with pytest.raises(Unusable, match=f"is data.box_format={other} meant"):
+    with pytest.raises(RowError, match=f"is data.box_format={other} meant"):
         boxes.in_model_pixels(gold, picture, scale)
 
 
@@ -90,7 +91,7 @@ def test_a_box_that_ends_a_pixel_too_far_is_cut_off(picture):
 
 
 def test_a_box_without_area_is_refused(picture):
-    with pytest.raises(Unusable, match="has no area"):
+    with pytest.raises(RowError, match="has no area"):
         boxes.in_model_pixels("[10, 10, 10, 50]", picture, BoxFormat.pixels)
 
 
@@ -112,8 +113,8 @@ def test_every_convention_is_drawn_back_onto_an_upright_picture(
     exif[0x0112] = orientation
     # Orientation 6 means: turn the stored picture clockwise to see it upright.
     stored = red_square if orientation == 1 else red_square.transpose(Image.Transpose.ROTATE_90)
-    picture = images.load(encode(stored, exif=exif), Budget(3136, most))
-    assert picture.original == (800, 600)
+    picture = images.decode(encode(stored, exif=exif), PixelBudget(3136, most))
+    assert picture.original_size == (800, 600)
     width, height = frame or picture.size
     gold = [0.25 * width, 0.25 * height, 0.5 * width, 0.75 * height]
     (found,) = json.loads(boxes.in_model_pixels(json.dumps(gold), picture, scale))
@@ -126,7 +127,7 @@ def test_every_convention_is_drawn_back_onto_an_upright_picture(
 
 
 def test_the_worked_example_of_a_wide_picture(encode):
-    picture = images.load(encode(Image.new("RGB", (1920, 1080))), Budget(3136, 1_003_520))
+    picture = images.decode(encode(Image.new("RGB", (1920, 1080))), PixelBudget(3136, 1_003_520))
     (found,) = json.loads(boxes.in_model_pixels("[480,270,960,810]", picture, BoxFormat.pixels))
     assert (picture.size, found["bbox_2d"]) == ((1316, 728), [329, 182, 658, 546])
     again = json.loads(boxes.in_model_pixels(json.dumps([found]), picture, BoxFormat.resized))

@@ -3,7 +3,7 @@ r"""Golds are opened (tags, \boxed{}), and their kind is inferred from task, opt
 import pytest
 
 from difftrain.data import golds
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import RowError
 from difftrain.records import AnswerKind, TaskSet
 
 LETTERED = "Which is larger?\nA. the red one\nB. the blue one"
@@ -102,7 +102,7 @@ def test_the_text_of_an_option_becomes_its_letter():
 
 
 def test_a_letter_that_is_also_another_options_text_is_refused():
-    with pytest.raises(Unusable, match="the letter of one option and the text of another"):
+    with pytest.raises(RowError, match="the letter of one option and the text of another"):
         golds.as_choice("B", ("B", "C", "A"))
     assert golds.as_choice("A", ("A", "B")) == "A"
 

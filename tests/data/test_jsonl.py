@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from difftrain import images
 from difftrain.config.data import BoxFormat, DataConfig, Source
 from difftrain.data import load
-from difftrain.data.quarantine import Quarantined
+from difftrain.data.quarantine import RejectedRow
 from difftrain.grade import grade
-from difftrain.pipeline import manifest
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 
 RED = "images/red.png"
@@ -94,7 +94,7 @@ def test_the_sample_id_is_the_content_of_what_is_stored(one):
     found = one()
     with Image.open(BytesIO(found.images[0])) as picture:
         pixels = [(picture.size, picture.tobytes())]
-    assert found.sample_id == manifest.sample_id(pixels, found.question, found.answer)
+    assert found.sample_id == images.sample_id(pixels, found.question, found.answer)
 
 
 def test_a_trailing_answer_and_a_system_turn_are_left_out(one):
@@ -201,13 +201,13 @@ def test_boxes_are_converted_from_the_scale_of_the_settings(write_rows):
         ({"image_paths": ["a\0b.png"]}, "missing file: a\0b.png"),
         ({"image_paths": ["x" * 5000]}, "missing file: xxx"),
         ({"image_paths": ["/dev/zero"]}, "missing file: /dev/zero"),
-        ({"image_paths": ["https://a.example/b.png"]}, "missing file: pictures are not downloaded"),
-        ({"image_paths": ["data:image/png;base64,@@@"]}, "broken picture: not base64"),
-        ({"image_paths": ["data:image/png,abc"]}, "broken picture: a data: URI"),
-        ({"image_paths": ["data:image/png;base64,aGVsbG8="]}, "broken picture: no readable"),
-        ({"image_paths": [7]}, "no picture: an entry is neither"),
-        ({"image_paths": []}, "no picture: image_paths is absent or empty"),
-        ({"image_paths": None}, "no picture: image_paths is absent or empty; keys found: ability"),
+        ({"image_paths": ["https://a.example/b.png"]}, "missing file: images are not downloaded"),
+        ({"image_paths": ["data:image/png;base64,@@@"]}, "broken image: not base64"),
+        ({"image_paths": ["data:image/png,abc"]}, "broken image: a data: URI"),
+        ({"image_paths": ["data:image/png;base64,aGVsbG8="]}, "broken image: no readable"),
+        ({"image_paths": [7]}, "no image: an entry is neither"),
+        ({"image_paths": []}, "no image: image_paths is absent or empty"),
+        ({"image_paths": None}, "no image: image_paths is absent or empty; keys found: ability"),
         ({"prompt": "<image>\n "}, "empty question"),
         ({"prompt": 7}, "empty question"),
         ({"prompt": None}, "missing keys: prompt (or messages, images, solution); found: ability"),
@@ -226,13 +226,13 @@ def test_boxes_are_converted_from_the_scale_of_the_settings(write_rows):
 )
 def test_a_row_that_cannot_be_used_says_why(one, changes, reason):
     found = one(**changes)
-    assert isinstance(found, Quarantined)
+    assert isinstance(found, RejectedRow)
     assert found.reason.startswith(reason)
     assert found.source == "my.jsonl:1"
 
 
 def test_a_text_only_messages_row_has_no_picture(one):
-    assert one(MESSAGES, images=None).kind == "no picture"
+    assert one(MESSAGES, images=None).kind == "no image"
     assert one(MESSAGES, solution=None).reason == "missing keys: solution; found: images, messages"
 
 
@@ -250,7 +250,7 @@ def test_a_text_only_messages_row_has_no_picture(one):
 )
 def test_a_line_that_is_no_row_says_why(write_rows, line, reason):
     (found,) = read(write_rows(line))
-    assert isinstance(found, Quarantined)
+    assert isinstance(found, RejectedRow)
     assert found.reason.startswith(reason)
 
 
@@ -273,7 +273,7 @@ def test_a_duplicate_names_the_row_it_repeats(write_rows):
     other = {**RELEASED, "id": "another", "image_paths": [f"./{RED}"]}
     first, second, third = read(write_rows(RELEASED, other, {**RELEASED, "ground_truth": "53"}))
     assert isinstance(first, Sample)
-    assert second == Quarantined(
+    assert second == RejectedRow(
         "my.jsonl:2", "duplicate: the same pictures, question and answer as my.jsonl:1"
     )
     assert isinstance(third, Sample)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
+from difftrain import images
 from difftrain.config.data import DataConfig, Source
-from difftrain.data import containers, duplicates, find, images, load, stage, store
-from difftrain.data.images import Budget
-from difftrain.data.quarantine import NothingUsable, Quarantined, Unusable
+from difftrain.data import containers, duplicates, find, load, stage, store
+from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError
 from difftrain.data.store import Folder, Hub, Unreachable
+from difftrain.images import PixelBudget
 from difftrain.pipeline import manifest
 from tests.data.written import lines
 
@@ -25,8 +26,8 @@ def in_file(path: Path) -> list[tuple[str, object]]:
 
 
 def why(row: object) -> str:
-    assert isinstance(row, Unusable)
-    return row.reason
+    assert isinstance(row, RowError)
+    return str(row)
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -110,7 +111,7 @@ def test_a_gigabyte_of_jsonl_becomes_samples_in_little_memory(tmp_path, encode):
     code = (
         "import resource, sys\n"
         "from difftrain.data import load\n"
-        "from difftrain.data.config import DataConfig, Source\n"
+        "from difftrain.config.data import DataConfig, Source\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak()\n"
         "rows = load.samples(DataConfig(source=Source.jsonl, path=sys.argv[1]))\n"
@@ -141,13 +142,13 @@ def test_a_files_split_is_told_by_its_folders_or_first_word(name, split):
 def test_pictures_above_the_folder_are_not_found_by_their_tail(tmp_path):
     (tmp_path / "inner").mkdir()
     (tmp_path / "secret.png").write_bytes(b"x")
-    with pytest.raises(Unusable, match="missing file"):
+    with pytest.raises(images.ImageError, match="missing file"):
         find.anywhere(Folder(tmp_path / "inner"), "../secret.png")
 
 
 def test_a_damaged_zip_stops_the_run_and_is_named(tmp_path):
     (tmp_path / "K12.zip").write_bytes(b"PK nothing")
-    with pytest.raises(NothingUsable, match=r"K12\.zip is no readable zip"):
+    with pytest.raises(EmptyDatasetError, match=r"K12\.zip is no readable zip"):
         find.anywhere(Folder(tmp_path), "K12/a.png")
 
 
@@ -233,10 +234,10 @@ def test_each_row_is_alike_to_the_first_of_its_kind_however_many_there_are():
 
 
 def test_the_look_of_a_flat_picture_is_nothing_whatever_its_noise(encode):
-    picture = images.load(
-        encode(Image.new("RGB", (84, 84), (250, 251, 252)), "JPEG"), Budget(1, 10**6)
+    picture = images.decode(
+        encode(Image.new("RGB", (84, 84), (250, 251, 252)), "JPEG"), PixelBudget(1, 10**6)
     )
-    assert images.look(picture) == bytes(32)
+    assert images.dhash(picture.to_pil(), images.DEDUP_MARGIN) == bytes(32)
 
 
 def test_the_quarantine_can_be_read_by_a_person(tmp_path, encode):
@@ -260,7 +261,7 @@ def test_golds_that_no_grader_can_read_are_found_before_any_picture_is(tmp_path)
     row = {"image_paths": ["none.png"], "prompt": "How many?", "ability": "counting"}
     path = lines(tmp_path / "my.jsonl", [{**row, "ground_truth": "a few"}])
     (found,) = load.samples(DataConfig(source=Source.jsonl, path=str(path)))
-    assert isinstance(found, Quarantined)
+    assert isinstance(found, RejectedRow)
     assert found.kind == "unusable gold"
 
 

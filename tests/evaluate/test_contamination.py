@@ -12,10 +12,10 @@ from PIL import ExifTags, Image
 
 from difftrain.config.evaluate import ContaminationPolicy, EvaluateConfig, ItemSource
 from difftrain.config.run_config import ConfigError, RunConfig
-from difftrain.data.images import Budget
 from difftrain.evaluate import contamination
 from difftrain.evaluate.asking import items
 from difftrain.evaluate.contamination import Compared, Overlap
+from difftrain.images import PixelBudget
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import Places
@@ -23,7 +23,7 @@ from difftrain.recipes import benchmarks, overlap
 from difftrain.records import Sample, Selection, TrainStage
 from difftrain.shapes import pool
 
-BUDGET = Budget(3136, 12544)
+BUDGET = PixelBudget(3136, 12544)
 CONFIG = EvaluateConfig(benchmarks=["shapes/MMStar"], limit=3)
 LONG = "A train leaves a town at noon and drives " + "on and " * 12 + "on: when does it arrive?"
 ITEM = items(CONFIG)[0].item

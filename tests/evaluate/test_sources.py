@@ -15,10 +15,10 @@ from PIL import Image
 
 from difftrain import evaluate
 from difftrain.config.evaluate import OFFICIAL, TSV_FILES, EvaluateConfig, ItemSource
-from difftrain.data.images import Budget
-from difftrain.data.quarantine import NothingUsable, Unusable
+from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.evaluate import hub, pictures, scoring, sources
 from difftrain.evaluate.official import parted
+from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline.parquet import SchemaError
 
 Row = dict[str, Any]
@@ -63,7 +63,7 @@ def test_a_folder_of_official_size_gives_every_item_once(
         assert shown
         for each in shown:
             assert isinstance(each, pictures.Stored)
-            assert pictures.shown(each, Budget(784, 10**6)).mode == "RGB"
+            assert pictures.shown(each, PixelBudget(784, 10**6)).mode == "RGB"
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -167,7 +167,7 @@ def test_without_network_the_message_names_the_folder_instead(
         sources.official_items("MMStar", EvaluateConfig(benchmarks=["MMStar"]))
     told = str(caught.value)
     assert "MMStar: Lin-Chen/MMStar is not to be had from the hub, split val" in told
-    assert isinstance(caught.value, NothingUsable)  # launchers end with code 2
+    assert isinstance(caught.value, EmptyDatasetError)  # launchers end with code 2
     assert "evaluate.source=folder evaluate.path=DIR" in told
 
 
@@ -383,23 +383,27 @@ def test_a_missing_picture_is_known_only_when_it_is_asked_for(
     good, bad = read(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True)
     assert all(pictures.identity(each) for each in good["image"])
     shown = [part for part in evaluate.build_prompt("MMMU", bad) if part["type"] == "image"]
-    with pytest.raises(Unusable, match="there is no picture 3"):
-        pictures.shown(shown[1]["value"], Budget(784, 10**6))
+    with pytest.raises(ImageError, match="there is no image 3"):
+        pictures.shown(shown[1]["value"], PixelBudget(784, 10**6))
 
 
 def test_transparent_pictures_lose_their_transparency_as_in_the_reference() -> None:
     image = Image.new("RGBA", (28, 28), (10, 20, 30, 0))
     buffer = BytesIO()
     image.save(buffer, format="PNG")
-    assert pictures.shown(buffer.getvalue(), Budget(784, 10**6)).getpixel((3, 3)) == (10, 20, 30)
+    assert pictures.shown(buffer.getvalue(), PixelBudget(784, 10**6)).getpixel((3, 3)) == (
+        10,
+        20,
+        30,
+    )
 
 
 def test_small_pictures_are_enlarged_once_to_the_lower_limit() -> None:
-    shown = pictures.shown(png("red"), Budget(100 * 784, 10**7))
+    shown = pictures.shown(png("red"), PixelBudget(100 * 784, 10**7))
     assert shown.size == (280, 280)
 
 
 @pytest.mark.parametrize("value", [b"", None, b"no picture", "x" * 80, "nowhere.png"])
 def test_what_is_no_picture_is_unusable(value: Any) -> None:
-    with pytest.raises(Unusable):
-        pictures.shown(value, Budget(784, 10**6))
+    with pytest.raises(ImageError):
+        pictures.shown(value, PixelBudget(784, 10**6))

@@ -19,7 +19,7 @@ from difftrain.config.export import ExportConfig, ExportFormat
 from difftrain.config.run_config import RunConfig
 from difftrain.data import load
 from difftrain.data import stage as data_stage
-from difftrain.data.quarantine import NothingUsable
+from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.data.store import Unreachable
 from difftrain.export import publish, stage
 from difftrain.model import locate
@@ -187,7 +187,7 @@ def test_an_export_of_shapes_has_no_original_rows(tmp_path):
     rows = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
     assert [row["original"] for row in rows] == [None] * 8
     config.export.formats = [ExportFormat.trl]
-    with pytest.raises(NothingUsable, match=r"export\.formats=\[\] writes the scores alone"):
+    with pytest.raises(EmptyDatasetError, match=r"export\.formats=\[\] writes the scores alone"):
         stage.run(config, inputs, tmp_path / "again")
 
 
@@ -199,7 +199,7 @@ def test_a_source_that_changed_since_is_refused(exported, tmp_path):
     root = folder.parent
     inputs = stage.Inputs(data=root / "data", score=root / "score", select=root / "select")
     try:
-        with pytest.raises(NothingUsable, match=r"4 samples have no row in .* any more"):
+        with pytest.raises(EmptyDatasetError, match=r"4 samples have no row in .* any more"):
             stage.run(config, inputs, tmp_path / "out")
     finally:
         path.write_text(before)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from difftrain import images
 from difftrain.grade import gold_problem, grade
-from difftrain.pipeline import manifest
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 from difftrain.shapes import captions, families, pool, pretrain, scenes
 from difftrain.shapes.pool import Split
@@ -62,7 +62,7 @@ def test_no_sample_comes_twice_and_families_keep_their_proportions(samples: list
 def test_a_sample_is_identified_by_its_content(samples: list[Sample]) -> None:
     sample = samples[0]
     picture = pixels(sample)
-    found = manifest.sample_id([(picture.size, picture.tobytes())], sample.question, sample.answer)
+    found = images.sample_id([(picture.size, picture.tobytes())], sample.question, sample.answer)
     assert found == sample.sample_id
 
 

@@ -9,7 +9,7 @@ from difftrain.data.rows import Asked
 
 
 def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
-    """An EasyR1 row; RAP's `id` and `onlyid` are of no use here. Raises Unusable."""
+    """An EasyR1 row; RAP's `id` and `onlyid` are of no use here. Raises RowError."""
     rows.needed(row, ("problem", "answer"))
     pictures = rows.listed(row, "images", "image")
     return Asked(

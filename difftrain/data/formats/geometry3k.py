@@ -13,7 +13,7 @@ from difftrain.data.rows import Asked
 
 
 def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
-    """A geometry3k row of either revision. Raises Unusable."""
+    """A geometry3k row of either revision. Raises RowError."""
     rows.needed(row, ("problem", "answer"))
     pictures = rows.listed(row, "images")
     return Asked(

@@ -11,7 +11,7 @@ from typing import Any
 
 from difftrain.data import conversation, golds, rows
 from difftrain.data.formats.origin import Origin
-from difftrain.data.quarantine import NothingUsable, Unusable
+from difftrain.data.quarantine import EmptyDatasetError, RowError
 from difftrain.data.rows import Asked
 from difftrain.data.store import Folder
 
@@ -33,13 +33,13 @@ OPENAI = {
 
 
 def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
-    """A LLaMA-Factory row. Raises Unusable."""
+    """A LLaMA-Factory row. Raises RowError."""
     told = about(origin)
     columns = told.get("columns") or {}
     pictures = rows.listed(row, columns.get("images", "images"))
     turns = turns_of(row, told, columns)
     if (said := conversation.last_answer(turns)) is None:
-        raise Unusable("missing keys: the last turn must be the assistant's, which is the gold")
+        raise RowError("missing keys: the last turn must be the assistant's, which is the gold")
     return Asked(
         pictures=pictures,
         question=rows.question(turns, len(pictures)),
@@ -51,14 +51,14 @@ def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
 def turns_of(
     row: Mapping[str, Any], told: dict[str, Any], columns: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """The conversation as {role, content} turns. Raises Unusable."""
+    """The conversation as {role, content} turns. Raises RowError."""
     held = columns.get("messages")
     key = next((name for name in (held, "conversations", "messages") if name in row), None)
     if key is None:
         return from_alpaca(row, columns)
     said = row[key]
     if not isinstance(said, list) or not all(isinstance(turn, dict) for turn in said):
-        raise Unusable(f"empty question: {key} is not a list of turns")
+        raise RowError(f"empty question: {key} is not a list of turns")
     plain = bool(said) and "role" in said[0]
     tags = {**(OPENAI if plain else TAGS), **(told.get("tags") or {})}
     roles = {
@@ -76,7 +76,7 @@ def turns_of(
 
 
 def from_alpaca(row: Mapping[str, Any], columns: dict[str, str]) -> list[dict[str, Any]]:
-    """instruction, input and output as two turns. Raises Unusable."""
+    """instruction, input and output as two turns. Raises RowError."""
     keys = [columns.get("prompt", "instruction"), columns.get("response", "output")]
     rows.needed(row, tuple(keys))
     more = row.get(columns.get("query", "input"))
@@ -98,12 +98,12 @@ def about(origin: Origin) -> dict[str, Any]:
 
 @lru_cache(maxsize=4)
 def described(store: Any) -> list[dict[str, Any]]:
-    """All entries of dataset_info.json. Raises NothingUsable where it is damaged."""
+    """All entries of dataset_info.json. Raises EmptyDatasetError where it is damaged."""
     if not store.holds(INFO):
         return []
     with store.open(INFO) as file:
         try:
             held = json.load(file)
         except ValueError as error:
-            raise NothingUsable(f"{INFO} is no JSON: {error}") from error
+            raise EmptyDatasetError(f"{INFO} is no JSON: {error}") from error
     return [each for each in held.values() if isinstance(each, dict)]

@@ -28,7 +28,7 @@ TELLING: tuple[tuple[str, type, Callable[[Mapping[str, Any], Origin], Asked]], .
 
 
 def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
-    """A row of whichever format its keys tell, else of the released one. Raises Unusable."""
+    """A row of whichever format its keys tell, else of the released one. Raises RowError."""
     for key, kind, read in TELLING:
         if row.get(key) is not None and isinstance(row[key], kind):
             return read(row, origin)

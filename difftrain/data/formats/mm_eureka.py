@@ -12,7 +12,7 @@ from typing import Any
 
 from difftrain.data import conversation, golds, rows
 from difftrain.data.formats.origin import Origin
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import RowError
 from difftrain.data.rows import Asked
 
 BLANK = "blank"
@@ -20,18 +20,18 @@ BLANK = "blank"
 
 
 def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
-    """An MM-Eureka row of any of its three shapes. Raises Unusable."""
+    """An MM-Eureka row of any of its three shapes. Raises RowError."""
     rows.needed(row, ("answer",))
     if isinstance(row.get("message"), str):
         turns = chat(row["message"])
         pictures = conversation.pictures(turns)
         if not pictures:
-            raise Unusable("no picture: the message holds words alone")
+            raise RowError("no image: the message holds words alone")
     else:
         pictures = rows.listed(row, "image_urls", "images", "image")
         turns = row.get("conversations", row.get("question"))
     if all(is_blank(each) for each in pictures):
-        raise Unusable("no picture: only the blank one that stands for none")
+        raise RowError("no image: only the blank one that stands for none")
     question = rows.question(turns, len(pictures)).removeprefix("Question:").strip()
     return Asked(
         pictures=pictures,
@@ -56,7 +56,7 @@ def chat(text: str) -> list[Any]:
         try:
             found = ast.literal_eval(text)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-            raise Unusable("empty question: message is no chat that can be read") from error
+            raise RowError("empty question: message is no chat that can be read") from error
     if not isinstance(found, list):
-        raise Unusable("empty question: message is no list of turns")
+        raise RowError("empty question: message is no list of turns")
     return found

@@ -12,7 +12,7 @@ from typing import Any
 from difftrain.config.data import BoxFormat
 from difftrain.data import conversation, golds, rows
 from difftrain.data.formats.origin import Origin
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import RowError
 from difftrain.data.rows import Asked
 
 REF = "<ref-object>"
@@ -25,13 +25,13 @@ MOST_PATH = 2000
 
 
 def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
-    """An ms-swift row. Raises Unusable."""
+    """An ms-swift row. Raises RowError."""
     pictures = tuple(map(inline, rows.listed(row, "images", "image")))
     turns = row.get("messages")
     if turns is None:
         turns = next((row[key] for key in QUESTIONS if row.get(key) is not None), None)
     if turns is None:
-        raise Unusable(f"missing keys: messages; found: {', '.join(sorted(row)) or 'none'}")
+        raise RowError(f"missing keys: messages; found: {', '.join(sorted(row)) or 'none'}")
     placed = row.get("objects")
     boxed = None
     if isinstance(placed, dict) and isinstance(turns, list) and placed.get("bbox"):
@@ -56,12 +56,12 @@ def inline(reference: Any) -> Any:
 
 
 def gold(row: Mapping[str, Any], turns: Any) -> str:
-    """The solution column, else what the assistant says last. Raises Unusable without either."""
+    """The solution column, else what the assistant says last. Raises RowError without either."""
     for key in ANSWERS:
         if row.get(key) is not None:
             return golds.opened(rows.gold_text(row[key]))
     if (said := conversation.last_answer(turns)) is None:
-        raise Unusable(f"missing keys: solution; found: {', '.join(sorted(row)) or 'none'}")
+        raise RowError(f"missing keys: solution; found: {', '.join(sorted(row)) or 'none'}")
     return golds.spoken(said)
 
 
@@ -72,10 +72,10 @@ def filled(turns: list[Any], placed: dict[str, Any]) -> tuple[list[Any], str | N
     done = []
     for turn in turns:
         if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
-            raise Unusable("not one question: objects need turns of plain text")
+            raise RowError("not one question: objects need turns of plain text")
         found, text = spread(turn["content"], labels, boxes)
         if found and turn.get("role") != "assistant":
-            raise Unusable("not one question: a <bbox> inside the question is not supported")
+            raise RowError("not one question: a <bbox> inside the question is not supported")
         said += found
         done.append({**turn, "content": text})
     return done, json.dumps(said, ensure_ascii=False) if said else None
@@ -84,14 +84,14 @@ def filled(turns: list[Any], placed: dict[str, Any]) -> tuple[list[Any], str | N
 def spread(
     text: str, labels: Iterator[Any], boxes: Iterator[Any]
 ) -> tuple[list[dict[str, Any]], str]:
-    """The boxes that a turn names with their labels, and the turn's text. Raises Unusable.
+    """The boxes that a turn names with their labels, and the turn's text. Raises RowError.
 
     A turn that begins with a box tells each label behind its box, else before its boxes.
     """
     marks = MARK.findall(text)
     values = [next(labels if mark == REF else boxes, None) for mark in marks]
     if None in values:
-        raise Unusable(f"placeholder mismatch: {len(marks)} marks, but objects hold fewer")
+        raise RowError(f"placeholder mismatch: {len(marks)} marks, but objects hold fewer")
     behind = bool(marks) and marks[0] != REF
     found: list[dict[str, Any]] = []
     label: str | None = None

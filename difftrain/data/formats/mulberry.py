@@ -10,7 +10,7 @@ from typing import Any
 
 from difftrain.data import conversation, golds, rows
 from difftrain.data.formats.origin import Origin
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import RowError
 from difftrain.data.rows import Asked
 
 MARKER = "The final answer is:"
@@ -21,13 +21,13 @@ HEADING = re.compile(r"[#\s]*$")
 
 
 def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
-    """A Mulberry row. Raises Unusable."""
+    """A Mulberry row. Raises RowError."""
     rows.needed(row, ("messages", "images"))
     pictures = rows.listed(row, "images")
     said = conversation.last_answer(row["messages"])
     steps, marker, final = (said or "").rpartition(MARKER)
     if not marker:
-        raise Unusable(f'unusable gold: the answer has no "{MARKER}"')
+        raise RowError(f'unusable gold: the answer has no "{MARKER}"')
     question = rows.question(row["messages"], len(pictures)).removeprefix("Question:").strip()
     return Asked(
         pictures=tuple(below(each, origin) for each in pictures),

@@ -5,16 +5,16 @@ from typing import Any
 
 from difftrain.data import golds, rows
 from difftrain.data.formats.origin import Origin
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import RowError
 from difftrain.data.rows import Asked
 
 
 def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
-    """A released row. Raises Unusable."""
+    """A released row. Raises RowError."""
     if missing := [key for key in ("prompt", "ground_truth") if key not in row]:
         found = ", ".join(sorted(row)) or "none"
         told = f"{', '.join(missing)} (or messages, images, solution); found: {found}"
-        raise Unusable(f"missing keys: {told}")
+        raise RowError(f"missing keys: {told}")
     pictures = rows.listed(row, "image_paths")
     return Asked(
         pictures=pictures,

@@ -5,17 +5,17 @@ from typing import Any
 
 from difftrain.data import conversation, golds, rows
 from difftrain.data.formats.origin import Origin
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import RowError
 from difftrain.data.rows import Asked
 
 
 def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
-    """A TRL row; `messages` may stand for prompt and completion. Raises Unusable."""
+    """A TRL row; `messages` may stand for prompt and completion. Raises RowError."""
     turns = row.get("prompt", row.get("messages"))
     if turns is None:
-        raise Unusable(f"missing keys: prompt; found: {', '.join(sorted(row)) or 'none'}")
+        raise RowError(f"missing keys: prompt; found: {', '.join(sorted(row)) or 'none'}")
     if isinstance(turns, str):
-        raise Unusable("empty question: prompt is text, but TRL's picture rows need turns")
+        raise RowError("empty question: prompt is text, but TRL's picture rows need turns")
     pictures = rows.listed(row, "images", "image")
     return Asked(
         pictures=pictures,
@@ -28,12 +28,12 @@ def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
 
 
 def gold(row: Mapping[str, Any], turns: Any) -> str:
-    """The solution, else what the assistant says last. Raises Unusable if there is neither."""
+    """The solution, else what the assistant says last. Raises RowError if there is neither."""
     for key in ("solution", "answer"):
         if row.get(key) is not None:
             return golds.opened(rows.gold_text(row[key]))
     said = row.get("completion")
     said = said if isinstance(said, str) else conversation.last_answer(said or turns)
     if said is None:
-        raise Unusable(f"missing keys: solution; found: {', '.join(sorted(row)) or 'none'}")
+        raise RowError(f"missing keys: solution; found: {', '.join(sorted(row)) or 'none'}")
     return golds.spoken(said)

@@ -5,16 +5,16 @@ from typing import Any
 
 from difftrain.data import golds, rows
 from difftrain.data.formats.origin import Origin
-from difftrain.data.quarantine import Unusable
+from difftrain.data.quarantine import RowError
 from difftrain.data.rows import Asked
 
 
 def asked(row: Mapping[str, Any], origin: Origin) -> Asked:
-    """A verl row. Raises Unusable."""
+    """A verl row. Raises RowError."""
     rows.needed(row, ("prompt", "reward_model"))
     paid = row["reward_model"]
     if not isinstance(paid, dict):
-        raise Unusable("missing keys: reward_model must hold ground_truth")
+        raise RowError("missing keys: reward_model must hold ground_truth")
     pictures = rows.listed(row, "images")
     return Asked(
         pictures=pictures,

@@ -5,17 +5,16 @@ of the chat template (<|image_pad|>, <|im_end|>) are not sent: the server would 
 """
 
 import base64
-import hashlib
 import json
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from io import BytesIO
 from threading import Lock
 from typing import Any
 
 from PIL import Image
 
+from difftrain import images
 from difftrain.model.generate import wire
 from difftrain.model.generate.request import Answer, Request
 from difftrain.model.generate.wire import Fault, NoReply
@@ -49,9 +48,7 @@ class DataUrls:
 
     def of(self, picture: Image.Image) -> str:
         """The picture, whole and unchanged, as a data URL."""
-        key = hashlib.blake2b(
-            f"{picture.size}".encode() + picture.tobytes(), digest_size=16
-        ).digest()
+        key = images.pixel_hash(picture)
         with self._lock:
             making = self._making.setdefault(key, Lock())
         with making:
@@ -75,9 +72,7 @@ class DataUrls:
 
 def png_url(picture: Image.Image) -> str:
     """A picture as base64 PNG."""
-    buffer = BytesIO()
-    picture.save(buffer, format="PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(images.to_png(picture)).decode()
 
 
 def body(model: str, request: Request, urls: DataUrls, extra: Mapping[str, Any]) -> bytes:

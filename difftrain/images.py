@@ -1,0 +1,283 @@
+"""Images: decoding files safely, resizing into one pixel budget, and hashing content.
+
+Everything that opens an image file does it here. The size follows the rule of Qwen's image
+processors, so their own resize changes nothing afterwards: what is stored is what the model sees,
+and what gold boxes refer to. Not here: where an image file is (data/image_refs.py).
+"""
+
+import hashlib
+import json
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from difftrain.config.data import TOKEN_PIXELS
+
+FACTOR = 28
+"""Pixels per image token and side: a patch of 14, merged 2 x 2."""
+MAX_ASPECT_RATIO = 200
+"""The processor refuses images whose sides differ by more."""
+MAX_PIXELS = 100_000_000
+"""Larger images are refused by their header, before anything is decoded."""
+MAX_FILE_BYTES = 1 << 29
+"""Larger files are refused unread; no image of at most MAX_PIXELS needs as much."""
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Named, because Pillow reads others by starting a program (EPS) or with rarely tested code."""
+NOT_IMAGES = {
+    b"version https://git-lfs": "a Git LFS pointer, not the image; run `git lfs pull`",
+    b"<": "a web page or SVG, not pixels; download it again or convert it to PNG",
+    b"%PDF": "a PDF; convert the page to PNG",
+}
+"""What a file may be that is no image, by its first bytes."""
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow raises for damaged files, format by format."""
+
+DEDUP_MARGIN = 4
+"""dhash margin for near-duplicate rows, which no second comparison confirms: a step of more than 4
+of 255, so that the bits of empty ground stay 0 whatever the noise of its encoding."""
+DEDUP_MAX_BITS = 6
+"""Near-duplicate rows: images look the same when at most 6 of 256 dhash bits differ."""
+CONTAMINATION_MARGIN = -1
+"""dhash margin for contamination, which confirms every candidate by a color thumbnail: any step
+counts, equal cells included, so that few candidates are missed."""
+CONTAMINATION_MAX_BITS = 12
+"""Contamination candidates: a compressed and scaled copy differs in fewer of the 256 dhash bits,
+another image in far more."""
+DHASH_CELLS = 16
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message is "kind: what to do about it"."""
+
+
+@dataclass(frozen=True, slots=True)
+class PixelBudget:
+    """Smallest and largest area of an image, in pixels."""
+
+    min_pixels: int
+    max_pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An image as the model sees it: PNG bytes, the same as RGB bytes, sizes as (width, height).
+
+    `original_size` is before the resize and after EXIF rotation, which gold boxes refer to.
+    """
+
+    png: bytes = field(repr=False)
+    rgb: bytes = field(repr=False)
+    size: Size
+    original_size: Size
+
+    @property
+    def num_tokens(self) -> int:
+        """Image tokens that the model spends on it."""
+        return self.size[0] * self.size[1] // TOKEN_PIXELS
+
+    @property
+    def is_white(self) -> bool:
+        """Whether every pixel is white."""
+        return self.rgb.count(b"\xff") == len(self.rgb)
+
+    def to_pil(self) -> Image.Image:
+        """The image as RGB."""
+        return Image.frombytes("RGB", self.size, self.rgb)
+
+
+def decode(raw: bytes, budget: PixelBudget) -> DecodedImage:
+    """Decode a file's bytes and resize once (bicubic). Raises ImageError."""
+    image = decode_rgb(raw)
+    resized = resize_to_budget(image, budget)
+    return DecodedImage(to_png(resized), resized.tobytes(), resized.size, image.size)
+
+
+def decode_rgb(raw: bytes) -> Image.Image:
+    """The first frame, upright, as RGB, alpha on white. Raises ImageError."""
+    image = open_image(raw)
+    try:
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except DECODE_ERRORS as error:
+        raise ImageError(f"broken image: damaged or cut short ({error}); fetch it again") from error
+
+
+def open_image(raw: bytes) -> Image.Image:
+    """An image of an allowed format and area; only its header has been read. Raises ImageError."""
+    if not raw:
+        raise ImageError("broken image: the file is empty; fetch it again")
+    try:
+        with warnings.catch_warnings():
+            # MAX_PIXELS is our limit; Pillow's lower warning would only be noise.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(BytesIO(raw), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"image too large: {error}; shrink it first") from error
+    except DECODE_ERRORS as error:
+        start = raw[:512].lstrip()
+        hints = (hint for magic, hint in NOT_IMAGES.items() if start.startswith(magic))
+        hint = next(hints, f"no readable image of the formats {', '.join(FORMATS)}")
+        raise ImageError(f"broken image: {hint}") from error
+    check_area(image.size)
+    return image
+
+
+def check_area(size: Size) -> None:
+    """Raises ImageError for an image without pixels or with more than MAX_PIXELS."""
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"image too large: {width} x {height} is over {MAX_PIXELS // 10**6} megapixels; "
+            "shrink it first"
+        )
+    if not width * height:
+        raise ImageError("broken image: it has no pixels")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB. Line drawings on a transparent ground need white: Pillow gives black."""
+    if image.mode.startswith("I"):
+        return gray16_to_gray8(image).convert("RGB")
+    if image.mode == "F":
+        raise ImageError("broken image: floating-point gray has no known white; store it as 8 bit")
+    if image.has_transparency_data:
+        canvas = Image.new("RGBA", image.size, "white")
+        canvas.alpha_composite(image.convert("RGBA"))
+        image = canvas
+    return image.convert("RGB")
+
+
+def gray16_to_gray8(image: Image.Image) -> Image.Image:
+    """0..65535 as 0..255. Pillow's own conversion clips, which turns nearly everything white."""
+    levels = np.asarray(image).astype(np.int64)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise ImageError("broken image: 32-bit gray has no known white; store it as 8 bit")
+    return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def resize_to_budget(image: Image.Image, budget: PixelBudget) -> Image.Image:
+    """The image at the size of fit_size (bicubic); itself if it has it. Raises ImageError."""
+    size = fit_size(image.size, budget)
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def fit_size(size: Size, budget: PixelBudget) -> Size:
+    """A size in the budget that the processor leaves alone. Raises ImageError.
+
+    One smart_resize is enough for all but long, thin images, whose short side cannot shrink
+    further.
+    """
+    for _ in range(8):
+        if max(size) > MAX_ASPECT_RATIO * min(size):
+            raise ImageError(
+                f"image too narrow: {size[0]} x {size[1]} after rounding to whole tokens, "
+                f"but sides may differ by {MAX_ASPECT_RATIO} to 1 at most; crop or split it"
+            )
+        resized = smart_resize(size, budget)
+        if resized == size:
+            return size
+        size = resized
+    raise ImageError(
+        f"image outside the budget: no size near {size[0]} x {size[1]} lies between "
+        f"{budget.min_pixels} and {budget.max_pixels} pixels; set data.max_pixels higher"
+    )
+
+
+def smart_resize(size: Size, budget: PixelBudget) -> Size:
+    """The size that Qwen2-VL's processor (its function of this name) would give an image."""
+    width, height = size
+    nearest = snap(width, round), snap(height, round)
+    area = nearest[0] * nearest[1]
+    if area > budget.max_pixels:
+        shrink = math.sqrt(width * height / budget.max_pixels)
+        return (
+            max(FACTOR, snap(width / shrink, math.floor)),
+            max(FACTOR, snap(height / shrink, math.floor)),
+        )
+    if area < budget.min_pixels:
+        grow = math.sqrt(budget.min_pixels / (width * height))
+        return snap(width * grow, math.ceil), snap(height * grow, math.ceil)
+    return nearest
+
+
+def snap(side: float, rounding: Callable[[float], int]) -> int:
+    """A side as a multiple of FACTOR."""
+    return rounding(side / FACTOR) * FACTOR
+
+
+def to_png(image: Image.Image, compress_level: int = 1) -> bytes:
+    """The image as a PNG file."""
+    buffer = BytesIO()
+    image.save(buffer, format="PNG", compress_level=compress_level)
+    return buffer.getvalue()
+
+
+def from_png(png: bytes) -> Image.Image:
+    """A stored sample's image as RGB."""
+    return Image.open(BytesIO(png)).convert("RGB")
+
+
+def png_size(png: bytes) -> Size:
+    """A stored sample's image size, from the header alone."""
+    return Image.open(BytesIO(png)).size
+
+
+def file_hash(raw: bytes) -> bytes:
+    """16 bytes that change when a file's bytes do."""
+    return hashlib.blake2b(raw, digest_size=16).digest()
+
+
+def pixel_hash(image: Image.Image) -> bytes:
+    """16 bytes that change when a pixel or the size does, whatever the file format."""
+    return file_hash(f"{image.size}".encode() + image.tobytes())
+
+
+def dhash(image: Image.Image, margin: int) -> bytes:
+    """32 bytes that hardly change when an image is re-encoded or resized: a difference hash.
+
+    One bit for each of 16 x 16 gray cells: brighter than its right neighbor by more than `margin`
+    of 255 (D. Krawetz, "Kind of Like That", 2013).
+    """
+    size = (DHASH_CELLS + 1, DHASH_CELLS)
+    cells = np.asarray(image.convert("L").resize(size, Image.Resampling.BOX), dtype=np.int16)
+    return np.packbits(cells[:, :-1] - cells[:, 1:] > margin).tobytes()
+
+
+def sample_id(pixels: Iterable[tuple[Size, bytes]], question: str, answer: str) -> str:
+    """Sixteen hex digits from content alone: (size, RGB bytes) of each image, question, answer.
+
+    It survives reordering and re-downloading; two rows with one id are one sample.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for size, rgb in pixels:
+        digest.update(f"{size[0]}x{size[1]}:".encode())
+        digest.update(rgb)
+    digest.update(json.dumps([question, answer]).encode())
+    return digest.hexdigest()
+
+
+def copy_id(sample_id: str, number: int) -> str:
+    """The id of a sample's repetition `number`, counted from 1 after the first."""
+    return hashlib.blake2b(f"{sample_id}/copy/{number}".encode(), digest_size=8).hexdigest()
