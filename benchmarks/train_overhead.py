@@ -28,7 +28,6 @@ from PIL import Image
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.data import prompts
 from difftrain.grade import grade
@@ -39,9 +38,11 @@ from difftrain.pipeline import manifest
 from difftrain.pipeline.coordination import World
 from difftrain.records import Sample, Verdict
 from difftrain.shapes import pool
-from difftrain.train import arguments, callbacks, grpo
-from difftrain.train.dataset import Material
-from difftrain.train.learning import FirstGradients
+from difftrain.train import callbacks, grpo, trl_args
+from difftrain.train.dataset import TrainData
+from difftrain.train.param_groups import GradientCheck
+from difftrain.train.trl_args import TrainJob
+from difftrain.cli.overrides import compose_config
 
 RESULTS = Path(__file__).parent / "results"
 AT_MOST = 1.03
@@ -95,48 +96,60 @@ class Clock(TrainerCallback):
             self.begin(state.global_step)
 
 
+def job_of(config: RunConfig, folder: Path) -> TrainJob:
+    """The same job for both trainers."""
+    return TrainJob(
+        folder=folder,
+        world=World(),
+        title="ours",
+        model=config.model,
+        data=config.data,
+        seed=config.seed,
+    )
+
+
 def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any:
     """What a script without difftrain would be: TRL, a dataset in memory, two reward functions."""
     processor = load.load_processor(config.model, config.data.min_pixels, config.data.max_pixels)
     by_id = {sample.sample_id: sample for sample in samples}
 
-    def correct(completions: list[Any], sample_id: list[str], **_: Any) -> list[float]:
-        texts = [each[0]["content"] for each in completions]
-        golds = [by_id[each] for each in sample_id]
-        pairs = zip(texts, golds, strict=True)
-        return [float(grade(text, gold) is Verdict.correct) for text, gold in pairs]
+    def accuracy(completions: list[Any], sample_id: list[str], **_: Any) -> list[float]:
+        texts = [completion[0]["content"] for completion in completions]
+        pairs = zip(texts, sample_id, strict=True)
+        return [float(grade(text, by_id[id_]) is Verdict.correct) for text, id_ in pairs]
 
-    def layout(completions: list[Any], **_: Any) -> list[float]:
-        return [float(has_expected_format(each[0]["content"])) for each in completions]
+    def format(completions: list[Any], **_: Any) -> list[float]:
+        return [float(has_expected_format(completion[0]["content"])) for completion in completions]
 
     rows = [
         {
             "prompt": [
                 {"role": "system", "content": prompts.SYSTEM},
-                {"role": "user", "content": prompts.user_text(each.question, each.options)},
+                {"role": "user", "content": prompts.user_text(sample.question, sample.options)},
             ],
-            "images": [Image.open(BytesIO(png)).convert("RGB") for png in each.images],
-            "sample_id": each.sample_id,
+            "images": [Image.open(BytesIO(png)).convert("RGB") for png in sample.images],
+            "sample_id": sample.sample_id,
         }
-        for each in samples
+        for sample in samples
     ]
-    known = processor.tokenizer.get_vocab()
+    vocabulary = processor.tokenizer.get_vocab()
     return GRPOTrainer(
         model=locate.source(config.model.name),
-        reward_funcs=[correct, layout],
-        args=arguments.arguments(config, folder, World(), known),
+        reward_funcs=[accuracy, format],
+        args=trl_args.grpo_arguments(job_of(config, folder), config.grpo, vocabulary),
         train_dataset=Dataset.from_list(rows),
         processing_class=processor,
     )
 
 
 def our_trainer(config: RunConfig, samples: list[Sample], folder: Path, workers: Workers) -> Any:
-    """What recipes/grpo.py trains with, its log and its first step's check included."""
-    strata = {sample.sample_id: "hard" for sample in samples}
-    trainer = grpo.trainer_of(config, Material(samples, (), strata), folder, World(), workers)
+    """What recipes/grpo.py trains with, its log and its check of gradients included."""
+    data = TrainData(samples, (), {sample.sample_id: "hard" for sample in samples})
+    job = job_of(config, folder)
+    trainer = grpo.build_trainer(job, config.grpo, config.grade, data, workers)
     folder.mkdir(parents=True, exist_ok=True)
-    trainer.add_callback(callbacks.StepLog(folder, 0.0, "ours"))
-    trainer.add_callback(FirstGradients(trainer.model, (), False))
+    trainer.add_callback(callbacks.JsonlLogger(folder, 0.0, "ours"))
+    trainer.add_callback(GradientCheck(trainer.model, (), False))
     return trainer
 
 

@@ -14,9 +14,8 @@ from difftrain.pipeline.paths import Places
 from difftrain.recipes import benchmarks, plan
 from difftrain.recipes.asking import Asking
 from difftrain.records import Sample
-from difftrain.train import preflight
-from difftrain.train.sight import Subject
-from difftrain.train.ticks import PreflightFailed, Tick, held_up, table
+from difftrain.train import PreflightFailed, preflight
+from difftrain.train.preflight import Candidate, CheckResult, failure_message, results_table
 
 SAMPLES = 4
 ROWS = 256
@@ -44,22 +43,24 @@ def folder_of(config: RunConfig, places: Places) -> Path:
     return places.folder("preflight", own, places.data, places.model)
 
 
-def check(config: RunConfig, samples: Sequence[Sample], asking: Asking, folder: Path) -> list[Tick]:
+def check(
+    config: RunConfig, samples: Sequence[Sample], asking: Asking, folder: Path
+) -> list[CheckResult]:
     """Run the checks and print the table. Raises PreflightFailed naming every cause."""
     if not (few := some(samples)):
         raise PreflightFailed("no sample has a picture, so nothing can be said of the model")
     started = time.time()
-    found = preflight.ticks(Subject(asking.model, few, config, folder))
-    if trouble := held_up(found):
+    found = preflight.run_checks(Candidate(asking.model, few, config, folder))
+    if trouble := failure_message(found):
         raise PreflightFailed(trouble)
     seconds = time.time() - started
-    print(f"preflight, {seconds:.1f} s\n{table(found)}", flush=True)
+    print(f"preflight, {seconds:.1f} s\n{results_table(found)}", flush=True)
     manifest.write_manifest(
         folder,
         settings=None,
         inputs={},
         seconds=seconds,
-        counts={tick.name: tick.told for tick in found},
+        counts={result.name: result.detail for result in found},
     )
     return found
 
@@ -72,7 +73,7 @@ def check_model(config: RunConfig, world: World, difference: list[str]) -> Path:
         samples = [row for row in rows if isinstance(row, Sample)]
         print()
         found = check(config, samples, Asking(config), folder / "preflight")
-        (folder / "preflight.txt").write_text(table(found) + "\n")
+        (folder / "preflight.txt").write_text(results_table(found) + "\n")
     return folder
 
 

@@ -1,11 +1,10 @@
 """SFT on some samples, then GRPO on others (P, section 4, "SFT(a)+GRPO(b)")."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
-from difftrain.config.train import Targets
+from difftrain.config.train import Dropped, SftTargets
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World, stage_lock
 from difftrain.pipeline.paths import Places
@@ -13,23 +12,24 @@ from difftrain.probe.state import requirements
 from difftrain.recipes import grpo
 from difftrain.records import Rollout, Sample, Selection, TrainStage
 from difftrain.select import strata
-from difftrain.train import dataset, lessons, sft, stage
+from difftrain.train import checkpointing, dataset, sft, sft_targets
+from difftrain.train.trl_args import TrainJob
 
 PROBE = "python launch/probe.py"
 
 
 def targets(
     config: RunConfig, places: Places, samples: Iterable[Sample]
-) -> dict[str, str | lessons.Dropped]:
+) -> dict[str, str | Dropped]:
     """What each sample would be taught, or why it cannot be made."""
-    if config.sft.targets is Targets.solution:
-        return {each.sample_id: lessons.from_solution(each) for each in samples}
+    if config.sft.targets is SftTargets.rationale:
+        return {each.sample_id: sft_targets.from_rationale(each) for each in samples}
     wanted = requirements(config)
     asked = config.probe.draws if wanted.full else wanted.whole
     rollouts = parquet.read_finished(places.probe, Rollout, PROBE)
-    right = lessons.right_rollouts(rollouts, asked)
+    right = sft_targets.correct_rollouts(rollouts, asked)
     return {
-        each.sample_id: lessons.from_rollouts(right.get(each.sample_id, []), config.seed)
+        each.sample_id: sft_targets.from_rollouts(right.get(each.sample_id, []), config.seed)
         for each in samples
     }
 
@@ -37,25 +37,33 @@ def targets(
 def warm_up(config: RunConfig, places: Places, world: World, arm: str) -> Path:
     """SFT of one arm; returns its checkpoint. Raises NothingChosen if too little can be taught."""
     folder = places.sft(arm)
-    if (checkpoint := stage.finished(folder)) is not None:
+    if (checkpoint := checkpointing.finished_checkpoint(folder)) is not None:
         return checkpoint
     folder.mkdir(parents=True, exist_ok=True)
     # 4.1  The samples of the SFT stage: some strata, or a random set of the same size.
     picks = parquet.read(places.select(arm, TrainStage.sft), Selection)
-    samples = dataset.chosen(parquet.read(places.data, Sample), picks)
+    samples = dataset.selected(parquet.read(places.data, Sample), picks)
 
     # 4.2  What they teach: thought and answer in the very layout that GRPO's reward expects.
     made = targets(config, places, samples)
-    told = {key: text for key, text in made.items() if not isinstance(text, lessons.Dropped)}
+    told = {key: text for key, text in made.items() if not isinstance(text, Dropped)}
     able = [each for each in samples if each.sample_id in told]
-    learned = sft.prepared(config, able, told, folder, world)
+    job = TrainJob(
+        folder=folder,
+        world=world,
+        title=f"sft {arm}",
+        model=config.model,
+        data=config.data,
+        seed=config.seed,
+        inputs={"select": places.select(arm, TrainStage.sft).name, "model": places.model},
+    )
+    learned = sft.prepare(job, config.sft, config.grade, config.grpo, able, told)
     counts = (manifest.read_manifest(places.score) or {})["counts"]
-    least, lost = config.sft.samples_per_step, lessons.told(learned.dropped)
+    least, lost = config.sft.samples_per_step, sft_targets.dropped_text(learned.dropped)
     strata.require_min(picks[: len(learned.samples)], least, counts, TrainStage.sft, lost)
 
     # 4.3  Supervised fine-tuning, loss on the answer alone. Below this line it is TRL's loop.
-    inputs = {"select": places.select(arm, TrainStage.sft).name, "model": places.model}
-    return sft.fit(config, learned, folder, world, f"sft {arm}", inputs)
+    return sft.fit(job, config.sft, learned)
 
 
 def run(config: RunConfig, places: Places, world: World, arm: str) -> Path:
@@ -63,5 +71,4 @@ def run(config: RunConfig, places: Places, world: World, arm: str) -> Path:
     with stage_lock(places.sft(arm), world):
         start = warm_up(config, places, world, arm)
     # 4.4  GRPO as in the other rows, from that checkpoint.
-    model = replace(config.model, name=str(start), revision=None)
-    return grpo.run(replace(config, model=model), places, world, arm)
+    return grpo.run(config, places, world, arm, start)

@@ -14,7 +14,7 @@ from difftrain.model.locate import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.recipes import chain
-from difftrain.train import stage
+from difftrain.train import checkpointing
 
 
 @pytest.fixture
@@ -63,12 +63,12 @@ def test_a_finished_stage_whose_checkpoint_was_damaged_is_refused(
     folder = tmp_path / "stage"
     folder.mkdir()
     model.rename(folder / "checkpoint")
-    assert stage.finished(folder) is None
+    assert checkpointing.finished_checkpoint(folder) is None
     manifest.write_manifest(folder, settings=None, inputs={}, seconds=0.0, counts={})
-    assert stage.finished(folder) == folder / "checkpoint"
+    assert checkpointing.finished_checkpoint(folder) == folder / "checkpoint"
     cut(folder / "checkpoint" / "model.safetensors")
     with pytest.raises(MissingArtifact, match=r"incomplete: model.safetensors holds .* delete"):
-        stage.finished(folder)
+        checkpointing.finished_checkpoint(folder)
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -98,7 +98,7 @@ def test_a_copy_that_is_cut_off_leaves_no_part_of_a_checkpoint(
 
 
 def resumable(folder: Path, step: int) -> Path:
-    """A checkpoint of training with everything that continuing looks for."""
+    """A checkpoint of training with everything that resuming needs."""
 
     path = folder / "checkpoints" / f"checkpoint-{step}"
     path.mkdir(parents=True)
@@ -112,30 +112,31 @@ def resumable(folder: Path, step: int) -> Path:
 @pytest.mark.parametrize(
     "name", ["trainer_state.json", "model.safetensors", "optimizer.pt", "rng_state.pth"]
 )
-def test_training_continues_from_the_last_checkpoint_that_is_whole(
-    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+def test_training_resumes_from_the_last_complete_checkpoint(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     first, second = resumable(tmp_path, 9), resumable(tmp_path, 10)
-    assert stage.last_checkpoint(tmp_path) == second
+    assert checkpointing.last_checkpoint(tmp_path) == second
     cut(second / name, 40)
-    assert stage.last_checkpoint(tmp_path, tell=True) == first
-    assert f"checkpoint-10 is not whole ({name}" in capsys.readouterr().out
+    assert checkpointing.last_checkpoint(tmp_path) == first
+    assert f"checkpoint-10: {name}" in caplog.text
     (second / name).unlink()
-    assert stage.last_checkpoint(tmp_path) == first
+    assert checkpointing.last_checkpoint(tmp_path) == first
     shutil.rmtree(first)
-    assert stage.last_checkpoint(tmp_path) is None
+    assert checkpointing.last_checkpoint(tmp_path) is None
 
 
-def test_a_checkpoint_of_two_processes_needs_both_of_their_generators(tmp_path: Path) -> None:
+def test_a_checkpoint_of_two_processes_needs_the_rng_state_of_both(tmp_path: Path) -> None:
     first, second = resumable(tmp_path, 9), resumable(tmp_path, 10)
     for each in (first, second):
         for rank in range(2):
             torch.save({"rank": rank}, each / f"rng_state_{rank}.pth")
         (each / "rng_state.pth").unlink()
-    assert stage.last_checkpoint(tmp_path, 2) == second
+    assert checkpointing.last_checkpoint(tmp_path, 2) == second
     (second / "rng_state_1.pth").unlink()
-    assert stage.last_checkpoint(tmp_path, 2) == first
-    assert stage.unresumable(second, 2) == ("the generators' state is missing of 1 of 2 processes")
+    assert checkpointing.last_checkpoint(tmp_path, 2) == first
+    assert checkpointing.resume_problem(second, 2) == "RNG state missing for 1 of 2 ranks"
 
 
 def test_all_weights_of_a_checkpoint_come_back_under_the_modules_own_names(
@@ -147,6 +148,6 @@ def test_all_weights_of_a_checkpoint_come_back_under_the_modules_own_names(
             each.add_(0.5)
     trained.save_pretrained(tmp_path)
     fresh = AutoModelForImageTextToText.from_pretrained(SHIPPED["tiny"], dtype=torch.float32)
-    stage.restore(fresh, tmp_path)
+    checkpointing.load_weights(fresh, tmp_path)
     wanted = trained.state_dict()
     assert all(torch.equal(wanted[key], each) for key, each in fresh.state_dict().items())

@@ -103,7 +103,7 @@ class RunConfig:
                 "select.sft_strata",
                 f"must be empty ([]): train_stages={self.train_stages} has no SFT",
             )
-        if trained and self.sft.wants_rationale and self.data.source not in WITH_RATIONALE:
+        if trained and self.sft.needs_rationale and self.data.source not in WITH_RATIONALE:
             told = f"this source ({self.data.source.value}) gives no rationale; use rollouts"
             yield "sft.targets", told
         drawn = self.data.min_pixels, self.data.max_pixels

@@ -1,4 +1,4 @@
-"""Pictures of training and of what came of it: reward, dead groups, benchmark scores.
+"""Pictures of training and of what came of it: reward, zero-variance groups, benchmark scores.
 
 Each function gives the address of an inline SVG, or None where the run has nothing to show.
 """
@@ -18,10 +18,10 @@ from difftrain.report.style import ARM_COLOURS, ARM_MARKERS, INK, blank, percent
 
 PANELS = {
     "reward": "mean reward",
-    "dead_groups": "dead groups: all answers of a prompt rewarded alike",
-    "length": "mean response length, tokens",
+    "frac_reward_zero_std": "zero-variance groups: all completions of a prompt rewarded alike",
+    "completions/mean_length": "mean response length, tokens",
 }
-SHARES = ("dead_groups",)
+SHARES = ("frac_reward_zero_std",)
 
 
 def smooth(values: pd.Series) -> pd.Series:
@@ -31,7 +31,7 @@ def smooth(values: pd.Series) -> pd.Series:
 
 @picture
 def training(logs: dict[str, pd.DataFrame]) -> Figure | None:
-    """Reward, dead groups and response length of each arm by optimizer step."""
+    """Reward, zero-variance groups and response length of each arm by optimizer step."""
     panels = [
         name
         for name in PANELS

@@ -146,10 +146,9 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 def steps(folder: Path) -> list[dict[str, float]]:
     """The logged steps of a training, each with the look at held-out samples that it ended with."""
-    looks = {row["step"]: row["held_out"] for row in json_lines(folder / "eval_log.jsonl")}
+    evaluations = {row["step"]: row for row in json_lines(folder / "eval_log.jsonl")}
     return [
-        row | ({"held_out": looks[row["step"]]} if row["step"] in looks else {})
-        for row in json_lines(folder / "train_log.jsonl")
+        row | evaluations.get(row["step"], {}) for row in json_lines(folder / "train_log.jsonl")
     ]
 
 

@@ -141,7 +141,7 @@ def tags(report: dict[str, Any]) -> list[str]:
 def to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
     """One W&B run: group names the table (data/measure), job_type the row, tags what to filter by.
 
-    Curves of a stratum are `<arm>/reward_correct/stratum/hard`, `length` and `dead_groups` alike.
+    Curves keep TRL's keys; those of a stratum are `<arm>/rewards/accuracy/mean/stratum/hard`.
     """
     settings = report["settings"]
     with wandb.init(

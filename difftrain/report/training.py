@@ -14,6 +14,8 @@ from difftrain.grade import reward_hacking
 from difftrain.report.tables import Table
 from difftrain.report.words import percent
 
+COUNT = "completions/count/"
+"""Before a task or stratum: how many of its completions a step had."""
 PARTS_WAYS = "reward_rises_held_out_falls"
 """The alarm that is no sign of an answer."""
 
@@ -28,8 +30,8 @@ def paid(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     third = max(1, len(log) // 3)
     found = {}
     for name in log.columns:
-        kind, _, group = str(name).partition("/")
-        if kind != "answers":
+        group = str(name).removeprefix(COUNT)
+        if group == name:
             continue
         found[group] = {
             "answers": float(log[name].sum()),
@@ -41,9 +43,9 @@ def paid(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:
 
 def mean_paid(log: pd.DataFrame, group: str) -> float | None:
     """Mean pay of a group's answers over these steps; None if it had none in them."""
-    answers = log[f"answers/{group}"]
+    answers = log[f"{COUNT}{group}"]
     total = float(answers.sum())
-    sums = (log[f"reward_correct/{group}"] * answers).sum()
+    sums = (log[f"rewards/accuracy/mean/{group}"] * answers).sum()
     return float(sums) / total if total else None
 
 
@@ -58,7 +60,7 @@ def rung(log: pd.DataFrame, held_out: int) -> dict[str, dict[str, Any]]:
             "limit": limit,
             "step": None if at is None else int(log["step"].iloc[at]),
         }
-    looks = known(log, "held_out")
+    looks = known(log, "eval_rewards/accuracy/mean")
     found[PARTS_WAYS] = {
         "rang": reward_hacking.reward_diverges(known(log, "reward"), looks, held_out),
         "first": looks[0] if looks else None,
@@ -74,7 +76,7 @@ def training(
     return {
         arm: {
             "paid": paid(log) if len(log) else {},
-            "alarms": rung(log, int(trained[arm].get("held_out", 0))) if len(log) else {},
+            "alarms": rung(log, int(trained[arm].get("eval_samples", 0))) if len(log) else {},
         }
         for arm, log in logs.items()
     }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from difftrain.config.train import MEANINGS, Dropped
+from difftrain.config.train import DROP_REASONS, Dropped
 from difftrain.report import about
 
 MINUS = "\u2212"
@@ -154,7 +154,7 @@ def untaught(report: dict[str, Any]) -> list[str]:
     """What was chosen for SFT and dropped, and why, for each arm."""
     return [
         f"SFT ({arm}) learns from {sum(reasons.values()):,} samples fewer than were chosen: "
-        + "; ".join(f"{n:,} because {MEANINGS[Dropped(name)]}" for name, n in reasons.items())
+        + "; ".join(f"{n:,} because {DROP_REASONS[Dropped(name)]}" for name, n in reasons.items())
         + "."
         for arm, reasons in report["dropped"].items()
         if reasons

@@ -1,1 +1,5 @@
-"""TRL owns the loop; these files know that it exists."""
+"""Training with TRL's trainers. Importing this package imports nothing heavy."""
+
+
+class PreflightFailed(RuntimeError):
+    """The model or its settings are not fit for training; the message names every failed check."""

@@ -1,6 +1,7 @@
-"""What is written while TRL trains: one line a step, looks at held-out samples, a progress bar."""
+"""What is written while TRL trains: a line a step, held-out rewards, a progress bar, warnings."""
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -10,91 +11,67 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from difftrain.grade import reward_hacking
 from difftrain.grade.reward_hacking import Alarm
-from difftrain.train.spread import DEAD, TOKENS, WHOLE
-from difftrain.train.watch import ANSWERS, SUM
+from difftrain.train.reward_metrics import step_metrics
 
-NAMES = {
-    "reward": "reward",
-    "rewards/correct/mean": "reward_correct",
-    "rewards/layout/mean": "reward_layout",
-    "rewards/length/mean": "reward_length",
-    "frac_reward_zero_std": "dead_groups",
-    "completions/mean_length": "length",
-    "completions/clipped_ratio": "truncated",
-    "kl": "kl",
-    "loss": "loss",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
-    "mean_token_accuracy": "token_accuracy",
-    "entropy": "entropy",
-}
-"""TRL's names of the curves, and ours."""
-LOG = "train_log.jsonl"
-HELD_OUT = "eval_log.jsonl"
-"""A line for each look at the held-out samples: step, share right, answers."""
+logger = logging.getLogger(__name__)
+
+TRAIN_LOG = "train_log.jsonl"
+"""One line a step, under TRL's own keys; the same split by task and stratum behind them."""
+EVAL_LOG = "eval_log.jsonl"
+"""One line for each evaluation on held-out samples: step, eval_rewards/accuracy/mean."""
+EVAL_REWARD = "eval_rewards/accuracy/mean"
+TRAIN_KEYS = (
+    "reward",
+    "rewards/accuracy/mean",
+    "rewards/format/mean",
+    "rewards/overlong/mean",
+    "frac_reward_zero_std",
+    "completions/mean_length",
+    "completions/clipped_ratio",
+    "kl",
+    "loss",
+    "grad_norm",
+    "learning_rate",
+    "mean_token_accuracy",
+    "entropy",
+)
+"""TRL's keys that are kept."""
 
 
-def read_log(folder: Path, name: str = LOG) -> list[dict[str, float]]:
-    """The steps logged so far, in order; a half-written last line is left out."""
+def read_log(folder: Path, name: str = TRAIN_LOG) -> list[dict[str, float]]:
+    """The steps logged so far, in order; an unfinished last line is left out."""
     path = folder / name
     if not path.is_file():
         return []
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [json.loads(line) for line in whole]
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def truncate_log(folder: Path, last_step: int) -> float:
-    """Forget the steps after the checkpoint that training continues from; seconds spent so far."""
-    kept: list[dict[str, float]] = []
-    for name in (HELD_OUT, LOG):
-        kept = [row for row in read_log(folder, name) if row["step"] <= last_step]
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in kept))
-    return kept[-1]["seconds"] if kept else 0.0
+    """Remove the steps after the checkpoint that training resumes from; seconds spent so far."""
+    rows: list[dict[str, float]] = []
+    for name in (EVAL_LOG, TRAIN_LOG):
+        rows = [row for row in read_log(folder, name) if row["step"] <= last_step]
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows[-1]["seconds"] if rows else 0.0
 
 
-def summed_up(logs: dict[str, float], processes: int) -> dict[str, float]:
-    """Shares of answers with each alarm's sign; reward, length, dead groups by task and stratum.
+class JsonlLogger(TrainerCallback):
+    """Appends a line a step to train_log.jsonl and shows a progress bar; first rank only.
 
-    TRL gives each sum as its mean over processes. A group without an answer in the step is left
-    out, not zero; `answers/<group>` is how many answers a group's means are taken over.
-    """
-    sums = {name.removeprefix(SUM): value for name, value in logs.items() if name.startswith(SUM)}
-    found = {}
-    for name, value in sums.items():
-        kind, _, group = name.partition("/")
-        if kind == "alarms":
-            found[name] = value / sums[ANSWERS]
-        elif kind == DEAD:
-            if prompts := sums[f"{WHOLE}/{group}"]:
-                found[f"dead_groups/{group}"] = value / prompts
-        elif kind == TOKENS:
-            if answers := sums[f"{ANSWERS}/{group}"]:
-                found[f"length/{group}"] = value / answers
-        elif kind == ANSWERS and group and value:
-            found[name] = value * processes
-        elif kind not in (ANSWERS, WHOLE) and sums[f"{ANSWERS}/{group}"]:
-            found[f"reward_{name}"] = value / sums[f"{ANSWERS}/{group}"]
-    if "completions/clipped_ratio" in logs:
-        found[f"alarms/{Alarm.truncated}"] = logs["completions/clipped_ratio"]
-    return found
-
-
-class StepLog(TrainerCallback):
-    """Appends a line a step to log.jsonl and shows a number and the time left; first rank only.
-
-    `shown` is that number's name, which every line of a step has: reward, or SFT's loss.
+    `bar_key` is the value beside the bar, which every line of a step has.
     """
 
-    def __init__(self, folder: Path, spent: float, title: str, shown: str = "reward") -> None:
-        self.folder, self.spent, self.title, self.shown = folder, spent, title, shown
+    def __init__(self, folder: Path, elapsed: float, title: str, bar_key: str = "reward") -> None:
+        self.folder, self.elapsed, self.title, self.bar_key = folder, elapsed, title, bar_key
         self.started = time.time()
         self.bar: tqdm | None = None
-        self.rung: set[Alarm] = set()
+        self.warned: set[Alarm] = set()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Open the bar where training begins or continues."""
+        """Open the bar where training begins or resumes."""
         if state.is_world_process_zero:
             self.bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc=self.title, unit="step"
@@ -108,39 +85,41 @@ class StepLog(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Write the step that has just been made, or the look that has just been taken."""
+        """Write the step just made, or the evaluation just finished."""
         if not state.is_world_process_zero or not logs:
             return
-        if "eval_rewards/correct/mean" in logs:
-            look = {"step": state.global_step, "held_out": float(logs["eval_rewards/correct/mean"])}
-            self.append(HELD_OUT, look)
-        if self.shown not in logs:
+        if EVAL_REWARD in logs:
+            row = {"step": state.global_step, EVAL_REWARD: float(logs[EVAL_REWARD])}
+            self.append(EVAL_LOG, row)
+        if self.bar_key not in logs:
             return
-        row = {ours: float(logs[theirs]) for theirs, ours in NAMES.items() if theirs in logs}
-        row |= summed_up(logs, args.world_size)
-        row |= {"step": state.global_step, "seconds": self.spent + time.time() - self.started}
-        self.append(LOG, row)
-        self.ring(state.global_step)
+        row = {key: float(logs[key]) for key in TRAIN_KEYS if key in logs}
+        row |= step_metrics(logs, args.world_size)
+        seconds = self.elapsed + time.time() - self.started
+        row |= {"step": state.global_step, "seconds": seconds}
+        self.append(TRAIN_LOG, row)
+        self.warn(state.global_step)
         if self.bar:
             self.bar.update(state.global_step - self.bar.n)
-            self.bar.set_postfix_str(f"{self.shown} {row[self.shown]:.2f}")
+            self.bar.set_postfix_str(f"{self.bar_key} {row[self.bar_key]:.2f}")
 
     def append(self, name: str, row: dict[str, float]) -> None:
-        """One line more."""
+        """Append a row to a log file."""
         with (self.folder / name).open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def ring(self, step: int) -> None:
-        """Say once of each alarm that its share over the last steps is above its limit."""
+    def warn(self, step: int) -> None:
+        """Warn once when an alarm exceeds its limit over the last steps."""
         if step % reward_hacking.ALARM_WINDOW:
             return
         rows = read_log(self.folder)[-reward_hacking.ALARM_WINDOW :]
         for alarm, limit in reward_hacking.ALARM_LIMITS.items():
             share = reward_hacking.max_mean_share([row.get(f"alarms/{alarm}", 0.0) for row in rows])
-            if share > limit and alarm not in self.rung:
-                self.rung.add(alarm)
-                told = f"{share:.0%} of the answers: {reward_hacking.ALARM_MEANINGS[alarm]}"
-                tqdm.write(f"alarm at step {step}, {alarm}: {told}")
+            if share > limit and alarm not in self.warned:
+                self.warned.add(alarm)
+                text = f"{share:.0%} of the completions: {reward_hacking.ALARM_MEANINGS[alarm]}"
+                with tqdm.external_write_mode():
+                    logger.warning("alarm at step %d, %s: %s", step, alarm, text)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -1,6 +1,6 @@
-"""Samples as TRL wants them: a conversational prompt without template, pictures beside it.
+"""Samples as TRL takes them: a conversational prompt without template, images beside it.
 
-Pictures are read and decoded when a batch is, so that the memory does not grow with the samples.
+Images are read and decoded with their batch, so that memory does not grow with the data.
 """
 
 import hashlib
@@ -17,87 +17,89 @@ from difftrain.records import Sample, Selection
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """What one arm learns from and is watched on, and the stratum of each of these samples."""
+class TrainData:
+    """What one arm trains on and is evaluated on meanwhile, and the stratum of these samples."""
 
     samples: Sequence[Sample]
-    held_out: Sequence[Sample] = ()
+    eval_samples: Sequence[Sample] = ()
     strata: Mapping[str, str] = field(default_factory=dict)
 
 
-def left_over(samples: Sequence[Sample], picks: Sequence[Selection], most: int) -> list[Sample]:
-    """The first samples, by their id, that are not trained on, nor a copy of one that is.
+def selected(samples: Sequence[Sample], selections: Sequence[Selection]) -> list[Sample]:
+    """The selected samples, in the order of the selections. Raises KeyError for an unknown id."""
+    by_id = {sample.sample_id: sample for sample in samples}
+    return [by_id[selection.sample_id] for selection in selections]
 
-    Copies (data.duplicates=keep) have ids of their own: words are compared, and the pictures of
-    those whose words are equal, so that few pictures are read.
+
+def held_out(
+    samples: Sequence[Sample], selections: Sequence[Selection], limit: int
+) -> list[Sample]:
+    """The first samples by id that are not trained on, nor a copy of one that is.
+
+    Copies (data.duplicates=keep) have ids of their own. Images are read only where question,
+    options and answer equal those of a training sample.
     """
-    taken = {pick.sample_id for pick in picks}
+    trained_ids = {selection.sample_id for selection in selections}
     trained: dict[tuple, list[Sample]] = {}
     for sample in samples:
-        if sample.sample_id in taken:
-            trained.setdefault(words(sample), []).append(sample)
-    seen: dict[tuple, set[str]] = {}
-    found: list[Sample] = []
-    rest = [sample for sample in samples if sample.sample_id not in taken]
+        if sample.sample_id in trained_ids:
+            trained.setdefault(text_of(sample), []).append(sample)
+    hashes: dict[tuple, set[str]] = {}
+    kept: list[Sample] = []
+    rest = [sample for sample in samples if sample.sample_id not in trained_ids]
     for sample in sorted(rest, key=lambda sample: sample.sample_id):
-        if len(found) == most:
+        if len(kept) == limit:
             break
-        if alike := trained.get(key := words(sample)):
-            if key not in seen:
-                seen[key] = {seen_pictures(each) for each in alike}
-            if seen_pictures(sample) in seen[key]:
+        if same_text := trained.get(key := text_of(sample)):
+            if key not in hashes:
+                hashes[key] = {hash_images(other) for other in same_text}
+            if hash_images(sample) in hashes[key]:
                 continue
-        found.append(sample)
-    return found
+        kept.append(sample)
+    return kept
 
 
-def words(sample: Sample) -> tuple:
-    """What a sample asks and what is right, without its pictures."""
+def text_of(sample: Sample) -> tuple:
+    """A sample without its images: question, options, answer."""
     return sample.question, sample.options, sample.answer
 
 
-def seen_pictures(sample: Sample) -> str:
-    """A hash of a sample's pictures as they are stored."""
+def hash_images(sample: Sample) -> str:
+    """A hash of a sample's images as stored."""
     digest = hashlib.blake2b(digest_size=16)
     for png in sample.images:
         digest.update(images.file_hash(png))
     return digest.hexdigest()
 
 
-def chosen(samples: Sequence[Sample], picks: Sequence[Selection]) -> list[Sample]:
-    """The picked samples, in the order of the picks. Raises KeyError for an unknown id."""
-    by_id = {sample.sample_id: sample for sample in samples}
-    return [by_id[pick.sample_id] for pick in picks]
-
-
-def prompt(sample: Sample) -> list[dict[str, str]]:
-    """The words of a sample: TRL puts the pictures before those of the user's turn itself."""
+def chat_prompt(sample: Sample) -> list[dict[str, str]]:
+    """System and user turn; TRL itself puts the images before the user's text."""
     return [
         {"role": "system", "content": prompts.SYSTEM},
         {"role": "user", "content": prompts.user_text(sample.question, sample.options)},
     ]
 
 
-def pictures(sample: Sample) -> list[Image.Image]:
-    """A sample's pictures, decoded."""
+def decoded_images(sample: Sample) -> list[Image.Image]:
+    """A sample's images as RGB."""
     return [images.from_png(png) for png in sample.images]
 
 
-def dataset(samples: Sequence[Sample]) -> Dataset:
+def to_dataset(samples: Sequence[Sample]) -> Dataset:
     """A TRL dataset of these samples: prompt, images (PIL) and sample_id."""
-    rows = [{"prompt": prompt(each), "sample_id": each.sample_id} for each in samples]
-    return with_pictures(rows, samples)
+    rows = [{"prompt": chat_prompt(s), "sample_id": s.sample_id} for s in samples]
+    return with_images(rows, samples)
 
 
-def with_pictures(rows: list[dict[str, Any]], samples: Sequence[Sample]) -> Dataset:
-    """These rows as a dataset that decodes the pictures of a row's sample_id when it is read.
+def with_images(rows: list[dict[str, Any]], samples: Sequence[Sample]) -> Dataset:
+    """These rows as a dataset that decodes the images of a row's sample_id when it is read.
 
-    A group's answers share one decoded picture: a batch decodes each of its samples once.
+    A group's completions share one decoded image: a batch decodes each of its samples once.
     """
     by_id = {sample.sample_id: sample for sample in samples}
 
-    def shown(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        decoded = {each: pictures(by_id[each]) for each in set(batch["sample_id"])}
-        return {**batch, "images": [decoded[each] for each in batch["sample_id"]]}
+    def add_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        decoded = {id_: decoded_images(by_id[id_]) for id_ in set(batch["sample_id"])}
+        return {**batch, "images": [decoded[id_] for id_ in batch["sample_id"]]}
 
-    return Dataset.from_list(rows).with_transform(shown)
+    return Dataset.from_list(rows).with_transform(add_images)

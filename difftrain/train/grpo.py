@@ -5,91 +5,66 @@ from typing import Any
 
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from difftrain.config import run_config
-from difftrain.config.run_config import RunConfig
-from difftrain.config.train import VllmMode
+from difftrain.config.grade import GradeConfig
+from difftrain.config.train import GrpoConfig, VllmMode
 from difftrain.grade.workers import Workers
 from difftrain.model import load, locate
-from difftrain.pipeline.coordination import World
-from difftrain.train import arguments, callbacks, lora, modules, rewards, rollouts, stage
-from difftrain.train.dataset import Material, dataset
-from difftrain.train.watch import Groups
+from difftrain.train import callbacks, checkpointing, param_groups, rewards, trl_args, trl_vllm
+from difftrain.train.dataset import TrainData, to_dataset
+from difftrain.train.reward_metrics import Subsets
+from difftrain.train.trl_args import TrainJob
 
 
-def counts(
-    config: RunConfig, folder: Path, material: Material, workers: Workers
-) -> dict[str, float]:
-    """What the training cost, from its own step log; graders_killed is the first process's."""
-    log = callbacks.read_log(folder)
-    answers = config.grpo.prompts_per_step * config.grpo.num_generations
-    return {
-        "steps": len(log),
-        "samples": len(material.samples),
-        "held_out": len(material.held_out),
-        "graders_killed": workers.killed,
-        "generations": len(log) * answers,
-        "tokens": round(sum(row.get("length", 0.0) for row in log) * answers),
-    }
-
-
-def trainer_of(
-    config: RunConfig, material: Material, folder: Path, world: World, workers: Workers
+def build_trainer(
+    job: TrainJob, grpo: GrpoConfig, grade: GradeConfig, data: TrainData, workers: Workers
 ) -> Any:
-    """TRL's trainer for this material, with our rewards."""
-    processor = load.load_processor(config.model, config.data.min_pixels, config.data.max_pixels)
+    """TRL's GRPOTrainer for this data, with our rewards."""
+    model = job.start_model
+    processor = load.load_processor(model, job.data.min_pixels, job.data.max_pixels)
     # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
-    additions = lora.peft_config("grpo", config.grpo.lora, config.model)
-    groups = Groups([*material.samples, *material.held_out], material.strata)
-    paid: list[Any] = [*rewards.rewards(config.grpo, config.grade, groups, workers)]
-    watched = bool(material.held_out)
+    adapter = param_groups.peft_config("grpo", grpo.lora, model)
+    subsets = Subsets([*data.samples, *data.eval_samples], data.strata)
+    uses_vllm = grpo.vllm.mode is not VllmMode.none
+    if uses_vllm:
+        trl_vllm.refuse_second_resize(model, data.samples)
     vocabulary = processor.tokenizer.get_vocab()
-    by_vllm = config.grpo.vllm.mode is not VllmMode.none
-    if by_vllm:
-        rollouts.refuse_second_resize(config.model, material.samples)
+    reward_funcs: list[Any] = [*rewards.reward_functions(grpo, grade, subsets, workers)]
     trainer: Any = GRPOTrainer(
-        model=locate.source(config.model.name),
-        reward_funcs=paid,
-        args=arguments.arguments(config, folder, world, vocabulary, watched),
-        train_dataset=dataset(material.samples),
-        eval_dataset=dataset(material.held_out) if watched else None,
+        model=locate.source(model.name),
+        reward_funcs=reward_funcs,
+        args=trl_args.grpo_arguments(job, grpo, vocabulary, bool(data.eval_samples)),
+        train_dataset=to_dataset(data.samples),
+        eval_dataset=to_dataset(data.eval_samples) if data.eval_samples else None,
         processing_class=processor,
-        peft_config=additions,
+        peft_config=adapter,
     )
-    if config.grpo.freeze_vision:
-        modules.freeze_vision(trainer.model)
-    if by_vllm:
-        rollouts.keep_fresh(trainer)
+    if grpo.freeze_vision:
+        param_groups.freeze_vision(trainer.model)
+    if uses_vllm:
+        trl_vllm.reset_encoder_cache_on_update(trainer)
     return trainer
 
 
-def fit(
-    config: RunConfig,
-    material: Material,
-    folder: Path,
-    world: World,
-    title: str,
-    inputs: dict[str, str],
-) -> Path:
-    """Train on the material; returns folder/checkpoint, which `from_pretrained` loads.
+def fit(job: TrainJob, grpo: GrpoConfig, grade: GradeConfig, data: TrainData) -> Path:
+    """Train on the data; returns job.folder/checkpoint, which `from_pretrained` loads.
 
-    Continues from the last whole checkpoint of an interrupted run; does nothing if finished.
+    Resumes an interrupted run from its last complete checkpoint; does nothing if finished.
     """
-    if (checkpoint := stage.finished(folder)) is not None:
+    if (checkpoint := checkpointing.finished_checkpoint(job.folder)) is not None:
         return checkpoint
-    folder.mkdir(parents=True, exist_ok=True)
-    job = stage.Job(
-        folder=folder,
-        world=world,
-        title=title,
-        model=config.model,
-        settings={**run_config.plain(config.grpo), "seed": config.seed},
-        inputs=inputs,
-        lora=config.grpo.lora,
-        freeze_vision=config.grpo.freeze_vision,
-        algebra=arguments.algebra(config.grpo, world),
-        samples=material.samples,
-    )
-    with Workers(config.grpo.reward_workers, config.grpo.grading_timeout_s) as workers:
-        trainer = trainer_of(config, material, folder, world, workers)
-        seconds = stage.train(trainer, job)
-    return stage.close(trainer, job, seconds, counts(config, folder, material, workers))
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with Workers(grpo.reward_workers, grpo.grading_timeout_s) as workers:
+        trainer = build_trainer(job, grpo, grade, data, workers)
+        seconds = checkpointing.train(trainer, job, grpo, data.samples)
+    log = callbacks.read_log(job.folder)
+    completions = trl_args.rows_per_step(grpo)
+    tokens = sum(row.get("completions/mean_length", 0.0) for row in log) * completions
+    counts = {
+        "steps": len(log),
+        "samples": len(data.samples),
+        "eval_samples": len(data.eval_samples),
+        "graders_killed": workers.killed,
+        "generations": len(log) * completions,
+        "tokens": round(tokens),
+    }
+    return checkpointing.finish(trainer, job, grpo, seconds, counts)

@@ -1,33 +1,207 @@
-"""Eight checks on a few samples that prove, before hours are spent, that a model can be trained.
+"""Eight checks on a few samples that show, before hours are spent, that a model can be trained.
 
-The first five, about pictures, are in sight.py. Not here: who runs it and when
-(recipes/preflight.py).
+The first five test that images reach the model the way training feeds them: TRL's messages, the
+model's own chat template, the processor that training loads.
 """
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList
+from trl.data_utils import prepare_multimodal_messages
 
+from difftrain.config.run_config import RunConfig
 from difftrain.model.generate.gumbel import DrawOwnNoise
 from difftrain.model.generate.hf import PLACEHOLDERS
-from difftrain.train import lora, modules, sight
-from difftrain.train.arguments import banned
-from difftrain.train.sight import Subject, encoded, gold_log_probability, messages
-from difftrain.train.ticks import Tick
+from difftrain.model.load import Loaded
+from difftrain.records import Sample
+from difftrain.train import param_groups
+from difftrain.train.dataset import chat_prompt, decoded_images
+from difftrain.train.param_groups import part_of
+from difftrain.train.trl_args import placeholder_ban
 
-WHOLE_BYTES = 1 << 30
-"""Models up to this size are written and read whole; of larger ones, this much."""
+MIN_CHANGE = 1e-4
+"""Nats by which the gold answer's log-probability must change with another image."""
+ROUND_TRIP_BYTES = 1 << 30
+"""Models up to this size are written and read back whole; of larger ones, this much."""
 OPTIMIZER_BYTES = 8
-"""Adam's two moments, for each trained parameter of a checkpoint that training continues from."""
-ADDITION_BYTES = 4
-"""LoRA's additions are float32."""
-TROUBLES = (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, OSError)
-"""What a library may raise at a model that does not fit; told as the check's cause."""
+"""Adam's two moments of each trained parameter, in a checkpoint that training resumes from."""
+ADAPTER_BYTES = 4
+"""LoRA adapters are float32."""
+LIBRARY_ERRORS = (
+    ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, OSError
+)  # fmt: skip
+"""What a library may raise for a model that does not fit; reported as the check's detail."""
 
 
-class Tempt:
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What is checked: a model, a few samples, the settings, a folder for a trial checkpoint."""
+
+    loaded: Loaded
+    samples: Sequence[Sample]
+    config: RunConfig
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One check: whether it passed, and what was measured or why it failed."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def results_table(results: Sequence[CheckResult]) -> str:
+    """The results as text, one line each."""
+    width = max((len(result.name) for result in results), default=0)
+    return "\n".join(
+        f"{'✓' if result.passed else '✗'}  {result.name:<{width}}  {result.detail}"
+        for result in results
+    )
+
+
+def failure_message(results: Sequence[CheckResult]) -> str | None:
+    """The message of a failed preflight; None if all checks passed."""
+    failed = [result for result in results if not result.passed]
+    if not failed:
+        return None
+    causes = "\n".join(f"  {result.name}: {result.detail}" for result in failed)
+    count = f"{len(failed)} of {len(results)} preflight checks failed"
+    return f"{count}:\n{causes}\n\n{results_table(results)}"
+
+
+def trl_messages(
+    sample: Sample, images: Sequence[Image.Image] | None = None
+) -> list[dict[str, Any]]:
+    """A sample's conversation as TRL gives it to the processor, perhaps with other images."""
+    return prepare_multimodal_messages(chat_prompt(sample), list(images or decoded_images(sample)))
+
+
+def encode(
+    loaded: Loaded, conversations: Sequence[list[dict[str, Any]]]
+) -> dict[str, torch.Tensor]:
+    """Model inputs of these conversations, padded together, on the model's device."""
+    batch = loaded.processor.apply_chat_template(
+        list(conversations),
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        processor_kwargs={"return_tensors": "pt", "padding": True},
+    )
+    return dict(batch.to(loaded.device))
+
+
+def check_placeholders(candidate: Candidate) -> CheckResult:
+    """1. The prompt has as many placeholders as the vision tower gives features."""
+    loaded, counts = candidate.loaded, []
+    for sample in candidate.samples:
+        inputs = encode(loaded, [trl_messages(sample)])
+        placeholders = int((inputs["input_ids"] == loaded.image_token).sum())
+        with torch.inference_mode():
+            output = loaded.model.get_image_features(
+                inputs["pixel_values"], inputs["image_grid_thw"]
+            )
+        counts.append((placeholders, sum(len(features) for features in output.pooler_output)))
+    wrong = [pair for pair in counts if pair[0] != pair[1] or not pair[0]]
+    detail = ", ".join(f"{placeholders} for {n}" for placeholders, n in wrong or counts)
+    if wrong:
+        detail += ": the chat template or the processor's size is not this model's"
+    return CheckResult("placeholders equal vision features", not wrong, detail)
+
+
+def check_padding(candidate: Candidate) -> CheckResult:
+    """2. Prompts of unequal length are padded on the left."""
+    short, long = trl_messages(candidate.samples[0]), trl_messages(candidate.samples[0])
+    long[-1]["content"].append({"type": "text", "text": " and so on" * 8})
+    mask = encode(candidate.loaded, [short, long])["attention_mask"]
+    is_left = bool(mask[0, 0] == 0 and mask[:, -1].all())
+    detail = f"{int((mask[0] == 0).sum())} tokens of padding"
+    if not is_left:
+        detail = f"padding_side is {candidate.loaded.processor.tokenizer.padding_side}"
+    return CheckResult("padding side is left", is_left, detail)
+
+
+def check_template(candidate: Candidate) -> CheckResult:
+    """3. The rendered prompt has a place for every image, and the question's text."""
+    name, processor = "chat template has the image", candidate.loaded.processor
+    token = processor.tokenizer.convert_ids_to_tokens(candidate.loaded.image_token)
+    for sample in candidate.samples:
+        text = processor.apply_chat_template(
+            [trl_messages(sample)], add_generation_prompt=True, tokenize=False
+        )[0]
+        count = text.count(token)
+        if count != len(sample.images):
+            detail = f"{count} places for {len(sample.images)} images: {text!r}"
+            return CheckResult(name, False, detail)
+        if sample.question.strip()[:40] not in text:
+            return CheckResult(name, False, f"the question is not in it: {text!r}")
+    return CheckResult(name, True, f"all {len(candidate.samples)} prompts")
+
+
+def gold_log_probability(
+    loaded: Loaded, sample: Sample, images: Sequence[Image.Image] | None = None
+) -> torch.Tensor:
+    """The log-probability (a scalar, nats) of the gold answer, given these images."""
+    text = f"<think></think><answer>{sample.answer}</answer>"
+    token_ids = loaded.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    gold_1T = torch.tensor([token_ids], device=loaded.device)
+    inputs = encode(loaded, [trl_messages(sample, images)])
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], gold_1T], 1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    if "mm_token_type_ids" in inputs:
+        kinds = inputs["mm_token_type_ids"]
+        inputs["mm_token_type_ids"] = torch.cat([kinds, kinds.new_zeros(gold_1T.shape)], 1)
+    logits = loaded.model(**inputs).logits[:, -gold_1T.shape[1] - 1 : -1].float()
+    return torch.log_softmax(logits, -1).gather(2, gold_1T[..., None]).sum()
+
+
+def check_images_matter(
+    candidate: Candidate, name: str, replace: Callable[[int], list[Image.Image]]
+) -> CheckResult:
+    """Whether the gold answer's log-probability changes when the images are replaced."""
+    changes = []
+    with torch.inference_mode():
+        for index, sample in enumerate(candidate.samples):
+            original = gold_log_probability(candidate.loaded, sample)
+            replaced = gold_log_probability(candidate.loaded, sample, replace(index))
+            changes.append(abs(float(original - replaced)))
+    passed = sum(change > MIN_CHANGE for change in changes) * 2 > len(changes)
+    detail = "changes by " + ", ".join(f"{change:.2g}" for change in changes)
+    if not passed:
+        detail += ": the images do not reach the model"
+    return CheckResult(f"gold log-probability, {name}", passed, detail)
+
+
+def check_black_image(candidate: Candidate) -> CheckResult:
+    """4. The gold answer's log-probability changes when the image is black."""
+
+    def black(index: int) -> list[Image.Image]:
+        images = decoded_images(candidate.samples[index])
+        return [Image.new("RGB", image.size) for image in images]
+
+    return check_images_matter(candidate, "black image", black)
+
+
+def check_swapped_image(candidate: Candidate) -> CheckResult:
+    """5. It changes when the image is another sample's, turned upside down."""
+
+    def swapped(index: int) -> list[Image.Image]:
+        images = decoded_images(candidate.samples[index])
+        other = decoded_images(candidate.samples[(index + 1) % len(candidate.samples)])[0]
+        flipped = other.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        return [flipped.resize(image.size) for image in images]
+
+    return check_images_matter(candidate, "swapped image", swapped)
+
+
+class FavorTokens:
     """A logits processor that makes some tokens all but certain unless they are banned."""
 
     def __init__(self, ids: Sequence[int]) -> None:
@@ -39,136 +213,150 @@ class Tempt:
         return scores
 
 
-def sampling(subject: Subject) -> Tick:
-    """6. Neither training's sampling nor the probe's can produce a picture placeholder."""
-    loaded, name = subject.loaded, "sampling cannot produce placeholders"
-    known = loaded.processor.tokenizer.get_vocab()
-    ids = {known[token] for token in PLACEHOLDERS if token in known}
-    named = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    ids |= {
-        value for key in named if (value := getattr(loaded.model.config, key, None)) is not None
-    }
-    inputs = encoded(loaded, [messages(subject.samples[0])])
-    width = inputs["input_ids"].shape[1]
+def check_sampling(candidate: Candidate) -> CheckResult:
+    """6. Neither training's sampling nor the probe's can produce an image placeholder."""
+    loaded, tokenizer = candidate.loaded, candidate.loaded.processor.tokenizer
+    vocabulary = tokenizer.get_vocab()
+    placeholders = [vocabulary[token] for token in PLACEHOLDERS if token in vocabulary]
+    fields = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    from_config = [getattr(loaded.model.config, field, None) for field in fields]
+    ids = {*placeholders, *(id_ for id_ in from_config if id_ is not None)}
+    inputs = encode(loaded, [trl_messages(candidate.samples[0])])
     with torch.inference_mode():
         output = loaded.model.generate(
             **inputs,
-            **banned(known),
+            **placeholder_ban(vocabulary),
             max_new_tokens=4,
             do_sample=False,
-            logits_processor=LogitsProcessorList([Tempt(sorted(ids))]),
+            logits_processor=LogitsProcessorList([FavorTokens(sorted(ids))]),
         )
-    made = ids & set(output[0, width:].tolist())
-    probes = DrawOwnNoise([0], [1.0], 1, [known[t] for t in PLACEHOLDERS if t in known])
-    tempting = torch.zeros(1, max(ids | {1}) + 1)
-    tempting[:, sorted(ids)] = 1e4
-    left = {token for token in ids if probes(torch.zeros(1, 1), tempting)[0, token] > -torch.inf}
-    told = loaded.processor.tokenizer.convert_ids_to_tokens(sorted(made | left))
-    cause = f"can be sampled: {', '.join(map(str, told))}"
-    return Tick(name, not told, cause if told else f"{len(ids)} tokens are banned")
+    by_training = ids & set(output[0, inputs["input_ids"].shape[1] :].tolist())
+    probe_sampler = DrawOwnNoise([0], [1.0], 1, placeholders)
+    scores = torch.zeros(1, max(ids | {1}) + 1)
+    scores[:, sorted(ids)] = 1e4
+    allowed = probe_sampler(torch.zeros(1, 1), scores)[0] > -torch.inf
+    by_probe = {id_ for id_ in ids if allowed[id_]}
+    names = tokenizer.convert_ids_to_tokens(sorted(by_training | by_probe))
+    detail = f"{len(ids)} tokens are banned"
+    if names:
+        detail = f"can be sampled: {', '.join(map(str, names))}"
+    return CheckResult("sampling cannot produce placeholders", not names, detail)
 
 
-def trained_modules(subject: Subject) -> Tick:
-    """7. In each stage the parts that it trains get a gradient, and the frozen ones do not."""
-    told, wrong = [], []
-    for stage in subject.config.stages:
-        parts, bad = learning(subject, stage)
-        before = f"{stage}: " if len(subject.config.stages) > 1 else ""
-        told.append(before + ", ".join(parts))
-        wrong += [before + each for each in bad]
-    return Tick("trained and frozen parts as configured", not wrong, "; ".join(wrong or told))
+def check_trained_parts(candidate: Candidate) -> CheckResult:
+    """7. In each stage the trained parts get a gradient, and the frozen ones do not."""
+    details, problems = [], []
+    for stage in candidate.config.stages:
+        stage_parts, stage_problems = trained_parts(candidate, stage)
+        prefix = f"{stage}: " if len(candidate.config.stages) > 1 else ""
+        details.append(prefix + ", ".join(stage_parts))
+        problems += [prefix + problem for problem in stage_problems]
+    detail = "; ".join(problems or details)
+    return CheckResult("trained and frozen parts as configured", not problems, detail)
 
 
-def learning(subject: Subject, name: str) -> tuple[list[str], list[str]]:
-    """What one stage does with each part, and what is wrong with it."""
-    model, stage = subject.loaded.model, getattr(subject.config, name)
-    frozen = {*modules.VISION_PARTS} if stage.freeze_vision else set()
-    with lora.as_trained(name, stage, subject.config.model, model):
-        last = {
-            modules.part_of(key): each
-            for key, each in model.named_parameters()
-            if each.ndim > 1 and each.requires_grad
+def trained_parts(candidate: Candidate, stage: str) -> tuple[list[str], list[str]]:
+    """What one stage does with each part, and what differs from its settings."""
+    model, settings = candidate.loaded.model, getattr(candidate.config, stage)
+    frozen = {*param_groups.VISION_PARTS} if settings.freeze_vision else set()
+    with param_groups.trainable_as(stage, settings, candidate.config.model, model):
+        last_of_part = {
+            part_of(name): parameter
+            for name, parameter in model.named_parameters()
+            if parameter.ndim > 1 and parameter.requires_grad
         }
-        loss = gold_log_probability(subject.loaded, subject.samples[0])
-        found = torch.autograd.grad(loss, list(last.values()), allow_unused=True)
-        table = list(modules.counted(model))
-    reached = {
-        part: gradient is not None and bool(gradient.isfinite().all() and gradient.any())
-        for part, gradient in zip(last, found, strict=True)
-    }
-    wrong = [f"{part} is trained" for part in frozen & last.keys()]
-    wrong += [f"{part} gets no gradient" for part, there in reached.items() if not there]
-    word = "by LoRA ({:,} of {:,})" if stage.lora.rank else "trained"
-    if not stage.lora.rank:  # which trains those parts that have its targets
-        wrong += [f"{part} is not trained" for part, _, n in table if part not in frozen and not n]
-    parts = [f"{part} {word.format(n, all_) if n else 'frozen'}" for part, all_, n in table]
-    return parts, wrong
+        loss = gold_log_probability(candidate.loaded, candidate.samples[0])
+        gradients = torch.autograd.grad(loss, list(last_of_part.values()), allow_unused=True)
+        counts = list(param_groups.count_parameters(model))
+    problems = [f"{part} is trained" for part in frozen & last_of_part.keys()]
+    problems += [
+        f"{part} gets no gradient"
+        for part, gradient in zip(last_of_part, gradients, strict=True)
+        if gradient is None or not bool(gradient.isfinite().all() and gradient.any())
+    ]
+    verb = "by LoRA ({:,} of {:,})" if settings.lora.rank else "trained"
+    if not settings.lora.rank:  # LoRA trains only the parts that have its target modules
+        problems += [f"{p} is not trained" for p, _, n in counts if p not in frozen and not n]
+    parts = [f"{part} {verb.format(n, all_) if n else 'frozen'}" for part, all_, n in counts]
+    return parts, problems
 
 
-def space(subject: Subject, name: str, size: int) -> int:
+def checkpoint_bytes(candidate: Candidate, stage: str, size: int) -> int:
     """Bytes that one stage's checkpoints take, of a model of `size` bytes.
 
-    Two to continue from, with the optimizer's state of what is trained, and the last. Of LoRA they
-    hold the additions alone (float32), and the last a merged model and the additions beside it.
+    Two to resume from, with the optimizer state of what is trained, and the final one. With LoRA
+    the first two hold the adapter alone (float32), and the final one model and adapter.
     """
-    model, stage = subject.loaded.model, getattr(subject.config, name)
-    with lora.as_trained(name, stage, subject.config.model, model):
-        trained = sum(number for _, _, number in modules.counted(model))
-    weights = 3 * ADDITION_BYTES * trained + size if stage.lora.rank else 3 * size
+    model, settings = candidate.loaded.model, getattr(candidate.config, stage)
+    with param_groups.trainable_as(stage, settings, candidate.config.model, model):
+        trained = sum(n for _, _, n in param_groups.count_parameters(model))
+    weights = 3 * ADAPTER_BYTES * trained + size if settings.lora.rank else 3 * size
     return weights + 2 * OPTIMIZER_BYTES * trained
 
 
-def checkpoint(subject: Subject) -> Tick:
-    """8. A checkpoint can be written where the run writes, and read again unchanged."""
-    model, name = subject.loaded.model, "a checkpoint can be written and loaded"
-    weights = model.state_dict()
-    size = sum(each.numel() * each.element_size() for each in weights.values())
-    needed = max(space(subject, stage, size) for stage in subject.config.stages)
-    subject.folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(subject.folder).free
+def check_checkpoint(candidate: Candidate) -> CheckResult:
+    """8. A checkpoint can be written where the run writes, and read back unchanged."""
+    name, folder = "a checkpoint can be written and loaded", candidate.folder
+    weights = candidate.loaded.model.state_dict()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+    needed = max(checkpoint_bytes(candidate, stage, size) for stage in candidate.config.stages)
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
     if free < needed:
-        told = f"{needed / 1e9:.1f} GB are needed under {subject.folder}, {free / 1e9:.1f} are free"
-        return Tick(name, False, told)
-    trial = subject.folder / ".trial"
+        detail = f"{needed / 1e9:.1f} GB are needed under {folder}, {free / 1e9:.1f} are free"
+        return CheckResult(name, False, detail)
+    written, read = round_trip(candidate, weights, size)
+    changed = [key for key in written if not torch.equal(written[key].cpu(), read[key].cpu())]
+    megabytes = sum(tensor.nbytes for tensor in written.values()) / 1e6
+    detail = f"{len(written)} tensors, {megabytes:.0f} MB"
+    if changed:
+        detail = f"changed on reading: {changed[:3]}"
+    return CheckResult(name, not changed, detail)
+
+
+def round_trip(
+    candidate: Candidate, weights: dict[str, torch.Tensor], size: int
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Weights written to a temporary checkpoint, and the same as read back.
+
+    Of a model above ROUND_TRIP_BYTES only as many tensors as fit.
+    """
+    model, tmp_path = candidate.loaded.model, candidate.folder / ".trial"
     try:
-        subject.loaded.processor.save_pretrained(trial)
-        AutoProcessor.from_pretrained(trial)
-        if size <= WHOLE_BYTES:
-            model.save_pretrained(trial)
-            again = AutoModelForImageTextToText.from_pretrained(trial, dtype=model.dtype)
-            read = again.state_dict()
-        else:
-            part, weights = weights, {}
-            for key, each in part.items():
-                if sum(held.nbytes for held in weights.values()) + each.nbytes <= WHOLE_BYTES:
-                    weights[key] = each
-            torch.save(weights, trial / "part.pt")
-            read = torch.load(trial / "part.pt", weights_only=True)
+        candidate.loaded.processor.save_pretrained(tmp_path)
+        AutoProcessor.from_pretrained(tmp_path)
+        if size <= ROUND_TRIP_BYTES:
+            model.save_pretrained(tmp_path)
+            saved = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=model.dtype)
+            return weights, saved.state_dict()
+        part: dict[str, torch.Tensor] = {}
+        for key, tensor in weights.items():
+            if sum(kept.nbytes for kept in part.values()) + tensor.nbytes <= ROUND_TRIP_BYTES:
+                part[key] = tensor
+        torch.save(part, tmp_path / "part.pt")
+        return part, torch.load(tmp_path / "part.pt", weights_only=True)
     finally:
-        shutil.rmtree(trial, ignore_errors=True)
-    changed = [key for key in weights if not torch.equal(weights[key].cpu(), read[key].cpu())]
-    told = f"{len(weights)} tensors, {sum(each.nbytes for each in weights.values()) / 1e6:.0f} MB"
-    return Tick(name, not changed, f"read back otherwise: {changed[:3]}" if changed else told)
+        shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-CHECKS: dict[str, Callable[[Subject], Tick]] = {
-    "placeholders equal vision features": sight.placeholders,
-    "padding side is left": sight.padding,
-    "chat template holds the picture": sight.template,
-    "gold's log-probability, black picture": sight.blacked_out,
-    "gold's log-probability, swapped picture": sight.swapped,
-    "sampling cannot produce placeholders": sampling,
-    "trained and frozen parts as configured": trained_modules,
-    "a checkpoint can be written and loaded": checkpoint,
+CHECKS: dict[str, Callable[[Candidate], CheckResult]] = {
+    "placeholders equal vision features": check_placeholders,
+    "padding side is left": check_padding,
+    "chat template has the image": check_template,
+    "gold log-probability, black image": check_black_image,
+    "gold log-probability, swapped image": check_swapped_image,
+    "sampling cannot produce placeholders": check_sampling,
+    "trained and frozen parts as configured": check_trained_parts,
+    "a checkpoint can be written and loaded": check_checkpoint,
 }
 
 
-def ticks(subject: Subject) -> list[Tick]:
-    """All eight, whether or not one fails; what a library raises is the cause of its check."""
-    found = []
+def run_checks(candidate: Candidate) -> list[CheckResult]:
+    """All eight results, even if some fail; an error that a library raises fails its check."""
+    results = []
     for name, check in CHECKS.items():
         try:
-            found.append(check(subject))
-        except TROUBLES as error:
-            found.append(Tick(name, False, f"{type(error).__name__}: {error}"))
-    return found
+            results.append(check(candidate))
+        except LIBRARY_ERRORS as error:
+            results.append(CheckResult(name, False, f"{type(error).__name__}: {error}"))
+    return results

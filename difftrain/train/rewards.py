@@ -1,76 +1,81 @@
-"""The rewards: the probe's own grader, and beside it, never inside it, layout and length.
+"""Reward functions: accuracy by the probe's own grader, and beside it format and length.
 
-TRL calls a reward with lists of equal length and logs it under the function's name. Answers are
-graded in worker processes that can be killed; one that is not graded in time is counted, and paid
-nothing.
+TRL calls a reward with lists of equal length and logs it under the function's name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from trl.rewards.other_rewards import get_soft_overlong_punishment
 
 from difftrain.config.grade import GradeConfig
 from difftrain.config.train import GrpoConfig
-from difftrain.grade import extract as tags
+from difftrain.grade import extract
 from difftrain.grade.reward_hacking import Alarm
 from difftrain.grade.workers import Ending, Workers, grading
-from difftrain.train.spread import spread_counted
-from difftrain.train.watch import SUM, Groups, Reward, by_group, count_signs, said
+from difftrain.train.reward_metrics import (
+    SUM,
+    LogMetric,
+    Reward,
+    Subsets,
+    log_alarms,
+    text_of,
+    with_metrics,
+)
 
 
-def correct(groups: Groups, workers: Workers, rules: GradeConfig) -> Reward:
-    """What the probe's grader says an answer is worth: 1 if right, else 0, or part of the way
-    where grade.text or grade.boxes mean it. Also counts the alarms' signs."""
+def accuracy_reward(subsets: Subsets, workers: Workers, grade: GradeConfig) -> Reward:
+    """1 for a correct answer, else 0, or partial credit where grade.text or grade.boxes give it.
 
-    def correct(
+    A completion that is not graded in time is counted and gets 0. Also logs reward hacking.
+    """
+
+    def accuracy(
         completions: Sequence[Any],
         sample_id: Sequence[str],
-        log_metric: Callable[[str, float], None] | None = None,
+        log_metric: LogMetric | None = None,
         **_: Any,
     ) -> list[float]:
-        texts = [said(completion) for completion in completions]
-        replies = workers.ask(
-            [
-                grading(text, groups.by_id[identity], rules)
-                for text, identity in zip(texts, sample_id, strict=True)
-            ]
-        )
-        stopped = sum(isinstance(reply, Ending) for reply in replies)
+        texts = [text_of(completion) for completion in completions]
+        pairs = zip(texts, sample_id, strict=True)
+        replies = workers.ask([grading(text, subsets.by_id[id_], grade) for text, id_ in pairs])
         if log_metric is not None:
-            count_signs(texts, sample_id, groups, log_metric)
+            stopped = sum(isinstance(reply, Ending) for reply in replies)
+            log_alarms(texts, sample_id, subsets, log_metric)
             log_metric(f"{SUM}alarms/{Alarm.grader_stopped}", stopped)
         return [0.0 if isinstance(reply, Ending) else reply["value"] for reply in replies]
 
-    return correct
+    return accuracy
 
 
-def layout(completions: Sequence[Any], **_: Any) -> list[float]:
+def format_reward(completions: Sequence[Any], **_: Any) -> list[float]:
     """1 for thought and answer each once in their tags and nothing else, else 0."""
-    return [float(tags.has_expected_format(said(completion))) for completion in completions]
+    return [float(extract.has_expected_format(text_of(completion))) for completion in completions]
 
 
-def length(config: GrpoConfig) -> Reward:
-    """0 up to length_free of the longest answer, then falling to -1 (DAPO, Eq. 13; TRL's own)."""
-    longest = config.max_completion_length
-    charge = get_soft_overlong_punishment(
-        longest, longest - int(config.overlong_free_share * longest)
-    )
-
-    def length(completion_ids: list[list[int]], **_: Any) -> list[float]:
-        return charge(completion_ids=completion_ids)
-
-    return length
+format_reward.__name__ = "format"
 
 
-def rewards(
-    config: GrpoConfig, rules: GradeConfig, groups: Groups, workers: Workers
+def overlong_reward(grpo: GrpoConfig) -> Reward:
+    """0 up to overlong_free_share of max_completion_length, then down to -1 (DAPO, Eq. 13)."""
+    limit = grpo.max_completion_length
+    punishment = get_soft_overlong_punishment(limit, limit - int(grpo.overlong_free_share * limit))
+
+    def overlong(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return punishment(completion_ids=completion_ids)
+
+    return overlong
+
+
+def reward_functions(
+    grpo: GrpoConfig, grade: GradeConfig, subsets: Subsets, workers: Workers
 ) -> list[Reward]:
-    """The reward functions in the order of arguments.weights, each counted by group."""
-    wanted: list[Reward] = [correct(groups, workers, rules), layout]
-    weights = [1.0, config.format_weight]
-    if config.overlong_weight:
-        wanted.append(length(config))
-        weights.append(config.overlong_weight)
-    counted = [by_group(reward, groups) for reward in wanted]
-    return spread_counted(counted, weights, groups, config.num_generations)
+    """The functions of grpo.reward_weights in their order; each also logs its metrics."""
+    functions = {
+        "accuracy": accuracy_reward(subsets, workers, grade),
+        "format": format_reward,
+        "overlong": overlong_reward(grpo),
+    }
+    weights = grpo.reward_weights
+    rewards = [functions[name] for name in weights]
+    return with_metrics(rewards, list(weights.values()), subsets, grpo.num_generations)

@@ -5,7 +5,7 @@ import pytest
 from difftrain.config import run_config
 from difftrain.config.data import Source
 from difftrain.config.run_config import ConfigError, RunConfig
-from difftrain.config.train import Targets, TrainStages
+from difftrain.config.train import SftTargets, TrainStages
 
 
 def every_class(node: object) -> list[type]:
@@ -49,7 +49,7 @@ def test_additions_to_a_frozen_tower_are_refused(stage: str) -> None:
     assert not list(run_config.problems(config))
 
 
-def about_targets(source: Source, program: TrainStages, targets: Targets) -> list[str]:
+def about_targets(source: Source, program: TrainStages, targets: SftTargets) -> list[str]:
     config = RunConfig(train_stages=program)
     config.data.source, config.sft.targets = source, targets
     return [told for told in run_config.problems(config) if told.startswith("sft.targets")]
@@ -57,12 +57,12 @@ def about_targets(source: Source, program: TrainStages, targets: Targets) -> lis
 
 @pytest.mark.parametrize("source", Source)
 def test_sft_on_data_without_rationale_is_refused_before_anything_is_spent(source: Source) -> None:
-    told = about_targets(source, TrainStages.sft_then_grpo, Targets.solution)
-    assert about_targets(source, TrainStages.sft_then_grpo, Targets.rollouts) == []
-    assert about_targets(source, TrainStages.grpo, Targets.solution) == []
+    told = about_targets(source, TrainStages.sft_then_grpo, SftTargets.rationale)
+    assert about_targets(source, TrainStages.sft_then_grpo, SftTargets.rollouts) == []
+    assert about_targets(source, TrainStages.grpo, SftTargets.rationale) == []
     if source in (Source.shapes, Source.mulberry):
         assert told == []
         return
     assert told == [
-        f"sft.targets=solution: this source ({source.value}) gives no rationale; use rollouts"
+        f"sft.targets=rationale: this source ({source.value}) gives no rationale; use rollouts"
     ]

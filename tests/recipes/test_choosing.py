@@ -99,7 +99,7 @@ def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
         assert len(picks) == 6
         assert not ids(picks) & {each.sample_id for each in bare if each.rationale is None}
         made = manifest.read_manifest(places.select(TUNED, TrainStage.sft))
-        assert made["counts"]["dropped"] == {"no_solution": 6}
+        assert made["counts"]["dropped"] == {"no_rationale": 6}
         told = "chosen for SFT, tuned: 6 samples (6 more were dropped: the data gives no rationale"
         assert capsys.readouterr().out.startswith(told)
 

@@ -90,11 +90,13 @@ def trained(folder: Path, steps: int, gain: float, samples: int) -> Path:
             row = {
                 "step": step,
                 "reward": 0.3 + gain * step / steps + rng.uniform(-0.08, 0.08),
-                "dead_groups": max(0.0, 0.35 + 0.2 * step / steps + rng.uniform(-0.2, 0.2)),
-                "length": 40 + rng.uniform(-6, 6),
-                "reward_correct/stratum/hard": 0.25 + gain * step / steps,
-                "length/stratum/hard": 42.0,
-                "dead_groups/stratum/hard": 0.125,
+                "frac_reward_zero_std": max(
+                    0.0, 0.35 + 0.2 * step / steps + rng.uniform(-0.2, 0.2)
+                ),
+                "completions/mean_length": 40 + rng.uniform(-6, 6),
+                "rewards/accuracy/mean/stratum/hard": 0.25 + gain * step / steps,
+                "completions/mean_length/stratum/hard": 42.0,
+                "frac_reward_zero_std/stratum/hard": 0.125,
                 "seconds": 1.5,
             }
             file.write(json.dumps(row) + "\n")

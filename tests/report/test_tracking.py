@@ -199,7 +199,9 @@ def test_wandb_draws_each_arm_s_curves_against_its_own_step(
         assert drawn == {row["step"]: pytest.approx(row["reward"]) for row in logged}
 
 
-@pytest.mark.parametrize("name", ["reward_correct", "length", "dead_groups"])
+@pytest.mark.parametrize(
+    "name", ["rewards/accuracy/mean", "completions/mean_length", "frac_reward_zero_std"]
+)
 def test_wandb_draws_a_stratum_by_itself(
     written: Written, offline: list[Record], name: str
 ) -> None:

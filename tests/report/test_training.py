@@ -20,17 +20,17 @@ def log(tags: float, held_out: list[float]) -> pd.DataFrame:
     rows = []
     for step in range(1, 31):
         row = {"step": step, "reward": step / 30, "alarms/repeated_tags": tags, "seconds": 1.0}
-        row |= {"answers/task/count": 4.0, "reward_correct/task/count": step / 30}
+        row |= {"completions/count/task/count": 4.0, "rewards/accuracy/mean/task/count": step / 30}
         if step == 1:
-            row |= {"answers/task/read": 2.0, "reward_correct/task/read": 0.5}
+            row |= {"completions/count/task/read": 2.0, "rewards/accuracy/mean/task/read": 0.5}
         if step % 10 == 0 and held_out:
-            row["held_out"] = held_out[step // 10 - 1]
+            row["eval_rewards/accuracy/mean"] = held_out[step // 10 - 1]
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def told(tags: float, held_out: list[float]) -> tuple[dict, list[str]]:
-    found = training.training({"tuned": log(tags, held_out)}, {"tuned": {"held_out": 64}})
+    found = training.training({"tuned": log(tags, held_out)}, {"tuned": {"eval_samples": 64}})
     return found["tuned"], training.told({"training": found})
 
 
@@ -77,9 +77,12 @@ def test_alarms_and_pay_are_in_the_report_and_in_the_tracker(make_run: Make) -> 
     inputs = make_run(size=9, control=False)
     folder = inputs.arms["tuned"].train
     rows = log(0.5, [0.9, 0.5, 0.2]).to_dict("records")
-    lines = [{k: v for k, v in row.items() if v == v and k != "held_out"} for row in rows]
+    lines = [
+        {k: v for k, v in row.items() if v == v and k != "eval_rewards/accuracy/mean"}
+        for row in rows
+    ]
     (folder / "train_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
-    (folder / "eval_log.jsonl").write_text('{"step": 10, "held_out": 0.9}\n')
+    (folder / "eval_log.jsonl").write_text('{"step": 10, "eval_rewards/accuracy/mean": 0.9}\n')
     report = write(inputs)
     assert report["training"]["tuned"]["alarms"]["repeated_tags"]["step"] == 10
     for name in ("report.md", "report.html"):
@@ -88,6 +91,6 @@ def test_alarms_and_pay_are_in_the_report_and_in_the_tracker(make_run: Make) -> 
         assert "task: count" in text
     sent = logs(inputs)["tuned"]
     assert sent == steps(folder)
-    assert sent[9]["held_out"] == 0.9
+    assert sent[9]["eval_rewards/accuracy/mean"] == 0.9
     assert sent[9]["alarms/repeated_tags"] == 0.5
     assert Alarm.empty in ALARM_LIMITS

@@ -1,9 +1,10 @@
-"""vLLM's keywords, LoRA's targets, the batch algebra, precision, the files of launch/accelerate."""
+"""TRL's arguments, vLLM's keywords, LoRA's targets, precision, the files of launch/accelerate."""
 
 import inspect
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,18 +18,31 @@ from trl.trainer.sft_config import SFTConfig
 
 from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.run_config import ConfigError, RunConfig
-from difftrain.config.train import SFT_KEYS, SFT_OWN_KEYS, VllmMode, nearest
+from difftrain.config.train import SFT_KEYS, VllmMode, nearest_numbers, trl_fields
 from difftrain.model.locate import SHIPPED
 from difftrain.pipeline.coordination import World
-from difftrain.records import Sample
-from difftrain.train import arguments, lora, rollouts
-from difftrain.train.learning import FirstGradients, NotAsConfigured
+from difftrain.records import Sample, TrainStage
+from difftrain.train import param_groups, trl_args, trl_vllm
+from difftrain.train.param_groups import GradientCheck, GradientError
+from difftrain.train.trl_args import TrainJob
 
 ACCELERATE = Path(__file__).resolve().parents[2] / "launch" / "accelerate"
 
 
-def test_sft_gets_the_papers_values_and_nothing_is_cut_or_packed(tmp_path: Path) -> None:
-    found = arguments.sft_arguments(RunConfig(), tmp_path, World(0, 8))
+def job(folder: Path, world: World | None = None, **model: Any) -> TrainJob:
+    config = RunConfig()
+    return TrainJob(
+        folder=folder,
+        world=world or World(),
+        title="test",
+        model=replace(config.model, **model),
+        data=config.data,
+        seed=config.seed,
+    )
+
+
+def test_sft_gets_the_papers_values_and_nothing_is_truncated_or_packed(tmp_path: Path) -> None:
+    found = trl_args.sft_arguments(job(tmp_path, World(0, 8)), RunConfig().sft)
     assert (found.learning_rate, found.num_train_epochs, found.lr_scheduler_type) == (
         1e-6, 5, "cosine"
     )  # fmt: skip
@@ -39,44 +53,43 @@ def test_sft_gets_the_papers_values_and_nothing_is_cut_or_packed(tmp_path: Path)
     assert found.completion_only_loss
 
 
-def test_the_list_of_sfts_keys_is_that_of_the_installed_trl(tmp_path: Path) -> None:
-    assert {field.name for field in fields(SFTConfig)} == SFT_KEYS
-    config = RunConfig()
-    for key in SFT_OWN_KEYS:
-        config.sft.trl = {key: None}
+def test_the_sft_keys_read_from_the_source_are_the_fields_of_trls_dataclass(tmp_path: Path) -> None:
+    assert {field.name for field in fields(SFTConfig)} == trl_fields(TrainStage.sft)
+    sft = RunConfig().sft
+    for key in SFT_KEYS:
+        sft.trl = {key: None}
         with pytest.raises(TypeError, match="multiple values"):
-            arguments.sft_arguments(config, tmp_path, World())
+            trl_args.sft_arguments(job(tmp_path), sft)
 
 
-def test_what_vllm_is_told_are_keywords_of_this_trl_and_placeholders_stay_banned(
+def test_vllm_settings_reach_trl_and_placeholders_stay_banned(
     tmp_path: Path,
 ) -> None:
-    config, known = RunConfig(), {"<|image_pad|>": 7, "<|vision_start|>": 8}
+    grpo, vocabulary = RunConfig().grpo, {"<|image_pad|>": 7, "<|vision_start|>": 8}
     for mode in (VllmMode.colocate, VllmMode.server):
-        config.grpo.vllm.mode, config.grpo.vllm.url = mode, "http://somewhere:8000"
-        found = arguments.arguments(config, tmp_path, World(), known)
+        grpo.vllm.mode, grpo.vllm.url = mode, "http://somewhere:8000"
+        found = trl_args.grpo_arguments(job(tmp_path), grpo, vocabulary)
         assert found.use_vllm
         assert found.vllm_mode == mode.value
         # SamplingParams has bad_words and no suppress_tokens.
         assert found.generation_kwargs == {"bad_words": ["<|vision_start|>", "<|image_pad|>"]}
-    assert arguments.by_vllm(config.grpo).keys() <= {field.name for field in fields(GRPOConfig)}
-    config.grpo.vllm.mode = VllmMode.none
-    assert not arguments.arguments(config, tmp_path, World(), known).use_vllm
+    grpo.vllm.mode = VllmMode.none
+    assert not trl_args.grpo_arguments(job(tmp_path), grpo, vocabulary).use_vllm
 
 
-def test_trl_updates_vllm_where_ours_listens_and_still_leaves_the_pictures_cached() -> None:
+def test_trl_updates_vllm_by_the_call_that_is_wrapped_and_keeps_encoded_images() -> None:
     assert "self.vllm_generation.sync_weights()" in inspect.getsource(GRPOTrainer)
     update = inspect.getsource(VLLMGeneration.sync_weights)
     assert "reset_prefix_cache" in update
     assert "encoder" not in update
-    asked = inspect.getsource(VLLMGeneration)
-    held = ("self.llm ", "self.vllm_client ", "self.generation_kwargs")
-    assert all(name in asked for name in held)
+    source = inspect.getsource(VLLMGeneration)
+    attributes = ("self.llm ", "self.vllm_client ", "self.generation_kwargs")
+    assert all(name in source for name in attributes)
 
 
 def vllm_of(calls: list[str]) -> SimpleNamespace:
     """What TRL's backend shows of vLLM, which does not run without a GPU."""
-    engine = SimpleNamespace(reset_encoder_cache=lambda: calls.append("forget"))
+    engine = SimpleNamespace(reset_encoder_cache=lambda: calls.append("reset"))
     return SimpleNamespace(
         mode="colocate",
         llm=SimpleNamespace(llm_engine=engine),
@@ -89,47 +102,47 @@ def two_parts() -> nn.ModuleDict:
                           "language_model": nn.Linear(2, 2)})  # fmt: skip
 
 
-def test_vllm_forgets_encoded_pictures_only_where_the_vision_tower_learns() -> None:
-    for trained, told in ((True, ["update", "forget"]), (False, ["update"])):
+def test_vllm_drops_encoded_images_only_if_the_vision_tower_is_trained() -> None:
+    for trained, expected in ((True, ["update", "reset"]), (False, ["update"])):
         calls: list[str] = []
         model = two_parts()
         model["visual"].requires_grad_(trained)
         trainer = SimpleNamespace(model=model, vllm_generation=vllm_of(calls))
-        rollouts.keep_fresh(trainer)
+        trl_vllm.reset_encoder_cache_on_update(trainer)
         trainer.vllm_generation.sync_weights()
-        assert calls == told
+        assert calls == expected
 
 
-def test_pictures_that_vllm_would_resize_again_are_refused(
+def test_images_that_vllm_would_resize_again_are_refused(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
-    assert rollouts.resized(ModelConfig(name="tiny"), shapes_samples) == []
+    assert trl_vllm.resized_images(ModelConfig(name="tiny"), shapes_samples) == []
     processor = AutoProcessor.from_pretrained(SHIPPED["tiny"])
     processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 6272}
     processor.save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"resize pictures once more .*112 x 112: 16 patches"):
-        rollouts.refuse_second_resize(ModelConfig(name=str(tmp_path)), shapes_samples)
+    with pytest.raises(ConfigError, match=r"resize images again .*112 x 112: 16 patches"):
+        trl_vllm.refuse_second_resize(ModelConfig(name=str(tmp_path)), shapes_samples)
 
 
-def test_lora_takes_the_language_model_alone_unless_told_otherwise() -> None:
+def test_lora_adapts_the_language_model_alone_by_default() -> None:
     config = RunConfig().grpo.lora
-    assert lora.peft_config("grpo", config, ModelConfig(name="tiny")) is None
+    assert param_groups.peft_config("grpo", config, ModelConfig(name="tiny")) is None
     config.rank = 4
-    told = lora.peft_config("grpo", config, ModelConfig(name="tiny"))
-    assert told is not None
-    assert (told.r, told.exclude_modules) == (4, lora.VISION)
+    peft = param_groups.peft_config("grpo", config, ModelConfig(name="tiny"))
+    assert peft is not None
+    assert (peft.r, peft.exclude_modules) == (4, param_groups.VISION_MODULES)
     config.targets = ["q_porj"]
     with pytest.raises(ConfigError, match=r"grpo.lora.targets=.*q_porj: not in this model.*q_proj"):
-        lora.peft_config("grpo", config, ModelConfig(name="tiny"))
+        param_groups.peft_config("grpo", config, ModelConfig(name="tiny"))
 
 
-def test_the_nearest_valid_settings_are_told() -> None:
-    assert nearest(8, lambda n: n % 3 == 0) == [6, 9, 12]
+def test_the_nearest_valid_settings_are_named() -> None:
+    assert nearest_numbers(8, lambda n: n % 3 == 0) == [6, 9, 12]
     config = RunConfig()
     config.grpo.prompts_per_step, config.grpo.num_generations = 3, 6
     assert config.grpo.uneven(4) == (
-        "grpo.prompts_per_step=3: times group_size=6 must divide by the 4 processes; nearest: "
-        "[2, 4, 6], or group_size [4, 8, 12]"
+        "grpo.prompts_per_step=3: times num_generations=6 must divide by the 4 processes; nearest: "
+        "[2, 4, 6], or num_generations [4, 8, 12]"
     )
     assert config.grpo.uneven(9) is None
     assert config.sft.uneven(6) == (
@@ -139,12 +152,12 @@ def test_the_nearest_valid_settings_are_told() -> None:
     assert "must divide the 6 processes; nearest: [2, 3, 6]" in str(config.grpo.uneven(6))
 
 
-def test_a_step_is_told_as_its_algebra() -> None:
+def test_a_step_is_summarized() -> None:
     config = RunConfig()
-    assert arguments.algebra(config.grpo, World(0, 8)) == (
-        "a step: 8 prompts x 8 answers = 8 processes x 4 at once x 2 passes"
+    assert trl_args.step_summary(config.grpo, World(0, 8)) == (
+        "a step: 8 prompts x 8 completions = 8 processes x 4 at once x 2 passes"
     )
-    assert arguments.algebra(config.sft, World(0, 8)) == (
+    assert trl_args.step_summary(config.sft, World(0, 8)) == (
         "a step: 128 samples = 8 processes x 4 at once x 4 passes"
     )
 
@@ -160,10 +173,9 @@ def test_a_process_that_sees_several_gpus_trains_on_one(
         self._n_gpu = 4
 
     monkeypatch.setattr(GRPOConfig, "__post_init__", sees_four)
-    config = RunConfig()
-    config.model.dtype = Dtype.float32
-    told = arguments.arguments(config, tmp_path, World(), {})
-    assert (told.n_gpu, told.train_batch_size) == (1, config.grpo.per_device_train_batch_size)
+    grpo = RunConfig().grpo
+    found = trl_args.grpo_arguments(job(tmp_path, dtype=Dtype.float32), grpo, {})
+    assert (found.n_gpu, found.train_batch_size) == (1, grpo.per_device_train_batch_size)
 
 
 def test_trained_weights_are_float32_unless_deepspeed_or_lora_keeps_copies(
@@ -172,30 +184,30 @@ def test_trained_weights_are_float32_unless_deepspeed_or_lora_keeps_copies(
     monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED", raising=False)
     config = RunConfig()
     assert config.model.dtype is Dtype.bfloat16
-    assert arguments.loaded_dtype(config, config.grpo) is Dtype.float32
+    assert trl_args.loaded_dtype(config.model, config.grpo) is Dtype.float32
     weight = torch.tensor(0.02, dtype=torch.bfloat16)
     assert weight - 1e-6 == weight
     config.grpo.lora.rank = 8
-    assert arguments.loaded_dtype(config, config.grpo) is Dtype.bfloat16
+    assert trl_args.loaded_dtype(config.model, config.grpo) is Dtype.bfloat16
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    assert arguments.loaded_dtype(config, config.sft) is Dtype.bfloat16
+    assert trl_args.loaded_dtype(config.model, config.sft) is Dtype.bfloat16
 
 
 def first_step(model: nn.Module, frozen: tuple[str, ...], use: tuple[str, ...]) -> None:
-    """One backward pass through some parts, watched."""
-    watch = FirstGradients(model, frozen, blind=False)
-    told = (None, TrainerState(), TrainerControl())
-    watch.on_train_begin(*told)
+    """One checked backward pass through some parts."""
+    check = GradientCheck(model, frozen, text_only=False)
+    arguments = (None, TrainerState(), TrainerControl())
+    check.on_train_begin(*arguments)
     parts = {"visual": model["visual"]["blocks"], "language_model": model["language_model"]}
     sum(parts[name](torch.ones(2)).sum() for name in use).backward()
-    watch.on_step_end(*told)
+    check.on_step_end(*arguments)
 
 
 def test_gradients_of_the_first_step_must_reach_what_is_trained_and_nothing_frozen() -> None:
     first_step(two_parts(), (), ("visual", "language_model"))
-    with pytest.raises(NotAsConfigured, match="vision tower is trained but got no gradient"):
+    with pytest.raises(GradientError, match="vision tower is trained but got no gradient"):
         first_step(two_parts(), (), ("language_model",))
-    with pytest.raises(NotAsConfigured, match="vision tower is frozen but trained"):
+    with pytest.raises(GradientError, match="vision tower is frozen but trained"):
         first_step(two_parts(), ("vision tower", "projector"), ("visual", "language_model"))
     still = two_parts()
     still["visual"].requires_grad_(False)
@@ -204,12 +216,12 @@ def test_gradients_of_the_first_step_must_reach_what_is_trained_and_nothing_froz
     with torch.no_grad():
         broken["language_model"].weight.fill_(float("inf"))
     broken["visual"]["blocks"].weight.register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(NotAsConfigured, match="not finite"):
+    with pytest.raises(GradientError, match="not finite"):
         first_step(broken, (), ("visual", "language_model"))
 
 
 @pytest.mark.parametrize("path", sorted(ACCELERATE.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_files_for_accelerate_are_read_by_it_and_say_what_their_names_say(path: Path) -> None:
+def test_accelerate_reads_its_files_and_they_do_what_their_names_say(path: Path) -> None:
     found = load_config_from_file(str(path))
     name = path.stem
     zero = found.deepspeed_config.get("zero_stage") if found.deepspeed_config else None

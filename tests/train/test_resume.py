@@ -1,6 +1,6 @@
-"""A stage that is stopped and started again ends with the weights of one that was not. Slow lane.
+"""A stage that is interrupted and resumed ends with the weights of one that was not. Slow lane.
 
-tests/recipes/test_sft.py does it with SIGKILL; here every way of training is stopped in-process.
+tests/recipes/test_sft.py interrupts with SIGKILL; here every way of training is stopped in-process.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.workers import Workers
 from difftrain.pipeline.coordination import World
 from difftrain.shapes import pool
-from difftrain.train import grpo, lessons, sft, stage
-from difftrain.train.dataset import Material
+from difftrain.train import checkpointing, grpo, sft, sft_targets
+from difftrain.train.dataset import TrainData
+from difftrain.train.trl_args import TrainJob
+from difftrain.cli.overrides import compose_config
 
 pytestmark = pytest.mark.slow
 SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_steps=4",
@@ -28,12 +29,13 @@ SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_st
          "grpo.eval_samples=0",
          "grpo.per_device_train_batch_size=4", "grpo.max_completion_length=72")  # fmt: skip
 SAMPLES = list(pool.samples(pool.Split.pool, 16))
-TARGETS = {each.sample_id: str(lessons.from_solution(each)) for each in SAMPLES}
-LEARNED = sft.Lessons(SAMPLES, TARGETS, {})
+TARGETS = {each.sample_id: str(sft_targets.from_rationale(each)) for each in SAMPLES}
+SFT_DATA = sft.SftData(SAMPLES, TARGETS, {})
+GRPO_DATA = TrainData(SAMPLES)
 
 
 class Stopped(Exception):
-    """What stands in for a kill."""
+    """Stands in for a kill."""
 
 
 class Stop(TrainerCallback):
@@ -44,32 +46,38 @@ class Stop(TrainerCallback):
             raise Stopped
 
 
+def job_in(folder: Path, config: RunConfig) -> TrainJob:
+    return TrainJob(
+        folder=folder, world=World(), title="", model=config.model, data=config.data,
+        seed=config.seed,
+    )  # fmt: skip
+
+
 def by_sft(config: RunConfig, folder: Path, stop: bool) -> None:
+    job = job_in(folder, config)
     if not stop:
-        sft.fit(config, LEARNED, folder, World(), "sft", {})
+        sft.fit(job, config.sft, SFT_DATA)
         return
-    trainer = sft.trainer_of(config, LEARNED, folder, World())
-    halted(trainer, config, folder, "loss")
+    interrupt(sft.build_trainer(job, config.sft, SFT_DATA), job, config.sft)
 
 
 def by_grpo(config: RunConfig, folder: Path, stop: bool) -> None:
+    job = job_in(folder, config)
     if not stop:
-        grpo.fit(config, Material(SAMPLES), folder, World(), "grpo", {})
+        grpo.fit(job, config.grpo, config.grade, GRPO_DATA)
         return
     with Workers(1, 20.0) as workers:
-        trainer = grpo.trainer_of(config, Material(SAMPLES), folder, World(), workers)
-        halted(trainer, config, folder, "reward")
+        trainer = grpo.build_trainer(job, config.grpo, config.grade, GRPO_DATA, workers)
+        interrupt(trainer, job, config.grpo)
 
 
-def halted(trainer: Any, config: RunConfig, folder: Path, shown: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def interrupt(trainer: Any, job: TrainJob, settings: Any) -> None:
+    job.folder.mkdir(parents=True, exist_ok=True)
     trainer.add_callback(Stop())
-    lora = config.sft.lora
-    job = stage.Job(folder=folder, world=World(), title="", model=config.model, settings={},
-                    inputs={}, lora=lora, freeze_vision=False, shown=shown)  # fmt: skip
     with pytest.raises(Stopped):
-        stage.train(trainer, job)
-    assert stage.last_checkpoint(folder) == folder / "checkpoints" / "checkpoint-2"
+        checkpointing.train(trainer, job, settings, SAMPLES)
+    last = checkpointing.last_checkpoint(job.folder)
+    assert last == job.folder / "checkpoints" / "checkpoint-2"
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -78,9 +86,9 @@ def test_a_stopped_stage_ends_with_the_same_weights(
     fit: Callable[[RunConfig, Path, bool], None], rank: int, tmp_path: Path
 ) -> None:
     config = resolve(compose_config([*SMALL, f"sft.lora.rank={rank}", f"grpo.lora.rank={rank}"]))
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     fit(config, whole, False)
-    fit(config, broken, True)
-    fit(config, broken, False)
-    one, two = (load_file(each / "checkpoint" / "model.safetensors") for each in (whole, broken))
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    fit(config, resumed, True)
+    fit(config, resumed, False)
+    a, b = (load_file(path / "checkpoint" / "model.safetensors") for path in (whole, resumed))
+    assert all(torch.equal(a[key], b[key]) for key in a)

@@ -21,18 +21,18 @@ pytestmark = pytest.mark.slow
 
 
 def run(out: Path, *words: str, sharded: str | None = None) -> dict:
-    """What two_stages.py told."""
+    """The result of two_stages.py."""
     program = [str(ROOT / "tests" / "train" / "two_stages.py"), str(out), *words]
     by = [sys.executable]
     if sharded:
         by = [str(BIN / "accelerate"), "launch", "--config_file", str(ZERO / sharded)]
     path = f"{BIN}:{os.environ['PATH']}"
-    known = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
              "PYTHONPATH": str(ROOT)}  # fmt: skip
-    done = subprocess.run([*by, *program], capture_output=True, text=True, env=known)
+    done = subprocess.run([*by, *program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-6000:]
-    assert "gradients reached: language model; frozen: vision tower, projector" in done.stdout
-    return json.loads((out / "told.json").read_text())
+    assert "gradients reached: language model; frozen: vision tower, projector" in done.stderr
+    return json.loads((out / "result.json").read_text())
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -52,17 +52,17 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
     return {"vision" if "visual" in name else "language" for name in names}
 
 
-def holds(out: Path, told: dict, apart: float, frozen_in_grpo: bool = False) -> None:
+def holds(out: Path, result: dict, apart: float, frozen_in_grpo: bool = False) -> None:
     """Each checkpoint is whole and answers as its trainer's model did; only what may have moved
     has moved, and it has."""
     for name in ("sft", "grpo"):
         assert checkpoint_files.lacking(out / name / "checkpoint") is None
-        assert told[name]["loaded"] == told[name]["trained"]
-        assert told[name]["apart"] < apart
+        assert result[name]["loaded"] == result[name]["trained"]
+        assert result[name]["apart"] < apart
     base, sft, grpo = (tensors(each) for each in (
         SHIPPED["tiny"], out / "sft" / "checkpoint", out / "grpo" / "checkpoint"
     ))  # fmt: skip
-    assert told["frozen"] == ["vision tower", "projector"]
+    assert result["frozen"] == ["vision tower", "projector"]
     assert changed(base, sft) == {"language"}
     assert changed(sft, grpo) == ({"language"} if frozen_in_grpo else {"vision", "language"})
 
@@ -79,10 +79,10 @@ def test_by_lora_the_vision_tower_stays_and_the_checkpoint_is_one_model(tmp_path
 
 def test_mixed_precision_keeps_float32_weights_that_small_rates_still_move(tmp_path: Path) -> None:
     rate = ("model.dtype=bfloat16", "sft.learning_rate=1e-7", "grpo.learning_rate=1e-7")
-    told = run(tmp_path, *rate)
+    result = run(tmp_path, *rate)
     for name in ("sft", "grpo"):
         assert tensors(tmp_path / name / "checkpoint").popitem()[1].dtype is torch.float32
-    assert told["sft"]["apart"] < 0.2
+    assert result["sft"]["apart"] < 0.2
     base, sft = tensors(SHIPPED["tiny"]), tensors(tmp_path / "sft" / "checkpoint")
     moved = {key for key in base if not torch.equal(base[key].float(), sft[key])}
     assert moved
@@ -91,10 +91,10 @@ def test_mixed_precision_keeps_float32_weights_that_small_rates_still_move(tmp_p
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_two_processes_that_share_the_optimizer_and_the_weights(tmp_path: Path, stage: int) -> None:
-    told = run(tmp_path, sharded=f"zero{stage}_cpu.yaml")
-    holds(tmp_path, told, 1e-4)
+    result = run(tmp_path, sharded=f"zero{stage}_cpu.yaml")
+    holds(tmp_path, result, 1e-4)
 
 
 def test_lora_under_zero_3(tmp_path: Path) -> None:
-    told = run(tmp_path, *LORA, sharded="zero3_cpu.yaml")
-    holds(tmp_path, told, 1e-3, frozen_in_grpo=True)
+    result = run(tmp_path, *LORA, sharded="zero3_cpu.yaml")
+    holds(tmp_path, result, 1e-3, frozen_in_grpo=True)

@@ -1,12 +1,11 @@
-"""A program, not a test: SFT then GRPO on a few samples, as the recipe runs them, and what the
-trainer's model answers beside what its checkpoint answers.
+"""A program, not a test: SFT then GRPO on a few samples, as the recipe runs them. It compares the
+responses of the trainer's model with those of its checkpoint.
 
     python tests/train/two_stages.py OUT_FOLDER [KEY=VALUE ...]        also under accelerate launch
 """
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,16 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl.models.utils import unwrap_model_for_generation
 
-from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.workers import Workers
 from difftrain.model.load import Loaded
 from difftrain.pipeline.coordination import World
 from difftrain.records import Sample
 from difftrain.shapes import pool
-from difftrain.train import grpo, lessons, modules, sft, sight, stage
-from difftrain.train.dataset import Material
+from difftrain.train import checkpointing, grpo, param_groups, preflight, sft, sft_targets
+from difftrain.train.dataset import TrainData
+from difftrain.train.trl_args import TrainJob
+from difftrain.cli.overrides import compose_config
 
 SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_steps=3",
          "sft.samples_per_step=4", "sft.per_device_train_batch_size=2", "grpo.max_steps=2",
@@ -31,9 +31,10 @@ SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_st
 SAMPLES = 16
 
 
-def answers(model: Any, processor: Any, samples: list[Sample]) -> tuple[list[list[int]], Any]:
-    """Greedy answers as token ids, and the logits at the end of each prompt."""
-    inputs = sight.encoded(Loaded(model, processor), [sight.messages(each) for each in samples])
+def greedy(model: Any, processor: Any, samples: list[Sample]) -> tuple[list[list[int]], Any]:
+    """Greedy responses as token ids, and the logits at the end of each prompt."""
+    messages = [preflight.trl_messages(sample) for sample in samples]
+    inputs = preflight.encode(Loaded(model, processor), messages)
     model.eval()
     with torch.no_grad():
         ids = model.generate(**inputs, do_sample=False, max_new_tokens=16)
@@ -41,48 +42,47 @@ def answers(model: Any, processor: Any, samples: list[Sample]) -> tuple[list[lis
     return ids[:, inputs["input_ids"].shape[1] :].tolist(), logits
 
 
-def compared(trainer: Any, job: stage.Job, samples: list[Sample]) -> dict[str, Any]:
-    """Train, ask the trainer's model, close the stage, and ask what `from_pretrained` loads."""
-    seconds = stage.train(trainer, job)
+def compare(trainer: Any, job: TrainJob, settings: Any, samples: list[Sample]) -> dict[str, Any]:
+    """Train, generate with the trainer's model, finish, generate with its checkpoint."""
+    seconds = checkpointing.train(trainer, job, settings, samples)
     processor = trainer.processing_class
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-        said, logits = answers(model, processor, samples)
-    checkpoint = stage.close(trainer, job, seconds, {})
+        trained, trained_logits = greedy(model, processor, samples)
+    checkpoint = checkpointing.finish(trainer, job, settings, seconds, {})
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
-    again, loaded = answers(model, AutoProcessor.from_pretrained(checkpoint), samples)
-    apart = float((logits - loaded).abs().max())
-    return {"trained": said, "loaded": again, "apart": apart, "checkpoint": str(checkpoint)}
+    loaded, logits = greedy(model, AutoProcessor.from_pretrained(checkpoint), samples)
+    apart = float((trained_logits - logits).abs().max())
+    return {"trained": trained, "loaded": loaded, "apart": apart, "checkpoint": str(checkpoint)}
 
 
-def job_of(config: RunConfig, folder: Path, world: World, name: str) -> stage.Job:
-    own = {"sft": config.sft, "grpo": config.grpo}[name]
-    return stage.Job(
-        folder=folder, world=world, title=name, model=config.model, settings={}, inputs={},
-        lora=own.lora, freeze_vision=own.freeze_vision, shown={"sft": "loss"}.get(name, "reward"),
+def job_of(config: RunConfig, folder: Path, world: World, start: Path | None = None) -> TrainJob:
+    folder.mkdir(parents=True, exist_ok=True)
+    return TrainJob(
+        folder=folder, world=world, title=folder.name, model=config.model, data=config.data,
+        seed=config.seed, start=start,
     )  # fmt: skip
 
 
 def main() -> None:
-    """Both stages; the first process writes OUT_FOLDER/told.json."""
+    """Both stages; the first process writes OUT_FOLDER/result.json."""
     out, world = Path(sys.argv[1]), World.from_environment()
     config = resolve(compose_config([*SMALL, *sys.argv[2:]]))
     samples = list(pool.samples(pool.Split.pool, SAMPLES))
-    targets = {each.sample_id: str(lessons.from_solution(each)) for each in samples}
-    for name in ("sft", "grpo"):
-        (out / name).mkdir(parents=True, exist_ok=True)
-    told: dict[str, Any] = {}
-    learned = sft.Lessons(samples, targets, {})
-    trainer = sft.trainer_of(config, learned, out / "sft", world)
-    told["sft"] = compared(trainer, job_of(config, out / "sft", world, "sft"), samples[:4])
-    told["frozen"] = [part for part, _, n in modules.counted(trainer.model) if not n]
+    targets = {s.sample_id: str(sft_targets.from_rationale(s)) for s in samples}
+    result: dict[str, Any] = {}
+    job = job_of(config, out / "sft", world)
+    trainer = sft.build_trainer(job, config.sft, sft.SftData(samples, targets, {}))
+    result["sft"] = compare(trainer, job, config.sft, samples[:4])
+    counts = param_groups.count_parameters(trainer.model)
+    result["frozen"] = [part for part, _, trained in counts if not trained]
     del trainer
-    start = replace(config.model, name=told["sft"]["checkpoint"])
-    config = replace(config, model=start)
+    job = job_of(config, out / "grpo", world, Path(result["sft"]["checkpoint"]))
     with Workers(1, 20.0) as workers:
-        trainer = grpo.trainer_of(config, Material(samples), out / "grpo", world, workers)
-        told["grpo"] = compared(trainer, job_of(config, out / "grpo", world, "grpo"), samples[:4])
+        data = TrainData(samples)
+        trainer = grpo.build_trainer(job, config.grpo, config.grade, data, workers)
+        result["grpo"] = compare(trainer, job, config.grpo, samples[:4])
     if world.is_first:
-        (out / "told.json").write_text(json.dumps(told))
+        (out / "result.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

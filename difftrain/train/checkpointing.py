@@ -1,0 +1,198 @@
+"""The part of a stage that SFT and GRPO share: resume, train to the end, save one whole checkpoint.
+
+The loop itself is TRL's; sft.py and grpo.py make its trainer.
+"""
+
+import json
+import logging
+import shutil
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForImageTextToText, PrinterCallback, ProgressCallback
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from difftrain.config.run_config import ConfigError
+from difftrain.config.train import GrpoConfig, SftConfig
+from difftrain.model import checkpoint_files
+from difftrain.pipeline import manifest
+from difftrain.pipeline.parquet import MissingArtifact
+from difftrain.records import Sample
+from difftrain.train import callbacks, param_groups, trl_args
+from difftrain.train.trl_args import TrainJob
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint"
+
+
+def finished_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of a finished stage; None if the stage is not finished.
+
+    Raises MissingArtifact if the stage was finished but its checkpoint is damaged.
+    """
+    checkpoint = folder / CHECKPOINT
+    if manifest.read_manifest(folder) is None or not checkpoint.is_dir():
+        return None
+    if problem := checkpoint_files.lacking(checkpoint):
+        raise MissingArtifact(
+            f"the checkpoint {checkpoint} is incomplete: {problem}. Put the file back, or "
+            f"delete {folder} and run the same command, which trains it again"
+        )
+    return checkpoint
+
+
+def resume_problem(path: Path, processes: int = 1) -> str | None:
+    """Why this many processes cannot resume from a checkpoint; None if everything is there.
+
+    The first process writes trainer_state.json last; other processes may have been killed before
+    they wrote their RNG states, one file each (rng_state.pth is that of a single process).
+    """
+    try:
+        json.loads((path / "trainer_state.json").read_text())
+    except FileNotFoundError:
+        return "trainer_state.json is missing"
+    except ValueError:
+        return "trainer_state.json is cut short"
+    for file in sorted(path.rglob("*.safetensors")):
+        if problem := checkpoint_files.cut_short(file):
+            return problem
+    for file in sorted([*path.rglob("*.pt"), *path.rglob("*.pth")]):
+        if not zipfile.is_zipfile(file):
+            return f"{file.name} is cut short"
+    latest = path / "latest"
+    sharded = latest.is_file() and any((path / latest.read_text().strip()).glob("*optim_states.pt"))
+    if not sharded and not any(path.glob("*.safetensors")):
+        return "the weights are missing"
+    if not sharded and not (path / "optimizer.pt").is_file():
+        return "the optimizer state is missing"
+    if (path / "rng_state.pth").is_file():
+        return None
+    missing = processes - len(list(path.glob("rng_state_*.pth")))
+    return f"RNG state missing for {missing} of {processes} ranks" if missing > 0 else None
+
+
+def last_checkpoint(folder: Path, processes: int = 1) -> Path | None:
+    """The newest checkpoint that this many processes can resume from."""
+    by_step = {
+        int(path.name.split("-")[1]): path
+        for path in (folder / "checkpoints").glob("checkpoint-*")
+        if path.is_dir() and path.name.split("-")[1].isdigit()
+    }
+    for _, path in sorted(by_step.items(), reverse=True):
+        problem = resume_problem(path, processes)
+        if problem is None:
+            return path
+        logger.info("skipping incomplete checkpoint %s: %s", path, problem)
+    return None
+
+
+def refuse_mixed_images(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> None:
+    """Raises ConfigError if only some samples have images and ZeRO-3 shards the weights.
+
+    A process whose batch has no image never gathers the vision tower's weights, and a process
+    whose batch has one would wait for it without end.
+    """
+    plugin = trainer.accelerator.state.deepspeed_plugin
+    sharded = plugin is not None and plugin.zero_stage == 3 and job.world.size > 1
+    text_only = sum(not sample.images for sample in samples)
+    if sharded and 0 < text_only < len(samples):
+        raise ConfigError(
+            [
+                f"{job.title}: {text_only} of {len(samples)} samples have no image, and with "
+                "ZeRO-3 a step that mixes both would hang; use launch/accelerate/zero2.yaml, or "
+                "keep one kind"
+            ]
+        )
+
+
+def load_weights(model: Any, checkpoint: Path) -> None:
+    """Load a checkpoint's weights into the model in training; raises if any is missing.
+
+    transformers saves Qwen2.5-VL's weights under the hub's names, not its modules', and its
+    Trainer silently skips names that it does not find: a resumed run would continue from the base
+    weights. DeepSpeed and LoRA checkpoints keep the modules' names and are not affected.
+    """
+    saved: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=model.dtype)
+    model.load_state_dict(saved.state_dict())
+
+
+def train(
+    trainer: Any, job: TrainJob, settings: GrpoConfig | SftConfig, samples: Sequence[Sample]
+) -> float:
+    """Train to the end, from the last complete checkpoint if any; seconds over all starts.
+
+    Raises RuntimeError if training ends before its last step, GradientError after the first step.
+    """
+    refuse_mixed_images(trainer, job, samples)
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    resume = last_checkpoint(job.folder, job.world.size)
+    trainer.accelerator.wait_for_everyone()
+    step = int(resume.name.split("-")[1]) if resume else 0
+    elapsed = callbacks.truncate_log(job.folder, step) if job.world.is_first else 0.0
+    bar_key = "reward" if isinstance(settings, GrpoConfig) else "loss"
+    trainer.add_callback(callbacks.JsonlLogger(job.folder, elapsed, job.title, bar_key))
+    frozen = param_groups.VISION_PARTS if settings.freeze_vision else ()
+    text_only = any(not sample.images for sample in samples)
+    trainer.add_callback(param_groups.GradientCheck(trainer.model, frozen, text_only))
+    logger.info(
+        "%s; %s\n%s",
+        job.title,
+        trl_args.step_summary(settings, job.world),
+        param_groups.parameter_table(trainer.model),
+    )
+    if resume is not None and not settings.lora.rank and not trainer.is_deepspeed_enabled:
+        load_weights(trainer.model, resume)
+    started = time.time()
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if trainer.state.global_step < trainer.state.max_steps:
+        steps = f"{trainer.state.global_step} of {trainer.state.max_steps} steps"
+        raise RuntimeError(f"training ended after {steps}: too few samples for one step?")
+    return elapsed + time.time() - started
+
+
+def save(trainer: Any, job: TrainJob, settings: GrpoConfig | SftConfig) -> None:
+    """Write the final checkpoint, processor included, so that it exists whole or not at all.
+
+    With LoRA the adapter is kept beside it, and the checkpoint is base and adapter merged.
+    """
+    tmp_path = job.folder / ".checkpoint.tmp"
+    trained = job.folder / param_groups.ADAPTER if settings.lora.rank else tmp_path
+    trainer.save_model(str(trained))
+    trainer.accelerator.wait_for_everyone()
+    # Otherwise ZeRO-3 would shard the next model that is loaded, which only generates.
+    unset_hf_deepspeed_config()
+    if not job.world.is_first:
+        return
+    if settings.lora.rank:
+        param_groups.merge_adapter(job.start_model, trained, tmp_path)
+    trainer.processing_class.save_pretrained(tmp_path)
+    shutil.rmtree(job.folder / CHECKPOINT, ignore_errors=True)
+    tmp_path.replace(job.folder / CHECKPOINT)
+
+
+def finish(
+    trainer: Any,
+    job: TrainJob,
+    settings: GrpoConfig | SftConfig,
+    seconds: float,
+    counts: Mapping[str, Any],
+) -> Path:
+    """Save, write manifest.json, remove the intermediate checkpoints; returns the final one."""
+    save(trainer, job, settings)
+    if job.world.is_first:
+        manifest.write_manifest(
+            job.folder,
+            settings={**asdict(settings), "seed": job.seed},
+            inputs=job.inputs,
+            seconds=seconds,
+            counts=counts,
+        )
+        shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    return job.folder / CHECKPOINT

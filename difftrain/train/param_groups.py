@@ -1,0 +1,216 @@
+"""Which weights a stage trains: frozen parts, LoRA, and a check of the first step's gradients."""
+
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import LoraModel, PeftModel
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import ConfigError
+from difftrain.config.train import GrpoConfig, LoraConfig, SftConfig
+from difftrain.model import locate
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("vision tower", "projector", "language model", "head")
+VISION_PARTS = ("vision tower", "projector")
+VISION_MODULES = r".*\bvisual\b.*"
+ADAPTER = "adapter"
+"""Folder beside `checkpoint` with the LoRA adapter as peft writes it."""
+
+
+def part_of(name: str) -> str:
+    """The part of a Qwen2.5-VL that the parameter of this name belongs to."""
+    if ".visual.merger." in f".{name}":
+        return "projector"
+    if ".visual." in f".{name}":
+        return "vision tower"
+    return "head" if "lm_head" in name else "language model"
+
+
+def freeze_vision(model: nn.Module) -> None:
+    """Exclude vision tower and projector from training."""
+    for name, parameter in model.named_parameters():
+        if part_of(name) in VISION_PARTS:
+            parameter.requires_grad_(False)
+
+
+def count_parameters(model: nn.Module) -> Iterator[tuple[str, int, int]]:
+    """(part, parameters, trained parameters) of each part that has any.
+
+    Under ZeRO-3 a parameter's own shape is empty; DeepSpeed keeps its size in `ds_numel`.
+    """
+    for part in PARTS:
+        sizes = [
+            (getattr(parameter, "ds_numel", parameter.numel()), parameter.requires_grad)
+            for name, parameter in model.named_parameters()
+            if part_of(name) == part
+        ]
+        if sizes:
+            yield part, sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+
+
+def parameter_table(model: nn.Module) -> str:
+    """Parameters and trained parameters by part, logged before the first step."""
+    lines = [f"{'part':<16}{'parameters':>16}{'trained':>16}"]
+    lines += [f"{part:<16}{n:>16,}{trained:>16,}" for part, n, trained in count_parameters(model)]
+    return "\n".join(lines)
+
+
+def linear_module_names(model: ModelConfig) -> set[str]:
+    """The last names of a model's linear modules, read without its weights."""
+    architecture = AutoConfig.from_pretrained(
+        locate.source(model.name), revision=model.revision, trust_remote_code=False
+    )
+    with torch.device("meta"):
+        empty: Any = AutoModelForImageTextToText.from_config(architecture)
+    return {
+        name.rsplit(".", 1)[-1]
+        for name, module in empty.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv1d)
+    }
+
+
+def peft_config(stage: str, lora: LoraConfig, model: ModelConfig) -> PeftLoraConfig | None:
+    """peft's configuration; None if all weights are trained.
+
+    Raises ConfigError for target modules that the model does not have.
+    """
+    if not lora.rank:
+        return None
+    names = linear_module_names(model)
+    if unknown := [name for name in lora.targets if name not in names]:
+        rule = f"{', '.join(unknown)}: not in this model, which has {', '.join(sorted(names))}"
+        raise ConfigError([f"{stage}.lora.targets={lora.targets}: {rule}"])
+    return PeftLoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  # a float works too
+        target_modules=list(lora.targets),
+        exclude_modules=None if lora.vision else VISION_MODULES,
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+@contextmanager
+def trainable_as(
+    stage: str, settings: GrpoConfig | SftConfig, config: ModelConfig, model: nn.Module
+) -> Iterator[None]:
+    """Set LoRA adapters and frozen parts as this stage would, and restore the model afterwards.
+
+    Raises ConfigError or ValueError as training would.
+    """
+    required_grad = {name: each.requires_grad for name, each in model.named_parameters()}
+    adapter, adapted = peft_config(stage, settings.lora, config), None
+    try:
+        if adapter is not None:
+            adapted = LoraModel(model, adapter, "preflight")
+        if settings.freeze_vision:
+            freeze_vision(model)
+        yield
+    finally:
+        if adapted is not None:
+            adapted.unload()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(required_grad[name])
+
+
+def merge_adapter(model: ModelConfig, adapter: Path, target: Path) -> None:
+    """Merge base model and adapter in float32 and write the result to `target` in model.dtype."""
+    base: Any = AutoModelForImageTextToText.from_pretrained(
+        locate.source(model.name),
+        revision=model.revision,
+        dtype=torch.float32,
+        trust_remote_code=False,
+    )
+    merged: Any = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    merged.to(getattr(torch, model.dtype)).save_pretrained(target)
+
+
+class GradientError(RuntimeError):
+    """A trained part got no gradient, or a frozen part got one; the message names the part."""
+
+
+class GradientCheck(TrainerCallback):
+    """Checks after the first step that gradients reached exactly the parts that are trained.
+
+    It uses hooks because DeepSpeed frees gradients at once. A gradient of zero counts as one: in
+    GRPO's first step all groups may have zero variance.
+    """
+
+    def __init__(self, model: nn.Module, frozen: Collection[str], text_only: bool) -> None:
+        """`text_only`: some samples have no image, so a step may leave the vision parts out."""
+        self.model, self.frozen, self.text_only = model, set(frozen), text_only
+        self.finite: dict[str, torch.Tensor] = {}
+        self.hooks: list[Any] = []
+        counts = list(count_parameters(model))
+        self.parts = [part for part, _, _ in counts]
+        self.trained = {part for part, _, trained in counts if trained}
+        self.frozen_parameters = [
+            (name, each) for name, each in model.named_parameters() if not each.requires_grad
+        ]
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Register the hooks, after DeepSpeed has taken the parameters over."""
+        self.hooks = [
+            parameter.register_hook(self.hook_of(part_of(name)))
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        ]
+
+    def hook_of(self, part: str) -> Any:
+        """A hook that records that a part got a gradient, and whether all were finite."""
+
+        def record(gradient: torch.Tensor) -> None:
+            finite = gradient.detach().isfinite().all()
+            self.finite[part] = self.finite[part] & finite if part in self.finite else finite
+
+        return record
+
+    def problems(self) -> list[str]:
+        """What differs from the settings, one line a part."""
+        lines = [f"{part} is frozen but trained" for part in sorted(self.frozen & self.trained)]
+        lines += [
+            f"{name} is frozen but got a gradient"
+            for name, parameter in self.frozen_parameters
+            if parameter.grad is not None
+        ][:3]
+        for part in self.parts:
+            if part in self.finite:
+                if part in self.trained and not bool(self.finite[part]):
+                    lines.append(f"{part} got a gradient that is not finite")
+            elif part in self.trained and not (self.text_only and part in VISION_PARTS):
+                lines.append(f"{part} is trained but got no gradient")
+        return lines
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Check once, after the first step of this process. Raises GradientError."""
+        if not self.hooks:
+            return
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks = []
+        if problems := self.problems():
+            raise GradientError("after the first step: " + "; ".join(problems))
+        reached = ", ".join(part for part in self.parts if part in self.finite)
+        frozen = ", ".join(part for part in self.parts if part not in self.trained)
+        logger.info("gradients reached: %s%s", reached, f"; frozen: {frozen}" if frozen else "")

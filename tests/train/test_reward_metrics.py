@@ -1,0 +1,189 @@
+"""Metrics by task and stratum, and how TRL's means over processes become one line a step."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from difftrain.data import prompts
+from difftrain.grade.reward_hacking import Alarm
+from difftrain.records import Sample
+from difftrain.train import callbacks, reward_metrics, rewards
+from difftrain.train.reward_metrics import Subsets, step_metrics, with_metrics
+
+G = 4
+Metrics = list[tuple[str, float]]
+
+
+def trl_mean(processes: list[Metrics]) -> dict[str, float]:
+    """What TRL makes of the metrics of several processes: the mean of each."""
+    values = defaultdict(list)
+    for process in processes:
+        for name, value in process:
+            values[name].append(value)
+    return {name: sum(each) / len(each) for name, each in values.items()}
+
+
+def half_formatted(samples: list[Sample], subsets: Subsets) -> Metrics:
+    """The metrics of one process; the first half of its completions has the format."""
+    logged: Metrics = []
+    good = "<think>a</think><answer>b</answer>"
+    texts = [good if index < len(samples) // 2 else "b" for index in range(len(samples))]
+    ids = [sample.sample_id for sample in samples]
+    reward_metrics.log_alarms(texts, ids, subsets, lambda *pair: logged.append(pair))
+
+    def accuracy(completions: list[str], **_: object) -> list[float]:
+        return [float(text == good) for text in completions]
+
+    functions = [accuracy, rewards.format_reward]
+    measured = with_metrics(functions, (1, 0.1), subsets, G)
+    assert [reward.__name__ for reward in measured] == ["accuracy", "format"]
+    for reward in measured:
+        reward(completions=texts, sample_id=ids, log_metric=lambda *pair: logged.append(pair))
+    return logged
+
+
+def test_rewards_are_logged_by_task_and_stratum_over_all_processes(
+    shapes_samples: list[Sample],
+) -> None:
+    strata = {s.sample_id: "hard" if n % 2 else "easy" for n, s in enumerate(shapes_samples[:20])}
+    subsets = Subsets(shapes_samples, strata)
+    first = half_formatted(shapes_samples[:8], subsets)
+    second = half_formatted(shapes_samples[8:24], subsets)
+    row = step_metrics(trl_mean([first, second]), processes=2)
+    rewarded = {s.sample_id for s in (*shapes_samples[:4], *shapes_samples[8:16])}
+    for task in {sample.task for sample in shapes_samples}:
+        of_task = [s.sample_id in rewarded for s in shapes_samples if s.task == task]
+        share = pytest.approx(sum(of_task) / len(of_task))
+        assert row[f"completions/count/task/{task}"] == pytest.approx(len(of_task))
+        assert row[f"rewards/accuracy/mean/task/{task}"] == share
+        assert row[f"rewards/format/mean/task/{task}"] == share
+    hard = [id_ in rewarded for id_, stratum in strata.items() if stratum == "hard"]
+    assert row["rewards/accuracy/mean/stratum/hard"] == pytest.approx(sum(hard) / len(hard))
+    assert row["completions/count/stratum/easy"] == pytest.approx(10)
+
+
+def test_a_task_without_a_completion_in_a_step_is_left_out_and_not_zero(
+    shapes_samples: list[Sample],
+) -> None:
+    subsets = Subsets(shapes_samples)
+    one_task = [s for s in shapes_samples if s.task == shapes_samples[0].task]
+    row = step_metrics(trl_mean([half_formatted(one_task, subsets)]), processes=1)
+    tasks = {name.rpartition("/task/")[2] for name in row if "/task/" in name}
+    assert tasks == {shapes_samples[0].task}
+
+
+def test_alarms_are_shares_of_all_completions(shapes_samples: list[Sample]) -> None:
+    logged: Metrics = []
+    texts = ["<answer></answer>", prompts.SYSTEM, "<answer>1</answer><answer>1</answer>", "1"]
+    ids = [sample.sample_id for sample in shapes_samples[:4]]
+    subsets = Subsets(shapes_samples)
+    reward_metrics.log_alarms(texts, ids, subsets, lambda *pair: logged.append(pair))
+    row = step_metrics(trl_mean([logged]) | {"completions/clipped_ratio": 0.25}, 1)
+    assert row == {
+        "alarms/empty": 0.5,
+        "alarms/several_options": 0.0,
+        "alarms/repeated_tags": 0.25,
+        "alarms/prompt_echo": 0.25,
+        "alarms/truncated": 0.25,
+    }
+
+
+def test_an_alarm_warns_once_while_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = callbacks.JsonlLogger(tmp_path, 0.0, "test")
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    state, control = TrainerState(), TrainerControl()
+    for step in range(1, 31):
+        state.global_step = step
+        sums = {"difftrain/completions": 8.0, f"difftrain/alarms/{Alarm.repeated_tags}": 2.0}
+        log.on_log(arguments, state, control, logs={"reward": 0.5, **sums})
+    rows = [json.loads(line) for line in (tmp_path / "train_log.jsonl").read_text().splitlines()]
+    assert [row["alarms/repeated_tags"] for row in rows] == [0.25] * 30
+    (message,) = [each for each in caplog.messages if "alarm at step" in each]
+    assert message.startswith("alarm at step 10, repeated_tags: 25% of the completions")
+
+
+def test_an_evaluation_on_held_out_samples_is_no_step(tmp_path: Path) -> None:
+    log = callbacks.JsonlLogger(tmp_path, 0.0, "test")
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    state = TrainerState(global_step=5)
+    log.on_log(arguments, state, TrainerControl(), logs={callbacks.EVAL_REWARD: 0.5})
+    assert callbacks.read_log(tmp_path) == []
+    row = {"step": 5, "eval_rewards/accuracy/mean": 0.5}
+    assert callbacks.read_log(tmp_path, callbacks.EVAL_LOG) == [row]
+    callbacks.truncate_log(tmp_path, 4)
+    assert callbacks.read_log(tmp_path, callbacks.EVAL_LOG) == []
+
+
+def accuracy(completions: list[str], **_: object) -> list[float]:
+    return [float(text == "right") for text in completions]
+
+
+def format_(completions: list[str], **_: object) -> list[float]:
+    return [float(text.startswith("r")) for text in completions]
+
+
+def metrics_of(
+    prompts_: list[tuple[Sample, list[str]]], subsets: Subsets, weights: tuple[float, float]
+) -> Metrics:
+    """The metrics of one process that has these completions, one token a letter."""
+    texts = [text for _, completions in prompts_ for text in completions]
+    ids = [sample.sample_id for sample, completions in prompts_ for _ in completions]
+    logged: Metrics = []
+    for reward in with_metrics([accuracy, format_], weights, subsets, G):
+        reward(
+            completions=texts,
+            sample_id=ids,
+            completion_ids=[[1] * len(text) for text in texts],
+            log_metric=lambda *pair: logged.append(pair),
+        )
+    return logged
+
+
+@pytest.fixture
+def subsets(shapes_samples: list[Sample]) -> Subsets:
+    """Even samples are easy, odd ones hard."""
+    strata = {s.sample_id: "hard" if n % 2 else "easy" for n, s in enumerate(shapes_samples)}
+    return Subsets(shapes_samples, strata)
+
+
+def test_a_group_has_zero_variance_if_all_its_completions_are_rewarded_alike(
+    shapes_samples: list[Sample], subsets: Subsets
+) -> None:
+    easy, hard, also_easy, _ = shapes_samples[:4]
+    mixed = [(easy, ["right"] * 4), (hard, ["right", "no", "no", "no"])]
+    first = metrics_of(mixed, subsets, (1, 0.1))
+    second = metrics_of([(also_easy, ["no", "no", "no", "rather"])], subsets, (1, 0.1))
+    row = step_metrics(trl_mean([first, second]), processes=2)
+    assert row["frac_reward_zero_std/stratum/hard"] == 0.0
+    assert row["frac_reward_zero_std/stratum/easy"] == 0.5  # a difference in format alone counts
+    assert row["completions/mean_length/stratum/easy"] == pytest.approx((4 * 5 + 3 * 2 + 6) / 8)
+    assert row["completions/mean_length/stratum/hard"] == pytest.approx((5 + 3 * 2) / 4)
+
+
+def test_a_reward_of_weight_zero_makes_no_difference(
+    shapes_samples: list[Sample], subsets: Subsets
+) -> None:
+    completions = ["no", "no", "no", "rather"]
+    logged = metrics_of([(shapes_samples[0], completions)], subsets, (1, 0))
+    assert step_metrics(dict(logged), 1)["frac_reward_zero_std/stratum/easy"] == 1.0
+
+
+def test_completions_without_the_rest_of_their_group_are_not_counted_as_one(
+    shapes_samples: list[Sample], subsets: Subsets
+) -> None:
+    halves = [(shapes_samples[0], ["right"] * 2), (shapes_samples[2], ["right"] * 2)]
+    row = step_metrics(dict(metrics_of(halves, subsets, (1, 0.1))), 1)
+    assert "frac_reward_zero_std/stratum/easy" not in row
+    assert row["completions/mean_length/stratum/easy"] == 5.0
+
+
+def test_a_stratum_without_a_completion_is_left_out_and_not_zero(
+    shapes_samples: list[Sample], subsets: Subsets
+) -> None:
+    row = step_metrics(dict(metrics_of([(shapes_samples[0], ["no"] * 4)], subsets, (1, 0.1))), 1)
+    assert not [name for name in row if name.endswith("stratum/hard")]
