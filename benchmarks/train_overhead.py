@@ -28,6 +28,7 @@ from PIL import Image
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.data import prompts
 from difftrain.grade import grade
@@ -42,7 +43,6 @@ from difftrain.train import callbacks, grpo, trl_args
 from difftrain.train.dataset import TrainData
 from difftrain.train.param_groups import GradientCheck
 from difftrain.train.trl_args import TrainJob
-from difftrain.cli.overrides import compose_config
 
 RESULTS = Path(__file__).parent / "results"
 AT_MOST = 1.03

@@ -30,7 +30,7 @@ from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.pipeline.coordination import FirstRankFailed, RankTimeout, World
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.select.strata import EmptySelectionError
-from difftrain.train.ticks import PreflightFailed
+from difftrain.train import PreflightFailed
 
 USAGE = """\
 usage: {program} [KEY=VALUE ...] [--cfg job] [--verbose]

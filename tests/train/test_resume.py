@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.workers import Workers
 from difftrain.pipeline.coordination import World
@@ -19,7 +20,6 @@ from difftrain.shapes import pool
 from difftrain.train import checkpointing, grpo, sft, sft_targets
 from difftrain.train.dataset import TrainData
 from difftrain.train.trl_args import TrainJob
-from difftrain.cli.overrides import compose_config
 
 pytestmark = pytest.mark.slow
 SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_steps=4",

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl.models.utils import unwrap_model_for_generation
 
+from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.workers import Workers
 from difftrain.model.load import Loaded
@@ -22,7 +23,6 @@ from difftrain.shapes import pool
 from difftrain.train import checkpointing, grpo, param_groups, preflight, sft, sft_targets
 from difftrain.train.dataset import TrainData
 from difftrain.train.trl_args import TrainJob
-from difftrain.cli.overrides import compose_config
 
 SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_steps=3",
          "sft.samples_per_step=4", "sft.per_device_train_batch_size=2", "grpo.max_steps=2",
