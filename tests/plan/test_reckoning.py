@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from difftrain.config.difficulty import Grid
 from difftrain.config.run_config import RunConfig
-from difftrain.config.train import TARGETS
+from difftrain.config.train import LORA_TARGETS
 from difftrain.model.locate import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.pipeline.paths import Places
@@ -111,9 +111,9 @@ def test_memory_of_training_shrinks_with_each_zero_stage_by_the_formula() -> Non
 def test_lora_needs_no_memory_for_what_it_does_not_train() -> None:
     shape = memory.KNOWN["Qwen/Qwen2.5-VL-7B-Instruct"]
     batch = memory.Batch(rows=1, prompt=1800, answer=1024, pixels=1_254_400)
-    added = memory.additions(shape, 16, TARGETS, tower=False)
+    added = memory.additions(shape, 16, LORA_TARGETS, tower=False)
     assert added == 40_370_176  # what peft adds to the 7B's language model
-    assert memory.additions(shape, 16, TARGETS, tower=True) > added
+    assert memory.additions(shape, 16, LORA_TARGETS, tower=True) > added
     whole = memory.training(shape, batch, 1, memory.Learned(), True, True)
     lora = memory.training(shape, batch, 1, memory.Learned(additions=added), True, True)
     reference = 2 * shape.parameters
