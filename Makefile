@@ -15,12 +15,10 @@ demo: $(READY)
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no \
 	    --dynamo_backend no launch/train.py recipe=grpo_hard control=random $(ARGS)
 
-test: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/pyright
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+test: lint
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile $(ARGS)
 
+# One test at a time: kills and timings need a quiet machine.
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
 

@@ -1,0 +1,92 @@
+"""The built wheel, installed outside the checkout, gives a working `difftrain` command."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGED = ("pyproject.toml", "README.md", "LICENSE", "difftrain")
+pytestmark = pytest.mark.slow
+
+
+def run(folder: Path, *command: str | Path) -> str:
+    """stdout of a command that runs in this folder and does not see the checkout."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env={**environment, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy so that no earlier build is in it."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in PACKAGED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name)
+        else:
+            shutil.copy(ROOT / name, source / name)
+    pip = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index")
+    run(source, *pip, "-w", target, ".")
+    (path,) = target.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """bin/ of a new environment with the wheel; the libraries are those of this environment."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    run(ROOT.parent, sys.executable, "-m", "venv", folder)
+    run(folder, folder / "bin" / "pip", "install", "--no-deps", "--no-index", wheel)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    # A path in a .pth file: its own .pth files, such as an editable install's, are not read.
+    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin"
+
+
+def test_the_wheel_holds_one_package_with_configuration_recipes_and_data(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"difftrain"}
+    for name in ("conf/run.yaml", "conf/recipe/grpo_hard.yaml", "recipes/grpo.py", "py.typed"):
+        assert f"difftrain/{name}" in names
+    packaged = {
+        f"difftrain/{path.relative_to(ROOT / 'difftrain')}"
+        for folder in ("report", "shapes", "conf")
+        for path in (ROOT / "difftrain" / folder).rglob("*")
+        if path.suffix in (".jinja", ".css", ".csv", ".safetensors", ".json", ".yaml")
+    }
+    assert packaged <= {*names}
+
+
+def test_the_installed_command_trains_and_knows_its_version(scripts: Path, tmp_path: Path) -> None:
+    code = "import difftrain; print(difftrain.__file__)"
+    file = Path(run(tmp_path, scripts / "python", "-c", code).strip())
+    assert file.is_relative_to(scripts.parent)
+    version = run(tmp_path, scripts / "difftrain", "--version")
+    assert version == f"difftrain {metadata.version('difftrain')}\n"
+    arguments = ("train", "recipe=grpo_hard", "debug=smoke")
+    output = run(tmp_path, scripts / "difftrain", *arguments)
+    folder = tmp_path / output.strip().splitlines()[-1].removeprefix("output: ")
+    assert (folder / "report.html").is_file()
+    assert (folder / "checkpoint" / "model.safetensors").is_file()
+
+
+def test_accelerate_and_a_sweep_start_the_installed_module(scripts: Path, tmp_path: Path) -> None:
+    launch = (scripts / "python", "-m", "accelerate.commands.launch", "--num_processes", "1")
+    module = ("-m", "difftrain.cli", "train", "--cfg", "job", "seed=7")
+    assert "\nseed: 7\n" in run(tmp_path, *launch, *module)
+    output = run(tmp_path, scripts / "difftrain", "sweep", "recipe=grpo_full", "--dry")
+    assert "-m difftrain.cli train recipe=grpo_full" in output
