@@ -29,7 +29,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from difftrain.config.difficulty import AceConfig
 from difftrain.model import attention
-from difftrain.model.locate import SHIPPED
+from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import manifest
 
 RESULTS = Path(__file__).parent / "results"
@@ -86,7 +86,7 @@ def run(name: str, made: Any, tokens: int) -> float:
         made.base_model(**asked, use_cache=False, output_attentions=True)
     else:
         ace = AceConfig() if name == "masses_and_bias" else None
-        attention.looks(made, asked, *marks, ace)
+        attention.summarize(made, asked, *marks, ace)
     return time.perf_counter() - started
 
 

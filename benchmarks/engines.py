@@ -35,10 +35,10 @@ from difftrain.config.engine import EngineKind, ServerConfig
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import resolve
 from difftrain.data import prompts
-from difftrain.model.generate import engine
-from difftrain.model.generate.request import Engine, Found, Request, answers
-from difftrain.model.load import load
-from difftrain.model.locate import SHIPPED
+from difftrain.model.engines import create
+from difftrain.model.engines.types import Engine, Request, Result, generate_all
+from difftrain.model.loading import load
+from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.shapes import pool
 
@@ -103,16 +103,16 @@ def requests(number: int, most: int) -> list[Request]:
     ]
 
 
-def timed(asked: Engine, wanted: list[Request]) -> tuple[list[Found], dict[str, Any]]:
+def timed(asked: Engine, wanted: list[Request]) -> tuple[list[Result], dict[str, Any]]:
     """The answers, and what they took, after a warm-up."""
-    answers(asked, wanted[:4])
+    generate_all(asked, wanted[:4])
     started = time.perf_counter()
-    found = answers(asked, wanted)
+    found = generate_all(asked, wanted)
     seconds = time.perf_counter() - started
     return found, {
         "seconds": seconds,
         "answers_per_second": len(found) / seconds,
-        "about": asked.about,
+        "about": asked.info,
     }
 
 
@@ -158,12 +158,12 @@ def main() -> None:
     pixels = config.data.min_pixels, config.data.max_pixels
     found, engines = {}, {}
     loaded = load(config.model, *pixels)
-    here = engine.choose(config.model, lambda: loaded, pixels)
+    here = create.create_engine(config.model, lambda: loaded, pixels)
     found["hf"], engines["hf"] = timed(here, wanted)
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (url, model):
         served = ServerConfig(name=model, max_concurrency=arguments.open)
         there: ModelConfig = replace(config.model, engine=EngineKind.http, url=url, server=served)
-        asked = engine.choose(there, lambda: loaded, pixels)
+        asked = create.create_engine(there, lambda: loaded, pixels)
         found["http"], engines["http"] = timed(asked, wanted)
         asked.close()
     engines["http"]["about"] |= {"served": "tiny"}

@@ -20,9 +20,9 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.evaluate import answering, asking, rules, scoring
 from difftrain.evaluate.asking import Asked
-from difftrain.model.generate import engine
-from difftrain.model.generate.request import Engine
-from difftrain.model.load import load, within
+from difftrain.model.engines import create
+from difftrain.model.engines.types import Engine
+from difftrain.model.loading import load, with_pixel_budget
 from difftrain.pipeline import manifest
 from difftrain.records import ItemResult
 from difftrain.shapes.judge import judge
@@ -101,8 +101,8 @@ def main() -> None:
     config = resolve(compose_config([*words, f"evaluate.limit={arguments.items}"]))
     model = load(config.model, config.data.min_pixels, config.data.max_pixels)
     widest = answering.widest(config)
-    loaded = within(model, *widest)
-    asked = engine.choose(config.model, lambda: loaded, widest)
+    loaded = with_pixel_budget(model, *widest)
+    asked = create.create_engine(config.model, lambda: loaded, widest)
     items = asking.items(config.evaluate)
     ways = {"in batches (the evaluator)": batched, "one at a time": one_by_one}
     for way in ways.values():

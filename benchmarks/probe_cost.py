@@ -38,11 +38,10 @@ import torch
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import pism, score
-from difftrain.model.generate import hf
-from difftrain.model.generate.engine import InProcess
-from difftrain.model.generate.gumbel import DrawOwnNoise
-from difftrain.model.generate.request import Answer, Request
-from difftrain.model.load import Loaded, load
+from difftrain.model.engines import hf, kv_cache
+from difftrain.model.engines.hf import HfEngine, SeededGumbelProcessor
+from difftrain.model.engines.types import Completion, Request
+from difftrain.model.loading import LoadedModel, load
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.probe import run
@@ -61,7 +60,7 @@ def settings(*words: str) -> RunConfig:
     return resolve(compose_config([*WORDS, *words]))
 
 
-def loaded_by(config: RunConfig) -> Loaded:
+def loaded_by(config: RunConfig) -> LoadedModel:
     """The model of these settings."""
     return load(config.model, config.data.min_pixels, config.data.max_pixels)
 
@@ -77,21 +76,21 @@ def labels(rows: Sequence[Rollout], config: RunConfig) -> Labels:
 
 
 def ours(
-    loaded: Loaded, samples: Sequence[Sample], config: RunConfig
+    loaded: LoadedModel, samples: Sequence[Sample], config: RunConfig
 ) -> tuple[list[Rollout], float]:
     """Rows and seconds of the probe in this process."""
     with tempfile.TemporaryDirectory() as place:
         ledger = ProbeState(Path(place), config.probe, samples, requirements(config))
-        engine = InProcess(loaded, hf.Limits.of(config.model))
+        engine = HfEngine(loaded, hf.BatchLimits.of(config.model))
         started = time.perf_counter()
         run.run_share(engine, samples, ledger, config, World(1, 2))
         return parquet.read(Path(place), Rollout), time.perf_counter() - started
 
 
 @torch.inference_mode()
-def generated(loaded: Loaded, asked: Request) -> Answer:
+def generated(loaded: LoadedModel, asked: Request) -> Completion:
     """One answer by transformers' own generate, alone."""
-    inputs = hf.encode(loaded, [asked])
+    inputs = kv_cache.encode(loaded, [asked])
     width = inputs["input_ids"].shape[1]
     known = loaded.processor.tokenizer.get_vocab()
     banned = [known[name] for name in hf.PLACEHOLDERS if name in known]
@@ -99,15 +98,15 @@ def generated(loaded: Loaded, asked: Request) -> Answer:
         **inputs,
         max_new_tokens=asked.max_new_tokens,
         do_sample=False,
-        eos_token_id=list(hf.ends(loaded)),
+        eos_token_id=list(hf.eos_token_ids(loaded)),
         pad_token_id=loaded.processor.tokenizer.pad_token_id,
-        logits_processor=[DrawOwnNoise([asked.seed], [asked.temperature], width, banned)],
+        logits_processor=[SeededGumbelProcessor([asked.seed], [asked.temperature], width, banned)],
     )
-    return hf.read(loaded, output[0, width:].tolist(), asked.max_new_tokens)
+    return hf.to_completion(loaded, output[0, width:].tolist(), asked.max_new_tokens)
 
 
 def one_by_one(
-    loaded: Loaded, samples: Sequence[Sample], config: RunConfig
+    loaded: LoadedModel, samples: Sequence[Sample], config: RunConfig
 ) -> tuple[list[Rollout], float]:
     """Rows and seconds of a loop that asks one request at a time, with early stopping."""
     ledger = ProbeState(Path("nowhere"), config.probe, samples, requirements(config))

@@ -29,12 +29,13 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from difftrain.cli.overrides import compose_config
-from difftrain.config.run_config import RunConfig, resolve
+from difftrain.config.run_config import RunConfig
+from difftrain.config.run_config import resolve as resolve_config
 from difftrain.data import prompts
 from difftrain.grade import grade
 from difftrain.grade.extract import has_expected_format
 from difftrain.grade.workers import Workers
-from difftrain.model import load, locate
+from difftrain.model import loading, resolve
 from difftrain.pipeline import manifest
 from difftrain.pipeline.coordination import World
 from difftrain.records import Sample, Verdict
@@ -110,7 +111,7 @@ def job_of(config: RunConfig, folder: Path) -> TrainJob:
 
 def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any:
     """What a script without difftrain would be: TRL, a dataset in memory, two reward functions."""
-    processor = load.load_processor(config.model, config.data.min_pixels, config.data.max_pixels)
+    processor = loading.load_processor(config.model, config.data.min_pixels, config.data.max_pixels)
     by_id = {sample.sample_id: sample for sample in samples}
 
     def accuracy(completions: list[Any], sample_id: list[str], **_: Any) -> list[float]:
@@ -134,7 +135,7 @@ def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any
     ]
     vocabulary = processor.tokenizer.get_vocab()
     return GRPOTrainer(
-        model=locate.source(config.model.name),
+        model=resolve.source(config.model.name),
         reward_funcs=[accuracy, format],
         args=trl_args.grpo_arguments(job_of(config, folder), config.grpo, vocabulary),
         train_dataset=Dataset.from_list(rows),
@@ -228,7 +229,7 @@ def main() -> None:
     given, words = parser.parse_known_args()
     steps = given.steps + WARM_UP
     fixed = ["grpo.eval_samples=0", f"grpo.max_steps={steps}", f"grpo.save_steps={steps + 1}"]
-    config = resolve(compose_config([*words, *fixed]))
+    config = resolve_config(compose_config([*words, *fixed]))
     seconds = measured(config, steps)
     median = {who: statistics.median(each) for who, each in seconds.items()}
     result = {

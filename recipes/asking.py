@@ -6,10 +6,10 @@ from functools import cached_property
 from difftrain.config.engine import EngineKind
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import RunConfig
-from difftrain.model import memory
-from difftrain.model.generate import engine
-from difftrain.model.generate.request import Engine
-from difftrain.model.load import Loaded, load, within
+from difftrain.model import loading
+from difftrain.model.engines import create
+from difftrain.model.engines.types import Engine
+from difftrain.model.loading import LoadedModel, load, with_pixel_budget
 
 
 class Asking:
@@ -20,13 +20,13 @@ class Asking:
         self._engines: dict[tuple[int, int], Engine] = {}
 
     @cached_property
-    def model(self) -> Loaded:
+    def model(self) -> LoadedModel:
         """The loaded model."""
         data = self.config.data
         return load(self.named, data.min_pixels, data.max_pixels)
 
     @property
-    def loaded(self) -> Callable[[], Loaded]:
+    def loaded(self) -> Callable[[], LoadedModel]:
         """What a stage calls if there is something left to measure."""
         return lambda: self.model
 
@@ -40,8 +40,8 @@ class Asking:
         if pixels not in self._engines:
             if self.named.engine is EngineKind.vllm:  # it takes its share of a GPU that is free
                 self.release()
-            self._engines[pixels] = engine.choose(
-                self.named, lambda: within(self.model, *pixels), pixels
+            self._engines[pixels] = create.create_engine(
+                self.named, lambda: with_pixel_budget(self.model, *pixels), pixels
             )
         return self._engines[pixels]
 
@@ -57,7 +57,7 @@ class Asking:
 
     def greet(self) -> None:
         """Raises ConfigError, within seconds, if the engine cannot be reached."""
-        engine.greet(self.named)
+        create.check_engine(self.named)
 
     def rest(self) -> None:
         """Let go of the engines: vLLM holds most of a GPU, which measuring or training needs."""
@@ -69,4 +69,4 @@ class Asking:
         """Forget model and engines, so that training, or vLLM, has the memory."""
         self.rest()
         self.__dict__.pop("model", None)
-        memory.release()
+        loading.free_memory()

@@ -9,7 +9,7 @@ from difftrain.config.engine import EngineKind
 from difftrain.config.model import Dtype
 from difftrain.config.run_config import RunConfig
 from difftrain.data.prompts import SYSTEM
-from difftrain.model import locate
+from difftrain.model import resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.paths import Places
 from difftrain.plan import generations, memory
@@ -185,7 +185,7 @@ def answering(config: RunConfig, prompt: int) -> memory.Batch:
 
 def memory_lines(config: RunConfig, known: Pool) -> list[str]:
     """Memory of one GPU while scoring, and while training under each ZeRO stage."""
-    shape = memory.shape_of(locate.source(config.model.name))
+    shape = memory.shape_of(resolve.source(config.model.name))
     if shape is None:
         told = f"memory: unknown, because {config.model.name} has no config.json at hand"
         return [f"{told}; name a local folder"]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from difftrain.config.model import Dtype, ModelConfig
-from difftrain.model.load import Loaded, load
+from difftrain.model.loading import LoadedModel, load
 from difftrain.records import Sample
 from difftrain.shapes import pool
 
@@ -20,7 +20,7 @@ BUDGET = (3136, 12544)
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Loaded:
+def tiny() -> LoadedModel:
     """The shipped model, loaded as any other."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(2)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from difftrain.model.locate import SHIPPED
+from difftrain.model.resolve import SHIPPED
 
 WHOLE_TEXT = {
     "defaults": {"role": "assistant"},

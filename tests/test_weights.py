@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText
 from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig
 from difftrain.model import checkpoint_files
-from difftrain.model.locate import SHIPPED
+from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.recipes import chain

@@ -12,8 +12,8 @@ from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import scoring
 from difftrain.evaluate.asking import Asked, request
 from difftrain.images import ImageError, PixelBudget
-from difftrain.model.generate import makers
-from difftrain.model.generate.request import Engine, NoAnswer, Request
+from difftrain.model.engines import types
+from difftrain.model.engines.types import Engine, GenerationError, Request
 from difftrain.pipeline import coordination
 from difftrain.pipeline.coordination import World
 
@@ -37,7 +37,7 @@ def ready(
     """An engine with the `widest` limits; the folder of its answers says who it is."""
     with coordination.heartbeat(folder, world):
         engine = make(*widest(config))
-    makers.note(folder, engine.about)
+    types.write_engine_info(folder, engine.about)
     return engine
 
 
@@ -67,7 +67,7 @@ def responses(
         return taken
 
     for place, found in engine.stream(more, alive):
-        without = isinstance(found, NoAnswer)
+        without = isinstance(found, GenerationError)
         yield place, scoring.no_answer(found.reason) if without else found.text
         while unasked:
             yield unasked.popleft()

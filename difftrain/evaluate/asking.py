@@ -7,7 +7,7 @@ from difftrain.data import prompts
 from difftrain.evaluate import pictures, scoring, sources
 from difftrain.evaluate.graded import Item
 from difftrain.images import PixelBudget
-from difftrain.model.generate.request import Request
+from difftrain.model.engines.types import Request
 from difftrain.shapes import benchmarks as miniatures
 
 ALL_ITEMS = 300

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difftrain import seeds
 from difftrain.config.evaluate import Fallback
 from difftrain.data import prompts
-from difftrain.evaluate import items, judge, rules
+from difftrain.evaluate import items, judge_prompts, rules
 from difftrain.evaluate.graded import UNDECIDED, Graded, Item, Judge
 from difftrain.evaluate.rules import Switches
 from difftrain.records import GradedBy
@@ -58,10 +58,10 @@ def grade(prediction: str, choice: Choice, asked: Judge | None, how: Switches) -
 
     letter, path = infer(prediction), GradedBy.rule
     if letter is None and asked is not None:
-        prompt = judge.match_options(choice.question, choice.options, prediction)
-        letter, replies = judge.first_usable(asked, prompt, judge.STEADY, infer)
+        prompt = judge_prompts.match_options(choice.question, choice.options, prediction)
+        letter, replies = judge_prompts.first_usable(asked, prompt, judge_prompts.STEADY, infer)
         path = GradedBy.judge
-        if judge.all_failed(replies):
+        if judge_prompts.all_failed(replies):
             return Graded(None, None, GradedBy.failed)
         if letter is None and how.deviations.fallback is Fallback.random:
             letter, path = drawn(choice), GradedBy.failed

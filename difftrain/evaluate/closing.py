@@ -16,8 +16,8 @@ from difftrain.config.judge import JudgeKind, by_rules_alone, model_name, server
 from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import compare, results, undecided
 from difftrain.evaluate.asking import Asked
-from difftrain.evaluate.judging.tally import told
-from difftrain.model.generate import makers
+from difftrain.evaluate.judge.usage import told
+from difftrain.model.engines import types
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.records import ItemResult
 
@@ -77,7 +77,7 @@ def close(
     for name, each in found.items():
         if each["reason"]:
             print(f"{name}: no score: {each['reason']}", file=sys.stderr, flush=True)
-    engines = makers.read(folder.parent.parent / "responses" / origin.responses)
+    engines = types.read_engine_info(folder.parent.parent / "responses" / origin.responses)
     who = results.Who(words, engines)
     results.write(folder, origin.checkpoint, who, asked, marks, origin.config)
     own = run_config.plain(evaluate) | {"judge": judge}

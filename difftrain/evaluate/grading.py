@@ -8,7 +8,7 @@ from tqdm import tqdm
 from difftrain.config.evaluate import AnswerTags, EvaluateConfig
 from difftrain.evaluate import rules, scoring
 from difftrain.evaluate.asking import Asked
-from difftrain.evaluate.judging.asker import Judging
+from difftrain.evaluate.judge.client import Judging
 from difftrain.records import ItemResult
 
 BEAT_SECONDS = 1.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from difftrain.evaluate import items
 from difftrain.evaluate.graded import UNDECIDED, Benchmark, Graded, Item, Judge, Part
-from difftrain.evaluate.judge import RISING, first_usable
+from difftrain.evaluate.judge_prompts import RISING, first_usable
 from difftrain.evaluate.rules import Switches
 from difftrain.records import GradedBy
 

@@ -5,7 +5,7 @@ import json
 from difftrain.data.prompts import LETTERS
 from difftrain.evaluate import items
 from difftrain.evaluate.graded import UNDECIDED, Benchmark, Graded, Item, Judge, Part
-from difftrain.evaluate.judge import RISING, first_usable
+from difftrain.evaluate.judge_prompts import RISING, first_usable
 from difftrain.evaluate.rules import API_FAILURE, Switches, infer
 from difftrain.records import GradedBy
 

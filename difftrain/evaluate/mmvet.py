@@ -4,7 +4,7 @@ import math
 
 from difftrain.evaluate import items
 from difftrain.evaluate.graded import UNDECIDED, Benchmark, Graded, Item, Judge, Part
-from difftrain.evaluate.judge import RISING, ask
+from difftrain.evaluate.judge_prompts import RISING, ask
 from difftrain.evaluate.rules import Switches
 from difftrain.records import GradedBy
 

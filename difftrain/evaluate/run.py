@@ -18,9 +18,9 @@ from difftrain.evaluate import closing, summary
 from difftrain.evaluate.answering import ready, responses
 from difftrain.evaluate.asking import Asked, items
 from difftrain.evaluate.grading import grade_all
-from difftrain.evaluate.judging.asker import Judging
+from difftrain.evaluate.judge.client import Judging
 from difftrain.evaluate.responses import Key, Response, Store, items_identity, keep, key
-from difftrain.model.generate.request import Engine
+from difftrain.model.engines.types import Engine
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.records import ItemResult

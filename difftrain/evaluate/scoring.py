@@ -13,7 +13,7 @@ from difftrain.evaluate import (
     undecided,
 )
 from difftrain.evaluate.graded import Benchmark, Graded, Item, Judge, Part
-from difftrain.evaluate.judge import JudgeDown
+from difftrain.evaluate.judge_prompts import JudgeDown
 from difftrain.evaluate.rules import NOT_TEXTS, Rules, switches
 from difftrain.grade import extract
 from difftrain.records import GradedBy, ItemResult

@@ -1,13 +1,15 @@
-"""How much attention a response pays to picture and text, without any attention matrix.
+"""How much attention a response pays to image and text, without any attention matrix.
 
-A layer's masses are A m, with A its attention and m the 0/1 indicators of picture and text. The
-indicators ride along as two further columns of V, so any fused kernel computes them with the
-layer's own output; from the first response token on, since no other row is asked for. The same
-pass gives ACE's bias, from the last layer's queries and keys alone (last_layer.py). Padding is
-moved to the right, where a causal kernel needs no mask, which would be a B S S table.
-Axes: B batch, S sequence, L layers, T response tokens.
+A layer's masses are A m, with A its attention and m the 0/1 indicators of image and text tokens
+(Qi et al. 2026, Eq. 4). The indicators ride along as two further columns of V, so any fused kernel
+computes the masses with the layer's output, from the first response token on. The same pass gives
+the largest log psi of ACE (RAP, ACE), from the queries and keys of the last layer, a few rows at
+a time. Padding is moved to the right, where a causal kernel needs no mask (a B S S table).
+Axes: B batch, S sequence, L layers, T response tokens, H heads, K key heads, D head size, C rows of
+a chunk.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,152 +21,60 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
-from difftrain.config.difficulty import AceConfig
-from difftrain.model import last_layer
-from difftrain.model.spans import positions
+from difftrain.config.difficulty import AceConfig, Heads, TextSpan
+from difftrain.difficulty.ace import ColumnProducts
 
-NAME = "difftrain_masses"
-EXTRA = 8
+KERNEL_NAME = "difftrain_masses"
+EXTRA_COLUMNS = 8
 """Columns added to a head: two indicators and zeros; fused kernels want multiples of 8."""
-ROWS = 1024
-"""Response rows attended at once: their mask is a table of so many rows."""
+CHUNK_ROWS = 1024
+"""Response rows attended at once; bounds their mask."""
+MAX_CELLS = 1 << 23
+"""Attention values of the last layer held at once: 32 MiB in float32, and a few copies of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Where one response looked: its masses, and ACE's largest log psi (None: none, or not asked).
+class TokenSpans:
+    """Three boolean indicators of shape B S; a position belongs to at most one of them."""
+
+    image_BS: torch.Tensor
+    text_BS: torch.Tensor
+    response_BS: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSummary:
+    """The masses of one response, and ACE's largest log psi (None: undefined, or not requested).
 
     float32 on the CPU, mean over heads.
     """
 
     image_LT: torch.Tensor
     text_LT: torch.Tensor
-    bias: float | None
+    max_log_psi: float | None
 
 
-def recording(
-    indicators_BS2: torch.Tensor, start: int, found: list[torch.Tensor]
-) -> Callable[..., Any]:
-    """An attention function that also appends each layer's masses, mean over heads.
+def token_spans(
+    input_ids_BS: torch.Tensor,
+    attention_mask_BS: torch.Tensor,
+    response_lengths: Sequence[int],
+    image_token: int,
+    text: TextSpan,
+) -> TokenSpans:
+    """Indicators for left-padded sequences that end with their response.
 
-    They are those of the rows from `start` on (B S-start 2): rows before it, the prompt's in most
-    cases, pass through the plain kernel. Inputs are padded on the right, so no mask is given.
+    Text is every prompt token that is neither padding nor image; `before_image` keeps only the
+    tokens before the first image (released code of Qi et al. 2026).
     """
-
-    def forward(module: Any, query: Any, key: Any, value: Any, _: Any, **rest: Any) -> Any:
-        length, size = query.shape[2], value.shape[3]
-        outputs, masses = [], []
-        if start:
-            asked, seen, held = (each[:, :, :start] for each in (query, key, value))
-            outputs.append(sdpa_attention_forward(module, asked, seen, held, None, **rest)[0])
-        columns = indicators_BS2[:, None].expand(-1, value.shape[1], -1, -1).to(value.dtype)
-        value = torch.cat([value, functional.pad(columns, (0, EXTRA - 2))], dim=-1)
-        key = functional.pad(key, (0, EXTRA))
-        for first in range(start, length, ROWS):
-            last = min(first + ROWS, length)
-            some = functional.pad(query[:, :, first:last], (0, EXTRA))
-            places = torch.arange(last, device=query.device)
-            below = places[None] <= places[first:, None]
-            output, _ = sdpa_attention_forward(
-                module, some, key[:, :, :last], value[:, :, :last], below[None, None], **rest
-            )
-            outputs.append(output[..., :size])
-            masses.append(output[..., size : size + 2].float().mean(dim=2))
-        found.append(torch.cat(masses, dim=1))
-        return torch.cat(outputs, dim=1), None
-
-    return forward
-
-
-def confiding(
-    forward: Callable[..., Any], response_BS: torch.Tensor, config: AceConfig, last: int
-) -> tuple[Callable[..., Any], list[float | None]]:
-    """`forward`, which at layer `last` also notes ACE's bias of each row; and where it notes it."""
-    biases: list[float | None] = []
-
-    def confided(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
-        if module.layer_idx == last:
-            for row, response_S in enumerate(response_BS):
-                own = None if mask is None else mask[row if len(mask) > 1 else 0, 0]
-                place_T = response_S.nonzero()[:, 0]
-                biases.append(
-                    last_layer.bias(query[row], key[row], own, place_T, rest["scaling"], config)
-                )
-        return forward(module, query, key, value, mask, **rest)
-
-    return confided, biases
-
-
-@contextmanager
-def attending(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[None]:
-    """The decoder attends through `function` inside, and as it did before afterwards.
-
-    The vision tower has a configuration of its own and is not touched.
-    """
-    config = model.get_decoder().config
-    before = config._attn_implementation
-    ALL_ATTENTION_FUNCTIONS.register(NAME, function)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-
-
-def right_padded(
-    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], marks: Sequence[torch.Tensor]
-) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
-    """Inputs that need no mask, with rotary positions; and marks (B S ...) moved as they were."""
-    inputs = {"attention_mask": torch.ones_like(inputs["input_ids"]), **inputs}
-    kept_BS = inputs["attention_mask"].bool()
-    order_BS = (~kept_BS).int().argsort(dim=1, stable=True)
-    rows = torch.arange(len(order_BS), device=order_BS.device)[:, None]
-    moved = {key: inputs[key][rows, order_BS] for key in ("input_ids", "attention_mask")}
-    if "mm_token_type_ids" in inputs:
-        moved["mm_token_type_ids"] = inputs["mm_token_type_ids"][rows, order_BS]
-    shown = {key: inputs[key] for key in ("pixel_values", "image_grid_thw") if key in inputs}
-    place_3BS = positions(model, {**moved, **shown})
-    wanted = {"input_ids": moved["input_ids"], "position_ids": place_3BS, **shown}
-    return wanted, [each[rows, order_BS] for each in marks]
-
-
-@torch.inference_mode()
-def looks(
-    model: PreTrainedModel,
-    inputs: Mapping[str, torch.Tensor],
-    image_BS: torch.Tensor,
-    text_BS: torch.Tensor,
-    response_BS: torch.Tensor,
-    ace: AceConfig | None = None,
-) -> list[Look]:
-    """For each row, where its response looked: masses (P, Eq. 4) and, if asked, ACE's bias (T).
-
-    One teacher-forced pass; memory is linear in tokens. The model's attention setting is restored.
-    Raises ValueError if the indicators do not have the inputs' shape.
-    """
-    shape = inputs["input_ids"].shape
-    for name, indicator in (("image", image_BS), ("text", text_BS), ("response", response_BS)):
-        if indicator.shape != shape:
-            raise ValueError(f"{name} indicator {tuple(indicator.shape)}, inputs {tuple(shape)}")
-    found: list[torch.Tensor] = []
-    biases: list[float | None] = [None] * shape[0]
-    indicators_BS2 = torch.stack([image_BS, text_BS], dim=-1).to(model.device)
-    inputs, (indicators_BS2, rows) = right_padded(
-        model, inputs, (indicators_BS2, response_BS.bool().to(model.device))
-    )
-    start = int(rows.any(dim=0).int().argmax())
-    attend = recording(indicators_BS2, start, found)
-    if ace is not None:
-        last = model.get_decoder().config.num_hidden_layers - 1
-        attend, biases = confiding(attend, rows, ace, last)
-    with attending(model, attend):
-        model.base_model(**inputs, use_cache=False)
-    tables = [
-        torch.stack([layer[row, rows[row, start:]] for layer in found]).cpu()
-        for row in range(shape[0])
-    ]
-    return [Look(table[..., 0], table[..., 1], biases[row]) for row, table in enumerate(tables)]
+    length = input_ids_BS.shape[1]
+    position_S = torch.arange(length, device=input_ids_BS.device)
+    start_B = length - torch.tensor(list(response_lengths), device=input_ids_BS.device)
+    response_BS = position_S[None] >= start_B[:, None]
+    image_BS = (input_ids_BS == image_token) & ~response_BS
+    text_BS = attention_mask_BS.bool() & ~response_BS & ~image_BS
+    if text is TextSpan.before_image:
+        text_BS = text_BS & (image_BS.int().cumsum(1) == 0)
+    return TokenSpans(image_BS, text_BS, response_BS)
 
 
 def masses(
@@ -174,9 +84,207 @@ def masses(
     text_BS: torch.Tensor,
     response_BS: torch.Tensor,
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The masses alone: for each row two L x T tables, float32, mean over heads (P, Eq. 4).
+    """Image and text masses of each row: two L x T tables, float32, mean over heads.
 
     Raises ValueError if the indicators do not have the inputs' shape.
     """
-    found = looks(model, inputs, image_BS, text_BS, response_BS)
-    return [(look.image_LT, look.text_LT) for look in found]
+    summaries = summarize(model, inputs, image_BS, text_BS, response_BS)
+    return [(summary.image_LT, summary.text_LT) for summary in summaries]
+
+
+@torch.inference_mode()
+def summarize(
+    model: PreTrainedModel,
+    inputs: Mapping[str, torch.Tensor],
+    image_BS: torch.Tensor,
+    text_BS: torch.Tensor,
+    response_BS: torch.Tensor,
+    ace: AceConfig | None = None,
+) -> list[AttentionSummary]:
+    """Masses of each row's response and, with `ace`, its largest log psi.
+
+    One teacher-forced pass; memory is linear in tokens. The model's attention setting is restored.
+    Raises ValueError if the indicators do not have the inputs' shape.
+    """
+    shape = inputs["input_ids"].shape
+    for name, indicator in (("image", image_BS), ("text", text_BS), ("response", response_BS)):
+        if indicator.shape != shape:
+            raise ValueError(f"{name} indicator {tuple(indicator.shape)}, inputs {tuple(shape)}")
+    layers: list[torch.Tensor] = []
+    max_log_psi_B: list[float | None] = [None] * shape[0]
+    indicators_BS2 = torch.stack([image_BS, text_BS], dim=-1).to(model.device)
+    inputs, (indicators_BS2, response_BS) = pad_right(
+        model, inputs, (indicators_BS2, response_BS.bool().to(model.device))
+    )
+    start = int(response_BS.any(dim=0).int().argmax())
+    attend = record_masses(indicators_BS2, start, layers)
+    if ace is not None:
+        last = model.get_decoder().config.num_hidden_layers - 1
+        max_log_psi_B = []
+        attend = record_max_log_psi(attend, response_BS, ace, last, max_log_psi_B)
+    with attention_function(model, attend):
+        model.base_model(**inputs, use_cache=False)
+    summaries = []
+    for row, max_log_psi in enumerate(max_log_psi_B):
+        masses_LT2 = torch.stack([layer[row, response_BS[row, start:]] for layer in layers]).cpu()
+        summaries.append(AttentionSummary(masses_LT2[..., 0], masses_LT2[..., 1], max_log_psi))
+    return summaries
+
+
+@contextmanager
+def attention_function(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[None]:
+    """Let the decoder attend through `function` inside the block.
+
+    The vision tower has a configuration of its own and is not touched.
+    """
+    config = model.get_decoder().config
+    before = config._attn_implementation
+    ALL_ATTENTION_FUNCTIONS.register(KERNEL_NAME, function)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(KERNEL_NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    config._attn_implementation = KERNEL_NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def record_masses(
+    indicators_BS2: torch.Tensor, start: int, layers: list[torch.Tensor]
+) -> Callable[..., Any]:
+    """An attention function that appends each layer's masses to `layers`, mean over heads.
+
+    They are the masses of the rows from `start` on (B S-start 2); rows before it, mostly the
+    prompt, use the plain kernel. Inputs are padded on the right, so no mask is needed.
+    """
+
+    def forward(module: Any, query: Any, key: Any, value: Any, _: Any, **rest: Any) -> Any:
+        length, size = query.shape[2], value.shape[3]
+        outputs, masses = [], []
+        if start:
+            q, k, v = (tensor[:, :, :start] for tensor in (query, key, value))
+            outputs.append(sdpa_attention_forward(module, q, k, v, None, **rest)[0])
+        columns = indicators_BS2[:, None].expand(-1, value.shape[1], -1, -1).to(value.dtype)
+        value = torch.cat([value, functional.pad(columns, (0, EXTRA_COLUMNS - 2))], dim=-1)
+        key = functional.pad(key, (0, EXTRA_COLUMNS))
+        for first in range(start, length, CHUNK_ROWS):
+            last = min(first + CHUNK_ROWS, length)
+            chunk = functional.pad(query[:, :, first:last], (0, EXTRA_COLUMNS))
+            positions = torch.arange(last, device=query.device)
+            causal = positions[None] <= positions[first:, None]
+            output, _ = sdpa_attention_forward(
+                module, chunk, key[:, :, :last], value[:, :, :last], causal[None, None], **rest
+            )
+            outputs.append(output[..., :size])
+            masses.append(output[..., size : size + 2].float().mean(dim=2))
+        layers.append(torch.cat(masses, dim=1))
+        return torch.cat(outputs, dim=1), None
+
+    return forward
+
+
+def record_max_log_psi(
+    forward: Callable[..., Any],
+    response_BS: torch.Tensor,
+    config: AceConfig,
+    last: int,
+    max_log_psi_B: list[float | None],
+) -> Callable[..., Any]:
+    """`forward`, which at layer `last` also appends each row's largest log psi."""
+
+    def recording(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
+        if module.layer_idx == last:
+            for row, response_S in enumerate(response_BS):
+                mask_SS = None if mask is None else mask[row if len(mask) > 1 else 0, 0]
+                position_T = response_S.nonzero()[:, 0]
+                max_log_psi_B.append(
+                    max_log_psi(query[row], key[row], mask_SS, position_T, rest["scaling"], config)
+                )
+        return forward(module, query, key, value, mask, **rest)
+
+    return recording
+
+
+def max_log_psi(
+    query_HSD: torch.Tensor,
+    key_KSD: torch.Tensor,
+    mask_SS: torch.Tensor | None,
+    position_T: torch.Tensor,
+    scaling: float,
+    config: AceConfig,
+) -> float | None:
+    """ACE's largest log psi of one response: difficulty.ace.bias of its last-layer attention."""
+    columns = ColumnProducts(len(position_T), config.sigma, config.window)
+    for first, log_HCT in log_attention_rows(query_HSD, key_KSD, mask_SS, position_T, scaling):
+        if config.heads is Heads.max:
+            log_CT = log_HCT.amax(dim=0)
+        else:
+            log_CT = log_HCT.logsumexp(dim=0) - math.log(len(log_HCT))
+        columns.add(first, log_CT.cpu().numpy().astype(float))
+    return columns.largest(config.min_rows, config.normalize)
+
+
+def log_attention_rows(
+    query_HSD: torch.Tensor,
+    key_KSD: torch.Tensor,
+    mask_SS: torch.Tensor | None,
+    position_T: torch.Tensor,
+    scaling: float,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """(first row, log attention H C T) of the response at position_T, chunk after chunk.
+
+    The softmax is the model's own, over prompt and response; only the response's columns are
+    returned. mask_SS is the layer's mask, True or 0.0 where attention is allowed; None is causal.
+    """
+    heads, key_heads, tokens = len(query_HSD), len(key_KSD), len(position_T)
+    key_KDS = key_KSD.float().transpose(1, 2)
+    size = max(1, MAX_CELLS // (heads * key_KSD.shape[1]))
+    for first in range(0, tokens, size):
+        rows = position_T[first : first + size]
+        width = int(rows[-1]) + 1  # a row attends to nothing behind itself
+        query_KGCD = query_HSD[:, rows].float().unflatten(0, (key_heads, heads // key_heads))
+        logits = (query_KGCD @ key_KDS[:, None, :, :width]).flatten(0, 1) * scaling
+        if mask_SS is None:
+            causal = torch.arange(width, device=rows.device)[None] <= rows[:, None]
+            logits.masked_fill_(~causal, -torch.inf)
+        elif mask_SS.dtype is torch.bool:
+            logits.masked_fill_(~mask_SS[rows, :width], -torch.inf)
+        else:
+            logits += mask_SS[rows, :width].float()
+        log_HCS = logits - logits.logsumexp(dim=-1, keepdim=True)
+        columns = position_T[position_T < width]
+        log_HCT = log_HCS.new_full((heads, len(rows), tokens), -torch.inf)
+        log_HCT[..., : len(columns)] = log_HCS[..., columns]
+        yield first, log_HCT
+
+
+def pad_right(
+    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], indicators: Sequence[torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    """The inputs padded on the right, with rotary positions and no mask; and the indicators alike.
+
+    Each indicator has the shape B S ...
+    """
+    inputs = {"attention_mask": torch.ones_like(inputs["input_ids"]), **inputs}
+    is_token_BS = inputs["attention_mask"].bool()
+    order_BS = (~is_token_BS).int().argsort(dim=1, stable=True)
+    rows = torch.arange(len(order_BS), device=order_BS.device)[:, None]
+    keys = ("input_ids", "attention_mask", "mm_token_type_ids")
+    moved = {key: inputs[key][rows, order_BS] for key in keys if key in inputs}
+    images = {key: inputs[key] for key in ("pixel_values", "image_grid_thw") if key in inputs}
+    position_3BS = rotary_positions(model, {**moved, **images})
+    padded = {"input_ids": moved["input_ids"], "position_ids": position_3BS, **images}
+    return padded, [indicator[rows, order_BS] for indicator in indicators]
+
+
+def rotary_positions(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Rotary positions of right-padded inputs, 3 B S: an image's tokens by row and column."""
+    ids_BS = inputs["input_ids"]
+    if "image_grid_thw" not in inputs:
+        return torch.arange(ids_BS.shape[1], device=ids_BS.device).expand(3, *ids_BS.shape)
+    position_3BS, _ = model.base_model.get_rope_index(
+        ids_BS,
+        image_grid_thw=inputs["image_grid_thw"],
+        attention_mask=inputs["attention_mask"],
+        mm_token_type_ids=inputs["mm_token_type_ids"],
+    )
+    return position_3BS

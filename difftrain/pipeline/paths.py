@@ -11,7 +11,7 @@ from difftrain.config.evaluate import NEITHER, SCORING, WHICH
 from difftrain.config.judge import model_name, server_hash
 from difftrain.config.run_config import RunConfig
 from difftrain.data import load
-from difftrain.model import locate
+from difftrain.model import resolve
 from difftrain.pipeline import manifest
 from difftrain.records import Measure, TrainStage
 
@@ -39,7 +39,7 @@ class Places:
     @cached_property
     def model(self) -> str:
         """The base model's identity."""
-        return locate.identity(self.config.model)
+        return resolve.identity(self.config.model)
 
     @cached_property
     def data(self) -> Path:

@@ -14,9 +14,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from difftrain.config import run_config
-from difftrain.model import attention, memory, spans
-from difftrain.model.generate import hf
-from difftrain.model.load import Loaded
+from difftrain.model import attention, loading
+from difftrain.model.engines import kv_cache
+from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.probe import state
@@ -48,7 +48,7 @@ def responses_to_measure(
     return found
 
 
-def response_token_ids(loaded: Loaded, rollout: Rollout) -> tuple[int, ...]:
+def response_token_ids(loaded: LoadedModel, rollout: Rollout) -> tuple[int, ...]:
     """The response's tokens; where a server gave only words, these words' tokens and the end.
 
     They need not be the ones that the server drew: several rows of tokens can spell one text.
@@ -86,7 +86,7 @@ def append_responses(
 
 
 def measure_batch(
-    loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig
+    loaded: LoadedModel, pairs: Sequence[Pair], config: run_config.RunConfig
 ) -> list[Attention]:
     """Attention rows of one batch of (sample, response)."""
     requests = [
@@ -95,8 +95,8 @@ def measure_batch(
     ]
     responses = [response_token_ids(loaded, rollout) for _, rollout in pairs]
     pad = loaded.processor.tokenizer.pad_token_id
-    inputs = append_responses(hf.encode(loaded, requests), responses, pad)
-    found = spans.spans(
+    inputs = append_responses(kv_cache.encode(loaded, requests), responses, pad)
+    found = attention.token_spans(
         inputs["input_ids"],
         inputs["attention_mask"],
         [len(response) for response in responses],
@@ -104,7 +104,7 @@ def measure_batch(
         config.difficulty.cmab.text,
     )
     ace = config.difficulty.ace if Measure.ace in config.difficulty.measures else None
-    looks = attention.looks(
+    looks = attention.summarize(
         loaded.model, inputs, found.image_BS, found.text_BS, found.response_BS, ace
     )
     return [
@@ -115,32 +115,32 @@ def measure_batch(
             text_tokens=int(found.text_BS[row].sum()),
             image_LT=tuple(map(tuple, looks[row].image_LT.tolist())),
             text_LT=tuple(map(tuple, looks[row].text_LT.tolist())),
-            max_log_psi=looks[row].bias,
+            max_log_psi=looks[row].max_log_psi,
         )
         for row, (sample, rollout) in enumerate(pairs)
     ]
 
 
 def measure_in_memory(
-    loaded: Loaded, pairs: Sequence[Pair], config: run_config.RunConfig
+    loaded: LoadedModel, pairs: Sequence[Pair], config: run_config.RunConfig
 ) -> list[Attention]:
     """`measure`, in halves where memory does not hold the batch; raises what one pair raises."""
     try:
         return measure_batch(loaded, pairs, config)
     except (RuntimeError, MemoryError) as error:
-        if not memory.is_short(error) or len(pairs) == 1:
+        if not loading.is_out_of_memory(error) or len(pairs) == 1:
             raise
     half = len(pairs) // 2
     told = f"out of memory with {len(pairs)} responses at once: measured in two halves"
     print(told, file=sys.stderr, flush=True)
-    memory.release()
+    loading.free_memory()
     return measure_in_memory(loaded, pairs[:half], config) + measure_in_memory(
         loaded, pairs[half:], config
     )
 
 
 def run_share(
-    loaded: Loaded,
+    loaded: LoadedModel,
     pairs: Sequence[Pair],
     folder: Path,
     config: run_config.RunConfig,
@@ -172,7 +172,7 @@ def pairs_to_measure(
 
 
 def run_attention_pass(
-    load: Callable[[], Loaded],
+    load: Callable[[], LoadedModel],
     samples: Sequence[Sample],
     probe: Path,
     folder: Path,

@@ -10,7 +10,7 @@ from difftrain import grade, images, seeds
 from difftrain.config.difficulty import ProbeConfig
 from difftrain.config.grade import GradeConfig
 from difftrain.data import prompts
-from difftrain.model.generate.request import Answer, Request
+from difftrain.model.engines.types import Completion, Request
 from difftrain.probe import masks
 from difftrain.records import Rollout, Sample, View
 
@@ -20,7 +20,7 @@ PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
-    """Answer number `draw` of a sample with `percent` of its pictures hidden, or without them."""
+    """Response number `draw` of a sample with `percent` of its pictures hidden, or without them."""
 
     sample: Sample
     percent: int
@@ -80,7 +80,7 @@ def model_request(draw: ProbeRequest, config: ProbeConfig, root: int) -> Request
 
 
 def graded_rollout(
-    draw: ProbeRequest, answer: Answer, root: int, rules: GradeConfig = grade.STRICT
+    draw: ProbeRequest, answer: Completion, root: int, rules: GradeConfig = grade.STRICT
 ) -> Rollout:
     """The graded row of a draw."""
     return Rollout(
@@ -90,8 +90,8 @@ def graded_rollout(
         draw=draw.draw,
         seed=sampling_seed(root, draw),
         response=answer.text,
-        num_tokens=answer.tokens,
+        num_tokens=answer.num_tokens,
         token_ids=answer.token_ids,
-        hit_eos=answer.finished,
+        hit_eos=answer.hit_eos,
         verdict=grade.grade(answer.text, draw.sample, rules),
     )

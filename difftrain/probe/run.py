@@ -15,8 +15,8 @@ from tqdm import tqdm
 from difftrain.config import run_config
 from difftrain.config.difficulty import ProbeConfig
 from difftrain.data.quarantine import RejectedRow, RejectStats
-from difftrain.model.generate import makers
-from difftrain.model.generate.request import Engine, NoAnswer, Request
+from difftrain.model.engines import types
+from difftrain.model.engines.types import Engine, GenerationError, Request
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.probe import state
@@ -65,7 +65,7 @@ def run_share(
 
     try:
         for draw, found in engine.stream(pending.more, alive):
-            if isinstance(found, NoAnswer):
+            if isinstance(found, GenerationError):
                 state.write_failures(ledger.folder, world.rank, [state.failed_request(draw, found)])
                 ledger.aside[draw.sample.sample_id] = found.reason
             else:
@@ -115,7 +115,7 @@ def run_probe(
         if any(ledger.wanted(sample) for sample in share):
             with coordination.heartbeat(folder, world):
                 asked = engine()
-            makers.note(folder, asked.about)
+            types.write_engine_info(folder, asked.about)
             run_share(asked, share, ledger, config, world, spent)
         if not world.is_first:
             return coordination.wait(folder, world, lambda: is_settled(folder, told))
@@ -207,7 +207,7 @@ def finalize(
         settings={
             **run_config.plain(config.probe),
             "seed": config.seed,
-            "engines": makers.read(folder),
+            "engines": types.read_engine_info(folder),
         },
         inputs=inputs,
         seconds=before["seconds"] + seconds,

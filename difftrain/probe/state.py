@@ -12,7 +12,7 @@ import numpy as np
 
 from difftrain.config.difficulty import ChanceCorrection, Grid, PismConfig, ProbeConfig
 from difftrain.config.run_config import RunConfig
-from difftrain.model.generate.request import NoAnswer
+from difftrain.model.engines.types import GenerationError
 from difftrain.pipeline import parquet
 from difftrain.probe.requests import ProbeRequest
 from difftrain.probe.schedule import next_draws
@@ -85,7 +85,7 @@ class FailedRequest:
     reason: str
 
 
-def failed_request(draw: ProbeRequest, found: NoAnswer) -> FailedRequest:
+def failed_request(draw: ProbeRequest, found: GenerationError) -> FailedRequest:
     """The record of a draw that brought no answer."""
     return FailedRequest(
         sample_id=draw.sample.sample_id,

@@ -8,7 +8,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from difftrain.config.grade import GradeConfig
 from difftrain.config.train import GrpoConfig, VllmMode
 from difftrain.grade.workers import Workers
-from difftrain.model import load, locate
+from difftrain.model import loading, resolve
 from difftrain.train import callbacks, checkpointing, param_groups, rewards, trl_args, trl_vllm
 from difftrain.train.dataset import TrainData, to_dataset
 from difftrain.train.reward_metrics import Subsets
@@ -20,7 +20,7 @@ def build_trainer(
 ) -> Any:
     """TRL's GRPOTrainer for this data, with our rewards."""
     model = job.start_model
-    processor = load.load_processor(model, job.data.min_pixels, job.data.max_pixels)
+    processor = loading.load_processor(model, job.data.min_pixels, job.data.max_pixels)
     # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
     adapter = param_groups.peft_config("grpo", grpo.lora, model)
     subsets = Subsets([*data.samples, *data.eval_samples], data.strata)
@@ -30,7 +30,7 @@ def build_trainer(
     vocabulary = processor.tokenizer.get_vocab()
     reward_funcs: list[Any] = [*rewards.reward_functions(grpo, grade, subsets, workers)]
     trainer: Any = GRPOTrainer(
-        model=locate.source(model.name),
+        model=resolve.source(model.name),
         reward_funcs=reward_funcs,
         args=trl_args.grpo_arguments(job, grpo, vocabulary, bool(data.eval_samples)),
         train_dataset=to_dataset(data.samples),

@@ -22,7 +22,7 @@ from transformers import (
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.config.train import GrpoConfig, LoraConfig, SftConfig
-from difftrain.model import locate
+from difftrain.model import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def parameter_table(model: nn.Module) -> str:
 def linear_module_names(model: ModelConfig) -> set[str]:
     """The last names of a model's linear modules, read without its weights."""
     architecture = AutoConfig.from_pretrained(
-        locate.source(model.name), revision=model.revision, trust_remote_code=False
+        resolve.source(model.name), revision=model.revision, trust_remote_code=False
     )
     with torch.device("meta"):
         empty: Any = AutoModelForImageTextToText.from_config(architecture)
@@ -133,7 +133,7 @@ def trainable_as(
 def merge_adapter(model: ModelConfig, adapter: Path, target: Path) -> None:
     """Merge base model and adapter in float32 and write the result to `target` in model.dtype."""
     base: Any = AutoModelForImageTextToText.from_pretrained(
-        locate.source(model.name),
+        resolve.source(model.name),
         revision=model.revision,
         dtype=torch.float32,
         trust_remote_code=False,

@@ -16,9 +16,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProce
 from trl.data_utils import prepare_multimodal_messages
 
 from difftrain.config.run_config import RunConfig
-from difftrain.model.generate.gumbel import DrawOwnNoise
-from difftrain.model.generate.hf import PLACEHOLDERS
-from difftrain.model.load import Loaded
+from difftrain.model.engines.hf import PLACEHOLDERS, SeededGumbelProcessor
+from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
 from difftrain.train import param_groups
 from difftrain.train.dataset import chat_prompt, decoded_images
@@ -43,7 +42,7 @@ LIBRARY_ERRORS = (
 class Candidate:
     """What is checked: a model, a few samples, the settings, a folder for a trial checkpoint."""
 
-    loaded: Loaded
+    loaded: LoadedModel
     samples: Sequence[Sample]
     config: RunConfig
     folder: Path
@@ -85,7 +84,7 @@ def trl_messages(
 
 
 def encode(
-    loaded: Loaded, conversations: Sequence[list[dict[str, Any]]]
+    loaded: LoadedModel, conversations: Sequence[list[dict[str, Any]]]
 ) -> dict[str, torch.Tensor]:
     """Model inputs of these conversations, padded together, on the model's device."""
     batch = loaded.processor.apply_chat_template(
@@ -146,7 +145,7 @@ def check_template(candidate: Candidate) -> CheckResult:
 
 
 def gold_log_probability(
-    loaded: Loaded, sample: Sample, images: Sequence[Image.Image] | None = None
+    loaded: LoadedModel, sample: Sample, images: Sequence[Image.Image] | None = None
 ) -> torch.Tensor:
     """The log-probability (a scalar, nats) of the gold answer, given these images."""
     text = f"<think></think><answer>{sample.answer}</answer>"
@@ -231,7 +230,7 @@ def check_sampling(candidate: Candidate) -> CheckResult:
             logits_processor=LogitsProcessorList([FavorTokens(sorted(ids))]),
         )
     by_training = ids & set(output[0, inputs["input_ids"].shape[1] :].tolist())
-    probe_sampler = DrawOwnNoise([0], [1.0], 1, placeholders)
+    probe_sampler = SeededGumbelProcessor([0], [1.0], 1, placeholders)
     scores = torch.zeros(1, max(ids | {1}) + 1)
     scores[:, sorted(ids)] = 1e4
     allowed = probe_sampler(torch.zeros(1, 1), scores)[0] > -torch.inf

@@ -11,7 +11,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from difftrain.config.grade import GradeConfig
 from difftrain.config.train import Dropped, GrpoConfig, SftConfig
 from difftrain.grade.workers import Ending, Workers, grading
-from difftrain.model import load, locate
+from difftrain.model import loading, resolve
 from difftrain.pipeline import coordination, manifest
 from difftrain.records import Sample
 from difftrain.train import callbacks, checkpointing, param_groups, sft_targets, trl_args
@@ -41,7 +41,7 @@ def check_targets(
     targets: Mapping[str, str],
 ) -> dict[str, str | Dropped]:
     """The targets that were graded correct and fit; for each other sample, why it is dropped."""
-    processor = load.load_processor(job.start_model, job.data.min_pixels, job.data.max_pixels)
+    processor = loading.load_processor(job.start_model, job.data.min_pixels, job.data.max_pixels)
     checked: dict[str, str | Dropped] = {}
     for sample, reply in zip(samples, replies, strict=True):
         target = targets[sample.sample_id]
@@ -96,12 +96,12 @@ def prepare(
 def build_trainer(job: TrainJob, sft: SftConfig, data: SftData) -> Any:
     """TRL's SFTTrainer for these targets."""
     model = job.start_model
-    processor = load.load_processor(model, job.data.min_pixels, job.data.max_pixels)
+    processor = loading.load_processor(model, job.data.min_pixels, job.data.max_pixels)
     # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
     adapter = param_groups.peft_config("sft", sft.lora, model)
     rows = [sft_targets.trl_row(s, data.targets[s.sample_id]) for s in data.samples]
     trainer: Any = SFTTrainer(
-        model=locate.source(model.name),
+        model=resolve.source(model.name),
         args=trl_args.sft_arguments(job, sft),
         train_dataset=with_images(rows, data.samples),
         processing_class=processor,

@@ -14,7 +14,7 @@ from difftrain.config.data import DataConfig
 from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.config.train import GrpoConfig, RateSchedule, SftConfig, VllmMode
-from difftrain.model.generate.hf import PLACEHOLDERS
+from difftrain.model.engines.hf import PLACEHOLDERS
 from difftrain.pipeline.coordination import World
 
 T = TypeVar("T", GRPOConfig, SFTConfig)

@@ -12,7 +12,7 @@ from difftrain import images
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.config.train import VllmMode
-from difftrain.model import locate
+from difftrain.model import resolve
 from difftrain.records import Sample
 from difftrain.train import param_groups
 
@@ -27,7 +27,7 @@ def resized_images(model: ModelConfig, samples: Sequence[Sample]) -> list[str]:
     the smallest and the largest image is enough: all others lie between them.
     """
     processor: Any = AutoProcessor.from_pretrained(
-        locate.source(model.name), revision=model.revision, trust_remote_code=False
+        resolve.source(model.name), revision=model.revision, trust_remote_code=False
     ).image_processor
     sizes = {images.png_size(png) for sample in samples for png in sample.images}
 

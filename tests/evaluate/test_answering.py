@@ -18,9 +18,9 @@ from difftrain.evaluate.answering import responses
 from difftrain.evaluate.asking import Asked, items
 from difftrain.evaluate.responses import UNANSWERED, Response, Store, keep
 from difftrain.evaluate.scoring import no_answer
-from difftrain.model.generate import http, trial
-from difftrain.model.generate.http import Server
-from difftrain.model.generate.request import Answer
+from difftrain.model.engines import http, trial
+from difftrain.model.engines.http import Server
+from difftrain.model.engines.types import Completion
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import BASE, Places
@@ -136,10 +136,10 @@ def test_an_item_is_made_ready_when_there_is_room_for_it(config: RunConfig) -> N
 
         about: ClassVar = {"engine": "hf"}
 
-        def stream(self, more: Callable, alive: Callable) -> Iterator[tuple[int, Answer]]:
+        def stream(self, more: Callable, alive: Callable) -> Iterator[tuple[int, Completion]]:
             while taken := more(2):
                 for place, _ in taken:
-                    yield place, Answer("yes", (), True)
+                    yield place, Completion("yes", (), True)
 
         def close(self) -> None: ...
 

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from difftrain import evaluate
-from difftrain.evaluate import hallusionbench, judge, mathvista, rules, scoring
-from difftrain.evaluate.judge import JudgeDown
+from difftrain.evaluate import hallusionbench, judge_prompts, mathvista, rules, scoring
+from difftrain.evaluate.judge_prompts import JudgeDown
 from difftrain.records import GradedBy
 
 CHOICE = {
@@ -196,8 +196,8 @@ def test_mmmu_refuses_a_mentioned_picture_that_is_missing() -> None:
 
 
 def test_a_chinese_question_gets_the_chinese_judge_prompt() -> None:
-    assert judge.match_options("这是什么", {"A": "猫"}, "猫咪").endswith("输出: ")
-    assert judge.match_options("What", {"A": "cat"}, "kitten").endswith("Your output: ")
+    assert judge_prompts.match_options("这是什么", {"A": "猫"}, "猫咪").endswith("输出: ")
+    assert judge_prompts.match_options("What", {"A": "cat"}, "kitten").endswith("Your output: ")
 
 
 def test_open_tags_gives_the_last_answer_or_the_response_itself() -> None:

@@ -22,7 +22,7 @@ from difftrain.data import stage as data_stage
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.data.store import Unreachable
 from difftrain.export import publish, stage
-from difftrain.model import locate
+from difftrain.model import resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Measure, Sample, Score, Selection, Stratum, TrainStage
 
@@ -134,7 +134,7 @@ def test_the_picks_load_in_trl_as_they_are(exported, tmp_path):
         seen.update(zip(sample_id, zip(solution, stratum, strict=True), strict=True))
         return [0.0] * len(completions)
 
-    model = locate.source("tiny")
+    model = resolve.source("tiny")
     trainer = GRPOTrainer(
         model=model,
         reward_funcs=paid,

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from difftrain.model.generate.request import Request
+from difftrain.model.engines.types import Request
 from tests.listening import FaultyProxy, Listening, send
 
 TRIAL = "list of random words"

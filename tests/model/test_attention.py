@@ -4,10 +4,10 @@ import torch
 from PIL import Image
 
 from difftrain.config.difficulty import TextSpan
-from difftrain.model import attention, spans
-from difftrain.model.generate import hf
-from difftrain.model.generate.request import Request
-from difftrain.model.load import Loaded
+from difftrain.model import attention
+from difftrain.model.engines import kv_cache
+from difftrain.model.engines.types import Request
+from difftrain.model.loading import LoadedModel
 from difftrain.probe.attention_pass import append_responses
 
 RNG = np.random.default_rng(3)
@@ -18,7 +18,9 @@ def noise(height: int, width: int) -> Image.Image:
     return Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def inputs(tiny: Loaded, pictures: list[list[Image.Image]]) -> tuple[dict, spans.Spans]:
+def inputs(
+    tiny: LoadedModel, pictures: list[list[Image.Image]]
+) -> tuple[dict, attention.TokenSpans]:
     """Teacher-forced inputs of questions of different length, with their spans."""
     words = ["How many?", "Count the red shapes and add 3.", "Read the letters. " * 3]
     requests = [
@@ -26,9 +28,9 @@ def inputs(tiny: Loaded, pictures: list[list[Image.Image]]) -> tuple[dict, spans
         for images, text in zip(pictures, words, strict=True)
     ]
     pad = tiny.processor.tokenizer.pad_token_id
-    found = append_responses(hf.encode(tiny, requests), RESPONSES, pad)
+    found = append_responses(kv_cache.encode(tiny, requests), RESPONSES, pad)
     lengths = [len(response) for response in RESPONSES]
-    marked = spans.spans(
+    marked = attention.token_spans(
         found["input_ids"], found["attention_mask"], lengths, tiny.image_token, TextSpan.prompt
     )
     return found, marked
@@ -39,13 +41,13 @@ def pictures() -> list[list[Image.Image]]:
     return [[noise(112, 112)], [noise(56, 84), noise(112, 56)], [noise(84, 112)]]
 
 
-def masses(tiny: Loaded, pictures: list[list[Image.Image]]) -> list:
+def masses(tiny: LoadedModel, pictures: list[list[Image.Image]]) -> list:
     found, marked = inputs(tiny, pictures)
     return attention.masses(tiny.model, found, marked.image_BS, marked.text_BS, marked.response_BS)
 
 
 @torch.inference_mode()
-def eager(tiny: Loaded, pictures: list[list[Image.Image]]) -> list:
+def eager(tiny: LoadedModel, pictures: list[list[Image.Image]]) -> list:
     found, marked = inputs(tiny, pictures)
     tiny.model.set_attn_implementation("eager")
     try:
@@ -60,7 +62,7 @@ def eager(tiny: Loaded, pictures: list[list[Image.Image]]) -> list:
 
 
 def test_masses_equal_eager_attention_on_a_padded_batch(
-    tiny: Loaded, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, pictures: list[list[Image.Image]]
 ) -> None:
     for ours, theirs in zip(masses(tiny, pictures), eager(tiny, pictures), strict=True):
         for mine, reference in zip(ours, theirs, strict=True):
@@ -70,7 +72,7 @@ def test_masses_equal_eager_attention_on_a_padded_batch(
 
 
 def test_masses_have_a_row_a_layer_and_a_column_a_response_token(
-    tiny: Loaded, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, pictures: list[list[Image.Image]]
 ) -> None:
     found = masses(tiny, pictures)
     assert [image.shape for image, _ in found] == [(4, 3), (4, 1), (4, 11)]
@@ -81,7 +83,7 @@ def test_masses_have_a_row_a_layer_and_a_column_a_response_token(
 
 
 def test_a_blacked_out_picture_changes_the_masses(
-    tiny: Loaded, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, pictures: list[list[Image.Image]]
 ) -> None:
     black = [[Image.new("RGB", each.size) for each in row] for row in pictures]
     for (image, _), (dark, _) in zip(masses(tiny, pictures), masses(tiny, black), strict=True):
@@ -89,7 +91,7 @@ def test_a_blacked_out_picture_changes_the_masses(
 
 
 def test_a_row_alone_has_the_masses_it_has_in_a_batch(
-    tiny: Loaded, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, pictures: list[list[Image.Image]]
 ) -> None:
     found, marked = inputs(tiny, pictures)
     keep = found["attention_mask"][0].bool()
@@ -108,7 +110,7 @@ def test_a_row_alone_has_the_masses_it_has_in_a_batch(
 
 
 def test_the_models_attention_setting_is_restored_even_after_an_error(
-    tiny: Loaded, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, pictures: list[list[Image.Image]]
 ) -> None:
     config = tiny.model.get_decoder().config
     before = config._attn_implementation
@@ -124,7 +126,7 @@ def test_the_models_attention_setting_is_restored_even_after_an_error(
 
 
 def test_every_position_is_padding_text_picture_or_response(
-    tiny: Loaded, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, pictures: list[list[Image.Image]]
 ) -> None:
     found, marked = inputs(tiny, pictures)
     padding = found["attention_mask"] == 0
@@ -134,10 +136,10 @@ def test_every_position_is_padding_text_picture_or_response(
 
 
 def test_the_released_span_keeps_only_text_before_the_first_picture(
-    tiny: Loaded, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, pictures: list[list[Image.Image]]
 ) -> None:
     found, whole = inputs(tiny, pictures)
-    before = spans.spans(
+    before = attention.token_spans(
         found["input_ids"],
         found["attention_mask"],
         [len(response) for response in RESPONSES],

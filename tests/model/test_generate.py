@@ -7,9 +7,9 @@ from PIL import Image
 from scipy.stats import chisquare
 
 from difftrain.data import prompts
-from difftrain.model.generate import gumbel, hf
-from difftrain.model.generate.request import Request
-from difftrain.model.load import Loaded
+from difftrain.model.engines import hf
+from difftrain.model.engines.types import Request
+from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
 
 
@@ -23,66 +23,68 @@ def asked(sample: Sample, seed: int, temperature: float = 0.9) -> Request:
     )
 
 
-def test_an_answer_does_not_depend_on_its_batch(tiny: Loaded, shapes_samples: list[Sample]) -> None:
+def test_an_answer_does_not_depend_on_its_batch(
+    tiny: LoadedModel, shapes_samples: list[Sample]
+) -> None:
     requests = [asked(sample, seed) for seed, sample in enumerate(shapes_samples[:12])]
-    together = hf.answers(tiny, requests, 12)
-    in_threes = hf.answers(tiny, requests[::-1], 3)[::-1]
-    alone = hf.answers(tiny, requests, 1)
+    together = hf.generate(tiny, requests, 12)
+    in_threes = hf.generate(tiny, requests[::-1], 3)[::-1]
+    alone = hf.generate(tiny, requests, 1)
     assert [a.token_ids for a in together] == [a.token_ids for a in alone]
     assert [a.token_ids for a in together] == [a.token_ids for a in in_threes]
 
 
 def test_the_same_seed_gives_the_same_answer_and_another_seed_another(
-    tiny: Loaded, shapes_samples: list[Sample]
+    tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     sample = shapes_samples[0]
-    first, again = hf.answers(tiny, [asked(sample, 5), asked(sample, 5)], 2)
-    others = hf.answers(tiny, [asked(sample, seed, 2.0) for seed in range(6)], 6)
+    first, again = hf.generate(tiny, [asked(sample, 5), asked(sample, 5)], 2)
+    others = hf.generate(tiny, [asked(sample, seed, 2.0) for seed in range(6)], 6)
     assert first == again
     assert len({other.token_ids for other in others}) > 1
 
 
-def test_no_global_generator_is_touched(tiny: Loaded, shapes_samples: list[Sample]) -> None:
+def test_no_global_generator_is_touched(tiny: LoadedModel, shapes_samples: list[Sample]) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    hf.answers(tiny, [asked(shapes_samples[0], 5)], 1)
+    hf.generate(tiny, [asked(shapes_samples[0], 5)], 1)
     assert (torch.get_rng_state() == before).all()
 
 
-def test_a_temperature_of_zero_is_greedy(tiny: Loaded, shapes_samples: list[Sample]) -> None:
+def test_a_temperature_of_zero_is_greedy(tiny: LoadedModel, shapes_samples: list[Sample]) -> None:
     sample = shapes_samples[0]
-    found = hf.answers(tiny, [asked(sample, seed, 0.0) for seed in range(3)], 3)
+    found = hf.generate(tiny, [asked(sample, seed, 0.0) for seed in range(3)], 3)
     assert found[0] == found[1] == found[2]
 
 
-def test_placeholders_are_never_produced(tiny: Loaded) -> None:
+def test_placeholders_are_never_produced(tiny: LoadedModel) -> None:
     banned = [tiny.processor.tokenizer.get_vocab()[name] for name in hf.PLACEHOLDERS]
     scores = torch.zeros(2, 512)
     scores[:, banned] = 1e4
-    sampler = gumbel.DrawOwnNoise([1, 2], [1.0, 0.0], 3, banned)
+    sampler = hf.SeededGumbelProcessor([1, 2], [1.0, 0.0], 3, banned)
     found = sampler(torch.zeros(2, 4, dtype=torch.long), scores)
     assert torch.isneginf(found[:, banned]).all()
 
 
-def test_an_answer_ends_at_the_end_token_or_at_its_own_limit(tiny: Loaded) -> None:
-    (end, *_) = hf.ends(tiny)
-    cut = hf.read(tiny, [40, 41, end, 42, 43], 5)
+def test_an_answer_ends_at_the_end_token_or_at_its_own_limit(tiny: LoadedModel) -> None:
+    (end, *_) = hf.eos_token_ids(tiny)
+    cut = hf.to_completion(tiny, [40, 41, end, 42, 43], 5)
     assert cut.token_ids == (40, 41, end)
-    assert cut.finished
-    limited = hf.read(tiny, [40, 41, 42, end], 2)
+    assert cut.hit_eos
+    limited = hf.to_completion(tiny, [40, 41, 42, end], 2)
     assert limited.token_ids == (40, 41)
-    assert not limited.finished
+    assert not limited.hit_eos
 
 
 def test_the_models_own_generation_defaults_do_not_leak_in(
-    tiny: Loaded, shapes_samples: list[Sample]
+    tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     requests = [asked(sample, 3, 0.0) for sample in shapes_samples[:4]]
-    plain = hf.answers(tiny, requests, 4)
+    plain = hf.generate(tiny, requests, 4)
     own = tiny.model.generation_config
     own.repetition_penalty, own.no_repeat_ngram_size = 5.0, 0
     try:
-        assert hf.answers(tiny, requests, 4) == plain
+        assert hf.generate(tiny, requests, 4) == plain
     finally:
         own.repetition_penalty = None
 
@@ -90,7 +92,7 @@ def test_the_models_own_generation_defaults_do_not_leak_in(
 def test_noise_samples_the_softmax() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
     seeds = torch.arange(20000)
-    drawn = (logits / 0.7 + gumbel.noise(seeds, 0, 4)).argmax(1)
+    drawn = (logits / 0.7 + hf.gumbel_noise(seeds, 0, 4)).argmax(1)
     counts = torch.bincount(drawn, minlength=4).numpy()
     expected = torch.softmax(logits / 0.7, 0).numpy().astype(np.float64)
     assert chisquare(counts, expected / expected.sum() * len(seeds)).pvalue > 0.001
@@ -98,7 +100,7 @@ def test_noise_samples_the_softmax() -> None:
 
 def test_noise_is_finite_and_differs_by_seed_position_and_token() -> None:
     seeds = torch.tensor([0, 1, 2**32 - 1])
-    first, second = gumbel.noise(seeds, 0, 5000), gumbel.noise(seeds, 1, 5000)
+    first, second = hf.gumbel_noise(seeds, 0, 5000), hf.gumbel_noise(seeds, 1, 5000)
     assert torch.isfinite(first).all()
     assert (first != second).float().mean() > 0.99
     assert len(first.flatten().unique()) > 0.99 * first.numel()
@@ -106,7 +108,7 @@ def test_noise_is_finite_and_differs_by_seed_position_and_token() -> None:
     assert np.abs(correlation - np.eye(6)).max() < 0.08
 
 
-def test_a_placeholder_that_is_no_picture_is_refused(tiny: Loaded) -> None:
+def test_a_placeholder_that_is_no_picture_is_refused(tiny: LoadedModel) -> None:
     bad = Request(parts=("what is <|image_pad|> here?",), max_new_tokens=4)
     with pytest.raises(ValueError, match=r"placeholder|image|token"):
-        hf.answers(tiny, [bad], 1)
+        hf.generate(tiny, [bad], 1)

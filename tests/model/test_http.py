@@ -15,9 +15,9 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.engine import EngineKind
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError, resolve
-from difftrain.model.generate import chat, trial
-from difftrain.model.generate.http import Server
-from difftrain.model.generate.request import Answer, NoAnswer, Request, answers
+from difftrain.model.engines import chat, trial
+from difftrain.model.engines.http import Server
+from difftrain.model.engines.types import Completion, GenerationError, Request, generate_all
 from tests.listening import FaultyProxy, send
 from tests.model.answering import ModelServer, expected_of, whole
 from tests.model.answering import read as read_body
@@ -73,18 +73,18 @@ def test_every_answer_belongs_to_its_request_and_no_more_are_open_than_allowed(
 ) -> None:
     asked, made = requests(120), engine(server)
     server.delay, server.most_open = 0.01, 0
-    found = answers(made, asked)
+    found = generate_all(made, asked)
     assert right(found, asked)
-    assert found[0] == Answer(expected_of(asked[0]), (), True, 5)
-    assert found[0].tokens == 5
+    assert found[0] == Completion(expected_of(asked[0]), (), True, 5)
+    assert found[0].num_tokens == 5
     assert server.in_earnest == 120
     assert 4 < server.most_open <= 8
-    assert made.about["seeds"] == "honoured"
+    assert made.info["seeds"] == "honoured"
     assert server.keys == {f"Bearer {KEY}"}
 
 
 def test_a_request_says_everything_that_decides_its_answer(server: ModelServer) -> None:
-    answers(engine(server, extra={"bad_words": ["x"]}), requests(1))
+    generate_all(engine(server, extra={"bad_words": ["x"]}), requests(1))
     body = server.heard[-1]
     assert [turn["role"] for turn in body["messages"]] == ["system", "user"]
     wanted = {"temperature": 0.7, "seed": 0, "max_tokens": 20, "top_p": 1.0, "top_k": -1}
@@ -96,7 +96,7 @@ def test_pictures_arrive_unchanged_and_are_encoded_once_a_view(server: ModelServ
     made = engine(server)
     before = made.connection.urls.made
     asked = requests(40, pictures=3)
-    assert right(answers(made, asked), asked)
+    assert right(generate_all(made, asked), asked)
     assert made.connection.urls.made - before == 3
 
 
@@ -143,7 +143,7 @@ def test_a_spoilt_answer_is_asked_again_and_none_is_lost_or_wrong(
 
     made, asked = engine(server, max_attempts=12), requests(30)
     server.spoils = spoils
-    found = answers(made, asked)
+    found = generate_all(made, asked)
     assert right(found, asked)
     assert server.in_earnest == 30 + sum(made.faults.values())
     assert sum(made.faults.values()) >= 10
@@ -158,7 +158,7 @@ def test_a_slow_answer_is_given_up_and_asked_again(server: ModelServer) -> None:
 
     made, asked = engine(server, timeout_s=3.0), requests(6)
     server.spoils = spoils
-    assert right(answers(made, asked), asked)
+    assert right(generate_all(made, asked), asked)
     assert made.faults == {"slow": 1}
 
 
@@ -176,10 +176,10 @@ def test_what_never_succeeds_is_set_aside_with_the_reason_after_so_many_tries(
 
     made, asked = engine(server, max_attempts=3), requests(9)
     server.spoils = spoils
-    found = answers(made, asked)
+    found = generate_all(made, asked)
     assert len(tries) == 3
     told = "3 requests brought none, the last: the server answers 500: CUDA error for ..."
-    assert found.pop(4) == NoAnswer(told)
+    assert found.pop(4) == GenerationError(told)
     asked.pop(4)
     assert right(found, asked)
 
@@ -192,8 +192,8 @@ def test_what_the_server_refuses_is_not_asked_again(server: ModelServer) -> None
 
     made, asked = engine(server), requests(5)
     server.spoils = spoils
-    found = answers(made, asked)
-    assert found[2] == NoAnswer("the server answers 400: prompt of 9999 tokens is too long")
+    found = generate_all(made, asked)
+    assert found[2] == GenerationError("the server answers 400: prompt of 9999 tokens is too long")
     assert server.in_earnest == 5
 
 
@@ -222,9 +222,9 @@ def test_samples_that_are_too_long_and_come_last_are_set_aside_however_many(
 ) -> None:
     made, asked = engine(server), requests(110)
     server.spoils = lambda handler, body, number: refused(handler, body)
-    found = answers(made, asked)
+    found = generate_all(made, asked)
     told = "the server answers 400: maximum context length is 256 tokens"
-    assert set(found[10:]) == {NoAnswer(told)}
+    assert set(found[10:]) == {GenerationError(told)}
     assert right(found[:10], asked[:10])
     assert 110 < server.in_earnest <= 110 + 3
 
@@ -235,7 +235,7 @@ def test_a_server_that_fails_at_every_picture_sets_nobody_aside(server: ModelSer
         "image_url" in str(body) and (send(handler, 500, b"oops") or True)
     )
     with pytest.raises(OSError, match=r"samples in a row have no answer"):
-        answers(made, requests(150))
+        generate_all(made, requests(150))
 
 
 @pytest.mark.parametrize("how", ["asks for too much", "fails"])
@@ -252,14 +252,14 @@ def test_a_server_that_answers_plain_words_and_nothing_of_the_work_sets_nobody_a
 
     server.spoils = spoils
     with pytest.raises(OSError, match=r"samples in a row have no answer"):
-        answers(made, asked)
+        generate_all(made, asked)
 
 
 def test_many_draws_of_few_samples_that_fail_are_set_aside(server: ModelServer) -> None:
     made = engine(server, max_attempts=1)
     asked = [replace(each, view=f"{each.seed % 4}/whole") for each in requests(60)]
     server.spoils = lambda handler, body, number: send(handler, 500, b"oops") or True
-    assert all(isinstance(each, NoAnswer) for each in answers(made, asked))
+    assert all(isinstance(each, GenerationError) for each in generate_all(made, asked))
 
 
 def test_quick_refusals_beside_a_slow_answer_are_the_samples_own(server: ModelServer) -> None:
@@ -273,8 +273,8 @@ def test_quick_refusals_beside_a_slow_answer_are_the_samples_own(server: ModelSe
         return bad
 
     server.spoils = spoils
-    found = answers(made, asked)
-    assert set(found[1:120]) == {NoAnswer("the server answers 400: too long")}
+    found = generate_all(made, asked)
+    assert set(found[1:120]) == {GenerationError("the server answers 400: too long")}
     assert right(found[:1] + found[120:], asked[:1] + asked[120:])
     assert server.in_earnest == 150
 
@@ -289,10 +289,10 @@ def test_a_request_that_is_turned_away_while_others_are_answered_is_set_aside(
 
     made, asked = engine(server, max_attempts=2, max_concurrency=2), requests(60)
     server.spoils = spoils
-    found = answers(made, asked)
+    found = generate_all(made, asked)
     last = found.pop(4)
     asked.pop(4)
-    assert isinstance(last, NoAnswer)
+    assert isinstance(last, GenerationError)
     told = "turned away while others were answered, the last: the server answers 503: no room"
     assert last.reason.endswith(told)
     assert right(found, asked)
@@ -310,12 +310,12 @@ def test_the_last_request_that_is_always_turned_away_ends_too(
         return bad
 
     server.spoils, turned_away = spoils, [4]
-    (found,) = answers(made, asked)
-    assert isinstance(found, NoAnswer)
+    (found,) = generate_all(made, asked)
+    assert isinstance(found, GenerationError)
     assert "turned away while others were answered" in found.reason
     turned_away.append(0)
     with pytest.raises(OSError, match="busy" if wanted == "0.01" else "asks to wait for 7200 s"):
-        answers(made, asked)
+        generate_all(made, asked)
 
 
 def test_what_no_file_can_hold_is_not_taken_from_a_server(server: ModelServer) -> None:
@@ -329,8 +329,8 @@ def test_what_no_file_can_hold_is_not_taken_from_a_server(server: ModelServer) -
         return True
 
     server.spoils = spoils
-    refused = NoAnswer("the server answers 400: half ?")
-    assert answers(made, asked) == [refused, Answer("7", (), True, None)]
+    refused = GenerationError("the server answers 400: half ?")
+    assert generate_all(made, asked) == [refused, Completion("7", (), True, None)]
 
 
 def test_the_trial_waits_before_it_asks_again_and_keeps_the_dialect(server: ModelServer) -> None:
@@ -343,7 +343,7 @@ def test_the_trial_waits_before_it_asks_again_and_keeps_the_dialect(server: Mode
         return plain(handler, number, content)
 
     server.answer = busy
-    assert engine(server).about["sampling"] == "top_k=-1"
+    assert engine(server).info["sampling"] == "top_k=-1"
     assert times[1] - times[0] > 0.29
 
 
@@ -362,8 +362,8 @@ def test_words_that_a_server_takes_for_its_own_tokens_are_not_sent(
     server: ModelServer, words: str
 ) -> None:
     bad = Request(parts=(words,), max_new_tokens=4)
-    (found,) = answers(engine(server), [bad])
-    assert isinstance(found, NoAnswer)
+    (found,) = generate_all(engine(server), [bad])
+    assert isinstance(found, GenerationError)
     assert "takes for a token of its own" in found.reason
     assert server.in_earnest == 0
 
@@ -375,15 +375,15 @@ def test_a_model_that_ends_at_once_has_said_nothing_and_that_is_an_answer(
     server.spoils = lambda handler, body, number: (
         send(handler, 200, json.dumps(whole("", tokens=1)).encode()) or True
     )
-    assert answers(made, requests(1)) == [Answer("", (), True, 1)]
+    assert generate_all(made, requests(1)) == [Completion("", (), True, 1)]
 
 
 def test_thoughts_taken_out_of_the_answer_are_told(server: ModelServer) -> None:
     made, body = engine(server), whole("7")
     body["choices"][0]["message"]["reasoning_content"] = "three and four"
     server.spoils = lambda handler, _, number: send(handler, 200, json.dumps(body).encode()) or True
-    (found,) = answers(made, requests(1))
-    assert isinstance(found, NoAnswer)
+    (found,) = generate_all(made, requests(1))
+    assert isinstance(found, GenerationError)
     assert "without reasoning parser" in found.reason
 
 
@@ -402,7 +402,7 @@ def test_a_server_that_goes_away_is_waited_for_and_told_and_nothing_counts(
 
     thread = threading.Thread(target=bounce)
     thread.start()
-    found = answers(made, asked)
+    found = generate_all(made, asked)
     thread.join()
     assert right(found, asked)
     told = capsys.readouterr().err
@@ -416,7 +416,7 @@ def test_a_server_that_stays_away_ends_the_stream_with_its_name(server: ModelSer
     stream = made.stream(iterator(requests(50)))
     got = [next(stream) for _ in range(5)]
     server.down()
-    with pytest.raises(OSError, match=r"has been away for .*longest_wait_seconds") as error:
+    with pytest.raises(OSError, match=r"has been away for .*max_outage_s") as error:
         got.extend(stream)
     assert server.url in str(error.value)
     assert all(answer.text == expected_of(request) for request, answer in got)
@@ -455,8 +455,8 @@ def test_a_request_that_kills_the_server_does_not_take_the_others_along(
         return False
 
     server.spoils = spoils
-    found = answers(made, asked)
-    assert found.pop(7) == NoAnswer("the server went down 6 times while it was asked")
+    found = generate_all(made, asked)
+    assert found.pop(7) == GenerationError("the server went down 6 times while it was asked")
     asked.pop(7)
     assert right(found, asked)
 
@@ -474,7 +474,7 @@ def test_a_wanted_pause_is_kept_by_everybody(server: ModelServer) -> None:
         return number == 1
 
     server.spoils = spoils
-    assert right(answers(made, asked), asked)
+    assert right(generate_all(made, asked), asked)
     gaps = np.diff(sorted(times))
     assert gaps.max() > 0.8
     assert sum(each < times[0] + 0.8 for each in times) <= 8 + 8
@@ -535,11 +535,11 @@ def test_a_model_that_the_server_does_not_know_is_told(server: ModelServer) -> N
 def test_a_field_that_the_server_refuses_is_left_out_and_the_artifact_says_so(
     server: ModelServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert engine(server).about["sampling"] == "top_k=-1"
+    assert engine(server).info["sampling"] == "top_k=-1"
     server.refuses = ("top_k",)
-    assert engine(server).about["sampling"] == "generation_config"
+    assert engine(server).info["sampling"] == "generation_config"
     server.refuses = ("top_k", "generation_config")
-    assert engine(server).about["sampling"] == "none"
+    assert engine(server).info["sampling"] == "none"
     assert "the server's own sampling defaults apply" in capsys.readouterr().err
 
 
@@ -547,7 +547,7 @@ def test_seeds_are_found_out_and_not_believed(
     server: ModelServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.keeps_seeds = False
-    assert engine(server).about["seeds"] == "ignored"
+    assert engine(server).info["seeds"] == "ignored"
     assert "does not honour seeds" in capsys.readouterr().err
 
 
@@ -558,7 +558,7 @@ def test_a_server_that_does_not_sample_is_refused(server: ModelServer) -> None:
 
 
 def test_a_server_that_does_not_look_at_pictures_is_refused(server: ModelServer) -> None:
-    assert engine(server).about["picture_tokens"] == {"side": 112, "server": 18, "expected": 16}
+    assert engine(server).info["picture_tokens"] == {"side": 112, "server": 18, "expected": 16}
     server.sees = False
     with pytest.raises(ConfigError, match="it is not looked at"):
         engine(server)
@@ -577,7 +577,7 @@ def test_a_server_that_refuses_the_largest_picture_is_asked_with_smaller_ones(
         return plain(handler, number, content)
 
     server.answer, most = small_only, 50
-    about = engine(server).about
+    about = engine(server).info
     assert about["picture_tokens"] == {"side": 28, "server": 3, "expected": 1}
     told = "the server answers 400: maximum context length is 16384 tokens"
     assert about["picture_refused"] == 112
@@ -635,7 +635,7 @@ def test_a_server_whose_list_of_models_is_broken_is_there(server: ModelServer) -
     server.spoils = lambda handler, body, number: (
         number == 2 and (send(handler, 500, b"oops") or True)
     )
-    assert right(answers(made, asked), asked)
+    assert right(generate_all(made, asked), asked)
     server.models = 503
     with pytest.raises(ConfigError, match="the server answers 503"):
         engine(server)

@@ -9,10 +9,10 @@ from PIL import Image
 
 from difftrain.config.difficulty import AceConfig, Heads, Normalize, TextSpan
 from difftrain.difficulty import ace
-from difftrain.model import attention, last_layer, spans
-from difftrain.model.generate import hf
-from difftrain.model.generate.request import Request
-from difftrain.model.load import Loaded
+from difftrain.model import attention
+from difftrain.model.engines import kv_cache
+from difftrain.model.engines.types import Request
+from difftrain.model.loading import LoadedModel
 from difftrain.probe.attention_pass import append_responses
 
 RNG = np.random.default_rng(5)
@@ -20,7 +20,7 @@ RESPONSES = [(5, 6, 7), (8,), tuple(range(20, 31)), tuple(range(40, 60))]
 
 
 @pytest.fixture(scope="module")
-def passed(tiny: Loaded) -> tuple[dict, spans.Spans]:
+def passed(tiny: LoadedModel) -> tuple[dict, attention.TokenSpans]:
     """A padded batch of prompts and responses of different length, with their spans."""
     words = ["How many?", "Count the red shapes and add 3.", "Read the letters. " * 3, "What?"]
     sizes = [(112, 112), (56, 84), (84, 112), (56, 56)]
@@ -32,23 +32,23 @@ def passed(tiny: Loaded) -> tuple[dict, spans.Spans]:
         for size, text in zip(sizes, words, strict=True)
     ]
     pad = tiny.processor.tokenizer.pad_token_id
-    found = append_responses(hf.encode(tiny, requests), RESPONSES, pad)
+    found = append_responses(kv_cache.encode(tiny, requests), RESPONSES, pad)
     lengths = [len(response) for response in RESPONSES]
-    return found, spans.spans(
+    return found, attention.token_spans(
         found["input_ids"], found["attention_mask"], lengths, tiny.image_token, TextSpan.prompt
     )
 
 
-def biases(tiny: Loaded, passed: tuple, config: AceConfig) -> list[float | None]:
+def biases(tiny: LoadedModel, passed: tuple, config: AceConfig) -> list[float | None]:
     inputs, found = passed
-    looks = attention.looks(
+    looks = attention.summarize(
         tiny.model, inputs, found.image_BS, found.text_BS, found.response_BS, config
     )
-    return [look.bias for look in looks]
+    return [look.max_log_psi for look in looks]
 
 
 @torch.inference_mode()
-def eager(tiny: Loaded, passed: tuple) -> list[np.ndarray]:
+def eager(tiny: LoadedModel, passed: tuple) -> list[np.ndarray]:
     """Each response's attention on itself in the last layer, H x T x T, by eager attention."""
     inputs, found = passed
     tiny.model.set_attn_implementation("eager")
@@ -70,38 +70,42 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("config", SETTINGS)
-@pytest.mark.parametrize("cells", [last_layer.CELLS, 1])
+@pytest.mark.parametrize("cells", [attention.MAX_CELLS, 1])
 def test_the_streamed_bias_is_the_formula_on_the_eager_attention(
-    tiny: Loaded, passed: tuple, config: AceConfig, cells: int, monkeypatch: pytest.MonkeyPatch
+    tiny: LoadedModel, passed: tuple, config: AceConfig, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(last_layer, "CELLS", cells)
+    monkeypatch.setattr(attention, "MAX_CELLS", cells)
     for mine, table in zip(biases(tiny, passed, config), eager(tiny, passed), strict=True):
         one = table.max(0) if config.heads is Heads.max else table.mean(0)
         wanted = ace.bias(one, config.sigma, config.min_rows, config.window, config.normalize)
         assert mine == (None if wanted is None else pytest.approx(wanted, abs=1e-3))
 
 
-def test_a_response_of_one_token_has_no_bias(tiny: Loaded, passed: tuple) -> None:
+def test_a_response_of_one_token_has_no_bias(tiny: LoadedModel, passed: tuple) -> None:
     found = biases(tiny, passed, AceConfig())
     assert found[1] is None
     assert all(isinstance(found[row], float) for row in (0, 2, 3))
 
 
-def test_the_masses_are_the_same_with_and_without_the_bias(tiny: Loaded, passed: tuple) -> None:
+def test_the_masses_are_the_same_with_and_without_the_bias(
+    tiny: LoadedModel, passed: tuple
+) -> None:
     inputs, found = passed
     spans_of = (found.image_BS, found.text_BS, found.response_BS)
     plain = attention.masses(tiny.model, inputs, *spans_of)
     for look, (image, text) in zip(
-        attention.looks(tiny.model, inputs, *spans_of, AceConfig()), plain, strict=True
+        attention.summarize(tiny.model, inputs, *spans_of, AceConfig()), plain, strict=True
     ):
         assert (look.image_LT == image).all()
         assert (look.text_LT == text).all()
 
 
-def test_bias_is_none_where_it_was_not_asked_for(tiny: Loaded, passed: tuple) -> None:
+def test_bias_is_none_where_it_was_not_asked_for(tiny: LoadedModel, passed: tuple) -> None:
     inputs, found = passed
-    looks = attention.looks(tiny.model, inputs, found.image_BS, found.text_BS, found.response_BS)
-    assert [look.bias for look in looks] == [None] * 4
+    looks = attention.summarize(
+        tiny.model, inputs, found.image_BS, found.text_BS, found.response_BS
+    )
+    assert [look.max_log_psi for look in looks] == [None] * 4
 
 
 def test_a_response_of_4096_tokens_fits() -> None:
@@ -114,10 +118,10 @@ def test_a_response_of_4096_tokens_fits() -> None:
     held = 0
     place = torch.arange(prompt, sequence)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for first, log_HCT in last_layer.log_rows(query, key, None, place, size**-0.5):
+    for first, log_HCT in attention.log_attention_rows(query, key, None, place, size**-0.5):
         held = max(held, log_HCT.numel())
         if first > 200:
             break
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert held <= last_layer.CELLS
+    assert held <= attention.MAX_CELLS
     assert (after - before) / 1024 < 400  # MiB

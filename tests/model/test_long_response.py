@@ -7,38 +7,38 @@ import pytest
 
 PASS = """
 from pathlib import Path
-from difftrain.difficulty.config import DifficultyConfig
-from difftrain.model.config import Dtype, ModelConfig
-from difftrain.model.load import load
-from difftrain.probe.attention import measure
+from difftrain.config.difficulty import DifficultyConfig
+from difftrain.config.model import Dtype, ModelConfig
+from difftrain.model.loading import load
+from difftrain.probe.attention_pass import measure_batch
 from difftrain.records import Measure, Rollout, Verdict, View
-from difftrain.settings import RunConfig
+from difftrain.config.run_config import RunConfig
 from difftrain.shapes import pool
 
 loaded = load(ModelConfig(name="tiny", dtype=Dtype.float32), 3136, 12544)
 config = RunConfig()
-config.difficulty = DifficultyConfig(measure=Measure.cmab, also=[Measure.ace])
+config.difficulty = DifficultyConfig(measure=Measure.cmab, extra_measures=[Measure.ace])
 samples = list(pool.samples(pool.Split.pool, 3))
 
 def pair(sample, tokens):
     ids = tuple(5 + place % 300 for place in range(tokens))
     rollout = Rollout(
-        sample_id=sample.sample_id, view=View.whole, mask_percent=0, draw=0, seed=0, response="",
-        num_tokens=tokens, token_ids=ids, hit_eos=True, verdict=Verdict.correct)
+        sample_id=sample.sample_id, view=View.full_image, mask_percent=0, draw=0, seed=0,
+        response="", num_tokens=tokens, token_ids=ids, hit_eos=True, verdict=Verdict.correct)
     return sample, rollout
 
 def resident(what):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what + ":"))
 
-measure(loaded, [pair(samples[0], 8)], config)
+measure_batch(loaded, [pair(samples[0], 8)], config)
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
 before = resident("VmRSS")
-found = measure(loaded, [pair(samples[0], 4096), pair(samples[1], 2048)], config)
+found = measure_batch(loaded, [pair(samples[0], 4096), pair(samples[1], 2048)], config)
 after = resident("VmHWM")
 assert [len(row.image_LT) for row in found] == [4, 4]
 assert [len(row.image_LT[0]) for row in found] == [4096, 2048]
-assert all(row.bias is not None for row in found)
+assert all(row.max_log_psi is not None for row in found)
 print(after - before)
 """
 

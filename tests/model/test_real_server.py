@@ -17,10 +17,10 @@ from PIL import Image
 from difftrain.config.engine import EngineKind
 from difftrain.config.model import ModelConfig
 from difftrain.data import prompts
-from difftrain.model.generate import hf, trial
-from difftrain.model.generate.engine import InProcess
-from difftrain.model.generate.request import Answer, Request, answers
-from difftrain.model.load import Loaded
+from difftrain.model.engines import hf, trial
+from difftrain.model.engines.hf import HfEngine
+from difftrain.model.engines.types import Completion, Request, generate_all
+from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import parquet
 from difftrain.records import Rollout, Sample
 from tests.listening import FaultyProxy, send
@@ -83,22 +83,22 @@ def asked(samples: list[Sample], temperature: float) -> list[Request]:
 
 
 def test_a_real_server_says_what_the_model_says_here_through_every_fault(
-    served: tuple[str, str], proxy: Spoiling, tiny: Loaded, shapes_samples: list[Sample]
+    served: tuple[str, str], proxy: Spoiling, tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     made = trial.server(settings(proxy.url, served[1]), 12544)
-    print(made.about)
-    assert made.about["sampling"] == "generation_config"
-    assert made.about["picture_tokens"] == {"side": 112, "server": 18, "expected": 16}
+    print(made.info)
+    assert made.info["sampling"] == "generation_config"
+    assert made.info["picture_tokens"] == {"side": 112, "server": 18, "expected": 16}
     proxy.fault = lambda number: FAULTS[number // 2 % len(FAULTS)] if number % 2 else None
     greedy = asked(shapes_samples, 0.0)
-    found = answers(made, greedy)
+    found = generate_all(made, greedy)
     print(made.faults, proxy.injected)
     assert set(proxy.injected) == set(FAULTS)
-    here = answers(InProcess(tiny, hf.Limits(8)), greedy)
-    assert all(isinstance(each, Answer) for each in found)
+    here = generate_all(HfEngine(tiny, hf.BatchLimits(8)), greedy)
+    assert all(isinstance(each, Completion) for each in found)
     assert [each.text for each in found] == [each.text for each in here]
-    assert [each.tokens for each in found] == [each.tokens for each in here]
-    assert [each.finished for each in found] == [each.finished for each in here]
+    assert [each.num_tokens for each in found] == [each.num_tokens for each in here]
+    assert [each.hit_eos for each in found] == [each.hit_eos for each in here]
 
 
 def command(folder: Path, url: str, model: str) -> list[str]:

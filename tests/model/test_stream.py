@@ -11,10 +11,10 @@ from PIL import Image
 
 from difftrain.config.model import ModelConfig
 from difftrain.data import prompts
-from difftrain.model.generate import flight, hf
-from difftrain.model.generate.gumbel import DrawOwnNoise
-from difftrain.model.generate.request import NoAnswer, Request
-from difftrain.model.load import Loaded
+from difftrain.model.engines import hf, kv_cache
+from difftrain.model.engines.hf import SeededGumbelProcessor
+from difftrain.model.engines.types import GenerationError, Request
+from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
 
 
@@ -46,7 +46,7 @@ def watched(module: Any, note: Callable[..., None]) -> Iterator[None]:
 
 
 @contextmanager
-def steps(tiny: Loaded) -> Iterator[list[int]]:
+def steps(tiny: LoadedModel) -> Iterator[list[int]]:
     """The number of rows of each decoding step."""
     found: list[int] = []
 
@@ -63,9 +63,9 @@ def ids(found: Sequence[Any]) -> list[tuple[int, ...]]:
 
 
 @torch.inference_mode()
-def generated(tiny: Loaded, request: Request) -> tuple[int, ...]:
+def generated(tiny: LoadedModel, request: Request) -> tuple[int, ...]:
     """The answer of transformers' own generate, alone in its batch."""
-    inputs = hf.encode(tiny, [request])
+    inputs = kv_cache.encode(tiny, [request])
     width = inputs["input_ids"].shape[1]
     known = tiny.processor.tokenizer.get_vocab()
     banned = [known[name] for name in hf.PLACEHOLDERS]
@@ -73,27 +73,29 @@ def generated(tiny: Loaded, request: Request) -> tuple[int, ...]:
         **inputs,
         max_new_tokens=request.max_new_tokens,
         do_sample=False,
-        eos_token_id=list(hf.ends(tiny)),
-        logits_processor=[DrawOwnNoise([request.seed], [request.temperature], width, banned)],
+        eos_token_id=list(hf.eos_token_ids(tiny)),
+        logits_processor=[
+            SeededGumbelProcessor([request.seed], [request.temperature], width, banned)
+        ],
     )
-    return hf.read(tiny, output[0, width:].tolist(), request.max_new_tokens).token_ids
+    return hf.to_completion(tiny, output[0, width:].tolist(), request.max_new_tokens).token_ids
 
 
 def test_answers_are_those_of_transformers_own_generate(
-    tiny: Loaded, requests: list[Request]
+    tiny: LoadedModel, requests: list[Request]
 ) -> None:
-    assert ids(hf.answers(tiny, requests, 8)) == [generated(tiny, each) for each in requests]
+    assert ids(hf.generate(tiny, requests, 8)) == [generated(tiny, each) for each in requests]
 
 
 def test_a_freed_slot_takes_the_next_request_at_once(
-    tiny: Loaded, shapes_samples: list[Sample]
+    tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     """Three long answers and many short ones in four slots: the short ones share one slot."""
     view = {"view": "one", "parts": ("Write.",), "temperature": 2.0}
     lengths = [14, 14, 14, *[2] * 12]
     some = [asked(shapes_samples[0], seed, longest, **view) for seed, longest in enumerate(lengths)]
     with steps(tiny) as rows:
-        found = list(hf.stream(tiny, feeding(some), hf.Limits(4)))
+        found = list(hf.HfEngine(tiny, hf.BatchLimits(4)).stream(feeding(some)))
     assert len(found) == len(some)
     needed = sum(len(answer.token_ids) - 1 for _, answer in found)
     assert sum(rows) == needed  # no row is computed that has ended
@@ -107,7 +109,7 @@ def feeding(some: list[Request]) -> Callable[[int], list[tuple[int, Request]]]:
 
 
 def test_pictures_of_draws_that_share_a_view_are_seen_once(
-    tiny: Loaded, shapes_samples: list[Sample]
+    tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     seen: list[int] = []
 
@@ -122,22 +124,22 @@ def test_pictures_of_draws_that_share_a_view_are_seen_once(
     ]
     apart = [asked(sample, seed) for seed, sample in enumerate(shapes_samples[3:5])]
     with watched(tiny.model.base_model.visual, note):
-        shared = ids(hf.answers(tiny, draws + apart, 4))
+        shared = ids(hf.generate(tiny, draws + apart, 4))
     assert sum(seen) == 3 + 2
     plain = [asked(shapes_samples[k % 3], 10 * (k % 3) + k // 3) for k in range(15)]
-    assert shared == ids(hf.answers(tiny, plain + apart, 4))
+    assert shared == ids(hf.generate(tiny, plain + apart, 4))
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
-    tiny: Loaded, requests: list[Request], capsys: pytest.CaptureFixture[str]
+    tiny: LoadedModel, requests: list[Request], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def small(_: Any, __: Any, given: dict[str, Any]) -> None:
         if len(given["input_ids"]) > 3:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    expected = ids(hf.answers(tiny, requests, 8))
+    expected = ids(hf.generate(tiny, requests, 8))
     with watched(tiny.model.base_model, small), steps(tiny) as rows:
-        assert ids(hf.answers(tiny, requests, 16)) == expected
+        assert ids(hf.generate(tiny, requests, 16)) == expected
     assert max(rows) == 2  # 16, 8 and 4 prompts do not fit; no further half is lost
     told = capsys.readouterr().err
     assert "out of memory with 16 answers at once: going on with 8 at most" in told
@@ -145,7 +147,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 
 
 def test_one_shortage_while_prompts_are_read_costs_one_half(
-    tiny: Loaded, requests: list[Request]
+    tiny: LoadedModel, requests: list[Request]
 ) -> None:
     short: list[int] = []
 
@@ -155,12 +157,12 @@ def test_one_shortage_while_prompts_are_read_costs_one_half(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
     with watched(tiny.model.base_model, once), steps(tiny) as rows:
-        hf.answers(tiny, requests, 16)
+        hf.generate(tiny, requests, 16)
     assert max(rows) == 8
 
 
 def test_what_does_not_fit_alone_and_any_other_error_is_raised(
-    tiny: Loaded, requests: list[Request]
+    tiny: LoadedModel, requests: list[Request]
 ) -> None:
     def never(words: str) -> Callable[..., None]:
         def fail(*_: Any) -> None:
@@ -169,29 +171,29 @@ def test_what_does_not_fit_alone_and_any_other_error_is_raised(
         return fail
 
     for words, limits in (
-        ("DefaultCPUAllocator: not enough memory: you tried", hf.Limits(4)),
-        ("DefaultCPUAllocator: not enough memory: you tried", hf.Limits(16, fixed=True)),
-        ("mat1 and mat2 shapes cannot be multiplied", hf.Limits(4)),
+        ("DefaultCPUAllocator: not enough memory: you tried", hf.BatchLimits(4)),
+        ("DefaultCPUAllocator: not enough memory: you tried", hf.BatchLimits(16, fixed=True)),
+        ("mat1 and mat2 shapes cannot be multiplied", hf.BatchLimits(4)),
     ):
         with watched(tiny.model.base_model, never(words)), pytest.raises(RuntimeError, match="m"):
-            hf.answers(tiny, requests, limits)
+            hf.generate(tiny, requests, limits)
 
 
 def test_the_token_budget_bounds_rows_times_the_longest(
-    tiny: Loaded, requests: list[Request]
+    tiny: LoadedModel, requests: list[Request]
 ) -> None:
-    longest = max(map(flight.tokens_at_most, requests))
+    longest = max(map(hf.token_bound, requests))
     with steps(tiny) as rows:
-        found = hf.answers(tiny, requests, hf.Limits(16, tokens=3 * longest))
-    assert max(rows) <= max(3, 3 * longest // min(map(flight.tokens_at_most, requests)))
+        found = hf.generate(tiny, requests, hf.BatchLimits(16, tokens=3 * longest))
+    assert max(rows) <= max(3, 3 * longest // min(map(hf.token_bound, requests)))
     assert max(rows) < 16
     with steps(tiny) as single:
-        assert ids(hf.answers(tiny, requests, hf.Limits(16, tokens=1))) == ids(found)
+        assert ids(hf.generate(tiny, requests, hf.BatchLimits(16, tokens=1))) == ids(found)
     assert max(single) == 1
 
 
 def test_the_cache_follows_the_rows_in_flight_within_the_token_budget(
-    tiny: Loaded, shapes_samples: list[Sample]
+    tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     """Many short prompts, then few long ones, then short ones: never many times the longest."""
     words = [*["Hi."] * 16, *["word " * 150] * 4, *["Hi."] * 16]
@@ -199,7 +201,7 @@ def test_the_cache_follows_the_rows_in_flight_within_the_token_budget(
         asked(shapes_samples[0], seed, 3 + seed % 7, parts=(text,), temperature=2.0)
         for seed, text in enumerate(words)
     ]
-    budget = 2 * max(map(flight.tokens_at_most, some))
+    budget = 2 * max(map(hf.token_bound, some))
     held: list[tuple[int, int]] = []
 
     def note(_: Any, __: Any, given: dict[str, Any]) -> None:
@@ -208,10 +210,10 @@ def test_the_cache_follows_the_rows_in_flight_within_the_token_budget(
             held.append((rows, width))
 
     with watched(tiny.model.base_model, note):
-        found = list(hf.stream(tiny, feeding(some), hf.Limits(16, tokens=budget)))
+        found = list(hf.HfEngine(tiny, hf.BatchLimits(16, tokens=budget)).stream(feeding(some)))
     assert max(rows * width for rows, width in held) <= budget * 5 // 4
     assert len(set(held)) > 1
-    apart = list(hf.stream(tiny, feeding(some), hf.Limits(1)))
+    apart = list(hf.HfEngine(tiny, hf.BatchLimits(1)).stream(feeding(some)))
     assert [answer for _, answer in sorted(found)] == [answer for _, answer in sorted(apart)]
 
 
@@ -221,34 +223,34 @@ SCRIPTS = ("𓂀", "☃️", "漢", "क़", "🧑‍🚀", "")
 
 @pytest.mark.parametrize("letter", SCRIPTS, ids=ascii)
 def test_a_bound_on_tokens_holds_for_every_script(
-    tiny: Loaded, shapes_samples: list[Sample], letter: str
+    tiny: LoadedModel, shapes_samples: list[Sample], letter: str
 ) -> None:
     sign = asked(shapes_samples[0], 1, 4, parts=(letter * 120,))
-    read = hf.encode(tiny, [sign])["input_ids"].shape[1]
-    assert flight.tokens_at_most(sign) >= read + 4
-    fixed = hf.Limits(2, fixed=True)
-    assert len(ids(hf.answers(tiny, [sign], fixed))) == 1
+    read = kv_cache.encode(tiny, [sign])["input_ids"].shape[1]
+    assert hf.token_bound(sign) >= read + 4
+    fixed = hf.BatchLimits(2, fixed=True)
+    assert len(ids(hf.generate(tiny, [sign], fixed))) == 1
     beyond = asked(shapes_samples[0], 1, 4, parts=(letter * 2048,))
-    (found,) = hf.answers(tiny, [beyond], 1)
-    assert isinstance(found, NoAnswer)
+    (found,) = hf.generate(tiny, [beyond], 1)
+    assert isinstance(found, GenerationError)
     assert "the model takes 2048" in found.reason
 
 
 def test_a_prompt_longer_than_the_models_positions_is_refused_with_its_length(
-    tiny: Loaded, requests: list[Request]
+    tiny: LoadedModel, requests: list[Request]
 ) -> None:
     long = Request(parts=("What is this? " * 8000,), max_new_tokens=4)
-    found = hf.answers(tiny, [requests[0], long, requests[1]], 4)
-    assert isinstance(found[1], NoAnswer)
+    found = hf.generate(tiny, [requests[0], long, requests[1]], 4)
+    assert isinstance(found[1], GenerationError)
     assert "tokens, the model takes 2048" in found[1].reason
-    assert ids([found[0], found[2]]) == ids(hf.answers(tiny, requests[:2], 4))
+    assert ids([found[0], found[2]]) == ids(hf.generate(tiny, requests[:2], 4))
 
 
 @contextmanager
 def scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[int, int], torch.Tensor]]:
     """The scores of every draw and position, as they come."""
     found: dict[tuple[int, int], torch.Tensor] = {}
-    drawn = flight.Flight.drawn
+    drawn = hf.ContinuousBatch.sample
 
     def noted(self: Any, scores_BV: torch.Tensor, rows: Sequence[Any]) -> list[int]:
         for place, row in enumerate(rows):
@@ -257,7 +259,7 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[int, int], to
         return drawn(self, scores_BV, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(flight.Flight, "drawn", noted)
+        patched.setattr(hf.ContinuousBatch, "sample", noted)
         yield found
 
 
@@ -268,7 +270,7 @@ def differing(one: dict[Any, torch.Tensor], two: dict[Any, torch.Tensor]) -> int
 
 
 def test_in_deterministic_mode_not_one_bit_depends_on_what_else_is_asked(
-    tiny: Loaded, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+    tiny: LoadedModel, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole, in part, in another order, on one thread or two; without it, roundings differ."""
     settings = [ModelConfig(batch_size=size, deterministic=True) for size in (64, 3)]
@@ -278,9 +280,9 @@ def test_in_deterministic_mode_not_one_bit_depends_on_what_else_is_asked(
     for config, some, threads in zip(settings, orders, (1, 2), strict=True):
         torch.set_num_threads(threads)
         with scores(monkeypatch) as fixed:
-            hf.answers(tiny, some, hf.Limits.of(config))
+            hf.generate(tiny, some, hf.BatchLimits.of(config))
         with scores(monkeypatch) as free:
-            hf.answers(tiny, some, config.batch_size)
+            hf.generate(tiny, some, config.batch_size)
         assert torch.get_num_threads() == threads
         found.append((fixed, free))
     torch.set_num_threads(before)

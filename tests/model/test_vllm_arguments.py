@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from difftrain.config.model import ModelConfig
-from difftrain.model.generate import vllm
-from difftrain.model.generate.request import Answer, NoAnswer, Request
+from difftrain.model.engines import vllm
+from difftrain.model.engines.types import Completion, GenerationError, Request
 
 ROOT = Path(__file__).resolve().parents[2]
-OUR_FILE = ROOT / "difftrain" / "model" / "generate" / "vllm.py"
+OUR_FILE = ROOT / "difftrain" / "model" / "engines" / "vllm.py"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_every_keyword_we_pass_is_in_the_source(wheel: zipfile.ZipFile) -> None:
     assert made <= {*parameters(llm, "__init__"), *others}
     assert {"max_model_len", "enable_prefix_caching"} <= others
     sampled = class_in(tree(wheel, "sampling_params.py"), "SamplingParams")
-    assert {*vllm.sampling(REQUEST, {}), "output_kind"} <= names(sampled)
+    assert {*vllm.sampling_arguments(REQUEST, {}), "output_kind"} <= names(sampled)
     kinds = class_in(tree(wheel, "sampling_params.py"), "RequestOutputKind")
     assert "FINAL_ONLY" in {
         each.targets[0].id for each in kinds.body if isinstance(each, ast.Assign)
@@ -105,11 +105,11 @@ def test_answers_of_one_request_have_consecutive_seeds_so_each_draw_is_its_own(
 ) -> None:
     source = wheel.read("vllm/v1/engine/parallel_sampling.py").decode()
     assert "child_sampling_params.seed = seed + index" in source
-    assert vllm.sampling(REQUEST, {})["n"] == 1
+    assert vllm.sampling_arguments(REQUEST, {})["n"] == 1
 
 
 def test_a_draws_own_seed_and_nothing_of_the_models_defaults_goes_to_vllm() -> None:
-    found = vllm.sampling(REQUEST, {500: vllm.BANNED})
+    found = vllm.sampling_arguments(REQUEST, {500: vllm.BANNED_LOGIT_BIAS})
     assert (found["seed"], found["temperature"], found["max_tokens"]) == (3, 0.7, 9)
     assert (found["top_p"], found["top_k"], found["min_p"]) == (1.0, 0, 0.0)
     assert found["repetition_penalty"] == 1.0
@@ -129,11 +129,11 @@ def test_each_rank_shows_its_engine_its_own_gpus_and_sees_all_again(
 
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    with vllm.own_gpus(2):
+    with vllm.visible_gpus(2):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "6,7"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    with vllm.own_gpus(1):
+    with vllm.visible_gpus(1):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
@@ -161,18 +161,18 @@ class Scripted:
         self.aborted += names
 
 
-def scripted(processor, room: int = 3) -> vllm.Vllm:
+def scripted(processor, room: int = 3) -> vllm.VllmEngine:
     from types import SimpleNamespace as Plain
 
-    found = object.__new__(vllm.Vllm)
+    found = object.__new__(vllm.VllmEngine)
     found.llm = Plain(llm_engine=Scripted())
-    found.processor, found.params = processor, lambda **told: told
-    found.final, found.banned, found.room, found._number = 2, {}, room, 0
+    found.processor, found.sampling_params = processor, lambda **arguments: arguments
+    found.output_kind, found.banned, found.max_open, found._request_count = 2, {}, room, 0
     return found
 
 
 def test_answers_find_their_way_back_and_what_cannot_be_asked_is_told(tiny) -> None:
-    from difftrain.model.generate.request import answers
+    from difftrain.model.engines.types import generate_all
 
     picture = Image.new("RGB", (56, 56))
     words = ["a", "b", "too long", "c", "<|image_pad|>", "d", "e"]
@@ -180,10 +180,12 @@ def test_answers_find_their_way_back_and_what_cannot_be_asked_is_told(tiny) -> N
         Request(parts=(picture, each), seed=number, max_new_tokens=4)
         for number, each in enumerate(words)
     ]
-    found = answers(scripted(tiny.processor), asked)
-    assert found[2] == NoAnswer("longer than the model takes")
-    assert isinstance(found[4], NoAnswer)
-    assert all(found[place] == Answer(f"seed {place}", (1, 2), True) for place in (0, 1, 3, 5, 6))
+    found = generate_all(scripted(tiny.processor), asked)
+    assert found[2] == GenerationError("longer than the model takes")
+    assert isinstance(found[4], GenerationError)
+    assert all(
+        found[place] == Completion(f"seed {place}", (1, 2), True) for place in (0, 1, 3, 5, 6)
+    )
 
 
 def test_a_stream_that_nobody_reads_on_takes_its_requests_back(tiny) -> None:
@@ -198,4 +200,4 @@ def test_a_stream_that_nobody_reads_on_takes_its_requests_back(tiny) -> None:
 def test_of_its_seeds_it_claims_no_more_than_that_they_are_passed_on(tiny) -> None:
     made = scripted(tiny.processor)
     made.version = "1"
-    assert made.about == {"engine": "vllm", "version": "1", "seeds": "passed on"}
+    assert made.info == {"engine": "vllm", "version": "1", "seeds": "passed on"}

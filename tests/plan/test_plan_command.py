@@ -12,7 +12,7 @@ import pytest
 
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import resolve
-from difftrain.model.locate import SHIPPED
+from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.pipeline.paths import Places
 from difftrain.probe.state import requirements

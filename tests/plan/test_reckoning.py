@@ -10,7 +10,7 @@ from safetensors import safe_open
 from difftrain.config.difficulty import Grid
 from difftrain.config.run_config import RunConfig
 from difftrain.config.train import LORA_TARGETS
-from difftrain.model.locate import SHIPPED
+from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.pipeline.paths import Places
 from difftrain.plan import memory

@@ -8,8 +8,8 @@ import pytest
 
 from difftrain.config.difficulty import DifficultyConfig
 from difftrain.config.run_config import RunConfig
-from difftrain.model.generate.request import NoAnswer
-from difftrain.model.load import Loaded
+from difftrain.model.engines.types import GenerationError
+from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.probe import attention_pass, state
@@ -57,7 +57,7 @@ def test_only_whole_pictures_and_responses_with_tokens_are_measured() -> None:
 
 
 def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
-    tiny: Loaded, shapes_samples: list[Sample], tmp_path: Path
+    tiny: LoadedModel, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     samples = shapes_samples[:3]
     rows = [answer(sample.sample_id, 0, True) for sample in samples[:2]]
@@ -75,7 +75,7 @@ def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
         assert np.array(found[sample.sample_id].image_LT).shape == (4, len(WORDS))
     assert found[samples[2].sample_id].max_log_psi is None
 
-    def unwanted() -> Loaded:
+    def unwanted() -> LoadedModel:
         pytest.fail("the model was loaded although nothing is missing")
 
     attention_pass.run_attention_pass(unwanted, samples, tmp_path / "probe", folder, made, World())
@@ -83,7 +83,7 @@ def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
 
 
 def test_late_answers_of_a_sample_set_aside_change_no_ranks_share(
-    tiny: Loaded, shapes_samples: list[Sample], tmp_path: Path
+    tiny: LoadedModel, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     """One rank's last draws may come in after the probe was closed."""
     samples, made = shapes_samples[:4], config(Measure.cmab)
@@ -92,7 +92,7 @@ def test_late_answers_of_a_sample_set_aside_change_no_ranks_share(
     probe, folder = tmp_path / "probe", tmp_path / "attention"
     parquet.write_part(probe, "00000", rows)
     state.write_failures(
-        probe, 1, [state.failed_request(ProbeRequest(out, 0, 0), NoAnswer("too long"))]
+        probe, 1, [state.failed_request(ProbeRequest(out, 0, 0), GenerationError("too long"))]
     )
     before = attention_pass.pairs_to_measure(samples, probe, made)
     assert len(before) == 3

@@ -11,9 +11,9 @@ import pytest
 from difftrain.config.engine import EngineKind
 from difftrain.config.run_config import RunConfig
 from difftrain.data import prompts
-from difftrain.model.generate import http, trial
-from difftrain.model.generate.http import Server
-from difftrain.model.load import Loaded
+from difftrain.model.engines import http, trial
+from difftrain.model.engines.http import Server
+from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.probe import run, state
@@ -185,7 +185,7 @@ def test_seconds_are_those_of_all_starts(
     assert not list(folder.glob(".elapsed-*"))
 
 
-def test_words_from_a_server_are_looked_at_as_the_tokens_that_spell_them(tiny: Loaded) -> None:
+def test_words_from_a_server_are_looked_at_as_the_tokens_that_spell_them(tiny: LoadedModel) -> None:
     text = "<think>2 and 3 <|image_pad|></think><answer>5</answer>"
     row = Rollout(
         sample_id="a", view=View.full_image, mask_percent=0, draw=0, seed=1, response=text,

@@ -8,9 +8,8 @@ import pytest
 
 from difftrain.config.difficulty import DifficultyConfig
 from difftrain.config.run_config import RunConfig
-from difftrain.model.generate.engine import InProcess
-from difftrain.model.generate.hf import Limits
-from difftrain.model.load import Loaded
+from difftrain.model.engines.hf import BatchLimits, HfEngine
+from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World
 from difftrain.probe import run
@@ -97,21 +96,21 @@ def test_a_sample_set_aside_is_asked_no_more(pending: RequestQueue) -> None:
 
 
 def probed(
-    tiny: Loaded, samples: Sequence[Sample], folder: Path, made: RunConfig, size: int
+    tiny: LoadedModel, samples: Sequence[Sample], folder: Path, made: RunConfig, size: int
 ) -> list[Rollout]:
     """The rows of a probe by so many ranks, one after another."""
     for rank in range(size):
         world = World(rank, size)
         ledger = ProbeState(folder, made.probe, samples, requirements(made))
         ledger.refresh()
-        engine = InProcess(tiny, Limits.of(made.model))
+        engine = HfEngine(tiny, BatchLimits.of(made.model))
         run.run_share(engine, world.share(samples), ledger, made, world)
     rows = parquet.read(folder, Rollout)
     return sorted(rows, key=lambda row: (row.sample_id, row.view, row.mask_percent, row.draw))
 
 
 def test_in_deterministic_mode_rows_are_the_same_for_any_batch_and_number_of_ranks(
-    tiny: Loaded, shapes_samples: list[Sample], tmp_path: Path
+    tiny: LoadedModel, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     found = []
     for batch_size, ranks in ((64, 1), (2, 3)):
@@ -124,7 +123,7 @@ def test_in_deterministic_mode_rows_are_the_same_for_any_batch_and_number_of_ran
 
 
 def test_without_it_draws_seeds_and_all_but_float_ties_are_the_same(
-    tiny: Loaded, shapes_samples: list[Sample], tmp_path: Path
+    tiny: LoadedModel, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     found = []
     for batch_size, ranks in ((64, 1), (5, 2)):

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from difftrain.config.difficulty import ProbeConfig
 from difftrain.data import prompts
-from difftrain.model.generate import hf
-from difftrain.model.load import Loaded
+from difftrain.model.engines import hf, kv_cache
+from difftrain.model.loading import LoadedModel
 from difftrain.probe.requests import ProbeRequest, graded_rollout, model_request, sampling_seed
 from difftrain.records import Sample, View
 
@@ -17,11 +17,11 @@ def text_only(sample: Sample, number: int) -> ProbeRequest:
 
 
 def test_the_prompt_holds_no_placeholder_and_no_picture(
-    tiny: Loaded, shapes_samples: list[Sample]
+    tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     asked = [model_request(text_only(sample, 0), CONFIG, 1) for sample in shapes_samples]
     assert all(not each.images for each in asked)
-    inputs = hf.encode(tiny, asked)
+    inputs = kv_cache.encode(tiny, asked)
     assert "pixel_values" not in inputs
     known = tiny.processor.tokenizer.get_vocab()
     marks = [known[name] for name in hf.PLACEHOLDERS if name in known]
@@ -52,20 +52,20 @@ def test_a_draw_without_the_picture_has_a_seed_of_its_own(shapes_samples: list[S
 
 
 def test_a_text_only_answer_does_not_depend_on_its_batch(
-    tiny: Loaded, shapes_samples: list[Sample]
+    tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     draws = [text_only(sample, n) for n, sample in enumerate(shapes_samples[:6])]
     draws += [ProbeRequest(sample, 0, n) for n, sample in enumerate(shapes_samples[:6])]
     asked = [model_request(draw, CONFIG, 1) for draw in draws]
-    alone = [hf.answers(tiny, [each], 1)[0].token_ids for each in asked]
-    together = [each.token_ids for each in hf.answers(tiny, asked, 12)]
-    after_pictures = [each.token_ids for each in hf.answers(tiny, asked[:6], 6)]
+    alone = [hf.generate(tiny, [each], 1)[0].token_ids for each in asked]
+    together = [each.token_ids for each in hf.generate(tiny, asked, 12)]
+    after_pictures = [each.token_ids for each in hf.generate(tiny, asked[:6], 6)]
     assert alone == together
     assert alone[:6] == after_pictures
 
 
-def test_the_row_says_what_was_shown(tiny: Loaded, shapes_samples: list[Sample]) -> None:
+def test_the_row_says_what_was_shown(tiny: LoadedModel, shapes_samples: list[Sample]) -> None:
     draw = text_only(shapes_samples[0], 3)
-    (answer,) = hf.answers(tiny, [model_request(draw, CONFIG, 1)], 1)
+    (answer,) = hf.generate(tiny, [model_request(draw, CONFIG, 1)], 1)
     row = graded_rollout(draw, answer, 1)
     assert (row.view, row.mask_percent, row.draw) == (View.text_only, 0, 3)

@@ -6,7 +6,7 @@ import pytest
 
 from difftrain.config.engine import EngineKind
 from difftrain.config.run_config import ConfigError, RunConfig
-from difftrain.model.load import Loaded
+from difftrain.model.loading import LoadedModel
 from difftrain.recipes.asking import Asking
 
 
@@ -19,7 +19,7 @@ class Holding:
         self.closed = True
 
 
-def asking(kind: EngineKind, tiny: Loaded) -> tuple[Asking, Holding]:
+def asking(kind: EngineKind, tiny: LoadedModel) -> tuple[Asking, Holding]:
     """One that holds the model, as after the preflight, and an engine for some pixel limits."""
     config = RunConfig()
     config.model.engine = kind
@@ -30,7 +30,7 @@ def asking(kind: EngineKind, tiny: Loaded) -> tuple[Asking, Holding]:
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="would start vLLM")
-def test_before_vllm_starts_the_model_and_every_other_engine_are_let_go(tiny: Loaded) -> None:
+def test_before_vllm_starts_the_model_and_every_other_engine_are_let_go(tiny: LoadedModel) -> None:
     made, held = asking(EngineKind.vllm, tiny)
     assert made.engine(784, 7840) is held
     assert "model" in made.__dict__
@@ -41,7 +41,7 @@ def test_before_vllm_starts_the_model_and_every_other_engine_are_let_go(tiny: Lo
     assert "model" not in made.__dict__
 
 
-def test_in_this_process_one_model_serves_all_pixel_limits(tiny: Loaded) -> None:
+def test_in_this_process_one_model_serves_all_pixel_limits(tiny: LoadedModel) -> None:
     made, held = asking(EngineKind.hf, tiny)
     made.engine(784, 78400)
     assert made.engine(784, 7840) is held

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from difftrain.model.locate import SHIPPED
+from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import parquet
 from difftrain.records import Attention, Rollout
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from difftrain.cli.overrides import compose_config
-from difftrain.model.load import Loaded
+from difftrain.model.loading import LoadedModel
 from difftrain.shapes import build, captions, families, lessons, pool
 from difftrain.shapes.lessons import SEEN, Manner
 from difftrain.shapes.pool import Split
@@ -159,7 +159,7 @@ def test_harder_drawings_and_larger_masks_are_made_out_less_often() -> None:
     assert lessons.clear(0.8, 0.5) < lessons.clear(0.4, 0.5)
 
 
-def test_every_answer_that_was_taught_fits_the_limit_of_tokens(tiny: Loaded) -> None:
+def test_every_answer_that_was_taught_fits_the_limit_of_tokens(tiny: LoadedModel) -> None:
     most = compose_config(["model=tiny"]).probe.max_new_tokens
     for family in pool.FAMILIES:
         for index in range(60):

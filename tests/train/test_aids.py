@@ -19,7 +19,7 @@ from trl.trainer.sft_config import SFTConfig
 from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.train import SFT_KEYS, VllmMode, nearest_numbers, trl_fields
-from difftrain.model.locate import SHIPPED
+from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline.coordination import World
 from difftrain.records import Sample, TrainStage
 from difftrain.train import param_groups, trl_args, trl_vllm

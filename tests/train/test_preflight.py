@@ -10,8 +10,8 @@ import torch
 from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.run_config import RunConfig
 from difftrain.config.train import TrainStages
-from difftrain.model.generate.hf import PLACEHOLDERS
-from difftrain.model.load import Loaded, load
+from difftrain.model.engines.hf import PLACEHOLDERS
+from difftrain.model.loading import LoadedModel, load
 from difftrain.pipeline.paths import Places
 from difftrain.recipes.preflight import folder_of
 from difftrain.records import Sample
@@ -212,7 +212,7 @@ def test_failures_are_reported_together_with_the_table() -> None:
 
 
 def test_what_a_library_raises_is_the_cause_of_its_check(candidate: Candidate) -> None:
-    broken = Loaded(candidate.loaded.model, SimpleNamespace(tokenizer=None))
+    broken = LoadedModel(candidate.loaded.model, SimpleNamespace(tokenizer=None))
     results = preflight.run_checks(
         Candidate(broken, candidate.samples, candidate.config, candidate.folder)
     )

@@ -8,7 +8,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from difftrain.config.run_config import RunConfig
 from difftrain.config.train import Dropped
 from difftrain.grade import extract, grade
-from difftrain.model.load import Loaded
+from difftrain.model.loading import LoadedModel
 from difftrain.pipeline.coordination import World
 from difftrain.records import Rollout, Sample, Verdict, View
 from difftrain.train import sft, sft_targets
@@ -99,7 +99,7 @@ def test_a_correct_response_without_the_format_is_put_into_tags() -> None:
     assert sft_targets.from_response("<answer> </answer>") is Dropped.no_format
 
 
-def collated(tiny: Loaded, samples: list[Sample], targets: list[str]) -> Any:
+def collated(tiny: LoadedModel, samples: list[Sample], targets: list[str]) -> Any:
     rows = [sft_targets.trl_row(*pair) for pair in zip(samples, targets, strict=True)]
     batch = with_images(rows, samples).__getitems__(list(range(len(rows))))
     collate = DataCollatorForVisionLanguageModeling(tiny.processor, completion_only_loss=True)
@@ -107,7 +107,7 @@ def collated(tiny: Loaded, samples: list[Sample], targets: list[str]) -> Any:
 
 
 def test_token_counts_are_those_of_the_real_batch_images_included(
-    tiny: Loaded, shapes_samples: list[Sample]
+    tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     few = shapes_samples[:6]
     targets = [str(sft_targets.from_rationale(each)) for each in few]
@@ -117,7 +117,7 @@ def test_token_counts_are_those_of_the_real_batch_images_included(
 
 
 def test_the_loss_is_on_the_completion_and_its_end_token_alone(
-    tiny: Loaded, shapes_samples: list[Sample]
+    tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     few = shapes_samples[:3]
     targets = [str(sft_targets.from_rationale(each)) for each in few]

@@ -13,7 +13,7 @@ from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.train import GRPO_KEYS, trl_fields
 from difftrain.grade import STRICT
 from difftrain.grade.workers import Workers
-from difftrain.model.load import Loaded
+from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World
 from difftrain.records import AnswerKind, Sample, Selection, TrainStage
@@ -202,7 +202,7 @@ def test_the_managed_keys_are_exactly_those_that_difftrain_sets(
             trl_args.grpo_arguments(job(tmp_path), grpo, {})
 
 
-def test_trained_parameters_are_counted_by_part(tiny: Loaded) -> None:
+def test_trained_parameters_are_counted_by_part(tiny: LoadedModel) -> None:
     parts = {
         part: (total, trained) for part, total, trained in param_groups.count_parameters(tiny.model)
     }

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from difftrain.model import checkpoint_files
-from difftrain.model.locate import SHIPPED
+from difftrain.model.resolve import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -16,7 +16,7 @@ from trl.models.utils import unwrap_model_for_generation
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.workers import Workers
-from difftrain.model.load import Loaded
+from difftrain.model.loading import LoadedModel
 from difftrain.pipeline.coordination import World
 from difftrain.records import Sample
 from difftrain.shapes import pool
@@ -34,7 +34,7 @@ SAMPLES = 16
 def greedy(model: Any, processor: Any, samples: list[Sample]) -> tuple[list[list[int]], Any]:
     """Greedy responses as token ids, and the logits at the end of each prompt."""
     messages = [preflight.trl_messages(sample) for sample in samples]
-    inputs = preflight.encode(Loaded(model, processor), messages)
+    inputs = preflight.encode(LoadedModel(model, processor), messages)
     model.eval()
     with torch.no_grad():
         ids = model.generate(**inputs, do_sample=False, max_new_tokens=16)

@@ -18,11 +18,11 @@ from typing import Any
 from PIL import Image
 
 from difftrain.config.engine import ServerConfig
-from difftrain.model.generate import chat, wire
-from difftrain.model.generate.gate import Gate, ServerGone
-from difftrain.model.generate.request import Answer, Found, K, NoAnswer, Request
-from difftrain.model.generate.vain import InARow, Refused, Vain
-from difftrain.model.generate.wire import Fault, NoReply
+from difftrain.model.engines import chat, wire
+from difftrain.model.engines.gate import Gate, ServerGone
+from difftrain.model.engines.types import Completion, GenerationError, K, Request, Result
+from difftrain.model.engines.vain import InARow, Refused, Vain
+from difftrain.model.engines.wire import Fault, NoReply
 
 THE_SERVERS = (Fault.server, Fault.lost, Fault.slow)
 """Faults that may mean that the server is away."""
@@ -92,10 +92,10 @@ class Connection:
 class Server:
     """The engine: so many requests at once, each asked again where that can help."""
 
-    def __init__(self, connection: Connection, about: Mapping[str, Any], gate: Gate) -> None:
+    def __init__(self, connection: Connection, info: Mapping[str, Any], gate: Gate) -> None:
         self.connection, self.gate = connection, gate
         self.config = connection.config
-        self._about = dict(about)
+        self._info = dict(info)
         self._alone, self._counting = Lock(), Lock()
         self.faults: Counter[Fault] = Counter()
         """Requests that brought no answer, by why; those that a retry mended too."""
@@ -103,23 +103,25 @@ class Server:
         """Requests that were answered."""
 
     @property
-    def about(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
         """What the trial found (trial.py)."""
-        return self._about
+        return self._info
 
     def stream(
         self,
-        more: Callable[[int], Sequence[tuple[K, Request]]],
-        alive: Callable[[], None] = lambda: None,
-    ) -> Iterator[tuple[K, Found]]:
+        next_requests: Callable[[int], Sequence[tuple[K, Request]]],
+        on_idle: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[K, Result]]:
         """As Engine.stream. Raises ServerGone when the server stays away."""
         asked: SimpleQueue[tuple[K, Request] | None] = SimpleQueue()
-        done: SimpleQueue[tuple[K, Request, Found | ServerGone | None]] = SimpleQueue()
+        done: SimpleQueue[tuple[K, Request, Result | ServerGone | None]] = SimpleQueue()
         workers = open_ = 0
         failed: InARow[K] = InARow()
         try:
             while True:
-                for each in () if failed.too_long else more(self.config.max_concurrency - open_):
+                for each in (
+                    () if failed.too_long else next_requests(self.config.max_concurrency - open_)
+                ):
                     asked.put(each)
                     open_ += 1
                 for _ in range(open_ - workers):
@@ -127,14 +129,14 @@ class Server:
                     Thread(target=self._work, args=(asked, done), daemon=True).start()
                 if not open_:
                     if failed.too_long and not (
-                        failed.refused and self._is_well(failed.longest, asked, done, alive)
+                        failed.refused and self._is_well(failed.longest, asked, done, on_idle)
                     ):
                         self.gate.refuse(failed.words)
                     if not failed.held:
                         return
                     yield from failed.release()
                     continue
-                key, request, found = self._next(done, alive)
+                key, request, found = self._next(done, on_idle)
                 open_ -= 1
                 if isinstance(found, ServerGone):
                     yield from answered(done)
@@ -143,7 +145,7 @@ class Server:
                 if isinstance(found, Vain):
                     failed.add(key, found, request)
                     continue
-                if isinstance(found, Answer):
+                if isinstance(found, Completion):
                     yield from failed.release()
                 yield key, found
         finally:
@@ -155,29 +157,29 @@ class Server:
         longest: int,
         asked: SimpleQueue[Any],
         done: SimpleQueue[Any],
-        alive: Callable[[], None],
+        on_idle: Callable[[], None],
     ) -> bool:
         """Whether the plainest request, with room for so many tokens, is answered while no other
         is open. Raises ServerGone.
         """
         asked.put((None, replace(PLAINEST, max_new_tokens=longest)))
-        *_, found = self._next(done, alive)
+        *_, found = self._next(done, on_idle)
         if isinstance(found, ServerGone):
             raise found
-        return isinstance(found, Answer)
+        return isinstance(found, Completion)
 
     @staticmethod
-    def _next(done: SimpleQueue[Any], alive: Callable[[], None]) -> Any:
+    def _next(done: SimpleQueue[Any], on_idle: Callable[[], None]) -> Any:
         while True:
             try:
                 return done.get(timeout=ALIVE_SECONDS)
             except Empty:
-                alive()
+                on_idle()
 
     def _work(self, asked: SimpleQueue[Any], done: SimpleQueue[Any]) -> None:
         while (each := asked.get()) is not None:
             key, request = each
-            found: Found | ServerGone | None = None
+            found: Result | ServerGone | None = None
             try:
                 found = self.ask(request)
             except ServerGone as error:
@@ -185,12 +187,12 @@ class Server:
             finally:
                 done.put((key, request, found))
 
-    def ask(self, request: Request) -> Found:
+    def ask(self, request: Request) -> Result:
         """The answer, or why there is none. Raises ServerGone when the server stays away."""
         try:
             body = self.connection.body(request)
         except chat.Unsendable as error:
-            return NoAnswer(str(error))
+            return GenerationError(str(error))
         failed = strikes = pauses = before = 0
         while True:
             asked_at = time.monotonic()
@@ -255,11 +257,11 @@ class Server:
         self.connection.close()
 
 
-def answered(done: SimpleQueue[tuple[K, Request, Any]]) -> Iterator[tuple[K, Answer]]:
+def answered(done: SimpleQueue[tuple[K, Request, Any]]) -> Iterator[tuple[K, Completion]]:
     """The answers that have come in and were not taken yet."""
     while not done.empty():
         key, _, found = done.get()
-        if isinstance(found, Answer):
+        if isinstance(found, Completion):
             yield key, found
 
 

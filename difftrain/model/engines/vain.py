@@ -3,13 +3,13 @@
 from collections.abc import Hashable
 from typing import Generic
 
-from difftrain.model.generate.request import K, NoAnswer, Request
+from difftrain.model.engines.types import GenerationError, K, Request
 
 IN_A_ROW = 32
 """Samples that fail for good with no answer between them before the server itself is doubted."""
 
 
-class Vain(NoAnswer):
+class Vain(GenerationError):
     """The server gave none. Many samples in a row are its fault, not theirs."""
 
 
@@ -21,7 +21,7 @@ class InARow(Generic[K]):
     """Failures with no answer between them, and the most new tokens that one of them asked for."""
 
     def __init__(self) -> None:
-        self.held: list[tuple[K, NoAnswer]] = []
+        self.held: list[tuple[K, GenerationError]] = []
         self.refused, self.longest = True, 1
         self._samples: set[Hashable] = set()
 
@@ -32,12 +32,12 @@ class InARow(Generic[K]):
 
     def add(self, key: K, found: Vain, request: Request) -> None:
         """Hold one back; draws of the same sample count once."""
-        self.held.append((key, NoAnswer(found.reason)))
+        self.held.append((key, GenerationError(found.reason)))
         self.refused = self.refused and isinstance(found, Refused)
         self.longest = max(self.longest, request.max_new_tokens)
         self._samples.add(sample_of(request))
 
-    def release(self) -> list[tuple[K, NoAnswer]]:
+    def release(self) -> list[tuple[K, GenerationError]]:
         """Those held back: the server is well, so they are the samples' own."""
         found, self.held = self.held, []
         self.refused, self.longest = True, 1

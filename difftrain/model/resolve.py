@@ -1,4 +1,4 @@
-"""Where a model lies and what identifies it, found without importing torch."""
+"""Where a model lies and what identifies its weights; needs no torch."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ SHIPPED = {"tiny": Path(__file__).resolve().parent.parent / "shapes" / "tiny"}
 
 
 def source(name: str) -> str:
-    """What from_pretrained is given: a folder, or the hub id as it stands."""
+    """The argument of from_pretrained: a folder, or the hub id unchanged."""
     if name in SHIPPED:
         return str(SHIPPED[name])
     folder = Path(name).expanduser()
@@ -18,10 +18,8 @@ def source(name: str) -> str:
 
 
 def identity(config: ModelConfig) -> str:
-    """What changes when the weights do: a folder's contents, or a hub id with its revision."""
-    place = Path(source(config.name))
-    return (
-        manifest.folder_fingerprint(place)
-        if place.is_dir()
-        else f"{config.name}@{config.revision or 'main'}"
-    )
+    """A string that changes when the weights do: a folder's contents, or hub id and revision."""
+    folder = Path(source(config.name))
+    if folder.is_dir():
+        return manifest.folder_fingerprint(folder)
+    return f"{config.name}@{config.revision or 'main'}"

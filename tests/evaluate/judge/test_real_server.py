@@ -14,7 +14,7 @@ import pytest
 
 from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import asking, grading
-from difftrain.evaluate.judging.asker import Judging
+from difftrain.evaluate.judge.client import Judging
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import GradedBy, ItemResult
 from tests.serving import serving

@@ -14,9 +14,9 @@ from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import run as evaluation
 from difftrain.evaluate.asking import items
 from difftrain.evaluate.responses import Response, Store, key
-from difftrain.model.generate import engine
-from difftrain.model.generate.request import Engine
-from difftrain.model.load import Loaded
+from difftrain.model.engines import create
+from difftrain.model.engines.types import Engine
+from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import BASE, Places
@@ -101,9 +101,9 @@ def test_another_judge_model_is_another_folder_of_marks(
     assert [one == two for one, two in zip(before, after, strict=True)] == [False, False, True]
 
 
-def test_more_items_ask_only_for_those_that_are_new(tiny: Loaded, config: RunConfig) -> None:
+def test_more_items_ask_only_for_those_that_are_new(tiny: LoadedModel, config: RunConfig) -> None:
     def in_process(*pixels: int) -> Engine:
-        return engine.choose(config.model, lambda: tiny, pixels)
+        return create.create_engine(config.model, lambda: tiny, pixels)
 
     config.evaluate.judge = JudgeKind.shapes
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMStar"], 2

@@ -2,8 +2,8 @@
 
 import json
 
-from difftrain.model.generate import wire
-from difftrain.model.generate.wire import Fault, NoReply, seconds
+from difftrain.model.engines import wire
+from difftrain.model.engines.wire import Fault, NoReply, seconds
 
 __all__ = ["NoReply", "body", "read", "said", "seconds"]
 

@@ -13,11 +13,11 @@ import httpx
 
 from difftrain.config.judge import KEY, MODEL, URL, JudgeClientConfig
 from difftrain.config.run_config import ConfigError
-from difftrain.evaluate.judge import JudgeDown
-from difftrain.evaluate.judging import chat
-from difftrain.evaluate.judging.tally import Tally
-from difftrain.model.generate import wire
-from difftrain.model.generate.wire import Fault, NoReply
+from difftrain.evaluate.judge import chat
+from difftrain.evaluate.judge.client import Tally
+from difftrain.evaluate.judge_prompts import JudgeDown
+from difftrain.model.engines import wire
+from difftrain.model.engines.wire import Fault, NoReply
 
 LONGEST_WAIT = 120.0
 """Seconds; a server that wants a longer pause is taken to be out for this run."""

@@ -12,13 +12,13 @@ import pytest
 
 from difftrain.config.judge import JudgeKind, server_hash
 from difftrain.config.run_config import RunConfig
-from difftrain.evaluate.judging.cache import Replies, entries, key_of
+from difftrain.evaluate.judge.cache import Replies, entries, key_of
 from difftrain.pipeline.paths import Places
 
 ENDLESS = """
 import sys
 from pathlib import Path
-from difftrain.evaluate.judging.cache import Replies
+from difftrain.evaluate.judge.cache import Replies
 kept, name, number = Replies(Path(sys.argv[1])), sys.argv[2], 0
 while True:
     kept.add(f"{name}-{number}", "reply " * 2000 + str(number))

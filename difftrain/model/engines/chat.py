@@ -15,11 +15,11 @@ from typing import Any
 from PIL import Image
 
 from difftrain import images
-from difftrain.model.generate import wire
-from difftrain.model.generate.request import Answer, Request
-from difftrain.model.generate.wire import Fault, NoReply
+from difftrain.model.engines import wire
+from difftrain.model.engines.types import Completion, Request
+from difftrain.model.engines.wire import Fault, NoReply
 
-CONTROL = re.compile(r"<\|\w+\|>|<image>")
+SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<image>")
 """What a server's template would take for a token of its own, or for a picture."""
 KEPT_BYTES = 256 << 20
 """Data URLs that are remembered."""
@@ -78,7 +78,7 @@ def png_url(picture: Image.Image) -> str:
 def body(model: str, request: Request, urls: DataUrls, extra: Mapping[str, Any]) -> bytes:
     """The JSON of one request for one answer. Raises Unsendable."""
     words = [part for part in (request.system or "", *request.parts) if isinstance(part, str)]
-    if found := [match.group() for each in words if (match := CONTROL.search(each))]:
+    if found := [match.group() for each in words if (match := SPECIAL_TOKEN.search(each))]:
         raise Unsendable(f"the words hold {found[0]}, which a server takes for a token of its own")
     content = [
         {"type": "text", "text": part}
@@ -101,7 +101,7 @@ def body(model: str, request: Request, urls: DataUrls, extra: Mapping[str, Any])
     ).encode()
 
 
-def answer(content: bytes) -> Answer:
+def answer(content: bytes) -> Completion:
     """The one answer in a completion, its words as they came.
 
     Raises NoReply unless there is exactly one choice with words and a known end. No words at all
@@ -127,7 +127,7 @@ def answer(content: bytes) -> Answer:
     ended_at_once = reason == "stop" and 0 < (counted or 0) <= SILENT_TOKENS
     if not words and not ended_at_once:
         raise NoReply(Fault.empty, f"an empty answer (finish_reason {reason})")
-    return Answer(words or "", (), FINISHED[reason], counted)
+    return Completion(words or "", (), FINISHED[reason], counted)
 
 
 def used(completion: Mapping[str, Any], name: str) -> int | None:

@@ -18,11 +18,11 @@ from PIL import Image
 from difftrain.config.data import TOKEN_PIXELS
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
-from difftrain.model.generate import chat, wire
-from difftrain.model.generate.gate import AWAY, LONGEST_PAUSE, Gate, say
-from difftrain.model.generate.http import Connection, Server
-from difftrain.model.generate.request import Answer, Request
-from difftrain.model.generate.wire import Fault, NoReply
+from difftrain.model.engines import chat, wire
+from difftrain.model.engines.gate import AWAY, LONGEST_PAUSE, Gate, say
+from difftrain.model.engines.http import Connection, Server
+from difftrain.model.engines.types import Completion, Request
+from difftrain.model.engines.wire import Fault, NoReply
 
 GREET_SECONDS = 5.0
 PLAIN = {"top_p": 1.0, "repetition_penalty": 1.0, "min_p": 0.0}
@@ -119,14 +119,14 @@ def question(seed: int, *pictures: Image.Image, temperature: float = HOTTEST) ->
     )
 
 
-def said(asked: Connection, request: Request) -> tuple[Answer, int | None]:
+def said(asked: Connection, request: Request) -> tuple[Completion, int | None]:
     """An answer and the tokens of its prompt, if the server counts them. Raises NoReply."""
     content = asked.content(asked.body(request))
     completion = wire.loaded(content)
     return chat.answer(content), chat.used(completion, "prompt_tokens")
 
 
-def tried(asked: Connection, request: Request) -> tuple[Answer, int | None]:
+def tried(asked: Connection, request: Request) -> tuple[Completion, int | None]:
     """The same, a failure asked again as often as any, after a pause. Raises Untried."""
     tries = 1
     while True:

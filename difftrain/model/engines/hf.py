@@ -1,0 +1,381 @@
+"""Generation in this process with transformers: continuous batching and seeded sampling.
+
+Responses end at different times, and the early-stopping schedule asks for one draw after another;
+a batch that waits for its longest response computes rows nobody needs. So each row has a slot of
+its own (kv_cache.py), and a freed slot takes the next request. Why not the library's: the
+continuous batching of transformers takes token ids without images, and `generate` keeps ended rows
+until the batch ends and repeats the keys of grouped heads in every step.
+
+Sampling is argmax(logits / T + noise) with Gumbel noise, which is a sample of softmax(logits / T).
+The noise is a hash of (seed, position, token), so it is the same in any batch, on any rank and
+after any restart.
+
+Not here: speculative draws while slots are idle at the end of a data set. Which rows are written
+would then depend on the batch size.
+Axes: N slots, B rows sampled together, V vocabulary.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic
+
+import torch
+
+from difftrain.config.model import FIXED_ROWS, ModelConfig
+from difftrain.model import loading
+from difftrain.model.engines.kv_cache import (
+    PrefilledPrompt,
+    PrefixCache,
+    SlotCache,
+    overlong_reason,
+    token_bound,
+)
+from difftrain.model.engines.types import Completion, GenerationError, K, Request, Result, feed
+from difftrain.model.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+PLACEHOLDERS = (
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+"""Tokens that stand for image features; never sampled."""
+IDLE_CALL_S = 2.0
+MIN_PREFILL_TOKENS = 1024
+"""A prefill pass waits for this many prompt tokens while other rows are decoding."""
+MIN_PREFILL_SHARE = 8
+"""One new prompt per this many slots is also enough for a prefill pass."""
+MASK_32 = 0xFFFFFFFF
+
+
+def mix_bits(value: torch.Tensor) -> torch.Tensor:
+    """A 32-bit integer hash (murmur's finalizer) of each element, in int64 arithmetic."""
+    value = value & MASK_32
+    value = ((value ^ (value >> 16)) * 0x85EBCA6B) & MASK_32
+    value = ((value ^ (value >> 13)) * 0xC2B2AE35) & MASK_32
+    return value ^ (value >> 16)
+
+
+def gumbel_noise(seed_B: torch.Tensor, position: int | torch.Tensor, vocab: int) -> torch.Tensor:
+    """Standard Gumbel noise B V, float32. The position is one number, or one per row."""
+    position_B = torch.zeros_like(seed_B) + position + 1
+    row_B1 = mix_bits(seed_B[:, None] + mix_bits(position_B[:, None]))
+    token_V = mix_bits(torch.arange(vocab, device=seed_B.device) * 0x9E3779B1)
+    bits_BV = mix_bits(row_B1 ^ token_V[None])
+    uniform_BV = (bits_BV.double() + 0.5) / 2.0**32
+    return -torch.log(-torch.log(uniform_BV)).float()
+
+
+def add_gumbel_noise(
+    logits_BV: torch.Tensor,
+    seed_B: torch.Tensor,
+    position: int | torch.Tensor,
+    temperature_B: torch.Tensor,
+) -> torch.Tensor:
+    """Logits whose argmax samples softmax(logits / T) in each row; rows with T = 0 are unchanged.
+
+    Minus infinity stays and is never sampled.
+    """
+    logits_BV = logits_BV.float()
+    sampled_B1 = temperature_B[:, None] > 0
+    if not sampled_B1.any():
+        return logits_BV
+    noisy_BV = logits_BV / temperature_B[:, None].clamp(min=1e-6)
+    noisy_BV = noisy_BV + gumbel_noise(seed_B, position, logits_BV.shape[1])
+    return torch.where(sampled_B1, noisy_BV, logits_BV)
+
+
+class SeededGumbelProcessor:
+    """A logits processor that turns greedy `generate` into seeded sampling, row by row.
+
+    Tokens in `banned` are never produced: a sampled image placeholder would break the row.
+    """
+
+    def __init__(
+        self, seeds: list[int], temperatures: list[float], prompt_width: int, banned: list[int]
+    ) -> None:
+        self.seeds, self.temperatures = seeds, temperatures
+        self.prompt_width, self.banned = prompt_width, banned
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Noisy scores B V; rows with temperature 0 keep theirs."""
+        scores = scores.float()
+        scores[:, self.banned] = -torch.inf
+        temperature_B = torch.tensor(self.temperatures, device=scores.device)
+        seed_B = torch.tensor(self.seeds, device=scores.device, dtype=torch.int64)
+        position = input_ids.shape[1] - self.prompt_width
+        return add_gumbel_noise(scores, seed_B, position, temperature_B)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """At most `rows` rows, and rows times the longest row at most `tokens`.
+
+    `fixed` (deterministic mode) keeps all shapes the same, so that a row does not depend, even by
+    a rounding, on the other rows.
+    """
+
+    rows: int
+    tokens: int = 262_144
+    fixed: bool = False
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> "BatchLimits":
+        """The limits of the settings."""
+        rows = FIXED_ROWS if config.deterministic else config.batch_size
+        return cls(rows, config.batch_tokens, config.deterministic)
+
+
+@dataclass(slots=True)
+class Row(Generic[K]):
+    """A response being generated. `position` is the rotary position of its first token."""
+
+    key: K
+    request: Request
+    position: int
+    ids: list[int]
+
+    def has_ended(self, eos_ids: set[int]) -> bool:
+        """Whether the last token ends the response."""
+        return self.ids[-1] in eos_ids or len(self.ids) >= self.request.max_new_tokens
+
+
+class ContinuousBatch(Generic[K]):
+    """Rows being decoded, and requests that wait for a slot."""
+
+    def __init__(
+        self, loaded: LoadedModel, limits: BatchLimits, eos_ids: set[int], banned: list[int]
+    ) -> None:
+        self.loaded, self.limits = loaded, limits
+        self.max_rows = limits.rows
+        self.waiting: list[tuple[K, Request]] = []
+        self.rows: dict[int, Row[K]] = {}
+        self.ended: list[Row[K]] = []
+        self.cache, self.width = SlotCache(self.max_rows, max_tokens=limits.tokens), 0
+        self.prefixes = PrefixCache(loaded, self.max_rows, one_by_one=limits.fixed)
+        self.eos_ids, self.banned = eos_ids, banned
+
+    @property
+    def room(self) -> int:
+        """How many further requests fit."""
+        return max(0, self.max_rows - len(self.rows) - len(self.waiting))
+
+    def admissible(self) -> list[tuple[K, Request]]:
+        """The waiting requests that may join within the limits; at least one if no row is left."""
+        if self.limits.fixed and not self.rows and self.waiting:
+            self.width = fixed_width(self.waiting[0][1])
+            self.cache = SlotCache(self.max_rows, self.width)
+        joining: list[tuple[K, Request]] = []
+        longest = max((token_bound(row.request) for row in self.rows.values()), default=0)
+        for item in self.waiting:
+            request = item[1]
+            count = len(self.rows) + len(joining) + 1
+            width = max(longest, token_bound(request))
+            fits = count <= self.max_rows and count * width <= self.limits.tokens
+            if self.limits.fixed:
+                fits = count <= self.max_rows and fixed_width(request) == self.width
+            if fits or count == 1:
+                joining.append(item)
+                longest = width
+        return joining
+
+    @torch.inference_mode()
+    def refill(self) -> None:
+        """Give free slots to waiting requests; prefill only when enough prompts wait.
+
+        Raises ValueError for a prompt whose placeholders do not match its image tokens.
+        """
+        joining = self.admissible()
+        missing = self.prefixes.missing([request for _, request in joining])
+        tokens = sum(token_bound(request) - request.max_new_tokens for request in missing)
+        too_few = tokens < MIN_PREFILL_TOKENS and len(missing) * MIN_PREFILL_SHARE < self.max_rows
+        if too_few and self.rows:
+            joining = [item for item in joining if not self.prefixes.missing([item[1]])]
+        if joining:
+            self.join(joining, self.prefixes.get([request for _, request in joining]))
+
+    def join(self, joining: list[tuple[K, Request]], prompts: list[PrefilledPrompt]) -> None:
+        """Sample each row's first token from its prompt's logits and give it a slot."""
+        new_rows = [
+            Row(key, request, prompt.position, [])
+            for (key, request), prompt in zip(joining, prompts, strict=True)
+        ]
+        tokens = self.sample(torch.stack([prompt.logits_V for prompt in prompts]), new_rows)
+        free = iter([slot for slot in range(self.max_rows) if slot not in self.rows])
+        for item, row, token, prompt in zip(joining, new_rows, tokens, prompts, strict=True):
+            row.ids.append(token)
+            if row.has_ended(self.eos_ids):
+                self.ended.append(row)
+            else:
+                slot = next(free)
+                self.cache.put(slot, prompt)
+                self.rows[slot] = row
+            self.waiting = [other for other in self.waiting if other is not item]
+
+    def sample(self, logits_BV: torch.Tensor, rows: Sequence[Row[K] | None]) -> list[int]:
+        """Each row's next token: sampled with the row's own seed, or the likeliest."""
+        device = logits_BV.device
+        logits_BV[:, self.banned] = -torch.inf
+        seeds = [row.request.seed if row else 0 for row in rows]
+        temperatures = [row.request.temperature if row else 0.0 for row in rows]
+        position_B = torch.tensor([len(row.ids) if row else 0 for row in rows], device=device)
+        seed_B = torch.tensor(seeds, dtype=torch.int64, device=device)
+        temperature_B = torch.tensor(temperatures, device=device)
+        return add_gumbel_noise(logits_BV, seed_B, position_B, temperature_B).argmax(1).tolist()
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Decode one token for every row; rows that end free their slots."""
+        if not self.rows:
+            return
+        count = self.max_rows if self.limits.fixed else max(self.rows) + 1
+        rows = [self.rows.get(slot) for slot in range(count)]
+        device = self.loaded.device
+        token_N = torch.tensor([row.ids[-1] if row else 0 for row in rows], device=device)
+        position_N = torch.tensor(
+            [row.position + len(row.ids) - 1 if row else 0 for row in rows], device=device
+        )
+        tokens = self.sample(self.cache.decode(self.loaded, token_N, position_N), rows)
+        self.cache.commit(list(self.rows))
+        for slot in sorted(self.rows, reverse=True):
+            row = self.rows[slot]
+            row.ids.append(tokens[slot])
+            if row.has_ended(self.eos_ids):
+                self.ended.append(row)
+                self.free(slot)
+
+    def free(self, slot: int) -> None:
+        """Free a slot. The last row moves into it, unless shapes are fixed."""
+        del self.rows[slot]
+        self.cache.length[slot] = 0
+        last = max(self.rows, default=-1)
+        if last > slot and not self.limits.fixed:
+            self.cache.move(last, slot)
+            self.rows[slot] = self.rows.pop(last)
+
+    def halve(self) -> None:
+        """Halve the number of rows after running out of memory; open rows restart, same seeds."""
+        before = min(self.max_rows, max(1, len(self.rows) + len(self.admissible())))
+        self.max_rows = max(1, before // 2)
+        self.waiting = [(row.key, row.request) for row in self.rows.values()] + self.waiting
+        self.rows, self.cache = {}, SlotCache(self.max_rows, max_tokens=self.limits.tokens)
+        self.prefixes.halve(self.max_rows)
+        logger.warning(
+            "out of memory with %d responses at once: going on with %d at most",
+            before,
+            self.max_rows,
+        )
+        loading.free_memory()
+
+
+def fixed_width(request: Request) -> int:
+    """The slot width of a request in deterministic mode: the next power of two."""
+    return 1 << max(7, (token_bound(request) - 1).bit_length())
+
+
+class HfEngine:
+    """transformers in this process."""
+
+    def __init__(self, loaded: LoadedModel, limits: BatchLimits) -> None:
+        self.loaded, self.limits = loaded, limits
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Seeds are honored: the sampling noise is a hash of them."""
+        return {"engine": "hf", "seeds": "honoured"}
+
+    def stream(
+        self,
+        next_requests: Callable[[int], Sequence[tuple[K, Request]]],
+        on_idle: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[K, Result]]:
+        """As Engine.stream. A prompt longer than the model's positions gets a GenerationError.
+
+        Out of memory, the batch is halved and its open requests restart; where one row does not
+        fit, and in deterministic mode, the error is raised.
+        """
+        vocab = self.loaded.processor.tokenizer.get_vocab()
+        banned = [vocab[token] for token in PLACEHOLDERS if token in vocab]
+        batch: ContinuousBatch[K] = ContinuousBatch(
+            self.loaded, self.limits, eos_token_ids(self.loaded), banned
+        )
+        last_idle_call = time.monotonic()
+        while True:
+            rejected = []
+            for key, request in next_requests(batch.room) if batch.room else ():
+                if reason := overlong_reason(self.loaded, request):
+                    rejected.append((key, GenerationError(reason)))
+                else:
+                    batch.waiting.append((key, request))
+            if rejected:
+                yield from rejected
+                continue
+            if not batch.waiting and not batch.rows:
+                return
+            self._advance(batch)
+            if time.monotonic() - last_idle_call > IDLE_CALL_S:
+                on_idle()
+                last_idle_call = time.monotonic()
+            ended, batch.ended = batch.ended, []
+            for row in ended:
+                yield row.key, to_completion(self.loaded, row.ids, row.request.max_new_tokens)
+
+    def _advance(self, batch: ContinuousBatch[Any]) -> None:
+        try:
+            with single_thread(self.limits.fixed):
+                batch.refill()
+                batch.step()
+            return
+        except (RuntimeError, MemoryError) as error:
+            fatal = not loading.is_out_of_memory(error)
+            if fatal or self.limits.fixed or batch.max_rows == 1:
+                raise
+        batch.halve()  # outside the handler: its traceback holds the tensors that did not fit
+
+    def close(self) -> None:
+        """Frees nothing: the model belongs to whoever loaded it."""
+
+
+@contextmanager
+def single_thread(enabled: bool) -> Iterator[None]:
+    """One torch thread in deterministic mode: on a CPU the number of threads changes sums."""
+    before = torch.get_num_threads()
+    try:
+        if enabled:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def eos_token_ids(loaded: LoadedModel) -> set[int]:
+    """The token ids that end a response."""
+    ids = loaded.model.generation_config.eos_token_id or loaded.processor.tokenizer.eos_token_id
+    return set(ids) if isinstance(ids, list) else {ids}
+
+
+def to_completion(loaded: LoadedModel, ids: list[int], max_new_tokens: int) -> Completion:
+    """A completion from generated token ids, cut after the EOS token or at the request's limit."""
+    eos_ids = eos_token_ids(loaded)
+    ids = ids[:max_new_tokens]
+    end = next((i for i, token in enumerate(ids) if token in eos_ids), None)
+    kept = ids if end is None else ids[: end + 1]
+    text = loaded.processor.tokenizer.decode(kept, skip_special_tokens=True)
+    return Completion(text, tuple(kept), end is not None)
+
+
+def generate(
+    loaded: LoadedModel, requests: Sequence[Request], limits: BatchLimits | int
+) -> list[Result]:
+    """The results in the order of the requests, generated in order of their length."""
+    order = sorted(range(len(requests)), key=lambda i: (token_bound(requests[i]), i))
+    limits = limits if isinstance(limits, BatchLimits) else BatchLimits(limits)
+    items = iter([(i, requests[i]) for i in order])
+    results = dict(HfEngine(loaded, limits).stream(feed(items)))
+    return [results[i] for i in range(len(requests))]

@@ -1,0 +1,307 @@
+"""Keys and values: prompts prefilled once per view, and one cache slot for each row being decoded.
+
+Requests that share a view share a PrefilledPrompt, so neither the processor, nor the vision tower,
+nor the decoder sees it twice. A slot is a stretch of preallocated keys and values with a length of
+its own, so any row can be replaced: a prompt is copied into a free slot, and each row's next token
+is written behind its last; nothing is shifted or padded for other rows. Only when slots are too few
+or too narrow are they copied into more or wider ones; sides grow by a share, so that this is rare.
+Axes: B batch, S sequence, N slots, K key heads, W width, D head size, V vocabulary.
+"""
+
+import sys
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from difftrain.config.data import TOKEN_PIXELS
+from difftrain.data import prompts
+from difftrain.model.attention import attention_function, rotary_positions
+from difftrain.model.engines.types import Request
+from difftrain.model.loading import LoadedModel
+
+MAX_PREFILL_TOKENS = 16384
+"""Prompt tokens per prefill pass at most; bounds the activations."""
+WIDTH_STEP = 64
+"""Widths are multiples of it, so that kernels are aligned and shapes recur."""
+
+
+def token_bound(request: Request) -> int:
+    """An upper bound of prompt plus completion tokens: a text token has at least one byte."""
+    areas = [image.width * image.height for image in request.images]
+    image_tokens = sum(-(-area // TOKEN_PIXELS) + 2 for area in areas)
+    text_tokens = num_bytes(request.text) + num_bytes(request.system or "")
+    return image_tokens + text_tokens + 32 + request.max_new_tokens
+
+
+def num_bytes(text: str) -> int:
+    """Bytes of a text as a tokenizer sees it: as it is, or in NFC where that is more."""
+    if text.isascii():
+        return len(text)
+    forms = (text, unicodedata.normalize("NFC", text))
+    return max(len(form.encode("utf-8", "surrogatepass")) for form in forms)
+
+
+def prompt_text(loaded: LoadedModel, request: Request) -> str:
+    """The prompt as text with one placeholder per image."""
+    return loaded.processor.apply_chat_template(
+        prompts.messages(request.parts, request.system), add_generation_prompt=True, tokenize=False
+    )
+
+
+def overlong_reason(loaded: LoadedModel, request: Request) -> str | None:
+    """Why the prompt does not fit the model's positions, or None if it does."""
+    max_positions = loaded.model.get_decoder().config.max_position_embeddings
+    if token_bound(request) < max_positions:
+        return None
+    ids = loaded.processor.tokenizer(prompt_text(loaded, request))["input_ids"]
+    image_tokens = sum(image.width * image.height // TOKEN_PIXELS for image in request.images)
+    tokens = len(ids) + image_tokens - len(request.images)
+    if tokens < max_positions:
+        return None
+    return f"the prompt has {tokens} tokens, the model takes {max_positions}"
+
+
+def encode(
+    loaded: LoadedModel, requests: Sequence[Request], side: str = "left"
+) -> dict[str, torch.Tensor]:
+    """Model inputs padded on this side, on the model's device.
+
+    Raises ValueError if the prompt's image placeholders do not match the image features.
+    """
+    processor = loaded.processor
+    texts = [prompt_text(loaded, request) for request in requests]
+    images = [image for request in requests for image in request.images]
+    batch = processor(
+        text=texts, images=images or None, padding=True, padding_side=side, return_tensors="pt"
+    )
+    merge = processor.image_processor.merge_size**2
+    features = int(batch["image_grid_thw"].prod(1).sum()) // merge if images else 0
+    placeholders = int((batch["input_ids"] == loaded.image_token).sum())
+    if features != placeholders:
+        raise ValueError(f"{placeholders} image placeholders for {features} image tokens")
+    return dict(batch.to(loaded.device))
+
+
+@dataclass(frozen=True, slots=True)
+class PrefilledPrompt:
+    """A prompt's keys and values (K S D for each layer) and the logits after its last token.
+
+    `position` is the rotary position of the first response token; with images it differs from S.
+    """
+
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+    logits_V: torch.Tensor
+    position: int
+
+    @property
+    def length(self) -> int:
+        """Its number of tokens."""
+        return self.keys[0].shape[1]
+
+    def clone(self) -> "PrefilledPrompt":
+        """A copy that does not keep the batch alive in which the prompt was prefilled."""
+        keys, values = (tuple(t.clone() for t in side) for side in (self.keys, self.values))
+        return PrefilledPrompt(keys, values, self.logits_V.clone(), self.position)
+
+
+def prefill(loaded: LoadedModel, requests: Sequence[Request]) -> list[PrefilledPrompt]:
+    """Prefill one batch. It is padded on the right, so that a causal kernel needs no mask.
+
+    Raises ValueError if a prompt's image placeholders do not match its image features.
+    """
+    inputs = encode(loaded, requests, "right")
+    position_3BS = rotary_positions(loaded.model, inputs)
+    length_B = inputs["attention_mask"].sum(1)
+    images = {key: inputs[key] for key in ("pixel_values", "image_grid_thw") if key in inputs}
+    output = loaded.model.base_model(
+        input_ids=inputs["input_ids"], position_ids=position_3BS, use_cache=True, **images
+    )
+    rows = torch.arange(len(requests), device=length_B.device)
+    last_hidden = output.last_hidden_state[rows, length_B - 1]
+    logits_BV = loaded.model.get_output_embeddings()(last_hidden).float()
+    layers = output.past_key_values.layers
+    prefilled = []
+    for row, length in enumerate(length_B.tolist()):
+        keys = tuple(layer.keys[row, :, :length] for layer in layers)
+        values = tuple(layer.values[row, :, :length] for layer in layers)
+        position = int(position_3BS[:, row, :length].max()) + 1
+        prefilled.append(PrefilledPrompt(keys, values, logits_BV[row], position))
+    return prefilled
+
+
+class PrefixCache:
+    """Prefilled prompts by view, the `max_views` used last.
+
+    As many views as slots are enough, since a stage continues with the samples it has begun.
+    `one_by_one` prefills every prompt alone, so that nothing depends on the other prompts.
+    """
+
+    def __init__(self, loaded: LoadedModel, max_views: int, one_by_one: bool = False) -> None:
+        self.loaded, self.max_views, self.one_by_one = loaded, max_views, one_by_one
+        self.max_tokens = MAX_PREFILL_TOKENS
+        self.views: OrderedDict[str, PrefilledPrompt] = OrderedDict()
+
+    def missing(self, requests: Sequence[Request]) -> list[Request]:
+        """The requests whose prompts are not cached, each view once."""
+        by_view = {view_key(request): request for request in requests}
+        return [request for view, request in by_view.items() if view not in self.views]
+
+    def get(self, requests: Sequence[Request]) -> list[PrefilledPrompt]:
+        """The requests' prompts in their order; those that are missing are prefilled."""
+        new: dict[str, PrefilledPrompt] = {}
+        for batch in self._batches(self.missing(requests)):
+            for request, prompt in zip(batch, prefill(self.loaded, batch), strict=True):
+                keep_batch = request.view is None or self.one_by_one
+                new[view_key(request)] = prompt if keep_batch else prompt.clone()
+        results = [
+            new[view] if (view := view_key(request)) in new else self.views[view]
+            for request in requests
+        ]
+        for request, prompt in zip(requests, results, strict=True):
+            if request.view is not None:
+                self.views[request.view] = prompt
+                self.views.move_to_end(request.view)
+        while len(self.views) > self.max_views:
+            self.views.popitem(last=False)
+        return results
+
+    def halve(self, max_views: int) -> None:
+        """Forget every view, keep fewer from now on, and prefill half as much in one pass."""
+        self.views.clear()
+        self.max_views, self.max_tokens = max_views, max(1, self.max_tokens // 2)
+
+    def _batches(self, requests: list[Request]) -> Iterator[list[Request]]:
+        """The requests in batches of similar length, rows times the longest within the limit."""
+        batch: list[Request] = []
+        for request in sorted(requests, key=token_bound):
+            width = token_bound(request) - request.max_new_tokens
+            if batch and (self.one_by_one or (len(batch) + 1) * width > self.max_tokens):
+                yield batch
+                batch = []
+            batch.append(request)
+        if batch:
+            yield batch
+
+
+def view_key(request: Request) -> str:
+    """The request's view, or a key of its own where the view is unknown."""
+    return request.view or str(id(request))
+
+
+class SlotCache:
+    """The model's key-value cache for rows that come and go.
+
+    At most `rows` slots, allocated as they are used. Spare room is allocated only while rows times
+    width stay within 5/4 of `max_tokens`. With `width` every shape is fixed: all slots are computed
+    in each step, at this width.
+    """
+
+    def __init__(self, rows: int, width: int | None = None, max_tokens: int = sys.maxsize) -> None:
+        self.rows, self.fixed_width, self.max_tokens = rows, width, max_tokens
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self.length = [0] * rows
+        self.cursor_N = torch.empty(0, dtype=torch.long)
+        self.visible_width = 0
+
+    def put(self, slot: int, prompt: PrefilledPrompt) -> None:
+        """Copy a prompt into a slot."""
+        self._grow(prompt.length + 1, slot + 1, prompt.keys)
+        for cached, new in ((self.keys, prompt.keys), (self.values, prompt.values)):
+            for layer, prompt_layer in zip(cached, new, strict=True):
+                layer[slot, :, : prompt.length] = prompt_layer
+        self.length[slot] = prompt.length
+
+    def move(self, source: int, target: int) -> None:
+        """Copy a slot over another, so that the used slots stay contiguous."""
+        length = self.length[source]
+        for layer in (*self.keys, *self.values):
+            layer[target, :, :length] = layer[source, :, :length]
+        self.length[target] = length
+        self.length[source] = 0
+
+    def _grow(self, width: int, rows: int, like: tuple[torch.Tensor, ...] = ()) -> None:
+        """Make room for so many rows of so many tokens, if there is not enough."""
+        old = self.keys[0].shape if self.keys else (0, 0, 0, 0)
+        longest = max(self.length)
+        used = max((slot + 1 for slot, length in enumerate(self.length) if length), default=0)
+        width = self.fixed_width or -(-max(width, longest) // WIDTH_STEP) * WIDTH_STEP
+        rows = self.rows if self.fixed_width else max(rows, used)
+        if old[0] >= rows and old[2] >= width:
+            return
+        if not self.fixed_width:
+            width = grown_size(width, old[2], longest * 5 // 4 // WIDTH_STEP * WIDTH_STEP)
+            affordable = self.max_tokens * 5 // 4 // width
+            rows = max(rows, min(grown_size(rows, old[0], used * 2), self.rows, affordable))
+        for cached in (self.keys, self.values):
+            if not cached:
+                cached.extend(t.new_empty((0, t.shape[0], 0, t.shape[2])) for t in like)
+            for i, layer in enumerate(cached):
+                larger = layer.new_zeros((rows, layer.shape[1], width, layer.shape[3]))
+                larger[:used, :, :longest] = layer[:used, :, :longest]
+                cached[i] = larger
+
+    def decode(
+        self, loaded: LoadedModel, token_N: torch.Tensor, position_N: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits N V (float32) after one further token in each of the first N slots.
+
+        Call `commit` once the logits were used; a step that failed may be repeated.
+        """
+        count = len(token_N)
+        longest = max(self.length[:count]) + 1
+        self._grow(longest, count)
+        self.visible_width = self.fixed_width or -(-longest // WIDTH_STEP) * WIDTH_STEP
+        self.cursor_N = torch.tensor(self.length[:count], device=token_N.device)
+        position_W = torch.arange(self.visible_width, device=token_N.device)
+        visible_NW = position_W[None] <= self.cursor_N[:, None]
+        with attention_function(loaded.model, attend_one_query):
+            output = loaded.model.base_model(
+                input_ids=token_N[:, None],
+                attention_mask=visible_NW[:, None, None],
+                position_ids=position_N[None, :, None].expand(3, -1, -1),
+                past_key_values=self,
+                use_cache=True,
+            )
+        return loaded.model.get_output_embeddings()(output.last_hidden_state[:, -1]).float()
+
+    def commit(self, slots: list[int]) -> None:
+        """Keep the last step's tokens in these slots."""
+        for slot in slots:
+            self.length[slot] += 1
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write a layer's new keys and values, return all (transformers' Cache.update)."""
+        rows = torch.arange(len(keys), device=keys.device)
+        visible = []
+        for cached, new in ((self.keys, keys), (self.values, values)):
+            cached[layer_idx][rows, :, self.cursor_N] = new[:, :, 0]
+            visible.append(cached[layer_idx][: len(keys), :, : self.visible_width])
+        return visible[0], visible[1]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Part of transformers' Cache; without effect, because positions are given."""
+        return self.visible_width
+
+
+def attend_one_query(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
+    """Attention of one query per row: heads that share keys become its queries, no key repeats."""
+    rows, heads, _, size = query.shape
+    grouped = query.view(rows, key.shape[1], heads // key.shape[1], size)
+    output = functional.scaled_dot_product_attention(
+        grouped, key, value, attn_mask=mask, scale=rest["scaling"]
+    )
+    return output.reshape(rows, 1, heads, size), None
+
+
+def grown_size(needed: int, old: int, ample: int) -> int:
+    """The new size of a side: ample where it must grow, else at most the larger of need and old."""
+    return max(needed, ample if old < needed else min(old, ample))

@@ -1,0 +1,185 @@
+"""vLLM's offline engine in this process (the extra vllm, 0.31.0; needs a GPU).
+
+Seeds: with n > 1, vLLM gives the completions of one request the seeds s, s + 1, ... A draw's seed
+is a hash of what the draw is (seeds.py), so one request cannot carry several draws, and requests
+must not depend on which draws happen to be generated together. So each draw is a request with its
+own SamplingParams. What draws share is still computed once: vLLM caches images by their hash
+(processor and encoder cache) and prompts by their tokens (prefix cache), so the second draw of a
+view costs its own completion only. Requests are added as others end, so the GPU stays full.
+
+Float ties between batches remain. Images are inside the pixel budget and the processor is bound to
+it, so nothing is resized again. Image placeholders are never produced.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import ConfigError
+from difftrain.data import prompts
+from difftrain.model import resolve
+from difftrain.model.engines.chat import SPECIAL_TOKEN
+from difftrain.model.engines.hf import PLACEHOLDERS
+from difftrain.model.engines.types import Completion, GenerationError, K, Request, Result
+from difftrain.model.loading import load_processor
+
+BANNED_LOGIT_BIAS = -1e4
+"""Added to an image placeholder's logit; far below any other."""
+
+
+def engine_arguments(config: ModelConfig, pixels: tuple[int, int]) -> dict[str, Any]:
+    """The arguments of vllm.LLM."""
+    min_pixels, max_pixels = pixels
+    return {
+        "model": resolve.source(config.name),
+        "revision": config.revision,
+        "dtype": config.dtype.value,
+        "trust_remote_code": False,
+        "tensor_parallel_size": config.vllm.tensor_parallel_size,
+        "gpu_memory_utilization": config.vllm.gpu_memory_utilization,
+        "max_model_len": config.vllm.max_model_len,
+        "max_num_seqs": config.vllm.max_num_seqs,
+        "enable_prefix_caching": True,
+        "mm_processor_kwargs": {"size": {"shortest_edge": min_pixels, "longest_edge": max_pixels}},
+        "limit_mm_per_prompt": {"video": 0},
+        "disable_log_stats": True,
+    }
+
+
+def sampling_arguments(request: Request, banned: Mapping[int, float]) -> dict[str, Any]:
+    """The arguments of vllm.SamplingParams; nothing comes from the model's generation config."""
+    return {
+        "n": 1,
+        "temperature": request.temperature,
+        "seed": request.seed,
+        "max_tokens": request.max_new_tokens,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "logit_bias": dict(banned),
+        "skip_special_tokens": True,
+    }
+
+
+@contextmanager
+def visible_gpus(count: int) -> Iterator[None]:
+    """Show only this rank's GPUs inside the block, where the engine's process starts."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    indices = range(rank * count, (rank + 1) * count)
+    devices = before.split(",") if before else [str(i) for i in range(indices.stop)]
+    if indices.stop > len(devices):
+        raise ConfigError(
+            [
+                f"model.vllm.tensor_parallel_size={count}: rank {rank} needs GPUs {list(indices)} "
+                f"of CUDA_VISIBLE_DEVICES={before}"
+            ]
+        )
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[i] for i in indices)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+class VllmEngine:
+    """vLLM's LLM; requests join as others end."""
+
+    def __init__(self, config: ModelConfig, pixels: tuple[int, int]) -> None:
+        vllm = import_vllm()
+        self.processor = load_processor(config, *pixels)
+        with visible_gpus(config.vllm.tensor_parallel_size):
+            self.llm: Any = vllm.LLM(**engine_arguments(config, pixels))
+        self.sampling_params = vllm.SamplingParams
+        self.output_kind = vllm.sampling_params.RequestOutputKind.FINAL_ONLY
+        self.version = vllm.__version__
+        # Twice max_num_seqs, so that a freed place is taken without a pause.
+        self.max_open = 2 * config.vllm.max_num_seqs
+        vocab = self.processor.tokenizer.get_vocab()
+        self.banned = {vocab[name]: BANNED_LOGIT_BIAS for name in PLACEHOLDERS if name in vocab}
+        self._request_count = 0
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Seeds are passed on: each request has a generator of its own inside vLLM."""
+        return {"engine": "vllm", "version": self.version, "seeds": "passed on"}
+
+    def stream(
+        self,
+        next_requests: Callable[[int], Sequence[tuple[K, Request]]],
+        on_idle: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[K, Result]]:
+        """As Engine.stream."""
+        engine = self.llm.llm_engine
+        open_keys: dict[str, K] = {}
+        try:
+            while (requests := next_requests(self.max_open - len(open_keys))) or open_keys:
+                for key, request in requests:
+                    request_id = f"difftrain-{self._request_count}"
+                    self._request_count += 1
+                    if reason := self._add(request_id, request):
+                        yield key, GenerationError(reason)
+                    else:
+                        open_keys[request_id] = key
+                if not open_keys:
+                    continue
+                for output in engine.step():
+                    if output.finished and output.request_id in open_keys:
+                        yield open_keys.pop(output.request_id), to_result(output.outputs[0])
+                on_idle()
+        finally:
+            if open_keys:
+                engine.abort_request(list(open_keys))
+
+    def _add(self, request_id: str, request: Request) -> str | None:
+        """Submit a request; why it was rejected, or None."""
+        if match := SPECIAL_TOKEN.search(request.text):
+            return f"the prompt contains the special token {match.group()}"
+        prompt: dict[str, Any] = {
+            "prompt": self.processor.apply_chat_template(
+                prompts.messages(request.parts, request.system),
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        }
+        if request.images:
+            prompt["multi_modal_data"] = {"image": request.images}
+        arguments = sampling_arguments(request, self.banned)
+        params = self.sampling_params(**arguments, output_kind=self.output_kind)
+        try:
+            self.llm.llm_engine.add_request(request_id, prompt, params)
+        except ValueError as error:  # too long for the model, or too many images
+            return str(error)
+        return None
+
+    def close(self) -> None:
+        """End the engine's process, which frees its GPU memory."""
+        self.llm.llm_engine.engine_core.shutdown()
+
+
+def to_result(output: Any) -> Result:
+    """One of vLLM's completion outputs; an aborted one is an error."""
+    if output.finish_reason not in ("stop", "length"):
+        return GenerationError(f"vLLM ended the completion with {output.finish_reason}")
+    return Completion(output.text, tuple(output.token_ids), output.finish_reason == "stop")
+
+
+def import_vllm() -> Any:
+    """The vllm package, imported only here because it needs a GPU.
+
+    Raises ConfigError where it is not installed.
+    """
+    try:
+        import vllm  # pyright: ignore[reportMissingImports]
+        import vllm.sampling_params  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError(
+            [f"model.engine=vllm: vLLM cannot be imported ({error}); install the extra vllm"]
+        ) from error
+    return vllm

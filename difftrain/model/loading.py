@@ -1,0 +1,104 @@
+"""Loading a model and its processor from a name, and running out of memory.
+
+One path for the tiny model and the 7B.
+"""
+
+import gc
+import os
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from difftrain.config.model import ModelConfig
+from difftrain.model import resolve
+
+
+class ModelNotFound(OSError):
+    """The weights are in no local folder and could not be downloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in evaluation mode and its processor, padding on the left."""
+
+    # Any, because transformers' classes declare neither `generate` nor a processor's parts.
+    model: Any
+    processor: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's inputs must be."""
+        return self.model.device
+
+    @property
+    def image_token(self) -> int:
+        """The id of the placeholder that stands for one image token."""
+        return self.model.config.image_token_id
+
+
+def local_device() -> torch.device:
+    """This process's GPU, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def load_processor(config: ModelConfig, min_pixels: int, max_pixels: int) -> Any:
+    """The processor, padding on the left, with the pixel budget that the data layer applied.
+
+    Its own resize then leaves images unchanged, so an image has the same number of tokens
+    everywhere.
+    """
+    processor = AutoProcessor.from_pretrained(
+        resolve.source(config.name), revision=config.revision, trust_remote_code=False
+    )
+    processor.tokenizer.padding_side = "left"
+    processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    return processor
+
+
+def with_pixel_budget(loaded: LoadedModel, min_pixels: int, max_pixels: int) -> LoadedModel:
+    """The same model with a processor of another pixel budget; `loaded` keeps its own."""
+    processor = copy(loaded.processor)
+    processor.image_processor = copy(processor.image_processor)
+    processor.image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    return LoadedModel(loaded.model, processor)
+
+
+def load(config: ModelConfig, min_pixels: int, max_pixels: int) -> LoadedModel:
+    """The model and its processor, ready to generate. Raises ModelNotFound with what to do."""
+    try:
+        processor = load_processor(config, min_pixels, max_pixels)
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            resolve.source(config.name),
+            revision=config.revision,
+            dtype=getattr(torch, config.dtype),
+            trust_remote_code=False,
+        )
+    except OSError as error:
+        raise ModelNotFound(
+            f"model.name={config.name}: is no folder with weights and could not be downloaded; "
+            f"without a network, give the path of a local folder ({error})"
+        ) from error
+    return LoadedModel(model.to(local_device()).eval(), processor)
+
+
+CPU_MESSAGES = ("not enough memory", "can't allocate memory")
+"""In the RuntimeError of torch's CPU allocator."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that GPU or CPU memory ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(part in str(error) for part in CPU_MESSAGES)
+
+
+def free_memory() -> None:
+    """Return unused memory to the device, for a retry with a smaller batch."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
