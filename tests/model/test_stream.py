@@ -131,7 +131,7 @@ def test_pictures_of_draws_that_share_a_view_are_seen_once(
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
-    tiny: LoadedModel, requests: list[Request], capsys: pytest.CaptureFixture[str]
+    tiny: LoadedModel, requests: list[Request], caplog: pytest.LogCaptureFixture
 ) -> None:
     def small(_: Any, __: Any, given: dict[str, Any]) -> None:
         if len(given["input_ids"]) > 3:
@@ -141,9 +141,8 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     with watched(tiny.model.base_model, small), steps(tiny) as rows:
         assert ids(hf.generate(tiny, requests, 16)) == expected
     assert max(rows) == 2  # 16, 8 and 4 prompts do not fit; no further half is lost
-    told = capsys.readouterr().err
-    assert "out of memory with 16 answers at once: going on with 8 at most" in told
-    assert "going on with 2 at most" in told
+    assert "out of memory with 16 responses at once: going on with 8 at most" in caplog.text
+    assert "going on with 2 at most" in caplog.text
 
 
 def test_one_shortage_while_prompts_are_read_costs_one_half(

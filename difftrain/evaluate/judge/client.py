@@ -1,10 +1,9 @@
 """The judge as the scorers know it: cache first, then the endpoint, with everything counted."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from difftrain.config.judge import JudgeClientConfig, JudgeKind, by_rules_alone, server_hash
@@ -12,8 +11,8 @@ from difftrain.evaluate import scoring
 from difftrain.evaluate.graded import Graded
 from difftrain.evaluate.judge.cache import Replies, key_of
 from difftrain.evaluate.judge.endpoint import Endpoint
+from difftrain.evaluate.judge.usage import Tally
 from difftrain.evaluate.judge_prompts import JudgeDown
-from difftrain.model.engines.wire import Fault
 from difftrain.records import GradedBy
 from difftrain.shapes.judge import judge as stand_in
 
@@ -29,58 +28,6 @@ def longest_reply(benchmark: str, rules: str) -> int:
     if name == "MMVet" and rules < SHORT_BEFORE:
         return 3
     return 128 if name == "MathVista" else LONGEST_REPLY
-
-
-class Tally:
-    """Counts of one pass over one checkpoint's marks; safe to use from several threads."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._counts: Counter[str] = Counter()
-        self._faults: Counter[Fault] = Counter()
-        self._words: dict[Fault, str] = {}
-
-    def count(self, name: str, by: int = 1) -> None:
-        """Add to one of calls, from_cache, unusable and failed_items."""
-        with self._lock:
-            self._counts[name] += by
-
-    def counted(self, name: str) -> int:
-        """What `count` has come to."""
-        with self._lock:
-            return self._counts[name]
-
-    def fault(self, kind: Fault, words: str | None = None) -> None:
-        """One request that brought no reply, in which words; or one that was not sent.
-
-        The words must be fit to be shown: no key and no address.
-        """
-        with self._lock:
-            self._faults[kind] += 1
-            if words is not None:
-                self._words[kind] = words
-
-    def take_call(self, limit: int | None) -> bool:
-        """Count one request if the limit allows it, and say whether it does."""
-        with self._lock:
-            if limit is not None and self._counts["calls"] >= limit:
-                return False
-            self._counts["calls"] += 1
-            return True
-
-    def plain(self) -> dict[str, Any]:
-        """The counts as JSON can hold them.
-
-        `replies` were used, `from_cache` of them came from the disk; `calls` are HTTP requests,
-        the retried ones too; `unusable` replies said nothing that could be read; `failed_items`
-        have no score because the judge failed; `last_words` are the last of each fault.
-        """
-        with self._lock:
-            names = ("replies", "from_cache", "calls", "unusable", "failed_items")
-            found: dict[str, Any] = {name: self._counts[name] for name in names}
-            faults = {kind.value: number for kind, number in sorted(self._faults.items())}
-            words = {kind.value: said for kind, said in sorted(self._words.items())}
-        return found | {"faults": faults, "last_words": words}
 
 
 class OneItem:
@@ -162,20 +109,3 @@ class Judging:
             self.endpoint.close()
         if self._replies is not None:
             self._replies.close()
-
-
-def told(name: str, counts: Mapping[str, Any]) -> str:
-    """The counts in one line, to be read beside the score."""
-    faults, words = counts.get("faults", {}), counts.get("last_words", {})
-    shown = ", ".join(
-        f"{kind.replace('_', ' ')} {number}" + (f" ({words[kind]})" if kind in words else "")
-        for kind, number in faults.items()
-    )
-    line = (
-        f"{name}: {counts['replies']} replies ({counts['from_cache']} from the cache), "
-        f"{counts['calls']} calls, {counts['unusable']} unusable replies, "
-        f"{counts['failed_items']} items without a score because the judge failed; "
-        f"faults: {shown or 'none'}"
-    )
-    stopped = counts.get("stopped")
-    return f"{line}; nothing more was asked, because {stopped}" if stopped else line

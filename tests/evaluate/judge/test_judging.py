@@ -15,7 +15,8 @@ from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.evaluate import asking, grading, scoring
 from difftrain.evaluate.asking import Asked
 from difftrain.evaluate.judge import chat, endpoint
-from difftrain.evaluate.judge.client import Judging, Tally, longest_reply, told
+from difftrain.evaluate.judge.client import Judging, longest_reply
+from difftrain.evaluate.judge.usage import Tally, told
 from difftrain.evaluate.judge_prompts import JudgeDown
 from difftrain.records import GradedBy, ItemResult
 
