@@ -37,7 +37,7 @@ def ready(
     """An engine with the `widest` limits; the folder of its answers says who it is."""
     with coordination.heartbeat(folder, world):
         engine = make(*widest(config))
-    types.write_engine_info(folder, engine.about)
+    types.write_engine_info(folder, engine.info)
     return engine
 
 

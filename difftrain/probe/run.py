@@ -115,7 +115,7 @@ def run_probe(
         if any(ledger.wanted(sample) for sample in share):
             with coordination.heartbeat(folder, world):
                 asked = engine()
-            types.write_engine_info(folder, asked.about)
+            types.write_engine_info(folder, asked.info)
             run_share(asked, share, ledger, config, world, spent)
         if not world.is_first:
             return coordination.wait(folder, world, lambda: is_settled(folder, told))
