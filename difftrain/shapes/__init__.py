@@ -1,1 +1,1 @@
-"""The embedded world: drawn pictures, questions with known truth, and a tiny model to ask."""
+"""The embedded world: drawn images, questions with known truth, and a tiny model."""

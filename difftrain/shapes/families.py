@@ -1,7 +1,7 @@
-"""Question families with known truth: what is asked, the thought that solves it, the answer.
+"""Question families with known truth: an image, its question, the rationale, the answer.
 
-Each family is a function of a random generator and a knob in [0, 1] (0 simplest, 1 hardest).
-The controls (prior, noise) are in controls.py.
+Each family is a function of a random generator and a difficulty in [0, 1] (0 easiest). The last
+two are controls: `prior` is answered by the text alone, `noise` by nothing.
 """
 
 import json
@@ -14,226 +14,255 @@ from PIL import Image
 
 from difftrain.records import AnswerKind, TaskSet
 from difftrain.shapes import scenes
-from difftrain.shapes.scenes import COLOURS, GRID, LETTERS, LEVELS, SHAPES, Thing, Tile
+from difftrain.shapes.scenes import COLORS, GRID, LETTERS, LEVELS, SHAPES, SceneObject, Tile
 
 TILES = [(row, column) for row in range(GRID) for column in range(GRID)]
-MOST_COUNTED = 10
+MAX_COUNT = 10
+
+Look = tuple[str, str]
+"""Shape and color."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """A drawn picture with its question. `needs_picture` is None where nobody can know."""
+class DrawnSample:
+    """A drawn image with its question. `requires_image` is None where nobody can know."""
 
     image: Image.Image
     question: str
-    thought: str
+    rationale: str
     answer: str
     kind: AnswerKind
     task_set: TaskSet
     options: tuple[str, ...] = ()
-    needs_picture: bool | None = True
+    requires_image: bool | None = True
 
 
-def step(knob: float, low: int, high: int) -> int:
-    """The knob as a whole number from low to high."""
-    return low + min(int(knob * (high - low + 1)), high - low)
+def scale(gen_difficulty: float, low: int, high: int) -> int:
+    """The difficulty as an integer from low to high."""
+    return low + min(int(gen_difficulty * (high - low + 1)), high - low)
 
 
-def scatter(rng: Random, looks: Sequence[tuple[str, str]], size: int = 22) -> list[Thing]:
-    """Things of these (shape, colour) looks on tiles of their own, a little off centre."""
-    places = rng.sample(TILES, len(looks))
+def random_look(rng: Random) -> Look:
+    """A random shape and color."""
+    return rng.choice(SHAPES), rng.choice(list(COLORS))
+
+
+def random_looks(rng: Random, number: int) -> list[Look]:
+    """This many random shapes and colors."""
+    return [random_look(rng) for _ in range(number)]
+
+
+def random_shift(rng: Random) -> tuple[int, int]:
+    """An offset of at most two pixels from a tile's center."""
+    return rng.randint(-2, 2), rng.randint(-2, 2)
+
+
+def random_other(rng: Random, names: Sequence[str], excluded: str) -> str:
+    """A random name that is not the excluded one."""
+    return rng.choice([name for name in names if name != excluded])
+
+
+def distractors(
+    rng: Random, excluded: Look, low: int, high: int, gen_difficulty: float
+) -> list[Look]:
+    """Random looks other than the excluded one; the difficulty is their number."""
+    looks: list[Look] = []
+    while len(looks) < scale(gen_difficulty, low, high):
+        if (look := random_look(rng)) != excluded:
+            looks.append(look)
+    return looks
+
+
+def scatter(rng: Random, looks: Sequence[Look], size: int = 22) -> list[SceneObject]:
+    """Objects of these looks on different tiles, slightly off center."""
+    tiles = rng.sample(TILES, len(looks))
     return [
-        Thing(shape, colour, place, size, 1.0, (rng.randint(-2, 2), rng.randint(-2, 2)))
-        for (shape, colour), place in zip(looks, places, strict=True)
+        SceneObject(shape, color, tile, size, 1.0, random_shift(rng))
+        for (shape, color), tile in zip(looks, tiles, strict=True)
     ]
 
 
-def look(rng: Random) -> tuple[str, str]:
-    """A random shape and colour."""
-    return rng.choice(SHAPES), rng.choice(list(COLOURS))
-
-
-def other(rng: Random, names: Sequence[str], name: str) -> str:
-    """A random name that is not this one."""
-    return rng.choice([each for each in names if each != name])
-
-
-def scan(things: Sequence[Thing], *features: str, marks: Mapping[Tile, str] | None = None) -> str:
-    """What stands on each tile by these features, row by row: "... red circle.|....|....|....".
+def describe_tiles(
+    objects: Sequence[SceneObject], *features: str, marks: Mapping[Tile, str] | None = None
+) -> str:
+    """These features of what is on each tile, row by row: "... red circle.|....|....|....".
 
     A tile ends with a dot, or with its mark.
     """
-    named = {
-        thing.tile: "".join(f" {getattr(thing, feature)}" for feature in features)
-        for thing in things
+    names = {
+        item.tile: "".join(f" {getattr(item, feature)}" for feature in features) for item in objects
     }
-    texts = {tile: named.get(tile, "") + (marks or {}).get(tile, ".") for tile in TILES}
+    texts = {tile: names.get(tile, "") + (marks or {}).get(tile, ".") for tile in TILES}
     rows = ("".join(texts[row, column] for column in range(GRID)) for row in range(GRID))
     return "|".join(rows).lstrip()
 
 
-def running(things: Sequence[Thing], feature: str, names: Sequence[str]) -> dict[Tile, str]:
-    """The running number of each thing among those of its name, row by row; of these names."""
-    counted: Counter[str] = Counter()
-    numbers = {}
-    for thing in sorted(things, key=lambda each: each.tile):
-        name = getattr(thing, feature)
+def running_counts(
+    objects: Sequence[SceneObject], feature: str, names: Sequence[str]
+) -> dict[Tile, str]:
+    """Row by row, the running count of each object among those of its name; only these names."""
+    counts: Counter[str] = Counter()
+    marks = {}
+    for item in sorted(objects, key=lambda item: item.tile):
+        name = getattr(item, feature)
         if name in names:
-            counted[name] += 1
-            numbers[thing.tile] = str(counted[name])
-    return numbers
+            counts[name] += 1
+            marks[item.tile] = str(counts[name])
+    return marks
 
 
-def count(rng: Random, knob: float) -> Drawn:
-    """How many shapes there are; the knob is their number."""
-    number = step(knob, 1, MOST_COUNTED)
-    asked = rng.choice(("How many shapes are there?", "Count the shapes."))
-    return Drawn(
-        image=scenes.shapes(scatter(rng, [look(rng) for _ in range(number)])),
-        question=asked,
-        thought=f"{number} shapes",
+def count(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """How many shapes there are; the difficulty is their number."""
+    number = scale(gen_difficulty, 1, MAX_COUNT)
+    question = rng.choice(("How many shapes are there?", "Count the shapes."))
+    return DrawnSample(
+        image=scenes.draw_shapes(scatter(rng, random_looks(rng, number))),
+        question=question,
+        rationale=f"{number} shapes",
         answer=str(number),
         kind=AnswerKind.count,
         task_set=TaskSet.perception,
     )
 
 
-def count_colour(rng: Random, knob: float) -> Drawn:
-    """How many shapes of one colour; the knob is the number of other shapes."""
-    colour = rng.choice(list(COLOURS))
+def count_color(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """How many shapes of one color; the difficulty is the number of other shapes."""
+    color = rng.choice(list(COLORS))
     number = rng.randint(1, 6)
-    looks = [(rng.choice(SHAPES), colour) for _ in range(number)]
+    looks = [(rng.choice(SHAPES), color) for _ in range(number)]
     looks += [
-        (rng.choice(SHAPES), other(rng, list(COLOURS), colour)) for _ in range(step(knob, 0, 9))
+        (rng.choice(SHAPES), random_other(rng, list(COLORS), color))
+        for _ in range(scale(gen_difficulty, 0, 9))
     ]
-    things = scatter(rng, looks)
-    seen = scan(things, "colour", marks=running(things, "colour", [colour]))
-    return Drawn(
-        image=scenes.shapes(things),
-        question=f"How many {colour} shapes are there?",
-        thought=f"{seen}: {number}",
+    objects = scatter(rng, looks)
+    marks = running_counts(objects, "color", [color])
+    return DrawnSample(
+        image=scenes.draw_shapes(objects),
+        question=f"How many {color} shapes are there?",
+        rationale=f"{describe_tiles(objects, 'color', marks=marks)}: {number}",
         answer=str(number),
         kind=AnswerKind.count,
         task_set=TaskSet.perception,
     )
 
 
-def read(rng: Random, knob: float) -> Drawn:
-    """Read the letters; the knob is their number."""
-    length = step(knob, 1, GRID)
+def read(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """Read the letters; the difficulty is their number."""
+    length = scale(gen_difficulty, 1, GRID)
     text = "".join(rng.choice(list(LETTERS)) for _ in range(length))
     first = (rng.randrange(GRID), rng.randint(0, GRID - length))
-    shift = (rng.randint(-2, 2), rng.randint(-2, 2))
-    return Drawn(
-        image=scenes.letters(text, first, rng.uniform(0.7, 1.0), shift),
+    shift = random_shift(rng)
+    return DrawnSample(
+        image=scenes.draw_letters(text, first, rng.uniform(0.7, 1.0), shift),
         question=rng.choice(("what is written in the image?", "Read the letters.")),
-        thought=f"{length} letters",
+        rationale=f"{length} letters",
         answer=text,
         kind=AnswerKind.text,
         task_set=TaskSet.perception,
     )
 
 
-def colour(rng: Random, knob: float) -> Drawn:
-    """Choose the colour of the only thing of a shape; the knob fades it."""
-    asked = rng.choice(SHAPES)
-    shown = rng.choice(list(COLOURS))
-    rest = [
-        (other(rng, SHAPES, asked), rng.choice(list(COLOURS))) for _ in range(rng.randint(0, 4))
+def color(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """The color of the only object of a shape; the difficulty fades all colors."""
+    shape = rng.choice(SHAPES)
+    answer = rng.choice(list(COLORS))
+    others = [
+        (random_other(rng, SHAPES, shape), rng.choice(list(COLORS)))
+        for _ in range(rng.randint(0, 4))
     ]
-    things = scatter(rng, [(asked, shown), *rest])
-    contrast = 1.0 - 0.75 * knob
-    things = [Thing(t.shape, t.colour, t.tile, t.size, contrast, t.shift) for t in things]
-    seen = scan(things, "shape", "colour", marks={things[0].tile: "!"})
-    wrong = rng.sample([name for name in COLOURS if name != shown], 3)
-    options = sorted([shown, *wrong], key=list(COLOURS).index)
-    return Drawn(
-        image=scenes.shapes(things),
-        question=f"What colour is the {asked}?",
-        thought=f"{seen}: {shown}",
-        answer="ABCD"[options.index(shown)],
+    contrast = 1.0 - 0.75 * gen_difficulty
+    objects = [
+        SceneObject(item.shape, item.color, item.tile, item.size, contrast, item.shift)
+        for item in scatter(rng, [(shape, answer), *others])
+    ]
+    tiles = describe_tiles(objects, "shape", "color", marks={objects[0].tile: "!"})
+    wrong = rng.sample([name for name in COLORS if name != answer], 3)
+    options = sorted([answer, *wrong], key=list(COLORS).index)
+    return DrawnSample(
+        image=scenes.draw_shapes(objects),
+        question=f"What colour is the {shape}?",
+        rationale=f"{tiles}: {answer}",
+        answer="ABCD"[options.index(answer)],
         kind=AnswerKind.choice,
         task_set=TaskSet.perception,
         options=tuple(options),
     )
 
 
-def verify(rng: Random, knob: float) -> Drawn:
-    """Whether a thing is in the picture; the knob is the number of other things."""
-    shape, paint = look(rng)
-    truth = rng.random() < 0.5
-    rest: list[tuple[str, str]] = []
-    while len(rest) < step(knob, 1, 9):
-        if (found := look(rng)) != (shape, paint):
-            rest.append(found)
-    things = scatter(rng, [(shape, paint), *rest] if truth else rest)
-    seen = scan(things, "colour", "shape", marks={things[0].tile: "!"} if truth else None)
-    return Drawn(
-        image=scenes.shapes(things),
-        question=f"Is there a {paint} {shape} in the picture?",
-        thought=f"{seen}: {'yes' if truth else 'no'}",
-        answer="Yes" if truth else "No",
+def presence_question(look: Look) -> str:
+    """Whether there is an object of this look."""
+    shape, color_ = look
+    return f"Is there a {color_} {shape} in the picture?"
+
+
+def verify(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """Whether an object is in the image; the difficulty is the number of other objects."""
+    look = random_look(rng)
+    present = rng.random() < 0.5
+    others = distractors(rng, look, 1, 9, gen_difficulty)
+    objects = scatter(rng, [look, *others] if present else others)
+    marks = {objects[0].tile: "!"} if present else None
+    tiles = describe_tiles(objects, "color", "shape", marks=marks)
+    return DrawnSample(
+        image=scenes.draw_shapes(objects),
+        question=presence_question(look),
+        rationale=f"{tiles}: {'yes' if present else 'no'}",
+        answer="Yes" if present else "No",
         kind=AnswerKind.text,
         task_set=TaskSet.perception,
     )
 
 
-def boxes_answer(tiles: Sequence[Tile], label: str) -> str:
-    """The gold of a locating question: JSON boxes of whole tiles, in pixels."""
-    return json.dumps([{"bbox_2d": scenes.tile_box(tile), "label": label} for tile in tiles])
-
-
-def locate(rng: Random, knob: float) -> Drawn:
-    """Box the tile that holds one thing; the knob is the number of other things."""
-    shape, paint = look(rng)
-    rest: list[tuple[str, str]] = []
-    while len(rest) < step(knob, 0, 8):
-        if (found := look(rng)) != (shape, paint):
-            rest.append(found)
-    things = scatter(rng, [(shape, paint), *rest])
-    row, column = things[0].tile
-    seen = scan(things, "colour", "shape", marks={(row, column): f"!{row + 1}{column + 1}"})
-    return Drawn(
-        image=scenes.shapes(things),
-        question=f"Which tile holds the {paint} {shape}? Answer with its box.",
-        thought=f"{seen}: row {row + 1}, column {column + 1}",
-        answer=boxes_answer([things[0].tile], "tile"),
+def locate(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """The box of one object's tile; the difficulty is the number of other objects."""
+    look = random_look(rng)
+    objects = scatter(rng, [look, *distractors(rng, look, 0, 8, gen_difficulty)])
+    row, column = objects[0].tile
+    marks = {(row, column): f"!{row + 1}{column + 1}"}
+    tiles = describe_tiles(objects, "color", "shape", marks=marks)
+    shape, color_ = look
+    return DrawnSample(
+        image=scenes.draw_shapes(objects),
+        question=f"Which tile holds the {color_} {shape}? Answer with its box.",
+        rationale=f"{tiles}: row {row + 1}, column {column + 1}",
+        answer=json.dumps([{"bbox_2d": scenes.tile_box(objects[0].tile), "label": "tile"}]),
         kind=AnswerKind.boxes,
         task_set=TaskSet.perception,
     )
 
 
-def count_plus(rng: Random, knob: float) -> Drawn:
-    """The number of shapes plus a stated number; the knob is the number of shapes."""
-    number, plus = step(knob, 1, MOST_COUNTED), rng.randint(2, 9)
-    return Drawn(
-        image=scenes.shapes(scatter(rng, [look(rng) for _ in range(number)])),
+def count_plus(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """The number of shapes plus a stated number; the difficulty is the number of shapes."""
+    number, plus = scale(gen_difficulty, 1, MAX_COUNT), rng.randint(2, 9)
+    return DrawnSample(
+        image=scenes.draw_shapes(scatter(rng, random_looks(rng, number))),
         question=f"Count the shapes and add {plus}.",
-        thought=f"{number} shapes, {number} + {plus} = {number + plus}",
+        rationale=f"{number} shapes, {number} + {plus} = {number + plus}",
         answer=str(number + plus),
         kind=AnswerKind.number,
         task_set=TaskSet.reasoning,
     )
 
 
-def compare(rng: Random, knob: float) -> Drawn:
-    """Which of two shapes is there more often; the knob makes the lead small."""
-    lead = step(1 - knob, 1, 5)
+def compare(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """Which of two shapes is more frequent; the difficulty makes the lead small."""
+    lead = scale(1 - gen_difficulty, 1, 5)
     fewer = rng.randint(1, 5)
     winner = rng.randrange(2)
     first, second = rng.sample(SHAPES, 2)
     numbers = (fewer + lead, fewer) if winner == 0 else (fewer, fewer + lead)
     looks = [
-        (shape, rng.choice(list(COLOURS)))
+        (shape, rng.choice(list(COLORS)))
         for shape, number in zip((first, second), numbers, strict=True)
         for _ in range(number)
     ]
-    things = scatter(rng, looks)
-    seen = scan(things, "shape", marks=running(things, "shape", [first, second]))
-    return Drawn(
-        image=scenes.shapes(things),
+    objects = scatter(rng, looks)
+    marks = running_counts(objects, "shape", [first, second])
+    tiles = describe_tiles(objects, "shape", marks=marks)
+    return DrawnSample(
+        image=scenes.draw_shapes(objects),
         question="Which are there more of?",
-        thought=f"{seen}: {first}{numbers[0]}, {second}{numbers[1]}",
+        rationale=f"{tiles}: {first}{numbers[0]}, {second}{numbers[1]}",
         answer="AB"[winner],
         kind=AnswerKind.choice,
         task_set=TaskSet.reasoning,
@@ -241,42 +270,72 @@ def compare(rng: Random, knob: float) -> Drawn:
     )
 
 
-def bar(rng: Random, knob: float) -> Drawn:
-    """The height of two bars together; the knob is the number of bars."""
-    bars = step(knob, 2, GRID)
-    heights = [rng.randint(1, LEVELS) for _ in range(bars)]
-    colours = rng.sample(list(COLOURS), bars)
-    one, two = rng.sample(range(bars), 2)
-    total = heights[one] + heights[two]
-    asked = sorted((one, two))
-    seen = " ".join(f"{colours[i]} {heights[i]}{'!' * (i in asked)}" for i in range(bars))
-    return Drawn(
-        image=scenes.bars(heights, colours, rng.randint(16, 24)),
-        question=f"What are the {colours[one]} bar and the {colours[two]} bar together?",
-        thought=f"{seen}: {heights[asked[0]]} + {heights[asked[1]]} = {total}",
+def bar(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """The height of two bars together; the difficulty is the number of bars."""
+    number = scale(gen_difficulty, 2, GRID)
+    heights = [rng.randint(1, LEVELS) for _ in range(number)]
+    colors = rng.sample(list(COLORS), number)
+    a, b = rng.sample(range(number), 2)
+    total = heights[a] + heights[b]
+    left, right = sorted((a, b))
+    bars = " ".join(f"{colors[i]} {heights[i]}{'!' * (i in (a, b))}" for i in range(number))
+    return DrawnSample(
+        image=scenes.draw_bars(heights, colors, rng.randint(16, 24)),
+        question=f"What are the {colors[a]} bar and the {colors[b]} bar together?",
+        rationale=f"{bars}: {heights[left]} + {heights[right]} = {total}",
         answer=str(total),
         kind=AnswerKind.number,
         task_set=TaskSet.reasoning,
     )
 
 
-def odd(rng: Random, knob: float) -> Drawn:
-    """The row of the only thing of another colour; the knob makes all things small."""
-    shape, paint = look(rng)
-    strange = other(rng, list(COLOURS), paint)
-    place = rng.choice(TILES)
-    size = step(1 - knob, 6, 22)
-    shift = (rng.randint(-2, 2), rng.randint(-2, 2))
-    things = [
-        Thing(shape, strange if tile == place else paint, tile, size, 1.0, shift) for tile in TILES
+def odd(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """The row of the only object of another color; the difficulty makes all objects small."""
+    shape, color_ = random_look(rng)
+    odd_color = random_other(rng, list(COLORS), color_)
+    odd_tile = rng.choice(TILES)
+    size = scale(1 - gen_difficulty, 6, 22)
+    shift = random_shift(rng)
+    objects = [
+        SceneObject(shape, odd_color if tile == odd_tile else color_, tile, size, 1.0, shift)
+        for tile in TILES
     ]
-    seen = scan(things, "colour", marks={place: f"!{place[0] + 1}"})
-    return Drawn(
-        image=scenes.shapes(things),
+    row = odd_tile[0] + 1
+    return DrawnSample(
+        image=scenes.draw_shapes(objects),
         question="Which row holds the odd one out?",
-        thought=f"{seen}: row {place[0] + 1}",
-        answer="ABCD"[place[0]],
+        rationale=f"{describe_tiles(objects, 'color', marks={odd_tile: f'!{row}'})}: row {row}",
+        answer="ABCD"[odd_tile[0]],
         kind=AnswerKind.choice,
         task_set=TaskSet.reasoning,
         options=("row 1", "row 2", "row 3", "row 4"),
+    )
+
+
+def prior(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """Control: a sum stated in the text, beside an unrelated image."""
+    a = scale(gen_difficulty, 1, 9)
+    b = rng.randint(1, 9)
+    return DrawnSample(
+        image=scenes.draw_shapes(scatter(rng, random_looks(rng, rng.randint(1, 9)))),
+        question=f"A box holds {a} pens and {b} cups. How many things are in the box?",
+        rationale=f"{a} + {b} = {a + b}",
+        answer=str(a + b),
+        kind=AnswerKind.number,
+        task_set=TaskSet.reasoning,
+        requires_image=False,
+    )
+
+
+def noise(rng: Random, gen_difficulty: float) -> DrawnSample:
+    """Control: a random number that is nowhere in the image."""
+    objects = scatter(rng, random_looks(rng, scale(gen_difficulty, 1, 9)))
+    return DrawnSample(
+        image=scenes.draw_shapes(objects),
+        question="Which number is on the back of the picture?",
+        rationale="a number",
+        answer=str(rng.randint(100, 999)),
+        kind=AnswerKind.number,
+        task_set=TaskSet.perception,
+        requires_image=None,
     )

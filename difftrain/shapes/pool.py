@@ -1,20 +1,20 @@
 """Samples of the embedded world, by split, family and index; the same on every machine.
 
-The three splits cannot share a sample: a drawing is kept only if its content hash falls into its
-split's own buckets, so the ids are disjoint by construction and not by luck.
+The splits cannot share a sample: a drawing is kept only if its content hash falls into its
+split's own buckets.
 """
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from itertools import count as numbers
+from itertools import count
 from random import Random
 
 from PIL import Image
 
 from difftrain import images, seeds
 from difftrain.records import Sample
-from difftrain.shapes import controls, families
-from difftrain.shapes.families import Drawn
+from difftrain.shapes import families
+from difftrain.shapes.families import DrawnSample
 
 BUCKETS = 8
 
@@ -27,23 +27,23 @@ class Split(StrEnum):
     bench = "bench"
 
 
-OWN_BUCKETS = {Split.pretrain: range(6), Split.pool: range(6, 7), Split.bench: range(7, 8)}
+SPLIT_BUCKETS = {Split.pretrain: range(6), Split.pool: range(6, 7), Split.bench: range(7, 8)}
 
-FAMILIES: dict[str, Callable[[Random, float], Drawn]] = {
+FAMILIES: dict[str, Callable[[Random, float], DrawnSample]] = {
     "count": families.count,
-    "count_colour": families.count_colour,
+    "count_colour": families.count_color,
     "read": families.read,
-    "colour": families.colour,
+    "colour": families.color,
     "verify": families.verify,
     "locate": families.locate,
     "count_plus": families.count_plus,
     "compare": families.compare,
     "bar": families.bar,
     "odd": families.odd,
-    "prior": controls.prior,
-    "noise": controls.noise,
+    "prior": families.prior,
+    "noise": families.noise,
 }
-
+"""The keys are the samples' tasks and part of their seeds, so their spelling is fixed."""
 MIX = {
     "count": 10,
     "count_colour": 10,
@@ -61,30 +61,39 @@ MIX = {
 """Percent of the training pool by family."""
 
 
-def png(image: Image.Image) -> bytes:
-    """The picture as PNG bytes."""
+def to_png(image: Image.Image) -> bytes:
+    """The image as PNG bytes."""
     return images.to_png(image, compress_level=6)
 
 
-def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, Drawn]:
-    """Sample id, knob and drawing number `index` of a family in a split."""
-    for attempt in numbers():
+def drawn_id(image: Image.Image, question: str, answer: str) -> str:
+    """The sample id of a drawn image with its question and answer."""
+    return images.sample_id([(image.size, image.tobytes())], question, answer)
+
+
+def in_split(sample_id: str, split: Split) -> bool:
+    """Whether a sample id falls into the split's buckets."""
+    return int(sample_id, 16) % BUCKETS in SPLIT_BUCKETS[split]
+
+
+def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, DrawnSample]:
+    """(sample id, difficulty, drawing) of this index of a family in a split."""
+    for attempt in count():
         rng = Random(seeds.derive(seed, "shapes", split, family, index, attempt))
-        knob = rng.random()
-        drawn = FAMILIES[family](rng, knob)
-        pixels = [(drawn.image.size, drawn.image.tobytes())]
-        identity = images.sample_id(pixels, drawn.question, drawn.answer)
-        if int(identity, 16) % BUCKETS in OWN_BUCKETS[split]:
-            return identity, knob, drawn
+        gen_difficulty = rng.random()
+        drawn = FAMILIES[family](rng, gen_difficulty)
+        sample_id = drawn_id(drawn.image, drawn.question, drawn.answer)
+        if in_split(sample_id, split):
+            return sample_id, gen_difficulty, drawn
     raise AssertionError("unreachable")
 
 
 def sample(split: Split, family: str, index: int, seed: int) -> Sample:
     """One Sample of the embedded world."""
-    identity, knob, drawn = draw(split, family, index, seed)
+    sample_id, gen_difficulty, drawn = draw(split, family, index, seed)
     return Sample(
-        sample_id=identity,
-        images=(png(drawn.image),),
+        sample_id=sample_id,
+        images=(to_png(drawn.image),),
         question=drawn.question,
         answer=drawn.answer,
         answer_kind=drawn.kind,
@@ -92,35 +101,35 @@ def sample(split: Split, family: str, index: int, seed: int) -> Sample:
         task=family,
         task_set=drawn.task_set,
         source=f"shapes/{split}/{family}/{index}",
-        requires_image=drawn.needs_picture,
-        gen_difficulty=knob,
-        rationale=drawn.thought,
+        requires_image=drawn.requires_image,
+        gen_difficulty=gen_difficulty,
+        rationale=drawn.rationale,
     )
 
 
 def family_order(size: int) -> list[str]:
     """The families of a pool of `size`, in the proportions of MIX, evenly interleaved."""
-    owed = dict.fromkeys(MIX, 0)
+    credit = dict.fromkeys(MIX, 0)
     total = sum(MIX.values())
     order = []
     for _ in range(size):
-        for family, share in MIX.items():
-            owed[family] += share
-        chosen = max(owed, key=lambda family: owed[family])
-        owed[chosen] -= total
-        order.append(chosen)
+        for family, percent in MIX.items():
+            credit[family] += percent
+        family = max(credit, key=lambda name: credit[name])
+        credit[family] -= total
+        order.append(family)
     return order
 
 
 def samples(split: Split, size: int, seed: int = 0) -> Iterator[Sample]:
-    """The first `size` different samples of a split, in the proportions of MIX."""
-    drawn: dict[str, int] = dict.fromkeys(MIX, 0)
-    seen: set[str] = set()
+    """The first `size` distinct samples of a split, in the proportions of MIX."""
+    next_index: dict[str, int] = dict.fromkeys(MIX, 0)
+    ids: set[str] = set()
     for family in family_order(size):
         while True:
-            found = sample(split, family, drawn[family], seed)
-            drawn[family] += 1
-            if found.sample_id not in seen:
+            candidate = sample(split, family, next_index[family], seed)
+            next_index[family] += 1
+            if candidate.sample_id not in ids:
                 break
-        seen.add(found.sample_id)
-        yield found
+        ids.add(candidate.sample_id)
+        yield candidate

@@ -1,4 +1,4 @@
-"""Drawing: a white square of 4 x 4 tiles, one thing to a tile. No questions here.
+"""Drawing: a white square of 4 x 4 tiles, one object to a tile.
 
 A tile is 28 pixels, the patch of Qwen2.5-VL after merging, so one tile is one image token.
 """
@@ -12,9 +12,9 @@ TILE = 28
 GRID = 4
 SIDE = TILE * GRID
 LEVELS = 8
-"""Heights a bar can have, in half tiles."""
+"""Heights of a bar, in half tiles."""
 
-COLOURS = {
+COLORS = {
     "red": (220, 40, 40),
     "green": (40, 170, 70),
     "blue": (50, 80, 220),
@@ -32,26 +32,28 @@ LETTERS = {
     "T": "11111 00100 00100 00100 00100 00100 00100",
     "X": "10001 10001 01010 00100 01010 10001 10001",
 }
-"""Five by seven bitmaps, so that pictures do not depend on a font file."""
+"""Bitmaps of 5 x 7, so that images do not depend on a font file."""
+DOT = 3
+"""Pixels of a letter's dot."""
 
 Rgb = tuple[int, int, int]
 Tile = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
-    """One drawn shape: `tile` is (row, column), `size` in pixels, `contrast` 1 full to 0 white."""
+class SceneObject:
+    """A drawn shape: `tile` is (row, column), `size` in pixels, `contrast` 1 full to 0 white."""
 
     shape: str
-    colour: str
+    color: str
     tile: Tile
     size: int = 22
     contrast: float = 1.0
     shift: tuple[int, int] = (0, 0)
 
 
-def faded(rgb: Rgb, contrast: float) -> Rgb:
-    """The colour moved towards white."""
+def fade(rgb: Rgb, contrast: float) -> Rgb:
+    """The color moved towards white."""
     red, green, blue = (round(255 - (255 - channel) * contrast) for channel in rgb)
     return red, green, blue
 
@@ -62,58 +64,55 @@ def tile_box(tile: Tile) -> list[int]:
     return [column * TILE, row * TILE, (column + 1) * TILE, (row + 1) * TILE]
 
 
-def blank() -> Image.Image:
-    """An empty white picture of 112 x 112 pixels."""
+def blank_image() -> Image.Image:
+    """A white image of 112 x 112 pixels."""
     return Image.new("RGB", (SIDE, SIDE), "white")
 
 
-def shapes(things: Sequence[Thing]) -> Image.Image:
-    """A picture with these shapes, each in its tile."""
-    image = blank()
+def draw_shapes(objects: Sequence[SceneObject]) -> Image.Image:
+    """An image with these objects, each in its tile."""
+    image = blank_image()
     pen = ImageDraw.Draw(image)
-    for thing in things:
-        left, top, right, bottom = tile_box(thing.tile)
-        x = (left + right) // 2 + thing.shift[0]
-        y = (top + bottom) // 2 + thing.shift[1]
-        half = thing.size // 2
+    for item in objects:
+        left, top, right, bottom = tile_box(item.tile)
+        x = (left + right) // 2 + item.shift[0]
+        y = (top + bottom) // 2 + item.shift[1]
+        half = item.size // 2
         box = (x - half, y - half, x + half, y + half)
-        fill = faded(COLOURS[thing.colour], thing.contrast)
-        if thing.shape == "circle":
+        fill = fade(COLORS[item.color], item.contrast)
+        if item.shape == "circle":
             pen.ellipse(box, fill=fill)
-        elif thing.shape == "square":
+        elif item.shape == "square":
             pen.rectangle(box, fill=fill)
-        elif thing.shape == "triangle":
+        elif item.shape == "triangle":
             pen.polygon([(x, y - half), (x - half, y + half), (x + half, y + half)], fill=fill)
         else:
-            raise ValueError(f"no such shape: {thing.shape!r}")
+            raise ValueError(f"shape={item.shape!r}: must be one of {', '.join(SHAPES)}")
     return image
 
 
-def letters(text: str, first: Tile, contrast: float, shift: Tile = (0, 0)) -> Image.Image:
-    """A picture with the letters of `text` in neighbouring tiles of one row."""
-    image = blank()
+def draw_letters(text: str, first: Tile, contrast: float, shift: Tile = (0, 0)) -> Image.Image:
+    """An image with the letters of `text` in neighboring tiles of one row."""
+    image = blank_image()
     pen = ImageDraw.Draw(image)
-    dot = 3
-    for place, letter in enumerate(text):
-        left, top, *_ = tile_box((first[0], first[1] + place))
+    fill = fade((20, 20, 20), contrast)
+    for index, letter in enumerate(text):
+        left, top, *_ = tile_box((first[0], first[1] + index))
         left, top = left + 6 + shift[0], top + 3 + shift[1]
-        for y, line in enumerate(LETTERS[letter].split()):
-            for x, bit in enumerate(line):
+        for row, bits in enumerate(LETTERS[letter].split()):
+            for column, bit in enumerate(bits):
                 if bit == "1":
-                    corner = (left + x * dot, top + y * dot)
-                    pen.rectangle(
-                        (*corner, corner[0] + dot - 1, corner[1] + dot - 1),
-                        fill=faded((20, 20, 20), contrast),
-                    )
+                    x, y = left + column * DOT, top + row * DOT
+                    pen.rectangle((x, y, x + DOT - 1, y + DOT - 1), fill=fill)
     return image
 
 
-def bars(heights: Sequence[int], colours: Sequence[str], width: int = 20) -> Image.Image:
+def draw_bars(heights: Sequence[int], colors: Sequence[str], width: int = 20) -> Image.Image:
     """A bar chart: one column of tiles to a bar, heights in half tiles (1 to 8)."""
-    image = blank()
+    image = blank_image()
     pen = ImageDraw.Draw(image)
-    for column, (height, colour) in enumerate(zip(heights, colours, strict=True)):
+    for column, (height, color) in enumerate(zip(heights, colors, strict=True)):
         left = column * TILE + (TILE - width) // 2
         top = SIDE - height * SIDE // LEVELS
-        pen.rectangle((left, top, left + width - 1, SIDE - 1), fill=COLOURS[colour])
+        pen.rectangle((left, top, left + width - 1, SIDE - 1), fill=COLORS[color])
     return image

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from difftrain import evaluate
-from difftrain.shapes import benchmarks, pool, wordings
-from difftrain.shapes.judge import judge
+from difftrain.data import prompts
+from difftrain.shapes import benchmarks, pool
 from difftrain.shapes.pool import Split
+from difftrain.shapes.stub_judge import judge
 
 SIZE = 24
 NAMES = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
@@ -24,12 +25,12 @@ COLUMNS = {
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[str, list[dict]]:
+def items() -> dict[str, list[dict]]:
     return {name: benchmarks.items(name, SIZE) for name in NAMES}
 
 
 def gold_of(name: str, item: dict) -> str:
-    """What a model that knows everything would say."""
+    """The response of a model that knows everything."""
     if name == "MMVet":
         return item["answer"].replace("<AND>", " ").partition("<OR>")[0]
     if name == "OCRBench":
@@ -38,93 +39,96 @@ def gold_of(name: str, item: dict) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_items_hold_the_official_columns_and_a_picture(
-    name: str, made: dict[str, list[dict]]
+def test_items_have_the_official_columns_and_an_image(
+    name: str, items: dict[str, list[dict]]
 ) -> None:
-    assert len(made[name]) == SIZE
-    for item in made[name]:
+    assert len(items[name]) == SIZE
+    for item in items[name]:
         assert set(COLUMNS[name].split()) <= item.keys()
         assert Image.open(BytesIO(item["image"])).size == (112, 112)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_items_are_the_same_every_time_and_change_with_the_seed(
-    name: str, made: dict[str, list[dict]]
+    name: str, items: dict[str, list[dict]]
 ) -> None:
-    assert benchmarks.items(f"shapes/{name}", 5) == made[name][:5]
-    assert benchmarks.items(name, 5, seed=1) != made[name][:5]
+    assert benchmarks.items(f"shapes/{name}", 5) == items[name][:5]
+    assert benchmarks.items(name, 5, seed=1) != items[name][:5]
 
 
-def test_no_item_is_in_the_training_pool_or_in_two_benchmarks(made: dict[str, list[dict]]) -> None:
-    ids = [item["sample_id"] for items in made.values() for item in items]
+def test_no_item_is_in_the_training_pool_or_in_two_benchmarks(items: dict[str, list[dict]]) -> None:
+    ids = [item["sample_id"] for rows in items.values() for item in rows]
     assert len(set(ids)) == len(ids) == SIZE * len(NAMES)
     assert not set(ids) & {sample.sample_id for sample in pool.samples(Split.pool, 600)}
-    own = pool.OWN_BUCKETS[Split.bench]
-    assert all(int(each, 16) % pool.BUCKETS in own for each in ids)
+    assert all(pool.in_split(id_, Split.bench) for id_ in ids)
 
 
 @pytest.mark.parametrize("rules", ["2025-11", "2026-08"])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gold_scores_one_and_anything_else_zero(
-    name: str, rules: str, made: dict[str, list[dict]]
+    name: str, rules: str, items: dict[str, list[dict]]
 ) -> None:
-    asked = judge if name == "MMVet" else None
-    for item in made[name]:
+    judge_ = judge if name == "MMVet" else None
+    for item in items[name]:
         gold = gold_of(name, item)
         wrong = {"Yes": "No", "No": "Yes", "A": "B", "B": "A"}.get(gold, "???")
-        assert evaluate.score_item(name, gold, item, asked, rules) == 1.0
-        assert evaluate.score_item(name, wrong, item, asked, rules) == 0.0
+        assert evaluate.score_item(name, gold, item, judge_, rules) == 1.0
+        assert evaluate.score_item(name, wrong, item, judge_, rules) == 0.0
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_prompts_show_the_picture_and_only_forms_the_tiny_model_knows(
-    name: str, made: dict[str, list[dict]]
-) -> None:
-    for item in made[name]:
+def test_prompts_show_the_image_and_text(name: str, items: dict[str, list[dict]]) -> None:
+    for item in items[name]:
         parts = evaluate.build_prompt(f"shapes/{name}", item)
         shown = [part["value"] for part in parts if part["type"] == "image"]
         assert shown == [item["image"]]
         assert all(isinstance(part["value"], str) for part in parts if part["type"] == "text")
 
 
-def test_multiple_choice_prompts_are_the_pools_own_words() -> None:
+def test_multiple_choice_prompts_are_those_of_the_pool() -> None:
     item = benchmarks.items("MMStar", 1)[0]
     sample = next(s for s in pool.samples(Split.pool, 100) if s.task == item["l2_category"])
     _, _, drawn = pool.draw(Split.pool, sample.task, 0, 0)
-    asked = {**item, "question": drawn.question, **dict(zip("ABCD", drawn.options, strict=False))}
-    assert evaluate.build_prompt("MMStar", asked)[-1]["value"] == wordings.plain(drawn)
+    question = {
+        **item,
+        "question": drawn.question,
+        **dict(zip("ABCD", drawn.options, strict=False)),
+    }
+    assert evaluate.build_prompt("MMStar", question)[-1]["value"] == prompts.user_text(
+        drawn.question, drawn.options
+    )
 
 
-def test_open_mmmu_prompts_are_the_known_form_around_the_picture(
-    made: dict[str, list[dict]],
+def test_open_mmmu_prompts_put_the_question_around_the_image(
+    items: dict[str, list[dict]],
 ) -> None:
-    item = next(item for item in made["MMMU"] if item["question_type"] == "open")
-    first, picture, rest = evaluate.build_prompt("MMMU", item)
-    assert (first["value"], picture["type"]) == ("Question: ", "image")
+    item = next(item for item in items["MMMU"] if item["question_type"] == "open")
+    first, image, rest = evaluate.build_prompt("MMMU", item)
+    assert (first["value"], image["type"]) == ("Question: ", "image")
     assert rest["value"].endswith("\n")
     assert "Options" not in rest["value"]
 
 
 def test_hallusionbench_asks_each_question_of_two_figures_with_opposite_answers(
-    made: dict[str, list[dict]],
+    items: dict[str, list[dict]],
 ) -> None:
     questions, figures = defaultdict(list), defaultdict(list)
-    for item in made["HallusionBench"]:
+    for item in items["HallusionBench"]:
         questions[item["set_id"], item["question"]].append(item["answer"])
         figures[item["set_id"], item["figure_id"]].append(item["image"])
     assert all(sorted(answers) == ["No", "Yes"] for answers in questions.values())
-    assert all(len(pictures) == 2 and len(set(pictures)) == 1 for pictures in figures.values())
+    assert all(len(images) == 2 and len(set(images)) == 1 for images in figures.values())
 
 
 def test_mmmu_and_mmstar_cover_several_subjects_and_all_capabilities(
-    made: dict[str, list[dict]],
+    items: dict[str, list[dict]],
 ) -> None:
-    assert len({item["l2-category"] for item in made["MMMU"]}) >= 3
-    assert len({item["category"] for item in made["MMMU"]}) >= 3
-    assert {item["question_type"] for item in made["MMMU"]} == {"multiple-choice", "open"}
-    assert len({item["category"] for item in made["MMStar"]}) == 6
-    assert any("<AND>" in item["answer"] for item in made["MMVet"])
-    assert any("<OR>" in item["answer"] for item in made["MMVet"])
+    assert len({item["l2-category"] for item in items["MMMU"]}) >= 3
+    assert len({item["category"] for item in items["MMMU"]}) >= 3
+    assert {item["question_type"] for item in items["MMMU"]} == {"multiple-choice", "open"}
+    assert len({item["category"] for item in items["MMStar"]}) == 6
+    assert any("<AND>" in item["answer"] for item in items["MMVet"])
+    assert any("<OR>" in item["answer"] for item in items["MMVet"])
 
 
 def test_an_unknown_miniature_is_refused_by_name() -> None:
@@ -146,9 +150,9 @@ def test_an_unknown_miniature_is_refused_by_name() -> None:
         ("7", "", "0.0"),
     ],
 )
-def test_the_offline_judge_compares_parts(gold: str, prediction: str, score: str) -> None:
+def test_the_stub_judge_compares_parts(gold: str, prediction: str, score: str) -> None:
     assert judge(f"Instructions\nHow many? | {gold} | {prediction} | ", 0.0) == score
 
 
-def test_the_offline_judge_finds_nothing_in_another_prompt() -> None:
+def test_the_stub_judge_finds_nothing_in_another_prompt() -> None:
     assert judge("Options: A. x\nYour output: ", 0.0) == "Z"

@@ -7,7 +7,7 @@ from PIL import Image
 from difftrain import images
 from difftrain.grade import gold_problem, grade
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
-from difftrain.shapes import captions, families, pool, pretrain, scenes
+from difftrain.shapes import families, pool, scenes
 from difftrain.shapes.pool import Split
 
 SPLITS = list(Split)
@@ -29,21 +29,9 @@ def test_pool_benchmarks_and_pretraining_share_no_sample() -> None:
         }
         for split in SPLITS
     }
-    for one in SPLITS:
-        for two in SPLITS:
-            assert one is two or not ids[one] & ids[two]
-
-
-def test_every_pretraining_question_comes_from_its_own_split(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: set[Split] = set()
-    draw = pool.draw
-    monkeypatch.setattr(
-        pool, "draw", lambda split, *rest: (asked.add(split), draw(split, *rest))[1]
-    )
-    list(pretrain.corpus())
-    assert asked == {Split.pretrain}
+    for a in SPLITS:
+        for b in SPLITS:
+            assert a is b or not ids[a] & ids[b]
 
 
 def test_the_world_is_the_same_for_the_same_seed(samples: list[Sample]) -> None:
@@ -72,7 +60,7 @@ def test_both_task_sets_and_all_answer_kinds_are_there(samples: list[Sample]) ->
     assert len({sample.task for sample in samples}) >= 10
 
 
-def test_the_truth_about_the_picture_is_known(samples: list[Sample]) -> None:
+def test_whether_the_image_is_required_is_known(samples: list[Sample]) -> None:
     for sample in samples:
         needed = {"prior": False, "noise": None}.get(sample.task, True)
         assert sample.requires_image is needed
@@ -87,7 +75,7 @@ def test_every_gold_can_be_graded_and_is_right(samples: list[Sample]) -> None:
         assert grade(said, sample) is Verdict.correct
 
 
-def test_what_is_counted_is_in_the_picture() -> None:
+def test_what_is_counted_is_in_the_image() -> None:
     for index in range(40):
         sample = pool.sample(Split.pool, "count", index, 3)
         tiles = np.asarray(pixels(sample)).reshape(4, 28, 4, 28, 3)
@@ -95,19 +83,14 @@ def test_what_is_counted_is_in_the_picture() -> None:
         assert inked.sum() == int(sample.answer)
 
 
-def test_a_bar_has_the_height_that_is_asked_for() -> None:
-    image = np.asarray(scenes.bars([3, 8], ["red", "blue"]))
+def test_a_bar_has_the_requested_height() -> None:
+    image = np.asarray(scenes.draw_bars([3, 8], ["red", "blue"]))
     heights = [(image[:, column, :] < 250).any(axis=1).sum() / 14 for column in (14, 42)]
     assert heights == [3, 8]
 
 
-def test_the_knob_makes_the_question_harder() -> None:
+def test_a_higher_difficulty_makes_the_question_harder() -> None:
     from random import Random
 
-    easy, hard = (families.count(Random(1), knob) for knob in (0.0, 0.999))
+    easy, hard = (families.count(Random(1), difficulty) for difficulty in (0.0, 0.999))
     assert (easy.answer, hard.answer) == ("1", "10")
-
-
-def test_captions_are_for_pretraining_only() -> None:
-    asked = {sample.question for sample in pool.samples(Split.pool, 200)}
-    assert captions.ASKED not in asked

@@ -14,7 +14,7 @@ from difftrain.evaluate.judge.endpoint import Endpoint
 from difftrain.evaluate.judge.usage import Tally
 from difftrain.evaluate.judge_prompts import JudgeDown
 from difftrain.records import GradedBy
-from difftrain.shapes.judge import judge as stand_in
+from difftrain.shapes.stub_judge import judge as stand_in
 
 LONGEST_REPLY = 2048
 """Tokens of a reply where the reference says nothing else."""

@@ -1,0 +1,202 @@
+"""The tiny model's pretraining examples: rationales that describe every tile, and token weights."""
+
+import re
+from random import Random
+
+import pretrain_tiny
+import pretraining_data
+import pytest
+import torch
+from pretraining_data import LOW_WEIGHT, Example, Mixture
+
+from difftrain.cli.overrides import compose_config
+from difftrain.model.loading import LoadedModel
+from difftrain.shapes import families, pool
+from difftrain.shapes.pool import Split
+from difftrain.shapes.scenes import SceneObject
+
+LISTING = ("count_colour", "colour", "verify", "locate", "compare", "odd")
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return pretrain_tiny.build_processor(
+        ["a red circle. a blue square. row 2, column 3", "colour of the circle"]
+    )
+
+
+def scene_object(shape: str, color: str, row: int, column: int) -> SceneObject:
+    return SceneObject(shape, color, (row, column), 22, 1.0, (0, 0))
+
+
+def drawn(family: str, index: int) -> families.DrawnSample:
+    return pool.draw(Split.pretrain, family, index, 7)[2]
+
+
+def test_a_tile_list_has_every_tile_in_its_place() -> None:
+    objects = [scene_object("circle", "red", 1, 2), scene_object("square", "blue", 0, 0)]
+    text = families.describe_tiles(objects, "color", "shape", marks={(1, 2): "!23"})
+    assert text == "blue square....|.. red circle!23.|....|...."
+
+
+def test_only_the_given_names_are_counted_and_row_by_row() -> None:
+    objects = [scene_object("circle", "red", 3, 0), scene_object("square", "blue", 0, 1)]
+    objects.append(scene_object("square", "red", 0, 3))
+    assert families.running_counts(objects, "color", ["red"]) == {(0, 3): "1", (3, 0): "2"}
+
+
+@pytest.mark.parametrize("family", LISTING)
+def test_rationales_list_sixteen_tiles_before_they_conclude(family: str) -> None:
+    for index in range(30):
+        tile_list, conclusion = drawn(family, index).rationale.split(":")
+        tiles = [re.findall(r"\.|!\d*|(?<=[a-z])\d+", row) for row in tile_list.split("|")]
+        assert [len(row) for row in tiles] == [4, 4, 4, 4]
+        assert conclusion
+
+
+def test_the_conclusion_of_a_rationale_is_its_answer() -> None:
+    for index in range(30):
+        counted = drawn("count_colour", index)
+        assert counted.rationale.endswith(f": {counted.answer}")
+        odd = drawn("odd", index)
+        assert odd.rationale.endswith(f": row {'ABCD'.index(odd.answer) + 1}")
+        verified = drawn("verify", index)
+        assert verified.rationale.endswith(f": {verified.answer.lower()}")
+        assert ("!" in verified.rationale) is (verified.answer == "Yes")
+        bars = drawn("bar", index)
+        assert bars.rationale.endswith(f" = {bars.answer}")
+        shown = drawn("colour", index)
+        assert shown.rationale.endswith(f": {shown.options['ABCD'.index(shown.answer)]}")
+        compared = drawn("compare", index)
+        first, second = re.findall(r"[a-z](\d+)", compared.rationale.split(":")[1])
+        assert compared.answer == ("A" if int(first) > int(second) else "B")
+
+
+def test_the_mark_is_on_the_requested_tile() -> None:
+    for index in range(30):
+        found = drawn("locate", index)
+        row, column = re.search(r"row (\d), column (\d)", found.rationale).groups()
+        tiles = re.findall(r"\.|!\d*", found.rationale.split(":")[0].split("|")[int(row) - 1])
+        assert tiles[int(column) - 1] == f"!{row}{column}"
+        odd = drawn("odd", index)
+        rows = odd.rationale.split(":")[0].split("|")
+        (marked,) = (number for number, row in enumerate(rows, 1) if "!" in row)
+        assert f"!{marked}" in odd.rationale
+        assert odd.answer == "ABCD"[marked - 1]
+
+
+def weighted_tokens(processor, example: Example) -> list[tuple[str, float]]:
+    tokens = processor.tokenizer(example.response).input_ids
+    return list(
+        zip(
+            map(processor.tokenizer.decode, tokens),
+            pretraining_data.token_weights(processor.tokenizer, example),
+            strict=True,
+        )
+    )
+
+
+def test_names_in_a_tile_list_have_low_weight_and_signs_behind_them_full_weight(processor) -> None:
+    counted = drawn("count_colour", 3)
+    example = pretraining_data.to_example(
+        processor, (counted.image, counted.question), counted, tagged=True
+    )
+    pairs = weighted_tokens(processor, example)
+    rationale = pairs[: [token for token, _ in pairs].index("</think>")]
+    assert {weight for token, weight in rationale if "|" in token} == {LOW_WEIGHT}
+    assert {weight for token, weight in rationale if token.isdigit()} == {1.0}
+    assert {weight for _, weight in pairs[len(rationale) :]} == {1.0}
+
+
+def test_captions_have_low_weight_and_short_rationales_full_weight(processor) -> None:
+    caption = pretraining_data.draw_caption(Random(1))
+    example = pretraining_data.to_example(
+        processor, (caption.image, caption.question), caption, tagged=True
+    )
+    assert {weight for _, weight in weighted_tokens(processor, example)} == {LOW_WEIGHT}
+    counted = drawn("count", 1)
+    example = pretraining_data.to_example(
+        processor, (counted.image, counted.question), counted, tagged=True
+    )
+    assert {weight for _, weight in weighted_tokens(processor, example)} == {1.0}
+
+
+def test_the_loss_is_on_the_response_alone(processor) -> None:
+    mixture = Mixture(captions=0.3, masked=0.3, seed=3, untagged=0.5)
+    examples = [pretraining_data.example(processor, number, mixture) for number in range(8)]
+    batch = pretraining_data.collate(processor, examples)
+    assert torch.equal(batch["weights"] > 0, batch["labels"] != -100)
+    for example, labels, weights in zip(examples, batch["labels"], batch["weights"], strict=True):
+        assert processor.tokenizer.decode(labels[labels != -100]) == example.response
+        expected = pretraining_data.token_weights(processor.tokenizer, example)
+        assert weights[labels != -100].tolist() == pytest.approx(expected)
+
+
+def responses(processor, mixture: Mixture, family: str, monkeypatch) -> list[str]:
+    monkeypatch.setattr(pretraining_data, "MIX", {family: 1})
+    return [pretraining_data.example(processor, number, mixture).response for number in range(40)]
+
+
+def test_examples_are_always_the_same(processor) -> None:
+    mixture = Mixture(captions=0.2, masked=0.3, seed=3, untagged=0.6, gives_up=True)
+    examples = [
+        pretraining_data.example(processor, number, mixture).response for number in range(60)
+    ]
+    assert examples == [
+        pretraining_data.example(processor, number, mixture).response for number in range(60)
+    ]
+
+
+@pytest.mark.parametrize("family", pool.FAMILIES)
+def test_tags_are_left_out_in_the_untagged_families_alone(
+    processor, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixture = Mixture(captions=0.0, masked=0.0, seed=3, untagged=0.6)
+    bare = sum(
+        "<answer>" not in text for text in responses(processor, mixture, family, monkeypatch)
+    )
+    assert (12 < bare < 36) if family in ("count_plus", "compare", "bar") else bare == 0
+
+
+@pytest.mark.parametrize("family", pool.FAMILIES)
+def test_the_last_phase_gives_up_on_masked_images_and_never_on_the_control(
+    processor, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixture = Mixture(captions=0.0, masked=1.0, seed=3, gives_up=True)
+    given_up = sum("dark" in text for text in responses(processor, mixture, family, monkeypatch))
+    assert given_up == 0 if family == "prior" else 5 < given_up < 36
+    earlier = Mixture(captions=0.0, masked=1.0, seed=3)
+    assert not any("dark" in text for text in responses(processor, earlier, family, monkeypatch))
+
+
+def test_harder_drawings_and_larger_masks_are_recognized_less_often() -> None:
+    assert pretraining_data.visibility(0, 1) == 1
+    assert pretraining_data.visibility(0.5, 0.9) < pretraining_data.visibility(0.5, 0.1)
+    assert pretraining_data.visibility(0.8, 0.5) < pretraining_data.visibility(0.4, 0.5)
+
+
+def test_every_pretraining_response_fits_the_token_limit(tiny: LoadedModel) -> None:
+    limit = compose_config(["model=tiny"]).probe.max_new_tokens
+    for family in pool.FAMILIES:
+        for index in range(60):
+            example = pretraining_data.to_example(
+                tiny.processor, ("",), drawn(family, index), tagged=True
+            )
+            assert len(tiny.processor.tokenizer(example.response).input_ids) <= limit
+
+
+def test_every_pretraining_question_comes_from_its_own_split(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    splits: set[Split] = set()
+    draw = pool.draw
+    monkeypatch.setattr(
+        pool, "draw", lambda split, *rest: (splits.add(split), draw(split, *rest))[1]
+    )
+    list(pretrain_tiny.corpus())
+    assert splits == {Split.pretrain}
+
+
+def test_captions_are_for_pretraining_only() -> None:
+    questions = {sample.question for sample in pool.samples(Split.pool, 200)}
+    assert pretraining_data.CAPTION_QUESTION not in questions

@@ -1,0 +1,232 @@
+"""Pretraining examples of the tiny model: questions with rationale and answer, and captions.
+
+Some images are partly masked and a few are left out, so that a question without its image still
+gets an answer. The last phase also teaches two flaws on purpose, so that difficulty is graded and
+training has something to improve: answers without tags, and giving up under masks. The control
+family `prior` has neither.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from transformers import Qwen2_5_VLProcessor
+
+from difftrain import seeds
+from difftrain.data import prompts
+from difftrain.records import AnswerKind, TaskSet
+from difftrain.shapes import pool, scenes
+from difftrain.shapes.benchmarks import mathvista_query
+from difftrain.shapes.families import TILES, DrawnSample, random_looks, random_shift, scatter
+from difftrain.shapes.scenes import COLORS, GRID, LETTERS, LEVELS
+
+TEXT_ONLY_SHARE = 0.06
+MIX = {
+    "count": 5,
+    "count_colour": 10,
+    "read": 6,
+    "colour": 11,
+    "verify": 9,
+    "locate": 14,
+    "count_plus": 5,
+    "compare": 12,
+    "bar": 14,
+    "odd": 5,
+    "prior": 8,
+    "noise": 3,
+}
+"""Weights of the families: more of what is learned late."""
+UNTAGGED_FAMILIES = ("count_plus", "compare", "bar")
+"""Families whose answers may lack their tags, as a base model's may."""
+END = "<|im_end|>"
+LOW_WEIGHT = 0.15
+"""Weight of a token of a list of tiles: there are many, and they are learned soon."""
+TILE_LIST = re.compile(r"<think>[^:<]*\|[^:<]*:")
+"""A response's list of all tiles, with its colon."""
+DECISION = re.compile(r"(?<=[a-z])[.!0-9]\d*")
+"""The sign right after a name: a dot, or a mark."""
+CAPTION_QUESTION = "Describe every tile."
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One supervised example: the prompt as text, its image if any, and the response."""
+
+    prompt: str
+    image: Image.Image | None
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """What a phase of training draws its examples from."""
+
+    captions: float
+    """Share of captions among the examples."""
+    masked: float
+    """Share of the questions whose image is partly masked."""
+    seed: int
+    untagged: float = 0.0
+    """Share of answers without tags in UNTAGGED_FAMILIES."""
+    gives_up: bool = False
+    """Whether a response to a masked image may say that nothing is visible: see `visibility`."""
+
+
+def caption_shapes(rng: Random) -> tuple[Image.Image, str]:
+    """Shapes on up to all sixteen tiles; an empty tile is a dot."""
+    objects = scatter(rng, random_looks(rng, rng.randint(1, GRID * GRID)))
+    names = {item.tile: f"{item.color} {item.shape}" for item in objects}
+    return scenes.draw_shapes(objects), " ".join(names.get(tile, ".") for tile in TILES)
+
+
+def caption_letters(rng: Random) -> tuple[Image.Image, str]:
+    """A word; an empty tile is a dot."""
+    length = rng.randint(1, GRID)
+    text = "".join(rng.choice(list(LETTERS)) for _ in range(length))
+    row, column = rng.randrange(GRID), rng.randint(0, GRID - length)
+    shift = random_shift(rng)
+    image = scenes.draw_letters(text, (row, column), rng.uniform(0.7, 1.0), shift)
+    before = row * GRID + column
+    return image, "." * before + text + "." * (GRID * GRID - before - length)
+
+
+def caption_bars(rng: Random) -> tuple[Image.Image, str]:
+    """Bars: color and height of each, from the left."""
+    number = rng.randint(2, GRID)
+    heights = [rng.randint(1, LEVELS) for _ in range(number)]
+    colors = rng.sample(list(COLORS), number)
+    image = scenes.draw_bars(heights, colors, rng.randint(16, 24))
+    return image, " ".join(f"{c} {h}" for c, h in zip(colors, heights, strict=True))
+
+
+def draw_caption(rng: Random) -> DrawnSample:
+    """An image whose answer describes it, tile by tile; never in a pool.
+
+    Captions teach a small model to see much sooner than questions do: each has sixteen answers.
+    """
+    draw = rng.choice((caption_shapes, caption_shapes, caption_letters, caption_bars))
+    image, text = draw(rng)
+    return DrawnSample(
+        image=image,
+        question=CAPTION_QUESTION,
+        rationale="tiles",
+        answer=text,
+        kind=AnswerKind.text,
+        task_set=TaskSet.perception,
+    )
+
+
+def pool_prompt(drawn: DrawnSample) -> str:
+    """The pool's prompt, which is also MMStar's and MMMU's for choices."""
+    return prompts.user_text(drawn.question, drawn.options)
+
+
+def random_prompt(drawn: DrawnSample, rng: Random) -> str:
+    """One of the prompts that fit the question, mostly the pool's."""
+    chance = rng.random()
+    numeric = drawn.kind in (AnswerKind.number, AnswerKind.count)
+    if chance < 0.2 and (numeric or drawn.options):
+        return mathvista_query(drawn)
+    if chance < 0.3 and numeric:
+        return f"Question: {drawn.question}\n"  # MMMU's open question
+    return pool_prompt(drawn)
+
+
+def visibility(masked_share: float, gen_difficulty: float) -> float:
+    """How often a masked image is still recognized: less often if the drawing is harder.
+
+    The exponents were chosen by looking at the strata, so that each has its share.
+    """
+    return (1 - masked_share) ** (0.3 + 2 * gen_difficulty)
+
+
+def mask(image: Image.Image, share: float, rng: Random) -> Image.Image:
+    """A copy with this share made black: pixels or one rectangle."""
+    width, height = image.size
+    masked = image.copy()
+    if rng.random() < 0.7:
+        pixels = bytes(255 if rng.random() < share else 0 for _ in range(width * height))
+        masked.paste((0, 0, 0), mask=Image.frombytes("L", image.size, pixels))
+        return masked
+    side = share**0.5
+    left = rng.randint(0, round(width * (1 - side)))
+    top = rng.randint(0, round(height * (1 - side)))
+    box = (left, top, left + round(width * side), top + round(height * side))
+    ImageDraw.Draw(masked).rectangle(box, fill="black")
+    return masked
+
+
+def example(processor: Qwen2_5_VLProcessor, number: int, mixture: Mixture) -> Example:
+    """Example `number` of a mixture; always the same."""
+    rng = Random(seeds.derive(mixture.seed, "pretrain", number))
+    if rng.random() < mixture.captions:
+        drawn = draw_caption(rng)
+        return to_example(processor, (drawn.image, drawn.question), drawn, tagged=True)
+    family = rng.choices(list(MIX), list(MIX.values()))[0]
+    tagged = family not in UNTAGGED_FAMILIES or rng.random() >= mixture.untagged
+    _, gen_difficulty, drawn = pool.draw(pool.Split.pretrain, family, number, mixture.seed)
+    image = None if rng.random() < TEXT_ONLY_SHARE else drawn.image
+    if image is not None and rng.random() < mixture.masked:
+        share = rng.uniform(0.1, 0.9)
+        image = mask(image, share, rng)
+        may_give_up = mixture.gives_up and family != "prior"
+        if may_give_up and rng.random() > visibility(share, gen_difficulty):
+            drawn = replace(drawn, rationale="dark", answer="none")
+    text = random_prompt(drawn, rng)
+    return to_example(processor, (text,) if image is None else (image, text), drawn, tagged)
+
+
+def to_example(
+    processor: Qwen2_5_VLProcessor, parts: tuple[Any, ...], drawn: DrawnSample, tagged: bool
+) -> Example:
+    """The example whose prompt has these parts (an image if any, then text)."""
+    prompt = processor.apply_chat_template(
+        prompts.messages(parts), add_generation_prompt=True, tokenize=False
+    )
+    answer = f"<answer>{drawn.answer}</answer>" if tagged else drawn.answer
+    image = parts[0] if len(parts) == 2 else None
+    return Example(str(prompt), image, f"<think>{drawn.rationale}</think>{answer}{END}")
+
+
+def token_weights(tokenizer: Any, example: Example) -> list[float]:
+    """The loss weight of each token of the response.
+
+    A rationale may list what is on every tile. Of that list only the signs right after a name have
+    full weight, because there it compares the name with the question. A caption has low weight.
+    """
+    offsets = tokenizer(example.response, return_offsets_mapping=True).offset_mapping
+    if CAPTION_QUESTION in example.prompt:
+        return [LOW_WEIGHT] * len(offsets)
+    tile_list = TILE_LIST.match(example.response)
+    end = tile_list.end() if tile_list else 0
+    decisions = {
+        position
+        for match in DECISION.finditer(example.response, 0, end)
+        for position in range(*match.span())
+    }
+    return [1.0 if start >= end or start in decisions else LOW_WEIGHT for start, _ in offsets]
+
+
+def collate(processor: Any, examples: list[Example]) -> dict[str, torch.Tensor]:
+    """Model inputs, labels (only the response has any) and their weights (0 elsewhere)."""
+    processor.tokenizer.padding_side = "right"
+    images = [example.image for example in examples if example.image is not None]
+    batch = processor(
+        text=[example.prompt + example.response for example in examples],
+        images=images or None,
+        padding=True,
+        return_tensors="pt",
+    )
+    processor.tokenizer.padding_side = "left"
+    labels = torch.full_like(batch["input_ids"], -100)
+    weights = torch.zeros(labels.shape)
+    ends = batch["attention_mask"].sum(1).tolist()
+    for row, (example, end) in enumerate(zip(examples, ends, strict=True)):
+        row_weights = token_weights(processor.tokenizer, example)
+        response = slice(end - len(row_weights), end)
+        labels[row, response] = batch["input_ids"][row, response]
+        weights[row, response] = torch.tensor(row_weights)
+    return {**batch, "labels": labels, "weights": weights}
