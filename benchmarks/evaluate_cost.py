@@ -1,8 +1,8 @@
-"""Items per second of the evaluator against a loop that asks one item at a time; same model.
+"""Items per second of the evaluator against a loop over single items; same model.
 
     python benchmarks/evaluate_cost.py [--items N] [KEY=VALUE ...]
 
-Items of the six miniatures, asked and scored twice in one run: in batches as launch/evaluate.py
+Items of the six miniatures, generated and graded twice in one run: in batches as launch/evaluate.py
 does it, and one by one. Writes benchmarks/results/evaluate_cost.md and .json. About three minutes
 on two cores.
 """
@@ -16,10 +16,20 @@ from pathlib import Path
 
 import torch
 
+from difftrain import evaluate
 from difftrain.cli.overrides import compose_config
+from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.run_config import RunConfig, resolve
-from difftrain.evaluate import answering, asking, rules, scoring
-from difftrain.evaluate.asking import Asked
+from difftrain.evaluate.generate import (
+    ResponseKey,
+    pixel_budgets,
+    response_key,
+    stream_responses,
+    widest_budget,
+)
+from difftrain.evaluate.items import BenchmarkItem, load_items
+from difftrain.evaluate.types import configured_rules
+from difftrain.images import PixelBudget
 from difftrain.model.engines import create
 from difftrain.model.engines.types import Engine
 from difftrain.model.loading import load, with_pixel_budget
@@ -32,31 +42,45 @@ AT_LEAST = 3.0
 """What the batched evaluator must gain."""
 
 
-def graded(asked: Asked, response: str, config: RunConfig) -> ItemResult:
-    """The Mark of one response, by the rules and the offline judge of the miniatures."""
-    how, said = rules.evaluated(config.evaluate), scoring.open_tags(response)
-    found = scoring.mark(asked.benchmark, said, asked.item, judge, how)
-    return scoring.as_mark(asked.benchmark, response, asked.item, found)
+Pairs = list[tuple[ResponseKey, BenchmarkItem]]
 
 
-def batched(asked: Engine, items: list[Asked], config: RunConfig) -> list[ItemResult]:
-    """The evaluator's own way: chunks of four batches, batches of like length."""
-    found = []
+def grade(item: BenchmarkItem, response: str, config: EvaluateConfig) -> ItemResult:
+    """The result of one response, by the rules and the offline judge of the miniatures."""
+    text, rules = evaluate.last_answer(response), configured_rules(config)
+    grade = evaluate.grade_prediction(item.benchmark, text, item.item, judge, rules)
+    return evaluate.item_result(item.benchmark, item.item, response, grade)
+
+
+def respond(engine: Engine, pairs: Pairs, config: RunConfig) -> dict[ResponseKey, str]:
+    """The engine's response to each item."""
+    rows = stream_responses(engine, pairs, config.evaluate, budgets_of(config))
+    return {row.key: row.response or "" for row in rows}
+
+
+def budgets_of(config: RunConfig) -> dict[str, PixelBudget]:
+    """The pixel limits of each benchmark."""
+    return pixel_budgets(config.evaluate, (config.data.min_pixels, config.data.max_pixels))
+
+
+def batched(engine: Engine, pairs: Pairs, config: RunConfig) -> list[ItemResult]:
+    """The evaluator's own way: chunks of four batches, batches of similar length."""
+    results = []
     size = config.model.batch_size * 4
-    for start in range(0, len(items), size):
-        chunk = items[start : start + size]
-        said = dict(answering.responses(asked, chunk, config))
-        found += [graded(item, said[place], config) for place, item in enumerate(chunk)]
-    return found
+    for start in range(0, len(pairs), size):
+        chunk = pairs[start : start + size]
+        responses = respond(engine, chunk, config)
+        results += [grade(item, responses[key], config.evaluate) for key, item in chunk]
+    return results
 
 
-def one_by_one(asked: Engine, items: list[Asked], config: RunConfig) -> list[ItemResult]:
-    """The plain loop: one request, one answer, one mark."""
-    found = []
-    for item in items:
-        ((_, said),) = answering.responses(asked, [item], config)
-        found.append(graded(item, said, config))
-    return found
+def one_by_one(engine: Engine, pairs: Pairs, config: RunConfig) -> list[ItemResult]:
+    """The plain loop: one request, one response, one grade."""
+    results = []
+    for key, item in pairs:
+        response = respond(engine, [(key, item)], config)[key]
+        results.append(grade(item, response, config.evaluate))
+    return results
 
 
 def page(result: dict) -> str:
@@ -76,7 +100,7 @@ def page(result: dict) -> str:
             f"{result['items']} items of the six miniatures, {result['model']}, batches of "
             f"{result['batch_size']}, at most {result['max_new_tokens']} new tokens, "
             f"{result['device']}, {result['threads']} thread(s). Loading the model is left out; "
-            "pictures, prompts, generation and scoring are in.",
+            "images, prompts, generation and scoring are in.",
             "",
             "| | seconds | of the processor | items per second |",
             "|---|--:|--:|--:|",
@@ -100,27 +124,27 @@ def main() -> None:
     arguments, words = parser.parse_known_args()
     config = resolve(compose_config([*words, f"evaluate.limit={arguments.items}"]))
     model = load(config.model, config.data.min_pixels, config.data.max_pixels)
-    widest = answering.widest(config)
+    widest = widest_budget(budgets_of(config))
     loaded = with_pixel_budget(model, *widest)
-    asked = create.create_engine(config.model, lambda: loaded, widest)
-    items = asking.items(config.evaluate)
+    engine = create.create_engine(config.model, lambda: loaded, widest)
+    pairs = [(response_key(item), item) for item in load_items(config.evaluate)]
     ways = {"in batches (the evaluator)": batched, "one at a time": one_by_one}
     for way in ways.values():
-        way(asked, items[:8], config)
-    runs, marks = {}, {}
+        way(engine, pairs[:8], config)
+    runs, results = {}, {}
     for name, way in ways.items():
         started, worked = time.perf_counter(), time.process_time()
-        marks[name] = way(asked, items, config)
+        results[name] = way(engine, pairs, config)
         seconds, busy = time.perf_counter() - started, time.process_time() - worked
         runs[name] = {
             "seconds": seconds,
             "processor_seconds": busy,
-            "items_per_second": len(items) / seconds,
+            "items_per_second": len(pairs) / seconds,
         }
     fast, slow = runs.values()
-    same = sum(a.response == b.response for a, b in zip(*marks.values(), strict=True))
+    same = sum(a.response == b.response for a, b in zip(*results.values(), strict=True))
     result = {
-        "items": len(items),
+        "items": len(pairs),
         "runs": runs,
         "ratio": fast["items_per_second"] / slow["items_per_second"],
         "processor_ratio": slow["processor_seconds"] / fast["processor_seconds"],

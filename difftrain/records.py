@@ -71,10 +71,17 @@ class TrainStage(StrEnum):
 
 
 class GradedBy(StrEnum):
-    """How a benchmark item got its score."""
+    """Who decided the score of a benchmark item."""
 
     rule = "rule"
     judge = "judge"
+
+
+class ItemStatus(StrEnum):
+    """Whether a benchmark item has a score, and if not, whether a next run tries it again."""
+
+    scored = "scored"
+    skipped = "skipped"
     failed = "failed"
 
 
@@ -155,12 +162,19 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemResult:
-    """One benchmark item graded for one checkpoint; `score` is None where a judge failed."""
+    """One benchmark item graded for one checkpoint.
+
+    Without a score it was skipped (its image cannot be shown) or failed (no response, or no reply
+    of the judge); `error` says why, and `response` is None where the model gave none. `graded_by`
+    is None where nothing decided: the score is then 0, or that of an option drawn at random.
+    """
 
     benchmark: str
     item_id: str
-    response: str
+    response: str | None
     extracted: str | None
     score: float | None
-    graded_by: GradedBy
+    graded_by: GradedBy | None
+    status: ItemStatus = ItemStatus.scored
+    error: str | None = None
     category: str

@@ -5,9 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
-from difftrain.evaluate import closing, summary, undecided
-from difftrain.evaluate import run as evaluation
-from difftrain.evaluate.asking import items
+from difftrain.evaluate import grade, summary, unscored, write_results
+from difftrain.evaluate.items import load_items
 from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import BASE, Places
@@ -20,8 +19,8 @@ def readable(config: RunConfig, places: Places) -> None:
 
     Raises SchemaError, or BenchmarkNotFound for a hub id without network.
     """
-    if config.evaluate.official and not closing.is_done(places.marks(BASE)):
-        items(replace(config.evaluate, benchmarks=config.evaluate.official))
+    if config.evaluate.official and not write_results.is_done(places.marks(BASE)):
+        load_items(replace(config.evaluate, benchmarks=config.evaluate.official))
 
 
 def greet(places: Places, asking: Asking) -> None:
@@ -29,15 +28,13 @@ def greet(places: Places, asking: Asking) -> None:
 
     Where responses are kept, only the items say whether one is missing: `base` greets then.
     """
-    if not parquet.parts(places.responses(BASE)) and not closing.is_done(places.marks(BASE)):
+    if not parquet.parts(places.responses(BASE)) and not write_results.is_done(places.marks(BASE)):
         asking.greet()
 
 
 def base(config: RunConfig, places: Places, world: World, asking: Asking) -> Path:
     """5.1  The model as it came; every comparison carries it."""
-    folders = evaluation.Folders(places.responses(BASE), places.marks(BASE), places.replies)
-    evaluation.run(asking.engine, folders, config.model.name, config, world)
-    return folders.marks
+    return evaluate(config, places, world, asking, BASE, config.model.name)
 
 
 def tuned(config: RunConfig, places: Places, world: World, arm: str) -> Path:
@@ -45,10 +42,21 @@ def tuned(config: RunConfig, places: Places, world: World, arm: str) -> Path:
     checkpoint = places.train(arm) / "checkpoint"
     model = replace(config.model.here, name=str(checkpoint), revision=None)
     asking = Asking(config, model)
-    folders = evaluation.Folders(places.responses(arm), places.marks(arm), places.replies)
-    evaluation.run(asking.engine, folders, f"train/{checkpoint.parent.name}", config, world)
+    folder = evaluate(config, places, world, asking, arm, f"train/{checkpoint.parent.name}")
     asking.release()
-    return folders.marks
+    return folder
+
+
+def evaluate(
+    config: RunConfig, places: Places, world: World, asking: Asking, arm: str, checkpoint: str
+) -> Path:
+    """One checkpoint on the benchmarks; returns the folder of its item results."""
+    folders = grade.EvaluationFolders(places.responses(arm), places.marks(arm), places.replies)
+    data_pixels = config.data.min_pixels, config.data.max_pixels
+    grade.evaluate(
+        asking.engine, folders, checkpoint, config.evaluate, config.model, data_pixels, world
+    )
+    return folders.results
 
 
 def differences(marks: dict[str, Path], resamples: int) -> dict[str, dict[str, float]]:
@@ -61,7 +69,9 @@ def differences(marks: dict[str, Path], resamples: int) -> dict[str, dict[str, f
         for name, folder in marks.items()
     }
     for each in rows.values():
-        if undecided.why_no_mean(evaluation.by_benchmark(each, {mark.benchmark for mark in each})):
+        if unscored.no_mean_reason(
+            write_results.by_benchmark(each, {mark.benchmark for mark in each})
+        ):
             return {}
     return {
         f"{after} - {before}": summary.paired_difference(

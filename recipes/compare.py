@@ -11,7 +11,7 @@ from typing import Any
 
 from difftrain import stats
 from difftrain.config.evaluate import MINIATURES, OFFICIAL
-from difftrain.evaluate import undecided
+from difftrain.evaluate import unscored
 from difftrain.evaluate.summary import cluster_of
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.paths import BASE, CONTROL, TUNED
@@ -212,7 +212,7 @@ def without_score(
 def why_none(marks_S: list[list[ItemResult]], benchmark: str) -> str | None:
     """Why a benchmark has no score in one of these seeds; None if it has one in each."""
     for marks in marks_S:
-        if why := undecided.why_none(benchmark, only(marks, [benchmark])):
+        if why := unscored.no_score_reason(benchmark, only(marks, [benchmark])):
             return why
     return None
 

@@ -21,7 +21,7 @@ def results(benchmark: str, scores: Sequence[float | None]) -> list[ItemResult]:
     return [
         ItemResult(
             benchmark=benchmark, item_id=each, response="", extracted=None, score=score,
-            graded_by=GradedBy.failed if score is None else GradedBy.rule, category="",
+            graded_by=None if score is None else GradedBy.rule, category="",
         )
         for each, score in zip(ids, scores, strict=True)
     ]  # fmt: skip

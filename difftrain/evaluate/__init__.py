@@ -1,20 +1,176 @@
-"""Six benchmarks in the reference harness's way: what is asked, and what an answer is worth.
+"""Six benchmarks in the reference harness's way: prompts, scores of predictions, results tables.
 
-The names below are loaded when they are first used, because settings read config.py of this
-folder and must not wait for the scorers' libraries.
+Nothing here reads files (loading.py, items.py) or runs a model (generate.py).
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from difftrain.evaluate.scoring import build_prompt, score_item
+from difftrain.evaluate.benchmarks import (
+    hallusionbench,
+    mathvista,
+    mmmu,
+    mmstar,
+    mmvet,
+    ocrbench,
+)
+from difftrain.evaluate.types import (
+    NOT_TEXTS,
+    OVERALL,
+    Benchmark,
+    HarnessRules,
+    Item,
+    ItemGrade,
+    Judge,
+    JudgeDown,
+    Part,
+    harness_rules,
+)
+from difftrain.grade import extract
+from difftrain.records import ItemResult, ItemStatus
 
-__all__ = ["build_prompt", "score_item"]
+__all__ = ["aggregate", "build_prompt", "score_item"]
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "MathVista": mathvista.BENCHMARK,
+    "MMVet": mmvet.BENCHMARK,
+    "OCRBench": ocrbench.BENCHMARK,
+    "HallusionBench": hallusionbench.BENCHMARK,
+    "MMMU": mmmu.BENCHMARK,
+    "MMStar": mmstar.BENCHMARK,
+}
+HARNESS_NAMES = {
+    "MathVista_MINI": "MathVista",
+    "MMMU_DEV_VAL": "MMMU",
+    "MMMU_DEV_VAL(validation)": "MMMU",
+}
+"""The reference harness's names of data sets, where they differ from the tables'."""
+FIGURES = {"HallusionBench": ("aAcc", "fAcc", "qAcc"), "OCRBench": ("right", "norm")}
+"""Columns of the results tables that the harness prints; the others print `score`."""
 
 
-def __getattr__(name: str) -> Any:
-    """`score_item` and `build_prompt` of scoring.py."""
-    if name in __all__:
-        return getattr(import_module("difftrain.evaluate.scoring"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def benchmark_named(name: str) -> Benchmark:
+    """A benchmark by its name in the tables or in the harness, with or without `shapes/`.
+
+    Raises ValueError for an unknown name.
+    """
+    short = name.removeprefix("shapes/")
+    short = HARNESS_NAMES.get(short, short)
+    if short not in BENCHMARKS:
+        raise ValueError(f"benchmark={name!r}: must be one of {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[short]
+
+
+def build_prompt(benchmark: str, item: Item) -> list[Part]:
+    """The item as parts {type: image or text, value}, in the order in which they are shown."""
+    return benchmark_named(benchmark).prompt(item)
+
+
+def grade_prediction(
+    benchmark: str,
+    prediction: str,
+    item: Item,
+    judge: Judge | None = None,
+    rules: str | HarnessRules = "2025-11",
+) -> ItemGrade:
+    """Score, extraction and grader of one prediction; `error` if the judge cannot be reached.
+
+    `rules` with overrides come from types.configured_rules.
+    """
+    rules = harness_rules(rules)
+    if rules.through_tables and prediction in NOT_TEXTS:
+        prediction = "nan"
+    try:
+        return benchmark_named(benchmark).grade(prediction, item, judge, rules)
+    except JudgeDown as error:
+        return ItemGrade(None, None, None, str(error))
+
+
+def score_item(
+    benchmark: str,
+    prediction: str | None,
+    item: Item,
+    judge: Judge | None = None,
+    rules: str | HarnessRules = "2025-11",
+) -> float | None:
+    """The score of one prediction, 0 to 1, as the reference harness gave it at the date `rules`.
+
+    No prediction: None. Undecided without a judge: 0.0. A judge that cannot be reached (it
+    raises): None. In MathVista, MM-Vet and HallusionBench the harness's own text for a failed call
+    scores 0.0, as it does there; in MMMU and MMStar, where the harness then guesses, None.
+    """
+    if prediction is None:
+        benchmark_named(benchmark)
+        return None
+    return grade_prediction(benchmark, prediction, item, judge, rules).score
+
+
+def last_answer(response: str) -> str:
+    """The text between the last <answer> tags, stripped; without tags the response unchanged."""
+    inside = extract.tag_content(response)
+    return response if inside is None else inside.strip()
+
+
+def item_result(
+    benchmark: str,
+    item: Item,
+    response: str | None,
+    grade: ItemGrade,
+    status: ItemStatus | None = None,
+) -> ItemResult:
+    """The record of a graded item; `benchmark` is kept as given, `shapes/` included."""
+    kind = benchmark_named(benchmark)
+    return ItemResult(
+        benchmark=benchmark,
+        item_id=kind.item_id(item),
+        response=response,
+        extracted=grade.extracted,
+        score=grade.score,
+        graded_by=grade.graded_by,
+        status=status or (ItemStatus.failed if grade.score is None else ItemStatus.scored),
+        error=grade.error,
+        category=kind.category(item),
+    )
+
+
+def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The harness's results table of scored items, as one flat dictionary: fractions of 1.
+
+    A row holds the item's official columns under `item`, or directly, and its score under `score`,
+    `hit` or `correct`; a row with a `prediction` alone is scored by rule. HallusionBench's items
+    may have a `key`: category, subcategory, set, figure, question. Rows without a score are in
+    no figure, and figures over nothing are left out. Keys are the harness's: Overall and
+    categories; HallusionBench: `aAcc`, and `VD aAcc` of a group; MMMU: validation, and
+    `dev Overall` of the other split; OCRBench: counts of correct items, as in the harness.
+    """
+    kind = benchmark_named(benchmark)
+    results = []
+    for row in rows:
+        item: Item = row.get("item", row)
+        if "key" in item:
+            item = hallusionbench.item_of_key(item["key"])
+        if "prediction" in row and "score" not in row:
+            score = score_item(benchmark, row["prediction"], item)
+        else:
+            score = next((row[name] for name in ("score", "hit", "correct") if name in row), None)
+        score = None if score is None else float(score)
+        results.append(item_result(benchmark, item, None, ItemGrade(score, None, None)))
+    tables = kind.tables(results)
+    if kind is mmmu.BENCHMARK:
+        other = {f"dev {name}": row for name, row in tables.get("dev", {}).items()}
+        table = tables.get("validation", {}) | other
+    else:
+        table = next(iter(tables.values()))
+    figures = {
+        label(name, column): row.get(column)
+        for name, row in table.items()
+        for column in FIGURES.get(kind.name, ("score",))
+    }
+    return {name: float(value) for name, value in figures.items() if value is not None}
+
+
+def label(name: str, column: str) -> str:
+    """The name of a figure: `aAcc` or `VD aAcc`, `Final Score Norm`, and else the row's name."""
+    if column in ("aAcc", "fAcc", "qAcc"):
+        return column if name == OVERALL else f"{name} {column}"
+    return f"{name} Norm" if column == "norm" else name

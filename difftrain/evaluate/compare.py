@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from difftrain.evaluate import undecided
+from difftrain.evaluate import unscored
 from difftrain.evaluate.summary import paired_difference
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
@@ -128,7 +128,7 @@ def compare_results(
     for name in dict.fromkeys(result.benchmark for result in before):
         sides = [[each for each in side if each.benchmark == name] for side in (before, after)]
         for side, results in zip(("first", "second"), sides, strict=True):
-            if reason := undecided.why_none(name, results):
+            if reason := unscored.no_score_reason(name, results):
                 raise ValueError(f"{name} of the {side} has no score to compare: {reason}")
         scores = [(a.score or 0.0, b.score or 0.0) for a, b in pair_results(*sides)]
         rows.append(
@@ -148,7 +148,14 @@ def compare_results(
 def item_diffs(before: Sequence[ItemResult], after: Sequence[ItemResult]) -> list[ItemDiff]:
     """The items on which the two scores differ, won and lost."""
     return [
-        ItemDiff(a.benchmark, a.item_id, a.score or 0.0, b.score or 0.0, a.response, b.response)
+        ItemDiff(
+            a.benchmark,
+            a.item_id,
+            a.score or 0.0,
+            b.score or 0.0,
+            a.response or "",
+            b.response or "",
+        )
         for a, b in pair_results(before, after)
         if a.score != b.score
     ]

@@ -1,49 +1,71 @@
-"""Which training samples are in a benchmark too: by picture, or by a long question word for word.
+"""Which training samples are in a benchmark too: by image, or by a long question word for word.
 
-Every sample is held against every item of the benchmarks that are at hand: those that are
-evaluated, the official ones that lie on disk beside them, and the miniatures. A rank takes its
-share of the samples.
+Every sample is compared with every item of the benchmarks at hand: those that are evaluated, the
+official ones on disk beside them, and the miniatures. A rank takes its share of the samples.
+
+A difference hash (D. Krawetz, "Kind of Like That", 2013) finds candidate images. It ignores color,
+so candidates are compared as small color images too. Copies in another format, with JPEG losses or
+scaled are found; crops, frames and mirrored copies are not.
 """
 
-import sys
+import logging
+import re
 import time
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from difftrain import images
-from difftrain.config.evaluate import MINIATURES, OFFICIAL, EvaluateConfig
-from difftrain.evaluate import asking, likeness, pictures, scoring
-from difftrain.evaluate.asking import Asked
-from difftrain.evaluate.likeness import Gallery, Look
+from difftrain.config.evaluate import MINIATURES, OFFICIAL, ContaminationPolicy, EvaluateConfig
+from difftrain.config.run_config import ConfigError
+from difftrain.evaluate import build_prompt
+from difftrain.evaluate.item_images import image_bytes
+from difftrain.evaluate.items import BenchmarkItem, load_items
+from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.records import Sample
+from difftrain.records import Sample, Selection
 
-FOUND = "contamination.json"
+logger = logging.getLogger(__name__)
+
+REPORT_FILE = "contamination.json"
 ROWS_PER_PART = 500
+NAMED_HITS = 20
+"""Hits that are named in an error message; contamination.json has all."""
 UNREADABLE = (ValueError, OSError, LookupError, TypeError, SyntaxError)
 """What reading a damaged data set raises, SchemaError and Arrow's errors among them."""
+THUMBNAIL = 32
+BLOCK = 4
+MAX_DIFFERENCE = 5.0
+"""Of 255: the largest mean difference of a block of 4 x 4 thumbnail pixels between copies."""
+MIN_WORDS = 20
+"""Shorter questions are often equal by chance ("what is written in the image?")."""
+_TAG = re.compile(r"<image(?: \d+)?>")
+_OPTIONS = re.compile(r"\n\s*(?:choices|options)\s*:")
+_HINT = re.compile(r"^hint:.*?\nquestion:", re.DOTALL)
+_WORD = re.compile(r"\w+")
 
 
 class Overlap(StrEnum):
     """What a sample shares with a benchmark item, the surest first."""
 
-    same_picture = "same picture"
-    near_picture = "near picture"
-    same_words = "same words"
+    same_image = "same image"
+    near_image = "near image"
+    same_question = "same question"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class SampleOverlap:
     """One sample and the first item it overlaps with, as `benchmark/item`, or None.
 
-    `items` counts the items. `same_question`: one of them asks the same in the same words.
+    `items` counts the items. `same_question`: one of them has the same question, word for word.
     """
 
     sample_id: str
@@ -53,91 +75,143 @@ class Compared:
     same_question: bool
 
 
-class Index:
-    """The pictures and the words of benchmark items."""
+@dataclass(frozen=True, slots=True)
+class ImageSignature:
+    """A hash of an image's pixels, its difference hash (32 bytes), and itself at 32 x 32 x 3."""
 
-    def __init__(self, wanted: Sequence[Asked], budget: images.PixelBudget) -> None:
-        self.checked = Counter(asked.benchmark for asked in wanted)
-        self._names = ["/".join(asked.key) for asked in wanted]
-        self._words = [likeness.plain_words(question(asked)) for asked in wanted]
-        self._by_words: dict[str, list[int]] = defaultdict(list)
-        for at, words in enumerate(self._words):
-            if len(words.split()) >= likeness.FEWEST_WORDS:
-                self._by_words[words].append(at)
-        looks: list[Look] = []
-        self._item_of: list[int] = []
-        for at, asked in enumerate(wanted):
-            for picture in looked_at(asked, budget):
-                looks.append(likeness.look(picture))
-                self._item_of.append(at)
-        self._gallery = Gallery(looks)
+    pixels: bytes
+    dhash: np.ndarray
+    thumbnail: np.ndarray
 
-    def compared(self, sample: Sample) -> Compared:
+
+def signature(image: Image.Image) -> ImageSignature:
+    """What is compared of an image."""
+    rgb = image.convert("RGB")
+    dhash = np.frombuffer(images.dhash(rgb, images.CONTAMINATION_MARGIN), dtype=np.uint8)
+    small = rgb.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    return ImageSignature(images.pixel_hash(rgb), dhash, np.asarray(small, dtype=np.uint8))
+
+
+def thumbnail_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest mean difference of any block between two thumbnails, 0 to 255."""
+    blocks = THUMBNAIL // BLOCK
+    difference = np.abs(a.astype(np.int16) - b.astype(np.int16))
+    return float(difference.reshape(blocks, BLOCK, blocks, BLOCK, 3).mean(axis=(1, 3)).max())
+
+
+class ImageIndex:
+    """Images that others are compared with; results are positions in the given order."""
+
+    def __init__(self, signatures: Iterable[ImageSignature]) -> None:
+        self.signatures = list(signatures)
+        self._dhashes = np.array([each.dhash for each in self.signatures], dtype=np.uint8)
+
+    def same(self, image: ImageSignature) -> list[int]:
+        """Images with the very same pixels."""
+        return [i for i in self.near(image) if self.signatures[i].pixels == image.pixels]
+
+    def near(self, image: ImageSignature) -> list[int]:
+        """Images that look the same, the very same ones included."""
+        if not self.signatures:
+            return []
+        bits = np.bitwise_count(self._dhashes ^ image.dhash).sum(axis=1)
+        return [
+            int(i)
+            for i in np.flatnonzero(bits <= images.CONTAMINATION_MAX_BITS)
+            if thumbnail_difference(self.signatures[i].thumbnail, image.thumbnail) <= MAX_DIFFERENCE
+        ]
+
+
+def normalize_question(question: str) -> str:
+    """A question's words alone: no case, no punctuation, no image tags, no hint, no options."""
+    text = _TAG.sub(" ", unicodedata.normalize("NFKC", question).casefold())
+    text = _HINT.sub(" ", _OPTIONS.split(text)[0])
+    return " ".join(_WORD.findall(text))
+
+
+class ItemIndex:
+    """The images and the questions of benchmark items."""
+
+    def __init__(self, items: Sequence[BenchmarkItem], budget: PixelBudget) -> None:
+        self.checked = Counter(item.benchmark for item in items)
+        self._names = ["/".join(item.key) for item in items]
+        self._questions = [
+            normalize_question(str(item.item.get("question") or item.item.get("query") or ""))
+            for item in items
+        ]
+        self._by_question: dict[str, list[int]] = defaultdict(list)
+        for i, question in enumerate(self._questions):
+            if len(question.split()) >= MIN_WORDS:
+                self._by_question[question].append(i)
+        pairs = [
+            (i, signature(image))
+            for i, item in enumerate(items)
+            for image in stored_images(item, budget)
+        ]
+        self._item_of_image = [i for i, _ in pairs]
+        self._images = ImageIndex(image for _, image in pairs)
+
+    def overlap(self, sample: Sample) -> SampleOverlap:
         """What the sample shares with the items."""
-        words = likeness.plain_words(sample.question)
-        looks = [likeness.look(images.from_png(png)) for png in sample.images]
+        question = normalize_question(sample.question)
+        signatures = [signature(images.from_png(png)) for png in sample.images]
+        same = [i for image in signatures for i in self._images.same(image)]
+        near = [i for image in signatures for i in self._images.near(image)]
         shared = {
-            Overlap.same_picture: self._items(looks, self._gallery.same),
-            Overlap.near_picture: self._items(looks, self._gallery.near),
-            Overlap.same_words: self._by_words.get(words, []),
+            Overlap.same_image: [self._item_of_image[i] for i in same],
+            Overlap.near_image: [self._item_of_image[i] for i in near],
+            Overlap.same_question: self._by_question.get(question, []),
         }
-        every = list(dict.fromkeys(at for found in shared.values() for at in found))
-        return Compared(
+        hits = list(dict.fromkeys(i for items in shared.values() for i in items))
+        return SampleOverlap(
             sample_id=sample.sample_id,
-            kind=next((kind for kind, found in shared.items() if found), None),
-            item=self._names[every[0]] if every else None,
-            items=len(every),
-            same_question=any(self._words[at] == words for at in every),
+            kind=next((kind for kind, items in shared.items() if items), None),
+            item=self._names[hits[0]] if hits else None,
+            items=len(hits),
+            same_question=any(self._questions[i] == question for i in hits),
         )
 
-    def _items(self, looks: Sequence[Look], places: Callable[[Look], list[int]]) -> list[int]:
-        return [self._item_of[at] for each in looks for at in places(each)]
 
-
-def question(asked: Asked) -> str:
-    """The item's question as its column has it."""
-    return str(asked.item.get("question") or asked.item.get("query") or "")
-
-
-def looked_at(asked: Asked, budget: images.PixelBudget) -> Iterator[Image.Image]:
-    """The item's pictures as the data stage would store them, so that an exact copy is exact.
+def stored_images(item: BenchmarkItem, budget: PixelBudget) -> Iterator[Image.Image]:
+    """The item's images as the data stage would store them, so that an exact copy is exact.
 
     Those that cannot be decoded, or do not fit, are left out.
     """
-    for part in scoring.build_prompt(asked.benchmark, asked.item):
+    for part in build_prompt(item.benchmark, item.item):
         if part["type"] == "image":
             try:
-                stored = images.decode(pictures.raw(part["value"]), budget)
-            except images.ImageError:
+                stored = images.decode(image_bytes(part["value"]), budget)
+            except ImageError:
                 continue
             yield stored.to_pil()
 
 
-def at_hand(config: EvaluateConfig) -> tuple[list[Asked], dict[str, str]]:
-    """Every item of the benchmarks that are evaluated, lie on disk beside them, or are drawn.
+def available_items(config: EvaluateConfig) -> tuple[list[BenchmarkItem], dict[str, str]]:
+    """Every item of the benchmarks that are evaluated, are on disk beside them, or are drawn.
 
-    And name -> reason of those beside them that cannot be read. Raises what asking.items raises for
+    And name -> reason of those beside them that cannot be read. Raises what load_items raises for
     one that is evaluated.
     """
     names = dict.fromkeys([*config.benchmarks, *MINIATURES])
-    every = replace(config, benchmarks=list(names), limit=None)
-    found, broken = asking.items(every), {}
+    all_items = replace(config, benchmarks=list(names), limit=None)
+    items, unreadable = load_items(all_items), {}
     for name in config.also_on_disk:
         try:
-            found += asking.items(replace(every, benchmarks=[name], allow_count_mismatch=True))
+            one = replace(all_items, benchmarks=[name], allow_count_mismatch=True)
+            items += load_items(one)
         except UNREADABLE as error:
-            broken[name] = str(error).strip().splitlines()[0] or type(error).__name__
-    return found, broken
+            unreadable[name] = str(error).strip().splitlines()[0] or type(error).__name__
+    return items, unreadable
 
 
-def run(
+def compare_with_benchmarks(
     samples: Sequence[Sample],
     folder: Path,
     config: EvaluateConfig,
-    budget: images.PixelBudget,
+    budget: PixelBudget,
     world: World,
 ) -> None:
-    """Fill the folder with a Compared for every sample, then contamination.json, manifest.json.
+    """Fill the folder with a SampleOverlap for every sample, contamination.json and manifest.json.
 
     Raises RankTimeout if another rank stops writing.
     """
@@ -145,57 +219,91 @@ def run(
         return
     started = time.time()
     coordination.beat(folder, world)
-    wanted_items, broken = at_hand(config)
-    if world.is_first:
-        for name, why in broken.items():
-            print(f"contamination: not checked: {name}: {why}", file=sys.stderr, flush=True)
-    index = Index(wanted_items, budget)
-    known = {row.sample_id for row in parquet.read(folder, Compared)}
-    share = [each for each in world.share(samples) if each.sample_id not in known]
+    items, unreadable = available_items(config)
+    for name, reason in unreadable.items():
+        logger.warning("contamination: not checked: %s: %s", name, reason)
+    index = ItemIndex(items, budget)
+    done = {row.sample_id for row in parquet.read(folder, SampleOverlap)}
+    share = [sample for sample in world.share(samples) if sample.sample_id not in done]
     bar = tqdm(total=len(share), desc="contamination", unit="sample", disable=not world.is_first)
     for start in range(0, len(share), ROWS_PER_PART):
-        rows = [index.compared(each) for each in share[start : start + ROWS_PER_PART]]
+        rows = [index.overlap(sample) for sample in share[start : start + ROWS_PER_PART]]
         parquet.write_part(folder, parquet.next_part(folder, world.rank), rows)
         coordination.beat(folder, world)
         bar.update(len(rows))
     bar.close()
     if not world.is_first:
         return coordination.wait(folder, world, lambda: manifest.read_manifest(folder) is not None)
-    wanted = {each.sample_id for each in samples}
+    expected = {sample.sample_id for sample in samples}
 
     def complete() -> bool:
-        return wanted <= {row.sample_id for row in parquet.read(folder, Compared)}
+        return expected <= {row.sample_id for row in parquet.read(folder, SampleOverlap)}
 
     coordination.wait(folder, world, complete)
-    close(folder, index.checked, broken, len(samples), started)
-
-
-def close(
-    folder: Path, checked: Counter[str], broken: dict[str, str], samples: int, started: float
-) -> None:
-    """Write contamination.json and manifest.json: what was compared, what not, and every hit."""
-    rows = parquet.read(folder, Compared)
-    hits = [asdict(row) for row in rows if row.kind is not None]
-    absent = [name for name in OFFICIAL if name not in checked and name not in broken]
-    found = {"samples": samples, "checked": dict(checked), "absent": absent, "hits": hits}
-    found |= {"not_checked": broken}
-    manifest.write_json(folder / FOUND, found)
-    counts = {"samples": samples, "items": checked.total(), "hits": len(hits)}
+    counts = write_report(folder, index.checked, unreadable, len(samples))
     manifest.write_manifest(
-        folder, settings=dict(checked), inputs={}, seconds=time.time() - started, counts=counts
+        folder,
+        settings=dict(index.checked),
+        inputs={},
+        seconds=time.time() - started,
+        counts=counts,
     )
     coordination.remove_heartbeats(folder)
 
 
-def trained_on(folder: Path, picked: Iterable[str]) -> list[Compared]:
-    """The hits among samples that are to be trained on."""
-    wanted = set(picked)
-    rows = parquet.read(folder, Compared)
-    return [row for row in rows if row.kind is not None and row.sample_id in wanted]
+def write_report(
+    folder: Path, checked: Counter[str], unreadable: dict[str, str], samples: int
+) -> dict[str, int]:
+    """Write contamination.json: what was compared, what not, and every hit; returns the counts."""
+    rows = parquet.read(folder, SampleOverlap)
+    hits = [asdict(row) for row in rows if row.kind is not None]
+    absent = [name for name in OFFICIAL if name not in checked and name not in unreadable]
+    content = {
+        "samples": samples,
+        "checked": dict(checked),
+        "absent": absent,
+        "not_checked": unreadable,
+        "hits": hits,
+    }
+    manifest.write_json(folder / REPORT_FILE, content)
+    return {"samples": samples, "items": checked.total(), "hits": len(hits)}
 
 
-def told(hit: Compared) -> str:
-    """A hit in words: `3f2a (same picture, same question: shapes/MMStar/12 and 2 more)`."""
-    asks = ", same question" if hit.same_question and hit.kind is not Overlap.same_words else ""
+def check(
+    samples: Sequence[Sample],
+    selections: Iterable[Path],
+    folder: Path,
+    config: EvaluateConfig,
+    budget: PixelBudget,
+    world: World,
+) -> None:
+    """Compare every sample with the benchmarks at hand, before the first training step.
+
+    Raises ConfigError if one of the selections (folders of Selection rows) holds a sample that is
+    in a benchmark too, unless the settings ask for a warning only.
+    """
+    compare_with_benchmarks(samples, folder, config, budget, world)
+    if config.contamination is ContaminationPolicy.warn:
+        return
+    selected = {row.sample_id for path in selections for row in parquet.read(path, Selection)}
+    hits = [
+        row
+        for row in parquet.read(folder, SampleOverlap)
+        if row.kind is not None and row.sample_id in selected
+    ]
+    if hits:
+        rest = f", and {len(hits) - NAMED_HITS} more" if len(hits) > NAMED_HITS else ""
+        named = ", ".join(map(describe_hit, hits[:NAMED_HITS]))
+        message = (
+            f"evaluate.contamination=error: {len(hits)} of {len(selected)} samples to train on "
+            f"are in benchmarks too: {named}{rest}; all: {folder / REPORT_FILE}. Remove them from "
+            "the data, or list them in the report with evaluate.contamination=warn"
+        )
+        raise ConfigError([message])
+
+
+def describe_hit(hit: SampleOverlap) -> str:
+    """A hit in words: `3f2a (same image, same question: shapes/MMStar/12 and 2 more)`."""
+    also = hit.same_question and hit.kind is not Overlap.same_question
     more = f" and {hit.items - 1} more" if hit.items > 1 else ""
-    return f"{hit.sample_id} ({hit.kind}{asks}: {hit.item}{more})"
+    return f"{hit.sample_id} ({hit.kind}{', same question' if also else ''}: {hit.item}{more})"

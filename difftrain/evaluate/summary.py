@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from difftrain import seeds, stats
-from difftrain.evaluate import undecided
-from difftrain.evaluate.hallusionbench import figure_of
-from difftrain.records import GradedBy, ItemResult
+from difftrain.evaluate import unscored
+from difftrain.evaluate.benchmarks.hallusionbench import figure_of
+from difftrain.records import ItemResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def summarize(
 
     Raises ValueError without results.
     """
-    reason = undecided.why_none(benchmark, results) if results else None
+    reason = unscored.no_score_reason(benchmark, results) if results else None
     return _summary({benchmark: results}, reason, seed, resamples)
 
 
@@ -63,17 +63,17 @@ def summarize_mean(
     if not results_by_benchmark:
         raise ValueError("no benchmarks, so there is no mean")
     groups = dict(sorted(results_by_benchmark.items()))
-    return _summary(groups, undecided.why_no_mean(groups), seed, resamples)
+    return _summary(groups, unscored.no_mean_reason(groups), seed, resamples)
 
 
 def _summary(
     groups: Mapping[str, Sequence[ItemResult]], reason: str | None, seed: int, resamples: int
 ) -> Summary:
     results = [result for group in groups.values() for result in group]
-    failed = sum(each.score is None or each.graded_by is GradedBy.failed for each in results)
+    failed = sum(each.score is None or each.graded_by is None for each in results)
     counts = (
-        *(failed, undecided.count(results), reason),
-        *(undecided.unasked(results), undecided.unanswered(results)),
+        *(failed, unscored.count_undecided(results), reason),
+        *(unscored.count_skipped(results), unscored.count_no_response(results)),
     )
     if reason:
         return Summary(None, None, None, 0, *counts)

@@ -149,7 +149,7 @@ class Places:
     def _marked(self) -> dict[str, Any]:
         """What marks go by: rules, judge, and the items' contents, wherever they lie."""
         own = self._evaluate_without(NEITHER) | {"judge": self.judge}
-        own |= {"source": self.config.evaluate.items_identity(), "path": None, "places": None}
+        own |= {"source": self.config.evaluate.items_identity(), "path": None, "paths": None}
         if server := server_hash(self.config.evaluate.judge):
             own["judge_server"] = server
         return own

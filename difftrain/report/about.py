@@ -20,18 +20,18 @@ def judging(report: dict[str, Any]) -> list[str]:
     """Items without a grade, items that nothing decided, benchmarks without a score."""
     told = []
     undecided, failed = counted(report, "undecided"), counted(report, "failed")
-    unasked, unanswered = counted(report, "unasked"), counted(report, "unanswered")
-    others = (undecided, unasked, unanswered)
+    skipped, no_response = counted(report, "skipped"), counted(report, "no_response")
+    others = (undecided, skipped, no_response)
     unscored = of_each({who: failed[who] - sum(each[who] for each in others) for who in failed})
-    if of_each(unanswered):
+    if of_each(no_response):
         told.append(
-            f"Some benchmark items have no answer of the engine: {of_each(unanswered)}. They are "
-            "in no mean; the same command asks for them again."
+            f"Some benchmark items got no response from the engine: {of_each(no_response)}. They "
+            "are in no mean; the same command requests them again."
         )
-    if of_each(unasked):
+    if of_each(skipped):
         told.append(
-            f"Some benchmark items cannot be asked, because of their picture: {of_each(unasked)}. "
-            "They are in no mean, and are not asked again."
+            f"Some benchmark items are skipped, because of their image: {of_each(skipped)}. "
+            "They are in no mean, and are not requested again."
         )
     if unscored:
         told.append(
@@ -51,8 +51,8 @@ def judging(report: dict[str, Any]) -> list[str]:
     without: dict[str, list[str]] = {}
     for who in report["means"]:
         for name, mark in report[who].items():
-            if mark.get("why"):
-                without.setdefault(f"{name} has no score: {mark['why']}", []).append(who)
+            if mark.get("reason"):
+                without.setdefault(f"{name} has no score: {mark['reason']}", []).append(who)
     return told + [f"{words} ({', '.join(who)})." for words, who in without.items()]
 
 

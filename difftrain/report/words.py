@@ -105,7 +105,7 @@ def headline(report: dict[str, Any]) -> str:
 
 def no_mean(report: dict[str, Any]) -> str:
     """Why base and tuned have no means that could be compared."""
-    found = dict.fromkeys(mean["why"] for mean in report["means"].values() if mean.get("why"))
+    found = dict.fromkeys(mean["reason"] for mean in report["means"].values() if mean.get("reason"))
     return listed(list(found)) if found else "their means were not compared"
 
 

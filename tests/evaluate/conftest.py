@@ -17,7 +17,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from difftrain.evaluate.mmmu import DISCIPLINES
+from difftrain.evaluate.benchmarks.mmmu import DISCIPLINES
 
 Row = dict[str, Any]
 

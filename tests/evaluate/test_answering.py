@@ -9,15 +9,21 @@ from typing import Any, ClassVar
 import pytest
 
 from difftrain.config.engine import EngineKind
-from difftrain.config.evaluate import SystemPrompt
+from difftrain.config.evaluate import EvaluateConfig, SystemPrompt
 from difftrain.config.judge import JudgeKind
 from difftrain.config.run_config import ConfigError, RunConfig
-from difftrain.evaluate import closing, results
-from difftrain.evaluate import run as evaluation
-from difftrain.evaluate.answering import responses
-from difftrain.evaluate.asking import Asked, items
-from difftrain.evaluate.responses import UNANSWERED, Response, Store, keep
-from difftrain.evaluate.scoring import no_answer
+from difftrain.evaluate import grade, write_results
+from difftrain.evaluate.generate import (
+    FAILED,
+    ResponseKey,
+    ResponseStatus,
+    ResponseStore,
+    StoredResponse,
+    pixel_budgets,
+    response_key,
+    stream_responses,
+)
+from difftrain.evaluate.items import BenchmarkItem, load_items
 from difftrain.model.engines import http, trial
 from difftrain.model.engines.http import Server
 from difftrain.model.engines.types import Completion
@@ -26,11 +32,12 @@ from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import BASE, Places
 from difftrain.recipes import benchmarks
 from difftrain.recipes.asking import Asking
-from difftrain.records import ItemResult
+from difftrain.records import ItemResult, ItemStatus
 from tests.listening import send
 from tests.model.answering import ModelServer
 
 NAME = "shapes/MMStar"
+PIXELS = 3136, 12544
 
 
 @pytest.fixture
@@ -44,7 +51,7 @@ def server() -> Iterator[ModelServer]:
 def config(server: ModelServer, tmp_path: Path) -> RunConfig:
     """Settings that ask the server for six items, one at a time."""
     found = RunConfig(output_dir=str(tmp_path))
-    found.data.min_pixels, found.data.max_pixels = 3136, 12544
+    found.data.min_pixels, found.data.max_pixels = PIXELS
     found.model.engine, found.model.url = EngineKind.http, server.url
     found.model.server.max_concurrency, found.model.server.backoff_s = 1, 0.01
     found.evaluate.benchmarks, found.evaluate.limit = [NAME], 6
@@ -55,21 +62,21 @@ def config(server: ModelServer, tmp_path: Path) -> RunConfig:
 def evaluated(config: RunConfig) -> Path:
     """Evaluate the base by the server; the marks' folder."""
     places = Places(config)
-    folders = evaluation.Folders(places.responses(BASE), places.marks(BASE), places.replies)
+    folders = grade.EvaluationFolders(places.responses(BASE), places.marks(BASE), places.replies)
 
     def engine(_: int, most: int) -> Server:
         return trial.server(config.model, most)
 
-    evaluation.run(engine, folders, "tiny", config, World())
-    return folders.marks
+    grade.evaluate(engine, folders, "tiny", config.evaluate, config.model, PIXELS, World())
+    return folders.results
 
 
-def kept(config: RunConfig) -> list[Response]:
-    return parquet.read(Places(config).responses(BASE), Response)
+def kept(config: RunConfig) -> list[StoredResponse]:
+    return parquet.read(Places(config).responses(BASE), StoredResponse)
 
 
 def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_command(
-    server: ModelServer, config: RunConfig, capsys: pytest.CaptureFixture[str]
+    server: ModelServer, config: RunConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     def spoils(handler: Any, body: dict, number: int) -> bool:
         if bad := number == 3:
@@ -79,17 +86,18 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
     server.spoils = spoils
     folder = evaluated(config)
     (without,) = [mark for mark in parquet.read(folder, ItemResult) if mark.score is None]
-    assert without.extracted == "no answer: the server answers 400: too <answer>long</answer>"
+    assert without.error == "the server answers 400: too <answer>long</answer>"
+    assert (without.status, without.response) == (ItemStatus.failed, None)
     made = manifest.read_manifest(folder)
     assert made is not None
-    assert made["counts"]["unanswered"] == 1
-    assert "1 items have no answer of the engine" in capsys.readouterr().err
-    assert not closing.is_done(folder)
+    assert made["counts"]["no_response"] == 1
+    assert "1 items got no response from the engine" in caplog.text
+    assert not write_results.is_done(folder)
     assert without.item_id not in {row.item_id for row in kept(config)}
     assert server.in_earnest == 6
     assert evaluated(config) == folder
     assert server.in_earnest == 7
-    assert closing.is_done(folder)
+    assert write_results.is_done(folder)
     assert len(kept(config)) == 6
     assert all(mark.score is not None for mark in parquet.read(folder, ItemResult))
 
@@ -101,7 +109,7 @@ def test_what_was_answered_before_the_server_went_is_not_asked_again(
     with pytest.raises(OSError, match="the server answers 401"):
         evaluated(config)
     assert len(kept(config)) == 3
-    assert closing.is_done(evaluated(config))
+    assert write_results.is_done(evaluated(config))
     assert server.in_earnest == 4 + 3
 
 
@@ -129,29 +137,33 @@ def test_answers_reach_the_disk_while_the_server_says_nothing(
 
 
 def test_an_item_is_made_ready_when_there_is_room_for_it(config: RunConfig) -> None:
-    read: list[Asked] = []
+    read: list[BenchmarkItem] = []
 
     class TwoAtATime:
         """Says the same to everything."""
 
-        about: ClassVar = {"engine": "hf"}
+        info: ClassVar = {"engine": "hf"}
 
-        def stream(self, more: Callable, alive: Callable) -> Iterator[tuple[int, Completion]]:
+        def stream(
+            self, more: Callable, alive: Callable
+        ) -> Iterator[tuple[ResponseKey, Completion]]:
             while taken := more(2):
-                for place, _ in taken:
-                    yield place, Completion("yes", (), True)
+                for key, _ in taken:
+                    yield key, Completion("yes", (), True)
 
         def close(self) -> None: ...
 
-    def fed() -> Iterator[Asked]:
-        for each in items(config.evaluate):
-            read.append(each)
-            yield each
+    def fed() -> Iterator[tuple[ResponseKey, BenchmarkItem]]:
+        for item in load_items(config.evaluate):
+            read.append(item)
+            yield response_key(item), item
 
-    answers = responses(TwoAtATime(), fed(), config)
-    assert next(answers) == (0, "yes")
+    budgets = pixel_budgets(config.evaluate, PIXELS)
+    responses = stream_responses(TwoAtATime(), fed(), config.evaluate, budgets)
+    first = next(responses)
+    assert (first.item_id, first.response) == ("0", "yes")
     assert len(read) == 2
-    assert [place for place, _ in answers] == [1, 2, 3, 4, 5]
+    assert [row.item_id for row in responses] == ["1", "2", "3", "4", "5"]
 
 
 def test_other_rules_need_no_server_where_every_response_is_kept(
@@ -182,8 +194,8 @@ def test_the_page_and_the_settings_say_who_answered_and_what_a_server_makes_of_p
     folder = evaluated(config)
     page = (folder / "scores.md").read_text()
     assert "| engine | http served as served-7b |" in page
-    assert "| picture tokens | 18 for a picture of 112 x 112, where 16 are counted here |" in page
-    assert "number format" not in page
+    assert "| image tokens | 18 for an image of 112 x 112, where 16 are expected |" in page
+    assert "dtype" not in page
     made = manifest.read_manifest(folder)
     assert made is not None
     assert (made["settings"]["engine"], made["settings"]["dtype"]) == ("http", None)
@@ -191,38 +203,50 @@ def test_the_page_and_the_settings_say_who_answered_and_what_a_server_makes_of_p
 
 
 def test_the_number_format_is_told_where_it_is_ours_and_smaller_pictures_are_told() -> None:
-    here = results.Who("none", [{"engine": "hf"}, {"engine": "vllm", "version": "0.11"}])
-    assert here.lines() == [["engine", "hf"], ["engine", "vllm 0.11"]]
-    assert (here.kinds, here.dtype(RunConfig())) == ("hf, vllm", "bfloat16")
-    assert ["number format", "bfloat16"] in results.conditions(here, RunConfig())
+    engines = [{"engine": "hf"}, {"engine": "vllm", "version": "0.11"}]
+    assert write_results.engine_lines(engines) == [["engine", "hf"], ["engine", "vllm 0.11"]]
+    assert write_results.engine_kinds(engines) == "hf, vllm"
+    dtype = write_results.dtype_of(engines, "bfloat16")
+    assert dtype == "bfloat16"
+    lines = write_results.conditions_of(EvaluateConfig(), "none", engines, dtype)
+    assert ["dtype", "bfloat16"] in lines
     tokens = {"side": 112, "server": 4, "expected": 16}
-    there = results.Who("none", [{"engine": "http", "served": "x", "picture_tokens": tokens}])
-    assert there.lines()[1][1].endswith("16 are counted here: the server makes pictures smaller")
+    served = [{"engine": "http", "served": "x", "picture_tokens": tokens}]
+    assert write_results.dtype_of(served, "bfloat16") is None
+    line = write_results.engine_lines(served)[1][1]
+    assert line.endswith("16 are expected: the server shrinks images")
 
 
 def test_a_rank_waits_for_no_item_without_an_answer_and_old_ones_are_forgotten(
     tmp_path: Path,
 ) -> None:
     rows = [
-        Response(benchmark=NAME, item_id=name, asked="x", response=words)
-        for name, words in (("1", "A"), ("2", no_answer("too long")))
+        StoredResponse(benchmark=NAME, item_id="1", prompt_hash="x", response="A"),
+        StoredResponse(
+            benchmark=NAME,
+            item_id="2",
+            prompt_hash="x",
+            response=None,
+            status=ResponseStatus.failed,
+            error="too long",
+        ),
     ]
     keys = [(NAME, "1", "x"), (NAME, "2", "x")]
-    store = Store(tmp_path)
-    keep(tmp_path, 1, rows)
-    assert store.holds(keys)()
-    (part,) = parquet.parts(tmp_path / UNANSWERED)
+    store = ResponseStore(tmp_path)
+    store.add(1, rows)
+    assert store.is_complete(keys)
+    (part,) = parquet.parts(tmp_path / FAILED)
     written = part.stat().st_mtime
     os.utime(part, (coordination.STARTED - 9, coordination.STARTED - 9))
-    assert not store.holds(keys)()
+    assert not store.is_complete(keys)
     os.utime(part, (written, written))
-    assert store.holds(keys)()
+    assert store.is_complete(keys)
     assert store.missing(keys) == {keys[1]}
-    assert store.of(keys[1]) == rows[1].response
-    store.forget(World(0, 2))
-    assert store.holds(keys)()
-    store.forget(World(1, 2))
-    assert not store.holds(keys)()
-    keep(tmp_path, 7, rows[1:])
-    store.forget(World(0, 2))
-    assert not parquet.parts(tmp_path / UNANSWERED)
+    assert store[keys[1]] == rows[1]
+    store.forget_failed(World(0, 2))
+    assert store.is_complete(keys)
+    store.forget_failed(World(1, 2))
+    assert not store.is_complete(keys)
+    store.add(7, rows[1:])
+    store.forget_failed(World(0, 2))
+    assert not parquet.parts(tmp_path / FAILED)

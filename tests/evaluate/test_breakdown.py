@@ -6,19 +6,19 @@ from collections.abc import Sequence
 import pytest
 
 from difftrain.config.evaluate import EvaluateConfig
-from difftrain.evaluate.breakdown import breakdown, outcomes, printed
-from difftrain.evaluate.results import is_thinned
-from difftrain.evaluate.scoring import BENCHMARKS
-from difftrain.records import GradedBy, ItemResult
+from difftrain.evaluate import BENCHMARKS
+from difftrain.evaluate.write_results import breakdown, is_limited, outcomes, printed_score
+from difftrain.records import GradedBy, ItemResult, ItemStatus
 
 
 def mark(
     subset: str,
     score: float | None,
-    path: GradedBy = GradedBy.rule,
+    path: GradedBy | None = GradedBy.rule,
     item_id: str = "1",
     extracted: str | None = None,
-    response: str = "x",
+    response: str | None = "x",
+    status: ItemStatus | None = None,
 ) -> ItemResult:
     return ItemResult(
         benchmark="x",
@@ -27,6 +27,7 @@ def mark(
         extracted=extracted,
         score=score,
         graded_by=path,
+        status=status or (ItemStatus.failed if score is None else ItemStatus.scored),
         category=subset,
     )
 
@@ -83,7 +84,7 @@ def test_hallusionbench_has_three_accuracies_for_each_subset_and_category() -> N
 def hallucinations(*scores: float | None) -> list[ItemResult]:
     """Marks of one set: two questions about each of two figures."""
     places = ("0/0", "0/1", "1/0", "1/1")
-    paths = [GradedBy.failed if score is None else GradedBy.rule for score in scores]
+    paths = [None if score is None else GradedBy.rule for score in scores]
     return [
         mark("VD_ocr", score, path, item_id=f"VD_ocr/0/{place}")
         for place, score, path in zip(places, scores, paths, strict=True)
@@ -102,7 +103,7 @@ def test_a_figure_or_question_with_an_item_without_a_score_is_counted_and_in_no_
 
 def test_under_a_limit_that_takes_figures_apart_there_is_only_aAcc_and_a_word_why() -> None:
     marks = hallucinations(1.0, 0.0, 1.0, 1.0)
-    ((title, rows),) = breakdown("HallusionBench", marks, thinned=True).items()
+    ((title, rows),) = breakdown("HallusionBench", marks, limited=True).items()
     assert "no fAcc, qAcc and average" in title
     assert rows["Overall"] == {"n": 4, "aAcc": 0.75}
     assert "fAcc" in breakdown("HallusionBench", marks)["subsets"]["Overall"]
@@ -121,7 +122,7 @@ def test_under_a_limit_that_takes_figures_apart_there_is_only_aAcc_and_a_word_wh
 def test_a_limit_thins_official_items_only_where_it_leaves_some_out(
     name: str, limit: int | None, found: int, thinned: bool
 ) -> None:
-    assert is_thinned(name, found, EvaluateConfig(limit=limit)) is thinned
+    assert is_limited(name, found, EvaluateConfig(limit=limit)) is thinned
 
 
 def test_mmmu_keeps_its_splits_apart_and_lists_subjects_before_disciplines() -> None:
@@ -143,7 +144,7 @@ def test_mmstar_is_a_mean_over_items_not_over_categories() -> None:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_marks_without_a_score_are_in_no_mean(name: str) -> None:
-    none = mark("VD_ocr", None, GradedBy.failed, item_id="VD_ocr/0/0/0")
+    none = mark("VD_ocr", None, None, item_id="VD_ocr/0/0/0")
     for table in breakdown(name, [none]).values():
         for row in table.values():
             assert row["n"] == 0
@@ -158,26 +159,26 @@ def test_every_item_has_exactly_one_outcome() -> None:
     marks = [
         mark("s", 1.0),
         mark("s", 0.5, GradedBy.judge),
-        mark("s", 0.0, GradedBy.failed, response=" \n"),
-        mark("s", 1.0, GradedBy.failed, extracted="B"),
-        mark("s", None, GradedBy.failed),
-        mark("s", None, GradedBy.failed, extracted="not asked: no picture"),
-        mark("s", None, GradedBy.failed, extracted="no answer: the server answers 400"),
+        mark("s", 0.0, None, response=" \n"),
+        mark("s", 1.0, None, extracted="B"),
+        mark("s", None, None),
+        mark("s", None, None, response=None, status=ItemStatus.skipped),
+        mark("s", None, None, response=None),
     ]
     assert outcome(marks[:1]) == {"rule": 1}
     found = outcomes(marks)
     assert found == {
-        **{"rule": 1, "judge": 1, "undecided": 1, "drawn": 1, "judge_failed": 1, "not_asked": 1},
-        "no_answer": 1,
+        **{"rule": 1, "judge": 1, "undecided": 1, "drawn": 1, "judge_failed": 1, "skipped": 1},
+        "no_response": 1,
         "empty": 1,
     }
     assert sum(n for name, n in found.items() if name != "empty") == len(marks)
 
 
 def test_scores_are_printed_as_the_papers_tables_print_them() -> None:
-    assert printed("MathVista", 0.683) == "68.300"
-    assert printed("HallusionBench", 654 / 951) == "68.770"
-    assert printed("MMVet", 105.2 / 218) == "48.257"
-    assert printed("MMMU", 492 / 900) == "0.547"
-    assert printed("MMStar", 958 / 1500) == "0.639"
-    assert math.isclose(float(printed("OCRBench", 0.778)), 77.8)
+    assert printed_score("MathVista", 0.683) == "68.300"
+    assert printed_score("HallusionBench", 654 / 951) == "68.770"
+    assert printed_score("MMVet", 105.2 / 218) == "48.257"
+    assert printed_score("MMMU", 492 / 900) == "0.547"
+    assert printed_score("MMStar", 958 / 1500) == "0.639"
+    assert math.isclose(float(printed_score("OCRBench", 0.778)), 77.8)

@@ -13,8 +13,8 @@ from PIL import ExifTags, Image
 from difftrain.config.evaluate import ContaminationPolicy, EvaluateConfig, ItemSource
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.evaluate import contamination
-from difftrain.evaluate.asking import items
-from difftrain.evaluate.contamination import Compared, Overlap
+from difftrain.evaluate.contamination import Overlap, SampleOverlap
+from difftrain.evaluate.items import load_items
 from difftrain.images import PixelBudget
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
@@ -26,7 +26,7 @@ from difftrain.shapes import pool
 BUDGET = PixelBudget(3136, 12544)
 CONFIG = EvaluateConfig(benchmarks=["shapes/MMStar"], limit=3)
 LONG = "A train leaves a town at noon and drives " + "on and " * 12 + "on: when does it arrive?"
-ITEM = items(CONFIG)[0].item
+ITEM = load_items(CONFIG)[0].item
 OTHER = list(pool.samples(pool.Split.pool, 6))
 
 
@@ -47,8 +47,8 @@ SAMPLES = [SAME, ASKED_OTHERWISE, NEAR, *OTHER]
 
 
 def compared(folder: Path, samples: list[Sample] = SAMPLES, world: World | None = None) -> dict:
-    contamination.run(samples, folder, CONFIG, BUDGET, world or World())
-    return {row.sample_id: row for row in parquet.read(folder, Compared)}
+    contamination.compare_with_benchmarks(samples, folder, CONFIG, BUDGET, world or World())
+    return {row.sample_id: row for row in parquet.read(folder, SampleOverlap)}
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,13 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_picture_is_found_by_its_pixels_and_by_its_looks(checked: Path) -> None:
-    rows = {row.sample_id: row for row in parquet.read(checked, Compared)}
-    assert rows["same"].kind is Overlap.same_picture
+    rows = {row.sample_id: row for row in parquet.read(checked, SampleOverlap)}
+    assert rows["same"].kind is Overlap.same_image
     assert rows["same"].same_question
     assert rows["same"].item == "shapes/MMStar/0"
-    assert rows["otherwise"].kind is Overlap.same_picture
+    assert rows["otherwise"].kind is Overlap.same_image
     assert not rows["otherwise"].same_question
-    assert rows["near"].kind is Overlap.near_picture
+    assert rows["near"].kind is Overlap.near_image
     assert all(rows[each.sample_id].kind is None for each in OTHER)
 
 
@@ -82,22 +82,22 @@ def test_what_was_compared_and_what_was_not_is_written_down(checked: Path) -> No
 
 
 def test_a_long_question_word_for_word_is_a_hit_and_a_short_one_is_not() -> None:
-    asked = [replace(items(CONFIG)[0], item={**ITEM, "question": LONG})]
-    index = contamination.Index(asked, BUDGET)
-    assert index.compared(sample("long", question=LONG.lower())).kind is Overlap.same_words
-    short = contamination.Index(items(CONFIG), BUDGET)
-    assert short.compared(sample("short", question=ITEM["question"])).kind is None
+    asked = [replace(load_items(CONFIG)[0], item={**ITEM, "question": LONG})]
+    index = contamination.ItemIndex(asked, BUDGET)
+    assert index.overlap(sample("long", question=LONG.lower())).kind is Overlap.same_question
+    short = contamination.ItemIndex(load_items(CONFIG), BUDGET)
+    assert short.overlap(sample("short", question=ITEM["question"])).kind is None
 
 
 def test_a_benchmark_picture_that_the_data_stage_resized_is_the_same_picture() -> None:
     large = Image.open(BytesIO(ITEM["image"])).resize((500, 300))
     buffer = BytesIO()
     large.save(buffer, "PNG")
-    asked = [replace(items(CONFIG)[0], item={**ITEM, "image": buffer.getvalue()})]
-    stored = contamination.images.load(buffer.getvalue(), BUDGET)
+    asked = [replace(load_items(CONFIG)[0], item={**ITEM, "image": buffer.getvalue()})]
+    stored = contamination.images.decode(buffer.getvalue(), BUDGET)
     assert stored.size != (500, 300)
-    found = contamination.Index(asked, BUDGET).compared(sample("x", images=(stored.png,)))
-    assert found.kind is Overlap.same_picture
+    found = contamination.ItemIndex(asked, BUDGET).overlap(sample("x", images=(stored.png,)))
+    assert found.kind is Overlap.same_image
 
 
 def drawn(kind: str) -> bytes:
@@ -119,19 +119,19 @@ def drawn(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["transparent", "turned", "16 bit"])
 def test_the_same_file_is_the_same_picture_whatever_its_form(kind: str) -> None:
-    asked = [replace(items(CONFIG)[0], item={**ITEM, "image": drawn(kind)})]
-    stored = contamination.images.load(drawn(kind), BUDGET)
-    found = contamination.Index(asked, BUDGET).compared(sample("x", images=(stored.png,)))
-    assert found.kind is Overlap.same_picture
+    asked = [replace(load_items(CONFIG)[0], item={**ITEM, "image": drawn(kind)})]
+    stored = contamination.images.decode(drawn(kind), BUDGET)
+    found = contamination.ItemIndex(asked, BUDGET).overlap(sample("x", images=(stored.png,)))
+    assert found.kind is Overlap.same_image
 
 
 def test_a_picture_that_cannot_be_decoded_is_no_crash() -> None:
-    asked = [replace(items(CONFIG)[0], item={**ITEM, "image": b"no picture"})]
-    assert contamination.Index(asked, BUDGET).compared(SAME).kind is None
+    asked = [replace(load_items(CONFIG)[0], item={**ITEM, "image": b"no picture"})]
+    assert contamination.ItemIndex(asked, BUDGET).overlap(SAME).kind is None
 
 
 def test_a_finished_check_is_not_made_again_and_a_cut_off_one_is_finished(tmp_path: Path) -> None:
-    row = Compared(sample_id="same", kind=None, item=None, items=0, same_question=False)
+    row = SampleOverlap(sample_id="same", kind=None, item=None, items=0, same_question=False)
     parquet.write_part(tmp_path, "r000-00000", [row])
     assert len(compared(tmp_path)) == len(SAMPLES)
     parts = parquet.parts(tmp_path)
@@ -157,8 +157,8 @@ def test_training_on_a_hit_is_refused_by_default_and_every_hit_is_named(tmp_path
         overlap.check(config, places, World(), ["tuned"])
     told = str(refused.value)
     assert "evaluate.contamination=error: 2 of 3 samples to train on are in benchmarks" in told
-    assert "same (same picture, same question: shapes/MMStar/0)" in told
-    assert "near (near picture: shapes/MMStar/0)" in told
+    assert "same (same image, same question: shapes/MMStar/0)" in told
+    assert "near (near image: shapes/MMStar/0)" in told
     assert "otherwise" not in told
     assert str(places.contamination / "contamination.json") in told
     config.evaluate = replace(CONFIG, contamination=ContaminationPolicy.warn)
@@ -180,19 +180,19 @@ def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
     marks = Places(RunConfig(output_dir=str(tmp_path), evaluate=given)).marks("base")
     rows = hub_rows("MathVista")[:3]
     write_folder(tmp_path, "MathVista", rows)
-    found, broken = contamination.at_hand(given)
+    found, broken = contamination.available_items(given)
     assert not broken
-    index = contamination.Index(found, BUDGET)
+    index = contamination.ItemIndex(found, BUDGET)
     assert (index.checked["MMStar"], index.checked["MathVista"]) == (2, 3)
-    stored = contamination.images.load(rows[2]["decoded_image"]["bytes"], BUDGET)
-    assert index.compared(sample("x", images=(stored.png,))).kind is Overlap.same_picture
+    stored = contamination.images.decode(rows[2]["decoded_image"]["bytes"], BUDGET)
+    assert index.overlap(sample("x", images=(stored.png,))).kind is Overlap.same_image
     places = Places(RunConfig(output_dir=str(tmp_path), evaluate=given))
     assert places.contamination != alone
     assert places.marks("base") == marks
 
 
 def test_a_broken_benchmark_that_is_not_evaluated_is_told_and_skipped(
-    tmp_path: Path, hub_rows: Callable, write_folder: Callable, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, hub_rows: Callable, write_folder: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
     for name in ("MathVista", "OCRBench"):
@@ -206,13 +206,13 @@ def test_a_broken_benchmark_that_is_not_evaluated_is_told_and_skipped(
         path=str(tmp_path),
         allow_count_mismatch=True,
     )
-    contamination.run([OTHER[0]], tmp_path / "out", given, BUDGET, World())
+    contamination.compare_with_benchmarks([OTHER[0]], tmp_path / "out", given, BUDGET, World())
     found = json.loads((tmp_path / "out" / "contamination.json").read_text())
     assert found["checked"]["MMStar"] == found["checked"]["OCRBench"] == 2
     assert found["not_checked"].keys() == {"MathVista", "MMVet"}
     assert "no readable parquet" in found["not_checked"]["MathVista"]
     assert found["absent"] == ["HallusionBench", "MMMU"]
-    assert "contamination: not checked: MathVista: " in capsys.readouterr().err
+    assert "contamination: not checked: MathVista: " in caplog.text
 
 
 def test_a_broken_benchmark_that_is_evaluated_is_told_before_anything_is_spent(
@@ -225,5 +225,5 @@ def test_a_broken_benchmark_that_is_evaluated_is_told_before_anything_is_spent(
     config = RunConfig(output_dir=str(tmp_path), evaluate=given)
     with pytest.raises(parquet.SchemaError, match=r"MMStar: 2 items in .* has 1500"):
         benchmarks.readable(config, Places(config))
-    given.any_count = True
+    given.allow_count_mismatch = True
     benchmarks.readable(config, Places(config))

@@ -16,7 +16,7 @@ from difftrain.config.evaluate import EvaluateConfig, ItemSource
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.pipeline import parquet
 from difftrain.pipeline.paths import BASE, Places
-from difftrain.records import ItemResult
+from difftrain.records import ItemResult, ItemStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "difftrain" / "shapes" / "tiny"
@@ -189,10 +189,10 @@ def test_a_checkpoint_is_evaluated_outside_a_recipe_and_missing_pictures_are_cou
     assert len(marks) == 8
     gone = [mark for mark in marks if mark.score is None]
     assert [mark.item_id for mark in gone] == ["v1_2", "v1_3"]
-    assert all(mark.extracted and mark.extracted.startswith("not asked: ") for mark in gone)
+    assert all(mark.status is ItemStatus.skipped and mark.error for mark in gone)
     found: dict[str, Any] = json.loads((folder / "breakdown.json").read_text())
-    assert found["MMVet"]["outcomes"]["not_asked"] == 2
-    assert found["MMMU"]["outcomes"]["not_asked"] == 0
+    assert found["MMVet"]["outcomes"]["skipped"] == 2
+    assert found["MMMU"]["outcomes"]["skipped"] == 0
     assert "| 2 of 218 |" in (folder / "scores.md").read_text()
 
 

@@ -11,11 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from difftrain import evaluate
 from difftrain.config.evaluate import AnswerTags, EvaluateConfig, HarnessOverrides
 from difftrain.evaluate import compare as comparison
-from difftrain.evaluate import export, rules, scoring
-from difftrain.evaluate.asking import Asked
-from difftrain.evaluate.responses import Key, items_identity
+from difftrain.evaluate import write_results
+from difftrain.evaluate.generate import ResponseKey, item_hashes
+from difftrain.evaluate.items import BenchmarkItem
+from difftrain.evaluate.types import configured_rules
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import GradedBy, ItemResult
 from difftrain.shapes import benchmarks as miniatures
@@ -24,26 +26,30 @@ ROOT = Path(__file__).resolve().parents[2]
 SAID = ["B", "None", "a\tb\n| c |\0", '"quoted"', "", "<answer>A</answer>", "word " * 20_000]
 
 
-def marks_of(asked: list[Asked], said: list[str], config: EvaluateConfig) -> list[ItemResult]:
+def marks_of(
+    asked: list[BenchmarkItem], said: list[str], config: EvaluateConfig
+) -> list[ItemResult]:
     found = []
     for each, response in zip(asked, said, strict=True):
-        prediction = export.prediction(response, config)
-        graded = scoring.mark(each.benchmark, prediction, each.item, None, rules.evaluated(config))
-        found.append(scoring.as_mark(each.benchmark, response, each.item, graded))
+        prediction = write_results.prediction(response, config)
+        graded = evaluate.grade_prediction(
+            each.benchmark, prediction, each.item, None, configured_rules(config)
+        )
+        found.append(evaluate.item_result(each.benchmark, each.item, response, graded))
     return found
 
 
 @pytest.fixture
-def star() -> list[Asked]:
-    return [Asked("shapes/MMStar", item) for item in miniatures.items("MMStar", len(SAID))]
+def star() -> list[BenchmarkItem]:
+    return [BenchmarkItem("shapes/MMStar", item) for item in miniatures.items("MMStar", len(SAID))]
 
 
 def test_the_table_holds_the_items_columns_and_what_the_scorer_was_given(
-    star: list[Asked], tmp_path: Path
+    star: list[BenchmarkItem], tmp_path: Path
 ) -> None:
     config = EvaluateConfig(benchmarks=["shapes/MMStar"])
     marks = marks_of(star, SAID, config)
-    (path,) = export.write(tmp_path, "org/My model", star, marks, config)
+    (path,) = write_results.write_predictions(tmp_path, "org/My model", star, marks, config)
     assert path.name == "My-model_shapes-MMStar.tsv"
     table = pd.read_csv(path, sep="\t", keep_default_na=False)
     assert list(table["index"]) == [each.item["index"] for each in star]
@@ -52,28 +58,31 @@ def test_the_table_holds_the_items_columns_and_what_the_scorer_was_given(
     wanted = ["B", "None", "a\tb\n| c |", '"quoted"', "", "A", SAID[-1]]
     assert list(table["prediction"]) == wanted
     config.answer_tags = AnswerTags.raw
-    (path,) = export.write(tmp_path, "m", star, marks, config)
+    (path,) = write_results.write_predictions(tmp_path, "m", star, marks, config)
     raw = pd.read_csv(path, sep="\t", keep_default_na=False)["prediction"]
     assert raw[5] == "<answer>A</answer>"
 
 
 def test_scoring_the_exported_table_as_the_harness_reads_it_gives_the_same_scores(
-    star: list[Asked], tmp_path: Path
+    star: list[BenchmarkItem], tmp_path: Path
 ) -> None:
     config = EvaluateConfig(benchmarks=["shapes/MMStar"])
     marks = marks_of(star, SAID, config)
-    (path,) = export.write(tmp_path, "m", star, marks, config)
+    (path,) = write_results.write_predictions(tmp_path, "m", star, marks, config)
     table = pd.read_csv(path, sep="\t")  # with pandas' own idea of what is missing
     for row, each in zip(table.to_dict("records"), marks, strict=True):
-        assert scoring.mark("MMStar", str(row["prediction"]), row).score == each.score
+        assert evaluate.grade_prediction("MMStar", str(row["prediction"]), row).score == each.score
 
 
 def test_official_tables_have_the_harness_file_names_and_not_asked_items_are_empty(
     tmp_path: Path,
 ) -> None:
-    assert export.file_name("a/Qwen2.5-VL-7B", "MathVista") == "Qwen2.5-VL-7B_MathVista_MINI.tsv"
-    assert export.file_name("tiny", "MMMU") == "tiny_MMMU_DEV_VAL.tsv"
-    assert export.prediction(scoring.not_asked("no picture"), EvaluateConfig()) == ""
+    assert (
+        write_results.prediction_file("a/Qwen2.5-VL-7B", "MathVista")
+        == "Qwen2.5-VL-7B_MathVista_MINI.tsv"
+    )
+    assert write_results.prediction_file("tiny", "MMMU") == "tiny_MMMU_DEV_VAL.tsv"
+    assert write_results.prediction(None, EvaluateConfig()) == ""
 
 
 def marks(scores: list[float | None], benchmark: str = "MMStar") -> list[ItemResult]:
@@ -112,16 +121,16 @@ def test_other_items_on_one_side_are_refused() -> None:
 
 def test_a_side_on_which_nothing_was_decided_is_refused_with_the_reason() -> None:
     decided = marks([1.0, 0.0], "MMVet")
-    none = [replace(each, score=0.0, path=GradedBy.failed) for each in decided]
+    none = [replace(each, score=0.0, graded_by=None) for each in decided]
     with pytest.raises(ValueError, match=r"MMVet of the second has no score .* needs a judge"):
         comparison.compare_results(decided, none)
     with pytest.raises(ValueError, match="MMVet of the first has no score"):
         comparison.compare_results(none, decided)
 
 
-def noted(keys: list[Key]) -> dict[str, str]:
+def noted(keys: list[ResponseKey]) -> dict[str, str]:
     """The inputs of manifest.json that say what the items were."""
-    return {comparison.ITEMS + name: each for name, each in items_identity(keys).items()}
+    return {comparison.ITEMS + name: each for name, each in item_hashes(keys).items()}
 
 
 def finished(

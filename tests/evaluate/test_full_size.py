@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from difftrain.config.evaluate import OFFICIAL, TSV_FILES, EvaluateConfig, ItemSource
-from difftrain.evaluate.official import OFFICIAL as FACTS
-from difftrain.evaluate.pictures import raw
-from difftrain.evaluate.sources import official_items
+from difftrain.evaluate import BENCHMARKS
+from difftrain.evaluate.item_images import image_bytes
+from difftrain.evaluate.items import official_items
 from difftrain.pipeline import parquet
 from difftrain.records import ItemResult
 
 ROOT = Path(__file__).resolve().parents[2]
-ITEMS = sum(each.count for each in FACTS.values())
+ITEMS = sum(benchmark.official.count for benchmark in BENCHMARKS.values())
 
 
 def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +41,7 @@ def settings(
             source=ItemSource.folder, path=str(tmp_path / "rows"), benchmarks=[name]
         )
         items = official_items(name, given)
-        rows = [{**row, "image": [raw(each) for each in row["image"]]} for row in items]
+        rows = [{**row, "image": [image_bytes(each) for each in row["image"]]} for row in items]
         write_tsv(tmp_path / TSV_FILES[name], rows)
     return [
         f"benchmarks=[{', '.join(OFFICIAL)}]",
@@ -67,8 +67,11 @@ def test_six_benchmarks_of_official_size_are_asked_scored_and_told(settings: lis
     found = json.loads((folder / "breakdown.json").read_text())
     for name in OFFICIAL:
         outcomes = found[name]["outcomes"]
-        assert sum(n for key, n in outcomes.items() if key != "empty") == FACTS[name].count
-        assert outcomes["not_asked"] == 0
+        assert (
+            sum(n for key, n in outcomes.items() if key != "empty")
+            == BENCHMARKS[name].official.count
+        )
+        assert outcomes["skipped"] == 0
         assert summary[name]["score"] is None or 0 <= summary[name]["score"] <= 1
         assert (folder / "predictions" / f"tiny_{TSV_FILES[name]}").is_file()
     assert len(found["MMMU"]["tables"]["validation"]) == 1 + 30 + 6

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from difftrain import evaluate
-from difftrain.evaluate import hallusionbench, mmvet, scoring
-from difftrain.evaluate.breakdown import Row, breakdown
+from difftrain.evaluate.benchmarks import hallusionbench, mmvet
+from difftrain.evaluate.types import TableRow
+from difftrain.evaluate.write_results import breakdown
 from difftrain.records import GradedBy, ItemResult
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -59,11 +60,11 @@ def test_a_recorded_prediction_scores_as_the_reference_scored_it(case: Case, rul
 def test_the_extraction_and_the_path_are_the_references(case: Case) -> None:
     judge = scripted(case, [], [])
     args = (case["benchmark"], case["prediction"], case["item"], judge, "2026-08")
-    graded = scoring.mark(*args)
-    if graded.path is GradedBy.failed:
+    graded = evaluate.grade_prediction(*args)
+    if graded.graded_by is None:
         assert case.get("extracted") in (None, "", "Z", "Unknown")
         return
-    assert graded.path == case["path"]
+    assert graded.graded_by == case["path"]
     if "extracted" in case:
         assert graded.extracted == str(case["extracted"])
 
@@ -110,10 +111,10 @@ def test_hallusionbench_accuracies_agree_with_the_recorded_table() -> None:
     found = hallusionbench.accuracies(scores)
     table = case["expected_metrics"]["Overall"]
     for name in ("aAcc", "fAcc", "qAcc"):
-        assert math.isclose(100 * getattr(found, name), table[name], abs_tol=1e-4)
+        assert math.isclose(100 * (found[name] or 0), table[name], abs_tol=1e-4)
 
 
-def aggregate(name: str) -> Case:
+def aggregate_case(name: str) -> Case:
     return next(case for case in lines(name) if case.get("kind") == "aggregate")
 
 
@@ -129,14 +130,14 @@ def mark(item_id: str, subset: str, score: float, path: GradedBy = GradedBy.rule
     )
 
 
-def score(row: Row) -> float:
+def score(row: TableRow) -> float:
     found = row["score"]
     assert found is not None
     return found
 
 
 def test_the_hallusionbench_table_agrees_with_the_recorded_one_row_by_row() -> None:
-    case = aggregate("hallusionbench")
+    case = aggregate_case("hallusionbench")
     marks = []
     for row in case["items"]:
         category, subcategory, *places = row["key"]
@@ -151,7 +152,7 @@ def test_the_hallusionbench_table_agrees_with_the_recorded_one_row_by_row() -> N
 
 
 def test_the_mathvista_table_agrees_with_the_recorded_one_skill_by_skill() -> None:
-    case = aggregate("mathvista")
+    case = aggregate_case("mathvista")
     items = {str(each["item"]["pid"]): each["item"] for each in CASES if "pid" in each["item"]}
     marks = []
     for row in case["items"]:
@@ -159,11 +160,13 @@ def test_the_mathvista_table_agrees_with_the_recorded_one_skill_by_skill() -> No
         prefetched = row["log"] == "Prefetch succeed"
         item = items.get(pid, {"question_type": "x"}) | {"pid": pid}
         item |= {key: row[key] for key in ("task", "skills")}
-        subset = scoring.benchmark_named("MathVista").subset(item)
+        subset = evaluate.benchmark_named("MathVista").category(item)
         if pid in items:
             said = reply if prefetched else "?"
-            found = scoring.mark("MathVista", said, item, lambda prompt, heat, reply=reply: reply)
-            marks.append(scoring.as_mark("MathVista", said, item, found))
+            found = evaluate.grade_prediction(
+                "MathVista", said, item, lambda prompt, heat, reply=reply: reply
+            )
+            marks.append(evaluate.item_result("MathVista", item, said, found))
         else:  # a part of the golden files: which items hit follows from the table itself
             path = GradedBy.rule if prefetched else GradedBy.judge
             marks.append(mark(pid, subset, float(pid not in ("8", "506")), path))
@@ -181,11 +184,11 @@ def test_the_mathvista_table_agrees_with_the_recorded_one_skill_by_skill() -> No
 
 
 def test_the_ocrbench_table_agrees_with_the_recorded_one_group_by_group() -> None:
-    case = aggregate("ocrbench")
+    case = aggregate_case("ocrbench")
     marks = []
     for row in case["items"]:
-        found = scoring.mark("OCRBench", row["prediction"], row["item"])
-        marks.append(scoring.as_mark("OCRBench", row["prediction"], row["item"], found))
+        found = evaluate.grade_prediction("OCRBench", row["prediction"], row["item"])
+        marks.append(evaluate.item_result("OCRBench", row["item"], row["prediction"], found))
     table = breakdown("OCRBench", marks)["groups"]
     wanted = dict(case["expected_metrics"])
     assert table["Final Score"]["norm"] == wanted.pop("Final Score Norm")
@@ -193,9 +196,11 @@ def test_the_ocrbench_table_agrees_with_the_recorded_one_group_by_group() -> Non
 
 
 def test_the_mmmu_table_agrees_with_the_recorded_one_split_by_split() -> None:
-    case = aggregate("mmmu")
-    kind = scoring.benchmark_named("MMMU")
-    marks = [mark(kind.item_id(row), kind.subset(row), float(row["hit"])) for row in case["items"]]
+    case = aggregate_case("mmmu")
+    kind = evaluate.benchmark_named("MMMU")
+    marks = [
+        mark(kind.item_id(row), kind.category(row), float(row["hit"])) for row in case["items"]
+    ]
     found = breakdown("MMMU", marks)
     for split, wanted in case["expected_metrics"].items():
         for name, value in wanted.items():
@@ -205,8 +210,47 @@ def test_the_mmmu_table_agrees_with_the_recorded_one_split_by_split() -> None:
 
 
 def test_the_mmstar_table_agrees_with_the_recorded_one() -> None:
-    case = aggregate("mmstar")
+    case = aggregate_case("mmstar")
     marks = [mark(str(row["index"]), row["category"], float(row["hit"])) for row in case["items"]]
     table = breakdown("MMStar", marks)["capabilities"]
     for name, value in case["expected_metrics"].items():
         assert math.isclose(score(table[name]), value)
+
+
+AGGREGATED = ("ocrbench", "hallusionbench", "mmmu", "mmstar")
+
+
+@pytest.mark.parametrize("name", AGGREGATED)
+def test_aggregate_gives_the_recorded_figures_as_fractions(name: str) -> None:
+    case = aggregate_case(name)
+    expected: dict[str, float] = {}
+    for key, value in case["expected_metrics"].items():
+        for inner, figure in value.items() if isinstance(value, dict) else [("", value)]:
+            if name == "hallusionbench":
+                expected[inner if key == "Overall" else f"{key} {inner}"] = figure / 100
+            elif figure is not None:
+                label = inner or key
+                expected[f"dev {label}" if key == "dev" else label] = figure
+    found = evaluate.aggregate(case["benchmark"], case["items"])
+    assert found.keys() >= expected.keys()
+    for key, figure in expected.items():
+        assert found[key] == pytest.approx(figure, abs=1e-6)
+
+
+def test_aggregate_takes_items_with_scores_and_leaves_out_what_has_none() -> None:
+    case = aggregate_case("mathvista")
+    table = case["expected_metrics"]
+    rows = [
+        {"item": row | {"question_type": "x"}, "score": float(row["pid"] not in (8, 506))}
+        for row in case["items"]
+    ]
+    rows.append({"item": rows[0]["item"], "score": None})
+    found = evaluate.aggregate("MathVista", rows)
+    assert found.keys() == table.keys()
+    for name, row in table.items():
+        assert found[name] == pytest.approx(row["acc"] / 100)
+    vet = [
+        {"item": {"index": i, "category": category}, "score": score}
+        for i, (category, score) in enumerate((("rec,ocr", 0.5), ("rec", 1.0)))
+    ]
+    assert evaluate.aggregate("MMVet", vet) == {"Overall": 0.75, "ocr": 0.5, "rec": 0.75}

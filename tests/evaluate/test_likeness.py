@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difftrain.evaluate.likeness import Gallery, difference, look, plain_words
+from difftrain.evaluate.contamination import (
+    ImageIndex,
+    normalize_question,
+    signature,
+    thumbnail_difference,
+)
 from difftrain.shapes import benchmarks, pool
 
 MINIATURES = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
@@ -30,7 +35,7 @@ def copied(image: Image.Image, quality: int, scale: float) -> Image.Image:
 
 
 PHOTOGRAPHS = [photograph(seed) for seed in range(12)]
-GALLERY = Gallery(map(look, PHOTOGRAPHS))
+GALLERY = ImageIndex(map(signature, PHOTOGRAPHS))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +45,7 @@ def test_a_compressed_and_scaled_copy_is_near_its_original_alone(
     quality: int, scale: float
 ) -> None:
     for at, each in enumerate(PHOTOGRAPHS):
-        found = look(copied(each, quality, scale))
+        found = signature(copied(each, quality, scale))
         assert GALLERY.near(found) == [at]
         assert GALLERY.same(found) == []
 
@@ -48,16 +53,16 @@ def test_a_compressed_and_scaled_copy_is_near_its_original_alone(
 def test_the_very_same_pixels_are_the_same_picture_in_any_format() -> None:
     buffer = BytesIO()
     PHOTOGRAPHS[3].save(buffer, "BMP")
-    assert GALLERY.same(look(Image.open(buffer))) == [3]
+    assert GALLERY.same(signature(Image.open(buffer))) == [3]
 
 
 def test_a_mirrored_picture_and_another_one_are_not_near() -> None:
-    assert GALLERY.near(look(PHOTOGRAPHS[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == []
-    assert GALLERY.near(look(photograph(99))) == []
+    assert GALLERY.near(signature(PHOTOGRAPHS[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == []
+    assert GALLERY.near(signature(photograph(99))) == []
 
 
 def test_a_gallery_without_pictures_holds_nothing_near() -> None:
-    assert Gallery([]).near(look(PHOTOGRAPHS[0])) == []
+    assert ImageIndex([]).near(signature(PHOTOGRAPHS[0])) == []
 
 
 def test_drawings_that_differ_in_one_colour_are_told_apart() -> None:
@@ -65,10 +70,10 @@ def test_drawings_that_differ_in_one_colour_are_told_apart() -> None:
     two = one.copy()
     one.paste((220, 40, 40), (28, 28, 56, 56))
     two.paste((40, 110, 40), (28, 28, 56, 56))
-    looks = look(one), look(two)
-    assert (looks[0].bits == looks[1].bits).all(), "the hash alone cannot tell them apart"
-    assert Gallery([looks[0]]).near(looks[1]) == []
-    assert difference(looks[0].thumbnail, looks[1].thumbnail) > 50
+    looks = signature(one), signature(two)
+    assert (looks[0].dhash == looks[1].dhash).all(), "the hash alone cannot tell them apart"
+    assert ImageIndex([looks[0]]).near(looks[1]) == []
+    assert thumbnail_difference(looks[0].thumbnail, looks[1].thumbnail) > 50
 
 
 def test_no_drawing_of_the_default_pool_is_taken_for_a_benchmark_picture() -> None:
@@ -77,9 +82,9 @@ def test_no_drawing_of_the_default_pool_is_taken_for_a_benchmark_picture() -> No
         for name in MINIATURES
         for item in benchmarks.items(name, 60)
     ]
-    gallery = Gallery(map(look, pictures))
+    gallery = ImageIndex(map(signature, pictures))
     for sample in pool.samples(pool.Split.pool, 400):
-        assert gallery.near(look(Image.open(BytesIO(sample.images[0])))) == []
+        assert gallery.near(signature(Image.open(BytesIO(sample.images[0])))) == []
 
 
 @pytest.mark.parametrize(
@@ -93,8 +98,10 @@ def test_no_drawing_of_the_default_pool_is_taken_for_a_benchmark_picture() -> No
     ],
 )
 def test_a_question_is_the_same_in_every_dress(question: str) -> None:
-    assert plain_words(question) == "how many red squares are there"
+    assert normalize_question(question) == "how many red squares are there"
 
 
 def test_other_words_are_another_question() -> None:
-    assert plain_words("How many red squares?") != plain_words("How many blue squares?")
+    assert normalize_question("How many red squares?") != normalize_question(
+        "How many blue squares?"
+    )

@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from difftrain import evaluate
-from difftrain.evaluate import hallusionbench, judge_prompts, mathvista, rules, scoring
-from difftrain.evaluate.judge_prompts import JudgeDown
-from difftrain.records import GradedBy
+from difftrain.evaluate.benchmarks import hallusionbench, mathvista, multiple_choice
+from difftrain.evaluate.types import RULES, JudgeDown
+from difftrain.records import ItemStatus
 
 CHOICE = {
     "index": 3,
@@ -55,9 +55,9 @@ def replying(*replies: str) -> Callable[[str, float], str]:
 
 
 @pytest.mark.parametrize("prefix", ["", "shapes/"])
-@pytest.mark.parametrize("name", scoring.BENCHMARKS)
+@pytest.mark.parametrize("name", evaluate.BENCHMARKS)
 def test_a_benchmark_is_known_by_its_name_and_as_a_miniature(name: str, prefix: str) -> None:
-    assert scoring.benchmark_named(prefix + name).name == name
+    assert evaluate.benchmark_named(prefix + name).name == name
 
 
 def test_an_unknown_benchmark_or_date_is_refused_by_name() -> None:
@@ -67,21 +67,31 @@ def test_an_unknown_benchmark_or_date_is_refused_by_name() -> None:
         evaluate.score_item("MMStar", "A", CHOICE, rules="2024-01")
 
 
+@pytest.mark.parametrize("name", evaluate.BENCHMARKS)
+def test_no_prediction_is_no_score(name: str) -> None:
+    assert evaluate.score_item(name, None, ITEMS.get(name, READ)) is None
+    with pytest.raises(ValueError, match="must be one of MathVista"):
+        evaluate.score_item("MMStarr", None, CHOICE)
+
+
 @pytest.mark.parametrize("error", [JudgeDown("gone"), ConnectionError(), httpx.ReadTimeout("")])
 @pytest.mark.parametrize("name", ITEMS)
 def test_a_judge_that_cannot_be_reached_gives_no_score(name: str, error: Exception) -> None:
     def dead(prompt: str, temperature: float) -> str:
         raise error
 
-    graded = scoring.mark(name, "hm", ITEMS[name], dead)
-    assert (graded.score, graded.path) == (None, GradedBy.failed)
+    graded = evaluate.grade_prediction(name, "hm", ITEMS[name], dead)
+    assert (graded.score, graded.graded_by) == (None, None)
+    assert graded.error
+    result = evaluate.item_result(name, ITEMS[name], "hm", graded)
+    assert (result.status, result.error) == (ItemStatus.failed, graded.error)
     assert evaluate.score_item(name, "hm", ITEMS[name], dead) is None
 
 
 @pytest.mark.parametrize("name", ITEMS)
-def test_what_no_rule_decides_is_wrong_and_failed_without_a_judge(name: str) -> None:
-    graded = scoring.mark(name, "hm", ITEMS[name])
-    assert (graded.score, graded.path) == (0.0, GradedBy.failed)
+def test_what_no_rule_decides_is_wrong_and_undecided_without_a_judge(name: str) -> None:
+    graded = evaluate.grade_prediction(name, "hm", ITEMS[name])
+    assert (graded.score, graded.graded_by, graded.error) == (0.0, None, None)
 
 
 @pytest.mark.parametrize("name", ["MMMU", "MMStar"])
@@ -108,15 +118,15 @@ def test_an_mmstar_item_without_option_columns_is_refused() -> None:
 def test_a_lone_letter_far_from_the_end_counts_only_before_august_2025() -> None:
     said = "A. because of the five long whiskers there"
     options = {"A": "x" * 50, "B": "y"}
-    assert rules.infer(said, options, "2025-07") == "A"
-    assert rules.infer(said, options, "2025-11") is None
+    assert multiple_choice.match_option(said, options, RULES["2025-07"]) == "A"
+    assert multiple_choice.match_option(said, options, RULES["2025-11"]) is None
 
 
 def test_answer_is_has_no_word_boundary_since_june_2026() -> None:
     said = "The answer is built upon many long and careful words of mine"
     options = {"A": "x", "B": "zz"}
-    assert rules.infer(said, options, "2025-11") is None
-    assert rules.infer(said, options, "2026-08") == "B"
+    assert multiple_choice.match_option(said, options, RULES["2025-11"]) is None
+    assert multiple_choice.match_option(said, options, RULES["2026-08"]) == "B"
 
 
 def test_mathvista_accepts_what_pythons_int_accepts() -> None:
@@ -171,9 +181,9 @@ def test_hallusionbench_reads_yes_and_no_as_the_reference_does(
 
 def test_hallusionbench_items_are_named_by_their_places() -> None:
     spelled = {**YES, "set_id": "4", "figure_id": "1", "question_id": "2"}
-    kind = scoring.benchmark_named("HallusionBench")
+    kind = evaluate.benchmark_named("HallusionBench")
     assert kind.item_id(YES) == kind.item_id(spelled) == "VD_math/4/1/2"
-    assert kind.cluster(YES) == "VD_math/4/1"
+    assert hallusionbench.figure_of(kind.item_id(YES)) == "VD_math/4/1"
 
 
 def test_mmmu_open_golds_become_option_a() -> None:
@@ -181,7 +191,7 @@ def test_mmmu_open_golds_become_option_a() -> None:
     assert evaluate.score_item("MMMU", "It is 8.", item) == 1.0
     assert evaluate.score_item("MMMU", "18", item) == 1.0  # The reference's accident, kept.
     assert evaluate.score_item("MMMU", "Other Answers", item) == 0.0
-    assert scoring.benchmark_named("MMMU").subset(item) == "Art"
+    assert evaluate.benchmark_named("MMMU").category(item) == "Art"
 
 
 def test_mmmu_puts_each_picture_where_it_is_mentioned() -> None:
@@ -196,17 +206,17 @@ def test_mmmu_refuses_a_mentioned_picture_that_is_missing() -> None:
 
 
 def test_a_chinese_question_gets_the_chinese_judge_prompt() -> None:
-    assert judge_prompts.match_options("这是什么", {"A": "猫"}, "猫咪").endswith("输出: ")
-    assert judge_prompts.match_options("What", {"A": "cat"}, "kitten").endswith("Your output: ")
+    assert multiple_choice.judge_prompt("这是什么", {"A": "猫"}, "猫咪").endswith("输出: ")
+    assert multiple_choice.judge_prompt("What", {"A": "cat"}, "kitten").endswith("Your output: ")
 
 
-def test_open_tags_gives_the_last_answer_or_the_response_itself() -> None:
-    assert scoring.open_tags("<think>B</think><answer>\nA\n</answer>") == "A"
-    assert scoring.open_tags("no tags here ") == "no tags here "
+def test_last_answer_is_the_text_in_the_last_tags_or_the_response_itself() -> None:
+    assert evaluate.last_answer("<think>B</think><answer>\nA\n</answer>") == "A"
+    assert evaluate.last_answer("no tags here ") == "no tags here "
 
 
 def test_a_mark_keeps_the_benchmarks_name_and_the_response() -> None:
-    graded = scoring.mark("shapes/MMStar", "D", CHOICE)
-    mark = scoring.as_mark("shapes/MMStar", "D", CHOICE, graded)
+    graded = evaluate.grade_prediction("shapes/MMStar", "D", CHOICE)
+    mark = evaluate.item_result("shapes/MMStar", CHOICE, "D", graded)
     assert (mark.benchmark, mark.item_id, mark.response) == ("shapes/MMStar", "3", "D")
     assert (mark.extracted, mark.score, mark.category) == ("D", 1.0, "math")

@@ -16,8 +16,8 @@ from PIL import Image
 from difftrain import evaluate
 from difftrain.config.evaluate import OFFICIAL, TSV_FILES, EvaluateConfig, ItemSource
 from difftrain.data.quarantine import EmptyDatasetError
-from difftrain.evaluate import hub, pictures, scoring, sources
-from difftrain.evaluate.official import parted
+from difftrain.evaluate import item_images, items, loading
+from difftrain.evaluate.benchmarks.mmstar import split_options
 from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline.parquet import SchemaError
 
@@ -39,12 +39,14 @@ def config(root: Path, name: str, source: ItemSource, **more: Any) -> EvaluateCo
 def read(root: Path, name: str, source: ItemSource, **more: Any) -> list[Row]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a drawn TSV never has the published md5
-        return sources.official_items(name, config(root, name, source, **more))
+        return items.official_items(name, config(root, name, source, **more))
 
 
 def as_harness(rows: list[Row]) -> list[Row]:
     """Items with the bytes of their pictures, ready for a TSV."""
-    return [{**row, "image": [pictures.raw(each) for each in row["image"]]} for row in rows]
+    return [
+        {**row, "image": [item_images.image_bytes(each) for each in row["image"]]} for row in rows
+    ]
 
 
 @pytest.mark.parametrize("form", ["parquet", "disk"])
@@ -53,17 +55,17 @@ def test_a_folder_of_official_size_gives_every_item_once(
     name: str, form: str, tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     write_folder(tmp_path, name, hub_rows(name), form)
-    items = read(tmp_path, name, ItemSource.folder)
-    assert len(items) == COUNTS[name]
-    identities = {scoring.benchmark_named(name).item_id(item) for item in items}
-    assert len(identities) == COUNTS[name]
-    for item in items[:: COUNTS[name] // 20]:
+    rows = read(tmp_path, name, ItemSource.folder)
+    assert len(rows) == COUNTS[name]
+    ids = {evaluate.benchmark_named(name).item_id(row) for row in rows}
+    assert len(ids) == COUNTS[name]
+    for item in rows[:: COUNTS[name] // 20]:
         parts = evaluate.build_prompt(name, item)
         shown = [part["value"] for part in parts if part["type"] == "image"]
         assert shown
         for each in shown:
-            assert isinstance(each, pictures.Stored)
-            assert pictures.shown(each, PixelBudget(784, 10**6)).mode == "RGB"
+            assert isinstance(each, item_images.ImageSource)
+            assert item_images.decoded(each, PixelBudget(784, 10**6)).mode == "RGB"
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -78,10 +80,12 @@ def test_the_harness_file_gives_the_very_items_of_the_hub(
     for one, two in zip(found, wanted, strict=True):
         assert one["image"] == two["image"]
         assert evaluate.build_prompt(name, one) == evaluate.build_prompt(name, two)
-        kind = scoring.benchmark_named(name)
-        assert (kind.item_id(one), kind.subset(one)) == (kind.item_id(two), kind.subset(two))
+        kind = evaluate.benchmark_named(name)
+        assert (kind.item_id(one), kind.category(one)) == (kind.item_id(two), kind.category(two))
         for said in ("a hen", "B", "yes", "7"):
-            assert scoring.mark(name, said, one) == scoring.mark(name, said, two)
+            assert evaluate.grade_prediction(name, said, one) == evaluate.grade_prediction(
+                name, said, two
+            )
 
 
 @pytest.mark.parametrize("source", [ItemSource.folder, ItemSource.tsv])
@@ -118,12 +122,12 @@ def test_missing_columns_are_named(
         read(tmp_path, name, ItemSource.tsv)
 
 
-def test_an_item_that_stands_there_twice_is_refused(
+def test_a_duplicate_item_is_refused(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     rows = [*hub_rows("MMVet")[:217], hub_rows("MMVet")[5]]
     write_folder(tmp_path, "MMVet", rows)
-    with pytest.raises(SchemaError, match=r"MMVet: item v1_5 stands in .* twice"):
+    with pytest.raises(SchemaError, match=r"MMVet: item v1_5 is in .* twice"):
         read(tmp_path, "MMVet", ItemSource.folder)
 
 
@@ -163,10 +167,10 @@ def test_without_network_the_message_names_the_folder_instead(
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(hub.BenchmarkNotFound) as caught:
-        sources.official_items("MMStar", EvaluateConfig(benchmarks=["MMStar"]))
+    with pytest.raises(loading.BenchmarkNotFound) as caught:
+        items.official_items("MMStar", EvaluateConfig(benchmarks=["MMStar"]))
     told = str(caught.value)
-    assert "MMStar: Lin-Chen/MMStar is not to be had from the hub, split val" in told
+    assert "MMStar: could not download Lin-Chen/MMStar from the hub, split val" in told
     assert isinstance(caught.value, EmptyDatasetError)  # launchers end with code 2
     assert "evaluate.source=folder evaluate.path=DIR" in told
 
@@ -199,12 +203,12 @@ def test_rows_share_pictures_by_index_hold_several_and_are_dropped_without(
         tsv_item("3", None),
     ]
     path = write_tsv(tmp_path / "MMStar.tsv", rows)
-    items = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
-    assert [item["index"] for item in items] == ["0", "1", "2"]
-    assert items[2]["question"] == 'two\nlines, a\ttab and a "quote"'
-    shown = [[pictures.raw(each) for each in item["image"]] for item in items]
+    found = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
+    assert [item["index"] for item in found] == ["0", "1", "2"]
+    assert found[2]["question"] == 'two\nlines, a\ttab and a "quote"'
+    shown = [[item_images.image_bytes(each) for each in item["image"]] for item in found]
     assert shown == [[png("red")], [png("red")], [png("blue"), png("green")]]
-    assert len(pickle.dumps(items)) < path.stat().st_size * 5  # handles, no pictures
+    assert len(pickle.dumps(found)) < path.stat().st_size * 5  # handles, no pictures
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\u0085", "\x0b", "\x0c", "\x1c"])
@@ -215,14 +219,14 @@ def test_what_only_looks_like_a_line_break_inside_a_cell_cuts_no_row(
     write_tsv(tmp_path / "MMStar.tsv", [{name: row[name] for name in sorted(row, reverse=True)}])
     (item,) = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     assert item["question"] == f"Wh{mark}at?"
-    assert [pictures.raw(each) for each in item["image"]] == [png("red")]
+    assert [item_images.image_bytes(each) for each in item["image"]] == [png("red")]
 
 
 def test_a_row_that_shares_a_picture_nobody_has_is_refused(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")]), tsv_item("1", "7")])
-    with pytest.raises(SchemaError, match="row 1 shares the picture of 7, which has none"):
+    with pytest.raises(SchemaError, match="row 1 shares the image of 7, which has none"):
         read(tmp_path, "MMStar", ItemSource.tsv)
 
 
@@ -234,8 +238,8 @@ def test_an_md5_that_is_not_the_harness_files_is_a_warning(
     with pytest.warns(
         UserWarning, match=r"MMStar: .* has md5 .*, the harness's file has e1ecd2140"
     ):
-        sources.official_items("MMStar", given)
-    assert "other)" in sources.origin("MMStar", given)
+        items.official_items("MMStar", given)
+    assert "other)" in items.describe_source("MMStar", given)
 
 
 def test_a_text_file_that_is_no_tsv_is_refused(tmp_path: Path) -> None:
@@ -254,13 +258,13 @@ def test_options_that_the_harness_tables_lose_are_not_there_unless_kept(
     given.harness_overrides.kept_texts = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        (item,) = sources.official_items("MMStar", given)
+        (item,) = items.official_items("MMStar", given)
     assert "B. N/A\nC. None\nD. nan\n" in evaluate.build_prompt("MMStar", item)[-1]["value"]
 
 
 def test_a_limit_takes_items_from_the_whole_file() -> None:
-    assert sources.spread(list(range(10)), 4) == [0, 2, 5, 7]
-    assert sources.spread([1, 2], 5) == sources.spread([1, 2], None) == [1, 2]
+    assert items.evenly_spaced(list(range(10)), 4) == [0, 2, 5, 7]
+    assert items.evenly_spaced([1, 2], 5) == items.evenly_spaced([1, 2], None) == [1, 2]
 
 
 def test_dev_rows_of_mmmu_are_left_out(
@@ -307,7 +311,7 @@ def test_a_damaged_list_of_pictures_is_refused_with_its_row(
         path = tmp_path / "MMStar" / "val-00000-of-00001.parquet"
         datasets.Dataset.from_list(rows).to_parquet(str(path))
         where = "MMStar: row 1"
-    with pytest.raises(SchemaError, match=f"MMStar: .*{where}: .* begins as a list of pictures"):
+    with pytest.raises(SchemaError, match=f"MMStar: .*{where}: .* begins as a list of images"):
         read(tmp_path, "MMStar", source, allow_count_mismatch=True)
 
 
@@ -321,14 +325,14 @@ def test_a_damaged_list_of_pictures_is_refused_with_its_row(
     ],
 )
 def test_mmstar_options_leave_the_question(question: str, parts: tuple[str, str]) -> None:
-    words, options = parted(question)
+    words, options = split_options(question)
     assert (words, "|".join(options.values())) == parts
     assert list(options) == list("ABCD"[: len(options)])
 
 
 def test_an_mmstar_question_without_options_is_refused() -> None:
     with pytest.raises(ValueError, match="holds no options"):
-        parted("What is it?")
+        split_options("What is it?")
 
 
 def test_mathvista_rows_get_their_gold_letter_or_are_refused(
@@ -381,17 +385,17 @@ def test_a_missing_picture_is_known_only_when_it_is_asked_for(
     rows[1] |= {"question": "<image 1> <image 3>", "image_2": None}
     write_folder(tmp_path, "MMMU", rows)
     good, bad = read(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True)
-    assert all(pictures.identity(each) for each in good["image"])
+    assert all(item_images.identity(each) for each in good["image"])
     shown = [part for part in evaluate.build_prompt("MMMU", bad) if part["type"] == "image"]
     with pytest.raises(ImageError, match="there is no image 3"):
-        pictures.shown(shown[1]["value"], PixelBudget(784, 10**6))
+        item_images.decoded(shown[1]["value"], PixelBudget(784, 10**6))
 
 
 def test_transparent_pictures_lose_their_transparency_as_in_the_reference() -> None:
     image = Image.new("RGBA", (28, 28), (10, 20, 30, 0))
     buffer = BytesIO()
     image.save(buffer, format="PNG")
-    assert pictures.shown(buffer.getvalue(), PixelBudget(784, 10**6)).getpixel((3, 3)) == (
+    assert item_images.decoded(buffer.getvalue(), PixelBudget(784, 10**6)).getpixel((3, 3)) == (
         10,
         20,
         30,
@@ -399,11 +403,11 @@ def test_transparent_pictures_lose_their_transparency_as_in_the_reference() -> N
 
 
 def test_small_pictures_are_enlarged_once_to_the_lower_limit() -> None:
-    shown = pictures.shown(png("red"), PixelBudget(100 * 784, 10**7))
+    shown = item_images.decoded(png("red"), PixelBudget(100 * 784, 10**7))
     assert shown.size == (280, 280)
 
 
 @pytest.mark.parametrize("value", [b"", None, b"no picture", "x" * 80, "nowhere.png"])
 def test_what_is_no_picture_is_unusable(value: Any) -> None:
     with pytest.raises(ImageError):
-        pictures.shown(value, PixelBudget(784, 10**6))
+        item_images.decoded(value, PixelBudget(784, 10**6))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from difftrain.evaluate.summary import paired_difference, summarize, summarize_mean
-from difftrain.records import GradedBy, ItemResult
+from difftrain.records import GradedBy, ItemResult, ItemStatus
 
 
 def results(
@@ -19,7 +19,8 @@ def results(
             response="",
             extracted=None,
             score=score,
-            graded_by=GradedBy.failed if score is None else GradedBy.rule,
+            graded_by=None if score is None else GradedBy.rule,
+            status=ItemStatus.failed if score is None else ItemStatus.scored,
             category=category,
         )
         for index, score in enumerate(scores)
@@ -41,9 +42,12 @@ def test_the_same_seed_gives_the_same_interval_in_any_order() -> None:
 
 
 def test_the_reasons_for_missing_scores_are_counted_apart() -> None:
-    texts = ["A", None, "not asked: no picture", "no answer: too long", "no answer: too long"]
     some = results([1.0, None, None, None, None])
-    mixed = [replace(result, extracted=text) for result, text in zip(some, texts, strict=True)]
+    mixed = [
+        *some[:2],
+        replace(some[2], response=None, status=ItemStatus.skipped),
+        *(replace(result, response=None) for result in some[3:]),
+    ]
     for one in (summarize("MMStar", mixed), summarize_mean({"MMStar": mixed})):
         assert (one.failed, one.undecided, one.skipped, one.no_response) == (4, 0, 1, 2)
     none = summarize("MMStar", mixed[1:])

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from difftrain.evaluate.breakdown import breakdown
 from difftrain.evaluate.summary import summarize, summarize_mean
-from difftrain.evaluate.undecided import count, why_none
-from difftrain.records import GradedBy, ItemResult
+from difftrain.evaluate.unscored import count_undecided, no_score_reason
+from difftrain.evaluate.write_results import breakdown
+from difftrain.records import GradedBy, ItemResult, ItemStatus
 
 
 def marks(
-    scores: Sequence[float | None], path: GradedBy = GradedBy.failed, benchmark: str = "MMStar"
+    scores: Sequence[float | None], path: GradedBy | None = None, benchmark: str = "MMStar"
 ) -> list[ItemResult]:
     return [
         ItemResult(
@@ -21,6 +21,7 @@ def marks(
             extracted=None,
             score=score,
             graded_by=path,
+            status=ItemStatus.failed if score is None else ItemStatus.scored,
             category="s",
         )
         for place, score in enumerate(scores)
@@ -41,7 +42,7 @@ def test_a_score_made_of_failures_alone_is_none_with_words(
     assert (found.score, found.low, found.high, found.n) == (None, None, None, 0)
     assert found.failed == len(none)
     assert found.reason
-    assert found.reason == why_none(name, none)
+    assert found.reason == no_score_reason(name, none)
 
 
 def test_the_words_say_what_is_missing() -> None:
@@ -56,7 +57,7 @@ def test_one_decided_item_makes_a_score_and_the_others_are_counted() -> None:
     found = summarize("MMStar", [*DECIDED[:1], *UNDECIDED, *DEAD])
     assert found.score == pytest.approx(1 / 3)
     assert (found.n, found.failed, found.undecided, found.reason) == (3, 4, 2, None)
-    assert count([*DECIDED, *UNDECIDED, *DEAD]) == 2
+    assert count_undecided([*DECIDED, *UNDECIDED, *DEAD]) == 2
 
 
 def test_there_is_no_mean_over_benchmarks_of_which_one_has_no_score() -> None:

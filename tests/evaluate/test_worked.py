@@ -2,15 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from difftrain import evaluate
 from difftrain.config.evaluate import EvaluateConfig, Fallback, HarnessOverrides
-from difftrain.evaluate import rules, scoring
-from difftrain.evaluate.breakdown import outcomes
-from difftrain.records import GradedBy
+from difftrain.config.judge import JudgeKind
+from difftrain.evaluate.generate import ResponseStatus, StoredResponse
+from difftrain.evaluate.grade import grade_response
+from difftrain.evaluate.items import BenchmarkItem
+from difftrain.evaluate.judge.client import Judging
+from difftrain.evaluate.types import HarnessRules, configured_rules
+from difftrain.evaluate.write_results import outcomes
+from difftrain.records import GradedBy, ItemStatus
 
 CHOICE = {"question_type": "multi_choice", "answer_type": "text", "choices": ["4 m", "6 m", "9 m"]}
 MV_CHOICE = {"pid": "1", "query": "How far?", "answer": "6 m", "answer_option": "B", **CHOICE}
@@ -55,7 +61,7 @@ LETTER_FIRST = "C. because the kite that one sees in it is green, without any do
 BOTH = (0.0, 0.0), (1.0, 1.0)
 NO, YES = BOTH
 CASES = [
-    # benchmark, item, prediction, the judge's replies, (2025-11, 2026-08), path
+    # benchmark, item, prediction, the judge's replies, (2025-11, 2026-08), graded_by
     ("MathVista", MV_CHOICE, "B", [], YES, "rule"),
     ("MathVista", MV_CHOICE, "(B) 6 m", [], YES, "rule"),
     ("MathVista", MV_CHOICE, "16 m", [], YES, "rule"),  # contains "6 m"
@@ -67,18 +73,18 @@ CASES = [
     ("MathVista", MV_INT, "a dozen", ["12"], YES, "judge"),
     ("MathVista", MV_INT, "a dozen", ["12.0"], NO, "judge"),
     ("MathVista", MV_INT, "13", ["13"], NO, "judge"),
-    ("MathVista", MV_INT, "12 or so", [], NO, "failed"),
+    ("MathVista", MV_INT, "12 or so", [], NO, None),
     ("MathVista", MV_ZERO, "0", ["0"], YES, "judge"),
-    ("MathVista", MV_ZERO, "0", [], NO, "failed"),
+    ("MathVista", MV_ZERO, "0", [], NO, None),
     ("MathVista", MV_FLOAT, "15e-1", [], YES, "rule"),
     ("MathVista", MV_FLOAT, "1.54", ["1.54"], NO, "judge"),  # nothing is rounded
     ("MathVista", MV_LIST, "[3, 4]", ["[3, 4]"], NO, "judge"),
-    ("MathVista", MV_INT, "?", ["Failed to obtain answer via API."], NO, "failed"),
+    ("MathVista", MV_INT, "?", ["Failed to obtain answer via API."], NO, None),
     ("MMVet", VET, "a cat in a hat", ["1.0"], YES, "judge"),
     ("MMVet", VET, "a cat", [" 0.5\n"], (0.5, 0.5), "judge"),
     ("MMVet", VET, "a cat", ["half", "0.5 |", ".5"], (0.5, 0.5), "judge"),
-    ("MMVet", VET, "a cat", ["1.5", "-1", "2", "x", ""], NO, "failed"),
-    ("MMVet", VET, "a cat", [], NO, "failed"),
+    ("MMVet", VET, "a cat", ["1.5", "-1", "2", "x", ""], NO, None),
+    ("MMVet", VET, "a cat", [], NO, None),
     ("OCRBench", READ, "It is the GRAND hotel", [], YES, "rule"),
     ("OCRBench", READ, "grand\nhotel", [], YES, "rule"),
     ("OCRBench", READ, "grand  hotel", [], NO, "rule"),
@@ -90,25 +96,25 @@ CASES = [
     ("HallusionBench", ASK, "There is no such city.", [], YES, "rule"),
     ("HallusionBench", ASK, "Yes", [], NO, "rule"),
     ("HallusionBench", ASK, "<answer>No</answer>", [], YES, "rule"),
-    ("HallusionBench", ASK, "**No**", [], NO, "failed"),
+    ("HallusionBench", ASK, "**No**", [], NO, None),
     ("HallusionBench", ASK, "It is not.", ["Unknown", "No"], YES, "judge"),
-    ("HallusionBench", ASK, "It is not.", ["Unknown"], NO, "failed"),
+    ("HallusionBench", ASK, "It is not.", ["Unknown"], NO, None),
     ("MMMU", MC, "(B)", [], YES, "rule"),
     ("MMMU", MC, "ink", [], YES, "rule"),
-    ("MMMU", MC, "oil and ink", [], NO, "failed"),  # three texts are in it
+    ("MMMU", MC, "oil and ink", [], NO, None),  # three texts are in it
     ("MMMU", MC, "It is drawn, I believe", ["B"], YES, "judge"),
-    ("MMMU", MC, "It is drawn, I believe", ["?"], NO, "failed"),
+    ("MMMU", MC, "It is drawn, I believe", ["?"], NO, None),
     ("MMMU", OPEN, "18.42", [], YES, "rule"),
     ("MMMU", OPEN, "9.1 A", [], YES, "rule"),
     ("MMMU", OPEN, "8.39", ["B"], NO, "judge"),
     ("MMMU", {**OPEN, "answer": "C"}, "C", [], NO, "rule"),
     ("MMStar", STAR, "C", [], YES, "rule"),
     ("MMStar", STAR, "a green kite.", [], YES, "rule"),
-    ("MMStar", STAR, "a green kite", [], NO, "failed"),
+    ("MMStar", STAR, "a green kite", [], NO, None),
     ("MMStar", STAR, "<think>maybe B</think> C", [], YES, "rule"),
-    ("MMStar", STAR, "<answer>C</answer>", [], NO, "failed"),
-    ("MMStar", STAR, ANSWER_IS, [], (0.0, 1.0), None),
-    ("MMStar", STAR, LETTER_FIRST, [], NO, "failed"),
+    ("MMStar", STAR, "<answer>C</answer>", [], NO, None),
+    ("MMStar", STAR, ANSWER_IS, [], (0.0, 1.0), "any"),
+    ("MMStar", STAR, LETTER_FIRST, [], NO, None),
     ("MMStar", STAR, LETTER_FIRST, ["C"], YES, "judge"),
 ]
 
@@ -122,15 +128,15 @@ def replying(replies: list[str]) -> Callable[[str, float], str] | None:
 def test_a_worked_case_scores_as_the_rules_say(case: tuple) -> None:
     benchmark, item, said, replies, wanted, path = case
     for date, score in zip(("2025-11", "2026-08"), wanted, strict=True):
-        found = scoring.mark(benchmark, said, item, replying(replies), date)
+        found = evaluate.grade_prediction(benchmark, said, item, replying(replies), date)
         assert (date, found.score) == (date, score)
-        assert path in (None, found.path)
+        assert path in ("any", found.graded_by)
         assert evaluate.score_item(benchmark, said, item, replying(replies), date) == score
 
 
-def differing(**changes: Any) -> rules.Switches:
+def differing(**changes: Any) -> HarnessRules:
     config = EvaluateConfig(rules="2026-08", harness_overrides=HarnessOverrides(**changes))
-    return rules.evaluated(config)
+    return configured_rules(config)
 
 
 DEVIATIONS = [
@@ -149,10 +155,15 @@ DEVIATIONS = [
 @pytest.mark.parametrize("case", DEVIATIONS, ids=lambda case: f"{[*case[0]]} {case[4]}"[:40])
 def test_a_deviation_changes_its_case_and_is_off_by_default(case: tuple) -> None:
     changes, benchmark, item, said, replies, reference, differs = case
-    usual = scoring.mark(benchmark, said, item, replying(replies), differing())
-    assert usual.score == scoring.mark(benchmark, said, item, replying(replies), "2026-08").score
+    usual = evaluate.grade_prediction(benchmark, said, item, replying(replies), differing())
+    assert (
+        usual.score
+        == evaluate.grade_prediction(benchmark, said, item, replying(replies), "2026-08").score
+    )
     assert usual.score == reference
-    found = scoring.mark(benchmark, said, item, replying(replies), differing(**changes))
+    found = evaluate.grade_prediction(
+        benchmark, said, item, replying(replies), differing(**changes)
+    )
     assert found.score == differs
 
 
@@ -160,19 +171,27 @@ def test_a_deviation_changes_its_case_and_is_off_by_default(case: tuple) -> None
 def test_the_references_guess_is_wrong_and_undecided_unless_it_is_asked_for(benchmark: str) -> None:
     items = [{**STAR, "index": place, "id": f"validation_Art_{place}"} for place in range(200)]
     useless = replying(["who knows"])
-    usual = [scoring.mark(benchmark, "hm", item, useless, differing()) for item in items]
-    assert {(mark.score, mark.path) for mark in usual} == {(0.0, GradedBy.failed)}
+    usual = [
+        evaluate.grade_prediction(benchmark, "hm", item, useless, differing()) for item in items
+    ]
+    assert {(mark.score, mark.graded_by) for mark in usual} == {(0.0, None)}
     drawing = differing(fallback=Fallback.random)
-    drawn = [scoring.mark(benchmark, "hm", item, useless, drawing) for item in items]
-    assert drawn == [scoring.mark(benchmark, "hm", item, useless, drawing) for item in items]
+    drawn = [evaluate.grade_prediction(benchmark, "hm", item, useless, drawing) for item in items]
+    assert drawn == [
+        evaluate.grade_prediction(benchmark, "hm", item, useless, drawing) for item in items
+    ]
     assert {mark.extracted for mark in drawn} == set("ABCDZ")
-    assert {mark.path for mark in drawn} == {GradedBy.failed}
-    rows = [scoring.as_mark(benchmark, "hm", *each) for each in zip(items, drawn, strict=True)]
-    rows.append(scoring.as_mark(benchmark, "hm", items[0], usual[0]))
+    assert {mark.graded_by for mark in drawn} == {None}
+    rows = [
+        evaluate.item_result(benchmark, item, "hm", grade)
+        for item, grade in zip(items, drawn, strict=True)
+    ]
+    rows.append(evaluate.item_result(benchmark, items[0], "hm", usual[0]))
     counted = outcomes(rows)
     assert (counted["drawn"], counted["undecided"], counted["judge"]) == (200, 1, 0)
     assert 20 < sum(mark.score or 0 for mark in drawn) < 60  # one in five of 200
-    assert scoring.mark(benchmark, "hm", items[0], None, drawing).path is GradedBy.failed
+    without_judge = evaluate.grade_prediction(benchmark, "hm", items[0], None, drawing)
+    assert without_judge.graded_by is None
 
 
 HOSTILE = {
@@ -202,21 +221,26 @@ ALL_SIX = {
 @pytest.mark.parametrize("name", ALL_SIX)
 @pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_prediction_is_wrong_and_not_a_crash(name: str, said: str, rule: str) -> None:
-    found = scoring.mark(name, said, ALL_SIX[name], None, rule)
+    found = evaluate.grade_prediction(name, said, ALL_SIX[name], None, rule)
     assert found.score == 0.0
-    assert found.path in (GradedBy.rule, GradedBy.failed)
+    assert found.graded_by in (GradedBy.rule, None)
     config = EvaluateConfig(rules=rule)
-    assert scoring.mark(name, said, ALL_SIX[name], None, rules.evaluated(config)).score == 0.0
+    assert (
+        evaluate.grade_prediction(name, said, ALL_SIX[name], None, configured_rules(config)).score
+        == 0.0
+    )
 
 
 def test_a_lost_text_becomes_the_word_nan_only_in_an_evaluation() -> None:
     item = {**STAR, "A": "n", "B": "x", "C": "y", "D": "z", "answer": "A"}
-    through = rules.evaluated(EvaluateConfig())
+    through = configured_rules(EvaluateConfig())
     for said in ("", "None", "NA", "null"):
-        assert scoring.mark("MMStar", said, item, None, through).extracted == "A"  # "nan" has an n
+        assert (
+            evaluate.grade_prediction("MMStar", said, item, None, through).extracted == "A"
+        )  # "nan" has an n
         kept = replace(through, through_tables=False)
-        assert scoring.mark("MMStar", "", item, None, kept).extracted is None
-    assert not rules.evaluated(
+        assert evaluate.grade_prediction("MMStar", "", item, None, kept).extracted is None
+    assert not configured_rules(
         EvaluateConfig(harness_overrides=HarnessOverrides(kept_texts=True))
     ).through_tables
 
@@ -230,10 +254,22 @@ def test_an_option_named_nan_can_be_scored_and_asked() -> None:
     assert "B. " not in evaluate.build_prompt("MMStar", {**gone, "image": b"x"})[-1]["value"]
 
 
+@pytest.mark.parametrize("status", [ResponseStatus.skipped, ResponseStatus.failed])
 @pytest.mark.parametrize("name", ALL_SIX)
-def test_an_item_that_was_not_asked_has_no_score_and_says_why(name: str) -> None:
-    said = scoring.not_asked("no picture: the cell is empty")
-    found = scoring.mark(name, said, ALL_SIX[name], replying(["1.0"]))
-    assert (found.score, found.path) == (None, GradedBy.failed)
-    assert found.extracted == "not asked: no picture: the cell is empty"
-    assert scoring.why_nothing("a real answer") is None
+def test_an_item_without_a_response_has_no_score_and_says_why(
+    name: str, status: ResponseStatus, tmp_path: Path
+) -> None:
+    config = EvaluateConfig(judge=JudgeKind.shapes)
+    stored = StoredResponse(
+        benchmark=name,
+        item_id="1",
+        prompt_hash="x",
+        response=None,
+        status=status,
+        error="no image: the cell is empty",
+    )
+    judging = Judging(config.judge, config.judge_client, tmp_path)
+    result = grade_response(BenchmarkItem(name, ALL_SIX[name]), stored, config, judging)
+    assert (result.score, result.graded_by, result.response) == (None, None, None)
+    assert result.status is ItemStatus(status.value)
+    assert result.error == "no image: the cell is empty"

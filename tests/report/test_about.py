@@ -25,10 +25,10 @@ def changed(folder: Path, change: Callable[[dict], None]) -> None:
 
 def by_rules(found: dict) -> None:
     for mark in found.values():
-        mark |= {"rules_only": True, "undecided": 30, "failed": 30, "why": None}
-    found["shapes/MMVet"] = {**NONE, "failed": 120, "undecided": 120, "why": WHY}
+        mark |= {"rules_only": True, "undecided": 30, "failed": 30, "reason": None}
+    found["shapes/MMVet"] = {**NONE, "failed": 120, "undecided": 120, "reason": WHY}
     why = "no mean over 6, without a score of shapes/MMVet"
-    found["mean"] = {**NONE, "failed": 270, "undecided": 270, "why": why}
+    found["mean"] = {**NONE, "failed": 270, "undecided": 270, "reason": why}
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +78,13 @@ def test_items_without_an_answer_or_a_picture_are_no_failure_of_the_judge(make_r
     inputs = make_run(size=16)
 
     def failing(found: dict) -> None:
-        found["shapes/MMVet"] |= {"failed": 6, "undecided": 2, "unasked": 1, "unanswered": 3}
+        found["shapes/MMVet"] |= {"failed": 6, "undecided": 2, "skipped": 1, "no_response": 3}
 
     changed(inputs.marks["tuned"], failing)
     told = "\n".join(about.judging(write(inputs)))
     assert "the judge failed" not in told
-    assert "have no answer of the engine: 3 of tuned. They are in no mean; the same" in told
-    assert "cannot be asked, because of their picture: 1 of tuned." in told
+    assert "got no response from the engine: 3 of tuned. They are in no mean; the same" in told
+    assert "are skipped, because of their image: 1 of tuned." in told
 
 
 def test_the_judges_counts_stand_beside_the_settings(make_run: Make) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from difftrain.config.judge import JudgeClientConfig, JudgeKind, by_rules_alone, server_hash
-from difftrain.evaluate import scoring
-from difftrain.evaluate.graded import Graded
+from difftrain.evaluate import benchmark_named
 from difftrain.evaluate.judge.cache import Replies, key_of
 from difftrain.evaluate.judge.endpoint import Endpoint
 from difftrain.evaluate.judge.usage import Tally
-from difftrain.evaluate.judge_prompts import JudgeDown
+from difftrain.evaluate.types import ItemGrade, JudgeDown
 from difftrain.records import GradedBy
 from difftrain.shapes.stub_judge import judge as stand_in
 
@@ -24,7 +23,7 @@ SHORT_BEFORE = "2026-05-28"
 
 def longest_reply(benchmark: str, rules: str) -> int:
     """The reference harness's max_tokens for a benchmark's judge at the date `rules`."""
-    name = scoring.benchmark_named(benchmark).name
+    name = benchmark_named(benchmark).name
     if name == "MMVet" and rules < SHORT_BEFORE:
         return 3
     return 128 if name == "MathVista" else LONGEST_REPLY
@@ -52,9 +51,9 @@ class OneItem:
         self.replies += 1
         return found
 
-    def settle(self, graded: Graded) -> None:
+    def settle(self, grade: ItemGrade) -> None:
         """Count the replies that nothing could be made of."""
-        self._tally.count("unusable", self.replies - (graded.path is GradedBy.judge))
+        self._tally.count("unusable", self.replies - (grade.graded_by is GradedBy.judge))
 
 
 class Judging:

@@ -15,7 +15,7 @@ from difftrain.config.judge import KEY, MODEL, URL, JudgeClientConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.evaluate.judge import chat
 from difftrain.evaluate.judge.usage import Tally
-from difftrain.evaluate.judge_prompts import JudgeDown
+from difftrain.evaluate.types import JudgeDown
 from difftrain.model.engines import wire
 from difftrain.model.engines.wire import Fault, NoReply
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from email.utils import formatdate
 from itertools import cycle
 from pathlib import Path
@@ -12,13 +12,14 @@ import pytest
 
 from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.run_config import ConfigError, RunConfig
-from difftrain.evaluate import asking, grading, scoring
-from difftrain.evaluate.asking import Asked
+from difftrain.evaluate import grade, score_item
+from difftrain.evaluate.generate import StoredResponse
+from difftrain.evaluate.items import BenchmarkItem, load_items
 from difftrain.evaluate.judge import chat, endpoint
 from difftrain.evaluate.judge.client import Judging, longest_reply
 from difftrain.evaluate.judge.usage import Tally, told
-from difftrain.evaluate.judge_prompts import JudgeDown
-from difftrain.records import GradedBy, ItemResult
+from difftrain.evaluate.types import JudgeDown
+from difftrain.records import GradedBy, ItemResult, ItemStatus
 
 SAID = (
     "",
@@ -31,17 +32,34 @@ SAID = (
 """Predictions that no rule can read."""
 
 
-def said(config: EvaluateConfig) -> list[tuple[Asked, str]]:
+def said(config: EvaluateConfig) -> list[tuple[BenchmarkItem, str]]:
     """Every item with a prediction that its rules cannot decide, awkward ones among them."""
     words = cycle(SAID)
-    return [(each, next(words)) for each in asking.items(config)]
+    return [(item, next(words)) for item in load_items(config)]
 
 
-def graded(config: RunConfig, pairs: Sequence[tuple[Asked, str]]) -> tuple[list[ItemResult], dict]:
+def as_stored(
+    pairs: Iterable[tuple[BenchmarkItem, str]],
+) -> list[tuple[BenchmarkItem, StoredResponse]]:
+    """Each item with its response as the store keeps it."""
+    return [
+        (
+            item,
+            StoredResponse(
+                benchmark=item.benchmark, item_id=item.key[1], prompt_hash="x", response=text
+            ),
+        )
+        for item, text in pairs
+    ]
+
+
+def graded(
+    config: RunConfig, pairs: Sequence[tuple[BenchmarkItem, str]]
+) -> tuple[list[ItemResult], dict]:
     """Marks and counts of one pass."""
     evaluate = config.evaluate
     judging = Judging(evaluate.judge, evaluate.judge_client, Path(config.output_dir) / "judge")
-    marks = grading.grade_all(pairs, evaluate, judging, lambda: None)
+    marks = grade.grade_all(as_stored(pairs), evaluate, judging, lambda: None)
     return marks, judging.counts()
 
 
@@ -58,7 +76,7 @@ def one(config: RunConfig, benchmark: str, prediction: str = "hm") -> tuple[Item
     """The mark and the counts of a benchmark's first item."""
     config.evaluate.benchmarks = [f"shapes/{benchmark}"]
     config.evaluate.limit = 1
-    (mark,), counts = graded(config, [(asking.items(config.evaluate)[0], prediction)])
+    (mark,), counts = graded(config, [(load_items(config.evaluate)[0], prediction)])
     return mark, counts
 
 
@@ -154,7 +172,7 @@ def test_a_bad_reply_is_a_counted_outcome_and_never_a_score(
     reply, score, wanted = BAD_REPLIES[case]
     server.says = lambda prompt, number: reply
     mark, counts = one(config, "MMVet")
-    assert (mark.score, mark.graded_by) == (score, GradedBy.failed)
+    assert (mark.score, mark.graded_by) == (score, None)
     for name, number in wanted.items():
         assert counts[name] == number
 
@@ -184,7 +202,7 @@ def test_a_broken_judge_gives_no_score_and_is_counted(
     server.says = lambda prompt, number: (status, body, {})
     config.evaluate.judge_client.max_attempts = 2
     mark, counts = one(config, benchmark)
-    assert (mark.score, mark.graded_by) == (None, GradedBy.failed)
+    assert (mark.score, mark.graded_by, mark.status) == (None, None, ItemStatus.failed)
     assert counts["failed_items"] == 1
     assert counts["faults"] == {fault: len(server.heard)}
     assert counts["replies"] == 0
@@ -200,7 +218,7 @@ def test_a_server_that_turns_everybody_away_is_asked_no_further(
     assert len(server.heard) <= config.evaluate.judge_client.max_concurrency
     assert f"the server answers {status}" in counts["stopped"]
     assert "nothing more was asked, because the server answers" in told("judge", counts)
-    assert all(mark.score is None for mark in marks if mark.graded_by is GradedBy.failed)
+    assert all(mark.score is None for mark in marks if mark.graded_by is None)
 
 
 def test_one_prompt_that_is_turned_away_among_others_stops_nothing(
@@ -328,7 +346,7 @@ def test_nobody_at_the_address_ends_the_asking_soon(
     assert time.monotonic() - started < 30
     assert f"{endpoint.OUTAGE} calls in a row have failed" in counts["stopped"]
     assert counts["faults"]["outage"] > 50
-    judged = [mark for mark in marks if mark.graded_by is GradedBy.failed]
+    judged = [mark for mark in marks if mark.graded_by is None]
     assert judged
     assert all(mark.score is None for mark in judged)
     assert "127.0.0.1" not in json.dumps(counts)
@@ -426,6 +444,6 @@ def test_without_a_judge_the_rules_alone_decide(config: RunConfig) -> None:
     config.evaluate.judge = config.evaluate.judge.none
     marks, counts = graded(config, said(config.evaluate))
     assert counts["replies"] == counts["calls"] == 0
-    assert {mark.graded_by for mark in marks} == {GradedBy.rule, GradedBy.failed}
+    assert {mark.graded_by for mark in marks} == {GradedBy.rule, None}
     for mark, (asked, prediction) in zip(marks, said(config.evaluate), strict=True):
-        assert mark.score == scoring.score_item(asked.benchmark, prediction, asked.item)
+        assert mark.score == score_item(asked.benchmark, prediction, asked.item)

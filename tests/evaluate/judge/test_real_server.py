@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from difftrain.config.run_config import RunConfig
-from difftrain.evaluate import asking, grading
+from difftrain.evaluate import grade
+from difftrain.evaluate.items import load_items
 from difftrain.evaluate.judge.client import Judging
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import GradedBy, ItemResult
+from tests.evaluate.judge.test_judging import as_stored
 from tests.serving import serving
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -32,11 +34,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 
 def graded(config: RunConfig) -> tuple[list[ItemResult], dict]:
     """Marks of predictions that no rule decides."""
-    said = zip(asking.items(config.evaluate), cycle(["hm", "~", "| a |\n| b |"]), strict=False)
+    said = zip(load_items(config.evaluate), cycle(["hm", "~", "| a |\n| b |"]), strict=False)
     judging = Judging(
         config.evaluate.judge, config.evaluate.judge_client, Path(config.output_dir) / "judge"
     )
-    marks = grading.grade_all(list(said), config.evaluate, judging, lambda: None)
+    marks = grade.grade_all(as_stored(said), config.evaluate, judging, lambda: None)
     return marks, judging.counts()
 
 
@@ -201,6 +203,6 @@ def test_training_on_a_benchmark_item_ends_with_code_2_before_the_first_step(
     _, told = done.communicate(timeout=500)
     assert done.returncode == 2, told[-3000:]
     assert "4 of 4 samples to train on are in benchmarks too" in told
-    assert "same picture: shapes/MMStar/0" in told
+    assert "same image: shapes/MMStar/0" in told
     assert not list((tmp_path / "a").glob("train/*"))
     assert "Traceback" not in told

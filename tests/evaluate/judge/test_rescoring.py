@@ -11,16 +11,16 @@ import pytest
 from difftrain.config.evaluate import AnswerTags, ContaminationPolicy, SystemPrompt
 from difftrain.config.judge import STAND_IN, JudgeKind, server_hash
 from difftrain.config.run_config import RunConfig
-from difftrain.evaluate import run as evaluation
-from difftrain.evaluate.asking import items
-from difftrain.evaluate.responses import Response, Store, key
+from difftrain.evaluate import grade
+from difftrain.evaluate.generate import ResponseStore, StoredResponse, response_key
+from difftrain.evaluate.items import load_items
 from difftrain.model.engines import create
 from difftrain.model.engines.types import Engine
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import BASE, Places
-from difftrain.records import GradedBy, ItemResult
+from difftrain.records import ItemResult
 
 WORDY = "~ " * 40
 
@@ -28,9 +28,10 @@ WORDY = "~ " * 40
 def evaluated(config: RunConfig, make: Callable[[int, int], Engine]) -> Path:
     """Run the evaluation of the base as the recipe does; returns the marks' folder."""
     places = Places(config)
-    folders = evaluation.Folders(places.responses(BASE), places.marks(BASE), places.replies)
-    evaluation.run(make, folders, "tiny", config, World())
-    return folders.marks
+    folders = grade.EvaluationFolders(places.responses(BASE), places.marks(BASE), places.replies)
+    pixels = config.data.min_pixels, config.data.max_pixels
+    grade.evaluate(make, folders, "tiny", config.evaluate, config.model, pixels, World())
+    return folders.results
 
 
 def no_model(*_pixels: int) -> Engine:
@@ -41,8 +42,8 @@ def no_model(*_pixels: int) -> Engine:
 def say(config: RunConfig, words: str) -> None:
     """Keep these words as the base's response to every item."""
     rows = [
-        Response(benchmark=name, item_id=item_id, asked=asked, response=words)
-        for name, item_id, asked in map(key, items(config.evaluate))
+        StoredResponse(benchmark=name, item_id=item_id, prompt_hash=digest, response=words)
+        for name, item_id, digest in map(response_key, load_items(config.evaluate))
     ]
     parquet.write_part(Places(config).responses(BASE), "r000-00000", rows)
 
@@ -110,20 +111,20 @@ def test_more_items_ask_only_for_those_that_are_new(tiny: LoadedModel, config: R
     evaluated(config, in_process)
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMMU", "shapes/MMStar"], 3
     evaluated(config, in_process)
-    rows = parquet.read(Places(config).responses(BASE), Response)
+    rows = parquet.read(Places(config).responses(BASE), StoredResponse)
     assert len(rows) == len({(row.benchmark, row.item_id) for row in rows}) == 6
 
 
 def test_an_item_whose_picture_or_words_changed_is_asked_again(config: RunConfig) -> None:
-    asked = items(config.evaluate)[0]
+    asked = load_items(config.evaluate)[0]
     for column, other in (("image", b"another picture"), ("question", "another question")):
         changed = replace(asked, item={**asked.item, column: other})
         assert changed.key == asked.key
-        assert key(changed) != key(asked)
+        assert response_key(changed) != response_key(asked)
     say(config, "A")
-    store = Store(Places(config).responses(BASE))
-    wanted = [key(asked), key(changed)]
-    assert store.missing(wanted) == {key(changed)}
+    store = ResponseStore(Places(config).responses(BASE))
+    wanted = [response_key(asked), response_key(changed)]
+    assert store.missing(wanted) == {response_key(changed)}
 
 
 def test_a_second_run_makes_no_call_and_changes_no_file(server, config: RunConfig) -> None:
@@ -188,7 +189,8 @@ def test_the_judges_server_is_in_made_json_as_a_hash_alone(server, config: RunCo
     assert os.environ["JUDGE_BASE_URL"] not in made.read_text()
 
 
-def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, capfd) -> None:
+def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, caplog) -> None:
+    caplog.set_level("INFO")
     server.says = lambda prompt, number: "0.5" if number % 2 else "well"
     say(config, WORDY)
     folder = evaluated(config, no_model)
@@ -199,7 +201,7 @@ def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, capf
     assert judge["calls"] == len(server.heard)
     assert judge["calls"] + judge["from_cache"] == judge["replies"]
     assert judge["unusable"] > 0
-    told = capfd.readouterr().err
+    told = caplog.text
     assert f"judge judge-of-the-tests: {judge['replies']} replies (" in told
     assert f"{judge['unusable']} unusable replies" in told
 
@@ -211,7 +213,7 @@ def test_the_stand_in_is_named_as_such(config: RunConfig) -> None:
 
 
 def test_rules_alone_give_their_share_of_undecided_items_and_mmvet_no_score(
-    config: RunConfig, capfd
+    config: RunConfig, caplog
 ) -> None:
     config.evaluate.judge = JudgeKind.none
     say(config, WORDY)
@@ -222,7 +224,7 @@ def test_rules_alone_give_their_share_of_undecided_items_and_mmvet_no_score(
     assert found["shapes/MMVet"]["reason"].startswith("MMVet needs a judge")
     assert found["shapes/OCRBench"]["score"] == 0.0
     assert found["shapes/OCRBench"]["undecided"] == 0
-    assert "shapes/MMVet: no score: MMVet needs a judge" in capfd.readouterr().err
+    assert "shapes/MMVet: no score: MMVet needs a judge" in caplog.text
 
 
 def test_rules_alone_count_what_they_could_not_decide(config: RunConfig) -> None:
@@ -230,7 +232,7 @@ def test_rules_alone_count_what_they_could_not_decide(config: RunConfig) -> None
     config.evaluate.benchmarks = ["shapes/MMStar"]
     say(config, "A")
     folder = Places(config).responses(BASE)
-    rows = parquet.read(folder, Response)
+    rows = parquet.read(folder, StoredResponse)
     rows[:2] = [replace(row, response=WORDY) for row in rows[:2]]
     parquet.write_part(folder, "r000-00000", rows)
     found = summary(evaluated(config, no_model))["shapes/MMStar"]
@@ -249,7 +251,7 @@ def test_a_dead_judge_ends_in_words_and_not_in_a_crash(
     assert found["shapes/MMVet"]["score"] is None
     assert found["shapes/MMVet"]["reason"] == "6 of 6 items got no score"
     assert found["mean"]["score"] is None
-    dead = [mark for mark in parquet.read(folder, ItemResult) if mark.graded_by is GradedBy.failed]
+    dead = [mark for mark in parquet.read(folder, ItemResult) if mark.graded_by is None]
     assert all(mark.score is None for mark in dead)
 
 

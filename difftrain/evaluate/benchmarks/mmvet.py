@@ -1,12 +1,27 @@
-"""MM-Vet: 218 open questions; a judge gives every answer a score of 0.0 to 1.0."""
+"""MM-Vet: 218 open questions; a judge gives every response a score of 0.0 to 1.0."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
-from difftrain.evaluate import items
-from difftrain.evaluate.graded import UNDECIDED, Benchmark, Graded, Item, Judge, Part
-from difftrain.evaluate.judge_prompts import RISING, ask
-from difftrain.evaluate.rules import Switches
-from difftrain.records import GradedBy
+from difftrain.evaluate import columns
+from difftrain.evaluate.types import (
+    OVERALL,
+    RISING,
+    UNDECIDED,
+    Benchmark,
+    HarnessRules,
+    Item,
+    ItemGrade,
+    Judge,
+    OfficialSet,
+    Part,
+    Table,
+    ask_judge,
+    rows_by_category,
+    table_row,
+)
+from difftrain.records import GradedBy, ItemResult
 
 _MEME = (
     "Can you explain this meme? | This meme is poking fun at the fact that the names of the "
@@ -42,46 +57,71 @@ JUDGE_PROMPT = (
 
 
 def prompt(item: Item) -> list[Part]:
-    """The picture, then the bare question."""
-    return items.images_then(item, items.text(item, "question"))
+    """The image, then the bare question."""
+    return columns.images_then_text(item, columns.text(item, "question"))
 
 
 def judge_prompt(prediction: str, item: Item) -> str:
     """The table with this item as its last, unfinished row."""
-    gold = items.text(item, "answer")
+    gold = columns.text(item, "answer")
     gold = gold.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
-    return JUDGE_PROMPT + " | ".join([items.text(item, "question"), gold, prediction, ""])
+    return JUDGE_PROMPT + " | ".join([columns.text(item, "question"), gold, prediction, ""])
 
 
-def grade(prediction: str, item: Item, judge: Judge | None, rules: Switches) -> Graded:
-    """The judge's number, asked up to five times; five replies that are none count as 0.
+def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
+    """The judge's number, requested up to five times; five replies without one count as 0.
 
-    A reply of `nan` is a number to the reference and spoils its mean; here it is no score.
+    A reply of `nan` is a number to the reference and spoils its mean; here it gives no score.
     """
     if judge is None:
         return UNDECIDED
-    words = judge_prompt(prediction, item)
+    text = judge_prompt(prediction, item)
     for temperature in RISING:
-        reply = ask(judge, words, temperature)
+        reply = ask_judge(judge, text, temperature)
         try:
             score = float(reply)
         except ValueError:
             continue
         if math.isnan(score):
-            return Graded(None, reply.strip(), GradedBy.failed)
+            return ItemGrade(None, reply.strip(), None, "the judge's score is nan")
         if 0 <= score <= 1:
-            return Graded(score, reply.strip(), GradedBy.judge)
+            return ItemGrade(score, reply.strip(), GradedBy.judge)
     return UNDECIDED
 
 
 def item_id(item: Item) -> str:
     """The `index` column, else `question_id` or `id`."""
-    return items.text(item, "index", "question_id", "id")
+    return columns.text(item, "index", "question_id", "id")
 
 
-def subset(item: Item) -> str:
+def category(item: Item) -> str:
     """The capabilities, joined by commas."""
-    return ",".join(str(each) for each in items.listed(items.first(item, "category", "capability")))
+    return ",".join(map(str, columns.as_list(columns.first(item, "category", "capability"))))
+
+
+def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
+    """Capabilities, and exact combinations of them."""
+    combinations = {
+        name.replace(",", "_"): table_row(result for result in results if result.category == name)
+        for name in sorted({result.category for result in results})
+    }
+    return {
+        "capabilities": {OVERALL: table_row(results), **rows_by_category(results)},
+        "combinations": {OVERALL: table_row(results), **combinations},
+    }
+
+
+def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """A hub row in the harness's columns: capabilities stand in `category`, joined by commas."""
+    capability = row["capability"]
+    joined = capability if isinstance(capability, str) else ",".join(map(str, capability))
+    return {
+        "index": row["question_id"],
+        "question": row["question"],
+        "answer": row["answer"],
+        "category": joined,
+        "image": row["image"],
+    }
 
 
 BENCHMARK = Benchmark(
@@ -89,7 +129,15 @@ BENCHMARK = Benchmark(
     prompt=prompt,
     grade=grade,
     item_id=item_id,
-    subset=subset,
-    cluster=item_id,
-    judge="always",
+    category=category,
+    tables=tables,
+    official=OfficialSet(
+        count=218,
+        split="test",
+        columns=("question_id", "question", "answer", "capability", "image"),
+        image_columns=("image",),
+        tsv_columns=("index", "image", "question", "answer", "category"),
+        md5=("748aa6d4aa9d4de798306a63718455e3",),
+        to_harness=to_harness,
+    ),
 )

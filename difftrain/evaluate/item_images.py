@@ -1,7 +1,7 @@
-"""Pictures of benchmark items: read when they are asked for, decoded as the reference does it.
+"""Images of benchmark items: read when they are needed, decoded as the reference does it.
 
-An item holds where its picture is, not the picture: a benchmark's pictures are never all in
-memory. Not here: where they are (tsv.py, hub.py).
+An item holds where its image is, not the image: a benchmark's images are never all in memory.
+Not here: where they are (loading.py).
 """
 
 import ast
@@ -16,22 +16,22 @@ from PIL import Image
 from difftrain import images
 from difftrain.images import ImageError, PixelBudget
 
-LONGEST_REFERENCE = 64
+MAX_REFERENCE_LENGTH = 64
 """A longer text is base64, a shorter one names something (the reference's rule)."""
 
 
 @runtime_checkable
-class Stored(Protocol):
-    """Where a picture is."""
+class ImageSource(Protocol):
+    """Where an image is."""
 
     def read(self) -> Any:
-        """The picture's cell: bytes, base64, or a data set's {bytes, path}."""
+        """The image's cell: bytes, base64, or a data set's {bytes, path}."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class NoPicture:
-    """Stands where a picture should be: its item is not asked, and counted."""
+class MissingImage:
+    """Stands where an image should be: its item is skipped, and counted."""
 
     reason: str
 
@@ -41,20 +41,20 @@ class NoPicture:
 
 
 def identity(value: Any) -> bytes:
-    """What changes when a picture does: the bytes of its file, hashed; why there is none."""
+    """A hash of the image file's bytes; for a missing image, the reason."""
     try:
-        return images.file_hash(raw(value))
+        return images.file_hash(image_bytes(value))
     except ImageError as error:
         return str(error).encode()
 
 
-def raw(value: Any) -> bytes:
-    """The bytes of a picture's file from whatever a cell holds. Raises ImageError."""
-    if isinstance(value, Stored):
+def image_bytes(value: Any) -> bytes:
+    """The bytes of an image file from whatever a cell holds. Raises ImageError."""
+    if isinstance(value, ImageSource):
         value = value.read()
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
-    if isinstance(value, str) and len(value) > LONGEST_REFERENCE and not _is_file(value):
+    if isinstance(value, str) and len(value) > MAX_REFERENCE_LENGTH and not _is_file(value):
         try:
             return base64.b64decode(value)
         except binascii.Error as error:
@@ -69,28 +69,30 @@ def raw(value: Any) -> bytes:
     raise ImageError("no image: the cell is empty")
 
 
-def listed(cell: str) -> list[str]:
+def base64_texts(cell: str) -> list[str]:
     """The base64 texts of an image cell: one, or a list of them. Raises ImageError if damaged."""
     if not cell.startswith("["):
         return [cell]
     try:
-        return [str(each) for each in ast.literal_eval(cell)]
+        return [str(text) for text in ast.literal_eval(cell)]
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
-        told = f"the cell begins as a list of pictures and is none ({type(error).__name__})"
-        raise ImageError(f"broken image: {told}") from error
+        raise ImageError(
+            f"broken image: the cell begins as a list of images and is none "
+            f"({type(error).__name__})"
+        ) from error
 
 
 def _is_file(text: str) -> bool:
     return len(text) < 1024 and Path(text).is_file()
 
 
-def shown(value: Any, budget: PixelBudget) -> Image.Image:
-    """The picture as RGB inside the budget. Raises ImageError.
+def decoded(value: Any, budget: PixelBudget) -> Image.Image:
+    """The image as RGB inside the budget. Raises ImageError.
 
-    Transparency is dropped without a white ground, as in the reference. It is resized once, to the
-    size that the model's own processor would choose, which therefore leaves it alone.
+    Transparency is dropped without a white background, as in the reference. It is resized once, to
+    the size that the model's own processor would choose, which therefore leaves it alone.
     """
-    image = value if isinstance(value, Image.Image) else images.open_image(raw(value))
+    image = value if isinstance(value, Image.Image) else images.open_image(image_bytes(value))
     try:
         image = image.convert("RGB")
     except images.DECODE_ERRORS as error:

@@ -1,0 +1,245 @@
+"""MathVista (testmini): 1000 items; a judge extracts the answer where the rule cannot."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from difftrain.data.prompts import LETTERS
+from difftrain.evaluate import columns
+from difftrain.evaluate.benchmarks.multiple_choice import match_option
+from difftrain.evaluate.types import (
+    API_FAILURE,
+    OVERALL,
+    RISING,
+    UNDECIDED,
+    Benchmark,
+    HarnessRules,
+    Item,
+    ItemGrade,
+    Judge,
+    OfficialSet,
+    Part,
+    Table,
+    first_usable,
+    rows_by_category,
+    table_row,
+)
+from difftrain.records import GradedBy, ItemResult
+
+_ONE = "Please answer the question requiring"
+_END = "at the end."
+_EXAMPLES = (
+    (
+        f"{_ONE} an integer answer and provide the final value,\ne.g., 1, 2, 3, {_END}",
+        "Which number is missing?",
+        "The number missing in the sequence is 14.",
+        "14",
+    ),
+    (
+        f"{_ONE} a floating-point number with one decimal place and provide the final value,\n"
+        f"e.g., 1.2, 1.3, 1.4, {_END}",
+        "What is the fraction of females facing the camera?",
+        "The fraction of females facing the camera is 0.6,\n"
+        "which means that six out of ten females in the group are facing the camera.",
+        "0.6",
+    ),
+    (
+        f"{_ONE} a floating-point number with two decimal places and provide the final value,\n"
+        f"e.g., 1.23, 1.34, 1.45, {_END}",
+        "How much money does Luca need to buy a sour apple candy and a butter-scotch candy? "
+        "(Unit: $)",
+        "Luca needs $1.45 to buy a sour apple candy and a butterscotch candy.",
+        "1.45",
+    ),
+    (
+        f"{_ONE} a Python list as an answer and provide the final list,\n"
+        f"e.g., [1, 2, 3], [1.2, 1.3, 1.4], {_END}",
+        "Between which two years does the line graph saw its maximum peak?",
+        "The line graph saw its maximum peak between 2007 and 2008.",
+        "[2007, 2008]",
+    ),
+    (
+        "Please answer the question and provide the correct option letter, e.g., A, B, C, D, "
+        f"{_END}",
+        "What fraction of the shape is blue?\nChoices: (A) 3/11 (B) 8/11 (C) 6/11 (D) 3/5",
+        "The correct answer is (B) 8/11.",
+        "B",
+    ),
+)
+"""(hint, question, response, answer): the benchmark's own demonstration (lupantech/MathVista)."""
+
+MAX_LIST_LENGTH = 200
+"""Characters of a list answer."""
+JUDGE_PROMPT = (
+    "Please read the following example.\nThen extract the answer from the model response and "
+    "type it at the end of the prompt.\n\n"
+    + "\n".join(
+        f"Hint: {hint}\n\nQuestion: {question}\n\nModel response: {response}\n\n"
+        f"Extracted answer: {answer}\n"
+        for hint, question, response, answer in _EXAMPLES
+    )
+)
+
+
+def prompt(item: Item) -> list[Part]:
+    """The image, then the query (hint, question, choices), which the TSV calls `question`."""
+    return columns.images_then_text(item, columns.text(item, "query", "question"))
+
+
+def judge_prompt(prediction: str, item: Item) -> str:
+    """The extractor's prompt (the missing letter and the missing line break are the original's)."""
+    query = str(item.get("query") or item.get("question") or "")
+    return f"{JUDGE_PROMPT}\n{query}\nModel respone: {prediction}Extracted answer:"
+
+
+def _options(item: Item) -> dict[str, str]:
+    texts = [str(text) for text in columns.as_list(columns.first(item, "choices"))]
+    return dict(zip(LETTERS, texts, strict=False))
+
+
+def _gold_letter(item: Item, options: dict[str, str]) -> str:
+    if not columns.is_empty(item.get("answer_option")):
+        return str(item["answer_option"])
+    gold = columns.text(item, "answer")
+    for letter, text in options.items():
+        if text == gold:
+            return letter
+    raise ValueError(f"MathVista item {item.get('pid')}: answer {gold!r} is not one of the choices")
+
+
+def _number(text: object, kind: str) -> int | float | None:
+    """What Python's own int() or float() makes of the text."""
+    try:
+        return int(str(text)) if kind == "integer" else float(str(text))
+    except ValueError:
+        return None
+
+
+def _parse_list(text: object) -> list[object] | None:
+    """A list of numbers as JSON, which is also how Python writes it; None if the text is none."""
+    stripped = str(text).strip()
+    # A list of a few numbers needs no more; a longer text is no answer of that kind.
+    if not stripped.startswith("[") or len(stripped) > MAX_LIST_LENGTH:
+        return None
+    try:
+        parsed = json.loads(stripped)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, list) else None
+
+
+def _grade_by_rule(prediction: str, item: Item, rules: HarnessRules) -> ItemGrade | None:
+    """What the rule alone decides; a wrong number, and a right 0, are left to the judge."""
+    if item["question_type"] == "multi_choice":
+        options = _options(item)
+        letter = match_option(prediction, options, rules)
+        if letter is None:
+            return None
+        return ItemGrade(float(letter == _gold_letter(item, options)), letter, GradedBy.rule)
+    if item["answer_type"] not in ("integer", "float"):
+        return None
+    number = _number(prediction, item["answer_type"])
+    # The reference tests the number for truth, so a right 0 is "nothing found".
+    usable = number is not None if rules.overrides.zero else bool(number)
+    if usable and number == _number(item["answer"], item["answer_type"]):
+        return ItemGrade(1.0, str(number), GradedBy.rule)
+    return None
+
+
+def _is_correct(extracted: str, item: Item, rules: HarnessRules) -> bool:
+    if item["question_type"] == "multi_choice":
+        options = _options(item)
+        return match_option(extracted, options, rules) == _gold_letter(item, options)
+    kind = item["answer_type"]
+    if kind not in ("integer", "float"):
+        # The reference has no rule for lists: its branch never says right.
+        parsed = _parse_list(extracted) if rules.overrides.list_items else None
+        return parsed is not None and parsed == _parse_list(item["answer"])
+    number = _number(extracted, kind)
+    return number is not None and number == _number(item["answer"], kind)
+
+
+def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
+    """The rule's answer; else what the judge extracts, compared with the gold by the same rule.
+
+    Five failed calls are undecided and give 0, as in the reference.
+    """
+    if by_rule := _grade_by_rule(prediction, item, rules):
+        return by_rule
+    if judge is None:
+        return UNDECIDED
+
+    def parse(reply: str) -> str | None:
+        return None if API_FAILURE in reply else reply
+
+    extracted, _ = first_usable(judge, judge_prompt(prediction, item), RISING, parse)
+    if extracted is None:
+        return UNDECIDED
+    return ItemGrade(float(_is_correct(extracted, item, rules)), extracted, GradedBy.judge)
+
+
+def item_id(item: Item) -> str:
+    """The `pid` column, else `index`."""
+    return columns.text(item, "pid", "index")
+
+
+def category(item: Item) -> str:
+    """The task and the skills, joined by commas: columns (TSV), or inside `metadata` (data set)."""
+    metadata = item.get("metadata") or {}
+    task = str(item.get("task") or metadata.get("task") or item["question_type"])
+    skills = columns.as_list(item.get("skills") or metadata.get("skills"))
+    return ",".join([task, *map(str, skills)])
+
+
+def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
+    """Tasks and skills in one flat table; `by_rule` is the harness's prefetch."""
+    return {"tasks and skills": {OVERALL: table_row(results), **rows_by_category(results)}}
+
+
+def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """A hub row in the harness's columns: the query is the question, the gold gets its letter."""
+    metadata = dict(row["metadata"] or {})
+    choices = [str(choice) for choice in row["choices"] or ()]
+    multi_choice = row["question_type"] == "multi_choice"
+    if multi_choice and row["answer"] not in choices:
+        raise ValueError(f"row {row['pid']}: the answer is not one of the choices")
+    return {
+        "index": row["pid"],
+        "pid": row["pid"],
+        "question": row["query"],
+        "question_type": row["question_type"],
+        "answer_type": row["answer_type"],
+        "choices": str(choices) if choices else None,
+        "unit": row.get("unit"),
+        "precision": row.get("precision"),
+        "answer": row["answer"],
+        "answer_option": LETTERS[choices.index(row["answer"])] if multi_choice else None,
+        "task": metadata["task"],
+        "skills": str(list(metadata["skills"])),
+        "image": row["decoded_image"],
+    }
+
+
+BENCHMARK = Benchmark(
+    name="MathVista",
+    prompt=prompt,
+    grade=grade,
+    item_id=item_id,
+    category=category,
+    tables=tables,
+    official=OfficialSet(
+        count=1000,
+        split="testmini",
+        columns=(
+            *("pid", "question", "choices", "answer", "question_type", "answer_type"),
+            *("metadata", "query", "decoded_image"),
+        ),
+        image_columns=("decoded_image",),
+        tsv_columns=(
+            *("index", "image", "question", "answer", "question_type", "answer_type"),
+            *("choices", "answer_option", "task", "skills"),
+        ),
+        md5=("f199b98e178e5a2a20e7048f5dcb0464",),
+        to_harness=to_harness,
+    ),
+)

@@ -1,0 +1,124 @@
+"""MMStar: 1500 multiple-choice questions over six capabilities, in the harness's columns.
+
+The hub's data set writes the options into the question; `to_harness` moves them into columns A to
+D, as the harness's TSV has them.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from difftrain.evaluate import columns
+from difftrain.evaluate.benchmarks import multiple_choice
+from difftrain.evaluate.benchmarks.multiple_choice import Choice
+from difftrain.evaluate.types import (
+    OVERALL,
+    Benchmark,
+    HarnessRules,
+    Item,
+    ItemGrade,
+    Judge,
+    OfficialSet,
+    Part,
+    Table,
+    rows_by_category,
+    table_row,
+)
+from difftrain.records import ItemResult
+
+_LETTERED = re.compile(r"\n\s*Options:\s*A:\s*(.*)\Z", re.DOTALL)
+_NEXT_LETTER = {letter: re.compile(rf",\s*{letter}:\s*") for letter in "BCD"}
+_BRACKETED = re.compile(r"^\(([A-D])\)\s?(.*?)\s*(?=^\([A-D]\)|\Z)", re.DOTALL | re.MULTILINE)
+
+
+def prompt(item: Item) -> list[Part]:
+    """The image, then the question with its options. An `<image 1>` in the text stays there."""
+    _options(item)
+    return columns.images_then_text(item, multiple_choice.question_text(item))
+
+
+def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
+    """By the option rule, else by the judge."""
+    gold = columns.text(item, "answer")
+    choice = Choice(str(item.get("question", "")), _options(item), gold, str(item.get("index")))
+    return multiple_choice.grade(prediction, choice, judge, rules)
+
+
+def item_id(item: Item) -> str:
+    """The `index` column."""
+    return columns.text(item, "index")
+
+
+def category(item: Item) -> str:
+    """The capability."""
+    return columns.text(item, "category")
+
+
+def _options(item: Item) -> dict[str, str]:
+    options = columns.options(item)
+    if not options:
+        raise ValueError(f"MMStar item {item.get('index')} has no option columns A, B, C, D")
+    return options
+
+
+def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
+    """Overall and the six core capabilities; the mean is over items, not over categories."""
+    return {"capabilities": {OVERALL: table_row(results), **rows_by_category(results)}}
+
+
+def split_options(question: str) -> tuple[str, dict[str, str]]:
+    """A question without its options, and the options, which the hub writes into it.
+
+    Either "...\\nOptions: A: x, B: y" or, for items taken from MathVista, "...\\nChoices:\\n(A) x".
+    Raises ValueError if there are no options.
+    """
+    if match := _LETTERED.search(question):
+        rest, options, letter = match[1], {}, "A"
+        for next_letter, pattern in _NEXT_LETTER.items():
+            cut = pattern.search(rest)
+            if cut is None:
+                break
+            options[letter], rest, letter = rest[: cut.start()], rest[cut.end() :], next_letter
+        options[letter] = rest.strip()
+        return question[: match.start()], options
+    options = {match[1]: match[2] for match in _BRACKETED.finditer(question)}
+    if not options:
+        raise ValueError("the question holds no options")
+    start = next(_BRACKETED.finditer(question)).start()
+    return question[:start].rstrip().removesuffix("Choices:").rstrip(), options
+
+
+def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """A hub row in the harness's columns: the options leave the question and become columns."""
+    try:
+        question, options = split_options(row["question"])
+    except ValueError as error:
+        raise ValueError(f"row {row['index']}: {error}") from error
+    return {
+        "index": str(row["index"]),
+        "question": question,
+        **options,
+        "answer": row["answer"],
+        "category": row["category"],
+        "l2_category": row["l2_category"],
+        "image": row["image"],
+    }
+
+
+BENCHMARK = Benchmark(
+    name="MMStar",
+    prompt=prompt,
+    grade=grade,
+    item_id=item_id,
+    category=category,
+    tables=tables,
+    official=OfficialSet(
+        count=1500,
+        split="val",
+        columns=("index", "question", "image", "answer", "category", "l2_category"),
+        image_columns=("image",),
+        tsv_columns=("index", "image", "question", "answer", "A", "B", "C", "D", "category"),
+        md5=("e1ecd2140806c1b1bbf54b43372efb9e", "2f3da1ab455b65ac89e57b01706207b7"),
+        to_harness=to_harness,
+    ),
+)

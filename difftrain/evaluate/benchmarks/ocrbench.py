@@ -1,0 +1,111 @@
+"""OCRBench: 1000 reading items, correct if a gold answer occurs anywhere in the prediction."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from difftrain.evaluate import columns
+from difftrain.evaluate.types import (
+    Benchmark,
+    HarnessRules,
+    Item,
+    ItemGrade,
+    Judge,
+    OfficialSet,
+    Part,
+    Table,
+    rows_by_category,
+    table_row,
+)
+from difftrain.records import GradedBy, ItemResult
+
+FORMULAS = "Handwritten Mathematical Expression Recognition"
+GROUPS = {
+    "Text Recognition": (
+        "Regular Text Recognition",
+        "Irregular Text Recognition",
+        "Artistic Text Recognition",
+        "Handwriting Recognition",
+        "Digit String Recognition",
+        "Non-Semantic Text Recognition",
+    ),
+    "Scene Text-centric VQA": ("Scene Text-centric VQA",),
+    "Doc-oriented VQA": ("Doc-oriented VQA",),
+    "Key Information Extraction": ("Key Information Extraction",),
+    FORMULAS: (FORMULAS,),
+}
+"""The five groups of types."""
+NORM = 10
+"""The Final Score Norm is the number of correct items over ten, on a subset too."""
+
+
+def prompt(item: Item) -> list[Part]:
+    """The image, then the question as it stands."""
+    return columns.images_then_text(item, columns.text(item, "question"))
+
+
+def _normalized(text: str, formula: bool) -> str:
+    line = text.strip().replace("\n", " ")
+    return line.replace(" ", "") if formula else line.lower()
+
+
+def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
+    """1 if a gold is a part of the prediction; formulas keep their case and lose their blanks."""
+    formula = category(item) == FORMULAS
+    golds = [str(gold) for gold in columns.as_list(columns.first(item, "answer", "answers"))]
+    normalized = _normalized(prediction, formula)
+    match = next((gold for gold in golds if _normalized(gold, formula) in normalized), None)
+    return ItemGrade(
+        float(match is not None), None if match is None else match.strip(), GradedBy.rule
+    )
+
+
+def item_id(item: Item) -> str:
+    """The `index` column, else `id`."""
+    return columns.text(item, "index", "id")
+
+
+def category(item: Item) -> str:
+    """The type of reading."""
+    return columns.text(item, "category", "type", "question_type")
+
+
+def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
+    """Five groups and the final score, which is a count; the ten types beside them."""
+    groups = {
+        name: table_row(result for result in results if result.category in types)
+        for name, types in GROUPS.items()
+    }
+    total = table_row(results)
+    final = total | {"norm": (total["right"] or 0) / NORM}
+    return {"groups": {**groups, "Final Score": final}, "types": rows_by_category(results)}
+
+
+def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """A hub row in the harness's columns; rows have no id, their number is the harness's index."""
+    return {
+        "index": str(number),
+        "question": row["question"],
+        "answer": str(columns.as_list(row["answer"])),
+        "category": row["question_type"],
+        "dataset": row["dataset"],
+        "image": row["image"],
+    }
+
+
+BENCHMARK = Benchmark(
+    name="OCRBench",
+    prompt=prompt,
+    grade=grade,
+    item_id=item_id,
+    category=category,
+    tables=tables,
+    official=OfficialSet(
+        count=1000,
+        split="test",
+        columns=("dataset", "question", "question_type", "answer", "image"),
+        image_columns=("image",),
+        tsv_columns=("index", "image", "question", "answer", "category"),
+        md5=("e953d98a987cc6e26ef717b61260b778",),
+        to_harness=to_harness,
+    ),
+)

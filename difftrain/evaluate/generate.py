@@ -1,0 +1,245 @@
+"""Responses of one checkpoint to benchmark items: requests, an engine, and a store on disk.
+
+The store only grows: other benchmarks, or more items, generate what is missing; other rules or
+another judge generate nothing. An item whose image is missing or broken is skipped. An item for
+which the engine gave no response has failed: this is noted apart, so that no rank waits for it, and
+forgotten by the next run, which requests it again.
+"""
+
+import hashlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from tqdm import tqdm
+
+from difftrain.config.evaluate import EvaluateConfig, SystemPrompt
+from difftrain.data import prompts
+from difftrain.evaluate import build_prompt, item_images
+from difftrain.evaluate.items import BenchmarkItem
+from difftrain.images import ImageError, PixelBudget
+from difftrain.model.engines.types import Engine, GenerationError, Request, write_engine_info
+from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.pipeline.coordination import World
+
+FAILED = "failed"
+"""Folder in the store: the items without a response in the last run."""
+ResponseKey = tuple[str, str, str]
+"""Benchmark, item id, and a hash of the prompt."""
+
+
+class ResponseStatus(StrEnum):
+    """Whether there is a response, and if not, whether the next run requests it again (failed)."""
+
+    generated = "generated"
+    skipped = "skipped"
+    failed = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResponse:
+    """One checkpoint's response to one item; or None, and the `error` that says why."""
+
+    benchmark: str
+    item_id: str
+    prompt_hash: str
+    response: str | None
+    status: ResponseStatus = ResponseStatus.generated
+    error: str | None = None
+
+    @property
+    def key(self) -> ResponseKey:
+        """What identifies it in its store."""
+        return self.benchmark, self.item_id, self.prompt_hash
+
+
+def response_key(item: BenchmarkItem) -> ResponseKey:
+    """What identifies a response in its store; an item whose text or image changed is new."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in build_prompt(item.benchmark, item.item):
+        if part["type"] == "image":
+            content = item_images.identity(part["value"])
+        else:
+            content = part["value"].encode("utf-8", "surrogatepass")
+        digest.update(f"{part['type']}:{len(content)}:".encode() + content)
+    return (*item.key, digest.hexdigest())
+
+
+def item_hashes(keys: Iterable[ResponseKey]) -> dict[str, str]:
+    """A hash for each benchmark that changes when an item does, or its text or images."""
+    by_benchmark: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, item_id, prompt_hash in keys:
+        by_benchmark[name].append((item_id, prompt_hash))
+    return {name: manifest.fingerprint(sorted(pairs)) for name, pairs in by_benchmark.items()}
+
+
+class ResponseStore:
+    """The responses in a folder, read part by part as they come in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._parts_read: set[Path] = set()
+        self._kept: dict[ResponseKey, StoredResponse] = {}
+        self._failed: dict[ResponseKey, StoredResponse] = {}
+
+    def add(self, rank: int, rows: Sequence[StoredResponse]) -> None:
+        """Write rows as a part, failed ones as a part of their own folder."""
+        for folder, failed in ((self.folder, False), (self.folder / FAILED, True)):
+            if part := [row for row in rows if (row.status is ResponseStatus.failed) is failed]:
+                parquet.write_part(folder, parquet.next_part(folder, rank), part)
+
+    def refresh(self) -> None:
+        """Read the parts that are new."""
+        for path in parquet.parts(self.folder):
+            if path not in self._parts_read:
+                for row in parquet.read_part(path, StoredResponse):
+                    self._kept.setdefault(row.key, row)
+                self._parts_read.add(path)
+        failed = parquet.parts(self.folder / FAILED)
+        self._failed = {row.key: row for path in failed for row in rows_of_this_run(path)}
+
+    def forget_failed(self, world: World) -> None:
+        """Drop failed items of earlier runs: this rank's, and those of ranks that are gone."""
+        for path in parquet.parts(self.folder / FAILED):
+            rank = int(path.stem.split("-")[1].removeprefix("r"))
+            if rank == world.rank or (world.is_first and rank >= world.size):
+                path.unlink(missing_ok=True)
+
+    def is_complete(self, keys: Sequence[ResponseKey]) -> bool:
+        """Whether each of these has a response now, or has failed in this run."""
+        self.refresh()
+        return all(key in self._kept or key in self._failed for key in keys)
+
+    def missing(self, keys: Sequence[ResponseKey]) -> set[ResponseKey]:
+        """Those of the keys that have no response."""
+        self.refresh()
+        return {key for key in keys if key not in self._kept}
+
+    def __getitem__(self, key: ResponseKey) -> StoredResponse:
+        """A response, or the row that says why there is none. Raises KeyError without either."""
+        return self._kept[key] if key in self._kept else self._failed[key]
+
+
+def rows_of_this_run(path: Path) -> list[StoredResponse]:
+    """The rows of a part of failed items; none if an earlier run wrote it."""
+    try:
+        if path.stat().st_mtime < coordination.STARTED:
+            return []
+        return parquet.read_part(path, StoredResponse)
+    except FileNotFoundError:  # its rank has just begun again
+        return []
+
+
+def pixel_budgets(config: EvaluateConfig, data_pixels: tuple[int, int]) -> dict[str, PixelBudget]:
+    """The pixel limits of each requested benchmark; `data_pixels` are those of miniatures."""
+    return {name: PixelBudget(*config.pixels(name, data_pixels)) for name in config.benchmarks}
+
+
+def widest_budget(budgets: Mapping[str, PixelBudget]) -> tuple[int, int]:
+    """The limits of an engine that leaves the images of all these benchmarks alone."""
+    smallest = min(budget.min_pixels for budget in budgets.values())
+    return smallest, max(budget.max_pixels for budget in budgets.values())
+
+
+def build_request(item: BenchmarkItem, config: EvaluateConfig, pixels: PixelBudget) -> Request:
+    """The official prompt, greedy, images inside the limits. Raises ImageError for an image."""
+    parts = [
+        item_images.decoded(part["value"], pixels) if part["type"] == "image" else part["value"]
+        for part in build_prompt(item.benchmark, item.item)
+    ]
+    return Request(
+        parts=tuple(parts),
+        system=prompts.SYSTEM if config.system is SystemPrompt.think else None,
+        max_new_tokens=config.max_new_tokens,
+    )
+
+
+def start_engine(
+    make_engine: Callable[[int, int], Engine],
+    budgets: Mapping[str, PixelBudget],
+    folder: Path,
+    world: World,
+) -> Engine:
+    """An engine with the widest limits; it is described in the folder of its responses."""
+    with coordination.heartbeat(folder, world):
+        engine = make_engine(*widest_budget(budgets))
+    write_engine_info(folder, engine.info)
+    return engine
+
+
+def stream_responses(
+    engine: Engine,
+    items: Iterable[tuple[ResponseKey, BenchmarkItem]],
+    config: EvaluateConfig,
+    budgets: Mapping[str, PixelBudget],
+    on_idle: Callable[[], None] = lambda: None,
+) -> Iterator[StoredResponse]:
+    """What an engine with the widest limits responds to each item, in any order, as it comes.
+
+    An image is read when its item is requested, not before. `on_idle` is called now and then
+    meanwhile. Raises what the engine raises when it is gone for good.
+    """
+    waiting, skipped = iter(items), deque[StoredResponse]()
+
+    def row(
+        key: ResponseKey, response: str | None, status: ResponseStatus, error: str | None = None
+    ) -> StoredResponse:
+        name, item_id, prompt_hash = key
+        return StoredResponse(
+            benchmark=name,
+            item_id=item_id,
+            prompt_hash=prompt_hash,
+            response=response,
+            status=status,
+            error=error,
+        )
+
+    def next_requests(room: int) -> list[tuple[ResponseKey, Request]]:
+        requests: list[tuple[ResponseKey, Request]] = []
+        while len(requests) < room and (following := next(waiting, None)):
+            key, item = following
+            try:
+                requests.append((key, build_request(item, config, budgets[item.benchmark])))
+            except ImageError as error:
+                skipped.append(row(key, None, ResponseStatus.skipped, str(error)))
+        return requests
+
+    for key, completion in engine.stream(next_requests, on_idle):
+        if isinstance(completion, GenerationError):
+            yield row(key, None, ResponseStatus.failed, completion.reason)
+        else:
+            yield row(key, completion.text, ResponseStatus.generated)
+        while skipped:
+            yield skipped.popleft()
+    yield from skipped
+
+
+def generate_responses(
+    engine: Engine,
+    items: Sequence[tuple[ResponseKey, BenchmarkItem]],
+    store: ResponseStore,
+    config: EvaluateConfig,
+    budgets: Mapping[str, PixelBudget],
+    world: World,
+    rows_per_part: int,
+) -> None:
+    """Generate responses to these items; each is written soon, so that a kill loses few."""
+    bar = tqdm(total=len(items), desc="evaluate", unit="item", disable=not world.is_first)
+    buffer = parquet.Unwritten[StoredResponse](
+        lambda rows: store.add(world.rank, rows), rows_per_part
+    )
+
+    def on_idle() -> None:
+        coordination.beat(store.folder, world)
+        buffer.write_if_late()
+
+    try:
+        for row in stream_responses(engine, items, config, budgets, on_idle):
+            buffer.add(row)
+            on_idle()
+            bar.update()
+    finally:
+        buffer.write()
+        bar.close()
