@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from difftrain.config.run_config import RunConfig
-from difftrain.evaluate import answering
+from difftrain.evaluate import generate
 from difftrain.pipeline import coordination, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.probe import attention_pass, run
@@ -61,7 +61,8 @@ def test_a_rank_that_loads_for_long_is_heard_of(
                 load, shapes_samples, tmp_path, folder, config, SECOND
             )
         else:
-            answering.ready(load, config, folder, SECOND)
+            budgets = generate.pixel_budgets(config.evaluate, (3136, 12544))
+            generate.start_engine(load, budgets, folder, SECOND)
 
     with pytest.raises(Heard):
         begin()
