@@ -7,7 +7,7 @@ reading in a process of its own, over a tenth of the rows and over all: memory m
 the rows. The result goes to benchmarks/results/load_data.md.
 
     datasets   for row in load_dataset("parquet", streaming=True): pictures decoded, nothing else
-    stage      data.stage.make: decoded, resized, PNG; golds checked, duplicates sought; written
+    stage      data.build: decoded, resized, PNG; golds checked, duplicates sought; written
     read back  the stage's samples, every picture of them fetched once
 """
 
@@ -30,7 +30,7 @@ from datasets import load_dataset
 from PIL import Image, ImageDraw
 
 from difftrain.config.data import DataConfig, Source
-from difftrain.data import stage
+from difftrain.data import build
 from difftrain.pipeline import parquet
 from difftrain.pipeline.manifest import versions
 from difftrain.records import Sample
@@ -89,7 +89,7 @@ def by_datasets(folder: Path, _: Path, rows: int) -> int:
 
 def by_stage(folder: Path, made: Path, rows: int) -> int:
     """Our data stage, whole."""
-    return stage.make(config(folder, rows), made)["samples"]
+    return build.build_dataset(config(folder, rows), made)["counts"]["samples"]
 
 
 def by_reading_back(_: Path, made: Path, rows: int) -> int:

@@ -1,8 +1,8 @@
 """The samples of a run: the data stage, made once, and no model near it."""
 
 from difftrain.config.run_config import RunConfig
-from difftrain.data import stage as data_stage
-from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.data.build import build_dataset
+from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import Places
 from difftrain.records import Sample
@@ -10,15 +10,7 @@ from difftrain.records import Sample
 
 def make(config: RunConfig, places: Places, world: World) -> None:
     """Write the data stage's folder if it is not there; the other processes wait for the first."""
-    if world.is_first and manifest.read_manifest(places.data) is None:
-        alone = World()
-        with (
-            coordination.report_failure(places.data, world),
-            coordination.stage_lock(places.data, alone),
-        ):
-            if manifest.read_manifest(places.data) is None:
-                data_stage.make(config.data, places.data)
-    coordination.wait_for_manifest(places.data, world)
+    build_dataset(config.data, places.data, world)
 
 
 def samples(config: RunConfig, places: Places, world: World) -> list[Sample]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig
-from difftrain.data import load
+from difftrain.data import dataset
 from difftrain.pipeline import coordination, manifest
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import Places
@@ -69,7 +69,7 @@ def check_model(config: RunConfig, world: World, difference: list[str]) -> Path:
     """The plan, then eight ticks on four samples. Raises PreflightFailed."""
     folder = plan.show(config, world, difference)
     if world.is_first:
-        rows = islice(load.samples(config.data), ROWS)
+        rows = islice(dataset.load_samples(config.data), ROWS)
         samples = [row for row in rows if isinstance(row, Sample)]
         print()
         found = check(config, samples, Asking(config), folder / "preflight")

@@ -62,7 +62,7 @@ def counted(places: Places) -> Pool:
         task_sets.update(map(TaskSet, names))
         letters += sum(map(len, questions))
     samples = made["counts"]["samples"]
-    pictures = made["counts"].get("pictures", {}).get("tokens")
+    pictures = made["counts"].get("images", {}).get("tokens")
     least = places.config.data.min_pixels
     shapes = max(least, TOKEN_PIXELS * 16) / TOKEN_PIXELS
     return Pool(

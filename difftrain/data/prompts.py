@@ -1,18 +1,25 @@
-"""What the model is told: the system prompt, and the text of a question with options.
+"""The text of prompts: what the model is sent, and the question in a row's own prompt or messages.
 
-Probe, training and evaluation all take their words from here.
+Probe, training and evaluation all take the system prompt and the text of options from here. Of a
+row's messages, system turns are left out, because SYSTEM takes their place, and a trailing
+assistant turn is its answer.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
+
+from difftrain.data.quarantine import RowError
 
 SYSTEM = (
     "Think step by step inside <think></think>, then give the final answer inside "
     "<answer></answer>, and write nothing else."
 )
-"""The layout both papers train for (P, section 4)."""
-
+"""The format that both papers train for (Qi et al. 2026, section 4)."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+PLACEHOLDER = re.compile(r"<image>\n?")
+CONTROL_TOKEN = re.compile(r"<\|\w+\|>")
+"""The chat template's own tokens, such as <|image_pad|>, which would break the prompt."""
 
 
 def multiple_choice(question: str, options: Sequence[str], hint: str | None = None) -> str:
@@ -26,12 +33,12 @@ def multiple_choice(question: str, options: Sequence[str], hint: str | None = No
 
 
 def user_text(question: str, options: Sequence[str]) -> str:
-    """The user's words: the question as it stands, with its options if it has any."""
+    """The text of the user turn: the question, with its options if it has any."""
     return multiple_choice(question, options) if options else question
 
 
 def messages(parts: Sequence[Any], system: str | None = SYSTEM) -> list[dict[str, Any]]:
-    """A conversation in the chat-template form; a part is words (str) or a picture (all else)."""
+    """Messages in the chat-template form; a part is text (str) or an image (anything else)."""
     turns: list[dict[str, Any]] = []
     if system:
         turns.append({"role": "system", "content": [{"type": "text", "text": system}]})
@@ -41,3 +48,73 @@ def messages(parts: Sequence[Any], system: str | None = SYSTEM) -> list[dict[str
     ]
     turns.append({"role": "user", "content": content})
     return turns
+
+
+def question_text(prompt: Any, num_images: int) -> str:
+    """The question of a row's prompt (text or messages), without image placeholders.
+
+    The images go first, where `messages` puts them. Raises RowError where <image> marks and image
+    parts are neither absent nor as many as the images.
+    """
+    text, num_parts = user_turn(prompt)
+    num_marks = len(PLACEHOLDER.findall(text)) + num_parts
+    if num_marks not in (0, num_images):
+        raise RowError(f"placeholder mismatch: {num_marks} <image>, but {num_images} images")
+    if not (question := PLACEHOLDER.sub("", text).strip()):
+        raise RowError("empty question: there is no text besides <image>")
+    if token := CONTROL_TOKEN.search(question):
+        raise RowError(f"control token in the question: {token.group()}")
+    return question
+
+
+def user_turn(prompt: Any) -> tuple[str, int]:
+    """The text of the one user turn and the number of its image parts. Raises RowError."""
+    if isinstance(prompt, str):
+        return prompt, 0
+    if not isinstance(prompt, list) or not all(isinstance(turn, dict) for turn in prompt):
+        raise RowError("empty question: neither text nor a list of {role, content}")
+    turns = [turn for turn in prompt if turn.get("role") != "system"]
+    if turns and turns[-1].get("role") == "assistant":
+        turns = turns[:-1]
+    roles = [str(turn.get("role")) for turn in turns]
+    if roles != ["user"]:
+        raise RowError(f"not one question: needs one user turn, found {', '.join(roles) or 'none'}")
+    return turn_content(turns[0].get("content"))
+
+
+def turn_content(content: Any) -> tuple[str, int]:
+    """A turn's text and the number of its image parts. Raises RowError."""
+    if isinstance(content, str):
+        return content, 0
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise RowError("empty question: the user turn holds neither text nor parts")
+    kinds = {str(part.get("type")) for part in content}
+    if unknown := kinds - {"text", "image"}:
+        raise RowError(f"not one question: parts of type {', '.join(sorted(unknown))}")
+    texts = [str(part.get("text") or "") for part in content if part.get("type") == "text"]
+    return "\n".join(texts), len(content) - len(texts)
+
+
+def last_response(turns: Any) -> str | None:
+    """The text of a trailing assistant turn; None where there is none."""
+    if not isinstance(turns, list) or not turns or not isinstance(turns[-1], dict):
+        return None
+    if turns[-1].get("role") != "assistant":
+        return None
+    text, _ = turn_content(turns[-1].get("content"))
+    return text
+
+
+def image_parts(turns: Sequence[Any]) -> tuple[Any, ...]:
+    """The image references in the parts of all turns, in order."""
+    parts = [
+        part
+        for turn in turns
+        if isinstance(turn, dict) and isinstance(turn.get("content"), list)
+        for part in turn["content"]
+    ]
+    return tuple(
+        part.get("image")
+        for part in parts
+        if isinstance(part, dict) and part.get("type") == "image"
+    )

@@ -1,10 +1,13 @@
-"""Rows that cannot be used, and why. A row is never dropped: it is a sample or it is one of these.
+"""Rows that cannot be used, and why. No row is dropped: it becomes a sample or it is rejected.
 
-Not here: who decides that a row is unusable (images, golds, boxes, jsonl).
+Not here: who decides that a row cannot be used (readers, formats, convert, answers, images).
 """
 
 from collections import Counter
 from dataclasses import dataclass
+
+MAX_EXAMPLES = 3
+"""Rows of each reason that the page shows."""
 
 
 class RowError(ValueError):
@@ -17,62 +20,58 @@ class EmptyDatasetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """One row that was set aside: where it stands ("FILE.jsonl:LINE") and why."""
+    """A row that did not become a sample: its place ("FILE.jsonl:LINE") and the reason."""
 
     source: str
     reason: str
 
     @property
     def kind(self) -> str:
-        """The reason without its particulars, so that rows can be counted by it."""
+        """The reason without its particulars, by which rows are counted."""
         return self.reason.split(":", 1)[0]
 
 
-SHOWN = 3
-"""Rows of each reason that the page shows."""
-
-
 class RejectStats:
-    """How many rows were set aside and why, with the first few of each reason.
+    """How many rows were rejected for which reason, with the first few rows of each.
 
-    The rows themselves are on disk: what is held here does not grow with them.
+    The rows themselves are on disk, so memory does not grow with them.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.first: dict[str, list[RejectedRow]] = {}
+        self.examples: dict[str, list[RejectedRow]] = {}
 
-    def note(self, row: RejectedRow) -> None:
+    def add(self, row: RejectedRow) -> None:
         """Count one row."""
         self.counts[row.kind] += 1
-        few = self.first.setdefault(row.kind, [])
-        if len(few) < SHOWN:
-            few.append(row)
+        examples = self.examples.setdefault(row.kind, [])
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(row)
 
     @property
-    def number(self) -> int:
-        """All rows that were set aside."""
+    def total(self) -> int:
+        """All rejected rows."""
         return self.counts.total()
 
-    def summary(self) -> dict[str, int]:
+    def by_reason(self) -> dict[str, int]:
         """Reason -> number of rows, the most common first, then by name."""
         return dict(sorted(self.counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def told(reasons: dict[str, int]) -> str:
-    """A summary in one line: "3 missing file, 1 not JSON"."""
-    return ", ".join(f"{number} {reason}" for reason, number in reasons.items())
+def format_reasons(reasons: dict[str, int]) -> str:
+    """Counts by reason in one line: "3 missing file, 1 not JSON"."""
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
 
 
-def page(rows: int, aside: RejectStats) -> str:
-    """A readable summary in Markdown: each reason with its rows, its share and a few of them."""
-    if not aside.number:
-        return f"# Quarantine\n\nNone of {rows} rows was set aside.\n"
-    lines = [f"# Quarantine\n\n{aside.number} of {rows} rows were set aside.\n"]
+def render_page(num_rows: int, stats: RejectStats) -> str:
+    """A readable summary in Markdown: each reason with its rows, its share and a few examples."""
+    if not stats.total:
+        return f"# Quarantine\n\nNone of {num_rows} rows was rejected.\n"
+    lines = [f"# Quarantine\n\n{stats.total} of {num_rows} rows were rejected.\n"]
     lines += ["| reason | rows | share |", "|---|--:|--:|"]
-    found = aside.summary()
-    lines += [f"| {kind} | {number} | {number / rows:.1%} |" for kind, number in found.items()]
-    for kind in found:
+    reasons = stats.by_reason()
+    lines += [f"| {kind} | {count} | {count / num_rows:.1%} |" for kind, count in reasons.items()]
+    for kind in reasons:
         lines.append(f"\n## {kind}\n")
-        lines += [f"* `{each.source}` {each.reason}" for each in aside.first[kind]]
+        lines += [f"* `{row.source}` {row.reason}" for row in stats.examples[kind]]
     return "\n".join(lines) + "\n"

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 from huggingface_hub import HfApi
 
-from difftrain.data.store import Unreachable
+from difftrain.data.storage import HubUnavailable
 
 LEFT_OUT = ["manifest.json", ".*"]
 
@@ -14,7 +14,7 @@ LEFT_OUT = ["manifest.json", ".*"]
 def publish(folder: Path, repository: str, private: bool, api: Any = None) -> str:
     """Create the dataset if it is not there, and upload the folder; returns its address.
 
-    Raises Unreachable, naming the finished folder, if the hub refuses or does not answer.
+    Raises HubUnavailable, naming the finished folder, if the hub refuses or does not answer.
     """
     api = api or HfApi()
     try:
@@ -28,7 +28,7 @@ def publish(folder: Path, repository: str, private: bool, api: Any = None) -> st
         )
     except (OSError, ValueError, httpx.HTTPError) as error:
         told = str(error).splitlines()[0] if str(error) else "-"
-        raise Unreachable(
+        raise HubUnavailable(
             f"export.push_to_hub={repository}: the hub did not take it "
             f"({type(error).__name__}: {told}). The export is complete at {folder}; "
             "run the same command again with network and `hf auth login`"

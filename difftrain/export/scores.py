@@ -8,7 +8,7 @@ from typing import Any
 from datasets import List, Value
 
 from difftrain.config.data import DataConfig
-from difftrain.data import load
+from difftrain.data import dataset
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.export import tables
 from difftrain.export.chosen import Chosen
@@ -74,7 +74,7 @@ def beside_originals(
     The source is read again, as a stream. Raises EmptyDatasetError if a sample's row is gone.
     """
     wanted = {each.sample.source: each for each in rows}
-    for place, original in load.originals(data):
+    for place, original in dataset.original_rows(data):
         if not wanted:
             break
         if (found := wanted.pop(place, None)) is not None:

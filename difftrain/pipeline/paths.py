@@ -10,7 +10,7 @@ from difftrain.config import run_config
 from difftrain.config.evaluate import NEITHER, SCORING, WHICH
 from difftrain.config.judge import model_name, server_hash
 from difftrain.config.run_config import RunConfig
-from difftrain.data import load
+from difftrain.data import dataset
 from difftrain.model import resolve
 from difftrain.pipeline import manifest
 from difftrain.records import Measure, TrainStage
@@ -44,7 +44,7 @@ class Places:
     @cached_property
     def data(self) -> Path:
         """Samples and quarantine."""
-        return self.folder("data", {}, load.identity(self.config.data))
+        return self.folder("data", {}, dataset.fingerprint(self.config.data))
 
     @cached_property
     def probe(self) -> Path:

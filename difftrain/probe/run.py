@@ -199,7 +199,7 @@ def finalize(
     without = [RejectedRow(key, f"no answer: {why}") for key, why in sorted(ledger.aside.items())]
     counted = RejectStats()
     for each in without:
-        counted.note(each)
+        counted.add(each)
     lines = "".join(json.dumps(asdict(each)) + "\n" for each in without)
     manifest.write_text(folder / QUARANTINE, lines)
     manifest.write_manifest(
@@ -215,8 +215,8 @@ def finalize(
             "generations": ledger.generations,
             "tokens": ledger.tokens,
             "samples": samples,
-            "quarantined": counted.number,
-            "reasons": counted.summary(),
+            "quarantined": counted.total,
+            "reasons": counted.by_reason(),
             "settled": [*before["counts"]["settled"], told],
         },
     )

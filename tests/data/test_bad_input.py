@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from difftrain.config.data import DataConfig, Source
-from difftrain.data import load, stage
+from difftrain.data import build, dataset
 from difftrain.data.quarantine import RejectedRow
 from difftrain.records import Sample
 
@@ -77,7 +77,7 @@ def rows_of(folder: Path, pictures: dict[str, bytes | None], question: str) -> P
 
 def test_every_sort_of_bad_picture_is_told_and_no_row_is_lost(tmp_path: Path) -> None:
     path = rows_of(tmp_path, {name: raw for name, (raw, _) in PICTURES.items()}, "How many in")
-    found = list(load.samples(DataConfig(source=Source.jsonl, path=str(path))))
+    found = list(dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path))))
     assert len(found) == len(PICTURES)
     for row, (name, (_, why)) in zip(found, PICTURES.items(), strict=True):
         assert isinstance(row, RejectedRow) == (why is not None), (name, row)
@@ -102,7 +102,7 @@ def test_every_sort_of_bad_picture_is_told_and_no_row_is_lost(tmp_path: Path) ->
 def test_a_question_of_100_kilobytes_stays_whole(tmp_path: Path) -> None:
     words = "why " * 25_600
     path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, words.strip())
-    (found,) = load.samples(DataConfig(source=Source.jsonl, path=str(path)))
+    (found,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     assert isinstance(found, Sample)
     assert len(found.question) > 100_000
 
@@ -113,16 +113,18 @@ def test_ten_thousand_repetitions_are_one_sample_and_all_are_counted(tmp_path: P
     path = tmp_path / "my.jsonl"
     path.write_text((json.dumps(row) + "\n") * 10_000)
     began = time.process_time()
-    counts = stage.make(DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data")
+    counts = build.build_dataset(
+        DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data"
+    )["counts"]
     print(f"{time.process_time() - began:.1f} s")
-    assert counts == {"rows": 10_000, "samples": 1, "quarantined": 9_999}
+    assert (counts["rows"], counts["samples"], counts["quarantined"]) == (10_000, 1, 9_999)
     lines = (tmp_path / "data" / "quarantine.jsonl").read_text().splitlines()
     assert len(lines) == 9_999
-    assert "duplicate: the same pictures, question and answer as my.jsonl:1" in lines[-1]
+    assert "duplicate: the same images, question and answer as my.jsonl:1" in lines[-1]
 
 
 @pytest.mark.parametrize("words", ["<|image_pad|>", "<|vision_start|>", "<|im_end|>"])
 def test_a_question_cannot_smuggle_a_token_of_the_template(tmp_path: Path, words: str) -> None:
     path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, words)
-    (found,) = load.samples(DataConfig(source=Source.jsonl, path=str(path)))
+    (found,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     assert isinstance(found, RejectedRow)

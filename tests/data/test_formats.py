@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import sys
 import tarfile
 import zipfile
 from io import BytesIO
@@ -16,7 +15,7 @@ import pytest
 from PIL import Image
 
 from difftrain.config.data import WITH_RATIONALE, DataConfig, Duplicates, Source
-from difftrain.data import load
+from difftrain.data import dataset
 from difftrain.data.formats import FORMATS
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow
 from difftrain.grade import grade
@@ -43,7 +42,7 @@ def red(encode, red_square) -> bytes:
 
 
 def read(source: Source, path: Path, **settings: Any) -> list[Any]:
-    return list(load.samples(DataConfig(source=source, path=str(path), **settings)))
+    return list(dataset.load_samples(DataConfig(source=source, path=str(path), **settings)))
 
 
 def only(source: Source, path: Path, **settings: Any) -> Sample:
@@ -92,19 +91,19 @@ def test_orstas_boxes_are_relative_whatever_the_setting_says(orsta):
 def test_tasks_choose_files_and_rows(orsta):
     found = read(Source.orsta, orsta, tasks=["math", "ocr"])
     assert sorted(each.task for each in found) == ["math", "ocr"]
-    tally = load.Tally()
+    tally = dataset.DatasetStats()
     config = DataConfig(source=Source.orsta, path=str(orsta), tasks=["puzzle"], split="test")
     with pytest.raises(EmptyDatasetError, match=r"no \.parquet file for source=orsta, split=test"):
-        list(load.samples(config, tally))
+        list(dataset.load_samples(config, tally))
 
 
 def test_rows_of_other_tasks_in_one_file_are_counted_as_left_out(tmp_path, red):
     rows = [orsta_row(red, "How many?", "1", each) for each in ("math", "counting", "math")]
     path = orsta_file(tmp_path / "rows.parquet", rows)
-    tally = load.Tally()
+    tally = dataset.DatasetStats()
     config = DataConfig(source=Source.orsta, path=str(path), tasks=["counting"])
-    assert [each.task for each in load.samples(config, tally)] == ["counting"]
-    assert tally.left_out == 2
+    assert [each.task for each in dataset.load_samples(config, tally)] == ["counting"]
+    assert tally.other_tasks == 2
 
 
 def test_orsta_without_schema_metadata_and_with_null_parameters_is_read(tmp_path, red):
@@ -174,9 +173,13 @@ def test_mm_eureka_finds_pictures_loose_and_zipped_whatever_their_prefix(eureka)
         ("white.jpg", "7", "no image: only the blank one"),
         ("K12/none.png", "7", "missing file: K12/none.png (looked in"),
         ("MMPR/images/y/1.png", "7", "broken image: no readable"),
-        ("K12/ab.png", "(1) 3; (2) 4", "unusable gold: neither a number, a letter nor few"),
-        ("K12/ab.png", "first 3\nthen 4", "unusable gold: neither a number"),
-        ("K12/ab.png", "The area of the square is the product of its sides", "unusable gold"),
+        ("K12/ab.png", "(1) 3; (2) 4", "unusable gold answer: neither a number, a letter nor few"),
+        ("K12/ab.png", "first 3\nthen 4", "unusable gold answer: neither a number"),
+        (
+            "K12/ab.png",
+            "The area of the square is the product of its sides",
+            "unusable gold answer",
+        ),
     ],
 )
 def test_mm_eureka_rows_that_cannot_be_used_say_why(eureka, picture, answer, reason):
@@ -218,7 +221,7 @@ def test_mulberry_is_one_array_and_its_gold_is_the_final_answer(tmp_path, red):
     assert [each.answer for each in found[:3]] == ["A", "B", "5"]
     assert [each.answer_kind for each in found[:3]] == ["choice", "choice", "number"]
     assert found[0].rationale.endswith("It is red.")
-    assert reasons(found) == ["unusable gold", "missing file"]
+    assert reasons(found) == ["unusable gold answer", "missing file"]
     assert found[4].source == "mulberry_sft.json:5"
 
 
@@ -408,7 +411,7 @@ def test_a_long_speech_is_no_gold(pictured):
     turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Well, " * 60}]
     row = {"messages": turns, "images": ["images/a.png"]}
     (found,) = read(Source.llama_factory, lines(pictured / "rows.jsonl", [row]))
-    assert found.reason.startswith("unusable gold: the assistant says")
+    assert found.reason.startswith("unusable gold answer: the assistant's turn has")
 
 
 def test_rows_of_mixed_shapes_in_one_file_are_told_apart(pictured):
@@ -437,6 +440,6 @@ def test_rows_of_mixed_shapes_in_one_file_are_told_apart(pictured):
 
 
 def test_the_formats_that_give_a_rationale_are_those_that_the_settings_know() -> None:
-    read_by = {source: sys.modules[form.asked.__module__] for source, form in FORMATS.items()}
-    giving = {source for source, each in read_by.items() if "rationale=" in inspect.getsource(each)}
+    functions = {name: form.rule for name, form in FORMATS.items() if callable(form.rule)}
+    giving = {name for name, rule in functions.items() if "rationale=" in inspect.getsource(rule)}
     assert giving == WITH_RATIONALE - {Source.shapes}

@@ -9,7 +9,7 @@ from PIL import Image
 
 from difftrain import images
 from difftrain.config.data import BoxFormat
-from difftrain.data import boxes
+from difftrain.data import answers
 from difftrain.data.quarantine import RowError
 from difftrain.images import DecodedImage, PixelBudget
 
@@ -24,7 +24,7 @@ def picture(encode, red_square) -> DecodedImage:
     [("[200, 150, 400, 450]", BoxFormat.pixels), ("[250, 250, 500, 750]", BoxFormat.relative)],
 )
 def test_a_box_drawn_back_covers_what_it_names(picture, gold, scale):
-    (found,) = json.loads(boxes.in_model_pixels(gold, picture, scale))
+    (found,) = json.loads(answers.boxes_in_model_pixels(gold, picture, scale))
     x1, y1, x2, y2 = (round(value) for value in found["bbox_2d"])
     pixels = np.asarray(Image.open(BytesIO(picture.png))).astype(int)
     red = pixels[..., 1] < 128
@@ -35,7 +35,9 @@ def test_a_box_drawn_back_covers_what_it_names(picture, gold, scale):
 
 def test_width_and_height_have_their_own_factors(picture):
     assert (picture.original_size, picture.size) == ((800, 600), (504, 364))
-    (found,) = json.loads(boxes.in_model_pixels("[200, 150, 400, 450]", picture, BoxFormat.pixels))
+    (found,) = json.loads(
+        answers.boxes_in_model_pixels("[200, 150, 400, 450]", picture, BoxFormat.pixels)
+    )
     assert found == {"bbox_2d": [126, 91, 252, 273]}
 
 
@@ -49,7 +51,7 @@ def test_width_and_height_have_their_own_factors(picture):
     ],
 )
 def test_every_spelling_of_a_list_of_boxes_is_read(picture, gold):
-    found = json.loads(boxes.in_model_pixels(gold, picture, BoxFormat.pixels))
+    found = json.loads(answers.boxes_in_model_pixels(gold, picture, BoxFormat.pixels))
     assert found == [{"bbox_2d": [126, 91, 252, 273], "label": "child's kite"}]
 
 
@@ -68,8 +70,8 @@ def test_every_spelling_of_a_list_of_boxes_is_read(picture, gold):
     ],
 )
 def test_what_is_no_list_of_boxes_is_refused(picture, gold):
-    with pytest.raises(RowError, match="unusable gold: not a"):
-        boxes.in_model_pixels(gold, picture, BoxFormat.pixels)
+    with pytest.raises(RowError, match="unusable gold answer: not a"):
+        answers.boxes_in_model_pixels(gold, picture, BoxFormat.pixels)
 
 
 @pytest.mark.parametrize(
@@ -82,17 +84,19 @@ def test_what_is_no_list_of_boxes_is_refused(picture, gold):
 )
 def test_a_box_beyond_the_picture_names_the_setting_that_may_be_wrong(picture, gold, scale, other):
     with pytest.raises(RowError, match=f"is data.box_format={other} meant"):
-        boxes.in_model_pixels(gold, picture, scale)
+        answers.boxes_in_model_pixels(gold, picture, scale)
 
 
 def test_a_box_that_ends_a_pixel_too_far_is_cut_off(picture):
-    (found,) = json.loads(boxes.in_model_pixels("[-1, 0, 801, 600]", picture, BoxFormat.pixels))
+    (found,) = json.loads(
+        answers.boxes_in_model_pixels("[-1, 0, 801, 600]", picture, BoxFormat.pixels)
+    )
     assert found["bbox_2d"] == [0, 0, *picture.size]
 
 
 def test_a_box_without_area_is_refused(picture):
     with pytest.raises(RowError, match="has no area"):
-        boxes.in_model_pixels("[10, 10, 10, 50]", picture, BoxFormat.pixels)
+        answers.boxes_in_model_pixels("[10, 10, 10, 50]", picture, BoxFormat.pixels)
 
 
 @pytest.mark.parametrize("most", [12_845_056, 1_254_400, 1_003_520, 200_704])
@@ -117,7 +121,7 @@ def test_every_convention_is_drawn_back_onto_an_upright_picture(
     assert picture.original_size == (800, 600)
     width, height = frame or picture.size
     gold = [0.25 * width, 0.25 * height, 0.5 * width, 0.75 * height]
-    (found,) = json.loads(boxes.in_model_pixels(json.dumps(gold), picture, scale))
+    (found,) = json.loads(answers.boxes_in_model_pixels(json.dumps(gold), picture, scale))
     x1, y1, x2, y2 = (round(value) for value in found["bbox_2d"])
     pixels = np.asarray(Image.open(BytesIO(picture.png))).astype(int)
     red = pixels[..., 1] < 128
@@ -128,7 +132,11 @@ def test_every_convention_is_drawn_back_onto_an_upright_picture(
 
 def test_the_worked_example_of_a_wide_picture(encode):
     picture = images.decode(encode(Image.new("RGB", (1920, 1080))), PixelBudget(3136, 1_003_520))
-    (found,) = json.loads(boxes.in_model_pixels("[480,270,960,810]", picture, BoxFormat.pixels))
+    (found,) = json.loads(
+        answers.boxes_in_model_pixels("[480,270,960,810]", picture, BoxFormat.pixels)
+    )
     assert (picture.size, found["bbox_2d"]) == ((1316, 728), [329, 182, 658, 546])
-    again = json.loads(boxes.in_model_pixels(json.dumps([found]), picture, BoxFormat.resized))
+    again = json.loads(
+        answers.boxes_in_model_pixels(json.dumps([found]), picture, BoxFormat.resized)
+    )
     assert again == [found]

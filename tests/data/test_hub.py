@@ -13,8 +13,8 @@ import pytest
 from huggingface_hub import HfApi, HfFileSystem
 
 from difftrain.config.data import DataConfig, Source
-from difftrain.data import load, store
-from difftrain.data.store import Unreachable
+from difftrain.data import dataset, storage
+from difftrain.data.storage import HubUnavailable
 from difftrain.records import Sample
 from tests.data.written import lines
 
@@ -101,22 +101,22 @@ def hub(tmp_path, encode, red_square, monkeypatch) -> Iterator[type[OneDataset]]
     server = ThreadingHTTPServer(("127.0.0.1", 0), Served)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(store, "HfFileSystem", lambda: HfFileSystem(endpoint=address))
-    monkeypatch.setattr(store, "HfApi", lambda: HfApi(endpoint=address))
-    store.listed.cache_clear()
+    monkeypatch.setattr(storage, "HfFileSystem", lambda: HfFileSystem(endpoint=address))
+    monkeypatch.setattr(storage, "HfApi", lambda: HfApi(endpoint=address))
+    storage.hub_files.cache_clear()
     yield Served
     server.shutdown()
     server.server_close()
-    store.listed.cache_clear()
+    storage.hub_files.cache_clear()
 
 
 def test_rows_and_pictures_of_a_hub_dataset_are_read_in_place(hub):
     config = DataConfig(source=Source.easyr1, path=REPOSITORY)
-    found, gone = load.samples(config)
+    found, gone = dataset.load_samples(config)
     assert isinstance(found, Sample)
     assert (found.source, found.answer) == ("train.jsonl:1", "1")
     assert gone.reason.startswith("missing file: images/none.png (looked in datasets/owner/name)")
-    assert load.inputs(config) == {REPOSITORY: COMMIT}
+    assert dataset.inputs(config) == {REPOSITORY: COMMIT}
 
 
 def test_parquet_on_the_hub_is_read_by_its_split(hub, encode, red_square):
@@ -125,11 +125,13 @@ def test_parquet_on_the_hub_is_read_by_its_split(hub, encode, red_square):
         path = hub.root / "data" / f"{split}-00000-of-00001.parquet"
         path.parent.mkdir(exist_ok=True)
         pq.write_table(pa.Table.from_pylist([{**row, "answer": split[0]}]), path)
-    (found,) = load.samples(DataConfig(source=Source.geometry3k, path=REPOSITORY, split="test"))
+    (found,) = dataset.load_samples(
+        DataConfig(source=Source.geometry3k, path=REPOSITORY, split="test")
+    )
     assert isinstance(found, Sample)
     assert (found.source, found.answer) == ("data/test-00000-of-00001.parquet:1", "t")
 
 
 def test_a_dataset_that_is_not_there_names_the_folder_alternative(hub):
-    with pytest.raises(Unreachable, match=r"data\.path=FOLDER"):
-        list(load.samples(DataConfig(source=Source.easyr1, path="owner/other")))
+    with pytest.raises(HubUnavailable, match=r"data\.path=FOLDER"):
+        list(dataset.load_samples(DataConfig(source=Source.easyr1, path="owner/other")))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from difftrain import images
 from difftrain.config.data import BoxFormat, DataConfig, Source
-from difftrain.data import load
+from difftrain.data import dataset
 from difftrain.data.quarantine import RejectedRow
 from difftrain.grade import grade
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
@@ -32,7 +32,7 @@ BOX = "<answer>\n[{'bbox_2d': [200, 150, 400, 450], 'label': 'red square'}]\n</a
 
 def read(path, **settings) -> list[Any]:
     config = DataConfig(source=Source.jsonl, path=str(path), **settings)
-    return list(load.samples(config))
+    return list(dataset.load_samples(config))
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_placeholders_are_removed_and_none_at_all_is_fine(one):
 @pytest.mark.parametrize("prompt", ["<image><image>\nHow much?", "<image>a <image>b <image>"])
 def test_another_number_of_placeholders_than_pictures_is_quarantined(one, prompt):
     marks = prompt.count("<image>")
-    expected = f"placeholder mismatch: {marks} <image>, but 1 pictures"
+    expected = f"placeholder mismatch: {marks} <image>, but 1 images"
     assert one(prompt=prompt).reason == expected
 
 
@@ -211,15 +211,21 @@ def test_boxes_are_converted_from_the_scale_of_the_settings(write_rows):
         ({"prompt": "<image>\n "}, "empty question"),
         ({"prompt": 7}, "empty question"),
         ({"prompt": None}, "missing keys: prompt (or messages, images, solution); found: ability"),
-        ({"ground_truth": ""}, "unusable gold: it is empty"),
-        ({"ground_truth": "\\boxed{}"}, "unusable gold: it is empty"),
+        ({"ground_truth": ""}, "unusable gold answer: it is empty"),
+        ({"ground_truth": "\\boxed{}"}, "unusable gold answer: it is empty"),
         (
             {"ground_truth": "a few", "ability": "counting"},
-            "unusable gold: 'a few' is not one number",
+            "unusable gold answer: 'a few' is not one number",
         ),
-        ({"ground_truth": "E", "options": ["1", "2"]}, "unusable gold: 'E' lies outside"),
-        ({"ground_truth": "left", "ability": "cv_grounding"}, "unusable gold: not a list of boxes"),
-        ({"ground_truth": "red", "answer_kind": "number"}, "unusable gold: 'red' is neither"),
+        ({"ground_truth": "E", "options": ["1", "2"]}, "unusable gold answer: 'E' lies outside"),
+        (
+            {"ground_truth": "left", "ability": "cv_grounding"},
+            "unusable gold answer: not a list of boxes",
+        ),
+        (
+            {"ground_truth": "red", "answer_kind": "number"},
+            "unusable gold answer: 'red' is neither",
+        ),
         ({"options": "A B"}, "unusable options: must be a list"),
         ({"options": list(range(27))}, "unusable options: 27"),
     ],
@@ -274,7 +280,7 @@ def test_a_duplicate_names_the_row_it_repeats(write_rows):
     first, second, third = read(write_rows(RELEASED, other, {**RELEASED, "ground_truth": "53"}))
     assert isinstance(first, Sample)
     assert second == RejectedRow(
-        "my.jsonl:2", "duplicate: the same pictures, question and answer as my.jsonl:1"
+        "my.jsonl:2", "duplicate: the same images, question and answer as my.jsonl:1"
     )
     assert isinstance(third, Sample)
 
@@ -286,7 +292,7 @@ def test_other_options_make_another_sample(write_rows):
 
 def test_rows_are_read_one_by_one(write_rows):
     path = write_rows(*[{**RELEASED, "ground_truth": str(number)} for number in range(50)])
-    stream = load.samples(DataConfig(source=Source.jsonl, path=str(path)))
+    stream = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     first = next(stream)
     assert isinstance(first, Sample)
     assert first.answer == "0"

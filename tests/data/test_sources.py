@@ -13,16 +13,16 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from difftrain import images
 from difftrain.config.data import DataConfig, Source
-from difftrain.data import containers, duplicates, find, load, stage, store
+from difftrain.data import build, dataset, dedup, readers, storage
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError
-from difftrain.data.store import Folder, Hub, Unreachable
+from difftrain.data.storage import Folder, Hub, HubUnavailable
 from difftrain.images import PixelBudget
 from difftrain.pipeline import manifest
 from tests.data.written import lines
 
 
 def in_file(path: Path) -> list[tuple[str, object]]:
-    return list(containers.rows(Folder(path.parent, path.name), [path.name]))
+    return list(readers.read_rows(Folder(path.parent, path.name), [path.name]))
 
 
 def why(row: object) -> str:
@@ -39,7 +39,7 @@ def test_an_array_is_read_element_by_element(tmp_path, indent):
 
 
 def test_an_array_larger_than_what_is_read_at_once_is_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(containers, "CHUNK", 7)
+    monkeypatch.setattr(readers, "CHUNK_BYTES", 7)
     rows = [{"n": n, "text": "x" * (n % 40)} for n in range(100)]
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
@@ -72,7 +72,7 @@ def test_a_damaged_array_gives_what_it_holds_and_says_where_it_stops(tmp_path, t
 
 
 def test_a_row_that_would_fill_the_memory_is_set_aside_and_the_next_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(containers, "MOST_ROW", 1000)
+    monkeypatch.setattr(readers, "MAX_ROW_BYTES", 1000)
     path = lines(tmp_path / "rows.jsonl", [{"a": "x" * 5000}, {"a": 1}])
     (_, first), second = in_file(path)
     assert why(first).startswith("row too long")
@@ -92,7 +92,7 @@ def test_a_large_jsonl_is_streamed(tmp_path):
         for number in range(1000):
             file.write(json.dumps({"n": number, "padding": "x" * 100_000}) + "\n")
     tracemalloc.start()
-    assert sum(1 for _ in containers.rows(Folder(tmp_path, path.name), [path.name])) == 1000
+    assert sum(1 for _ in readers.read_rows(Folder(tmp_path, path.name), [path.name])) == 1000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert path.stat().st_size > 100_000_000
@@ -110,11 +110,11 @@ def test_a_gigabyte_of_jsonl_becomes_samples_in_little_memory(tmp_path, encode):
     assert path.stat().st_size > 1_000_000_000
     code = (
         "import resource, sys\n"
-        "from difftrain.data import load\n"
+        "from difftrain.data import dataset\n"
         "from difftrain.config.data import DataConfig, Source\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak()\n"
-        "rows = load.samples(DataConfig(source=Source.jsonl, path=sys.argv[1]))\n"
+        "rows = dataset.load_samples(DataConfig(source=Source.jsonl, path=sys.argv[1]))\n"
         "print(sum(1 for _ in rows), peak() - before)\n"
     )
     done = subprocess.run(
@@ -136,27 +136,27 @@ def test_a_gigabyte_of_jsonl_becomes_samples_in_little_memory(tmp_path, encode):
     ],
 )
 def test_a_files_split_is_told_by_its_folders_or_first_word(name, split):
-    assert find.split_of(name) == split
+    assert storage.split_of(name) == split
 
 
 def test_pictures_above_the_folder_are_not_found_by_their_tail(tmp_path):
     (tmp_path / "inner").mkdir()
     (tmp_path / "secret.png").write_bytes(b"x")
     with pytest.raises(images.ImageError, match="missing file"):
-        find.anywhere(Folder(tmp_path / "inner"), "../secret.png")
+        storage.read_by_tail(Folder(tmp_path / "inner"), "../secret.png")
 
 
 def test_a_damaged_zip_stops_the_run_and_is_named(tmp_path):
     (tmp_path / "K12.zip").write_bytes(b"PK nothing")
     with pytest.raises(EmptyDatasetError, match=r"K12\.zip is no readable zip"):
-        find.anywhere(Folder(tmp_path), "K12/a.png")
+        storage.read_by_tail(Folder(tmp_path), "K12/a.png")
 
 
 def test_a_hub_id_is_told_from_a_path():
     assert DataConfig(source=Source.orsta, path="owner/name").on_hub
     assert not DataConfig(source=Source.orsta, path="./owner/name").on_hub
     assert not DataConfig(source=Source.orsta, path="owner/rows.jsonl").on_hub
-    assert isinstance(store.of(DataConfig(source=Source.orsta, path="owner/name")), Hub)
+    assert isinstance(storage.storage_of(DataConfig(source=Source.orsta, path="owner/name")), Hub)
     (problem,) = DataConfig(source=Source.orsta, path="a/b/c").check()
     assert problem == ("path", "there is no such file or folder")
     (problem,) = DataConfig(source=Source.trl).check()
@@ -169,16 +169,16 @@ def test_a_hub_id_without_network_names_the_folder_alternative(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = DataConfig(source=Source.orsta, path="owner/name-of-nothing")
-    for asked in (load.identity, lambda config: list(load.samples(config))):
-        with pytest.raises(Unreachable) as found:
+    for asked in (dataset.fingerprint, lambda config: list(dataset.load_samples(config))):
+        with pytest.raises(HubUnavailable) as found:
             asked(config)
-        assert "owner/name-of-nothing: the hub did not give it" in str(found.value)
+        assert "owner/name-of-nothing: the hub did not give this dataset" in str(found.value)
         assert "data.path=FOLDER" in str(found.value)
 
 
 def test_a_full_commit_needs_no_network_to_be_known():
     commit = "0123456789" * 4
-    assert Hub("owner/name", commit).identity([]) == {"owner/name": commit}
+    assert Hub("owner/name", commit).fingerprints([]) == {"owner/name": commit}
 
 
 def drawing(size=(300, 200), place=60, ground="white") -> Image.Image:
@@ -212,15 +212,15 @@ def test_pictures_that_only_look_the_same_are_reported_and_kept(tmp_path, encode
     ]
     path = lines(tmp_path / "my.jsonl", rows)
     folder = tmp_path / "data"
-    stage.make(DataConfig(source=Source.jsonl, path=str(path)), folder)
+    build.build_dataset(DataConfig(source=Source.jsonl, path=str(path)), folder)
     made = manifest.read_manifest(folder)
     assert made is not None
     assert made["counts"]["samples"] == 3
-    assert made["counts"]["duplicates"] == {"exact": 0, "alike": int(alike)}
+    assert made["counts"]["duplicates"] == {"exact": 0, "near": int(alike)}
     told = [
         json.loads(line) for line in (folder / "near_duplicates.jsonl").read_text().splitlines()
     ]
-    assert told == [{"source": "my.jsonl:2", "like": "my.jsonl:1"}] * alike
+    assert told == [{"source": "my.jsonl:2", "similar_to": "my.jsonl:1"}] * alike
 
 
 def test_each_row_is_alike_to_the_first_of_its_kind_however_many_there_are():
@@ -228,7 +228,7 @@ def test_each_row_is_alike_to_the_first_of_its_kind_however_many_there_are():
     kinds = rng.integers(0, 2**63, (3, 2, 4), dtype=np.uint64)
     looks = np.stack([kinds[n % 3] for n in range(200)])
     looks[7, 1, 0] ^= np.uint64(0b111_1111)
-    found = dict(duplicates.pairs(looks))
+    found = dict(dedup.similar_pairs(looks))
     assert 7 not in found
     assert all(found[n] == n % 3 for n in range(3, 200) if n != 7)
 
@@ -249,9 +249,9 @@ def test_the_quarantine_can_be_read_by_a_person(tmp_path, encode):
         {**good, "prompt": ""},
     ]
     path = lines(tmp_path / "my.jsonl", rows)
-    stage.make(DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data")
+    build.build_dataset(DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data")
     page = (tmp_path / "data" / "quarantine.md").read_text()
-    assert "6 of 7 rows were set aside." in page
+    assert "6 of 7 rows were rejected." in page
     assert "| missing file | 5 | 71.4% |" in page
     assert "* `my.jsonl:2` missing file: 0.png" in page
     assert page.count("missing file: ") == 3
@@ -260,20 +260,21 @@ def test_the_quarantine_can_be_read_by_a_person(tmp_path, encode):
 def test_golds_that_no_grader_can_read_are_found_before_any_picture_is(tmp_path):
     row = {"image_paths": ["none.png"], "prompt": "How many?", "ability": "counting"}
     path = lines(tmp_path / "my.jsonl", [{**row, "ground_truth": "a few"}])
-    (found,) = load.samples(DataConfig(source=Source.jsonl, path=str(path)))
+    (found,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     assert isinstance(found, RejectedRow)
-    assert found.kind == "unusable gold"
+    assert found.kind == "unusable gold answer"
 
 
-def test_what_the_stage_says_states_the_budget_in_pixels_and_tokens(tmp_path, encode, capsys):
+def test_what_the_stage_says_states_the_budget_in_pixels_and_tokens(tmp_path, encode, caplog):
     (tmp_path / "a.png").write_bytes(encode(drawing()))
     row = {"image_paths": ["a.png"], "prompt": "How many?", "ground_truth": "1"}
     path = lines(tmp_path / "my.jsonl", [row, row])
-    stage.make(DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data")
-    said = capsys.readouterr().out
+    caplog.set_level("INFO", logger="difftrain")
+    build.build_dataset(DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data")
+    said = caplog.text
     assert "data: 2 rows, 1 samples, 1 quarantined (1 duplicate; see quarantine.jsonl)" in said
-    assert "1 pictures, 77 image tokens, at most 77 in one" in said
+    assert "1 images, 77 image tokens, at most 77 in one" in said
     assert "(budget 3136 to 1254400 pixels = 4 to 1600 tokens)" in said
-    assert "1 rows repeat another exactly" in said
+    assert "1 rows are exact duplicates" in said
     with Image.open(BytesIO((tmp_path / "a.png").read_bytes())) as picture:
         assert picture.size == (300, 200)

@@ -17,10 +17,10 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from difftrain.config.data import DataConfig, Source
 from difftrain.config.export import ExportConfig, ExportFormat
 from difftrain.config.run_config import RunConfig
-from difftrain.data import load
-from difftrain.data import stage as data_stage
+from difftrain.data import dataset
+from difftrain.data.build import build_dataset
 from difftrain.data.quarantine import EmptyDatasetError
-from difftrain.data.store import Unreachable
+from difftrain.data.storage import HubUnavailable
 from difftrain.export import publish, stage
 from difftrain.model import resolve
 from difftrain.pipeline import manifest, parquet
@@ -54,7 +54,7 @@ def exported(tmp_path_factory, small_pictures) -> tuple[RunConfig, Path, list[Sa
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = RunConfig(name="small", data=DataConfig(source=Source.jsonl, path=str(path)))
     config.data.max_pixels = 12544
-    data_stage.make(config.data, root / "data")
+    build_dataset(config.data, root / "data")
     samples = parquet.read(root / "data", Sample)
     scores = [
         Score(
@@ -118,7 +118,7 @@ def test_every_format_is_read_back_as_the_very_same_samples(exported, form):
     config, folder, samples = exported
     again = DataConfig(source=Source(form.value), path=str(folder / form.value))
     again.max_pixels = config.data.max_pixels
-    found, picked = list(load.samples(again)), samples[:0:-1]
+    found, picked = list(dataset.load_samples(again)), samples[:0:-1]
     assert [each.sample_id for each in found] == [each.sample_id for each in picked]
     assert [each.answer_kind for each in found] == [each.answer_kind for each in picked]
     assert [each.images for each in found] == [each.images for each in picked]
@@ -177,7 +177,7 @@ def test_the_card_tells_method_model_settings_counts_and_figure(exported):
 
 def test_an_export_of_shapes_has_no_original_rows(tmp_path):
     config = RunConfig(data=DataConfig(num_samples=8), export=ExportConfig(formats=[]))
-    data_stage.make(config.data, tmp_path / "data")
+    build_dataset(config.data, tmp_path / "data")
     made(tmp_path / "select")
     made(tmp_path / "score")
     inputs = stage.Inputs(
@@ -237,7 +237,7 @@ def test_publishing_creates_a_private_dataset_and_uploads_the_folder(exported):
 def test_publishing_without_network_names_the_finished_folder(exported, monkeypatch):
     _, folder, _ = exported
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(Unreachable, match="The export is complete at") as found:
+    with pytest.raises(HubUnavailable, match="The export is complete at") as found:
         publish.publish(folder, "me/picks", True)
     assert str(folder) in str(found.value)
 

@@ -2,7 +2,7 @@ r"""Golds are opened (tags, \boxed{}), and their kind is inferred from task, opt
 
 import pytest
 
-from difftrain.data import golds
+from difftrain.data import answers
 from difftrain.data.quarantine import RowError
 from difftrain.records import AnswerKind, TaskSet
 
@@ -24,7 +24,7 @@ LETTERED = "Which is larger?\nA. the red one\nB. the blue one"
     ],
 )
 def test_a_gold_is_opened_to_its_last_balanced_box(gold, inside):
-    assert golds.opened(gold) == inside
+    assert answers.unwrap(gold) == inside
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_a_gold_is_opened_to_its_last_balanced_box(gold, inside):
     ],
 )
 def test_perception_tasks_fix_the_kind_whatever_the_gold_looks_like(task, kind):
-    assert golds.kind_of("7", task, "How many?", ()) is kind
-    assert golds.task_set(task, kind) is TaskSet.perception
+    assert answers.infer_kind("7", task, "How many?", ()) is kind
+    assert answers.task_set(task, kind) is TaskSet.perception
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_perception_tasks_fix_the_kind_whatever_the_gold_looks_like(task, kind):
     ],
 )
 def test_a_reasoning_gold_that_reads_as_an_expression_is_a_number(gold):
-    assert golds.kind_of(gold, "math", "What is it?", ()) is AnswerKind.number
+    assert answers.infer_kind(gold, "math", "What is it?", ()) is AnswerKind.number
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_reasoning_gold_that_reads_as_an_expression_is_a_number(gold):
     ],
 )
 def test_a_reasoning_gold_of_words_dates_and_lists_is_a_text(gold):
-    assert golds.kind_of(gold, "science", "What is it?", ()) is AnswerKind.text
+    assert answers.infer_kind(gold, "science", "What is it?", ()) is AnswerKind.text
 
 
 @pytest.mark.parametrize(
@@ -72,42 +72,45 @@ def test_a_reasoning_gold_of_words_dates_and_lists_is_a_text(gold):
 )
 @pytest.mark.parametrize("gold", ["B", "(B)", "B.", "b"])
 def test_a_letter_is_a_choice_where_the_question_letters_its_options(question, gold):
-    assert golds.kind_of(gold, "puzzle", question, ()) is AnswerKind.choice
-    assert golds.as_choice(gold, ()) == "B"
+    assert answers.infer_kind(gold, "puzzle", question, ()) is AnswerKind.choice
+    assert answers.choice_letter(gold, ()) == "B"
 
 
 def test_a_letter_that_is_not_offered_is_a_text():
-    assert golds.kind_of("D", "puzzle", LETTERED, ()) is AnswerKind.text
+    assert answers.infer_kind("D", "puzzle", LETTERED, ()) is AnswerKind.text
 
 
 def test_points_named_by_letters_are_no_options():
-    assert golds.kind_of("A", "math", "Triangle ABC has a right angle at A.", ()) is AnswerKind.text
+    assert (
+        answers.infer_kind("A", "math", "Triangle ABC has a right angle at A.", ())
+        is AnswerKind.text
+    )
 
 
 def test_options_make_a_choice_and_boxes_stay_boxes():
-    assert golds.kind_of("12", "math", "How many?", ("11", "12")) is AnswerKind.choice
-    assert golds.kind_of("[1, 2, 3, 4]", "cv_grounding", "Where?", ("a",)) is AnswerKind.boxes
+    assert answers.infer_kind("12", "math", "How many?", ("11", "12")) is AnswerKind.choice
+    assert answers.infer_kind("[1, 2, 3, 4]", "cv_grounding", "Where?", ("a",)) is AnswerKind.boxes
 
 
 def test_boxes_are_known_by_their_key_where_no_task_is_given():
     gold = "[{'bbox_2d': [1, 2, 3, 4]}]"
-    assert golds.kind_of(gold, "unknown", "Where?", ()) is AnswerKind.boxes
-    assert golds.task_set("unknown", AnswerKind.boxes) is TaskSet.perception
-    assert golds.task_set("unknown", AnswerKind.text) is TaskSet.reasoning
+    assert answers.infer_kind(gold, "unknown", "Where?", ()) is AnswerKind.boxes
+    assert answers.task_set("unknown", AnswerKind.boxes) is TaskSet.perception
+    assert answers.task_set("unknown", AnswerKind.text) is TaskSet.reasoning
 
 
 def test_the_text_of_an_option_becomes_its_letter():
-    assert golds.as_choice("Blue", ("red", "blue")) == "B"
-    assert golds.as_choice("A", ("red", "blue")) == "A"
+    assert answers.choice_letter("Blue", ("red", "blue")) == "B"
+    assert answers.choice_letter("A", ("red", "blue")) == "A"
 
 
 def test_a_letter_that_is_also_another_options_text_is_refused():
     with pytest.raises(RowError, match="the letter of one option and the text of another"):
-        golds.as_choice("B", ("B", "C", "A"))
-    assert golds.as_choice("A", ("A", "B")) == "A"
+        answers.choice_letter("B", ("B", "C", "A"))
+    assert answers.choice_letter("A", ("A", "B")) == "A"
 
 
 def test_options_lose_their_own_letters():
-    assert golds.without_marks(["A. red", "B. blue"]) == ("red", "blue")
-    assert golds.without_marks(["(A) red", "(B) blue"]) == ("red", "blue")
-    assert golds.without_marks(["A. Smith", "C. Jones"]) == ("A. Smith", "C. Jones")
+    assert answers.strip_option_marks(["A. red", "B. blue"]) == ("red", "blue")
+    assert answers.strip_option_marks(["(A) red", "(B) blue"]) == ("red", "blue")
+    assert answers.strip_option_marks(["A. Smith", "C. Jones"]) == ("A. Smith", "C. Jones")

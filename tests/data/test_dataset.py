@@ -9,7 +9,7 @@ import pytest
 
 from difftrain import images
 from difftrain.config.data import BoxFormat, DataConfig, Duplicates, Source
-from difftrain.data import load
+from difftrain.data import dataset
 from difftrain.data.quarantine import RejectedRow
 from difftrain.pipeline import manifest
 from difftrain.records import Sample
@@ -25,58 +25,58 @@ def from_file(path, **settings):
 
 def test_shapes_are_the_training_pool():
     config = DataConfig(num_samples=12, world_seed=3)
-    assert list(load.samples(config)) == list(pool.samples(Split.pool, 12, 3))
+    assert list(dataset.load_samples(config)) == list(pool.samples(Split.pool, 12, 3))
 
 
 def test_shapes_pictures_fit_the_budget_as_they_are():
     config = DataConfig()
     budget = images.PixelBudget(config.min_pixels, config.max_pixels)
-    for sample in islice(load.samples(config), 12):
+    for sample in islice(dataset.load_samples(config), 12):
         assert isinstance(sample, Sample)
         picture = images.decode(sample.images[0], budget)
         assert picture.size == picture.original_size
 
 
 def test_a_limit_takes_the_first_rows(write_rows):
-    assert len(list(load.samples(DataConfig(limit=5)))) == 5
+    assert len(list(dataset.load_samples(DataConfig(limit=5)))) == 5
     path = write_rows("nonsense", ROW, {**ROW, "ground_truth": "2"})
-    kinds = [type(each) for each in load.samples(from_file(path, limit=2))]
+    kinds = [type(each) for each in dataset.load_samples(from_file(path, limit=2))]
     assert kinds == [RejectedRow, Sample]
 
 
 def test_the_identity_changes_with_the_file_and_not_with_its_place(write_rows, tmp_path):
     path = write_rows(ROW)
-    before = load.identity(from_file(path))
+    before = dataset.fingerprint(from_file(path))
     shutil.copytree(tmp_path / "images", tmp_path / "elsewhere" / "images")
     moved = shutil.copy(path, tmp_path / "elsewhere" / path.name)
-    assert load.identity(from_file(moved)) == before
+    assert dataset.fingerprint(from_file(moved)) == before
     path.write_text(path.read_text() + "{}\n")
-    assert load.identity(from_file(path)) != before
+    assert dataset.fingerprint(from_file(path)) != before
 
 
 def test_the_identity_names_the_file_by_its_content(write_rows):
     path = write_rows(ROW)
-    assert load.inputs(from_file(path))["my.jsonl"] == manifest.file_fingerprint(path)
-    assert load.inputs(DataConfig()) == {}
+    assert dataset.inputs(from_file(path))["my.jsonl"] == manifest.file_fingerprint(path)
+    assert dataset.inputs(DataConfig()) == {}
 
 
 def test_the_identity_changes_with_a_picture_and_not_with_its_date(write_rows, tmp_path):
     path = write_rows(ROW)
-    before = load.identity(from_file(path))
+    before = dataset.fingerprint(from_file(path))
     picture = tmp_path / "images" / "red.png"
     os.utime(picture, (1, 1))
-    assert load.identity(from_file(path)) == before
+    assert dataset.fingerprint(from_file(path)) == before
     picture.write_bytes(picture.read_bytes() + b"0")
-    changed = load.identity(from_file(path))
+    changed = dataset.fingerprint(from_file(path))
     assert changed != before
     picture.unlink()
-    assert load.identity(from_file(path)) not in (before, changed)
+    assert dataset.fingerprint(from_file(path)) not in (before, changed)
 
 
 def test_a_picture_inside_the_row_is_part_of_the_file_alone(write_rows, tmp_path):
     code = base64.b64encode((write_rows(ROW).parent / "images" / "red.png").read_bytes()).decode()
     path = write_rows({**ROW, "image_paths": [f"data:image/png;base64,{code}"]})
-    assert load.inputs(from_file(path)).keys() == {"my.jsonl"}
+    assert dataset.inputs(from_file(path)).keys() == {"my.jsonl"}
 
 
 @pytest.mark.parametrize(
@@ -92,18 +92,22 @@ def test_a_picture_inside_the_row_is_part_of_the_file_alone(write_rows, tmp_path
 )
 def test_the_identity_changes_with_settings_that_change_rows_of_a_file(write_rows, change):
     path = write_rows(ROW)
-    assert load.identity(from_file(path, **change)) != load.identity(from_file(path))
+    assert dataset.fingerprint(from_file(path, **change)) != dataset.fingerprint(from_file(path))
 
 
 @pytest.mark.parametrize("change", [{"limit": 3}, {"num_samples": 20}, {"world_seed": 1}])
 def test_the_identity_changes_with_settings_that_change_the_drawings(change):
-    assert load.identity(DataConfig(**change)) != load.identity(DataConfig())
+    assert dataset.fingerprint(DataConfig(**change)) != dataset.fingerprint(DataConfig())
 
 
 def test_the_identity_ignores_settings_of_the_other_source(write_rows):
     path = write_rows(ROW)
-    assert load.identity(from_file(path, num_samples=20)) == load.identity(from_file(path))
-    assert load.identity(DataConfig(box_format=BoxFormat.relative)) == load.identity(DataConfig())
+    assert dataset.fingerprint(from_file(path, num_samples=20)) == dataset.fingerprint(
+        from_file(path)
+    )
+    assert dataset.fingerprint(DataConfig(box_format=BoxFormat.relative)) == dataset.fingerprint(
+        DataConfig()
+    )
 
 
 def test_a_budget_that_shapes_pictures_do_not_fit_is_a_bad_setting():

@@ -3,9 +3,14 @@
 import pytest
 
 from difftrain.config.data import DataConfig, Source
-from difftrain.data import stage
-from difftrain.data.quarantine import RejectedRow, RejectStats, page, told
-from difftrain.data.stage import EmptyDatasetError
+from difftrain.data import build
+from difftrain.data.quarantine import (
+    EmptyDatasetError,
+    RejectedRow,
+    RejectStats,
+    format_reasons,
+    render_page,
+)
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Sample
 
@@ -20,17 +25,17 @@ def from_file(path):
 def test_every_row_is_a_sample_or_quarantined(write_rows, tmp_path):
     other = {**GOOD, "ground_truth": "2"}
     path = write_rows(GOOD, GONE, "nonsense", GOOD, other)
-    counts = stage.make(from_file(path), tmp_path / "data")
-    assert counts == {"rows": 5, "samples": 2, "quarantined": 3}
+    counts = build.build_dataset(from_file(path), tmp_path / "data")["counts"]
+    assert (counts["rows"], counts["samples"], counts["quarantined"]) == (5, 2, 3)
     samples = parquet.read_finished(tmp_path / "data", Sample, "a test")
     assert [each.source for each in samples] == ["my.jsonl:1", "my.jsonl:5"]
-    aside = stage.read_quarantine(tmp_path / "data")
-    assert [each.source for each in aside] == ["my.jsonl:2", "my.jsonl:3", "my.jsonl:4"]
+    rejected = build.read_quarantine(tmp_path / "data")
+    assert [each.source for each in rejected] == ["my.jsonl:2", "my.jsonl:3", "my.jsonl:4"]
 
 
 def test_made_json_counts_the_reasons_and_names_the_file(write_rows, tmp_path):
     path = write_rows(GOOD, GONE, GONE, "nonsense")
-    stage.make(from_file(path), tmp_path / "data")
+    build.build_dataset(from_file(path), tmp_path / "data")
     made = manifest.read_manifest(tmp_path / "data")
     assert made is not None
     assert made["counts"] == {
@@ -39,80 +44,81 @@ def test_made_json_counts_the_reasons_and_names_the_file(write_rows, tmp_path):
         "quarantined": 3,
         "reasons": {"missing file": 2, "not JSON": 1},
         "tasks": {"unknown": 1},
-        "left_out": 0,
-        "duplicates": {"exact": 0, "alike": 0},
-        "pictures": {
-            "number": 1,
+        "other_tasks": 0,
+        "duplicates": {"exact": 0, "near": 0},
+        "images": {
+            "count": 1,
             "resized": 1,
             "tokens": 609,
-            "most_tokens": 609,
+            "max_tokens": 609,
             "budget_pixels": [3136, 1_254_400],
             "budget_tokens": [4, 1600],
         },
     }
-    assert made["inputs"].keys() == {"my.jsonl", "pictures"}
+    assert made["inputs"].keys() == {"my.jsonl", "images"}
     assert made["inputs"]["my.jsonl"] == manifest.file_fingerprint(path)
     assert made["settings"]["source"] == "jsonl"
 
 
 def test_shapes_leave_an_empty_quarantine(tmp_path):
-    counts = stage.make(DataConfig(num_samples=12, limit=9), tmp_path)
-    assert counts == {"rows": 9, "samples": 9, "quarantined": 0}
+    counts = build.build_dataset(DataConfig(num_samples=12, limit=9), tmp_path)["counts"]
+    assert (counts["rows"], counts["samples"], counts["quarantined"]) == (9, 9, 0)
     assert (tmp_path / "quarantine.jsonl").read_text() == ""
-    assert stage.read_quarantine(tmp_path) == []
+    assert build.read_quarantine(tmp_path) == []
 
 
 def test_what_an_interrupted_run_left_does_not_mix_with_the_new_rows(tmp_path):
-    stage.make(DataConfig(num_samples=12, world_seed=1), tmp_path)
+    build.build_dataset(DataConfig(num_samples=12, world_seed=1), tmp_path)
     (tmp_path / "part-00000.parquet").rename(tmp_path / "part-00007.parquet")
-    stage.make(DataConfig(num_samples=8), tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    build.build_dataset(DataConfig(num_samples=8), tmp_path)
     assert len(parquet.read(tmp_path, Sample)) == 8
 
 
 def test_no_usable_row_is_an_error_that_counts_the_reasons(write_rows, tmp_path):
     path = write_rows(GONE, "nonsense", {**GONE, "id": 2})
     with pytest.raises(EmptyDatasetError) as found:
-        stage.make(from_file(path), tmp_path / "data")
+        build.build_dataset(from_file(path), tmp_path / "data")
     message = str(found.value)
     assert message.startswith(f"none of the 3 rows of {path} can be used: 2 missing file, 1 not")
     assert "first: my.jsonl:1: missing file: images/none.png" in message
     assert manifest.read_manifest(tmp_path / "data") is None
-    assert len(stage.read_quarantine(tmp_path / "data")) == 3
+    assert len(build.read_quarantine(tmp_path / "data")) == 3
 
 
 def test_an_empty_file_says_that_it_holds_no_rows(write_rows, tmp_path):
     path = write_rows()
     with pytest.raises(EmptyDatasetError, match=r"my\.jsonl holds no rows"):
-        stage.make(from_file(path), tmp_path / "data")
+        build.build_dataset(from_file(path), tmp_path / "data")
 
 
 def test_a_quarantine_that_was_not_made_names_the_command(tmp_path):
     with pytest.raises(parquet.MissingArtifact, match="run  python launch"):
-        stage.read_quarantine(tmp_path)
+        build.read_quarantine(tmp_path)
 
 
 def test_reasons_are_counted_without_their_particulars():
-    aside = RejectStats()
-    aside.note(RejectedRow("a:1", "missing file: x.png"))
-    aside.note(RejectedRow("a:2", "duplicate: like a:1"))
-    aside.note(RejectedRow("a:3", "missing file: y.png"))
-    assert aside.summary() == {"missing file": 2, "duplicate": 1}
-    assert told(aside.summary()) == "2 missing file, 1 duplicate"
+    stats = RejectStats()
+    stats.add(RejectedRow("a:1", "missing file: x.png"))
+    stats.add(RejectedRow("a:2", "duplicate: like a:1"))
+    stats.add(RejectedRow("a:3", "missing file: y.png"))
+    assert stats.by_reason() == {"missing file": 2, "duplicate": 1}
+    assert format_reasons(stats.by_reason()) == "2 missing file, 1 duplicate"
 
 
 def test_rows_that_are_set_aside_are_counted_and_not_held():
-    aside = RejectStats()
+    stats = RejectStats()
     for number in range(5000):
-        aside.note(RejectedRow(f"a:{number}", f"missing file: {number}.png"))
-    assert aside.number == 5000
-    assert sum(map(len, aside.first.values())) == 3
-    assert "| missing file | 5000 | 100.0% |" in page(5000, aside)
-    assert page(5000, aside).count("\n* `a:") == 3
+        stats.add(RejectedRow(f"a:{number}", f"missing file: {number}.png"))
+    assert stats.total == 5000
+    assert sum(map(len, stats.examples.values())) == 3
+    assert "| missing file | 5000 | 100.0% |" in render_page(5000, stats)
+    assert render_page(5000, stats).count("\n* `a:") == 3
 
 
 def test_a_reading_that_breaks_off_leaves_no_half_quarantine(tmp_path):
     def broken_off():
-        with stage.growing(tmp_path / "quarantine.jsonl") as put:
+        with build.atomic_jsonl(tmp_path / "quarantine.jsonl") as put:
             put({"source": "a:1", "reason": "missing file"})
             raise OSError("disk full")
 

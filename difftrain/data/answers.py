@@ -1,0 +1,249 @@
+r"""Gold answers: unwrapped (tags, \boxed{}), their kinds, and gold boxes in model pixels.
+
+Boxes come in several forms and leave in one: JSON [{"bbox_2d": [x1, y1, x2, y2], "label": ...}], in
+pixels of the resized image. Not here: whether a grader can parse a gold answer, and comparing boxes
+(difftrain/grade).
+"""
+
+import ast
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from difftrain.config.data import BoxFormat
+from difftrain.data.prompts import LETTERS
+from difftrain.data.quarantine import RowError
+from difftrain.grade import choice, extract, gold_problem
+from difftrain.images import DecodedImage, Size
+from difftrain.records import AnswerKind, TaskSet
+
+KIND_OF_TASK = {
+    "detection": AnswerKind.boxes,
+    "grounding": AnswerKind.boxes,
+    "ocr": AnswerKind.text,
+    "counting": AnswerKind.count,
+}
+"""The perception tasks of Qi et al. 2026; their names also occur with `cv_` in front."""
+
+TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
+LETTER_MARK = re.compile(r"(?:^|[\s(\[])([A-Z])\s?[.):\]]")
+OPTION_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
+MAX_RESPONSE_GOLD = 200
+"""Characters of an assistant's turn that may be a gold answer as a whole."""
+MAX_TEXT_GOLD = 40
+SEPARATORS = re.compile(r"(?<!\\);|\n")
+"""Several answers in one gold answer."""
+UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")
+"""Relations, commands, several numbers among words."""
+DATE_OR_TIME = re.compile(r"\d+([-/.])\d+\1\d+|\d{1,2}:\d{2}(:\d{2})?")
+LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")
+"""A comma outside brackets that separates no thousands."""
+HAS_NUMBER = re.compile(r"\d|\\pi|π|\\infty")
+CODE_FENCE = re.compile(r"^```\w*\s*|\s*```$")
+
+RELATIVE_MAX = 1000
+"""Relative boxes run from 0 to this along both sides."""
+BOX_TOLERANCE = 2
+"""Pixels a box may reach beyond the image (rounding, inclusive corners); they are cut off."""
+
+
+def unwrap(gold: str) -> str:
+    r"""A gold answer without <answer> tags, \boxed{} (the last of each) and \text{} around it."""
+    content = extract.tag_content(gold)
+    gold = gold if content is None else content
+    content = extract.boxed_content(gold)
+    gold = (gold if content is None else content).strip()
+    text = TEXT_COMMAND.fullmatch(gold)
+    return text[1].strip() if text else gold
+
+
+def answer_of_response(response: str) -> str:
+    """The gold answer in an assistant's turn: unwrapped, else the whole turn if it is short.
+
+    Quotes, a trailing # and one final period are removed. Raises RowError for a long turn without
+    <answer> or \\boxed{}.
+    """
+    gold = unwrap(response)
+    if gold == response.strip() and len(gold) > MAX_RESPONSE_GOLD:
+        raise RowError(
+            f"unusable gold answer: the assistant's turn has {len(gold)} characters, and no "
+            "<answer></answer> or \\boxed{}"
+        )
+    text = gold.strip().strip("#").strip()
+    if text.endswith(".") and not text.endswith(".."):
+        text = text[:-1]
+    return text.strip("\"'`").strip()
+
+
+def require_comparable(gold: str) -> str:
+    """A gold answer that is a number, a letter or few words. Raises RowError for other text.
+
+    For datasets whose gold answers are free text meant for a mathematician: an exact comparison
+    would never accept such a text, and math-verify would accept its letters.
+    """
+    is_text = not looks_numeric(gold)
+    if SEPARATORS.search(gold) or (
+        is_text and (len(gold) > MAX_TEXT_GOLD or UNCOMPARABLE.search(gold))
+    ):
+        raise RowError(
+            f"unusable gold answer: neither a number, a letter nor few words: {gold[:80]!r}"
+        )
+    return gold
+
+
+def task_set(task: str, kind: AnswerKind) -> TaskSet:
+    """Perception for its four tasks and for anything answered with boxes, else reasoning."""
+    is_perception = task.removeprefix("cv_") in KIND_OF_TASK or kind is AnswerKind.boxes
+    return TaskSet.perception if is_perception else TaskSet.reasoning
+
+
+def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> AnswerKind:
+    """The answer kind of an unwrapped gold answer: by task, then options, then how it looks."""
+    kind = KIND_OF_TASK.get(task.removeprefix("cv_"))
+    if kind is AnswerKind.boxes or "bbox_2d" in gold:
+        return AnswerKind.boxes
+    if options:
+        return AnswerKind.choice
+    if kind is not None:
+        return kind
+    if choice.parse(gold, ()) in option_letters(question):
+        return AnswerKind.choice
+    return AnswerKind.number if looks_numeric(gold) else AnswerKind.text
+
+
+def option_letters(question: str) -> set[str]:
+    """The letters that mark options inside a question (A. / (A) / A:); empty without A and B."""
+    letters = set(LETTER_MARK.findall(question))
+    return letters if {"A", "B"} <= letters else set()
+
+
+def looks_numeric(gold: str) -> bool:
+    """Whether a gold answer is a number, a measure or a formula, and not words, date or list."""
+    text = gold.strip().strip("$").strip()
+    if not HAS_NUMBER.search(text) or DATE_OR_TIME.fullmatch(text) or LIST.match(text):
+        return False
+    return gold_problem(gold, AnswerKind.number, ()) is None
+
+
+def choice_letter(gold: str, options: tuple[str, ...]) -> str:
+    """A choice's gold answer as its letter, also where it repeats an option's text.
+
+    One that names no option is returned as it is, for the grader to refuse. Raises RowError.
+    """
+    letter, folded = choice.parse(gold, options), gold.casefold().strip()
+    same = [LETTERS[i] for i, text in enumerate(options) if text.casefold().strip() == folded]
+    if len(same) != 1:
+        return letter or gold
+    if letter in tuple(LETTERS[: len(options)]) and letter != same[0]:
+        raise RowError(
+            f"unusable gold answer: {gold!r} is the letter of one option and the text of another"
+        )
+    return same[0]
+
+
+def strip_option_marks(options: Sequence[str]) -> tuple[str, ...]:
+    """Options without their own "A." marks, which the prompt adds itself. Raises RowError."""
+    if len(options) > len(LETTERS):
+        raise RowError(f"unusable options: {len(options)}, but only {len(LETTERS)} have a letter")
+    marks = [OPTION_MARK.match(option) for option in options]
+    if options and all(mark and mark[1] == LETTERS[i] for i, mark in enumerate(marks)):
+        return tuple(OPTION_MARK.sub("", option, count=1).strip() for option in options)
+    return tuple(option.strip() for option in options)
+
+
+@dataclass(frozen=True, slots=True)
+class GoldBox:
+    """Corners with x1 < x2 and y1 < y2, and what is in the box."""
+
+    corners: tuple[float, float, float, float]
+    label: str | None
+
+
+def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat) -> str:
+    """Gold boxes in pixels of the resized image, as JSON. Raises RowError."""
+    frame = {
+        BoxFormat.pixels: image.original_size,
+        BoxFormat.resized: image.size,
+        BoxFormat.relative: (RELATIVE_MAX, RELATIVE_MAX),
+        BoxFormat.unit: (1, 1),
+    }[box_format]
+    boxes = [rescale_box(box, frame, image.size, box_format) for box in parse_boxes(gold)]
+    return json.dumps(boxes, ensure_ascii=False)
+
+
+def rescale_box(box: GoldBox, frame: Size, size: Size, box_format: BoxFormat) -> dict[str, Any]:
+    """One box as JSON, from coordinates in `frame` to `size` (both width, height)."""
+    x1, y1, x2, y2 = box.corners
+    tolerance = BOX_TOLERANCE if min(frame) > 1 else 0.01
+    if min(x1, y1) < -tolerance or x2 > frame[0] + tolerance or y2 > frame[1] + tolerance:
+        other = BoxFormat.pixels if box_format is not BoxFormat.pixels else BoxFormat.relative
+        raise RowError(
+            f"unusable gold answer: box {round_numbers(box.corners)} reaches beyond "
+            f"{frame[0]} x {frame[1]} (data.box_format={box_format.value}); is "
+            f"data.box_format={other.value} meant?"
+        )
+    corners = [
+        min(max(value, 0), frame[i % 2]) * size[i % 2] / frame[i % 2]
+        for i, value in enumerate(box.corners)
+    ]
+    if corners[2] - corners[0] < 0.1 or corners[3] - corners[1] < 0.1:
+        raise RowError(
+            f"unusable gold answer: box {round_numbers(box.corners)} has no area inside the image"
+        )
+    label = {} if box.label is None else {"label": box.label}
+    return {"bbox_2d": round_numbers(corners), **label}
+
+
+def round_numbers(values: Sequence[float]) -> list[float | int]:
+    """Numbers to 0.1, whole ones as int."""
+    rounded = [round(value, 1) for value in values]
+    return [int(value) if value == int(value) else value for value in rounded]
+
+
+def parse_boxes(gold: str) -> list[GoldBox]:
+    """The boxes of a gold answer: JSON, else a Python literal. Raises RowError."""
+    value = parse_literal(
+        CODE_FENCE.sub("", gold.strip()),
+        f"unusable gold answer: not a list of boxes: {gold[:80]!r}",
+    )
+    entries = [value] if isinstance(value, dict) or parse_corners(value) else value
+    if not isinstance(entries, list | tuple) or not entries:
+        raise RowError(f"unusable gold answer: not a list of boxes: {gold[:80]!r}")
+    return [parse_box(entry) for entry in entries]
+
+
+def parse_literal(text: str, problem: str) -> Any:
+    """A value written as JSON or, in older files, as a Python literal. Raises RowError(problem)."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+            raise RowError(problem) from error
+
+
+def parse_box(entry: Any) -> GoldBox:
+    """One box: {"bbox_2d", "label"} or four numbers; swapped corners are put in order."""
+    corners = parse_corners(entry.get("bbox_2d") if isinstance(entry, dict) else entry)
+    if corners is None:
+        raise RowError(
+            f"unusable gold answer: not a box (bbox_2d with four numbers): {str(entry)[:80]}"
+        )
+    x1, y1, x2, y2 = corners
+    label = entry.get("label") if isinstance(entry, dict) else None
+    ordered = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+    return GoldBox(ordered, None if label is None else str(label))
+
+
+def parse_corners(value: Any) -> tuple[float, float, float, float] | None:
+    """Four finite numbers, or None."""
+    if not isinstance(value, list | tuple) or len(value) != 4:
+        return None
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in value):
+        return None
+    x1, y1, x2, y2 = value
+    return float(x1), float(y1), float(x2), float(y2)

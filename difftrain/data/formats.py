@@ -1,0 +1,513 @@
+"""The formats that rows come in: which files hold them, and how one row becomes a RawRow.
+
+FORMATS at the end has one entry for each data.source. A format that only names its columns
+differently is a `Columns`; one that needs more is a function. Not here: decoding images and
+checking gold answers, which is the same for all (convert.py).
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any
+
+from difftrain.config.data import FILE_SUFFIXES, BoxFormat, Source
+from difftrain.data import answers, prompts
+from difftrain.data.convert import RawRow
+from difftrain.data.quarantine import EmptyDatasetError, RowError
+from difftrain.data.storage import Folder, Storage
+from difftrain.records import AnswerKind
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RowSource:
+    """Where a row was read: some formats say more in the file's name or in a file beside it."""
+
+    storage: Storage
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns hold what, by spaces: the first that is not null. `a.b` is field b of column a.
+
+    `required` columns must be there; `hint` is added to the error otherwise. `from_response`: a
+    row without an answer column takes what the assistant says last, in `completion` or in the
+    question's messages.
+    """
+
+    images: str
+    question: str
+    answer: str
+    required: str = ""
+    task: str = ""
+    options: str = ""
+    default_task: str = "unknown"
+    from_response: bool = False
+    hint: str = ""
+
+
+DIFFICULTY_SAMPLING = Columns(
+    "image_paths", "prompt", "ground_truth", "prompt ground_truth", "ability", "options choices",
+    hint=" (or messages, images, solution)",
+)  # fmt: skip
+"""The jsonl of Qi et al. 2026."""
+EASYR1 = Columns(
+    "images image", "problem", "answer", "problem answer", "ability task subject", "options"
+)
+"""EasyR1, and RAP's own rows, whose `id` and `onlyid` are not used."""
+GEOMETRY3K = Columns("images", "problem", "answer", "problem answer", default_task="geometry")
+"""hiyouga/geometry3k, both revisions. `answer` is the text of the correct choice; the choices are
+left out, because EasyR1 and verl too ask this dataset for the value."""
+VERL = Columns(
+    "images", "prompt", "reward_model.ground_truth", "prompt reward_model", "ability data_source"
+)
+TRL = Columns(
+    "images image", "prompt messages", "solution answer", "", "ability task", "options",
+    from_response=True,
+)  # fmt: skip
+MS_SWIFT = Columns(
+    "images image", "messages query problem prompt question instruction",
+    "solution answer response output", "", "ability task task_type", "options choices",
+    from_response=True,
+)  # fmt: skip
+MM_EUREKA = Columns(
+    "image_urls images image", "conversations question", "answer", "answer", "subject",
+    default_task="math",
+)  # fmt: skip
+"""MM-Eureka's older rows; MMK12's columns too."""
+
+
+def from_columns(row: Row, columns: Columns) -> RawRow:
+    """A row whose columns say everything. Raises RowError."""
+    require_keys(row, columns.required, columns.hint)
+    images = image_references(row, columns.images)
+    if (prompt := first_value(row, columns.question)) is None:
+        raise missing_keys(row, columns.question.split()[:1])
+    return RawRow(
+        images=images,
+        question=prompts.question_text(prompt, len(images)),
+        gold=gold_answer(row, columns, prompt),
+        task=task_name(row, columns.task, columns.default_task),
+        options=option_texts(first_value(row, columns.options)),
+        answer_kind=stated_kind(row.get("answer_kind")),
+    )
+
+
+def first_value(row: Row, names: str) -> Any:
+    """The first value of these columns that is not null; None if there is none."""
+    for name in names.split():
+        value: Any = row
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None:
+            return value
+    return None
+
+
+def require_keys(row: Row, keys: str, hint: str = "") -> None:
+    """Raises RowError naming the keys that the row lacks and those it has."""
+    if missing := [key for key in keys.split() if key not in row]:
+        raise missing_keys(row, missing, hint)
+
+
+def missing_keys(row: Row, keys: Sequence[str], hint: str = "") -> RowError:
+    """The error for a row without these columns."""
+    present = ", ".join(sorted(row)) or "none"
+    return RowError(f"missing keys: {', '.join(keys)}{hint}; found: {present}")
+
+
+def image_references(row: Row, columns: str) -> tuple[Any, ...]:
+    """The references in the first of these columns that holds any. Raises RowError if none does."""
+    names = columns.split()
+    for name in names:
+        value = row.get(name)
+        value = [value] if isinstance(value, str | dict | bytes) else value
+        if isinstance(value, list) and value:
+            return tuple(value)
+    present = ", ".join(sorted(row)) or "none"
+    raise RowError(f"no image: {' and '.join(names)} is absent or empty; keys found: {present}")
+
+
+def gold_answer(row: Row, columns: Columns, prompt: Any) -> str:
+    """The answer column, unwrapped, or the assistant's last turn. Raises RowError for neither."""
+    value = first_value(row, columns.answer)
+    if value is None and columns.from_response:
+        response = row.get("completion")
+        if not isinstance(response, str):
+            response = prompts.last_response(response or prompt)
+        if response is None:
+            raise missing_keys(row, columns.answer.split()[:1])
+        return answers.answer_of_response(response)
+    return answers.unwrap(answer_text(value))
+
+
+def answer_text(value: Any) -> str:
+    """An answer column as text: strings as they are, numbers and lists of boxes as in JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def option_texts(value: Any) -> tuple[str, ...]:
+    """A column of options. Raises RowError."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(type(item) in (str, int, float) for item in value):
+        raise RowError("unusable options: must be a list of texts or numbers")
+    return answers.strip_option_marks(tuple(str(item) for item in value))
+
+
+def stated_kind(value: Any) -> AnswerKind | None:
+    """The answer_kind column, None where it is absent or null. Raises RowError."""
+    if value is None:
+        return None
+    if value not in list(AnswerKind):
+        raise RowError(f"unknown answer_kind: {value!r}; known: {', '.join(AnswerKind)}")
+    return AnswerKind(value)
+
+
+def task_name(row: Row, names: str, default: str = "unknown") -> str:
+    """The task that the first of these columns names, in lower case, or the default."""
+    values = (row.get(name) for name in names.split())
+    return next(
+        (value.strip().lower() for value in values if isinstance(value, str) and value), default
+    )
+
+
+ORSTA_TASKS = ("math", "puzzle", "science", "chart", "detection", "grounding", "counting", "ocr")
+"""Reasoning first, then perception."""
+
+
+def from_orsta(row: Row, source: RowSource) -> RawRow:
+    """Orsta-Data-47k: verl rows in {split}_{task}_{source}_{number}.parquet.
+
+    The task is the ability where that is one of the eight, else the file's. Boxes run from 0 to
+    1000 unless det_verifier_normalized is false. `extra_info.id` is null in the release, so a row
+    is identified by its file and number.
+    """
+    raw = from_columns(row, VERL)
+    gold = raw.gold or answers.unwrap(answer_text(first_value(row, "reward_model.answer")))
+    ability = task_name(row, "ability").removeprefix("cv_")
+    task = ability if ability in ORSTA_TASKS else orsta_task_of_file(source.file) or ability
+    normalized = first_value(row, "reward_model.verifier_parm.det_verifier_normalized")
+    box_format = None if normalized is False else BoxFormat.relative
+    return replace(raw, gold=gold, task=task, box_format=box_format)
+
+
+def orsta_task_of_file(name: str) -> str | None:
+    """The task in a file's name, such as train_math_mmmath_3539.parquet; None if there is none."""
+    words = PurePosixPath(name).stem.split("_")
+    return words[1] if len(words) > 2 and words[1] in ORSTA_TASKS else None
+
+
+def from_trl(row: Row, source: RowSource) -> RawRow:
+    """TRL's conversational rows: {prompt (turns), images or image, solution or completion}."""
+    if isinstance(first_value(row, TRL.question), str):
+        raise RowError("empty question: prompt is text, but TRL's rows with images need turns")
+    return from_columns(row, TRL)
+
+
+EUREKA_BLANK = "blank"
+"""How the name of the image begins that means there is none."""
+
+
+def from_mm_eureka(row: Row, source: RowSource) -> RawRow:
+    """MM-Eureka: {conversations, answer, image_urls}, or {message (a chat as text), answer}.
+
+    Images have paths of another machine and are in zips. A text-only row names a blank image.
+    """
+    if isinstance(row.get("message"), str):
+        turns = answers.parse_literal(row["message"], "empty question: message cannot be parsed")
+        if not isinstance(turns, list):
+            raise RowError("empty question: message is not a list of turns")
+        row = {**row, "conversations": turns, "image_urls": list(prompts.image_parts(turns))}
+        if not row["image_urls"]:
+            raise RowError("no image: the message holds text alone")
+    names = [
+        PurePosixPath(reference).name if isinstance(reference, str) else ""
+        for reference in image_references(row, MM_EUREKA.images)
+    ]
+    if all(name.startswith(EUREKA_BLANK) for name in names):
+        raise RowError("no image: only the blank one that means there is none")
+    raw = from_columns(row, MM_EUREKA)
+    return replace(
+        raw,
+        question=raw.question.removeprefix("Question:").strip(),
+        gold=answers.require_comparable(raw.gold),
+        by_tail=True,
+        blank_is_none=True,
+    )
+
+
+MULBERRY_MARKER = "The final answer is:"
+MULBERRY_FOLDER = "mulberry_images"
+CHOICE_LINE = re.compile(r"^\s*\(?([A-Z])[.):]\s*(.+?)\s*$", re.MULTILINE)
+CHOICE_LETTER = re.compile(r"\(?([A-Z])[.):](\s|$)")
+TRAILING_HEADING = re.compile(r"[#\s]*$")
+
+
+def from_mulberry(row: Row, source: RowSource) -> RawRow:
+    """Mulberry-SFT: {messages (user, assistant), images (one path)}, one large JSON array.
+
+    The gold answer follows the last "The final answer is:"; the steps before it are the rationale.
+    Images are paths below mulberry_images/, unpacked or in mulberry_images.tar.
+    """
+    require_keys(row, "messages images")
+    images = image_references(row, "images")
+    response = prompts.last_response(row["messages"]) or ""
+    steps, marker, final = response.rpartition(MULBERRY_MARKER)
+    if not marker:
+        raise RowError(f'unusable gold answer: the response has no "{MULBERRY_MARKER}"')
+    question = prompts.question_text(row["messages"], len(images))
+    question = question.removeprefix("Question:").strip()
+    gold = letter_of_choice(answers.answer_of_response(final), question)
+    return RawRow(
+        images=tuple(mulberry_path(reference, source.storage) for reference in images),
+        question=question,
+        gold=answers.require_comparable(gold),
+        rationale=TRAILING_HEADING.sub("", steps),
+        below=MULBERRY_FOLDER,
+    )
+
+
+def mulberry_path(reference: Any, storage: Storage) -> Any:
+    """A path below the images' folder where that has such a file."""
+    if not isinstance(reference, str):
+        return reference
+    name = reference.replace("\\", "/").lstrip("/")
+    path = f"{MULBERRY_FOLDER}/{name.removeprefix(f'{MULBERRY_FOLDER}/')}"
+    return path if storage.has_file(path) else name
+
+
+def letter_of_choice(gold: str, question: str) -> str:
+    """The letter of a choice given as `A`, `A: red` or `red`; else the gold answer as it is."""
+    choices = dict(CHOICE_LINE.findall(question))
+    if not {"A", "B"} <= choices.keys():
+        return gold
+    if (letter := CHOICE_LETTER.match(gold)) and letter[1] in choices:
+        return letter[1]
+    folded = gold.casefold().strip()
+    same = [letter for letter, text in choices.items() if text.casefold() == folded]
+    return same[0] if len(same) == 1 else gold
+
+
+REF_TAG = "<ref-object>"
+OBJECT_TAG = re.compile(r"<ref-object>|<bbox>")
+BBOX_TYPES = {"real": BoxFormat.pixels, "norm1": BoxFormat.unit}
+"""ms-swift's bbox_type: pixels of the original image, or 0 to 1."""
+MAX_PATH = 2000
+"""A longer string is an image in base64 (ms-swift's own rule)."""
+
+
+def from_ms_swift(row: Row, source: RowSource) -> RawRow:
+    """ms-swift: {messages, images, solution}, or query and response; boxes may be in `objects`.
+
+    `objects` holds `ref` and `bbox`, put one after another in place of <ref-object> and <bbox>.
+    """
+    references = image_references(row, MS_SWIFT.images)
+    box_format = None
+    objects, turns = row.get("objects"), first_value(row, MS_SWIFT.question)
+    if isinstance(objects, dict) and isinstance(turns, list) and objects.get("bbox"):
+        turns, boxes = fill_objects(turns, objects)
+        row = {**row, "messages": turns}
+        if boxes:
+            row["solution"] = json.dumps(boxes, ensure_ascii=False)
+            box_format = BBOX_TYPES.get(str(objects.get("bbox_type") or "real"))
+    raw = from_columns(row, MS_SWIFT)
+    return replace(raw, images=tuple(map(mark_base64, references)), box_format=box_format)
+
+
+def mark_base64(reference: Any) -> Any:
+    """An image reference; a long string of base64 as {"bytes"}."""
+    is_long = isinstance(reference, str) and len(reference) > MAX_PATH
+    if is_long and re.fullmatch(r"[A-Za-z0-9+/=\s]+", reference) and "/" * 20 not in reference:
+        return {"bytes": reference}
+    return reference
+
+
+def fill_objects(
+    turns: list[Any], objects: dict[str, Any]
+) -> tuple[list[Any], list[dict[str, Any]]]:
+    """The turns with labels and boxes filled in, and the assistant's boxes. Raises RowError."""
+    labels, bboxes = iter(objects.get("ref") or ()), iter(objects["bbox"])
+    boxes: list[dict[str, Any]] = []
+    filled = []
+    for turn in turns:
+        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
+            raise RowError("not one question: objects need turns of plain text")
+        turn_boxes, text = fill_turn(turn["content"], labels, bboxes)
+        if turn_boxes and turn.get("role") != "assistant":
+            raise RowError("not one question: a <bbox> inside the question is not supported")
+        boxes += turn_boxes
+        filled.append({**turn, "content": text})
+    return filled, boxes
+
+
+def fill_turn(
+    text: str, labels: Iterator[Any], bboxes: Iterator[Any]
+) -> tuple[list[dict[str, Any]], str]:
+    """The boxes that a turn names, with their labels, and the turn's text. Raises RowError.
+
+    In a turn that begins with a box each label follows its box, else it precedes its boxes.
+    """
+    tags = OBJECT_TAG.findall(text)
+    values = [next(labels if tag == REF_TAG else bboxes, None) for tag in tags]
+    if None in values:
+        raise RowError(f"placeholder mismatch: {len(tags)} tags, but objects hold fewer")
+    label_follows = bool(tags) and tags[0] != REF_TAG
+    boxes: list[dict[str, Any]] = []
+    label: str | None = None
+    for tag, value in zip(tags, values, strict=True):
+        if tag != REF_TAG:
+            boxes.append({"bbox_2d": value, "label": label})
+        elif label_follows and boxes:
+            boxes[-1]["label"] = str(value)
+        else:
+            label = str(value)
+    replacements = iter(values)
+    return boxes, OBJECT_TAG.sub(lambda _: str(next(replacements)), text)
+
+
+DATASET_INFO = "dataset_info.json"
+SHAREGPT_TAGS = {
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "system_tag": "system",
+}
+OPENAI_TAGS = {
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+    "system_tag": "system",
+}
+
+
+def from_llama_factory(row: Row, source: RowSource) -> RawRow:
+    """LLaMA-Factory: sharegpt turns (conversations or messages) or alpaca columns, and images.
+
+    dataset_info.json beside the file names columns and tags where they differ from the defaults.
+    The gold answer is what the assistant says last.
+    """
+    info = dataset_info(source)
+    columns = info.get("columns") or {}
+    images = image_references(row, columns.get("images", "images"))
+    turns = sharegpt_turns(row, columns, info.get("tags") or {})
+    if (response := prompts.last_response(turns)) is None:
+        raise RowError("missing keys: the last turn must be the assistant's, which is the answer")
+    return RawRow(
+        images=images,
+        question=prompts.question_text(turns, len(images)),
+        gold=answers.answer_of_response(response),
+        task=task_name(row, "ability task"),
+    )
+
+
+def sharegpt_turns(row: Row, columns: dict[str, str], tags: dict[str, str]) -> list[dict[str, Any]]:
+    """The conversation as {role, content} turns. Raises RowError."""
+    names = (columns.get("messages"), "conversations", "messages")
+    key = next((name for name in names if name in row), None)
+    if key is None:
+        return alpaca_turns(row, columns)
+    turns = row[key]
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise RowError(f"empty question: {key} is not a list of turns")
+    is_openai = bool(turns) and "role" in turns[0]
+    tags = {**(OPENAI_TAGS if is_openai else SHAREGPT_TAGS), **tags}
+    roles = {tags[f"{role}_tag"]: role for role in ("user", "assistant", "system")}
+    return [
+        {
+            "role": roles.get(turn.get(tags["role_tag"]), str(turn.get(tags["role_tag"]))),
+            "content": turn.get(tags["content_tag"]),
+        }
+        for turn in turns
+    ]
+
+
+def alpaca_turns(row: Row, columns: dict[str, str]) -> list[dict[str, Any]]:
+    """instruction, input and output as two turns. Raises RowError."""
+    instruction, output = columns.get("prompt", "instruction"), columns.get("response", "output")
+    require_keys(row, f"{instruction} {output}")
+    texts = (row[instruction], row.get(columns.get("query", "input")))
+    return [
+        {"role": "user", "content": "\n".join(str(text) for text in texts if text)},
+        {"role": "assistant", "content": answer_text(row[output])},
+    ]
+
+
+def dataset_info(source: RowSource) -> dict[str, Any]:
+    """The file's entry in dataset_info.json, {} where there is none."""
+    storage = source.storage
+    entries = dataset_infos(Folder(storage.root) if isinstance(storage, Folder) else storage)
+    return next((entry for entry in entries if entry.get("file_name") == source.file), {})
+
+
+@lru_cache(maxsize=4)
+def dataset_infos(storage: Storage) -> list[dict[str, Any]]:
+    """All entries of dataset_info.json. Raises EmptyDatasetError where it is damaged."""
+    if not storage.has_file(DATASET_INFO):
+        return []
+    with storage.open(DATASET_INFO) as file:
+        try:
+            content = json.load(file)
+        except ValueError as error:
+            raise EmptyDatasetError(f"{DATASET_INFO} is not JSON: {error}") from error
+    return [entry for entry in content.values() if isinstance(entry, dict)]
+
+
+KEY_OF_FORMAT: tuple[tuple[str, type, Source], ...] = (
+    ("image_urls", object, Source.mm_eureka),
+    ("message", str, Source.mm_eureka),
+    ("messages", object, Source.ms_swift),
+    ("conversations", list, Source.llama_factory),
+    ("reward_model", dict, Source.verl),
+    ("problem", str, Source.easyr1),
+    ("prompt", list, Source.trl),
+)
+"""Key, type of its value, and the format of a row that has it; the first that fits."""
+
+
+def from_any(row: Row, source: RowSource) -> RawRow:
+    """One's own jsonl, which may mix formats: each row is recognized by its keys."""
+    for key, kind, name in KEY_OF_FORMAT:
+        if row.get(key) is not None and isinstance(row[key], kind):
+            return FORMATS[name].convert(row, source)
+    return from_columns(row, DIFFICULTY_SAMPLING)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How rows of one source are read; `task_of_file` gives a file's task where its name has it."""
+
+    rule: Columns | Callable[[Row, RowSource], RawRow]
+    suffixes: Sequence[str] = FILE_SUFFIXES
+    task_of_file: Callable[[str], str | None] = lambda name: None
+
+    def convert(self, row: Row, source: RowSource) -> RawRow:
+        """A row of this format. Raises RowError."""
+        if isinstance(self.rule, Columns):
+            return from_columns(row, self.rule)
+        return self.rule(row, source)
+
+
+FORMATS = {
+    Source.jsonl: Format(from_any),
+    Source.orsta: Format(from_orsta, (".parquet",), orsta_task_of_file),
+    Source.mm_eureka: Format(from_mm_eureka, (".jsonl", ".parquet")),
+    Source.mulberry: Format(from_mulberry, (".json", ".jsonl")),
+    Source.geometry3k: Format(GEOMETRY3K, (".parquet",)),
+    Source.ms_swift: Format(from_ms_swift),
+    Source.llama_factory: Format(from_llama_factory),
+    Source.easyr1: Format(EASYR1),
+    Source.verl: Format(VERL),
+    Source.trl: Format(from_trl),
+}

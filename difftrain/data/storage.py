@@ -1,0 +1,373 @@
+"""Where a source's files are (a local folder, or a dataset on the hub read over the network), which
+of them hold rows, and where the images are that rows refer to.
+
+Nothing is downloaded but from the dataset itself. Not here: what the files hold (readers.py), and
+decoding images (difftrain/images.py).
+"""
+
+import base64
+import binascii
+import io
+import os
+import sqlite3
+import tarfile
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, TypeVar
+
+import httpx
+from huggingface_hub import HfApi, HfFileSystem
+
+from difftrain.config.data import DataConfig
+from difftrain.data.quarantine import EmptyDatasetError
+from difftrain.images import MAX_FILE_BYTES, ImageError
+from difftrain.pipeline import manifest
+
+SPLITS = {"train", "test", "validation", "valid", "val", "dev"}
+NOT_ROWS = {"dataset_info.json", "dataset_infos.json", "state.json"}
+"""Files about a dataset that are beside it."""
+COMMIT_DIGITS = 40
+BUFFER_BYTES = 1 << 20
+"""Bytes of a hub file in memory."""
+T = TypeVar("T")
+
+
+class HubUnavailable(EmptyDatasetError):
+    """The hub did not answer, or does not give this dataset; the message names the alternative."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A local folder, or one file of it."""
+
+    root: Path
+    only_file: str | None = None
+
+    def names(self) -> list[str]:
+        """Files below the folder, without hidden ones, as sorted relative names."""
+        if self.only_file:
+            return [self.only_file]
+        names = []
+        for folder, subfolders, files in os.walk(self.root):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            relative = Path(folder).relative_to(self.root)
+            names += [(relative / name).as_posix() for name in files if not name.startswith(".")]
+        return sorted(names)
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file opened for reading. Raises OSError."""
+        return (self.root / name).open("rb")
+
+    def has_file(self, name: str) -> bool:
+        """Whether there is such a file below the folder."""
+        return (self.root / name).is_file()
+
+    def read_image(self, name: str) -> bytes:
+        """An image file's bytes; absolute names and ~ are allowed. Raises ImageError."""
+        try:
+            path = self.root / Path(name).expanduser()
+            if not path.is_file():
+                raise ImageError(f"missing file: {shorten(name)} (looked in {self.root})")
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise file_too_large(name)
+            return path.read_bytes()
+        except ImageError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:
+            # ValueError: a null byte in the name; RuntimeError: a ~user that does not exist.
+            raise ImageError(f"missing file: {shorten(name)} cannot be read ({error})") from error
+
+    def file_size(self, name: str) -> int | None:
+        """An image file's number of bytes, or None where there is no such file."""
+        try:
+            return (self.root / Path(name).expanduser()).stat().st_size
+        except (OSError, ValueError, RuntimeError):
+            return None
+
+    def fingerprints(self, names: list[str]) -> dict[str, str]:
+        """Fingerprints of these files' contents."""
+        return {name: manifest.file_fingerprint(self.root / name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """A dataset on the hub at one revision; files are read in pieces, never downloaded whole."""
+
+    repository: str
+    revision: str | None = None
+
+    @property
+    def root(self) -> str:
+        """The dataset's folder in the hub's file system."""
+        suffix = f"@{self.revision}" if self.revision else ""
+        return f"datasets/{self.repository}{suffix}"
+
+    def request(self, call: Callable[[], T]) -> T:
+        """The result of a call to the hub. Raises HubUnavailable."""
+        try:
+            return call()
+        except (OSError, ValueError, httpx.HTTPError) as error:
+            message = str(error).splitlines()[0] if str(error) else "-"
+            raise HubUnavailable(
+                f"data.path={self.repository}: the hub did not give this dataset "
+                f"({type(error).__name__}: {message}). "
+                "Without network, copy the dataset here and name its folder: data.path=FOLDER"
+            ) from error
+
+    def names(self) -> list[str]:
+        """Files of the dataset, as sorted relative names. Raises HubUnavailable."""
+        return list(hub_files(self))
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file opened for reading in pieces. Raises HubUnavailable."""
+        file: Any = self.request(lambda: HfFileSystem().open(f"{self.root}/{name}", "rb"))
+        # fsspec's own readline takes no limit, which a file of one endless line would need.
+        return io.BufferedReader(file, BUFFER_BYTES)
+
+    def has_file(self, name: str) -> bool:
+        """Whether the dataset has such a file."""
+        return name in hub_files(self)
+
+    def read_image(self, name: str) -> bytes:
+        """An image file's bytes. Raises ImageError where the dataset has none of that name."""
+        if not self.has_file(name):
+            raise ImageError(f"missing file: {shorten(name)} (looked in {self.root})")
+        with self.open(name) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise file_too_large(name)
+        return content
+
+    def fingerprints(self, names: list[str]) -> dict[str, str]:
+        """The commit that is read. Raises HubUnavailable, but not for a full commit."""
+        if self.revision and len(self.revision) == COMMIT_DIGITS:
+            return {self.repository: self.revision}
+        commit = self.request(
+            lambda: HfApi().dataset_info(self.repository, revision=self.revision, timeout=20).sha
+        )
+        return {self.repository: str(commit)}
+
+
+Storage = Folder | Hub
+
+
+@cache
+def hub_files(hub: Hub) -> dict[str, None]:
+    """The names of a hub dataset's files, sorted; requested once."""
+    paths: Any = hub.request(lambda: HfFileSystem().find(hub.root))
+    return dict.fromkeys(sorted(str(path).removeprefix(f"{hub.root}/") for path in paths))
+
+
+def storage_of(config: DataConfig) -> Storage:
+    """The folder or hub dataset that data.path names."""
+    assert config.path is not None, "DataConfig.check requires a path"
+    if config.on_hub:
+        return Hub(config.path, config.revision)
+    path = Path(config.path).expanduser()
+    return Folder(path) if path.is_dir() else Folder(path.parent, path.name)
+
+
+def data_files(storage: Storage, split: str, suffixes: Sequence[str]) -> list[str]:
+    """The files that rows are read from: those of the split, or whose names tell no split."""
+    if isinstance(storage, Folder) and storage.only_file:
+        return [storage.only_file]
+    return [
+        name
+        for name in storage.names()
+        if name.endswith(tuple(suffixes))
+        and split_of(name) in (None, split)
+        and PurePosixPath(name).name not in NOT_ROWS
+    ]
+
+
+def split_of(name: str) -> str | None:
+    """The split named by a file's folders or by the first word of its name; None without one."""
+    path = PurePosixPath(name)
+    words = [*path.parts[:-1], path.name.replace("-", "_").replace(".", "_").split("_")[0]]
+    return next((word for word in words if word in SPLITS), None)
+
+
+def read_reference(
+    reference: Any, storage: Storage, *, by_tail: bool = False, below: str | None = None
+) -> bytes:
+    """The image file that a row refers to by path, bytes, {"bytes", "path"} or data: URI.
+
+    Paths are relative to the storage. `by_tail` also looks for the end of a path in the folder and
+    its zips, because some datasets keep paths of another machine; `below` names the folder that
+    paths are relative to, unpacked or in a tar. Raises ImageError.
+    """
+    if isinstance(reference, dict):
+        inline = reference.get("bytes")
+        if isinstance(inline, bytes):
+            return inline
+        if isinstance(inline, str):
+            return decode_base64(inline.removeprefix("data:").rpartition("base64,")[2])
+        reference = reference.get("path")
+    if isinstance(reference, bytes):
+        return reference
+    if not isinstance(reference, str) or not reference:
+        raise ImageError('no image: an entry is neither a path, a data: URI nor {"bytes", "path"}')
+    if reference.startswith("data:"):
+        head, comma, body = reference.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise ImageError("broken image: a data: URI must be data:image/...;base64,...")
+        return decode_base64(body)
+    if reference.startswith(("http://", "https://")):
+        raise ImageError(f"missing file: images are not downloaded: {shorten(reference)}")
+    name = reference.removeprefix("file://")
+    if below is not None:
+        return read_below(storage, below, name)
+    return read_by_tail(storage, name) if by_tail else storage.read_image(name)
+
+
+def path_of(reference: Any) -> str | None:
+    """The path that a reference names, or None where the row itself holds the image."""
+    if isinstance(reference, dict):
+        reference = None if reference.get("bytes") is not None else reference.get("path")
+    if not isinstance(reference, str) or reference.startswith(("data:", "http://", "https://")):
+        return None
+    return reference.removeprefix("file://")
+
+
+def decode_base64(text: str) -> bytes:
+    """Base64 text as bytes; line breaks are allowed. Raises ImageError."""
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"broken image: not base64 ({error})") from error
+
+
+def read_by_tail(storage: Storage, name: str) -> bytes:
+    """The image with the longest common tail of its path, in the folder or else inside its zips.
+
+    Raises ImageError, and EmptyDatasetError for a damaged zip.
+    """
+    parts = PurePosixPath(name).parts
+    for start in range(len(parts)):
+        tail = PurePosixPath(*parts[start:])
+        if not tail.is_absolute() and ".." not in tail.parts and storage.has_file(str(tail)):
+            return storage.read_image(str(tail))
+    members = zip_members(storage).get(parts[-1], []) if parts else []
+    if not members:
+        raise ImageError(f"missing file: {shorten(name)} (looked in {storage.root} and its zips)")
+    archive, member = max(members, key=lambda pair: common_tail(pair[1], name))
+    if archive.getinfo(member).file_size > MAX_FILE_BYTES:
+        raise file_too_large(name)
+    try:
+        return archive.read(member)
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+        raise ImageError(f"broken image: {shorten(member)} in its zip ({error})") from error
+
+
+@lru_cache(maxsize=2)
+def zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]]]:
+    """Members of the storage's .zip files by file name; the archives stay open."""
+    members: dict[str, list[tuple[zipfile.ZipFile, str]]] = {}
+    whole = Folder(storage.root) if isinstance(storage, Folder) else storage
+    for name in whole.names():
+        if name.endswith(".zip"):
+            try:
+                archive = zipfile.ZipFile(whole.open(name))
+            except zipfile.BadZipFile as error:
+                message = f"{name} is no readable zip ({error}); fetch it again"
+                raise EmptyDatasetError(message) from error
+            for member in archive.namelist():
+                members.setdefault(PurePosixPath(member).name, []).append((archive, member))
+    return members
+
+
+def common_tail(a: str, b: str) -> int:
+    """How many last parts two paths share."""
+    pairs = zip(reversed(PurePosixPath(a).parts), reversed(PurePosixPath(b).parts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def read_below(storage: Storage, root: str, name: str) -> bytes:
+    """An image below the folder `root`, unpacked or in an uncompressed .tar. Raises ImageError."""
+    relative = strip_root(name).removeprefix(f"{root}/")
+    for path in (f"{root}/{relative}", relative):
+        if storage.has_file(path):
+            return storage.read_image(path)
+    if isinstance(storage, Folder):
+        content = tar_index(Folder(storage.root)).read(f"{root}/{relative}")
+        if content is not None:
+            return content
+    elif tars := [path for path in storage.names() if path.endswith(".tar")]:
+        raise ImageError(
+            f"missing file: {shorten(relative)} is in {tars[0]}, which cannot be read from the "
+            "hub; download the dataset and name its folder: data.path=FOLDER"
+        )
+    raise ImageError(
+        f"missing file: {shorten(relative)} (looked in {storage.root}/{root} and its tar)"
+    )
+
+
+class TarIndex:
+    """The files inside the tars of one folder, by path.
+
+    A tar is read once, header by header. The places of its files are kept in a temporary table on
+    disk, so that a tar of hundreds of thousands of images costs no memory.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._table = sqlite3.connect("")  # a temporary file, deleted when closed
+        self._table.execute(
+            "CREATE TABLE file (name TEXT PRIMARY KEY, tar INTEGER, start INTEGER, size INTEGER)"
+            " WITHOUT ROWID"
+        )
+        self._tars: list[IO[bytes]] = []
+        for name in folder.names():
+            if name.endswith(".tar"):
+                self._add(folder, name)
+
+    def _add(self, folder: Folder, name: str) -> None:
+        file, number = folder.open(name), len(self._tars)
+        self._tars.append(file)
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for member in archive:
+                    # tarfile keeps every header otherwise
+                    archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
+                    if member.isreg() and not member.issparse():
+                        row = (strip_root(member.name), number, member.offset_data, member.size)
+                        self._table.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", row)
+        except tarfile.TarError as error:
+            message = f"{name} is no readable tar ({error}); fetch it again"
+            raise EmptyDatasetError(message) from error
+
+    def read(self, name: str) -> bytes | None:
+        """A file's bytes, None where no tar has it. Raises ImageError for one that is too large."""
+        query = "SELECT tar, start, size FROM file WHERE name = ?"
+        row = self._table.execute(query, (strip_root(name),)).fetchone()
+        if row is None:
+            return None
+        tar, start, size = row
+        if size > MAX_FILE_BYTES:
+            raise file_too_large(name)
+        self._tars[tar].seek(start)
+        return self._tars[tar].read(size)
+
+
+@lru_cache(maxsize=2)
+def tar_index(folder: Folder) -> TarIndex:
+    """The index of a folder's tars, made once. Raises EmptyDatasetError for a damaged tar."""
+    return TarIndex(folder)
+
+
+def strip_root(name: str) -> str:
+    """A path without leading ./ and /."""
+    return str(PurePosixPath("/", name)).lstrip("/")
+
+
+def file_too_large(name: str) -> ImageError:
+    """The error for a file over MAX_FILE_BYTES."""
+    return ImageError(f"image too large: {shorten(name)} is over {MAX_FILE_BYTES >> 20} MiB")
+
+
+def shorten(name: str) -> str:
+    """A name that fits in one line of a report."""
+    return name if len(name) <= 120 else f"{name[:117]}..."
