@@ -18,19 +18,21 @@ from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import pism, score
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import Places
-from difftrain.recipes.asking import Asking
+from difftrain.pipeline.model_session import ModelSession
+from difftrain.pipeline.paths import RunPaths
+from difftrain.recipes import pool
 from difftrain.recipes.difficulty import probe
 from difftrain.records import Rollout
 
 RESULT = Path(__file__).parent / "results" / "early_stopping.json"
 
 
-def asked(config: RunConfig, asking: Asking) -> tuple[dict[str, np.ndarray], int, float]:
+def asked(config: RunConfig, asking: ModelSession) -> tuple[dict[str, np.ndarray], int, float]:
     """Tables of all samples, draws asked and seconds of a probe under these settings."""
-    places = Places(config)
+    places = RunPaths(config)
     started = time.time()
-    probe(config, places, World(), asking)
+    samples = pool.samples(config, places, World())
+    probe(config, places, World(), asking, samples)
     rows = parquet.read(places.probe, Rollout)
     table = score.correctness_tables(rows, config.probe.mask_percents, config.probe.draws)
     made = manifest.read_manifest(places.probe)
@@ -47,7 +49,7 @@ def main() -> None:
     full = resolve(
         compose_config([*common, f"output_dir={arguments.output_dir}/full", "probe.grid=full"])
     )
-    asking = Asking(early)
+    asking = ModelSession(early.model, early.data)
     ratios = np.array(early.probe.mask_percents) / 100
     tables_early, draws, seconds = asked(early, asking)
     tables_full, grid, grid_seconds = asked(full, asking)

@@ -13,9 +13,9 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import Places
-from difftrain.recipes import difficulty
-from difftrain.recipes.asking import Asking
+from difftrain.pipeline.model_session import ModelSession
+from difftrain.pipeline.paths import RunPaths
+from difftrain.recipes import difficulty, pool
 from difftrain.records import Attention, Rollout, Sample, Score, View
 
 STEPS = {
@@ -44,21 +44,22 @@ class Gathered:
     took: dict[str, float] = field(default_factory=dict)
 
 
-def rows(places: Places) -> tuple[int, int]:
+def rows(places: RunPaths) -> tuple[int, int]:
     """How many answers and looks a step's folders hold."""
     answers = len(parquet.read(places.probe, Rollout))
     return answers, len(parquet.read(places.attention, Attention))
 
 
-def grow(config: RunConfig, asking: Asking, timing: Path, step: str) -> None:
+def grow(config: RunConfig, asking: ModelSession, timing: Path, step: str) -> None:
     """Ask and score what a step still needs, and add what that took to the timing file."""
-    places = Places(config)
+    places = RunPaths(config)
     if manifest.read_manifest(places.score) is not None:
         return
     answers, looks = rows(places)
     asking.model  # noqa: B018  # loading is no part of the price
     started, wall = time.process_time(), time.time()
-    difficulty.probe(config, places, World(), asking)
+    samples = pool.samples(config, places, World())
+    difficulty.probe(config, places, World(), asking, samples)
     cpu, wall = time.process_time() - started, time.time() - wall
     after, seen = rows(places)
     before = read_timing(timing).get(step, {})
@@ -85,8 +86,8 @@ def gather(words: Sequence[str], folder: Path) -> dict[str, Gathered]:
     timing, asking = folder / "timing.json", None
     for step, own in STEPS.items():
         config = resolve(compose_config([f"output_dir={folder}", *own, *words]))
-        asking = asking or Asking(config)
-        places = Places(config)
+        asking = asking or ModelSession(config.model, config.data)
+        places = RunPaths(config)
         if step in LENT:
             rollouts = found["and chance"].rollouts
             lend([each for each in rollouts if each.view is View.full_image], places.probe)
@@ -98,7 +99,7 @@ def gather(words: Sequence[str], folder: Path) -> dict[str, Gathered]:
             parquet.read(places.probe, Rollout),
             parquet.read(places.attention, Attention),
             parquet.read(places.score, Score),
-            parquet.read(places.score / difficulty.UNGUESSED, Score),
+            parquet.read(places.score / difficulty.UNCORRECTED, Score),
             read_timing(timing).get(step, {}),
         )
     return found

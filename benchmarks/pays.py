@@ -21,9 +21,9 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import BASE, CONTROL, TUNED, Places
+from difftrain.pipeline.paths import RunPaths
 from difftrain.recipes import difficulty
-from difftrain.records import ItemResult, Selection
+from difftrain.records import Arm, ItemResult, Selection
 
 ROOT = Path(__file__).resolve().parent.parent
 ARMS = {
@@ -54,20 +54,20 @@ class Run:
     @property
     def who(self) -> str:
         """The arm's name among the places of its run."""
-        return CONTROL if self.arm == "random" else TUNED
+        return Arm.control if self.arm == "random" else Arm.tuned
 
     @property
-    def places(self) -> Places:
+    def places(self) -> RunPaths:
         """Where its stages lie."""
-        return Places(self.config)
+        return RunPaths(self.config)
 
     def is_done(self) -> bool:
         """Whether its checkpoint has been asked all benchmarks."""
-        return manifest.read_manifest(self.places.marks(self.who)) is not None
+        return manifest.read_manifest(self.places.evaluation(self.who)) is not None
 
     def picks(self) -> tuple[str, ...]:
         """The chosen samples in order, once they have been chosen; none before."""
-        folder = self.places.select(self.who)
+        folder = self.places.selection(self.who)
         if manifest.read_manifest(folder) is None:
             return ()
         return tuple(each.sample_id for each in parquet.read(folder, Selection))
@@ -120,14 +120,14 @@ def outcome(run: Run, words: list[str], done: dict[str, Outcome], runs: dict[str
     if not run.is_done():
         try:
             choose(run)
-        except difficulty.strata.NothingChosen as error:
+        except difficulty.strata.EmptySelectionError as error:
             return Outcome(len(run.picks()), refused=str(error))
         like = twin(run, done, runs)
         if like is None and (refused := execute(run, words, log.absolute())):
             return Outcome(len(run.picks()), refused=refused)
     source = runs[like] if like else run
-    marks = parquet.read(source.places.marks(source.who), ItemResult)
-    cost = spent(run.arm, run.config, source.places.train(source.who))
+    marks = parquet.read(source.places.evaluation(source.who), ItemResult)
+    cost = spent(run.arm, run.config, source.places.grpo(source.who))
     return Outcome(len(run.picks()), cost, marks, like)
 
 
@@ -150,7 +150,7 @@ def main() -> None:
         done = found.setdefault((view, seed), {})
         for arm in FIRST:
             done[arm] = outcome(runs[arm], lines[arm], done, runs)
-            folder = runs[arm].places.marks(BASE)
+            folder = runs[arm].places.evaluation(Arm.base)
             if base is None and manifest.read_manifest(folder):
                 base = parquet.read(folder, ItemResult)
             page.write(found, base)

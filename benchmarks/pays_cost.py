@@ -12,7 +12,7 @@ from typing import Any
 
 from difftrain.config.run_config import RunConfig
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.paths import Places
+from difftrain.pipeline.paths import RunPaths
 from difftrain.records import ItemResult, Rollout, View
 
 
@@ -79,7 +79,7 @@ def choice(arm: str, config: RunConfig) -> tuple[int, float]:
     """
     if arm in ("random", "full pool"):
         return 0, 0.0
-    places = Places(config)
+    places = RunPaths(config)
     answers = asked(places.probe)
     probe = made(places.probe)["seconds"]
     look = made(places.attention)["seconds"]

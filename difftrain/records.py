@@ -70,6 +70,14 @@ class TrainStage(StrEnum):
     grpo = "grpo"
 
 
+class Arm(StrEnum):
+    """Which checkpoint: the base model, the recipe's own training, or its random control's."""
+
+    base = "base"
+    tuned = "tuned"
+    control = "control"
+
+
 class GradedBy(StrEnum):
     """Who decided the score of a benchmark item."""
 

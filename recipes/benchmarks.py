@@ -1,76 +1,101 @@
-"""Did it help? The same benchmarks under the same settings, before and after (P, section 5)."""
+"""Did training help? The same benchmarks before and after it (Qi et al. 2026, section 5).
+
+check_items, check_engine    5.0  what can be found out before anything is spent
+check_contamination          5.1  no sample that is trained on is a benchmark item
+evaluate_base, evaluate_arm  5.2  every checkpoint under the same settings
+differences                  5.3  paired differences with intervals
+"""
 
 import itertools
 from dataclasses import replace
 from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
-from difftrain.evaluate import grade, summary, unscored, write_results
+from difftrain.evaluate import contamination, grade, summary, unscored, write_results
 from difftrain.evaluate.items import load_items
+from difftrain.images import PixelBudget
 from difftrain.pipeline import parquet
-from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import BASE, Places
-from difftrain.recipes.asking import Asking
-from difftrain.records import ItemResult
+from difftrain.pipeline.coordination import World, stage_lock
+from difftrain.pipeline.model_session import ModelSession
+from difftrain.pipeline.paths import RunPaths
+from difftrain.records import Arm, ItemResult, Sample
 
 
-def readable(config: RunConfig, places: Places) -> None:
-    """5.0  The official items are there and can be graded: told before anything is spent on them.
+def check_items(config: RunConfig, paths: RunPaths) -> None:
+    """5.0  The official items are there and can be scored.
 
     Raises SchemaError, or BenchmarkNotFound for a hub id without network.
     """
-    if config.evaluate.official and not write_results.is_done(places.marks(BASE)):
+    if config.evaluate.official and not write_results.is_done(paths.evaluation(Arm.base)):
         load_items(replace(config.evaluate, benchmarks=config.evaluate.official))
 
 
-def greet(places: Places, asking: Asking) -> None:
-    """Told before items are read: whether the engine is there. Raises ConfigError if it is not.
+def check_engine(paths: RunPaths, session: ModelSession) -> None:
+    """5.0  The engine can be reached. Raises ConfigError if it cannot.
 
-    Where responses are kept, only the items say whether one is missing: `base` greets then.
+    With responses on disk only the items tell whether one is missing: then the evaluation checks.
     """
-    if not parquet.parts(places.responses(BASE)) and not write_results.is_done(places.marks(BASE)):
-        asking.greet()
+    responses, results = paths.responses(Arm.base), paths.evaluation(Arm.base)
+    if not parquet.parts(responses) and not write_results.is_done(results):
+        session.check_engine()
 
 
-def base(config: RunConfig, places: Places, world: World, asking: Asking) -> Path:
-    """5.1  The model as it came; every comparison carries it."""
-    return evaluate(config, places, world, asking, BASE, config.model.name)
+def check_contamination(config: RunConfig, paths: RunPaths, world: World, arms: list[str]) -> None:
+    """5.1  Compare every sample with the items of the benchmarks at hand.
+
+    Raises ConfigError if an arm would train on a benchmark item, unless the settings say warn.
+    """
+    with stage_lock(paths.contamination, world):
+        contamination.check(
+            parquet.read(paths.data, Sample),
+            [folder for arm in arms for folder in paths.selections(arm)],
+            paths.contamination,
+            config.evaluate,
+            PixelBudget(config.data.min_pixels, config.data.max_pixels),
+            world,
+        )
 
 
-def tuned(config: RunConfig, places: Places, world: World, arm: str) -> Path:
-    """5.2  A trained arm's checkpoint."""
-    checkpoint = places.train(arm) / "checkpoint"
+def evaluate_base(config: RunConfig, paths: RunPaths, world: World, session: ModelSession) -> Path:
+    """5.2  The base model, which every comparison carries; returns the item results' folder."""
+    return evaluate(config, paths, world, session, Arm.base, config.model.name)
+
+
+def evaluate_arm(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
+    """5.2  A trained arm's checkpoint; returns the item results' folder."""
+    checkpoint = paths.grpo(arm) / "checkpoint"
     model = replace(config.model.here, name=str(checkpoint), revision=None)
-    asking = Asking(config, model)
-    folder = evaluate(config, places, world, asking, arm, f"train/{checkpoint.parent.name}")
-    asking.release()
-    return folder
+    session = ModelSession(model, config.data)
+    results = evaluate(config, paths, world, session, arm, f"train/{checkpoint.parent.name}")
+    session.release()
+    return results
 
 
 def evaluate(
-    config: RunConfig, places: Places, world: World, asking: Asking, arm: str, checkpoint: str
+    config: RunConfig, paths: RunPaths, world: World, session: ModelSession, arm: str, name: str
 ) -> Path:
-    """One checkpoint on the benchmarks; returns the folder of its item results."""
-    folders = grade.EvaluationFolders(places.responses(arm), places.marks(arm), places.replies)
-    data_pixels = config.data.min_pixels, config.data.max_pixels
-    grade.evaluate(
-        asking.engine, folders, checkpoint, config.evaluate, config.model, data_pixels, world
-    )
-    return folders.results
+    """Responses and item results of one checkpoint, which the results call `name`."""
+    responses, results = paths.responses(arm), paths.evaluation(arm)
+    folders = grade.EvaluationFolders(responses, results, paths.judge_replies)
+    pixels = config.data.min_pixels, config.data.max_pixels
+    with stage_lock(responses, world):
+        grade.evaluate(session.engine, folders, name, config.evaluate, config.model, pixels, world)
+    return results
 
 
-def differences(marks: dict[str, Path], resamples: int) -> dict[str, dict[str, float]]:
-    """5.3  Paired differences with 95 % intervals: the very same items, drawn again together.
+def differences(results: dict[str, Path], resamples: int) -> dict[str, dict[str, float]]:
+    """5.3  Paired differences over the same items with bootstrapped 95 % intervals.
 
-    None are taken where a benchmark has no score: its failures would count as a difference of 0.
+    `results` has the item results' folder of each arm. Empty if a benchmark has no score: its
+    failures would count as a difference of 0.
     """
     rows = {
-        name: parquet.read_finished(folder, ItemResult, "python launch/train.py")
-        for name, folder in marks.items()
+        arm: parquet.read_finished(folder, ItemResult, "python launch/train.py")
+        for arm, folder in results.items()
     }
     for each in rows.values():
         if unscored.no_mean_reason(
-            write_results.by_benchmark(each, {mark.benchmark for mark in each})
+            write_results.by_benchmark(each, {row.benchmark for row in each})
         ):
             return {}
     return {

@@ -14,8 +14,7 @@ from difftrain.config.evaluate import MINIATURES, OFFICIAL
 from difftrain.evaluate import unscored
 from difftrain.evaluate.summary import cluster_of
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.paths import BASE, CONTROL, TUNED
-from difftrain.records import ItemResult
+from difftrain.records import Arm, ItemResult
 from difftrain.report.comparison import agreement, paper, rows, runs, words
 from difftrain.report.comparison.content import (
     MEAN,
@@ -52,7 +51,7 @@ def compare(folders: list[Path], to: Path | None = None, force: bool = False) ->
     contents = [table(each, noted) for _, each in sorted(tables.items())]
     name = manifest.fingerprint(
         {"noted": noted, "version": VERSION},
-        *sorted(f"{run.folder.name} {run.marks(TUNED).name}" for run in found),
+        *sorted(f"{run.folder.name} {run.marks(Arm.tuned).name}" for run in found),
     )
     folder = to or found[0].folder.absolute().parent.parent / "compare" / name
     write(folder, contents)
@@ -77,10 +76,10 @@ def table(own: list[Run], noted: dict[str, list[str]]) -> Comparison:
     lines = [marked(line, by_row, noted) for line in lines]
     lines = corrected(lines, [*shared, MEAN])
     base = Line(
-        name=BASE,
+        name=Arm.base,
         title="base model, not trained",
         seeds=(),
-        scores=estimates([marks_of(first.marks(BASE))], shared),
+        scores=estimates([marks_of(first.marks(Arm.base))], shared),
     )
     return Comparison(
         model=first.report["model"],
@@ -103,7 +102,7 @@ def lines_of(name: str, by_row: dict[str, Seeds], benchmarks: list[str]) -> list
         name=name,
         title=rows.row_of(name).title,
         seeds=tuple(own),
-        scores=estimates(marks_S(own, TUNED), benchmarks),
+        scores=estimates(marks_S(own, Arm.tuned), benchmarks),
         cost=mean_cost([run.cost() for run in own.values()]),
         against=None if control is None else against(own, *control, benchmarks),
         control=rows.why_uncontrolled(name),
@@ -114,11 +113,11 @@ def lines_of(name: str, by_row: dict[str, Seeds], benchmarks: list[str]) -> list
     if not controlled:
         return [line]
     below = Line(
-        name=f"{name} {CONTROL}",
+        name=f"{name} {Arm.control}",
         title=f"random control of {rows.row_of(name).title}",
         seeds=tuple(controlled),
-        scores=estimates(marks_S(controlled, CONTROL), benchmarks),
-        cost=mean_cost([run.cost(CONTROL) for run in controlled.values()]),
+        scores=estimates(marks_S(controlled, Arm.control), benchmarks),
+        cost=mean_cost([run.cost(Arm.control) for run in controlled.values()]),
         control="is a random control itself",
         within=True,
     )
@@ -136,7 +135,7 @@ def beside(run: Run, name: str, benchmarks: list[str]) -> dict[str, float]:
 
 def marked(line: Line, by_row: dict[str, Seeds], noted: dict[str, list[str]]) -> Line:
     """The line, its title saying so where one of its runs was made under other settings."""
-    own = by_row.get(line.name.removesuffix(f" {CONTROL}"), {}).values()
+    own = by_row.get(line.name.removesuffix(f" {Arm.control}"), {}).values()
     if not any(str(run.folder) in noted for run in own):
         return line
     return replace(line, title=f"{line.title} (other settings)")
@@ -153,8 +152,8 @@ def control_of(name: str, by_row: dict[str, Seeds]) -> tuple[Seeds, str] | None:
     named = rows.row_of(name).control
     random = {seed: run for seed, run in by_row.get(named or "", {}).items() if seed in own}
     if controlled and (len(controlled) == len(own) or not random):
-        return controlled, CONTROL
-    return (random, TUNED) if random else None
+        return controlled, Arm.control
+    return (random, Arm.tuned) if random else None
 
 
 def marks_S(runs_: Seeds, who: str) -> list[list[ItemResult]]:
@@ -178,7 +177,7 @@ def against(own: Seeds, control: Seeds, who: str, benchmarks: list[str]) -> Agai
     """A row minus its control, paired on items within each seed that both have."""
     shared = [seed for seed in own if seed in control]
     before = marks_S({seed: control[seed] for seed in shared}, who)
-    after = marks_S({seed: own[seed] for seed in shared}, TUNED)
+    after = marks_S({seed: own[seed] for seed in shared}, Arm.tuned)
     told, kept = without_score([*before, *after], benchmarks)
     values = stats.difference_tables(
         [only(marks, kept) for marks in before], [only(marks, kept) for marks in after], cluster_of
@@ -189,7 +188,7 @@ def against(own: Seeds, control: Seeds, who: str, benchmarks: list[str]) -> Agai
     }
     first = control[shared[0]]
     return Against(
-        control=rows.row_of(first.name).title if who == TUNED else "its own random control",
+        control=rows.row_of(first.name).title if who == Arm.tuned else "its own random control",
         seeds=tuple(shared),
         differences=differences | {name: Difference(why=why) for name, why in told.items()},
     )

@@ -1,171 +1,140 @@
-"""Which samples are worth training on: data, probe, measures, selection (P, section 3)."""
+"""Which samples are worth training on (Qi et al. 2026, section 3; RAP, section 3).
 
-import time
-from collections.abc import Iterable
+probe     3.1  sample responses under growing masks, until each sample's label is settled
+          3.2  measure where correct responses attend
+score     3.3  one score and stratum for each sample and measure
+select    4.1  the samples of the kept strata, or RAP's choice, or a random set of that size
+"""
+
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import score as scoring
-from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import TUNED, Places
+from difftrain.pipeline.model_session import ModelSession
+from difftrain.pipeline.paths import RunPaths
+from difftrain.pipeline.stage import run_stage
 from difftrain.probe import attention_pass, run, state
-from difftrain.recipes.asking import Asking
-from difftrain.recipes.pool import samples
-from difftrain.records import Attention, Measure, Rollout, Sample, Score, Selection, TrainStage
+from difftrain.records import (
+    Arm,
+    Attention,
+    Measure,
+    Rollout,
+    Sample,
+    Score,
+    Selection,
+    TrainStage,
+)
 from difftrain.select import rap, strata
 
 PROBE = "python launch/probe.py"
 SCORE = "python launch/score.py"
-UNGUESSED = "pism_uncorrected"
-"""Beside the scores, where PISM is chance-aware: its scores as the paper has them."""
+UNCORRECTED = "pism_uncorrected"
+"""Below the scores' folder: PISM as in the paper, where difficulty.pism.chance_correction is on."""
 
 
-def probe(config: RunConfig, places: Places, world: World, asking: Asking) -> None:
-    """3.1  Ask under growing masks until the label is settled (Eq. 1 to 3).
-    3.2  Look where the first right answer looked (Eq. 4), and ACE's first one (T).
-    3.3  Ask without the picture, for CDE (T); the answers with it are those of 3.1."""
-    ask(config, places, world, asking, samples(config, places, world))
-
-
-def ask(
-    config: RunConfig, places: Places, world: World, asking: Asking, pool: list[Sample]
+def probe(
+    config: RunConfig, paths: RunPaths, world: World, session: ModelSession, samples: list[Sample]
 ) -> None:
-    """The probe and the attention pass over these samples."""
-    inputs = {"data": places.data.name, "model": places.model}
-    run.run_probe(asking.engine, pool, places.probe, config, world, inputs)
+    """Fill the probe's folder, and that of the attention pass, for these samples."""
+    # 3.1  K responses at each mask ratio, from the full image up to the first ratio that fails
+    #      (Qi et al. 2026, Eq. 1 to 3), and M responses without the image for CDE (RAP).
+    inputs = {"data": paths.data.name, "model": paths.model}
+    run.run_probe(session.engine, samples, paths.probe, config, world, inputs)
+
+    # 3.2  Attention on image and text tokens for the first correct response to the full image
+    #      (Qi et al. 2026, Eq. 4), and ACE's products for the first response (RAP).
     if {Measure.cmab, Measure.ace} & set(config.difficulty.measures):
-        asking.rest()
+        session.close_engines()
         attention_pass.run_attention_pass(
-            asking.loaded, pool, places.probe, places.attention, config, world
+            session.load, samples, paths.probe, paths.attention, config, world
         )
 
 
-def answered(places: Places) -> list[str]:
-    """The samples that the probe has answers for, by id; it tells why of all others.
+def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
+    """3.3  One Score for each sample and measure; returns their folder."""
 
-    That is asked once, to score them: a probe that grows for another run may set a sample aside
-    that was scored before, so whatever comes later takes the samples from the scores.
-    """
-    samples = parquet.read(places.data, Sample)
-    return [each.sample_id for each in state.without_failed(samples, places.probe)]
+    def write_scores() -> dict[str, int]:
+        # A probe that grows for another run may fail on a sample that is scored here, so later
+        # stages read the samples from the scores.
+        samples = state.without_failed(parquet.read(paths.data, Sample), paths.probe)
+        sample_ids = [sample.sample_id for sample in samples]
+        scores, uncorrected = score_samples(config, paths, sample_ids)
+        parquet.write_all(paths.score / UNCORRECTED, uncorrected)
+        parquet.write_all(paths.score, scores)
+        return strata.count_strata(scores, config.difficulty.measure)
 
-
-def score(config: RunConfig, places: Places, world: World) -> Path:
-    """One Score for each sample and measure: pure formulas over the probe's tables."""
-    if world.is_first and manifest.read_manifest(places.score) is None:
-        with coordination.report_failure(places.score, world):
-            started = time.time()
-            found, plain = scored(config, places, answered(places))
-            parquet.write_all(places.score / UNGUESSED, plain)
-            parquet.write_all(places.score, found)
-            manifest.write_manifest(
-                places.score,
-                settings=run_config.plain(config.difficulty),
-                inputs={"probe": places.probe.name, "data": places.data.name},
-                seconds=time.time() - started,
-                counts=strata.count_strata(found, config.difficulty.measure),
-            )
-    coordination.wait_for_manifest(places.score, world)
-    return places.score
+    inputs = {"probe": paths.probe.name, "data": paths.data.name}
+    run_stage(paths.score, world, write_scores, settings=asdict(config.difficulty), inputs=inputs)
+    return paths.score
 
 
-def scored(config: RunConfig, places: Places, ids: list[str]) -> tuple[list[Score], list[Score]]:
-    """The samples' scores; and, where PISM is chance-aware, those that the paper has."""
+def score_samples(
+    config: RunConfig, paths: RunPaths, sample_ids: list[str]
+) -> tuple[list[Score], list[Score]]:
+    """The scores of all measures, and PISM's without chance correction where that is on."""
     percents = config.probe.mask_percents
-    known = scoring.evidence(
-        parquet.read_finished(places.probe, Rollout, PROBE),
-        parquet.read(places.attention, Attention),
+    evidence = scoring.evidence(
+        parquet.read_finished(paths.probe, Rollout, PROBE),
+        parquet.read(paths.attention, Attention),
         percents,
         config.probe.draws,
         config.probe.cde_rollouts,
     )
     return (
-        scoring.score_all(ids, known, percents, config.difficulty),
-        scoring.uncorrected_pism_scores(ids, known, percents, config.difficulty.pism),
+        scoring.score_all(sample_ids, evidence, percents, config.difficulty),
+        scoring.uncorrected_pism_scores(sample_ids, evidence, percents, config.difficulty.pism),
     )
 
 
-def select(config: RunConfig, places: Places, world: World, arm: str) -> list[Selection]:
-    """4.1  What the row gives to GRPO: strata or RAP's choice, or an equal-size random control.
+def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[Selection]:
+    """4.1  The samples that GRPO trains on.
 
-    Raises NothingChosen when that is fewer samples than one step needs.
+    Raises EmptySelectionError if they are fewer than one optimizer step needs.
     """
-    folder = places.select(arm)
-    if world.is_first and manifest.read_manifest(folder) is None:
-        with coordination.report_failure(folder, world):
-            choose(config, places, arm)
-    made = coordination.wait_for_manifest(folder, world)
-    picks, least = parquet.read(folder, Selection), config.grpo.prompts_per_step
+    folder, kept = paths.selection(arm), config.select
+
+    def write_selection() -> dict[str, Any]:
+        scores = parquet.read_finished(paths.score, Score, SCORE)
+        selected, rap_result = select_samples(config, scores)
+        strata_counts = strata.count_strata(scores, config.difficulty.measure)
+        funnel = rap_result.funnel() if rap_result else None
+        require_min(config, selected, 1, strata_counts, funnel)
+        if kept.random or arm != Arm.tuned:
+            selected = random_set(config, scores, len(selected), arm)
+        elif rap_result:
+            parquet.write_all(folder / rap.DECISIONS_FOLDER, rap_result.decisions)
+        parquet.write_all(folder, selected)
+        return {"picks": len(selected)} | ({"funnel": funnel} if funnel else {})
+
+    settings, inputs = asdict(kept) | {"arm": arm}, {"score": paths.score.name}
+    content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
+    strata_counts = (manifest.read_manifest(paths.score) or {})["counts"]
+    return require_min(
+        config,
+        parquet.read(folder, Selection),
+        config.grpo.prompts_per_step,
+        strata_counts,
+        content["counts"].get("funnel"),
+    )
+
+
+def select_samples(
+    config: RunConfig, scores: list[Score]
+) -> tuple[list[Selection], rap.RapResult | None]:
+    """The samples of the kept strata, maybe none; or RAP's, with its decision on every sample."""
     if config.select.rap:
-        return rap.require_min(picks, least, made["counts"]["funnel"], config.select.rap)
-    return strata.require_min(
-        picks, least, coordination.wait_for_manifest(places.score, world)["counts"]
-    )
+        result = rap.run_rap(pool_scores(config, scores))
+        return result.picks, result
+    measure, kept = config.difficulty.measure, config.select.strata
+    return strata.select_by_stratum(scores, measure, kept), None
 
 
-def choose(config: RunConfig, places: Places, arm: str) -> None:
-    """Choose, and write the picks. Raises NothingChosen if there is none."""
-    started, folder = time.time(), places.select(arm)
-    scores = parquet.read_finished(places.score, Score, SCORE)
-    random = config.select.random or arm != TUNED
-    picks, counts = choice(config, scores, None if random else folder)
-    if random:
-        draw = draw_name(config, arm, TrainStage.grpo)
-        able = list(dict.fromkeys(each.sample_id for each in scores))
-        picks = strata.random_control(able, len(picks), config.seed, draw)
-    parquet.write_all(folder, picks)
-    manifest.write_manifest(
-        folder,
-        settings={**run_config.plain(config.select), "arm": arm},
-        inputs={"score": places.score.name},
-        seconds=time.time() - started,
-        counts={"picks": len(picks), **counts},
-    )
-
-
-def draw_name(config: RunConfig, arm: str, stage: TrainStage) -> str:
-    """What a random set is drawn by, beside the seed.
-
-    Rows of one table share their random sets, so that two of them differ only in what their names
-    say; a control is a draw of its run's own. Of one name a smaller set is part of a larger one.
-    """
-    if arm == TUNED:
-        return f"rows-{stage}"
-    return f"{config.name}-{arm}" if stage is TrainStage.grpo else f"{config.name}-{arm}-{stage}"
-
-
-def choice(
-    config: RunConfig, scores: list[Score], folder: Path | None
-) -> tuple[list[Selection], dict[str, Any]]:
-    """The picks and what manifest.json counts. RAP's reasons for every sample go below the folder.
-
-    Raises NothingChosen if there is no pick.
-    """
-    picks, found = chosen(config, scores)
-    if found is None:
-        counts = strata.count_strata(scores, config.difficulty.measure)
-        return strata.require_min(picks, 1, counts), {}
-    if folder is not None:
-        parquet.write_all(folder / rap.DECISIONS_FOLDER, found.decisions)
-    funnel = found.funnel()
-    return rap.require_min(picks, 1, funnel, config.select.rap), {"funnel": funnel}
-
-
-def chosen(config: RunConfig, scores: list[Score]) -> tuple[list[Selection], rap.RapResult | None]:
-    """The picks, maybe none, and RAP's whole choice where it chooses."""
-    if not config.select.rap:
-        return strata.select_by_stratum(
-            scores, config.difficulty.measure, config.select.strata
-        ), None
-    found = rap.run_rap(table(config, scores))
-    return found.picks, found
-
-
-def table(config: RunConfig, scores: Iterable[Score]) -> rap.PoolScores:
-    """The scores of the measures that choose, as columns (T, CDE, ACE and DRM)."""
+def pool_scores(config: RunConfig, scores: list[Score]) -> rap.PoolScores:
+    """The scores as the columns that RAP filters by (CDE, ACE and DRM), where it uses them."""
     columns: dict[Measure, dict[str, float | None]] = {}
     for each in scores:
         columns.setdefault(each.measure, {})[each.sample_id] = each.value
@@ -182,3 +151,34 @@ def table(config: RunConfig, scores: Iterable[Score]) -> rap.PoolScores:
         lambda_c=config.difficulty.cde.lambda_c,
         lambda_a=config.difficulty.ace.lambda_a,
     )
+
+
+def require_min(
+    config: RunConfig,
+    selected: list[Selection],
+    minimum: int,
+    strata_counts: dict[str, int],
+    funnel: dict[str, int] | None,
+) -> list[Selection]:
+    """The selected samples. Raises EmptySelectionError, with the counts, if they are too few."""
+    if config.select.rap and funnel is not None:
+        return rap.require_min(selected, minimum, funnel, config.select.rap)
+    return strata.require_min(selected, minimum, strata_counts)
+
+
+def random_set(config: RunConfig, scores: list[Score], size: int, arm: str) -> list[Selection]:
+    """So many of all scored samples: a random row's, or the equal-size control's."""
+    sample_ids = list(dict.fromkeys(each.sample_id for each in scores))
+    name = random_set_name(config, arm, TrainStage.grpo)
+    return strata.random_control(sample_ids, size, config.seed, name)
+
+
+def random_set_name(config: RunConfig, arm: str, stage: TrainStage) -> str:
+    """What a random set is seeded with, beside the run's seed.
+
+    Rows of one table share their random sets, so that two rows differ only in what their names
+    say; a control is a set of its run's own. Under one name a smaller set is part of a larger one.
+    """
+    if arm == Arm.tuned:
+        return f"rows-{stage}"
+    return f"{config.name}-{arm}" if stage is TrainStage.grpo else f"{config.name}-{arm}-{stage}"

@@ -1,11 +1,11 @@
-"""GRPO on chosen strata, with no supervised warm-up (P, section 4, "GRPO-only")."""
+"""GRPO on selected samples (Qi et al. 2026, section 4, "GRPO-only")."""
 
 from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
 from difftrain.pipeline import parquet
-from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import Places
+from difftrain.pipeline.coordination import World, stage_lock
+from difftrain.pipeline.paths import RunPaths
 from difftrain.records import Sample, Score, Selection
 from difftrain.train import grpo
 from difftrain.train.dataset import TrainData, held_out, selected
@@ -13,28 +13,27 @@ from difftrain.train.trl_args import TrainJob
 
 
 def run(
-    config: RunConfig, places: Places, world: World, arm: str, start: Path | None = None
+    config: RunConfig, paths: RunPaths, world: World, arm: str, start: Path | None = None
 ) -> Path:
-    """Train one arm, from the checkpoint `start` if there is one; returns its checkpoint."""
+    """Train one arm from the checkpoint `start`, or the base model; returns its checkpoint."""
     # 4.1  The row's samples: the strata it keeps, or a random control of the same size.
-    pool = parquet.read(places.data, Sample)
-    picks = parquet.read(places.select(arm), Selection)
-    seen = [pick for folder in places.picked(arm) for pick in parquet.read(folder, Selection)]
+    pool = parquet.read(paths.data, Sample)
+    selection = parquet.read(paths.selection(arm), Selection)
+    trained_on = [each for path in paths.selections(arm) for each in parquet.read(path, Selection)]
     data = TrainData(
-        samples=selected(pool, picks),
-        eval_samples=held_out(pool, seen, config.grpo.eval_samples),
+        samples=selected(pool, selection),
+        eval_samples=held_out(pool, trained_on, config.grpo.eval_samples),
         strata={
             score.sample_id: score.stratum
-            for score in parquet.read(places.score, Score)
+            for score in parquet.read(paths.score, Score)
             if score.measure is config.difficulty.measure and score.stratum is not None
         },
     )
 
-    # 4.2  Reward: the right answer, by the very grader the probe used; then the right tags.
-    # 4.3  Group-relative policy optimisation. Below this line it is TRL's loop, not ours.
-    origin = places.start(arm)
+    # 4.2  Reward: 1 for a correct answer, by the grader that the probe used, and the format term.
+    # 4.3  Group-relative policy optimization. From here on it is TRL's loop.
     job = TrainJob(
-        folder=places.train(arm),
+        folder=paths.grpo(arm),
         world=world,
         title=f"grpo {arm}",
         model=config.model,
@@ -42,8 +41,9 @@ def run(
         seed=config.seed,
         start=start,
         inputs={
-            "select": places.select(arm).name,
-            "model": origin if isinstance(origin, str) else origin.name,
+            "select": paths.selection(arm).name,
+            "model": start.parent.name if start else paths.model,
         },
     )
-    return grpo.fit(job, config.grpo, config.grade, data)
+    with stage_lock(paths.grpo(arm), world):
+        return grpo.fit(job, config.grpo, config.grade, data)

@@ -6,7 +6,7 @@ from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig, shown
 from difftrain.pipeline import manifest
 from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import Places
+from difftrain.pipeline.paths import RunPaths
 from difftrain.recipes import pool, reckoning
 
 
@@ -15,7 +15,7 @@ def show(config: RunConfig, world: World, difference: list[str]) -> Path:
 
     The data stage is made for it, as any run would; no model is loaded.
     """
-    places = Places(config)
+    places = RunPaths(config)
     folder = places.run.parent.parent / "plan" / places.run.name
     pool.make(config, places, world)
     if world.is_first:

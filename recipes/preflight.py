@@ -4,15 +4,15 @@ import time
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig
 from difftrain.data import dataset
-from difftrain.pipeline import coordination, manifest
-from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import Places
+from difftrain.pipeline.coordination import World, stage_lock
+from difftrain.pipeline.model_session import ModelSession
+from difftrain.pipeline.paths import RunPaths
+from difftrain.pipeline.stage import run_stage
 from difftrain.recipes import benchmarks, plan
-from difftrain.recipes.asking import Asking
 from difftrain.records import Sample
 from difftrain.train import PreflightFailed, preflight
 from difftrain.train.preflight import Candidate, CheckResult, failure_message, results_table
@@ -30,21 +30,8 @@ def some(samples: Sequence[Sample]) -> list[Sample]:
     return (chosen + [sample for sample in shown if sample not in chosen])[:SAMPLES]
 
 
-def folder_of(config: RunConfig, places: Places) -> Path:
-    """Where the outcome lies; another model, precision or budget of pixels is asked again, and so
-    are other parts to train."""
-    trained = {stage.value: getattr(config, stage) for stage in config.stages}
-    own = {
-        "dtype": config.model.dtype,
-        "freeze_vision": {name: stage.freeze_vision for name, stage in trained.items()},
-        "lora": {name: run_config.plain(stage.lora) for name, stage in trained.items()},
-        "pixels": [config.data.min_pixels, config.data.max_pixels],
-    }
-    return places.folder("preflight", own, places.data, places.model)
-
-
 def check(
-    config: RunConfig, samples: Sequence[Sample], asking: Asking, folder: Path
+    config: RunConfig, samples: Sequence[Sample], asking: ModelSession, folder: Path
 ) -> list[CheckResult]:
     """Run the checks and print the table. Raises PreflightFailed naming every cause."""
     if not (few := some(samples)):
@@ -53,15 +40,7 @@ def check(
     found = preflight.run_checks(Candidate(asking.model, few, config, folder))
     if trouble := failure_message(found):
         raise PreflightFailed(trouble)
-    seconds = time.time() - started
-    print(f"preflight, {seconds:.1f} s\n{results_table(found)}", flush=True)
-    manifest.write_manifest(
-        folder,
-        settings=None,
-        inputs={},
-        seconds=seconds,
-        counts={result.name: result.detail for result in found},
-    )
+    print(f"preflight, {time.time() - started:.1f} s\n{results_table(found)}", flush=True)
     return found
 
 
@@ -72,19 +51,27 @@ def check_model(config: RunConfig, world: World, difference: list[str]) -> Path:
         rows = islice(dataset.load_samples(config.data), ROWS)
         samples = [row for row in rows if isinstance(row, Sample)]
         print()
-        found = check(config, samples, Asking(config), folder / "preflight")
+        found = check(
+            config, samples, ModelSession(config.model, config.data), folder / "preflight"
+        )
         (folder / "preflight.txt").write_text(results_table(found) + "\n")
     return folder
 
 
 def before_training(
-    config: RunConfig, places: Places, world: World, asking: Asking, samples: Sequence[Sample]
+    config: RunConfig,
+    places: RunPaths,
+    world: World,
+    asking: ModelSession,
+    samples: Sequence[Sample],
 ) -> None:
     """The checks by themselves, once; the other processes wait for the first."""
-    folder = folder_of(config, places)
-    if world.is_first:
-        with coordination.report_failure(folder, world):
-            benchmarks.readable(config, places)
-            if manifest.read_manifest(folder) is None:
-                check(config, samples, asking, folder)
-    coordination.wait_for_manifest(folder, world)
+    folder = places.preflight
+    with stage_lock(folder, world):
+        if world.is_first:
+            benchmarks.check_items(config, places)
+
+    def work() -> dict[str, Any]:
+        return {each.name: each.detail for each in check(config, samples, asking, folder)}
+
+    run_stage(folder, world, work, inputs={})

@@ -11,7 +11,7 @@ from difftrain.config.run_config import RunConfig
 from difftrain.data.prompts import SYSTEM
 from difftrain.model import resolve
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.paths import Places
+from difftrain.pipeline.paths import RunPaths
 from difftrain.plan import generations, memory
 from difftrain.plan.generations import Ladder
 from difftrain.probe.state import requirements
@@ -38,7 +38,7 @@ class Pool:
         return round(self.image_tokens + self.text_tokens)
 
 
-def estimate(config: RunConfig, places: Places) -> list[str]:
+def estimate(config: RunConfig, places: RunPaths) -> list[str]:
     """The plan in lines: samples, answers, tokens, hours, memory."""
     known = counted(places)
     pilot, source = pilot_of(config)
@@ -52,7 +52,7 @@ def estimate(config: RunConfig, places: Places) -> list[str]:
     ]
 
 
-def counted(places: Places) -> Pool:
+def counted(places: RunPaths) -> Pool:
     """What the finished data stage holds."""
     made = manifest.read_manifest(places.data)
     assert made is not None
@@ -84,7 +84,7 @@ def pilot_of(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
     None where it was asked for anything else than these settings need: the counts are of all that.
     """
     small = replace(config, data=replace(config.data, limit=config.plan.pilot))
-    made = manifest.read_manifest(Places(small).probe)
+    made = manifest.read_manifest(RunPaths(small).probe)
     if made is None or not made["counts"]["generations"]:  # no answer says nothing of others
         return None, MIX
     counts = made["counts"]

@@ -1,53 +1,118 @@
-"""SFT on some samples, then GRPO on others (P, section 4, "SFT(a)+GRPO(b)")."""
+"""SFT on some samples, then GRPO on others (Qi et al. 2026, section 4, "SFT(a)+GRPO(b)").
 
+select_sft  4.1  the samples of the SFT stage, all of which have a target
+run         4.2  what they teach
+            4.3  supervised fine-tuning
+            4.4  GRPO from its checkpoint
+"""
+
+import logging
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from difftrain.config.run_config import RunConfig
 from difftrain.config.train import Dropped, SftTargets
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World, stage_lock
-from difftrain.pipeline.paths import Places
+from difftrain.pipeline.paths import RunPaths
+from difftrain.pipeline.stage import run_stage
 from difftrain.probe.state import requirements
 from difftrain.recipes import grpo
-from difftrain.records import Rollout, Sample, Selection, TrainStage
+from difftrain.recipes.difficulty import PROBE, SCORE, random_set_name
+from difftrain.records import Arm, Rollout, Sample, Score, Selection, TrainStage
 from difftrain.select import strata
 from difftrain.train import checkpointing, dataset, sft, sft_targets
 from difftrain.train.trl_args import TrainJob
 
-PROBE = "python launch/probe.py"
+logger = logging.getLogger(__name__)
 
 
-def targets(
-    config: RunConfig, places: Places, samples: Iterable[Sample]
+def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[Selection]:
+    """4.1  The samples of the SFT stage: some strata, or a random set of the same size.
+
+    A sample without a target is dropped and counted. A random set is drawn among those that have
+    one, so that both have the same size. Raises EmptySelectionError if they are fewer than one
+    step needs.
+    """
+    folder, measure = paths.selection(arm, TrainStage.sft), config.difficulty.measure
+
+    def write_selection() -> dict[str, Any]:
+        scores = parquet.read_finished(paths.score, Score, SCORE)
+        scored = {score.sample_id for score in scores}
+        samples = [each for each in parquet.read(paths.data, Sample) if each.sample_id in scored]
+        targets = make_targets(config, paths, samples)
+        kept = config.select.sft_strata
+        candidates = strata.select_by_stratum(scores, measure, kept, TrainStage.sft)
+        dropped = sft_targets.count_dropped(
+            {each.sample_id: targets[each.sample_id] for each in candidates}
+        )
+        selected = [each for each in candidates if not isinstance(targets[each.sample_id], Dropped)]
+        if config.select.sft_random or arm != Arm.tuned:
+            teachable = [key for key, target in targets.items() if not isinstance(target, Dropped)]
+            name = random_set_name(config, arm, TrainStage.sft)
+            selected = strata.random_control(
+                teachable, len(selected), config.seed, name, TrainStage.sft
+            )
+        strata_counts, dropped_text = (
+            strata.count_strata(scores, measure),
+            sft_targets.dropped_text(dropped),
+        )
+        strata.require_min(selected, 1, strata_counts, TrainStage.sft, dropped_text)
+        if dropped_text:
+            logger.info("selected for SFT, %s: %d samples%s", arm, len(selected), dropped_text)
+        parquet.write_all(folder, selected)
+        return {"picks": len(selected), "dropped": dropped}
+
+    settings = asdict(config.select) | {"arm": arm, "targets": config.sft.targets}
+    inputs = {"score": paths.score.name}
+    content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
+    dropped_text = sft_targets.dropped_text(content["counts"]["dropped"])
+    return require_min_sft(config, paths, parquet.read(folder, Selection), dropped_text)
+
+
+def require_min_sft(
+    config: RunConfig, paths: RunPaths, selected: list[Selection], dropped_text: str
+) -> list[Selection]:
+    """The selected samples. Raises EmptySelectionError if they are fewer than one step needs."""
+    counts = (manifest.read_manifest(paths.score) or {})["counts"]
+    minimum = config.sft.samples_per_step
+    return strata.require_min(selected, minimum, counts, TrainStage.sft, dropped_text)
+
+
+def make_targets(
+    config: RunConfig, paths: RunPaths, samples: Iterable[Sample]
 ) -> dict[str, str | Dropped]:
-    """What each sample would be taught, or why it cannot be made."""
+    """The response that each sample teaches, or the reason why there is none."""
     if config.sft.targets is SftTargets.rationale:
-        return {each.sample_id: sft_targets.from_rationale(each) for each in samples}
-    wanted = requirements(config)
-    asked = config.probe.draws if wanted.full else wanted.whole
-    rollouts = parquet.read_finished(places.probe, Rollout, PROBE)
-    right = sft_targets.correct_rollouts(rollouts, asked)
+        return {sample.sample_id: sft_targets.from_rationale(sample) for sample in samples}
+    needed = requirements(config)
+    draws = config.probe.draws if needed.full else needed.whole
+    rollouts = parquet.read_finished(paths.probe, Rollout, PROBE)
+    correct = sft_targets.correct_rollouts(rollouts, draws)
     return {
-        each.sample_id: sft_targets.from_rollouts(right.get(each.sample_id, []), config.seed)
-        for each in samples
+        sample.sample_id: sft_targets.from_rollouts(correct.get(sample.sample_id, []), config.seed)
+        for sample in samples
     }
 
 
-def warm_up(config: RunConfig, places: Places, world: World, arm: str) -> Path:
-    """SFT of one arm; returns its checkpoint. Raises NothingChosen if too little can be taught."""
-    folder = places.sft(arm)
+def train_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
+    """SFT of one arm; returns its checkpoint. Raises EmptySelectionError for too few samples."""
+    folder = paths.sft(arm)
     if (checkpoint := checkpointing.finished_checkpoint(folder)) is not None:
         return checkpoint
     folder.mkdir(parents=True, exist_ok=True)
-    # 4.1  The samples of the SFT stage: some strata, or a random set of the same size.
-    picks = parquet.read(places.select(arm, TrainStage.sft), Selection)
-    samples = dataset.selected(parquet.read(places.data, Sample), picks)
+    selection = parquet.read(paths.selection(arm, TrainStage.sft), Selection)
+    samples = dataset.selected(parquet.read(paths.data, Sample), selection)
 
-    # 4.2  What they teach: thought and answer in the very layout that GRPO's reward expects.
-    made = targets(config, places, samples)
-    told = {key: text for key, text in made.items() if not isinstance(text, Dropped)}
-    able = [each for each in samples if each.sample_id in told]
+    # 4.2  What they teach: thought and answer in the format that GRPO's reward expects.
+    targets = {
+        key: target
+        for key, target in make_targets(config, paths, samples).items()
+        if not isinstance(target, Dropped)
+    }
+    teachable = [sample for sample in samples if sample.sample_id in targets]
     job = TrainJob(
         folder=folder,
         world=world,
@@ -55,20 +120,19 @@ def warm_up(config: RunConfig, places: Places, world: World, arm: str) -> Path:
         model=config.model,
         data=config.data,
         seed=config.seed,
-        inputs={"select": places.select(arm, TrainStage.sft).name, "model": places.model},
+        inputs={"select": paths.selection(arm, TrainStage.sft).name, "model": paths.model},
     )
-    learned = sft.prepare(job, config.sft, config.grade, config.grpo, able, told)
-    counts = (manifest.read_manifest(places.score) or {})["counts"]
-    least, lost = config.sft.samples_per_step, sft_targets.dropped_text(learned.dropped)
-    strata.require_min(picks[: len(learned.samples)], least, counts, TrainStage.sft, lost)
+    data = sft.prepare(job, config.sft, config.grade, config.grpo, teachable, targets)
+    used = selection[: len(data.samples)]
+    require_min_sft(config, paths, used, sft_targets.dropped_text(data.dropped))
 
-    # 4.3  Supervised fine-tuning, loss on the answer alone. Below this line it is TRL's loop.
-    return sft.fit(job, config.sft, learned)
+    # 4.3  Supervised fine-tuning, loss on the response alone. From here on it is TRL's loop.
+    return sft.fit(job, config.sft, data)
 
 
-def run(config: RunConfig, places: Places, world: World, arm: str) -> Path:
+def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
     """Train one arm, both stages; returns its checkpoint."""
-    with stage_lock(places.sft(arm), world):
-        start = warm_up(config, places, world, arm)
+    with stage_lock(paths.sft(arm), world):
+        checkpoint = train_sft(config, paths, world, arm)
     # 4.4  GRPO as in the other rows, from that checkpoint.
-    return grpo.run(config, places, world, arm, start)
+    return grpo.run(config, paths, world, arm, start=checkpoint)

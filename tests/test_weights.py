@@ -11,9 +11,8 @@ from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig
 from difftrain.model import checkpoint_files
 from difftrain.model.resolve import SHIPPED
-from difftrain.pipeline import manifest
+from difftrain.pipeline import chain, manifest
 from difftrain.pipeline.parquet import MissingArtifact
-from difftrain.recipes import chain
 from difftrain.train import checkpointing
 
 

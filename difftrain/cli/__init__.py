@@ -102,11 +102,11 @@ def expand_plan(arguments: list[str]) -> tuple[list[str], str | None]:
 COMMANDS = {
     "train": Command(
         "The whole chain: score, select, train, evaluate, report.",
-        "difftrain.recipes.chain:train",
+        "difftrain.pipeline.chain:train",
         trains=True,
     ),
-    "probe": Command("The data and the probe alone.", "difftrain.recipes.chain:probe"),
-    "score": Command("The data, the probe and the scores.", "difftrain.recipes.chain:score"),
+    "probe": Command("The data and the probe alone.", "difftrain.pipeline.chain:probe"),
+    "score": Command("The data, the probe and the scores.", "difftrain.pipeline.chain:score"),
     "evaluate": Command(
         """The benchmarks of any checkpoint or hub id, outside any recipe:
 
@@ -115,7 +115,7 @@ COMMANDS = {
 `benchmarks` and `limit` are short for evaluate.benchmarks and evaluate.limit. `model` takes a name
 under conf/model or any checkpoint (model=any model.name=...), which then generates up to 2,048
 tokens in bfloat16 unless the command line says otherwise.""",
-        "difftrain.recipes.chain:evaluate",
+        "difftrain.pipeline.chain:evaluate",
         expand=expand_evaluate,
     ),
     "report": Command(
@@ -126,7 +126,7 @@ tokens in bfloat16 unless the command line says otherwise.""",
 RUN is a folder under outputs/run. `compare` writes compare.md, .html, .csv and .tex. It ends with
 exit code 2 and their names if runs are not finished, or have other settings than the rest; --force
 compares the latter all the same and notes it in the table.""",
-        "difftrain.recipes.chain:report",
+        "difftrain.pipeline.chain:report",
     ),
     "plan": Command(
         """What a run would do and cost, before anything is spent.

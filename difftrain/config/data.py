@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from difftrain.config.fingerprint import setting
+
 
 class Source(StrEnum):
     """Where samples come from: the embedded world, or a format that a file or folder is read in."""
@@ -76,9 +78,9 @@ class DataConfig:
     """Which shapes world is drawn; the run's own seed does not change the pool."""
     box_format: BoxFormat = BoxFormat.pixels
     """What gold boxes count where the format does not say (orsta and ms_swift rows do)."""
-    min_pixels: int = 3136
+    min_pixels: int = setting(3136, fingerprint=("probe", "responses", "preflight"))
     """Smaller pictures are enlarged to this (Qwen2.5-VL: 56 x 56, 4 tokens)."""
-    max_pixels: int = 1_254_400
+    max_pixels: int = setting(1_254_400, fingerprint=("probe", "responses", "preflight"))
     """Larger pictures are shrunk to this, once, here (P, section 4): 1600 tokens of 784 pixels."""
 
     def check(self) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from difftrain.config.fingerprint import setting
 from difftrain.records import Measure, Stratum
 
 
@@ -124,7 +125,7 @@ class CmabConfig:
     """A balance above this is easy (P: 1.9)."""
     tokens: Tokens = Tokens.sum
     """sum is Eq. 4; mean is Fig. 2's caption and the release."""
-    text: TextSpan = TextSpan.prompt
+    text: TextSpan = setting(TextSpan.prompt, fingerprint=("attention", "score"))
     """prompt: every input token that is no picture; before_image: the release."""
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -160,17 +161,17 @@ class CdeConfig:
 class AceConfig:
     """Attention confidence (T, ACE)."""
 
-    sigma: float = 2.0
+    sigma: float = setting(2.0, fingerprint=("attention", "score"))
     """Every attention value is multiplied by this (T: 2.0)."""
     lambda_a: float = 0.1
     """A sample is attention-biased if its largest product is above this (T: 0.1)."""
-    heads: Heads = Heads.mean
+    heads: Heads = setting(Heads.mean, fingerprint=("attention", "score"))
     """How the heads of the last layer become one matrix (open in T)."""
-    min_rows: int = 1
+    min_rows: int = setting(1, fingerprint=("attention", "score"))
     """Leave out columns with fewer rows than this, the diagonal counted (T: 1)."""
-    window: int | None = None
+    window: int | None = setting(None, fingerprint=("attention", "score"))
     """Bound each product to so many rows, the diagonal counted; null: all (T)."""
-    normalize: Normalize = Normalize.none
+    normalize: Normalize = setting(Normalize.none, fingerprint=("attention", "score"))
     """mean_log divides a product's logarithm by its number of factors (T: none)."""
 
     def biased(self, log_psi: float | None) -> bool:
@@ -261,9 +262,9 @@ class ProbeConfig:
     """Mask ratios in whole percent, rising from 0 (P: 0.0, 0.1, ... 0.9)."""
     draws: int = 10
     """Answers asked at each ratio (P: K = 10)."""
-    cde_rollouts: int = 5
+    cde_rollouts: int = setting(5, fingerprint=("score",))
     """Answers with the whole picture, and as many without any, for CDE and DRM (T: M = 5)."""
-    retest_samples: int = 0
+    retest_samples: int = setting(0, fingerprint=("retest",))
     """So many samples are asked once more with other seeds, for the report's reliability."""
     temperature: float = 0.7
     """Sampling temperature (P, released; T samples at 1.0)."""
@@ -273,7 +274,7 @@ class ProbeConfig:
     """pixels is the paper's wording, rectangle its release, patches its abstract's 'semantic'."""
     nested: bool = False
     """Let masks grow along the ladder; the paper draws each independently."""
-    grid: Grid = Grid.early
+    grid: Grid = setting(Grid.early, fingerprint=("score",))
     """early stops at the first failing ratio, with the very label the full grid gives."""
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -309,9 +310,9 @@ class SelectConfig:
     """The measures that choose in the second paper's way (T): cde, ace, drm, or some of them."""
     random: bool = False
     """Instead of those samples, a random set of their number from the whole pool."""
-    sft_strata: list[Stratum] = field(default_factory=list)
+    sft_strata: list[Stratum] = setting(default_factory=list, fingerprint=("select_sft",))
     """The strata given to SFT before it; empty where there is no SFT."""
-    sft_random: bool = False
+    sft_random: bool = setting(False, fingerprint=("select_sft",))
     """Instead of those, a random set of their number from all samples that SFT can learn from."""
 
     def check(self) -> Iterator[tuple[str, str]]:

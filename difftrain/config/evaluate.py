@@ -1,12 +1,13 @@
 """Settings of the evaluation; all are printed beside the scores."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
+from difftrain.config.fingerprint import setting
 from difftrain.config.judge import JudgeClientConfig, JudgeKind, missing
 from difftrain.pipeline import manifest
 
@@ -89,12 +90,6 @@ class ContaminationPolicy(StrEnum):
 
 
 RULES = ("2025-11", "2026-08")
-WHICH = ("benchmarks", "limit", "source", "path", "paths", "allow_count_mismatch")
-"""Settings that say which items are asked, and nothing about how."""
-SCORING = ("rules", "answer_tags", "harness_overrides", "judge", "resamples")
-"""Settings that say what a response is worth: changing one asks no model again."""
-NEITHER = ("judge_client", "contamination")
-"""Settings that change neither responses nor marks."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -129,18 +124,20 @@ class HarnessOverrides:
 class EvaluateConfig:
     """Six benchmarks, the base and the tuned model under the same settings."""
 
-    benchmarks: list[str] = field(default_factory=lambda: list(MINIATURES))
+    benchmarks: list[str] = setting(
+        default_factory=lambda: list(MINIATURES), fingerprint=("evaluate",)
+    )
     """Names as in the papers' tables; the miniatures carry shapes/ before them."""
-    source: ItemSource = ItemSource.hub
+    source: ItemSource = setting(ItemSource.hub, fingerprint=("evaluate",))
     """Official items from the hub, from `path`/NAME/ (parquet, save_to_disk or a clone of the hub's
     data set), or from the reference harness's `path`/NAME.tsv."""
-    path: str | None = None
+    path: str | None = setting(None, fingerprint=("evaluate",))
     """The folder of all benchmarks (source=folder or tsv)."""
-    paths: ItemPaths = field(default_factory=ItemPaths)
+    paths: ItemPaths = setting(default_factory=ItemPaths, fingerprint=("evaluate",))
     """Single benchmarks that lie elsewhere."""
-    allow_count_mismatch: bool = False
+    allow_count_mismatch: bool = setting(False, fingerprint=("evaluate",))
     """Take data sets that do not have the official number of items; printed with the score."""
-    limit: int | None = None
+    limit: int | None = setting(None, fingerprint=("evaluate",))
     """Items of each benchmark, spread evenly over it; null takes all (miniatures: 300)."""
     min_pixels: int | None = None
     """Smaller pictures are enlarged to this; null: the reference's (miniatures: the data's)."""
@@ -148,21 +145,23 @@ class EvaluateConfig:
     """Larger pictures are shrunk to this; null: the reference's (miniatures: the data's)."""
     system: SystemPrompt = SystemPrompt.think
     """The prompt the model was trained with; none asks the bare question."""
-    answer_tags: AnswerTags = AnswerTags.strip
+    answer_tags: AnswerTags = setting(AnswerTags.strip, fingerprint=("evaluate",))
     """strip hands the scorer what stands in <answer>; raw hands it the whole response."""
-    rules: str = "2025-11"
+    rules: str = setting("2025-11", fingerprint=("evaluate",))
     """The reference harness as of this date: 2025-11 is the paper's, 2026-08 the newer one."""
-    harness_overrides: HarnessOverrides = field(default_factory=HarnessOverrides)
+    harness_overrides: HarnessOverrides = setting(
+        default_factory=HarnessOverrides, fingerprint=("evaluate",)
+    )
     max_new_tokens: int = 2048
     """Longest answer (reference harness: 2048), greedy."""
-    resamples: int = 2000
+    resamples: int = setting(2000, fingerprint=("evaluate",))
     """Bootstrap resamples behind each 95 % interval."""
-    judge: JudgeKind = JudgeKind.shapes
+    judge: JudgeKind = setting(JudgeKind.shapes, fingerprint=("evaluate",))
     """shapes judges the miniatures offline, and nothing else; endpoint asks the server that the
     environment names (judging/config.py); none lets the rules decide alone and tells the share
     that they cannot."""
-    judge_client: JudgeClientConfig = field(default_factory=JudgeClientConfig)
-    contamination: ContaminationPolicy = ContaminationPolicy.error
+    judge_client: JudgeClientConfig = setting(default_factory=JudgeClientConfig, fingerprint=())
+    contamination: ContaminationPolicy = setting(ContaminationPolicy.error, fingerprint=())
     """error: refuse to train on a sample that an available benchmark holds too; warn: list them."""
 
     def check(self) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from difftrain.config.fingerprint import setting
+
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -24,9 +26,9 @@ class ExportConfig:
 
     formats: list[ExportFormat] = field(default_factory=lambda: list(ExportFormat))
     """Formats that the picks are written in."""
-    push_to_hub: str | None = None
+    push_to_hub: str | None = setting(None, fingerprint=())
     """A dataset's id on the hub (owner/name) to publish the folder as; null publishes nothing."""
-    private: bool = True
+    private: bool = setting(True, fingerprint=())
     """Whether the published dataset is private."""
 
     def check(self) -> Iterator[tuple[str, str]]:

@@ -1,13 +1,14 @@
 """Settings of the model: which one, and how it is run when asked."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from difftrain.config.engine import EngineKind, ServerConfig, VllmConfig, wrong_address
+from difftrain.config.fingerprint import setting
 from difftrain.model import checkpoint_files
 
 SHIPPED = ("tiny",)
@@ -31,7 +32,7 @@ class ModelConfig:
     """`tiny` ships with the package; otherwise a local folder or a hub id."""
     revision: str | None = None
     """Commit or tag of a hub id."""
-    dtype: Dtype = Dtype.bfloat16
+    dtype: Dtype = setting(Dtype.bfloat16, fingerprint=("probe", "train", "responses", "preflight"))
     """Both papers train and evaluate in bf16; the tiny model's group says float32."""
     batch_size: int = 64
     """Answers generated together at most; halved when the memory does not hold them."""
@@ -42,12 +43,12 @@ class ModelConfig:
     Sixteen rows in every step, each prompt read by itself: see difftrain/model/README.md."""
     attention_batch_size: int = 16
     """Responses measured together in the attention pass."""
-    engine: EngineKind = EngineKind.hf
+    engine: EngineKind = setting(EngineKind.hf, fingerprint=())
     """Who answers; the attention pass and training are always in this process."""
-    url: str | None = None
+    url: str | None = setting(None, fingerprint=())
     """The server of engine=http, up to and with its version."""
-    server: ServerConfig = field(default_factory=ServerConfig)
-    vllm: VllmConfig = field(default_factory=VllmConfig)
+    server: ServerConfig = setting(default_factory=ServerConfig, fingerprint=())
+    vllm: VllmConfig = setting(default_factory=VllmConfig, fingerprint=())
 
     @property
     def at_once(self) -> int:

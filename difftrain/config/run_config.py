@@ -16,6 +16,7 @@ from difftrain.config.data import WITH_RATIONALE, DataConfig
 from difftrain.config.difficulty import DifficultyConfig, ProbeConfig, SelectConfig
 from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.export import ExportConfig
+from difftrain.config.fingerprint import setting
 from difftrain.config.grade import GradeConfig
 from difftrain.config.model import ModelConfig
 from difftrain.config.plan import PlanConfig
@@ -42,7 +43,7 @@ class Control(StrEnum):
 class RunConfig:
     """One run: one row of a results table."""
 
-    recipe: str = "grpo_hard"
+    recipe: str = setting("grpo_hard", fingerprint=())
     """The recipe's file under conf/recipe."""
     name: str = "grpo_hard"
     """The run's name; recipes set their own."""
@@ -50,11 +51,11 @@ class RunConfig:
     """Which training stages run."""
     seed: int = 1
     """Root of every random choice of this run."""
-    output_dir: str = "outputs"
+    output_dir: str = setting("outputs", fingerprint=())
     """Where stages write."""
     control: Control = Control.none
     """random also trains an equal-size random arm for the same steps and shows it beside."""
-    report_to: Tracker = Tracker.none
+    report_to: Tracker = setting(Tracker.none, fingerprint=())
     """Experiment tracker; wandb honors WANDB_MODE=offline, tensorboard writes to the run folder."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -65,9 +66,9 @@ class RunConfig:
     sft: SftConfig = field(default_factory=SftConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    report: ReportConfig = field(default_factory=ReportConfig)
-    export: ExportConfig = field(default_factory=ExportConfig)
-    plan: PlanConfig = field(default_factory=PlanConfig)
+    report: ReportConfig = setting(default_factory=ReportConfig, fingerprint=())
+    export: ExportConfig = setting(default_factory=ExportConfig, fingerprint=())
+    plan: PlanConfig = setting(default_factory=PlanConfig, fingerprint=())
 
     @property
     def stages(self) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from difftrain.config.fingerprint import setting
 from difftrain.records import TrainStage
 
 TRL_CONFIG = {TrainStage.grpo: "GRPOConfig", TrainStage.sft: "SFTConfig"}
@@ -257,7 +258,7 @@ DROP_REASONS = {
 class SftConfig:
     """Supervised fine-tuning before GRPO, with loss on the completion alone."""
 
-    targets: SftTargets = SftTargets.rationale
+    targets: SftTargets = setting(SftTargets.rationale, fingerprint=("train", "select_sft"))
     """rationale: the data's own rationale and answer, which only shapes and mulberry have;
     rollouts: a correct response of the probe."""
     learning_rate: float = 1e-6
@@ -277,13 +278,13 @@ class SftConfig:
     cutoff_tokens: int = 8192
     """Longer samples, images included, are dropped before training with their count; none is
     truncated (Qi et al. 2026 truncate at 8192)."""
-    freeze_vision: bool = True
+    freeze_vision: bool = setting(True, fingerprint=("train", "preflight"))
     """Do not train vision tower and projector (Qi et al. 2026)."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass to save memory."""
     save_steps: int = 100
     """Optimizer steps between checkpoints that a killed run resumes from."""
-    lora: LoraConfig = field(default_factory=LoraConfig)
+    lora: LoraConfig = setting(default_factory=LoraConfig, fingerprint=("train", "preflight"))
     trl: dict[str, Any] = field(default_factory=dict)
     """Any other field of TRL's SFTConfig: +sft.trl.KEY=VALUE."""
 
@@ -345,19 +346,19 @@ class GrpoConfig:
     """Share of max_completion_length without penalty."""
     grading_timeout_s: float = 5.0
     """Wall-clock limit for grading one answer; a worker that overruns is killed and replaced."""
-    reward_workers: int = 1
+    reward_workers: int = setting(1, fingerprint=())
     """Grading processes for each training process; their number changes only the speed."""
     eval_samples: int = 64
     """Held-out samples on which training is evaluated; 0 for none."""
     eval_steps: int = 50
     """Optimizer steps between evaluations on the held-out samples."""
-    freeze_vision: bool = False
+    freeze_vision: bool = setting(False, fingerprint=("train", "preflight"))
     """Do not train vision tower and projector (Qi et al. 2026 train all weights in GRPO)."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass to save memory."""
     save_steps: int = 100
     """Optimizer steps between checkpoints that a killed run resumes from."""
-    lora: LoraConfig = field(default_factory=LoraConfig)
+    lora: LoraConfig = setting(default_factory=LoraConfig, fingerprint=("train", "preflight"))
     vllm: RolloutVllmConfig = field(default_factory=RolloutVllmConfig)
     trl: dict[str, Any] = field(default_factory=dict)
     """Any other field of TRL's GRPOConfig: +grpo.trl.KEY=VALUE."""

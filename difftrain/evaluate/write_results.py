@@ -15,7 +15,6 @@ from typing import Any
 
 from difftrain.config.engine import EngineKind
 from difftrain.config.evaluate import (
-    NEITHER,
     OFFICIAL,
     TSV_FILES,
     AnswerTags,
@@ -23,6 +22,7 @@ from difftrain.config.evaluate import (
     HarnessOverrides,
     SystemPrompt,
 )
+from difftrain.config.fingerprint import counted_settings
 from difftrain.config.judge import JudgeKind, by_rules_alone, model_name, server_hash
 from difftrain.evaluate import (
     BENCHMARKS,
@@ -145,7 +145,7 @@ def write(
     page = scores_page(evaluation.checkpoint, scores, breakdowns, conditions)
     manifest.write_text(folder / "scores.md", page)
     write_predictions(folder / "predictions", evaluation.checkpoint, items, results, config)
-    settings = asdict(config) | {
+    settings = counted_settings(config, "evaluate") | {
         "judge": judge,
         "judge_server": server_hash(config.judge),
         "engine": engine_kinds(engines),
@@ -153,7 +153,7 @@ def write(
     }
     manifest.write_manifest(
         folder,
-        settings={name: value for name, value in settings.items() if name not in NEITHER},
+        settings=settings,
         inputs={
             "checkpoint": evaluation.checkpoint,
             "responses": evaluation.responses.name,

@@ -1,44 +1,57 @@
-"""Where each stage of a run lies: outputs/<stage>/<fingerprint of settings and inputs>/."""
+"""Where the stages of a run lie: <output_dir>/<stage>/<fingerprint of its settings and inputs>/.
 
-from collections.abc import Iterable
+Which settings count in which fingerprint is metadata of the settings (config/fingerprint.py).
+"""
+
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from difftrain.config import run_config
-from difftrain.config.evaluate import NEITHER, SCORING, WHICH
+from difftrain import seeds
+from difftrain.config.fingerprint import counted_settings
 from difftrain.config.judge import model_name, server_hash
 from difftrain.config.run_config import RunConfig
 from difftrain.data import dataset
 from difftrain.model import resolve
 from difftrain.pipeline import manifest
-from difftrain.records import Measure, TrainStage
+from difftrain.records import Arm, Measure, TrainStage
 
-CONTROL = "control"
-TUNED = "tuned"
-BASE = "base"
-LOOKS = 2
-"""A change to how the pictures of samples and items are compared must change it."""
+IMAGE_COMPARISON = 2
+"""Version of how images of samples and benchmark items are compared; raise it with any change."""
 
 
 @dataclass(frozen=True)
-class Places:
-    """The folders of one run. Equal settings and inputs give equal folders, in any run."""
+class RunPaths:
+    """The folders of one run. Equal settings and inputs give equal folders, in any run.
+
+    `trained`: the run evaluates trained checkpoints, so benchmarks are answered in this process
+    (model.here). `retest`: the paths of the second probe, with its own seed and output folder.
+    """
 
     config: RunConfig
     trained: bool = False
-    """Whether benchmarks are asked before and after training: then in this process (model.here)."""
+    retest: bool = False
 
-    def folder(self, stage: str, own: Any, *inputs: Path | str) -> Path:
-        """The folder of a stage, from its own settings and its inputs' folders or identities."""
-        names = [each.name if isinstance(each, Path) else each for each in inputs]
+    @cached_property
+    def output_dir(self) -> Path:
+        """The folder of all stages."""
         root = Path(self.config.output_dir).expanduser()
-        return root / stage / manifest.fingerprint(own, stage, *names)
+        return root / "retest" if self.retest else root
+
+    @cached_property
+    def seed(self) -> int:
+        """The root of all random choices of these stages."""
+        return seeds.derive(self.config.seed, "again") if self.retest else self.config.seed
+
+    def folder(self, stage: str, settings: dict[str, Any], *inputs: Path | str) -> Path:
+        """The folder of a stage, from the settings that count and its inputs' folders or ids."""
+        names = [each.name if isinstance(each, Path) else each for each in inputs]
+        return self.output_dir / stage / manifest.fingerprint(settings, stage, *names)
 
     @cached_property
     def model(self) -> str:
-        """The base model's identity."""
+        """The base model's fingerprint."""
         return resolve.identity(self.config.model)
 
     @cached_property
@@ -47,145 +60,157 @@ class Places:
         return self.folder("data", {}, dataset.fingerprint(self.config.data))
 
     @cached_property
+    def preflight(self) -> Path:
+        """The checks before training: of the model, its precision, pixels and trained parts."""
+        settings = self._model_and_pixels("preflight")
+        for stage in self.config.stages:
+            section = getattr(self.config, stage)
+            settings[stage] = counted_settings(section, "preflight", own=False)
+        return self.folder("preflight", settings, self.data, self.model)
+
+    @cached_property
     def probe(self) -> Path:
-        """Rollouts. tau and M are not part of it: the store grows where others need more."""
-        own = {
-            **run_config.plain(self.config.probe),
-            "grid": None,
-            "cde_rollouts": None,
-            "retest_samples": None,
-            "seed": self.config.seed,
-            "dtype": self.config.model.dtype,
-            "pixels": [self.config.data.min_pixels, self.config.data.max_pixels],
-            "grade": run_config.plain(self.config.grade),
+        """Rollouts. tau and M do not count: the folder grows where they need more rollouts."""
+        settings = {
+            **counted_settings(self.config.probe, "probe"),
+            **self._model_and_pixels("probe"),
             **self.config.model.maker,
+            "grade": counted_settings(self.config.grade),
+            "seed": self.seed,
         }
-        return self.folder("probe", own, self.data, self.model)
+        return self.folder("probe", settings, self.data, self.model)
 
     @cached_property
     def attention(self) -> Path:
-        """Attention masses of right answers, and ACE's bias of first ones where it is wanted."""
+        """Attention masses of correct responses, and ACE's bias of first ones if it is measured."""
         difficulty = self.config.difficulty
-        own: dict[str, Any] = {"text": difficulty.cmab.text}
+        settings = counted_settings(difficulty.cmab, "attention", own=False)
         if Measure.ace in difficulty.measures:
-            own["ace"] = {**run_config.plain(difficulty.ace), "lambda_a": None}
-        return self.folder("attention", own, self.probe)
+            settings["ace"] = counted_settings(difficulty.ace, "attention", own=False)
+        return self.folder("attention", settings, self.probe)
 
     @cached_property
     def score(self) -> Path:
-        """Scores of all wanted measures."""
-        probe = self.config.probe
-        own = run_config.plain(self.config.difficulty)
-        own |= {"grid": probe.grid, "cde_rollouts": probe.cde_rollouts}
-        return self.folder("score", own, self.probe, self.attention)
-
-    def reliability(self, second: "Places") -> Path:
-        """How the scores compare with those of a second probe, whose places are given."""
-        own = {
-            "retest_samples": self.config.probe.retest_samples,
-            "select": run_config.plain(self.config.select),
-        }
-        return self.folder("reliability", own, self.score, second.probe, second.attention)
-
-    def select(self, arm: str, stage: TrainStage = TrainStage.grpo) -> Path:
-        """Picks of one training stage, of the run's own arm or of its control.
-
-        A random set goes by seed, stage and size alone, so that rows of one table share it; that
-        of a control by the run's name too.
-        """
-        select = self.config.select
-        own: dict[str, Any] = {"keep": select.strata, "rap": select.rap, "random": select.random}
-        if stage is TrainStage.sft:
-            own = {"keep": select.sft_strata, "random": select.sft_random, "stage": stage}
-            own |= {"targets": self.config.sft.targets}
-        own |= {"arm": arm}
-        if own["random"] or arm != TUNED:
-            own |= {"seed": self.config.seed}
-        if arm != TUNED:
-            own |= {"name": self.config.name}
-        return self.folder("select", own, self.score)
-
-    def picked(self, arm: str) -> list[Path]:
-        """The picks of every training stage of an arm."""
-        return [self.select(arm, stage) for stage in self.config.stages]
-
-    def sft(self, arm: str) -> Path:
-        """Checkpoint and step log of an arm's SFT."""
-        own = {
-            **run_config.plain(self.config.sft),
-            "seed": self.config.seed,
-            "stage": TrainStage.sft,
-        }
-        own |= {"dtype": self.config.model.dtype}
-        return self.folder("train", own, self.select(arm, TrainStage.sft), self.model)
-
-    def train(self, arm: str) -> Path:
-        """Checkpoint and step log of an arm's GRPO."""
-        own = {**run_config.plain(self.config.grpo), "seed": self.config.seed}
-        own |= {"dtype": self.config.model.dtype, "reward_workers": None}
-        return self.folder("train", own, self.select(arm), self.start(arm))
-
-    def start(self, arm: str) -> Path | str:
-        """What an arm's GRPO starts from: its SFT, or the base model's identity."""
-        return self.sft(arm) if TrainStage.sft in self.config.stages else self.model
-
-    def responses(self, arm: str) -> Path:
-        """What the base or a trained arm said to benchmark items.
-
-        Neither which items nor how they are scored is part of it: the store grows where other
-        items are wanted, and other rules or another judge ask no model.
-        """
-        own = self._evaluate_without(WHICH + SCORING + NEITHER)
-        own["dtype"] = self.config.model.dtype
-        own["pixels"] = [self.config.data.min_pixels, self.config.data.max_pixels]
-        own |= (self.config.model.here if self.trained else self.config.model).maker
-        return self.folder("responses", own, self.model if arm == BASE else self.train(arm))
-
-    def marks(self, arm: str) -> Path:
-        """Benchmark marks of the base or of a trained arm, by one set of rules and one judge."""
-        return self.folder("evaluate", self._marked, self.responses(arm))
+        """Scores of all measures."""
+        settings = counted_settings(self.config.difficulty, "score")
+        settings |= counted_settings(self.config.probe, "score", own=False)
+        return self.folder("score", settings, self.probe, self.attention)
 
     @cached_property
-    def _marked(self) -> dict[str, Any]:
-        """What marks go by: rules, judge, and the items' contents, wherever they lie."""
-        own = self._evaluate_without(NEITHER) | {"judge": self.judge}
-        own |= {"source": self.config.evaluate.items_identity(), "path": None, "paths": None}
-        if server := server_hash(self.config.evaluate.judge):
-            own["judge_server"] = server
-        return own
+    def reliability(self) -> Path:
+        """How the scores agree with those of the retest."""
+        settings = counted_settings(self.config.probe, "retest", own=False)
+        settings["select"] = counted_settings(self.config.select)
+        second = RunPaths(self.config, retest=True)
+        return self.folder("reliability", settings, self.score, second.probe, second.attention)
+
+    def selection(self, arm: str, stage: TrainStage = TrainStage.grpo) -> Path:
+        """Selected samples of one training stage of an arm.
+
+        The folder of a random set depends on seed, stage and size alone, so that rows of one table
+        share it; that of a control also on the run's name.
+        """
+        select = self.config.select
+        if stage is TrainStage.sft:
+            settings = counted_settings(select, "select_sft", own=False)
+            settings |= counted_settings(self.config.sft, "select_sft", own=False)
+            is_random = select.sft_random
+        else:
+            settings = counted_settings(select, "select_grpo")
+            is_random = select.random
+        settings |= {"stage": stage, "arm": arm}
+        if is_random or arm != Arm.tuned:
+            settings["seed"] = self.seed
+        if arm != Arm.tuned:
+            settings["name"] = self.config.name
+        return self.folder("select", settings, self.score)
+
+    def selections(self, arm: str) -> list[Path]:
+        """The selected samples of every training stage of an arm."""
+        return [self.selection(arm, stage) for stage in self.config.stages]
+
+    def sft(self, arm: str) -> Path:
+        """Checkpoint and log of an arm's SFT."""
+        settings = self._training(TrainStage.sft)
+        return self.folder("train", settings, self.selection(arm, TrainStage.sft), self.model)
+
+    def grpo(self, arm: str) -> Path:
+        """Checkpoint and log of an arm's GRPO, which starts from its SFT or from the base model."""
+        has_sft = TrainStage.sft in self.config.stages
+        start = self.sft(arm) if has_sft else self.model
+        return self.folder("train", self._training(TrainStage.grpo), self.selection(arm), start)
+
+    def _training(self, stage: TrainStage) -> dict[str, Any]:
+        return {
+            **counted_settings(getattr(self.config, stage), "train"),
+            **counted_settings(self.config.model, "train", own=False),
+            "stage": stage,
+            "seed": self.seed,
+        }
+
+    def responses(self, arm: str) -> Path:
+        """Responses of the base model or a trained arm to benchmark items.
+
+        Neither the choice of items nor their scoring counts: the folder grows where other items are
+        asked for, and other rules or another judge need no new responses.
+        """
+        config = self.config
+        settings = counted_settings(config.evaluate, "responses")
+        settings |= self._model_and_pixels("responses")
+        settings |= (config.model.here if self.trained else config.model).maker
+        return self.folder("responses", settings, self.model if arm == Arm.base else self.grpo(arm))
+
+    def evaluation(self, arm: str) -> Path:
+        """Item results of the base model or a trained arm, by one set of rules and one judge."""
+        return self.folder("evaluate", self._evaluation_settings, self.responses(arm))
+
+    @cached_property
+    def _evaluation_settings(self) -> dict[str, Any]:
+        """Rules, judge, and the items' contents instead of where they lie."""
+        evaluate = self.config.evaluate
+        settings = counted_settings(evaluate, "evaluate")
+        settings |= {"source": evaluate.items_identity(), "path": None, "paths": None}
+        settings["judge"] = self.judge
+        if server := server_hash(evaluate.judge):
+            settings["judge_server"] = server
+        return settings
 
     @cached_property
     def contamination(self) -> Path:
         """Which samples of the data are in benchmarks too."""
         evaluate = self.config.evaluate
         names = sorted([*evaluate.official, *evaluate.also_on_disk])
-        own = {"looks": LOOKS, "items": evaluate.items_identity(names)}
-        return self.folder("contamination", own, self.data)
+        settings = {"comparison": IMAGE_COMPARISON, "items": evaluate.items_identity(names)}
+        return self.folder("contamination", settings, self.data)
 
     @cached_property
-    def replies(self) -> Path:
-        """The judge's replies; every run under these artifacts adds to them and reads them."""
-        return Path(self.config.output_dir).expanduser() / "judge"
+    def judge_replies(self) -> Path:
+        """The judge's replies, which every run of this output_dir reads and adds to."""
+        return self.output_dir / "judge"
 
     @cached_property
     def judge(self) -> str:
-        """The judge's name, which the environment says where an endpoint is asked."""
-        evaluate = self.config.evaluate
-        return model_name(evaluate.judge, evaluate.benchmarks)
+        """The judge's name; that of an endpoint is read from the environment."""
+        return model_name(self.config.evaluate.judge, self.config.evaluate.benchmarks)
 
-    def _evaluate_without(self, names: Iterable[str]) -> dict[str, Any]:
-        own = run_config.plain(self.config.evaluate)
-        return {name: value for name, value in own.items() if name not in names}
+    @cached_property
+    def export(self) -> Path:
+        """Scores and selected samples for other trainers."""
+        settings = counted_settings(self.config.export)
+        settings |= {"name": self.config.name, "seed": self.seed}
+        return self.folder("export", settings, self.selection(Arm.tuned), self.data)
 
     @cached_property
     def run(self) -> Path:
         """The run's own folder: its report and its checkpoint."""
-        everything = run_config.plain(self.config)
-        for key in ("output_dir", "report", "report_to", "recipe", "export", "plan"):
-            del everything[key]
-        for key in ("engine", "url", "server", "vllm"):
-            del everything["model"][key]
-        everything["model"] |= self.config.model.maker
-        everything["evaluate"] = self._marked
-        found = self.folder("run", everything, self.train(TUNED))
-        return found.with_name(f"{self.config.name}-{found.name}")
+        settings = counted_settings(self.config)
+        settings["model"] |= self.config.model.maker
+        settings["evaluate"] = self._evaluation_settings
+        folder = self.folder("run", settings, self.grpo(Arm.tuned))
+        return folder.with_name(f"{self.config.name}-{folder.name}")
+
+    def _model_and_pixels(self, stage: str) -> dict[str, Any]:
+        return {
+            **counted_settings(self.config.model, stage, own=False),
+            **counted_settings(self.config.data, stage, own=False),
+        }

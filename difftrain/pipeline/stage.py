@@ -55,10 +55,12 @@ def run_stage(
     *,
     settings: Settings = None,
     inputs: Mapping[str, str],
+    other_seconds: Callable[[], float] = lambda: 0.0,
 ) -> dict[str, Any]:
     """Have the first rank do the work and write the manifest with the counts it returns.
 
-    The other ranks wait. Returns the manifest, at once if the stage is finished.
+    The other ranks wait. Returns the manifest, at once if the stage is finished. `other_seconds`
+    returns what is added to the seconds of the work.
     """
 
     def is_finished() -> bool:
@@ -70,7 +72,8 @@ def run_stage(
                 started = time.time()
                 with coordination.report_failure(folder, world):
                     counts = work()
-                    _write_manifest(folder, settings, inputs, time.time() - started, counts)
+                    seconds = time.time() - started + other_seconds()
+                    _write_manifest(folder, settings, inputs, seconds, counts)
     return coordination.wait_for_manifest(folder, world)
 
 

@@ -17,7 +17,7 @@ from difftrain.cli.overrides import (
 from difftrain.config import run_config
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.model import checkpoint_files
-from difftrain.pipeline.paths import Places
+from difftrain.pipeline.paths import RunPaths
 from difftrain.report.comparison import agreement
 from difftrain.report.comparison.rows import KNOWN, ROWS, row_of
 from difftrain.report.comparison.runs import Run
@@ -48,7 +48,7 @@ TABLES = {
 steps, two seeds, as many runs at a time as fit."""
 
 OWN_RECIPE_HINT = "; for another selection add a recipe of your own, conf/recipe/NAME.yaml"
-RESOLVED_PATHS: dict[str, Places] = {}
+RESOLVED_PATHS: dict[str, RunPaths] = {}
 """By data and model settings: paths whose identities are resolved, which may read files or ask the
 hub."""
 
@@ -62,9 +62,9 @@ class SweepRun:
     config: RunConfig
 
     @cached_property
-    def paths(self) -> Places:
+    def paths(self) -> RunPaths:
         """The folders of its stages. Identities of equal data and model are resolved once."""
-        paths, config = Places(self.config), self.config
+        paths, config = RunPaths(self.config), self.config
         key = [run_config.plain(config.data), run_config.plain(config.model), config.output_dir]
         resolved = RESOLVED_PATHS.setdefault(json.dumps(key, sort_keys=True, default=str), paths)
         paths.__dict__.update(data=resolved.data, model=resolved.model)

@@ -28,7 +28,7 @@ def test_defaults_have_no_problem() -> None:
 def test_problems_carry_their_full_key_and_value() -> None:
     config = RunConfig()
     config.difficulty.pism.tau = 0
-    config.difficulty.cmab.hard_from = 0.05
+    config.difficulty.cmab.hard_min = 0.05
     with pytest.raises(ConfigError) as caught:
         run_config.checked(config)
     assert str(caught.value).splitlines() == [

@@ -29,10 +29,10 @@ from difftrain.model.engines.http import Server
 from difftrain.model.engines.types import Completion
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import BASE, Places
+from difftrain.pipeline.model_session import ModelSession
+from difftrain.pipeline.paths import RunPaths
 from difftrain.recipes import benchmarks
-from difftrain.recipes.asking import Asking
-from difftrain.records import ItemResult, ItemStatus
+from difftrain.records import Arm, ItemResult, ItemStatus
 from tests.listening import send
 from tests.model.answering import ModelServer
 
@@ -61,8 +61,10 @@ def config(server: ModelServer, tmp_path: Path) -> RunConfig:
 
 def evaluated(config: RunConfig) -> Path:
     """Evaluate the base by the server; the marks' folder."""
-    places = Places(config)
-    folders = grade.EvaluationFolders(places.responses(BASE), places.marks(BASE), places.replies)
+    places = RunPaths(config)
+    folders = grade.EvaluationFolders(
+        places.responses(Arm.base), places.evaluation(Arm.base), places.judge_replies
+    )
 
     def engine(_: int, most: int) -> Server:
         return trial.server(config.model, most)
@@ -72,7 +74,7 @@ def evaluated(config: RunConfig) -> Path:
 
 
 def kept(config: RunConfig) -> list[StoredResponse]:
-    return parquet.read(Places(config).responses(BASE), StoredResponse)
+    return parquet.read(RunPaths(config).responses(Arm.base), StoredResponse)
 
 
 def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_command(
@@ -123,7 +125,7 @@ def test_answers_reach_the_disk_while_the_server_says_nothing(
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
         until = time.monotonic() + 20
-        while number == 3 and not parquet.parts(Places(config).responses(BASE)):
+        while number == 3 and not parquet.parts(RunPaths(config).responses(Arm.base)):
             time.sleep(0.05)
             if time.monotonic() > until:
                 in_vain.append(number)
@@ -170,9 +172,9 @@ def test_other_rules_need_no_server_where_every_response_is_kept(
     server: ModelServer, config: RunConfig
 ) -> None:
     def asked() -> Path:
-        places, asking = Places(config), Asking(config)
-        benchmarks.greet(places, asking)
-        return benchmarks.base(config, places, World(), asking)
+        places, asking = RunPaths(config), ModelSession(config.model, config.data)
+        benchmarks.check_engine(places, asking)
+        return benchmarks.evaluate_base(config, places, World(), asking)
 
     first = asked()
     server.down()
@@ -183,7 +185,7 @@ def test_other_rules_need_no_server_where_every_response_is_kept(
         asked()
     config.evaluate.system = SystemPrompt.none
     with pytest.raises(ConfigError, match="no server answers there"):
-        benchmarks.greet(Places(config), Asking(config))
+        benchmarks.check_engine(RunPaths(config), ModelSession(config.model, config.data))
     server.up()
 
 

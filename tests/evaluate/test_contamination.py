@@ -18,8 +18,8 @@ from difftrain.evaluate.items import load_items
 from difftrain.images import PixelBudget
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import Places
-from difftrain.recipes import benchmarks, overlap
+from difftrain.pipeline.paths import RunPaths
+from difftrain.recipes import benchmarks
 from difftrain.records import Sample, Selection, TrainStage
 from difftrain.shapes import pool
 
@@ -143,18 +143,18 @@ def test_a_finished_check_is_not_made_again_and_a_cut_off_one_is_finished(tmp_pa
 def test_training_on_a_hit_is_refused_by_default_and_every_hit_is_named(tmp_path: Path) -> None:
     config = RunConfig(output_dir=str(tmp_path), evaluate=CONFIG)
     config.data.min_pixels, config.data.max_pixels = 3136, 12544
-    places = Places(config)
+    places = RunPaths(config)
     parquet.write_all(places.data, SAMPLES)
 
     def pick(*ids: str) -> None:
         picks = [Selection(sample_id=each, stage=TrainStage.grpo, reason="a test") for each in ids]
-        parquet.write_part(places.select("tuned"), "00000", picks)
+        parquet.write_part(places.selection("tuned"), "00000", picks)
 
     pick(*(each.sample_id for each in OTHER))
-    overlap.check(config, places, World(), ["tuned"])
+    benchmarks.check_contamination(config, places, World(), ["tuned"])
     pick("same", "near", OTHER[0].sample_id)
     with pytest.raises(ConfigError) as refused:
-        overlap.check(config, places, World(), ["tuned"])
+        benchmarks.check_contamination(config, places, World(), ["tuned"])
     told = str(refused.value)
     assert "evaluate.contamination=error: 2 of 3 samples to train on are in benchmarks" in told
     assert "same (same image, same question: shapes/MMStar/0)" in told
@@ -162,8 +162,8 @@ def test_training_on_a_hit_is_refused_by_default_and_every_hit_is_named(tmp_path
     assert "otherwise" not in told
     assert str(places.contamination / "contamination.json") in told
     config.evaluate = replace(CONFIG, contamination=ContaminationPolicy.warn)
-    assert Places(config).contamination == places.contamination
-    overlap.check(config, Places(config), World(), ["tuned"])
+    assert RunPaths(config).contamination == places.contamination
+    benchmarks.check_contamination(config, RunPaths(config), World(), ["tuned"])
 
 
 def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
@@ -176,8 +176,8 @@ def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
         path=str(tmp_path),
         allow_count_mismatch=True,
     )
-    alone = Places(RunConfig(output_dir=str(tmp_path), evaluate=given)).contamination
-    marks = Places(RunConfig(output_dir=str(tmp_path), evaluate=given)).marks("base")
+    alone = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=given)).contamination
+    marks = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=given)).evaluation("base")
     rows = hub_rows("MathVista")[:3]
     write_folder(tmp_path, "MathVista", rows)
     found, broken = contamination.available_items(given)
@@ -186,9 +186,9 @@ def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
     assert (index.checked["MMStar"], index.checked["MathVista"]) == (2, 3)
     stored = contamination.images.decode(rows[2]["decoded_image"]["bytes"], BUDGET)
     assert index.overlap(sample("x", images=(stored.png,))).kind is Overlap.same_image
-    places = Places(RunConfig(output_dir=str(tmp_path), evaluate=given))
+    places = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=given))
     assert places.contamination != alone
-    assert places.marks("base") == marks
+    assert places.evaluation("base") == marks
 
 
 def test_a_broken_benchmark_that_is_not_evaluated_is_told_and_skipped(
@@ -224,6 +224,6 @@ def test_a_broken_benchmark_that_is_evaluated_is_told_before_anything_is_spent(
     )
     config = RunConfig(output_dir=str(tmp_path), evaluate=given)
     with pytest.raises(parquet.SchemaError, match=r"MMStar: 2 items in .* has 1500"):
-        benchmarks.readable(config, Places(config))
+        benchmarks.check_items(config, RunPaths(config))
     given.allow_count_mismatch = True
-    benchmarks.readable(config, Places(config))
+    benchmarks.check_items(config, RunPaths(config))

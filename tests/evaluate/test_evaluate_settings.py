@@ -15,8 +15,8 @@ from difftrain.cli import expand_evaluate, overrides
 from difftrain.config.evaluate import EvaluateConfig, ItemSource
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.pipeline import parquet
-from difftrain.pipeline.paths import BASE, Places
-from difftrain.records import ItemResult, ItemStatus
+from difftrain.pipeline.paths import RunPaths
+from difftrain.records import Arm, ItemResult, ItemStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "difftrain" / "shapes" / "tiny"
@@ -123,7 +123,7 @@ def test_other_contents_of_a_file_give_another_folder_of_marks_and_another_path_
 ) -> None:
     def folder(path: Path) -> Path:
         given = ["evaluate.benchmarks=[MMStar]", f"evaluate.paths.MMStar={path}"]
-        return Places(resolve(overrides.compose_config(given))).marks(BASE)
+        return RunPaths(resolve(overrides.compose_config(given))).evaluation(Arm.base)
 
     one, two = tmp_path / "a.tsv", tmp_path / "b.tsv"
     one.write_text("x")

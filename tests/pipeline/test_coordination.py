@@ -132,7 +132,7 @@ def test_the_others_end_with_the_reason_when_the_first_rank_fails(tmp_path: Path
 
 def test_why_an_earlier_run_failed_is_no_reason_to_end_this_one(tmp_path: Path) -> None:
     (tmp_path / coordination.FAILED).write_text("ValueError: long ago")
-    os.utime(tmp_path / coordination.FAILED, (coordination.STARTED - 60,) * 2)
+    os.utime(tmp_path / coordination.FAILED, (coordination.STARTED - 60, coordination.STARTED - 60))
     assert coordination.failure_reason(tmp_path) is None
     with coordination.report_failure(tmp_path, World(0, 2)):
         pass

@@ -18,6 +18,7 @@ from difftrain.records import (
     Selection,
     Stratum,
     TaskSet,
+    TrainStage,
     Verdict,
     View,
 )
@@ -108,7 +109,7 @@ def test_some_columns_of_a_part_are_read_alone(tmp_path: Path) -> None:
 
 
 def test_many_rows_become_several_parts_in_order(tmp_path: Path) -> None:
-    picks = [Selection(sample_id=f"{n:03d}", stage="grpo", reason="") for n in range(25)]
+    picks = [Selection(sample_id=f"{n:03d}", stage=TrainStage.grpo, reason="") for n in range(25)]
     assert parquet.write_all(tmp_path, picks, rows_per_part=10) == 25
     assert len(parquet.parts(tmp_path)) == 3
     assert [pick.sample_id for pick in parquet.read(tmp_path, Selection)] == [

@@ -14,7 +14,7 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import resolve
 from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import manifest
-from difftrain.pipeline.paths import Places
+from difftrain.pipeline.paths import RunPaths
 from difftrain.probe.state import requirements
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +76,7 @@ def test_a_pilots_own_numbers_are_taken_where_there_is_one(tmp_path: Path) -> No
     small = replace(config, data=replace(config.data, limit=8))
     counts = {"samples": 8, "generations": 160, "tokens": 3200}
     counts["settled"] = [requirements(config).settled(8)]
-    folder = Places(small).probe
+    folder = RunPaths(small).probe
     manifest.write_manifest(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
     done = plan(*words)
     assert done.returncode == 0, done.stderr

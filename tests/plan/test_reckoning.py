@@ -12,7 +12,7 @@ from difftrain.config.run_config import RunConfig
 from difftrain.config.train import LORA_TARGETS
 from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import manifest
-from difftrain.pipeline.paths import Places
+from difftrain.pipeline.paths import RunPaths
 from difftrain.plan import memory
 from difftrain.plan.generations import Ladder, expected
 from difftrain.probe.schedule import next_draws
@@ -159,7 +159,7 @@ def test_a_pilot_without_an_answer_is_none(tmp_path) -> None:
     }
 
     def close() -> None:
-        folder = Places(small).probe
+        folder = RunPaths(small).probe
         manifest.write_manifest(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
 
     close()
@@ -176,7 +176,7 @@ def test_a_pilot_for_other_needs_is_not_reckoned_with_and_the_plan_says_why(tmp_
     ours = requirements(config).settled(4)
     for settled in ([full], [ours, full]):
         counts = {"generations": 400, "tokens": 0, "samples": 4, "settled": settled}
-        folder = Places(small).probe
+        folder = RunPaths(small).probe
         manifest.write_manifest(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
         pilot, source = reckoning.pilot_of(config)
         assert pilot is None

@@ -16,7 +16,7 @@ from difftrain import sweep as sweeping
 from difftrain.cli.overrides import compose_config
 from difftrain.config.engine import EngineKind
 from difftrain.config.run_config import ConfigError, resolve
-from difftrain.pipeline.paths import Places
+from difftrain.pipeline.paths import RunPaths
 from difftrain.report.comparison.rows import ROWS
 from difftrain.sweep import expand, local_launcher, slurm
 from difftrain.sweep.expand import TABLES, SweepRun, SweepTable
@@ -237,7 +237,7 @@ def test_a_finished_run_is_known_by_its_folder_and_not_started(
     local_launcher.run_all(sweep_plan(found, tmp_path / "sweep"))
     assert "2 runs, 2 finished earlier" in capsys.readouterr().out
     assert not (tmp_path / "sweep").exists()
-    assert Places(found[0].config).run == found[0].paths.run
+    assert RunPaths(found[0].config).run == found[0].paths.run
 
 
 def test_runs_at_a_time_share_cores_and_gpus(
@@ -563,7 +563,7 @@ def test_two_runs_and_a_failing_third_end_in_the_table_and_resume(tmp_path: Path
     words = ("recipe=grpo_full,grpo_random,grpo_unsolved", "seed=1", "debug=smoke", "control=none",
              f"output_dir={tmp_path}", "jobs=2")  # fmt: skip
     found = expanded(*words[2:5], recipe="grpo_full,grpo_random,grpo_unsolved")
-    in_the_way = found[2].paths.train("tuned")
+    in_the_way = found[2].paths.grpo("tuned")
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where a folder must be")
     done = sweep(*words)

@@ -12,8 +12,7 @@ from difftrain.config.run_config import RunConfig
 from difftrain.config.train import TrainStages
 from difftrain.model.engines.hf import PLACEHOLDERS
 from difftrain.model.loading import LoadedModel, load
-from difftrain.pipeline.paths import Places
-from difftrain.recipes.preflight import folder_of
+from difftrain.pipeline.paths import RunPaths
 from difftrain.records import Sample
 from difftrain.train import param_groups, preflight
 from difftrain.train.preflight import Candidate, CheckResult
@@ -161,7 +160,7 @@ def test_other_trained_parts_are_checked_again() -> None:
             stage, _, name = key.partition("_")
             target = getattr(config, stage)
             setattr(target.lora if name == "rank" else target, name, value)
-        return folder_of(config, Places(config))
+        return RunPaths(config).preflight
 
     base = folder()
     assert base == folder(grpo_num_train_epochs=7)

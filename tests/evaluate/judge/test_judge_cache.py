@@ -13,7 +13,7 @@ import pytest
 from difftrain.config.judge import JudgeKind, server_hash
 from difftrain.config.run_config import RunConfig
 from difftrain.evaluate.judge.cache import Replies, entries, key_of
-from difftrain.pipeline.paths import Places
+from difftrain.pipeline.paths import RunPaths
 
 ENDLESS = """
 import sys
@@ -144,7 +144,7 @@ def test_two_servers_share_neither_replies_nor_marks(
         keys.append(key_of(server, "default", "p", 0.0, 9, 0))
         config = RunConfig(output_dir=str(tmp_path))
         config.evaluate.judge = JudgeKind.endpoint
-        folders.append(Places(config).marks("base"))
+        folders.append(RunPaths(config).evaluation("base"))
     assert keys[0] == keys[1] != keys[2]
     assert folders[0] == folders[1] != folders[2]
     assert server_hash(JudgeKind.none) is None

@@ -19,16 +19,18 @@ from difftrain.model.engines.types import Engine
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.pipeline.paths import BASE, Places
-from difftrain.records import ItemResult
+from difftrain.pipeline.paths import RunPaths
+from difftrain.records import Arm, ItemResult
 
 WORDY = "~ " * 40
 
 
 def evaluated(config: RunConfig, make: Callable[[int, int], Engine]) -> Path:
     """Run the evaluation of the base as the recipe does; returns the marks' folder."""
-    places = Places(config)
-    folders = grade.EvaluationFolders(places.responses(BASE), places.marks(BASE), places.replies)
+    places = RunPaths(config)
+    folders = grade.EvaluationFolders(
+        places.responses(Arm.base), places.evaluation(Arm.base), places.judge_replies
+    )
     pixels = config.data.min_pixels, config.data.max_pixels
     grade.evaluate(make, folders, "tiny", config.evaluate, config.model, pixels, World())
     return folders.results
@@ -45,7 +47,7 @@ def say(config: RunConfig, words: str) -> None:
         StoredResponse(benchmark=name, item_id=item_id, prompt_hash=digest, response=words)
         for name, item_id, digest in map(response_key, load_items(config.evaluate))
     ]
-    parquet.write_part(Places(config).responses(BASE), "r000-00000", rows)
+    parquet.write_part(RunPaths(config).responses(Arm.base), "r000-00000", rows)
 
 
 def summary(folder: Path) -> dict:
@@ -80,25 +82,33 @@ def test_other_rules_and_another_judge_ask_no_model(server, config: RunConfig) -
 
 
 def test_what_changes_no_mark_changes_no_folder(config: RunConfig) -> None:
-    before = Places(config).marks(BASE), Places(config).responses(BASE)
+    before = RunPaths(config).evaluation(Arm.base), RunPaths(config).responses(Arm.base)
     config.evaluate.judge_client.max_concurrency = 3
     config.evaluate.judge_client.max_calls = 5
     config.evaluate.contamination = ContaminationPolicy.warn
-    assert (Places(config).marks(BASE), Places(config).responses(BASE)) == before
+    assert (RunPaths(config).evaluation(Arm.base), RunPaths(config).responses(Arm.base)) == before
 
 
 def test_another_prompt_is_another_response(config: RunConfig) -> None:
-    before = Places(config).responses(BASE)
+    before = RunPaths(config).responses(Arm.base)
     config.evaluate.system = SystemPrompt.none
-    assert Places(config).responses(BASE) != before
+    assert RunPaths(config).responses(Arm.base) != before
 
 
 def test_another_judge_model_is_another_folder_of_marks(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = Places(config).marks(BASE), Places(config).run, Places(config).responses(BASE)
+    before = (
+        RunPaths(config).evaluation(Arm.base),
+        RunPaths(config).run,
+        RunPaths(config).responses(Arm.base),
+    )
     monkeypatch.setenv("JUDGE_MODEL", "another")
-    after = Places(config).marks(BASE), Places(config).run, Places(config).responses(BASE)
+    after = (
+        RunPaths(config).evaluation(Arm.base),
+        RunPaths(config).run,
+        RunPaths(config).responses(Arm.base),
+    )
     assert [one == two for one, two in zip(before, after, strict=True)] == [False, False, True]
 
 
@@ -111,7 +121,7 @@ def test_more_items_ask_only_for_those_that_are_new(tiny: LoadedModel, config: R
     evaluated(config, in_process)
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMMU", "shapes/MMStar"], 3
     evaluated(config, in_process)
-    rows = parquet.read(Places(config).responses(BASE), StoredResponse)
+    rows = parquet.read(RunPaths(config).responses(Arm.base), StoredResponse)
     assert len(rows) == len({(row.benchmark, row.item_id) for row in rows}) == 6
 
 
@@ -122,7 +132,7 @@ def test_an_item_whose_picture_or_words_changed_is_asked_again(config: RunConfig
         assert changed.key == asked.key
         assert response_key(changed) != response_key(asked)
     say(config, "A")
-    store = ResponseStore(Places(config).responses(BASE))
+    store = ResponseStore(RunPaths(config).responses(Arm.base))
     wanted = [response_key(asked), response_key(changed)]
     assert store.missing(wanted) == {response_key(changed)}
 
@@ -231,7 +241,7 @@ def test_rules_alone_count_what_they_could_not_decide(config: RunConfig) -> None
     config.evaluate.judge = JudgeKind.none
     config.evaluate.benchmarks = ["shapes/MMStar"]
     say(config, "A")
-    folder = Places(config).responses(BASE)
+    folder = RunPaths(config).responses(Arm.base)
     rows = parquet.read(folder, StoredResponse)
     rows[:2] = [replace(row, response=WORDY) for row in rows[:2]]
     parquet.write_part(folder, "r000-00000", rows)
@@ -260,4 +270,4 @@ def test_a_full_disk_ends_the_run_and_is_not_taken_for_a_judge(server, config: R
     Path(config.output_dir).joinpath("judge").write_text("a file where the folder should be")
     with pytest.raises(OSError, match="judge"):
         evaluated(config, no_model)
-    assert manifest.read_manifest(Places(config).marks(BASE)) is None
+    assert manifest.read_manifest(RunPaths(config).evaluation(Arm.base)) is None

@@ -6,8 +6,8 @@ import pytest
 
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import ConfigError, resolve
+from difftrain.pipeline import chain
 from difftrain.pipeline.coordination import World
-from difftrain.recipes import chain
 
 
 @pytest.mark.parametrize("step", [chain.train, chain.report])

@@ -1,0 +1,155 @@
+"""The stages in their order: what the commands train, probe, score, evaluate and report run.
+
+data -> probe -> score -> select -> train -> evaluate -> report; each does only what is missing.
+"""
+
+import os
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from difftrain.config.report import Tracker
+from difftrain.config.run_config import Control, RunConfig, TrainStages
+from difftrain.pipeline import manifest, retest
+from difftrain.pipeline.coordination import World, stage_lock
+from difftrain.pipeline.model_session import ModelSession
+from difftrain.pipeline.paths import RunPaths
+from difftrain.recipes import benchmarks, difficulty, grpo, pool, preflight, sft_then_grpo
+from difftrain.records import Arm, TrainStage
+from difftrain.report.inputs import ArmFolders, RunInputs
+from difftrain.report.tracking import check_login, track
+from difftrain.report.write import write
+
+SELECT = {TrainStage.sft: sft_then_grpo.select_sft, TrainStage.grpo: difficulty.select}
+"""What selects the samples of a training stage."""
+TRAIN = {TrainStages.grpo: grpo.run, TrainStages.sft_then_grpo: sft_then_grpo.run}
+"""What trains one arm."""
+
+
+def probe(config: RunConfig, world: World, _: list[str]) -> Path:
+    """Data and probe; returns the probe's folder."""
+    paths, session = RunPaths(config), ModelSession(config.model, config.data)
+    check_engine(session, paths.probe)
+    samples = pool.samples(config, paths, world)
+    with stage_lock(paths.probe, world):
+        difficulty.probe(config, paths, world, session, samples)
+    return paths.probe
+
+
+def score(config: RunConfig, world: World, recipe_difference: list[str]) -> Path:
+    """Data, probe and scores; returns the scores' folder."""
+    probe(config, world, recipe_difference)
+    return difficulty.score(config, RunPaths(config), world)
+
+
+def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
+    """The benchmarks of the model that model.name names; returns the item results' folder."""
+    paths, session = RunPaths(config), ModelSession(config.model, config.data)
+    benchmarks.check_engine(paths, session)
+    return benchmarks.evaluate_base(config, paths, world, session)
+
+
+def train(config: RunConfig, world: World, recipe_difference: list[str]) -> Path:
+    """All stages; returns the run's folder.
+
+    A server has no trained weights, so all benchmarks are answered by weights in this process.
+    """
+    if world.is_first:
+        check_login(config.report_to)
+    paths, session = RunPaths(config, trained=True), ModelSession(config.model, config.data)
+    check_engine(session, paths.probe)
+    samples = pool.samples(config, paths, world)
+    preflight.before_training(config, paths, world, session, samples)
+    with stage_lock(paths.probe, world):
+        difficulty.probe(config, paths, world, session, samples)
+    difficulty.score(config, paths, world)
+    arms = trained_arms(config)
+    for arm in arms:
+        for stage in config.stages:
+            SELECT[stage](config, paths, world, arm)
+    benchmarks.check_contamination(config, paths, world, arms)
+    if config.probe.retest_samples:
+        retest.run(config, paths, world, session)
+    session = session.in_process()
+    benchmarks.evaluate_base(config, paths, world, session)
+    session.release()
+    for arm in arms:
+        TRAIN[config.train_stages](config, paths, world, arm)
+        benchmarks.evaluate_arm(config, paths, world, arm)
+    if world.is_first:
+        write_report(config, paths, recipe_difference)
+    return paths.run
+
+
+def report(config: RunConfig, world: World, recipe_difference: list[str]) -> Path:
+    """Write the report of a finished run again. Raises MissingArtifact if a stage is missing."""
+    paths = RunPaths(config, trained=True)
+    if world.is_first:
+        check_login(config.report_to)
+        write_report(config, paths, recipe_difference)
+    return paths.run
+
+
+def check_engine(session: ModelSession, folder: Path) -> None:
+    """Raises ConfigError if the engine cannot be reached and this stage is not finished."""
+    if manifest.read_manifest(folder) is None:
+        session.check_engine()
+
+
+def trained_arms(config: RunConfig) -> list[str]:
+    """The arms that are trained."""
+    return [Arm.tuned, Arm.control] if config.control is Control.random else [Arm.tuned]
+
+
+def write_report(config: RunConfig, paths: RunPaths, recipe_difference: list[str]) -> None:
+    """The report, the checkpoint beside it, and the tracker."""
+    arms = trained_arms(config)
+    results = {arm: paths.evaluation(arm) for arm in (Arm.base, *arms)}
+    inputs = RunInputs(
+        folder=paths.run,
+        settings=asdict(config),
+        recipe_difference=recipe_difference,
+        data=paths.data,
+        probe=paths.probe,
+        attention=paths.attention if manifest.read_manifest(paths.attention) else None,
+        score=paths.score,
+        reliability=paths.reliability if config.probe.retest_samples else None,
+        arms={arm: arm_folders(config, paths, arm) for arm in arms},
+        marks=results,
+        differences=benchmarks.differences(results, config.evaluate.resamples),
+        contamination=paths.contamination if manifest.read_manifest(paths.contamination) else None,
+    )
+    report = write(inputs)
+    for name in ("adapter", "checkpoint"):  # a sweep takes a run with a checkpoint as finished
+        if (trained := paths.grpo(Arm.tuned) / name).is_dir():
+            link_tree(trained, paths.run / name)
+    if config.report_to is not Tracker.none:
+        track(config.report_to, inputs, report)
+
+
+def arm_folders(config: RunConfig, paths: RunPaths, arm: str) -> ArmFolders:
+    """Where the stages of one trained arm lie."""
+    folders = ArmFolders(select=paths.selection(arm), train=paths.grpo(arm))
+    if TrainStage.sft not in config.stages:
+        return folders
+    sft_select = paths.selection(arm, TrainStage.sft)
+    return replace(folders, sft_select=sft_select, sft=paths.sft(arm))
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Hard links to all files of a folder, or copies where the file system has no links.
+
+    The target has all files or does not exist, whenever this is killed.
+    """
+
+    def link(source_file: str, target_file: str) -> None:
+        try:
+            os.link(source_file, target_file)
+        except OSError:
+            shutil.copy2(source_file, target_file)
+
+    tmp_path = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    shutil.copytree(source, tmp_path, copy_function=link)
+    shutil.rmtree(target, ignore_errors=True)
+    tmp_path.replace(target)

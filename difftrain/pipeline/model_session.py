@@ -1,0 +1,73 @@
+"""The base model and its engines, loaded when a stage first needs them, and only once."""
+
+from collections.abc import Callable
+from functools import cached_property
+
+from difftrain.config.data import DataConfig
+from difftrain.config.engine import EngineKind
+from difftrain.config.model import ModelConfig
+from difftrain.model import loading
+from difftrain.model.engines import create
+from difftrain.model.engines.types import Engine
+from difftrain.model.loading import LoadedModel, load, with_pixel_budget
+
+
+class ModelSession:
+    """Holds the model, and the engines, that probe and evaluation share."""
+
+    def __init__(self, config: ModelConfig, data: DataConfig) -> None:
+        self.config, self.data = config, data
+        self._engines: dict[tuple[int, int], Engine] = {}
+
+    @cached_property
+    def model(self) -> LoadedModel:
+        """The model in this process, loaded at the first access."""
+        return load(self.config, self.data.min_pixels, self.data.max_pixels)
+
+    @property
+    def load(self) -> Callable[[], LoadedModel]:
+        """Returns the model; for stages that load it only if something is left to measure."""
+        return lambda: self.model
+
+    def engine(self, min_pixels: int | None = None, max_pixels: int | None = None) -> Engine:
+        """The engine for images within these areas, started if there is none yet.
+
+        Images within them are not resized. Default: the areas of the data stage.
+        """
+        pixels = min_pixels or self.data.min_pixels, max_pixels or self.data.max_pixels
+        if pixels not in self._engines:
+            if self.config.engine is EngineKind.vllm:  # needs a GPU with free memory
+                self.release()
+            self._engines[pixels] = create.create_engine(
+                self.config, lambda: with_pixel_budget(self.model, *pixels), pixels
+            )
+        return self._engines[pixels]
+
+    def in_process(self) -> "ModelSession":
+        """A session that generates in this process where this one asks a server.
+
+        A server has the base weights only, and all arms must be evaluated by one engine.
+        """
+        if self.config.here is self.config:
+            return self
+        self.close_engines()
+        session = ModelSession(self.config.here, self.data)
+        if "model" in self.__dict__:
+            session.__dict__["model"] = self.model
+        return session
+
+    def check_engine(self) -> None:
+        """Raises ConfigError, within seconds, if the engine cannot be reached."""
+        create.check_engine(self.config)
+
+    def close_engines(self) -> None:
+        """Stop the engines: vLLM holds most of a GPU, which measuring and training need."""
+        for each in self._engines.values():
+            each.close()
+        self._engines.clear()
+
+    def release(self) -> None:
+        """Stop the engines and forget the model, to free the memory for training or vLLM."""
+        self.close_engines()
+        self.__dict__.pop("model", None)
+        loading.free_memory()

@@ -1,0 +1,49 @@
+"""What a session holds while an engine starts: vLLM needs a GPU with free memory."""
+
+from importlib.util import find_spec
+
+import pytest
+
+from difftrain.config.engine import EngineKind
+from difftrain.config.run_config import ConfigError, RunConfig
+from difftrain.model.loading import LoadedModel
+from difftrain.pipeline.model_session import ModelSession
+
+
+class RunningEngine:
+    """Stands for a started vLLM, which needs a GPU."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def session_with_engine(kind: EngineKind, tiny: LoadedModel) -> tuple[ModelSession, RunningEngine]:
+    """A session that holds the model, as after the preflight, and an engine for one pixel range."""
+    config = RunConfig()
+    config.model.engine = kind
+    session, engine = ModelSession(config.model, config.data), RunningEngine()
+    session.__dict__["model"] = tiny
+    session._engines[784, 7840] = engine  # type: ignore[assignment]
+    return session, engine
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="would start vLLM")
+def test_before_vllm_starts_the_model_and_every_other_engine_are_let_go(tiny: LoadedModel) -> None:
+    session, engine = session_with_engine(EngineKind.vllm, tiny)
+    assert session.engine(784, 7840) is engine
+    assert "model" in session.__dict__
+    assert not engine.closed
+    with pytest.raises(ConfigError, match="vLLM cannot be imported"):
+        session.engine(784, 78400)
+    assert engine.closed
+    assert "model" not in session.__dict__
+
+
+def test_in_this_process_one_model_serves_all_pixel_limits(tiny: LoadedModel) -> None:
+    session, engine = session_with_engine(EngineKind.hf, tiny)
+    session.engine(784, 78400)
+    assert session.engine(784, 7840) is engine
+    assert not engine.closed
+    assert session.model is tiny

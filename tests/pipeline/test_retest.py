@@ -1,0 +1,50 @@
+"""Second rollouts against first scores, without a model: rows on disk, the agreement out."""
+
+from pathlib import Path
+
+from difftrain.cli.overrides import compose_config
+from difftrain.config.run_config import resolve
+from difftrain.pipeline import manifest, parquet, retest
+from difftrain.pipeline.paths import RunPaths
+from difftrain.probe import state
+from difftrain.probe.state import FailedRequest
+from difftrain.records import Measure, Rollout, Sample, Score, Stratum, Verdict, View
+
+
+def test_a_sample_that_fails_for_another_run_after_scoring_is_compared_all_the_same(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    overrides = (
+        "difficulty.extra_measures=[]",
+        "probe.retest_samples=6",
+        "probe.mask_percents=[0]",
+        "probe.draws=1",
+    )
+    config = resolve(compose_config([f"output_dir={tmp_path}", *overrides]))
+    paths, second = RunPaths(config), RunPaths(config, retest=True)
+    samples = shapes_samples[:6]
+    scores = [
+        Score(sample_id=each.sample_id, measure=Measure.pism, value=0.0, stratum=Stratum.unsolved)
+        for each in samples
+    ]
+    parquet.write_all(paths.score, scores[1:])  # the first had failed when it was scored
+    failures = [
+        FailedRequest(
+            sample_id=each.sample_id, view=View.full_image, mask_percent=0, draw=0, reason="no"
+        )
+        for each in samples[:3]
+    ]
+    state.write_failures(paths.probe, 0, failures)
+    rollouts = [
+        Rollout(
+            sample_id=each.sample_id, view=View.full_image, mask_percent=0, draw=0, seed=1,
+            response="?", num_tokens=1, token_ids=(), hit_eos=True, verdict=Verdict.incorrect,
+        )
+        for each in samples
+    ]  # fmt: skip
+    parquet.write_all(second.probe, rollouts)
+    counts = {"generations": 6, "tokens": 6}
+    manifest.write_manifest(second.probe, settings={}, inputs={}, seconds=1.0, counts=counts)
+    retest.write_scores_and_agreement(config, paths, second, samples)
+    agreement = manifest.read_json(paths.reliability / retest.RESULT)
+    assert agreement["measures"]["pism"]["n"] == agreement["chosen"]["pool"] == 5

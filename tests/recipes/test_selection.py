@@ -1,0 +1,178 @@
+"""What the rows of a table select for their training stages: scores on disk, no model."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from difftrain.cli.overrides import compose_config
+from difftrain.config.run_config import RunConfig, resolve
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.chain import SELECT
+from difftrain.pipeline.coordination import FirstRankFailed, World
+from difftrain.pipeline.paths import RunPaths
+from difftrain.probe import state
+from difftrain.probe.state import FailedRequest
+from difftrain.recipes import difficulty
+from difftrain.records import Arm, Measure, Sample, Score, Selection, Stratum, TrainStage, View
+from difftrain.select.strata import EmptySelectionError
+
+STRATA = [Stratum.medium, Stratum.medium, Stratum.hard, Stratum.unsolved]
+
+
+def row(
+    folder: Path, name: str, samples: list[Sample], *overrides: str
+) -> tuple[RunConfig, RunPaths]:
+    """A row's settings and paths, with samples and scores on disk."""
+    small = ("sft.samples_per_step=2", "grpo.prompts_per_step=2", f"output_dir={folder}")
+    config = resolve(compose_config([f"recipe={name}", *small, *overrides]))
+    paths = RunPaths(config)
+    if manifest.read_manifest(paths.score) is None:
+        parquet.write_all(paths.data, samples)
+        scores = [
+            Score(sample_id=each.sample_id, measure=Measure.pism, value=0.3, stratum=STRATA[n % 4])
+            for n, each in enumerate(samples)
+        ]
+        parquet.write_all(paths.score, scores)
+        counts = {"easy": 0, "medium": 12, "hard": 6, "unsolved": 6}
+        manifest.write_manifest(paths.score, settings={}, inputs={}, seconds=0.0, counts=counts)
+    return config, paths
+
+
+def selections(
+    config: RunConfig, paths: RunPaths, arm: str = Arm.tuned
+) -> dict[TrainStage, list[Selection]]:
+    """The samples of each training stage of an arm."""
+    return {stage: SELECT[stage](config, paths, World(), arm) for stage in config.stages}
+
+
+def ids(picks: list[Selection]) -> set[str]:
+    return {pick.sample_id for pick in picks}
+
+
+def test_each_stage_gets_its_stratum_and_random_sets_have_its_size(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    by_stratum = selections(*row(tmp_path, "sft_mid_grpo_hard", shapes_samples))
+    drawn = selections(*row(tmp_path, "sft_rand_m_grpo_rand_h", shapes_samples))
+    assert [len(by_stratum[TrainStage.sft]), len(by_stratum[TrainStage.grpo])] == [12, 6]
+    assert [len(drawn[TrainStage.sft]), len(drawn[TrainStage.grpo])] == [12, 6]
+    assert all(each.stage is stage for stage, rows in drawn.items() for each in rows)
+    medium = [each for n, each in enumerate(shapes_samples) if STRATA[n % 4] is Stratum.medium]
+    assert ids(by_stratum[TrainStage.sft]) == {each.sample_id for each in medium}
+    assert ids(drawn[TrainStage.sft]) != ids(by_stratum[TrainStage.sft])
+
+
+def test_rows_that_name_the_same_set_share_it_and_its_training(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    rows = {name: row(tmp_path, name, shapes_samples) for name in (
+        "sft_rand_m_grpo_hard", "sft_rand_m_grpo_rand_h", "sft_mid_grpo_rand_h", "grpo_hard",
+        "sft_mid_grpo_hard",
+    )}  # fmt: skip
+    paths = {name: paths for name, (_, paths) in rows.items()}
+    one, two, three, alone, four = paths.values()
+    assert one.sft(Arm.tuned) == two.sft(Arm.tuned) != three.sft(Arm.tuned) == four.sft(Arm.tuned)
+    assert two.selection(Arm.tuned) == three.selection(Arm.tuned)
+    assert one.selection(Arm.tuned) == alone.selection(Arm.tuned) == four.selection(Arm.tuned)
+    assert len({each.grpo(Arm.tuned) for each in paths.values()}) == 5
+    other = row(tmp_path, "sft_rand_m_grpo_hard", shapes_samples, "seed=2")
+    assert ids(selections(*other)[TrainStage.sft]) != ids(
+        selections(*rows["sft_rand_m_grpo_hard"])[TrainStage.sft]
+    )
+
+
+def test_the_control_of_an_sft_row_has_random_sets_of_both_sizes(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    given = row(tmp_path, "sft_mid_grpo_hard", shapes_samples)
+    control = selections(*given, Arm.control)
+    assert [len(control[TrainStage.sft]), len(control[TrainStage.grpo])] == [12, 6]
+    assert ids(control[TrainStage.sft]) != ids(selections(*given)[TrainStage.sft])
+
+
+def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
+    tmp_path: Path, shapes_samples: list[Sample], caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = [replace(each, rationale=None) if n % 4 == 0 else each
+            for n, each in enumerate(shapes_samples)]  # fmt: skip
+    caplog.set_level("INFO")
+    for name in ("sft_mid_grpo_hard", "sft_rand_m_grpo_hard"):
+        config, paths = row(tmp_path, name, bare)
+        picks = selections(config, paths)[TrainStage.sft]
+        assert len(picks) == 6
+        assert not ids(picks) & {each.sample_id for each in bare if each.rationale is None}
+        content = manifest.read_manifest(paths.selection(Arm.tuned, TrainStage.sft))
+        assert content is not None
+        assert content["counts"]["dropped"] == {"no_rationale": 6}
+        message = (
+            "selected for SFT, tuned: 6 samples (6 more were dropped: the data gives no rationale"
+        )
+        assert message in caplog.text
+        caplog.clear()
+
+
+def test_a_probe_that_grows_for_another_run_changes_no_selection(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    for name in ("sft_mid_grpo_hard", "sft_rand_m_grpo_rand_h"):
+        before = selections(*row(tmp_path / "before", name, shapes_samples))
+        config, paths = row(tmp_path / "after", name, shapes_samples)
+        failures = [
+            FailedRequest(
+                sample_id=each.sample_id,
+                view=View.full_image,
+                mask_percent=0,
+                draw=9,
+                reason="too long",
+            )
+            for each in shapes_samples[:12]
+        ]
+        state.write_failures(paths.probe, 0, failures)
+        assert selections(config, paths) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["select.sft_strata=[easy]"], r"select.sft_strata leaves 0 samples.*easy 0, medium 12"),
+        (
+            ["sft.samples_per_step=13"],
+            r"leaves 12 samples, but a step needs 13 samples;",
+        ),
+        (
+            ["grpo.prompts_per_step=7"],
+            r"select.strata leaves 6 samples, but a step needs 7 diff",
+        ),
+    ],
+)
+def test_a_stratum_that_is_empty_or_too_small_is_reported_with_the_counts(
+    tmp_path: Path, shapes_samples: list[Sample], overrides: list[str], message: str
+) -> None:
+    with pytest.raises(EmptySelectionError, match=message):
+        selections(*row(tmp_path, "sft_mid_grpo_hard", shapes_samples, *overrides))
+
+
+def test_the_other_ranks_are_told_at_once_that_a_stratum_holds_nothing(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    config, paths = row(tmp_path, "grpo_hard", shapes_samples, "select.strata=[easy]")
+    with pytest.raises(EmptySelectionError):
+        difficulty.select(config, paths, World(0, 2), Arm.tuned)
+    started = time.time()
+    with pytest.raises(FirstRankFailed, match=r"rank 0 stopped: EmptySelectionError: .*easy 0"):
+        difficulty.select(config, paths, World(1, 2), Arm.tuned)
+    assert time.time() - started < 5
+
+
+def test_the_other_ranks_are_told_at_once_that_the_samples_cannot_be_read_for_scoring(
+    tmp_path: Path, shapes_samples: list[Sample]
+) -> None:
+    config, paths = row(tmp_path, "grpo_hard", shapes_samples)
+    (paths.score / "manifest.json").unlink()
+    next(paths.data.glob("part-*")).write_bytes(b"cut")
+    with pytest.raises((OSError, ValueError)):
+        difficulty.score(config, paths, World(0, 2))
+    with pytest.raises(FirstRankFailed, match="rank 0 stopped: "):
+        difficulty.score(config, paths, World(1, 2))
