@@ -1,1 +1,1 @@
-"""Reads artifacts, writes tables, plots and a page; no torch."""
+"""The report of a finished run: did it help, why these samples, and what it cost."""

@@ -1,69 +1,132 @@
-"""Pictures of the difficulty: strata by family, what masking does, and one measure against another.
+"""The report's figures: difficulty, training curves, benchmark scores, and how they look.
 
-Each function gives the address of an inline SVG, or None where the run has nothing to show.
-Not here: training and benchmarks (curves.py), captions (the page).
+Each figure function gives the data: address of an inline SVG, or None if the run has nothing to
+show. Colors remain distinct under the common kinds of color blindness, and every arm has its own
+marker. Not here: captions (the page).
 """
 
 # pandas' stubs make a union of every chain of attributes, so these say nothing here:
 # pyright: reportArgumentType=false, reportReturnType=false
 
+from base64 import b64encode
 from collections.abc import Callable
 from functools import wraps
+from io import BytesIO
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from difftrain.report.style import FAINT, INK, RULES, STRATUM_COLOURS, blank, embedded, percent_axis
+STRATUM_COLORS = {
+    "easy": "#8cc5e3",
+    "medium": "#2f78b4",
+    "hard": "#d1542b",
+    "unsolved": "#55585e",
+    "unplaced": "#d5d5d5",
+}
+ARM_COLORS = {"base": "#6f7278", "tuned": "#0b8068", "control": "#b5649b"}
+ARM_MARKERS = {"base": "s", "tuned": "o", "control": "D"}
+INK, FAINT, RULE = "#26282c", "#6b6f76", "#e3e4e6"
 
-LAST_TICK_GAP = 0.12
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "path",
+    "svg.hashsalt": "difftrain",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.edgecolor": "#a9acb1",
+    "axes.labelcolor": FAINT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "xtick.color": "#a9acb1",
+    "ytick.color": "#a9acb1",
+    "xtick.labelcolor": FAINT,
+    "ytick.labelcolor": FAINT,
+    "grid.color": RULE,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+"""SVG metadata that is left out: no time, and no addresses of vocabularies."""
+NEVER_TICK_GAP = 0.12
+"""Distance of the tick `never` from the largest mask ratio."""
 
 
-def picture(draw: Callable[..., Figure | None]) -> Callable[..., str | None]:
-    """A function that draws a Figure, as one that gives its inline SVG, in the report's style."""
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple:
+    """A figure in inches and its axes [rows, columns]; no pyplot, so nothing is global."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def svg_figure(draw: Callable[..., Figure | None]) -> Callable[..., str | None]:
+    """Decorator: draw a Figure in the report's style and return it as an inline SVG.
+
+    The same numbers give the same bytes.
+    """
 
     @wraps(draw)
-    def drawn(*arguments: Any) -> str | None:
-        with mpl.rc_context(RULES):
-            figure = draw(*arguments)
-            return None if figure is None else embedded(figure)
+    def drawn(*args: Any) -> str | None:
+        with mpl.rc_context(STYLE):
+            figure = draw(*args)
+            if figure is None:
+                return None
+            buffer = BytesIO()
+            figure.savefig(buffer, format="svg", transparent=True, metadata=NO_METADATA)
+        return f"data:image/svg+xml;base64,{b64encode(buffer.getvalue()).decode()}"
 
     return drawn
 
 
-def labelled_strata(samples: pd.DataFrame, measure: str) -> pd.Series:
-    """The stratum of each sample as text, `unplaced` where the measure cannot say."""
+def percent_axis(axes: Axes, which: str = "y", top: float = 1.0) -> None:
+    """Show fractions in percent, with light lines across."""
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.grid(axis="y" if which == "y" else "x")
+    axes.set_axisbelow(True)
+    if which == "y":
+        axes.set_ylim(0, top)
+
+
+def stratum_labels(samples: pd.DataFrame, measure: str) -> pd.Series:
+    """The stratum of each sample as text, `unplaced` without one."""
     return samples[f"{measure}_stratum"].astype(object).fillna("unplaced").astype(str)
 
 
-@picture
-def strata_by_family(samples: pd.DataFrame, measure: str) -> Figure | None:
-    """Shares of the strata, one bar a task family, the family with most hard samples on top."""
+@svg_figure
+def strata_by_task(samples: pd.DataFrame, measure: str) -> Figure | None:
+    """Shares of the strata, one bar per task, the task with most hard samples on top."""
     if samples.empty:
         return None
-    table = pd.crosstab(samples["task"], labelled_strata(samples, measure))
-    table = table.reindex(columns=[each for each in STRATUM_COLOURS if each in table], fill_value=0)
-    shares = table.div(table.sum(axis=1), axis=0)
-    order = shares.assign(size=table.sum(axis=1)).sort_values(
+    counts = pd.crosstab(samples["task"], stratum_labels(samples, measure))
+    strata = [stratum for stratum in STRATUM_COLORS if stratum in counts]
+    counts = counts.reindex(columns=strata, fill_value=0)
+    shares = counts.div(counts.sum(axis=1), axis=0)
+    order = shares.assign(size=counts.sum(axis=1)).sort_values(
         by=["hard", "medium"] if {"hard", "medium"} <= set(shares) else ["size"]
     )
-    shares, table = shares.loc[order.index], table.loc[order.index]
-    figure, grid = blank(8.6, 0.9 + 0.29 * len(table))
-    axes, start = grid[0, 0], np.zeros(len(table))
+    shares, counts = shares.loc[order.index], counts.loc[order.index]
+    figure, grid = new_figure(8.6, 0.9 + 0.29 * len(counts))
+    axes, start = grid[0, 0], np.zeros(len(counts))
     for stratum in shares:
         bars = axes.barh(
             shares.index, shares[stratum], left=start, height=0.72, label=stratum,
-            color=STRATUM_COLOURS[str(stratum)], edgecolor="white", linewidth=1,
+            color=STRATUM_COLORS[str(stratum)], edgecolor="white", linewidth=1,
         )  # fmt: skip
-        text = [
-            str(n) if part > 0.04 else ""
-            for n, part in zip(table[stratum], shares[stratum], strict=True)
+        labels = [
+            str(n) if share > 0.04 else ""
+            for n, share in zip(counts[stratum], shares[stratum], strict=True)
         ]
         axes.bar_label(
-            bars, text, label_type="center", fontsize=8.5,
+            bars, labels, label_type="center", fontsize=8.5,
             color=INK if stratum in ("easy", "unplaced") else "white",
         )  # fmt: skip
         start = start + shares[stratum].to_numpy()
@@ -79,85 +142,86 @@ def strata_by_family(samples: pd.DataFrame, measure: str) -> Figure | None:
 
 
 def survival(failure_ratio: pd.Series, ratios: list[float]) -> list[float]:
-    """Share of samples whose first failing ratio lies above each ratio (missing: it never fails).
+    """Share of samples whose failure ratio lies above each mask ratio (missing: it never fails).
 
-    Early stopping does not touch it: a sample that failed is known to have failed from there on.
+    Early stopping has no influence: a sample that failed once counts as failed from there on.
     """
     never = failure_ratio.isna()
     return [float((never | (failure_ratio > ratio + 1e-9)).mean()) for ratio in ratios]
 
 
-@picture
-def surviving(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
-    """How many samples of each family survive masking: small multiples over all samples in grey."""
+@svg_figure
+def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
+    """The share of samples of each task that survive masking, with all samples in gray."""
     if "pism" not in samples:
         return None
     placed = samples.dropna(subset=["pism_stratum"])
     if placed.empty:
         return None
     ratios = [percent / 100 for percent in settings["probe"]["mask_percents"]]
-    families = sorted(placed["task"].unique())
-    columns = min(4, len(families))
-    rows = -(-len(families) // columns)
-    figure, grid = blank(8.6, 0.6 + 1.55 * rows, rows, columns, sharex=True, sharey=True)
-    everything = survival(placed["pism"], ratios)
-    for axes, family in zip(grid.flat, families, strict=False):
-        own = placed[placed["task"] == family]
+    tasks = sorted(placed["task"].unique())
+    columns = min(4, len(tasks))
+    rows = -(-len(tasks) // columns)
+    figure, grid = new_figure(8.6, 0.6 + 1.55 * rows, rows, columns, sharex=True, sharey=True)
+    all_tasks = survival(placed["pism"], ratios)
+    for axes, task in zip(grid.flat, tasks, strict=False):
+        subset = placed[placed["task"] == task]
         shade_strata(axes, settings["difficulty"]["pism"], ratios[-1])
-        axes.plot(ratios, everything, color="#9a9da3", linewidth=1.1, label="all families")
-        axes.plot(ratios, survival(own["pism"], ratios), color=INK, linewidth=1.8, marker="o",
-                  markersize=2.5, label="this family")  # fmt: skip
-        axes.set_title(f"{family}  ({len(own)})")
+        axes.plot(ratios, all_tasks, color="#9a9da3", linewidth=1.1, label="all tasks")
+        axes.plot(ratios, survival(subset["pism"], ratios), color=INK, linewidth=1.8, marker="o",
+                  markersize=2.5, label="this task")  # fmt: skip
+        axes.set_title(f"{task}  ({len(subset)})")
         percent_axis(axes, top=1.03)
         axes.set_yticks([0, 0.5, 1])
         axes.set_xlim(0, ratios[-1])
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    for axes in grid.flat[len(families) :]:
+    for axes in grid.flat[len(tasks) :]:
         axes.set_visible(False)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2)
-    figure.supxlabel("share of the picture that is hidden", fontsize=9.5, color=FAINT)
+    figure.supxlabel("share of the image that is masked", fontsize=9.5, color=FAINT)
     return figure
 
 
-def shade_strata(axes: Axes, bounds: dict[str, Any], last: float) -> None:
+def shade_strata(axes: Axes, pism: dict[str, Any], last: float) -> None:
     """The ranges of the failure ratio that make a sample hard, medium or easy, as pale bands."""
-    edges = [0, bounds["hard_max"], bounds["easy_min"], max(last, bounds["easy_min"])]
+    edges = [0, pism["hard_max"], pism["easy_min"], max(last, pism["easy_min"])]
     for stratum, low, high in zip(("hard", "medium", "easy"), edges, edges[1:], strict=False):
-        axes.axvspan(low, high, color=STRATUM_COLOURS[stratum], alpha=0.13, linewidth=0)
+        axes.axvspan(low, high, color=STRATUM_COLORS[stratum], alpha=0.13, linewidth=0)
 
 
-@picture
-def two_measures(samples: pd.DataFrame, settings: dict[str, Any], measure: str) -> Figure | None:
-    """Failure ratio against attention balance, coloured by the selecting measure's stratum."""
+@svg_figure
+def pism_against_cmab(
+    samples: pd.DataFrame, settings: dict[str, Any], measure: str
+) -> Figure | None:
+    """Failure ratio against attention balance, colored by the selecting measure's stratum."""
     if not {"pism", "cmab"} <= set(samples):
         return None
-    shown = samples.dropna(subset=["cmab"])
-    if shown.empty:
+    placed = samples.dropna(subset=["cmab"])
+    if placed.empty:
         return None
-    bounds = settings["difficulty"]["cmab"]
+    cmab = settings["difficulty"]["cmab"]
     ratios = [percent / 100 for percent in settings["probe"]["mask_percents"]]
-    never = ratios[-1] + LAST_TICK_GAP
+    never = ratios[-1] + NEVER_TICK_GAP
     # Ratios lie on a grid: spread the points a little, the same way on every run.
-    spread = (np.arange(len(shown)) * 0.618 % 1 - 0.5) * 0.05
-    across = shown["pism"].fillna(never).to_numpy() + spread
-    figure, grid = blank(7.2, 3.9)
-    axes, strata = grid[0, 0], labelled_strata(shown, measure)
+    spread = (np.arange(len(placed)) * 0.618 % 1 - 0.5) * 0.05
+    x = placed["pism"].fillna(never).to_numpy() + spread
+    figure, grid = new_figure(7.2, 3.9)
+    axes, strata = grid[0, 0], stratum_labels(placed, measure)
     axes.axhspan(
-        bounds["hard_min"], bounds["hard_max"],
-        color=STRATUM_COLOURS["hard"], alpha=0.09, linewidth=0,
-    )  # fmt: skip
-    for stratum, colour in STRATUM_COLOURS.items():
-        own = (strata == stratum).to_numpy()
-        if own.any():
+        cmab["hard_min"], cmab["hard_max"], color=STRATUM_COLORS["hard"], alpha=0.09, linewidth=0
+    )
+    for stratum, color in STRATUM_COLORS.items():
+        members = (strata == stratum).to_numpy()
+        if members.any():
             axes.scatter(
-                across[own], shown["cmab"][own], s=18, color=colour, alpha=0.75, linewidths=0,
-                label=f"{stratum} ({own.sum()})",
+                x[members], placed["cmab"][members], s=18, color=color, alpha=0.75, linewidths=0,
+                label=f"{stratum} ({members.sum()})",
             )  # fmt: skip
     ticks = ratios[::2] if len(ratios) > 6 else ratios
-    axes.set_xticks([*ticks, never], [*(f"{100 * each:.0f} %" for each in ticks), "never"])
-    axes.set_xlabel("share hidden at which it first fails (\u03bb*)")
-    axes.set_ylabel("attention on picture / text (mean \u03c1)")
+    axes.set_xticks([*ticks, never], [*(f"{100 * tick:.0f} %" for tick in ticks), "never"])
+    axes.set_xlabel("masked share at which it first fails (\u03bb*)")
+    axes.set_ylabel("attention on image / text (mean \u03c1)")
     axes.set_ylim(bottom=0)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
@@ -166,27 +230,101 @@ def two_measures(samples: pd.DataFrame, settings: dict[str, Any], measure: str) 
     return figure
 
 
-@picture
-def balances(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
-    """Histogram of the attention balance by its own strata, where no mask ladder was climbed."""
+@svg_figure
+def cmab_histogram(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
+    """Histogram of the attention balance by its own strata, for runs without masked images."""
     if "cmab" not in samples or "pism" in samples:
         return None
-    shown = samples.dropna(subset=["cmab"])
-    if shown.empty:
+    placed = samples.dropna(subset=["cmab"])
+    if placed.empty:
         return None
-    strata = labelled_strata(shown, "cmab")
-    present = [stratum for stratum in STRATUM_COLOURS if (strata == stratum).any()]
-    figure, grid = blank(7.2, 2.8)
+    strata = stratum_labels(placed, "cmab")
+    present = [stratum for stratum in STRATUM_COLORS if (strata == stratum).any()]
+    figure, grid = new_figure(7.2, 2.8)
     axes = grid[0, 0]
-    bins = np.histogram_bin_edges(shown["cmab"], bins=40)
+    bins = np.histogram_bin_edges(placed["cmab"], bins=40)
     axes.hist(
-        [shown["cmab"][strata == stratum] for stratum in present], bins=list(bins), stacked=True,
-        color=[STRATUM_COLOURS[stratum] for stratum in present], label=present,
+        [placed["cmab"][strata == stratum] for stratum in present], bins=list(bins), stacked=True,
+        color=[STRATUM_COLORS[stratum] for stratum in present], label=present,
     )  # fmt: skip
     cmab = settings["difficulty"]["cmab"]
     for bound in ("easy_below", "hard_min", "hard_max", "easy_above"):
         axes.axvline(cmab[bound], color=FAINT, linewidth=0.8, linestyle=(0, (3, 3)))
-    axes.set_xlabel("attention on picture / text (mean \u03c1); dashed: the strata's bounds")
+    axes.set_xlabel("attention on image / text (mean \u03c1); dashed: the strata's bounds")
     axes.set_ylabel("samples")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
+ZERO_VARIANCE = "frac_reward_zero_std"
+TRAINING_PANELS = {
+    "reward": "mean reward",
+    ZERO_VARIANCE: "zero-variance groups: all responses to a prompt got the same reward",
+    "completions/mean_length": "mean response length, tokens",
+}
+"""Columns of the training log that are shown, with their titles."""
+
+
+@svg_figure
+def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
+    """Reward, zero-variance groups and response length of each arm by optimizer step."""
+    panels = [
+        name
+        for name in TRAINING_PANELS
+        if any(name in log and log[name].notna().any() for log in logs.values())
+    ]
+    if not panels:
+        return None
+    figure, grid = new_figure(8.6, 0.5 + 1.75 * len(panels), len(panels), 1, sharex=True)
+    for axes, name in zip(grid[:, 0], panels, strict=True):
+        for arm, log in logs.items():
+            if name in log:
+                draw_curve(axes, log.dropna(subset=[name]), name, arm)
+        axes.set_title(TRAINING_PANELS[name])
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        if name == ZERO_VARIANCE:
+            percent_axis(axes, top=1.03)
+    grid[-1, 0].set_xlabel("optimizer step")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2)
+    return figure
+
+
+def draw_curve(axes: Axes, log: pd.DataFrame, name: str, arm: str) -> None:
+    """One arm's values, pale, and their running mean over a tenth of the run."""
+    window = max(3, len(log) // 10)
+    mean = log[name].rolling(window, center=True, min_periods=1).mean()
+    axes.plot(log["step"], log[name], color=ARM_COLORS[arm], alpha=0.22, linewidth=0.9)
+    axes.plot(log["step"], mean, color=ARM_COLORS[arm], linewidth=1.8, label=arm)
+
+
+@svg_figure
+def benchmark_scores(report: dict[str, Any], arms: list[str]) -> Figure | None:
+    """Scores as dots with 95 % intervals, one line per benchmark and arm, the mean below."""
+    names = [*report["base"], "mean"]
+    figure, grid = new_figure(8.6, 0.8 + 0.42 * len(names))
+    axes = grid[0, 0]
+    y_N = np.arange(len(names), dtype=float)
+    y_N[-1] += 0.35
+    for index, arm in enumerate(arms):
+        scores = [*(report[arm][name] for name in names[:-1]), report["means"][arm]]
+        scored = [
+            (y, score) for y, score in zip(y_N, scores, strict=True) if score["score"] is not None
+        ]
+        y = np.array([y for y, _ in scored]) + (index - (len(arms) - 1) / 2) * 0.22
+        low, mean, high = ([score[key] for _, score in scored] for key in ("low", "score", "high"))
+        axes.hlines(y, low, high, color=ARM_COLORS[arm], linewidth=1.6, alpha=0.55)
+        axes.plot(mean, y, ARM_MARKERS[arm], label=arm, color=ARM_COLORS[arm], markersize=5.5,
+                  clip_on=False)  # fmt: skip
+    axes.set_yticks(y_N, names)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.get_yticklabels()[-1].set_fontweight("bold")
+    axes.axhline(len(names) - 1.33, color="#a9acb1", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.spines["left"].set_visible(False)
+    percent_axis(axes, "x")
+    axes.set_xlim(0, 1)
+    figure.legend(loc="outside upper left", ncols=3)
     return figure

@@ -1,27 +1,36 @@
-"""The report's tables: made once, shown in markdown and on the page alike."""
+"""The report's tables: made once, shown in markdown and in HTML alike."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from difftrain.records import Verdict
-from difftrain.report.words import change, duration, interval, listed, percent
+from difftrain.report.text import (
+    difference_with_verdict,
+    duration,
+    format_value,
+    join_words,
+    percent,
+    percent_or_unknown,
+    score_with_interval,
+    share,
+)
 
-ARMS = {
+ARM_NAMES = {
     "base": "base",
     "tuned": "tuned",
     "control": "control (random, equal size)",
 }
-COST_NAMES = {
+STAGE_NAMES = {
     "data": "data",
-    "probe": "probe: ask the model",
+    "probe": "probe: responses",
     "attention": "probe: attention",
     "score": "score",
-    "reliability": "asked again with other seeds",
+    "retest": "retest with other seeds",
     "select_sft": "select for SFT",
     "sft": "train: SFT",
     "select": "select",
     "train": "train",
-    "marks": "evaluate",
+    "evaluate": "evaluate",
 }
 
 
@@ -35,157 +44,130 @@ class Table:
     def markdown(self) -> str:
         """The table in markdown; the first column is aligned left, the others right."""
         lines = [self.head, ["---", *["--:"] * (len(self.head) - 1)], *self.rows]
-        return "\n".join(
-            "| " + " | ".join(cell_text(cell) for cell in line) + " |" for line in lines
-        )
+        return "\n".join("| " + " | ".join(map(escape_cell, line)) + " |" for line in lines)
 
 
-def cell_text(text: str) -> str:
+def escape_cell(text: str) -> str:
     """A cell without what would break a markdown table or be taken for HTML."""
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
 def arms(report: dict[str, Any]) -> list[str]:
     """base, tuned and, if it was trained, control."""
-    return [arm for arm in ARMS if arm in report["means"]]
+    return [arm for arm in ARM_NAMES if arm in report["means"]]
 
 
-def results(report: dict[str, Any]) -> Table:
-    """Scores with 95 % intervals, in percent: one row a checkpoint, a column a benchmark."""
+def results_table(report: dict[str, Any]) -> Table:
+    """Scores with 95 % intervals in percent: a row per arm, a column per benchmark."""
     benchmarks = list(report["base"])
-    return Table(
-        ["percent", *benchmarks, "mean"],
-        [
-            [ARMS[arm]]
-            + [interval(report[arm][name]) for name in benchmarks]
-            + [interval(report["means"][arm])]
-            for arm in arms(report)
-        ],
-    )
+    rows = []
+    for arm in arms(report):
+        scores = [*(report[arm][name] for name in benchmarks), report["means"][arm]]
+        rows.append([ARM_NAMES[arm], *map(score_with_interval, scores)])
+    return Table(["percent", *benchmarks, "mean"], rows)
 
 
-def differences(report: dict[str, Any]) -> Table:
-    """Differences of the means in words, paired over benchmark items."""
+def differences_table(report: dict[str, Any]) -> Table:
+    """Differences of the means with their verdicts, paired over benchmark items."""
     rows = [
-        [name.replace(" - ", " against "), change(each), f"{each['n']:,}"]
-        for name, each in report["differences"].items()
+        [name.replace(" - ", " against "), difference_with_verdict(row), f"{row['n']:,}"]
+        for name, row in report["differences"].items()
     ]
     return Table(["mean over benchmarks", "difference", "items"], rows)
 
 
-def counted(report: dict[str, Any]) -> Table:
+def strata_table(report: dict[str, Any]) -> Table:
     """Where every row went: strata or quarantine, and what each arm was trained on."""
     counts = report["counts"]
-    chosen = counts["picks_strata"]
-    total = counts["samples"]
+    selected, total = counts["picks_strata"], counts["samples"]
     rows = [
         [
             stratum,
             f"{n:,}",
             share(n, total),
-            *(f"{own.get(stratum, 0):,}" for own in chosen.values()),
+            *(f"{by_stratum.get(stratum, 0):,}" for by_stratum in selected.values()),
         ]
         for stratum, n in counts["strata"].items()
     ]
+    quarantined = counts["quarantined"]
     rows.append(
-        ["quarantined", f"{counts['quarantined']:,}", share(counts["quarantined"], total)]
-        + ["0"] * len(chosen)
+        ["quarantined", f"{quarantined:,}", share(quarantined, total), *["0"] * len(selected)]
     )
-    sums = [f"{sum(own.values()):,}" for own in chosen.values()]
+    sums = [f"{sum(by_stratum.values()):,}" for by_stratum in selected.values()]
     rows.append(["all rows", f"{total:,}", "100.0 %", *sums])
-    return Table(["stratum", "samples", "share", *(f"trained: {arm}" for arm in chosen)], rows)
+    return Table(["stratum", "samples", "share", *(f"trained: {arm}" for arm in selected)], rows)
 
 
-def share(part: float, whole: float) -> str:
-    """A part in percent of the whole, or `none` if there is no whole."""
-    return f"{percent(part / whole)} %" if whole else "none"
-
-
-def cost(report: dict[str, Any]) -> Table:
+def cost_table(report: dict[str, Any]) -> Table:
     """Generations, tokens and time of every stage."""
     rows = []
-    for stage, spent in report["cost"]["by_stage"].items():
-        kind, _, who = stage.partition(" ")
-        name = f"{COST_NAMES[kind]}, {who}" if who else COST_NAMES[kind]
-        numbers = [
-            f"{spent[each]:,}" if each in spent else "" for each in ("generations", "tokens")
-        ]
-        rows.append([name, *numbers, duration(spent["seconds"])])
+    for stage, cost in report["cost"]["by_stage"].items():
+        kind, _, arm = stage.partition(" ")
+        name = f"{STAGE_NAMES[kind]}, {arm}" if arm else STAGE_NAMES[kind]
+        numbers = [f"{cost[key]:,}" if key in cost else "" for key in ("generations", "tokens")]
+        rows.append([name, *numbers, duration(cost["seconds"])])
     return Table(["stage", "generations", "tokens", "time"], rows)
 
 
-def grid_share(report: dict[str, Any]) -> str | None:
-    """How much of the full ratio-by-draw grid was asked; None where no ladder was climbed."""
+def grid_sentence(report: dict[str, Any]) -> str | None:
+    """How much of the full ratio-by-draw grid was generated; None without masked images."""
     cost = report["cost"]
     if "full_grid" not in cost:
         return None
-    grid = report["settings"]["probe"]
+    probe = report["settings"]["probe"]
     return (
-        f"{percent(cost['share_of_grid'])} % of the full grid was asked "
-        f"({len(grid['mask_percents'])} mask ratios x {grid['draws']} draws x "
+        f"{percent(cost['share_of_grid'])} % of the full grid was generated "
+        f"({len(probe['mask_percents'])} mask ratios x {probe['draws']} draws x "
         f"{sum(report['counts']['strata'].values()):,} samples = "
         f"{cost['full_grid']:,} generations)."
     )
 
 
-def beside_the_score(report: dict[str, Any]) -> Table:
-    """The settings a score depends on. Checkpoints marked under different ones are told apart."""
-    names = dict.fromkeys(name for judged in report["judged"].values() for name in judged)
+def evaluation_table(report: dict[str, Any]) -> Table:
+    """The settings a score depends on; where they differ, with the arm in brackets."""
+    evaluation = report["evaluation"]
     rows = []
-    for name in names:
-        given = {who: plain(judged.get(name)) for who, judged in report["judged"].items()}
-        same = len(set(given.values())) == 1
-        told = (
-            next(iter(given.values())) if same else listed([f"{v} ({w})" for w, v in given.items()])
+    for name in dict.fromkeys(name for settings in evaluation.values() for name in settings):
+        values = {arm: format_value(settings.get(name)) for arm, settings in evaluation.items()}
+        distinct = list(dict.fromkeys(values.values()))
+        per_arm = [f"{value} ({arm})" for arm, value in values.items()]
+        rows.append(
+            [name.replace("_", " "), distinct[0] if len(distinct) == 1 else join_words(per_arm)]
         )
-        rows.append([name.replace("_", " "), told])
     return Table(["evaluation setting", "value"], rows)
 
 
-def plain(value: Any) -> str:
-    """A settings value as a reader would write it."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {plain(each)}" for name, each in value.items()) or "none"
-    if isinstance(value, list | tuple):
-        return ", ".join(plain(each) for each in value) or "none"
-    return "none" if value is None else str(value)
-
-
-def quarantined(report: dict[str, Any]) -> Table:
+def quarantine_table(report: dict[str, Any]) -> Table:
     """Rows that could not become samples, by reason."""
-    because = sorted(report["counts"]["quarantined_because"].items(), key=lambda each: -each[1])
-    return Table(["reason", "rows"], [[reason, f"{n:,}"] for reason, n in because])
-
-
-def unread(report: dict[str, Any]) -> str:
-    """What the probe's grader could not read, which is not the same as wrong."""
-    verdicts = report["counts"]["verdicts"]
-    total = sum(verdicts.values())
-    unreadable = verdicts.get(Verdict.unparsable, 0)
-    cut = report["counts"]["cut_off"]
-    return (
-        f"Of {total:,} answers in the probe, {unreadable:,} ({share(unreadable, total)}) held no "
-        f"answer that could be read and {cut:,} ({share(cut, total)}) were cut off at the token "
-        "limit."
+    reasons = report["counts"]["quarantine_reasons"].items()
+    return Table(
+        ["reason", "rows"],
+        [[reason, f"{n:,}"] for reason, n in sorted(reasons, key=lambda item: -item[1])],
     )
 
 
-def truth(report: dict[str, Any]) -> Table:
-    """Drawn difficulty by stratum, known only in worlds we draw: does the measure find it?"""
-    found = report["drawn_truth"]
+def unparsable_sentence(report: dict[str, Any]) -> str:
+    """How many probe responses the grader could not parse, which does not mean incorrect."""
+    verdicts, truncated = report["counts"]["verdicts"], report["counts"]["truncated"]
+    total, unparsable = sum(verdicts.values()), verdicts.get(Verdict.unparsable, 0)
+    return (
+        f"Of {total:,} responses in the probe, {unparsable:,} ({share(unparsable, total)}) "
+        f"contained no answer that could be parsed and {truncated:,} ({share(truncated, total)}) "
+        "were cut off at the token limit."
+    )
+
+
+def gen_difficulty_table(report: dict[str, Any]) -> Table:
+    """The difficulty samples were generated with, by stratum: does the measure recover it?"""
+    strata = report["gen_difficulty"]
     rows = [
         [
             stratum,
-            f"{found[stratum]['n']:,}",
-            f"{found[stratum]['gen_difficulty']:.2f}",
-            share_of(found[stratum]["requires_image"]),
+            f"{strata[stratum]['n']:,}",
+            f"{strata[stratum]['gen_difficulty']:.2f}",
+            percent_or_unknown(strata[stratum]["requires_image"]),
         ]
         for stratum in report["counts"]["strata"]
-        if stratum in found
+        if stratum in strata
     ]
-    return Table(["stratum", "samples", "mean drawn difficulty (0 to 1)", "need the picture"], rows)
-
-
-def share_of(fraction: float | None) -> str:
-    """A fraction in percent, or `unknown`."""
-    return "unknown" if fraction is None else f"{percent(fraction)} %"
+    return Table(["stratum", "samples", "mean difficulty (0 to 1)", "require the image"], rows)

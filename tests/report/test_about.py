@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from difftrain.pipeline import manifest
-from difftrain.report import about, words
+from difftrain.report import (about)
+from difftrain.report import text
 from difftrain.report.inputs import RunInputs
 from difftrain.report.write import write
 
@@ -45,8 +46,8 @@ def test_without_a_judge_the_share_of_undecided_items_stands_beside_each_score(
     rules_only: tuple[RunInputs, dict],
 ) -> None:
     inputs, report = rules_only
-    assert words.interval(report["base"]["shapes/MMStar"]).endswith("], 25.0 % undecided")
-    assert words.interval(report["base"]["shapes/MMVet"]) == "none"
+    assert text.interval(report["base"]["shapes/MMStar"]).endswith("], 25.0 % undecided")
+    assert text.interval(report["base"]["shapes/MMVet"]) == "none"
     for name in ("report.md", "report.html"):
         text = (inputs.folder / name).read_text()
         assert "25.0 % undecided" in text
@@ -57,9 +58,9 @@ def test_without_a_judge_the_share_of_undecided_items_stands_beside_each_score(
 
 def test_without_means_the_headline_claims_nothing(rules_only: tuple[RunInputs, dict]) -> None:
     _, report = rules_only
-    told = words.headline(report)
+    told = text.headline(report)
     assert told.endswith("helped cannot be said: no mean over 6, without a score of shapes/MMVet.")
-    assert words.against_control(report).startswith("Nor can it be compared")
+    assert text.against_control(report).startswith("Nor can it be compared")
 
 
 def test_items_whose_judge_failed_are_told_apart_from_undecided_ones(make_run: Make) -> None:

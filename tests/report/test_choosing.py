@@ -12,7 +12,7 @@ import pytest
 
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Measure, Score, Stratum
-from difftrain.report import choosing
+from difftrain.report import selection_report
 from difftrain.report.inputs import RunInputs
 from difftrain.report.write import write
 from difftrain.select import rap
@@ -96,7 +96,7 @@ def test_the_page_shows_the_funnel_as_a_picture_with_counts(
     (address,) = re.findall(r'src="([^"]*)" alt="How many samples each step', html)
     assert address.startswith("data:image/svg+xml;base64,")
     assert b"<svg" in b64decode(address.partition(",")[2])
-    rows = choosing.bars(report["funnel"])
+    rows = selection_report.bars(report["funnel"])
     assert [row[0] for row in rows] == [
         "pool", "CDE: the picture helps", "ACE: not biased", "DRM: not easy", "DRM: replaced",
         "trained on",
@@ -114,7 +114,7 @@ def test_a_sample_that_was_left_out_tells_why(chosen: tuple[RunInputs, dict]) ->
 
 def test_an_ablations_funnel_has_only_its_own_steps(chosen: tuple[RunInputs, dict]) -> None:
     found = chosen[1]["funnel"] | {"steps": ["ace"]}
-    assert [row[0] for row in choosing.bars(found)] == ["pool", "ACE: not biased", "trained on"]
+    assert [row[0] for row in selection_report.bars(found)] == ["pool", "ACE: not biased", "trained on"]
 
 
 def test_fewer_candidates_than_removed_and_a_filter_that_drops_nothing_are_told() -> None:
@@ -122,7 +122,7 @@ def test_fewer_candidates_than_removed_and_a_filter_that_drops_nothing_are_told(
         "steps": ["cde", "ace", "drm"], "pool": 9, "after_cde": 5, "after_ace": 5,
         "removed_easy": 3, "candidates": 1, "brought_in": 1, "chosen": 3, "without_bias": 0,
     }  # fmt: skip
-    told = " ".join(choosing.funnel_in_words({"funnel": found}))
+    told = " ".join(selection_report.funnel_in_words({"funnel": found}))
     assert "ACE dropped none of the 5 samples" in told
     assert "3 easy samples were removed, but only 1 could be brought in" in told
 
@@ -145,16 +145,16 @@ def test_the_share_that_keeps_its_label_stands_beside_luck(
     chosen: tuple[RunInputs, dict],
 ) -> None:
     inputs, report = chosen
-    assert choosing.steadiness(report).rows[0] == [
+    assert selection_report.steadiness(report).rows[0] == [
         "PISM", "24", "83.3 % [64.0, 93.0]", "40.0 %", "above luck",
     ]  # fmt: skip
-    assert choosing.steadiness(report).rows[1][-1] == "not shown to be above luck"
+    assert selection_report.steadiness(report).rows[1][-1] == "not shown to be above luck"
     for name in ("report.html", "report.md"):
         text = (inputs.folder / name).read_text()
         assert "83.3 % [64.0, 93.0]" in text
         assert "Too few to judge the choice by" in text
         assert "takes 6 with the first draws and 5 with the second; 4 are in both" in text
-        assert choosing.UNMEASURED not in text
+        assert selection_report.UNMEASURED not in text
     assert report["cost"]["by_stage"]["reliability"]["generations"] == 99
     assert report["cost"]["generations"] != 99
 
@@ -170,5 +170,5 @@ def test_a_run_by_strata_has_none_of_it(written: tuple[RunInputs, dict]) -> None
     html = Path(inputs.folder / "report.html").read_text()
     assert "How many samples each step" not in html
     assert "What guessing is worth" not in html
-    assert choosing.UNMEASURED in html
-    assert choosing.UNMEASURED in (inputs.folder / "report.md").read_text()
+    assert selection_report.UNMEASURED in html
+    assert selection_report.UNMEASURED in (inputs.folder / "report.md").read_text()

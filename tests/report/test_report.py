@@ -10,8 +10,9 @@ import pytest
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.records import Score, Selection, TrainStage
-from difftrain.report import tables, words
-from difftrain.report.compare import without_secrets
+from difftrain.report import (tables)
+from difftrain.report import text
+from difftrain.report.build import without_secrets
 from difftrain.report.inputs import RunInputs
 from difftrain.report.tables import Table
 from difftrain.report.write import markdown, write
@@ -137,8 +138,8 @@ def test_unfinished_stages_are_named_and_nothing_is_written(make_run: Make) -> N
 def test_only_an_interval_without_zero_is_called_better_or_worse(
     difference: dict, said: str
 ) -> None:
-    assert words.judged(difference) == said
-    assert words.change(difference).endswith(f": {said}")
+    assert text.judged(difference) == said
+    assert text.change(difference).endswith(f": {said}")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_only_an_interval_without_zero_is_called_better_or_worse(
 )
 def test_the_headline_says_whether_it_helped(written: Written, difference: dict, said: str) -> None:
     report = written[1]
-    told = words.headline(report | {"differences": {"tuned - base": difference}})
+    told = text.headline(report | {"differences": {"tuned - base": difference}})
     assert said in told
     assert told.count("95 % interval") == 1
 
@@ -185,8 +186,8 @@ def test_a_control_of_another_size_is_told(written: Written) -> None:
     report = written[1]
     trained = report["trained"]
     more = trained | {"control": trained["control"] | {"steps": 100}}
-    assert any("not equal in size" in told for told in words.caveats(report | {"trained": more}))
-    assert not any("not equal in size" in told for told in words.caveats(report))
+    assert any("not equal in size" in told for told in text.caveats(report | {"trained": more}))
+    assert not any("not equal in size" in told for told in text.caveats(report))
 
 
 def test_quarantine_reasons_are_in_the_text(written: Written) -> None:

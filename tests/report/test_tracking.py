@@ -16,7 +16,7 @@ from wandb.sdk.lib import wbauth
 from difftrain.config.report import Tracker
 from difftrain.config.run_config import ConfigError
 from difftrain.report.inputs import RunInputs, json_lines
-from difftrain.report.tracking import check_login, numbers, track
+from difftrain.report.trackers import check_login, numbers, track
 
 Written = tuple[RunInputs, dict]
 

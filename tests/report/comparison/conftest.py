@@ -11,9 +11,9 @@ import pytest
 from difftrain.evaluate import summary
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import GradedBy, ItemResult
-from difftrain.report.compare import gather
-from difftrain.report.comparison.rows import row_of
-from difftrain.report.inputs import ArmFolders, RunInputs, load
+from difftrain.report.build import gather
+from difftrain.report.compare.presets import row_of
+from difftrain.report.inputs import ArmFolders, RunInputs, load_run
 
 BENCHMARKS = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
 ITEMS = 60
@@ -141,7 +141,7 @@ def finished(make_run: Callable[..., RunInputs], root: Path) -> MakeRun:
             marks=found,
             differences={},
         )
-        manifest.write_json(inputs.folder / "report.json", gather(inputs, load(inputs)))
+        manifest.write_json(inputs.folder / "report.json", gather(inputs, load_run(inputs)))
         return inputs.folder
 
     return make

@@ -14,17 +14,12 @@ import pytest
 
 from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.recipes.compare import compare
-from difftrain.report.comparison import paper, runs, words
-from difftrain.report.comparison.agreement import NotComparable
-from difftrain.report.comparison.content import (
-    Against,
-    Comparison,
-    Difference,
-    Estimate,
-    Line,
-)
-from difftrain.report.comparison.rows import ROWS, UNCONTROLLED
-from difftrain.report.comparison.write import latex
+from difftrain.report.compare import (paper, runs)
+from difftrain.report.compare import text
+from difftrain.report.compare.compatibility import NotComparable
+from difftrain.report.compare.types import Against, Comparison, Difference, Estimate, Line
+from difftrain.report.compare.presets import ROWS, UNCONTROLLED
+from difftrain.report.compare.render import latex
 
 ROOT = Path(__file__).resolve().parents[3]
 MakeRun = Callable[..., Path]
@@ -145,14 +140,14 @@ def difference(mean: float, low: float, high: float, corrected: float) -> Differ
 
 
 def test_better_needs_an_interval_without_zero_and_a_corrected_p() -> None:
-    assert words.verdict(difference(0.02, 0.004, 0.039, 0.03)) == "better"
-    assert words.verdict(difference(-0.02, -0.039, -0.004, 0.03)) == "worse"
-    assert words.verdict(difference(0.02, -0.001, 0.04, 0.03)) == "no difference shown"
-    corrected = words.verdict(difference(0.02, 0.004, 0.039, 0.05))
+    assert text.verdict(difference(0.02, 0.004, 0.039, 0.03)) == "better"
+    assert text.verdict(difference(-0.02, -0.039, -0.004, 0.03)) == "worse"
+    assert text.verdict(difference(0.02, -0.001, 0.04, 0.03)) == "no difference shown"
+    corrected = text.verdict(difference(0.02, 0.004, 0.039, 0.05))
     assert corrected == "no difference shown once corrected for the number of rows"
     alike = Difference(mean=0.0, low=0.0, high=0.0, n=48, p=1.0, corrected=1.0)
-    assert words.much(alike) == "none of 48 items differs"
-    assert words.much(difference(0.021, 0.004, 0.039, 0.03)) == "+2.1 [0.4, 3.9]"
+    assert text.much(alike) == "none of 48 items differs"
+    assert text.much(difference(0.021, 0.004, 0.039, 0.03)) == "+2.1 [0.4, 3.9]"
 
 
 def test_a_run_without_a_finished_report_is_named(finished: MakeRun, root: Path) -> None:
@@ -420,4 +415,4 @@ def test_a_row_without_a_control_says_why(finished: MakeRun) -> None:
 
 def test_words_of_a_line_without_a_score_say_why() -> None:
     line = Line(name="x", title="x", seeds=(1,), scores={}, control="none: because")
-    assert words.said(line) == "none: because"
+    assert text.said(line) == "none: because"

@@ -1,0 +1,321 @@
+"""Build the content of report.json from a run's files, and write the report.
+
+Scores are fractions of 1. Not here: how the content is described (text.py, caveats.py) and shown
+(tables.py, plots.py, html.py).
+"""
+
+# pandas' stubs make a union of every chain of attributes, so these say nothing here:
+# pyright: reportArgumentType=false
+
+import re
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+
+from difftrain.data.quarantine import RejectedRow
+from difftrain.pipeline import manifest
+from difftrain.records import Measure, Stratum
+from difftrain.report import caveats, selection_report, tables, text, train_summary
+from difftrain.report.html import render_page
+from difftrain.report.inputs import RunData, RunInputs, load_run
+from difftrain.report.tables import escape_cell
+
+PAIRS = (("tuned", "base"), ("tuned", "control"), ("control", "base"))
+"""Which arm is compared with which."""
+SECRET_NAME = re.compile(r"(^|[_-])(key|secret|password|token|credentials?)$", re.IGNORECASE)
+SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def write_report(inputs: RunInputs) -> dict[str, Any]:
+    """Write report.json, report.md and report.html; returns the content of report.json.
+
+    Raises MissingArtifact naming every unfinished stage; then nothing is written.
+    """
+    data = load_run(inputs)
+    report = build_report(inputs, data)
+    files = {"report.md": markdown(report), "report.html": render_page(inputs, data, report)}
+    manifest.write_json(inputs.folder / "report.json", report)
+    for name, content in files.items():
+        manifest.write_text(inputs.folder / name, content)
+    return report
+
+
+def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
+    """The content of report.json."""
+    settings = hide_secrets(inputs.settings)
+    measure, source = str(settings["difficulty"]["measure"]), settings["data"]
+    trained = {arm: data.manifests[f"train {arm}"]["counts"] for arm in inputs.arms}
+    report: dict[str, Any] = {
+        "name": settings["name"],
+        "train_stages": str(settings["train_stages"]),
+        "seed": settings["seed"],
+        "model": settings["model"]["name"],
+        "data": source["path"] if source["source"] == "jsonl" else str(source["source"]),
+        "measure": measure,
+        "counts": sample_counts(data, measure),
+        "other_measures": other_measures(data, measure),
+        "gen_difficulty": gen_difficulty_by_stratum(data, measure),
+        "funnel": selection_report.rap_funnel(data, settings),
+        "chance_correction": selection_report.chance_correction(data),
+        "retest": data.retest,
+        "means": {arm: summary["mean"] for arm, summary in data.summaries.items()},
+        "differences": in_direction_of_pairs(inputs.differences),
+        "cost": run_cost(data, settings),
+        "contamination": contamination(inputs, data),
+        "recipe_difference": hide_secrets(inputs.recipe_difference),
+        "evaluation": {
+            arm: evaluation_settings(data.manifests[f"evaluate {arm}"])
+            for arm in inputs.evaluations
+        },
+        "trained": trained,
+        "dropped": {arm: dropped(data, arm) for arm, each in inputs.arms.items() if each.sft},
+        "sft": {
+            arm: data.manifests[f"sft {arm}"]["counts"]
+            for arm, each in inputs.arms.items()
+            if each.sft
+        },
+        "training": train_summary.summarize_training(data.logs, trained),
+        "stages": {
+            stage: {"folder": folder.name, "finished_at": data.manifests[stage].get("finished_at")}
+            for stage, folder in inputs.stages().items()
+        },
+        "versions": versions(data),
+        "settings": settings,
+    }
+    return report | {arm: benchmark_scores(summary) for arm, summary in data.summaries.items()}
+
+
+def hide_secrets(settings: Any) -> Any:
+    """The settings without strings under names such as `hub_token`, and passwords in URLs."""
+    if isinstance(settings, dict):
+        return {
+            name: "hidden"
+            if SECRET_NAME.search(str(name)) and isinstance(value, str)
+            else hide_secrets(value)
+            for name, value in settings.items()
+        }
+    if isinstance(settings, list | tuple):
+        return [hide_secrets(value) for value in settings]
+    return SECRET_IN_URL.sub("hidden@", settings) if isinstance(settings, str) else settings
+
+
+def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
+    """Rows read, quarantined, in each stratum, selected. No row may be lost."""
+    rows = dict(data.manifests["data"]["counts"])
+    unscored = Counter(RejectedRow(**row).kind for row in data.unscored)
+    rows["samples"] -= unscored.total()
+    rows["quarantined"] += unscored.total()
+    strata = data.samples.set_index("sample_id")[f"{measure}_stratum"]
+    assert rows["samples"] == len(strata), f"{len(strata)} samples, but manifest.json says {rows}"
+    assert rows["quarantined"] == len(data.quarantine), (
+        f"{len(data.quarantine)} lines in quarantine.jsonl, but manifest.json says {rows}"
+    )
+    assert rows["rows"] == rows["samples"] + rows["quarantined"], f"a row was lost: {rows}"
+    counts: dict[str, Any] = {
+        "samples": rows["rows"],
+        "quarantined": rows["quarantined"],
+        "quarantine_reasons": rows.get("reasons", {}) | dict(unscored),
+        "strata": stratum_counts(strata),
+        "picks": value_counts(data.selections["tuned"]["stage"]),
+        "picks_strata": {
+            name: stratum_counts(strata.loc[sample_ids])
+            for arm, selections in data.selections.items()
+            for name, sample_ids in ids_by_stage(arm, selections).items()
+        },
+        "verdicts": value_counts(data.rollouts["verdict"]),
+        "missing_values": {
+            name: int(data.samples[name].isna().sum())
+            for name in data.measures
+            if name != Measure.pism  # there None means that the sample never fails
+        },
+        "truncated": int((~data.rollouts["hit_eos"].astype(bool)).sum()),
+    }
+    if "control" in data.selections:
+        counts["control_picks"] = value_counts(data.selections["control"]["stage"])
+    return counts
+
+
+def stratum_counts(strata: pd.Series) -> dict[str, int]:
+    """Samples in each stratum; `unplaced` only if the measure could not place some."""
+    counts = {stratum.value: int((strata == stratum).sum()) for stratum in Stratum}
+    if unplaced := int(strata.isna().sum()):
+        counts["unplaced"] = unplaced
+    assert sum(counts.values()) == len(strata), f"strata {counts} of {len(strata)} samples"
+    return counts
+
+
+def value_counts(column: pd.Series) -> dict[str, int]:
+    """Rows by value."""
+    return {str(value): int(n) for value, n in column.value_counts().items()}
+
+
+def ids_by_stage(arm: str, selections: pd.DataFrame) -> dict[str, pd.Series]:
+    """An arm's selected ids under its name, or with two training stages under `arm, stage`."""
+    groups = {str(stage): rows for stage, rows in selections.groupby("stage", sort=False)}
+    if len(groups) < 2:
+        return {arm: selections["sample_id"]}
+    return {f"{arm}, {stage}": rows["sample_id"] for stage, rows in groups.items()}
+
+
+def other_measures(data: RunData, measure: str) -> dict[str, Any]:
+    """The strata of the extra measures, if they have any."""
+    return {
+        name: stratum_counts(data.samples[f"{name}_stratum"])
+        for name in data.measures
+        if name != measure and bool(data.samples[f"{name}_stratum"].count())
+    }
+
+
+def gen_difficulty_by_stratum(data: RunData, measure: str) -> dict[str, Any]:
+    """By stratum, the mean difficulty samples were generated with (0 simplest, 1 hardest), and the
+    share that requires the image. Empty for data that were not generated here.
+    """
+    samples = data.samples.dropna(subset=["gen_difficulty"])
+    return {
+        str(stratum): {
+            "gen_difficulty": float(group["gen_difficulty"].mean()),
+            "requires_image": share_true(group["requires_image"]),
+            "n": len(group),
+        }
+        for stratum, group in samples.groupby(f"{measure}_stratum")
+    }
+
+
+def share_true(values: pd.Series) -> float | None:
+    """The share of True among the values that are not missing; None if all are."""
+    present = values.dropna()
+    return float(present.astype(bool).mean()) if len(present) else None
+
+
+def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the run took; generations and tokens are the probe's, by_stage has those of all stages.
+
+    Seconds are summed over arms, and `train` is SFT and GRPO; a stage that an earlier run made
+    counts with the time it took then.
+    """
+    manifests = data.manifests
+    names = ("generations", "tokens", "steps")
+
+    def seconds(kind: str) -> float:
+        return round(
+            sum(each["seconds"] for stage, each in manifests.items() if stage.split()[0] == kind), 3
+        )
+
+    probe = manifests["probe"]["counts"]
+    cost: dict[str, Any] = {
+        "generations": probe["generations"],
+        "tokens": probe["tokens"],
+        "seconds": {
+            "probe": seconds("probe"),
+            "score": seconds("score"),
+            "train": round(seconds("sft") + seconds("train"), 3),
+            "evaluate": seconds("evaluate"),
+        },
+        "by_stage": {
+            stage: {"seconds": each["seconds"]}
+            | {name: each["counts"][name] for name in names if name in each["counts"]}
+            for stage, each in manifests.items()
+        },
+    }
+    if "sft tuned" in manifests:
+        cost["seconds"]["sft"] = seconds("sft")
+    if "attention" in manifests:
+        cost["seconds"]["attention"] = seconds("attention")
+    if Measure.pism in data.measures:
+        mask_percents, draws = settings["probe"]["mask_percents"], settings["probe"]["draws"]
+        generated = data.rollouts["view"].isin(["full_image", "masked"]).sum()
+        cost["full_grid"] = len(data.samples) * len(mask_percents) * draws
+        cost["share_of_grid"] = float(generated / cost["full_grid"])
+    return cost
+
+
+def benchmark_scores(summary: dict[str, Any]) -> dict[str, Any]:
+    """One arm's benchmarks without their mean. Scores outside [0, 1] are refused."""
+    for name, row in summary.items():
+        score = row["score"]
+        assert score is None or 0 <= score <= 1, f"{name}: score {score} is not a fraction of 1"
+    return {name: dict(row) for name, row in summary.items() if name != "mean"}
+
+
+def evaluation_settings(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an evaluation and, if a judge was queried, its counts."""
+    counts = evaluation["counts"].get("judge", {})
+    used = counts.get("calls") or counts.get("from_cache")
+    return hide_secrets(evaluation["settings"] | ({"judge_counts": counts} if used else {}))
+
+
+def in_direction_of_pairs(
+    differences: dict[str, dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """The differences of PAIRS; one in the opposite direction gets the opposite signs."""
+    directed = {}
+    for after, before in PAIRS:
+        name, opposite = f"{after} - {before}", f"{before} - {after}"
+        if name in differences:
+            directed[name] = differences[name]
+        elif opposite in differences:
+            row = differences[opposite]
+            signs = {"mean": -row["mean"], "low": -row["high"], "high": -row["low"]}
+            directed[name] = row | signs
+    return directed
+
+
+def contamination(inputs: RunInputs, data: RunData) -> dict[str, Any] | None:
+    """contamination.json, with whether a hit was trained on; None if nothing was checked."""
+    if inputs.contamination is None:
+        return None
+    result = manifest.read_json(inputs.contamination / "contamination.json")
+    trained = {*pd.concat([rows["sample_id"] for rows in data.selections.values()])}
+    hits = [hit | {"trained": hit["sample_id"] in trained} for hit in result["hits"]]
+    return result | {"hits": hits}
+
+
+def dropped(data: RunData, arm: str) -> dict[str, int]:
+    """Samples selected for an arm's SFT that could not be used, by reason."""
+    counts = [data.manifests[f"{stage} {arm}"]["counts"] for stage in ("select_sft", "sft")]
+    return dict(sum((Counter(each["dropped"]) for each in counts), Counter()))
+
+
+def versions(data: RunData) -> dict[str, str]:
+    """Package versions over all stages; all are listed if stages differ."""
+    by_name: dict[str, dict[str, None]] = {}
+    for stage in data.manifests.values():
+        revision = stage.get("git_revision") or "unknown"
+        for name, version in (stage.get("versions", {}) | {"git revision": revision}).items():
+            by_name.setdefault(name, {})[version] = None
+    return {name: " and ".join(several) for name, several in by_name.items()}
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as text: headline, results, selection, training, cost, settings."""
+    bullets = [*caveats.caveats(report), *train_summary.alarm_sentences(report)]
+    recipe_difference = [f"* `{escape_cell(line)}`" for line in report["recipe_difference"]]
+    blocks = [
+        f"# {report['name']}",
+        f"{text.headline(report)} {text.control_sentence(report)}",
+        "\n".join(f"* {sentence}" for sentence in bullets),
+        "## Results",
+        tables.results_table(report).markdown(),
+        "Scores in percent with their 95 % intervals.",
+        tables.differences_table(report).markdown(),
+        "## Samples",
+        f"Strata by {report['measure']}. {tables.unparsable_sentence(report)}",
+        tables.strata_table(report).markdown(),
+        *selection_report.markdown_blocks(report),
+    ]
+    if report["counts"]["quarantined"]:
+        blocks += ["## Quarantine", tables.quarantine_table(report).markdown()]
+    blocks += [
+        "## Training",
+        train_summary.alarm_table(report).markdown(),
+        train_summary.rewards_table(report).markdown(),
+        "## Cost",
+        tables.cost_table(report).markdown(),
+        tables.grid_sentence(report) or "",
+        "## Evaluation settings",
+        tables.evaluation_table(report).markdown(),
+        "## What distinguishes this recipe",
+        "\n".join(recipe_difference) or "Nothing: every setting is the default.",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"

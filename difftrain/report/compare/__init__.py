@@ -1,0 +1,1 @@
+"""Finished runs side by side: the papers' table for our runs, each row against its control."""

@@ -1,0 +1,233 @@
+"""Build the comparison of finished runs: each row against its equal-size random control.
+
+Differences are paired on the same benchmark items. The papers' tables have no such tests.
+"""
+
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+
+from difftrain import stats
+from difftrain.config.evaluate import MINIATURES, OFFICIAL
+from difftrain.evaluate import undecided
+from difftrain.evaluate.summary import cluster_of
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.paths import BASE, CONTROL, TUNED
+from difftrain.records import ItemResult
+from difftrain.report.compare import compatibility, presets, text
+from difftrain.report.compare.render import write_comparisons
+from difftrain.report.compare.types import (
+    Comparison,
+    ComparisonRow,
+    ControlDifference,
+    RowCost,
+    Run,
+    read_runs,
+)
+from difftrain.stats import MEAN, Estimate
+
+BENCHMARK_ORDER = (*OFFICIAL, *MINIATURES)
+"""The columns in the papers' order."""
+VERSION = 4
+"""To be raised when the content of the files changes."""
+RunBySeed = dict[int, Run]
+
+
+def compare_runs(folders: list[Path], output: Path | None = None, force: bool = False) -> Path:
+    """Write the comparison of these run folders; returns its folder.
+
+    Raises MissingArtifact naming runs that are not finished, and NotComparable (a ValueError)
+    naming the differing keys of runs with other settings than the rest.
+    """
+    runs = read_runs(folders)
+    incompatible = compatibility.require_compatible(runs, force)
+    runs = compatibility.without_duplicates(runs, force)
+    by_table: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        by_table.setdefault(run.table, []).append(run)
+    comparisons = [build_table(members, incompatible) for _, members in sorted(by_table.items())]
+    fingerprint = manifest.fingerprint(
+        {"incompatible": incompatible, "version": VERSION},
+        *sorted(f"{run.folder.name} {run.results_folder(TUNED).name}" for run in runs),
+    )
+    folder = output or runs[0].folder.absolute().parent.parent / "compare" / fingerprint
+    write_comparisons(folder, comparisons)
+    return folder
+
+
+@cache
+def item_results(folder: Path) -> list[ItemResult]:
+    """The item results of one checkpoint; read once."""
+    return parquet.read(folder, ItemResult)
+
+
+def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparison:
+    """One table from its runs; `incompatible` has the differing keys of runs to be noted."""
+    first = runs[0]
+    benchmarks = [
+        name for name in BENCHMARK_ORDER if all(name in run.report["base"] for run in runs)
+    ]
+    by_row: dict[str, RunBySeed] = {}
+    for run in sorted(runs, key=lambda run: (presets.row_order(run.name), run.seed)):
+        by_row.setdefault(run.name, {})[run.seed] = run
+    rows = [
+        row
+        for name, members in by_row.items()
+        for row in build_rows(
+            name, by_row, benchmarks, any(str(run.folder) in incompatible for run in members.values())
+        )
+    ]
+    base = ComparisonRow(
+        name=BASE,
+        title="base model, not trained",
+        seeds=(),
+        scores=scores([item_results(first.results_folder(BASE))], benchmarks),
+    )
+    return Comparison(
+        model=first.report["model"],
+        data=first.data,
+        measure=first.report["measure"],
+        benchmarks=tuple(benchmarks),
+        base=base,
+        rows=tuple(with_corrected_p(rows, [*benchmarks, MEAN])),
+        notes=tuple(text.run_notes(runs, incompatible)),
+    )
+
+
+def build_rows(
+    name: str, by_row: dict[str, RunBySeed], benchmarks: list[str], has_other_settings: bool
+) -> list[ComparisonRow]:
+    """A row, and below it the random control that its own runs trained."""
+    runs, control = by_row[name], find_control(name, by_row)
+    title, suffix = presets.preset_of(name).title, " (other settings)" * has_other_settings
+    row = ComparisonRow(
+        name=name,
+        title=title + suffix,
+        seeds=tuple(runs),
+        scores=scores(results_by_seed(runs, TUNED), benchmarks),
+        cost=mean_cost([run.cost() for run in runs.values()]),
+        versus_control=None if control is None else versus_control(runs, *control, benchmarks),
+        no_control=presets.missing_control_reason(name),
+        paper=paper_scores(next(iter(runs.values())), name, benchmarks),
+        size_mismatches=() if control is None else text.size_mismatches(runs, *control),
+    )
+    controlled = {seed: run for seed, run in runs.items() if run.has_control}
+    if not controlled:
+        return [row]
+    own_control = ComparisonRow(
+        name=f"{name} {CONTROL}",
+        title=f"random control of {title}{suffix}",
+        seeds=tuple(controlled),
+        scores=scores(results_by_seed(controlled, CONTROL), benchmarks),
+        cost=mean_cost([run.cost(CONTROL) for run in controlled.values()]),
+        no_control="is a random control itself",
+        is_own_control=True,
+    )
+    return [row, own_control]
+
+
+def paper_scores(run: Run, name: str, benchmarks: list[str]) -> dict[str, float]:
+    """The paper's scores of a row, for the columns that are the paper's own benchmarks in full."""
+    settings = run.report["settings"]
+    if settings["evaluate"]["limit"] is not None:
+        return {}
+    by_benchmark = presets.paper_scores(settings, name, run.report["measure"])
+    return {column: score for column, score in by_benchmark.items() if column in benchmarks}
+
+
+def find_control(name: str, by_row: dict[str, RunBySeed]) -> tuple[RunBySeed, str] | None:
+    """The runs that hold a row's control, and which of their arms it is; None without a control.
+
+    Its own runs if all trained one; else the table's random row if it shares a seed; else those of
+    its own runs that trained one.
+    """
+    runs = by_row[name]
+    controlled = {seed: run for seed, run in runs.items() if run.has_control}
+    random_row = by_row.get(presets.preset_of(name).control or "", {})
+    random_runs = {seed: run for seed, run in random_row.items() if seed in runs}
+    if controlled and (len(controlled) == len(runs) or not random_runs):
+        return controlled, CONTROL
+    return (random_runs, TUNED) if random_runs else None
+
+
+def results_by_seed(runs: RunBySeed, arm: str) -> list[list[ItemResult]]:
+    """An arm's item results of each seed."""
+    return [item_results(run.results_folder(arm)) for run in runs.values()]
+
+
+def scores(results_S: list[list[ItemResult]], benchmarks: list[str]) -> dict[str, Estimate]:
+    """Mean scores over seeds with intervals, by benchmark and `mean`."""
+    unscored, results_S = split_unscored(results_S, benchmarks)
+    return stats.pool(stats.score_tables(results_S, cluster_of), "bootstrap") | unscored
+
+
+def versus_control(
+    runs: RunBySeed, controls: RunBySeed, arm: str, benchmarks: list[str]
+) -> ControlDifference:
+    """A row minus its control, paired on items within each seed that both have."""
+    seeds = [seed for seed in runs if seed in controls]
+    before = results_by_seed({seed: controls[seed] for seed in seeds}, arm)
+    after = results_by_seed({seed: runs[seed] for seed in seeds}, TUNED)
+    unscored, results = split_unscored([*before, *after], benchmarks)
+    before, after = results[: len(seeds)], results[len(seeds) :]
+    pooled = stats.pool(stats.difference_tables(before, after, cluster_of), "paired")
+    title = presets.preset_of(controls[seeds[0]].name).title
+    return ControlDifference(
+        control=title if arm == TUNED else "its own random control",
+        seeds=tuple(seeds),
+        differences=pooled | unscored,
+    )
+
+
+def split_unscored(
+    results_S: list[list[ItemResult]], benchmarks: list[str]
+) -> tuple[dict[str, Estimate], list[list[ItemResult]]]:
+    """Estimates with the reason for each benchmark (and so the mean) that has no score in some
+    seed, and the results of the other benchmarks.
+
+    Raises NotComparable if no benchmark has a score.
+    """
+    by_benchmark = {
+        name: [[result for result in results if result.benchmark == name] for results in results_S]
+        for name in benchmarks
+    }
+    reasons: dict[str, str] = {}
+    for name, groups in by_benchmark.items():
+        for group in groups:
+            if reason := undecided.why_none(name, group):
+                reasons.setdefault(name, reason)
+    if len(reasons) == len(benchmarks):
+        raise compatibility.NotComparable(f"nothing to compare: {'; '.join(reasons.values())}")
+    scored = [name for name in benchmarks if name not in reasons]
+    if reasons:
+        reasons[MEAN] = f"no mean without {', '.join(reasons)}"
+    kept = [[result for result in results if result.benchmark in scored] for results in results_S]
+    return {name: Estimate(reason=reason) for name, reason in reasons.items()}, kept
+
+
+def with_corrected_p(rows: list[ComparisonRow], columns: list[str]) -> list[ComparisonRow]:
+    """The rows with p values corrected by Holm over the rows, in each column by itself."""
+    differences = [
+        dict(row.versus_control.differences) if row.versus_control else {} for row in rows
+    ]
+    for column in columns:
+        p_values = {
+            i: by_column[column].p or 0.0
+            for i, by_column in enumerate(differences)
+            if by_column and by_column[column].p is not None
+        }
+        corrected = stats.holm(list(p_values.values()))
+        for i, p in zip(p_values, corrected, strict=True):
+            differences[i][column] = replace(differences[i][column], p_corrected=p)
+    return [
+        replace(row, versus_control=replace(row.versus_control, differences=by_column))
+        if row.versus_control
+        else row
+        for row, by_column in zip(rows, differences, strict=True)
+    ]
+
+
+def mean_cost(costs: list[RowCost]) -> RowCost:
+    """Each cost as its mean over seeds."""
+    fields = [asdict(cost) for cost in costs]
+    return RowCost(**{name: sum(each[name] for each in fields) / len(fields) for name in fields[0]})

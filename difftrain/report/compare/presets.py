@@ -1,0 +1,147 @@
+"""The rows of the papers' tables in their order, the control of each, and the paper's scores.
+
+A control differs in one thing only: an equal number of its samples is drawn at random. A run that
+trained one itself (control=random) is compared with that, else with the row of the same table that
+is named here. A row whose every selection is random is a control itself.
+"""
+
+import csv
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class RowPreset:
+    """One row: its recipe, its title in the papers, and its random row (None: the table has none).
+
+    `grpo` and `sft` are the strata the row's name stands for (with `random`: a random set of their
+    size), `rap` its RAP measures. `selects`: some samples are selected by difficulty, so that the
+    probe is part of the row's cost.
+    """
+
+    recipe: str
+    title: str
+    grpo: str = ""
+    sft: str = ""
+    rap: str = ""
+    control: str | None = None
+    selects: bool = True
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that make a run this row, by full key; empty for a name of the user's own."""
+        if not self.grpo and not self.rap:
+            return {}
+        grpo, sft = self.grpo.split(), self.sft.split()
+        return {
+            "train_stages": "sft_then_grpo" if sft else "grpo",
+            "select.strata": [name for name in grpo if name != RANDOM],
+            "select.random": RANDOM in grpo,
+            "select.rap": self.rap.split(),
+            "select.sft_strata": [name for name in sft if name != RANDOM],
+            "select.sft_random": RANDOM in sft,
+        }
+
+
+ALL_RANDOM_M_H = "sft_rand_m_grpo_rand_h"
+ALL_RANDOM_H_M = "sft_rand_h_grpo_rand_m"
+PAPER_ROWS = (
+    RowPreset("grpo_full", "GRPO-only(fullset)", "easy medium hard unsolved", selects=False),
+    RowPreset("grpo_unsolved", "GRPO-only(unsolved)", "unsolved"),
+    RowPreset("sft_mid_grpo_hard", "SFT(mid)+GRPO(hard)", "hard", "medium",
+              control=ALL_RANDOM_M_H),
+    RowPreset("sft_mid_grpo_rand_h", "SFT(mid)+GRPO(rand h)", "random hard", "medium",
+              control=ALL_RANDOM_M_H),
+    RowPreset("sft_rand_m_grpo_hard", "SFT(rand m)+GRPO(hard)", "hard", "random medium",
+              control=ALL_RANDOM_M_H),
+    RowPreset(ALL_RANDOM_M_H, "SFT(rand m)+GRPO(rand h)", "random hard", "random medium",
+              selects=False),
+    RowPreset("sft_hard_grpo_mid", "SFT(hard)+GRPO(mid)", "medium", "hard",
+              control=ALL_RANDOM_H_M),
+    RowPreset("sft_hard_grpo_rand_m", "SFT(hard)+GRPO(rand m)", "random medium", "hard",
+              control=ALL_RANDOM_H_M),
+    RowPreset("sft_rand_h_grpo_mid", "SFT(rand h)+GRPO(mid)", "medium", "random hard",
+              control=ALL_RANDOM_H_M),
+    RowPreset(ALL_RANDOM_H_M, "SFT(rand h)+GRPO(rand m)", "random medium", "random hard",
+              selects=False),
+    RowPreset("grpo_random", "GRPO-only(random)", "random medium hard", selects=False),
+    RowPreset("grpo_mid_hard", "GRPO-only(mid+hard)", "medium hard", control="grpo_random"),
+)  # fmt: skip
+"""The twelve rows of every table of Qi et al. 2026, in their order."""
+OTHER_ROWS = (
+    RowPreset("grpo_mid", "GRPO-only(mid)", "medium"),
+    RowPreset("grpo_hard", "GRPO-only(hard)", "hard"),
+    RowPreset("rap", "RAP", rap="cde ace drm"),
+    RowPreset("rap_cde_ace", "RAP, CDE and ACE", rap="cde ace"),
+    RowPreset("rap_cde", "RAP, CDE alone", rap="cde"),
+    RowPreset("rap_ace", "RAP, ACE alone", rap="ace"),
+)
+"""Our rows that those tables do not have; they come below the twelve."""
+PRESETS = {row.recipe: row for row in (*PAPER_ROWS, *OTHER_ROWS)}
+NEEDS_OWN_CONTROL = tuple(
+    row.recipe for row in PRESETS.values() if row.selects and row.control is None
+)
+"""Rows that select and have no random row of their size: they need control=random."""
+
+
+def preset_of(name: str) -> RowPreset:
+    """The row of a run's name; another name is a row of its own, without a random row."""
+    return PRESETS.get(name, RowPreset(name, name))
+
+
+def row_order(name: str) -> tuple[int, str]:
+    """Sort key of a row in a table: the papers' order, then ours, then other names."""
+    names = list(PRESETS)
+    return (names.index(name) if name in names else len(names), name)
+
+
+def missing_control_reason(name: str) -> str:
+    """Why a row is compared with nothing."""
+    row = preset_of(name)
+    if name == "grpo_full":
+        return "none: a random set of this size is the full set"
+    if not row.selects:
+        return "is a random control itself"
+    if row.control is not None:
+        return f"none: {row.control} is not among the runs, and control=random was not trained"
+    return "none: control=random was not trained"
+
+
+PAPER_MODEL = "Qwen2.5-VL-7B-Instruct"
+IN_PERCENT = ("MathVista", "MMVet", "OCRBench", "HallusionBench")
+"""The paper prints these in percent, and MMMU and MMStar as fractions."""
+TASK_SETS = {
+    "reasoning": {"math", "puzzle", "science", "chart"},
+    "perception": {"detection", "grounding", "counting", "ocr"},
+}
+
+
+def paper_task_set(data: dict[str, Any]) -> str | None:
+    """The paper's task set that these data settings read in full; None if they read other rows."""
+    if str(data["source"]) != "orsta" or data["limit"] is not None:
+        return None
+    tasks = set(data["tasks"] or ())
+    return next((name for name, members in TASK_SETS.items() if members == tasks), None)
+
+
+def paper_scores(settings: dict[str, Any], name: str, measure: str) -> dict[str, float]:
+    """The paper's scores of a row by benchmark, as fractions; empty if model or data differ.
+
+    Each is one training run without an interval.
+    """
+    task_set = paper_task_set(settings["data"])
+    if task_set is None or Path(str(settings["model"]["name"])).name != PAPER_MODEL:
+        return {}
+    key = (measure, task_set, preset_of(name).title)
+    text = (resources.files("difftrain.report.compare") / "paper_tables.csv").read_text()
+    for row in csv.DictReader(text.splitlines()):
+        if (row.pop("measure"), row.pop("task_set"), row.pop("row")) == key:
+            return {
+                benchmark: float(value) / (100 if benchmark in IN_PERCENT else 1)
+                for benchmark, value in row.items()
+            }
+    return {}

@@ -1,0 +1,316 @@
+"""Write a comparison as compare.md, .html, .csv and .tex, each file complete or not at all."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from difftrain.pipeline import manifest
+from difftrain.report import text as report_text
+from difftrain.report.compare import text
+from difftrain.report.compare.types import Comparison, ComparisonRow
+from difftrain.report.html import render_template
+from difftrain.report.plots import ARM_COLORS, INK, RULE, new_figure, svg_figure
+from difftrain.stats import MEAN
+
+TITLE = "Rows against their random controls"
+TEX_SPECIAL = {char: f"\\{char}" for char in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    report_text.MINUS: "$-$",
+}
+
+
+def write_comparisons(folder: Path, comparisons: list[Comparison]) -> None:
+    """Write the four files."""
+    manifest.write_text(folder / "compare.md", markdown(comparisons))
+    manifest.write_text(folder / "compare.csv", comma_separated(comparisons))
+    manifest.write_text(folder / "compare.tex", latex(comparisons))
+    manifest.write_text(folder / "compare.html", html(comparisons))
+
+
+def markdown(comparisons: list[Comparison]) -> str:
+    """The comparison as text, ready for a README."""
+    blocks = [f"# {TITLE}"]
+    for comparison in comparisons:
+        blocks += [
+            f"## {comparison.title}",
+            f"Model {comparison.model}. {text.headline(comparison)}",
+            text.results_table(comparison).markdown(),
+            "### Differences",
+        ]
+        if comparison.compared_rows:
+            blocks += [
+                text.differences_table(comparison).markdown(),
+                "A star marks a difference in its column, considered by itself.",
+            ]
+        else:
+            blocks.append("None was tested.")
+        blocks += [
+            "### Cost",
+            text.costs_table(comparison).markdown(),
+            "### How to read this",
+            "\n".join(f"* {note}" for note in text.notes(comparison)),
+        ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def comma_separated(comparisons: list[Comparison]) -> str:
+    """One line for each row and benchmark; scores are fractions of 1, missing ones empty."""
+    file = io.StringIO()
+    lines = [
+        line
+        for comparison in comparisons
+        for row in (comparison.base, *comparison.rows)
+        for line in csv_lines(comparison, row)
+    ]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def csv_lines(comparison: Comparison, row: ComparisonRow) -> Iterator[dict[str, Any]]:
+    """A row's lines: its scores and differences, and in the line of the mean its cost."""
+    for name in (*comparison.benchmarks, MEAN):
+        score, versus = row.scores[name], row.versus_control
+        difference = versus.differences[name] if versus else None
+        yield {
+            "model": comparison.model,
+            "data": comparison.data,
+            "measure": comparison.measure,
+            "row": row.name,
+            "title": row.title,
+            "benchmark": name,
+            "seeds": " ".join(map(str, row.seeds)),
+            "score": score.mean,
+            "low": score.low,
+            "high": score.high,
+            "n": score.n,
+            "left_out": score.left_out,
+            "seed_scores": " ".join(f"{mean:.6f}" for mean in score.seed_means),
+            "paper": row.paper.get(name),
+            "control": versus.control if versus else "",
+            "difference": difference.mean if difference else None,
+            "difference_low": difference.low if difference else None,
+            "difference_high": difference.high if difference else None,
+            "p": difference.p if difference else None,
+            "p_corrected": difference.p_corrected if difference else None,
+            "test": difference.test if difference else None,
+            "verdict": text.describe(row, name) if difference else "",
+        } | {
+            f"cost_{key}": value if name == MEAN else None
+            for key, value in (asdict(row.cost) if row.cost else {}).items()
+        }
+
+
+def tex(string: str) -> str:
+    """Text with LaTeX's special characters escaped."""
+    return "".join(TEX_SPECIAL.get(char, char) for char in string)
+
+
+def latex(comparisons: list[Comparison]) -> str:
+    """A table for each comparison (package booktabs): percent, intervals in small print, notes."""
+    blocks = []
+    for comparison in comparisons:
+        names = (*comparison.benchmarks, MEAN)
+        columns = [*(tex(name.removeprefix("shapes/")) for name in names), "", "p", "p, corrected"]
+        head = " & ".join(["", *columns])
+        rows = (comparison.base, *comparison.rows)
+        body = "\n".join(tex_row(comparison, row) for row in rows)
+        caption = f"{comparison.title}, {comparison.model}. {text.headline(comparison)}"
+        if any(name.startswith("shapes/") for name in names):
+            caption += " Miniatures of the benchmarks, not the benchmarks."
+        notes = "\\par\n".join(tex(note) for note in text.notes(comparison))
+        blocks.append(
+            f"\\begin{{table*}}\n\\centering\\small\n\\caption{{{tex(caption)}}}\n"
+            f"\\begin{{tabular}}{{l{'r' * len(names)}lrr}}\n\\toprule\n"
+            f"{head} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+            f"\\par\\smallskip\\parbox{{\\textwidth}}{{\\footnotesize {notes}}}\n\\end{{table*}}\n"
+        )
+    return "\n".join(blocks)
+
+
+def tex_row(comparison: Comparison, row: ComparisonRow) -> str:
+    """One row of the LaTeX table, with the paper's scores in brackets."""
+    cells = [tex(row.title)]
+    for name in (*comparison.benchmarks, MEAN):
+        score, _, rest = text.with_paper_score(row, name).partition(" ")
+        cells.append(tex(score) + (f" {{\\scriptsize {tex(rest)}}}" if rest else ""))
+    verdict = ["", "", ""]
+    if row.versus_control:
+        mean = row.versus_control.differences[MEAN]
+        verdict = [text.describe(row), text.format_p(mean.p), text.format_p(mean.p_corrected)]
+    return " & ".join([*cells, *map(tex, verdict)]) + r" \\"
+
+
+def html(comparisons: list[Comparison]) -> str:
+    """The whole page as HTML: one file that fetches nothing."""
+    folder = resources.files("difftrain.report.compare")
+    figures = [
+        {
+            "differences": differences_figure(comparison),
+            "means": means_figure(comparison),
+            "costs": costs_figure(comparison),
+        }
+        for comparison in comparisons
+    ]
+    return render_template(
+        (folder / "compare.html.jinja").read_text(),
+        title=TITLE,
+        comparisons=comparisons,
+        figures=figures,
+        mean=MEAN,
+        text=text,
+        numbers=report_text,
+    )
+
+
+VERDICT_COLORS = {text.BETTER: "#0b8068", text.WORSE: "#b3401f"}
+NO_VERDICT_COLOR = "#7d8188"
+COSTS = {
+    "steps": "optimizer steps",
+    "samples": "samples trained on",
+    "tokens": "generated tokens",
+    "seconds": "seconds",
+}
+SELECTION_COSTS = ("tokens", "seconds")
+"""Costs to which the selection of samples adds."""
+
+
+def row_color(row: ComparisonRow) -> str:
+    """Random controls in one color, rows that select in another."""
+    return ARM_COLORS["tuned" if row.versus_control is not None else "control"]
+
+
+def row_axes(row_count: int, height: float, titles: list[str]) -> tuple[Figure, Axes]:
+    """Horizontal axes with one line for each row, the first on top."""
+    figure, grid = new_figure(8.6, height)
+    axes = grid[0, 0]
+    axes.set_yticks(range(row_count), titles)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.set_ylim(row_count - 0.4, -0.6)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+@svg_figure
+def differences_figure(comparison: Comparison) -> Figure | None:
+    """Each row minus its random control on the mean over benchmarks, with its 95 % interval."""
+    rows = [
+        (row, row.versus_control.differences[MEAN])
+        for row in comparison.rows
+        if row.versus_control and row.versus_control.differences[MEAN].mean is not None
+    ]
+    if not rows:
+        return None
+    titles = [row.title for row, _ in rows]
+    figure, axes = row_axes(len(rows), 0.75 + 0.42 * len(rows), titles)
+    axes.axvline(0, color=INK, linewidth=0.9)
+    ends = [abs(end or 0.0) for _, difference in rows for end in (difference.low, difference.high)]
+    limit = max(ends) * 115 or 1.0
+    for y, (row, difference) in enumerate(rows):
+        color = VERDICT_COLORS.get(text.row_verdict(row), NO_VERDICT_COLOR)
+        interval = (difference.low, difference.mean, difference.high)
+        low, mean, high = (100 * (value or 0.0) for value in interval)
+        axes.hlines(y, low, high, color=color, linewidth=2, alpha=0.6)
+        axes.plot([mean], [y], "o", color=color, markersize=6)
+        seeds = [100 * value for value in difference.seed_means]
+        if len(seeds) > 1:
+            axes.plot(seeds, [y] * len(seeds), "|", color=INK, markersize=7, alpha=0.6)
+        axes.annotate(text.describe(row), (1.01, y), xycoords=("axes fraction", "data"),
+                      va="center", fontsize=8.5, color=color)  # fmt: skip
+    axes.set_xlim(-limit, limit)
+    axes.set_xlabel("percent points above the random control (mean over benchmarks)")
+    return figure
+
+
+@svg_figure
+def means_figure(comparison: Comparison) -> Figure | None:
+    """Every row's mean over benchmarks with its interval, and the base model's as a band."""
+    rows = [row for row in comparison.rows if row.scores[MEAN].mean is not None]
+    if not rows:
+        return None
+    figure, axes = row_axes(len(rows), 0.85 + 0.34 * len(rows), [row.title for row in rows])
+    base = comparison.base.scores[MEAN]
+    if base.mean is not None and base.low is not None and base.high is not None:
+        axes.axvspan(100 * base.low, 100 * base.high, color=RULE, linewidth=0)
+        axes.axvline(100 * base.mean, color=ARM_COLORS["base"], linewidth=1.2, label="base model")
+    in_legend: set[str] = set()
+    for y, row in enumerate(rows):
+        estimate, color = row.scores[MEAN], row_color(row)
+        label = "with a random control" if row.versus_control else "random, or without a control"
+        axes.hlines(y, 100 * (estimate.low or 0), 100 * (estimate.high or 0), color=color,
+                    linewidth=1.8, alpha=0.55)  # fmt: skip
+        axes.plot([100 * (estimate.mean or 0)], [y], "o" if row.versus_control else "D",
+                  color=color, markersize=5.5,
+                  label=None if label in in_legend else label)  # fmt: skip
+        in_legend.add(label)
+    axes.set_xlabel("mean over benchmarks, percent")
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+@svg_figure
+def costs_figure(comparison: Comparison) -> Figure | None:
+    """Mean score against steps, samples, generated tokens and seconds, one panel each.
+
+    A row's full dot shows the cost of training; a line leads to training and selection together.
+    """
+    rows = [row for row in comparison.rows if row.cost and row.scores[MEAN].mean is not None]
+    if not rows:
+        return None
+    figure, grid = new_figure(8.6, 6.4, 2, 2, sharey=True)
+    for axes, (name, title) in zip(grid.flat, COSTS.items(), strict=True):
+        values = [getattr(row.cost, name) for row in rows]
+        all_equal = len(set(values)) == 1 and not any(selection_cost(row, name) for row in rows)
+        for number, (row, value) in enumerate(zip(rows, values, strict=True), 1):
+            shift = 0.03 * (value or 1.0) * (number - (len(rows) + 1) / 2) if all_equal else 0.0
+            draw_cost(axes, row, value + shift, selection_cost(row, name), number)
+        axes.set_title(title)
+        axes.margins(x=0.08, y=0.12)
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        if all_equal:
+            axes.set_xticks(values[:1])
+        else:
+            axes.set_xlim(left=0)
+        base = comparison.base.scores[MEAN].mean
+        if base is not None:
+            axes.axhline(100 * base, color=ARM_COLORS["base"], linewidth=1)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("mean over benchmarks, percent")
+    return figure
+
+
+def selection_cost(row: ComparisonRow, name: str) -> float:
+    """What selecting a row's samples adds to one of its costs."""
+    return getattr(row.cost, f"selection_{name}") if name in SELECTION_COSTS else 0.0
+
+
+def draw_cost(axes: Axes, row: ComparisonRow, x: float, added: float, number: int) -> None:
+    """A row in one panel: its score, interval and number; `added` is the cost of selection."""
+    estimate, color = row.scores[MEAN], row_color(row)
+    mean = 100 * (estimate.mean or 0.0)
+    axes.vlines(x, 100 * (estimate.low or 0), 100 * (estimate.high or 0), color=color,
+                linewidth=1.2, alpha=0.35)  # fmt: skip
+    if added:
+        axes.plot([x, x + added], [mean, mean], color=color, linewidth=1, linestyle=(0, (2, 2)))
+        axes.plot([x + added], [mean], "o", markerfacecolor="white", markeredgecolor=color,
+                  markersize=5)  # fmt: skip
+    axes.plot([x], [mean], "o", color=color, markersize=5.5)
+    axes.annotate(str(number), (x + added, mean), xytext=(5, 0), textcoords="offset points",
+                  va="center", fontsize=8, color=INK)  # fmt: skip

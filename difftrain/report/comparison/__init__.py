@@ -1,1 +1,0 @@
-"""Finished runs side by side: the papers' table for our rows, each against its random control."""
