@@ -11,7 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from metrology_truth import GROUPS, MASKS, TITLES, Figure
 
-from difftrain.report.style import FAINT, INK, RULES, STRATUM_COLOURS, UNSIGNED, blank, percent_axis
+from difftrain.report.plots import (
+    FAINT,
+    INK,
+    NO_METADATA,
+    STRATUM_COLORS,
+    STYLE,
+    new_figure,
+    percent_axis,
+)
 
 SIDES = (("all", "#2f78b4", 0.14, "o"), ("solved", "#d1542b", -0.14, "D"))
 TRUTH_COLOURS = {"needs the picture": "#2f78b4", "prior": "#d1542b", "noise": "#55585e"}
@@ -20,14 +28,14 @@ KIND_LINES = {"pixels": "-", "rectangle": "--", "patches": ":"}
 
 def save(figure: Picture, path: Path) -> None:
     """Write the figure on white, the same bytes for the same numbers."""
-    figure.savefig(path, format="svg", facecolor="white", metadata=UNSIGNED)
+    figure.savefig(path, format="svg", facecolor="white", metadata=NO_METADATA)
 
 
 def separations(found: dict[str, dict[str, Figure]], path: Path) -> None:
     """AUC of each measure with its interval, over all samples and over solved ones."""
-    with mpl.rc_context(RULES):
+    with mpl.rc_context(STYLE):
         names = list(reversed(found))
-        figure, grid = blank(7.6, 0.9 + 0.42 * len(names))
+        figure, grid = new_figure(7.6, 0.9 + 0.42 * len(names))
         axes: Axes = grid[0, 0]
         axes.axvline(0.5, color=FAINT, linewidth=0.9, linestyle=(0, (3, 3)))
         for kind, colour, shift, marker in SIDES:
@@ -66,7 +74,7 @@ def matrix(axes: Axes, value: np.ndarray, rows: Sequence[str], columns: Sequence
 
 def knobs(pool: dict[str, Figure], families: dict[str, dict[str, float]], path: Path) -> None:
     """Spearman with the difficulty knob: each family, and all pooled within families."""
-    with mpl.rc_context(RULES):
+    with mpl.rc_context(STYLE):
         names = list(pool)
         tasks = sorted({task for each in families.values() for task in each})
         value = np.array(
@@ -75,7 +83,7 @@ def knobs(pool: dict[str, Figure], families: dict[str, dict[str, float]], path: 
                 for name in names
             ]
         )
-        figure, grid = blank(8.6, 1.1 + 0.36 * len(names))
+        figure, grid = new_figure(8.6, 1.1 + 0.36 * len(names))
         matrix(grid[0, 0], value, [TITLES[name] for name in names], [*tasks, "pooled"])
         grid[0, 0].axvline(len(tasks) - 0.5, color="white", linewidth=5)
         save(figure, path)
@@ -85,9 +93,11 @@ def agreements(
     names: Sequence[str], rho: np.ndarray, counts: dict[str, pd.DataFrame], path: Path
 ) -> None:
     """Rank correlations between measures, and which strata PISM and others put a sample in."""
-    with mpl.rc_context(RULES):
+    with mpl.rc_context(STYLE):
         titles = [TITLES[name].replace(" (pixels)", "") for name in names]
-        figure, grid = blank(10.4, 3.9, 1, 1 + len(counts), width_ratios=[1.7, *[1] * len(counts)])
+        figure, grid = new_figure(
+            10.4, 3.9, 1, 1 + len(counts), width_ratios=[1.7, *[1] * len(counts)]
+        )
         matrix(grid[0, 0], rho, titles, titles)
         grid[0, 0].set_title("rank correlation of the values")
         for axes, (title, table) in zip(grid[0, 1:], counts.items(), strict=True):
@@ -108,10 +118,10 @@ def agreements(
 
 def by_answers(frame: pd.DataFrame, path: Path) -> None:
     """Strata by the number of possible answers, as the paper has PISM and chance-aware."""
-    with mpl.rc_context(RULES):
+    with mpl.rc_context(STYLE):
         asked = frame[frame["truth"] == "needs the picture"]
         groups = [name for name in GROUPS if (asked["group"] == name).any()]
-        figure, grid = blank(8.2, 0.8 + 0.62 * len(groups))
+        figure, grid = new_figure(8.2, 0.8 + 0.62 * len(groups))
         axes: Axes = grid[0, 0]
         labels, places = [], []
         for number, group in enumerate(groups):
@@ -123,7 +133,7 @@ def by_answers(frame: pd.DataFrame, path: Path) -> None:
                 for stratum in ("easy", "medium", "hard", "unsolved"):
                     size = int((own[f"{name}_stratum"] == stratum).sum())
                     bar = axes.barh(place, size / len(own), left=start, height=0.36,
-                                    color=STRATUM_COLOURS[stratum], edgecolor="white",
+                                    color=STRATUM_COLORS[stratum], edgecolor="white",
                                     label=None if number or shift > 0 else stratum)  # fmt: skip
                     light = INK if stratum == "easy" else "white"
                     text = str(size) if size / len(own) > 0.03 else ""
@@ -141,8 +151,8 @@ def by_answers(frame: pd.DataFrame, path: Path) -> None:
 
 def survival(frame: pd.DataFrame, ratios: Sequence[float], path: Path) -> None:
     """How many samples of each truth survive each mask kind, along the ladder."""
-    with mpl.rc_context(RULES):
-        figure, grid = blank(7.6, 3.3)
+    with mpl.rc_context(STYLE):
+        figure, grid = new_figure(7.6, 3.3)
         axes: Axes = grid[0, 0]
         for truth, colour in TRUTH_COLOURS.items():
             own = frame[frame["truth"] == truth]

@@ -253,7 +253,7 @@ def compare_runs(program: str, arguments: list[str]) -> Path:
     parser.add_argument("--force", action="store_true", help="compare unlike settings, note them")
     parser.add_argument("--to", type=Path, metavar="DIR")
     given = parser.parse_args(arguments)
-    compare = import_target("difftrain.recipes.compare:compare")
+    compare = import_target("difftrain.report.compare.build:compare_runs")
     folder = compare(given.runs, given.to, given.force)
     print((folder / "compare.md").read_text())
     return folder

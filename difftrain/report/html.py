@@ -56,9 +56,7 @@ def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str
         },
         examples=examples_by_stratum(inputs, data, settings["report"]["examples"]),
         without_cmab=int(samples["cmab"].isna().sum()) if "cmab" in samples else 0,
-        settings={
-            key: text.format_value(value) for key, value in text.flatten(settings).items()
-        },
+        settings={key: text.format_value(value) for key, value in text.flatten(settings).items()},
         quarantine=data.quarantine[:MAX_QUARANTINE_ROWS],
         stratum_colors=plots.STRATUM_COLORS,
         arm_colors=plots.ARM_COLORS,

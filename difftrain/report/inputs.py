@@ -195,16 +195,14 @@ def load_run(inputs: RunInputs) -> RunData:
         measures=list(dict.fromkeys(scores["measure"])),
         selections={arm: read_selections(folders) for arm, folders in inputs.arms.items()},
         logs={
-            arm: pd.DataFrame(training_steps(folders.train))
-            for arm, folders in inputs.arms.items()
+            arm: pd.DataFrame(training_steps(folders.train)) for arm, folders in inputs.arms.items()
         },
         summaries={
             arm: manifest.read_json(folder / "summary.json")
             for arm, folder in inputs.evaluations.items()
         },
         manifests={
-            stage: manifest.read_manifest(folder) or {}
-            for stage, folder in inputs.stages().items()
+            stage: manifest.read_manifest(folder) or {} for stage, folder in inputs.stages().items()
         },
         quarantine=json_lines(inputs.data / "quarantine.jsonl") + unscored,
         unscored=unscored,

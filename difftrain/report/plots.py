@@ -60,7 +60,9 @@ NEVER_TICK_GAP = 0.12
 """Distance of the tick `never` from the largest mask ratio."""
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple:
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple:
     """A figure in inches and its axes [rows, columns]; no pyplot, so nothing is global."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)

@@ -111,9 +111,9 @@ def overlap_sentence(report: dict[str, Any]) -> str:
     """What the two selections among the retested samples have in common."""
     overlap = report["retest"]["chosen"]
     sentence = (
-        f"Selecting from these {overlap['pool']:,} samples only takes {overlap['first']:,} with the "
-        f"first responses and {overlap['second']:,} with the second; {overlap['common']:,} are in "
-        f"both ({overlap['common_by_chance']:.1f} would be by chance)."
+        f"Selecting from these {overlap['pool']:,} samples only takes {overlap['first']:,} with "
+        f"the first responses and {overlap['second']:,} with the second; {overlap['common']:,} "
+        f"are in both ({overlap['common_by_chance']:.1f} would be by chance)."
     )
     if overlap["first"] + overlap["second"] < MIN_OVERLAP_SAMPLES:
         sentence += " Too few to judge the selection: raise probe.retest_samples."
@@ -171,8 +171,9 @@ def markdown_blocks(report: dict[str, Any]) -> list[str]:
     """The markdown of the funnel and the chance correction, if there are any, and the retest."""
     blocks = []
     if report["funnel"]:
-        rows = [f"* {name}: {left:,}. {rest}" for name, left, _, rest in funnel_rows(report["funnel"])]
-        blocks += [f"## Selected by {selecting_measures(report)}", "\n".join(rows)]
+        rows = funnel_rows(report["funnel"])
+        bullets = [f"* {name}: {left:,}. {rest}" for name, left, _, rest in rows]
+        blocks += [f"## Selected by {selecting_measures(report)}", "\n".join(bullets)]
         blocks += funnel_sentences(report)
     if correction := report["chance_correction"]:
         blocks += [

@@ -150,7 +150,7 @@ def compare_finished(runs: list[SweepRun]) -> Path | None:
         print("no run is finished, so there is no table", file=sys.stderr)
         return None
     try:
-        folder = import_module("difftrain.recipes.compare").compare(folders)
+        folder = import_module("difftrain.report.compare.build").compare_runs(folders)
     except (MissingArtifact, SchemaError, ValueError) as error:
         print(f"no table: {type(error).__name__}: {error}", file=sys.stderr)
         return None

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from difftrain.cli import overrides
 from difftrain.config.run_config import resolve
-from difftrain.report.comparison.rows import KNOWN
+from difftrain.report.compare.presets import PRESETS
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "recipe"
 STRATA = {"mid": "medium", "m": "medium", "hard": "hard", "h": "hard"}
@@ -57,9 +57,9 @@ def test_a_row_is_set_to_what_its_name_says(name: str) -> None:
     assert {key: OmegaConf.select(composed, key) for key in meant(name)} == meant(name)
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", PRESETS)
 def test_a_comparison_knows_each_row_by_what_its_file_sets(name: str) -> None:
-    composed, known = row(name), KNOWN[name].settings
+    composed, known = row(name), PRESETS[name].settings
     assert {key: OmegaConf.select(composed, key) for key in known} == known
     assert len(known) == 6
 

@@ -61,7 +61,7 @@ def test_the_recipes_share_one_probe(store: Path) -> None:
 def test_rap_picks_no_sample_that_its_own_table_calls_easy_or_biased(store: Path) -> None:
     scores = parquet.read(only(store / "score"), Score)
     value = {(row.sample_id, row.measure): row.value for row in scores}
-    folder = store / "select" / report(store, "rap")["made"]["select tuned"]["folder"]
+    folder = store / "select" / report(store, "rap")["stages"]["select tuned"]["folder"]
     picks = parquet.read(folder, Selection)
     assert picks
     for pick in picks:

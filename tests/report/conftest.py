@@ -1,4 +1,4 @@
-"""A whole toy run on disk: real shapes samples, hand-made answers, scores, picks, logs, marks."""
+"""A complete toy run on disk: shapes samples, hand-written rollouts, scores, logs, results."""
 
 import json
 from collections.abc import Callable
@@ -25,20 +25,20 @@ from difftrain.records import (
     Verdict,
     View,
 )
+from difftrain.report.build import write_report
 from difftrain.report.inputs import ArmFolders, RunInputs
-from difftrain.report.write import write
 from difftrain.shapes import pool
 
-LADDER = list(range(0, 100, 10))
+MASK_PERCENTS = list(range(0, 100, 10))
 DRAWS = 4
 BETTER = {"mean": 0.071, "low": 0.030, "high": 0.112, "n": 720}
-UNSURE = {"mean": 0.021, "low": -0.018, "high": 0.060, "n": 720}
-UNSURE_TURNED = {"mean": -0.021, "low": -0.060, "high": 0.018, "n": 720}
+UNCLEAR = {"mean": 0.021, "low": -0.018, "high": 0.060, "n": 720}
+UNCLEAR_REVERSED = {"mean": -0.021, "low": -0.060, "high": 0.018, "n": 720}
 
-Make = Callable[..., RunInputs]
+MakeRun = Callable[..., RunInputs]
 
 
-def answer(sample: Sample, percent: int, draw: int, verdict: Verdict) -> Rollout:
+def rollout(sample: Sample, percent: int, draw: int, verdict: Verdict) -> Rollout:
     text = {
         Verdict.correct: f"<think>I see it.</think><answer>{sample.answer}</answer>",
         Verdict.incorrect: "<think>Too dark to tell, so I guess.</think><answer>17</answer>",
@@ -58,14 +58,14 @@ def answer(sample: Sample, percent: int, draw: int, verdict: Verdict) -> Rollout
     )
 
 
-def climbed(sample: Sample, fails_at: int | None) -> list[Rollout]:
-    """The early-stopped ladder of a sample that first fails at `fails_at` percent."""
+def masked_rollouts(sample: Sample, fails_at: int | None) -> list[Rollout]:
+    """Rollouts with early stopping of a sample that first fails at `fails_at` percent."""
     rollouts = []
-    for percent in LADDER:
+    for percent in MASK_PERCENTS:
         if percent == fails_at:
             failed = [Verdict.incorrect] * (DRAWS - 1) + [Verdict.unparsable]
-            return rollouts + [answer(sample, percent, d, v) for d, v in enumerate(failed)]
-        rollouts.append(answer(sample, percent, 0, Verdict.correct))
+            return rollouts + [rollout(sample, percent, d, v) for d, v in enumerate(failed)]
+        rollouts.append(rollout(sample, percent, 0, Verdict.correct))
     return rollouts
 
 
@@ -77,12 +77,12 @@ def stratum_of(fails_at: int | None) -> Stratum:
     return Stratum.hard if fails_at <= 40 else Stratum.medium
 
 
-def closed(folder: Path, seconds: float, counts: dict, settings: object = None) -> Path:
+def finish_stage(folder: Path, seconds: float, counts: dict, settings: object = None) -> Path:
     manifest.write_manifest(folder, settings=settings, inputs={}, seconds=seconds, counts=counts)
     return folder
 
 
-def trained(folder: Path, steps: int, gain: float, samples: int) -> Path:
+def write_training(folder: Path, steps: int, gain: float, samples: int) -> Path:
     rng = Random(steps * 100 + int(gain * 100))
     folder.mkdir(parents=True)
     with (folder / "train_log.jsonl").open("w") as file:
@@ -101,27 +101,27 @@ def trained(folder: Path, steps: int, gain: float, samples: int) -> Path:
             }
             file.write(json.dumps(row) + "\n")
     counts = {"steps": steps, "generations": steps * 64, "tokens": steps * 2560, "samples": samples}
-    return closed(folder, 1.5 * steps, counts)
+    return finish_stage(folder, 1.5 * steps, counts)
 
 
-def marked(folder: Path, level: float) -> Path:
+def write_evaluation(folder: Path, level: float) -> Path:
     summary = {}
-    for place, name in enumerate(MINIATURES):
-        score = level + 0.05 * (place - 2.5)
+    for index, name in enumerate(MINIATURES):
+        score = level + 0.05 * (index - 2.5)
         summary[name] = {"score": score, "low": score - 0.08, "high": score + 0.08, "n": 120}
         summary[name]["failed"] = 0
     summary["mean"] = {"score": level, "low": level - 0.03, "high": level + 0.03, "n": 720}
-    mark = ItemResult(
+    result = ItemResult(
         benchmark=MINIATURES[0], item_id="1", response="4", extracted="4", score=1.0,
         graded_by=GradedBy.rule, category="",
     )  # fmt: skip
-    parquet.write_part(folder, "00000", [mark])
+    parquet.write_part(folder, "00000", [result])
     manifest.write_json(folder / "summary.json", summary)
-    asked = {"system": "think", "answer_tags": "strip", "rules": "2025-11", "judge": None}
-    return closed(folder, 61.0, {"marks": 720}, asked)
+    settings = {"system": "think", "answer_tags": "strip", "rules": "2025-11", "judge": None}
+    return finish_stage(folder, 61.0, {"items": 720}, settings)
 
 
-def scored(samples: list[Sample], fails_at: dict[str, int | None], rng: Random) -> list[Score]:
+def make_scores(samples: list[Sample], fails_at: dict[str, int | None], rng: Random) -> list[Score]:
     scores = []
     for sample in samples:
         at = fails_at[sample.sample_id]
@@ -146,10 +146,10 @@ def scored(samples: list[Sample], fails_at: dict[str, int | None], rng: Random) 
     return scores
 
 
-def chosen(folder: Path, ids: list[str], because: str) -> Path:
-    picks = [Selection(sample_id=each, stage=TrainStage.grpo, reason=because) for each in ids]
+def write_selection(folder: Path, ids: list[str], reason: str) -> Path:
+    picks = [Selection(sample_id=id_, stage=TrainStage.grpo, reason=reason) for id_ in ids]
     parquet.write_all(folder, picks)
-    return closed(folder, 0.1, {"picks": len(picks)})
+    return finish_stage(folder, 0.1, {"picks": len(picks)})
 
 
 def settings(control: bool) -> dict:
@@ -160,14 +160,14 @@ def settings(control: bool) -> dict:
 
 
 @pytest.fixture(scope="session")
-def written(make_run: Make) -> tuple[RunInputs, dict]:
+def written(make_run: MakeRun) -> tuple[RunInputs, dict]:
     """A toy run with its report: the inputs and the content of report.json."""
     inputs = make_run()
-    return inputs, write(inputs)
+    return inputs, write_report(inputs)
 
 
 @pytest.fixture(scope="session")
-def make_run(tmp_path_factory: pytest.TempPathFactory) -> Make:
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
     """A function that writes a finished toy run and gives its RunInputs."""
 
     def make(
@@ -175,26 +175,28 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Make:
     ) -> RunInputs:
         rng = Random(size)
         samples = list(pool.samples(pool.Split.pool, size))
-        ladder = [0, 10, 20, 30, 40, 50, 60, 80, None]
-        fails_at = {each.sample_id: ladder[n % len(ladder)] for n, each in enumerate(samples)}
-        rollouts = [row for each in samples for row in climbed(each, fails_at[each.sample_id])]
+        percents = [0, 10, 20, 30, 40, 50, 60, 80, None]
+        fails_at = {row.sample_id: percents[n % len(percents)] for n, row in enumerate(samples)}
+        rollouts = [
+            row for sample in samples for row in masked_rollouts(sample, fails_at[sample.sample_id])
+        ]
         if response:
             rollouts = [replace(row, response=response) for row in rollouts]
         root = tmp_path_factory.mktemp("report")
         store = root / "artifacts"
         parquet.write_all(store / "data", samples)
-        quarantine = [{"source": "extra.jsonl:7", "reason": "picture cannot be decoded"}] * 2
+        quarantine = [{"source": "extra.jsonl:7", "reason": "image cannot be decoded"}] * 2
         (store / "data" / "quarantine.jsonl").write_text(
             "".join(json.dumps(line) + "\n" for line in quarantine)
         )
         rows = {"rows": size + 2, "samples": size, "quarantined": 2}
-        closed(store / "data", 0.4, rows | {"reasons": {"picture cannot be decoded": 2}})
+        finish_stage(store / "data", 0.4, rows | {"reasons": {"image cannot be decoded": 2}})
         parquet.write_all(store / "probe", rollouts)
-        asked = {"generations": len(rollouts), "tokens": sum(row.num_tokens for row in rollouts)}
-        closed(store / "probe", 412.0, asked)
-        parquet.write_all(store / "score", scored(samples, fails_at, rng))
-        closed(store / "score", 0.2, {"scores": 2 * size})
-        hard = [each for each, at in fails_at.items() if stratum_of(at) is Stratum.hard]
+        counts = {"generations": len(rollouts), "tokens": sum(row.num_tokens for row in rollouts)}
+        finish_stage(store / "probe", 412.0, counts)
+        parquet.write_all(store / "score", make_scores(samples, fails_at, rng))
+        finish_stage(store / "score", 0.2, {"scores": 2 * size})
+        hard = [id_ for id_, at in fails_at.items() if stratum_of(at) is Stratum.hard]
         arms = {"tuned": (hard, "pism: hard", 0.35)}
         if control:
             arms["control"] = (
@@ -204,16 +206,16 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Make:
             )
         folders = {
             arm: ArmFolders(
-                select=chosen(store / f"select-{arm}", ids, because),
-                train=trained(store / f"train-{arm}", 80, gain, len(ids)),
+                select=write_selection(store / f"select-{arm}", ids, reason),
+                train=write_training(store / f"train-{arm}", 80, gain, len(ids)),
             )
-            for arm, (ids, because, gain) in arms.items()
+            for arm, (ids, reason, gain) in arms.items()
         }
         levels = {"base": 0.412, "tuned": 0.483} | ({"control": 0.462} if control else {})
         differences = {"tuned - base": difference or BETTER}
         if control:
-            # As the recipe gives them: the later trained against the earlier.
-            differences |= {"control - tuned": UNSURE_TURNED, "control - base": UNSURE}
+            # In the direction of the pipeline: the arm that was trained later minus the earlier.
+            differences |= {"control - tuned": UNCLEAR_REVERSED, "control - base": UNCLEAR}
         return RunInputs(
             folder=root / "grpo_hard-0123456789ab",
             settings=settings(control),
@@ -223,7 +225,10 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Make:
             attention=None,
             score=store / "score",
             arms=folders,
-            marks={who: marked(store / f"marks-{who}", level) for who, level in levels.items()},
+            evaluations={
+                arm: write_evaluation(store / f"evaluate-{arm}", level)
+                for arm, level in levels.items()
+            },
             differences=differences,
         )
 

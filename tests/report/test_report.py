@@ -4,25 +4,26 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.parquet import MissingArtifact
-from difftrain.records import Score, Selection, TrainStage
-from difftrain.report import (tables)
-from difftrain.report import text
-from difftrain.report.build import without_secrets
-from difftrain.report.inputs import RunInputs
-from difftrain.report.tables import Table
-from difftrain.report.write import markdown, write
+from difftrain.pipeline.parquet import MissingArtifact, SchemaError
+from difftrain.records import Measure, Score, Selection, TrainStage
+from difftrain.report.build import hide_secrets, markdown, write_report
+from difftrain.report.caveats import caveats
+from difftrain.report.inputs import RunInputs, load_run, read_columns
+from difftrain.report.tables import Table, results_table
+from difftrain.report.text import difference_with_verdict, headline, verdict
+from difftrain.select.rap import DECISIONS_FOLDER, Decision
 
-Make = Callable[..., RunInputs]
+MakeRun = Callable[..., RunInputs]
 Written = tuple[RunInputs, dict]
 
 BETTER = {"mean": 0.05, "low": 0.01, "high": 0.09, "n": 720}
 WORSE = {"mean": -0.05, "low": -0.09, "high": -0.01, "n": 720}
-UNSURE = {"mean": 0.02, "low": -0.02, "high": 0.06, "n": 720}
+UNCLEAR = {"mean": 0.02, "low": -0.02, "high": 0.06, "n": 720}
 
 
 def test_report_json_holds_the_keys_of_its_contract(written: Written) -> None:
@@ -45,32 +46,32 @@ def test_report_json_holds_the_keys_of_its_contract(written: Written) -> None:
     assert found["recipe_difference"] == inputs.recipe_difference
     for who in ("base", "tuned", "control"):
         assert "mean" not in found[who]
-        for mark in (*found[who].values(), found["means"][who]):
-            assert 0 <= mark["low"] <= mark["score"] <= mark["high"] <= 1
-            assert mark["n"] > 0
+        for score in (*found[who].values(), found["means"][who]):
+            assert 0 <= score["low"] <= score["score"] <= score["high"] <= 1
+            assert score["n"] > 0
 
 
 def test_every_row_is_in_a_stratum_or_in_quarantine(written: Written) -> None:
     counts = written[1]["counts"]
     assert counts["samples"] == 26
     assert counts["samples"] == sum(counts["strata"].values()) + counts["quarantined"]
-    assert sum(counts["quarantined_because"].values()) == counts["quarantined"]
+    assert sum(counts["quarantine_reasons"].values()) == counts["quarantined"]
     for arm, picks in (("tuned", counts["picks"]), ("control", counts["control_picks"])):
         assert sum(counts["picks_strata"][arm].values()) == sum(picks.values())
     assert counts["picks_strata"]["tuned"]["hard"] == counts["strata"]["hard"]
 
 
-def test_a_lost_row_is_not_reported_as_fewer_rows(make_run: Make) -> None:
+def test_a_lost_row_is_not_reported_as_fewer_rows(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
     path = inputs.data / "quarantine.jsonl"
     path.write_text(path.read_text().splitlines()[0] + "\n")
     with pytest.raises(AssertionError, match=r"1 lines in quarantine\.jsonl"):
-        write(inputs)
+        write_report(inputs)
     assert not inputs.folder.exists()
 
 
-def test_what_was_scored_stays_so_when_the_probe_sets_it_aside_for_another_run(
-    make_run: Make,
+def test_scored_samples_remain_when_the_probe_fails_on_them_for_another_run(
+    make_run: MakeRun,
 ) -> None:
     inputs = make_run(size=9, control=False)
     scores = parquet.read(inputs.score, Score)
@@ -81,21 +82,21 @@ def test_what_was_scored_stays_so_when_the_probe_sets_it_aside_for_another_run(
         part.unlink()
     parquet.write_all(inputs.score, [each for each in scores if each.sample_id != without])
     with pytest.raises(AssertionError, match="8 samples, but"):
-        write(inputs)
+        write_report(inputs)
     lines = [json.dumps({"source": each, "reason": "no answer: too long"}) for each in ids]
     (inputs.probe / "quarantine.jsonl").write_text("\n".join(lines) + "\n")
-    counts = write(inputs)["counts"]
+    counts = write_report(inputs)["counts"]
     assert sum(counts["strata"].values()) == 8
     assert counts["quarantined"] == 3
-    assert counts["quarantined_because"] == {"picture cannot be decoded": 2, "no answer": 1}
+    assert counts["quarantine_reasons"] == {"image cannot be decoded": 2, "no answer": 1}
 
 
-def test_what_sft_could_not_be_taught_is_told(make_run: Make) -> None:
+def test_samples_dropped_by_sft_are_counted(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
     own, folder = inputs.arms["tuned"], inputs.folder.parent
     (first, *_) = parquet.read(own.select, Selection)
     sft_select, sft = folder / "select-sft", folder / "sft"
-    parquet.write_all(sft_select, [replace(first, arm=TrainStage.sft)])
+    parquet.write_all(sft_select, [replace(first, stage=TrainStage.sft)])
     dropped = {sft_select: {"no_solution": 2, "no_layout": 1}, sft: {"no_layout": 1, "too_long": 3}}
     for place, told in dropped.items():
         manifest.write_manifest(
@@ -104,66 +105,72 @@ def test_what_sft_could_not_be_taught_is_told(make_run: Make) -> None:
     settings = deepcopy(inputs.settings)
     settings["select"]["sft_strata"] = ["medium"]
     arms = {"tuned": replace(own, sft_select=sft_select, sft=sft)}
-    report = write(replace(inputs, arms=arms, settings=settings))
+    report = write_report(replace(inputs, arms=arms, settings=settings))
     assert report["dropped"] == {"tuned": {"no_solution": 2, "no_layout": 2, "too_long": 3}}
     for name in ("report.md", "report.html"):
         text = (inputs.folder / name).read_text()
-        assert "SFT (tuned) learns from 7 samples fewer than were chosen: 2 because" in text
+        assert "SFT (tuned) uses 7 samples fewer than were selected: 2 because" in text
         assert "3 because it is longer than sft.cutoff_tokens." in text
 
 
-def test_unfinished_stages_are_named_and_nothing_is_written(make_run: Make) -> None:
+def test_unfinished_stages_are_named_and_nothing_is_written(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
     (inputs.score / "manifest.json").unlink()
-    (inputs.marks["tuned"] / "manifest.json").unlink()
+    (inputs.evaluations["tuned"] / "manifest.json").unlink()
     with pytest.raises(MissingArtifact) as refused:
-        write(inputs)
+        write_report(inputs)
     told = str(refused.value).splitlines()
     assert len(told) == 2
     assert told[0].startswith(f"no finished score at {inputs.score}")
     assert "python launch/score.py recipe=grpo_hard" in told[0]
-    assert told[1].startswith(f"no finished marks tuned at {inputs.marks['tuned']}")
+    assert told[1].startswith(f"no finished evaluate tuned at {inputs.evaluations['tuned']}")
     assert not inputs.folder.exists()
 
 
 @pytest.mark.parametrize(
-    ("difference", "said"),
+    ("difference", "expected"),
     [
         (BETTER, "better"),
         (WORSE, "worse"),
-        (UNSURE, "no difference shown"),
+        (UNCLEAR, "no difference shown"),
         ({"mean": 0.05, "low": 0.0, "high": 0.1, "n": 720}, "no difference shown"),
     ],
 )
 def test_only_an_interval_without_zero_is_called_better_or_worse(
-    difference: dict, said: str
+    difference: dict, expected: str
 ) -> None:
-    assert text.judged(difference) == said
-    assert text.change(difference).endswith(f": {said}")
+    assert verdict(difference) == expected
+    assert difference_with_verdict(difference).endswith(f": {expected}")
 
 
 @pytest.mark.parametrize(
-    ("difference", "said"),
-    [(BETTER, " raised "), (WORSE, " lowered "), (UNSURE, "made no difference that can be shown")],
+    ("difference", "expected"),
+    [
+        (BETTER, " raised "),
+        (WORSE, " lowered "),
+        (UNCLEAR, "No difference is shown after training on "),
+    ],
 )
-def test_the_headline_says_whether_it_helped(written: Written, difference: dict, said: str) -> None:
+def test_the_headline_says_whether_it_helped(
+    written: Written, difference: dict, expected: str
+) -> None:
     report = written[1]
-    told = text.headline(report | {"differences": {"tuned - base": difference}})
-    assert said in told
+    told = headline(report | {"differences": {"tuned - base": difference}})
+    assert expected in told
     assert told.count("95 % interval") == 1
 
 
-def test_the_control_is_shown_beside_the_arm(written: Written) -> None:
+def test_the_control_is_shown_with_the_other_arms(written: Written) -> None:
     inputs, report = written
-    rows = [row[0] for row in tables.results(report).rows]
+    rows = [row[0] for row in results_table(report).rows]
     assert rows == ["base", "tuned", "control (random, equal size)"]
     text = (inputs.folder / "report.md").read_text()
     assert "tuned against control" in text
-    assert "these numbers do not say that the choice of samples mattered" in text
+    assert "this run does not show that the selection of samples mattered" in text
     assert "trained: control" in text
 
 
-def test_a_difference_taken_the_other_way_round_is_turned(written: Written) -> None:
+def test_a_difference_in_the_opposite_direction_is_reversed(written: Written) -> None:
     inputs, report = written
     assert "control - tuned" in inputs.differences
     assert list(report["differences"]) == ["tuned - base", "tuned - control", "control - base"]
@@ -175,24 +182,24 @@ def test_a_difference_taken_the_other_way_round_is_turned(written: Written) -> N
     }
 
 
-def test_without_a_control_the_report_says_what_it_cannot_say(make_run: Make) -> None:
+def test_without_a_control_the_report_says_what_is_unknown(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
-    report = write(inputs)
+    report = write_report(inputs)
     assert "control" not in report
-    assert "cannot say whether the choice of samples mattered" in markdown(report)
+    assert "cannot say whether the selection of samples mattered" in markdown(report)
 
 
-def test_a_control_of_another_size_is_told(written: Written) -> None:
+def test_a_control_of_another_size_is_mentioned(written: Written) -> None:
     report = written[1]
     trained = report["trained"]
     more = trained | {"control": trained["control"] | {"steps": 100}}
-    assert any("not equal in size" in told for told in text.caveats(report | {"trained": more}))
-    assert not any("not equal in size" in told for told in text.caveats(report))
+    assert any("not equal in size" in sentence for sentence in caveats(report | {"trained": more}))
+    assert not any("not equal in size" in sentence for sentence in caveats(report))
 
 
 def test_quarantine_reasons_are_in_the_text(written: Written) -> None:
     text = (written[0].folder / "report.md").read_text()
-    assert "| picture cannot be decoded | 2 |" in text
+    assert "| image cannot be decoded | 2 |" in text
     assert "| quarantined | 2 |" in text
 
 
@@ -212,9 +219,25 @@ def test_secrets_in_settings_are_hidden() -> None:
         "max_new_tokens": 64,
         "keys": ["https://me:pw@host"],
     }
-    assert without_secrets(settings) == {
+    assert hide_secrets(settings) == {
         "judge": {"api_key": "hidden", "url": "http://hidden@host/v1"},
         "hub_token": "hidden",
         "max_new_tokens": 64,
         "keys": ["https://hidden@host"],
     }
+
+
+def test_columns_that_are_missing_are_named_with_the_record_that_has_them(tmp_path: Path) -> None:
+    pick = Selection(sample_id="a", stage=TrainStage.grpo, reason="hard")
+    parquet.write_part(tmp_path, "00000", [pick])
+    with pytest.raises(SchemaError, match="does not have the columns of Decision: sample_id, bias"):
+        read_columns(tmp_path, Decision, ["sample_id", "bias"])
+
+
+def test_a_folder_of_decisions_with_other_columns_is_named_as_decisions(make_run: MakeRun) -> None:
+    inputs = make_run(size=9, control=False)
+    score = Score(sample_id="a", measure=Measure.pism, value=None, stratum=None)
+    folder = inputs.arms["tuned"].select / DECISIONS_FOLDER
+    parquet.write_part(folder, "00000", [score])
+    with pytest.raises(SchemaError, match="does not have the columns of Decision: sample_id, reas"):
+        load_run(inputs)

@@ -70,13 +70,10 @@ def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparis
     by_row: dict[str, RunBySeed] = {}
     for run in sorted(runs, key=lambda run: (presets.row_order(run.name), run.seed)):
         by_row.setdefault(run.name, {})[run.seed] = run
-    rows = [
-        row
-        for name, members in by_row.items()
-        for row in build_rows(
-            name, by_row, benchmarks, any(str(run.folder) in incompatible for run in members.values())
-        )
-    ]
+    rows = []
+    for name, members in by_row.items():
+        is_noted = any(str(run.folder) in incompatible for run in members.values())
+        rows += build_rows(name, by_row, benchmarks, is_noted)
     base = ComparisonRow(
         name=BASE,
         title="base model, not trained",
@@ -95,11 +92,14 @@ def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparis
 
 
 def build_rows(
-    name: str, by_row: dict[str, RunBySeed], benchmarks: list[str], has_other_settings: bool
+    name: str, by_row: dict[str, RunBySeed], benchmarks: list[str], is_noted: bool
 ) -> list[ComparisonRow]:
-    """A row, and below it the random control that its own runs trained."""
+    """A row, and below it the random control that its own runs trained.
+
+    `is_noted`: a run has other settings than the rest, which the titles say.
+    """
     runs, control = by_row[name], find_control(name, by_row)
-    title, suffix = presets.preset_of(name).title, " (other settings)" * has_other_settings
+    title, suffix = presets.preset_of(name).title, " (other settings)" * is_noted
     row = ComparisonRow(
         name=name,
         title=title + suffix,

@@ -69,9 +69,7 @@ def differing_inputs(a: Run, b: Run) -> list[str]:
         lines.append(f"rows of the data: {folders}")
     resamples = [run.settings.get("evaluate.resamples") for run in (a, b)]
     if resamples[0] == resamples[1] and (folders := differing_folders(a, b, "evaluate base")):
-        lines.append(
-            f"weights of the base model, benchmark items or the judge's server: {folders}"
-        )
+        lines.append(f"weights of the base model, benchmark items or the judge's server: {folders}")
     return lines
 
 
@@ -103,10 +101,7 @@ def find_incompatible(
     lines = [differences_from_preset(run) for run in runs]
     contradicts_name = [bool(found) for found in lines]
     pairs = {
-        (i, j): compare(a, b)
-        for i, a in enumerate(runs)
-        for j, b in enumerate(runs)
-        if i != j
+        (i, j): compare(a, b) for i, a in enumerate(runs) for j, b in enumerate(runs) if i != j
     }
     rows: dict[tuple[Any, ...], list[int]] = {}
     for i, run in enumerate(runs):

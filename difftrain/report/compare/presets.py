@@ -33,7 +33,7 @@ class RowPreset:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that make a run this row, by full key; empty for a name of the user's own."""
+        """The settings that make a run this row, by full key; empty for an unknown name."""
         if not self.grpo and not self.rap:
             return {}
         grpo, sft = self.grpo.split(), self.sft.split()

@@ -160,8 +160,8 @@ def seed_note(runs: list[Run]) -> str:
     count = max(map(len, seeds.values()))
     if count == 1:
         return (
-            "One seed: one training run for each row. The intervals cover the variance of benchmark "
-            "items, not that of training: another seed may reverse any of these differences."
+            "One seed: one training run for each row. The intervals cover the variance of "
+            "benchmark items, not that of training: another seed may reverse any difference."
         )
     note = (
         f"{number_word(count).capitalize()} seeds per row: the intervals cover the variance of "
@@ -198,8 +198,8 @@ def legend(comparison: Comparison) -> list[str]:
     """How to read the table: intervals, tests, the paper's scores."""
     tested, rows = len(comparison.compared_rows), comparison.rows
     lines = [
-        "Scores are in percent, as means over seeds with 95 % intervals. Differences are in percent "
-        "points and paired: the same items, within a seed."
+        "Scores are in percent, as means over seeds with 95 % intervals. Differences are in "
+        "percent points and paired: the same items, within a seed."
     ]
     if tested:
         count = "one row" if tested == 1 else f"{tested} rows"
@@ -222,9 +222,7 @@ def legend(comparison: Comparison) -> list[str]:
             "without an interval. On MathVista's 1,000 items the interval of one run is about "
             "6 points wide."
         )
-    lacking = [
-        row.name for row in rows if row.name in NEEDS_OWN_CONTROL and not row.versus_control
-    ]
+    lacking = [row.name for row in rows if row.name in NEEDS_OWN_CONTROL and not row.versus_control]
     if lacking:
         lines.append(
             f"{join_words(lacking)}: no row of the table is a random set of this size. "
@@ -243,9 +241,9 @@ def left_out_note(comparison: Comparison) -> str | None:
     if not counts:
         return None
     return (
-        f"Items left out because a side has no score for them: {', '.join(counts)}. The engine gave "
-        "no response, the judge failed, or the image cannot be read; each run's scores.md counts "
-        "them."
+        f"Items left out because a side has no score for them: {', '.join(counts)}. The engine "
+        "gave no response, the judge failed, or the image cannot be read; each run's scores.md "
+        "counts them."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the trackers are given, read back from what they wrote."""
+"""What the trackers were sent, read back from the files they wrote."""
 
 import json
 import struct
@@ -16,13 +16,13 @@ from wandb.sdk.lib import wbauth
 from difftrain.config.report import Tracker
 from difftrain.config.run_config import ConfigError
 from difftrain.report.inputs import RunInputs, json_lines
-from difftrain.report.trackers import check_login, numbers, track
+from difftrain.report.trackers import check_login, flat_numbers, send_report
 
 Written = tuple[RunInputs, dict]
 
 BLOCK = 32768
-LAST_PIECES = (1, 4)
-"""A record that is whole, and the last piece of one that runs over blocks."""
+LAST_CHUNKS = (1, 4)
+"""Kinds of chunks that end a record: a complete one, and the last of several."""
 
 
 def wandb_records(path: Path) -> Iterator[Record]:
@@ -37,7 +37,7 @@ def wandb_records(path: Path) -> Iterator[Record]:
         _, size, kind = struct.unpack("<IHB", content[at : at + 7])
         pending += content[at + 7 : at + 7 + size]
         at += 7 + size
-        if kind in LAST_PIECES:
+        if kind in LAST_CHUNKS:
             yield Record.FromString(pending)
             pending = b""
 
@@ -60,7 +60,7 @@ def keys(items: list) -> dict:
 @pytest.fixture(scope="module")
 def events(written: Written) -> Path:
     inputs, report = written
-    track(Tracker.tensorboard, inputs, report)
+    send_report(Tracker.tensorboard, inputs, report)
     return inputs.folder / "tensorboard"
 
 
@@ -77,10 +77,10 @@ def test_tensorboard_draws_each_arm_s_curves_by_step(written: Written, events: P
         assert [each.value for each in drawn] == pytest.approx([row["reward"] for row in logged])
 
 
-def test_tensorboard_holds_marks_of_the_base_too(written: Written, events: Path) -> None:
+def test_tensorboard_holds_scores_of_the_base_too(written: Written, events: Path) -> None:
     for who in ("base", "tuned", "control"):
-        (mark,) = read_events(events / who).Scalars("marks/shapes/MathVista/score")
-        assert mark.value == pytest.approx(written[1][who]["shapes/MathVista"]["score"])
+        (score,) = read_events(events / who).Scalars("scores/shapes/MathVista/score")
+        assert score.value == pytest.approx(written[1][who]["shapes/MathVista"]["score"])
 
 
 def test_tensorboard_holds_strata_and_the_report_as_text(written: Written, events: Path) -> None:
@@ -93,22 +93,22 @@ def test_tensorboard_holds_strata_and_the_report_as_text(written: Written, event
 
 
 def test_tracking_again_replaces_the_tensorboard_files(written: Written, events: Path) -> None:
-    track(Tracker.tensorboard, *written)
+    send_report(Tracker.tensorboard, *written)
     assert len(list((events / "tuned").iterdir())) == 1
 
 
 def test_no_tracker_writes_nothing(written: Written) -> None:
     inputs, report = written
     before = sorted(inputs.folder.rglob("*"))
-    track(Tracker.none, inputs, report)
+    send_report(Tracker.none, inputs, report)
     assert sorted(inputs.folder.rglob("*")) == before
 
 
 def test_a_missing_score_is_left_out_and_not_sent_as_zero() -> None:
-    assert numbers({"tuned": {"score": None, "n": 0}, "name": "x"}) == {"tuned/n": 0}
+    assert flat_numbers({"tuned": {"score": None, "n": 0}, "name": "x"}) == {"tuned/n": 0}
 
 
-def test_wandb_without_a_login_is_refused_before_anything_is_spent(
+def test_wandb_without_a_login_is_refused_before_anything_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
@@ -119,14 +119,14 @@ def test_wandb_without_a_login_is_refused_before_anything_is_spent(
     monkeypatch.chdir(tmp_path)
     check_login(Tracker.none)
     check_login(Tracker.tensorboard)
-    with pytest.raises(ConfigError, match=r"report\.to=wandb: no login; wandb login"):
+    with pytest.raises(ConfigError, match=r"report_to=wandb: no login; wandb login"):
         check_login(Tracker.wandb)
     for mode in ("offline", "disabled"):
         monkeypatch.setenv("WANDB_MODE", mode)
         check_login(Tracker.wandb)
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "not a key")
-    with pytest.raises(ConfigError, match=r"report\.to=wandb: .*WANDB_API_KEY"):
+    with pytest.raises(ConfigError, match=r"report_to=wandb: .*WANDB_API_KEY"):
         check_login(Tracker.wandb)
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     check_login(Tracker.wandb)
@@ -151,7 +151,7 @@ def offline(written: Written, tmp_path_factory: pytest.TempPathFactory) -> list[
             patch.setenv(name, str(tmp_path_factory.mktemp("wandb")))
         patch.setenv("HF_TOKEN", secret)
         patch.setattr(sys, "argv", [*sys.argv, f"--token={secret}"])
-        track(Tracker.wandb, inputs, report | {"settings": settings})
+        send_report(Tracker.wandb, inputs, report | {"settings": settings})
     (path,) = inputs.folder.glob("wandb/offline-run-*/*.wandb")
     records = finished_records(path)
     assert secret.encode() not in path.read_bytes()
@@ -166,16 +166,16 @@ def test_wandb_names_the_run_and_the_table_it_is_a_row_of(offline: list[Record])
     assert list(run.tags) == ["grpo", "pism", "shapes", "tiny", "seed 1", "random control"]
     config = keys(run.config.update)
     assert config["select"] == {
-        "keep": ["hard"],
+        "strata": ["hard"],
         "random": False,
         "rap": [],
-        "sft_keep": [],
+        "sft_strata": [],
         "sft_random": False,
     }
     assert config["hub_token"] == "hidden"
 
 
-def test_wandb_is_not_told_machine_command_or_code(offline: list[Record]) -> None:
+def test_wandb_gets_no_machine_name_command_or_code(offline: list[Record]) -> None:
     (run,) = [each.run for each in offline if each.WhichOneof("record_type") == "run"]
     assert not run.host
     assert not run.git.remote_url
@@ -213,7 +213,7 @@ def test_wandb_draws_a_stratum_by_itself(
     ]
 
 
-def test_wandb_keeps_marks_and_strata_in_the_summary(
+def test_wandb_keeps_scores_and_strata_in_the_summary(
     written: Written, offline: list[Record]
 ) -> None:
     summary: dict = {}
@@ -221,18 +221,18 @@ def test_wandb_keeps_marks_and_strata_in_the_summary(
         summary |= keys(record.summary.update)
     report = written[1]
     for who in ("base", "tuned", "control"):
-        assert summary[f"marks/{who}/mean/score"] == report["means"][who]["score"]
+        assert summary[f"scores/{who}/mean/score"] == report["means"][who]["score"]
     assert summary["counts/strata/hard"] == report["counts"]["strata"]["hard"]
     assert summary["differences/tuned - base/low"] == 0.03
     for stage, spent in report["cost"]["by_stage"].items():
         assert summary[f"stages/{stage}/seconds"] == spent["seconds"]
 
 
-def test_wandb_shows_samples_with_their_pictures(written: Written, offline: list[Record]) -> None:
+def test_wandb_shows_samples_with_their_images(written: Written, offline: list[Record]) -> None:
     (path,) = written[0].folder.glob("wandb/offline-run-*/files/media/table/*.json")
     table = json.loads(path.read_text())
-    assert table["columns"][:4] == ["sample_id", "stratum", "task", "picture 1"]
+    assert table["columns"][:4] == ["sample_id", "stratum", "task", "image 1"]
     assert {row[1] for row in table["data"]} == {"easy", "medium", "hard", "unsolved"}
     (kept,) = [each.artifact for each in offline if each.WhichOneof("record_type") == "artifact"]
-    pictures = [each.path for each in kept.manifest.contents if each.path.endswith(".png")]
-    assert len(pictures) == len(table["data"])
+    images = [each.path for each in kept.manifest.contents if each.path.endswith(".png")]
+    assert len(images) == len(table["data"])

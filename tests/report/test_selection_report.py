@@ -1,4 +1,4 @@
-"""What the report says of the choice: the funnel, guessing, and the second draws."""
+"""What the report says of the selection: the funnel, chance correction, and the retest."""
 
 import json
 import re
@@ -13,14 +13,14 @@ import pytest
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Measure, Score, Stratum
 from difftrain.report import selection_report
+from difftrain.report.build import write_report
 from difftrain.report.inputs import RunInputs
-from difftrain.report.write import write
 from difftrain.select import rap
 
-Make = Callable[..., RunInputs]
-AGREES = {"n": 24, "same": 20, "share": 20 / 24, "low": 0.64, "high": 0.93, "by_chance": 0.4}
-RELIABILITY = {
-    "measures": {"pism": AGREES, "ace": AGREES | {"by_chance": 0.8}},
+MakeRun = Callable[..., RunInputs]
+AGREEMENT = {"n": 24, "same": 20, "share": 20 / 24, "low": 0.64, "high": 0.93, "by_chance": 0.4}
+RETEST = {
+    "measures": {"pism": AGREEMENT, "ace": AGREEMENT | {"by_chance": 0.8}},
     "chosen": {"pool": 24, "first": 6, "second": 5, "common": 4, "common_by_chance": 1.25},
 }
 
@@ -40,7 +40,7 @@ def decisions(inputs: RunInputs) -> rap.RapResult:
 
 
 @pytest.fixture(scope="module")
-def chosen(make_run: Make) -> tuple[RunInputs, dict]:
+def chosen(make_run: MakeRun) -> tuple[RunInputs, dict]:
     """A toy run whose samples RAP chose, with chance-aware PISM and second draws."""
     inputs = make_run(control=False)
     found, folder = decisions(inputs), inputs.arms["tuned"].select
@@ -67,15 +67,15 @@ def chosen(make_run: Make) -> tuple[RunInputs, dict]:
         if row.measure is Measure.pism and row.sample_id not in there
     ]
     parquet.write_all(inputs.score / "pism_uncorrected", plain)
-    steady = inputs.score.parent / "reliability"
-    manifest.write_json(steady / "reliability.json", RELIABILITY)
+    retest = inputs.score.parent / "reliability"
+    manifest.write_json(retest / "reliability.json", RETEST)
     manifest.write_manifest(
-        steady, settings=None, inputs={}, seconds=2.0, counts={"generations": 99, "tokens": 400}
+        retest, settings=None, inputs={}, seconds=2.0, counts={"generations": 99, "tokens": 400}
     )
     settings = deepcopy(inputs.settings)
-    settings["select"] |= {"keep": [], "rap": ["cde", "ace", "drm"]}
-    made = replace(inputs, settings=settings, reliability=steady)
-    return made, write(made)
+    settings["select"] |= {"strata": [], "rap": ["cde", "ace", "drm"]}
+    made = replace(inputs, settings=settings, retest=retest)
+    return made, write_report(made)
 
 
 def test_the_funnel_is_in_the_json_and_its_counts_add_up(chosen: tuple[RunInputs, dict]) -> None:
@@ -87,26 +87,26 @@ def test_the_funnel_is_in_the_json_and_its_counts_add_up(chosen: tuple[RunInputs
     assert found["without_bias"] == 1
 
 
-def test_the_page_shows_the_funnel_as_a_picture_with_counts(
+def test_the_page_shows_the_funnel_as_a_figure_with_counts(
     chosen: tuple[RunInputs, dict],
 ) -> None:
     inputs, report = chosen
     html = (inputs.folder / "report.html").read_text()
-    assert "Chosen by CDE, ACE and DRM" in html
+    assert "Selected by CDE, ACE and DRM" in html
     (address,) = re.findall(r'src="([^"]*)" alt="How many samples each step', html)
     assert address.startswith("data:image/svg+xml;base64,")
     assert b"<svg" in b64decode(address.partition(",")[2])
-    rows = selection_report.bars(report["funnel"])
+    rows = selection_report.funnel_rows(report["funnel"])
     assert [row[0] for row in rows] == [
-        "pool", "CDE: the picture helps", "ACE: not biased", "DRM: not easy", "DRM: replaced",
+        "pool", "CDE: the image helps", "ACE: not biased", "DRM: not easy", "DRM: replaced",
         "trained on",
     ]  # fmt: skip
     assert rows[0][1] == 24
     assert rows[-1][1] == sum(report["counts"]["picks"].values())
-    assert "1 responses of the pool are too short for an ACE value" in html
+    assert "1 responses are too short for an ACE value" in html
 
 
-def test_a_sample_that_was_left_out_tells_why(chosen: tuple[RunInputs, dict]) -> None:
+def test_a_sample_that_was_left_out_has_its_reason(chosen: tuple[RunInputs, dict]) -> None:
     html = (chosen[0].folder / "report.html").read_text()
     assert "<dt>left out</dt><dd>dropped by CDE: D = 0.20" in html
     assert "<dt>trained on</dt><dd>kept: D = 0.80" in html
@@ -114,61 +114,65 @@ def test_a_sample_that_was_left_out_tells_why(chosen: tuple[RunInputs, dict]) ->
 
 def test_an_ablations_funnel_has_only_its_own_steps(chosen: tuple[RunInputs, dict]) -> None:
     found = chosen[1]["funnel"] | {"steps": ["ace"]}
-    assert [row[0] for row in selection_report.bars(found)] == ["pool", "ACE: not biased", "trained on"]
+    assert [row[0] for row in selection_report.funnel_rows(found)] == [
+        "pool",
+        "ACE: not biased",
+        "trained on",
+    ]
 
 
-def test_fewer_candidates_than_removed_and_a_filter_that_drops_nothing_are_told() -> None:
+def test_fewer_candidates_than_removed_and_a_filter_that_drops_nothing_are_mentioned() -> None:
     found = {
         "steps": ["cde", "ace", "drm"], "pool": 9, "after_cde": 5, "after_ace": 5,
         "removed_easy": 3, "candidates": 1, "brought_in": 1, "chosen": 3, "without_bias": 0,
     }  # fmt: skip
-    told = " ".join(selection_report.funnel_in_words({"funnel": found}))
+    told = " ".join(selection_report.funnel_sentences({"funnel": found}))
     assert "ACE dropped none of the 5 samples" in told
-    assert "3 easy samples were removed, but only 1 could be brought in" in told
+    assert "3 easy samples were removed, but only 1 candidates could replace them" in told
 
 
 def test_both_labels_are_shown_and_the_samples_that_change(
     chosen: tuple[RunInputs, dict],
 ) -> None:
     inputs, report = chosen
-    found = report["guessing"]
+    found = report["chance_correction"]
     assert found["samples"] == 24
     assert found["changed"] == len(found["first_changed"]) == 1
     assert sum(n for own in found["labels"].values() for n in own.values()) == 24
-    assert found["first_changed"][0]["plain"] == "easy"
+    assert found["first_changed"][0]["uncorrected"] == "easy"
     html = (inputs.folder / "report.html").read_text()
     assert "1 of 24 samples change their stratum" in html
     assert found["first_changed"][0]["sample_id"] in html
 
 
-def test_the_share_that_keeps_its_label_stands_beside_luck(
+def test_the_share_that_keeps_its_label_is_compared_with_chance(
     chosen: tuple[RunInputs, dict],
 ) -> None:
     inputs, report = chosen
-    assert selection_report.steadiness(report).rows[0] == [
-        "PISM", "24", "83.3 % [64.0, 93.0]", "40.0 %", "above luck",
+    assert selection_report.retest_table(report).rows[0] == [
+        "PISM", "24", "83.3 % [64.0, 93.0]", "40.0 %", "above chance",
     ]  # fmt: skip
-    assert selection_report.steadiness(report).rows[1][-1] == "not shown to be above luck"
+    assert selection_report.retest_table(report).rows[1][-1] == "not shown to be above chance"
     for name in ("report.html", "report.md"):
         text = (inputs.folder / name).read_text()
         assert "83.3 % [64.0, 93.0]" in text
-        assert "Too few to judge the choice by" in text
+        assert "Too few to judge the selection" in text
         assert "takes 6 with the first draws and 5 with the second; 4 are in both" in text
-        assert selection_report.UNMEASURED not in text
-    assert report["cost"]["by_stage"]["reliability"]["generations"] == 99
+        assert selection_report.NOT_RETESTED not in text
+    assert report["cost"]["by_stage"]["retest"]["generations"] == 99
     assert report["cost"]["generations"] != 99
 
 
-def test_the_headline_names_the_measures_that_chose(chosen: tuple[RunInputs, dict]) -> None:
+def test_the_headline_names_the_selecting_measures(chosen: tuple[RunInputs, dict]) -> None:
     text = (chosen[0].folder / "report.md").read_text()
-    assert re.search(r"Training on \d+ samples of 24 that CDE, ACE and DRM chose", text)
+    assert re.search(r"Training on \d+ samples of 24 selected by CDE, ACE and DRM", text)
 
 
 def test_a_run_by_strata_has_none_of_it(written: tuple[RunInputs, dict]) -> None:
     inputs, report = written
-    assert report["funnel"] is report["guessing"] is report["reliability"] is None
+    assert report["funnel"] is report["chance_correction"] is report["retest"] is None
     html = Path(inputs.folder / "report.html").read_text()
     assert "How many samples each step" not in html
-    assert "What guessing is worth" not in html
-    assert selection_report.UNMEASURED in html
-    assert selection_report.UNMEASURED in (inputs.folder / "report.md").read_text()
+    assert "Chance correction" not in html
+    assert selection_report.NOT_RETESTED in html
+    assert selection_report.NOT_RETESTED in (inputs.folder / "report.md").read_text()

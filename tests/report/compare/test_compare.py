@@ -1,0 +1,426 @@
+"""Finished runs side by side: which row is compared with what, and with which verdict."""
+
+import csv
+import io
+import re
+import subprocess
+import sys
+from base64 import b64decode
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from difftrain.pipeline.parquet import MissingArtifact
+from difftrain.report.compare import presets
+from difftrain.report.compare.build import compare_runs
+from difftrain.report.compare.compatibility import NotComparable
+from difftrain.report.compare.presets import NEEDS_OWN_CONTROL, PAPER_ROWS
+from difftrain.report.compare.render import latex
+from difftrain.report.compare.text import describe, format_difference, verdict
+from difftrain.report.compare.types import Comparison, ComparisonRow, ControlDifference, read_runs
+from difftrain.stats import Estimate
+
+ROOT = Path(__file__).resolve().parents[3]
+FinishRun = Callable[..., Path]
+
+
+def launch_compare(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "launch" / "report.py"), "compare", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def csv_rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """compare.csv by row and benchmark."""
+    rows = csv.DictReader(io.StringIO((folder / "compare.csv").read_text()))
+    return {(row["row"], row["benchmark"]): row for row in rows}
+
+
+def test_rows_come_in_the_paper_s_order_below_the_base_model(finish_run: FinishRun) -> None:
+    runs = [finish_run(name, 0.5) for name in ("grpo_hard", "mine", "grpo_random", "grpo_full")]
+    folder = compare_runs(runs)
+    assert folder.parent.name == "compare"
+    names = list(dict.fromkeys(row for row, _ in csv_rows(folder)))
+    assert names == ["base", "grpo_full", "grpo_random", "grpo_hard", "mine"]
+    head = (folder / "compare.md").read_text().splitlines()[6]
+    assert re.findall(r"shapes/(\w+)", head) == [
+        *("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
+    ]
+
+
+def test_a_row_is_compared_with_the_table_s_random_row_of_its_size(finish_run: FinishRun) -> None:
+    runs = [
+        finish_run("grpo_mid_hard", 0.7),
+        finish_run("grpo_random", 0.5),
+        finish_run("sft_mid_grpo_hard", 0.6),
+        finish_run("sft_rand_m_grpo_rand_h", 0.5),
+        finish_run("grpo_unsolved", 0.5),
+        finish_run("grpo_full", 0.5),
+    ]
+    rows = csv_rows(compare_runs(runs))
+    controls = {row: line["control"] for (row, name), line in rows.items() if name == "mean"}
+    assert controls["grpo_mid_hard"] == "GRPO-only(random)"
+    assert controls["sft_mid_grpo_hard"] == "SFT(rand m)+GRPO(rand h)"
+    assert controls["grpo_random"] == controls["grpo_full"] == controls["grpo_unsolved"] == ""
+
+
+def test_a_run_s_own_control_goes_before_the_table_s(finish_run: FinishRun) -> None:
+    runs = [finish_run("grpo_mid_hard", 0.6, control=0.6), finish_run("grpo_random", 0.4)]
+    folder = compare_runs(runs)
+    rows = csv_rows(folder)
+    row = rows["grpo_mid_hard", "mean"]
+    assert row["control"] == "its own random control"
+    assert abs(float(row["difference"])) < 0.05
+    assert ("grpo_mid_hard control", "mean") in rows
+    assert "random control of GRPO-only(mid+hard)" in (folder / "compare.md").read_text()
+
+
+def test_items_are_paired_within_the_seeds_that_both_have(finish_run: FinishRun) -> None:
+    runs = [finish_run("grpo_mid_hard", 0.6, seed=seed) for seed in (1, 2, 3)]
+    runs += [finish_run("grpo_random", 0.5, seed=seed) for seed in (1, 3)]
+    runs.append(finish_run("grpo_random", 0.1, seed=9))
+    rows = csv_rows(compare_runs(runs))
+    row, control = rows["grpo_mid_hard", "mean"], rows["grpo_random", "mean"]
+    assert (row["seeds"], control["seeds"]) == ("1 2 3", "1 3 9")
+    row_scores, control_scores = (
+        [float(score) for score in line["seed_scores"].split()] for line in (row, control)
+    )
+    paired = (row_scores[0] + row_scores[2] - control_scores[0] - control_scores[1]) / 2
+    assert float(row["difference"]) == pytest.approx(paired, abs=1e-5)
+
+
+def test_three_seeds_that_agree_show_a_difference(finish_run: FinishRun) -> None:
+    runs = [finish_run(name, rate, seed=seed)
+            for name, rate in (("grpo_mid_hard", 0.6), ("grpo_random", 0.5))
+            for seed in (1, 2, 3)]  # fmt: skip
+    row = csv_rows(compare_runs(runs))["grpo_mid_hard", "mean"]
+    assert row["verdict"].startswith("better, +")
+    assert "one seed" not in row["verdict"]
+
+
+def test_one_seed_is_stated(finish_run: FinishRun) -> None:
+    folder = compare_runs([finish_run("grpo_mid_hard", 0.7), finish_run("grpo_random", 0.5)])
+    assert csv_rows(folder)["grpo_mid_hard", "mean"]["verdict"].endswith(", one seed")
+    assert "One seed: one training run for each row." in (folder / "compare.md").read_text()
+
+
+def test_equal_rows_are_not_called_different(finish_run: FinishRun) -> None:
+    folder = compare_runs([finish_run("grpo_mid_hard", 0.5), finish_run("grpo_random", 0.5)])
+    assert "no difference shown" in csv_rows(folder)["grpo_mid_hard", "mean"]["verdict"]
+    content = (folder / "compare.md").read_text()
+    assert "Of one row compared with an equal-size random control, for one no difference" in content
+
+
+def test_the_test_of_a_benchmark_suits_its_items(finish_run: FinishRun) -> None:
+    rows = csv_rows(
+        compare_runs([finish_run("grpo_mid_hard", 0.6), finish_run("grpo_random", 0.5)])
+    )
+    tests = {
+        name.removeprefix("shapes/"): row["test"]
+        for (recipe, name), row in rows.items()
+        if recipe == "grpo_mid_hard"
+    }
+    assert tests["MMStar"] == tests["MathVista"] == tests["MMMU"] == "McNemar, exact"
+    assert tests["MMVet"] == tests["HallusionBench"] == tests["mean"] == "paired bootstrap"
+
+
+def test_p_is_corrected_for_the_rows_that_are_tested(finish_run: FinishRun) -> None:
+    runs = [finish_run(name, 0.55, control=0.5) for name in ("grpo_hard", "grpo_mid", "rap")]
+    rows = csv_rows(compare_runs(runs))
+    raw = {
+        row: float(line["p"]) for (row, name), line in rows.items() if name == "mean" and line["p"]
+    }
+    corrected = {row: float(rows[row, "mean"]["p_corrected"]) for row in raw}
+    smallest = min(raw, key=raw.__getitem__)
+    assert len(raw) == 3
+    assert corrected[smallest] == pytest.approx(min(1, 3 * raw[smallest]))
+    assert all(corrected[row] >= raw[row] for row in raw)
+
+
+def difference(mean: float, low: float, high: float, p_corrected: float) -> Estimate:
+    return Estimate(mean=mean, low=low, high=high, p_corrected=p_corrected, p=0.01)
+
+
+def test_better_needs_an_interval_without_zero_and_a_corrected_p() -> None:
+    assert verdict(difference(0.02, 0.004, 0.039, 0.03)) == "better"
+    assert verdict(difference(-0.02, -0.039, -0.004, 0.03)) == "worse"
+    assert verdict(difference(0.02, -0.001, 0.04, 0.03)) == "no difference shown"
+    corrected = verdict(difference(0.02, 0.004, 0.039, 0.05))
+    assert corrected == "no difference shown after correction for the number of rows"
+    alike = Estimate(mean=0.0, low=0.0, high=0.0, n=48, p=1.0, p_corrected=1.0)
+    assert format_difference(alike) == "none of 48 items differs"
+    assert format_difference(difference(0.021, 0.004, 0.039, 0.03)) == "+2.1 [0.4, 3.9]"
+
+
+def test_a_run_without_a_finished_report_is_named(finish_run: FinishRun, root: Path) -> None:
+    good = finish_run("grpo_hard", 0.5)
+    (root / "run" / "grpo_mid-1").mkdir()
+    with pytest.raises(MissingArtifact) as refused:
+        compare_runs([good, root / "run" / "grpo_mid-1", root / "run" / "nowhere"])
+    assert "grpo_mid-1: no finished report" in str(refused.value)
+    assert "nowhere: there is no such run" in str(refused.value)
+    done = launch_compare(good, root / "run" / "grpo_mid-1")
+    assert done.returncode == 2
+    assert "grpo_mid-1: no finished report" in done.stderr
+    assert not (root / "compare").exists()
+
+
+def test_a_missing_evaluation_is_named(finish_run: FinishRun) -> None:
+    run = read_runs([finish_run("grpo_hard", 0.5)])[0]
+    (run.results_folder("tuned") / "manifest.json").unlink()
+    with pytest.raises(MissingArtifact, match="no finished evaluation of tuned at"):
+        read_runs([run.folder])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("evaluate.max_new_tokens", 7, "evaluate.max_new_tokens: 2048 and 7"),
+        ("evaluate.rules", "2026-08", "evaluate.rules: 2025-11 and 2026-08"),
+        ("model.name", "org/other", "model.name: tiny and org/other"),
+        ("data.num_samples", 80, "data.num_samples: 400 and 80"),
+        ("grpo.learning_rate", 0.5, "grpo.learning_rate: 1e-06 and 0.5"),
+    ],
+)
+def test_a_run_made_under_other_settings_is_refused_with_the_keys(
+    finish_run: FinishRun, key: str, value: object, message: str
+) -> None:
+    same = [finish_run("grpo_hard", 0.5), finish_run("grpo_mid", 0.5)]
+    odd = finish_run("grpo_full", 0.5, settings={key: value})
+    with pytest.raises(NotComparable) as refused:
+        compare_runs([odd, *same])
+    assert str(refused.value).count(str(odd)) == 1
+    assert message in str(refused.value)
+    assert not any(str(run) in str(refused.value) for run in same)
+
+
+def test_force_compares_all_the_same_and_notes_it(finish_run: FinishRun) -> None:
+    runs = [finish_run("grpo_hard", 0.5), finish_run("grpo_mid", 0.5)]
+    odd = finish_run("grpo_full", 0.5, settings={"data.num_samples": 80})
+    done = launch_compare(*runs, odd)
+    assert done.returncode == 2
+    assert "data.num_samples: 400 and 80" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = launch_compare(*runs, odd, "--force")
+    assert done.returncode == 0
+    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
+    for name in ("compare.md", "compare.html"):
+        content = (folder / name).read_text()
+        assert "has other settings: data.num_samples: 400 and 80." in content
+        assert "GRPO-only(fullset) (other settings)" in content
+
+
+def test_settings_that_change_nothing_or_belong_to_rows_may_differ(finish_run: FinishRun) -> None:
+    free = {"grpo.reward_workers": 2, "select.strata": ["easy"], "report_to": "wandb"}
+    free |= {"sft": {"learning_rate": 1e-3}}  # of runs that have no SFT
+    compare_runs([finish_run("grpo_hard", 0.5), finish_run("mine", 0.5, settings=free)])
+    saved = {"sft.save_steps": 7}
+    rare = finish_run("sft_mid_grpo_hard", 0.5, settings=saved)
+    compare_runs([rare, finish_run("sft_rand_m_grpo_rand_h", 0.5)])
+
+
+@pytest.mark.parametrize("name", ["grpo_mid_hard", "mine"])
+def test_seeds_of_one_row_under_other_settings_are_not_averaged(
+    finish_run: FinishRun, name: str
+) -> None:
+    others = [finish_run("grpo_random", 0.5, seed=seed) for seed in (1, 2, 3)]
+    odd = {"select.strata": ["unsolved"], "select.random": True}
+    kept = {"select.strata": ["medium", "hard"]}
+    runs = [finish_run(name, 0.5, seed=seed, settings=kept) for seed in (1, 2)]
+    runs.append(finish_run(name, 0.5, seed=3, settings=odd))
+    with pytest.raises(NotComparable) as refused:
+        compare_runs([*others, *runs])
+    message = str(refused.value)
+    assert str(runs[2]) in message
+    assert not any(str(run) in message for run in (*others, *runs[:2]))
+    assert re.search(r"select\.strata: \['medium', 'hard'\] .*and \['unsolved'\]", message)
+    assert re.search(r"select\.random: False .*and True", message)
+
+
+def test_a_run_bears_a_row_s_title_only_where_it_is_that_row(finish_run: FinishRun) -> None:
+    odd = finish_run("grpo_mid_hard", 0.5, settings={"select.strata": ["easy"]})
+    with pytest.raises(NotComparable) as refused:
+        compare_runs([odd, finish_run("grpo_random", 0.5)])
+    message = "select.strata: ['medium', 'hard'] by its name and ['easy']"
+    assert message in str(refused.value)
+    folder = compare_runs([odd, finish_run("grpo_random", 0.5)], force=True)
+    for name in ("compare.md", "compare.tex"):
+        content = (folder / name).read_text().replace("\\_", "_")
+        assert "GRPO-only(mid+hard) (other settings)" in content
+        assert message in content
+
+
+def test_two_trainings_of_one_row_and_seed_are_refused(finish_run: FinishRun) -> None:
+    runs = [finish_run("grpo_hard", 0.5), finish_run("grpo_hard", 0.6)]
+    with pytest.raises(NotComparable, match="two runs of grpo_hard with seed 1"):
+        compare_runs(runs)
+    rows = {row for row, _ in csv_rows(compare_runs(runs, force=True))}
+    assert len(rows) == 3
+
+
+def test_of_two_runs_of_one_training_the_controlled_one_is_shown(finish_run: FinishRun) -> None:
+    runs = [finish_run("grpo_hard", 0.5), finish_run("grpo_hard", 0.5, control=0.5)]
+    for order in (runs, runs[::-1]):
+        assert (
+            csv_rows(compare_runs(order))["grpo_hard", "mean"]["control"]
+            == "its own random control"
+        )
+
+
+def test_other_items_are_refused(finish_run: FinishRun, results_at: Callable[..., list]) -> None:
+    fewer = results_at(0.5, 1, items=40)
+    runs = [finish_run("grpo_mid_hard", 0.5, results=fewer), finish_run("grpo_random", 0.5)]
+    done = launch_compare(*runs)
+    assert done.returncode == 2
+    assert "items are on one side only" in done.stderr
+
+
+def test_measures_have_tables_of_their_own(finish_run: FinishRun) -> None:
+    cmab = {"difficulty.measure": "cmab"}
+    runs = [finish_run("grpo_hard", 0.5), finish_run("grpo_hard", 0.5, settings=cmab)]
+    content = (compare_runs(runs) / "compare.md").read_text()
+    assert content.count("\n## ") == 2
+    assert "## cmab, shapes" in content
+    assert "## pism, shapes" in content
+
+
+def test_a_random_set_has_no_cost_of_selection(finish_run: FinishRun) -> None:
+    runs = [finish_run("grpo_mid_hard", 0.5), finish_run("grpo_random", 0.5)]
+    random, selected = (read_runs([run])[0].cost() for run in runs[::-1])
+    assert random.selection_seconds == random.selection_tokens == 0
+    assert selected.selection_seconds > 400
+    assert (selected.steps, selected.samples, selected.tokens) == (20, 96, 38000)
+    assert selected.seconds == 60
+
+
+def test_an_unequal_control_is_noted(finish_run: FinishRun, root: Path) -> None:
+    runs = [finish_run("grpo_mid_hard", 0.5), finish_run("grpo_random", 0.5)]
+    content = (runs[1] / "report.json").read_text()
+    (runs[1] / "report.json").write_text(content.replace('"samples": 96', '"samples": 80'))
+    content = (compare_runs(runs) / "compare.md").read_text()
+    assert "grpo_mid_hard, seed 1: 96 samples, but 80 of its control" in content
+
+
+def test_a_row_whose_control_has_another_size_gets_no_verdict(finish_run: FinishRun) -> None:
+    runs = [finish_run(name, rate, seed=seed)
+            for name, rate in (("grpo_mid_hard", 0.6), ("grpo_random", 0.5))
+            for seed in (1, 2, 3)]  # fmt: skip
+    content = (runs[-1] / "report.json").read_text()
+    (runs[-1] / "report.json").write_text(content.replace('"samples": 96', '"samples": 80'))
+    folder = compare_runs(runs)
+    verdict_text = csv_rows(folder)["grpo_mid_hard", "mean"]["verdict"]
+    assert verdict_text.startswith("no verdict: its control is not of its size, +")
+    content = (folder / "compare.md").read_text()
+    assert "one has a control of another size" in content
+    assert not re.search(r"\]\*", content)
+    assert "no verdict" in (folder / "compare.html").read_text()
+    assert 'class="score better"' not in (folder / "compare.html").read_text()
+
+
+def test_the_cost_of_selection_is_described_as_the_shared_probe(finish_run: FinishRun) -> None:
+    shared = "The cost of selection is the whole probe, which all measures share"
+    selected = compare_runs([finish_run("grpo_mid_hard", 0.5), finish_run("grpo_random", 0.5)])
+    assert shared in (selected / "compare.md").read_text()
+    assert shared not in (compare_runs([finish_run("grpo_full", 0.5)]) / "compare.md").read_text()
+
+
+def test_html_needs_nothing_else_and_tex_and_markdown_hold_the_same_rows(
+    finish_run: FinishRun,
+) -> None:
+    runs = [finish_run("grpo_mid_hard", 0.7, control=0.5), finish_run("grpo_random", 0.5)]
+    folder = compare_runs(runs)
+    html, tex = (folder / "compare.html").read_text(), (folder / "compare.tex").read_text()
+    inline = re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", html)
+    svgs = [b64decode(svg).decode() for svg in inline]
+    assert len(svgs) == 3
+    for content in (html, *svgs):
+        assert not re.findall(r"https?://(?!www\.w3\.org/)[^\s\"\'<]*", content)
+        assert "<script" not in content
+    assert tex.count(r"\begin") == tex.count(r"\end") == 2
+    assert "One seed: one training run for each row." in tex[tex.index(r"\parbox") :]
+    body = tex[tex.index(r"\midrule") : tex.index(r"\bottomrule")]
+    assert body.count(r" \\") == 4
+    assert {line.count(" & ") for line in body.splitlines() if " & " in line} == {10}
+    for title in ("GRPO-only(mid+hard)", "GRPO-only(random)", "base model, not trained"):
+        assert title in html
+        assert title in tex
+        assert title in (folder / "compare.md").read_text()
+
+
+def test_tex_holds_the_paper_s_scores_p_values_and_notes() -> None:
+    score = Estimate(mean=0.586, low=0.55, high=0.621)
+    base = ComparisonRow(
+        name="base", title="base", seeds=(), scores={"MMStar": score, "mean": score}
+    )
+    mean = Estimate(mean=0.02, low=0.01, high=0.03, p=0.0123, p_corrected=0.0246)
+    versus = ControlDifference(control="x", seeds=(1,), differences={"MMStar": mean, "mean": mean})
+    row = replace(base, title="A&B", paper={"MMStar": 0.625}, versus_control=versus,
+                  size_mismatches=("96 samples, but 80",))  # fmt: skip
+    comparison = Comparison(model="m", data="d", measure="pism", benchmarks=("MMStar",), base=base,
+                            rows=(row,), notes=("run_1 has other settings",))  # fmt: skip
+    body, _, below = latex([comparison]).partition(r"\bottomrule")
+    assert (
+        r"A\&B & 58.6 {\scriptsize [55.0, 62.1] (62.5)} & 58.6 {\scriptsize [55.0, 62.1]}" in body
+    )
+    assert r" & 0.012 & 0.025 \\" in body
+    assert r"run\_1 has other settings" in below
+    assert "96 samples, but 80" in below
+
+
+PERCEPTION = {
+    "data": {
+        "source": "orsta",
+        "limit": None,
+        "tasks": ["detection", "grounding", "counting", "ocr"],
+    },
+    "model": {"name": "Qwen/Qwen2.5-VL-7B-Instruct"},
+}
+
+
+def test_the_paper_s_scores_are_shown_for_only_its_own_data_and_model() -> None:
+    scores = presets.paper_scores(PERCEPTION, "grpo_mid_hard", "pism")
+    assert scores == pytest.approx(
+        {
+            "MathVista": 0.676, "MMVet": 0.52477, "OCRBench": 0.776,
+            "HallusionBench": 0.69716, "MMMU": 0.544, "MMStar": 0.625,
+        }
+    )  # fmt: skip
+    tiny = PERCEPTION | {"model": {"name": "tiny"}}
+    part = PERCEPTION | {"data": PERCEPTION["data"] | {"limit": 500}}
+    one = PERCEPTION | {"data": PERCEPTION["data"] | {"tasks": ["ocr"]}}
+    for other in (tiny, part, one):
+        assert presets.paper_scores(other, "grpo_mid_hard", "pism") == {}
+    assert presets.paper_scores(PERCEPTION, "grpo_hard", "pism") == {}
+    assert presets.paper_scores(PERCEPTION, "grpo_mid_hard", "cde") == {}
+
+
+@pytest.mark.parametrize("measure", ["pism", "cmab"])
+@pytest.mark.parametrize("task_set", ["perception", "reasoning"])
+def test_every_row_has_its_scores_in_each_of_the_four_tables(measure: str, task_set: str) -> None:
+    tasks = sorted(presets.TASK_SETS[task_set])
+    settings = PERCEPTION | {"data": PERCEPTION["data"] | {"tasks": tasks}}
+    for row in PAPER_ROWS:
+        scores = presets.paper_scores(settings, row.recipe, measure)
+        assert len(scores) == 6
+        assert all(0.3 < value < 0.8 for value in scores.values()), (row, scores)
+
+
+def test_every_control_is_a_row_that_selects_nothing() -> None:
+    by_recipe = {row.recipe: row for row in PAPER_ROWS}
+    for row in PAPER_ROWS:
+        assert row.control is None or not by_recipe[row.control].selects
+    assert set(NEEDS_OWN_CONTROL) >= {"grpo_unsolved", "grpo_hard", "grpo_mid", "rap"}
+
+
+def test_a_row_without_a_control_says_why(finish_run: FinishRun) -> None:
+    folder = compare_runs([finish_run("grpo_full", 0.5), finish_run("grpo_hard", 0.5)])
+    content = (folder / "compare.md").read_text()
+    assert "none: a random set of this size is the full set" in content
+    assert "none: control=random was not trained" in content
+    assert "so no selection can be judged" in content
+
+
+def test_a_row_without_a_control_is_described_by_the_reason() -> None:
+    row = ComparisonRow(name="x", title="x", seeds=(1,), scores={}, no_control="none: because")
+    assert describe(row) == "none: because"

@@ -1,0 +1,143 @@
+"""Caveats about judges, missing scores and contamination."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from difftrain.pipeline import manifest
+from difftrain.report.build import write_report
+from difftrain.report.caveats import contamination_caveats, evaluation_caveats
+from difftrain.report.inputs import RunInputs
+from difftrain.report.text import control_sentence, headline, score_with_interval
+
+MakeRun = Callable[..., RunInputs]
+NONE = {"score": None, "low": None, "high": None, "n": 0, "rules_only": True}
+REASON = "MMVet needs a judge: none was asked, or none of its replies was a score"
+
+
+def change_summary(folder: Path, change: Callable[[dict], None]) -> None:
+    """Rewrite a folder's summary.json."""
+    summary = json.loads((folder / "summary.json").read_text())
+    change(summary)
+    manifest.write_json(folder / "summary.json", summary)
+
+
+def without_judge(summary: dict) -> None:
+    for row in summary.values():
+        row |= {"rules_only": True, "undecided": 30, "failed": 30, "reason": None}
+    summary["shapes/MMVet"] = {**NONE, "failed": 120, "undecided": 120, "reason": REASON}
+    reason = "no mean over 6, without a score of shapes/MMVet"
+    summary["mean"] = {**NONE, "failed": 270, "undecided": 270, "reason": reason}
+
+
+@pytest.fixture(scope="module")
+def rules_only(make_run: MakeRun) -> tuple[RunInputs, dict]:
+    """A report of a run that was graded without a judge."""
+    inputs = make_run(size=18)
+    inputs.differences.clear()
+    for folder in inputs.evaluations.values():
+        change_summary(folder, without_judge)
+    return inputs, write_report(inputs)
+
+
+def test_without_a_judge_each_score_has_its_share_of_undecided_items(
+    rules_only: tuple[RunInputs, dict],
+) -> None:
+    inputs, report = rules_only
+    assert score_with_interval(report["base"]["shapes/MMStar"]).endswith("], 25.0 % undecided")
+    assert score_with_interval(report["base"]["shapes/MMVet"]) == "none"
+    for name in ("report.md", "report.html"):
+        content = (inputs.folder / name).read_text()
+        assert "25.0 % undecided" in content
+        assert "Scores are by rules only (evaluate.judge=none)" in content
+        assert f"shapes/MMVet has no score: {REASON} (base, tuned, control)." in content
+        assert "none to none" not in content
+
+
+def test_without_means_the_headline_claims_nothing(rules_only: tuple[RunInputs, dict]) -> None:
+    _, report = rules_only
+    sentence = headline(report)
+    assert sentence.startswith("It is unknown whether")
+    assert sentence.endswith("helped: no mean over 6, without a score of shapes/MMVet.")
+    assert control_sentence(report).endswith("is not possible either.")
+
+
+def test_items_whose_judge_failed_are_distinguished_from_undecided_ones(make_run: MakeRun) -> None:
+    inputs = make_run(size=16)
+
+    def fail_some(summary: dict) -> None:
+        summary["shapes/MMVet"] |= {"failed": 5, "undecided": 2}
+
+    change_summary(inputs.evaluations["tuned"], fail_some)
+    sentences = "\n".join(evaluation_caveats(write_report(inputs)))
+    assert "because the judge failed: 3 of tuned. The same command queries only" in sentences
+    assert "usable reply of the judge decided them: 2 of tuned." in sentences
+
+
+def test_items_without_a_response_or_an_image_are_not_failures_of_the_judge(
+    make_run: MakeRun,
+) -> None:
+    inputs = make_run(size=16)
+
+    def fail_some(summary: dict) -> None:
+        summary["shapes/MMVet"] |= {"failed": 6, "undecided": 2, "skipped": 1, "no_response": 3}
+
+    change_summary(inputs.evaluations["tuned"], fail_some)
+    sentences = "\n".join(evaluation_caveats(write_report(inputs)))
+    assert "the judge failed" not in sentences
+    assert "no response from the engine: 3 of tuned. They are in no mean; the same" in sentences
+    assert "image is missing or cannot be read: 1 of tuned." in sentences
+
+
+def test_the_judge_s_counts_are_shown_with_the_evaluation_settings(make_run: MakeRun) -> None:
+    inputs = make_run(size=17)
+    for folder in inputs.evaluations.values():
+        content = manifest.read_manifest(folder)
+        assert content is not None
+        counts = {"replies": 9, "from_cache": 2, "calls": 8, "unusable": 1, "failed_items": 0}
+        content["counts"]["judge"] = {**counts, "faults": {"limited": 1}, "stopped": None}
+        content["settings"]["judge"] = "some-judge"
+        manifest.write_json(folder / "manifest.json", content)
+    write_report(inputs)
+    text = (inputs.folder / "report.md").read_text()
+    assert "| judge | some-judge |" in text
+    assert "| judge counts | calls 8, failed_items 0, faults limited 1, from_cache 2" in text
+
+
+def caveats_of(**result: object) -> list[str]:
+    return contamination_caveats({"contamination": {"absent": [], "hits": [], **result}})
+
+
+def test_a_run_that_was_not_checked_says_so(make_run: MakeRun) -> None:
+    (sentence,) = contamination_caveats({"contamination": None})
+    assert "were not compared with the items of any benchmark" in sentence
+    inputs = make_run(size=15)
+    write_report(inputs)
+    assert sentence in (inputs.folder / "report.md").read_text()
+
+
+def test_a_benchmark_on_disk_that_cannot_be_read_is_named() -> None:
+    result = {"samples": 3, "checked": {"shapes/MMVet": 5}, "absent": [], "hits": []}
+    result["not_checked"] = {"MMStar": "no readable parquet"}
+    sentences = contamination_caveats({"contamination": result})
+    assert "Training samples were not compared with MMStar: no readable parquet." in sentences
+
+
+def test_benchmarks_that_were_compared_and_those_without_items_are_named() -> None:
+    absent, compared = caveats_of(
+        samples=400, checked={"shapes/MMStar": 300, "shapes/MMMU": 300}, absent=["MMStar", "MMMU"]
+    )
+    assert absent.startswith("Training samples were not compared with MMStar, MMMU: no items")
+    assert compared == (
+        "400 samples were compared with 600 items of shapes/MMStar, shapes/MMMU; none is in both."
+    )
+
+
+def test_hits_are_named_and_those_that_were_trained_on_are_counted() -> None:
+    hit = {"kind": "same image", "item": "shapes/MMStar/0", "items": 1, "same_question": True}
+    hits = [hit | {"sample_id": f"s{n}", "trained": n < 2} for n in range(7)]
+    (sentence,) = caveats_of(samples=400, checked={"shapes/MMStar": 300}, hits=hits)
+    assert "7 are in both, 2 of which were trained on: s0 (same image: shapes/MMStar/0)" in sentence
+    assert sentence.endswith("and 2 more in report.json.")

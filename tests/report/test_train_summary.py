@@ -1,0 +1,98 @@
+"""What training rewarded and which alarms were raised, from step logs written by hand."""
+
+import json
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+
+from difftrain.grade.reward_hacking import ALARM_LIMITS, Alarm
+from difftrain.report import train_summary
+from difftrain.report.build import write_report
+from difftrain.report.inputs import RunInputs, training_steps
+from difftrain.report.trackers import training_logs
+
+MakeRun = Callable[..., RunInputs]
+
+
+def log(tags: float, held_out: list[float]) -> pd.DataFrame:
+    """Thirty steps with rising reward; answers to one task in every step, to another in one."""
+    rows = []
+    for step in range(1, 31):
+        row = {"step": step, "reward": step / 30, "alarms/repeated_tags": tags, "seconds": 1.0}
+        row |= {"completions/count/task/count": 4.0, "rewards/accuracy/mean/task/count": step / 30}
+        if step == 1:
+            row |= {"completions/count/task/read": 2.0, "rewards/accuracy/mean/task/read": 0.5}
+        if step % 10 == 0 and held_out:
+            row["eval_rewards/accuracy/mean"] = held_out[step // 10 - 1]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def summarize(tags: float, held_out: list[float]) -> tuple[dict, list[str]]:
+    found = train_summary.summarize_training(
+        {"tuned": log(tags, held_out)}, {"tuned": {"eval_samples": 64}}
+    )
+    return found["tuned"], train_summary.alarm_sentences({"training": found})
+
+
+def test_rewards_are_weighted_by_responses_and_unknown_without_any() -> None:
+    found, _ = summarize(0.0, [])
+    assert found["rewards"]["task/count"]["responses"] == 120
+    assert found["rewards"]["task/count"]["last"] == pytest.approx(sum(range(21, 31)) / 300)
+    assert found["rewards"]["task/read"] == {"responses": 2.0, "first": 0.5, "last": None}
+
+
+def test_a_harmless_training_raises_no_alarm() -> None:
+    found, lines = summarize(0.05, [0.5, 0.5, 0.6])
+    assert lines == []
+    assert found["alarms"]["repeated_tags"]["max_share"] == pytest.approx(0.05)
+    assert found["alarms"]["repeated_tags"]["step"] is None
+
+
+def test_an_alarm_is_reported_with_its_step_and_share() -> None:
+    _, lines = summarize(0.5, [])
+    assert lines == [
+        "Alarm while training tuned, from step 10: 50.0 % of the responses, "
+        "a thought or answer tag more than once."
+    ]
+
+
+def test_reward_that_rises_while_held_out_samples_get_worse_is_reported() -> None:
+    found, lines = summarize(0.0, [0.9, 0.5, 0.2])
+    assert found["alarms"][train_summary.DIVERGENCE]["raised"] is True
+    assert lines == [
+        "Alarm while training tuned: the reward rose while the accuracy on held-out "
+        "samples fell (90.0 % to 20.0 %)."
+    ]
+
+
+def test_what_was_not_measured_is_not_called_harmless() -> None:
+    found, _ = summarize(0.0, [])
+    assert found["alarms"][train_summary.DIVERGENCE]["raised"] is None
+    table = train_summary.alarm_table({"training": {"tuned": found}})
+    assert table.rows[-1][1] == "not measured"
+    assert [row[1] for row in table.rows].count("not counted") == len(ALARM_LIMITS) - 1
+
+
+def test_alarms_and_rewards_are_in_the_report_and_in_the_tracker(make_run: MakeRun) -> None:
+    inputs = make_run(size=9, control=False)
+    folder = inputs.arms["tuned"].train
+    rows = log(0.5, [0.9, 0.5, 0.2]).to_dict("records")
+    lines = [
+        {k: v for k, v in row.items() if v == v and k != "eval_rewards/accuracy/mean"}
+        for row in rows
+    ]
+    (folder / "train_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    (folder / "eval_log.jsonl").write_text('{"step": 10, "eval_rewards/accuracy/mean": 0.9}\n')
+    report = write_report(inputs)
+    assert report["training"]["tuned"]["alarms"]["repeated_tags"]["step"] == 10
+    for name in ("report.md", "report.html"):
+        text = (inputs.folder / name).read_text()
+        assert "Alarm while training tuned, from step 10" in text
+        assert "task: count" in text
+    sent = training_logs(inputs)["tuned"]
+    assert sent == training_steps(folder)
+    assert sent[9]["eval_rewards/accuracy/mean"] == 0.9
+    assert sent[9]["alarms/repeated_tags"] == 0.5
+    assert Alarm.empty in ALARM_LIMITS
