@@ -16,9 +16,9 @@ from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
 from difftrain.recipes import benchmarks, difficulty, grpo, pool, preflight, sft_then_grpo
 from difftrain.records import Arm, TrainStage
+from difftrain.report import build
 from difftrain.report.inputs import ArmFolders, RunInputs
-from difftrain.report.tracking import check_login, track
-from difftrain.report.write import write
+from difftrain.report.trackers import check_login, send_report
 
 SELECT = {TrainStage.sft: sft_then_grpo.select_sft, TrainStage.grpo: difficulty.select}
 """What selects the samples of a training stage."""
@@ -113,18 +113,18 @@ def write_report(config: RunConfig, paths: RunPaths, recipe_difference: list[str
         probe=paths.probe,
         attention=paths.attention if manifest.read_manifest(paths.attention) else None,
         score=paths.score,
-        reliability=paths.reliability if config.probe.retest_samples else None,
+        retest=paths.reliability if config.probe.retest_samples else None,
         arms={arm: arm_folders(config, paths, arm) for arm in arms},
-        marks=results,
+        evaluations=results,
         differences=benchmarks.differences(results, config.evaluate.resamples),
         contamination=paths.contamination if manifest.read_manifest(paths.contamination) else None,
     )
-    report = write(inputs)
+    report = build.write_report(inputs)
     for name in ("adapter", "checkpoint"):  # a sweep takes a run with a checkpoint as finished
         if (trained := paths.grpo(Arm.tuned) / name).is_dir():
             link_tree(trained, paths.run / name)
     if config.report_to is not Tracker.none:
-        track(config.report_to, inputs, report)
+        send_report(config.report_to, inputs, report)
 
 
 def arm_folders(config: RunConfig, paths: RunPaths, arm: str) -> ArmFolders:

@@ -18,9 +18,8 @@ from difftrain.config import run_config
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.model import checkpoint_files
 from difftrain.pipeline.paths import RunPaths
-from difftrain.report.comparison import agreement
-from difftrain.report.comparison.rows import KNOWN, ROWS, row_of
-from difftrain.report.comparison.runs import Run
+from difftrain.report.compare import compatibility, presets
+from difftrain.report.compare.types import Run
 
 AXES = ("recipe", "difficulty", "data", "seed")
 """What a sweep runs over, the slowest first; every other setting is the same for all its runs."""
@@ -37,7 +36,7 @@ class SweepTable:
 
 
 NO_TABLE = SweepTable((), ("1",))
-PAPER_ROWS = tuple(row.recipe for row in ROWS)
+PAPER_ROWS = tuple(row.recipe for row in presets.PAPER_ROWS)
 TABLES = {
     "paper": SweepTable(PAPER_ROWS, ("1",)),
     "shapes": SweepTable(
@@ -103,8 +102,9 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
     errors: dict[str, list[str]] = {}
     for values in product(*(axes[axis] for axis in axes if axis != "seed")):
         choices = [f"{axis}={value}" for axis, value in zip(axes, values, strict=False)]
-        row = row_of(values[0])
-        lacks_control = row.recipe in KNOWN and row.chooses and row.control not in axes["recipe"]
+        row = presets.preset_of(values[0])
+        is_preset = row.recipe in presets.PRESETS
+        lacks_control = is_preset and row.selects and row.control not in axes["recipe"]
         control = ["control=random"] if lacks_control and "control" not in keys else []
         try:
             arguments = [*choices, *control, *defaults, *overrides]
@@ -154,13 +154,13 @@ def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str
     one_seed = {run.label.rpartition("-")[0]: run.config for run in runs}
     compared = [as_compared(name, config) for name, config in one_seed.items()]
     errors: dict[str, list[str]] = {}
-    by_run = agreement.disagreements(compared, agreement.unlike_settings)
+    by_run = compatibility.find_incompatible(compared, compatibility.differing_settings)
     for name, differences in by_run.items():
         for difference in differences:
             errors.setdefault(difference, []).append(name)
     return [
         f"{text}: cannot stand in one table{which_runs(names, axes)}"
-        + (OWN_RECIPE_HINT if agreement.BY_NAME in text else "")
+        + (OWN_RECIPE_HINT if compatibility.BY_NAME in text else "")
         for text, names in errors.items()
     ]
 

@@ -17,7 +17,7 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.engine import EngineKind
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.pipeline.paths import RunPaths
-from difftrain.report.comparison.rows import ROWS
+from difftrain.report.compare.presets import PAPER_ROWS
 from difftrain.sweep import expand, local_launcher, slurm
 from difftrain.sweep.expand import TABLES, SweepRun, SweepTable
 
@@ -118,7 +118,7 @@ def test_rows_without_a_random_row_of_their_size_get_a_control() -> None:
     assert expanded("control=none", recipe="grpo_hard")[0].config.control == "none"
     beside = expanded(recipe="grpo_mid_hard,grpo_random")
     assert [job.config.control for job in beside] == ["none", "none"]
-    assert {row.control for row in ROWS if row.control} < {*TABLES["paper"].recipes}
+    assert {row.control for row in PAPER_ROWS if row.control} < {*TABLES["paper"].recipes}
 
 
 def test_the_table_s_own_settings_yield_to_the_command_line() -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from difftrain import stats
 from difftrain.config.evaluate import MINIATURES, OFFICIAL
-from difftrain.evaluate import undecided
 from difftrain.evaluate.summary import cluster_of
+from difftrain.evaluate.unscored import no_score_reason
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.paths import BASE, CONTROL, TUNED
-from difftrain.records import ItemResult
+from difftrain.records import Arm, ItemResult
 from difftrain.report.compare import compatibility, presets, text
 from difftrain.report.compare.render import write_comparisons
 from difftrain.report.compare.types import (
@@ -48,7 +47,7 @@ def compare_runs(folders: list[Path], output: Path | None = None, force: bool = 
     comparisons = [build_table(members, incompatible) for _, members in sorted(by_table.items())]
     fingerprint = manifest.fingerprint(
         {"incompatible": incompatible, "version": VERSION},
-        *sorted(f"{run.folder.name} {run.results_folder(TUNED).name}" for run in runs),
+        *sorted(f"{run.folder.name} {run.results_folder(Arm.tuned).name}" for run in runs),
     )
     folder = output or runs[0].folder.absolute().parent.parent / "compare" / fingerprint
     write_comparisons(folder, comparisons)
@@ -75,10 +74,10 @@ def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparis
         is_noted = any(str(run.folder) in incompatible for run in members.values())
         rows += build_rows(name, by_row, benchmarks, is_noted)
     base = ComparisonRow(
-        name=BASE,
+        name=Arm.base,
         title="base model, not trained",
         seeds=(),
-        scores=scores([item_results(first.results_folder(BASE))], benchmarks),
+        scores=scores([item_results(first.results_folder(Arm.base))], benchmarks),
     )
     return Comparison(
         model=first.report["model"],
@@ -104,7 +103,7 @@ def build_rows(
         name=name,
         title=title + suffix,
         seeds=tuple(runs),
-        scores=scores(results_by_seed(runs, TUNED), benchmarks),
+        scores=scores(results_by_seed(runs, Arm.tuned), benchmarks),
         cost=mean_cost([run.cost() for run in runs.values()]),
         versus_control=None if control is None else versus_control(runs, *control, benchmarks),
         no_control=presets.missing_control_reason(name),
@@ -115,11 +114,11 @@ def build_rows(
     if not controlled:
         return [row]
     own_control = ComparisonRow(
-        name=f"{name} {CONTROL}",
+        name=f"{name} {Arm.control}",
         title=f"random control of {title}{suffix}",
         seeds=tuple(controlled),
-        scores=scores(results_by_seed(controlled, CONTROL), benchmarks),
-        cost=mean_cost([run.cost(CONTROL) for run in controlled.values()]),
+        scores=scores(results_by_seed(controlled, Arm.control), benchmarks),
+        cost=mean_cost([run.cost(Arm.control) for run in controlled.values()]),
         no_control="is a random control itself",
         is_own_control=True,
     )
@@ -146,8 +145,8 @@ def find_control(name: str, by_row: dict[str, RunBySeed]) -> tuple[RunBySeed, st
     random_row = by_row.get(presets.preset_of(name).control or "", {})
     random_runs = {seed: run for seed, run in random_row.items() if seed in runs}
     if controlled and (len(controlled) == len(runs) or not random_runs):
-        return controlled, CONTROL
-    return (random_runs, TUNED) if random_runs else None
+        return controlled, Arm.control
+    return (random_runs, Arm.tuned) if random_runs else None
 
 
 def results_by_seed(runs: RunBySeed, arm: str) -> list[list[ItemResult]]:
@@ -167,13 +166,13 @@ def versus_control(
     """A row minus its control, paired on items within each seed that both have."""
     seeds = [seed for seed in runs if seed in controls]
     before = results_by_seed({seed: controls[seed] for seed in seeds}, arm)
-    after = results_by_seed({seed: runs[seed] for seed in seeds}, TUNED)
+    after = results_by_seed({seed: runs[seed] for seed in seeds}, Arm.tuned)
     unscored, results = split_unscored([*before, *after], benchmarks)
     before, after = results[: len(seeds)], results[len(seeds) :]
     pooled = stats.pool(stats.difference_tables(before, after, cluster_of), "paired")
     title = presets.preset_of(controls[seeds[0]].name).title
     return ControlDifference(
-        control=title if arm == TUNED else "its own random control",
+        control=title if arm == Arm.tuned else "its own random control",
         seeds=tuple(seeds),
         differences=pooled | unscored,
     )
@@ -194,7 +193,7 @@ def split_unscored(
     reasons: dict[str, str] = {}
     for name, groups in by_benchmark.items():
         for group in groups:
-            if reason := undecided.why_none(name, group):
+            if reason := no_score_reason(name, group):
                 reasons.setdefault(name, reason)
     if len(reasons) == len(benchmarks):
         raise compatibility.NotComparable(f"nothing to compare: {'; '.join(reasons.values())}")
