@@ -1,14 +1,15 @@
 """One grader per answer kind, used by the probe, by GRPO's reward and by the reports.
 
-Strings go in, a Credit comes out; no files, no torch. A response without a closed answer tag is
-unreadable, which is not the same as wrong.
+Strings in, a verdict out; no files, no torch. A response without a closed answer tag is
+`unparsable`, which is not `incorrect`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from difftrain.config.grade import GradeConfig
 from difftrain.grade import boxes, choice, count, extract, number, text
+from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.records import AnswerKind, Sample, Verdict
 
 GRADERS: dict[AnswerKind, Callable[[str, str, tuple[str, ...], GradeConfig], Verdict]] = {
@@ -18,53 +19,63 @@ GRADERS: dict[AnswerKind, Callable[[str, str, tuple[str, ...], GradeConfig], Ver
     AnswerKind.text: text.grade,
     AnswerKind.boxes: boxes.grade,
 }
-
-PARTIAL: dict[AnswerKind, Callable[[str, str, GradeConfig], float]] = {
-    AnswerKind.text: text.credit,
-    AnswerKind.boxes: boxes.credit,
+PARTIAL_CREDIT: dict[AnswerKind, Callable[[str, str, GradeConfig], float]] = {
+    AnswerKind.text: text.partial_credit,
+    AnswerKind.boxes: boxes.partial_credit,
 }
-"""The kinds for which a part of the way may be worth something; others are worth 1 or 0."""
-
-GOLD_PROBLEMS = {
+"""The kinds for which an incorrect answer may earn a part; the others earn 1 or 0."""
+GOLD_PROBLEMS: dict[AnswerKind, Callable[[str, tuple[str, ...]], str | None]] = {
     AnswerKind.choice: choice.gold_problem,
     AnswerKind.number: number.gold_problem,
     AnswerKind.count: count.gold_problem,
     AnswerKind.text: text.gold_problem,
     AnswerKind.boxes: boxes.gold_problem,
 }
-
 STRICT = GradeConfig()
 
 
 @dataclass(frozen=True, slots=True)
 class GradeResult:
-    """A verdict, and what the answer is worth in [0, 1]: 1 exactly where it is right."""
+    """A verdict, and the answer's credit in [0, 1]: 1 exactly where it is correct."""
 
     verdict: Verdict
-    value: float
+    credit: float
 
 
-UNPARSABLE = GradeResult(Verdict.unparsable, 0.0)
-"""The credit of an answer that cannot be read."""
-
-
-def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT) -> GradeResult:
-    """Verdict and worth of the response's last answer, by the grader of the sample's kind."""
-    said = extract.answer(response)
-    if said is None:
-        return UNPARSABLE
-    kind = sample.answer_kind
-    verdict = GRADERS[kind](said, sample.answer, sample.options, rules)
-    if verdict is Verdict.incorrect and kind in PARTIAL:
-        return GradeResult(verdict, PARTIAL[kind](said, sample.answer, rules))
+def grade_answer(
+    response: str, gold: str, kind: AnswerKind, options: tuple[str, ...], rules: GradeConfig
+) -> GradeResult:
+    """Verdict and credit of the response's last answer, by the grader of this answer kind."""
+    answer = extract.answer(response)
+    if answer is None:
+        return GradeResult(Verdict.unparsable, 0.0)
+    verdict = GRADERS[kind](answer, gold, options, rules)
+    if verdict is Verdict.incorrect and kind in PARTIAL_CREDIT:
+        return GradeResult(verdict, PARTIAL_CREDIT[kind](answer, gold, rules))
     return GradeResult(verdict, float(verdict is Verdict.correct))
 
 
+def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT) -> GradeResult:
+    """Verdict and credit of a response to a sample."""
+    return grade_answer(response, sample.answer, sample.answer_kind, sample.options, rules)
+
+
 def grade(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Verdict:
-    """What the response's last answer is, by the grader of the sample's answer kind."""
+    """Whether the response's last answer is correct, incorrect or unparsable."""
     return grade_with_credit(response, sample, rules).verdict
 
 
-def gold_problem(sample_answer: str, kind: AnswerKind, options: tuple[str, ...]) -> str | None:
-    """Why a gold answer cannot be graded (for quarantine at load time); None if it can."""
-    return GOLD_PROBLEMS[kind](sample_answer, options)
+def grade_batch(
+    pool: GraderPool, responses: Sequence[str], samples: Sequence[Sample], rules: GradeConfig
+) -> list[GradeResult | GradeFailure]:
+    """Grade responses[i] to samples[i] in the pool's workers, which are killed at their limits."""
+    calls = [
+        (response, sample.answer, sample.answer_kind, sample.options, rules)
+        for response, sample in zip(responses, samples, strict=True)
+    ]
+    return pool.run(grade_answer, calls)
+
+
+def gold_problem(gold: str, kind: AnswerKind, options: tuple[str, ...]) -> str | None:
+    """Why a gold answer cannot be graded (such samples are quarantined at load time), or None."""
+    return GOLD_PROBLEMS[kind](gold, options)

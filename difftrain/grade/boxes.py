@@ -1,4 +1,4 @@
-"""Grades boxes: every gold box found once, with its label, and none besides."""
+"""Grades boxes: every gold box matched once, with its label, and no other box."""
 
 import json
 import re
@@ -9,35 +9,36 @@ from difftrain.grade.text import normalize_text
 from difftrain.records import Verdict
 
 IOU = 0.5
+"""Smallest intersection over union of a matched pair."""
 MAX_CHARS = 50_000
 MAX_BOXES = 500
 MAX_COORDINATE = 1e7
-"""Coordinates beyond this many pixels are not coordinates."""
+"""A box with a larger coordinate, in pixels, is malformed."""
 
 _FENCE = re.compile(r"```[a-zA-Z]*")
 _BRACKET = re.compile(r"[\[\]{}]")
-_PIECE = re.compile(r"(\d[\d.]*)|[^\W\d_]+\d*")
+_NUMBER_OR_WORD = re.compile(r"(\d[\d.]*)|[^\W\d_]+\d*")
 _BOX_NUMBERS = 4
-_OF_A_BOX = re.compile(
+_BOX_WORD = re.compile(
     r"[xy][12]?|[xy]?(?:min|max)|[wh]|px|pixels?|b?box|left|right|top|bottom|upper|lower|corner"
     r"|width|height|the|a|at|is|from|to|and|by",
     re.IGNORECASE,
 )
 """Words that may stand among the four numbers of one box."""
-_TAKEN_BACK = re.compile(
+_RETRACTION = re.compile(
     r"\b(?:not|or|nor|neither|none|never|cannot|without|except|instead|ignore|wait"
     r"|wrong|wrongly|incorrect|incorrectly|false|mistaken|no(?! other| more| further))\b"
     r"|n['`\u2018\u2019\u02bc\uff07]t\b",
     re.IGNORECASE,
 )
-"""Words beside a list that may say the opposite of it."""
+"""Words beside a list that may take it back."""
 _AFTER_STRING = re.compile(r"\s*(?:[,:\]}]|\Z)")
 _LAST_COMMA = re.compile(r",(?=\s*[\]}])")
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Corners in pixels, x to the right and y down, and a label as read (normalised)."""
+    """Corners in pixels, x to the right and y down, and a normalized label."""
 
     x1: float
     y1: float
@@ -47,65 +48,64 @@ class Box:
 
     @property
     def area(self) -> float:
-        """Area in square pixels; 0 where the corners are the wrong way round."""
+        """Area in square pixels; 0 if the corners are swapped."""
         return max(0.0, self.x2 - self.x1) * max(0.0, self.y2 - self.y1)
 
 
 def double_quoted(text: str) -> str:
-    """The text with single-quoted strings made JSON strings; apostrophes inside them survive.
+    """The text with single-quoted strings turned into JSON strings; their apostrophes survive.
 
-    A quote ends a single-quoted string only where JSON could go on: before , : ] } or the end.
+    A quote ends a single-quoted string only where JSON could continue: before , : ] } or the end.
     Python's None becomes null.
     """
     out: list[str] = []
     quote: str | None = None
-    place = 0
-    while place < len(text):
-        letter = text[place]
-        if quote is None and text.startswith("None", place):
+    i = 0
+    while i < len(text):
+        letter = text[i]
+        if quote is None and text.startswith("None", i):
             out.append("null")
-            place += 3
+            i += 3
         elif quote is None:
             if letter in "'\"":
                 quote, letter = letter, '"'
             out.append(letter)
         elif letter == "\\":
-            following = text[place + 1 : place + 2]
-            out.append("'" if following == "'" else letter + following)
-            place += 1
-        elif letter == quote and (quote == '"' or _AFTER_STRING.match(text, place + 1)):
+            escaped = text[i + 1 : i + 2]
+            out.append("'" if escaped == "'" else letter + escaped)
+            i += 1
+        elif letter == quote and (quote == '"' or _AFTER_STRING.match(text, i + 1)):
             quote = None
             out.append('"')
         else:
             out.append('\\"' if letter == '"' else letter)
-        place += 1
+        i += 1
     return "".join(out)
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object whose keys stand there once; an answer that says a box twice is none."""
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a key stands there twice")
-    return found
+def _without_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(keys := dict(pairs)) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return keys
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=_once)
+_JSON = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
 
 
-def _tells_a_box(words: str) -> bool:
-    """Whether four numbers follow one another with only words of a box between: no counts."""
+def _describes_box(text: str) -> bool:
+    """Whether four numbers follow one another with only words of a box in between."""
     numbers = 0
-    for piece in _PIECE.finditer(words):
-        if piece[1]:
+    for match in _NUMBER_OR_WORD.finditer(text):
+        if match[1]:
             numbers += 1
-        elif not _OF_A_BOX.fullmatch(piece[0]):
+        elif not _BOX_WORD.fullmatch(match[0]):
             numbers = 0
         if numbers == _BOX_NUMBERS:
             return True
     return False
 
 
-def _parsed(text: str) -> object:
+def _parse_json(text: str) -> object:
     """The one JSON value in a text; None without one, or where the words beside it leave doubt.
 
     Words may stand before and after it, but no second bracket, no other box in words (four
@@ -115,112 +115,111 @@ def _parsed(text: str) -> object:
     first = _BRACKET.search(text)
     if first is None:
         return None
-    before, held = text[: first.start()], text[first.start() :]
-    quoted = double_quoted(held)
-    for spelling in (held, quoted, _LAST_COMMA.sub("", quoted)):
+    before, rest = text[: first.start()], text[first.start() :]
+    quoted = double_quoted(rest)
+    for spelling in (rest, quoted, _LAST_COMMA.sub("", quoted)):
         try:
-            found, end = _JSON.raw_decode(spelling)
+            value, end = _JSON.raw_decode(spelling)
         except (ValueError, RecursionError):
             continue
         if _BRACKET.search(spelling, end):
             return None
-        # No bracket follows, so the value ends with the last one; the words as they were written.
-        words = f"{before} {held[max(map(held.rfind, ']}')) + 1 :]}"
-        return None if _TAKEN_BACK.search(words) or _tells_a_box(words) else found
+        # No bracket follows, so the value ends with the last one; take the words as written.
+        words = f"{before} {rest[max(map(rest.rfind, ']}')) + 1 :]}"
+        return None if _RETRACTION.search(words) or _describes_box(words) else value
     return None
 
 
-def _box(found: object) -> Box | None:
-    if not isinstance(found, dict):
+def _box(value: object) -> Box | None:
+    if not isinstance(value, dict):
         return None
-    corners, label = found.get("bbox_2d"), found.get("label")
+    corners, label = value.get("bbox_2d"), value.get("label")
     label = "" if label is None else label
     if not isinstance(corners, list) or len(corners) != 4 or not isinstance(label, str):
         return None
-    if not all(type(each) in (int, float) and abs(each) <= MAX_COORDINATE for each in corners):
+    if not all(type(c) in (int, float) and abs(c) <= MAX_COORDINATE for c in corners):
         return None
-    x1, y1, x2, y2 = (float(each) for each in corners)
+    x1, y1, x2, y2 = (float(corner) for corner in corners)
     return Box(x1, y1, x2, y2, normalize_text(label))
 
 
 def parse(text: str) -> list[Box] | None:
     """The boxes of a JSON list of {bbox_2d: [x1, y1, x2, y2], label}; None if it is not one.
 
-    Code fences, single quotes, a comma too many and words around it are forgiven, and a label may
-    be null or absent; a list with one malformed box is not read at all.
+    Code fences, single quotes, a trailing comma and words around the list are allowed, and a label
+    may be null or absent; one malformed box makes the whole list unparsable.
     """
     if len(text) > MAX_CHARS:
         return None
-    found = _parsed(text)
-    listed = [found] if isinstance(found, dict) else found
-    if not isinstance(listed, list) or len(listed) > MAX_BOXES:
+    value = _parse_json(text)
+    items = [value] if isinstance(value, dict) else value
+    if not isinstance(items, list) or len(items) > MAX_BOXES:
         return None
-    boxes = [box for each in listed if (box := _box(each)) is not None]
-    return boxes if len(boxes) == len(listed) else None
+    boxes = [box for item in items if (box := _box(item)) is not None]
+    return boxes if len(boxes) == len(items) else None
 
 
-def overlap(one: Box, two: Box) -> float:
+def intersection_over_union(a: Box, b: Box) -> float:
     """Intersection over union of two boxes, 0 to 1."""
-    wide = max(0.0, min(one.x2, two.x2) - max(one.x1, two.x1))
-    high = max(0.0, min(one.y2, two.y2) - max(one.y1, two.y1))
-    shared = wide * high if one.area and two.area else 0.0
-    union = one.area + two.area - shared
+    width = max(0.0, min(a.x2, b.x2) - max(a.x1, b.x1))
+    height = max(0.0, min(a.y2, b.y2) - max(a.y1, b.y1))
+    shared = width * height if a.area and b.area else 0.0
+    union = a.area + b.area - shared
     return shared / union if union else 0.0
 
 
-def matched(said: list[Box], gold: list[Box], iou: float = IOU) -> int:
+def count_matches(boxes: list[Box], gold: list[Box], iou: float = IOU) -> int:
     """The largest number of pairs, each box used once, with equal labels and at least this IoU.
 
-    A gold box without a label (grounding) may be said with any.
+    A gold box without a label (grounding) matches any label.
     """
-    if not said or not gold:
+    if not boxes or not gold:
         return 0
-    from scipy.optimize import linear_sum_assignment  # a second of import, kept from settings
+    from scipy.optimize import linear_sum_assignment  # its import takes a second
 
-    fits = [
-        [int(two.label in ("", one.label) and overlap(one, two) >= iou) for two in gold]
-        for one in said
+    matches = [
+        [int(g.label in ("", box.label) and intersection_over_union(box, g) >= iou) for g in gold]
+        for box in boxes
     ]
-    rows, columns = linear_sum_assignment(fits, maximize=True)
-    return sum(fits[row][column] for row, column in zip(rows, columns, strict=True))
+    rows, columns = linear_sum_assignment(matches, maximize=True)
+    return sum(matches[row][column] for row, column in zip(rows, columns, strict=True))
 
 
-def f1(said: str, gold: str, iou: float = IOU) -> float:
-    """2 x matched / (said + gold): missing and extra boxes both cost. 1 is exactly right.
+def f1(answer: str, gold: str, iou: float = IOU) -> float:
+    """2 x matched / (answer's + gold's boxes): missing and extra boxes both cost; 1 is correct.
 
-    A text that `read` refuses holds no box, so it scores 0 against any gold box. Raises
-    ValueError if the gold cannot be read.
+    An answer that `parse` refuses scores 0. Raises ValueError if the gold cannot be parsed.
     """
-    wanted = parse(gold)
-    if wanted is None:
-        raise ValueError(f"the gold is no list of boxes: {gold[:80]!r}")
-    found = parse(said)
-    if found is None:
+    gold_boxes = parse(gold)
+    if gold_boxes is None:
+        raise ValueError(f"the gold answer is not a list of boxes: {gold[:80]!r}")
+    boxes = parse(answer)
+    if boxes is None:
         return 0.0
-    both = len(found) + len(wanted)
-    return 2 * matched(found, wanted, iou) / both if both else 1.0
+    total = len(boxes) + len(gold_boxes)
+    return 2 * count_matches(boxes, gold_boxes, iou) / total if total else 1.0
 
 
-def credit(said: str, gold: str, rules: GradeConfig) -> float:
-    """What a list of boxes that is not right is worth: its f1, or nothing (grade.boxes)."""
-    partly = rules.boxes is BoxesCredit.f1 and parse(gold) is not None
-    return f1(said, gold, rules.boxes_iou) if partly else 0.0
+def partial_credit(answer: str, gold: str, rules: GradeConfig) -> float:
+    """Credit of a list of boxes that is not correct: its f1, or 0 (grade.boxes)."""
+    allowed = rules.boxes is BoxesCredit.f1 and parse(gold) is not None
+    return f1(answer, gold, rules.boxes_iou) if allowed else 0.0
 
 
 def grade(
-    said: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
+    answer: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
 ) -> Verdict:
-    """Right if every gold box is found and nothing else (f1 of 1)."""
-    if parse(said) is None:
+    """Correct if every gold box is matched and there is no other (f1 of 1)."""
+    if parse(answer) is None:
         return Verdict.unparsable
     if parse(gold) is None:
         return Verdict.incorrect
-    score = f1(said, gold, rules.boxes_iou if rules else IOU)
+    score = f1(answer, gold, rules.boxes_iou if rules else IOU)
     return Verdict.correct if score == 1 else Verdict.incorrect
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
-    """Why this gold cannot be graded, or None."""
+    """Why this gold answer cannot be graded, or None."""
     boxes = parse(gold)
     if boxes is None:
         return "not a JSON list of {bbox_2d, label}"

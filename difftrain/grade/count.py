@@ -1,7 +1,7 @@
-r"""Grades a count: one whole number, exactly. Two numbers are no answer, nor is a hedge.
+r"""Grades a count: one whole number, exactly. Two numbers or a hedge are not an answer.
 
-What may stand before the number is a list of plain words (`The answer is 7`); after it comes the
-name of what was counted (`7 red circles`), unless a word there makes another number of it.
+Before the number only words of a fixed list may stand (`The answer is 7`); after it the name of
+what was counted (`7 red circles`), unless a word there changes the number (`7 dozen`).
 """
 
 import re
@@ -13,10 +13,10 @@ from difftrain.grade.text import normalize_number
 from difftrain.records import Verdict
 
 MAX_CHARS = 200
-"""Characters beyond which an answer is not read."""
+"""Longer answers are not parsed."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-_SPELT = {
+_NUMBER_WORDS = {
     word: Fraction(value)
     for value, word in enumerate(
         _WORD.findall(
@@ -31,12 +31,12 @@ _SPELT = {
 _DIGITS = re.compile(r"[0-9]+")
 _CLAIM = re.compile(
     r"(?<![\w.,/^])[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?![\w%/^]|[.,][0-9])"
-    rf"|(?<![\w'’])(?:{'|'.join(_SPELT)})(?![\w'’])",
+    rf"|(?<![\w'’])(?:{'|'.join(_NUMBER_WORDS)})(?![\w'’])",
     re.IGNORECASE,
 )
 """A number in digits, or in one word."""
-_OTHERS = re.compile(r"[^\w\s.,:;!?'’\"()\[\]{}*_`$\\=\-+]|[+\-]")
-"""Signs that are no decoration: comparisons, ranges, a plus or minus that is not the number's."""
+_CHANGING_SIGN = re.compile(r"[^\w\s.,:;!?'’\"()\[\]{}*_`$\\=\-+]|[+\-]")
+"""Signs that change a number: comparisons, ranges, a plus or minus that is not its sign."""
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boxed)(?![a-zA-Z])")
 _NAME = re.compile(r"\b[a-z]\s*(?:=|is\b)", re.IGNORECASE)
 _COUNTED = re.compile(
@@ -44,9 +44,9 @@ _COUNTED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _BREAK = re.compile(r"[.,;:!(\[=\n]")
-_MOST_WORDS = 10
-_IS = {"is", "are", "was", "were", "equals"}
-_PLAIN = _IS | set(
+_MAX_NAME_WORDS = 10
+_COPULAS = {"is", "are", "was", "were", "equals"}
+_NEUTRAL_WORDS = _COPULAS | set(
     _WORD.findall(
         "so the final correct right answer total count number amount of there there's that "
         "this these in a an it it's we i you my our see saw can counted counting found find "
@@ -55,8 +55,8 @@ _PLAIN = _IS | set(
         "thus hence result value only just and s answer's i've"
     )
 )
-"""Words that leave the number beside them what it is."""
-_CHANGES = set(
+"""Words that do not change the number beside them."""
+_CHANGING_WORDS = set(
     _WORD.findall(
         "not no none never neither nor or cannot without hardly barely scarcely than least "
         "most more less fewer over under above below about around approximately approx "
@@ -72,7 +72,7 @@ _CHANGES = set(
         "mn x e pi infinity"
     )
 )
-"""Words that make another number, or no claim, of the number before them."""
+"""Words that change the number before them, or take it back."""
 
 
 def _words(text: str) -> list[str]:
@@ -81,72 +81,72 @@ def _words(text: str) -> list[str]:
 
 def _value(claim: str) -> Fraction:
     word = claim.lower()
-    return _SPELT[word] if word in _SPELT else Fraction(claim.replace(",", ""))
+    return _NUMBER_WORDS[word] if word in _NUMBER_WORDS else Fraction(claim.replace(",", ""))
 
 
-def _leads(text: str) -> bool:
-    """Whether only plain words stand here, and what was counted (`the number of dots is`)."""
-    what = [word for found in _COUNTED.finditer(text) for word in _words(found["what"])]
-    if len(what) > _MOST_WORDS or not _names(what):
+def _is_neutral(text: str) -> bool:
+    """Whether a text holds only neutral words, and what was counted (`the number of dots is`)."""
+    counted = [word for match in _COUNTED.finditer(text) for word in _words(match["what"])]
+    if not _is_name(counted):
         return False
     rest = _NAME.sub(" ", _COUNTED.sub(" ", text))
-    return all(word in _PLAIN for word in _words(rest))
+    return all(word in _NEUTRAL_WORDS for word in _words(rest))
 
 
-def _names(words: list[str]) -> bool:
-    """Whether these words can name what was counted."""
-    if any(word in _CHANGES or word.endswith("n't") for word in words):
+def _is_name(words: list[str]) -> bool:
+    """Whether these words can be the name of what was counted."""
+    if any(word in _CHANGING_WORDS or word.endswith("n't") for word in words):
         return False
-    said = next((place for place, word in enumerate(words) if word in _IS), len(words))
-    return len(words) <= _MOST_WORDS and all(word in _PLAIN for word in words[said:])
+    copula = next((i for i, word in enumerate(words) if word in _COPULAS), len(words))
+    return len(words) <= _MAX_NAME_WORDS and all(word in _NEUTRAL_WORDS for word in words[copula:])
 
 
-def _plainly(text: str, claims: list[re.Match[str]]) -> bool:
-    """Whether the words around the claims leave them the one answer."""
-    if not _leads(text[: claims[0].start()]):
+def _is_one_answer(text: str, claims: list[re.Match[str]]) -> bool:
+    """Whether the words around the claimed numbers leave them as the only answer."""
+    if not _is_neutral(text[: claims[0].start()]):
         return False
-    named = [_words(text[claims[-1].end() :])]
-    for one, two in pairwise(claims):
-        gap = text[one.end() : two.start()]
-        if not (mark := _BREAK.search(gap)) or not _leads(gap[mark.end() :]):
+    names = [_words(text[claims[-1].end() :])]
+    for left, right in pairwise(claims):
+        gap = text[left.end() : right.start()]
+        if not (mark := _BREAK.search(gap)) or not _is_neutral(gap[mark.end() :]):
             return False
-        named.append(_words(gap[: mark.start()]))
+        names.append(_words(gap[: mark.start()]))
     # `7 cats, 7 dogs` are two counts.
-    return all(map(_names, named)) and len({tuple(each) for each in named if each}) <= 1
+    return all(map(_is_name, names)) and len({tuple(name) for name in names if name}) <= 1
 
 
-def parse(said: str) -> Fraction | None:
-    """The one number that is said, in digits or as a word to twenty or a ten; None otherwise.
+def parse(answer: str) -> Fraction | None:
+    """The one number of an answer, in digits or as a word (to twenty, or a multiple of ten).
 
-    Plain words may stand around it ("There are 7 shapes.", "7 (seven)"), but none that make it
-    another claim: "not 7", "all but 7", "7 or 8", "7+", "7 pairs" are no answer.
+    Neutral words may stand around it ("There are 7 shapes.", "7 (seven)"), but none that change
+    the claim: "not 7", "all but 7", "7 or 8", "7+" and "7 pairs" give None.
     """
-    text = _WRAPPER.sub(" ", normalize_number(said))
+    text = _WRAPPER.sub(" ", normalize_number(answer))
     if len(text) > MAX_CHARS:
         return None
     claims = list(_CLAIM.finditer(text))
-    whole = sum(len(_DIGITS.findall(found.group())) for found in claims)
-    if not claims or whole != len(_DIGITS.findall(text)):
-        # Digits outside the numbers (7/2, H2O, 7,8) leave open which number is meant.
+    claimed_digits = sum(len(_DIGITS.findall(claim.group())) for claim in claims)
+    if not claims or claimed_digits != len(_DIGITS.findall(text)):
+        # With digits outside the numbers (7/2, H2O, 7,8) it is open which number is meant.
         return None
-    values = {_value(found.group()) for found in claims}
-    if len(values) > 1 or _OTHERS.search(_CLAIM.sub(" ", text)) or not _plainly(text, claims):
+    values = {_value(claim.group()) for claim in claims}
+    if len(values) > 1 or _CHANGING_SIGN.search(_CLAIM.sub(" ", text)):
         return None
-    return values.pop()
+    return values.pop() if _is_one_answer(text, claims) else None
 
 
 def grade(
-    said: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
+    answer: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
 ) -> Verdict:
-    """Right if the one number said equals the gold."""
-    number = parse(said)
+    """Correct if the one number of the answer equals the gold."""
+    number = parse(answer)
     if number is None:
         return Verdict.unparsable
     return Verdict.correct if number == parse(gold) else Verdict.incorrect
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
-    """Why this gold cannot be graded, or None."""
+    """Why this gold answer cannot be graded, or None."""
     number = parse(gold)
     if number is None:
         return f"{gold!r} is not one number"

@@ -1,13 +1,18 @@
-"""Where the answer stands in a response: the last answer tags, inside them the last box."""
+"""Where the answer is in a response, and whether the response has the format that was asked for.
+
+The answer is inside the last answer tags, and there inside the last balanced `\\boxed{}`.
+"""
 
 import re
 
 OPEN_TAG, CLOSE_TAG = "<answer>", "</answer>"
 BOX_COMMAND = "\\boxed"
+TAGS = ("<think>", "</think>", OPEN_TAG, CLOSE_TAG)
+_FORMAT = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
 
 
 def tag_content(response: str) -> str | None:
-    """What stands between the last `<answer>` that is closed and its `</answer>`, as written."""
+    """The text between the last closed `<answer>` and its `</answer>`, unchanged."""
     end = response.rfind(CLOSE_TAG)
     start = response.rfind(OPEN_TAG, 0, end) if end >= 0 else -1
     if start < 0:
@@ -19,40 +24,37 @@ def tag_content(response: str) -> str | None:
 def boxed_content(text: str) -> str | None:
     """The content of the last `\\boxed{}` whose braces balance; None if there is none.
 
-    One pass over the text, so that a response full of opening boxes costs no more than any other.
+    One pass over the text, so that a response full of unclosed boxes costs no more than another.
     """
-    opened: list[int] = []
+    open_braces: list[int] = []
     start, content = -1, None
-    place = 0
-    while place < len(text):
-        letter = text[place]
-        if letter == "\\" and text[place + 1 : place + 2] in ("{", "}", "\\"):
-            place += 2
+    i = 0
+    while i < len(text):
+        if text[i] == "\\" and text[i + 1 : i + 2] in ("{", "}", "\\"):
+            i += 2
             continue
-        if letter == "{":
-            opened.append(place)
-        elif letter == "}" and opened:
-            brace = opened.pop()
+        if text[i] == "{":
+            open_braces.append(i)
+        elif text[i] == "}" and open_braces:
+            brace = open_braces.pop()
             if brace > start and text.endswith(BOX_COMMAND, 0, brace):
-                start, content = brace, text[brace + 1 : place]
-        place += 1
+                start, content = brace, text[brace + 1 : i]
+        i += 1
     return content
 
 
 def answer(response: str) -> str | None:
-    """The answer of a response, stripped; None where it has no closed tags or they hold nothing."""
-    said = tag_content(response)
-    if said is None:
+    """The answer of a response, stripped; None if it has no closed tags or they are empty."""
+    content = tag_content(response)
+    if content is None:
         return None
-    inside = boxed_content(said)
-    return (said if inside is None else inside).strip() or None
-
-
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-_LAYOUT = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
+    boxed = boxed_content(content)
+    return (content if boxed is None else boxed).strip() or None
 
 
 def has_expected_format(response: str) -> bool:
-    """Thought tags, then answer tags, each exactly once, and only white space around them."""
-    once = all(response.count(tag) == 1 for tag in TAGS)
-    return once and _LAYOUT.fullmatch(response) is not None
+    """Whether think tags and then answer tags occur exactly once, with only white space around.
+
+    GRPO's format reward; it does not depend on whether the answer is correct.
+    """
+    return all(response.count(tag) == 1 for tag in TAGS) and bool(_FORMAT.fullmatch(response))

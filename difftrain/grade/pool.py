@@ -1,0 +1,229 @@
+"""Worker processes for graders, killed when an answer takes too long or too much memory.
+
+A thread's timeout cannot stop an answer that keeps sympy busy for ever, and Python's signal
+handlers do not interrupt C code. Here every call has its own wall-clock limit, counted from the
+moment a worker takes it, and the kernel ends the worker at that limit. Workers are spawned, not
+forked: they share no memory, threads or GPU with their parent. The number of workers changes only
+the speed. pebble keeps the processes; this module adds the limits and what a failure means.
+"""
+
+import logging
+import os
+import resource
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from enum import StrEnum
+from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+from pebble import ProcessExpired, ProcessPool
+
+logger = logging.getLogger(__name__)
+
+MEMORY_BYTES = 4 << 30
+"""Address space of a worker: an answer that needs more ends it."""
+GRACE_S = 1.0
+"""How much later than the kernel's alarm the parent kills a worker, if that did not end it."""
+START_TIMEOUT_S = 120.0
+"""How long a worker may take to start, or to prepare a call; the answer is not charged for it."""
+MAX_FAILED_STARTS = 3
+"""How often workers may fail before any call has finished until the pool gives up."""
+STDERR_CHARS = 2_000
+"""Characters of the workers' stderr that an error message shows."""
+
+_in_worker = False
+
+
+class GradeFailure(StrEnum):
+    """Why a call to a worker has no result."""
+
+    timed_out = "timed_out"
+    died = "died"
+
+
+class GraderPoolError(RuntimeError):
+    """Workers cannot be started at all; the message holds the end of their stderr."""
+
+
+class NotPrepared(Exception):
+    """Raised in a worker by a function that first needs `prepare()`, a slow import for example.
+
+    The pool calls it again after `prepare()`, and starts its time limit only then.
+    """
+
+    def __init__(self, prepare: Callable[[], None]) -> None:
+        super().__init__(prepare)
+        self.prepare = prepare
+
+
+def in_worker() -> bool:
+    """Whether this process is a grader's worker, which may be killed at any time."""
+    return _in_worker
+
+
+def start_worker(stderr_path: str) -> None:
+    """Set a worker's limits; pebble calls this once in every new process."""
+    global _in_worker
+    _in_worker = True
+    stderr = os.open(stderr_path, os.O_WRONLY | os.O_APPEND)
+    os.dup2(stderr, 1)
+    os.dup2(stderr, 2)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    import scipy.optimize  # noqa: F401  (boxes.py imports it late; no answer is charged for it)
+
+
+def run_limited(
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    timeout_s: float,
+    prepare: Callable[[], None] | None,
+) -> Any:
+    """Call a function inside a worker, which the kernel ends after `timeout_s`."""
+    if prepare is not None:
+        prepare()
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)
+    try:
+        return function(*arguments)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class _WorkerProcess(SpawnProcess):
+    """A spawned process that does not import its parent's main module.
+
+    multiprocessing would run a script that has no `if __name__ == "__main__"` again.
+    """
+
+    _lock = threading.Lock()
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with _WorkerProcess._lock:
+            main = sys.modules["__main__"]
+            sys.modules["__main__"] = ModuleType("__main__")
+            try:
+                return SpawnProcess._Popen(process_obj)  # pyright: ignore[reportAttributeAccessIssue]
+            finally:
+                sys.modules["__main__"] = main
+
+
+class _WorkerContext(SpawnContext):
+    Process = _WorkerProcess
+
+
+class GraderPool:
+    """Processes that call functions under a time limit. A context manager; or call `close`."""
+
+    def __init__(self, workers: int, timeout_s: float) -> None:
+        self.workers, self.timeout_s = workers, timeout_s
+        self.killed = 0
+        """Calls that ended with their worker: timed out or died."""
+        descriptor, self._stderr_path = tempfile.mkstemp(prefix="difftrain-graders-")
+        os.close(descriptor)
+        self._pool = self._new_pool()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers."""
+        self._pool.stop()
+        self._pool.join()
+        Path(self._stderr_path).unlink(missing_ok=True)
+
+    def run(
+        self, function: Callable[..., Any], calls: Sequence[Sequence[Any]]
+    ) -> list[Any | GradeFailure]:
+        """What `function` returns for each tuple of arguments, in their order.
+
+        The function must be importable by name; what it and its arguments hold is pickled. Raises
+        GraderPoolError if no worker can be started.
+        """
+        results: dict[int, Any] = {}
+        prepare: dict[int, Callable[[], None]] = {}
+        failed_starts = 0
+        while pending := [i for i in range(len(calls)) if i not in results]:
+            finished = len(results) + len(prepare)
+            if not self._run_pending(function, calls, pending, results, prepare):
+                failed_starts = 0 if len(results) + len(prepare) > finished else failed_starts + 1
+                if failed_starts >= MAX_FAILED_STARTS:
+                    raise GraderPoolError(f"graders cannot be started: {self._last_stderr()}")
+                self._restart()
+        return [results[i] for i in range(len(calls))]
+
+    def _run_pending(
+        self,
+        function: Callable[..., Any],
+        calls: Sequence[Sequence[Any]],
+        pending: Sequence[int],
+        results: dict[int, Any],
+        prepare: dict[int, Callable[[], None]],
+    ) -> bool:
+        """Make each pending call once; False if the pool broke and has to be started anew."""
+        try:
+            futures = {self._schedule(function, calls[i], prepare.get(i)): i for i in pending}
+        except RuntimeError:  # a worker died while it had nothing to do
+            return False
+        patience = START_TIMEOUT_S * (2 if prepare else 1) + self.timeout_s + GRACE_S
+        for future, i in futures.items():
+            try:
+                error = future.exception(patience)
+            except TimeoutError:  # the call was lost with a worker that had just taken it
+                return False
+            if isinstance(error, BrokenProcessPool):
+                return False
+            if isinstance(error, NotPrepared):
+                prepare[i] = error.prepare
+            else:
+                results[i] = self._failure(error) if error else future.result()
+        return True
+
+    def _failure(self, error: BaseException) -> GradeFailure:
+        self.killed += 1
+        overran = isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGALRM
+        if overran or isinstance(error, TimeoutError):
+            return GradeFailure.timed_out
+        logger.warning("a grader died: %s: %s", type(error).__name__, error)
+        return GradeFailure.died
+
+    def _schedule(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any],
+        prepare: Callable[[], None] | None,
+    ) -> Any:
+        limit = self.timeout_s + GRACE_S + (START_TIMEOUT_S if prepare else 0.0)
+        call = (function, arguments, self.timeout_s, prepare)
+        return self._pool.schedule(run_limited, call, timeout=limit)
+
+    def _new_pool(self) -> ProcessPool:
+        pool = ProcessPool(
+            self.workers,
+            initializer=start_worker,
+            initargs=(self._stderr_path,),
+            context=_WorkerContext(),
+        )
+        pool.schedule(in_worker)  # without a first call pebble starts no worker
+        return pool
+
+    def _restart(self) -> None:
+        self._pool.stop()
+        self._pool.join()
+        self._pool = self._new_pool()
+
+    def _last_stderr(self) -> str:
+        return Path(self._stderr_path).read_text(errors="replace")[-STDERR_CHARS:].strip()
