@@ -34,7 +34,7 @@ from difftrain.config.run_config import resolve as resolve_config
 from difftrain.data import prompts
 from difftrain.grade import grade
 from difftrain.grade.extract import has_expected_format
-from difftrain.grade.workers import Workers
+from difftrain.grade.pool import GraderPool
 from difftrain.model import loading, resolve
 from difftrain.pipeline import manifest
 from difftrain.pipeline.coordination import World
@@ -143,7 +143,7 @@ def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any
     )
 
 
-def our_trainer(config: RunConfig, samples: list[Sample], folder: Path, workers: Workers) -> Any:
+def our_trainer(config: RunConfig, samples: list[Sample], folder: Path, workers: GraderPool) -> Any:
     """What recipes/grpo.py trains with, its log and its check of gradients included."""
     data = TrainData(samples, (), {sample.sample_id: "hard" for sample in samples})
     job = job_of(config, folder)
@@ -157,7 +157,7 @@ def our_trainer(config: RunConfig, samples: list[Sample], folder: Path, workers:
 def measured(config: RunConfig, steps: int) -> dict[str, list[float]]:
     """Seconds of every step of both, warm-up left out. Fails if the two trained differently."""
     samples, turns = list(pool.samples(pool.Split.pool, SAMPLES)), Turns()
-    with tempfile.TemporaryDirectory() as scratch, Workers(1, 20.0) as workers:
+    with tempfile.TemporaryDirectory() as scratch, GraderPool(1, 20.0) as workers:
         trainers = {
             "plain": plain_trainer(config, samples, Path(scratch) / "plain"),
             "ours": our_trainer(config, samples, Path(scratch) / "ours", workers),

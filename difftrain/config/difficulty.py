@@ -1,17 +1,34 @@
-"""Settings of the measures: every threshold of the papers, each with its source."""
+"""Settings of the probe, of the difficulty measures and of the selection, each with its source.
+
+"Qi et al." is Qi et al. 2026, "RAP" is Truth in the Few; values without a source are our own.
+"""
 
 import itertools
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from difftrain.config.fingerprint import setting
 from difftrain.records import Measure, Stratum
 
 
+class MaskKind(StrEnum):
+    """What a mask hides."""
+
+    pixels = "pixels"
+    rectangle = "rectangle"
+    patches = "patches"
+
+
+class Until(StrEnum):
+    """When the probe stops drawing at PISM's mask ratios."""
+
+    ratio = "ratio"
+    stratum = "stratum"
+    grid = "grid"
+
+
 class Tokens(StrEnum):
-    """How attention on a group of tokens is gathered."""
+    """How attention on a group of tokens is aggregated."""
 
     sum = "sum"
     mean = "mean"
@@ -25,7 +42,7 @@ class TextSpan(StrEnum):
 
 
 class ChanceCorrection(StrEnum):
-    """How PISM learns what blind guessing is worth."""
+    """How PISM estimates the accuracy of blind guessing."""
 
     none = "none"
     text_only = "text_only"
@@ -46,87 +63,97 @@ class Normalize(StrEnum):
 
 
 STRATIFYING = (Measure.pism, Measure.cmab, Measure.drm)
-"""Measures that give each sample a stratum; CDE and ACE only say yes or no."""
-EPS = 1e-9
-"""Keeps 7 of 10 from falling below 0.7, and 0.8 - 0.2 from lying above 0.6, by rounding."""
+"""Measures that give each sample a stratum; CDE and ACE only keep or drop it."""
+RAP_MEASURES = (Measure.cde, Measure.ace, Measure.drm)
+"""The measures RAP selects by; leaving one out is an ablation."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ProbeConfig:
+    """The mask ratios and the draws at each (Qi et al. 2026, Eq. 1 to 3)."""
+
+    mask_percents: list[int] = field(default_factory=lambda: list(range(0, 100, 10)))
+    """Mask ratios in whole percent, rising from 0 (Qi et al.: 0.0, 0.1, ... 0.9)."""
+    draws: int = 10
+    """Responses drawn at each ratio (Qi et al.: K = 10)."""
+    cde_rollouts: int = 5
+    """Responses with the full image, and as many without it, for CDE and DRM (RAP: M = 5)."""
+    retest_samples: int = 0
+    """Number of samples that are probed again with other seeds, for the report's reliability."""
+    temperature: float = 0.7
+    """Sampling temperature (Qi et al.'s release; RAP samples at 1.0)."""
+    max_new_tokens: int = 1024
+    """Longest response (Qi et al.'s release)."""
+    mask: MaskKind = MaskKind.pixels
+    """pixels is Qi et al.'s text, rectangle their release, patches their abstract's 'semantic'."""
+    nested: bool = False
+    """Use one mask per draw that grows with the ratio; Qi et al. draw each independently."""
+    until: Until = Until.ratio
+    """ratio: stop when PISM's failure ratio is settled; stratum: when its stratum is, which takes
+    fewer draws; grid: draw every ratio K times. The strata are the same in all three."""
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Problems as (field, rule)."""
+        rising = all(a < b for a, b in itertools.pairwise(self.mask_percents))
+        inside = all(0 <= percent <= 100 for percent in self.mask_percents)
+        if not self.mask_percents or not rising or not inside or self.mask_percents[0] != 0:
+            yield "mask_percents", "must rise from 0 and stay at or below 100"
+        for name in ("draws", "cde_rollouts"):
+            if getattr(self, name) < 1:
+                yield name, "must be at least 1"
+        if self.retest_samples < 0:
+            yield "retest_samples", "must be at least 0"
+        if not 0 < self.temperature <= 2:
+            yield "temperature", "must lie above 0 and at or below 2"
+        if self.max_new_tokens < 1:
+            yield "max_new_tokens", "must be at least 1"
 
 
 @dataclass(kw_only=True, slots=True)
 class PismConfig:
-    """Progressive image semantic masking (P, Eq. 1 to 3)."""
+    """Progressive image semantic masking (Qi et al. 2026, Eq. 1 to 3)."""
 
     tau: float = 0.1
-    """A ratio fails when accuracy over the draws is below this (P: 0.1)."""
+    """A ratio fails when accuracy over the draws is below this (Qi et al.: 0.1)."""
     hard_max: float = 0.4
-    """A failure ratio above 0 and at or below this is hard (P: 0.4)."""
+    """A failure ratio above 0 and at or below this is hard (Qi et al.: 0.4)."""
     easy_min: float = 0.7
-    """A failure ratio from here on is easy (P: 0.7)."""
+    """A failure ratio at or above this is easy (Qi et al.: 0.7)."""
     easy_inclusive: bool = True
-    """Exactly easy_from is easy (P, text); false makes it medium (P, Table A and Fig. 1)."""
+    """Exactly easy_min is easy (Qi et al., text); false: medium (their Table A and Fig. 1)."""
     chance_correction: ChanceCorrection = ChanceCorrection.none
-    """text_only: a ratio passes only if its right answers are too many for guessing (ours)."""
+    """text_only: a ratio passes only if it has more correct draws than guessing would give."""
     alpha: float = 0.05
-    """With chance_correction=text_only: largest probability of the correct draws under guessing
-    (ours)."""
-
-    def least(self, draws: int, guess_rate: float | None = None) -> int:
-        """The fewest right answers among `draws` with which a ratio passes.
-
-        Their mean must not be below tau (P, Eq. 3) and, where a guess rate is given, as many must
-        come from guessing with probability alpha at most (one-sided binomial). draws + 1 means
-        that no number of right answers is enough.
-        """
-        least = math.ceil(draws * self.tau - EPS)
-        if guess_rate is None:
-            return least
-        tail = 0.0
-        for right in range(draws, -1, -1):
-            ways = math.comb(draws, right)
-            tail += ways * guess_rate**right * (1 - guess_rate) ** (draws - right)
-            if tail > self.alpha + EPS:
-                return max(least, right + 1)
-        return least
-
-    def guess_rate(self, text_only_M: Iterable[int]) -> float:
-        """How often guessing without the picture is right, Laplace-smoothed: (right + 1)/(M + 2).
-
-        Raises ValueError if there is no verdict or one is missing (-1).
-        """
-        verdicts = [int(each) for each in text_only_M]
-        if not verdicts or any(each not in (0, 1) for each in verdicts):
-            raise ValueError(f"want M text-only verdicts of 0 or 1, not {verdicts}")
-        return (sum(verdicts) + 1) / (len(verdicts) + 2)
+    """With chance_correction=text_only: the largest probability, under guessing, of as many correct
+    draws as a ratio that passes must have."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
-        if not 0 < self.alpha < 1:
-            yield "alpha", "must lie strictly between 0 and 1"
-        if not 0 < self.tau < 1:
-            yield "tau", "must lie strictly between 0 and 1"
-        if not 0 < self.hard_max < 1:
-            yield "hard_max", "must lie strictly between 0 and 1"
+        for name in ("alpha", "tau", "hard_max"):
+            if not 0 < getattr(self, name) < 1:
+                yield name, "must lie strictly between 0 and 1"
         if not self.hard_max < self.easy_min <= 1:
             yield "easy_min", f"must lie above hard_max={self.hard_max} and at or below 1"
 
 
 @dataclass(kw_only=True, slots=True)
 class CmabConfig:
-    """Cross-modality attention balance (P, Eq. 4)."""
+    """Cross-modality attention balance (Qi et al. 2026, Eq. 4)."""
 
     epsilon: float = 1e-8
-    """Added inside the logarithm (P: 1e-8)."""
+    """Added inside the logarithm (Qi et al.: 1e-8)."""
     easy_below: float = 0.1
-    """A balance below this is easy (P: 0.1)."""
+    """A balance below this is easy (Qi et al.: 0.1)."""
     hard_min: float = 0.4
-    """Lower end of hard (P: 0.4)."""
+    """Lower end of hard (Qi et al.: 0.4)."""
     hard_max: float = 1.6
-    """Upper end of hard (P: 1.6)."""
+    """Upper end of hard (Qi et al.: 1.6)."""
     easy_above: float = 1.9
-    """A balance above this is easy (P: 1.9)."""
+    """A balance above this is easy (Qi et al.: 1.9)."""
     tokens: Tokens = Tokens.sum
     """sum is Eq. 4; mean is Fig. 2's caption and the release."""
-    text: TextSpan = setting(TextSpan.prompt, fingerprint=("attention", "score"))
-    """prompt: every input token that is no picture; before_image: the release."""
+    text: TextSpan = TextSpan.prompt
+    """prompt: every input token that is not an image token; before_image: the release."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
@@ -140,16 +167,12 @@ class CmabConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CdeConfig:
-    """Causal discrepancy (T, CDE)."""
+    """Causal discrepancy (RAP, CDE)."""
 
     lambda_c: float = 0.5
-    """A sample is kept if its discrepancy is above this (T: 0.5)."""
+    """A sample is kept if its discrepancy is above this (RAP: 0.5)."""
     absolute: bool = False
-    """Compare |D| instead of the signed D (signed: T, released)."""
-
-    def keeps(self, discrepancy: float) -> bool:
-        """Whether the picture decides the answer: D lies above lambda_c."""
-        return discrepancy > self.lambda_c + EPS
+    """Compare |D| instead of the signed D (RAP's release: signed)."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
@@ -159,24 +182,20 @@ class CdeConfig:
 
 @dataclass(kw_only=True, slots=True)
 class AceConfig:
-    """Attention confidence (T, ACE)."""
+    """Attention confidence (RAP, ACE)."""
 
-    sigma: float = setting(2.0, fingerprint=("attention", "score"))
-    """Every attention value is multiplied by this (T: 2.0)."""
+    sigma: float = 2.0
+    """Every attention value is multiplied by this (RAP: 2.0)."""
     lambda_a: float = 0.1
-    """A sample is attention-biased if its largest product is above this (T: 0.1)."""
-    heads: Heads = setting(Heads.mean, fingerprint=("attention", "score"))
-    """How the heads of the last layer become one matrix (open in T)."""
-    min_rows: int = setting(1, fingerprint=("attention", "score"))
-    """Leave out columns with fewer rows than this, the diagonal counted (T: 1)."""
-    window: int | None = setting(None, fingerprint=("attention", "score"))
-    """Bound each product to so many rows, the diagonal counted; null: all (T)."""
-    normalize: Normalize = setting(Normalize.none, fingerprint=("attention", "score"))
-    """mean_log divides a product's logarithm by its number of factors (T: none)."""
-
-    def biased(self, log_psi: float | None) -> bool:
-        """Whether the largest log psi lies above log lambda_a; without one nothing does."""
-        return log_psi is not None and log_psi > math.log(self.lambda_a)
+    """A sample is attention-biased if its largest product is above this (RAP: 0.1)."""
+    heads: Heads = Heads.mean
+    """How the heads of the last layer become one matrix (RAP does not say)."""
+    min_rows: int = 1
+    """Leave out columns with fewer rows than this, the diagonal counted (RAP: 1)."""
+    window: int | None = None
+    """Limit each product to so many rows, the diagonal counted; null: all (RAP)."""
+    normalize: Normalize = Normalize.none
+    """mean_log divides a product's logarithm by its number of factors (RAP: none)."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
@@ -191,12 +210,11 @@ class AceConfig:
 
 @dataclass(kw_only=True, slots=True)
 class DrmConfig:
-    """Difficulty-aware replacement (T, DRM)."""
+    """Difficulty-aware replacement (RAP, DRM)."""
 
     hard_min: float = 0.5
-    """From this difficulty on a sample is shown as hard, below it as medium (ours).
-
-    The replacement itself never reads it."""
+    """A difficulty at or above this is reported as hard, below it as medium; RAP's replacement does
+    not use it."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
@@ -206,12 +224,12 @@ class DrmConfig:
 
 @dataclass(kw_only=True, slots=True)
 class DifficultyConfig:
-    """Which measures are taken, and whose strata select."""
+    """Which measures are scored, and whose strata select."""
 
     measure: Measure = Measure.pism
     """The measure whose strata the selection uses."""
     extra_measures: list[Measure] = field(default_factory=list)
-    """Further measures to score and show beside it."""
+    """Further measures to score and report beside it."""
     pism: PismConfig = field(default_factory=PismConfig)
     cmab: CmabConfig = field(default_factory=CmabConfig)
     cde: CdeConfig = field(default_factory=CdeConfig)
@@ -229,98 +247,35 @@ class DifficultyConfig:
             yield "measure", f"has strata only for {', '.join(STRATIFYING)}"
         if len(set(self.extra_measures)) < len(self.extra_measures):
             yield "extra_measures", "names a measure twice"
-        if (
-            self.pism.chance_correction is not ChanceCorrection.none
-            and Measure.pism not in self.measures
-        ):
+        corrected = self.pism.chance_correction is not ChanceCorrection.none
+        if corrected and Measure.pism not in self.measures:
             yield (
                 "pism.chance_correction",
                 "needs pism as difficulty.measure or in difficulty.extra_measures",
             )
 
 
-class MaskKind(StrEnum):
-    """What a mask hides."""
-
-    pixels = "pixels"
-    rectangle = "rectangle"
-    patches = "patches"
-
-
-class Grid(StrEnum):
-    """How much of the ratio-by-draw table is asked."""
-
-    early = "early"
-    full = "full"
-
-
-@dataclass(kw_only=True, slots=True)
-class ProbeConfig:
-    """The ladder of masks and the draws on each rung (P, Eq. 1 to 3)."""
-
-    mask_percents: list[int] = field(default_factory=lambda: list(range(0, 100, 10)))
-    """Mask ratios in whole percent, rising from 0 (P: 0.0, 0.1, ... 0.9)."""
-    draws: int = 10
-    """Answers asked at each ratio (P: K = 10)."""
-    cde_rollouts: int = setting(5, fingerprint=("score",))
-    """Answers with the whole picture, and as many without any, for CDE and DRM (T: M = 5)."""
-    retest_samples: int = setting(0, fingerprint=("retest",))
-    """So many samples are asked once more with other seeds, for the report's reliability."""
-    temperature: float = 0.7
-    """Sampling temperature (P, released; T samples at 1.0)."""
-    max_new_tokens: int = 1024
-    """Longest answer (P, released)."""
-    mask: MaskKind = MaskKind.pixels
-    """pixels is the paper's wording, rectangle its release, patches its abstract's 'semantic'."""
-    nested: bool = False
-    """Let masks grow along the ladder; the paper draws each independently."""
-    grid: Grid = setting(Grid.early, fingerprint=("score",))
-    """early stops at the first failing ratio, with the very label the full grid gives."""
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
-        rising = all(
-            a < b for a, b in zip(self.mask_percents, self.mask_percents[1:], strict=False)
-        )
-        inside = all(0 <= percent <= 100 for percent in self.mask_percents)
-        if not self.mask_percents or not rising or not inside or self.mask_percents[0] != 0:
-            yield "mask_percents", "must rise from 0 and stay at or below 100"
-        for name in ("draws", "cde_rollouts"):
-            if getattr(self, name) < 1:
-                yield name, "must be at least 1"
-        if self.retest_samples < 0:
-            yield "retest_samples", "must be at least 0"
-        if not 0 < self.temperature <= 2:
-            yield "temperature", "must lie above 0 and at or below 2"
-        if self.max_new_tokens < 1:
-            yield "max_new_tokens", "must be at least 1"
-
-
-RAP_MEASURES = (Measure.cde, Measure.ace, Measure.drm)
-"""What the second paper chooses by; leaving one out is an ablation."""
-
-
 @dataclass(kw_only=True, slots=True)
 class SelectConfig:
-    """Which samples train: those of some strata, or those that RAP chooses."""
+    """Which samples train: those of some strata, or those that RAP selects."""
 
     strata: list[Stratum] = field(default_factory=lambda: [Stratum.hard])
-    """The strata given to GRPO; empty where `rap` chooses."""
+    """The strata given to GRPO; empty where `rap` selects."""
     rap: list[Measure] = field(default_factory=list)
-    """The measures that choose in the second paper's way (T): cde, ace, drm, or some of them."""
+    """The measures RAP selects by: cde, ace, drm, or some of them."""
     random: bool = False
-    """Instead of those samples, a random set of their number from the whole pool."""
-    sft_strata: list[Stratum] = setting(default_factory=list, fingerprint=("select_sft",))
-    """The strata given to SFT before it; empty where there is no SFT."""
-    sft_random: bool = setting(False, fingerprint=("select_sft",))
-    """Instead of those, a random set of their number from all samples that SFT can learn from."""
+    """Instead of those samples, a random set of their number from all scored samples."""
+    sft_strata: list[Stratum] = field(default_factory=list)
+    """The strata given to SFT before GRPO; empty where there is no SFT."""
+    sft_random: bool = False
+    """Instead of those, a random set of their number from all samples that have an SFT target."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
         if not self.strata and not self.rap:
             yield "strata", "must name at least one stratum, or select.rap its measures"
         if self.strata and self.rap:
-            yield "strata", "must be empty ([]) where select.rap chooses"
+            yield "strata", "must be empty ([]) where select.rap selects"
         if len(set(self.strata)) < len(self.strata):
             yield "strata", "names a stratum twice"
         if len(set(self.sft_strata)) < len(self.sft_strata):

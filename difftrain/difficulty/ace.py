@@ -1,9 +1,9 @@
-"""ACE: does the response hang on one of its own tokens? (T, ACE)
+"""ACE: does the response depend on one of its own tokens? (RAP, ACE)
 
 A is the last decoder layer's attention among the response's tokens; row i attends to columns
-j <= i. psi_j is the product of sigma * A_ij down column j, and the sample is attention-biased if
-the largest is above lambda_a. Products are sums of logarithms. The formula itself stands in
-model/columns.py, because the probe feeds it row by row. Axes: T response tokens.
+j <= i. psi_j is the product of sigma * A_ij down column j, as a sum of logarithms, and the sample
+is attention-biased if the largest is above lambda_a. Axes: C rows that come together, T response
+tokens.
 """
 
 import math
@@ -13,35 +13,11 @@ import numpy as np
 from difftrain.config.difficulty import Normalize
 
 
-def bias(
-    attention_TT: np.ndarray,
-    sigma: float = 2.0,
-    min_rows: int = 1,
-    window: int | None = None,
-    normalise: str = "none",
-) -> float | None:
-    """The largest log psi_j over the columns, psi_j = prod of sigma * A_ij over i = j .. T-1.
-
-    `min_rows` leaves out columns with fewer rows, `window` bounds each product to so many rows,
-    the diagonal counted in both; normalise=mean_log divides by the number of factors. None where
-    no column is left, and for a response of fewer than two tokens. Raises ValueError for anything
-    but a square table of values from 0 up.
-    """
-    table = np.asarray(attention_TT, dtype=float)
-    if table.ndim != 2 or table.shape[0] != table.shape[1]:
-        raise ValueError(f"attention must be T x T, not {table.shape}")
-    if not (np.tril(table) >= 0).all():
-        raise ValueError("attention must not be negative")
-    columns = ColumnProducts(len(table), sigma, window)
-    with np.errstate(divide="ignore"):
-        columns.add(0, np.log(np.tril(table)))
-    return columns.largest(min_rows, Normalize(normalise))
-
-
 class ColumnProducts:
     """log psi_j of each column j of a response's lower triangle, with psi_j = prod sigma * A_ij.
 
-    `window` bounds each product to so many rows, the diagonal counted; None takes all.
+    Rows may come a few at a time, so that no T x T table needs to be kept. `window` limits each
+    product to so many rows, the diagonal counted; None takes all.
     """
 
     def __init__(self, tokens: int, sigma: float = 2.0, window: int | None = None) -> None:
@@ -58,7 +34,7 @@ class ColumnProducts:
         self.log_psi_T += np.where(inside_CT, log_rows_CT + self.log_sigma, 0.0).sum(axis=0)
         self.factors_T += inside_CT.sum(axis=0)
 
-    def largest(self, min_rows: int = 1, normalise: Normalize = Normalize.none) -> float | None:
+    def max_log_psi(self, min_rows: int = 1, normalize: Normalize = Normalize.none) -> float | None:
         """The largest log psi_j over columns with min_rows rows or more, the diagonal counted.
 
         None where no column is left, and for a response of fewer than two tokens.
@@ -68,6 +44,36 @@ class ColumnProducts:
         if self.tokens < 2 or not kept_T.any():
             return None
         log_psi_T = self.log_psi_T
-        if normalise is Normalize.mean_log:
+        if normalize is Normalize.mean_log:
             log_psi_T = log_psi_T / self.factors_T
         return float(log_psi_T[kept_T].max())
+
+
+def bias(
+    attention_TT: np.ndarray,
+    sigma: float = 2.0,
+    min_rows: int = 1,
+    window: int | None = None,
+    normalize: str = "none",
+) -> float | None:
+    """The largest log psi_j over the columns, psi_j = prod of sigma * A_ij over i = j .. T-1.
+
+    `min_rows` leaves out columns with fewer rows, `window` limits each product to so many rows,
+    the diagonal counted in both; normalize=mean_log divides by the number of factors. None where
+    no column is left, and for a response of fewer than two tokens. Raises ValueError for anything
+    but a square table without negative values.
+    """
+    attention = np.asarray(attention_TT, dtype=float)
+    if attention.ndim != 2 or attention.shape[0] != attention.shape[1]:
+        raise ValueError(f"attention must be T x T, not {attention.shape}")
+    if not (np.tril(attention) >= 0).all():
+        raise ValueError("attention must not be negative")
+    columns = ColumnProducts(len(attention), sigma, window)
+    with np.errstate(divide="ignore"):
+        columns.add(0, np.log(np.tril(attention)))
+    return columns.max_log_psi(min_rows, Normalize(normalize))
+
+
+def is_biased(log_psi: float | None, lambda_a: float = 0.1) -> bool:
+    """Whether the largest log psi is above log lambda_a; False where there is none."""
+    return log_psi is not None and log_psi > math.log(lambda_a)

@@ -1,4 +1,4 @@
-"""CMAB: how a response's attention balances picture and text (P, Eq. 4, Fig. 2).
+"""CMAB: how a response's attention balances image and text (Qi et al. 2026, Eq. 4, Fig. 2).
 
 Axes: L decoder layers, T response tokens.
 """
@@ -9,10 +9,10 @@ from difftrain.records import Stratum
 
 
 def balance(image_LT: np.ndarray, text_LT: np.ndarray, epsilon: float = 1e-8) -> float:
-    """Image-to-text attention: geometric mean over inner layers, mean over tokens (P, Eq. 4).
+    """Image-to-text attention: geometric mean over inner layers, arithmetic mean over tokens.
 
-    The first and the last layer are left out. Raises ValueError for unequal shapes, fewer than
-    three layers, no response token, or a token that gives the text no attention at all.
+    Eq. 4; the first and the last layer are left out. Raises ValueError for unequal shapes, fewer
+    than three layers, no response token, or a token with no attention on the text at all.
     """
     image, text = np.asarray(image_LT, dtype=float), np.asarray(text_LT, dtype=float)
     if image.shape != text.shape or image.ndim != 2:
@@ -20,7 +20,7 @@ def balance(image_LT: np.ndarray, text_LT: np.ndarray, epsilon: float = 1e-8) ->
     if image.shape[0] < 3 or image.shape[1] == 0:
         raise ValueError(f"need at least three layers and one response token, not {image.shape}")
     if not (text[1:-1] > 0).all():
-        raise ValueError("the text received no attention, so there is no ratio")
+        raise ValueError("a token has no attention on the text, so there is no ratio")
     rho_LT = image[1:-1] / text[1:-1]
     rho_T = np.exp(np.log(rho_LT + epsilon).mean(axis=0))
     return float(rho_T.mean())
@@ -30,11 +30,11 @@ def stratum(
     rho: float | None,
     solved: bool,
     easy_below: float = 0.1,
-    hard_from: float = 0.4,
-    hard_upto: float = 1.6,
+    hard_min: float = 0.4,
+    hard_max: float = 1.6,
     easy_above: float = 1.9,
 ) -> Stratum:
-    """The stratum of a balance (P, section 3.2): unsolved if the answer is wrong, whatever rho is.
+    """The stratum of a balance (section 3.2); unsolved if no response is correct, whatever rho is.
 
     Raises ValueError for a solved sample without a balance.
     """
@@ -42,6 +42,6 @@ def stratum(
         return Stratum.unsolved
     if rho is None or not np.isfinite(rho):
         raise ValueError(f"a solved sample needs a finite balance, not {rho}")
-    if hard_from <= rho <= hard_upto:
+    if hard_min <= rho <= hard_max:
         return Stratum.hard
     return Stratum.medium if easy_below <= rho <= easy_above else Stratum.easy

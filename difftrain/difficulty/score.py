@@ -1,10 +1,10 @@
-"""From rows to scores: rollouts and attention become tables, tables become one Score a sample.
+"""From rollouts and attention rows to one Score for each sample and measure.
 
-Axes: R mask ratios, K draws, L layers, T response tokens.
+Axes: R mask ratios, K draws, M rollouts with or without the image, L layers, T response tokens.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,174 +15,168 @@ from difftrain.config.difficulty import (
     DifficultyConfig,
     DrmConfig,
     PismConfig,
+    ProbeConfig,
     Tokens,
+    Until,
 )
 from difftrain.difficulty import cde, cmab, drm, pism
 from difftrain.records import Attention, Measure, Rollout, Score, Verdict, View
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the probe knows of one sample: 1 right, 0 wrong or unreadable, -1 not drawn.
+class Correctness:
+    """Which draws of one sample are correct: 1, 0 (incorrect or unparsable), -1 not drawn.
 
-    `first_tokens` is the length of the first whole-picture response (None: not asked); `seen` has
-    the attention rows by draw.
+    `full_image_M` are the first M draws of the ratio 0, which need not be its K draws.
     """
 
     correct_RK: np.ndarray
-    whole_M: np.ndarray
+    full_image_M: np.ndarray
     text_only_M: np.ndarray
-    first_tokens: int | None
-    seen: dict[int, Attention]
+
+    @classmethod
+    def undrawn(cls, ratios: int, draws: int, full_image: int, text_only: int) -> "Correctness":
+        """Tables of these sizes without any draw."""
+        shapes = ((ratios, draws), (full_image,), (text_only,))
+        return cls(*(np.full(shape, -1, dtype=np.int8) for shape in shapes))
+
+    def add(self, rollout: Rollout, row: int) -> None:
+        """Enter a rollout, whose mask ratio has this row; draws beyond the tables are ignored."""
+        if rollout.view is View.text_only:
+            tables = [self.text_only_M]
+        elif rollout.view is View.full_image:
+            tables = [self.correct_RK[row], self.full_image_M]
+        else:
+            tables = [self.correct_RK[row]]
+        for table in tables:
+            if rollout.draw < len(table):
+                table[rollout.draw] = int(rollout.verdict is Verdict.correct)
 
 
-def correctness_tables(
-    rollouts: Iterable[Rollout], percents: Sequence[int], draws: int
-) -> dict[str, np.ndarray]:
-    """For each sample its int8 table R x K; draws beyond K, which are none of PISM's, stay out."""
-    rows = {percent: row for row, percent in enumerate(percents)}
-    found: dict[str, np.ndarray] = {}
-    for each in rollouts:
-        if each.sample_id not in found:
-            found[each.sample_id] = np.full((len(percents), draws), -1, dtype=np.int8)
-        if each.view is not View.text_only and each.draw < draws:
-            right = each.verdict is Verdict.correct
-            found[each.sample_id][rows[each.mask_percent], each.draw] = int(right)
-    return found
+@dataclass(slots=True)
+class Evidence:
+    """What the probe measured of one sample: correctness, and attention rows by draw.
+
+    `first_tokens` is the length of the first full-image response; None if it was not drawn.
+    """
+
+    correctness: Correctness
+    first_tokens: int | None = None
+    attention: dict[int, Attention] = field(default_factory=dict)
 
 
-def verdicts(rollouts: Iterable[Rollout], view: View, number: int) -> dict[str, np.ndarray]:
-    """For each sample its first `number` verdicts under one view, as an int8 vector M."""
-    found: dict[str, np.ndarray] = {}
-    for each in rollouts:
-        if each.view is view and each.draw < number:
-            own = found.setdefault(each.sample_id, np.full(number, -1, dtype=np.int8))
-            own[each.draw] = int(each.verdict is Verdict.correct)
-    return found
-
-
-def evidence(
-    rollouts: Sequence[Rollout],
-    attention: Iterable[Attention],
-    percents: Sequence[int],
-    draws: int,
-    number: int,
+def gather_evidence(
+    rollouts: Iterable[Rollout], attention: Iterable[Attention], probe: ProbeConfig
 ) -> dict[str, Evidence]:
-    """What a probe's rows say of each sample, with tables R x K and M = `number` rollouts."""
-    whole = verdicts(rollouts, View.full_image, number)
-    text_only = verdicts(rollouts, View.text_only, number)
-    first = {
-        each.sample_id: each.num_tokens
-        for each in rollouts
-        if each.view is View.full_image and each.draw == 0
-    }
-    seen: dict[str, dict[int, Attention]] = {}
-    for each in attention:
-        seen.setdefault(each.sample_id, {})[each.draw] = each
-    none = np.full(number, -1, dtype=np.int8)
-    return {
-        key: Evidence(
-            table,
-            whole.get(key, none),
-            text_only.get(key, none),
-            first.get(key),
-            seen.get(key, {}),
-        )
-        for key, table in correctness_tables(rollouts, percents, draws).items()
-    }
+    """The evidence of each sample that has rollouts."""
+    row_of = {percent: row for row, percent in enumerate(probe.mask_percents)}
+    sizes = (len(row_of), probe.draws, probe.cde_rollouts, probe.cde_rollouts)
+    evidence: dict[str, Evidence] = {}
+    for rollout in rollouts:
+        if rollout.sample_id not in evidence:
+            evidence[rollout.sample_id] = Evidence(Correctness.undrawn(*sizes))
+        sample = evidence[rollout.sample_id]
+        sample.correctness.add(rollout, row_of[rollout.mask_percent])
+        if rollout.view is View.full_image and rollout.draw == 0:
+            sample.first_tokens = rollout.num_tokens
+    for row in attention:
+        if row.sample_id in evidence:
+            evidence[row.sample_id].attention[row.draw] = row
+    return evidence
 
 
-def pism_score(sample_id: str, found: Evidence, ratio_R: np.ndarray, config: PismConfig) -> Score:
-    """PISM's value (the failure ratio, None if it never fails) and stratum of one sample."""
+def pism_score(sample_id: str, evidence: Evidence, probe: ProbeConfig, config: PismConfig) -> Score:
+    """PISM's value (the failure ratio; None if it never fails) and stratum of one sample.
+
+    With probe.until=stratum the value is None too where only the stratum is settled. Raises
+    ValueError for draws that are missing.
+    """
+    table_RK = evidence.correctness.correct_RK
+    ratio_R = np.array(probe.mask_percents) / 100
     rate = None
     if config.chance_correction is ChanceCorrection.text_only:
-        rate = config.guess_rate(found.text_only_M)
-    least = config.least(found.correct_RK.shape[1], rate)
-    value = pism.failure_ratio(found.correct_RK, ratio_R, config.tau, least)
-    stratum = pism.stratum(value, config.hard_max, config.easy_min, config.easy_inclusive)
+        rate = pism.guess_rate(evidence.correctness.text_only_M)
+    minimum = pism.min_correct(probe.draws, config.tau, rate, config.alpha)
+    limits = (config.hard_max, config.easy_min, config.easy_inclusive)
+    stratum = pism.settled_stratum(table_RK, ratio_R, minimum, *limits)
+    value = None
+    needs_ratio = probe.until is not Until.stratum or stratum is None
+    if needs_ratio or not pism.undecided_rows(table_RK, minimum)[0]:
+        value = pism.failure_ratio(table_RK, ratio_R, config.tau, minimum)
     return Score(sample_id=sample_id, measure=Measure.pism, value=value, stratum=stratum)
 
 
-def cmab_score(sample_id: str, found: Evidence, config: CmabConfig) -> Score:
-    """CMAB's balance and stratum; without a right whole-image answer the sample is unsolved.
+def cmab_score(sample_id: str, evidence: Evidence, config: CmabConfig) -> Score:
+    """CMAB's balance and stratum; without a correct full-image response the sample is unsolved.
 
     Raises ValueError for a solved sample whose attention was not measured.
     """
-    right = np.flatnonzero(found.correct_RK[0] == 1)
-    seen = found.seen.get(int(right[0])) if len(right) else None
+    correct = np.flatnonzero(evidence.correctness.correct_RK[0] == 1)
+    row = evidence.attention.get(int(correct[0])) if len(correct) else None
     value = None
-    if seen is not None:
-        value = cmab.balance(np.array(seen.image_LT), np.array(seen.text_LT), config.epsilon)
+    if row is not None:
+        value = cmab.balance(np.array(row.image_LT), np.array(row.text_LT), config.epsilon)
         if config.tokens is Tokens.mean:
-            value *= seen.text_tokens / seen.image_tokens
-    stratum = cmab.stratum(
-        value,
-        bool(len(right)),
-        config.easy_below,
-        config.hard_min,
-        config.hard_max,
-        config.easy_above,
-    )
+            value *= row.text_tokens / row.image_tokens
+    limits = (config.easy_below, config.hard_min, config.hard_max, config.easy_above)
+    stratum = cmab.stratum(value, bool(len(correct)), *limits)
     return Score(sample_id=sample_id, measure=Measure.cmab, value=value, stratum=stratum)
 
 
-def cde_score(sample_id: str, found: Evidence, config: CdeConfig) -> Score:
+def cde_score(sample_id: str, evidence: Evidence, config: CdeConfig) -> Score:
     """CDE's discrepancy; it has no strata, only the threshold of the selection."""
-    value = cde.discrepancy(found.whole_M, found.text_only_M, config.absolute)
+    tables = evidence.correctness
+    value = cde.discrepancy(tables.full_image_M, tables.text_only_M, config.absolute)
     return Score(sample_id=sample_id, measure=Measure.cde, value=value, stratum=None)
 
 
-def ace_score(sample_id: str, found: Evidence) -> Score:
-    """ACE's largest log psi of the first whole-picture response; None if it is too short for one.
+def ace_score(sample_id: str, evidence: Evidence) -> Score:
+    """ACE's largest log psi of the first full-image response; None if that is too short.
 
     Raises ValueError for a response with tokens whose attention was not measured.
     """
-    seen = found.seen.get(0)
-    if seen is None and found.first_tokens != 0:
-        raise ValueError(f"the attention of {sample_id}'s first answer was not measured")
-    value = seen.max_log_psi if seen is not None else None
+    row = evidence.attention.get(0)
+    if row is None and evidence.first_tokens != 0:
+        raise ValueError(f"the attention of {sample_id}'s first response was not measured")
+    value = row.max_log_psi if row is not None else None
     return Score(sample_id=sample_id, measure=Measure.ace, value=value, stratum=None)
 
 
-def drm_score(sample_id: str, found: Evidence, config: DrmConfig) -> Score:
+def drm_score(sample_id: str, evidence: Evidence, config: DrmConfig) -> Score:
     """DRM's difficulty, and the stratum that the report shows."""
-    value = drm.difficulty(found.whole_M)
+    value = drm.difficulty(evidence.correctness.full_image_M)
     stratum = drm.stratum(value, config.hard_min)
     return Score(sample_id=sample_id, measure=Measure.drm, value=value, stratum=stratum)
 
 
 def score_all(
     sample_ids: Sequence[str],
-    known: dict[str, Evidence],
-    percents: Sequence[int],
+    evidence: dict[str, Evidence],
+    probe: ProbeConfig,
     config: DifficultyConfig,
 ) -> list[Score]:
-    """One Score for each sample and wanted measure, in the order of the samples.
+    """One Score for each requested measure and sample, in the order of the samples.
 
-    Raises KeyError for a sample without rollouts and ValueError for what is not drawn yet.
+    Raises KeyError for a sample without rollouts and ValueError for draws that are missing.
     """
-    ratio_R = np.array(percents) / 100
     score = {
-        Measure.pism: lambda key: pism_score(key, known[key], ratio_R, config.pism),
-        Measure.cmab: lambda key: cmab_score(key, known[key], config.cmab),
-        Measure.cde: lambda key: cde_score(key, known[key], config.cde),
-        Measure.ace: lambda key: ace_score(key, known[key]),
-        Measure.drm: lambda key: drm_score(key, known[key], config.drm),
+        Measure.pism: lambda key: pism_score(key, evidence[key], probe, config.pism),
+        Measure.cmab: lambda key: cmab_score(key, evidence[key], config.cmab),
+        Measure.cde: lambda key: cde_score(key, evidence[key], config.cde),
+        Measure.ace: lambda key: ace_score(key, evidence[key]),
+        Measure.drm: lambda key: drm_score(key, evidence[key], config.drm),
     }
     return [score[measure](key) for measure in config.measures for key in sample_ids]
 
 
 def uncorrected_pism_scores(
     sample_ids: Sequence[str],
-    known: dict[str, Evidence],
-    percents: Sequence[int],
+    evidence: dict[str, Evidence],
+    probe: ProbeConfig,
     config: PismConfig,
 ) -> list[Score]:
-    """PISM's scores as the paper has them, beside the chance-aware ones; [] where these are it."""
+    """PISM's scores without the chance correction, beside those with it; [] where it is off."""
     if config.chance_correction is ChanceCorrection.none:
         return []
-    ratio_R, plain = (
-        np.array(percents) / 100,
-        replace(config, chance_correction=ChanceCorrection.none),
-    )
-    return [pism_score(key, known[key], ratio_R, plain) for key in sample_ids]
+    uncorrected = replace(config, chance_correction=ChanceCorrection.none)
+    return [pism_score(key, evidence[key], probe, uncorrected) for key in sample_ids]

@@ -1,7 +1,7 @@
-"""Signs that a model games its reward instead of answering, and when they are loud enough.
+"""Signs of reward hacking in responses, and the limits above which they raise an alarm.
 
 Pure: texts and shares go in. Training counts the signs at every step, the report reads the counts;
-both take their limits from here.
+both take the limits from here.
 """
 
 import re
@@ -14,7 +14,7 @@ from difftrain.records import AnswerKind, Sample
 
 
 class Alarm(StrEnum):
-    """What is watched while training."""
+    """A sign that is counted while training."""
 
     empty = "empty"
     several_options = "several_options"
@@ -32,64 +32,61 @@ ALARM_LIMITS = {
     Alarm.truncated: 0.3,
     Alarm.grader_stopped: 0.01,
 }
-"""The largest harmless share of answers, mean over WINDOW steps."""
+"""The largest harmless share of responses, as the mean over ALARM_WINDOW steps."""
 ALARM_MEANINGS = {
-    Alarm.empty: "nothing said, or nothing between the answer tags",
-    Alarm.several_options: "several options named where one is asked for",
-    Alarm.repeated_tags: "a thought or answer tag more than once",
-    Alarm.prompt_echo: "the question or the system prompt said again",
+    Alarm.empty: "empty response, or nothing between the answer tags",
+    Alarm.several_options: "several options named in the answer to a choice",
+    Alarm.repeated_tags: "a think or answer tag more than once",
+    Alarm.prompt_echo: "the question or the system prompt repeated",
     Alarm.truncated: "cut off at the token limit",
     Alarm.grader_stopped: "grading timed out or died",
 }
 ALARM_WINDOW = 10
-"""Steps over which a share is averaged before it is held against its limit."""
+"""Steps over which a share is averaged before it is compared with its limit."""
 MIN_ECHO_CHARS = 12
-"""Characters of a question below which its words say nothing."""
+"""A question shorter than this is not searched for in responses."""
 SYSTEM_ECHO_CHARS = 40
-"""Characters of the system prompt that make an echo."""
+"""So many first characters of the system prompt count as an echo of it."""
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _LONE_LETTER = re.compile(r"\b[A-Z]\b")
 
 
 def is_empty_answer(response: str) -> bool:
-    """Whether nothing is said at all or between the last tags. Missing tags do not ring."""
-    said = extract.tag_content(response)
-    return not response.strip() or (said is not None and extract.answer(response) is None)
+    """Whether the response or its last answer tags are empty. Missing tags are not a sign."""
+    content = extract.tag_content(response)
+    return not response.strip() or (content is not None and extract.answer(response) is None)
 
 
 def names_several_options(response: str, sample: Sample) -> bool:
     """Whether the answer to a choice names more than one option."""
-    said = extract.answer(response)
-    if sample.answer_kind is not AnswerKind.choice or said is None:
+    answer = extract.answer(response)
+    if sample.answer_kind is not AnswerKind.choice or answer is None:
         return False
-    if choice.parse(said, sample.options) is not None:
+    if choice.parse(answer, sample.options) is not None:
         return False
-    known = choice.LETTERS[: len(sample.options) or len(choice.LETTERS)]
-    letters = {letter for letter in _LONE_LETTER.findall(said) if letter in known}
-    words = normalize_text(said)
-    texts = {text for each in sample.options if (text := normalize_text(each)) and text in words}
+    valid_letters = choice.LETTERS[: len(sample.options) or len(choice.LETTERS)]
+    letters = {letter for letter in _LONE_LETTER.findall(answer) if letter in valid_letters}
+    options = {text for option in sample.options if (text := normalize_text(option))}
+    texts = {text for text in options if text in normalize_text(answer)}
     return len(letters) > 1 or len(texts) > 1
 
 
 def repeats_tags(response: str) -> bool:
-    """Whether any of the four tags stands more than once."""
+    """Whether any of the four tags occurs more than once."""
     return any(response.count(tag) > 1 for tag in extract.TAGS)
 
 
 def echoes_prompt(response: str, question: str, system: str) -> bool:
-    """Whether the system prompt is said again, or the question outside the thought."""
-    words = normalize_text(response)
-    asked = normalize_text(question)
-    opening = normalize_text(system)[:SYSTEM_ECHO_CHARS]
-    outside = normalize_text(_THOUGHT.sub(" ", response))
-    return (len(opening) == SYSTEM_ECHO_CHARS and opening in words) or (
-        len(asked) >= MIN_ECHO_CHARS and asked in outside
-    )
+    """Whether the system prompt is repeated, or the question outside the thought."""
+    question, opening = normalize_text(question), normalize_text(system)[:SYSTEM_ECHO_CHARS]
+    outside_thought = normalize_text(_THOUGHT.sub(" ", response))
+    repeats_system = len(opening) == SYSTEM_ECHO_CHARS and opening in normalize_text(response)
+    return repeats_system or (len(question) >= MIN_ECHO_CHARS and question in outside_thought)
 
 
 def response_alarms(response: str, sample: Sample, system: str) -> dict[Alarm, bool]:
-    """The signs that can be read off one response."""
+    """The signs that one response shows; the others need the trainer."""
     return {
         Alarm.empty: is_empty_answer(response),
         Alarm.several_options: names_several_options(response, sample),
@@ -98,39 +95,42 @@ def response_alarms(response: str, sample: Sample, system: str) -> dict[Alarm, b
     }
 
 
-def max_mean_share(shares: Sequence[float]) -> float:
-    """The largest mean over WINDOW neighbouring steps, or over all of a shorter run; 0 of none."""
-    if not shares:
-        return 0.0
+def window_means(shares: Sequence[float]) -> list[float]:
+    """The mean over each ALARM_WINDOW neighboring steps; over all steps of a shorter run."""
     width = min(ALARM_WINDOW, len(shares))
-    return max(sum(shares[end - width : end]) / width for end in range(width, len(shares) + 1))
+    if not width:
+        return []
+    return [sum(shares[end - width : end]) / width for end in range(width, len(shares) + 1)]
+
+
+def max_mean_share(shares: Sequence[float]) -> float:
+    """The largest of the window's means; 0 without steps."""
+    return max(window_means(shares), default=0.0)
 
 
 def first_alarm(shares: Sequence[float], limit: float) -> int | None:
-    """The place of the first step whose last WINDOW steps (or all so far, if fewer than that are
-    in the run) have a mean above the limit; None if it never rings."""
+    """Index of the first step at which the window's mean exceeds the limit; None if none does."""
     width = min(ALARM_WINDOW, len(shares))
-    for end in range(width, len(shares) + 1):
-        if width and sum(shares[end - width : end]) / width > limit:
-            return end - 1
+    for i, mean in enumerate(window_means(shares)):
+        if mean > limit:
+            return i + width - 1
     return None
 
 
 def reward_diverges(
-    rewards: Sequence[float], held_out: Sequence[float], answers: int
+    rewards: Sequence[float], eval_accuracies: Sequence[float], eval_size: int
 ) -> bool | None:
-    """Whether reward rises while the held-out share of right answers falls; None if unknown.
+    """Whether the reward rises while accuracy on held-out samples falls; None if unknown.
 
-    Risen: the last third's mean reward lies above the first third's. Fallen: the mean of the later
-    half of the looks lies below the earlier half's by more than two standard errors; `answers` is
-    the number of held-out answers a look.
+    Rises: the mean reward of the last third of the steps is above that of the first third. Falls:
+    the mean of the later half of the evaluations is below the earlier half's by more than two
+    standard errors; each evaluation has `eval_size` answers.
     """
-    if len(held_out) < 2 or len(rewards) < 3 or not answers:
+    if len(eval_accuracies) < 2 or len(rewards) < 3 or not eval_size:
         return None
-    third, half = len(rewards) // 3, len(held_out) // 2
-    before, after = held_out[:half], held_out[-half:]
-    was, now = sum(before) / half, sum(after) / half
-    mean = (was + now) / 2
-    error = (2 * mean * (1 - mean) / (half * answers)) ** 0.5
-    risen = sum(rewards[-third:]) > sum(rewards[:third])
-    return risen and was - now > 2 * error
+    third, half = len(rewards) // 3, len(eval_accuracies) // 2
+    earlier, later = sum(eval_accuracies[:half]) / half, sum(eval_accuracies[-half:]) / half
+    mean = (earlier + later) / 2
+    error = (2 * mean * (1 - mean) / (half * eval_size)) ** 0.5
+    rises = sum(rewards[-third:]) > sum(rewards[:third])
+    return rises and earlier - later > 2 * error

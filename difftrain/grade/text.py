@@ -73,7 +73,7 @@ def grade(
     """Correct if equal after normalize_text, or similar enough (grade.text_correct_min)."""
     if not normalize_text(answer):
         return Verdict.unparsable
-    minimum = rules.text_right_from if rules and rules.text is TextCredit.similarity else 1.0
+    minimum = rules.text_correct_min if rules and rules.text is TextCredit.similarity else 1.0
     return Verdict.correct if similarity(answer, gold) >= minimum else Verdict.incorrect
 
 

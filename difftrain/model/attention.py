@@ -220,7 +220,7 @@ def max_log_psi(
         else:
             log_CT = log_HCT.logsumexp(dim=0) - math.log(len(log_HCT))
         columns.add(first, log_CT.cpu().numpy().astype(float))
-    return columns.largest(config.min_rows, config.normalize)
+    return columns.max_log_psi(config.min_rows, config.normalize)
 
 
 def log_attention_rows(

@@ -1,1 +1,1 @@
-"""Which samples train: strata and equal-size random controls; numpy only."""
+"""Which samples train: by stratum, by RAP, or an equal-size random control; numpy only."""

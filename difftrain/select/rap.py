@@ -1,7 +1,8 @@
-"""RAP: the few samples that awaken multimodal reasoning (T, CDE + ACE + DRM). Pure.
+"""RAP: the few samples that awaken multimodal reasoning (RAP, sections CDE, ACE and DRM). Pure.
 
-CDE keeps what the picture decides, ACE drops what hangs on one token, DRM replaces what is easy by
-as many of the hardest that are still solved now and then. Axes: N samples of the pool.
+CDE keeps samples whose answer depends on the image, ACE drops those whose response depends on one
+of its tokens, DRM replaces the easy ones by as many of the hardest that are sometimes solved.
+Axes: N samples of the pool.
 """
 
 import math
@@ -10,22 +11,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from difftrain import seeds
-from difftrain.config.difficulty import AceConfig, CdeConfig
+from difftrain.difficulty import ace, cde
 from difftrain.records import Measure, Selection, TrainStage
 from difftrain.select.strata import EmptySelectionError
 
 DECISIONS_FOLDER = "decisions"
-"""Below the picks' folder: a Decision for every sample of the pool."""
-
+"""Inside the selection's folder: a Decision for every sample of the pool."""
 THRESHOLD_KEYS = {
     Measure.cde: ("difficulty.cde.lambda_c",),
     Measure.ace: ("difficulty.ace.lambda_a", "difficulty.ace.min_rows"),
 }
-"""The settings that let more samples through a step; DRM has none."""
+"""The settings that let more samples pass a step; DRM has none."""
 
 
 class Outcome(StrEnum):
-    """What became of a sample of the pool."""
+    """What RAP does with a sample of the pool."""
 
     kept = "kept"
     brought_in = "brought_in"
@@ -44,10 +44,10 @@ OUTCOME_PHRASES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """One sample of the pool: its fate, why, and the numbers that decided (None: not asked)."""
+    """One sample of the pool: its outcome, why, and the values behind it (None: not measured)."""
 
     sample_id: str
-    filter_outcome: Outcome
+    outcome: Outcome
     reason: str
     discrepancy: float | None
     bias: float | None
@@ -56,10 +56,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolScores:
-    """The scores of a pool. A measure that is None takes no part in the choice.
+    """The scores of a pool. A measure that is None takes no part in the selection.
 
-    `bias` is ACE's largest log psi; None within it where the response is too short for one, and
-    such a sample is not called biased.
+    `bias_N` is ACE's largest log psi; it is None where the response is too short for one, and such
+    a sample does not count as biased. `draws` is M, the rollouts behind each difficulty.
     """
 
     sample_id_N: Sequence[str]
@@ -74,7 +74,7 @@ class PoolScores:
         """Raises ValueError for columns of another length, a repeated id or a missing number."""
         ids = list(self.sample_id_N)
         if len(set(ids)) < len(ids):
-            raise ValueError("a sample stands in the table twice")
+            raise ValueError("a sample is in the pool twice")
         if self.draws < 1 or not self.lambda_a > 0:
             raise ValueError(f"draws={self.draws} and lambda_a={self.lambda_a} must be above 0")
         for name in ("discrepancy_N", "bias_N", "difficulty_N"):
@@ -83,55 +83,60 @@ class PoolScores:
                 continue
             if len(column) != len(ids):
                 raise ValueError(f"{name} has {len(column)} numbers for {len(ids)} samples")
-            if name != "bias_N" and any(each is None or math.isnan(each) for each in column):
+            if name != "bias_N" and any(value is None or math.isnan(value) for value in column):
                 raise ValueError(f"{name} lacks a number")
 
-    def discrepancy(self, place: int) -> float | None:
-        """CDE's D of a sample; None where CDE takes no part."""
-        return None if self.discrepancy_N is None else float(self.discrepancy_N[place])
+    def discrepancy(self, i: int) -> float | None:
+        """CDE's D of sample i; None where CDE takes no part."""
+        return None if self.discrepancy_N is None else float(self.discrepancy_N[i])
 
-    def bias(self, place: int) -> float | None:
-        """ACE's largest log psi of a sample; None where there is none or ACE takes no part."""
-        found = None if self.bias_N is None else self.bias_N[place]
-        return None if found is None or math.isnan(found) else float(found)
+    def bias(self, i: int) -> float | None:
+        """ACE's largest log psi of sample i; None where there is none or ACE takes no part."""
+        value = None if self.bias_N is None else self.bias_N[i]
+        return None if value is None or math.isnan(value) else float(value)
 
-    def wrong(self, place: int) -> int | None:
-        """How many of the draws were wrong, an integer: in floats 1 - 4/5 is below 1/5."""
-        if self.difficulty_N is None:
-            return None
-        return round(float(self.difficulty_N[place]) * self.draws)
+    def difficulty(self, i: int) -> float | None:
+        """DRM's difficulty of sample i; None where DRM takes no part."""
+        return None if self.difficulty_N is None else float(self.difficulty_N[i])
 
-    def is_prior(self, place: int) -> bool:
-        """Whether the picture adds too little to the accuracy: D is not above lambda_c."""
-        found = self.discrepancy(place)
-        return found is not None and not CdeConfig(lambda_c=self.lambda_c).keeps(found)
+    def incorrect(self, i: int) -> int | None:
+        """How many of the draws are incorrect, as an integer: in floats 1 - 4/5 is below 1/5."""
+        difficulty = self.difficulty(i)
+        return None if difficulty is None else round(difficulty * self.draws)
 
-    def is_biased(self, place: int) -> bool:
-        """Whether the response hangs on one of its tokens: log psi above log lambda_a."""
-        return AceConfig(lambda_a=self.lambda_a).biased(self.bias(place))
+    def is_prior(self, i: int) -> bool:
+        """Whether the image adds too little to the accuracy: D is not above lambda_c."""
+        discrepancy = self.discrepancy(i)
+        return discrepancy is not None and not cde.is_kept(discrepancy, self.lambda_c)
 
-    def numbers(self, place: int) -> str:
-        """What the measures said, in words."""
-        told = []
-        if (found := self.discrepancy(place)) is not None:
-            sign = "not above" if self.is_prior(place) else "above"
-            told.append(f"D = {found:.2f}, {sign} {self.lambda_c:g}")
+    def is_biased(self, i: int) -> bool:
+        """Whether the response depends on one of its tokens: log psi above log lambda_a."""
+        return ace.is_biased(self.bias(i), self.lambda_a)
+
+    def describe(self, i: int) -> str:
+        """The values of sample i and their thresholds, for a reason."""
+        parts = []
+        if (discrepancy := self.discrepancy(i)) is not None:
+            relation = "not above" if self.is_prior(i) else "above"
+            parts.append(f"D = {discrepancy:.2f}, {relation} {self.lambda_c:g}")
         if self.bias_N is not None:
-            found, bound = self.bias(place), math.log(self.lambda_a)
-            sign = "above" if self.is_biased(place) else "not above"
-            number = "no ACE value (response too short)"
-            told.append(number if found is None else f"log psi = {found:.2f}, {sign} {bound:.2f}")
-        if (wrong := self.wrong(place)) is not None:
-            told.append(f"{self.draws - wrong} of {self.draws} right")
-        return "; ".join(told)
+            bias, limit = self.bias(i), math.log(self.lambda_a)
+            relation = "above" if self.is_biased(i) else "not above"
+            missing = "no ACE value (response too short)"
+            parts.append(
+                missing if bias is None else f"log psi = {bias:.2f}, {relation} {limit:.2f}"
+            )
+        if (incorrect := self.incorrect(i)) is not None:
+            parts.append(f"{self.draws - incorrect} of {self.draws} correct")
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class RapResult:
     """A decision for each sample of the pool, in its order.
 
-    `candidates` are how many could have been brought in; `without_bias`, how many ACE was asked
-    about and had no value for.
+    `candidates` are how many could have been brought in; `without_bias`, how many have no ACE value
+    although ACE took part.
     """
 
     decisions: list[Decision]
@@ -139,20 +144,23 @@ class RapResult:
     without_bias: int
 
     @property
-    def picks(self) -> list[Selection]:
+    def selections(self) -> list[Selection]:
         """The samples that train."""
         return [
-            Selection(sample_id=each.sample_id, stage=TrainStage.grpo, reason=each.reason)
-            for each in self.decisions
-            if each.fate in (Outcome.kept, Outcome.brought_in)
+            Selection(sample_id=decision.sample_id, stage=TrainStage.grpo, reason=decision.reason)
+            for decision in self.decisions
+            if decision.outcome in (Outcome.kept, Outcome.brought_in)
         ]
 
     def funnel(self) -> dict[str, int]:
-        """How many samples each step left, from the pool to the chosen set.
+        """How many samples each step left, from the pool to the selection.
 
         Every sample that is brought in was dropped by CDE before.
         """
-        count = {fate: sum(each.fate is fate for each in self.decisions) for fate in Outcome}
+        count = {
+            outcome: sum(decision.outcome is outcome for decision in self.decisions)
+            for outcome in Outcome
+        }
         pool = len(self.decisions)
         after_cde = pool - count[Outcome.prior] - count[Outcome.brought_in]
         return {
@@ -172,53 +180,59 @@ def tie_break(sample_id: str) -> tuple[int, str]:
     return seeds.derive(0, "rap", sample_id), sample_id
 
 
-def filter_outcome(table: PoolScores, place: int) -> Outcome:
-    """What the filters and the removal of easy samples make of one sample."""
-    if table.is_prior(place):
+def filter_outcome(scores: PoolScores, i: int) -> Outcome:
+    """The outcome of sample i before any sample is brought in."""
+    if scores.is_prior(i):
         return Outcome.prior
-    if table.is_biased(place):
+    if scores.is_biased(i):
         return Outcome.biased
-    return Outcome.easy if table.wrong(place) == 0 else Outcome.kept
+    return Outcome.easy if scores.incorrect(i) == 0 else Outcome.kept
 
 
-def run_rap(table: PoolScores) -> RapResult:
-    """The whole choice, with a reason for each sample of the pool.
+def replacement_candidates(scores: PoolScores, outcomes: Sequence[Outcome]) -> list[int]:
+    """Samples outside the selection that may replace an easy one, the hardest first.
 
-    As many as were removed for being easy are brought in from outside the chosen set: wrong at
-    least once, right at least once, not attention-biased, the hardest first, ties by a hash of the
-    sample id. If there are fewer, all of them are.
+    They are incorrect at least once, correct at least once and not attention-biased; ties are
+    broken by a hash of the sample id.
     """
-    ids, draws = list(table.sample_id_N), table.draws
-    fates = [filter_outcome(table, place) for place in range(len(ids))]
-    outside: list[tuple[int, tuple[int, str], int]] = []
-    for place, found in enumerate(fates):
-        wrong = table.wrong(place)
-        cognitive = found in (Outcome.kept, Outcome.easy)
-        if wrong is None or cognitive or not 1 <= wrong < draws or table.is_biased(place):
+    candidates: list[tuple[int, tuple[int, str], int]] = []
+    for i, outcome in enumerate(outcomes):
+        incorrect = scores.incorrect(i)
+        if incorrect is None or not 1 <= incorrect < scores.draws:
             continue
-        outside.append((-wrong, tie_break(ids[place]), place))
-    removed = sum(found is Outcome.easy for found in fates)
-    brought = [place for *_, place in sorted(outside)[:removed]]
-    told = {
-        place: f"brought in by DRM for an easy one, number {number} of {removed}"
-        for number, place in enumerate(brought, start=1)
-    }
-    for place in brought:
-        fates[place] = Outcome.brought_in
+        if outcome not in (Outcome.kept, Outcome.easy) and not scores.is_biased(i):
+            candidates.append((-incorrect, tie_break(scores.sample_id_N[i]), i))
+    return [i for *_, i in sorted(candidates)]
+
+
+def run_rap(scores: PoolScores) -> RapResult:
+    """The whole selection, with a reason for each sample of the pool.
+
+    As many samples are brought in as were removed for being easy; all candidates if there are
+    fewer.
+    """
+    outcomes = [filter_outcome(scores, i) for i in range(len(scores.sample_id_N))]
+    candidates = replacement_candidates(scores, outcomes)
+    removed = outcomes.count(Outcome.easy)
+    phrases = {}
+    for number, i in enumerate(candidates[:removed], start=1):
+        outcomes[i] = Outcome.brought_in
+        phrases[i] = f"brought in by DRM for an easy one, number {number} of {removed}"
     decisions = [
         Decision(
-            sample_id=ids[place],
-            fate=found,
-            reason=f"{told.get(place) or OUTCOME_PHRASES[found]}: {table.numbers(place)}",
-            discrepancy=table.discrepancy(place),
-            bias=table.bias(place),
-            difficulty=None if table.difficulty_N is None else float(table.difficulty_N[place]),
+            sample_id=scores.sample_id_N[i],
+            outcome=outcome,
+            reason=f"{phrases.get(i) or OUTCOME_PHRASES[outcome]}: {scores.describe(i)}",
+            discrepancy=scores.discrepancy(i),
+            bias=scores.bias(i),
+            difficulty=scores.difficulty(i),
         )
-        for place, found in enumerate(fates)
+        for i, outcome in enumerate(outcomes)
     ]
-    asked = table.bias_N is not None
-    without_bias = sum(asked and table.bias(place) is None for place in range(len(ids)))
-    return RapResult(decisions, len(outside), without_bias)
+    without_bias = 0
+    if scores.bias_N is not None:
+        without_bias = sum(decision.bias is None for decision in decisions)
+    return RapResult(decisions, len(candidates), without_bias)
 
 
 def choose(
@@ -230,47 +244,50 @@ def choose(
     lambda_c: float = 0.5,
     lambda_a: float = 0.1,
 ) -> list[Selection]:
-    """The chosen samples, in the pool's order, each with its reason (arm grpo).
+    """The selected samples, in the pool's order, each with its reason (stage grpo).
 
-    `bias_N` holds largest log psi and is compared with log lambda_a; difficulties are compared as
+    `bias_N` is the largest log psi and compared with log lambda_a; difficulties are compared as
     round(d * draws). None in place of a column leaves that measure out: the ablations. Raises
     ValueError for columns that do not fit.
     """
-    columns = {"discrepancy_N": discrepancy_N, "bias_N": bias_N, "difficulty_N": difficulty_N}
-    table = PoolScores(
-        sample_id_N=sample_id_N, draws=draws, lambda_c=lambda_c, lambda_a=lambda_a, **columns
+    scores = PoolScores(
+        sample_id_N=sample_id_N,
+        discrepancy_N=discrepancy_N,
+        bias_N=bias_N,
+        difficulty_N=difficulty_N,
+        draws=draws,
+        lambda_c=lambda_c,
+        lambda_a=lambda_a,
     )
-    return run_rap(table).picks
+    return run_rap(scores).selections
 
 
-def funnel_phrase(funnel: dict[str, int], steps: Sequence[str]) -> str:
-    """What the steps that took part made of the pool, as one line, for messages."""
-    by_step = {
+def describe_funnel(funnel: dict[str, int], measures: Sequence[str]) -> str:
+    """What the measures that took part left of the pool, as one line, for messages."""
+    by_measure = {
         Measure.cde: f"CDE leaves {funnel['after_cde']}",
         Measure.ace: f"ACE leaves {funnel['after_ace']}",
         Measure.drm: f"DRM removes {funnel['removed_easy']} as easy and brings in "
         f"{funnel['brought_in']} of {funnel['candidates']} candidates",
     }
-    told = "; ".join(said for step, said in by_step.items() if step in steps)
+    steps = "; ".join(text for measure, text in by_measure.items() if measure in measures)
     if funnel["without_bias"]:
-        told += f"; {funnel['without_bias']} responses are too short for an ACE value"
-    return f"of {funnel['pool']} samples {told}"
+        steps += f"; {funnel['without_bias']} responses are too short for an ACE value"
+    return f"of {funnel['pool']} samples {steps}"
 
 
 def require_min(
-    picks: list[Selection], least: int, funnel: dict[str, int], steps: Sequence[str]
+    selections: list[Selection], minimum: int, funnel: dict[str, int], measures: Sequence[str]
 ) -> list[Selection]:
-    """The same picks. Raises NothingChosen with the counts if there are fewer than `least`.
+    """The same selections. Raises EmptySelectionError with the counts if fewer than `minimum`.
 
-    `steps` are the measures that chose (select.rap).
+    `measures` are those that select (select.rap).
     """
-    if len(picks) < least:
-        moved = " or ".join(
-            key for step, keys in THRESHOLD_KEYS.items() if step in steps for key in keys
-        )
-        ways = f"move {moved}, add data" if moved else "add data"
+    if len(selections) < minimum:
+        keys = [key for m, keys in THRESHOLD_KEYS.items() if m in measures for key in keys]
+        advice = f"move {' or '.join(keys)}, add data" if keys else "add data"
         raise EmptySelectionError(
-            f"RAP chooses {len(picks)} samples, but a step needs {least} different prompts: "
-            f"{funnel_phrase(funnel, steps)}; {ways}, or lower grpo.prompts_per_step"
+            f"RAP selects {len(selections)} samples, but a step needs {minimum} different prompts: "
+            f"{describe_funnel(funnel, measures)}; {advice}, or lower grpo.prompts_per_step"
         )
-    return picks
+    return selections

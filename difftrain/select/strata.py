@@ -1,46 +1,54 @@
-"""Choosing by stratum: the samples whose measure put them into one of the kept strata."""
+"""Selection by stratum, and the equal-size random control that it must be compared with. Pure."""
 
 from collections.abc import Collection, Iterable, Sequence
 
 from difftrain import seeds
 from difftrain.records import Measure, Score, Selection, Stratum, TrainStage
 
+MIN_SIZE_KEYS = {
+    TrainStage.grpo: "grpo.prompts_per_step",
+    TrainStage.sft: "sft.samples_per_step",
+}
+"""The settings that say how many samples a step of a training stage needs."""
+STRATA_KEYS = {TrainStage.grpo: "select.strata", TrainStage.sft: "select.sft_strata"}
+
 
 class EmptySelectionError(ValueError):
-    """The kept strata hold too few samples to train on; the message gives the counts."""
+    """Too few samples are selected to train on; the message gives the counts."""
 
 
 def select_by_stratum(
     scores: Iterable[Score],
     measure: Measure,
-    keep: Collection[Stratum],
-    arm: TrainStage = TrainStage.grpo,
+    strata: Collection[Stratum],
+    stage: TrainStage = TrainStage.grpo,
 ) -> list[Selection]:
-    """One Pick for each sample that `measure` put into a kept stratum, in the scores' order."""
+    """A Selection for each sample that `measure` puts into a kept stratum, in the scores' order."""
     return [
         Selection(
             sample_id=score.sample_id,
-            stage=arm,
-            reason=f"{measure} says {score.stratum}" + value_phrase(score),
+            stage=stage,
+            reason=f"{score.stratum} by {measure}{describe_value(score)}",
         )
         for score in scores
-        if score.measure is measure and score.stratum in keep
+        if score.measure is measure and score.stratum in strata
     ]
 
 
-def value_phrase(score: Score) -> str:
-    """The value behind the stratum, as a reader of the picks would want it."""
-    if score.measure is Measure.pism:
-        if score.value is None:
-            return ": never fails, up to the last ratio"
-        if score.stratum is Stratum.unsolved:
-            return ": fails with the whole picture, or is not more often right than guessing"
-        return f": first fails with {score.value:.0%} of the picture hidden"
-    return "" if score.value is None else f": {score.value:.3g}"
+def describe_value(score: Score) -> str:
+    """The value behind a stratum, as the end of a selection's reason."""
+    if score.measure is not Measure.pism:
+        return "" if score.value is None else f": {score.value:.3g}"
+    if score.value is None:
+        easy = score.stratum is Stratum.easy
+        return ": does not fail at the probed ratios" if easy else ": exact ratio not probed"
+    if score.stratum is Stratum.unsolved:
+        return ": fails with the full image, or is not correct more often than guessing"
+    return f": first fails with {score.value:.0%} of the image hidden"
 
 
 def count_strata(scores: Iterable[Score], measure: Measure) -> dict[str, int]:
-    """How many samples each stratum holds, all four named; `unplaced` only where there are any."""
+    """How many samples each stratum has, all four listed; `unplaced` only where there are any."""
     counts = {stratum.value: 0 for stratum in Stratum}
     for score in scores:
         if score.measure is measure:
@@ -49,50 +57,49 @@ def count_strata(scores: Iterable[Score], measure: Measure) -> dict[str, int]:
     return counts
 
 
-MIN_SIZE_KEYS = {TrainStage.grpo: "grpo.prompts_per_step", TrainStage.sft: "sft.samples_per_step"}
-"""How many samples a training stage needs at least."""
-STRATA_KEYS = {TrainStage.grpo: "select.strata", TrainStage.sft: "select.sft_strata"}
-
-
 def require_min(
-    picks: list[Selection],
-    least: int,
+    selections: list[Selection],
+    minimum: int,
     counts: dict[str, int],
-    arm: TrainStage = TrainStage.grpo,
-    lost: str = "",
+    stage: TrainStage = TrainStage.grpo,
+    dropped: str = "",
 ) -> list[Selection]:
-    """The same picks. Raises NothingChosen if there are fewer than `least`.
+    """The same selections. Raises EmptySelectionError if there are fewer than `minimum`.
 
-    `lost` says what else was dropped, where something was.
+    `counts` are those of `count_strata`; `dropped` says what else was dropped, if anything.
     """
-    if len(picks) < least:
-        held = ", ".join(f"{name} {number}" for name, number in counts.items())
-        what = "different prompts" if arm is TrainStage.grpo else "samples"
+    if len(selections) < minimum:
+        sizes = ", ".join(f"{stratum} {count}" for stratum, count in counts.items())
+        what = "different prompts" if stage is TrainStage.grpo else "samples"
         raise EmptySelectionError(
-            f"{STRATA_KEYS[arm]} leaves {len(picks)} samples{lost}, but a step needs {least} "
-            f"{what}; the strata hold {held}: keep more strata, add data, "
-            f"or lower {MIN_SIZE_KEYS[arm]}"
+            f"{STRATA_KEYS[stage]} leaves {len(selections)} samples{dropped}, but a step needs "
+            f"{minimum} {what}; the strata hold {sizes}: keep more strata, add data, or lower "
+            f"{MIN_SIZE_KEYS[stage]}"
         )
-    return picks
+    return selections
 
 
 def random_control(
-    sample_ids: Sequence[str], size: int, seed: int, name: str, arm: TrainStage = TrainStage.grpo
+    sample_ids: Sequence[str],
+    size: int,
+    seed: int,
+    name: str,
+    stage: TrainStage = TrainStage.grpo,
 ) -> list[Selection]:
-    """`size` samples of the whole pool, whatever their stratum; the same on every machine.
+    """`size` samples of all, whatever their stratum; the same on every machine.
 
-    Each name is a draw of its own; within one, a smaller set is part of a larger one. Raises
-    ValueError if the pool is smaller than `size`.
+    Each name is an independent draw; of one name, a smaller set is part of a larger one. Raises
+    ValueError if there are fewer than `size` samples.
     """
     if size > len(sample_ids):
         raise ValueError(f"a random control of {size} from a pool of {len(sample_ids)}")
 
-    def luck(sample_id: str) -> tuple[int, str]:
+    def draw_order(sample_id: str) -> tuple[int, str]:
         return seeds.derive(seed, "select", name, "random", sample_id), sample_id
 
-    drawn = set(sorted(sample_ids, key=luck)[:size])
+    drawn = set(sorted(sample_ids, key=draw_order)[:size])
     return [
-        Selection(sample_id=sample_id, stage=arm, reason=f"drawn at random, one of {size}")
+        Selection(sample_id=sample_id, stage=stage, reason=f"drawn at random, one of {size}")
         for sample_id in sample_ids
         if sample_id in drawn
     ]

@@ -7,7 +7,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from difftrain.config.grade import GradeConfig
 from difftrain.config.train import GrpoConfig, VllmMode
-from difftrain.grade.workers import Workers
+from difftrain.grade.pool import GraderPool
 from difftrain.model import loading, resolve
 from difftrain.train import callbacks, checkpointing, param_groups, rewards, trl_args, trl_vllm
 from difftrain.train.dataset import TrainData, to_dataset
@@ -16,7 +16,7 @@ from difftrain.train.trl_args import TrainJob
 
 
 def build_trainer(
-    job: TrainJob, grpo: GrpoConfig, grade: GradeConfig, data: TrainData, workers: Workers
+    job: TrainJob, grpo: GrpoConfig, grade: GradeConfig, data: TrainData, workers: GraderPool
 ) -> Any:
     """TRL's GRPOTrainer for this data, with our rewards."""
     model = job.start_model
@@ -53,7 +53,7 @@ def fit(job: TrainJob, grpo: GrpoConfig, grade: GradeConfig, data: TrainData) ->
     if (checkpoint := checkpointing.finished_checkpoint(job.folder)) is not None:
         return checkpoint
     job.folder.mkdir(parents=True, exist_ok=True)
-    with Workers(grpo.reward_workers, grpo.grading_timeout_s) as workers:
+    with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as workers:
         trainer = build_trainer(job, grpo, grade, data, workers)
         seconds = checkpointing.train(trainer, job, grpo, data.samples)
     log = callbacks.read_log(job.folder)

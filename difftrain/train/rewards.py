@@ -10,9 +10,9 @@ from trl.rewards.other_rewards import get_soft_overlong_punishment
 
 from difftrain.config.grade import GradeConfig
 from difftrain.config.train import GrpoConfig
-from difftrain.grade import extract
+from difftrain.grade import extract, grade_batch
+from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.grade.reward_hacking import Alarm
-from difftrain.grade.workers import Ending, Workers, grading
 from difftrain.train.reward_metrics import (
     SUM,
     LogMetric,
@@ -24,7 +24,7 @@ from difftrain.train.reward_metrics import (
 )
 
 
-def accuracy_reward(subsets: Subsets, workers: Workers, grade: GradeConfig) -> Reward:
+def accuracy_reward(subsets: Subsets, workers: GraderPool, grade: GradeConfig) -> Reward:
     """1 for a correct answer, else 0, or partial credit where grade.text or grade.boxes give it.
 
     A completion that is not graded in time is counted and gets 0. Also logs reward hacking.
@@ -37,13 +37,13 @@ def accuracy_reward(subsets: Subsets, workers: Workers, grade: GradeConfig) -> R
         **_: Any,
     ) -> list[float]:
         texts = [text_of(completion) for completion in completions]
-        pairs = zip(texts, sample_id, strict=True)
-        replies = workers.ask([grading(text, subsets.by_id[id_], grade) for text, id_ in pairs])
+        samples = [subsets.by_id[id_] for id_ in sample_id]
+        results = grade_batch(workers, texts, samples, grade)
         if log_metric is not None:
-            stopped = sum(isinstance(reply, Ending) for reply in replies)
+            stopped = sum(isinstance(result, GradeFailure) for result in results)
             log_alarms(texts, sample_id, subsets, log_metric)
             log_metric(f"{SUM}alarms/{Alarm.grader_stopped}", stopped)
-        return [0.0 if isinstance(reply, Ending) else reply["value"] for reply in replies]
+        return [0.0 if isinstance(result, GradeFailure) else result.credit for result in results]
 
     return accuracy
 
@@ -68,7 +68,7 @@ def overlong_reward(grpo: GrpoConfig) -> Reward:
 
 
 def reward_functions(
-    grpo: GrpoConfig, grade: GradeConfig, subsets: Subsets, workers: Workers
+    grpo: GrpoConfig, grade: GradeConfig, subsets: Subsets, workers: GraderPool
 ) -> list[Reward]:
     """The functions of grpo.reward_weights in their order; each also logs its metrics."""
     functions = {

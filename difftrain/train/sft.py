@@ -10,7 +10,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from difftrain.config.grade import GradeConfig
 from difftrain.config.train import Dropped, GrpoConfig, SftConfig
-from difftrain.grade.workers import Ending, Workers, grading
+from difftrain.grade import GradeResult, grade_batch
+from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.model import loading, resolve
 from difftrain.pipeline import coordination, manifest
 from difftrain.records import Sample
@@ -36,7 +37,7 @@ class SftData:
 def check_targets(
     job: TrainJob,
     sft: SftConfig,
-    replies: Sequence[dict[str, Any] | Ending],
+    replies: Sequence[GradeResult | GradeFailure],
     samples: Sequence[Sample],
     targets: Mapping[str, str],
 ) -> dict[str, str | Dropped]:
@@ -45,7 +46,7 @@ def check_targets(
     checked: dict[str, str | Dropped] = {}
     for sample, reply in zip(samples, replies, strict=True):
         target = targets[sample.sample_id]
-        if isinstance(reply, Ending) or reply["value"] < 1:
+        if isinstance(reply, GradeFailure) or reply.credit < 1:
             checked[sample.sample_id] = Dropped.not_correct
         elif sft_targets.token_count(processor, sample, target) > sft.cutoff_tokens:
             checked[sample.sample_id] = Dropped.too_long
@@ -70,8 +71,9 @@ def prepare(
     path = job.folder / TARGETS
     if job.world.is_first and not path.is_file():
         with coordination.report_failure(job.folder, job.world):
-            with Workers(grpo.reward_workers, grpo.grading_timeout_s) as workers:
-                replies = workers.ask([grading(targets[s.sample_id], s, grade) for s in samples])
+            with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as workers:
+                texts = [targets[sample.sample_id] for sample in samples]
+                replies = grade_batch(workers, texts, samples, grade)
             checked = check_targets(job, sft, replies, samples, targets)
         kept = {key: text for key, text in checked.items() if not isinstance(text, Dropped)}
         dropped = sft_targets.count_dropped(checked)

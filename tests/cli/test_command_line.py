@@ -225,7 +225,7 @@ def test_choosing_by_measures_that_are_not_taken_is_refused() -> None:
         "(difficulty=rap or difficulty=all)"
     )
     assert told("recipe=rap", "select.strata=[hard]") == [
-        "select.strata=[hard]: must be empty ([]) where select.rap chooses"
+        "select.strata=[hard]: must be empty ([]) where select.rap selects"
     ]
     assert "may hold cde, ace, drm" in told("recipe=rap", "select.rap=[pism]")[0]
 

@@ -1,8 +1,8 @@
-"""Reads adversarial.tsv: attacks on the graders and right answers that must not be refused.
+"""Reads adversarial.tsv: attacks on the graders and correct answers that must not be refused.
 
 A line is kind, gold, options (with | between), answer, verdict, why. The answer is put into
 answer tags unless it begins with `raw:`. `‹text›×N` repeats a text, ⏎ is a new line, ⇥ a tab.
-The verdict `unpaid` is wrong or unreadable.
+The verdict `unpaid` is incorrect or unparsable.
 """
 
 import re
@@ -25,14 +25,14 @@ class Case:
     why: str
 
 
-def written_out(text: str) -> str:
+def expand(text: str) -> str:
     """The text with its repetitions, lines and tabs."""
-    text = REPEATED.sub(lambda found: found[1] * int(found[2]), text)
+    text = REPEATED.sub(lambda match: match[1] * int(match[2]), text)
     return text.replace("⏎", "\n").replace("⇥", "\t")
 
 
 def sample(kind: str, gold: str, options: str) -> Sample:
-    """A sample as far as graders look at it."""
+    """A sample with the fields that graders use."""
     return Sample(
         sample_id="0" * 16,
         images=(),
@@ -48,13 +48,13 @@ def sample(kind: str, gold: str, options: str) -> Sample:
 
 def cases() -> list[Case]:
     """Every line of the table."""
-    found = []
+    rows = []
     for line in (Path(__file__).parent / "adversarial.tsv").read_text().split("\n"):
         if not line or line.startswith("# "):
             continue
-        kind, gold, options, said, verdict, why = line.split("\t")
-        raw = said.startswith("raw:")
-        text = written_out(said.removeprefix("raw:"))
+        kind, gold, options, answer, verdict, why = line.split("\t")
+        raw = answer.startswith("raw:")
+        text = expand(answer.removeprefix("raw:"))
         response = text if raw else f"<think>so</think><answer>{text}</answer>"
-        found.append(Case(sample(kind, gold, options), response, verdict, why))
-    return found
+        rows.append(Case(sample(kind, gold, options), response, verdict, why))
+    return rows

@@ -1,4 +1,4 @@
-"""Where an answer is found in a response, and what counts as the asked-for layout."""
+"""Where the answer is in a response, and which responses have the expected format."""
 
 import time
 
@@ -16,11 +16,11 @@ def test_a_box_inside_the_answer_is_opened() -> None:
     assert extract.answer(r"<answer>so \boxed{1} or \boxed{\frac{1}{2}}</answer>") == r"\frac{1}{2}"
 
 
-def test_an_unbalanced_box_is_passed_over() -> None:
+def test_an_unbalanced_box_is_skipped() -> None:
     assert extract.answer(r"<answer>\boxed{7} then \boxed{8</answer>") == "7"
 
 
-def test_a_box_outside_the_answer_is_not_looked_at() -> None:
+def test_a_box_outside_the_answer_is_ignored() -> None:
     assert extract.answer(r"\boxed{7} <answer>8</answer>") == "8"
 
 
@@ -31,13 +31,13 @@ def test_a_response_without_an_answer_has_none(response: str) -> None:
     assert extract.answer(response) is None
 
 
-def test_a_response_full_of_open_boxes_is_read_in_a_moment() -> None:
+def test_a_response_full_of_unclosed_boxes_is_fast() -> None:
     started = time.monotonic()
     assert extract.boxed_content("\\boxed{" * 50_000) is None
     assert time.monotonic() - started < 2
 
 
-def test_thought_then_answer_is_the_layout() -> None:
+def test_thought_then_answer_is_the_expected_format() -> None:
     assert extract.has_expected_format("<think>\n3 + 4\n</think>\n<answer>7</answer>\n")
 
 
@@ -54,5 +54,5 @@ def test_thought_then_answer_is_the_layout() -> None:
         "<think>a</think><think>b</think><answer>7</answer>",
     ],
 )
-def test_any_other_layout_is_not(response: str) -> None:
+def test_any_other_format_is_not(response: str) -> None:
     assert not extract.has_expected_format(response)

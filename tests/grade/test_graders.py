@@ -1,4 +1,4 @@
-"""What each grader calls right, wrong and unreadable."""
+"""What each grader calls correct, incorrect and unparsable."""
 
 import json
 import signal
@@ -10,8 +10,8 @@ from difftrain import grade
 from difftrain.grade import boxes, choice, count, number, text
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 
-RIGHT, WRONG, UNREADABLE = Verdict.correct, Verdict.incorrect, Verdict.unparsable
-COLOURS = ("red", "blue", "green", "orange")
+CORRECT, INCORRECT, UNPARSABLE = Verdict.correct, Verdict.incorrect, Verdict.unparsable
+COLORS = ("red", "blue", "green", "orange")
 
 
 def sample(answer: str, kind: AnswerKind, options: tuple[str, ...] = ()) -> Sample:
@@ -30,10 +30,10 @@ def sample(answer: str, kind: AnswerKind, options: tuple[str, ...] = ()) -> Samp
 
 @pytest.mark.parametrize("kind", AnswerKind)
 @pytest.mark.parametrize("response", ["", "<answer></answer>", "<answer> </answer>", "7"])
-def test_an_empty_or_missing_answer_is_unreadable_for_every_kind(
+def test_an_empty_or_missing_answer_is_unparsable_for_every_kind(
     kind: AnswerKind, response: str
 ) -> None:
-    assert grade.grade(response, sample("7", kind)) is UNREADABLE
+    assert grade.grade(response, sample("7", kind)) is UNPARSABLE
 
 
 @pytest.mark.parametrize("response", ["<answer>\n7\n</answer>", "<answer>\\boxed{7}</answer>"])
@@ -41,29 +41,29 @@ def test_an_empty_or_missing_answer_is_unreadable_for_every_kind(
 def test_white_space_and_boxes_around_the_answer_do_not_matter(
     response: str, kind: AnswerKind
 ) -> None:
-    assert grade.grade(response, sample("7", kind)) is RIGHT
+    assert grade.grade(response, sample("7", kind)) is CORRECT
 
 
 @pytest.mark.parametrize("kind", [AnswerKind.count, AnswerKind.number, AnswerKind.text])
 def test_17_is_not_7(kind: AnswerKind) -> None:
-    assert grade.grade("<answer>17</answer>", sample("7", kind)) is WRONG
+    assert grade.grade("<answer>17</answer>", sample("7", kind)) is INCORRECT
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     ["B", "b", "(B)", "[B]", "B.", "B)", "**B**", "Option B", "The answer is B.", r"\text{B}"],
 )
-def test_a_decorated_letter_is_the_letter(said: str) -> None:
-    assert choice.grade(said, "B", COLOURS) is RIGHT
+def test_a_decorated_letter_is_the_letter(answer: str) -> None:
+    assert choice.grade(answer, "B", COLORS) is CORRECT
 
 
-@pytest.mark.parametrize("said", ["blue", "Blue.", "B. blue", "(B) blue", "**B.** blue"])
-def test_the_exact_text_of_one_option_is_its_letter(said: str) -> None:
-    assert choice.grade(said, "B", COLOURS) is RIGHT
+@pytest.mark.parametrize("answer", ["blue", "Blue.", "B. blue", "(B) blue", "**B.** blue"])
+def test_the_exact_text_of_one_option_is_its_letter(answer: str) -> None:
+    assert choice.grade(answer, "B", COLORS) is CORRECT
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [
         "A or B",
         "A, B",
@@ -75,37 +75,37 @@ def test_the_exact_text_of_one_option_is_its_letter(said: str) -> None:
         "dark blue",
     ],
 )
-def test_several_letters_or_another_text_are_no_answer(said: str) -> None:
-    assert choice.grade(said, "B", COLOURS) is UNREADABLE
+def test_several_letters_or_another_text_are_not_an_answer(answer: str) -> None:
+    assert choice.grade(answer, "B", COLORS) is UNPARSABLE
 
 
-def test_a_letter_outside_the_options_is_wrong() -> None:
-    assert choice.grade("E", "B", COLOURS) is WRONG
+def test_a_letter_outside_the_options_is_incorrect() -> None:
+    assert choice.grade("E", "B", COLORS) is INCORRECT
 
 
 def test_an_option_text_that_two_options_share_names_neither() -> None:
-    assert choice.grade("red", "A", ("red", "Red")) is UNREADABLE
+    assert choice.grade("red", "A", ("red", "Red")) is UNPARSABLE
 
 
 def test_a_choice_without_known_options_still_takes_one_letter() -> None:
-    assert choice.grade("B. the blue one", "B") is RIGHT
-    assert choice.grade("A. or B.", "A") is UNREADABLE
+    assert choice.grade("B. the blue one", "B") is CORRECT
+    assert choice.grade("A. or B.", "A") is UNPARSABLE
 
 
 @pytest.mark.parametrize(
-    "said", ["1,234", "1234", "1234 shapes", "**1234**", "\uff11\uff12\uff13\uff14", "1234."]
+    "answer", ["1,234", "1234", "1234 shapes", "**1234**", "\uff11\uff12\uff13\uff14", "1234."]
 )
-def test_a_count_is_one_whole_number(said: str) -> None:
-    assert count.grade(said, "1234") is RIGHT
+def test_a_count_is_one_whole_number(answer: str) -> None:
+    assert count.grade(answer, "1234") is CORRECT
 
 
-@pytest.mark.parametrize("said", ["7 or 8", "7,8", "7/8", "many", "H7O", "3-7", "7" * 300])
-def test_a_count_with_two_numbers_or_none_is_unreadable(said: str) -> None:
-    assert count.grade(said, "7") is UNREADABLE
+@pytest.mark.parametrize("answer", ["7 or 8", "7,8", "7/8", "many", "H7O", "3-7", "7" * 300])
+def test_a_count_with_two_numbers_or_none_is_unparsable(answer: str) -> None:
+    assert count.grade(answer, "7") is UNPARSABLE
 
 
 @pytest.mark.parametrize(
-    ("said", "gold"),
+    ("answer", "gold"),
     [
         ("0.5", "1/2"),
         ("2/4", "1/2"),
@@ -124,12 +124,12 @@ def test_a_count_with_two_numbers_or_none_is_unreadable(said: str) -> None:
         ("2(x+1)", "2x+2"),
     ],
 )
-def test_equal_values_are_right_however_they_are_written(said: str, gold: str) -> None:
-    assert number.grade(said, gold) is RIGHT
+def test_equal_values_are_correct_however_they_are_written(answer: str, gold: str) -> None:
+    assert number.grade(answer, gold) is CORRECT
 
 
 @pytest.mark.parametrize(
-    ("said", "gold"),
+    ("answer", "gold"),
     [
         ("0.333", "1/3"),
         ("5 cm", "5 m"),
@@ -140,12 +140,12 @@ def test_equal_values_are_right_however_they_are_written(said: str, gold: str) -
         ("1,2", "12"),
     ],
 )
-def test_other_values_are_wrong(said: str, gold: str) -> None:
-    assert number.grade(said, gold) is not RIGHT
+def test_other_values_are_incorrect(answer: str, gold: str) -> None:
+    assert number.grade(answer, gold) is not CORRECT
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [
         "yes",
         "Tampa",
@@ -162,12 +162,12 @@ def test_other_values_are_wrong(said: str, gold: str) -> None:
         "__import__('os')",
     ],
 )
-def test_words_and_endless_numbers_are_unreadable(said: str) -> None:
-    assert number.grade(said, "7") is UNREADABLE
+def test_words_and_endless_numbers_are_unparsable(answer: str) -> None:
+    assert number.grade(answer, "7") is UNPARSABLE
 
 
 def test_words_are_not_products_of_letters() -> None:
-    assert number.grade("ampTa", "Tampa") is UNREADABLE
+    assert number.grade("ampTa", "Tampa") is UNPARSABLE
 
 
 def test_a_number_is_graded_in_any_thread() -> None:
@@ -175,7 +175,7 @@ def test_a_number_is_graded_in_any_thread() -> None:
     worker = threading.Thread(target=lambda: found.append(number.grade(r"\sqrt{12}", r"2\sqrt{3}")))
     worker.start()
     worker.join()
-    assert found == [RIGHT]
+    assert found == [CORRECT]
 
 
 def test_grading_gives_an_alarm_back_to_its_owner() -> None:
@@ -191,14 +191,14 @@ def test_grading_gives_an_alarm_back_to_its_owner() -> None:
 
 
 def test_a_text_is_equal_up_to_case_width_and_spacing() -> None:
-    assert text.grade("  Stop\n SIGN ", "stop sign") is RIGHT
-    assert text.grade("\uff33\uff34\uff2f\uff30", "stop") is RIGHT
-    assert text.grade("Straße", "STRASSE") is RIGHT
+    assert text.grade("  Stop\n SIGN ", "stop sign") is CORRECT
+    assert text.grade("\uff33\uff34\uff2f\uff30", "stop") is CORRECT
+    assert text.grade("Straße", "STRASSE") is CORRECT
 
 
-@pytest.mark.parametrize("said", ["s", "stop", "a stop sign", "stop sign stop sign"])
-def test_a_part_of_a_text_or_more_than_it_is_wrong(said: str) -> None:
-    assert text.grade(said, "stop sign") is WRONG
+@pytest.mark.parametrize("answer", ["s", "stop", "a stop sign", "stop sign stop sign"])
+def test_a_part_of_a_text_or_more_than_it_is_incorrect(answer: str) -> None:
+    assert text.grade(answer, "stop sign") is INCORRECT
 
 
 def box(x: int, label: str = "cat") -> dict:
@@ -209,7 +209,7 @@ TWO = json.dumps([box(0), box(50)])
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [
         TWO,
         json.dumps([box(50), box(0)]),
@@ -219,12 +219,12 @@ TWO = json.dumps([box(0), box(50)])
         TWO.replace("[0, 0,", "[1, 0,"),
     ],
 )
-def test_all_boxes_in_any_order_and_quoting_are_right(said: str) -> None:
-    assert boxes.grade(said, TWO) is RIGHT
+def test_all_boxes_in_any_order_and_quoting_are_correct(answer: str) -> None:
+    assert boxes.grade(answer, TWO) is CORRECT
 
 
 @pytest.mark.parametrize(
-    ("said", "score"),
+    ("answer", "score"),
     [
         ([box(0)], 2 / 3),
         ([box(0), box(50), box(80)], 4 / 5),
@@ -235,25 +235,25 @@ def test_all_boxes_in_any_order_and_quoting_are_right(said: str) -> None:
         ([], 0.0),
     ],
 )
-def test_missing_extra_and_mislabelled_boxes_cost(said: list, score: float) -> None:
-    assert boxes.grade(json.dumps(said), TWO) is WRONG
-    assert boxes.f1(json.dumps(said), TWO) == pytest.approx(score)
+def test_missing_extra_and_mislabeled_boxes_cost(answer: list, score: float) -> None:
+    assert boxes.grade(json.dumps(answer), TWO) is INCORRECT
+    assert boxes.f1(json.dumps(answer), TWO) == pytest.approx(score)
 
 
 def test_boxes_are_assigned_one_to_one_as_well_as_can_be() -> None:
     gold = json.dumps([box(0), box(4)])
-    said = json.dumps([box(2), box(-3)])
-    assert boxes.f1(said, gold) == 1
+    answer = json.dumps([box(2), box(-3)])
+    assert boxes.f1(answer, gold) == 1
 
 
 def test_an_apostrophe_survives_single_quotes() -> None:
-    said = "[{'bbox_2d': [0, 0, 10, 10], 'label': 'driver's \"seat\"'}]"
+    answer = "[{'bbox_2d': [0, 0, 10, 10], 'label': 'driver's \"seat\"'}]"
     gold = json.dumps([{"bbox_2d": [0, 0, 10, 10], "label": 'driver\'s "seat"'}])
-    assert boxes.grade(said, gold) is RIGHT
+    assert boxes.grade(answer, gold) is CORRECT
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [
         "a cat on the left",
         "[1, 2, 3, 4]",
@@ -266,15 +266,15 @@ def test_an_apostrophe_survives_single_quotes() -> None:
         "__import__('os').system('true')",
     ],
 )
-def test_what_is_no_list_of_boxes_is_unreadable(said: str) -> None:
-    assert boxes.grade(said, TWO) is UNREADABLE
+def test_what_is_not_a_list_of_boxes_is_unparsable(answer: str) -> None:
+    assert boxes.grade(answer, TWO) is UNPARSABLE
 
 
 @pytest.mark.parametrize(
     ("gold", "kind", "options"),
     [
-        ("E", AnswerKind.choice, COLOURS),
-        ("purple", AnswerKind.choice, COLOURS),
+        ("E", AnswerKind.choice, COLORS),
+        ("purple", AnswerKind.choice, COLORS),
         ("A, C", AnswerKind.choice, ()),
         ("many", AnswerKind.count, ()),
         ("7.5", AnswerKind.count, ()),
@@ -295,7 +295,7 @@ def test_a_gold_that_cannot_be_graded_says_why(
 @pytest.mark.parametrize(
     ("gold", "kind", "options"),
     [
-        ("B", AnswerKind.choice, COLOURS),
+        ("B", AnswerKind.choice, COLORS),
         ("7", AnswerKind.count, ()),
         (r"\frac{\sqrt{3}}{2}", AnswerKind.number, ()),
         ("-3.5 cm", AnswerKind.number, ()),
@@ -303,9 +303,9 @@ def test_a_gold_that_cannot_be_graded_says_why(
         (TWO, AnswerKind.boxes, ()),
     ],
 )
-def test_a_gold_without_problems_is_right_when_said(
+def test_a_gold_without_problems_is_correct_as_an_answer(
     gold: str, kind: AnswerKind, options: tuple[str, ...]
 ) -> None:
     assert grade.gold_problem(gold, kind, options) is None
     response = f"<think>so</think><answer>{gold}</answer>"
-    assert grade.grade(response, sample(gold, kind, options)) is RIGHT
+    assert grade.grade(response, sample(gold, kind, options)) is CORRECT

@@ -5,12 +5,13 @@ from random import Random
 import pytest
 
 from difftrain.config.grade import BoxesCredit, GradeConfig, TextCredit
-from difftrain.grade.workers import Ending, Workers, grading
+from difftrain.grade import grade_batch
+from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.records import Verdict
 from tests.grade.adversarial import cases
 
 LIMIT_SECONDS = 5.0
-LONGEST = 3_000
+MAX_CHARS = 3_000
 PIECES = (
     "<answer>", "</answer>", "<think>", "</think>", "\\boxed{", "\\frac{", "\\sqrt{", "\\text{",
     "\\left(", "}", "{", "(", ")", "[", "]", "^", "_", "=", "\\", "$", "%", ",", ".", "-", "/",
@@ -38,7 +39,7 @@ def mutated(text: str, rng: Random) -> str:
                 text = text[:start] + part.swapcase() + text[end:]
             case _:
                 text = text[end:] + text[:end]
-    return text[:LONGEST]
+    return text[:MAX_CHARS]
 
 
 @pytest.mark.parametrize("number", [500, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -46,18 +47,19 @@ def test_mutations_are_graded_without_a_crash_and_in_time(number: int) -> None:
     rng = Random(number)
     seeds = [case for case in cases() if len(case.response) < 1_000]
     rules = GradeConfig(text=TextCredit.similarity, boxes=BoxesCredit.f1)
-    messages = []
+    responses, samples = [], []
     for _ in range(number):
         case, tagged = rng.choice(seeds), rng.random() < 0.7
         opening, closing = "<think>so</think><answer>", "</answer>"
         inside = case.response.removeprefix(opening).removesuffix(closing)
-        said = f"{opening}{mutated(inside, rng)}{closing}" if tagged else mutated(inside, rng)
-        messages.append(grading(said, case.sample, rules))
-    with Workers(2, LIMIT_SECONDS) as workers:
-        replies = workers.ask(messages)
-        assert workers.killed == 0
-    assert not [reply for reply in replies if isinstance(reply, Ending)]
-    for reply in replies:
-        assert not isinstance(reply, Ending)
-        assert 0.0 <= reply["value"] <= 1.0
-        assert (reply["verdict"] == Verdict.correct) == (reply["value"] == 1.0)
+        response = f"{opening}{mutated(inside, rng)}{closing}" if tagged else mutated(inside, rng)
+        responses.append(response)
+        samples.append(case.sample)
+    with GraderPool(2, LIMIT_SECONDS) as pool:
+        results = grade_batch(pool, responses, samples, rules)
+        assert pool.killed == 0
+    assert not [result for result in results if isinstance(result, GradeFailure)]
+    for result in results:
+        assert not isinstance(result, GradeFailure)
+        assert 0.0 <= result.credit <= 1.0
+        assert (result.verdict == Verdict.correct) == (result.credit == 1.0)

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
-from difftrain.grade.workers import Workers
+from difftrain.grade.pool import GraderPool
 from difftrain.pipeline.coordination import World
 from difftrain.shapes import pool
 from difftrain.train import checkpointing, grpo, sft, sft_targets
@@ -66,7 +66,7 @@ def by_grpo(config: RunConfig, folder: Path, stop: bool) -> None:
     if not stop:
         grpo.fit(job, config.grpo, config.grade, GRPO_DATA)
         return
-    with Workers(1, 20.0) as workers:
+    with GraderPool(1, 20.0) as workers:
         trainer = grpo.build_trainer(job, config.grpo, config.grade, GRPO_DATA, workers)
         interrupt(trainer, job, config.grpo)
 

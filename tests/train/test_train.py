@@ -1,5 +1,3 @@
-import os
-import signal
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from difftrain.config.grade import GradeConfig, TextCredit
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.train import GRPO_KEYS, trl_fields
 from difftrain.grade import STRICT
-from difftrain.grade.workers import Workers
+from difftrain.grade.pool import GraderPool
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World
@@ -39,13 +37,13 @@ def as_messages(*texts: str) -> list[list[dict[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1, 20.0) as pool:
+def workers() -> Iterator[GraderPool]:
+    with GraderPool(1, 20.0) as pool:
         yield pool
 
 
 def test_the_reward_is_the_probes_grader_and_nothing_else(
-    shapes_samples: list[Sample], workers: Workers
+    shapes_samples: list[Sample], workers: GraderPool
 ) -> None:
     reward = rewards.accuracy_reward(Subsets(shapes_samples), workers, STRICT)
     ids = [sample.sample_id for sample in shapes_samples]
@@ -60,19 +58,23 @@ def test_a_completion_that_is_not_graded_in_time_is_counted_and_gets_no_reward(
     shapes_samples: list[Sample],
 ) -> None:
     logged: dict[str, float] = {}
-    with Workers(1, 1.0) as pool:
-        reward = rewards.accuracy_reward(Subsets(shapes_samples), pool, STRICT)
-        ids = [sample.sample_id for sample in shapes_samples[:3]]
-        texts = as_messages(*map(correct_response, shapes_samples[:3]))
-        reward(completions=texts, sample_id=ids)
-        os.kill(pool.posts[0].child.pid, signal.SIGSTOP)
+    box = '{"bbox_2d": [%d, 0, %d, 10], "label": "cat"}'
+    slow = f"[{', '.join(box % (x, x + 9) for x in range(500))}]"  # half a second of comparisons
+    samples = [
+        replace(shapes_samples[0], answer_kind=AnswerKind.boxes, answer=slow),
+        *shapes_samples[1:3],
+    ]
+    with GraderPool(1, 0.2) as pool:
+        reward = rewards.accuracy_reward(Subsets(samples), pool, STRICT)
+        ids = [sample.sample_id for sample in samples]
+        texts = as_messages(*map(correct_response, samples))
         values = reward(completions=texts, sample_id=ids, log_metric=logged.__setitem__)
     assert values == [0.0, 1.0, 1.0]
     assert logged["difftrain/alarms/grader_stopped"] == 1
 
 
 def test_partial_credit_is_given_only_by_setting(
-    shapes_samples: list[Sample], workers: Workers
+    shapes_samples: list[Sample], workers: GraderPool
 ) -> None:
     sample = replace(shapes_samples[0], answer_kind=AnswerKind.text, answer="stop sign")
     texts = as_messages("<answer>stop sigh</answer>")
@@ -89,7 +91,7 @@ def test_the_overlong_penalty_starts_at_the_last_fifth_before_the_limit() -> Non
 
 
 def test_every_reward_has_its_weight_and_an_overlong_penalty_of_weight_0_is_left_out(
-    shapes_samples: list[Sample], workers: Workers
+    shapes_samples: list[Sample], workers: GraderPool
 ) -> None:
     config = RunConfig()
     for weight, names in ((0.0, ["accuracy", "format"]), (0.2, ["accuracy", "format", "overlong"])):

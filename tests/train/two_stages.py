@@ -15,7 +15,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
-from difftrain.grade.workers import Workers
+from difftrain.grade.pool import GraderPool
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline.coordination import World
 from difftrain.records import Sample
@@ -77,7 +77,7 @@ def main() -> None:
     result["frozen"] = [part for part, _, trained in counts if not trained]
     del trainer
     job = job_of(config, out / "grpo", world, Path(result["sft"]["checkpoint"]))
-    with Workers(1, 20.0) as workers:
+    with GraderPool(1, 20.0) as workers:
         data = TrainData(samples)
         trainer = grpo.build_trainer(job, config.grpo, config.grade, data, workers)
         result["grpo"] = compare(trainer, job, config.grpo, samples[:4])

@@ -1,0 +1,168 @@
+"""Graders in processes that are killed: limits, replacements, and no dependence on their number."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from difftrain import grade
+from difftrain.config.grade import GradeConfig
+from difftrain.grade import GradeResult, grade_batch, number
+from difftrain.grade.pool import GradeFailure, GraderPool, GraderPoolError
+from difftrain.records import Verdict
+from tests.grade.adversarial import cases, sample
+
+RULES = GradeConfig()
+SEVEN = sample("count", "7", "")
+CORRECT = GradeResult(Verdict.correct, 1.0)
+
+
+def grade_sevens(pool: GraderPool, copies: int = 1) -> list[GradeResult | GradeFailure]:
+    return grade_batch(pool, ["<answer>7</answer>"] * copies, [SEVEN] * copies, RULES)
+
+
+def grade_root(pool: GraderPool) -> list[GradeResult | GradeFailure]:
+    return grade_batch(pool, [r"<answer>\sqrt{49}</answer>"], [sample("number", "7", "")], RULES)
+
+
+def test_workers_give_the_graders_verdicts() -> None:
+    some = cases()[::20]
+    with GraderPool(1, 20.0) as pool:
+        results = grade_batch(pool, [c.response for c in some], [c.sample for c in some], RULES)
+    assert results == [grade.grade_with_credit(case.response, case.sample) for case in some]
+
+
+def test_the_number_of_workers_changes_nothing() -> None:
+    some, results = cases()[::25], []
+    for workers in (1, 2):
+        with GraderPool(workers, 20.0) as pool:
+            results.append(
+                grade_batch(pool, [c.response for c in some], [c.sample for c in some], RULES)
+            )
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        pytest.param(time.sleep, (60,), id="python"),
+        pytest.param(re.match, ("(a+)+b", "a" * 60), id="C code that holds the interpreter"),
+        pytest.param(signal.raise_signal, (signal.SIGSTOP,), id="a stopped process"),
+    ],
+)
+def test_a_stuck_worker_is_killed_and_replaced_and_the_others_go_on(
+    function: object, arguments: tuple
+) -> None:
+    with GraderPool(2, 1.0) as pool:
+        grade_sevens(pool, 4)
+        started = time.monotonic()
+        assert pool.run(function, [arguments]) == [GradeFailure.timed_out]  # type: ignore[arg-type]
+        assert 0.9 < time.monotonic() - started < 30
+        assert pool.killed == 1
+        assert grade_sevens(pool, 20) == [CORRECT] * 20
+
+
+def test_a_killed_worker_is_gone() -> None:
+    with GraderPool(1, 1.0) as pool:
+        (pid,) = pool.run(os.getpid, [()])
+        assert pool.run(time.sleep, [(60,)]) == [GradeFailure.timed_out]
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        assert pool.run(os.getpid, [()]) != [pid]
+
+
+def test_results_keep_the_order_of_the_calls_when_one_times_out() -> None:
+    with GraderPool(2, 1.0) as pool:
+        results = pool.run(time.sleep, [(0.0,), (60.0,), (0.0,), (0.0,)])
+    assert results == [None, GradeFailure.timed_out, None, None]
+
+
+def test_a_worker_that_dies_at_an_answer_is_a_counted_outcome() -> None:
+    with GraderPool(1, 20.0) as pool:
+        assert pool.run(os._exit, [(3,)]) == [GradeFailure.died]
+        assert pool.killed == 1
+        assert grade_sevens(pool) == [CORRECT]
+
+
+def test_a_worker_that_dies_idle_costs_no_answer() -> None:
+    with GraderPool(1, 20.0) as pool:
+        (pid,) = pool.run(os.getpid, [()])
+        os.kill(pid, signal.SIGKILL)
+        assert grade_sevens(pool) == [CORRECT]
+        assert pool.killed == 0
+
+
+def test_loading_math_verify_is_not_charged_to_the_answer_that_needs_it() -> None:
+    with GraderPool(1, 1.0) as pool:
+        assert grade_root(pool) == [CORRECT]
+
+
+def test_an_answer_that_eats_memory_ends_its_worker_and_not_this_process() -> None:
+    with GraderPool(1, 30.0) as pool:
+        assert pool.run(bytearray, [(8 << 30,)]) == [GradeFailure.died]
+        huge = ["<answer>7</answer>" * 1_000_000, "<answer>7</answer>"]
+        assert grade_batch(pool, huge, [SEVEN, SEVEN], RULES)[1] == CORRECT
+
+
+def test_workers_that_cannot_start_say_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "scipy.py").write_text("raise ImportError('scipy is broken here')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with (
+        pytest.raises(GraderPoolError, match=r"(?s)cannot be started.*scipy is broken here"),
+        GraderPool(1, 1.0) as pool,
+    ):
+        grade_sevens(pool)
+
+
+def test_sympy_is_never_imported_in_the_process_that_asks() -> None:
+    code = (
+        "import sys; from difftrain.grade import number;"
+        r"assert number.expressions_equal(r'\sqrt{12}', r'2\sqrt{3}');"
+        "assert not {'sympy', 'math_verify', 'torch'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from difftrain.grade import number\n"
+        r"print(number.expressions_equal(r'\sqrt{12}', r'2\sqrt{3}'))"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_no_worker_outlives_its_pool() -> None:
+    pool = GraderPool(2, 1.0)
+    pids = set(pool.run(os.getpid, [()] * 8))
+    pool.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_verdicts_are_equal_in_every_thread() -> None:
+    verdicts: list[Verdict] = []
+    case = sample("number", r"2\sqrt{3}", "")
+    threads = [
+        threading.Thread(
+            target=lambda: verdicts.append(grade.grade(r"<answer>\sqrt{12}</answer>", case))
+        )
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert verdicts == [Verdict.correct] * 3
+    assert number.expressions_equal("x", "y") is False
