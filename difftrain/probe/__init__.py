@@ -1,1 +1,1 @@
-"""Ask the model: masked, whole and text-only views, and where its answers looked."""
+"""Rollouts under masked, full and text-only views, and the attention of their responses."""

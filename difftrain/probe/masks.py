@@ -1,4 +1,4 @@
-"""Hiding a share of a picture, exactly and by seed alone. Black fill, in pixel space (P, Fig. 1).
+"""Hide a share of an image, exactly and by seed alone; black, in pixels (Qi et al. 2026, Fig. 1).
 
 Axes: H W C pixels.
 """
@@ -13,60 +13,58 @@ PATCH = 28
 """Side of a patch in pixels: one image token of Qwen2.5-VL after merging."""
 
 
-def share_of(total: int, percent: int) -> int:
-    """percent of total, rounded half up in integers (floats round wrongly on some sizes)."""
+def count_share(total: int, percent: int) -> int:
+    """percent of total, rounded half up; in integers, as floats round wrongly on some sizes."""
     return (percent * total + 50) // 100
 
 
-def pixels(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
-    """Exactly the share of single pixels, without replacement."""
+def hide_pixels(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
+    """Which pixels are hidden: exactly the share, single ones, without replacement."""
     hidden = np.zeros(height * width, dtype=bool)
-    hidden[rng.permutation(height * width)[: share_of(height * width, percent)]] = True
+    hidden[rng.permutation(height * width)[: count_share(height * width, percent)]] = True
     return hidden.reshape(height, width)
 
 
-def patches(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
+def hide_patches(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
     """Whole 28 x 28 patches, as many as come nearest to the share."""
     rows, columns = -(-height // PATCH), -(-width // PATCH)
-    chosen = pixels(rows, columns, percent, rng)
-    return np.kron(chosen, np.ones((PATCH, PATCH), dtype=bool))[:height, :width]
+    hidden = hide_pixels(rows, columns, percent, rng)
+    return np.kron(hidden, np.ones((PATCH, PATCH), dtype=bool))[:height, :width]
 
 
-def rectangle(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
-    """One rectangle about as oblong as the picture, at a random place, of the nearest area."""
-    across, down = rng.random(2)
-    target = share_of(height * width, percent)
-    high, wide = sides(height, width, target)
-    left, top = int(across * (width - wide + 1)), int(down * (height - high + 1))
+def hide_rectangle(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
+    """One rectangle of about the image's aspect ratio and the nearest area, at a random place."""
+    x, y = rng.random(2)
+    target = count_share(height * width, percent)
+    rect_height, rect_width = rectangle_sides(height, width, target)
+    left, top = int(x * (width - rect_width + 1)), int(y * (height - rect_height + 1))
     hidden = np.zeros((height, width), dtype=bool)
-    hidden[top : top + high, left : left + wide] = True
+    hidden[top : top + rect_height, left : left + rect_width] = True
     return hidden
 
 
-def sides(height: int, width: int, target: int) -> tuple[int, int]:
+def rectangle_sides(height: int, width: int, target: int) -> tuple[int, int]:
     """Height and width of the rectangle whose area comes nearest to target pixels."""
     if target == 0:
         return 0, 0
-    middle = width * (target / (height * width)) ** 0.5
-    slack = max(2, round(middle / 8))
-    low, high = max(1, int(middle) - slack), min(width, int(middle) + slack)
-    candidates = [
-        (min(height, max(1, (target + wide // 2) // wide)), wide) for wide in range(low, high + 1)
-    ]
+    ideal_width = width * (target / (height * width)) ** 0.5
+    slack = max(2, round(ideal_width / 8))
+    low, high = max(1, int(ideal_width) - slack), min(width, int(ideal_width) + slack)
+    candidates = [(min(height, max(1, (target + w // 2) // w)), w) for w in range(low, high + 1)]
     return min(
-        candidates, key=lambda side: (abs(side[0] * side[1] - target), abs(side[1] - middle))
+        candidates, key=lambda side: (abs(side[0] * side[1] - target), abs(side[1] - ideal_width))
     )
 
 
-HIDDEN: dict[MaskKind, Callable[[int, int, int, np.random.Generator], np.ndarray]] = {
-    MaskKind.pixels: pixels,
-    MaskKind.rectangle: rectangle,
-    MaskKind.patches: patches,
+MASKS: dict[MaskKind, Callable[[int, int, int, np.random.Generator], np.ndarray]] = {
+    MaskKind.pixels: hide_pixels,
+    MaskKind.rectangle: hide_rectangle,
+    MaskKind.patches: hide_patches,
 }
 
 
 def mask(pixels_HWC: np.ndarray, percent: int, seed: int, kind: str = "pixels") -> np.ndarray:
-    """A copy with `percent` of its pixels black; the picture itself is not changed.
+    """A copy with `percent` of its pixels black; the image itself is not changed.
 
     The share is exact for pixels, (percent * H * W + 50) // 100 of them, and the nearest possible
     for rectangle and patches. The same seed hides the same places; with one seed for all percents
@@ -83,7 +81,7 @@ def mask(pixels_HWC: np.ndarray, percent: int, seed: int, kind: str = "pixels") 
         raise ValueError(f"kind={kind!r}: must be one of {', '.join(MaskKind)}")
     height, width, _ = pixels_HWC.shape
     rng = np.random.Generator(np.random.PCG64(seed))
-    hidden = HIDDEN[MaskKind(kind)](height, width, percent, rng)
+    hidden = MASKS[MaskKind(kind)](height, width, percent, rng)
     masked = pixels_HWC.copy()
     masked[hidden] = 0
     return masked

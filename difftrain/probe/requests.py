@@ -1,4 +1,6 @@
-"""One draw: from a sample, a ratio and a number to its request, and from the answer to its row."""
+"""One probe request: from a sample, a mask ratio and a draw to the engine's request, and from its
+completion to a graded rollout.
+"""
 
 import re
 from dataclasses import dataclass
@@ -15,83 +17,85 @@ from difftrain.probe import masks
 from difftrain.records import Rollout, Sample, View
 
 PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image_pad)\|>")
-"""Marks in a question's own words that stand for a picture."""
+"""Marks in a question's text that stand for an image."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
-    """Response number `draw` of a sample with `percent` of its pictures hidden, or without them."""
+    """Draw number `draw` of a sample with `percent` of its images hidden, or without images."""
 
     sample: Sample
     percent: int
     draw: int
-    without: View | None = None
-    """text_only: the pictures are not shown at all."""
+    text_only: bool = False
 
     @property
     def view(self) -> View:
         """What the model is shown."""
-        return self.without or (View.masked if self.percent else View.full_image)
+        if self.text_only:
+            return View.text_only
+        return View.masked if self.percent else View.full_image
 
 
-def sampling_seed(root: int, draw: ProbeRequest) -> int:
+def sampling_seed(root: int, request: ProbeRequest) -> int:
     """The seed of a draw's sampling noise; it depends on the draw alone."""
-    if draw.view is View.text_only:
-        return seeds.derive(root, "draw", draw.sample.sample_id, draw.view, draw.draw)
-    return seeds.derive(root, "draw", draw.sample.sample_id, draw.percent, draw.draw)
+    what = request.view if request.text_only else request.percent
+    return seeds.derive(root, "draw", request.sample.sample_id, what, request.draw)
 
 
-def mask_seed(root: int, draw: ProbeRequest, picture: int, nested: bool) -> int:
-    """The seed of a draw's mask; nested leaves the percent out, so that masks grow."""
-    rung = () if nested else (draw.percent,)
-    return seeds.derive(root, "mask", draw.sample.sample_id, picture, *rung, draw.draw)
+def mask_seed(root: int, request: ProbeRequest, image_index: int, nested: bool) -> int:
+    """The seed of a draw's mask; `nested` leaves the percent out, so that masks grow with it."""
+    percent = () if nested else (request.percent,)
+    return seeds.derive(root, "mask", request.sample.sample_id, image_index, *percent, request.draw)
 
 
-def request_images(draw: ProbeRequest, config: ProbeConfig, root: int) -> tuple[Image.Image, ...]:
-    """The draw's pictures, masked if its percent is above 0."""
+def request_images(
+    request: ProbeRequest, config: ProbeConfig, root: int
+) -> tuple[Image.Image, ...]:
+    """The request's images, masked if its percent is above 0."""
     shown = []
-    for number, png in enumerate(draw.sample.images):
-        picture = images.from_png(png)
-        if draw.percent:
-            seed = mask_seed(root, draw, number, config.nested)
-            masked = masks.mask(np.asarray(picture), draw.percent, seed, config.mask)
-            picture = Image.fromarray(masked)
-        shown.append(picture)
+    for index, png in enumerate(request.sample.images):
+        image = images.from_png(png)
+        if request.percent:
+            seed = mask_seed(root, request, index, config.nested)
+            masked = masks.mask(np.asarray(image), request.percent, seed, config.mask)
+            image = Image.fromarray(masked)
+        shown.append(image)
     return tuple(shown)
 
 
 def prompt_text(sample: Sample, view: View) -> str:
-    """The user's words; without pictures, also without the places where pictures would stand."""
-    told = prompts.user_text(sample.question, sample.options)
-    return PLACEHOLDER.sub("", told).strip() if view is View.text_only else told
+    """The user's text; for the text-only view without the placeholders of images."""
+    text = prompts.user_text(sample.question, sample.options)
+    return PLACEHOLDER.sub("", text).strip() if view is View.text_only else text
 
 
-def model_request(draw: ProbeRequest, config: ProbeConfig, root: int) -> Request:
-    """What the model is asked for this draw."""
-    shown = () if draw.view is View.text_only else request_images(draw, config, root)
-    alike = draw.view is not View.masked  # every mask is a draw's own
+def engine_request(request: ProbeRequest, config: ProbeConfig, root: int) -> Request:
+    """The engine's request for this draw."""
+    shown = () if request.text_only else request_images(request, config, root)
+    same_for_all_draws = request.view is not View.masked
     return Request(
-        parts=(*shown, prompt_text(draw.sample, draw.view)),
-        seed=sampling_seed(root, draw),
+        parts=(*shown, prompt_text(request.sample, request.view)),
+        seed=sampling_seed(root, request),
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
-        view=f"{draw.sample.sample_id}/{draw.view}" if alike else None,
+        view=f"{request.sample.sample_id}/{request.view}" if same_for_all_draws else None,
     )
 
 
 def graded_rollout(
-    draw: ProbeRequest, answer: Completion, root: int, rules: GradeConfig = grade.STRICT
+    request: ProbeRequest, completion: Completion, root: int, rules: GradeConfig = grade.STRICT
 ) -> Rollout:
     """The graded row of a draw."""
     return Rollout(
-        sample_id=draw.sample.sample_id,
-        view=draw.view,
-        mask_percent=draw.percent,
-        draw=draw.draw,
-        seed=sampling_seed(root, draw),
-        response=answer.text,
-        num_tokens=answer.num_tokens,
-        token_ids=answer.token_ids,
-        hit_eos=answer.hit_eos,
-        verdict=grade.grade(answer.text, draw.sample, rules),
+        sample_id=request.sample.sample_id,
+        view=request.view,
+        mask_percent=request.percent,
+        draw=request.draw,
+        seed=sampling_seed(root, request),
+        response=completion.text,
+        num_tokens=completion.num_tokens,
+        token_ids=completion.token_ids,
+        hit_eos=completion.hit_eos,
+        verdict=grade.grade(completion.text, request.sample, rules),
     )

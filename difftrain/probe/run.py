@@ -1,6 +1,6 @@
-"""The probe: every rank asks its share of the samples until each label is settled.
+"""The probe: every rank draws for its share of the samples until each label is settled.
 
-The folder is a store that only grows: another tau draws what it still needs and repeats nothing.
+The folder only grows: another tau draws what it still needs and repeats nothing.
 """
 
 import json
@@ -9,214 +9,202 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from difftrain.config import run_config
-from difftrain.config.difficulty import ProbeConfig
+from difftrain.config.difficulty import DifficultyConfig, ProbeConfig
+from difftrain.config.grade import GradeConfig
+from difftrain.config.run_config import plain
 from difftrain.data.quarantine import RejectedRow, RejectStats
-from difftrain.model.engines import types
-from difftrain.model.engines.types import Engine, GenerationError, Request
-from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.model.engines.types import (
+    Engine,
+    GenerationError,
+    Request,
+    read_engine_info,
+    write_engine_info,
+)
+from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.probe import state
-from difftrain.probe.elapsed import ElapsedSeconds
-from difftrain.probe.requests import ProbeRequest, graded_rollout, model_request, sampling_seed
-from difftrain.probe.state import ProbeState, requirements
+from difftrain.pipeline.stage import Heartbeat, run_shared_stage
+from difftrain.probe.requests import ProbeRequest, engine_request, graded_rollout, sampling_seed
+from difftrain.probe.state import ProbeState, requirements, write_failure
 from difftrain.records import Rollout, Sample, View
 
-
-def is_settled(folder: Path, wanted: str) -> bool:
-    """Whether a finished probe of this folder notes that these needs are met."""
-    made = manifest.read_manifest(folder)
-    return made is not None and wanted in made["counts"]["settled"]
+QUARANTINE = "quarantine.jsonl"
 
 
-def run_share(
+class RequestQueue:
+    """The requests that come next, over all open samples.
+
+    A sample's next requests are known only when all its open ones are finished; then they go before
+    those of samples not begun yet, so that few samples are open at a time and an engine that keeps
+    their prefixes need not prefill them again. Samples wait in the order of their length.
+    """
+
+    def __init__(
+        self, state: ProbeState, samples: Iterable[Sample], config: ProbeConfig, root: int
+    ) -> None:
+        self.state, self.config, self.root = state, config, root
+        self.waiting: deque[ProbeRequest] = deque()
+        self.open: Counter[str] = Counter()
+        """Requests of each open sample that are waiting or in flight."""
+        self.unmasked: dict[tuple[str, View], Request] = {}
+        for sample in sorted(samples, key=lambda sample: -len(sample.question)):
+            self._append(sample)
+
+    def next_requests(self, room: int) -> list[tuple[ProbeRequest, Request]]:
+        """Up to `room` requests; none of a sample that has failed."""
+        taken: list[ProbeRequest] = []
+        while self.waiting and len(taken) < room:
+            request = self.waiting.popleft()
+            if request.sample.sample_id in self.state.failed:
+                self.finish(request)
+            else:
+                taken.append(request)
+        return [(request, self._engine_request(request)) for request in taken]
+
+    def finish(self, request: ProbeRequest) -> None:
+        """Count a request as finished: it is in the state, or its sample has failed."""
+        sample_id = request.sample.sample_id
+        self.open[sample_id] -= 1
+        if not self.open[sample_id]:
+            del self.open[sample_id]
+            self._append(request.sample)
+        if sample_id not in self.open:
+            for view in View:
+                self.unmasked.pop((sample_id, view), None)
+
+    def _append(self, sample: Sample) -> None:
+        if requests := self.state.next_requests(sample):
+            self.waiting.extendleft(reversed(requests))
+            self.open[sample.sample_id] = len(requests)
+
+    def _engine_request(self, request: ProbeRequest) -> Request:
+        """The engine's request; unmasked images of an open sample are decoded once."""
+        if request.view is View.masked:
+            return engine_request(request, self.config, self.root)
+        key = request.sample.sample_id, request.view
+        if key not in self.unmasked:
+            self.unmasked[key] = engine_request(request, self.config, self.root)
+        return replace(self.unmasked[key], seed=sampling_seed(self.root, request))
+
+
+def probe_share(
     engine: Engine,
     samples: Sequence[Sample],
-    ledger: ProbeState,
-    config: run_config.RunConfig,
-    world: World,
-    spent: ElapsedSeconds | None = None,
+    state: ProbeState,
+    seed: int,
+    rules: GradeConfig,
+    heart: Heartbeat,
+    max_unwritten: int = 256,
 ) -> None:
-    """Ask until no sample of this share wants another draw; answers are written as they come."""
-    pending = RequestQueue(ledger, samples, config.probe, config.seed)
+    """Draw until no sample of this share needs another draw; rollouts are written as they come."""
+    queue = RequestQueue(state, samples, state.config, seed)
+    world, started, finished = heart.world, time.time(), 0
     bar = tqdm(
         total=len(samples),
-        initial=len(samples) - pending.unsettled,
+        initial=len(samples) - len(queue.open),
         desc="probe",
         unit="sample",
         disable=not world.is_first,
     )
 
     def write(rows: list[Rollout]) -> None:
-        part = parquet.next_part(ledger.folder, world.rank)
-        ledger.known.add(parquet.write_part(ledger.folder, part, rows))
+        name = parquet.next_part(state.folder, world.rank)
+        state.parts_read.add(parquet.write_part(state.folder, name, rows))
 
-    unwritten = parquet.Unwritten(write, config.model.at_once * 4)
-    answered, started = 0, time.time()
+    unwritten = parquet.Unwritten(write, max_unwritten)
 
-    def alive() -> None:
-        coordination.beat(ledger.folder, world)
+    def on_idle() -> None:
+        heart.beat()
         unwritten.write_if_late()
-        if spent is not None:
-            spent.beat()
 
     try:
-        for draw, found in engine.stream(pending.more, alive):
-            if isinstance(found, GenerationError):
-                state.write_failures(ledger.folder, world.rank, [state.failed_request(draw, found)])
-                ledger.aside[draw.sample.sample_id] = found.reason
+        for request, result in engine.stream(queue.next_requests, on_idle):
+            if isinstance(result, GenerationError):
+                write_failure(state.folder, world.rank, request, result)
+                state.failed[request.sample.sample_id] = result.reason
             else:
-                row = graded_rollout(draw, found, config.seed, config.grade)
-                ledger.enter([row])
-                unwritten.add(row)
-            pending.answered(draw)
-            answered += 1
-            alive()
-            bar.update(len(samples) - pending.unsettled - bar.n)
-            speed = f"{answered} answers, {answered / (time.time() - started):.0f}/s"
-            bar.set_postfix_str(speed, refresh=False)
+                rollout = graded_rollout(request, result, seed, rules)
+                state.add([rollout])
+                unwritten.add(rollout)
+            queue.finish(request)
+            finished += 1
+            on_idle()
+            bar.update(len(samples) - len(queue.open) - bar.n)
+            rate = finished / (time.time() - started)
+            bar.set_postfix_str(f"{finished} responses, {rate:.0f}/s", refresh=False)
     finally:
         unwritten.write()
         bar.close()
 
 
 def run_probe(
-    engine: Callable[[], Engine],
+    create_engine: Callable[[], Engine],
     samples: Sequence[Sample],
     folder: Path,
-    config: run_config.RunConfig,
     world: World,
     inputs: dict[str, str],
+    *,
+    probe: ProbeConfig,
+    difficulty: DifficultyConfig,
+    grade: GradeConfig,
+    seed: int,
+    max_unwritten: int = 256,
 ) -> None:
     """Fill the folder until every sample's labels are settled, and close it with manifest.json.
 
-    Does nothing, and makes no engine, if they are settled already. Raises RankTimeout if another
-    rank stops writing, and what the engine raises when it is gone for good.
+    Does nothing, and creates no engine, if they are settled already. `max_unwritten` rollouts are
+    lost at most if the process is killed. Raises RankTimeout if another rank stops writing, and
+    what the engine raises when it is gone for good.
     """
-    wants = requirements(config)
-    told = wants.settled(len(samples))
-    if is_settled(folder, told):
-        return
-    spent = ElapsedSeconds(folder, world)
-    coordination.beat(folder, world)
-    ledger = ProbeState(folder, config.probe, samples, wants)
-    ledger.refresh()
-    share = world.share(samples)
+    required = requirements(difficulty, probe)
+    state = ProbeState(folder, probe, samples, required)
+    description = required.describe(len(samples))
 
-    def everything() -> bool:
-        spent.beat()
-        ledger.refresh()
-        return not any(ledger.wanted(sample) for sample in samples)
+    def work(heart: Heartbeat) -> None:
+        state.refresh()
+        share = world.share(samples)
+        if any(state.next_requests(sample) for sample in share):
+            with heart.in_background():
+                engine = create_engine()
+            write_engine_info(folder, engine.info)
+            probe_share(engine, share, state, seed, grade, heart, max_unwritten)
 
-    try:
-        if any(ledger.wanted(sample) for sample in share):
-            with coordination.heartbeat(folder, world):
-                asked = engine()
-            types.write_engine_info(folder, asked.info)
-            run_share(asked, share, ledger, config, world, spent)
-        if not world.is_first:
-            return coordination.wait(folder, world, lambda: is_settled(folder, told))
-        coordination.wait(folder, world, everything)
-    finally:
-        spent.note()
-    finalize(ledger, len(samples), told, spent.total(), config, inputs)
-    spent.clear()
-    coordination.remove_heartbeats(folder)
+    def is_complete() -> bool:
+        state.refresh()
+        return not any(state.next_requests(sample) for sample in samples)
 
-
-class RequestQueue:
-    """What is still to be asked of these samples. `unsettled` counts those that want more."""
-
-    def __init__(
-        self, ledger: ProbeState, samples: Iterable[Sample], config: ProbeConfig, root: int
-    ) -> None:
-        self.ledger, self.config, self.root = ledger, config, root
-        self.queue: deque[ProbeRequest] = deque()
-        self.open: Counter[str] = Counter()
-        self.unmasked: dict[tuple[str, View], Request] = {}
-        for sample in sorted(samples, key=lambda each: -len(each.question)):
-            self._line_up(sample)
-
-    @property
-    def unsettled(self) -> int:
-        """How many samples have a draw open."""
-        return len(self.open)
-
-    def more(self, room: int) -> list[tuple[ProbeRequest, Request]]:
-        """Up to `room` draws with their requests; none of a sample that was set aside."""
-        taken: list[ProbeRequest] = []
-        while self.queue and len(taken) < room:
-            draw = self.queue.popleft()
-            if draw.sample.sample_id in self.ledger.aside:
-                self.answered(draw)
-            else:
-                taken.append(draw)
-        return [(draw, self._request(draw)) for draw in taken]
-
-    def answered(self, draw: ProbeRequest) -> None:
-        """This draw is in the ledger, or its sample aside; line up what the sample wants next."""
-        key = draw.sample.sample_id
-        self.open[key] -= 1
-        if not self.open[key]:
-            del self.open[key]
-            self._line_up(draw.sample)
-        if key not in self.open:
-            for view in View:
-                self.unmasked.pop((key, view), None)
-
-    def _line_up(self, sample: Sample) -> None:
-        if wanted := self.ledger.wanted(sample):
-            self.queue.extendleft(reversed(wanted))
-            self.open[sample.sample_id] = len(wanted)
-
-    def _request(self, draw: ProbeRequest) -> Request:
-        """A draw's request; of an open sample, unmasked pictures are decoded once."""
-        if draw.view is View.masked:
-            return model_request(draw, self.config, self.root)
-        key = draw.sample.sample_id, draw.view
-        if key not in self.unmasked:
-            self.unmasked[key] = model_request(draw, self.config, self.root)
-        return replace(self.unmasked[key], seed=sampling_seed(self.root, draw))
-
-
-QUARANTINE = "quarantine.jsonl"
-
-
-def finalize(
-    ledger: ProbeState,
-    samples: int,
-    told: str,
-    seconds: float,
-    config: run_config.RunConfig,
-    inputs: dict[str, str],
-) -> None:
-    """Write quarantine.jsonl and, last of all, manifest.json."""
-    folder = ledger.folder
-    before = manifest.read_manifest(folder) or {"seconds": 0.0, "counts": {"settled": []}}
-    without = [RejectedRow(key, f"no answer: {why}") for key, why in sorted(ledger.aside.items())]
-    counted = RejectStats()
-    for each in without:
-        counted.add(each)
-    lines = "".join(json.dumps(asdict(each)) + "\n" for each in without)
-    manifest.write_text(folder / QUARANTINE, lines)
-    manifest.write_manifest(
+    run_shared_stage(
         folder,
-        settings={
-            **run_config.plain(config.probe),
-            "seed": config.seed,
-            "engines": types.read_engine_info(folder),
-        },
+        world,
+        work,
+        is_complete=is_complete,
+        close=lambda: finalize(state, len(samples), description),
+        settings=lambda: {**plain(probe), "seed": seed, "engines": read_engine_info(folder)},
         inputs=inputs,
-        seconds=before["seconds"] + seconds,
-        counts={
-            "generations": ledger.generations,
-            "tokens": ledger.tokens,
-            "samples": samples,
-            "quarantined": counted.total,
-            "reasons": counted.by_reason(),
-            "settled": [*before["counts"]["settled"], told],
-        },
+        is_finished=lambda content: description in content["counts"]["settled"],
     )
+
+
+def finalize(state: ProbeState, samples: int, description: str) -> dict[str, Any]:
+    """Write quarantine.jsonl; returns the manifest's counts."""
+    before = manifest.read_manifest(state.folder) or {"counts": {"settled": []}}
+    rejected = [
+        RejectedRow(sample_id, f"no answer: {reason}")
+        for sample_id, reason in sorted(state.failed.items())
+    ]
+    stats = RejectStats()
+    for row in rejected:
+        stats.note(row)
+    lines = "".join(json.dumps(asdict(row)) + "\n" for row in rejected)
+    manifest.write_text(state.folder / QUARANTINE, lines)
+    return {
+        "generations": state.generations,
+        "tokens": state.tokens,
+        "samples": samples,
+        "quarantined": stats.number,
+        "reasons": stats.summary(),
+        "settled": [*before["counts"]["settled"], description],
+    }

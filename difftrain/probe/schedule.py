@@ -1,35 +1,58 @@
-"""Which draw to ask next so that the label is the full grid's at the least cost. Pure.
+"""Which draw comes next, so that the full grid's result is reached with few draws. Pure.
 
-Climb the ladder from ratio 0; at each rung draw until it certainly passes or certainly fails; stop
-at the first rung that fails. Axes: R mask ratios, K draws; -1 = not drawn.
+Climb from ratio 0; at each ratio draw until it certainly passes or certainly fails; stop at the
+first ratio that fails. Where only the stratum is needed, the ratios of one stratum are drawn from
+the highest down: if that fails, the lower ones need no draws. Axes: R mask ratios, K draws; -1 =
+not drawn.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from difftrain.config.difficulty import PismConfig
+from difftrain.config.difficulty import Until
+from difftrain.difficulty import pism
 
 
 def next_draws(
-    correct_RK: np.ndarray, tau: float = 0.1, least: int | None = None
+    correct_RK: np.ndarray,
+    tau: float = 0.1,
+    until: str = "ratio",
+    ratio_R: Sequence[float] | np.ndarray | None = None,
+    hard_max: float = 0.4,
+    easy_min: float = 0.7,
+    *,
+    easy_inclusive: bool = True,
+    minimum: int | None = None,
 ) -> list[tuple[int, int]]:
-    """The (row, draw) to ask next, as a list of one; empty when the label is settled.
+    """The (row, draw) that comes next, as a list of one; empty when the result is settled.
 
-    `least` says in place of tau how many right answers pass a row (PismConfig.least); a row that
-    can never pass, because least is above K, is not asked at all. One at a time, because a second
-    draw asked at once may turn out not to be needed. The table is not changed. Raises ValueError
-    for anything but an R x K table.
+    `until` is what has to be settled: the failing ratio ("ratio") or its stratum ("stratum");
+    "grid" gives all undrawn cells at once. `ratio_R` defaults to row / R. `minimum` replaces tau by the
+    number of correct draws with which a row passes (pism.min_correct); a row that can never pass,
+    because that is above K, is not drawn at all. Draws come one at a time, because a second one
+    drawn at once may turn out not to be needed. The table is not changed. Raises ValueError for
+    anything but an R x K table with rising ratios.
     """
     table_RK = np.asarray(correct_RK)
     if table_RK.ndim != 2 or table_RK.size == 0:
-        raise ValueError(f"want a table of shape R x K, not {table_RK.shape}")
-    if least is None:
-        least = PismConfig(tau=tau).least(table_RK.shape[1])
-    for row, correct_K in enumerate(table_RK):
-        right = int((correct_K == 1).sum())
-        undrawn = np.flatnonzero(correct_K == -1)
-        if right >= least:
-            continue
-        if right + len(undrawn) < least:
+        raise ValueError(f"expected a table of shape R x K, not {table_RK.shape}")
+    if ratio_R is None:
+        ratio_R = np.arange(len(table_RK)) / len(table_RK)
+    table_RK = pism.check_table(table_RK, ratio_R)
+    if Until(until) is Until.grid:
+        undrawn = np.argwhere(table_RK == -1)
+        return [(int(row), int(draw)) for row, draw in undrawn]
+    if minimum is None:
+        minimum = pism.min_correct(table_RK.shape[1], tau)
+    undecided, _ = pism.undecided_rows(table_RK, minimum)
+    if not undecided:
+        return []
+    row = undecided[0]
+    if Until(until) is Until.stratum:
+        limits = (hard_max, easy_min, easy_inclusive)
+        if pism.settled_stratum(table_RK, ratio_R, minimum, *limits) is not None:
             return []
-        return [(row, int(undrawn[0]))]
-    return []
+        stratum_of = {row: pism.stratum(float(ratio_R[row]), *limits) for row in undecided}
+        row = max(each for each in undecided if stratum_of[each] is stratum_of[row])
+    return [(row, int(np.flatnonzero(table_RK[row] == -1)[0]))]

@@ -1,7 +1,7 @@
-"""What the wanted measures need of the probe, so that one probe feeds them all.
+"""What the measures need of the probe, what has been drawn so far, and which draws come next.
 
-The whole-picture rollouts 0 .. M-1 of CDE and DRM are the very draws of PISM's ratio 0; ACE and
-CMAB look at one of them. Only what is missing is asked.
+One probe feeds all measures: the full-image draws 0 .. M-1 of CDE and DRM are those of PISM's ratio
+0; ACE and CMAB look at one of them. Only what is missing is drawn.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,73 +10,84 @@ from pathlib import Path
 
 import numpy as np
 
-from difftrain.config.difficulty import ChanceCorrection, Grid, PismConfig, ProbeConfig
-from difftrain.config.run_config import RunConfig
+from difftrain.config.difficulty import (
+    ChanceCorrection,
+    DifficultyConfig,
+    PismConfig,
+    ProbeConfig,
+    Until,
+)
+from difftrain.difficulty import pism
+from difftrain.difficulty.score import Correctness
 from difftrain.model.engines.types import GenerationError
 from difftrain.pipeline import parquet
 from difftrain.probe.requests import ProbeRequest
 from difftrain.probe.schedule import next_draws
-from difftrain.records import Measure, Rollout, Sample, Verdict, View
+from difftrain.records import Measure, Rollout, Sample, View
+
+FAILED_FOLDER = "failed"
+"""Inside the probe's folder, in parts as the rollouts are: a FailedRequest for every failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequirements:
-    """Draws that the labels need: of the mask ladder, of the whole picture, of the words alone."""
+    """The draws that the requested measures need."""
 
     pism: PismConfig | None
-    """Climb the ladder until this measure's label is settled."""
-    full: bool
-    """Fill the whole ratio-by-draw table."""
-    first_right: bool
-    """Ask the whole picture until one of the K draws is right (CMAB)."""
-    whole: int
-    """Whole-picture rollouts asked in any case."""
+    """Draw at the mask ratios until this measure's label is settled; None: not requested."""
+    until: Until
+    first_correct: bool
+    """Draw with the full image until one of the K draws is correct (CMAB)."""
+    full_image: int
+    """Full-image draws needed in any case."""
     text_only: int
-    """Rollouts without the picture."""
+    """Draws without the image."""
 
     @property
-    def guessing(self) -> bool:
-        """Whether PISM's label also depends on the text-only rollouts."""
+    def chance_corrected(self) -> bool:
+        """Whether PISM's label also depends on the text-only draws."""
         return self.pism is not None and self.pism.chance_correction is ChanceCorrection.text_only
 
-    def words(self) -> str:
-        """These needs in words; equal words, equal needs."""
-        told = []
+    def describe(self, samples: int) -> str:
+        """These requirements of so many samples as text: equal texts, equal requirements.
+
+        The manifest lists those that are met.
+        """
+        parts = []
         if self.pism is not None:
-            told.append(f"tau={self.pism.tau!r}")
-        if self.guessing and self.pism is not None:
-            told.append(f"guess=text_only alpha={self.pism.alpha!r}")
-        told += ["full"] * self.full + ["first_right"] * self.first_right
-        told += [f"whole={self.whole}"] * bool(self.whole)
-        told += [f"text_only={self.text_only}"] * bool(self.text_only)
-        return " ".join(told)
+            parts.append(f"tau={self.pism.tau!r}")
+            if self.chance_corrected:
+                parts.append(f"chance_correction=text_only alpha={self.pism.alpha!r}")
+            if self.until is Until.stratum:
+                limits = (self.pism.hard_max, self.pism.easy_min, self.pism.easy_inclusive)
+                parts.append(f"until=stratum of {limits}")
+        if self.until is Until.grid:
+            parts.append("until=grid")
+        parts += ["first_correct"] * self.first_correct
+        parts += [f"full_image={self.full_image}"] * bool(self.full_image)
+        parts += [f"text_only={self.text_only}"] * bool(self.text_only)
+        return " ".join([*parts, f"samples={samples}"])
 
-    def settled(self, samples: int) -> str:
-        """What manifest.json notes once these needs of so many samples are met."""
-        return f"{self.words()} samples={samples}"
 
-
-def requirements(config: RunConfig) -> ProbeRequirements:
-    """The needs of the measures that these settings want."""
-    wanted, rollouts = config.difficulty.measures, config.probe.cde_rollouts
-    pism = config.difficulty.pism if Measure.pism in wanted else None
-    guessing = pism is not None and pism.chance_correction is ChanceCorrection.text_only
-    counted = Measure.cde in wanted or Measure.drm in wanted
+def requirements(difficulty: DifficultyConfig, probe: ProbeConfig) -> ProbeRequirements:
+    """What the measures of these settings need."""
+    measures, rollouts = difficulty.measures, probe.cde_rollouts
+    config = difficulty.pism if Measure.pism in measures else None
+    corrected = config is not None and config.chance_correction is ChanceCorrection.text_only
+    uses_rollouts = Measure.cde in measures or Measure.drm in measures
     return ProbeRequirements(
-        pism=pism,
-        full=config.probe.grid is Grid.full,
-        first_right=Measure.cmab in wanted,
-        whole=rollouts if counted else int(Measure.ace in wanted),
-        text_only=rollouts if guessing or Measure.cde in wanted else 0,
+        pism=config,
+        until=probe.until,
+        first_correct=Measure.cmab in measures,
+        full_image=rollouts if uses_rollouts else int(Measure.ace in measures),
+        text_only=rollouts if corrected or Measure.cde in measures else 0,
     )
-
-
-FAILED_FOLDER = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRequest:
-    """A draw without an answer, and why; its sample is not scored."""
+    """A draw without a completion, and why. Its sample is not scored, and gets no further draws:
+    delete the folder `failed/` and manifest.json to try again."""
 
     sample_id: str
     view: View
@@ -85,137 +96,129 @@ class FailedRequest:
     reason: str
 
 
-def failed_request(draw: ProbeRequest, found: GenerationError) -> FailedRequest:
-    """The record of a draw that brought no answer."""
-    return FailedRequest(
-        sample_id=draw.sample.sample_id,
-        view=draw.view,
-        mask_percent=draw.percent,
-        draw=draw.draw,
-        reason=found.reason,
+def write_failure(folder: Path, rank: int, request: ProbeRequest, error: GenerationError) -> None:
+    """Record a failed request below the probe's folder."""
+    failed = FailedRequest(
+        sample_id=request.sample.sample_id,
+        view=request.view,
+        mask_percent=request.percent,
+        draw=request.draw,
+        reason=error.reason,
     )
+    failures = folder / FAILED_FOLDER
+    parquet.write_part(failures, parquet.next_part(failures, rank), [failed])
 
 
-def write_failures(probe: Path, rank: int, rows: Sequence[FailedRequest]) -> None:
-    """Add a part, whole or not at all."""
-    if rows:
-        folder = probe / FAILED_FOLDER
-        parquet.write_part(folder, parquet.next_part(folder, rank), rows)
+def read_failures(parts: Iterable[Path]) -> dict[str, str]:
+    """The samples with a failed request in these parts, each with a reason."""
+    rows = (row for part in parts for row in parquet.read_part(part, FailedRequest))
+    return {row.sample_id: row.reason for row in rows}
 
 
-def read_failures_part(path: Path) -> dict[str, str]:
-    """The samples that a part sets aside, each with a reason."""
-    return {each.sample_id: each.reason for each in parquet.read_part(path, FailedRequest)}
+def failed_samples(folder: Path) -> dict[str, str]:
+    """Every sample of a probe's folder that has a failed request, with a reason."""
+    return read_failures(parquet.parts(folder / FAILED_FOLDER))
 
 
-def read_failures(probe: Path) -> dict[str, str]:
-    """Every sample set aside so far, with a reason."""
-    found: dict[str, str] = {}
-    for part in parquet.parts(probe / FAILED_FOLDER):
-        found |= read_failures_part(part)
-    return found
-
-
-def without_failed(samples: Iterable[Sample], probe: Path) -> list[Sample]:
-    """The samples that are not set aside."""
-    without = read_failures(probe)
-    return [sample for sample in samples if sample.sample_id not in without]
+def without_failed(samples: Iterable[Sample], folder: Path) -> list[Sample]:
+    """The samples of which no request has failed."""
+    failed = failed_samples(folder)
+    return [sample for sample in samples if sample.sample_id not in failed]
 
 
 class ProbeState:
-    """The tables of all samples of a probe folder, and what they still need.
+    """Which draws of every sample are in the probe's folder, and which it still needs.
 
-    Draws beyond the tables, left by an earlier run that wanted more, are counted and no more.
+    Draws beyond the tables, left by an earlier run that needed more, are only counted.
     """
 
     def __init__(
-        self, folder: Path, config: ProbeConfig, samples: Iterable[Sample], needs: ProbeRequirements
+        self,
+        folder: Path,
+        config: ProbeConfig,
+        samples: Iterable[Sample],
+        required: ProbeRequirements,
     ) -> None:
-        self.folder, self.config, self.needs = folder, config, needs
-        self.rows = {percent: row for row, percent in enumerate(config.mask_percents)}
-        ids = [sample.sample_id for sample in samples]
-
-        def undrawn(*shape: int) -> dict[str, np.ndarray]:
-            return {sample_id: np.full(shape, -1, dtype=np.int8) for sample_id in ids}
-
-        self.tables = undrawn(len(config.mask_percents), config.draws)
-        self.whole, self.text_only = undrawn(needs.whole), undrawn(needs.text_only)
-        self.known: set[Path] = set()
-        self.aside: dict[str, str] = {}
-        """Samples that could not be asked, with the reason; they want nothing more."""
+        self.folder, self.config, self.required = folder, config, required
+        self.row_of = {percent: row for row, percent in enumerate(config.mask_percents)}
+        self.ratio_R = np.array(config.mask_percents) / 100
+        sizes = (len(self.row_of), config.draws, required.full_image, required.text_only)
+        self.tables = {sample.sample_id: Correctness.undrawn(*sizes) for sample in samples}
+        self.parts_read: set[Path] = set()
+        self.failed: dict[str, str] = {}
+        """Samples with a failed request, each with the reason; they need no further draws."""
         self.generations = self.tokens = 0
 
     def refresh(self) -> None:
-        """Read the parts that have appeared since the last look."""
-        for part in parquet.parts(self.folder):
-            if part not in self.known:
-                self.enter(parquet.read_part(part, Rollout))
-                self.known.add(part)
-        for part in parquet.parts(self.folder / FAILED_FOLDER):
-            if part not in self.known:
-                self.aside |= read_failures_part(part)
-                self.known.add(part)
+        """Read the parts that have appeared since the last call."""
+        rollouts, failures = (
+            [part for part in parquet.parts(folder) if part not in self.parts_read]
+            for folder in (self.folder, self.folder / FAILED_FOLDER)
+        )
+        for part in rollouts:
+            self.add(parquet.read_part(part, Rollout))
+        self.failed |= read_failures(failures)
+        self.parts_read.update(rollouts, failures)
 
-    def enter(self, rollouts: Iterable[Rollout]) -> None:
-        """Note these rollouts in their samples' tables."""
-        for each in rollouts:
+    def add(self, rollouts: Iterable[Rollout]) -> None:
+        """Enter these rollouts into their samples' tables."""
+        for rollout in rollouts:
             self.generations += 1
-            self.tokens += each.num_tokens
-            if each.sample_id not in self.tables:
-                continue
-            right = int(each.verdict is Verdict.correct)
-            if each.view is View.text_only:
-                set_cell(self.text_only[each.sample_id], each.draw, right)
-                continue
-            set_cell(self.tables[each.sample_id][self.rows[each.mask_percent]], each.draw, right)
-            if each.view is View.full_image:
-                set_cell(self.whole[each.sample_id], each.draw, right)
+            self.tokens += rollout.num_tokens
+            if rollout.sample_id in self.tables:
+                self.tables[rollout.sample_id].add(rollout, self.row_of[rollout.mask_percent])
 
-    def leasts(self, sample_id: str) -> list[int]:
-        """How many right answers pass a rung: PISM's own number, and the chance-aware one."""
-        pism, draws = self.needs.pism, self.config.draws
-        if pism is None:
+    def minimums(self, sample_id: str) -> list[int]:
+        """How many correct draws pass a ratio: for PISM, and for PISM with chance correction."""
+        config, draws = self.required.pism, self.config.draws
+        if config is None:
             return []
-        found = [pism.least(draws)]
-        if self.needs.guessing:
-            found.append(pism.least(draws, pism.guess_rate(self.text_only[sample_id])))
-        return found
+        minimums = [pism.min_correct(draws, config.tau)]
+        if self.required.chance_corrected:
+            rate = pism.guess_rate(self.tables[sample_id].text_only_M)
+            minimums.append(pism.min_correct(draws, config.tau, rate, config.alpha))
+        return minimums
 
-    def wanted(self, sample: Sample) -> list[ProbeRequest]:
-        """The draws to ask next of this sample; empty when all its labels are settled.
+    def next_requests(self, sample: Sample) -> list[ProbeRequest]:
+        """The requests that come next for a sample; empty when all its labels are settled.
 
-        What is needed in any case is asked at once, then the ladder one draw at a time.
+        What is needed in any case comes at once, then one draw at a time.
         """
-        key = sample.sample_id
-        if key in self.aside:
+        if sample.sample_id in self.failed:
             return []
-        certain = [
-            ProbeRequest(sample, 0, int(draw)) for draw in np.flatnonzero(self.whole[key] == -1)
-        ]
+        tables = self.tables[sample.sample_id]
+        certain = [ProbeRequest(sample, 0, int(i)) for i in _undrawn(tables.full_image_M)]
         certain += [
-            ProbeRequest(sample, 0, int(draw), View.text_only)
-            for draw in np.flatnonzero(self.text_only[key] == -1)
+            ProbeRequest(sample, 0, int(i), text_only=True) for i in _undrawn(tables.text_only_M)
         ]
         if certain:
             return certain
-        table_RK = self.tables[key]
-        if self.needs.full:
-            cells = list(zip(*np.nonzero(table_RK == -1), strict=True))
-            return [self.masked(sample, row, draw) for row, draw in cells]
-        for least in self.leasts(key):
-            if cells := next_draws(table_RK, least=least):
-                return [self.masked(sample, row, draw) for row, draw in cells]
-        undrawn = np.flatnonzero(table_RK[0] == -1)
-        if self.needs.first_right and len(undrawn) and not (table_RK[0] == 1).any():
-            return [ProbeRequest(sample, 0, int(undrawn[0]))]
+        for row, draw in self.next_cells(sample.sample_id):
+            certain.append(ProbeRequest(sample, self.config.mask_percents[row], draw))
+        return certain
+
+    def next_cells(self, sample_id: str) -> Sequence[tuple[int, int]]:
+        """The cells (row, draw) of the sample's table that come next."""
+        table_RK, required = self.tables[sample_id].correct_RK, self.required
+        if required.until is Until.grid:
+            return next_draws(table_RK, until=Until.grid)
+        for minimum in self.minimums(sample_id):
+            config = required.pism or PismConfig()
+            limits = (self.ratio_R, config.hard_max, config.easy_min)
+            if cells := next_draws(
+                table_RK,
+                config.tau,
+                required.until,
+                *limits,
+                easy_inclusive=config.easy_inclusive,
+                minimum=minimum,
+            ):
+                return cells
+        undrawn = _undrawn(table_RK[0])
+        if required.first_correct and len(undrawn) and not (table_RK[0] == 1).any():
+            return [(0, int(undrawn[0]))]
         return []
 
-    def masked(self, sample: Sample, row: int, draw: int) -> ProbeRequest:
-        """The draw of a cell of the table."""
-        return ProbeRequest(sample, self.config.mask_percents[row], int(draw))
 
-
-def set_cell(cells: np.ndarray, draw: int, right: int) -> None:
-    """Write a verdict into its cell, if there is one."""
-    if draw < len(cells):
-        cells[draw] = right
+def _undrawn(cells: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(cells == -1)

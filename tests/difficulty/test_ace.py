@@ -4,7 +4,6 @@ import math
 import numpy as np
 import pytest
 
-from difftrain.config.difficulty import AceConfig
 from difftrain.difficulty import ace
 from difftrain.difficulty.ace import ColumnProducts
 
@@ -31,9 +30,9 @@ def by_hand(table: np.ndarray, sigma: float, min_rows: int, window: int | None) 
 def test_the_bias_is_the_papers_product(sigma: float, min_rows: int, window: int | None) -> None:
     for tokens in (2, 3, 9):
         table = causal(tokens, tokens)
-        wanted = by_hand(table, sigma, min_rows, window)
-        found = ace.bias(table, sigma, min_rows, window)
-        assert found == (None if wanted is None else pytest.approx(wanted))
+        expected = by_hand(table, sigma, min_rows, window)
+        value = ace.bias(table, sigma, min_rows, window)
+        assert value == (None if expected is None else pytest.approx(expected))
 
 
 def test_the_last_column_is_a_product_of_one_factor() -> None:
@@ -42,7 +41,7 @@ def test_the_last_column_is_a_product_of_one_factor() -> None:
     assert ace.bias(table, min_rows=2) == pytest.approx(math.log(0.2 * 0.2))
 
 
-def test_what_stands_above_the_diagonal_is_ignored() -> None:
+def test_what_is_above_the_diagonal_is_ignored() -> None:
     table = causal(6)
     assert ace.bias(table + np.triu(np.full((6, 6), 0.9), 1)) == ace.bias(table)
 
@@ -64,7 +63,7 @@ def test_no_column_with_enough_rows_gives_no_value() -> None:
 
 def test_the_mean_logarithm_divides_by_the_number_of_factors() -> None:
     table = np.tril(np.full((5, 5), 0.2))
-    assert ace.bias(table, normalise="mean_log") == pytest.approx(math.log(0.4))
+    assert ace.bias(table, normalize="mean_log") == pytest.approx(math.log(0.4))
 
 
 def test_rows_may_come_in_any_pieces() -> None:
@@ -74,13 +73,13 @@ def test_rows_may_come_in_any_pieces() -> None:
         columns = ColumnProducts(12, window=4)
         for first, last in itertools.pairwise((0, *cuts, 12)):
             columns.add(first, table[first:last])
-        assert columns.largest() == pytest.approx(whole)
+        assert columns.max_log_psi() == pytest.approx(whole)
 
 
 def test_a_sample_is_biased_above_lambda_a_and_not_without_a_value() -> None:
-    assert AceConfig().biased(math.log(0.11))
-    assert not AceConfig().biased(math.log(0.1))
-    assert not AceConfig().biased(None)
+    assert ace.is_biased(math.log(0.11))
+    assert not ace.is_biased(math.log(0.1))
+    assert not ace.is_biased(None)
 
 
 @pytest.mark.parametrize("bad", [np.ones((2, 3)), np.ones(3), -np.ones((2, 2))])

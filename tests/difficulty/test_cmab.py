@@ -18,7 +18,7 @@ def test_balance_ignores_the_first_and_last_layer() -> None:
     assert cmab.balance(image, text) == cmab.balance(other, text) == pytest.approx(0.5)
 
 
-def test_a_picture_without_attention_has_a_balance_of_epsilon() -> None:
+def test_an_image_without_attention_has_a_balance_of_epsilon() -> None:
     assert cmab.balance(np.zeros((3, 2)), np.ones((3, 2))) == pytest.approx(1e-8)
 
 
@@ -40,15 +40,15 @@ def test_text_without_attention_is_refused() -> None:
 
 def test_strata_have_the_papers_edges() -> None:
     rhos = (0.05, 0.1, 0.39, 0.4, 1.6, 1.61, 1.9, 1.91)
-    found = [cmab.stratum(rho, solved=True) for rho in rhos]
-    assert found == ["easy", "medium", "medium", "hard", "hard", "medium", "medium", "easy"]
+    strata = [cmab.stratum(rho, solved=True) for rho in rhos]
+    assert strata == ["easy", "medium", "medium", "hard", "hard", "medium", "medium", "easy"]
 
 
-def test_a_wrong_answer_is_unsolved_whatever_its_balance() -> None:
+def test_without_a_correct_response_a_sample_is_unsolved_whatever_its_balance() -> None:
     assert cmab.stratum(1.0, solved=False) is Stratum.unsolved
     assert cmab.stratum(None, solved=False) is Stratum.unsolved
 
 
-def test_a_right_answer_without_a_balance_is_refused() -> None:
+def test_a_solved_sample_without_a_balance_is_refused() -> None:
     with pytest.raises(ValueError, match="finite balance"):
         cmab.stratum(None, solved=True)

@@ -14,24 +14,24 @@ def score(measure: Measure, value: float | None, stratum: Stratum | None = None)
 
 
 def test_a_measure_with_strata_is_compared_by_them_and_the_others_by_their_threshold() -> None:
-    def said(*row: object) -> str:
+    def label(*row: object) -> str:
         return retest.score_label(score(*row), CONFIG)  # type: ignore[arg-type]
 
-    assert said(Measure.pism, None, Stratum.easy) == "easy"
-    assert said(Measure.cde, 0.6) == "kept"
-    assert said(Measure.cde, 0.5) == "dropped"
-    assert said(Measure.ace, math.log(0.1)) == "kept"
-    assert said(Measure.ace, 0.0) == "dropped"
-    assert said(Measure.ace, None) == "no value"
+    assert label(Measure.pism, None, Stratum.easy) == "easy"
+    assert label(Measure.cde, 0.6) == "kept"
+    assert label(Measure.cde, 0.5) == "dropped"
+    assert label(Measure.ace, math.log(0.1)) == "kept"
+    assert label(Measure.ace, 0.0) == "dropped"
+    assert label(Measure.ace, None) == "no value"
 
 
-def test_the_share_of_equal_labels_stands_beside_what_luck_would_give() -> None:
+def test_the_share_of_equal_labels_stands_beside_what_chance_would_give() -> None:
     first = {"a": "easy", "b": "easy", "c": "hard", "d": "hard"}
     second = {"d": "hard", "a": "easy", "b": "hard", "c": "hard"}
-    found = retest.agreement(first, second)
-    assert (found.n, found.same, found.share) == (4, 3, 0.75)
-    assert found.by_chance == (2 * 1 + 2 * 3) / 16
-    assert 0 < found.low < 0.75 < found.high < 1
+    result = retest.agreement(first, second)
+    assert (result.n, result.same, result.share) == (4, 3, 0.75)
+    assert result.by_chance == (2 * 1 + 2 * 3) / 16
+    assert 0 < result.low < 0.75 < result.high < 1
 
 
 def test_wilsons_interval_is_the_known_one() -> None:
@@ -48,8 +48,8 @@ def test_labels_of_other_samples_are_refused() -> None:
         retest.agreement({}, {})
 
 
-def test_the_overlap_of_two_choices_stands_beside_what_luck_would_give() -> None:
-    found = retest.overlap(20, {"a", "b", "c", "d"}, {"c", "d", "e", "f", "g"})
-    assert (found.first, found.second, found.common) == (4, 5, 2)
-    assert found.common_by_chance == 1.0
+def test_the_overlap_of_two_selections_stands_beside_what_chance_would_give() -> None:
+    result = retest.overlap(20, {"a", "b", "c", "d"}, {"c", "d", "e", "f", "g"})
+    assert (result.first, result.second, result.common) == (4, 5, 2)
+    assert result.common_by_chance == 1.0
     assert retest.overlap(20, set(), {"a"}).common == 0

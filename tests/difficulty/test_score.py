@@ -2,33 +2,38 @@
 
 import pytest
 
-from difftrain.config.difficulty import ChanceCorrection, DifficultyConfig
-from difftrain.difficulty import score
+from difftrain.config.difficulty import ChanceCorrection, DifficultyConfig, ProbeConfig, Until
+from difftrain.difficulty import pism
+from difftrain.difficulty.score import gather_evidence, score_all, uncorrected_pism_scores
 from difftrain.records import Attention, Measure, Rollout, Score, Stratum, Verdict, View
 
-PERCENTS = [0, 50]
+PROBE = ProbeConfig(mask_percents=[0, 50], draws=4, cde_rollouts=5)
 ALL = [Measure.pism, Measure.cmab, Measure.cde, Measure.ace, Measure.drm]
 
 
-def said(view: View, percent: int, draw: int, right: bool, tokens: int = 4) -> Rollout:
+def rollout(view: View, percent: int, draw: int, correct: bool, tokens: int = 4) -> Rollout:
     return Rollout(
         sample_id="a", view=view, mask_percent=percent, draw=draw, seed=0, response="",
         num_tokens=tokens, token_ids=(1,) * tokens, hit_eos=True,
-        verdict=Verdict.correct if right else Verdict.unparsable,
+        verdict=Verdict.correct if correct else Verdict.unparsable,
     )  # fmt: skip
 
 
-def rows(whole: str, text_only: str, masked: str, tokens: int = 4) -> list[Rollout]:
-    """Verdicts as strings: `+` right, `-` not."""
-    views = ((View.full_image, 0, whole), (View.text_only, 0, text_only), (View.masked, 50, masked))
+def rows(full_image: str, text_only: str, masked: str, tokens: int = 4) -> list[Rollout]:
+    """Verdicts as strings: `+` correct, `-` not."""
+    views = (
+        (View.full_image, 0, full_image),
+        (View.text_only, 0, text_only),
+        (View.masked, 50, masked),
+    )
     return [
-        said(view, percent, draw, mark == "+", tokens)
+        rollout(view, percent, draw, mark == "+", tokens)
         for view, percent, marks in views
         for draw, mark in enumerate(marks)
     ]
 
 
-def seen(draw: int, bias: float | None) -> Attention:
+def attention_row(draw: int, bias: float | None) -> Attention:
     table = ((0.2, 0.2), (0.2, 0.2), (0.2, 0.2))
     return Attention(
         sample_id="a", draw=draw, image_tokens=4, text_tokens=8, image_LT=table, text_LT=table,
@@ -37,10 +42,13 @@ def seen(draw: int, bias: float | None) -> Attention:
 
 
 def scores(
-    rollouts: list[Rollout], attention: list[Attention], config: DifficultyConfig
+    rollouts: list[Rollout],
+    attention: list[Attention],
+    config: DifficultyConfig,
+    probe: ProbeConfig = PROBE,
 ) -> dict[Measure, Score]:
-    known = score.evidence(rollouts, attention, PERCENTS, 4, 5)
-    return {each.measure: each for each in score.score_all(["a"], known, PERCENTS, config)}
+    evidence = gather_evidence(rollouts, attention, probe)
+    return {score.measure: score for score in score_all(["a"], evidence, probe, config)}
 
 
 def config(*measures: Measure) -> DifficultyConfig:
@@ -48,21 +56,21 @@ def config(*measures: Measure) -> DifficultyConfig:
 
 
 def test_one_probe_feeds_all_measures() -> None:
-    known = [seen(0, -4.5), seen(1, None)]
-    found = scores(rows("-+-++", "----+", "----"), known, config(*ALL))
-    assert found[Measure.pism].value == 0.5
-    assert found[Measure.cmab].value == pytest.approx(1.0)
-    assert found[Measure.cde].value == 0.4
-    assert found[Measure.ace].value == -4.5
-    assert found[Measure.drm].value == 0.4
-    assert found[Measure.drm].stratum is Stratum.medium
-    assert found[Measure.cde].stratum is found[Measure.ace].stratum is None
+    attention = [attention_row(0, -4.5), attention_row(1, None)]
+    score_of = scores(rows("-+-++", "----+", "----"), attention, config(*ALL))
+    assert score_of[Measure.pism].value == 0.5
+    assert score_of[Measure.cmab].value == pytest.approx(1.0)
+    assert score_of[Measure.cde].value == 0.4
+    assert score_of[Measure.ace].value == -4.5
+    assert score_of[Measure.drm].value == 0.4
+    assert score_of[Measure.drm].stratum is Stratum.medium
+    assert score_of[Measure.cde].stratum is score_of[Measure.ace].stratum is None
 
 
-def test_a_rollout_beyond_k_is_none_of_pisms_draws() -> None:
-    found = scores(rows("----+", "", ""), [], config(Measure.pism, Measure.drm))
-    assert found[Measure.pism].value == 0.0
-    assert found[Measure.drm].value == 0.8
+def test_a_rollout_beyond_k_is_not_one_of_pisms_draws() -> None:
+    score_of = scores(rows("----+", "", ""), [], config(Measure.pism, Measure.drm))
+    assert score_of[Measure.pism].value == 0.0
+    assert score_of[Measure.drm].value == 0.8
 
 
 def test_a_response_without_tokens_has_no_ace_value() -> None:
@@ -72,20 +80,32 @@ def test_a_response_without_tokens_has_no_ace_value() -> None:
         scores(rows("-----", "", ""), [], config(Measure.drm, Measure.ace))
 
 
-def test_missing_text_only_rollouts_are_no_score() -> None:
+def test_missing_text_only_rollouts_are_not_a_score() -> None:
     with pytest.raises(ValueError, match="M verdicts"):
         scores(rows("-----", "--", ""), [], config(Measure.drm, Measure.cde))
 
 
-def test_the_chance_aware_label_stands_beside_the_papers() -> None:
-    made = config(Measure.pism)
+def test_the_chance_corrected_label_stands_beside_the_uncorrected_one() -> None:
+    difficulty = config(Measure.pism)
     rollouts = rows("++++-", "+----", "+---")
-    known = score.evidence(rollouts, [], PERCENTS, 4, 5)
-    assert scores(rollouts, [], made)[Measure.pism].value is None
-    assert score.uncorrected_pism_scores(["a"], known, PERCENTS, made.pism) == []
-    made.pism.guess = ChanceCorrection.text_only
-    assert made.pism.least(4, 2 / 7) == 4
-    assert scores(rollouts, [], made)[Measure.pism].value == 0.5
-    (plain,) = score.uncorrected_pism_scores(["a"], known, PERCENTS, made.pism)
-    assert plain.value is None
-    assert plain.stratum is Stratum.easy
+    evidence = gather_evidence(rollouts, [], PROBE)
+    assert scores(rollouts, [], difficulty)[Measure.pism].value is None
+    assert uncorrected_pism_scores(["a"], evidence, PROBE, difficulty.pism) == []
+    difficulty.pism.chance_correction = ChanceCorrection.text_only
+    assert pism.min_correct(4, guess_rate=2 / 7) == 4
+    assert scores(rollouts, [], difficulty)[Measure.pism].value == 0.5
+    (uncorrected,) = uncorrected_pism_scores(["a"], evidence, PROBE, difficulty.pism)
+    assert uncorrected.value is None
+    assert uncorrected.stratum is Stratum.easy
+
+
+def test_a_settled_stratum_is_a_score_only_if_the_probe_stopped_there() -> None:
+    probe = ProbeConfig(mask_percents=[0, 70, 90], draws=4, cde_rollouts=5)
+    rollouts, difficulty = rows("+----", "", ""), config(Measure.pism)
+    with pytest.raises(ValueError, match=r"does not settle ratio 0\.7"):
+        scores(rollouts, [], difficulty, probe)
+    probe.until = Until.stratum
+    score = scores(rollouts, [], difficulty, probe)[Measure.pism]
+    assert (score.value, score.stratum) == (None, Stratum.easy)
+    unsolved = scores(rows("-----", "", ""), [], difficulty, probe)[Measure.pism]
+    assert (unsolved.value, unsolved.stratum) == (0.0, Stratum.unsolved)

@@ -1,4 +1,4 @@
-"""A probe that asks a server: samples in are samples scored and set aside, whatever fails."""
+"""A probe with a server: samples in are samples scored and samples failed, whatever fails."""
 
 import json
 import time
@@ -18,28 +18,28 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.probe import run, state
 from difftrain.probe.attention_pass import response_token_ids, responses_to_measure
-from difftrain.records import Rollout, Sample, Verdict, View
+from difftrain.records import Measure, Rollout, Sample, Verdict, View
 from tests.listening import FaultyProxy, send
 from tests.model.answering import ModelServer, read
 
 
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
-    found = ModelServer()
-    yield found
-    found.close()
+    model_server = ModelServer()
+    yield model_server
+    model_server.close()
 
 
 def settings(server: ModelServer, folder: Path) -> RunConfig:
-    found = RunConfig(output_dir=str(folder))
-    found.probe.mask_percents, found.probe.draws = [0, 50], 3
-    found.data.min_pixels, found.data.max_pixels = 3136, 12544
-    found.model.engine, found.model.url = EngineKind.http, server.url
-    found.model.server.max_concurrency, found.model.server.backoff_s = 6, 0.01
-    return found
+    config = RunConfig(output_dir=str(folder))
+    config.probe.mask_percents, config.probe.draws = [0, 50], 3
+    config.data.min_pixels, config.data.max_pixels = 3136, 12544
+    config.model.engine, config.model.url = EngineKind.http, server.url
+    config.model.server.max_concurrency, config.model.server.backoff_s = 6, 0.01
+    return config
 
 
-def probed(
+def run_probe(
     server: ModelServer, samples: list[Sample], folder: Path, **changes: Any
 ) -> tuple[Path, RunConfig]:
     config = settings(server, folder)
@@ -49,31 +49,35 @@ def probed(
     def engine() -> Server:
         return trial.server(config.model, config.data.max_pixels)
 
-    run.run_probe(engine, samples, folder / "probe", config, World(), {})
+    run.run_probe(
+        engine, samples, folder / "probe", World(), {}, probe=config.probe,
+        difficulty=config.difficulty, grade=config.grade, seed=config.seed,
+    )  # fmt: skip
     return folder / "probe", config
 
 
 def rows(folder: Path) -> list[Rollout]:
-    found = parquet.read(folder, Rollout)
-    return sorted(found, key=lambda row: (row.sample_id, row.mask_percent, row.draw))
+    return sorted(
+        parquet.read(folder, Rollout), key=lambda row: (row.sample_id, row.mask_percent, row.draw)
+    )
 
 
-def test_what_is_refused_is_set_aside_with_its_reason_and_the_rest_is_scored(
+def test_a_refused_sample_fails_with_its_reason_and_the_rest_is_scored(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
-    words = prompts.user_text(shapes_samples[3].question, shapes_samples[3].options)
+    failing_text = prompts.user_text(shapes_samples[3].question, shapes_samples[3].options)
     pixels: list[bytes] = []
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
         text, pictures, _ = read(body)
-        if bad := text == words and (not pixels or pictures == pixels):
+        if bad := text == failing_text and (not pixels or pictures == pixels):
             pixels[:] = pictures
             send(handler, 400, b'{"error": {"message": "too long"}}')
         return bad
 
     server.spoils = spoils
-    folder, _ = probed(server, shapes_samples, tmp_path)
-    (out,) = state.read_failures(folder).items()
+    folder, _ = run_probe(server, shapes_samples, tmp_path)
+    (out,) = state.failed_samples(folder).items()
     assert out[1] == "the server answers 400: too long"
     made = manifest.read_manifest(folder)
     assert made is not None
@@ -90,11 +94,11 @@ def test_what_is_refused_is_set_aside_with_its_reason_and_the_rest_is_scored(
     assert maker["seeds"] == "honoured"
 
 
-def test_no_fault_changes_a_row_and_nothing_written_is_asked_again(
+def test_no_fault_changes_a_row_and_nothing_written_is_requested_again(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     samples = shapes_samples[:8]
-    undisturbed, _ = probed(server, samples, tmp_path / "one", max_concurrency=1)
+    undisturbed, _ = run_probe(server, samples, tmp_path / "one", max_concurrency=1)
     kinds = [None, "500", None, "drop", None, "page", None]
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
@@ -108,16 +112,16 @@ def test_no_fault_changes_a_row_and_nothing_written_is_asked_again(
         return kind is not None
 
     server.spoils = spoils
-    disturbed, _ = probed(server, samples, tmp_path / "two", max_attempts=12)
+    disturbed, _ = run_probe(server, samples, tmp_path / "two", max_attempts=12)
     assert rows(disturbed) == rows(undisturbed)
-    assert not state.read_failures(disturbed)
+    assert not state.failed_samples(disturbed)
     asked = len(server.heard)
     (disturbed / "manifest.json").unlink()
-    probed(server, samples, tmp_path / "two")
+    run_probe(server, samples, tmp_path / "two")
     assert len(server.heard) == asked
 
 
-def test_what_was_answered_before_a_server_went_for_good_is_kept(
+def test_what_was_generated_before_a_server_was_gone_for_good_is_kept(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     def spoils(handler: Any, body: dict, number: int) -> bool:
@@ -128,18 +132,18 @@ def test_what_was_answered_before_a_server_went_for_good_is_kept(
 
     server.spoils = spoils
     with pytest.raises(OSError, match="has been away"):
-        probed(server, shapes_samples, tmp_path, max_outage_s=0.2)
+        run_probe(server, shapes_samples, tmp_path, max_outage_s=0.2)
     kept = rows(tmp_path / "probe")
     assert len(kept) == 30
     assert manifest.read_manifest(tmp_path / "probe") is None
     server.models, server.spoils, before = 200, lambda *_: False, server.in_earnest
-    folder, _ = probed(server, shapes_samples, tmp_path)
+    folder, _ = run_probe(server, shapes_samples, tmp_path)
     found = rows(folder)
     assert len(found) - len(kept) == server.in_earnest - before
     assert len({(row.sample_id, row.mask_percent, row.draw) for row in found}) == len(found)
 
 
-def test_answers_reach_the_disk_while_the_server_says_nothing(
+def test_responses_reach_the_disk_while_the_server_is_silent(
     server: ModelServer,
     shapes_samples: list[Sample],
     tmp_path: Path,
@@ -147,23 +151,23 @@ def test_answers_reach_the_disk_while_the_server_says_nothing(
 ) -> None:
     monkeypatch.setattr(parquet, "LONGEST_UNWRITTEN_SECONDS", 0.3)
     monkeypatch.setattr(http, "ALIVE_SECONDS", 0.05)
-    in_vain: list[int] = []
+    timed_out: list[int] = []
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
         until = time.monotonic() + 20  # the first answer may wait for the graders to start
-        while number > 6 and not parquet.parts(tmp_path / "probe") and not in_vain:
+        while number > 6 and not parquet.parts(tmp_path / "probe") and not timed_out:
             time.sleep(0.05)
             if time.monotonic() > until:
-                in_vain.append(number)
+                timed_out.append(number)
         return False
 
     server.spoils = spoils
-    folder, _ = probed(server, shapes_samples[:8], tmp_path)
-    assert not in_vain
+    folder, _ = run_probe(server, shapes_samples[:8], tmp_path)
+    assert not timed_out
     assert len(rows(folder)) > 12
 
 
-def test_seconds_are_those_of_all_starts(
+def test_the_manifest_counts_the_seconds_of_all_starts(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     def spoils(handler: Any, body: dict, number: int) -> bool:
@@ -175,17 +179,17 @@ def test_seconds_are_those_of_all_starts(
 
     server.spoils = spoils
     with pytest.raises(OSError, match="has been away"):
-        probed(server, shapes_samples[:4], tmp_path, max_outage_s=0.1)
+        run_probe(server, shapes_samples[:4], tmp_path, max_outage_s=0.1)
     server.models, server.spoils = 200, lambda *_: False
     started = time.time()
-    folder, _ = probed(server, shapes_samples[:4], tmp_path)
+    folder, _ = run_probe(server, shapes_samples[:4], tmp_path)
     made = manifest.read_manifest(folder)
     assert made is not None
     assert made["seconds"] > time.time() - started + 0.5
     assert not list(folder.glob(".elapsed-*"))
 
 
-def test_words_from_a_server_are_looked_at_as_the_tokens_that_spell_them(tiny: LoadedModel) -> None:
+def test_text_from_a_server_is_measured_as_the_tokens_that_spell_it(tiny: LoadedModel) -> None:
     text = "<think>2 and 3 <|image_pad|></think><answer>5</answer>"
     row = Rollout(
         sample_id="a", view=View.full_image, mask_percent=0, draw=0, seed=1, response=text,
@@ -198,6 +202,4 @@ def test_words_from_a_server_are_looked_at_as_the_tokens_that_spell_them(tiny: L
     assert tokenizer.decode(ids[:-1]) == text
     assert tiny.image_token not in ids
     assert tokenizer(text)["input_ids"].count(tiny.image_token) == 1
-    config = RunConfig()
-    config.difficulty.measure = config.difficulty.measure.cmab
-    assert list(responses_to_measure([row], config)) == [("a", 0)]
+    assert list(responses_to_measure([row], [Measure.cmab], draws=10)) == [("a", 0)]

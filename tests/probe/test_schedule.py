@@ -1,48 +1,103 @@
 import numpy as np
 import pytest
 
+from difftrain.difficulty import pism
 from difftrain.difficulty.pism import failure_ratio
 from difftrain.probe.schedule import next_draws
 
 RATIOS = np.arange(10) / 10
 
 
-def climb(full_RK: np.ndarray, tau: float) -> tuple[np.ndarray, int]:
-    """The table and number of draws that the schedule asks of a grid whose answers are known."""
+def draw_until_settled(
+    full_RK: np.ndarray, tau: float, until: str = "ratio", **limits: float
+) -> tuple[np.ndarray, int]:
+    """The table and the number of draws that the schedule takes from a grid known beforehand."""
     table = np.full_like(full_RK, -1)
-    asked = 0
-    while cells := next_draws(table, tau):
+    draws = 0
+    while cells := next_draws(table, tau, until, **limits):  # type: ignore[arg-type]
         for row, draw in cells:
             assert table[row, draw] == -1
             table[row, draw] = full_RK[row, draw]
-            asked += 1
-    return table, asked
+            draws += 1
+    return table, draws
+
+
+def random_grid(rng: np.random.Generator, rising: bool = True) -> np.ndarray:
+    """A full table whose accuracy falls with the ratio, or is anything at any ratio."""
+    skill = rng.random(10) ** 2
+    skill = np.sort(skill)[::-1] if rising else skill
+    return (rng.random((10, 10)) < skill[:, None]).astype(np.int8)
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.1, 0.15, 0.3, 0.5, 0.95])
-def test_the_early_label_is_the_full_grids_label(tau: float) -> None:
+def test_the_early_ratio_is_the_full_grids_ratio(tau: float) -> None:
     rng = np.random.default_rng(7)
     for _ in range(300):
-        skill = np.sort(rng.random(10) ** 2)[::-1]
-        full = (rng.random((10, 10)) < skill[:, None]).astype(np.int8)
-        table, asked = climb(full, tau)
+        full = random_grid(rng)
+        table, draws = draw_until_settled(full, tau)
         assert failure_ratio(table, RATIOS, tau) == failure_ratio(full, RATIOS, tau)
-        assert asked <= full.size
+        assert draws <= full.size
 
 
-def test_a_rung_is_left_at_the_first_right_answer() -> None:
+@pytest.mark.parametrize("tau", [0.05, 0.1, 0.3, 0.5, 0.95])
+@pytest.mark.parametrize("rising", [True, False])
+@pytest.mark.parametrize("limits", [{}, {"hard_max": 0.2, "easy_min": 0.5}])
+def test_the_early_stratum_is_the_full_grids_stratum_and_takes_no_more_draws(
+    tau: float, rising: bool, limits: dict[str, float]
+) -> None:
+    rng, saved = np.random.default_rng(8), 0
+    minimum = pism.min_correct(10, tau)
+    for _ in range(150):
+        full = random_grid(rng, rising)
+        table, draws = draw_until_settled(full, tau, "stratum", **limits)
+        expected = pism.stratum(failure_ratio(full, RATIOS, tau), **limits)
+        assert pism.settled_stratum(table, RATIOS, minimum, **limits) is expected
+        saved += draw_until_settled(full, tau)[1] - draws
+    assert saved > 0
+
+
+def test_an_easy_stratum_is_settled_before_the_first_easy_ratio() -> None:
+    table = np.full((10, 4), -1, dtype=np.int8)
+    table[:7, 0] = 1
+    assert next_draws(table, until="stratum") == []
+    assert next_draws(table) == [(7, 0)]
+
+
+def test_the_highest_ratio_of_a_stratum_is_drawn_first() -> None:
+    table = np.full((10, 4), -1, dtype=np.int8)
+    table[0, 0] = 1
+    assert next_draws(table, until="stratum") == [(4, 0)]
+    table[4] = 0
+    assert next_draws(table, until="stratum") == []
+    table[4, 0] = 1
+    assert next_draws(table, until="stratum") == [(3, 0)]
+
+
+def test_the_whole_grid_comes_at_once() -> None:
+    table = np.full((2, 2), -1, dtype=np.int8)
+    table[0, 0] = 0
+    assert next_draws(table, until="grid") == [(0, 1), (1, 0), (1, 1)]
+
+
+def test_a_ratio_is_left_at_the_first_correct_draw() -> None:
     table = np.full((3, 4), -1, dtype=np.int8)
     table[0, :2] = 0, 1
     assert next_draws(table) == [(1, 0)]
 
 
-def test_the_ladder_ends_at_the_first_failing_rung() -> None:
+def test_drawing_ends_at_the_first_failing_ratio() -> None:
     table = np.full((3, 4), -1, dtype=np.int8)
     table[0] = 0
     assert next_draws(table) == []
 
 
-def test_a_settled_label_asks_nothing_and_the_table_is_not_changed() -> None:
+def test_a_ratio_that_can_never_pass_is_not_drawn() -> None:
+    table = np.full((3, 4), -1, dtype=np.int8)
+    assert next_draws(table, minimum=5) == []
+    assert failure_ratio(table, np.arange(3) / 3, minimum=5) == 0.0
+
+
+def test_a_settled_label_needs_no_draw_and_the_table_is_not_changed() -> None:
     table = np.ones((3, 4), dtype=np.int8)
     before = table.copy()
     assert next_draws(table) == []

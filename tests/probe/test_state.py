@@ -1,212 +1,179 @@
-"""One probe feeds all measures: what each asks for, and that nothing is asked twice."""
+"""One probe feeds all measures: what each needs, and that nothing is drawn twice."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from difftrain.config.difficulty import (
-    ChanceCorrection,
-    DifficultyConfig,
-    Grid,
-    PismConfig,
-    ProbeConfig,
-)
+from difftrain.config.difficulty import ChanceCorrection, DifficultyConfig, ProbeConfig, Until
 from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import pism
 from difftrain.pipeline import parquet
 from difftrain.probe.requests import ProbeRequest
 from difftrain.probe.schedule import next_draws
 from difftrain.probe.state import ProbeState, requirements
-from difftrain.records import Measure, Rollout, Sample, Verdict, View
+from difftrain.records import Measure, Sample, View
+from tests.probe.rollouts import rollout_of
 
 RATIOS = np.arange(10) / 10
 
 
-def config(*measures: Measure, guess: ChanceCorrection = ChanceCorrection.none) -> RunConfig:
-    found = RunConfig()
-    found.difficulty = DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
-    found.difficulty.pism.chance_correction = guess
-    return found
-
-
-def row(draw: ProbeRequest, right: bool) -> Rollout:
-    return Rollout(
-        sample_id=draw.sample.sample_id,
-        view=draw.view,
-        mask_percent=draw.percent,
-        draw=draw.draw,
-        seed=0,
-        response="",
-        num_tokens=1,
-        token_ids=(1,),
-        hit_eos=True,
-        verdict=Verdict.correct if right else Verdict.incorrect,
-    )
+def config_of(
+    *measures: Measure, correction: ChanceCorrection = ChanceCorrection.none
+) -> RunConfig:
+    config = RunConfig()
+    config.difficulty = DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
+    config.difficulty.pism.chance_correction = correction
+    return config
 
 
 def settle(
-    ledger: ProbeState, sample: Sample, truth: dict[tuple[View, int], np.ndarray]
+    state: ProbeState, sample: Sample, truth: dict[tuple[View, int], np.ndarray]
 ) -> list[ProbeRequest]:
-    """Ask until the sample is settled; the answers are known before."""
-    asked: list[ProbeRequest] = []
-    while draws := ledger.wanted(sample):
-        assert not {(d.view, d.percent, d.draw) for d in draws} & {
-            (d.view, d.percent, d.draw) for d in asked
-        }
-        asked += draws
-        ledger.enter([row(d, bool(truth[d.view, d.percent][d.draw])) for d in draws])
-    return asked
+    """Draw until the sample is settled; the verdicts are known beforehand."""
+    drawn: list[ProbeRequest] = []
+    while requests := state.next_requests(sample):
+        assert not set(requests) & set(drawn)
+        drawn += requests
+        state.add([rollout_of(r, bool(truth[r.view, r.percent][r.draw])) for r in requests])
+    return drawn
 
 
-def truth(rng: np.random.Generator, masked: float = 0.9) -> dict[tuple[View, int], np.ndarray]:
-    """What the model would say to every draw: less and less right as more is hidden."""
+def random_truth(
+    rng: np.random.Generator, kept_skill: float = 0.9
+) -> dict[tuple[View, int], np.ndarray]:
+    """The verdict of every draw: correct less and less often as more is hidden."""
     skill, guess = rng.random() ** 0.5, rng.random() ** 2
-    found = {}
+    truth = {}
     for percent in range(0, 100, 10):
         view = View.masked if percent else View.full_image
-        found[view, percent] = rng.random(16) < skill * masked ** (percent / 10)
-    found[View.text_only, 0] = rng.random(16) < guess
-    return found
+        truth[view, percent] = rng.random(16) < skill * kept_skill ** (percent / 10)
+    truth[View.text_only, 0] = rng.random(16) < guess
+    return truth
 
 
-def ledger_of(made: RunConfig, sample: Sample, folder: Path) -> ProbeState:
-    return ProbeState(folder, made.probe, [sample], requirements(made))
+def state_of(config: RunConfig, sample: Sample, folder: Path) -> ProbeState:
+    required = requirements(config.difficulty, config.probe)
+    return ProbeState(folder, config.probe, [sample], required)
 
 
-def count(draws: list[ProbeRequest], view: View) -> int:
-    return sum(draw.view is view for draw in draws)
+def count(requests: list[ProbeRequest], view: View) -> int:
+    return sum(request.view is view for request in requests)
 
 
-def test_the_second_papers_measures_climb_no_ladder(
-    shapes_samples: list[Sample], tmp_path: Path
-) -> None:
-    for measures, whole, text_only in (
+def test_raps_measures_need_no_masks(shapes_samples: list[Sample], tmp_path: Path) -> None:
+    for measures, full_image, text_only in (
         ((Measure.drm, Measure.cde, Measure.ace), 5, 5),
         ((Measure.drm, Measure.ace), 5, 0),
         ((Measure.drm,), 5, 0),
     ):
-        ledger = ledger_of(config(*measures), shapes_samples[0], tmp_path)
-        asked = settle(ledger, shapes_samples[0], truth(np.random.default_rng(1)))
-        assert count(asked, View.full_image) == whole
-        assert count(asked, View.text_only) == text_only
-        assert count(asked, View.masked) == 0
+        state = state_of(config_of(*measures), shapes_samples[0], tmp_path)
+        drawn = settle(state, shapes_samples[0], random_truth(np.random.default_rng(1)))
+        assert count(drawn, View.full_image) == full_image
+        assert count(drawn, View.text_only) == text_only
+        assert count(drawn, View.masked) == 0
 
 
-def test_pism_alone_asks_what_it_asked_before(shapes_samples: list[Sample], tmp_path: Path) -> None:
+@pytest.mark.parametrize("until", Until)
+def test_pism_alone_draws_what_the_schedule_says(
+    shapes_samples: list[Sample], tmp_path: Path, until: Until
+) -> None:
     for seed in range(50):
-        known = truth(np.random.default_rng(seed))
-        ledger = ledger_of(config(Measure.pism), shapes_samples[0], tmp_path)
-        asked = settle(ledger, shapes_samples[0], known)
+        truth = random_truth(np.random.default_rng(seed))
+        config = config_of(Measure.pism)
+        config.probe.until = until
+        state = state_of(config, shapes_samples[0], tmp_path)
+        drawn = settle(state, shapes_samples[0], truth)
         table = np.full((10, 10), -1, dtype=np.int8)
-        alone = 0
-        while cells := next_draws(table, 0.1):
-            ((rung, draw),) = cells
-            view = View.masked if rung else View.full_image
-            table[rung, draw] = known[view, rung * 10][draw]
-            alone += 1
-        assert len(asked) == alone
-        assert (ledger.tables[shapes_samples[0].sample_id] == table).all()
+        scheduled = 0
+        while cells := next_draws(table, 0.1, until):
+            for row, draw in cells:
+                view = View.masked if row else View.full_image
+                table[row, draw] = truth[view, row * 10][draw]
+                scheduled += 1
+        assert len(drawn) == scheduled
+        assert (state.tables[shapes_samples[0].sample_id].correct_RK == table).all()
 
 
-def test_whole_pictures_are_shared_between_the_measures(
+def test_full_image_draws_are_shared_between_the_measures(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     every = (Measure.pism, Measure.cmab, Measure.cde, Measure.ace, Measure.drm)
     sample = shapes_samples[0]
     for seed in range(50):
-        known = truth(np.random.default_rng(seed))
-        alone = settle(ledger_of(config(Measure.pism), sample, tmp_path), sample, known)
-        ledger = ledger_of(config(*every), sample, tmp_path)
-        asked = settle(ledger, sample, known)
-        laddered = count(alone, View.full_image)
-        assert count(asked, View.full_image) == max(5, laddered)
-        assert count(asked, View.text_only) == 5
-        assert count(asked, View.masked) == count(alone, View.masked)
+        truth = random_truth(np.random.default_rng(seed))
+        alone = settle(state_of(config_of(Measure.pism), sample, tmp_path), sample, truth)
+        together = settle(state_of(config_of(*every), sample, tmp_path), sample, truth)
+        assert count(together, View.full_image) == max(5, count(alone, View.full_image))
+        assert count(together, View.text_only) == 5
+        assert count(together, View.masked) == count(alone, View.masked)
 
 
 def test_more_rollouts_than_draws_do_not_enter_pisms_table(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
-    made = config(Measure.pism, Measure.cde, Measure.drm)
-    made.probe.cde_rollouts, made.probe.draws = 12, 4
-    known = truth(np.random.default_rng(1))
-    known[View.full_image, 0] = np.array([0] * 4 + [1] * 12)
-    ledger = ledger_of(made, shapes_samples[0], tmp_path)
-    asked = settle(ledger, shapes_samples[0], known)
-    assert count(asked, View.full_image) == 12
-    table = ledger.tables[shapes_samples[0].sample_id]
-    assert pism.failure_ratio(table, RATIOS) == 0.0
-    assert count(asked, View.masked) == 0
+    config = config_of(Measure.pism, Measure.cde, Measure.drm)
+    config.probe.cde_rollouts, config.probe.draws = 12, 4
+    truth = random_truth(np.random.default_rng(1))
+    truth[View.full_image, 0] = np.array([0] * 4 + [1] * 12)
+    state = state_of(config, shapes_samples[0], tmp_path)
+    drawn = settle(state, shapes_samples[0], truth)
+    assert count(drawn, View.full_image) == 12
+    tables = state.tables[shapes_samples[0].sample_id]
+    assert pism.failure_ratio(tables.correct_RK, RATIOS) == 0.0
+    assert tables.full_image_M.sum() == 8
+    assert count(drawn, View.masked) == 0
 
 
-def test_a_store_that_another_run_filled_is_completed(
+def test_a_folder_that_another_run_filled_is_completed(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
-    sample, known = shapes_samples[0], truth(np.random.default_rng(4))
-    first = settle(ledger_of(config(Measure.pism), sample, tmp_path), sample, known)
-    parquet.write_part(
-        tmp_path, "00000", [row(d, bool(known[d.view, d.percent][d.draw])) for d in first]
-    )
-    ledger = ledger_of(config(Measure.pism, Measure.cde, Measure.drm), sample, tmp_path)
-    ledger.refresh()
-    second = settle(ledger, sample, known)
+    sample, truth = shapes_samples[0], random_truth(np.random.default_rng(4))
+    first = settle(state_of(config_of(Measure.pism), sample, tmp_path), sample, truth)
+    rollouts = [rollout_of(r, bool(truth[r.view, r.percent][r.draw])) for r in first]
+    parquet.write_part(tmp_path, "00000", rollouts)
+    config = config_of(Measure.pism, Measure.cde, Measure.drm)
+    state = state_of(config, sample, tmp_path)
+    state.refresh()
+    second = settle(state, sample, truth)
     assert count(second, View.masked) == 0
     assert count(second, View.full_image) == max(0, 5 - count(first, View.full_image))
-    assert ledger.generations == len(first) + len(second)
+    assert state.generations == len(first) + len(second)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.3])
-def test_chance_aware_early_stopping_gives_both_labels_of_the_full_grid(
+def test_early_stopping_with_chance_correction_gives_both_labels_of_the_full_grid(
     shapes_samples: list[Sample], tmp_path: Path, alpha: float
 ) -> None:
     sample, saved = shapes_samples[0], 0
     for seed in range(200):
-        known = truth(np.random.default_rng(seed), masked=0.8)
-        made = config(Measure.pism, guess=ChanceCorrection.text_only)
-        made.difficulty.pism.alpha = alpha
-        early = ledger_of(made, sample, tmp_path)
-        asked = settle(early, sample, known)
-        made.probe.grid = Grid.full
-        full = ledger_of(made, sample, tmp_path)
-        saved += len(settle(full, sample, known)) - len(asked)
-        for least in full.leasts(sample.sample_id):
-            found = [
-                pism.failure_ratio(each.tables[sample.sample_id], RATIOS, least=least)
-                for each in (early, full)
-            ]
-            assert found[0] == found[1]
+        truth = random_truth(np.random.default_rng(seed), kept_skill=0.8)
+        config = config_of(Measure.pism, correction=ChanceCorrection.text_only)
+        config.difficulty.pism.alpha = alpha
+        early = state_of(config, sample, tmp_path)
+        drawn = settle(early, sample, truth)
+        config.probe.until = Until.grid
+        full = state_of(config, sample, tmp_path)
+        saved += len(settle(full, sample, truth)) - len(drawn)
+        for minimum in full.minimums(sample.sample_id):
+            ratios = {
+                pism.failure_ratio(
+                    state.tables[sample.sample_id].correct_RK, RATIOS, minimum=minimum
+                )
+                for state in (early, full)
+            }
+            assert len(ratios) == 1
     assert saved > 0
 
 
-def test_a_rung_that_can_never_pass_is_not_asked() -> None:
-    table = np.full((3, 4), -1, dtype=np.int8)
-    assert next_draws(table, least=5) == []
-    assert pism.failure_ratio(table, np.arange(3) / 3, least=5) == 0.0
-
-
-def test_the_chance_aware_bound_is_the_binomial_tail() -> None:
-    from scipy.stats import binom
-
-    for rate in np.linspace(0.02, 0.98, 25):
-        for alpha in (0.01, 0.05, 0.2):
-            least = PismConfig(alpha=alpha).least(10, float(rate))
-            if least <= 10:
-                assert binom.sf(least - 1, 10, rate) <= alpha + 1e-9
-            if least > 1:
-                assert binom.sf(least - 2, 10, rate) > alpha
-
-
-def test_guessing_never_lowers_the_bound_and_tau_still_counts() -> None:
-    assert PismConfig().least(10) == 1
-    assert PismConfig(tau=0.9).least(10, 0.1) == 9
-    assert PismConfig().least(10, 6 / 7) == 11
-
-
-def test_the_guess_rate_is_laplace_smoothed_and_needs_every_draw() -> None:
-    assert PismConfig().guess_rate([1, 0, 0, 0, 0]) == 2 / 7
-    with pytest.raises(ValueError, match="text-only verdicts"):
-        PismConfig().guess_rate([1, -1])
+def test_requirements_that_differ_are_described_differently() -> None:
+    configs = [config_of(Measure.pism), config_of(Measure.drm), config_of(Measure.drm, Measure.cde)]
+    for until in (Until.stratum, Until.grid):
+        config = config_of(Measure.pism)
+        config.probe.until = until
+        configs.append(config)
+    described = {requirements(c.difficulty, c.probe).describe(4) for c in configs}
+    assert len(described) == len(configs)
 
 
 def test_the_probe_config_refuses_no_rollouts() -> None:

@@ -1,4 +1,4 @@
-"""RAP's choice on tables small enough to check by hand."""
+"""RAP's selection on tables small enough to check by hand."""
 
 import math
 
@@ -17,7 +17,7 @@ BIAS = [-5.0, -5.0, -1.0, -5.0, -5.0, -5.0, -5.0, -0.5]
 DIFFICULTY = [0.2, 0.4, 0.0, 0.0, 0.6, 0.8, 1.0, 0.8]
 
 
-def table(**changed: object) -> rap.PoolScores:
+def pool_scores(**changes: object) -> rap.PoolScores:
     columns = {
         "sample_id_N": IDS,
         "discrepancy_N": DISCREPANCY,
@@ -25,46 +25,48 @@ def table(**changed: object) -> rap.PoolScores:
         "difficulty_N": DIFFICULTY,
         "draws": 5,
     }
-    return rap.PoolScores(**{**columns, **changed})  # type: ignore[arg-type]
+    return rap.PoolScores(**{**columns, **changes})  # type: ignore[arg-type]
 
 
 def ids(*columns: object, draws: int = 5, **thresholds: float) -> list[str]:
-    return [pick.sample_id for pick in rap.choose(*columns, draws, **thresholds)]  # type: ignore[arg-type]
+    return [selection.sample_id for selection in rap.choose(*columns, draws, **thresholds)]  # type: ignore[arg-type]
 
 
-def test_the_easy_one_is_replaced_by_the_hardest_that_is_solved_now_and_then() -> None:
-    picks = rap.choose(IDS, DISCREPANCY, BIAS, DIFFICULTY, 5)
-    assert [pick.sample_id for pick in picks] == ["kept", "hardest"]
-    assert all(pick.stage is TrainStage.grpo for pick in picks)
-    assert picks[0].reason == (
-        "kept: D = 0.80, above 0.5; log psi = -5.00, not above -2.30; 4 of 5 right"
+def test_the_easy_one_is_replaced_by_the_hardest_that_is_sometimes_solved() -> None:
+    selections = rap.choose(IDS, DISCREPANCY, BIAS, DIFFICULTY, 5)
+    assert [selection.sample_id for selection in selections] == ["kept", "hardest"]
+    assert all(selection.stage is TrainStage.grpo for selection in selections)
+    assert selections[0].reason == (
+        "kept: D = 0.80, above 0.5; log psi = -5.00, not above -2.30; 4 of 5 correct"
     )
-    assert picks[1].reason.startswith("brought in by DRM for an easy one, number 1 of 1: D = 0.20")
+    assert selections[1].reason.startswith(
+        "brought in by DRM for an easy one, number 1 of 1: D = 0.20"
+    )
 
 
-def test_every_sample_of_the_pool_has_a_fate_and_a_reason() -> None:
-    found = rap.run_rap(table())
-    assert [each.sample_id for each in found.decisions] == IDS
-    assert [each.fate for each in found.decisions] == [
+def test_every_sample_of_the_pool_has_an_outcome_and_a_reason() -> None:
+    result = rap.run_rap(pool_scores())
+    assert [each.sample_id for each in result.decisions] == IDS
+    assert [each.outcome for each in result.decisions] == [
         Outcome.kept, Outcome.prior, Outcome.biased, Outcome.easy,
         Outcome.prior, Outcome.brought_in, Outcome.prior, Outcome.prior,
     ]  # fmt: skip
-    assert "dropped by ACE: " in found.decisions[2].reason
-    assert "log psi = -1.00, above -2.30" in found.decisions[2].reason
-    assert found.decisions[3].reason.startswith("removed by DRM as easy")
-    assert found.funnel() == {
+    assert "dropped by ACE: " in result.decisions[2].reason
+    assert "log psi = -1.00, above -2.30" in result.decisions[2].reason
+    assert result.decisions[3].reason.startswith("removed by DRM as easy")
+    assert result.funnel() == {
         "pool": 8, "after_cde": 3, "after_ace": 2, "removed_easy": 1, "candidates": 3,
         "brought_in": 1, "chosen": 2, "without_bias": 0,
     }  # fmt: skip
 
 
-def test_no_chosen_sample_is_easy_or_biased_whatever_the_table() -> None:
+def test_no_selected_sample_is_easy_or_biased_whatever_the_pool_scores() -> None:
     rng = np.random.default_rng(3)
     for _ in range(300):
         size = int(rng.integers(1, 60))
         wrong = rng.integers(0, 6, size)
         bias = [None if rng.random() < 0.1 else float(rng.normal(-2.3, 2)) for _ in range(size)]
-        found = rap.run_rap(
+        result = rap.run_rap(
             rap.PoolScores(
                 sample_id_N=[f"{n}" for n in range(size)],
                 discrepancy_N=(rng.integers(-5, 6, size) / 5).tolist(),
@@ -74,16 +76,16 @@ def test_no_chosen_sample_is_easy_or_biased_whatever_the_table() -> None:
             )
         )
         chosen = [
-            n for n, each in enumerate(found.decisions) if each.fate in ("kept", "brought_in")
+            n for n, each in enumerate(result.decisions) if each.outcome in ("kept", "brought_in")
         ]
         assert all(wrong[n] > 0 for n in chosen)
         assert all(bias[n] is None or bias[n] <= math.log(0.1) for n in chosen)
-        funnel = found.funnel()
+        funnel = result.funnel()
         assert funnel["brought_in"] == min(funnel["removed_easy"], funnel["candidates"])
         assert funnel["chosen"] == (
             funnel["after_ace"] - funnel["removed_easy"] + funnel["brought_in"]
         )
-        assert funnel["chosen"] == len(found.picks)
+        assert funnel["chosen"] == len(result.selections)
 
 
 def test_a_discrepancy_equal_to_lambda_c_is_not_above_it() -> None:
@@ -108,14 +110,14 @@ def test_a_sample_that_is_never_right_is_not_brought_in() -> None:
     assert ids(["easy", "never"], [1.0, 0.0], [-9, -9], [0.0, 1.0]) == []
 
 
-def test_fewer_candidates_than_removed_are_all_taken_and_told() -> None:
-    found = rap.run_rap(
-        table(discrepancy_N=[1, 1, 1, 1, 1, 0, 0, 0], difficulty_N=[0, 0, 0, 0, 0, 0.2, 1, 1])
+def test_fewer_candidates_than_removed_are_all_brought_in_and_counted() -> None:
+    result = rap.run_rap(
+        pool_scores(discrepancy_N=[1, 1, 1, 1, 1, 0, 0, 0], difficulty_N=[0, 0, 0, 0, 0, 0.2, 1, 1])
     )
-    funnel = found.funnel()
+    funnel = result.funnel()
     assert (funnel["removed_easy"], funnel["candidates"], funnel["brought_in"]) == (4, 1, 1)
-    assert "brings in 1 of 1 candidates" in rap.funnel_phrase(funnel, RAP_MEASURES)
-    assert [pick.sample_id for pick in found.picks] == ["hardest"]
+    assert "brings in 1 of 1 candidates" in rap.describe_funnel(funnel, RAP_MEASURES)
+    assert [selection.sample_id for selection in result.selections] == ["hardest"]
 
 
 def test_ties_do_not_depend_on_the_order_of_the_pool() -> None:
@@ -133,34 +135,34 @@ def test_a_measure_left_out_takes_no_part() -> None:
     assert ids(IDS, DISCREPANCY, BIAS, None) == ["kept", "easy"]
 
 
-def test_a_response_too_short_for_ace_is_not_called_biased_and_is_counted() -> None:
-    found = rap.run_rap(table(bias_N=[None, math.nan, *BIAS[2:]]))
-    assert found.funnel()["without_bias"] == 2
-    assert found.decisions[0].fate is Outcome.kept
-    assert found.decisions[0].bias is None
-    assert "no ACE value (response too short)" in found.decisions[0].reason
+def test_a_response_too_short_for_ace_is_not_biased_and_is_counted() -> None:
+    result = rap.run_rap(pool_scores(bias_N=[None, math.nan, *BIAS[2:]]))
+    assert result.funnel()["without_bias"] == 2
+    assert result.decisions[0].outcome is Outcome.kept
+    assert result.decisions[0].bias is None
+    assert "no ACE value (response too short)" in result.decisions[0].reason
 
 
-def test_nothing_chosen_is_refused_with_the_counts() -> None:
-    found = rap.run_rap(table(lambda_c=0.99, difficulty_N=[0.0] * 8))
-    told = r"chooses 0 .* of 8 samples CDE leaves 1; ACE leaves 1; DRM removes 1"
-    with pytest.raises(EmptySelectionError, match=told):
-        rap.require_min(found.picks, 8, found.funnel(), RAP_MEASURES)
+def test_an_empty_selection_is_refused_with_the_counts() -> None:
+    result = rap.run_rap(pool_scores(lambda_c=0.99, difficulty_N=[0.0] * 8))
+    message = r"RAP selects 0 .* of 8 samples CDE leaves 1; ACE leaves 1; DRM removes 1"
+    with pytest.raises(EmptySelectionError, match=message):
+        rap.require_min(result.selections, 8, result.funnel(), RAP_MEASURES)
 
 
-def test_only_the_steps_that_took_part_are_told() -> None:
-    found = rap.run_rap(table(discrepancy_N=None, difficulty_N=None, lambda_a=1e-9))
+def test_only_the_measures_that_took_part_are_named() -> None:
+    result = rap.run_rap(pool_scores(discrepancy_N=None, difficulty_N=None, lambda_a=1e-9))
     with pytest.raises(EmptySelectionError) as refused:
-        rap.require_min(found.picks, 8, found.funnel(), ["ace"])
+        rap.require_min(result.selections, 8, result.funnel(), ["ace"])
     assert "of 8 samples ACE leaves 0; move difficulty.ace.lambda_a or" in str(refused.value)
     for other in ("CDE", "cde", "DRM"):
         assert other not in str(refused.value)
     with pytest.raises(EmptySelectionError, match="candidates; add data, or lower"):
-        rap.require_min([], 8, found.funnel(), ["drm"])
+        rap.require_min([], 8, result.funnel(), ["drm"])
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changes", "message"),
     [
         ({"discrepancy_N": DISCREPANCY[1:]}, "7 numbers for 8"),
         ({"difficulty_N": [math.nan, *DIFFICULTY[1:]]}, "difficulty_N lacks a number"),
@@ -168,6 +170,6 @@ def test_only_the_steps_that_took_part_are_told() -> None:
         ({"draws": 0}, "must be above 0"),
     ],
 )
-def test_columns_that_do_not_fit_are_refused(changed: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        table(**changed)
+def test_columns_that_do_not_fit_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pool_scores(**changes)

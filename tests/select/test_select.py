@@ -10,19 +10,21 @@ SCORES = [
 ] + [Score(sample_id=IDS[0], measure=Measure.cmab, value=1.0, stratum=Stratum.hard)]
 
 
-def test_only_kept_strata_of_the_asked_measure_are_chosen() -> None:
-    picks = strata.select_by_stratum(SCORES, Measure.pism, [Stratum.hard])
-    assert [pick.sample_id for pick in picks] == IDS[2::4]
-    assert all("pism says hard" in pick.reason and "30%" in pick.reason for pick in picks)
+def test_only_kept_strata_of_the_requested_measure_are_selected() -> None:
+    selections = strata.select_by_stratum(SCORES, Measure.pism, [Stratum.hard])
+    assert [selection.sample_id for selection in selections] == IDS[2::4]
+    assert all(
+        "hard by pism" in selection.reason and "30%" in selection.reason for selection in selections
+    )
 
 
-def test_a_random_control_has_the_size_of_the_arm_it_controls() -> None:
+def test_a_random_control_has_the_size_of_the_selection_it_controls() -> None:
     assert len(strata.random_control(IDS, 7, seed=1, name="grpo_hard-control")) == 7
 
 
 def test_a_random_control_is_the_same_in_any_order_and_differs_by_seed_and_name() -> None:
     def ids(order: list[str], seed: int, name: str) -> set[str]:
-        return {pick.sample_id for pick in strata.random_control(order, 10, seed, name)}
+        return {selection.sample_id for selection in strata.random_control(order, 10, seed, name)}
 
     assert ids(IDS, 1, "a") == ids(IDS[::-1], 1, "a")
     assert ids(IDS, 1, "a") != ids(IDS, 2, "a")

@@ -1,0 +1,20 @@
+"""Rollouts whose verdicts are known beforehand."""
+
+from difftrain.probe.requests import ProbeRequest
+from difftrain.records import Rollout, Verdict
+
+
+def rollout_of(request: ProbeRequest, correct: bool) -> Rollout:
+    """A one-token rollout of a request."""
+    return Rollout(
+        sample_id=request.sample.sample_id,
+        view=request.view,
+        mask_percent=request.percent,
+        draw=request.draw,
+        seed=0,
+        response="",
+        num_tokens=1,
+        token_ids=(1,),
+        hit_eos=True,
+        verdict=Verdict.correct if correct else Verdict.incorrect,
+    )
