@@ -15,7 +15,8 @@ import numpy as np
 
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
-from difftrain.difficulty import pism, score
+from difftrain.difficulty import pism
+from difftrain.difficulty.score import gather_evidence
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
@@ -34,7 +35,8 @@ def asked(config: RunConfig, asking: ModelSession) -> tuple[dict[str, np.ndarray
     samples = pool.samples(config, places, World())
     probe(config, places, World(), asking, samples)
     rows = parquet.read(places.probe, Rollout)
-    table = score.correctness_tables(rows, config.probe.mask_percents, config.probe.draws)
+    evidence = gather_evidence(rows, [], config.probe)
+    table = {key: sample.correctness.correct_RK for key, sample in evidence.items()}
     made = manifest.read_manifest(places.probe)
     return table, len(rows), made["seconds"] if made else time.time() - started
 
@@ -47,7 +49,7 @@ def main() -> None:
     common = [*words, "difficulty.extra_measures=[]"]
     early = resolve(compose_config([*common, f"output_dir={arguments.output_dir}/early"]))
     full = resolve(
-        compose_config([*common, f"output_dir={arguments.output_dir}/full", "probe.grid=full"])
+        compose_config([*common, f"output_dir={arguments.output_dir}/full", "probe.until=grid"])
     )
     asking = ModelSession(early.model, early.data)
     ratios = np.array(early.probe.mask_percents) / 100

@@ -10,7 +10,8 @@ import numpy as np
 from metrology_gather import Gathered
 
 from difftrain.config.difficulty import PismConfig
-from difftrain.difficulty import score
+from difftrain.difficulty.pism import guess_rate, min_correct
+from difftrain.difficulty.score import Correctness, Evidence, gather_evidence
 from difftrain.probe.schedule import next_draws
 from difftrain.records import View
 
@@ -18,10 +19,10 @@ Drawn = frozenset[tuple[str, int, int]]
 """Answers of one sample as (view, row of the ladder, draw)."""
 
 
-def climbed(correct_RK: np.ndarray, least: int) -> Drawn:
+def climbed(correct_RK: np.ndarray, minimum: int) -> Drawn:
     """The draws that settle PISM's label. Raises ValueError if the table lacks one of them."""
     known_RK, found = np.full_like(correct_RK, -1), set()
-    while cells := next_draws(known_RK, least=least):
+    while cells := next_draws(known_RK, minimum=minimum):
         for row, draw in cells:
             if correct_RK[row, draw] < 0:
                 raise ValueError(f"draw {draw} of row {row} was not asked")
@@ -30,18 +31,18 @@ def climbed(correct_RK: np.ndarray, least: int) -> Drawn:
     return frozenset(found)
 
 
-def needed(seen: score.Evidence, pism: PismConfig, rollouts: int) -> dict[str, Drawn]:
+def needed(tables: Correctness, pism: PismConfig, rollouts: int) -> dict[str, Drawn]:
     """What each measure asks of one sample."""
-    draws = seen.correct_RK.shape[1]
-    right = np.flatnonzero(seen.correct_RK[0] == 1)
+    draws = tables.correct_RK.shape[1]
+    right = np.flatnonzero(tables.correct_RK[0] == 1)
     whole = frozenset(("ladder", 0, draw) for draw in range(rollouts))
     blind = frozenset((str(View.text_only), 0, draw) for draw in range(rollouts))
-    guessing = pism.least(draws, pism.guess_rate(seen.text_only_M))
-    plain = climbed(seen.correct_RK, pism.least(draws))
+    guessing = min_correct(draws, pism.tau, guess_rate(tables.text_only_M), pism.alpha)
+    plain = climbed(tables.correct_RK, min_correct(draws, pism.tau))
     upto = int(right[0]) + 1 if len(right) else draws
     found = {
         "PISM": plain,
-        "PISM, both labels": plain | climbed(seen.correct_RK, guessing) | blind,
+        "PISM, both labels": plain | climbed(tables.correct_RK, guessing) | blind,
         "CMAB": frozenset(("ladder", 0, draw) for draw in range(upto)),
         "CDE": whole | blind,
         "ACE": frozenset({("ladder", 0, 0)}),
@@ -51,9 +52,9 @@ def needed(seen: score.Evidence, pism: PismConfig, rollouts: int) -> dict[str, D
     return {**found, "all together": frozenset[tuple[str, int, int]]().union(*map(found.get, four))}
 
 
-def looks(known: Iterable[score.Evidence]) -> dict[str, int]:
+def looks(known: Iterable[Evidence]) -> dict[str, int]:
     """Teacher-forced passes that each measure needs: one a right answer, one a first answer."""
-    rights = [np.flatnonzero(each.correct_RK[0] == 1) for each in known]
+    rights = [np.flatnonzero(each.correctness.correct_RK[0] == 1) for each in known]
     cmab = sum(len(each) > 0 for each in rights)
     both = len(rights) + sum(len(each) > 0 and each[0] != 0 for each in rights)
     return {"CMAB": cmab, "ACE": len(rights), "all together": both}
@@ -66,12 +67,12 @@ def costs(found: dict[str, Gathered]) -> dict[str, dict[str, float]]:
     """
     last = found["and chance"]
     probe = last.config.probe
-    known = score.evidence(
-        last.rollouts, last.attention, probe.mask_percents, probe.draws, probe.cde_rollouts
-    )
+    known = gather_evidence(last.rollouts, last.attention, probe)
     asked: dict[str, int] = {}
     for seen in known.values():
-        for name, drawn in needed(seen, last.config.difficulty.pism, probe.cde_rollouts).items():
+        for name, drawn in needed(
+            seen.correctness, last.config.difficulty.pism, probe.cde_rollouts
+        ).items():
             asked[name] = asked.get(name, 0) + len(drawn)
     steps = [found[step].took for step in ("PISM", "and CDE, DRM", "and chance")]
     answer = sum(step["cpu"] for step in steps) / sum(step["generations"] for step in steps)

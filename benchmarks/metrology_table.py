@@ -12,6 +12,7 @@ import pandas as pd
 from metrology_gather import Gathered
 from metrology_truth import GROUPS
 
+from difftrain.difficulty import ace, cde
 from difftrain.records import AnswerKind, Rollout, Sample, Score, Verdict, View
 from difftrain.select import rap
 from difftrain.shapes.scenes import GRID, LETTERS, LEVELS
@@ -101,8 +102,8 @@ def table(found: dict[str, Gathered]) -> pd.DataFrame:
     frame["cde_readable"] = frame["sighted_readable"] - frame["blind_readable"]
     settings = last.config.difficulty
     bias_N = [None if np.isnan(each) else float(each) for each in frame["ace"]]
-    frame["cde_kept"] = [settings.cde.keeps(each) for each in frame["cde"]]
-    frame["ace_kept"] = [not settings.ace.biased(each) for each in bias_N]
+    frame["cde_kept"] = [cde.is_kept(each, settings.cde.lambda_c) for each in frame["cde"]]
+    frame["ace_kept"] = [not ace.is_biased(each, settings.ace.lambda_a) for each in bias_N]
     picks = rap.choose(
         list(frame.index),
         list(frame["cde"]),

@@ -37,15 +37,17 @@ import torch
 
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
-from difftrain.difficulty import pism, score
+from difftrain.difficulty import pism
+from difftrain.difficulty.score import gather_evidence
 from difftrain.model.engines import hf, kv_cache
 from difftrain.model.engines.hf import HfEngine, SeededGumbelProcessor
 from difftrain.model.engines.types import Completion, Request
 from difftrain.model.loading import LoadedModel, load
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.probe import run
-from difftrain.probe.requests import graded_rollout, model_request
+from difftrain.pipeline.stage import Heartbeat
+from difftrain.probe.requests import engine_request, graded_rollout
+from difftrain.probe.run import probe_share
 from difftrain.probe.state import ProbeState, requirements
 from difftrain.records import Rollout, Sample
 from difftrain.shapes import pool
@@ -71,8 +73,11 @@ Labels = dict[str, float | None]
 def labels(rows: Sequence[Rollout], config: RunConfig) -> Labels:
     """The failure ratio of each sample."""
     ratio_R = np.array(config.probe.mask_percents) / 100
-    tables = score.correctness_tables(rows, config.probe.mask_percents, config.probe.draws)
-    return {key: pism.failure_ratio(table, ratio_R) for key, table in tables.items()}
+    evidence = gather_evidence(rows, [], config.probe)
+    return {
+        key: pism.failure_ratio(sample.correctness.correct_RK, ratio_R)
+        for key, sample in evidence.items()
+    }
 
 
 def ours(
@@ -80,44 +85,51 @@ def ours(
 ) -> tuple[list[Rollout], float]:
     """Rows and seconds of the probe in this process."""
     with tempfile.TemporaryDirectory() as place:
-        ledger = ProbeState(Path(place), config.probe, samples, requirements(config))
+        folder, required = Path(place), requirements(config.difficulty, config.probe)
+        state = ProbeState(folder, config.probe, samples, required)
         engine = HfEngine(loaded, hf.BatchLimits.of(config.model))
         started = time.perf_counter()
-        run.run_share(engine, samples, ledger, config, World(1, 2))
-        return parquet.read(Path(place), Rollout), time.perf_counter() - started
+        heart = Heartbeat(folder, World(1, 2))
+        probe_share(engine, samples, state, config.seed, config.grade, heart)
+        return parquet.read(folder, Rollout), time.perf_counter() - started
 
 
 @torch.inference_mode()
-def generated(loaded: LoadedModel, asked: Request) -> Completion:
-    """One answer by transformers' own generate, alone."""
-    inputs = kv_cache.encode(loaded, [asked])
+def generate_alone(loaded: LoadedModel, request: Request) -> Completion:
+    """One completion by transformers' own generate, without a batch."""
+    inputs = kv_cache.encode(loaded, [request])
     width = inputs["input_ids"].shape[1]
     known = loaded.processor.tokenizer.get_vocab()
     banned = [known[name] for name in hf.PLACEHOLDERS if name in known]
     output = loaded.model.generate(
         **inputs,
-        max_new_tokens=asked.max_new_tokens,
+        max_new_tokens=request.max_new_tokens,
         do_sample=False,
         eos_token_id=list(hf.eos_token_ids(loaded)),
         pad_token_id=loaded.processor.tokenizer.pad_token_id,
-        logits_processor=[SeededGumbelProcessor([asked.seed], [asked.temperature], width, banned)],
+        logits_processor=[
+            SeededGumbelProcessor([request.seed], [request.temperature], width, banned)
+        ],
     )
-    return hf.to_completion(loaded, output[0, width:].tolist(), asked.max_new_tokens)
+    return hf.to_completion(loaded, output[0, width:].tolist(), request.max_new_tokens)
 
 
 def one_by_one(
     loaded: LoadedModel, samples: Sequence[Sample], config: RunConfig
 ) -> tuple[list[Rollout], float]:
     """Rows and seconds of a loop that asks one request at a time, with early stopping."""
-    ledger = ProbeState(Path("nowhere"), config.probe, samples, requirements(config))
+    required = requirements(config.difficulty, config.probe)
+    state = ProbeState(Path("nowhere"), config.probe, samples, required)
     rows: list[Rollout] = []
     started = time.perf_counter()
     for sample in samples:
-        while draws := ledger.wanted(sample):
-            for draw in draws:
-                answer = generated(loaded, model_request(draw, config.probe, config.seed))
-                rows.append(graded_rollout(draw, answer, config.seed, config.grade))
-                ledger.enter(rows[-1:])
+        while requests := state.next_requests(sample):
+            for request in requests:
+                completion = generate_alone(
+                    loaded, engine_request(request, config.probe, config.seed)
+                )
+                rows.append(graded_rollout(request, completion, config.seed, config.grade))
+                state.add(rows[-1:])
     return rows, time.perf_counter() - started
 
 
@@ -158,7 +170,7 @@ def loop(asked: argparse.Namespace) -> dict[str, Any]:
 
 def grid(asked: argparse.Namespace) -> dict[str, Any]:
     """The full grid in refilled batches, and whether its labels are those of early stopping."""
-    early, full = settings(), settings("probe.grid=full")
+    early, full = settings(), settings("probe.until=grid")
     loaded = loaded_by(early)
     samples = list(pool.samples(pool.Split.pool, asked.pool))
     rows, seconds = ours(loaded, samples, early)

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from difftrain.config.run_config import RunConfig
-from difftrain.difficulty import score as scoring
+from difftrain.difficulty.score import gather_evidence, score_all, uncorrected_pism_scores
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
 from difftrain.pipeline.stage import run_stage
-from difftrain.probe import attention_pass, run, state
+from difftrain.probe.attention_pass import run_attention_pass
+from difftrain.probe.run import run_probe
+from difftrain.probe.state import without_failed
 from difftrain.records import (
     Arm,
     Attention,
@@ -43,14 +45,33 @@ def probe(
     # 3.1  K responses at each mask ratio, from the full image up to the first ratio that fails
     #      (Qi et al. 2026, Eq. 1 to 3), and M responses without the image for CDE (RAP).
     inputs = {"data": paths.data.name, "model": paths.model}
-    run.run_probe(session.engine, samples, paths.probe, config, world, inputs)
+    run_probe(
+        session.engine,
+        samples,
+        paths.probe,
+        world,
+        inputs,
+        probe=config.probe,
+        difficulty=config.difficulty,
+        grade=config.grade,
+        seed=paths.seed,
+        max_unwritten=config.model.at_once * 4,
+    )
 
     # 3.2  Attention on image and text tokens for the first correct response to the full image
     #      (Qi et al. 2026, Eq. 4), and ACE's products for the first response (RAP).
     if {Measure.cmab, Measure.ace} & set(config.difficulty.measures):
         session.close_engines()
-        attention_pass.run_attention_pass(
-            session.load, samples, paths.probe, paths.attention, config, world
+        run_attention_pass(
+            session.load,
+            samples,
+            paths.probe,
+            paths.attention,
+            world,
+            probe=config.probe,
+            difficulty=config.difficulty,
+            seed=paths.seed,
+            batch_size=config.model.attention_batch_size,
         )
 
 
@@ -60,7 +81,7 @@ def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
     def write_scores() -> dict[str, int]:
         # A probe that grows for another run may fail on a sample that is scored here, so later
         # stages read the samples from the scores.
-        samples = state.without_failed(parquet.read(paths.data, Sample), paths.probe)
+        samples = without_failed(parquet.read(paths.data, Sample), paths.probe)
         sample_ids = [sample.sample_id for sample in samples]
         scores, uncorrected = score_samples(config, paths, sample_ids)
         parquet.write_all(paths.score / UNCORRECTED, uncorrected)
@@ -76,17 +97,12 @@ def score_samples(
     config: RunConfig, paths: RunPaths, sample_ids: list[str]
 ) -> tuple[list[Score], list[Score]]:
     """The scores of all measures, and PISM's without chance correction where that is on."""
-    percents = config.probe.mask_percents
-    evidence = scoring.evidence(
-        parquet.read_finished(paths.probe, Rollout, PROBE),
-        parquet.read(paths.attention, Attention),
-        percents,
-        config.probe.draws,
-        config.probe.cde_rollouts,
-    )
+    probe, difficulty = config.probe, config.difficulty
+    rollouts = parquet.read_finished(paths.probe, Rollout, PROBE)
+    evidence = gather_evidence(rollouts, parquet.read(paths.attention, Attention), probe)
     return (
-        scoring.score_all(sample_ids, evidence, percents, config.difficulty),
-        scoring.uncorrected_pism_scores(sample_ids, evidence, percents, config.difficulty.pism),
+        score_all(sample_ids, evidence, probe, difficulty),
+        uncorrected_pism_scores(sample_ids, evidence, probe, difficulty.pism),
     )
 
 
@@ -128,7 +144,7 @@ def select_samples(
     """The samples of the kept strata, maybe none; or RAP's, with its decision on every sample."""
     if config.select.rap:
         result = rap.run_rap(pool_scores(config, scores))
-        return result.picks, result
+        return result.selections, result
     measure, kept = config.difficulty.measure, config.select.strata
     return strata.select_by_stratum(scores, measure, kept), None
 

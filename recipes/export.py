@@ -4,7 +4,7 @@ from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
 from difftrain.export import stage
-from difftrain.pipeline.coordination import World, report_failure, stage_lock, wait_for_manifest
+from difftrain.pipeline.coordination import World, report_failure, wait_for_manifest
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
 from difftrain.recipes import difficulty, pool
@@ -15,9 +15,8 @@ def run(config: RunConfig, world: World, _: list[str]) -> Path:
     """Data, probe, scores and picks as the recipe makes them, then the export; its folder."""
     places = RunPaths(config)
     samples = pool.samples(config, places, world)
-    with stage_lock(places.probe, world):
-        session = ModelSession(config.model, config.data)
-        difficulty.probe(config, places, world, session, samples)
+    session = ModelSession(config.model, config.data)
+    difficulty.probe(config, places, world, session, samples)
     difficulty.score(config, places, world)
     difficulty.select(config, places, world, Arm.tuned)
     folder = places.export

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from difftrain.config.data import TOKEN_PIXELS
+from difftrain.config.difficulty import Until
 from difftrain.config.engine import EngineKind
 from difftrain.config.model import Dtype
 from difftrain.config.run_config import RunConfig
 from difftrain.data.prompts import SYSTEM
+from difftrain.difficulty.pism import min_correct
 from difftrain.model import resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.paths import RunPaths
@@ -88,7 +90,10 @@ def pilot_of(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
     if made is None or not made["counts"]["generations"]:  # no answer says nothing of others
         return None, MIX
     counts = made["counts"]
-    wanted, settled = requirements(config).settled(counts["samples"]), counts["settled"]
+    wanted, settled = (
+        requirements(config.difficulty, config.probe).describe(counts["samples"]),
+        counts["settled"],
+    )
     if settled != [wanted]:
         was = "; ".join(settled)
         return None, f"{MIX}, because the pilot was for ({was}) and not just for ({wanted})"
@@ -107,18 +112,19 @@ def answers(config: RunConfig, known: Pool, pilot: dict[str, Any] | None) -> flo
 
 def ladder_of(config: RunConfig) -> Ladder:
     """The probe's needs in plain numbers."""
-    wants, probe, pism = requirements(config), config.probe, config.difficulty.pism
+    probe, pism = config.probe, config.difficulty.pism
+    required = requirements(config.difficulty, probe)
     return Ladder(
         percents=probe.mask_percents,
         draws=probe.draws,
-        least=max(1, pism.least(probe.draws)),
+        least=max(1, min_correct(probe.draws, pism.tau)),
         hard_upto=pism.hard_max,
         easy_from=pism.easy_min,
-        climbs=wants.pism is not None,
-        full=wants.full,
-        first_right=wants.first_right,
-        whole=wants.whole,
-        text_only=wants.text_only,
+        climbs=required.pism is not None,
+        full=required.until is Until.grid,
+        first_right=required.first_correct,
+        whole=required.full_image,
+        text_only=required.text_only,
     )
 
 
@@ -149,7 +155,9 @@ def each_alone(config: RunConfig, known: Pool) -> str:
     """What each wanted measure would ask without the others, which share its answers."""
     told = []
     for measure in config.difficulty.measures:
-        alone = replace(config, difficulty=replace(config.difficulty, measure=measure, also=[]))
+        alone = replace(
+            config, difficulty=replace(config.difficulty, measure=measure, extra_measures=[])
+        )
         number = generations.expected(ladder_of(alone), measure, known.task_sets)
         told.append(f"{measure} {number:,.0f}")
     return ", ".join(told)

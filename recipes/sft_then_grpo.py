@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from difftrain.config.difficulty import Until
 from difftrain.config.run_config import RunConfig
 from difftrain.config.train import Dropped, SftTargets
 from difftrain.pipeline import manifest, parquet
@@ -87,8 +88,8 @@ def make_targets(
     """The response that each sample teaches, or the reason why there is none."""
     if config.sft.targets is SftTargets.rationale:
         return {sample.sample_id: sft_targets.from_rationale(sample) for sample in samples}
-    needed = requirements(config)
-    draws = config.probe.draws if needed.full else needed.whole
+    needed = requirements(config.difficulty, config.probe)
+    draws = config.probe.draws if needed.until is Until.grid else needed.full_image
     rollouts = parquet.read_finished(paths.probe, Rollout, PROBE)
     correct = sft_targets.correct_rollouts(rollouts, draws)
     return {

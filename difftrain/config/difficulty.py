@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from difftrain.config.fingerprint import setting
 from difftrain.records import Measure, Stratum
 
 
@@ -76,9 +77,9 @@ class ProbeConfig:
     """Mask ratios in whole percent, rising from 0 (Qi et al.: 0.0, 0.1, ... 0.9)."""
     draws: int = 10
     """Responses drawn at each ratio (Qi et al.: K = 10)."""
-    cde_rollouts: int = 5
+    cde_rollouts: int = setting(5, fingerprint=("score",))
     """Responses with the full image, and as many without it, for CDE and DRM (RAP: M = 5)."""
-    retest_samples: int = 0
+    retest_samples: int = setting(0, fingerprint=("retest",))
     """Number of samples that are probed again with other seeds, for the report's reliability."""
     temperature: float = 0.7
     """Sampling temperature (Qi et al.'s release; RAP samples at 1.0)."""
@@ -88,7 +89,7 @@ class ProbeConfig:
     """pixels is Qi et al.'s text, rectangle their release, patches their abstract's 'semantic'."""
     nested: bool = False
     """Use one mask per draw that grows with the ratio; Qi et al. draw each independently."""
-    until: Until = Until.ratio
+    until: Until = setting(Until.ratio, fingerprint=("score",))
     """ratio: stop when PISM's failure ratio is settled; stratum: when its stratum is, which takes
     fewer draws; grid: draw every ratio K times. The strata are the same in all three."""
 
@@ -152,7 +153,7 @@ class CmabConfig:
     """A balance above this is easy (Qi et al.: 1.9)."""
     tokens: Tokens = Tokens.sum
     """sum is Eq. 4; mean is Fig. 2's caption and the release."""
-    text: TextSpan = TextSpan.prompt
+    text: TextSpan = setting(TextSpan.prompt, fingerprint=("attention", "score"))
     """prompt: every input token that is not an image token; before_image: the release."""
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -184,17 +185,17 @@ class CdeConfig:
 class AceConfig:
     """Attention confidence (RAP, ACE)."""
 
-    sigma: float = 2.0
+    sigma: float = setting(2.0, fingerprint=("attention", "score"))
     """Every attention value is multiplied by this (RAP: 2.0)."""
     lambda_a: float = 0.1
     """A sample is attention-biased if its largest product is above this (RAP: 0.1)."""
-    heads: Heads = Heads.mean
+    heads: Heads = setting(Heads.mean, fingerprint=("attention", "score"))
     """How the heads of the last layer become one matrix (RAP does not say)."""
-    min_rows: int = 1
+    min_rows: int = setting(1, fingerprint=("attention", "score"))
     """Leave out columns with fewer rows than this, the diagonal counted (RAP: 1)."""
-    window: int | None = None
+    window: int | None = setting(None, fingerprint=("attention", "score"))
     """Limit each product to so many rows, the diagonal counted; null: all (RAP)."""
-    normalize: Normalize = Normalize.none
+    normalize: Normalize = setting(Normalize.none, fingerprint=("attention", "score"))
     """mean_log divides a product's logarithm by its number of factors (RAP: none)."""
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -265,9 +266,9 @@ class SelectConfig:
     """The measures RAP selects by: cde, ace, drm, or some of them."""
     random: bool = False
     """Instead of those samples, a random set of their number from all scored samples."""
-    sft_strata: list[Stratum] = field(default_factory=list)
+    sft_strata: list[Stratum] = setting(default_factory=list, fingerprint=("select_sft",))
     """The strata given to SFT before GRPO; empty where there is no SFT."""
-    sft_random: bool = False
+    sft_random: bool = setting(False, fingerprint=("select_sft",))
     """Instead of those, a random set of their number from all samples that have an SFT target."""
 
     def check(self) -> Iterator[tuple[str, str]]:

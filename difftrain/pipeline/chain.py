@@ -11,7 +11,7 @@ from pathlib import Path
 from difftrain.config.report import Tracker
 from difftrain.config.run_config import Control, RunConfig, TrainStages
 from difftrain.pipeline import manifest, retest
-from difftrain.pipeline.coordination import World, stage_lock
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
 from difftrain.recipes import benchmarks, difficulty, grpo, pool, preflight, sft_then_grpo
@@ -31,8 +31,7 @@ def probe(config: RunConfig, world: World, _: list[str]) -> Path:
     paths, session = RunPaths(config), ModelSession(config.model, config.data)
     check_engine(session, paths.probe)
     samples = pool.samples(config, paths, world)
-    with stage_lock(paths.probe, world):
-        difficulty.probe(config, paths, world, session, samples)
+    difficulty.probe(config, paths, world, session, samples)
     return paths.probe
 
 
@@ -60,8 +59,7 @@ def train(config: RunConfig, world: World, recipe_difference: list[str]) -> Path
     check_engine(session, paths.probe)
     samples = pool.samples(config, paths, world)
     preflight.before_training(config, paths, world, session, samples)
-    with stage_lock(paths.probe, world):
-        difficulty.probe(config, paths, world, session, samples)
+    difficulty.probe(config, paths, world, session, samples)
     difficulty.score(config, paths, world)
     arms = trained_arms(config)
     for arm in arms:

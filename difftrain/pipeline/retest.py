@@ -4,7 +4,7 @@ Nothing is resampled from the first rollouts, of which early-stopped rows hold t
 rollouts lie in a folder of their own (RunPaths.retest), so no measure ever reads them.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from difftrain import seeds
 from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import retest
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.coordination import World, stage_lock
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
 from difftrain.pipeline.stage import run_stage
@@ -28,8 +28,7 @@ def run(config: RunConfig, paths: RunPaths, world: World, session: ModelSession)
     second = RunPaths(config, retest=True)
     samples = parquet.read(paths.data, Sample)
     samples = retest_subset(samples, config.probe.retest_samples, config.seed)
-    with stage_lock(second.probe, world):
-        difficulty.probe(replace(config, seed=second.seed), second, world, session, samples)
+    difficulty.probe(config, second, world, session, samples)
 
     def write_agreement() -> dict[str, Any]:
         write_scores_and_agreement(config, paths, second, samples)

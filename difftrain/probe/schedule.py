@@ -28,10 +28,10 @@ def next_draws(
     """The (row, draw) that comes next, as a list of one; empty when the result is settled.
 
     `until` is what has to be settled: the failing ratio ("ratio") or its stratum ("stratum");
-    "grid" gives all undrawn cells at once. `ratio_R` defaults to row / R. `minimum` replaces tau by the
-    number of correct draws with which a row passes (pism.min_correct); a row that can never pass,
-    because that is above K, is not drawn at all. Draws come one at a time, because a second one
-    drawn at once may turn out not to be needed. The table is not changed. Raises ValueError for
+    "grid" gives all undrawn cells at once. `ratio_R` defaults to row / R. `minimum` replaces tau by
+    the number of correct draws with which a row passes (pism.min_correct); a row that can never
+    pass, because that is above K, is not drawn at all. Draws come one at a time, because a second
+    one drawn at once may turn out not to be needed. The table is not changed. Raises ValueError for
     anything but an R x K table with rising ratios.
     """
     table_RK = np.asarray(correct_RK)

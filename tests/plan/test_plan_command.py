@@ -75,7 +75,7 @@ def test_a_pilots_own_numbers_are_taken_where_there_is_one(tmp_path: Path) -> No
     config = resolve(compose_config(words))
     small = replace(config, data=replace(config.data, limit=8))
     counts = {"samples": 8, "generations": 160, "tokens": 3200}
-    counts["settled"] = [requirements(config).settled(8)]
+    counts["settled"] = [requirements(config.difficulty, config.probe).describe(8)]
     folder = RunPaths(small).probe
     manifest.write_manifest(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
     done = plan(*words)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from difftrain.config.difficulty import Grid
+from difftrain.config.difficulty import Until
 from difftrain.config.run_config import RunConfig
 from difftrain.config.train import LORA_TARGETS
 from difftrain.model.resolve import SHIPPED
@@ -155,7 +155,7 @@ def test_a_pilot_without_an_answer_is_none(tmp_path) -> None:
         "generations": 0,
         "tokens": 0,
         "samples": 4,
-        "settled": [requirements(config).settled(4)],
+        "settled": [requirements(config.difficulty, config.probe).describe(4)],
     }
 
     def close() -> None:
@@ -172,8 +172,8 @@ def test_a_pilot_without_an_answer_is_none(tmp_path) -> None:
 def test_a_pilot_for_other_needs_is_not_reckoned_with_and_the_plan_says_why(tmp_path) -> None:
     config = RunConfig(output_dir=str(tmp_path))
     small = replace(config, data=replace(config.data, limit=config.plan.pilot))
-    full = requirements(replace(config, probe=replace(config.probe, grid=Grid.full))).settled(4)
-    ours = requirements(config).settled(4)
+    full = requirements(config.difficulty, replace(config.probe, until=Until.grid)).describe(4)
+    ours = requirements(config.difficulty, config.probe).describe(4)
     for settled in ([full], [ours, full]):
         counts = {"generations": 400, "tokens": 0, "samples": 4, "settled": settled}
         folder = RunPaths(small).probe
