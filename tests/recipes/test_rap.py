@@ -75,7 +75,7 @@ def test_rap_picks_no_sample_that_its_own_table_calls_easy_or_biased(store: Path
         assert row.difficulty == value[row.sample_id, Measure.drm]
         assert row.discrepancy == value[row.sample_id, Measure.cde]
         assert row.bias == value[row.sample_id, Measure.ace]
-    kept = {key for key, row in decisions.items() if row.fate in (Outcome.kept, Outcome.brought_in)}
+    kept = {key for key, row in decisions.items() if row.outcome in (Outcome.kept, Outcome.brought_in)}
     assert kept == {pick.sample_id for pick in picks}
 
 
@@ -92,7 +92,7 @@ def test_the_report_tells_the_choice(store: Path, recipe: str) -> None:
 def test_where_nothing_survives_the_counts_are_told_with_exit_code_2(store: Path) -> None:
     done = run(store, "recipe=rap_cde", "probe.max_new_tokens=4")  # too few for any answer
     assert done.returncode == 2
-    assert "RAP chooses 0 samples" in done.stderr
+    assert "RAP selects 0 samples" in done.stderr
     assert "of 60 samples CDE leaves 0" in done.stderr
     assert "Traceback" not in done.stderr
     done = run(store, "recipe=rap_ace", "difficulty.ace.lambda_a=1e-30")

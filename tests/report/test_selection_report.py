@@ -46,11 +46,11 @@ def chosen(make_run: MakeRun) -> tuple[RunInputs, dict]:
     found, folder = decisions(inputs), inputs.arms["tuned"].select
     for part in parquet.parts(folder):
         part.unlink()
-    parquet.write_all(folder, found.picks)
+    parquet.write_all(folder, found.selections)
     parquet.write_all(folder / rap.DECISIONS_FOLDER, found.decisions)
     manifest.write_manifest(
         folder, settings=None, inputs={}, seconds=0.1,
-        counts={"picks": len(found.picks), "funnel": found.funnel()},
+        counts={"picks": len(found.selections), "funnel": found.funnel()},
     )  # fmt: skip
     plain = [
         replace(row, stratum=Stratum.easy) if n == 0 else row

@@ -54,7 +54,7 @@ def test_an_alarm_is_reported_with_its_step_and_share() -> None:
     _, lines = summarize(0.5, [])
     assert lines == [
         "Alarm while training tuned, from step 10: 50.0 % of the responses, "
-        "a thought or answer tag more than once."
+        "a think or answer tag more than once."
     ]
 
 
