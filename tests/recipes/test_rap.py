@@ -75,7 +75,9 @@ def test_rap_picks_no_sample_that_its_own_table_calls_easy_or_biased(store: Path
         assert row.difficulty == value[row.sample_id, Measure.drm]
         assert row.discrepancy == value[row.sample_id, Measure.cde]
         assert row.bias == value[row.sample_id, Measure.ace]
-    kept = {key for key, row in decisions.items() if row.outcome in (Outcome.kept, Outcome.brought_in)}
+    kept = {
+        key for key, row in decisions.items() if row.outcome in (Outcome.kept, Outcome.brought_in)
+    }
     assert kept == {pick.sample_id for pick in picks}
 
 
