@@ -37,16 +37,9 @@ NOT_IMAGES = {
 }
 """What a file may be that is no image, by its first bytes."""
 DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    LookupError,
-    TypeError,
-    EOFError,
-    ArithmeticError,
-    struct.error,
-    zlib.error,
-)
+    OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, ArithmeticError,
+    struct.error, zlib.error,
+)  # fmt: skip
 """What Pillow raises for damaged files, format by format."""
 
 DEDUP_MARGIN = 4
@@ -140,13 +133,7 @@ def open_image(raw: bytes) -> Image.Image:
         hints = (hint for magic, hint in NOT_IMAGES.items() if start.startswith(magic))
         hint = next(hints, f"no readable image of the formats {', '.join(FORMATS)}")
         raise ImageError(f"broken image: {hint}") from error
-    check_area(image.size)
-    return image
-
-
-def check_area(size: Size) -> None:
-    """Raises ImageError for an image without pixels or with more than MAX_PIXELS."""
-    width, height = size
+    width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"image too large: {width} x {height} is over {MAX_PIXELS // 10**6} megapixels; "
@@ -154,12 +141,17 @@ def check_area(size: Size) -> None:
         )
     if not width * height:
         raise ImageError("broken image: it has no pixels")
+    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any mode as RGB. Line drawings on a transparent ground need white: Pillow gives black."""
     if image.mode.startswith("I"):
-        return gray16_to_gray8(image).convert("RGB")
+        # 0..65535 as 0..255: Pillow's own conversion clips, which turns nearly everything white.
+        levels = np.asarray(image).astype(np.int64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise ImageError("broken image: 32-bit gray has no known white; store it as 8 bit")
+        image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode == "F":
         raise ImageError("broken image: floating-point gray has no known white; store it as 8 bit")
     if image.has_transparency_data:
@@ -167,14 +159,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         canvas.alpha_composite(image.convert("RGBA"))
         image = canvas
     return image.convert("RGB")
-
-
-def gray16_to_gray8(image: Image.Image) -> Image.Image:
-    """0..65535 as 0..255. Pillow's own conversion clips, which turns nearly everything white."""
-    levels = np.asarray(image).astype(np.int64)
-    if levels.min() < 0 or levels.max() > 65535:
-        raise ImageError("broken image: 32-bit gray has no known white; store it as 8 bit")
-    return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
 
 
 def resize_to_budget(image: Image.Image, budget: PixelBudget) -> Image.Image:

@@ -26,28 +26,28 @@ class Source(StrEnum):
 
 
 WITH_RATIONALE = frozenset({Source.shapes, Source.mulberry})
-"""Sources whose rows say how their answer is found (Sample.solution). The `solution` column of
-others is the gold alone."""
+"""Sources whose rows give the steps to their answer (Sample.rationale). The `solution` column of
+others is the gold answer alone."""
 
 
 class BoxFormat(StrEnum):
-    """What the numbers of a gold box count."""
+    """The coordinate system of gold boxes."""
 
-    pixels = "pixels"  # of the original picture, upright
-    resized = "resized"  # of the picture as resized to this very budget
+    pixels = "pixels"  # of the original image, upright
+    resized = "resized"  # of the image as resized to this pixel budget
     relative = "relative"  # 0 to 1000 along both sides (Orsta)
     unit = "unit"  # 0 to 1 along both sides
 
 
 class Duplicates(StrEnum):
-    """What becomes of a row whose pictures, words and gold equal an earlier row's."""
+    """What happens to a row whose images, question and answer equal an earlier row's."""
 
     drop = "drop"
     keep = "keep"
 
 
 SHAPES_PIXELS = 112 * 112
-"""Every picture of the shapes world; its golds are already in these pixels."""
+"""Every image of the shapes world; its gold boxes are already in these pixels."""
 TOKEN_PIXELS = 28 * 28
 """Pixels of one image token: patches of 14, merged 2 x 2."""
 FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -56,32 +56,32 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    """What is asked, and how large its pictures may be."""
+    """Which samples are read, and how large their images may be."""
 
     source: Source = Source.shapes
     """shapes draws the embedded world; every other source reads `path` in its format."""
     path: str | None = None
     """A file, a folder, or a dataset's id on the hub (owner/name)."""
     revision: str | None = None
-    """Branch, tag or commit of a hub id; null takes main. A full commit is not asked for again."""
+    """Branch, tag or commit of a hub id; null takes main. A full commit needs no request."""
     split: str = "train"
-    """Files that bear another split's name (test, validation) are not read."""
+    """Files named after another split (test, validation) are not read."""
     tasks: list[str] | None = None
-    """Only rows of these tasks; null takes all. Rows of others are counted as left_out."""
+    """Only rows of these tasks; null takes all. Rows of others are counted as other_tasks."""
     duplicates: Duplicates = Duplicates.drop
-    """keep gives a repeated row a sample id of its own (Orsta repeats puzzles on purpose)."""
+    """drop rejects a repeated row; keep gives it an id of its own (Orsta repeats puzzles)."""
     limit: int | None = None
-    """At most this many rows, from the front; null takes all."""
+    """At most this many rows, from the start; null takes all."""
     num_samples: int = 400
     """Samples drawn by the shapes world."""
     world_seed: int = 0
-    """Which shapes world is drawn; the run's own seed does not change the pool."""
+    """Seed of the shapes world; the run's own seed does not change the samples."""
     box_format: BoxFormat = BoxFormat.pixels
-    """What gold boxes count where the format does not say (orsta and ms_swift rows do)."""
+    """Coordinate system of gold boxes where rows do not give it (orsta and ms_swift do)."""
     min_pixels: int = setting(3136, fingerprint=("probe", "responses", "preflight"))
-    """Smaller pictures are enlarged to this (Qwen2.5-VL: 56 x 56, 4 tokens)."""
+    """Smaller images are enlarged to this (Qwen2.5-VL: 56 x 56, 4 tokens)."""
     max_pixels: int = setting(1_254_400, fingerprint=("probe", "responses", "preflight"))
-    """Larger pictures are shrunk to this, once, here (P, section 4): 1600 tokens of 784 pixels."""
+    """Larger images are shrunk to this (Qi et al. 2026, section 4): 1600 tokens of 784 pixels."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
@@ -99,23 +99,23 @@ class DataConfig:
         if self.max_pixels < self.min_pixels:
             yield "max_pixels", f"must not be below min_pixels={self.min_pixels}"
         if self.source is Source.shapes:
-            told = f"{SHAPES_PIXELS}, the pixels of a shapes picture"
+            size = f"{SHAPES_PIXELS}, the pixels of an image of the shapes world"
             if self.min_pixels > SHAPES_PIXELS:
-                yield "min_pixels", f"must not be above {told}"
+                yield "min_pixels", f"must not be above {size}"
             if self.max_pixels < SHAPES_PIXELS:
-                yield "max_pixels", f"must not be below {told}"
+                yield "max_pixels", f"must not be below {size}"
 
     def check_path(self) -> Iterator[tuple[str, str]]:
-        """Problems of where the rows lie."""
+        """Problems of path and revision."""
         if self.path is None:
             if self.source is Source.jsonl:
                 yield "path", "source=jsonl needs a file: data.path=FILE.jsonl"
             elif self.source is not Source.shapes:
-                told = "needs a file, a folder or a hub id: data.path=FOLDER"
-                yield "path", f"source={self.source.value} {told}"
+                rule = "needs a file, a folder or a hub id: data.path=FOLDER"
+                yield "path", f"source={self.source.value} {rule}"
         elif not Path(self.path).expanduser().exists() and not self.on_hub:
-            file = Path(self.path).suffix in FILE_SUFFIXES
-            yield "path", "there is no such file" if file else "there is no such file or folder"
+            is_file = Path(self.path).suffix in FILE_SUFFIXES
+            yield "path", "there is no such file" if is_file else "there is no such file or folder"
         if self.revision is not None and not self.on_hub:
             yield "revision", "belongs to a hub id (data.path=owner/name)"
 
@@ -128,5 +128,5 @@ class DataConfig:
 
     @property
     def budget_in_tokens(self) -> tuple[int, int]:
-        """The pixel budget in image tokens of 28 x 28 pixels: least and most."""
+        """The pixel budget in image tokens of 28 x 28 pixels: minimum and maximum."""
         return -(-self.min_pixels // TOKEN_PIXELS), self.max_pixels // TOKEN_PIXELS

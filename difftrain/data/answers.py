@@ -10,7 +10,6 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from difftrain.config.data import BoxFormat
@@ -50,6 +49,17 @@ BOX_TOLERANCE = 2
 """Pixels a box may reach beyond the image (rounding, inclusive corners); they are cut off."""
 
 
+Corners = tuple[float, float, float, float]
+"""x1, y1, x2, y2 with x1 <= x2 and y1 <= y2."""
+
+
+class GoldError(RowError):
+    """A gold answer that cannot be used."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"unusable gold answer: {reason}")
+
+
 def unwrap(gold: str) -> str:
     r"""A gold answer without <answer> tags, \boxed{} (the last of each) and \text{} around it."""
     content = extract.tag_content(gold)
@@ -63,13 +73,13 @@ def unwrap(gold: str) -> str:
 def answer_of_response(response: str) -> str:
     """The gold answer in an assistant's turn: unwrapped, else the whole turn if it is short.
 
-    Quotes, a trailing # and one final period are removed. Raises RowError for a long turn without
+    Quotes, a trailing # and one final period are removed. Raises GoldError for a long turn without
     <answer> or \\boxed{}.
     """
     gold = unwrap(response)
     if gold == response.strip() and len(gold) > MAX_RESPONSE_GOLD:
-        raise RowError(
-            f"unusable gold answer: the assistant's turn has {len(gold)} characters, and no "
+        raise GoldError(
+            f"the assistant's turn has {len(gold)} characters, and no "
             "<answer></answer> or \\boxed{}"
         )
     text = gold.strip().strip("#").strip()
@@ -79,7 +89,7 @@ def answer_of_response(response: str) -> str:
 
 
 def require_comparable(gold: str) -> str:
-    """A gold answer that is a number, a letter or few words. Raises RowError for other text.
+    """A gold answer that is a number, a letter or few words. Raises GoldError for other text.
 
     For datasets whose gold answers are free text meant for a mathematician: an exact comparison
     would never accept such a text, and math-verify would accept its letters.
@@ -88,9 +98,7 @@ def require_comparable(gold: str) -> str:
     if SEPARATORS.search(gold) or (
         is_text and (len(gold) > MAX_TEXT_GOLD or UNCOMPARABLE.search(gold))
     ):
-        raise RowError(
-            f"unusable gold answer: neither a number, a letter nor few words: {gold[:80]!r}"
-        )
+        raise GoldError(f"neither a number, a letter nor few words: {gold[:80]!r}")
     return gold
 
 
@@ -131,16 +139,14 @@ def looks_numeric(gold: str) -> bool:
 def choice_letter(gold: str, options: tuple[str, ...]) -> str:
     """A choice's gold answer as its letter, also where it repeats an option's text.
 
-    One that names no option is returned as it is, for the grader to refuse. Raises RowError.
+    One that names no option is returned as it is, for the grader to refuse. Raises GoldError.
     """
     letter, folded = choice.parse(gold, options), gold.casefold().strip()
     same = [LETTERS[i] for i, text in enumerate(options) if text.casefold().strip() == folded]
     if len(same) != 1:
         return letter or gold
     if letter in tuple(LETTERS[: len(options)]) and letter != same[0]:
-        raise RowError(
-            f"unusable gold answer: {gold!r} is the letter of one option and the text of another"
-        )
+        raise GoldError(f"{gold!r} is the letter of one option and the text of another")
     return same[0]
 
 
@@ -154,47 +160,37 @@ def strip_option_marks(options: Sequence[str]) -> tuple[str, ...]:
     return tuple(option.strip() for option in options)
 
 
-@dataclass(frozen=True, slots=True)
-class GoldBox:
-    """Corners with x1 < x2 and y1 < y2, and what is in the box."""
-
-    corners: tuple[float, float, float, float]
-    label: str | None
-
-
 def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat) -> str:
-    """Gold boxes in pixels of the resized image, as JSON. Raises RowError."""
+    """Gold boxes in pixels of the resized image, as JSON. Raises GoldError."""
     frame = {
         BoxFormat.pixels: image.original_size,
         BoxFormat.resized: image.size,
         BoxFormat.relative: (RELATIVE_MAX, RELATIVE_MAX),
         BoxFormat.unit: (1, 1),
     }[box_format]
-    boxes = [rescale_box(box, frame, image.size, box_format) for box in parse_boxes(gold)]
+    boxes = [
+        {"bbox_2d": rescale_box(corners, frame, image.size, box_format), **label}
+        for corners, label in parse_boxes(gold)
+    ]
     return json.dumps(boxes, ensure_ascii=False)
 
 
-def rescale_box(box: GoldBox, frame: Size, size: Size, box_format: BoxFormat) -> dict[str, Any]:
-    """One box as JSON, from coordinates in `frame` to `size` (both width, height)."""
-    x1, y1, x2, y2 = box.corners
+def rescale_box(box: Corners, frame: Size, size: Size, box_format: BoxFormat) -> list[float | int]:
+    """Corners from coordinates in `frame` to `size` (both width, height), to 0.1 pixel."""
+    x1, y1, x2, y2 = box
     tolerance = BOX_TOLERANCE if min(frame) > 1 else 0.01
     if min(x1, y1) < -tolerance or x2 > frame[0] + tolerance or y2 > frame[1] + tolerance:
         other = BoxFormat.pixels if box_format is not BoxFormat.pixels else BoxFormat.relative
-        raise RowError(
-            f"unusable gold answer: box {round_numbers(box.corners)} reaches beyond "
-            f"{frame[0]} x {frame[1]} (data.box_format={box_format.value}); is "
-            f"data.box_format={other.value} meant?"
+        raise GoldError(
+            f"box {round_numbers(box)} reaches beyond {frame[0]} x {frame[1]} "
+            f"(data.box_format={box_format.value}); is data.box_format={other.value} meant?"
         )
     corners = [
-        min(max(value, 0), frame[i % 2]) * size[i % 2] / frame[i % 2]
-        for i, value in enumerate(box.corners)
+        min(max(value, 0), frame[i % 2]) * size[i % 2] / frame[i % 2] for i, value in enumerate(box)
     ]
     if corners[2] - corners[0] < 0.1 or corners[3] - corners[1] < 0.1:
-        raise RowError(
-            f"unusable gold answer: box {round_numbers(box.corners)} has no area inside the image"
-        )
-    label = {} if box.label is None else {"label": box.label}
-    return {"bbox_2d": round_numbers(corners), **label}
+        raise GoldError(f"box {round_numbers(box)} has no area inside the image")
+    return round_numbers(corners)
 
 
 def round_numbers(values: Sequence[float]) -> list[float | int]:
@@ -203,47 +199,45 @@ def round_numbers(values: Sequence[float]) -> list[float | int]:
     return [int(value) if value == int(value) else value for value in rounded]
 
 
-def parse_boxes(gold: str) -> list[GoldBox]:
-    """The boxes of a gold answer: JSON, else a Python literal. Raises RowError."""
-    value = parse_literal(
-        CODE_FENCE.sub("", gold.strip()),
-        f"unusable gold answer: not a list of boxes: {gold[:80]!r}",
-    )
+def parse_boxes(gold: str) -> list[tuple[Corners, dict[str, str]]]:
+    """The boxes of a gold answer (JSON, else a Python literal), each with {"label"} if it has one.
+
+    A box is {"bbox_2d", "label"} or four numbers in any order. Raises GoldError.
+    """
+    problem = f"not a list of boxes: {gold[:80]!r}"
+    try:
+        value = parse_literal(CODE_FENCE.sub("", gold.strip()))
+    except ValueError as error:
+        raise GoldError(problem) from error
     entries = [value] if isinstance(value, dict) or parse_corners(value) else value
     if not isinstance(entries, list | tuple) or not entries:
-        raise RowError(f"unusable gold answer: not a list of boxes: {gold[:80]!r}")
-    return [parse_box(entry) for entry in entries]
+        raise GoldError(problem)
+    boxes = []
+    for entry in entries:
+        fields = entry if isinstance(entry, dict) else {"bbox_2d": entry}
+        if (corners := parse_corners(fields.get("bbox_2d"))) is None:
+            raise GoldError(f"not a box (bbox_2d with four numbers): {str(entry)[:80]}")
+        label = fields.get("label")
+        boxes.append((corners, {} if label is None else {"label": str(label)}))
+    return boxes
 
 
-def parse_literal(text: str, problem: str) -> Any:
-    """A value written as JSON or, in older files, as a Python literal. Raises RowError(problem)."""
+def parse_literal(text: str) -> Any:
+    """A value written as JSON or, in older files, as a Python literal. Raises ValueError."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         try:
             return ast.literal_eval(text)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-            raise RowError(problem) from error
+        except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+            raise ValueError(str(error)) from error
 
 
-def parse_box(entry: Any) -> GoldBox:
-    """One box: {"bbox_2d", "label"} or four numbers; swapped corners are put in order."""
-    corners = parse_corners(entry.get("bbox_2d") if isinstance(entry, dict) else entry)
-    if corners is None:
-        raise RowError(
-            f"unusable gold answer: not a box (bbox_2d with four numbers): {str(entry)[:80]}"
-        )
-    x1, y1, x2, y2 = corners
-    label = entry.get("label") if isinstance(entry, dict) else None
-    ordered = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
-    return GoldBox(ordered, None if label is None else str(label))
-
-
-def parse_corners(value: Any) -> tuple[float, float, float, float] | None:
-    """Four finite numbers, or None."""
+def parse_corners(value: Any) -> Corners | None:
+    """Four finite numbers as ordered corners, or None."""
     if not isinstance(value, list | tuple) or len(value) != 4:
         return None
     if not all(type(number) in (int, float) and math.isfinite(number) for number in value):
         return None
-    x1, y1, x2, y2 = value
-    return float(x1), float(y1), float(x2), float(y2)
+    x1, y1, x2, y2 = map(float, value)
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)

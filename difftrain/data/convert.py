@@ -10,7 +10,7 @@ from typing import Any
 from difftrain import images
 from difftrain.config.data import BoxFormat, DataConfig
 from difftrain.data import answers, prompts, storage
-from difftrain.data.quarantine import RowError
+from difftrain.data.answers import GoldError
 from difftrain.data.storage import Storage
 from difftrain.grade import gold_problem
 from difftrain.images import DecodedImage, ImageError, PixelBudget
@@ -48,15 +48,13 @@ def convert(
     if kind is AnswerKind.choice:
         answer = answers.choice_letter(answer, row.options)
     if not answer:
-        raise RowError("unusable gold answer: it is empty")
+        raise GoldError("it is empty")
     if kind is not AnswerKind.boxes:
         check_gold(answer, kind, row.options)
     decoded = decode_images(row, files, config)
     if kind is AnswerKind.boxes:
         if len(decoded) != 1:
-            raise RowError(
-                f"unusable gold answer: boxes need exactly one image, not {len(decoded)}"
-            )
+            raise GoldError(f"boxes need exactly one image, not {len(decoded)}")
         box_format = row.box_format or config.box_format
         answer = answers.boxes_in_model_pixels(answer, decoded[0], box_format)
         check_gold(answer, kind, row.options)
@@ -81,7 +79,7 @@ def convert(
 def check_gold(answer: str, kind: AnswerKind, options: tuple[str, ...]) -> None:
     """Raises RowError for a gold answer that its grader cannot parse."""
     if problem := gold_problem(answer, kind, options):
-        raise RowError(f"unusable gold answer: {problem}")
+        raise GoldError(problem)
 
 
 def decode_images(row: RawRow, files: Storage, config: DataConfig) -> list[DecodedImage]:

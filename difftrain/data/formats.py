@@ -15,6 +15,7 @@ from typing import Any
 
 from difftrain.config.data import FILE_SUFFIXES, BoxFormat, Source
 from difftrain.data import answers, prompts
+from difftrain.data.answers import GoldError
 from difftrain.data.convert import RawRow
 from difftrain.data.quarantine import EmptyDatasetError, RowError
 from difftrain.data.storage import Folder, Storage
@@ -224,7 +225,10 @@ def from_mm_eureka(row: Row, source: RowSource) -> RawRow:
     Images have paths of another machine and are in zips. A text-only row names a blank image.
     """
     if isinstance(row.get("message"), str):
-        turns = answers.parse_literal(row["message"], "empty question: message cannot be parsed")
+        try:
+            turns = answers.parse_literal(row["message"])
+        except ValueError as error:
+            raise RowError("empty question: message cannot be parsed") from error
         if not isinstance(turns, list):
             raise RowError("empty question: message is not a list of turns")
         row = {**row, "conversations": turns, "image_urls": list(prompts.image_parts(turns))}
@@ -264,7 +268,7 @@ def from_mulberry(row: Row, source: RowSource) -> RawRow:
     response = prompts.last_response(row["messages"]) or ""
     steps, marker, final = response.rpartition(MULBERRY_MARKER)
     if not marker:
-        raise RowError(f'unusable gold answer: the response has no "{MULBERRY_MARKER}"')
+        raise GoldError(f'the response has no "{MULBERRY_MARKER}"')
     question = prompts.question_text(row["messages"], len(images))
     question = question.removeprefix("Question:").strip()
     gold = letter_of_choice(answers.answer_of_response(final), question)
@@ -376,20 +380,9 @@ def fill_turn(
 
 
 DATASET_INFO = "dataset_info.json"
-SHAREGPT_TAGS = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "system_tag": "system",
-}
-OPENAI_TAGS = {
-    "role_tag": "role",
-    "content_tag": "content",
-    "user_tag": "user",
-    "assistant_tag": "assistant",
-    "system_tag": "system",
-}
+TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag")
+SHAREGPT_TAGS = dict(zip(TAGS, ("from", "value", "human", "gpt", "system"), strict=True))
+OPENAI_TAGS = dict(zip(TAGS, ("role", "content", "user", "assistant", "system"), strict=True))
 
 
 def from_llama_factory(row: Row, source: RowSource) -> RawRow:

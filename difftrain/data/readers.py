@@ -17,6 +17,7 @@ from difftrain.data.storage import Storage
 
 MAX_ROW_BYTES = 64 << 20
 """A longer line or element is rejected without being read to its end."""
+TOO_LONG = f"row too long: over {MAX_ROW_BYTES >> 20} MiB; keep images in files of their own"
 CHUNK_BYTES = 1 << 20
 PARQUET_BATCH_ROWS = 16
 """Parquet rows that become Python objects together."""
@@ -52,7 +53,7 @@ def read_lines(file: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
         if len(line) == MAX_ROW_BYTES and not line.endswith(b"\n"):
             while (rest := file.readline(MAX_ROW_BYTES)) and not rest.endswith(b"\n"):
                 pass
-            yield number, row_too_long()
+            yield number, RowError(TOO_LONG)
         elif line.strip():
             yield number, parse_line(line)
 
@@ -77,13 +78,6 @@ def check_object(value: Any, what: str) -> Row | RowError:
     if isinstance(value, dict):
         return value
     return RowError(f"not an object: the {what} is a {type(value).__name__}, not {{...}}")
-
-
-def row_too_long() -> RowError:
-    """The error for a row that would fill the memory."""
-    return RowError(
-        f"row too long: over {MAX_ROW_BYTES >> 20} MiB; keep images in files of their own"
-    )
 
 
 def read_array(file: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
@@ -114,7 +108,7 @@ def read_array(file: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
             buffer, number, step = buffer[end:], number + 1, CHUNK_BYTES
             continue
         if len(buffer) > MAX_ROW_BYTES:
-            yield number, row_too_long()
+            yield number, RowError(TOO_LONG)
             return
         try:
             chunk = file.read(step)
