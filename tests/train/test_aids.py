@@ -67,7 +67,7 @@ def test_vllm_settings_reach_trl_and_placeholders_stay_banned(
 ) -> None:
     grpo, vocabulary = RunConfig().grpo, {"<|image_pad|>": 7, "<|vision_start|>": 8}
     for mode in (VllmMode.colocate, VllmMode.server):
-        grpo.vllm.mode, grpo.vllm.url = mode, "http://somewhere:8000"
+        grpo.vllm.mode, grpo.vllm.server_base_url = mode, "http://somewhere:8000"
         found = trl_args.grpo_arguments(job(tmp_path), grpo, vocabulary)
         assert found.use_vllm
         assert found.vllm_mode == mode.value
@@ -148,7 +148,7 @@ def test_the_nearest_valid_settings_are_named() -> None:
     assert config.sft.uneven(6) == (
         "sft.samples_per_step=128: must divide by the 6 processes; nearest: [120, 126, 132]"
     )
-    config.grpo.vllm.mode, config.grpo.vllm.tensor_parallel = VllmMode.colocate, 4
+    config.grpo.vllm.mode, config.grpo.vllm.tensor_parallel_size = VllmMode.colocate, 4
     assert "must divide the 6 processes; nearest: [2, 3, 6]" in str(config.grpo.uneven(6))
 
 

@@ -1,9 +1,9 @@
-"""Does it help? The demo's recipe and its equal-size random control, over several seeds.
+"""Does training help? The demo's recipe and its equal-size random control, over several seeds.
 
-    python benchmarks/gain.py [--seeds 1 2 3] [KEY=VALUE ...]
+    python benchmarks/demo_gain.py [--seeds 1 2 3] [KEY=VALUE ...]
 
-Runs launch/train.py once a seed (finished stages are not redone) and writes
-benchmarks/results/gain.md and gain.json: base, tuned and control on the six miniatures.
+Runs launch/train.py once a seed (finished stages are not repeated) and writes
+benchmarks/results/demo_gain.md and demo_gain.json: base, tuned and control on the six miniatures.
 """
 
 import argparse
@@ -19,15 +19,15 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def run(seed: int, words: list[str]) -> dict:
+def run_seed(seed: int, overrides: list[str]) -> dict:
     """The report of one seed's run."""
     command = [sys.executable, str(ROOT / "launch" / "train.py"), "control=random", f"seed={seed}"]
-    done = subprocess.run([*command, *words], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([*command, *overrides], stdout=subprocess.PIPE, text=True, check=True)
     folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     return json.loads((folder / "report.json").read_text())
 
 
-def mean_of(report: dict, arm: str) -> float:
+def mean_score(report: dict, arm: str) -> float:
     """An arm's unweighted mean over the benchmarks."""
     scores = [cell["score"] for name, cell in report[arm].items() if name.startswith("shapes/")]
     return statistics.mean(scores)
@@ -38,15 +38,15 @@ def points(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def signed(cell: dict) -> str:
+def signed(difference: dict) -> str:
     """A paired difference with its 95 % interval, in points."""
     return "{:+.1f} [{:+.1f}, {:+.1f}]".format(
-        *(100 * cell[key] for key in ("mean", "low", "high"))
+        *(100 * difference[key] for key in ("mean", "low", "high"))
     )
 
 
-def table(reports: dict[int, dict], command: str) -> str:
-    """The page: one row a seed, then what it says."""
+def page(reports: dict[int, dict], command: str) -> str:
+    """The page: one row a seed, then the range of each difference."""
     lines = [
         "# Does training on the hard stratum help, and more than random samples?",
         "",
@@ -60,12 +60,12 @@ def table(reports: dict[int, dict], command: str) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for seed, report in reports.items():
-        means = [points(mean_of(report, arm)) for arm in ("base", "tuned", "control")]
-        gaps = [
+        scores = [points(mean_score(report, arm)) for arm in ("base", "tuned", "control")]
+        differences = [
             signed(report["differences"][key])
             for key in ("tuned - base", "control - base", "tuned - control")
         ]
-        lines.append(f"| {seed} | " + " | ".join([*means, *gaps]) + " |")
+        lines.append(f"| {seed} | " + " | ".join([*scores, *differences]) + " |")
     gains = {
         key: [report["differences"][key]["mean"] for report in reports.values()]
         for key in ("tuned - base", "control - base", "tuned - control")
@@ -73,9 +73,9 @@ def table(reports: dict[int, dict], command: str) -> str:
     lines += [
         "",
         *(
-            f"* {key}: smallest {points(min(found))}, median {points(statistics.median(found))}, "
-            f"largest {points(max(found))} points."
-            for key, found in gains.items()
+            f"* {key}: smallest {points(min(values))}, median {points(statistics.median(values))}, "
+            f"largest {points(max(values))} points."
+            for key, values in gains.items()
         ),
         "",
     ]
@@ -86,13 +86,13 @@ def main() -> None:
     """Run all seeds and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    arguments, words = parser.parse_known_args()
-    reports = {seed: run(seed, words) for seed in arguments.seeds}
-    command = " ".join(["python benchmarks/gain.py", *words])
-    page = table(reports, command)
+    arguments, overrides = parser.parse_known_args()
+    reports = {seed: run_seed(seed, overrides) for seed in arguments.seeds}
+    command = " ".join(["python benchmarks/demo_gain.py", *overrides])
+    text = page(reports, command)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "gain.md").write_text(page)
-    kept = {
+    (RESULTS / "demo_gain.md").write_text(text)
+    by_seed = {
         str(seed): {
             **{arm: report[arm] for arm in ("base", "tuned", "control")},
             "differences": report["differences"],
@@ -103,9 +103,9 @@ def main() -> None:
     }
     versions = manifest.versions()
     manifest.write_json(
-        RESULTS / "gain.json", {"command": command, "versions": versions, "seeds": kept}
+        RESULTS / "demo_gain.json", {"command": command, "versions": versions, "seeds": by_seed}
     )
-    print(page)
+    print(text)
 
 
 if __name__ == "__main__":

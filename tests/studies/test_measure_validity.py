@@ -1,11 +1,10 @@
-"""The statistics of the metrology page, on numbers small enough to check by hand."""
+"""The statistics of the study of validity, on numbers small enough to check by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from metrology_cost import climbed
-from metrology_table import group_of, possible
-from metrology_truth import agreement, auc, confusion, pooled, separation
+from measure_validity import answer_group, answer_space, ladder_requests
+from measure_validity_stats import agreement, auc, confusion, pooled, separation
 
 from difftrain.shapes import pool
 
@@ -27,23 +26,23 @@ def test_differences_between_families_do_not_help_the_pooled_rank_correlation() 
     assert pooled([falling, higher]) == pytest.approx(-1)
 
 
-def test_a_family_in_which_the_measure_is_constant_weighs_as_one_without_relation() -> None:
+def test_a_family_in_which_the_measure_is_constant_counts_as_one_without_relation() -> None:
     rising = (np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.2, 0.3]))
     constant = (np.array([5.0, 5.0, 5.0]), np.array([0.1, 0.2, 0.3]))
     assert 0 < pooled([rising, constant]) < 1
     assert np.isnan(pooled([constant]))
 
 
-def test_strata_that_agree_as_often_as_luck_have_no_kappa() -> None:
+def test_strata_that_agree_as_often_as_chance_have_no_kappa() -> None:
     counts = pd.DataFrame([[1, 1], [1, 1]])
-    assert agreement(counts) == {"same": 0.5, "by_luck": 0.5, "kappa": 0}
+    assert agreement(counts) == {"same": 0.5, "by_chance": 0.5, "kappa": 0}
     assert agreement(pd.DataFrame([[2, 0], [0, 2]]))["kappa"] == 1
 
 
-def drawn() -> pd.DataFrame:
+def sample_frame() -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "truth": ["needs the picture"] * 3 + ["prior"] * 2 + ["noise"],
+            "truth": ["needs the image"] * 3 + ["prior"] * 2 + ["noise"],
             "solved": [True, True, False, True, True, False],
             "cde": [0.8, 0.6, 0.0, 0.2, 0.0, 0.9],
             "cmab": [1.0, 2.0, np.nan, 0.5, 0.4, np.nan],
@@ -54,15 +53,15 @@ def drawn() -> pd.DataFrame:
 
 
 def test_noise_is_left_out_of_the_separation_and_missing_values_are_counted() -> None:
-    every = separation(drawn(), "cde", solved=False)
+    every = separation(sample_frame(), "cde", solved=False)
     assert (every.n, every.left_out) == (5, 0)
     assert every.value == pytest.approx(4.5 / 6)
-    assert separation(drawn(), "cde", solved=True).value == 1
-    assert separation(drawn(), "cmab", solved=False).left_out == 1
+    assert separation(sample_frame(), "cde", solved=True).value == 1
+    assert separation(sample_frame(), "cmab", solved=False).left_out == 1
 
 
 def test_the_confusion_counts_every_sample_once() -> None:
-    counts = confusion(drawn(), "pism", "drm")
+    counts = confusion(sample_frame(), "pism", "drm")
     assert counts.to_numpy().sum() == 6
     assert counts.loc["hard", "easy"] == 1
 
@@ -70,17 +69,17 @@ def test_the_confusion_counts_every_sample_once() -> None:
 def test_the_answer_space_of_a_drawn_question_is_known_for_every_family() -> None:
     for family in pool.FAMILIES:
         sample = pool.sample(pool.Split.pool, family, 0, seed=0)
-        assert possible(sample) > 1
-        assert group_of(possible(sample))
-    assert possible(pool.sample(pool.Split.pool, "compare", 0, seed=0)) == 2
+        assert answer_space(sample) > 1
+        assert answer_group(answer_space(sample))
+    assert answer_space(pool.sample(pool.Split.pool, "compare", 0, seed=0)) == 2
 
 
-def test_a_replayed_ladder_asks_what_early_stopping_asks_and_no_more() -> None:
+def test_a_replayed_ladder_has_the_requests_of_early_stopping_and_no_more() -> None:
     table_RK = np.array([[0, 1, 1], [0, 0, 0], [1, 1, 1]], dtype=np.int8)
-    drawn = climbed(table_RK, least=1)
-    assert drawn == {("ladder", 0, 0), ("ladder", 0, 1)} | {("ladder", 1, k) for k in range(3)}
+    requests = ladder_requests(table_RK, least=1)
+    assert requests == {("ladder", 0, 0), ("ladder", 0, 1)} | {("ladder", 1, k) for k in range(3)}
 
 
-def test_a_replay_over_answers_that_were_not_asked_is_refused() -> None:
-    with pytest.raises(ValueError, match="was not asked"):
-        climbed(np.array([[0, -1, 1]], dtype=np.int8), least=1)
+def test_a_replay_over_draws_that_were_not_probed_is_refused() -> None:
+    with pytest.raises(ValueError, match="was not probed"):
+        ladder_requests(np.array([[0, -1, 1]], dtype=np.int8), least=1)

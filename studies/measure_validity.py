@@ -1,0 +1,463 @@
+"""What does each measure measure? PISM, CMAB, CDE, ACE and DRM against the drawn truth.
+
+    python studies/measure_validity.py [--output_dir DIR] [KEY=VALUE ...]
+
+Probes the tiny model on the default pool of the shapes world: one probe that grows measure by
+measure, in six steps, of which finished ones are not repeated. Writes measure_validity.md, .json
+and _*.svg to studies/results. Seconds are processor seconds on one thread, so that they mean the
+same on a busy machine. Under half an hour on two cores.
+"""
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import measure_validity_page
+import numpy as np
+import pandas as pd
+from measure_validity_stats import (
+    GROUPS,
+    TITLES,
+    above_prior,
+    agreement,
+    confusion,
+    pooled,
+    rank_correlations,
+    separation,
+    with_difficulty,
+)
+
+from difftrain.cli.overrides import compose_config
+from difftrain.config.difficulty import PismConfig
+from difftrain.config.run_config import RunConfig, resolve
+from difftrain.difficulty import ace, cde
+from difftrain.difficulty.pism import guess_rate, min_correct
+from difftrain.difficulty.score import Correctness, Evidence, gather_evidence
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.coordination import World
+from difftrain.pipeline.model_session import ModelSession
+from difftrain.pipeline.paths import RunPaths
+from difftrain.probe.schedule import next_draws
+from difftrain.recipes import difficulty, pool
+from difftrain.records import AnswerKind, Attention, Rollout, Sample, Score, Verdict, View
+from difftrain.select import rap
+from difftrain.shapes.scenes import GRID, LETTERS, LEVELS
+
+logger = logging.getLogger(__name__)
+
+STEPS = {
+    "PISM": ["difficulty=pism", "difficulty.extra_measures=[]"],
+    "and CDE, DRM": ["difficulty=all", "difficulty.extra_measures=[cde, drm]"],
+    "and CMAB, ACE": ["difficulty=all"],
+    "and chance": ["difficulty=all", "difficulty.pism.chance_correction=text_only"],
+    "rectangle": ["difficulty=pism", "difficulty.extra_measures=[]", "probe.mask=rectangle"],
+    "patches": ["difficulty=pism", "difficulty.extra_measures=[]", "probe.mask=patches"],
+}
+"""The first four share one probe; each adds what those before it lack."""
+OTHER_MASKS = ("rectangle", "patches")
+"""Steps with probes of their own, which start with the full-image rollouts of the first probe."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step's samples, rollouts, attention and scores, and its cost."""
+
+    config: RunConfig
+    samples: list[Sample]
+    rollouts: list[Rollout]
+    attention: list[Attention]
+    scores: list[Score]
+    uncorrected: list[Score]
+    """PISM without the chance correction."""
+    cost: dict[str, float] = field(default_factory=dict)
+
+
+def count_rows(paths: RunPaths) -> tuple[int, int]:
+    """How many rollouts and attention rows a step's folders have."""
+    rollouts = len(parquet.read(paths.probe, Rollout))
+    return rollouts, len(parquet.read(paths.attention, Attention))
+
+
+def run_step(config: RunConfig, session: ModelSession, timing: Path, step: str) -> None:
+    """Probe and score what a step still needs, and add its cost to the timing file."""
+    paths = RunPaths(config)
+    if manifest.read_manifest(paths.score) is not None:
+        return
+    rollouts, passes = count_rows(paths)
+    session.model  # noqa: B018  # loading does not count
+    started, wall = time.process_time(), time.time()
+    samples = pool.samples(config, paths, World())
+    difficulty.probe(config, paths, World(), session, samples)
+    cpu, wall = time.process_time() - started, time.time() - wall
+    new_rollouts, new_passes = count_rows(paths)
+    before = read_timing(timing).get(step, {})
+    new = {
+        "generations": new_rollouts - rollouts,
+        "attention_passes": new_passes - passes,
+        "cpu": cpu,
+        "wall": wall,
+    }
+    total = {key: round(value + before.get(key, 0), 3) for key, value in new.items()}
+    manifest.write_json(timing, {**read_timing(timing), step: total})
+    difficulty.score(config, paths, World())
+
+
+def copy_full_image(rollouts: Sequence[Rollout], folder: Path) -> None:
+    """Start a new probe with the full-image rollouts: they are the same under every mask kind."""
+    full_image = [row for row in rollouts if row.view is View.full_image]
+    if full_image and not parquet.parts(folder):
+        parquet.write_part(folder, parquet.next_part(folder, 0), full_image)
+
+
+def read_timing(timing: Path) -> dict[str, dict[str, float]]:
+    """The cost of each step so far, over interruptions; empty where there is no file."""
+    return json.loads(timing.read_text()) if timing.is_file() else {}
+
+
+def run_steps(overrides: Sequence[str], folder: Path) -> dict[str, StepResult]:
+    """All steps; finished ones are only read. Takes most of the study's time."""
+    results: dict[str, StepResult] = {}
+    timing, session = folder / "timing.json", None
+    for step, settings in STEPS.items():
+        config = resolve(compose_config([f"output_dir={folder}", *settings, *overrides]))
+        session = session or ModelSession(config.model, config.data)
+        paths = RunPaths(config)
+        if step in OTHER_MASKS:
+            copy_full_image(results["and chance"].rollouts, paths.probe)
+        logger.info(step)
+        run_step(config, session, timing, step)
+        results[step] = StepResult(
+            config,
+            parquet.read(paths.data, Sample),
+            parquet.read(paths.probe, Rollout),
+            parquet.read(paths.attention, Attention),
+            parquet.read(paths.score, Score),
+            parquet.read(paths.score / difficulty.UNCORRECTED, Score),
+            read_timing(timing).get(step, {}),
+        )
+    return results
+
+
+ANSWER_SPACES = {
+    "verify": 2,
+    "count_colour": 6,
+    "count": 10,
+    "locate": GRID * GRID,
+    "count_plus": 17,
+    "bar": 2 * LEVELS - 1,
+    "prior": 17,
+    "noise": 900,
+}
+"""How many answers a question can have, by family, where the options do not say it."""
+
+
+def answer_space(sample: Sample) -> int:
+    """How many different answers a sample's question can have."""
+    if sample.answer_kind is AnswerKind.choice:
+        return len(sample.options)
+    if sample.task == "read":
+        return len(LETTERS) ** len(sample.answer)
+    return ANSWER_SPACES[sample.task]
+
+
+def answer_group(number: int) -> str:
+    """The answer-space group of a number of answers."""
+    return next(name for name, (low, high) in GROUPS.items() if low <= number <= high)
+
+
+def columns(scores: Sequence[Score], name: str, measure: str) -> dict[str, dict[str, Any]]:
+    """Value and stratum of each sample by one measure, as two columns."""
+    rows = [score for score in scores if score.measure == measure]
+    none = 1.0 if measure == "pism" else np.nan
+    return {
+        name: {row.sample_id: none if row.value is None else row.value for row in rows},
+        f"{name}_stratum": {row.sample_id: row.stratum for row in rows},
+    }
+
+
+def correct_shares(
+    rollouts: Sequence[Rollout], view: View, draws: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Share of correct responses among the first draws of a view, of all and of parsable ones.
+
+    A sample without a parsable response is missing from the second.
+    """
+    verdicts: dict[str, list[Verdict]] = {}
+    for row in rollouts:
+        if row.view is view and row.draw < draws:
+            verdicts.setdefault(row.sample_id, []).append(row.verdict)
+    correct = {key: rows.count(Verdict.correct) for key, rows in verdicts.items()}
+    parsable = {key: len(rows) - rows.count(Verdict.unparsable) for key, rows in verdicts.items()}
+    return (
+        {key: correct[key] / len(rows) for key, rows in verdicts.items()},
+        {key: correct[key] / parsable[key] for key in verdicts if parsable[key]},
+    )
+
+
+def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
+    """One row a sample: its truth, each measure's value and stratum, and what RAP selects.
+
+    A missing value is NaN, except that PISM's (no ratio fails) is 1, above its last ratio.
+    """
+    last = results["and chance"]
+    measured: dict[str, dict[str, Any]] = {}
+    measured |= columns(last.scores, "pism_chance", "pism")
+    measured |= columns(last.uncorrected, "pism", "pism")
+    for kind in ("rectangle", "patches"):
+        measured |= columns(results[kind].scores, f"pism_{kind}", "pism")
+    for measure in ("cmab", "cde", "ace", "drm"):
+        measured |= columns(last.scores, measure, measure)
+    truth = {
+        "task": {s.sample_id: s.task for s in last.samples},
+        "requires_image": {s.sample_id: s.requires_image for s in last.samples},
+        "gen_difficulty": {s.sample_id: s.gen_difficulty for s in last.samples},
+        "answers": {s.sample_id: answer_space(s) for s in last.samples},
+    }
+    frame = pd.DataFrame({**truth, **measured})
+    frame["group"] = frame["answers"].map(answer_group)
+    truths = {True: "needs the image", False: "prior"}
+    frame["truth"] = [truths.get(required, "noise") for required in frame["requires_image"]]
+    frame["solved"] = frame["pism_stratum"] != "unsolved"
+    first = [row for row in last.rollouts if row.view is View.full_image and row.draw == 0]
+    frame["length"] = pd.Series({row.sample_id: row.num_tokens for row in first})
+    draws = last.config.probe.cde_rollouts
+    for view, name in ((View.full_image, "with_image"), (View.text_only, "text_only")):
+        correct, readable = correct_shares(last.rollouts, view, draws)
+        frame[name], frame[f"{name}_readable"] = pd.Series(correct), pd.Series(readable)
+    frame["cde_readable"] = frame["with_image_readable"] - frame["text_only_readable"]
+    settings = last.config.difficulty
+    bias_N = [None if np.isnan(value) else float(value) for value in frame["ace"]]
+    frame["cde_kept"] = [cde.is_kept(discrepancy, settings.cde.lambda_c) for discrepancy in frame["cde"]]
+    frame["ace_kept"] = [not ace.is_biased(bias, settings.ace.lambda_a) for bias in bias_N]
+    selections = rap.choose(
+        list(frame.index),
+        list(frame["cde"]),
+        bias_N,
+        list(frame["drm"]),
+        draws,
+        settings.cde.lambda_c,
+        settings.ace.lambda_a,
+    )
+    frame["rap"] = frame.index.isin([selection.sample_id for selection in selections])
+    return frame
+
+
+Requests = frozenset[tuple[str, int, int]]
+"""Rollouts of one sample as (view, row of the mask ladder, draw)."""
+
+
+def ladder_requests(correct_RK: np.ndarray, minimum: int) -> Requests:
+    """The draws that settle PISM's label, by replaying the schedule over the probe's table.
+
+    Raises ValueError if the table lacks one of them.
+    """
+    known_RK, requests = np.full_like(correct_RK, -1), set()
+    while cells := next_draws(known_RK, minimum=minimum):
+        for row, draw in cells:
+            if correct_RK[row, draw] < 0:
+                raise ValueError(f"draw {draw} of row {row} was not probed")
+            known_RK[row, draw] = correct_RK[row, draw]
+            requests.add(("ladder", row, draw))
+    return frozenset(requests)
+
+
+def needed_requests(
+    tables: Correctness, pism: PismConfig, rollouts: int
+) -> dict[str, Requests]:
+    """The rollouts that each measure needs of one sample."""
+    draws = tables.correct_RK.shape[1]
+    correct = np.flatnonzero(tables.correct_RK[0] == 1)
+    with_image = frozenset(("ladder", 0, draw) for draw in range(rollouts))
+    text_only = frozenset((str(View.text_only), 0, draw) for draw in range(rollouts))
+    corrected = min_correct(draws, pism.tau, guess_rate(tables.text_only_M), pism.alpha)
+    plain = ladder_requests(tables.correct_RK, min_correct(draws, pism.tau))
+    up_to_correct = int(correct[0]) + 1 if len(correct) else draws
+    requests = {
+        "PISM": plain,
+        "PISM, both labels": plain | ladder_requests(tables.correct_RK, corrected) | text_only,
+        "CMAB": frozenset(("ladder", 0, draw) for draw in range(up_to_correct)),
+        "CDE": with_image | text_only,
+        "ACE": frozenset({("ladder", 0, 0)}),
+        "DRM": with_image,
+    }
+    measures = ("PISM", "CMAB", "CDE", "ACE", "DRM")
+    together = frozenset[tuple[str, int, int]]().union(*map(requests.get, measures))
+    return {**requests, "all together": together}
+
+
+def attention_passes(evidence: Iterable[Evidence]) -> dict[str, int]:
+    """Teacher-forced passes of each measure: one a correct response, one a first response."""
+    correct = [np.flatnonzero(sample.correctness.correct_RK[0] == 1) for sample in evidence]
+    cmab = sum(len(draws) > 0 for draws in correct)
+    both = len(correct) + sum(len(draws) > 0 and draws[0] != 0 for draws in correct)
+    return {"CMAB": cmab, "ACE": len(correct), "all together": both}
+
+
+def costs(results: dict[str, StepResult]) -> dict[str, dict[str, float]]:
+    """Rollouts, passes and processor seconds of each measure; PISM alone is 1 in `ratio`.
+
+    A rollout costs what the probe's rollouts cost on average, a pass what its passes did.
+    """
+    last = results["and chance"]
+    probe = last.config.probe
+    evidence = gather_evidence(last.rollouts, last.attention, probe)
+    rollouts: dict[str, int] = {}
+    for sample in evidence.values():
+        requests = needed_requests(sample.correctness, last.config.difficulty.pism, probe.cde_rollouts)
+        for name, of_measure in requests.items():
+            rollouts[name] = rollouts.get(name, 0) + len(of_measure)
+    steps = [results[step].cost for step in ("PISM", "and CDE, DRM", "and chance")]
+    rollout_seconds = sum(s["cpu"] for s in steps) / sum(s["generations"] for s in steps)
+    attention = results["and CMAB, ACE"].cost
+    pass_seconds = attention["cpu"] / attention["attention_passes"]
+    passes = attention_passes(evidence.values())
+    return {
+        name: {
+            "rollouts": number,
+            "per_sample": number / len(evidence),
+            "attention_passes": passes.get(name, 0),
+            "seconds": number * rollout_seconds + passes.get(name, 0) * pass_seconds,
+            "ratio": number / rollouts["PISM"],
+        }
+        for name, number in rollouts.items()
+    }
+
+
+RESULTS = Path(__file__).resolve().parent / "results"
+COMPARED = ("pism", "pism_chance", "cmab", "cde", "ace", "drm")
+STRATIFYING = ("pism", "pism_chance", "pism_rectangle", "pism_patches", "cmab", "drm")
+STRATA = ("easy", "medium", "hard", "unsolved")
+
+
+def count_strata(frame: pd.DataFrame, name: str) -> dict[str, int]:
+    """How many samples one measure puts into each stratum."""
+    return {stratum: int((frame[f"{name}_stratum"] == stratum).sum()) for stratum in STRATA}
+
+
+def decisions(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """By truth (needs the image, prior, noise): every measure's strata, and what is kept."""
+    by_truth: dict[str, dict[str, Any]] = {}
+    for truth in ("needs the image", "prior", "noise"):
+        rows = frame[frame["truth"] == truth]
+        if not rows.empty:
+            by_truth[truth] = {
+                "n": len(rows),
+                "solved": int(rows["solved"].sum()),
+                **{name: count_strata(rows, name) for name in STRATIFYING},
+                **{name: int(rows[name].sum()) for name in ("cde_kept", "ace_kept", "rap")},
+                "correct_text_only": float(rows["text_only"].mean()),
+            }
+    return by_truth
+
+
+def families(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Each family that needs the image, against the prior samples, by CDE and by PISM."""
+    by_family = {
+        str(task): {
+            "n": len(rows),
+            "with_image": float(rows["with_image"].mean()),
+            "text_only": float(rows["text_only"].mean()),
+            "cde": above_prior(frame, "cde", str(task)),
+            "pism": above_prior(frame, "pism", str(task)),
+        }
+        for task, rows in frame[frame["truth"] == "needs the image"].groupby("task")
+    }
+    return dict(sorted(by_family.items(), key=lambda item: -item[1]["with_image"]))
+
+
+def answer_spaces(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """PISM's strata with and without the chance correction, by the number of possible answers."""
+    needs_image = frame[frame["truth"] == "needs the image"]
+    by_group = {}
+    for group in GROUPS:
+        rows = needs_image[needs_image["group"] == group]
+        if not rows.empty:
+            by_group[group] = {
+                "n": len(rows),
+                "families": sorted(map(str, rows["task"].unique())),
+                "chance": float((1 - (1 - 1 / rows["answers"].astype(float)) ** 10).mean()),
+                "text_only": float(rows["text_only"].mean()),
+                "changed": int((rows["pism_stratum"] != rows["pism_chance_stratum"]).sum()),
+                **{name: count_strata(rows, name) for name in ("pism", "pism_chance")},
+            }
+    return by_group
+
+
+def measure(results: dict[str, StepResult], frame: pd.DataFrame) -> dict[str, Any]:
+    """Every figure of the page."""
+    difficulty_rank = {name: with_difficulty(frame, name) for name in TITLES}
+    rho, size = rank_correlations(frame, COMPARED)
+    counts = {
+        TITLES[name]: confusion(frame, "pism", name) for name in ("cmab", "drm", "pism_chance")
+    }
+    with_ace = frame.dropna(subset=["ace"])
+    return {
+        "separation": {
+            name: {
+                "all": separation(frame, name, solved=False),
+                "solved": separation(frame, name, solved=True),
+            }
+            for name in TITLES
+        },
+        "families": families(frame),
+        "prior": frame.loc[frame["truth"] == "prior", ["with_image", "text_only"]].mean().to_dict(),
+        "gen_difficulty": {name: total for name, (total, _) in difficulty_rank.items()},
+        "gen_difficulty_by_family": {name: each for name, (_, each) in difficulty_rank.items()},
+        "compared": list(COMPARED),
+        "rho": rho,
+        "rho_samples": size,
+        "confusion": counts,
+        "agreement": {name: agreement(table) for name, table in counts.items()},
+        "decisions": decisions(frame),
+        "answer_spaces": answer_spaces(frame),
+        "ace_with_length": pooled([(with_ace["ace"].to_numpy(), with_ace["length"].to_numpy())]),
+        "cost": costs(results),
+        "step_cost": {step: result.cost for step, result in results.items()},
+        "ratios": [percent / 100 for percent in results["PISM"].config.probe.mask_percents],
+    }
+
+
+def to_json(value: Any) -> Any:
+    """A result as JSON can hold it; NaN becomes null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_json(asdict(value))
+    if isinstance(value, pd.DataFrame):
+        return {str(row): to_json(dict(cells)) for row, cells in value.iterrows()}
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return None if np.isnan(value) else round(float(value), 6)
+    return value
+
+
+def main() -> None:
+    """Probe, measure, draw, write."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/measure_validity"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments, overrides = parser.parse_known_args()
+    results = run_steps(overrides, arguments.output_dir)
+    frame = sample_table(results)
+    measured = measure(results, frame)
+    command = " ".join(["python studies/measure_validity.py", *overrides])
+    measure_validity_page.write_figures(measured, frame, arguments.results)
+    page = measure_validity_page.page(measured, len(frame), command)
+    (arguments.results / "measure_validity.md").write_text(page)
+    header = {"command": command, "samples": len(frame), "versions": manifest.versions()}
+    content = {**header, **to_json(measured)}
+    manifest.write_json(arguments.results / "measure_validity.json", content)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

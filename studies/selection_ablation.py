@@ -1,0 +1,166 @@
+"""Does selection pay? RAP's subset against as many random samples, its parts, and the full pool.
+
+    python studies/selection_ablation.py [--seeds 1 2 3] [--steps 30] [KEY=VALUE ...]
+
+Runs launch/train.py for each arm, seed and view (view 1: equal optimizer steps; view 2: one epoch
+of its own samples); finished runs are not repeated. After each run it writes
+selection_ablation.md and .json to studies/results. An incomplete page says what is missing.
+"""
+
+import argparse
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from selection_ablation_page import ArmOutcome, Outcomes, Page, arm_cost
+
+from difftrain.cli.overrides import compose_config
+from difftrain.config.run_config import RunConfig, resolve
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.coordination import World
+from difftrain.pipeline.paths import RunPaths
+from difftrain.recipes import difficulty
+from difftrain.records import Arm, ItemResult, Selection
+from difftrain.select.strata import EmptySelectionError
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parent.parent
+ARMS = {
+    "RAP": ["recipe=rap", "control=random"],
+    "random": ["recipe=rap", "control=random"],
+    "full pool": ["recipe=grpo_full", "difficulty=rap"],
+    "ACE alone": ["recipe=rap_ace"],
+    "CDE alone": ["recipe=rap_cde"],
+}
+"""The settings of each arm, in the order of the runs; `random` is the control of RAP's own run."""
+COMMON = ["probe.retest_samples=0"]
+"""The report's retest does not count as a cost of selecting."""
+TOO_FEW_SAMPLES = 2
+"""The exit code of a selection that leaves too few samples."""
+
+
+@dataclass(frozen=True)
+class AblationRun:
+    """One arm of one view and seed."""
+
+    arm: str
+    view: str
+    seed: int
+    config: RunConfig
+    overrides: list[str]
+
+    @property
+    def checkpoint(self) -> Arm:
+        """Which of its run's checkpoints the arm is."""
+        return Arm.control if self.arm == "random" else Arm.tuned
+
+    @property
+    def paths(self) -> RunPaths:
+        """Where its stages are."""
+        return RunPaths(self.config)
+
+    def is_done(self) -> bool:
+        """Whether its checkpoint has been evaluated."""
+        return manifest.read_manifest(self.paths.evaluation(self.checkpoint)) is not None
+
+    def selected_ids(self) -> tuple[str, ...]:
+        """The selected samples in order; none before the selection."""
+        folder = self.paths.selection(self.checkpoint)
+        if manifest.read_manifest(folder) is None:
+            return ()
+        return tuple(selection.sample_id for selection in parquet.read(folder, Selection))
+
+
+def view_settings(steps: int) -> dict[str, list[str]]:
+    """The settings of both views."""
+    return {
+        "steps": [f"grpo.max_steps={steps}"],
+        "epochs": ["grpo.max_steps=null", "grpo.num_train_epochs=1"],
+    }
+
+
+def select_samples(run: AblationRun) -> None:
+    """Select if the scores are there; it costs nothing. Raises EmptySelectionError."""
+    if manifest.read_manifest(run.paths.score) is not None:
+        difficulty.select(run.config, run.paths, World(), run.checkpoint)
+
+
+def same_selection(
+    run: AblationRun, done: dict[str, ArmOutcome], runs: dict[str, AblationRun]
+) -> str | None:
+    """A finished arm of this view and seed that trained on the same samples in the same order."""
+    ids = run.selected_ids()
+    arms = (arm for arm, each in done.items() if each.results and runs[arm].selected_ids() == ids)
+    return next(arms, None) if ids else None
+
+
+def execute(run: AblationRun, log: Path) -> str | None:
+    """Train and evaluate by launch/train.py; why it refused, or None. Exits if it failed."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(ROOT / "launch" / "train.py"), *run.overrides]
+    logger.info("%s seed %d %s: %s", run.view, run.seed, run.arm, " ".join(run.overrides))
+    with log.open("a") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
+    if done.returncode == TOO_FEW_SAMPLES:
+        return log.read_text().strip().splitlines()[-1]
+    if done.returncode:
+        raise SystemExit(f"exit code {done.returncode}: see {log}; the same command continues")
+    return None
+
+
+def run_arm(
+    run: AblationRun, done: dict[str, ArmOutcome], runs: dict[str, AblationRun]
+) -> ArmOutcome:
+    """Do what this run still needs, and read its results."""
+    log = Path(run.config.output_dir) / "logs" / f"{run.view}-{run.seed}-{run.arm}.log"
+    same_as = None
+    if not run.is_done():
+        try:
+            select_samples(run)
+        except EmptySelectionError as error:
+            return ArmOutcome(len(run.selected_ids()), refused=str(error))
+        same_as = same_selection(run, done, runs)
+        if same_as is None and (refused := execute(run, log.absolute())):
+            return ArmOutcome(len(run.selected_ids()), refused=refused)
+    source = runs[same_as] if same_as else run
+    results = parquet.read(source.paths.evaluation(source.checkpoint), ItemResult)
+    cost = arm_cost(run.arm, run.config, source.paths.grpo(source.checkpoint))
+    return ArmOutcome(len(run.selected_ids()), cost, results, same_as)
+
+
+def main() -> None:
+    """Run what is missing, view by view, and write the page after each run."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--steps", type=int, default=30, help="optimizer steps of view 1")
+    parser.add_argument("--results", type=Path, default=ROOT / "studies" / "results")
+    arguments, overrides = parser.parse_known_args()
+    if not any(word.startswith("output_dir=") for word in overrides):
+        overrides = ["output_dir=outputs/selection_ablation", *overrides]
+    views = view_settings(arguments.steps)
+    outcomes: Outcomes = {}
+    base: list[ItemResult] | None = None
+    page = Page(arguments.results, arguments.steps, arguments.seeds, overrides)
+    for view, seed in product(views, arguments.seeds):
+        runs = {}
+        for arm, settings in ARMS.items():
+            words = [*settings, *COMMON, f"seed={seed}", *views[view], *overrides]
+            config = resolve(compose_config(words))
+            runs[arm] = AblationRun(arm, view, seed, config, words)
+        done = outcomes.setdefault((view, seed), {})
+        for arm, run in runs.items():
+            done[arm] = run_arm(run, done, runs)
+            folder = run.paths.evaluation(Arm.base)
+            if base is None and manifest.read_manifest(folder):
+                base = parquet.read(folder, ItemResult)
+            page.write(outcomes, base)
+    print(page.path)
+
+
+if __name__ == "__main__":
+    main()

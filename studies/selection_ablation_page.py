@@ -1,0 +1,372 @@
+"""The page of selection_ablation.py: tables like RAP's Table 1, what they say, and what arms cost.
+
+Scores are averaged over seeds item by item, then items are resampled: the interval is about other
+items, for these seeds. What other seeds would give is shown seed by seed.
+
+All arms of a seed share one probe, so a selection is charged what it would have needed alone: RAP
+everything; CDE all rollouts with and without the image, but not the attention pass; ACE one rollout
+with the image and the pass; random samples and the full pool nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from scipy import stats
+
+from difftrain.config.evaluate import MINIATURES
+from difftrain.config.run_config import RunConfig
+from difftrain.evaluate import summary
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.paths import RunPaths
+from difftrain.records import ItemResult, Rollout, View
+
+ARMS = ("full pool", "random", "CDE alone", "ACE alone", "RAP")
+"""The rows of every table."""
+TITLES = {
+    "steps": "View 1: equal optimizer steps ({steps} steps for every arm)",
+    "epochs": "View 2: equal epochs (each arm sees its own samples once)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCost:
+    """Generations and wall seconds of selecting and of training, and the optimizer steps."""
+
+    selection_generations: int
+    selection_seconds: float
+    train_generations: int
+    train_seconds: float
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArmOutcome:
+    """Results and cost of one arm's run, or why there are none.
+
+    `same_as` names another arm that selected the very same samples: its training is this one's.
+    """
+
+    samples: int
+    cost: ArmCost | None = None
+    results: list[ItemResult] | None = None
+    same_as: str | None = None
+    refused: str | None = None
+
+
+Outcomes = dict[tuple[str, int], dict[str, ArmOutcome]]
+"""By (view, seed) and arm."""
+
+
+@cache
+def probe_counts(folder: Path) -> tuple[int, float]:
+    """A finished probe's rollouts, and the share of its tokens in first full-image rollouts."""
+    rows = parquet.read(folder, Rollout)
+    first = [row for row in rows if row.view is View.full_image and row.draw == 0]
+    tokens = sum(row.num_tokens for row in rows)
+    return len(rows), sum(row.num_tokens for row in first) / tokens
+
+
+@cache
+def first_rollouts(folder: Path) -> int:
+    """How many samples have a first full-image rollout."""
+    rows = parquet.read(folder, Rollout)
+    return sum(row.view is View.full_image and row.draw == 0 for row in rows)
+
+
+def require_manifest(folder: Path) -> dict[str, Any]:
+    """A finished stage's manifest.json. Raises MissingArtifact if there is none."""
+    content = manifest.read_manifest(folder)
+    if content is None:
+        raise parquet.MissingArtifact(f"nothing finished at {folder}")
+    return content
+
+
+def selection_cost(arm: str, config: RunConfig) -> tuple[int, float]:
+    """Generations and seconds that this arm's selection needs; ACE's rollouts by their tokens.
+
+    Raises KeyError for an unknown arm.
+    """
+    if arm in ("random", "full pool"):
+        return 0, 0.0
+    paths = RunPaths(config)
+    rollouts, first_share = probe_counts(paths.probe)
+    probe = require_manifest(paths.probe)["seconds"]
+    attention = require_manifest(paths.attention)["seconds"]
+    by_arm = {
+        "RAP": (rollouts, probe + attention),
+        "CDE alone": (rollouts, probe),
+        "ACE alone": (first_rollouts(paths.probe), probe * first_share + attention),
+    }
+    generations, seconds = by_arm[arm]
+    return generations, seconds + require_manifest(paths.score)["seconds"]
+
+
+def arm_cost(arm: str, config: RunConfig, trained: Path) -> ArmCost:
+    """The cost of an arm whose training is in this folder."""
+    training = require_manifest(trained)
+    counts = training["counts"]
+    selection = selection_cost(arm, config)
+    return ArmCost(*selection, counts["generations"], training["seconds"], int(counts["steps"]))
+
+
+def mean_over_seeds(runs: Sequence[Sequence[ItemResult]]) -> list[ItemResult]:
+    """Each item's score averaged over runs; an item without a score in any run has none."""
+    by_item: dict[tuple[str, str], list[ItemResult]] = {}
+    for run in runs:
+        for result in run:
+            by_item.setdefault((result.benchmark, result.item_id), []).append(result)
+    averaged = []
+    for results in by_item.values():
+        scores = [result.score for result in results if result.score is not None]
+        complete = len(scores) == len(runs)
+        averaged.append(replace(results[0], score=mean(scores) if complete else None))
+    return averaged
+
+
+def headlines(results: Sequence[ItemResult]) -> dict[str, Any]:
+    """Score of each miniature, and their unweighted mean with its interval."""
+    groups = {name: [row for row in results if row.benchmark == name] for name in MINIATURES}
+    groups = {name: group for name, group in groups.items() if group}
+    return {
+        **{name: summary.summarize(name, group).score for name, group in groups.items()},
+        "mean": asdict(summary.summarize_mean(groups)),
+    }
+
+
+def seed_interval(differences: Sequence[float]) -> dict[str, float] | None:
+    """Mean and 95 % interval (Student) of per-seed differences; None for fewer than two seeds."""
+    n = len(differences)
+    if n < 2:
+        return None
+    half = float(stats.t.ppf(0.975, n - 1)) * stdev(differences) / n**0.5
+    center = mean(differences)
+    return {"mean": center, "low": center - half, "high": center + half}
+
+
+def arm_row(by_seed: dict[int, ArmOutcome], random: dict[int, ArmOutcome]) -> dict[str, Any]:
+    """Everything that the tables show of one arm in one view."""
+    runs = {seed: outcome for seed, outcome in by_seed.items() if outcome.results and outcome.cost}
+    shared = [seed for seed in runs if seed in random and random[seed].results]
+    row: dict[str, Any] = {
+        "seeds": sorted(runs),
+        "samples": {str(seed): outcome.samples for seed, outcome in sorted(by_seed.items())},
+        "same_as": {str(seed): o.same_as for seed, o in sorted(runs.items()) if o.same_as},
+        "refused": {str(seed): o.refused for seed, o in by_seed.items() if o.refused},
+    }
+    if runs:
+        costs = [asdict(outcome.cost) for outcome in runs.values()]
+        row["cost"] = {key: mean(cost[key] for cost in costs) for key in costs[0]}
+        row |= headlines(mean_over_seeds([outcome.results for outcome in runs.values()]))
+        row["mean_by_seed"] = {
+            str(seed): headlines(outcome.results)["mean"]["score"]
+            for seed, outcome in sorted(runs.items())
+        }
+    if shared:
+        pairs = [(random[seed].results, runs[seed].results) for seed in shared]
+        control, arm = (mean_over_seeds(side) for side in zip(*pairs, strict=True))
+        differences = [summary.paired_difference(*pair).mean for pair in pairs]
+        row["minus_random"] = asdict(summary.paired_difference(control, arm))
+        row["minus_random_by_seed"] = dict(zip(map(str, shared), differences, strict=True))
+        row["minus_random_over_seeds"] = seed_interval(differences)
+    return row
+
+
+def points(value: float) -> str:
+    """A fraction as points of a hundred."""
+    return f"{100 * value:.1f}"
+
+
+def signed(difference: dict[str, float] | None) -> str:
+    """A difference with its interval, in points."""
+    if difference is None:
+        return "one seed"
+    center, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
+    return f"{center:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def sample_counts(samples: dict[str, int]) -> str:
+    """Numbers of samples over the seeds, as one number where they are equal."""
+    return " / ".join(map(str, dict.fromkeys(samples.values())))
+
+
+def mean_cell(cell: dict[str, float]) -> str:
+    """The mean over the miniatures with its interval."""
+    return f"**{points(cell['score'])}** [{points(cell['low'])}, {points(cell['high'])}]"
+
+
+def arm_cells(arm: str, row: dict[str, Any]) -> list[str]:
+    """One row of the main table."""
+    if "cost" not in row:
+        reason = "refused" if row["refused"] else "not run yet"
+        return [arm, sample_counts(row["samples"]) or "", reason, *[""] * 11]
+    cost = row["cost"]
+    return [
+        arm,
+        sample_counts(row["samples"]),
+        f"{cost['steps']:.0f}",
+        f"{cost['selection_generations']:.0f} + {cost['train_generations']:.0f}",
+        f"{cost['selection_seconds']:.0f} + {cost['train_seconds']:.0f}",
+        *(points(row[name]) if name in row else "" for name in MINIATURES),
+        mean_cell(row["mean"]),
+        signed(row["minus_random"]) if "minus_random" in row and arm != "random" else "",
+        ", ".join(map(str, row["seeds"])),
+    ]
+
+
+def line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def main_table(rows: dict[str, dict[str, Any]], base: dict[str, Any] | None) -> list[str]:
+    """Samples, cost, six miniatures, average and the difference to the random arm."""
+    names = [name.removeprefix("shapes/") for name in MINIATURES]
+    head = [
+        "arm", "samples", "steps", "generations: selection + training",
+        "seconds: selection + training",
+    ]  # fmt: skip
+    lines = [
+        line([*head, *names, "average, 95 %", "minus random, 95 %", "seeds"]),
+        line(["---"] * 14),
+    ]
+    if base:
+        scores = [points(base[name]) if name in base else "" for name in MINIATURES]
+        lines.append(line(["untrained", *"0000", *scores, mean_cell(base["mean"]), "", ""]))
+    return [*lines, *(line(arm_cells(arm, rows[arm])) for arm in ARMS)]
+
+
+def seed_table(rows: dict[str, dict[str, Any]], seeds: Sequence[int]) -> list[str]:
+    """Each seed's average and its difference to the random arm of the same seed."""
+    lines = [
+        line(["arm", *(f"seed {seed}" for seed in seeds), "minus random over seeds, 95 %"]),
+        line(["---"] * (len(seeds) + 2)),
+    ]
+    for arm in ARMS:
+        row, cells = rows[arm], []
+        for seed in map(str, seeds):
+            score = row.get("mean_by_seed", {}).get(seed)
+            difference = row.get("minus_random_by_seed", {}).get(seed)
+            text = "missing" if score is None else points(score)
+            if difference is not None and arm != "random":
+                text += f" ({100 * difference:+.1f})"
+            cells.append(text)
+        has_difference = "minus_random_by_seed" in row and arm != "random"
+        end = signed(row["minus_random_over_seeds"]) if has_difference else ""
+        lines.append(line([arm, *cells, end]))
+    return lines
+
+
+def findings(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """What the differences to the random arm amount to, one line an arm."""
+    lines = []
+    for arm in ARMS:
+        row = rows[arm]
+        for seed, other in row["same_as"].items():
+            lines.append(
+                f"* {arm}, seed {seed}: selects the very samples of {other}, in the same order, "
+                "so it shares that training, which was not repeated."
+            )
+        for seed, reason in row["refused"].items():
+            lines.append(f"* {arm}, seed {seed}: {reason}")
+        if arm == "random" or "minus_random" not in row:
+            continue
+        difference = row["minus_random"]
+        verdict = "no difference is shown: the interval holds zero"
+        if difference["low"] > 0:
+            verdict = "better than the random arm, over other items for these seeds"
+        if difference["high"] < 0:
+            verdict = "worse than the random arm, over other items for these seeds"
+        by_seed = list(row["minus_random_by_seed"].values())
+        above = sum(each > 0 for each in by_seed)
+        lines.append(
+            f"* {arm} minus random: {signed(difference)} points; above zero in {above} of "
+            f"{len(by_seed)} seeds; {verdict}."
+        )
+    return lines
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where the page is written, and the arguments it is about."""
+
+    folder: Path
+    steps: int
+    seeds: list[int]
+    overrides: list[str]
+
+    @property
+    def path(self) -> Path:
+        """The page."""
+        return self.folder / "selection_ablation.md"
+
+    @property
+    def command(self) -> str:
+        """The command that makes it again."""
+        overrides = [word for word in self.overrides if not word.startswith("output_dir=")]
+        seeds = " ".join(map(str, self.seeds))
+        start = f"python studies/selection_ablation.py --seeds {seeds} --steps {self.steps}"
+        return " ".join([start, *overrides])
+
+    def missing(self, outcomes: Outcomes) -> list[str]:
+        """The runs that are still to come, a view and seed at a time."""
+        lines = []
+        for view in TITLES:
+            for seed in self.seeds:
+                arms = [arm for arm in ARMS if arm not in outcomes.get((view, seed), {})]
+                if arms:
+                    lines.append(f"{view}, seed {seed}: {', '.join(arms)}")
+        return lines
+
+    def write(self, outcomes: Outcomes, base: list[ItemResult] | None) -> None:
+        """Write selection_ablation.md and .json from the runs so far."""
+        views = {}
+        for view in TITLES:
+            by_arm: dict[str, dict[int, ArmOutcome]] = {arm: {} for arm in ARMS}
+            for (name, seed), arms in outcomes.items():
+                for arm, outcome in arms.items():
+                    if name == view:
+                        by_arm[arm][seed] = outcome
+            views[view] = {arm: arm_row(by_arm[arm], by_arm["random"]) for arm in ARMS}
+        result = {
+            "command": self.command,
+            "versions": manifest.versions(),
+            "views": views,
+            "untrained": headlines(base) if base else None,
+            "missing": self.missing(outcomes),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(self.render(result))
+        manifest.write_json(self.path.with_suffix(".json"), result)
+
+    def render(self, result: dict[str, Any]) -> str:
+        """The page of a result."""
+        lines = [
+            "# Does selection pay? RAP, its parts, random samples and the full pool",
+            "",
+            f"`{self.command}`",
+            "",
+            "Six miniatures of the shapes world and their unweighted mean, points of a hundred.",
+            "Scores are averaged over the seeds item by item; intervals are 95 % bootstrap",
+            "intervals over items, differences are paired by item. What another seed would give is",
+            "in the second table of each view (Student's interval over seeds). `random` is the",
+            "equal-size random control of RAP's selection, drawn anew for each seed.",
+            "",
+            "Cost: generations and wall seconds, for selecting and for training; evaluation is not",
+            "counted. A selection is charged what it needs: RAP M rollouts with the image and M",
+            "without, and the attention pass; CDE the same without the pass; ACE one rollout with",
+            "the image (its share of the probe's tokens) and the pass. Seconds were measured on",
+            "one core that other work may have shared; generations do not depend on that.",
+        ]
+        if result["missing"]:
+            lines += ["", f"**Not complete**, still to run: {'; '.join(result['missing'])}."]
+        for view, title in TITLES.items():
+            rows = result["views"][view]
+            lines += ["", f"## {title.format(steps=self.steps)}", ""]
+            lines += main_table(rows, result["untrained"])
+            lines += ["", "Average by seed; in brackets minus random of the same seed.", ""]
+            lines += [*seed_table(rows, self.seeds), "", *findings(rows)]
+        return "\n".join([*lines, ""])
