@@ -232,7 +232,9 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
     frame["cde_readable"] = frame["with_image_readable"] - frame["text_only_readable"]
     settings = last.config.difficulty
     bias_N = [None if np.isnan(value) else float(value) for value in frame["ace"]]
-    frame["cde_kept"] = [cde.is_kept(discrepancy, settings.cde.lambda_c) for discrepancy in frame["cde"]]
+    frame["cde_kept"] = [
+        cde.is_kept(discrepancy, settings.cde.lambda_c) for discrepancy in frame["cde"]
+    ]
     frame["ace_kept"] = [not ace.is_biased(bias, settings.ace.lambda_a) for bias in bias_N]
     selections = rap.choose(
         list(frame.index),
@@ -266,9 +268,7 @@ def ladder_requests(correct_RK: np.ndarray, minimum: int) -> Requests:
     return frozenset(requests)
 
 
-def needed_requests(
-    tables: Correctness, pism: PismConfig, rollouts: int
-) -> dict[str, Requests]:
+def needed_requests(tables: Correctness, pism: PismConfig, rollouts: int) -> dict[str, Requests]:
     """The rollouts that each measure needs of one sample."""
     draws = tables.correct_RK.shape[1]
     correct = np.flatnonzero(tables.correct_RK[0] == 1)
@@ -308,7 +308,9 @@ def costs(results: dict[str, StepResult]) -> dict[str, dict[str, float]]:
     evidence = gather_evidence(last.rollouts, last.attention, probe)
     rollouts: dict[str, int] = {}
     for sample in evidence.values():
-        requests = needed_requests(sample.correctness, last.config.difficulty.pism, probe.cde_rollouts)
+        requests = needed_requests(
+            sample.correctness, last.config.difficulty.pism, probe.cde_rollouts
+        )
         for name, of_measure in requests.items():
             rollouts[name] = rollouts.get(name, 0) + len(of_measure)
     steps = [results[step].cost for step in ("PISM", "and CDE, DRM", "and chance")]
