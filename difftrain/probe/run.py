@@ -197,14 +197,14 @@ def finalize(state: ProbeState, samples: int, description: str) -> dict[str, Any
     ]
     stats = RejectStats()
     for row in rejected:
-        stats.note(row)
+        stats.add(row)
     lines = "".join(json.dumps(asdict(row)) + "\n" for row in rejected)
     manifest.write_text(state.folder / QUARANTINE, lines)
     return {
         "generations": state.generations,
         "tokens": state.tokens,
         "samples": samples,
-        "quarantined": stats.number,
-        "reasons": stats.summary(),
+        "quarantined": stats.total,
+        "reasons": stats.by_reason(),
         "settled": [*before["counts"]["settled"], description],
     }
