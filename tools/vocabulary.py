@@ -118,7 +118,9 @@ def setting_lines() -> Iterator[str]:
             if inner is not None and not is_enum(inner):
                 yield from walk(inner, f"{prefix}{name}.")
             else:
-                yield f"| `{prefix}{name}` | `{shown_default(default)}` | {text} |".replace("`` ", "")
+                yield f"| `{prefix}{name}` | `{shown_default(default)}` | {text} |".replace(
+                    "`` ", ""
+                )
 
     yield "\n| setting | default | meaning |\n|---|---|---|"
     yield from walk(known["RunConfig"], "")
