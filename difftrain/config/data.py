@@ -56,31 +56,35 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    """Which samples are read, and how large their images may be."""
+    """Which samples are read, and how large their images may be.
 
-    source: Source = Source.shapes
+    The fingerprints `shapes` and `files` are of samples drawn and read; the contents of the files
+    count there instead of `path` and `revision`.
+    """
+
+    source: Source = setting(Source.shapes, fingerprint=("shapes", "files"))
     """shapes draws the embedded world; every other source reads `path` in its format."""
     path: str | None = None
     """A file, a folder, or a dataset's id on the hub (owner/name)."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; null takes main. A full commit needs no request."""
-    split: str = "train"
+    split: str = setting("train", fingerprint=("files",))
     """Files named after another split (test, validation) are not read."""
-    tasks: list[str] | None = None
+    tasks: list[str] | None = setting(None, fingerprint=("files",))
     """Only rows of these tasks; null takes all. Rows of others are counted as other_tasks."""
-    duplicates: Duplicates = Duplicates.drop
+    duplicates: Duplicates = setting(Duplicates.drop, fingerprint=("files",))
     """drop rejects a repeated row; keep gives it an id of its own (Orsta repeats puzzles)."""
-    limit: int | None = None
+    limit: int | None = setting(None, fingerprint=("shapes", "files"))
     """At most this many rows, from the start; null takes all."""
-    num_samples: int = 400
+    num_samples: int = setting(400, fingerprint=("shapes",))
     """Samples drawn by the shapes world."""
-    world_seed: int = 0
+    world_seed: int = setting(0, fingerprint=("shapes",))
     """Seed of the shapes world; the run's own seed does not change the samples."""
-    box_format: BoxFormat = BoxFormat.pixels
+    box_format: BoxFormat = setting(BoxFormat.pixels, fingerprint=("files",))
     """Coordinate system of gold boxes where rows do not give it (orsta and ms_swift do)."""
-    min_pixels: int = setting(3136, fingerprint=("probe", "responses", "preflight"))
+    min_pixels: int = setting(3136, fingerprint=("files", "probe", "responses", "preflight"))
     """Smaller images are enlarged to this (Qwen2.5-VL: 56 x 56, 4 tokens)."""
-    max_pixels: int = setting(1_254_400, fingerprint=("probe", "responses", "preflight"))
+    max_pixels: int = setting(1_254_400, fingerprint=("files", "probe", "responses", "preflight"))
     """Larger images are shrunk to this (Qi et al. 2026, section 4): 1600 tokens of 784 pixels."""
 
     def check(self) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,8 @@ from typing import Any
 KEY = "fingerprint"
 STAGES = frozenset(
     [
+        "shapes",
+        "files",
         "preflight",
         "probe",
         "attention",
@@ -24,7 +26,7 @@ STAGES = frozenset(
         "evaluate",
     ]
 )
-"""Stages that settings of other sections count in."""
+"""Stages that settings of other sections count in; shapes and files are the two kinds of data."""
 
 
 def setting(

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from difftrain import images
 from difftrain.config.data import DataConfig, Duplicates, Source
+from difftrain.config.fingerprint import counted_settings
 from difftrain.data import storage
 from difftrain.data.convert import RawRow, convert
 from difftrain.data.dedup import SeenRows
@@ -21,10 +22,6 @@ from difftrain.records import Sample
 from difftrain.shapes import pool
 from difftrain.shapes.pool import Split
 
-FILE_KEYS = ["source", "limit", "split", "tasks", "duplicates", "box_format"]
-FILE_KEYS += ["min_pixels", "max_pixels"]
-SHAPES_KEYS = ["source", "limit", "num_samples", "world_seed"]
-"""Settings that change the rows of files, and of the shapes world; others leave stages valid."""
 MAX_SCAN_BYTES = 64 << 20
 """A jsonl or json of at most this size is scanned for the images it names (image_sizes)."""
 
@@ -148,9 +145,8 @@ def fingerprint(config: DataConfig) -> str:
     A file keeps its fingerprint when it is moved with its images; its name counts, because
     Sample.source has it. An image replaced by one of exactly its size in bytes is missed.
     """
-    settings = asdict(config)
-    keys = SHAPES_KEYS if config.source is Source.shapes else FILE_KEYS
-    return manifest.fingerprint([{key: settings[key] for key in keys}, inputs(config)])
+    kind = "shapes" if config.source is Source.shapes else "files"
+    return manifest.fingerprint([counted_settings(config, kind, own=False), inputs(config)])
 
 
 def inputs(config: DataConfig) -> dict[str, str]:
