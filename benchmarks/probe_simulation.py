@@ -19,7 +19,7 @@ import numpy as np
 
 from difftrain.config.difficulty import PismConfig
 from difftrain.difficulty import pism
-from difftrain.plan.generations import MIX
+from difftrain.plan.probe_cost import PAPER_STRATA
 from difftrain.probe.schedule import next_draws
 from difftrain.records import Measure, Stratum
 
@@ -80,7 +80,8 @@ def costs(right: float, easy_fails: float) -> dict[Stratum, float]:
 def shares() -> dict[str, Any]:
     """Share of the grid asked of the paper's 47,766 samples under each pair of assumptions."""
     mix = {
-        stratum: sum(each[stratum] for each in MIX[Measure.pism].values()) for stratum in Stratum
+        stratum: sum(each[stratum] for each in PAPER_STRATA[Measure.pism].values())
+        for stratum in Stratum
     }
     found: dict[str, Any] = {"samples": sum(mix.values()), "draws_of_the_grid": RATIOS * DRAWS}
     for right in RIGHT:

@@ -6,13 +6,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from difftrain import plan
 from difftrain.config.run_config import RunConfig
 from difftrain.data import dataset
 from difftrain.pipeline.coordination import World, stage_lock
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
 from difftrain.pipeline.stage import run_stage
-from difftrain.recipes import benchmarks, plan
+from difftrain.recipes import benchmarks
 from difftrain.records import Sample
 from difftrain.train import PreflightFailed, preflight
 from difftrain.train.preflight import Candidate, CheckResult, failure_message, results_table

@@ -132,7 +132,7 @@ compares the latter all the same and notes it in the table.""",
         """What a run would do and cost, before anything is spent.
 
 With check=model also whether the model is fit to be trained.""",
-        "difftrain.recipes.plan:show",
+        "difftrain.plan:show",
         expand=expand_plan,
     ),
     "export": Command(

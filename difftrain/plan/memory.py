@@ -1,14 +1,14 @@
-"""Memory of one GPU, from a model's shape: scoring, and training under each ZeRO stage.
+"""Memory of one GPU, from a model's dimensions: generation, and training under each ZeRO stage.
 
 With P parameters (T of them trained), b bytes a weight, L layers of width H, K key heads of size D,
-V words, B rows of S tokens, N GPUs:
+vocabulary V, B rows of S tokens, N GPUs:
 
     weights       b P
-    KV cache      2 L K D b  for each token of prompt and answer, B S of them; in this process as
-                  much for each token of the prompts remembered, and of the B that are being read
-    pictures      4 * 1176 bytes for each patch of 14 x 14 pixels, and in the tower's layers
+    KV cache      2 L K D b  for each token of prompt and response, B S of them; in this process as
+                  much for each token of the cached prompts, and of the B prompts that are prefilled
+    images        4 * 1176 bytes for each patch of 14 x 14 pixels, and in the vision tower's layers
                   b (8 Hv + 2 Fv) for each (width Hv, feed-forward Fv), one layer at a time
-    scores        4 V for each row while generating
+    logits        4 V for each row while generating
 
     training, bf16 weights and gradients with Adam in float32 (4 + 4 + 4 bytes):
     stage 0       2 P + 2 T + 12 T
@@ -16,13 +16,13 @@ V words, B rows of S tokens, N GPUs:
     stage 2       2 P + (2 + 12) T / N
     stage 3       2 P / N + (2 + 12) T / N
     reference     2 P more (2 P / N under stage 3) where the KL term has a weight
-    LoRA          P counts the additions, r (in + out) for each target, and T is these alone: their
-                  weights and gradients are float32, 16 T as well; no reference, for the additions
-                  are switched off instead
-    activations   with checkpointing 2 L B S H, one layer's work 34 B S H, and the answers' scores
-                  2 * 4 B A V (A tokens of an answer); without checkpointing 34 L B S H
+    LoRA          P includes the adapters, r (in + out) for each target, and T is these alone: their
+                  weights and gradients are float32, 16 T as well; no reference model, because the
+                  adapters are switched off instead
+    activations   with checkpointing 2 L B S H, one layer's work 34 B S H, and the responses' logits
+                  2 * 4 B A V (A tokens of a response); without checkpointing 34 L B S H
 
-Estimates: fragmentation, the runtime itself (1 to 2 GiB) and ZeRO's buffers are not in them.
+Estimates: fragmentation, the runtime itself (1 to 2 GiB) and ZeRO's buffers are not included.
 """
 
 import json
@@ -34,27 +34,27 @@ from typing import Any
 GIB = 2**30
 PATCH_PIXELS = 14 * 14
 PATCH_VALUES = 1176
-"""Numbers of a patch: 3 colours, 2 frames, 14 x 14 pixels."""
-FORWARD = ("gate_proj", "up_proj", "down_proj")
-"""Feed-forward projections, of a layer of the language model and of the tower."""
+"""Numbers of a patch: 3 colors, 2 frames, 14 x 14 pixels."""
+MLP_MODULES = ("gate_proj", "up_proj", "down_proj")
+"""Feed-forward projections of a layer of the language model or of the vision tower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """What memory depends on. `tower` are the vision tower's parameters, part of `parameters`."""
+class ModelDims:
+    """What memory depends on. `vision_parameters` are part of `parameters`."""
 
     parameters: float
-    tower: float
+    vision_parameters: float
     layers: int
     width: int
-    inner: int
+    mlp_width: int
     heads: int
     key_heads: int
     head_size: int
-    words: int
-    tower_layers: int
-    tower_width: int
-    tower_inner: int
+    vocabulary: int
+    vision_layers: int
+    vision_width: int
+    vision_mlp_width: int
 
     @property
     def cache_values(self) -> int:
@@ -62,145 +62,156 @@ class Shape:
         return 2 * self.layers * self.key_heads * self.head_size
 
 
-KNOWN = {
-    "Qwen/Qwen2.5-VL-7B-Instruct": Shape(
-        parameters=8.29e9, tower=0.68e9, layers=28, width=3584, inner=18_944, heads=28, key_heads=4,
-        head_size=128, words=152_064, tower_layers=32, tower_width=1280, tower_inner=3420,
+KNOWN_DIMS = {
+    "Qwen/Qwen2.5-VL-7B-Instruct": ModelDims(
+        parameters=8.29e9, vision_parameters=0.68e9, layers=28, width=3584, mlp_width=18_944,
+        heads=28, key_heads=4, head_size=128, vocabulary=152_064, vision_layers=32,
+        vision_width=1280, vision_mlp_width=3420,
     ),
-    "Qwen/Qwen2.5-VL-3B-Instruct": Shape(
-        parameters=3.75e9, tower=0.67e9, layers=36, width=2048, inner=11_008, heads=16, key_heads=2,
-        head_size=128, words=151_936, tower_layers=32, tower_width=1280, tower_inner=3420,
+    "Qwen/Qwen2.5-VL-3B-Instruct": ModelDims(
+        parameters=3.75e9, vision_parameters=0.67e9, layers=36, width=2048, mlp_width=11_008,
+        heads=16, key_heads=2, head_size=128, vocabulary=151_936, vision_layers=32,
+        vision_width=1280, vision_mlp_width=3420,
     ),
 }  # fmt: skip
-"""Shapes of hub ids, for a plan made where the weights are not."""
+"""Dimensions by hub id, for a plan made where the weights are not."""
 
 
-def shape_of(source: str) -> Shape | None:
-    """The shape of a folder's config.json or of a known hub id; None where neither is at hand.
-
-    Parameters are counted from the config: embeddings, attention, feed-forward, tower.
-    """
-    if source in KNOWN:
-        return KNOWN[source]
+def model_dims(source: str) -> ModelDims | None:
+    """The dimensions of a known hub id or of a folder's config.json; None without either."""
+    if source in KNOWN_DIMS:
+        return KNOWN_DIMS[source]
     path = Path(source) / "config.json"
-    if not path.is_file():
-        return None
-    told = json.loads(path.read_text())
-    text: Mapping[str, Any] = told.get("text_config") or told
-    vision: Mapping[str, Any] = told.get("vision_config") or {}
     try:
-        return counted(told, text, vision)
-    except KeyError:
+        return dims_from_config(json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError, KeyError):
         return None
 
 
-def counted(told: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]) -> Shape:
-    """A shape with its parameters counted. Raises KeyError for a config of another kind."""
-    width, layers, words = text["hidden_size"], text["num_hidden_layers"], text["vocab_size"]
-    heads, inner = text["num_attention_heads"], text["intermediate_size"]
+def dims_from_config(config: Mapping[str, Any]) -> ModelDims:
+    """The dimensions with the parameters counted: embeddings, attention, feed-forward, tower.
+
+    Raises KeyError for a config of another architecture.
+    """
+    text: Mapping[str, Any] = config.get("text_config") or config
+    vision: Mapping[str, Any] = config.get("vision_config") or {}
+    width, layers, vocabulary = text["hidden_size"], text["num_hidden_layers"], text["vocab_size"]
+    heads, mlp_width = text["num_attention_heads"], text["intermediate_size"]
     key_heads = text.get("num_key_value_heads") or heads
-    size = text.get("head_dim") or width // heads
-    attention = 2 * width * heads * size + 2 * width * key_heads * size
-    tied = told.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
-    embedded = words * width * (1 if tied else 2)
-    language = embedded + layers * (attention + 3 * width * inner + 2 * width)
-    tower_width, tower_inner = vision["hidden_size"], vision["intermediate_size"]
-    merged = tower_width * vision.get("spatial_merge_size", 2) ** 2
-    tower = vision["depth"] * (4 * tower_width**2 + 3 * tower_width * tower_inner)
-    tower += PATCH_VALUES * tower_width + merged * merged + merged * width
-    return Shape(
+    head_size = text.get("head_dim") or width // heads
+    attention = 2 * width * heads * head_size + 2 * width * key_heads * head_size
+    is_tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+    embeddings = vocabulary * width * (1 if is_tied else 2)
+    language = embeddings + layers * (attention + 3 * width * mlp_width + 2 * width)
+    vision_width, vision_mlp_width = vision["hidden_size"], vision["intermediate_size"]
+    merged = vision_width * vision.get("spatial_merge_size", 2) ** 2
+    tower = vision["depth"] * (4 * vision_width**2 + 3 * vision_width * vision_mlp_width)
+    tower += PATCH_VALUES * vision_width + merged * merged + merged * width
+    return ModelDims(
         parameters=float(language + tower),
-        tower=float(tower),
+        vision_parameters=float(tower),
         layers=layers,
         width=width,
-        inner=inner,
+        mlp_width=mlp_width,
         heads=heads,
         key_heads=key_heads,
-        head_size=size,
-        words=words,
-        tower_layers=vision["depth"],
-        tower_width=tower_width,
-        tower_inner=tower_inner,
+        head_size=head_size,
+        vocabulary=vocabulary,
+        vision_layers=vision["depth"],
+        vision_width=vision_width,
+        vision_mlp_width=vision_mlp_width,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Rows computed together: tokens of prompt and of answer, and the pixels of its pictures."""
+class TokenBatch:
+    """Rows computed together: tokens of prompt and of response, and the pixels of its images."""
 
     rows: int
     prompt: int
-    answer: int
+    response: int
     pixels: int
 
     @property
     def tokens(self) -> int:
         """Tokens of all rows."""
-        return self.rows * (self.prompt + self.answer)
+        return self.rows * (self.prompt + self.response)
 
 
-def scoring(shape: Shape, batch: Batch, weight_bytes: int, remembered: int = 0) -> dict[str, float]:
-    """Bytes of weights, cache, pictures and scores of one GPU that answers.
+def generation_memory(
+    dims: ModelDims, batch: TokenBatch, weight_bytes: int, cached_prompts: int = 0
+) -> dict[str, float]:
+    """Bytes of weights, KV cache, images and logits of one GPU that generates.
 
-    `remembered`: prompts that the engine in this process keeps beside its slots, and it may be
-    reading one for each row; a server and vLLM (0) have them in their one cache.
+    `cached_prompts`: prompts that the engine in this process keeps beside its batch, while it may
+    prefill one for each row; 0 for a server and vLLM, which keep them in their one cache.
     """
-    prompt = shape.cache_values * weight_bytes * batch.prompt
+    prompt = dims.cache_values * weight_bytes * batch.prompt
     patches = batch.rows * batch.pixels / PATCH_PIXELS
-    tower = weight_bytes * (8 * shape.tower_width + 2 * shape.tower_inner)
+    tower = weight_bytes * (8 * dims.vision_width + 2 * dims.vision_mlp_width)
     return {
-        "weights": weight_bytes * shape.parameters,
-        "KV cache": shape.cache_values * weight_bytes * batch.tokens,
-        "prompts remembered": prompt * remembered,
-        "prompts being read": prompt * batch.rows * bool(remembered),
-        "pictures": patches * (4 * PATCH_VALUES + tower),
-        "scores": 4 * shape.words * batch.rows,
+        "weights": weight_bytes * dims.parameters,
+        "KV cache": dims.cache_values * weight_bytes * batch.tokens,
+        "cached prompts": prompt * cached_prompts,
+        "prefill": prompt * batch.rows * bool(cached_prompts),
+        "images": patches * (4 * PATCH_VALUES + tower),
+        "logits": 4 * dims.vocabulary * batch.rows,
     }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
-    """What is trained: all weights, all but the tower, or LoRA's additions alone (how many
-    parameters they are; None without LoRA)."""
+class TrainedPart:
+    """What is trained: all weights, all but the vision tower, or LoRA's adapters alone (how many
+    parameters they have; None without LoRA)."""
 
-    frozen_tower: bool = False
-    additions: float | None = None
+    frozen_vision: bool = False
+    lora_parameters: float | None = None
 
 
-def additions(shape: Shape, rank: int, targets: Sequence[str], tower: bool) -> float:
-    """Parameters that LoRA adds to the language model, and with `tower` to the tower's layers.
+def lora_parameters(dims: ModelDims, rank: int, targets: Sequence[str], vision: bool) -> float:
+    """Parameters that LoRA adds to the language model, and with `vision` to the tower's layers.
 
     Targets of other names than Qwen2.5-VL's count nothing.
     """
-    width, inner = shape.width, shape.inner
-    queries, keys = shape.heads * shape.head_size, shape.key_heads * shape.head_size
+    width, mlp_width = dims.width, dims.mlp_width
+    queries, keys = dims.heads * dims.head_size, dims.key_heads * dims.head_size
     language = {"q_proj": width + queries, "k_proj": width + keys, "v_proj": width + keys,
                 "o_proj": queries + width}  # fmt: skip
-    language |= dict.fromkeys(FORWARD, width + inner)
-    own, own_inner = shape.tower_width, shape.tower_inner
-    seeing = {"qkv": 4 * own, "proj": 2 * own} | dict.fromkeys(FORWARD, own + own_inner)
-    total = shape.layers * sum(language.get(name, 0) for name in targets)
-    total += shape.tower_layers * sum(seeing.get(name, 0) for name in targets) * tower
+    language |= dict.fromkeys(MLP_MODULES, width + mlp_width)
+    tower = {"qkv": 4 * dims.vision_width, "proj": 2 * dims.vision_width}
+    tower |= dict.fromkeys(MLP_MODULES, dims.vision_width + dims.vision_mlp_width)
+    total = dims.layers * sum(language.get(name, 0) for name in targets)
+    total += dims.vision_layers * sum(tower.get(name, 0) for name in targets) * vision
     return float(rank * total)
 
 
-def training(
-    shape: Shape, batch: Batch, gpus: int, learned: Learned, reference: bool, checkpointing: bool
+def training_memory(
+    dims: ModelDims,
+    batch: TokenBatch,
+    gpus: int,
+    part: TrainedPart,
+    *,
+    reference: bool,
+    checkpointing: bool,
 ) -> dict[int, float]:
     """Bytes of one GPU under ZeRO stages 0 to 3."""
-    all_, trained = shape.parameters, shape.parameters - shape.tower * learned.frozen_tower
-    if learned.additions is not None:
-        all_, trained, reference = all_ + learned.additions, learned.additions, False
-    rows = 34 * batch.tokens * shape.width
-    kept = 2 * shape.layers * batch.tokens * shape.width
-    activations = kept + rows if checkpointing else rows * shape.layers
-    activations += 8 * batch.rows * batch.answer * shape.words
+    parameters = dims.parameters
+    trained = parameters - dims.vision_parameters * part.frozen_vision
+    if part.lora_parameters is not None:
+        trained, reference = part.lora_parameters, False
+        parameters += trained
+    one_layer = 34 * batch.tokens * dims.width
+    if checkpointing:
+        activations = 2 * dims.layers * batch.tokens * dims.width + one_layer
+    else:
+        activations = one_layer * dims.layers
+    activations += 8 * batch.rows * batch.response * dims.vocabulary
     activations += batch.rows * batch.pixels / PATCH_PIXELS * 4 * PATCH_VALUES
     states = {
-        0: 2 * all_ + 14 * trained,
-        1: 2 * all_ + 2 * trained + 12 * trained / gpus,
-        2: 2 * all_ + 14 * trained / gpus,
-        3: (2 * all_ + 14 * trained) / gpus,
+        0: 2 * parameters + 14 * trained,
+        1: 2 * parameters + 2 * trained + 12 * trained / gpus,
+        2: 2 * parameters + 14 * trained / gpus,
+        3: (2 * parameters + 14 * trained) / gpus,
     }
-    copy = {stage: 2 * all_ * reference / (gpus if stage == 3 else 1) for stage in states}
-    return {stage: own + copy[stage] + activations for stage, own in states.items()}
+    copy = {zero: 2 * parameters * reference / (gpus if zero == 3 else 1) for zero in states}
+    return {zero: size + copy[zero] + activations for zero, size in states.items()}

@@ -1,4 +1,4 @@
-"""launch/plan.py: the resolved settings, and with check=model the eight ticks."""
+"""launch/plan.py: settings and estimates, and with check=model the eight checks."""
 
 import json
 import os
@@ -33,13 +33,15 @@ def test_without_a_check_the_settings_are_shown_and_nothing_is_loaded(tmp_path: 
     done = plan(f"output_dir={tmp_path}", "recipe=grpo_mid", "seed=7")
     assert done.returncode == 0, done.stderr
     assert "\nseed=7\n" in done.stdout
-    assert "what makes this row this row: name=grpo_mid, select.strata=[medium]" in done.stdout
+    assert "what defines this recipe: name=grpo_mid, select.strata=[medium]" in done.stdout
     folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     assert json.loads((folder / "settings.json").read_text())["seed"] == 7
     assert "✓" not in done.stdout
 
 
-def test_samples_answers_hours_and_memory_are_told_before_anything_is_spent(tmp_path: Path) -> None:
+def test_samples_responses_hours_and_memory_are_estimated_before_anything_is_spent(
+    tmp_path: Path,
+) -> None:
     done = plan(
         f"output_dir={tmp_path}",
         "data.num_samples=40",
@@ -52,10 +54,10 @@ def test_samples_answers_hours_and_memory_are_told_before_anything_is_spent(tmp_
         "for pism, cmab, cde, ace, drm and probe.retest_samples=100, by the first paper's "
         "stratum mix" in done.stdout
     )
-    assert "by itself, by the paper's mix: pism" in done.stdout
+    assert "responses for each measure alone, by the paper's mix: pism" in done.stdout
     assert "cde 400, ace 40, drm 200" in done.stdout
     assert "hours: 0.11 for the probe, at 0.1 samples a second" in done.stdout
-    assert "memory, scoring:" in done.stdout
+    assert "memory, generation:" in done.stdout
     assert "ZeRO 3" in done.stdout
     assert not list(tmp_path.glob("probe/*"))
 
@@ -80,8 +82,8 @@ def test_a_pilots_own_numbers_are_taken_where_there_is_one(tmp_path: Path) -> No
     manifest.write_manifest(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
     done = plan(*words)
     assert done.returncode == 0, done.stderr
-    assert "answers: about 800 for pism, cmab, by a pilot of 8 samples" in done.stdout
-    assert "16,000 answer tokens (20 each in the pilot)" in done.stdout
+    assert "responses: about 800 for pism, cmab, by a pilot of 8 samples" in done.stdout
+    assert "16,000 response tokens (20 each in the pilot)" in done.stdout
     assert "hours: 0.01 for the probe, at the pilot's 2 samples a second" in done.stdout
 
 
@@ -93,7 +95,7 @@ def test_an_impossible_speed_is_refused() -> None:
 
 
 def test_a_plan_needs_no_torch() -> None:
-    words = "import sys, recipes.plan; print([m for m in sys.modules if m in ('torch', 'trl')])"
+    words = "import sys, difftrain.plan; print([m for m in sys.modules if m in ('torch', 'trl')])"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
 

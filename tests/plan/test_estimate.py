@@ -1,0 +1,196 @@
+"""What a plan estimates: expected responses and memory, against simulation and real weights."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from difftrain import plan
+from difftrain.config.difficulty import Until
+from difftrain.config.model import ModelConfig
+from difftrain.config.run_config import RunConfig
+from difftrain.config.train import LORA_TARGETS
+from difftrain.model.resolve import SHIPPED
+from difftrain.pipeline import manifest
+from difftrain.pipeline.paths import RunPaths
+from difftrain.plan import memory
+from difftrain.plan.probe_cost import ProbeWorkload, expected_responses
+from difftrain.probe.schedule import next_draws
+from difftrain.probe.state import requirements
+from difftrain.records import Measure, Stratum, TaskSet
+
+PAPER = {TaskSet.perception: 20_633, TaskSet.reasoning: 27_133}
+
+
+def workload(**changes) -> ProbeWorkload:
+    """PISM alone, as the paper has it."""
+    plain = {
+        "mask_percents": range(0, 100, 10), "draws": 10, "min_correct": 1, "hard_max": 0.4,
+        "easy_min": 0.7, "masks": True, "full_grid": False, "until_first_correct": False,
+        "full_image": 0, "text_only": 0,
+    }  # fmt: skip
+    return ProbeWorkload(**{**plain, **changes})
+
+
+def test_the_papers_own_mix_costs_about_an_eighth_of_the_grid() -> None:
+    grid = sum(PAPER.values()) * 100
+    reasoning = expected_responses(workload(), Measure.pism, {TaskSet.reasoning: 27_133})
+    assert reasoning / 2_713_300 == pytest.approx(1 / 8, abs=0.01)
+    both = expected_responses(workload(), Measure.pism, PAPER)
+    assert both / grid == pytest.approx(0.145, abs=0.01)
+
+
+@pytest.mark.parametrize("stratum", Stratum)
+def test_expected_draws_are_those_of_the_schedule_itself(stratum: Stratum) -> None:
+    rng, pism_alone = random.Random(0), workload()
+    total, runs = 0, 1500
+    for _ in range(runs):
+        failing = rng.choice(pism_alone.first_failing(stratum))
+        correct_RK = np.full((10, 10), -1, dtype=np.int8)
+        while requested := next_draws(correct_RK):
+            ((row, draw),) = requested
+            correct_RK[row, draw] = row != failing and rng.random() < 0.5
+            total += 1
+    assert pism_alone.responses(stratum) == pytest.approx(total / runs, rel=0.05)
+
+
+def test_other_measures_share_the_draws_under_the_full_image() -> None:
+    solved = Stratum.easy
+    assert workload().responses(solved) == 20
+    assert workload(until_first_correct=True).responses(solved) == 20
+    assert workload(full_image=5).responses(solved) == 23
+    assert workload(full_image=5, text_only=5).responses(solved) == 28
+    assert workload(full_image=5).responses(Stratum.unsolved) == 10
+    assert workload(masks=False, until_first_correct=True).responses(Stratum.unsolved) == 10
+    assert workload(masks=False, until_first_correct=True).responses(solved) == 2
+    assert workload(masks=False, full_image=5, text_only=5).responses(solved) == 10
+    assert workload(full_grid=True, text_only=5).responses(solved) == 105
+
+
+def test_parameters_are_counted_as_the_weights_have_them() -> None:
+    dims = memory.model_dims(str(SHIPPED["tiny"]))
+    assert dims is not None
+    with safe_open(SHIPPED["tiny"] / "model.safetensors", "numpy") as weights:
+        names = list(weights.keys())
+        sizes = {name: int(np.prod(weights.get_slice(name).get_shape())) for name in names}
+    assert dims.parameters == pytest.approx(sum(sizes.values()), rel=0.02)
+    tower = sum(size for name, size in sizes.items() if "visual" in name)
+    assert dims.vision_parameters == pytest.approx(tower, rel=0.03)
+
+
+def test_the_7bs_known_dimensions_are_those_counted_from_its_config() -> None:
+    text = {
+        "hidden_size": 3584, "num_hidden_layers": 28, "vocab_size": 152_064,
+        "num_attention_heads": 28, "intermediate_size": 18_944, "num_key_value_heads": 4,
+    }  # fmt: skip
+    vision = {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32}
+    found = memory.dims_from_config(
+        {"tie_word_embeddings": False, "text_config": text, "vision_config": vision}
+    )
+    known = memory.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
+    assert found.parameters == pytest.approx(known.parameters, rel=0.01)
+    assert found.vision_parameters == pytest.approx(known.vision_parameters, rel=0.02)
+    assert found.cache_values == known.cache_values == 28_672
+
+
+def test_memory_of_training_shrinks_with_each_zero_stage_by_the_formula() -> None:
+    dims = memory.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
+    batch = memory.TokenBatch(rows=4, prompt=1800, response=1024, pixels=1_254_400)
+
+    def stages(gpus: int, frozen_vision: bool = False, **changes: bool) -> dict[int, float]:
+        plain = {"reference": False, "checkpointing": True} | changes
+        part = memory.TrainedPart(frozen_vision=frozen_vision)
+        return memory.training_memory(dims, batch, gpus, part, **plain)
+
+    found = stages(8)
+    assert found[0] > found[1] > found[2] > found[3]
+    assert found[0] - found[3] == pytest.approx(16 * dims.parameters * 7 / 8)
+    assert stages(1)[3] == stages(1)[0]
+    assert stages(8, reference=True)[2] - found[2] == pytest.approx(2 * dims.parameters)
+    assert found[2] - stages(8, frozen_vision=True)[2] == pytest.approx(
+        14 * dims.vision_parameters / 8
+    )
+    assert stages(8, checkpointing=False)[3] > found[3]
+
+
+def test_lora_needs_no_memory_for_what_it_does_not_train() -> None:
+    dims = memory.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
+    batch = memory.TokenBatch(rows=1, prompt=1800, response=1024, pixels=1_254_400)
+    added = memory.lora_parameters(dims, 16, LORA_TARGETS, vision=False)
+    assert added == 40_370_176  # what peft adds to the 7B's language model
+    assert memory.lora_parameters(dims, 16, LORA_TARGETS, vision=True) > added
+    whole, lora = (
+        memory.training_memory(dims, batch, 1, part, reference=True, checkpointing=True)
+        for part in (memory.TrainedPart(), memory.TrainedPart(lora_parameters=added))
+    )
+    reference = 2 * dims.parameters
+    assert whole[0] - lora[0] == pytest.approx(14 * dims.parameters - 16 * added + reference)
+
+
+def test_memory_of_generation_is_weights_cache_images_and_logits() -> None:
+    dims = memory.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
+    one = memory.TokenBatch(rows=1, prompt=1600, response=448, pixels=1_254_400)
+    found = memory.generation_memory(dims, one, 2)
+    assert found["weights"] == pytest.approx(16.58e9)
+    assert found["KV cache"] == 28_672 * 2 * 2048
+    assert found["logits"] == 4 * 152_064
+    here = memory.generation_memory(dims, one, 2, cached_prompts=8)
+    assert here["cached prompts"] == 8 * 28_672 * 2 * 1600
+    assert sum(here.values()) - sum(found.values()) == (8 + 1) * 28_672 * 2 * 1600
+
+
+def test_the_batch_of_the_estimate_is_the_one_that_the_engine_computes_together() -> None:
+    def rows(**changes) -> int:
+        model = replace(ModelConfig(), **changes)
+        return plan.generation_batch(model, 1600, 448, 1_254_400).rows
+
+    assert rows(batch_size=64) == 64
+    assert rows(batch_size=64, batch_tokens=2048 * 10) == 10
+    assert rows(batch_size=64, batch_tokens=100) == 1
+    assert rows(batch_size=64, batch_tokens=100, deterministic=True) == 16
+    fixed_shapes = replace(ModelConfig(), deterministic=True)
+    assert plan.generation_batch(fixed_shapes, 1601, 448, 1_254_400).tokens == 16 * 4096
+
+
+def test_a_pilot_without_a_response_is_none(tmp_path) -> None:
+    config = RunConfig(output_dir=str(tmp_path))
+    small = replace(config, data=replace(config.data, limit=config.plan.pilot))
+    counts = {
+        "generations": 0,
+        "tokens": 0,
+        "samples": 4,
+        "settled": [requirements(config.difficulty, config.probe).describe(4)],
+    }
+
+    def close() -> None:
+        folder = RunPaths(small).probe
+        manifest.write_manifest(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
+
+    close()
+    assert plan.find_pilot(config) == (None, plan.PAPER_MIX)
+    counts["generations"] = 8
+    close()
+    assert plan.find_pilot(config) == ({**counts, "seconds": 2.0}, "a pilot of 4 samples")
+
+
+def test_a_pilot_for_other_measures_is_not_used_and_the_plan_says_why(tmp_path) -> None:
+    config = RunConfig(output_dir=str(tmp_path))
+    small = replace(config, data=replace(config.data, limit=config.plan.pilot))
+    full = requirements(config.difficulty, replace(config.probe, until=Until.grid)).describe(4)
+    ours = requirements(config.difficulty, config.probe).describe(4)
+    for settled in ([full], [ours, full]):
+        counts = {"generations": 400, "tokens": 0, "samples": 4, "settled": settled}
+        folder = RunPaths(small).probe
+        manifest.write_manifest(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
+        pilot, source = plan.find_pilot(config)
+        assert pilot is None
+        assert source.startswith(f"{plan.PAPER_MIX}, because the pilot was for (")
+        assert full in source
+
+
+def test_a_model_without_a_config_on_this_machine_has_no_dimensions(tmp_path) -> None:
+    assert memory.model_dims("someone/some-model") is None
+    (tmp_path / "config.json").write_text('{"model_type": "other"}')
+    assert memory.model_dims(str(tmp_path)) is None
