@@ -2,13 +2,12 @@
 
     python benchmarks/early_stopping.py [--output_dir DIR] [KEY=VALUE ...]
 
-Prints and writes benchmarks/results/early_stopping.json: samples, equal labels, draws a sample,
+Prints and writes benchmarks/results/early_stopping.json: samples, equal labels, draws per sample,
 seconds of both. The default pool takes about ten minutes on two cores.
 """
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,50 +27,45 @@ from difftrain.records import Rollout
 RESULT = Path(__file__).parent / "results" / "early_stopping.json"
 
 
-def asked(config: RunConfig, asking: ModelSession) -> tuple[dict[str, np.ndarray], int, float]:
-    """Tables of all samples, draws asked and seconds of a probe under these settings."""
-    places = RunPaths(config)
-    started = time.time()
-    samples = pool.samples(config, places, World())
-    probe(config, places, World(), asking, samples)
-    rows = parquet.read(places.probe, Rollout)
-    evidence = gather_evidence(rows, [], config.probe)
-    table = {key: sample.correctness.correct_RK for key, sample in evidence.items()}
-    made = manifest.read_manifest(places.probe)
-    return table, len(rows), made["seconds"] if made else time.time() - started
+def run_probe(config: RunConfig, session: ModelSession) -> tuple[dict[str, np.ndarray], int, float]:
+    """Correctness tables of all samples, draws and seconds of a probe under these settings."""
+    paths = RunPaths(config)
+    samples = pool.samples(config, paths, World())
+    probe(config, paths, World(), session, samples)
+    rollouts = parquet.read(paths.probe, Rollout)
+    evidence = gather_evidence(rollouts, [], config.probe)
+    tables = {key: sample.correctness.correct_RK for key, sample in evidence.items()}
+    return tables, len(rollouts), (manifest.read_manifest(paths.probe) or {})["seconds"]
 
 
 def main() -> None:
     """Run both probes, compare every sample's failure ratio, write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output_dir", default="outputs/early_stopping")
-    arguments, words = parser.parse_known_args()
-    common = [*words, "difficulty.extra_measures=[]"]
-    early = resolve(compose_config([*common, f"output_dir={arguments.output_dir}/early"]))
-    full = resolve(
-        compose_config([*common, f"output_dir={arguments.output_dir}/full", "probe.until=grid"])
-    )
-    asking = ModelSession(early.model, early.data)
-    ratios = np.array(early.probe.mask_percents) / 100
-    tables_early, draws, seconds = asked(early, asking)
-    tables_full, grid, grid_seconds = asked(full, asking)
-    equal = sum(
-        pism.failure_ratio(tables_early[key], ratios) == pism.failure_ratio(table, ratios)
-        for key, table in tables_full.items()
-    )
-    same_draws = all(
-        (tables_early[key][tables_early[key] >= 0] == table[tables_early[key] >= 0]).all()
-        for key, table in tables_full.items()
-    )
+    arguments, overrides = parser.parse_known_args()
+    folder, common = arguments.output_dir, [*overrides, "difficulty.extra_measures=[]"]
+    early = resolve(compose_config([*common, f"output_dir={folder}/early"]))
+    full = resolve(compose_config([*common, f"output_dir={folder}/full", "probe.until=grid"]))
+    session = ModelSession(early.model, early.data)
+    ratio_R = np.array(early.probe.mask_percents) / 100
+    early_tables, early_draws, early_seconds = run_probe(early, session)
+    full_tables, full_draws, full_seconds = run_probe(full, session)
+    pairs = [(early_tables[key], table) for key, table in full_tables.items()]
+    n = len(pairs)
     result = {
-        "samples": len(tables_full),
-        "equal_labels": equal,
-        "every_early_draw_equals_the_grids": bool(same_draws),
-        "draws_per_sample": {"early": draws / len(tables_full), "full": grid / len(tables_full)},
-        "seconds": {"early": seconds, "full": grid_seconds},
-        "seconds_ratio": seconds / grid_seconds,
+        "samples": n,
+        "equal_labels": sum(
+            pism.failure_ratio(early_RK, ratio_R) == pism.failure_ratio(full_RK, ratio_R)
+            for early_RK, full_RK in pairs
+        ),
+        "every_early_draw_equals_the_grids": all(
+            bool((early_RK == full_RK)[early_RK >= 0].all()) for early_RK, full_RK in pairs
+        ),
+        "draws_per_sample": {"early": early_draws / n, "full": full_draws / n},
+        "seconds": {"early": early_seconds, "full": full_seconds},
+        "seconds_ratio": early_seconds / full_seconds,
         "versions": manifest.versions(),
-        "command": "python benchmarks/early_stopping.py " + " ".join(words),
+        "command": "python benchmarks/early_stopping.py " + " ".join(overrides),
     }
     manifest.write_json(RESULT, result)
     print(json.dumps(result, indent=2))

@@ -5,14 +5,14 @@
 Parts, each of which can be measured by itself (`--only`), results merged into one file:
 
 * loop: the pool by difftrain (early stopping, refilled batches), then the first `--alone` samples
-  by a loop that asks one request at a time with transformers' generate, as the papers' releases
-  do; same model, same samples, same seeds, same labels. The loop's halves are run before and after
-  ours, so that a machine that slows down slows both; its seconds for the whole pool, with early
-  stopping and for the full grid, are seconds an answer times answers. About four minutes.
+  by a loop of one request at a time with transformers' generate, as the papers' releases do; same
+  model, samples, seeds and labels. Half of the loop runs before and half after difftrain's, so that
+  a machine that slows down slows both; its seconds for the whole pool, with early stopping and for
+  the full grid, are its seconds per response times the responses. About four minutes.
 * grid: the full grid of the same pool, in refilled batches: is every label the same? About eight.
 * deterministic: the pool with model.deterministic and without. About four.
-* simulation: answers that early stopping asks on the first paper's stratum mix (benchmarks/
-  probe_simulation.py says under which assumptions). Half a minute.
+* simulation: draws that early stopping takes on Qi et al.'s stratum mix (benchmarks/
+  probe_simulation.py states the assumptions). One minute.
 * processes: launch/probe.py by one process of one thread, one of two, and two of one; needs a
   machine that does nothing else. About five minutes.
 
@@ -54,15 +54,15 @@ from difftrain.shapes import pool
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-WORDS = ("difficulty=pism", "difficulty.extra_measures=[]")
+OVERRIDES = ("difficulty=pism", "difficulty.extra_measures=[]")
 
 
-def settings(*words: str) -> RunConfig:
+def settings(*overrides: str) -> RunConfig:
     """PISM alone, as the paper has it, of the model that ships."""
-    return resolve(compose_config([*WORDS, *words]))
+    return resolve(compose_config([*OVERRIDES, *overrides]))
 
 
-def loaded_by(config: RunConfig) -> LoadedModel:
+def load_model(config: RunConfig) -> LoadedModel:
     """The model of these settings."""
     return load(config.model, config.data.min_pixels, config.data.max_pixels)
 
@@ -80,12 +80,12 @@ def labels(rows: Sequence[Rollout], config: RunConfig) -> Labels:
     }
 
 
-def ours(
+def run_difftrain(
     loaded: LoadedModel, samples: Sequence[Sample], config: RunConfig
 ) -> tuple[list[Rollout], float]:
     """Rows and seconds of the probe in this process."""
-    with tempfile.TemporaryDirectory() as place:
-        folder, required = Path(place), requirements(config.difficulty, config.probe)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, required = Path(temporary), requirements(config.difficulty, config.probe)
         state = ProbeState(folder, config.probe, samples, required)
         engine = HfEngine(loaded, hf.BatchLimits.of(config.model))
         started = time.perf_counter()
@@ -99,8 +99,8 @@ def generate_alone(loaded: LoadedModel, request: Request) -> Completion:
     """One completion by transformers' own generate, without a batch."""
     inputs = kv_cache.encode(loaded, [request])
     width = inputs["input_ids"].shape[1]
-    known = loaded.processor.tokenizer.get_vocab()
-    banned = [known[name] for name in hf.PLACEHOLDERS if name in known]
+    vocabulary = loaded.processor.tokenizer.get_vocab()
+    banned = [vocabulary[name] for name in hf.PLACEHOLDERS if name in vocabulary]
     output = loaded.model.generate(
         **inputs,
         max_new_tokens=request.max_new_tokens,
@@ -114,10 +114,10 @@ def generate_alone(loaded: LoadedModel, request: Request) -> Completion:
     return hf.to_completion(loaded, output[0, width:].tolist(), request.max_new_tokens)
 
 
-def one_by_one(
+def run_loop(
     loaded: LoadedModel, samples: Sequence[Sample], config: RunConfig
 ) -> tuple[list[Rollout], float]:
-    """Rows and seconds of a loop that asks one request at a time, with early stopping."""
+    """Rows and seconds of a loop of one request at a time, with early stopping."""
     required = requirements(config.difficulty, config.probe)
     state = ProbeState(Path("nowhere"), config.probe, samples, required)
     rows: list[Rollout] = []
@@ -133,130 +133,134 @@ def one_by_one(
     return rows, time.perf_counter() - started
 
 
-def loop(asked: argparse.Namespace) -> dict[str, Any]:
-    """Ours against the loop."""
+def loop(arguments: argparse.Namespace) -> dict[str, Any]:
+    """difftrain against the loop."""
     config = settings()
-    loaded = loaded_by(config)
-    samples = list(pool.samples(pool.Split.pool, asked.pool))
-    some = samples[: asked.alone]
-    ours(loaded, samples[:8], config)  # warm up
-    first, before = one_by_one(loaded, some[::2], config)
-    rows, seconds = ours(loaded, samples, config)
-    second, after = one_by_one(loaded, some[1::2], config)
-    by_loop, by_us = labels(first + second, config), labels(rows, config)
-    an_answer = (before + after) / len(first + second)
+    loaded = load_model(config)
+    samples = list(pool.samples(pool.Split.pool, arguments.pool))
+    subset = samples[: arguments.alone]
+    run_difftrain(loaded, samples[:8], config)  # warm up
+    first, before = run_loop(loaded, subset[::2], config)
+    rows, seconds = run_difftrain(loaded, samples, config)
+    second, after = run_loop(loaded, subset[1::2], config)
+    loop_labels, our_labels = labels(first + second, config), labels(rows, config)
+    per_response = (before + after) / len(first + second)
     grid = len(samples) * len(config.probe.mask_percents) * config.probe.draws
     return {
         "samples": len(samples),
-        "answers": len(rows),
-        "answers_of_the_grid": grid,
+        "responses": len(rows),
+        "responses_of_the_grid": grid,
         "share_of_the_grid": len(rows) / grid,
         "seconds": seconds,
-        "seconds_an_answer": seconds / len(rows),
+        "seconds_per_response": seconds / len(rows),
         "loop": {
-            "samples": len(some),
-            "answers": len(first + second),
+            "samples": len(subset),
+            "responses": len(first + second),
             "seconds": before + after,
-            "seconds_an_answer": an_answer,
-            "same_labels": sum(by_us[key] == value for key, value in by_loop.items()),
-            "seconds_early_extrapolated": an_answer * len(rows),
-            "seconds_grid_extrapolated": an_answer * grid,
+            "seconds_per_response": per_response,
+            "same_labels": sum(our_labels[key] == value for key, value in loop_labels.items()),
+            "seconds_early_extrapolated": per_response * len(rows),
+            "seconds_grid_extrapolated": per_response * grid,
         },
-        "times_faster_than_the_loop_with_early_stopping": an_answer * len(rows) / seconds,
-        "times_faster_than_the_loop_over_the_grid": an_answer * grid / seconds,
+        "times_faster_than_the_loop_with_early_stopping": per_response * len(rows) / seconds,
+        "times_faster_than_the_loop_over_the_grid": per_response * grid / seconds,
         "threads": torch.get_num_threads(),
     }
 
 
-def grid(asked: argparse.Namespace) -> dict[str, Any]:
+def grid(arguments: argparse.Namespace) -> dict[str, Any]:
     """The full grid in refilled batches, and whether its labels are those of early stopping."""
     early, full = settings(), settings("probe.until=grid")
-    loaded = loaded_by(early)
-    samples = list(pool.samples(pool.Split.pool, asked.pool))
-    rows, seconds = ours(loaded, samples, early)
-    every, grid_seconds = ours(loaded, samples, full)
-    found, expected = labels(rows, early), labels(every, full)
+    loaded = load_model(early)
+    samples = list(pool.samples(pool.Split.pool, arguments.pool))
+    rows, seconds = run_difftrain(loaded, samples, early)
+    full_rows, grid_seconds = run_difftrain(loaded, samples, full)
+    early_labels, full_labels = labels(rows, early), labels(full_rows, full)
     return {
         "samples": len(samples),
-        "same_labels": sum(found[key] == value for key, value in expected.items()),
-        "answers": {"early": len(rows), "grid": len(every)},
+        "same_labels": sum(early_labels[key] == value for key, value in full_labels.items()),
+        "responses": {"early": len(rows), "grid": len(full_rows)},
         "seconds": {"early": seconds, "grid": grid_seconds},
-        "share_of_answers": len(rows) / len(every),
+        "share_of_responses": len(rows) / len(full_rows),
         "share_of_seconds": seconds / grid_seconds,
         "threads": torch.get_num_threads(),
     }
 
 
-def deterministic(asked: argparse.Namespace) -> dict[str, Any]:
+def deterministic(arguments: argparse.Namespace) -> dict[str, Any]:
     """The probe with fixed shapes and without, one after the other."""
     free, fixed = settings(), settings("model.deterministic=true")
-    loaded = loaded_by(free)
-    samples = list(pool.samples(pool.Split.pool, asked.pool))
-    ours(loaded, samples[:8], free)
-    rows, seconds = ours(loaded, samples, free)
-    fixed_rows, fixed_seconds = ours(loaded, samples, fixed)
+    loaded = load_model(free)
+    samples = list(pool.samples(pool.Split.pool, arguments.pool))
+    run_difftrain(loaded, samples[:8], free)
+    rows, seconds = run_difftrain(loaded, samples, free)
+    fixed_rows, fixed_seconds = run_difftrain(loaded, samples, fixed)
     return {
         "samples": len(samples),
         "seconds": {"free": seconds, "deterministic": fixed_seconds},
         "times_slower": fixed_seconds / seconds,
-        "answers": {"free": len(rows), "deterministic": len(fixed_rows)},
-        "equal_rows": len({repr(each) for each in rows} & {repr(each) for each in fixed_rows}),
+        "responses": {"free": len(rows), "deterministic": len(fixed_rows)},
+        "equal_rows": len(set(map(repr, rows)) & set(map(repr, fixed_rows))),
         "threads": torch.get_num_threads(),
     }
 
 
-def launched(folder: Path, size: int, threads: int, samples: int) -> float:
+def launch_probe(folder: Path, size: int, threads: int, samples: int) -> float:
     """The probe stage's seconds, by so many processes of so many threads."""
-    words = [*WORDS, f"data.num_samples={samples}", f"output_dir={folder}"]
-    program = [sys.executable, str(ROOT / "launch" / "probe.py"), *words]
-    one = {"OMP_NUM_THREADS": str(threads), "WORLD_SIZE": str(size)}
+    overrides = [*OVERRIDES, f"data.num_samples={samples}", f"output_dir={folder}"]
+    program = [sys.executable, str(ROOT / "launch" / "probe.py"), *overrides]
+    environment = {"OMP_NUM_THREADS": str(threads), "WORLD_SIZE": str(size)}
     ranks = [
         subprocess.Popen(
             program,
-            env={**os.environ, **one, "RANK": str(rank)},
+            env={**os.environ, **environment, "RANK": str(rank)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         for rank in range(size)
     ]
-    codes = [each.wait() for each in ranks]
+    codes = [rank.wait() for rank in ranks]
     if any(codes):
         raise SystemExit(f"{' '.join(program)} failed")
-    (made,) = folder.glob("probe/*/manifest.json")
-    return float(json.loads(made.read_text())["seconds"])
+    (path,) = folder.glob("probe/*/manifest.json")
+    return float(json.loads(path.read_text())["seconds"])
 
 
 def rows_of(folder: Path) -> list[Rollout]:
     """The rows of a probe, in one order."""
-    (place,) = folder.glob("probe/*")
-    rows = parquet.read(place, Rollout)
-    return sorted(rows, key=lambda each: (each.sample_id, each.mask_percent, each.draw))
+    (probe,) = folder.glob("probe/*")
+    rows = parquet.read(probe, Rollout)
+    return sorted(rows, key=lambda row: (row.sample_id, row.mask_percent, row.draw))
 
 
-def processes(asked: argparse.Namespace) -> dict[str, Any]:
+def processes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Samples a second by one process and by two; the rounds are interleaved."""
-    ways = {"one_of_one_thread": (1, 1), "one_of_two_threads": (1, 2), "two_of_one_thread": (2, 1)}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    setups = {
+        "one_of_one_thread": (1, 1),
+        "one_of_two_threads": (1, 2),
+        "two_of_one_thread": (2, 1),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in setups}
     rows: dict[str, list[Rollout]] = {}
-    with tempfile.TemporaryDirectory() as place:
-        for repeat in range(asked.repeats):
-            for name, (size, threads) in ways.items():
-                folder = Path(place) / f"{name}-{repeat}"
-                seconds[name].append(launched(folder, size, threads, asked.pool))
+    with tempfile.TemporaryDirectory() as temporary:
+        for repeat in range(arguments.repeats):
+            for name, (size, threads) in setups.items():
+                folder = Path(temporary) / f"{name}-{repeat}"
+                seconds[name].append(launch_probe(folder, size, threads, arguments.pool))
                 rows[name] = rows_of(folder)
-    best = {name: min(each) for name, each in seconds.items()}
-    one, two = (
+    best = {name: min(runs) for name, runs in seconds.items()}
+    alone, shared = (
         {(r.sample_id, r.mask_percent, r.draw): (r.seed, r.response) for r in rows[name]}
         for name in ("one_of_one_thread", "two_of_one_thread")
     )
     return {
-        "samples": asked.pool,
+        "samples": arguments.pool,
         "seconds": seconds,
-        "samples_a_second": {name: asked.pool / each for name, each in best.items()},
+        "samples_per_second": {name: arguments.pool / best_of for name, best_of in best.items()},
         "two_by_one": best["one_of_one_thread"] / best["two_of_one_thread"],
         "two_by_one_of_two_threads": best["one_of_two_threads"] / best["two_of_one_thread"],
-        "rows": {"one": len(one), "two": len(two)},
-        "equal_rows": sum(two.get(key) == value for key, value in one.items()),
+        "rows": {"one": len(alone), "two": len(shared)},
+        "equal_rows": sum(shared.get(key) == value for key, value in alone.items()),
     }
 
 
@@ -271,39 +275,39 @@ PARTS = {
 
 def lines(node: Any, depth: int = 0) -> list[str]:
     """A nested result as a Markdown list."""
-    found = []
+    out = []
     for key, value in node.items():
-        told = f"{'  ' * depth}* {key.replace('_', ' ')}"
+        text = f"{'  ' * depth}* {key.replace('_', ' ')}"
         if isinstance(value, dict):
-            found += [told, *lines(value, depth + 1)]
+            out += [text, *lines(value, depth + 1)]
         else:
-            found.append(f"{told}: {value:.4g}" if isinstance(value, float) else f"{told}: {value}")
-    return found
+            out.append(f"{text}: {value:.4g}" if isinstance(value, float) else f"{text}: {value}")
+    return out
 
 
 def main() -> None:
-    """Measure the wanted parts; merge them into the committed result."""
+    """Measure the requested parts; merge them into the committed result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pool", type=int, default=400)
     parser.add_argument("--alone", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--only", choices=list(PARTS), nargs="+", default=list(PARTS))
-    parser.add_argument("--note", default="", help="what the machine did besides")
+    parser.add_argument("--note", default="", help="what else the machine was doing")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    asked = parser.parse_args()
-    path = asked.results / "probe_cost.json"
+    arguments = parser.parse_args()
+    path = arguments.results / "probe_cost.json"
     result: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    for name in asked.only:
-        result[name] = PARTS[name](asked)
+    for name in arguments.only:
+        result[name] = PARTS[name](arguments)
         result[name]["command"] = "python benchmarks/probe_cost.py " + " ".join(sys.argv[1:])
-        result[name]["machine"] = f"{os.cpu_count()} cores, {platform.machine()} {asked.note}"
+        result[name]["machine"] = f"{os.cpu_count()} cores, {platform.machine()} {arguments.note}"
         result[name]["versions"] = manifest.versions()
-        asked.results.mkdir(parents=True, exist_ok=True)
+        arguments.results.mkdir(parents=True, exist_ok=True)
         manifest.write_json(path, result)
         print(json.dumps({name: result[name]}, indent=2), flush=True)
     parts = [f"## {name}\n\n" + "\n".join(lines(result[name])) for name in PARTS if name in result]
-    head = "# What a probe costs\n\nWhat the parts are: benchmarks/probe_cost.py.\n\n"
-    (asked.results / "probe_cost.md").write_text(head + "\n\n".join(parts) + "\n")
+    head = "# What a probe costs\n\nThe parts are explained in benchmarks/probe_cost.py.\n\n"
+    (arguments.results / "probe_cost.md").write_text(head + "\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":

@@ -170,10 +170,7 @@ def score_all(
 
 
 def uncorrected_pism_scores(
-    sample_ids: Sequence[str],
-    evidence: dict[str, Evidence],
-    probe: ProbeConfig,
-    config: PismConfig,
+    sample_ids: Sequence[str], evidence: dict[str, Evidence], probe: ProbeConfig, config: PismConfig
 ) -> list[Score]:
     """PISM's scores without the chance correction, beside those with it; [] where it is off."""
     if config.chance_correction is ChanceCorrection.none:

@@ -5,10 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from difftrain import seeds
 from difftrain.records import Measure, Score, Selection, Stratum, TrainStage
 
-MIN_SIZE_KEYS = {
-    TrainStage.grpo: "grpo.prompts_per_step",
-    TrainStage.sft: "sft.samples_per_step",
-}
+MIN_SIZE_KEYS = {TrainStage.grpo: "grpo.prompts_per_step", TrainStage.sft: "sft.samples_per_step"}
 """The settings that say how many samples a step of a training stage needs."""
 STRATA_KEYS = {TrainStage.grpo: "select.strata", TrainStage.sft: "select.sft_strata"}
 
@@ -80,11 +77,7 @@ def require_min(
 
 
 def random_control(
-    sample_ids: Sequence[str],
-    size: int,
-    seed: int,
-    name: str,
-    stage: TrainStage = TrainStage.grpo,
+    sample_ids: Sequence[str], size: int, seed: int, name: str, stage: TrainStage = TrainStage.grpo
 ) -> list[Selection]:
     """`size` samples of all, whatever their stratum; the same on every machine.
 

@@ -130,9 +130,7 @@ def test_sympy_is_never_imported_in_the_process_that_asks() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(
-    tmp_path: Path,
-) -> None:
+def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from difftrain.grade import number\n"
