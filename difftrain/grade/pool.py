@@ -14,13 +14,14 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -122,28 +123,25 @@ class _WorkerContext(SpawnContext):
     Process = _WorkerProcess
 
 
-class GraderPool:
+class GraderPool(AbstractContextManager["GraderPool"]):
     """Processes that call functions under a time limit. A context manager; or call `close`."""
 
     def __init__(self, workers: int, timeout_s: float) -> None:
         self.workers, self.timeout_s = workers, timeout_s
         self.killed = 0
         """Calls that ended with their worker: timed out or died."""
-        descriptor, self._stderr_path = tempfile.mkstemp(prefix="difftrain-graders-")
+        descriptor, path = tempfile.mkstemp(prefix="difftrain-graders-")
         os.close(descriptor)
-        self._pool = self._new_pool()
-
-    def __enter__(self) -> Self:
-        return self
+        self._stderr = Path(path)
+        self._pool = self._start()
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """End all workers."""
-        self._pool.stop()
-        self._pool.join()
-        Path(self._stderr_path).unlink(missing_ok=True)
+        self._stop()
+        self._stderr.unlink(missing_ok=True)
 
     def run(
         self, function: Callable[..., Any], calls: Sequence[Sequence[Any]]
@@ -157,29 +155,38 @@ class GraderPool:
         prepare: dict[int, Callable[[], None]] = {}
         failed_starts = 0
         while pending := [i for i in range(len(calls)) if i not in results]:
-            finished = len(results) + len(prepare)
-            if not self._run_pending(function, calls, pending, results, prepare):
-                failed_starts = 0 if len(results) + len(prepare) > finished else failed_starts + 1
-                if failed_starts >= MAX_FAILED_STARTS:
-                    raise GraderPoolError(f"graders cannot be started: {self._last_stderr()}")
-                self._restart()
+            progress = len(results) + len(prepare)
+            if self._run_once(function, {i: calls[i] for i in pending}, results, prepare):
+                continue
+            failed_starts = 0 if len(results) + len(prepare) > progress else failed_starts + 1
+            if failed_starts >= MAX_FAILED_STARTS:
+                stderr = self._stderr.read_text(errors="replace")[-STDERR_CHARS:].strip()
+                raise GraderPoolError(f"graders cannot be started: {stderr}")
+            self._stop()
+            self._pool = self._start()
         return [results[i] for i in range(len(calls))]
 
-    def _run_pending(
+    def _run_once(
         self,
         function: Callable[..., Any],
-        calls: Sequence[Sequence[Any]],
-        pending: Sequence[int],
+        calls: Mapping[int, Sequence[Any]],
         results: dict[int, Any],
         prepare: dict[int, Callable[[], None]],
     ) -> bool:
-        """Make each pending call once; False if the pool broke and has to be started anew."""
+        """Make each call once; False if the pool broke and has to be started anew."""
+        patience = START_TIMEOUT_S * (2 if prepare else 1) + self.timeout_s + GRACE_S
         try:
-            futures = {self._schedule(function, calls[i], prepare.get(i)): i for i in pending}
+            futures = {
+                i: self._pool.schedule(
+                    run_limited,
+                    (function, arguments, self.timeout_s, prepare.get(i)),
+                    timeout=self.timeout_s + GRACE_S + START_TIMEOUT_S * (i in prepare),
+                )
+                for i, arguments in calls.items()
+            }
         except RuntimeError:  # a worker died while it had nothing to do
             return False
-        patience = START_TIMEOUT_S * (2 if prepare else 1) + self.timeout_s + GRACE_S
-        for future, i in futures.items():
+        for i, future in futures.items():
             try:
                 error = future.exception(patience)
             except TimeoutError:  # the call was lost with a worker that had just taken it
@@ -200,30 +207,16 @@ class GraderPool:
         logger.warning("a grader died: %s: %s", type(error).__name__, error)
         return GradeFailure.died
 
-    def _schedule(
-        self,
-        function: Callable[..., Any],
-        arguments: Sequence[Any],
-        prepare: Callable[[], None] | None,
-    ) -> Any:
-        limit = self.timeout_s + GRACE_S + (START_TIMEOUT_S if prepare else 0.0)
-        call = (function, arguments, self.timeout_s, prepare)
-        return self._pool.schedule(run_limited, call, timeout=limit)
-
-    def _new_pool(self) -> ProcessPool:
+    def _start(self) -> ProcessPool:
         pool = ProcessPool(
             self.workers,
             initializer=start_worker,
-            initargs=(self._stderr_path,),
+            initargs=(str(self._stderr),),
             context=_WorkerContext(),
         )
         pool.schedule(in_worker)  # without a first call pebble starts no worker
         return pool
 
-    def _restart(self) -> None:
+    def _stop(self) -> None:
         self._pool.stop()
         self._pool.join()
-        self._pool = self._new_pool()
-
-    def _last_stderr(self) -> str:
-        return Path(self._stderr_path).read_text(errors="replace")[-STDERR_CHARS:].strip()

@@ -220,19 +220,21 @@ def wait_for_manifest(folder: Path, world: World) -> dict[str, Any]:
 
 @contextmanager
 def stage_lock(
-    folder: Path, world: World, is_finished: Callable[[], bool] = lambda: False
+    folder: Path, world: World, is_finished: Callable[[], bool] = lambda: False, stage: str = ""
 ) -> Iterator[None]:
     """Keep other launches out of a stage's folder meanwhile; waits, and says so, for its turn.
 
     The first rank holds the lock and writes the launch's name into `.entered`; the other ranks
     follow their own first rank, so two launches cannot hold half of the locks each. They need not
     wait once the stage `is_finished`. The lock of a killed process is free at once. On a file
-    system without locks a warning is logged and work goes on without. The other ranks raise
-    FirstRankFailed if the first rank stops before it has the lock, RankTimeout if it is silent.
+    system without locks a warning is logged and work goes on without. `stage` tells several stages
+    apart that take the lock of one folder. The other ranks raise FirstRankFailed if the first rank
+    stops before it has the lock, RankTimeout if it is silent.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    entry = f"{launch_id()} {stage}".strip()
     if not world.is_first:
-        _follow_first_rank(folder, world, is_finished)
+        _follow_first_rank(folder, world, is_finished, entry)
         yield
         return
     alone = world.size == 1
@@ -241,7 +243,7 @@ def stage_lock(
         _acquire(lock, folder)
         try:
             with (folder / ENTERED).open("a") as launches:
-                launches.write(f"{launch_id()}\n")
+                launches.write(f"{entry}\n")
             yield
         finally:
             lock.release()
@@ -258,15 +260,17 @@ def _acquire(lock: FileLock, folder: Path) -> None:
         logger.warning("%s cannot be locked (%s): start no second run on it", folder, reason)
 
 
-def _follow_first_rank(folder: Path, world: World, is_finished: Callable[[], bool]) -> None:
+def _follow_first_rank(
+    folder: Path, world: World, is_finished: Callable[[], bool], entry: str
+) -> None:
     """Wait until this launch's first rank has entered the folder, or the stage is finished.
 
     It may still be in an earlier stage. Raises FirstRankFailed or RankTimeout.
     """
-    launch, since, folders = launch_id(), time.time(), [*FOLLOWED, folder]
+    since, folders = time.time(), [*FOLLOWED, folder]
     entered = folder / ENTERED
     while not is_finished():
-        if entered.is_file() and launch in entered.read_text().splitlines():
+        if entered.is_file() and entry in entered.read_text().splitlines():
             break
         if reasons := [reason for path in folders if (reason := failure_reason(path))]:
             raise FirstRankFailed(f"rank 0 stopped: {reasons[0]}")

@@ -106,7 +106,8 @@ def run_shared_stage(
         return finished() or manifest.written_at(folder) >= coordination.STARTED
 
     if not finished():
-        with coordination.stage_lock(lock or folder, world, finished):
+        stage = folder.name if lock else ""
+        with coordination.stage_lock(lock or folder, world, finished, stage):
             if not finished():
                 heart = Heartbeat(folder, world)
                 heart.beat()

@@ -54,7 +54,7 @@ class Decision:
     difficulty: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PoolScores:
     """The scores of a pool. A measure that is None takes no part in the selection.
 
@@ -250,16 +250,8 @@ def choose(
     round(d * draws). None in place of a column leaves that measure out: the ablations. Raises
     ValueError for columns that do not fit.
     """
-    scores = PoolScores(
-        sample_id_N=sample_id_N,
-        discrepancy_N=discrepancy_N,
-        bias_N=bias_N,
-        difficulty_N=difficulty_N,
-        draws=draws,
-        lambda_c=lambda_c,
-        lambda_a=lambda_a,
-    )
-    return run_rap(scores).selections
+    columns = (discrepancy_N, bias_N, difficulty_N)
+    return run_rap(PoolScores(sample_id_N, *columns, draws, lambda_c, lambda_a)).selections
 
 
 def describe_funnel(funnel: dict[str, int], measures: Sequence[str]) -> str:
