@@ -1,9 +1,8 @@
 """Which draw comes next, so that the full grid's result is reached with few draws. Pure.
 
 Climb from ratio 0; at each ratio draw until it certainly passes or certainly fails; stop at the
-first ratio that fails. Where only the stratum is needed, the ratios of one stratum are drawn from
-the highest down: if that fails, the lower ones need no draws. Axes: R mask ratios, K draws; -1 =
-not drawn.
+first ratio that fails or, where only the stratum is needed, as soon as no draw can change it. Axes:
+R mask ratios, K draws; -1 = not drawn.
 """
 
 from collections.abc import Sequence
@@ -48,11 +47,9 @@ def next_draws(
     undecided, _ = pism.undecided_rows(table_RK, minimum)
     if not undecided:
         return []
-    row = undecided[0]
     if Until(until) is Until.stratum:
         limits = (hard_max, easy_min, easy_inclusive)
         if pism.settled_stratum(table_RK, ratio_R, minimum, *limits) is not None:
             return []
-        stratum_of = {row: pism.stratum(float(ratio_R[row]), *limits) for row in undecided}
-        row = max(each for each in undecided if stratum_of[each] is stratum_of[row])
+    row = undecided[0]
     return [(row, int(np.flatnonzero(table_RK[row] == -1)[0]))]

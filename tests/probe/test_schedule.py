@@ -45,15 +45,13 @@ def test_the_early_ratio_is_the_full_grids_ratio(tau: float) -> None:
 def test_the_early_stratum_is_the_full_grids_stratum_and_takes_no_more_draws(
     tau: float, rising: bool, limits: dict[str, float]
 ) -> None:
-    rng, saved = np.random.default_rng(8), 0
-    minimum = pism.min_correct(10, tau)
-    for _ in range(150):
+    rng, minimum = np.random.default_rng(8), pism.min_correct(10, tau)
+    for _ in range(100):
         full = random_grid(rng, rising)
         table, draws = draw_until_settled(full, tau, "stratum", **limits)
         expected = pism.stratum(failure_ratio(full, RATIOS, tau), **limits)
         assert pism.settled_stratum(table, RATIOS, minimum, **limits) is expected
-        saved += draw_until_settled(full, tau)[1] - draws
-    assert saved > 0
+        assert draws <= draw_until_settled(full, tau)[1]
 
 
 def test_an_easy_stratum_is_settled_before_the_first_easy_ratio() -> None:
@@ -63,14 +61,11 @@ def test_an_easy_stratum_is_settled_before_the_first_easy_ratio() -> None:
     assert next_draws(table) == [(7, 0)]
 
 
-def test_the_highest_ratio_of_a_stratum_is_drawn_first() -> None:
+def test_a_stored_draw_at_a_higher_ratio_can_settle_the_stratum() -> None:
     table = np.full((10, 4), -1, dtype=np.int8)
-    table[0, 0] = 1
-    assert next_draws(table, until="stratum") == [(4, 0)]
-    table[4] = 0
+    table[0, 0], table[4] = 1, 0
     assert next_draws(table, until="stratum") == []
-    table[4, 0] = 1
-    assert next_draws(table, until="stratum") == [(3, 0)]
+    assert next_draws(table) == [(1, 0)]
 
 
 def test_the_whole_grid_comes_at_once() -> None:
