@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Tracker(StrEnum):
-    """Where curves and marks are sent besides the report's own files."""
+    """Experiment tracker that receives curves and scores besides the report's own files."""
 
     none = "none"
     wandb = "wandb"
@@ -15,12 +15,12 @@ class Tracker(StrEnum):
 
 @dataclass(kw_only=True, slots=True)
 class ReportConfig:
-    """What the report shows and whom it tells."""
+    """What the report shows, and the W&B project."""
 
     project: str = "difftrain"
     """The W&B project."""
     examples: int = 4
-    """Samples shown with their pictures for each stratum."""
+    """Samples of each stratum that are shown with their images."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""

@@ -40,18 +40,6 @@ class BenchmarkComparison:
         return asdict(self) | {"difference": self.difference.to_json()}
 
 
-@dataclass(frozen=True, slots=True)
-class ItemDiff:
-    """One item on which the two scores differ."""
-
-    benchmark: str
-    item_id: str
-    before: float
-    after: float
-    response_before: str
-    response_after: str
-
-
 def compare_evaluations(first: Path, second: Path, output: Path | None = None) -> Path:
     """Write comparison.md, comparison.json and item_diffs.jsonl; returns their folder.
 
@@ -72,7 +60,7 @@ def compare_evaluations(first: Path, second: Path, output: Path | None = None) -
     rows = compare_results(before, after)
     names = [each["checkpoint"] for each in inputs]
     folder = output or second.parent.parent / "compare" / f"{first.name}-{second.name}"
-    lines = [json.dumps(asdict(diff)) + "\n" for diff in item_diffs(before, after)]
+    lines = [json.dumps(diff) + "\n" for diff in item_diffs(before, after)]
     content = {"checkpoints": names, "benchmarks": [row.to_json() for row in rows]}
     manifest.write_text(folder / "item_diffs.jsonl", "".join(lines))
     manifest.write_json(folder / "comparison.json", content)
@@ -145,17 +133,17 @@ def compare_results(
     return rows
 
 
-def item_diffs(before: Sequence[ItemResult], after: Sequence[ItemResult]) -> list[ItemDiff]:
-    """The items on which the two scores differ, won and lost."""
+def item_diffs(before: Sequence[ItemResult], after: Sequence[ItemResult]) -> list[dict[str, Any]]:
+    """The items on which the two scores differ, with both scores and responses."""
     return [
-        ItemDiff(
-            a.benchmark,
-            a.item_id,
-            a.score or 0.0,
-            b.score or 0.0,
-            a.response or "",
-            b.response or "",
-        )
+        {
+            "benchmark": a.benchmark,
+            "item_id": a.item_id,
+            "before": a.score,
+            "after": b.score,
+            "response_before": a.response or "",
+            "response_after": b.response or "",
+        }
         for a, b in pair_results(before, after)
         if a.score != b.score
     ]

@@ -45,7 +45,9 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
     """The content of report.json."""
     settings = hide_secrets(inputs.settings)
     measure, source = str(settings["difficulty"]["measure"]), settings["data"]
-    trained = {arm: data.manifests[f"train {arm}"]["counts"] for arm in inputs.arms}
+    counts = {stage: each["counts"] for stage, each in data.manifests.items()}
+    trained = {arm: counts[f"train {arm}"] for arm in inputs.arms}
+    sft_arms = [arm for arm, folders in inputs.arms.items() if folders.sft]
     report: dict[str, Any] = {
         "name": settings["name"],
         "train_stages": str(settings["train_stages"]),
@@ -54,7 +56,11 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
         "data": source["path"] if source["source"] == "jsonl" else str(source["source"]),
         "measure": measure,
         "counts": sample_counts(data, measure),
-        "other_measures": other_measures(data, measure),
+        "other_measures": {
+            name: stratum_counts(data.samples[f"{name}_stratum"])
+            for name in data.measures
+            if name != measure and data.samples[f"{name}_stratum"].count()
+        },
         "gen_difficulty": gen_difficulty_by_stratum(data, measure),
         "funnel": selection_report.rap_funnel(data, settings),
         "chance_correction": selection_report.chance_correction(data),
@@ -69,12 +75,12 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
             for arm in inputs.evaluations
         },
         "trained": trained,
-        "dropped": {arm: dropped(data, arm) for arm, each in inputs.arms.items() if each.sft},
-        "sft": {
-            arm: data.manifests[f"sft {arm}"]["counts"]
-            for arm, each in inputs.arms.items()
-            if each.sft
+        "dropped": {
+            arm: Counter(counts[f"select_sft {arm}"]["dropped"])
+            + Counter(counts[f"sft {arm}"]["dropped"])
+            for arm in sft_arms
         },
+        "sft": {arm: counts[f"sft {arm}"] for arm in sft_arms},
         "training": train_summary.summarize_training(data.logs, trained),
         "stages": {
             stage: {"folder": folder.name, "finished_at": data.manifests[stage].get("finished_at")}
@@ -83,7 +89,12 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
         "versions": versions(data),
         "settings": settings,
     }
-    return report | {arm: benchmark_scores(summary) for arm, summary in data.summaries.items()}
+    for arm, summary in data.summaries.items():
+        for name, row in summary.items():
+            in_range = row["score"] is None or 0 <= row["score"] <= 1
+            assert in_range, f"{name}: score {row['score']} is not a fraction of 1"
+        report[arm] = {name: row for name, row in summary.items() if name != "mean"}
+    return report
 
 
 def hide_secrets(settings: Any) -> Any:
@@ -118,11 +129,7 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
         "quarantine_reasons": rows.get("reasons", {}) | dict(unscored),
         "strata": stratum_counts(strata),
         "picks": value_counts(data.selections["tuned"]["stage"]),
-        "picks_strata": {
-            name: stratum_counts(strata.loc[sample_ids])
-            for arm, selections in data.selections.items()
-            for name, sample_ids in ids_by_stage(arm, selections).items()
-        },
+        "picks_strata": selected_strata(data, strata),
         "verdicts": value_counts(data.rollouts["verdict"]),
         "missing_values": {
             name: int(data.samples[name].isna().sum())
@@ -150,42 +157,31 @@ def value_counts(column: pd.Series) -> dict[str, int]:
     return {str(value): int(n) for value, n in column.value_counts().items()}
 
 
-def ids_by_stage(arm: str, selections: pd.DataFrame) -> dict[str, pd.Series]:
-    """An arm's selected ids under its name, or with two training stages under `arm, stage`."""
-    groups = {str(stage): rows for stage, rows in selections.groupby("stage", sort=False)}
-    if len(groups) < 2:
-        return {arm: selections["sample_id"]}
-    return {f"{arm}, {stage}": rows["sample_id"] for stage, rows in groups.items()}
-
-
-def other_measures(data: RunData, measure: str) -> dict[str, Any]:
-    """The strata of the extra measures, if they have any."""
-    return {
-        name: stratum_counts(data.samples[f"{name}_stratum"])
-        for name in data.measures
-        if name != measure and bool(data.samples[f"{name}_stratum"].count())
-    }
+def selected_strata(data: RunData, strata: pd.Series) -> dict[str, dict[str, int]]:
+    """Strata of an arm's selection; with two training stages, of each as `arm, stage`."""
+    counts = {}
+    for arm, selections in data.selections.items():
+        stages = list(selections.groupby("stage", sort=False)["sample_id"])
+        for stage, sample_ids in stages:
+            name = arm if len(stages) == 1 else f"{arm}, {stage}"
+            counts[name] = stratum_counts(strata.loc[sample_ids])
+    return counts
 
 
 def gen_difficulty_by_stratum(data: RunData, measure: str) -> dict[str, Any]:
     """By stratum, the mean difficulty samples were generated with (0 simplest, 1 hardest), and the
     share that requires the image. Empty for data that were not generated here.
     """
+    strata = {}
     samples = data.samples.dropna(subset=["gen_difficulty"])
-    return {
-        str(stratum): {
+    for stratum, group in samples.groupby(f"{measure}_stratum"):
+        requires_image = group["requires_image"].dropna().astype(bool)
+        strata[str(stratum)] = {
             "gen_difficulty": float(group["gen_difficulty"].mean()),
-            "requires_image": share_true(group["requires_image"]),
+            "requires_image": float(requires_image.mean()) if len(requires_image) else None,
             "n": len(group),
         }
-        for stratum, group in samples.groupby(f"{measure}_stratum")
-    }
-
-
-def share_true(values: pd.Series) -> float | None:
-    """The share of True among the values that are not missing; None if all are."""
-    present = values.dropna()
-    return float(present.astype(bool).mean()) if len(present) else None
+    return strata
 
 
 def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
@@ -230,14 +226,6 @@ def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
     return cost
 
 
-def benchmark_scores(summary: dict[str, Any]) -> dict[str, Any]:
-    """One arm's benchmarks without their mean. Scores outside [0, 1] are refused."""
-    for name, row in summary.items():
-        score = row["score"]
-        assert score is None or 0 <= score <= 1, f"{name}: score {score} is not a fraction of 1"
-    return {name: dict(row) for name, row in summary.items() if name != "mean"}
-
-
 def evaluation_settings(evaluation: dict[str, Any]) -> dict[str, Any]:
     """The settings of an evaluation and, if a judge was queried, its counts."""
     counts = evaluation["counts"].get("judge", {})
@@ -269,12 +257,6 @@ def contamination(inputs: RunInputs, data: RunData) -> dict[str, Any] | None:
     trained = {*pd.concat([rows["sample_id"] for rows in data.selections.values()])}
     hits = [hit | {"trained": hit["sample_id"] in trained} for hit in result["hits"]]
     return result | {"hits": hits}
-
-
-def dropped(data: RunData, arm: str) -> dict[str, int]:
-    """Samples selected for an arm's SFT that could not be used, by reason."""
-    counts = [data.manifests[f"{stage} {arm}"]["counts"] for stage in ("select_sft", "sft")]
-    return dict(sum((Counter(each["dropped"]) for each in counts), Counter()))
 
 
 def versions(data: RunData) -> dict[str, str]:

@@ -8,7 +8,6 @@ order of their content hash, tasks in turn, so that nobody picks them.
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 from base64 import b64encode
-from dataclasses import dataclass
 from importlib import resources
 from string import ascii_uppercase
 from typing import Any
@@ -23,6 +22,8 @@ from difftrain.report.inputs import RunData, RunInputs, read_columns
 MAX_QUARANTINE_ROWS = 12
 MAX_RESPONSE_CHARS = 700
 """The middle of a longer response is left out."""
+SHOWN_MEASURES = ("pism", "cmab")
+PNG_ADDRESS = "data:image/png;base64,"
 
 
 def render_template(template: str, **values: Any) -> str:
@@ -63,40 +64,9 @@ def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExampleResponse:
-    """The first response under one view, and how many of all responses there were correct."""
-
-    mask_percent: int
-    response: str
-    verdict: str
-    hit_eos: bool
-    correct: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """A sample as it is shown. `images` are data: addresses, `failure_ratio` is a fraction."""
-
-    sample_id: str
-    stratum: str
-    task: str
-    images: list[str]
-    question: str
-    options: list[tuple[str, str]]
-    gold_answer: str
-    reason: str | None
-    selected: bool
-    failure_ratio: float | None
-    has_pism: bool
-    cmab: float | None
-    full_image: ExampleResponse | None
-    text_only: ExampleResponse | None
-    masked: ExampleResponse | None
-
-
-def examples_by_stratum(inputs: RunInputs, data: RunData, count: int) -> dict[str, list[Example]]:
+def examples_by_stratum(
+    inputs: RunInputs, data: RunData, count: int
+) -> dict[str, list[dict[str, Any]]]:
     """Up to `count` examples of each stratum, read from disk with images and responses."""
     ids_by_stratum = example_ids(data.samples, str(inputs.settings["difficulty"]["measure"]), count)
     ids = [sample_id for members in ids_by_stratum.values() for sample_id in members]
@@ -107,23 +77,27 @@ def examples_by_stratum(inputs: RunInputs, data: RunData, count: int) -> dict[st
     names = ["sample_id", "view", "mask_percent", "draw", "response", "hit_eos", "verdict"]
     rollouts = read_columns(inputs.probe, Rollout, names, ids)
     scores = data.samples.set_index("sample_id")
-    selections = data.selections["tuned"].drop_duplicates("sample_id").set_index("sample_id")
+    selected = data.selections["tuned"].drop_duplicates("sample_id").set_index("sample_id")
     reasons = data.decisions.set_index("sample_id")["reason"].to_dict()
-    reasons |= selections["reason"].to_dict()
-    return {
-        stratum: [
-            build_example(
-                contents.loc[sample_id],
-                scores.loc[sample_id],
-                rollouts[rollouts["sample_id"] == sample_id],
-                stratum=stratum,
-                reason=reasons.get(sample_id),
-                selected=sample_id in selections.index,
-            )
-            for sample_id in members
-        ]
-        for stratum, members in ids_by_stratum.items()
-    }
+    reasons |= selected["reason"].to_dict()
+
+    def example(sample_id: str) -> dict[str, Any]:
+        content = contents.loc[sample_id]
+        return {
+            "sample_id": sample_id,
+            "task": str(scores.loc[sample_id]["task"]),
+            "images": [f"{PNG_ADDRESS}{b64encode(png).decode()}" for png in content["images"]],
+            "question": content["question"],
+            "options": list(zip(ascii_uppercase, content["options"], strict=False)),
+            "gold_answer": content["answer"],
+            "reason": reasons.get(sample_id),
+            "selected": sample_id in selected.index,
+            **example_responses(
+                scores.loc[sample_id], rollouts[rollouts["sample_id"] == sample_id]
+            ),
+        }
+
+    return {stratum: list(map(example, members)) for stratum, members in ids_by_stratum.items()}
 
 
 def example_ids(samples: pd.DataFrame, measure: str, count: int) -> dict[str, list[str]]:
@@ -137,70 +111,43 @@ def example_ids(samples: pd.DataFrame, measure: str, count: int) -> dict[str, li
     return ids
 
 
-def build_example(
-    content: pd.Series,
-    scores: pd.Series,
-    rollouts: pd.DataFrame,
-    *,
-    stratum: str,
-    reason: str | None,
-    selected: bool,
-) -> Example:
-    """One sample with responses to the full image and at the mask ratio where it first failed.
+def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, Any]:
+    """A sample's scores, and its first response under each view; None if there is none.
 
-    A sample that never fails shows the highest ratio that was generated.
+    The masked image is that at the failure ratio, or the most masked one if the sample never fails.
     """
+    values = {name: None if pd.isna(scores.get(name)) else scores[name] for name in SHOWN_MEASURES}
     by_view = {view: rollouts[rollouts["view"] == view] for view in View}
-    failure_ratio, masked = value_or_none(scores, "pism"), by_view[View.masked]
-    if failure_ratio is not None:
-        mask_percent = round(100 * failure_ratio)
+    masked = by_view[View.masked]
+    if values["pism"] is not None:
+        mask_percent = round(100 * values["pism"])
     else:
         mask_percent = 0 if masked.empty else int(masked["mask_percent"].max())
-    return Example(
-        sample_id=str(content.name),
-        stratum=stratum,
-        task=str(scores["task"]),
-        images=[f"data:image/png;base64,{b64encode(png).decode()}" for png in content["images"]],
-        question=content["question"],
-        options=list(zip(ascii_uppercase, content["options"], strict=False)),
-        gold_answer=content["answer"],
-        reason=reason,
-        selected=selected,
-        failure_ratio=failure_ratio,
-        has_pism="pism" in scores,
-        cmab=value_or_none(scores, "cmab"),
-        full_image=first_response(by_view[View.full_image], 0),
-        text_only=first_response(by_view[View.text_only], 0),
-        masked=first_response(masked, mask_percent) if mask_percent else None,
-    )
+    return {
+        "failure_ratio": values["pism"],
+        "has_pism": "pism" in scores,
+        "cmab": values["cmab"],
+        "full_image": first_response(by_view[View.full_image], 0),
+        "text_only": first_response(by_view[View.text_only], 0),
+        "masked": first_response(masked, mask_percent) if mask_percent else None,
+    }
 
 
-def first_response(rollouts: pd.DataFrame, mask_percent: int) -> ExampleResponse | None:
-    """The first draw under one mask ratio; None if nothing was generated there."""
+def first_response(rollouts: pd.DataFrame, mask_percent: int) -> dict[str, Any] | None:
+    """The first draw under one mask ratio, and how many of all draws there are correct."""
     draws = rollouts[rollouts["mask_percent"] == mask_percent].sort_values("draw")
     if draws.empty:
         return None
-    first = draws.iloc[0]
-    return ExampleResponse(
-        mask_percent=mask_percent,
-        response=shorten(first["response"]),
-        verdict=str(first["verdict"]),
-        hit_eos=bool(first["hit_eos"]),
-        correct=int((draws["verdict"] == "correct").sum()),
-        total=len(draws),
-    )
-
-
-def shorten(response: str) -> str:
-    """A response of at most MAX_RESPONSE_CHARS; both its ends are kept."""
-    if len(response) <= MAX_RESPONSE_CHARS:
-        return response
-    half = MAX_RESPONSE_CHARS // 2
-    omitted = len(response) - 2 * half
-    return f"{response[:half]} [\u2026 {omitted:,} characters \u2026] {response[-half:]}"
-
-
-def value_or_none(scores: pd.Series, measure: str) -> float | None:
-    """A measure's value; None if it is missing."""
-    value = scores.get(measure)
-    return None if value is None or pd.isna(value) else float(value)
+    first, half = draws.iloc[0], MAX_RESPONSE_CHARS // 2
+    response = first["response"]
+    if len(response) > MAX_RESPONSE_CHARS:
+        omitted = f"[\u2026 {len(response) - 2 * half:,} characters \u2026]"
+        response = f"{response[:half]} {omitted} {response[-half:]}"
+    return {
+        "mask_percent": mask_percent,
+        "response": response,
+        "verdict": str(first["verdict"]),
+        "hit_eos": bool(first["hit_eos"]),
+        "correct": int((draws["verdict"] == "correct").sum()),
+        "total": len(draws),
+    }

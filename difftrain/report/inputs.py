@@ -34,17 +34,12 @@ class ArmFolders:
     sft_select: Path | None = None
     sft: Path | None = None
 
-    @property
-    def selections(self) -> list[Path]:
-        """The selections of every training stage, in their order."""
-        return [folder for folder in (self.sft_select, self.select) if folder is not None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInputs:
     """The folders of a run's stages; the report is written to `folder`.
 
-    `settings` is run_config.plain(RunConfig). `arms` has the keys tuned and maybe control,
+    `settings` is the RunConfig as a dictionary. `arms` has the keys tuned and maybe control,
     `evaluations` base, tuned and maybe control. `differences` holds paired bootstraps over items
     as fractions, such as {"tuned - base": {"mean", "low", "high", "n"}}, in either direction.
     """
@@ -102,17 +97,6 @@ class RunData:
     retest: dict[str, Any] | None
 
 
-def unfinished_stages(inputs: RunInputs) -> list[str]:
-    """A line for each stage without manifest.json: its name, folder, and command."""
-    recipe = inputs.settings["recipe"]
-    return [
-        f"no finished {stage} at {folder}: run  "
-        f"python {COMMANDS.get(stage.split()[0], 'launch/train.py')} recipe={recipe}"
-        for stage, folder in inputs.stages().items()
-        if not (folder / "manifest.json").is_file()
-    ]
-
-
 def read_columns(
     folder: Path, record: type, names: list[str], ids: list[str] | None = None
 ) -> pd.DataFrame:
@@ -161,39 +145,45 @@ def with_scores(samples: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     return samples
 
 
-def read_selections(folders: ArmFolders) -> pd.DataFrame:
-    """The selections of all training stages of an arm."""
-    names = ["sample_id", "stage", "reason"]
-    frames = [read_columns(folder, Selection, names) for folder in folders.selections]
-    return pd.concat(frames, ignore_index=True)
-
-
 def load_run(inputs: RunInputs) -> RunData:
-    """Read what the report shows. Raises MissingArtifact naming every unfinished stage."""
-    if missing := unfinished_stages(inputs):
-        raise parquet.MissingArtifact("\n".join(missing))
+    """Read what the report shows.
+
+    Raises MissingArtifact naming every unfinished stage with its folder and command.
+    """
+    recipe, stages = inputs.settings["recipe"], inputs.stages()
+    if unfinished := [
+        f"no finished {stage} at {folder}: run  "
+        f"python {COMMANDS.get(stage.split()[0], 'launch/train.py')} recipe={recipe}"
+        for stage, folder in stages.items()
+        if not (folder / "manifest.json").is_file()
+    ]:
+        raise parquet.MissingArtifact("\n".join(unfinished))
     scores = read_columns(inputs.score, Score, ["sample_id", "measure", "value", "stratum"])
-    samples = read_columns(
-        inputs.data,
-        Sample,
-        ["sample_id", "task", "task_set", "requires_image", "gen_difficulty"],
-    )
-    rollouts = read_columns(
-        inputs.probe,
-        Rollout,
-        ["sample_id", "view", "mask_percent", "draw", "num_tokens", "hit_eos", "verdict"],
-    )
     scored_ids = {*scores["sample_id"]}
+    names = ["sample_id", "task", "task_set", "requires_image", "gen_difficulty"]
+    samples = read_columns(inputs.data, Sample, names)
+    samples = samples[samples["sample_id"].isin(scored_ids)].reset_index(drop=True)
     # The probe may have grown for another run and failed on samples that were scored before.
     failures = json_lines(inputs.probe / "quarantine.jsonl")
     unscored = [row for row in failures if row["source"] not in scored_ids]
-    samples = samples[samples["sample_id"].isin(scored_ids)].reset_index(drop=True)
-    retest, decisions = inputs.retest, inputs.arms["tuned"].select / DECISIONS_FOLDER
+    names = ["sample_id", "stage", "reason"]
+    selections = {
+        arm: [
+            read_columns(folder, Selection, names)
+            for folder in (folders.sft_select, folders.select)
+            if folder is not None
+        ]
+        for arm, folders in inputs.arms.items()
+    }
+    decisions = inputs.arms["tuned"].select / DECISIONS_FOLDER
+    names = ["sample_id", "view", "mask_percent", "draw", "num_tokens", "hit_eos", "verdict"]
     return RunData(
         samples=with_scores(samples, scores),
-        rollouts=rollouts,
+        rollouts=read_columns(inputs.probe, Rollout, names),
         measures=list(dict.fromkeys(scores["measure"])),
-        selections={arm: read_selections(folders) for arm, folders in inputs.arms.items()},
+        selections={
+            arm: pd.concat(frames, ignore_index=True) for arm, frames in selections.items()
+        },
         logs={
             arm: pd.DataFrame(training_steps(folders.train)) for arm, folders in inputs.arms.items()
         },
@@ -201,14 +191,12 @@ def load_run(inputs: RunInputs) -> RunData:
             arm: manifest.read_json(folder / "summary.json")
             for arm, folder in inputs.evaluations.items()
         },
-        manifests={
-            stage: manifest.read_manifest(folder) or {} for stage, folder in inputs.stages().items()
-        },
+        manifests={name: manifest.read_manifest(folder) or {} for name, folder in stages.items()},
         quarantine=json_lines(inputs.data / "quarantine.jsonl") + unscored,
         unscored=unscored,
         uncorrected=read_columns(
             inputs.score / "pism_uncorrected", Score, ["sample_id", "stratum"]
         ),
         decisions=read_columns(decisions, Decision, ["sample_id", "reason"]),
-        retest=manifest.read_json(retest / "reliability.json") if retest else None,
+        retest=manifest.read_json(inputs.retest / "reliability.json") if inputs.retest else None,
     )

@@ -98,6 +98,14 @@ def percent_axis(axes: Axes, which: str = "y", top: float = 1.0) -> None:
         axes.set_ylim(0, top)
 
 
+def name_rows(axes: Axes, positions: Any, names: list[str]) -> None:
+    """Horizontal rows with names instead of ticks, the first on top."""
+    axes.set_yticks(positions, names)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.spines["left"].set_visible(False)
+    axes.invert_yaxis()
+
+
 def stratum_labels(samples: pd.DataFrame, measure: str) -> pd.Series:
     """The stratum of each sample as text, `unplaced` without one."""
     return samples[f"{measure}_stratum"].astype(object).fillna("unplaced").astype(str)
@@ -320,12 +328,9 @@ def benchmark_scores(report: dict[str, Any], arms: list[str]) -> Figure | None:
         axes.hlines(y, low, high, color=ARM_COLORS[arm], linewidth=1.6, alpha=0.55)
         axes.plot(mean, y, ARM_MARKERS[arm], label=arm, color=ARM_COLORS[arm], markersize=5.5,
                   clip_on=False)  # fmt: skip
-    axes.set_yticks(y_N, names)
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    name_rows(axes, y_N, names)
     axes.get_yticklabels()[-1].set_fontweight("bold")
     axes.axhline(len(names) - 1.33, color="#a9acb1", linewidth=0.8)
-    axes.invert_yaxis()
-    axes.spines["left"].set_visible(False)
     percent_axis(axes, "x")
     axes.set_xlim(0, 1)
     figure.legend(loc="outside upper left", ncols=3)

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from difftrain.report.inputs import RunData
-from difftrain.report.plots import FAINT, INK, STRATUM_COLORS, new_figure, svg_figure
+from difftrain.report.plots import FAINT, INK, STRATUM_COLORS, name_rows, new_figure, svg_figure
 from difftrain.report.tables import Table
 from difftrain.report.text import join_words, percent, percent_or_unknown, share
 
@@ -208,11 +208,8 @@ def funnel_figure(report: dict[str, Any]) -> Figure | None:
                   ha="right" if inside else "left", va="center", fontweight="bold",
                   color="white" if inside else INK)  # fmt: skip
         axes.text(1.015 * pool, y, rest, va="center", color=FAINT, fontsize=8.5)
-    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    name_rows(axes, range(len(rows)), [row[0] for row in rows])
     axes.set_xticks([])
     axes.set_xlim(0, 1.62 * pool)
-    axes.invert_yaxis()
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
     return figure

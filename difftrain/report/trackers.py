@@ -26,7 +26,7 @@ from difftrain.config.report import Tracker
 from difftrain.config.run_config import ConfigError
 from difftrain.report.build import markdown
 from difftrain.report.compare.presets import paper_task_set
-from difftrain.report.html import Example, ExampleResponse, examples_by_stratum
+from difftrain.report.html import examples_by_stratum
 from difftrain.report.inputs import RunInputs, load_run, training_steps
 
 MAX_NAME_CHARS = 128
@@ -97,9 +97,9 @@ def flat_numbers(node: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return numbers
 
 
-def arm_scores(report: dict[str, Any], arm: str) -> dict[str, Any]:
-    """One arm's benchmarks and, under `mean`, their mean."""
-    return report[arm] | {"mean": report["means"][arm]}
+def scores_by_arm(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each arm's benchmarks and, under `mean`, their mean."""
+    return {arm: report[arm] | {"mean": mean} for arm, mean in report["means"].items()}
 
 
 def run_numbers(report: dict[str, Any]) -> dict[str, float]:
@@ -114,29 +114,24 @@ def run_numbers(report: dict[str, Any]) -> dict[str, float]:
     })  # fmt: skip
 
 
-def table_name(report: dict[str, Any]) -> str:
-    """The table that a run is a row of: `shapes/pism`, `orsta reasoning/pism`."""
-    return f"{data_name(report)}/{report['measure']}"[-MAX_NAME_CHARS:]
+def table_and_tags(report: dict[str, Any]) -> tuple[str, list[str]]:
+    """The table that a run is a row of (`orsta reasoning/pism`), and short words to filter runs by.
 
-
-def data_name(report: dict[str, Any]) -> str:
-    """The data's name, and its task set or tasks if not all are read."""
+    The data's name contains its task set or tasks if not all are read.
+    """
     data = report["settings"]["data"]
     tasks = paper_task_set(data) or "+".join(data["tasks"] or ())
-    return f"{Path(report['data']).name} {tasks}".strip()
-
-
-def tags(report: dict[str, Any]) -> list[str]:
-    """Short words to filter runs by: what is trained, from what, with which seed."""
-    names = [
+    data_name = f"{Path(report['data']).name} {tasks}".strip()
+    tags = [
         report["train_stages"],
         str(report["measure"]),
-        data_name(report),
+        data_name,
         Path(report["model"]).name,
         f"seed {report['seed']}",
         *(["random control"] if "control" in report["means"] else []),
     ]
-    return [name[:MAX_TAG_CHARS] for name in dict.fromkeys(names) if name]
+    table = f"{data_name}/{report['measure']}"[-MAX_NAME_CHARS:]
+    return table, [tag[:MAX_TAG_CHARS] for tag in dict.fromkeys(tags) if tag]
 
 
 def send_to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
@@ -144,14 +139,14 @@ def send_to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
 
     Curves keep TRL's keys; those of a stratum are `<arm>/rewards/accuracy/mean/stratum/hard`.
     """
-    settings = report["settings"]
+    settings, (table, tags) = report["settings"], table_and_tags(report)
     with wandb.init(
         project=settings["report"]["project"],
         name=report["name"],
         notes=inputs.folder.name,
-        group=table_name(report),
+        group=table,
         job_type=report["name"][:MAX_NAME_CHARS],
-        tags=tags(report),
+        tags=tags,
         config=settings,
         dir=inputs.folder,
         settings=wandb.Settings(**PRIVATE_SETTINGS),
@@ -161,42 +156,39 @@ def send_to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
             for row in rows:
                 run.log({f"{arm}/{name}": value for name, value in row.items()})
         groups = examples_by_stratum(inputs, load_run(inputs), settings["report"]["examples"])
-        if examples := [example for group in groups.values() for example in group]:
-            run.log({"samples": examples_table(examples)})
-        scores = {arm: arm_scores(report, arm) for arm in report["means"]}
-        run.summary.update(flat_numbers({"scores": scores}) | run_numbers(report))
+        if groups:
+            run.log({"samples": examples_table(groups)})
+        run.summary.update(flat_numbers({"scores": scores_by_arm(report)}) | run_numbers(report))
 
 
-def examples_table(examples: list[Example]) -> wandb.Table:
+def examples_table(examples_by_stratum: dict[str, list[dict[str, Any]]]) -> wandb.Table:
     """A row per sample: its images, and the responses to the full and to the masked image."""
-    max_images = max(len(example.images) for example in examples)
-    image_columns = [f"image {number + 1}" for number in range(max_images)]
-    responses = ("response", "verdict", "mask_percent", "masked_response", "masked_verdict")
+    examples = [(name, each) for name, group in examples_by_stratum.items() for each in group]
+    max_images = max(len(example["images"]) for _, example in examples)
+
+    def image(address: str) -> wandb.Image:
+        return wandb.Image(Image.open(io.BytesIO(b64decode(address.partition(",")[2]))))
+
+    def cells(response: dict[str, Any] | None, *names: str) -> list[Any]:
+        return [response[name] if response else None for name in names]
+
     return wandb.Table(
-        columns=["sample_id", "stratum", "task", *image_columns, "question", "answer", *responses],
+        columns=[
+            *("sample_id", "stratum", "task"),
+            *(f"image {number + 1}" for number in range(max_images)),
+            *("question", "answer", "response", "verdict"),
+            *("mask_percent", "masked_response", "masked_verdict"),
+        ],
         data=[
-            [example.sample_id, example.stratum, example.task]
-            + [decode_image(address) for address in example.images]
-            + [None] * (max_images - len(example.images))
-            + [example.question, example.gold_answer]
-            + response_cells(example.full_image)[1:]
-            + response_cells(example.masked)
-            for example in examples
+            [example["sample_id"], stratum, example["task"]]
+            + [image(address) for address in example["images"]]
+            + [None] * (max_images - len(example["images"]))
+            + [example["question"], example["gold_answer"]]
+            + cells(example["full_image"], "response", "verdict")
+            + cells(example["masked"], "mask_percent", "response", "verdict")
+            for stratum, example in examples
         ],
     )
-
-
-def response_cells(response: ExampleResponse | None) -> list[Any]:
-    """Mask ratio in percent, response and verdict; all None without a response."""
-    if response is None:
-        return [None] * 3
-    return [response.mask_percent, response.response, response.verdict]
-
-
-def decode_image(address: str) -> wandb.Image:
-    """An image from its data: address."""
-    content = b64decode(address.partition(",")[2])
-    return wandb.Image(Image.open(io.BytesIO(content)))
 
 
 def write_tensorboard(inputs: RunInputs, report: dict[str, Any]) -> None:
@@ -209,10 +201,10 @@ def write_tensorboard(inputs: RunInputs, report: dict[str, Any]) -> None:
     if root.exists():
         shutil.rmtree(root)
     logs = training_logs(inputs)
-    for arm in report["means"]:
+    for arm, scores in scores_by_arm(report).items():
         finished_at = report["stages"].get(f"train {arm}", {}).get("finished_at")
         events = step_events(logs.get(arm, []), finished_at)
-        events.append(scalar_event(flat_numbers({"scores": arm_scores(report, arm)})))
+        events.append(scalar_event(flat_numbers({"scores": scores})))
         write_events(root / arm, events)
     text = Event(summary=text_pb("report", markdown(report)))
     write_events(root / "run", [scalar_event(run_numbers(report)), text])

@@ -110,8 +110,8 @@ def test_a_comparison_counts_items_won_lost_and_tied() -> None:
     assert star.difference.low <= 0.25 <= star.difference.high
     assert (vet.won, vet.after) == (1, 0.25)
     changed = comparison.item_diffs(before, after)
-    assert [each.item_id for each in changed] == ["s/0/1/0", "s/0/2/0", "s/0/3/0", "s/0/0/0"]
-    assert (changed[0].response_before, changed[0].response_after) == ("said 0.0", "said 1.0")
+    assert [diff["item_id"] for diff in changed] == ["s/0/1/0", "s/0/2/0", "s/0/3/0", "s/0/0/0"]
+    assert (changed[0]["response_before"], changed[0]["response_after"]) == ("said 0.0", "said 1.0")
 
 
 def test_other_items_on_one_side_are_refused() -> None:

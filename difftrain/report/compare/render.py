@@ -16,8 +16,8 @@ from difftrain.report import text as report_text
 from difftrain.report.compare import text
 from difftrain.report.compare.types import Comparison, ComparisonRow
 from difftrain.report.html import render_template
-from difftrain.report.plots import ARM_COLORS, INK, RULE, new_figure, svg_figure
-from difftrain.stats import MEAN
+from difftrain.report.plots import ARM_COLORS, INK, RULE, name_rows, new_figure, svg_figure
+from difftrain.stats import MEAN, Estimate
 
 TITLE = "Rows against their random controls"
 TEX_SPECIAL = {char: f"\\{char}" for char in "&%$#_{}"} | {
@@ -84,7 +84,8 @@ def csv_lines(comparison: Comparison, row: ComparisonRow) -> Iterator[dict[str, 
     """A row's lines: its scores and differences, and in the line of the mean its cost."""
     for name in (*comparison.benchmarks, MEAN):
         score, versus = row.scores[name], row.versus_control
-        difference = versus.differences[name] if versus else None
+        difference = versus.differences[name] if versus else Estimate()
+        cost = asdict(row.cost) if row.cost else {}
         yield {
             "model": comparison.model,
             "data": comparison.data,
@@ -94,23 +95,16 @@ def csv_lines(comparison: Comparison, row: ComparisonRow) -> Iterator[dict[str, 
             "benchmark": name,
             "seeds": " ".join(map(str, row.seeds)),
             "score": score.mean,
-            "low": score.low,
-            "high": score.high,
-            "n": score.n,
-            "left_out": score.left_out,
+            **{key: getattr(score, key) for key in ("low", "high", "n", "left_out")},
             "seed_scores": " ".join(f"{mean:.6f}" for mean in score.seed_means),
             "paper": row.paper.get(name),
             "control": versus.control if versus else "",
-            "difference": difference.mean if difference else None,
-            "difference_low": difference.low if difference else None,
-            "difference_high": difference.high if difference else None,
-            "p": difference.p if difference else None,
-            "p_corrected": difference.p_corrected if difference else None,
-            "test": difference.test if difference else None,
-            "verdict": text.describe(row, name) if difference else "",
-        } | {
-            f"cost_{key}": value if name == MEAN else None
-            for key, value in (asdict(row.cost) if row.cost else {}).items()
+            "difference": difference.mean,
+            "difference_low": difference.low,
+            "difference_high": difference.high,
+            **{key: getattr(difference, key) for key in ("p", "p_corrected", "test")},
+            "verdict": text.describe(row, name) if versus else "",
+            **{f"cost_{key}": value if name == MEAN else None for key, value in cost.items()},
         }
 
 
@@ -193,38 +187,39 @@ def row_color(row: ComparisonRow) -> str:
     return ARM_COLORS["tuned" if row.versus_control is not None else "control"]
 
 
-def row_axes(row_count: int, height: float, titles: list[str]) -> tuple[Figure, Axes]:
-    """Horizontal axes with one line for each row, the first on top."""
+def row_axes(height: float, rows: list[ComparisonRow]) -> tuple[Figure, Axes]:
+    """Horizontal axes with a line for each row, the first on top."""
     figure, grid = new_figure(8.6, height)
     axes = grid[0, 0]
-    axes.set_yticks(range(row_count), titles)
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
-    axes.set_ylim(row_count - 0.4, -0.6)
-    axes.spines["left"].set_visible(False)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    name_rows(axes, range(len(rows)), [row.title for row in rows])
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     return figure, axes
 
 
+def scaled(estimate: Estimate) -> tuple[float, float, float]:
+    """Low end, mean and high end in percent."""
+    low, mean, high = estimate.low or 0.0, estimate.mean or 0.0, estimate.high or 0.0
+    return 100 * low, 100 * mean, 100 * high
+
+
 @svg_figure
 def differences_figure(comparison: Comparison) -> Figure | None:
     """Each row minus its random control on the mean over benchmarks, with its 95 % interval."""
-    rows = [
+    differences = [
         (row, row.versus_control.differences[MEAN])
         for row in comparison.rows
         if row.versus_control and row.versus_control.differences[MEAN].mean is not None
     ]
-    if not rows:
+    if not differences:
         return None
-    titles = [row.title for row, _ in rows]
-    figure, axes = row_axes(len(rows), 0.75 + 0.42 * len(rows), titles)
+    figure, axes = row_axes(0.75 + 0.42 * len(differences), [row for row, _ in differences])
     axes.axvline(0, color=INK, linewidth=0.9)
-    ends = [abs(end or 0.0) for _, difference in rows for end in (difference.low, difference.high)]
-    limit = max(ends) * 115 or 1.0
-    for y, (row, difference) in enumerate(rows):
+    limit = 1.15 * max(abs(end) for _, each in differences for end in scaled(each)) or 1.0
+    for y, (row, difference) in enumerate(differences):
         color = VERDICT_COLORS.get(text.row_verdict(row), NO_VERDICT_COLOR)
-        interval = (difference.low, difference.mean, difference.high)
-        low, mean, high = (100 * (value or 0.0) for value in interval)
+        low, mean, high = scaled(difference)
         axes.hlines(y, low, high, color=color, linewidth=2, alpha=0.6)
         axes.plot([mean], [y], "o", color=color, markersize=6)
         seeds = [100 * value for value in difference.seed_means]
@@ -243,19 +238,17 @@ def means_figure(comparison: Comparison) -> Figure | None:
     rows = [row for row in comparison.rows if row.scores[MEAN].mean is not None]
     if not rows:
         return None
-    figure, axes = row_axes(len(rows), 0.85 + 0.34 * len(rows), [row.title for row in rows])
-    base = comparison.base.scores[MEAN]
-    if base.mean is not None and base.low is not None and base.high is not None:
-        axes.axvspan(100 * base.low, 100 * base.high, color=RULE, linewidth=0)
-        axes.axvline(100 * base.mean, color=ARM_COLORS["base"], linewidth=1.2, label="base model")
+    figure, axes = row_axes(0.85 + 0.34 * len(rows), rows)
+    if comparison.base.scores[MEAN].mean is not None:
+        low, mean, high = scaled(comparison.base.scores[MEAN])
+        axes.axvspan(low, high, color=RULE, linewidth=0)
+        axes.axvline(mean, color=ARM_COLORS["base"], linewidth=1.2, label="base model")
     in_legend: set[str] = set()
     for y, row in enumerate(rows):
-        estimate, color = row.scores[MEAN], row_color(row)
+        (low, mean, high), color = scaled(row.scores[MEAN]), row_color(row)
         label = "with a random control" if row.versus_control else "random, or without a control"
-        axes.hlines(y, 100 * (estimate.low or 0), 100 * (estimate.high or 0), color=color,
-                    linewidth=1.8, alpha=0.55)  # fmt: skip
-        axes.plot([100 * (estimate.mean or 0)], [y], "o" if row.versus_control else "D",
-                  color=color, markersize=5.5,
+        axes.hlines(y, low, high, color=color, linewidth=1.8, alpha=0.55)
+        axes.plot([mean], [y], "o" if row.versus_control else "D", color=color, markersize=5.5,
                   label=None if label in in_legend else label)  # fmt: skip
         in_legend.add(label)
     axes.set_xlabel("mean over benchmarks, percent")
@@ -303,10 +296,8 @@ def selection_cost(row: ComparisonRow, name: str) -> float:
 
 def draw_cost(axes: Axes, row: ComparisonRow, x: float, added: float, number: int) -> None:
     """A row in one panel: its score, interval and number; `added` is the cost of selection."""
-    estimate, color = row.scores[MEAN], row_color(row)
-    mean = 100 * (estimate.mean or 0.0)
-    axes.vlines(x, 100 * (estimate.low or 0), 100 * (estimate.high or 0), color=color,
-                linewidth=1.2, alpha=0.35)  # fmt: skip
+    (low, mean, high), color = scaled(row.scores[MEAN]), row_color(row)
+    axes.vlines(x, low, high, color=color, linewidth=1.2, alpha=0.35)
     if added:
         axes.plot([x, x + added], [mean, mean], color=color, linewidth=1, linestyle=(0, (2, 2)))
         axes.plot([x + added], [mean], "o", markerfacecolor="white", markeredgecolor=color,
