@@ -97,7 +97,7 @@ def test_samples_dropped_by_sft_are_counted(make_run: MakeRun) -> None:
     (first, *_) = parquet.read(own.select, Selection)
     sft_select, sft = folder / "select-sft", folder / "sft"
     parquet.write_all(sft_select, [replace(first, stage=TrainStage.sft)])
-    dropped = {sft_select: {"no_solution": 2, "no_layout": 1}, sft: {"no_layout": 1, "too_long": 3}}
+    dropped = {sft_select: {"no_rationale": 2, "no_format": 1}, sft: {"no_format": 1, "too_long": 3}}
     for place, told in dropped.items():
         manifest.write_manifest(
             place, settings=None, inputs={}, seconds=1.0, counts={"dropped": told}
@@ -106,7 +106,7 @@ def test_samples_dropped_by_sft_are_counted(make_run: MakeRun) -> None:
     settings["select"]["sft_strata"] = ["medium"]
     arms = {"tuned": replace(own, sft_select=sft_select, sft=sft)}
     report = write_report(replace(inputs, arms=arms, settings=settings))
-    assert report["dropped"] == {"tuned": {"no_solution": 2, "no_layout": 2, "too_long": 3}}
+    assert report["dropped"] == {"tuned": {"no_rationale": 2, "no_format": 2, "too_long": 3}}
     for name in ("report.md", "report.html"):
         text = (inputs.folder / name).read_text()
         assert "SFT (tuned) uses 7 samples fewer than were selected: 2 because" in text
