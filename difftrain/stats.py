@@ -120,12 +120,11 @@ def _tables(
 ) -> dict[str, ItemTable]:
     for other in values_S[1:]:
         _require_same_items(values_S[0], other)
-    items: dict[str, list[str]] = defaultdict(list)
-    for benchmark, item_id in sorted(values_S[0]):
-        items[benchmark].append(item_id)
+    by_benchmark: dict[str, dict[str, list[float | None]]] = defaultdict(dict)
+    for name, item_id in sorted(values_S[0]):
+        by_benchmark[name][item_id] = [values[name, item_id] for values in values_S]
     tables = {}
-    for name, item_ids in items.items():
-        rows = {item_id: [values[name, item_id] for values in values_S] for item_id in item_ids}
+    for name, rows in by_benchmark.items():
         complete = {item_id: row for item_id, row in rows.items() if None not in row}
         if not complete:
             raise ValueError(f"{name}: no item has a score on every side, so there is no mean")

@@ -16,10 +16,9 @@ import pandas as pd
 from difftrain.data.quarantine import RejectedRow
 from difftrain.pipeline import manifest
 from difftrain.records import Measure, Stratum
-from difftrain.report import caveats, selection_report, tables, text, train_summary
-from difftrain.report.html import render_page
+from difftrain.report import selection_report, train_summary
+from difftrain.report.html import render_markdown, render_page
 from difftrain.report.inputs import RunData, RunInputs, load_run
-from difftrain.report.tables import escape_cell
 
 PAIRS = (("tuned", "base"), ("tuned", "control"), ("control", "base"))
 """Which arm is compared with which."""
@@ -34,7 +33,10 @@ def write_report(inputs: RunInputs) -> dict[str, Any]:
     """
     data = load_run(inputs)
     report = build_report(inputs, data)
-    files = {"report.md": markdown(report), "report.html": render_page(inputs, data, report)}
+    files = {
+        "report.md": render_markdown(report),
+        "report.html": render_page(inputs, data, report),
+    }
     manifest.write_json(inputs.folder / "report.json", report)
     for name, content in files.items():
         manifest.write_text(inputs.folder / name, content)
@@ -267,37 +269,3 @@ def versions(data: RunData) -> dict[str, str]:
         for name, version in (stage.get("versions", {}) | {"git revision": revision}).items():
             by_name.setdefault(name, {})[version] = None
     return {name: " and ".join(several) for name, several in by_name.items()}
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """The report as text: headline, results, selection, training, cost, settings."""
-    bullets = [*caveats.caveats(report), *train_summary.alarm_sentences(report)]
-    recipe_difference = [f"* `{escape_cell(line)}`" for line in report["recipe_difference"]]
-    blocks = [
-        f"# {report['name']}",
-        f"{text.headline(report)} {text.control_sentence(report)}",
-        "\n".join(f"* {sentence}" for sentence in bullets),
-        "## Results",
-        tables.results_table(report).markdown(),
-        "Scores in percent with their 95 % intervals.",
-        tables.differences_table(report).markdown(),
-        "## Samples",
-        f"Strata by {report['measure']}. {tables.unparsable_sentence(report)}",
-        tables.strata_table(report).markdown(),
-        *selection_report.markdown_blocks(report),
-    ]
-    if report["counts"]["quarantined"]:
-        blocks += ["## Quarantine", tables.quarantine_table(report).markdown()]
-    blocks += [
-        "## Training",
-        train_summary.alarm_table(report).markdown(),
-        train_summary.rewards_table(report).markdown(),
-        "## Cost",
-        tables.cost_table(report).markdown(),
-        tables.grid_sentence(report) or "",
-        "## Evaluation settings",
-        tables.evaluation_table(report).markdown(),
-        "## What distinguishes this recipe",
-        "\n".join(recipe_difference) or "Nothing: every setting is the default.",
-    ]
-    return "\n\n".join(block for block in blocks if block) + "\n"

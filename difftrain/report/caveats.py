@@ -54,53 +54,50 @@ def evaluation_caveats(report: dict[str, Any]) -> list[str]:
     """Items without a score, items that nothing decided, benchmarks without a score."""
     arms = list(report["means"])
 
-    def count(name: str) -> dict[str, int]:
-        return {arm: sum(score.get(name, 0) for score in report[arm].values()) for arm in arms}
+    def by_arm(*names: str) -> str:
+        """`3 of base, 1 of tuned`: the first count minus the others, without zeros."""
+        counts = {
+            arm: sum(score.get(names[0], 0) for score in report[arm].values())
+            - sum(score.get(name, 0) for score in report[arm].values() for name in names[1:])
+            for arm in arms
+        }
+        return ", ".join(f"{count:,} of {arm}" for arm, count in counts.items() if count)
 
-    undecided, failed = count("undecided"), count("failed")
-    skipped, no_response = count("skipped"), count("no_response")
-    judge_failed = {
-        arm: failed[arm] - undecided[arm] - skipped[arm] - no_response[arm] for arm in arms
-    }
     sentences = []
-    if any(no_response.values()):
+    if counts := by_arm("no_response"):
         sentences.append(
-            f"Some benchmark items got no response from the engine: {by_arm(no_response)}. They "
-            "are in no mean; the same command requests them again."
+            f"Some benchmark items got no response from the engine: {counts}. They are in no mean; "
+            "the same command requests them again."
         )
-    if any(skipped.values()):
+    if counts := by_arm("skipped"):
         sentences.append(
             "Some benchmark items were skipped, because their image is missing or cannot be read: "
-            f"{by_arm(skipped)}. They are in no mean and are not requested again."
+            f"{counts}. They are in no mean and are not requested again."
         )
-    if any(judge_failed.values()):
+    if counts := by_arm("failed", "undecided", "skipped", "no_response"):
         sentences.append(
-            f"Some benchmark items got no grade, because the judge failed: {by_arm(judge_failed)}. "
-            "The same command queries only the judge again."
+            f"Some benchmark items got no grade, because the judge failed: {counts}. The same "
+            "command queries only the judge again."
         )
+    undecided = by_arm("undecided")
     if any(score.get("rules_only") for arm in arms for score in report[arm].values()):
         sentences.append(
             "Scores are by rules only (evaluate.judge=none): what no rule decides counts as "
-            f"incorrect ({by_arm(undecided) or 'no item'}). They cannot be compared with scores "
-            "that used a judge."
+            f"incorrect ({undecided or 'no item'}). They cannot be compared with scores that used "
+            "a judge."
         )
-    elif any(undecided.values()):
+    elif undecided:
         sentences.append(
             "Some benchmark items count as incorrect, because neither a rule nor a usable reply of "
-            f"the judge decided them: {by_arm(undecided)}."
+            f"the judge decided them: {undecided}."
         )
-    arms_without: dict[str, list[str]] = {}
+    without_score: dict[str, list[str]] = {}
     for arm in arms:
         for name, score in report[arm].items():
             if score.get("reason"):
-                key = f"{name} has no score: {score['reason']}"
-                arms_without.setdefault(key, []).append(arm)
-    return sentences + [f"{text} ({', '.join(found)})." for text, found in arms_without.items()]
-
-
-def by_arm(counts: dict[str, int]) -> str:
-    """`3 of base, 1 of tuned`, without zeros."""
-    return ", ".join(f"{count:,} of {arm}" for arm, count in counts.items() if count)
+                sentence = f"{name} has no score: {score['reason']}"
+                without_score.setdefault(sentence, []).append(arm)
+    return sentences + [f"{sentence} ({', '.join(a)})." for sentence, a in without_score.items()]
 
 
 def contamination_caveats(report: dict[str, Any]) -> list[str]:

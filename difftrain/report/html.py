@@ -1,14 +1,13 @@
-"""report.html: one file that needs no other, with a few example samples of each stratum.
+"""report.html and report.md from their templates, with examples of each stratum on the page.
 
-The template escapes everything a model generated; images are inline. Examples are taken in the
-order of their content hash, tasks in turn, so that nobody picks them.
+The page is one file that fetches nothing: images are inline, responses are escaped. Examples are
+taken in the order of their content hash, tasks in turn, so that nobody picks them.
 """
 
 # pandas' stubs make a union of every chain of attributes, so these say nothing here:
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 from base64 import b64encode
-from importlib import resources
 from string import ascii_uppercase
 from typing import Any
 
@@ -26,20 +25,38 @@ SHOWN_MEASURES = ("pism", "cmab")
 PNG_ADDRESS = "data:image/png;base64,"
 
 
-def render_template(template: str, **values: Any) -> str:
-    """An HTML page from a template and the values it names; `css` is added."""
+def render_template(name: str, **values: Any) -> str:
+    """A file of the report from its template; values are escaped in HTML only."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("difftrain", "report"),
+        autoescape=lambda name: bool(name and name.endswith(".html.jinja")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    css = (resources.files("difftrain.report") / "page.css").read_text()
-    return environment.from_string(template).render(css=css, **values)
+    environment.filters["tex"] = text.escape_tex
+    return environment.get_template(name).render(**values)
+
+
+def render_markdown(report: dict[str, Any]) -> str:
+    """The report as text: headline, results, selection, training, cost, settings."""
+    content = render_template(
+        "report.md.jinja",
+        report=report,
+        caveats=caveats,
+        text=text,
+        tables=tables,
+        selection=selection_report,
+        training=train_summary,
+    )
+    return text.join_blank_lines(content)
 
 
 def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str:
     """The whole page as HTML."""
     settings, measure, samples = report["settings"], report["measure"], data.samples
     return render_template(
-        (resources.files("difftrain.report") / "page.html.jinja").read_text(),
+        "page.html.jinja",
         report=report,
         caveats=caveats,
         text=text,

@@ -162,7 +162,10 @@ def survival(failure_ratio: pd.Series, ratios: list[float]) -> list[float]:
 
 @svg_figure
 def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
-    """The share of samples of each task that survive masking, with all samples in gray."""
+    """The share of samples of each task that survive masking, with all samples in gray.
+
+    Pale bands show the failure ratios that make a sample hard, medium or easy.
+    """
     if "pism" not in samples:
         return None
     placed = samples.dropna(subset=["pism_stratum"])
@@ -173,10 +176,12 @@ def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure 
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
     figure, grid = new_figure(8.6, 0.6 + 1.55 * rows, rows, columns, sharex=True, sharey=True)
-    all_tasks = survival(placed["pism"], ratios)
+    all_tasks, pism = survival(placed["pism"], ratios), settings["difficulty"]["pism"]
+    edges = [0, pism["hard_max"], pism["easy_min"], max(ratios[-1], pism["easy_min"])]
     for axes, task in zip(grid.flat, tasks, strict=False):
         subset = placed[placed["task"] == task]
-        shade_strata(axes, settings["difficulty"]["pism"], ratios[-1])
+        for stratum, low, high in zip(("hard", "medium", "easy"), edges, edges[1:], strict=False):
+            axes.axvspan(low, high, color=STRATUM_COLORS[stratum], alpha=0.13, linewidth=0)
         axes.plot(ratios, all_tasks, color="#9a9da3", linewidth=1.1, label="all tasks")
         axes.plot(ratios, survival(subset["pism"], ratios), color=INK, linewidth=1.8, marker="o",
                   markersize=2.5, label="this task")  # fmt: skip
@@ -191,13 +196,6 @@ def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure 
     figure.legend(handles, labels, loc="outside upper left", ncols=2)
     figure.supxlabel("share of the image that is masked", fontsize=9.5, color=FAINT)
     return figure
-
-
-def shade_strata(axes: Axes, pism: dict[str, Any], last: float) -> None:
-    """The ranges of the failure ratio that make a sample hard, medium or easy, as pale bands."""
-    edges = [0, pism["hard_max"], pism["easy_min"], max(last, pism["easy_min"])]
-    for stratum, low, high in zip(("hard", "medium", "easy"), edges, edges[1:], strict=False):
-        axes.axvspan(low, high, color=STRATUM_COLORS[stratum], alpha=0.13, linewidth=0)
 
 
 @svg_figure
@@ -277,7 +275,7 @@ TRAINING_PANELS = {
 
 @svg_figure
 def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
-    """Reward, zero-variance groups and response length of each arm by optimizer step."""
+    """Reward, zero-variance groups and response length of each arm, pale, with running means."""
     panels = [
         name
         for name in TRAINING_PANELS
@@ -289,7 +287,11 @@ def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
     for axes, name in zip(grid[:, 0], panels, strict=True):
         for arm, log in logs.items():
             if name in log:
-                draw_curve(axes, log.dropna(subset=[name]), name, arm)
+                steps, color = log.dropna(subset=[name]), ARM_COLORS[arm]
+                window = max(3, len(steps) // 10)
+                mean = steps[name].rolling(window, center=True, min_periods=1).mean()
+                axes.plot(steps["step"], steps[name], color=color, alpha=0.22, linewidth=0.9)
+                axes.plot(steps["step"], mean, color=color, linewidth=1.8, label=arm)
         axes.set_title(TRAINING_PANELS[name])
         axes.set_ylim(bottom=0)
         axes.grid(axis="y")
@@ -300,14 +302,6 @@ def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2)
     return figure
-
-
-def draw_curve(axes: Axes, log: pd.DataFrame, name: str, arm: str) -> None:
-    """One arm's values, pale, and their running mean over a tenth of the run."""
-    window = max(3, len(log) // 10)
-    mean = log[name].rolling(window, center=True, min_periods=1).mean()
-    axes.plot(log["step"], log[name], color=ARM_COLORS[arm], alpha=0.22, linewidth=0.9)
-    axes.plot(log["step"], mean, color=ARM_COLORS[arm], linewidth=1.8, label=arm)
 
 
 @svg_figure

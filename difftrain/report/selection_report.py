@@ -167,29 +167,6 @@ def funnel_rows(funnel: dict[str, Any]) -> list[tuple[str, int, int, str]]:
     ]
 
 
-def markdown_blocks(report: dict[str, Any]) -> list[str]:
-    """The markdown of the funnel and the chance correction, if there are any, and the retest."""
-    blocks = []
-    if report["funnel"]:
-        rows = funnel_rows(report["funnel"])
-        bullets = [f"* {name}: {left:,}. {rest}" for name, left, _, rest in rows]
-        blocks += [f"## Selected by {selecting_measures(report)}", "\n".join(bullets)]
-        blocks += funnel_sentences(report)
-    if correction := report["chance_correction"]:
-        blocks += [
-            "## Chance correction",
-            f"{correction['changed']:,} of {correction['samples']:,} samples change their stratum "
-            "when guessing is taken into account.",
-            "Unsolved may also mean here: not distinguishable from guessing.",
-            label_change_table(report).markdown(),
-            changed_by_task_table(report).markdown(),
-        ]
-    blocks.append("## Retest with other seeds")
-    if report["retest"] is None:
-        return [*blocks, NOT_RETESTED]
-    return [*blocks, retest_table(report).markdown(), overlap_sentence(report)]
-
-
 @svg_figure
 def funnel_figure(report: dict[str, Any]) -> Figure | None:
     """One bar per step, from the pool to the samples that are trained on, with counts."""

@@ -1,8 +1,17 @@
 """The report in sentences: numbers as plain text, the headline, and what may be concluded."""
 
+import re
 from typing import Any
 
 MINUS = "\u2212"
+TEX_SPECIAL = {char: f"\\{char}" for char in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    MINUS: "$-$",
+}
 NUMBER_WORDS = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
 )
@@ -44,6 +53,16 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def escape_tex(text: str) -> str:
+    """Text with LaTeX's special characters escaped."""
+    return "".join(TEX_SPECIAL.get(char, char) for char in text)
+
+
+def join_blank_lines(text: str) -> str:
+    """Text with at most one blank line in succession, and a newline at its end."""
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

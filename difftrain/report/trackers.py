@@ -24,9 +24,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from difftrain.config.report import Tracker
 from difftrain.config.run_config import ConfigError
-from difftrain.report.build import markdown
 from difftrain.report.compare.presets import paper_task_set
-from difftrain.report.html import examples_by_stratum
+from difftrain.report.html import examples_by_stratum, render_markdown
 from difftrain.report.inputs import RunInputs, load_run, training_steps
 
 MAX_NAME_CHARS = 128
@@ -161,9 +160,9 @@ def send_to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
         run.summary.update(flat_numbers({"scores": scores_by_arm(report)}) | run_numbers(report))
 
 
-def examples_table(examples_by_stratum: dict[str, list[dict[str, Any]]]) -> wandb.Table:
+def examples_table(groups: dict[str, list[dict[str, Any]]]) -> wandb.Table:
     """A row per sample: its images, and the responses to the full and to the masked image."""
-    examples = [(name, each) for name, group in examples_by_stratum.items() for each in group]
+    examples = [(name, each) for name, group in groups.items() for each in group]
     max_images = max(len(example["images"]) for _, example in examples)
 
     def image(address: str) -> wandb.Image:
@@ -206,7 +205,7 @@ def write_tensorboard(inputs: RunInputs, report: dict[str, Any]) -> None:
         events = step_events(logs.get(arm, []), finished_at)
         events.append(scalar_event(flat_numbers({"scores": scores})))
         write_events(root / arm, events)
-    text = Event(summary=text_pb("report", markdown(report)))
+    text = Event(summary=text_pb("report", render_markdown(report)))
     write_events(root / "run", [scalar_event(run_numbers(report)), text])
 
 

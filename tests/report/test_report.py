@@ -11,8 +11,9 @@ import pytest
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.records import Measure, Score, Selection, TrainStage
-from difftrain.report.build import hide_secrets, markdown, write_report
+from difftrain.report.build import hide_secrets, write_report
 from difftrain.report.caveats import caveats
+from difftrain.report.html import render_markdown
 from difftrain.report.inputs import RunInputs, load_run, read_columns
 from difftrain.report.tables import Table, results_table
 from difftrain.report.text import difference_with_verdict, headline, verdict
@@ -97,7 +98,10 @@ def test_samples_dropped_by_sft_are_counted(make_run: MakeRun) -> None:
     (first, *_) = parquet.read(own.select, Selection)
     sft_select, sft = folder / "select-sft", folder / "sft"
     parquet.write_all(sft_select, [replace(first, stage=TrainStage.sft)])
-    dropped = {sft_select: {"no_rationale": 2, "no_format": 1}, sft: {"no_format": 1, "too_long": 3}}
+    dropped = {
+        sft_select: {"no_rationale": 2, "no_format": 1},
+        sft: {"no_format": 1, "too_long": 3},
+    }
     for place, told in dropped.items():
         manifest.write_manifest(
             place, settings=None, inputs={}, seconds=1.0, counts={"dropped": told}
@@ -186,7 +190,7 @@ def test_without_a_control_the_report_says_what_is_unknown(make_run: MakeRun) ->
     inputs = make_run(size=9, control=False)
     report = write_report(inputs)
     assert "control" not in report
-    assert "cannot say whether the selection of samples mattered" in markdown(report)
+    assert "cannot say whether the selection of samples mattered" in render_markdown(report)
 
 
 def test_a_control_of_another_size_is_mentioned(written: Written) -> None:

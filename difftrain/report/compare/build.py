@@ -79,9 +79,10 @@ def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparis
         seeds=(),
         scores=scores([item_results(first.results_folder(Arm.base))], benchmarks),
     )
+    tasks, data = first.report["settings"]["data"]["tasks"], first.report["data"]
     return Comparison(
         model=first.report["model"],
-        data=first.data,
+        data=f"{data} ({', '.join(tasks)})" if tasks else data,
         measure=first.report["measure"],
         benchmarks=tuple(benchmarks),
         base=base,

@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,48 +19,33 @@ from difftrain.report.plots import ARM_COLORS, INK, RULE, name_rows, new_figure,
 from difftrain.stats import MEAN, Estimate
 
 TITLE = "Rows against their random controls"
-TEX_SPECIAL = {char: f"\\{char}" for char in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    report_text.MINUS: "$-$",
-}
 
 
 def write_comparisons(folder: Path, comparisons: list[Comparison]) -> None:
     """Write the four files."""
-    manifest.write_text(folder / "compare.md", markdown(comparisons))
+    values = {"title": TITLE, "comparisons": comparisons, "mean": MEAN, "text": text}
+    markdown = render_template("compare/compare.md.jinja", **values)
+    figures = [
+        {
+            "differences": differences_figure(comparison),
+            "means": means_figure(comparison),
+            "costs": costs_figure(comparison),
+        }
+        for comparison in comparisons
+    ]
+    page = render_template(
+        "compare/compare.html.jinja", **values, figures=figures, numbers=report_text
+    )
+    manifest.write_text(folder / "compare.md", report_text.join_blank_lines(markdown))
     manifest.write_text(folder / "compare.csv", comma_separated(comparisons))
     manifest.write_text(folder / "compare.tex", latex(comparisons))
-    manifest.write_text(folder / "compare.html", html(comparisons))
+    manifest.write_text(folder / "compare.html", page)
 
 
-def markdown(comparisons: list[Comparison]) -> str:
-    """The comparison as text, ready for a README."""
-    blocks = [f"# {TITLE}"]
-    for comparison in comparisons:
-        blocks += [
-            f"## {comparison.title}",
-            f"Model {comparison.model}. {text.headline(comparison)}",
-            text.results_table(comparison).markdown(),
-            "### Differences",
-        ]
-        if comparison.compared_rows:
-            blocks += [
-                text.differences_table(comparison).markdown(),
-                "A star marks a difference in its column, considered by itself.",
-            ]
-        else:
-            blocks.append("None was tested.")
-        blocks += [
-            "### Cost",
-            text.costs_table(comparison).markdown(),
-            "### How to read this",
-            "\n".join(f"* {note}" for note in text.notes(comparison)),
-        ]
-    return "\n\n".join(blocks) + "\n"
+def latex(comparisons: list[Comparison]) -> str:
+    """A table for each comparison (package booktabs): percent, intervals in small print, notes."""
+    values = {"comparisons": comparisons, "mean": MEAN, "text": text}
+    return render_template("compare/compare.tex.jinja", **values)
 
 
 def comma_separated(comparisons: list[Comparison]) -> str:
@@ -106,68 +90,6 @@ def csv_lines(comparison: Comparison, row: ComparisonRow) -> Iterator[dict[str, 
             "verdict": text.describe(row, name) if versus else "",
             **{f"cost_{key}": value if name == MEAN else None for key, value in cost.items()},
         }
-
-
-def tex(string: str) -> str:
-    """Text with LaTeX's special characters escaped."""
-    return "".join(TEX_SPECIAL.get(char, char) for char in string)
-
-
-def latex(comparisons: list[Comparison]) -> str:
-    """A table for each comparison (package booktabs): percent, intervals in small print, notes."""
-    blocks = []
-    for comparison in comparisons:
-        names = (*comparison.benchmarks, MEAN)
-        columns = [*(tex(name.removeprefix("shapes/")) for name in names), "", "p", "p, corrected"]
-        head = " & ".join(["", *columns])
-        rows = (comparison.base, *comparison.rows)
-        body = "\n".join(tex_row(comparison, row) for row in rows)
-        caption = f"{comparison.title}, {comparison.model}. {text.headline(comparison)}"
-        if any(name.startswith("shapes/") for name in names):
-            caption += " Miniatures of the benchmarks, not the benchmarks."
-        notes = "\\par\n".join(tex(note) for note in text.notes(comparison))
-        blocks.append(
-            f"\\begin{{table*}}\n\\centering\\small\n\\caption{{{tex(caption)}}}\n"
-            f"\\begin{{tabular}}{{l{'r' * len(names)}lrr}}\n\\toprule\n"
-            f"{head} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
-            f"\\par\\smallskip\\parbox{{\\textwidth}}{{\\footnotesize {notes}}}\n\\end{{table*}}\n"
-        )
-    return "\n".join(blocks)
-
-
-def tex_row(comparison: Comparison, row: ComparisonRow) -> str:
-    """One row of the LaTeX table, with the paper's scores in brackets."""
-    cells = [tex(row.title)]
-    for name in (*comparison.benchmarks, MEAN):
-        score, _, rest = text.with_paper_score(row, name).partition(" ")
-        cells.append(tex(score) + (f" {{\\scriptsize {tex(rest)}}}" if rest else ""))
-    verdict = ["", "", ""]
-    if row.versus_control:
-        mean = row.versus_control.differences[MEAN]
-        verdict = [text.describe(row), text.format_p(mean.p), text.format_p(mean.p_corrected)]
-    return " & ".join([*cells, *map(tex, verdict)]) + r" \\"
-
-
-def html(comparisons: list[Comparison]) -> str:
-    """The whole page as HTML: one file that fetches nothing."""
-    folder = resources.files("difftrain.report.compare")
-    figures = [
-        {
-            "differences": differences_figure(comparison),
-            "means": means_figure(comparison),
-            "costs": costs_figure(comparison),
-        }
-        for comparison in comparisons
-    ]
-    return render_template(
-        (folder / "compare.html.jinja").read_text(),
-        title=TITLE,
-        comparisons=comparisons,
-        figures=figures,
-        mean=MEAN,
-        text=text,
-        numbers=report_text,
-    )
 
 
 VERDICT_COLORS = {text.BETTER: "#0b8068", text.WORSE: "#b3401f"}

@@ -1,6 +1,5 @@
 """What a comparison reads (finished runs) and what it holds. Scores are fractions of 1."""
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -113,12 +112,6 @@ class Run:
         return tuple(str(self.settings.get(key)) for key in TABLE_KEYS)
 
     @property
-    def data(self) -> str:
-        """The data for a heading: the source or file, and the tasks if they are limited."""
-        tasks = self.report["settings"]["data"]["tasks"]
-        return f"{self.report['data']} ({', '.join(tasks)})" if tasks else self.report["data"]
-
-    @property
     def train_stages(self) -> str:
         """The training stages, such as `sft_then_grpo`."""
         return self.report["train_stages"]
@@ -174,17 +167,16 @@ class Run:
 
 def read_runs(folders: list[Path]) -> list[Run]:
     """The runs of these folders. Raises MissingArtifact naming each that is not finished."""
-    problems = []
-    for folder in folders:
-        if not folder.is_dir():
-            problems.append(f"{folder}: there is no such run")
-        elif not (folder / "report.json").is_file():
-            problems.append(
-                f"{folder}: no finished report (report.json): run launch/train.py again"
-            )
+    problems = [
+        f"{folder}: no finished report (report.json): run launch/train.py again"
+        if folder.is_dir()
+        else f"{folder}: there is no such run"
+        for folder in folders
+        if not (folder / "report.json").is_file()
+    ]
     if problems:
         raise MissingArtifact("\n".join(problems))
-    runs = [Run(folder, json.loads((folder / "report.json").read_text())) for folder in folders]
+    runs = [Run(folder, manifest.read_json(folder / "report.json")) for folder in folders]
     for run in runs:
         for arm in run.report["means"]:
             run.results_folder(arm)
