@@ -76,10 +76,10 @@ def test_the_answer_space_of_a_drawn_question_is_known_for_every_family() -> Non
 
 def test_a_replayed_ladder_has_the_requests_of_early_stopping_and_no_more() -> None:
     table_RK = np.array([[0, 1, 1], [0, 0, 0], [1, 1, 1]], dtype=np.int8)
-    requests = ladder_requests(table_RK, least=1)
+    requests = ladder_requests(table_RK, minimum=1)
     assert requests == {("ladder", 0, 0), ("ladder", 0, 1)} | {("ladder", 1, k) for k in range(3)}
 
 
 def test_a_replay_over_draws_that_were_not_probed_is_refused() -> None:
     with pytest.raises(ValueError, match="was not probed"):
-        ladder_requests(np.array([[0, -1, 1]], dtype=np.int8), least=1)
+        ladder_requests(np.array([[0, -1, 1]], dtype=np.int8), minimum=1)
