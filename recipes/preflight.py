@@ -38,7 +38,8 @@ def check(
     if not (few := some(samples)):
         raise PreflightFailed("no sample has a picture, so nothing can be said of the model")
     started = time.time()
-    found = preflight.run_checks(Candidate(asking.model, few, config, folder))
+    stages = {stage.value: getattr(config, stage) for stage in config.stages}
+    found = preflight.run_checks(Candidate(asking.model, few, config.model, stages, folder))
     if trouble := failure_message(found):
         raise PreflightFailed(trouble)
     print(f"preflight, {time.time() - started:.1f} s\n{results_table(found)}", flush=True)

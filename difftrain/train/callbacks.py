@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from difftrain.grade import reward_hacking
 from difftrain.grade.reward_hacking import Alarm
-from difftrain.train.reward_metrics import step_metrics
+from difftrain.train.rewards import step_metrics
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from difftrain.grade.pool import GraderPool
 from difftrain.model import loading, resolve
 from difftrain.train import callbacks, checkpointing, param_groups, rewards, trl_args, trl_vllm
 from difftrain.train.dataset import TrainData, to_dataset
-from difftrain.train.reward_metrics import Subsets
+from difftrain.train.rewards import Subsets
 from difftrain.train.trl_args import TrainJob
 
 
 def build_trainer(
-    job: TrainJob, grpo: GrpoConfig, grade: GradeConfig, data: TrainData, workers: GraderPool
+    job: TrainJob, grpo: GrpoConfig, grade: GradeConfig, data: TrainData, graders: GraderPool
 ) -> Any:
     """TRL's GRPOTrainer for this data, with our rewards."""
     model = job.start_model
@@ -28,7 +28,7 @@ def build_trainer(
     if uses_vllm:
         trl_vllm.refuse_second_resize(model, data.samples)
     vocabulary = processor.tokenizer.get_vocab()
-    reward_funcs: list[Any] = [*rewards.reward_functions(grpo, grade, subsets, workers)]
+    reward_funcs: list[Any] = [*rewards.reward_functions(grpo, grade, subsets, graders)]
     trainer: Any = GRPOTrainer(
         model=resolve.source(model.name),
         reward_funcs=reward_funcs,
@@ -53,8 +53,8 @@ def fit(job: TrainJob, grpo: GrpoConfig, grade: GradeConfig, data: TrainData) ->
     if (checkpoint := checkpointing.finished_checkpoint(job.folder)) is not None:
         return checkpoint
     job.folder.mkdir(parents=True, exist_ok=True)
-    with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as workers:
-        trainer = build_trainer(job, grpo, grade, data, workers)
+    with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as graders:
+        trainer = build_trainer(job, grpo, grade, data, graders)
         seconds = checkpointing.train(trainer, job, grpo, data.samples)
     log = callbacks.read_log(job.folder)
     completions = trl_args.rows_per_step(grpo)
@@ -63,7 +63,7 @@ def fit(job: TrainJob, grpo: GrpoConfig, grade: GradeConfig, data: TrainData) ->
         "steps": len(log),
         "samples": len(data.samples),
         "eval_samples": len(data.eval_samples),
-        "graders_killed": workers.killed,
+        "graders_killed": graders.killed,
         "generations": len(log) * completions,
         "tokens": round(tokens),
     }

@@ -5,7 +5,7 @@ model's own chat template, the processor that training loads.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList
 from trl.data_utils import prepare_multimodal_messages
 
-from difftrain.config.run_config import RunConfig
+from difftrain.config.model import ModelConfig
+from difftrain.config.train import GrpoConfig, SftConfig
 from difftrain.model.engines.hf import PLACEHOLDERS, SeededGumbelProcessor
 from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
@@ -40,11 +41,12 @@ LIBRARY_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What is checked: a model, a few samples, the settings, a folder for a trial checkpoint."""
+    """What is checked: a model, a few samples, the training stages' settings, a folder to write."""
 
     loaded: LoadedModel
     samples: Sequence[Sample]
-    config: RunConfig
+    model: ModelConfig
+    stages: Mapping[str, GrpoConfig | SftConfig]
     folder: Path
 
 
@@ -245,9 +247,9 @@ def check_sampling(candidate: Candidate) -> CheckResult:
 def check_trained_parts(candidate: Candidate) -> CheckResult:
     """7. In each stage the trained parts get a gradient, and the frozen ones do not."""
     details, problems = [], []
-    for stage in candidate.config.stages:
+    for stage in candidate.stages:
         stage_parts, stage_problems = trained_parts(candidate, stage)
-        prefix = f"{stage}: " if len(candidate.config.stages) > 1 else ""
+        prefix = f"{stage}: " if len(candidate.stages) > 1 else ""
         details.append(prefix + ", ".join(stage_parts))
         problems += [prefix + problem for problem in stage_problems]
     detail = "; ".join(problems or details)
@@ -256,9 +258,9 @@ def check_trained_parts(candidate: Candidate) -> CheckResult:
 
 def trained_parts(candidate: Candidate, stage: str) -> tuple[list[str], list[str]]:
     """What one stage does with each part, and what differs from its settings."""
-    model, settings = candidate.loaded.model, getattr(candidate.config, stage)
+    model, settings = candidate.loaded.model, candidate.stages[stage]
     frozen = {*param_groups.VISION_PARTS} if settings.freeze_vision else set()
-    with param_groups.trainable_as(stage, settings, candidate.config.model, model):
+    with param_groups.trainable_as(stage, settings, candidate.model, model):
         last_of_part = {
             part_of(name): parameter
             for name, parameter in model.named_parameters()
@@ -286,8 +288,8 @@ def checkpoint_bytes(candidate: Candidate, stage: str, size: int) -> int:
     Two to resume from, with the optimizer state of what is trained, and the final one. With LoRA
     the first two hold the adapter alone (float32), and the final one model and adapter.
     """
-    model, settings = candidate.loaded.model, getattr(candidate.config, stage)
-    with param_groups.trainable_as(stage, settings, candidate.config.model, model):
+    model, settings = candidate.loaded.model, candidate.stages[stage]
+    with param_groups.trainable_as(stage, settings, candidate.model, model):
         trained = sum(n for _, _, n in param_groups.count_parameters(model))
     weights = 3 * ADAPTER_BYTES * trained + size if settings.lora.rank else 3 * size
     return weights + 2 * OPTIMIZER_BYTES * trained
@@ -298,7 +300,7 @@ def check_checkpoint(candidate: Candidate) -> CheckResult:
     name, folder = "a checkpoint can be written and loaded", candidate.folder
     weights = candidate.loaded.model.state_dict()
     size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
-    needed = max(checkpoint_bytes(candidate, stage, size) for stage in candidate.config.stages)
+    needed = max(checkpoint_bytes(candidate, stage, size) for stage in candidate.stages)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:

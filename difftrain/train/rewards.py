@@ -1,30 +1,65 @@
-"""Reward functions: accuracy by the probe's own grader, and beside it format and length.
+"""Reward functions for TRL, and their metrics by task and stratum.
 
-TRL calls a reward with lists of equal length and logs it under the function's name.
+Accuracy is graded by the probe's own grader; format and overlong are rewards beside it. TRL calls
+a reward with lists of equal length and logs it under the function's name.
+
+A subset is a task or a stratum. A GRPO group has zero variance if all completions of its prompt
+got the same reward; groups that are split over processes are not counted. Counts go to TRL as
+sums: their mean over processes times the number of processes is exact.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from trl.rewards.other_rewards import get_soft_overlong_punishment
 
 from difftrain.config.grade import GradeConfig
 from difftrain.config.train import GrpoConfig
-from difftrain.grade import extract, grade_batch
+from difftrain.data import prompts
+from difftrain.grade import extract, grade_batch, reward_hacking
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.grade.reward_hacking import Alarm
-from difftrain.train.reward_metrics import (
-    SUM,
-    LogMetric,
-    Reward,
-    Subsets,
-    log_alarms,
-    text_of,
-    with_metrics,
-)
+from difftrain.records import Sample
+
+Reward = Callable[..., list[float]]
+LogMetric = Callable[[str, float], None]
+SUM = "difftrain/"
+"""Prefix of the sums among TRL's own metrics."""
+COMPLETIONS, TOKENS, PROMPTS, ZERO_STD = "completions", "tokens", "prompts", "zero_std"
+"""Sums by subset: completions, their tokens, complete groups, zero-variance groups among them."""
+EPS = 1e-6
+"""Rewards closer than this are equal."""
 
 
-def accuracy_reward(subsets: Subsets, workers: GraderPool, grade: GradeConfig) -> Reward:
+def text_of(completion: Any) -> str:
+    """The text of a completion, which TRL gives as a list of messages."""
+    return completion if isinstance(completion, str) else completion[0]["content"]
+
+
+@dataclass(slots=True)
+class Subsets:
+    """Task and stratum of every sample; a sample without a stratum counts by task alone."""
+
+    samples: Sequence[Sample]
+    strata: Mapping[str, str] = field(default_factory=dict)
+    by_id: dict[str, Sample] = field(init=False)
+    of: dict[str, list[str]] = field(init=False)
+    names: list[str] = field(init=False)
+    """Every subset there is; each process logs all of them, zeros too."""
+
+    def __post_init__(self) -> None:
+        self.by_id = {sample.sample_id: sample for sample in self.samples}
+        self.of = {
+            id_: [f"task/{sample.task}"]
+            + ([f"stratum/{self.strata[id_]}"] if id_ in self.strata else [])
+            for id_, sample in self.by_id.items()
+        }
+        self.names = sorted({name for names in self.of.values() for name in names})
+
+
+def accuracy_reward(subsets: Subsets, graders: GraderPool, grade: GradeConfig) -> Reward:
     """1 for a correct answer, else 0, or partial credit where grade.text or grade.boxes give it.
 
     A completion that is not graded in time is counted and gets 0. Also logs reward hacking.
@@ -38,7 +73,7 @@ def accuracy_reward(subsets: Subsets, workers: GraderPool, grade: GradeConfig) -
     ) -> list[float]:
         texts = [text_of(completion) for completion in completions]
         samples = [subsets.by_id[id_] for id_ in sample_id]
-        results = grade_batch(workers, texts, samples, grade)
+        results = grade_batch(graders, texts, samples, grade)
         if log_metric is not None:
             stopped = sum(isinstance(result, GradeFailure) for result in results)
             log_alarms(texts, sample_id, subsets, log_metric)
@@ -68,14 +103,136 @@ def overlong_reward(grpo: GrpoConfig) -> Reward:
 
 
 def reward_functions(
-    grpo: GrpoConfig, grade: GradeConfig, subsets: Subsets, workers: GraderPool
+    grpo: GrpoConfig, grade: GradeConfig, subsets: Subsets, graders: GraderPool
 ) -> list[Reward]:
     """The functions of grpo.reward_weights in their order; each also logs its metrics."""
     functions = {
-        "accuracy": accuracy_reward(subsets, workers, grade),
+        "accuracy": accuracy_reward(subsets, graders, grade),
         "format": format_reward,
         "overlong": overlong_reward(grpo),
     }
     weights = grpo.reward_weights
     rewards = [functions[name] for name in weights]
     return with_metrics(rewards, list(weights.values()), subsets, grpo.num_generations)
+
+
+def with_metrics(
+    rewards: Sequence[Reward], weights: Sequence[float], subsets: Subsets, num_generations: int
+) -> list[Reward]:
+    """The same reward functions under the same names, which also log their sums by subset.
+
+    After the last one the sums of the weighted total are logged. `weights` are in the order of the
+    rewards.
+    """
+    totals: list[float] = []
+
+    def wrap(index: int, reward: Reward) -> Reward:
+        def measured(
+            completions: Sequence[Any],
+            sample_id: Sequence[str],
+            log_metric: LogMetric | None = None,
+            completion_ids: Sequence[Sequence[int]] | None = None,
+            **kwargs: Any,
+        ) -> list[float]:
+            values = reward(
+                completions=completions,
+                sample_id=sample_id,
+                log_metric=log_metric,
+                completion_ids=completion_ids,
+                **kwargs,
+            )
+            previous = totals if index else [0.0] * len(values)
+            totals[:] = [t + weights[index] * v for t, v in zip(previous, values, strict=True)]
+            if log_metric is not None:
+                sums = reward_sums(reward.__name__, values, sample_id, subsets)
+                if index == 0:
+                    sums |= reward_sums(COMPLETIONS, [1] * len(values), sample_id, subsets)
+                if index == len(rewards) - 1:
+                    sums |= length_sums(completion_ids, sample_id, subsets)
+                    sums |= group_sums(totals, sample_id, subsets, num_generations)
+                for name, value in sums.items():
+                    log_metric(f"{SUM}{name}", value)
+            return values
+
+        measured.__name__ = reward.__name__
+        return measured
+
+    return [wrap(index, reward) for index, reward in enumerate(rewards)]
+
+
+def reward_sums(
+    name: str, values: Sequence[float], sample_id: Sequence[str], subsets: Subsets
+) -> dict[str, float]:
+    """The sum of one value of each completion over every subset."""
+    sums: dict[str, float] = defaultdict(float)
+    for id_, value in zip(sample_id, values, strict=True):
+        for subset in subsets.of[id_]:
+            sums[subset] += value
+    return {f"{name}/{subset}": sums[subset] for subset in subsets.names}
+
+
+def length_sums(
+    completion_ids: Sequence[Sequence[int]] | None, sample_id: Sequence[str], subsets: Subsets
+) -> dict[str, float]:
+    """Tokens of the completions of every subset."""
+    if completion_ids is None:
+        return {}
+    return reward_sums(TOKENS, [len(ids) for ids in completion_ids], sample_id, subsets)
+
+
+def group_sums(
+    totals: Sequence[float], sample_id: Sequence[str], subsets: Subsets, num_generations: int
+) -> dict[str, float]:
+    """Complete groups of every subset, and those with zero variance among them."""
+    sums: dict[str, float] = defaultdict(float)
+    for first in range(0, len(totals) - num_generations + 1, num_generations):
+        group = slice(first, first + num_generations)
+        if len({*sample_id[group]}) > 1:
+            continue
+        zero_std = max(totals[group]) - min(totals[group]) < EPS
+        for subset in subsets.of[sample_id[first]]:
+            sums[f"{PROMPTS}/{subset}"] += 1
+            sums[f"{ZERO_STD}/{subset}"] += zero_std
+    names = [f"{kind}/{subset}" for kind in (PROMPTS, ZERO_STD) for subset in subsets.names]
+    return {name: sums[name] for name in names}
+
+
+def log_alarms(
+    texts: Sequence[str], sample_id: Sequence[str], subsets: Subsets, log_metric: LogMetric
+) -> None:
+    """Log how many completions show each sign of reward hacking, and how many there are."""
+    counts: dict[Alarm, int] = defaultdict(int)
+    for text, id_ in zip(texts, sample_id, strict=True):
+        alarms = reward_hacking.response_alarms(text, subsets.by_id[id_], prompts.SYSTEM)
+        for alarm, present in alarms.items():
+            counts[alarm] += present
+    log_metric(f"{SUM}{COMPLETIONS}", len(texts))
+    for alarm in (Alarm.empty, Alarm.several_options, Alarm.repeated_tags, Alarm.prompt_echo):
+        log_metric(f"{SUM}alarms/{alarm}", counts[alarm])
+
+
+def step_metrics(logs: Mapping[str, float], processes: int) -> dict[str, float]:
+    """One step's metrics by subset under TRL's keys, and the share of completions of each alarm.
+
+    TRL gives each sum as its mean over processes. A subset without a completion in this step is
+    left out, not zero; `completions/count/<subset>` is how many its means are taken over.
+    """
+    sums = {name.removeprefix(SUM): value for name, value in logs.items() if name.startswith(SUM)}
+    metrics = {}
+    for name, value in sums.items():
+        kind, _, subset = name.partition("/")
+        if kind == "alarms":
+            metrics[name] = value / sums[COMPLETIONS]
+        elif kind == ZERO_STD:
+            if complete := sums[f"{PROMPTS}/{subset}"]:
+                metrics[f"frac_reward_zero_std/{subset}"] = value / complete
+        elif kind != PROMPTS and subset and (completions := sums[f"{COMPLETIONS}/{subset}"]):
+            if kind == COMPLETIONS:
+                metrics[f"completions/count/{subset}"] = value * processes
+            elif kind == TOKENS:
+                metrics[f"completions/mean_length/{subset}"] = value / completions
+            else:
+                metrics[f"rewards/{kind}/mean/{subset}"] = value / completions
+    if "completions/clipped_ratio" in logs:
+        metrics[f"alarms/{Alarm.truncated}"] = logs["completions/clipped_ratio"]
+    return metrics

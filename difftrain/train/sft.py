@@ -71,9 +71,9 @@ def prepare(
     path = job.folder / TARGETS
     if job.world.is_first and not path.is_file():
         with coordination.report_failure(job.folder, job.world):
-            with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as workers:
+            with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as graders:
                 texts = [targets[sample.sample_id] for sample in samples]
-                replies = grade_batch(workers, texts, samples, grade)
+                replies = grade_batch(graders, texts, samples, grade)
             checked = check_targets(job, sft, replies, samples, targets)
         kept = {key: text for key, text in checked.items() if not isinstance(text, Dropped)}
         dropped = sft_targets.count_dropped(checked)

@@ -1,6 +1,7 @@
 """Eight passed checks for the shipped model, and for each check what makes it fail."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,9 @@ from difftrain.train.preflight import Candidate, CheckResult
 def candidate(shapes_samples: list[Sample], tmp_path: Path) -> Candidate:
     """A freshly loaded model, which the test may break."""
     loaded = load(ModelConfig(name="tiny", dtype=Dtype.float32), 3136, 12544)
-    return Candidate(loaded, shapes_samples[:4], RunConfig(), tmp_path / "preflight")
+    config = RunConfig()
+    stages = {"grpo": config.grpo}
+    return Candidate(loaded, shapes_samples[:4], config.model, stages, tmp_path / "preflight")
 
 
 def test_the_shipped_model_passes_all_eight_checks_and_is_left_unchanged(
@@ -89,7 +92,7 @@ def test_a_placeholder_of_the_models_own_is_banned_too_or_named(candidate: Candi
 
 
 def test_frozen_parts_are_frozen_and_trained_parts_learn(candidate: Candidate) -> None:
-    candidate.config.grpo.freeze_vision = True
+    candidate.stages["grpo"].freeze_vision = True
     result = preflight.check_trained_parts(candidate)
     assert result.passed
     assert result.detail == "vision tower frozen, projector frozen, language model trained"
@@ -101,8 +104,8 @@ def test_lora_trains_the_adapter_alone_and_the_model_is_left_unchanged(
 ) -> None:
     model = candidate.loaded.model
     before = {name: id(each) for name, each in model.named_modules()}
-    candidate.config.grpo.lora.rank = 4
-    candidate.config.grpo.freeze_vision = True
+    candidate.stages["grpo"].lora.rank = 4
+    candidate.stages["grpo"].freeze_vision = True
     result = preflight.check_trained_parts(candidate)
     assert result.passed, result.detail
     assert result.detail.startswith(
@@ -114,15 +117,16 @@ def test_lora_trains_the_adapter_alone_and_the_model_is_left_unchanged(
 
 
 def test_both_stages_of_a_recipe_are_checked(candidate: Candidate) -> None:
-    candidate.config.train_stages = TrainStages.sft_then_grpo
+    config = RunConfig()
+    candidate = replace(candidate, stages={"sft": config.sft, "grpo": config.grpo})
     result = preflight.check_trained_parts(candidate)
     assert result.passed, result.detail
     assert result.detail == (
         "sft: vision tower frozen, projector frozen, language model trained; "
         "grpo: vision tower trained, projector trained, language model trained"
     )
-    candidate.config.sft.lora.rank = 2
-    candidate.config.sft.lora.targets = ["q_porj"]
+    candidate.stages["sft"].lora.rank = 2
+    candidate.stages["sft"].lora.targets = ["q_porj"]
     (result,) = [
         each for each in preflight.run_checks(candidate) if each.name.startswith("trained")
     ]
@@ -142,14 +146,15 @@ def test_disk_space_is_needed_for_what_is_trained_alone(
     )
     size = sum(each.nbytes for each in model.state_dict().values())
     assert preflight.checkpoint_bytes(candidate, "grpo", size) == 3 * size + 16 * whole
-    assert preflight.checkpoint_bytes(candidate, "sft", size) == 3 * size + 16 * (whole - tower)
-    candidate.config.grpo.lora.rank = 2
+    both = replace(candidate, stages={**candidate.stages, "sft": RunConfig().sft})
+    assert preflight.checkpoint_bytes(both, "sft", size) == 3 * size + 16 * (whole - tower)
+    candidate.stages["grpo"].lora.rank = 2
     by_lora = preflight.checkpoint_bytes(candidate, "grpo", size)
     assert size < by_lora < 1.5 * size
     free = SimpleNamespace(free=by_lora)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder: free)
     assert preflight.check_checkpoint(candidate).passed
-    candidate.config.grpo.lora.rank = 0
+    candidate.stages["grpo"].lora.rank = 0
     assert not preflight.check_checkpoint(candidate).passed
 
 
@@ -212,8 +217,6 @@ def test_failures_are_reported_together_with_the_table() -> None:
 
 def test_what_a_library_raises_is_the_cause_of_its_check(candidate: Candidate) -> None:
     broken = LoadedModel(candidate.loaded.model, SimpleNamespace(tokenizer=None))
-    results = preflight.run_checks(
-        Candidate(broken, candidate.samples, candidate.config, candidate.folder)
-    )
+    results = preflight.run_checks(replace(candidate, loaded=broken))
     assert not any(result.passed for result in results if result.name.startswith("gold"))
     assert "AttributeError" in results[0].detail

@@ -17,7 +17,7 @@ from difftrain.pipeline.coordination import World
 from difftrain.records import AnswerKind, Sample, Selection, TrainStage
 from difftrain.train import callbacks, param_groups, rewards, trl_args
 from difftrain.train.dataset import held_out, selected, to_dataset
-from difftrain.train.reward_metrics import Subsets
+from difftrain.train.rewards import Subsets
 from difftrain.train.trl_args import TrainJob
 
 

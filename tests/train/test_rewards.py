@@ -10,8 +10,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from difftrain.data import prompts
 from difftrain.grade.reward_hacking import Alarm
 from difftrain.records import Sample
-from difftrain.train import callbacks, reward_metrics, rewards
-from difftrain.train.reward_metrics import Subsets, step_metrics, with_metrics
+from difftrain.train import callbacks, rewards
+from difftrain.train.rewards import Subsets, step_metrics, with_metrics
 
 G = 4
 Metrics = list[tuple[str, float]]
@@ -32,7 +32,7 @@ def half_formatted(samples: list[Sample], subsets: Subsets) -> Metrics:
     good = "<think>a</think><answer>b</answer>"
     texts = [good if index < len(samples) // 2 else "b" for index in range(len(samples))]
     ids = [sample.sample_id for sample in samples]
-    reward_metrics.log_alarms(texts, ids, subsets, lambda *pair: logged.append(pair))
+    rewards.log_alarms(texts, ids, subsets, lambda *pair: logged.append(pair))
 
     def accuracy(completions: list[str], **_: object) -> list[float]:
         return [float(text == good) for text in completions]
@@ -80,7 +80,7 @@ def test_alarms_are_shares_of_all_completions(shapes_samples: list[Sample]) -> N
     texts = ["<answer></answer>", prompts.SYSTEM, "<answer>1</answer><answer>1</answer>", "1"]
     ids = [sample.sample_id for sample in shapes_samples[:4]]
     subsets = Subsets(shapes_samples)
-    reward_metrics.log_alarms(texts, ids, subsets, lambda *pair: logged.append(pair))
+    rewards.log_alarms(texts, ids, subsets, lambda *pair: logged.append(pair))
     row = step_metrics(trl_mean([logged]) | {"completions/clipped_ratio": 0.25}, 1)
     assert row == {
         "alarms/empty": 0.5,
