@@ -20,8 +20,7 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
-from difftrain.recipes import pool
-from difftrain.recipes.difficulty import probe
+from difftrain.recipes.difficulty import load_samples, probe
 from difftrain.records import Rollout
 
 RESULT = Path(__file__).parent / "results" / "early_stopping.json"
@@ -30,9 +29,9 @@ RESULT = Path(__file__).parent / "results" / "early_stopping.json"
 def run_probe(config: RunConfig, session: ModelSession) -> tuple[dict[str, np.ndarray], int, float]:
     """Correctness tables of all samples, draws and seconds of a probe under these settings."""
     paths = RunPaths(config)
-    samples = pool.samples(config, paths, World())
+    samples = load_samples(config, paths, World())
     probe(config, paths, World(), session, samples)
-    rollouts = parquet.read(paths.probe, Rollout)
+    rollouts = parquet.read_rows(paths.probe, Rollout)
     evidence = gather_evidence(rollouts, [], config.probe)
     tables = {key: sample.correctness.correct_RK for key, sample in evidence.items()}
     return tables, len(rollouts), (manifest.read_manifest(paths.probe) or {})["seconds"]

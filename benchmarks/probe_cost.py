@@ -91,7 +91,7 @@ def run_difftrain(
         started = time.perf_counter()
         heart = Heartbeat(folder, World(1, 2))
         probe_share(engine, samples, state, config.seed, config.grade, heart)
-        return parquet.read(folder, Rollout), time.perf_counter() - started
+        return parquet.read_rows(folder, Rollout), time.perf_counter() - started
 
 
 @torch.inference_mode()
@@ -229,7 +229,7 @@ def launch_probe(folder: Path, size: int, threads: int, samples: int) -> float:
 def rows_of(folder: Path) -> list[Rollout]:
     """The rows of a probe, in one order."""
     (probe,) = folder.glob("probe/*")
-    rows = parquet.read(probe, Rollout)
+    rows = parquet.read_rows(probe, Rollout)
     return sorted(rows, key=lambda row: (row.sample_id, row.mask_percent, row.draw))
 
 

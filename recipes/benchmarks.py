@@ -47,7 +47,7 @@ def check_contamination(config: RunConfig, paths: RunPaths, world: World, arms: 
     """
     with stage_lock(paths.contamination, world):
         contamination.check(
-            parquet.read(paths.data, Sample),
+            parquet.read_rows(paths.data, Sample),
             [folder for arm in arms for folder in paths.selections(arm)],
             paths.contamination,
             config.evaluate,

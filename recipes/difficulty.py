@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from difftrain.config.run_config import RunConfig
+from difftrain.data.build import build_dataset
 from difftrain.difficulty.score import gather_evidence, score_all, uncorrected_pism_scores
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
@@ -36,6 +37,12 @@ PROBE = "python launch/probe.py"
 SCORE = "python launch/score.py"
 UNCORRECTED = "pism_uncorrected"
 """Below the scores' folder: PISM as in the paper, where difficulty.pism.chance_correction is on."""
+
+
+def load_samples(config: RunConfig, paths: RunPaths, world: World) -> list[Sample]:
+    """Every usable row of the data as a Sample; the others are in quarantine.jsonl with reasons."""
+    build_dataset(config.data, paths.data, world)
+    return parquet.read_rows(paths.data, Sample)
 
 
 def probe(
@@ -81,7 +88,7 @@ def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
     def write_scores() -> dict[str, int]:
         # A probe that grows for another run may fail on a sample that is scored here, so later
         # stages read the samples from the scores.
-        samples = without_failed(parquet.read(paths.data, Sample), paths.probe)
+        samples = without_failed(parquet.read_rows(paths.data, Sample), paths.probe)
         sample_ids = [sample.sample_id for sample in samples]
         scores, uncorrected = score_samples(config, paths, sample_ids)
         parquet.write_all(paths.score / UNCORRECTED, uncorrected)
@@ -99,7 +106,7 @@ def score_samples(
     """The scores of all measures, and PISM's without chance correction where that is on."""
     probe, difficulty = config.probe, config.difficulty
     rollouts = parquet.read_finished(paths.probe, Rollout, PROBE)
-    evidence = gather_evidence(rollouts, parquet.read(paths.attention, Attention), probe)
+    evidence = gather_evidence(rollouts, parquet.read_rows(paths.attention, Attention), probe)
     return (
         score_all(sample_ids, evidence, probe, difficulty),
         uncorrected_pism_scores(sample_ids, evidence, probe, difficulty.pism),
@@ -131,7 +138,7 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
     strata_counts = (manifest.read_manifest(paths.score) or {})["counts"]
     return require_min(
         config,
-        parquet.read(folder, Selection),
+        parquet.read_rows(folder, Selection),
         config.grpo.prompts_per_step,
         strata_counts,
         content["counts"].get("funnel"),

@@ -7,14 +7,14 @@ from difftrain.export import stage
 from difftrain.pipeline.coordination import World, report_failure, wait_for_manifest
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
-from difftrain.recipes import difficulty, pool
+from difftrain.recipes import difficulty
 from difftrain.records import Arm
 
 
 def run(config: RunConfig, world: World, _: list[str]) -> Path:
     """Data, probe, scores and picks as the recipe makes them, then the export; its folder."""
     places = RunPaths(config)
-    samples = pool.samples(config, places, world)
+    samples = difficulty.load_samples(config, places, world)
     session = ModelSession(config.model, config.data)
     difficulty.probe(config, places, world, session, samples)
     difficulty.score(config, places, world)

@@ -17,15 +17,17 @@ def run(
 ) -> Path:
     """Train one arm from the checkpoint `start`, or the base model; returns its checkpoint."""
     # 4.1  The row's samples: the strata it keeps, or a random control of the same size.
-    pool = parquet.read(paths.data, Sample)
-    selection = parquet.read(paths.selection(arm), Selection)
-    trained_on = [each for path in paths.selections(arm) for each in parquet.read(path, Selection)]
+    pool = parquet.read_rows(paths.data, Sample)
+    selection = parquet.read_rows(paths.selection(arm), Selection)
+    trained_on = [
+        each for path in paths.selections(arm) for each in parquet.read_rows(path, Selection)
+    ]
     data = TrainData(
         samples=selected(pool, selection),
         eval_samples=held_out(pool, trained_on, config.grpo.eval_samples),
         strata={
             score.sample_id: score.stratum
-            for score in parquet.read(paths.score, Score)
+            for score in parquet.read_rows(paths.score, Score)
             if score.measure is config.difficulty.measure and score.stratum is not None
         },
     )

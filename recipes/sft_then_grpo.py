@@ -42,7 +42,9 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
     def write_selection() -> dict[str, Any]:
         scores = parquet.read_finished(paths.score, Score, SCORE)
         scored = {score.sample_id for score in scores}
-        samples = [each for each in parquet.read(paths.data, Sample) if each.sample_id in scored]
+        samples = [
+            each for each in parquet.read_rows(paths.data, Sample) if each.sample_id in scored
+        ]
         targets = make_targets(config, paths, samples)
         kept = config.select.sft_strata
         candidates = strata.select_by_stratum(scores, measure, kept, TrainStage.sft)
@@ -70,7 +72,7 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
     inputs = {"score": paths.score.name}
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
     dropped_text = sft_targets.dropped_text(content["counts"]["dropped"])
-    return require_min_sft(config, paths, parquet.read(folder, Selection), dropped_text)
+    return require_min_sft(config, paths, parquet.read_rows(folder, Selection), dropped_text)
 
 
 def require_min_sft(
@@ -104,8 +106,8 @@ def train_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Pat
     if (checkpoint := checkpointing.finished_checkpoint(folder)) is not None:
         return checkpoint
     folder.mkdir(parents=True, exist_ok=True)
-    selection = parquet.read(paths.selection(arm, TrainStage.sft), Selection)
-    samples = dataset.selected(parquet.read(paths.data, Sample), selection)
+    selection = parquet.read_rows(paths.selection(arm, TrainStage.sft), Selection)
+    samples = dataset.selected(parquet.read_rows(paths.data, Sample), selection)
 
     # 4.2  What they teach: thought and answer in the format that GRPO's reward expects.
     targets = {

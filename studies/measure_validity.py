@@ -43,7 +43,7 @@ from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
 from difftrain.probe.schedule import next_draws
-from difftrain.recipes import difficulty, pool
+from difftrain.recipes import difficulty
 from difftrain.records import AnswerKind, Attention, Rollout, Sample, Score, Verdict, View
 from difftrain.select import rap
 from difftrain.shapes.scenes import GRID, LETTERS, LEVELS
@@ -79,8 +79,8 @@ class StepResult:
 
 def count_rows(paths: RunPaths) -> tuple[int, int]:
     """How many rollouts and attention rows a step's folders have."""
-    rollouts = len(parquet.read(paths.probe, Rollout))
-    return rollouts, len(parquet.read(paths.attention, Attention))
+    rollouts = len(parquet.read_rows(paths.probe, Rollout))
+    return rollouts, len(parquet.read_rows(paths.attention, Attention))
 
 
 def run_step(config: RunConfig, session: ModelSession, timing: Path, step: str) -> None:
@@ -91,7 +91,7 @@ def run_step(config: RunConfig, session: ModelSession, timing: Path, step: str) 
     rollouts, passes = count_rows(paths)
     session.model  # noqa: B018  # loading does not count
     started, wall = time.process_time(), time.time()
-    samples = pool.samples(config, paths, World())
+    samples = difficulty.load_samples(config, paths, World())
     difficulty.probe(config, paths, World(), session, samples)
     cpu, wall = time.process_time() - started, time.time() - wall
     new_rollouts, new_passes = count_rows(paths)
@@ -111,7 +111,7 @@ def copy_full_image(rollouts: Sequence[Rollout], folder: Path) -> None:
     """Start a new probe with the full-image rollouts: they are the same under every mask kind."""
     full_image = [row for row in rollouts if row.view is View.full_image]
     if full_image and not parquet.parts(folder):
-        parquet.write_part(folder, parquet.next_part(folder, 0), full_image)
+        parquet.write_part(folder, parquet.next_part_name(folder, 0), full_image)
 
 
 def read_timing(timing: Path) -> dict[str, dict[str, float]]:
@@ -133,11 +133,11 @@ def run_steps(overrides: Sequence[str], folder: Path) -> dict[str, StepResult]:
         run_step(config, session, timing, step)
         results[step] = StepResult(
             config,
-            parquet.read(paths.data, Sample),
-            parquet.read(paths.probe, Rollout),
-            parquet.read(paths.attention, Attention),
-            parquet.read(paths.score, Score),
-            parquet.read(paths.score / difficulty.UNCORRECTED, Score),
+            parquet.read_rows(paths.data, Sample),
+            parquet.read_rows(paths.probe, Rollout),
+            parquet.read_rows(paths.attention, Attention),
+            parquet.read_rows(paths.score, Score),
+            parquet.read_rows(paths.score / difficulty.UNCORRECTED, Score),
             read_timing(timing).get(step, {}),
         )
     return results

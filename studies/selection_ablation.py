@@ -72,7 +72,7 @@ class AblationRun:
         folder = self.paths.selection(self.checkpoint)
         if manifest.read_manifest(folder) is None:
             return ()
-        return tuple(selection.sample_id for selection in parquet.read(folder, Selection))
+        return tuple(selection.sample_id for selection in parquet.read_rows(folder, Selection))
 
 
 def view_settings(steps: int) -> dict[str, list[str]]:
@@ -127,7 +127,7 @@ def run_arm(
         if same_as is None and (refused := execute(run, log.absolute())):
             return ArmOutcome(len(run.selected_ids()), refused=refused)
     source = runs[same_as] if same_as else run
-    results = parquet.read(source.paths.evaluation(source.checkpoint), ItemResult)
+    results = parquet.read_rows(source.paths.evaluation(source.checkpoint), ItemResult)
     cost = arm_cost(run.arm, run.config, source.paths.grpo(source.checkpoint))
     return ArmOutcome(len(run.selected_ids()), cost, results, same_as)
 
@@ -157,7 +157,7 @@ def main() -> None:
             done[arm] = run_arm(run, done, runs)
             folder = run.paths.evaluation(Arm.base)
             if base is None and manifest.read_manifest(folder):
-                base = parquet.read(folder, ItemResult)
+                base = parquet.read_rows(folder, ItemResult)
             page.write(outcomes, base)
     print(page.path)
 

@@ -64,7 +64,7 @@ Outcomes = dict[tuple[str, int], dict[str, ArmOutcome]]
 @cache
 def probe_counts(folder: Path) -> tuple[int, float]:
     """A finished probe's rollouts, and the share of its tokens in first full-image rollouts."""
-    rows = parquet.read(folder, Rollout)
+    rows = parquet.read_rows(folder, Rollout)
     first = [row for row in rows if row.view is View.full_image and row.draw == 0]
     tokens = sum(row.num_tokens for row in rows)
     return len(rows), sum(row.num_tokens for row in first) / tokens
@@ -73,7 +73,7 @@ def probe_counts(folder: Path) -> tuple[int, float]:
 @cache
 def first_rollouts(folder: Path) -> int:
     """How many samples have a first full-image rollout."""
-    rows = parquet.read(folder, Rollout)
+    rows = parquet.read_rows(folder, Rollout)
     return sum(row.view is View.full_image and row.draw == 0 for row in rows)
 
 

@@ -89,7 +89,7 @@ def expand_evaluate(arguments: list[str]) -> tuple[list[str], None]:
 
 def expand_plan(arguments: list[str]) -> tuple[list[str], str | None]:
     """The arguments of plan without check=model, and its target if that was given."""
-    checks = {"model": "difftrain.recipes.preflight:check_model"}
+    checks = {"model": "difftrain.pipeline.chain:check_model"}
     names = [each.removeprefix("check=") for each in arguments if each.startswith("check=")]
     if unknown := [name for name in names if name not in checks]:
         raise ConfigError(

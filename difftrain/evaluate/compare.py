@@ -56,7 +56,7 @@ def compare_evaluations(first: Path, second: Path, output: Path | None = None) -
             f"the two evaluations have different items of {', '.join(benchmarks)}: their number, "
             "texts or images differ"
         )
-    before, after = (parquet.read(folder, ItemResult) for folder in (first, second))
+    before, after = (parquet.read_rows(folder, ItemResult) for folder in (first, second))
     rows = compare_results(before, after)
     names = [each["checkpoint"] for each in inputs]
     folder = output or second.parent.parent / "compare" / f"{first.name}-{second.name}"

@@ -223,12 +223,12 @@ def compare_with_benchmarks(
     for name, reason in unreadable.items():
         logger.warning("contamination: not checked: %s: %s", name, reason)
     index = ItemIndex(items, budget)
-    done = {row.sample_id for row in parquet.read(folder, SampleOverlap)}
+    done = {row.sample_id for row in parquet.read_rows(folder, SampleOverlap)}
     share = [sample for sample in world.share(samples) if sample.sample_id not in done]
     bar = tqdm(total=len(share), desc="contamination", unit="sample", disable=not world.is_first)
     for start in range(0, len(share), ROWS_PER_PART):
         rows = [index.overlap(sample) for sample in share[start : start + ROWS_PER_PART]]
-        parquet.write_part(folder, parquet.next_part(folder, world.rank), rows)
+        parquet.write_part(folder, parquet.next_part_name(folder, world.rank), rows)
         coordination.beat(folder, world)
         bar.update(len(rows))
     bar.close()
@@ -237,7 +237,7 @@ def compare_with_benchmarks(
     expected = {sample.sample_id for sample in samples}
 
     def complete() -> bool:
-        return expected <= {row.sample_id for row in parquet.read(folder, SampleOverlap)}
+        return expected <= {row.sample_id for row in parquet.read_rows(folder, SampleOverlap)}
 
     coordination.wait(folder, world, complete)
     counts = write_report(folder, index.checked, unreadable, len(samples))
@@ -255,7 +255,7 @@ def write_report(
     folder: Path, checked: Counter[str], unreadable: dict[str, str], samples: int
 ) -> dict[str, int]:
     """Write contamination.json: what was compared, what not, and every hit; returns the counts."""
-    rows = parquet.read(folder, SampleOverlap)
+    rows = parquet.read_rows(folder, SampleOverlap)
     hits = [asdict(row) for row in rows if row.kind is not None]
     absent = [name for name in OFFICIAL if name not in checked and name not in unreadable]
     content = {
@@ -285,10 +285,10 @@ def check(
     compare_with_benchmarks(samples, folder, config, budget, world)
     if config.contamination is ContaminationPolicy.warn:
         return
-    selected = {row.sample_id for path in selections for row in parquet.read(path, Selection)}
+    selected = {row.sample_id for path in selections for row in parquet.read_rows(path, Selection)}
     hits = [
         row
-        for row in parquet.read(folder, SampleOverlap)
+        for row in parquet.read_rows(folder, SampleOverlap)
         if row.kind is not None and row.sample_id in selected
     ]
     if hits:

@@ -88,7 +88,7 @@ class ResponseStore:
         """Write rows as a part, failed ones as a part of their own folder."""
         for folder, failed in ((self.folder, False), (self.folder / FAILED, True)):
             if part := [row for row in rows if (row.status is ResponseStatus.failed) is failed]:
-                parquet.write_part(folder, parquet.next_part(folder, rank), part)
+                parquet.write_part(folder, parquet.next_part_name(folder, rank), part)
 
     def refresh(self) -> None:
         """Read the parts that are new."""
@@ -227,7 +227,7 @@ def generate_responses(
 ) -> None:
     """Generate responses to these items; each is written soon, so that a kill loses few."""
     bar = tqdm(total=len(items), desc="evaluate", unit="item", disable=not world.is_first)
-    buffer = parquet.Unwritten[StoredResponse](
+    buffer = parquet.PartBuffer[StoredResponse](
         lambda rows: store.add(world.rank, rows), rows_per_part
     )
 

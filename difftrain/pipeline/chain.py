@@ -3,25 +3,32 @@
 data -> probe -> score -> select -> train -> evaluate -> report; each does only what is missing.
 """
 
+import itertools
 import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from difftrain import plan
 from difftrain.config.report import Tracker
 from difftrain.config.run_config import Control, RunConfig, TrainStages
+from difftrain.data import dataset
 from difftrain.pipeline import manifest, retest
-from difftrain.pipeline.coordination import World
+from difftrain.pipeline.coordination import World, stage_lock
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
-from difftrain.recipes import benchmarks, difficulty, grpo, pool, preflight, sft_then_grpo
-from difftrain.records import Arm, TrainStage
+from difftrain.pipeline.stage import run_stage
+from difftrain.recipes import benchmarks, difficulty, grpo, sft_then_grpo
+from difftrain.records import Arm, Sample, TrainStage
 from difftrain.report import build
 from difftrain.report.inputs import ArmFolders, RunInputs
 from difftrain.report.trackers import check_login, send_report
+from difftrain.train import preflight
 
 SELECT = {TrainStage.sft: sft_then_grpo.select_sft, TrainStage.grpo: difficulty.select}
 """What selects the samples of a training stage."""
+PREFLIGHT_ROWS = 256
+"""Rows of the data in which plan looks for samples to check the model with."""
 TRAIN = {TrainStages.grpo: grpo.run, TrainStages.sft_then_grpo: sft_then_grpo.run}
 """What trains one arm."""
 
@@ -30,7 +37,7 @@ def probe(config: RunConfig, world: World, _: list[str]) -> Path:
     """Data and probe; returns the probe's folder."""
     paths, session = RunPaths(config), ModelSession(config.model, config.data)
     check_engine(session, paths.probe)
-    samples = pool.samples(config, paths, world)
+    samples = difficulty.load_samples(config, paths, world)
     difficulty.probe(config, paths, world, session, samples)
     return paths.probe
 
@@ -57,8 +64,8 @@ def train(config: RunConfig, world: World, recipe_difference: list[str]) -> Path
         check_login(config.report_to)
     paths, session = RunPaths(config, trained=True), ModelSession(config.model, config.data)
     check_engine(session, paths.probe)
-    samples = pool.samples(config, paths, world)
-    preflight.before_training(config, paths, world, session, samples)
+    samples = difficulty.load_samples(config, paths, world)
+    check_before_training(config, paths, world, session, samples)
     difficulty.probe(config, paths, world, session, samples)
     difficulty.score(config, paths, world)
     arms = trained_arms(config)
@@ -79,6 +86,20 @@ def train(config: RunConfig, world: World, recipe_difference: list[str]) -> Path
     return paths.run
 
 
+def check_model(config: RunConfig, world: World, recipe_difference: list[str]) -> Path:
+    """The plan, then the preflight checks; returns the plan's folder. Raises PreflightFailed."""
+    folder = plan.show(config, world, recipe_difference)
+    if world.is_first:
+        rows = itertools.islice(dataset.load_samples(config.data), PREFLIGHT_ROWS)
+        samples = [row for row in rows if isinstance(row, Sample)]
+        session = ModelSession(config.model, config.data)
+        results = run_preflight(config, session, samples, folder / "preflight")
+        table = preflight.results_table(results)
+        print(f"\n{table}", flush=True)
+        manifest.write_text(folder / "preflight.txt", f"{table}\n")
+    return folder
+
+
 def report(config: RunConfig, world: World, recipe_difference: list[str]) -> Path:
     """Write the report of a finished run again. Raises MissingArtifact if a stage is missing."""
     paths = RunPaths(config, trained=True)
@@ -92,6 +113,30 @@ def check_engine(session: ModelSession, folder: Path) -> None:
     """Raises ConfigError if the engine cannot be reached and this stage is not finished."""
     if manifest.read_manifest(folder) is None:
         session.check_engine()
+
+
+def check_before_training(
+    config: RunConfig, paths: RunPaths, world: World, session: ModelSession, samples: list[Sample]
+) -> None:
+    """The benchmarks' items and the model, before anything is spent on them."""
+
+    def check_model() -> dict[str, str]:
+        results = run_preflight(config, session, samples, paths.preflight)
+        return {result.name: result.detail for result in results}
+
+    with stage_lock(paths.preflight, world):
+        if world.is_first:
+            benchmarks.check_items(config, paths)
+    run_stage(paths.preflight, world, check_model, inputs={})
+
+
+def run_preflight(
+    config: RunConfig, session: ModelSession, samples: list[Sample], folder: Path
+) -> list[preflight.CheckResult]:
+    """The results of the preflight checks. Raises PreflightFailed if one fails."""
+    stages = {stage.value: getattr(config, stage) for stage in config.stages}
+    candidate = preflight.Candidate(session.model, samples, config.model, stages, folder)
+    return preflight.require_trainable(candidate)
 
 
 def trained_arms(config: RunConfig) -> list[str]:

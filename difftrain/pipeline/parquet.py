@@ -1,9 +1,8 @@
 """Records to parquet and back: typed columns, a schema check, parts that are whole or absent.
 
-Columns of pictures stay on disk: `read` gives records that fetch them when asked (stored.py).
-
-A stage folder is `outputs/<stage>/<fingerprint>/`: `part-*.parquet`, and manifest.json last of all.
-Not here: which stage writes what.
+A stage's folder is `<output_dir>/<stage>/<fingerprint>/`: `part-*.parquet`, and manifest.json last.
+Columns of images stay on disk: the records that are read fetch them at each access, so that a pool
+of fifty thousand samples takes the memory of its text alone.
 """
 
 import errno
@@ -25,7 +24,7 @@ from difftrain.pipeline.manifest import MANIFEST, SchemaError
 
 R = TypeVar("R")
 
-SIMPLE = {
+SIMPLE_TYPES = {
     str: pa.string(),
     int: pa.int64(),
     float: pa.float64(),
@@ -33,14 +32,17 @@ SIMPLE = {
     bytes: pa.binary(),
 }
 GROUP_BYTES = 1 << 20
-"""Pictures in one row group: what one access reads at least."""
+"""Bytes of images in one row group, the least that one access reads."""
+CACHED_ROW_GROUPS = 4
+"""Row groups of images kept in memory, because neighbors are often read together."""
 PART_BYTES = 64 << 20
-"""Pictures in one part: what its writer holds at most, beside the last record's."""
-LONGEST_UNWRITTEN_SECONDS = 30.0
+"""Bytes of images in one part: what its writer holds at most, beside the last record's."""
+MAX_BUFFER_SECONDS = 30.0
+"""The first row of a PartBuffer waits no longer than this."""
 
 
 class MissingArtifact(FileNotFoundError):
-    """A stage's input is not there; the message names the command that makes it."""
+    """A stage's input does not exist; the message names the command that makes it."""
 
 
 def column_type(hint: Any) -> pa.DataType:
@@ -55,7 +57,21 @@ def column_type(hint: Any) -> pa.DataType:
         return pa.list_(pa.int32() if inner is int else column_type(inner))
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return pa.string()
-    return SIMPLE[hint]
+    return SIMPLE_TYPES[hint]
+
+
+def converter(hint: Any) -> Callable[[Any], Any]:
+    """The function from a parquet value to a field's value: enums by name, lists to tuples."""
+    if get_origin(hint) is UnionType:
+        (inner,) = (each for each in get_args(hint) if each is not NoneType)
+        convert = converter(inner)
+        return lambda value: None if value is None else convert(value)
+    if get_origin(hint) in (tuple, Sequence):
+        convert = converter(get_args(hint)[0])
+        return lambda values: tuple(map(convert, values))
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return hint
+    return lambda value: value
 
 
 @cache
@@ -65,62 +81,38 @@ def schema(record: type) -> pa.Schema:
     return pa.schema([(field.name, column_type(hints[field.name])) for field in fields(record)])
 
 
-def reader(hint: Any) -> Any:
-    """How a parquet value becomes a field's value: enums by name, lists as tuples."""
-    if get_origin(hint) is UnionType:
-        (inner,) = (each for each in get_args(hint) if each is not NoneType)
-        convert = reader(inner)
-        return lambda value: None if value is None else convert(value)
-    if get_origin(hint) in (tuple, Sequence):
-        convert = reader(get_args(hint)[0])
-        return lambda values: tuple(convert(value) for value in values)
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return hint
-    return lambda value: value
-
-
 @cache
-def pictured(record: type) -> tuple[str, ...]:
-    """The record's columns of lists of bytes, which are read only when asked for."""
-    hints = get_type_hints(record)
-    return tuple(
-        each.name
-        for each in fields(record)
-        if column_type(hints[each.name]) == pa.list_(pa.binary())
-    )
+def image_columns(record: type) -> tuple[str, ...]:
+    """The record's columns of lists of bytes, which are read at each access."""
+    return tuple(field.name for field in schema(record) if field.type == pa.list_(pa.binary()))
 
 
-def weight(record: Any) -> int:
-    """Bytes of the record's pictures."""
-    names = pictured(type(record))
-    return sum(len(picture) for name in names for picture in getattr(record, name))
-
-
-def rows_per_group(records: Sequence[Any]) -> int | None:
-    """Rows whose pictures fill about GROUP_BYTES; None (one group) for a record without any."""
-    if not pictured(type(records[0])):
-        return None
-    return max(1, len(records) * GROUP_BYTES // max(1, sum(map(weight, records))))
+def image_bytes(record: Any) -> int:
+    """The size of the record's images."""
+    names = image_columns(type(record))
+    return sum(len(image) for name in names for image in getattr(record, name))
 
 
 def write_groups(file: IO[bytes], records: Sequence[Any]) -> None:
     """Write the records row group by row group, so that Arrow holds no more than one of them."""
-    kind = type(records[0])
-    apart = pictured(kind)
-    # A dictionary of pictures would be as large as they are.
-    words: Any = [each for each in schema(kind).names if each not in apart] if apart else True
-    size = rows_per_group(records) or len(records)
-    with pq.ParquetWriter(file, schema(kind), use_dictionary=words) as writer:
-        for start in range(0, len(records), size):
-            group = records[start : start + size]
-            columns = {name: [getattr(each, name) for each in group] for name in schema(kind).names}
-            writer.write_table(pa.table(columns, schema=schema(kind)), row_group_size=size)
-    if apart:
+    kind, rows = type(records[0]), len(records)
+    images, names = image_columns(kind), schema(kind).names
+    encoded: Any = True
+    if images:
+        rows = max(1, rows * GROUP_BYTES // max(1, sum(map(image_bytes, records))))
+        # A dictionary of images would be as large as they are.
+        encoded = [name for name in names if name not in images]
+    with pq.ParquetWriter(file, schema(kind), use_dictionary=encoded) as writer:
+        for start in range(0, len(records), rows):
+            group = records[start : start + rows]
+            columns = {name: [getattr(record, name) for record in group] for name in names}
+            writer.write_table(pa.table(columns, schema=schema(kind)), row_group_size=rows)
+    if images:
         pa.default_memory_pool().release_unused()
 
 
 def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
-    """Write `part-<name>.parquet` so that it is there whole or not at all.
+    """Write `part-<name>.parquet`, which is whole or does not exist.
 
     Raises OSError with the folder and the number of rows in its message when the disk is full.
     """
@@ -128,97 +120,89 @@ def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
         raise ValueError("a part must hold at least one record")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"part-{name}.parquet"
-    half = folder / f".part-{name}.{os.getpid()}.tmp"
+    tmp_path = folder / f".part-{name}.{os.getpid()}.tmp"
     try:
-        with half.open("wb") as file:
+        with tmp_path.open("wb") as file:
             write_groups(file, records)
             file.flush()
             os.fsync(file.fileno())
-        half.replace(path)
+        tmp_path.replace(path)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            told = (
-                f"no space left for {len(records)} rows in {folder}; what was written stays valid"
-            )
-            raise OSError(errno.ENOSPC, told) from error
-        raise
+        if error.errno != errno.ENOSPC:
+            raise
+        message = f"no space left for {len(records)} rows in {folder}; finished parts stay valid"
+        raise OSError(errno.ENOSPC, message) from error
     finally:
-        half.unlink(missing_ok=True)
+        tmp_path.unlink(missing_ok=True)
     return path
 
 
 def parts(folder: Path) -> list[Path]:
-    """The finished parts of a stage folder, in name order; empty if there are none."""
+    """The finished parts of a stage's folder, in name order; empty if there are none."""
     return sorted(folder.glob("part-*.parquet"))
 
 
 def read_part(path: Path, record: type[R]) -> list[R]:
     """The records of one part. Raises SchemaError if its columns are not the record's."""
-    file = pq.ParquetFile(path)
-    if not file.schema_arrow.equals(schema(record)):
-        raise SchemaError(
-            f"{path} holds {file.schema_arrow.names}, but {record.__name__} needs "
-            f"{schema(record).names}"
-        )
-    hints = get_type_hints(record)
-    apart = pictured(record)
-    names = [each.name for each in fields(record)]  # pyright: ignore[reportArgumentType]
-    readers = {name: reader(hints[name]) for name in names if name not in apart}
-    table = file.read(columns=list(readers))
-    columns = {name: table.column(name).to_pylist() for name in readers}
-    unread = {name: lazy_images(file.metadata, path, name) for name in apart}
+    file, wanted = pq.ParquetFile(path), schema(record)
+    if not file.schema_arrow.equals(wanted):
+        names = f"holds {file.schema_arrow.names}, but {record.__name__} needs {wanted.names}"
+        raise SchemaError(f"{path} {names}")
+    hints, images = get_type_hints(record), image_columns(record)
+    table = file.read(columns=[name for name in wanted.names if name not in images])
+    columns: dict[str, Sequence[Any]] = {
+        name: list(map(converter(hints[name]), table.column(name).to_pylist()))
+        for name in table.column_names
+    }
+    columns |= {name: lazy_images(file.metadata, path, name) for name in images}
     return [
-        record(
-            **{name: convert(columns[name][row]) for name, convert in readers.items()},
-            **{name: cells[row] for name, cells in unread.items()},
-        )
+        record(**{name: values[row] for name, values in columns.items()})
         for row in range(table.num_rows)
     ]
 
 
-def columns(path: Path, names: Sequence[str]) -> list[list[Any]]:
+def read_columns(path: Path, names: Sequence[str]) -> list[list[Any]]:
     """Some columns of one part, in the order of the names; the others are not read."""
     table = pq.read_table(path, columns=list(names))
     return [table.column(name).to_pylist() for name in names]
 
 
-def read(folder: Path, record: type[R]) -> list[R]:
-    """All records of a stage folder, finished or not, in part order."""
-    return [each for path in parts(folder) for each in read_part(path, record)]
+def read_rows(folder: Path, record: type[R]) -> list[R]:
+    """All records of a stage's folder, finished or not, in part order."""
+    return [row for path in parts(folder) for row in read_part(path, record)]
 
 
 def read_finished(folder: Path, record: type[R], made_by: str) -> list[R]:
     """All records of a finished stage. Raises MissingArtifact naming the command `made_by`."""
     if not (folder / MANIFEST).is_file():
         raise MissingArtifact(f"no {record.__name__} rows at {folder}: run  {made_by}")
-    return read(folder, record)
+    return read_rows(folder, record)
 
 
-def next_part(folder: Path, rank: int) -> str:
+def next_part_name(folder: Path, rank: int) -> str:
     """A part name that this rank has not used yet in this folder.
 
-    Its last letters are drawn, so that no other process can write over it.
+    Its last letters are random, so that no other process can write over the part.
     """
-    taken = [path.stem.split("-")[2] for path in folder.glob(f"part-r{rank:03d}-*.parquet")]
-    number = max(map(int, taken), default=-1) + 1
-    return f"r{rank:03d}-{number:05d}-{secrets.token_hex(3)}"
+    numbers = [int(path.stem.split("-")[2]) for path in folder.glob(f"part-r{rank:03d}-*.parquet")]
+    return f"r{rank:03d}-{max(numbers, default=-1) + 1:05d}-{secrets.token_hex(3)}"
 
 
 def in_parts(records: Iterable[R], rows_per_part: int) -> Iterator[list[R]]:
     """The records in lists of at most so many rows and, but for the last row, PART_BYTES."""
-    pending, held = [], 0
+    part, size = [], 0
     for record in records:
-        pending.append(record)
-        held += weight(record)
-        if len(pending) == rows_per_part or held >= PART_BYTES:
-            yield pending
-            pending, held = [], 0
-    if pending:
-        yield pending
+        part.append(record)
+        size += image_bytes(record)
+        if len(part) == rows_per_part or size >= PART_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def write_all(folder: Path, records: Iterable[R], rows_per_part: int = 2000) -> int:
-    """Write the records of a stage that one process makes at once; returns how many."""
+    """Write all records of a stage that one process makes; returns how many."""
     total = 0
     for number, part in enumerate(in_parts(records, rows_per_part)):
         write_part(folder, f"{number:05d}", part)
@@ -226,13 +210,14 @@ def write_all(folder: Path, records: Iterable[R], rows_per_part: int = 2000) -> 
     return total
 
 
-class Unwritten(Generic[R]):
-    """Answers that are not on disk yet, a killed process's loss: `write` gets them by the `most`,
-    or when the first of them has waited for LONGEST_UNWRITTEN_SECONDS.
+class PartBuffer(Generic[R]):
+    """Rows that are not on disk yet, which a kill would lose.
+
+    `write` gets them as soon as there are `size`, or the first has waited MAX_BUFFER_SECONDS.
     """
 
-    def __init__(self, write: Callable[[list[R]], None], most: int) -> None:
-        self._write, self.most = write, most
+    def __init__(self, write: Callable[[list[R]], None], size: int) -> None:
+        self._write, self.size = write, size
         self.rows: list[R] = []
         self.since = time.monotonic()
 
@@ -241,28 +226,24 @@ class Unwritten(Generic[R]):
         if not self.rows:
             self.since = time.monotonic()
         self.rows.append(row)
-        if len(self.rows) >= self.most:
+        if len(self.rows) >= self.size:
             self.write()
 
     def write_if_late(self) -> None:
-        """Write what there is if its first row has waited for long."""
-        if time.monotonic() - self.since > LONGEST_UNWRITTEN_SECONDS:
+        """Write the rows if the first of them has waited for long."""
+        if time.monotonic() - self.since > MAX_BUFFER_SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Write what there is."""
+        """Write the rows."""
         if self.rows:
             self._write(self.rows)
         self.rows = []
 
 
-CACHED_ROW_GROUPS = 4
-"""Row groups held in memory, about a megabyte each."""
-
-
 @lru_cache(maxsize=CACHED_ROW_GROUPS)
 def cached_row_group(path: str, stamp: tuple[int, ...], group: int, column: str) -> Any:
-    """One column of one row group; `stamp` tells a file from another that took its place."""
+    """One column of one row group; another `stamp` means another file under the same name."""
     del stamp
     return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
 
@@ -280,7 +261,7 @@ class LazyImages(Sequence[bytes]):
     row: int
 
     def read(self) -> tuple[bytes, ...]:
-        """All of the cell."""
+        """All bytes of the cell."""
         status = os.stat(self.path)
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
         cells = cached_row_group(str(self.path), stamp, self.group, self.column)
@@ -289,8 +270,8 @@ class LazyImages(Sequence[bytes]):
     def __len__(self) -> int:
         return len(self.read())
 
-    def __getitem__(self, place: Any) -> Any:
-        return self.read()[place]
+    def __getitem__(self, index: Any) -> Any:
+        return self.read()[index]
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.read())
@@ -303,7 +284,7 @@ class LazyImages(Sequence[bytes]):
 
 
 def lazy_images(metadata: pq.FileMetaData, path: Path, column: str) -> list[LazyImages]:
-    """Every cell of a column of lists of bytes; nothing of them is read."""
+    """All cells of a column of images, without reading them."""
     return [
         LazyImages(path, column, group, row)
         for group in range(metadata.num_row_groups)

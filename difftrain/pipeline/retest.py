@@ -26,7 +26,7 @@ RESULT = "reliability.json"
 def run(config: RunConfig, paths: RunPaths, world: World, session: ModelSession) -> Path:
     """The folder of reliability.json and of the second scores."""
     second = RunPaths(config, retest=True)
-    samples = parquet.read(paths.data, Sample)
+    samples = parquet.read_rows(paths.data, Sample)
     samples = retest_subset(samples, config.probe.retest_samples, config.seed)
     difficulty.probe(config, second, world, session, samples)
 
@@ -65,7 +65,7 @@ def write_scores_and_agreement(
     config: RunConfig, paths: RunPaths, second: RunPaths, samples: list[Sample]
 ) -> None:
     """Score the second rollouts and compare them with the first scores of the same samples."""
-    first_scores = parquet.read(paths.score, Score)
+    first_scores = parquet.read_rows(paths.score, Score)
     scored = {score.sample_id for score in first_scores}
     answered = state.without_failed(samples, second.probe)
     sample_ids = list(

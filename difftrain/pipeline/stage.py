@@ -16,7 +16,7 @@ A stage whose ranks each take a share (probe, attention, evaluation, contaminati
             with heart.in_background():
                 engine = load()
             for batch in batches(world.share(missing)):
-                parquet.write_part(folder, parquet.next_part(folder, world.rank), batch)
+                parquet.write_part(folder, parquet.next_part_name(folder, world.rank), batch)
                 heart.beat()
 
         run_shared_stage(

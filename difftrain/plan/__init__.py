@@ -13,6 +13,7 @@ from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.plan import PlanConfig
 from difftrain.config.run_config import RunConfig, shown
 from difftrain.config.train import GrpoConfig, SftConfig
+from difftrain.data.build import build_dataset
 from difftrain.data.prompts import SYSTEM
 from difftrain.difficulty.pism import min_correct
 from difftrain.model import resolve
@@ -23,7 +24,6 @@ from difftrain.plan import memory
 from difftrain.plan.memory import ModelDims, TokenBatch, TrainedPart
 from difftrain.plan.probe_cost import ProbeWorkload, expected_responses
 from difftrain.probe.state import requirements
-from difftrain.recipes import pool
 from difftrain.records import TaskSet
 
 PAPER_MIX = "the first paper's stratum mix"
@@ -54,7 +54,7 @@ def show(config: RunConfig, world: World, difference: list[str]) -> Path:
     """
     paths = RunPaths(config)
     folder = paths.run.parent.parent / "plan" / paths.run.name
-    pool.make(config, paths, world)
+    build_dataset(config.data, paths.data, world)
     if world.is_first:
         settings = run_config.plain(config)
         dataset = summarize(paths.data, config.data)
@@ -98,7 +98,7 @@ def summarize(folder: Path, data: DataConfig) -> DatasetSummary:
     assert content is not None
     task_sets, letters = Counter[TaskSet](), 0
     for part in parquet.parts(folder):
-        names, questions = parquet.columns(part, ("task_set", "question"))
+        names, questions = parquet.read_columns(part, ("task_set", "question"))
         task_sets.update(map(TaskSet, names))
         letters += sum(map(len, questions))
     samples = content["counts"]["samples"]

@@ -63,7 +63,7 @@ def pairs_to_measure(
     Samples with a failed request are left out: another rank may still write rollouts of them.
     """
     by_id = {sample.sample_id: sample for sample in without_failed(samples, probe_folder)}
-    responses = responses_to_measure(parquet.read(probe_folder, Rollout), measures, draws)
+    responses = responses_to_measure(parquet.read_rows(probe_folder, Rollout), measures, draws)
     return {
         key: (by_id[key[0]], rollout)
         for key, rollout in sorted(responses.items())
@@ -198,7 +198,9 @@ def run_attention_pass(
     def is_complete() -> bool:
         for part in parquet.parts(folder):
             if part not in parts_read:
-                measured.update(zip(*parquet.columns(part, ("sample_id", "draw")), strict=True))
+                measured.update(
+                    zip(*parquet.read_columns(part, ("sample_id", "draw")), strict=True)
+                )
                 parts_read.add(part)
         return measured >= pairs.keys()
 
@@ -221,7 +223,7 @@ def run_attention_pass(
         for start in tqdm(starts, desc="attention", unit="batch", disable=not world.is_first):
             batch = share[start : start + batch_size]
             rows = measure_halving(loaded, batch, probe, difficulty, seed)
-            parquet.write_part(folder, parquet.next_part(folder, world.rank), rows)
+            parquet.write_part(folder, parquet.next_part_name(folder, world.rank), rows)
             heart.beat()
 
     ace = plain(difficulty.ace) if Measure.ace in difficulty.measures else None

@@ -111,10 +111,10 @@ def probe_share(
     )
 
     def write(rows: list[Rollout]) -> None:
-        name = parquet.next_part(state.folder, world.rank)
+        name = parquet.next_part_name(state.folder, world.rank)
         state.parts_read.add(parquet.write_part(state.folder, name, rows))
 
-    unwritten = parquet.Unwritten(write, max_unwritten)
+    unwritten = parquet.PartBuffer(write, max_unwritten)
 
     def on_idle() -> None:
         heart.beat()

@@ -106,7 +106,7 @@ def write_failure(folder: Path, rank: int, request: ProbeRequest, error: Generat
         reason=error.reason,
     )
     failures = folder / FAILED_FOLDER
-    parquet.write_part(failures, parquet.next_part(failures, rank), [failed])
+    parquet.write_part(failures, parquet.next_part_name(failures, rank), [failed])
 
 
 def read_failures(parts: Iterable[Path]) -> dict[str, str]:

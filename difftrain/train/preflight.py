@@ -4,9 +4,11 @@ The first five test that images reach the model the way training feeds them: TRL
 model's own chat template, the processor that training loads.
 """
 
+import logging
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,14 @@ from difftrain.config.train import GrpoConfig, SftConfig
 from difftrain.model.engines.hf import PLACEHOLDERS, SeededGumbelProcessor
 from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
-from difftrain.train import param_groups
+from difftrain.train import PreflightFailed, param_groups
 from difftrain.train.dataset import chat_prompt, decoded_images
 from difftrain.train.param_groups import part_of
 from difftrain.train.trl_args import placeholder_ban
 
+logger = logging.getLogger(__name__)
+SAMPLES = 4
+"""Samples that the model is checked with."""
 MIN_CHANGE = 1e-4
 """Nats by which the gold answer's log-probability must change with another image."""
 ROUND_TRIP_BYTES = 1 << 30
@@ -76,6 +81,29 @@ def failure_message(results: Sequence[CheckResult]) -> str | None:
     causes = "\n".join(f"  {result.name}: {result.detail}" for result in failed)
     count = f"{len(failed)} of {len(results)} preflight checks failed"
     return f"{count}:\n{causes}\n\n{results_table(results)}"
+
+
+def varied_samples(samples: Sequence[Sample]) -> list[Sample]:
+    """SAMPLES samples with images, of as many tasks as there are."""
+    with_images = [sample for sample in samples if sample.images]
+    first_of_task = {sample.task: sample for sample in reversed(with_images)}
+    chosen = [sample for sample in with_images if first_of_task[sample.task] is sample]
+    return (chosen + [sample for sample in with_images if sample not in chosen])[:SAMPLES]
+
+
+def require_trainable(candidate: Candidate) -> list[CheckResult]:
+    """The results of all checks on a few of the samples.
+
+    Raises PreflightFailed with every cause if one fails.
+    """
+    if not (samples := varied_samples(candidate.samples)):
+        raise PreflightFailed("no sample has an image, so the model cannot be checked")
+    started = time.time()
+    results = run_checks(replace(candidate, samples=samples))
+    if message := failure_message(results):
+        raise PreflightFailed(message)
+    logger.info("preflight, %.1f s\n%s", time.time() - started, results_table(results))
+    return results
 
 
 def trl_messages(

@@ -72,7 +72,7 @@ def test_what_an_interrupted_run_left_does_not_mix_with_the_new_rows(tmp_path):
     (tmp_path / "part-00000.parquet").rename(tmp_path / "part-00007.parquet")
     (tmp_path / "manifest.json").unlink()
     build.build_dataset(DataConfig(num_samples=8), tmp_path)
-    assert len(parquet.read(tmp_path, Sample)) == 8
+    assert len(parquet.read_rows(tmp_path, Sample)) == 8
 
 
 def test_no_usable_row_is_an_error_that_counts_the_reasons(write_rows, tmp_path):

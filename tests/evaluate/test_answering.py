@@ -74,7 +74,7 @@ def evaluated(config: RunConfig) -> Path:
 
 
 def kept(config: RunConfig) -> list[StoredResponse]:
-    return parquet.read(RunPaths(config).responses(Arm.base), StoredResponse)
+    return parquet.read_rows(RunPaths(config).responses(Arm.base), StoredResponse)
 
 
 def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_command(
@@ -87,7 +87,7 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
 
     server.spoils = spoils
     folder = evaluated(config)
-    (without,) = [mark for mark in parquet.read(folder, ItemResult) if mark.score is None]
+    (without,) = [mark for mark in parquet.read_rows(folder, ItemResult) if mark.score is None]
     assert without.error == "the server answers 400: too <answer>long</answer>"
     assert (without.status, without.response) == (ItemStatus.failed, None)
     made = manifest.read_manifest(folder)
@@ -101,7 +101,7 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
     assert server.in_earnest == 7
     assert write_results.is_done(folder)
     assert len(kept(config)) == 6
-    assert all(mark.score is not None for mark in parquet.read(folder, ItemResult))
+    assert all(mark.score is not None for mark in parquet.read_rows(folder, ItemResult))
 
 
 def test_what_was_answered_before_the_server_went_is_not_asked_again(

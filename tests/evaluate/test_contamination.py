@@ -48,7 +48,7 @@ SAMPLES = [SAME, ASKED_OTHERWISE, NEAR, *OTHER]
 
 def compared(folder: Path, samples: list[Sample] = SAMPLES, world: World | None = None) -> dict:
     contamination.compare_with_benchmarks(samples, folder, CONFIG, BUDGET, world or World())
-    return {row.sample_id: row for row in parquet.read(folder, SampleOverlap)}
+    return {row.sample_id: row for row in parquet.read_rows(folder, SampleOverlap)}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_picture_is_found_by_its_pixels_and_by_its_looks(checked: Path) -> None:
-    rows = {row.sample_id: row for row in parquet.read(checked, SampleOverlap)}
+    rows = {row.sample_id: row for row in parquet.read_rows(checked, SampleOverlap)}
     assert rows["same"].kind is Overlap.same_image
     assert rows["same"].same_question
     assert rows["same"].item == "shapes/MMStar/0"

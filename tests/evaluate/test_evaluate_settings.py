@@ -185,7 +185,7 @@ def test_a_checkpoint_is_evaluated_outside_a_recipe_and_missing_pictures_are_cou
     done = evaluate(*subset, "evaluate.allow_count_mismatch=true")
     assert done.returncode == 0, done.stderr[-3000:]
     folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
-    marks = parquet.read(folder, ItemResult)
+    marks = parquet.read_rows(folder, ItemResult)
     assert len(marks) == 8
     gone = [mark for mark in marks if mark.score is None]
     assert [mark.item_id for mark in gone] == ["v1_2", "v1_3"]

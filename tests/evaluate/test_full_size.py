@@ -60,7 +60,7 @@ def test_six_benchmarks_of_official_size_are_asked_scored_and_told(settings: lis
     assert done.returncode == 0, done.stderr[-4000:]
     folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     print(f"{ITEMS} items in {time.time() - started:.0f} s")
-    marks = parquet.read(folder, ItemResult)
+    marks = parquet.read_rows(folder, ItemResult)
     assert len(marks) == ITEMS
     assert len({(mark.benchmark, mark.item_id) for mark in marks}) == ITEMS
     summary = json.loads((folder / "summary.json").read_text())

@@ -55,7 +55,7 @@ def exported(tmp_path_factory, small_pictures) -> tuple[RunConfig, Path, list[Sa
     config = RunConfig(name="small", data=DataConfig(source=Source.jsonl, path=str(path)))
     config.data.max_pixels = 12544
     build_dataset(config.data, root / "data")
-    samples = parquet.read(root / "data", Sample)
+    samples = parquet.read_rows(root / "data", Sample)
     scores = [
         Score(
             sample_id=each.sample_id,

@@ -146,7 +146,7 @@ def test_a_whole_probe_outlives_a_server_that_is_killed_and_comes_back(tmp_path:
     assert f"model.url={url} does not answer" in run.stderr
     assert "is back after" in run.stderr
     (probe,) = folder.glob("probe/*")
-    rows = parquet.read(probe, Rollout)
+    rows = parquet.read_rows(probe, Rollout)
     made = json.loads((probe / "manifest.json").read_text())
     print(made["counts"], made["settings"]["engines"])
     assert made["counts"]["quarantined"] == 0

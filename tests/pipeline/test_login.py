@@ -21,6 +21,6 @@ def test_wandb_without_a_login_is_refused_and_nothing_is_written(
     monkeypatch.setenv("WANDB_SILENT", "true")
     config = resolve(compose_config(["report_to=wandb", f"output_dir={tmp_path / 'artifacts'}"]))
     assert callable(step)
-    with pytest.raises(ConfigError, match=r"report\.to=wandb: no login"):
+    with pytest.raises(ConfigError, match=r"report_to=wandb: no login"):
         step(config, World(), [])
     assert not (tmp_path / "artifacts").exists()

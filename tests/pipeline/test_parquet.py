@@ -43,12 +43,12 @@ SCORES = [
 
 def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
     parquet.write_part(tmp_path, "0", [ROLLOUT])
-    assert parquet.read(tmp_path, Rollout) == [ROLLOUT]
+    assert parquet.read_rows(tmp_path, Rollout) == [ROLLOUT]
 
 
 def test_nothing_is_told_apart_from_zero(tmp_path: Path) -> None:
     parquet.write_part(tmp_path, "0", SCORES)
-    assert parquet.read(tmp_path, Score) == SCORES
+    assert parquet.read_rows(tmp_path, Score) == SCORES
 
 
 def test_tables_of_attention_keep_their_shape(tmp_path: Path) -> None:
@@ -61,13 +61,13 @@ def test_tables_of_attention_keep_their_shape(tmp_path: Path) -> None:
         text_LT=((0.5, 0.25), (0.125, 1.0)),
     )
     parquet.write_part(tmp_path, "0", [row])
-    assert parquet.read(tmp_path, Attention) == [row]
+    assert parquet.read_rows(tmp_path, Attention) == [row]
 
 
 def test_a_file_with_other_columns_is_refused_with_both_lists(tmp_path: Path) -> None:
     pq.write_table(pa.table({"sample_id": ["ab"]}), tmp_path / "part-0.parquet")
     with pytest.raises(parquet.SchemaError, match=r"holds \['sample_id'\], but Score needs"):
-        parquet.read(tmp_path, Score)
+        parquet.read_rows(tmp_path, Score)
 
 
 def test_a_missing_stage_names_the_command_that_makes_it(tmp_path: Path) -> None:
@@ -92,19 +92,19 @@ def test_a_write_that_fails_leaves_no_part(tmp_path: Path) -> None:
 
 
 def test_each_rank_finds_part_names_of_its_own(tmp_path: Path) -> None:
-    first = parquet.next_part(tmp_path, 1)
+    first = parquet.next_part_name(tmp_path, 1)
     parquet.write_part(tmp_path, first, SCORES)
-    assert parquet.next_part(tmp_path, 1).startswith("r001-00001-")
-    assert parquet.next_part(tmp_path, 0).startswith("r000-00000-")
+    assert parquet.next_part_name(tmp_path, 1).startswith("r001-00001-")
+    assert parquet.next_part_name(tmp_path, 0).startswith("r000-00000-")
 
 
 def test_two_processes_under_one_rank_s_number_never_share_a_part(tmp_path: Path) -> None:
-    assert parquet.next_part(tmp_path, 0) != parquet.next_part(tmp_path, 0)
+    assert parquet.next_part_name(tmp_path, 0) != parquet.next_part_name(tmp_path, 0)
 
 
 def test_some_columns_of_a_part_are_read_alone(tmp_path: Path) -> None:
     part = parquet.write_part(tmp_path, "0", SCORES)
-    (ids,) = parquet.columns(part, ("sample_id",))
+    (ids,) = parquet.read_columns(part, ("sample_id",))
     assert ids == [score.sample_id for score in SCORES]
 
 
@@ -112,7 +112,7 @@ def test_many_rows_become_several_parts_in_order(tmp_path: Path) -> None:
     picks = [Selection(sample_id=f"{n:03d}", stage=TrainStage.grpo, reason="") for n in range(25)]
     assert parquet.write_all(tmp_path, picks, rows_per_part=10) == 25
     assert len(parquet.parts(tmp_path)) == 3
-    assert [pick.sample_id for pick in parquet.read(tmp_path, Selection)] == [
+    assert [pick.sample_id for pick in parquet.read_rows(tmp_path, Selection)] == [
         f"{n:03d}" for n in range(25)
     ]
 
@@ -156,7 +156,7 @@ def pictured(number: int, *pictures: bytes) -> Sample:
 def test_pictures_come_back_unread_and_equal_when_asked_for(tmp_path: Path) -> None:
     samples = [pictured(n, *([bytes([n]) * 700_000] * (n % 3))) for n in range(7)]
     parquet.write_all(tmp_path, samples, rows_per_part=4)
-    found = parquet.read(tmp_path, Sample)
+    found = parquet.read_rows(tmp_path, Sample)
     assert all(isinstance(each.images, LazyImages) for each in found)
     assert found == samples
     assert [len(each.images) for each in found] == [0, 1, 2, 0, 1, 2, 0]
@@ -191,10 +191,10 @@ def test_writing_a_part_holds_one_row_group_in_arrow_and_not_the_whole_part(tmp_
     finally:
         pa.set_memory_pool(usual)
     assert counting.max_memory() < 4 * parquet.GROUP_BYTES
-    assert parquet.read(tmp_path, Sample) == samples
+    assert parquet.read_rows(tmp_path, Sample) == samples
 
 
 def test_a_part_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     for content in (b"old", b"new"):
         parquet.write_part(tmp_path, "0", [pictured(0, content)])
-        assert parquet.read(tmp_path, Sample)[0].images[0] == content
+        assert parquet.read_rows(tmp_path, Sample)[0].images[0] == content

@@ -41,7 +41,7 @@ def run_pass(
         load, samples, folder / "probe", folder / "attention", World(), probe=ProbeConfig(),
         difficulty=difficulty, seed=1, batch_size=16,
     )  # fmt: skip
-    return parquet.read(folder / "attention", Attention)
+    return parquet.read_rows(folder / "attention", Attention)
 
 
 def test_ace_measures_the_first_response_and_cmab_the_first_correct_one() -> None:

@@ -58,7 +58,8 @@ def run_probe(
 
 def rows(folder: Path) -> list[Rollout]:
     return sorted(
-        parquet.read(folder, Rollout), key=lambda row: (row.sample_id, row.mask_percent, row.draw)
+        parquet.read_rows(folder, Rollout),
+        key=lambda row: (row.sample_id, row.mask_percent, row.draw),
     )
 
 

@@ -103,7 +103,7 @@ def probe_rows(
         engine = HfEngine(tiny, BatchLimits.of(config.model))
         heart = Heartbeat(folder, world)
         run.probe_share(engine, world.share(samples), state, config.seed, config.grade, heart)
-    rows = parquet.read(folder, Rollout)
+    rows = parquet.read_rows(folder, Rollout)
     return sorted(rows, key=lambda row: (row.sample_id, row.view, row.mask_percent, row.draw))
 
 

@@ -43,7 +43,7 @@ def run(launcher: str, *arguments: str, **environment: str) -> Path:
 
 
 def rollouts(folder: Path) -> list[Rollout]:
-    found = parquet.read(folder, Rollout)
+    found = parquet.read_rows(folder, Rollout)
     return sorted(found, key=lambda row: (row.sample_id, row.mask_percent, row.draw))
 
 
@@ -98,7 +98,7 @@ def test_two_ranks_write_what_one_rank_writes(undisturbed: Path, tmp_path: Path)
     assert rollouts(folder) == rollouts(undisturbed)
     (one,) = (undisturbed.parents[1] / "attention").iterdir()
     (two,) = (tmp_path / "attention").iterdir()
-    masses = [{row.sample_id: row for row in parquet.read(f, Attention)} for f in (one, two)]
+    masses = [{row.sample_id: row for row in parquet.read_rows(f, Attention)} for f in (one, two)]
     assert masses[0].keys() == masses[1].keys()
     for key, row in masses[0].items():
         for mine, theirs in zip(row.image_LT, masses[1][key].image_LT, strict=True):

@@ -69,28 +69,28 @@ def test_the_report_has_every_key_of_its_contract(job: Path) -> None:
 
 def test_no_row_is_lost(job: Path) -> None:
     counts = json.loads((job / "report.json").read_text())["counts"]
-    samples = parquet.read(stage(job, "data"), Sample)
+    samples = parquet.read_rows(stage(job, "data"), Sample)
     assert counts["samples"] == len(samples) + counts["quarantined"] == 60
     assert counts["samples"] == sum(counts["strata"].values()) + counts["quarantined"]
-    scores = parquet.read(stage(job, "score"), Score)
+    scores = parquet.read_rows(stage(job, "score"), Score)
     assert len(scores) == 2 * len(samples)
 
 
 def test_the_control_has_the_size_of_the_arm(job: Path) -> None:
-    sizes = [len(parquet.read(f, Selection)) for f in (job.parents[1] / "select").iterdir()]
+    sizes = [len(parquet.read_rows(f, Selection)) for f in (job.parents[1] / "select").iterdir()]
     assert len(sizes) == 2
     assert sizes[0] == sizes[1] > 0
 
 
 def test_no_draw_is_asked_twice(job: Path) -> None:
-    rows = parquet.read(stage(job, "probe"), Rollout)
+    rows = parquet.read_rows(stage(job, "probe"), Rollout)
     keys = [(row.sample_id, row.view, row.mask_percent, row.draw) for row in rows]
     assert len(set(keys)) == len(keys)
 
 
 def test_base_and_tuned_are_marked_on_the_same_items(job: Path) -> None:
     items = [
-        sorted((mark.benchmark, mark.item_id) for mark in parquet.read(folder, ItemResult))
+        sorted((mark.benchmark, mark.item_id) for mark in parquet.read_rows(folder, ItemResult))
         for folder in (job.parents[1] / "evaluate").iterdir()
     ]
     assert len(items) == 3
@@ -100,7 +100,7 @@ def test_base_and_tuned_are_marked_on_the_same_items(job: Path) -> None:
 def test_training_and_evaluation_share_no_sample(job: Path) -> None:
     from difftrain.shapes import benchmarks
 
-    trained = {sample.sample_id for sample in parquet.read(stage(job, "data"), Sample)}
+    trained = {sample.sample_id for sample in parquet.read_rows(stage(job, "data"), Sample)}
     for name in ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar"):
         assert not trained & {item["sample_id"] for item in benchmarks.items(name, 40)}
 
@@ -135,7 +135,7 @@ def test_the_same_command_again_redoes_nothing(job: Path) -> None:
 
 def test_another_tau_redoes_only_scoring_and_what_follows(job: Path) -> None:
     folder = job.parents[1]
-    rows = len(parquet.read(stage(job, "probe"), Rollout))
+    rows = len(parquet.read_rows(stage(job, "probe"), Rollout))
     done = subprocess.run(
         [
             sys.executable,
@@ -149,7 +149,7 @@ def test_another_tau_redoes_only_scoring_and_what_follows(job: Path) -> None:
     )
     made(done)
     assert len(list((folder / "probe").iterdir())) == 1
-    after = parquet.read(next((folder / "probe").iterdir()), Rollout)
+    after = parquet.read_rows(next((folder / "probe").iterdir()), Rollout)
     keys = {(row.sample_id, row.mask_percent, row.draw) for row in after}
     assert len(keys) == len(after) >= rows
     assert len(list((folder / "score").iterdir())) == 2

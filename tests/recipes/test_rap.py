@@ -50,25 +50,27 @@ def only(folder: Path) -> Path:
 
 
 def test_the_recipes_share_one_probe(store: Path) -> None:
-    rows = parquet.read(only(store / "probe"), Rollout)
+    rows = parquet.read_rows(only(store / "probe"), Rollout)
     keys = {(row.sample_id, row.view, row.mask_percent, row.draw) for row in rows}
-    samples = len(parquet.read(only(store / "data"), Sample))
+    samples = len(parquet.read_rows(only(store / "data"), Sample))
     assert len(keys) == len(rows) == 10 * samples
     assert {row.view for row in rows} == {View.full_image, View.text_only}
     assert len(list((store / "score").iterdir())) == 1
 
 
 def test_rap_picks_no_sample_that_its_own_table_calls_easy_or_biased(store: Path) -> None:
-    scores = parquet.read(only(store / "score"), Score)
+    scores = parquet.read_rows(only(store / "score"), Score)
     value = {(row.sample_id, row.measure): row.value for row in scores}
     folder = store / "select" / report(store, "rap")["stages"]["select tuned"]["folder"]
-    picks = parquet.read(folder, Selection)
+    picks = parquet.read_rows(folder, Selection)
     assert picks
     for pick in picks:
         assert value[pick.sample_id, Measure.drm] > 0
         bias = value[pick.sample_id, Measure.ace]
         assert bias is None or bias <= math.log(0.1)
-    decisions = {row.sample_id: row for row in parquet.read(folder / DECISIONS_FOLDER, Decision)}
+    decisions = {
+        row.sample_id: row for row in parquet.read_rows(folder / DECISIONS_FOLDER, Decision)
+    }
     assert len(decisions) == report(store, "rap")["counts"]["samples"]
     for row in decisions.values():
         assert row.reason

@@ -12,7 +12,8 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.chain import SELECT
 from difftrain.pipeline.coordination import FirstRankFailed, World
 from difftrain.pipeline.paths import RunPaths
-from difftrain.probe.state import FAILED_FOLDER, FailedRequest
+from difftrain.probe import state
+from difftrain.probe.state import FailedRequest
 from difftrain.recipes import difficulty
 from difftrain.records import Arm, Measure, Sample, Score, Selection, Stratum, TrainStage, View
 from difftrain.select.strata import EmptySelectionError
@@ -106,7 +107,7 @@ def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
         assert content is not None
         assert content["counts"]["dropped"] == {"no_rationale": 6}
         message = (
-            "selected for SFT, tuned: 6 samples (6 more were dropped: the data gives no rationale"
+            "selected for SFT, tuned: 6 samples (6 more were dropped: the data has no rationale"
         )
         assert message in caplog.text
         caplog.clear()
@@ -128,7 +129,7 @@ def test_a_probe_that_grows_for_another_run_changes_no_selection(
             )
             for each in shapes_samples[:12]
         ]
-        parquet.write_part(paths.probe / FAILED_FOLDER, "r000-00000", failures)
+        state.write_failures(paths.probe, 0, failures)
         assert selections(config, paths) == before
 
 

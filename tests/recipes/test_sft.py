@@ -56,7 +56,7 @@ def test_the_report_shows_both_stages(whole: Path) -> None:
     report = json.loads((whole / "report.json").read_text())
     assert report["train_stages"] == "sft_then_grpo"
     folders = (whole.parents[1] / "select").iterdir()
-    picks = [pick for folder in folders for pick in parquet.read(folder, Selection)]
+    picks = [pick for folder in folders for pick in parquet.read_rows(folder, Selection)]
     counted = {arm: sum(pick.stage == arm for pick in picks) for arm in ("sft", "grpo")}
     assert report["counts"]["picks"] == counted
     seconds, by_stage = report["cost"]["seconds"], report["cost"]["by_stage"]

@@ -82,7 +82,7 @@ def test_killed_at_twenty_moments_as_any_rank_of_any_world_the_probe_ends_as_und
     assert folder.name == undisturbed.name
     assert written <= {path.name for path in parquet.parts(folder)}
     assert len(written) >= 10
-    rows, expected = (parquet.read(each, Rollout) for each in (folder, undisturbed))
+    rows, expected = (parquet.read_rows(each, Rollout) for each in (folder, undisturbed))
     assert len({key(row) for row in rows}) == len(rows)  # nothing was asked twice
     assert sorted(rows, key=key) == sorted(expected, key=key)
     assert not list(folder.glob("*.tmp"))
@@ -104,7 +104,7 @@ def test_ten_thousand_duplicates_are_asked_once_and_counted(tmp_path: Path) -> N
     same, other = row(tmp_path, "red", "How many?"), row(tmp_path, "blue", "How many?")
     path = jsonl(tmp_path, [*[same] * 10_000, other])
     folder = probed("data=jsonl", path, f"output_dir={tmp_path / 'made'}")
-    assert len({each.sample_id for each in parquet.read(folder, Rollout)}) == 2
+    assert len({each.sample_id for each in parquet.read_rows(folder, Rollout)}) == 2
     (made,) = (tmp_path / "made" / "data").glob("*/manifest.json")
     counts = json.loads(made.read_text())["counts"]
     assert counts["samples"] == 2
@@ -116,7 +116,7 @@ def test_a_question_of_100_kilobytes_is_set_aside_with_its_length_and_the_others
 ) -> None:
     rows = [row(tmp_path, "red", "How many?"), row(tmp_path, "blue", "How many? " * 10_000)]
     folder = probed("data=jsonl", jsonl(tmp_path, rows), f"output_dir={tmp_path / 'made'}")
-    assert len({each.sample_id for each in parquet.read(folder, Rollout)}) == 1
+    assert len({each.sample_id for each in parquet.read_rows(folder, Rollout)}) == 1
     counts = json.loads((folder / "manifest.json").read_text())["counts"]
     assert counts["quarantined"] == 1
     assert "the model takes 2048" in (folder / "quarantine.jsonl").read_text()

@@ -75,8 +75,8 @@ def test_scored_samples_remain_when_the_probe_fails_on_them_for_another_run(
     make_run: MakeRun,
 ) -> None:
     inputs = make_run(size=9, control=False)
-    scores = parquet.read(inputs.score, Score)
-    chosen = {pick.sample_id for pick in parquet.read(inputs.arms["tuned"].select, Selection)}
+    scores = parquet.read_rows(inputs.score, Score)
+    chosen = {pick.sample_id for pick in parquet.read_rows(inputs.arms["tuned"].select, Selection)}
     ids = sorted({each.sample_id for each in scores})
     without = next(each for each in ids if each not in chosen)
     for part in parquet.parts(inputs.score):
@@ -95,7 +95,7 @@ def test_scored_samples_remain_when_the_probe_fails_on_them_for_another_run(
 def test_samples_dropped_by_sft_are_counted(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
     own, folder = inputs.arms["tuned"], inputs.folder.parent
-    (first, *_) = parquet.read(own.select, Selection)
+    (first, *_) = parquet.read_rows(own.select, Selection)
     sft_select, sft = folder / "select-sft", folder / "sft"
     parquet.write_all(sft_select, [replace(first, stage=TrainStage.sft)])
     dropped = {

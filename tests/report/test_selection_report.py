@@ -27,7 +27,7 @@ RETEST = {
 
 def decisions(inputs: RunInputs) -> rap.RapResult:
     """RAP's choice of the toy's samples, so that every fate occurs."""
-    ids = sorted({row.sample_id for row in parquet.read(inputs.score, Score)})
+    ids = sorted({row.sample_id for row in parquet.read_rows(inputs.score, Score)})
     return rap.run_rap(
         rap.PoolScores(
             sample_id_N=ids,
@@ -56,14 +56,14 @@ def chosen(make_run: MakeRun) -> tuple[RunInputs, dict]:
         replace(row, stratum=Stratum.easy) if n == 0 else row
         for n, row in enumerate(
             row
-            for row in parquet.read(inputs.score, Score)
+            for row in parquet.read_rows(inputs.score, Score)
             if row.measure is Measure.pism and row.stratum is not Stratum.easy
         )
     ]
     there = {row.sample_id for row in plain}
     plain += [
         row
-        for row in parquet.read(inputs.score, Score)
+        for row in parquet.read_rows(inputs.score, Score)
         if row.measure is Measure.pism and row.sample_id not in there
     ]
     parquet.write_all(inputs.score / "pism_uncorrected", plain)

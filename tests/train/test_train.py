@@ -119,7 +119,7 @@ def test_images_are_read_from_disk_with_their_batch(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     parquet.write_all(tmp_path, shapes_samples[:3])
-    rows = to_dataset(parquet.read(tmp_path, Sample))
+    rows = to_dataset(parquet.read_rows(tmp_path, Sample))
     first, second, again = rows.__getitems__([0, 1, 0])
     assert first["images"][0] is again["images"][0]
     assert first["images"][0].tobytes() != second["images"][0].tobytes()

@@ -57,7 +57,7 @@ def compare_runs(folders: list[Path], output: Path | None = None, force: bool = 
 @cache
 def item_results(folder: Path) -> list[ItemResult]:
     """The item results of one checkpoint; read once."""
-    return parquet.read(folder, ItemResult)
+    return parquet.read_rows(folder, ItemResult)
 
 
 def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparison:

@@ -96,7 +96,7 @@ def started(words: list[str], **environment: str) -> subprocess.Popen[str]:
 def marks_of(folder: Path) -> dict[tuple[str, str], ItemResult]:
     (found,) = folder.glob("evaluate/*")
     assert manifest.read_manifest(found) is not None
-    return {(mark.benchmark, mark.item_id): mark for mark in parquet.read(found, ItemResult)}
+    return {(mark.benchmark, mark.item_id): mark for mark in parquet.read_rows(found, ItemResult)}
 
 
 def says(prompt: str, number: int) -> str:

@@ -59,7 +59,7 @@ def test_other_rules_and_another_judge_ask_no_model(server, config: RunConfig) -
     config.evaluate.limit = 3
     say(config, "<answer>A</answer>")
     first = evaluated(config, no_model)
-    marks = parquet.read(first, ItemResult)
+    marks = parquet.read_rows(first, ItemResult)
     assert len(marks) == 18
     folders = {first}
     for change in (
@@ -76,7 +76,7 @@ def test_other_rules_and_another_judge_ask_no_model(server, config: RunConfig) -
         assert folder not in folders, change
         folders.add(folder)
         said = {mark.item_id: mark.response for mark in marks if mark.benchmark == "shapes/MMStar"}
-        for mark in parquet.read(folder, ItemResult):
+        for mark in parquet.read_rows(folder, ItemResult):
             if mark.benchmark == "shapes/MMStar":
                 assert mark.response == said[mark.item_id]
 
@@ -121,7 +121,7 @@ def test_more_items_ask_only_for_those_that_are_new(tiny: LoadedModel, config: R
     evaluated(config, in_process)
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMMU", "shapes/MMStar"], 3
     evaluated(config, in_process)
-    rows = parquet.read(RunPaths(config).responses(Arm.base), StoredResponse)
+    rows = parquet.read_rows(RunPaths(config).responses(Arm.base), StoredResponse)
     assert len(rows) == len({(row.benchmark, row.item_id) for row in rows}) == 6
 
 
@@ -159,14 +159,14 @@ def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
     server.says = lambda prompt, number: "A" if number % 3 else (400, b"", {})
     say(config, WORDY)
     folder = evaluated(config, no_model)
-    failed = [mark for mark in parquet.read(folder, ItemResult) if mark.score is None]
+    failed = [mark for mark in parquet.read_rows(folder, ItemResult) if mark.score is None]
     made = manifest.read_manifest(folder)["counts"]
     assert made["unscored"] == made["judge"]["failed_items"] == len(failed) > 3
     calls = len(server.heard)
     server.says = lambda prompt, number: "0.5" if prompt.endswith("| ") else "A"
     assert evaluated(config, no_model) == folder
     assert len(server.heard) > calls
-    marks = parquet.read(folder, ItemResult)
+    marks = parquet.read_rows(folder, ItemResult)
     assert len(marks) == 36
     assert all(mark.score is not None for mark in marks)
     assert manifest.read_manifest(folder)["counts"]["unscored"] == 0
@@ -242,7 +242,7 @@ def test_rules_alone_count_what_they_could_not_decide(config: RunConfig) -> None
     config.evaluate.benchmarks = ["shapes/MMStar"]
     say(config, "A")
     folder = RunPaths(config).responses(Arm.base)
-    rows = parquet.read(folder, StoredResponse)
+    rows = parquet.read_rows(folder, StoredResponse)
     rows[:2] = [replace(row, response=WORDY) for row in rows[:2]]
     parquet.write_part(folder, "r000-00000", rows)
     found = summary(evaluated(config, no_model))["shapes/MMStar"]
@@ -261,7 +261,7 @@ def test_a_dead_judge_ends_in_words_and_not_in_a_crash(
     assert found["shapes/MMVet"]["score"] is None
     assert found["shapes/MMVet"]["reason"] == "6 of 6 items got no score"
     assert found["mean"]["score"] is None
-    dead = [mark for mark in parquet.read(folder, ItemResult) if mark.graded_by is None]
+    dead = [mark for mark in parquet.read_rows(folder, ItemResult) if mark.graded_by is None]
     assert all(mark.score is None for mark in dead)
 
 
