@@ -55,11 +55,15 @@ def test_a_rank_that_loads_for_long_is_heard_of(
     def begin() -> None:
         load = loading(folder)
         if where == "probe":
-            run.run_probe(load, shapes_samples, folder, config, SECOND, {})
+            run.run_probe(
+                load, shapes_samples, folder, SECOND, {}, probe=config.probe,
+                difficulty=config.difficulty, grade=config.grade, seed=1,
+            )  # fmt: skip
         elif where == "attention":
             attention_pass.run_attention_pass(
-                load, shapes_samples, tmp_path, folder, config, SECOND
-            )
+                load, shapes_samples, tmp_path, folder, SECOND, probe=config.probe,
+                difficulty=config.difficulty, seed=1, batch_size=16,
+            )  # fmt: skip
         else:
             budgets = generate.pixel_budgets(config.evaluate, (3136, 12544))
             generate.start_engine(load, budgets, folder, SECOND)

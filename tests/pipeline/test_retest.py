@@ -6,8 +6,7 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import resolve
 from difftrain.pipeline import manifest, parquet, retest
 from difftrain.pipeline.paths import RunPaths
-from difftrain.probe import state
-from difftrain.probe.state import FailedRequest
+from difftrain.probe.state import FAILED_FOLDER, FailedRequest
 from difftrain.records import Measure, Rollout, Sample, Score, Stratum, Verdict, View
 
 
@@ -34,7 +33,7 @@ def test_a_sample_that_fails_for_another_run_after_scoring_is_compared_all_the_s
         )
         for each in samples[:3]
     ]
-    state.write_failures(paths.probe, 0, failures)
+    parquet.write_part(paths.probe / FAILED_FOLDER, "r000-00000", failures)
     rollouts = [
         Rollout(
             sample_id=each.sample_id, view=View.full_image, mask_percent=0, draw=0, seed=1,

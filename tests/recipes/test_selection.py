@@ -12,8 +12,7 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.chain import SELECT
 from difftrain.pipeline.coordination import FirstRankFailed, World
 from difftrain.pipeline.paths import RunPaths
-from difftrain.probe import state
-from difftrain.probe.state import FailedRequest
+from difftrain.probe.state import FAILED_FOLDER, FailedRequest
 from difftrain.recipes import difficulty
 from difftrain.records import Arm, Measure, Sample, Score, Selection, Stratum, TrainStage, View
 from difftrain.select.strata import EmptySelectionError
@@ -129,7 +128,7 @@ def test_a_probe_that_grows_for_another_run_changes_no_selection(
             )
             for each in shapes_samples[:12]
         ]
-        state.write_failures(paths.probe, 0, failures)
+        parquet.write_part(paths.probe / FAILED_FOLDER, "r000-00000", failures)
         assert selections(config, paths) == before
 
 
