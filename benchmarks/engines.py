@@ -22,14 +22,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import torch
-from PIL import Image
 
+from difftrain import images
 from difftrain.cli.overrides import compose_config
 from difftrain.config.engine import EngineKind, ServerConfig
 from difftrain.config.model import ModelConfig
@@ -94,7 +93,7 @@ def requests(number: int, most: int) -> list[Request]:
     return [
         Request(
             parts=(
-                Image.open(BytesIO(sample.images[0])).convert("RGB"),
+                images.from_png(sample.images[0]),
                 prompts.user_text(sample.question, sample.options),
             ),
             max_new_tokens=most,

@@ -18,16 +18,15 @@ import statistics
 import tempfile
 import threading
 import time
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from PIL import Image
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from difftrain import images
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig
 from difftrain.config.run_config import resolve as resolve_config
@@ -128,7 +127,7 @@ def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any
                 {"role": "system", "content": prompts.SYSTEM},
                 {"role": "user", "content": prompts.user_text(sample.question, sample.options)},
             ],
-            "images": [Image.open(BytesIO(png)).convert("RGB") for png in sample.images],
+            "images": [images.from_png(png) for png in sample.images],
             "sample_id": sample.sample_id,
         }
         for sample in samples

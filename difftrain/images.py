@@ -2,7 +2,7 @@
 
 Everything that opens an image file does it here. The size follows the rule of Qwen's image
 processors, so their own resize changes nothing afterwards: what is stored is what the model sees,
-and what gold boxes refer to. Not here: where an image file is (data/image_refs.py).
+and what gold boxes refer to. Not here: where an image file is (data/storage.py).
 """
 
 import hashlib

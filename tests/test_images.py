@@ -1,4 +1,4 @@
-"""Any picture becomes RGB PNG bytes inside the budget, or says why not."""
+"""Any image becomes RGB PNG bytes inside the budget, or says why not."""
 
 import struct
 import zlib
@@ -21,9 +21,9 @@ def opened(raw):
     return Image.open(BytesIO(raw))
 
 
-def pixel(picture, place) -> tuple[int, int, int]:
+def pixel(decoded, place) -> tuple[int, int, int]:
     """What is stored at (x, y)."""
-    red, green, blue = np.asarray(opened(picture.png))[place[1], place[0]].tolist()
+    red, green, blue = np.asarray(opened(decoded.png))[place[1], place[0]].tolist()
     return red, green, blue
 
 
@@ -63,7 +63,7 @@ def test_the_size_rule_is_the_processors_and_its_resize_is_then_the_identity(mos
 @pytest.mark.parametrize(
     "budget", [PixelBudget(3136, 3136), PixelBudget(3136, 12544), PixelBudget(784, 100_352)]
 )
-def test_thin_pictures_and_tight_budgets_are_stable_or_refused(budget):
+def test_thin_images_and_tight_budgets_are_stable_or_refused(budget):
     rng = Random(7)
     stable = 0
     for _ in range(3000):
@@ -79,7 +79,7 @@ def test_thin_pictures_and_tight_budgets_are_stable_or_refused(budget):
     assert stable
 
 
-def test_a_picture_that_only_rounding_makes_too_narrow_is_refused():
+def test_an_image_that_only_rounding_makes_too_narrow_is_refused():
     assert smart_resize(41, 8200) == (28, 8204)
     with pytest.raises(ImageError, match="image too narrow: 8204 x 28"):
         images.fit_size((8200, 41), WIDE)
@@ -91,14 +91,14 @@ def test_a_ratio_over_200_is_refused(encode):
 
 
 def test_what_comes_out_is_rgb_png_with_both_sizes(encode, red_square):
-    picture = images.decode(encode(red_square, "JPEG"), WIDE)
-    stored = opened(picture.png)
+    decoded = images.decode(encode(red_square, "JPEG"), WIDE)
+    stored = opened(decoded.png)
     assert (stored.format, stored.mode, stored.size) == ("PNG", "RGB", (812, 588))
-    assert (picture.size, picture.original_size) == ((812, 588), (800, 600))
-    assert picture.rgb == stored.tobytes()
+    assert (decoded.size, decoded.original_size) == ((812, 588), (800, 600))
+    assert decoded.rgb == stored.tobytes()
 
 
-def test_a_picture_that_fits_keeps_every_pixel(encode):
+def test_an_image_that_fits_keeps_every_pixel(encode):
     grains = noise((84, 56))
     assert images.decode(encode(grains), WIDE).rgb == grains.tobytes()
 
@@ -115,9 +115,9 @@ def test_exif_rotation_is_applied(encode, orientation):
     ImageDraw.Draw(flat).rectangle((0, 0, 27, 27), fill=(255, 0, 0))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = images.decode(encode(flat, "JPEG", exif=exif, quality=95), WIDE)
-    assert picture.original_size == ((84, 56) if orientation < 5 else (56, 84))
-    width, height = picture.original_size
+    decoded = images.decode(encode(flat, "JPEG", exif=exif, quality=95), WIDE)
+    assert decoded.original_size == ((84, 56) if orientation < 5 else (56, 84))
+    width, height = decoded.original_size
     corner = {
         1: (5, 5),
         2: (width - 6, 5),
@@ -128,12 +128,12 @@ def test_exif_rotation_is_applied(encode, orientation):
         7: (width - 6, height - 6),
         8: (5, height - 6),
     }[orientation]
-    red, green, _ = pixel(picture, corner)
+    red, green, _ = pixel(decoded, corner)
     assert red > 200
     assert green < 60
 
 
-def test_cmyk_is_read_as_colours(encode):
+def test_cmyk_is_read_as_colors(encode):
     cyan = Image.new("CMYK", (56, 56), (255, 0, 0, 0))
     red, green, blue = pixel(images.decode(encode(cyan, "JPEG"), WIDE), (9, 9))
     assert red < 60
@@ -141,7 +141,7 @@ def test_cmyk_is_read_as_colours(encode):
     assert blue > 150
 
 
-def test_a_palette_is_read_as_colours(encode):
+def test_a_palette_is_read_as_colors(encode):
     image = Image.new("RGB", (56, 56), (10, 200, 30)).convert("P", palette=Image.Palette.ADAPTIVE)
     assert pixel(images.decode(encode(image), WIDE), (9, 9)) == (10, 200, 30)
 
@@ -165,17 +165,17 @@ def test_half_transparent_black_becomes_grey(encode):
 def test_sixteen_bits_are_scaled_and_not_clipped(encode, kind):
     levels = np.full((56, 56), 32896, dtype=np.uint16)
     levels[:, 28:] = 65535
-    picture = images.decode(encode(Image.fromarray(levels), kind), WIDE)
-    assert pixel(picture, (9, 9)) == (128, 128, 128)
-    assert pixel(picture, (40, 9)) == (255, 255, 255)
+    decoded = images.decode(encode(Image.fromarray(levels), kind), WIDE)
+    assert pixel(decoded, (9, 9)) == (128, 128, 128)
+    assert pixel(decoded, (40, 9)) == (255, 255, 255)
 
 
-def test_a_rotated_sixteen_bit_picture_is_rotated_and_scaled(encode):
+def test_a_rotated_sixteen_bit_image_is_rotated_and_scaled(encode):
     exif = Image.Exif()
     exif[0x0112] = 6
     levels = np.zeros((56, 84), dtype=np.uint16)
-    picture = images.decode(encode(Image.fromarray(levels), exif=exif), WIDE)
-    assert picture.original_size == (56, 84)
+    decoded = images.decode(encode(Image.fromarray(levels), exif=exif), WIDE)
+    assert decoded.original_size == (56, 84)
 
 
 def test_one_bit_is_read(encode):
@@ -186,15 +186,15 @@ def test_one_bit_is_read(encode):
     )
 
 
-@pytest.mark.parametrize(("mode", "said"), [("F", "floating-point gray"), ("I", "32-bit gray")])
-def test_greys_without_a_known_white_are_refused(encode, mode, said):
-    with pytest.raises(ImageError, match=said):
+@pytest.mark.parametrize(("mode", "text"), [("F", "floating-point gray"), ("I", "32-bit gray")])
+def test_greys_without_a_known_white_are_refused(encode, mode, text):
+    with pytest.raises(ImageError, match=text):
         images.decode(encode(Image.new(mode, (56, 56), 70000), "TIFF"), WIDE)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_the_first_frame_of_an_animation_is_taken(encode, kind):
-    frames = [Image.new("RGB", (56, 56), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (56, 56), color) for color in ("red", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     raw = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert getattr(opened(raw), "n_frames", 1) == 2
@@ -211,7 +211,7 @@ def test_a_file_cut_short_is_refused(encode, kind, share):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_damaged_bytes_give_a_picture_or_a_reason_and_nothing_else(encode, kind):
+def test_damaged_bytes_give_a_image_or_a_reason_and_nothing_else(encode, kind):
     rng = Random(kind)
     whole = encode(noise((60, 40)), kind)
     for _ in range(150):
@@ -228,7 +228,7 @@ def test_an_empty_file_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "text"),
     [
         (b"hello", "no readable image of the formats BMP, GIF, JPEG"),
         (b"version https://git-lfs.github.com/spec/v1\noid ...", "git lfs pull"),
@@ -236,8 +236,8 @@ def test_an_empty_file_is_refused():
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no readable image"),
     ],
 )
-def test_what_is_not_a_picture_says_what_it_may_be(raw, said):
-    with pytest.raises(ImageError, match=said):
+def test_what_is_not_a_image_says_what_it_may_be(raw, text):
+    with pytest.raises(ImageError, match=text):
         images.decode(raw, WIDE)
 
 

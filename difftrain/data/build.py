@@ -63,9 +63,7 @@ def write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
         atomic_jsonl(folder / NEAR_DUPLICATES) as write_near,
     ):
         stats = DatasetStats(
-            on_near_duplicate=lambda source, first: write_near(
-                {"source": source, "similar_to": first}
-            )
+            lambda source, first: write_near({"source": source, "similar_to": first})
         )
 
         def samples() -> Iterator[Sample]:
@@ -109,10 +107,8 @@ def image_counts(config: DataConfig, stats: DatasetStats) -> dict[str, Any]:
 def format_counts(counts: dict[str, Any]) -> str:
     """The counts in two or three lines for the log."""
     images, duplicates = counts["images"], counts["duplicates"]
-    (min_pixels, max_pixels), (min_tokens, max_tokens) = (
-        images["budget_pixels"],
-        images["budget_tokens"],
-    )
+    min_pixels, max_pixels = images["budget_pixels"]
+    min_tokens, max_tokens = images["budget_tokens"]
     reasons = format_reasons(counts["reasons"])
     lines = [
         f"data: {counts['rows']} rows, {counts['samples']} samples, {counts['quarantined']} "

@@ -22,8 +22,8 @@ class RawRow:
     """What a row holds, before anything is decoded or checked.
 
     `images` are references (storage.read_reference, which takes `by_tail` and `below`).
-    `box_format` is given where the format says what its gold boxes count. `blank_is_none`: a row
-    whose images are all white has none.
+    `box_format` is given where the format has its own. `blank_is_none`: white images stand for no
+    image.
     """
 
     images: tuple[Any, ...]

@@ -34,6 +34,7 @@ class DatasetStats:
     kept. `on_near_duplicate` is called with the places of a near duplicate and its first row.
     """
 
+    on_near_duplicate: Callable[[str, str], None] = lambda source, first: None
     other_tasks: int = 0
     exact_duplicates: int = 0
     near_duplicates: int = 0
@@ -41,7 +42,6 @@ class DatasetStats:
     resized: int = 0
     tokens: int = 0
     max_tokens: int = 0
-    on_near_duplicate: Callable[[str, str], None] = lambda source, first: None
 
     def add_images(self, decoded: list[DecodedImage]) -> None:
         """Count a sample's images."""

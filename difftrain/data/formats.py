@@ -34,11 +34,11 @@ class RowSource:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns hold what, by spaces: the first that is not null. `a.b` is field b of column a.
+    """The names of a format's columns, separated by spaces; the first that is not null is used.
 
-    `required` columns must be there; `hint` is added to the error otherwise. `from_response`: a
-    row without an answer column takes what the assistant says last, in `completion` or in the
-    question's messages.
+    `a.b` is field b of column a. `required` columns must be there; `hint` is added to the error
+    otherwise. `from_response`: a row without an answer column takes the assistant's last turn, in
+    `completion` or in the question's messages.
     """
 
     images: str
@@ -389,7 +389,7 @@ def from_llama_factory(row: Row, source: RowSource) -> RawRow:
     """LLaMA-Factory: sharegpt turns (conversations or messages) or alpaca columns, and images.
 
     dataset_info.json beside the file names columns and tags where they differ from the defaults.
-    The gold answer is what the assistant says last.
+    The gold answer is the last assistant turn.
     """
     info = dataset_info(source)
     columns = info.get("columns") or {}

@@ -1,4 +1,4 @@
-"""Tiny real things: pictures drawn by Pillow, jsonl files of a few rows."""
+"""Tiny real things: images drawn by Pillow, jsonl files of a few rows."""
 
 import json
 from collections.abc import Callable

@@ -23,7 +23,7 @@ LETTERED = "Which is larger?\nA. the red one\nB. the blue one"
         (" 52 ", "52"),
     ],
 )
-def test_a_gold_is_opened_to_its_last_balanced_box(gold, inside):
+def test_a_gold_answer_is_unwrapped_to_its_last_balanced_box(gold, inside):
     assert answers.unwrap(gold) == inside
 
 
@@ -39,7 +39,7 @@ def test_a_gold_is_opened_to_its_last_balanced_box(gold, inside):
         ("counting", AnswerKind.count),
     ],
 )
-def test_perception_tasks_fix_the_kind_whatever_the_gold_looks_like(task, kind):
+def test_perception_tasks_fix_the_kind_whatever_the_gold_answer_looks_like(task, kind):
     assert answers.infer_kind("7", task, "How many?", ()) is kind
     assert answers.task_set(task, kind) is TaskSet.perception
 
@@ -51,7 +51,7 @@ def test_perception_tasks_fix_the_kind_whatever_the_gold_looks_like(task, kind):
         *(r"\pi", "$7$", "3:4", "(1,2)", "x=3", "2x+1"),
     ],
 )
-def test_a_reasoning_gold_that_reads_as_an_expression_is_a_number(gold):
+def test_a_reasoning_gold_answer_that_is_an_expression_is_a_number(gold):
     assert answers.infer_kind(gold, "math", "What is it?", ()) is AnswerKind.number
 
 
@@ -62,7 +62,7 @@ def test_a_reasoning_gold_that_reads_as_an_expression_is_a_number(gold):
         *("CO2 level", "yes"),
     ],
 )
-def test_a_reasoning_gold_of_words_dates_and_lists_is_a_text(gold):
+def test_a_reasoning_gold_answer_of_words_dates_and_lists_is_a_text(gold):
     assert answers.infer_kind(gold, "science", "What is it?", ()) is AnswerKind.text
 
 
@@ -76,11 +76,11 @@ def test_a_letter_is_a_choice_where_the_question_letters_its_options(question, g
     assert answers.choice_letter(gold, ()) == "B"
 
 
-def test_a_letter_that_is_not_offered_is_a_text():
+def test_a_letter_that_is_no_option_is_a_text():
     assert answers.infer_kind("D", "puzzle", LETTERED, ()) is AnswerKind.text
 
 
-def test_points_named_by_letters_are_no_options():
+def test_points_with_letters_as_names_are_no_options():
     assert (
         answers.infer_kind("A", "math", "Triangle ABC has a right angle at A.", ())
         is AnswerKind.text
@@ -92,7 +92,7 @@ def test_options_make_a_choice_and_boxes_stay_boxes():
     assert answers.infer_kind("[1, 2, 3, 4]", "cv_grounding", "Where?", ("a",)) is AnswerKind.boxes
 
 
-def test_boxes_are_known_by_their_key_where_no_task_is_given():
+def test_boxes_are_recognized_by_their_key_where_no_task_is_given():
     gold = "[{'bbox_2d': [1, 2, 3, 4]}]"
     assert answers.infer_kind(gold, "unknown", "Where?", ()) is AnswerKind.boxes
     assert answers.task_set("unknown", AnswerKind.boxes) is TaskSet.perception
@@ -110,7 +110,7 @@ def test_a_letter_that_is_also_another_options_text_is_refused():
     assert answers.choice_letter("A", ("A", "B")) == "A"
 
 
-def test_options_lose_their_own_letters():
+def test_options_lose_their_own_letter_marks():
     assert answers.strip_option_marks(["A. red", "B. blue"]) == ("red", "blue")
     assert answers.strip_option_marks(["(A) red", "(B) blue"]) == ("red", "blue")
     assert answers.strip_option_marks(["A. Smith", "C. Jones"]) == ("A. Smith", "C. Jones")

@@ -1,4 +1,4 @@
-"""Input that is broken on purpose: every row ends as a Sample or set aside with its reason."""
+"""Input that is broken on purpose: every row ends as a Sample or is rejected with its reason."""
 
 import json
 import struct
@@ -47,8 +47,8 @@ def rotated() -> bytes:
 
 
 SIXTEEN = np.linspace(0, 65535, 56 * 56).reshape(56, 56).astype(np.uint16)
-FRAMES = [Image.new("RGB", (56, 56), colour) for colour in ("red", "blue")]
-PICTURES = {
+FRAMES = [Image.new("RGB", (56, 56), color) for color in ("red", "blue")]
+IMAGE_FILES = {
     "broken.png": (b"\x89PNG\r\n\x1a\n garbage", "broken image"),
     "cut.jpg": (written(Image.new("RGB", (500, 500), "green"), "JPEG")[:400], "broken image"),
     "bomb.png": (bomb(), "image too large"),
@@ -62,28 +62,28 @@ PICTURES = {
 }
 
 
-def rows_of(folder: Path, pictures: dict[str, bytes | None], question: str) -> Path:
-    for name, raw in pictures.items():
+def rows_of(folder: Path, image_files: dict[str, bytes | None], question: str) -> Path:
+    for name, raw in image_files.items():
         if raw is not None:
             (folder / name).write_bytes(raw)
     path = folder / "my.jsonl"
     rows = [
         {"image_paths": [name], "prompt": f"<image>{question} {name}", "ground_truth": "\\boxed{3}"}
-        for name in pictures
+        for name in image_files
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
-def test_every_sort_of_bad_picture_is_told_and_no_row_is_lost(tmp_path: Path) -> None:
-    path = rows_of(tmp_path, {name: raw for name, (raw, _) in PICTURES.items()}, "How many in")
-    found = list(dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path))))
-    assert len(found) == len(PICTURES)
-    for row, (name, (_, why)) in zip(found, PICTURES.items(), strict=True):
+def test_every_kind_of_bad_image_is_reported_and_no_row_is_lost(tmp_path: Path) -> None:
+    path = rows_of(tmp_path, {name: raw for name, (raw, _) in IMAGE_FILES.items()}, "How many in")
+    result = list(dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path))))
+    assert len(result) == len(IMAGE_FILES)
+    for row, (name, (_, why)) in zip(result, IMAGE_FILES.items(), strict=True):
         assert isinstance(row, RejectedRow) == (why is not None), (name, row)
         if isinstance(row, RejectedRow):
             assert row.kind == why, (name, row.reason)
-    by_name = dict(zip(PICTURES, found, strict=True))
+    by_name = dict(zip(IMAGE_FILES, result, strict=True))
     shown = {
         name: Image.open(BytesIO(row.images[0])).convert("RGB")
         for name, row in by_name.items()
@@ -102,9 +102,9 @@ def test_every_sort_of_bad_picture_is_told_and_no_row_is_lost(tmp_path: Path) ->
 def test_a_question_of_100_kilobytes_stays_whole(tmp_path: Path) -> None:
     words = "why " * 25_600
     path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, words.strip())
-    (found,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
-    assert isinstance(found, Sample)
-    assert len(found.question) > 100_000
+    (result,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
+    assert isinstance(result, Sample)
+    assert len(result.question) > 100_000
 
 
 def test_ten_thousand_repetitions_are_one_sample_and_all_are_counted(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_ten_thousand_repetitions_are_one_sample_and_all_are_counted(tmp_path: P
 
 
 @pytest.mark.parametrize("words", ["<|image_pad|>", "<|vision_start|>", "<|im_end|>"])
-def test_a_question_cannot_smuggle_a_token_of_the_template(tmp_path: Path, words: str) -> None:
+def test_a_question_cannot_contain_a_token_of_the_chat_template(tmp_path: Path, words: str) -> None:
     path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, words)
-    (found,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
-    assert isinstance(found, RejectedRow)
+    (result,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
+    assert isinstance(result, RejectedRow)

@@ -33,7 +33,7 @@ def test_every_row_is_a_sample_or_quarantined(write_rows, tmp_path):
     assert [each.source for each in rejected] == ["my.jsonl:2", "my.jsonl:3", "my.jsonl:4"]
 
 
-def test_made_json_counts_the_reasons_and_names_the_file(write_rows, tmp_path):
+def test_the_manifest_counts_the_reasons_and_names_the_file(write_rows, tmp_path):
     path = write_rows(GOOD, GONE, GONE, "nonsense")
     build.build_dataset(from_file(path), tmp_path / "data")
     made = manifest.read_manifest(tmp_path / "data")
@@ -67,7 +67,7 @@ def test_shapes_leave_an_empty_quarantine(tmp_path):
     assert build.read_quarantine(tmp_path) == []
 
 
-def test_what_an_interrupted_run_left_does_not_mix_with_the_new_rows(tmp_path):
+def test_parts_of_an_interrupted_run_do_not_mix_with_the_new_rows(tmp_path):
     build.build_dataset(DataConfig(num_samples=12, world_seed=1), tmp_path)
     (tmp_path / "part-00000.parquet").rename(tmp_path / "part-00007.parquet")
     (tmp_path / "manifest.json").unlink()
@@ -77,9 +77,9 @@ def test_what_an_interrupted_run_left_does_not_mix_with_the_new_rows(tmp_path):
 
 def test_no_usable_row_is_an_error_that_counts_the_reasons(write_rows, tmp_path):
     path = write_rows(GONE, "nonsense", {**GONE, "id": 2})
-    with pytest.raises(EmptyDatasetError) as found:
+    with pytest.raises(EmptyDatasetError) as error:
         build.build_dataset(from_file(path), tmp_path / "data")
-    message = str(found.value)
+    message = str(error.value)
     assert message.startswith(f"none of the 3 rows of {path} can be used: 2 missing file, 1 not")
     assert "first: my.jsonl:1: missing file: images/none.png" in message
     assert manifest.read_manifest(tmp_path / "data") is None
@@ -92,7 +92,7 @@ def test_an_empty_file_says_that_it_holds_no_rows(write_rows, tmp_path):
         build.build_dataset(from_file(path), tmp_path / "data")
 
 
-def test_a_quarantine_that_was_not_made_names_the_command(tmp_path):
+def test_a_quarantine_that_was_not_written_names_the_command(tmp_path):
     with pytest.raises(parquet.MissingArtifact, match="run  python launch"):
         build.read_quarantine(tmp_path)
 
@@ -106,7 +106,7 @@ def test_reasons_are_counted_without_their_particulars():
     assert format_reasons(stats.by_reason()) == "2 missing file, 1 duplicate"
 
 
-def test_rows_that_are_set_aside_are_counted_and_not_held():
+def test_rows_that_are_rejected_are_counted_and_not_kept_in_memory():
     stats = RejectStats()
     for number in range(5000):
         stats.add(RejectedRow(f"a:{number}", f"missing file: {number}.png"))
@@ -116,7 +116,7 @@ def test_rows_that_are_set_aside_are_counted_and_not_held():
     assert render_page(5000, stats).count("\n* `a:") == 3
 
 
-def test_a_reading_that_breaks_off_leaves_no_half_quarantine(tmp_path):
+def test_an_interrupted_read_leaves_no_partial_quarantine(tmp_path):
     def broken_off():
         with build.atomic_jsonl(tmp_path / "quarantine.jsonl") as put:
             put({"source": "a:1", "reason": "missing file"})

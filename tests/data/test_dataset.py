@@ -28,13 +28,13 @@ def test_shapes_are_the_training_pool():
     assert list(dataset.load_samples(config)) == list(pool.samples(Split.pool, 12, 3))
 
 
-def test_shapes_pictures_fit_the_budget_as_they_are():
+def test_shapes_images_fit_the_budget_as_they_are():
     config = DataConfig()
     budget = images.PixelBudget(config.min_pixels, config.max_pixels)
     for sample in islice(dataset.load_samples(config), 12):
         assert isinstance(sample, Sample)
-        picture = images.decode(sample.images[0], budget)
-        assert picture.size == picture.original_size
+        decoded = images.decode(sample.images[0], budget)
+        assert decoded.size == decoded.original_size
 
 
 def test_a_limit_takes_the_first_rows(write_rows):
@@ -44,7 +44,7 @@ def test_a_limit_takes_the_first_rows(write_rows):
     assert kinds == [RejectedRow, Sample]
 
 
-def test_the_identity_changes_with_the_file_and_not_with_its_place(write_rows, tmp_path):
+def test_the_fingerprint_changes_with_the_file_and_not_with_its_folder(write_rows, tmp_path):
     path = write_rows(ROW)
     before = dataset.fingerprint(from_file(path))
     shutil.copytree(tmp_path / "images", tmp_path / "elsewhere" / "images")
@@ -54,26 +54,26 @@ def test_the_identity_changes_with_the_file_and_not_with_its_place(write_rows, t
     assert dataset.fingerprint(from_file(path)) != before
 
 
-def test_the_identity_names_the_file_by_its_content(write_rows):
+def test_the_fingerprint_names_the_file_by_its_content(write_rows):
     path = write_rows(ROW)
     assert dataset.inputs(from_file(path))["my.jsonl"] == manifest.file_fingerprint(path)
     assert dataset.inputs(DataConfig()) == {}
 
 
-def test_the_identity_changes_with_a_picture_and_not_with_its_date(write_rows, tmp_path):
+def test_the_fingerprint_changes_with_an_image_and_not_with_its_date(write_rows, tmp_path):
     path = write_rows(ROW)
     before = dataset.fingerprint(from_file(path))
-    picture = tmp_path / "images" / "red.png"
-    os.utime(picture, (1, 1))
+    image = tmp_path / "images" / "red.png"
+    os.utime(image, (1, 1))
     assert dataset.fingerprint(from_file(path)) == before
-    picture.write_bytes(picture.read_bytes() + b"0")
+    image.write_bytes(image.read_bytes() + b"0")
     changed = dataset.fingerprint(from_file(path))
     assert changed != before
-    picture.unlink()
+    image.unlink()
     assert dataset.fingerprint(from_file(path)) not in (before, changed)
 
 
-def test_a_picture_inside_the_row_is_part_of_the_file_alone(write_rows, tmp_path):
+def test_an_image_inside_the_row_is_part_of_the_file_alone(write_rows, tmp_path):
     code = base64.b64encode((write_rows(ROW).parent / "images" / "red.png").read_bytes()).decode()
     path = write_rows({**ROW, "image_paths": [f"data:image/png;base64,{code}"]})
     assert dataset.inputs(from_file(path)).keys() == {"my.jsonl"}
@@ -90,17 +90,17 @@ def test_a_picture_inside_the_row_is_part_of_the_file_alone(write_rows, tmp_path
         {"max_pixels": 200_704},
     ],
 )
-def test_the_identity_changes_with_settings_that_change_rows_of_a_file(write_rows, change):
+def test_the_fingerprint_changes_with_settings_that_change_rows_of_a_file(write_rows, change):
     path = write_rows(ROW)
     assert dataset.fingerprint(from_file(path, **change)) != dataset.fingerprint(from_file(path))
 
 
 @pytest.mark.parametrize("change", [{"limit": 3}, {"num_samples": 20}, {"world_seed": 1}])
-def test_the_identity_changes_with_settings_that_change_the_drawings(change):
+def test_the_fingerprint_changes_with_settings_that_change_the_shapes_world(change):
     assert dataset.fingerprint(DataConfig(**change)) != dataset.fingerprint(DataConfig())
 
 
-def test_the_identity_ignores_settings_of_the_other_source(write_rows):
+def test_the_fingerprint_ignores_settings_of_the_other_source(write_rows):
     path = write_rows(ROW)
     assert dataset.fingerprint(from_file(path, num_samples=20)) == dataset.fingerprint(
         from_file(path)
@@ -110,7 +110,7 @@ def test_the_identity_ignores_settings_of_the_other_source(write_rows):
     )
 
 
-def test_a_budget_that_shapes_pictures_do_not_fit_is_a_bad_setting():
+def test_a_budget_that_shapes_images_do_not_fit_is_a_bad_setting():
     assert [key for key, _ in DataConfig(max_pixels=10_000).check()] == ["max_pixels"]
     assert [key for key, _ in DataConfig(min_pixels=20_000).check()] == ["min_pixels"]
     assert not list(DataConfig().check())

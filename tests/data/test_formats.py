@@ -46,13 +46,13 @@ def read(source: Source, path: Path, **settings: Any) -> list[Any]:
 
 
 def only(source: Source, path: Path, **settings: Any) -> Sample:
-    (found,) = read(source, path, **settings)
-    assert isinstance(found, Sample), found
-    return found
+    (result,) = read(source, path, **settings)
+    assert isinstance(result, Sample), result
+    return result
 
 
-def reasons(found: list[Any]) -> list[str]:
-    return [each.kind for each in found if isinstance(each, RejectedRow)]
+def reasons(result: list[Any]) -> list[str]:
+    return [each.kind for each in result if isinstance(each, RejectedRow)]
 
 
 def says(sample: Sample, answer: str) -> Verdict:
@@ -70,34 +70,34 @@ def orsta(tmp_path, red) -> Path:
     return tmp_path
 
 
-def test_orstas_eight_tasks_are_told_by_ability_or_file_and_test_is_left_alone(orsta):
-    found = read(Source.orsta, orsta)
-    assert {each.task: each.answer_kind for each in found} == {
+def test_orstas_eight_tasks_are_known_by_ability_or_file_and_test_is_not_read(orsta):
+    result = read(Source.orsta, orsta)
+    assert {each.task: each.answer_kind for each in result} == {
         task: kind for task, (_, kind, _) in TASKS.items()
     }
-    seen = {each.task for each in found if each.task_set is TaskSet.perception}
+    seen = {each.task for each in result if each.task_set is TaskSet.perception}
     assert seen == {"detection", "grounding", "counting", "ocr"}
-    assert all(each.source.startswith("train/train_") for each in found)
-    for each in found:
+    assert all(each.source.startswith("train/train_") for each in result)
+    for each in result:
         assert says(each, each.answer) is Verdict.correct
 
 
 def test_orstas_boxes_are_relative_whatever_the_setting_says(orsta):
-    (found,) = read(Source.orsta, orsta / "train" / "train_detection_syn_1.parquet")
-    (box,) = json.loads(found.answer)
+    (result,) = read(Source.orsta, orsta / "train" / "train_detection_syn_1.parquet")
+    (box,) = json.loads(result.answer)
     assert box == {"bbox_2d": [203, 147, 406, 441], "label": "child's kite"}
 
 
 def test_tasks_choose_files_and_rows(orsta):
-    found = read(Source.orsta, orsta, tasks=["math", "ocr"])
-    assert sorted(each.task for each in found) == ["math", "ocr"]
+    result = read(Source.orsta, orsta, tasks=["math", "ocr"])
+    assert sorted(each.task for each in result) == ["math", "ocr"]
     tally = dataset.DatasetStats()
     config = DataConfig(source=Source.orsta, path=str(orsta), tasks=["puzzle"], split="test")
     with pytest.raises(EmptyDatasetError, match=r"no \.parquet file for source=orsta, split=test"):
         list(dataset.load_samples(config, tally))
 
 
-def test_rows_of_other_tasks_in_one_file_are_counted_as_left_out(tmp_path, red):
+def test_rows_of_other_tasks_in_one_file_are_counted(tmp_path, red):
     rows = [orsta_row(red, "How many?", "1", each) for each in ("math", "counting", "math")]
     path = orsta_file(tmp_path / "rows.parquet", rows)
     tally = dataset.DatasetStats()
@@ -109,8 +109,8 @@ def test_rows_of_other_tasks_in_one_file_are_counted_as_left_out(tmp_path, red):
 def test_orsta_without_schema_metadata_and_with_null_parameters_is_read(tmp_path, red):
     row = orsta_row(red, "Perimeter?", "52", "math")
     row["reward_model"]["verifier_parm"] = None
-    found = only(Source.orsta, orsta_file(tmp_path / "a.parquet", [row], metadata=False))
-    assert (found.answer, found.task) == ("52", "math")
+    result = only(Source.orsta, orsta_file(tmp_path / "a.parquet", [row], metadata=False))
+    assert (result.answer, result.task) == ("52", "math")
 
 
 def test_a_kept_duplicate_has_an_id_of_its_own_and_keeps_it(tmp_path, red):
@@ -125,7 +125,7 @@ def test_a_kept_duplicate_has_an_id_of_its_own_and_keeps_it(tmp_path, red):
 
 @pytest.fixture
 def eureka(tmp_path, red, encode) -> Path:
-    """A folder laid out as MM-Eureka's: one picture loose, one in a zip under a foreign prefix."""
+    """A folder laid out as MM-Eureka's: one image loose, one in a zip under a foreign prefix."""
     (tmp_path / "K12").mkdir()
     (tmp_path / "K12" / "ab.png").write_bytes(red)
     with zipfile.ZipFile(tmp_path / "MMPR.zip", "w") as archive:
@@ -136,12 +136,12 @@ def eureka(tmp_path, red, encode) -> Path:
     return tmp_path
 
 
-def eureka_row(picture: str, answer: str, question: str = "<image>\nQuestion: Area?") -> dict:
+def eureka_row(image: str, answer: str, question: str = "<image>\nQuestion: Area?") -> dict:
     turns = [{"role": "system", "content": "Solve."}, {"role": "user", "content": question}]
-    return {"id": "s", "conversations": turns, "answer": answer, "image_urls": [picture]}
+    return {"id": "s", "conversations": turns, "answer": answer, "image_urls": [image]}
 
 
-def test_mm_eureka_finds_pictures_loose_and_zipped_whatever_their_prefix(eureka):
+def test_mm_eureka_finds_images_unpacked_and_zipped_whatever_their_prefix(eureka):
     chat = [
         {
             "role": "user",
@@ -158,16 +158,18 @@ def test_mm_eureka_finds_pictures_loose_and_zipped_whatever_their_prefix(eureka)
         {"id": "s", "message": str(chat), "answer": "2"},
         eureka_row("K12/ab.png", "30°", "Question: No placeholder?"),
     ]
-    found = read(Source.mm_eureka, lines(eureka / "dataset.jsonl", rows).parent)
-    assert [each.question for each in found] == ["Area?"] * 2 + ["How many?"] * 2 + [
+    result = read(Source.mm_eureka, lines(eureka / "dataset.jsonl", rows).parent)
+    assert [each.question for each in result] == ["Area?"] * 2 + ["How many?"] * 2 + [
         "No placeholder?"
     ]
-    assert says(found[0], "169") is says(found[1], "6") is says(found[4], "30") is Verdict.correct
-    assert says(found[1], "7") is Verdict.incorrect
+    assert (
+        says(result[0], "169") is says(result[1], "6") is says(result[4], "30") is Verdict.correct
+    )
+    assert says(result[1], "7") is Verdict.incorrect
 
 
 @pytest.mark.parametrize(
-    ("picture", "answer", "reason"),
+    ("image", "answer", "reason"),
     [
         ("blank_image.jpg", "7", "no image: only the blank one"),
         ("white.jpg", "7", "no image: only the blank one"),
@@ -182,30 +184,28 @@ def test_mm_eureka_finds_pictures_loose_and_zipped_whatever_their_prefix(eureka)
         ),
     ],
 )
-def test_mm_eureka_rows_that_cannot_be_used_say_why(eureka, picture, answer, reason):
-    (found,) = read(
-        Source.mm_eureka, lines(eureka / "dataset.jsonl", [eureka_row(picture, answer)])
-    )
-    assert isinstance(found, RejectedRow)
-    assert found.reason.startswith(reason)
+def test_mm_eureka_rows_that_cannot_be_used_say_why(eureka, image, answer, reason):
+    (result,) = read(Source.mm_eureka, lines(eureka / "dataset.jsonl", [eureka_row(image, answer)]))
+    assert isinstance(result, RejectedRow)
+    assert result.reason.startswith(reason)
 
 
-def test_conversations_that_are_text_are_set_aside_or_read_by_their_words(eureka):
+def test_messages_that_are_text_are_rejected_or_parsed(eureka):
     row = {**eureka_row("K12/ab.png", "1"), "conversations": "<image>How many?"}
-    found = only(Source.mm_eureka, lines(eureka / "dataset.jsonl", [row]))
-    assert found.question == "How many?"
+    result = only(Source.mm_eureka, lines(eureka / "dataset.jsonl", [row]))
+    assert result.question == "How many?"
 
 
 STEPS = "### Rationales:\nLook.\n\n### Step 1:\nIt is red.\n\n### The final answer is:\n"
-CHOICES = "<image>\nQuestion: What colour?\nChoices:\nA: red\nB: blue"
+CHOICES = "<image>\nQuestion: What color?\nChoices:\nA: red\nB: blue"
 
 
-def mulberry_row(question: str, final: str, picture: str = "clevr/1.png") -> dict:
+def mulberry_row(question: str, final: str, image: str = "clevr/1.png") -> dict:
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": final}]
-    return {"messages": turns, "images": picture}
+    return {"messages": turns, "images": image}
 
 
-def test_mulberry_is_one_array_and_its_gold_is_the_final_answer(tmp_path, red):
+def test_mulberry_is_one_array_and_its_gold_answer_is_the_final_answer(tmp_path, red):
     (tmp_path / "mulberry_images" / "clevr").mkdir(parents=True)
     (tmp_path / "mulberry_images" / "clevr" / "1.png").write_bytes(red)
     again = "### The final answer is:\n4\nI think I have made a mistake. Let me rethink it.\n"
@@ -217,12 +217,12 @@ def test_mulberry_is_one_array_and_its_gold_is_the_final_answer(tmp_path, red):
         mulberry_row("<image>How many?", STEPS + "6", "clevr/2.png"),
     ]
     (tmp_path / "mulberry_sft.json").write_text(json.dumps(rows, indent=1))
-    found = read(Source.mulberry, tmp_path)
-    assert [each.answer for each in found[:3]] == ["A", "B", "5"]
-    assert [each.answer_kind for each in found[:3]] == ["choice", "choice", "number"]
-    assert found[0].rationale.endswith("It is red.")
-    assert reasons(found) == ["unusable gold answer", "missing file"]
-    assert found[4].source == "mulberry_sft.json:5"
+    result = read(Source.mulberry, tmp_path)
+    assert [each.answer for each in result[:3]] == ["A", "B", "5"]
+    assert [each.answer_kind for each in result[:3]] == ["choice", "choice", "number"]
+    assert result[0].rationale.endswith("It is red.")
+    assert reasons(result) == ["unusable gold answer", "missing file"]
+    assert result[4].source == "mulberry_sft.json:5"
 
 
 def test_mulberrys_tar_is_read_without_unpacking_and_only_by_whole_paths(tmp_path, red):
@@ -243,10 +243,10 @@ def test_mulberrys_tar_is_read_without_unpacking_and_only_by_whole_paths(tmp_pat
         link = tarfile.TarInfo("mulberry_images/cauldron/other/images/1.png")
         link.type, link.linkname = tarfile.SYMTYPE, f"/{root}/1.png"
         archive.addfile(link)
-    found = read(Source.mulberry, tmp_path)
-    assert [each.answer for each in found[:2]] == ["A", "B"]
-    assert len(found[0].images) == 1
-    assert reasons(found) == ["missing file", "broken image", "missing file"]
+    result = read(Source.mulberry, tmp_path)
+    assert [each.answer for each in result[:2]] == ["A", "B"]
+    assert len(result[0].images) == 1
+    assert reasons(result) == ["missing file", "broken image", "missing file"]
     assert not (tmp_path / "mulberry_images").exists()
 
 
@@ -266,10 +266,14 @@ def test_geometry3k_takes_the_value_and_not_the_letter(tmp_path, red, newer):
     (tmp_path / "data").mkdir()
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data" / "train-00000-of-00001.parquet")
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data" / "test-00000-of-00001.parquet")
-    found = only(Source.geometry3k, tmp_path)
-    assert (found.question, found.answer, found.answer_kind) == ("Find x.", "2\\sqrt{3}", "number")
-    assert says(found, "\\sqrt{12}") is Verdict.correct
-    assert says(found, "2") is Verdict.incorrect
+    result = only(Source.geometry3k, tmp_path)
+    assert (result.question, result.answer, result.answer_kind) == (
+        "Find x.",
+        "2\\sqrt{3}",
+        "number",
+    )
+    assert says(result, "\\sqrt{12}") is Verdict.correct
+    assert says(result, "2") is Verdict.incorrect
 
 
 def test_rap_files_written_by_pandas_are_read(tmp_path, red):
@@ -285,14 +289,14 @@ def test_rap_files_written_by_pandas_are_read(tmp_path, red):
     ]
     path = tmp_path / "rap.parquet"
     pd.DataFrame(rows).to_parquet(path)
-    found = read(Source.easyr1, path)
-    assert [each.answer for each in found] == ["$169$", "3.5", "-7", "A"]
-    assert says(found[0], "169") is says(found[2], "-7") is Verdict.correct
-    assert says(found[2], "7") is Verdict.incorrect
+    result = read(Source.easyr1, path)
+    assert [each.answer for each in result] == ["$169$", "3.5", "-7", "A"]
+    assert says(result[0], "169") is says(result[2], "-7") is Verdict.correct
+    assert says(result[2], "7") is Verdict.incorrect
 
 
 @pytest.fixture
-def pictured(tmp_path, red, encode) -> Path:
+def image_folder(tmp_path, red, encode) -> Path:
     """A folder with images/a.png and images/b.png."""
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(red)
@@ -300,7 +304,7 @@ def pictured(tmp_path, red, encode) -> Path:
     return tmp_path
 
 
-def test_easyr1_rows_with_none_one_and_two_pictures(pictured):
+def test_easyr1_rows_with_none_one_and_two_images(image_folder):
     rows = [
         {"images": ["images/a.png"], "problem": "<image>How many?", "answer": "1"},
         {
@@ -310,12 +314,12 @@ def test_easyr1_rows_with_none_one_and_two_pictures(pictured):
         },
         {"images": [], "problem": "What is 3 + 4?", "answer": "7"},
     ]
-    one, two, none = read(Source.easyr1, lines(pictured / "rows.jsonl", rows))
+    one, two, none = read(Source.easyr1, lines(image_folder / "rows.jsonl", rows))
     assert (one.answer, two.answer, none.kind) == ("1", "first", "no image")
     assert [Image.open(BytesIO(each)).size for each in two.images] == [(812, 588), (84, 56)]
 
 
-def test_verl_rows_are_read(pictured, red):
+def test_verl_rows_are_read(image_folder, red):
     row = {
         "data_source": "synthetic/squares",
         "prompt": [{"role": "user", "content": "<image>How many squares?"}],
@@ -324,97 +328,99 @@ def test_verl_rows_are_read(pictured, red):
         "reward_model": {"style": "rule", "ground_truth": "1"},
         "extra_info": {"split": "train", "index": 0, "answer": "1", "question": "How many?"},
     }
-    path = pictured / "rows.parquet"
+    path = image_folder / "rows.parquet"
     pq.write_table(pa.Table.from_pylist([row]), path)
-    found = only(Source.verl, path)
-    assert (found.task, found.answer_kind, found.answer) == ("counting", AnswerKind.count, "1")
+    result = only(Source.verl, path)
+    assert (result.task, result.answer_kind, result.answer) == ("counting", AnswerKind.count, "1")
 
 
-def test_trl_rows_are_read_with_the_keys_that_arrow_fills_in(pictured, red):
+def test_trl_rows_are_read_with_the_keys_that_arrow_fills_in(image_folder, red):
     parts = [{"type": "image"}, {"type": "text", "text": "How many squares?"}]
-    said = [{"role": "assistant", "content": [{"type": "text", "text": "One."}]}]
+    text = [{"role": "assistant", "content": [{"type": "text", "text": "One."}]}]
     row = {
         "prompt": [{"role": "user", "content": parts}],
-        "completion": said,
+        "completion": text,
         "images": [{"bytes": red, "path": None}],
         "solution": "1",
     }
-    path = pictured / "rows.parquet"
+    path = image_folder / "rows.parquet"
     bare = {key: value for key, value in row.items() if key != "solution"}
     pq.write_table(pa.Table.from_pylist([row, bare]), path)
     first, second = read(Source.trl, path)
     assert (first.question, first.answer) == ("How many squares?", "1")
     assert second.answer == "One"
     plain = {**bare, "prompt": "How many?", "images": ["images/a.png"]}
-    (found,) = read(Source.trl, lines(pictured / "a.jsonl", [plain]))
-    assert found.reason.startswith("empty question: prompt is text")
+    (result,) = read(Source.trl, lines(image_folder / "a.jsonl", [plain]))
+    assert result.reason.startswith("empty question: prompt is text")
 
 
-def test_ms_swift_boxes_stand_in_objects(pictured):
+def test_ms_swift_boxes_come_from_objects(image_folder):
     placed = {"ref": ["red square", "red square"], "bbox": [[200, 150, 400, 450]]}
-    said = '[\n\t{"bbox_2d": <bbox>, "label": "<ref-object>"}\n]'
+    text = '[\n\t{"bbox_2d": <bbox>, "label": "<ref-object>"}\n]'
     row = {
         "messages": [
             {"role": "user", "content": "<image>Locate the <ref-object>."},
-            {"role": "assistant", "content": said},
+            {"role": "assistant", "content": text},
         ],
         "images": ["images/a.png"],
         "objects": placed,
     }
     unit = {**placed, "bbox": [[0.25, 0.25, 0.5, 0.75]], "bbox_type": "norm1"}
-    found = read(Source.ms_swift, lines(pictured / "a.jsonl", [row]))
-    found += read(Source.ms_swift, lines(pictured / "b.jsonl", [{**row, "objects": unit}]))
-    for each in found:
+    result = read(Source.ms_swift, lines(image_folder / "a.jsonl", [row]))
+    result += read(Source.ms_swift, lines(image_folder / "b.jsonl", [{**row, "objects": unit}]))
+    for each in result:
         assert each.question == "Locate the red square."
         box = {"bbox_2d": [203, 147, 406, 441], "label": "red square"}
         assert json.loads(each.answer) == [box]
 
 
-def test_ms_swift_takes_a_query_and_a_response_too(pictured):
+def test_ms_swift_takes_a_query_and_a_response_too(image_folder):
     row = {"query": "<image>How many?", "response": "3", "images": "images/a.png"}
-    assert only(Source.ms_swift, lines(pictured / "rows.jsonl", [row])).answer == "3"
+    assert only(Source.ms_swift, lines(image_folder / "rows.jsonl", [row])).answer == "3"
 
 
 @pytest.mark.parametrize("shape", ["sharegpt", "openai", "alpaca", "described"])
-def test_llama_factory_rows_of_all_shapes_are_read(pictured, shape):
+def test_llama_factory_rows_of_all_shapes_are_read(image_folder, shape):
     shaped: dict[str, dict[str, Any]] = {
         "sharegpt": {
             "conversations": [
-                {"from": "human", "value": "<image>What colour?"},
+                {"from": "human", "value": "<image>What color?"},
                 {"from": "gpt", "value": "Red."},
             ],
             "system": "Answer briefly.",
         },
         "openai": {
             "messages": [
-                {"role": "user", "content": "<image>What colour?"},
+                {"role": "user", "content": "<image>What color?"},
                 {"role": "assistant", "content": "Red."},
             ]
         },
-        "alpaca": {"instruction": "<image>What colour?", "input": "", "output": "Red."},
+        "alpaca": {"instruction": "<image>What color?", "input": "", "output": "Red."},
         "described": {
-            "talk": [{"who": "me", "what": "<image>What colour?"}, {"who": "it", "what": "Red."}]
+            "talk": [{"who": "me", "what": "<image>What color?"}, {"who": "it", "what": "Red."}]
         },
     }
     key = "shown" if shape == "described" else "images"
-    (pictured / "rows.json").write_text(json.dumps([{**shaped[shape], key: ["images/a.png"]}]))
+    (image_folder / "rows.json").write_text(json.dumps([{**shaped[shape], key: ["images/a.png"]}]))
     if shape == "described":
         tags = {"role_tag": "who", "content_tag": "what", "user_tag": "me", "assistant_tag": "it"}
         columns = {"messages": "talk", "images": "shown"}
-        told = {"file_name": "rows.json", "formatting": "sharegpt", "columns": columns}
-        (pictured / "dataset_info.json").write_text(json.dumps({"mine": {**told, "tags": tags}}))
-    found = only(Source.llama_factory, pictured)
-    assert (found.question, found.answer, found.answer_kind) == ("What colour?", "Red", "text")
+        reported = {"file_name": "rows.json", "formatting": "sharegpt", "columns": columns}
+        (image_folder / "dataset_info.json").write_text(
+            json.dumps({"mine": {**reported, "tags": tags}})
+        )
+    result = only(Source.llama_factory, image_folder)
+    assert (result.question, result.answer, result.answer_kind) == ("What color?", "Red", "text")
 
 
-def test_a_long_speech_is_no_gold(pictured):
+def test_a_long_response_is_no_gold_answer(image_folder):
     turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Well, " * 60}]
     row = {"messages": turns, "images": ["images/a.png"]}
-    (found,) = read(Source.llama_factory, lines(pictured / "rows.jsonl", [row]))
-    assert found.reason.startswith("unusable gold answer: the assistant's turn has")
+    (result,) = read(Source.llama_factory, lines(image_folder / "rows.jsonl", [row]))
+    assert result.reason.startswith("unusable gold answer: the assistant's turn has")
 
 
-def test_rows_of_mixed_shapes_in_one_file_are_told_apart(pictured):
+def test_rows_of_mixed_formats_in_one_file_are_recognized(image_folder):
     images = ["images/a.png"]
     asked = [{"role": "user", "content": "<image>How many?"}]
     rows = [
@@ -434,12 +440,12 @@ def test_rows_of_mixed_shapes_in_one_file_are_told_apart(pictured):
         {"image": "a.png", "text": "?"},
         [1],
     ]
-    found = read(Source.jsonl, lines(pictured / "mixed.jsonl", rows))
-    assert [each.answer for each in found[:7]] == list("1234567")
-    assert reasons(found) == ["missing keys", "not an object"]
+    result = read(Source.jsonl, lines(image_folder / "mixed.jsonl", rows))
+    assert [each.answer for each in result[:7]] == list("1234567")
+    assert reasons(result) == ["missing keys", "not an object"]
 
 
-def test_the_formats_that_give_a_rationale_are_those_that_the_settings_know() -> None:
+def test_the_formats_that_give_a_rationale_match_the_settings() -> None:
     functions = {name: form.rule for name, form in FORMATS.items() if callable(form.rule)}
     giving = {name for name, rule in functions.items() if "rationale=" in inspect.getsource(rule)}
     assert giving == WITH_RATIONALE - {Source.shapes}

@@ -1,4 +1,4 @@
-"""Gold boxes are read in every form and converted once, to pixels of the resized picture."""
+"""Gold boxes are read in every form and converted once, to pixels of the resized image."""
 
 import json
 from io import BytesIO
@@ -15,7 +15,7 @@ from difftrain.images import DecodedImage, PixelBudget
 
 
 @pytest.fixture(scope="module")
-def picture(encode, red_square) -> DecodedImage:
+def decoded(encode, red_square) -> DecodedImage:
     return images.decode(encode(red_square), PixelBudget(3136, 200_704))
 
 
@@ -23,22 +23,22 @@ def picture(encode, red_square) -> DecodedImage:
     ("gold", "scale"),
     [("[200, 150, 400, 450]", BoxFormat.pixels), ("[250, 250, 500, 750]", BoxFormat.relative)],
 )
-def test_a_box_drawn_back_covers_what_it_names(picture, gold, scale):
-    (found,) = json.loads(answers.boxes_in_model_pixels(gold, picture, scale))
-    x1, y1, x2, y2 = (round(value) for value in found["bbox_2d"])
-    pixels = np.asarray(Image.open(BytesIO(picture.png))).astype(int)
+def test_a_box_drawn_back_covers_what_it_names(decoded, gold, scale):
+    (result,) = json.loads(answers.boxes_in_model_pixels(gold, decoded, scale))
+    x1, y1, x2, y2 = (round(value) for value in result["bbox_2d"])
+    pixels = np.asarray(Image.open(BytesIO(decoded.png))).astype(int)
     red = pixels[..., 1] < 128
     inside = np.zeros_like(red)
     inside[y1:y2, x1:x2] = True
     assert (red & inside).sum() / (red | inside).sum() > 0.98
 
 
-def test_width_and_height_have_their_own_factors(picture):
-    assert (picture.original_size, picture.size) == ((800, 600), (504, 364))
-    (found,) = json.loads(
-        answers.boxes_in_model_pixels("[200, 150, 400, 450]", picture, BoxFormat.pixels)
+def test_width_and_height_have_their_own_factors(decoded):
+    assert (decoded.original_size, decoded.size) == ((800, 600), (504, 364))
+    (result,) = json.loads(
+        answers.boxes_in_model_pixels("[200, 150, 400, 450]", decoded, BoxFormat.pixels)
     )
-    assert found == {"bbox_2d": [126, 91, 252, 273]}
+    assert result == {"bbox_2d": [126, 91, 252, 273]}
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_width_and_height_have_their_own_factors(picture):
         '```json\n[{"bbox_2d": [400, 450, 200, 150], "label": "child\'s kite"}]\n```',
     ],
 )
-def test_every_spelling_of_a_list_of_boxes_is_read(picture, gold):
-    found = json.loads(answers.boxes_in_model_pixels(gold, picture, BoxFormat.pixels))
-    assert found == [{"bbox_2d": [126, 91, 252, 273], "label": "child's kite"}]
+def test_every_spelling_of_a_list_of_boxes_is_read(decoded, gold):
+    result = json.loads(answers.boxes_in_model_pixels(gold, decoded, BoxFormat.pixels))
+    assert result == [{"bbox_2d": [126, 91, 252, 273], "label": "child's kite"}]
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_every_spelling_of_a_list_of_boxes_is_read(picture, gold):
         "7",
     ],
 )
-def test_what_is_no_list_of_boxes_is_refused(picture, gold):
+def test_what_is_no_list_of_boxes_is_refused(decoded, gold):
     with pytest.raises(RowError, match="unusable gold answer: not a"):
-        answers.boxes_in_model_pixels(gold, picture, BoxFormat.pixels)
+        answers.boxes_in_model_pixels(gold, decoded, BoxFormat.pixels)
 
 
 @pytest.mark.parametrize(
@@ -82,21 +82,21 @@ def test_what_is_no_list_of_boxes_is_refused(picture, gold):
         ("[-90, 150, 200, 300]", BoxFormat.pixels, "relative"),
     ],
 )
-def test_a_box_beyond_the_picture_names_the_setting_that_may_be_wrong(picture, gold, scale, other):
+def test_a_box_beyond_the_image_names_the_setting_that_may_be_wrong(decoded, gold, scale, other):
     with pytest.raises(RowError, match=f"is data.box_format={other} meant"):
-        answers.boxes_in_model_pixels(gold, picture, scale)
+        answers.boxes_in_model_pixels(gold, decoded, scale)
 
 
-def test_a_box_that_ends_a_pixel_too_far_is_cut_off(picture):
-    (found,) = json.loads(
-        answers.boxes_in_model_pixels("[-1, 0, 801, 600]", picture, BoxFormat.pixels)
+def test_a_box_that_ends_a_pixel_too_far_is_cut_off(decoded):
+    (result,) = json.loads(
+        answers.boxes_in_model_pixels("[-1, 0, 801, 600]", decoded, BoxFormat.pixels)
     )
-    assert found["bbox_2d"] == [0, 0, *picture.size]
+    assert result["bbox_2d"] == [0, 0, *decoded.size]
 
 
-def test_a_box_without_area_is_refused(picture):
+def test_a_box_without_area_is_refused(decoded):
     with pytest.raises(RowError, match="has no area"):
-        answers.boxes_in_model_pixels("[10, 10, 10, 50]", picture, BoxFormat.pixels)
+        answers.boxes_in_model_pixels("[10, 10, 10, 50]", decoded, BoxFormat.pixels)
 
 
 @pytest.mark.parametrize("most", [12_845_056, 1_254_400, 1_003_520, 200_704])
@@ -110,33 +110,33 @@ def test_a_box_without_area_is_refused(picture):
         (BoxFormat.unit, (1, 1)),
     ],
 )
-def test_every_convention_is_drawn_back_onto_an_upright_picture(
+def test_boxes_of_every_format_are_drawn_back_onto_an_upright_image(
     encode, red_square, scale, frame, orientation, most
 ):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    # Orientation 6 means: turn the stored picture clockwise to see it upright.
+    # Orientation 6 means: turn the stored image clockwise to see it upright.
     stored = red_square if orientation == 1 else red_square.transpose(Image.Transpose.ROTATE_90)
-    picture = images.decode(encode(stored, exif=exif), PixelBudget(3136, most))
-    assert picture.original_size == (800, 600)
-    width, height = frame or picture.size
+    decoded = images.decode(encode(stored, exif=exif), PixelBudget(3136, most))
+    assert decoded.original_size == (800, 600)
+    width, height = frame or decoded.size
     gold = [0.25 * width, 0.25 * height, 0.5 * width, 0.75 * height]
-    (found,) = json.loads(answers.boxes_in_model_pixels(json.dumps(gold), picture, scale))
-    x1, y1, x2, y2 = (round(value) for value in found["bbox_2d"])
-    pixels = np.asarray(Image.open(BytesIO(picture.png))).astype(int)
+    (result,) = json.loads(answers.boxes_in_model_pixels(json.dumps(gold), decoded, scale))
+    x1, y1, x2, y2 = (round(value) for value in result["bbox_2d"])
+    pixels = np.asarray(Image.open(BytesIO(decoded.png))).astype(int)
     red = pixels[..., 1] < 128
     inside = np.zeros_like(red)
     inside[y1:y2, x1:x2] = True
     assert (red & inside).sum() / (red | inside).sum() > 0.98
 
 
-def test_the_worked_example_of_a_wide_picture(encode):
-    picture = images.decode(encode(Image.new("RGB", (1920, 1080))), PixelBudget(3136, 1_003_520))
-    (found,) = json.loads(
-        answers.boxes_in_model_pixels("[480,270,960,810]", picture, BoxFormat.pixels)
+def test_the_worked_example_of_a_wide_image(encode):
+    decoded = images.decode(encode(Image.new("RGB", (1920, 1080))), PixelBudget(3136, 1_003_520))
+    (result,) = json.loads(
+        answers.boxes_in_model_pixels("[480,270,960,810]", decoded, BoxFormat.pixels)
     )
-    assert (picture.size, found["bbox_2d"]) == ((1316, 728), [329, 182, 658, 546])
+    assert (decoded.size, result["bbox_2d"]) == ((1316, 728), [329, 182, 658, 546])
     again = json.loads(
-        answers.boxes_in_model_pixels(json.dumps([found]), picture, BoxFormat.resized)
+        answers.boxes_in_model_pixels(json.dumps([result]), decoded, BoxFormat.resized)
     )
-    assert again == [found]
+    assert again == [result]

@@ -36,8 +36,8 @@ class OneDataset(BaseHTTPRequestHandler):
         kind = "file" if path.is_file() else "directory"
         return {"type": kind, "oid": "0" * 40, "size": path.stat().st_size, "path": name}
 
-    def tell(self, found: object) -> None:
-        body = json.dumps(found).encode()
+    def tell(self, result: object) -> None:
+        body = json.dumps(result).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -45,10 +45,10 @@ class OneDataset(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_POST(self) -> None:
-        said = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        names = json.loads(said)["paths"] if said.startswith("{") else []
+        text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        names = json.loads(text)["paths"] if text.startswith("{") else []
         if not names:
-            names = [unquote(p.split("=", 1)[1]) for p in said.split("&") if p.startswith("paths")]
+            names = [unquote(p.split("=", 1)[1]) for p in text.split("&") if p.startswith("paths")]
         self.asked.append(f"POST {self.path}")
         self.tell([self.entry(self.root / n) for n in names if (self.root / n).exists()])
 
@@ -110,11 +110,11 @@ def hub(tmp_path, encode, red_square, monkeypatch) -> Iterator[type[OneDataset]]
     storage.hub_files.cache_clear()
 
 
-def test_rows_and_pictures_of_a_hub_dataset_are_read_in_place(hub):
+def test_rows_and_images_of_a_hub_dataset_are_read_in_place(hub):
     config = DataConfig(source=Source.easyr1, path=REPOSITORY)
-    found, gone = dataset.load_samples(config)
-    assert isinstance(found, Sample)
-    assert (found.source, found.answer) == ("train.jsonl:1", "1")
+    result, gone = dataset.load_samples(config)
+    assert isinstance(result, Sample)
+    assert (result.source, result.answer) == ("train.jsonl:1", "1")
     assert gone.reason.startswith("missing file: images/none.png (looked in datasets/owner/name)")
     assert dataset.inputs(config) == {REPOSITORY: COMMIT}
 
@@ -125,11 +125,11 @@ def test_parquet_on_the_hub_is_read_by_its_split(hub, encode, red_square):
         path = hub.root / "data" / f"{split}-00000-of-00001.parquet"
         path.parent.mkdir(exist_ok=True)
         pq.write_table(pa.Table.from_pylist([{**row, "answer": split[0]}]), path)
-    (found,) = dataset.load_samples(
+    (result,) = dataset.load_samples(
         DataConfig(source=Source.geometry3k, path=REPOSITORY, split="test")
     )
-    assert isinstance(found, Sample)
-    assert (found.source, found.answer) == ("data/test-00000-of-00001.parquet:1", "t")
+    assert isinstance(result, Sample)
+    assert (result.source, result.answer) == ("data/test-00000-of-00001.parquet:1", "t")
 
 
 def test_a_dataset_that_is_not_there_names_the_folder_alternative(hub):

@@ -41,33 +41,33 @@ def one(write_rows):
 
     def became(base=RELEASED, **changes):
         row = {key: value for key, value in {**base, **changes}.items() if value is not None}
-        (found,) = read(write_rows(row))
-        return found
+        (result,) = read(write_rows(row))
+        return result
 
     return became
 
 
-def test_a_released_row_becomes_a_sample(one):
-    found = one()
-    assert isinstance(found, Sample)
-    assert found.question == "Perimeter of a square with side 13?"
-    assert (found.answer, found.answer_kind) == ("52", AnswerKind.number)
-    assert (found.task, found.task_set) == ("math", TaskSet.reasoning)
-    assert (found.source, found.options, found.gen_difficulty) == ("my.jsonl:1", (), None)
-    with Image.open(BytesIO(found.images[0])) as picture:
-        assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (812, 588))
+def test_a_difficulty_sampling_row_becomes_a_sample(one):
+    result = one()
+    assert isinstance(result, Sample)
+    assert result.question == "Perimeter of a square with side 13?"
+    assert (result.answer, result.answer_kind) == ("52", AnswerKind.number)
+    assert (result.task, result.task_set) == ("math", TaskSet.reasoning)
+    assert (result.source, result.options, result.gen_difficulty) == ("my.jsonl:1", (), None)
+    with Image.open(BytesIO(result.images[0])) as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (812, 588))
 
 
 def test_a_messages_row_becomes_a_sample(one):
-    found = one(MESSAGES)
-    assert isinstance(found, Sample)
-    assert (found.question, found.answer) == ("How many squares are there?", "1")
-    assert (found.answer_kind, found.task) == (AnswerKind.number, "unknown")
+    result = one(MESSAGES)
+    assert isinstance(result, Sample)
+    assert (result.question, result.answer) == ("How many squares are there?", "1")
+    assert (result.answer_kind, result.task) == (AnswerKind.number, "unknown")
 
 
-def test_both_formats_may_stand_in_one_file(write_rows):
-    found = read(write_rows(RELEASED, MESSAGES))
-    assert [type(each) for each in found] == [Sample, Sample]
+def test_both_formats_may_be_in_one_file(write_rows):
+    result = read(write_rows(RELEASED, MESSAGES))
+    assert [type(each) for each in result] == [Sample, Sample]
 
 
 @pytest.mark.parametrize(
@@ -80,21 +80,21 @@ def test_both_formats_may_stand_in_one_file(write_rows):
         ("math", "\\boxed{52}", AnswerKind.number, "52 cm"),
     ],
 )
-def test_each_released_ability_gives_a_sample_whose_gold_grades_right(
+def test_each_difficulty_sampling_ability_gives_a_sample_whose_gold_answer_is_graded_correct(
     one, ability, gold, kind, response
 ):
-    found = one(ability=ability, ground_truth=gold)
-    assert isinstance(found, Sample)
-    assert (found.answer_kind, found.task) == (kind, ability)
-    said = f"<think>.</think><answer>{response or found.answer}</answer>"
-    assert grade(said, found) is Verdict.correct
+    result = one(ability=ability, ground_truth=gold)
+    assert isinstance(result, Sample)
+    assert (result.answer_kind, result.task) == (kind, ability)
+    text = f"<think>.</think><answer>{response or result.answer}</answer>"
+    assert grade(text, result) is Verdict.correct
 
 
 def test_the_sample_id_is_the_content_of_what_is_stored(one):
-    found = one()
-    with Image.open(BytesIO(found.images[0])) as picture:
-        pixels = [(picture.size, picture.tobytes())]
-    assert found.sample_id == images.sample_id(pixels, found.question, found.answer)
+    result = one()
+    with Image.open(BytesIO(result.images[0])) as image:
+        pixels = [(image.size, image.tobytes())]
+    assert result.sample_id == images.sample_id(pixels, result.question, result.answer)
 
 
 def test_a_trailing_answer_and_a_system_turn_are_left_out(one):
@@ -103,18 +103,18 @@ def test_a_trailing_answer_and_a_system_turn_are_left_out(one):
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many?"}]},
         {"role": "assistant", "content": "One."},
     ]
-    found = one(MESSAGES, messages=turns)
-    assert isinstance(found, Sample)
-    assert found.question == "How many?"
+    result = one(MESSAGES, messages=turns)
+    assert isinstance(result, Sample)
+    assert result.question == "How many?"
 
 
-def test_a_conversation_of_several_questions_is_quarantined(one):
+def test_a_conversation_of_several_questions_is_rejected(one):
     turns = [{"role": role, "content": "Hm?"} for role in ("user", "assistant", "user")]
     reason = one(MESSAGES, messages=turns).reason
     assert reason == "not one question: needs one user turn, found user, assistant, user"
 
 
-def test_pictures_may_be_paths_bytes_or_data_uris(write_rows, tmp_path):
+def test_images_may_be_paths_bytes_or_data_uris(write_rows, tmp_path):
     path = write_rows(RELEASED)
     code = base64.b64encode((tmp_path / RED).read_bytes()).decode()
     given = [
@@ -146,31 +146,31 @@ def test_placeholders_are_removed_and_none_at_all_is_fine(one):
 
 
 @pytest.mark.parametrize("prompt", ["<image><image>\nHow much?", "<image>a <image>b <image>"])
-def test_another_number_of_placeholders_than_pictures_is_quarantined(one, prompt):
+def test_another_number_of_placeholders_than_images_is_rejected(one, prompt):
     marks = prompt.count("<image>")
     expected = f"placeholder mismatch: {marks} <image>, but 1 images"
     assert one(prompt=prompt).reason == expected
 
 
-def test_two_pictures_stay_in_order(write_rows, tmp_path, encode):
+def test_two_images_stay_in_order(write_rows, tmp_path, encode):
     path = write_rows({**RELEASED, "prompt": "<image><image>Same?", "image_paths": [RED, "b.png"]})
     (tmp_path / "b.png").write_bytes(encode(Image.new("RGB", (84, 56), "blue")))
-    (found,) = read(path)
-    assert [Image.open(BytesIO(each)).size for each in found.images] == [(812, 588), (84, 56)]
+    (result,) = read(path)
+    assert [Image.open(BytesIO(each)).size for each in result.images] == [(812, 588), (84, 56)]
 
 
-def test_options_of_a_column_are_kept_and_the_gold_becomes_a_letter(one):
-    found = one(options=["A. 50", "B. 52"], ground_truth="52")
-    assert (found.options, found.answer) == (("50", "52"), "B")
-    assert found.answer_kind is AnswerKind.choice
+def test_options_of_a_column_are_kept_and_the_gold_answer_becomes_a_letter(one):
+    result = one(options=["A. 50", "B. 52"], ground_truth="52")
+    assert (result.options, result.answer) == (("50", "52"), "B")
+    assert result.answer_kind is AnswerKind.choice
     assert one(choices=[50, 52], ground_truth="B").options == ("50", "52")
 
 
 def test_options_in_the_question_stay_there(one):
     question = "Which is it?\n(A) red\n(B) blue"
-    found = one(prompt=question, ground_truth="\\boxed{\\text{(B)}}")
-    assert (found.question, found.options, found.answer) == (question, (), "B")
-    assert grade("<answer>B</answer>", found) is Verdict.correct
+    result = one(prompt=question, ground_truth="\\boxed{\\text{(B)}}")
+    assert (result.question, result.options, result.answer) == (question, (), "B")
+    assert grade("<answer>B</answer>", result) is Verdict.correct
 
 
 def test_the_answer_kind_column_wins(one):
@@ -179,18 +179,18 @@ def test_the_answer_kind_column_wins(one):
     assert one(answer_kind=["text"]).reason.startswith("unknown answer_kind")
 
 
-def test_golds_that_are_not_strings_are_read(one):
+def test_gold_answers_that_are_not_strings_are_read(one):
     assert one(ground_truth=52).answer == "52"
     assert one(ground_truth=52.0).answer == "52"
     gold = [{"bbox_2d": [200, 150, 400, 450], "label": "red"}]
     assert json.loads(one(ability="detection", ground_truth=gold).answer)[0]["label"] == "red"
 
 
-def test_boxes_are_converted_from_the_scale_of_the_settings(write_rows):
+def test_boxes_are_converted_from_the_box_format_of_the_settings(write_rows):
     gold = "<answer>[{'bbox_2d': [250, 250, 500, 750], 'label': 'red square'}]</answer>"
     row = {**RELEASED, "ability": "cv_detection", "ground_truth": gold}
-    (found,) = read(write_rows(row), box_format=BoxFormat.relative)
-    assert json.loads(found.answer) == [{"bbox_2d": [203, 147, 406, 441], "label": "red square"}]
+    (result,) = read(write_rows(row), box_format=BoxFormat.relative)
+    assert json.loads(result.answer) == [{"bbox_2d": [203, 147, 406, 441], "label": "red square"}]
 
 
 @pytest.mark.parametrize(
@@ -231,13 +231,13 @@ def test_boxes_are_converted_from_the_scale_of_the_settings(write_rows):
     ],
 )
 def test_a_row_that_cannot_be_used_says_why(one, changes, reason):
-    found = one(**changes)
-    assert isinstance(found, RejectedRow)
-    assert found.reason.startswith(reason)
-    assert found.source == "my.jsonl:1"
+    result = one(**changes)
+    assert isinstance(result, RejectedRow)
+    assert result.reason.startswith(reason)
+    assert result.source == "my.jsonl:1"
 
 
-def test_a_text_only_messages_row_has_no_picture(one):
+def test_a_text_only_messages_row_has_no_image(one):
     assert one(MESSAGES, images=None).kind == "no image"
     assert one(MESSAGES, solution=None).reason == "missing keys: solution; found: images, messages"
 
@@ -255,12 +255,12 @@ def test_a_text_only_messages_row_has_no_picture(one):
     ],
 )
 def test_a_line_that_is_no_row_says_why(write_rows, line, reason):
-    (found,) = read(write_rows(line))
-    assert isinstance(found, RejectedRow)
-    assert found.reason.startswith(reason)
+    (result,) = read(write_rows(line))
+    assert isinstance(result, RejectedRow)
+    assert result.reason.startswith(reason)
 
 
-def test_bytes_that_are_no_text_are_quarantined_and_the_next_row_is_read(write_rows):
+def test_bytes_that_are_no_text_are_rejected_and_the_next_row_is_read(write_rows):
     path = write_rows(RELEASED)
     path.write_bytes(b"\xff\xfe\x00\n" + path.read_bytes())
     bad, good = read(path)
@@ -271,8 +271,8 @@ def test_bytes_that_are_no_text_are_quarantined_and_the_next_row_is_read(write_r
 def test_a_byte_order_mark_blank_lines_and_windows_line_ends_do_no_harm(write_rows):
     path = write_rows(RELEASED)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
-    (found,) = read(path)
-    assert isinstance(found, Sample)
+    (result,) = read(path)
+    assert isinstance(result, Sample)
 
 
 def test_a_duplicate_names_the_row_it_repeats(write_rows):
@@ -301,6 +301,6 @@ def test_rows_are_read_one_by_one(write_rows):
     assert [each.source for each in stream][-1] == "my.jsonl:52"
 
 
-def test_a_question_with_the_templates_own_tokens_is_set_aside(one):
-    found = one(prompt="<image>What is <|image_pad|> here?")
-    assert found.reason == "control token in the question: <|image_pad|>"
+def test_a_question_with_the_chat_templates_own_tokens_is_rejected(one):
+    result = one(prompt="<image>What is <|image_pad|> here?")
+    assert result.reason == "control token in the question: <|image_pad|>"

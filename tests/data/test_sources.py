@@ -21,11 +21,11 @@ from difftrain.pipeline import manifest
 from tests.data.written import lines
 
 
-def in_file(path: Path) -> list[tuple[str, object]]:
+def read_file(path: Path) -> list[tuple[str, object]]:
     return list(readers.read_rows(Folder(path.parent, path.name), [path.name]))
 
 
-def why(row: object) -> str:
+def message_of(row: object) -> str:
     assert isinstance(row, RowError)
     return str(row)
 
@@ -35,7 +35,7 @@ def test_an_array_is_read_element_by_element(tmp_path, indent):
     rows = [{"n": n, "text": "ä]} \\" * n} for n in range(50)]
     path = tmp_path / "rows.json"
     path.write_text("\ufeff\n" + json.dumps(rows, indent=indent, ensure_ascii=False))
-    assert in_file(path) == [(f"rows.json:{n + 1}", row) for n, row in enumerate(rows)]
+    assert read_file(path) == [(f"rows.json:{n + 1}", row) for n, row in enumerate(rows)]
 
 
 def test_an_array_larger_than_what_is_read_at_once_is_the_same(tmp_path, monkeypatch):
@@ -43,12 +43,12 @@ def test_an_array_larger_than_what_is_read_at_once_is_the_same(tmp_path, monkeyp
     rows = [{"n": n, "text": "x" * (n % 40)} for n in range(100)]
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
-    assert [row for _, row in in_file(path)] == rows
+    assert [row for _, row in read_file(path)] == rows
 
 
 def test_a_json_of_lines_is_read_as_lines(tmp_path):
     path = lines(tmp_path / "rows.json", [{"a": 1}, {"a": 2}])
-    assert [row for _, row in in_file(path)] == [{"a": 1}, {"a": 2}]
+    assert [row for _, row in read_file(path)] == [{"a": 1}, {"a": 2}]
 
 
 @pytest.mark.parametrize(
@@ -65,25 +65,25 @@ def test_a_json_of_lines_is_read_as_lines(tmp_path):
 def test_a_damaged_array_gives_what_it_holds_and_says_where_it_stops(tmp_path, text, good, reason):
     path = tmp_path / "rows.json"
     path.write_text(text)
-    found = [row for _, row in in_file(path)]
-    assert found[:good] == [{"a": 1}] * good
-    assert why(found[good]).startswith(reason)
-    assert len(found) == good + 1
+    result = [row for _, row in read_file(path)]
+    assert result[:good] == [{"a": 1}] * good
+    assert message_of(result[good]).startswith(reason)
+    assert len(result) == good + 1
 
 
-def test_a_row_that_would_fill_the_memory_is_set_aside_and_the_next_is_read(tmp_path, monkeypatch):
+def test_a_row_that_would_fill_the_memory_is_rejected_and_the_next_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "MAX_ROW_BYTES", 1000)
     path = lines(tmp_path / "rows.jsonl", [{"a": "x" * 5000}, {"a": 1}])
-    (_, first), second = in_file(path)
-    assert why(first).startswith("row too long")
+    (_, first), second = read_file(path)
+    assert message_of(first).startswith("row too long")
     assert second == ("rows.jsonl:2", {"a": 1})
 
 
 def test_a_file_that_is_no_parquet_is_one_row_that_says_so(tmp_path):
     path = tmp_path / "rows.parquet"
     path.write_bytes(b"PAR1 not really")
-    ((place, row),) = in_file(path)
-    assert (place, why(row)[:11]) == ("rows.parquet:1", "broken file")
+    ((place, row),) = read_file(path)
+    assert (place, message_of(row)[:11]) == ("rows.parquet:1", "broken file")
 
 
 def test_a_large_jsonl_is_streamed(tmp_path):
@@ -135,11 +135,11 @@ def test_a_gigabyte_of_jsonl_becomes_samples_in_little_memory(tmp_path, encode):
         ("dataset.jsonl", None),
     ],
 )
-def test_a_files_split_is_told_by_its_folders_or_first_word(name, split):
+def test_a_files_split_is_known_by_its_folders_or_first_word(name, split):
     assert storage.split_of(name) == split
 
 
-def test_pictures_above_the_folder_are_not_found_by_their_tail(tmp_path):
+def test_images_above_the_folder_are_not_found_by_their_tail(tmp_path):
     (tmp_path / "inner").mkdir()
     (tmp_path / "secret.png").write_bytes(b"x")
     with pytest.raises(images.ImageError, match="missing file"):
@@ -152,7 +152,7 @@ def test_a_damaged_zip_stops_the_run_and_is_named(tmp_path):
         storage.read_by_tail(Folder(tmp_path), "K12/a.png")
 
 
-def test_a_hub_id_is_told_from_a_path():
+def test_a_hub_id_is_distinguished_from_a_path():
     assert DataConfig(source=Source.orsta, path="owner/name").on_hub
     assert not DataConfig(source=Source.orsta, path="./owner/name").on_hub
     assert not DataConfig(source=Source.orsta, path="owner/rows.jsonl").on_hub
@@ -170,10 +170,10 @@ def test_a_hub_id_without_network_names_the_folder_alternative(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = DataConfig(source=Source.orsta, path="owner/name-of-nothing")
     for asked in (dataset.fingerprint, lambda config: list(dataset.load_samples(config))):
-        with pytest.raises(HubUnavailable) as found:
+        with pytest.raises(HubUnavailable) as error:
             asked(config)
-        assert "owner/name-of-nothing: the hub did not give this dataset" in str(found.value)
-        assert "data.path=FOLDER" in str(found.value)
+        assert "owner/name-of-nothing: the hub did not give this dataset" in str(error.value)
+        assert "data.path=FOLDER" in str(error.value)
 
 
 def test_a_full_commit_needs_no_network_to_be_known():
@@ -201,7 +201,7 @@ def drawing(size=(300, 200), place=60, ground="white") -> Image.Image:
     ],
     ids=["jpeg", "larger", "darker", "moved", "mirrored"],
 )
-def test_pictures_that_only_look_the_same_are_reported_and_kept(tmp_path, encode, other, alike):
+def test_images_that_only_look_the_same_are_reported_and_kept(tmp_path, encode, other, alike):
     (tmp_path / "a.png").write_bytes(encode(drawing()))
     (tmp_path / "b.png").write_bytes(other(encode))
     row = {"image_paths": ["a.png"], "prompt": "How many boxes?", "ground_truth": "1"}
@@ -217,27 +217,27 @@ def test_pictures_that_only_look_the_same_are_reported_and_kept(tmp_path, encode
     assert made is not None
     assert made["counts"]["samples"] == 3
     assert made["counts"]["duplicates"] == {"exact": 0, "near": int(alike)}
-    told = [
+    reported = [
         json.loads(line) for line in (folder / "near_duplicates.jsonl").read_text().splitlines()
     ]
-    assert told == [{"source": "my.jsonl:2", "similar_to": "my.jsonl:1"}] * alike
+    assert reported == [{"source": "my.jsonl:2", "similar_to": "my.jsonl:1"}] * alike
 
 
-def test_each_row_is_alike_to_the_first_of_its_kind_however_many_there_are():
+def test_each_row_is_similar_to_the_first_of_its_kind_however_many_there_are():
     rng = np.random.default_rng(0)
     kinds = rng.integers(0, 2**63, (3, 2, 4), dtype=np.uint64)
     looks = np.stack([kinds[n % 3] for n in range(200)])
     looks[7, 1, 0] ^= np.uint64(0b111_1111)
-    found = dict(dedup.similar_pairs(looks))
-    assert 7 not in found
-    assert all(found[n] == n % 3 for n in range(3, 200) if n != 7)
+    result = dict(dedup.similar_pairs(looks))
+    assert 7 not in result
+    assert all(result[n] == n % 3 for n in range(3, 200) if n != 7)
 
 
-def test_the_look_of_a_flat_picture_is_nothing_whatever_its_noise(encode):
-    picture = images.decode(
+def test_the_dhash_of_a_flat_image_is_zero_whatever_its_noise(encode):
+    image = images.decode(
         encode(Image.new("RGB", (84, 84), (250, 251, 252)), "JPEG"), PixelBudget(1, 10**6)
     )
-    assert images.dhash(picture.to_pil(), images.DEDUP_MARGIN) == bytes(32)
+    assert images.dhash(image.to_pil(), images.DEDUP_MARGIN) == bytes(32)
 
 
 def test_the_quarantine_can_be_read_by_a_person(tmp_path, encode):
@@ -257,24 +257,24 @@ def test_the_quarantine_can_be_read_by_a_person(tmp_path, encode):
     assert page.count("missing file: ") == 3
 
 
-def test_golds_that_no_grader_can_read_are_found_before_any_picture_is(tmp_path):
+def test_gold_answers_that_no_grader_can_parse_are_rejected_before_images_are_read(tmp_path):
     row = {"image_paths": ["none.png"], "prompt": "How many?", "ability": "counting"}
     path = lines(tmp_path / "my.jsonl", [{**row, "ground_truth": "a few"}])
-    (found,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
-    assert isinstance(found, RejectedRow)
-    assert found.kind == "unusable gold answer"
+    (result,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
+    assert isinstance(result, RejectedRow)
+    assert result.kind == "unusable gold answer"
 
 
-def test_what_the_stage_says_states_the_budget_in_pixels_and_tokens(tmp_path, encode, caplog):
+def test_the_log_states_the_budget_in_pixels_and_tokens(tmp_path, encode, caplog):
     (tmp_path / "a.png").write_bytes(encode(drawing()))
     row = {"image_paths": ["a.png"], "prompt": "How many?", "ground_truth": "1"}
     path = lines(tmp_path / "my.jsonl", [row, row])
     caplog.set_level("INFO", logger="difftrain")
     build.build_dataset(DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data")
-    said = caplog.text
-    assert "data: 2 rows, 1 samples, 1 quarantined (1 duplicate; see quarantine.jsonl)" in said
-    assert "1 images, 77 image tokens, at most 77 in one" in said
-    assert "(budget 3136 to 1254400 pixels = 4 to 1600 tokens)" in said
-    assert "1 rows are exact duplicates" in said
-    with Image.open(BytesIO((tmp_path / "a.png").read_bytes())) as picture:
-        assert picture.size == (300, 200)
+    text = caplog.text
+    assert "data: 2 rows, 1 samples, 1 quarantined (1 duplicate; see quarantine.jsonl)" in text
+    assert "1 images, 77 image tokens, at most 77 in one" in text
+    assert "(budget 3136 to 1254400 pixels = 4 to 1600 tokens)" in text
+    assert "1 rows are exact duplicates" in text
+    with Image.open(BytesIO((tmp_path / "a.png").read_bytes())) as image:
+        assert image.size == (300, 200)

@@ -30,17 +30,17 @@ ORSTA = Features(
         "extra_info": {"id": Value("string"), "image_path": Value("string")},
     }
 )
-"""The columns of Orsta-Data-47k, with the schema metadata that makes `images` pictures."""
+"""The columns of Orsta-Data-47k, with the schema metadata that makes `images` images."""
 
 
 def orsta_row(
-    picture: bytes, question: str, gold: str, ability: str | None, boxed: bool = False
+    image: bytes, question: str, gold: str, ability: str | None, boxed: bool = False
 ) -> dict[str, Any]:
     """One row of Orsta-Data-47k; `boxed` for detection and grounding."""
     ratios = dict.fromkeys(RATIOS, 0.0 if boxed else None)
     return {
         "data_source": "synthetic",
-        "images": [{"bytes": picture, "path": None}],
+        "images": [{"bytes": image, "path": None}],
         "prompt": [{"role": "user", "content": f"<image>{question}"}],
         "ability": ability,
         "reward_model": {

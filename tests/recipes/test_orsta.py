@@ -73,8 +73,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "data: 24 rows, 24 samples, 0 quarantined" in done.stdout
-    assert "1 rows repeat another exactly" in done.stdout
+    assert "data: 24 rows, 24 samples, 0 quarantined" in done.stderr
+    assert "1 rows are exact duplicates" in done.stderr
     return Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
 
 
