@@ -84,7 +84,8 @@ def write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
     counts |= {"reasons": rejects.by_reason(), "tasks": dict(sorted(tasks.items()))}
     if config.source is not Source.shapes:
         counts |= image_counts(config, stats)
-        logger.info(format_counts(counts))
+        for line in describe_counts(counts):
+            logger.info(line)
     return counts
 
 
@@ -104,7 +105,7 @@ def image_counts(config: DataConfig, stats: DatasetStats) -> dict[str, Any]:
     }
 
 
-def format_counts(counts: dict[str, Any]) -> str:
+def describe_counts(counts: dict[str, Any]) -> list[str]:
     """The counts in two or three lines for the log."""
     images, duplicates = counts["images"], counts["duplicates"]
     min_pixels, max_pixels = images["budget_pixels"]
@@ -122,7 +123,7 @@ def format_counts(counts: dict[str, Any]) -> str:
             f"data: {duplicates['exact']} rows are exact duplicates, {duplicates['near']} near "
             f"duplicates (see {NEAR_DUPLICATES})"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def describe_empty(config: DataConfig, rejects: RejectStats, folder: Path) -> str:

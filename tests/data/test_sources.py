@@ -1,6 +1,7 @@
 """Where rows lie: files read as a stream, folders, zips, the hub; and rows that repeat."""
 
 import json
+import logging
 import subprocess
 import sys
 import tracemalloc
@@ -265,11 +266,12 @@ def test_gold_answers_that_no_grader_can_parse_are_rejected_before_images_are_re
     assert result.kind == "unusable gold answer"
 
 
-def test_the_log_states_the_budget_in_pixels_and_tokens(tmp_path, encode, caplog):
+def test_the_log_states_the_budget_in_pixels_and_tokens(tmp_path, encode, caplog, monkeypatch):
     (tmp_path / "a.png").write_bytes(encode(drawing()))
     row = {"image_paths": ["a.png"], "prompt": "How many?", "ground_truth": "1"}
     path = lines(tmp_path / "my.jsonl", [row, row])
     caplog.set_level("INFO", logger="difftrain")
+    monkeypatch.setattr(logging.getLogger("difftrain"), "propagate", True)
     build.build_dataset(DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data")
     text = caplog.text
     assert "data: 2 rows, 1 samples, 1 quarantined (1 duplicate; see quarantine.jsonl)" in text
