@@ -137,7 +137,7 @@ With check=model also whether the model is fit to be trained.""",
     ),
     "export": Command(
         "Scores as parquet beside the original rows, and the selection in other trainers' formats.",
-        "difftrain.recipes.export:run",
+        "difftrain.export:run",
     ),
 }
 """Subcommands that take settings."""

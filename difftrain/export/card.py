@@ -1,4 +1,4 @@
-"""The data card: README.md with what a stranger needs to judge and use the folder; a figure."""
+"""The data card: README.md with what a stranger needs to judge and use the folder, and a figure."""
 
 import json
 from collections import Counter
@@ -11,25 +11,25 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from difftrain.config.export import ExportFormat
-from difftrain.export.chosen import Chosen
+from difftrain.export.rows import ExportRow
 from difftrain.pipeline import manifest
 from difftrain.records import Measure, Stratum
 
 METHODS = {
-    Measure.pism: "the share of the picture that must be hidden before the model fails",
-    Measure.cmab: "how the model's attention is balanced between picture and words",
-    Measure.cde: "how much more often the model is right with the picture than without it",
-    Measure.ace: "how much the model's attention sticks to single tokens of its own answer",
-    Measure.drm: "how often the model is wrong with the picture",
+    Measure.pism: "the share of the image that must be masked before the model fails",
+    Measure.cmab: "how the model's attention is balanced between image and text",
+    Measure.cde: "how much more often the model is correct with the image than without it",
+    Measure.ace: "how much the model's attention concentrates on single tokens of its own response",
+    Measure.drm: "how often the model is incorrect with the image",
 }
 USE = {
     ExportFormat.trl: '`load_dataset("parquet", data_files="trl/train.parquet")`, for GRPOTrainer',
     ExportFormat.ms_swift: "`swift rlhf --dataset train.jsonl`, started in `ms_swift/`",
     ExportFormat.easyr1: "`data.train_files=easyr1/train.parquet`",
     ExportFormat.verl: "`data.train_files=verl/train.parquet`, with your own reward function",
-    ExportFormat.llama_factory: "`dataset_dir: llama_factory`, `dataset: difftrain_picks`",
+    ExportFormat.llama_factory: "`dataset_dir: llama_factory`, `dataset: difftrain_selection`",
 }
-COLOURS = {
+COLORS = {
     "easy": "#8cc5e3",
     "medium": "#2f78b4",
     "hard": "#d1542b",
@@ -39,55 +39,54 @@ COLOURS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What the card tells of the run: settings as settings.plain(RunConfig) gives them."""
+class CardInfo:
+    """What the card says of the run: `settings` as run_config.plain(RunConfig) gives them."""
 
     settings: dict[str, Any]
-    model: str
     measure: Measure
     formats: Sequence[ExportFormat]
-    quarantined: int
+    rejected: int
 
 
-def counts(rows: Sequence[Chosen]) -> dict[str, Counter[str]]:
-    """Task -> stratum -> samples; `none` where the measure could not place a sample."""
-    found: dict[str, Counter[str]] = {}
+def counts_by_task(rows: Sequence[ExportRow]) -> dict[str, Counter[str]]:
+    """Task -> stratum -> samples; `none` where the measure gives no stratum."""
+    counts: dict[str, Counter[str]] = {}
     for row in rows:
-        found.setdefault(row.sample.task, Counter())[row.stratum or "none"] += 1
-    return dict(sorted(found.items()))
+        counts.setdefault(row.sample.task, Counter())[row.stratum or "none"] += 1
+    return dict(sorted(counts.items()))
 
 
-def strata(found: dict[str, Counter[str]]) -> list[str]:
+def present_strata(counts: dict[str, Counter[str]]) -> list[str]:
     """The strata that occur, easy first."""
-    known = [*(each.value for each in Stratum), "none"]
-    return [name for name in known if any(own[name] for own in found.values())]
+    names = [*(stratum.value for stratum in Stratum), "none"]
+    return [name for name in names if any(strata[name] for strata in counts.values())]
 
 
-def table(rows: Sequence[Chosen]) -> str:
-    """Samples and picks by task and stratum, in Markdown."""
-    found = counts(rows)
-    picked = Counter(row.sample.task for row in rows if row.pick)
-    names = strata(found)
-    lines = [f"| task | {' | '.join(names)} | samples | picked |"]
+def counts_table(rows: Sequence[ExportRow]) -> str:
+    """Samples and selected samples by task and stratum, in Markdown."""
+    counts = counts_by_task(rows)
+    selected = Counter(row.sample.task for row in rows if row.selection)
+    names = present_strata(counts)
+    lines = [f"| task | {' | '.join(names)} | samples | selected |"]
     lines.append("|---" + "|--:" * (len(names) + 2) + "|")
-    for task, own in found.items():
-        cells = [str(own[name]) for name in names]
-        lines.append(f"| {task} | {' | '.join(cells)} | {own.total()} | {picked[task]} |")
-    sums = [str(sum(own[name] for own in found.values())) for name in names]
-    lines.append(f"| **all** | {' | '.join(sums)} | {len(rows)} | {picked.total()} |")
+    for task, strata in counts.items():
+        cells = " | ".join(str(strata[name]) for name in names)
+        lines.append(f"| {task} | {cells} | {strata.total()} | {selected[task]} |")
+    totals = " | ".join(str(sum(strata[name] for strata in counts.values())) for name in names)
+    lines.append(f"| **all** | {totals} | {len(rows)} | {selected.total()} |")
     return "\n".join(lines)
 
 
-def figure(rows: Sequence[Chosen], path: Path) -> None:
+def write_figure(rows: Sequence[ExportRow], path: Path) -> None:
     """strata.png: the share of each stratum by task."""
-    found = counts(rows)
-    page = Figure(figsize=(7, 1 + 0.35 * len(found)), layout="constrained")
+    counts = counts_by_task(rows)
+    page = Figure(figsize=(7, 1 + 0.35 * len(counts)), layout="constrained")
     axes = page.add_subplot()
-    left = [0.0] * len(found)
-    for name in strata(found):
-        shares = [own[name] / own.total() for own in found.values()]
-        axes.barh(list(found), shares, left=left, color=COLOURS[name], label=name)
-        left = [before + share for before, share in zip(left, shares, strict=True)]
+    left = [0.0] * len(counts)
+    for name in present_strata(counts):
+        shares = [strata[name] / strata.total() for strata in counts.values()]
+        axes.barh(list(counts), shares, left=left, color=COLORS[name], label=name)
+        left = [start + share for start, share in zip(left, shares, strict=True)]
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of samples")
@@ -96,12 +95,12 @@ def figure(rows: Sequence[Chosen], path: Path) -> None:
 
 
 def front_matter(formats: Sequence[ExportFormat]) -> str:
-    """What the hub reads: the configurations that open as tables."""
+    """The YAML header that the hub reads: the configurations that open as tables."""
     tables = [("scores", "scores.parquet")]
     tables += [
-        (each.value, f"{each.value}/train.parquet")
-        for each in formats
-        if each not in (ExportFormat.ms_swift, ExportFormat.llama_factory)
+        (name.value, f"{name.value}/train.parquet")
+        for name in formats
+        if name not in (ExportFormat.ms_swift, ExportFormat.llama_factory)
     ]
     lines = ["---", "tags: [difftrain, difficulty, vision-language]", "configs:"]
     for name, file in tables:
@@ -109,45 +108,45 @@ def front_matter(formats: Sequence[ExportFormat]) -> str:
     return "\n".join([*lines, "---"])
 
 
-def text(about: About, rows: Sequence[Chosen]) -> str:
+def card_text(info: CardInfo, rows: Sequence[ExportRow]) -> str:
     """The whole card."""
-    measures = [each for each in METHODS if any(each in row.scores for row in rows)]
-    method = [f"* `{each.value}`: {METHODS[each]}." for each in measures]
-    formats = [f"* `{each.value}/`: {USE[each]}" for each in about.formats]
-    settings = {
-        key: about.settings[key] for key in ("data", "probe", "difficulty", "select", "seed")
-    }
-    return f"""{front_matter(about.formats)}
+    measures = [measure for measure in METHODS if any(measure in row.scores for row in rows)]
+    methods = "\n".join(f"* `{measure.value}`: {METHODS[measure]}." for measure in measures)
+    formats = "\n".join(f"* `{name.value}/`: {USE[name]}" for name in info.formats)
+    keys = ("data", "probe", "difficulty", "select", "seed")
+    settings = {key: info.settings[key] for key in keys}
+    max_pixels = info.settings["data"]["max_pixels"]
+    return f"""{front_matter(info.formats)}
 
-# {about.settings["name"]}: samples scored by difficulty, and a selection
+# {info.settings["name"]}: samples scored by difficulty, and a selection
 
-{len(rows)} samples with the difficulty they have for `{about.model}`, of which
-{sum(row.pick is not None for row in rows)} were picked for training. {about.quarantined} rows of
+{len(rows)} samples with the difficulty they have for `{info.settings["model"]["name"]}`, of which
+{sum(row.selection is not None for row in rows)} are selected for training. {info.rejected} rows of
 the source could not be used and are not here. Difficulty is relative to that model: score again
 for another one.
 
 ## Method
 
-{chr(10).join(method)}
+{methods}
 
-Strata follow `{about.measure.value}`. Made with difftrain (`python launch/export.py
-recipe={about.settings["recipe"]}`), revision `{manifest.git_revision() or "unknown"}`.
+Strata follow `{info.measure.value}`. Made with difftrain (`python launch/export.py
+recipe={info.settings["recipe"]}`), revision `{manifest.git_revision() or "unknown"}`.
 
 ## Counts
 
-{table(rows)}
+{counts_table(rows)}
 
 ![share of each stratum by task](strata.png)
 
 ## Files
 
-* `scores.parquet`: every sample with its scores, its strata, its pick, its pictures, and in
+* `scores.parquet`: every sample with its scores, its strata, its selection, its images, and in
   `original` the source's own row as JSON
-{chr(10).join(formats)}
+{formats}
 
-Pictures are those that the model saw: at most {about.settings["data"]["max_pixels"]} pixels
-({about.settings["data"]["max_pixels"] // 784} image tokens of 28 x 28). Boxes count pixels of these
-pictures, so use the same budget in training, or a larger one.
+Images are those that the model saw: at most {max_pixels} pixels
+({max_pixels // 784} image tokens of 28 x 28). Boxes count pixels of these
+images, so use the same budget in training, or a larger one.
 
 ## Settings
 
@@ -157,12 +156,12 @@ pictures, so use the same budget in training, or a larger one.
 
 ## Limits
 
-Licences of the source and of its pictures apply. A selection is a claim that these samples are
+Licenses of the source and of its images apply. A selection is a claim that these samples are
 worth training on; compare it with an equal number of random ones before believing it.
 """
 
 
-def write(folder: Path, about: About, rows: Sequence[Chosen]) -> None:
+def write(folder: Path, info: CardInfo, rows: Sequence[ExportRow]) -> None:
     """Write README.md and strata.png."""
-    figure(rows, folder / "strata.png")
-    (folder / "README.md").write_text(text(about, rows), encoding="utf-8")
+    write_figure(rows, folder / "strata.png")
+    (folder / "README.md").write_text(card_text(info, rows), encoding="utf-8")

@@ -14,6 +14,7 @@ from transformers import AutoProcessor
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from difftrain import export
 from difftrain.config.data import DataConfig, Source
 from difftrain.config.export import ExportConfig, ExportFormat
 from difftrain.config.run_config import RunConfig
@@ -21,9 +22,10 @@ from difftrain.data import dataset
 from difftrain.data.build import build_dataset
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.data.storage import HubUnavailable
-from difftrain.export import publish, stage
+from difftrain.export import ExportInputs
 from difftrain.model import resolve
 from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.coordination import World
 from difftrain.records import Measure, Sample, Score, Selection, Stratum, TrainStage
 
 STRATA = (Stratum.easy, Stratum.hard, Stratum.medium)
@@ -39,15 +41,15 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def made(folder: Path) -> None:
+def finish(folder: Path) -> None:
     manifest.write_manifest(folder, settings={}, inputs={}, seconds=0.0, counts={})
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory, small_pictures) -> tuple[RunConfig, Path, list[Sample]]:
-    """An export of six samples, of which the last five in another order are picked."""
+def exported(tmp_path_factory, small_images) -> tuple[RunConfig, Path, list[Sample]]:
+    """An export of six samples, of which the last five in another order are selected."""
     root = tmp_path_factory.mktemp("export")
-    for name, raw in small_pictures.items():
+    for name, raw in small_images.items():
         (root / name).write_bytes(raw)
     path = root / "my.jsonl"
     rows = [{"image_paths": ["a.png"], **row} for row in ROWS]
@@ -66,21 +68,21 @@ def exported(tmp_path_factory, small_pictures) -> tuple[RunConfig, Path, list[Sa
         for number, each in enumerate(samples)
         for measure in (Measure.pism, Measure.cmab)
     ]
-    picks = [
+    selections = [
         Selection(sample_id=each.sample_id, stage=TrainStage.grpo, reason="a test")
         for each in reversed(samples[1:])
     ]
     parquet.write_all(root / "score", scores)
-    parquet.write_all(root / "select", picks)
-    made(root / "score")
-    made(root / "select")
-    inputs = stage.Inputs(data=root / "data", score=root / "score", select=root / "select")
-    return config, stage.run(config, inputs, root / "out"), samples
+    parquet.write_all(root / "select", selections)
+    finish(root / "score")
+    finish(root / "select")
+    inputs = ExportInputs(data=root / "data", score=root / "score", selection=root / "select")
+    return config, export.export(config, inputs, root / "out", World()), samples
 
 
 @pytest.fixture(scope="module")
-def small_pictures(tmp_path_factory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("pictures")
+def small_images(tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("images")
     Image.new("RGB", (800, 600), "white").save(folder / "a.png")
     Image.new("RGB", (84, 112), "navy").save(folder / "b.png")
     return {name: (folder / name).read_bytes() for name in ("a.png", "b.png")}
@@ -91,13 +93,13 @@ def test_scores_stand_beside_the_original_rows(exported):
     rows = pq.read_table(folder / "scores.parquet").to_pylist()
     assert [row["sample_id"] for row in rows] == [each.sample_id for each in samples]
     first, last = rows[0], rows[4]
-    assert (first["picked"], first["stage"], first["pism"], first["stratum"]) == (
+    assert (first["selected"], first["stage"], first["pism"], first["stratum"]) == (
         False,
         None,
         None,
         "easy",
     )
-    assert (last["picked"], last["stage"], last["pism"], last["pism_stratum"]) == (
+    assert (last["selected"], last["stage"], last["pism"], last["pism_stratum"]) == (
         True,
         "grpo",
         0.4,
@@ -106,7 +108,7 @@ def test_scores_stand_beside_the_original_rows(exported):
     assert json.loads(last["original"]) == {"image_paths": ["a.png"], **ROWS[4]}
 
 
-def test_scores_open_with_pictures_as_pictures(exported):
+def test_scores_open_with_images_as_images(exported):
     _, folder, _ = exported
     rows = load_dataset("parquet", data_files=str(folder / "scores.parquet"), split="train")
     assert rows[5]["images"][1].size == (84, 112)
@@ -114,7 +116,7 @@ def test_scores_open_with_pictures_as_pictures(exported):
 
 
 @pytest.mark.parametrize("form", list(ExportFormat))
-def test_every_format_is_read_back_as_the_very_same_samples(exported, form):
+def test_every_format_is_read_back_as_the_same_samples(exported, form):
     config, folder, samples = exported
     again = DataConfig(source=Source(form.value), path=str(folder / form.value))
     again.max_pixels = config.data.max_pixels
@@ -124,20 +126,20 @@ def test_every_format_is_read_back_as_the_very_same_samples(exported, form):
     assert [each.images for each in found] == [each.images for each in picked]
 
 
-def test_the_picks_load_in_trl_as_they_are(exported, tmp_path):
+def test_the_selection_loads_in_trl_as_it_is(exported, tmp_path):
     _, folder, samples = exported
     rows = load_dataset("parquet", data_files=str(folder / "trl" / "train.parquet"), split="train")
     assert rows[0]["images"][0].mode == "RGB"
     seen: dict[str, Any] = {}
 
-    def paid(completions, solution, sample_id, stratum, **_):
+    def reward(completions, solution, sample_id, stratum, **_):
         seen.update(zip(sample_id, zip(solution, stratum, strict=True), strict=True))
         return [0.0] * len(completions)
 
     model = resolve.source("tiny")
     trainer = GRPOTrainer(
         model=model,
-        reward_funcs=paid,
+        reward_funcs=reward,
         args=GRPOConfig(
             output_dir=str(tmp_path),
             per_device_train_batch_size=10,
@@ -160,12 +162,12 @@ def test_the_picks_load_in_trl_as_they_are(exported, tmp_path):
     assert seen[samples[2].sample_id] == ("<answer>No entry</answer>", "medium")
 
 
-def test_the_card_tells_method_model_settings_counts_and_figure(exported):
+def test_the_card_states_method_model_settings_counts_and_figure(exported):
     _, folder, _ = exported
     card = (folder / "README.md").read_text()
     front = card.split("---")[1]
     assert "- config_name: trl\n  data_files: trl/train.parquet" in front
-    assert "6 samples with the difficulty they have for `tiny`, of which\n5 were picked" in card
+    assert "6 samples with the difficulty they have for `tiny`, of which\n5 are selected" in card
     assert "1 rows of\nthe source could not be used" in card
     assert "| **all** | 2 | 2 | 2 | 6 | 5 |" in card
     assert '"tau": 0.1' in card
@@ -178,17 +180,17 @@ def test_the_card_tells_method_model_settings_counts_and_figure(exported):
 def test_an_export_of_shapes_has_no_original_rows(tmp_path):
     config = RunConfig(data=DataConfig(num_samples=8), export=ExportConfig(formats=[]))
     build_dataset(config.data, tmp_path / "data")
-    made(tmp_path / "select")
-    made(tmp_path / "score")
-    inputs = stage.Inputs(
-        data=tmp_path / "data", score=tmp_path / "score", select=tmp_path / "select"
+    finish(tmp_path / "select")
+    finish(tmp_path / "score")
+    inputs = ExportInputs(
+        data=tmp_path / "data", score=tmp_path / "score", selection=tmp_path / "select"
     )
-    stage.run(config, inputs, tmp_path / "out")
+    export.export(config, inputs, tmp_path / "out", World())
     rows = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
     assert [row["original"] for row in rows] == [None] * 8
     config.export.formats = [ExportFormat.trl]
     with pytest.raises(EmptyDatasetError, match=r"export\.formats=\[\] writes the scores alone"):
-        stage.run(config, inputs, tmp_path / "again")
+        export.export(config, inputs, tmp_path / "again", World())
 
 
 def test_a_source_that_changed_since_is_refused(exported, tmp_path):
@@ -197,10 +199,10 @@ def test_a_source_that_changed_since_is_refused(exported, tmp_path):
     before = path.read_text()
     path.write_text("".join(before.splitlines(keepends=True)[:2]))
     root = folder.parent
-    inputs = stage.Inputs(data=root / "data", score=root / "score", select=root / "select")
+    inputs = ExportInputs(data=root / "data", score=root / "score", selection=root / "select")
     try:
         with pytest.raises(EmptyDatasetError, match=r"4 samples have no row in .* any more"):
-            stage.run(config, inputs, tmp_path / "out")
+            export.export(config, inputs, tmp_path / "out", World())
     finally:
         path.write_text(before)
     assert manifest.read_manifest(tmp_path / "out") is None
@@ -225,10 +227,10 @@ class Recorder:
 def test_publishing_creates_a_private_dataset_and_uploads_the_folder(exported):
     _, folder, _ = exported
     api = Recorder()
-    publish.publish(folder, "me/picks", True, api)
+    export.publish(folder, "me/selection", True, api)
     (first, created), (second, uploaded) = api.calls
     assert (first, second) == ("create_repo", "upload_folder")
-    assert (created["repo_id"], created["private"]) == ("me/picks", True)
+    assert (created["repo_id"], created["private"]) == ("me/selection", True)
     assert created["repo_type"] == uploaded["repo_type"] == "dataset"
     assert uploaded["folder_path"] == str(folder)
     assert "manifest.json" in uploaded["ignore_patterns"]
@@ -238,12 +240,12 @@ def test_publishing_without_network_names_the_finished_folder(exported, monkeypa
     _, folder, _ = exported
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HubUnavailable, match="The export is complete at") as found:
-        publish.publish(folder, "me/picks", True)
+        export.publish(folder, "me/selection", True)
     assert str(folder) in str(found.value)
 
 
 def test_a_repository_without_an_owner_is_a_bad_setting():
-    assert [key for key, _ in ExportConfig(push_to_hub="picks").check()] == ["push_to_hub"]
+    assert [key for key, _ in ExportConfig(push_to_hub="selection").check()] == ["push_to_hub"]
     double = [ExportFormat.trl, ExportFormat.trl]
     assert [key for key, _ in ExportConfig(formats=double).check()] == ["formats"]
-    assert not list(ExportConfig(push_to_hub="me/picks").check())
+    assert not list(ExportConfig(push_to_hub="me/selection").check())
