@@ -53,19 +53,9 @@ MMSTAR_CAPABILITIES = {
 }
 """Capability of a family's simpler and harder half."""
 
-NUMBER_WORDS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-]
+NUMBER_WORDS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"
+)  # fmt: skip
 
 MATHVISTA_HINTS = {
     AnswerKind.choice: (

@@ -162,7 +162,7 @@ def read(rng: Random, gen_difficulty: float) -> DrawnSample:
     )
 
 
-def color(rng: Random, gen_difficulty: float) -> DrawnSample:
+def name_color(rng: Random, gen_difficulty: float) -> DrawnSample:
     """The color of the only object of a shape; the difficulty fades all colors."""
     shape = rng.choice(SHAPES)
     answer = rng.choice(list(COLORS))
@@ -191,8 +191,8 @@ def color(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 def presence_question(look: Look) -> str:
     """Whether there is an object of this look."""
-    shape, color_ = look
-    return f"Is there a {color_} {shape} in the picture?"
+    shape, color = look
+    return f"Is there a {color} {shape} in the picture?"
 
 
 def verify(rng: Random, gen_difficulty: float) -> DrawnSample:
@@ -220,10 +220,10 @@ def locate(rng: Random, gen_difficulty: float) -> DrawnSample:
     row, column = objects[0].tile
     marks = {(row, column): f"!{row + 1}{column + 1}"}
     tiles = describe_tiles(objects, "color", "shape", marks=marks)
-    shape, color_ = look
+    shape, color = look
     return DrawnSample(
         image=scenes.draw_shapes(objects),
-        question=f"Which tile holds the {color_} {shape}? Answer with its box.",
+        question=f"Which tile holds the {color} {shape}? Answer with its box.",
         rationale=f"{tiles}: row {row + 1}, column {column + 1}",
         answer=json.dumps([{"bbox_2d": scenes.tile_box(objects[0].tile), "label": "tile"}]),
         kind=AnswerKind.boxes,
@@ -291,13 +291,13 @@ def bar(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 def odd(rng: Random, gen_difficulty: float) -> DrawnSample:
     """The row of the only object of another color; the difficulty makes all objects small."""
-    shape, color_ = random_look(rng)
-    odd_color = random_other(rng, list(COLORS), color_)
+    shape, color = random_look(rng)
+    odd_color = random_other(rng, list(COLORS), color)
     odd_tile = rng.choice(TILES)
     size = scale(1 - gen_difficulty, 6, 22)
     shift = random_shift(rng)
     objects = [
-        SceneObject(shape, odd_color if tile == odd_tile else color_, tile, size, 1.0, shift)
+        SceneObject(shape, odd_color if tile == odd_tile else color, tile, size, 1.0, shift)
         for tile in TILES
     ]
     row = odd_tile[0] + 1

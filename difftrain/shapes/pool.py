@@ -33,7 +33,7 @@ FAMILIES: dict[str, Callable[[Random, float], DrawnSample]] = {
     "count": families.count,
     "count_colour": families.count_color,
     "read": families.read,
-    "colour": families.color,
+    "colour": families.name_color,
     "verify": families.verify,
     "locate": families.locate,
     "count_plus": families.count_plus,

@@ -3,7 +3,6 @@
 Images are read and decoded with their batch, so that memory does not grow with the data.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +43,7 @@ def held_out(
     for sample in samples:
         if sample.sample_id in trained_ids:
             trained.setdefault(text_of(sample), []).append(sample)
-    hashes: dict[tuple, set[str]] = {}
+    hashes: dict[tuple, set[tuple]] = {}
     kept: list[Sample] = []
     rest = [sample for sample in samples if sample.sample_id not in trained_ids]
     for sample in sorted(rest, key=lambda sample: sample.sample_id):
@@ -52,8 +51,8 @@ def held_out(
             break
         if same_text := trained.get(key := text_of(sample)):
             if key not in hashes:
-                hashes[key] = {hash_images(other) for other in same_text}
-            if hash_images(sample) in hashes[key]:
+                hashes[key] = {image_hashes(other) for other in same_text}
+            if image_hashes(sample) in hashes[key]:
                 continue
         kept.append(sample)
     return kept
@@ -64,12 +63,9 @@ def text_of(sample: Sample) -> tuple:
     return sample.question, sample.options, sample.answer
 
 
-def hash_images(sample: Sample) -> str:
-    """A hash of a sample's images as stored."""
-    digest = hashlib.blake2b(digest_size=16)
-    for png in sample.images:
-        digest.update(images.file_hash(png))
-    return digest.hexdigest()
+def image_hashes(sample: Sample) -> tuple[bytes, ...]:
+    """The hashes of a sample's images as stored."""
+    return tuple(images.file_hash(png) for png in sample.images)
 
 
 def chat_prompt(sample: Sample) -> list[dict[str, str]]:
