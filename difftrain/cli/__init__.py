@@ -228,7 +228,7 @@ def config_of(program: str, arguments: list[str], trains: bool = False) -> RunCo
         print(OmegaConf.to_yaml(job), end="")
         sys.exit(0)
     config = checked(cast(RunConfig, OmegaConf.to_object(job)))
-    if trains and (errors := config.uneven(World.from_environment().size)):
+    if trains and (errors := config.step_problems(World.from_environment().size)):
         raise ConfigError(errors)
     return config
 

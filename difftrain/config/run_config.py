@@ -75,9 +75,9 @@ class RunConfig:
         """The training stages (records.Arm) that run, in their order."""
         return STAGES[self.train_stages]
 
-    def uneven(self, processes: int) -> list[str]:
+    def step_problems(self, processes: int) -> list[str]:
         """Why so many processes cannot share the steps of the stages that run."""
-        told = [getattr(self, stage).uneven(processes) for stage in self.stages]
+        told = [getattr(self, stage).step_problem(processes) for stage in self.stages]
         return [each for each in told if each]
 
     def check(self) -> Iterator[tuple[str, str]]:

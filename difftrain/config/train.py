@@ -293,7 +293,7 @@ class SftConfig:
         """Whether the data must have a rationale for each answer."""
         return self.targets is SftTargets.rationale
 
-    def uneven(self, processes: int) -> str | None:
+    def step_problem(self, processes: int) -> str | None:
         """Why this many processes cannot share a step, with the nearest settings that work."""
         if self.samples_per_step % processes == 0:
             return None
@@ -369,7 +369,7 @@ class GrpoConfig:
         weights = {"accuracy": 1.0, "format": self.format_weight}
         return weights | ({"overlong": self.overlong_weight} if self.overlong_weight else {})
 
-    def uneven(self, processes: int) -> str | None:
+    def step_problem(self, processes: int) -> str | None:
         """Why this many processes cannot share a step, with the nearest settings that work."""
         prompts, group = self.prompts_per_step, self.num_generations
         if prompts * group % processes:

@@ -140,7 +140,9 @@ def uneven_steps(plan: SweepPlan, nodes: str) -> list[str]:
     if not (nodes.isdigit() and int(nodes)):
         return []
     processes = plan.processes * int(nodes)
-    return list(dict.fromkeys(text for run in plan.runs for text in run.config.uneven(processes)))
+    return list(
+        dict.fromkeys(text for run in plan.runs for text in run.config.step_problems(processes))
+    )
 
 
 def compare_finished(runs: list[SweepRun]) -> Path | None:

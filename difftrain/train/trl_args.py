@@ -62,7 +62,7 @@ def batch_shape(settings: GrpoConfig | SftConfig, world: World) -> tuple[int, in
     The batch size is the largest up to per_device_train_batch_size that divides a device's share
     of the step. Raises ConfigError if the processes cannot share the step evenly.
     """
-    if problem := settings.uneven(world.size):
+    if problem := settings.step_problem(world.size):
         raise ConfigError([problem])
     rows = rows_per_step(settings) // world.size
     size = max(n for n in range(1, settings.per_device_train_batch_size + 1) if rows % n == 0)

@@ -92,7 +92,7 @@ def test_what_does_not_train_takes_any_number_of_processes(
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
     uneven = ["grpo.prompts_per_step=4", "grpo.num_generations=4"]
-    assert config_of("score", uneven).grpo.uneven(3)
+    assert config_of("score", uneven).grpo.step_problem(3)
     with pytest.raises(ConfigError, match="must divide by the 3 processes"):
         config_of("train", uneven, trains=True)
 
