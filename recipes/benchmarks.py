@@ -64,7 +64,7 @@ def evaluate_base(config: RunConfig, paths: RunPaths, world: World, session: Mod
 def evaluate_arm(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
     """5.2  A trained arm's checkpoint; returns the item results' folder."""
     checkpoint = paths.grpo(arm) / "checkpoint"
-    model = replace(config.model.here, name=str(checkpoint), revision=None)
+    model = replace(config.model.in_process, name=str(checkpoint), revision=None)
     session = ModelSession(model, config.data)
     results = evaluate(config, paths, world, session, arm, f"train/{checkpoint.parent.name}")
     session.release()

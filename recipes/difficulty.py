@@ -62,7 +62,7 @@ def probe(
         difficulty=config.difficulty,
         grade=config.grade,
         seed=paths.seed,
-        max_unwritten=config.model.at_once * 4,
+        max_unwritten=config.model.max_concurrency * 4,
     )
 
     # 3.2  Attention on image and text tokens for the first correct response to the full image

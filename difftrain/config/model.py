@@ -51,7 +51,7 @@ class ModelConfig:
     vllm: VllmConfig = setting(default_factory=VllmConfig, fingerprint=())
 
     @property
-    def at_once(self) -> int:
+    def max_concurrency(self) -> int:
         """Answers that the engine works on at the same time, in one process."""
         if self.engine is EngineKind.hf:
             return FIXED_ROWS if self.deterministic else self.batch_size
@@ -59,19 +59,19 @@ class ModelConfig:
         return self.server.max_concurrency if http else self.vllm.max_num_seqs
 
     @property
-    def here(self) -> "ModelConfig":
+    def in_process(self) -> "ModelConfig":
         """The same, answering in this process where a server would."""
         if self.engine is not EngineKind.http:
             return self
         return replace(self, engine=EngineKind.hf, url=None)
 
     @property
-    def served(self) -> str:
+    def served_name(self) -> str:
         """The model's name as the server knows it."""
         return self.server.name or self.name
 
     @property
-    def maker(self) -> dict[str, Any]:
+    def engine_settings(self) -> dict[str, Any]:
         """What of the engine changes answers; of transformers in this process, fixed shapes alone.
 
         Address, limits and time-outs of a server do not.
@@ -80,7 +80,7 @@ class ModelConfig:
             return {"deterministic": True} if self.deterministic else {}
         if self.engine is EngineKind.vllm:
             return {"engine": "vllm"}
-        return {"engine": "http", "served": self.served, "extra": dict(self.server.extra)}
+        return {"engine": "http", "served": self.served_name, "extra": dict(self.server.extra)}
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""

@@ -17,7 +17,7 @@ from difftrain.config.model import ModelConfig
 from difftrain.evaluate import generate, grade_prediction, item_result, write_results
 from difftrain.evaluate.generate import ResponseStatus, ResponseStore, StoredResponse
 from difftrain.evaluate.items import BenchmarkItem, load_items
-from difftrain.evaluate.judge.client import Judging
+from difftrain.evaluate.judge.client import JudgeClient
 from difftrain.evaluate.types import ItemGrade, configured_rules
 from difftrain.model.engines.types import Engine
 from difftrain.pipeline import coordination, manifest
@@ -37,7 +37,7 @@ class EvaluationFolders:
 
 
 def grade_response(
-    item: BenchmarkItem, stored: StoredResponse, config: EvaluateConfig, judging: Judging
+    item: BenchmarkItem, stored: StoredResponse, config: EvaluateConfig, judge_client: JudgeClient
 ) -> ItemResult:
     """The result of one stored response."""
     if stored.response is None:
@@ -45,39 +45,39 @@ def grade_response(
         status = ItemStatus.skipped if skipped else ItemStatus.failed
         grade = ItemGrade(None, None, None, stored.error)
         return item_result(item.benchmark, item.item, None, grade, status)
-    judge = judging.of_item(item.benchmark, config.rules)
+    judge = judge_client.for_item(item.benchmark, config.rules)
     text = write_results.prediction(stored.response, config)
     grade = grade_prediction(item.benchmark, text, item.item, judge, configured_rules(config))
     if judge is not None:
-        judge.settle(grade)
+        judge.count_unusable(grade)
     return item_result(item.benchmark, item.item, stored.response, grade)
 
 
 def grade_all(
     responses: Sequence[tuple[BenchmarkItem, StoredResponse]],
     config: EvaluateConfig,
-    judging: Judging,
+    judge_client: JudgeClient,
     on_idle: Callable[[], None],
 ) -> list[ItemResult]:
-    """A result for every (item, response), in order; `judging.workers` items at a time.
+    """A result for every (item, response), in order; `judge_client.workers` items at a time.
 
     Raises OSError if the disk is too full to keep the judge's replies.
     """
-    bar = tqdm(total=len(responses), desc="grade", unit="item", disable=judging.workers == 1)
-    pool = ThreadPoolExecutor(judging.workers)
+    bar = tqdm(total=len(responses), desc="grade", unit="item", disable=judge_client.workers == 1)
+    pool = ThreadPoolExecutor(judge_client.workers)
     try:
-        futures = [pool.submit(grade_response, *pair, config, judging) for pair in responses]
+        futures = [pool.submit(grade_response, *pair, config, judge_client) for pair in responses]
         waiting = set(futures)
         while waiting:
             done, waiting = wait(waiting, timeout=POLL_SECONDS)
             for future in done:
                 future.result()
-            if judging.disk_full is not None:
-                raise judging.disk_full
+            if judge_client.disk_full is not None:
+                raise judge_client.disk_full
             on_idle()
             bar.update(len(done))
     finally:
-        judging.close()
+        judge_client.close()
         pool.shutdown(cancel_futures=True)
         bar.close()
     return [future.result() for future in futures]
@@ -105,10 +105,10 @@ def evaluate(
     keys = list(items)
     store = ResponseStore(folders.responses)
     store.forget_failed(world)
-    judging = Judging(config.judge, config.judge_client, folders.replies)
+    judge_client = JudgeClient(config.judge, config.judge_client, folders.replies)
     missing = store.missing(keys)
-    if missing and world.is_first and judging.endpoint is not None:
-        judging.endpoint.check_key()
+    if missing and world.is_first and judge_client.server is not None:
+        judge_client.server.check_key()
     share = [pair for pair in world.share(list(items.items())) if pair[0] in missing]
     budgets = generate.pixel_budgets(config, data_pixels)
     engine = None
@@ -117,7 +117,7 @@ def evaluate(
     if world.is_first:
         write_results.reopen(folders.results)
     if engine is not None:
-        rows_per_part = model.at_once * 4
+        rows_per_part = model.max_concurrency * 4
         generate.generate_responses(engine, share, store, config, budgets, world, rows_per_part)
     coordination.wait(folders.responses, world, lambda: store.is_complete(keys))
     if not world.is_first:
@@ -126,7 +126,9 @@ def evaluate(
         )
     coordination.remove_heartbeats(folders.responses)
     pairs = [(item, store[key]) for key, item in items.items()]
-    results = grade_all(pairs, config, judging, lambda: coordination.beat(folders.results, world))
+    results = grade_all(
+        pairs, config, judge_client, lambda: coordination.beat(folders.results, world)
+    )
     evaluation = write_results.Evaluation(
         config=config,
         checkpoint=checkpoint,
@@ -134,7 +136,7 @@ def evaluate(
         data_pixels=data_pixels,
         responses=folders.responses,
         started=started,
-        judge_counts=judging.counts(),
+        judge_counts=judge_client.counts(),
         item_hashes=generate.item_hashes(items),
     )
     write_results.write(folders.results, list(items.values()), results, evaluation)

@@ -33,7 +33,7 @@ from difftrain.evaluate import (
     unscored,
 )
 from difftrain.evaluate.items import BenchmarkItem, describe_source
-from difftrain.evaluate.judge.usage import told
+from difftrain.evaluate.judge.client import format_usage
 from difftrain.evaluate.types import Table, TableRow
 from difftrain.model.engines.types import read_engine_info
 from difftrain.pipeline import coordination, manifest, parquet
@@ -116,7 +116,7 @@ def write(
     manifest.write_json(folder / "summary.json", scores)
     judge = judge_line = model_name(config.judge, config.benchmarks)
     if config.judge is JudgeKind.endpoint:
-        judge_line = told(judge, counts)
+        judge_line = format_usage(judge, counts)
         logger.info("judge %s", judge_line)
     no_response = unscored.count_no_response(results)
     if no_response:
@@ -293,7 +293,7 @@ def engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         description = [engine["engine"], engine.get("version", "")]
         description += [f"served as {engine['served']}"] if "served" in engine else []
         lines.append(["engine", " ".join(filter(None, description))])
-        if tokens := engine.get("picture_tokens"):
+        if tokens := engine.get("image_tokens"):
             side, server, expected = (tokens[key] for key in ("side", "server", "expected"))
             text = f"{server} for an image of {side} x {side}, where {expected} are expected"
             resized = ": the server shrinks images" if server < expected else ""

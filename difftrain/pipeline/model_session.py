@@ -48,10 +48,10 @@ class ModelSession:
 
         A server has the base weights only, and all arms must be evaluated by one engine.
         """
-        if self.config.here is self.config:
+        if self.config.in_process is self.config:
             return self
         self.close_engines()
-        session = ModelSession(self.config.here, self.data)
+        session = ModelSession(self.config.in_process, self.data)
         if "model" in self.__dict__:
             session.__dict__["model"] = self.model
         return session

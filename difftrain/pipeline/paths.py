@@ -26,7 +26,7 @@ class RunPaths:
     """The folders of one run. Equal settings and inputs give equal folders, in any run.
 
     `trained`: the run evaluates trained checkpoints, so benchmarks are answered in this process
-    (model.here). `retest`: the paths of the second probe, with its own seed and output folder.
+    (model.in_process). `retest`: the paths of the second probe, with its own seed and output folder.
     """
 
     config: RunConfig
@@ -74,7 +74,7 @@ class RunPaths:
         settings = {
             **counted_settings(self.config.probe, "probe"),
             **self._model_and_pixels("probe"),
-            **self.config.model.maker,
+            **self.config.model.engine_settings,
             "grade": counted_settings(self.config.grade),
             "seed": self.seed,
         }
@@ -157,7 +157,7 @@ class RunPaths:
         config = self.config
         settings = counted_settings(config.evaluate, "responses")
         settings |= self._model_and_pixels("responses")
-        settings |= (config.model.here if self.trained else config.model).maker
+        settings |= (config.model.in_process if self.trained else config.model).engine_settings
         return self.folder("responses", settings, self.model if arm == Arm.base else self.grpo(arm))
 
     def evaluation(self, arm: str) -> Path:
@@ -204,7 +204,7 @@ class RunPaths:
     def run(self) -> Path:
         """The run's own folder: its report and its checkpoint."""
         settings = counted_settings(self.config)
-        settings["model"] |= self.config.model.maker
+        settings["model"] |= self.config.model.engine_settings
         settings["evaluate"] = self._evaluation_settings
         folder = self.folder("run", settings, self.grpo(Arm.tuned))
         return folder.with_name(f"{self.config.name}-{folder.name}")

@@ -211,7 +211,7 @@ def generation_batch(
 
     In this process within model.batch_tokens or, if deterministic, with a power of two of tokens.
     """
-    rows, response = model.at_once, max_new_tokens
+    rows, response = model.max_concurrency, max_new_tokens
     if model.deterministic:
         response = (1 << (prompt + response - 1).bit_length()) - prompt
     elif model.engine is EngineKind.hf:
@@ -230,7 +230,7 @@ def memory_lines(config: RunConfig, text_tokens: int) -> list[str]:
     batch = generation_batch(model, prompt, config.probe.max_new_tokens, pixels)
     in_process = model.engine is EngineKind.hf
     weight_bytes = 4 if model.dtype is Dtype.float32 else 2
-    sizes = memory.generation_memory(dims, batch, weight_bytes, model.at_once * in_process)
+    sizes = memory.generation_memory(dims, batch, weight_bytes, model.max_concurrency * in_process)
     parts = ", ".join(f"{name} {gib(size)}" for name, size in sizes.items() if size)
     place = {
         EngineKind.hf: "GPU",

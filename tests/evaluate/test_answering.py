@@ -24,8 +24,8 @@ from difftrain.evaluate.generate import (
     stream_responses,
 )
 from difftrain.evaluate.items import BenchmarkItem, load_items
-from difftrain.model.engines import http, trial
-from difftrain.model.engines.http import Server
+from difftrain.model.engines import openai_engine, server_check
+from difftrain.model.engines.openai_engine import OpenAIEngine
 from difftrain.model.engines.types import Completion
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.coordination import World
@@ -66,8 +66,8 @@ def evaluated(config: RunConfig) -> Path:
         places.responses(Arm.base), places.evaluation(Arm.base), places.judge_replies
     )
 
-    def engine(_: int, most: int) -> Server:
-        return trial.server(config.model, most)
+    def engine(_: int, most: int) -> OpenAIEngine:
+        return server_check.connect(config.model, most)
 
     grade.evaluate(engine, folders, "tiny", config.evaluate, config.model, PIXELS, World())
     return folders.results
@@ -119,7 +119,7 @@ def test_answers_reach_the_disk_while_the_server_says_nothing(
     server: ModelServer, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "LONGEST_UNWRITTEN_SECONDS", 0.3)
-    monkeypatch.setattr(http, "ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(openai_engine, "IDLE_CALL_S", 0.05)
     config.evaluate.limit = 3
     in_vain: list[int] = []
 
@@ -213,7 +213,7 @@ def test_the_number_format_is_told_where_it_is_ours_and_smaller_pictures_are_tol
     lines = write_results.conditions_of(EvaluateConfig(), "none", engines, dtype)
     assert ["dtype", "bfloat16"] in lines
     tokens = {"side": 112, "server": 4, "expected": 16}
-    served = [{"engine": "http", "served": "x", "picture_tokens": tokens}]
+    served = [{"engine": "http", "served": "x", "image_tokens": tokens}]
     assert write_results.dtype_of(served, "bfloat16") is None
     line = write_results.engine_lines(served)[1][1]
     assert line.endswith("16 are expected: the server shrinks images")

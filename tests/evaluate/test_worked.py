@@ -13,7 +13,7 @@ from difftrain.config.judge import JudgeKind
 from difftrain.evaluate.generate import ResponseStatus, StoredResponse
 from difftrain.evaluate.grade import grade_response
 from difftrain.evaluate.items import BenchmarkItem
-from difftrain.evaluate.judge.client import Judging
+from difftrain.evaluate.judge.client import JudgeClient
 from difftrain.evaluate.types import HarnessRules, configured_rules
 from difftrain.evaluate.write_results import outcomes
 from difftrain.records import GradedBy, ItemStatus
@@ -268,7 +268,7 @@ def test_an_item_without_a_response_has_no_score_and_says_why(
         status=status,
         error="no image: the cell is empty",
     )
-    judging = Judging(config.judge, config.judge_client, tmp_path)
+    judging = JudgeClient(config.judge, config.judge_client, tmp_path)
     result = grade_response(BenchmarkItem(name, ALL_SIX[name]), stored, config, judging)
     assert (result.score, result.graded_by, result.response) == (None, None, None)
     assert result.status is ItemStatus(status.value)

@@ -15,8 +15,8 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.engine import EngineKind
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError, resolve
-from difftrain.model.engines import chat, trial
-from difftrain.model.engines.http import Server
+from difftrain.model.engines import openai_engine, server_check
+from difftrain.model.engines.openai_engine import OpenAIEngine
 from difftrain.model.engines.types import Completion, GenerationError, Request, generate_all
 from tests.listening import FaultyProxy, send
 from tests.model.answering import ModelServer, expected_of, whole
@@ -44,8 +44,8 @@ def settings(url: str, **changes: Any) -> ModelConfig:
     return found
 
 
-def engine(server: ModelServer, **changes: Any) -> Server:
-    return trial.server(settings(server.url, **changes), PIXELS)
+def engine(server: ModelServer, **changes: Any) -> OpenAIEngine:
+    return server_check.connect(settings(server.url, **changes), PIXELS)
 
 
 def requests(number: int, pictures: int = 5) -> list[Request]:
@@ -72,14 +72,14 @@ def test_every_answer_belongs_to_its_request_and_no_more_are_open_than_allowed(
     server: ModelServer,
 ) -> None:
     asked, made = requests(120), engine(server)
-    server.delay, server.most_open = 0.01, 0
+    server.delay, server.most_open = 0.05, 0
     found = generate_all(made, asked)
     assert right(found, asked)
     assert found[0] == Completion(expected_of(asked[0]), (), True, 5)
     assert found[0].num_tokens == 5
     assert server.in_earnest == 120
     assert 4 < server.most_open <= 8
-    assert made.info["seeds"] == "honoured"
+    assert made.info["seeds"] == "honored"
     assert server.keys == {f"Bearer {KEY}"}
 
 
@@ -94,18 +94,18 @@ def test_a_request_says_everything_that_decides_its_answer(server: ModelServer) 
 
 def test_pictures_arrive_unchanged_and_are_encoded_once_a_view(server: ModelServer) -> None:
     made = engine(server)
-    before = made.connection.urls.made
+    before = made.model.data_urls.encoded
     asked = requests(40, pictures=3)
     assert right(generate_all(made, asked), asked)
-    assert made.connection.urls.made - before == 3
+    assert made.model.data_urls.encoded - before == 3
 
 
 def test_data_urls_are_forgotten_when_they_grow_too_large() -> None:
-    urls = chat.DataUrls(most=20_000)
+    urls = openai_engine.DataUrlCache(max_bytes=20_000)
     for each in requests(20, pictures=20):
-        urls.of(each.images[0])
-    assert urls.held <= 20_000
-    assert urls.made == 20
+        urls.get(each.images[0])
+    assert urls.bytes <= 20_000
+    assert urls.encoded == 20
 
 
 SPOILT: dict[str, Callable[[Any], None]] = {
@@ -178,7 +178,7 @@ def test_what_never_succeeds_is_set_aside_with_the_reason_after_so_many_tries(
     server.spoils = spoils
     found = generate_all(made, asked)
     assert len(tries) == 3
-    told = "3 requests brought none, the last: the server answers 500: CUDA error for ..."
+    told = "3 attempts failed, the last: the server answers 500: CUDA error for ..."
     assert found.pop(4) == GenerationError(told)
     asked.pop(4)
     assert right(found, asked)
@@ -197,14 +197,16 @@ def test_what_the_server_refuses_is_not_asked_again(server: ModelServer) -> None
     assert server.in_earnest == 5
 
 
-@pytest.mark.parametrize(("status", "last"), [(500, "1 request"), (400, "the server answers 400")])
+@pytest.mark.parametrize(
+    ("status", "last"), [(500, "1 attempts failed"), (400, "the server answers 400")]
+)
 def test_a_server_that_fails_for_everybody_sets_nobody_aside(
     server: ModelServer, status: int, last: str
 ) -> None:
     made = engine(server, max_attempts=1)
     server.spoils = lambda handler, body, number: send(handler, status, b"oops") or True
     found = []
-    with pytest.raises(OSError, match=rf"samples in a row have no answer; the last one: {last}"):
+    with pytest.raises(OSError, match=rf"samples in a row have no response; the last one: {last}"):
         found.extend(made.stream(iterator(requests(150))))
     assert not found
     assert 32 <= server.in_earnest < 32 * 3 + 8
@@ -234,7 +236,7 @@ def test_a_server_that_fails_at_every_picture_sets_nobody_aside(server: ModelSer
     server.spoils = lambda handler, body, number: (
         "image_url" in str(body) and (send(handler, 500, b"oops") or True)
     )
-    with pytest.raises(OSError, match=r"samples in a row have no answer"):
+    with pytest.raises(OSError, match=r"samples in a row have no response"):
         generate_all(made, requests(150))
 
 
@@ -251,7 +253,7 @@ def test_a_server_that_answers_plain_words_and_nothing_of_the_work_sets_nobody_a
         return body["max_tokens"] >= 50 and (send(handler, 400, b"context too small") or True)
 
     server.spoils = spoils
-    with pytest.raises(OSError, match=r"samples in a row have no answer"):
+    with pytest.raises(OSError, match=r"samples in a row have no response"):
         generate_all(made, asked)
 
 
@@ -293,7 +295,7 @@ def test_a_request_that_is_turned_away_while_others_are_answered_is_set_aside(
     last = found.pop(4)
     asked.pop(4)
     assert isinstance(last, GenerationError)
-    told = "turned away while others were answered, the last: the server answers 503: no room"
+    told = "rejected while others were completed, the last: the server answers 503: no room"
     assert last.reason.endswith(told)
     assert right(found, asked)
 
@@ -312,7 +314,7 @@ def test_the_last_request_that_is_always_turned_away_ends_too(
     server.spoils, turned_away = spoils, [4]
     (found,) = generate_all(made, asked)
     assert isinstance(found, GenerationError)
-    assert "turned away while others were answered" in found.reason
+    assert "rejected while others were completed" in found.reason
     turned_away.append(0)
     with pytest.raises(OSError, match="busy" if wanted == "0.01" else "asks to wait for 7200 s"):
         generate_all(made, asked)
@@ -364,7 +366,7 @@ def test_words_that_a_server_takes_for_its_own_tokens_are_not_sent(
     bad = Request(parts=(words,), max_new_tokens=4)
     (found,) = generate_all(engine(server), [bad])
     assert isinstance(found, GenerationError)
-    assert "takes for a token of its own" in found.reason
+    assert "contains the special token" in found.reason
     assert server.in_earnest == 0
 
 
@@ -388,7 +390,7 @@ def test_thoughts_taken_out_of_the_answer_are_told(server: ModelServer) -> None:
 
 
 def test_a_server_that_goes_away_is_waited_for_and_told_and_nothing_counts(
-    server: ModelServer, capsys: pytest.CaptureFixture[str]
+    server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     made, asked = engine(server, max_attempts=1), requests(200)
     server.delay = 0.005
@@ -405,7 +407,7 @@ def test_a_server_that_goes_away_is_waited_for_and_told_and_nothing_counts(
     found = generate_all(made, asked)
     thread.join()
     assert right(found, asked)
-    told = capsys.readouterr().err
+    told = caplog.text
     assert f"model.url={server.url} does not answer" in told
     assert "waiting for up to 1800 s more" in told
     assert "is back after" in told
@@ -456,7 +458,7 @@ def test_a_request_that_kills_the_server_does_not_take_the_others_along(
 
     server.spoils = spoils
     found = generate_all(made, asked)
-    assert found.pop(7) == GenerationError("the server went down 6 times while it was asked")
+    assert found.pop(7) == GenerationError("the server went down 6 times during this request")
     asked.pop(7)
     assert right(found, asked)
 
@@ -515,7 +517,7 @@ def test_a_stream_that_nobody_reads_on_ends_at_once(server: ModelServer) -> None
 def test_nobody_at_the_start_is_told_within_seconds_with_the_address() -> None:
     began = time.monotonic()
     with pytest.raises(ConfigError, match=r"model.url=http://127.0.0.1:9/v1: no server answers"):
-        trial.server(settings("http://127.0.0.1:9/v1"), PIXELS)
+        server_check.connect(settings("http://127.0.0.1:9/v1"), PIXELS)
     assert time.monotonic() - began < 6
 
 
@@ -533,22 +535,22 @@ def test_a_model_that_the_server_does_not_know_is_told(server: ModelServer) -> N
 
 
 def test_a_field_that_the_server_refuses_is_left_out_and_the_artifact_says_so(
-    server: ModelServer, capsys: pytest.CaptureFixture[str]
+    server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert engine(server).info["sampling"] == "top_k=-1"
     server.refuses = ("top_k",)
     assert engine(server).info["sampling"] == "generation_config"
     server.refuses = ("top_k", "generation_config")
     assert engine(server).info["sampling"] == "none"
-    assert "the server's own sampling defaults apply" in capsys.readouterr().err
+    assert "the server's own sampling defaults apply" in caplog.text
 
 
 def test_seeds_are_found_out_and_not_believed(
-    server: ModelServer, capsys: pytest.CaptureFixture[str]
+    server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.keeps_seeds = False
     assert engine(server).info["seeds"] == "ignored"
-    assert "does not honour seeds" in capsys.readouterr().err
+    assert "does not honor seeds" in caplog.text
 
 
 def test_a_server_that_does_not_sample_is_refused(server: ModelServer) -> None:
@@ -558,14 +560,14 @@ def test_a_server_that_does_not_sample_is_refused(server: ModelServer) -> None:
 
 
 def test_a_server_that_does_not_look_at_pictures_is_refused(server: ModelServer) -> None:
-    assert engine(server).info["picture_tokens"] == {"side": 112, "server": 18, "expected": 16}
+    assert engine(server).info["image_tokens"] == {"side": 112, "server": 18, "expected": 16}
     server.sees = False
-    with pytest.raises(ConfigError, match="it is not looked at"):
+    with pytest.raises(ConfigError, match="the model does not see it"):
         engine(server)
 
 
 def test_a_server_that_refuses_the_largest_picture_is_asked_with_smaller_ones(
-    server: ModelServer, capsys: pytest.CaptureFixture[str]
+    server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = server.answer
 
@@ -578,11 +580,11 @@ def test_a_server_that_refuses_the_largest_picture_is_asked_with_smaller_ones(
 
     server.answer, most = small_only, 50
     about = engine(server).info
-    assert about["picture_tokens"] == {"side": 28, "server": 3, "expected": 1}
+    assert about["image_tokens"] == {"side": 28, "server": 3, "expected": 1}
     told = "the server answers 400: maximum context length is 16384 tokens"
-    assert about["picture_refused"] == 112
-    said = capsys.readouterr().err
-    assert f"a picture of 112 x 112 is refused ({told}), one of 28 x 28 is not" in said
+    assert about["image_refused"] == 112
+    said = caplog.text
+    assert f"an image of 112 x 112 is refused ({told}), one of 28 x 28 is not" in said
     most = 27
     with pytest.raises(ConfigError, match="maximum context length"):
         engine(server)
@@ -593,10 +595,10 @@ def test_nothing_of_address_and_limits_makes_another_artifact() -> None:
         settings("http://a/v1"),
         settings("http://b:80/v1", max_concurrency=3, max_attempts=9),
     )
-    assert one.maker == two.maker
-    assert settings("http://a/v1", name="other").maker != one.maker
-    assert settings("http://a/v1", extra={"top_k": 5}).maker != one.maker
-    assert ModelConfig().maker == {}
+    assert one.engine_settings == two.engine_settings
+    assert settings("http://a/v1", name="other").engine_settings != one.engine_settings
+    assert settings("http://a/v1", extra={"top_k": 5}).engine_settings != one.engine_settings
+    assert ModelConfig().engine_settings == {}
 
 
 @pytest.mark.parametrize(

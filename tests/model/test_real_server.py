@@ -17,7 +17,7 @@ from PIL import Image
 from difftrain.config.engine import EngineKind
 from difftrain.config.model import ModelConfig
 from difftrain.data import prompts
-from difftrain.model.engines import hf, trial
+from difftrain.model.engines import hf, server_check
 from difftrain.model.engines.hf import HfEngine
 from difftrain.model.engines.types import Completion, Request, generate_all
 from difftrain.model.loading import LoadedModel
@@ -85,10 +85,10 @@ def asked(samples: list[Sample], temperature: float) -> list[Request]:
 def test_a_real_server_says_what_the_model_says_here_through_every_fault(
     served: tuple[str, str], proxy: Spoiling, tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    made = trial.server(settings(proxy.url, served[1]), 12544)
+    made = server_check.connect(settings(proxy.url, served[1]), 12544)
     print(made.info)
     assert made.info["sampling"] == "generation_config"
-    assert made.info["picture_tokens"] == {"side": 112, "server": 18, "expected": 16}
+    assert made.info["image_tokens"] == {"side": 112, "server": 18, "expected": 16}
     proxy.fault = lambda number: FAULTS[number // 2 % len(FAULTS)] if number % 2 else None
     greedy = asked(shapes_samples, 0.0)
     found = generate_all(made, greedy)
@@ -154,7 +154,7 @@ def test_a_whole_probe_outlives_a_server_that_is_killed_and_comes_back(tmp_path:
     assert len({(row.sample_id, row.mask_percent, row.draw) for row in rows}) == len(rows)
     (maker,) = made["settings"]["engines"]
     assert maker["engine"] == "http"
-    assert maker["seeds"] in ("honoured", "ignored")
+    assert maker["seeds"] in ("honored", "ignored")
 
 
 def test_no_server_at_the_start_ends_with_code_2_and_the_address(tmp_path: Path) -> None:

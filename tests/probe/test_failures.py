@@ -11,8 +11,8 @@ import pytest
 from difftrain.config.engine import EngineKind
 from difftrain.config.run_config import RunConfig
 from difftrain.data import prompts
-from difftrain.model.engines import http, trial
-from difftrain.model.engines.http import Server
+from difftrain.model.engines import openai_engine, server_check
+from difftrain.model.engines.openai_engine import OpenAIEngine
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
@@ -46,8 +46,8 @@ def run_probe(
     for name, value in changes.items():
         setattr(config.model.server, name, value)
 
-    def engine() -> Server:
-        return trial.server(config.model, config.data.max_pixels)
+    def engine() -> OpenAIEngine:
+        return server_check.connect(config.model, config.data.max_pixels)
 
     run.run_probe(
         engine, samples, folder / "probe", World(), {}, probe=config.probe,
@@ -92,7 +92,7 @@ def test_a_refused_sample_fails_with_its_reason_and_the_rest_is_scored(
     assert {each.sample_id for each in left} == scored
     (maker,) = made["settings"]["engines"]
     assert maker["engine"] == "http"
-    assert maker["seeds"] == "honoured"
+    assert maker["seeds"] == "honored"
 
 
 def test_no_fault_changes_a_row_and_nothing_written_is_requested_again(
@@ -151,7 +151,7 @@ def test_responses_reach_the_disk_while_the_server_is_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(parquet, "LONGEST_UNWRITTEN_SECONDS", 0.3)
-    monkeypatch.setattr(http, "ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(openai_engine, "IDLE_CALL_S", 0.05)
     timed_out: list[int] = []
 
     def spoils(handler: Any, body: dict, number: int) -> bool:

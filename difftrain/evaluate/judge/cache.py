@@ -1,9 +1,8 @@
-"""Replies of the judge on disk, so that what was asked once is never paid for again.
+"""The judge's replies on disk, so that no call is paid for twice.
 
-A folder of JSON lines. Every process appends to a file of its own and reads all of them, so ranks
-and runs side by side cannot spoil one another; a line is one write to a file opened for appending,
-and begins with the line break, so that a line which a killed process left half written is skipped
-and spoils no other. Only replies are kept, never failures.
+A folder of JSON lines. Every process appends to a file of its own and reads all of them, so
+parallel ranks and runs cannot damage each other's lines. A line is one write that begins with a
+line break, so that a line cut off by a kill is skipped and damages no other. Failures are not kept.
 """
 
 import hashlib
@@ -19,50 +18,50 @@ VERSION = 2
 """Part of every key; a change to what a call sends must change it."""
 
 
-def key_of(
-    server: str, model: str, prompt: str, temperature: float, max_tokens: int, number: int
+def cache_key(
+    server: str, model: str, prompt: str, temperature: float, max_tokens: int, attempt: int
 ) -> str:
-    """What identifies a reply: server (hashed), model, prompt, settings, and which try it is.
+    """What identifies a reply: hash of the server, model, prompt, settings and attempt.
 
-    `number` counts an item's tries at the same prompt and temperature from 0, because the
-    reference asks again, at the same temperature, when a reply is of no use.
+    `attempt` counts an item's calls with the same prompt and temperature from 0, because the
+    reference harness repeats a call at the same temperature when a reply is unusable.
     """
-    content = [VERSION, server, model, prompt, float(temperature), max_tokens, number]
+    content = [VERSION, server, model, prompt, float(temperature), max_tokens, attempt]
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
-class Replies:
-    """The replies in a folder, and the file that this process adds to (made when it first does)."""
+class ReplyCache:
+    """The replies in a folder, and this process's file, made when the first reply is added."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = Lock()
         self._file: int | None = None
-        self._known: dict[str, str] = {}
+        self._replies: dict[str, str] = {}
         for path in sorted(folder.glob("replies-*.jsonl")):
-            for entry in entries(path):
-                self._known.setdefault(entry["key"], entry["reply"])
+            for entry in read_entries(path):
+                self._replies.setdefault(entry["key"], entry["reply"])
 
     def get(self, key: str) -> str | None:
-        """The reply under a key, or None."""
-        return self._known.get(key)
+        """The reply of a key, or None."""
+        return self._replies.get(key)
 
-    def add(self, key: str, reply: str, **beside: Any) -> str:
-        """Keep a reply and return it, or the one that another thread kept first.
+    def add(self, key: str, reply: str, **metadata: Any) -> str:
+        """Store a reply and return it, or the one that another thread stored first.
 
         Raises OSError if the line cannot be written whole.
         """
         with self._lock:
-            if key in self._known:
-                return self._known[key]
-            self._write({"key": key, "reply": reply, **beside})
-            self._known[key] = reply
+            if key in self._replies:
+                return self._replies[key]
+            self._write({"key": key, "reply": reply, **metadata})
+            self._replies[key] = reply
             return reply
 
     def _write(self, entry: dict[str, Any]) -> None:
         if self._file is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            host = "".join(each for each in socket.gethostname() if each.isalnum())[:32]
+            host = "".join(filter(str.isalnum, socket.gethostname()))[:32]
             name = f"replies-{host}-{os.getpid()}-{time.time_ns():x}.jsonl"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             self._file = os.open(self.folder / name, flags, 0o644)
@@ -78,9 +77,9 @@ class Replies:
                 self._file = None
 
 
-def entries(path: Path) -> list[dict[str, Any]]:
-    """The whole entries of one file; what a killed process left half written is skipped."""
-    found = []
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """The complete entries of one file; a line cut off by a kill is skipped."""
+    entries = []
     for line in path.read_bytes().split(b"\n"):
         try:
             entry = json.loads(line)
@@ -88,5 +87,5 @@ def entries(path: Path) -> list[dict[str, Any]]:
             continue
         match entry:
             case {"key": str(), "reply": str()}:
-                found.append(entry)
-    return found
+                entries.append(entry)
+    return entries

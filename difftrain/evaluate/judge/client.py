@@ -1,110 +1,326 @@
-"""The judge as the scorers know it: cache first, then the endpoint, with everything counted."""
+"""The judge as the scorers call it: cached replies first, then the server, everything counted.
 
+Address and key come from the environment and appear in no message, file or log.
+Not here: the prompts (judge_prompts.py) and how replies are stored (cache.py).
+"""
+
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from difftrain.config.judge import JudgeClientConfig, JudgeKind, by_rules_alone, server_hash
+from difftrain.config.judge import (
+    KEY,
+    MODEL,
+    URL,
+    JudgeClientConfig,
+    JudgeKind,
+    by_rules_alone,
+    server_hash,
+)
+from difftrain.config.run_config import ConfigError
 from difftrain.evaluate import benchmark_named
-from difftrain.evaluate.judge.cache import Replies, key_of
-from difftrain.evaluate.judge.endpoint import Endpoint
-from difftrain.evaluate.judge.usage import Tally
+from difftrain.evaluate.judge.cache import ReplyCache, cache_key
 from difftrain.evaluate.types import ItemGrade, JudgeDown
+from difftrain.model.engines.transport import (
+    CircuitBreaker,
+    Fault,
+    RequestError,
+    ServerClient,
+    ServerUnavailable,
+    message_text,
+)
 from difftrain.records import GradedBy
-from difftrain.shapes.stub_judge import judge as stand_in
+from difftrain.shapes.stub_judge import judge as stub_judge
 
-LONGEST_REPLY = 2048
-"""Tokens of a reply where the reference says nothing else."""
-SHORT_BEFORE = "2026-05-28"
-"""MM-Vet's judge had 3 tokens until this day; a chatty one is cut off and unusable there."""
+DEFAULT_MAX_TOKENS = 2048
+"""Tokens of a reply where the reference harness sets no other limit."""
+MMVET_LONG_FROM = "2026-05-28"
+"""MM-Vet's judge had 3 tokens before this day; a longer reply is cut off and unusable there."""
+MAX_PAUSE_S = 120.0
+"""A server that asks for a longer pause is not called again in this run."""
+OUTAGE_CALLS = 24
+"""Calls that fail in a row before the server is not called again in this run."""
+OUTAGE_FAULTS = {Fault.limited, Fault.server, Fault.lost, Fault.slow, Fault.malformed}
+"""What counts towards an outage. An empty reply does not, nor does a refusal by a server that has
+replied to other prompts."""
+FATAL_STATUSES = {
+    401: "the server answers 401: is JUDGE_API_KEY right?",
+    402: "the server answers 402: the account cannot pay",
+    403: "the server answers 403: the key has no access to this model",
+    404: "the server answers 404: are JUDGE_BASE_URL and JUDGE_MODEL right?",
+    405: "the server answers 405: is JUDGE_BASE_URL right?",
+}
 
 
-def longest_reply(benchmark: str, rules: str) -> int:
-    """The reference harness's max_tokens for a benchmark's judge at the date `rules`."""
-    name = benchmark_named(benchmark).name
-    if name == "MMVet" and rules < SHORT_BEFORE:
-        return 3
-    return 128 if name == "MathVista" else LONGEST_REPLY
+class JudgeUsage:
+    """Counts of one pass over one checkpoint's items; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts: Counter[str] = Counter()
+        self._faults: Counter[Fault] = Counter()
+        self._messages: dict[Fault, str] = {}
+
+    def add(self, name: str, by: int = 1) -> None:
+        """Add to one of replies, calls, from_cache, unusable and failed_items."""
+        with self._lock:
+            self._counts[name] += by
+
+    def count(self, name: str) -> int:
+        """The value of a count."""
+        with self._lock:
+            return self._counts[name]
+
+    def add_fault(self, fault: Fault, message: str | None = None) -> None:
+        """Count a request that got no reply or was not sent. The message must hold no secret."""
+        with self._lock:
+            self._faults[fault] += 1
+            if message is not None:
+                self._messages[fault] = message
+
+    def take_call(self, limit: int | None) -> bool:
+        """Count one HTTP request if the limit allows it; whether it does."""
+        with self._lock:
+            if limit is not None and self._counts["calls"] >= limit:
+                return False
+            self._counts["calls"] += 1
+            return True
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts for JSON.
+
+        `replies` were used, `from_cache` of them came from the disk; `calls` are HTTP requests,
+        retries included; `unusable` replies could not be parsed; `failed_items` have no score
+        because the judge failed; `last_words` has the last message of each fault.
+        """
+        with self._lock:
+            names = ("replies", "from_cache", "calls", "unusable", "failed_items")
+            return {
+                **{name: self._counts[name] for name in names},
+                "faults": {fault.value: count for fault, count in sorted(self._faults.items())},
+                "last_words": {fault.value: text for fault, text in sorted(self._messages.items())},
+            }
 
 
-class OneItem:
+def format_usage(name: str, usage: Mapping[str, Any]) -> str:
+    """The counts in one line, to be shown beside the score."""
+    messages = usage.get("last_words", {})
+    faults = ", ".join(
+        f"{fault.replace('_', ' ')} {count}"
+        + (f" ({messages[fault]})" if fault in messages else "")
+        for fault, count in usage.get("faults", {}).items()
+    )
+    line = (
+        f"{name}: {usage['replies']} replies ({usage['from_cache']} from the cache), "
+        f"{usage['calls']} calls, {usage['unusable']} unusable replies, "
+        f"{usage['failed_items']} items without a score because the judge failed; "
+        f"faults: {faults or 'none'}"
+    )
+    stopped = usage.get("stopped")
+    return f"{line}; no further call was made, because {stopped}" if stopped else line
+
+
+class JudgeServer:
+    """The server that the environment names; safe to use from several threads."""
+
+    def __init__(self, config: JudgeClientConfig, usage: JudgeUsage) -> None:
+        self.model = os.environ[MODEL].strip()
+        self._config, self._usage = config, usage
+        key = os.environ.get(KEY, "")
+        self._client = ServerClient(
+            os.environ[URL], key, config.timeout_s, FATAL_STATUSES, hide_url=True
+        )
+        self._breaker = CircuitBreaker(self._client)
+        self._failures_in_a_row, self._has_replied, self._closed = 0, False, False
+
+    @property
+    def stopped(self) -> str | None:
+        """Why no further call is made in this run, or None."""
+        return self._breaker.error
+
+    def check_key(self) -> None:
+        """Raises ConfigError if the server rejects the key; counts no call.
+
+        A server that cannot be reached, or has no list of models, passes.
+        """
+        try:
+            status = self._client.run(self._client.models_status(self._config.timeout_s))
+        except RequestError:
+            return
+        if status in (401, 403):
+            raise ConfigError([f"evaluate.judge=endpoint: the server rejects {KEY} ({status})"])
+
+    def reply(self, prompt: str, temperature: float, max_tokens: int) -> str:
+        """The judge's reply, stripped. Raises JudgeDown if there is none after all attempts."""
+        if self._closed:
+            raise JudgeDown("stopped")
+        # One user message and no system prompt, as the reference harness sends it.
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+        }
+        try:
+            return self._client.run(self._reply(body))
+        except CancelledError:
+            raise JudgeDown("stopped") from None
+
+    async def _reply(self, body: Mapping[str, Any]) -> str:
+        failures = 0
+        while True:
+            try:
+                await self._breaker.wait()
+            except ServerUnavailable as error:
+                self._usage.add_fault(Fault.outage)
+                raise JudgeDown(str(error)) from None
+            if not self._usage.take_call(self._config.max_calls):
+                self._usage.add_fault(Fault.over_budget)
+                raise JudgeDown(f"the budget of {self._config.max_calls} calls is used up")
+            try:
+                reply = await self._client.complete(body, parse_reply)
+            except RequestError as error:
+                self._usage.add_fault(error.fault, error.message)
+                self._update_breaker(error)
+                failures += 1
+                if error.permanent or failures >= self._config.max_attempts:
+                    self._count_failure(error)
+                    raise JudgeDown(error.message) from None
+                pause = self._config.backoff_s * 2 ** (failures - 1)
+                await self._breaker.sleep(min(MAX_PAUSE_S, pause))
+            else:
+                self._failures_in_a_row, self._has_replied = 0, True
+                return reply
+
+    def _update_breaker(self, error: RequestError) -> None:
+        """Pause or stop all calls if the error concerns all of them."""
+        pause = error.retry_after or 0.0
+        self._breaker.pause(min(pause, MAX_PAUSE_S))
+        if error.fatal and not self._has_replied:
+            self._breaker.trip(error.message)
+        elif pause > MAX_PAUSE_S:
+            self._breaker.trip(f"the server asks to wait for {pause:.0f} s")
+
+    def _count_failure(self, error: RequestError) -> None:
+        """Count a call that failed for good; stop all calls after OUTAGE_CALLS in a row."""
+        has_replied = self._has_replied or self._usage.count("from_cache") > 0
+        refuses_all = error.fault is Fault.refused and not has_replied
+        self._failures_in_a_row += error.fault in OUTAGE_FAULTS or refuses_all
+        if self._failures_in_a_row >= OUTAGE_CALLS:
+            message = f"{OUTAGE_CALLS} calls in a row have failed, the last one: {error.message}"
+            self._breaker.trip(message)
+
+    def close(self) -> None:
+        """Cancel open calls, refuse further ones and close the connections."""
+        self._closed = True
+        self._client.close()
+
+
+def parse_reply(response: Mapping[str, Any]) -> str:
+    """The text of a response's first choice, stripped. Raises RequestError if there is none."""
+    match response["choices"]:
+        case [{"message": dict(message)} as choice, *_]:
+            text = (message_text(message) or "").strip()
+        case _:
+            raise RequestError(Fault.malformed, "the server's response is no chat completion")
+    if text:
+        return text
+    reason = choice.get("finish_reason")
+    is_permanent = reason in ("length", "content_filter")  # cut off or filtered again
+    raise RequestError(
+        Fault.empty, f"an empty reply (finish_reason {reason})", permanent=is_permanent
+    )
+
+
+class ItemJudge:
     """The judge of one item; a scorer calls it as judge(prompt, temperature)."""
 
-    def __init__(self, tally: Tally, ask: Callable[[str, float, int], str]) -> None:
-        self._tally, self._ask = tally, ask
-        self._tries: Counter[tuple[str, float]] = Counter()
+    def __init__(self, usage: JudgeUsage, reply: Callable[[str, float, int], str]) -> None:
+        self._usage, self._reply = usage, reply
+        self._attempts: Counter[tuple[str, float]] = Counter()
         self.replies = 0
-        """How many replies it has had."""
 
     def __call__(self, prompt: str, temperature: float) -> str:
         """One reply. Raises JudgeDown where there is none."""
-        number = self._tries[prompt, temperature]
-        self._tries[prompt, temperature] += 1
+        attempt = self._attempts[prompt, temperature]
+        self._attempts[prompt, temperature] += 1
         try:
-            found = self._ask(prompt, temperature, number)
+            reply = self._reply(prompt, temperature, attempt)
         except JudgeDown:
-            self._tally.count("failed_items")
+            self._usage.add("failed_items")
             raise
-        self._tally.count("replies")
+        self._usage.add("replies")
         self.replies += 1
-        return found
+        return reply
 
-    def settle(self, grade: ItemGrade) -> None:
-        """Count the replies that nothing could be made of."""
-        self._tally.count("unusable", self.replies - (grade.graded_by is GradedBy.judge))
+    def count_unusable(self, grade: ItemGrade) -> None:
+        """Count the replies that gave no score."""
+        self._usage.add("unusable", self.replies - (grade.graded_by is GradedBy.judge))
 
 
-class Judging:
-    """The judge of one checkpoint's marks; whoever makes one closes it."""
+class JudgeClient:
+    """The judge of one checkpoint's items. Close it after use."""
 
     def __init__(self, kind: JudgeKind, config: JudgeClientConfig, cache: Path) -> None:
         self.kind = kind
-        self.tally = Tally()
+        self.usage = JudgeUsage()
         self.disk_full: OSError | None = None
-        """Set where a reply could not be kept; the pass must not go on then."""
-        asks = kind is JudgeKind.endpoint
-        self.workers = config.max_concurrency if asks else 1
-        self.endpoint = Endpoint(config, self.tally) if asks else None
-        self._replies = Replies(cache) if asks else None
-        self._server = server_hash(kind) or ""
+        """Set when a reply could not be cached; the pass must stop then."""
+        uses_server = kind is JudgeKind.endpoint
+        self.workers = config.max_concurrency if uses_server else 1
+        self.server = JudgeServer(config, self.usage) if uses_server else None
+        self._cache = ReplyCache(cache) if uses_server else None
+        self._server_hash = server_hash(kind) or ""
 
-    def of_item(self, benchmark: str, rules: str) -> OneItem | None:
-        """The judge of one item, which counts its tries from anew; None where no judge is asked."""
+    def for_item(self, benchmark: str, rules: str) -> ItemJudge | None:
+        """The judge of one item, with attempts counted from 0; None where rules alone decide."""
         if by_rules_alone(self.kind, benchmark):
             return None
-        longest = longest_reply(benchmark, rules)
+        max_tokens = reply_max_tokens(benchmark, rules)
 
-        def ask(prompt: str, temperature: float, number: int) -> str:
-            if self.endpoint is None:
-                return stand_in(prompt, temperature)
-            return self._kept_or_asked(prompt, temperature, number, longest)
+        def reply(prompt: str, temperature: float, attempt: int) -> str:
+            if self.server is None:
+                return stub_judge(prompt, temperature)
+            return self._cached_reply(prompt, temperature, attempt, max_tokens)
 
-        return OneItem(self.tally, ask)
+        return ItemJudge(self.usage, reply)
 
-    def _kept_or_asked(self, prompt: str, temperature: float, number: int, longest: int) -> str:
-        assert self.endpoint is not None
-        assert self._replies is not None
-        key = key_of(self._server, self.endpoint.model, prompt, temperature, longest, number)
-        if (known := self._replies.get(key)) is not None:
-            self.tally.count("from_cache")
-            return known
-        found = self.endpoint.reply(prompt, temperature, longest)
+    def _cached_reply(self, prompt: str, temperature: float, attempt: int, max_tokens: int) -> str:
+        assert self.server is not None
+        assert self._cache is not None
+        call = (self._server_hash, self.server.model, prompt, temperature, max_tokens, attempt)
+        key = cache_key(*call)
+        if (reply := self._cache.get(key)) is not None:
+            self.usage.add("from_cache")
+            return reply
+        reply = self.server.reply(prompt, temperature, max_tokens)
         try:
-            at = datetime.now(UTC).isoformat(timespec="seconds")
-            return self._replies.add(key, found, model=self.endpoint.model, at=at)
-        except OSError as full:
-            self.disk_full = full
-            raise JudgeDown("the reply could not be kept") from full
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            return self._cache.add(key, reply, model=self.server.model, at=now)
+        except OSError as error:
+            self.disk_full = error
+            raise JudgeDown("the reply could not be stored") from error
 
     def counts(self) -> dict[str, Any]:
-        """What was asked and what came of it, and why nothing more was asked (None: it was)."""
-        return self.tally.plain() | {"stopped": self.endpoint.out if self.endpoint else None}
+        """The usage, and why no further call was made (None: calls went on)."""
+        return self.usage.as_dict() | {"stopped": self.server.stopped if self.server else None}
 
     def close(self) -> None:
-        """Refuse further calls and let go of connections and file."""
-        if self.endpoint is not None:
-            self.endpoint.close()
-        if self._replies is not None:
-            self._replies.close()
+        """Refuse further calls; close connections and cache."""
+        if self.server is not None:
+            self.server.close()
+        if self._cache is not None:
+            self._cache.close()
+
+
+def reply_max_tokens(benchmark: str, rules: str) -> int:
+    """The reference harness's max_tokens for a benchmark's judge at the date `rules`."""
+    name = benchmark_named(benchmark).name
+    if name == "MMVet" and rules < MMVET_LONG_FROM:
+        return 3
+    return 128 if name == "MathVista" else DEFAULT_MAX_TOKENS

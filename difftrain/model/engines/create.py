@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from difftrain.config.engine import EngineKind
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
-from difftrain.model.engines import hf, trial, vllm
+from difftrain.model.engines import hf, server_check, vllm
 from difftrain.model.engines.types import Engine
 from difftrain.model.loading import LoadedModel
 
@@ -20,7 +20,7 @@ def create_engine(
     Raises ConfigError where the server or vLLM cannot serve.
     """
     if config.engine is EngineKind.http:
-        return trial.server(config, pixels[1])
+        return server_check.connect(config, pixels[1])
     if config.engine is EngineKind.vllm:
         return vllm.VllmEngine(config, pixels)
     return hf.HfEngine(load(), hf.BatchLimits.of(config))
@@ -29,6 +29,6 @@ def create_engine(
 def check_engine(config: ModelConfig) -> None:
     """Raises ConfigError within seconds if the engine is not available. Generates nothing."""
     if config.engine is EngineKind.http:
-        trial.greet(config)
+        server_check.check_reachable(config)
     elif config.engine is EngineKind.vllm and not find_spec("vllm"):
         raise ConfigError(["model.engine=vllm: vLLM is not installed; install the extra vllm"])

@@ -20,8 +20,8 @@ from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.data import prompts
 from difftrain.model import resolve
-from difftrain.model.engines.chat import SPECIAL_TOKEN
 from difftrain.model.engines.hf import PLACEHOLDERS
+from difftrain.model.engines.openai_engine import SPECIAL_TOKEN
 from difftrain.model.engines.types import Completion, GenerationError, K, Request, Result
 from difftrain.model.loading import load_processor
 

@@ -12,14 +12,14 @@ import pytest
 
 from difftrain.config.judge import JudgeKind, server_hash
 from difftrain.config.run_config import RunConfig
-from difftrain.evaluate.judge.cache import Replies, entries, key_of
+from difftrain.evaluate.judge.cache import ReplyCache, cache_key, read_entries
 from difftrain.pipeline.paths import RunPaths
 
 ENDLESS = """
 import sys
 from pathlib import Path
-from difftrain.evaluate.judge.cache import Replies
-kept, name, number = Replies(Path(sys.argv[1])), sys.argv[2], 0
+from difftrain.evaluate.judge.cache import ReplyCache
+kept, name, number = ReplyCache(Path(sys.argv[1])), sys.argv[2], 0
 while True:
     kept.add(f"{name}-{number}", "reply " * 2000 + str(number))
     number += 1
@@ -27,27 +27,27 @@ while True:
 
 
 def test_what_one_process_kept_the_next_one_reads(tmp_path: Path) -> None:
-    kept = Replies(tmp_path)
+    kept = ReplyCache(tmp_path)
     kept.add("k", "Yes\nand \x00 no \ud800", model="m")
     kept.close()
-    assert Replies(tmp_path).get("k") == "Yes\nand \x00 no \ud800"
-    assert Replies(tmp_path).get("other") is None
+    assert ReplyCache(tmp_path).get("k") == "Yes\nand \x00 no \ud800"
+    assert ReplyCache(tmp_path).get("other") is None
 
 
 def test_looking_makes_no_file(tmp_path: Path) -> None:
-    Replies(tmp_path / "judge").get("k")
+    ReplyCache(tmp_path / "judge").get("k")
     assert not (tmp_path / "judge").exists()
 
 
 def test_the_first_reply_stays(tmp_path: Path) -> None:
-    kept = Replies(tmp_path)
+    kept = ReplyCache(tmp_path)
     assert kept.add("k", "one") == "one"
     assert kept.add("k", "two") == "one"
-    assert Replies(tmp_path).get("k") == "one"
+    assert ReplyCache(tmp_path).get("k") == "one"
 
 
 def test_a_half_written_line_is_skipped_and_spoils_no_other(tmp_path: Path) -> None:
-    kept = Replies(tmp_path)
+    kept = ReplyCache(tmp_path)
     kept.add("a", "1")
     (path,) = tmp_path.iterdir()
     with path.open("ab") as file:
@@ -56,7 +56,7 @@ def test_a_half_written_line_is_skipped_and_spoils_no_other(tmp_path: Path) -> N
     (tmp_path / "replies-other.jsonl").write_bytes(
         b'\n{"key": 3}\n[]\n"x"\n\xff\xfe\n{"key": "c", "re'
     )
-    found = Replies(tmp_path)
+    found = ReplyCache(tmp_path)
     assert [found.get(key) for key in ("a", "torn", "b", "c")] == ["1", None, "2", None]
 
 
@@ -78,9 +78,9 @@ def test_killed_writers_side_by_side_lose_nothing_that_they_kept(tmp_path: Path)
             writer.wait()
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2
-    found = Replies(tmp_path)
+    found = ReplyCache(tmp_path)
     for path in files:
-        kept = entries(path)
+        kept = read_entries(path)
         name = kept[0]["key"][0]
         assert [each["key"] for each in kept] == [f"{name}-{n}" for n in range(len(kept))]
         assert len(path.read_bytes().split(b"\n")) - len(kept) in (1, 2)
@@ -89,7 +89,7 @@ def test_killed_writers_side_by_side_lose_nothing_that_they_kept(tmp_path: Path)
 
 
 def test_threads_share_one_file_without_mixing_lines(tmp_path: Path) -> None:
-    kept = Replies(tmp_path)
+    kept = ReplyCache(tmp_path)
 
     def add(name: str) -> None:
         for number in range(200):
@@ -101,11 +101,11 @@ def test_threads_share_one_file_without_mixing_lines(tmp_path: Path) -> None:
     for each in threads:
         each.join()
     (path,) = tmp_path.iterdir()
-    assert len(entries(path)) == 800
+    assert len(read_entries(path)) == 800
 
 
 def test_a_line_that_is_not_whole_is_told(tmp_path: Path) -> None:
-    kept = Replies(Path("/dev/full").parent)
+    kept = ReplyCache(Path("/dev/full").parent)
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
     import os
@@ -126,9 +126,9 @@ def test_every_part_of_a_call_is_part_of_its_key() -> None:
         ("s", "m", "p", 0.0, 4, 0),
         ("s", "m", "p", 0.0, 3, 1),
     ]
-    assert len({key_of(*call) for call in calls}) == len(calls)
-    assert key_of("s", "m", "p", 0, 3, 0) == key_of("s", "m", "p", 0.0, 3, 0)
-    assert json.loads(json.dumps(key_of(*calls[0]))) == key_of(*calls[0])
+    assert len({cache_key(*call) for call in calls}) == len(calls)
+    assert cache_key("s", "m", "p", 0, 3, 0) == cache_key("s", "m", "p", 0.0, 3, 0)
+    assert json.loads(json.dumps(cache_key(*calls[0]))) == cache_key(*calls[0])
 
 
 def test_two_servers_share_neither_replies_nor_marks(
@@ -141,7 +141,7 @@ def test_two_servers_share_neither_replies_nor_marks(
         server = server_hash(JudgeKind.endpoint)
         assert server is not None
         assert "one" not in server
-        keys.append(key_of(server, "default", "p", 0.0, 9, 0))
+        keys.append(cache_key(server, "default", "p", 0.0, 9, 0))
         config = RunConfig(output_dir=str(tmp_path))
         config.evaluate.judge = JudgeKind.endpoint
         folders.append(RunPaths(config).evaluation("base"))

@@ -96,10 +96,10 @@ def test_a_missing_environment_ends_with_code_2_before_anything_is_loaded() -> N
     assert "Traceback" not in done.stderr
 
 
-def test_settings_with_a_judge_are_checked_without_importing_torch_or_httpx() -> None:
+def test_settings_with_a_judge_are_checked_without_importing_torch_or_openai() -> None:
     code = (
         "import sys; from difftrain.cli import config_of; config_of('train', sys.argv[1:]);"
-        "assert not {'torch', 'transformers', 'httpx'} & sys.modules.keys()"
+        "assert not {'torch', 'transformers', 'httpx', 'openai'} & sys.modules.keys()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "evaluate.judge=endpoint"],

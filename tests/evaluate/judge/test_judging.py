@@ -15,10 +15,16 @@ from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.evaluate import grade, score_item
 from difftrain.evaluate.generate import StoredResponse
 from difftrain.evaluate.items import BenchmarkItem, load_items
-from difftrain.evaluate.judge import chat, endpoint
-from difftrain.evaluate.judge.client import Judging, longest_reply
-from difftrain.evaluate.judge.usage import Tally, told
+from difftrain.evaluate.judge.client import (
+    OUTAGE_CALLS,
+    JudgeClient,
+    JudgeServer,
+    JudgeUsage,
+    format_usage,
+    reply_max_tokens,
+)
 from difftrain.evaluate.types import JudgeDown
+from difftrain.model.engines.transport import parse_retry_after
 from difftrain.records import GradedBy, ItemResult, ItemStatus
 
 SAID = (
@@ -58,7 +64,7 @@ def graded(
 ) -> tuple[list[ItemResult], dict]:
     """Marks and counts of one pass."""
     evaluate = config.evaluate
-    judging = Judging(evaluate.judge, evaluate.judge_client, Path(config.output_dir) / "judge")
+    judging = JudgeClient(evaluate.judge, evaluate.judge_client, Path(config.output_dir) / "judge")
     marks = grade.grade_all(as_stored(pairs), evaluate, judging, lambda: None)
     return marks, judging.counts()
 
@@ -139,7 +145,7 @@ def test_the_request_is_the_references(server, config: RunConfig) -> None:
         assert request["max_tokens"] == 3
         (message,) = request["messages"]
         assert message["role"] == "user"
-    assert [longest_reply(name, "2026-08") for name in ("MMVet", "MathVista", "MMMU")] == [
+    assert [reply_max_tokens(name, "2026-08") for name in ("MMVet", "MathVista", "MMMU")] == [
         2048, 128, 2048,
     ]  # fmt: skip
 
@@ -217,7 +223,7 @@ def test_a_server_that_turns_everybody_away_is_asked_no_further(
     marks, counts = graded(config, said(config.evaluate))
     assert len(server.heard) <= config.evaluate.judge_client.max_concurrency
     assert f"the server answers {status}" in counts["stopped"]
-    assert "nothing more was asked, because the server answers" in told("judge", counts)
+    assert "no further call was made, because the server answers" in format_usage("judge", counts)
     assert all(mark.score is None for mark in marks if mark.graded_by is None)
 
 
@@ -242,11 +248,11 @@ def test_a_judge_that_refuses_everything_is_asked_no_further_and_says_why(
     server.says = lambda prompt, number: (400, UNSUPPORTED, {})
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 60
     _, counts = graded(config, said(config.evaluate))
-    assert len(server.heard) < endpoint.OUTAGE + config.evaluate.judge_client.max_concurrency
+    assert len(server.heard) < OUTAGE_CALLS + config.evaluate.judge_client.max_concurrency
     why = "the server answers 400: 'max_tokens' is not supported, use max_completion_tokens"
-    assert f"{endpoint.OUTAGE} calls in a row have failed" in counts["stopped"]
+    assert f"{OUTAGE_CALLS} calls in a row have failed" in counts["stopped"]
     assert counts["last_words"] == {"refused": why}
-    assert f"refused {len(server.heard)} ({why})" in told("judge", counts)
+    assert f"refused {len(server.heard)} ({why})" in format_usage("judge", counts)
 
 
 @pytest.mark.parametrize("earlier", ["in this run", "in one before"])
@@ -298,19 +304,19 @@ def test_a_pause_that_is_asked_of_one_call_holds_all(server, config: RunConfig) 
 
 @pytest.mark.parametrize(("header", "wanted"), [("3", 3), ("0.25", 0.25), ("-5", 0)])
 def test_a_pause_may_be_seconds(header: str, wanted: float) -> None:
-    assert chat.seconds(header) == wanted
+    assert parse_retry_after(header) == wanted
 
 
 @pytest.mark.parametrize(("ahead", "low", "high"), [(3600, 3500, 3600), (-60, 0, 0)])
 def test_a_pause_may_be_a_date(ahead: float, low: float, high: float) -> None:
-    found = chat.seconds(formatdate(time.time() + ahead, usegmt=True))
+    found = parse_retry_after(formatdate(time.time() + ahead, usegmt=True))
     assert found is not None
     assert low <= found <= high
 
 
 @pytest.mark.parametrize("header", [None, "", "soon", "nan", "inf", "Mon, 99 Foo"])
 def test_a_pause_that_cannot_be_read_is_none(header: str | None) -> None:
-    assert chat.seconds(header) is None
+    assert parse_retry_after(header) is None
 
 
 def test_a_pause_too_long_for_this_run_ends_the_asking(server, config: RunConfig) -> None:
@@ -344,7 +350,7 @@ def test_nobody_at_the_address_ends_the_asking_soon(
     started = time.monotonic()
     marks, counts = graded(config, said(config.evaluate))
     assert time.monotonic() - started < 30
-    assert f"{endpoint.OUTAGE} calls in a row have failed" in counts["stopped"]
+    assert f"{OUTAGE_CALLS} calls in a row have failed" in counts["stopped"]
     assert counts["faults"]["outage"] > 50
     judged = [mark for mark in marks if mark.graded_by is None]
     assert judged
@@ -359,7 +365,7 @@ def test_a_success_in_between_is_no_outage(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: "0.5" if number % 8 == 7 else (500, b"", {})
     marks, counts = graded(config, said(config.evaluate))
     assert counts["stopped"] is None
-    assert counts["calls"] > 3 * endpoint.OUTAGE
+    assert counts["calls"] > 3 * OUTAGE_CALLS
     assert sum(mark.score == 0.5 for mark in marks) >= counts["calls"] // 8
 
 
@@ -412,7 +418,7 @@ def test_the_key_is_sent_and_appears_nowhere_else(
     assert places
     out = "".join(capfd.readouterr())
     shown = [path.read_text() for path in places] + [str(marks), caplog.text, out]
-    shown += [told("judge", counts), str(config)]
+    shown += [format_usage("judge", counts), str(config)]
     for text in shown:
         assert key not in text
         assert server.url not in text
@@ -422,7 +428,7 @@ def test_words_of_the_server_are_shown_without_key_and_address(server, config: R
     key = server.key
     echo = json.dumps({"error": {"message": "x" * 260 + f" {key} at {server.url}"}}).encode()
     server.says = lambda prompt, number: (422, echo, {})
-    asked = endpoint.Endpoint(config.evaluate.judge_client, Tally())
+    asked = JudgeServer(config.evaluate.judge_client, JudgeUsage())
     with pytest.raises(JudgeDown) as caught:
         asked.reply("?", 0.0, 3)
     assert "the server answers 422: xxx" in str(caught.value)
@@ -433,10 +439,10 @@ def test_words_of_the_server_are_shown_without_key_and_address(server, config: R
 def test_a_key_that_is_turned_away_is_told_before_the_model_is_asked(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endpoint.Endpoint(config.evaluate.judge_client, Tally()).check_key()
+    JudgeServer(config.evaluate.judge_client, JudgeUsage()).check_key()
     monkeypatch.setenv("JUDGE_API_KEY", "wrong")
-    with pytest.raises(ConfigError, match=r"turns JUDGE_API_KEY away \(401\)") as caught:
-        endpoint.Endpoint(config.evaluate.judge_client, Tally()).check_key()
+    with pytest.raises(ConfigError, match=r"rejects JUDGE_API_KEY \(401\)") as caught:
+        JudgeServer(config.evaluate.judge_client, JudgeUsage()).check_key()
     assert "wrong" not in str(caught.value)
 
 

@@ -15,7 +15,7 @@ import pytest
 from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import grade
 from difftrain.evaluate.items import load_items
-from difftrain.evaluate.judge.client import Judging
+from difftrain.evaluate.judge.client import JudgeClient
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import GradedBy, ItemResult
 from tests.evaluate.judge.test_judging import as_stored
@@ -35,7 +35,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 def graded(config: RunConfig) -> tuple[list[ItemResult], dict]:
     """Marks of predictions that no rule decides."""
     said = zip(load_items(config.evaluate), cycle(["hm", "~", "| a |\n| b |"]), strict=False)
-    judging = Judging(
+    judging = JudgeClient(
         config.evaluate.judge, config.evaluate.judge_client, Path(config.output_dir) / "judge"
     )
     marks = grade.grade_all(as_stored(said), config.evaluate, judging, lambda: None)

@@ -1,0 +1,401 @@
+"""The client of OpenAI-compatible servers that the engine (openai_engine.py) and the judge share.
+
+`ServerClient` sends one request and reports failures as a RequestError; it never retries, because
+how often and when differs between its two users. `CircuitBreaker` holds all requests back while the
+server asks for a pause or is away. Coroutines run on an event loop in a thread of the client, so
+that a timeout bounds a whole request and open requests need no thread each.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from threading import Thread
+from typing import Any, TypeVar
+
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    DefaultAsyncHttpxClient,
+    Omit,
+    Timeout,
+)
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+for _name in ("openai", "httpx", "httpcore"):  # They log addresses.
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+MAX_RESPONSE_BYTES = 8 << 20
+"""A larger response is no chat completion."""
+MAX_MESSAGE_CHARS = 300
+"""Characters of a server's error message that are shown."""
+CONNECT_TIMEOUT_S = 10.0
+MODELS_TIMEOUT_S = 10.0
+MAX_PROBE_INTERVAL_S = 30.0
+"""Longest pause between two checks whether a server that is away is back."""
+TRANSIENT_STATUSES = (408, 409, 425)
+"""The 4xx (besides 429) after which a retry can succeed."""
+GATEWAY_STATUSES = (502, 503, 504)
+"""What a gateway answers while no server runs behind it."""
+
+
+class Fault(StrEnum):
+    """Why a request got no completion. Each is counted, also when a retry succeeded."""
+
+    limited = "limited"
+    """429: too many requests."""
+    server = "server"
+    """5xx, 408, 409 or 425: a failure of the server, not of the request."""
+    lost = "lost"
+    """No connection, or one that broke."""
+    slow = "slow"
+    """Not complete within the timeout."""
+    malformed = "malformed"
+    """Not a chat completion."""
+    empty = "empty"
+    """A completion without text."""
+    refused = "refused"
+    """Another 4xx: this prompt is not accepted (too long, blocked)."""
+    over_budget = "over_budget"
+    """Not sent: the call budget is used up."""
+    outage = "outage"
+    """Not sent: too many calls in a row failed."""
+
+
+class RequestError(Exception):
+    """A request got no completion. `retry_after`: the pause in seconds that the server asks for.
+
+    `permanent`: the same request would fail again. `fatal`: every other request would fail too.
+    """
+
+    def __init__(
+        self,
+        fault: Fault,
+        message: str | None = None,
+        *,
+        retry_after: float | None = None,
+        permanent: bool = False,
+        fatal: bool = False,
+    ) -> None:
+        self.fault, self.retry_after = fault, retry_after
+        self.permanent, self.fatal = permanent or fatal, fatal
+        self.message = printable(message or f"no reply ({fault.value})")
+        super().__init__(self.message)
+
+
+class ServerUnavailable(OSError):
+    """The server was away for longer than the settings allow, or rejects every request."""
+
+
+class ServerClient:
+    """An OpenAI client with an event loop of its own; safe to use from several threads.
+
+    `fatal_statuses` has the message for statuses after which every other request would fail too.
+    `secrets` are removed from all messages.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        timeout_s: float,
+        fatal_statuses: Mapping[int, str],
+        hide_url: bool = False,
+    ) -> None:
+        self.url, api_key = url.strip().rstrip("/"), api_key.strip()
+        self.timeout_s, self._fatal_statuses = timeout_s, fatal_statuses
+        self._secrets = [secret for secret in (api_key, self.url if hide_url else "") if secret]
+        self.has_completed = False
+        """Once set, a 404 or 405 is a transient failure (of a router), not a wrong address."""
+        headers: dict[str, Any] = {} if api_key else {"Authorization": Omit()}
+        self._openai = AsyncOpenAI(
+            base_url=self.url,
+            api_key=api_key or "none",
+            timeout=Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
+            max_retries=0,
+            http_client=DefaultAsyncHttpxClient(follow_redirects=False),
+        )
+        # The OPENAI_* variables belong to another server; nothing of them is sent to this one.
+        self._openai.organization = self._openai.project = None
+        self._openai._custom_headers = headers
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    async def complete(self, body: Mapping[str, Any], parse: Callable[[dict[str, Any]], T]) -> T:
+        """What `parse` makes of one chat completion. Raises RequestError, without secrets."""
+        try:
+            return parse(await self._post(body))
+        except RequestError as error:
+            for secret in self._secrets:
+                error.message = error.message.replace(secret, "...")
+            error.message = error.message[:MAX_MESSAGE_CHARS]
+            raise
+
+    async def _post(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        completions = self._openai.chat.completions.with_raw_response
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                # All in extra_body: the client would copy and check long messages piece by piece.
+                response = await completions.create(
+                    model=body["model"], messages=[], extra_body=dict(body)
+                )
+        except (TimeoutError, APITimeoutError):
+            raise RequestError(Fault.slow) from None
+        except APIStatusError as error:
+            raise self._status_error(error) from None
+        except APIConnectionError:
+            raise RequestError(Fault.lost) from None
+        except UnicodeEncodeError:
+            message = "the prompt contains half a surrogate pair, which is no text"
+            raise RequestError(Fault.refused, message, permanent=True) from None
+        if response.status_code != 200:
+            raise RequestError(Fault.malformed, f"the server answers {response.status_code}")
+        try:
+            completion = json.loads(response.content[: MAX_RESPONSE_BYTES + 1])
+        except (ValueError, RecursionError):
+            completion = None
+        match completion:
+            case {"choices": list()}:
+                return completion
+        raise RequestError(Fault.malformed, "the server's response is no chat completion")
+
+    def _status_error(self, error: APIStatusError) -> RequestError:
+        status, code, detail = error.status_code, None, ""
+        match error.body:
+            case {"message": str(detail), **rest} | {"detail": str(detail), **rest}:
+                code = rest.get("code")
+        message = f"the server answers {status}" + (
+            f": {' '.join(detail.split())}" if detail else ""
+        )
+        retry_after = parse_retry_after(error.response.headers.get("retry-after"))
+        if status == 429 and code == "insufficient_quota":
+            return RequestError(Fault.limited, f"{message} (insufficient_quota)", fatal=True)
+        if status == 429:
+            return RequestError(Fault.limited, message, retry_after=retry_after)
+        if status in (404, 405) and self.has_completed:
+            return RequestError(Fault.server, f"{message}, which it did not before")
+        if status >= 500 or status in TRANSIENT_STATUSES:
+            return RequestError(Fault.server, message, retry_after=retry_after)
+        if status < 400:
+            return RequestError(Fault.refused, f"{message}, a redirect", fatal=True)
+        if status in self._fatal_statuses:
+            return RequestError(Fault.refused, self._fatal_statuses[status], fatal=True)
+        return RequestError(Fault.refused, message, permanent=True)
+
+    async def models_status(self, timeout_s: float = MODELS_TIMEOUT_S) -> int:
+        """HTTP status of the list of models. Raises RequestError where no server answers."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                models = self._openai.models.with_raw_response
+                return (await models.list(timeout=timeout_s)).status_code
+        except APIStatusError as error:
+            return error.status_code
+        except (TimeoutError, APITimeoutError):
+            raise RequestError(Fault.slow, f"no answer within {timeout_s:.0f} s") from None
+        except APIConnectionError as error:
+            raise RequestError(Fault.lost, str(error.__cause__ or error)) from None
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine on the client's event loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine on the client's event loop."""
+        return self.submit(coroutine).result()
+
+    def close(self) -> None:
+        """Cancel everything that is running and close the connections."""
+        if self._loop.is_closed():
+            return
+        self.run(self._cancel_all())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._openai.close()
+        await self._loop.shutdown_default_executor()
+
+
+class CircuitBreaker:
+    """Holds back the requests of one server; used on the client's event loop only.
+
+    A failed request is the server's fault if the server does not list its models either. Then no
+    request is sent until it does, and the failure does not count against the request.
+    """
+
+    def __init__(self, client: ServerClient, max_outage_s: float = 0, backoff_s: float = 1) -> None:
+        self._client = client
+        self._max_outage_s, self._backoff_s = max_outage_s, max(backoff_s, 0.01)
+        self._lock, self._reachable, self._tripped = (
+            asyncio.Lock(),
+            asyncio.Event(),
+            asyncio.Event(),
+        )
+        self._reachable.set()
+        self._last_healthy = self._last_recovered = self._last_outage = self._resume_at = 0.0
+        self._busy_since: float | None = None
+        self.error: str | None = None
+        """Why no further request is sent, or None."""
+
+    def trip(self, reason: str) -> ServerUnavailable:
+        """Send no further request; the error to raise."""
+        self.error = self.error or reason
+        self._tripped.set()
+        return ServerUnavailable(self.error)
+
+    def check(self) -> None:
+        """Raises ServerUnavailable if no further request will be sent."""
+        if self.error is not None:
+            raise ServerUnavailable(self.error)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than until the breaker trips."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._tripped.wait()
+
+    def pause(self, seconds: float) -> None:
+        """Hold back every request for so long from now."""
+        self._resume_at = max(self._resume_at, time.monotonic() + seconds)
+
+    async def wait(self) -> None:
+        """Wait while the server is away or paused. Raises ServerUnavailable."""
+        while True:
+            self.check()
+            await self._reachable.wait()
+            self.check()
+            remaining = self._resume_at - time.monotonic()
+            if remaining <= 0:
+                return
+            await self.sleep(remaining)
+
+    async def was_reachable_since(self, sent_at: float) -> bool:
+        """Whether the server was reachable all the time since a request that failed was sent.
+
+        If it is away now, this waits until it is back. Raises ServerUnavailable after
+        max_outage_s. Times are of time.monotonic().
+        """
+        failed_at = time.monotonic()
+        async with self._lock:
+            self.check()
+            if self._last_recovered > sent_at:
+                return False
+            if self._last_healthy > failed_at:
+                return True
+            reason = await self._outage_reason()
+            if reason is not None:
+                self._last_outage = failed_at
+                self._reachable.clear()
+                try:
+                    await self._wait_for_recovery(reason)
+                finally:
+                    self._reachable.set()
+                self._last_recovered = time.monotonic()
+            self._last_healthy = time.monotonic()
+            return reason is None
+
+    def crashed_since(self, sent_at: float) -> bool:
+        """Whether a request sent then was open when the last outage began."""
+        return sent_at < self._last_outage
+
+    async def _outage_reason(self) -> str | None:
+        """Why the server does not list its models, or None if it is reachable.
+
+        A server without that list (404), or with a broken one (500, as of `transformers serve`
+        without a hub cache), is reachable.
+        """
+        try:
+            status = await self._client.models_status()
+        except RequestError as error:
+            return error.message
+        return f"its list of models answers {status}" if status in GATEWAY_STATUSES else None
+
+    async def _wait_for_recovery(self, reason: str | None) -> None:
+        server = f"model.url={self._client.url}"
+        began, pause = time.monotonic(), self._backoff_s
+        while reason is not None:
+            away = time.monotonic() - began
+            if away >= self._max_outage_s:
+                raise self.trip(
+                    f"{server} has been away for {away:.0f} s ({reason}); "
+                    "model.server.max_outage_s allows no more"
+                )
+            remaining = self._max_outage_s - away
+            pause = min(pause, MAX_PROBE_INTERVAL_S, max(0.01, remaining))
+            logger.warning(
+                f"{server} does not answer ({reason}), for {away:.0f} s now; waiting for up to "
+                f"{remaining:.0f} s more, next check in {pause:.1f} s"
+            )
+            await self.sleep(pause)
+            self.check()
+            pause *= 2
+            reason = await self._outage_reason()
+        logger.warning(f"{server} is back after {time.monotonic() - began:.0f} s")
+
+    def back_off(self, retry_after: float | None, attempt: int) -> str | None:
+        """Pause every request because the server is busy; `attempt` counts this request's pauses.
+
+        Returns the reason, and does not pause, if the server asks for more than max_outage_s or
+        has completed no request for longer than that.
+        """
+        now = time.monotonic()
+        self.check()
+        if retry_after and retry_after > self._max_outage_s:
+            return f"it asks to wait for {retry_after:.0f} s"
+        self._busy_since = self._busy_since or now
+        busy = now - self._busy_since
+        if busy > self._max_outage_s:
+            return f"it has been busy, and completed no request, for {busy:.0f} s"
+        pause = self._backoff_s * 2 ** min(attempt, 10) if retry_after is None else retry_after
+        self.pause(min(pause, max(MAX_PROBE_INTERVAL_S, retry_after or 0)))
+        return None
+
+    def reset_busy(self) -> None:
+        """Note that a request was completed: the server is not too busy for all."""
+        self._busy_since = None
+
+
+def message_text(message: Mapping[str, Any]) -> str | None:
+    """The text of a chat message, its parts joined; None if it has none.
+
+    Raises RequestError for anything else than text.
+    """
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    if content is not None and not isinstance(content, str):
+        raise RequestError(Fault.malformed, "the server's response is no text")
+    return content
+
+
+def printable(text: str) -> str:
+    """The text as any file can hold it: halves of surrogate pairs become `?`."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def parse_retry_after(header: str | None) -> float | None:
+    """The seconds of a Retry-After header, which holds a number or a date; None if unreadable."""
+    if not header:
+        return None
+    try:
+        wait = float(header)
+    except ValueError:
+        try:
+            wait = parsedate_to_datetime(header).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, wait) if wait == wait and wait != float("inf") else None
