@@ -26,7 +26,7 @@ class RunPaths:
     """The folders of one run. Equal settings and inputs give equal folders, in any run.
 
     `trained`: the run evaluates trained checkpoints, so benchmarks are answered in this process
-    (model.in_process). `retest`: the paths of the second probe, with its own seed and output folder.
+    (model.in_process). `retest`: paths of the second probe, with its own seed and output folder.
     """
 
     config: RunConfig
