@@ -1,4 +1,4 @@
-"""Tests and intervals against hand-computed values and scipy's own."""
+"""Tests and intervals against hand-computed values and scipy's row."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -69,14 +69,18 @@ def test_responses_that_repeat_each_other_count_once() -> None:
 
 
 def test_one_seed_has_the_report_s_own_interval_and_score() -> None:
-    found = results("MMStar", coins(0.6, 80, 3)) + results("HallusionBench", coins(0.5, 80, 4))
-    pooled = stats.pool(score_tables([found]), "bootstrap")
+    actual = results("MMStar", coins(0.6, 80, 3)) + results("HallusionBench", coins(0.5, 80, 4))
+    pooled = stats.pool(score_tables([actual]), "bootstrap")
     for name in ("MMStar", "HallusionBench"):
-        expected = summary.summarize(name, [result for result in found if result.benchmark == name])
+        expected = summary.summarize(
+            name, [result for result in actual if result.benchmark == name]
+        )
         assert (pooled[name].mean, pooled[name].low, pooled[name].high) == pytest.approx(
             (expected.score, expected.low, expected.high)
         )
-    by_name = {name: [m for m in found if m.benchmark == name] for name in pooled if name != "mean"}
+    by_name = {
+        name: [m for m in actual if m.benchmark == name] for name in pooled if name != "mean"
+    }
     both = summary.summarize_mean(by_name)
     assert (pooled["mean"].mean, pooled["mean"].low) == pytest.approx((both.score, both.low))
 
@@ -85,19 +89,19 @@ def test_a_paired_difference_is_the_report_s_own() -> None:
     before, after = results("MMStar", coins(0.5, 80, 5)), results("MMStar", coins(0.7, 80, 6))
     pooled = stats.pool(difference_tables([before], [after]), "paired")
     expected = summary.paired_difference(before, after)
-    found = pooled["MMStar"]
-    assert (found.mean, found.low, found.high) == pytest.approx(
+    actual = pooled["MMStar"]
+    assert (actual.mean, actual.low, actual.high) == pytest.approx(
         (expected.mean, expected.low, expected.high)
     )
 
 
 def test_correct_or_incorrect_items_of_one_seed_are_tested_by_mcnemar() -> None:
     before, after = results("MMMU", coins(0.5, 60, 7)), results("MMMU", coins(0.7, 60, 8))
-    found = stats.pool(difference_tables([before], [after]), "paired")["MMMU"]
+    actual = stats.pool(difference_tables([before], [after]), "paired")["MMMU"]
     won = sum((b.score or 0) > (a.score or 0) for a, b in zip(before, after, strict=True))
     lost = sum((b.score or 0) < (a.score or 0) for a, b in zip(before, after, strict=True))
     table = scipy_stats.binomtest(won, won + lost, 0.5).pvalue
-    assert (found.test, found.p) == (stats.MCNEMAR, pytest.approx(table))
+    assert (actual.test, actual.p) == (stats.MCNEMAR, pytest.approx(table))
 
 
 @pytest.mark.parametrize("case", ["parts of a point", "figures", "two seeds", "two benchmarks"])
@@ -112,8 +116,8 @@ def test_other_differences_are_tested_by_bootstrap(case: str) -> None:
     if case == "two benchmarks":
         more = results("MMMU", coins(0.5, 40, 11))
         pairs = [([before + more], [after + more])]
-    found = stats.pool(difference_tables(*pairs[0]), "paired")
-    tested = found["mean"] if case == "two benchmarks" else found[name]
+    actual = stats.pool(difference_tables(*pairs[0]), "paired")
+    tested = actual["mean"] if case == "two benchmarks" else actual[name]
     assert tested.test == (stats.SEVERAL_SEEDS if case == "two seeds" else stats.BOOTSTRAP)
 
 
@@ -130,8 +134,8 @@ def test_seeds_that_disagree_make_p_student_s() -> None:
 
 def test_p_over_seeds_is_the_t_test_s_and_agrees_with_the_interval() -> None:
     means = np.array([0.02, 0.05, 0.035])
-    found = stats.p_over_seeds(means, 0.0, 300)
-    assert found == pytest.approx(scipy_stats.ttest_1samp(means, 0).pvalue)
+    actual = stats.p_over_seeds(means, 0.0, 300)
+    assert actual == pytest.approx(scipy_stats.ttest_1samp(means, 0).pvalue)
     assert stats.p_over_seeds(np.array([0.1, 0.1]), 0.0, 300) == 0
     assert stats.p_over_seeds(np.zeros(2), 0.0, 300) == 1
     assert stats.p_over_seeds(np.array([0.1, 0.2]), float("inf"), 1) == 1
@@ -147,8 +151,8 @@ def test_rows_that_differ_by_chance_alone_seldom_show_a_difference() -> None:
     for _ in range(tables):
         means = rng.normal(0, 0.0095, (8, 1)) + rng.normal(0, 0.022, (8, 3))
         by_items = 2 * scipy_stats.norm.sf(np.abs(means.mean(axis=1)) / 0.0095)
-        both = [max(p, stats.p_over_seeds(own, 0.0095**2, 600))
-                for p, own in zip(by_items, means, strict=True)]  # fmt: skip
+        both = [max(p, stats.p_over_seeds(row, 0.0095**2, 600))
+                for p, row in zip(by_items, means, strict=True)]  # fmt: skip
         significant += min(stats.holm(both)) < 0.05
     assert significant / tables < 0.2  # one row in three, were items alone tested
 
@@ -180,29 +184,29 @@ def test_questions_on_one_figure_make_the_interval_wider() -> None:
 
 def test_with_items_that_all_agree_the_interval_is_student_s_over_seeds() -> None:
     means = np.array([0.02, 0.05, 0.035])
-    found = stats.interval(means, np.zeros(10), 0.0, 300)
+    actual = stats.interval(means, np.zeros(10), 0.0, 300)
     expected = scipy_stats.t.interval(0.95, 2, loc=means.mean(), scale=scipy_stats.sem(means))
-    assert found == pytest.approx(expected)
+    assert actual == pytest.approx(expected)
 
 
 def test_with_seeds_that_all_agree_the_interval_is_student_s_over_items() -> None:
-    found = stats.interval(np.array([0.1, 0.1]), np.zeros(10), 0.02**2, 300)
-    assert found == pytest.approx(scipy_stats.t.interval(0.95, 299, loc=0.1, scale=0.02))
+    actual = stats.interval(np.array([0.1, 0.1]), np.zeros(10), 0.02**2, 300)
+    assert actual == pytest.approx(scipy_stats.t.interval(0.95, 299, loc=0.1, scale=0.02))
 
 
 def test_seeds_that_disagree_make_the_interval_wider_than_either_seed_s_own() -> None:
     before = results("MMStar", coins(0.5, 200, 13))
     better, worse = results("MMStar", coins(0.8, 200, 14)), results("MMStar", coins(0.3, 200, 15))
     both = difference_tables([before, before], [better, worse])
-    found = stats.pool(both, "paired")["MMStar"]
-    assert len(found.seed_means) == 2
-    assert found.low < min(found.seed_means) < max(found.seed_means) < found.high
+    actual = stats.pool(both, "paired")["MMStar"]
+    assert len(actual.seed_means) == 2
+    assert actual.low < min(actual.seed_means) < max(actual.seed_means) < actual.high
 
 
 def test_no_interval_reaches_beyond_the_scores_there_can_be() -> None:
     runs = [results("MMStar", coins(chance, 100, 17)) for chance in (0.4, 0.99)]
-    found = stats.pool(score_tables(runs), "bootstrap")["MMStar"]
-    assert (found.low, found.high) == (0.0, 1.0)
+    actual = stats.pool(score_tables(runs), "bootstrap")["MMStar"]
+    assert (actual.low, actual.high) == (0.0, 1.0)
     gains = difference_tables([results("MMStar", [0.0] * 100)] * 2, runs)
     assert stats.pool(gains, "paired")["MMStar"].low == -1.0
 
@@ -220,8 +224,8 @@ def test_the_interval_covers_the_true_value_about_as_often_as_stated() -> None:
 
 def test_an_item_without_a_score_on_any_side_is_left_out_on_all() -> None:
     before, after = results("MMMU", [1, 0, None, 1]), results("MMMU", [1, 1, 1, None])
-    found = difference_tables([before], [after])["MMMU"]
-    assert (found.value_SI.tolist(), found.left_out) == ([[0.0, 1.0]], 2)
+    actual = difference_tables([before], [after])["MMMU"]
+    assert (actual.value_SI.tolist(), actual.left_out) == ([[0.0, 1.0]], 2)
 
 
 def test_sides_with_other_items_are_refused() -> None:
@@ -236,6 +240,6 @@ def test_sides_with_other_items_are_refused() -> None:
 
 
 def test_tables_keep_one_row_per_seed() -> None:
-    found = score_tables([results("MMMU", [1, 0, 1]), results("MMMU", [0, 0, 1])])["MMMU"]
-    assert isinstance(found, stats.ItemTable)
-    assert found.value_SI.tolist() == [[1, 0, 1], [0, 0, 1]]
+    actual = score_tables([results("MMMU", [1, 0, 1]), results("MMMU", [0, 0, 1])])["MMMU"]
+    assert isinstance(actual, stats.ItemTable)
+    assert actual.value_SI.tolist() == [[1, 0, 1], [0, 0, 1]]

@@ -61,7 +61,7 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
         "other_measures": {
             name: stratum_counts(data.samples[f"{name}_stratum"])
             for name in data.measures
-            if name != measure and data.samples[f"{name}_stratum"].count()
+            if name != measure and bool(data.samples[f"{name}_stratum"].count())
         },
         "gen_difficulty": gen_difficulty_by_stratum(data, measure),
         "funnel": selection_report.rap_funnel(data, settings),

@@ -21,7 +21,6 @@ from difftrain.report.inputs import RunData, RunInputs, read_columns
 MAX_QUARANTINE_ROWS = 12
 MAX_RESPONSE_CHARS = 700
 """The middle of a longer response is left out."""
-SHOWN_MEASURES = ("pism", "cmab")
 PNG_ADDRESS = "data:image/png;base64,"
 
 
@@ -133,17 +132,18 @@ def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, An
 
     The masked image is that at the failure ratio, or the most masked one if the sample never fails.
     """
-    values = {name: None if pd.isna(scores.get(name)) else scores[name] for name in SHOWN_MEASURES}
+    present: dict[str, Any] = scores.dropna().to_dict()
+    failure_ratio = present.get("pism")
     by_view = {view: rollouts[rollouts["view"] == view] for view in View}
     masked = by_view[View.masked]
-    if values["pism"] is not None:
-        mask_percent = round(100 * values["pism"])
+    if failure_ratio is not None:
+        mask_percent = round(100 * failure_ratio)
     else:
         mask_percent = 0 if masked.empty else int(masked["mask_percent"].max())
     return {
-        "failure_ratio": values["pism"],
+        "failure_ratio": failure_ratio,
         "has_pism": "pism" in scores,
-        "cmab": values["cmab"],
+        "cmab": present.get("cmab"),
         "full_image": first_response(by_view[View.full_image], 0),
         "text_only": first_response(by_view[View.text_only], 0),
         "masked": first_response(masked, mask_percent) if mask_percent else None,
@@ -155,8 +155,8 @@ def first_response(rollouts: pd.DataFrame, mask_percent: int) -> dict[str, Any] 
     draws = rollouts[rollouts["mask_percent"] == mask_percent].sort_values("draw")
     if draws.empty:
         return None
-    first, half = draws.iloc[0], MAX_RESPONSE_CHARS // 2
-    response = first["response"]
+    first: Any = draws.iloc[0]
+    response, half = str(first["response"]), MAX_RESPONSE_CHARS // 2
     if len(response) > MAX_RESPONSE_CHARS:
         omitted = f"[\u2026 {len(response) - 2 * half:,} characters \u2026]"
         response = f"{response[:half]} {omitted} {response[-half:]}"

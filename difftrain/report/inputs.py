@@ -97,10 +97,8 @@ class RunData:
     retest: dict[str, Any] | None
 
 
-def read_columns(
-    folder: Path, record: type, names: list[str], ids: list[str] | None = None
-) -> pd.DataFrame:
-    """Some columns of a stage's parts; with `ids` only the rows of these samples.
+def read_columns(folder: Path, record: type, names: list[str], ids: list[str] | None = None) -> Any:
+    """Some columns of a stage's parts as a DataFrame; with `ids` only the rows of these samples.
 
     Raises SchemaError if a part lacks one of them.
     """

@@ -29,8 +29,8 @@ UNCLEAR = {"mean": 0.02, "low": -0.02, "high": 0.06, "n": 720}
 
 def test_report_json_holds_the_keys_of_its_contract(written: Written) -> None:
     inputs, report = written
-    found = json.loads((inputs.folder / "report.json").read_text())
-    assert found == json.loads(json.dumps(report))
+    content = json.loads((inputs.folder / "report.json").read_text())
+    assert content == json.loads(json.dumps(report))
     assert {
         "name",
         "train_stages",
@@ -40,14 +40,14 @@ def test_report_json_holds_the_keys_of_its_contract(written: Written) -> None:
         "counts",
         "base",
         "tuned",
-    } <= found.keys()
-    assert {"samples", "quarantined", "strata", "picks"} <= found["counts"].keys()
-    assert {"generations", "tokens", "seconds"} <= found["cost"].keys()
-    assert {"probe", "score", "train", "evaluate"} <= found["cost"]["seconds"].keys()
-    assert found["recipe_difference"] == inputs.recipe_difference
-    for who in ("base", "tuned", "control"):
-        assert "mean" not in found[who]
-        for score in (*found[who].values(), found["means"][who]):
+    } <= content.keys()
+    assert {"samples", "quarantined", "strata", "picks"} <= content["counts"].keys()
+    assert {"generations", "tokens", "seconds"} <= content["cost"].keys()
+    assert {"probe", "score", "train", "evaluate"} <= content["cost"]["seconds"].keys()
+    assert content["recipe_difference"] == inputs.recipe_difference
+    for arm in ("base", "tuned", "control"):
+        assert "mean" not in content[arm]
+        for score in (*content[arm].values(), content["means"][arm]):
             assert 0 <= score["low"] <= score["score"] <= score["high"] <= 1
             assert score["n"] > 0
 
@@ -76,12 +76,12 @@ def test_scored_samples_remain_when_the_probe_fails_on_them_for_another_run(
 ) -> None:
     inputs = make_run(size=9, control=False)
     scores = parquet.read_rows(inputs.score, Score)
-    chosen = {pick.sample_id for pick in parquet.read_rows(inputs.arms["tuned"].select, Selection)}
+    selected = {pick.sample_id for pick in parquet.read_rows(inputs.arms["tuned"].select, Selection)}
     ids = sorted({each.sample_id for each in scores})
-    without = next(each for each in ids if each not in chosen)
+    unscored_id = next(each for each in ids if each not in selected)
     for part in parquet.parts(inputs.score):
         part.unlink()
-    parquet.write_all(inputs.score, [each for each in scores if each.sample_id != without])
+    parquet.write_all(inputs.score, [each for each in scores if each.sample_id != unscored_id])
     with pytest.raises(AssertionError, match="8 samples, but"):
         write_report(inputs)
     lines = [json.dumps({"source": each, "reason": "no answer: too long"}) for each in ids]
@@ -94,21 +94,21 @@ def test_scored_samples_remain_when_the_probe_fails_on_them_for_another_run(
 
 def test_samples_dropped_by_sft_are_counted(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
-    own, folder = inputs.arms["tuned"], inputs.folder.parent
-    (first, *_) = parquet.read_rows(own.select, Selection)
+    tuned, folder = inputs.arms["tuned"], inputs.folder.parent
+    (first, *_) = parquet.read_rows(tuned.select, Selection)
     sft_select, sft = folder / "select-sft", folder / "sft"
     parquet.write_all(sft_select, [replace(first, stage=TrainStage.sft)])
     dropped = {
         sft_select: {"no_rationale": 2, "no_format": 1},
         sft: {"no_format": 1, "too_long": 3},
     }
-    for place, told in dropped.items():
+    for stage, counts in dropped.items():
         manifest.write_manifest(
-            place, settings=None, inputs={}, seconds=1.0, counts={"dropped": told}
+            stage, settings=None, inputs={}, seconds=1.0, counts={"dropped": counts}
         )
     settings = deepcopy(inputs.settings)
     settings["select"]["sft_strata"] = ["medium"]
-    arms = {"tuned": replace(own, sft_select=sft_select, sft=sft)}
+    arms = {"tuned": replace(tuned, sft_select=sft_select, sft=sft)}
     report = write_report(replace(inputs, arms=arms, settings=settings))
     assert report["dropped"] == {"tuned": {"no_rationale": 2, "no_format": 2, "too_long": 3}}
     for name in ("report.md", "report.html"):
@@ -123,11 +123,11 @@ def test_unfinished_stages_are_named_and_nothing_is_written(make_run: MakeRun) -
     (inputs.evaluations["tuned"] / "manifest.json").unlink()
     with pytest.raises(MissingArtifact) as refused:
         write_report(inputs)
-    told = str(refused.value).splitlines()
-    assert len(told) == 2
-    assert told[0].startswith(f"no finished score at {inputs.score}")
-    assert "python launch/score.py recipe=grpo_hard" in told[0]
-    assert told[1].startswith(f"no finished evaluate tuned at {inputs.evaluations['tuned']}")
+    message = str(refused.value).splitlines()
+    assert len(message) == 2
+    assert message[0].startswith(f"no finished score at {inputs.score}")
+    assert "python launch/score.py recipe=grpo_hard" in message[0]
+    assert message[1].startswith(f"no finished evaluate tuned at {inputs.evaluations['tuned']}")
     assert not inputs.folder.exists()
 
 
@@ -159,9 +159,9 @@ def test_the_headline_says_whether_it_helped(
     written: Written, difference: dict, expected: str
 ) -> None:
     report = written[1]
-    told = headline(report | {"differences": {"tuned - base": difference}})
-    assert expected in told
-    assert told.count("95 % interval") == 1
+    message = headline(report | {"differences": {"tuned - base": difference}})
+    assert expected in message
+    assert message.count("95 % interval") == 1
 
 
 def test_the_control_is_shown_with_the_other_arms(written: Written) -> None:

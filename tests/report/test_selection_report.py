@@ -40,19 +40,19 @@ def decisions(inputs: RunInputs) -> rap.RapResult:
 
 
 @pytest.fixture(scope="module")
-def chosen(make_run: MakeRun) -> tuple[RunInputs, dict]:
-    """A toy run whose samples RAP chose, with chance-aware PISM and second draws."""
+def rap_run(make_run: MakeRun) -> tuple[RunInputs, dict]:
+    """A toy run whose samples RAP selected, with chance correction and a retest."""
     inputs = make_run(control=False)
-    found, folder = decisions(inputs), inputs.arms["tuned"].select
+    rap_result, folder = decisions(inputs), inputs.arms["tuned"].select
     for part in parquet.parts(folder):
         part.unlink()
-    parquet.write_all(folder, found.selections)
-    parquet.write_all(folder / rap.DECISIONS_FOLDER, found.decisions)
+    parquet.write_all(folder, rap_result.selections)
+    parquet.write_all(folder / rap.DECISIONS_FOLDER, rap_result.decisions)
     manifest.write_manifest(
         folder, settings=None, inputs={}, seconds=0.1,
-        counts={"picks": len(found.selections), "funnel": found.funnel()},
+        counts={"picks": len(rap_result.selections), "funnel": rap_result.funnel()},
     )  # fmt: skip
-    plain = [
+    uncorrected = [
         replace(row, stratum=Stratum.easy) if n == 0 else row
         for n, row in enumerate(
             row
@@ -60,13 +60,13 @@ def chosen(make_run: MakeRun) -> tuple[RunInputs, dict]:
             if row.measure is Measure.pism and row.stratum is not Stratum.easy
         )
     ]
-    there = {row.sample_id for row in plain}
-    plain += [
+    ids = {row.sample_id for row in uncorrected}
+    uncorrected += [
         row
         for row in parquet.read_rows(inputs.score, Score)
-        if row.measure is Measure.pism and row.sample_id not in there
+        if row.measure is Measure.pism and row.sample_id not in ids
     ]
-    parquet.write_all(inputs.score / "pism_uncorrected", plain)
+    parquet.write_all(inputs.score / "pism_uncorrected", uncorrected)
     retest = inputs.score.parent / "reliability"
     manifest.write_json(retest / "reliability.json", RETEST)
     manifest.write_manifest(
@@ -74,23 +74,23 @@ def chosen(make_run: MakeRun) -> tuple[RunInputs, dict]:
     )
     settings = deepcopy(inputs.settings)
     settings["select"] |= {"strata": [], "rap": ["cde", "ace", "drm"]}
-    made = replace(inputs, settings=settings, retest=retest)
-    return made, write_report(made)
+    inputs = replace(inputs, settings=settings, retest=retest)
+    return inputs, write_report(inputs)
 
 
-def test_the_funnel_is_in_the_json_and_its_counts_add_up(chosen: tuple[RunInputs, dict]) -> None:
-    inputs, _ = chosen
-    found = json.loads((inputs.folder / "report.json").read_text())["funnel"]
-    assert found["pool"] == 24
-    left = found["after_ace"] - found["removed_easy"]
-    assert left + found["brought_in"] == found["chosen"] > found["brought_in"] > 0
-    assert found["without_bias"] == 1
+def test_the_funnel_is_in_the_json_and_its_counts_add_up(rap_run: tuple[RunInputs, dict]) -> None:
+    inputs, _ = rap_run
+    actual = json.loads((inputs.folder / "report.json").read_text())["funnel"]
+    assert actual["pool"] == 24
+    left = actual["after_ace"] - actual["removed_easy"]
+    assert left + actual["brought_in"] == actual["chosen"] > actual["brought_in"] > 0
+    assert actual["without_bias"] == 1
 
 
 def test_the_page_shows_the_funnel_as_a_figure_with_counts(
-    chosen: tuple[RunInputs, dict],
+    rap_run: tuple[RunInputs, dict],
 ) -> None:
-    inputs, report = chosen
+    inputs, report = rap_run
     html = (inputs.folder / "report.html").read_text()
     assert "Selected by CDE, ACE and DRM" in html
     (address,) = re.findall(r'src="([^"]*)" alt="How many samples each step', html)
@@ -106,15 +106,15 @@ def test_the_page_shows_the_funnel_as_a_figure_with_counts(
     assert "1 responses are too short for an ACE value" in html
 
 
-def test_a_sample_that_was_left_out_has_its_reason(chosen: tuple[RunInputs, dict]) -> None:
-    html = (chosen[0].folder / "report.html").read_text()
+def test_a_sample_that_was_left_out_has_its_reason(rap_run: tuple[RunInputs, dict]) -> None:
+    html = (rap_run[0].folder / "report.html").read_text()
     assert "<dt>left out</dt><dd>dropped by CDE: D = 0.20" in html
     assert "<dt>trained on</dt><dd>kept: D = 0.80" in html
 
 
-def test_an_ablations_funnel_has_only_its_own_steps(chosen: tuple[RunInputs, dict]) -> None:
-    found = chosen[1]["funnel"] | {"steps": ["ace"]}
-    assert [row[0] for row in selection_report.funnel_rows(found)] == [
+def test_an_ablations_funnel_has_only_its_own_steps(rap_run: tuple[RunInputs, dict]) -> None:
+    actual = rap_run[1]["funnel"] | {"steps": ["ace"]}
+    assert [row[0] for row in selection_report.funnel_rows(actual)] == [
         "pool",
         "ACE: not biased",
         "trained on",
@@ -122,33 +122,33 @@ def test_an_ablations_funnel_has_only_its_own_steps(chosen: tuple[RunInputs, dic
 
 
 def test_fewer_candidates_than_removed_and_a_filter_that_drops_nothing_are_mentioned() -> None:
-    found = {
+    actual = {
         "steps": ["cde", "ace", "drm"], "pool": 9, "after_cde": 5, "after_ace": 5,
         "removed_easy": 3, "candidates": 1, "brought_in": 1, "chosen": 3, "without_bias": 0,
     }  # fmt: skip
-    told = " ".join(selection_report.funnel_sentences({"funnel": found}))
-    assert "ACE dropped none of the 5 samples" in told
-    assert "3 easy samples were removed, but only 1 candidates could replace them" in told
+    sentences = " ".join(selection_report.funnel_sentences({"funnel": actual}))
+    assert "ACE dropped none of the 5 samples" in sentences
+    assert "3 easy samples were removed, but only 1 candidates could replace them" in sentences
 
 
 def test_both_labels_are_shown_and_the_samples_that_change(
-    chosen: tuple[RunInputs, dict],
+    rap_run: tuple[RunInputs, dict],
 ) -> None:
-    inputs, report = chosen
-    found = report["chance_correction"]
-    assert found["samples"] == 24
-    assert found["changed"] == len(found["first_changed"]) == 1
-    assert sum(n for own in found["labels"].values() for n in own.values()) == 24
-    assert found["first_changed"][0]["uncorrected"] == "easy"
+    inputs, report = rap_run
+    actual = report["chance_correction"]
+    assert actual["samples"] == 24
+    assert actual["changed"] == len(actual["first_changed"]) == 1
+    assert sum(n for row in actual["labels"].values() for n in row.values()) == 24
+    assert actual["first_changed"][0]["uncorrected"] == "easy"
     html = (inputs.folder / "report.html").read_text()
     assert "1 of 24 samples change their stratum" in html
-    assert found["first_changed"][0]["sample_id"] in html
+    assert actual["first_changed"][0]["sample_id"] in html
 
 
 def test_the_share_that_keeps_its_label_is_compared_with_chance(
-    chosen: tuple[RunInputs, dict],
+    rap_run: tuple[RunInputs, dict],
 ) -> None:
-    inputs, report = chosen
+    inputs, report = rap_run
     assert selection_report.retest_table(report).rows[0] == [
         "PISM", "24", "83.3 % [64.0, 93.0]", "40.0 %", "above chance",
     ]  # fmt: skip
@@ -163,8 +163,8 @@ def test_the_share_that_keeps_its_label_is_compared_with_chance(
     assert report["cost"]["generations"] != 99
 
 
-def test_the_headline_names_the_selecting_measures(chosen: tuple[RunInputs, dict]) -> None:
-    text = (chosen[0].folder / "report.md").read_text()
+def test_the_headline_names_the_selecting_measures(rap_run: tuple[RunInputs, dict]) -> None:
+    text = (rap_run[0].folder / "report.md").read_text()
     assert re.search(r"Training on \d+ samples of 24 selected by CDE, ACE and DRM", text)
 
 

@@ -72,15 +72,17 @@ def test_tensorboard_draws_each_arm_s_curves_by_step(written: Written, events: P
     inputs, _ = written
     for arm in ("tuned", "control"):
         logged = json_lines(inputs.arms[arm].train / "train_log.jsonl")
-        drawn = read_events(events / arm).Scalars("reward")
-        assert [each.step for each in drawn] == [row["step"] for row in logged]
-        assert [each.value for each in drawn] == pytest.approx([row["reward"] for row in logged])
+        curve_values = read_events(events / arm).Scalars("reward")
+        assert [event.step for event in curve_values] == [row["step"] for row in logged]
+        assert [event.value for event in curve_values] == pytest.approx(
+            [row["reward"] for row in logged]
+        )
 
 
 def test_tensorboard_holds_scores_of_the_base_too(written: Written, events: Path) -> None:
-    for who in ("base", "tuned", "control"):
-        (score,) = read_events(events / who).Scalars("scores/shapes/MathVista/score")
-        assert score.value == pytest.approx(written[1][who]["shapes/MathVista"]["score"])
+    for arm in ("base", "tuned", "control"):
+        (score,) = read_events(events / arm).Scalars("scores/shapes/MathVista/score")
+        assert score.value == pytest.approx(written[1][arm]["shapes/MathVista"]["score"])
 
 
 def test_tensorboard_holds_strata_and_the_report_as_text(written: Written, events: Path) -> None:
@@ -192,11 +194,11 @@ def test_wandb_draws_each_arm_s_curves_against_its_own_step(
     history = [keys(each.history.item) for each in offline]
     for arm in ("tuned", "control"):
         assert metrics[f"{arm}/*"] == f"{arm}/step"
-        drawn = {
+        curve_values = {
             row[f"{arm}/step"]: row[f"{arm}/reward"] for row in history if f"{arm}/step" in row
         }
         logged = json_lines(written[0].arms[arm].train / "train_log.jsonl")
-        assert drawn == {row["step"]: pytest.approx(row["reward"]) for row in logged}
+        assert curve_values == {row["step"]: pytest.approx(row["reward"]) for row in logged}
 
 
 @pytest.mark.parametrize(
@@ -206,9 +208,9 @@ def test_wandb_draws_a_stratum_by_itself(
     written: Written, offline: list[Record], name: str
 ) -> None:
     curve = f"{name}/stratum/hard"
-    drawn = [keys(each.history.item).get(f"tuned/{curve}") for each in offline]
+    curve_values = [keys(each.history.item).get(f"tuned/{curve}") for each in offline]
     logged = json_lines(written[0].arms["tuned"].train / "train_log.jsonl")
-    assert [each for each in drawn if each is not None] == [
+    assert [each for each in curve_values if each is not None] == [
         pytest.approx(row[curve]) for row in logged
     ]
 
@@ -220,8 +222,8 @@ def test_wandb_keeps_scores_and_strata_in_the_summary(
     for record in offline:
         summary |= keys(record.summary.update)
     report = written[1]
-    for who in ("base", "tuned", "control"):
-        assert summary[f"scores/{who}/mean/score"] == report["means"][who]["score"]
+    for arm in ("base", "tuned", "control"):
+        assert summary[f"scores/{arm}/mean/score"] == report["means"][arm]["score"]
     assert summary["counts/strata/hard"] == report["counts"]["strata"]["hard"]
     assert summary["differences/tuned - base/low"] == 0.03
     for stage, spent in report["cost"]["by_stage"].items():

@@ -30,24 +30,24 @@ def log(tags: float, held_out: list[float]) -> pd.DataFrame:
 
 
 def summarize(tags: float, held_out: list[float]) -> tuple[dict, list[str]]:
-    found = train_summary.summarize_training(
+    summary = train_summary.summarize_training(
         {"tuned": log(tags, held_out)}, {"tuned": {"eval_samples": 64}}
     )
-    return found["tuned"], train_summary.alarm_sentences({"training": found})
+    return summary["tuned"], train_summary.alarm_sentences({"training": summary})
 
 
 def test_rewards_are_weighted_by_responses_and_unknown_without_any() -> None:
-    found, _ = summarize(0.0, [])
-    assert found["rewards"]["task/count"]["responses"] == 120
-    assert found["rewards"]["task/count"]["last"] == pytest.approx(sum(range(21, 31)) / 300)
-    assert found["rewards"]["task/read"] == {"responses": 2.0, "first": 0.5, "last": None}
+    summary, _ = summarize(0.0, [])
+    assert summary["rewards"]["task/count"]["responses"] == 120
+    assert summary["rewards"]["task/count"]["last"] == pytest.approx(sum(range(21, 31)) / 300)
+    assert summary["rewards"]["task/read"] == {"responses": 2.0, "first": 0.5, "last": None}
 
 
 def test_a_harmless_training_raises_no_alarm() -> None:
-    found, lines = summarize(0.05, [0.5, 0.5, 0.6])
+    summary, lines = summarize(0.05, [0.5, 0.5, 0.6])
     assert lines == []
-    assert found["alarms"]["repeated_tags"]["max_share"] == pytest.approx(0.05)
-    assert found["alarms"]["repeated_tags"]["step"] is None
+    assert summary["alarms"]["repeated_tags"]["max_share"] == pytest.approx(0.05)
+    assert summary["alarms"]["repeated_tags"]["step"] is None
 
 
 def test_an_alarm_is_reported_with_its_step_and_share() -> None:
@@ -59,8 +59,8 @@ def test_an_alarm_is_reported_with_its_step_and_share() -> None:
 
 
 def test_reward_that_rises_while_held_out_samples_get_worse_is_reported() -> None:
-    found, lines = summarize(0.0, [0.9, 0.5, 0.2])
-    assert found["alarms"][train_summary.DIVERGENCE]["raised"] is True
+    summary, lines = summarize(0.0, [0.9, 0.5, 0.2])
+    assert summary["alarms"][train_summary.DIVERGENCE]["raised"] is True
     assert lines == [
         "Alarm while training tuned: the reward rose while the accuracy on held-out "
         "samples fell (90.0 % to 20.0 %)."
@@ -68,9 +68,9 @@ def test_reward_that_rises_while_held_out_samples_get_worse_is_reported() -> Non
 
 
 def test_what_was_not_measured_is_not_called_harmless() -> None:
-    found, _ = summarize(0.0, [])
-    assert found["alarms"][train_summary.DIVERGENCE]["raised"] is None
-    table = train_summary.alarm_table({"training": {"tuned": found}})
+    summary, _ = summarize(0.0, [])
+    assert summary["alarms"][train_summary.DIVERGENCE]["raised"] is None
+    table = train_summary.alarm_table({"training": {"tuned": summary}})
     assert table.rows[-1][1] == "not measured"
     assert [row[1] for row in table.rows].count("not counted") == len(ALARM_LIMITS) - 1
 
