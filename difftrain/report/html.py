@@ -33,7 +33,7 @@ def render_template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["tex"] = text.escape_tex
+    environment.filters |= {"tex": text.escape_tex, "cell": tables.escape_cell}
     return environment.get_template(name).render(**values)
 
 

@@ -256,48 +256,10 @@ def notes(comparison: Comparison) -> list[str]:
     return [line for line in (*lines, *legend(comparison)) if line]
 
 
-def results_table(comparison: Comparison) -> Table:
-    """Rows in the papers' order; a column per benchmark, the mean, and the verdict."""
-    columns = (*comparison.benchmarks, MEAN)
-    return Table(
-        ["row", "seeds", *columns, "against its random control"],
-        [
-            [
-                row.title,
-                ", ".join(map(str, row.seeds)),
-                *(with_paper_score(row, name) for name in columns),
-                describe(row),
-            ]
-            for row in (comparison.base, *comparison.rows)
-        ],
-    )
-
-
 def with_paper_score(row: ComparisonRow, name: str) -> str:
     """A score with its interval, and the paper's score in brackets if there is one."""
     text = format_score(row.scores[name])
     return f"{text} ({percent(row.paper[name])})" if name in row.paper else text
-
-
-def differences_table(comparison: Comparison) -> Table:
-    """Each row minus its control by benchmark, p and corrected p of the mean, and the control.
-
-    A star marks what is better or worse in its column.
-    """
-    columns = (*comparison.benchmarks, MEAN)
-    rows = []
-    for row in comparison.compared_rows:
-        assert row.versus_control is not None
-        differences = row.versus_control.differences
-        cells = [
-            format_difference(differences[name])
-            + ("*" if row_verdict(row, name) in (BETTER, WORSE) else "")
-            for name in columns
-        ]
-        mean = differences[MEAN]
-        p_values = [format_p(mean.p), format_p(mean.p_corrected)]
-        rows.append([row.title, *cells, *p_values, row.versus_control.control])
-    return Table(["row minus control", *columns, "p", "p, corrected", "control"], rows)
 
 
 def costs_table(comparison: Comparison) -> Table:
