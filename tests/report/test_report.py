@@ -76,7 +76,9 @@ def test_scored_samples_remain_when_the_probe_fails_on_them_for_another_run(
 ) -> None:
     inputs = make_run(size=9, control=False)
     scores = parquet.read_rows(inputs.score, Score)
-    selected = {pick.sample_id for pick in parquet.read_rows(inputs.arms["tuned"].select, Selection)}
+    selected = {
+        pick.sample_id for pick in parquet.read_rows(inputs.arms["tuned"].select, Selection)
+    }
     ids = sorted({each.sample_id for each in scores})
     unscored_id = next(each for each in ids if each not in selected)
     for part in parquet.parts(inputs.score):
