@@ -156,7 +156,7 @@ def test_what_is_transparent_becomes_white_and_not_black(encode, mode):
     assert pixel(images.decode(raw, WIDE), (9, 9)) == (255, 255, 255)
 
 
-def test_half_transparent_black_becomes_grey(encode):
+def test_half_transparent_black_becomes_gray(encode):
     raw = encode(Image.new("RGBA", (56, 56), (0, 0, 0, 128)))
     assert pixel(images.decode(raw, WIDE), (9, 9)) == (127, 127, 127)
 
@@ -187,7 +187,7 @@ def test_one_bit_is_read(encode):
 
 
 @pytest.mark.parametrize(("mode", "text"), [("F", "floating-point gray"), ("I", "32-bit gray")])
-def test_greys_without_a_known_white_are_refused(encode, mode, text):
+def test_grays_without_a_known_white_are_refused(encode, mode, text):
     with pytest.raises(ImageError, match=text):
         images.decode(encode(Image.new(mode, (56, 56), 70000), "TIFF"), WIDE)
 

@@ -100,8 +100,8 @@ def test_every_kind_of_bad_image_is_reported_and_no_row_is_lost(tmp_path: Path) 
 
 
 def test_a_question_of_100_kilobytes_stays_whole(tmp_path: Path) -> None:
-    words = "why " * 25_600
-    path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, words.strip())
+    text = "why " * 25_600
+    path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, text.strip())
     (result,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     assert isinstance(result, Sample)
     assert len(result.question) > 100_000
@@ -123,8 +123,8 @@ def test_ten_thousand_repetitions_are_one_sample_and_all_are_counted(tmp_path: P
     assert "duplicate: the same images, question and answer as my.jsonl:1" in lines[-1]
 
 
-@pytest.mark.parametrize("words", ["<|image_pad|>", "<|vision_start|>", "<|im_end|>"])
-def test_a_question_cannot_contain_a_token_of_the_chat_template(tmp_path: Path, words: str) -> None:
-    path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, words)
+@pytest.mark.parametrize("text", ["<|image_pad|>", "<|vision_start|>", "<|im_end|>"])
+def test_a_question_cannot_contain_a_token_of_the_chat_template(tmp_path: Path, text: str) -> None:
+    path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, text)
     (result,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     assert isinstance(result, RejectedRow)

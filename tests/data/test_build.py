@@ -28,9 +28,9 @@ def test_every_row_is_a_sample_or_quarantined(write_rows, tmp_path):
     counts = build.build_dataset(from_file(path), tmp_path / "data")["counts"]
     assert (counts["rows"], counts["samples"], counts["quarantined"]) == (5, 2, 3)
     samples = parquet.read_finished(tmp_path / "data", Sample, "a test")
-    assert [each.source for each in samples] == ["my.jsonl:1", "my.jsonl:5"]
+    assert [row.source for row in samples] == ["my.jsonl:1", "my.jsonl:5"]
     rejected = build.read_quarantine(tmp_path / "data")
-    assert [each.source for each in rejected] == ["my.jsonl:2", "my.jsonl:3", "my.jsonl:4"]
+    assert [row.source for row in rejected] == ["my.jsonl:2", "my.jsonl:3", "my.jsonl:4"]
 
 
 def test_the_manifest_counts_the_reasons_and_names_the_file(write_rows, tmp_path):

@@ -40,7 +40,7 @@ def test_shapes_images_fit_the_budget_as_they_are():
 def test_a_limit_takes_the_first_rows(write_rows):
     assert len(list(dataset.load_samples(DataConfig(limit=5)))) == 5
     path = write_rows("nonsense", ROW, {**ROW, "ground_truth": "2"})
-    kinds = [type(each) for each in dataset.load_samples(from_file(path, limit=2))]
+    kinds = [type(row) for row in dataset.load_samples(from_file(path, limit=2))]
     assert kinds == [RejectedRow, Sample]
 
 

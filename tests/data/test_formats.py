@@ -45,17 +45,17 @@ def read(source: Source, path: Path, **settings: Any) -> list[Any]:
     return list(dataset.load_samples(DataConfig(source=source, path=str(path), **settings)))
 
 
-def only(source: Source, path: Path, **settings: Any) -> Sample:
+def read_one(source: Source, path: Path, **settings: Any) -> Sample:
     (result,) = read(source, path, **settings)
     assert isinstance(result, Sample), result
     return result
 
 
 def reasons(result: list[Any]) -> list[str]:
-    return [each.kind for each in result if isinstance(each, RejectedRow)]
+    return [row.kind for row in result if isinstance(row, RejectedRow)]
 
 
-def says(sample: Sample, answer: str) -> Verdict:
+def graded(sample: Sample, answer: str) -> Verdict:
     return grade(f"<think>.</think><answer>{answer}</answer>", sample)
 
 
@@ -72,14 +72,14 @@ def orsta(tmp_path, red) -> Path:
 
 def test_orstas_eight_tasks_are_known_by_ability_or_file_and_test_is_not_read(orsta):
     result = read(Source.orsta, orsta)
-    assert {each.task: each.answer_kind for each in result} == {
+    assert {row.task: row.answer_kind for row in result} == {
         task: kind for task, (_, kind, _) in TASKS.items()
     }
-    seen = {each.task for each in result if each.task_set is TaskSet.perception}
+    seen = {row.task for row in result if row.task_set is TaskSet.perception}
     assert seen == {"detection", "grounding", "counting", "ocr"}
-    assert all(each.source.startswith("train/train_") for each in result)
-    for each in result:
-        assert says(each, each.answer) is Verdict.correct
+    assert all(row.source.startswith("train/train_") for row in result)
+    for row in result:
+        assert graded(row, row.answer) is Verdict.correct
 
 
 def test_orstas_boxes_are_relative_whatever_the_setting_says(orsta):
@@ -90,7 +90,7 @@ def test_orstas_boxes_are_relative_whatever_the_setting_says(orsta):
 
 def test_tasks_choose_files_and_rows(orsta):
     result = read(Source.orsta, orsta, tasks=["math", "ocr"])
-    assert sorted(each.task for each in result) == ["math", "ocr"]
+    assert sorted(row.task for row in result) == ["math", "ocr"]
     tally = dataset.DatasetStats()
     config = DataConfig(source=Source.orsta, path=str(orsta), tasks=["puzzle"], split="test")
     with pytest.raises(EmptyDatasetError, match=r"no \.parquet file for source=orsta, split=test"):
@@ -98,18 +98,18 @@ def test_tasks_choose_files_and_rows(orsta):
 
 
 def test_rows_of_other_tasks_in_one_file_are_counted(tmp_path, red):
-    rows = [orsta_row(red, "How many?", "1", each) for each in ("math", "counting", "math")]
+    rows = [orsta_row(red, "How many?", "1", task) for task in ("math", "counting", "math")]
     path = orsta_file(tmp_path / "rows.parquet", rows)
     tally = dataset.DatasetStats()
     config = DataConfig(source=Source.orsta, path=str(path), tasks=["counting"])
-    assert [each.task for each in dataset.load_samples(config, tally)] == ["counting"]
+    assert [row.task for row in dataset.load_samples(config, tally)] == ["counting"]
     assert tally.other_tasks == 2
 
 
 def test_orsta_without_schema_metadata_and_with_null_parameters_is_read(tmp_path, red):
     row = orsta_row(red, "Perimeter?", "52", "math")
     row["reward_model"]["verifier_parm"] = None
-    result = only(Source.orsta, orsta_file(tmp_path / "a.parquet", [row], metadata=False))
+    result = read_one(Source.orsta, orsta_file(tmp_path / "a.parquet", [row], metadata=False))
     assert (result.answer, result.task) == ("52", "math")
 
 
@@ -117,9 +117,9 @@ def test_a_kept_duplicate_has_an_id_of_its_own_and_keeps_it(tmp_path, red):
     rows = [orsta_row(red, "Which?", "blue", None)] * 3
     path = orsta_file(tmp_path / "train_puzzle_puzzlevqa_3_x3.parquet", rows)
     kept = read(Source.orsta, path, duplicates=Duplicates.keep)
-    assert len({each.sample_id for each in kept}) == 3
+    assert len({row.sample_id for row in kept}) == 3
     assert kept == read(Source.orsta, path, duplicates=Duplicates.keep)
-    assert kept[0] == only(Source.orsta, path, limit=1)
+    assert kept[0] == read_one(Source.orsta, path, limit=1)
     assert reasons(read(Source.orsta, path)) == ["duplicate", "duplicate"]
 
 
@@ -159,13 +159,16 @@ def test_mm_eureka_finds_images_unpacked_and_zipped_whatever_their_prefix(eureka
         eureka_row("K12/ab.png", "30°", "Question: No placeholder?"),
     ]
     result = read(Source.mm_eureka, lines(eureka / "dataset.jsonl", rows).parent)
-    assert [each.question for each in result] == ["Area?"] * 2 + ["How many?"] * 2 + [
+    assert [row.question for row in result] == ["Area?"] * 2 + ["How many?"] * 2 + [
         "No placeholder?"
     ]
     assert (
-        says(result[0], "169") is says(result[1], "6") is says(result[4], "30") is Verdict.correct
+        graded(result[0], "169")
+        is graded(result[1], "6")
+        is graded(result[4], "30")
+        is Verdict.correct
     )
-    assert says(result[1], "7") is Verdict.incorrect
+    assert graded(result[1], "7") is Verdict.incorrect
 
 
 @pytest.mark.parametrize(
@@ -192,7 +195,7 @@ def test_mm_eureka_rows_that_cannot_be_used_say_why(eureka, image, answer, reaso
 
 def test_messages_that_are_text_are_rejected_or_parsed(eureka):
     row = {**eureka_row("K12/ab.png", "1"), "conversations": "<image>How many?"}
-    result = only(Source.mm_eureka, lines(eureka / "dataset.jsonl", [row]))
+    result = read_one(Source.mm_eureka, lines(eureka / "dataset.jsonl", [row]))
     assert result.question == "How many?"
 
 
@@ -218,8 +221,8 @@ def test_mulberry_is_one_array_and_its_gold_answer_is_the_final_answer(tmp_path,
     ]
     (tmp_path / "mulberry_sft.json").write_text(json.dumps(rows, indent=1))
     result = read(Source.mulberry, tmp_path)
-    assert [each.answer for each in result[:3]] == ["A", "B", "5"]
-    assert [each.answer_kind for each in result[:3]] == ["choice", "choice", "number"]
+    assert [row.answer for row in result[:3]] == ["A", "B", "5"]
+    assert [row.answer_kind for row in result[:3]] == ["choice", "choice", "number"]
     assert result[0].rationale.endswith("It is red.")
     assert reasons(result) == ["unusable gold answer", "missing file"]
     assert result[4].source == "mulberry_sft.json:5"
@@ -244,7 +247,7 @@ def test_mulberrys_tar_is_read_without_unpacking_and_only_by_whole_paths(tmp_pat
         link.type, link.linkname = tarfile.SYMTYPE, f"/{root}/1.png"
         archive.addfile(link)
     result = read(Source.mulberry, tmp_path)
-    assert [each.answer for each in result[:2]] == ["A", "B"]
+    assert [row.answer for row in result[:2]] == ["A", "B"]
     assert len(result[0].images) == 1
     assert reasons(result) == ["missing file", "broken image", "missing file"]
     assert not (tmp_path / "mulberry_images").exists()
@@ -266,14 +269,14 @@ def test_geometry3k_takes_the_value_and_not_the_letter(tmp_path, red, newer):
     (tmp_path / "data").mkdir()
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data" / "train-00000-of-00001.parquet")
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data" / "test-00000-of-00001.parquet")
-    result = only(Source.geometry3k, tmp_path)
+    result = read_one(Source.geometry3k, tmp_path)
     assert (result.question, result.answer, result.answer_kind) == (
         "Find x.",
         "2\\sqrt{3}",
         "number",
     )
-    assert says(result, "\\sqrt{12}") is Verdict.correct
-    assert says(result, "2") is Verdict.incorrect
+    assert graded(result, "\\sqrt{12}") is Verdict.correct
+    assert graded(result, "2") is Verdict.incorrect
 
 
 def test_rap_files_written_by_pandas_are_read(tmp_path, red):
@@ -290,9 +293,9 @@ def test_rap_files_written_by_pandas_are_read(tmp_path, red):
     path = tmp_path / "rap.parquet"
     pd.DataFrame(rows).to_parquet(path)
     result = read(Source.easyr1, path)
-    assert [each.answer for each in result] == ["$169$", "3.5", "-7", "A"]
-    assert says(result[0], "169") is says(result[2], "-7") is Verdict.correct
-    assert says(result[2], "7") is Verdict.incorrect
+    assert [row.answer for row in result] == ["$169$", "3.5", "-7", "A"]
+    assert graded(result[0], "169") is graded(result[2], "-7") is Verdict.correct
+    assert graded(result[2], "7") is Verdict.incorrect
 
 
 @pytest.fixture
@@ -316,7 +319,7 @@ def test_easyr1_rows_with_none_one_and_two_images(image_folder):
     ]
     one, two, none = read(Source.easyr1, lines(image_folder / "rows.jsonl", rows))
     assert (one.answer, two.answer, none.kind) == ("1", "first", "no image")
-    assert [Image.open(BytesIO(each)).size for each in two.images] == [(812, 588), (84, 56)]
+    assert [Image.open(BytesIO(png)).size for png in two.images] == [(812, 588), (84, 56)]
 
 
 def test_verl_rows_are_read(image_folder, red):
@@ -330,7 +333,7 @@ def test_verl_rows_are_read(image_folder, red):
     }
     path = image_folder / "rows.parquet"
     pq.write_table(pa.Table.from_pylist([row]), path)
-    result = only(Source.verl, path)
+    result = read_one(Source.verl, path)
     assert (result.task, result.answer_kind, result.answer) == ("counting", AnswerKind.count, "1")
 
 
@@ -368,15 +371,15 @@ def test_ms_swift_boxes_come_from_objects(image_folder):
     unit = {**placed, "bbox": [[0.25, 0.25, 0.5, 0.75]], "bbox_type": "norm1"}
     result = read(Source.ms_swift, lines(image_folder / "a.jsonl", [row]))
     result += read(Source.ms_swift, lines(image_folder / "b.jsonl", [{**row, "objects": unit}]))
-    for each in result:
-        assert each.question == "Locate the red square."
+    for row in result:
+        assert row.question == "Locate the red square."
         box = {"bbox_2d": [203, 147, 406, 441], "label": "red square"}
-        assert json.loads(each.answer) == [box]
+        assert json.loads(row.answer) == [box]
 
 
 def test_ms_swift_takes_a_query_and_a_response_too(image_folder):
     row = {"query": "<image>How many?", "response": "3", "images": "images/a.png"}
-    assert only(Source.ms_swift, lines(image_folder / "rows.jsonl", [row])).answer == "3"
+    assert read_one(Source.ms_swift, lines(image_folder / "rows.jsonl", [row])).answer == "3"
 
 
 @pytest.mark.parametrize("shape", ["sharegpt", "openai", "alpaca", "described"])
@@ -409,7 +412,7 @@ def test_llama_factory_rows_of_all_shapes_are_read(image_folder, shape):
         (image_folder / "dataset_info.json").write_text(
             json.dumps({"mine": {**reported, "tags": tags}})
         )
-    result = only(Source.llama_factory, image_folder)
+    result = read_one(Source.llama_factory, image_folder)
     assert (result.question, result.answer, result.answer_kind) == ("What color?", "Red", "text")
 
 
@@ -441,7 +444,7 @@ def test_rows_of_mixed_formats_in_one_file_are_recognized(image_folder):
         [1],
     ]
     result = read(Source.jsonl, lines(image_folder / "mixed.jsonl", rows))
-    assert [each.answer for each in result[:7]] == list("1234567")
+    assert [row.answer for row in result[:7]] == list("1234567")
     assert reasons(result) == ["missing keys", "not an object"]
 
 

@@ -20,11 +20,11 @@ def decoded(encode, red_square) -> DecodedImage:
 
 
 @pytest.mark.parametrize(
-    ("gold", "scale"),
+    ("gold", "box_format"),
     [("[200, 150, 400, 450]", BoxFormat.pixels), ("[250, 250, 500, 750]", BoxFormat.relative)],
 )
-def test_a_box_drawn_back_covers_what_it_names(decoded, gold, scale):
-    (result,) = json.loads(answers.boxes_in_model_pixels(gold, decoded, scale))
+def test_a_box_drawn_back_covers_what_it_names(decoded, gold, box_format):
+    (result,) = json.loads(answers.boxes_in_model_pixels(gold, decoded, box_format))
     x1, y1, x2, y2 = (round(value) for value in result["bbox_2d"])
     pixels = np.asarray(Image.open(BytesIO(decoded.png))).astype(int)
     red = pixels[..., 1] < 128
@@ -75,16 +75,18 @@ def test_what_is_no_list_of_boxes_is_refused(decoded, gold):
 
 
 @pytest.mark.parametrize(
-    ("gold", "scale", "other"),
+    ("gold", "box_format", "other"),
     [
         ("[200, 150, 990, 999]", BoxFormat.pixels, "relative"),
         ("[200, 150, 1900, 999]", BoxFormat.relative, "pixels"),
         ("[-90, 150, 200, 300]", BoxFormat.pixels, "relative"),
     ],
 )
-def test_a_box_beyond_the_image_names_the_setting_that_may_be_wrong(decoded, gold, scale, other):
+def test_a_box_beyond_the_image_names_the_setting_that_may_be_wrong(
+    decoded, gold, box_format, other
+):
     with pytest.raises(RowError, match=f"is data.box_format={other} meant"):
-        answers.boxes_in_model_pixels(gold, decoded, scale)
+        answers.boxes_in_model_pixels(gold, decoded, box_format)
 
 
 def test_a_box_that_ends_a_pixel_too_far_is_cut_off(decoded):
@@ -102,7 +104,7 @@ def test_a_box_without_area_is_refused(decoded):
 @pytest.mark.parametrize("most", [12_845_056, 1_254_400, 1_003_520, 200_704])
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize(
-    ("scale", "frame"),
+    ("box_format", "frame"),
     [
         (BoxFormat.pixels, (800, 600)),
         (BoxFormat.resized, None),
@@ -111,7 +113,7 @@ def test_a_box_without_area_is_refused(decoded):
     ],
 )
 def test_boxes_of_every_format_are_drawn_back_onto_an_upright_image(
-    encode, red_square, scale, frame, orientation, most
+    encode, red_square, box_format, frame, orientation, most
 ):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -121,7 +123,7 @@ def test_boxes_of_every_format_are_drawn_back_onto_an_upright_image(
     assert decoded.original_size == (800, 600)
     width, height = frame or decoded.size
     gold = [0.25 * width, 0.25 * height, 0.5 * width, 0.75 * height]
-    (result,) = json.loads(answers.boxes_in_model_pixels(json.dumps(gold), decoded, scale))
+    (result,) = json.loads(answers.boxes_in_model_pixels(json.dumps(gold), decoded, box_format))
     x1, y1, x2, y2 = (round(value) for value in result["bbox_2d"])
     pixels = np.asarray(Image.open(BytesIO(decoded.png))).astype(int)
     red = pixels[..., 1] < 128

@@ -63,7 +63,7 @@ class OneDataset(BaseHTTPRequestHandler):
         elif "/resolve/" in path:
             self.piece(True)
         elif "/tree/" in path:
-            self.tell([self.entry(each) for each in sorted(self.root.rglob("*"))])
+            self.tell([self.entry(path) for path in sorted(self.root.rglob("*"))])
         else:
             self.tell(
                 {"id": REPOSITORY, "sha": COMMIT, "siblings": [], "tags": [], "private": False}

@@ -67,7 +67,7 @@ def test_a_messages_row_becomes_a_sample(one):
 
 def test_both_formats_may_be_in_one_file(write_rows):
     result = read(write_rows(RELEASED, MESSAGES))
-    assert [type(each) for each in result] == [Sample, Sample]
+    assert [type(row) for row in result] == [Sample, Sample]
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,12 @@ def test_images_may_be_paths_bytes_or_data_uris(write_rows, tmp_path):
         {"bytes": code, "path": None},
         {"bytes": None, "path": RED},
     ]
-    rows = [{**MESSAGES, "images": [each], "solution": str(at)} for at, each in enumerate(given)]
+    rows = [
+        {**MESSAGES, "images": [reference], "solution": str(i)} for i, reference in enumerate(given)
+    ]
     samples = read(write_rows(*rows, name=path.name))
-    assert [type(each) for each in samples] == [Sample] * len(given)
-    assert len({each.images for each in samples}) == 1
+    assert [type(row) for row in samples] == [Sample] * len(given)
+    assert len({row.images for row in samples}) == 1
 
 
 def test_paths_are_relative_to_the_file_and_not_to_the_working_folder(
@@ -156,7 +158,7 @@ def test_two_images_stay_in_order(write_rows, tmp_path, encode):
     path = write_rows({**RELEASED, "prompt": "<image><image>Same?", "image_paths": [RED, "b.png"]})
     (tmp_path / "b.png").write_bytes(encode(Image.new("RGB", (84, 56), "blue")))
     (result,) = read(path)
-    assert [Image.open(BytesIO(each)).size for each in result.images] == [(812, 588), (84, 56)]
+    assert [Image.open(BytesIO(png)).size for png in result.images] == [(812, 588), (84, 56)]
 
 
 def test_options_of_a_column_are_kept_and_the_gold_answer_becomes_a_letter(one):
@@ -217,7 +219,7 @@ def test_boxes_are_converted_from_the_box_format_of_the_settings(write_rows):
             {"ground_truth": "a few", "ability": "counting"},
             "unusable gold answer: 'a few' is not one number",
         ),
-        ({"ground_truth": "E", "options": ["1", "2"]}, "unusable gold answer: 'E' lies outside"),
+        ({"ground_truth": "E", "options": ["1", "2"]}, "unusable gold answer: 'E' is outside"),
         (
             {"ground_truth": "left", "ability": "cv_grounding"},
             "unusable gold answer: not a list of boxes",
@@ -287,7 +289,7 @@ def test_a_duplicate_names_the_row_it_repeats(write_rows):
 
 def test_other_options_make_another_sample(write_rows):
     rows = [{**RELEASED, "ground_truth": "A", "options": ["52", other]} for other in ("1", "2")]
-    assert [type(each) for each in read(write_rows(*rows))] == [Sample, Sample]
+    assert [type(row) for row in read(write_rows(*rows))] == [Sample, Sample]
 
 
 def test_rows_are_read_one_by_one(write_rows):
@@ -298,7 +300,7 @@ def test_rows_are_read_one_by_one(write_rows):
     assert first.answer == "0"
     with path.open("a") as file:
         file.write("x" * 100_000 + "\nhello\n")
-    assert [each.source for each in stream][-1] == "my.jsonl:52"
+    assert [row.source for row in stream][-1] == "my.jsonl:52"
 
 
 def test_a_question_with_the_chat_templates_own_tokens_is_rejected(one):

@@ -1,4 +1,4 @@
-"""Where rows lie: files read as a stream, folders, zips, the hub; and rows that repeat."""
+"""Where rows and images are: streamed files, folders, zips, the hub; and duplicate rows."""
 
 import json
 import logging
