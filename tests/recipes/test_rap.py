@@ -89,8 +89,8 @@ def test_the_report_tells_the_choice(store: Path, recipe: str) -> None:
     assert found["name"] == recipe
     assert found["funnel"]["chosen"] == sum(found["counts"]["picks"].values()) > 0
     assert found["funnel"]["pool"] == found["counts"]["samples"] == 60
-    assert set(found["reliability"]["measures"]) == {"cde", "ace", "drm"}
-    assert all(each["n"] == 8 for each in found["reliability"]["measures"].values())
+    assert set(found["retest"]["measures"]) == {"cde", "ace", "drm"}
+    assert all(each["n"] == 8 for each in found["retest"]["measures"].values())
 
 
 def test_where_nothing_survives_the_counts_are_told_with_exit_code_2(store: Path) -> None:

@@ -167,12 +167,12 @@ def test_a_whole_run_by_rules_alone_says_what_it_cannot_say(tmp_path: Path) -> N
     assert report["means"]["base"]["score"] is None
     assert report["differences"] == {}
     text = (folder / "report.md").read_text()
-    assert "cannot be said: no mean over 6, without a score of" in text
+    assert "helped: no mean over 6, without a score of" in text
     assert "shapes/MMVet has no score: MMVet needs a judge" in text
-    assert "Scores are by rules alone (evaluate.judge=none)" in text
+    assert "Scores are by rules only (evaluate.judge=none)" in text
     assert "% undecided" in text
     assert "none (rules only)" in text
-    assert "nothing was checked" in text
+    assert "were not compared with" in text
     assert "none is in both" in text
     assert "% undecided" in (folder / "report.html").read_text()
 
