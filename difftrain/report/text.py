@@ -34,8 +34,8 @@ def share(part: float, whole: float) -> str:
 
 
 def points(fraction: float) -> str:
-    """A difference in percent points with its sign."""
-    return f"{100 * fraction:+.1f}".replace("-", MINUS)
+    """A difference in percent points with its sign; zero is +0.0."""
+    return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", MINUS)
 
 
 def number_word(number: int) -> str:

@@ -16,7 +16,7 @@ from difftrain.report.caveats import caveats
 from difftrain.report.html import render_markdown
 from difftrain.report.inputs import RunInputs, load_run, read_columns
 from difftrain.report.tables import Table, results_table
-from difftrain.report.text import difference_with_verdict, headline, verdict
+from difftrain.report.text import difference_with_verdict, headline, points, verdict
 from difftrain.select.rap import DECISIONS_FOLDER, Decision
 
 MakeRun = Callable[..., RunInputs]
@@ -247,3 +247,9 @@ def test_a_folder_of_decisions_with_other_columns_is_named_as_decisions(make_run
     parquet.write_part(folder, "00000", [score])
     with pytest.raises(SchemaError, match="does not have the columns of Decision: sample_id, reas"):
         load_run(inputs)
+
+
+def test_a_difference_that_rounds_to_zero_has_no_minus() -> None:
+    assert [points(value) for value in (-0.0001, 0.0, 0.071, -0.02)] == [
+        "+0.0", "+0.0", "+7.1", "\u22122.0",
+    ]  # fmt: skip
