@@ -29,36 +29,23 @@ class Split(StrEnum):
 
 SPLIT_BUCKETS = {Split.pretrain: range(6), Split.pool: range(6, 7), Split.bench: range(7, 8)}
 
-FAMILIES: dict[str, Callable[[Random, float], DrawnSample]] = {
-    "count": families.count,
-    "count_colour": families.count_color,
-    "read": families.read,
-    "colour": families.name_color,
-    "verify": families.verify,
-    "locate": families.locate,
-    "count_plus": families.count_plus,
-    "compare": families.compare,
-    "bar": families.bar,
-    "odd": families.odd,
-    "prior": families.prior,
-    "noise": families.noise,
+FAMILIES: dict[str, tuple[Callable[[Random, float], DrawnSample], int]] = {
+    "count": (families.count, 10),
+    "count_colour": (families.count_color, 10),
+    "read": (families.read, 12),
+    "colour": (families.name_color, 6),
+    "verify": (families.verify, 4),
+    "locate": (families.locate, 12),
+    "count_plus": (families.count_plus, 12),
+    "compare": (families.compare, 5),
+    "bar": (families.bar, 12),
+    "odd": (families.odd, 5),
+    "prior": (families.prior, 6),
+    "noise": (families.noise, 6),
 }
-"""The keys are the samples' tasks and part of their seeds, so their spelling is fixed."""
-MIX = {
-    "count": 10,
-    "count_colour": 10,
-    "read": 12,
-    "colour": 6,
-    "verify": 4,
-    "locate": 12,
-    "count_plus": 12,
-    "compare": 5,
-    "bar": 12,
-    "odd": 5,
-    "prior": 6,
-    "noise": 6,
-}
-"""Percent of the training pool by family."""
+"""How a family draws, and its percent of the training pool. The keys are the samples' tasks and
+part of their seeds, so their spelling is fixed."""
+MIX = {family: percent for family, (_, percent) in FAMILIES.items()}
 
 
 def to_png(image: Image.Image) -> bytes:
@@ -78,10 +65,11 @@ def in_split(sample_id: str, split: Split) -> bool:
 
 def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, DrawnSample]:
     """(sample id, difficulty, drawing) of this index of a family in a split."""
+    draw_family, _ = FAMILIES[family]
     for attempt in count():
         rng = Random(seeds.derive(seed, "shapes", split, family, index, attempt))
         gen_difficulty = rng.random()
-        drawn = FAMILIES[family](rng, gen_difficulty)
+        drawn = draw_family(rng, gen_difficulty)
         sample_id = drawn_id(drawn.image, drawn.question, drawn.answer)
         if in_split(sample_id, split):
             return sample_id, gen_difficulty, drawn

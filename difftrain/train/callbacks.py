@@ -21,20 +21,10 @@ EVAL_LOG = "eval_log.jsonl"
 """One line for each evaluation on held-out samples: step, eval_rewards/accuracy/mean."""
 EVAL_REWARD = "eval_rewards/accuracy/mean"
 TRAIN_KEYS = (
-    "reward",
-    "rewards/accuracy/mean",
-    "rewards/format/mean",
-    "rewards/overlong/mean",
-    "frac_reward_zero_std",
-    "completions/mean_length",
-    "completions/clipped_ratio",
-    "kl",
-    "loss",
-    "grad_norm",
-    "learning_rate",
-    "mean_token_accuracy",
-    "entropy",
-)
+    "reward", "rewards/accuracy/mean", "rewards/format/mean", "rewards/overlong/mean",
+    "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "kl", "loss",
+    "grad_norm", "learning_rate", "mean_token_accuracy", "entropy",
+)  # fmt: skip
 """TRL's keys that are kept."""
 
 

@@ -8,7 +8,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from difftrain.config.grade import GradeConfig
 from difftrain.config.train import GrpoConfig, VllmMode
 from difftrain.grade.pool import GraderPool
-from difftrain.model import loading, resolve
+from difftrain.model import resolve
 from difftrain.train import callbacks, checkpointing, param_groups, rewards, trl_args, trl_vllm
 from difftrain.train.dataset import TrainData, to_dataset
 from difftrain.train.rewards import Subsets
@@ -20,7 +20,7 @@ def build_trainer(
 ) -> Any:
     """TRL's GRPOTrainer for this data, with our rewards."""
     model = job.start_model
-    processor = loading.load_processor(model, job.data.min_pixels, job.data.max_pixels)
+    processor = job.load_processor()
     # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
     adapter = param_groups.peft_config("grpo", grpo.lora, model)
     subsets = Subsets([*data.samples, *data.eval_samples], data.strata)

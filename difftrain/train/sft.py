@@ -12,7 +12,7 @@ from difftrain.config.grade import GradeConfig
 from difftrain.config.train import Dropped, GrpoConfig, SftConfig
 from difftrain.grade import GradeResult, grade_batch
 from difftrain.grade.pool import GradeFailure, GraderPool
-from difftrain.model import loading, resolve
+from difftrain.model import resolve
 from difftrain.pipeline import coordination, manifest
 from difftrain.records import Sample
 from difftrain.train import callbacks, checkpointing, param_groups, sft_targets, trl_args
@@ -42,7 +42,7 @@ def check_targets(
     targets: Mapping[str, str],
 ) -> dict[str, str | Dropped]:
     """The targets that were graded correct and fit; for each other sample, why it is dropped."""
-    processor = loading.load_processor(job.start_model, job.data.min_pixels, job.data.max_pixels)
+    processor = job.load_processor()
     checked: dict[str, str | Dropped] = {}
     for sample, reply in zip(samples, replies, strict=True):
         target = targets[sample.sample_id]
@@ -98,7 +98,7 @@ def prepare(
 def build_trainer(job: TrainJob, sft: SftConfig, data: SftData) -> Any:
     """TRL's SFTTrainer for these targets."""
     model = job.start_model
-    processor = loading.load_processor(model, job.data.min_pixels, job.data.max_pixels)
+    processor = job.load_processor()
     # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
     adapter = param_groups.peft_config("sft", sft.lora, model)
     rows = [sft_targets.trl_row(s, data.targets[s.sample_id]) for s in data.samples]

@@ -14,6 +14,7 @@ from difftrain.config.data import DataConfig
 from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.config.train import GrpoConfig, RateSchedule, SftConfig, VllmMode
+from difftrain.model import loading
 from difftrain.model.engines.hf import PLACEHOLDERS
 from difftrain.pipeline.coordination import World
 
@@ -47,6 +48,11 @@ class TrainJob:
         if self.start is None:
             return self.model
         return replace(self.model, name=str(self.start), revision=None)
+
+    def load_processor(self) -> Any:
+        """The processor of that model, with the data's pixel budget."""
+        pixels = self.data.min_pixels, self.data.max_pixels
+        return loading.load_processor(self.start_model, *pixels)
 
 
 def rows_per_step(settings: GrpoConfig | SftConfig) -> int:
