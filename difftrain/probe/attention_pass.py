@@ -7,6 +7,7 @@ response has no token, has no row. Axes: B batch, S sequence, L layers, T respon
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,29 +150,21 @@ def measure_batch(
 
 
 def measure_halving(
-    loaded: LoadedModel,
-    pairs: Sequence[Pair],
-    probe: ProbeConfig,
-    difficulty: DifficultyConfig,
-    seed: int,
+    measure: Callable[[Sequence[Pair]], list[Attention]], pairs: Sequence[Pair]
 ) -> list[Attention]:
-    """`measure_batch`, in halves where the batch does not fit into memory.
+    """The rows of a batch, measured in halves where it does not fit into memory.
 
     Raises what a single pair raises.
     """
     try:
-        return measure_batch(loaded, pairs, probe, difficulty, seed)
+        return measure(pairs)
     except (RuntimeError, MemoryError) as error:
         if not loading.is_out_of_memory(error) or len(pairs) == 1:
             raise
     logger.warning("out of memory with a batch of %d responses: halving it", len(pairs))
     loading.free_memory()
     half = len(pairs) // 2
-    return [
-        row
-        for part in (pairs[:half], pairs[half:])
-        for row in measure_halving(loaded, part, probe, difficulty, seed)
-    ]
+    return measure_halving(measure, pairs[:half]) + measure_halving(measure, pairs[half:])
 
 
 def run_attention_pass(
@@ -218,11 +211,11 @@ def run_attention_pass(
             return
         with heart.in_background():
             loaded = load()
+        measure = partial(measure_batch, loaded, probe=probe, difficulty=difficulty, seed=seed)
         share.sort(key=lambda pair: (len(pair[0].question), pair[1].num_tokens))
         starts = range(0, len(share), batch_size)
         for start in tqdm(starts, desc="attention", unit="batch", disable=not world.is_first):
-            batch = share[start : start + batch_size]
-            rows = measure_halving(loaded, batch, probe, difficulty, seed)
+            rows = measure_halving(measure, share[start : start + batch_size])
             parquet.write_part(folder, parquet.next_part_name(folder, world.rank), rows)
             heart.beat()
 

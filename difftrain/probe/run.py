@@ -16,7 +16,7 @@ from tqdm import tqdm
 from difftrain.config.difficulty import DifficultyConfig, ProbeConfig
 from difftrain.config.grade import GradeConfig
 from difftrain.config.run_config import plain
-from difftrain.data.quarantine import RejectedRow, RejectStats
+from difftrain.data.quarantine import RejectedRow
 from difftrain.model.engines.types import (
     Engine,
     GenerationError,
@@ -32,6 +32,8 @@ from difftrain.probe.state import ProbeState, requirements, write_failure
 from difftrain.records import Rollout, Sample, View
 
 QUARANTINE = "quarantine.jsonl"
+FAILED = "no answer"
+"""The kind of rejection of a sample with a failed request."""
 
 
 class RequestQueue:
@@ -192,19 +194,16 @@ def finalize(state: ProbeState, samples: int, description: str) -> dict[str, Any
     """Write quarantine.jsonl; returns the manifest's counts."""
     before = manifest.read_manifest(state.folder) or {"counts": {"settled": []}}
     rejected = [
-        RejectedRow(sample_id, f"no answer: {reason}")
+        RejectedRow(sample_id, f"{FAILED}: {reason}")
         for sample_id, reason in sorted(state.failed.items())
     ]
-    stats = RejectStats()
-    for row in rejected:
-        stats.add(row)
     lines = "".join(json.dumps(asdict(row)) + "\n" for row in rejected)
     manifest.write_text(state.folder / QUARANTINE, lines)
     return {
         "generations": state.generations,
         "tokens": state.tokens,
         "samples": samples,
-        "quarantined": stats.total,
-        "reasons": stats.by_reason(),
+        "quarantined": len(rejected),
+        "reasons": {FAILED: len(rejected)} if rejected else {},
         "settled": [*before["counts"]["settled"], description],
     }
