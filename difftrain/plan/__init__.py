@@ -133,8 +133,11 @@ def find_pilot(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
 def probe_workload(difficulty: DifficultyConfig, probe: ProbeConfig) -> ProbeWorkload:
     """What the measures of these settings request of one sample."""
     required, pism = requirements(difficulty, probe), difficulty.pism
+    percents = probe.mask_percents
+    if required.until is Until.stratum:  # an easy sample is settled before the first easy ratio
+        percents = [percent for percent in percents if percent < 100 * pism.easy_min]
     return ProbeWorkload(
-        mask_percents=probe.mask_percents,
+        mask_percents=percents,
         draws=probe.draws,
         min_correct=max(1, min_correct(probe.draws, pism.tau)),
         hard_max=pism.hard_max,

@@ -194,3 +194,13 @@ def test_a_model_without_a_config_on_this_machine_has_no_dimensions(tmp_path) ->
     assert memory.model_dims("someone/some-model") is None
     (tmp_path / "config.json").write_text('{"model_type": "other"}')
     assert memory.model_dims(str(tmp_path)) is None
+
+
+def test_a_probe_until_the_stratum_is_expected_to_need_fewer_responses() -> None:
+    config = RunConfig()
+    until_ratio = plan.probe_workload(config.difficulty, config.probe)
+    config.probe.until = Until.stratum
+    until_stratum = plan.probe_workload(config.difficulty, config.probe)
+    assert until_ratio.responses(Stratum.easy) == 20
+    assert until_stratum.responses(Stratum.easy) == 14
+    assert until_stratum.responses(Stratum.hard) == until_ratio.responses(Stratum.hard)
