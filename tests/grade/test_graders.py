@@ -171,11 +171,13 @@ def test_words_are_not_products_of_letters() -> None:
 
 
 def test_a_number_is_graded_in_any_thread() -> None:
-    found: list[Verdict] = []
-    worker = threading.Thread(target=lambda: found.append(number.grade(r"\sqrt{12}", r"2\sqrt{3}")))
+    verdicts: list[Verdict] = []
+    worker = threading.Thread(
+        target=lambda: verdicts.append(number.grade(r"\sqrt{12}", r"2\sqrt{3}"))
+    )
     worker.start()
     worker.join()
-    assert found == [CORRECT]
+    assert verdicts == [CORRECT]
 
 
 def test_grading_gives_an_alarm_back_to_its_owner() -> None:

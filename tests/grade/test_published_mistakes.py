@@ -1,7 +1,7 @@
 """What published reward code rewards or refuses by mistake, each as a test that our graders pass.
 
 V-Triune's verifiers, the paper's own plugin, Visual-RFT, open-r1, R1-V, MathRuler and the traps of
-math-verify, as others have read and executed them.
+math-verify, as others have read and run them.
 """
 
 import json
@@ -68,8 +68,12 @@ def test_v_triune_gives_zeros_to_a_whole_batch_for_one_answer_that_raises() -> N
     bombs = ["<answer>" + "[" * 90_000 + "</answer>", "<answer>10^{10^{9}}</answer>"]
     good = "<answer>7</answer>"
     number, box = sample("number", "7", ""), sample("boxes", BOTH, "")
-    found = [grade.grade(bombs[0], box), grade.grade(bombs[1], number), grade.grade(good, number)]
-    assert found == [Verdict.unparsable, Verdict.unparsable, Verdict.correct]
+    verdicts = [
+        grade.grade(bombs[0], box),
+        grade.grade(bombs[1], number),
+        grade.grade(good, number),
+    ]
+    assert verdicts == [Verdict.unparsable, Verdict.unparsable, Verdict.correct]
 
 
 def test_v_triune_scores_an_unreadable_gold_zero_without_saying_so() -> None:
@@ -186,10 +190,10 @@ def test_math_verify_waits_for_its_whole_time_limit_at_a_power_tower() -> None:
 
 
 def test_math_verify_raises_or_says_false_in_a_thread() -> None:
-    found: list[Verdict] = []
+    verdicts: list[Verdict] = []
     thread = threading.Thread(
-        target=lambda: found.append(verdict_of(r"\sqrt{12}", r"2\sqrt{3}", "number"))
+        target=lambda: verdicts.append(verdict_of(r"\sqrt{12}", r"2\sqrt{3}", "number"))
     )
     thread.start()
     thread.join()
-    assert found == [Verdict.correct]
+    assert verdicts == [Verdict.correct]

@@ -70,29 +70,29 @@ def test_a_refused_sample_fails_with_its_reason_and_the_rest_is_scored(
     pixels: list[bytes] = []
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
-        text, pictures, _ = read(body)
-        if bad := text == failing_text and (not pixels or pictures == pixels):
-            pixels[:] = pictures
+        text, images, _ = read(body)
+        if bad := text == failing_text and (not pixels or images == pixels):
+            pixels[:] = images
             send(handler, 400, b'{"error": {"message": "too long"}}')
         return bad
 
     server.spoils = spoils
     folder, _ = run_probe(server, shapes_samples, tmp_path)
-    (out,) = state.failed_samples(folder).items()
-    assert out[1] == "the server answers 400: too long"
-    made = manifest.read_manifest(folder)
-    assert made is not None
-    scored = {row.sample_id for row in rows(folder)} - {out[0]}
-    assert len(scored) + 1 == len(shapes_samples) == made["counts"]["samples"]
-    assert made["counts"]["quarantined"] == 1
-    assert made["counts"]["reasons"] == {"no answer": 1}
+    (failed,) = state.failed_samples(folder).items()
+    assert failed[1] == "the server answers 400: too long"
+    content = manifest.read_manifest(folder)
+    assert content is not None
+    scored = {row.sample_id for row in rows(folder)} - {failed[0]}
+    assert len(scored) + 1 == len(shapes_samples) == content["counts"]["samples"]
+    assert content["counts"]["quarantined"] == 1
+    assert content["counts"]["reasons"] == {"no answer": 1}
     (line,) = (folder / "quarantine.jsonl").read_text().splitlines()
-    assert json.loads(line) == {"source": out[0], "reason": f"no answer: {out[1]}"}
-    left = state.without_failed(shapes_samples, folder)
-    assert {each.sample_id for each in left} == scored
-    (maker,) = made["settings"]["engines"]
-    assert maker["engine"] == "http"
-    assert maker["seeds"] == "honored"
+    assert json.loads(line) == {"source": failed[0], "reason": f"no answer: {failed[1]}"}
+    scored_samples = state.without_failed(shapes_samples, folder)
+    assert {sample.sample_id for sample in scored_samples} == scored
+    (engine,) = content["settings"]["engines"]
+    assert engine["engine"] == "http"
+    assert engine["seeds"] == "honored"
 
 
 def test_no_fault_changes_a_row_and_nothing_written_is_requested_again(
@@ -116,10 +116,10 @@ def test_no_fault_changes_a_row_and_nothing_written_is_requested_again(
     disturbed, _ = run_probe(server, samples, tmp_path / "two", max_attempts=12)
     assert rows(disturbed) == rows(undisturbed)
     assert not state.failed_samples(disturbed)
-    asked = len(server.heard)
+    num_requests = len(server.heard)
     (disturbed / "manifest.json").unlink()
     run_probe(server, samples, tmp_path / "two")
-    assert len(server.heard) == asked
+    assert len(server.heard) == num_requests
 
 
 def test_what_was_generated_before_a_server_was_gone_for_good_is_kept(
@@ -139,9 +139,9 @@ def test_what_was_generated_before_a_server_was_gone_for_good_is_kept(
     assert manifest.read_manifest(tmp_path / "probe") is None
     server.models, server.spoils, before = 200, lambda *_: False, server.in_earnest
     folder, _ = run_probe(server, shapes_samples, tmp_path)
-    found = rows(folder)
-    assert len(found) - len(kept) == server.in_earnest - before
-    assert len({(row.sample_id, row.mask_percent, row.draw) for row in found}) == len(found)
+    after = rows(folder)
+    assert len(after) - len(kept) == server.in_earnest - before
+    assert len({(row.sample_id, row.mask_percent, row.draw) for row in after}) == len(after)
 
 
 def test_responses_reach_the_disk_while_the_server_is_silent(
@@ -155,7 +155,7 @@ def test_responses_reach_the_disk_while_the_server_is_silent(
     timed_out: list[int] = []
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
-        until = time.monotonic() + 20  # the first answer may wait for the graders to start
+        until = time.monotonic() + 20  # the first verdict may wait for the graders to start
         while number > 6 and not parquet.parts(tmp_path / "probe") and not timed_out:
             time.sleep(0.05)
             if time.monotonic() > until:
@@ -184,9 +184,9 @@ def test_the_manifest_counts_the_seconds_of_all_starts(
     server.models, server.spoils = 200, lambda *_: False
     started = time.time()
     folder, _ = run_probe(server, shapes_samples[:4], tmp_path)
-    made = manifest.read_manifest(folder)
-    assert made is not None
-    assert made["seconds"] > time.time() - started + 0.5
+    content = manifest.read_manifest(folder)
+    assert content is not None
+    assert content["seconds"] > time.time() - started + 0.5
     assert not list(folder.glob(".elapsed-*"))
 
 

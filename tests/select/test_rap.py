@@ -95,14 +95,14 @@ def test_a_discrepancy_equal_to_lambda_c_is_not_above_it() -> None:
 
 def test_a_bias_equal_to_lambda_a_is_not_above_it() -> None:
     bound = math.log(0.1)
-    found = ids(["a", "b"], None, [bound, math.nextafter(bound, 0)], None)
-    assert found == ["a"]
+    selected = ids(["a", "b"], None, [bound, math.nextafter(bound, 0)], None)
+    assert selected == ["a"]
 
 
 def test_difficulties_are_compared_as_integers() -> None:
     assert 1 - 4 / 5 < 1 / 5
-    found = ids(["easy", "one_wrong"], [1.0, 0.0], [-9, -9], [0.0, 1 - 4 / 5])
-    assert found == ["one_wrong"]
+    selected = ids(["easy", "one_wrong"], [1.0, 0.0], [-9, -9], [0.0, 1 - 4 / 5])
+    assert selected == ["one_wrong"]
     assert ids(["a"], [1.0], [-9.0], [1e-12]) == []
 
 
