@@ -30,7 +30,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap:
+class SelectionOverlap:
     """Two selections from the same `pool` samples: their sizes, how many samples are in both, and
     how many would be by chance."""
 
@@ -81,7 +81,7 @@ def agreement(first: Mapping[str, str], second: Mapping[str, str]) -> Agreement:
     return Agreement(n, same, same / n, *wilson_interval(same, n), by_chance)
 
 
-def overlap(pool: int, first: Collection[str], second: Collection[str]) -> Overlap:
+def overlap(pool: int, first: Collection[str], second: Collection[str]) -> SelectionOverlap:
     """How much two selections from `pool` samples have in common."""
     a, b = set(first), set(second)
-    return Overlap(pool, len(a), len(b), len(a & b), len(a) * len(b) / pool)
+    return SelectionOverlap(pool, len(a), len(b), len(a & b), len(a) * len(b) / pool)
