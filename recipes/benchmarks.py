@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
-from difftrain.evaluate import contamination, grade, summary, unscored, write_results
+from difftrain.evaluate import contamination, grade, summary, write_results
 from difftrain.evaluate.items import load_items
 from difftrain.images import PixelBudget
 from difftrain.pipeline import parquet
-from difftrain.pipeline.coordination import World, stage_lock
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
 from difftrain.records import Arm, ItemResult, Sample
@@ -45,15 +45,14 @@ def check_contamination(config: RunConfig, paths: RunPaths, world: World, arms: 
 
     Raises ConfigError if an arm would train on a benchmark item, unless the settings say warn.
     """
-    with stage_lock(paths.contamination, world):
-        contamination.check(
-            parquet.read_rows(paths.data, Sample),
-            [folder for arm in arms for folder in paths.selections(arm)],
-            paths.contamination,
-            config.evaluate,
-            PixelBudget(config.data.min_pixels, config.data.max_pixels),
-            world,
-        )
+    contamination.check(
+        parquet.read_rows(paths.data, Sample),
+        [folder for arm in arms for folder in paths.selections(arm)],
+        paths.contamination,
+        config.evaluate,
+        PixelBudget(config.data.min_pixels, config.data.max_pixels),
+        world,
+    )
 
 
 def evaluate_base(config: RunConfig, paths: RunPaths, world: World, session: ModelSession) -> Path:
@@ -78,8 +77,7 @@ def evaluate(
     responses, results = paths.responses(arm), paths.evaluation(arm)
     folders = grade.EvaluationFolders(responses, results, paths.judge_replies)
     pixels = config.data.min_pixels, config.data.max_pixels
-    with stage_lock(responses, world):
-        grade.evaluate(session.engine, folders, name, config.evaluate, config.model, pixels, world)
+    grade.evaluate(session.engine, folders, name, config.evaluate, config.model, pixels, world)
     return results
 
 
@@ -94,7 +92,7 @@ def differences(results: dict[str, Path], resamples: int) -> dict[str, dict[str,
         for arm, folder in results.items()
     }
     for each in rows.values():
-        if unscored.no_mean_reason(
+        if summary.no_mean_reason(
             write_results.by_benchmark(each, {row.benchmark for row in each})
         ):
             return {}

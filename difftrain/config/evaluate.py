@@ -1,4 +1,4 @@
-"""Settings of the evaluation; all are printed beside the scores."""
+"""Settings of the evaluation; all are printed with the scores."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ HUB_IDS = {
     "MMMU": "MMMU/MMMU",
     "MMStar": "Lin-Chen/MMStar",
 }
-"""Where the hub has each benchmark; a data set that moves is found under its old name too."""
+"""Hub id of each benchmark; the hub redirects the old name of a data set that moves."""
 TSV_FILES = {
     "MathVista": "MathVista_MINI.tsv",
     "MMVet": "MMVet.tsv",
@@ -32,13 +32,13 @@ TSV_FILES = {
 }
 """The reference harness's file of each benchmark."""
 MIN_PIXELS, MAX_PIXELS = 1280 * 28 * 28, 16384 * 28 * 28
-"""The reference run's limits for Qwen2.5-VL: small pictures are enlarged to about 1 megapixel."""
+"""The reference run's limits for Qwen2.5-VL: small images are enlarged to about 1 megapixel."""
 OCRBENCH_MIN_PIXELS = 100 * 28 * 28
 """The reference run's lower limit on OCRBench alone."""
 
 
 class ItemSource(StrEnum):
-    """Where the items of official benchmarks come from; miniatures are always drawn here."""
+    """Where the items of official benchmarks come from; miniatures are drawn by shapes/."""
 
     hub = "hub"
     folder = "folder"
@@ -47,7 +47,7 @@ class ItemSource(StrEnum):
 
 @dataclass(kw_only=True, slots=True)
 class ItemPaths:
-    """Where single benchmarks lie: a .tsv file, a folder, or a hub id, maybe with @revision."""
+    """Places of single benchmarks: a .tsv file, a folder, or a hub id, maybe with @revision."""
 
     MathVista: str | None = None
     MMVet: str | None = None
@@ -57,33 +57,33 @@ class ItemPaths:
     MMStar: str | None = None
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Whether they are there is checked for the wanted benchmarks only, by EvaluateConfig."""
+        """EvaluateConfig checks the paths of the requested benchmarks."""
         yield from ()
 
 
 class Fallback(StrEnum):
-    """What an answer counts where neither the rule nor the judge's replies name an option."""
+    """How a response counts if neither the rule nor the judge's replies name an option."""
 
     wrong = "wrong"
     random = "random"
 
 
 class SystemPrompt(StrEnum):
-    """What stands before the question."""
+    """The system prompt of benchmark items."""
 
     none = "none"
     think = "think"
 
 
 class AnswerTags(StrEnum):
-    """Whether <answer> is opened before the official scorer sees the response."""
+    """Whether the official scorer sees only the text in <answer>, or the whole response."""
 
     strip = "strip"  # pyright: ignore[reportAssignmentType]  # shadows a str method
     raw = "raw"
 
 
 class ContaminationPolicy(StrEnum):
-    """What happens if a sample that is to be trained on is also in a benchmark."""
+    """What happens if a selected training sample is also in a benchmark."""
 
     error = "error"
     warn = "warn"
@@ -94,18 +94,18 @@ RULES = ("2025-11", "2026-08")
 
 @dataclass(kw_only=True, slots=True)
 class HarnessOverrides:
-    """Where one may want to differ from the reference; printed with the score.
+    """Deviations from the reference harness; printed with the score.
 
-    Only `fallback` differs by default: the reference's own guess cannot be repeated.
+    Only `fallback` deviates by default: the reference's random guess is not reproducible.
     """
 
     fallback: Fallback = Fallback.wrong
-    """MMMU, MMStar after three useless replies: wrong, or an option drawn at random (reference;
-    here the draw depends on the item alone)."""
+    """MMMU, MMStar after three unusable replies: wrong, or an option drawn at random (as the
+    reference does; here the draw depends on the item alone)."""
     list_items: bool = False
-    """MathVista's two list answers can be right (the reference has no rule that says so)."""
+    """MathVista's two list answers can be correct (the reference never accepts them)."""
     zero: bool = False
-    """A right 0 in MathVista is settled by the rule (the reference asks the judge)."""
+    """A correct 0 in MathVista is decided by the rule (the reference asks the judge)."""
     letter_golds: bool = False
     """MMMU's open golds of one capital letter are option A (in the reference they stay letters)."""
     whole_letter: bool = False
@@ -116,50 +116,49 @@ class HarnessOverrides:
     """None, NA, nan and the empty text stay texts (the reference's tables turn them into nan)."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Nothing can be wrong with a switch."""
+        """A switch has no wrong value."""
         yield from ()
 
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
-    """Six benchmarks, the base and the tuned model under the same settings."""
+    """Six benchmarks; base and tuned model are evaluated under the same settings."""
 
     benchmarks: list[str] = setting(
         default_factory=lambda: list(MINIATURES), fingerprint=("evaluate",)
     )
-    """Names as in the papers' tables; the miniatures carry shapes/ before them."""
+    """Names as in the papers' tables; the miniatures have the prefix shapes/."""
     source: ItemSource = setting(ItemSource.hub, fingerprint=("evaluate",))
     """Official items from the hub, from `path`/NAME/ (parquet, save_to_disk or a clone of the hub's
     data set), or from the reference harness's `path`/NAME.tsv."""
     path: str | None = setting(None, fingerprint=("evaluate",))
     """The folder of all benchmarks (source=folder or tsv)."""
     paths: ItemPaths = setting(default_factory=ItemPaths, fingerprint=("evaluate",))
-    """Single benchmarks that lie elsewhere."""
+    """Single benchmarks at other places."""
     allow_count_mismatch: bool = setting(False, fingerprint=("evaluate",))
-    """Take data sets that do not have the official number of items; printed with the score."""
+    """Accept data sets without the official number of items; printed with the score."""
     limit: int | None = setting(None, fingerprint=("evaluate",))
     """Items of each benchmark, spread evenly over it; null takes all (miniatures: 300)."""
     min_pixels: int | None = None
-    """Smaller pictures are enlarged to this; null: the reference's (miniatures: the data's)."""
+    """Smaller images are enlarged to this; null: the reference's limit (miniatures: the data's)."""
     max_pixels: int | None = None
-    """Larger pictures are shrunk to this; null: the reference's (miniatures: the data's)."""
+    """Larger images are shrunk to this; null: the reference's limit (miniatures: the data's)."""
     system: SystemPrompt = SystemPrompt.think
-    """The prompt the model was trained with; none asks the bare question."""
+    """think: the prompt the model was trained with; none: no system prompt."""
     answer_tags: AnswerTags = setting(AnswerTags.strip, fingerprint=("evaluate",))
-    """strip hands the scorer what stands in <answer>; raw hands it the whole response."""
+    """strip gives the scorer the text in <answer>; raw gives it the whole response."""
     rules: str = setting("2025-11", fingerprint=("evaluate",))
-    """The reference harness as of this date: 2025-11 is the paper's, 2026-08 the newer one."""
+    """The reference harness at this date: 2025-11 is the paper's, 2026-08 the newer one."""
     harness_overrides: HarnessOverrides = setting(
         default_factory=HarnessOverrides, fingerprint=("evaluate",)
     )
     max_new_tokens: int = 2048
-    """Longest answer (reference harness: 2048), greedy."""
+    """Of a response (reference harness: 2048); decoding is greedy."""
     resamples: int = setting(2000, fingerprint=("evaluate",))
-    """Bootstrap resamples behind each 95 % interval."""
+    """Bootstrap resamples of each 95 % interval."""
     judge: JudgeKind = setting(JudgeKind.shapes, fingerprint=("evaluate",))
-    """shapes judges the miniatures offline, and nothing else; endpoint asks the server that the
-    environment names (judging/config.py); none lets the rules decide alone and tells the share
-    that they cannot."""
+    """shapes judges the miniatures offline, and nothing else; endpoint is the server at
+    JUDGE_BASE_URL; none lets only the rules decide and prints the share of undecided items."""
     judge_client: JudgeClientConfig = setting(default_factory=JudgeClientConfig, fingerprint=())
     contamination: ContaminationPolicy = setting(ContaminationPolicy.error, fingerprint=())
     """error: refuse to train on a sample that an available benchmark holds too; warn: list them."""
@@ -174,7 +173,7 @@ class EvaluateConfig:
                 near = get_close_matches(name, known, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 yield "benchmarks", f"{name!r} is not one of {', '.join(known)}{hint}"
-        yield from self._sources()
+        yield from self._check_sources()
         if len(set(self.benchmarks)) < len(self.benchmarks):
             yield "benchmarks", "names a benchmark twice"
         if self.limit is not None and self.limit < 1:
@@ -188,7 +187,7 @@ class EvaluateConfig:
         if self.judge is JudgeKind.endpoint:
             yield from (("judge", rule) for rule in missing())
 
-    def _sources(self) -> Iterator[tuple[str, str]]:
+    def _check_sources(self) -> Iterator[tuple[str, str]]:
         at_path = [name for name in self.official if not getattr(self.paths, name)]
         if self.source is not ItemSource.hub and at_path:
             if self.path is None:
@@ -198,8 +197,8 @@ class EvaluateConfig:
                 yield "path", "there is no such folder"
                 return
         for name in self.official:
-            kind, place = self.place(name)
-            if kind is not ItemSource.hub and not Path(place).exists():
+            source, place = self.place(name)
+            if source is not ItemSource.hub and not Path(place).exists():
                 key = "path" if name in at_path else f"paths.{name}"
                 yield key, f"there is no {name} at {place}"
         for key in ("min_pixels", "max_pixels"):
@@ -213,11 +212,11 @@ class EvaluateConfig:
 
     @property
     def official(self) -> list[str]:
-        """The wanted benchmarks that are not miniatures."""
+        """The requested benchmarks that are not miniatures."""
         return [name for name in self.benchmarks if name in OFFICIAL]
 
     def place(self, name: str) -> tuple[ItemSource, str]:
-        """Where an official benchmark lies: its kind of source, and the hub id, folder or file."""
+        """Where an official benchmark is: its kind of source, and the hub id, folder or file."""
         if given := getattr(self.paths, name):
             path = Path(given).expanduser()
             if given.endswith(".tsv"):
@@ -233,54 +232,55 @@ class EvaluateConfig:
             return ItemSource.folder, str(next((path for path in tried if path.is_dir()), tried[0]))
         return ItemSource.hub, HUB_IDS[name]
 
-    def pixels(self, name: str, drawn: tuple[int, int]) -> tuple[int, int]:
-        """Smallest and largest picture of a benchmark; `drawn` is the data's, for miniatures."""
-        low, high = drawn
+    def pixels(self, name: str, data_pixels: tuple[int, int]) -> tuple[int, int]:
+        """Smallest and largest image area of a benchmark; `data_pixels` is that of miniatures."""
+        low, high = data_pixels
         if name in OFFICIAL:
             low = OCRBENCH_MIN_PIXELS if name == "OCRBench" else MIN_PIXELS
             high = MAX_PIXELS
         return self.min_pixels or low, self.max_pixels or high
 
-    def miniature_range(self, drawn: tuple[int, int]) -> Iterator[tuple[str, str]]:
-        """The problem, as (field, rule), if no picture of a miniature fits; `drawn` as above."""
-        low, high = self.pixels(MINIATURES[0], drawn)
+    def miniature_range(self, data_pixels: tuple[int, int]) -> Iterator[tuple[str, str]]:
+        """The problem, as (field, rule), if no image size fits a miniature."""
+        low, high = self.pixels(MINIATURES[0], data_pixels)
         given = [key for key in ("min_pixels", "max_pixels") if getattr(self, key) is not None]
         if given and low > high and not set(self.benchmarks) <= set(OFFICIAL):
-            usual = f"the data's are {drawn[0]} to {drawn[1]}"
+            usual = f"the data's are {data_pixels[0]} to {data_pixels[1]}"
             yield given[0], f"miniatures: {low} to {high} pixels is no range ({usual})"
 
     @property
     def also_on_disk(self) -> list[str]:
-        """Official benchmarks that are not wanted, but lie where the settings point to."""
+        """Official benchmarks that are not requested, but are where the settings point to."""
 
-        def lies_there(name: str) -> bool:
-            kind, place = self.place(name)
+        def exists(name: str) -> bool:
+            source, place = self.place(name)
             given = getattr(self.paths, name) or self.path
-            return bool(given) and kind is not ItemSource.hub and Path(place).exists()
+            return bool(given) and source is not ItemSource.hub and Path(place).exists()
 
-        return [name for name in OFFICIAL if name not in self.benchmarks and lies_there(name)]
+        return [name for name in OFFICIAL if name not in self.benchmarks and exists(name)]
 
     def items_identity(self, names: Sequence[str] | None = None) -> list[list[str]]:
-        """What changes when official items do: their hub id, or the contents of their files.
+        """Identifies the official items: by hub id, or by the contents of their files.
 
-        Of these benchmarks; by default of those that are wanted.
+        Of these benchmarks; by default of those that are requested.
         """
-        found = []
+        identities = []
         for name in self.official if names is None else names:
-            kind, place = self.place(name)
+            source, place = self.place(name)
             path = Path(place)
-            if kind is ItemSource.hub:
-                found.append([name, place])
+            if source is ItemSource.hub:
+                identities.append([name, place])
                 continue
-            files = sorted(each for each in path.rglob("*") if each.is_file()) or [path]
-            marks = [
-                _contents(each, (now := each.stat()).st_size, now.st_mtime_ns) for each in files
+            files = sorted(file for file in path.rglob("*") if file.is_file()) or [path]
+            fingerprints = [
+                _fingerprint(file, (stat := file.stat()).st_size, stat.st_mtime_ns)
+                for file in files
             ]
-            found.append([name, kind.value, manifest.fingerprint(marks)])
-        return found
+            identities.append([name, source.value, manifest.fingerprint(fingerprints)])
+        return identities
 
 
 @cache
-def _contents(path: Path, size: int, changed_at: int) -> str:
-    """A file's identity, read once by all runs of a sweep while size and time of change stay."""
+def _fingerprint(path: Path, size: int, mtime_ns: int) -> str:
+    """A file's fingerprint, computed once for all runs of a sweep unless size or mtime changes."""
     return manifest.file_fingerprint(path)

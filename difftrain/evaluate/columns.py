@@ -74,3 +74,8 @@ def images_then_text(item: Item, text: str) -> list[Part]:
         {"type": "image", "value": image} for image in images(item) if image is not None
     ]
     return [*parts, {"type": "text", "value": text}]
+
+
+def images_then_question(item: Item) -> list[Part]:
+    """A prompt: the images, then the question as it stands."""
+    return images_then_text(item, text(item, "question"))

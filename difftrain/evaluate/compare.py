@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from difftrain.evaluate import unscored
+from difftrain.evaluate import summary
 from difftrain.evaluate.summary import paired_difference
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
@@ -116,7 +116,7 @@ def compare_results(
     for name in dict.fromkeys(result.benchmark for result in before):
         sides = [[each for each in side if each.benchmark == name] for side in (before, after)]
         for side, results in zip(("first", "second"), sides, strict=True):
-            if reason := unscored.no_score_reason(name, results):
+            if reason := summary.no_score_reason(name, results):
                 raise ValueError(f"{name} of the {side} has no score to compare: {reason}")
         scores = [(a.score or 0.0, b.score or 0.0) for a, b in pair_results(*sides)]
         rows.append(

@@ -10,7 +10,6 @@ scaled are found; crops, frames and mirrored copies are not.
 
 import logging
 import re
-import time
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,8 +28,9 @@ from difftrain.evaluate import build_prompt
 from difftrain.evaluate.item_images import image_bytes
 from difftrain.evaluate.items import BenchmarkItem, load_items
 from difftrain.images import ImageError, PixelBudget
-from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
+from difftrain.pipeline.stage import Heartbeat, run_shared_stage
 from difftrain.records import Sample, Selection
 
 logger = logging.getLogger(__name__)
@@ -211,44 +211,43 @@ def compare_with_benchmarks(
     budget: PixelBudget,
     world: World,
 ) -> None:
-    """Fill the folder with a SampleOverlap for every sample, contamination.json and manifest.json.
+    """Fill the folder with a SampleOverlap for every sample, contamination.json and the manifest.
 
     Raises RankTimeout if another rank stops writing.
     """
-    if manifest.read_manifest(folder) is not None:
-        return
-    started = time.time()
-    coordination.beat(folder, world)
-    items, unreadable = available_items(config)
-    for name, reason in unreadable.items():
-        logger.warning("contamination: not checked: %s: %s", name, reason)
-    index = ItemIndex(items, budget)
-    done = {row.sample_id for row in parquet.read_rows(folder, SampleOverlap)}
-    share = [sample for sample in world.share(samples) if sample.sample_id not in done]
-    bar = tqdm(total=len(share), desc="contamination", unit="sample", disable=not world.is_first)
-    for start in range(0, len(share), ROWS_PER_PART):
-        rows = [index.overlap(sample) for sample in share[start : start + ROWS_PER_PART]]
-        parquet.write_part(folder, parquet.next_part_name(folder, world.rank), rows)
-        coordination.beat(folder, world)
-        bar.update(len(rows))
-    bar.close()
-    if not world.is_first:
-        return coordination.wait(folder, world, lambda: manifest.read_manifest(folder) is not None)
-    expected = {sample.sample_id for sample in samples}
+    checked, unreadable = Counter[str](), dict[str, str]()
 
-    def complete() -> bool:
-        return expected <= {row.sample_id for row in parquet.read_rows(folder, SampleOverlap)}
+    def compare_share(heart: Heartbeat) -> None:
+        items, reasons = available_items(config)
+        unreadable.update(reasons)
+        for name, reason in reasons.items() if world.is_first else ():
+            logger.warning("contamination: not checked: %s: %s", name, reason)
+        index = ItemIndex(items, budget)
+        checked.update(index.checked)
+        compared = done()
+        share = [each for each in world.share(samples) if each.sample_id not in compared]
+        bar = tqdm(
+            total=len(share), desc="contamination", unit="sample", disable=not world.is_first
+        )
+        for start in range(0, len(share), ROWS_PER_PART):
+            rows = [index.overlap(sample) for sample in share[start : start + ROWS_PER_PART]]
+            parquet.write_part(folder, parquet.next_part_name(folder, world.rank), rows)
+            heart.beat()
+            bar.update(len(rows))
+        bar.close()
 
-    coordination.wait(folder, world, complete)
-    counts = write_report(folder, index.checked, unreadable, len(samples))
-    manifest.write_manifest(
+    def done() -> set[str]:
+        return {row.sample_id for row in parquet.read_rows(folder, SampleOverlap)}
+
+    run_shared_stage(
         folder,
-        settings=dict(index.checked),
+        world,
+        compare_share,
+        is_complete=lambda: {sample.sample_id for sample in samples} <= done(),
+        close=lambda: write_report(folder, checked, unreadable, len(samples)),
+        settings=lambda: dict(checked),
         inputs={},
-        seconds=time.time() - started,
-        counts=counts,
     )
-    coordination.remove_heartbeats(folder)
 
 
 def write_report(

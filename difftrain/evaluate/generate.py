@@ -23,6 +23,7 @@ from difftrain.images import ImageError, PixelBudget
 from difftrain.model.engines.types import Engine, GenerationError, Request, write_engine_info
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.coordination import World
+from difftrain.pipeline.stage import Heartbeat
 
 FAILED = "failed"
 """Folder in the store: the items without a response in the last run."""
@@ -160,10 +161,10 @@ def start_engine(
     make_engine: Callable[[int, int], Engine],
     budgets: Mapping[str, PixelBudget],
     folder: Path,
-    world: World,
+    heart: Heartbeat,
 ) -> Engine:
     """An engine with the widest limits; it is described in the folder of its responses."""
-    with coordination.heartbeat(folder, world):
+    with heart.in_background():
         engine = make_engine(*widest_budget(budgets))
     write_engine_info(folder, engine.info)
     return engine
@@ -222,17 +223,17 @@ def generate_responses(
     store: ResponseStore,
     config: EvaluateConfig,
     budgets: Mapping[str, PixelBudget],
-    world: World,
+    heart: Heartbeat,
     rows_per_part: int,
 ) -> None:
     """Generate responses to these items; each is written soon, so that a kill loses few."""
-    bar = tqdm(total=len(items), desc="evaluate", unit="item", disable=not world.is_first)
+    bar = tqdm(total=len(items), desc="evaluate", unit="item", disable=not heart.world.is_first)
     buffer = parquet.PartBuffer[StoredResponse](
-        lambda rows: store.add(world.rank, rows), rows_per_part
+        lambda rows: store.add(heart.world.rank, rows), rows_per_part
     )
 
     def on_idle() -> None:
-        coordination.beat(store.folder, world)
+        heart.beat()
         buffer.write_if_late()
 
     try:

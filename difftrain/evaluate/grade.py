@@ -4,27 +4,25 @@ Sharded by rank and resumable; responses are kept apart from results (generate.p
 rules or another judge need no model. The first rank grades.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.model import ModelConfig
-from difftrain.evaluate import generate, grade_prediction, item_result, write_results
+from difftrain.evaluate import compare, generate, grade_prediction, item_result, write_results
 from difftrain.evaluate.generate import ResponseStatus, ResponseStore, StoredResponse
 from difftrain.evaluate.items import BenchmarkItem, load_items
 from difftrain.evaluate.judge.client import JudgeClient
 from difftrain.evaluate.types import ItemGrade, configured_rules
 from difftrain.model.engines.types import Engine
-from difftrain.pipeline import coordination, manifest
 from difftrain.pipeline.coordination import World
+from difftrain.pipeline.stage import Heartbeat, run_shared_stage
 from difftrain.records import ItemResult, ItemStatus
-
-POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,6 @@ def grade_all(
     responses: Sequence[tuple[BenchmarkItem, StoredResponse]],
     config: EvaluateConfig,
     judge_client: JudgeClient,
-    on_idle: Callable[[], None],
 ) -> list[ItemResult]:
     """A result for every (item, response), in order; `judge_client.workers` items at a time.
 
@@ -67,15 +64,11 @@ def grade_all(
     pool = ThreadPoolExecutor(judge_client.workers)
     try:
         futures = [pool.submit(grade_response, *pair, config, judge_client) for pair in responses]
-        waiting = set(futures)
-        while waiting:
-            done, waiting = wait(waiting, timeout=POLL_SECONDS)
-            for future in done:
-                future.result()
+        for future in as_completed(futures):
+            future.result()
             if judge_client.disk_full is not None:
                 raise judge_client.disk_full
-            on_idle()
-            bar.update(len(done))
+            bar.update()
     finally:
         judge_client.close()
         pool.shutdown(cancel_futures=True)
@@ -99,44 +92,42 @@ def evaluate(
     """
     if write_results.is_done(folders.results):
         return
-    started = time.time()
-    coordination.beat(folders.responses, world)
     items = {generate.response_key(item): item for item in load_items(config)}
-    keys = list(items)
-    store = ResponseStore(folders.responses)
-    store.forget_failed(world)
+    keys, store = list(items), ResponseStore(folders.responses)
     judge_client = JudgeClient(config.judge, config.judge_client, folders.replies)
-    missing = store.missing(keys)
-    if missing and world.is_first and judge_client.server is not None:
-        judge_client.server.check_key()
-    share = [pair for pair in world.share(list(items.items())) if pair[0] in missing]
-    budgets = generate.pixel_budgets(config, data_pixels)
-    engine = None
-    if share:
-        engine = generate.start_engine(make_engine, budgets, folders.responses, world)
-    if world.is_first:
+
+    def generate_share(heart: Heartbeat) -> None:
+        store.forget_failed(world)
+        missing = store.missing(keys)
+        if missing and world.is_first and judge_client.server is not None:
+            judge_client.server.check_key()
+        if share := [pair for pair in world.share(list(items.items())) if pair[0] in missing]:
+            budgets = generate.pixel_budgets(config, data_pixels)
+            engine = generate.start_engine(make_engine, budgets, store.folder, heart)
+            rows_per_part = model.max_concurrency * 4
+            generate.generate_responses(engine, share, store, config, budgets, heart, rows_per_part)
+
+    def grade_and_write() -> dict[str, Any]:
         write_results.reopen(folders.results)
-    if engine is not None:
-        rows_per_part = model.max_concurrency * 4
-        generate.generate_responses(engine, share, store, config, budgets, world, rows_per_part)
-    coordination.wait(folders.responses, world, lambda: store.is_complete(keys))
-    if not world.is_first:
-        return coordination.wait(
-            folders.results, world, lambda: manifest.read_manifest(folders.results) is not None
+        results = grade_all(
+            [(item, store[key]) for key, item in items.items()], config, judge_client
         )
-    coordination.remove_heartbeats(folders.responses)
-    pairs = [(item, store[key]) for key, item in items.items()]
-    results = grade_all(
-        pairs, config, judge_client, lambda: coordination.beat(folders.results, world)
+        counts = write_results.counts_of(results, store.folder, judge_client.counts())
+        conditions = write_results.conditions_of(config, counts, str(model.dtype), data_pixels)
+        write_results.write(
+            folders.results, checkpoint, list(items.values()), results, config, conditions
+        )
+        return counts
+
+    hashes = {compare.ITEMS + name: each for name, each in generate.item_hashes(items).items()}
+    run_shared_stage(
+        folders.results,
+        world,
+        generate_share,
+        is_complete=lambda: store.is_complete(keys),
+        close=grade_and_write,
+        settings=lambda: write_results.settings_of(config, store.folder, str(model.dtype)),
+        inputs={"checkpoint": checkpoint, "responses": store.folder.name, **hashes},
+        is_finished=write_results.is_final,
+        lock=store.folder,
     )
-    evaluation = write_results.Evaluation(
-        config=config,
-        checkpoint=checkpoint,
-        dtype=str(model.dtype),
-        data_pixels=data_pixels,
-        responses=folders.responses,
-        started=started,
-        judge_counts=judge_client.counts(),
-        item_hashes=generate.item_hashes(items),
-    )
-    write_results.write(folders.results, list(items.values()), results, evaluation)

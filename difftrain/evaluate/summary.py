@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from difftrain import seeds, stats
-from difftrain.evaluate import unscored
 from difftrain.evaluate.benchmarks.hallusionbench import figure_of
-from difftrain.records import ItemResult
+from difftrain.records import ItemResult, ItemStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def summarize(
 
     Raises ValueError without results.
     """
-    reason = unscored.no_score_reason(benchmark, results) if results else None
+    reason = no_score_reason(benchmark, results) if results else None
     return _summary({benchmark: results}, reason, seed, resamples)
 
 
@@ -63,7 +62,7 @@ def summarize_mean(
     if not results_by_benchmark:
         raise ValueError("no benchmarks, so there is no mean")
     groups = dict(sorted(results_by_benchmark.items()))
-    return _summary(groups, unscored.no_mean_reason(groups), seed, resamples)
+    return _summary(groups, no_mean_reason(groups), seed, resamples)
 
 
 def _summary(
@@ -72,8 +71,8 @@ def _summary(
     results = [result for group in groups.values() for result in group]
     failed = sum(each.score is None or each.graded_by is None for each in results)
     counts = (
-        *(failed, unscored.count_undecided(results), reason),
-        *(unscored.count_skipped(results), unscored.count_no_response(results)),
+        *(failed, count_undecided(results), reason),
+        *(count_skipped(results), count_no_response(results)),
     )
     if reason:
         return Summary(None, None, None, 0, *counts)
@@ -104,3 +103,56 @@ def paired_difference(
     """
     tables = stats.difference_tables([before], [after], cluster_of)
     return stats.pool(tables, "paired", resamples)[stats.MEAN]
+
+
+ALWAYS_JUDGED = "MMVet"
+"""The benchmark that has no rules of its own."""
+
+
+def count_undecided(results: Sequence[ItemResult]) -> int:
+    """Results that no rule or reply decided; they count 0, or as their drawn option does."""
+    return sum(
+        result.status is ItemStatus.scored and result.graded_by is None for result in results
+    )
+
+
+def count_skipped(results: Sequence[ItemResult]) -> int:
+    """Items that could not be sent to the model; they have no score."""
+    return sum(result.status is ItemStatus.skipped for result in results)
+
+
+def count_no_response(results: Sequence[ItemResult]) -> int:
+    """Items for which the engine gave no response; they have no score."""
+    return sum(result.status is ItemStatus.failed and result.response is None for result in results)
+
+
+def nothing_decided(results: Sequence[ItemResult]) -> bool:
+    """Whether no result comes from a rule or a judge, so that a mean would be made of failures."""
+    return all(result.score is None or result.graded_by is None for result in results)
+
+
+def no_score_reason(benchmark: str, results: Sequence[ItemResult]) -> str | None:
+    """Why a benchmark with these results has no score; None if it has one."""
+    if not results or not nothing_decided(results):
+        return None
+    without = sum(result.score is None for result in results)
+    if without:
+        rest = ", and nothing decided the others" if without < len(results) else ""
+        return f"{without} of {len(results)} items got no score{rest}"
+    if benchmark.removeprefix("shapes/") == ALWAYS_JUDGED:
+        return f"{ALWAYS_JUDGED} needs a judge: none was asked, or none of its replies was a score"
+    return f"neither a rule nor a judge decided any of the {len(results)} items"
+
+
+def no_mean_reason(results_by_benchmark: Mapping[str, Sequence[ItemResult]]) -> str | None:
+    """Why there is no mean over these benchmarks; None if there is one."""
+    without = [
+        name
+        for name, results in results_by_benchmark.items()
+        if results and nothing_decided(results)
+    ]
+    if not without:
+        return None
+    return (
+        f"no mean over {len(results_by_benchmark)}, without a score of {', '.join(sorted(without))}"
+    )

@@ -169,6 +169,11 @@ def table_row(results: Iterable[ItemResult]) -> TableRow:
     }
 
 
+def category_table(results: Sequence[ItemResult]) -> Table:
+    """The overall row (a mean over items), and those of rows_by_category."""
+    return {OVERALL: table_row(results), **rows_by_category(results)}
+
+
 def rows_by_category(results: Sequence[ItemResult]) -> Table:
     """One row for each word of the categories; an item counts fully under each of its words."""
     words = sorted({word for result in results for word in result.category.split(",")})

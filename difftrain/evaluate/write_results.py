@@ -6,10 +6,9 @@ of all, manifest.json. Not here: how results (grade.py) and scores (summary.py) 
 
 import csv
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,12 @@ from difftrain.config.evaluate import (
 )
 from difftrain.config.fingerprint import counted_settings
 from difftrain.config.judge import JudgeKind, by_rules_alone, model_name, server_hash
-from difftrain.evaluate import (
-    BENCHMARKS,
-    benchmark_named,
-    compare,
-    last_answer,
-    summary,
-    unscored,
-)
+from difftrain.evaluate import BENCHMARKS, benchmark_named, last_answer, summary
 from difftrain.evaluate.items import BenchmarkItem, describe_source
 from difftrain.evaluate.judge.client import format_usage
 from difftrain.evaluate.types import Table, TableRow
 from difftrain.model.engines.types import read_engine_info
-from difftrain.pipeline import coordination, manifest, parquet
+from difftrain.pipeline import manifest, parquet
 from difftrain.records import ItemResult, ItemStatus
 
 logger = logging.getLogger(__name__)
@@ -50,26 +42,16 @@ UNSCORED_OUTCOMES = ("judge_failed", "skipped", "no_response")
 COUNT_COLUMNS = ("n", "right", "by_rule", "norm", "figures_left_out", "questions_left_out")
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What results were made from. `started` is a time.time(), `dtype` that of our own engines."""
-
-    config: EvaluateConfig
-    checkpoint: str
-    dtype: str
-    data_pixels: tuple[int, int]
-    responses: Path
-    started: float
-    judge_counts: Mapping[str, Any]
-    item_hashes: Mapping[str, str]
+def is_final(made: Mapping[str, Any]) -> bool:
+    """Whether a manifest leaves nothing to the next run: no engine and no judge failed."""
+    counts = made["counts"]
+    return not counts.get("no_response") and not counts.get("judge", {}).get("failed_items")
 
 
 def is_done(folder: Path) -> bool:
     """Whether every item has a result; where the engine or judge failed, the next run retries."""
     made = manifest.read_manifest(folder)
-    if made is None or made["counts"].get("no_response"):
-        return False
-    return not made["counts"].get("judge", {}).get("failed_items")
+    return made is not None and is_final(made)
 
 
 def reopen(folder: Path) -> None:
@@ -102,33 +84,21 @@ def summaries(results: Sequence[ItemResult], config: EvaluateConfig) -> dict[str
 
 def write(
     folder: Path,
+    checkpoint: str,
     items: Sequence[BenchmarkItem],
     results: Sequence[ItemResult],
-    evaluation: Evaluation,
+    config: EvaluateConfig,
+    conditions: Sequence[Sequence[str]],
 ) -> None:
-    """Write the folder anew, manifest.json last."""
-    reopen(folder)
+    """Write all files of the folder anew, but its manifest."""
     for path in parquet.parts(folder):
         path.unlink()
     parquet.write_all(folder, results)
-    config, counts = evaluation.config, evaluation.judge_counts
     scores = summaries(results, config)
     manifest.write_json(folder / "summary.json", scores)
-    judge = judge_line = model_name(config.judge, config.benchmarks)
-    if config.judge is JudgeKind.endpoint:
-        judge_line = format_usage(judge, counts)
-        logger.info("judge %s", judge_line)
-    no_response = unscored.count_no_response(results)
-    if no_response:
-        logger.warning(
-            "%d items got no response from the engine; the same command requests them again",
-            no_response,
-        )
     for name, score in scores.items():
         if score["reason"]:
             logger.warning("%s: no score: %s", name, score["reason"])
-    engines = read_engine_info(evaluation.responses)
-    dtype = dtype_of(engines, evaluation.dtype)
     breakdowns = {
         name: {
             "outcomes": outcomes(group),
@@ -138,37 +108,39 @@ def write(
         if group
     }
     manifest.write_json(folder / "breakdown.json", breakdowns)
-    conditions = [
-        *conditions_of(config, judge_line, engines, dtype),
-        *(pixel_line(name, evaluation) for name in config.benchmarks),
-    ]
-    page = scores_page(evaluation.checkpoint, scores, breakdowns, conditions)
+    page = scores_page(checkpoint, scores, breakdowns, conditions)
     manifest.write_text(folder / "scores.md", page)
-    write_predictions(folder / "predictions", evaluation.checkpoint, items, results, config)
-    settings = counted_settings(config, "evaluate") | {
-        "judge": judge,
+    write_predictions(folder / "predictions", checkpoint, items, results, config)
+
+
+def counts_of(
+    results: Sequence[ItemResult], responses: Path, judge_counts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The manifest's counts; `responses` is the folder that says which engines responded."""
+    no_response = summary.count_no_response(results)
+    if no_response:
+        logger.warning(
+            "%d items got no response from the engine; the same command requests them again",
+            no_response,
+        )
+    return {
+        "items": len(results),
+        "unscored": sum(result.score is None for result in results),
+        "no_response": no_response,
+        "judge": dict(judge_counts),
+        "engines": read_engine_info(responses),
+    }
+
+
+def settings_of(config: EvaluateConfig, responses: Path, dtype: str) -> dict[str, Any]:
+    """The manifest's settings; `dtype` is that of engines in this process."""
+    engines = read_engine_info(responses)
+    return counted_settings(config, "evaluate") | {
+        "judge": model_name(config.judge, config.benchmarks),
         "judge_server": server_hash(config.judge),
         "engine": engine_kinds(engines),
-        "dtype": dtype,
+        "dtype": dtype_of(engines, dtype),
     }
-    manifest.write_manifest(
-        folder,
-        settings=settings,
-        inputs={
-            "checkpoint": evaluation.checkpoint,
-            "responses": evaluation.responses.name,
-            **{compare.ITEMS + name: digest for name, digest in evaluation.item_hashes.items()},
-        },
-        seconds=time.time() - evaluation.started,
-        counts={
-            "items": len(results),
-            "unscored": sum(result.score is None for result in results),
-            "no_response": no_response,
-            "judge": dict(counts),
-            "engines": engines,
-        },
-    )
-    coordination.remove_heartbeats(folder)
 
 
 def is_limited(name: str, count: int, config: EvaluateConfig) -> bool:
@@ -185,7 +157,7 @@ def breakdown(
     not complete and only aAcc is meaningful. Raises ValueError for an unknown benchmark.
     """
     kind = benchmark_named(benchmark)
-    if unscored.no_score_reason(benchmark, results):
+    if summary.no_score_reason(benchmark, results):
         return {}
     tables = kind.tables(results)
     if kind.name == "HallusionBench" and limited:
@@ -302,33 +274,40 @@ def engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def conditions_of(
-    config: EvaluateConfig, judge: str, engines: Sequence[Mapping[str, Any]], dtype: str | None
+    config: EvaluateConfig,
+    counts: Mapping[str, Any],
+    dtype: str,
+    data_pixels: tuple[int, int],
 ) -> list[list[str]]:
-    """The settings that a score depends on, as lines of the page."""
+    """The settings that a score depends on, as lines of the page; `counts` are the manifest's."""
     system = "none" if config.system is SystemPrompt.none else "think (tags asked for)"
+    judge = model_name(config.judge, config.benchmarks)
+    if config.judge is JudgeKind.endpoint:
+        judge = format_usage(judge, counts["judge"])
+        logger.info("judge %s", judge)
+    engines = counts["engines"]
+    known_dtype = dtype_of(engines, dtype)
     usual, overrides = HarnessOverrides(), config.harness_overrides
     changed = [
         f"{each.name}={value}"
         for each in fields(overrides)
         if (value := getattr(overrides, each.name)) != getattr(usual, each.name)
     ]
-    return [
+    lines = [
         ["system prompt", system],
         ["answer tags", str(config.answer_tags)],
         ["rules", config.rules],
         ["judge", judge],
         *engine_lines(engines),
         ["decoding", f"greedy, {config.max_new_tokens} new tokens"],
-        *([["dtype", dtype]] if dtype else []),
+        *([["dtype", known_dtype]] if known_dtype else []),
         ["limit", "none" if config.limit is None else f"{config.limit} of each"],
         ["harness overrides", ", ".join(changed) or "none, but no random fallback"],
     ]
-
-
-def pixel_line(name: str, evaluation: Evaluation) -> list[str]:
-    """Where a benchmark's items came from, and its pixel limits."""
-    low, high = evaluation.config.pixels(name, evaluation.data_pixels)
-    return [name, f"{describe_source(name, evaluation.config)}; {low:,} to {high:,} pixels"]
+    for name in config.benchmarks:
+        low, high = config.pixels(name, data_pixels)
+        lines.append([name, f"{describe_source(name, config)}; {low:,} to {high:,} pixels"])
+    return lines
 
 
 def table_text(table: Table) -> str:

@@ -1,6 +1,6 @@
 """Official data sets of full size, drawn: the counts, columns and forms of the six benchmarks.
 
-Questions are nonsense and pictures are coloured squares; what is real is everything that a
+Questions are nonsense and images are colored squares; what is real is everything that a
 loader, a prompt, a scorer and a table depend on.
 """
 
@@ -68,9 +68,9 @@ MODES = cycle(("RGB", "RGB", "RGBA", "L", "P"))
 
 
 def picture(number: int, side: int = 28) -> Row:
-    """A picture cell of a data set: a square of the number's own colour."""
-    colour = (number * 7 % 256, number * 13 % 256, number // 256)
-    image = Image.new("RGB", (side + number % 3, side), colour)
+    """A picture cell of a data set: a square of the number's own color."""
+    color = (number * 7 % 256, number * 13 % 256, number // 256)
+    image = Image.new("RGB", (side + number % 3, side), color)
     image.putpixel((0, 0), (255, 255, 255))
     buffer = BytesIO()
     image.convert(next(MODES)).save(buffer, format="PNG")

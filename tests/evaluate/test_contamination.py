@@ -41,9 +41,9 @@ def jpeg(png: bytes) -> bytes:
 
 
 SAME = sample("same", images=(ITEM["image"],), question=ITEM["question"].upper())
-ASKED_OTHERWISE = sample("otherwise", images=(OTHER[1].images[0], ITEM["image"]), question="Why?")
+OTHER_QUESTION = sample("otherwise", images=(OTHER[1].images[0], ITEM["image"]), question="Why?")
 NEAR = sample("near", images=(jpeg(ITEM["image"]),), question="Why?")
-SAMPLES = [SAME, ASKED_OTHERWISE, NEAR, *OTHER]
+SAMPLES = [SAME, OTHER_QUESTION, NEAR, *OTHER]
 
 
 def compared(folder: Path, samples: list[Sample] = SAMPLES, world: World | None = None) -> dict:
@@ -58,7 +58,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_picture_is_found_by_its_pixels_and_by_its_looks(checked: Path) -> None:
+def test_an_image_is_found_by_its_pixels_and_by_its_looks(checked: Path) -> None:
     rows = {row.sample_id: row for row in parquet.read_rows(checked, SampleOverlap)}
     assert rows["same"].kind is Overlap.same_image
     assert rows["same"].same_question
@@ -76,27 +76,27 @@ def test_what_was_compared_and_what_was_not_is_written_down(checked: Path) -> No
     assert len(found["checked"]) == 6
     assert "MMStar" in found["absent"]
     assert {each["sample_id"] for each in found["hits"]} == {"same", "otherwise", "near"}
-    made = manifest.read_manifest(checked)
-    assert made is not None
-    assert made["counts"] == {"samples": 9, "items": 1800, "hits": 3}
+    content = manifest.read_manifest(checked)
+    assert content is not None
+    assert content["counts"] == {"samples": 9, "items": 1800, "hits": 3}
 
 
 def test_a_long_question_word_for_word_is_a_hit_and_a_short_one_is_not() -> None:
-    asked = [replace(load_items(CONFIG)[0], item={**ITEM, "question": LONG})]
-    index = contamination.ItemIndex(asked, BUDGET)
+    items = [replace(load_items(CONFIG)[0], item={**ITEM, "question": LONG})]
+    index = contamination.ItemIndex(items, BUDGET)
     assert index.overlap(sample("long", question=LONG.lower())).kind is Overlap.same_question
     short = contamination.ItemIndex(load_items(CONFIG), BUDGET)
     assert short.overlap(sample("short", question=ITEM["question"])).kind is None
 
 
-def test_a_benchmark_picture_that_the_data_stage_resized_is_the_same_picture() -> None:
+def test_a_benchmark_image_that_the_data_stage_resized_is_the_same_image() -> None:
     large = Image.open(BytesIO(ITEM["image"])).resize((500, 300))
     buffer = BytesIO()
     large.save(buffer, "PNG")
-    asked = [replace(load_items(CONFIG)[0], item={**ITEM, "image": buffer.getvalue()})]
+    items = [replace(load_items(CONFIG)[0], item={**ITEM, "image": buffer.getvalue()})]
     stored = contamination.images.decode(buffer.getvalue(), BUDGET)
     assert stored.size != (500, 300)
-    found = contamination.ItemIndex(asked, BUDGET).overlap(sample("x", images=(stored.png,)))
+    found = contamination.ItemIndex(items, BUDGET).overlap(sample("x", images=(stored.png,)))
     assert found.kind is Overlap.same_image
 
 
@@ -118,16 +118,16 @@ def drawn(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["transparent", "turned", "16 bit"])
-def test_the_same_file_is_the_same_picture_whatever_its_form(kind: str) -> None:
-    asked = [replace(load_items(CONFIG)[0], item={**ITEM, "image": drawn(kind)})]
+def test_the_same_file_is_the_same_image_whatever_its_form(kind: str) -> None:
+    items = [replace(load_items(CONFIG)[0], item={**ITEM, "image": drawn(kind)})]
     stored = contamination.images.decode(drawn(kind), BUDGET)
-    found = contamination.ItemIndex(asked, BUDGET).overlap(sample("x", images=(stored.png,)))
+    found = contamination.ItemIndex(items, BUDGET).overlap(sample("x", images=(stored.png,)))
     assert found.kind is Overlap.same_image
 
 
-def test_a_picture_that_cannot_be_decoded_is_no_crash() -> None:
-    asked = [replace(load_items(CONFIG)[0], item={**ITEM, "image": b"no picture"})]
-    assert contamination.ItemIndex(asked, BUDGET).overlap(SAME).kind is None
+def test_an_image_that_cannot_be_decoded_is_no_crash() -> None:
+    items = [replace(load_items(CONFIG)[0], item={**ITEM, "image": b"no picture"})]
+    assert contamination.ItemIndex(items, BUDGET).overlap(SAME).kind is None
 
 
 def test_a_finished_check_is_not_made_again_and_a_cut_off_one_is_finished(tmp_path: Path) -> None:
@@ -143,26 +143,26 @@ def test_a_finished_check_is_not_made_again_and_a_cut_off_one_is_finished(tmp_pa
 def test_training_on_a_hit_is_refused_by_default_and_every_hit_is_named(tmp_path: Path) -> None:
     config = RunConfig(output_dir=str(tmp_path), evaluate=CONFIG)
     config.data.min_pixels, config.data.max_pixels = 3136, 12544
-    places = RunPaths(config)
-    parquet.write_all(places.data, SAMPLES)
+    paths = RunPaths(config)
+    parquet.write_all(paths.data, SAMPLES)
 
     def pick(*ids: str) -> None:
         picks = [Selection(sample_id=each, stage=TrainStage.grpo, reason="a test") for each in ids]
-        parquet.write_part(places.selection("tuned"), "00000", picks)
+        parquet.write_part(paths.selection("tuned"), "00000", picks)
 
     pick(*(each.sample_id for each in OTHER))
-    benchmarks.check_contamination(config, places, World(), ["tuned"])
+    benchmarks.check_contamination(config, paths, World(), ["tuned"])
     pick("same", "near", OTHER[0].sample_id)
     with pytest.raises(ConfigError) as refused:
-        benchmarks.check_contamination(config, places, World(), ["tuned"])
-    told = str(refused.value)
-    assert "evaluate.contamination=error: 2 of 3 samples to train on are in benchmarks" in told
-    assert "same (same image, same question: shapes/MMStar/0)" in told
-    assert "near (near image: shapes/MMStar/0)" in told
-    assert "otherwise" not in told
-    assert str(places.contamination / "contamination.json") in told
+        benchmarks.check_contamination(config, paths, World(), ["tuned"])
+    message = str(refused.value)
+    assert "evaluate.contamination=error: 2 of 3 samples to train on are in benchmarks" in message
+    assert "same (same image, same question: shapes/MMStar/0)" in message
+    assert "near (near image: shapes/MMStar/0)" in message
+    assert "otherwise" not in message
+    assert str(paths.contamination / "contamination.json") in message
     config.evaluate = replace(CONFIG, contamination=ContaminationPolicy.warn)
-    assert RunPaths(config).contamination == places.contamination
+    assert RunPaths(config).contamination == paths.contamination
     benchmarks.check_contamination(config, RunPaths(config), World(), ["tuned"])
 
 
@@ -170,25 +170,25 @@ def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
-    given = EvaluateConfig(
+    config = EvaluateConfig(
         benchmarks=["MMStar"],
         source=ItemSource.folder,
         path=str(tmp_path),
         allow_count_mismatch=True,
     )
-    alone = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=given)).contamination
-    marks = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=given)).evaluation("base")
+    alone = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=config)).contamination
+    marks = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=config)).evaluation("base")
     rows = hub_rows("MathVista")[:3]
     write_folder(tmp_path, "MathVista", rows)
-    found, broken = contamination.available_items(given)
+    found, broken = contamination.available_items(config)
     assert not broken
     index = contamination.ItemIndex(found, BUDGET)
     assert (index.checked["MMStar"], index.checked["MathVista"]) == (2, 3)
     stored = contamination.images.decode(rows[2]["decoded_image"]["bytes"], BUDGET)
     assert index.overlap(sample("x", images=(stored.png,))).kind is Overlap.same_image
-    places = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=given))
-    assert places.contamination != alone
-    assert places.evaluation("base") == marks
+    paths = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=config))
+    assert paths.contamination != alone
+    assert paths.evaluation("base") == marks
 
 
 def test_a_broken_benchmark_that_is_not_evaluated_is_told_and_skipped(
@@ -200,13 +200,13 @@ def test_a_broken_benchmark_that_is_not_evaluated_is_told_and_skipped(
     (damaged,) = (tmp_path / "MathVista").rglob("*.parquet")
     damaged.write_bytes(damaged.read_bytes()[:-20])
     (tmp_path / "MMVet").mkdir()
-    given = EvaluateConfig(
+    config = EvaluateConfig(
         benchmarks=["MMStar"],
         source=ItemSource.folder,
         path=str(tmp_path),
         allow_count_mismatch=True,
     )
-    contamination.compare_with_benchmarks([OTHER[0]], tmp_path / "out", given, BUDGET, World())
+    contamination.compare_with_benchmarks([OTHER[0]], tmp_path / "out", config, BUDGET, World())
     found = json.loads((tmp_path / "out" / "contamination.json").read_text())
     assert found["checked"]["MMStar"] == found["checked"]["OCRBench"] == 2
     assert found["not_checked"].keys() == {"MathVista", "MMVet"}
@@ -219,11 +219,11 @@ def test_a_broken_benchmark_that_is_evaluated_is_told_before_anything_is_spent(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
-    given = EvaluateConfig(
+    config = EvaluateConfig(
         benchmarks=["shapes/MMVet", "MMStar"], source=ItemSource.folder, path=str(tmp_path)
     )
-    config = RunConfig(output_dir=str(tmp_path), evaluate=given)
+    run = RunConfig(output_dir=str(tmp_path), evaluate=config)
     with pytest.raises(parquet.SchemaError, match=r"MMStar: 2 items in .* has 1500"):
-        benchmarks.check_items(config, RunPaths(config))
-    given.allow_count_mismatch = True
-    benchmarks.check_items(config, RunPaths(config))
+        benchmarks.check_items(run, RunPaths(run))
+    config.allow_count_mismatch = True
+    benchmarks.check_items(run, RunPaths(run))

@@ -1,4 +1,4 @@
-"""Where items lie, how large pictures are, and what a command line outside a recipe may say."""
+"""Where items are, how large images are, and what a command line outside a recipe may say."""
 
 import json
 import os
@@ -175,7 +175,7 @@ def subset(tmp_path: Path, hub_rows: Callable, write_folder: Callable) -> list[s
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_evaluated_outside_a_recipe_and_missing_pictures_are_counted(
+def test_a_checkpoint_is_evaluated_outside_a_recipe_and_missing_images_are_counted(
     subset: list[str],
 ) -> None:
     refused = evaluate(*subset)

@@ -1,4 +1,4 @@
-"""All six benchmarks at their official size, through loader, the tiny model, scorers and tables."""
+"""All six benchmarks at their official size: loading, the tiny model, scorers and tables."""
 
 import json
 import os

@@ -106,8 +106,8 @@ def test_where_the_reference_guesses_we_count_wrong_or_nothing(name: str) -> Non
 def test_an_empty_option_leaves_the_others_their_letters() -> None:
     assert evaluate.score_item("MMStar", "a hen", CHOICE) == 1.0
     assert evaluate.score_item("MMStar", "C", CHOICE) == 0.0
-    words = evaluate.build_prompt("MMStar", CHOICE)[-1]["value"]
-    assert "B. a dog\nD. a hen\n" in words
+    prompt = evaluate.build_prompt("MMStar", CHOICE)[-1]["value"]
+    assert "B. a dog\nD. a hen\n" in prompt
 
 
 def test_an_mmstar_item_without_option_columns_is_refused() -> None:
@@ -116,17 +116,17 @@ def test_an_mmstar_item_without_option_columns_is_refused() -> None:
 
 
 def test_a_lone_letter_far_from_the_end_counts_only_before_august_2025() -> None:
-    said = "A. because of the five long whiskers there"
+    prediction = "A. because of the five long whiskers there"
     options = {"A": "x" * 50, "B": "y"}
-    assert multiple_choice.match_option(said, options, RULES["2025-07"]) == "A"
-    assert multiple_choice.match_option(said, options, RULES["2025-11"]) is None
+    assert multiple_choice.match_option(prediction, options, RULES["2025-07"]) == "A"
+    assert multiple_choice.match_option(prediction, options, RULES["2025-11"]) is None
 
 
 def test_answer_is_has_no_word_boundary_since_june_2026() -> None:
-    said = "The answer is built upon many long and careful words of mine"
+    prediction = "The answer is built upon many long and careful prompt of mine"
     options = {"A": "x", "B": "zz"}
-    assert multiple_choice.match_option(said, options, RULES["2025-11"]) is None
-    assert multiple_choice.match_option(said, options, RULES["2026-08"]) == "B"
+    assert multiple_choice.match_option(prediction, options, RULES["2025-11"]) is None
+    assert multiple_choice.match_option(prediction, options, RULES["2026-08"]) == "B"
 
 
 def test_mathvista_accepts_what_pythons_int_accepts() -> None:
@@ -144,9 +144,9 @@ def test_mathvista_official_rows_give_the_gold_letter_by_its_text() -> None:
 
 
 def test_mathvistas_extractor_sees_the_query_and_the_prediction_but_not_the_gold() -> None:
-    words = mathvista.judge_prompt("a dozen", COUNT)
-    assert words.endswith("Question: How many?\nModel respone: a dozenExtracted answer:")
-    assert "12" not in words.rpartition("Hint: h")[2]
+    prompt = mathvista.judge_prompt("a dozen", COUNT)
+    assert prompt.endswith("Question: How many?\nModel respone: a dozenExtracted answer:")
+    assert "12" not in prompt.rpartition("Hint: h")[2]
 
 
 def test_mmvet_is_scored_by_the_judge_alone() -> None:
@@ -163,7 +163,7 @@ def test_ocrbench_takes_any_gold_anywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("prediction", "expected"),
     [
         ("Yes, it is.", "Yes"),
         ("no-one", "No"),
@@ -174,15 +174,15 @@ def test_ocrbench_takes_any_gold_anywhere() -> None:
     ],
 )
 def test_hallusionbench_reads_yes_and_no_as_the_reference_does(
-    said: str, meant: str | None
+    prediction: str, expected: str | None
 ) -> None:
-    assert hallusionbench.yes_or_no(said) == meant
+    assert hallusionbench.yes_or_no(prediction) == expected
 
 
 def test_hallusionbench_items_are_named_by_their_places() -> None:
-    spelled = {**YES, "set_id": "4", "figure_id": "1", "question_id": "2"}
+    with_columns = {**YES, "set_id": "4", "figure_id": "1", "question_id": "2"}
     kind = evaluate.benchmark_named("HallusionBench")
-    assert kind.item_id(YES) == kind.item_id(spelled) == "VD_math/4/1/2"
+    assert kind.item_id(YES) == kind.item_id(with_columns) == "VD_math/4/1/2"
     assert hallusionbench.figure_of(kind.item_id(YES)) == "VD_math/4/1"
 
 
@@ -194,13 +194,13 @@ def test_mmmu_open_golds_become_option_a() -> None:
     assert evaluate.benchmark_named("MMMU").category(item) == "Art"
 
 
-def test_mmmu_puts_each_picture_where_it_is_mentioned() -> None:
+def test_mmmu_puts_each_image_where_it_is_mentioned() -> None:
     item = {"id": "v", "question": "<image 2>, <image 1>, <image 2>?", "image": [b"1", b"2", b"3"]}
     values = [part["value"] for part in evaluate.build_prompt("MMMU", item)]
     assert values == ["Question: ", b"2", ", ", b"1", ", ", b"2", "?\n"]
 
 
-def test_mmmu_refuses_a_mentioned_picture_that_is_missing() -> None:
+def test_mmmu_refuses_a_mentioned_image_that_is_missing() -> None:
     with pytest.raises(ValueError, match="<image 2>"):
         evaluate.build_prompt("MMMU", {"id": "v", "question": "<image 2>?", "image": [b"1"]})
 
@@ -215,8 +215,8 @@ def test_last_answer_is_the_text_in_the_last_tags_or_the_response_itself() -> No
     assert evaluate.last_answer("no tags here ") == "no tags here "
 
 
-def test_a_mark_keeps_the_benchmarks_name_and_the_response() -> None:
+def test_a_result_keeps_the_benchmarks_name_and_the_response() -> None:
     graded = evaluate.grade_prediction("shapes/MMStar", "D", CHOICE)
-    mark = evaluate.item_result("shapes/MMStar", CHOICE, "D", graded)
-    assert (mark.benchmark, mark.item_id, mark.response) == ("shapes/MMStar", "3", "D")
-    assert (mark.extracted, mark.score, mark.category) == ("D", 1.0, "math")
+    result = evaluate.item_result("shapes/MMStar", CHOICE, "D", graded)
+    assert (result.benchmark, result.item_id, result.response) == ("shapes/MMStar", "3", "D")
+    assert (result.extracted, result.score, result.category) == ("D", 1.0, "math")

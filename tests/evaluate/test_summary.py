@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from difftrain.evaluate.summary import paired_difference, summarize, summarize_mean
+from difftrain.evaluate.summary import (
+    count_undecided,
+    no_score_reason,
+    paired_difference,
+    summarize,
+    summarize_mean,
+)
+from difftrain.evaluate.write_results import breakdown
 from difftrain.records import GradedBy, ItemResult, ItemStatus
 
 
@@ -105,3 +112,54 @@ def test_different_item_sets_are_refused() -> None:
         paired_difference(results([1.0]), results([1.0], "MMMU"))
     with pytest.raises(ValueError, match="graded twice"):
         paired_difference(results([1.0]) * 2, results([1.0]) * 2)
+
+
+def undecided(
+    scores: Sequence[float | None], graded_by: GradedBy | None = None, benchmark: str = "MMStar"
+) -> list[ItemResult]:
+    return [replace(each, graded_by=graded_by) for each in results(scores, benchmark)]
+
+
+UNDECIDED = undecided([0.0, 0.0])
+DEAD = undecided([None, None])
+DECIDED = undecided([1.0, 0.0], GradedBy.rule)
+
+
+@pytest.mark.parametrize("name", ["MMStar", "shapes/MMVet", "HallusionBench"])
+@pytest.mark.parametrize("none", [UNDECIDED, DEAD, [*UNDECIDED, *DEAD]], ids=["0", "None", "both"])
+def test_there_is_no_score_of_failures_alone_and_the_reason_is_given(
+    name: str, none: list[ItemResult]
+) -> None:
+    summary = summarize(name, none)
+    assert (summary.score, summary.low, summary.high, summary.n) == (None, None, None, 0)
+    assert summary.failed == len(none)
+    assert summary.reason
+    assert summary.reason == no_score_reason(name, none)
+
+
+def test_the_reason_says_what_is_missing() -> None:
+    assert summarize("shapes/MMVet", UNDECIDED).reason == (
+        "MMVet needs a judge: none was asked, or none of its replies was a score"
+    )
+    assert summarize("MMStar", DEAD).reason == "2 of 2 items got no score"
+    assert "nothing decided the others" in str(summarize("MMStar", [*UNDECIDED, *DEAD]).reason)
+
+
+def test_one_decided_item_makes_a_score_and_the_others_are_counted() -> None:
+    summary = summarize("MMStar", [*DECIDED[:1], *UNDECIDED, *DEAD])
+    assert summary.score == pytest.approx(1 / 3)
+    assert (summary.n, summary.failed, summary.undecided, summary.reason) == (3, 4, 2, None)
+    assert count_undecided([*DECIDED, *UNDECIDED, *DEAD]) == 2
+
+
+def test_there_is_no_mean_over_benchmarks_of_which_one_has_no_score() -> None:
+    summary = summarize_mean({"MMStar": DECIDED, "MMVet": UNDECIDED})
+    assert summary.score is None
+    assert summary.reason == "no mean over 2, without a score of MMVet"
+    assert (summary.failed, summary.undecided) == (2, 2)
+
+
+def test_where_nothing_was_decided_no_table_prints_zeros() -> None:
+    assert breakdown("MMVet", undecided([0.0, 0.0], benchmark="MMVet")) == {}
+    decided = undecided([1.0, 0.0], GradedBy.judge, "MMVet")
+    assert breakdown("MMVet", decided)["capabilities"]["Overall"]["score"] == 0.5

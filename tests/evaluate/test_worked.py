@@ -126,21 +126,21 @@ def replying(replies: list[str]) -> Callable[[str, float], str] | None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}: {case[2][:24]} {case[3]}")
 def test_a_worked_case_scores_as_the_rules_say(case: tuple) -> None:
-    benchmark, item, said, replies, wanted, path = case
-    for date, score in zip(("2025-11", "2026-08"), wanted, strict=True):
-        found = evaluate.grade_prediction(benchmark, said, item, replying(replies), date)
-        assert (date, found.score) == (date, score)
-        assert path in ("any", found.graded_by)
-        assert evaluate.score_item(benchmark, said, item, replying(replies), date) == score
+    benchmark, item, prediction, replies, expected, path = case
+    for date, score in zip(("2025-11", "2026-08"), expected, strict=True):
+        graded = evaluate.grade_prediction(benchmark, prediction, item, replying(replies), date)
+        assert (date, graded.score) == (date, score)
+        assert path in ("any", graded.graded_by)
+        assert evaluate.score_item(benchmark, prediction, item, replying(replies), date) == score
 
 
-def differing(**changes: Any) -> HarnessRules:
+def overriding(**changes: Any) -> HarnessRules:
     config = EvaluateConfig(rules="2026-08", harness_overrides=HarnessOverrides(**changes))
     return configured_rules(config)
 
 
-DEVIATIONS = [
-    # deviation, benchmark, item, prediction, replies, score as the reference, score with it
+OVERRIDES = [
+    # override, benchmark, item, prediction, replies, score as the reference, score with it
     ({"zero": True}, "MathVista", MV_ZERO, "0", ["5"], 0.0, 1.0),
     ({"list_items": True}, "MathVista", MV_LIST, "so", ["[3, 4]"], 0.0, 1.0),
     ({"list_items": True}, "MathVista", MV_LIST, "so", ["[3, 5]"], 0.0, 0.0),
@@ -152,36 +152,38 @@ DEVIATIONS = [
 ]
 
 
-@pytest.mark.parametrize("case", DEVIATIONS, ids=lambda case: f"{[*case[0]]} {case[4]}"[:40])
-def test_a_deviation_changes_its_case_and_is_off_by_default(case: tuple) -> None:
-    changes, benchmark, item, said, replies, reference, differs = case
-    usual = evaluate.grade_prediction(benchmark, said, item, replying(replies), differing())
+@pytest.mark.parametrize("case", OVERRIDES, ids=lambda case: f"{[*case[0]]} {case[4]}"[:40])
+def test_an_override_changes_its_case_and_is_off_by_default(case: tuple) -> None:
+    changes, benchmark, item, prediction, replies, reference, overridden = case
+    usual = evaluate.grade_prediction(benchmark, prediction, item, replying(replies), overriding())
     assert (
         usual.score
-        == evaluate.grade_prediction(benchmark, said, item, replying(replies), "2026-08").score
+        == evaluate.grade_prediction(
+            benchmark, prediction, item, replying(replies), "2026-08"
+        ).score
     )
     assert usual.score == reference
-    found = evaluate.grade_prediction(
-        benchmark, said, item, replying(replies), differing(**changes)
+    graded = evaluate.grade_prediction(
+        benchmark, prediction, item, replying(replies), overriding(**changes)
     )
-    assert found.score == differs
+    assert graded.score == overridden
 
 
 @pytest.mark.parametrize("benchmark", ["MMMU", "MMStar"])
-def test_the_references_guess_is_wrong_and_undecided_unless_it_is_asked_for(benchmark: str) -> None:
+def test_the_references_guess_is_wrong_and_undecided_unless_it_is_needed(benchmark: str) -> None:
     items = [{**STAR, "index": place, "id": f"validation_Art_{place}"} for place in range(200)]
     useless = replying(["who knows"])
     usual = [
-        evaluate.grade_prediction(benchmark, "hm", item, useless, differing()) for item in items
+        evaluate.grade_prediction(benchmark, "hm", item, useless, overriding()) for item in items
     ]
-    assert {(mark.score, mark.graded_by) for mark in usual} == {(0.0, None)}
-    drawing = differing(fallback=Fallback.random)
+    assert {(grade.score, grade.graded_by) for grade in usual} == {(0.0, None)}
+    drawing = overriding(fallback=Fallback.random)
     drawn = [evaluate.grade_prediction(benchmark, "hm", item, useless, drawing) for item in items]
     assert drawn == [
         evaluate.grade_prediction(benchmark, "hm", item, useless, drawing) for item in items
     ]
-    assert {mark.extracted for mark in drawn} == set("ABCDZ")
-    assert {mark.graded_by for mark in drawn} == {None}
+    assert {grade.extracted for grade in drawn} == set("ABCDZ")
+    assert {grade.graded_by for grade in drawn} == {None}
     rows = [
         evaluate.item_result(benchmark, item, "hm", grade)
         for item, grade in zip(items, drawn, strict=True)
@@ -189,7 +191,7 @@ def test_the_references_guess_is_wrong_and_undecided_unless_it_is_asked_for(benc
     rows.append(evaluate.item_result(benchmark, items[0], "hm", usual[0]))
     counted = outcomes(rows)
     assert (counted["drawn"], counted["undecided"], counted["judge"]) == (200, 1, 0)
-    assert 20 < sum(mark.score or 0 for mark in drawn) < 60  # one in five of 200
+    assert 20 < sum(grade.score or 0 for grade in drawn) < 60  # one in five of 200
     without_judge = evaluate.grade_prediction(benchmark, "hm", items[0], None, drawing)
     assert without_judge.graded_by is None
 
@@ -219,14 +221,18 @@ ALL_SIX = {
 
 @pytest.mark.parametrize("rule", ["2025-11", "2026-08"])
 @pytest.mark.parametrize("name", ALL_SIX)
-@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_hostile_prediction_is_wrong_and_not_a_crash(name: str, said: str, rule: str) -> None:
-    found = evaluate.grade_prediction(name, said, ALL_SIX[name], None, rule)
-    assert found.score == 0.0
-    assert found.graded_by in (GradedBy.rule, None)
+@pytest.mark.parametrize("prediction", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_prediction_is_wrong_and_not_a_crash(
+    name: str, prediction: str, rule: str
+) -> None:
+    graded = evaluate.grade_prediction(name, prediction, ALL_SIX[name], None, rule)
+    assert graded.score == 0.0
+    assert graded.graded_by in (GradedBy.rule, None)
     config = EvaluateConfig(rules=rule)
     assert (
-        evaluate.grade_prediction(name, said, ALL_SIX[name], None, configured_rules(config)).score
+        evaluate.grade_prediction(
+            name, prediction, ALL_SIX[name], None, configured_rules(config)
+        ).score
         == 0.0
     )
 
@@ -234,9 +240,9 @@ def test_a_hostile_prediction_is_wrong_and_not_a_crash(name: str, said: str, rul
 def test_a_lost_text_becomes_the_word_nan_only_in_an_evaluation() -> None:
     item = {**STAR, "A": "n", "B": "x", "C": "y", "D": "z", "answer": "A"}
     through = configured_rules(EvaluateConfig())
-    for said in ("", "None", "NA", "null"):
+    for prediction in ("", "None", "NA", "null"):
         assert (
-            evaluate.grade_prediction("MMStar", said, item, None, through).extracted == "A"
+            evaluate.grade_prediction("MMStar", prediction, item, None, through).extracted == "A"
         )  # "nan" has an n
         kept = replace(through, through_tables=False)
         assert evaluate.grade_prediction("MMStar", "", item, None, kept).extracted is None

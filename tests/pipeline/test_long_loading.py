@@ -11,6 +11,7 @@ from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import generate
 from difftrain.pipeline import coordination, parquet
 from difftrain.pipeline.coordination import World
+from difftrain.pipeline.stage import Heartbeat
 from difftrain.probe import attention_pass, run
 from difftrain.records import Measure, Rollout, Sample, Verdict, View
 
@@ -66,7 +67,7 @@ def test_a_rank_that_loads_for_long_is_heard_of(
             )  # fmt: skip
         else:
             budgets = generate.pixel_budgets(config.evaluate, (3136, 12544))
-            generate.start_engine(load, budgets, folder, SECOND)
+            generate.start_engine(load, budgets, folder, Heartbeat(folder, SECOND))
 
     with pytest.raises(Heard):
         begin()

@@ -16,7 +16,6 @@ from difftrain.evaluate.types import (
     ItemGrade,
     Judge,
     OfficialSet,
-    Part,
     Table,
     TableRow,
     first_usable,
@@ -45,11 +44,6 @@ _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 _PERIODS_REMOVED = 32
 """The reference passes a flag (re.UNICODE is 32) where the number of replacements belongs."""
-
-
-def prompt(item: Item) -> list[Part]:
-    """The image, then the bare question."""
-    return columns.images_then_text(item, columns.text(item, "question"))
 
 
 def yes_or_no(text: str, every_period: bool = False) -> str | None:
@@ -177,18 +171,16 @@ def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
     ids = "_".join(str(row[column]) for column in ID_COLUMNS[2:])
     name = f"{row['category']}_{row['subcategory']}"
     return {
+        **{column: row[column] for column in ("category", "question", "image")},
         "index": f"hub_{name}_{ids}",
-        "category": row["category"],
         "l2-category": name,
-        "question": row["question"],
         "answer": gold_answer(row),
-        "image": row["image"],
     }
 
 
 BENCHMARK = Benchmark(
     name="HallusionBench",
-    prompt=prompt,
+    prompt=columns.images_then_question,
     grade=grade,
     item_id=item_id,
     category=category,

@@ -1,7 +1,6 @@
 """MathVista (testmini): 1000 items; a judge extracts the answer where the rule cannot."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from difftrain.data.prompts import LETTERS
@@ -9,7 +8,6 @@ from difftrain.evaluate import columns
 from difftrain.evaluate.benchmarks.multiple_choice import match_option
 from difftrain.evaluate.types import (
     API_FAILURE,
-    OVERALL,
     RISING,
     UNDECIDED,
     Benchmark,
@@ -19,12 +17,10 @@ from difftrain.evaluate.types import (
     Judge,
     OfficialSet,
     Part,
-    Table,
+    category_table,
     first_usable,
-    rows_by_category,
-    table_row,
 )
-from difftrain.records import GradedBy, ItemResult
+from difftrain.records import GradedBy
 
 _ONE = "Please answer the question requiring"
 _END = "at the end."
@@ -178,22 +174,12 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules)
     return ItemGrade(float(_is_correct(extracted, item, rules)), extracted, GradedBy.judge)
 
 
-def item_id(item: Item) -> str:
-    """The `pid` column, else `index`."""
-    return columns.text(item, "pid", "index")
-
-
 def category(item: Item) -> str:
     """The task and the skills, joined by commas: columns (TSV), or inside `metadata` (data set)."""
     metadata = item.get("metadata") or {}
     task = str(item.get("task") or metadata.get("task") or item["question_type"])
     skills = columns.as_list(item.get("skills") or metadata.get("skills"))
     return ",".join([task, *map(str, skills)])
-
-
-def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
-    """Tasks and skills in one flat table; `by_rule` is the harness's prefetch."""
-    return {"tasks and skills": {OVERALL: table_row(results), **rows_by_category(results)}}
 
 
 def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
@@ -203,16 +189,12 @@ def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
     multi_choice = row["question_type"] == "multi_choice"
     if multi_choice and row["answer"] not in choices:
         raise ValueError(f"row {row['pid']}: the answer is not one of the choices")
+    same = ("pid", "question_type", "answer_type", "unit", "precision", "answer")
     return {
+        **{name: row.get(name) for name in same},
         "index": row["pid"],
-        "pid": row["pid"],
         "question": row["query"],
-        "question_type": row["question_type"],
-        "answer_type": row["answer_type"],
         "choices": str(choices) if choices else None,
-        "unit": row.get("unit"),
-        "precision": row.get("precision"),
-        "answer": row["answer"],
         "answer_option": LETTERS[choices.index(row["answer"])] if multi_choice else None,
         "task": metadata["task"],
         "skills": str(list(metadata["skills"])),
@@ -224,9 +206,9 @@ BENCHMARK = Benchmark(
     name="MathVista",
     prompt=prompt,
     grade=grade,
-    item_id=item_id,
+    item_id=lambda item: columns.text(item, "pid", "index"),
     category=category,
-    tables=tables,
+    tables=lambda results: {"tasks and skills": category_table(results)},
     official=OfficialSet(
         count=1000,
         split="testmini",

@@ -126,15 +126,12 @@ def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
     while images and images[-1] is None:
         images.pop()
     return {
-        "index": str(number),
-        "id": row["id"],
-        "question": row["question"],
+        **{name: row[name] for name in ("id", "question", "answer", "question_type")},
         **dict(zip(LETTERS, map(str, columns.as_list(row["options"])), strict=False)),
-        "answer": row["answer"],
+        "index": str(number),
         "split": row["id"].partition("_")[0],
         "category": DISCIPLINES[subject],
         "l2-category": subject,
-        "question_type": row["question_type"],
         "image": images,
     }
 

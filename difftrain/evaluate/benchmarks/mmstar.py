@@ -5,14 +5,12 @@ D, as the harness's TSV has them.
 """
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from difftrain.evaluate import columns
 from difftrain.evaluate.benchmarks import multiple_choice
 from difftrain.evaluate.benchmarks.multiple_choice import Choice
 from difftrain.evaluate.types import (
-    OVERALL,
     Benchmark,
     HarnessRules,
     Item,
@@ -20,11 +18,8 @@ from difftrain.evaluate.types import (
     Judge,
     OfficialSet,
     Part,
-    Table,
-    rows_by_category,
-    table_row,
+    category_table,
 )
-from difftrain.records import ItemResult
 
 _LETTERED = re.compile(r"\n\s*Options:\s*A:\s*(.*)\Z", re.DOTALL)
 _NEXT_LETTER = {letter: re.compile(rf",\s*{letter}:\s*") for letter in "BCD"}
@@ -44,26 +39,11 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules)
     return multiple_choice.grade(prediction, choice, judge, rules)
 
 
-def item_id(item: Item) -> str:
-    """The `index` column."""
-    return columns.text(item, "index")
-
-
-def category(item: Item) -> str:
-    """The capability."""
-    return columns.text(item, "category")
-
-
 def _options(item: Item) -> dict[str, str]:
     options = columns.options(item)
     if not options:
         raise ValueError(f"MMStar item {item.get('index')} has no option columns A, B, C, D")
     return options
-
-
-def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
-    """Overall and the six core capabilities; the mean is over items, not over categories."""
-    return {"capabilities": {OVERALL: table_row(results), **rows_by_category(results)}}
 
 
 def split_options(question: str) -> tuple[str, dict[str, str]]:
@@ -94,24 +74,17 @@ def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
         question, options = split_options(row["question"])
     except ValueError as error:
         raise ValueError(f"row {row['index']}: {error}") from error
-    return {
-        "index": str(row["index"]),
-        "question": question,
-        **options,
-        "answer": row["answer"],
-        "category": row["category"],
-        "l2_category": row["l2_category"],
-        "image": row["image"],
-    }
+    same = {name: row[name] for name in ("answer", "category", "l2_category", "image")}
+    return {"index": str(row["index"]), "question": question, **options, **same}
 
 
 BENCHMARK = Benchmark(
     name="MMStar",
     prompt=prompt,
     grade=grade,
-    item_id=item_id,
-    category=category,
-    tables=tables,
+    item_id=lambda item: columns.text(item, "index"),
+    category=lambda item: columns.text(item, "category"),
+    tables=lambda results: {"capabilities": category_table(results)},
     official=OfficialSet(
         count=1500,
         split="val",

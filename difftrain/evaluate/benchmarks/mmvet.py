@@ -15,10 +15,9 @@ from difftrain.evaluate.types import (
     ItemGrade,
     Judge,
     OfficialSet,
-    Part,
     Table,
     ask_judge,
-    rows_by_category,
+    category_table,
     table_row,
 )
 from difftrain.records import GradedBy, ItemResult
@@ -56,11 +55,6 @@ JUDGE_PROMPT = (
 """The benchmark's own protocol (yuweihao/MM-Vet, Apache-2.0); another wording is another metric."""
 
 
-def prompt(item: Item) -> list[Part]:
-    """The image, then the bare question."""
-    return columns.images_then_text(item, columns.text(item, "question"))
-
-
 def judge_prompt(prediction: str, item: Item) -> str:
     """The table with this item as its last, unfinished row."""
     gold = columns.text(item, "answer")
@@ -89,11 +83,6 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules)
     return UNDECIDED
 
 
-def item_id(item: Item) -> str:
-    """The `index` column, else `question_id` or `id`."""
-    return columns.text(item, "index", "question_id", "id")
-
-
 def category(item: Item) -> str:
     """The capabilities, joined by commas."""
     return ",".join(map(str, columns.as_list(columns.first(item, "category", "capability"))))
@@ -106,7 +95,7 @@ def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
         for name in sorted({result.category for result in results})
     }
     return {
-        "capabilities": {OVERALL: table_row(results), **rows_by_category(results)},
+        "capabilities": category_table(results),
         "combinations": {OVERALL: table_row(results), **combinations},
     }
 
@@ -115,20 +104,15 @@ def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
     """A hub row in the harness's columns: capabilities stand in `category`, joined by commas."""
     capability = row["capability"]
     joined = capability if isinstance(capability, str) else ",".join(map(str, capability))
-    return {
-        "index": row["question_id"],
-        "question": row["question"],
-        "answer": row["answer"],
-        "category": joined,
-        "image": row["image"],
-    }
+    same = {name: row[name] for name in ("question", "answer", "image")}
+    return same | {"index": row["question_id"], "category": joined}
 
 
 BENCHMARK = Benchmark(
     name="MMVet",
-    prompt=prompt,
+    prompt=columns.images_then_question,
     grade=grade,
-    item_id=item_id,
+    item_id=lambda item: columns.text(item, "index", "question_id", "id"),
     category=category,
     tables=tables,
     official=OfficialSet(

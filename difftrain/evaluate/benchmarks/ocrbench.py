@@ -11,7 +11,6 @@ from difftrain.evaluate.types import (
     ItemGrade,
     Judge,
     OfficialSet,
-    Part,
     Table,
     rows_by_category,
     table_row,
@@ -38,11 +37,6 @@ NORM = 10
 """The Final Score Norm is the number of correct items over ten, on a subset too."""
 
 
-def prompt(item: Item) -> list[Part]:
-    """The image, then the question as it stands."""
-    return columns.images_then_text(item, columns.text(item, "question"))
-
-
 def _normalized(text: str, formula: bool) -> str:
     line = text.strip().replace("\n", " ")
     return line.replace(" ", "") if formula else line.lower()
@@ -57,11 +51,6 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules)
     return ItemGrade(
         float(match is not None), None if match is None else match.strip(), GradedBy.rule
     )
-
-
-def item_id(item: Item) -> str:
-    """The `index` column, else `id`."""
-    return columns.text(item, "index", "id")
 
 
 def category(item: Item) -> str:
@@ -83,20 +72,18 @@ def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
 def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
     """A hub row in the harness's columns; rows have no id, their number is the harness's index."""
     return {
+        **{name: row[name] for name in ("question", "dataset", "image")},
         "index": str(number),
-        "question": row["question"],
         "answer": str(columns.as_list(row["answer"])),
         "category": row["question_type"],
-        "dataset": row["dataset"],
-        "image": row["image"],
     }
 
 
 BENCHMARK = Benchmark(
     name="OCRBench",
-    prompt=prompt,
+    prompt=columns.images_then_question,
     grade=grade,
-    item_id=item_id,
+    item_id=lambda item: columns.text(item, "index", "id"),
     category=category,
     tables=tables,
     official=OfficialSet(

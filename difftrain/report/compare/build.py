@@ -9,8 +9,7 @@ from pathlib import Path
 
 from difftrain import stats
 from difftrain.config.evaluate import MINIATURES, OFFICIAL
-from difftrain.evaluate.summary import cluster_of
-from difftrain.evaluate.unscored import no_score_reason
+from difftrain.evaluate.summary import cluster_of, no_score_reason
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Arm, ItemResult
 from difftrain.report.compare import compatibility, presets, text

@@ -65,7 +65,7 @@ def graded(
     """Marks and counts of one pass."""
     evaluate = config.evaluate
     judging = JudgeClient(evaluate.judge, evaluate.judge_client, Path(config.output_dir) / "judge")
-    marks = grade.grade_all(as_stored(pairs), evaluate, judging, lambda: None)
+    marks = grade.grade_all(as_stored(pairs), evaluate, judging)
     return marks, judging.counts()
 
 

@@ -38,7 +38,7 @@ def graded(config: RunConfig) -> tuple[list[ItemResult], dict]:
     judging = JudgeClient(
         config.evaluate.judge, config.evaluate.judge_client, Path(config.output_dir) / "judge"
     )
-    marks = grade.grade_all(as_stored(said), config.evaluate, judging, lambda: None)
+    marks = grade.grade_all(as_stored(said), config.evaluate, judging)
     return marks, judging.counts()
 
 

@@ -1,4 +1,4 @@
-"""Official data sets in the three forms they come in: counted, checked, pictures left on disk."""
+"""Official data sets in the three forms they come in: counted, checked, images left on disk."""
 
 import ast
 import pickle
@@ -42,10 +42,10 @@ def read(root: Path, name: str, source: ItemSource, **more: Any) -> list[Row]:
         return items.official_items(name, config(root, name, source, **more))
 
 
-def as_harness(rows: list[Row]) -> list[Row]:
-    """Items with the bytes of their pictures, ready for a TSV."""
+def with_image_bytes(rows: list[Row]) -> list[Row]:
+    """Items with the bytes of their images, ready for a TSV."""
     return [
-        {**row, "image": [item_images.image_bytes(each) for each in row["image"]]} for row in rows
+        {**row, "image": [item_images.image_bytes(value) for value in row["image"]]} for row in rows
     ]
 
 
@@ -61,11 +61,11 @@ def test_a_folder_of_official_size_gives_every_item_once(
     assert len(ids) == COUNTS[name]
     for item in rows[:: COUNTS[name] // 20]:
         parts = evaluate.build_prompt(name, item)
-        shown = [part["value"] for part in parts if part["type"] == "image"]
-        assert shown
-        for each in shown:
-            assert isinstance(each, item_images.ImageSource)
-            assert item_images.decoded(each, PixelBudget(784, 10**6)).mode == "RGB"
+        images = [part["value"] for part in parts if part["type"] == "image"]
+        assert images
+        for value in images:
+            assert isinstance(value, item_images.ImageSource)
+            assert item_images.decoded(value, PixelBudget(784, 10**6)).mode == "RGB"
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -73,18 +73,18 @@ def test_the_harness_file_gives_the_very_items_of_the_hub(
     name: str, tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     write_folder(tmp_path, name, hub_rows(name))
-    wanted = as_harness(read(tmp_path, name, ItemSource.folder))
-    write_tsv(tmp_path / TSV_FILES[name], wanted)
-    found = as_harness(read(tmp_path, name, ItemSource.tsv))
-    assert len(found) == len(wanted)
-    for one, two in zip(found, wanted, strict=True):
-        assert one["image"] == two["image"]
-        assert evaluate.build_prompt(name, one) == evaluate.build_prompt(name, two)
+    expected = with_image_bytes(read(tmp_path, name, ItemSource.folder))
+    write_tsv(tmp_path / TSV_FILES[name], expected)
+    found = with_image_bytes(read(tmp_path, name, ItemSource.tsv))
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert a["image"] == b["image"]
+        assert evaluate.build_prompt(name, a) == evaluate.build_prompt(name, b)
         kind = evaluate.benchmark_named(name)
-        assert (kind.item_id(one), kind.category(one)) == (kind.item_id(two), kind.category(two))
-        for said in ("a hen", "B", "yes", "7"):
-            assert evaluate.grade_prediction(name, said, one) == evaluate.grade_prediction(
-                name, said, two
+        assert (kind.item_id(a), kind.category(a)) == (kind.item_id(b), kind.category(b))
+        for prediction in ("a hen", "B", "yes", "7"):
+            assert evaluate.grade_prediction(name, prediction, a) == evaluate.grade_prediction(
+                name, prediction, b
             )
 
 
@@ -101,9 +101,9 @@ def test_a_wrong_number_of_items_names_benchmark_and_both_numbers(
     rows = hub_rows(name)[:60]
     write_folder(tmp_path, name, rows)
     few = read(tmp_path, name, ItemSource.folder, allow_count_mismatch=True)
-    write_tsv(tmp_path / TSV_FILES[name], as_harness(few))
-    told = f"{name}: 60 items in .*, but the benchmark has {COUNTS[name]}"
-    with pytest.raises(SchemaError, match=told):
+    write_tsv(tmp_path / TSV_FILES[name], with_image_bytes(few))
+    message = f"{name}: 60 items in .*, but the benchmark has {COUNTS[name]}"
+    with pytest.raises(SchemaError, match=message):
         read(tmp_path, name, source)
     assert len(read(tmp_path, name, source, allow_count_mismatch=True)) == 60
 
@@ -169,10 +169,10 @@ def test_without_network_the_message_names_the_folder_instead(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(loading.BenchmarkNotFound) as caught:
         items.official_items("MMStar", EvaluateConfig(benchmarks=["MMStar"]))
-    told = str(caught.value)
-    assert "MMStar: could not download Lin-Chen/MMStar from the hub, split val" in told
+    message = str(caught.value)
+    assert "MMStar: could not download Lin-Chen/MMStar from the hub, split val" in message
     assert isinstance(caught.value, EmptyDatasetError)  # launchers end with code 2
-    assert "evaluate.source=folder evaluate.path=DIR" in told
+    assert "evaluate.source=folder evaluate.path=DIR" in message
 
 
 def tsv_item(index: str, image: Any, **more: Any) -> Row:
@@ -187,13 +187,13 @@ def tsv_item(index: str, image: Any, **more: Any) -> Row:
     }
 
 
-def png(colour: str) -> bytes:
+def png(color: str) -> bytes:
     buffer = BytesIO()
-    Image.new("RGB", (30, 30), colour).save(buffer, format="PNG")
+    Image.new("RGB", (30, 30), color).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def test_rows_share_pictures_by_index_hold_several_and_are_dropped_without(
+def test_rows_share_images_by_index_hold_several_and_are_dropped_without(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     rows = [
@@ -206,23 +206,23 @@ def test_rows_share_pictures_by_index_hold_several_and_are_dropped_without(
     found = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     assert [item["index"] for item in found] == ["0", "1", "2"]
     assert found[2]["question"] == 'two\nlines, a\ttab and a "quote"'
-    shown = [[item_images.image_bytes(each) for each in item["image"]] for item in found]
-    assert shown == [[png("red")], [png("red")], [png("blue"), png("green")]]
+    images = [[item_images.image_bytes(value) for value in item["image"]] for item in found]
+    assert images == [[png("red")], [png("red")], [png("blue"), png("green")]]
     assert len(pickle.dumps(found)) < path.stat().st_size * 5  # handles, no pictures
 
 
-@pytest.mark.parametrize("mark", ["\u2028", "\u0085", "\x0b", "\x0c", "\x1c"])
+@pytest.mark.parametrize("character", ["\u2028", "\u0085", "\x0b", "\x0c", "\x1c"])
 def test_what_only_looks_like_a_line_break_inside_a_cell_cuts_no_row(
-    mark: str, tmp_path: Path, write_tsv: Callable
+    character: str, tmp_path: Path, write_tsv: Callable
 ) -> None:
-    row = tsv_item("0", [png("red")], question=f"Wh{mark}at?")
+    row = tsv_item("0", [png("red")], question=f"Wh{character}at?")
     write_tsv(tmp_path / "MMStar.tsv", [{name: row[name] for name in sorted(row, reverse=True)}])
     (item,) = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
-    assert item["question"] == f"Wh{mark}at?"
-    assert [item_images.image_bytes(each) for each in item["image"]] == [png("red")]
+    assert item["question"] == f"Wh{character}at?"
+    assert [item_images.image_bytes(value) for value in item["image"]] == [png("red")]
 
 
-def test_a_row_that_shares_a_picture_nobody_has_is_refused(
+def test_a_row_that_shares_a_image_nobody_has_is_refused(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")]), tsv_item("1", "7")])
@@ -271,7 +271,7 @@ def test_dev_rows_of_mmmu_are_left_out(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     write_folder(tmp_path, "MMMU", hub_rows("MMMU")[:30])
-    rows = as_harness(read(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True))
+    rows = with_image_bytes(read(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True))
     dev = [{**row, "index": f"d{row['index']}", "id": "d" + row["id"]} for row in rows[:5]]
     dev = [{**row, "split": "dev"} for row in dev]
     write_tsv(tmp_path / TSV_FILES["MMMU"], [*dev, *rows])
@@ -283,7 +283,9 @@ def test_a_split_column_drops_rows_of_mmmu_alone(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     write_folder(tmp_path, "MathVista", hub_rows("MathVista")[:3])
-    rows = as_harness(read(tmp_path, "MathVista", ItemSource.folder, allow_count_mismatch=True))
+    rows = with_image_bytes(
+        read(tmp_path, "MathVista", ItemSource.folder, allow_count_mismatch=True)
+    )
     named = [{**row, "split": "testmini"} for row in rows]
     write_tsv(tmp_path / TSV_FILES["MathVista"], named)
     assert len(read(tmp_path, "MathVista", ItemSource.tsv, allow_count_mismatch=True)) == 3
@@ -299,7 +301,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("source", [ItemSource.tsv, ItemSource.folder])
 @pytest.mark.parametrize("case", DAMAGED)
-def test_a_damaged_list_of_pictures_is_refused_with_its_row(
+def test_a_damaged_list_of_images_is_refused_with_its_row(
     case: str, source: ItemSource, tmp_path: Path, write_tsv: Callable
 ) -> None:
     rows = [tsv_item("7", "A" * 80), tsv_item("8", DAMAGED[case])]
@@ -350,7 +352,7 @@ def test_mathvista_rows_get_their_gold_letter_or_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "spoilt", "told"),
+    ("name", "changes", "message"),
     [
         ("MMMU", {"answer": None}, "the item has none of answer"),
         ("MathVista", {"choices": None}, "the item has none of choices"),
@@ -362,36 +364,36 @@ def test_mathvista_rows_get_their_gold_letter_or_are_refused(
 )
 def test_an_item_that_cannot_be_graded_is_refused_before_anything_is_asked(
     name: str,
-    spoilt: Row,
-    told: str,
+    changes: Row,
+    message: str,
     tmp_path: Path,
     hub_rows: Callable,
     write_folder: Callable,
     write_tsv: Callable,
 ) -> None:
     write_folder(tmp_path, name, hub_rows(name)[:3])
-    rows = as_harness(read(tmp_path, name, ItemSource.folder, allow_count_mismatch=True))
+    rows = with_image_bytes(read(tmp_path, name, ItemSource.folder, allow_count_mismatch=True))
     write_tsv(tmp_path / TSV_FILES[name], rows)
     assert len(read(tmp_path, name, ItemSource.tsv, allow_count_mismatch=True)) == 3
-    write_tsv(tmp_path / TSV_FILES[name], [rows[0], rows[1] | spoilt, rows[2]])
-    with pytest.raises(SchemaError, match=f"{name}: item .* cannot be graded: .*{told}"):
+    write_tsv(tmp_path / TSV_FILES[name], [rows[0], rows[1] | changes, rows[2]])
+    with pytest.raises(SchemaError, match=f"{name}: item .* cannot be graded: .*{message}"):
         read(tmp_path, name, ItemSource.tsv, allow_count_mismatch=True)
 
 
-def test_a_missing_picture_is_known_only_when_it_is_asked_for(
+def test_a_missing_image_is_known_only_when_it_is_needed(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     rows = [dict(row) for row in hub_rows("MMMU")[:2]]
     rows[1] |= {"question": "<image 1> <image 3>", "image_2": None}
     write_folder(tmp_path, "MMMU", rows)
     good, bad = read(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True)
-    assert all(item_images.identity(each) for each in good["image"])
-    shown = [part for part in evaluate.build_prompt("MMMU", bad) if part["type"] == "image"]
+    assert all(item_images.identity(value) for value in good["image"])
+    images = [part for part in evaluate.build_prompt("MMMU", bad) if part["type"] == "image"]
     with pytest.raises(ImageError, match="there is no image 3"):
-        item_images.decoded(shown[1]["value"], PixelBudget(784, 10**6))
+        item_images.decoded(images[1]["value"], PixelBudget(784, 10**6))
 
 
-def test_transparent_pictures_lose_their_transparency_as_in_the_reference() -> None:
+def test_transparent_images_lose_their_transparency_as_in_the_reference() -> None:
     image = Image.new("RGBA", (28, 28), (10, 20, 30, 0))
     buffer = BytesIO()
     image.save(buffer, format="PNG")
@@ -402,12 +404,12 @@ def test_transparent_pictures_lose_their_transparency_as_in_the_reference() -> N
     )
 
 
-def test_small_pictures_are_enlarged_once_to_the_lower_limit() -> None:
-    shown = item_images.decoded(png("red"), PixelBudget(100 * 784, 10**7))
-    assert shown.size == (280, 280)
+def test_small_images_are_enlarged_once_to_the_lower_limit() -> None:
+    images = item_images.decoded(png("red"), PixelBudget(100 * 784, 10**7))
+    assert images.size == (280, 280)
 
 
-@pytest.mark.parametrize("value", [b"", None, b"no picture", "x" * 80, "nowhere.png"])
-def test_what_is_no_picture_is_unusable(value: Any) -> None:
+@pytest.mark.parametrize("value", [b"", None, b"no image", "x" * 80, "nowhere.png"])
+def test_what_is_no_image_is_unusable(value: Any) -> None:
     with pytest.raises(ImageError):
         item_images.decoded(value, PixelBudget(784, 10**6))

@@ -1,4 +1,4 @@
-"""Which pictures are the same picture, and which questions the same question."""
+"""Which images are the same image, and which questions the same question."""
 
 from io import BytesIO
 
@@ -18,7 +18,7 @@ MINIATURES = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMSta
 
 
 def photograph(seed: int) -> Image.Image:
-    """Smooth colours with grain, as a camera gives them."""
+    """Smooth colors with grain, as a camera gives them."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((320, 240), Image.Resampling.BICUBIC), dtype=float)
@@ -35,7 +35,7 @@ def copied(image: Image.Image, quality: int, scale: float) -> Image.Image:
 
 
 PHOTOGRAPHS = [photograph(seed) for seed in range(12)]
-GALLERY = ImageIndex(map(signature, PHOTOGRAPHS))
+INDEX = ImageIndex(map(signature, PHOTOGRAPHS))
 
 
 @pytest.mark.parametrize(
@@ -44,47 +44,49 @@ GALLERY = ImageIndex(map(signature, PHOTOGRAPHS))
 def test_a_compressed_and_scaled_copy_is_near_its_original_alone(
     quality: int, scale: float
 ) -> None:
-    for at, each in enumerate(PHOTOGRAPHS):
-        found = signature(copied(each, quality, scale))
-        assert GALLERY.near(found) == [at]
-        assert GALLERY.same(found) == []
+    for i, photo in enumerate(PHOTOGRAPHS):
+        image = signature(copied(photo, quality, scale))
+        assert INDEX.near(image) == [i]
+        assert INDEX.same(image) == []
 
 
-def test_the_very_same_pixels_are_the_same_picture_in_any_format() -> None:
+def test_the_very_same_pixels_are_the_same_image_in_any_format() -> None:
     buffer = BytesIO()
     PHOTOGRAPHS[3].save(buffer, "BMP")
-    assert GALLERY.same(signature(Image.open(buffer))) == [3]
+    assert INDEX.same(signature(Image.open(buffer))) == [3]
 
 
-def test_a_mirrored_picture_and_another_one_are_not_near() -> None:
-    assert GALLERY.near(signature(PHOTOGRAPHS[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == []
-    assert GALLERY.near(signature(photograph(99))) == []
+def test_a_mirrored_image_and_another_one_are_not_near() -> None:
+    assert INDEX.near(signature(PHOTOGRAPHS[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == []
+    assert INDEX.near(signature(photograph(99))) == []
 
 
-def test_a_gallery_without_pictures_holds_nothing_near() -> None:
+def test_an_index_without_images_holds_nothing_near() -> None:
     assert ImageIndex([]).near(signature(PHOTOGRAPHS[0])) == []
 
 
-def test_drawings_that_differ_in_one_colour_are_told_apart() -> None:
-    one = Image.new("RGB", (112, 112), "white")
-    two = one.copy()
-    one.paste((220, 40, 40), (28, 28, 56, 56))
-    two.paste((40, 110, 40), (28, 28, 56, 56))
-    looks = signature(one), signature(two)
-    assert (looks[0].dhash == looks[1].dhash).all(), "the hash alone cannot tell them apart"
-    assert ImageIndex([looks[0]]).near(looks[1]) == []
-    assert thumbnail_difference(looks[0].thumbnail, looks[1].thumbnail) > 50
+def test_drawings_that_differ_in_one_color_are_told_apart() -> None:
+    first = Image.new("RGB", (112, 112), "white")
+    second = first.copy()
+    first.paste((220, 40, 40), (28, 28, 56, 56))
+    second.paste((40, 110, 40), (28, 28, 56, 56))
+    signatures = signature(first), signature(second)
+    assert (signatures[0].dhash == signatures[1].dhash).all(), (
+        "the hash alone cannot tell them apart"
+    )
+    assert ImageIndex([signatures[0]]).near(signatures[1]) == []
+    assert thumbnail_difference(signatures[0].thumbnail, signatures[1].thumbnail) > 50
 
 
-def test_no_drawing_of_the_default_pool_is_taken_for_a_benchmark_picture() -> None:
-    pictures = [
+def test_no_drawing_of_the_default_pool_is_taken_for_a_benchmark_image() -> None:
+    images = [
         Image.open(BytesIO(item["image"]))
         for name in MINIATURES
         for item in benchmarks.items(name, 60)
     ]
-    gallery = ImageIndex(map(signature, pictures))
+    index = ImageIndex(map(signature, images))
     for sample in pool.samples(pool.Split.pool, 400):
-        assert gallery.near(signature(Image.open(BytesIO(sample.images[0])))) == []
+        assert index.near(signature(Image.open(BytesIO(sample.images[0])))) == []
 
 
 @pytest.mark.parametrize(

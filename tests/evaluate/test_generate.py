@@ -1,4 +1,4 @@
-"""Items put to an engine that fails: what was answered is kept, the rest is asked again."""
+"""Items put to an engine that fails: its responses are stored, the rest is requested again."""
 
 import os
 import time
@@ -42,38 +42,38 @@ PIXELS = 3136, 12544
 
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
-    found = ModelServer()
-    yield found
-    found.close()
+    running = ModelServer()
+    yield running
+    running.close()
 
 
 @pytest.fixture
 def config(server: ModelServer, tmp_path: Path) -> RunConfig:
     """Settings that ask the server for six items, one at a time."""
-    found = RunConfig(output_dir=str(tmp_path))
-    found.data.min_pixels, found.data.max_pixels = PIXELS
-    found.model.engine, found.model.url = EngineKind.http, server.url
-    found.model.server.max_concurrency, found.model.server.backoff_s = 1, 0.01
-    found.evaluate.benchmarks, found.evaluate.limit = [NAME], 6
-    found.evaluate.judge, found.evaluate.resamples = JudgeKind.none, 100
-    return found
+    config = RunConfig(output_dir=str(tmp_path))
+    config.data.min_pixels, config.data.max_pixels = PIXELS
+    config.model.engine, config.model.url = EngineKind.http, server.url
+    config.model.server.max_concurrency, config.model.server.backoff_s = 1, 0.01
+    config.evaluate.benchmarks, config.evaluate.limit = [NAME], 6
+    config.evaluate.judge, config.evaluate.resamples = JudgeKind.none, 100
+    return config
 
 
 def evaluated(config: RunConfig) -> Path:
-    """Evaluate the base by the server; the marks' folder."""
-    places = RunPaths(config)
+    """Evaluate the base by the server; the results' folder."""
+    paths = RunPaths(config)
     folders = grade.EvaluationFolders(
-        places.responses(Arm.base), places.evaluation(Arm.base), places.judge_replies
+        paths.responses(Arm.base), paths.evaluation(Arm.base), paths.judge_replies
     )
 
-    def engine(_: int, most: int) -> OpenAIEngine:
-        return server_check.connect(config.model, most)
+    def engine(_: int, max_pixels: int) -> OpenAIEngine:
+        return server_check.connect(config.model, max_pixels)
 
     grade.evaluate(engine, folders, "tiny", config.evaluate, config.model, PIXELS, World())
     return folders.results
 
 
-def kept(config: RunConfig) -> list[StoredResponse]:
+def stored(config: RunConfig) -> list[StoredResponse]:
     return parquet.read_rows(RunPaths(config).responses(Arm.base), StoredResponse)
 
 
@@ -87,21 +87,21 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
 
     server.spoils = spoils
     folder = evaluated(config)
-    (without,) = [mark for mark in parquet.read_rows(folder, ItemResult) if mark.score is None]
-    assert without.error == "the server answers 400: too <answer>long</answer>"
-    assert (without.status, without.response) == (ItemStatus.failed, None)
-    made = manifest.read_manifest(folder)
-    assert made is not None
-    assert made["counts"]["no_response"] == 1
+    (failed,) = [result for result in parquet.read_rows(folder, ItemResult) if result.score is None]
+    assert failed.error == "the server answers 400: too <answer>long</answer>"
+    assert (failed.status, failed.response) == (ItemStatus.failed, None)
+    content = manifest.read_manifest(folder)
+    assert content is not None
+    assert content["counts"]["no_response"] == 1
     assert "1 items got no response from the engine" in caplog.text
     assert not write_results.is_done(folder)
-    assert without.item_id not in {row.item_id for row in kept(config)}
+    assert failed.item_id not in {row.item_id for row in stored(config)}
     assert server.in_earnest == 6
     assert evaluated(config) == folder
     assert server.in_earnest == 7
     assert write_results.is_done(folder)
-    assert len(kept(config)) == 6
-    assert all(mark.score is not None for mark in parquet.read_rows(folder, ItemResult))
+    assert len(stored(config)) == 6
+    assert all(result.score is not None for result in parquet.read_rows(folder, ItemResult))
 
 
 def test_what_was_answered_before_the_server_went_is_not_asked_again(
@@ -110,7 +110,7 @@ def test_what_was_answered_before_the_server_went_is_not_asked_again(
     server.spoils = lambda handler, body, number: number == 4 and (send(handler, 401, b"") or True)
     with pytest.raises(OSError, match="the server answers 401"):
         evaluated(config)
-    assert len(kept(config)) == 3
+    assert len(stored(config)) == 3
     assert write_results.is_done(evaluated(config))
     assert server.in_earnest == 4 + 3
 
@@ -118,7 +118,7 @@ def test_what_was_answered_before_the_server_went_is_not_asked_again(
 def test_answers_reach_the_disk_while_the_server_says_nothing(
     server: ModelServer, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "LONGEST_UNWRITTEN_SECONDS", 0.3)
+    monkeypatch.setattr(parquet, "MAX_BUFFER_SECONDS", 0.3)
     monkeypatch.setattr(openai_engine, "IDLE_CALL_S", 0.05)
     config.evaluate.limit = 3
     in_vain: list[int] = []
@@ -135,7 +135,7 @@ def test_answers_reach_the_disk_while_the_server_says_nothing(
     server.spoils = spoils
     evaluated(config)
     assert not in_vain
-    assert len(kept(config)) == 3
+    assert len(stored(config)) == 3
 
 
 def test_an_item_is_made_ready_when_there_is_room_for_it(config: RunConfig) -> None:
@@ -147,10 +147,10 @@ def test_an_item_is_made_ready_when_there_is_room_for_it(config: RunConfig) -> N
         info: ClassVar = {"engine": "hf"}
 
         def stream(
-            self, more: Callable, alive: Callable
+            self, next_requests: Callable, on_idle: Callable
         ) -> Iterator[tuple[ResponseKey, Completion]]:
-            while taken := more(2):
-                for key, _ in taken:
+            while requests := next_requests(2):
+                for key, _ in requests:
                     yield key, Completion("yes", (), True)
 
         def close(self) -> None: ...
@@ -171,25 +171,25 @@ def test_an_item_is_made_ready_when_there_is_room_for_it(config: RunConfig) -> N
 def test_other_rules_need_no_server_where_every_response_is_kept(
     server: ModelServer, config: RunConfig
 ) -> None:
-    def asked() -> Path:
-        places, asking = RunPaths(config), ModelSession(config.model, config.data)
-        benchmarks.check_engine(places, asking)
-        return benchmarks.evaluate_base(config, places, World(), asking)
+    def evaluate() -> Path:
+        paths, session = RunPaths(config), ModelSession(config.model, config.data)
+        benchmarks.check_engine(paths, session)
+        return benchmarks.evaluate_base(config, paths, World(), session)
 
-    first = asked()
+    first = evaluate()
     server.down()
     config.evaluate.rules = "2026-08"
-    assert asked() != first
+    assert evaluate() != first
     config.evaluate.limit = 7
     with pytest.raises(ConfigError, match="no server answers there"):
-        asked()
+        evaluate()
     config.evaluate.system = SystemPrompt.none
     with pytest.raises(ConfigError, match="no server answers there"):
         benchmarks.check_engine(RunPaths(config), ModelSession(config.model, config.data))
     server.up()
 
 
-def test_the_page_and_the_settings_say_who_answered_and_what_a_server_makes_of_pictures(
+def test_the_page_and_the_settings_say_who_answered_and_what_a_server_makes_of_images(
     config: RunConfig,
 ) -> None:
     config.model.server.name = "served-7b"
@@ -198,19 +198,19 @@ def test_the_page_and_the_settings_say_who_answered_and_what_a_server_makes_of_p
     assert "| engine | http served as served-7b |" in page
     assert "| image tokens | 18 for an image of 112 x 112, where 16 are expected |" in page
     assert "dtype" not in page
-    made = manifest.read_manifest(folder)
-    assert made is not None
-    assert (made["settings"]["engine"], made["settings"]["dtype"]) == ("http", None)
-    assert len(made["inputs"][f"items of {NAME}"]) == 12
+    content = manifest.read_manifest(folder)
+    assert content is not None
+    assert (content["settings"]["engine"], content["settings"]["dtype"]) == ("http", None)
+    assert len(content["inputs"][f"items of {NAME}"]) == 12
 
 
-def test_the_number_format_is_told_where_it_is_ours_and_smaller_pictures_are_told() -> None:
+def test_the_dtype_is_printed_where_it_is_ours_and_smaller_images_are_reported() -> None:
     engines = [{"engine": "hf"}, {"engine": "vllm", "version": "0.11"}]
     assert write_results.engine_lines(engines) == [["engine", "hf"], ["engine", "vllm 0.11"]]
     assert write_results.engine_kinds(engines) == "hf, vllm"
-    dtype = write_results.dtype_of(engines, "bfloat16")
-    assert dtype == "bfloat16"
-    lines = write_results.conditions_of(EvaluateConfig(), "none", engines, dtype)
+    assert write_results.dtype_of(engines, "bfloat16") == "bfloat16"
+    counts = {"judge": {}, "engines": engines}
+    lines = write_results.conditions_of(EvaluateConfig(), counts, "bfloat16", PIXELS)
     assert ["dtype", "bfloat16"] in lines
     tokens = {"side": 112, "server": 4, "expected": 16}
     served = [{"engine": "http", "served": "x", "image_tokens": tokens}]

@@ -1,0 +1,263 @@
+"""The harness's tables on results whose totals one can add up by hand, and its prediction files."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from difftrain import evaluate
+from difftrain.config.evaluate import AnswerTags, EvaluateConfig
+from difftrain.evaluate import BENCHMARKS, write_results
+from difftrain.evaluate.items import BenchmarkItem
+from difftrain.evaluate.types import configured_rules
+from difftrain.evaluate.write_results import breakdown, is_limited, outcomes, printed_score
+from difftrain.records import GradedBy, ItemResult, ItemStatus
+from difftrain.shapes import benchmarks as miniatures
+
+RESPONSES = ["B", "None", "a\tb\n| c |\0", '"quoted"', "", "<answer>A</answer>", "word " * 20_000]
+
+
+def result(
+    category: str,
+    score: float | None,
+    graded_by: GradedBy | None = GradedBy.rule,
+    item_id: str = "1",
+    extracted: str | None = None,
+    response: str | None = "x",
+    status: ItemStatus | None = None,
+) -> ItemResult:
+    return ItemResult(
+        benchmark="x",
+        item_id=item_id,
+        response=response,
+        extracted=extracted,
+        score=score,
+        graded_by=graded_by,
+        status=status or (ItemStatus.failed if score is None else ItemStatus.scored),
+        category=category,
+    )
+
+
+def test_mathvista_counts_an_item_in_its_task_and_each_of_its_skills() -> None:
+    results = [
+        result("math word problem,algebraic reasoning,logical reasoning", 1.0),
+        result("math word problem,algebraic reasoning", 0.0, GradedBy.judge),
+        result("figure question answering,logical reasoning", 1.0, GradedBy.judge),
+    ]
+    table = breakdown("MathVista", results)["tasks and skills"]
+    assert table["Overall"] == {"n": 3, "right": 2.0, "by_rule": 1, "score": 2 / 3}
+    assert table["algebraic reasoning"]["score"] == 0.5
+    assert table["logical reasoning"]["score"] == 1.0
+    assert table["math word problem"]["n"] == 2
+    assert len(table) == 5
+
+
+def test_mmvet_has_capabilities_and_exact_combinations() -> None:
+    tables = breakdown(
+        "MMVet", [result("rec,ocr", 0.5), result("rec", 1.0), result("ocr,rec", 0.0)]
+    )
+    assert tables["capabilities"]["rec"]["score"] == 0.5
+    assert tables["capabilities"]["ocr"]["n"] == 2
+    assert list(tables["combinations"]) == ["Overall", "ocr_rec", "rec", "rec_ocr"]
+
+
+def test_ocrbench_has_five_groups_and_a_final_score_over_ten() -> None:
+    results = [
+        result("Handwriting Recognition", 1.0),
+        result("Digit String Recognition", 1.0),
+        result("Doc-oriented VQA", 1.0),
+        result("Handwritten Mathematical Expression Recognition", 0.0),
+    ]
+    groups = breakdown("OCRBench", results)["groups"]
+    assert len(groups) == 6
+    assert groups["Text Recognition"]["right"] == 2
+    assert groups["Scene Text-centric VQA"] == {"n": 0, "right": 0, "by_rule": 0, "score": None}
+    assert (groups["Final Score"]["right"], groups["Final Score"]["norm"]) == (3, 0.3)
+
+
+def test_hallusionbench_has_three_accuracies_for_each_subset_and_category() -> None:
+    results = [
+        result("VD_ocr", 1.0, item_id="VD_ocr/0/0/0"),
+        result("VD_ocr", 0.0, item_id="VD_ocr/0/1/0"),
+        result("VS_ocr", 1.0, item_id="VS_ocr/0/0/0"),  # the same numbers, another figure
+    ]
+    table = breakdown("HallusionBench", results)["subsets"]
+    assert list(table) == ["Overall", "VD", "VS", "VD_ocr", "VS_ocr"]
+    assert table["Overall"]["aAcc"] == table["Overall"]["fAcc"] == 2 / 3
+    assert table["Overall"]["qAcc"] == 1 / 2
+    assert table["Overall"]["average"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 2) / 3)
+    assert (table["VD"]["qAcc"], table["VS"]["qAcc"]) == (0.0, 1.0)
+
+
+def hallusion_results(*scores: float | None) -> list[ItemResult]:
+    """Marks of one set: two questions about each of two figures."""
+    places = ("0/0", "0/1", "1/0", "1/1")
+    decided = [None if score is None else GradedBy.rule for score in scores]
+    return [
+        result("VD_ocr", score, graded_by, item_id=f"VD_ocr/0/{place}")
+        for place, score, graded_by in zip(places, scores, decided, strict=True)
+    ]
+
+
+def test_a_figure_or_question_with_an_item_without_a_score_is_counted_and_in_no_accuracy() -> None:
+    tables = breakdown("HallusionBench", hallusion_results(1.0, None, 1.0, 0.0))["subsets"][
+        "Overall"
+    ]
+    assert (tables["n"], tables["aAcc"]) == (3, 2 / 3)
+    assert (tables["fAcc"], tables["figures_left_out"]) == (0.0, 1)
+    assert (tables["qAcc"], tables["questions_left_out"]) == (1.0, 1)
+    none = breakdown("HallusionBench", hallusion_results(1.0, None, 1.0, None))["subsets"][
+        "Overall"
+    ]
+    assert (none["aAcc"], none["fAcc"], none["average"]) == (1.0, None, None)
+    assert none["qAcc"] == 1.0  # of the one question that was scored on both figures
+
+
+def test_under_a_limit_that_takes_figures_apart_there_is_only_aAcc_and_the_title_says_why() -> None:
+    results = hallusion_results(1.0, 0.0, 1.0, 1.0)
+    ((title, rows),) = breakdown("HallusionBench", results, limited=True).items()
+    assert "no fAcc, qAcc and average" in title
+    assert rows["Overall"] == {"n": 4, "aAcc": 0.75}
+    assert "fAcc" in breakdown("HallusionBench", results)["subsets"]["Overall"]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "count", "limited"),
+    [
+        ("HallusionBench", None, 951, False),
+        ("HallusionBench", 951, 951, False),
+        ("HallusionBench", 100, 100, True),
+        ("HallusionBench", 100, 60, False),  # a small file of one's own, taken whole
+        ("shapes/HallusionBench", 100, 100, False),
+    ],
+)
+def test_an_official_benchmark_is_limited_only_if_items_are_left_out(
+    name: str, limit: int | None, count: int, limited: bool
+) -> None:
+    assert is_limited(name, count, EvaluateConfig(limit=limit)) is limited
+
+
+def test_mmmu_keeps_its_splits_apart_and_lists_subjects_before_disciplines() -> None:
+    results = [
+        result("validation,Business,Finance", 1.0),
+        result("validation,Business,Accounting", 0.0),
+        result("dev,Business,Finance", 1.0),
+    ]
+    tables = breakdown("MMMU", results)
+    assert list(tables["validation"]) == ["Overall", "Accounting", "Finance", "Business"]
+    assert tables["validation"]["Business"]["score"] == 0.5
+    assert tables["dev"]["Overall"]["score"] == 1.0
+
+
+def test_mmstar_is_a_mean_over_items_not_over_categories() -> None:
+    table = breakdown(
+        "shapes/MMStar", [result("math", 1.0)] * 3 + [result("coarse perception", 0.0)]
+    )
+    assert table["capabilities"]["Overall"]["score"] == 0.75
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_results_without_a_score_are_in_no_mean(name: str) -> None:
+    none = result("VD_ocr", None, None, item_id="VD_ocr/0/0/0")
+    for table in breakdown(name, [none]).values():
+        for row in table.values():
+            assert row["n"] == 0
+            assert all(value in (None, 0) for value in row.values())
+
+
+def outcome(results: Sequence[ItemResult]) -> dict[str, int]:
+    return {name: n for name, n in outcomes(results).items() if n}
+
+
+def test_every_item_has_exactly_one_outcome() -> None:
+    results = [
+        result("s", 1.0),
+        result("s", 0.5, GradedBy.judge),
+        result("s", 0.0, None, response=" \n"),
+        result("s", 1.0, None, extracted="B"),
+        result("s", None, None),
+        result("s", None, None, response=None, status=ItemStatus.skipped),
+        result("s", None, None, response=None),
+    ]
+    assert outcome(results[:1]) == {"rule": 1}
+    tables = outcomes(results)
+    assert tables == {
+        **{"rule": 1, "judge": 1, "undecided": 1, "drawn": 1, "judge_failed": 1, "skipped": 1},
+        "no_response": 1,
+        "empty": 1,
+    }
+    assert sum(n for name, n in tables.items() if name != "empty") == len(results)
+
+
+def test_scores_are_printed_as_the_papers_tables_print_them() -> None:
+    assert printed_score("MathVista", 0.683) == "68.300"
+    assert printed_score("HallusionBench", 654 / 951) == "68.770"
+    assert printed_score("MMVet", 105.2 / 218) == "48.257"
+    assert printed_score("MMMU", 492 / 900) == "0.547"
+    assert printed_score("MMStar", 958 / 1500) == "0.639"
+    assert math.isclose(float(printed_score("OCRBench", 0.778)), 77.8)
+
+
+def grade_all(
+    items: list[BenchmarkItem], responses: list[str], config: EvaluateConfig
+) -> list[ItemResult]:
+    results = []
+    for item, response in zip(items, responses, strict=True):
+        prediction = write_results.prediction(response, config)
+        grade = evaluate.grade_prediction(
+            item.benchmark, prediction, item.item, None, configured_rules(config)
+        )
+        results.append(evaluate.item_result(item.benchmark, item.item, response, grade))
+    return results
+
+
+@pytest.fixture
+def mmstar() -> list[BenchmarkItem]:
+    return [
+        BenchmarkItem("shapes/MMStar", item) for item in miniatures.items("MMStar", len(RESPONSES))
+    ]
+
+
+def test_the_table_holds_the_items_columns_and_what_the_scorer_was_given(
+    mmstar: list[BenchmarkItem], tmp_path: Path
+) -> None:
+    config = EvaluateConfig(benchmarks=["shapes/MMStar"])
+    results = grade_all(mmstar, RESPONSES, config)
+    (path,) = write_results.write_predictions(tmp_path, "org/My model", mmstar, results, config)
+    assert path.name == "My-model_shapes-MMStar.tsv"
+    table = pd.read_csv(path, sep="\t", keep_default_na=False)
+    assert list(table["index"]) == [item.item["index"] for item in mmstar]
+    assert {"question", "A", "B", "C", "D", "answer", "category", "prediction"} <= set(table)
+    assert "image" not in table
+    expected = ["B", "None", "a\tb\n| c |", '"quoted"', "", "A", RESPONSES[-1]]
+    assert list(table["prediction"]) == expected
+    config.answer_tags = AnswerTags.raw
+    (path,) = write_results.write_predictions(tmp_path, "m", mmstar, results, config)
+    raw = pd.read_csv(path, sep="\t", keep_default_na=False)["prediction"]
+    assert raw[5] == "<answer>A</answer>"
+
+
+def test_scoring_the_exported_table_as_the_harness_reads_it_gives_the_same_scores(
+    mmstar: list[BenchmarkItem], tmp_path: Path
+) -> None:
+    config = EvaluateConfig(benchmarks=["shapes/MMStar"])
+    results = grade_all(mmstar, RESPONSES, config)
+    (path,) = write_results.write_predictions(tmp_path, "m", mmstar, results, config)
+    table = pd.read_csv(path, sep="\t")  # with pandas' own idea of what is missing
+    for row, result in zip(table.to_dict("records"), results, strict=True):
+        assert (
+            evaluate.grade_prediction("MMStar", str(row["prediction"]), row).score == result.score
+        )
+
+
+def test_official_tables_have_the_harness_file_names_and_skipped_items_are_empty(
+    tmp_path: Path,
+) -> None:
+    assert (
+        write_results.prediction_file("a/Qwen2.5-VL-7B", "MathVista")
+        == "Qwen2.5-VL-7B_MathVista_MINI.tsv"
+    )
+    assert write_results.prediction_file("tiny", "MMMU") == "tiny_MMMU_DEV_VAL.tsv"
+    assert write_results.prediction(None, EvaluateConfig()) == ""
