@@ -2,11 +2,11 @@
 
     python benchmarks/train_overhead.py [--steps N] [KEY=VALUE ...]
 
-Both trainers live in this process and take turns, one optimizer step each, so that whatever else
-the machine does hits both alike. Before each step both draw from the same seed: they answer the
-same prompts with the same words and stay equal to the last bit, which is asserted at the end. The
-ratio of medians is what ours costs. Writes benchmarks/results/train_overhead.md and .json. About
-three minutes on two free cores with 40 steps.
+Both trainers run in this process and take turns, one optimizer step each, so that other load on the
+machine affects both alike. Before each step both set the same seed: they generate the same
+completions and stay bit-identical, which is asserted at the end. The ratio of medians is the
+overhead. Writes benchmarks/results/train_overhead.md and .json. About three minutes on two free
+cores with 40 steps.
 """
 
 import argparse
@@ -45,28 +45,28 @@ from difftrain.train.param_groups import GradientCheck
 from difftrain.train.trl_args import TrainJob
 
 RESULTS = Path(__file__).parent / "results"
-AT_MOST = 1.03
-"""What a step of ours may cost, as a multiple of the plain script's."""
+MAX_RATIO = 1.03
+"""The largest acceptable ratio of our step to the plain script's."""
 WARM_UP = 4
 """Steps of each that are not counted."""
 SAMPLES = 200
 
 
 class Turns:
-    """Two threads, one of which runs: each gives the other its turn after a step."""
+    """Lets two threads run in turns: each gives the other its turn after a step."""
 
     def __init__(self) -> None:
-        self.may = {"plain": threading.Event(), "ours": threading.Event()}
-        self.may["plain"].set()
+        self.turns = {"plain": threading.Event(), "ours": threading.Event()}
+        self.turns["plain"].set()
 
     def give(self, who: str) -> None:
         """Let the other run."""
-        self.may[who].clear()
-        self.may["ours" if who == "plain" else "plain"].set()
+        self.turns[who].clear()
+        self.turns["ours" if who == "plain" else "plain"].set()
 
     def take(self, who: str) -> None:
         """Wait until it is this one's turn."""
-        self.may[who].wait()
+        self.turns[who].wait()
 
 
 class Clock(TrainerCallback):
@@ -109,7 +109,7 @@ def job_of(config: RunConfig, folder: Path) -> TrainJob:
 
 
 def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any:
-    """What a script without difftrain would be: TRL, a dataset in memory, two reward functions."""
+    """A script without difftrain: TRL, a dataset in memory, two reward functions."""
     processor = loading.load_processor(config.model, config.data.min_pixels, config.data.max_pixels)
     by_id = {sample.sample_id: sample for sample in samples}
 
@@ -154,7 +154,7 @@ def our_trainer(config: RunConfig, samples: list[Sample], folder: Path, workers:
 
 
 def measured(config: RunConfig, steps: int) -> dict[str, list[float]]:
-    """Seconds of every step of both, warm-up left out. Fails if the two trained differently."""
+    """Seconds of every step of both, warm-up left out. Fails if the weights differ."""
     samples, turns = list(pool.samples(pool.Split.pool, SAMPLES)), Turns()
     with tempfile.TemporaryDirectory() as scratch, GraderPool(1, 20.0) as workers:
         trainers = {
@@ -173,21 +173,21 @@ def measured(config: RunConfig, steps: int) -> dict[str, list[float]]:
             thread.join()
         weights = [trainer.model.state_dict() for trainer in trainers.values()]
     same = all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    assert same, "the two did not train the same: their steps cannot be compared"
+    assert same, "the trainers' weights differ: their steps cannot be compared"
     return {who: clock.seconds[WARM_UP:] for who, clock in clocks.items()}
 
 
 def interval(seconds: dict[str, list[float]], draws: int = 4000) -> tuple[float, float]:
-    """95 % of the ratio of medians when the pairs of steps are drawn again."""
+    """95 % bootstrap interval of the ratio of medians, over pairs of steps."""
     rng = random.Random(0)
     pairs = list(zip(seconds["ours"], seconds["plain"], strict=True))
 
-    def drawn() -> float:
-        again = rng.choices(pairs, k=len(pairs))
-        ours, plain = zip(*again, strict=True)
+    def resampled_ratio() -> float:
+        resample = rng.choices(pairs, k=len(pairs))
+        ours, plain = zip(*resample, strict=True)
         return statistics.median(ours) / statistics.median(plain)
 
-    ratios = sorted(drawn() for _ in range(draws))
+    ratios = sorted(resampled_ratio() for _ in range(draws))
     return ratios[int(0.025 * draws)], ratios[int(0.975 * draws)]
 
 
@@ -210,27 +210,27 @@ def page(result: dict[str, Any]) -> str:
             f"| plain TRL script | {result['median']['plain']:.3f} |",
             f"| difftrain | {result['median']['ours']:.3f} |",
             "",
-            f"Ratio of medians **{result['ratio']:.3f}** [{low:.3f}, {high:.3f}] (wanted: at most "
-            f"{AT_MOST}).",
+            f"Ratio of medians **{result['ratio']:.3f}** [{low:.3f}, {high:.3f}] (limit: "
+            f"{MAX_RATIO}).",
             "",
             "In ours and not in the plain script: grading in a worker process that can be killed, "
-            "rewards by task and stratum, the alarms, one log line a step, pictures decoded once "
-            "for each group. Checkpoints and looks at held-out samples are left out of both.",
+            "metrics by task and stratum, the alarms, one log line a step, images decoded once "
+            "for each group. Checkpoints and evaluations are left out of both.",
             "",
         ]
     )
 
 
 def main() -> None:
-    """Measure, write the page, exit 1 if ours costs more than AT_MOST."""
+    """Measure, write the page, exit 1 if ours costs more than MAX_RATIO."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=40)
-    given, words = parser.parse_known_args()
+    given, overrides = parser.parse_known_args()
     steps = given.steps + WARM_UP
     fixed = ["grpo.eval_samples=0", f"grpo.max_steps={steps}", f"grpo.save_steps={steps + 1}"]
-    config = resolve_config(compose_config([*words, *fixed]))
+    config = resolve_config(compose_config([*overrides, *fixed]))
     seconds = measured(config, steps)
-    median = {who: statistics.median(each) for who, each in seconds.items()}
+    median = {who: statistics.median(steps_) for who, steps_ in seconds.items()}
     result = {
         "steps": given.steps,
         "seconds": seconds,
@@ -245,13 +245,13 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": manifest.versions(),
         "command": " ".join(
-            ["python benchmarks/train_overhead.py", f"--steps {given.steps}", *words]
+            ["python benchmarks/train_overhead.py", f"--steps {given.steps}", *overrides]
         ),
     }
     manifest.write_json(RESULTS / "train_overhead.json", result)
     manifest.write_text(RESULTS / "train_overhead.md", page(result))
     print(json.dumps({key: result[key] for key in ("median", "ratio", "interval")}, indent=2))
-    raise SystemExit(result["ratio"] > AT_MOST)
+    raise SystemExit(result["ratio"] > MAX_RATIO)
 
 
 if __name__ == "__main__":

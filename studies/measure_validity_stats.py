@@ -92,26 +92,26 @@ def separation(frame: pd.DataFrame, name: str, solved: bool) -> Figure:
     """
     rows = frame[frame["truth"] != "noise"]
     rows = rows[rows["solved"]] if solved else rows
-    known = rows.dropna(subset=[name])
-    value = TOWARDS_IMAGE[name] * known[name].to_numpy(dtype=float)
-    needs = (known["truth"] == "needs the image").to_numpy()
+    rated = rows.dropna(subset=[name])
+    value = TOWARDS_IMAGE[name] * rated[name].to_numpy(dtype=float)
+    needs = (rated["truth"] == "needs the image").to_numpy()
     positive, negative = value[needs], value[~needs]
     low, high = interval(lambda rng: resampled_auc(rng, positive, negative), f"auc {name}")
-    return Figure(auc(positive, negative), low, high, len(known), len(rows) - len(known))
+    return Figure(auc(positive, negative), low, high, len(rated), len(rows) - len(rated))
 
 
 def above_prior(frame: pd.DataFrame, name: str, family: str) -> Figure:
     """AUC of one family over the prior samples. Raises ValueError if one side is empty."""
-    known = frame[frame["task"].isin([family]) | (frame["truth"] == "prior")].dropna(subset=[name])
-    value = TOWARDS_IMAGE[name] * known[name].to_numpy(dtype=float)
-    of_family = (known["task"] == family).to_numpy()
+    rated = frame[frame["task"].isin([family]) | (frame["truth"] == "prior")].dropna(subset=[name])
+    value = TOWARDS_IMAGE[name] * rated[name].to_numpy(dtype=float)
+    of_family = (rated["task"] == family).to_numpy()
     positive, negative = value[of_family], value[~of_family]
     low, high = interval(lambda rng: resampled_auc(rng, positive, negative), f"{name} {family}")
     return Figure(auc(positive, negative), low, high, len(positive), 0)
 
 
 def within_family(value_N: np.ndarray, difficulty_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of both inside one family, centred and in units of the family's size."""
+    """Ranks of both inside one family, centered and in units of the family's size."""
     size = len(value_N)
     return tuple((stats.rankdata(x) - (size + 1) / 2) / size for x in (value_N, difficulty_N))  # pyright: ignore[reportReturnType]
 
@@ -119,7 +119,7 @@ def within_family(value_N: np.ndarray, difficulty_N: np.ndarray) -> tuple[np.nda
 def pooled(families: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     """Correlation of the within-family ranks of all families; nan where a side is constant.
 
-    A family in which the measure is constant weighs as one without any relation.
+    A family in which the measure is constant counts as one without relation.
     """
     ranks = [within_family(*family) for family in families]
     value_N, difficulty_N = (np.concatenate(side) for side in zip(*ranks, strict=True))
@@ -130,10 +130,10 @@ def pooled(families: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 def with_difficulty(frame: pd.DataFrame, name: str) -> tuple[Figure, dict[str, float]]:
     """Spearman with the difficulty pooled within families, and each family's own."""
     rows = frame[frame["truth"] == "needs the image"]
-    known = rows.dropna(subset=[name])
+    rated = rows.dropna(subset=[name])
     groups = {
         str(task): (rows[name].to_numpy(dtype=float), rows["gen_difficulty"].to_numpy(dtype=float))
-        for task, rows in known.groupby("task")
+        for task, rows in rated.groupby("task")
         if len(rows) > 2
     }
 

@@ -70,12 +70,12 @@ def test_a_finished_stage_whose_checkpoint_was_damaged_is_refused(
         checkpointing.finished_checkpoint(folder)
 
 
-@pytest.mark.parametrize("known", [False, True])
-def test_a_copy_that_is_cut_off_leaves_no_part_of_a_checkpoint(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+@pytest.mark.parametrize("exists", [False, True])
+def test_an_interrupted_copy_leaves_no_part_of_a_checkpoint(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
 ) -> None:
     target = tmp_path / "run" / "checkpoint"
-    if known:
+    if exists:
         chain.link_tree(model, target)
     link, linked = os.link, []
 
@@ -89,8 +89,8 @@ def test_a_copy_that_is_cut_off_leaves_no_part_of_a_checkpoint(
     with pytest.raises(KeyboardInterrupt):
         chain.link_tree(model, target)
     monkeypatch.setattr(os, "link", link)
-    assert target.exists() == known
-    assert not known or checkpoint_files.lacking(target) is None
+    assert target.exists() == exists
+    assert not exists or checkpoint_files.lacking(target) is None
     chain.link_tree(model, target)
     assert checkpoint_files.lacking(target) is None
     assert [each.name for each in target.parent.iterdir()] == ["checkpoint"]
@@ -148,5 +148,5 @@ def test_all_weights_of_a_checkpoint_come_back_under_the_modules_own_names(
     trained.save_pretrained(tmp_path)
     fresh = AutoModelForImageTextToText.from_pretrained(SHIPPED["tiny"], dtype=torch.float32)
     checkpointing.load_weights(fresh, tmp_path)
-    wanted = trained.state_dict()
-    assert all(torch.equal(wanted[key], each) for key, each in fresh.state_dict().items())
+    expected = trained.state_dict()
+    assert all(torch.equal(expected[key], tensor) for key, tensor in fresh.state_dict().items())

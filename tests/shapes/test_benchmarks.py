@@ -80,8 +80,8 @@ def test_the_gold_scores_one_and_anything_else_zero(
 def test_prompts_show_the_image_and_text(name: str, items: dict[str, list[dict]]) -> None:
     for item in items[name]:
         parts = evaluate.build_prompt(f"shapes/{name}", item)
-        shown = [part["value"] for part in parts if part["type"] == "image"]
-        assert shown == [item["image"]]
+        shown_images = [part["value"] for part in parts if part["type"] == "image"]
+        assert shown_images == [item["image"]]
         assert all(isinstance(part["value"], str) for part in parts if part["type"] == "text")
 
 

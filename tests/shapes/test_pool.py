@@ -35,10 +35,10 @@ def test_pool_benchmarks_and_pretraining_share_no_sample() -> None:
 
 
 def test_the_world_is_the_same_for_the_same_seed(samples: list[Sample]) -> None:
-    again = list(pool.samples(Split.pool, 30))
-    assert again == samples[:30]
+    repeated = list(pool.samples(Split.pool, 30))
+    assert repeated == samples[:30]
     other = list(pool.samples(Split.pool, 30, seed=1))
-    assert not {s.sample_id for s in other} & {s.sample_id for s in again}
+    assert not {s.sample_id for s in other} & {s.sample_id for s in repeated}
 
 
 def test_no_sample_comes_twice_and_families_keep_their_proportions(samples: list[Sample]) -> None:
@@ -49,9 +49,9 @@ def test_no_sample_comes_twice_and_families_keep_their_proportions(samples: list
 
 def test_a_sample_is_identified_by_its_content(samples: list[Sample]) -> None:
     sample = samples[0]
-    picture = pixels(sample)
-    found = images.sample_id([(picture.size, picture.tobytes())], sample.question, sample.answer)
-    assert found == sample.sample_id
+    image = pixels(sample)
+    sample_id = images.sample_id([(image.size, image.tobytes())], sample.question, sample.answer)
+    assert sample_id == sample.sample_id
 
 
 def test_both_task_sets_and_all_answer_kinds_are_there(samples: list[Sample]) -> None:
@@ -71,8 +71,8 @@ def test_whether_the_image_is_required_is_known(samples: list[Sample]) -> None:
 def test_every_gold_can_be_graded_and_is_right(samples: list[Sample]) -> None:
     for sample in samples:
         assert gold_problem(sample.answer, sample.answer_kind, sample.options) is None
-        said = f"<think>{sample.rationale}</think><answer>{sample.answer}</answer>"
-        assert grade(said, sample) is Verdict.correct
+        response = f"<think>{sample.rationale}</think><answer>{sample.answer}</answer>"
+        assert grade(response, sample) is Verdict.correct
 
 
 def test_what_is_counted_is_in_the_image() -> None:

@@ -65,8 +65,8 @@ def test_the_conclusion_of_a_rationale_is_its_answer() -> None:
         assert ("!" in verified.rationale) is (verified.answer == "Yes")
         bars = drawn("bar", index)
         assert bars.rationale.endswith(f" = {bars.answer}")
-        shown = drawn("colour", index)
-        assert shown.rationale.endswith(f": {shown.options['ABCD'.index(shown.answer)]}")
+        color = drawn("colour", index)
+        assert color.rationale.endswith(f": {color.options['ABCD'.index(color.answer)]}")
         compared = drawn("compare", index)
         first, second = re.findall(r"[a-z](\d+)", compared.rationale.split(":")[1])
         assert compared.answer == ("A" if int(first) > int(second) else "B")
@@ -74,9 +74,9 @@ def test_the_conclusion_of_a_rationale_is_its_answer() -> None:
 
 def test_the_mark_is_on_the_requested_tile() -> None:
     for index in range(30):
-        found = drawn("locate", index)
-        row, column = re.search(r"row (\d), column (\d)", found.rationale).groups()
-        tiles = re.findall(r"\.|!\d*", found.rationale.split(":")[0].split("|")[int(row) - 1])
+        located = drawn("locate", index)
+        row, column = re.search(r"row (\d), column (\d)", located.rationale).groups()
+        tiles = re.findall(r"\.|!\d*", located.rationale.split(":")[0].split("|")[int(row) - 1])
         assert tiles[int(column) - 1] == f"!{row}{column}"
         odd = drawn("odd", index)
         rows = odd.rationale.split(":")[0].split("|")

@@ -57,8 +57,8 @@ def test_padding_on_the_right_is_refused(candidate: Candidate) -> None:
 
 
 def test_a_chat_template_without_images_fails_with_the_cause(candidate: Candidate) -> None:
-    whole = candidate.loaded.processor.chat_template
-    candidate.loaded.processor.chat_template = whole.replace("<|image_pad|>", "")
+    template = candidate.loaded.processor.chat_template
+    candidate.loaded.processor.chat_template = template.replace("<|image_pad|>", "")
     result = preflight.check_template(candidate)
     assert not result.passed
     assert result.detail.startswith("0 places for 1 images")
@@ -138,16 +138,16 @@ def test_disk_space_is_needed_for_what_is_trained_alone(
     candidate: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = candidate.loaded.model
-    whole = sum(each.numel() for each in model.parameters())
+    total = sum(each.numel() for each in model.parameters())
     tower = sum(
         number
         for part, number, _ in param_groups.count_parameters(model)
         if part in param_groups.VISION_PARTS
     )
     size = sum(each.nbytes for each in model.state_dict().values())
-    assert preflight.checkpoint_bytes(candidate, "grpo", size) == 3 * size + 16 * whole
+    assert preflight.checkpoint_bytes(candidate, "grpo", size) == 3 * size + 16 * total
     both = replace(candidate, stages={**candidate.stages, "sft": RunConfig().sft})
-    assert preflight.checkpoint_bytes(both, "sft", size) == 3 * size + 16 * (whole - tower)
+    assert preflight.checkpoint_bytes(both, "sft", size) == 3 * size + 16 * (total - tower)
     candidate.stages["grpo"].lora.rank = 2
     by_lora = preflight.checkpoint_bytes(candidate, "grpo", size)
     assert size < by_lora < 1.5 * size

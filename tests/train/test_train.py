@@ -177,13 +177,13 @@ def test_processes_that_cannot_share_a_step_are_refused() -> None:
 
 
 def test_trl_gets_the_papers_values(tmp_path: Path) -> None:
-    found = trl_args.grpo_arguments(job(tmp_path), RunConfig().grpo, {"<|image_pad|>": 7})
-    assert (found.beta, found.num_generations, found.temperature) == (0.001, 8, 1.0)
-    assert (found.max_completion_length, found.num_iterations) == (1024, 1)
-    assert (found.loss_type, found.lr_scheduler_type) == ("grpo", "linear")
-    assert found.per_device_train_batch_size * found.gradient_accumulation_steps == 64
-    assert found.generation_kwargs == {"suppress_tokens": [7]}
-    assert found.reward_weights == [1.0, 0.1]
+    arguments = trl_args.grpo_arguments(job(tmp_path), RunConfig().grpo, {"<|image_pad|>": 7})
+    assert (arguments.beta, arguments.num_generations, arguments.temperature) == (0.001, 8, 1.0)
+    assert (arguments.max_completion_length, arguments.num_iterations) == (1024, 1)
+    assert (arguments.loss_type, arguments.lr_scheduler_type) == ("grpo", "linear")
+    assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == 64
+    assert arguments.generation_kwargs == {"suppress_tokens": [7]}
+    assert arguments.reward_weights == [1.0, 0.1]
 
 
 def test_the_grpo_keys_read_from_the_source_are_the_fields_of_trls_dataclass() -> None:

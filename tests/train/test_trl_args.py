@@ -42,15 +42,15 @@ def job(folder: Path, world: World | None = None, **model: Any) -> TrainJob:
 
 
 def test_sft_gets_the_papers_values_and_nothing_is_truncated_or_packed(tmp_path: Path) -> None:
-    found = trl_args.sft_arguments(job(tmp_path, World(0, 8)), RunConfig().sft)
-    assert (found.learning_rate, found.num_train_epochs, found.lr_scheduler_type) == (
+    arguments = trl_args.sft_arguments(job(tmp_path, World(0, 8)), RunConfig().sft)
+    assert (arguments.learning_rate, arguments.num_train_epochs, arguments.lr_scheduler_type) == (
         1e-6, 5, "cosine"
     )  # fmt: skip
-    assert (found.per_device_train_batch_size, found.gradient_accumulation_steps) == (4, 4)
-    assert found.max_length is None
-    assert not found.packing
-    assert not found.padding_free
-    assert found.completion_only_loss
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (4, 4)
+    assert arguments.max_length is None
+    assert not arguments.packing
+    assert not arguments.padding_free
+    assert arguments.completion_only_loss
 
 
 def test_the_sft_keys_read_from_the_source_are_the_fields_of_trls_dataclass(tmp_path: Path) -> None:
@@ -68,11 +68,11 @@ def test_vllm_settings_reach_trl_and_placeholders_stay_banned(
     grpo, vocabulary = RunConfig().grpo, {"<|image_pad|>": 7, "<|vision_start|>": 8}
     for mode in (VllmMode.colocate, VllmMode.server):
         grpo.vllm.mode, grpo.vllm.server_base_url = mode, "http://somewhere:8000"
-        found = trl_args.grpo_arguments(job(tmp_path), grpo, vocabulary)
-        assert found.use_vllm
-        assert found.vllm_mode == mode.value
+        arguments = trl_args.grpo_arguments(job(tmp_path), grpo, vocabulary)
+        assert arguments.use_vllm
+        assert arguments.vllm_mode == mode.value
         # SamplingParams has bad_words and no suppress_tokens.
-        assert found.generation_kwargs == {"bad_words": ["<|vision_start|>", "<|image_pad|>"]}
+        assert arguments.generation_kwargs == {"bad_words": ["<|vision_start|>", "<|image_pad|>"]}
     grpo.vllm.mode = VllmMode.none
     assert not trl_args.grpo_arguments(job(tmp_path), grpo, vocabulary).use_vllm
 
@@ -174,8 +174,8 @@ def test_a_process_that_sees_several_gpus_trains_on_one(
 
     monkeypatch.setattr(GRPOConfig, "__post_init__", sees_four)
     grpo = RunConfig().grpo
-    found = trl_args.grpo_arguments(job(tmp_path, dtype=Dtype.float32), grpo, {})
-    assert (found.n_gpu, found.train_batch_size) == (1, grpo.per_device_train_batch_size)
+    arguments = trl_args.grpo_arguments(job(tmp_path, dtype=Dtype.float32), grpo, {})
+    assert (arguments.n_gpu, arguments.train_batch_size) == (1, grpo.per_device_train_batch_size)
 
 
 def test_trained_weights_are_float32_unless_deepspeed_or_lora_keeps_copies(
@@ -196,11 +196,11 @@ def test_trained_weights_are_float32_unless_deepspeed_or_lora_keeps_copies(
 def first_step(model: nn.Module, frozen: tuple[str, ...], use: tuple[str, ...]) -> None:
     """One checked backward pass through some parts."""
     check = GradientCheck(model, frozen, text_only=False)
-    arguments = (None, TrainerState(), TrainerControl())
-    check.on_train_begin(*arguments)
+    event = (None, TrainerState(), TrainerControl())
+    check.on_train_begin(*event)
     parts = {"visual": model["visual"]["blocks"], "language_model": model["language_model"]}
     sum(parts[name](torch.ones(2)).sum() for name in use).backward()
-    check.on_step_end(*arguments)
+    check.on_step_end(*event)
 
 
 def test_gradients_of_the_first_step_must_reach_what_is_trained_and_nothing_frozen() -> None:
@@ -222,11 +222,11 @@ def test_gradients_of_the_first_step_must_reach_what_is_trained_and_nothing_froz
 
 @pytest.mark.parametrize("path", sorted(ACCELERATE.glob("*.yaml")), ids=lambda path: path.stem)
 def test_accelerate_reads_its_files_and_they_do_what_their_names_say(path: Path) -> None:
-    found = load_config_from_file(str(path))
+    config = load_config_from_file(str(path))
     name = path.stem
-    zero = found.deepspeed_config.get("zero_stage") if found.deepspeed_config else None
+    zero = config.deepspeed_config.get("zero_stage") if config.deepspeed_config else None
     assert zero == (int(name[4]) if name.startswith("zero") else None)
-    offloaded = (found.deepspeed_config or {}).get("offload_optimizer_device")
+    offloaded = (config.deepspeed_config or {}).get("offload_optimizer_device")
     assert (offloaded == "cpu") == ("offload" in name)
-    assert found.use_cpu == name.endswith("cpu")
-    assert found.mixed_precision == ("no" if name.endswith("cpu") else "bf16")
+    assert config.use_cpu == name.endswith("cpu")
+    assert config.mixed_precision == ("no" if name.endswith("cpu") else "bf16")

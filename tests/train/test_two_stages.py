@@ -37,10 +37,10 @@ def run(out: Path, *words: str, sharded: str | None = None) -> dict:
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     """The weights. ZeRO-2 writes the head that is tied to the embedding a second time."""
-    found = load_file(folder / "model.safetensors")
-    head = found.pop("lm_head.weight", None)
-    assert head is None or torch.equal(head, found["model.embed_tokens.weight"])
-    return found
+    weights = load_file(folder / "model.safetensors")
+    head = weights.pop("lm_head.weight", None)
+    assert head is None or torch.equal(head, weights["model.embed_tokens.weight"])
+    return weights
 
 
 def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
@@ -53,8 +53,8 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
 
 
 def holds(out: Path, result: dict, apart: float, frozen_in_grpo: bool = False) -> None:
-    """Each checkpoint is whole and answers as its trainer's model did; only what may have moved
-    has moved, and it has."""
+    """Each checkpoint is complete and responds as its trainer's model did; exactly the trained
+    parts have changed."""
     for name in ("sft", "grpo"):
         assert checkpoint_files.lacking(out / name / "checkpoint") is None
         assert result[name]["loaded"] == result[name]["trained"]
