@@ -89,7 +89,11 @@ RENAMED_KEYS = {
     "sft.save_every": "sft.save_steps",
 }
 """Settings of earlier versions by their present names."""
-RENAMED_VALUES = {"evaluate.contamination": {"refuse": "error", "tell": "warn"}}
+RENAMED_VALUES = {
+    "evaluate.contamination": {"refuse": "error", "tell": "warn"},
+    "probe.until": {"early": "ratio", "full": "grid"},
+    "sft.targets": {"solution": "rationale"},
+}
 """Values of earlier versions by their present names."""
 
 
@@ -160,8 +164,9 @@ def override_problem(override: Override, typed: DictConfig) -> str | None:
     if key.startswith(OPEN_KEYS):
         return None
     if key in RENAMED_KEYS:
-        value = text.partition("=")[2]
-        return f"{text}: was renamed; write {RENAMED_KEYS[key]}={value}"
+        new_key, value = RENAMED_KEYS[key], text.partition("=")[2]
+        value = RENAMED_VALUES.get(new_key, {}).get(value, value)
+        return f"{text}: was renamed; write {new_key}={value}"
     keys = list(setting_keys(RunConfig()))
     if key not in keys:
         return f"{text}: there is no setting {key}{did_you_mean(key, [*keys, *config_groups()])}"

@@ -1,0 +1,122 @@
+"""The difftrain command: its subcommands, renamed settings, shell completion and logging."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from difftrain.cli import COMMANDS, OTHER_COMMANDS, completion, configure_logging
+from difftrain.cli.overrides import RENAMED_KEYS, compose_config, setting_keys
+from difftrain.config.run_config import ConfigError, RunConfig
+from difftrain.pipeline.coordination import World
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def difftrain(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "difftrain.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_help_names_every_command_and_each_has_a_launcher() -> None:
+    done = difftrain("--help")
+    assert done.returncode == 0
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert listed == [*COMMANDS, *OTHER_COMMANDS]
+    launchers = {path.stem for path in (ROOT / "launch").glob("*.py")}
+    assert launchers == {*COMMANDS, *OTHER_COMMANDS} - {"completion"}
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "sweep"])
+def test_every_kind_of_command_has_help(command: str) -> None:
+    done = difftrain(command, "--help")
+    assert done.returncode == 0
+    assert "usage: difftrain" in done.stdout or "difftrain sweep" in done.stdout
+
+
+def test_a_misspelt_command_is_refused_with_the_nearest_one() -> None:
+    done = difftrain("trian", "recipe=grpo_hard")
+    assert done.returncode == 2
+    assert "no command trian; did you mean train?" in done.stderr
+
+
+def test_renamed_settings_are_refused_with_the_new_name_all_at_once() -> None:
+    with pytest.raises(ConfigError) as refused:
+        compose_config(
+            ["artefacts=x", "grpo.kl=0.1", "select.keep=[hard]", "report.to=wandb",
+             "evaluate.contamination=refuse", "probe.grid=full", "sft.targets=solution"]
+        )  # fmt: skip
+    assert refused.value.found == [
+        "artefacts=x: was renamed; write output_dir=x",
+        "grpo.kl=0.1: was renamed; write grpo.beta=0.1",
+        "select.keep=[hard]: was renamed; write select.strata=[hard]",
+        "report.to=wandb: was renamed; write report_to=wandb",
+        "evaluate.contamination=refuse: was renamed; write evaluate.contamination=error",
+        "probe.grid=full: was renamed; write probe.until=grid",
+        "sft.targets=solution: was renamed; write sft.targets=rationale",
+    ]
+
+
+def test_every_renamed_setting_exists_under_its_new_name_alone() -> None:
+    keys = {*setting_keys(RunConfig())}
+    assert {*RENAMED_KEYS.values()} <= keys
+    assert not {*RENAMED_KEYS} & keys
+
+
+def completed(line: str) -> list[str]:
+    """What bash offers for a line that ends at the cursor."""
+    script = completion.script(["bash"], [*COMMANDS, *OTHER_COMMANDS])
+    words = len(line.split(" ")) - 1
+    ask = f'COMP_LINE="{line}" COMP_POINT=${{#COMP_LINE}} COMP_CWORD={words}; _difftrain'
+    lines = [script, "compopt() { :; }", ask.replace(" COMP_", "; COMP_"), 'echo "${COMPREPLY[*]}"']
+    done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_completion_offers_commands_groups_and_settings_keys() -> None:
+    assert completed("difftrain pro") == ["probe"]
+    assert completed("difftrain train difficulty.pism.ta") == ["difficulty.pism.tau="]
+    assert completed("difftrain train recipe=grpo_mid") == ["grpo_mid", "grpo_mid_hard"]
+    assert completed("difftrain train control=") == ["none", "random"]
+
+
+def test_completion_for_an_unknown_shell_is_refused() -> None:
+    done = difftrain("completion", "fish")
+    assert done.returncode == 2
+    assert "must be followed by one of bash, zsh" in done.stderr
+    assert difftrain("completion", "zsh").stdout.startswith("#compdef difftrain")
+
+
+@pytest.mark.parametrize(
+    ("rank", "verbose", "level"),
+    [(0, False, logging.INFO), (1, False, logging.WARNING), (1, True, logging.DEBUG)],
+)
+def test_the_first_rank_logs_from_info_and_the_others_from_warning(
+    rank: int, verbose: bool, level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger("difftrain")
+    for name in ("level", "handlers", "propagate"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    configure_logging(World(rank, 2), verbose)
+    assert logger.level == level
+    (handler,) = logger.handlers
+    record = logging.LogRecord("difftrain.probe", logging.INFO, "", 0, "%d left", (3,), None)
+    assert f"INFO rank {rank} difftrain.probe: 3 left" in handler.format(record)
+
+
+def test_a_log_line_is_written_at_once_where_stderr_is_a_file(tmp_path: Path) -> None:
+    code = (
+        "import logging, os; from difftrain.cli import configure_logging;"
+        "from difftrain.pipeline.coordination import World;"
+        "configure_logging(World(), False); print('table');"
+        "logging.getLogger('difftrain.x').info('first'); os._exit(1)"
+    )
+    with (tmp_path / "log").open("w") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, stderr=log, env=os.environ)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[0] == "table"
+    assert lines[1].endswith("INFO difftrain.x: first")
