@@ -80,13 +80,13 @@ def trl_fields(stage: TrainStage) -> frozenset[str]:
         classes |= {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
     def fields_of(name: str) -> set[str]:
-        own = {
+        names = {
             statement.target.id
             for statement in classes[name].body
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
         }
         bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name)]
-        return own.union(*(fields_of(base) for base in bases))
+        return names.union(*(fields_of(base) for base in bases))
 
     return frozenset(fields_of(TRL_CONFIG[stage]))
 
@@ -132,10 +132,10 @@ def nearest_numbers(number: int, fits: Callable[[int], bool]) -> list[int]:
     return sorted(nearest[:3])
 
 
-def at_least(settings: Any, least: int, *names: str) -> Iterator[tuple[str, str]]:
-    """A problem for each of these settings that is below `least`."""
-    rule = f"must be at least {least}" if least else "must not be negative"
-    yield from ((name, rule) for name in names if getattr(settings, name) < least)
+def at_least(settings: Any, minimum: int, *names: str) -> Iterator[tuple[str, str]]:
+    """A problem for each of these settings that is below the minimum."""
+    rule = f"must be at least {minimum}" if minimum else "must not be negative"
+    yield from ((name, rule) for name in names if getattr(settings, name) < minimum)
 
 
 def shared_problems(settings: Any) -> Iterator[tuple[str, str]]:
