@@ -11,7 +11,7 @@ REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class ExportFormat(StrEnum):
-    """What the picks are written as; the scores of all samples are always written."""
+    """Formats of the selection; the scores of all samples are always written."""
 
     trl = "trl"
     ms_swift = "ms_swift"
@@ -22,10 +22,10 @@ class ExportFormat(StrEnum):
 
 @dataclass(kw_only=True, slots=True)
 class ExportConfig:
-    """Which formats the picks are written in, and where they are published."""
+    """Which formats the selection is written in, and where it is published."""
 
     formats: list[ExportFormat] = field(default_factory=lambda: list(ExportFormat))
-    """Formats that the picks are written in."""
+    """Formats that the selection is written in."""
     push_to_hub: str | None = setting(None, fingerprint=())
     """A dataset's id on the hub (owner/name) to publish the folder as; null publishes nothing."""
     private: bool = setting(True, fingerprint=())

@@ -1,4 +1,4 @@
-"""Settings of the plan: what it is told about the machine. They change no result."""
+"""Settings of the plan: the machine that it assumes. They change no result."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True, slots=True)
 class PlanConfig:
-    """What launch/plan.py reckons with; nothing else reads it."""
+    """What launch/plan.py assumes; nothing else reads it."""
 
     samples_per_second: float | None = None
-    """Samples that the probe settles in a second, all GPUs together; null takes a pilot's."""
+    """Samples that the probe finishes in a second on all GPUs together; null takes a pilot's."""
     gpus: int = 8
-    """GPUs that training shares its states over."""
+    """GPUs over which training shards its states."""
     pilot: int = 200
-    """data.limit of the pilot whose artifacts the plan looks for."""
+    """data.limit of the pilot run whose probe the plan looks for."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""

@@ -542,12 +542,14 @@ def test_a_run_is_another_when_a_benchmark_s_file_or_the_judge_s_server_is(
 
 def test_dry_prints_the_scripts_where_there_is_no_sbatch(tmp_path: Path) -> None:
     words = ("recipe=grpo_full", "slurm=plain", f"output_dir={tmp_path}")
-    done = sweep(*words, "--dry")
+    folders = os.environ["PATH"].split(os.pathsep)
+    path = os.pathsep.join(each for each in folders if not (Path(each) / "sbatch").exists())
+    done = sweep(*words, "--dry", PATH=path)
     assert done.returncode == 0, done.stderr
     assert "#SBATCH --job-name=difftrain-rows" in done.stdout
     assert "sbatch --parsable --array=0-0%1" in done.stdout
     assert not (tmp_path / "sweep").exists()
-    done = sweep(*words)
+    done = sweep(*words, PATH=path)
     assert done.returncode == 2
     assert "there is no sbatch on this machine; --dry prints the scripts" in done.stderr
 
