@@ -27,11 +27,13 @@ class RunPaths:
 
     `trained`: the run evaluates trained checkpoints, so benchmarks are answered in this process
     (model.in_process). `retest`: paths of the second probe, with its own seed and output folder.
+    `samples`: the fingerprint of samples that do not come from config.data.
     """
 
     config: RunConfig
     trained: bool = False
     retest: bool = False
+    samples: str | None = None
 
     @cached_property
     def output_dir(self) -> Path:
@@ -57,7 +59,7 @@ class RunPaths:
     @cached_property
     def data(self) -> Path:
         """Samples and quarantine."""
-        return self.folder("data", {}, dataset.fingerprint(self.config.data))
+        return self.folder("data", {}, self.samples or dataset.fingerprint(self.config.data))
 
     @cached_property
     def preflight(self) -> Path:

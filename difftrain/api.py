@@ -1,0 +1,99 @@
+"""The functions of `import difftrain`: the pipeline's own stages, on samples held in memory.
+
+`settings` are words of the command line, such as "difficulty=all" or "probe.draws=4". What probing
+costs is kept below output_dir (default `outputs`): a second call with the same samples, model and
+settings generates nothing.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from difftrain.cli import expand_evaluate
+from difftrain.cli.overrides import compose_config
+from difftrain.config.run_config import RunConfig, resolve
+from difftrain.data import dataset
+from difftrain.data.quarantine import EmptyDatasetError
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.coordination import World
+from difftrain.pipeline.model_session import ModelSession
+from difftrain.pipeline.paths import RunPaths
+from difftrain.probe.state import without_failed
+from difftrain.recipes import difficulty
+from difftrain.records import Rollout, Sample, Score, Selection
+
+logger = logging.getLogger(__name__)
+
+
+def load_dataset(data: str = "shapes", *settings: str) -> list[Sample]:
+    """The usable samples of a data set: a name under conf/data, or the path of a jsonl file.
+
+    Other formats: load_dataset("orsta_reasoning", "data.path=FOLDER"). Rejected rows are logged
+    with their reasons. Raises ConfigError for bad settings, EmptyDatasetError if
+    no row can be used.
+    """
+    is_file = data.endswith(".jsonl")
+    words = ["data=jsonl", f"data.path={data}"] if is_file else [f"data={data}"]
+    config = resolve(compose_config([*words, *settings])).data
+    samples: list[Sample] = []
+    for row in dataset.load_samples(config):
+        if isinstance(row, Sample):
+            samples.append(row)
+        else:
+            logger.warning("rejected: %s: %s", row.source, row.reason)
+    if not samples:
+        raise EmptyDatasetError(f"no row of {config.path or data} can be used")
+    return samples
+
+
+def load_model(model: str = "tiny", *settings: str) -> ModelSession:
+    """A model by its name under conf/model, folder or hub id; its weights load at first use."""
+    words, _ = expand_evaluate([f"model={model}", *settings])
+    config = resolve(compose_config(words))
+    return ModelSession(config.model, config.data)
+
+
+def probe_samples(samples: Sequence[Sample], model: ModelSession, *settings: str) -> list[Rollout]:
+    """Graded responses under growing masks, until the stratum of each sample is settled."""
+    _, paths = _probed(samples, model, settings)
+    sample_ids = {sample.sample_id for sample in samples}
+    rollouts = parquet.read_finished(paths.probe, Rollout, difficulty.PROBE)
+    return [rollout for rollout in rollouts if rollout.sample_id in sample_ids]
+
+
+def score_samples(samples: Sequence[Sample], model: ModelSession, *settings: str) -> list[Score]:
+    """One Score for each sample and measure; samples whose requests failed have none."""
+    config, paths = _probed(samples, model, settings)
+    sample_ids = [sample.sample_id for sample in without_failed(samples, paths.probe)]
+    scores, _ = difficulty.score_samples(config, paths, sample_ids)
+    return scores
+
+
+def select_samples(scores: Sequence[Score], *settings: str) -> list[Selection]:
+    """The samples of the strata of select.strata, or RAP's choice where select.rap is set."""
+    selected, _ = difficulty.select_samples(resolve(compose_config([*settings])), list(scores))
+    return selected
+
+
+def read_report(run_folder: str | Path) -> dict[str, Any]:
+    """The report.json of a finished run. Raises MissingArtifact if there is none."""
+    folder = Path(run_folder).expanduser()
+    manifest.refuse_old_layout(folder)
+    try:
+        return json.loads((folder / "report.json").read_text())
+    except FileNotFoundError:
+        raise parquet.MissingArtifact(f"no report.json at {folder}: run  difftrain train") from None
+
+
+def _probed(
+    samples: Sequence[Sample], model: ModelSession, settings: Sequence[str]
+) -> tuple[RunConfig, RunPaths]:
+    """The settings and the folders, after the samples were probed as a run would probe them."""
+    config = resolve(compose_config([*settings]))
+    config = replace(config, model=model.config, data=model.data)
+    paths = RunPaths(config, samples=manifest.fingerprint([each.sample_id for each in samples]))
+    difficulty.probe(config, paths, World(), model, list(samples))
+    return config, paths
