@@ -1,7 +1,7 @@
 """The six records that every stage reads or writes, and the words they are made of.
 
-Field names are the parquet columns, the W&B keys and the words of the docs.
-Not here: how records become parquet (artifacts.py) and how they are made (the stages).
+Field names are the parquet columns, the W&B keys and the words of the docs. pipeline/parquet.py
+writes and reads them.
 
 Axes: L layers, T response tokens.
 """
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class AnswerKind(StrEnum):
-    """What sort of thing the gold answer is; one grader belongs to each."""
+    """What the gold answer is; each kind has its grader."""
 
     choice = "choice"
     number = "number"
@@ -22,14 +22,14 @@ class AnswerKind(StrEnum):
 
 
 class TaskSet(StrEnum):
-    """The two task sets of the first paper (Table A)."""
+    """The two task sets of Qi et al. 2026, Table A."""
 
     reasoning = "reasoning"
     perception = "perception"
 
 
 class View(StrEnum):
-    """What the model was shown of the sample."""
+    """Which part of the sample the model sees."""
 
     full_image = "full_image"
     masked = "masked"
@@ -45,7 +45,7 @@ class Verdict(StrEnum):
 
 
 class Measure(StrEnum):
-    """The difficulty measures of the two papers."""
+    """The difficulty measures: pism and cmab of Qi et al. 2026, cde, ace and drm of RAP."""
 
     pism = "pism"
     cmab = "cmab"
@@ -55,7 +55,7 @@ class Measure(StrEnum):
 
 
 class Stratum(StrEnum):
-    """The four difficulty strata of the first paper."""
+    """The four difficulty strata of Qi et al. 2026."""
 
     easy = "easy"
     medium = "medium"
@@ -95,11 +95,11 @@ class ItemStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A question with its pictures and its answer.
+    """A question with its images and its gold answer.
 
-    `images` are PNG bytes inside the pixel budget; read from disk at each access where the sample
-    came from a stage's folder (stored.py). `requires_image` and `gen_difficulty` (0 simplest to 1
-    hardest) are known only where the data were drawn by us; elsewhere they are None.
+    `images` are PNG bytes inside the pixel budget; those of a sample from a stage's folder are read
+    from disk at each access. `requires_image` and `gen_difficulty` (0 simplest to 1 hardest) are
+    known for the shapes world alone; elsewhere they are None. `rationale` is how the answer is found.
     """
 
     sample_id: str
@@ -118,7 +118,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One answer, by one model, under one view. `token_ids` include the end token if it came."""
+    """One response of one model under one view. `token_ids` include the end token if there is one."""
 
     sample_id: str
     view: View
@@ -134,7 +134,7 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Where one response looked: attention mass per layer and response token, mean over heads.
+    """Where one response attends: mass per layer and response token, mean over heads.
 
     `image_tokens` and `text_tokens` are how many prompt tokens each mass is summed over.
     `max_log_psi` is ACE's largest log psi (None where no column is left or it was not asked for).
@@ -151,7 +151,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One measure's opinion of one sample; None where the measure cannot say."""
+    """One measure's value and stratum of one sample; None where it has none."""
 
     sample_id: str
     measure: Measure

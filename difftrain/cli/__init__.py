@@ -25,7 +25,7 @@ from difftrain.cli.overrides import (
     did_you_mean,
     recipe_difference,
 )
-from difftrain.config.run_config import ConfigError, RunConfig, checked
+from difftrain.config.run_config import ConfigError, RunConfig, require_valid
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.pipeline.coordination import FirstRankFailed, RankTimeout, World
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
@@ -227,7 +227,7 @@ def config_of(program: str, arguments: list[str], trains: bool = False) -> RunCo
     if prints:
         print(OmegaConf.to_yaml(job), end="")
         sys.exit(0)
-    config = checked(cast(RunConfig, OmegaConf.to_object(job)))
+    config = require_valid(cast(RunConfig, OmegaConf.to_object(job)))
     if trains and (errors := config.step_problems(World.from_environment().size)):
         raise ConfigError(errors)
     return config

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from difftrain.config.run_config import ConfigError, RunConfig, problems, shown
+from difftrain.config.run_config import ConfigError, RunConfig, format_value, problems
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONAL_GROUPS = ("debug",)
@@ -257,4 +257,4 @@ def node_keys(node: Any, prefix: str) -> Iterator[str]:
 def recipe_difference(config: RunConfig) -> list[str]:
     """The keys that the recipe's file sets, with this run's values: what defines this recipe."""
     keys = file_keys("recipe", config.recipe)
-    return [f"{key}={shown(value_at(config, key))}" for key in keys]
+    return [f"{key}={format_value(value_at(config, key))}" for key in keys]

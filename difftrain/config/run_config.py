@@ -27,9 +27,9 @@ from difftrain.config.train import STAGES, GrpoConfig, SftConfig, TrainStages
 class ConfigError(ValueError):
     """Settings or input that cannot be used; the message lists every problem."""
 
-    def __init__(self, found: list[str]) -> None:
-        super().__init__("bad settings:\n" + "\n".join(f"  {problem}" for problem in found))
-        self.found = found
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("bad settings:\n" + "\n".join(f"  {problem}" for problem in problems))
+        self.problems = problems
 
 
 class Control(StrEnum):
@@ -54,7 +54,7 @@ class RunConfig:
     output_dir: str = setting("outputs", fingerprint=())
     """Where stages write."""
     control: Control = Control.none
-    """random also trains an equal-size random arm for the same steps and shows it beside."""
+    """random also trains on a random set of the same size for the same steps, and reports both."""
     report_to: Tracker = setting(Tracker.none, fingerprint=())
     """Experiment tracker; wandb honors WANDB_MODE=offline, tensorboard writes to the run folder."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -72,58 +72,58 @@ class RunConfig:
 
     @property
     def stages(self) -> tuple[Any, ...]:
-        """The training stages (records.Arm) that run, in their order."""
+        """The training stages (records.TrainStage) that run, in their order."""
         return STAGES[self.train_stages]
 
     def step_problems(self, processes: int) -> list[str]:
-        """Why so many processes cannot share the steps of the stages that run."""
-        told = [getattr(self, stage).step_problem(processes) for stage in self.stages]
-        return [each for each in told if each]
+        """Why this many processes cannot share the steps of the stages that run."""
+        found = [getattr(self, stage).step_problem(processes) for stage in self.stages]
+        return [problem for problem in found if problem]
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule), those that span components among them."""
+        """Problems as (field, rule), including those that span sections."""
         if not self.name or not all(char.isalnum() or char in "._-" for char in self.name):
             yield "name", "may hold letters, digits, '.', '_' and '-' only"
         if not 0 <= self.seed < 2**32:
             yield "seed", "must lie between 0 and 4294967295"
-        wanted = self.difficulty.measures
-        if lacking := [measure for measure in self.select.rap if measure not in wanted]:
+        measures = self.difficulty.measures
+        if missing := [measure for measure in self.select.rap if measure not in measures]:
             yield (
                 "select.rap",
-                f"needs {', '.join(lacking)} in difficulty.extra_measures "
+                f"needs {', '.join(missing)} in difficulty.extra_measures "
                 "(difficulty=rap or difficulty=all)",
             )
-        trained = "sft" in self.stages
-        if trained and not self.select.sft_strata:
+        has_sft = "sft" in self.stages
+        if has_sft and not self.select.sft_strata:
             yield (
                 "select.sft_strata",
                 f"must name at least one stratum for train_stages={self.train_stages}",
             )
-        if self.select.sft_strata and not trained:
+        if self.select.sft_strata and not has_sft:
             yield (
                 "select.sft_strata",
                 f"must be empty ([]): train_stages={self.train_stages} has no SFT",
             )
-        if trained and self.sft.needs_rationale and self.data.source not in WITH_RATIONALE:
-            told = f"this source ({self.data.source.value}) gives no rationale; use rollouts"
-            yield "sft.targets", told
-        drawn = self.data.min_pixels, self.data.max_pixels
-        for key, rule in self.evaluate.miniature_range(drawn):
+        if has_sft and self.sft.needs_rationale and self.data.source not in WITH_RATIONALE:
+            source = self.data.source.value
+            yield "sft.targets", f"this source ({source}) gives no rationale; use rollouts"
+        pixels = self.data.min_pixels, self.data.max_pixels
+        for key, rule in self.evaluate.miniature_range(pixels):
             yield f"evaluate.{key}", rule
-        if trouble := unwritable(Path(self.output_dir)):
-            yield "output_dir", trouble
+        if problem := write_problem(Path(self.output_dir)):
+            yield "output_dir", problem
 
 
-def unwritable(folder: Path) -> str | None:
+def write_problem(folder: Path) -> str | None:
     """Why nothing can be written under this folder, or None."""
     folder = folder.expanduser().absolute()
-    present = folder
-    while not present.exists() and present != present.parent:
-        present = present.parent
-    if not present.is_dir():
-        return f"{present} is not a folder"
-    if not os.access(present, os.W_OK | os.X_OK):
-        return f"{present} cannot be written to"
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        return f"{existing} is not a folder"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return f"{existing} cannot be written to"
     return None
 
 
@@ -136,20 +136,20 @@ def problems(node: Any, prefix: str = "") -> Iterator[str]:
         value = node
         for part in key.split("."):
             value = value[part] if isinstance(value, dict) else getattr(value, part)
-        told = "(hidden)" if key.endswith("_token") else shown(value)
-        yield f"{prefix}{key}={told}: {rule}"
+        text = "(hidden)" if key.endswith("_token") else format_value(value)
+        yield f"{prefix}{key}={text}: {rule}"
 
 
-def shown(value: Any) -> str:
-    """A value as one would type it."""
+def format_value(value: Any) -> str:
+    """A value as it is written on the command line."""
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, list):
-        return "[" + ", ".join(shown(each) for each in value) + "]"
+        return "[" + ", ".join(format_value(each) for each in value) + "]"
     return "null" if value is None else str(value)
 
 
-def checked(config: RunConfig) -> RunConfig:
+def require_valid(config: RunConfig) -> RunConfig:
     """The same settings. Raises ConfigError with all problems if there are any."""
     if found := list(dict.fromkeys(problems(config))):
         raise ConfigError(found)
@@ -160,7 +160,7 @@ def resolve(composed: DictConfig) -> RunConfig:
     """A composed DictConfig as RunConfig. Raises ConfigError with all problems."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, RunConfig)
-    return checked(config)
+    return require_valid(config)
 
 
 def plain(node: Any) -> dict[str, Any]:

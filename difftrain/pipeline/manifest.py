@@ -79,22 +79,22 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What write_json wrote."""
+    """The content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the whole new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tmp_path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with half.open("w", encoding="utf-8") as file:
+        with tmp_path.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        half.replace(path)
+        tmp_path.replace(path)
     finally:
-        half.unlink(missing_ok=True)
+        tmp_path.unlink(missing_ok=True)
 
 
 def write_manifest(

@@ -11,7 +11,7 @@ from difftrain.config.difficulty import DifficultyConfig, ProbeConfig, Until
 from difftrain.config.engine import EngineKind
 from difftrain.config.model import Dtype, ModelConfig
 from difftrain.config.plan import PlanConfig
-from difftrain.config.run_config import RunConfig, shown
+from difftrain.config.run_config import RunConfig, format_value
 from difftrain.config.train import GrpoConfig, SftConfig
 from difftrain.data.build import build_dataset
 from difftrain.data.prompts import SYSTEM
@@ -73,7 +73,7 @@ def setting_lines(node: dict[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, dict) and value:
             lines += setting_lines(value, f"{prefix}{key}.")
         else:
-            lines.append(f"{prefix}{key}={shown(value)}")
+            lines.append(f"{prefix}{key}={format_value(value)}")
     return lines
 
 

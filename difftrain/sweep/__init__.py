@@ -112,7 +112,7 @@ def plan_sweep(parsed: SweepArguments) -> SweepPlan:
     try:
         runs = expand.expand(axes, table, parsed.overrides) if "recipe" in axes else []
     except ConfigError as error:
-        raise ConfigError([*parsed.errors, *error.found]) from error
+        raise ConfigError([*parsed.errors, *error.problems]) from error
     errors = [*parsed.errors, *expand.table_problems(runs, axes)]
     if "recipe" not in axes and "table" not in own:
         errors.append("a sweep needs table=paper, table=shapes or recipe=A,B")

@@ -110,7 +110,7 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
             arguments = [*choices, *control, *defaults, *overrides]
             runs += runs_by_seed(arguments, values, axes["seed"])
         except ConfigError as error:
-            for problem in error.found:
+            for problem in error.problems:
                 errors.setdefault(problem, []).append("-".join(values))
     if errors:
         raise ConfigError([f"{text}{which_runs(names, axes)}" for text, names in errors.items()])
@@ -131,7 +131,7 @@ def check_axes(axes: dict[str, list[str]], overrides: list[str]) -> None:
     try:
         compose_config([*(f"{axis}={values[0]}" for axis, values in axes.items()), *overrides])
     except ConfigError as error:
-        errors += error.found
+        errors += error.problems
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
 
@@ -143,7 +143,7 @@ def runs_by_seed(overrides: list[str], values: tuple[str, ...], seeds: list[str]
         SweepRun(
             "-".join([*values, seed]),
             (*overrides, f"seed={seed}"),
-            run_config.checked(replace(config, seed=int(seed))),
+            run_config.require_valid(replace(config, seed=int(seed))),
         )
         for seed in seeds
     ]

@@ -22,7 +22,7 @@ def told(*arguments: str) -> list[str]:
     """The problems that a command line has."""
     with pytest.raises(ConfigError) as caught:
         overrides.compose_config(list(arguments))
-    return caught.value.found
+    return caught.value.problems
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

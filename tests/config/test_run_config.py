@@ -30,7 +30,7 @@ def test_problems_carry_their_full_key_and_value() -> None:
     config.difficulty.pism.tau = 0
     config.difficulty.cmab.hard_min = 0.05
     with pytest.raises(ConfigError) as caught:
-        run_config.checked(config)
+        run_config.require_valid(config)
     assert str(caught.value).splitlines() == [
         "bad settings:",
         "  difficulty.pism.tau=0: must lie strictly between 0 and 1",

@@ -25,7 +25,7 @@ TINY = ROOT / "difftrain" / "shapes" / "tiny"
 def told(*arguments: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         overrides.compose_config(list(arguments))
-    return caught.value.found
+    return caught.value.problems
 
 
 def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -43,7 +43,7 @@ def expanded(*words: str, **axes: str) -> list[SweepRun]:
 def told(*words: str, **axes: str) -> list[str]:
     with pytest.raises(ConfigError) as refused:
         expanded(*words, **axes)
-    return refused.value.found
+    return refused.value.problems
 
 
 def sweep_plan(runs: list[SweepRun], folder: Path, at_a_time: int = 1) -> local_launcher.SweepPlan:
@@ -186,7 +186,7 @@ def test_runs_that_no_table_can_hold_are_refused_before_any_starts(
 ) -> None:
     with pytest.raises(ConfigError) as refused:
         sweeping.plan_sweep(sweeping.parse(words))
-    found = refused.value.found
+    found = refused.value.problems
     assert len(found) == len(said), found
     for each, told in zip(found, said, strict=True):
         assert each.startswith(told)

@@ -19,7 +19,7 @@ def told(*arguments: str) -> list[str]:
     """The problems that a command line has."""
     with pytest.raises(ConfigError) as caught:
         overrides.compose_config(list(arguments))
-    return caught.value.found
+    return caught.value.problems
 
 
 @pytest.fixture(autouse=True)
