@@ -99,7 +99,7 @@ class Sample:
 
     `images` are PNG bytes inside the pixel budget; those of a sample from a stage's folder are read
     from disk at each access. `requires_image` and `gen_difficulty` (0 simplest to 1 hardest) are
-    known for the shapes world alone; elsewhere they are None. `rationale` is how the answer is found.
+    known for the shapes world alone, else None. `rationale` is the reasoning behind the answer.
     """
 
     sample_id: str
@@ -118,7 +118,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One response of one model under one view. `token_ids` include the end token if there is one."""
+    """One response of one model under one view. `token_ids` include any end token."""
 
     sample_id: str
     view: View
