@@ -83,14 +83,14 @@ def test_results_keep_the_order_of_the_calls_when_one_times_out() -> None:
     assert results == [None, GradeFailure.timed_out, None, None]
 
 
-def test_a_worker_that_dies_at_an_answer_is_a_counted_outcome() -> None:
+def test_a_worker_that_dies_while_grading_is_a_counted_failure() -> None:
     with GraderPool(1, 20.0) as pool:
         assert pool.run(os._exit, [(3,)]) == [GradeFailure.died]
         assert pool.killed == 1
         assert grade_sevens(pool) == [CORRECT]
 
 
-def test_a_worker_that_dies_idle_costs_no_answer() -> None:
+def test_a_worker_that_dies_while_idle_fails_no_answer() -> None:
     with GraderPool(1, 20.0) as pool:
         (pid,) = pool.run(os.getpid, [()])
         os.kill(pid, signal.SIGKILL)
@@ -103,7 +103,7 @@ def test_loading_math_verify_is_not_charged_to_the_answer_that_needs_it() -> Non
         assert grade_root(pool) == [CORRECT]
 
 
-def test_an_answer_that_eats_memory_ends_its_worker_and_not_this_process() -> None:
+def test_an_answer_that_needs_too_much_memory_ends_its_worker_and_not_this_process() -> None:
     with GraderPool(1, 30.0) as pool:
         assert pool.run(bytearray, [(8 << 30,)]) == [GradeFailure.died]
         huge = ["<answer>7</answer>" * 1_000_000, "<answer>7</answer>"]
@@ -120,7 +120,7 @@ def test_workers_that_cannot_start_say_why(monkeypatch: pytest.MonkeyPatch, tmp_
         grade_sevens(pool)
 
 
-def test_sympy_is_never_imported_in_the_process_that_asks() -> None:
+def test_sympy_is_never_imported_in_the_calling_process() -> None:
     code = (
         "import sys; from difftrain.grade import number;"
         r"assert number.expressions_equal(r'\sqrt{12}', r'2\sqrt{3}');"
