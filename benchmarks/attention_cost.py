@@ -1,12 +1,12 @@
-"""What it costs to measure where a response looked, against not measuring and against matrices.
+"""Cost of measuring attention masses, compared with a plain pass and with full matrices.
 
     python benchmarks/attention_cost.py [--tokens 512 1024 ...] [--repeats N]
 
-One teacher-forced pass over a picture, a text and a response, by a decoder of 8 layers with random
+One teacher-forced pass over an image, a text and a response, by a decoder of 8 layers with random
 weights: plain (nothing measured), masses (CMAB's), masses_and_bias (ACE's too), output_attentions
 (eager, every matrix kept, as the papers' releases do it). Seconds are medians over interleaved
-repeats in one process; peak memory is each pass's own, in a process of its own. Matrices are asked
-for only where half of the free memory holds them. Writes attention_cost.md, .json and .svg in
+repeats in one process; peak memory is measured in one process per pass. Matrices are computed
+only where they fit into half of the free memory. Writes attention_cost.md, .json and .svg in
 benchmarks/results. About ten minutes on two cores.
 """
 
@@ -34,14 +34,14 @@ from difftrain.pipeline import manifest
 
 RESULTS = Path(__file__).parent / "results"
 LAYERS, HEADS, KEY_HEADS, HIDDEN = 8, 8, 2, 512
-PICTURE = (1, 32, 32)
-"""Patches of the picture, 448 x 448 pixels: 256 tokens."""
+IMAGE_GRID = (1, 32, 32)
+"""Patches of the image, 448 x 448 pixels: 256 tokens."""
 PASSES = ("plain", "masses", "masses_and_bias", "output_attentions")
-TOLD = 4096
-"""The tokens at which the claims are made."""
+CLAIM_TOKENS = 4096
+"""The number of tokens of the claims."""
 
 
-def model() -> Any:
+def build_model() -> Any:
     """A Qwen2.5-VL of 8 layers, 8 heads of 64 sharing 2 key heads, with random weights."""
     torch.manual_seed(1)
     config = AutoConfig.from_pretrained(SHIPPED["tiny"])
@@ -55,99 +55,99 @@ def model() -> Any:
     return AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
 
 
-def inputs(made: Any, tokens: int) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
-    """A picture, text and a response of an eighth of the tokens, and their three indicators."""
+def inputs(model: Any, tokens: int) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    """An image, text and a response of an eighth of the tokens, and their three indicators."""
     generator = torch.Generator().manual_seed(tokens)
-    shown = PICTURE[1] * PICTURE[2] // 4
+    image_tokens = IMAGE_GRID[1] * IMAGE_GRID[2] // 4
     ids = torch.randint(4, 400, (1, tokens), generator=generator)
-    ids[:, 8 : 8 + shown] = made.config.image_token_id
-    image = ids == made.config.image_token_id
+    ids[:, 8 : 8 + image_tokens] = model.config.image_token_id
+    image = ids == model.config.image_token_id
     response = torch.arange(tokens)[None] >= tokens - tokens // 8
-    patches = torch.randn(PICTURE[1] * PICTURE[2], 1176, generator=generator)
-    found = {
+    patches = torch.randn(IMAGE_GRID[1] * IMAGE_GRID[2], 1176, generator=generator)
+    tensors = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "mm_token_type_ids": image.long(),
         "pixel_values": patches,
-        "image_grid_thw": torch.tensor([PICTURE]),
+        "image_grid_thw": torch.tensor([IMAGE_GRID]),
     }
-    return found, [image, ~image & ~response, response]
+    return tensors, [image, ~image & ~response, response]
 
 
 @torch.inference_mode()
-def run(name: str, made: Any, tokens: int) -> float:
+def run(name: str, model: Any, tokens: int) -> float:
     """Seconds of one pass."""
-    asked, marks = inputs(made, tokens)
-    made.set_attn_implementation("eager" if name == "output_attentions" else "sdpa")
+    tensors, indicators = inputs(model, tokens)
+    model.set_attn_implementation("eager" if name == "output_attentions" else "sdpa")
     started = time.perf_counter()
     if name == "plain":
-        made.base_model(**asked, use_cache=False)
+        model.base_model(**tensors, use_cache=False)
     elif name == "output_attentions":
-        made.base_model(**asked, use_cache=False, output_attentions=True)
+        model.base_model(**tensors, use_cache=False, output_attentions=True)
     else:
         ace = AceConfig() if name == "masses_and_bias" else None
-        attention.summarize(made, asked, *marks, ace)
+        attention.summarize(model, tensors, *indicators, ace)
     return time.perf_counter() - started
 
 
 def free_bytes() -> int:
-    """Memory that can be had."""
+    """Available memory."""
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def holds(tokens: int) -> bool:
-    """Whether half of the free memory holds the matrices and two layers' copies of them."""
+def fits(tokens: int) -> bool:
+    """Whether the matrices fit into half of the free memory, with two layers' copies of them."""
     return HEADS * tokens**2 * 4 * (LAYERS + 4) < free_bytes() / 2
 
 
 def peak(name: str, tokens: int) -> float:
     """MiB that a pass adds to a process that holds the model, in a process of its own."""
-    words = [sys.executable, __file__, "--child", name, "--tokens", str(tokens)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    command = [sys.executable, __file__, "--child", name, "--tokens", str(tokens)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
 def child(name: str, tokens: int) -> None:
     """Print the MiB by which the resident size grew at most during one pass (Linux)."""
-    made = model()
+    model = build_model()
     with torch.inference_mode():
-        made.base_model(input_ids=torch.full((1, 8), 5), use_cache=False)
+        model.base_model(input_ids=torch.full((1, 8), 5), use_cache=False)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = resident("VmRSS")
-    run(name, made, tokens)
+    run(name, model, tokens)
     print(resident("VmHWM") - before)
 
 
-def resident(what: str) -> float:
+def resident(field: str) -> float:
     """Resident MiB of this process: VmRSS now, VmHWM at most."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = [each for each in lines if each.startswith(f"{what}:")]
-    return int(line.split()[1]) / 1024
+    (match,) = [line for line in lines if line.startswith(f"{field}:")]
+    return int(match.split()[1]) / 1024
 
 
-def measured(sizes: list[int], repeats: int, told: Callable[[str], None]) -> list[dict[str, Any]]:
+def measured(sizes: list[int], repeats: int, report: Callable[[str], None]) -> list[dict[str, Any]]:
     """Median seconds and peak MiB of every pass at every size."""
-    made, found = model(), []
+    model, rows = build_model(), []
     for tokens in sizes:
-        names = [name for name in PASSES if name != "output_attentions" or holds(tokens)]
+        names = [name for name in PASSES if name != "output_attentions" or fits(tokens)]
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for repeat in range(repeats + 1):
             for name in names:
-                took = run(name, made, tokens)
+                took = run(name, model, tokens)
                 if repeat:  # the first round warms up
                     seconds[name].append(took)
         row = {
             "tokens": tokens,
-            "seconds": {name: statistics.median(each) for name, each in seconds.items()},
+            "seconds": {name: statistics.median(times) for name, times in seconds.items()},
             "all_seconds": seconds,
             "mib": {name: peak(name, tokens) for name in names},
         }
-        found.append(row)
-        told(json.dumps({key: row[key] for key in ("tokens", "seconds", "mib")}))
-    return found
+        rows.append(row)
+        report(json.dumps({key: row[key] for key in ("tokens", "seconds", "mib")}))
+    return rows
 
 
-def picture(rows: list[dict[str, Any]], path: Path) -> None:
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Seconds and memory over tokens, both axes logarithmic."""
     matplotlib.use("svg")
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
@@ -164,32 +164,32 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
 
 def claims(rows: list[dict[str, Any]]) -> dict[str, float]:
     """The ratios that are claimed, where the sizes were measured."""
-    found: dict[str, float] = {}
+    ratios: dict[str, float] = {}
     for row in rows:
         seconds, mib = row["seconds"], row["mib"]
-        if row["tokens"] == TOLD:
-            found["masses_by_plain"] = seconds["masses"] / seconds["plain"]
-            found["masses_and_bias_by_plain"] = seconds["masses_and_bias"] / seconds["plain"]
+        if row["tokens"] == CLAIM_TOKENS:
+            ratios["masses_by_plain"] = seconds["masses"] / seconds["plain"]
+            ratios["masses_and_bias_by_plain"] = seconds["masses_and_bias"] / seconds["plain"]
             if "output_attentions" in seconds:
-                found["output_attentions_by_masses"] = (
+                ratios["output_attentions_by_masses"] = (
                     seconds["output_attentions"] / seconds["masses"]
                 )
-                found["memory_output_attentions_by_masses"] = (
+                ratios["memory_output_attentions_by_masses"] = (
                     mib["output_attentions"] / mib["masses"]
                 )
     first, last = rows[0], rows[-1]
-    found["tokens_grow"] = last["tokens"] / first["tokens"]
-    found["memory_of_masses_grows"] = last["mib"]["masses"] / first["mib"]["masses"]
-    return found
+    ratios["tokens_grow"] = last["tokens"] / first["tokens"]
+    ratios["memory_of_masses_grows"] = last["mib"]["masses"] / first["mib"]["masses"]
+    return ratios
 
 
 def page(result: dict[str, Any]) -> str:
     """The result as a Markdown page."""
     lines = [
-        "# What it costs to know where a response looked",
+        "# Cost of measuring attention masses",
         "",
         f"`{result['command']}`: {LAYERS} layers, {HEADS} heads of {HIDDEN // HEADS} sharing "
-        f"{KEY_HEADS} key heads, float32, random weights; one picture of 256 tokens, text, and a "
+        f"{KEY_HEADS} key heads, float32, random weights; one image of 256 tokens, text, and a "
         f"response of an eighth of the tokens. Medians of {result['repeats']} interleaved repeats; "
         f"{result['threads']} thread(s) on {result['machine']}.",
         "",
@@ -201,8 +201,16 @@ def page(result: dict[str, Any]) -> str:
         cells = [f"{row['seconds'][n]:.2f}" if n in row["seconds"] else "-" for n in PASSES]
         cells += [f"{row['mib'][n]:.0f}" if n in row["mib"] else "-" for n in PASSES]
         lines.append(f"| {row['tokens']} | " + " | ".join(cells) + " |")
-    told = [f"* {key.replace('_', ' ')}: {value:.2f}" for key, value in result["claims"].items()]
-    lines += ["", f"At {TOLD} tokens, and from the smallest to the largest size:", "", *told, ""]
+    claim_lines = [
+        f"* {key.replace('_', ' ')}: {value:.2f}" for key, value in result["claims"].items()
+    ]
+    lines += [
+        "",
+        f"At {CLAIM_TOKENS} tokens, and from the smallest to the largest size:",
+        "",
+        *claim_lines,
+        "",
+    ]
     lines += ["![seconds and memory over tokens](attention_cost.svg)", ""]
     return "\n".join(lines)
 
@@ -214,13 +222,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--child", choices=PASSES)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    asked = parser.parse_args()
-    if asked.child:
-        return child(asked.child, asked.tokens[0])
-    rows = measured(asked.tokens, asked.repeats, lambda line: print(line, flush=True))
+    arguments = parser.parse_args()
+    if arguments.child:
+        return child(arguments.child, arguments.tokens[0])
+    rows = measured(arguments.tokens, arguments.repeats, lambda line: print(line, flush=True))
     result = {
         "command": "python benchmarks/attention_cost.py " + " ".join(sys.argv[1:]),
-        "repeats": asked.repeats,
+        "repeats": arguments.repeats,
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
         "rows": rows,
@@ -228,10 +236,10 @@ def main() -> None:
         "versions": manifest.versions(),
         "git": manifest.git_revision(),
     }
-    asked.results.mkdir(parents=True, exist_ok=True)
-    manifest.write_json(asked.results / "attention_cost.json", result)
-    (asked.results / "attention_cost.md").write_text(page(result))
-    picture(rows, asked.results / "attention_cost.svg")
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    manifest.write_json(arguments.results / "attention_cost.json", result)
+    (arguments.results / "attention_cost.md").write_text(page(result))
+    plot(rows, arguments.results / "attention_cost.svg")
     print(page(result))
 
 

@@ -1,4 +1,4 @@
-"""Settings of the engines: who answers, and how a server or vLLM is asked."""
+"""Settings of the engines: which one generates, and how a server or vLLM is used."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 
 class EngineKind(StrEnum):
-    """Who answers."""
+    """What generates responses."""
 
     hf = "hf"
     """transformers in this process."""
@@ -19,28 +19,28 @@ class EngineKind(StrEnum):
     """A server that speaks OpenAI's chat completions: vLLM, SGLang, LMDeploy, transformers."""
 
 
-OWN_FIELDS = ("model", "messages", "temperature", "seed", "max_tokens", "n", "stream")
-"""What every request sets itself."""
+RESERVED_FIELDS = ("model", "messages", "temperature", "seed", "max_tokens", "n", "stream")
+"""Fields that difftrain sets in every request."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ServerConfig:
-    """How a server is asked (model.engine=http). Only `name` and `extra` may change an answer."""
+    """How a server is called (model.engine=http). Only `name` and `extra` may change a response."""
 
     name: str | None = None
-    """The model's name as the server knows it; null takes model.name."""
+    """The model's name on the server; null takes model.name."""
     api_key_env: str = "MODEL_API_KEY"
-    """Environment variable with the bearer token, if there is one; it is never written."""
+    """Environment variable with the API key, if the server needs one; it is never written."""
     max_concurrency: int = 64
-    """Requests of each process that are open at the same time."""
+    """Open requests of each process at the same time."""
     max_attempts: int = 5
-    """Requests for one answer, the first included, before its sample is set aside."""
+    """Attempts for one response before its sample is marked as failed."""
     timeout_s: float = 600.0
-    """Longest wait for one answer, from the request to its last byte."""
+    """Limit from sending a request to the last byte of the response."""
     backoff_s: float = 1.0
-    """Pause before the second request, doubled each time; a longer Retry-After is obeyed."""
+    """Pause before the second attempt, doubled each time; Retry-After is obeyed."""
     max_outage_s: float = 1800.0
-    """How long the server may be away in the middle of a run before the run gives up."""
+    """How long the server may be away during a run before the run ends."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further fields of each request, with a plus: +model.server.extra.top_k=20."""
 
@@ -60,22 +60,22 @@ class ServerConfig:
             yield "backoff_s", "must lie between 0 and 60"
         if not 0 <= self.max_outage_s <= 604_800:
             yield "max_outage_s", "must lie between 0 and 604800"
-        if own := [name for name in self.extra if name in OWN_FIELDS]:
-            yield "extra", f"may not set {', '.join(own)}"
+        if reserved := [name for name in self.extra if name in RESERVED_FIELDS]:
+            yield "extra", f"may not set {', '.join(reserved)}"
 
 
 @dataclass(kw_only=True, slots=True)
 class VllmConfig:
-    """How vLLM's offline engine is set up (model.engine=vllm)."""
+    """vLLM's offline engine (model.engine=vllm)."""
 
     tensor_parallel_size: int = 1
-    """GPUs that share one copy of the model; ranks times this is the number of GPUs."""
+    """GPUs that share one copy of the model; GPUs in all: ranks times this."""
     gpu_memory_utilization: float = 0.9
     """Share of each GPU's memory that it may use."""
     max_model_len: int | None = None
-    """Most tokens of prompt and answer together; null takes the model's own limit."""
+    """Limit of prompt and response tokens together; null takes the model's own."""
     max_num_seqs: int = 256
-    """Answers that are generated at the same time."""
+    """Responses that are generated at the same time."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
@@ -94,14 +94,14 @@ def is_address(url: str) -> bool:
     try:
         parts = urlsplit(url.strip())
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket left open
+    except ValueError:  # a port that is no number, an unclosed bracket
         return False
 
 
-def wrong_address(engine: EngineKind, url: str | None) -> str | None:
-    """What is wrong with model.url, or None."""
+def url_problem(engine: EngineKind, url: str | None) -> str | None:
+    """The rule that model.url breaks, or None."""
     if engine is not EngineKind.http:
-        return None if url is None else "is asked only with model.engine=http"
+        return None if url is None else "is used only with model.engine=http"
     if url is None:
         return "is needed with model.engine=http, such as http://host:8000/v1"
     if not is_address(url):

@@ -1,4 +1,4 @@
-"""Settings of the judge, and what the environment says about it.
+"""Settings of the judge, and the environment variables that name its server.
 
 Where the judge is and its key are read from the environment only; neither is ever written.
 """
@@ -13,20 +13,20 @@ from urllib.parse import urlsplit
 from difftrain.config.engine import is_address
 
 URL = "JUDGE_BASE_URL"
-"""Environment: where the server is, up to and with its version (https://host/v1)."""
+"""Variable with the server's address, including its version (https://host/v1)."""
 MODEL = "JUDGE_MODEL"
-"""Environment: the judge model's name as the server knows it; it is printed with the score."""
+"""Variable with the judge model's name on the server; it is printed with the score."""
 KEY = "JUDGE_API_KEY"
-"""Environment: sent as a bearer token if it is set. OPENAI_API_KEY is never read: it belongs to
+"""Variable with the API key, if the server needs one. OPENAI_API_KEY is never read: it belongs to
 one server, and this one may be another."""
 STAND_IN = "shapes stand-in (rules, no model)"
-"""What is printed as the judge of the miniatures."""
+"""The judge's name in reports on the miniatures."""
 NO_JUDGE = "none (rules only)"
-"""What is printed where no judge is asked."""
+"""The judge's name in reports where rules alone decide."""
 
 
 class JudgeKind(StrEnum):
-    """Who decides what the rules cannot."""
+    """What decides items that the rules cannot decide."""
 
     shapes = "shapes"
     endpoint = "endpoint"
@@ -35,18 +35,18 @@ class JudgeKind(StrEnum):
 
 @dataclass(kw_only=True, slots=True)
 class JudgeClientConfig:
-    """How the endpoint is asked. None of these changes a score."""
+    """How the judge's server is called. None of these changes a score."""
 
     max_concurrency: int = 8
-    """Calls that are open at the same time."""
+    """Open calls at the same time."""
     max_attempts: int = 5
-    """HTTP requests for one reply, the first included (the reference harness: 5 in 2025)."""
+    """Attempts for one reply (the reference harness: 5 in 2025)."""
     timeout_s: float = 60.0
-    """Longest wait for one reply, from the request to its last byte."""
+    """Limit from sending a request to the last byte of the reply."""
     backoff_s: float = 1.0
-    """Pause before the second request, doubled each time; a longer Retry-After is obeyed."""
+    """Pause before the second attempt, doubled each time; Retry-After is obeyed."""
     max_calls: int | None = 20_000
-    """Most HTTP requests for one checkpoint in one run of the command; null sets no limit."""
+    """Limit of HTTP requests for one checkpoint in one run of the command; null: no limit."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
@@ -63,19 +63,19 @@ class JudgeClientConfig:
 
 
 def model_name(kind: JudgeKind, benchmarks: Iterable[str]) -> str:
-    """The judge's name as it is printed beside a score, and part of what a mark is."""
+    """The judge's name, printed beside a score and part of the results' fingerprint."""
     if kind is JudgeKind.endpoint:
         return os.environ.get(MODEL, "").strip()
-    judged = {by_rules_alone(kind, name) for name in benchmarks}
-    if judged == {True, False}:
+    by_rules = {by_rules_alone(kind, name) for name in benchmarks}
+    if by_rules == {True, False}:
         return f"{STAND_IN} for shapes/, {NO_JUDGE} for the others"
-    return NO_JUDGE if True in judged else STAND_IN
+    return NO_JUDGE if True in by_rules else STAND_IN
 
 
 def server_hash(kind: JudgeKind) -> str | None:
-    """What tells one endpoint from another without naming it; None where none is asked.
+    """A hash that identifies the judge's server without naming it; None where there is none.
 
-    User info, the case of the host and a last slash make no other server.
+    It does not depend on user info, the case of the host or a trailing slash.
     """
     if kind is not JudgeKind.endpoint:
         return None
@@ -86,14 +86,14 @@ def server_hash(kind: JudgeKind) -> str | None:
 
 
 def by_rules_alone(kind: JudgeKind, benchmark: str) -> bool:
-    """Whether no judge is asked about a benchmark: the stand-in knows the miniatures only."""
+    """Whether no judge is used for a benchmark: the stand-in knows the miniatures only."""
     if kind is JudgeKind.shapes:
         return not benchmark.startswith("shapes/")
     return kind is JudgeKind.none
 
 
 def missing(environment: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """What the environment lacks for an endpoint, in words that show no value."""
+    """Problems of the judge's environment variables; shows no value."""
     unset = [name for name in (URL, MODEL) if not environment.get(name, "").strip()]
     if unset:
         yield f"needs {' and '.join(unset)} in the environment"

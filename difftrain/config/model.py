@@ -1,4 +1,4 @@
-"""Settings of the model: which one, and how it is run when asked."""
+"""Settings of the model: which one, and how it generates."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from difftrain.config.engine import EngineKind, ServerConfig, VllmConfig, wrong_address
+from difftrain.config.engine import EngineKind, ServerConfig, VllmConfig, url_problem
 from difftrain.config.fingerprint import setting
 from difftrain.model import checkpoint_files
 
@@ -35,24 +35,24 @@ class ModelConfig:
     dtype: Dtype = setting(Dtype.bfloat16, fingerprint=("probe", "train", "responses", "preflight"))
     """Both papers train and evaluate in bf16; the tiny model's group says float32."""
     batch_size: int = 64
-    """Answers generated together at most; halved when the memory does not hold them."""
+    """Responses generated together at most; halved when memory runs out."""
     batch_tokens: int = 262_144
-    """Answers generated together times the tokens of the longest (prompt and max_new_tokens)."""
+    """Limit of responses generated together times the longest (prompt and max_new_tokens)."""
     deterministic: bool = False
-    """Fixed shapes: the same answers, bit for bit, for any batch_size, number of ranks or restart.
-    Sixteen rows in every step, each prompt read by itself: see difftrain/model/README.md."""
+    """Fixed shapes: the same responses, bit for bit, for any batch_size, ranks or restart.
+    Sixteen rows in every step, each prompt prefilled alone: see difftrain/model/README.md."""
     attention_batch_size: int = 16
     """Responses measured together in the attention pass."""
     engine: EngineKind = setting(EngineKind.hf, fingerprint=())
-    """Who answers; the attention pass and training are always in this process."""
+    """What generates; the attention pass and training always run in this process."""
     url: str | None = setting(None, fingerprint=())
-    """The server of engine=http, up to and with its version."""
+    """Address of the server of engine=http, including its version: http://host:8000/v1."""
     server: ServerConfig = setting(default_factory=ServerConfig, fingerprint=())
     vllm: VllmConfig = setting(default_factory=VllmConfig, fingerprint=())
 
     @property
     def max_concurrency(self) -> int:
-        """Answers that the engine works on at the same time, in one process."""
+        """Responses that the engine generates at the same time, in one process."""
         if self.engine is EngineKind.hf:
             return FIXED_ROWS if self.deterministic else self.batch_size
         http = self.engine is EngineKind.http
@@ -60,7 +60,7 @@ class ModelConfig:
 
     @property
     def in_process(self) -> "ModelConfig":
-        """The same, answering in this process where a server would."""
+        """The same, generating in this process instead of on a server."""
         if self.engine is not EngineKind.http:
             return self
         return replace(self, engine=EngineKind.hf, url=None)
@@ -72,9 +72,9 @@ class ModelConfig:
 
     @property
     def engine_settings(self) -> dict[str, Any]:
-        """What of the engine changes answers; of transformers in this process, fixed shapes alone.
+        """The engine settings that change responses; for engine=hf only fixed shapes.
 
-        Address, limits and time-outs of a server do not.
+        Address, limits and timeouts of a server are not among them.
         """
         if self.engine is EngineKind.hf:
             return {"deterministic": True} if self.deterministic else {}
@@ -87,8 +87,8 @@ class ModelConfig:
         is_folder = Path(self.name).expanduser().is_dir()
         if self.name.startswith((".", "/", "~")) and not is_folder:
             yield "name", "there is no such folder"
-        elif is_folder and (told := self.incomplete()):
-            yield "name", told
+        elif is_folder and (missing := self.incomplete()):
+            yield "name", missing
         elif self.name not in SHIPPED and "/" not in self.name and not is_folder:
             near = get_close_matches(self.name, SHIPPED, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -96,14 +96,14 @@ class ModelConfig:
         for key in ("batch_size", "batch_tokens", "attention_batch_size"):
             if getattr(self, key) < 1:
                 yield key, "must be at least 1"
-        if trouble := wrong_address(self.engine, self.url):
-            yield "url", trouble
+        if problem := url_problem(self.engine, self.url):
+            yield "url", problem
         if self.deterministic and self.engine is not EngineKind.hf:
-            yield "deterministic", "is known of engine=hf only; a server keeps its own batches"
+            yield "deterministic", "works with engine=hf only; a server makes its own batches"
 
     def incomplete(self) -> str | None:
-        """Why the named folder holds no whole model; None if it does, or a server has it."""
+        """What the named folder lacks; None if nothing, or if a server has the model."""
         if self.name in SHIPPED or self.engine is EngineKind.http:
             return None
-        lacking = checkpoint_files.lacking(Path(self.name).expanduser())
-        return lacking and f"the folder is incomplete: {lacking}; copy or make it again"
+        missing = checkpoint_files.missing_part(Path(self.name).expanduser())
+        return missing and f"the folder is incomplete: {missing}; copy or make it again"

@@ -72,7 +72,7 @@ class SweepRun:
     def is_finished(self) -> bool:
         """Whether its report and a complete checkpoint exist. Loads no model."""
         folder = self.paths.run
-        missing = checkpoint_files.lacking(folder / "checkpoint")
+        missing = checkpoint_files.missing_part(folder / "checkpoint")
         return (folder / "report.json").is_file() and missing is None
 
     @property

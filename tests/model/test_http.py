@@ -607,7 +607,7 @@ def test_nothing_of_address_and_limits_makes_another_artifact() -> None:
         ({"url": None}, "is needed with model.engine=http"),
         ({"url": "host:8000"}, "must be an address"),
         ({"url": "http://me:secret@host/v1"}, "must not hold a password"),
-        ({"engine": EngineKind.hf}, "is asked only with model.engine=http"),
+        ({"engine": EngineKind.hf}, "is used only with model.engine=http"),
     ],
 )
 def test_an_impossible_address_is_told_with_the_settings(changes: dict, told: str) -> None:

@@ -56,7 +56,7 @@ def holds(out: Path, result: dict, apart: float, frozen_in_grpo: bool = False) -
     """Each checkpoint is complete and responds as its trainer's model did; exactly the trained
     parts have changed."""
     for name in ("sft", "grpo"):
-        assert checkpoint_files.lacking(out / name / "checkpoint") is None
+        assert checkpoint_files.missing_part(out / name / "checkpoint") is None
         assert result[name]["loaded"] == result[name]["trained"]
         assert result[name]["apart"] < apart
     base, sft, grpo = (tensors(each) for each in (
