@@ -22,9 +22,9 @@ class Listening:
     """A server of ours on a free port of this machine; `heard` holds every request's body."""
 
     def __init__(self) -> None:
-        self.heard: list[dict[str, Any]] = []
+        self.bodies: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
-        self.open = self.most_open = 0
+        self.open = self.max_open = 0
         self.lock = threading.Lock()
         outer = self
 
@@ -37,11 +37,11 @@ class Listening:
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["Content-Length"]))
                 with outer.lock:
-                    number = len(outer.heard)
-                    outer.heard.append(json.loads(content))
+                    number = len(outer.bodies)
+                    outer.bodies.append(json.loads(content))
                     outer.keys.add(self.headers["Authorization"])
                     outer.open += 1
-                    outer.most_open = max(outer.most_open, outer.open)
+                    outer.max_open = max(outer.max_open, outer.open)
                 try:
                     outer.answer(self, number, content)
                 finally:

@@ -26,7 +26,7 @@ def cut(path: Path, by: int = 1) -> None:
     path.write_bytes(path.read_bytes()[:-by])
 
 
-def test_a_whole_folder_lacks_nothing(model: Path) -> None:
+def test_a_complete_folder_lacks_nothing(model: Path) -> None:
     assert checkpoint_files.missing_part(model) is None
 
 

@@ -85,7 +85,7 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
             send(handler, 400, b'{"error": {"message": "too <answer>long</answer>"}}')
         return bad
 
-    server.spoils = spoils
+    server.inject_fault = spoils
     folder = evaluated(config)
     (failed,) = [result for result in parquet.read_rows(folder, ItemResult) if result.score is None]
     assert failed.error == "the server answers 400: too <answer>long</answer>"
@@ -96,9 +96,9 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
     assert "1 items got no response from the engine" in caplog.text
     assert not write_results.is_done(folder)
     assert failed.item_id not in {row.item_id for row in stored(config)}
-    assert server.in_earnest == 6
+    assert server.num_requests == 6
     assert evaluated(config) == folder
-    assert server.in_earnest == 7
+    assert server.num_requests == 7
     assert write_results.is_done(folder)
     assert len(stored(config)) == 6
     assert all(result.score is not None for result in parquet.read_rows(folder, ItemResult))
@@ -107,12 +107,12 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
 def test_what_was_answered_before_the_server_went_is_not_asked_again(
     server: ModelServer, config: RunConfig
 ) -> None:
-    server.spoils = lambda handler, body, number: number == 4 and (send(handler, 401, b"") or True)
+    server.inject_fault = lambda handler, body, number: number == 4 and (send(handler, 401, b"") or True)
     with pytest.raises(OSError, match="the server answers 401"):
         evaluated(config)
     assert len(stored(config)) == 3
     assert write_results.is_done(evaluated(config))
-    assert server.in_earnest == 4 + 3
+    assert server.num_requests == 4 + 3
 
 
 def test_answers_reach_the_disk_while_the_server_says_nothing(
@@ -132,7 +132,7 @@ def test_answers_reach_the_disk_while_the_server_says_nothing(
                 break
         return False
 
-    server.spoils = spoils
+    server.inject_fault = spoils
     evaluated(config)
     assert not in_vain
     assert len(stored(config)) == 3

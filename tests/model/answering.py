@@ -1,4 +1,4 @@
-"""A server whose every answer is known beforehand: a hash of the words, pixels and seed asked."""
+"""A server whose every response is known: a hash of the request's text, pixels and seed."""
 
 import base64
 import hashlib
@@ -15,32 +15,34 @@ from PIL import Image
 from difftrain.model.engines.types import Request
 from tests.listening import FaultyProxy, Listening, send
 
-TRIAL = "list of random words"
+CHECK_PROMPT = "list of random words"
 
 
-def expected(text: str, pictures: list[bytes], seed: int) -> str:
-    """What the server says to these words and RGB pixels under this seed."""
-    digest = hashlib.blake2b(f"{text}|{seed}".encode() + b"".join(pictures), digest_size=4)
+def expected(text: str, images: list[bytes], seed: int) -> str:
+    """The response to this text and these RGB pixels under this seed."""
+    digest = hashlib.blake2b(f"{text}|{seed}".encode() + b"".join(images), digest_size=4)
     return f"<answer>{digest.hexdigest()}</answer>"
 
 
 def expected_of(request: Request) -> str:
-    """The right answer to a request."""
+    """The expected response to a request."""
     pixels = [image.tobytes() for image in request.images]
     return expected(request.text, pixels, request.seed)
 
 
-def whole(words: Any, prompt: int = 10, tokens: int = 5, reason: str = "stop") -> dict[str, Any]:
+def completion_body(
+    text: Any, prompt: int = 10, tokens: int = 5, reason: str = "stop"
+) -> dict[str, Any]:
     """A completion as vLLM writes it."""
-    message = {"role": "assistant", "content": words, "reasoning_content": None}
+    message = {"role": "assistant", "content": text, "reasoning_content": None}
     return {
         "choices": [{"index": 0, "message": message, "finish_reason": reason}],
         "usage": {"prompt_tokens": prompt, "completion_tokens": tokens},
     }
 
 
-def read(body: dict[str, Any]) -> tuple[str, list[bytes], list[tuple[int, int]]]:
-    """The user's words of a request, and its pictures' pixels and sizes."""
+def parse_body(body: dict[str, Any]) -> tuple[str, list[bytes], list[tuple[int, int]]]:
+    """The user's text of a request, and its images' pixels and sizes."""
     text, pixels, sizes = "", [], []
     for part in body["messages"][-1]["content"]:
         if part["type"] == "text":
@@ -54,55 +56,57 @@ def read(body: dict[str, Any]) -> tuple[str, list[bytes], list[tuple[int, int]]]
 
 
 class ModelServer(Listening):
-    """Says what `expected` says, or what `spoils(handler, body, number)` does instead.
+    """Responds with `expected`, unless `inject_fault(handler, body, number)` returns True.
 
-    `spoils` gets every request but the trial's and returns True where it has answered.
+    `inject_fault` gets every request except those of the server check.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.spoils: Callable[[BaseHTTPRequestHandler, dict, int], bool] = lambda *_: False
+        self.inject_fault: Callable[[BaseHTTPRequestHandler, dict, int], bool] = lambda *_: False
         self.refuses: tuple[str, ...] = ()
-        """Fields that are answered with 400."""
-        self.samples = self.keeps_seeds = self.sees = True
+        """Fields that are refused with 400."""
+        self.samples = self.honors_seeds = self.sees_images = True
         self.delay = 0.0
-        self.in_earnest = 0
+        self.num_requests = 0
         self.models = 200
-        self.looks = 0
-        self.away = False
+        self.num_model_lists = 0
+        self.is_down = False
 
     def listing(self, handler: BaseHTTPRequestHandler) -> None:
-        self.looks += 1
-        if self.away:
+        self.num_model_lists += 1
+        if self.is_down:
             return FaultyProxy.drop(handler)
         return send(handler, self.models, b'{"object": "list", "data": []}')
 
     def answer(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
-        if self.away:
+        if self.is_down:
             return FaultyProxy.drop(handler)
         body = json.loads(content)
-        if found := [name for name in self.refuses if name in body]:
-            told = json.dumps({"error": {"message": f"no field {found[0]}"}}).encode()
-            return send(handler, 400, told)
-        text, pixels, sizes = read(body)
+        if refused := [name for name in self.refuses if name in body]:
+            error = json.dumps({"error": {"message": f"no field {refused[0]}"}}).encode()
+            return send(handler, 400, error)
+        text, pixels, sizes = parse_body(body)
         seed = body["seed"]
-        if TRIAL in text:
-            seed = seed if self.keeps_seeds else number
+        if CHECK_PROMPT in text:
+            seed = seed if self.honors_seeds else number
             seed = seed if self.samples else 0
         else:
             with self.lock:
-                self.in_earnest += 1
-                place = self.in_earnest
-            if self.spoils(handler, body, place):
+                self.num_requests += 1
+                number = self.num_requests
+            if self.inject_fault(handler, body, number):
                 return None
             time.sleep(self.delay)
-        shown = sum(w * h // 784 + 2 for w, h in sizes) if self.sees else 0
-        content = json.dumps(whole(expected(text, pixels, seed), 10 + shown)).encode()
+        image_tokens = sum(w * h // 784 + 2 for w, h in sizes) if self.sees_images else 0
+        content = json.dumps(
+            completion_body(expected(text, pixels, seed), 10 + image_tokens)
+        ).encode()
         return send(handler, 200, content)
 
     def down(self) -> None:
-        """Stop listening and drop who is connected."""
-        self.away = True
+        """Stop listening and drop the connections."""
+        self.is_down = True
         self.server.shutdown()
         self.server.server_close()
 
@@ -110,5 +114,5 @@ class ModelServer(Listening):
         """Listen again on the same port."""
         kind, handler = type(self.server), self.server.RequestHandlerClass
         self.server: ThreadingHTTPServer = kind(self.server.server_address, handler)
-        self.away = False
+        self.is_down = False
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

@@ -82,7 +82,7 @@ def test_masses_have_a_row_a_layer_and_a_column_a_response_token(
         assert (text > 0).all()
 
 
-def test_a_blacked_out_picture_changes_the_masses(
+def test_a_black_image_changes_the_masses(
     tiny: LoadedModel, pictures: list[list[Image.Image]]
 ) -> None:
     black = [[Image.new("RGB", each.size) for each in row] for row in pictures]
@@ -125,7 +125,7 @@ def test_the_models_attention_setting_is_restored_even_after_an_error(
     assert config._attn_implementation == before
 
 
-def test_every_position_is_padding_text_picture_or_response(
+def test_every_position_is_padding_text_image_or_response(
     tiny: LoadedModel, pictures: list[list[Image.Image]]
 ) -> None:
     found, marked = inputs(tiny, pictures)
@@ -135,7 +135,7 @@ def test_every_position_is_padding_text_picture_or_response(
     assert marked.image_BS.sum(1).tolist() == [16, 6 + 8, 12]
 
 
-def test_the_released_span_keeps_only_text_before_the_first_picture(
+def test_the_released_span_keeps_only_text_before_the_first_image(
     tiny: LoadedModel, pictures: list[list[Image.Image]]
 ) -> None:
     found, whole = inputs(tiny, pictures)

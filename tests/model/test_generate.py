@@ -23,7 +23,7 @@ def asked(sample: Sample, seed: int, temperature: float = 0.9) -> Request:
     )
 
 
-def test_an_answer_does_not_depend_on_its_batch(
+def test_a_response_does_not_depend_on_its_batch(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     requests = [asked(sample, seed) for seed, sample in enumerate(shapes_samples[:12])]
@@ -34,7 +34,7 @@ def test_an_answer_does_not_depend_on_its_batch(
     assert [a.token_ids for a in together] == [a.token_ids for a in in_threes]
 
 
-def test_the_same_seed_gives_the_same_answer_and_another_seed_another(
+def test_the_same_seed_gives_the_same_response_and_another_seed_another(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     sample = shapes_samples[0]
@@ -66,7 +66,7 @@ def test_placeholders_are_never_produced(tiny: LoadedModel) -> None:
     assert torch.isneginf(found[:, banned]).all()
 
 
-def test_an_answer_ends_at_the_end_token_or_at_its_own_limit(tiny: LoadedModel) -> None:
+def test_a_response_ends_at_the_eos_token_or_at_its_own_limit(tiny: LoadedModel) -> None:
     (end, *_) = hf.eos_token_ids(tiny)
     cut = hf.to_completion(tiny, [40, 41, end, 42, 43], 5)
     assert cut.token_ids == (40, 41, end)
@@ -108,7 +108,7 @@ def test_noise_is_finite_and_differs_by_seed_position_and_token() -> None:
     assert np.abs(correlation - np.eye(6)).max() < 0.08
 
 
-def test_a_placeholder_that_is_no_picture_is_refused(tiny: LoadedModel) -> None:
+def test_a_placeholder_without_an_image_is_refused(tiny: LoadedModel) -> None:
     bad = Request(parts=("what is <|image_pad|> here?",), max_new_tokens=4)
     with pytest.raises(ValueError, match=r"placeholder|image|token"):
         hf.generate(tiny, [bad], 1)

@@ -71,7 +71,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize("config", SETTINGS)
 @pytest.mark.parametrize("cells", [attention.MAX_CELLS, 1])
-def test_the_streamed_bias_is_the_formula_on_the_eager_attention(
+def test_the_streamed_max_log_psi_is_the_formula_on_the_eager_attention(
     tiny: LoadedModel, passed: tuple, config: AceConfig, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "MAX_CELLS", cells)
@@ -81,13 +81,13 @@ def test_the_streamed_bias_is_the_formula_on_the_eager_attention(
         assert mine == (None if wanted is None else pytest.approx(wanted, abs=1e-3))
 
 
-def test_a_response_of_one_token_has_no_bias(tiny: LoadedModel, passed: tuple) -> None:
+def test_a_response_of_one_token_has_no_max_log_psi(tiny: LoadedModel, passed: tuple) -> None:
     found = biases(tiny, passed, AceConfig())
     assert found[1] is None
     assert all(isinstance(found[row], float) for row in (0, 2, 3))
 
 
-def test_the_masses_are_the_same_with_and_without_the_bias(
+def test_the_masses_are_the_same_with_and_without_max_log_psi(
     tiny: LoadedModel, passed: tuple
 ) -> None:
     inputs, found = passed
@@ -100,7 +100,7 @@ def test_the_masses_are_the_same_with_and_without_the_bias(
         assert (look.text_LT == text).all()
 
 
-def test_bias_is_none_where_it_was_not_asked_for(tiny: LoadedModel, passed: tuple) -> None:
+def test_max_log_psi_is_none_where_it_was_not_requested(tiny: LoadedModel, passed: tuple) -> None:
     inputs, found = passed
     looks = attention.summarize(
         tiny.model, inputs, found.image_BS, found.text_BS, found.response_BS

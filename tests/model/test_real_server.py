@@ -82,7 +82,7 @@ def asked(samples: list[Sample], temperature: float) -> list[Request]:
     ]
 
 
-def test_a_real_server_says_what_the_model_says_here_through_every_fault(
+def test_a_real_server_gives_the_responses_of_this_process_through_every_fault(
     served: tuple[str, str], proxy: Spoiling, tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     made = server_check.connect(settings(proxy.url, served[1]), 12544)
@@ -113,7 +113,7 @@ def command(folder: Path, url: str, model: str) -> list[str]:
     return [sys.executable, str(ROOT / "launch" / "score.py"), *words, *engine, *few]
 
 
-def test_a_whole_probe_outlives_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
+def test_a_probe_survives_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
     port, folder = free_port(), tmp_path / "artifacts"
     events: list[str] = []
     done = threading.Event()

@@ -81,7 +81,7 @@ def generated(tiny: LoadedModel, request: Request) -> tuple[int, ...]:
     return hf.to_completion(tiny, output[0, width:].tolist(), request.max_new_tokens).token_ids
 
 
-def test_answers_are_those_of_transformers_own_generate(
+def test_responses_are_those_of_transformers_generate(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
     assert ids(hf.generate(tiny, requests, 8)) == [generated(tiny, each) for each in requests]
@@ -108,7 +108,7 @@ def feeding(some: list[Request]) -> Callable[[int], list[tuple[int, Request]]]:
     return lambda room: [each for _, each in zip(range(room), waiting, strict=False)]
 
 
-def test_pictures_of_draws_that_share_a_view_are_seen_once(
+def test_images_of_draws_that_share_a_view_are_encoded_once(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     seen: list[int] = []
@@ -145,7 +145,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     assert "going on with 2 at most" in caplog.text
 
 
-def test_one_shortage_while_prompts_are_read_costs_one_half(
+def test_one_out_of_memory_in_prefill_halves_the_batch_once(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
     short: list[int] = []
@@ -160,7 +160,7 @@ def test_one_shortage_while_prompts_are_read_costs_one_half(
     assert max(rows) == 8
 
 
-def test_what_does_not_fit_alone_and_any_other_error_is_raised(
+def test_a_row_that_does_not_fit_alone_and_any_other_error_are_raised(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
     def never(words: str) -> Callable[..., None]:
@@ -191,7 +191,7 @@ def test_the_token_budget_bounds_rows_times_the_longest(
     assert max(single) == 1
 
 
-def test_the_cache_follows_the_rows_in_flight_within_the_token_budget(
+def test_the_cache_grows_and_shrinks_with_the_rows_within_the_token_budget(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     """Many short prompts, then few long ones, then short ones: never many times the longest."""
@@ -268,7 +268,7 @@ def differing(one: dict[Any, torch.Tensor], two: dict[Any, torch.Tensor]) -> int
     return sum(not torch.equal(one[key], two[key]) for key in both)
 
 
-def test_in_deterministic_mode_not_one_bit_depends_on_what_else_is_asked(
+def test_in_deterministic_mode_no_bit_depends_on_the_other_requests(
     tiny: LoadedModel, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole, in part, in another order, on one thread or two; without it, roundings differ."""

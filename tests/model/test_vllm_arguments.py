@@ -100,7 +100,7 @@ def test_every_name_we_use_is_in_the_source(wheel: zipfile.ZipFile) -> None:
 
 
 @pytest.mark.slow
-def test_answers_of_one_request_have_consecutive_seeds_so_each_draw_is_its_own(
+def test_completions_of_one_vllm_request_have_consecutive_seeds_so_each_draw_is_a_request(
     wheel: zipfile.ZipFile,
 ) -> None:
     source = wheel.read("vllm/v1/engine/parallel_sampling.py").decode()
@@ -108,7 +108,7 @@ def test_answers_of_one_request_have_consecutive_seeds_so_each_draw_is_its_own(
     assert vllm.sampling_arguments(REQUEST, {})["n"] == 1
 
 
-def test_a_draws_own_seed_and_nothing_of_the_models_defaults_goes_to_vllm() -> None:
+def test_the_draws_seed_and_no_model_defaults_go_to_vllm() -> None:
     found = vllm.sampling_arguments(REQUEST, {500: vllm.BANNED_LOGIT_BIAS})
     assert (found["seed"], found["temperature"], found["max_tokens"]) == (3, 0.7, 9)
     assert (found["top_p"], found["top_k"], found["min_p"]) == (1.0, 0, 0.0)
@@ -122,7 +122,7 @@ def test_the_pixel_budget_goes_to_vllms_processor() -> None:
     assert found["trust_remote_code"] is False
 
 
-def test_each_rank_shows_its_engine_its_own_gpus_and_sees_all_again(
+def test_each_rank_shows_its_engine_only_its_gpus_and_restores_the_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import os
@@ -171,7 +171,7 @@ def scripted(processor, room: int = 3) -> vllm.VllmEngine:
     return found
 
 
-def test_answers_find_their_way_back_and_what_cannot_be_asked_is_told(tiny) -> None:
+def test_results_keep_their_order_and_rejected_requests_are_errors(tiny) -> None:
     from difftrain.model.engines.types import generate_all
 
     picture = Image.new("RGB", (56, 56))
@@ -188,7 +188,7 @@ def test_answers_find_their_way_back_and_what_cannot_be_asked_is_told(tiny) -> N
     )
 
 
-def test_a_stream_that_nobody_reads_on_takes_its_requests_back(tiny) -> None:
+def test_a_closed_stream_aborts_its_requests(tiny) -> None:
     made = scripted(tiny.processor)
     asked = iter([Request(parts=("x",), seed=number, max_new_tokens=4) for number in range(9)])
     stream = made.stream(lambda room: list(zip(range(room), asked, strict=False)))
@@ -197,7 +197,7 @@ def test_a_stream_that_nobody_reads_on_takes_its_requests_back(tiny) -> None:
     assert len(made.llm.llm_engine.aborted) == 2
 
 
-def test_of_its_seeds_it_claims_no_more_than_that_they_are_passed_on(tiny) -> None:
+def test_vllm_claims_only_that_seeds_are_passed_on(tiny) -> None:
     made = scripted(tiny.processor)
     made.version = "1"
     assert made.info == {"engine": "vllm", "version": "1", "seeds": "passed on"}

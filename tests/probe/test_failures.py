@@ -20,7 +20,7 @@ from difftrain.probe import run, state
 from difftrain.probe.attention_pass import response_token_ids, responses_to_measure
 from difftrain.records import Measure, Rollout, Sample, Verdict, View
 from tests.listening import FaultyProxy, send
-from tests.model.answering import ModelServer, read
+from tests.model.answering import ModelServer, parse_body
 
 
 @pytest.fixture
@@ -70,13 +70,13 @@ def test_a_refused_sample_fails_with_its_reason_and_the_rest_is_scored(
     pixels: list[bytes] = []
 
     def spoils(handler: Any, body: dict, number: int) -> bool:
-        text, images, _ = read(body)
+        text, images, _ = parse_body(body)
         if bad := text == failing_text and (not pixels or images == pixels):
             pixels[:] = images
             send(handler, 400, b'{"error": {"message": "too long"}}')
         return bad
 
-    server.spoils = spoils
+    server.inject_fault = spoils
     folder, _ = run_probe(server, shapes_samples, tmp_path)
     (failed,) = state.failed_samples(folder).items()
     assert failed[1] == "the server answers 400: too long"
@@ -112,14 +112,14 @@ def test_no_fault_changes_a_row_and_nothing_written_is_requested_again(
             FaultyProxy.drop(handler)
         return kind is not None
 
-    server.spoils = spoils
+    server.inject_fault = spoils
     disturbed, _ = run_probe(server, samples, tmp_path / "two", max_attempts=12)
     assert rows(disturbed) == rows(undisturbed)
     assert not state.failed_samples(disturbed)
-    num_requests = len(server.heard)
+    num_requests = len(server.bodies)
     (disturbed / "manifest.json").unlink()
     run_probe(server, samples, tmp_path / "two")
-    assert len(server.heard) == num_requests
+    assert len(server.bodies) == num_requests
 
 
 def test_what_was_generated_before_a_server_was_gone_for_good_is_kept(
@@ -131,16 +131,16 @@ def test_what_was_generated_before_a_server_was_gone_for_good_is_kept(
             FaultyProxy.drop(handler)
         return number > 30
 
-    server.spoils = spoils
+    server.inject_fault = spoils
     with pytest.raises(OSError, match="has been away"):
         run_probe(server, shapes_samples, tmp_path, max_outage_s=0.2)
     kept = rows(tmp_path / "probe")
     assert len(kept) == 30
     assert manifest.read_manifest(tmp_path / "probe") is None
-    server.models, server.spoils, before = 200, lambda *_: False, server.in_earnest
+    server.models, server.inject_fault, before = 200, lambda *_: False, server.num_requests
     folder, _ = run_probe(server, shapes_samples, tmp_path)
     after = rows(folder)
-    assert len(after) - len(kept) == server.in_earnest - before
+    assert len(after) - len(kept) == server.num_requests - before
     assert len({(row.sample_id, row.mask_percent, row.draw) for row in after}) == len(after)
 
 
@@ -150,7 +150,7 @@ def test_responses_reach_the_disk_while_the_server_is_silent(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(parquet, "LONGEST_UNWRITTEN_SECONDS", 0.3)
+    monkeypatch.setattr(parquet, "MAX_BUFFER_SECONDS", 0.3)
     monkeypatch.setattr(openai_engine, "IDLE_CALL_S", 0.05)
     timed_out: list[int] = []
 
@@ -162,7 +162,7 @@ def test_responses_reach_the_disk_while_the_server_is_silent(
                 timed_out.append(number)
         return False
 
-    server.spoils = spoils
+    server.inject_fault = spoils
     folder, _ = run_probe(server, shapes_samples[:8], tmp_path)
     assert not timed_out
     assert len(rows(folder)) > 12
@@ -178,10 +178,10 @@ def test_the_manifest_counts_the_seconds_of_all_starts(
             FaultyProxy.drop(handler)
         return number > 5
 
-    server.spoils = spoils
+    server.inject_fault = spoils
     with pytest.raises(OSError, match="has been away"):
         run_probe(server, shapes_samples[:4], tmp_path, max_outage_s=0.1)
-    server.models, server.spoils = 200, lambda *_: False
+    server.models, server.inject_fault = 200, lambda *_: False
     started = time.time()
     folder, _ = run_probe(server, shapes_samples[:4], tmp_path)
     content = manifest.read_manifest(folder)

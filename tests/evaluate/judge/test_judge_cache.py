@@ -26,7 +26,7 @@ while True:
 """
 
 
-def test_what_one_process_kept_the_next_one_reads(tmp_path: Path) -> None:
+def test_a_reply_stored_by_one_process_is_read_by_the_next(tmp_path: Path) -> None:
     kept = ReplyCache(tmp_path)
     kept.add("k", "Yes\nand \x00 no \ud800", model="m")
     kept.close()
@@ -34,7 +34,7 @@ def test_what_one_process_kept_the_next_one_reads(tmp_path: Path) -> None:
     assert ReplyCache(tmp_path).get("other") is None
 
 
-def test_looking_makes_no_file(tmp_path: Path) -> None:
+def test_reading_creates_no_file(tmp_path: Path) -> None:
     ReplyCache(tmp_path / "judge").get("k")
     assert not (tmp_path / "judge").exists()
 
@@ -46,7 +46,7 @@ def test_the_first_reply_stays(tmp_path: Path) -> None:
     assert ReplyCache(tmp_path).get("k") == "one"
 
 
-def test_a_half_written_line_is_skipped_and_spoils_no_other(tmp_path: Path) -> None:
+def test_a_partial_line_is_skipped_and_damages_no_other(tmp_path: Path) -> None:
     kept = ReplyCache(tmp_path)
     kept.add("a", "1")
     (path,) = tmp_path.iterdir()
@@ -60,7 +60,7 @@ def test_a_half_written_line_is_skipped_and_spoils_no_other(tmp_path: Path) -> N
     assert [found.get(key) for key in ("a", "torn", "b", "c")] == ["1", None, "2", None]
 
 
-def test_killed_writers_side_by_side_lose_nothing_that_they_kept(tmp_path: Path) -> None:
+def test_killed_parallel_writers_lose_nothing_that_they_stored(tmp_path: Path) -> None:
     writers = [
         subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path), name]) for name in "ab"
     ]
@@ -104,7 +104,7 @@ def test_threads_share_one_file_without_mixing_lines(tmp_path: Path) -> None:
     assert len(read_entries(path)) == 800
 
 
-def test_a_line_that_is_not_whole_is_told(tmp_path: Path) -> None:
+def test_a_line_that_cannot_be_written_whole_is_an_error(tmp_path: Path) -> None:
     kept = ReplyCache(Path("/dev/full").parent)
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
@@ -131,7 +131,7 @@ def test_every_part_of_a_call_is_part_of_its_key() -> None:
     assert json.loads(json.dumps(cache_key(*calls[0]))) == cache_key(*calls[0])
 
 
-def test_two_servers_share_neither_replies_nor_marks(
+def test_two_servers_share_neither_replies_nor_results(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("JUDGE_MODEL", "default")

@@ -34,7 +34,7 @@ def test_an_endpoint_needs_an_address_and_a_model_in_the_environment() -> None:
     ]
 
 
-def test_a_whole_environment_has_no_problem_and_a_key_is_not_needed() -> None:
+def test_a_complete_environment_has_no_problem_and_a_key_is_optional() -> None:
     assert list(missing(SET)) == []
     assert list(missing({**SET, "JUDGE_API_KEY": ""})) == []
 
@@ -42,7 +42,7 @@ def test_a_whole_environment_has_no_problem_and_a_key_is_not_needed() -> None:
 @pytest.mark.parametrize(
     "url", ["host/v1", "ftp://host", "https://", "http://[::1", "http://host:port/v1", "sk-secret"]
 )
-def test_what_is_no_address_is_refused_without_being_shown(url: str) -> None:
+def test_an_invalid_address_is_refused_without_being_shown(url: str) -> None:
     assert not is_address(url)
     (rule,) = missing({**SET, "JUDGE_BASE_URL": url})
     assert rule == "needs JUDGE_BASE_URL to be an address such as https://host/v1"
@@ -54,7 +54,7 @@ def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(key: str) -> N
     assert rule == "needs JUDGE_API_KEY to be one line of plain characters"
 
 
-def test_a_misspelt_judge_and_impossible_numbers_are_told_at_once() -> None:
+def test_a_misspelt_judge_and_impossible_numbers_are_reported_together() -> None:
     found = "\n".join(
         told(
             "evaluate.judge=endpont",

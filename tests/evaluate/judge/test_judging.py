@@ -96,7 +96,7 @@ def test_faults_injected_by_a_proxy_lose_nothing(server, proxy, config: RunConfi
     marks, counts = graded(config, said(config.evaluate))
     assert set(proxy.injected) == set(proxy.FAULTS)
     assert counts["failed_items"] == 0
-    assert counts["calls"] == len(proxy.heard) == counts["replies"] + len(proxy.injected)
+    assert counts["calls"] == len(proxy.bodies) == counts["replies"] + len(proxy.injected)
     assert sum(counts["faults"].values()) == len(proxy.injected)
     assert counts["faults"].keys() == {"limited", "server", "lost", "slow", "malformed", "empty"}
     config.output_dir += "-undisturbed"
@@ -106,14 +106,14 @@ def test_faults_injected_by_a_proxy_lose_nothing(server, proxy, config: RunConfi
     assert again["faults"] == {}
 
 
-def test_a_second_pass_makes_no_call_and_the_same_marks(server, config: RunConfig) -> None:
+def test_a_second_pass_makes_no_call_and_gives_the_same_results(server, config: RunConfig) -> None:
     server.says = fitting
     marks, counts = graded(config, said(config.evaluate))
-    asked = len(server.heard)
+    asked = len(server.bodies)
     assert counts["calls"] == asked > 20
     again, recounted = graded(config, said(config.evaluate))
     assert again == marks
-    assert len(server.heard) == asked
+    assert len(server.bodies) == asked
     assert recounted["calls"] == 0
     assert recounted["from_cache"] == recounted["replies"] == counts["replies"]
 
@@ -121,7 +121,7 @@ def test_a_second_pass_makes_no_call_and_the_same_marks(server, config: RunConfi
 @pytest.mark.parametrize(
     "change", ["model", "prompt", "max_tokens"], ids=lambda what: f"another {what}"
 )
-def test_the_cache_tells_model_prompt_and_settings_apart(
+def test_the_cache_distinguishes_model_prompt_and_settings(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     server.says = lambda prompt, number: f"0.{number}"
@@ -135,11 +135,11 @@ def test_the_cache_tells_model_prompt_and_settings_apart(
     assert counts["from_cache"] == 0
 
 
-def test_the_request_is_the_references(server, config: RunConfig) -> None:
+def test_the_request_is_that_of_the_reference_harness(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: "too chatty"
     one(config, "MMVet")
-    assert [each["temperature"] for each in server.heard] == [0.0, 0.5, 1.0, 1.5, 2.0]
-    for request in server.heard:
+    assert [each["temperature"] for each in server.bodies] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    for request in server.bodies:
         assert request.keys() == {"model", "messages", "temperature", "max_tokens"}
         assert request["model"] == "judge-of-the-tests"
         assert request["max_tokens"] == 3
@@ -150,10 +150,10 @@ def test_the_request_is_the_references(server, config: RunConfig) -> None:
     ]  # fmt: skip
 
 
-def test_a_retry_at_the_same_temperature_is_a_call_of_its_own(server, config: RunConfig) -> None:
+def test_a_repetition_at_the_same_temperature_is_a_separate_call(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: "A" if number == 2 else "who knows"
     mark, counts = one(config, "MMStar")
-    assert len(server.heard) == 3
+    assert len(server.bodies) == 3
     assert mark.graded_by is GradedBy.judge
     assert (counts["replies"], counts["unusable"]) == (3, 2)
     again, recounted = one(config, "MMStar")
@@ -210,26 +210,24 @@ def test_a_broken_judge_gives_no_score_and_is_counted(
     mark, counts = one(config, benchmark)
     assert (mark.score, mark.graded_by, mark.status) == (None, None, ItemStatus.failed)
     assert counts["failed_items"] == 1
-    assert counts["faults"] == {fault: len(server.heard)}
+    assert counts["faults"] == {fault: len(server.bodies)}
     assert counts["replies"] == 0
     assert not list(Path(config.output_dir).rglob("replies-*")), "a failure must not be kept"
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 301])
-def test_a_server_that_turns_everybody_away_is_asked_no_further(
+def test_a_server_that_rejects_every_request_is_not_called_again(
     server, config: RunConfig, status: int
 ) -> None:
     server.says = lambda prompt, number: (status, b"", {})
     marks, counts = graded(config, said(config.evaluate))
-    assert len(server.heard) <= config.evaluate.judge_client.max_concurrency
+    assert len(server.bodies) <= config.evaluate.judge_client.max_concurrency
     assert f"the server answers {status}" in counts["stopped"]
     assert "no further call was made, because the server answers" in format_usage("judge", counts)
     assert all(mark.score is None for mark in marks if mark.graded_by is None)
 
 
-def test_one_prompt_that_is_turned_away_among_others_stops_nothing(
-    server, config: RunConfig
-) -> None:
+def test_one_rejected_prompt_among_others_stops_nothing(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: (403, b"", {}) if number == 3 else fitting(prompt, number)
     config.evaluate.judge_client.max_concurrency = 1
     _, counts = graded(config, said(config.evaluate))
@@ -242,17 +240,17 @@ UNSUPPORTED = json.dumps(
 ).encode()
 
 
-def test_a_judge_that_refuses_everything_is_asked_no_further_and_says_why(
+def test_a_judge_that_refuses_everything_is_not_called_again_and_the_reason_is_shown(
     server, config: RunConfig
 ) -> None:
     server.says = lambda prompt, number: (400, UNSUPPORTED, {})
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 60
     _, counts = graded(config, said(config.evaluate))
-    assert len(server.heard) < OUTAGE_CALLS + config.evaluate.judge_client.max_concurrency
+    assert len(server.bodies) < OUTAGE_CALLS + config.evaluate.judge_client.max_concurrency
     why = "the server answers 400: 'max_tokens' is not supported, use max_completion_tokens"
     assert f"{OUTAGE_CALLS} calls in a row have failed" in counts["stopped"]
     assert counts["last_words"] == {"refused": why}
-    assert f"refused {len(server.heard)} ({why})" in format_usage("judge", counts)
+    assert f"refused {len(server.bodies)} ({why})" in format_usage("judge", counts)
 
 
 @pytest.mark.parametrize("earlier", ["in this run", "in one before"])
@@ -272,7 +270,7 @@ def test_refusals_by_a_judge_that_has_replied_stop_nothing(
 def test_a_refused_prompt_is_not_sent_again(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: (413, b"", {})
     one(config, "MMVet")
-    assert len(server.heard) == 1
+    assert len(server.bodies) == 1
 
 
 def test_the_server_may_ask_for_a_pause(server, config: RunConfig) -> None:
@@ -287,7 +285,7 @@ def test_the_server_may_ask_for_a_pause(server, config: RunConfig) -> None:
     assert 0.95 < at[1] - at[0] < 3
 
 
-def test_a_pause_that_is_asked_of_one_call_holds_all(server, config: RunConfig) -> None:
+def test_a_pause_requested_of_one_call_holds_all(server, config: RunConfig) -> None:
     at: list[float] = []
 
     def says(prompt: str, number: int) -> Any:
@@ -315,21 +313,21 @@ def test_a_pause_may_be_a_date(ahead: float, low: float, high: float) -> None:
 
 
 @pytest.mark.parametrize("header", [None, "", "soon", "nan", "inf", "Mon, 99 Foo"])
-def test_a_pause_that_cannot_be_read_is_none(header: str | None) -> None:
+def test_an_unreadable_pause_is_none(header: str | None) -> None:
     assert parse_retry_after(header) is None
 
 
-def test_a_pause_too_long_for_this_run_ends_the_asking(server, config: RunConfig) -> None:
+def test_a_pause_too_long_for_this_run_stops_all_calls(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: (429, b"", {"Retry_After": "86400"})
     started = time.monotonic()
     marks, counts = graded(config, said(config.evaluate))
     assert time.monotonic() - started < 20
-    assert len(server.heard) <= config.evaluate.judge_client.max_concurrency
+    assert len(server.bodies) <= config.evaluate.judge_client.max_concurrency
     assert "wait for 86400 s" in counts["stopped"]
     assert counts["failed_items"] == sum(mark.score is None for mark in marks) > 20
 
 
-def test_a_slow_judge_is_given_up_after_the_time_out(server, config: RunConfig) -> None:
+def test_a_slow_judge_fails_after_the_timeout(server, config: RunConfig) -> None:
     def says(prompt: str, number: int) -> str:
         time.sleep(1.0)
         return "0.5"
@@ -342,7 +340,7 @@ def test_a_slow_judge_is_given_up_after_the_time_out(server, config: RunConfig) 
     assert counts["faults"] == {"slow": 2}
 
 
-def test_nobody_at_the_address_ends_the_asking_soon(
+def test_no_server_at_the_address_soon_stops_all_calls(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JUDGE_BASE_URL", "http://127.0.0.1:9/v1")
@@ -369,11 +367,11 @@ def test_a_success_in_between_is_no_outage(server, config: RunConfig) -> None:
     assert sum(mark.score == 0.5 for mark in marks) >= counts["calls"] // 8
 
 
-def test_the_budget_is_kept_and_what_it_left_out_has_no_score(server, config: RunConfig) -> None:
+def test_the_budget_is_kept_and_items_beyond_it_have_no_score(server, config: RunConfig) -> None:
     server.says = fitting
     config.evaluate.judge_client.max_calls = 7
     marks, counts = graded(config, said(config.evaluate))
-    assert len(server.heard) == counts["calls"] == 7
+    assert len(server.bodies) == counts["calls"] == 7
     assert counts["faults"]["over_budget"] == counts["failed_items"]
     assert sum(mark.score is None for mark in marks) == counts["failed_items"] > 10
     config.evaluate.judge_client.max_calls = None
@@ -386,7 +384,7 @@ def test_retries_count_against_the_budget(server, config: RunConfig) -> None:
     server.says = lambda prompt, number: (500, b"", {})
     config.evaluate.judge_client.max_calls = 3
     _, counts = one(config, "MMVet")
-    assert len(server.heard) == 3
+    assert len(server.bodies) == 3
     assert counts["faults"] == {"over_budget": 1, "server": 3}
 
 
@@ -398,7 +396,7 @@ def test_no_more_calls_are_open_than_allowed(server, config: RunConfig) -> None:
     server.says = says
     config.evaluate.judge_client.max_concurrency = 3
     graded(config, said(config.evaluate))
-    assert server.most_open == 3
+    assert server.max_open == 3
 
 
 def test_the_key_is_sent_and_appears_nowhere_else(
@@ -424,7 +422,7 @@ def test_the_key_is_sent_and_appears_nowhere_else(
         assert server.url not in text
 
 
-def test_words_of_the_server_are_shown_without_key_and_address(server, config: RunConfig) -> None:
+def test_server_messages_are_shown_without_key_and_address(server, config: RunConfig) -> None:
     key = server.key
     echo = json.dumps({"error": {"message": "x" * 260 + f" {key} at {server.url}"}}).encode()
     server.says = lambda prompt, number: (422, echo, {})
@@ -436,7 +434,7 @@ def test_words_of_the_server_are_shown_without_key_and_address(server, config: R
     assert server.url not in str(caught.value)
 
 
-def test_a_key_that_is_turned_away_is_told_before_the_model_is_asked(
+def test_a_rejected_key_is_an_error_before_the_model_generates(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     JudgeServer(config.evaluate.judge_client, JudgeUsage()).check_key()

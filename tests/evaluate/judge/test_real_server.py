@@ -42,7 +42,7 @@ def graded(config: RunConfig) -> tuple[list[ItemResult], dict]:
     return marks, judging.counts()
 
 
-def test_a_real_server_judges_through_a_proxy_that_spoils_requests(
+def test_a_real_server_judges_through_a_faulty_proxy(
     served: tuple[str, str], proxy, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, model = served
@@ -63,10 +63,10 @@ def test_a_real_server_judges_through_a_proxy_that_spoils_requests(
     extracted = [mark for mark in marks if mark.benchmark == "shapes/MathVista"]
     assert all(mark.graded_by is GradedBy.judge for mark in extracted)
     assert all(mark.score is not None for mark in marks)
-    asked = len(proxy.heard)
+    asked = len(proxy.bodies)
     again, recounted = graded(config)
     assert again == marks
-    assert len(proxy.heard) == asked
+    assert len(proxy.bodies) == asked
     assert recounted["calls"] == 0
     proxy.fault = lambda number: None
     config.output_dir += "-undisturbed"
@@ -104,10 +104,10 @@ def says(prompt: str, number: int) -> str:
 
 
 def prompts(server) -> list[tuple[str, float]]:
-    return [(each["messages"][0]["content"], each["temperature"]) for each in server.heard]
+    return [(each["messages"][0]["content"], each["temperature"]) for each in server.bodies]
 
 
-def test_a_killed_evaluation_and_two_ranks_ask_nothing_twice(server, tmp_path: Path) -> None:
+def test_a_killed_evaluation_and_two_ranks_make_no_call_twice(server, tmp_path: Path) -> None:
     def slowly(prompt: str, number: int) -> str:
         time.sleep(0.2)
         return says(prompt, number)
@@ -115,13 +115,13 @@ def test_a_killed_evaluation_and_two_ranks_ask_nothing_twice(server, tmp_path: P
     server.says = slowly
     child = started(command("evaluate", tmp_path, "evaluate.judge_client.max_concurrency=1"))
     until = time.time() + 400
-    while len(server.heard) < 6:
+    while len(server.bodies) < 6:
         assert child.poll() is None, child.communicate()[1][-3000:]
         assert time.time() < until
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    before = len(server.heard)
+    before = len(server.bodies)
     assert not list(tmp_path.glob("evaluate/*/manifest.json"))
     server.says = says
     ranks = [
@@ -143,11 +143,11 @@ def test_a_killed_evaluation_and_two_ranks_ask_nothing_twice(server, tmp_path: P
     assert done.returncode == 0, told[-3000:]
     assert "judge judge-of-the-tests:" in told
     assert marks_of(alone) == found
-    calls = len(server.heard)
+    calls = len(server.bodies)
     again = started(command("evaluate", alone))
     again.communicate(timeout=300)
     assert again.returncode == 0
-    assert len(server.heard) == calls
+    assert len(server.bodies) == calls
     for path in tmp_path.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
@@ -155,7 +155,7 @@ def test_a_killed_evaluation_and_two_ranks_ask_nothing_twice(server, tmp_path: P
             assert server.url.encode() not in content
 
 
-def test_a_whole_run_by_rules_alone_says_what_it_cannot_say(tmp_path: Path) -> None:
+def test_a_whole_run_by_rules_alone_states_what_is_undecided(tmp_path: Path) -> None:
     smoke = ("debug=smoke", "select.strata=[hard,medium,unsolved]", "evaluate.judge=none")
     words = [sys.executable, str(ROOT / "launch" / "train.py"), *smoke, f"output_dir={tmp_path}"]
     done = started(words)

@@ -141,7 +141,7 @@ def test_a_second_run_makes_no_call_and_changes_no_file(server, config: RunConfi
     server.says = lambda prompt, number: "0.5"
     say(config, WORDY)
     folder = evaluated(config, no_model)
-    made, calls = manifest.read_manifest(folder), len(server.heard)
+    made, calls = manifest.read_manifest(folder), len(server.bodies)
     assert calls > 6
     assert evaluated(config, no_model) == folder
     assert manifest.read_manifest(folder) == made
@@ -149,7 +149,7 @@ def test_a_second_run_makes_no_call_and_changes_no_file(server, config: RunConfi
         path.unlink()
     before = made["counts"]["judge"]["replies"]
     evaluated(config, no_model)
-    assert len(server.heard) == calls
+    assert len(server.bodies) == calls
     assert manifest.read_manifest(folder)["counts"]["judge"]["from_cache"] == before
 
 
@@ -162,10 +162,10 @@ def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
     failed = [mark for mark in parquet.read_rows(folder, ItemResult) if mark.score is None]
     made = manifest.read_manifest(folder)["counts"]
     assert made["unscored"] == made["judge"]["failed_items"] == len(failed) > 3
-    calls = len(server.heard)
+    calls = len(server.bodies)
     server.says = lambda prompt, number: "0.5" if prompt.endswith("| ") else "A"
     assert evaluated(config, no_model) == folder
-    assert len(server.heard) > calls
+    assert len(server.bodies) > calls
     marks = parquet.read_rows(folder, ItemResult)
     assert len(marks) == 36
     assert all(mark.score is not None for mark in marks)
@@ -208,7 +208,7 @@ def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, capl
     assert made["settings"]["judge"] == "judge-of-the-tests"
     assert "judging" not in made["settings"]
     judge = made["counts"]["judge"]
-    assert judge["calls"] == len(server.heard)
+    assert judge["calls"] == len(server.bodies)
     assert judge["calls"] + judge["from_cache"] == judge["replies"]
     assert judge["unusable"] > 0
     told = caplog.text
