@@ -24,6 +24,7 @@ class Listening:
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
+        self.headers: list[dict[str, str]] = []
         self.open = self.max_open = 0
         self.lock = threading.Lock()
         outer = self
@@ -40,6 +41,7 @@ class Listening:
                     number = len(outer.bodies)
                     outer.bodies.append(json.loads(content))
                     outer.keys.add(self.headers["Authorization"])
+                    outer.headers.append(dict(self.headers))
                     outer.open += 1
                     outer.max_open = max(outer.max_open, outer.open)
                 try:

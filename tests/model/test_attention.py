@@ -19,52 +19,52 @@ def noise(height: int, width: int) -> Image.Image:
 
 
 def inputs(
-    tiny: LoadedModel, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> tuple[dict, attention.TokenSpans]:
     """Teacher-forced inputs of questions of different length, with their spans."""
-    words = ["How many?", "Count the red shapes and add 3.", "Read the letters. " * 3]
+    texts = ["How many?", "Count the red shapes and add 3.", "Read the letters. " * 3]
     requests = [
         Request(parts=(*images, text), max_new_tokens=8)
-        for images, text in zip(pictures, words, strict=True)
+        for images, text in zip(images_per_row, texts, strict=True)
     ]
     pad = tiny.processor.tokenizer.pad_token_id
-    found = append_responses(kv_cache.encode(tiny, requests), RESPONSES, pad)
+    tensors = append_responses(kv_cache.encode(tiny, requests), RESPONSES, pad)
     lengths = [len(response) for response in RESPONSES]
-    marked = attention.token_spans(
-        found["input_ids"], found["attention_mask"], lengths, tiny.image_token, TextSpan.prompt
+    spans = attention.token_spans(
+        tensors["input_ids"], tensors["attention_mask"], lengths, tiny.image_token, TextSpan.prompt
     )
-    return found, marked
+    return tensors, spans
 
 
 @pytest.fixture
-def pictures() -> list[list[Image.Image]]:
+def images_per_row() -> list[list[Image.Image]]:
     return [[noise(112, 112)], [noise(56, 84), noise(112, 56)], [noise(84, 112)]]
 
 
-def masses(tiny: LoadedModel, pictures: list[list[Image.Image]]) -> list:
-    found, marked = inputs(tiny, pictures)
-    return attention.masses(tiny.model, found, marked.image_BS, marked.text_BS, marked.response_BS)
+def masses(tiny: LoadedModel, images_per_row: list[list[Image.Image]]) -> list:
+    tensors, spans = inputs(tiny, images_per_row)
+    return attention.masses(tiny.model, tensors, spans.image_BS, spans.text_BS, spans.response_BS)
 
 
 @torch.inference_mode()
-def eager(tiny: LoadedModel, pictures: list[list[Image.Image]]) -> list:
-    found, marked = inputs(tiny, pictures)
+def eager(tiny: LoadedModel, images_per_row: list[list[Image.Image]]) -> list:
+    tensors, spans = inputs(tiny, images_per_row)
     tiny.model.set_attn_implementation("eager")
     try:
-        layers = tiny.model(**found, output_attentions=True, use_cache=False).attentions
+        layers = tiny.model(**tensors, output_attentions=True, use_cache=False).attentions
     finally:
         tiny.model.set_attn_implementation("sdpa")
     rows = []
     for row in range(len(RESPONSES)):
-        table = torch.stack([layer[row].mean(0)[marked.response_BS[row]] for layer in layers])
-        rows.append((table @ marked.image_BS[row].float(), table @ marked.text_BS[row].float()))
+        table = torch.stack([layer[row].mean(0)[spans.response_BS[row]] for layer in layers])
+        rows.append((table @ spans.image_BS[row].float(), table @ spans.text_BS[row].float()))
     return rows
 
 
 def test_masses_equal_eager_attention_on_a_padded_batch(
-    tiny: LoadedModel, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
-    for ours, theirs in zip(masses(tiny, pictures), eager(tiny, pictures), strict=True):
+    for ours, theirs in zip(masses(tiny, images_per_row), eager(tiny, images_per_row), strict=True):
         for mine, reference in zip(ours, theirs, strict=True):
             assert mine.shape == reference.shape
             assert mine.dtype == torch.float32
@@ -72,81 +72,83 @@ def test_masses_equal_eager_attention_on_a_padded_batch(
 
 
 def test_masses_have_a_row_a_layer_and_a_column_a_response_token(
-    tiny: LoadedModel, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
-    found = masses(tiny, pictures)
-    assert [image.shape for image, _ in found] == [(4, 3), (4, 1), (4, 11)]
-    for image, text in found:
+    tables = masses(tiny, images_per_row)
+    assert [image.shape for image, _ in tables] == [(4, 3), (4, 1), (4, 11)]
+    for image, text in tables:
         assert ((image + text) <= 1 + 1e-5).all()
         assert (image > 0).all()
         assert (text > 0).all()
 
 
 def test_a_black_image_changes_the_masses(
-    tiny: LoadedModel, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
-    black = [[Image.new("RGB", each.size) for each in row] for row in pictures]
-    for (image, _), (dark, _) in zip(masses(tiny, pictures), masses(tiny, black), strict=True):
-        assert (image - dark).abs().max() > 1e-4
+    black = [[Image.new("RGB", each.size) for each in row] for row in images_per_row]
+    for (image, _), (black_image, _) in zip(
+        masses(tiny, images_per_row), masses(tiny, black), strict=True
+    ):
+        assert (image - black_image).abs().max() > 1e-4
 
 
 def test_a_row_alone_has_the_masses_it_has_in_a_batch(
-    tiny: LoadedModel, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
-    found, marked = inputs(tiny, pictures)
-    keep = found["attention_mask"][0].bool()
+    tensors, spans = inputs(tiny, images_per_row)
+    keep = tensors["attention_mask"][0].bool()
     alone = {
-        "input_ids": found["input_ids"][:1, keep],
-        "attention_mask": found["attention_mask"][:1, keep],
-        "mm_token_type_ids": found["mm_token_type_ids"][:1, keep],
-        "pixel_values": found["pixel_values"][: int(found["image_grid_thw"][0].prod())],
-        "image_grid_thw": found["image_grid_thw"][:1],
+        "input_ids": tensors["input_ids"][:1, keep],
+        "attention_mask": tensors["attention_mask"][:1, keep],
+        "mm_token_type_ids": tensors["mm_token_type_ids"][:1, keep],
+        "pixel_values": tensors["pixel_values"][: int(tensors["image_grid_thw"][0].prod())],
+        "image_grid_thw": tensors["image_grid_thw"][:1],
     }
-    cut = [each[:1, keep] for each in (marked.image_BS, marked.text_BS, marked.response_BS)]
+    cut = [each[:1, keep] for each in (spans.image_BS, spans.text_BS, spans.response_BS)]
     (image, text), *_ = attention.masses(tiny.model, alone, *cut)
-    batch_image, batch_text = masses(tiny, pictures)[0]
+    batch_image, batch_text = masses(tiny, images_per_row)[0]
     torch.testing.assert_close(image, batch_image, atol=1e-4, rtol=0)
     torch.testing.assert_close(text, batch_text, atol=1e-4, rtol=0)
 
 
 def test_the_models_attention_setting_is_restored_even_after_an_error(
-    tiny: LoadedModel, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
     config = tiny.model.get_decoder().config
     before = config._attn_implementation
-    found, marked = inputs(tiny, pictures)
+    tensors, spans = inputs(tiny, images_per_row)
     with pytest.raises(ValueError, match="image indicator"):
         attention.masses(
-            tiny.model, found, marked.image_BS[:, 1:], marked.text_BS, marked.response_BS
+            tiny.model, tensors, spans.image_BS[:, 1:], spans.text_BS, spans.response_BS
         )
-    broken = {**found, "pixel_values": found["pixel_values"][1:]}
+    broken = {**tensors, "pixel_values": tensors["pixel_values"][1:]}
     with pytest.raises((RuntimeError, ValueError)):
-        attention.masses(tiny.model, broken, marked.image_BS, marked.text_BS, marked.response_BS)
+        attention.masses(tiny.model, broken, spans.image_BS, spans.text_BS, spans.response_BS)
     assert config._attn_implementation == before
 
 
 def test_every_position_is_padding_text_image_or_response(
-    tiny: LoadedModel, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
-    found, marked = inputs(tiny, pictures)
-    padding = found["attention_mask"] == 0
-    parts = torch.stack([padding, marked.image_BS, marked.text_BS, marked.response_BS]).int()
+    tensors, spans = inputs(tiny, images_per_row)
+    padding = tensors["attention_mask"] == 0
+    parts = torch.stack([padding, spans.image_BS, spans.text_BS, spans.response_BS]).int()
     assert (parts.sum(0) == 1).all()
-    assert marked.image_BS.sum(1).tolist() == [16, 6 + 8, 12]
+    assert spans.image_BS.sum(1).tolist() == [16, 6 + 8, 12]
 
 
 def test_the_released_span_keeps_only_text_before_the_first_image(
-    tiny: LoadedModel, pictures: list[list[Image.Image]]
+    tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
-    found, whole = inputs(tiny, pictures)
+    tensors, spans = inputs(tiny, images_per_row)
     before = attention.token_spans(
-        found["input_ids"],
-        found["attention_mask"],
+        tensors["input_ids"],
+        tensors["attention_mask"],
         [len(response) for response in RESPONSES],
         tiny.image_token,
         TextSpan.before_image,
     )
-    first = whole.image_BS.int().argmax(1)
+    first = spans.image_BS.int().argmax(1)
     for row, place in enumerate(first):
         assert not before.text_BS[row, place:].any()
-        assert (before.text_BS[row, :place] == whole.text_BS[row, :place]).all()
+        assert (before.text_BS[row, :place] == spans.text_BS[row, :place]).all()

@@ -13,10 +13,10 @@ from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
 
 
-def asked(sample: Sample, seed: int, temperature: float = 0.9) -> Request:
-    words = prompts.user_text(sample.question, sample.options)
+def make_request(sample: Sample, seed: int, temperature: float = 0.9) -> Request:
+    text = prompts.user_text(sample.question, sample.options)
     return Request(
-        parts=(Image.open(BytesIO(sample.images[0])).convert("RGB"), words),
+        parts=(Image.open(BytesIO(sample.images[0])).convert("RGB"), text),
         seed=seed,
         temperature=temperature,
         max_new_tokens=12,
@@ -26,7 +26,7 @@ def asked(sample: Sample, seed: int, temperature: float = 0.9) -> Request:
 def test_a_response_does_not_depend_on_its_batch(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    requests = [asked(sample, seed) for seed, sample in enumerate(shapes_samples[:12])]
+    requests = [make_request(sample, seed) for seed, sample in enumerate(shapes_samples[:12])]
     together = hf.generate(tiny, requests, 12)
     in_threes = hf.generate(tiny, requests[::-1], 3)[::-1]
     alone = hf.generate(tiny, requests, 1)
@@ -38,8 +38,8 @@ def test_the_same_seed_gives_the_same_response_and_another_seed_another(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     sample = shapes_samples[0]
-    first, again = hf.generate(tiny, [asked(sample, 5), asked(sample, 5)], 2)
-    others = hf.generate(tiny, [asked(sample, seed, 2.0) for seed in range(6)], 6)
+    first, again = hf.generate(tiny, [make_request(sample, 5), make_request(sample, 5)], 2)
+    others = hf.generate(tiny, [make_request(sample, seed, 2.0) for seed in range(6)], 6)
     assert first == again
     assert len({other.token_ids for other in others}) > 1
 
@@ -47,14 +47,14 @@ def test_the_same_seed_gives_the_same_response_and_another_seed_another(
 def test_no_global_generator_is_touched(tiny: LoadedModel, shapes_samples: list[Sample]) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    hf.generate(tiny, [asked(shapes_samples[0], 5)], 1)
+    hf.generate(tiny, [make_request(shapes_samples[0], 5)], 1)
     assert (torch.get_rng_state() == before).all()
 
 
 def test_a_temperature_of_zero_is_greedy(tiny: LoadedModel, shapes_samples: list[Sample]) -> None:
     sample = shapes_samples[0]
-    found = hf.generate(tiny, [asked(sample, seed, 0.0) for seed in range(3)], 3)
-    assert found[0] == found[1] == found[2]
+    results = hf.generate(tiny, [make_request(sample, seed, 0.0) for seed in range(3)], 3)
+    assert results[0] == results[1] == results[2]
 
 
 def test_placeholders_are_never_produced(tiny: LoadedModel) -> None:
@@ -62,8 +62,8 @@ def test_placeholders_are_never_produced(tiny: LoadedModel) -> None:
     scores = torch.zeros(2, 512)
     scores[:, banned] = 1e4
     sampler = hf.SeededGumbelProcessor([1, 2], [1.0, 0.0], 3, banned)
-    found = sampler(torch.zeros(2, 4, dtype=torch.long), scores)
-    assert torch.isneginf(found[:, banned]).all()
+    results = sampler(torch.zeros(2, 4, dtype=torch.long), scores)
+    assert torch.isneginf(results[:, banned]).all()
 
 
 def test_a_response_ends_at_the_eos_token_or_at_its_own_limit(tiny: LoadedModel) -> None:
@@ -79,14 +79,14 @@ def test_a_response_ends_at_the_eos_token_or_at_its_own_limit(tiny: LoadedModel)
 def test_the_models_own_generation_defaults_do_not_leak_in(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    requests = [asked(sample, 3, 0.0) for sample in shapes_samples[:4]]
-    plain = hf.generate(tiny, requests, 4)
-    own = tiny.model.generation_config
-    own.repetition_penalty, own.no_repeat_ngram_size = 5.0, 0
+    requests = [make_request(sample, 3, 0.0) for sample in shapes_samples[:4]]
+    expected = hf.generate(tiny, requests, 4)
+    generation_config = tiny.model.generation_config
+    generation_config.repetition_penalty, generation_config.no_repeat_ngram_size = 5.0, 0
     try:
-        assert hf.generate(tiny, requests, 4) == plain
+        assert hf.generate(tiny, requests, 4) == expected
     finally:
-        own.repetition_penalty = None
+        generation_config.repetition_penalty = None
 
 
 def test_noise_samples_the_softmax() -> None:

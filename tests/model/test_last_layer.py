@@ -22,42 +22,42 @@ RESPONSES = [(5, 6, 7), (8,), tuple(range(20, 31)), tuple(range(40, 60))]
 @pytest.fixture(scope="module")
 def passed(tiny: LoadedModel) -> tuple[dict, attention.TokenSpans]:
     """A padded batch of prompts and responses of different length, with their spans."""
-    words = ["How many?", "Count the red shapes and add 3.", "Read the letters. " * 3, "What?"]
+    texts = ["How many?", "Count the red shapes and add 3.", "Read the letters. " * 3, "What?"]
     sizes = [(112, 112), (56, 84), (84, 112), (56, 56)]
     requests = [
         Request(
             parts=(Image.fromarray(RNG.integers(0, 256, (*size, 3), dtype=np.uint8)), text),
             max_new_tokens=8,
         )
-        for size, text in zip(sizes, words, strict=True)
+        for size, text in zip(sizes, texts, strict=True)
     ]
     pad = tiny.processor.tokenizer.pad_token_id
-    found = append_responses(kv_cache.encode(tiny, requests), RESPONSES, pad)
+    tensors = append_responses(kv_cache.encode(tiny, requests), RESPONSES, pad)
     lengths = [len(response) for response in RESPONSES]
-    return found, attention.token_spans(
-        found["input_ids"], found["attention_mask"], lengths, tiny.image_token, TextSpan.prompt
+    return tensors, attention.token_spans(
+        tensors["input_ids"], tensors["attention_mask"], lengths, tiny.image_token, TextSpan.prompt
     )
 
 
-def biases(tiny: LoadedModel, passed: tuple, config: AceConfig) -> list[float | None]:
-    inputs, found = passed
-    looks = attention.summarize(
-        tiny.model, inputs, found.image_BS, found.text_BS, found.response_BS, config
+def max_log_psis(tiny: LoadedModel, passed: tuple, config: AceConfig) -> list[float | None]:
+    inputs, spans = passed
+    summaries = attention.summarize(
+        tiny.model, inputs, spans.image_BS, spans.text_BS, spans.response_BS, config
     )
-    return [look.max_log_psi for look in looks]
+    return [summary.max_log_psi for summary in summaries]
 
 
 @torch.inference_mode()
 def eager(tiny: LoadedModel, passed: tuple) -> list[np.ndarray]:
     """Each response's attention on itself in the last layer, H x T x T, by eager attention."""
-    inputs, found = passed
+    inputs, spans = passed
     tiny.model.set_attn_implementation("eager")
     try:
         last = tiny.model(**inputs, output_attentions=True, use_cache=False).attentions[-1]
     finally:
         tiny.model.set_attn_implementation("sdpa")
-    own = found.response_BS
-    return [last[row][:, own[row]][:, :, own[row]].numpy() for row in range(len(own))]
+    response_BS = spans.response_BS
+    return [last[i][:, row][:, :, row].numpy() for i, row in enumerate(response_BS)]
 
 
 SETTINGS = [
@@ -75,37 +75,39 @@ def test_the_streamed_max_log_psi_is_the_formula_on_the_eager_attention(
     tiny: LoadedModel, passed: tuple, config: AceConfig, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "MAX_CELLS", cells)
-    for mine, table in zip(biases(tiny, passed, config), eager(tiny, passed), strict=True):
-        one = table.max(0) if config.heads is Heads.max else table.mean(0)
-        wanted = ace.bias(one, config.sigma, config.min_rows, config.window, config.normalize)
-        assert mine == (None if wanted is None else pytest.approx(wanted, abs=1e-3))
+    for actual, table in zip(max_log_psis(tiny, passed, config), eager(tiny, passed), strict=True):
+        head_TT = table.max(0) if config.heads is Heads.max else table.mean(0)
+        expected = ace.bias(head_TT, config.sigma, config.min_rows, config.window, config.normalize)
+        assert actual == (None if expected is None else pytest.approx(expected, abs=1e-3))
 
 
 def test_a_response_of_one_token_has_no_max_log_psi(tiny: LoadedModel, passed: tuple) -> None:
-    found = biases(tiny, passed, AceConfig())
-    assert found[1] is None
-    assert all(isinstance(found[row], float) for row in (0, 2, 3))
+    values = max_log_psis(tiny, passed, AceConfig())
+    assert values[1] is None
+    assert all(isinstance(values[row], float) for row in (0, 2, 3))
 
 
 def test_the_masses_are_the_same_with_and_without_max_log_psi(
     tiny: LoadedModel, passed: tuple
 ) -> None:
-    inputs, found = passed
-    spans_of = (found.image_BS, found.text_BS, found.response_BS)
-    plain = attention.masses(tiny.model, inputs, *spans_of)
-    for look, (image, text) in zip(
-        attention.summarize(tiny.model, inputs, *spans_of, AceConfig()), plain, strict=True
+    inputs, spans = passed
+    spans_of = (spans.image_BS, spans.text_BS, spans.response_BS)
+    expected_masses = attention.masses(tiny.model, inputs, *spans_of)
+    for summary, (image, text) in zip(
+        attention.summarize(tiny.model, inputs, *spans_of, AceConfig()),
+        expected_masses,
+        strict=True,
     ):
-        assert (look.image_LT == image).all()
-        assert (look.text_LT == text).all()
+        assert (summary.image_LT == image).all()
+        assert (summary.text_LT == text).all()
 
 
 def test_max_log_psi_is_none_where_it_was_not_requested(tiny: LoadedModel, passed: tuple) -> None:
-    inputs, found = passed
-    looks = attention.summarize(
-        tiny.model, inputs, found.image_BS, found.text_BS, found.response_BS
+    inputs, spans = passed
+    summaries = attention.summarize(
+        tiny.model, inputs, spans.image_BS, spans.text_BS, spans.response_BS
     )
-    assert [look.max_log_psi for look in looks] == [None] * 4
+    assert [summary.max_log_psi for summary in summaries] == [None] * 4
 
 
 def test_a_response_of_4096_tokens_fits() -> None:
@@ -115,13 +117,13 @@ def test_a_response_of_4096_tokens_fits() -> None:
     sequence = prompt + tokens
     query = torch.randn(heads, sequence, size, generator=generator, dtype=torch.bfloat16)
     key = torch.randn(key_heads, sequence, size, generator=generator, dtype=torch.bfloat16)
-    held = 0
-    place = torch.arange(prompt, sequence)
+    max_cells = 0
+    position = torch.arange(prompt, sequence)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for first, log_HCT in attention.log_attention_rows(query, key, None, place, size**-0.5):
-        held = max(held, log_HCT.numel())
+    for first, log_HCT in attention.log_attention_rows(query, key, None, position, size**-0.5):
+        max_cells = max(max_cells, log_HCT.numel())
         if first > 200:
             break
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert held <= attention.MAX_CELLS
+    assert max_cells <= attention.MAX_CELLS
     assert (after - before) / 1024 < 400  # MiB

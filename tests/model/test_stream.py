@@ -18,27 +18,27 @@ from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
 
 
-def asked(sample: Sample, seed: int, longest: int = 12, **rest: Any) -> Request:
-    picture = Image.open(BytesIO(sample.images[0])).convert("RGB")
-    words = prompts.user_text(sample.question, sample.options)
-    rest = {"temperature": 0.9, "parts": (picture, words), **rest}
+def make_request(sample: Sample, seed: int, longest: int = 12, **rest: Any) -> Request:
+    image = Image.open(BytesIO(sample.images[0])).convert("RGB")
+    text = prompts.user_text(sample.question, sample.options)
+    rest = {"temperature": 0.9, "parts": (image, text), **rest}
     return Request(seed=seed, max_new_tokens=longest, **rest)
 
 
 @pytest.fixture
 def requests(shapes_samples: list[Sample]) -> list[Request]:
     """Two dozen draws of pictures and of words alone, short and long."""
-    found = [asked(each, seed, 3 + seed % 9) for seed, each in enumerate(shapes_samples)]
+    results = [make_request(item, seed, 3 + seed % 9) for seed, item in enumerate(shapes_samples)]
     return [
-        each if seed % 4 else asked(shapes_samples[seed], seed, parts=(each.text,))
-        for seed, each in enumerate(found)
+        item if seed % 4 else make_request(shapes_samples[seed], seed, parts=(item.text,))
+        for seed, item in enumerate(results)
     ]
 
 
 @contextmanager
-def watched(module: Any, note: Callable[..., None]) -> Iterator[None]:
+def forward_hook(module: Any, record: Callable[..., None]) -> Iterator[None]:
     """Call note(module, args, kwargs) before each forward of a module."""
-    hook = module.register_forward_pre_hook(note, with_kwargs=True)
+    hook = module.register_forward_pre_hook(record, with_kwargs=True)
     try:
         yield
     finally:
@@ -46,20 +46,20 @@ def watched(module: Any, note: Callable[..., None]) -> Iterator[None]:
 
 
 @contextmanager
-def steps(tiny: LoadedModel) -> Iterator[list[int]]:
+def decoding_steps(tiny: LoadedModel) -> Iterator[list[int]]:
     """The number of rows of each decoding step."""
-    found: list[int] = []
+    results: list[int] = []
 
-    def note(_: Any, __: Any, given: dict[str, Any]) -> None:
-        if given["input_ids"].shape[1] == 1:
-            found.append(len(given["input_ids"]))
+    def record(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        if kwargs["input_ids"].shape[1] == 1:
+            results.append(len(kwargs["input_ids"]))
 
-    with watched(tiny.model.base_model, note):
-        yield found
+    with forward_hook(tiny.model.base_model, record):
+        yield results
 
 
-def ids(found: Sequence[Any]) -> list[tuple[int, ...]]:
-    return [each.token_ids for each in found]
+def ids(results: Sequence[Any]) -> list[tuple[int, ...]]:
+    return [item.token_ids for item in results]
 
 
 @torch.inference_mode()
@@ -84,7 +84,7 @@ def generated(tiny: LoadedModel, request: Request) -> tuple[int, ...]:
 def test_responses_are_those_of_transformers_generate(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
-    assert ids(hf.generate(tiny, requests, 8)) == [generated(tiny, each) for each in requests]
+    assert ids(hf.generate(tiny, requests, 8)) == [generated(tiny, item) for item in requests]
 
 
 def test_a_freed_slot_takes_the_next_request_at_once(
@@ -93,52 +93,55 @@ def test_a_freed_slot_takes_the_next_request_at_once(
     """Three long answers and many short ones in four slots: the short ones share one slot."""
     view = {"view": "one", "parts": ("Write.",), "temperature": 2.0}
     lengths = [14, 14, 14, *[2] * 12]
-    some = [asked(shapes_samples[0], seed, longest, **view) for seed, longest in enumerate(lengths)]
-    with steps(tiny) as rows:
-        found = list(hf.HfEngine(tiny, hf.BatchLimits(4)).stream(feeding(some)))
-    assert len(found) == len(some)
-    needed = sum(len(answer.token_ids) - 1 for _, answer in found)
+    batch = [
+        make_request(shapes_samples[0], seed, longest, **view)
+        for seed, longest in enumerate(lengths)
+    ]
+    with decoding_steps(tiny) as rows:
+        results = list(hf.HfEngine(tiny, hf.BatchLimits(4)).stream(feed_requests(batch)))
+    assert len(results) == len(batch)
+    needed = sum(len(answer.token_ids) - 1 for _, answer in results)
     assert sum(rows) == needed  # no row is computed that has ended
     assert max(rows) == 4
     assert len(rows) <= 15
 
 
-def feeding(some: list[Request]) -> Callable[[int], list[tuple[int, Request]]]:
-    waiting = iter(enumerate(some))
-    return lambda room: [each for _, each in zip(range(room), waiting, strict=False)]
+def feed_requests(batch: list[Request]) -> Callable[[int], list[tuple[int, Request]]]:
+    waiting = iter(enumerate(batch))
+    return lambda room: [item for _, item in zip(range(room), waiting, strict=False)]
 
 
 def test_images_of_draws_that_share_a_view_are_encoded_once(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    seen: list[int] = []
+    num_images: list[int] = []
 
-    def note(_: Any, args: Any, given: dict[str, Any]) -> None:
-        grid = given["grid_thw"] if "grid_thw" in given else args[1]
-        seen.append(len(grid))
+    def record(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
+        num_images.append(len(grid))
 
     draws = [
-        asked(sample, 10 * number + draw, view=sample.sample_id)
+        make_request(sample, 10 * number + draw, view=sample.sample_id)
         for draw in range(5)
         for number, sample in enumerate(shapes_samples[:3])
     ]
-    apart = [asked(sample, seed) for seed, sample in enumerate(shapes_samples[3:5])]
-    with watched(tiny.model.base_model.visual, note):
+    apart = [make_request(sample, seed) for seed, sample in enumerate(shapes_samples[3:5])]
+    with forward_hook(tiny.model.base_model.visual, record):
         shared = ids(hf.generate(tiny, draws + apart, 4))
-    assert sum(seen) == 3 + 2
-    plain = [asked(shapes_samples[k % 3], 10 * (k % 3) + k // 3) for k in range(15)]
+    assert sum(num_images) == 3 + 2
+    plain = [make_request(shapes_samples[k % 3], 10 * (k % 3) + k // 3) for k in range(15)]
     assert shared == ids(hf.generate(tiny, plain + apart, 4))
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
     tiny: LoadedModel, requests: list[Request], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def small(_: Any, __: Any, given: dict[str, Any]) -> None:
-        if len(given["input_ids"]) > 3:
+    def small(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        if len(kwargs["input_ids"]) > 3:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
     expected = ids(hf.generate(tiny, requests, 8))
-    with watched(tiny.model.base_model, small), steps(tiny) as rows:
+    with forward_hook(tiny.model.base_model, small), decoding_steps(tiny) as rows:
         assert ids(hf.generate(tiny, requests, 16)) == expected
     assert max(rows) == 2  # 16, 8 and 4 prompts do not fit; no further half is lost
     assert "out of memory with 16 responses at once: going on with 8 at most" in caplog.text
@@ -148,14 +151,14 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 def test_one_out_of_memory_in_prefill_halves_the_batch_once(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
-    short: list[int] = []
+    failures: list[int] = []
 
     def once(*_: Any) -> None:
-        if not short:
-            short.append(1)
+        if not failures:
+            failures.append(1)
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    with watched(tiny.model.base_model, once), steps(tiny) as rows:
+    with forward_hook(tiny.model.base_model, once), decoding_steps(tiny) as rows:
         hf.generate(tiny, requests, 16)
     assert max(rows) == 8
 
@@ -163,18 +166,21 @@ def test_one_out_of_memory_in_prefill_halves_the_batch_once(
 def test_a_row_that_does_not_fit_alone_and_any_other_error_are_raised(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
-    def never(words: str) -> Callable[..., None]:
+    def always_failing(text: str) -> Callable[..., None]:
         def fail(*_: Any) -> None:
-            raise RuntimeError(words)
+            raise RuntimeError(text)
 
         return fail
 
-    for words, limits in (
+    for text, limits in (
         ("DefaultCPUAllocator: not enough memory: you tried", hf.BatchLimits(4)),
         ("DefaultCPUAllocator: not enough memory: you tried", hf.BatchLimits(16, fixed=True)),
         ("mat1 and mat2 shapes cannot be multiplied", hf.BatchLimits(4)),
     ):
-        with watched(tiny.model.base_model, never(words)), pytest.raises(RuntimeError, match="m"):
+        with (
+            forward_hook(tiny.model.base_model, always_failing(text)),
+            pytest.raises(RuntimeError, match="m"),
+        ):
             hf.generate(tiny, requests, limits)
 
 
@@ -182,12 +188,12 @@ def test_the_token_budget_bounds_rows_times_the_longest(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
     longest = max(map(hf.token_bound, requests))
-    with steps(tiny) as rows:
-        found = hf.generate(tiny, requests, hf.BatchLimits(16, tokens=3 * longest))
+    with decoding_steps(tiny) as rows:
+        results = hf.generate(tiny, requests, hf.BatchLimits(16, tokens=3 * longest))
     assert max(rows) <= max(3, 3 * longest // min(map(hf.token_bound, requests)))
     assert max(rows) < 16
-    with steps(tiny) as single:
-        assert ids(hf.generate(tiny, requests, hf.BatchLimits(16, tokens=1))) == ids(found)
+    with decoding_steps(tiny) as single:
+        assert ids(hf.generate(tiny, requests, hf.BatchLimits(16, tokens=1))) == ids(results)
     assert max(single) == 1
 
 
@@ -195,77 +201,79 @@ def test_the_cache_grows_and_shrinks_with_the_rows_within_the_token_budget(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     """Many short prompts, then few long ones, then short ones: never many times the longest."""
-    words = [*["Hi."] * 16, *["word " * 150] * 4, *["Hi."] * 16]
-    some = [
-        asked(shapes_samples[0], seed, 3 + seed % 7, parts=(text,), temperature=2.0)
-        for seed, text in enumerate(words)
+    texts = [*["Hi."] * 16, *["word " * 150] * 4, *["Hi."] * 16]
+    batch = [
+        make_request(shapes_samples[0], seed, 3 + seed % 7, parts=(text,), temperature=2.0)
+        for seed, text in enumerate(texts)
     ]
-    budget = 2 * max(map(hf.token_bound, some))
-    held: list[tuple[int, int]] = []
+    budget = 2 * max(map(hf.token_bound, batch))
+    cache_shapes: list[tuple[int, int]] = []
 
-    def note(_: Any, __: Any, given: dict[str, Any]) -> None:
-        if given["input_ids"].shape[1] == 1:
-            rows, _, width, _ = given["past_key_values"].keys[0].shape
-            held.append((rows, width))
+    def record(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        if kwargs["input_ids"].shape[1] == 1:
+            rows, _, width, _ = kwargs["past_key_values"].keys[0].shape
+            cache_shapes.append((rows, width))
 
-    with watched(tiny.model.base_model, note):
-        found = list(hf.HfEngine(tiny, hf.BatchLimits(16, tokens=budget)).stream(feeding(some)))
-    assert max(rows * width for rows, width in held) <= budget * 5 // 4
-    assert len(set(held)) > 1
-    apart = list(hf.HfEngine(tiny, hf.BatchLimits(1)).stream(feeding(some)))
-    assert [answer for _, answer in sorted(found)] == [answer for _, answer in sorted(apart)]
+    with forward_hook(tiny.model.base_model, record):
+        results = list(
+            hf.HfEngine(tiny, hf.BatchLimits(16, tokens=budget)).stream(feed_requests(batch))
+        )
+    assert max(rows * width for rows, width in cache_shapes) <= budget * 5 // 4
+    assert len(set(cache_shapes)) > 1
+    apart = list(hf.HfEngine(tiny, hf.BatchLimits(1)).stream(feed_requests(batch)))
+    assert [answer for _, answer in sorted(results)] == [answer for _, answer in sorted(apart)]
 
 
 SCRIPTS = ("𓂀", "☃️", "漢", "क़", "🧑‍🚀", "")
 """Hieroglyphs, signs, Han, a letter that composition takes apart, joined signs, control."""
 
 
-@pytest.mark.parametrize("letter", SCRIPTS, ids=ascii)
+@pytest.mark.parametrize("character", SCRIPTS, ids=ascii)
 def test_a_bound_on_tokens_holds_for_every_script(
-    tiny: LoadedModel, shapes_samples: list[Sample], letter: str
+    tiny: LoadedModel, shapes_samples: list[Sample], character: str
 ) -> None:
-    sign = asked(shapes_samples[0], 1, 4, parts=(letter * 120,))
-    read = kv_cache.encode(tiny, [sign])["input_ids"].shape[1]
-    assert hf.token_bound(sign) >= read + 4
+    request = make_request(shapes_samples[0], 1, 4, parts=(character * 120,))
+    num_tokens = kv_cache.encode(tiny, [request])["input_ids"].shape[1]
+    assert hf.token_bound(request) >= num_tokens + 4
     fixed = hf.BatchLimits(2, fixed=True)
-    assert len(ids(hf.generate(tiny, [sign], fixed))) == 1
-    beyond = asked(shapes_samples[0], 1, 4, parts=(letter * 2048,))
-    (found,) = hf.generate(tiny, [beyond], 1)
-    assert isinstance(found, GenerationError)
-    assert "the model takes 2048" in found.reason
+    assert len(ids(hf.generate(tiny, [request], fixed))) == 1
+    overlong = make_request(shapes_samples[0], 1, 4, parts=(character * 2048,))
+    (result,) = hf.generate(tiny, [overlong], 1)
+    assert isinstance(result, GenerationError)
+    assert "the model takes 2048" in result.reason
 
 
 def test_a_prompt_longer_than_the_models_positions_is_refused_with_its_length(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
     long = Request(parts=("What is this? " * 8000,), max_new_tokens=4)
-    found = hf.generate(tiny, [requests[0], long, requests[1]], 4)
-    assert isinstance(found[1], GenerationError)
-    assert "tokens, the model takes 2048" in found[1].reason
-    assert ids([found[0], found[2]]) == ids(hf.generate(tiny, requests[:2], 4))
+    results = hf.generate(tiny, [requests[0], long, requests[1]], 4)
+    assert isinstance(results[1], GenerationError)
+    assert "tokens, the model takes 2048" in results[1].reason
+    assert ids([results[0], results[2]]) == ids(hf.generate(tiny, requests[:2], 4))
 
 
 @contextmanager
 def scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[int, int], torch.Tensor]]:
     """The scores of every draw and position, as they come."""
-    found: dict[tuple[int, int], torch.Tensor] = {}
-    drawn = hf.ContinuousBatch.sample
+    results: dict[tuple[int, int], torch.Tensor] = {}
+    sample = hf.ContinuousBatch.sample
 
-    def noted(self: Any, scores_BV: torch.Tensor, rows: Sequence[Any]) -> list[int]:
-        for place, row in enumerate(rows):
+    def recording(self: Any, scores_BV: torch.Tensor, rows: Sequence[Any]) -> list[int]:
+        for i, row in enumerate(rows):
             if row is not None:
-                found[row.request.seed, len(row.ids)] = scores_BV[place].clone()
-        return drawn(self, scores_BV, rows)
+                results[row.request.seed, len(row.ids)] = scores_BV[i].clone()
+        return sample(self, scores_BV, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(hf.ContinuousBatch, "sample", noted)
-        yield found
+        patched.setattr(hf.ContinuousBatch, "sample", recording)
+        yield results
 
 
-def differing(one: dict[Any, torch.Tensor], two: dict[Any, torch.Tensor]) -> int:
-    both = one.keys() & two.keys()
+def differing(first: dict[Any, torch.Tensor], second: dict[Any, torch.Tensor]) -> int:
+    both = first.keys() & second.keys()
     assert len(both) > 50
-    return sum(not torch.equal(one[key], two[key]) for key in both)
+    return sum(not torch.equal(first[key], second[key]) for key in both)
 
 
 def test_in_deterministic_mode_no_bit_depends_on_the_other_requests(
@@ -274,18 +282,18 @@ def test_in_deterministic_mode_no_bit_depends_on_the_other_requests(
     """Whole, in part, in another order, on one thread or two; without it, roundings differ."""
     settings = [ModelConfig(batch_size=size, deterministic=True) for size in (64, 3)]
     orders = [requests, requests[::-1][: len(requests) * 2 // 3]]
-    found = []
+    results = []
     before = torch.get_num_threads()
-    for config, some, threads in zip(settings, orders, (1, 2), strict=True):
+    for config, batch, threads in zip(settings, orders, (1, 2), strict=True):
         torch.set_num_threads(threads)
         with scores(monkeypatch) as fixed:
-            hf.generate(tiny, some, hf.BatchLimits.of(config))
+            hf.generate(tiny, batch, hf.BatchLimits.of(config))
         with scores(monkeypatch) as free:
-            hf.generate(tiny, some, config.batch_size)
+            hf.generate(tiny, batch, config.batch_size)
         assert torch.get_num_threads() == threads
-        found.append((fixed, free))
+        results.append((fixed, free))
     torch.set_num_threads(before)
-    (fixed, free), (fixed_too, free_too) = found
+    (fixed, free), (fixed_too, free_too) = results
     assert differing(fixed, fixed_too) == 0
     assert differing(free, free_too) > 0
     for key in free.keys() & free_too.keys():

@@ -115,7 +115,7 @@ class ServerClient:
         self._secrets = [secret for secret in (api_key, self.url if hide_url else "") if secret]
         self.has_completed = False
         """Once set, a 404 or 405 is a transient failure (of a router), not a wrong address."""
-        headers: dict[str, Any] = {} if api_key else {"Authorization": Omit()}
+        self._headers: dict[str, Any] = {} if api_key else {"Authorization": Omit()}
         self._openai = AsyncOpenAI(
             base_url=self.url,
             api_key=api_key or "none",
@@ -125,7 +125,7 @@ class ServerClient:
         )
         # The OPENAI_* variables belong to another server; nothing of them is sent to this one.
         self._openai.organization = self._openai.project = None
-        self._openai._custom_headers = headers
+        self._openai._custom_headers = {}
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -146,7 +146,10 @@ class ServerClient:
             async with asyncio.timeout(self.timeout_s):
                 # All in extra_body: the client would copy and check long messages piece by piece.
                 response = await completions.create(
-                    model=body["model"], messages=[], extra_body=dict(body)
+                    model=body["model"],
+                    messages=[],
+                    extra_body=dict(body),
+                    extra_headers=self._headers,
                 )
         except (TimeoutError, APITimeoutError):
             raise RequestError(Fault.slow) from None
@@ -196,7 +199,8 @@ class ServerClient:
         try:
             async with asyncio.timeout(timeout_s):
                 models = self._openai.models.with_raw_response
-                return (await models.list(timeout=timeout_s)).status_code
+                response = await models.list(extra_headers=self._headers, timeout=timeout_s)
+                return response.status_code
         except APIStatusError as error:
             return error.status_code
         except (TimeoutError, APITimeoutError):

@@ -96,7 +96,8 @@ def test_faults_injected_by_a_proxy_lose_nothing(server, proxy, config: RunConfi
     marks, counts = graded(config, said(config.evaluate))
     assert set(proxy.injected) == set(proxy.FAULTS)
     assert counts["failed_items"] == 0
-    assert counts["calls"] == len(proxy.bodies) == counts["replies"] + len(proxy.injected)
+    server_replies = counts["replies"] - counts["from_cache"]
+    assert counts["calls"] == len(proxy.bodies) == server_replies + len(proxy.injected)
     assert sum(counts["faults"].values()) == len(proxy.injected)
     assert counts["faults"].keys() == {"limited", "server", "lost", "slow", "malformed", "empty"}
     config.output_dir += "-undisturbed"
@@ -420,6 +421,26 @@ def test_the_key_is_sent_and_appears_nowhere_else(
     for text in shown:
         assert key not in text
         assert server.url not in text
+
+
+def test_nothing_of_the_openai_variables_is_sent(
+    server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {
+        "OPENAI_API_KEY": "sk-other",
+        "OPENAI_ORG_ID": "org-other",
+        "OPENAI_PROJECT_ID": "project-other",
+        "OPENAI_CUSTOM_HEADERS": "X-Secret: other",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("JUDGE_API_KEY")
+    judge = JudgeServer(config.evaluate.judge_client, JudgeUsage())
+    assert judge.reply("?", 0.0, 3) == "A"
+    judge.close()
+    (headers,) = server.headers
+    assert "Authorization" not in headers
+    assert "other" not in str(headers)
 
 
 def test_server_messages_are_shown_without_key_and_address(server, config: RunConfig) -> None:
