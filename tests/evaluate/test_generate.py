@@ -107,7 +107,9 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
 def test_what_was_answered_before_the_server_went_is_not_asked_again(
     server: ModelServer, config: RunConfig
 ) -> None:
-    server.inject_fault = lambda handler, body, number: number == 4 and (send(handler, 401, b"") or True)
+    server.inject_fault = lambda handler, body, number: (
+        number == 4 and (send(handler, 401, b"") or True)
+    )
     with pytest.raises(OSError, match="the server answers 401"):
         evaluated(config)
     assert len(stored(config)) == 3
