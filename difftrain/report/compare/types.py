@@ -166,7 +166,11 @@ class Run:
 
 
 def read_runs(folders: list[Path]) -> list[Run]:
-    """The runs of these folders. Raises MissingArtifact naming each that is not finished."""
+    """The runs of these folders. Raises MissingArtifact naming each that is not finished, and
+    SchemaError for a run of an earlier version of difftrain.
+    """
+    for folder in folders:
+        manifest.refuse_old_layout(folder)
     problems = [
         f"{folder}: no finished report (report.json): run launch/train.py again"
         if folder.is_dir()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from difftrain.pipeline.parquet import MissingArtifact
+from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.report.compare import presets
 from difftrain.report.compare.build import compare_runs
 from difftrain.report.compare.compatibility import NotComparable
@@ -164,6 +164,15 @@ def test_a_run_without_a_finished_report_is_named(finish_run: FinishRun, root: P
     assert done.returncode == 2
     assert "grpo_mid-1: no finished report" in done.stderr
     assert not (root / "compare").exists()
+
+
+def test_a_run_of_an_earlier_version_is_refused_and_named(
+    finish_run: FinishRun, root: Path
+) -> None:
+    run = finish_run("grpo_hard", 0.5)
+    (root / "evaluate" / "base" / "made.json").write_text("{}")
+    with pytest.raises(SchemaError, match=f"{run} was written by an earlier version"):
+        compare_runs([run])
 
 
 def test_a_missing_evaluation_is_named(finish_run: FinishRun) -> None:
