@@ -157,7 +157,7 @@ def test_the_share_that_keeps_its_label_is_compared_with_chance(
         text = (inputs.folder / name).read_text()
         assert "83.3 % [64.0, 93.0]" in text
         assert "Too few to judge the selection" in text
-        assert "takes 6 with the first draws and 5 with the second; 4 are in both" in text
+        assert "takes 6 with the first responses and 5 with the second; 4 are in both" in text
         assert selection_report.NOT_RETESTED not in text
     assert report["cost"]["by_stage"]["retest"]["generations"] == 99
     assert report["cost"]["generations"] != 99

@@ -3,13 +3,15 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from difftrain.pipeline import manifest
 from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.report.compare.presets import preset_of
 from difftrain.report.text import flatten
-from difftrain.stats import Estimate
+
+if TYPE_CHECKING:  # a sweep checks its settings without loading scipy
+    from difftrain.stats import Estimate
 
 TABLE_KEYS = ("difficulty.measure", "data.source", "data.tasks")
 """Runs that differ in these belong to different tables: two measures x two task sets give four."""
@@ -36,7 +38,7 @@ class ControlDifference:
 
     control: str
     seeds: tuple[int, ...]
-    differences: dict[str, Estimate]
+    differences: "dict[str, Estimate]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ class ComparisonRow:
     name: str
     title: str
     seeds: tuple[int, ...]
-    scores: dict[str, Estimate]
+    scores: "dict[str, Estimate]"
     cost: RowCost | None = None
     versus_control: ControlDifference | None = None
     no_control: str = ""
