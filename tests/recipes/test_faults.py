@@ -133,9 +133,9 @@ def test_when_preflight_fails_on_the_first_rank_the_other_ends_with_the_reason(
     _, said = first.communicate(timeout=200)
     _, other = second.communicate(timeout=30)
     assert (first.returncode, second.returncode) == (1, 1)
-    assert "chat template holds the picture" in said
+    assert "chat template has the image" in said
     assert "rank 1: rank 0 stopped: PreflightFailed: " in other
-    assert "chat template holds the picture" in other
+    assert "chat template has the image" in other
     assert "Traceback" not in said + other
 
 
