@@ -32,8 +32,7 @@ def load_dataset(data: str = "shapes", *settings: str) -> list[Sample]:
     """The usable samples of a data set: a name under conf/data, or the path of a jsonl file.
 
     Other formats: load_dataset("orsta_reasoning", "data.path=FOLDER"). Rejected rows are logged
-    with their reasons. Raises ConfigError for bad settings, EmptyDatasetError if
-    no row can be used.
+    with their reasons. Raises ConfigError for bad settings, EmptyDatasetError without samples.
     """
     is_file = data.endswith(".jsonl")
     words = ["data=jsonl", f"data.path={data}"] if is_file else [f"data={data}"]

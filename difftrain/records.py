@@ -137,7 +137,7 @@ class Attention:
     """Where one response attends: mass per layer and response token, mean over heads.
 
     `image_tokens` and `text_tokens` are how many prompt tokens each mass is summed over.
-    `max_log_psi` is ACE's largest log psi (None where no column is left or it was not asked for).
+    `max_log_psi` is ACE's largest log psi (None where no column is left or ACE is not measured).
     """
 
     sample_id: str

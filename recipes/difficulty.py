@@ -131,7 +131,7 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
         elif rap_result:
             parquet.write_all(folder / rap.DECISIONS_FOLDER, rap_result.decisions)
         parquet.write_all(folder, selected)
-        return {"picks": len(selected)} | ({"funnel": funnel} if funnel else {})
+        return {"selected": len(selected)} | ({"funnel": funnel} if funnel else {})
 
     settings, inputs = asdict(kept) | {"arm": arm}, {"score": paths.score.name}
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)

@@ -66,7 +66,7 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
         if dropped_text:
             logger.info("selected for SFT, %s: %d samples%s", arm, len(selected), dropped_text)
         parquet.write_all(folder, selected)
-        return {"picks": len(selected), "dropped": dropped}
+        return {"selected": len(selected), "dropped": dropped}
 
     settings = asdict(config.select) | {"arm": arm, "targets": config.sft.targets}
     inputs = {"score": paths.score.name}

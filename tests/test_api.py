@@ -32,7 +32,8 @@ def test_samples_are_loaded_probed_scored_and_selected(tmp_path: Path) -> None:
 
 def test_a_jsonl_file_is_loaded_by_its_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
-    path.write_text(json.dumps({"question": "What is 2 + 3?", "answer": "5", "images": []}) + "\n")
+    row = {"prompt": "What is 2 + 3?", "ground_truth": "5", "images": []}
+    path.write_text(json.dumps(row) + "\n")
     (sample,) = difftrain.load_dataset(str(path))
     assert sample.answer == "5"
 

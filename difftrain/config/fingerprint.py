@@ -1,4 +1,4 @@
-"""Which settings name a stage's folder, as metadata of each settings field.
+"""Which settings count in the fingerprint of a stage's folder: metadata of each field.
 
 A field without metadata counts in the fingerprint of its own section's stage. `setting(...)` says
 otherwise: it counts only in the fingerprints of the named stages, or, with (), in none, because it

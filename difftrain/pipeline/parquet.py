@@ -144,12 +144,14 @@ def parts(folder: Path) -> list[Path]:
 
 def read_part(path: Path, record: type[R]) -> list[R]:
     """The records of one part. Raises SchemaError if its columns are not the record's."""
-    file, wanted = pq.ParquetFile(path), schema(record)
-    if not file.schema_arrow.equals(wanted):
-        names = f"holds {file.schema_arrow.names}, but {record.__name__} needs {wanted.names}"
-        raise SchemaError(f"{path} {names}")
+    file, columns_needed = pq.ParquetFile(path), schema(record)
+    if not file.schema_arrow.equals(columns_needed):
+        raise SchemaError(
+            f"{path} holds {file.schema_arrow.names}, but {record.__name__} needs "
+            f"{columns_needed.names}"
+        )
     hints, images = get_type_hints(record), image_columns(record)
-    table = file.read(columns=[name for name in wanted.names if name not in images])
+    table = file.read(columns=[name for name in columns_needed.names if name not in images])
     columns: dict[str, Sequence[Any]] = {
         name: list(map(converter(hints[name]), table.column(name).to_pylist()))
         for name in table.column_names

@@ -4,6 +4,7 @@ import pytest
 
 from difftrain.config import run_config
 from difftrain.config.data import Source
+from difftrain.config.fingerprint import counted_settings
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.train import SftTargets, TrainStages
 
@@ -41,28 +42,38 @@ def test_problems_carry_their_full_key_and_value() -> None:
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_additions_to_a_frozen_tower_are_refused(stage: str) -> None:
     config = RunConfig()
-    own = getattr(config, stage)
-    own.lora.rank, own.lora.vision, own.freeze_vision = 4, True, True
+    settings = getattr(config, stage)
+    settings.lora.rank, settings.lora.vision, settings.freeze_vision = 4, True, True
     (problem,) = run_config.problems(config)
     assert problem.startswith(f"{stage}.lora.vision=True: needs freeze_vision=false")
-    own.freeze_vision = False
+    settings.freeze_vision = False
     assert not list(run_config.problems(config))
 
 
-def about_targets(source: Source, program: TrainStages, targets: SftTargets) -> list[str]:
-    config = RunConfig(train_stages=program)
+def target_problems(source: Source, train_stages: TrainStages, targets: SftTargets) -> list[str]:
+    config = RunConfig(train_stages=train_stages)
     config.data.source, config.sft.targets = source, targets
-    return [told for told in run_config.problems(config) if told.startswith("sft.targets")]
+    return [each for each in run_config.problems(config) if each.startswith("sft.targets")]
 
 
 @pytest.mark.parametrize("source", Source)
 def test_sft_on_data_without_rationale_is_refused_before_anything_is_spent(source: Source) -> None:
-    told = about_targets(source, TrainStages.sft_then_grpo, SftTargets.rationale)
-    assert about_targets(source, TrainStages.sft_then_grpo, SftTargets.rollouts) == []
-    assert about_targets(source, TrainStages.grpo, SftTargets.rationale) == []
+    problems = target_problems(source, TrainStages.sft_then_grpo, SftTargets.rationale)
+    assert target_problems(source, TrainStages.sft_then_grpo, SftTargets.rollouts) == []
+    assert target_problems(source, TrainStages.grpo, SftTargets.rationale) == []
     if source in (Source.shapes, Source.mulberry):
-        assert told == []
+        assert problems == []
         return
-    assert told == [
+    assert problems == [
         f"sft.targets=rationale: this source ({source.value}) gives no rationale; use rollouts"
     ]
+
+
+def test_settings_count_in_the_fingerprints_that_their_metadata_names() -> None:
+    config = RunConfig()
+    assert "grid" not in counted_settings(config.probe, "probe")
+    assert counted_settings(config.probe, "score", own=False).keys() == {"until", "cde_rollouts"}
+    assert "lambda_a" not in counted_settings(config.difficulty.ace, "attention", own=False)
+    assert "judge_client" not in counted_settings(config.evaluate, "evaluate")
+    assert "rules" not in counted_settings(config.evaluate, "responses")
+    assert not {"output_dir", "report_to", "plan"} & counted_settings(config).keys()

@@ -118,19 +118,19 @@ def test_many_rows_become_several_parts_in_order(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_changes_with_settings_and_inputs_only() -> None:
-    plain = manifest.fingerprint({"tau": 0.1, "k": 2}, "aa")
-    assert plain == manifest.fingerprint({"k": 2, "tau": 0.1}, "aa")
-    assert plain != manifest.fingerprint({"tau": 0.2, "k": 2}, "aa")
-    assert plain != manifest.fingerprint({"tau": 0.1, "k": 2}, "ab")
+    base = manifest.fingerprint({"tau": 0.1, "k": 2}, "aa")
+    assert base == manifest.fingerprint({"k": 2, "tau": 0.1}, "aa")
+    assert base != manifest.fingerprint({"tau": 0.2, "k": 2}, "aa")
+    assert base != manifest.fingerprint({"tau": 0.1, "k": 2}, "ab")
 
 
-def test_a_folder_is_unfinished_until_made_json_is_there(tmp_path: Path) -> None:
+def test_a_folder_is_unfinished_until_its_manifest_exists(tmp_path: Path) -> None:
     assert manifest.read_manifest(tmp_path) is None
     manifest.write_manifest(tmp_path, settings={}, inputs={}, seconds=1.5, counts={"rows": 2})
-    made = manifest.read_manifest(tmp_path)
-    assert made is not None
-    assert made["counts"] == {"rows": 2}
-    assert {"torch", "transformers", "trl"} <= made["versions"].keys()
+    content = manifest.read_manifest(tmp_path)
+    assert content is not None
+    assert content["counts"] == {"rows": 2}
+    assert {"torch", "transformers", "trl"} <= content["versions"].keys()
 
 
 def test_a_models_identity_changes_with_its_weights(tmp_path: Path) -> None:
@@ -140,10 +140,10 @@ def test_a_models_identity_changes_with_its_weights(tmp_path: Path) -> None:
     assert manifest.folder_fingerprint(tmp_path) != before
 
 
-def pictured(number: int, *pictures: bytes) -> Sample:
+def sample_with_images(number: int, *images: bytes) -> Sample:
     return Sample(
         sample_id=f"{number:016x}",
-        images=pictures,
+        images=images,
         question="?",
         answer="1",
         answer_kind=AnswerKind.count,
@@ -153,27 +153,27 @@ def pictured(number: int, *pictures: bytes) -> Sample:
     )
 
 
-def test_pictures_come_back_unread_and_equal_when_asked_for(tmp_path: Path) -> None:
-    samples = [pictured(n, *([bytes([n]) * 700_000] * (n % 3))) for n in range(7)]
+def test_images_come_back_unread_and_equal_at_each_access(tmp_path: Path) -> None:
+    samples = [sample_with_images(n, *([bytes([n]) * 700_000] * (n % 3))) for n in range(7)]
     parquet.write_all(tmp_path, samples, rows_per_part=4)
-    found = parquet.read_rows(tmp_path, Sample)
-    assert all(isinstance(each.images, LazyImages) for each in found)
-    assert found == samples
-    assert [len(each.images) for each in found] == [0, 1, 2, 0, 1, 2, 0]
-    assert found[5].images[1] == samples[5].images[1]
-    copied = pickle.loads(pickle.dumps(found[4]))
+    samples_read = parquet.read_rows(tmp_path, Sample)
+    assert all(isinstance(each.images, LazyImages) for each in samples_read)
+    assert samples_read == samples
+    assert [len(each.images) for each in samples_read] == [0, 1, 2, 0, 1, 2, 0]
+    assert samples_read[5].images[1] == samples[5].images[1]
+    copied = pickle.loads(pickle.dumps(samples_read[4]))
     assert copied == samples[4]
 
 
 def test_one_access_reads_about_a_megabyte(tmp_path: Path) -> None:
-    parquet.write_part(tmp_path, "0", [pictured(n, bytes(400_000)) for n in range(10)])
+    parquet.write_part(tmp_path, "0", [sample_with_images(n, bytes(400_000)) for n in range(10)])
     file = pq.ParquetFile(tmp_path / "part-0.parquet")
     assert {file.metadata.row_group(at).num_rows for at in range(5)} == {2}
 
 
-def test_a_part_ends_before_its_pictures_fill_the_memory(tmp_path: Path, monkeypatch) -> None:
+def test_a_part_ends_before_its_images_fill_the_memory(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(parquet, "PART_BYTES", 1000)
-    parquet.write_all(tmp_path, [pictured(n, bytes(400)) for n in range(7)])
+    parquet.write_all(tmp_path, [sample_with_images(n, bytes(400)) for n in range(7)])
     assert [len(parquet.read_part(part, Sample)) for part in parquet.parts(tmp_path)] == [
         3,
         3,
@@ -182,7 +182,7 @@ def test_a_part_ends_before_its_pictures_fill_the_memory(tmp_path: Path, monkeyp
 
 
 def test_writing_a_part_holds_one_row_group_in_arrow_and_not_the_whole_part(tmp_path: Path) -> None:
-    samples = [pictured(n, bytes([n]) * parquet.GROUP_BYTES) for n in range(30)]
+    samples = [sample_with_images(n, bytes([n]) * parquet.GROUP_BYTES) for n in range(30)]
     usual = pa.default_memory_pool()
     counting = pa.proxy_memory_pool(usual)
     pa.set_memory_pool(counting)
@@ -196,5 +196,5 @@ def test_writing_a_part_holds_one_row_group_in_arrow_and_not_the_whole_part(tmp_
 
 def test_a_part_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     for content in (b"old", b"new"):
-        parquet.write_part(tmp_path, "0", [pictured(0, content)])
+        parquet.write_part(tmp_path, "0", [sample_with_images(0, content)])
         assert parquet.read_rows(tmp_path, Sample)[0].images[0] == content
