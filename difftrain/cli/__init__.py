@@ -144,7 +144,7 @@ With check=model also whether the model is fit to be trained.""",
 OTHER_COMMANDS = {
     "compare": "Two finished evaluations, item by item: is the second checkpoint better?",
     "sweep": "Many runs, one table: the papers' rows over measures, data and seeds.",
-    "completion": "Print the shell completion: completion bash|zsh.",
+    "completion": "The shell completion as a script: completion bash|zsh.",
 }
 
 
@@ -283,7 +283,8 @@ def command_help(name: str, program: str) -> str:
 def overview() -> str:
     """What `difftrain --help` prints."""
     summaries = {name: command.help for name, command in COMMANDS.items()} | OTHER_COMMANDS
-    lines = [f"  {name:<12}{text.splitlines()[0]}" for name, text in summaries.items()]
+    first = {name: text.splitlines()[0].rstrip(":.") for name, text in summaries.items()}
+    lines = [f"  {name:<12}{text}." for name, text in first.items()]
     usage = "usage: difftrain COMMAND [KEY=VALUE ...] [--verbose]\n       difftrain --version"
     return "\n".join([usage, "", *lines, "", "more about a command: difftrain COMMAND --help"])
 

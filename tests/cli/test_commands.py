@@ -24,7 +24,8 @@ def difftrain(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command_and_each_has_a_launcher() -> None:
     done = difftrain("--help")
     assert done.returncode == 0
-    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+    lines = done.stdout.split("\n\n")[1].splitlines()
+    listed = [line.split()[0] for line in lines]
     assert listed == [*COMMANDS, *OTHER_COMMANDS]
     launchers = {path.stem for path in (ROOT / "launch").glob("*.py")}
     assert launchers == {*COMMANDS, *OTHER_COMMANDS} - {"completion"}
@@ -49,7 +50,7 @@ def test_renamed_settings_are_refused_with_the_new_name_all_at_once() -> None:
             ["artefacts=x", "grpo.kl=0.1", "select.keep=[hard]", "report.to=wandb",
              "evaluate.contamination=refuse", "probe.grid=full", "sft.targets=solution"]
         )  # fmt: skip
-    assert refused.value.found == [
+    assert refused.value.problems == [
         "artefacts=x: was renamed; write output_dir=x",
         "grpo.kl=0.1: was renamed; write grpo.beta=0.1",
         "select.keep=[hard]: was renamed; write select.strata=[hard]",
@@ -87,7 +88,7 @@ def test_completion_offers_commands_groups_and_settings_keys() -> None:
 def test_completion_for_an_unknown_shell_is_refused() -> None:
     done = difftrain("completion", "fish")
     assert done.returncode == 2
-    assert "must be followed by one of bash, zsh" in done.stderr
+    assert "must be one of bash, zsh" in done.stderr
     assert difftrain("completion", "zsh").stdout.startswith("#compdef difftrain")
 
 

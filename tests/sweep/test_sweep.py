@@ -22,7 +22,6 @@ from difftrain.sweep import expand, local_launcher, slurm
 from difftrain.sweep.expand import TABLES, SweepRun, SweepTable
 
 ROOT = Path(__file__).resolve().parents[2]
-THERE = [name for name in TABLES["paper"].recipes if (ROOT / f"conf/recipe/{name}.yaml").is_file()]
 
 
 def sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -34,15 +33,15 @@ def sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     )
 
 
-def expanded(*words: str, **axes: str) -> list[SweepRun]:
+def expand_runs(*words: str, **axes: str) -> list[SweepRun]:
     several = {axis: values.split(",") for axis, values in axes.items()}
     table = SweepTable((), ("1",))
     return expand.expand(expand.sweep_axes(several, table), table, list(words))
 
 
-def told(*words: str, **axes: str) -> list[str]:
+def problems_of(*words: str, **axes: str) -> list[str]:
     with pytest.raises(ConfigError) as refused:
-        expanded(*words, **axes)
+        expand_runs(*words, **axes)
     return refused.value.problems
 
 
@@ -53,15 +52,15 @@ def sweep_plan(runs: list[SweepRun], folder: Path, at_a_time: int = 1) -> local_
 
 
 def finish(run: SweepRun) -> Path:
-    """What a run leaves when it is done, as far as a sweep looks."""
+    """The files of a finished run that a sweep looks at."""
     folder = run.paths.run
     shutil.copytree(ROOT / "difftrain" / "shapes" / "tiny", folder / "checkpoint")
     (folder / "report.json").write_text("{}")
     return folder
 
 
-def test_a_run_whose_checkpoint_is_not_whole_is_not_finished(tmp_path: Path) -> None:
-    (job,) = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1")
+def test_a_run_whose_checkpoint_is_incomplete_is_not_finished(tmp_path: Path) -> None:
+    (job,) = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1")
     assert not job.is_finished()
     weights = finish(job) / "checkpoint" / "model.safetensors"
     assert job.is_finished()
@@ -72,7 +71,7 @@ def test_a_run_whose_checkpoint_is_not_whole_is_not_finished(tmp_path: Path) -> 
 
 
 def test_a_sweep_is_every_combination_of_its_axes() -> None:
-    found = expanded("data.limit=50", recipe="grpo_hard,grpo_full", difficulty="pism,cmab",
+    found = expand_runs("data.limit=50", recipe="grpo_hard,grpo_full", difficulty="pism,cmab",
                      seed="1,2,3")  # fmt: skip
     assert len(found) == len({job.label for job in found}) == 12
     assert len({job.paths.run for job in found}) == 12
@@ -85,7 +84,7 @@ def test_a_sweep_is_every_combination_of_its_axes() -> None:
 
 
 def test_a_run_for_each_probe_comes_first() -> None:
-    found = expanded(recipe="grpo_full,grpo_random", difficulty="pism,cmab", seed="1,2")
+    found = expand_runs(recipe="grpo_full,grpo_random", difficulty="pism,cmab", seed="1,2")
     probes = [job.paths.probe for job in found]
     assert len(set(probes[:2])) == 2
     assert set(probes[2:]) == set(probes[:2])
@@ -95,13 +94,13 @@ def test_a_run_for_each_probe_comes_first() -> None:
 
 
 def test_a_row_with_a_probe_of_its_own_does_not_wait_for_rows_that_share_one() -> None:
-    found = expanded(recipe="grpo_full,grpo_random,rap")
+    found = expand_runs(recipe="grpo_full,grpo_random,rap")
     assert [job.label for job in found] == ["grpo_full-1", "rap-1", "grpo_random-1"]
     assert slurm.array_ranges(found) == [(0, 1), (2, 2)]
 
 
-def test_what_is_shared_is_what_has_one_probe_folder() -> None:
-    found = expanded(recipe="grpo_full,grpo_hard", difficulty="pism,all", seed="1,2")
+def test_runs_with_one_probe_key_have_one_probe_folder() -> None:
+    found = expand_runs(recipe="grpo_full,grpo_hard", difficulty="pism,all", seed="1,2")
     by_shared: dict[str, set[Path]] = {}
     for job in found:
         by_shared.setdefault(job.probe_key, set()).add(job.paths.probe)
@@ -109,19 +108,19 @@ def test_what_is_shared_is_what_has_one_probe_folder() -> None:
 
 
 def test_rows_without_a_random_row_of_their_size_get_a_control() -> None:
-    several = expanded(recipe="grpo_unsolved,grpo_hard,grpo_mid_hard,grpo_full")
+    several = expand_runs(recipe="grpo_unsolved,grpo_hard,grpo_mid_hard,grpo_full")
     found = {job.config.name: job.config.control for job in several}
     assert found == {
         "grpo_unsolved": "random", "grpo_hard": "random", "grpo_mid_hard": "random",
         "grpo_full": "none",
     }  # fmt: skip
-    assert expanded("control=none", recipe="grpo_hard")[0].config.control == "none"
-    beside = expanded(recipe="grpo_mid_hard,grpo_random")
+    assert expand_runs("control=none", recipe="grpo_hard")[0].config.control == "none"
+    beside = expand_runs(recipe="grpo_mid_hard,grpo_random")
     assert [job.config.control for job in beside] == ["none", "none"]
     assert {row.control for row in PAPER_ROWS if row.control} < {*TABLES["paper"].recipes}
 
 
-def test_the_table_s_own_settings_yield_to_the_command_line() -> None:
+def test_the_tables_overrides_yield_to_the_command_line() -> None:
     table = TABLES["shapes"]
     axes = expand.sweep_axes({"recipe": ["grpo_full"]}, table)
     assert axes["seed"] == ["1", "2"]
@@ -135,7 +134,7 @@ def test_both_tables_hold_the_twelve_rows() -> None:
     assert len(TABLES["paper"].recipes) == len(TABLES["shapes"].recipes) == 12
 
 
-def test_every_problem_of_every_run_is_told_before_any_starts(tmp_path: Path) -> None:
+def test_every_problem_of_every_run_is_reported_before_any_starts(tmp_path: Path) -> None:
     started = time.monotonic()
     done = sweep("table=papr", "recipe=grpo_full,grpo_hrd", "seed=1,1,x", "jobs=0", "name=a",
                  "slurm.partion=x", "sweep=a/b", "data.limt=3", "grpo.num_generations=1", "-m",
@@ -161,7 +160,7 @@ def test_every_problem_of_every_run_is_told_before_any_starts(tmp_path: Path) ->
 
 
 def test_a_problem_of_some_runs_names_them() -> None:
-    (problem,) = told(recipe="grpo_full,rap", difficulty="pism,cmab")
+    (problem,) = problems_of(recipe="grpo_full,rap", difficulty="pism,cmab")
     assert problem.startswith(
         "select.rap=[cde, ace, drm]: needs cde, ace, drm in difficulty.extra_measures"
     )
@@ -178,7 +177,7 @@ def test_a_problem_of_some_runs_names_them() -> None:
           "in one table (grpo_full-all, grpo_hard-all)"]),
         (["recipe=grpo_random,grpo_mid_hard", "select.random=true"],
          ["select.random: False by its name and True: cannot stand in one table (grpo_mid_hard); "
-          "a file of your own, conf/recipe/NAME.yaml, is a row with a name of its own"]),
+          "a file of your plan, conf/recipe/NAME.yaml, is a row with a name of its plan"]),
     ],
 )  # fmt: skip
 def test_runs_that_no_table_can_hold_are_refused_before_any_starts(
@@ -192,7 +191,7 @@ def test_runs_that_no_table_can_hold_are_refused_before_any_starts(
         assert each.startswith(told)
 
 
-def test_the_papers_tables_can_be_told_from_their_settings(tmp_path: Path) -> None:
+def test_the_papers_tables_can_be_planned(tmp_path: Path) -> None:
     words = ["table=paper", "difficulty=pism,cmab", "seed=1,2", "sft.targets=rollouts",
              f"output_dir={tmp_path}"]  # fmt: skip
     assert len(sweeping.plan_sweep(sweeping.parse(words)).runs) == 48
@@ -216,7 +215,7 @@ def test_settings_are_read_without_torch() -> None:
 
 def test_dry_prints_one_accelerate_launch_a_run_and_starts_nothing(tmp_path: Path) -> None:
     words = ("recipe=grpo_full,grpo_random", "seed=1,2", f"output_dir={tmp_path}", "jobs=2")
-    (first, *_) = expanded(words[2], recipe="grpo_full", seed="1,2")
+    (first, *_) = expand_runs(words[2], recipe="grpo_full", seed="1,2")
     finish(first)
     done = sweep(*words, "--dry")
     assert done.returncode == 0, done.stderr
@@ -228,10 +227,10 @@ def test_dry_prints_one_accelerate_launch_a_run_and_starts_nothing(tmp_path: Pat
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_finished_run_is_known_by_its_folder_and_not_started(
+def test_a_finished_run_is_recognized_by_its_folder_and_not_started(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
+    found = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     for job in found:
         finish(job)
     local_launcher.run_all(sweep_plan(found, tmp_path / "sweep"))
@@ -240,10 +239,10 @@ def test_a_finished_run_is_known_by_its_folder_and_not_started(
     assert RunPaths(found[0].config).run == found[0].paths.run
 
 
-def test_runs_at_a_time_share_cores_and_gpus(
+def test_runs_at_the_same_time_share_cores_and_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = expanded(recipe="grpo_full", seed="1,2,3,4")
+    found = expand_runs(recipe="grpo_full", seed="1,2,3,4")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)}, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     two = sweep_plan(found, tmp_path, at_a_time=2)
@@ -259,7 +258,7 @@ def test_runs_at_a_time_share_cores_and_gpus(
 def test_a_run_gets_as_many_gpus_as_it_spreads_its_engine_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = expanded(recipe="grpo_full", seed="1,2")
+    found = expand_runs(recipe="grpo_full", seed="1,2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     for job in found:
         job.config.model.engine, job.config.model.vllm.tensor_parallel = EngineKind.vllm, 2
@@ -295,14 +294,14 @@ def test_every_documented_sweep_can_make_rows_with_sft() -> None:
         lines = re.findall(r"^python launch/sweep.py (.*table=paper.*)$", text, re.MULTILINE)
         assert lines, name
         for line in lines:
-            asked = sweeping.parse(shlex.split(line, comments=True))
+            parsed = sweeping.parse(shlex.split(line, comments=True))
             axes = expand.sweep_axes(
-                asked.axes | {"recipe": ["sft_mid_grpo_hard"]}, TABLES["paper"]
+                parsed.axes | {"recipe": ["sft_mid_grpo_hard"]}, TABLES["paper"]
             )
-            assert expand.expand(axes, TABLES["paper"], asked.overrides)
+            assert expand.expand(axes, TABLES["paper"], parsed.overrides)
 
 
-def planned(*words: str) -> local_launcher.SweepPlan:
+def plan_of(*words: str) -> local_launcher.SweepPlan:
     return sweeping.plan_sweep(sweeping.parse(list(words)))
 
 
@@ -313,28 +312,28 @@ def test_shapes_runs_as_many_at_a_time_as_there_are_cores_and_gpus(
     words = ("table=shapes", "recipe=grpo_full", f"output_dir={tmp_path}")
     for there, number in {"": 8, "0": 1, "0,1,2": 3}.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", there)
-        found = planned(*words)
+        found = plan_of(*words)
         assert found.at_a_time == number
         local_launcher.check_gpus(found)
-    assert planned(*words, "jobs=5").at_a_time == 5
-    assert planned("recipe=grpo_full", words[2]).at_a_time == 1
+    assert plan_of(*words, "jobs=5").at_a_time == 5
+    assert plan_of("recipe=grpo_full", words[2]).at_a_time == 1
 
 
-def test_a_step_that_the_processes_cannot_share_is_told_before_anything_starts(
+def test_a_step_that_the_processes_cannot_share_is_refused_before_anything_starts(
     tmp_path: Path,
 ) -> None:
     file = ROOT / "launch" / "accelerate" / "zero2_cpu.yaml"
     odd = ("recipe=grpo_full", "grpo.prompts_per_step=3", "grpo.num_generations=3",
            f"output_dir={tmp_path}")  # fmt: skip
     with pytest.raises(ConfigError, match="must divide by the 2 processes"):
-        planned(*odd, f"accelerate={file}")
+        plan_of(*odd, f"accelerate={file}")
     with pytest.raises(ConfigError, match="must divide by the 4 processes"):
-        planned(*odd, f"accelerate={file}", "slurm.nodes=2")
-    assert planned(*odd, f"accelerate={file}", "--table")
+        plan_of(*odd, f"accelerate={file}", "slurm.nodes=2")
+    assert plan_of(*odd, f"accelerate={file}", "--table")
 
 
 def test_processes_follow_accelerate_s_own_file(tmp_path: Path) -> None:
-    found = expanded(recipe="grpo_full")
+    found = expand_runs(recipe="grpo_full")
     file = ROOT / "launch" / "accelerate" / "zero3.yaml"
     many = local_launcher.SweepPlan(
         name="x", folder=tmp_path, runs=found, at_a_time=2, accelerate=file
@@ -345,7 +344,7 @@ def test_processes_follow_accelerate_s_own_file(tmp_path: Path) -> None:
     assert line[line.index("--main_process_port") + 1] == "0"
 
 
-def test_of_a_progress_bar_only_what_was_seen_last_is_shown(tmp_path: Path) -> None:
+def test_of_a_progress_bar_only_the_last_state_is_shown(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"start\nstep 1\rstep 2\rstep 3\n\nOSError: disk is full\n")
     assert local_launcher.last_lines(log) == ["start", "step 3", "OSError: disk is full"]
@@ -363,21 +362,21 @@ def test_of_a_progress_bar_only_what_was_seen_last_is_shown(tmp_path: Path) -> N
 def test_a_run_that_cannot_start_is_shown_and_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good, bad = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
+    good, bad = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     finish(good)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    own = sweep_plan([good, bad], tmp_path / "sweep")
-    local_launcher.run_all(own)
+    plan = sweep_plan([good, bad], tmp_path / "sweep")
+    local_launcher.run_all(plan)
     said = capsys.readouterr().out
     assert "[1/1] grpo_full-2: FAILED" in said
-    assert str(own.log(bad)) in said
+    assert str(plan.log(bad)) in said
     record = json.loads((tmp_path / "sweep" / "status.json").read_text())
     assert record["grpo_full-2"]["finished"] is False
     finish(bad)
-    assert "grpo_full-2" in local_launcher.failed_labels(own)
+    assert "grpo_full-2" in local_launcher.failed_labels(plan)
     capsys.readouterr()
     with pytest.raises(SystemExit) as left:
-        sweeping.finish(own, tmp_path)
+        sweeping.finish(plan, tmp_path)
     assert left.value.code == 1
     assert "1 of 2 runs are not finished: grpo_full-2" in capsys.readouterr().err
 
@@ -390,7 +389,7 @@ def test_of_two_runs_that_end_together_each_has_its_own_processor_time(
     busy.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(busy))
     monkeypatch.setattr(local_launcher, "POLL_SECONDS", 1.5)
-    found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
+    found = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     local_launcher.run_all(sweep_plan(found, tmp_path / "sweep", at_a_time=2))
     record = json.loads((tmp_path / "sweep" / "status.json").read_text())
     assert all(each["processor_seconds"] > 0 for each in record.values()), record
@@ -401,12 +400,12 @@ FAKES = {
     "scontrol": "printf 'node7\\nnode8\\n'",
     "srun": 'printf "%s\\n" "$@" > "$RECORD.srun"; env > "$RECORD.env"',
 }
-"""What a cluster would offer, written down instead of run."""
+"""Commands of a cluster that record their arguments instead of running."""
 
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PATH with fakes that record what they are given; the record's path."""
+    """A PATH with fake commands; returns the path of their record."""
     folder, record = tmp_path / "bin", tmp_path / "record"
     folder.mkdir()
     for name, body in FAKES.items():
@@ -451,24 +450,24 @@ def test_slurm_submits_first_a_run_for_each_probe_then_the_rest_then_the_table(
 
 
 def test_slurm_leaves_out_finished_runs(tmp_path: Path, cluster: Path) -> None:
-    found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
+    found = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     finish(found[0])
     slurm.submit(sweep_plan(found, tmp_path / "s"), "plain", {}, [])
     assert [each.name for each in (tmp_path / "s" / "jobs").glob("*/*")] == ["0.args"]
     assert cluster.read_text().splitlines()[0].startswith("--parsable --array=0-0%1")
 
 
-def test_a_second_submission_leaves_the_words_of_tasks_that_still_wait(
+def test_a_second_submission_keeps_the_arguments_of_tasks_that_still_wait(
     tmp_path: Path, cluster: Path
 ) -> None:
-    found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    own = sweep_plan(found, tmp_path / "s")
-    slurm.submit(own, "plain", {}, [])
+    found = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
+    plan = sweep_plan(found, tmp_path / "s")
+    slurm.submit(plan, "plain", {}, [])
     (waiting,) = (tmp_path / "s" / "jobs").glob("*/1.args")
     before = waiting.read_text()
     first = (tmp_path / "s" / "run.sbatch").read_text()
     finish(found[0])
-    slurm.submit(own, "plain", {}, [])
+    slurm.submit(plan, "plain", {}, [])
     assert str(waiting.parent) in first
     assert str(waiting.parent) not in (tmp_path / "s" / "run.sbatch").read_text()
     assert waiting.read_text() == before
@@ -478,16 +477,16 @@ def test_a_second_submission_leaves_the_words_of_tasks_that_still_wait(
 def test_a_run_that_failed_here_is_submitted_and_its_failure_forgotten(
     tmp_path: Path, cluster: Path
 ) -> None:
-    found = expanded(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    own = sweep_plan(found, tmp_path / "s")
+    found = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
+    plan = sweep_plan(found, tmp_path / "s")
     for job in found:
         finish(job)
-    own.folder.mkdir()
-    (own.folder / "status.json").write_text('{"grpo_full-2": {"finished": false}}')
-    slurm.submit(own, "plain", {}, [])
+    plan.folder.mkdir()
+    (plan.folder / "status.json").write_text('{"grpo_full-2": {"finished": false}}')
+    slurm.submit(plan, "plain", {}, [])
     (words,) = (tmp_path / "s" / "jobs").glob("*/*.args")
     assert words.read_text().startswith("grpo_full-2\n")
-    assert local_launcher.failed_labels(own) == set()
+    assert local_launcher.failed_labels(plan) == set()
 
 
 def test_a_task_starts_a_python_whose_path_has_a_space(
@@ -501,14 +500,14 @@ def test_a_task_starts_a_python_whose_path_has_a_space(
     monkeypatch.setattr(sys, "executable", str(python))
     config = tmp_path / "a b" / "ddp.yaml"
     config.write_text("num_processes: 1\n")
-    found = expanded(f"output_dir={tmp_path}", "data.tasks=[ocr, counting]", recipe="grpo_full")
-    own = local_launcher.SweepPlan(
+    found = expand_runs(f"output_dir={tmp_path}", "data.tasks=[ocr, counting]", recipe="grpo_full")
+    plan = local_launcher.SweepPlan(
         name="x", folder=tmp_path / "s s", runs=found, at_a_time=1, accelerate=config
     )
-    slurm.submit(own, "plain", {}, [])
+    slurm.submit(plan, "plain", {}, [])
     given = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "x",
              "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0"}  # fmt: skip
-    done = subprocess.run(["bash", str(own.folder / "run.sbatch")], env={**os.environ, **given},
+    done = subprocess.run(["bash", str(plan.folder / "run.sbatch")], env={**os.environ, **given},
                           text=True, capture_output=True)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     words = Path(f"{cluster}.python").read_text().splitlines()
@@ -517,7 +516,7 @@ def test_a_task_starts_a_python_whose_path_has_a_space(
                           "data.tasks=[ocr, counting]", "seed=1"]  # fmt: skip
 
 
-def test_a_run_is_another_when_a_benchmark_s_file_or_the_judge_s_server_is(
+def test_another_benchmark_file_or_judge_server_makes_another_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "MMStar.tsv"
@@ -527,7 +526,7 @@ def test_a_run_is_another_when_a_benchmark_s_file_or_the_judge_s_server_is(
     words = ("evaluate.benchmarks=[MMStar]", "evaluate.source=tsv", "evaluate.judge=endpoint")
 
     def run(path: Path) -> Path:
-        return expanded(*words, f"evaluate.path={path}", recipe="grpo_full")[0].paths.run
+        return expand_runs(*words, f"evaluate.path={path}", recipe="grpo_full")[0].paths.run
 
     first = run(tmp_path)
     elsewhere = tmp_path / "moved"
@@ -554,7 +553,7 @@ def test_dry_prints_the_scripts_where_there_is_no_sbatch(tmp_path: Path) -> None
     assert "there is no sbatch on this machine; --dry prints the scripts" in done.stderr
 
 
-def test_options_that_the_sweep_sets_itself_are_refused() -> None:
+def test_options_that_the_sweep_sets_are_refused() -> None:
     (problem,) = slurm.option_problems({"array": "1-3"})
     assert "is set by the sweep" in problem
     assert slurm.option_problems({"time": "1-00", "gres": "gpu:8"}) == []
@@ -564,7 +563,7 @@ def test_options_that_the_sweep_sets_itself_are_refused() -> None:
 def test_two_runs_and_a_failing_third_end_in_the_table_and_resume(tmp_path: Path) -> None:
     words = ("recipe=grpo_full,grpo_random,grpo_unsolved", "seed=1", "debug=smoke", "control=none",
              f"output_dir={tmp_path}", "jobs=2")  # fmt: skip
-    found = expanded(*words[2:5], recipe="grpo_full,grpo_random,grpo_unsolved")
+    found = expand_runs(*words[2:5], recipe="grpo_full,grpo_random,grpo_unsolved")
     in_the_way = found[2].paths.grpo("tuned")
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where a folder must be")
