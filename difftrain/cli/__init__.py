@@ -90,7 +90,7 @@ def expand_evaluate(arguments: list[str]) -> tuple[list[str], None]:
 def expand_plan(arguments: list[str]) -> tuple[list[str], str | None]:
     """The arguments of plan without check=model, and its target if that was given."""
     checks = {"model": "difftrain.pipeline.chain:check_model"}
-    names = [each.removeprefix("check=") for each in arguments if each.startswith("check=")]
+    names = [item.removeprefix("check=") for item in arguments if item.startswith("check=")]
     if unknown := [name for name in names if name not in checks]:
         raise ConfigError(
             [f"check={name}: no such check{did_you_mean(name, list(checks))}" for name in unknown]
@@ -221,7 +221,7 @@ def config_of(program: str, arguments: list[str], trains: bool = False) -> RunCo
     if prints:
         index = arguments.index("--cfg")
         arguments = [*arguments[:index], *arguments[index + 2 :]]
-    if options := [each for each in arguments if each.startswith("-") and "=" not in each]:
+    if options := [item for item in arguments if item.startswith("-") and "=" not in item]:
         fail(f"{program}: unknown option {' '.join(options)} (see {program} --help)", 2)
     job = compose_config(arguments)
     if prints:
@@ -336,4 +336,4 @@ def main(command: str | None = None) -> None:
     verbose = "--verbose" in arguments
     configure_logging(World.from_environment(), verbose)
     with exit_codes():
-        run(command, program, [each for each in arguments if each != "--verbose"])
+        run(command, program, [item for item in arguments if item != "--verbose"])

@@ -42,10 +42,10 @@ NAME_RULE = "runs of a sweep are named after their recipes; sweep=NAME names the
 
 @dataclass(slots=True)
 class SweepArguments:
-    """A command line by purpose: the sweep's own keys, the axes, sbatch's options, the overrides of
-    every run; `errors` are the problems of the sweep's own keys."""
+    """A command line by purpose: the sweep's options, the axes, sbatch's options, the overrides of
+    every run; `errors` are the problems of the sweep's options."""
 
-    own: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
     axes: dict[str, list[str]] = field(default_factory=dict)
     slurm: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class SweepArguments:
     @property
     def on_slurm(self) -> bool:
         """Whether runs are submitted instead of started here."""
-        return bool(self.slurm) or "slurm" in self.own
+        return bool(self.slurm) or "slurm" in self.options
 
 
 def parse(arguments: list[str]) -> SweepArguments:
@@ -73,20 +73,24 @@ def parse(arguments: list[str]) -> SweepArguments:
         elif key in AXES:
             parsed.axes[key] = [part.strip() for part in value.strip("[]").split(",")]
         elif key in SWEEP_KEYS:
-            parsed.own[key] = value
+            parsed.options[key] = value
         elif key.startswith("slurm."):
             parsed.slurm[key.removeprefix("slurm.")] = value
         else:
             parsed.overrides.append(argument)
-    parsed.errors += own_problems(parsed.own) + slurm.option_problems(parsed.slurm)
+    parsed.errors += option_problems(parsed.options) + slurm.option_problems(parsed.slurm)
     return parsed
 
 
-def own_problems(own: dict[str, str]) -> list[str]:
-    """What is wrong with the sweep's own keys."""
+def option_problems(options: dict[str, str]) -> list[str]:
+    """What is wrong with the sweep's options."""
     errors = []
-    jobs, file, setup = own.get("jobs", "1"), own.get("accelerate"), own.get("slurm", "plain")
-    name, table = own.get("sweep", "x"), own.get("table", "paper")
+    jobs, file, setup = (
+        options.get("jobs", "1"),
+        options.get("accelerate"),
+        options.get("slurm", "plain"),
+    )
+    name, table = options.get("sweep", "x"), options.get("table", "paper")
     if not (jobs.isdigit() and int(jobs)):
         errors.append(f"jobs={jobs}: must be a number above 0")
     if file and not Path(file).is_file():
@@ -104,33 +108,33 @@ def own_problems(own: dict[str, str]) -> list[str]:
 def plan_sweep(parsed: SweepArguments) -> SweepPlan:
     """The sweep: its runs in order, how many at a time, where its logs lie.
 
-    Raises ConfigError with the problems of the sweep's own keys and of every run.
+    Raises ConfigError with the problems of the sweep's options and of every run.
     """
-    own = parsed.own
-    table = expand.TABLES.get(own.get("table", ""), expand.NO_TABLE)
+    options = parsed.options
+    table = expand.TABLES.get(options.get("table", ""), expand.NO_TABLE)
     axes = expand.sweep_axes(parsed.axes, table)
     try:
         runs = expand.expand(axes, table, parsed.overrides) if "recipe" in axes else []
     except ConfigError as error:
         raise ConfigError([*parsed.errors, *error.problems]) from error
     errors = [*parsed.errors, *expand.table_problems(runs, axes)]
-    if "recipe" not in axes and "table" not in own:
+    if "recipe" not in axes and "table" not in options:
         errors.append("a sweep needs table=paper, table=shapes or recipe=A,B")
     if errors:
         raise ConfigError(errors)
-    name = own.get("sweep", own.get("table", "rows"))
+    name = options.get("sweep", options.get("table", "rows"))
     root = Path(runs[0].config.output_dir).expanduser().absolute()
     plan = SweepPlan(
         name=name,
         folder=root / "sweep" / name,
         runs=runs,
-        at_a_time=int(own.get("jobs", 1)),
-        accelerate=Path(own["accelerate"]).absolute() if "accelerate" in own else None,
+        at_a_time=int(options.get("jobs", 1)),
+        accelerate=Path(options["accelerate"]).absolute() if "accelerate" in options else None,
     )
     nodes = parsed.slurm.get("nodes", "1")
     if "--table" not in parsed.flags and (errors := uneven_steps(plan, nodes)):
         raise ConfigError(errors)
-    if table.uses_all_cores and "jobs" not in own:
+    if table.uses_all_cores and "jobs" not in options:
         return replace(plan, at_a_time=local_launcher.max_runs_at_a_time(plan))
     return plan
 
@@ -189,8 +193,10 @@ def main(arguments: list[str]) -> None:
     if only_table:
         finish(plan, compare_finished(plan.runs))
     elif parsed.on_slurm:
-        same = [each for each in arguments if not each.startswith("slurm") and each != "--dry"]
-        slurm.submit(plan, parsed.own.get("slurm", "plain"), parsed.slurm, same, dry)
+        table_arguments = [
+            item for item in arguments if not item.startswith("slurm") and item != "--dry"
+        ]
+        slurm.submit(plan, parsed.options.get("slurm", "plain"), parsed.slurm, table_arguments, dry)
     elif dry:
         print("\n".join(local_launcher.dry_run_lines(plan)))
     else:
