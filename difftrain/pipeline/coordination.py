@@ -197,16 +197,23 @@ def failure_reason(folder: Path) -> str | None:
         return None
 
 
-def wait_for_first_rank(folder: Path, world: World, is_complete: Callable[[], bool]) -> None:
+def wait_for_first_rank(
+    folder: Path, world: World, is_complete: Callable[[], bool], failures: Path | None = None
+) -> None:
     """Return once the first rank has made what `is_complete` looks for; at once on rank 0.
 
-    Raises FirstRankFailed with its reason if it stops, RankTimeout if its heartbeat ends.
+    Raises FirstRankFailed with its reason, from the folder `failures`, if it stops, RankTimeout if
+    its heartbeat ends.
     """
     if world.is_first:
         return
-    wait(folder, world, lambda: is_complete() or failure_reason(folder) is not None, ranks=[0])
+
+    def reason() -> str | None:
+        return failure_reason(failures or folder)
+
+    wait(folder, world, lambda: is_complete() or reason() is not None, ranks=[0])
     if not is_complete():
-        raise FirstRankFailed(f"rank 0 stopped: {failure_reason(folder)}")
+        raise FirstRankFailed(f"rank 0 stopped: {reason()}")
 
 
 def wait_for_manifest(folder: Path, world: World) -> dict[str, Any]:

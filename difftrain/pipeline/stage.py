@@ -89,8 +89,7 @@ def run_shared_stage(
     is_finished: Callable[[Mapping[str, Any]], bool] = lambda manifest: True,
     lock: Path | None = None,
 ) -> dict[str, Any]:
-    """Have every rank do its share; the first waits until all `is_complete`, closes, writes the
-    manifest.
+    """Have every rank do its share; the first waits until all `is_complete` and closes the stage.
 
     A manifest that does not satisfy `is_finished` is of an earlier, smaller request: the work is
     done again for what is missing, and the elapsed seconds are added to it. `lock` is the folder
@@ -122,7 +121,7 @@ def run_shared_stage(
                         counts, seconds = close(), heart.seconds()
                         _write_manifest(folder, settings, inputs, seconds, counts)
                     heart.clear()
-            coordination.wait_for_first_rank(folder, world, closed)
+            coordination.wait_for_first_rank(folder, world, closed, lock or folder)
     return coordination.wait_for_manifest(folder, world)
 
 

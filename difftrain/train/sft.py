@@ -82,14 +82,7 @@ def prepare(
             reasons = sft_targets.dropped_text(dropped)
             logger.info("SFT trains on %d samples%s", len(kept), reasons)
 
-    def settled() -> bool:
-        return path.is_file() or coordination.failure_reason(job.folder) is not None
-
-    coordination.wait(job.folder, job.world, settled, ranks=[0])
-    if not path.is_file():
-        raise coordination.FirstRankFailed(
-            f"rank 0 stopped: {coordination.failure_reason(job.folder)}"
-        )
+    coordination.wait_for_first_rank(job.folder, job.world, path.is_file)
     written = manifest.read_json(path)
     kept = [sample for sample in samples if sample.sample_id in written["targets"]]
     return SftData(kept, written["targets"], written["dropped"])

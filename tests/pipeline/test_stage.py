@@ -170,3 +170,24 @@ def test_no_stage_waits_for_a_launch_that_finished_it_before(tmp_path: Path) -> 
     manifest.write_manifest(tmp_path, settings={}, inputs={}, seconds=0.0, counts={})
     with coordination.stage_lock(tmp_path, World()):
         assert run_stage(tmp_path, World(), dict, inputs={})["counts"] == {}
+
+
+def test_a_failure_of_shared_work_under_another_folders_lock_reaches_the_other_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_PORT", "29505")
+    lock, folder = tmp_path / "responses", tmp_path / "results"
+
+    def run(world: World) -> dict[str, Any]:
+        def work(heart: Heartbeat) -> None:
+            if world.is_first:
+                raise ValueError("the engine is gone")
+
+        return run_shared_stage(
+            folder, world, work, is_complete=lambda: True, close=dict, inputs={}, lock=lock
+        )
+
+    first, second = on_two_ranks(run)
+    assert isinstance(first, ValueError)
+    assert isinstance(second, FirstRankFailed)
+    assert "the engine is gone" in str(second)
