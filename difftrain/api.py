@@ -93,6 +93,6 @@ def _probed(
     """The settings and the folders, after the samples were probed as a run would probe them."""
     config = resolve(compose_config([*settings]))
     config = replace(config, model=model.config, data=model.data)
-    paths = RunPaths(config, samples=manifest.fingerprint([each.sample_id for each in samples]))
+    paths = RunPaths(config, samples=manifest.fingerprint([sample.sample_id for sample in samples]))
     difficulty.probe(config, paths, World(), model, list(samples))
     return config, paths

@@ -91,9 +91,9 @@ def differences(results: dict[str, Path], resamples: int) -> dict[str, dict[str,
         arm: parquet.read_finished(folder, ItemResult, "python launch/train.py")
         for arm, folder in results.items()
     }
-    for each in rows.values():
+    for results_of_arm in rows.values():
         if summary.no_mean_reason(
-            write_results.by_benchmark(each, {row.benchmark for row in each})
+            write_results.by_benchmark(results_of_arm, {row.benchmark for row in results_of_arm})
         ):
             return {}
     return {

@@ -159,8 +159,8 @@ def select_samples(
 def pool_scores(config: RunConfig, scores: list[Score]) -> rap.PoolScores:
     """The scores as the columns that RAP filters by (CDE, ACE and DRM), where it uses them."""
     columns: dict[Measure, dict[str, float | None]] = {}
-    for each in scores:
-        columns.setdefault(each.measure, {})[each.sample_id] = each.value
+    for score in scores:
+        columns.setdefault(score.measure, {})[score.sample_id] = score.value
 
     def column(measure: Measure) -> list[Any] | None:
         return list(columns[measure].values()) if measure in config.select.rap else None
@@ -191,7 +191,7 @@ def require_min(
 
 def random_set(config: RunConfig, scores: list[Score], size: int, arm: str) -> list[Selection]:
     """So many of all scored samples: a random row's, or the equal-size control's."""
-    sample_ids = list(dict.fromkeys(each.sample_id for each in scores))
+    sample_ids = list(dict.fromkeys(score.sample_id for score in scores))
     name = random_set_name(config, arm, TrainStage.grpo)
     return strata.random_control(sample_ids, size, config.seed, name)
 

@@ -20,7 +20,7 @@ def run(
     pool = parquet.read_rows(paths.data, Sample)
     selection = parquet.read_rows(paths.selection(arm), Selection)
     trained_on = [
-        each for path in paths.selections(arm) for each in parquet.read_rows(path, Selection)
+        row for path in paths.selections(arm) for row in parquet.read_rows(path, Selection)
     ]
     data = TrainData(
         samples=selected(pool, selection),

@@ -43,15 +43,15 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
         scores = parquet.read_finished(paths.score, Score, SCORE)
         scored = {score.sample_id for score in scores}
         samples = [
-            each for each in parquet.read_rows(paths.data, Sample) if each.sample_id in scored
+            sample for sample in parquet.read_rows(paths.data, Sample) if sample.sample_id in scored
         ]
         targets = make_targets(config, paths, samples)
         kept = config.select.sft_strata
         candidates = strata.select_by_stratum(scores, measure, kept, TrainStage.sft)
         dropped = sft_targets.count_dropped(
-            {each.sample_id: targets[each.sample_id] for each in candidates}
+            {row.sample_id: targets[row.sample_id] for row in candidates}
         )
-        selected = [each for each in candidates if not isinstance(targets[each.sample_id], Dropped)]
+        selected = [row for row in candidates if not isinstance(targets[row.sample_id], Dropped)]
         if config.select.sft_random or arm != Arm.tuned:
             teachable = [key for key, target in targets.items() if not isinstance(target, Dropped)]
             name = random_set_name(config, arm, TrainStage.sft)

@@ -50,9 +50,13 @@ def counted_settings(section: Any, stage: str | None = None, own: bool = True) -
     `stage`, all that count in any fingerprint.
     """
     counted = {}
-    for each in fields(section):
-        stages = each.metadata.get(KEY)
-        if own if stages is None else stage in stages or (stage is None and stages):
-            value = getattr(section, each.name)
-            counted[each.name] = counted_settings(value, stage) if is_dataclass(value) else value
+    for entry in fields(section):
+        stages = entry.metadata.get(KEY)
+        if stages is None:
+            counts = own
+        else:
+            counts = bool(stages) if stage is None else stage in stages
+        if counts:
+            value = getattr(section, entry.name)
+            counted[entry.name] = counted_settings(value, stage) if is_dataclass(value) else value
     return counted

@@ -129,9 +129,9 @@ def write_problem(folder: Path) -> str | None:
 
 def problems(node: Any, prefix: str = "") -> Iterator[str]:
     """Every problem in a settings tree as `full.key=value: rule`."""
-    for each in fields(node):
-        if is_dataclass(value := getattr(node, each.name)):
-            yield from problems(value, f"{prefix}{each.name}.")
+    for section in fields(node):
+        if is_dataclass(value := getattr(node, section.name)):
+            yield from problems(value, f"{prefix}{section.name}.")
     for key, rule in node.check():
         value = node
         for part in key.split("."):
@@ -145,7 +145,7 @@ def format_value(value: Any) -> str:
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, list):
-        return "[" + ", ".join(format_value(each) for each in value) + "]"
+        return "[" + ", ".join(format_value(item) for item in value) + "]"
     return "null" if value is None else str(value)
 
 

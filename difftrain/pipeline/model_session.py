@@ -62,8 +62,8 @@ class ModelSession:
 
     def close_engines(self) -> None:
         """Stop the engines: vLLM holds most of a GPU, which measuring and training need."""
-        for each in self._engines.values():
-            each.close()
+        for engine in self._engines.values():
+            engine.close()
         self._engines.clear()
 
     def release(self) -> None:

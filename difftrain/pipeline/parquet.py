@@ -48,7 +48,7 @@ class MissingArtifact(FileNotFoundError):
 def column_type(hint: Any) -> pa.DataType:
     """The parquet type of a field's type. Tuples become lists; floats in them have 32 bits."""
     if get_origin(hint) is UnionType:
-        (inner,) = (each for each in get_args(hint) if each is not NoneType)
+        (inner,) = (part for part in get_args(hint) if part is not NoneType)
         return column_type(inner)
     if get_origin(hint) in (tuple, Sequence):
         inner = get_args(hint)[0]
@@ -63,7 +63,7 @@ def column_type(hint: Any) -> pa.DataType:
 def converter(hint: Any) -> Callable[[Any], Any]:
     """The function from a parquet value to a field's value: enums by name, lists to tuples."""
     if get_origin(hint) is UnionType:
-        (inner,) = (each for each in get_args(hint) if each is not NoneType)
+        (inner,) = (part for part in get_args(hint) if part is not NoneType)
         convert = converter(inner)
         return lambda value: None if value is None else convert(value)
     if get_origin(hint) in (tuple, Sequence):

@@ -48,7 +48,7 @@ class RunPaths:
 
     def folder(self, stage: str, settings: dict[str, Any], *inputs: Path | str) -> Path:
         """The folder of a stage, from the settings that count and its inputs' folders or ids."""
-        names = [each.name if isinstance(each, Path) else each for each in inputs]
+        names = [source.name if isinstance(source, Path) else source for source in inputs]
         return self.output_dir / stage / manifest.fingerprint(settings, stage, *names)
 
     @cached_property

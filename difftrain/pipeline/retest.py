@@ -38,7 +38,7 @@ def run(config: RunConfig, paths: RunPaths, world: World, session: ModelSession)
 
     def probe_seconds() -> float:
         manifests = map(manifest.read_manifest, (second.probe, second.attention))
-        return sum(each["seconds"] for each in manifests if each)
+        return sum(content["seconds"] for content in manifests if content)
 
     run_stage(
         paths.reliability,
@@ -69,7 +69,7 @@ def write_scores_and_agreement(
     scored = {score.sample_id for score in first_scores}
     answered = state.without_failed(samples, second.probe)
     sample_ids = list(
-        dict.fromkeys(each.sample_id for each in answered if each.sample_id in scored)
+        dict.fromkeys(sample.sample_id for sample in answered if sample.sample_id in scored)
     )
     second_scores, _ = difficulty.score_samples(config, second, sample_ids)
     parquet.write_all(paths.reliability, second_scores)
@@ -88,9 +88,11 @@ def score_agreement(
     """
     measures = {}
     for measure in config.difficulty.measures:
-        labels = [retest.score_labels(each, measure, config.difficulty) for each in (first, second)]
+        labels = [
+            retest.score_labels(scores, measure, config.difficulty) for scores in (first, second)
+        ]
         measures[measure] = asdict(retest.agreement(*labels))
     selections = [difficulty.select_samples(config, scores)[0] for scores in (first, second)]
-    selected_ids = [{each.sample_id for each in selection} for selection in selections]
+    selected_ids = [{row.sample_id for row in selection} for selection in selections]
     size = len({score.sample_id for score in first})
     return {"measures": measures, "chosen": asdict(retest.overlap(size, *selected_ids))}
