@@ -52,11 +52,7 @@ def counted_settings(section: Any, stage: str | None = None, own: bool = True) -
     counted = {}
     for entry in fields(section):
         stages = entry.metadata.get(KEY)
-        if stages is None:
-            counts = own
-        else:
-            counts = bool(stages) if stage is None else stage in stages
-        if counts:
+        if own if stages is None else stage in stages or (stage is None and stages):
             value = getattr(section, entry.name)
             counted[entry.name] = counted_settings(value, stage) if is_dataclass(value) else value
     return counted
