@@ -1,4 +1,4 @@
-"""Servers of ours on real ports: one to build on, and a proxy that spoils requests to another."""
+"""Fake servers on real ports: one to build on, and a proxy that injects faults."""
 
 import json
 import socket
@@ -12,13 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
-def completion(words: Any, reason: str = "stop") -> bytes:
-    """A chat completion with these words, as OpenAI's servers write it."""
-    message = {"role": "assistant", "content": words}
+def completion(text: Any, reason: str = "stop") -> bytes:
+    """A chat completion with this text, as OpenAI's servers write it."""
+    message = {"role": "assistant", "content": text}
     return json.dumps({"choices": [{"message": message, "finish_reason": reason}]}).encode()
 
 
-class Listening:
+class FakeServer:
     """A server of ours on a free port of this machine; `heard` holds every request's body."""
 
     def __init__(self) -> None:
@@ -29,11 +29,11 @@ class Listening:
         self.lock = threading.Lock()
         outer = self
 
-        class Answering(BaseHTTPRequestHandler):
+        class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                outer.listing(self)
+                outer.list_models(self)
 
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["Content-Length"]))
@@ -45,7 +45,7 @@ class Listening:
                     outer.open += 1
                     outer.max_open = max(outer.max_open, outer.open)
                 try:
-                    outer.answer(self, number, content)
+                    outer.respond(self, number, content)
                 finally:
                     with outer.lock:
                         outer.open -= 1
@@ -53,20 +53,20 @@ class Listening:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        class Quiet(ThreadingHTTPServer):
+        class QuietServer(ThreadingHTTPServer):
             daemon_threads = True
 
             def handle_error(self, *_: Any) -> None:
                 pass
 
-        self.server = Quiet(("127.0.0.1", 0), Answering)
+        self.server = QuietServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def listing(self, handler: BaseHTTPRequestHandler) -> None:
+    def list_models(self, handler: BaseHTTPRequestHandler) -> None:
         send(handler, 404, b"{}")
 
-    def answer(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
+    def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -83,8 +83,8 @@ def send(handler: BaseHTTPRequestHandler, status: int, content: bytes, **headers
     handler.wfile.write(content)
 
 
-class FaultyProxy(Listening):
-    """Hands requests on to another server, except those that `fault(number)` spoils."""
+class FaultyProxy(FakeServer):
+    """Forwards requests to another server, except where `fault(number)` names a fault."""
 
     FAULTS = ("429", "500", "503", "dropped", "cut", "slow", "page", "empty")
 
@@ -95,10 +95,10 @@ class FaultyProxy(Listening):
         self.injected: list[str] = []
         self.slowness = 1.5
 
-    def answer(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
+    def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
         kind = self.fault(number)
         if kind is None:
-            return self.hand_on(handler, content)
+            return self.forward(handler, content)
         with self.lock:
             self.injected.append(kind)
         if kind == "429":
@@ -122,7 +122,7 @@ class FaultyProxy(Listening):
         else:
             self.drop(handler)
 
-    def hand_on(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
+    def forward(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
         request = urllib.request.Request(
             f"{self.upstream}/chat/completions", content, dict(handler.headers), method="POST"
         )

@@ -1,4 +1,4 @@
-"""`transformers serve` with the tiny model: a server that nobody here wrote. Slow lane."""
+"""`transformers serve` with the tiny model: a real server, for the slow lane."""
 
 import json
 import shutil
@@ -21,12 +21,12 @@ WHOLE_TEXT = {
     "start_anchor": "<|im_start|>assistant\n",
     "fields": {"content": {"close_pattern": "<\\|im_end\\|>", "content": "text"}},
 }
-"""Tells the server not to take the tiny model's unfinished thoughts out of its reply."""
+"""Keeps the server from removing the tiny model's unfinished reasoning from the reply."""
 
 
 @contextmanager
 def serving(parent: Path, port: int | None = None) -> Iterator[tuple[str, str]]:
-    """Address and model name of the server, which ends with the block."""
+    """Address and model name of the server, which stops with the block."""
     for name in ("fastapi", "uvicorn", "openai"):
         pytest.importorskip(name)
     folder = parent / "tiny"
@@ -55,14 +55,14 @@ def serving(parent: Path, port: int | None = None) -> Iterator[tuple[str, str]]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A port that is free now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def is_up(url: str) -> bool:
-    """Whether somebody answers; what, does not matter."""
+    """Whether a server answers, with whatever status."""
     try:
         with urllib.request.urlopen(f"{url}/models", timeout=60):
             return True

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from difftrain.model.engines.types import Request
-from tests.listening import FaultyProxy, Listening, send
+from tests.listening import FakeServer, FaultyProxy, send
 
 CHECK_PROMPT = "list of random words"
 
@@ -55,7 +55,7 @@ def parse_body(body: dict[str, Any]) -> tuple[str, list[bytes], list[tuple[int, 
     return text, pixels, sizes
 
 
-class ModelServer(Listening):
+class ModelServer(FakeServer):
     """Responds with `expected`, unless `inject_fault(handler, body, number)` returns True.
 
     `inject_fault` gets every request except those of the server check.
@@ -73,13 +73,13 @@ class ModelServer(Listening):
         self.num_model_lists = 0
         self.is_down = False
 
-    def listing(self, handler: BaseHTTPRequestHandler) -> None:
+    def list_models(self, handler: BaseHTTPRequestHandler) -> None:
         self.num_model_lists += 1
         if self.is_down:
             return FaultyProxy.drop(handler)
         return send(handler, self.models, b'{"object": "list", "data": []}')
 
-    def answer(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
+    def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
         if self.is_down:
             return FaultyProxy.drop(handler)
         body = json.loads(content)

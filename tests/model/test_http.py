@@ -341,7 +341,7 @@ def test_text_and_counts_that_no_file_can_hold_are_not_taken_from_a_server(
 
 
 def test_the_server_check_retries_after_a_pause_with_the_same_fields(server: ModelServer) -> None:
-    plain, times = server.answer, []
+    plain, times = server.respond, []
 
     def busy(handler: Any, number: int, content: bytes) -> None:
         times.append(time.monotonic())
@@ -349,13 +349,13 @@ def test_the_server_check_retries_after_a_pause_with_the_same_fields(server: Mod
             return send(handler, 429, b"{}", Retry_After="0.3")
         return plain(handler, number, content)
 
-    server.answer = busy
+    server.respond = busy
     assert make_engine(server).info["sampling"] == "top_k=-1"
     assert times[1] - times[0] > 0.29
 
 
 def test_a_failing_server_is_not_one_that_refuses_sampling_fields(server: ModelServer) -> None:
-    server.answer = lambda handler, number, content: send(handler, 500, b"oops")
+    server.respond = lambda handler, number, content: send(handler, 500, b"oops")
     with pytest.raises(ConfigError, match="the server answers 500"):
         make_engine(server, max_attempts=3)
     assert len(server.bodies) == 3
@@ -534,7 +534,7 @@ def test_a_rejected_key_is_an_error_that_does_not_show_the_key(server: ModelServ
 
 
 def test_a_model_that_the_server_does_not_have_is_an_error(server: ModelServer) -> None:
-    server.answer = lambda handler, number, content: send(handler, 404, b"{}")
+    server.respond = lambda handler, number, content: send(handler, 404, b"{}")
     with pytest.raises(ConfigError, match=r"are model\.url and model\.server\.name right"):
         make_engine(server)
 
@@ -574,7 +574,7 @@ def test_a_server_that_does_not_see_images_is_refused(server: ModelServer) -> No
 def test_where_the_largest_image_is_refused_smaller_ones_are_tried(
     server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain = server.answer
+    plain = server.respond
 
     def small_only(handler: Any, number: int, content: bytes) -> None:
         _, _, sizes = parse_body(json.loads(content))
@@ -583,7 +583,7 @@ def test_where_the_largest_image_is_refused_smaller_ones_are_tried(
             return send(handler, 400, message)
         return plain(handler, number, content)
 
-    server.answer, most = small_only, 50
+    server.respond, most = small_only, 50
     about = make_engine(server).info
     assert about["image_tokens"] == {"side": 28, "server": 3, "expected": 1}
     message = "the server answers 400: maximum context length is 16384 tokens"

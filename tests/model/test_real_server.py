@@ -41,12 +41,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 class Spoiling(FaultyProxy):
     """Also answers twice at once, and hands the list of models on."""
 
-    def listing(self, handler: BaseHTTPRequestHandler) -> None:
+    def list_models(self, handler: BaseHTTPRequestHandler) -> None:
         send(handler, 200, b'{"data": []}')
 
-    def answer(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
+    def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
         if self.fault(number) != "two":
-            return super().answer(handler, number, content)
+            return super().respond(handler, number, content)
         with self.lock:
             self.injected.append("two")
         choice = {"message": {"role": "assistant", "content": "7"}, "finish_reason": "stop"}

@@ -9,27 +9,27 @@ from typing import Any
 import pytest
 
 from difftrain.config.run_config import RunConfig
-from tests.listening import FaultyProxy, Listening, completion, send
+from tests.listening import FakeServer, FaultyProxy, completion, send
 
 KEY = "sk-proj-never-to-be-seen-0123456789"
 MODEL = "judge-of-the-tests"
 
 
-class JudgeServer(Listening):
-    """Says `says(prompt, number of the request)`: words, or (status, body, headers)."""
+class JudgeServer(FakeServer):
+    """Replies `reply(prompt, number of the request)`: words, or (status, body, headers)."""
 
     key = KEY
 
     def __init__(self) -> None:
         super().__init__()
-        self.says: Callable[[str, int], Any] = lambda prompt, number: "A"
+        self.reply: Callable[[str, int], Any] = lambda prompt, number: "A"
 
-    def listing(self, handler: BaseHTTPRequestHandler) -> None:
+    def list_models(self, handler: BaseHTTPRequestHandler) -> None:
         known = handler.headers["Authorization"] == f"Bearer {KEY}"
         send(handler, 200 if known else 401, b'{"data": []}')
 
-    def answer(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
-        said = self.says(json.loads(content)["messages"][0]["content"], number)
+    def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
+        said = self.reply(json.loads(content)["messages"][0]["content"], number)
         if isinstance(said, tuple):
             status, body, headers = said
             send(handler, status, body, **headers)

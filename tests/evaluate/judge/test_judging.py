@@ -27,7 +27,7 @@ from difftrain.evaluate.types import JudgeDown
 from difftrain.model.engines.transport import parse_retry_after
 from difftrain.records import GradedBy, ItemResult, ItemStatus
 
-SAID = (
+UNDECIDED = (
     "",
     "None",
     "nan",
@@ -38,10 +38,10 @@ SAID = (
 """Predictions that no rule can read."""
 
 
-def said(config: EvaluateConfig) -> list[tuple[BenchmarkItem, str]]:
+def undecided_pairs(config: EvaluateConfig) -> list[tuple[BenchmarkItem, str]]:
     """Every item with a prediction that its rules cannot decide, awkward ones among them."""
-    words = cycle(SAID)
-    return [(item, next(words)) for item in load_items(config)]
+    predictions = cycle(UNDECIDED)
+    return [(item, next(predictions)) for item in load_items(config)]
 
 
 def as_stored(
@@ -62,14 +62,14 @@ def as_stored(
 def graded(
     config: RunConfig, pairs: Sequence[tuple[BenchmarkItem, str]]
 ) -> tuple[list[ItemResult], dict]:
-    """Marks and counts of one pass."""
+    """Results and counts of one pass."""
     evaluate = config.evaluate
-    judging = JudgeClient(evaluate.judge, evaluate.judge_client, Path(config.output_dir) / "judge")
-    marks = grade.grade_all(as_stored(pairs), evaluate, judging)
-    return marks, judging.counts()
+    judge = JudgeClient(evaluate.judge, evaluate.judge_client, Path(config.output_dir) / "judge")
+    results = grade.grade_all(as_stored(pairs), evaluate, judge)
+    return results, judge.counts()
 
 
-def fitting(prompt: str, number: int) -> str:
+def usable_reply(prompt: str, number: int) -> str:
     """A reply that each benchmark's reader can use, and that depends on the prompt alone."""
     if prompt.rstrip(" ").endswith("|"):
         return f"0.{len(prompt) % 10}"
@@ -78,22 +78,24 @@ def fitting(prompt: str, number: int) -> str:
     return "ABCD"[len(prompt) % 4]
 
 
-def one(config: RunConfig, benchmark: str, prediction: str = "hm") -> tuple[ItemResult, dict]:
-    """The mark and the counts of a benchmark's first item."""
+def judge_first_item(
+    config: RunConfig, benchmark: str, prediction: str = "hm"
+) -> tuple[ItemResult, dict]:
+    """The result and the counts of a benchmark's first item."""
     config.evaluate.benchmarks = [f"shapes/{benchmark}"]
     config.evaluate.limit = 1
-    (mark,), counts = graded(config, [(load_items(config.evaluate)[0], prediction)])
-    return mark, counts
+    (result,), counts = graded(config, [(load_items(config.evaluate)[0], prediction)])
+    return result, counts
 
 
 def test_faults_injected_by_a_proxy_lose_nothing(server, proxy, config: RunConfig) -> None:
-    server.says = fitting
+    server.reply = usable_reply
     config.evaluate.judge_client.timeout_s = 4.0  # a busy machine is no fault
     proxy.slowness = 6.0
     config.evaluate.judge_client.max_attempts = 8
-    faults = [each for fault in proxy.FAULTS for each in (fault, None)]
+    faults = [item for fault in proxy.FAULTS for item in (fault, None)]
     proxy.fault = lambda number: faults[number % len(faults)]
-    marks, counts = graded(config, said(config.evaluate))
+    results, counts = graded(config, undecided_pairs(config.evaluate))
     assert set(proxy.injected) == set(proxy.FAULTS)
     assert counts["failed_items"] == 0
     server_replies = counts["replies"] - counts["from_cache"]
@@ -102,21 +104,21 @@ def test_faults_injected_by_a_proxy_lose_nothing(server, proxy, config: RunConfi
     assert counts["faults"].keys() == {"limited", "server", "lost", "slow", "malformed", "empty"}
     config.output_dir += "-undisturbed"
     proxy.fault = lambda number: None
-    undisturbed, again = graded(config, said(config.evaluate))
-    assert marks == undisturbed
-    assert again["faults"] == {}
+    without_faults, recount = graded(config, undecided_pairs(config.evaluate))
+    assert results == without_faults
+    assert recount["faults"] == {}
 
 
 def test_a_second_pass_makes_no_call_and_gives_the_same_results(server, config: RunConfig) -> None:
-    server.says = fitting
-    marks, counts = graded(config, said(config.evaluate))
+    server.reply = usable_reply
+    results, counts = graded(config, undecided_pairs(config.evaluate))
     asked = len(server.bodies)
     assert counts["calls"] == asked > 20
-    again, recounted = graded(config, said(config.evaluate))
-    assert again == marks
+    recount, second_counts = graded(config, undecided_pairs(config.evaluate))
+    assert recount == results
     assert len(server.bodies) == asked
-    assert recounted["calls"] == 0
-    assert recounted["from_cache"] == recounted["replies"] == counts["replies"]
+    assert second_counts["calls"] == 0
+    assert second_counts["from_cache"] == second_counts["replies"] == counts["replies"]
 
 
 @pytest.mark.parametrize(
@@ -125,21 +127,21 @@ def test_a_second_pass_makes_no_call_and_gives_the_same_results(server, config: 
 def test_the_cache_distinguishes_model_prompt_and_settings(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    server.says = lambda prompt, number: f"0.{number}"
-    assert one(config, "MMVet")[0].score == 0.0
+    server.reply = lambda prompt, number: f"0.{number}"
+    assert judge_first_item(config, "MMVet")[0].score == 0.0
     if change == "model":
         monkeypatch.setenv("JUDGE_MODEL", "another")
     if change == "max_tokens":
         config.evaluate.rules = "2026-08"
-    mark, counts = one(config, "MMVet", "ha" if change == "prompt" else "hm")
-    assert mark.score == 0.1
+    result, counts = judge_first_item(config, "MMVet", "ha" if change == "prompt" else "hm")
+    assert result.score == 0.1
     assert counts["from_cache"] == 0
 
 
 def test_the_request_is_that_of_the_reference_harness(server, config: RunConfig) -> None:
-    server.says = lambda prompt, number: "too chatty"
-    one(config, "MMVet")
-    assert [each["temperature"] for each in server.bodies] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    server.reply = lambda prompt, number: "too chatty"
+    judge_first_item(config, "MMVet")
+    assert [item["temperature"] for item in server.bodies] == [0.0, 0.5, 1.0, 1.5, 2.0]
     for request in server.bodies:
         assert request.keys() == {"model", "messages", "temperature", "max_tokens"}
         assert request["model"] == "judge-of-the-tests"
@@ -152,14 +154,14 @@ def test_the_request_is_that_of_the_reference_harness(server, config: RunConfig)
 
 
 def test_a_repetition_at_the_same_temperature_is_a_separate_call(server, config: RunConfig) -> None:
-    server.says = lambda prompt, number: "A" if number == 2 else "who knows"
-    mark, counts = one(config, "MMStar")
+    server.reply = lambda prompt, number: "A" if number == 2 else "who knows"
+    result, counts = judge_first_item(config, "MMStar")
     assert len(server.bodies) == 3
-    assert mark.graded_by is GradedBy.judge
+    assert result.graded_by is GradedBy.judge
     assert (counts["replies"], counts["unusable"]) == (3, 2)
-    again, recounted = one(config, "MMStar")
-    assert again == mark
-    assert (recounted["replies"], recounted["calls"]) == (3, 0)
+    recount, second_counts = judge_first_item(config, "MMStar")
+    assert recount == result
+    assert (second_counts["replies"], second_counts["calls"]) == (3, 0)
 
 
 BAD_REPLIES = {
@@ -176,11 +178,11 @@ BAD_REPLIES = {
 def test_a_bad_reply_is_a_counted_outcome_and_never_a_score(
     server, config: RunConfig, case: str
 ) -> None:
-    reply, score, wanted = BAD_REPLIES[case]
-    server.says = lambda prompt, number: reply
-    mark, counts = one(config, "MMVet")
-    assert (mark.score, mark.graded_by) == (score, None)
-    for name, number in wanted.items():
+    reply, score, expected = BAD_REPLIES[case]
+    server.reply = lambda prompt, number: reply
+    result, counts = judge_first_item(config, "MMVet")
+    assert (result.score, result.graded_by) == (score, None)
+    for name, number in expected.items():
         assert counts[name] == number
 
 
@@ -206,10 +208,10 @@ def test_a_broken_judge_gives_no_score_and_is_counted(
     server, config: RunConfig, case: str, benchmark: str
 ) -> None:
     status, body, fault = BROKEN[case]
-    server.says = lambda prompt, number: (status, body, {})
+    server.reply = lambda prompt, number: (status, body, {})
     config.evaluate.judge_client.max_attempts = 2
-    mark, counts = one(config, benchmark)
-    assert (mark.score, mark.graded_by, mark.status) == (None, None, ItemStatus.failed)
+    result, counts = judge_first_item(config, benchmark)
+    assert (result.score, result.graded_by, result.status) == (None, None, ItemStatus.failed)
     assert counts["failed_items"] == 1
     assert counts["faults"] == {fault: len(server.bodies)}
     assert counts["replies"] == 0
@@ -220,18 +222,20 @@ def test_a_broken_judge_gives_no_score_and_is_counted(
 def test_a_server_that_rejects_every_request_is_not_called_again(
     server, config: RunConfig, status: int
 ) -> None:
-    server.says = lambda prompt, number: (status, b"", {})
-    marks, counts = graded(config, said(config.evaluate))
+    server.reply = lambda prompt, number: (status, b"", {})
+    results, counts = graded(config, undecided_pairs(config.evaluate))
     assert len(server.bodies) <= config.evaluate.judge_client.max_concurrency
     assert f"the server answers {status}" in counts["stopped"]
     assert "no further call was made, because the server answers" in format_usage("judge", counts)
-    assert all(mark.score is None for mark in marks if mark.graded_by is None)
+    assert all(result.score is None for result in results if result.graded_by is None)
 
 
 def test_one_rejected_prompt_among_others_stops_nothing(server, config: RunConfig) -> None:
-    server.says = lambda prompt, number: (403, b"", {}) if number == 3 else fitting(prompt, number)
+    server.reply = lambda prompt, number: (
+        (403, b"", {}) if number == 3 else usable_reply(prompt, number)
+    )
     config.evaluate.judge_client.max_concurrency = 1
-    _, counts = graded(config, said(config.evaluate))
+    _, counts = graded(config, undecided_pairs(config.evaluate))
     assert counts["stopped"] is None
     assert counts["failed_items"] == 1
 
@@ -244,9 +248,9 @@ UNSUPPORTED = json.dumps(
 def test_a_judge_that_refuses_everything_is_not_called_again_and_the_reason_is_shown(
     server, config: RunConfig
 ) -> None:
-    server.says = lambda prompt, number: (400, UNSUPPORTED, {})
+    server.reply = lambda prompt, number: (400, UNSUPPORTED, {})
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 60
-    _, counts = graded(config, said(config.evaluate))
+    _, counts = graded(config, undecided_pairs(config.evaluate))
     assert len(server.bodies) < OUTAGE_CALLS + config.evaluate.judge_client.max_concurrency
     why = "the server answers 400: 'max_tokens' is not supported, use max_completion_tokens"
     assert f"{OUTAGE_CALLS} calls in a row have failed" in counts["stopped"]
@@ -260,57 +264,57 @@ def test_refusals_by_a_judge_that_has_replied_stop_nothing(
 ) -> None:
     config.evaluate.judge_client.max_concurrency = 1
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 40
-    server.says = lambda prompt, number: "0.5" if number == 0 else (400, UNSUPPORTED, {})
+    server.reply = lambda prompt, number: "0.5" if number == 0 else (400, UNSUPPORTED, {})
     if earlier == "in one before":
-        graded(config, said(config.evaluate)[:1])
-    _, counts = graded(config, said(config.evaluate))
+        graded(config, undecided_pairs(config.evaluate)[:1])
+    _, counts = graded(config, undecided_pairs(config.evaluate))
     assert counts["stopped"] is None
     assert counts["failed_items"] == counts["faults"]["refused"] == 39
 
 
 def test_a_refused_prompt_is_not_sent_again(server, config: RunConfig) -> None:
-    server.says = lambda prompt, number: (413, b"", {})
-    one(config, "MMVet")
+    server.reply = lambda prompt, number: (413, b"", {})
+    judge_first_item(config, "MMVet")
     assert len(server.bodies) == 1
 
 
 def test_the_server_may_ask_for_a_pause(server, config: RunConfig) -> None:
-    at: list[float] = []
+    times: list[float] = []
 
     def says(prompt: str, number: int) -> Any:
-        at.append(time.monotonic())
+        times.append(time.monotonic())
         return "0.5" if number else (429, b"", {"Retry_After": "1"})
 
-    server.says = says
-    assert one(config, "MMVet")[0].score == 0.5
-    assert 0.95 < at[1] - at[0] < 3
+    server.reply = says
+    assert judge_first_item(config, "MMVet")[0].score == 0.5
+    assert 0.95 < times[1] - times[0] < 3
 
 
 def test_a_pause_requested_of_one_call_holds_all(server, config: RunConfig) -> None:
-    at: list[float] = []
+    times: list[float] = []
 
     def says(prompt: str, number: int) -> Any:
-        at.append(time.monotonic())
+        times.append(time.monotonic())
         return (503, b"", {"Retry_After": "1"}) if number == 0 else "0.5"
 
-    server.says = says
+    server.reply = says
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 30
     config.evaluate.judge_client.max_concurrency = 2
-    marks, _ = graded(config, said(config.evaluate))
-    assert all(mark.score == 0.5 for mark in marks)
-    assert sum(later - at[0] < 0.95 for later in at[1:]) <= 2
+    results, _ = graded(config, undecided_pairs(config.evaluate))
+    assert all(result.score == 0.5 for result in results)
+    assert sum(later - times[0] < 0.95 for later in times[1:]) <= 2
 
 
-@pytest.mark.parametrize(("header", "wanted"), [("3", 3), ("0.25", 0.25), ("-5", 0)])
-def test_a_pause_may_be_seconds(header: str, wanted: float) -> None:
-    assert parse_retry_after(header) == wanted
+@pytest.mark.parametrize(("header", "expected"), [("3", 3), ("0.25", 0.25), ("-5", 0)])
+def test_a_pause_may_be_seconds(header: str, expected: float) -> None:
+    assert parse_retry_after(header) == expected
 
 
 @pytest.mark.parametrize(("ahead", "low", "high"), [(3600, 3500, 3600), (-60, 0, 0)])
 def test_a_pause_may_be_a_date(ahead: float, low: float, high: float) -> None:
-    found = parse_retry_after(formatdate(time.time() + ahead, usegmt=True))
-    assert found is not None
-    assert low <= found <= high
+    wait = parse_retry_after(formatdate(time.time() + ahead, usegmt=True))
+    assert wait is not None
+    assert low <= wait <= high
 
 
 @pytest.mark.parametrize("header", [None, "", "soon", "nan", "inf", "Mon, 99 Foo"])
@@ -319,13 +323,13 @@ def test_an_unreadable_pause_is_none(header: str | None) -> None:
 
 
 def test_a_pause_too_long_for_this_run_stops_all_calls(server, config: RunConfig) -> None:
-    server.says = lambda prompt, number: (429, b"", {"Retry_After": "86400"})
+    server.reply = lambda prompt, number: (429, b"", {"Retry_After": "86400"})
     started = time.monotonic()
-    marks, counts = graded(config, said(config.evaluate))
+    results, counts = graded(config, undecided_pairs(config.evaluate))
     assert time.monotonic() - started < 20
     assert len(server.bodies) <= config.evaluate.judge_client.max_concurrency
     assert "wait for 86400 s" in counts["stopped"]
-    assert counts["failed_items"] == sum(mark.score is None for mark in marks) > 20
+    assert counts["failed_items"] == sum(result.score is None for result in results) > 20
 
 
 def test_a_slow_judge_fails_after_the_timeout(server, config: RunConfig) -> None:
@@ -333,11 +337,11 @@ def test_a_slow_judge_fails_after_the_timeout(server, config: RunConfig) -> None
         time.sleep(1.0)
         return "0.5"
 
-    server.says = says
+    server.reply = says
     config.evaluate.judge_client.timeout_s = 0.2
     config.evaluate.judge_client.max_attempts = 2
-    mark, counts = one(config, "MMVet")
-    assert mark.score is None
+    result, counts = judge_first_item(config, "MMVet")
+    assert result.score is None
     assert counts["faults"] == {"slow": 2}
 
 
@@ -347,13 +351,13 @@ def test_no_server_at_the_address_soon_stops_all_calls(
     monkeypatch.setenv("JUDGE_BASE_URL", "http://127.0.0.1:9/v1")
     config.evaluate.limit = 40
     started = time.monotonic()
-    marks, counts = graded(config, said(config.evaluate))
+    results, counts = graded(config, undecided_pairs(config.evaluate))
     assert time.monotonic() - started < 30
     assert f"{OUTAGE_CALLS} calls in a row have failed" in counts["stopped"]
     assert counts["faults"]["outage"] > 50
-    judged = [mark for mark in marks if mark.graded_by is None]
+    judged = [result for result in results if result.graded_by is None]
     assert judged
-    assert all(mark.score is None for mark in judged)
+    assert all(result.score is None for result in judged)
     assert "127.0.0.1" not in json.dumps(counts)
 
 
@@ -361,30 +365,30 @@ def test_a_success_in_between_is_no_outage(server, config: RunConfig) -> None:
     config.evaluate.judge_client.max_attempts = 1
     config.evaluate.judge_client.max_concurrency = 1
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 80
-    server.says = lambda prompt, number: "0.5" if number % 8 == 7 else (500, b"", {})
-    marks, counts = graded(config, said(config.evaluate))
+    server.reply = lambda prompt, number: "0.5" if number % 8 == 7 else (500, b"", {})
+    results, counts = graded(config, undecided_pairs(config.evaluate))
     assert counts["stopped"] is None
     assert counts["calls"] > 3 * OUTAGE_CALLS
-    assert sum(mark.score == 0.5 for mark in marks) >= counts["calls"] // 8
+    assert sum(result.score == 0.5 for result in results) >= counts["calls"] // 8
 
 
 def test_the_budget_is_kept_and_items_beyond_it_have_no_score(server, config: RunConfig) -> None:
-    server.says = fitting
+    server.reply = usable_reply
     config.evaluate.judge_client.max_calls = 7
-    marks, counts = graded(config, said(config.evaluate))
+    results, counts = graded(config, undecided_pairs(config.evaluate))
     assert len(server.bodies) == counts["calls"] == 7
     assert counts["faults"]["over_budget"] == counts["failed_items"]
-    assert sum(mark.score is None for mark in marks) == counts["failed_items"] > 10
+    assert sum(result.score is None for result in results) == counts["failed_items"] > 10
     config.evaluate.judge_client.max_calls = None
-    marks, counts = graded(config, said(config.evaluate))
+    results, counts = graded(config, undecided_pairs(config.evaluate))
     assert counts["from_cache"] == 7
-    assert all(mark.score is not None for mark in marks)
+    assert all(result.score is not None for result in results)
 
 
 def test_retries_count_against_the_budget(server, config: RunConfig) -> None:
-    server.says = lambda prompt, number: (500, b"", {})
+    server.reply = lambda prompt, number: (500, b"", {})
     config.evaluate.judge_client.max_calls = 3
-    _, counts = one(config, "MMVet")
+    _, counts = judge_first_item(config, "MMVet")
     assert len(server.bodies) == 3
     assert counts["faults"] == {"over_budget": 1, "server": 3}
 
@@ -392,11 +396,11 @@ def test_retries_count_against_the_budget(server, config: RunConfig) -> None:
 def test_no_more_calls_are_open_than_allowed(server, config: RunConfig) -> None:
     def says(prompt: str, number: int) -> str:
         time.sleep(0.03)
-        return fitting(prompt, number)
+        return usable_reply(prompt, number)
 
-    server.says = says
+    server.reply = says
     config.evaluate.judge_client.max_concurrency = 3
-    graded(config, said(config.evaluate))
+    graded(config, undecided_pairs(config.evaluate))
     assert server.max_open == 3
 
 
@@ -408,17 +412,17 @@ def test_the_key_is_sent_and_appears_nowhere_else(
 
     def says(prompt: str, number: int) -> Any:
         echo = json.dumps({"error": {"message": f"{key} may not ask {server.url}"}}).encode()
-        return (400, echo, {}) if number % 2 else fitting(prompt, number)
+        return (400, echo, {}) if number % 2 else usable_reply(prompt, number)
 
-    server.says = says
-    marks, counts = graded(config, said(config.evaluate))
+    server.reply = says
+    results, counts = graded(config, undecided_pairs(config.evaluate))
     assert server.keys == {f"Bearer {key}"}
-    places = [path for path in Path(config.output_dir).rglob("*") if path.is_file()]
-    assert places
+    paths = [path for path in Path(config.output_dir).rglob("*") if path.is_file()]
+    assert paths
     out = "".join(capfd.readouterr())
-    shown = [path.read_text() for path in places] + [str(marks), caplog.text, out]
-    shown += [format_usage("judge", counts), str(config)]
-    for text in shown:
+    texts = [path.read_text() for path in paths] + [str(results), caplog.text, out]
+    texts += [format_usage("judge", counts), str(config)]
+    for text in texts:
         assert key not in text
         assert server.url not in text
 
@@ -446,7 +450,7 @@ def test_nothing_of_the_openai_variables_is_sent(
 def test_server_messages_are_shown_without_key_and_address(server, config: RunConfig) -> None:
     key = server.key
     echo = json.dumps({"error": {"message": "x" * 260 + f" {key} at {server.url}"}}).encode()
-    server.says = lambda prompt, number: (422, echo, {})
+    server.reply = lambda prompt, number: (422, echo, {})
     asked = JudgeServer(config.evaluate.judge_client, JudgeUsage())
     with pytest.raises(JudgeDown) as caught:
         asked.reply("?", 0.0, 3)
@@ -467,8 +471,8 @@ def test_a_rejected_key_is_an_error_before_the_model_generates(
 
 def test_without_a_judge_the_rules_alone_decide(config: RunConfig) -> None:
     config.evaluate.judge = config.evaluate.judge.none
-    marks, counts = graded(config, said(config.evaluate))
+    results, counts = graded(config, undecided_pairs(config.evaluate))
     assert counts["replies"] == counts["calls"] == 0
-    assert {mark.graded_by for mark in marks} == {GradedBy.rule, None}
-    for mark, (asked, prediction) in zip(marks, said(config.evaluate), strict=True):
-        assert mark.score == score_item(asked.benchmark, prediction, asked.item)
+    assert {result.graded_by for result in results} == {GradedBy.rule, None}
+    for result, (asked, prediction) in zip(results, undecided_pairs(config.evaluate), strict=True):
+        assert result.score == score_item(asked.benchmark, prediction, asked.item)

@@ -112,7 +112,7 @@ def test_a_killed_evaluation_and_two_ranks_make_no_call_twice(server, tmp_path: 
         time.sleep(0.2)
         return says(prompt, number)
 
-    server.says = slowly
+    server.reply = slowly
     child = started(command("evaluate", tmp_path, "evaluate.judge_client.max_concurrency=1"))
     until = time.time() + 400
     while len(server.bodies) < 6:
@@ -123,7 +123,7 @@ def test_a_killed_evaluation_and_two_ranks_make_no_call_twice(server, tmp_path: 
     child.communicate()
     before = len(server.bodies)
     assert not list(tmp_path.glob("evaluate/*/manifest.json"))
-    server.says = says
+    server.reply = says
     ranks = [
         started(command("evaluate", tmp_path), RANK=str(rank), WORLD_SIZE="2") for rank in (0, 1)
     ]

@@ -138,7 +138,7 @@ def test_an_item_whose_picture_or_words_changed_is_asked_again(config: RunConfig
 
 
 def test_a_second_run_makes_no_call_and_changes_no_file(server, config: RunConfig) -> None:
-    server.says = lambda prompt, number: "0.5"
+    server.reply = lambda prompt, number: "0.5"
     say(config, WORDY)
     folder = evaluated(config, no_model)
     made, calls = manifest.read_manifest(folder), len(server.bodies)
@@ -156,14 +156,14 @@ def test_a_second_run_makes_no_call_and_changes_no_file(server, config: RunConfi
 def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
     server, config: RunConfig
 ) -> None:
-    server.says = lambda prompt, number: "A" if number % 3 else (400, b"", {})
+    server.reply = lambda prompt, number: "A" if number % 3 else (400, b"", {})
     say(config, WORDY)
     folder = evaluated(config, no_model)
     failed = [mark for mark in parquet.read_rows(folder, ItemResult) if mark.score is None]
     made = manifest.read_manifest(folder)["counts"]
     assert made["unscored"] == made["judge"]["failed_items"] == len(failed) > 3
     calls = len(server.bodies)
-    server.says = lambda prompt, number: "0.5" if prompt.endswith("| ") else "A"
+    server.reply = lambda prompt, number: "0.5" if prompt.endswith("| ") else "A"
     assert evaluated(config, no_model) == folder
     assert len(server.bodies) > calls
     marks = parquet.read_rows(folder, ItemResult)
@@ -174,7 +174,7 @@ def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
 
 
 def test_marks_are_unfinished_while_failed_items_are_asked_again(server, config: RunConfig) -> None:
-    server.says = lambda prompt, number: (400, b"", {})
+    server.reply = lambda prompt, number: (400, b"", {})
     say(config, WORDY)
     folder = evaluated(config, no_model)
     assert manifest.read_manifest(folder) is not None
@@ -184,14 +184,14 @@ def test_marks_are_unfinished_while_failed_items_are_asked_again(server, config:
         seen.append((folder / "manifest.json").exists())
         return "0.5"
 
-    server.says = says
+    server.reply = says
     evaluated(config, no_model)
     assert seen
     assert not any(seen)
 
 
 def test_the_judges_server_is_in_made_json_as_a_hash_alone(server, config: RunConfig) -> None:
-    server.says = lambda prompt, number: "0.5"
+    server.reply = lambda prompt, number: "0.5"
     say(config, WORDY)
     made = evaluated(config, no_model) / "manifest.json"
     told = json.loads(made.read_text())["settings"]["judge_server"]
@@ -201,7 +201,7 @@ def test_the_judges_server_is_in_made_json_as_a_hash_alone(server, config: RunCo
 
 def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, caplog) -> None:
     caplog.set_level("INFO")
-    server.says = lambda prompt, number: "0.5" if number % 2 else "well"
+    server.reply = lambda prompt, number: "0.5" if number % 2 else "well"
     say(config, WORDY)
     folder = evaluated(config, no_model)
     made = manifest.read_manifest(folder)
