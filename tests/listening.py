@@ -19,7 +19,7 @@ def completion(text: Any, reason: str = "stop") -> bytes:
 
 
 class FakeServer:
-    """A server of ours on a free port of this machine; `heard` holds every request's body."""
+    """A server on a free port; `bodies` holds every request's body."""
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []

@@ -34,11 +34,11 @@ FAULTS = ("429", "500", "503", "dropped", "cut", "page", "empty", "two")
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """Address and model name of `transformers serve` with the tiny model."""
-    with serving(tmp_path_factory.mktemp("served")) as found:
-        yield found
+    with serving(tmp_path_factory.mktemp("served")) as address:
+        yield address
 
 
-class Spoiling(FaultyProxy):
+class TwoChoicesProxy(FaultyProxy):
     """Also answers twice at once, and hands the list of models on."""
 
     def list_models(self, handler: BaseHTTPRequestHandler) -> None:
@@ -54,20 +54,20 @@ class Spoiling(FaultyProxy):
 
 
 @pytest.fixture
-def proxy(served: tuple[str, str]) -> Iterator[Spoiling]:
-    found = Spoiling(served[0])
-    yield found
-    found.close()
+def proxy(served: tuple[str, str]) -> Iterator[TwoChoicesProxy]:
+    proxy = TwoChoicesProxy(served[0])
+    yield proxy
+    proxy.close()
 
 
 def settings(url: str, model: str) -> ModelConfig:
-    found = ModelConfig(engine=EngineKind.http, url=url)
-    found.server.name, found.server.max_attempts, found.server.max_concurrency = model, 10, 2
-    found.server.backoff_s = 0.01
-    return found
+    config = ModelConfig(engine=EngineKind.http, url=url)
+    config.server.name, config.server.max_attempts, config.server.max_concurrency = model, 10, 2
+    config.server.backoff_s = 0.01
+    return config
 
 
-def asked(samples: list[Sample], temperature: float) -> list[Request]:
+def make_requests(samples: list[Sample], temperature: float) -> list[Request]:
     return [
         Request(
             parts=(
@@ -83,26 +83,28 @@ def asked(samples: list[Sample], temperature: float) -> list[Request]:
 
 
 def test_a_real_server_gives_the_responses_of_this_process_through_every_fault(
-    served: tuple[str, str], proxy: Spoiling, tiny: LoadedModel, shapes_samples: list[Sample]
+    served: tuple[str, str], proxy: TwoChoicesProxy, tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    made = server_check.connect(settings(proxy.url, served[1]), 12544)
-    print(made.info)
-    assert made.info["sampling"] == "generation_config"
-    assert made.info["image_tokens"] == {"side": 112, "server": 18, "expected": 16}
+    engine = server_check.connect(settings(proxy.url, served[1]), 12544)
+    print(engine.info)
+    assert engine.info["sampling"] == "generation_config"
+    assert engine.info["image_tokens"] == {"side": 112, "server": 18, "expected": 16}
     proxy.fault = lambda number: FAULTS[number // 2 % len(FAULTS)] if number % 2 else None
-    greedy = asked(shapes_samples, 0.0)
-    found = generate_all(made, greedy)
-    print(made.faults, proxy.injected)
+    greedy = make_requests(shapes_samples, 0.0)
+    results = generate_all(engine, greedy)
+    print(engine.faults, proxy.injected)
     assert set(proxy.injected) == set(FAULTS)
-    here = generate_all(HfEngine(tiny, hf.BatchLimits(8)), greedy)
-    assert all(isinstance(each, Completion) for each in found)
-    assert [each.text for each in found] == [each.text for each in here]
-    assert [each.num_tokens for each in found] == [each.num_tokens for each in here]
-    assert [each.hit_eos for each in found] == [each.hit_eos for each in here]
+    local_results = generate_all(HfEngine(tiny, hf.BatchLimits(8)), greedy)
+    assert all(isinstance(result, Completion) for result in results)
+    assert [result.text for result in results] == [result.text for result in local_results]
+    assert [result.num_tokens for result in results] == [
+        result.num_tokens for result in local_results
+    ]
+    assert [result.hit_eos for result in results] == [result.hit_eos for result in local_results]
 
 
 def command(folder: Path, url: str, model: str) -> list[str]:
-    words = [
+    overrides = [
         "data.num_samples=16",
         "probe.mask_percents=[0,40,80]",
         "probe.draws=3",
@@ -110,7 +112,7 @@ def command(folder: Path, url: str, model: str) -> list[str]:
     ]
     engine = ["model.engine=http", f"model.url={url}", f"model.server.name={model}"]
     few = ["model.server.max_concurrency=2", "model.server.max_attempts=10", "difficulty=pism"]
-    return [sys.executable, str(ROOT / "launch" / "score.py"), *words, *engine, *few]
+    return [sys.executable, str(ROOT / "launch" / "score.py"), *overrides, *engine, *few]
 
 
 def test_a_probe_survives_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
@@ -147,14 +149,14 @@ def test_a_probe_survives_a_server_that_is_killed_and_comes_back(tmp_path: Path)
     assert "is back after" in run.stderr
     (probe,) = folder.glob("probe/*")
     rows = parquet.read_rows(probe, Rollout)
-    made = json.loads((probe / "manifest.json").read_text())
-    print(made["counts"], made["settings"]["engines"])
-    assert made["counts"]["quarantined"] == 0
+    manifest = json.loads((probe / "manifest.json").read_text())
+    print(manifest["counts"], manifest["settings"]["engines"])
+    assert manifest["counts"]["quarantined"] == 0
     assert len({row.sample_id for row in rows}) == 16
     assert len({(row.sample_id, row.mask_percent, row.draw) for row in rows}) == len(rows)
-    (maker,) = made["settings"]["engines"]
-    assert maker["engine"] == "http"
-    assert maker["seeds"] in ("honored", "ignored")
+    (engine_info,) = manifest["settings"]["engines"]
+    assert engine_info["engine"] == "http"
+    assert engine_info["seeds"] in ("honored", "ignored")
 
 
 def test_no_server_at_the_start_ends_with_code_2_and_the_address(tmp_path: Path) -> None:

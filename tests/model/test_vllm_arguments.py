@@ -25,17 +25,17 @@ OUR_FILE = ROOT / "difftrain" / "model" / "engines" / "vllm.py"
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
     """The wheel of the release that pyproject.toml names, without its dependencies."""
-    (wanted,) = re.findall(r'"(vllm==[\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    (requirement,) = re.findall(r'"(vllm==[\d.]+)"', (ROOT / "pyproject.toml").read_text())
     folder = tmp_path_factory.mktemp("wheel")
-    words = ["pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
+    arguments = ["pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
     done = subprocess.run(
-        [sys.executable, "-m", *words, "--quiet", wanted], capture_output=True, text=True
+        [sys.executable, "-m", *arguments, "--quiet", requirement], capture_output=True, text=True
     )
     if done.returncode:
-        pytest.skip(f"the registry does not give {wanted}")
+        pytest.skip(f"the registry does not give {requirement}")
     (path,) = folder.glob("*.whl")
-    with zipfile.ZipFile(path) as found:
-        yield found
+    with zipfile.ZipFile(path) as result:
+        yield result
 
 
 def tree(wheel: zipfile.ZipFile, path: str) -> ast.Module:
@@ -43,23 +43,23 @@ def tree(wheel: zipfile.ZipFile, path: str) -> ast.Module:
 
 
 def class_in(module: ast.Module, name: str) -> ast.ClassDef:
-    (found,) = [
+    (result,) = [
         node for node in ast.walk(module) if isinstance(node, ast.ClassDef) and node.name == name
     ]
-    return found
+    return result
 
 
 def names(kind: ast.ClassDef) -> set[str]:
     """The annotated fields and the methods of a class."""
-    found = {each.target.id for each in kind.body if isinstance(each, ast.AnnAssign)}
-    return found | {each.name for each in kind.body if isinstance(each, ast.FunctionDef)}
+    result = {node.target.id for node in kind.body if isinstance(node, ast.AnnAssign)}
+    return result | {node.name for node in kind.body if isinstance(node, ast.FunctionDef)}
 
 
 def parameters(kind: ast.ClassDef, method: str) -> list[str]:
-    (found,) = [
-        each for each in kind.body if isinstance(each, ast.FunctionDef) and each.name == method
+    (result,) = [
+        node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == method
     ]
-    return [each.arg for each in (*found.args.args, *found.args.kwonlyargs)]
+    return [node.arg for node in (*result.args.args, *result.args.kwonlyargs)]
 
 
 REQUEST = Request(parts=("x",), seed=3, temperature=0.7, max_new_tokens=9)
@@ -67,16 +67,16 @@ REQUEST = Request(parts=("x",), seed=3, temperature=0.7, max_new_tokens=9)
 
 @pytest.mark.slow
 def test_every_keyword_we_pass_is_in_the_source(wheel: zipfile.ZipFile) -> None:
-    made = set(vllm.engine_arguments(ModelConfig(), (784, 7840)))
+    arguments = set(vllm.engine_arguments(ModelConfig(), (784, 7840)))
     llm = class_in(tree(wheel, "entrypoints/llm.py"), "LLM")
     others = names(class_in(tree(wheel, "engine/arg_utils.py"), "EngineArgs"))
-    assert made <= {*parameters(llm, "__init__"), *others}
+    assert arguments <= {*parameters(llm, "__init__"), *others}
     assert {"max_model_len", "enable_prefix_caching"} <= others
     sampled = class_in(tree(wheel, "sampling_params.py"), "SamplingParams")
     assert {*vllm.sampling_arguments(REQUEST, {}), "output_kind"} <= names(sampled)
     kinds = class_in(tree(wheel, "sampling_params.py"), "RequestOutputKind")
     assert "FINAL_ONLY" in {
-        each.targets[0].id for each in kinds.body if isinstance(each, ast.Assign)
+        node.targets[0].id for node in kinds.body if isinstance(node, ast.Assign)
     }
 
 
@@ -90,8 +90,8 @@ def test_every_name_we_use_is_in_the_source(wheel: zipfile.ZipFile) -> None:
     assert "shutdown" in names(client)
     outputs = tree(wheel, "outputs.py")
     assert {"text", "token_ids", "finish_reason"} <= names(class_in(outputs, "CompletionOutput"))
-    told = parameters(class_in(outputs, "RequestOutput"), "__init__")
-    assert {"request_id", "outputs", "finished"} <= set(told)
+    fields = parameters(class_in(outputs, "RequestOutput"), "__init__")
+    assert {"request_id", "outputs", "finished"} <= set(fields)
     prompt = tree(wheel, "inputs/llm.py")
     assert "prompt" in names(class_in(prompt, "TextPrompt"))
     assert "multi_modal_data" in names(class_in(prompt, "_PromptOptions"))
@@ -109,17 +109,17 @@ def test_completions_of_one_vllm_request_have_consecutive_seeds_so_each_draw_is_
 
 
 def test_the_draws_seed_and_no_model_defaults_go_to_vllm() -> None:
-    found = vllm.sampling_arguments(REQUEST, {500: vllm.BANNED_LOGIT_BIAS})
-    assert (found["seed"], found["temperature"], found["max_tokens"]) == (3, 0.7, 9)
-    assert (found["top_p"], found["top_k"], found["min_p"]) == (1.0, 0, 0.0)
-    assert found["repetition_penalty"] == 1.0
-    assert found["logit_bias"] == {500: -1e4}
+    result = vllm.sampling_arguments(REQUEST, {500: vllm.BANNED_LOGIT_BIAS})
+    assert (result["seed"], result["temperature"], result["max_tokens"]) == (3, 0.7, 9)
+    assert (result["top_p"], result["top_k"], result["min_p"]) == (1.0, 0, 0.0)
+    assert result["repetition_penalty"] == 1.0
+    assert result["logit_bias"] == {500: -1e4}
 
 
 def test_the_pixel_budget_goes_to_vllms_processor() -> None:
-    found = vllm.engine_arguments(ModelConfig(), (784, 7840))
-    assert found["mm_processor_kwargs"] == {"size": {"shortest_edge": 784, "longest_edge": 7840}}
-    assert found["trust_remote_code"] is False
+    result = vllm.engine_arguments(ModelConfig(), (784, 7840))
+    assert result["mm_processor_kwargs"] == {"size": {"shortest_edge": 784, "longest_edge": 7840}}
+    assert result["trust_remote_code"] is False
 
 
 def test_each_rank_shows_its_engine_only_its_gpus_and_restores_the_variable(
@@ -154,8 +154,8 @@ class Scripted:
         from types import SimpleNamespace as Plain
 
         name, params = self.open.pop()
-        said = Plain(text=f"seed {params['seed']}", token_ids=[1, 2], finish_reason="stop")
-        return [Plain(request_id=name, finished=True, outputs=[said])]
+        output = Plain(text=f"seed {params['seed']}", token_ids=[1, 2], finish_reason="stop")
+        return [Plain(request_id=name, finished=True, outputs=[output])]
 
     def abort_request(self, names: list[str]) -> None:
         self.aborted += names
@@ -164,40 +164,40 @@ class Scripted:
 def scripted(processor, room: int = 3) -> vllm.VllmEngine:
     from types import SimpleNamespace as Plain
 
-    found = object.__new__(vllm.VllmEngine)
-    found.llm = Plain(llm_engine=Scripted())
-    found.processor, found.sampling_params = processor, lambda **arguments: arguments
-    found.output_kind, found.banned, found.max_open, found._request_count = 2, {}, room, 0
-    return found
+    result = object.__new__(vllm.VllmEngine)
+    result.llm = Plain(llm_engine=Scripted())
+    result.processor, result.sampling_params = processor, lambda **arguments: arguments
+    result.output_kind, result.banned, result.max_open, result._request_count = 2, {}, room, 0
+    return result
 
 
 def test_results_keep_their_order_and_rejected_requests_are_errors(tiny) -> None:
     from difftrain.model.engines.types import generate_all
 
-    picture = Image.new("RGB", (56, 56))
-    words = ["a", "b", "too long", "c", "<|image_pad|>", "d", "e"]
-    asked = [
-        Request(parts=(picture, each), seed=number, max_new_tokens=4)
-        for number, each in enumerate(words)
+    image = Image.new("RGB", (56, 56))
+    texts = ["a", "b", "too long", "c", "<|image_pad|>", "d", "e"]
+    requests = [
+        Request(parts=(image, text), seed=number, max_new_tokens=4)
+        for number, text in enumerate(texts)
     ]
-    found = generate_all(scripted(tiny.processor), asked)
-    assert found[2] == GenerationError("longer than the model takes")
-    assert isinstance(found[4], GenerationError)
+    result = generate_all(scripted(tiny.processor), requests)
+    assert result[2] == GenerationError("longer than the model takes")
+    assert isinstance(result[4], GenerationError)
     assert all(
-        found[place] == Completion(f"seed {place}", (1, 2), True) for place in (0, 1, 3, 5, 6)
+        result[place] == Completion(f"seed {place}", (1, 2), True) for place in (0, 1, 3, 5, 6)
     )
 
 
 def test_a_closed_stream_aborts_its_requests(tiny) -> None:
-    made = scripted(tiny.processor)
-    asked = iter([Request(parts=("x",), seed=number, max_new_tokens=4) for number in range(9)])
-    stream = made.stream(lambda room: list(zip(range(room), asked, strict=False)))
+    engine = scripted(tiny.processor)
+    requests = iter([Request(parts=("x",), seed=number, max_new_tokens=4) for number in range(9)])
+    stream = engine.stream(lambda room: list(zip(range(room), requests, strict=False)))
     next(stream)
     stream.close()
-    assert len(made.llm.llm_engine.aborted) == 2
+    assert len(engine.llm.llm_engine.aborted) == 2
 
 
 def test_vllm_claims_only_that_seeds_are_passed_on(tiny) -> None:
-    made = scripted(tiny.processor)
-    made.version = "1"
-    assert made.info == {"engine": "vllm", "version": "1", "seeds": "passed on"}
+    engine = scripted(tiny.processor)
+    engine.version = "1"
+    assert engine.info == {"engine": "vllm", "version": "1", "seeds": "passed on"}

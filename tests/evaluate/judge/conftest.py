@@ -29,43 +29,43 @@ class JudgeServer(FakeServer):
         send(handler, 200 if known else 401, b'{"data": []}')
 
     def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
-        said = self.reply(json.loads(content)["messages"][0]["content"], number)
-        if isinstance(said, tuple):
-            status, body, headers = said
+        reply = self.reply(json.loads(content)["messages"][0]["content"], number)
+        if isinstance(reply, tuple):
+            status, body, headers = reply
             send(handler, status, body, **headers)
         else:
-            send(handler, 200, completion(said))
+            send(handler, 200, completion(reply))
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
     """A judge on a port, and the environment that names it."""
-    found = JudgeServer()
-    monkeypatch.setenv("JUDGE_BASE_URL", found.url)
+    server = JudgeServer()
+    monkeypatch.setenv("JUDGE_BASE_URL", server.url)
     monkeypatch.setenv("JUDGE_MODEL", MODEL)
     monkeypatch.setenv("JUDGE_API_KEY", KEY)
-    yield found
-    found.close()
+    yield server
+    server.close()
 
 
 @pytest.fixture
 def proxy(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     """A proxy before the judge; the environment names the proxy."""
-    found = FaultyProxy(server.url)
-    monkeypatch.setenv("JUDGE_BASE_URL", found.url)
-    yield found
-    found.close()
+    server = FaultyProxy(server.url)
+    monkeypatch.setenv("JUDGE_BASE_URL", server.url)
+    yield server
+    server.close()
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
     """Settings that ask an endpoint about a few miniature items, with short pauses."""
-    found = RunConfig(output_dir=str(tmp_path / "artifacts"))
-    found.model.dtype = "float32"  # type: ignore[assignment]
-    found.data.min_pixels, found.data.max_pixels = 3136, 12544
-    evaluate = found.evaluate
+    settings = RunConfig(output_dir=str(tmp_path / "artifacts"))
+    settings.model.dtype = "float32"  # type: ignore[assignment]
+    settings.data.min_pixels, settings.data.max_pixels = 3136, 12544
+    evaluate = settings.evaluate
     evaluate.limit, evaluate.max_new_tokens, evaluate.resamples = 6, 8, 100
     evaluate.judge = evaluate.judge.endpoint
     evaluate.judge_client.backoff_s = 0.01
     evaluate.judge_client.timeout_s = 20
-    return found
+    return settings

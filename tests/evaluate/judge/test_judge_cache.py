@@ -27,9 +27,9 @@ while True:
 
 
 def test_a_reply_stored_by_one_process_is_read_by_the_next(tmp_path: Path) -> None:
-    kept = ReplyCache(tmp_path)
-    kept.add("k", "Yes\nand \x00 no \ud800", model="m")
-    kept.close()
+    cache = ReplyCache(tmp_path)
+    cache.add("k", "Yes\nand \x00 no \ud800", model="m")
+    cache.close()
     assert ReplyCache(tmp_path).get("k") == "Yes\nand \x00 no \ud800"
     assert ReplyCache(tmp_path).get("other") is None
 
@@ -40,24 +40,24 @@ def test_reading_creates_no_file(tmp_path: Path) -> None:
 
 
 def test_the_first_reply_stays(tmp_path: Path) -> None:
-    kept = ReplyCache(tmp_path)
-    assert kept.add("k", "one") == "one"
-    assert kept.add("k", "two") == "one"
+    cache = ReplyCache(tmp_path)
+    assert cache.add("k", "one") == "one"
+    assert cache.add("k", "two") == "one"
     assert ReplyCache(tmp_path).get("k") == "one"
 
 
 def test_a_partial_line_is_skipped_and_damages_no_other(tmp_path: Path) -> None:
-    kept = ReplyCache(tmp_path)
-    kept.add("a", "1")
+    cache = ReplyCache(tmp_path)
+    cache.add("a", "1")
     (path,) = tmp_path.iterdir()
     with path.open("ab") as file:
         file.write(b'\n{"key": "torn", "reply": "hal')
-    kept.add("b", "2")
+    cache.add("b", "2")
     (tmp_path / "replies-other.jsonl").write_bytes(
         b'\n{"key": 3}\n[]\n"x"\n\xff\xfe\n{"key": "c", "re'
     )
-    found = ReplyCache(tmp_path)
-    assert [found.get(key) for key in ("a", "torn", "b", "c")] == ["1", None, "2", None]
+    reopened = ReplyCache(tmp_path)
+    assert [reopened.get(key) for key in ("a", "torn", "b", "c")] == ["1", None, "2", None]
 
 
 def test_killed_parallel_writers_lose_nothing_that_they_stored(tmp_path: Path) -> None:
@@ -78,42 +78,42 @@ def test_killed_parallel_writers_lose_nothing_that_they_stored(tmp_path: Path) -
             writer.wait()
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2
-    found = ReplyCache(tmp_path)
+    reopened = ReplyCache(tmp_path)
     for path in files:
-        kept = read_entries(path)
-        name = kept[0]["key"][0]
-        assert [each["key"] for each in kept] == [f"{name}-{n}" for n in range(len(kept))]
-        assert len(path.read_bytes().split(b"\n")) - len(kept) in (1, 2)
-        last = kept[-1]
-        assert found.get(last["key"]) == last["reply"]
+        cache = read_entries(path)
+        name = cache[0]["key"][0]
+        assert [thread["key"] for thread in cache] == [f"{name}-{n}" for n in range(len(cache))]
+        assert len(path.read_bytes().split(b"\n")) - len(cache) in (1, 2)
+        last = cache[-1]
+        assert reopened.get(last["key"]) == last["reply"]
 
 
 def test_threads_share_one_file_without_mixing_lines(tmp_path: Path) -> None:
-    kept = ReplyCache(tmp_path)
+    cache = ReplyCache(tmp_path)
 
     def add(name: str) -> None:
         for number in range(200):
-            kept.add(f"{name}{number}", name * 500)
+            cache.add(f"{name}{number}", name * 500)
 
     threads = [Thread(target=add, args=(name,)) for name in "abcd"]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     (path,) = tmp_path.iterdir()
     assert len(read_entries(path)) == 800
 
 
 def test_a_line_that_cannot_be_written_whole_is_an_error(tmp_path: Path) -> None:
-    kept = ReplyCache(Path("/dev/full").parent)
+    cache = ReplyCache(Path("/dev/full").parent)
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
     import os
 
-    kept._file = os.open("/dev/full", os.O_WRONLY)
+    cache._file = os.open("/dev/full", os.O_WRONLY)
     with pytest.raises(OSError, match="No space left"):
-        kept.add("k", "reply")
-    assert kept.get("k") is None
+        cache.add("k", "reply")
+    assert cache.get("k") is None
 
 
 def test_every_part_of_a_call_is_part_of_its_key() -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SET = {"JUDGE_BASE_URL": "https://host/v1", "JUDGE_MODEL": "m", "JUDGE_API_KEY": "sk-1"}
 
 
-def told(*arguments: str) -> list[str]:
+def problems_of(*arguments: str) -> list[str]:
     """The problems that a command line has."""
     with pytest.raises(ConfigError) as caught:
         overrides.compose_config(list(arguments))
@@ -29,7 +29,7 @@ def _nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_endpoint_needs_an_address_and_a_model_in_the_environment() -> None:
-    assert told("evaluate.judge=endpoint") == [
+    assert problems_of("evaluate.judge=endpoint") == [
         "evaluate.judge=endpoint: needs JUDGE_BASE_URL and JUDGE_MODEL in the environment"
     ]
 
@@ -55,8 +55,8 @@ def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(key: str) -> N
 
 
 def test_a_misspelt_judge_and_impossible_numbers_are_reported_together() -> None:
-    found = "\n".join(
-        told(
+    problems = "\n".join(
+        problems_of(
             "evaluate.judge=endpont",
             "evaluate.judge_client.concurency=3",
             "evaluate.judge_client.max_attempts=0",
@@ -65,12 +65,12 @@ def test_a_misspelt_judge_and_impossible_numbers_are_reported_together() -> None
             "evaluate.contamination=ignore",
         )
     )
-    assert "evaluate.judge=endpont" in found
-    assert "did you mean evaluate.judge_client.max_concurrency?" in found
-    assert "evaluate.judge_client.max_attempts=0: must lie between 1 and 20" in found
-    assert "evaluate.judge_client.max_calls=0: must be at least 1, or null for no limit" in found
-    assert "evaluate.judge_client.timeout_s=-1" in found
-    assert "evaluate.contamination=ignore" in found
+    assert "evaluate.judge=endpont" in problems
+    assert "did you mean evaluate.judge_client.max_concurrency?" in problems
+    assert "evaluate.judge_client.max_attempts=0: must lie between 1 and 20" in problems
+    assert "evaluate.judge_client.max_calls=0: must be at least 1, or null for no limit" in problems
+    assert "evaluate.judge_client.timeout_s=-1" in problems
+    assert "evaluate.contamination=ignore" in problems
 
 
 def test_the_stand_in_judges_no_official_benchmark() -> None:

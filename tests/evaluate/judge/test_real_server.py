@@ -28,18 +28,18 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """Address and model name of `transformers serve` with the tiny model."""
-    with serving(tmp_path_factory.mktemp("served")) as found:
-        yield found
+    with serving(tmp_path_factory.mktemp("served")) as results:
+        yield results
 
 
 def graded(config: RunConfig) -> tuple[list[ItemResult], dict]:
     """Marks of predictions that no rule decides."""
-    said = zip(load_items(config.evaluate), cycle(["hm", "~", "| a |\n| b |"]), strict=False)
-    judging = JudgeClient(
+    predictions = zip(load_items(config.evaluate), cycle(["hm", "~", "| a |\n| b |"]), strict=False)
+    judge = JudgeClient(
         config.evaluate.judge, config.evaluate.judge_client, Path(config.output_dir) / "judge"
     )
-    marks = grade.grade_all(as_stored(said), config.evaluate, judging)
-    return marks, judging.counts()
+    results = grade.grade_all(as_stored(predictions), config.evaluate, judge)
+    return results, judge.counts()
 
 
 def test_a_real_server_judges_through_a_faulty_proxy(
@@ -48,25 +48,25 @@ def test_a_real_server_judges_through_a_faulty_proxy(
     url, model = served
     proxy.upstream = url
     monkeypatch.setenv("JUDGE_MODEL", model)
-    judging = config.evaluate.judge_client
-    judging.max_attempts, judging.max_concurrency, judging.timeout_s = 8, 2, 60
+    judge = config.evaluate.judge_client
+    judge.max_attempts, judge.max_concurrency, judge.timeout_s = 8, 2, 60
     config.evaluate.limit = 4
     config.evaluate.benchmarks = [f"shapes/{name}" for name in ("MathVista", "MMVet", "MMStar")]
     faults = ["429", None, "dropped", "500", None, None, "cut", None]
     proxy.fault = lambda number: faults[number % len(faults)]
-    marks, counts = graded(config)
+    results, counts = graded(config)
     print(counts)
     assert counts["failed_items"] == 0
     assert counts["stopped"] is None
     assert {"limited", "server", "lost"} <= counts["faults"].keys()
     assert counts["replies"] >= 12
-    extracted = [mark for mark in marks if mark.benchmark == "shapes/MathVista"]
-    assert all(mark.graded_by is GradedBy.judge for mark in extracted)
-    assert all(mark.score is not None for mark in marks)
-    asked = len(proxy.bodies)
+    extracted = [result for result in results if result.benchmark == "shapes/MathVista"]
+    assert all(result.graded_by is GradedBy.judge for result in extracted)
+    assert all(result.score is not None for result in results)
+    calls = len(proxy.bodies)
     again, recounted = graded(config)
-    assert again == marks
-    assert len(proxy.bodies) == asked
+    assert again == results
+    assert len(proxy.bodies) == calls
     assert recounted["calls"] == 0
     proxy.fault = lambda number: None
     config.output_dir += "-undisturbed"
@@ -83,9 +83,9 @@ def command(launcher: str, folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, str(path), *SMALL, *ENDPOINT, f"output_dir={folder}", *arguments]
 
 
-def started(words: list[str], **environment: str) -> subprocess.Popen[str]:
+def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        words,
+        arguments,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -93,10 +93,13 @@ def started(words: list[str], **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def marks_of(folder: Path) -> dict[tuple[str, str], ItemResult]:
-    (found,) = folder.glob("evaluate/*")
-    assert manifest.read_manifest(found) is not None
-    return {(mark.benchmark, mark.item_id): mark for mark in parquet.read_rows(found, ItemResult)}
+def results_of(folder: Path) -> dict[tuple[str, str], ItemResult]:
+    (results,) = folder.glob("evaluate/*")
+    assert manifest.read_manifest(results) is not None
+    return {
+        (result.benchmark, result.item_id): result
+        for result in parquet.read_rows(results, ItemResult)
+    }
 
 
 def says(prompt: str, number: int) -> str:
@@ -104,7 +107,9 @@ def says(prompt: str, number: int) -> str:
 
 
 def prompts(server) -> list[tuple[str, float]]:
-    return [(each["messages"][0]["content"], each["temperature"]) for each in server.bodies]
+    return [
+        (process["messages"][0]["content"], process["temperature"]) for process in server.bodies
+    ]
 
 
 def test_a_killed_evaluation_and_two_ranks_make_no_call_twice(server, tmp_path: Path) -> None:
@@ -113,7 +118,7 @@ def test_a_killed_evaluation_and_two_ranks_make_no_call_twice(server, tmp_path: 
         return says(prompt, number)
 
     server.reply = slowly
-    child = started(command("evaluate", tmp_path, "evaluate.judge_client.max_concurrency=1"))
+    child = start(command("evaluate", tmp_path, "evaluate.judge_client.max_concurrency=1"))
     until = time.time() + 400
     while len(server.bodies) < 6:
         assert child.poll() is None, child.communicate()[1][-3000:]
@@ -125,26 +130,30 @@ def test_a_killed_evaluation_and_two_ranks_make_no_call_twice(server, tmp_path: 
     assert not list(tmp_path.glob("evaluate/*/manifest.json"))
     server.reply = says
     ranks = [
-        started(command("evaluate", tmp_path), RANK=str(rank), WORLD_SIZE="2") for rank in (0, 1)
+        start(command("evaluate", tmp_path), RANK=str(rank), WORLD_SIZE="2") for rank in (0, 1)
     ]
-    for each in ranks:
-        _, told = each.communicate(timeout=500)
-        assert each.returncode == 0, told[-3000:]
-    asked = prompts(server)
-    assert len(asked) > before
-    repeated = {each for each in asked if asked.count(each) > 1 and "single-choice" not in each[0]}
+    for process in ranks:
+        _, stderr = process.communicate(timeout=500)
+        assert process.returncode == 0, stderr[-3000:]
+    calls = prompts(server)
+    assert len(calls) > before
+    repeated = {
+        process
+        for process in calls
+        if calls.count(process) > 1 and "single-choice" not in process[0]
+    }
     assert len(repeated) <= 1, "at most the call that was open at the kill is made again"
-    found = marks_of(tmp_path)
-    assert len(found) == 36
-    assert all(mark.score is not None for mark in found.values())
+    results = results_of(tmp_path)
+    assert len(results) == 36
+    assert all(result.score is not None for result in results.values())
     alone = tmp_path / "alone"
-    done = started(command("evaluate", alone))
-    _, told = done.communicate(timeout=500)
-    assert done.returncode == 0, told[-3000:]
-    assert "judge judge-of-the-tests:" in told
-    assert marks_of(alone) == found
+    process = start(command("evaluate", alone))
+    _, stderr = process.communicate(timeout=500)
+    assert process.returncode == 0, stderr[-3000:]
+    assert "judge judge-of-the-tests:" in stderr
+    assert results_of(alone) == results
     calls = len(server.bodies)
-    again = started(command("evaluate", alone))
+    again = start(command("evaluate", alone))
     again.communicate(timeout=300)
     assert again.returncode == 0
     assert len(server.bodies) == calls
@@ -157,10 +166,15 @@ def test_a_killed_evaluation_and_two_ranks_make_no_call_twice(server, tmp_path: 
 
 def test_a_whole_run_by_rules_alone_states_what_is_undecided(tmp_path: Path) -> None:
     smoke = ("debug=smoke", "select.strata=[hard,medium,unsolved]", "evaluate.judge=none")
-    words = [sys.executable, str(ROOT / "launch" / "train.py"), *smoke, f"output_dir={tmp_path}"]
-    done = started(words)
-    out, told = done.communicate(timeout=580)
-    assert done.returncode == 0, told[-3000:]
+    arguments = [
+        sys.executable,
+        str(ROOT / "launch" / "train.py"),
+        *smoke,
+        f"output_dir={tmp_path}",
+    ]
+    process = start(arguments)
+    out, stderr = process.communicate(timeout=580)
+    assert process.returncode == 0, stderr[-3000:]
     folder = Path(out.strip().splitlines()[-1].removeprefix("output: "))
     report = json.loads((folder / "report.json").read_text())
     assert report["base"]["shapes/MMVet"]["score"] is None
@@ -193,16 +207,16 @@ def test_training_on_a_benchmark_item_ends_with_code_2_before_the_first_step(
         for number in range(4)
     ]
     (tmp_path / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = [
+    arguments = [
         sys.executable, str(ROOT / "launch" / "train.py"), "debug=smoke", "data=jsonl",
         f"data.path={tmp_path / 'my.jsonl'}", f"output_dir={tmp_path / 'a'}",
         "select.strata=[easy,hard,medium,unsolved]", "data.min_pixels=3136",
         "data.max_pixels=12544",
     ]  # fmt: skip
-    done = started(words)
-    _, told = done.communicate(timeout=500)
-    assert done.returncode == 2, told[-3000:]
-    assert "4 of 4 samples to train on are in benchmarks too" in told
-    assert "same image: shapes/MMStar/0" in told
+    process = start(arguments)
+    _, stderr = process.communicate(timeout=500)
+    assert process.returncode == 2, stderr[-3000:]
+    assert "4 of 4 samples to train on are in benchmarks too" in stderr
+    assert "same image: shapes/MMStar/0" in stderr
     assert not list((tmp_path / "a").glob("train/*"))
-    assert "Traceback" not in told
+    assert "Traceback" not in stderr
