@@ -607,7 +607,7 @@ def test_address_and_limits_do_not_change_the_fingerprint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"url": None}, "is needed with model.engine=http"),
         ({"url": "host:8000"}, "must be an address"),
