@@ -75,7 +75,7 @@ def test_all_problems_come_at_once_with_key_value_and_rule() -> None:
     )
     text = "\n".join(found)
     assert "difficulty.pism.tau=1.5: must lie strictly between 0 and 1" in text
-    assert "grpo.num_generations=1: GRPO needs at least two answers to compare" in text
+    assert "grpo.num_generations=1: GRPO needs at least two completions to compare" in text
     assert "seed=abc" in text
     assert "'MMVit'" in text
 
@@ -83,7 +83,7 @@ def test_all_problems_come_at_once_with_key_value_and_rule() -> None:
 def test_a_step_that_the_processes_cannot_share_names_what_they_can() -> None:
     done = run("grpo.prompts_per_step=3", "grpo.num_generations=3", RANK="0", WORLD_SIZE="4")
     assert done.returncode == 2
-    assert "grpo.prompts_per_step=3: times group_size=3 must divide by the 4 pro" in done.stderr
+    assert "grpo.prompts_per_step=3: times num_generations=3 must divide by the 4" in done.stderr
     assert "nearest: [4, 8, 12]" in done.stderr
 
 
@@ -315,5 +315,5 @@ def test_a_folder_that_is_not_there_is_told_from_a_hub_id() -> None:
 def test_without_network_a_hub_id_ends_in_exit_code_2_and_names_the_folder() -> None:
     done = run("data=geometry3k", HF_HUB_OFFLINE="1")
     assert done.returncode == 2
-    assert "data.path=hiyouga/geometry3k: the hub did not give it" in done.stderr
+    assert "data.path=hiyouga/geometry3k: the hub did not give this dataset" in done.stderr
     assert "name its folder: data.path=FOLDER" in done.stderr

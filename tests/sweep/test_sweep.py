@@ -151,7 +151,7 @@ def test_every_problem_of_every_run_is_reported_before_any_starts(tmp_path: Path
         "slurm.partion=x: sbatch has no such option; did you mean partition?",
         "sweep=a/b: may hold letters, digits, '.', '_' and '-' only",
         "data.limt=3: there is no setting data.limt; did you mean data.limit?",
-        "grpo.num_generations=1: GRPO needs at least two answers to compare",
+        "grpo.num_generations=1: GRPO needs at least two completions to compare",
         "-m: not of the form KEY=VALUE, and no option (see --help)",
     ):
         assert each in done.stderr
