@@ -145,7 +145,7 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
     """
     kind = benchmark_named(benchmark)
     results = []
-    for row in rows:
+    for number, row in enumerate(rows):
         item: Item = row.get("item", row)
         if "key" in item:
             item = hallusionbench.item_of_key(item["key"])
@@ -154,7 +154,17 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
         else:
             score = next((row[name] for name in ("score", "hit", "correct") if name in row), None)
         score = None if score is None else float(score)
-        results.append(item_result(benchmark, item, None, ItemGrade(score, None, None)))
+        results.append(
+            ItemResult(
+                benchmark=benchmark,
+                item_id=kind.item_id(item) if kind is hallusionbench.BENCHMARK else str(number),
+                response=None,
+                extracted=None,
+                score=score,
+                graded_by=None,
+                category=kind.category(item),
+            )
+        )
     tables = kind.tables(results)
     if kind is mmmu.BENCHMARK:
         other = {f"dev {name}": row for name, row in tables.get("dev", {}).items()}

@@ -104,7 +104,7 @@ class ImageIndex:
 
     def __init__(self, signatures: Iterable[ImageSignature]) -> None:
         self.signatures = list(signatures)
-        self._dhashes = np.array([each.dhash for each in self.signatures], dtype=np.uint8)
+        self._dhashes = np.array([image.dhash for image in self.signatures], dtype=np.uint8)
 
     def same(self, image: ImageSignature) -> list[int]:
         """Images with the very same pixels."""
@@ -225,7 +225,7 @@ def compare_with_benchmarks(
         index = ItemIndex(items, budget)
         checked.update(index.checked)
         compared = done()
-        share = [each for each in world.share(samples) if each.sample_id not in compared]
+        share = [s for s in world.share(samples) if s.sample_id not in compared]
         bar = tqdm(
             total=len(share), desc="contamination", unit="sample", disable=not world.is_first
         )

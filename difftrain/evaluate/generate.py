@@ -39,7 +39,7 @@ class ResponseStatus(StrEnum):
     failed = "failed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class StoredResponse:
     """One checkpoint's response to one item; or None, and the `error` that says why."""
 
@@ -184,19 +184,6 @@ def stream_responses(
     """
     waiting, skipped = iter(items), deque[StoredResponse]()
 
-    def row(
-        key: ResponseKey, response: str | None, status: ResponseStatus, error: str | None = None
-    ) -> StoredResponse:
-        name, item_id, prompt_hash = key
-        return StoredResponse(
-            benchmark=name,
-            item_id=item_id,
-            prompt_hash=prompt_hash,
-            response=response,
-            status=status,
-            error=error,
-        )
-
     def next_requests(room: int) -> list[tuple[ResponseKey, Request]]:
         requests: list[tuple[ResponseKey, Request]] = []
         while len(requests) < room and (following := next(waiting, None)):
@@ -204,14 +191,14 @@ def stream_responses(
             try:
                 requests.append((key, build_request(item, config, budgets[item.benchmark])))
             except ImageError as error:
-                skipped.append(row(key, None, ResponseStatus.skipped, str(error)))
+                skipped.append(StoredResponse(*key, None, ResponseStatus.skipped, str(error)))
         return requests
 
     for key, completion in engine.stream(next_requests, on_idle):
         if isinstance(completion, GenerationError):
-            yield row(key, None, ResponseStatus.failed, completion.reason)
+            yield StoredResponse(*key, None, ResponseStatus.failed, completion.reason)
         else:
-            yield row(key, completion.text, ResponseStatus.generated)
+            yield StoredResponse(*key, completion.text)
         while skipped:
             yield skipped.popleft()
     yield from skipped

@@ -119,7 +119,9 @@ def evaluate(
         )
         return counts
 
-    hashes = {compare.ITEMS + name: each for name, each in generate.item_hashes(items).items()}
+    inputs = {"checkpoint": checkpoint, "responses": store.folder.name}
+    for name, digest in generate.item_hashes(items).items():
+        inputs[compare.ITEMS + name] = digest
     run_shared_stage(
         folders.results,
         world,
@@ -127,7 +129,7 @@ def evaluate(
         is_complete=lambda: store.is_complete(keys),
         close=grade_and_write,
         settings=lambda: write_results.settings_of(config, store.folder, str(model.dtype)),
-        inputs={"checkpoint": checkpoint, "responses": store.folder.name, **hashes},
+        inputs=inputs,
         is_finished=write_results.is_final,
         lock=store.folder,
     )

@@ -111,7 +111,7 @@ def from_folder(name: str, folder: Path, configs: Sequence[str], split: str) -> 
     folders = inside if inside and all(path.is_dir() for path in inside) else [folder]
     if saved := [saved_split(name, path, split) for path in folders if is_saved(path)]:
         return datasets.concatenate_datasets(saved)
-    files = [str(path) for each in folders for path in parquet_files(each, split)]
+    files = [str(path) for place in folders for path in parquet_files(place, split)]
     if not files:
         expected = "what save_to_disk writes, or parquet files"
         raise SchemaError(f"{name}: {folder} holds no split {split!r} ({expected})")

@@ -12,6 +12,9 @@ from difftrain import seeds, stats
 from difftrain.evaluate.benchmarks.hallusionbench import figure_of
 from difftrain.records import ItemResult, ItemStatus
 
+ALWAYS_JUDGED = "MMVet"
+"""The benchmark that has no rules of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -69,7 +72,7 @@ def _summary(
     groups: Mapping[str, Sequence[ItemResult]], reason: str | None, seed: int, resamples: int
 ) -> Summary:
     results = [result for group in groups.values() for result in group]
-    failed = sum(each.score is None or each.graded_by is None for each in results)
+    failed = sum(result.score is None or result.graded_by is None for result in results)
     counts = (
         *(failed, count_undecided(results), reason),
         *(count_skipped(results), count_no_response(results)),
@@ -103,10 +106,6 @@ def paired_difference(
     """
     tables = stats.difference_tables([before], [after], cluster_of)
     return stats.pool(tables, "paired", resamples)[stats.MEAN]
-
-
-ALWAYS_JUDGED = "MMVet"
-"""The benchmark that has no rules of its own."""
 
 
 def count_undecided(results: Sequence[ItemResult]) -> int:

@@ -42,16 +42,16 @@ UNSCORED_OUTCOMES = ("judge_failed", "skipped", "no_response")
 COUNT_COLUMNS = ("n", "right", "by_rule", "norm", "figures_left_out", "questions_left_out")
 
 
-def is_final(made: Mapping[str, Any]) -> bool:
+def is_final(content: Mapping[str, Any]) -> bool:
     """Whether a manifest leaves nothing to the next run: no engine and no judge failed."""
-    counts = made["counts"]
+    counts = content["counts"]
     return not counts.get("no_response") and not counts.get("judge", {}).get("failed_items")
 
 
 def is_done(folder: Path) -> bool:
     """Whether every item has a result; where the engine or judge failed, the next run retries."""
-    made = manifest.read_manifest(folder)
-    return made is not None and is_final(made)
+    content = manifest.read_manifest(folder)
+    return content is not None and is_final(content)
 
 
 def reopen(folder: Path) -> None:
@@ -280,7 +280,7 @@ def conditions_of(
     data_pixels: tuple[int, int],
 ) -> list[list[str]]:
     """The settings that a score depends on, as lines of the page; `counts` are the manifest's."""
-    system = "none" if config.system is SystemPrompt.none else "think (tags asked for)"
+    system = "none" if config.system is SystemPrompt.none else "think (with answer tags)"
     judge = model_name(config.judge, config.benchmarks)
     if config.judge is JudgeKind.endpoint:
         judge = format_usage(judge, counts["judge"])
@@ -289,9 +289,9 @@ def conditions_of(
     known_dtype = dtype_of(engines, dtype)
     usual, overrides = HarnessOverrides(), config.harness_overrides
     changed = [
-        f"{each.name}={value}"
-        for each in fields(overrides)
-        if (value := getattr(overrides, each.name)) != getattr(usual, each.name)
+        f"{switch.name}={value}"
+        for switch in fields(overrides)
+        if (value := getattr(overrides, switch.name)) != getattr(usual, switch.name)
     ]
     lines = [
         ["system prompt", system],
