@@ -45,10 +45,10 @@ def guess_rate(text_only_M: Iterable[int]) -> float:
 
 def passes(correct_K: np.ndarray, minimum: int) -> bool | None:
     """Whether a ratio certainly passes or certainly fails; None if draws can still decide it."""
-    correct, undrawn = int((correct_K == 1).sum()), int((correct_K == -1).sum())
+    correct = np.count_nonzero(correct_K == 1)
     if correct >= minimum:
         return True
-    return None if correct + undrawn >= minimum else False
+    return None if correct + np.count_nonzero(correct_K == -1) >= minimum else False
 
 
 def check_table(correct_RK: np.ndarray, ratio_R: Sequence[float] | np.ndarray) -> np.ndarray:

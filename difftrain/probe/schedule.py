@@ -31,25 +31,24 @@ def next_draws(
     the number of correct draws with which a row passes (pism.min_correct); a row that can never
     pass, because that is above K, is not drawn at all. Draws come one at a time, because a second
     one drawn at once may turn out not to be needed. The table is not changed. Raises ValueError for
-    anything but an R x K table with rising ratios.
+    anything but an R x K table, and for ratios that do not rise where they are used.
     """
     table_RK = np.asarray(correct_RK)
     if table_RK.ndim != 2 or table_RK.size == 0:
         raise ValueError(f"expected a table of shape R x K, not {table_RK.shape}")
-    if ratio_R is None:
-        ratio_R = np.arange(len(table_RK)) / len(table_RK)
-    table_RK = pism.check_table(table_RK, ratio_R)
-    if Until(until) is Until.grid:
-        undrawn = np.argwhere(table_RK == -1)
-        return [(int(row), int(draw)) for row, draw in undrawn]
+    if until == Until.grid:
+        return [(int(row), int(draw)) for row, draw in np.argwhere(table_RK == -1)]
     if minimum is None:
         minimum = pism.min_correct(table_RK.shape[1], tau)
-    undecided, _ = pism.undecided_rows(table_RK, minimum)
-    if not undecided:
-        return []
     if Until(until) is Until.stratum:
+        ratios = np.arange(len(table_RK)) / len(table_RK) if ratio_R is None else ratio_R
         limits = (hard_max, easy_min, easy_inclusive)
-        if pism.settled_stratum(table_RK, ratio_R, minimum, *limits) is not None:
+        if pism.settled_stratum(table_RK, ratios, minimum, *limits) is not None:
             return []
-    row = undecided[0]
-    return [(row, int(np.flatnonzero(table_RK[row] == -1)[0]))]
+    for row, correct_K in enumerate(table_RK):
+        passed = pism.passes(correct_K, minimum)
+        if passed is None:
+            return [(row, int(np.flatnonzero(correct_K == -1)[0]))]
+        if not passed:
+            return []
+    return []
