@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import difftrain
 from difftrain.config.run_config import ConfigError
@@ -32,7 +33,8 @@ def test_samples_are_loaded_probed_scored_and_selected(tmp_path: Path) -> None:
 
 def test_a_jsonl_file_is_loaded_by_its_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
-    row = {"prompt": "What is 2 + 3?", "ground_truth": "5", "images": []}
+    Image.new("RGB", (112, 112), "red").save(tmp_path / "red.png")
+    row = {"prompt": "<image>What is 2 + 3?", "ground_truth": "5", "image_paths": ["red.png"]}
     path.write_text(json.dumps(row) + "\n")
     (sample,) = difftrain.load_dataset(str(path))
     assert sample.answer == "5"
