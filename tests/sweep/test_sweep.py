@@ -177,7 +177,7 @@ def test_a_problem_of_some_runs_names_them() -> None:
           "in one table (grpo_full-all, grpo_hard-all)"]),
         (["recipe=grpo_random,grpo_mid_hard", "select.random=true"],
          ["select.random: False by its name and True: cannot stand in one table (grpo_mid_hard); "
-          "a file of your plan, conf/recipe/NAME.yaml, is a row with a name of its plan"]),
+          "for another selection add a recipe of your own, conf/recipe/NAME.yaml"]),
     ],
 )  # fmt: skip
 def test_runs_that_no_table_can_hold_are_refused_before_any_starts(
