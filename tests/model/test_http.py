@@ -71,7 +71,7 @@ def test_every_response_belongs_to_its_request_and_concurrency_is_limited(
     server: ModelServer,
 ) -> None:
     requests, engine = make_requests(120), make_engine(server)
-    server.delay, server.max_open = 0.05, 0
+    server.delay, server.max_open = 0.2, 0
     results = generate_all(engine, requests)
     assert all_correct(results, requests)
     assert results[0] == Completion(expected_of(requests[0]), (), True, 5)
