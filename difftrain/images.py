@@ -99,22 +99,20 @@ class DecodedImage:
 
 
 def decode(raw: bytes, budget: PixelBudget) -> DecodedImage:
-    """Decode a file's bytes and resize once (bicubic). Raises ImageError."""
-    image = decode_rgb(raw)
-    resized = resize_to_budget(image, budget)
-    return DecodedImage(to_png(resized), resized.tobytes(), resized.size, image.size)
+    """An image file's first frame, upright, as RGB, alpha on white, resized once (bicubic).
 
-
-def decode_rgb(raw: bytes) -> Image.Image:
-    """The first frame, upright, as RGB, alpha on white. Raises ImageError."""
+    Raises ImageError.
+    """
     image = open_image(raw)
     try:
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+        image = to_rgb(ImageOps.exif_transpose(image))
     except ImageError:
         raise
     except DECODE_ERRORS as error:
         raise ImageError(f"broken image: damaged or cut short ({error}); fetch it again") from error
+    resized = resize_to_budget(image, budget)
+    return DecodedImage(to_png(resized), resized.tobytes(), resized.size, image.size)
 
 
 def open_image(raw: bytes) -> Image.Image:
@@ -133,7 +131,13 @@ def open_image(raw: bytes) -> Image.Image:
         hints = (hint for magic, hint in NOT_IMAGES.items() if start.startswith(magic))
         hint = next(hints, f"no readable image of the formats {', '.join(FORMATS)}")
         raise ImageError(f"broken image: {hint}") from error
-    width, height = image.size
+    check_size(image.size)
+    return image
+
+
+def check_size(size: Size) -> None:
+    """Raises ImageError for an image without pixels or with more than MAX_PIXELS."""
+    width, height = size
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"image too large: {width} x {height} is over {MAX_PIXELS // 10**6} megapixels; "
@@ -141,7 +145,6 @@ def open_image(raw: bytes) -> Image.Image:
         )
     if not width * height:
         raise ImageError("broken image: it has no pixels")
-    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -191,6 +194,10 @@ def fit_size(size: Size, budget: PixelBudget) -> Size:
 
 def smart_resize(size: Size, budget: PixelBudget) -> Size:
     """The size that Qwen2-VL's processor (its function of this name) would give an image."""
+
+    def snap(side: float, rounding: Callable[[float], int]) -> int:
+        return rounding(side / FACTOR) * FACTOR
+
     width, height = size
     nearest = snap(width, round), snap(height, round)
     area = nearest[0] * nearest[1]
@@ -204,11 +211,6 @@ def smart_resize(size: Size, budget: PixelBudget) -> Size:
         grow = math.sqrt(budget.min_pixels / (width * height))
         return snap(width * grow, math.ceil), snap(height * grow, math.ceil)
     return nearest
-
-
-def snap(side: float, rounding: Callable[[float], int]) -> int:
-    """A side as a multiple of FACTOR."""
-    return rounding(side / FACTOR) * FACTOR
 
 
 def to_png(image: Image.Image, compress_level: int = 1) -> bytes:

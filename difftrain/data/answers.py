@@ -1,8 +1,6 @@
 r"""Gold answers: unwrapped (tags, \boxed{}), their kinds, and gold boxes in model pixels.
 
-Boxes come in several forms and leave in one: JSON [{"bbox_2d": [x1, y1, x2, y2], "label": ...}], in
-pixels of the resized image. Not here: whether a grader can parse a gold answer, and comparing boxes
-(difftrain/grade).
+Not here: whether a grader can parse a gold answer, and comparing boxes (difftrain/grade).
 """
 
 import ast
@@ -16,7 +14,7 @@ from difftrain.config.data import BoxFormat
 from difftrain.data.prompts import LETTERS
 from difftrain.data.quarantine import RowError
 from difftrain.grade import choice, extract, gold_problem
-from difftrain.images import DecodedImage, Size
+from difftrain.images import DecodedImage
 from difftrain.records import AnswerKind, TaskSet
 
 KIND_OF_TASK = {
@@ -29,6 +27,7 @@ KIND_OF_TASK = {
 
 TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
 LETTER_MARK = re.compile(r"(?:^|[\s(\[])([A-Z])\s?[.):\]]")
+"""The letters that mark options inside a question: A. / (A) / A:"""
 OPTION_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
 MAX_RESPONSE_GOLD = 200
 """Characters of an assistant's turn that may be a gold answer as a whole."""
@@ -42,13 +41,8 @@ LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")
 """A comma outside brackets that separates no thousands."""
 HAS_NUMBER = re.compile(r"\d|\\pi|π|\\infty")
 CODE_FENCE = re.compile(r"^```\w*\s*|\s*```$")
-
-RELATIVE_MAX = 1000
-"""Relative boxes run from 0 to this along both sides."""
 BOX_TOLERANCE = 2
 """Pixels a box may reach beyond the image (rounding, inclusive corners); they are cut off."""
-
-
 Corners = tuple[float, float, float, float]
 """x1, y1, x2, y2 with x1 <= x2 and y1 <= y2."""
 
@@ -62,10 +56,10 @@ class GoldError(RowError):
 
 def unwrap(gold: str) -> str:
     r"""A gold answer without <answer> tags, \boxed{} (the last of each) and \text{} around it."""
-    content = extract.tag_content(gold)
-    gold = gold if content is None else content
-    content = extract.boxed_content(gold)
-    gold = (gold if content is None else content).strip()
+    for content in (extract.tag_content, extract.boxed_content):
+        inner = content(gold)
+        gold = gold if inner is None else inner
+    gold = gold.strip()
     text = TEXT_COMMAND.fullmatch(gold)
     return text[1].strip() if text else gold
 
@@ -78,11 +72,9 @@ def answer_of_response(response: str) -> str:
     """
     gold = unwrap(response)
     if gold == response.strip() and len(gold) > MAX_RESPONSE_GOLD:
-        raise GoldError(
-            f"the assistant's turn has {len(gold)} characters, and no "
-            "<answer></answer> or \\boxed{}"
-        )
-    text = gold.strip().strip("#").strip()
+        rule = "and no <answer></answer> or \\boxed{}"
+        raise GoldError(f"the assistant's turn has {len(gold)} characters, {rule}")
+    text = gold.strip("#").strip()
     if text.endswith(".") and not text.endswith(".."):
         text = text[:-1]
     return text.strip("\"'`").strip()
@@ -94,10 +86,8 @@ def require_comparable(gold: str) -> str:
     For datasets whose gold answers are free text meant for a mathematician: an exact comparison
     would never accept such a text, and math-verify would accept its letters.
     """
-    is_text = not looks_numeric(gold)
-    if SEPARATORS.search(gold) or (
-        is_text and (len(gold) > MAX_TEXT_GOLD or UNCOMPARABLE.search(gold))
-    ):
+    is_long_text = len(gold) > MAX_TEXT_GOLD or UNCOMPARABLE.search(gold)
+    if SEPARATORS.search(gold) or (is_long_text and not looks_numeric(gold)):
         raise GoldError(f"neither a number, a letter nor few words: {gold[:80]!r}")
     return gold
 
@@ -117,15 +107,10 @@ def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> A
         return AnswerKind.choice
     if kind is not None:
         return kind
-    if choice.parse(gold, ()) in option_letters(question):
+    letters = set(LETTER_MARK.findall(question))
+    if {"A", "B"} <= letters and choice.parse(gold, ()) in letters:
         return AnswerKind.choice
     return AnswerKind.number if looks_numeric(gold) else AnswerKind.text
-
-
-def option_letters(question: str) -> set[str]:
-    """The letters that mark options inside a question (A. / (A) / A:); empty without A and B."""
-    letters = set(LETTER_MARK.findall(question))
-    return letters if {"A", "B"} <= letters else set()
 
 
 def looks_numeric(gold: str) -> bool:
@@ -161,36 +146,32 @@ def strip_option_marks(options: Sequence[str]) -> tuple[str, ...]:
 
 
 def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat) -> str:
-    """Gold boxes in pixels of the resized image, as JSON. Raises GoldError."""
+    """Gold boxes in pixels of the resized image, to 0.1 pixel. Raises GoldError.
+
+    As JSON: [{"bbox_2d": [x1, y1, x2, y2], "label": ...}].
+    """
     frame = {
         BoxFormat.pixels: image.original_size,
         BoxFormat.resized: image.size,
-        BoxFormat.relative: (RELATIVE_MAX, RELATIVE_MAX),
+        BoxFormat.relative: (1000, 1000),
         BoxFormat.unit: (1, 1),
     }[box_format]
-    boxes = [
-        {"bbox_2d": rescale_box(corners, frame, image.size, box_format), **label}
-        for corners, label in parse_boxes(gold)
-    ]
-    return json.dumps(boxes, ensure_ascii=False)
-
-
-def rescale_box(box: Corners, frame: Size, size: Size, box_format: BoxFormat) -> list[float | int]:
-    """Corners from coordinates in `frame` to `size` (both width, height), to 0.1 pixel."""
-    x1, y1, x2, y2 = box
     tolerance = BOX_TOLERANCE if min(frame) > 1 else 0.01
-    if min(x1, y1) < -tolerance or x2 > frame[0] + tolerance or y2 > frame[1] + tolerance:
-        other = BoxFormat.pixels if box_format is not BoxFormat.pixels else BoxFormat.relative
-        raise GoldError(
-            f"box {round_numbers(box)} reaches beyond {frame[0]} x {frame[1]} "
-            f"(data.box_format={box_format.value}); is data.box_format={other.value} meant?"
-        )
-    corners = [
-        min(max(value, 0), frame[i % 2]) * size[i % 2] / frame[i % 2] for i, value in enumerate(box)
-    ]
-    if corners[2] - corners[0] < 0.1 or corners[3] - corners[1] < 0.1:
-        raise GoldError(f"box {round_numbers(box)} has no area inside the image")
-    return round_numbers(corners)
+    boxes = []
+    for box, label in parse_boxes(gold):
+        x1, y1, x2, y2 = box
+        if min(x1, y1) < -tolerance or x2 > frame[0] + tolerance or y2 > frame[1] + tolerance:
+            other = BoxFormat.pixels if box_format is not BoxFormat.pixels else BoxFormat.relative
+            raise GoldError(
+                f"box {round_numbers(box)} reaches beyond {frame[0]} x {frame[1]} "
+                f"(data.box_format={box_format.value}); is data.box_format={other.value} meant?"
+            )
+        sides = zip(box, frame * 2, image.size * 2, strict=True)
+        corners = [min(max(value, 0), limit) * size / limit for value, limit, size in sides]
+        if corners[2] - corners[0] < 0.1 or corners[3] - corners[1] < 0.1:
+            raise GoldError(f"box {round_numbers(box)} has no area inside the image")
+        boxes.append({"bbox_2d": round_numbers(corners), **label})
+    return json.dumps(boxes, ensure_ascii=False)
 
 
 def round_numbers(values: Sequence[float]) -> list[float | int]:

@@ -1,29 +1,40 @@
-"""The stream of samples of whichever source the settings name, and that stream's fingerprint."""
+"""The samples of whichever source the settings name, and that stream's fingerprint.
+
+A format (formats.py) turns a row into a RawRow; everything after that is here, once, so that every
+source gives the same Sample: decoding images, checking the gold answer, finding duplicates. Not
+here: reading rows (readers.py).
+"""
 
 import hashlib
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from difftrain import images
 from difftrain.config.data import DataConfig, Duplicates, Source
 from difftrain.config.fingerprint import counted_settings
-from difftrain.data import storage
-from difftrain.data.convert import RawRow, convert
-from difftrain.data.dedup import SeenRows
-from difftrain.data.formats import FORMATS, RowSource
+from difftrain.data import answers, prompts, storage
+from difftrain.data.answers import GoldError
+from difftrain.data.formats import FORMATS, RawRow, RowSource
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError
 from difftrain.data.readers import Row, read_rows
 from difftrain.data.storage import Folder, Storage
-from difftrain.images import DecodedImage, ImageError
+from difftrain.grade import gold_problem
+from difftrain.images import DecodedImage, ImageError, PixelBudget
 from difftrain.pipeline import manifest
-from difftrain.records import Sample
+from difftrain.records import AnswerKind, Sample
 from difftrain.shapes import pool
 from difftrain.shapes.pool import Split
 
 MAX_SCAN_BYTES = 64 << 20
 """A jsonl or json of at most this size is scanned for the images it names (image_sizes)."""
+BLOCK_ROWS = 64
+"""Rows whose images are compared at once with all earlier ones of the same text."""
 
 
 @dataclass(slots=True)
@@ -43,14 +54,6 @@ class DatasetStats:
     tokens: int = 0
     max_tokens: int = 0
 
-    def add_images(self, decoded: list[DecodedImage]) -> None:
-        """Count a sample's images."""
-        for image in decoded:
-            self.num_images += 1
-            self.resized += image.size != image.original_size
-            self.tokens += image.num_tokens
-            self.max_tokens = max(self.max_tokens, image.num_tokens)
-
 
 def load_samples(
     config: DataConfig, stats: DatasetStats | None = None
@@ -67,8 +70,7 @@ def load_samples(
 
 def deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | RejectedRow]:
     """Rows of files; exact duplicates are rejected or given an id of their own."""
-    seen = SeenRows()
-    try:
+    with closing(SeenRows()) as seen:
         for row in islice(read_samples(config, stats), config.limit):
             if isinstance(row, RejectedRow):
                 yield row
@@ -80,7 +82,11 @@ def deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | Re
                 reason = f"duplicate: the same images, question and answer as {first}"
                 yield RejectedRow(sample.source, reason)
                 continue
-            stats.add_images(decoded)
+            for image in decoded:
+                stats.num_images += 1
+                stats.resized += image.size != image.original_size
+                stats.tokens += image.num_tokens
+                stats.max_tokens = max(stats.max_tokens, image.num_tokens)
             if copies:
                 yield replace(sample, sample_id=images.copy_id(sample.sample_id, copies))
             else:
@@ -89,8 +95,6 @@ def deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | Re
         for source, first in seen.near_duplicates():
             stats.near_duplicates += 1
             stats.on_near_duplicate(source, first)
-    finally:
-        seen.close()
 
 
 def read_samples(
@@ -114,6 +118,120 @@ def to_raw(row: Row | RowError, place: str, files: Storage, config: DataConfig) 
     if isinstance(row, RowError):
         raise row
     return FORMATS[config.source].convert(row, RowSource(files, place.rpartition(":")[0]))
+
+
+def convert(
+    row: RawRow, place: str, files: Storage, config: DataConfig
+) -> tuple[Sample, list[DecodedImage]]:
+    """A row as Sample, and its decoded images. Raises RowError or ImageError."""
+
+    def check_gold() -> None:
+        if problem := gold_problem(answer, kind, row.options):
+            raise GoldError(problem)
+
+    kind = row.answer_kind or answers.infer_kind(row.gold, row.task, row.question, row.options)
+    is_choice, has_boxes = kind is AnswerKind.choice, kind is AnswerKind.boxes
+    answer = answers.choice_letter(row.gold, row.options) if is_choice else row.gold
+    if not answer:
+        raise GoldError("it is empty")
+    if not has_boxes:
+        check_gold()
+    budget = PixelBudget(config.min_pixels, config.max_pixels)
+    decoded = []
+    for reference in row.images:
+        raw = storage.read_reference(reference, files, by_tail=row.by_tail, below=row.below)
+        decoded.append(images.decode(raw, budget))
+    if row.blank_is_none and all(image.is_white for image in decoded):
+        raise ImageError("no image: only the blank one that means there is none")
+    if has_boxes:
+        if len(decoded) != 1:
+            raise GoldError(f"boxes need exactly one image, not {len(decoded)}")
+        box_format = row.box_format or config.box_format
+        answer = answers.boxes_in_model_pixels(answer, decoded[0], box_format)
+        check_gold()
+    # The options are part of the question: the same text with other options is another row.
+    # White space around it is not, so that an exported row keeps its id when it is read again.
+    text = prompts.user_text(row.question, row.options).strip()
+    sample = Sample(
+        sample_id=images.sample_id([(image.size, image.rgb) for image in decoded], text, answer),
+        images=tuple(image.png for image in decoded),
+        question=row.question,
+        answer=answer,
+        answer_kind=kind,
+        options=row.options,
+        task=row.task,
+        task_set=answers.task_set(row.task, kind),
+        source=place,
+        rationale=row.rationale,
+    )
+    return sample, decoded
+
+
+class SeenRows:
+    """The rows read so far, by content and by dhash, in a temporary file and not in memory.
+
+    Exact duplicates have the same images, question and answer. Near duplicates have the same
+    question and answer, and images that were only re-encoded, resized or retouched.
+    """
+
+    def __init__(self) -> None:
+        self.table = sqlite3.connect("")  # a temporary file, deleted when closed
+        self.table.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
+            "CREATE TABLE content (id TEXT PRIMARY KEY, source TEXT, copies INTEGER) WITHOUT ROWID;"
+            "CREATE TABLE near (source TEXT, first TEXT);"
+            "CREATE TABLE hashes (number INTEGER PRIMARY KEY, text BLOB, dhash BLOB, source TEXT);"
+        )
+
+    def count_copies(self, sample: Sample) -> tuple[str, int]:
+        """Add a row; the first row of its content, and how many copies that has (0 for itself)."""
+        rows = self.table.execute(
+            "INSERT INTO content VALUES (?, ?, 0) "
+            "ON CONFLICT (id) DO UPDATE SET copies = copies + 1 RETURNING source, copies",
+            (sample.sample_id, sample.source),
+        )
+        ((source, copies),) = rows.fetchall()
+        return source, copies
+
+    def add_hashes(self, sample: Sample, decoded: Sequence[DecodedImage]) -> None:
+        """Remember the dhash of a kept row's images."""
+        question = prompts.user_text(sample.question, sample.options)
+        text = " ".join(f"{len(decoded)} {question} {sample.answer}".casefold().split())
+        key = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        hashes = [images.dhash(image.to_pil(), images.DEDUP_MARGIN) for image in decoded]
+        row = (key, b"".join(hashes), sample.source)
+        self.table.execute("INSERT INTO hashes (text, dhash, source) VALUES (?, ?, ?)", row)
+
+    def near_duplicates(self) -> Iterator[tuple[str, str]]:
+        """(row, the first earlier row that looks the same), sorted by the rows' places."""
+        self.table.execute("CREATE INDEX IF NOT EXISTS by_text ON hashes (text)")
+        repeated = self.table.execute("SELECT text FROM hashes GROUP BY text HAVING COUNT(*) > 1")
+        query = "SELECT dhash, source FROM hashes WHERE text = ? ORDER BY number"
+        for (key,) in repeated:
+            rows = self.table.execute(query, (key,)).fetchall()
+            bits = np.frombuffer(b"".join(dhash for dhash, _ in rows), dtype=np.uint64)
+            pairs = similar_pairs(bits.reshape(len(rows), -1, 4))
+            sources = ((rows[later][1], rows[earlier][1]) for later, earlier in pairs)
+            self.table.executemany("INSERT INTO near VALUES (?, ?)", sources)
+        yield from self.table.execute("SELECT source, first FROM near ORDER BY source, first")
+
+    def close(self) -> None:
+        """Delete the temporary file."""
+        self.table.close()
+
+
+def similar_pairs(dhash_NI4: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(row, first earlier row) for rows whose I images all look alike; a dhash is 4 x 64 bits."""
+    num_rows = len(dhash_NI4)
+    for start in range(0, num_rows, BLOCK_ROWS):
+        block = dhash_NI4[start : start + BLOCK_ROWS]
+        bits = np.bitwise_count(block[:, None] ^ dhash_NI4[None, : start + len(block)])
+        distance = bits.sum(axis=3, dtype=np.int16)
+        similar = (distance <= images.DEDUP_MAX_BITS).all(axis=2)
+        for row, others in enumerate(similar, start):
+            earlier = np.flatnonzero(others[:row])
+            if len(earlier):
+                yield row, int(earlier[0])
 
 
 def find_files(config: DataConfig) -> tuple[Storage, list[str]]:

@@ -2,12 +2,12 @@
 
 FORMATS at the end has one entry for each data.source. A format that only names its columns
 differently is a `Columns`; one that needs more is a function. Not here: decoding images and
-checking gold answers, which is the same for all (convert.py).
+checking gold answers, which is the same for all (dataset.py).
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -16,12 +16,33 @@ from typing import Any
 from difftrain.config.data import FILE_SUFFIXES, BoxFormat, Source
 from difftrain.data import answers, prompts
 from difftrain.data.answers import GoldError
-from difftrain.data.convert import RawRow
 from difftrain.data.quarantine import EmptyDatasetError, RowError
 from difftrain.data.storage import Folder, Storage
 from difftrain.records import AnswerKind
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawRow:
+    """What a row holds, before anything is decoded or checked.
+
+    `images` are references (storage.read_reference, which takes `by_tail` and `below`).
+    `box_format` is given where the format has its own. `blank_is_none`: white images stand for no
+    image.
+    """
+
+    images: tuple[Any, ...]
+    question: str
+    gold: str
+    task: str = "unknown"
+    options: tuple[str, ...] = ()
+    answer_kind: AnswerKind | None = None
+    box_format: BoxFormat | None = None
+    rationale: str | None = None
+    by_tail: bool = False
+    below: str | None = None
+    blank_is_none: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +107,26 @@ MM_EUREKA = Columns(
 def from_columns(row: Row, columns: Columns) -> RawRow:
     """A row whose columns say everything. Raises RowError."""
     require_keys(row, columns.required, columns.hint)
-    images = image_references(row, columns.images)
+    references = image_references(row, columns.images)
     if (prompt := first_value(row, columns.question)) is None:
         raise missing_keys(row, columns.question.split()[:1])
+    question = prompts.question_text(prompt, len(references))
+    gold = gold_answer(row, columns, prompt)
+    options = first_value(row, columns.options)
+    options = [] if options is None else options
+    if not isinstance(options, list) or not all(type(o) in (str, int, float) for o in options):
+        raise RowError("unusable options: must be a list of texts or numbers")
+    options = answers.strip_option_marks([str(option) for option in options])
+    kind = row.get("answer_kind")
+    if kind is not None and kind not in list(AnswerKind):
+        raise RowError(f"unknown answer_kind: {kind!r}; known: {', '.join(AnswerKind)}")
     return RawRow(
-        images=images,
-        question=prompts.question_text(prompt, len(images)),
-        gold=gold_answer(row, columns, prompt),
+        images=references,
+        question=question,
+        gold=gold,
         task=task_name(row, columns.task, columns.default_task),
-        options=option_texts(first_value(row, columns.options)),
-        answer_kind=stated_kind(row.get("answer_kind")),
+        options=options,
+        answer_kind=None if kind is None else AnswerKind(kind),
     )
 
 
@@ -130,8 +161,8 @@ def image_references(row: Row, columns: str) -> tuple[Any, ...]:
         value = [value] if isinstance(value, str | dict | bytes) else value
         if isinstance(value, list) and value:
             return tuple(value)
-    present = ", ".join(sorted(row)) or "none"
-    raise RowError(f"no image: {' and '.join(names)} is absent or empty; keys found: {present}")
+    keys = ", ".join(sorted(row)) or "none"
+    raise RowError(f"no image: {' and '.join(names)} is absent or empty; keys found: {keys}")
 
 
 def gold_answer(row: Row, columns: Columns, prompt: Any) -> str:
@@ -156,30 +187,14 @@ def answer_text(value: Any) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def option_texts(value: Any) -> tuple[str, ...]:
-    """A column of options. Raises RowError."""
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(type(item) in (str, int, float) for item in value):
-        raise RowError("unusable options: must be a list of texts or numbers")
-    return answers.strip_option_marks(tuple(str(item) for item in value))
-
-
-def stated_kind(value: Any) -> AnswerKind | None:
-    """The answer_kind column, None where it is absent or null. Raises RowError."""
-    if value is None:
-        return None
-    if value not in list(AnswerKind):
-        raise RowError(f"unknown answer_kind: {value!r}; known: {', '.join(AnswerKind)}")
-    return AnswerKind(value)
-
-
 def task_name(row: Row, names: str, default: str = "unknown") -> str:
     """The task that the first of these columns names, in lower case, or the default."""
-    values = (row.get(name) for name in names.split())
-    return next(
-        (value.strip().lower() for value in values if isinstance(value, str) and value), default
-    )
+    tasks = [
+        row[name].strip().lower()
+        for name in names.split()
+        if isinstance(row.get(name), str) and row[name]
+    ]
+    return tasks[0] if tasks else default
 
 
 ORSTA_TASKS = ("math", "puzzle", "science", "chart", "detection", "grounding", "counting", "ocr")
@@ -215,10 +230,6 @@ def from_trl(row: Row, source: RowSource) -> RawRow:
     return from_columns(row, TRL)
 
 
-EUREKA_BLANK = "blank"
-"""How the name of the image begins that means there is none."""
-
-
 def from_mm_eureka(row: Row, source: RowSource) -> RawRow:
     """MM-Eureka: {conversations, answer, image_urls}, or {message (a chat as text), answer}.
 
@@ -234,11 +245,11 @@ def from_mm_eureka(row: Row, source: RowSource) -> RawRow:
         row = {**row, "conversations": turns, "image_urls": list(prompts.image_parts(turns))}
         if not row["image_urls"]:
             raise RowError("no image: the message holds text alone")
-    names = [
-        PurePosixPath(reference).name if isinstance(reference, str) else ""
-        for reference in image_references(row, MM_EUREKA.images)
-    ]
-    if all(name.startswith(EUREKA_BLANK) for name in names):
+    references = image_references(row, MM_EUREKA.images)
+    if all(
+        isinstance(path, str) and PurePosixPath(path).name.startswith("blank")
+        for path in references
+    ):
         raise RowError("no image: only the blank one that means there is none")
     raw = from_columns(row, MM_EUREKA)
     return replace(
@@ -273,7 +284,7 @@ def from_mulberry(row: Row, source: RowSource) -> RawRow:
     question = question.removeprefix("Question:").strip()
     gold = letter_of_choice(answers.answer_of_response(final), question)
     return RawRow(
-        images=tuple(mulberry_path(reference, source.storage) for reference in images),
+        images=tuple(_mulberry_path(reference, source.storage) for reference in images),
         question=question,
         gold=answers.require_comparable(gold),
         rationale=TRAILING_HEADING.sub("", steps),
@@ -281,8 +292,7 @@ def from_mulberry(row: Row, source: RowSource) -> RawRow:
     )
 
 
-def mulberry_path(reference: Any, storage: Storage) -> Any:
-    """A path below the images' folder where that has such a file."""
+def _mulberry_path(reference: Any, storage: Storage) -> Any:
     if not isinstance(reference, str):
         return reference
     name = reference.replace("\\", "/").lstrip("/")
@@ -306,6 +316,7 @@ REF_TAG = "<ref-object>"
 OBJECT_TAG = re.compile(r"<ref-object>|<bbox>")
 BBOX_TYPES = {"real": BoxFormat.pixels, "norm1": BoxFormat.unit}
 """ms-swift's bbox_type: pixels of the original image, or 0 to 1."""
+BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
 MAX_PATH = 2000
 """A longer string is an image in base64 (ms-swift's own rule)."""
 
@@ -325,58 +336,48 @@ def from_ms_swift(row: Row, source: RowSource) -> RawRow:
             row["solution"] = json.dumps(boxes, ensure_ascii=False)
             box_format = BBOX_TYPES.get(str(objects.get("bbox_type") or "real"))
     raw = from_columns(row, MS_SWIFT)
-    return replace(raw, images=tuple(map(mark_base64, references)), box_format=box_format)
+    images = tuple({"bytes": item} if _is_base64(item) else item for item in references)
+    return replace(raw, images=images, box_format=box_format)
 
 
-def mark_base64(reference: Any) -> Any:
-    """An image reference; a long string of base64 as {"bytes"}."""
+def _is_base64(reference: Any) -> bool:
     is_long = isinstance(reference, str) and len(reference) > MAX_PATH
-    if is_long and re.fullmatch(r"[A-Za-z0-9+/=\s]+", reference) and "/" * 20 not in reference:
-        return {"bytes": reference}
-    return reference
+    return is_long and "/" * 20 not in reference and bool(BASE64.fullmatch(reference))
 
 
 def fill_objects(
     turns: list[Any], objects: dict[str, Any]
 ) -> tuple[list[Any], list[dict[str, Any]]]:
-    """The turns with labels and boxes filled in, and the assistant's boxes. Raises RowError."""
+    """The turns with labels and boxes filled in, and the assistant's boxes. Raises RowError.
+
+    In a turn that begins with a box each label follows its box, else it precedes its boxes.
+    """
     labels, bboxes = iter(objects.get("ref") or ()), iter(objects["bbox"])
     boxes: list[dict[str, Any]] = []
     filled = []
     for turn in turns:
         if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
             raise RowError("not one question: objects need turns of plain text")
-        turn_boxes, text = fill_turn(turn["content"], labels, bboxes)
+        tags = OBJECT_TAG.findall(turn["content"])
+        values = [next(labels if tag == REF_TAG else bboxes, None) for tag in tags]
+        if None in values:
+            raise RowError(f"placeholder mismatch: {len(tags)} tags, but objects hold fewer")
+        turn_boxes: list[dict[str, Any]] = []
+        label: str | None = None
+        for tag, value in zip(tags, values, strict=True):
+            if tag != REF_TAG:
+                turn_boxes.append({"bbox_2d": value, "label": label})
+            elif turn_boxes and tags[0] != REF_TAG:
+                turn_boxes[-1]["label"] = str(value)
+            else:
+                label = str(value)
         if turn_boxes and turn.get("role") != "assistant":
             raise RowError("not one question: a <bbox> inside the question is not supported")
         boxes += turn_boxes
-        filled.append({**turn, "content": text})
+        replacements = map(str, values)
+        content = OBJECT_TAG.sub(lambda _, texts=replacements: next(texts), turn["content"])
+        filled.append({**turn, "content": content})
     return filled, boxes
-
-
-def fill_turn(
-    text: str, labels: Iterator[Any], bboxes: Iterator[Any]
-) -> tuple[list[dict[str, Any]], str]:
-    """The boxes that a turn names, with their labels, and the turn's text. Raises RowError.
-
-    In a turn that begins with a box each label follows its box, else it precedes its boxes.
-    """
-    tags = OBJECT_TAG.findall(text)
-    values = [next(labels if tag == REF_TAG else bboxes, None) for tag in tags]
-    if None in values:
-        raise RowError(f"placeholder mismatch: {len(tags)} tags, but objects hold fewer")
-    label_follows = bool(tags) and tags[0] != REF_TAG
-    boxes: list[dict[str, Any]] = []
-    label: str | None = None
-    for tag, value in zip(tags, values, strict=True):
-        if tag != REF_TAG:
-            boxes.append({"bbox_2d": value, "label": label})
-        elif label_follows and boxes:
-            boxes[-1]["label"] = str(value)
-        else:
-            label = str(value)
-    replacements = iter(values)
-    return boxes, OBJECT_TAG.sub(lambda _: str(next(replacements)), text)
 
 
 DATASET_INFO = "dataset_info.json"
@@ -391,10 +392,23 @@ def from_llama_factory(row: Row, source: RowSource) -> RawRow:
     dataset_info.json beside the file names columns and tags where they differ from the defaults.
     The gold answer is the last assistant turn.
     """
-    info = dataset_info(source)
+    storage = source.storage
+    entries = dataset_infos(Folder(storage.root) if isinstance(storage, Folder) else storage)
+    info = next((entry for entry in entries if entry.get("file_name") == source.file), {})
     columns = info.get("columns") or {}
     images = image_references(row, columns.get("images", "images"))
-    turns = sharegpt_turns(row, columns, info.get("tags") or {})
+    names = (columns.get("messages"), "conversations", "messages")
+    if key := next((name for name in names if name in row), None):
+        turns = sharegpt_turns(row[key], key, info.get("tags") or {})
+    else:
+        instruction = columns.get("prompt", "instruction")
+        output = columns.get("response", "output")
+        require_keys(row, f"{instruction} {output}")
+        texts = (row[instruction], row.get(columns.get("query", "input")))
+        turns = [
+            {"role": "user", "content": "\n".join(str(text) for text in texts if text)},
+            {"role": "assistant", "content": answer_text(row[output])},
+        ]
     if (response := prompts.last_response(turns)) is None:
         raise RowError("missing keys: the last turn must be the assistant's, which is the answer")
     return RawRow(
@@ -405,43 +419,19 @@ def from_llama_factory(row: Row, source: RowSource) -> RawRow:
     )
 
 
-def sharegpt_turns(row: Row, columns: dict[str, str], tags: dict[str, str]) -> list[dict[str, Any]]:
-    """The conversation as {role, content} turns. Raises RowError."""
-    names = (columns.get("messages"), "conversations", "messages")
-    key = next((name for name in names if name in row), None)
-    if key is None:
-        return alpaca_turns(row, columns)
-    turns = row[key]
+def sharegpt_turns(turns: Any, key: str, tags: dict[str, str]) -> list[dict[str, Any]]:
+    """A conversation, found in the column `key`, as {role, content} turns. Raises RowError."""
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise RowError(f"empty question: {key} is not a list of turns")
-    is_openai = bool(turns) and "role" in turns[0]
-    tags = {**(OPENAI_TAGS if is_openai else SHAREGPT_TAGS), **tags}
+    tags = {**(OPENAI_TAGS if turns and "role" in turns[0] else SHAREGPT_TAGS), **tags}
     roles = {tags[f"{role}_tag"]: role for role in ("user", "assistant", "system")}
     return [
         {
-            "role": roles.get(turn.get(tags["role_tag"]), str(turn.get(tags["role_tag"]))),
+            "role": roles.get(role := turn.get(tags["role_tag"]), str(role)),
             "content": turn.get(tags["content_tag"]),
         }
         for turn in turns
     ]
-
-
-def alpaca_turns(row: Row, columns: dict[str, str]) -> list[dict[str, Any]]:
-    """instruction, input and output as two turns. Raises RowError."""
-    instruction, output = columns.get("prompt", "instruction"), columns.get("response", "output")
-    require_keys(row, f"{instruction} {output}")
-    texts = (row[instruction], row.get(columns.get("query", "input")))
-    return [
-        {"role": "user", "content": "\n".join(str(text) for text in texts if text)},
-        {"role": "assistant", "content": answer_text(row[output])},
-    ]
-
-
-def dataset_info(source: RowSource) -> dict[str, Any]:
-    """The file's entry in dataset_info.json, {} where there is none."""
-    storage = source.storage
-    entries = dataset_infos(Folder(storage.root) if isinstance(storage, Folder) else storage)
-    return next((entry for entry in entries if entry.get("file_name") == source.file), {})
 
 
 @lru_cache(maxsize=4)

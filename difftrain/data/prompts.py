@@ -1,8 +1,6 @@
 """The text of prompts: what the model is sent, and the question in a row's own prompt or messages.
 
-Probe, training and evaluation all take the system prompt and the text of options from here. Of a
-row's messages, system turns are left out, because SYSTEM takes their place, and a trailing
-assistant turn is its answer.
+Probe, training and evaluation all take the system prompt and the text of options from here.
 """
 
 import re
@@ -25,11 +23,9 @@ CONTROL_TOKEN = re.compile(r"<\|\w+\|>")
 def multiple_choice(question: str, options: Sequence[str], hint: str | None = None) -> str:
     """The reference harness's text of a multiple-choice question, blank before its last newline."""
     lines = [f"Hint: {hint}\n"] if hint else []
-    lines.append(f"Question: {question}\n")
-    lines.append("Options:\n")
+    lines += [f"Question: {question}\n", "Options:\n"]
     lines += [f"{letter}. {text}\n" for letter, text in zip(LETTERS, options, strict=False)]
-    lines.append("Please select the correct answer from the options above. \n")
-    return "".join(lines)
+    return "".join([*lines, "Please select the correct answer from the options above. \n"])
 
 
 def user_text(question: str, options: Sequence[str]) -> str:
@@ -39,25 +35,23 @@ def user_text(question: str, options: Sequence[str]) -> str:
 
 def messages(parts: Sequence[Any], system: str | None = SYSTEM) -> list[dict[str, Any]]:
     """Messages in the chat-template form; a part is text (str) or an image (anything else)."""
-    turns: list[dict[str, Any]] = []
-    if system:
-        turns.append({"role": "system", "content": [{"type": "text", "text": system}]})
     content = [
         {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
         for part in parts
     ]
-    turns.append({"role": "user", "content": content})
-    return turns
+    first = {"role": "system", "content": [{"type": "text", "text": system}]}
+    return [*([first] if system else []), {"role": "user", "content": content}]
 
 
 def question_text(prompt: Any, num_images: int) -> str:
     """The question of a row's prompt (text or messages), without image placeholders.
 
-    The images go first, where `messages` puts them. Raises RowError where <image> marks and image
-    parts are neither absent nor as many as the images.
+    The images go first, where `messages` puts them. System turns are left out, because SYSTEM takes
+    their place, and a trailing assistant turn is the row's answer. Raises RowError where <image>
+    marks and image parts are neither absent nor as many as the images.
     """
-    text, num_parts = user_turn(prompt)
-    num_marks = len(PLACEHOLDER.findall(text)) + num_parts
+    text, num_marks = (prompt, 0) if isinstance(prompt, str) else user_turn(prompt)
+    num_marks += len(PLACEHOLDER.findall(text))
     if num_marks not in (0, num_images):
         raise RowError(f"placeholder mismatch: {num_marks} <image>, but {num_images} images")
     if not (question := PLACEHOLDER.sub("", text).strip()):
@@ -69,8 +63,6 @@ def question_text(prompt: Any, num_images: int) -> str:
 
 def user_turn(prompt: Any) -> tuple[str, int]:
     """The text of the one user turn and the number of its image parts. Raises RowError."""
-    if isinstance(prompt, str):
-        return prompt, 0
     if not isinstance(prompt, list) or not all(isinstance(turn, dict) for turn in prompt):
         raise RowError("empty question: neither text nor a list of {role, content}")
     turns = [turn for turn in prompt if turn.get("role") != "system"]
@@ -97,24 +89,15 @@ def turn_content(content: Any) -> tuple[str, int]:
 
 def last_response(turns: Any) -> str | None:
     """The text of a trailing assistant turn; None where there is none."""
-    if not isinstance(turns, list) or not turns or not isinstance(turns[-1], dict):
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    if not isinstance(last, dict) or last.get("role") != "assistant":
         return None
-    if turns[-1].get("role") != "assistant":
-        return None
-    text, _ = turn_content(turns[-1].get("content"))
-    return text
+    return turn_content(last.get("content"))[0]
 
 
 def image_parts(turns: Sequence[Any]) -> tuple[Any, ...]:
     """The image references in the parts of all turns, in order."""
-    parts = [
-        part
-        for turn in turns
-        if isinstance(turn, dict) and isinstance(turn.get("content"), list)
-        for part in turn["content"]
-    ]
-    return tuple(
-        part.get("image")
-        for part in parts
-        if isinstance(part, dict) and part.get("type") == "image"
-    )
+    contents = [turn.get("content") for turn in turns if isinstance(turn, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    images = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
+    return tuple(part.get("image") for part in images)

@@ -29,20 +29,23 @@ def read_rows(storage: Storage, names: list[str]) -> Iterator[tuple[str, Row | R
     """The rows of these files, in order, each with its place."""
     for name in names:
         with storage.open(name) as file:
-            rows = read_parquet(file) if name.endswith(".parquet") else read_text(file, name)
+            if name.endswith(".parquet"):
+                rows = read_parquet(file)
+            else:
+                rows = read_array(file) if is_array(file, name) else read_lines(file)
             for number, row in rows:
                 yield f"{name}:{number}", row
 
 
-def read_text(file: IO[bytes], name: str) -> Iterator[tuple[int, Row | RowError]]:
-    """Rows of a jsonl, or of a .json that holds one array (some hold lines)."""
-    if name.endswith(".json"):
-        while (first := file.read(1)).isspace() or first in (b"\xef", b"\xbb", b"\xbf"):
-            pass
-        if first == b"[":
-            return read_array(file)
+def is_array(file: IO[bytes], name: str) -> bool:
+    """Whether a .json holds one array, whose bracket is then read; some hold lines."""
+    if not name.endswith(".json"):
+        return False
+    while (first := file.read(1)).isspace() or first in (b"\xef", b"\xbb", b"\xbf"):
+        pass
+    if first != b"[":
         file.seek(0)
-    return read_lines(file)
+    return first == b"["
 
 
 def read_lines(file: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
@@ -55,17 +58,12 @@ def read_lines(file: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
                 pass
             yield number, RowError(TOO_LONG)
         elif line.strip():
-            yield number, parse_line(line)
-
-
-def parse_line(line: bytes) -> Row | RowError:
-    """One line as an object, or why it is none."""
-    try:
-        return check_object(json.loads(line.decode("utf-8-sig")), "line")
-    except RecursionError:
-        return RowError("not JSON: nested too deeply")
-    except ValueError as error:
-        return RowError(f"not JSON: {error}")
+            try:
+                yield number, check_object(json.loads(line.decode("utf-8-sig")), "line")
+            except RecursionError:
+                yield number, RowError("not JSON: nested too deeply")
+            except ValueError as error:
+                yield number, RowError(f"not JSON: {error}")
 
 
 def check_object(value: Any, what: str) -> Row | RowError:
@@ -81,7 +79,7 @@ def check_object(value: Any, what: str) -> Row | RowError:
 
 
 def read_array(file: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
-    """The elements of one JSON array whose opening bracket has been read.
+    """The elements of one JSON array after its opening bracket.
 
     An element that cannot be parsed ends the array, because the next one cannot be found.
     """

@@ -1,5 +1,4 @@
-"""Where a source's files are (a local folder, or a dataset on the hub read over the network), which
-of them hold rows, and where the images are that rows refer to.
+"""Files of a source (in a local folder or in a dataset on the hub), and the images rows refer to.
 
 Nothing is downloaded but from the dataset itself. Not here: what the files hold (readers.py), and
 decoding images (difftrain/images.py).
@@ -15,7 +14,6 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
@@ -30,9 +28,6 @@ from difftrain.pipeline import manifest
 SPLITS = {"train", "test", "validation", "valid", "val", "dev"}
 NOT_ROWS = {"dataset_info.json", "dataset_infos.json", "state.json"}
 """Files about a dataset that are beside it."""
-COMMIT_DIGITS = 40
-BUFFER_BYTES = 1 << 20
-"""Bytes of a hub file in memory."""
 T = TypeVar("T")
 
 
@@ -59,11 +54,9 @@ class Folder:
         return sorted(names)
 
     def open(self, name: str) -> IO[bytes]:
-        """A file opened for reading. Raises OSError."""
         return (self.root / name).open("rb")
 
     def has_file(self, name: str) -> bool:
-        """Whether there is such a file below the folder."""
         return (self.root / name).is_file()
 
     def read_image(self, name: str) -> bytes:
@@ -72,8 +65,7 @@ class Folder:
             path = self.root / Path(name).expanduser()
             if not path.is_file():
                 raise ImageError(f"missing file: {shorten(name)} (looked in {self.root})")
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise file_too_large(name)
+            require_size(path.stat().st_size, name)
             return path.read_bytes()
         except ImageError:
             raise
@@ -89,7 +81,6 @@ class Folder:
             return None
 
     def fingerprints(self, names: list[str]) -> dict[str, str]:
-        """Fingerprints of these files' contents."""
         return {name: manifest.file_fingerprint(self.root / name) for name in names}
 
 
@@ -103,8 +94,7 @@ class Hub:
     @property
     def root(self) -> str:
         """The dataset's folder in the hub's file system."""
-        suffix = f"@{self.revision}" if self.revision else ""
-        return f"datasets/{self.repository}{suffix}"
+        return f"datasets/{self.repository}{f'@{self.revision}' if self.revision else ''}"
 
     def request(self, call: Callable[[], T]) -> T:
         """The result of a call to the hub. Raises HubUnavailable."""
@@ -119,17 +109,15 @@ class Hub:
             ) from error
 
     def names(self) -> list[str]:
-        """Files of the dataset, as sorted relative names. Raises HubUnavailable."""
         return list(hub_files(self))
 
     def open(self, name: str) -> IO[bytes]:
         """A file opened for reading in pieces. Raises HubUnavailable."""
         file: Any = self.request(lambda: HfFileSystem().open(f"{self.root}/{name}", "rb"))
         # fsspec's own readline takes no limit, which a file of one endless line would need.
-        return io.BufferedReader(file, BUFFER_BYTES)
+        return io.BufferedReader(file, 1 << 20)
 
     def has_file(self, name: str) -> bool:
-        """Whether the dataset has such a file."""
         return name in hub_files(self)
 
     def read_image(self, name: str) -> bytes:
@@ -138,13 +126,12 @@ class Hub:
             raise ImageError(f"missing file: {shorten(name)} (looked in {self.root})")
         with self.open(name) as file:
             content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise file_too_large(name)
+        require_size(len(content), name)
         return content
 
     def fingerprints(self, names: list[str]) -> dict[str, str]:
         """The commit that is read. Raises HubUnavailable, but not for a full commit."""
-        if self.revision and len(self.revision) == COMMIT_DIGITS:
+        if self.revision and len(self.revision) == 40:
             return {self.repository: self.revision}
         commit = self.request(
             lambda: HfApi().dataset_info(self.repository, revision=self.revision, timeout=20).sha
@@ -254,9 +241,13 @@ def read_by_tail(storage: Storage, name: str) -> bytes:
     members = zip_members(storage).get(parts[-1], []) if parts else []
     if not members:
         raise ImageError(f"missing file: {shorten(name)} (looked in {storage.root} and its zips)")
-    archive, member = max(members, key=lambda pair: common_tail(pair[1], name))
-    if archive.getinfo(member).file_size > MAX_FILE_BYTES:
-        raise file_too_large(name)
+    archive, member = next(
+        pair
+        for start in range(len(parts))
+        for pair in members
+        if PurePosixPath(pair[1]).parts[start - len(parts) :] == parts[start:]
+    )
+    require_size(archive.getinfo(member).file_size, name)
     try:
         return archive.read(member)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
@@ -280,12 +271,6 @@ def zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]]
     return members
 
 
-def common_tail(a: str, b: str) -> int:
-    """How many last parts two paths share."""
-    pairs = zip(reversed(PurePosixPath(a).parts), reversed(PurePosixPath(b).parts), strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-
 def read_below(storage: Storage, root: str, name: str) -> bytes:
     """An image below the folder `root`, unpacked or in an uncompressed .tar. Raises ImageError."""
     relative = strip_root(name).removeprefix(f"{root}/")
@@ -293,9 +278,13 @@ def read_below(storage: Storage, root: str, name: str) -> bytes:
         if storage.has_file(path):
             return storage.read_image(path)
     if isinstance(storage, Folder):
-        content = tar_index(Folder(storage.root)).read(f"{root}/{relative}")
-        if content is not None:
-            return content
+        table, tars = tar_index(Folder(storage.root))
+        query = "SELECT tar, start, size FROM file WHERE name = ?"
+        if row := table.execute(query, (f"{root}/{relative}",)).fetchone():
+            tar, start, size = row
+            require_size(size, relative)
+            tars[tar].seek(start)
+            return tars[tar].read(size)
     elif tars := [path for path in storage.names() if path.endswith(".tar")]:
         raise ImageError(
             f"missing file: {shorten(relative)} is in {tars[0]}, which cannot be read from the "
@@ -306,56 +295,35 @@ def read_below(storage: Storage, root: str, name: str) -> bytes:
     )
 
 
-class TarIndex:
-    """The files inside the tars of one folder, by path.
+@lru_cache(maxsize=2)
+def tar_index(folder: Folder) -> tuple[sqlite3.Connection, list[IO[bytes]]]:
+    """A table (name, tar, start, size) of the files inside a folder's tars, and the open tars.
 
-    A tar is read once, header by header. The places of its files are kept in a temporary table on
-    disk, so that a tar of hundreds of thousands of images costs no memory.
+    A tar is read once, header by header. The table is on disk, so that a tar of hundreds of
+    thousands of images costs no memory. Raises EmptyDatasetError for a damaged tar.
     """
-
-    def __init__(self, folder: Folder) -> None:
-        self._table = sqlite3.connect("")  # a temporary file, deleted when closed
-        self._table.execute(
-            "CREATE TABLE file (name TEXT PRIMARY KEY, tar INTEGER, start INTEGER, size INTEGER)"
-            " WITHOUT ROWID"
-        )
-        self._tars: list[IO[bytes]] = []
-        for name in folder.names():
-            if name.endswith(".tar"):
-                self._add(folder, name)
-
-    def _add(self, folder: Folder, name: str) -> None:
-        file, number = folder.open(name), len(self._tars)
-        self._tars.append(file)
+    table, tars = sqlite3.connect(""), list[IO[bytes]]()  # a temporary file, deleted when closed
+    table.execute(
+        "CREATE TABLE file (name TEXT PRIMARY KEY, tar INTEGER, start INTEGER, size INTEGER)"
+        " WITHOUT ROWID"
+    )
+    for name in folder.names():
+        if not name.endswith(".tar"):
+            continue
+        tars.append(folder.open(name))
         try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
+            with tarfile.open(fileobj=tars[-1], mode="r:") as archive:
                 for member in archive:
                     # tarfile keeps every header otherwise
                     archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
                     if member.isreg() and not member.issparse():
-                        row = (strip_root(member.name), number, member.offset_data, member.size)
-                        self._table.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", row)
+                        path, tar = strip_root(member.name), len(tars) - 1
+                        row = (path, tar, member.offset_data, member.size)
+                        table.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", row)
         except tarfile.TarError as error:
             message = f"{name} is no readable tar ({error}); fetch it again"
             raise EmptyDatasetError(message) from error
-
-    def read(self, name: str) -> bytes | None:
-        """A file's bytes, None where no tar has it. Raises ImageError for one that is too large."""
-        query = "SELECT tar, start, size FROM file WHERE name = ?"
-        row = self._table.execute(query, (strip_root(name),)).fetchone()
-        if row is None:
-            return None
-        tar, start, size = row
-        if size > MAX_FILE_BYTES:
-            raise file_too_large(name)
-        self._tars[tar].seek(start)
-        return self._tars[tar].read(size)
-
-
-@lru_cache(maxsize=2)
-def tar_index(folder: Folder) -> TarIndex:
-    """The index of a folder's tars, made once. Raises EmptyDatasetError for a damaged tar."""
-    return TarIndex(folder)
+    return table, tars
 
 
 def strip_root(name: str) -> str:
@@ -363,9 +331,10 @@ def strip_root(name: str) -> str:
     return str(PurePosixPath("/", name)).lstrip("/")
 
 
-def file_too_large(name: str) -> ImageError:
-    """The error for a file over MAX_FILE_BYTES."""
-    return ImageError(f"image too large: {shorten(name)} is over {MAX_FILE_BYTES >> 20} MiB")
+def require_size(num_bytes: int, name: str) -> None:
+    """Raises ImageError for a file over MAX_FILE_BYTES."""
+    if num_bytes > MAX_FILE_BYTES:
+        raise ImageError(f"image too large: {shorten(name)} is over {MAX_FILE_BYTES >> 20} MiB")
 
 
 def shorten(name: str) -> str:

@@ -92,7 +92,11 @@ def decoded(value: Any, budget: PixelBudget) -> Image.Image:
     Transparency is dropped without a white background, as in the reference. It is resized once, to
     the size that the model's own processor would choose, which therefore leaves it alone.
     """
-    image = value if isinstance(value, Image.Image) else images.open_image(image_bytes(value))
+    if isinstance(value, Image.Image):
+        images.check_size(value.size)
+        image = value
+    else:
+        image = images.open_image(image_bytes(value))
     try:
         image = image.convert("RGB")
     except images.DECODE_ERRORS as error:

@@ -7,7 +7,6 @@ are hidden; the command line, host, user, environment and code are not sent.
 # The protobuf modules make their classes while they are imported:
 # pyright: reportAttributeAccessIssue=false
 
-import io
 import shutil
 from base64 import b64decode
 from collections.abc import Iterable
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.text.summary import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from difftrain import images
 from difftrain.config.report import Tracker
 from difftrain.config.run_config import ConfigError
 from difftrain.report.compare.presets import paper_task_set
@@ -166,7 +165,7 @@ def examples_table(groups: dict[str, list[dict[str, Any]]]) -> wandb.Table:
     max_images = max(len(example["images"]) for _, example in examples)
 
     def image(address: str) -> wandb.Image:
-        return wandb.Image(Image.open(io.BytesIO(b64decode(address.partition(",")[2]))))
+        return wandb.Image(images.from_png(b64decode(address.partition(",")[2])))
 
     def cells(response: dict[str, Any] | None, *names: str) -> list[Any]:
         return [response[name] if response else None for name in names]

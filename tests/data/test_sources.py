@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from difftrain import images
 from difftrain.config.data import DataConfig, Source
-from difftrain.data import build, dataset, dedup, readers, storage
+from difftrain.data import build, dataset, readers, storage
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError
 from difftrain.data.storage import Folder, Hub, HubUnavailable
 from difftrain.images import PixelBudget
@@ -229,7 +229,7 @@ def test_each_row_is_similar_to_the_first_of_its_kind_however_many_there_are():
     kinds = rng.integers(0, 2**63, (3, 2, 4), dtype=np.uint64)
     looks = np.stack([kinds[n % 3] for n in range(200)])
     looks[7, 1, 0] ^= np.uint64(0b111_1111)
-    result = dict(dedup.similar_pairs(looks))
+    result = dict(dataset.similar_pairs(looks))
     assert 7 not in result
     assert all(result[n] == n % 3 for n in range(3, 200) if n != 7)
 

@@ -413,3 +413,11 @@ def test_small_images_are_enlarged_once_to_the_lower_limit() -> None:
 def test_what_is_no_image_is_unusable(value: Any) -> None:
     with pytest.raises(ImageError):
         item_images.decoded(value, PixelBudget(784, 10**6))
+
+
+def test_an_image_that_is_already_open_has_the_size_limit_of_image_files(monkeypatch):
+    monkeypatch.setattr("difftrain.images.MAX_PIXELS", 30 * 40)
+    budget = PixelBudget(784, 10**6)
+    assert item_images.decoded(Image.new("RGB", (30, 40)), budget).mode == "RGB"
+    with pytest.raises(ImageError, match="image too large: 41 x 30"):
+        item_images.decoded(Image.new("RGB", (41, 30)), budget)
