@@ -46,9 +46,8 @@ from difftrain.model.loading import LoadedModel, load
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat
-from difftrain.probe.requests import engine_request, graded_rollout
-from difftrain.probe.run import probe_share
-from difftrain.probe.state import ProbeState, requirements
+from difftrain.probe.run import engine_request, graded_rollout, probe_share
+from difftrain.probe.schedule import ProbeState, requirements
 from difftrain.records import Rollout, Sample
 from difftrain.shapes import pool
 

@@ -21,7 +21,7 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
 from difftrain.pipeline.paths import RunPaths
-from difftrain.probe.state import without_failed
+from difftrain.probe.schedule import without_failed
 from difftrain.recipes import difficulty
 from difftrain.records import Rollout, Sample, Score, Selection
 

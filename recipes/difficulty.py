@@ -20,7 +20,7 @@ from difftrain.pipeline.paths import RunPaths
 from difftrain.pipeline.stage import run_stage
 from difftrain.probe.attention_pass import run_attention_pass
 from difftrain.probe.run import run_probe
-from difftrain.probe.state import without_failed
+from difftrain.probe.schedule import without_failed
 from difftrain.records import (
     Arm,
     Attention,
@@ -31,7 +31,7 @@ from difftrain.records import (
     Selection,
     TrainStage,
 )
-from difftrain.select import rap, strata
+from difftrain.select import count_strata, random_control, rap, require_min_size, select_by_stratum
 
 PROBE = "python launch/probe.py"
 SCORE = "python launch/score.py"
@@ -93,7 +93,7 @@ def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
         scores, uncorrected = score_samples(config, paths, sample_ids)
         parquet.write_all(paths.score / UNCORRECTED, uncorrected)
         parquet.write_all(paths.score, scores)
-        return strata.count_strata(scores, config.difficulty.measure)
+        return count_strata(scores, config.difficulty.measure)
 
     inputs = {"probe": paths.probe.name, "data": paths.data.name}
     run_stage(paths.score, world, write_scores, settings=asdict(config.difficulty), inputs=inputs)
@@ -123,7 +123,7 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
     def write_selection() -> dict[str, Any]:
         scores = parquet.read_finished(paths.score, Score, SCORE)
         selected, rap_result = select_samples(config, scores)
-        strata_counts = strata.count_strata(scores, config.difficulty.measure)
+        strata_counts = count_strata(scores, config.difficulty.measure)
         funnel = rap_result.funnel() if rap_result else None
         require_min(config, selected, 1, strata_counts, funnel)
         if kept.random or arm != Arm.tuned:
@@ -153,7 +153,7 @@ def select_samples(
         result = rap.run_rap(pool_scores(config, scores))
         return result.selections, result
     measure, kept = config.difficulty.measure, config.select.strata
-    return strata.select_by_stratum(scores, measure, kept), None
+    return select_by_stratum(scores, measure, kept), None
 
 
 def pool_scores(config: RunConfig, scores: list[Score]) -> rap.PoolScores:
@@ -186,14 +186,14 @@ def require_min(
     """The selected samples. Raises EmptySelectionError, with the counts, if they are too few."""
     if config.select.rap and funnel is not None:
         return rap.require_min(selected, minimum, funnel, config.select.rap)
-    return strata.require_min(selected, minimum, strata_counts)
+    return require_min_size(selected, minimum, strata_counts)
 
 
 def random_set(config: RunConfig, scores: list[Score], size: int, arm: str) -> list[Selection]:
     """So many of all scored samples: a random row's, or the equal-size control's."""
     sample_ids = list(dict.fromkeys(score.sample_id for score in scores))
     name = random_set_name(config, arm, TrainStage.grpo)
-    return strata.random_control(sample_ids, size, config.seed, name)
+    return random_control(sample_ids, size, config.seed, name)
 
 
 def random_set_name(config: RunConfig, arm: str, stage: TrainStage) -> str:

@@ -19,11 +19,11 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World, stage_lock
 from difftrain.pipeline.paths import RunPaths
 from difftrain.pipeline.stage import run_stage
-from difftrain.probe.state import requirements
+from difftrain.probe.schedule import requirements
 from difftrain.recipes import grpo
 from difftrain.recipes.difficulty import PROBE, SCORE, random_set_name
 from difftrain.records import Arm, Rollout, Sample, Score, Selection, TrainStage
-from difftrain.select import strata
+from difftrain.select import count_strata, random_control, require_min_size, select_by_stratum
 from difftrain.train import checkpointing, dataset, sft, sft_targets
 from difftrain.train.trl_args import TrainJob
 
@@ -47,7 +47,7 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
         ]
         targets = make_targets(config, paths, samples)
         kept = config.select.sft_strata
-        candidates = strata.select_by_stratum(scores, measure, kept, TrainStage.sft)
+        candidates = select_by_stratum(scores, measure, kept, TrainStage.sft)
         dropped = sft_targets.count_dropped(
             {row.sample_id: targets[row.sample_id] for row in candidates}
         )
@@ -55,14 +55,12 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
         if config.select.sft_random or arm != Arm.tuned:
             teachable = [key for key, target in targets.items() if not isinstance(target, Dropped)]
             name = random_set_name(config, arm, TrainStage.sft)
-            selected = strata.random_control(
-                teachable, len(selected), config.seed, name, TrainStage.sft
-            )
+            selected = random_control(teachable, len(selected), config.seed, name, TrainStage.sft)
         strata_counts, dropped_text = (
-            strata.count_strata(scores, measure),
+            count_strata(scores, measure),
             sft_targets.dropped_text(dropped),
         )
-        strata.require_min(selected, 1, strata_counts, TrainStage.sft, dropped_text)
+        require_min_size(selected, 1, strata_counts, TrainStage.sft, dropped_text)
         if dropped_text:
             logger.info("selected for SFT, %s: %d samples%s", arm, len(selected), dropped_text)
         parquet.write_all(folder, selected)
@@ -81,7 +79,7 @@ def require_min_sft(
     """The selected samples. Raises EmptySelectionError if they are fewer than one step needs."""
     counts = (manifest.read_manifest(paths.score) or {})["counts"]
     minimum = config.sft.samples_per_step
-    return strata.require_min(selected, minimum, counts, TrainStage.sft, dropped_text)
+    return require_min_size(selected, minimum, counts, TrainStage.sft, dropped_text)
 
 
 def make_targets(

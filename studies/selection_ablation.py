@@ -24,7 +24,7 @@ from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths
 from difftrain.recipes import difficulty
 from difftrain.records import Arm, ItemResult, Selection
-from difftrain.select.strata import EmptySelectionError
+from difftrain.select import EmptySelectionError
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from difftrain.config.run_config import ConfigError, RunConfig, require_valid
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.pipeline.coordination import FirstRankFailed, RankTimeout, World
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
-from difftrain.select.strata import EmptySelectionError
+from difftrain.select import EmptySelectionError
 from difftrain.train import PreflightFailed
 
 USAGE = """\

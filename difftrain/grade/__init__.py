@@ -7,7 +7,7 @@ Strings in, a verdict out; no files, no torch. A response without a closed answe
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from difftrain.config.grade import GradeConfig
+from difftrain.config.difficulty import GradeConfig
 from difftrain.grade import boxes, choice, count, extract, number, text
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.records import AnswerKind, Sample, Verdict

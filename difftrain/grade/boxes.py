@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from difftrain.config.grade import BoxesCredit, GradeConfig
+from difftrain.config.difficulty import BoxesCredit, GradeConfig
 from difftrain.grade.text import normalize_text
 from difftrain.records import Verdict
 

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from difftrain.config.grade import GradeConfig
+from difftrain.config.difficulty import GradeConfig
 from difftrain.grade.text import normalize_text
 from difftrain.records import Verdict
 

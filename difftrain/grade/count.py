@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 from itertools import pairwise
 
-from difftrain.config.grade import GradeConfig
+from difftrain.config.difficulty import GradeConfig
 from difftrain.grade.text import normalize_number
 from difftrain.records import Verdict
 

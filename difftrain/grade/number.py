@@ -19,7 +19,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from difftrain.config.grade import GradeConfig
+from difftrain.config.difficulty import GradeConfig
 from difftrain.grade.pool import GradeFailure, GraderPool, NotPrepared, in_worker
 from difftrain.grade.text import normalize_number, strip_wrappers
 from difftrain.records import Verdict

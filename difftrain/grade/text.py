@@ -8,7 +8,7 @@ import unicodedata
 
 from rapidfuzz.distance import Levenshtein
 
-from difftrain.config.grade import GradeConfig, TextCredit
+from difftrain.config.difficulty import GradeConfig, TextCredit
 from difftrain.records import Verdict
 
 MAX_CHARS = 20_000

@@ -23,7 +23,7 @@ from difftrain.pipeline.paths import RunPaths
 from difftrain.plan import memory
 from difftrain.plan.memory import ModelDims, TokenBatch, TrainedPart
 from difftrain.plan.probe_cost import ProbeWorkload, expected_responses
-from difftrain.probe.state import requirements
+from difftrain.probe.schedule import requirements
 from difftrain.records import TaskSet
 
 PAPER_MIX = "the first paper's stratum mix"

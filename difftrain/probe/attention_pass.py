@@ -23,8 +23,8 @@ from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat, run_shared_stage
-from difftrain.probe.requests import ProbeRequest, engine_request
-from difftrain.probe.state import without_failed
+from difftrain.probe.run import engine_request
+from difftrain.probe.schedule import ProbeRequest, without_failed
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 
 logger = logging.getLogger(__name__)

@@ -5,12 +5,24 @@ first ratio that fails or, where only the stratum is needed, as soon as no draw 
 R mask ratios, K draws; -1 = not drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from difftrain.config.difficulty import Until
+from difftrain.config.difficulty import (
+    ChanceCorrection,
+    DifficultyConfig,
+    PismConfig,
+    ProbeConfig,
+    Until,
+)
 from difftrain.difficulty import pism
+from difftrain.difficulty.score import Correctness
+from difftrain.model.engines.types import GenerationError
+from difftrain.pipeline import parquet
+from difftrain.records import Measure, Rollout, Sample, View
 
 
 def next_draws(
@@ -52,3 +64,219 @@ def next_draws(
         if not passed:
             return []
     return []
+
+
+FAILED_FOLDER = "failed"
+"""Inside the probe's folder, in parts as the rollouts are: a FailedRequest for every failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """Draw number `draw` of a sample with `percent` of its images hidden, or without images."""
+
+    sample: Sample
+    percent: int
+    draw: int
+    text_only: bool = False
+
+    @property
+    def view(self) -> View:
+        """What the model is shown."""
+        if self.text_only:
+            return View.text_only
+        return View.masked if self.percent else View.full_image
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequirements:
+    """The draws that the requested measures need."""
+
+    pism: PismConfig | None
+    """Draw at the mask ratios until this measure's label is settled; None: not requested."""
+    until: Until
+    first_correct: bool
+    """Draw with the full image until one of the K draws is correct (CMAB)."""
+    full_image: int
+    """Full-image draws needed in any case."""
+    text_only: int
+    """Draws without the image."""
+
+    @property
+    def chance_corrected(self) -> bool:
+        """Whether PISM's label also depends on the text-only draws."""
+        return self.pism is not None and self.pism.chance_correction is ChanceCorrection.text_only
+
+    def describe(self, samples: int) -> str:
+        """These requirements of so many samples as text: equal texts, equal requirements.
+
+        The manifest lists those that are met.
+        """
+        parts = []
+        if self.pism is not None:
+            parts.append(f"tau={self.pism.tau!r}")
+            if self.chance_corrected:
+                parts.append(f"chance_correction=text_only alpha={self.pism.alpha!r}")
+            if self.until is Until.stratum:
+                limits = (self.pism.hard_max, self.pism.easy_min, self.pism.easy_inclusive)
+                parts.append(f"until=stratum of {limits}")
+        if self.until is Until.grid:
+            parts.append("until=grid")
+        parts += ["first_correct"] * self.first_correct
+        parts += [f"full_image={self.full_image}"] * bool(self.full_image)
+        parts += [f"text_only={self.text_only}"] * bool(self.text_only)
+        return " ".join([*parts, f"samples={samples}"])
+
+
+def requirements(difficulty: DifficultyConfig, probe: ProbeConfig) -> ProbeRequirements:
+    """What the measures of these settings need."""
+    measures, rollouts = difficulty.measures, probe.cde_rollouts
+    config = difficulty.pism if Measure.pism in measures else None
+    corrected = config is not None and config.chance_correction is ChanceCorrection.text_only
+    uses_rollouts = Measure.cde in measures or Measure.drm in measures
+    return ProbeRequirements(
+        pism=config,
+        until=probe.until,
+        first_correct=Measure.cmab in measures,
+        full_image=rollouts if uses_rollouts else int(Measure.ace in measures),
+        text_only=rollouts if corrected or Measure.cde in measures else 0,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRequest:
+    """A draw without a completion, and why. Its sample is not scored, and gets no further draws:
+    delete the folder `failed/` and manifest.json to try again."""
+
+    sample_id: str
+    view: View
+    mask_percent: int
+    draw: int
+    reason: str
+
+
+def write_failure(folder: Path, rank: int, request: ProbeRequest, error: GenerationError) -> None:
+    """Record a failed request below the probe's folder."""
+    failed = FailedRequest(
+        sample_id=request.sample.sample_id,
+        view=request.view,
+        mask_percent=request.percent,
+        draw=request.draw,
+        reason=error.reason,
+    )
+    failures = folder / FAILED_FOLDER
+    parquet.write_part(failures, parquet.next_part_name(failures, rank), [failed])
+
+
+def read_failures(parts: Iterable[Path]) -> dict[str, str]:
+    """The samples with a failed request in these parts, each with a reason."""
+    rows = (row for part in parts for row in parquet.read_part(part, FailedRequest))
+    return {row.sample_id: row.reason for row in rows}
+
+
+def failed_samples(folder: Path) -> dict[str, str]:
+    """Every sample of a probe's folder that has a failed request, with a reason."""
+    return read_failures(parquet.parts(folder / FAILED_FOLDER))
+
+
+def without_failed(samples: Iterable[Sample], folder: Path) -> list[Sample]:
+    """The samples of which no request has failed."""
+    failed = failed_samples(folder)
+    return [sample for sample in samples if sample.sample_id not in failed]
+
+
+class ProbeState:
+    """Which draws of every sample are in the probe's folder, and which it still needs.
+
+    Draws beyond the tables, left by an earlier run that needed more, are only counted.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: ProbeConfig,
+        samples: Iterable[Sample],
+        required: ProbeRequirements,
+    ) -> None:
+        self.folder, self.config, self.required = folder, config, required
+        self.row_of = {percent: row for row, percent in enumerate(config.mask_percents)}
+        self.ratio_R = np.array(config.mask_percents) / 100
+        sizes = (len(self.row_of), config.draws, required.full_image, required.text_only)
+        self.tables = {sample.sample_id: Correctness.undrawn(*sizes) for sample in samples}
+        self.parts_read: set[Path] = set()
+        self.failed: dict[str, str] = {}
+        """Samples with a failed request, each with the reason; they need no further draws."""
+        self.generations = self.tokens = 0
+
+    def refresh(self) -> None:
+        """Read the parts that have appeared since the last call."""
+        rollouts, failures = (
+            [part for part in parquet.parts(folder) if part not in self.parts_read]
+            for folder in (self.folder, self.folder / FAILED_FOLDER)
+        )
+        for part in rollouts:
+            self.add(parquet.read_part(part, Rollout))
+        self.failed |= read_failures(failures)
+        self.parts_read.update(rollouts, failures)
+
+    def add(self, rollouts: Iterable[Rollout]) -> None:
+        """Enter these rollouts into their samples' tables."""
+        for rollout in rollouts:
+            self.generations += 1
+            self.tokens += rollout.num_tokens
+            if rollout.sample_id in self.tables:
+                self.tables[rollout.sample_id].add(rollout, self.row_of[rollout.mask_percent])
+
+    def minimums(self, sample_id: str) -> list[int]:
+        """How many correct draws pass a ratio: for PISM, and for PISM with chance correction."""
+        config, draws = self.required.pism, self.config.draws
+        if config is None:
+            return []
+        minimums = [pism.min_correct(draws, config.tau)]
+        if self.required.chance_corrected:
+            rate = pism.guess_rate(self.tables[sample_id].text_only_M)
+            minimums.append(pism.min_correct(draws, config.tau, rate, config.alpha))
+        return minimums
+
+    def next_requests(self, sample: Sample) -> list[ProbeRequest]:
+        """The requests that come next for a sample; empty when all its labels are settled.
+
+        What is needed in any case comes at once, then one draw at a time.
+        """
+        if sample.sample_id in self.failed:
+            return []
+        tables = self.tables[sample.sample_id]
+        certain = [ProbeRequest(sample, 0, int(i)) for i in _undrawn(tables.full_image_M)]
+        certain += [
+            ProbeRequest(sample, 0, int(i), text_only=True) for i in _undrawn(tables.text_only_M)
+        ]
+        if certain:
+            return certain
+        for row, draw in self.next_cells(sample.sample_id):
+            certain.append(ProbeRequest(sample, self.config.mask_percents[row], draw))
+        return certain
+
+    def next_cells(self, sample_id: str) -> Sequence[tuple[int, int]]:
+        """The cells (row, draw) of the sample's table that come next."""
+        table_RK, required = self.tables[sample_id].correct_RK, self.required
+        if required.until is Until.grid:
+            return next_draws(table_RK, until=Until.grid)
+        for minimum in self.minimums(sample_id):
+            config = required.pism or PismConfig()
+            limits = (self.ratio_R, config.hard_max, config.easy_min)
+            if cells := next_draws(
+                table_RK,
+                config.tau,
+                required.until,
+                *limits,
+                easy_inclusive=config.easy_inclusive,
+                minimum=minimum,
+            ):
+                return cells
+        undrawn = _undrawn(table_RK[0])
+        if required.first_correct and len(undrawn) and not (table_RK[0] == 1).any():
+            return [(0, int(undrawn[0]))]
+        return []
+
+
+def _undrawn(cells: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(cells == -1)

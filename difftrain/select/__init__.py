@@ -1,1 +1,98 @@
-"""Which samples train: by stratum, by RAP, or an equal-size random control; numpy only."""
+"""Which samples train: by stratum, by RAP (rap.py), or an equal-size random control. Pure."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from difftrain import seeds
+from difftrain.records import Measure, Score, Selection, Stratum, TrainStage
+
+MIN_SIZE_KEYS = {TrainStage.grpo: "grpo.prompts_per_step", TrainStage.sft: "sft.samples_per_step"}
+"""The settings that say how many samples a step of a training stage needs."""
+STRATA_KEYS = {TrainStage.grpo: "select.strata", TrainStage.sft: "select.sft_strata"}
+
+
+class EmptySelectionError(ValueError):
+    """Too few samples are selected to train on; the message gives the counts."""
+
+
+def select_by_stratum(
+    scores: Iterable[Score],
+    measure: Measure,
+    strata: Collection[Stratum],
+    stage: TrainStage = TrainStage.grpo,
+) -> list[Selection]:
+    """A Selection for each sample that `measure` puts into a kept stratum, in the scores' order."""
+    return [
+        Selection(
+            sample_id=score.sample_id,
+            stage=stage,
+            reason=f"{score.stratum} by {measure}{describe_value(score)}",
+        )
+        for score in scores
+        if score.measure is measure and score.stratum in strata
+    ]
+
+
+def describe_value(score: Score) -> str:
+    """The value behind a stratum, as the end of a selection's reason."""
+    if score.measure is not Measure.pism:
+        return "" if score.value is None else f": {score.value:.3g}"
+    if score.value is None:
+        easy = score.stratum is Stratum.easy
+        return ": does not fail at the probed ratios" if easy else ": exact ratio not probed"
+    if score.stratum is Stratum.unsolved:
+        return ": fails with the full image, or is not correct more often than guessing"
+    return f": first fails with {score.value:.0%} of the image hidden"
+
+
+def count_strata(scores: Iterable[Score], measure: Measure) -> dict[str, int]:
+    """How many samples each stratum has, all four listed; `unplaced` only where there are any."""
+    counts = {stratum.value: 0 for stratum in Stratum}
+    for score in scores:
+        if score.measure is measure:
+            key = score.stratum.value if score.stratum else "unplaced"
+            counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def require_min_size(
+    selections: list[Selection],
+    minimum: int,
+    counts: dict[str, int],
+    stage: TrainStage = TrainStage.grpo,
+    dropped: str = "",
+) -> list[Selection]:
+    """The same selections. Raises EmptySelectionError if there are fewer than `minimum`.
+
+    `counts` are those of `count_strata`; `dropped` says what else was dropped, if anything.
+    """
+    if len(selections) < minimum:
+        sizes = ", ".join(f"{stratum} {count}" for stratum, count in counts.items())
+        what = "different prompts" if stage is TrainStage.grpo else "samples"
+        raise EmptySelectionError(
+            f"{STRATA_KEYS[stage]} leaves {len(selections)} samples{dropped}, but a step needs "
+            f"{minimum} {what}; the strata hold {sizes}: keep more strata, add data, or lower "
+            f"{MIN_SIZE_KEYS[stage]}"
+        )
+    return selections
+
+
+def random_control(
+    sample_ids: Sequence[str], size: int, seed: int, name: str, stage: TrainStage = TrainStage.grpo
+) -> list[Selection]:
+    """`size` samples of all, whatever their stratum; the same on every machine.
+
+    Each name is an independent draw; of one name, a smaller set is part of a larger one. Raises
+    ValueError if there are fewer than `size` samples.
+    """
+    if size > len(sample_ids):
+        raise ValueError(f"a random control of {size} from a pool of {len(sample_ids)}")
+
+    def draw_order(sample_id: str) -> tuple[int, str]:
+        return seeds.derive(seed, "select", name, "random", sample_id), sample_id
+
+    drawn = set(sorted(sample_ids, key=draw_order)[:size])
+    return [
+        Selection(sample_id=sample_id, stage=stage, reason=f"drawn at random, one of {size}")
+        for sample_id in sample_ids
+        if sample_id in drawn
+    ]

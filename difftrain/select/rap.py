@@ -13,7 +13,7 @@ from enum import StrEnum
 from difftrain import seeds
 from difftrain.difficulty import ace, cde
 from difftrain.records import Measure, Selection, TrainStage
-from difftrain.select.strata import EmptySelectionError
+from difftrain.select import EmptySelectionError
 
 DECISIONS_FOLDER = "decisions"
 """Inside the selection's folder: a Decision for every sample of the pool."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from difftrain.config.grade import GradeConfig
+from difftrain.config.difficulty import GradeConfig
 from difftrain.config.train import GrpoConfig, VllmMode
 from difftrain.grade.pool import GraderPool
 from difftrain.model import resolve

@@ -15,7 +15,7 @@ from typing import Any
 
 from trl.rewards.other_rewards import get_soft_overlong_punishment
 
-from difftrain.config.grade import GradeConfig
+from difftrain.config.difficulty import GradeConfig
 from difftrain.config.train import GrpoConfig
 from difftrain.data import prompts
 from difftrain.grade import extract, grade_batch, reward_hacking

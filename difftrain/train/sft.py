@@ -8,7 +8,7 @@ from typing import Any
 
 from trl.trainer.sft_trainer import SFTTrainer
 
-from difftrain.config.grade import GradeConfig
+from difftrain.config.difficulty import GradeConfig
 from difftrain.config.train import Dropped, GrpoConfig, SftConfig
 from difftrain.grade import GradeResult, grade_batch
 from difftrain.grade.pool import GradeFailure, GraderPool

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from difftrain.config.difficulty import DifficultyConfig
-from difftrain.difficulty import retest
+from difftrain.pipeline import retest
 from difftrain.records import Measure, Score, Stratum
 
 CONFIG = DifficultyConfig()

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from difftrain import grade
-from difftrain.config.grade import BoxesCredit, GradeConfig, TextCredit
+from difftrain.config.difficulty import BoxesCredit, GradeConfig, TextCredit
 from difftrain.grade import number
 from difftrain.records import AnswerKind, Verdict
 from tests.grade.adversarial import Case, cases

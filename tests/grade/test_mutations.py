@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from difftrain.config.grade import BoxesCredit, GradeConfig, TextCredit
+from difftrain.config.difficulty import BoxesCredit, GradeConfig, TextCredit
 from difftrain.grade import grade_batch
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.records import Verdict

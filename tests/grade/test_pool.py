@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from difftrain import grade
-from difftrain.config.grade import GradeConfig
+from difftrain.config.difficulty import GradeConfig
 from difftrain.grade import GradeResult, grade_batch, number
 from difftrain.grade.pool import GradeFailure, GraderPool, GraderPoolError
 from difftrain.records import Verdict

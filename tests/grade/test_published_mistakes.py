@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from difftrain import grade
-from difftrain.config.grade import BoxesCredit, GradeConfig, TextCredit
+from difftrain.config.difficulty import BoxesCredit, GradeConfig, TextCredit
 from difftrain.grade import boxes, extract
 from difftrain.records import AnswerKind, Verdict
 from tests.grade.adversarial import sample

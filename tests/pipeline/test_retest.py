@@ -6,7 +6,7 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import resolve
 from difftrain.pipeline import manifest, parquet, retest
 from difftrain.pipeline.paths import RunPaths
-from difftrain.probe.state import FAILED_FOLDER, FailedRequest
+from difftrain.probe.schedule import FAILED_FOLDER, FailedRequest
 from difftrain.records import Measure, Rollout, Sample, Score, Stratum, Verdict, View
 
 

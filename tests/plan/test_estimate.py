@@ -17,8 +17,7 @@ from difftrain.pipeline import manifest
 from difftrain.pipeline.paths import RunPaths
 from difftrain.plan import memory
 from difftrain.plan.probe_cost import ProbeWorkload, expected_responses
-from difftrain.probe.schedule import next_draws
-from difftrain.probe.state import requirements
+from difftrain.probe.schedule import next_draws, requirements
 from difftrain.records import Measure, Stratum, TaskSet
 
 PAPER = {TaskSet.perception: 20_633, TaskSet.reasoning: 27_133}

@@ -15,7 +15,7 @@ from difftrain.config.run_config import resolve
 from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.pipeline.paths import RunPaths
-from difftrain.probe.state import requirements
+from difftrain.probe.schedule import requirements
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,6 +1,6 @@
 """Rollouts whose verdicts are known beforehand."""
 
-from difftrain.probe.requests import ProbeRequest
+from difftrain.probe.schedule import ProbeRequest
 from difftrain.records import Rollout, Verdict
 
 

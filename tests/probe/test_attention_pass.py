@@ -17,8 +17,7 @@ from difftrain.probe.attention_pass import (
     responses_to_measure,
     run_attention_pass,
 )
-from difftrain.probe.requests import ProbeRequest
-from difftrain.probe.state import write_failure
+from difftrain.probe.schedule import ProbeRequest, write_failure
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 
 TOKENS = (7, 9, 30, 31, 5)

@@ -16,7 +16,7 @@ from difftrain.model.engines.openai_engine import OpenAIEngine
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
-from difftrain.probe import run, state
+from difftrain.probe import run, schedule
 from difftrain.probe.attention_pass import response_token_ids, responses_to_measure
 from difftrain.records import Measure, Rollout, Sample, Verdict, View
 from tests.listening import FaultyProxy, send
@@ -78,7 +78,7 @@ def test_a_refused_sample_fails_with_its_reason_and_the_rest_is_scored(
 
     server.inject_fault = spoils
     folder, _ = run_probe(server, shapes_samples, tmp_path)
-    (failed,) = state.failed_samples(folder).items()
+    (failed,) = schedule.failed_samples(folder).items()
     assert failed[1] == "the server answers 400: too long"
     content = manifest.read_manifest(folder)
     assert content is not None
@@ -88,7 +88,7 @@ def test_a_refused_sample_fails_with_its_reason_and_the_rest_is_scored(
     assert content["counts"]["reasons"] == {"no answer": 1}
     (line,) = (folder / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(line) == {"source": failed[0], "reason": f"no answer: {failed[1]}"}
-    scored_samples = state.without_failed(shapes_samples, folder)
+    scored_samples = schedule.without_failed(shapes_samples, folder)
     assert {sample.sample_id for sample in scored_samples} == scored
     (engine,) = content["settings"]["engines"]
     assert engine["engine"] == "http"
@@ -115,7 +115,7 @@ def test_no_fault_changes_a_row_and_nothing_written_is_requested_again(
     server.inject_fault = spoils
     disturbed, _ = run_probe(server, samples, tmp_path / "two", max_attempts=12)
     assert rows(disturbed) == rows(undisturbed)
-    assert not state.failed_samples(disturbed)
+    assert not schedule.failed_samples(disturbed)
     num_requests = len(server.bodies)
     (disturbed / "manifest.json").unlink()
     run_probe(server, samples, tmp_path / "two")

@@ -15,7 +15,7 @@ from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat
 from difftrain.probe import run
 from difftrain.probe.run import RequestQueue
-from difftrain.probe.state import ProbeState, requirements
+from difftrain.probe.schedule import ProbeState, requirements
 from difftrain.records import Measure, Rollout, Sample, View
 from tests.probe.rollouts import rollout_of
 

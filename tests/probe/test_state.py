@@ -9,9 +9,7 @@ from difftrain.config.difficulty import ChanceCorrection, DifficultyConfig, Prob
 from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import pism
 from difftrain.pipeline import parquet
-from difftrain.probe.requests import ProbeRequest
-from difftrain.probe.schedule import next_draws
-from difftrain.probe.state import ProbeState, requirements
+from difftrain.probe.schedule import ProbeRequest, ProbeState, next_draws, requirements
 from difftrain.records import Measure, Sample, View
 from tests.probe.rollouts import rollout_of
 

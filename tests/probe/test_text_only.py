@@ -6,7 +6,8 @@ from difftrain.config.difficulty import ProbeConfig
 from difftrain.data import prompts
 from difftrain.model.engines import hf, kv_cache
 from difftrain.model.loading import LoadedModel
-from difftrain.probe.requests import ProbeRequest, engine_request, graded_rollout, sampling_seed
+from difftrain.probe.run import engine_request, graded_rollout, sampling_seed
+from difftrain.probe.schedule import ProbeRequest
 from difftrain.records import Sample, View
 
 CONFIG = ProbeConfig(max_new_tokens=12)

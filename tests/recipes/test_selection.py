@@ -12,10 +12,10 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.chain import SELECT
 from difftrain.pipeline.coordination import FirstRankFailed, World
 from difftrain.pipeline.paths import RunPaths
-from difftrain.probe.state import FAILED_FOLDER, FailedRequest
+from difftrain.probe.schedule import FAILED_FOLDER, FailedRequest
 from difftrain.recipes import difficulty
 from difftrain.records import Arm, Measure, Sample, Score, Selection, Stratum, TrainStage, View
-from difftrain.select.strata import EmptySelectionError
+from difftrain.select import EmptySelectionError
 
 STRATA = [Stratum.medium, Stratum.medium, Stratum.hard, Stratum.unsolved]
 

@@ -7,9 +7,8 @@ import pytest
 
 from difftrain.config.difficulty import RAP_MEASURES
 from difftrain.records import TrainStage
-from difftrain.select import rap
+from difftrain.select import EmptySelectionError, rap
 from difftrain.select.rap import Outcome
-from difftrain.select.strata import EmptySelectionError
 
 IDS = ["kept", "prior", "biased", "easy", "harder", "hardest", "never", "biased_out"]
 DISCREPANCY = [0.8, 0.2, 0.8, 1.0, 0.4, 0.2, 0.0, 0.2]

@@ -1,7 +1,13 @@
 import pytest
 
 from difftrain.records import Measure, Score, Stratum
-from difftrain.select import strata
+from difftrain.select import (
+    EmptySelectionError,
+    count_strata,
+    random_control,
+    require_min_size,
+    select_by_stratum,
+)
 
 IDS = [f"{number:04x}" for number in range(40)]
 SCORES = [
@@ -11,7 +17,7 @@ SCORES = [
 
 
 def test_only_kept_strata_of_the_requested_measure_are_selected() -> None:
-    selections = strata.select_by_stratum(SCORES, Measure.pism, [Stratum.hard])
+    selections = select_by_stratum(SCORES, Measure.pism, [Stratum.hard])
     assert [selection.sample_id for selection in selections] == IDS[2::4]
     assert all(
         "hard by pism" in selection.reason and "30%" in selection.reason for selection in selections
@@ -19,12 +25,12 @@ def test_only_kept_strata_of_the_requested_measure_are_selected() -> None:
 
 
 def test_a_random_control_has_the_size_of_the_selection_it_controls() -> None:
-    assert len(strata.random_control(IDS, 7, seed=1, name="grpo_hard-control")) == 7
+    assert len(random_control(IDS, 7, seed=1, name="grpo_hard-control")) == 7
 
 
 def test_a_random_control_is_the_same_in_any_order_and_differs_by_seed_and_name() -> None:
     def ids(order: list[str], seed: int, name: str) -> set[str]:
-        return {selection.sample_id for selection in strata.random_control(order, 10, seed, name)}
+        return {selection.sample_id for selection in random_control(order, 10, seed, name)}
 
     assert ids(IDS, 1, "a") == ids(IDS[::-1], 1, "a")
     assert ids(IDS, 1, "a") != ids(IDS, 2, "a")
@@ -33,17 +39,17 @@ def test_a_random_control_is_the_same_in_any_order_and_differs_by_seed_and_name(
 
 def test_a_control_larger_than_the_pool_is_refused() -> None:
     with pytest.raises(ValueError, match="pool of 40"):
-        strata.random_control(IDS, 41, 1, "a")
+        random_control(IDS, 41, 1, "a")
 
 
 def test_too_few_samples_are_refused_with_the_counts() -> None:
-    counts = strata.count_strata(SCORES, Measure.pism)
-    with pytest.raises(strata.EmptySelectionError, match=r"leaves 0 samples.*hard 10"):
-        strata.require_min([], 8, counts)
+    counts = count_strata(SCORES, Measure.pism)
+    with pytest.raises(EmptySelectionError, match=r"leaves 0 samples.*hard 10"):
+        require_min_size([], 8, counts)
 
 
 def test_all_four_strata_are_counted_even_where_one_is_empty() -> None:
-    assert strata.count_strata(SCORES[:1], Measure.pism) == {
+    assert count_strata(SCORES[:1], Measure.pism) == {
         "easy": 1,
         "medium": 0,
         "hard": 0,

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 from trl.trainer.grpo_config import GRPOConfig
 
-from difftrain.config.grade import GradeConfig, TextCredit
+from difftrain.config.difficulty import GradeConfig, TextCredit
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.train import GRPO_KEYS, trl_fields
 from difftrain.grade import STRICT
