@@ -1,4 +1,4 @@
-"""Settings of the probe, of the difficulty measures and of the selection, each with its source.
+"""Settings of the probe, the difficulty measures, the selection and the graders, with sources.
 
 "Qi et al." is Qi et al. 2026, "RAP" is Truth in the Few; values without a source are our own.
 """
@@ -94,7 +94,6 @@ class ProbeConfig:
     fewer draws; grid: draw every ratio K times. The strata are the same in all three."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
         rising = all(a < b for a, b in itertools.pairwise(self.mask_percents))
         inside = all(0 <= percent <= 100 for percent in self.mask_percents)
         if not self.mask_percents or not rising or not inside or self.mask_percents[0] != 0:
@@ -129,7 +128,6 @@ class PismConfig:
     draws as a ratio that passes must have."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
         for name in ("alpha", "tau", "hard_max"):
             if not 0 < getattr(self, name) < 1:
                 yield name, "must lie strictly between 0 and 1"
@@ -157,7 +155,6 @@ class CmabConfig:
     """prompt: every input token that is not an image token; before_image: the release."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
         if not self.epsilon > 0:
             yield "epsilon", "must be above 0"
         bounds = ("easy_below", "hard_min", "hard_max", "easy_above")
@@ -176,7 +173,6 @@ class CdeConfig:
     """Compare |D| instead of the signed D (RAP's release: signed)."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
         if not -1 <= self.lambda_c < 1:
             yield "lambda_c", "must lie from -1 to below 1"
 
@@ -199,7 +195,6 @@ class AceConfig:
     """mean_log divides a product's logarithm by its number of factors (RAP: none)."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
         for name in ("sigma", "lambda_a"):
             if not getattr(self, name) > 0:
                 yield name, "must be above 0"
@@ -218,7 +213,6 @@ class DrmConfig:
     not use it."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
         if not 0 < self.hard_min < 1:
             yield "hard_min", "must lie strictly between 0 and 1"
 
@@ -243,7 +237,6 @@ class DifficultyConfig:
         return list(dict.fromkeys([self.measure, *self.extra_measures]))
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
         if self.measure not in STRATIFYING:
             yield "measure", f"has strata only for {', '.join(STRATIFYING)}"
         if len(set(self.extra_measures)) < len(self.extra_measures):
@@ -272,7 +265,6 @@ class SelectConfig:
     """Instead of those, a random set of their number from all samples that have an SFT target."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
         if not self.strata and not self.rap:
             yield "strata", "must name at least one stratum, or select.rap its measures"
         if self.strata and self.rap:
@@ -320,7 +312,6 @@ class GradeConfig:
     """Largest relative error of a decimal that counts as equal; 0 is exact arithmetic."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
         if not 0 < self.text_correct_min <= 1:
             yield "text_correct_min", "must lie above 0 and at or below 1"
         if self.text is TextCredit.exact and self.text_correct_min < 1:

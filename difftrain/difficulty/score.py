@@ -9,11 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from difftrain.config.difficulty import (
-    CdeConfig,
     ChanceCorrection,
-    CmabConfig,
     DifficultyConfig,
-    DrmConfig,
     PismConfig,
     ProbeConfig,
     Tokens,
@@ -106,47 +103,44 @@ def pism_score(sample_id: str, evidence: Evidence, probe: ProbeConfig, config: P
     return Score(sample_id=sample_id, measure=Measure.pism, value=value, stratum=stratum)
 
 
-def cmab_score(sample_id: str, evidence: Evidence, config: CmabConfig) -> Score:
-    """CMAB's balance and stratum; without a correct full-image response the sample is unsolved.
+def score_sample(
+    sample_id: str,
+    measure: Measure,
+    evidence: Evidence,
+    probe: ProbeConfig,
+    config: DifficultyConfig,
+) -> Score:
+    """One sample's value and stratum by one measure; CDE and ACE have no strata.
 
-    Raises ValueError for a solved sample whose attention was not measured.
+    Raises ValueError for draws that are missing, for a solved sample whose attention CMAB needs and
+    for a first response with tokens whose attention ACE needs, where it was not measured.
     """
-    correct = np.flatnonzero(evidence.correctness.correct_RK[0] == 1)
-    row = evidence.attention.get(int(correct[0])) if len(correct) else None
-    value = None
-    if row is not None:
-        value = cmab.balance(np.array(row.image_LT), np.array(row.text_LT), config.epsilon)
-        if config.tokens is Tokens.mean:
-            value *= row.text_tokens / row.image_tokens
-    limits = (config.easy_below, config.hard_min, config.hard_max, config.easy_above)
-    stratum = cmab.stratum(value, bool(len(correct)), *limits)
-    return Score(sample_id=sample_id, measure=Measure.cmab, value=value, stratum=stratum)
-
-
-def cde_score(sample_id: str, evidence: Evidence, config: CdeConfig) -> Score:
-    """CDE's discrepancy; it has no strata, only the threshold of the selection."""
-    tables = evidence.correctness
-    value = cde.discrepancy(tables.full_image_M, tables.text_only_M, config.absolute)
-    return Score(sample_id=sample_id, measure=Measure.cde, value=value, stratum=None)
-
-
-def ace_score(sample_id: str, evidence: Evidence) -> Score:
-    """ACE's largest log psi of the first full-image response; None if that is too short.
-
-    Raises ValueError for a response with tokens whose attention was not measured.
-    """
-    row = evidence.attention.get(0)
-    if row is None and evidence.first_tokens != 0:
-        raise ValueError(f"the attention of {sample_id}'s first response was not measured")
-    value = row.max_log_psi if row is not None else None
-    return Score(sample_id=sample_id, measure=Measure.ace, value=value, stratum=None)
-
-
-def drm_score(sample_id: str, evidence: Evidence, config: DrmConfig) -> Score:
-    """DRM's difficulty, and the stratum that the report shows."""
-    value = drm.difficulty(evidence.correctness.full_image_M)
-    stratum = drm.stratum(value, config.hard_min)
-    return Score(sample_id=sample_id, measure=Measure.drm, value=value, stratum=stratum)
+    tables, value, stratum = evidence.correctness, None, None
+    match measure:
+        case Measure.pism:
+            return pism_score(sample_id, evidence, probe, config.pism)
+        case Measure.cmab:
+            correct = np.flatnonzero(tables.correct_RK[0] == 1)
+            row = evidence.attention.get(int(correct[0])) if len(correct) else None
+            limits = config.cmab
+            if row is not None:
+                value = cmab.balance(np.array(row.image_LT), np.array(row.text_LT), limits.epsilon)
+                if limits.tokens is Tokens.mean:
+                    value *= row.text_tokens / row.image_tokens
+            bounds = (limits.easy_below, limits.hard_min, limits.hard_max, limits.easy_above)
+            stratum = cmab.stratum(value, bool(len(correct)), *bounds)
+        case Measure.cde:
+            absolute = config.cde.absolute
+            value = cde.discrepancy(tables.full_image_M, tables.text_only_M, absolute)
+        case Measure.ace:
+            row = evidence.attention.get(0)
+            if row is None and evidence.first_tokens != 0:
+                raise ValueError(f"the attention of {sample_id}'s first response was not measured")
+            value = row.max_log_psi if row is not None else None
+        case Measure.drm:
+            value = drm.difficulty(tables.full_image_M)
+            stratum = drm.stratum(value, config.drm.hard_min)
+    return Score(sample_id=sample_id, measure=measure, value=value, stratum=stratum)
 
 
 def score_all(
@@ -159,14 +153,11 @@ def score_all(
 
     Raises KeyError for a sample without rollouts and ValueError for draws that are missing.
     """
-    score = {
-        Measure.pism: lambda key: pism_score(key, evidence[key], probe, config.pism),
-        Measure.cmab: lambda key: cmab_score(key, evidence[key], config.cmab),
-        Measure.cde: lambda key: cde_score(key, evidence[key], config.cde),
-        Measure.ace: lambda key: ace_score(key, evidence[key]),
-        Measure.drm: lambda key: drm_score(key, evidence[key], config.drm),
-    }
-    return [score[measure](key) for measure in config.measures for key in sample_ids]
+    return [
+        score_sample(key, measure, evidence[key], probe, config)
+        for measure in config.measures
+        for key in sample_ids
+    ]
 
 
 def uncorrected_pism_scores(

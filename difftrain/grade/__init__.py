@@ -4,33 +4,24 @@ Strings in, a verdict out; no files, no torch. A response without a closed answe
 `unparsable`, which is not `incorrect`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from difftrain.config.difficulty import GradeConfig
 from difftrain.grade import boxes, choice, count, extract, number, text
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.records import AnswerKind, Sample, Verdict
 
-GRADERS: dict[AnswerKind, Callable[[str, str, tuple[str, ...], GradeConfig], Verdict]] = {
-    AnswerKind.choice: choice.grade,
-    AnswerKind.number: number.grade,
-    AnswerKind.count: count.grade,
-    AnswerKind.text: text.grade,
-    AnswerKind.boxes: boxes.grade,
+GRADERS: dict[AnswerKind, Any] = {
+    AnswerKind.choice: choice,
+    AnswerKind.number: number,
+    AnswerKind.count: count,
+    AnswerKind.text: text,
+    AnswerKind.boxes: boxes,
 }
-PARTIAL_CREDIT: dict[AnswerKind, Callable[[str, str, GradeConfig], float]] = {
-    AnswerKind.text: text.partial_credit,
-    AnswerKind.boxes: boxes.partial_credit,
-}
-"""The kinds for which an incorrect answer may earn a part; the others earn 1 or 0."""
-GOLD_PROBLEMS: dict[AnswerKind, Callable[[str, tuple[str, ...]], str | None]] = {
-    AnswerKind.choice: choice.gold_problem,
-    AnswerKind.number: number.gold_problem,
-    AnswerKind.count: count.gold_problem,
-    AnswerKind.text: text.gold_problem,
-    AnswerKind.boxes: boxes.gold_problem,
-}
+"""The module of each kind: `grade`, `gold_problem` and, where an incorrect answer may earn a part
+of the credit, `partial_credit`."""
 STRICT = GradeConfig()
 
 
@@ -49,9 +40,10 @@ def grade_answer(
     answer = extract.answer(response)
     if answer is None:
         return GradeResult(Verdict.unparsable, 0.0)
-    verdict = GRADERS[kind](answer, gold, options, rules)
-    if verdict is Verdict.incorrect and kind in PARTIAL_CREDIT:
-        return GradeResult(verdict, PARTIAL_CREDIT[kind](answer, gold, rules))
+    grader = GRADERS[kind]
+    verdict = grader.grade(answer, gold, options, rules)
+    if verdict is Verdict.incorrect and hasattr(grader, "partial_credit"):
+        return GradeResult(verdict, grader.partial_credit(answer, gold, rules))
     return GradeResult(verdict, float(verdict is Verdict.correct))
 
 
@@ -78,4 +70,4 @@ def grade_batch(
 
 def gold_problem(gold: str, kind: AnswerKind, options: tuple[str, ...]) -> str | None:
     """Why a gold answer cannot be graded (such samples are quarantined at load time), or None."""
-    return GOLD_PROBLEMS[kind](gold, options)
+    return GRADERS[kind].gold_problem(gold, options)

@@ -52,46 +52,34 @@ _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _LONE_LETTER = re.compile(r"\b[A-Z]\b")
 
 
-def is_empty_answer(response: str) -> bool:
-    """Whether the response or its last answer tags are empty. Missing tags are not a sign."""
-    content = extract.tag_content(response)
-    return not response.strip() or (content is not None and extract.answer(response) is None)
-
-
-def names_several_options(response: str, sample: Sample) -> bool:
+def names_several_options(answer: str, options: tuple[str, ...]) -> bool:
     """Whether the answer to a choice names more than one option."""
-    answer = extract.answer(response)
-    if sample.answer_kind is not AnswerKind.choice or answer is None:
+    if choice.parse(answer, options) is not None:
         return False
-    if choice.parse(answer, sample.options) is not None:
-        return False
-    valid_letters = choice.LETTERS[: len(sample.options) or len(choice.LETTERS)]
+    valid_letters = choice.LETTERS[: len(options) or len(choice.LETTERS)]
     letters = {letter for letter in _LONE_LETTER.findall(answer) if letter in valid_letters}
-    options = {text for option in sample.options if (text := normalize_text(option))}
-    texts = {text for text in options if text in normalize_text(answer)}
-    return len(letters) > 1 or len(texts) > 1
-
-
-def repeats_tags(response: str) -> bool:
-    """Whether any of the four tags occurs more than once."""
-    return any(response.count(tag) > 1 for tag in extract.TAGS)
-
-
-def echoes_prompt(response: str, question: str, system: str) -> bool:
-    """Whether the system prompt is repeated, or the question outside the thought."""
-    question, opening = normalize_text(question), normalize_text(system)[:SYSTEM_ECHO_CHARS]
-    outside_thought = normalize_text(_THOUGHT.sub(" ", response))
-    repeats_system = len(opening) == SYSTEM_ECHO_CHARS and opening in normalize_text(response)
-    return repeats_system or (len(question) >= MIN_ECHO_CHARS and question in outside_thought)
+    texts = {text for option in options if (text := normalize_text(option))}
+    return len(letters) > 1 or sum(text in normalize_text(answer) for text in texts) > 1
 
 
 def response_alarms(response: str, sample: Sample, system: str) -> dict[Alarm, bool]:
-    """The signs that one response shows; the others need the trainer."""
+    """The signs that one response shows; the others need the trainer.
+
+    Missing tags are no sign of an empty answer. The question may be repeated inside the thought.
+    """
+    answer, content = extract.answer(response), extract.tag_content(response)
+    question = normalize_text(sample.question)
+    opening = normalize_text(system)[:SYSTEM_ECHO_CHARS]
+    outside_thought = normalize_text(_THOUGHT.sub(" ", response))
+    repeats_system = len(opening) == SYSTEM_ECHO_CHARS and opening in normalize_text(response)
+    repeats_question = len(question) >= MIN_ECHO_CHARS and question in outside_thought
     return {
-        Alarm.empty: is_empty_answer(response),
-        Alarm.several_options: names_several_options(response, sample),
-        Alarm.repeated_tags: repeats_tags(response),
-        Alarm.prompt_echo: echoes_prompt(response, sample.question, system),
+        Alarm.empty: not response.strip() or (content is not None and answer is None),
+        Alarm.several_options: sample.answer_kind is AnswerKind.choice
+        and answer is not None
+        and names_several_options(answer, sample.options),
+        Alarm.repeated_tags: any(response.count(tag) > 1 for tag in extract.TAGS),
+        Alarm.prompt_echo: repeats_system or repeats_question,
     }
 
 

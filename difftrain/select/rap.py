@@ -6,6 +6,7 @@ Axes: N samples of the pool.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -32,14 +33,6 @@ class Outcome(StrEnum):
     prior = "prior"
     biased = "biased"
     easy = "easy"
-
-
-OUTCOME_PHRASES = {
-    Outcome.kept: "kept",
-    Outcome.prior: "dropped by CDE",
-    Outcome.biased: "dropped by ACE",
-    Outcome.easy: "removed by DRM as easy",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,50 +79,6 @@ class PoolScores:
             if name != "bias_N" and any(value is None or math.isnan(value) for value in column):
                 raise ValueError(f"{name} lacks a number")
 
-    def discrepancy(self, i: int) -> float | None:
-        """CDE's D of sample i; None where CDE takes no part."""
-        return None if self.discrepancy_N is None else float(self.discrepancy_N[i])
-
-    def bias(self, i: int) -> float | None:
-        """ACE's largest log psi of sample i; None where there is none or ACE takes no part."""
-        value = None if self.bias_N is None else self.bias_N[i]
-        return None if value is None or math.isnan(value) else float(value)
-
-    def difficulty(self, i: int) -> float | None:
-        """DRM's difficulty of sample i; None where DRM takes no part."""
-        return None if self.difficulty_N is None else float(self.difficulty_N[i])
-
-    def incorrect(self, i: int) -> int | None:
-        """How many of the draws are incorrect, as an integer: in floats 1 - 4/5 is below 1/5."""
-        difficulty = self.difficulty(i)
-        return None if difficulty is None else round(difficulty * self.draws)
-
-    def is_prior(self, i: int) -> bool:
-        """Whether the image adds too little to the accuracy: D is not above lambda_c."""
-        discrepancy = self.discrepancy(i)
-        return discrepancy is not None and not cde.is_kept(discrepancy, self.lambda_c)
-
-    def is_biased(self, i: int) -> bool:
-        """Whether the response depends on one of its tokens: log psi above log lambda_a."""
-        return ace.is_biased(self.bias(i), self.lambda_a)
-
-    def describe(self, i: int) -> str:
-        """The values of sample i and their thresholds, for a reason."""
-        parts = []
-        if (discrepancy := self.discrepancy(i)) is not None:
-            relation = "not above" if self.is_prior(i) else "above"
-            parts.append(f"D = {discrepancy:.2f}, {relation} {self.lambda_c:g}")
-        if self.bias_N is not None:
-            bias, limit = self.bias(i), math.log(self.lambda_a)
-            relation = "above" if self.is_biased(i) else "not above"
-            missing = "no ACE value (response too short)"
-            parts.append(
-                missing if bias is None else f"log psi = {bias:.2f}, {relation} {limit:.2f}"
-            )
-        if (incorrect := self.incorrect(i)) is not None:
-            parts.append(f"{self.draws - incorrect} of {self.draws} correct")
-        return "; ".join(parts)
-
 
 @dataclass(frozen=True, slots=True)
 class RapResult:
@@ -157,10 +106,7 @@ class RapResult:
 
         Every sample that is brought in was dropped by CDE before.
         """
-        count = {
-            outcome: sum(decision.outcome is outcome for decision in self.decisions)
-            for outcome in Outcome
-        }
+        count = Counter(decision.outcome for decision in self.decisions)
         pool = len(self.decisions)
         after_cde = pool - count[Outcome.prior] - count[Outcome.brought_in]
         return {
@@ -175,63 +121,72 @@ class RapResult:
         }
 
 
-def tie_break(sample_id: str) -> tuple[int, str]:
-    """The order among equals: a hash of the sample id, the same everywhere."""
-    return seeds.derive(0, "rap", sample_id), sample_id
-
-
-def filter_outcome(scores: PoolScores, i: int) -> Outcome:
-    """The outcome of sample i before any sample is brought in."""
-    if scores.is_prior(i):
-        return Outcome.prior
-    if scores.is_biased(i):
-        return Outcome.biased
-    return Outcome.easy if scores.incorrect(i) == 0 else Outcome.kept
-
-
-def replacement_candidates(scores: PoolScores, outcomes: Sequence[Outcome]) -> list[int]:
-    """Samples outside the selection that may replace an easy one, the hardest first.
-
-    They are incorrect at least once, correct at least once and not attention-biased; ties are
-    broken by a hash of the sample id.
-    """
-    candidates: list[tuple[int, tuple[int, str], int]] = []
-    for i, outcome in enumerate(outcomes):
-        incorrect = scores.incorrect(i)
-        if incorrect is None or not 1 <= incorrect < scores.draws:
-            continue
-        if outcome not in (Outcome.kept, Outcome.easy) and not scores.is_biased(i):
-            candidates.append((-incorrect, tie_break(scores.sample_id_N[i]), i))
-    return [i for *_, i in sorted(candidates)]
-
-
 def run_rap(scores: PoolScores) -> RapResult:
     """The whole selection, with a reason for each sample of the pool.
 
     As many samples are brought in as were removed for being easy; all candidates if there are
-    fewer.
+    fewer. Candidates were dropped by CDE, are incorrect at least once, correct at least once and
+    not attention-biased; the hardest come first, ties are broken by a hash of the sample id.
     """
-    outcomes = [filter_outcome(scores, i) for i in range(len(scores.sample_id_N))]
-    candidates = replacement_candidates(scores, outcomes)
-    removed = outcomes.count(Outcome.easy)
-    phrases = {}
-    for number, i in enumerate(candidates[:removed], start=1):
-        outcomes[i] = Outcome.brought_in
-        phrases[i] = f"brought in by DRM for an easy one, number {number} of {removed}"
-    decisions = [
-        Decision(
-            sample_id=scores.sample_id_N[i],
-            outcome=outcome,
-            reason=f"{phrases.get(i) or OUTCOME_PHRASES[outcome]}: {scores.describe(i)}",
-            discrepancy=scores.discrepancy(i),
-            bias=scores.bias(i),
-            difficulty=scores.difficulty(i),
+    sample_ids, count = scores.sample_id_N, len(scores.sample_id_N)
+    values_3N = [
+        [None if value is None or math.isnan(value) else float(value) for value in column_N]
+        for column_N in (
+            [None] * count if column_N is None else column_N
+            for column_N in (scores.discrepancy_N, scores.bias_N, scores.difficulty_N)
         )
-        for i, outcome in enumerate(outcomes)
     ]
-    without_bias = 0
-    if scores.bias_N is not None:
-        without_bias = sum(decision.bias is None for decision in decisions)
+    discrepancy_N, bias_N, difficulty_N = values_3N
+    # Incorrect draws are compared as integers: in floats 1 - 4/5 is below 1/5.
+    incorrect_N = [None if value is None else round(value * scores.draws) for value in difficulty_N]
+    prior_N = [
+        value is not None and not cde.is_kept(value, scores.lambda_c) for value in discrepancy_N
+    ]
+    biased_N = [ace.is_biased(value, scores.lambda_a) for value in bias_N]
+    candidates = sorted(
+        (-incorrect, seeds.derive(0, "rap", sample_ids[i]), sample_ids[i], i)
+        for i, incorrect in enumerate(incorrect_N)
+        if incorrect is not None and 0 < incorrect < scores.draws and prior_N[i] and not biased_N[i]
+    )
+    removed = sum(
+        incorrect == 0 and not prior and not biased
+        for incorrect, prior, biased in zip(incorrect_N, prior_N, biased_N, strict=True)
+    )
+    number_of = {i: number for number, (*_, i) in enumerate(candidates[:removed], start=1)}
+    decisions = []
+    for i, sample_id in enumerate(sample_ids):
+        outcome, phrase = Outcome.kept, "kept"
+        if i in number_of:
+            outcome = Outcome.brought_in
+            phrase = f"brought in by DRM for an easy one, number {number_of[i]} of {removed}"
+        elif prior_N[i]:
+            outcome, phrase = Outcome.prior, "dropped by CDE"
+        elif biased_N[i]:
+            outcome, phrase = Outcome.biased, "dropped by ACE"
+        elif incorrect_N[i] == 0:
+            outcome, phrase = Outcome.easy, "removed by DRM as easy"
+        values = []
+        if discrepancy_N[i] is not None:
+            relation = "not above" if prior_N[i] else "above"
+            values.append(f"D = {discrepancy_N[i]:.2f}, {relation} {scores.lambda_c:g}")
+        if scores.bias_N is not None and bias_N[i] is None:
+            values.append("no ACE value (response too short)")
+        elif bias_N[i] is not None:
+            relation = "above" if biased_N[i] else "not above"
+            values.append(f"log psi = {bias_N[i]:.2f}, {relation} {math.log(scores.lambda_a):.2f}")
+        if (incorrect := incorrect_N[i]) is not None:
+            values.append(f"{scores.draws - incorrect} of {scores.draws} correct")
+        decisions.append(
+            Decision(
+                sample_id=sample_id,
+                outcome=outcome,
+                reason=f"{phrase}: {'; '.join(values)}",
+                discrepancy=discrepancy_N[i],
+                bias=bias_N[i],
+                difficulty=difficulty_N[i],
+            )
+        )
+    without_bias = 0 if scores.bias_N is None else bias_N.count(None)
     return RapResult(decisions, len(candidates), without_bias)
 
 
