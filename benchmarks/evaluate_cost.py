@@ -35,7 +35,7 @@ from difftrain.model.engines.types import Engine
 from difftrain.model.loading import load, with_pixel_budget
 from difftrain.pipeline import manifest
 from difftrain.records import ItemResult
-from difftrain.shapes.stub_judge import judge
+from difftrain.shapes.benchmarks import judge
 
 RESULTS = Path(__file__).parent / "results"
 AT_LEAST = 3.0

@@ -24,7 +24,7 @@ from difftrain.recipes import grpo
 from difftrain.recipes.difficulty import PROBE, SCORE, random_set_name
 from difftrain.records import Arm, Rollout, Sample, Score, Selection, TrainStage
 from difftrain.select import count_strata, random_control, require_min_size, select_by_stratum
-from difftrain.train import checkpointing, dataset, sft, sft_targets
+from difftrain.train import checkpointing, dataset, sft
 from difftrain.train.trl_args import TrainJob
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
         targets = make_targets(config, paths, samples)
         kept = config.select.sft_strata
         candidates = select_by_stratum(scores, measure, kept, TrainStage.sft)
-        dropped = sft_targets.count_dropped(
+        dropped = sft.count_dropped(
             {row.sample_id: targets[row.sample_id] for row in candidates}
         )
         selected = [row for row in candidates if not isinstance(targets[row.sample_id], Dropped)]
@@ -58,7 +58,7 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
             selected = random_control(teachable, len(selected), config.seed, name, TrainStage.sft)
         strata_counts, dropped_text = (
             count_strata(scores, measure),
-            sft_targets.dropped_text(dropped),
+            sft.dropped_text(dropped),
         )
         require_min_size(selected, 1, strata_counts, TrainStage.sft, dropped_text)
         if dropped_text:
@@ -69,7 +69,7 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
     settings = asdict(config.select) | {"arm": arm, "targets": config.sft.targets}
     inputs = {"score": paths.score.name}
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
-    dropped_text = sft_targets.dropped_text(content["counts"]["dropped"])
+    dropped_text = sft.dropped_text(content["counts"]["dropped"])
     return require_min_sft(config, paths, parquet.read_rows(folder, Selection), dropped_text)
 
 
@@ -87,13 +87,13 @@ def make_targets(
 ) -> dict[str, str | Dropped]:
     """The response that each sample teaches, or the reason why there is none."""
     if config.sft.targets is SftTargets.rationale:
-        return {sample.sample_id: sft_targets.from_rationale(sample) for sample in samples}
+        return {sample.sample_id: sft.from_rationale(sample) for sample in samples}
     needed = requirements(config.difficulty, config.probe)
     draws = config.probe.draws if needed.until is Until.grid else needed.full_image
     rollouts = parquet.read_finished(paths.probe, Rollout, PROBE)
-    correct = sft_targets.correct_rollouts(rollouts, draws)
+    correct = sft.correct_rollouts(rollouts, draws)
     return {
-        sample.sample_id: sft_targets.from_rollouts(correct.get(sample.sample_id, []), config.seed)
+        sample.sample_id: sft.from_rollouts(correct.get(sample.sample_id, []), config.seed)
         for sample in samples
     }
 
@@ -125,7 +125,7 @@ def train_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Pat
     )
     data = sft.prepare(job, config.sft, config.grade, config.grpo, teachable, targets)
     used = selection[: len(data.samples)]
-    require_min_sft(config, paths, used, sft_targets.dropped_text(data.dropped))
+    require_min_sft(config, paths, used, sft.dropped_text(data.dropped))
 
     # 4.3  Supervised fine-tuning, loss on the response alone. From here on it is TRL's loop.
     return sft.fit(job, config.sft, data)

@@ -46,7 +46,7 @@ from difftrain.probe.schedule import next_draws
 from difftrain.recipes import difficulty
 from difftrain.records import AnswerKind, Attention, Rollout, Sample, Score, Verdict, View
 from difftrain.select import rap
-from difftrain.shapes.scenes import GRID, LETTERS, LEVELS
+from difftrain.shapes.families import GRID, LETTERS, LEVELS
 
 logger = logging.getLogger(__name__)
 

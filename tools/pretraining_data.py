@@ -17,11 +17,20 @@ from transformers import Qwen2_5_VLProcessor
 
 from difftrain import seeds
 from difftrain.data import prompts
-from difftrain.records import AnswerKind, TaskSet
-from difftrain.shapes import pool, scenes
+from difftrain.records import AnswerKind
+from difftrain.shapes import families, pool
 from difftrain.shapes.benchmarks import mathvista_query
-from difftrain.shapes.families import TILES, DrawnSample, random_looks, random_shift, scatter
-from difftrain.shapes.scenes import COLORS, GRID, LETTERS, LEVELS
+from difftrain.shapes.families import (
+    COLORS,
+    GRID,
+    LETTERS,
+    LEVELS,
+    TILES,
+    DrawnSample,
+    random_looks,
+    random_shift,
+    scatter,
+)
 
 TEXT_ONLY_SHARE = 0.06
 MIX = {
@@ -79,7 +88,7 @@ def caption_shapes(rng: Random) -> tuple[Image.Image, str]:
     """Shapes on up to all sixteen tiles; an empty tile is a dot."""
     objects = scatter(rng, random_looks(rng, rng.randint(1, GRID * GRID)))
     names = {item.tile: f"{item.color} {item.shape}" for item in objects}
-    return scenes.draw_shapes(objects), " ".join(names.get(tile, ".") for tile in TILES)
+    return families.draw_shapes(objects), " ".join(names.get(tile, ".") for tile in TILES)
 
 
 def caption_letters(rng: Random) -> tuple[Image.Image, str]:
@@ -88,7 +97,7 @@ def caption_letters(rng: Random) -> tuple[Image.Image, str]:
     text = "".join(rng.choice(list(LETTERS)) for _ in range(length))
     row, column = rng.randrange(GRID), rng.randint(0, GRID - length)
     shift = random_shift(rng)
-    image = scenes.draw_letters(text, (row, column), rng.uniform(0.7, 1.0), shift)
+    image = families.draw_letters(text, (row, column), rng.uniform(0.7, 1.0), shift)
     before = row * GRID + column
     return image, "." * before + text + "." * (GRID * GRID - before - length)
 
@@ -98,7 +107,7 @@ def caption_bars(rng: Random) -> tuple[Image.Image, str]:
     number = rng.randint(2, GRID)
     heights = [rng.randint(1, LEVELS) for _ in range(number)]
     colors = rng.sample(list(COLORS), number)
-    image = scenes.draw_bars(heights, colors, rng.randint(16, 24))
+    image = families.draw_bars(heights, colors, rng.randint(16, 24))
     return image, " ".join(f"{c} {h}" for c, h in zip(colors, heights, strict=True))
 
 
@@ -115,7 +124,6 @@ def draw_caption(rng: Random) -> DrawnSample:
         rationale="tiles",
         answer=text,
         kind=AnswerKind.text,
-        task_set=TaskSet.perception,
     )
 
 

@@ -5,20 +5,26 @@ data. Each item has the harness's columns, the image as PNG bytes in `image`, an
 Prompts and scores are the official ones (difftrain/evaluate).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import count, islice
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count, islice, product
 from random import Random
 from typing import Any
 
 from PIL import Image
 
 from difftrain import seeds
-from difftrain.data import prompts
+from difftrain.grade import extract
 from difftrain.records import AnswerKind
-from difftrain.shapes import families, pool, scenes
-from difftrain.shapes.families import DrawnSample, Look, presence_question
-from difftrain.shapes.scenes import COLORS, SHAPES, SceneObject
+from difftrain.shapes import families, pool
+from difftrain.shapes.families import (
+    COLORS,
+    SHAPES,
+    DrawnSample,
+    Look,
+    presence_question,
+)
 
 Item = dict[str, Any]
 LETTERS = "ABCD"
@@ -60,35 +66,28 @@ MMSTAR_CAPABILITIES = {
 NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"
 )  # fmt: skip
-
 MAX_OTHERS = 5
 """Unchanged objects beside the edited one, in a pair of images."""
 
 MATHVISTA_HINTS = {
-    AnswerKind.choice: (
-        "Please answer the question and provide the correct option letter, e.g., A, B, C, D, "
-        "at the end."
-    ),
-    AnswerKind.number: (
-        "Please answer the question requiring an integer answer and provide the final value, "
-        "e.g., 1, 2, 3, at the end."
-    ),
+    AnswerKind.choice: "Please answer the question and provide the correct option letter, "
+    "e.g., A, B, C, D, at the end.",
+    AnswerKind.number: "Please answer the question requiring an integer answer and provide the "
+    "final value, e.g., 1, 2, 3, at the end.",
 }
 
 
 def mathvista_query(drawn: DrawnSample) -> str:
     """MathVista's query: hint, question, lettered choices in brackets."""
     kind = AnswerKind.choice if drawn.options else AnswerKind.number
-    text = f"Hint: {MATHVISTA_HINTS[kind]}\nQuestion: {drawn.question}"
+    lines = [f"Hint: {MATHVISTA_HINTS[kind]}", f"Question: {drawn.question}"]
     if drawn.options:
-        lettered = zip(prompts.LETTERS, drawn.options, strict=False)
-        lines = [f"({letter}) {option}" for letter, option in lettered]
-        text += "\nChoices:\n" + "\n".join(lines)
-    return text
+        lettered = zip(LETTERS, drawn.options, strict=False)
+        lines += ["Choices:", *(f"({letter}) {option}" for letter, option in lettered)]
+    return "\n".join(lines)
 
 
-def option_columns(drawn: DrawnSample) -> dict[str, str]:
-    """The options in columns A to D."""
+def _option_columns(drawn: DrawnSample) -> dict[str, str]:
     return dict(zip(LETTERS, drawn.options, strict=False))
 
 
@@ -110,21 +109,19 @@ def mathvista(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
     }
 
 
-def mmvet_gold(drawn: DrawnSample) -> str:
-    """A number or its word; of a longer text, its beginning and its end."""
-    text = drawn.answer
-    if drawn.kind is AnswerKind.text:
-        return f"{text[:-1]}<AND>{text[1:]}" if len(text) > 2 else text
-    if int(text) < len(NUMBER_WORDS):
-        return f"{text}<OR>{NUMBER_WORDS[int(text)]}"
-    return text
-
-
 def mmvet(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
-    """An MM-Vet row of the harness: an open question, capabilities joined by commas."""
+    """An MM-Vet row of the harness: an open question, capabilities joined by commas.
+
+    The gold answer is a number or its word; of a longer text, its beginning and its end.
+    """
+    gold = drawn.answer
+    if drawn.kind is AnswerKind.text:
+        gold = f"{gold[:-1]}<AND>{gold[1:]}" if len(gold) > 2 else gold
+    elif int(gold) < len(NUMBER_WORDS):
+        gold = f"{gold}<OR>{NUMBER_WORDS[int(gold)]}"
     return {
         "question": drawn.question,
-        "answer": mmvet_gold(drawn),
+        "answer": gold,
         "category": MMVET_CAPABILITIES[family],
     }
 
@@ -141,21 +138,16 @@ def ocrbench(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item | N
     }
 
 
-def topic_difficulty(gen_difficulty: float) -> str:
-    """The difficulty in MMMU's three words."""
-    return "Easy" if gen_difficulty < 1 / 3 else "Medium" if gen_difficulty < 2 / 3 else "Hard"
-
-
 def mmmu(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
     """An MMMU row of the harness: the image's place is marked, open questions have no options."""
     subject, discipline = MMMU_SUBJECTS[family]
     return {
         "question": f"<image 1> {drawn.question}",
-        **option_columns(drawn),
+        **_option_columns(drawn),
         "answer": drawn.answer,
         "split": "validation",
         "question_type": "multiple-choice" if drawn.options else "open",
-        "topic_difficulty": topic_difficulty(gen_difficulty),
+        "topic_difficulty": ("Easy", "Medium", "Hard")[int(gen_difficulty * 3)],
         "subfield": family,
         "image_type": "['Diagrams']",
         "explanation": drawn.rationale,
@@ -168,7 +160,7 @@ def mmstar(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
     """An MMStar row of the harness: options in columns, one of six capabilities."""
     return {
         "question": drawn.question,
-        **option_columns(drawn),
+        **_option_columns(drawn),
         "answer": drawn.answer,
         "category": MMSTAR_CAPABILITIES[family][gen_difficulty >= 0.5],
         "l2_category": family,
@@ -176,98 +168,68 @@ def mmstar(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePair:
-    """A set of HallusionBench: an image, and the same with another object in one object's place.
-
-    `removed` is only in the original, `added` only in the edited image. Whether each is there is
-    asked of both images, so the edit reverses both answers.
-    """
-
-    original: Image.Image
-    edited: Image.Image
-    removed: Look
-    added: Look
+def _in_bench(image: Image.Image, look: Look, answer: str) -> bool:
+    sample_id = pool.drawn_id(image, presence_question(look), answer)
+    return pool.in_split(sample_id, pool.Split.bench)
 
 
-def question_id(image: Image.Image, look: Look, answer: str) -> str:
-    """The sample id of one question on one image."""
-    return pool.drawn_id(image, presence_question(look), answer)
-
-
-def in_bench(image: Image.Image, look: Look, answer: str) -> bool:
-    """Whether the sample belongs to the bench split."""
-    return pool.in_split(question_id(image, look, answer), pool.Split.bench)
-
-
-def edited_images(objects: Sequence[SceneObject], added: Look) -> Iterator[Image.Image]:
-    """The image with another object in the first one's tile, at every small shift."""
-    shape, color = added
-    for x in range(-2, 3):
-        for y in range(-2, 3):
-            new = replace(objects[0], shape=shape, color=color, shift=(x, y))
-            yield scenes.draw_shapes([new, *objects[1:]])
+ImagePair = tuple[tuple[Image.Image, Image.Image], tuple[Look, Look]]
 
 
 def try_pair(rng: Random) -> ImagePair | None:
-    """A pair whose four questions all belong to the bench split, or None."""
+    """A set of HallusionBench: an image and an edited copy, an object removed and one added.
+
+    The copy has the added object in the removed one's tile, at a small shift. Whether each is there
+    is asked of both images, so the edit reverses both answers. None unless all four questions
+    belong to the bench split.
+    """
     removed = families.random_look(rng)
     others: list[Look] = []
+    # The number is drawn again for each object: another order would draw other items.
     while len(others) < rng.randint(1, MAX_OTHERS):
         if (look := families.random_look(rng)) != removed:
             others.append(look)
     objects = families.scatter(rng, [removed, *others])
-    original = scenes.draw_shapes(objects)
-    if not in_bench(original, removed, "Yes"):
+    original = families.draw_shapes(objects)
+    if not _in_bench(original, removed, "Yes"):
         return None
-    absent = [(shape, color) for shape in SHAPES for color in COLORS]
-    absent = [look for look in absent if look != removed and look not in others]
+    absent = [look for look in product(SHAPES, COLORS) if look not in (removed, *others)]
     rng.shuffle(absent)
     for added in absent:
-        if not in_bench(original, added, "No"):
+        if not _in_bench(original, added, "No"):
             continue
-        for edited in edited_images(objects, added):
-            if in_bench(edited, removed, "No") and in_bench(edited, added, "Yes"):
-                return ImagePair(original, edited, removed, added)
+        for shift in product(range(-2, 3), repeat=2):
+            new = replace(objects[0], shape=added[0], color=added[1], shift=shift)
+            edited = families.draw_shapes([new, *objects[1:]])
+            if _in_bench(edited, removed, "No") and _in_bench(edited, added, "Yes"):
+                return (original, edited), (removed, added)
     return None
 
 
-def draw_pair(index: int, seed: int) -> ImagePair:
-    """The pair of this index."""
-    for attempt in count():
-        rng = Random(seeds.derive(seed, "pairs", index, attempt))
-        if pair := try_pair(rng):
-            return pair
-    raise AssertionError("unreachable")
-
-
-def pair_items(pair: ImagePair, set_id: int) -> Iterator[Item]:
-    """The four items of a set in HallusionBench's columns."""
-    category, subcategory = "VD", "figure"
-    for figure_id, image in ((1, pair.original), (2, pair.edited)):
-        for number, look in enumerate((pair.removed, pair.added)):
-            answer = "Yes" if (figure_id == 1) == (number == 0) else "No"
-            index = ("shapes", category, subcategory, set_id, figure_id, number)
-            yield {
-                "index": "_".join(map(str, index)),
-                "category": category,
-                "subcategory": subcategory,
-                "l2-category": f"{category}_{subcategory}",
-                "visual_input": str(figure_id),
-                "set_id": str(set_id),
-                "figure_id": str(figure_id),
-                "question_id": str(number),
-                "question": presence_question(look),
-                "answer": answer,
-                "image": pool.to_png(image),
-                "sample_id": question_id(image, look, answer),
-            }
-
-
 def yes_no_items(seed: int) -> Iterator[Item]:
-    """Items without end, four to a set: two images with two questions each."""
+    """HallusionBench items without end, four to a set: two images with two questions each."""
+    category, subcategory = "VD", "figure"
     for set_id in count():
-        yield from pair_items(draw_pair(set_id, seed), set_id)
+        attempts = (Random(seeds.derive(seed, "pairs", set_id, attempt)) for attempt in count())
+        pair, looks = next(filter(None, map(try_pair, attempts)))
+        for figure_id, image in enumerate(pair, 1):
+            for number, look in enumerate(looks):
+                answer = "Yes" if (figure_id == 1) == (number == 0) else "No"
+                index = ("shapes", category, subcategory, set_id, figure_id, number)
+                yield {
+                    "index": "_".join(map(str, index)),
+                    "category": category,
+                    "subcategory": subcategory,
+                    "l2-category": f"{category}_{subcategory}",
+                    "visual_input": str(figure_id),
+                    "set_id": str(set_id),
+                    "figure_id": str(figure_id),
+                    "question_id": str(number),
+                    "question": presence_question(look),
+                    "answer": answer,
+                    "image": pool.to_png(image),
+                    "sample_id": pool.drawn_id(image, presence_question(look), answer),
+                }
 
 
 ToRow = Callable[[str, float, DrawnSample], Item | None]
@@ -293,15 +255,6 @@ def drawn_items(benchmark: str, seed: int) -> Iterator[Item]:
             yield {**row, "image": pool.to_png(drawn.image), "sample_id": sample_id}
 
 
-def numbered(benchmark: str, index: int, item: Item) -> Item:
-    """The item with the identity columns of its benchmark."""
-    if benchmark == "MathVista":
-        return {"index": index, "pid": str(index + 1), **item}
-    if benchmark == "MMMU":
-        return {"index": index, "id": f"validation_{item['l2-category']}_{index + 1}", **item}
-    return {"index": index, **item}
-
-
 def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
     """The first `size` distinct items of a miniature, the same on every machine.
 
@@ -319,4 +272,65 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
     while len(by_id) < size:
         item = next(drawn)
         by_id.setdefault(item["sample_id"], item)
-    return [numbered(name, index, item) for index, item in enumerate(by_id.values())]
+    numbered: list[Item] = []
+    for index, item in enumerate(by_id.values()):
+        own_id = {}
+        if name == "MathVista":
+            own_id = {"pid": str(index + 1)}
+        elif name == "MMMU":
+            own_id = {"id": f"validation_{item['l2-category']}_{index + 1}"}
+        numbered.append({"index": index, **own_id, **item})
+    return numbered
+
+
+NO_OPTION = "Z"
+"""The reply to any other prompt: none of the options, which the other benchmarks score as wrong."""
+_PARTS = re.compile(r"\s*<(?:AND|OR)>\s*")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def _normalize(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _numbers(text: str) -> set[float]:
+    return {float(number) for number in _NUMBER.findall(text)}
+
+
+def _contains(prediction: str, part: str) -> bool:
+    """Whether the prediction has the part: as a number of its own, or as text anywhere."""
+    part = _normalize(part)
+    if _NUMBER.fullmatch(part):
+        return float(part) in _numbers(prediction)
+    return bool(part) and part in prediction
+
+
+def score(gold: str, prediction: str) -> float:
+    """1.0, 0.5 or 0.0: any <OR> part, or all, some or none of the <AND> parts, is present.
+
+    Of a prediction with answer tags only their content counts. A prediction with more different
+    numbers than the gold answer is guessing: 0.0.
+    """
+    parts = _PARTS.split(gold.strip())
+    tagged = extract.tag_content(prediction)
+    text = _normalize(prediction if tagged is None else tagged)
+    gold_numbers = sum(_NUMBER.fullmatch(part) is not None for part in parts)
+    if gold_numbers and len(_numbers(text)) > gold_numbers:
+        return 0.0
+    present = sum(_contains(text, part) for part in parts)
+    if "<OR>" in gold:
+        return 1.0 if present else 0.0
+    return 1.0 if present == len(parts) else 0.5 if present else 0.0
+
+
+def judge(prompt: str, temperature: float) -> str:
+    """An offline, deterministic stub of MM-Vet's judge, for the miniatures alone.
+
+    It is no language model: its scores compare only with each other. It scores the last row of the
+    prompt, `question | gold | prediction | `, by the parts of the gold answer that the prediction
+    has. The temperature has no effect.
+    """
+    cells = prompt.rpartition("\n")[2].split(" | ")
+    if len(cells) < 4 or cells[-1].strip():
+        return NO_OPTION
+    return str(score(cells[1], " | ".join(cells[2:-1])))

@@ -1,26 +1,129 @@
-"""Question families with known truth: an image, its question, the rationale, the answer.
+"""The embedded world: drawings of a white square of 4 x 4 tiles, and families of questions on them.
 
-Each family is a function of a random generator and a difficulty in [0, 1] (0 easiest). The last
-two are controls: `prior` is answered by the text alone, `noise` by nothing.
+A tile is 28 pixels, the patch of Qwen2.5-VL after merging, so one tile is one image token. A family
+is a function of a random generator and a difficulty in [0, 1] (0 easiest). The last two families
+are controls: `prior` is answered by the text alone, `noise` by nothing.
 """
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from difftrain.records import AnswerKind, TaskSet
-from difftrain.shapes import scenes
-from difftrain.shapes.scenes import COLORS, GRID, LETTERS, LEVELS, SHAPES, SceneObject, Tile
+from difftrain.records import AnswerKind
 
+TILE = 28
+GRID = 4
+SIDE = TILE * GRID
+LEVELS = 8
+"""Heights of a bar, in half tiles."""
+
+COLORS = {
+    "red": (220, 40, 40),
+    "green": (40, 170, 70),
+    "blue": (50, 80, 220),
+    "orange": (245, 155, 30),
+    "purple": (150, 60, 190),
+}
+SHAPES = ("circle", "square", "triangle")
+LETTERS = {
+    "A": "01110 10001 10001 11111 10001 10001 10001",
+    "C": "01111 10000 10000 10000 10000 10000 01111",
+    "E": "11111 10000 10000 11110 10000 10000 11111",
+    "H": "10001 10001 10001 11111 10001 10001 10001",
+    "L": "10000 10000 10000 10000 10000 10000 11111",
+    "O": "01110 10001 10001 10001 10001 10001 01110",
+    "T": "11111 00100 00100 00100 00100 00100 00100",
+    "X": "10001 10001 01010 00100 01010 10001 10001",
+}
+"""Bitmaps of 5 x 7, so that images do not depend on a font file."""
+DOT = 3
+"""Pixels of a letter's dot."""
 TILES = [(row, column) for row in range(GRID) for column in range(GRID)]
 MAX_COUNT = 10
 
+Tile = tuple[int, int]
 Look = tuple[str, str]
 """Shape and color."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneObject:
+    """A drawn shape: `tile` is (row, column), `size` in pixels, `contrast` 1 full to 0 white."""
+
+    shape: str
+    color: str
+    tile: Tile
+    size: int = 22
+    contrast: float = 1.0
+    shift: tuple[int, int] = (0, 0)
+
+
+def _fade(rgb: tuple[int, int, int], contrast: float) -> tuple[int, int, int]:
+    red, green, blue = (round(255 - (255 - channel) * contrast) for channel in rgb)
+    return red, green, blue
+
+
+def tile_box(tile: Tile) -> list[int]:
+    """[x1, y1, x2, y2] of a tile in pixels."""
+    top, left = tile[0] * TILE, tile[1] * TILE
+    return [left, top, left + TILE, top + TILE]
+
+
+def _blank_image() -> Image.Image:
+    return Image.new("RGB", (SIDE, SIDE), "white")
+
+
+def draw_shapes(objects: Sequence[SceneObject]) -> Image.Image:
+    """An image with these objects, each in its tile."""
+    image = _blank_image()
+    pen = ImageDraw.Draw(image)
+    for item in objects:
+        left, top, right, bottom = tile_box(item.tile)
+        x = (left + right) // 2 + item.shift[0]
+        y = (top + bottom) // 2 + item.shift[1]
+        half = item.size // 2
+        box = (x - half, y - half, x + half, y + half)
+        fill = _fade(COLORS[item.color], item.contrast)
+        if item.shape == "circle":
+            pen.ellipse(box, fill=fill)
+        elif item.shape == "square":
+            pen.rectangle(box, fill=fill)
+        elif item.shape == "triangle":
+            pen.polygon([(x, y - half), (x - half, y + half), (x + half, y + half)], fill=fill)
+        else:
+            raise ValueError(f"shape={item.shape!r}: must be one of {', '.join(SHAPES)}")
+    return image
+
+
+def draw_letters(text: str, first: Tile, contrast: float, shift: Tile = (0, 0)) -> Image.Image:
+    """An image with the letters of `text` in neighboring tiles of one row."""
+    image = _blank_image()
+    pen = ImageDraw.Draw(image)
+    fill = _fade((20, 20, 20), contrast)
+    for index, letter in enumerate(text):
+        left, top, *_ = tile_box((first[0], first[1] + index))
+        left, top = left + 6 + shift[0], top + 3 + shift[1]
+        for row, bits in enumerate(LETTERS[letter].split()):
+            for column, bit in enumerate(bits):
+                if bit == "1":
+                    x, y = left + column * DOT, top + row * DOT
+                    pen.rectangle((x, y, x + DOT - 1, y + DOT - 1), fill=fill)
+    return image
+
+
+def draw_bars(heights: Sequence[int], colors: Sequence[str], width: int = 20) -> Image.Image:
+    """A bar chart: one column of tiles to a bar, heights in half tiles (1 to 8)."""
+    image = _blank_image()
+    pen = ImageDraw.Draw(image)
+    for column, (height, color) in enumerate(zip(heights, colors, strict=True)):
+        left = column * TILE + (TILE - width) // 2
+        top = SIDE - height * SIDE // LEVELS
+        pen.rectangle((left, top, left + width - 1, SIDE - 1), fill=COLORS[color])
+    return image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +135,6 @@ class DrawnSample:
     rationale: str
     answer: str
     kind: AnswerKind
-    task_set: TaskSet
     options: tuple[str, ...] = ()
     requires_image: bool | None = True
 
@@ -57,27 +159,24 @@ def random_shift(rng: Random) -> tuple[int, int]:
     return rng.randint(-2, 2), rng.randint(-2, 2)
 
 
-def random_other(rng: Random, names: Sequence[str], excluded: str) -> str:
-    """A random name that is not the excluded one."""
+def _random_other(rng: Random, names: Sequence[str], excluded: str) -> str:
     return rng.choice([name for name in names if name != excluded])
 
 
-def distractors(
-    rng: Random, excluded: Look, low: int, high: int, gen_difficulty: float
-) -> list[Look]:
-    """Random looks other than the excluded one; the difficulty is their number."""
+def other_looks(rng: Random, excluded: Look, number: int) -> list[Look]:
+    """This many random looks other than the excluded one."""
     looks: list[Look] = []
-    while len(looks) < scale(gen_difficulty, low, high):
+    while len(looks) < number:
         if (look := random_look(rng)) != excluded:
             looks.append(look)
     return looks
 
 
-def scatter(rng: Random, looks: Sequence[Look], size: int = 22) -> list[SceneObject]:
+def scatter(rng: Random, looks: Sequence[Look]) -> list[SceneObject]:
     """Objects of these looks on different tiles, slightly off center."""
     tiles = rng.sample(TILES, len(looks))
     return [
-        SceneObject(shape, color, tile, size, 1.0, random_shift(rng))
+        SceneObject(shape, color, tile, shift=random_shift(rng))
         for (shape, color), tile in zip(looks, tiles, strict=True)
     ]
 
@@ -92,9 +191,8 @@ def describe_tiles(
     names = {
         item.tile: "".join(f" {getattr(item, feature)}" for feature in features) for item in objects
     }
-    texts = {tile: names.get(tile, "") + (marks or {}).get(tile, ".") for tile in TILES}
-    rows = ("".join(texts[row, column] for column in range(GRID)) for row in range(GRID))
-    return "|".join(rows).lstrip()
+    texts = [names.get(tile, "") + (marks or {}).get(tile, ".") for tile in TILES]
+    return "|".join("".join(texts[i : i + GRID]) for i in range(0, len(TILES), GRID)).lstrip()
 
 
 def running_counts(
@@ -116,12 +214,11 @@ def count(rng: Random, gen_difficulty: float) -> DrawnSample:
     number = scale(gen_difficulty, 1, MAX_COUNT)
     question = rng.choice(("How many shapes are there?", "Count the shapes."))
     return DrawnSample(
-        image=scenes.draw_shapes(scatter(rng, random_looks(rng, number))),
+        image=draw_shapes(scatter(rng, random_looks(rng, number))),
         question=question,
         rationale=f"{number} shapes",
         answer=str(number),
         kind=AnswerKind.count,
-        task_set=TaskSet.perception,
     )
 
 
@@ -131,18 +228,17 @@ def count_color(rng: Random, gen_difficulty: float) -> DrawnSample:
     number = rng.randint(1, 6)
     looks = [(rng.choice(SHAPES), color) for _ in range(number)]
     looks += [
-        (rng.choice(SHAPES), random_other(rng, list(COLORS), color))
+        (rng.choice(SHAPES), _random_other(rng, list(COLORS), color))
         for _ in range(scale(gen_difficulty, 0, 9))
     ]
     objects = scatter(rng, looks)
-    marks = running_counts(objects, "color", [color])
+    tiles = describe_tiles(objects, "color", marks=running_counts(objects, "color", [color]))
     return DrawnSample(
-        image=scenes.draw_shapes(objects),
+        image=draw_shapes(objects),
         question=f"How many {color} shapes are there?",
-        rationale=f"{describe_tiles(objects, 'color', marks=marks)}: {number}",
+        rationale=f"{tiles}: {number}",
         answer=str(number),
         kind=AnswerKind.count,
-        task_set=TaskSet.perception,
     )
 
 
@@ -153,12 +249,11 @@ def read(rng: Random, gen_difficulty: float) -> DrawnSample:
     first = (rng.randrange(GRID), rng.randint(0, GRID - length))
     shift = random_shift(rng)
     return DrawnSample(
-        image=scenes.draw_letters(text, first, rng.uniform(0.7, 1.0), shift),
+        image=draw_letters(text, first, rng.uniform(0.7, 1.0), shift),
         question=rng.choice(("what is written in the image?", "Read the letters.")),
         rationale=f"{length} letters",
         answer=text,
         kind=AnswerKind.text,
-        task_set=TaskSet.perception,
     )
 
 
@@ -167,24 +262,21 @@ def name_color(rng: Random, gen_difficulty: float) -> DrawnSample:
     shape = rng.choice(SHAPES)
     answer = rng.choice(list(COLORS))
     others = [
-        (random_other(rng, SHAPES, shape), rng.choice(list(COLORS)))
+        (_random_other(rng, SHAPES, shape), rng.choice(list(COLORS)))
         for _ in range(rng.randint(0, 4))
     ]
     contrast = 1.0 - 0.75 * gen_difficulty
-    objects = [
-        SceneObject(item.shape, item.color, item.tile, item.size, contrast, item.shift)
-        for item in scatter(rng, [(shape, answer), *others])
-    ]
+    scattered = scatter(rng, [(shape, answer), *others])
+    objects = [replace(item, contrast=contrast) for item in scattered]
     tiles = describe_tiles(objects, "shape", "color", marks={objects[0].tile: "!"})
     wrong = rng.sample([name for name in COLORS if name != answer], 3)
     options = sorted([answer, *wrong], key=list(COLORS).index)
     return DrawnSample(
-        image=scenes.draw_shapes(objects),
+        image=draw_shapes(objects),
         question=f"What colour is the {shape}?",
         rationale=f"{tiles}: {answer}",
         answer="ABCD"[options.index(answer)],
         kind=AnswerKind.choice,
-        task_set=TaskSet.perception,
         options=tuple(options),
     )
 
@@ -199,35 +291,33 @@ def verify(rng: Random, gen_difficulty: float) -> DrawnSample:
     """Whether an object is in the image; the difficulty is the number of other objects."""
     look = random_look(rng)
     present = rng.random() < 0.5
-    others = distractors(rng, look, 1, 9, gen_difficulty)
+    others = other_looks(rng, look, scale(gen_difficulty, 1, 9))
     objects = scatter(rng, [look, *others] if present else others)
     marks = {objects[0].tile: "!"} if present else None
     tiles = describe_tiles(objects, "color", "shape", marks=marks)
     return DrawnSample(
-        image=scenes.draw_shapes(objects),
+        image=draw_shapes(objects),
         question=presence_question(look),
         rationale=f"{tiles}: {'yes' if present else 'no'}",
         answer="Yes" if present else "No",
         kind=AnswerKind.text,
-        task_set=TaskSet.perception,
     )
 
 
 def locate(rng: Random, gen_difficulty: float) -> DrawnSample:
     """The box of one object's tile; the difficulty is the number of other objects."""
     look = random_look(rng)
-    objects = scatter(rng, [look, *distractors(rng, look, 0, 8, gen_difficulty)])
+    objects = scatter(rng, [look, *other_looks(rng, look, scale(gen_difficulty, 0, 8))])
     row, column = objects[0].tile
     marks = {(row, column): f"!{row + 1}{column + 1}"}
     tiles = describe_tiles(objects, "color", "shape", marks=marks)
     shape, color = look
     return DrawnSample(
-        image=scenes.draw_shapes(objects),
+        image=draw_shapes(objects),
         question=f"Which tile holds the {color} {shape}? Answer with its box.",
         rationale=f"{tiles}: row {row + 1}, column {column + 1}",
-        answer=json.dumps([{"bbox_2d": scenes.tile_box(objects[0].tile), "label": "tile"}]),
+        answer=json.dumps([{"bbox_2d": tile_box(objects[0].tile), "label": "tile"}]),
         kind=AnswerKind.boxes,
-        task_set=TaskSet.perception,
     )
 
 
@@ -235,12 +325,11 @@ def count_plus(rng: Random, gen_difficulty: float) -> DrawnSample:
     """The number of shapes plus a stated number; the difficulty is the number of shapes."""
     number, plus = scale(gen_difficulty, 1, MAX_COUNT), rng.randint(2, 9)
     return DrawnSample(
-        image=scenes.draw_shapes(scatter(rng, random_looks(rng, number))),
+        image=draw_shapes(scatter(rng, random_looks(rng, number))),
         question=f"Count the shapes and add {plus}.",
         rationale=f"{number} shapes, {number} + {plus} = {number + plus}",
         answer=str(number + plus),
         kind=AnswerKind.number,
-        task_set=TaskSet.reasoning,
     )
 
 
@@ -260,12 +349,11 @@ def compare(rng: Random, gen_difficulty: float) -> DrawnSample:
     marks = running_counts(objects, "shape", [first, second])
     tiles = describe_tiles(objects, "shape", marks=marks)
     return DrawnSample(
-        image=scenes.draw_shapes(objects),
+        image=draw_shapes(objects),
         question="Which are there more of?",
         rationale=f"{tiles}: {first}{numbers[0]}, {second}{numbers[1]}",
         answer="AB"[winner],
         kind=AnswerKind.choice,
-        task_set=TaskSet.reasoning,
         options=(f"{first}s", f"{second}s"),
     )
 
@@ -280,19 +368,18 @@ def bar(rng: Random, gen_difficulty: float) -> DrawnSample:
     left, right = sorted((a, b))
     bars = " ".join(f"{colors[i]} {heights[i]}{'!' * (i in (a, b))}" for i in range(number))
     return DrawnSample(
-        image=scenes.draw_bars(heights, colors, rng.randint(16, 24)),
+        image=draw_bars(heights, colors, rng.randint(16, 24)),
         question=f"What are the {colors[a]} bar and the {colors[b]} bar together?",
         rationale=f"{bars}: {heights[left]} + {heights[right]} = {total}",
         answer=str(total),
         kind=AnswerKind.number,
-        task_set=TaskSet.reasoning,
     )
 
 
 def odd(rng: Random, gen_difficulty: float) -> DrawnSample:
     """The row of the only object of another color; the difficulty makes all objects small."""
     shape, color = random_look(rng)
-    odd_color = random_other(rng, list(COLORS), color)
+    odd_color = _random_other(rng, list(COLORS), color)
     odd_tile = rng.choice(TILES)
     size = scale(1 - gen_difficulty, 6, 22)
     shift = random_shift(rng)
@@ -301,13 +388,13 @@ def odd(rng: Random, gen_difficulty: float) -> DrawnSample:
         for tile in TILES
     ]
     row = odd_tile[0] + 1
+    tiles = describe_tiles(objects, "color", marks={odd_tile: f"!{row}"})
     return DrawnSample(
-        image=scenes.draw_shapes(objects),
+        image=draw_shapes(objects),
         question="Which row holds the odd one out?",
-        rationale=f"{describe_tiles(objects, 'color', marks={odd_tile: f'!{row}'})}: row {row}",
+        rationale=f"{tiles}: row {row}",
         answer="ABCD"[odd_tile[0]],
         kind=AnswerKind.choice,
-        task_set=TaskSet.reasoning,
         options=("row 1", "row 2", "row 3", "row 4"),
     )
 
@@ -317,12 +404,11 @@ def prior(rng: Random, gen_difficulty: float) -> DrawnSample:
     a = scale(gen_difficulty, 1, 9)
     b = rng.randint(1, 9)
     return DrawnSample(
-        image=scenes.draw_shapes(scatter(rng, random_looks(rng, rng.randint(1, 9)))),
+        image=draw_shapes(scatter(rng, random_looks(rng, rng.randint(1, 9)))),
         question=f"A box holds {a} pens and {b} cups. How many things are in the box?",
         rationale=f"{a} + {b} = {a + b}",
         answer=str(a + b),
         kind=AnswerKind.number,
-        task_set=TaskSet.reasoning,
         requires_image=False,
     )
 
@@ -331,11 +417,10 @@ def noise(rng: Random, gen_difficulty: float) -> DrawnSample:
     """Control: a random number that is nowhere in the image."""
     objects = scatter(rng, random_looks(rng, scale(gen_difficulty, 1, 9)))
     return DrawnSample(
-        image=scenes.draw_shapes(objects),
+        image=draw_shapes(objects),
         question="Which number is on the back of the picture?",
         rationale="a number",
         answer=str(rng.randint(100, 999)),
         kind=AnswerKind.number,
-        task_set=TaskSet.perception,
         requires_image=None,
     )

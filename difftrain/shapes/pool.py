@@ -12,7 +12,7 @@ from random import Random
 from PIL import Image
 
 from difftrain import images, seeds
-from difftrain.records import Sample
+from difftrain.records import Sample, TaskSet
 from difftrain.shapes import families
 from difftrain.shapes.families import DrawnSample
 
@@ -29,23 +29,23 @@ class Split(StrEnum):
 
 SPLIT_BUCKETS = {Split.pretrain: range(6), Split.pool: range(6, 7), Split.bench: range(7, 8)}
 
-FAMILIES: dict[str, tuple[Callable[[Random, float], DrawnSample], int]] = {
-    "count": (families.count, 10),
-    "count_colour": (families.count_color, 10),
-    "read": (families.read, 12),
-    "colour": (families.name_color, 6),
-    "verify": (families.verify, 4),
-    "locate": (families.locate, 12),
-    "count_plus": (families.count_plus, 12),
-    "compare": (families.compare, 5),
-    "bar": (families.bar, 12),
-    "odd": (families.odd, 5),
-    "prior": (families.prior, 6),
-    "noise": (families.noise, 6),
+FAMILIES: dict[str, tuple[Callable[[Random, float], DrawnSample], TaskSet, int]] = {
+    "count": (families.count, TaskSet.perception, 10),
+    "count_colour": (families.count_color, TaskSet.perception, 10),
+    "read": (families.read, TaskSet.perception, 12),
+    "colour": (families.name_color, TaskSet.perception, 6),
+    "verify": (families.verify, TaskSet.perception, 4),
+    "locate": (families.locate, TaskSet.perception, 12),
+    "count_plus": (families.count_plus, TaskSet.reasoning, 12),
+    "compare": (families.compare, TaskSet.reasoning, 5),
+    "bar": (families.bar, TaskSet.reasoning, 12),
+    "odd": (families.odd, TaskSet.reasoning, 5),
+    "prior": (families.prior, TaskSet.reasoning, 6),
+    "noise": (families.noise, TaskSet.perception, 6),
 }
-"""How a family draws, and its percent of the training pool. The keys are the samples' tasks and
-part of their seeds, so their spelling is fixed."""
-MIX = {family: percent for family, (_, percent) in FAMILIES.items()}
+"""How a family draws, its task set, and its percent of the training pool. The keys are the
+samples' tasks and part of their seeds, so their spelling is fixed."""
+MIX = {family: percent for family, (_, _, percent) in FAMILIES.items()}
 
 
 def to_png(image: Image.Image) -> bytes:
@@ -65,11 +65,10 @@ def in_split(sample_id: str, split: Split) -> bool:
 
 def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, DrawnSample]:
     """(sample id, difficulty, drawing) of this index of a family in a split."""
-    draw_family, _ = FAMILIES[family]
     for attempt in count():
         rng = Random(seeds.derive(seed, "shapes", split, family, index, attempt))
         gen_difficulty = rng.random()
-        drawn = draw_family(rng, gen_difficulty)
+        drawn = FAMILIES[family][0](rng, gen_difficulty)
         sample_id = drawn_id(drawn.image, drawn.question, drawn.answer)
         if in_split(sample_id, split):
             return sample_id, gen_difficulty, drawn
@@ -87,7 +86,7 @@ def sample(split: Split, family: str, index: int, seed: int) -> Sample:
         answer_kind=drawn.kind,
         options=drawn.options,
         task=family,
-        task_set=drawn.task_set,
+        task_set=FAMILIES[family][1],
         source=f"shapes/{split}/{family}/{index}",
         requires_image=drawn.requires_image,
         gen_difficulty=gen_difficulty,

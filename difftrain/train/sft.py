@@ -1,22 +1,25 @@
 """SFT with TRL's trainer as it is: loss on the completion alone, nothing truncated or packed."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 from trl.trainer.sft_trainer import SFTTrainer
 
+from difftrain import images, seeds
 from difftrain.config.difficulty import GradeConfig
-from difftrain.config.train import Dropped, GrpoConfig, SftConfig
-from difftrain.grade import GradeResult, grade_batch
+from difftrain.config.train import DROP_REASONS, Dropped, GrpoConfig, SftConfig
+from difftrain.grade import GradeResult, extract, grade_batch
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.model import resolve
 from difftrain.pipeline import coordination, manifest
-from difftrain.records import Sample
-from difftrain.train import callbacks, checkpointing, param_groups, sft_targets, trl_args
-from difftrain.train.dataset import with_images
+from difftrain.records import Rollout, Sample, Verdict, View
+from difftrain.train import callbacks, checkpointing, param_groups, trl_args
+from difftrain.train.dataset import chat_prompt, with_images
 from difftrain.train.trl_args import TrainJob
 
 logger = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ def check_targets(
         target = targets[sample.sample_id]
         if isinstance(reply, GradeFailure) or reply.credit < 1:
             checked[sample.sample_id] = Dropped.not_correct
-        elif sft_targets.token_count(processor, sample, target) > sft.cutoff_tokens:
+        elif token_count(processor, sample, target) > sft.cutoff_tokens:
             checked[sample.sample_id] = Dropped.too_long
         else:
             checked[sample.sample_id] = target
@@ -76,10 +79,10 @@ def prepare(
                 replies = grade_batch(graders, texts, samples, grade)
             checked = check_targets(job, sft, replies, samples, targets)
         kept = {key: text for key, text in checked.items() if not isinstance(text, Dropped)}
-        dropped = sft_targets.count_dropped(checked)
+        dropped = count_dropped(checked)
         manifest.write_json(path, {"targets": kept, "dropped": dropped})
         if dropped:
-            reasons = sft_targets.dropped_text(dropped)
+            reasons = dropped_text(dropped)
             logger.info("SFT trains on %d samples%s", len(kept), reasons)
 
     coordination.wait_for_first_rank(job.folder, job.world, path.is_file)
@@ -94,7 +97,7 @@ def build_trainer(job: TrainJob, sft: SftConfig, data: SftData) -> Any:
     processor = job.load_processor()
     # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
     adapter = param_groups.peft_config("sft", sft.lora, model)
-    rows = [sft_targets.trl_row(s, data.targets[s.sample_id]) for s in data.samples]
+    rows = [trl_row(s, data.targets[s.sample_id]) for s in data.samples]
     trainer: Any = SFTTrainer(
         model=resolve.source(model.name),
         args=trl_args.sft_arguments(job, sft),
@@ -125,3 +128,112 @@ def fit(job: TrainJob, sft: SftConfig, data: SftData) -> Path:
         "last_loss": log[-1]["loss"],
     }
     return checkpointing.finish(trainer, job, sft, seconds, counts)
+
+
+def in_tags(thought: str, answer: str) -> str:
+    """Thought and answer in their tags; tags inside either are removed."""
+    for tag in extract.TAGS:
+        thought, answer = thought.replace(tag, ""), answer.replace(tag, "")
+    return f"<think>{thought.strip()}</think><answer>{answer.strip()}</answer>"
+
+
+def is_formatted(text: str) -> bool:
+    """Whether the format reward would be paid and the grader would find an answer."""
+    return extract.has_expected_format(text) and extract.answer(text) is not None
+
+
+def from_rationale(sample: Sample) -> str | Dropped:
+    """The data's own rationale and answer."""
+    if not (sample.rationale or "").strip():
+        return Dropped.no_rationale
+    text = in_tags(sample.rationale or "", sample.answer)
+    return text if is_formatted(text) else Dropped.no_format
+
+
+def from_response(response: str) -> str | Dropped:
+    """A correct response of the model: as it is if it has the format, else put into tags."""
+    if is_formatted(response):
+        return response.strip()
+    answer = extract.tag_content(response)
+    if answer is None:
+        return Dropped.no_format
+    thought = response[: response.rfind(extract.OPEN_TAG, 0, response.rfind(extract.CLOSE_TAG))]
+    text = in_tags(thought, answer)
+    return text if is_formatted(text) else Dropped.no_format
+
+
+def correct_rollouts(rollouts: Iterable[Rollout], draws: int) -> dict[str, list[Rollout]]:
+    """By sample: correct responses to the full image, in the order of their draws.
+
+    Only draws that these settings request count: those up to the first correct one, and the first
+    `draws` in any case. A probe that has grown since for another run changes nothing.
+    """
+    by_sample: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        if rollout.view is View.full_image and rollout.verdict is Verdict.correct:
+            by_sample.setdefault(rollout.sample_id, []).append(rollout)
+    for rows in by_sample.values():
+        rows.sort(key=lambda row: row.draw)
+        first = rows[0].draw
+        rows[:] = [row for row in rows if row.draw == first or row.draw < draws]
+    return by_sample
+
+
+def from_rollouts(rollouts: Sequence[Rollout], seed: int) -> str | Dropped:
+    """One of a sample's correct responses, drawn by seed among those that can be formatted."""
+    if not rollouts:
+        return Dropped.no_correct_rollout
+    targets = [from_response(rollout.response) for rollout in rollouts]
+    texts = [target for target in targets if not isinstance(target, Dropped)]
+    if not texts:
+        return Dropped.no_format
+    return min(texts, key=lambda text: seeds.derive(seed, "target", rollouts[0].sample_id, text))
+
+
+def count_dropped(targets: Mapping[str, str | Dropped]) -> dict[str, int]:
+    """How many samples each reason dropped; reasons that dropped none are left out."""
+    reasons = [target for target in targets.values() if isinstance(target, Dropped)]
+    return {reason.value: reasons.count(reason) for reason in Dropped if reason in reasons}
+
+
+def dropped_text(dropped: Mapping[str, int]) -> str:
+    """The counts as text behind a number of samples; empty if none was dropped."""
+    parts = [f"{n} more were dropped: {DROP_REASONS[Dropped(name)]}" for name, n in dropped.items()]
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def trl_row(sample: Sample, target: str) -> dict[str, Any]:
+    """A conversational prompt-completion row for TRL, without images."""
+    return {
+        "prompt": chat_prompt(sample),
+        "completion": [{"role": "assistant", "content": target}],
+        "sample_id": sample.sample_id,
+    }
+
+
+def token_count(processor: Any, sample: Sample, target: str) -> int:
+    """Tokens of the whole example as training sees it, image tokens included.
+
+    The text is tokenized; the number of an image's tokens follows from its size.
+    """
+    row = trl_row(sample, target)
+    sizes = [images.png_size(png) for png in sample.images]
+    blanks = [Image.new("1", (1, 1)) for _ in sizes]
+    texts = apply_chat_template(
+        {
+            "prompt": prepare_multimodal_messages(row["prompt"], images=blanks),
+            "completion": prepare_multimodal_messages(row["completion"]),
+        },
+        processor,
+    )
+    text_tokens = sum(
+        len(processor.tokenizer(texts[part], add_special_tokens=False)["input_ids"])
+        for part in ("prompt", "completion")
+    )
+    merged = processor.image_processor.merge_size**2
+    patches = [
+        processor.image_processor.get_number_of_image_patches(height, width, {})
+        for width, height in sizes
+    ]
+    # The template holds one placeholder an image, which the processor repeats.
+    return text_tokens + sum(n // merged - 1 for n in patches)

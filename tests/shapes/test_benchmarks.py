@@ -9,8 +9,8 @@ from PIL import Image
 from difftrain import evaluate
 from difftrain.data import prompts
 from difftrain.shapes import benchmarks, pool
+from difftrain.shapes.benchmarks import judge
 from difftrain.shapes.pool import Split
-from difftrain.shapes.stub_judge import judge
 
 SIZE = 24
 NAMES = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")

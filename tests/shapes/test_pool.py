@@ -7,7 +7,7 @@ from PIL import Image
 from difftrain import images
 from difftrain.grade import gold_problem, grade
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
-from difftrain.shapes import families, pool, scenes
+from difftrain.shapes import families, pool
 from difftrain.shapes.pool import Split
 
 SPLITS = list(Split)
@@ -84,7 +84,7 @@ def test_what_is_counted_is_in_the_image() -> None:
 
 
 def test_a_bar_has_the_requested_height() -> None:
-    image = np.asarray(scenes.draw_bars([3, 8], ["red", "blue"]))
+    image = np.asarray(families.draw_bars([3, 8], ["red", "blue"]))
     heights = [(image[:, column, :] < 250).any(axis=1).sum() / 14 for column in (14, 42)]
     assert heights == [3, 8]
 

@@ -12,8 +12,8 @@ from pretraining_data import LOW_WEIGHT, Example, Mixture
 from difftrain.cli.overrides import compose_config
 from difftrain.model.loading import LoadedModel
 from difftrain.shapes import families, pool
+from difftrain.shapes.families import SceneObject
 from difftrain.shapes.pool import Split
-from difftrain.shapes.scenes import SceneObject
 
 LISTING = ("count_colour", "colour", "verify", "locate", "compare", "odd")
 

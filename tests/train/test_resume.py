@@ -17,7 +17,7 @@ from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.pool import GraderPool
 from difftrain.pipeline.coordination import World
 from difftrain.shapes import pool
-from difftrain.train import checkpointing, grpo, sft, sft_targets
+from difftrain.train import checkpointing, grpo, sft
 from difftrain.train.dataset import TrainData
 from difftrain.train.trl_args import TrainJob
 
@@ -29,7 +29,7 @@ SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_st
          "grpo.eval_samples=0",
          "grpo.per_device_train_batch_size=4", "grpo.max_completion_length=72")  # fmt: skip
 SAMPLES = list(pool.samples(pool.Split.pool, 16))
-TARGETS = {each.sample_id: str(sft_targets.from_rationale(each)) for each in SAMPLES}
+TARGETS = {each.sample_id: str(sft.from_rationale(each)) for each in SAMPLES}
 SFT_DATA = sft.SftData(SAMPLES, TARGETS, {})
 GRPO_DATA = TrainData(SAMPLES)
 

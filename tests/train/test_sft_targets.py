@@ -11,7 +11,7 @@ from difftrain.grade import extract, grade
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline.coordination import World
 from difftrain.records import Rollout, Sample, Verdict, View
-from difftrain.train import sft, sft_targets
+from difftrain.train import sft
 from difftrain.train.dataset import with_images
 from difftrain.train.trl_args import TrainJob
 
@@ -28,7 +28,7 @@ def test_every_rationale_becomes_a_target_with_full_reward(
     shapes_samples: list[Sample],
 ) -> None:
     for sample in shapes_samples:
-        target = sft_targets.from_rationale(sample)
+        target = sft.from_rationale(sample)
         assert extract.has_expected_format(target)
         assert grade(target, sample) is Verdict.correct
         assert sample.rationale in target
@@ -36,21 +36,19 @@ def test_every_rationale_becomes_a_target_with_full_reward(
 
 def test_tags_within_a_rationale_do_not_break_the_format(shapes_samples: list[Sample]) -> None:
     sample = replace(shapes_samples[0], rationale="<think>first</think> then <answer>9</answer>")
-    target = sft_targets.from_rationale(sample)
+    target = sft.from_rationale(sample)
     assert target == f"<think>first then 9</think><answer>{sample.answer}</answer>"
 
 
 def test_a_sample_without_a_rationale_is_counted_and_reported(shapes_samples: list[Sample]) -> None:
     bare, blank = (replace(shapes_samples[0], rationale=text) for text in (None, "  "))
     targets = {
-        "a": sft_targets.from_rationale(bare),
-        "b": sft_targets.from_rationale(blank),
+        "a": sft.from_rationale(bare),
+        "b": sft.from_rationale(blank),
         "c": "fine",
     }
-    assert sft_targets.count_dropped(targets) == {"no_rationale": 2}
-    assert "2 more were dropped: the data has no rationale" in sft_targets.dropped_text(
-        {"no_rationale": 2}
-    )
+    assert sft.count_dropped(targets) == {"no_rationale": 2}
+    assert "2 more were dropped: the data has no rationale" in sft.dropped_text({"no_rationale": 2})
 
 
 def test_only_correct_responses_to_the_full_image_become_targets(
@@ -64,7 +62,7 @@ def test_only_correct_responses_to_the_full_image_become_targets(
         rollout(sample, 4, "d"),
         rollout(sample, 3, "e"),
     ]
-    assert [row.response for row in sft_targets.correct_rollouts(rows, 10)[sample.sample_id]] == [
+    assert [row.response for row in sft.correct_rollouts(rows, 10)[sample.sample_id]] == [
         "e",
         "d",
     ]
@@ -76,8 +74,8 @@ def test_a_probe_that_has_grown_for_another_run_changes_no_target(
     sample = shapes_samples[0]
     few = [rollout(sample, 2, "first right")]
     grown = [*few, *(rollout(sample, draw, f"later {draw}") for draw in range(3, 10))]
-    assert sft_targets.correct_rollouts(grown, 0) == sft_targets.correct_rollouts(few, 0)
-    assert len(sft_targets.correct_rollouts(grown, 5)[sample.sample_id]) == 3
+    assert sft.correct_rollouts(grown, 0) == sft.correct_rollouts(few, 0)
+    assert len(sft.correct_rollouts(grown, 5)[sample.sample_id]) == 3
 
 
 def test_which_of_several_correct_responses_is_the_target_depends_on_the_seed(
@@ -85,22 +83,22 @@ def test_which_of_several_correct_responses_is_the_target_depends_on_the_seed(
 ) -> None:
     texts = [f"<think>{n}</think><answer>4</answer>" for n in range(8)]
     rows = [rollout(shapes_samples[0], n, text) for n, text in enumerate(texts)]
-    targets = {seed: sft_targets.from_rollouts(rows, seed) for seed in range(20)}
-    assert targets == {seed: sft_targets.from_rollouts(rows[::-1], seed) for seed in range(20)}
+    targets = {seed: sft.from_rollouts(rows, seed) for seed in range(20)}
+    assert targets == {seed: sft.from_rollouts(rows[::-1], seed) for seed in range(20)}
     assert len(set(targets.values())) > 3
-    assert sft_targets.from_rollouts([], 1) is Dropped.no_correct_rollout
+    assert sft.from_rollouts([], 1) is Dropped.no_correct_rollout
 
 
 def test_a_correct_response_without_the_format_is_put_into_tags() -> None:
-    assert sft_targets.from_response("I count. <answer>\\boxed{4}</answer> done") == (
+    assert sft.from_response("I count. <answer>\\boxed{4}</answer> done") == (
         "<think>I count.</think><answer>\\boxed{4}</answer>"
     )
-    assert sft_targets.from_response("so it is 4") is Dropped.no_format
-    assert sft_targets.from_response("<answer> </answer>") is Dropped.no_format
+    assert sft.from_response("so it is 4") is Dropped.no_format
+    assert sft.from_response("<answer> </answer>") is Dropped.no_format
 
 
 def collated(tiny: LoadedModel, samples: list[Sample], targets: list[str]) -> Any:
-    rows = [sft_targets.trl_row(*pair) for pair in zip(samples, targets, strict=True)]
+    rows = [sft.trl_row(*pair) for pair in zip(samples, targets, strict=True)]
     batch = with_images(rows, samples).__getitems__(list(range(len(rows))))
     collate = DataCollatorForVisionLanguageModeling(tiny.processor, completion_only_loss=True)
     return collate(batch)
@@ -110,9 +108,9 @@ def test_token_counts_are_those_of_the_real_batch_images_included(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     few = shapes_samples[:6]
-    targets = [str(sft_targets.from_rationale(each)) for each in few]
+    targets = [str(sft.from_rationale(each)) for each in few]
     real = collated(tiny, few, targets)["attention_mask"].sum(1).tolist()
-    counts = [sft_targets.token_count(tiny.processor, *p) for p in zip(few, targets, strict=True)]
+    counts = [sft.token_count(tiny.processor, *p) for p in zip(few, targets, strict=True)]
     assert counts == real
 
 
@@ -120,7 +118,7 @@ def test_the_loss_is_on_the_completion_and_its_end_token_alone(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     few = shapes_samples[:3]
-    targets = [str(sft_targets.from_rationale(each)) for each in few]
+    targets = [str(sft.from_rationale(each)) for each in few]
     for labels, target in zip(collated(tiny, few, targets)["labels"], targets, strict=True):
         taught = tiny.processor.tokenizer.decode(labels[labels != -100])
         assert taught.strip() == f"{target}<|im_end|>"
@@ -128,7 +126,7 @@ def test_the_loss_is_on_the_completion_and_its_end_token_alone(
 
 @pytest.mark.parametrize("reason", list(Dropped))
 def test_every_reason_has_a_text(reason: Dropped) -> None:
-    assert sft_targets.dropped_text({reason.value: 1}).startswith(" (1 more were dropped: ")
+    assert sft.dropped_text({reason.value: 1}).startswith(" (1 more were dropped: ")
 
 
 def test_what_is_dropped_before_sft_is_logged(
@@ -137,7 +135,7 @@ def test_what_is_dropped_before_sft_is_logged(
     caplog.set_level("INFO")
     good, bad = shapes_samples[:2]
     targets = {
-        good.sample_id: str(sft_targets.from_rationale(good)),
+        good.sample_id: str(sft.from_rationale(good)),
         bad.sample_id: "a wrong answer",
     }
     config = RunConfig()

@@ -22,7 +22,7 @@ from difftrain.config.train import SFT_KEYS, VllmMode, nearest_numbers, trl_fiel
 from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline.coordination import World
 from difftrain.records import Sample, TrainStage
-from difftrain.train import param_groups, trl_args, trl_vllm
+from difftrain.train import grpo, param_groups, trl_args
 from difftrain.train.param_groups import GradientCheck, GradientError
 from difftrain.train.trl_args import TrainJob
 
@@ -108,7 +108,7 @@ def test_vllm_drops_encoded_images_only_if_the_vision_tower_is_trained() -> None
         model = two_parts()
         model["visual"].requires_grad_(trained)
         trainer = SimpleNamespace(model=model, vllm_generation=vllm_of(calls))
-        trl_vllm.reset_encoder_cache_on_update(trainer)
+        grpo.reset_encoder_cache_on_update(trainer)
         trainer.vllm_generation.sync_weights()
         assert calls == expected
 
@@ -116,12 +116,12 @@ def test_vllm_drops_encoded_images_only_if_the_vision_tower_is_trained() -> None
 def test_images_that_vllm_would_resize_again_are_refused(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
-    assert trl_vllm.resized_images(ModelConfig(name="tiny"), shapes_samples) == []
+    assert grpo.resized_images(ModelConfig(name="tiny"), shapes_samples) == []
     processor = AutoProcessor.from_pretrained(SHIPPED["tiny"])
     processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 6272}
     processor.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"resize images again .*112 x 112: 16 patches"):
-        trl_vllm.refuse_second_resize(ModelConfig(name=str(tmp_path)), shapes_samples)
+        grpo.refuse_second_resize(ModelConfig(name=str(tmp_path)), shapes_samples)
 
 
 def test_lora_adapts_the_language_model_alone_by_default() -> None:

@@ -20,7 +20,7 @@ from difftrain.model.loading import LoadedModel
 from difftrain.pipeline.coordination import World
 from difftrain.records import Sample
 from difftrain.shapes import pool
-from difftrain.train import checkpointing, grpo, param_groups, preflight, sft, sft_targets
+from difftrain.train import checkpointing, grpo, param_groups, preflight, sft
 from difftrain.train.dataset import TrainData
 from difftrain.train.trl_args import TrainJob
 
@@ -68,7 +68,7 @@ def main() -> None:
     out, world = Path(sys.argv[1]), World.from_environment()
     config = resolve(compose_config([*SMALL, *sys.argv[2:]]))
     samples = list(pool.samples(pool.Split.pool, SAMPLES))
-    targets = {s.sample_id: str(sft_targets.from_rationale(s)) for s in samples}
+    targets = {s.sample_id: str(sft.from_rationale(s)) for s in samples}
     result: dict[str, Any] = {}
     job = job_of(config, out / "sft", world)
     trainer = sft.build_trainer(job, config.sft, sft.SftData(samples, targets, {}))

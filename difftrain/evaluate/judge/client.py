@@ -35,7 +35,7 @@ from difftrain.model.engines.transport import (
     message_text,
 )
 from difftrain.records import GradedBy
-from difftrain.shapes.stub_judge import judge as stub_judge
+from difftrain.shapes.benchmarks import judge as stub_judge
 
 DEFAULT_MAX_TOKENS = 2048
 """Tokens of a reply where the reference harness sets no other limit."""
