@@ -48,9 +48,7 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
         targets = make_targets(config, paths, samples)
         kept = config.select.sft_strata
         candidates = select_by_stratum(scores, measure, kept, TrainStage.sft)
-        dropped = sft.count_dropped(
-            {row.sample_id: targets[row.sample_id] for row in candidates}
-        )
+        dropped = sft.count_dropped({row.sample_id: targets[row.sample_id] for row in candidates})
         selected = [row for row in candidates if not isinstance(targets[row.sample_id], Dropped)]
         if config.select.sft_random or arm != Arm.tuned:
             teachable = [key for key, target in targets.items() if not isinstance(target, Dropped)]
