@@ -19,7 +19,7 @@ import numpy as np
 
 from difftrain.config.difficulty import PismConfig, Until
 from difftrain.difficulty import pism
-from difftrain.plan.probe_cost import PAPER_STRATA
+from difftrain.plan import PAPER_STRATA
 from difftrain.probe.schedule import next_draws
 from difftrain.records import Measure, Stratum
 

@@ -15,11 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from difftrain.config.data import WITH_RATIONALE, DataConfig
 from difftrain.config.difficulty import DifficultyConfig, GradeConfig, ProbeConfig, SelectConfig
 from difftrain.config.evaluate import EvaluateConfig
-from difftrain.config.export import ExportConfig
 from difftrain.config.fingerprint import setting
 from difftrain.config.model import ModelConfig
-from difftrain.config.plan import PlanConfig
-from difftrain.config.report import ReportConfig, Tracker
+from difftrain.config.report import ExportConfig, PlanConfig, ReportConfig, Tracker
 from difftrain.config.train import STAGES, GrpoConfig, SftConfig, TrainStages
 
 

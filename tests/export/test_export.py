@@ -16,13 +16,12 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from difftrain import export
 from difftrain.config.data import DataConfig, Source
-from difftrain.config.export import ExportConfig, ExportFormat
+from difftrain.config.report import ExportConfig, ExportFormat
 from difftrain.config.run_config import RunConfig
 from difftrain.data import dataset
 from difftrain.data.build import build_dataset
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.data.storage import HubUnavailable
-from difftrain.export import ExportInputs
 from difftrain.model import resolve
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
@@ -60,24 +59,24 @@ def exported(tmp_path_factory, small_images) -> tuple[RunConfig, Path, list[Samp
     samples = parquet.read_rows(root / "data", Sample)
     scores = [
         Score(
-            sample_id=each.sample_id,
+            sample_id=sample.sample_id,
             measure=measure,
             value=None if number == 0 else number / 10,
             stratum=STRATA[number % 3],
         )
-        for number, each in enumerate(samples)
+        for number, sample in enumerate(samples)
         for measure in (Measure.pism, Measure.cmab)
     ]
     selections = [
-        Selection(sample_id=each.sample_id, stage=TrainStage.grpo, reason="a test")
-        for each in reversed(samples[1:])
+        Selection(sample_id=sample.sample_id, stage=TrainStage.grpo, reason="a test")
+        for sample in reversed(samples[1:])
     ]
     parquet.write_all(root / "score", scores)
     parquet.write_all(root / "select", selections)
     finish(root / "score")
     finish(root / "select")
-    inputs = ExportInputs(data=root / "data", score=root / "score", selection=root / "select")
-    return config, export.export(config, inputs, root / "out", World()), samples
+    stages = {name: root / name for name in ("data", "score", "select")}
+    return config, export.export(config, stages, root / "out", World()), samples
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +90,7 @@ def small_images(tmp_path_factory) -> dict[str, bytes]:
 def test_scores_stand_beside_the_original_rows(exported):
     _, folder, samples = exported
     rows = pq.read_table(folder / "scores.parquet").to_pylist()
-    assert [row["sample_id"] for row in rows] == [each.sample_id for each in samples]
+    assert [row["sample_id"] for row in rows] == [sample.sample_id for sample in samples]
     first, last = rows[0], rows[4]
     assert (first["selected"], first["stage"], first["pism"], first["stratum"]) == (
         False,
@@ -120,10 +119,10 @@ def test_every_format_is_read_back_as_the_same_samples(exported, form):
     config, folder, samples = exported
     again = DataConfig(source=Source(form.value), path=str(folder / form.value))
     again.max_pixels = config.data.max_pixels
-    found, picked = list(dataset.load_samples(again)), samples[:0:-1]
-    assert [each.sample_id for each in found] == [each.sample_id for each in picked]
-    assert [each.answer_kind for each in found] == [each.answer_kind for each in picked]
-    assert [each.images for each in found] == [each.images for each in picked]
+    loaded, selected = list(dataset.load_samples(again)), samples[:0:-1]
+    assert [sample.sample_id for sample in loaded] == [sample.sample_id for sample in selected]
+    assert [sample.answer_kind for sample in loaded] == [sample.answer_kind for sample in selected]
+    assert [sample.images for sample in loaded] == [sample.images for sample in selected]
 
 
 def test_the_selection_loads_in_trl_as_it_is(exported, tmp_path):
@@ -157,7 +156,7 @@ def test_the_selection_loads_in_trl_as_it_is(exported, tmp_path):
     )
     trainer.train()
     assert trainer.state.global_step == 1
-    assert seen.keys() == {each.sample_id for each in samples[1:]}
+    assert seen.keys() == {sample.sample_id for sample in samples[1:]}
     assert seen[samples[4].sample_id] == ("\\boxed{3}", "hard")
     assert seen[samples[2].sample_id] == ("<answer>No entry</answer>", "medium")
 
@@ -182,15 +181,13 @@ def test_an_export_of_shapes_has_no_original_rows(tmp_path):
     build_dataset(config.data, tmp_path / "data")
     finish(tmp_path / "select")
     finish(tmp_path / "score")
-    inputs = ExportInputs(
-        data=tmp_path / "data", score=tmp_path / "score", selection=tmp_path / "select"
-    )
-    export.export(config, inputs, tmp_path / "out", World())
+    stages = {name: tmp_path / name for name in ("data", "score", "select")}
+    export.export(config, stages, tmp_path / "out", World())
     rows = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
     assert [row["original"] for row in rows] == [None] * 8
     config.export.formats = [ExportFormat.trl]
     with pytest.raises(EmptyDatasetError, match=r"export\.formats=\[\] writes the scores alone"):
-        export.export(config, inputs, tmp_path / "again", World())
+        export.export(config, stages, tmp_path / "again", World())
 
 
 def test_a_source_that_changed_since_is_refused(exported, tmp_path):
@@ -199,10 +196,10 @@ def test_a_source_that_changed_since_is_refused(exported, tmp_path):
     before = path.read_text()
     path.write_text("".join(before.splitlines(keepends=True)[:2]))
     root = folder.parent
-    inputs = ExportInputs(data=root / "data", score=root / "score", selection=root / "select")
+    stages = {name: root / name for name in ("data", "score", "select")}
     try:
         with pytest.raises(EmptyDatasetError, match=r"4 samples have no row in .* any more"):
-            export.export(config, inputs, tmp_path / "out", World())
+            export.export(config, stages, tmp_path / "out", World())
     finally:
         path.write_text(before)
     assert manifest.read_manifest(tmp_path / "out") is None
@@ -239,9 +236,9 @@ def test_publishing_creates_a_private_dataset_and_uploads_the_folder(exported):
 def test_publishing_without_network_names_the_finished_folder(exported, monkeypatch):
     _, folder, _ = exported
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(HubUnavailable, match="The export is complete at") as found:
+    with pytest.raises(HubUnavailable, match="The export is complete at") as refused:
         export.publish(folder, "me/selection", True)
-    assert str(folder) in str(found.value)
+    assert str(folder) in str(refused.value)
 
 
 def test_a_repository_without_an_owner_is_a_bad_setting():

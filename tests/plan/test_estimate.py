@@ -15,8 +15,7 @@ from difftrain.config.train import LORA_TARGETS
 from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.pipeline.paths import RunPaths
-from difftrain.plan import memory
-from difftrain.plan.probe_cost import ProbeWorkload, expected_responses
+from difftrain.plan import ProbeWorkload, expected_responses
 from difftrain.probe.schedule import next_draws, requirements
 from difftrain.records import Measure, Stratum, TaskSet
 
@@ -69,7 +68,7 @@ def test_other_measures_share_the_draws_under_the_full_image() -> None:
 
 
 def test_parameters_are_counted_as_the_weights_have_them() -> None:
-    dims = memory.model_dims(str(SHIPPED["tiny"]))
+    dims = plan.model_dims(str(SHIPPED["tiny"]))
     assert dims is not None
     with safe_open(SHIPPED["tiny"] / "model.safetensors", "numpy") as weights:
         names = list(weights.keys())
@@ -85,59 +84,60 @@ def test_the_7bs_known_dimensions_are_those_counted_from_its_config() -> None:
         "num_attention_heads": 28, "intermediate_size": 18_944, "num_key_value_heads": 4,
     }  # fmt: skip
     vision = {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32}
-    found = memory.dims_from_config(
+    counted = plan.dims_from_config(
         {"tie_word_embeddings": False, "text_config": text, "vision_config": vision}
     )
-    known = memory.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
-    assert found.parameters == pytest.approx(known.parameters, rel=0.01)
-    assert found.vision_parameters == pytest.approx(known.vision_parameters, rel=0.02)
-    assert found.cache_values == known.cache_values == 28_672
+    known = plan.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
+    assert counted.parameters == pytest.approx(known.parameters, rel=0.01)
+    assert counted.vision_parameters == pytest.approx(known.vision_parameters, rel=0.02)
+    assert counted.cache_values == known.cache_values == 28_672
 
 
 def test_memory_of_training_shrinks_with_each_zero_stage_by_the_formula() -> None:
-    dims = memory.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
-    batch = memory.TokenBatch(rows=4, prompt=1800, response=1024, pixels=1_254_400)
+    dims = plan.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
+    batch = plan.TokenBatch(rows=4, prompt=1800, response=1024, pixels=1_254_400)
 
     def stages(gpus: int, frozen_vision: bool = False, **changes: bool) -> dict[int, float]:
         plain = {"reference": False, "checkpointing": True} | changes
-        part = memory.TrainedPart(frozen_vision=frozen_vision)
-        return memory.training_memory(dims, batch, gpus, part, **plain)
+        return plan.training_memory(dims, batch, gpus, frozen_vision=frozen_vision, **plain)
 
-    found = stages(8)
-    assert found[0] > found[1] > found[2] > found[3]
-    assert found[0] - found[3] == pytest.approx(16 * dims.parameters * 7 / 8)
+    by_zero_stage = stages(8)
+    assert by_zero_stage[0] > by_zero_stage[1] > by_zero_stage[2] > by_zero_stage[3]
+    assert by_zero_stage[0] - by_zero_stage[3] == pytest.approx(16 * dims.parameters * 7 / 8)
     assert stages(1)[3] == stages(1)[0]
-    assert stages(8, reference=True)[2] - found[2] == pytest.approx(2 * dims.parameters)
-    assert found[2] - stages(8, frozen_vision=True)[2] == pytest.approx(
+    assert stages(8, reference=True)[2] - by_zero_stage[2] == pytest.approx(2 * dims.parameters)
+    assert by_zero_stage[2] - stages(8, frozen_vision=True)[2] == pytest.approx(
         14 * dims.vision_parameters / 8
     )
-    assert stages(8, checkpointing=False)[3] > found[3]
+    assert stages(8, checkpointing=False)[3] > by_zero_stage[3]
 
 
 def test_lora_needs_no_memory_for_what_it_does_not_train() -> None:
-    dims = memory.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
-    batch = memory.TokenBatch(rows=1, prompt=1800, response=1024, pixels=1_254_400)
-    added = memory.lora_parameters(dims, 16, LORA_TARGETS, vision=False)
+    dims = plan.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
+    batch = plan.TokenBatch(rows=1, prompt=1800, response=1024, pixels=1_254_400)
+    added = plan.lora_parameters(dims, 16, LORA_TARGETS, vision=False)
     assert added == 40_370_176  # what peft adds to the 7B's language model
-    assert memory.lora_parameters(dims, 16, LORA_TARGETS, vision=True) > added
+    assert plan.lora_parameters(dims, 16, LORA_TARGETS, vision=True) > added
     whole, lora = (
-        memory.training_memory(dims, batch, 1, part, reference=True, checkpointing=True)
-        for part in (memory.TrainedPart(), memory.TrainedPart(lora_parameters=added))
+        plan.training_memory(
+            dims, batch, 1, reference=True, checkpointing=True, lora_parameters=adapters
+        )
+        for adapters in (None, added)
     )
     reference = 2 * dims.parameters
     assert whole[0] - lora[0] == pytest.approx(14 * dims.parameters - 16 * added + reference)
 
 
 def test_memory_of_generation_is_weights_cache_images_and_logits() -> None:
-    dims = memory.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
-    one = memory.TokenBatch(rows=1, prompt=1600, response=448, pixels=1_254_400)
-    found = memory.generation_memory(dims, one, 2)
-    assert found["weights"] == pytest.approx(16.58e9)
-    assert found["KV cache"] == 28_672 * 2 * 2048
-    assert found["logits"] == 4 * 152_064
-    here = memory.generation_memory(dims, one, 2, cached_prompts=8)
+    dims = plan.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
+    one = plan.TokenBatch(rows=1, prompt=1600, response=448, pixels=1_254_400)
+    sizes = plan.generation_memory(dims, one, 2)
+    assert sizes["weights"] == pytest.approx(16.58e9)
+    assert sizes["KV cache"] == 28_672 * 2 * 2048
+    assert sizes["logits"] == 4 * 152_064
+    here = plan.generation_memory(dims, one, 2, cached_prompts=8)
     assert here["cached prompts"] == 8 * 28_672 * 2 * 1600
-    assert sum(here.values()) - sum(found.values()) == (8 + 1) * 28_672 * 2 * 1600
+    assert sum(here.values()) - sum(sizes.values()) == (8 + 1) * 28_672 * 2 * 1600
 
 
 def test_the_batch_of_the_estimate_is_the_one_that_the_engine_computes_together() -> None:
@@ -190,9 +190,9 @@ def test_a_pilot_for_other_measures_is_not_used_and_the_plan_says_why(tmp_path) 
 
 
 def test_a_model_without_a_config_on_this_machine_has_no_dimensions(tmp_path) -> None:
-    assert memory.model_dims("someone/some-model") is None
+    assert plan.model_dims("someone/some-model") is None
     (tmp_path / "config.json").write_text('{"model_type": "other"}')
-    assert memory.model_dims(str(tmp_path)) is None
+    assert plan.model_dims(str(tmp_path)) is None
 
 
 def test_a_probe_until_the_stratum_is_expected_to_need_fewer_responses() -> None:

@@ -1,0 +1,558 @@
+"""What a run would do and cost: samples, responses, tokens, hours, memory. Needs no torch."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from difftrain.config import run_config
+from difftrain.config.data import TOKEN_PIXELS, DataConfig
+from difftrain.config.difficulty import DifficultyConfig, ProbeConfig, Until
+from difftrain.config.engine import EngineKind
+from difftrain.config.model import Dtype, ModelConfig
+from difftrain.config.run_config import RunConfig, format_value
+from difftrain.config.train import GrpoConfig, SftConfig
+from difftrain.data.build import build_dataset
+from difftrain.data.prompts import SYSTEM
+from difftrain.difficulty.pism import min_correct
+from difftrain.model import resolve
+from difftrain.pipeline import manifest, parquet
+from difftrain.pipeline.coordination import World
+from difftrain.pipeline.paths import RunPaths
+from difftrain.probe.schedule import requirements
+from difftrain.records import Measure, Stratum, TaskSet
+
+PAPER_MIX = "the first paper's stratum mix"
+"""What responses are estimated from without a pilot."""
+LETTERS_PER_TOKEN = 4
+"""English text in Qwen's tokenizer, roughly."""
+PASS_CHANCE = 0.5
+"""Chance that a draw is correct at a ratio that passes."""
+PAPER_STRATA: dict[Measure, dict[TaskSet, dict[Stratum, int]]] = {
+    measure: {
+        task_set: dict(
+            zip((Stratum.easy, Stratum.medium, Stratum.hard, Stratum.unsolved), counts, strict=True)
+        )
+        for task_set, counts in task_sets.items()
+    }
+    for measure, task_sets in {
+        Measure.pism: {
+            TaskSet.perception: (7827, 4872, 1454, 6480),
+            TaskSet.reasoning: (5048, 1061, 1618, 19406),
+        },
+        Measure.cmab: {
+            TaskSet.perception: (6753, 6029, 1001, 6850),
+            TaskSet.reasoning: (2170, 3604, 2166, 19193),
+        },
+    }.items()
+}
+"""Samples in each stratum (Qi et al. 2026, section 4; Qwen2.5-VL-7B)."""
+GIB = 2**30
+PATCH_PIXELS = 14 * 14
+PATCH_VALUES = 1176
+"""Numbers of a patch: 3 colors, 2 frames, 14 x 14 pixels."""
+MLP_MODULES = ("gate_proj", "up_proj", "down_proj")
+"""Feed-forward projections of a layer of the language model or of the vision tower."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSummary:
+    """What the data stage holds: samples by task set, and tokens of one prompt on average."""
+
+    counts: dict[str, Any]
+    task_sets: dict[TaskSet, int]
+    image_tokens: float
+    text_tokens: float
+
+
+def show(config: RunConfig, world: World, difference: list[str]) -> Path:
+    """Print settings, samples, responses, tokens, hours and memory; returns the plan's folder.
+
+    Makes the data stage, as any run would.
+    """
+    paths = RunPaths(config)
+    folder = paths.run.parent.parent / "plan" / paths.run.name
+    build_dataset(config.data, paths.data, world)
+    if world.is_first:
+        settings = run_config.plain(config)
+        dataset = _summarize(paths.data, config.data)
+        pilot, source = find_pilot(config)
+        counts = dataset.counts
+        task_sets = sorted(dataset.task_sets.items())
+        by_task_set = ", ".join(f"{name.value} {count:,}" for name, count in task_sets)
+        lines = [
+            *_setting_lines(settings),
+            "",
+            f"samples: {counts['samples']:,} of {counts['rows']:,} rows, "
+            f"{counts['quarantined']:,} quarantined ({by_task_set})",
+            *_response_lines(config, dataset, pilot, source),
+            _probe_hours(config, counts["samples"], pilot),
+            *_memory_lines(config, round(dataset.text_tokens)),
+            "",
+            "what defines this recipe: " + (", ".join(difference) or "nothing"),
+        ]
+        print("\n".join(lines))
+        manifest.write_json(folder / "settings.json", settings)
+        manifest.write_text(folder / "plan.txt", "\n".join(lines) + "\n")
+    return folder
+
+
+def _setting_lines(node: dict[str, Any], prefix: str = "") -> list[str]:
+    """Every setting as `full.key=value`, as one would type it."""
+    lines = []
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            lines += _setting_lines(value, f"{prefix}{key}.")
+        else:
+            lines.append(f"{prefix}{key}={format_value(value)}")
+    return lines
+
+
+def _summarize(folder: Path, data: DataConfig) -> DatasetSummary:
+    content = manifest.read_manifest(folder)
+    assert content is not None
+    task_sets, letters = Counter[TaskSet](), 0
+    for part in parquet.parts(folder):
+        names, questions = parquet.read_columns(part, ("task_set", "question"))
+        task_sets.update(map(TaskSet, names))
+        letters += sum(map(len, questions))
+    samples = content["counts"]["samples"]
+    image_tokens = content["counts"].get("images", {}).get("tokens")
+    shapes_tokens = max(data.min_pixels, TOKEN_PIXELS * 16) / TOKEN_PIXELS
+    return DatasetSummary(
+        counts=content["counts"],
+        task_sets=dict(task_sets),
+        image_tokens=shapes_tokens if image_tokens is None else image_tokens / samples,
+        text_tokens=(letters / samples + len(SYSTEM)) / LETTERS_PER_TOKEN,
+    )
+
+
+# Responses: expected draws of PISM with K draws at each mask ratio, for a sample whose first
+# failing ratio is f (METHODS, section 1). Every ratio before f passes after as many draws as its
+# correct responses take, and the ratio f costs all K. At a ratio that passes, a draw is taken to
+# be correct with p = 1/2, so passing with m correct responses takes min(K, m / p) draws.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeWorkload:
+    """What the measures request of one sample, in plain numbers."""
+
+    mask_percents: Sequence[int]
+    draws: int
+    min_correct: int
+    """Correct responses with which a ratio passes."""
+    hard_max: float
+    easy_min: float
+    masks: bool
+    """Whether PISM is measured, which draws at every ratio until one fails."""
+    full_grid: bool
+    until_first_correct: bool
+    """Whether CMAB needs one correct response under the full image."""
+    full_image: int
+    """Responses with the full image that CDE, DRM or ACE need."""
+    text_only: int
+
+    def first_failing(self, stratum: Stratum) -> list[int | None]:
+        """Indices of the ratios at which a sample of this stratum may fail first; None: never."""
+        ratios = [percent / 100 for percent in self.mask_percents]
+        if stratum is Stratum.unsolved:
+            return [0]
+        if stratum is Stratum.hard:
+            return [i for i, ratio in enumerate(ratios) if 0 < ratio <= self.hard_max] or [0]
+        if stratum is Stratum.medium:
+            between = [i for i, x in enumerate(ratios) if self.hard_max < x < self.easy_min]
+            return [*between] or [None]
+        return [None]
+
+    def responses(self, stratum: Stratum) -> float:
+        """Expected responses for a sample of this stratum, of all measures together."""
+        draws_to_pass = min(self.draws, self.min_correct / PASS_CHANCE)
+        if self.full_grid:
+            masked = float(self.draws * len(self.mask_percents))
+            at_zero = float(self.draws)
+        elif self.masks:
+            failing = self.first_failing(stratum)
+            costs = [
+                draws_to_pass * len(self.mask_percents)
+                if index is None
+                else draws_to_pass * index + self.draws
+                for index in failing
+            ]
+            masked = sum(costs) / len(costs)
+            at_zero = self.draws if failing == [0] else draws_to_pass
+        else:
+            is_solved = stratum is not Stratum.unsolved
+            until_correct = min(self.draws, 1 / PASS_CHANCE) if is_solved else self.draws
+            masked = at_zero = until_correct * self.until_first_correct
+        return masked - at_zero + max(at_zero, self.full_image) + self.text_only
+
+
+def expected_responses(
+    workload: ProbeWorkload, measure: Measure, samples: Mapping[TaskSet, int]
+) -> float:
+    """Expected responses for so many samples of each task set, in the first paper's stratum mix."""
+    strata = PAPER_STRATA[Measure.cmab if measure is Measure.cmab else Measure.pism]
+    total = 0.0
+    for task_set, count in samples.items():
+        mix = strata[task_set]
+        weighted = sum(workload.responses(stratum) * share for stratum, share in mix.items())
+        total += count * weighted / sum(mix.values())
+    return total
+
+
+def find_pilot(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
+    """The counts of a finished probe on plan.pilot samples, and what responses are estimated from.
+
+    None if its settings requested anything else, because the counts are of the whole probe.
+    """
+    small = replace(config, data=replace(config.data, limit=config.plan.pilot))
+    content = manifest.read_manifest(RunPaths(small).probe)
+    if content is None or not content["counts"]["generations"]:  # no rate without a response
+        return None, PAPER_MIX
+    counts = content["counts"]
+    required = requirements(config.difficulty, config.probe)
+    needed, settled = required.describe(counts["samples"]), counts["settled"]
+    if settled != [needed]:
+        measured = "; ".join(settled)
+        return None, f"{PAPER_MIX}, because the pilot was for ({measured}), not just ({needed})"
+    return counts | {"seconds": content["seconds"]}, f"a pilot of {counts['samples']:,} samples"
+
+
+def probe_workload(difficulty: DifficultyConfig, probe: ProbeConfig) -> ProbeWorkload:
+    """What the measures of these settings request of one sample."""
+    required, pism = requirements(difficulty, probe), difficulty.pism
+    percents = probe.mask_percents
+    if required.until is Until.stratum:  # an easy sample is settled before the first easy ratio
+        percents = [percent for percent in percents if percent < 100 * pism.easy_min]
+    return ProbeWorkload(
+        mask_percents=percents,
+        draws=probe.draws,
+        min_correct=max(1, min_correct(probe.draws, pism.tau)),
+        hard_max=pism.hard_max,
+        easy_min=pism.easy_min,
+        masks=required.pism is not None,
+        full_grid=required.until is Until.grid,
+        until_first_correct=required.first_correct,
+        full_image=required.full_image,
+        text_only=required.text_only,
+    )
+
+
+def _response_lines(
+    config: RunConfig, dataset: DatasetSummary, pilot: dict[str, Any] | None, source: str
+) -> list[str]:
+    """Responses and tokens of the probe, probe.retest_samples included, and their source."""
+    samples, probe, difficulty = dataset.counts["samples"], config.probe, config.difficulty
+    repeats = 1 + min(probe.retest_samples, samples) / samples
+    measures = ", ".join(difficulty.measures)
+    if probe.retest_samples:
+        measures += f" and probe.retest_samples={probe.retest_samples}"
+    if pilot:
+        responses = pilot["generations"] / pilot["samples"] * samples * repeats
+        length = pilot["tokens"] / pilot["generations"]
+        tokens = f"{responses * length:,.0f} response tokens ({length:.0f} each in the pilot)"
+    else:
+        workload = probe_workload(difficulty, probe)
+        responses = expected_responses(workload, difficulty.measure, dataset.task_sets) * repeats
+        limit = probe.max_new_tokens
+        tokens = f"at most {responses * limit:,.0f} response tokens ({limit:,} each)"
+    alone = []  # without the other measures, which share its responses
+    for measure in difficulty.measures:
+        one_measure = replace(difficulty, measure=measure, extra_measures=[])
+        count = expected_responses(probe_workload(one_measure, probe), measure, dataset.task_sets)
+        alone.append(f"{measure} {count:,.0f}")
+    grid = samples * probe.draws * len(probe.mask_percents)
+    prompt = round(dataset.image_tokens + dataset.text_tokens)
+    return [
+        f"responses: about {responses:,.0f} for {measures}, by {source}; the full grid alone has "
+        f"{grid:,} ({responses / grid:.1%})",
+        f"responses for each measure alone, by the paper's mix: {', '.join(alone)}",
+        f"tokens: {tokens}; prompts of about {prompt:,} tokens, "
+        f"{dataset.image_tokens:,.0f} of them image tokens",
+    ]
+
+
+def _probe_hours(config: RunConfig, samples: int, pilot: dict[str, Any] | None) -> str:
+    """How long the probe takes at the stated speed, else at the pilot's."""
+    speed = config.plan.samples_per_second
+    if speed is not None:
+        source = f"{speed:g} samples a second"
+    elif pilot and pilot["seconds"]:
+        speed = pilot["samples"] / pilot["seconds"]
+        source = f"the pilot's {speed:.3g} samples a second"
+    else:
+        return (
+            "hours: unknown; set plan.samples_per_second, or first run a pilot, used for nothing "
+            f"else, with data.limit={config.plan.pilot} (plan.pilot)"
+        )
+    return f"hours: {samples / speed / 3600:.2f} for the probe, at {source}"
+
+
+# Memory of one GPU. With P parameters (T of them trained), b bytes a weight, L layers of width H,
+# K key heads of size D, vocabulary V, B rows of S tokens, N GPUs:
+#
+#   weights       b P
+#   KV cache      2 L K D b  for each token of prompt and response, B S of them; in this process as
+#                 much for each token of the cached prompts, and of the B prompts being prefilled
+#   images        4 * 1176 bytes for each patch of 14 x 14 pixels, and in the vision tower's layers
+#                 b (8 Hv + 2 Fv) for each (width Hv, feed-forward Fv), one layer at a time
+#   logits        4 V for each row while generating
+#
+#   training, bf16 weights and gradients with Adam in float32 (4 + 4 + 4 bytes):
+#   stage 0       2 P + 2 T + 12 T
+#   stage 1       2 P + 2 T + 12 T / N
+#   stage 2       2 P + (2 + 12) T / N
+#   stage 3       2 P / N + (2 + 12) T / N
+#   reference     2 P more (2 P / N under stage 3) where the KL term has a weight
+#   LoRA          P includes the adapters, r (in + out) for each target, and T is these alone: their
+#                 weights and gradients are float32, 16 T as well; no reference model, because the
+#                 adapters are switched off instead
+#   activations   with checkpointing 2 L B S H, one layer's work 34 B S H, and the responses' logits
+#                 2 * 4 B A V (A tokens of a response); without checkpointing 34 L B S H
+#
+# Estimates: fragmentation, the runtime itself (1 to 2 GiB) and ZeRO's buffers are not included.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDims:
+    """What memory depends on. `vision_parameters` are part of `parameters`."""
+
+    parameters: float
+    vision_parameters: float
+    layers: int
+    width: int
+    mlp_width: int
+    heads: int
+    key_heads: int
+    head_size: int
+    vocabulary: int
+    vision_layers: int
+    vision_width: int
+    vision_mlp_width: int
+
+    @property
+    def cache_values(self) -> int:
+        """Keys and values of one token."""
+        return 2 * self.layers * self.key_heads * self.head_size
+
+
+KNOWN_DIMS = {
+    "Qwen/Qwen2.5-VL-7B-Instruct": ModelDims(
+        parameters=8.29e9, vision_parameters=0.68e9, layers=28, width=3584, mlp_width=18_944,
+        heads=28, key_heads=4, head_size=128, vocabulary=152_064, vision_layers=32,
+        vision_width=1280, vision_mlp_width=3420,
+    ),
+    "Qwen/Qwen2.5-VL-3B-Instruct": ModelDims(
+        parameters=3.75e9, vision_parameters=0.67e9, layers=36, width=2048, mlp_width=11_008,
+        heads=16, key_heads=2, head_size=128, vocabulary=151_936, vision_layers=32,
+        vision_width=1280, vision_mlp_width=3420,
+    ),
+}  # fmt: skip
+"""Dimensions by hub id, for a plan made where the weights are not."""
+
+
+def model_dims(source: str) -> ModelDims | None:
+    """The dimensions of a known hub id or of a folder's config.json; None without either."""
+    if source in KNOWN_DIMS:
+        return KNOWN_DIMS[source]
+    try:
+        return dims_from_config(json.loads((Path(source) / "config.json").read_text()))
+    except (FileNotFoundError, NotADirectoryError, KeyError):
+        return None
+
+
+def dims_from_config(config: Mapping[str, Any]) -> ModelDims:
+    """The dimensions with the parameters counted: embeddings, attention, feed-forward, tower.
+
+    Raises KeyError for a config of another architecture.
+    """
+    text: Mapping[str, Any] = config.get("text_config") or config
+    vision: Mapping[str, Any] = config.get("vision_config") or {}
+    width, layers, vocabulary = text["hidden_size"], text["num_hidden_layers"], text["vocab_size"]
+    heads, mlp_width = text["num_attention_heads"], text["intermediate_size"]
+    key_heads = text.get("num_key_value_heads") or heads
+    head_size = text.get("head_dim") or width // heads
+    attention = 2 * width * heads * head_size + 2 * width * key_heads * head_size
+    is_tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+    embeddings = vocabulary * width * (1 if is_tied else 2)
+    language = embeddings + layers * (attention + 3 * width * mlp_width + 2 * width)
+    vision_width, vision_mlp_width = vision["hidden_size"], vision["intermediate_size"]
+    merged = vision_width * vision.get("spatial_merge_size", 2) ** 2
+    tower = vision["depth"] * (4 * vision_width**2 + 3 * vision_width * vision_mlp_width)
+    tower += PATCH_VALUES * vision_width + merged * merged + merged * width
+    return ModelDims(
+        parameters=float(language + tower),
+        vision_parameters=float(tower),
+        layers=layers,
+        width=width,
+        mlp_width=mlp_width,
+        heads=heads,
+        key_heads=key_heads,
+        head_size=head_size,
+        vocabulary=vocabulary,
+        vision_layers=vision["depth"],
+        vision_width=vision_width,
+        vision_mlp_width=vision_mlp_width,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenBatch:
+    """Rows computed together: tokens of prompt and of response, and the pixels of its images."""
+
+    rows: int
+    prompt: int
+    response: int
+    pixels: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows."""
+        return self.rows * (self.prompt + self.response)
+
+
+def generation_memory(
+    dims: ModelDims, batch: TokenBatch, weight_bytes: int, cached_prompts: int = 0
+) -> dict[str, float]:
+    """Bytes of weights, KV cache, images and logits of one GPU that generates.
+
+    `cached_prompts`: prompts that the engine in this process keeps beside its batch, while it may
+    prefill one for each row; 0 for a server and vLLM, which keep them in their one cache.
+    """
+    prompt = dims.cache_values * weight_bytes * batch.prompt
+    patches = batch.rows * batch.pixels / PATCH_PIXELS
+    tower = weight_bytes * (8 * dims.vision_width + 2 * dims.vision_mlp_width)
+    return {
+        "weights": weight_bytes * dims.parameters,
+        "KV cache": dims.cache_values * weight_bytes * batch.tokens,
+        "cached prompts": prompt * cached_prompts,
+        "prefill": prompt * batch.rows * bool(cached_prompts),
+        "images": patches * (4 * PATCH_VALUES + tower),
+        "logits": 4 * dims.vocabulary * batch.rows,
+    }
+
+
+def lora_parameters(dims: ModelDims, rank: int, targets: Sequence[str], vision: bool) -> float:
+    """Parameters that LoRA adds to the language model, and with `vision` to the tower's layers.
+
+    Targets of other names than Qwen2.5-VL's count nothing.
+    """
+    width, mlp_width = dims.width, dims.mlp_width
+    queries, keys = dims.heads * dims.head_size, dims.key_heads * dims.head_size
+    language = {"q_proj": width + queries, "k_proj": width + keys, "v_proj": width + keys,
+                "o_proj": queries + width}  # fmt: skip
+    language |= dict.fromkeys(MLP_MODULES, width + mlp_width)
+    tower = {"qkv": 4 * dims.vision_width, "proj": 2 * dims.vision_width}
+    tower |= dict.fromkeys(MLP_MODULES, dims.vision_width + dims.vision_mlp_width)
+    total = dims.layers * sum(language.get(name, 0) for name in targets)
+    total += dims.vision_layers * sum(tower.get(name, 0) for name in targets) * vision
+    return float(rank * total)
+
+
+def training_memory(
+    dims: ModelDims,
+    batch: TokenBatch,
+    gpus: int,
+    *,
+    reference: bool,
+    checkpointing: bool,
+    frozen_vision: bool = False,
+    lora_parameters: float | None = None,
+) -> dict[int, float]:
+    """Bytes of one GPU under ZeRO stages 0 to 3. With `lora_parameters` only these are trained."""
+    parameters = dims.parameters
+    trained = parameters - dims.vision_parameters * frozen_vision
+    if lora_parameters is not None:
+        trained, reference = lora_parameters, False
+        parameters += trained
+    one_layer = 34 * batch.tokens * dims.width
+    if checkpointing:
+        activations = 2 * dims.layers * batch.tokens * dims.width + one_layer
+    else:
+        activations = one_layer * dims.layers
+    activations += 8 * batch.rows * batch.response * dims.vocabulary
+    activations += batch.rows * batch.pixels / PATCH_PIXELS * 4 * PATCH_VALUES
+    states = {
+        0: 2 * parameters + 14 * trained,
+        1: 2 * parameters + 2 * trained + 12 * trained / gpus,
+        2: 2 * parameters + 14 * trained / gpus,
+        3: (2 * parameters + 14 * trained) / gpus,
+    }
+    copy = {zero: 2 * parameters * reference / (gpus if zero == 3 else 1) for zero in states}
+    return {zero: size + copy[zero] + activations for zero, size in states.items()}
+
+
+def generation_batch(
+    model: ModelConfig, prompt: int, max_new_tokens: int, pixels: int
+) -> TokenBatch:
+    """What a process generates at once with such prompts and the longest responses.
+
+    In this process within model.batch_tokens or, if deterministic, with a power of two of tokens.
+    """
+    rows, response = model.max_concurrency, max_new_tokens
+    if model.deterministic:
+        response = (1 << (prompt + response - 1).bit_length()) - prompt
+    elif model.engine is EngineKind.hf:
+        rows = min(rows, max(1, model.batch_tokens // (prompt + response)))
+    return TokenBatch(rows=rows, prompt=prompt, response=response, pixels=pixels)
+
+
+def _memory_lines(config: RunConfig, text_tokens: int) -> list[str]:
+    """Memory of one GPU while generating, and while training under each ZeRO stage."""
+    model, pixels = config.model, config.data.max_pixels
+    dims = model_dims(resolve.source(model.name))
+    if dims is None:
+        reason = f"{model.name} has no config.json on this machine"
+        return [f"memory: unknown, because {reason}; name a local folder"]
+    prompt = pixels // TOKEN_PIXELS + text_tokens
+    batch = generation_batch(model, prompt, config.probe.max_new_tokens, pixels)
+    in_process = model.engine is EngineKind.hf
+    weight_bytes = 4 if model.dtype is Dtype.float32 else 2
+    sizes = generation_memory(dims, batch, weight_bytes, model.max_concurrency * in_process)
+    parts = ", ".join(f"{name} {_gib(size)}" for name, size in sizes.items() if size)
+    place = {
+        EngineKind.hf: "GPU",
+        EngineKind.vllm: f"copy of the model ({model.vllm.tensor_parallel_size} GPUs)",
+        EngineKind.http: "server",
+    }[model.engine]
+    return [
+        f"memory, generation: {_gib(sum(sizes.values()))} a {place} at the pixel budget of "
+        f"{pixels:,} with {batch.rows} responses at once: {parts}",
+        *(
+            _training_line(getattr(config, stage), dims, prompt, pixels, config.plan.gpus)
+            for stage in config.stages
+        ),
+    ]
+
+
+def _training_line(
+    stage: SftConfig | GrpoConfig, dims: ModelDims, prompt: int, pixels: int, gpus: int
+) -> str:
+    """Memory of one GPU while a stage trains, each row at its longest.
+
+    SFT's logits are left out, because TRL computes its loss in chunks.
+    """
+    if isinstance(stage, GrpoConfig):
+        name, response, reference = "GRPO", stage.max_completion_length, stage.beta > 0
+    else:
+        name, prompt, response, reference = "SFT", stage.cutoff_tokens, 0, False
+    lora, rows = stage.lora, stage.per_device_train_batch_size
+    adapters = lora_parameters(dims, lora.rank, lora.targets, lora.vision)
+    sizes = training_memory(
+        dims,
+        TokenBatch(rows=rows, prompt=prompt, response=response, pixels=pixels),
+        gpus,
+        reference=reference,
+        checkpointing=stage.gradient_checkpointing,
+        frozen_vision=stage.freeze_vision,
+        lora_parameters=adapters if lora.rank else None,
+    )
+    method = f" by LoRA ({adapters / 1e6:,.3g} million parameters)" if lora.rank else ""
+    by_stage = ", ".join(f"ZeRO {zero} {_gib(size)}" for zero, size in sizes.items())
+    return f"memory, training {name}{method} on {gpus} GPUs, each: {by_stage}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.3g} GiB"
