@@ -31,8 +31,7 @@ import torch
 
 from difftrain import images
 from difftrain.cli.overrides import compose_config
-from difftrain.config.engine import EngineKind, ServerConfig
-from difftrain.config.model import ModelConfig
+from difftrain.config.model import EngineKind, ModelConfig, ServerConfig
 from difftrain.config.run_config import resolve
 from difftrain.data import prompts
 from difftrain.model.engines import create

@@ -10,8 +10,7 @@ from typing import Any
 from difftrain.config import run_config
 from difftrain.config.data import TOKEN_PIXELS, DataConfig
 from difftrain.config.difficulty import DifficultyConfig, ProbeConfig, Until
-from difftrain.config.engine import EngineKind
-from difftrain.config.model import Dtype, ModelConfig
+from difftrain.config.model import Dtype, EngineKind, ModelConfig
 from difftrain.config.run_config import RunConfig, format_value
 from difftrain.config.train import GrpoConfig, SftConfig
 from difftrain.data.build import build_dataset

@@ -9,7 +9,7 @@ from transformers import AutoModelForImageTextToText
 
 from difftrain.config import run_config
 from difftrain.config.run_config import RunConfig
-from difftrain.model import checkpoint_files
+from difftrain.model import resolve
 from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import chain, manifest
 from difftrain.pipeline.parquet import MissingArtifact
@@ -27,24 +27,24 @@ def cut(path: Path, by: int = 1) -> None:
 
 
 def test_a_complete_folder_lacks_nothing(model: Path) -> None:
-    assert checkpoint_files.missing_part(model) is None
+    assert resolve.missing_part(model) is None
 
 
 def test_weights_one_byte_short_are_found_by_their_header(model: Path) -> None:
     cut(model / "model.safetensors")
-    assert "model.safetensors holds" in str(checkpoint_files.missing_part(model))
+    assert "model.safetensors holds" in str(resolve.missing_part(model))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer_config.json"])
 def test_a_missing_file_is_named(model: Path, name: str) -> None:
     (model / name).unlink()
-    assert checkpoint_files.missing_part(model) == f"{name} is missing"
+    assert resolve.missing_part(model) == f"{name} is missing"
 
 
 def test_a_missing_shard_is_named(model: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert checkpoint_files.missing_part(model) == "model-2.safetensors is missing"
+    assert resolve.missing_part(model) == "model-2.safetensors is missing"
 
 
 def test_a_model_folder_that_is_incomplete_is_a_bad_setting(model: Path) -> None:
@@ -90,9 +90,9 @@ def test_an_interrupted_copy_leaves_no_part_of_a_checkpoint(
         chain.link_tree(model, target)
     monkeypatch.setattr(os, "link", link)
     assert target.exists() == exists
-    assert not exists or checkpoint_files.missing_part(target) is None
+    assert not exists or resolve.missing_part(target) is None
     chain.link_tree(model, target)
-    assert checkpoint_files.missing_part(target) is None
+    assert resolve.missing_part(target) is None
     assert [each.name for each in target.parent.iterdir()] == ["checkpoint"]
 
 

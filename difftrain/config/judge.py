@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from difftrain.config.engine import is_address
+from difftrain.config.model import client_problems, is_address
 
 URL = "JUDGE_BASE_URL"
 """Variable with the server's address, including its version (https://host/v1)."""
@@ -50,14 +50,7 @@ class JudgeClientConfig:
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Problems as (field, rule)."""
-        if not 1 <= self.max_concurrency <= 256:
-            yield "max_concurrency", "must lie between 1 and 256"
-        if not 1 <= self.max_attempts <= 20:
-            yield "max_attempts", "must lie between 1 and 20"
-        if not 0 < self.timeout_s <= 3600:
-            yield "timeout_s", "must lie above 0 and at or below 3600"
-        if not 0 <= self.backoff_s <= 60:
-            yield "backoff_s", "must lie between 0 and 60"
+        yield from client_problems(self, max_concurrency=256, max_timeout_s=3600)
         if self.max_calls is not None and self.max_calls < 1:
             yield "max_calls", "must be at least 1, or null for no limit"
 

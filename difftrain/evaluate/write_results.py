@@ -12,7 +12,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from difftrain.config.engine import EngineKind
 from difftrain.config.evaluate import (
     OFFICIAL,
     TSV_FILES,
@@ -23,9 +22,10 @@ from difftrain.config.evaluate import (
 )
 from difftrain.config.fingerprint import counted_settings
 from difftrain.config.judge import JudgeKind, by_rules_alone, model_name, server_hash
+from difftrain.config.model import EngineKind
 from difftrain.evaluate import BENCHMARKS, benchmark_named, last_answer, summary
 from difftrain.evaluate.items import BenchmarkItem, describe_source
-from difftrain.evaluate.judge.client import format_usage
+from difftrain.evaluate.judge import format_usage
 from difftrain.evaluate.types import Table, TableRow
 from difftrain.model.engines.types import read_engine_info
 from difftrain.pipeline import manifest, parquet

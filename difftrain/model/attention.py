@@ -77,21 +77,6 @@ def token_spans(
     return TokenSpans(image_BS, text_BS, response_BS)
 
 
-def masses(
-    model: PreTrainedModel,
-    inputs: Mapping[str, torch.Tensor],
-    image_BS: torch.Tensor,
-    text_BS: torch.Tensor,
-    response_BS: torch.Tensor,
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Image and text masses of each row: two L x T tables, float32, mean over heads.
-
-    Raises ValueError if the indicators do not have the inputs' shape.
-    """
-    summaries = summarize(model, inputs, image_BS, text_BS, response_BS)
-    return [(summary.image_LT, summary.text_LT) for summary in summaries]
-
-
 @torch.inference_mode()
 def summarize(
     model: PreTrainedModel,
@@ -189,38 +174,28 @@ def record_max_log_psi(
     last: int,
     max_log_psi_B: list[float | None],
 ) -> Callable[..., Any]:
-    """`forward`, which at layer `last` also appends each row's largest log psi."""
+    """`forward`, which at layer `last` also appends each row's largest log psi.
+
+    It is difficulty.ace.bias of the row's last-layer attention.
+    """
 
     def recording(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
-        if module.layer_idx == last:
-            for row, response_S in enumerate(response_BS):
-                mask_SS = None if mask is None else mask[row if len(mask) > 1 else 0, 0]
-                position_T = response_S.nonzero()[:, 0]
-                max_log_psi_B.append(
-                    max_log_psi(query[row], key[row], mask_SS, position_T, rest["scaling"], config)
-                )
+        for row, response_S in enumerate(response_BS if module.layer_idx == last else ()):
+            mask_SS = None if mask is None else mask[row if len(mask) > 1 else 0, 0]
+            position_T = response_S.nonzero()[:, 0]
+            columns = ColumnProducts(len(position_T), config.sigma, config.window)
+            for first, log_HCT in log_attention_rows(
+                query[row], key[row], mask_SS, position_T, rest["scaling"]
+            ):
+                if config.heads is Heads.max:
+                    log_CT = log_HCT.amax(dim=0)
+                else:
+                    log_CT = log_HCT.logsumexp(dim=0) - math.log(len(log_HCT))
+                columns.add(first, log_CT.cpu().numpy().astype(float))
+            max_log_psi_B.append(columns.max_log_psi(config.min_rows, config.normalize))
         return forward(module, query, key, value, mask, **rest)
 
     return recording
-
-
-def max_log_psi(
-    query_HSD: torch.Tensor,
-    key_KSD: torch.Tensor,
-    mask_SS: torch.Tensor | None,
-    position_T: torch.Tensor,
-    scaling: float,
-    config: AceConfig,
-) -> float | None:
-    """ACE's largest log psi of one response: difficulty.ace.bias of its last-layer attention."""
-    columns = ColumnProducts(len(position_T), config.sigma, config.window)
-    for first, log_HCT in log_attention_rows(query_HSD, key_KSD, mask_SS, position_T, scaling):
-        if config.heads is Heads.max:
-            log_CT = log_HCT.amax(dim=0)
-        else:
-            log_CT = log_HCT.logsumexp(dim=0) - math.log(len(log_HCT))
-        columns.add(first, log_CT.cpu().numpy().astype(float))
-    return columns.max_log_psi(config.min_rows, config.normalize)
 
 
 def log_attention_rows(

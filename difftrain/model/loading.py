@@ -39,13 +39,6 @@ class LoadedModel:
         return self.model.config.image_token_id
 
 
-def local_device() -> torch.device:
-    """This process's GPU, or the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
-
-
 def load_processor(config: ModelConfig, min_pixels: int, max_pixels: int) -> Any:
     """The processor, padding on the left, with the pixel budget that the data layer applied.
 
@@ -83,18 +76,16 @@ def load(config: ModelConfig, min_pixels: int, max_pixels: int) -> LoadedModel:
             f"model.name={config.name}: is no folder with weights and could not be downloaded; "
             f"without a network, give the path of a local folder ({error})"
         ) from error
-    return LoadedModel(model.to(local_device()).eval(), processor)
-
-
-CPU_MESSAGES = ("not enough memory", "can't allocate memory")
-"""In the RuntimeError of torch's CPU allocator."""
+    has_gpu, rank = torch.cuda.is_available(), os.environ.get("LOCAL_RANK", "0")
+    return LoadedModel(model.to(f"cuda:{int(rank)}" if has_gpu else "cpu").eval(), processor)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that GPU or CPU memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(part in str(error) for part in CPU_MESSAGES)
+    cpu_messages = ("not enough memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(part in str(error) for part in cpu_messages)
 
 
 def free_memory() -> None:

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 from difftrain.config.data import DataConfig
-from difftrain.config.engine import EngineKind
-from difftrain.config.model import ModelConfig
+from difftrain.config.model import EngineKind, ModelConfig
 from difftrain.model import loading
 from difftrain.model.engines import create
 from difftrain.model.engines.types import Engine

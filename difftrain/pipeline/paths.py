@@ -54,7 +54,7 @@ class RunPaths:
     @cached_property
     def model(self) -> str:
         """The base model's fingerprint."""
-        return resolve.identity(self.config.model)
+        return resolve.identity(self.config.model.name, self.config.model.revision)
 
     @cached_property
     def data(self) -> Path:

@@ -16,7 +16,7 @@ from difftrain.cli.overrides import (
 )
 from difftrain.config import run_config
 from difftrain.config.run_config import ConfigError, RunConfig
-from difftrain.model import checkpoint_files
+from difftrain.model import resolve
 from difftrain.pipeline.paths import RunPaths
 from difftrain.report.compare import compatibility, presets
 from difftrain.report.compare.types import Run
@@ -72,7 +72,7 @@ class SweepRun:
     def is_finished(self) -> bool:
         """Whether its report and a complete checkpoint exist. Loads no model."""
         folder = self.paths.run
-        missing = checkpoint_files.missing_part(folder / "checkpoint")
+        missing = resolve.missing_part(folder / "checkpoint")
         return (folder / "report.json").is_file() and missing is None
 
     @property

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 import difftrain
 from difftrain.cli import BAD_INPUT, THREADS
-from difftrain.config.engine import EngineKind
+from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError
 from difftrain.pipeline import manifest
 from difftrain.sweep.expand import SweepRun

@@ -18,7 +18,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from difftrain.config.run_config import ConfigError
 from difftrain.config.train import GrpoConfig, SftConfig
-from difftrain.model import checkpoint_files
+from difftrain.model import resolve
 from difftrain.pipeline import manifest
 from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.records import Sample
@@ -38,7 +38,7 @@ def finished_checkpoint(folder: Path) -> Path | None:
     checkpoint = folder / CHECKPOINT
     if manifest.read_manifest(folder) is None or not checkpoint.is_dir():
         return None
-    if problem := checkpoint_files.missing_part(checkpoint):
+    if problem := resolve.missing_part(checkpoint):
         raise MissingArtifact(
             f"the checkpoint {checkpoint} is incomplete: {problem}. Put the file back, or "
             f"delete {folder} and run the same command, which trains it again"
@@ -59,7 +59,7 @@ def resume_problem(path: Path, processes: int = 1) -> str | None:
     except ValueError:
         return "trainer_state.json is cut short"
     for file in sorted(path.rglob("*.safetensors")):
-        if problem := checkpoint_files.damage_in_file(file):
+        if problem := resolve.damage_in_file(file):
             return problem
     for file in sorted([*path.rglob("*.pt"), *path.rglob("*.pth")]):
         if not zipfile.is_zipfile(file):

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from difftrain.config.engine import EngineKind
 from difftrain.config.evaluate import EvaluateConfig, SystemPrompt
 from difftrain.config.judge import JudgeKind
+from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.evaluate import grade, write_results
 from difftrain.evaluate.generate import (

@@ -13,7 +13,7 @@ from difftrain.config.judge import JudgeKind
 from difftrain.evaluate.generate import ResponseStatus, StoredResponse
 from difftrain.evaluate.grade import grade_response
 from difftrain.evaluate.items import BenchmarkItem
-from difftrain.evaluate.judge.client import JudgeClient
+from difftrain.evaluate.judge import JudgeClient
 from difftrain.evaluate.types import HarnessRules, configured_rules
 from difftrain.evaluate.write_results import outcomes
 from difftrain.records import GradedBy, ItemStatus

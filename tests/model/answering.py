@@ -5,14 +5,17 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from typing import Any
 
 from PIL import Image
 
-from difftrain.model.engines.types import Request
+from difftrain.model.engines.hf import BatchLimits, HfEngine
+from difftrain.model.engines.kv_cache import token_bound
+from difftrain.model.engines.types import Request, Result, feed
+from difftrain.model.loading import LoadedModel
 from tests.listening import FakeServer, FaultyProxy, send
 
 CHECK_PROMPT = "list of random words"
@@ -116,3 +119,14 @@ class ModelServer(FakeServer):
         self.server: ThreadingHTTPServer = kind(self.server.server_address, handler)
         self.is_down = False
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def generate(
+    loaded: LoadedModel, requests: Sequence[Request], limits: BatchLimits | int
+) -> list[Result]:
+    """The results in the order of the requests, generated in order of their length."""
+    order = sorted(range(len(requests)), key=lambda i: (token_bound(requests[i]), i))
+    limits = limits if isinstance(limits, BatchLimits) else BatchLimits(limits)
+    items = iter([(i, requests[i]) for i in order])
+    results = dict(HfEngine(loaded, limits).stream(feed(items)))
+    return [results[i] for i in range(len(requests))]

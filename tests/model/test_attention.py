@@ -43,7 +43,13 @@ def images_per_row() -> list[list[Image.Image]]:
 
 def masses(tiny: LoadedModel, images_per_row: list[list[Image.Image]]) -> list:
     tensors, spans = inputs(tiny, images_per_row)
-    return attention.masses(tiny.model, tensors, spans.image_BS, spans.text_BS, spans.response_BS)
+    return masses_of(tiny, tensors, spans.image_BS, spans.text_BS, spans.response_BS)
+
+
+def masses_of(tiny: LoadedModel, tensors: dict, *indicators: torch.Tensor) -> list:
+    """The image and text masses of each row."""
+    summaries = attention.summarize(tiny.model, tensors, *indicators)
+    return [(summary.image_LT, summary.text_LT) for summary in summaries]
 
 
 @torch.inference_mode()
@@ -105,7 +111,7 @@ def test_a_row_alone_has_the_masses_it_has_in_a_batch(
         "image_grid_thw": tensors["image_grid_thw"][:1],
     }
     cut = [each[:1, keep] for each in (spans.image_BS, spans.text_BS, spans.response_BS)]
-    (image, text), *_ = attention.masses(tiny.model, alone, *cut)
+    (image, text), *_ = masses_of(tiny, alone, *cut)
     batch_image, batch_text = masses(tiny, images_per_row)[0]
     torch.testing.assert_close(image, batch_image, atol=1e-4, rtol=0)
     torch.testing.assert_close(text, batch_text, atol=1e-4, rtol=0)
@@ -118,12 +124,10 @@ def test_the_models_attention_setting_is_restored_even_after_an_error(
     before = config._attn_implementation
     tensors, spans = inputs(tiny, images_per_row)
     with pytest.raises(ValueError, match="image indicator"):
-        attention.masses(
-            tiny.model, tensors, spans.image_BS[:, 1:], spans.text_BS, spans.response_BS
-        )
+        masses_of(tiny, tensors, spans.image_BS[:, 1:], spans.text_BS, spans.response_BS)
     broken = {**tensors, "pixel_values": tensors["pixel_values"][1:]}
     with pytest.raises((RuntimeError, ValueError)):
-        attention.masses(tiny.model, broken, spans.image_BS, spans.text_BS, spans.response_BS)
+        masses_of(tiny, broken, spans.image_BS, spans.text_BS, spans.response_BS)
     assert config._attn_implementation == before
 
 

@@ -11,6 +11,7 @@ from difftrain.model.engines import hf
 from difftrain.model.engines.types import Request
 from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
+from tests.model.answering import generate
 
 
 def make_request(sample: Sample, seed: int, temperature: float = 0.9) -> Request:
@@ -27,9 +28,9 @@ def test_a_response_does_not_depend_on_its_batch(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     requests = [make_request(sample, seed) for seed, sample in enumerate(shapes_samples[:12])]
-    together = hf.generate(tiny, requests, 12)
-    in_threes = hf.generate(tiny, requests[::-1], 3)[::-1]
-    alone = hf.generate(tiny, requests, 1)
+    together = generate(tiny, requests, 12)
+    in_threes = generate(tiny, requests[::-1], 3)[::-1]
+    alone = generate(tiny, requests, 1)
     assert [a.token_ids for a in together] == [a.token_ids for a in alone]
     assert [a.token_ids for a in together] == [a.token_ids for a in in_threes]
 
@@ -38,8 +39,8 @@ def test_the_same_seed_gives_the_same_response_and_another_seed_another(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     sample = shapes_samples[0]
-    first, again = hf.generate(tiny, [make_request(sample, 5), make_request(sample, 5)], 2)
-    others = hf.generate(tiny, [make_request(sample, seed, 2.0) for seed in range(6)], 6)
+    first, again = generate(tiny, [make_request(sample, 5), make_request(sample, 5)], 2)
+    others = generate(tiny, [make_request(sample, seed, 2.0) for seed in range(6)], 6)
     assert first == again
     assert len({other.token_ids for other in others}) > 1
 
@@ -47,13 +48,13 @@ def test_the_same_seed_gives_the_same_response_and_another_seed_another(
 def test_no_global_generator_is_touched(tiny: LoadedModel, shapes_samples: list[Sample]) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    hf.generate(tiny, [make_request(shapes_samples[0], 5)], 1)
+    generate(tiny, [make_request(shapes_samples[0], 5)], 1)
     assert (torch.get_rng_state() == before).all()
 
 
 def test_a_temperature_of_zero_is_greedy(tiny: LoadedModel, shapes_samples: list[Sample]) -> None:
     sample = shapes_samples[0]
-    results = hf.generate(tiny, [make_request(sample, seed, 0.0) for seed in range(3)], 3)
+    results = generate(tiny, [make_request(sample, seed, 0.0) for seed in range(3)], 3)
     assert results[0] == results[1] == results[2]
 
 
@@ -80,11 +81,11 @@ def test_the_models_own_generation_defaults_do_not_leak_in(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     requests = [make_request(sample, 3, 0.0) for sample in shapes_samples[:4]]
-    expected = hf.generate(tiny, requests, 4)
+    expected = generate(tiny, requests, 4)
     generation_config = tiny.model.generation_config
     generation_config.repetition_penalty, generation_config.no_repeat_ngram_size = 5.0, 0
     try:
-        assert hf.generate(tiny, requests, 4) == expected
+        assert generate(tiny, requests, 4) == expected
     finally:
         generation_config.repetition_penalty = None
 
@@ -111,4 +112,4 @@ def test_noise_is_finite_and_differs_by_seed_position_and_token() -> None:
 def test_a_placeholder_without_an_image_is_refused(tiny: LoadedModel) -> None:
     bad = Request(parts=("what is <|image_pad|> here?",), max_new_tokens=4)
     with pytest.raises(ValueError, match=r"placeholder|image|token"):
-        hf.generate(tiny, [bad], 1)
+        generate(tiny, [bad], 1)

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from difftrain.cli.overrides import compose_config
-from difftrain.config.engine import EngineKind
-from difftrain.config.model import ModelConfig
+from difftrain.config.model import EngineKind, ModelConfig
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.model.engines import openai_engine, server_check
 from difftrain.model.engines.openai_engine import OpenAIEngine
@@ -71,13 +70,20 @@ def test_every_response_belongs_to_its_request_and_concurrency_is_limited(
     server: ModelServer,
 ) -> None:
     requests, engine = make_requests(120), make_engine(server)
-    server.delay, server.max_open = 0.2, 0
+    all_open = threading.Barrier(8, timeout=60)
+
+    def inject_fault(handler: Any, body: dict, number: int) -> bool:
+        if number <= 8:
+            all_open.wait()  # the first eight are responded to only when all of them are open
+        return False
+
+    server.inject_fault, server.delay, server.max_open = inject_fault, 0.01, 0
     results = generate_all(engine, requests)
     assert all_correct(results, requests)
     assert results[0] == Completion(expected_of(requests[0]), (), True, 5)
     assert results[0].num_tokens == 5
     assert server.num_requests == 120
-    assert 4 < server.max_open <= 8
+    assert server.max_open == 8
     assert engine.info["seeds"] == "honored"
     assert server.keys == {f"Bearer {KEY}"}
 
@@ -93,10 +99,10 @@ def test_a_request_contains_everything_that_decides_its_response(server: ModelSe
 
 def test_images_arrive_unchanged_and_are_encoded_once_per_view(server: ModelServer) -> None:
     engine = make_engine(server)
-    before = engine.model.data_urls.encoded
+    before = engine.data_urls.encoded
     requests = make_requests(40, num_images=3)
     assert all_correct(generate_all(engine, requests), requests)
-    assert engine.model.data_urls.encoded - before == 3
+    assert engine.data_urls.encoded - before == 3
 
 
 def test_data_urls_are_evicted_when_the_cache_is_full() -> None:

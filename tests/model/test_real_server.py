@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from difftrain.config.engine import EngineKind
-from difftrain.config.model import ModelConfig
+from difftrain.config.model import EngineKind, ModelConfig
 from difftrain.data import prompts
 from difftrain.model.engines import hf, server_check
 from difftrain.model.engines.hf import HfEngine

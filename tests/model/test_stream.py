@@ -16,6 +16,7 @@ from difftrain.model.engines.hf import SeededGumbelProcessor
 from difftrain.model.engines.types import GenerationError, Request
 from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
+from tests.model.answering import generate
 
 
 def make_request(sample: Sample, seed: int, longest: int = 12, **rest: Any) -> Request:
@@ -84,7 +85,7 @@ def generated(tiny: LoadedModel, request: Request) -> tuple[int, ...]:
 def test_responses_are_those_of_transformers_generate(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
-    assert ids(hf.generate(tiny, requests, 8)) == [generated(tiny, item) for item in requests]
+    assert ids(generate(tiny, requests, 8)) == [generated(tiny, item) for item in requests]
 
 
 def test_a_freed_slot_takes_the_next_request_at_once(
@@ -127,10 +128,10 @@ def test_images_of_draws_that_share_a_view_are_encoded_once(
     ]
     apart = [make_request(sample, seed) for seed, sample in enumerate(shapes_samples[3:5])]
     with forward_hook(tiny.model.base_model.visual, record):
-        shared = ids(hf.generate(tiny, draws + apart, 4))
+        shared = ids(generate(tiny, draws + apart, 4))
     assert sum(num_images) == 3 + 2
     plain = [make_request(shapes_samples[k % 3], 10 * (k % 3) + k // 3) for k in range(15)]
-    assert shared == ids(hf.generate(tiny, plain + apart, 4))
+    assert shared == ids(generate(tiny, plain + apart, 4))
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
@@ -140,9 +141,9 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
         if len(kwargs["input_ids"]) > 3:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    expected = ids(hf.generate(tiny, requests, 8))
+    expected = ids(generate(tiny, requests, 8))
     with forward_hook(tiny.model.base_model, small), decoding_steps(tiny) as rows:
-        assert ids(hf.generate(tiny, requests, 16)) == expected
+        assert ids(generate(tiny, requests, 16)) == expected
     assert max(rows) == 2  # 16, 8 and 4 prompts do not fit; no further half is lost
     assert "out of memory with 16 responses at once: going on with 8 at most" in caplog.text
     assert "going on with 2 at most" in caplog.text
@@ -159,7 +160,7 @@ def test_one_out_of_memory_in_prefill_halves_the_batch_once(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
     with forward_hook(tiny.model.base_model, once), decoding_steps(tiny) as rows:
-        hf.generate(tiny, requests, 16)
+        generate(tiny, requests, 16)
     assert max(rows) == 8
 
 
@@ -181,7 +182,7 @@ def test_a_row_that_does_not_fit_alone_and_any_other_error_are_raised(
             forward_hook(tiny.model.base_model, always_failing(text)),
             pytest.raises(RuntimeError, match="m"),
         ):
-            hf.generate(tiny, requests, limits)
+            generate(tiny, requests, limits)
 
 
 def test_the_token_budget_bounds_rows_times_the_longest(
@@ -189,11 +190,11 @@ def test_the_token_budget_bounds_rows_times_the_longest(
 ) -> None:
     longest = max(map(hf.token_bound, requests))
     with decoding_steps(tiny) as rows:
-        results = hf.generate(tiny, requests, hf.BatchLimits(16, tokens=3 * longest))
+        results = generate(tiny, requests, hf.BatchLimits(16, tokens=3 * longest))
     assert max(rows) <= max(3, 3 * longest // min(map(hf.token_bound, requests)))
     assert max(rows) < 16
     with decoding_steps(tiny) as single:
-        assert ids(hf.generate(tiny, requests, hf.BatchLimits(16, tokens=1))) == ids(results)
+        assert ids(generate(tiny, requests, hf.BatchLimits(16, tokens=1))) == ids(results)
     assert max(single) == 1
 
 
@@ -236,9 +237,9 @@ def test_a_bound_on_tokens_holds_for_every_script(
     num_tokens = kv_cache.encode(tiny, [request])["input_ids"].shape[1]
     assert hf.token_bound(request) >= num_tokens + 4
     fixed = hf.BatchLimits(2, fixed=True)
-    assert len(ids(hf.generate(tiny, [request], fixed))) == 1
+    assert len(ids(generate(tiny, [request], fixed))) == 1
     overlong = make_request(shapes_samples[0], 1, 4, parts=(character * 2048,))
-    (result,) = hf.generate(tiny, [overlong], 1)
+    (result,) = generate(tiny, [overlong], 1)
     assert isinstance(result, GenerationError)
     assert "the model takes 2048" in result.reason
 
@@ -247,10 +248,10 @@ def test_a_prompt_longer_than_the_models_positions_is_refused_with_its_length(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
     long = Request(parts=("What is this? " * 8000,), max_new_tokens=4)
-    results = hf.generate(tiny, [requests[0], long, requests[1]], 4)
+    results = generate(tiny, [requests[0], long, requests[1]], 4)
     assert isinstance(results[1], GenerationError)
     assert "tokens, the model takes 2048" in results[1].reason
-    assert ids([results[0], results[2]]) == ids(hf.generate(tiny, requests[:2], 4))
+    assert ids([results[0], results[2]]) == ids(generate(tiny, requests[:2], 4))
 
 
 @contextmanager
@@ -287,9 +288,9 @@ def test_in_deterministic_mode_no_bit_depends_on_the_other_requests(
     for config, batch, threads in zip(settings, orders, (1, 2), strict=True):
         torch.set_num_threads(threads)
         with scores(monkeypatch) as fixed:
-            hf.generate(tiny, batch, hf.BatchLimits.of(config))
+            generate(tiny, batch, hf.BatchLimits.of(config))
         with scores(monkeypatch) as free:
-            hf.generate(tiny, batch, config.batch_size)
+            generate(tiny, batch, config.batch_size)
         assert torch.get_num_threads() == threads
         results.append((fixed, free))
     torch.set_num_threads(before)

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from difftrain.config.engine import EngineKind
+from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline.model_session import ModelSession

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from difftrain.config.engine import EngineKind
+from difftrain.config.model import EngineKind
 from difftrain.config.run_config import RunConfig
 from difftrain.data import prompts
 from difftrain.model.engines import openai_engine, server_check

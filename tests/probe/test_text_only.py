@@ -9,6 +9,7 @@ from difftrain.model.loading import LoadedModel
 from difftrain.probe.run import engine_request, graded_rollout, sampling_seed
 from difftrain.probe.schedule import ProbeRequest
 from difftrain.records import Sample, View
+from tests.model.answering import generate
 
 CONFIG = ProbeConfig(max_new_tokens=12)
 
@@ -58,15 +59,15 @@ def test_a_text_only_response_does_not_depend_on_its_batch(
     draws = [text_only(sample, n) for n, sample in enumerate(shapes_samples[:6])]
     draws += [ProbeRequest(sample, 0, n) for n, sample in enumerate(shapes_samples[:6])]
     requests = [engine_request(draw, CONFIG, 1) for draw in draws]
-    alone = [hf.generate(tiny, [request], 1)[0].token_ids for request in requests]
-    together = [completion.token_ids for completion in hf.generate(tiny, requests, 12)]
-    text_only_together = [completion.token_ids for completion in hf.generate(tiny, requests[:6], 6)]
+    alone = [generate(tiny, [request], 1)[0].token_ids for request in requests]
+    together = [completion.token_ids for completion in generate(tiny, requests, 12)]
+    text_only_together = [completion.token_ids for completion in generate(tiny, requests[:6], 6)]
     assert alone == together
     assert alone[:6] == text_only_together
 
 
 def test_the_row_says_which_view_was_shown(tiny: LoadedModel, shapes_samples: list[Sample]) -> None:
     draw = text_only(shapes_samples[0], 3)
-    (completion,) = hf.generate(tiny, [engine_request(draw, CONFIG, 1)], 1)
+    (completion,) = generate(tiny, [engine_request(draw, CONFIG, 1)], 1)
     row = graded_rollout(draw, completion, 1)
     assert (row.view, row.mask_percent, row.draw) == (View.text_only, 0, 3)

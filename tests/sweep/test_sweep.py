@@ -14,7 +14,7 @@ import pytest
 
 from difftrain import sweep as sweeping
 from difftrain.cli.overrides import compose_config
-from difftrain.config.engine import EngineKind
+from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.pipeline.paths import RunPaths
 from difftrain.report.compare.presets import PAPER_ROWS

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from difftrain.model import checkpoint_files
+from difftrain.model import resolve
 from difftrain.model.resolve import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def holds(out: Path, result: dict, apart: float, frozen_in_grpo: bool = False) -
     """Each checkpoint is complete and responds as its trainer's model did; exactly the trained
     parts have changed."""
     for name in ("sft", "grpo"):
-        assert checkpoint_files.missing_part(out / name / "checkpoint") is None
+        assert resolve.missing_part(out / name / "checkpoint") is None
         assert result[name]["loaded"] == result[name]["trained"]
         assert result[name]["apart"] < apart
     base, sft, grpo = (tensors(each) for each in (

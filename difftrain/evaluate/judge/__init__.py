@@ -1,1 +1,392 @@
-"""The judge: an OpenAI-compatible server, its cache on disk, its budget and its counts."""
+"""The judge as the scorers call it: cached replies first, then the server, everything counted.
+
+Address and key come from the environment and appear in no message, file or log.
+Not here: the prompts (judge_prompts.py).
+"""
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from difftrain.config.judge import (
+    KEY,
+    MODEL,
+    URL,
+    JudgeClientConfig,
+    JudgeKind,
+    by_rules_alone,
+    server_hash,
+)
+from difftrain.config.run_config import ConfigError
+from difftrain.evaluate import benchmark_named
+from difftrain.evaluate.types import ItemGrade, JudgeDown
+from difftrain.model.engines.transport import (
+    CircuitBreaker,
+    Fault,
+    RequestError,
+    ServerClient,
+    ServerUnavailable,
+    message_text,
+)
+from difftrain.records import GradedBy
+from difftrain.shapes.benchmarks import judge as stub_judge
+
+CACHE_VERSION = 2
+"""Part of every key; a change to what a call sends must change it."""
+DEFAULT_MAX_TOKENS = 2048
+"""Tokens of a reply where the reference harness sets no other limit."""
+MMVET_LONG_FROM = "2026-05-28"
+"""MM-Vet's judge had 3 tokens before this day; a longer reply is cut off and unusable there."""
+MAX_PAUSE_S = 120.0
+"""A server that asks for a longer pause is not called again in this run."""
+OUTAGE_CALLS = 24
+"""Calls that fail in a row before the server is not called again in this run."""
+OUTAGE_FAULTS = {Fault.limited, Fault.server, Fault.lost, Fault.slow, Fault.malformed}
+"""What counts towards an outage. An empty reply does not, nor does a refusal by a server that has
+replied to other prompts."""
+FATAL_STATUSES = {
+    401: "the server answers 401: is JUDGE_API_KEY right?",
+    402: "the server answers 402: the account cannot pay",
+    403: "the server answers 403: the key has no access to this model",
+    404: "the server answers 404: are JUDGE_BASE_URL and JUDGE_MODEL right?",
+    405: "the server answers 405: is JUDGE_BASE_URL right?",
+}
+
+
+def cache_key(
+    server: str, model: str, prompt: str, temperature: float, max_tokens: int, attempt: int
+) -> str:
+    """What identifies a reply: hash of the server, model, prompt, settings and attempt.
+
+    `attempt` counts an item's calls with the same prompt and temperature from 0, because the
+    reference harness repeats a call at the same temperature when a reply is unusable.
+    """
+    content = [CACHE_VERSION, server, model, prompt, float(temperature), max_tokens, attempt]
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
+class ReplyCache:
+    """The judge's replies on disk, so that no call is paid for twice; failures are not kept.
+
+    A folder of JSON lines. Every process appends to a file of its own and reads all of them, so
+    parallel ranks and runs cannot damage each other's lines. A line is one write that begins with
+    a line break, so that a line cut off by a kill is skipped and damages no other.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = Lock()
+        self._file: int | None = None
+        self._replies: dict[str, str] = {}
+        for path in sorted(folder.glob("replies-*.jsonl")):
+            for entry in read_entries(path):
+                self._replies.setdefault(entry["key"], entry["reply"])
+
+    def get(self, key: str) -> str | None:
+        """The reply of a key, or None."""
+        return self._replies.get(key)
+
+    def add(self, key: str, reply: str, **metadata: Any) -> str:
+        """Store a reply and return it, or the one that another thread stored first.
+
+        Raises OSError if the line cannot be written whole.
+        """
+        with self._lock:
+            if key in self._replies:
+                return self._replies[key]
+            if self._file is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                host = "".join(filter(str.isalnum, socket.gethostname()))[:32]
+                name = f"replies-{host}-{os.getpid()}-{time.time_ns():x}.jsonl"
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+                self._file = os.open(self.folder / name, flags, 0o644)
+            line = ("\n" + json.dumps({"key": key, "reply": reply, **metadata})).encode()
+            if os.write(self._file, line) < len(line):
+                raise OSError(f"no space left for a judge's reply in {self.folder}")
+            self._replies[key] = reply
+            return reply
+
+    def close(self) -> None:
+        """Close the file; nothing is lost if this is never called."""
+        with self._lock:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """The complete entries of one file; a line cut off by a kill is skipped."""
+    entries = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        match entry:
+            case {"key": str(), "reply": str()}:
+                entries.append(entry)
+    return entries
+
+
+class JudgeUsage:
+    """Counts of one pass over one checkpoint's items; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts = Counter(replies=0, from_cache=0, calls=0, unusable=0, failed_items=0)
+        self._faults: Counter[Fault] = Counter()
+        self._messages: dict[Fault, str] = {}
+
+    def add(self, name: str, by: int = 1) -> None:
+        """Add to one of replies, from_cache, unusable and failed_items."""
+        with self._lock:
+            self._counts[name] += by
+
+    def add_fault(self, fault: Fault, message: str | None = None) -> None:
+        """Count a request that got no reply or was not sent. The message must hold no secret."""
+        with self._lock:
+            self._faults[fault] += 1
+            if message is not None:
+                self._messages[fault] = message
+
+    def take_call(self, limit: int | None) -> bool:
+        """Count one HTTP request if the limit allows it; whether it does."""
+        with self._lock:
+            if limit is not None and self._counts["calls"] >= limit:
+                return False
+            self._counts["calls"] += 1
+            return True
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts for JSON.
+
+        `replies` were used, `from_cache` of them came from the disk; `calls` are HTTP requests,
+        retries included; `unusable` replies could not be parsed; `failed_items` have no score
+        because the judge failed; `last_words` has the last message of each fault.
+        """
+        with self._lock:
+            return {
+                **self._counts,
+                "faults": {fault.value: count for fault, count in sorted(self._faults.items())},
+                "last_words": {fault.value: text for fault, text in sorted(self._messages.items())},
+            }
+
+
+def format_usage(name: str, usage: Mapping[str, Any]) -> str:
+    """The counts in one line, to be shown beside the score."""
+    messages = usage.get("last_words", {})
+    faults = ", ".join(
+        f"{fault.replace('_', ' ')} {count}"
+        + (f" ({messages[fault]})" if fault in messages else "")
+        for fault, count in usage.get("faults", {}).items()
+    )
+    line = (
+        f"{name}: {usage['replies']} replies ({usage['from_cache']} from the cache), "
+        f"{usage['calls']} calls, {usage['unusable']} unusable replies, "
+        f"{usage['failed_items']} items without a score because the judge failed; "
+        f"faults: {faults or 'none'}"
+    )
+    stopped = usage.get("stopped")
+    return f"{line}; no further call was made, because {stopped}" if stopped else line
+
+
+class JudgeServer:
+    """The server that the environment names; safe to use from several threads."""
+
+    def __init__(self, config: JudgeClientConfig, usage: JudgeUsage) -> None:
+        self.model = os.environ[MODEL].strip()
+        self._config, self._usage = config, usage
+        url, key = os.environ[URL], os.environ.get(KEY, "")
+        self._client = ServerClient(url, key, config.timeout_s, FATAL_STATUSES, hide_url=True)
+        self._breaker = CircuitBreaker(self._client)
+        self._failures_in_a_row, self._has_replied, self._closed = 0, False, False
+
+    @property
+    def stopped(self) -> str | None:
+        """Why no further call is made in this run, or None."""
+        return self._breaker.error
+
+    def check_key(self) -> None:
+        """Raises ConfigError if the server rejects the key; counts no call.
+
+        A server that cannot be reached, or has no list of models, passes.
+        """
+        try:
+            status = self._client.run(self._client.models_status(self._config.timeout_s))
+        except RequestError:
+            return
+        if status in (401, 403):
+            raise ConfigError([f"evaluate.judge=endpoint: the server rejects {KEY} ({status})"])
+
+    def reply(self, prompt: str, temperature: float, max_tokens: int) -> str:
+        """The judge's reply, stripped. Raises JudgeDown if there is none after all attempts."""
+        if self._closed:
+            raise JudgeDown("stopped")
+        # One user message and no system prompt, as the reference harness sends it.
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+        }
+        try:
+            return self._client.run(self._reply(body))
+        except CancelledError:
+            raise JudgeDown("stopped") from None
+
+    async def _reply(self, body: Mapping[str, Any]) -> str:
+        failures = 0
+        while True:
+            try:
+                await self._breaker.wait()
+            except ServerUnavailable as error:
+                self._usage.add_fault(Fault.outage)
+                raise JudgeDown(str(error)) from None
+            if not self._usage.take_call(self._config.max_calls):
+                self._usage.add_fault(Fault.over_budget)
+                raise JudgeDown(f"the budget of {self._config.max_calls} calls is used up")
+            try:
+                reply = await self._client.complete(body, parse_reply)
+            except RequestError as error:
+                failures += 1
+                gives_up = error.permanent or failures >= self._config.max_attempts
+                self._note_failure(error, gives_up)
+                if gives_up:
+                    raise JudgeDown(error.message) from None
+                pause = self._config.backoff_s * 2 ** (failures - 1)
+                await self._breaker.sleep(min(MAX_PAUSE_S, pause))
+            else:
+                self._failures_in_a_row, self._has_replied = 0, True
+                return reply
+
+    def _note_failure(self, error: RequestError, gives_up: bool) -> None:
+        """Count a failed request; pause or stop all calls if the error concerns all of them."""
+        self._usage.add_fault(error.fault, error.message)
+        pause = error.retry_after or 0.0
+        self._breaker.pause(min(pause, MAX_PAUSE_S))
+        if error.fatal and not self._has_replied:
+            self._breaker.trip(error.message)
+        elif pause > MAX_PAUSE_S:
+            self._breaker.trip(f"the server asks to wait for {pause:.0f} s")
+        if gives_up:
+            has_replied = self._has_replied or self._usage.as_dict()["from_cache"] > 0
+            refuses_all = error.fault is Fault.refused and not has_replied
+            self._failures_in_a_row += error.fault in OUTAGE_FAULTS or refuses_all
+        if self._failures_in_a_row >= OUTAGE_CALLS:
+            self._breaker.trip(
+                f"{OUTAGE_CALLS} calls in a row have failed, the last one: {error.message}"
+            )
+
+    def close(self) -> None:
+        """Cancel open calls, refuse further ones and close the connections."""
+        self._closed = True
+        self._client.close()
+
+
+def parse_reply(response: Mapping[str, Any]) -> str:
+    """The text of a response's first choice, stripped. Raises RequestError if there is none."""
+    match response["choices"]:
+        case [{"message": dict(message)} as choice, *_]:
+            text = (message_text(message) or "").strip()
+        case _:
+            raise RequestError(Fault.malformed, "the server's response is no chat completion")
+    if text:
+        return text
+    reason = choice.get("finish_reason")
+    is_permanent = reason in ("length", "content_filter")  # cut off or filtered again
+    raise RequestError(
+        Fault.empty, f"an empty reply (finish_reason {reason})", permanent=is_permanent
+    )
+
+
+class ItemJudge:
+    """The judge of one item; a scorer calls it as judge(prompt, temperature)."""
+
+    def __init__(self, usage: JudgeUsage, reply: Callable[[str, float, int], str]) -> None:
+        self._usage, self._reply = usage, reply
+        self._attempts: Counter[tuple[str, float]] = Counter()
+        self.replies = 0
+
+    def __call__(self, prompt: str, temperature: float) -> str:
+        """One reply. Raises JudgeDown where there is none."""
+        attempt = self._attempts[prompt, temperature]
+        self._attempts[prompt, temperature] += 1
+        try:
+            reply = self._reply(prompt, temperature, attempt)
+        except JudgeDown:
+            self._usage.add("failed_items")
+            raise
+        self._usage.add("replies")
+        self.replies += 1
+        return reply
+
+    def count_unusable(self, grade: ItemGrade) -> None:
+        """Count the replies that gave no score."""
+        self._usage.add("unusable", self.replies - (grade.graded_by is GradedBy.judge))
+
+
+class JudgeClient:
+    """The judge of one checkpoint's items. Close it after use."""
+
+    def __init__(self, kind: JudgeKind, config: JudgeClientConfig, cache: Path) -> None:
+        self.kind = kind
+        self.usage = JudgeUsage()
+        self.disk_full: OSError | None = None
+        """Set when a reply could not be cached; the pass must stop then."""
+        uses_server = kind is JudgeKind.endpoint
+        self.workers = config.max_concurrency if uses_server else 1
+        self.server = JudgeServer(config, self.usage) if uses_server else None
+        self._cache = ReplyCache(cache) if uses_server else None
+        self._server_hash = server_hash(kind) or ""
+
+    def for_item(self, benchmark: str, rules: str) -> ItemJudge | None:
+        """The judge of one item, with attempts counted from 0; None where rules alone decide."""
+        if by_rules_alone(self.kind, benchmark):
+            return None
+        max_tokens = reply_max_tokens(benchmark, rules)
+
+        def reply(prompt: str, temperature: float, attempt: int) -> str:
+            if self.server is None or self._cache is None:
+                return stub_judge(prompt, temperature)
+            model = self.server.model
+            key = cache_key(self._server_hash, model, prompt, temperature, max_tokens, attempt)
+            if (cached := self._cache.get(key)) is not None:
+                self.usage.add("from_cache")
+                return cached
+            new = self.server.reply(prompt, temperature, max_tokens)
+            try:
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                return self._cache.add(key, new, model=model, at=now)
+            except OSError as error:
+                self.disk_full = error
+                raise JudgeDown("the reply could not be stored") from error
+
+        return ItemJudge(self.usage, reply)
+
+    def counts(self) -> dict[str, Any]:
+        """The usage, and why no further call was made (None: calls went on)."""
+        return self.usage.as_dict() | {"stopped": self.server.stopped if self.server else None}
+
+    def close(self) -> None:
+        """Refuse further calls; close connections and cache."""
+        if self.server is not None:
+            self.server.close()
+        if self._cache is not None:
+            self._cache.close()
+
+
+def reply_max_tokens(benchmark: str, rules: str) -> int:
+    """The reference harness's max_tokens for a benchmark's judge at the date `rules`."""
+    name = benchmark_named(benchmark).name
+    if name == "MMVet" and rules < MMVET_LONG_FROM:
+        return 3
+    return 128 if name == "MathVista" else DEFAULT_MAX_TOKENS

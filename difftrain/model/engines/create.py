@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from difftrain.config.engine import EngineKind
-from difftrain.config.model import ModelConfig
+from difftrain.config.model import EngineKind, ModelConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.model.engines import hf, server_check, vllm
 from difftrain.model.engines.types import Engine

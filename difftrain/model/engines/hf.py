@@ -33,7 +33,7 @@ from difftrain.model.engines.kv_cache import (
     overlong_reason,
     token_bound,
 )
-from difftrain.model.engines.types import Completion, GenerationError, K, Request, Result, feed
+from difftrain.model.engines.types import Completion, GenerationError, K, Request, Result
 from difftrain.model.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -284,11 +284,8 @@ class HfEngine:
 
     def __init__(self, loaded: LoadedModel, limits: BatchLimits) -> None:
         self.loaded, self.limits = loaded, limits
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """Seeds are honored: the sampling noise is a hash of them."""
-        return {"engine": "hf", "seeds": "honoured"}
+        self.info = {"engine": "hf", "seeds": "honoured"}
+        """Seeds are honored, because the sampling noise is a hash of them."""
 
     def stream(
         self,
@@ -368,14 +365,3 @@ def to_completion(loaded: LoadedModel, ids: list[int], max_new_tokens: int) -> C
     kept = ids if end is None else ids[: end + 1]
     text = loaded.processor.tokenizer.decode(kept, skip_special_tokens=True)
     return Completion(text, tuple(kept), end is not None)
-
-
-def generate(
-    loaded: LoadedModel, requests: Sequence[Request], limits: BatchLimits | int
-) -> list[Result]:
-    """The results in the order of the requests, generated in order of their length."""
-    order = sorted(range(len(requests)), key=lambda i: (token_bound(requests[i]), i))
-    limits = limits if isinstance(limits, BatchLimits) else BatchLimits(limits)
-    items = iter([(i, requests[i]) for i in order])
-    results = dict(HfEngine(loaded, limits).stream(feed(items)))
-    return [results[i] for i in range(len(requests))]

@@ -11,6 +11,7 @@ contains a special token (<|image_pad|>, <|im_end|>) is not sent: the server wou
 
 import asyncio
 import base64
+import os
 import re
 import time
 from collections import Counter, OrderedDict
@@ -25,7 +26,7 @@ from typing import Any, Generic
 from PIL import Image
 
 from difftrain import images
-from difftrain.config.engine import ServerConfig
+from difftrain.config.model import ModelConfig
 from difftrain.model.engines.transport import (
     CircuitBreaker,
     Fault,
@@ -116,41 +117,6 @@ class DataUrlCache:
         return url
 
 
-class ServedModel:
-    """A model on a server: one request at a time, nothing retried. `extra` goes into every body."""
-
-    def __init__(self, client: ServerClient, name: str, extra: Mapping[str, Any]) -> None:
-        self.client, self.name, self.extra = client, name, dict(extra)
-        self.data_urls = DataUrlCache()
-
-    def body(self, request: Request) -> dict[str, Any]:
-        """The JSON body of a request. Raises UnsendableError."""
-        for part in (request.system or "", *request.parts):
-            if isinstance(part, str) and (match := SPECIAL_TOKEN.search(part)):
-                raise UnsendableError(f"the prompt contains the special token {match.group()}")
-        content = [
-            {"type": "text", "text": part}
-            if isinstance(part, str)
-            else {"type": "image_url", "image_url": {"url": self.data_urls.get(part)}}
-            for part in request.parts
-        ]
-        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
-        if request.system:
-            messages.insert(0, {"role": "system", "content": request.system})
-        return {
-            "model": self.name,
-            "messages": messages,
-            "temperature": request.temperature,
-            "seed": request.seed,
-            "max_tokens": request.max_new_tokens,
-            **self.extra,
-        }
-
-    async def complete(self, body: Mapping[str, Any]) -> tuple[Completion, int | None]:
-        """The completion, and the prompt's tokens if they are counted. Raises RequestError."""
-        return await self.client.complete(body, parse_completion)
-
-
 def parse_completion(response: Mapping[str, Any]) -> tuple[Completion, int | None]:
     """The one completion of a response, its text unchanged, and the prompt's number of tokens.
 
@@ -233,21 +199,60 @@ class FailureStreak(Generic[K]):
         return f"{len(self._samples)} samples in a row have no response; the last one: {last}"
 
 
-class OpenAIEngine:
-    """The engine: up to max_concurrency open requests, each retried where that can help."""
+def open_client(config: ModelConfig) -> ServerClient:
+    """A client of the settings' server; sends nothing."""
+    assert config.url is not None
+    key = os.environ.get(config.server.api_key_env, "")
+    return ServerClient(config.url, key, config.server.timeout_s, FATAL_STATUSES)
 
-    def __init__(self, model: ServedModel, config: ServerConfig, info: Mapping[str, Any]) -> None:
-        self.model, self.client, self.config = model, model.client, config
-        self.breaker = CircuitBreaker(self.client, config.max_outage_s, config.backoff_s)
-        self._info, self._alone = dict(info), asyncio.Lock()
+
+class OpenAIEngine:
+    """The engine: up to max_concurrency open requests, each retried where that can help.
+
+    `extra` goes into the body of every request, `info` is what the server check found.
+    """
+
+    info: dict[str, Any]
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config, self.name = config.server, config.served_name
+        self.extra, self.info = dict(config.server.extra), {}
+        self.client, self.data_urls = open_client(config), DataUrlCache()
+        self.breaker = CircuitBreaker(self.client, self.config.max_outage_s, self.config.backoff_s)
+        self._alone = asyncio.Lock()
         self.faults: Counter[Fault] = Counter()
         """Requests without a completion, by cause; also those whose retry succeeded."""
         self.completions = 0
 
-    @property
-    def info(self) -> dict[str, Any]:
-        """What the server check found (server_check.py)."""
-        return self._info
+    def body(self, request: Request) -> dict[str, Any]:
+        """The JSON body of a request. Raises UnsendableError."""
+        for part in (request.system or "", *request.parts):
+            if isinstance(part, str) and (match := SPECIAL_TOKEN.search(part)):
+                raise UnsendableError(f"the prompt contains the special token {match.group()}")
+        content = [
+            {"type": "text", "text": part}
+            if isinstance(part, str)
+            else {"type": "image_url", "image_url": {"url": self.data_urls.get(part)}}
+            for part in request.parts
+        ]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if request.system:
+            messages.insert(0, {"role": "system", "content": request.system})
+        return {
+            "model": self.name,
+            "messages": messages,
+            "temperature": request.temperature,
+            "seed": request.seed,
+            "max_tokens": request.max_new_tokens,
+            **self.extra,
+        }
+
+    async def complete(self, body: Mapping[str, Any]) -> tuple[Completion, int | None]:
+        """The completion, and the prompt's tokens if they are counted; nothing is retried.
+
+        Raises RequestError.
+        """
+        return await self.client.complete(body, parse_completion)
 
     def stream(
         self,
@@ -266,11 +271,9 @@ class OpenAIEngine:
 
         try:
             while True:
-                if not streak.is_long:
-                    for key, request in next_requests(
-                        self.config.max_concurrency - len(open_requests)
-                    ):
-                        submit(key, request)
+                room = self.config.max_concurrency - len(open_requests)
+                for key, request in () if streak.is_long else next_requests(room):
+                    submit(key, request)
                 if not open_requests:
                     if streak.is_long and not self._is_fault_of_samples(streak, on_idle):
                         raise self._trip(streak.message)
@@ -282,8 +285,11 @@ class OpenAIEngine:
                 open_requests.discard(future)
                 try:
                     result = future.result()
-                except ServerUnavailable:
-                    yield from finished_completions(finished)
+                except ServerUnavailable:  # What has arrived and was not taken yet is not lost.
+                    while not finished.empty():
+                        key, _, future = finished.get()
+                        if not future.exception() and isinstance(future.result(), Completion):
+                            yield key, future.result()
                     raise
                 if isinstance(result, ServerFailure):
                     streak.add(key, result, request)
@@ -300,12 +306,9 @@ class OpenAIEngine:
         if not streak.all_refused:
             return False
         request = replace(PLAIN_REQUEST, max_new_tokens=streak.max_new_tokens)
-        future = self.client.submit(self.generate(request))
-        while True:
-            try:
-                return isinstance(future.result(timeout=IDLE_CALL_S), Completion)
-            except TimeoutError:
-                on_idle()
+        done: SimpleQueue[Future[Result]] = SimpleQueue()
+        self.client.submit(self.generate(request)).add_done_callback(done.put)
+        return isinstance(wait_for_result(done, on_idle).result(), Completion)
 
     def _trip(self, reason: str) -> ServerUnavailable:
         return self.breaker.trip(f"model.url={self.client.url}: {reason}")
@@ -313,7 +316,7 @@ class OpenAIEngine:
     async def generate(self, request: Request) -> Result:
         """The result of one request after retries. Raises ServerUnavailable."""
         try:
-            body = await asyncio.to_thread(self.model.body, request)
+            body = await asyncio.to_thread(self.body, request)
         except UnsendableError as error:
             return GenerationError(str(error))
         failures = crashes = pauses = completions_before = 0
@@ -323,7 +326,7 @@ class OpenAIEngine:
                 async with self._alone if crashes >= CRASHES_BEFORE_ALONE else nullcontext():
                     await self.breaker.wait()
                     sent_at = time.monotonic()
-                    completion, _ = await self.model.complete(body)
+                    completion, _ = await self.complete(body)
             except RequestError as error:
                 self.faults[error.fault] += 1
                 if error.fatal:
@@ -356,7 +359,7 @@ class OpenAIEngine:
                     )
             else:
                 self.completions += 1
-                self.breaker.reset_busy()
+                self.breaker.busy_since = None
                 return completion
 
     async def _rejects_only_this(self, error: RequestError, pauses: int, before: int) -> bool:
@@ -373,7 +376,7 @@ class OpenAIEngine:
         if reason is None:
             return False
         try:
-            await self.model.complete(self.model.body(PLAIN_REQUEST))
+            await self.complete(self.body(PLAIN_REQUEST))
         except RequestError:
             raise self._trip(reason) from None
         return True
@@ -390,13 +393,3 @@ def wait_for_result(finished: SimpleQueue[T], on_idle: Callable[[], None]) -> T:
             return finished.get(timeout=IDLE_CALL_S)
         except Empty:
             on_idle()
-
-
-def finished_completions(
-    finished: SimpleQueue[tuple[K, Request, Future[Result]]],
-) -> Iterator[tuple[K, Completion]]:
-    """The completions that arrived and were not taken yet."""
-    while not finished.empty():
-        key, _, future = finished.get()
-        if not future.exception() and isinstance(result := future.result(), Completion):
-            yield key, result

@@ -8,7 +8,6 @@ seeds honored while many requests are open.
 import asyncio
 import json
 import logging
-import os
 from typing import Any
 
 from PIL import Image
@@ -16,13 +15,11 @@ from PIL import Image
 from difftrain.config.data import TOKEN_PIXELS
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
-from difftrain.model.engines.openai_engine import FATAL_STATUSES, OpenAIEngine, ServedModel
+from difftrain.model.engines.openai_engine import OpenAIEngine, open_client
 from difftrain.model.engines.transport import (
     GATEWAY_STATUSES,
     MAX_PROBE_INTERVAL_S,
-    Fault,
     RequestError,
-    ServerClient,
 )
 from difftrain.model.engines.types import Completion, Request
 
@@ -51,31 +48,9 @@ SIDE_STEP = 28
 """Image sides of the check are multiples of it, in pixels."""
 
 
-class ServerCheckError(ConfigError):
-    """A request of the check got no completion; `error` has the reason."""
-
-    def __init__(self, model: ServedModel, error: RequestError) -> None:
-        request = f"model.url={model.client.url}: a request for the model {model.name}"
-        super().__init__([f"{request}: {error.message}"])
-        self.error = error
-
-    @property
-    def is_refusal(self) -> bool:
-        """Whether the server refused this request and may complete others."""
-        return self.error.fault is Fault.refused and not self.error.fatal
-
-
-def served_model(config: ModelConfig) -> ServedModel:
-    """The server and model of the settings; sends nothing."""
-    assert config.url is not None
-    key = os.environ.get(config.server.api_key_env, "")
-    client = ServerClient(config.url, key, config.server.timeout_s, FATAL_STATUSES)
-    return ServedModel(client, config.served_name, config.server.extra)
-
-
 def check_reachable(config: ModelConfig) -> None:
     """Raises ConfigError, within seconds, if no server answers or it rejects the key."""
-    client = served_model(config).client
+    client = open_client(config)
     try:
         status = client.run(client.models_status(REACHABLE_TIMEOUT_S))
     except RequestError as error:
@@ -100,40 +75,43 @@ def connect(config: ModelConfig, max_pixels: int) -> OpenAIEngine:
     `max_pixels` is the area of the largest image that it will be sent.
     """
     check_reachable(config)
-    model = served_model(config)
-    check = ServerCheck(model, config)
+    engine = OpenAIEngine(config)
     try:
-        info = model.client.run(check.run(max_pixels))
-    except BaseException:
-        model.client.close()
+        engine.info = engine.client.run(ServerCheck(engine).run(max_pixels))
+    except BaseException as error:
+        engine.close()
+        if isinstance(error, RequestError):
+            message = f"a request for the model {engine.name}: {error.message}"
+            raise ConfigError([f"model.url={engine.client.url}: {message}"]) from None
         raise
-    model.client.has_completed = True
-    return OpenAIEngine(model, config.server, info)
+    engine.client.has_completed = True
+    return engine
 
 
 class ServerCheck:
-    """The requests of one check; retried as often as any other."""
+    """The requests of one check, each retried as often as any other.
 
-    def __init__(self, model: ServedModel, config: ModelConfig) -> None:
-        self.model, self.config = model, config.server
-        self.server = f"model.url={model.client.url}"
+    Methods raise RequestError where a request got no completion, ConfigError where the server
+    cannot be used.
+    """
+
+    def __init__(self, engine: OpenAIEngine) -> None:
+        self.engine, self.config = engine, engine.config
+        self.server = f"model.url={engine.client.url}"
         self._open = asyncio.Semaphore(self.config.max_concurrency)
 
     async def run(self, max_pixels: int) -> dict[str, Any]:
-        """The engine's info. Raises ConfigError."""
+        """The engine's info."""
         return {
             "engine": "http",
-            "served": self.model.name,
+            "served": self.engine.name,
             "sampling": await self.choose_sampling_fields(),
             "seeds": await self.check_seeds(),
             **await self.check_images(max_pixels),
         }
 
     async def complete(self, seed: int, *images: Image.Image) -> tuple[Completion, int | None]:
-        """A completion and its prompt's tokens, if the server counts them.
-
-        Raises ServerCheckError after the last attempt.
-        """
+        """A completion and its prompt's tokens, if the server counts them."""
         request = Request(
             parts=(*images, PROMPT),
             system=None,
@@ -145,41 +123,32 @@ class ServerCheck:
         while True:
             try:
                 async with self._open:
-                    return await self.model.complete(self.model.body(request))
+                    return await self.engine.complete(self.engine.body(request))
             except RequestError as error:
                 if error.permanent or attempt >= self.config.max_attempts:
-                    raise ServerCheckError(self.model, error) from None
+                    raise
                 pause = self.config.backoff_s * 2 ** (attempt - 1)
                 pause = pause if error.retry_after is None else error.retry_after
                 await asyncio.sleep(min(MAX_PROBE_INTERVAL_S, pause))
             attempt += 1
 
     async def choose_sampling_fields(self) -> str:
-        """Add the sampling fields that the server takes to every request; their name.
-
-        Raises ServerCheckError if it takes none, or fails for another reason than a refusal.
-        """
-        extra, refusal = self.model.extra, None
+        """Add the sampling fields that the server takes to every request; their name."""
+        extra, name = self.engine.extra, ""
         for name, fields in SAMPLING_FIELDS.items():
-            self.model.extra = {**fields, **extra}
+            self.engine.extra = {**fields, **extra}
             try:
                 await self.complete(1)
-            except ServerCheckError as error:
-                if not error.is_refusal:
+                break
+            except RequestError as error:
+                if not error.is_refusal or name == "none":
                     raise
-                refusal = error
-            else:
-                if name == "none":
-                    logger.warning(f"{self.server}: the server's own sampling defaults apply")
-                return name
-        assert refusal is not None
-        raise refusal
+        if name == "none":
+            logger.warning(f"{self.server}: the server's own sampling defaults apply")
+        return name
 
     async def check_seeds(self) -> str:
-        """`honored` if one seed gives one text while other requests are open, else `ignored`.
-
-        Raises ConfigError if all seeds give the same text: all draws of a sample would be copies.
-        """
+        """`honored` if one seed gives one text while other requests are open, else `ignored`."""
         seeds = [1] * SAME_SEED_REQUESTS + [2 + i for i in range(OTHER_SEED_REQUESTS)]
         results = await asyncio.gather(*(self.complete(seed) for seed in seeds))
         texts = [completion.text for completion, _ in results]
@@ -200,8 +169,7 @@ class ServerCheck:
     async def check_images(self, max_pixels: int) -> dict[str, Any]:
         """Prompt tokens that the largest image adds and should add, and a size that is refused.
 
-        Raises ConfigError if an image adds no token: it does not reach the model. Token counts are
-        missing where the server does not report them.
+        Token counts are missing where the server does not report them.
         """
         _, text_tokens = await self.complete(1)
         side, tokens, refusal = await self.largest_image(max_pixels)
@@ -229,19 +197,17 @@ class ServerCheck:
 
     async def largest_image(self, max_pixels: int) -> tuple[int, int | None, dict[str, Any]]:
         """Side of the largest image that the server takes, the prompt's tokens with it, and the
-        first refusal of a larger one.
-
-        Starts at `max_pixels` and halves the side. Raises ServerCheckError if it takes none.
+        first refusal of a larger one. Starts at `max_pixels` and halves the side.
         """
         side, refusal = max(1, int(max_pixels**0.5) // SIDE_STEP) * SIDE_STEP, {}
         while True:
             image = Image.linear_gradient("L").resize((side, side)).convert("RGB")
             try:
                 _, tokens = await self.complete(1, image)
-            except ServerCheckError as error:
+            except RequestError as error:
                 if not error.is_refusal or side == SIDE_STEP:
                     raise
-                refusal = refusal or {"side": side, "reason": error.error.message}
+                refusal = refusal or {"side": side, "reason": error.message}
                 side = max(1, side // 2 // SIDE_STEP) * SIDE_STEP
             else:
                 return side, tokens, refusal

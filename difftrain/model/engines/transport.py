@@ -90,6 +90,11 @@ class RequestError(Exception):
         self.message = printable(message or f"no reply ({fault.value})")
         super().__init__(self.message)
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the server refused this request and may complete others."""
+        return self.fault is Fault.refused and not self.fatal
+
 
 class ServerUnavailable(OSError):
     """The server was away for longer than the settings allow, or rejects every request."""
@@ -251,7 +256,8 @@ class CircuitBreaker:
         )
         self._reachable.set()
         self._last_healthy = self._last_recovered = self._last_outage = self._resume_at = 0.0
-        self._busy_since: float | None = None
+        self.busy_since: float | None = None
+        """When the server was first too busy since it last completed a request."""
         self.error: str | None = None
         """Why no further request is sent, or None."""
 
@@ -360,17 +366,13 @@ class CircuitBreaker:
         self.check()
         if retry_after and retry_after > self._max_outage_s:
             return f"it asks to wait for {retry_after:.0f} s"
-        self._busy_since = self._busy_since or now
-        busy = now - self._busy_since
+        self.busy_since = self.busy_since or now
+        busy = now - self.busy_since
         if busy > self._max_outage_s:
             return f"it has been busy, and completed no request, for {busy:.0f} s"
         pause = self._backoff_s * 2 ** min(attempt, 10) if retry_after is None else retry_after
         self.pause(min(pause, max(MAX_PROBE_INTERVAL_S, retry_after or 0)))
         return None
-
-    def reset_busy(self) -> None:
-        """Note that a request was completed: the server is not too busy for all."""
-        self._busy_since = None
 
 
 def message_text(message: Mapping[str, Any]) -> str | None:

@@ -89,10 +89,16 @@ def visible_gpus(count: int) -> Iterator[None]:
 
 
 class VllmEngine:
-    """vLLM's LLM; requests join as others end."""
+    """vLLM's LLM; requests join as others end. Raises ConfigError where it is not installed."""
 
     def __init__(self, config: ModelConfig, pixels: tuple[int, int]) -> None:
-        vllm = import_vllm()
+        try:  # Imported only here, because it needs a GPU.
+            import vllm  # pyright: ignore[reportMissingImports]
+            import vllm.sampling_params  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise ConfigError(
+                [f"model.engine=vllm: vLLM cannot be imported ({error}); install the extra vllm"]
+            ) from error
         self.processor = load_processor(config, *pixels)
         with visible_gpus(config.vllm.tensor_parallel_size):
             self.llm: Any = vllm.LLM(**engine_arguments(config, pixels))
@@ -130,8 +136,13 @@ class VllmEngine:
                 if not open_keys:
                     continue
                 for output in engine.step():
-                    if output.finished and output.request_id in open_keys:
-                        yield open_keys.pop(output.request_id), to_result(output.outputs[0])
+                    if not output.finished or output.request_id not in open_keys:
+                        continue
+                    key, made = open_keys.pop(output.request_id), output.outputs[0]
+                    if (reason := made.finish_reason) in ("stop", "length"):
+                        yield key, Completion(made.text, tuple(made.token_ids), reason == "stop")
+                    else:
+                        yield key, GenerationError(f"vLLM ended the completion with {reason}")
                 on_idle()
         finally:
             if open_keys:
@@ -161,25 +172,3 @@ class VllmEngine:
     def close(self) -> None:
         """End the engine's process, which frees its GPU memory."""
         self.llm.llm_engine.engine_core.shutdown()
-
-
-def to_result(output: Any) -> Result:
-    """One of vLLM's completion outputs; an aborted one is an error."""
-    if output.finish_reason not in ("stop", "length"):
-        return GenerationError(f"vLLM ended the completion with {output.finish_reason}")
-    return Completion(output.text, tuple(output.token_ids), output.finish_reason == "stop")
-
-
-def import_vllm() -> Any:
-    """The vllm package, imported only here because it needs a GPU.
-
-    Raises ConfigError where it is not installed.
-    """
-    try:
-        import vllm  # pyright: ignore[reportMissingImports]
-        import vllm.sampling_params  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ConfigError(
-            [f"model.engine=vllm: vLLM cannot be imported ({error}); install the extra vllm"]
-        ) from error
-    return vllm

@@ -12,13 +12,13 @@ import pytest
 
 from difftrain.config.judge import JudgeKind, server_hash
 from difftrain.config.run_config import RunConfig
-from difftrain.evaluate.judge.cache import ReplyCache, cache_key, read_entries
+from difftrain.evaluate.judge import ReplyCache, cache_key, read_entries
 from difftrain.pipeline.paths import RunPaths
 
 ENDLESS = """
 import sys
 from pathlib import Path
-from difftrain.evaluate.judge.cache import ReplyCache
+from difftrain.evaluate.judge import ReplyCache
 kept, name, number = ReplyCache(Path(sys.argv[1])), sys.argv[2], 0
 while True:
     kept.add(f"{name}-{number}", "reply " * 2000 + str(number))

@@ -15,7 +15,7 @@ from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.evaluate import grade, score_item
 from difftrain.evaluate.generate import StoredResponse
 from difftrain.evaluate.items import BenchmarkItem, load_items
-from difftrain.evaluate.judge.client import (
+from difftrain.evaluate.judge import (
     OUTAGE_CALLS,
     JudgeClient,
     JudgeServer,
