@@ -243,10 +243,8 @@ class DifficultyConfig:
             yield "extra_measures", "names a measure twice"
         corrected = self.pism.chance_correction is not ChanceCorrection.none
         if corrected and Measure.pism not in self.measures:
-            yield (
-                "pism.chance_correction",
-                "needs pism as difficulty.measure or in difficulty.extra_measures",
-            )
+            rule = "needs pism as difficulty.measure or in difficulty.extra_measures"
+            yield "pism.chance_correction", rule
 
 
 @dataclass(kw_only=True, slots=True)
@@ -269,14 +267,11 @@ class SelectConfig:
             yield "strata", "must name at least one stratum, or select.rap its measures"
         if self.strata and self.rap:
             yield "strata", "must be empty ([]) where select.rap selects"
-        if len(set(self.strata)) < len(self.strata):
-            yield "strata", "names a stratum twice"
-        if len(set(self.sft_strata)) < len(self.sft_strata):
-            yield "sft_strata", "names a stratum twice"
+        for name, what in (("strata", "stratum"), ("sft_strata", "stratum"), ("rap", "measure")):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                yield name, f"names a {what} twice"
         if self.sft_random and not self.sft_strata:
             yield "sft_random", "needs select.sft_strata, whose size it takes"
-        if len(set(self.rap)) < len(self.rap):
-            yield "rap", "names a measure twice"
         if any(measure not in RAP_MEASURES for measure in self.rap):
             yield "rap", f"may hold {', '.join(RAP_MEASURES)}"
 

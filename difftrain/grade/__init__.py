@@ -20,8 +20,8 @@ GRADERS: dict[AnswerKind, Any] = {
     AnswerKind.text: text,
     AnswerKind.boxes: boxes,
 }
-"""The module of each kind: `grade`, `gold_problem` and, where an incorrect answer may earn a part
-of the credit, `partial_credit`."""
+"""The module of each kind: `grade`; `gold_problem`, why a gold answer cannot be graded, or None;
+and where an incorrect answer may earn a part of the credit, `partial_credit`."""
 STRICT = GradeConfig()
 
 

@@ -219,7 +219,6 @@ def grade(
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
-    """Why this gold answer cannot be graded, or None."""
     boxes = parse(gold)
     if boxes is None:
         return "not a JSON list of {bbox_2d, label}"

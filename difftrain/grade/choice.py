@@ -142,7 +142,6 @@ def grade(
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
-    """Why this gold answer cannot be graded, or None."""
     letter = parse(gold, options)
     if letter is None:
         return f"{gold!r} names no option"

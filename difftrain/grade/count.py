@@ -146,7 +146,6 @@ def grade(
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
-    """Why this gold answer cannot be graded, or None."""
     number = parse(gold)
     if number is None:
         return f"{gold!r} is not one number"

@@ -153,7 +153,6 @@ def grade(
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
-    """Why this gold answer cannot be graded, or None."""
     text = strip_latex(gold)
     if parse(gold) or (is_expression(text) and _in_worker(math_verify_parses, text)):
         return None

@@ -78,5 +78,4 @@ def grade(
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
-    """Why this gold answer cannot be graded, or None."""
     return None if normalize_text(gold) else "the text is empty"

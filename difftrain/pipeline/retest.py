@@ -5,8 +5,7 @@ rollouts lie in a folder of their own (RunPaths.retest), so no measure ever read
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,41 +90,23 @@ def score_agreement(
     """
     measures = {}
     for measure in config.difficulty.measures:
-        labels = [score_labels(scores, measure, config.difficulty) for scores in (first, second)]
-        measures[measure] = asdict(agreement(*labels))
+        labels = [
+            {
+                score.sample_id: score_label(score, config.difficulty)
+                for score in scores
+                if score.measure is measure
+            }
+            for scores in (first, second)
+        ]
+        measures[measure] = agreement(*labels)
     selections = [difficulty.select_samples(config, scores)[0] for scores in (first, second)]
     selected_ids = [{row.sample_id for row in selection} for selection in selections]
     size = len({score.sample_id for score in first})
-    return {"measures": measures, "chosen": asdict(overlap(size, *selected_ids))}
+    return {"measures": measures, "chosen": overlap(size, *selected_ids)}
 
 
 Z = 1.959964
 """The normal quantile of a 95 % interval."""
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """`same` of `n` samples kept their label: the share, its 95 % interval (Wilson), and the share
-    that two independent measures with these labels would have by chance."""
-
-    n: int
-    same: int
-    share: float
-    low: float
-    high: float
-    by_chance: float
-
-
-@dataclass(frozen=True, slots=True)
-class SelectionOverlap:
-    """Two selections from the same `pool` samples: their sizes, how many samples are in both, and
-    how many would be by chance."""
-
-    pool: int
-    first: int
-    second: int
-    common: int
-    common_by_chance: float
 
 
 def score_label(score: Score, config: DifficultyConfig) -> str:
@@ -139,15 +120,6 @@ def score_label(score: Score, config: DifficultyConfig) -> str:
     return "no value"
 
 
-def score_labels(
-    scores: Iterable[Score], measure: Measure, config: DifficultyConfig
-) -> dict[str, str]:
-    """The label of each sample by one measure."""
-    return {
-        score.sample_id: score_label(score, config) for score in scores if score.measure is measure
-    }
-
-
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson), which stays inside 0 to 1."""
     share, square = successes / n, Z * Z
@@ -157,18 +129,29 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
-def agreement(first: Mapping[str, str], second: Mapping[str, str]) -> Agreement:
-    """How many samples keep their label. Raises ValueError unless both hold the same samples."""
+def agreement(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, float]:
+    """`same` of `n` samples kept their label: the share, its 95 % interval (Wilson), and the share
+    that two independent measures with these labels would have by chance.
+
+    Raises ValueError unless both hold the same samples.
+    """
     if not first or first.keys() != second.keys():
         raise ValueError(f"{len(first)} and {len(second)} labels are not of the same samples")
     n = len(first)
     same = sum(first[key] == second[key] for key in first)
     first_counts, second_counts = Counter(first.values()), Counter(second.values())
     by_chance = sum(first_counts[label] * second_counts[label] for label in first_counts) / n**2
-    return Agreement(n, same, same / n, *wilson_interval(same, n), by_chance)
+    low, high = wilson_interval(same, n)
+    return {
+        "n": n, "same": same, "share": same / n, "low": low, "high": high, "by_chance": by_chance
+    }  # fmt: skip
 
 
-def overlap(pool: int, first: Collection[str], second: Collection[str]) -> SelectionOverlap:
-    """How much two selections from `pool` samples have in common."""
+def overlap(pool: int, first: Collection[str], second: Collection[str]) -> dict[str, float]:
+    """Two selections from the same `pool` samples: their sizes, how many samples are in both, and
+    how many would be by chance."""
     a, b = set(first), set(second)
-    return SelectionOverlap(pool, len(a), len(b), len(a & b), len(a) * len(b) / pool)
+    return {
+        "pool": pool, "first": len(a), "second": len(b), "common": len(a & b),
+        "common_by_chance": len(a) * len(b) / pool,
+    }  # fmt: skip

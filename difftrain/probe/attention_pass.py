@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from difftrain.config.difficulty import DifficultyConfig, ProbeConfig
@@ -94,18 +95,12 @@ def append_responses(
         response_ids = torch.tensor(response, dtype=torch.long, device=prompt.device)
         ids.append(torch.cat([inputs["input_ids"][i][prompt], response_ids]))
         types.append(functional.pad(inputs["mm_token_type_ids"][i][prompt], (0, len(response))))
-    length = max(map(len, ids))
-
-    def stack(rows: list[torch.Tensor], fill: int) -> torch.Tensor:
-        return torch.stack(
-            [functional.pad(row, (length - len(row), 0), value=fill) for row in rows]
-        )
-
+    stack = partial(pad_sequence, batch_first=True, padding_side="left")
     return {
         **inputs,
-        "input_ids": stack(ids, pad),
-        "mm_token_type_ids": stack(types, 0),
-        "attention_mask": stack([torch.ones_like(row) for row in ids], 0),
+        "input_ids": stack(ids, padding_value=pad),
+        "mm_token_type_ids": stack(types),
+        "attention_mask": stack([torch.ones_like(row) for row in ids]),
     }
 
 

@@ -39,6 +39,59 @@ from difftrain.records import Rollout, Sample, View
 QUARANTINE = "quarantine.jsonl"
 FAILED = "no answer"
 """The kind of rejection of a sample with a failed request."""
+PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image_pad)\|>")
+"""Marks in a question's text that stand for an image."""
+
+
+def sampling_seed(root: int, request: ProbeRequest) -> int:
+    """The seed of a draw's sampling noise; it depends on the draw alone."""
+    what = request.view if request.text_only else request.percent
+    return seeds.derive(root, "draw", request.sample.sample_id, what, request.draw)
+
+
+def engine_request(request: ProbeRequest, config: ProbeConfig, root: int) -> Request:
+    """The engine's request for this draw.
+
+    Its images are masked if its percent is above 0; with probe.nested a mask grows with it. The
+    text-only view has neither images nor their placeholders in the text.
+    """
+    sample, view = request.sample, request.view
+    text, shown = prompts.user_text(sample.question, sample.options), []
+    if view is View.text_only:
+        text = PLACEHOLDER.sub("", text).strip()
+    else:
+        shown = [images.from_png(png) for png in sample.images]
+    if view is View.masked:
+        percent = () if config.nested else (request.percent,)
+        for i, image in enumerate(shown):
+            seed = seeds.derive(root, "mask", sample.sample_id, i, *percent, request.draw)
+            masked = masks.mask(np.asarray(image), request.percent, seed, config.mask)
+            shown[i] = Image.fromarray(masked)
+    return Request(
+        parts=(*shown, text),
+        seed=sampling_seed(root, request),
+        temperature=config.temperature,
+        max_new_tokens=config.max_new_tokens,
+        view=None if view is View.masked else f"{sample.sample_id}/{view}",
+    )
+
+
+def graded_rollout(
+    request: ProbeRequest, completion: Completion, root: int, rules: GradeConfig = grade.STRICT
+) -> Rollout:
+    """The graded row of a draw."""
+    return Rollout(
+        sample_id=request.sample.sample_id,
+        view=request.view,
+        mask_percent=request.percent,
+        draw=request.draw,
+        seed=sampling_seed(root, request),
+        response=completion.text,
+        num_tokens=completion.num_tokens,
+        token_ids=completion.token_ids,
+        hit_eos=completion.hit_eos,
+        verdict=grade.grade(completion.text, request.sample, rules),
+    )
 
 
 class RequestQueue:
@@ -183,100 +236,31 @@ def run_probe(
         state.refresh()
         return not any(state.next_requests(sample) for sample in samples)
 
+    def close() -> dict[str, Any]:
+        """Write quarantine.jsonl; returns the manifest's counts."""
+        before = manifest.read_manifest(folder) or {"counts": {"settled": []}}
+        rejected = [
+            RejectedRow(sample_id, f"{FAILED}: {reason}")
+            for sample_id, reason in sorted(state.failed.items())
+        ]
+        lines = "".join(json.dumps(asdict(row)) + "\n" for row in rejected)
+        manifest.write_text(folder / QUARANTINE, lines)
+        return {
+            "generations": state.generations,
+            "tokens": state.tokens,
+            "samples": len(samples),
+            "quarantined": len(rejected),
+            "reasons": {FAILED: len(rejected)} if rejected else {},
+            "settled": [*before["counts"]["settled"], description],
+        }
+
     run_shared_stage(
         folder,
         world,
         work,
         is_complete=is_complete,
-        close=lambda: finalize(state, len(samples), description),
+        close=close,
         settings=lambda: {**plain(probe), "seed": seed, "engines": read_engine_info(folder)},
         inputs=inputs,
         is_finished=lambda content: description in content["counts"]["settled"],
-    )
-
-
-def finalize(state: ProbeState, samples: int, description: str) -> dict[str, Any]:
-    """Write quarantine.jsonl; returns the manifest's counts."""
-    before = manifest.read_manifest(state.folder) or {"counts": {"settled": []}}
-    rejected = [
-        RejectedRow(sample_id, f"{FAILED}: {reason}")
-        for sample_id, reason in sorted(state.failed.items())
-    ]
-    lines = "".join(json.dumps(asdict(row)) + "\n" for row in rejected)
-    manifest.write_text(state.folder / QUARANTINE, lines)
-    return {
-        "generations": state.generations,
-        "tokens": state.tokens,
-        "samples": samples,
-        "quarantined": len(rejected),
-        "reasons": {FAILED: len(rejected)} if rejected else {},
-        "settled": [*before["counts"]["settled"], description],
-    }
-
-
-PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image_pad)\|>")
-"""Marks in a question's text that stand for an image."""
-
-
-def sampling_seed(root: int, request: ProbeRequest) -> int:
-    """The seed of a draw's sampling noise; it depends on the draw alone."""
-    what = request.view if request.text_only else request.percent
-    return seeds.derive(root, "draw", request.sample.sample_id, what, request.draw)
-
-
-def mask_seed(root: int, request: ProbeRequest, image_index: int, nested: bool) -> int:
-    """The seed of a draw's mask; `nested` leaves the percent out, so that masks grow with it."""
-    percent = () if nested else (request.percent,)
-    return seeds.derive(root, "mask", request.sample.sample_id, image_index, *percent, request.draw)
-
-
-def request_images(
-    request: ProbeRequest, config: ProbeConfig, root: int
-) -> tuple[Image.Image, ...]:
-    """The request's images, masked if its percent is above 0."""
-    shown = []
-    for index, png in enumerate(request.sample.images):
-        image = images.from_png(png)
-        if request.percent:
-            seed = mask_seed(root, request, index, config.nested)
-            masked = masks.mask(np.asarray(image), request.percent, seed, config.mask)
-            image = Image.fromarray(masked)
-        shown.append(image)
-    return tuple(shown)
-
-
-def prompt_text(sample: Sample, view: View) -> str:
-    """The user's text; for the text-only view without the placeholders of images."""
-    text = prompts.user_text(sample.question, sample.options)
-    return PLACEHOLDER.sub("", text).strip() if view is View.text_only else text
-
-
-def engine_request(request: ProbeRequest, config: ProbeConfig, root: int) -> Request:
-    """The engine's request for this draw."""
-    shown = () if request.text_only else request_images(request, config, root)
-    same_for_all_draws = request.view is not View.masked
-    return Request(
-        parts=(*shown, prompt_text(request.sample, request.view)),
-        seed=sampling_seed(root, request),
-        temperature=config.temperature,
-        max_new_tokens=config.max_new_tokens,
-        view=f"{request.sample.sample_id}/{request.view}" if same_for_all_draws else None,
-    )
-
-
-def graded_rollout(
-    request: ProbeRequest, completion: Completion, root: int, rules: GradeConfig = grade.STRICT
-) -> Rollout:
-    """The graded row of a draw."""
-    return Rollout(
-        sample_id=request.sample.sample_id,
-        view=request.view,
-        mask_percent=request.percent,
-        draw=request.draw,
-        seed=sampling_seed(root, request),
-        response=completion.text,
-        num_tokens=completion.num_tokens,
-        token_ids=completion.token_ids,
-        hit_eos=completion.hit_eos,
-        verdict=grade.grade(completion.text, request.sample, rules),
     )

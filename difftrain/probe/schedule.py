@@ -24,6 +24,9 @@ from difftrain.model.engines.types import GenerationError
 from difftrain.pipeline import parquet
 from difftrain.records import Measure, Rollout, Sample, View
 
+FAILED_FOLDER = "failed"
+"""Inside the probe's folder, in parts as the rollouts are: a FailedRequest for every failure."""
+
 
 def next_draws(
     correct_RK: np.ndarray,
@@ -64,10 +67,6 @@ def next_draws(
         if not passed:
             return []
     return []
-
-
-FAILED_FOLDER = "failed"
-"""Inside the probe's folder, in parts as the rollouts are: a FailedRequest for every failure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Which samples train: by stratum, by RAP (rap.py), or an equal-size random control. Pure."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from difftrain import seeds
@@ -46,12 +47,9 @@ def describe_value(score: Score) -> str:
 
 def count_strata(scores: Iterable[Score], measure: Measure) -> dict[str, int]:
     """How many samples each stratum has, all four listed; `unplaced` only where there are any."""
-    counts = {stratum.value: 0 for stratum in Stratum}
-    for score in scores:
-        if score.measure is measure:
-            key = score.stratum.value if score.stratum else "unplaced"
-            counts[key] = counts.get(key, 0) + 1
-    return counts
+    strata = (score.stratum for score in scores if score.measure is measure)
+    counts = Counter(stratum.value if stratum else "unplaced" for stratum in strata)
+    return {stratum.value: 0 for stratum in Stratum} | counts
 
 
 def require_min_size(

@@ -19,8 +19,8 @@ from difftrain.select import EmptySelectionError
 DECISIONS_FOLDER = "decisions"
 """Inside the selection's folder: a Decision for every sample of the pool."""
 THRESHOLD_KEYS = {
-    Measure.cde: ("difficulty.cde.lambda_c",),
-    Measure.ace: ("difficulty.ace.lambda_a", "difficulty.ace.min_rows"),
+    Measure.cde: "difficulty.cde.lambda_c",
+    Measure.ace: "difficulty.ace.lambda_a or difficulty.ace.min_rows",
 }
 """The settings that let more samples pass a step; DRM has none."""
 
@@ -231,7 +231,7 @@ def require_min(
     `measures` are those that select (select.rap).
     """
     if len(selections) < minimum:
-        keys = [key for m, keys in THRESHOLD_KEYS.items() if m in measures for key in keys]
+        keys = [key for measure, key in THRESHOLD_KEYS.items() if measure in measures]
         advice = f"move {' or '.join(keys)}, add data" if keys else "add data"
         raise EmptySelectionError(
             f"RAP selects {len(selections)} samples, but a step needs {minimum} different prompts: "

@@ -29,9 +29,9 @@ def test_the_share_of_equal_labels_stands_beside_what_chance_would_give() -> Non
     first = {"a": "easy", "b": "easy", "c": "hard", "d": "hard"}
     second = {"d": "hard", "a": "easy", "b": "hard", "c": "hard"}
     result = retest.agreement(first, second)
-    assert (result.n, result.same, result.share) == (4, 3, 0.75)
-    assert result.by_chance == (2 * 1 + 2 * 3) / 16
-    assert 0 < result.low < 0.75 < result.high < 1
+    assert (result["n"], result["same"], result["share"]) == (4, 3, 0.75)
+    assert result["by_chance"] == (2 * 1 + 2 * 3) / 16
+    assert 0 < result["low"] < 0.75 < result["high"] < 1
 
 
 def test_wilsons_interval_is_the_known_one() -> None:
@@ -50,6 +50,6 @@ def test_labels_of_other_samples_are_refused() -> None:
 
 def test_the_overlap_of_two_selections_stands_beside_what_chance_would_give() -> None:
     result = retest.overlap(20, {"a", "b", "c", "d"}, {"c", "d", "e", "f", "g"})
-    assert (result.first, result.second, result.common) == (4, 5, 2)
-    assert result.common_by_chance == 1.0
-    assert retest.overlap(20, set(), {"a"}).common == 0
+    assert (result["first"], result["second"], result["common"]) == (4, 5, 2)
+    assert result["common_by_chance"] == 1.0
+    assert retest.overlap(20, set(), {"a"})["common"] == 0
