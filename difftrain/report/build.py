@@ -1,11 +1,10 @@
 """Build the content of report.json from a run's files, and write the report.
 
-Scores are fractions of 1. Not here: how the content is described (text.py, caveats.py) and shown
-(tables.py, plots.py, html.py).
+Scores are fractions of 1. Not here: how the content is described (text.py) and shown (html.py).
 """
 
 # pandas' stubs make a union of every chain of attributes, so these say nothing here:
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportCallIssue=false
 
 import re
 from collections import Counter
@@ -14,16 +13,21 @@ from typing import Any
 import pandas as pd
 
 from difftrain.data.quarantine import RejectedRow
+from difftrain.grade import reward_hacking
 from difftrain.pipeline import manifest
 from difftrain.records import Measure, Stratum
-from difftrain.report import selection_report, train_summary
 from difftrain.report.html import render_markdown, render_page
 from difftrain.report.inputs import RunData, RunInputs, load_run
+from difftrain.report.text import DIVERGENCE
 
 PAIRS = (("tuned", "base"), ("tuned", "control"), ("control", "base"))
 """Which arm is compared with which."""
 SECRET_NAME = re.compile(r"(^|[_-])(key|secret|password|token|credentials?)$", re.IGNORECASE)
 SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
+MAX_CHANGED_SAMPLES = 50
+COUNT = "completions/count/"
+"""Prefix of the columns that count a task's or stratum's responses in a step."""
+ACCURACY = "rewards/accuracy/mean"
 
 
 def write_report(inputs: RunInputs) -> dict[str, Any]:
@@ -33,13 +37,10 @@ def write_report(inputs: RunInputs) -> dict[str, Any]:
     """
     data = load_run(inputs)
     report = build_report(inputs, data)
-    files = {
-        "report.md": render_markdown(report),
-        "report.html": render_page(inputs, data, report),
-    }
+    markdown, page = render_markdown(report), render_page(inputs, data, report)
     manifest.write_json(inputs.folder / "report.json", report)
-    for name, content in files.items():
-        manifest.write_text(inputs.folder / name, content)
+    manifest.write_text(inputs.folder / "report.md", markdown)
+    manifest.write_text(inputs.folder / "report.html", page)
     return report
 
 
@@ -50,6 +51,8 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
     counts = {stage: each["counts"] for stage, each in data.manifests.items()}
     trained = {arm: counts[f"train {arm}"] for arm in inputs.arms}
     sft_arms = [arm for arm, folders in inputs.arms.items() if folders.sft]
+    steps = [] if settings["select"]["random"] else [*map(str, settings["select"]["rap"])]
+    funnel = counts["select tuned"].get("funnel") if steps else None
     report: dict[str, Any] = {
         "name": settings["name"],
         "train_stages": str(settings["train_stages"]),
@@ -64,18 +67,20 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
             if name != measure and bool(data.samples[f"{name}_stratum"].count())
         },
         "gen_difficulty": gen_difficulty_by_stratum(data, measure),
-        "funnel": selection_report.rap_funnel(data, settings),
-        "chance_correction": selection_report.chance_correction(data),
+        "funnel": None if funnel is None else {"steps": steps, **funnel},
+        "chance_correction": chance_correction(data),
         "retest": data.retest,
         "means": {arm: summary["mean"] for arm, summary in data.summaries.items()},
         "differences": in_direction_of_pairs(inputs.differences),
         "cost": run_cost(data, settings),
         "contamination": contamination(inputs, data),
         "recipe_difference": hide_secrets(inputs.recipe_difference),
-        "evaluation": {
-            arm: evaluation_settings(data.manifests[f"evaluate {arm}"])
-            for arm in inputs.evaluations
-        },
+        "evaluation": hide_secrets(
+            {
+                arm: evaluation_settings(data.manifests[f"evaluate {arm}"])
+                for arm in inputs.evaluations
+            }
+        ),
         "trained": trained,
         "dropped": {
             arm: Counter(counts[f"select_sft {arm}"]["dropped"])
@@ -83,7 +88,7 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
             for arm in sft_arms
         },
         "sft": {arm: counts[f"sft {arm}"] for arm in sft_arms},
-        "training": train_summary.summarize_training(data.logs, trained),
+        "training": summarize_training(data.logs, trained),
         "stages": {
             stage: {"folder": folder.name, "finished_at": data.manifests[stage].get("finished_at")}
             for stage, folder in inputs.stages().items()
@@ -114,7 +119,11 @@ def hide_secrets(settings: Any) -> Any:
 
 
 def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
-    """Rows read, quarantined, in each stratum, selected. No row may be lost."""
+    """Rows read, quarantined, in each stratum, selected. No row may be lost.
+
+    `picks_strata` has the strata of each arm's selection; with two training stages, of each stage
+    as `arm, stage`.
+    """
     rows = dict(data.manifests["data"]["counts"])
     unscored = Counter(RejectedRow(**row).kind for row in data.unscored)
     rows["samples"] -= unscored.total()
@@ -125,13 +134,19 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
         f"{len(data.quarantine)} lines in quarantine.jsonl, but manifest.json says {rows}"
     )
     assert rows["rows"] == rows["samples"] + rows["quarantined"], f"a row was lost: {rows}"
+    picks_strata = {}
+    for arm, selections in data.selections.items():
+        stages = list(selections.groupby("stage", sort=False)["sample_id"])
+        for stage, sample_ids in stages:
+            name = arm if len(stages) == 1 else f"{arm}, {stage}"
+            picks_strata[name] = stratum_counts(strata.loc[sample_ids])
     counts: dict[str, Any] = {
         "samples": rows["rows"],
         "quarantined": rows["quarantined"],
         "quarantine_reasons": rows.get("reasons", {}) | dict(unscored),
         "strata": stratum_counts(strata),
         "picks": value_counts(data.selections["tuned"]["stage"]),
-        "picks_strata": selected_strata(data, strata),
+        "picks_strata": picks_strata,
         "verdicts": value_counts(data.rollouts["verdict"]),
         "missing_values": {
             name: int(data.samples[name].isna().sum())
@@ -157,17 +172,6 @@ def stratum_counts(strata: pd.Series) -> dict[str, int]:
 def value_counts(column: pd.Series) -> dict[str, int]:
     """Rows by value."""
     return {str(value): int(n) for value, n in column.value_counts().items()}
-
-
-def selected_strata(data: RunData, strata: pd.Series) -> dict[str, dict[str, int]]:
-    """Strata of an arm's selection; with two training stages, of each as `arm, stage`."""
-    counts = {}
-    for arm, selections in data.selections.items():
-        stages = list(selections.groupby("stage", sort=False)["sample_id"])
-        for stage, sample_ids in stages:
-            name = arm if len(stages) == 1 else f"{arm}, {stage}"
-            counts[name] = stratum_counts(strata.loc[sample_ids])
-    return counts
 
 
 def gen_difficulty_by_stratum(data: RunData, measure: str) -> dict[str, Any]:
@@ -204,22 +208,17 @@ def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
     cost: dict[str, Any] = {
         "generations": probe["generations"],
         "tokens": probe["tokens"],
-        "seconds": {
-            "probe": seconds("probe"),
-            "score": seconds("score"),
-            "train": round(seconds("sft") + seconds("train"), 3),
-            "evaluate": seconds("evaluate"),
-        },
+        "seconds": {kind: seconds(kind) for kind in ("probe", "score", "train", "evaluate")},
         "by_stage": {
             stage: {"seconds": each["seconds"]}
             | {name: each["counts"][name] for name in names if name in each["counts"]}
             for stage, each in manifests.items()
         },
     }
-    if "sft tuned" in manifests:
-        cost["seconds"]["sft"] = seconds("sft")
-    if "attention" in manifests:
-        cost["seconds"]["attention"] = seconds("attention")
+    cost["seconds"]["train"] = round(seconds("sft") + seconds("train"), 3)
+    for kind, stage in (("sft", "sft tuned"), ("attention", "attention")):
+        if stage in manifests:
+            cost["seconds"][kind] = seconds(kind)
     if Measure.pism in data.measures:
         mask_percents, draws = settings["probe"]["mask_percents"], settings["probe"]["draws"]
         generated = data.rollouts["view"].isin(["full_image", "masked"]).sum()
@@ -232,22 +231,18 @@ def evaluation_settings(evaluation: dict[str, Any]) -> dict[str, Any]:
     """The settings of an evaluation and, if a judge was queried, its counts."""
     counts = evaluation["counts"].get("judge", {})
     used = counts.get("calls") or counts.get("from_cache")
-    return hide_secrets(evaluation["settings"] | ({"judge_counts": counts} if used else {}))
+    return evaluation["settings"] | ({"judge_counts": counts} if used else {})
 
 
-def in_direction_of_pairs(
-    differences: dict[str, dict[str, Any]],
-) -> dict[str, dict[str, Any]]:
+def in_direction_of_pairs(differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The differences of PAIRS; one in the opposite direction gets the opposite signs."""
     directed = {}
     for after, before in PAIRS:
-        name, opposite = f"{after} - {before}", f"{before} - {after}"
-        if name in differences:
-            directed[name] = differences[name]
-        elif opposite in differences:
-            row = differences[opposite]
+        if row := differences.get(f"{after} - {before}"):
+            directed[f"{after} - {before}"] = row
+        elif row := differences.get(f"{before} - {after}"):
             signs = {"mean": -row["mean"], "low": -row["high"], "high": -row["low"]}
-            directed[name] = row | signs
+            directed[f"{after} - {before}"] = row | signs
     return directed
 
 
@@ -269,3 +264,93 @@ def versions(data: RunData) -> dict[str, str]:
         for name, version in (stage.get("versions", {}) | {"git revision": revision}).items():
             by_name.setdefault(name, {})[version] = None
     return {name: " and ".join(several) for name, several in by_name.items()}
+
+
+def chance_correction(data: RunData) -> dict[str, Any] | None:
+    """Strata with and without PISM's chance correction; None if there is none.
+
+    `labels` counts samples by the uncorrected stratum and then the corrected one.
+    """
+    if data.uncorrected.empty:
+        return None
+    labels = data.samples[["sample_id", "task", "pism_stratum"]].merge(
+        data.uncorrected[["sample_id", "stratum"]], on="sample_id"
+    )
+    labels = labels.rename(columns={"pism_stratum": "corrected", "stratum": "uncorrected"})
+    assert len(labels) == len(data.samples), (
+        f"{len(data.uncorrected)} uncorrected labels for {len(data.samples)} samples"
+    )
+    is_changed = labels["uncorrected"] != labels["corrected"]
+    changed = labels[is_changed].sort_values("sample_id")
+    return {
+        "samples": len(labels),
+        "changed": len(changed),
+        "labels": {
+            str(stratum): value_counts(rows["corrected"])
+            for stratum, rows in labels.groupby("uncorrected")
+        },
+        "changed_by_task": {
+            str(task): {"changed": int(rows.sum()), "n": len(rows)}
+            for task, rows in is_changed.groupby(labels["task"])
+        },
+        "first_changed": changed.head(MAX_CHANGED_SAMPLES).to_dict("records"),
+    }
+
+
+def summarize_training(
+    logs: dict[str, pd.DataFrame], trained: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """By arm: accuracy rewards by task and stratum, and the alarms.
+
+    `trained` has the counts of each arm's training.
+    """
+    return {
+        arm: {
+            "rewards": rewards_by_subset(log) if len(log) else {},
+            "alarms": alarms(log, int(trained[arm].get("eval_samples", 0))) if len(log) else {},
+        }
+        for arm, log in logs.items()
+    }
+
+
+def rewards_by_subset(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Responses and mean accuracy reward in the first and last third, by task and stratum."""
+
+    def mean_reward(steps: pd.DataFrame) -> float | None:
+        counts = steps[COUNT + subset]
+        sums, total = (steps[f"{ACCURACY}/{subset}"] * counts).sum(), float(counts.sum())
+        return float(sums) / total if total else None
+
+    third, rewards = max(1, len(log) // 3), {}
+    for column in sorted(str(name) for name in log.columns if str(name).startswith(COUNT)):
+        subset = column.removeprefix(COUNT)
+        rewards[subset] = {
+            "responses": float(log[column].sum()),
+            "first": mean_reward(log.head(third)),
+            "last": mean_reward(log.tail(third)),
+        }
+    return rewards
+
+
+def alarms(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[str, Any]]:
+    """Each alarm with its largest share, its limit and the step it was first raised at (None)."""
+
+    def present_values(name: str) -> list[float]:
+        return [float(value) for value in log[name].dropna()] if name in log else []
+
+    results: dict[str, dict[str, Any]] = {}
+    for alarm, limit in reward_hacking.ALARM_LIMITS.items():
+        shares = present_values(f"alarms/{alarm}")
+        index = reward_hacking.first_alarm(shares, limit)
+        results[alarm.value] = {
+            "max_share": reward_hacking.max_mean_share(shares) if shares else None,
+            "limit": limit,
+            "step": None if index is None else int(log["step"].iloc[index]),
+        }
+    held_out = present_values(f"eval_{ACCURACY}")
+    results[DIVERGENCE] = {
+        "raised": reward_hacking.reward_diverges(present_values("reward"), held_out, eval_samples),
+        "first": held_out[0] if held_out else None,
+        "last": held_out[-1] if held_out else None,
+    }
+    return results

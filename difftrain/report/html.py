@@ -11,11 +11,10 @@ from base64 import b64encode
 from string import ascii_uppercase
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from difftrain.records import Rollout, Sample, View
-from difftrain.report import caveats, plots, selection_report, tables, text, train_summary
+from difftrain.report import plots, text
 from difftrain.report.inputs import RunData, RunInputs, read_columns
 
 MAX_QUARANTINE_ROWS = 12
@@ -24,59 +23,38 @@ MAX_RESPONSE_CHARS = 700
 PNG_ADDRESS = "data:image/png;base64,"
 
 
-def render_template(name: str, **values: Any) -> str:
-    """A file of the report from its template; values are escaped in HTML only."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("difftrain", "report"),
-        autoescape=lambda name: bool(name and name.endswith(".html.jinja")),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"tex": text.escape_tex, "cell": tables.escape_cell}
-    return environment.get_template(name).render(**values)
-
-
 def render_markdown(report: dict[str, Any]) -> str:
     """The report as text: headline, results, selection, training, cost, settings."""
-    content = render_template(
-        "report.md.jinja",
-        report=report,
-        caveats=caveats,
-        text=text,
-        tables=tables,
-        selection=selection_report,
-        training=train_summary,
-    )
-    return text.join_blank_lines(content)
+    return text.render_markdown_file("report.md.jinja", report=report, text=text)
 
 
 def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str:
     """The whole page as HTML."""
     settings, measure, samples = report["settings"], report["measure"], data.samples
-    return render_template(
-        "page.html.jinja",
-        report=report,
-        caveats=caveats,
-        text=text,
-        tables=tables,
-        selection=selection_report,
-        training=train_summary,
-        figures={
-            "benchmarks": plots.benchmark_scores(report, tables.arms(report)),
-            "training": plots.training_curves(data.logs),
-            "strata": plots.strata_by_task(samples, measure),
-            "survival": plots.survival_by_task(samples, settings),
-            "two_measures": plots.pism_against_cmab(samples, settings, measure),
-            "cmab": plots.cmab_histogram(samples, settings),
-            "funnel": selection_report.funnel_figure(report),
-        },
-        examples=examples_by_stratum(inputs, data, settings["report"]["examples"]),
-        without_cmab=int(samples["cmab"].isna().sum()) if "cmab" in samples else 0,
-        settings={key: text.format_value(value) for key, value in text.flatten(settings).items()},
-        quarantine=data.quarantine[:MAX_QUARANTINE_ROWS],
-        stratum_colors=plots.STRATUM_COLORS,
-        arm_colors=plots.ARM_COLORS,
+    return (
+        text.templates()
+        .get_template("page.html.jinja")
+        .render(
+            report=report,
+            text=text,
+            figures={
+                "benchmarks": plots.benchmark_scores(report, text.arms(report)),
+                "training": plots.training_curves(data.logs),
+                "strata": plots.strata_by_task(samples, measure),
+                "survival": plots.survival_by_task(samples, settings),
+                "two_measures": plots.pism_against_cmab(samples, settings, measure),
+                "cmab": plots.cmab_histogram(samples, settings),
+                "funnel": plots.funnel_figure(report),
+            },
+            examples=examples_by_stratum(inputs, data, settings["report"]["examples"]),
+            without_cmab=int(samples["cmab"].isna().sum()) if "cmab" in samples else 0,
+            settings={
+                key: text.format_value(value) for key, value in text.flatten(settings).items()
+            },
+            quarantine=data.quarantine[:MAX_QUARANTINE_ROWS],
+            stratum_colors=plots.STRATUM_COLORS,
+            arm_colors=plots.ARM_COLORS,
+        )
     )
 
 

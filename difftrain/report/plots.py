@@ -2,7 +2,7 @@
 
 Each figure function gives the data: address of an inline SVG, or None if the run has nothing to
 show. Colors remain distinct under the common kinds of color blindness, and every arm has its own
-marker. Not here: captions (the page).
+marker. Captions are in the page's template.
 """
 
 # pandas' stubs make a union of every chain of attributes, so these say nothing here:
@@ -21,6 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from difftrain.report.text import funnel_rows
+
 STRATUM_COLORS = {
     "easy": "#8cc5e3",
     "medium": "#2f78b4",
@@ -31,6 +33,7 @@ STRATUM_COLORS = {
 ARM_COLORS = {"base": "#6f7278", "tuned": "#0b8068", "control": "#b5649b"}
 ARM_MARKERS = {"base": "s", "tuned": "o", "control": "D"}
 INK, FAINT, RULE = "#26282c", "#6b6f76", "#e3e4e6"
+LEFT_COLOR, ADDED_COLOR = "#2f78b4", "#0b8068"
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
@@ -88,12 +91,23 @@ def svg_figure(draw: Callable[..., Figure | None]) -> Callable[..., str | None]:
     return drawn
 
 
+def one_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure in inches with a single plot."""
+    figure, grid = new_figure(width, height)
+    return figure, grid[0, 0]
+
+
+def grid_below(axes: Axes, which: str) -> None:
+    """Light lines at the ticks of one axis, behind the data."""
+    axes.grid(axis="y" if which == "y" else "x")
+    axes.set_axisbelow(True)
+
+
 def percent_axis(axes: Axes, which: str = "y", top: float = 1.0) -> None:
     """Show fractions in percent, with light lines across."""
     axis = axes.yaxis if which == "y" else axes.xaxis
     axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    axes.grid(axis="y" if which == "y" else "x")
-    axes.set_axisbelow(True)
+    grid_below(axes, which)
     if which == "y":
         axes.set_ylim(0, top)
 
@@ -124,8 +138,8 @@ def strata_by_task(samples: pd.DataFrame, measure: str) -> Figure | None:
         by=["hard", "medium"] if {"hard", "medium"} <= set(shares) else ["size"]
     )
     shares, counts = shares.loc[order.index], counts.loc[order.index]
-    figure, grid = new_figure(8.6, 0.9 + 0.29 * len(counts))
-    axes, start = grid[0, 0], np.zeros(len(counts))
+    figure, axes = one_axes(8.6, 0.9 + 0.29 * len(counts))
+    start = np.zeros(len(counts))
     for stratum in shares:
         bars = axes.barh(
             shares.index, shares[stratum], left=start, height=0.72, label=stratum,
@@ -151,39 +165,34 @@ def strata_by_task(samples: pd.DataFrame, measure: str) -> Figure | None:
     return figure
 
 
-def survival(failure_ratio: pd.Series, ratios: list[float]) -> list[float]:
-    """Share of samples whose failure ratio lies above each mask ratio (missing: it never fails).
-
-    Early stopping has no influence: a sample that failed once counts as failed from there on.
-    """
-    never = failure_ratio.isna()
-    return [float((never | (failure_ratio > ratio + 1e-9)).mean()) for ratio in ratios]
-
-
 @svg_figure
 def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
     """The share of samples of each task that survive masking, with all samples in gray.
 
-    Pale bands show the failure ratios that make a sample hard, medium or easy.
+    Pale bands show the failure ratios that make a sample hard, medium or easy. Early stopping has
+    no influence: a sample that failed once counts as failed from there on.
     """
-    if "pism" not in samples:
+
+    def survival(failure_ratio: pd.Series) -> list[float]:
+        never = failure_ratio.isna()
+        return [float((never | (failure_ratio > ratio + 1e-9)).mean()) for ratio in ratios]
+
+    if "pism" not in samples or samples["pism_stratum"].isna().all():
         return None
     placed = samples.dropna(subset=["pism_stratum"])
-    if placed.empty:
-        return None
     ratios = [percent / 100 for percent in settings["probe"]["mask_percents"]]
     tasks = sorted(placed["task"].unique())
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
     figure, grid = new_figure(8.6, 0.6 + 1.55 * rows, rows, columns, sharex=True, sharey=True)
-    all_tasks, pism = survival(placed["pism"], ratios), settings["difficulty"]["pism"]
+    all_tasks, pism = survival(placed["pism"]), settings["difficulty"]["pism"]
     edges = [0, pism["hard_max"], pism["easy_min"], max(ratios[-1], pism["easy_min"])]
     for axes, task in zip(grid.flat, tasks, strict=False):
         subset = placed[placed["task"] == task]
         for stratum, low, high in zip(("hard", "medium", "easy"), edges, edges[1:], strict=False):
             axes.axvspan(low, high, color=STRATUM_COLORS[stratum], alpha=0.13, linewidth=0)
         axes.plot(ratios, all_tasks, color="#9a9da3", linewidth=1.1, label="all tasks")
-        axes.plot(ratios, survival(subset["pism"], ratios), color=INK, linewidth=1.8, marker="o",
+        axes.plot(ratios, survival(subset["pism"]), color=INK, linewidth=1.8, marker="o",
                   markersize=2.5, label="this task")  # fmt: skip
         axes.set_title(f"{task}  ({len(subset)})")
         percent_axis(axes, top=1.03)
@@ -203,19 +212,17 @@ def pism_against_cmab(
     samples: pd.DataFrame, settings: dict[str, Any], measure: str
 ) -> Figure | None:
     """Failure ratio against attention balance, colored by the selecting measure's stratum."""
-    if not {"pism", "cmab"} <= set(samples):
+    if not {"pism", "cmab"} <= set(samples) or samples["cmab"].isna().all():
         return None
     placed = samples.dropna(subset=["cmab"])
-    if placed.empty:
-        return None
     cmab = settings["difficulty"]["cmab"]
     ratios = [percent / 100 for percent in settings["probe"]["mask_percents"]]
     never = ratios[-1] + NEVER_TICK_GAP
     # Ratios lie on a grid: spread the points a little, the same way on every run.
     spread = (np.arange(len(placed)) * 0.618 % 1 - 0.5) * 0.05
     x = placed["pism"].fillna(never).to_numpy() + spread
-    figure, grid = new_figure(7.2, 3.9)
-    axes, strata = grid[0, 0], stratum_labels(placed, measure)
+    figure, axes = one_axes(7.2, 3.9)
+    strata = stratum_labels(placed, measure)
     axes.axhspan(
         cmab["hard_min"], cmab["hard_max"], color=STRATUM_COLORS["hard"], alpha=0.09, linewidth=0
     )
@@ -231,8 +238,7 @@ def pism_against_cmab(
     axes.set_xlabel("masked share at which it first fails (\u03bb*)")
     axes.set_ylabel("attention on image / text (mean \u03c1)")
     axes.set_ylim(bottom=0)
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
+    grid_below(axes, "y")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title=f"{measure} stratum",
                 alignment="left", handletextpad=0.2)  # fmt: skip
     return figure
@@ -241,15 +247,12 @@ def pism_against_cmab(
 @svg_figure
 def cmab_histogram(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
     """Histogram of the attention balance by its own strata, for runs without masked images."""
-    if "cmab" not in samples or "pism" in samples:
+    if "cmab" not in samples or "pism" in samples or samples["cmab"].isna().all():
         return None
     placed = samples.dropna(subset=["cmab"])
-    if placed.empty:
-        return None
     strata = stratum_labels(placed, "cmab")
     present = [stratum for stratum in STRATUM_COLORS if (strata == stratum).any()]
-    figure, grid = new_figure(7.2, 2.8)
-    axes = grid[0, 0]
+    figure, axes = one_axes(7.2, 2.8)
     bins = np.histogram_bin_edges(placed["cmab"], bins=40)
     axes.hist(
         [placed["cmab"][strata == stratum] for stratum in present], bins=list(bins), stacked=True,
@@ -294,8 +297,7 @@ def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
                 axes.plot(steps["step"], mean, color=color, linewidth=1.8, label=arm)
         axes.set_title(TRAINING_PANELS[name])
         axes.set_ylim(bottom=0)
-        axes.grid(axis="y")
-        axes.set_axisbelow(True)
+        grid_below(axes, "y")
         if name == ZERO_VARIANCE:
             percent_axis(axes, top=1.03)
     grid[-1, 0].set_xlabel("optimizer step")
@@ -308,8 +310,7 @@ def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
 def benchmark_scores(report: dict[str, Any], arms: list[str]) -> Figure | None:
     """Scores as dots with 95 % intervals, one line per benchmark and arm, the mean below."""
     names = [*report["base"], "mean"]
-    figure, grid = new_figure(8.6, 0.8 + 0.42 * len(names))
-    axes = grid[0, 0]
+    figure, axes = one_axes(8.6, 0.8 + 0.42 * len(names))
     y_N = np.arange(len(names), dtype=float)
     y_N[-1] += 0.35
     for index, arm in enumerate(arms):
@@ -328,4 +329,28 @@ def benchmark_scores(report: dict[str, Any], arms: list[str]) -> Figure | None:
     percent_axis(axes, "x")
     axes.set_xlim(0, 1)
     figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+@svg_figure
+def funnel_figure(report: dict[str, Any]) -> Figure | None:
+    """One bar per step of RAP, from the pool to the samples that are trained on, with counts."""
+    if report["funnel"] is None:
+        return None
+    rows = funnel_rows(report["funnel"])
+    figure, axes = one_axes(8.6, 0.5 + 0.42 * len(rows))
+    pool = max(report["funnel"]["pool"], 1)
+    for y, (_, left, added, rest) in enumerate(rows):
+        axes.barh(y, pool, height=0.66, color=RULE, alpha=0.55)
+        axes.barh(y, left - added, height=0.66, color=LEFT_COLOR)
+        axes.barh(y, added, left=left - added, height=0.66, color=ADDED_COLOR)
+        inside = left > 0.12 * pool
+        axes.text(left - 0.01 * pool if inside else left + 0.01 * pool, y, f"{left:,}",
+                  ha="right" if inside else "left", va="center", fontweight="bold",
+                  color="white" if inside else INK)  # fmt: skip
+        axes.text(1.015 * pool, y, rest, va="center", color=FAINT, fontsize=8.5)
+    name_rows(axes, range(len(rows)), [row[0] for row in rows])
+    axes.set_xticks([])
+    axes.set_xlim(0, 1.62 * pool)
+    axes.spines["bottom"].set_visible(False)
     return figure

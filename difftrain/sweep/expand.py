@@ -18,8 +18,8 @@ from difftrain.config import run_config
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.model import resolve
 from difftrain.pipeline.paths import RunPaths
-from difftrain.report.compare import compatibility, presets
-from difftrain.report.compare.types import Run
+from difftrain.report.compare import presets
+from difftrain.report.compare.runs import BY_NAME, Run, differing_settings, find_incompatible
 
 AXES = ("recipe", "difficulty", "data", "seed")
 """What a sweep runs over, the slowest first; every other setting is the same for all its runs."""
@@ -154,13 +154,13 @@ def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str
     one_seed = {run.label.rpartition("-")[0]: run.config for run in runs}
     compared = [as_compared(name, config) for name, config in one_seed.items()]
     errors: dict[str, list[str]] = {}
-    by_run = compatibility.find_incompatible(compared, compatibility.differing_settings)
+    by_run = find_incompatible(compared, differing_settings)
     for name, differences in by_run.items():
         for difference in differences:
             errors.setdefault(difference, []).append(name)
     return [
         f"{text}: cannot stand in one table{which_runs(names, axes)}"
-        + (OWN_RECIPE_HINT if compatibility.BY_NAME in text else "")
+        + (OWN_RECIPE_HINT if BY_NAME in text else "")
         for text, names in errors.items()
     ]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from difftrain.pipeline import manifest
+from difftrain.report import text as report_text
 from difftrain.report.build import write_report
-from difftrain.report.caveats import contamination_caveats, evaluation_caveats
 from difftrain.report.inputs import RunInputs
-from difftrain.report.text import control_sentence, headline, score_with_interval
+from difftrain.report.text import score_with_interval
 
 MakeRun = Callable[..., RunInputs]
 NONE = {"score": None, "low": None, "high": None, "n": 0, "rules_only": True}
@@ -58,10 +58,10 @@ def test_without_a_judge_each_score_has_its_share_of_undecided_items(
 
 def test_without_means_the_headline_claims_nothing(rules_only: tuple[RunInputs, dict]) -> None:
     _, report = rules_only
-    sentence = headline(report)
+    sentence = report_text.sentence("headline", report)
     assert sentence.startswith("It is unknown whether")
     assert sentence.endswith("helped: no mean over 6, without a score of shapes/MMVet.")
-    assert control_sentence(report).endswith("is not possible either.")
+    assert report_text.sentence("control_sentence", report).endswith("is not possible either.")
 
 
 def test_items_whose_judge_failed_are_distinguished_from_undecided_ones(make_run: MakeRun) -> None:
@@ -71,7 +71,7 @@ def test_items_whose_judge_failed_are_distinguished_from_undecided_ones(make_run
         summary["shapes/MMVet"] |= {"failed": 5, "undecided": 2}
 
     change_summary(inputs.evaluations["tuned"], fail_some)
-    sentences = "\n".join(evaluation_caveats(write_report(inputs)))
+    sentences = "\n".join(report_text.sentences("evaluation_caveats", write_report(inputs)))
     assert "because the judge failed: 3 of tuned. The same command queries only" in sentences
     assert "usable reply of the judge decided them: 2 of tuned." in sentences
 
@@ -85,7 +85,7 @@ def test_items_without_a_response_or_an_image_are_not_failures_of_the_judge(
         summary["shapes/MMVet"] |= {"failed": 6, "undecided": 2, "skipped": 1, "no_response": 3}
 
     change_summary(inputs.evaluations["tuned"], fail_some)
-    sentences = "\n".join(evaluation_caveats(write_report(inputs)))
+    sentences = "\n".join(report_text.sentences("evaluation_caveats", write_report(inputs)))
     assert "the judge failed" not in sentences
     assert "no response from the engine: 3 of tuned. They are in no mean; the same" in sentences
     assert "image is missing or cannot be read: 1 of tuned." in sentences
@@ -107,11 +107,13 @@ def test_the_judge_s_counts_are_shown_with_the_evaluation_settings(make_run: Mak
 
 
 def caveats_of(**result: object) -> list[str]:
-    return contamination_caveats({"contamination": {"absent": [], "hits": [], **result}})
+    return report_text.sentences(
+        "contamination_caveats", {"contamination": {"absent": [], "hits": [], **result}}
+    )
 
 
 def test_a_run_that_was_not_checked_says_so(make_run: MakeRun) -> None:
-    (sentence,) = contamination_caveats({"contamination": None})
+    (sentence,) = report_text.sentences("contamination_caveats", {"contamination": None})
     assert "were not compared with the items of any benchmark" in sentence
     inputs = make_run(size=15)
     write_report(inputs)
@@ -121,7 +123,7 @@ def test_a_run_that_was_not_checked_says_so(make_run: MakeRun) -> None:
 def test_a_benchmark_on_disk_that_cannot_be_read_is_named() -> None:
     result = {"samples": 3, "checked": {"shapes/MMVet": 5}, "absent": [], "hits": []}
     result["not_checked"] = {"MMStar": "no readable parquet"}
-    sentences = contamination_caveats({"contamination": result})
+    sentences = report_text.sentences("contamination_caveats", {"contamination": result})
     assert "Training samples were not compared with MMStar: no readable parquet." in sentences
 
 

@@ -12,11 +12,17 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.records import Measure, Score, Selection, TrainStage
 from difftrain.report.build import hide_secrets, write_report
-from difftrain.report.caveats import caveats
 from difftrain.report.html import render_markdown
 from difftrain.report.inputs import RunInputs, load_run, read_columns
-from difftrain.report.tables import Table, results_table
-from difftrain.report.text import difference_with_verdict, headline, points, verdict
+from difftrain.report.text import (
+    Table,
+    difference_with_verdict,
+    points,
+    results_table,
+    sentence,
+    sentences,
+    verdict,
+)
 from difftrain.select.rap import DECISIONS_FOLDER, Decision
 
 MakeRun = Callable[..., RunInputs]
@@ -161,7 +167,7 @@ def test_the_headline_says_whether_it_helped(
     written: Written, difference: dict, expected: str
 ) -> None:
     report = written[1]
-    message = headline(report | {"differences": {"tuned - base": difference}})
+    message = sentence("headline", report | {"differences": {"tuned - base": difference}})
     assert expected in message
     assert message.count("95 % interval") == 1
 
@@ -199,8 +205,10 @@ def test_a_control_of_another_size_is_mentioned(written: Written) -> None:
     report = written[1]
     trained = report["trained"]
     more = trained | {"control": trained["control"] | {"steps": 100}}
-    assert any("not equal in size" in sentence for sentence in caveats(report | {"trained": more}))
-    assert not any("not equal in size" in sentence for sentence in caveats(report))
+    assert any(
+        "not equal in size" in line for line in sentences("caveats", report | {"trained": more})
+    )
+    assert not any("not equal in size" in line for line in sentences("caveats", report))
 
 
 def test_quarantine_reasons_are_in_the_text(written: Written) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Measure, Score, Stratum
-from difftrain.report import selection_report
+from difftrain.report import text as report_text
 from difftrain.report.build import write_report
 from difftrain.report.inputs import RunInputs
 from difftrain.select import rap
@@ -23,6 +23,8 @@ RETEST = {
     "measures": {"pism": AGREEMENT, "ace": AGREEMENT | {"by_chance": 0.8}},
     "chosen": {"pool": 24, "first": 6, "second": 5, "common": 4, "common_by_chance": 1.25},
 }
+
+NOT_RETESTED = report_text.sentence("retest", {"retest": None})
 
 
 def decisions(inputs: RunInputs) -> rap.RapResult:
@@ -96,7 +98,7 @@ def test_the_page_shows_the_funnel_as_a_figure_with_counts(
     (address,) = re.findall(r'src="([^"]*)" alt="How many samples each step', html)
     assert address.startswith("data:image/svg+xml;base64,")
     assert b"<svg" in b64decode(address.partition(",")[2])
-    rows = selection_report.funnel_rows(report["funnel"])
+    rows = report_text.funnel_rows(report["funnel"])
     assert [row[0] for row in rows] == [
         "pool", "CDE: the image helps", "ACE: not biased", "DRM: not easy", "DRM: replaced",
         "trained on",
@@ -114,7 +116,7 @@ def test_a_sample_that_was_left_out_has_its_reason(rap_run: tuple[RunInputs, dic
 
 def test_an_ablations_funnel_has_only_its_own_steps(rap_run: tuple[RunInputs, dict]) -> None:
     actual = rap_run[1]["funnel"] | {"steps": ["ace"]}
-    assert [row[0] for row in selection_report.funnel_rows(actual)] == [
+    assert [row[0] for row in report_text.funnel_rows(actual)] == [
         "pool",
         "ACE: not biased",
         "trained on",
@@ -126,7 +128,7 @@ def test_fewer_candidates_than_removed_and_a_filter_that_drops_nothing_are_menti
         "steps": ["cde", "ace", "drm"], "pool": 9, "after_cde": 5, "after_ace": 5,
         "removed_easy": 3, "candidates": 1, "brought_in": 1, "chosen": 3, "without_bias": 0,
     }  # fmt: skip
-    sentences = " ".join(selection_report.funnel_sentences({"funnel": actual}))
+    sentences = " ".join(report_text.sentences("funnel", {"funnel": actual}))
     assert "ACE dropped none of the 5 samples" in sentences
     assert "3 easy samples were removed, but only 1 candidates could replace them" in sentences
 
@@ -149,16 +151,16 @@ def test_the_share_that_keeps_its_label_is_compared_with_chance(
     rap_run: tuple[RunInputs, dict],
 ) -> None:
     inputs, report = rap_run
-    assert selection_report.retest_table(report).rows[0] == [
+    assert report_text.retest_table(report).rows[0] == [
         "PISM", "24", "83.3 % [64.0, 93.0]", "40.0 %", "above chance",
     ]  # fmt: skip
-    assert selection_report.retest_table(report).rows[1][-1] == "not shown to be above chance"
+    assert report_text.retest_table(report).rows[1][-1] == "not shown to be above chance"
     for name in ("report.html", "report.md"):
         text = (inputs.folder / name).read_text()
         assert "83.3 % [64.0, 93.0]" in text
         assert "Too few to judge the selection" in text
         assert "takes 6 with the first responses and 5 with the second; 4 are in both" in text
-        assert selection_report.NOT_RETESTED not in text
+        assert NOT_RETESTED not in text
     assert report["cost"]["by_stage"]["retest"]["generations"] == 99
     assert report["cost"]["generations"] != 99
 
@@ -174,5 +176,5 @@ def test_a_run_by_strata_has_none_of_it(written: tuple[RunInputs, dict]) -> None
     html = Path(inputs.folder / "report.html").read_text()
     assert "How many samples each step" not in html
     assert "Chance correction" not in html
-    assert selection_report.NOT_RETESTED in html
-    assert selection_report.NOT_RETESTED in (inputs.folder / "report.md").read_text()
+    assert NOT_RETESTED in html
+    assert NOT_RETESTED in (inputs.folder / "report.md").read_text()

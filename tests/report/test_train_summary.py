@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from difftrain.grade.reward_hacking import ALARM_LIMITS, Alarm
-from difftrain.report import train_summary
-from difftrain.report.build import write_report
+from difftrain.report.build import summarize_training, write_report
 from difftrain.report.inputs import RunInputs, training_steps
+from difftrain.report.text import DIVERGENCE, alarm_table, sentences
 from difftrain.report.trackers import training_logs
 
 MakeRun = Callable[..., RunInputs]
@@ -30,10 +30,8 @@ def log(tags: float, held_out: list[float]) -> pd.DataFrame:
 
 
 def summarize(tags: float, held_out: list[float]) -> tuple[dict, list[str]]:
-    summary = train_summary.summarize_training(
-        {"tuned": log(tags, held_out)}, {"tuned": {"eval_samples": 64}}
-    )
-    return summary["tuned"], train_summary.alarm_sentences({"training": summary})
+    summary = summarize_training({"tuned": log(tags, held_out)}, {"tuned": {"eval_samples": 64}})
+    return summary["tuned"], sentences("alarms", {"training": summary})
 
 
 def test_rewards_are_weighted_by_responses_and_unknown_without_any() -> None:
@@ -60,7 +58,7 @@ def test_an_alarm_is_reported_with_its_step_and_share() -> None:
 
 def test_reward_that_rises_while_held_out_samples_get_worse_is_reported() -> None:
     summary, lines = summarize(0.0, [0.9, 0.5, 0.2])
-    assert summary["alarms"][train_summary.DIVERGENCE]["raised"] is True
+    assert summary["alarms"][DIVERGENCE]["raised"] is True
     assert lines == [
         "Alarm while training tuned: the reward rose while the accuracy on held-out "
         "samples fell (90.0 % to 20.0 %)."
@@ -69,8 +67,8 @@ def test_reward_that_rises_while_held_out_samples_get_worse_is_reported() -> Non
 
 def test_what_was_not_measured_is_not_called_harmless() -> None:
     summary, _ = summarize(0.0, [])
-    assert summary["alarms"][train_summary.DIVERGENCE]["raised"] is None
-    table = train_summary.alarm_table({"training": {"tuned": summary}})
+    assert summary["alarms"][DIVERGENCE]["raised"] is None
+    table = alarm_table({"training": {"tuned": summary}})
     assert table.rows[-1][1] == "not measured"
     assert [row[1] for row in table.rows].count("not counted") == len(ALARM_LIMITS) - 1
 

@@ -12,15 +12,18 @@ from difftrain.config.evaluate import MINIATURES, OFFICIAL
 from difftrain.evaluate.summary import cluster_of, no_score_reason
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Arm, ItemResult
-from difftrain.report.compare import compatibility, presets, text
-from difftrain.report.compare.render import write_comparisons
-from difftrain.report.compare.types import (
+from difftrain.report.compare import presets
+from difftrain.report.compare.render import sentences, write_comparisons
+from difftrain.report.compare.runs import (
     Comparison,
     ComparisonRow,
     ControlDifference,
+    NotComparable,
     RowCost,
     Run,
     read_runs,
+    require_compatible,
+    without_duplicates,
 )
 from difftrain.stats import MEAN, Estimate
 
@@ -38,8 +41,8 @@ def compare_runs(folders: list[Path], output: Path | None = None, force: bool = 
     naming the differing keys of runs with other settings than the rest.
     """
     runs = read_runs(folders)
-    incompatible = compatibility.require_compatible(runs, force)
-    runs = compatibility.without_duplicates(runs, force)
+    incompatible = require_compatible(runs, force)
+    runs = without_duplicates(runs, force)
     by_table: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         by_table.setdefault(run.table, []).append(run)
@@ -86,7 +89,7 @@ def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparis
         benchmarks=tuple(benchmarks),
         base=base,
         rows=tuple(with_corrected_p(rows, [*benchmarks, MEAN])),
-        notes=tuple(text.run_notes(runs, incompatible)),
+        notes=tuple(sentences("run_notes", runs, incompatible)),
     )
 
 
@@ -108,7 +111,7 @@ def build_rows(
         versus_control=None if control is None else versus_control(runs, *control, benchmarks),
         no_control=presets.missing_control_reason(name),
         paper=paper_scores(next(iter(runs.values())), name, benchmarks),
-        size_mismatches=() if control is None else text.size_mismatches(runs, *control),
+        size_mismatches=() if control is None else size_mismatches(runs, *control),
     )
     controlled = {seed: run for seed, run in runs.items() if run.has_control}
     if not controlled:
@@ -132,6 +135,18 @@ def paper_scores(run: Run, name: str, benchmarks: list[str]) -> dict[str, float]
         return {}
     by_benchmark = presets.paper_scores(settings, name, run.report["measure"])
     return {column: score for column, score in by_benchmark.items() if column in benchmarks}
+
+
+def size_mismatches(runs: RunBySeed, controls: RunBySeed, arm: str) -> tuple[str, ...]:
+    """Where the control was not trained on as many samples for as many steps."""
+    return tuple(
+        f"{run.name}, seed {seed}: {count:,.0f} {name}, but {control_count:,.0f} of its control"
+        for seed, run in runs.items()
+        if seed in controls
+        for name in ("samples", "steps")
+        if (count := getattr(run.cost(), name))
+        != (control_count := getattr(controls[seed].cost(arm), name))
+    )
 
 
 def find_control(name: str, by_row: dict[str, RunBySeed]) -> tuple[RunBySeed, str] | None:
@@ -186,17 +201,14 @@ def split_unscored(
 
     Raises NotComparable if no benchmark has a score.
     """
-    by_benchmark = {
-        name: [[result for result in results if result.benchmark == name] for results in results_S]
-        for name in benchmarks
-    }
     reasons: dict[str, str] = {}
-    for name, groups in by_benchmark.items():
-        for group in groups:
+    for name in benchmarks:
+        for results in results_S:
+            group = [result for result in results if result.benchmark == name]
             if reason := no_score_reason(name, group):
                 reasons.setdefault(name, reason)
     if len(reasons) == len(benchmarks):
-        raise compatibility.NotComparable(f"nothing to compare: {'; '.join(reasons.values())}")
+        raise NotComparable(f"nothing to compare: {'; '.join(reasons.values())}")
     scored = [name for name in benchmarks if name not in reasons]
     if reasons:
         reasons[MEAN] = f"no mean without {', '.join(reasons)}"
@@ -206,23 +218,23 @@ def split_unscored(
 
 def with_corrected_p(rows: list[ComparisonRow], columns: list[str]) -> list[ComparisonRow]:
     """The rows with p values corrected by Holm over the rows, in each column by itself."""
-    differences = [
-        dict(row.versus_control.differences) if row.versus_control else {} for row in rows
-    ]
+    compared = {
+        i: dict(row.versus_control.differences) for i, row in enumerate(rows) if row.versus_control
+    }
     for column in columns:
         p_values = {
             i: by_column[column].p or 0.0
-            for i, by_column in enumerate(differences)
-            if by_column and by_column[column].p is not None
+            for i, by_column in compared.items()
+            if by_column[column].p is not None
         }
         corrected = stats.holm(list(p_values.values()))
         for i, p in zip(p_values, corrected, strict=True):
-            differences[i][column] = replace(differences[i][column], p_corrected=p)
+            compared[i][column] = replace(compared[i][column], p_corrected=p)
     return [
-        replace(row, versus_control=replace(row.versus_control, differences=by_column))
+        replace(row, versus_control=replace(row.versus_control, differences=compared[i]))
         if row.versus_control
         else row
-        for row, by_column in zip(rows, differences, strict=True)
+        for i, row in enumerate(rows)
     ]
 
 

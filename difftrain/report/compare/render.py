@@ -1,4 +1,7 @@
-"""Write a comparison as compare.md, .html, .csv and .tex, each file complete or not at all."""
+"""Show a comparison: numbers with their intervals and verdicts, sentences, figures, and the files.
+
+compare.md, .html, .csv and .tex are each written complete or not at all.
+"""
 
 import csv
 import io
@@ -11,20 +14,158 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from difftrain.pipeline import manifest
-from difftrain.report import text as report_text
-from difftrain.report.compare import text
-from difftrain.report.compare.types import Comparison, ComparisonRow
-from difftrain.report.html import render_template
-from difftrain.report.plots import ARM_COLORS, INK, RULE, name_rows, new_figure, svg_figure
+from difftrain.report import text
+from difftrain.report.compare.presets import NEEDS_OWN_CONTROL
+from difftrain.report.compare.runs import Comparison, ComparisonRow
+from difftrain.report.plots import (
+    ARM_COLORS,
+    INK,
+    RULE,
+    grid_below,
+    name_rows,
+    new_figure,
+    svg_figure,
+)
+from difftrain.report.text import NO_DIFFERENCE, Table, duration, percent, points
 from difftrain.stats import MEAN, Estimate
 
 TITLE = "Rows against their random controls"
+ALPHA = 0.05
+BETTER, WORSE = "better", "worse"
+CORRECTED_AWAY = "no difference shown after correction for the number of rows"
+UNTESTED = "not tested"
+UNEQUAL = "no verdict: its control is not of its size"
+VERDICT_COLORS = {BETTER: "#0b8068", WORSE: "#b3401f"}
+NO_VERDICT_COLOR = "#7d8188"
+COSTS = {
+    "steps": "optimizer steps",
+    "samples": "samples trained on",
+    "tokens": "generated tokens",
+    "seconds": "seconds",
+}
+SENTENCES = "compare/sentences.jinja"
+
+
+def verdict(difference: Estimate) -> str:
+    """better or worse only if the 95 % interval excludes zero and the corrected p is below 0.05.
+
+    Both cover the variance of items and, with several seeds, of training runs.
+    """
+    if difference.mean is None or difference.low is None or difference.high is None:
+        return UNTESTED
+    if difference.low <= 0 <= difference.high:
+        return NO_DIFFERENCE
+    if difference.p_corrected is None or difference.p_corrected >= ALPHA:
+        return CORRECTED_AWAY
+    return BETTER if difference.mean > 0 else WORSE
+
+
+def row_verdict(row: ComparisonRow, column: str = MEAN) -> str:
+    """The verdict on a row against its control; none if their sizes differ."""
+    if row.versus_control is None:
+        return UNTESTED
+    result = verdict(row.versus_control.differences[column])
+    return UNEQUAL if row.size_mismatches and result != UNTESTED else result
+
+
+def format_difference(difference: Estimate) -> str:
+    """`+2.1 [0.4, 3.9]` in percent points."""
+    if difference.mean is None:
+        return "none"
+    if difference.low == difference.mean == difference.high == 0:
+        return f"none of {difference.n:,} items differs"  # not an interval of zero width
+    return f"{points(difference.mean)} [{percent(difference.low)}, {percent(difference.high)}]"
+
+
+def describe(row: ComparisonRow, column: str = MEAN) -> str:
+    """`better, +2.1 [0.4, 3.9], one seed`: a row against its control."""
+    if row.versus_control is None:
+        return row.no_control
+    difference = row.versus_control.differences[column]
+    if difference.mean is None:
+        return f"unknown: {difference.reason}"
+    suffix = ", one seed" if len(row.versus_control.seeds) == 1 else ""
+    return f"{row_verdict(row, column)}, {format_difference(difference)}{suffix}"
+
+
+def format_score(estimate: Estimate) -> str:
+    """`58.6 [55.0, 62.1]` in percent; `none` without a score."""
+    if estimate.mean is None:
+        return "none"
+    return f"{percent(estimate.mean)} [{percent(estimate.low)}, {percent(estimate.high)}]"
+
+
+def format_p(p: float | None) -> str:
+    """A p value with three decimals, never as zero."""
+    if p is None:
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def top_row(comparison: Comparison) -> tuple[ComparisonRow | None, int]:
+    """The row with the highest mean, and how many other rows' intervals overlap with its own."""
+    rows = [row for row in comparison.rows if row.scores[MEAN].mean]
+    if not rows:
+        return None, 0
+    top = max(rows, key=lambda row: row.scores[MEAN].mean or 0.0)
+    low = top.scores[MEAN].low
+    highs = [row.scores[MEAN].high for row in rows if row is not top]
+    return top, sum(high is not None and low is not None and high >= low for high in highs)
+
+
+def with_paper_score(row: ComparisonRow, name: str) -> str:
+    """A score with its interval, and the paper's score in brackets if there is one."""
+    score = format_score(row.scores[name])
+    return f"{score} ({percent(row.paper[name])})" if name in row.paper else score
+
+
+def costs_table(comparison: Comparison) -> Table:
+    """What each row took as means over seeds: training, selection, and both together.
+
+    Rows are numbered as in the figure.
+    """
+    head = ["", "row", "steps", "samples", "tokens generated", "training", "selection: tokens",
+            "selection: time", "together"]  # fmt: skip
+    costs = [(row.title, row.cost) for row in comparison.rows if row.cost]
+    rows = [
+        [str(number), title]
+        + [f"{value:,.0f}" for value in (cost.steps, cost.samples, cost.tokens)]
+        + [duration(cost.seconds)]
+        + [f"{cost.selection_tokens:,.0f}" if cost.selection_tokens else "none"]
+        + [duration(cost.selection_seconds) if cost.selection_seconds else "none"]
+        + [duration(cost.seconds + cost.selection_seconds)]
+        for number, (title, cost) in enumerate(costs, 1)
+    ]
+    return Table(head, rows)
+
+
+text.templates().filters |= {
+    "difference": format_difference,
+    "estimate": format_score,
+    "p_value": format_p,
+    "row_verdict": row_verdict,
+}
+text.templates().globals |= {
+    "corrected_away": CORRECTED_AWAY,
+    "costs_table": costs_table,
+    "describe": describe,
+    "mean": MEAN,
+    "needs_own_control": NEEDS_OWN_CONTROL,
+    "top_row": top_row,
+    "unequal": UNEQUAL,
+    "untested": UNTESTED,
+    "with_paper_score": with_paper_score,
+}
+
+
+def sentences(topic: str, *values: Any) -> list[str]:
+    """The sentences of the comparison's template on a topic."""
+    return text.sentences(topic, *values, template=SENTENCES)
 
 
 def write_comparisons(folder: Path, comparisons: list[Comparison]) -> None:
     """Write the four files."""
-    values = {"title": TITLE, "comparisons": comparisons, "mean": MEAN, "text": text}
-    markdown = render_template("compare/compare.md.jinja", **values)
+    values = {"title": TITLE, "comparisons": comparisons, "sentences": sentences}
     figures = [
         {
             "differences": differences_figure(comparison),
@@ -33,19 +174,19 @@ def write_comparisons(folder: Path, comparisons: list[Comparison]) -> None:
         }
         for comparison in comparisons
     ]
-    page = render_template(
-        "compare/compare.html.jinja", **values, figures=figures, numbers=report_text
-    )
-    manifest.write_text(folder / "compare.md", report_text.join_blank_lines(markdown))
+    page = text.templates().get_template("compare/compare.html.jinja")
+    html = page.render(**values, figures=figures)
+    markdown = text.render_markdown_file("compare/compare.md.jinja", **values)
+    manifest.write_text(folder / "compare.md", markdown)
     manifest.write_text(folder / "compare.csv", comma_separated(comparisons))
     manifest.write_text(folder / "compare.tex", latex(comparisons))
-    manifest.write_text(folder / "compare.html", page)
+    manifest.write_text(folder / "compare.html", html)
 
 
 def latex(comparisons: list[Comparison]) -> str:
     """A table for each comparison (package booktabs): percent, intervals in small print, notes."""
-    values = {"comparisons": comparisons, "mean": MEAN, "text": text}
-    return render_template("compare/compare.tex.jinja", **values)
+    template = text.templates().get_template("compare/compare.tex.jinja")
+    return template.render(comparisons=comparisons, sentences=sentences)
 
 
 def comma_separated(comparisons: list[Comparison]) -> str:
@@ -87,21 +228,9 @@ def csv_lines(comparison: Comparison, row: ComparisonRow) -> Iterator[dict[str, 
             "difference_low": difference.low,
             "difference_high": difference.high,
             **{key: getattr(difference, key) for key in ("p", "p_corrected", "test")},
-            "verdict": text.describe(row, name) if versus else "",
+            "verdict": describe(row, name) if versus else "",
             **{f"cost_{key}": value if name == MEAN else None for key, value in cost.items()},
         }
-
-
-VERDICT_COLORS = {text.BETTER: "#0b8068", text.WORSE: "#b3401f"}
-NO_VERDICT_COLOR = "#7d8188"
-COSTS = {
-    "steps": "optimizer steps",
-    "samples": "samples trained on",
-    "tokens": "generated tokens",
-    "seconds": "seconds",
-}
-SELECTION_COSTS = ("tokens", "seconds")
-"""Costs to which the selection of samples adds."""
 
 
 def row_color(row: ComparisonRow) -> str:
@@ -115,8 +244,7 @@ def row_axes(height: float, rows: list[ComparisonRow]) -> tuple[Figure, Axes]:
     axes = grid[0, 0]
     axes.set_ylim(-0.6, len(rows) - 0.4)
     name_rows(axes, range(len(rows)), [row.title for row in rows])
-    axes.grid(axis="x")
-    axes.set_axisbelow(True)
+    grid_below(axes, "x")
     return figure, axes
 
 
@@ -140,14 +268,14 @@ def differences_figure(comparison: Comparison) -> Figure | None:
     axes.axvline(0, color=INK, linewidth=0.9)
     limit = 1.15 * max(abs(end) for _, each in differences for end in scaled(each)) or 1.0
     for y, (row, difference) in enumerate(differences):
-        color = VERDICT_COLORS.get(text.row_verdict(row), NO_VERDICT_COLOR)
+        color = VERDICT_COLORS.get(row_verdict(row), NO_VERDICT_COLOR)
         low, mean, high = scaled(difference)
         axes.hlines(y, low, high, color=color, linewidth=2, alpha=0.6)
         axes.plot([mean], [y], "o", color=color, markersize=6)
         seeds = [100 * value for value in difference.seed_means]
         if len(seeds) > 1:
             axes.plot(seeds, [y] * len(seeds), "|", color=INK, markersize=7, alpha=0.6)
-        axes.annotate(text.describe(row), (1.01, y), xycoords=("axes fraction", "data"),
+        axes.annotate(describe(row), (1.01, y), xycoords=("axes fraction", "data"),
                       va="center", fontsize=8.5, color=color)  # fmt: skip
     axes.set_xlim(-limit, limit)
     axes.set_xlabel("percent points above the random control (mean over benchmarks)")
@@ -196,8 +324,7 @@ def costs_figure(comparison: Comparison) -> Figure | None:
             draw_cost(axes, row, value + shift, selection_cost(row, name), number)
         axes.set_title(title)
         axes.margins(x=0.08, y=0.12)
-        axes.grid(axis="y")
-        axes.set_axisbelow(True)
+        grid_below(axes, "y")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         if all_equal:
             axes.set_xticks(values[:1])
@@ -213,7 +340,7 @@ def costs_figure(comparison: Comparison) -> Figure | None:
 
 def selection_cost(row: ComparisonRow, name: str) -> float:
     """What selecting a row's samples adds to one of its costs."""
-    return getattr(row.cost, f"selection_{name}") if name in SELECTION_COSTS else 0.0
+    return getattr(row.cost, f"selection_{name}", 0.0)
 
 
 def draw_cost(axes: Axes, row: ComparisonRow, x: float, added: float, number: int) -> None:

@@ -15,11 +15,15 @@ import pytest
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.report.compare import presets
 from difftrain.report.compare.build import compare_runs
-from difftrain.report.compare.compatibility import NotComparable
 from difftrain.report.compare.presets import NEEDS_OWN_CONTROL, PAPER_ROWS
-from difftrain.report.compare.render import latex
-from difftrain.report.compare.text import describe, format_difference, verdict
-from difftrain.report.compare.types import Comparison, ComparisonRow, ControlDifference, read_runs
+from difftrain.report.compare.render import describe, format_difference, latex, verdict
+from difftrain.report.compare.runs import (
+    Comparison,
+    ComparisonRow,
+    ControlDifference,
+    NotComparable,
+    read_runs,
+)
 from difftrain.stats import Estimate
 
 ROOT = Path(__file__).resolve().parents[3]

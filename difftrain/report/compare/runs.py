@@ -1,0 +1,328 @@
+"""What a comparison holds, the finished runs it reads, and which of them may be in one table.
+
+One table has runs that differ only in what the names of their rows say. Scores are fractions of 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from difftrain.pipeline import manifest
+from difftrain.pipeline.parquet import MissingArtifact
+from difftrain.report.compare.presets import preset_of
+from difftrain.report.text import flatten
+
+if TYPE_CHECKING:  # a sweep checks its settings without loading scipy
+    from difftrain.stats import Estimate
+
+TABLE_KEYS = ("difficulty.measure", "data.source", "data.tasks")
+"""Runs that differ in these belong to different tables: two measures x two task sets give four."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowCost:
+    """What a row took, as means over its seeds; tokens are generated ones.
+
+    `selection_*` is what selecting its samples took: the probe, and all up to the selection.
+    """
+
+    steps: float
+    samples: float
+    tokens: float
+    seconds: float
+    selection_tokens: float
+    selection_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlDifference:
+    """A row minus its control by benchmark and `mean`, over the `seeds` that both have."""
+
+    control: str
+    seeds: tuple[int, ...]
+    differences: "dict[str, Estimate]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRow:
+    """A row of the table: its scores by benchmark and `mean`, and the paper's scores for it.
+
+    `no_control` says why `versus_control` is None. `is_own_control` marks a control that a run
+    trained itself. `size_mismatches` says where the control is not equal in size: then there is no
+    verdict.
+    """
+
+    name: str
+    title: str
+    seeds: tuple[int, ...]
+    scores: "dict[str, Estimate]"
+    cost: RowCost | None = None
+    versus_control: ControlDifference | None = None
+    no_control: str = ""
+    is_own_control: bool = False
+    paper: dict[str, float] = field(default_factory=dict)
+    size_mismatches: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One table: the settings of its rows differ only in what the rows' names say."""
+
+    model: str
+    data: str
+    measure: str
+    benchmarks: tuple[str, ...]
+    base: ComparisonRow
+    rows: tuple[ComparisonRow, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def compared_rows(self) -> list[ComparisonRow]:
+        """The rows that have a control; p values are corrected for their number."""
+        return [row for row in self.rows if row.versus_control is not None]
+
+    @property
+    def title(self) -> str:
+        """`pism, shapes`: what distinguishes this table from others."""
+        return f"{self.measure}, {self.data}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and its report. `label` names its row if its name does not."""
+
+    folder: Path
+    report: dict[str, Any]
+    label: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The row that this run belongs to."""
+        return self.label or self.report["name"]
+
+    @property
+    def seed(self) -> int:
+        """The seed of its training."""
+        return self.report["seed"]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its full key."""
+        return flatten(self.report["settings"])
+
+    @property
+    def table(self) -> tuple[str, ...]:
+        """Key of the table that it belongs to."""
+        return tuple(str(self.settings.get(key)) for key in TABLE_KEYS)
+
+    @property
+    def has_control(self) -> bool:
+        """Whether it trained a random control itself."""
+        return "evaluate control" in self.report["stages"]
+
+    def results_folder(self, arm: str) -> Path:
+        """The folder of an arm's item results. Raises MissingArtifact if it is not finished."""
+        name = self.report["stages"][f"evaluate {arm}"]["folder"]
+        folder = self.folder.absolute().parent.parent / "evaluate" / name
+        if manifest.read_manifest(folder) is None:
+            raise MissingArtifact(f"{self.folder}: no finished evaluation of {arm} at {folder}")
+        return folder
+
+    def cost(self, arm: str = "tuned") -> RowCost:
+        """What this arm's training took, and what selecting its samples took.
+
+        A random set of a given size needs no probe, even if one was run to know the size; SFT that
+        learns from probe responses does.
+        """
+        stages = self.report["cost"]["by_stage"]
+        training = [stages[name] for name in (f"sft {arm}", f"train {arm}") if name in stages]
+        names = ("probe", "attention", "score", f"select_sft {arm}", f"select {arm}")
+        selection = [stages[name] for name in names if name in stages]
+        counts = [self.report[key].get(arm) for key in ("sft", "trained") if key in self.report]
+        is_random = [bool(self.settings.get("select.random"))]
+        learns_from_probe = False
+        if "sft" in self.report["train_stages"]:
+            is_random.append(bool(self.settings.get("select.sft_random")))
+            learns_from_probe = str(self.settings.get("sft.targets")) == "rollouts"
+        has_selection = preset_of(self.report["name"]).selects and not all(is_random)
+        selects = arm == "tuned" and (learns_from_probe or has_selection)
+        return RowCost(
+            steps=sum(stage.get("steps", 0) for stage in training),
+            samples=sum(count["samples"] for count in counts if count),
+            tokens=sum(stage.get("tokens", 0) for stage in training),
+            seconds=sum(stage["seconds"] for stage in training),
+            selection_tokens=sum(stage.get("tokens", 0) for stage in selection) * selects,
+            selection_seconds=sum(stage["seconds"] for stage in selection) * selects,
+        )
+
+
+def read_runs(folders: list[Path]) -> list[Run]:
+    """The runs of these folders. Raises MissingArtifact naming each that is not finished, and
+    SchemaError for a run of an earlier version of difftrain.
+    """
+    for folder in folders:
+        manifest.refuse_old_layout(folder)
+    if problems := [
+        f"{folder}: no finished report (report.json): run launch/train.py again"
+        if folder.is_dir()
+        else f"{folder}: there is no such run"
+        for folder in folders
+        if not (folder / "report.json").is_file()
+    ]:
+        raise MissingArtifact("\n".join(problems))
+    runs = [Run(folder, manifest.read_json(folder / "report.json")) for folder in folders]
+    for run in runs:
+        for arm in run.report["means"]:
+            run.results_folder(arm)
+    return runs
+
+
+SHARED_BY_ALL_TABLES = ("model.", "evaluate.")
+"""Settings that must be equal in all runs, whatever their table."""
+ROW_KEYS = ("recipe", "name", "train_stages", "select.")
+"""Settings that recipes set; a run's report lists what else its recipe sets. They may differ
+between rows, but not between two runs of one row."""
+RUN_KEYS = ("seed", "control", "output_dir", "report.", "report_to", "export.")
+WITHOUT_EFFECT = (
+    *("probe.retest_samples", "grpo.reward_workers", "grpo.save_steps", "sft.save_steps"),
+    *("model.batch_size", "model.attention_batch_size", "model.url", "model.vllm.", "plan."),
+    *("evaluate.resamples", "evaluate.judge_client.", "evaluate.path", "evaluate.paths"),
+    *("evaluate.source", "evaluate.contamination"),
+    *("model.server.api_key_env", "model.server.max_concurrency", "model.server.max_attempts"),
+    *("model.server.timeout_s", "model.server.backoff_s", "model.server.max_outage_s"),
+)
+"""Settings that change no sample, weight or score. The source of benchmark items is among them:
+the items themselves are compared."""
+BY_NAME = "by its name and"
+"""Part of the message for a run that has the name of a preset row and other settings."""
+
+
+class NotComparable(ValueError):
+    """Runs that cannot be in one table; the message names each with its differing keys."""
+
+
+def differing_settings(a: Run, b: Run) -> list[str]:
+    """The settings that differ between two runs and must not, as `key: a and b`.
+
+    What recipes set may differ between two rows. Two tables share only SHARED_BY_ALL_TABLES.
+    """
+    ignored = (*RUN_KEYS, *WITHOUT_EFFECT)
+    if a.name != b.name:
+        recipe_lines = (*a.report["recipe_difference"], *b.report["recipe_difference"])
+        ignored = (*ignored, *ROW_KEYS, *(line.partition("=")[0] for line in recipe_lines))
+    if not all("sft" in run.report["train_stages"] for run in (a, b)):
+        ignored = (*ignored, "sft.")
+    return [
+        f"{key}: {a.settings.get(key)} and {b.settings.get(key)}"
+        for key in sorted(a.settings.keys() | b.settings.keys())
+        if a.settings.get(key) != b.settings.get(key)
+        and not key.startswith(ignored)
+        and (a.table == b.table or key.startswith(SHARED_BY_ALL_TABLES))
+    ]
+
+
+def differences(a: Run, b: Run) -> list[str]:
+    """What differs between two finished runs and must not: settings, else judge, else inputs.
+
+    Data rows, weights and benchmark items are in the fingerprints of the stages' folders.
+    """
+    lines = differing_settings(a, b)
+    judges = [run.report["evaluation"]["base"].get("judge") for run in (a, b)]
+    if judges[0] != judges[1] and not any(line.startswith("evaluate.judge:") for line in lines):
+        lines.append(f"judge: {judges[0]} and {judges[1]}")
+    if lines:
+        return lines
+    if a.table == b.table and (folders := differing_folders(a, b, "data")):
+        lines.append(f"rows of the data: {folders}")
+    resamples = [run.settings.get("evaluate.resamples") for run in (a, b)]
+    if resamples[0] == resamples[1] and (folders := differing_folders(a, b, "evaluate base")):
+        lines.append(f"weights of the base model, benchmark items or the judge's server: {folders}")
+    return lines
+
+
+def differing_folders(a: Run, b: Run, stage: str) -> str | None:
+    """`a and b` if a stage's fingerprints differ."""
+    names = [run.report["stages"][stage]["folder"] for run in (a, b)]
+    return None if names[0] == names[1] else " and ".join(names)
+
+
+def find_incompatible(
+    runs: list[Run], compare: Callable[[Run, Run], list[str]] = differences
+) -> dict[str, list[str]]:
+    """By run folder, what differs from most other runs, from most seeds of its row, or from what
+    its row's name says. Empty if all agree.
+    """
+
+    def as_set(value: Any) -> Any:
+        return sorted(value) if isinstance(value, list) else value
+
+    lines = [
+        [
+            f"{key}: {value} {BY_NAME} {run.settings[key]}"
+            for key, value in preset_of(run.name).settings.items()
+            if as_set(run.settings.get(key, value)) != as_set(value)
+        ]
+        for run in runs
+    ]
+    contradicts_name = [bool(found) for found in lines]
+    pairs = {
+        (i, j): compare(a, b) for i, a in enumerate(runs) for j, b in enumerate(runs) if i != j
+    }
+    rows: dict[tuple[Any, ...], list[int]] = {}
+    for i, run in enumerate(runs):
+        rows.setdefault((run.table, run.name), []).append(i)
+    for group in ([*range(len(runs))], *rows.values()):
+        disagreements = {i: sum(bool(pairs[i, j]) for j in group if j != i) for i in group}
+        typical = min(
+            group, key=lambda i, counts=disagreements: (contradicts_name[i], counts[i]), default=0
+        )
+        for i in group:
+            lines[i] += pairs.get((typical, i), [])
+    return {
+        str(run.folder): list(dict.fromkeys(found))
+        for run, found in zip(runs, lines, strict=True)
+        if found
+    }
+
+
+def require_compatible(runs: list[Run], force: bool) -> dict[str, list[str]]:
+    """What the table must note about its runs, by run folder.
+
+    Raises NotComparable unless all agree or `force` is set.
+    """
+    incompatible = find_incompatible(runs)
+    if incompatible and not force:
+        lines = [f"  {folder}\n" + "\n".join(f"    {line}" for line in found)
+                 for folder, found in incompatible.items()]  # fmt: skip
+        raise NotComparable(
+            "runs with other settings than the rest, or than their names say (the value of the "
+            "rest comes first; --force compares them anyway and notes it):\n" + "\n".join(lines)
+        )
+    return incompatible
+
+
+def without_duplicates(runs: list[Run], force: bool) -> list[Run]:
+    """One run for each table, row and seed; of two with the same training, the one with a control.
+
+    With `force`, two trainings of one row and seed become two rows; else NotComparable is raised.
+    """
+    by_key: dict[tuple[Any, ...], Run] = {}
+    for run in runs:
+        key = (run.table, run.name, run.seed)
+        other = by_key.setdefault(key, run)
+        if other is run:
+            continue
+        if differing_folders(other, run, "evaluate tuned") is None:
+            by_key[key] = run if run.has_control else other
+        elif force:
+            label = f"{run.name} ({run.folder.name.rpartition('-')[2]})"
+            by_key[(*key, label)] = replace(run, label=label)
+        else:
+            keys = "; ".join(differences(other, run)) or "an input"
+            raise NotComparable(
+                f"two runs of {run.name} with seed {run.seed}, but a row has one for each seed: "
+                f"{other.folder} and {run.folder} differ in {keys}"
+            )
+    return list(by_key.values())
