@@ -1,7 +1,4 @@
-"""Two finished evaluations, item by item: is the second checkpoint better?
-
-python launch/compare.py --help
-"""
+"""Two finished evaluations, item by item: is the second checkpoint better?"""
 
 from difftrain.cli import main
 

@@ -1,7 +1,4 @@
-"""The benchmarks of any checkpoint or hub id, outside any recipe.
-
-python launch/evaluate.py --help
-"""
+"""The benchmarks of any checkpoint or hub id, outside any recipe."""
 
 from difftrain.cli import main
 

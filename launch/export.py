@@ -1,7 +1,4 @@
-"""Scores and the selection in other trainers' formats.
-
-python launch/export.py --help
-"""
+"""Scores and the selection in other trainers' formats."""
 
 from difftrain.cli import main
 

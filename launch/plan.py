@@ -1,7 +1,4 @@
-"""What a run would do and cost, before anything is spent.
-
-python launch/plan.py --help
-"""
+"""What a run would do and cost, before anything is spent."""
 
 from difftrain.cli import main
 

@@ -1,7 +1,4 @@
-"""The data and the probe alone.
-
-python launch/probe.py --help
-"""
+"""The data and the probe alone."""
 
 from difftrain.cli import main
 

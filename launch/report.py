@@ -1,7 +1,4 @@
-"""The report of a finished run, written again; or finished runs side by side.
-
-python launch/report.py --help
-"""
+"""The report of a finished run, written again; or finished runs side by side."""
 
 from difftrain.cli import main
 

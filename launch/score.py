@@ -1,7 +1,4 @@
-"""The data, the probe and the scores.
-
-python launch/score.py --help
-"""
+"""The data, the probe and the scores."""
 
 from difftrain.cli import main
 

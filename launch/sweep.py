@@ -1,7 +1,4 @@
-"""Many runs, one table: the papers' rows over measures, data and seeds.
-
-python launch/sweep.py --help
-"""
+"""Many runs, one table: the papers' rows over measures, data and seeds."""
 
 from difftrain.cli import main
 

@@ -1,7 +1,4 @@
-"""The whole chain: score, select, train, evaluate, report.
-
-python launch/train.py --help
-"""
+"""The whole chain: score, select, train, evaluate, report."""
 
 from difftrain.cli import main
 

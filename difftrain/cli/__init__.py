@@ -12,18 +12,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 from omegaconf import OmegaConf
 
-from difftrain.cli import completion
 from difftrain.cli.overrides import (
     compose_config,
     config_groups,
     did_you_mean,
     recipe_difference,
+    setting_keys,
+    value_at,
 )
 from difftrain.config.run_config import ConfigError, RunConfig, require_valid
 from difftrain.data.quarantine import EmptyDatasetError
@@ -32,6 +34,13 @@ from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.select import EmptySelectionError
 from difftrain.train import PreflightFailed
 
+OVERVIEW = """\
+usage: difftrain COMMAND [KEY=VALUE ...] [--verbose]
+       difftrain --version
+
+{}
+
+more about a command: difftrain COMMAND --help"""
 USAGE = """\
 usage: {program} [KEY=VALUE ...] [--cfg job] [--verbose]
 
@@ -42,17 +51,46 @@ groups (GROUP=NAME):
 common: output_dir=DIR seed=N name=NAME control=random data.limit=N
 every key with its default: {program} --cfg job"""
 
-QUIET_LIBRARIES = {
+BASH = """\
+# difftrain completion for bash: eval "$(difftrain completion bash)"
+_difftrain() {{
+    local cur=${{COMP_LINE:0:COMP_POINT}} words
+    cur=${{cur##* }}
+    if [ "$COMP_CWORD" -le 1 ]; then words="{commands}"; else words="{words}"; fi
+    COMPREPLY=($(compgen -W "$words" -- "$cur"))
+    # bash completes only what stands behind the last "="
+    [[ $cur == *=* && $COMP_WORDBREAKS == *=* ]] && COMPREPLY=("${{COMPREPLY[@]#"${{cur%=*}}="}}")
+    [[ ${{COMPREPLY[0]}} == *= ]] && compopt -o nospace
+    return 0
+}}
+complete -o default -F _difftrain difftrain
+"""
+ZSH = """\
+#compdef difftrain
+# difftrain completion for zsh: eval "$(difftrain completion zsh)"
+_difftrain() {{
+    if (( CURRENT == 2 )); then
+        compadd -- {commands}
+    else
+        compadd -S '' -- {words}
+        _files
+    fi
+}}
+compdef _difftrain difftrain
+"""
+SHELLS = {"bash": BASH, "zsh": ZSH}
+
+ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1",
+    # OpenMP threads spin briefly before they sleep: endless spinning starves shared cores; none
+    # halves the speed of cores that are not shared.
+    "GOMP_SPINCOUNT": "20000",
 }
 THREADS = "DIFFTRAIN_THREADS"
-SHORT_SPIN = {"GOMP_SPINCOUNT": "20000"}
-"""OpenMP threads spin briefly before they sleep: endless spinning starves shared cores; none halves
-the speed of cores that are not shared."""
 BAD_INPUT = (ConfigError, EmptyDatasetError, EmptySelectionError, MissingArtifact, SchemaError)
 """Errors that end a command with exit code 2."""
 
@@ -240,77 +278,79 @@ def run_command(name: str, program: str, arguments: list[str]) -> Path:
         arguments, target = command.expand(arguments)
     config = config_of(program, arguments, command.trains)
     use_all_cores(world)
-    for variable, value in {**QUIET_LIBRARIES, **SHORT_SPIN}.items():
+    for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     run = import_target(target or command.target)
     return run(config, world, recipe_difference(config))
 
 
-def compare_runs(program: str, arguments: list[str]) -> Path:
-    """Compare finished runs and print the table; returns the comparison's folder."""
-    parser = argparse.ArgumentParser(prog=program, description="Finished runs side by side.")
+def compare(command: str, program: str, arguments: list[str]) -> Path:
+    """`compare`: two finished evaluations item by item. `report compare`: finished runs, whose
+    table is printed too. Returns the comparison's folder."""
+    parser = argparse.ArgumentParser(prog=program)
+    parser.add_argument("--to", type=Path, metavar="DIR")
+    if command == "compare":
+        parser.description = (
+            "Compare two finished evaluations item by item: the folders that `evaluate` ends with. "
+            "Writes comparison.md, comparison.json and item_diffs.jsonl (every item on which the "
+            "two differ). Exit code 2 if settings or items differ."
+        )
+        parser.add_argument("folders", nargs=2, type=Path, metavar="FOLDER")
+        given = parser.parse_args(arguments)
+        evaluations = import_target("difftrain.evaluate.compare:compare_evaluations")
+        return evaluations(*given.folders, given.to)
+    parser.description = "Finished runs side by side."
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--force", action="store_true", help="compare unlike settings, note them")
-    parser.add_argument("--to", type=Path, metavar="DIR")
     given = parser.parse_args(arguments)
-    compare = import_target("difftrain.report.compare.build:compare_runs")
-    folder = compare(given.runs, given.to, given.force)
+    runs = import_target("difftrain.report.compare.build:compare_runs")
+    folder = runs(given.runs, given.to, given.force)
     print((folder / "compare.md").read_text())
     return folder
 
 
-def compare_evaluations(program: str, arguments: list[str]) -> Path:
-    """Compare two finished evaluations item by item; returns the comparison's folder."""
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description="Compare two finished evaluations item by item: the folders that `evaluate` "
-        "ends with. Writes comparison.md, comparison.json and item_diffs.jsonl (every item on "
-        "which the two differ). Exit code 2 if settings or items differ.",
-    )
-    parser.add_argument("folders", nargs=2, type=Path, metavar="FOLDER")
-    parser.add_argument("--to", type=Path, metavar="DIR")
-    given = parser.parse_args(arguments)
-    compare = import_target("difftrain.evaluate.compare:compare_evaluations")
-    return compare(*given.folders, given.to)
-
-
-def command_help(name: str, program: str) -> str:
-    """What `--help` prints for a command with settings."""
-    groups = [f"  {group:<12}{' '.join(names)}" for group, names in config_groups().items()]
-    return USAGE.format(program=program, help=COMMANDS[name].help, groups="\n".join(groups))
-
-
-def overview() -> str:
-    """What `difftrain --help` prints."""
-    summaries = {name: command.help for name, command in COMMANDS.items()} | OTHER_COMMANDS
-    first = {name: text.splitlines()[0].rstrip(":.") for name, text in summaries.items()}
-    lines = [f"  {name:<12}{text}." for name, text in first.items()]
-    usage = "usage: difftrain COMMAND [KEY=VALUE ...] [--verbose]\n       difftrain --version"
-    return "\n".join([usage, "", *lines, "", "more about a command: difftrain COMMAND --help"])
+def completion(arguments: list[str]) -> str:
+    """The script for the shell that the arguments name: GROUP=NAME of every group, and KEY= of
+    every setting, with its values where it has few. Raises ConfigError for any other shell."""
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        raise ConfigError([f"completion {' '.join(arguments)}: must be one of {', '.join(SHELLS)}"])
+    words = [f"{group}={name}" for group, names in config_groups().items() for name in names]
+    config = RunConfig()
+    keys = list(setting_keys(config))
+    for key in keys:
+        value = value_at(config, key)
+        if isinstance(value, StrEnum):
+            words += [f"{key}={member}" for member in type(value)]
+        elif isinstance(value, bool):
+            words += [f"{key}=true", f"{key}=false"]
+        elif not any(other.startswith(f"{key}.") for other in keys):
+            words.append(f"{key}=")
+    words += ["--help", "--cfg", "--verbose"]
+    commands = " ".join([*COMMANDS, *OTHER_COMMANDS])
+    return SHELLS[arguments[0]].format(commands=commands, words=" ".join(words))
 
 
 def run(name: str, program: str, arguments: list[str]) -> None:
     """Run one subcommand, and end with `output: FOLDER` on stdout or with an exit code."""
     if name == "completion":
-        print(completion.script(arguments, [*COMMANDS, *OTHER_COMMANDS]), end="")
+        print(completion(arguments), end="")
         return
     if name == "sweep":
         import_target("difftrain.sweep:main")(arguments)
         return
-    compares = name == "compare" or (name == "report" and arguments[:1] == ["compare"])
-    if not compares and {"-h", "--help"} & {*arguments}:
-        print(command_help(name, program))
+    if name == "report" and arguments[:1] == ["compare"]:
+        program, arguments = f"{program} compare", arguments[1:]
+    elif name != "compare" and {"-h", "--help"} & {*arguments}:
+        groups = [f"  {group:<12}{' '.join(names)}" for group, names in config_groups().items()]
+        print(USAGE.format(program=program, help=COMMANDS[name].help, groups="\n".join(groups)))
         return
-    if not compares:
-        folder = run_command(name, program, arguments)
-    else:
+    if name == "compare" or program.endswith(" compare"):
         try:
-            if name == "compare":
-                folder = compare_evaluations(program, arguments)
-            else:
-                folder = compare_runs(f"{program} compare", arguments[1:])
+            folder = compare(name, program, arguments)
         except ValueError as error:
             fail(f"{type(error).__name__}: {error}", 2)
+    else:
+        folder = run_command(name, program, arguments)
     if World.from_environment().is_first:
         print(f"output: {folder}", flush=True)
 
@@ -318,11 +358,13 @@ def run(name: str, program: str, arguments: list[str]) -> None:
 def main(command: str | None = None) -> None:
     """The `difftrain` command, or with `command` the file under launch/ of that name."""
     arguments = sys.argv[1:]
-    program = f"{Path(sys.argv[0]).name}"
+    program = Path(sys.argv[0]).name
     if command is None:
         name, arguments = (arguments or ["--help"])[0], arguments[1:]
         if name in ("-h", "--help"):
-            print(overview())
+            summaries = {key: command.help for key, command in COMMANDS.items()} | OTHER_COMMANDS
+            first = {key: text.splitlines()[0].rstrip(":.") for key, text in summaries.items()}
+            print(OVERVIEW.format("\n".join(f"  {key:<12}{text}." for key, text in first.items())))
             return
         if name == "--version":
             print(f"difftrain {metadata.version('difftrain')}")

@@ -25,68 +25,52 @@ OPTIONAL_GROUPS = ("debug",)
 """Groups of which none may be chosen; Hydra itself takes no null for a group."""
 OPEN_KEYS = ("grpo.trl.", "sft.trl.", "model.server.extra.")
 """Below these keys TRL's and a server's own names are allowed, with a plus before them."""
-RENAMED_KEYS = {
-    "artefacts": "output_dir",
-    "data.boxes": "data.box_format",
-    "data.drawing_seed": "data.world_seed",
-    "data.pool": "data.num_samples",
-    "difficulty.ace.normalise": "difficulty.ace.normalize",
-    "difficulty.also": "difficulty.extra_measures",
-    "difficulty.cmab.hard_from": "difficulty.cmab.hard_min",
-    "difficulty.cmab.hard_upto": "difficulty.cmab.hard_max",
-    "difficulty.drm.hard_from": "difficulty.drm.hard_min",
-    "difficulty.pism.easy_from": "difficulty.pism.easy_min",
-    "difficulty.pism.guess": "difficulty.pism.chance_correction",
-    "difficulty.pism.hard_upto": "difficulty.pism.hard_max",
-    "evaluate.any_count": "evaluate.allow_count_mismatch",
-    "evaluate.deviations": "evaluate.harness_overrides",
-    "evaluate.judging.attempts": "evaluate.judge_client.max_attempts",
-    "evaluate.judging.calls": "evaluate.judge_client.max_calls",
-    "evaluate.judging.concurrency": "evaluate.judge_client.max_concurrency",
-    "evaluate.judging.first_wait_seconds": "evaluate.judge_client.backoff_s",
-    "evaluate.judging.timeout_seconds": "evaluate.judge_client.timeout_s",
-    "evaluate.places": "evaluate.paths",
-    "grade.text_right_from": "grade.text_correct_min",
-    "grpo.answer_seconds": "grpo.grading_timeout_s",
-    "grpo.epochs": "grpo.num_train_epochs",
-    "grpo.group_size": "grpo.num_generations",
-    "grpo.held_out": "grpo.eval_samples",
-    "grpo.held_out_every": "grpo.eval_steps",
-    "grpo.kl": "grpo.beta",
-    "grpo.layout_weight": "grpo.format_weight",
-    "grpo.length_free": "grpo.overlong_free_share",
-    "grpo.length_weight": "grpo.overlong_weight",
-    "grpo.max_completion_tokens": "grpo.max_completion_length",
-    "grpo.per_device_batch": "grpo.per_device_train_batch_size",
-    "grpo.rate_schedule": "grpo.lr_scheduler_type",
-    "grpo.save_every": "grpo.save_steps",
-    "grpo.vllm.longest": "grpo.vllm.max_model_length",
-    "grpo.vllm.memory": "grpo.vllm.gpu_memory_utilization",
-    "grpo.vllm.sleep": "grpo.vllm.enable_sleep_mode",
-    "grpo.vllm.tensor_parallel": "grpo.vllm.tensor_parallel_size",
-    "grpo.vllm.url": "grpo.vllm.server_base_url",
-    "model.server.attempts": "model.server.max_attempts",
-    "model.server.concurrency": "model.server.max_concurrency",
-    "model.server.first_wait_seconds": "model.server.backoff_s",
-    "model.server.key_from": "model.server.api_key_env",
-    "model.server.longest_wait_seconds": "model.server.max_outage_s",
-    "model.server.timeout_seconds": "model.server.timeout_s",
-    "model.vllm.longest": "model.vllm.max_model_len",
-    "model.vllm.memory_share": "model.vllm.gpu_memory_utilization",
-    "model.vllm.open_requests": "model.vllm.max_num_seqs",
-    "model.vllm.tensor_parallel": "model.vllm.tensor_parallel_size",
-    "probe.again": "probe.retest_samples",
-    "probe.grid": "probe.until",
-    "probe.percents": "probe.mask_percents",
-    "probe.rollouts": "probe.cde_rollouts",
-    "program": "train_stages",
-    "report.to": "report_to",
-    "select.keep": "select.strata",
-    "select.sft_keep": "select.sft_strata",
-    "sft.epochs": "sft.num_train_epochs",
-    "sft.per_device_batch": "sft.per_device_train_batch_size",
-    "sft.rate_schedule": "sft.lr_scheduler_type",
-    "sft.save_every": "sft.save_steps",
+_RENAMED = {
+    "data": "boxes:box_format drawing_seed:world_seed pool:num_samples",
+    "difficulty": (
+        "ace.normalise:ace.normalize also:extra_measures cmab.hard_from:cmab.hard_min "
+        "cmab.hard_upto:cmab.hard_max drm.hard_from:drm.hard_min "
+        "pism.easy_from:pism.easy_min pism.guess:pism.chance_correction "
+        "pism.hard_upto:pism.hard_max"
+    ),
+    "evaluate": (
+        "any_count:allow_count_mismatch deviations:harness_overrides "
+        "judging.attempts:judge_client.max_attempts judging.calls:judge_client.max_calls "
+        "judging.concurrency:judge_client.max_concurrency "
+        "judging.first_wait_seconds:judge_client.backoff_s "
+        "judging.timeout_seconds:judge_client.timeout_s places:paths"
+    ),
+    "grade": "text_right_from:text_correct_min",
+    "grpo": (
+        "answer_seconds:grading_timeout_s epochs:num_train_epochs group_size:num_generations "
+        "held_out:eval_samples held_out_every:eval_steps kl:beta layout_weight:format_weight "
+        "length_free:overlong_free_share length_weight:overlong_weight "
+        "max_completion_tokens:max_completion_length "
+        "per_device_batch:per_device_train_batch_size rate_schedule:lr_scheduler_type "
+        "save_every:save_steps vllm.longest:vllm.max_model_length "
+        "vllm.memory:vllm.gpu_memory_utilization vllm.sleep:vllm.enable_sleep_mode "
+        "vllm.tensor_parallel:vllm.tensor_parallel_size vllm.url:vllm.server_base_url"
+    ),
+    "model": (
+        "server.attempts:server.max_attempts server.concurrency:server.max_concurrency "
+        "server.first_wait_seconds:server.backoff_s server.key_from:server.api_key_env "
+        "server.longest_wait_seconds:server.max_outage_s "
+        "server.timeout_seconds:server.timeout_s vllm.longest:vllm.max_model_len "
+        "vllm.memory_share:vllm.gpu_memory_utilization vllm.open_requests:vllm.max_num_seqs "
+        "vllm.tensor_parallel:vllm.tensor_parallel_size"
+    ),
+    "probe": "again:retest_samples grid:until percents:mask_percents rollouts:cde_rollouts",
+    "select": "keep:strata sft_keep:sft_strata",
+    "sft": (
+        "epochs:num_train_epochs per_device_batch:per_device_train_batch_size "
+        "rate_schedule:lr_scheduler_type save_every:save_steps"
+    ),
+}
+"""By section, names of earlier versions and their present ones, as OLD:NEW."""
+RENAMED_KEYS = {"artefacts": "output_dir", "program": "train_stages", "report.to": "report_to"} | {
+    f"{section}.{old}": f"{section}.{new}"
+    for section, pairs in _RENAMED.items()
+    for old, new in (pair.split(":") for pair in pairs.split())
 }
 """Settings of earlier versions by their present names."""
 RENAMED_VALUES = {
@@ -160,7 +144,12 @@ def override_problem(override: Override, typed: DictConfig) -> str | None:
     if override.is_sweep_override():
         return f"{text}: one run has one value; run other seeds with seed=N"
     if key in config_groups():
-        return group_problem(override)
+        name, names = override.value(), config_groups()[key]
+        if name in names or leaves_group_out(override):
+            return None
+        if not isinstance(name, str):
+            return f"{text}: {key} needs one of {', '.join(names)}"
+        return f"{text}: there is no {key} of that name{did_you_mean(name, names)}"
     if key.startswith(OPEN_KEYS):
         return None
     if key in RENAMED_KEYS:
@@ -184,49 +173,29 @@ def override_problem(override: Override, typed: DictConfig) -> str | None:
     return None
 
 
-def group_problem(override: Override) -> str | None:
-    """What is wrong with the choice of a group's file, or None."""
-    group, name, text = override.key_or_group, override.value(), override.input_line
-    names = config_groups()[group]
-    if name in names or leaves_group_out(override):
-        return None
-    if not isinstance(name, str):
-        return f"{text}: {group} needs one of {', '.join(names)}"
-    return f"{text}: there is no {group} of that name{did_you_mean(name, names)}"
-
-
-def model_group_override(overrides: list[Override]) -> list[str]:
-    """`model=any` where a model is named but no group: the default group is the tiny model's."""
-    by_key = {override.key_or_group: override for override in overrides}
-    if "model.name" not in by_key or "model" in by_key:
-        return []
-    return [] if by_key["model.name"].value() in config_groups()["model"] else ["model=any"]
-
-
-def hydra_compose(arguments: list[str]) -> DictConfig:
-    """The composed settings with the recipe's name in them."""
-    ConfigStore.instance().store("schema", RunConfig)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        job = compose("run", arguments, return_hydra_config=True)
-    recipe = job.hydra.runtime.choices["recipe"]
-    with open_dict(job):
-        del job["hydra"]
-    job.recipe = recipe
-    return job
-
-
 def compose_config(arguments: list[str]) -> DictConfig:
     """The composed settings of a command line. Raises ConfigError with every problem in it."""
     overrides, errors = parse_overrides(arguments)
     typed = OmegaConf.structured(RunConfig)
     valid = []
+    by_key = {override.key_or_group: override for override in overrides}
+    if "model.name" in by_key and "model" not in by_key:
+        # The default group holds the tiny model's settings, which another model does not get.
+        is_group = by_key["model.name"].value() in config_groups()["model"]
+        valid += [] if is_group else ["model=any"]
     for override in overrides:
         if problem := override_problem(override, typed):
             errors.append(problem)
         elif not leaves_group_out(override):
             valid.append(override.input_line or "")
     try:
-        job = hydra_compose([*model_group_override(overrides), *valid])
+        ConfigStore.instance().store("schema", RunConfig)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            job = compose("run", valid, return_hydra_config=True)
+        recipe = job.hydra.runtime.choices["recipe"]
+        with open_dict(job):
+            del job["hydra"]
+        job.recipe = recipe
         errors += problems(OmegaConf.to_object(job))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([*errors, first_line(error)]) from error

@@ -22,6 +22,7 @@ Rows that select by difficulty get control=random unless the table has a random 
 same), 2 bad settings, reported before anything is started.
 """
 
+import shutil
 import sys
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -37,7 +38,6 @@ from difftrain.sweep.local_launcher import SweepPlan
 
 FLAGS = ("--dry", "--table", "-h", "--help")
 SWEEP_KEYS = ("table", "jobs", "accelerate", "slurm", "sweep")
-NAME_RULE = "runs of a sweep are named after their recipes; sweep=NAME names the sweep"
 
 
 @dataclass(slots=True)
@@ -52,11 +52,6 @@ class SweepArguments:
     flags: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
-    @property
-    def on_slurm(self) -> bool:
-        """Whether runs are submitted instead of started here."""
-        return bool(self.slurm) or "slurm" in self.options
-
 
 def parse(arguments: list[str]) -> SweepArguments:
     """The arguments by purpose, with every wrong one in `errors`."""
@@ -69,7 +64,8 @@ def parse(arguments: list[str]) -> SweepArguments:
                 rule = "not of the form KEY=VALUE, and no option (see --help)"
                 parsed.errors.append(f"{argument}: {rule}")
         elif key in ("name", "+name"):
-            parsed.errors.append(f"{argument}: {NAME_RULE}")
+            rule = "runs of a sweep are named after their recipes; sweep=NAME names the sweep"
+            parsed.errors.append(f"{argument}: {rule}")
         elif key in AXES:
             parsed.axes[key] = [part.strip() for part in value.strip("[]").split(",")]
         elif key in SWEEP_KEYS:
@@ -78,19 +74,14 @@ def parse(arguments: list[str]) -> SweepArguments:
             parsed.slurm[key.removeprefix("slurm.")] = value
         else:
             parsed.overrides.append(argument)
-    parsed.errors += option_problems(parsed.options) + slurm.option_problems(parsed.slurm)
+    parsed.errors += _option_problems(parsed.options) + slurm.option_problems(parsed.slurm)
     return parsed
 
 
-def option_problems(options: dict[str, str]) -> list[str]:
-    """What is wrong with the sweep's options."""
+def _option_problems(options: dict[str, str]) -> list[str]:
+    jobs, file = options.get("jobs", "1"), options.get("accelerate")
+    setup, name = options.get("slurm", "plain"), options.get("sweep", "x")
     errors = []
-    jobs, file, setup = (
-        options.get("jobs", "1"),
-        options.get("accelerate"),
-        options.get("slurm", "plain"),
-    )
-    name, table = options.get("sweep", "x"), options.get("table", "paper")
     if not (jobs.isdigit() and int(jobs)):
         errors.append(f"jobs={jobs}: must be a number above 0")
     if file and not Path(file).is_file():
@@ -99,7 +90,7 @@ def option_problems(options: dict[str, str]) -> list[str]:
         errors.append(f"slurm={setup}: must be plain, or a file of shell lines")
     if not (all(char.isalnum() or char in "._-" for char in name) and name.strip(".")):
         errors.append(f"sweep={name}: may hold letters, digits, '.', '_' and '-' only")
-    if table not in expand.TABLES:
+    if (table := options.get("table", "paper")) not in expand.TABLES:
         hint = did_you_mean(table, list(expand.TABLES))
         errors.append(f"table={table}: there is no such table{hint}")
     return errors
@@ -132,21 +123,15 @@ def plan_sweep(parsed: SweepArguments) -> SweepPlan:
         accelerate=Path(options["accelerate"]).absolute() if "accelerate" in options else None,
     )
     nodes = parsed.slurm.get("nodes", "1")
-    if "--table" not in parsed.flags and (errors := uneven_steps(plan, nodes)):
-        raise ConfigError(errors)
+    # Where slurm.nodes is no number, sbatch chooses how many nodes there are.
+    if "--table" not in parsed.flags and nodes.isdigit() and int(nodes):
+        processes = plan.processes * int(nodes)
+        errors = [text for run in runs for text in run.config.step_problems(processes)]
+        if errors:
+            raise ConfigError(list(dict.fromkeys(errors)))
     if table.uses_all_cores and "jobs" not in options:
         return replace(plan, at_a_time=local_launcher.max_runs_at_a_time(plan))
     return plan
-
-
-def uneven_steps(plan: SweepPlan, nodes: str) -> list[str]:
-    """Why a run's processes cannot share its steps; unknown, so empty, if sbatch chooses nodes."""
-    if not (nodes.isdigit() and int(nodes)):
-        return []
-    processes = plan.processes * int(nodes)
-    return list(
-        dict.fromkeys(text for run in plan.runs for text in run.config.step_problems(processes))
-    )
 
 
 def compare_finished(runs: list[SweepRun]) -> Path | None:
@@ -183,16 +168,17 @@ def main(arguments: list[str]) -> None:
         return
     parsed = parse(arguments)
     plan = plan_sweep(parsed)
+    on_slurm = bool(parsed.slurm) or "slurm" in parsed.options
     dry, only_table = "--dry" in parsed.flags, "--table" in parsed.flags
-    if parsed.on_slurm and not dry:
-        slurm.require_sbatch()
-    elif not parsed.on_slurm and not dry and not only_table:
+    if on_slurm and not dry and shutil.which("sbatch") is None:
+        raise ConfigError(["slurm: there is no sbatch on this machine; --dry prints the scripts"])
+    if not on_slurm and not dry and not only_table:
         local_launcher.check_gpus(plan)
     for run in plan.runs:
         run.is_finished()  # reads the data's and the model's identity, so bad input ends here
     if only_table:
         finish(plan, compare_finished(plan.runs))
-    elif parsed.on_slurm:
+    elif on_slurm:
         table_arguments = [
             item for item in arguments if not item.startswith("slurm") and item != "--dry"
         ]

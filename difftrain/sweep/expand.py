@@ -95,9 +95,9 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
 
     Raises ConfigError with the problems of all of them, each with the runs that have it.
     """
-    check_axes(axes, overrides)
+    _check_axes(axes, overrides)
     keys = {override.lstrip("+").partition("=")[0] for override in overrides}
-    defaults = [each for each in table.overrides if each.partition("=")[0] not in keys]
+    defaults = [text for text in table.overrides if text.partition("=")[0] not in keys]
     runs: list[SweepRun] = []
     errors: dict[str, list[str]] = {}
     for values in product(*(axes[axis] for axis in axes if axis != "seed")):
@@ -108,16 +108,22 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
         control = ["control=random"] if lacks_control and "control" not in keys else []
         try:
             arguments = [*choices, *control, *defaults, *overrides]
-            runs += runs_by_seed(arguments, values, axes["seed"])
+            # Runs of one combination differ only in their seeds, so it is composed once.
+            job = compose_config([*arguments, f"seed={axes['seed'][0]}"])
+            config = run_config.resolve(job)
+            for seed in axes["seed"]:
+                with_seed = run_config.require_valid(replace(config, seed=int(seed)))
+                label = "-".join([*values, seed])
+                runs.append(SweepRun(label, (*arguments, f"seed={seed}"), with_seed))
         except ConfigError as error:
             for problem in error.problems:
                 errors.setdefault(problem, []).append("-".join(values))
     if errors:
-        raise ConfigError([f"{text}{which_runs(names, axes)}" for text, names in errors.items()])
+        raise ConfigError([f"{text}{_which_runs(names, axes)}" for text, names in errors.items()])
     return probe_makers_first(runs)
 
 
-def check_axes(axes: dict[str, list[str]], overrides: list[str]) -> None:
+def _check_axes(axes: dict[str, list[str]], overrides: list[str]) -> None:
     """Check each value of each axis, and compose the first run, before all are composed.
 
     Raises ConfigError with every problem.
@@ -125,7 +131,7 @@ def check_axes(axes: dict[str, list[str]], overrides: list[str]) -> None:
     typed = OmegaConf.structured(RunConfig)
     choices = [f"{axis}={value}" for axis, values in axes.items() for value in values]
     parsed, errors = parse_overrides(choices)
-    errors += [problem for each in parsed if (problem := override_problem(each, typed))]
+    errors += [text for override in parsed if (text := override_problem(override, typed))]
     for axis, values in axes.items():
         errors += [f"{axis}={value}: is named twice" for value in values if values.count(value) > 1]
     try:
@@ -136,47 +142,30 @@ def check_axes(axes: dict[str, list[str]], overrides: list[str]) -> None:
         raise ConfigError(list(dict.fromkeys(errors)))
 
 
-def runs_by_seed(overrides: list[str], values: tuple[str, ...], seeds: list[str]) -> list[SweepRun]:
-    """The runs of one combination; they differ only in their seeds, so it is composed once."""
-    config = run_config.resolve(compose_config([*overrides, f"seed={seeds[0]}"]))
-    return [
-        SweepRun(
-            "-".join([*values, seed]),
-            (*overrides, f"seed={seed}"),
-            run_config.require_valid(replace(config, seed=int(seed))),
-        )
-        for seed in seeds
-    ]
-
-
 def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str]:
     """Why the table at the sweep's end would be refused: settings that may not differ within it."""
-    one_seed = {run.label.rpartition("-")[0]: run.config for run in runs}
-    compared = [as_compared(name, config) for name, config in one_seed.items()]
+    compared = []
+    for name, config in {run.label.rpartition("-")[0]: run.config for run in runs}.items():
+        report = {  # what the comparison reads of it
+            "name": config.name,
+            "train_stages": config.train_stages.value,
+            "settings": json.loads(json.dumps(run_config.plain(config), default=str)),
+            "recipe_difference": recipe_difference(config),
+        }
+        compared.append(Run(Path(name), report))
     errors: dict[str, list[str]] = {}
     by_run = find_incompatible(compared, differing_settings)
     for name, differences in by_run.items():
         for difference in differences:
             errors.setdefault(difference, []).append(name)
     return [
-        f"{text}: cannot stand in one table{which_runs(names, axes)}"
+        f"{text}: cannot stand in one table{_which_runs(names, axes)}"
         + (OWN_RECIPE_HINT if BY_NAME in text else "")
         for text, names in errors.items()
     ]
 
 
-def as_compared(name: str, config: RunConfig) -> Run:
-    """What the comparison reads of a run's settings."""
-    report = {
-        "name": config.name,
-        "train_stages": config.train_stages.value,
-        "settings": json.loads(json.dumps(run_config.plain(config), default=str)),
-        "recipe_difference": recipe_difference(config),
-    }
-    return Run(Path(name), report)
-
-
-def which_runs(names: list[str], axes: dict[str, list[str]]) -> str:
+def _which_runs(names: list[str], axes: dict[str, list[str]]) -> str:
     """` (grpo_hard, rap and 3 more)`: the runs that have a problem; empty if all have it."""
     total = 1
     for axis, values in axes.items():

@@ -89,11 +89,6 @@ class StartedRun:
     started: float = field(default_factory=time.time)
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def available_gpus() -> list[str]:
     """The GPUs that this process may use, by what CUDA_VISIBLE_DEVICES calls them."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
@@ -107,7 +102,7 @@ def available_gpus() -> list[str]:
 
 def max_runs_at_a_time(plan: SweepPlan) -> int:
     """Runs that this machine takes at a time: one a core, each with the GPUs that it needs."""
-    cores, gpus = available_cores(), available_gpus()
+    cores, gpus = len(os.sched_getaffinity(0)), available_gpus()
     return min(cores, max(1, len(gpus) // plan.gpus_per_run)) if gpus else cores
 
 
@@ -144,7 +139,7 @@ def environment(plan: SweepPlan, slot: int) -> dict[str, str]:
     A run sees no other GPU even where it runs alone: transformers would give one process that saw
     several larger batches, which TRL refuses after the probe was paid for.
     """
-    threads = max(1, available_cores() // (plan.at_a_time * plan.processes))
+    threads = max(1, len(os.sched_getaffinity(0)) // (plan.at_a_time * plan.processes))
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {
         THREADS: str(threads),
@@ -185,12 +180,13 @@ def run_all(plan: SweepPlan) -> None:
     print(f"sweep {plan.name}: {len(plan.runs)} runs, {len(plan.runs) - total} finished earlier, "
           f"{plan.at_a_time} at a time; logs in {plan.folder}", flush=True)  # fmt: skip
     running: list[StartedRun] = []
-    handler = signal.signal(signal.SIGTERM, raise_interrupt)
+    # SIGTERM is treated like Ctrl-C, so that no run is left behind.
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:
             free_slots = sorted({*range(plan.at_a_time)} - {started.slot for started in running})
             for slot in free_slots[: len(waiting)]:
-                running.append(start(plan, waiting.popleft(), slot))
+                running.append(_start(plan, waiting.popleft(), slot))
             for started in [*running]:
                 # Polled one by one: a run's processor time joins that of all ended runs at its end.
                 if started.process.poll() is not None:
@@ -198,18 +194,13 @@ def run_all(plan: SweepPlan) -> None:
                     status.record_end(started, total, len(waiting) + len(running))
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        stop(running)
+        _stop(running)
         raise
     finally:
         signal.signal(signal.SIGTERM, handler)
 
 
-def raise_interrupt(*_: Any) -> None:
-    """Treat SIGTERM like Ctrl-C, so that no run is left behind."""
-    raise KeyboardInterrupt
-
-
-def start(plan: SweepPlan, run: SweepRun, slot: int) -> StartedRun:
+def _start(plan: SweepPlan, run: SweepRun, slot: int) -> StartedRun:
     """Start a run in a process group of its own; its output is appended to its log."""
     arguments = command(plan, run)
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -230,7 +221,7 @@ def start(plan: SweepPlan, run: SweepRun, slot: int) -> StartedRun:
     return StartedRun(run, process, slot)
 
 
-def stop(running: list[StartedRun]) -> None:
+def _stop(running: list[StartedRun]) -> None:
     """End these runs with all their processes: SIGTERM, then SIGKILL after a timeout."""
     for started in running:
         if started.process.poll() is None:
@@ -248,14 +239,14 @@ class SweepStatus:
 
     def __init__(self, plan: SweepPlan) -> None:
         self.plan, self.started, self.ended = plan, time.time(), 0
-        self.processor_seconds = children_processor_seconds()
+        self.processor_seconds = _children_processor_seconds()
         self.outcomes: dict[str, Any] = read_status(plan)
 
     def record_end(self, started: StartedRun, total: int, remaining: int) -> None:
         """Write and print a run's outcome, with its last lines if it failed."""
         self.ended += 1
         run, code, log = started.run, started.process.returncode, self.plan.log(started.run)
-        seconds, processor_seconds = time.time() - started.started, children_processor_seconds()
+        seconds, processor_seconds = time.time() - started.started, _children_processor_seconds()
         succeeded = code == 0 and run.is_finished()
         self.outcomes[run.label] = {
             "code": code,
@@ -279,8 +270,7 @@ class SweepStatus:
         print("\n".join(f"    {line}" for line in last_lines(log)), flush=True)
 
 
-def children_processor_seconds() -> float:
-    """Processor time of all runs that have ended, whatever else the machine did meanwhile."""
+def _children_processor_seconds() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -323,5 +313,6 @@ def forget_outcomes(plan: SweepPlan, runs: list[SweepRun]) -> None:
     """Remove the outcomes of these runs from status.json, because they are started elsewhere."""
     if plan.status_path.is_file():
         labels = {run.label for run in runs}
-        outcomes = {label: each for label, each in read_status(plan).items() if label not in labels}
+        old = read_status(plan)
+        outcomes = {label: old[label] for label in old if label not in labels}
         manifest.write_json(plan.status_path, outcomes)

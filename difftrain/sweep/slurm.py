@@ -6,14 +6,13 @@ that no GPU waits for a probe that another node makes. Then a job that writes th
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from difftrain.cli import fail
 from difftrain.cli.overrides import did_you_mean
-from difftrain.config.run_config import ConfigError
 from difftrain.pipeline import manifest
 from difftrain.sweep.expand import SweepRun, probe_makers_first
 from difftrain.sweep.local_launcher import (
@@ -99,77 +98,6 @@ def option_problems(options: dict[str, str]) -> list[str]:
     return errors
 
 
-def require_sbatch() -> None:
-    """Raises ConfigError if nothing can be submitted from this machine."""
-    if shutil.which("sbatch") is None:
-        raise ConfigError(["slurm: there is no sbatch on this machine; --dry prints the scripts"])
-
-
-def directives(options: dict[str, str]) -> str:
-    """#SBATCH lines; an option without a value is a switch."""
-    return "".join(
-        f"#SBATCH --{name}={value}\n" if value else f"#SBATCH --{name}\n"
-        for name, value in options.items()
-    )
-
-
-def script_fields(plan: SweepPlan, setup: str) -> dict[str, str]:
-    """The fields that both scripts share."""
-    source = "" if setup == "plain" else f"source {shlex.quote(str(Path(setup).absolute()))}\n"
-    return {
-        "name": plan.name,
-        "folder": shlex.quote(str(plan.folder)),
-        "here": shlex.quote(str(Path.cwd())),
-        "root": shlex.quote(str(ROOT)),
-        "python": shlex.quote(sys.executable),
-        "setup": source,
-    }
-
-
-def array_script(plan: SweepPlan, setup: str, options: dict[str, str], folder: Path) -> str:
-    """The script of one task of the array, whose arguments lie in `folder`.
-
-    With more than one node each starts its own launcher.
-    """
-    fields = script_fields(plan, setup)
-    if plan.accelerate:
-        launch = f"--config_file {shlex.quote(str(plan.accelerate))}"
-    else:
-        launch = " ".join(ONE_PROCESS[4:])
-    train = shlex.join(train_target())
-    task = NODE_TASK.format(python=fields["python"], launch=launch, train=train)
-    return ARRAY_SCRIPT.format(
-        **fields,
-        options=directives(options),
-        processes=plan.processes,
-        arguments=shlex.quote(str(folder)),
-        task=shlex.quote(task),
-    )
-
-
-def table_script(plan: SweepPlan, setup: str, options: dict[str, str], arguments: list[str]) -> str:
-    """The script that compares what is finished."""
-    kept = {name: value for name, value in options.items() if name in TABLE_OPTIONS}
-    return TABLE_SCRIPT.format(
-        **script_fields(plan, setup),
-        options=directives(kept),
-        arguments=shlex.join(arguments),
-    )
-
-
-def task_file(run: SweepRun) -> str:
-    """A task's file: the name of its log, then its overrides, one a line."""
-    return "".join(f"{line}\n" for line in (run.label, *run.overrides))
-
-
-def task_folder(plan: SweepPlan, runs: list[SweepRun]) -> Path:
-    """Where these tasks' files lie: named by their content, one folder for each list of runs.
-
-    Tasks of an earlier submission that still wait find theirs unchanged.
-    """
-    return plan.folder / "jobs" / manifest.fingerprint([task_file(run) for run in runs])
-
-
 def array_ranges(runs: list[SweepRun]) -> list[tuple[int, int]]:
     """First and last index of each array: one run for each probe, then the others."""
     makers = len({run.probe_key for run in runs})
@@ -177,21 +105,45 @@ def array_ranges(runs: list[SweepRun]) -> list[tuple[int, int]]:
     return [(first, last) for first, last in ranges if last >= first]
 
 
-def sbatch_commands(plan: SweepPlan, runs: list[SweepRun]) -> list[list[str]]:
-    """sbatch's command lines in order; each but the first waits for the one before it."""
-    arrays = [
-        ["sbatch", "--parsable", f"--array={first}-{last}%{plan.at_a_time}",
-         str(plan.folder / "run.sbatch")]
-        for first, last in array_ranges(runs)
-    ]  # fmt: skip
-    return [*arrays, ["sbatch", "--parsable", str(plan.folder / "table.sbatch")]]
+def _scripts(
+    plan: SweepPlan, setup: str, options: dict[str, str], folder: Path, arguments: list[str]
+) -> dict[str, str]:
+    """run.sbatch, one task of the array, whose arguments lie in `folder` (with more than one node
+    each starts its own launcher), and table.sbatch, which compares what is finished."""
 
+    def directives(names: Iterable[str]) -> str:  # an option without a value is a switch
+        given = {name: options[name] for name in options if name in names}
+        return "".join(
+            f"#SBATCH --{name}={value}\n" if value else f"#SBATCH --{name}\n"
+            for name, value in given.items()
+        )
 
-def with_dependency(command: list[str], job: str | None) -> list[str]:
-    """The command line that waits for the end, good or bad, of an earlier job."""
-    if job is None:
-        return command
-    return [*command[:-1], f"--dependency=afterany:{job}", command[-1]]
+    if plan.accelerate:
+        launch = f"--config_file {shlex.quote(str(plan.accelerate))}"
+    else:
+        launch = " ".join(ONE_PROCESS[4:])
+    source = "" if setup == "plain" else f"source {shlex.quote(str(Path(setup).absolute()))}\n"
+    fields = {
+        "name": plan.name,
+        "folder": shlex.quote(str(plan.folder)),
+        "here": shlex.quote(str(Path.cwd())),
+        "root": shlex.quote(str(ROOT)),
+        "python": shlex.quote(sys.executable),
+        "setup": source,
+    }
+    train = shlex.join(train_target())
+    task = NODE_TASK.format(python=fields["python"], launch=launch, train=train)
+    run_script = ARRAY_SCRIPT.format(
+        **fields,
+        options=directives(options),
+        processes=plan.processes,
+        arguments=shlex.quote(str(folder)),
+        task=shlex.quote(task),
+    )
+    table_script = TABLE_SCRIPT.format(
+        **fields, options=directives(TABLE_OPTIONS), arguments=shlex.join(arguments)
+    )
+    return {"run.sbatch": run_script, "table.sbatch": table_script}
 
 
 def submit(
@@ -204,32 +156,41 @@ def submit(
     """Write the scripts and submit them; `dry` prints them instead. Ends with `output: FOLDER`.
 
     Finished runs are left out, except those whose last start here failed after their report; that
-    outcome is forgotten. Exit code 1 if sbatch refuses.
+    outcome is forgotten. Each job but the first waits for the end, good or bad, of the one before
+    it. Exit code 1 if sbatch refuses.
     """
     runs = probe_makers_first(unfinished_runs(plan))
-    folder = task_folder(plan, runs)
-    scripts = {
-        "run.sbatch": array_script(plan, setup, options, folder),
-        "table.sbatch": table_script(plan, setup, options, arguments),
-    }
-    commands = sbatch_commands(plan, runs)
+    tasks = ["".join(f"{line}\n" for line in (run.label, *run.overrides)) for run in runs]
+    # Named by its content: tasks of an earlier submission that still wait find theirs unchanged.
+    folder = plan.folder / "jobs" / manifest.fingerprint(tasks)
+    scripts = _scripts(plan, setup, options, folder, arguments)
+    commands = [
+        [f"--array={first}-{last}%{plan.at_a_time}", str(plan.folder / "run.sbatch")]
+        for first, last in array_ranges(runs)
+    ]
+    commands.append([str(plan.folder / "table.sbatch")])
     if dry:
         print("\n".join(scripts.values()))
         for index, run in enumerate(runs):
             print(f"# {index}: {shlex.join((run.label, *run.overrides))}")
-        for index, command in enumerate(commands):
-            print(shlex.join(with_dependency(command, "JOB" if index else None)))
-        return
-    for index, run in enumerate(runs):
-        manifest.write_text(folder / f"{index}.args", task_file(run))
-    for name, script in scripts.items():
-        manifest.write_text(plan.folder / name, script)
+    else:
+        for index, task in enumerate(tasks):
+            manifest.write_text(folder / f"{index}.args", task)
+        for name, script in scripts.items():
+            manifest.write_text(plan.folder / name, script)
     job = None
-    for command in commands:
-        done = subprocess.run(with_dependency(command, job), capture_output=True, text=True)
-        if done.returncode:
-            fail(f"sbatch: {done.stderr.strip() or done.returncode}", 1)
-        job = done.stdout.strip().partition(";")[0]
-        print(f"submitted {job}: {shlex.join(command[2:])}")
-    forget_outcomes(plan, runs)
-    print(f"output: {plan.folder}", flush=True)
+    for *options_of_job, script in commands:
+        dependency = [f"--dependency=afterany:{job}"] if job else []
+        command = ["sbatch", "--parsable", *options_of_job, *dependency, script]
+        if dry:
+            print(shlex.join(command))
+            job = "JOB"
+            continue
+        submitted = subprocess.run(command, capture_output=True, text=True)
+        if submitted.returncode:
+            fail(f"sbatch: {submitted.stderr.strip() or submitted.returncode}", 1)
+        job = submitted.stdout.strip().partition(";")[0]
+        print(f"submitted {job}: {shlex.join([*options_of_job, script])}")
+    if not dry:
+        forget_outcomes(plan, runs)
+        print(f"output: {plan.folder}", flush=True)

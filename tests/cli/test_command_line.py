@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml"))
 
 
-def told(*arguments: str) -> list[str]:
+def problems_of(*arguments: str) -> list[str]:
     """The problems that a command line has."""
     with pytest.raises(ConfigError) as caught:
         overrides.compose_config(list(arguments))
@@ -35,24 +35,24 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_a_misspelt_key_is_refused_with_the_nearest_right_one() -> None:
-    (problem,) = told("difficulty.pism.tua=0.2")
+    (problem,) = problems_of("difficulty.pism.tua=0.2")
     assert "there is no setting difficulty.pism.tua" in problem
     assert "did you mean difficulty.pism.tau?" in problem
 
 
 def test_a_misspelt_key_is_refused_with_a_plus_too() -> None:
-    (problem,) = told("+difficulty.pism.tua=0.2")
+    (problem,) = problems_of("+difficulty.pism.tua=0.2")
     assert "did you mean difficulty.pism.tau?" in problem
 
 
 def test_a_misspelt_group_and_a_misspelt_recipe_are_refused() -> None:
-    group, recipe = told("recpe=grpo_hard", "recipe=grpo_hrd")
+    group, recipe = problems_of("recpe=grpo_hard", "recipe=grpo_hrd")
     assert "did you mean recipe?" in group
     assert "did you mean grpo_hard?" in recipe
 
 
 def test_a_group_of_null_is_refused_together_with_every_other_problem() -> None:
-    model, recipe, seed = told("model=null", "~recipe", "seed=abc")
+    model, recipe, seed = problems_of("model=null", "~recipe", "seed=abc")
     assert model.startswith("model=null: model needs one of any, ")
     assert "~recipe: recipe needs one of " in recipe
     assert "seed=abc" in seed
@@ -63,17 +63,17 @@ def test_a_group_of_null_is_refused_together_with_every_other_problem() -> None:
 
 
 def test_a_misspelt_debug_is_refused_instead_of_running_the_full_job() -> None:
-    assert "did you mean smoke?" in told("debug=smok")[0]
+    assert "did you mean smoke?" in problems_of("debug=smok")[0]
 
 
 def test_all_problems_come_at_once_with_key_value_and_rule() -> None:
-    found = told(
+    problems = problems_of(
         "difficulty.pism.tau=1.5",
         "grpo.num_generations=1",
         "seed=abc",
         "evaluate.benchmarks=[MMVit]",
     )
-    text = "\n".join(found)
+    text = "\n".join(problems)
     assert "difficulty.pism.tau=1.5: must lie strictly between 0 and 1" in text
     assert "grpo.num_generations=1: GRPO needs at least two completions to compare" in text
     assert "seed=abc" in text
@@ -99,23 +99,23 @@ def test_what_does_not_train_takes_any_number_of_processes(
 
 
 def test_a_missing_file_is_named() -> None:
-    (problem,) = told("data=jsonl", "data.path=nowhere/my.jsonl")
+    (problem,) = problems_of("data=jsonl", "data.path=nowhere/my.jsonl")
     assert problem == "data.path=nowhere/my.jsonl: there is no such file"
 
 
 def test_a_misspelt_model_and_a_missing_model_folder_are_refused() -> None:
-    assert "did you mean tiny?" in told("model.name=tny")[0]
-    assert told("model.name=./nowhere") == ["model.name=./nowhere: there is no such folder"]
+    assert "did you mean tiny?" in problems_of("model.name=tny")[0]
+    assert problems_of("model.name=./nowhere") == ["model.name=./nowhere: there is no such folder"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    (problem,) = told(f"output_dir={tmp_path}/file/artifacts")
+    (problem,) = problems_of(f"output_dir={tmp_path}/file/artifacts")
     assert "is not a folder" in problem
 
 
 def test_two_values_for_one_run_are_refused() -> None:
-    (problem,) = told("seed=1,2")
+    (problem,) = problems_of("seed=1,2")
     assert problem == "seed=1,2: one run has one value; run other seeds with seed=N"
 
 
@@ -136,13 +136,13 @@ def test_trls_own_keys_may_be_added_below_grpo_trl() -> None:
 
 
 def test_a_misspelt_key_of_trls_is_refused_early_with_the_nearest_one() -> None:
-    found = told("+grpo.trl.optin=sgd", "+grpo.trl.beta=0.1", "+grpo.trl.xyz=1")
-    assert found[0].startswith(
+    problems = problems_of("+grpo.trl.optin=sgd", "+grpo.trl.beta=0.1", "+grpo.trl.xyz=1")
+    assert problems[0].startswith(
         f"grpo.trl.optin=sgd: TRL {version('trl')}'s GRPOConfig has no such key"
     )
-    assert "did you mean grpo.trl.optim?" in found[0]
-    assert found[1].startswith("grpo.trl.beta=0.1: managed by difftrain; set grpo.beta instead")
-    assert found[2] == f"grpo.trl.xyz=1: TRL {version('trl')}'s GRPOConfig has no such key"
+    assert "did you mean grpo.trl.optim?" in problems[0]
+    assert problems[1].startswith("grpo.trl.beta=0.1: managed by difftrain; set grpo.beta instead")
+    assert problems[2] == f"grpo.trl.xyz=1: TRL {version('trl')}'s GRPOConfig has no such key"
     started = time.monotonic()
     done = run("+grpo.trl.optin=sgd")
     assert done.returncode == 2
@@ -153,12 +153,12 @@ def test_a_misspelt_key_of_trls_is_refused_early_with_the_nearest_one() -> None:
 def test_secrets_remote_code_and_publishing_are_refused_below_grpo_trl() -> None:
     never = ("push_to_hub=true", "hub_model_id=a/b", "hub_strategy=end", "hub_private_repo=true")
     code = ("hub_token=hf_abc", "trust_remote_code=true")
-    found = told(*(f"+grpo.trl.{each}" for each in (*code, *never)))
-    assert "grpo.trl.hub_token" in found[0]
-    assert found[0].endswith(": is a secret: use HF_TOKEN")
-    assert found[1].endswith(": is always off")
-    assert len(found) == 6
-    assert all(each.endswith("does not publish what it makes") for each in found[2:])
+    problems = problems_of(*(f"+grpo.trl.{key}" for key in (*code, *never)))
+    assert "grpo.trl.hub_token" in problems[0]
+    assert problems[0].endswith(": is a secret: use HF_TOKEN")
+    assert problems[1].endswith(": is always off")
+    assert len(problems) == 6
+    assert all(text.endswith("does not publish what it makes") for text in problems[2:])
     done = run("+grpo.trl.hub_token=hf_abc")
     assert done.returncode == 2
     assert "use HF_TOKEN" in done.stderr
@@ -201,13 +201,13 @@ def test_rap_differs_from_a_stratum_recipe_in_what_its_difference_says() -> None
         overrides.compose_config(["recipe=grpo_hard"]),
         overrides.compose_config(["recipe=rap"]),
     )
-    said = overrides.recipe_difference(resolve(rap))
-    assert said == [
+    difference = overrides.recipe_difference(resolve(rap))
+    assert difference == [
         "difficulty.measure=drm", "difficulty.extra_measures=[cde, ace]",
         "probe.retest_samples=100",
         "probe.temperature=1.0", "name=rap", "select.strata=[]", "select.rap=[cde, ace, drm]",
     ]  # fmt: skip
-    for line in said:
+    for line in difference:
         key = line.split("=")[0]
         OmegaConf.update(rap, key, OmegaConf.select(plain, key))
     rap.recipe = plain.recipe
@@ -222,21 +222,22 @@ def test_a_group_on_the_command_line_beats_the_recipes() -> None:
 
 
 def test_choosing_by_measures_that_are_not_taken_is_refused() -> None:
-    (problem,) = told("recipe=rap_ace", "difficulty=pism")
+    (problem,) = problems_of("recipe=rap_ace", "difficulty=pism")
     assert problem == (
         "select.rap=[ace]: needs ace in difficulty.extra_measures "
         "(difficulty=rap or difficulty=all)"
     )
-    assert told("recipe=rap", "select.strata=[hard]") == [
+    assert problems_of("recipe=rap", "select.strata=[hard]") == [
         "select.strata=[hard]: must be empty ([]) where select.rap selects"
     ]
-    assert "may hold cde, ace, drm" in told("recipe=rap", "select.rap=[pism]")[0]
+    assert "may hold cde, ace, drm" in problems_of("recipe=rap", "select.rap=[pism]")[0]
 
 
 def test_the_second_papers_thresholds_are_checked() -> None:
     text = "\n".join(
-        told("difficulty.ace.sigma=0", "difficulty.ace.window=0", "difficulty.cde.lambda_c=1",
-             "difficulty.pism.alpha=0", "probe.cde_rollouts=0", "difficulty.ace.lamda_a=1")
+        problems_of("difficulty.ace.sigma=0", "difficulty.ace.window=0",
+                    "difficulty.cde.lambda_c=1", "difficulty.pism.alpha=0",
+                    "probe.cde_rollouts=0", "difficulty.ace.lamda_a=1")
     )  # fmt: skip
     for part in ("ace.sigma=0.0: must be above 0", "ace.window=0: must be at least 1, or null",
                  "cde.lambda_c=1.0: must lie", "pism.alpha=0.0: must lie",
@@ -301,7 +302,7 @@ def test_every_data_group_composes_with_a_path(name: str, tmp_path: Path) -> Non
 
 
 def test_a_folder_that_is_not_there_is_told_from_a_hub_id() -> None:
-    assert told("data=orsta", "data.path=./nowhere/else") == [
+    assert problems_of("data=orsta", "data.path=./nowhere/else") == [
         "data.path=./nowhere/else: there is no such file or folder"
     ]
     assert overrides.compose_config(["data=orsta_reasoning"]).data.tasks == [

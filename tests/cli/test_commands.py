@@ -69,10 +69,15 @@ def test_every_renamed_setting_exists_under_its_new_name_alone() -> None:
 
 def completed(line: str) -> list[str]:
     """What bash offers for a line that ends at the cursor."""
-    script = completion.script(["bash"], [*COMMANDS, *OTHER_COMMANDS])
+    script = completion(["bash"])
     words = len(line.split(" ")) - 1
-    ask = f'COMP_LINE="{line}" COMP_POINT=${{#COMP_LINE}} COMP_CWORD={words}; _difftrain'
-    lines = [script, "compopt() { :; }", ask.replace(" COMP_", "; COMP_"), 'echo "${COMPREPLY[*]}"']
+    request = f'COMP_LINE="{line}" COMP_POINT=${{#COMP_LINE}} COMP_CWORD={words}; _difftrain'
+    lines = [
+        script,
+        "compopt() { :; }",
+        request.replace(" COMP_", "; COMP_"),
+        'echo "${COMPREPLY[*]}"',
+    ]
     done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

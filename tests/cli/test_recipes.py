@@ -36,43 +36,49 @@ def row(name: str) -> DictConfig:
     return overrides.compose_config([f"recipe={name}"])
 
 
-def meant(name: str) -> dict[str, object]:
+def settings_by_name(name: str) -> dict[str, object]:
     """What a row's name says, in settings."""
     if name in ALONE:
         keep, random = ALONE[name]
-        said = {"train_stages": "grpo", "select.sft_strata": [], "select.sft_random": False}
-        return said | {"select.strata": keep, "select.random": random}
+        settings = {"train_stages": "grpo", "select.sft_strata": [], "select.sft_random": False}
+        return settings | {"select.strata": keep, "select.random": random}
     first, second = re.fullmatch(r"sft_(\w+)_grpo_(\w+)", name).groups()
-    said: dict[str, object] = {"train_stages": "sft_then_grpo"}
-    for which, prefix in ((first, "select.sft_"), (second, "select.")):
-        said[f"{prefix}keep"] = [STRATA[which.removeprefix("rand_")]]
-        said[f"{prefix}random"] = which.startswith("rand_")
-    return said
+    settings: dict[str, object] = {"train_stages": "sft_then_grpo"}
+    for part, prefix in ((first, "select.sft_"), (second, "select.")):
+        settings[f"{prefix}strata"] = [STRATA[part.removeprefix("rand_")]]
+        settings[f"{prefix}random"] = part.startswith("rand_")
+    return settings
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_is_set_to_what_its_name_says(name: str) -> None:
     composed = row(name)
     assert composed.name == name
-    assert {key: OmegaConf.select(composed, key) for key in meant(name)} == meant(name)
+    assert {
+        key: OmegaConf.select(composed, key) for key in settings_by_name(name)
+    } == settings_by_name(name)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_comparison_knows_each_row_by_what_its_file_sets(name: str) -> None:
-    composed, known = row(name), PRESETS[name].settings
-    assert {key: OmegaConf.select(composed, key) for key in known} == known
-    assert len(known) == 6
+    composed, preset = row(name), PRESETS[name].settings
+    assert {key: OmegaConf.select(composed, key) for key in preset} == preset
+    assert len(preset) == 6
 
 
 def test_two_rows_differ_only_in_what_their_names_say() -> None:
     composed = {name: row(name) for name in ROWS}
-    for one, two in itertools.combinations(ROWS, 2):
-        differing = {key for key in meant(one) if meant(one)[key] != meant(two)[key]}
-        assert differing, (one, two)
-        other = composed[two].copy()
+    for a, b in itertools.combinations(ROWS, 2):
+        differing = {
+            key
+            for key in settings_by_name(a)
+            if settings_by_name(a)[key] != settings_by_name(b)[key]
+        }
+        assert differing, (a, b)
+        other = composed[b].copy()
         for key in ("name", "recipe", *differing):
-            OmegaConf.update(other, key, OmegaConf.select(composed[one], key), merge=False)
-        assert other == composed[one], (one, two)
+            OmegaConf.update(other, key, OmegaConf.select(composed[a], key), merge=False)
+        assert other == composed[a], (a, b)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -103,5 +109,7 @@ def test_an_sft_row_needs_its_strata_and_another_row_has_none() -> None:
         overrides.compose_config(["recipe=sft_mid_grpo_hard", "select.sft_strata=[]"])
     with pytest.raises(overrides.ConfigError, match="train_stages=grpo has no SFT"):
         overrides.compose_config(["recipe=grpo_hard", "select.sft_strata=[hard]"])
-    with pytest.raises(overrides.ConfigError, match=r"needs select\.sft_keep, whose size it takes"):
+    with pytest.raises(
+        overrides.ConfigError, match=r"needs select\.sft_strata, whose size it takes"
+    ):
         overrides.compose_config(["recipe=grpo_hard", "select.sft_random=true"])

@@ -19,15 +19,15 @@ pytestmark = pytest.mark.slow
 def run(folder: Path, *command: str | Path) -> str:
     """stdout of a command that runs in this folder and does not see the checkout."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
+    completed = subprocess.run(
         [str(part) for part in command],
         cwd=folder,
         env={**environment, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return completed.stdout
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_the_installed_command_trains_and_knows_its_version(scripts: Path, tmp_p
     assert file.is_relative_to(scripts.parent)
     version = run(tmp_path, scripts / "difftrain", "--version")
     assert version == f"difftrain {metadata.version('difftrain')}\n"
-    arguments = ("train", "recipe=grpo_hard", "debug=smoke")
+    arguments = ("train", "recipe=grpo_hard", "debug=smoke", "select.strata=[hard,medium,unsolved]")
     output = run(tmp_path, scripts / "difftrain", *arguments)
     folder = tmp_path / output.strip().splitlines()[-1].removeprefix("output: ")
     assert (folder / "report.html").is_file()

@@ -71,11 +71,11 @@ def test_a_run_whose_checkpoint_is_incomplete_is_not_finished(tmp_path: Path) ->
 
 
 def test_a_sweep_is_every_combination_of_its_axes() -> None:
-    found = expand_runs("data.limit=50", recipe="grpo_hard,grpo_full", difficulty="pism,cmab",
+    runs = expand_runs("data.limit=50", recipe="grpo_hard,grpo_full", difficulty="pism,cmab",
                      seed="1,2,3")  # fmt: skip
-    assert len(found) == len({job.label for job in found}) == 12
-    assert len({job.paths.run for job in found}) == 12
-    for job in found:
+    assert len(runs) == len({job.label for job in runs}) == 12
+    assert len({job.paths.run for job in runs}) == 12
+    for job in runs:
         recipe, measure, seed = job.label.split("-")
         assert (job.config.name, job.config.seed) == (recipe, int(seed))
         assert job.config.difficulty.measure == measure
@@ -84,33 +84,31 @@ def test_a_sweep_is_every_combination_of_its_axes() -> None:
 
 
 def test_a_run_for_each_probe_comes_first() -> None:
-    found = expand_runs(recipe="grpo_full,grpo_random", difficulty="pism,cmab", seed="1,2")
-    probes = [job.paths.probe for job in found]
+    runs = expand_runs(recipe="grpo_full,grpo_random", difficulty="pism,cmab", seed="1,2")
+    probes = [job.paths.probe for job in runs]
     assert len(set(probes[:2])) == 2
     assert set(probes[2:]) == set(probes[:2])
-    assert [job.probe_key for job in found[:2]] == list(
-        dict.fromkeys(job.probe_key for job in found)
-    )
+    assert [job.probe_key for job in runs[:2]] == list(dict.fromkeys(job.probe_key for job in runs))
 
 
 def test_a_row_with_a_probe_of_its_own_does_not_wait_for_rows_that_share_one() -> None:
-    found = expand_runs(recipe="grpo_full,grpo_random,rap")
-    assert [job.label for job in found] == ["grpo_full-1", "rap-1", "grpo_random-1"]
-    assert slurm.array_ranges(found) == [(0, 1), (2, 2)]
+    runs = expand_runs(recipe="grpo_full,grpo_random,rap")
+    assert [job.label for job in runs] == ["grpo_full-1", "rap-1", "grpo_random-1"]
+    assert slurm.array_ranges(runs) == [(0, 1), (2, 2)]
 
 
 def test_runs_with_one_probe_key_have_one_probe_folder() -> None:
-    found = expand_runs(recipe="grpo_full,grpo_hard", difficulty="pism,all", seed="1,2")
+    runs = expand_runs(recipe="grpo_full,grpo_hard", difficulty="pism,all", seed="1,2")
     by_shared: dict[str, set[Path]] = {}
-    for job in found:
+    for job in runs:
         by_shared.setdefault(job.probe_key, set()).add(job.paths.probe)
     assert all(len(folders) == 1 for folders in by_shared.values())
 
 
 def test_rows_without_a_random_row_of_their_size_get_a_control() -> None:
     several = expand_runs(recipe="grpo_unsolved,grpo_hard,grpo_mid_hard,grpo_full")
-    found = {job.config.name: job.config.control for job in several}
-    assert found == {
+    controls = {job.config.name: job.config.control for job in several}
+    assert controls == {
         "grpo_unsolved": "random", "grpo_hard": "random", "grpo_mid_hard": "random",
         "grpo_full": "none",
     }  # fmt: skip
@@ -168,7 +166,7 @@ def test_a_problem_of_some_runs_names_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["recipe=grpo_mid_hard", "difficulty=pism,pism_released"],
          ["probe.mask: pixels and rectangle: cannot stand in one table (grpo_mid_hard-pism_rel"]),
@@ -181,14 +179,14 @@ def test_a_problem_of_some_runs_names_them() -> None:
     ],
 )  # fmt: skip
 def test_runs_that_no_table_can_hold_are_refused_before_any_starts(
-    words: list[str], said: list[str]
+    words: list[str], expected: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as refused:
         sweeping.plan_sweep(sweeping.parse(words))
-    found = refused.value.problems
-    assert len(found) == len(said), found
-    for each, told in zip(found, said, strict=True):
-        assert each.startswith(told)
+    problems = refused.value.problems
+    assert len(problems) == len(expected), problems
+    for problem, start in zip(problems, expected, strict=True):
+        assert problem.startswith(start)
 
 
 def test_the_papers_tables_can_be_planned(tmp_path: Path) -> None:
@@ -230,42 +228,42 @@ def test_dry_prints_one_accelerate_launch_a_run_and_starts_nothing(tmp_path: Pat
 def test_a_finished_run_is_recognized_by_its_folder_and_not_started(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    for job in found:
+    runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
+    for job in runs:
         finish(job)
-    local_launcher.run_all(sweep_plan(found, tmp_path / "sweep"))
+    local_launcher.run_all(sweep_plan(runs, tmp_path / "sweep"))
     assert "2 runs, 2 finished earlier" in capsys.readouterr().out
     assert not (tmp_path / "sweep").exists()
-    assert RunPaths(found[0].config).run == found[0].paths.run
+    assert RunPaths(runs[0].config).run == runs[0].paths.run
 
 
 def test_runs_at_the_same_time_share_cores_and_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = expand_runs(recipe="grpo_full", seed="1,2,3,4")
+    runs = expand_runs(recipe="grpo_full", seed="1,2,3,4")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)}, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    two = sweep_plan(found, tmp_path, at_a_time=2)
-    shares = [local_launcher.environment(two, place) for place in (0, 1)]
-    assert [each["CUDA_VISIBLE_DEVICES"] for each in shares] == ["4", "5"]
-    assert [each["DIFFTRAIN_THREADS"] for each in shares] == ["4", "4"]
-    alone = local_launcher.environment(sweep_plan(found, tmp_path), 0)
+    two = sweep_plan(runs, tmp_path, at_a_time=2)
+    shares = [local_launcher.environment(two, slot) for slot in (0, 1)]
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["4", "5"]
+    assert [share["DIFFTRAIN_THREADS"] for share in shares] == ["4", "4"]
+    alone = local_launcher.environment(sweep_plan(runs, tmp_path), 0)
     assert (alone["CUDA_VISIBLE_DEVICES"], alone["DIFFTRAIN_THREADS"]) == ("4", "8")
     with pytest.raises(ConfigError, match="is 5 GPUs, but there are 4; at most jobs=4"):
-        local_launcher.check_gpus(sweep_plan(found, tmp_path, at_a_time=5))
+        local_launcher.check_gpus(sweep_plan(runs, tmp_path, at_a_time=5))
 
 
 def test_a_run_gets_as_many_gpus_as_it_spreads_its_engine_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = expand_runs(recipe="grpo_full", seed="1,2")
+    runs = expand_runs(recipe="grpo_full", seed="1,2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    for job in found:
-        job.config.model.engine, job.config.model.vllm.tensor_parallel = EngineKind.vllm, 2
-    second = local_launcher.environment(sweep_plan(found, tmp_path, at_a_time=2), 1)
+    for job in runs:
+        job.config.model.engine, job.config.model.vllm.tensor_parallel_size = EngineKind.vllm, 2
+    second = local_launcher.environment(sweep_plan(runs, tmp_path, at_a_time=2), 1)
     assert second["CUDA_VISIBLE_DEVICES"] == "6,7"
     with pytest.raises(ConfigError, match="jobs=3: times 2 for each run is 6 GPUs"):
-        local_launcher.check_gpus(sweep_plan(found, tmp_path, at_a_time=3))
+        local_launcher.check_gpus(sweep_plan(runs, tmp_path, at_a_time=3))
 
 
 def test_parts_of_a_gpu_are_not_counted_as_gpus(
@@ -310,11 +308,11 @@ def test_shapes_runs_as_many_at_a_time_as_there_are_cores_and_gpus(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)}, raising=False)
     words = ("table=shapes", "recipe=grpo_full", f"output_dir={tmp_path}")
-    for there, number in {"": 8, "0": 1, "0,1,2": 3}.items():
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", there)
-        found = plan_of(*words)
-        assert found.at_a_time == number
-        local_launcher.check_gpus(found)
+    for visible, number in {"": 8, "0": 1, "0,1,2": 3}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        plan = plan_of(*words)
+        assert plan.at_a_time == number
+        local_launcher.check_gpus(plan)
     assert plan_of(*words, "jobs=5").at_a_time == 5
     assert plan_of("recipe=grpo_full", words[2]).at_a_time == 1
 
@@ -333,13 +331,13 @@ def test_a_step_that_the_processes_cannot_share_is_refused_before_anything_start
 
 
 def test_processes_follow_accelerate_s_own_file(tmp_path: Path) -> None:
-    found = expand_runs(recipe="grpo_full")
+    runs = expand_runs(recipe="grpo_full")
     file = ROOT / "launch" / "accelerate" / "zero3.yaml"
     many = local_launcher.SweepPlan(
-        name="x", folder=tmp_path, runs=found, at_a_time=2, accelerate=file
+        name="x", folder=tmp_path, runs=runs, at_a_time=2, accelerate=file
     )
     assert many.processes == 8
-    line = local_launcher.command(many, found[0])
+    line = local_launcher.command(many, runs[0])
     assert line[line.index("--config_file") + 1] == str(file)
     assert line[line.index("--main_process_port") + 1] == "0"
 
@@ -355,7 +353,9 @@ def test_of_a_progress_bar_only_the_last_state_is_shown(tmp_path: Path) -> None:
     frames = '  File "x/accelerate/commands/launch.py", line 9\nsubprocess.CalledProcessError: no\n'
     log.write_text(f"NotADirectoryError: why\nTraceback (most recent call last):\n{frames}")
     assert local_launcher.last_lines(log) == ["NotADirectoryError: why"]
-    log.write_text("NothingChosen: select.strata leaves 1 samples\naccelerate: exit status 2\n")
+    log.write_text(
+        "EmptySelectionError: select.strata leaves 1 samples\naccelerate: exit status 2\n"
+    )
     assert local_launcher.failure_reason(1, log) == "refused (bad settings or input)"
 
 
@@ -367,9 +367,9 @@ def test_a_run_that_cannot_start_is_shown_and_skipped(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     plan = sweep_plan([good, bad], tmp_path / "sweep")
     local_launcher.run_all(plan)
-    said = capsys.readouterr().out
-    assert "[1/1] grpo_full-2: FAILED" in said
-    assert str(plan.log(bad)) in said
+    printed = capsys.readouterr().out
+    assert "[1/1] grpo_full-2: FAILED" in printed
+    assert str(plan.log(bad)) in printed
     record = json.loads((tmp_path / "sweep" / "status.json").read_text())
     assert record["grpo_full-2"]["finished"] is False
     finish(bad)
@@ -389,8 +389,8 @@ def test_of_two_runs_that_end_together_each_has_its_own_processor_time(
     busy.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(busy))
     monkeypatch.setattr(local_launcher, "POLL_SECONDS", 1.5)
-    found = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    local_launcher.run_all(sweep_plan(found, tmp_path / "sweep", at_a_time=2))
+    runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
+    local_launcher.run_all(sweep_plan(runs, tmp_path / "sweep", at_a_time=2))
     record = json.loads((tmp_path / "sweep" / "status.json").read_text())
     assert all(each["processor_seconds"] > 0 for each in record.values()), record
 
@@ -450,9 +450,9 @@ def test_slurm_submits_first_a_run_for_each_probe_then_the_rest_then_the_table(
 
 
 def test_slurm_leaves_out_finished_runs(tmp_path: Path, cluster: Path) -> None:
-    found = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    finish(found[0])
-    slurm.submit(sweep_plan(found, tmp_path / "s"), "plain", {}, [])
+    runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
+    finish(runs[0])
+    slurm.submit(sweep_plan(runs, tmp_path / "s"), "plain", {}, [])
     assert [each.name for each in (tmp_path / "s" / "jobs").glob("*/*")] == ["0.args"]
     assert cluster.read_text().splitlines()[0].startswith("--parsable --array=0-0%1")
 
@@ -460,13 +460,13 @@ def test_slurm_leaves_out_finished_runs(tmp_path: Path, cluster: Path) -> None:
 def test_a_second_submission_keeps_the_arguments_of_tasks_that_still_wait(
     tmp_path: Path, cluster: Path
 ) -> None:
-    found = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    plan = sweep_plan(found, tmp_path / "s")
+    runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
+    plan = sweep_plan(runs, tmp_path / "s")
     slurm.submit(plan, "plain", {}, [])
     (waiting,) = (tmp_path / "s" / "jobs").glob("*/1.args")
     before = waiting.read_text()
     first = (tmp_path / "s" / "run.sbatch").read_text()
-    finish(found[0])
+    finish(runs[0])
     slurm.submit(plan, "plain", {}, [])
     assert str(waiting.parent) in first
     assert str(waiting.parent) not in (tmp_path / "s" / "run.sbatch").read_text()
@@ -477,9 +477,9 @@ def test_a_second_submission_keeps_the_arguments_of_tasks_that_still_wait(
 def test_a_run_that_failed_here_is_submitted_and_its_failure_forgotten(
     tmp_path: Path, cluster: Path
 ) -> None:
-    found = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    plan = sweep_plan(found, tmp_path / "s")
-    for job in found:
+    runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
+    plan = sweep_plan(runs, tmp_path / "s")
+    for job in runs:
         finish(job)
     plan.folder.mkdir()
     (plan.folder / "status.json").write_text('{"grpo_full-2": {"finished": false}}')
@@ -500,9 +500,9 @@ def test_a_task_starts_a_python_whose_path_has_a_space(
     monkeypatch.setattr(sys, "executable", str(python))
     config = tmp_path / "a b" / "ddp.yaml"
     config.write_text("num_processes: 1\n")
-    found = expand_runs(f"output_dir={tmp_path}", "data.tasks=[ocr, counting]", recipe="grpo_full")
+    runs = expand_runs(f"output_dir={tmp_path}", "data.tasks=[ocr, counting]", recipe="grpo_full")
     plan = local_launcher.SweepPlan(
-        name="x", folder=tmp_path / "s s", runs=found, at_a_time=1, accelerate=config
+        name="x", folder=tmp_path / "s s", runs=runs, at_a_time=1, accelerate=config
     )
     slurm.submit(plan, "plain", {}, [])
     given = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "x",
@@ -563,8 +563,8 @@ def test_options_that_the_sweep_sets_are_refused() -> None:
 def test_two_runs_and_a_failing_third_end_in_the_table_and_resume(tmp_path: Path) -> None:
     words = ("recipe=grpo_full,grpo_random,grpo_unsolved", "seed=1", "debug=smoke", "control=none",
              f"output_dir={tmp_path}", "jobs=2")  # fmt: skip
-    found = expand_runs(*words[2:5], recipe="grpo_full,grpo_random,grpo_unsolved")
-    in_the_way = found[2].paths.grpo("tuned")
+    runs = expand_runs(*words[2:5], recipe="grpo_full,grpo_random,grpo_unsolved")
+    in_the_way = runs[2].paths.grpo("tuned")
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where a folder must be")
     done = sweep(*words)
