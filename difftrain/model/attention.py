@@ -98,7 +98,7 @@ def summarize(
     layers: list[torch.Tensor] = []
     max_log_psi_B: list[float | None] = [None] * shape[0]
     indicators_BS2 = torch.stack([image_BS, text_BS], dim=-1).to(model.device)
-    inputs, (indicators_BS2, response_BS) = pad_right(
+    inputs, (indicators_BS2, response_BS) = _pad_right(
         model, inputs, (indicators_BS2, response_BS.bool().to(model.device))
     )
     start = int(response_BS.any(dim=0).int().argmax())
@@ -232,7 +232,7 @@ def log_attention_rows(
         yield first, log_HCT
 
 
-def pad_right(
+def _pad_right(
     model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], indicators: Sequence[torch.Tensor]
 ) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
     """The inputs padded on the right, with rotary positions and no mask; and the indicators alike.

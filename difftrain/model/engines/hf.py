@@ -54,7 +54,7 @@ MIN_PREFILL_SHARE = 8
 MASK_32 = 0xFFFFFFFF
 
 
-def mix_bits(value: torch.Tensor) -> torch.Tensor:
+def _mix_bits(value: torch.Tensor) -> torch.Tensor:
     """A 32-bit integer hash (murmur's finalizer) of each element, in int64 arithmetic."""
     value = value & MASK_32
     value = ((value ^ (value >> 16)) * 0x85EBCA6B) & MASK_32
@@ -65,9 +65,9 @@ def mix_bits(value: torch.Tensor) -> torch.Tensor:
 def gumbel_noise(seed_B: torch.Tensor, position: int | torch.Tensor, vocab: int) -> torch.Tensor:
     """Standard Gumbel noise B V, float32. The position is one number, or one per row."""
     position_B = torch.zeros_like(seed_B) + position + 1
-    row_B1 = mix_bits(seed_B[:, None] + mix_bits(position_B[:, None]))
-    token_V = mix_bits(torch.arange(vocab, device=seed_B.device) * 0x9E3779B1)
-    bits_BV = mix_bits(row_B1 ^ token_V[None])
+    row_B1 = _mix_bits(seed_B[:, None] + _mix_bits(position_B[:, None]))
+    token_V = _mix_bits(torch.arange(vocab, device=seed_B.device) * 0x9E3779B1)
+    bits_BV = _mix_bits(row_B1 ^ token_V[None])
     uniform_BV = (bits_BV.double() + 0.5) / 2.0**32
     return -torch.log(-torch.log(uniform_BV)).float()
 
@@ -169,7 +169,7 @@ class ContinuousBatch(Generic[K]):
     def admissible(self) -> list[tuple[K, Request]]:
         """The waiting requests that may join within the limits; at least one if no row is left."""
         if self.limits.fixed and not self.rows and self.waiting:
-            self.width = fixed_width(self.waiting[0][1])
+            self.width = _fixed_width(self.waiting[0][1])
             self.cache = SlotCache(self.max_rows, self.width)
         joining: list[tuple[K, Request]] = []
         longest = max((token_bound(row.request) for row in self.rows.values()), default=0)
@@ -177,10 +177,11 @@ class ContinuousBatch(Generic[K]):
             request = item[1]
             count = len(self.rows) + len(joining) + 1
             width = max(longest, token_bound(request))
-            fits = count <= self.max_rows and count * width <= self.limits.tokens
             if self.limits.fixed:
-                fits = count <= self.max_rows and fixed_width(request) == self.width
-            if fits or count == 1:
+                fits = _fixed_width(request) == self.width
+            else:
+                fits = count * width <= self.limits.tokens
+            if (fits and count <= self.max_rows) or count == 1:
                 joining.append(item)
                 longest = width
         return joining
@@ -220,13 +221,14 @@ class ContinuousBatch(Generic[K]):
 
     def sample(self, logits_BV: torch.Tensor, rows: Sequence[Row[K] | None]) -> list[int]:
         """Each row's next token: sampled with the row's own seed, or the likeliest."""
-        device = logits_BV.device
         logits_BV[:, self.banned] = -torch.inf
-        seeds = [row.request.seed if row else 0 for row in rows]
-        temperatures = [row.request.temperature if row else 0.0 for row in rows]
-        position_B = torch.tensor([len(row.ids) if row else 0 for row in rows], device=device)
-        seed_B = torch.tensor(seeds, dtype=torch.int64, device=device)
-        temperature_B = torch.tensor(temperatures, device=device)
+        draws = [
+            (row.request.seed, len(row.ids), row.request.temperature) if row else (0, 0, 0.0)
+            for row in rows
+        ]
+        seed_B, position_B, temperature_B = (
+            torch.tensor(column, device=logits_BV.device) for column in zip(*draws, strict=True)
+        )
         return add_gumbel_noise(logits_BV, seed_B, position_B, temperature_B).argmax(1).tolist()
 
     @torch.inference_mode()
@@ -238,9 +240,8 @@ class ContinuousBatch(Generic[K]):
         rows = [self.rows.get(slot) for slot in range(count)]
         device = self.loaded.device
         token_N = torch.tensor([row.ids[-1] if row else 0 for row in rows], device=device)
-        position_N = torch.tensor(
-            [row.position + len(row.ids) - 1 if row else 0 for row in rows], device=device
-        )
+        positions = [row.position + len(row.ids) - 1 if row else 0 for row in rows]
+        position_N = torch.tensor(positions, device=device)
         tokens = self.sample(self.cache.decode(self.loaded, token_N, position_N), rows)
         self.cache.commit(list(self.rows))
         for slot in sorted(self.rows, reverse=True):
@@ -267,15 +268,12 @@ class ContinuousBatch(Generic[K]):
         self.rows, self.cache = {}, SlotCache(self.max_rows, max_tokens=self.limits.tokens)
         self.prefixes.halve(self.max_rows)
         logger.warning(
-            "out of memory with %d responses at once: going on with %d at most",
-            before,
-            self.max_rows,
+            f"out of memory with {before} responses at once: going on with {self.max_rows} at most"
         )
         loading.free_memory()
 
 
-def fixed_width(request: Request) -> int:
-    """The slot width of a request in deterministic mode: the next power of two."""
+def _fixed_width(request: Request) -> int:
     return 1 << max(7, (token_bound(request) - 1).bit_length())
 
 
@@ -325,7 +323,7 @@ class HfEngine:
 
     def _advance(self, batch: ContinuousBatch[Any]) -> None:
         try:
-            with single_thread(self.limits.fixed):
+            with _single_thread(self.limits.fixed):
                 batch.refill()
                 batch.step()
             return
@@ -340,7 +338,7 @@ class HfEngine:
 
 
 @contextmanager
-def single_thread(enabled: bool) -> Iterator[None]:
+def _single_thread(enabled: bool) -> Iterator[None]:
     """One torch thread in deterministic mode: on a CPU the number of threads changes sums."""
     before = torch.get_num_threads()
     try:

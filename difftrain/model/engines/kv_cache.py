@@ -12,7 +12,7 @@ import sys
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,16 +34,12 @@ def token_bound(request: Request) -> int:
     """An upper bound of prompt plus completion tokens: a text token has at least one byte."""
     areas = [image.width * image.height for image in request.images]
     image_tokens = sum(-(-area // TOKEN_PIXELS) + 2 for area in areas)
-    text_tokens = num_bytes(request.text) + num_bytes(request.system or "")
+    text_tokens = 0
+    for text in (request.text, request.system or ""):
+        # A tokenizer sees the text as it is or in NFC, which can be longer.
+        forms = (text,) if text.isascii() else (text, unicodedata.normalize("NFC", text))
+        text_tokens += max(len(form.encode("utf-8", "surrogatepass")) for form in forms)
     return image_tokens + text_tokens + 32 + request.max_new_tokens
-
-
-def num_bytes(text: str) -> int:
-    """Bytes of a text as a tokenizer sees it: as it is, or in NFC where that is more."""
-    if text.isascii():
-        return len(text)
-    forms = (text, unicodedata.normalize("NFC", text))
-    return max(len(form.encode("utf-8", "surrogatepass")) for form in forms)
 
 
 def prompt_text(loaded: LoadedModel, request: Request) -> str:
@@ -101,20 +97,12 @@ class PrefilledPrompt:
 
     @property
     def length(self) -> int:
-        """Its number of tokens."""
+        """Number of tokens."""
         return self.keys[0].shape[1]
 
-    def clone(self) -> "PrefilledPrompt":
-        """A copy that does not keep the batch alive in which the prompt was prefilled."""
-        keys, values = (tuple(t.clone() for t in side) for side in (self.keys, self.values))
-        return PrefilledPrompt(keys, values, self.logits_V.clone(), self.position)
 
-
-def prefill(loaded: LoadedModel, requests: Sequence[Request]) -> list[PrefilledPrompt]:
-    """Prefill one batch. It is padded on the right, so that a causal kernel needs no mask.
-
-    Raises ValueError if a prompt's image placeholders do not match its image features.
-    """
+def _prefill(loaded: LoadedModel, requests: Sequence[Request]) -> list[PrefilledPrompt]:
+    """Prefill one batch, padded on the right, so that a causal kernel needs no mask."""
     inputs = encode(loaded, requests, "right")
     position_3BS = rotary_positions(loaded.model, inputs)
     length_B = inputs["attention_mask"].sum(1)
@@ -149,24 +137,30 @@ class PrefixCache:
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
         """The requests whose prompts are not cached, each view once."""
-        by_view = {view_key(request): request for request in requests}
+        by_view = {_view_key(request): request for request in requests}
         return [request for view, request in by_view.items() if view not in self.views]
 
     def get(self, requests: Sequence[Request]) -> list[PrefilledPrompt]:
         """The requests' prompts in their order; those that are missing are prefilled."""
         new: dict[str, PrefilledPrompt] = {}
         for batch in self._batches(self.missing(requests)):
-            for request, prompt in zip(batch, prefill(self.loaded, batch), strict=True):
-                keep_batch = request.view is None or self.one_by_one
-                new[view_key(request)] = prompt if keep_batch else prompt.clone()
-        results = [
-            new[view] if (view := view_key(request)) in new else self.views[view]
-            for request in requests
-        ]
-        for request, prompt in zip(requests, results, strict=True):
+            for request, prompt in zip(batch, _prefill(self.loaded, batch), strict=True):
+                if request.view is not None and not self.one_by_one:
+                    # Copied, because a slice would keep the whole batch's tensors alive.
+                    keys, values = (
+                        tuple(t.clone() for t in side) for side in (prompt.keys, prompt.values)
+                    )
+                    prompt = replace(
+                        prompt, keys=keys, values=values, logits_V=prompt.logits_V.clone()
+                    )
+                new[_view_key(request)] = prompt
+        results = []
+        for request in requests:
+            view = _view_key(request)
+            results.append(new[view] if view in new else self.views[view])
             if request.view is not None:
-                self.views[request.view] = prompt
-                self.views.move_to_end(request.view)
+                self.views[view] = results[-1]
+                self.views.move_to_end(view)
         while len(self.views) > self.max_views:
             self.views.popitem(last=False)
         return results
@@ -189,8 +183,7 @@ class PrefixCache:
             yield batch
 
 
-def view_key(request: Request) -> str:
-    """The request's view, or a key of its own where the view is unknown."""
+def _view_key(request: Request) -> str:
     return request.view or str(id(request))
 
 
@@ -223,8 +216,7 @@ class SlotCache:
         length = self.length[source]
         for layer in (*self.keys, *self.values):
             layer[target, :, :length] = layer[source, :, :length]
-        self.length[target] = length
-        self.length[source] = 0
+        self.length[target], self.length[source] = length, 0
 
     def _grow(self, width: int, rows: int, like: tuple[torch.Tensor, ...] = ()) -> None:
         """Make room for so many rows of so many tokens, if there is not enough."""
@@ -236,9 +228,9 @@ class SlotCache:
         if old[0] >= rows and old[2] >= width:
             return
         if not self.fixed_width:
-            width = grown_size(width, old[2], longest * 5 // 4 // WIDTH_STEP * WIDTH_STEP)
+            width = _grown_size(width, old[2], longest * 5 // 4 // WIDTH_STEP * WIDTH_STEP)
             affordable = self.max_tokens * 5 // 4 // width
-            rows = max(rows, min(grown_size(rows, old[0], used * 2), self.rows, affordable))
+            rows = max(rows, min(_grown_size(rows, old[0], used * 2), self.rows, affordable))
         for cached in (self.keys, self.values):
             if not cached:
                 cached.extend(t.new_empty((0, t.shape[0], 0, t.shape[2])) for t in like)
@@ -261,7 +253,7 @@ class SlotCache:
         self.cursor_N = torch.tensor(self.length[:count], device=token_N.device)
         position_W = torch.arange(self.visible_width, device=token_N.device)
         visible_NW = position_W[None] <= self.cursor_N[:, None]
-        with attention_function(loaded.model, attend_one_query):
+        with attention_function(loaded.model, _attend_one_query):
             output = loaded.model.base_model(
                 input_ids=token_N[:, None],
                 attention_mask=visible_NW[:, None, None],
@@ -281,18 +273,18 @@ class SlotCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write a layer's new keys and values, return all (transformers' Cache.update)."""
         rows = torch.arange(len(keys), device=keys.device)
-        visible = []
-        for cached, new in ((self.keys, keys), (self.values, values)):
-            cached[layer_idx][rows, :, self.cursor_N] = new[:, :, 0]
-            visible.append(cached[layer_idx][: len(keys), :, : self.visible_width])
-        return visible[0], visible[1]
+        all_keys, all_values = self.keys[layer_idx], self.values[layer_idx]
+        all_keys[rows, :, self.cursor_N] = keys[:, :, 0]
+        all_values[rows, :, self.cursor_N] = values[:, :, 0]
+        visible = slice(self.visible_width)
+        return all_keys[: len(keys), :, visible], all_values[: len(keys), :, visible]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Part of transformers' Cache; without effect, because positions are given."""
         return self.visible_width
 
 
-def attend_one_query(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
+def _attend_one_query(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
     """Attention of one query per row: heads that share keys become its queries, no key repeats."""
     rows, heads, _, size = query.shape
     grouped = query.view(rows, key.shape[1], heads // key.shape[1], size)
@@ -302,6 +294,5 @@ def attend_one_query(module: Any, query: Any, key: Any, value: Any, mask: Any, *
     return output.reshape(rows, 1, heads, size), None
 
 
-def grown_size(needed: int, old: int, ample: int) -> int:
-    """The new size of a side: ample where it must grow, else at most the larger of need and old."""
+def _grown_size(needed: int, old: int, ample: int) -> int:
     return max(needed, ample if old < needed else min(old, ample))

@@ -75,10 +75,6 @@ FATAL_STATUSES = {
 }
 
 
-class UnsendableError(ValueError):
-    """The prompt cannot be sent as it is."""
-
-
 class ServerFailure(GenerationError):
     """Caused by the request or by the server; a long streak is blamed on the server."""
 
@@ -225,10 +221,10 @@ class OpenAIEngine:
         self.completions = 0
 
     def body(self, request: Request) -> dict[str, Any]:
-        """The JSON body of a request. Raises UnsendableError."""
+        """The JSON body of a request. Raises ValueError for special tokens."""
         for part in (request.system or "", *request.parts):
             if isinstance(part, str) and (match := SPECIAL_TOKEN.search(part)):
-                raise UnsendableError(f"the prompt contains the special token {match.group()}")
+                raise ValueError(f"the prompt contains the special token {match.group()}")
         content = [
             {"type": "text", "text": part}
             if isinstance(part, str)
@@ -281,7 +277,7 @@ class OpenAIEngine:
                         return
                     yield from streak.release()
                     continue
-                key, request, future = wait_for_result(finished, on_idle)
+                key, request, future = _wait_for_result(finished, on_idle)
                 open_requests.discard(future)
                 try:
                     result = future.result()
@@ -308,7 +304,7 @@ class OpenAIEngine:
         request = replace(PLAIN_REQUEST, max_new_tokens=streak.max_new_tokens)
         done: SimpleQueue[Future[Result]] = SimpleQueue()
         self.client.submit(self.generate(request)).add_done_callback(done.put)
-        return isinstance(wait_for_result(done, on_idle).result(), Completion)
+        return isinstance(_wait_for_result(done, on_idle).result(), Completion)
 
     def _trip(self, reason: str) -> ServerUnavailable:
         return self.breaker.trip(f"model.url={self.client.url}: {reason}")
@@ -317,7 +313,7 @@ class OpenAIEngine:
         """The result of one request after retries. Raises ServerUnavailable."""
         try:
             body = await asyncio.to_thread(self.body, request)
-        except UnsendableError as error:
+        except ValueError as error:
             return GenerationError(str(error))
         failures = crashes = pauses = completions_before = 0
         while True:
@@ -345,18 +341,16 @@ class OpenAIEngine:
                 elif error.fault in OUTAGE_FAULTS and not (
                     await self.breaker.was_reachable_since(sent_at)
                 ):
-                    crashes += self.breaker.crashed_since(sent_at)
+                    crashes += sent_at < self.breaker.last_outage  # it was open then
                 else:
                     failures += 1
                     if failures >= self.config.max_attempts:
-                        return ServerFailure(
-                            f"{failures} attempts failed, the last: {error.message}"
-                        )
+                        message = f"{failures} attempts failed, the last: {error.message}"
+                        return ServerFailure(message)
                     await self.breaker.sleep(self.config.backoff_s * 2 ** (failures - 1))
                 if crashes >= self.config.max_attempts + CRASHES_BEFORE_ALONE:
-                    return ServerFailure(
-                        f"the server went down {crashes} times during this request"
-                    )
+                    message = f"the server went down {crashes} times during this request"
+                    return ServerFailure(message)
             else:
                 self.completions += 1
                 self.breaker.busy_since = None
@@ -386,8 +380,7 @@ class OpenAIEngine:
         self.client.close()
 
 
-def wait_for_result(finished: SimpleQueue[T], on_idle: Callable[[], None]) -> T:
-    """The next item of the queue; `on_idle` is called every few seconds until it comes."""
+def _wait_for_result(finished: SimpleQueue[T], on_idle: Callable[[], None]) -> T:
     while True:
         try:
             return finished.get(timeout=IDLE_CALL_S)

@@ -59,12 +59,8 @@ def check_reachable(config: ModelConfig) -> None:
     finally:
         client.close()
     if status in (401, 403):
-        raise ConfigError(
-            [
-                f"model.server.api_key_env={config.server.api_key_env}: the server at "
-                f"{client.url} rejects that key ({status})"
-            ]
-        )
+        variable = f"model.server.api_key_env={config.server.api_key_env}"
+        raise ConfigError([f"{variable}: the server at {client.url} rejects that key ({status})"])
     if status in GATEWAY_STATUSES:
         raise ConfigError([f"model.url={client.url}: the server answers {status}"])
 

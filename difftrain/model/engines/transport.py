@@ -50,24 +50,15 @@ GATEWAY_STATUSES = (502, 503, 504)
 class Fault(StrEnum):
     """Why a request got no completion. Each is counted, also when a retry succeeded."""
 
-    limited = "limited"
-    """429: too many requests."""
-    server = "server"
-    """5xx, 408, 409 or 425: a failure of the server, not of the request."""
-    lost = "lost"
-    """No connection, or one that broke."""
-    slow = "slow"
-    """Not complete within the timeout."""
-    malformed = "malformed"
-    """Not a chat completion."""
-    empty = "empty"
-    """A completion without text."""
-    refused = "refused"
-    """Another 4xx: this prompt is not accepted (too long, blocked)."""
-    over_budget = "over_budget"
-    """Not sent: the call budget is used up."""
-    outage = "outage"
-    """Not sent: too many calls in a row failed."""
+    limited = "limited"  # 429: too many requests
+    server = "server"  # 5xx, 408, 409 or 425: a failure of the server, not of the request
+    lost = "lost"  # no connection, or one that broke
+    slow = "slow"  # not complete within the timeout
+    malformed = "malformed"  # not a chat completion
+    empty = "empty"  # a completion without text
+    refused = "refused"  # another 4xx: this prompt is not accepted (too long, blocked)
+    over_budget = "over_budget"  # not sent: the call budget is used up
+    outage = "outage"  # not sent: too many calls in a row failed
 
 
 class RequestError(Exception):
@@ -104,7 +95,7 @@ class ServerClient:
     """An OpenAI client with an event loop of its own; safe to use from several threads.
 
     `fatal_statuses` has the message for statuses after which every other request would fail too.
-    `secrets` are removed from all messages.
+    The key, and with `hide_url` the address, are removed from all messages.
     """
 
     def __init__(
@@ -167,23 +158,18 @@ class ServerClient:
             raise RequestError(Fault.refused, message, permanent=True) from None
         if response.status_code != 200:
             raise RequestError(Fault.malformed, f"the server answers {response.status_code}")
-        try:
-            completion = json.loads(response.content[: MAX_RESPONSE_BYTES + 1])
-        except (ValueError, RecursionError):
-            completion = None
-        match completion:
-            case {"choices": list()}:
-                return completion
+        with suppress(ValueError, RecursionError):
+            match completion := json.loads(response.content[: MAX_RESPONSE_BYTES + 1]):
+                case {"choices": list()}:
+                    return completion
         raise RequestError(Fault.malformed, "the server's response is no chat completion")
 
     def _status_error(self, error: APIStatusError) -> RequestError:
-        status, code, detail = error.status_code, None, ""
+        status, code, message = error.status_code, None, f"the server answers {error.status_code}"
         match error.body:
             case {"message": str(detail), **rest} | {"detail": str(detail), **rest}:
                 code = rest.get("code")
-        message = f"the server answers {status}" + (
-            f": {' '.join(detail.split())}" if detail else ""
-        )
+                message += f": {' '.join(detail.split())}" if detail else ""
         retry_after = parse_retry_after(error.response.headers.get("retry-after"))
         if status == 429 and code == "insufficient_quota":
             return RequestError(Fault.limited, f"{message} (insufficient_quota)", fatal=True)
@@ -243,19 +229,17 @@ class CircuitBreaker:
     """Holds back the requests of one server; used on the client's event loop only.
 
     A failed request is the server's fault if the server does not list its models either. Then no
-    request is sent until it does, and the failure does not count against the request.
+    request is sent until it does, and the failure does not count against the request. Times are
+    of time.monotonic().
     """
 
     def __init__(self, client: ServerClient, max_outage_s: float = 0, backoff_s: float = 1) -> None:
         self._client = client
         self._max_outage_s, self._backoff_s = max_outage_s, max(backoff_s, 0.01)
-        self._lock, self._reachable, self._tripped = (
-            asyncio.Lock(),
-            asyncio.Event(),
-            asyncio.Event(),
-        )
+        self._lock = asyncio.Lock()
+        self._reachable, self._tripped = asyncio.Event(), asyncio.Event()
         self._reachable.set()
-        self._last_healthy = self._last_recovered = self._last_outage = self._resume_at = 0.0
+        self.last_outage = self._last_healthy = self._last_recovered = self._resume_at = 0.0
         self.busy_since: float | None = None
         """When the server was first too busy since it last completed a request."""
         self.error: str | None = None
@@ -296,8 +280,7 @@ class CircuitBreaker:
     async def was_reachable_since(self, sent_at: float) -> bool:
         """Whether the server was reachable all the time since a request that failed was sent.
 
-        If it is away now, this waits until it is back. Raises ServerUnavailable after
-        max_outage_s. Times are of time.monotonic().
+        If it is away now, waits until it is back. Raises ServerUnavailable after max_outage_s.
         """
         failed_at = time.monotonic()
         async with self._lock:
@@ -306,9 +289,8 @@ class CircuitBreaker:
                 return False
             if self._last_healthy > failed_at:
                 return True
-            reason = await self._outage_reason()
-            if reason is not None:
-                self._last_outage = failed_at
+            if reason := await self._outage_reason():
+                self.last_outage = failed_at
                 self._reachable.clear()
                 try:
                     await self._wait_for_recovery(reason)
@@ -316,18 +298,11 @@ class CircuitBreaker:
                     self._reachable.set()
                 self._last_recovered = time.monotonic()
             self._last_healthy = time.monotonic()
-            return reason is None
-
-    def crashed_since(self, sent_at: float) -> bool:
-        """Whether a request sent then was open when the last outage began."""
-        return sent_at < self._last_outage
+            return not reason
 
     async def _outage_reason(self) -> str | None:
-        """Why the server does not list its models, or None if it is reachable.
-
-        A server without that list (404), or with a broken one (500, as of `transformers serve`
-        without a hub cache), is reachable.
-        """
+        # A server without a list of models (404), or with a broken one (500, as of `transformers
+        # serve` without a hub cache), is reachable.
         try:
             status = await self._client.models_status()
         except RequestError as error:
@@ -337,7 +312,7 @@ class CircuitBreaker:
     async def _wait_for_recovery(self, reason: str | None) -> None:
         server = f"model.url={self._client.url}"
         began, pause = time.monotonic(), self._backoff_s
-        while reason is not None:
+        while reason:
             away = time.monotonic() - began
             if away >= self._max_outage_s:
                 raise self.trip(

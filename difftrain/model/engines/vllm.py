@@ -82,9 +82,8 @@ def visible_gpus(count: int) -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
-        else:
+        os.environ.pop("CUDA_VISIBLE_DEVICES")
+        if before is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
