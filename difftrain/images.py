@@ -1,8 +1,8 @@
-"""Images: decoding files safely, resizing into one pixel budget, and hashing content.
+"""Images: opening files safely, resizing into one pixel budget, and hashing content.
 
-Everything that opens an image file does it here. The size follows the rule of Qwen's image
-processors, so their own resize changes nothing afterwards: what is stored is what the model sees,
-and what gold boxes refer to. Not here: where an image file is (data/storage.py).
+The size follows the rule of Qwen's image processors, so their own resize changes nothing: what is
+stored is what the model sees, and what gold boxes refer to. Not here: where an image file is
+(data/storage.py).
 """
 
 import hashlib
@@ -53,7 +53,6 @@ counts, equal cells included, so that few candidates are missed."""
 CONTAMINATION_MAX_BITS = 12
 """Contamination candidates: a compressed and scaled copy differs in fewer of the 256 dhash bits,
 another image in far more."""
-DHASH_CELLS = 16
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -182,10 +181,9 @@ def fit_size(size: Size, budget: PixelBudget) -> Size:
                 f"image too narrow: {size[0]} x {size[1]} after rounding to whole tokens, "
                 f"but sides may differ by {MAX_ASPECT_RATIO} to 1 at most; crop or split it"
             )
-        resized = smart_resize(size, budget)
-        if resized == size:
+        previous, size = size, smart_resize(size, budget)
+        if previous == size:
             return size
-        size = resized
     raise ImageError(
         f"image outside the budget: no size near {size[0]} x {size[1]} lies between "
         f"{budget.min_pixels} and {budget.max_pixels} pixels; set data.max_pixels higher"
@@ -200,15 +198,13 @@ def smart_resize(size: Size, budget: PixelBudget) -> Size:
 
     width, height = size
     nearest = snap(width, round), snap(height, round)
-    area = nearest[0] * nearest[1]
+    area, unrounded = nearest[0] * nearest[1], width * height
     if area > budget.max_pixels:
-        shrink = math.sqrt(width * height / budget.max_pixels)
-        return (
-            max(FACTOR, snap(width / shrink, math.floor)),
-            max(FACTOR, snap(height / shrink, math.floor)),
-        )
+        shrink = math.sqrt(unrounded / budget.max_pixels)
+        short = snap(width / shrink, math.floor), snap(height / shrink, math.floor)
+        return max(FACTOR, short[0]), max(FACTOR, short[1])
     if area < budget.min_pixels:
-        grow = math.sqrt(budget.min_pixels / (width * height))
+        grow = math.sqrt(budget.min_pixels / unrounded)
         return snap(width * grow, math.ceil), snap(height * grow, math.ceil)
     return nearest
 
@@ -246,9 +242,9 @@ def dhash(image: Image.Image, margin: int) -> bytes:
     One bit for each of 16 x 16 gray cells: brighter than its right neighbor by more than `margin`
     of 255 (D. Krawetz, "Kind of Like That", 2013).
     """
-    size = (DHASH_CELLS + 1, DHASH_CELLS)
-    cells = np.asarray(image.convert("L").resize(size, Image.Resampling.BOX), dtype=np.int16)
-    return np.packbits(cells[:, :-1] - cells[:, 1:] > margin).tobytes()
+    cells = image.convert("L").resize((17, 16), Image.Resampling.BOX)
+    levels = np.asarray(cells, dtype=np.int16)
+    return np.packbits(levels[:, :-1] - levels[:, 1:] > margin).tobytes()
 
 
 def sample_id(pixels: Iterable[tuple[Size, bytes]], question: str, answer: str) -> str:
@@ -257,9 +253,8 @@ def sample_id(pixels: Iterable[tuple[Size, bytes]], question: str, answer: str) 
     It survives reordering and re-downloading; two rows with one id are one sample.
     """
     digest = hashlib.blake2b(digest_size=8)
-    for size, rgb in pixels:
-        digest.update(f"{size[0]}x{size[1]}:".encode())
-        digest.update(rgb)
+    for (width, height), rgb in pixels:
+        digest.update(f"{width}x{height}:".encode() + rgb)
     digest.update(json.dumps([question, answer]).encode())
     return digest.hexdigest()
 

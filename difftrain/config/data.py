@@ -129,8 +129,3 @@ class DataConfig:
         if self.path is None or self.path.endswith(FILE_SUFFIXES):
             return False
         return bool(HUB_ID.fullmatch(self.path)) and not Path(self.path).exists()
-
-    @property
-    def budget_in_tokens(self) -> tuple[int, int]:
-        """The pixel budget in image tokens of 28 x 28 pixels: minimum and maximum."""
-        return -(-self.min_pixels // TOKEN_PIXELS), self.max_pixels // TOKEN_PIXELS

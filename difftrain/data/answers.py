@@ -56,9 +56,9 @@ class GoldError(RowError):
 
 def unwrap(gold: str) -> str:
     r"""A gold answer without <answer> tags, \boxed{} (the last of each) and \text{} around it."""
-    for content in (extract.tag_content, extract.boxed_content):
-        inner = content(gold)
-        gold = gold if inner is None else inner
+    for extract_content in (extract.tag_content, extract.boxed_content):
+        content = extract_content(gold)
+        gold = gold if content is None else content
     gold = gold.strip()
     text = TEXT_COMMAND.fullmatch(gold)
     return text[1].strip() if text else gold

@@ -4,15 +4,14 @@ manifest.json last.
 
 import json
 import logging
-import os
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from difftrain.config.data import DataConfig, Source
+from difftrain.config.data import TOKEN_PIXELS, DataConfig, Source
 from difftrain.data import dataset
 from difftrain.data.dataset import DatasetStats
 from difftrain.data.quarantine import (
@@ -59,18 +58,20 @@ def write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
         path.unlink()
     rejects, tasks = RejectStats(), Counter[str]()
     with (
-        atomic_jsonl(folder / QUARANTINE) as write_rejected,
-        atomic_jsonl(folder / NEAR_DUPLICATES) as write_near,
+        manifest.atomic_file(folder / QUARANTINE) as quarantine,
+        manifest.atomic_file(folder / NEAR_DUPLICATES) as near_duplicates,
     ):
-        stats = DatasetStats(
-            lambda source, first: write_near({"source": source, "similar_to": first})
-        )
+
+        def write_near_duplicate(source: str, first: str) -> None:
+            print(json.dumps({"source": source, "similar_to": first}), file=near_duplicates)
+
+        stats = DatasetStats(write_near_duplicate)
 
         def samples() -> Iterator[Sample]:
             for row in dataset.load_samples(config, stats):
                 if isinstance(row, RejectedRow):
                     rejects.add(row)
-                    write_rejected(asdict(row))
+                    print(json.dumps(asdict(row)), file=quarantine)
                 else:
                     tasks[row.task] += 1
                     yield row
@@ -83,47 +84,15 @@ def write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
     counts = {"rows": num_rows, "samples": num_samples, "quarantined": rejects.total}
     counts |= {"reasons": rejects.by_reason(), "tasks": dict(sorted(tasks.items()))}
     if config.source is not Source.shapes:
-        counts |= image_counts(config, stats)
-        for line in describe_counts(counts):
-            logger.info(line)
-    return counts
-
-
-def image_counts(config: DataConfig, stats: DatasetStats) -> dict[str, Any]:
-    """The manifest's counts of duplicates and images; the budget in pixels and in tokens."""
-    return {
-        "other_tasks": stats.other_tasks,
-        "duplicates": {"exact": stats.exact_duplicates, "near": stats.near_duplicates},
-        "images": {
-            "count": stats.num_images,
-            "resized": stats.resized,
-            "tokens": stats.tokens,
-            "max_tokens": stats.max_tokens,
+        max_tokens = config.max_pixels // TOKEN_PIXELS
+        budget = {
             "budget_pixels": [config.min_pixels, config.max_pixels],
-            "budget_tokens": list(config.budget_in_tokens),
-        },
-    }
-
-
-def describe_counts(counts: dict[str, Any]) -> list[str]:
-    """The counts in two or three lines for the log."""
-    images, duplicates = counts["images"], counts["duplicates"]
-    min_pixels, max_pixels = images["budget_pixels"]
-    min_tokens, max_tokens = images["budget_tokens"]
-    reasons = format_reasons(counts["reasons"])
-    lines = [
-        f"data: {counts['rows']} rows, {counts['samples']} samples, {counts['quarantined']} "
-        f"quarantined{f' ({reasons}; see {QUARANTINE})' if reasons else ''}",
-        f"data: {images['count']} images, {images['tokens']} image tokens, at most "
-        f"{images['max_tokens']} in one (budget {min_pixels} to {max_pixels} pixels = "
-        f"{min_tokens} to {max_tokens} tokens)",
-    ]
-    if duplicates["exact"] or duplicates["near"]:
-        lines.append(
-            f"data: {duplicates['exact']} rows are exact duplicates, {duplicates['near']} near "
-            f"duplicates (see {NEAR_DUPLICATES})"
-        )
-    return lines
+            "budget_tokens": [math.ceil(config.min_pixels / TOKEN_PIXELS), max_tokens],
+        }
+        counts |= {"other_tasks": stats.other_tasks, "duplicates": stats.duplicates}
+        counts["images"] = stats.images | budget
+        log_counts(counts)
+    return counts
 
 
 def describe_empty(config: DataConfig, rejects: RejectStats, folder: Path) -> str:
@@ -139,24 +108,21 @@ def describe_empty(config: DataConfig, rejects: RejectStats, folder: Path) -> st
     )
 
 
-@contextmanager
-def atomic_jsonl(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A jsonl written line by line, so that no row is kept in memory; there whole or not at all."""
-    tmp_path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with tmp_path.open("w", encoding="utf-8") as file:
-            yield lambda row: print(json.dumps(row), file=file)
-            file.flush()
-            os.fsync(file.fileno())
-        tmp_path.replace(path)
-    finally:
-        tmp_path.unlink(missing_ok=True)
-
-
-def read_quarantine(folder: Path) -> list[RejectedRow]:
-    """The rejected rows of a data stage. Raises MissingArtifact where none was made."""
-    path = folder / QUARANTINE
-    if not path.is_file():
-        raise parquet.MissingArtifact(f"no {QUARANTINE} at {folder}: run  python launch/train.py")
-    with path.open(encoding="utf-8") as file:
-        return [RejectedRow(**json.loads(line)) for line in file]
+def log_counts(counts: dict[str, Any]) -> None:
+    """Log the counts in two or three lines."""
+    images, duplicates = counts["images"], counts["duplicates"]
+    reasons = format_reasons(counts["reasons"])
+    logger.info(
+        f"data: {counts['rows']} rows, {counts['samples']} samples, {counts['quarantined']} "
+        f"quarantined{f' ({reasons}; see {QUARANTINE})' if reasons else ''}"
+    )
+    pixels, tokens = ("{} to {}".format(*images[f"budget_{unit}"]) for unit in ("pixels", "tokens"))
+    logger.info(
+        f"data: {images['count']} images, {images['tokens']} image tokens, at most "
+        f"{images['max_tokens']} in one (budget {pixels} pixels = {tokens} tokens)"
+    )
+    if any(duplicates.values()):
+        logger.info(
+            f"data: {duplicates['exact']} rows are exact duplicates, {duplicates['near']} near "
+            f"duplicates (see {NEAR_DUPLICATES})"
+        )

@@ -8,8 +8,8 @@ here: reading rows (readers.py).
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -20,7 +20,7 @@ from difftrain.config.data import DataConfig, Duplicates, Source
 from difftrain.config.fingerprint import counted_settings
 from difftrain.data import answers, prompts, storage
 from difftrain.data.answers import GoldError
-from difftrain.data.formats import FORMATS, RawRow, RowSource
+from difftrain.data.formats import FORMATS, RawRow
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError
 from difftrain.data.readers import Row, read_rows
 from difftrain.data.storage import Folder, Storage
@@ -41,18 +41,16 @@ BLOCK_ROWS = 64
 class DatasetStats:
     """What was counted besides samples and rejected rows.
 
-    `other_tasks` are rows of tasks that data.tasks leaves out; `exact_duplicates` are dropped or
+    `other_tasks` are rows of tasks that data.tasks leaves out; exact duplicates are dropped or
     kept. `on_near_duplicate` is called with the places of a near duplicate and its first row.
     """
 
     on_near_duplicate: Callable[[str, str], None] = lambda source, first: None
     other_tasks: int = 0
-    exact_duplicates: int = 0
-    near_duplicates: int = 0
-    num_images: int = 0
-    resized: int = 0
-    tokens: int = 0
-    max_tokens: int = 0
+    duplicates: dict[str, int] = field(default_factory=lambda: {"exact": 0, "near": 0})
+    images: dict[str, int] = field(
+        default_factory=lambda: {"count": 0, "resized": 0, "tokens": 0, "max_tokens": 0}
+    )
 
 
 def load_samples(
@@ -70,30 +68,32 @@ def load_samples(
 
 def deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | RejectedRow]:
     """Rows of files; exact duplicates are rejected or given an id of their own."""
-    with closing(SeenRows()) as seen:
+    seen = SeenRows()
+    with closing(seen.table):
         for row in islice(read_samples(config, stats), config.limit):
             if isinstance(row, RejectedRow):
                 yield row
                 continue
             sample, decoded = row
             first, copies = seen.count_copies(sample)
-            stats.exact_duplicates += copies > 0
+            stats.duplicates["exact"] += copies > 0
             if copies and config.duplicates is Duplicates.drop:
                 reason = f"duplicate: the same images, question and answer as {first}"
                 yield RejectedRow(sample.source, reason)
                 continue
+            counts = stats.images
             for image in decoded:
-                stats.num_images += 1
-                stats.resized += image.size != image.original_size
-                stats.tokens += image.num_tokens
-                stats.max_tokens = max(stats.max_tokens, image.num_tokens)
+                counts["count"] += 1
+                counts["resized"] += image.size != image.original_size
+                counts["tokens"] += image.num_tokens
+                counts["max_tokens"] = max(counts["max_tokens"], image.num_tokens)
             if copies:
                 yield replace(sample, sample_id=images.copy_id(sample.sample_id, copies))
             else:
                 seen.add_hashes(sample, decoded)
                 yield sample
         for source, first in seen.near_duplicates():
-            stats.near_duplicates += 1
+            stats.duplicates["near"] += 1
             stats.on_near_duplicate(source, first)
 
 
@@ -117,7 +117,7 @@ def to_raw(row: Row | RowError, place: str, files: Storage, config: DataConfig) 
     """A row in its source's format. Raises RowError or ImageError."""
     if isinstance(row, RowError):
         raise row
-    return FORMATS[config.source].convert(row, RowSource(files, place.rpartition(":")[0]))
+    return FORMATS[config.source].convert(row, files, place.rpartition(":")[0])
 
 
 def convert(
@@ -215,10 +215,6 @@ class SeenRows:
             self.table.executemany("INSERT INTO near VALUES (?, ?)", sources)
         yield from self.table.execute("SELECT source, first FROM near ORDER BY source, first")
 
-    def close(self) -> None:
-        """Delete the temporary file."""
-        self.table.close()
-
 
 def similar_pairs(dhash_NI4: np.ndarray) -> Iterator[tuple[int, int]]:
     """(row, first earlier row) for rows whose I images all look alike; a dhash is 4 x 64 bits."""
@@ -250,11 +246,8 @@ def find_files(config: DataConfig) -> tuple[Storage, list[str]]:
 
 def original_rows(config: DataConfig) -> Iterator[tuple[str, dict[str, Any]]]:
     """Place and content of every row that is an object, as the files hold it; none for shapes."""
-    if config.source is Source.shapes:
-        return
-    for place, row in read_rows(*find_files(config)):
-        if not isinstance(row, RowError):
-            yield place, row
+    rows = () if config.source is Source.shapes else read_rows(*find_files(config))
+    return ((place, row) for place, row in rows if not isinstance(row, RowError))
 
 
 def fingerprint(config: DataConfig) -> str:
@@ -292,13 +285,11 @@ def image_sizes(files: Folder, names: list[str], config: DataConfig) -> str | No
     texts = [name for name in names if not name.endswith(".parquet")]
     small = [name for name in texts if (files.root / name).stat().st_size <= MAX_SCAN_BYTES]
     for place, row in islice(read_rows(files, small), config.limit):
-        try:
+        with suppress(RowError, ImageError):
             raw = to_raw(row, place, files, config)
-        except (RowError, ImageError):
-            continue
-        for path in filter(None, map(storage.path_of, raw.images)):
-            digest.update(f"{path}:{files.file_size(path)}\n".encode())
-            count += 1
+            for path in filter(None, map(storage.path_of, raw.images)):
+                digest.update(f"{path}:{files.file_size(path)}\n".encode())
+                count += 1
     for name in files.names() if count else ():
         if name.endswith((".zip", ".tar")):
             digest.update(f"{name}:{files.file_size(name)}\n".encode())

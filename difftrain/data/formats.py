@@ -46,14 +46,6 @@ class RawRow:
 
 
 @dataclass(frozen=True, slots=True)
-class RowSource:
-    """Where a row was read: some formats say more in the file's name or in a file beside it."""
-
-    storage: Storage
-    file: str
-
-
-@dataclass(frozen=True, slots=True)
 class Columns:
     """The names of a format's columns, separated by spaces; the first that is not null is used.
 
@@ -109,7 +101,8 @@ def from_columns(row: Row, columns: Columns) -> RawRow:
     require_keys(row, columns.required, columns.hint)
     references = image_references(row, columns.images)
     if (prompt := first_value(row, columns.question)) is None:
-        raise missing_keys(row, columns.question.split()[:1])
+        name = columns.question.split()[0]
+        raise RowError(f"missing keys: {name}; found: {_keys(row)}")
     question = prompts.question_text(prompt, len(references))
     gold = gold_answer(row, columns, prompt)
     options = first_value(row, columns.options)
@@ -144,13 +137,11 @@ def first_value(row: Row, names: str) -> Any:
 def require_keys(row: Row, keys: str, hint: str = "") -> None:
     """Raises RowError naming the keys that the row lacks and those it has."""
     if missing := [key for key in keys.split() if key not in row]:
-        raise missing_keys(row, missing, hint)
+        raise RowError(f"missing keys: {', '.join(missing)}{hint}; found: {_keys(row)}")
 
 
-def missing_keys(row: Row, keys: Sequence[str], hint: str = "") -> RowError:
-    """The error for a row without these columns."""
-    present = ", ".join(sorted(row)) or "none"
-    return RowError(f"missing keys: {', '.join(keys)}{hint}; found: {present}")
+def _keys(row: Row) -> str:
+    return ", ".join(sorted(row)) or "none"
 
 
 def image_references(row: Row, columns: str) -> tuple[Any, ...]:
@@ -161,8 +152,8 @@ def image_references(row: Row, columns: str) -> tuple[Any, ...]:
         value = [value] if isinstance(value, str | dict | bytes) else value
         if isinstance(value, list) and value:
             return tuple(value)
-    keys = ", ".join(sorted(row)) or "none"
-    raise RowError(f"no image: {' and '.join(names)} is absent or empty; keys found: {keys}")
+    missing = f"{' and '.join(names)} is absent or empty"
+    raise RowError(f"no image: {missing}; keys found: {_keys(row)}")
 
 
 def gold_answer(row: Row, columns: Columns, prompt: Any) -> str:
@@ -173,7 +164,8 @@ def gold_answer(row: Row, columns: Columns, prompt: Any) -> str:
         if not isinstance(response, str):
             response = prompts.last_response(response or prompt)
         if response is None:
-            raise missing_keys(row, columns.answer.split()[:1])
+            name = columns.answer.split()[0]
+            raise RowError(f"missing keys: {name}; found: {_keys(row)}")
         return answers.answer_of_response(response)
     return answers.unwrap(answer_text(value))
 
@@ -201,7 +193,7 @@ ORSTA_TASKS = ("math", "puzzle", "science", "chart", "detection", "grounding", "
 """Reasoning first, then perception."""
 
 
-def from_orsta(row: Row, source: RowSource) -> RawRow:
+def from_orsta(row: Row, storage: Storage, file: str) -> RawRow:
     """Orsta-Data-47k: verl rows in {split}_{task}_{source}_{number}.parquet.
 
     The task is the ability where that is one of the eight, else the file's. Boxes run from 0 to
@@ -211,7 +203,7 @@ def from_orsta(row: Row, source: RowSource) -> RawRow:
     raw = from_columns(row, VERL)
     gold = raw.gold or answers.unwrap(answer_text(first_value(row, "reward_model.answer")))
     ability = task_name(row, "ability").removeprefix("cv_")
-    task = ability if ability in ORSTA_TASKS else orsta_task_of_file(source.file) or ability
+    task = ability if ability in ORSTA_TASKS else orsta_task_of_file(file) or ability
     normalized = first_value(row, "reward_model.verifier_parm.det_verifier_normalized")
     box_format = None if normalized is False else BoxFormat.relative
     return replace(raw, gold=gold, task=task, box_format=box_format)
@@ -223,14 +215,14 @@ def orsta_task_of_file(name: str) -> str | None:
     return words[1] if len(words) > 2 and words[1] in ORSTA_TASKS else None
 
 
-def from_trl(row: Row, source: RowSource) -> RawRow:
+def from_trl(row: Row, storage: Storage, file: str) -> RawRow:
     """TRL's conversational rows: {prompt (turns), images or image, solution or completion}."""
     if isinstance(first_value(row, TRL.question), str):
         raise RowError("empty question: prompt is text, but TRL's rows with images need turns")
     return from_columns(row, TRL)
 
 
-def from_mm_eureka(row: Row, source: RowSource) -> RawRow:
+def from_mm_eureka(row: Row, storage: Storage, file: str) -> RawRow:
     """MM-Eureka: {conversations, answer, image_urls}, or {message (a chat as text), answer}.
 
     Images have paths of another machine and are in zips. A text-only row names a blank image.
@@ -268,7 +260,7 @@ CHOICE_LETTER = re.compile(r"\(?([A-Z])[.):](\s|$)")
 TRAILING_HEADING = re.compile(r"[#\s]*$")
 
 
-def from_mulberry(row: Row, source: RowSource) -> RawRow:
+def from_mulberry(row: Row, storage: Storage, file: str) -> RawRow:
     """Mulberry-SFT: {messages (user, assistant), images (one path)}, one large JSON array.
 
     The gold answer follows the last "The final answer is:"; the steps before it are the rationale.
@@ -284,7 +276,7 @@ def from_mulberry(row: Row, source: RowSource) -> RawRow:
     question = question.removeprefix("Question:").strip()
     gold = letter_of_choice(answers.answer_of_response(final), question)
     return RawRow(
-        images=tuple(_mulberry_path(reference, source.storage) for reference in images),
+        images=tuple(_mulberry_path(reference, storage) for reference in images),
         question=question,
         gold=answers.require_comparable(gold),
         rationale=TRAILING_HEADING.sub("", steps),
@@ -321,7 +313,7 @@ MAX_PATH = 2000
 """A longer string is an image in base64 (ms-swift's own rule)."""
 
 
-def from_ms_swift(row: Row, source: RowSource) -> RawRow:
+def from_ms_swift(row: Row, storage: Storage, file: str) -> RawRow:
     """ms-swift: {messages, images, solution}, or query and response; boxes may be in `objects`.
 
     `objects` holds `ref` and `bbox`, put one after another in place of <ref-object> and <bbox>.
@@ -386,15 +378,14 @@ SHAREGPT_TAGS = dict(zip(TAGS, ("from", "value", "human", "gpt", "system"), stri
 OPENAI_TAGS = dict(zip(TAGS, ("role", "content", "user", "assistant", "system"), strict=True))
 
 
-def from_llama_factory(row: Row, source: RowSource) -> RawRow:
+def from_llama_factory(row: Row, storage: Storage, file: str) -> RawRow:
     """LLaMA-Factory: sharegpt turns (conversations or messages) or alpaca columns, and images.
 
     dataset_info.json beside the file names columns and tags where they differ from the defaults.
     The gold answer is the last assistant turn.
     """
-    storage = source.storage
     entries = dataset_infos(Folder(storage.root) if isinstance(storage, Folder) else storage)
-    info = next((entry for entry in entries if entry.get("file_name") == source.file), {})
+    info = next((entry for entry in entries if entry.get("file_name") == file), {})
     columns = info.get("columns") or {}
     images = image_references(row, columns.get("images", "images"))
     names = (columns.get("messages"), "conversations", "messages")
@@ -459,11 +450,11 @@ KEY_OF_FORMAT: tuple[tuple[str, type, Source], ...] = (
 """Key, type of its value, and the format of a row that has it; the first that fits."""
 
 
-def from_any(row: Row, source: RowSource) -> RawRow:
+def from_any(row: Row, storage: Storage, file: str) -> RawRow:
     """One's own jsonl, which may mix formats: each row is recognized by its keys."""
     for key, kind, name in KEY_OF_FORMAT:
         if row.get(key) is not None and isinstance(row[key], kind):
-            return FORMATS[name].convert(row, source)
+            return FORMATS[name].convert(row, storage, file)
     return from_columns(row, DIFFICULTY_SAMPLING)
 
 
@@ -471,15 +462,15 @@ def from_any(row: Row, source: RowSource) -> RawRow:
 class Format:
     """How rows of one source are read; `task_of_file` gives a file's task where its name has it."""
 
-    rule: Columns | Callable[[Row, RowSource], RawRow]
+    rule: Columns | Callable[[Row, Storage, str], RawRow]
     suffixes: Sequence[str] = FILE_SUFFIXES
     task_of_file: Callable[[str], str | None] = lambda name: None
 
-    def convert(self, row: Row, source: RowSource) -> RawRow:
-        """A row of this format. Raises RowError."""
+    def convert(self, row: Row, storage: Storage, file: str) -> RawRow:
+        """A row of this format, read from a file of the storage. Raises RowError."""
         if isinstance(self.rule, Columns):
             return from_columns(row, self.rule)
-        return self.rule(row, source)
+        return self.rule(row, storage, file)
 
 
 FORMATS = {

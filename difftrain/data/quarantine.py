@@ -1,10 +1,7 @@
-"""Rows that cannot be used, and why. No row is dropped: it becomes a sample or it is rejected.
+"""Rows that cannot be used, and why. No row is dropped: it becomes a sample or it is rejected."""
 
-Not here: who decides that a row cannot be used (readers, formats, convert, answers, images).
-"""
-
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 
 MAX_EXAMPLES = 3
 """Rows of each reason that the page shows."""
@@ -31,22 +28,21 @@ class RejectedRow:
         return self.reason.split(":", 1)[0]
 
 
+@dataclass(frozen=True, slots=True)
 class RejectStats:
     """How many rows were rejected for which reason, with the first few rows of each.
 
     The rows themselves are on disk, so memory does not grow with them.
     """
 
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.examples: dict[str, list[RejectedRow]] = {}
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: defaultdict[str, list[RejectedRow]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, row: RejectedRow) -> None:
         """Count one row."""
         self.counts[row.kind] += 1
-        examples = self.examples.setdefault(row.kind, [])
-        if len(examples) < MAX_EXAMPLES:
-            examples.append(row)
+        if self.counts[row.kind] <= MAX_EXAMPLES:
+            self.examples[row.kind].append(row)
 
     @property
     def total(self) -> int:

@@ -19,8 +19,6 @@ MAX_ROW_BYTES = 64 << 20
 """A longer line or element is rejected without being read to its end."""
 TOO_LONG = f"row too long: over {MAX_ROW_BYTES >> 20} MiB; keep images in files of their own"
 CHUNK_BYTES = 1 << 20
-PARQUET_BATCH_ROWS = 16
-"""Parquet rows that become Python objects together."""
 
 Row = dict[str, Any]
 
@@ -73,9 +71,8 @@ def check_object(value: Any, what: str) -> Row | RowError:
         json.dumps(value, ensure_ascii=False).encode()
     except ValueError as error:
         return RowError(f"not JSON: {error}")
-    if isinstance(value, dict):
-        return value
-    return RowError(f"not an object: the {what} is a {type(value).__name__}, not {{...}}")
+    problem = f"not an object: the {what} is a {type(value).__name__}, not {{...}}"
+    return value if isinstance(value, dict) else RowError(problem)
 
 
 def read_array(file: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
@@ -86,10 +83,7 @@ def read_array(file: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
     decode = codecs.getincrementaldecoder("utf-8")().decode
     scanner, buffer, number, step = json.JSONDecoder(), "", 1, CHUNK_BYTES
     at_end = False
-    while True:
-        buffer = buffer.lstrip(" \t\r\n,")
-        if buffer.startswith("]"):
-            return
+    while not (buffer := buffer.lstrip(" \t\r\n,")).startswith("]"):
         try:
             value, end = scanner.raw_decode(buffer)
         except RecursionError:
@@ -125,7 +119,7 @@ def read_parquet(file: IO[bytes]) -> Iterator[tuple[int, Row | RowError]]:
     number = 0
     try:
         table = pq.ParquetFile(file, buffer_size=CHUNK_BYTES, pre_buffer=False)
-        for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS):
+        for batch in table.iter_batches(batch_size=16):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row

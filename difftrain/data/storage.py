@@ -11,6 +11,7 @@ import os
 import sqlite3
 import tarfile
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -93,7 +94,7 @@ class Hub:
 
     @property
     def root(self) -> str:
-        """The dataset's folder in the hub's file system."""
+        """Its folder in the hub's file system."""
         return f"datasets/{self.repository}{f'@{self.revision}' if self.revision else ''}"
 
     def request(self, call: Callable[[], T]) -> T:
@@ -162,13 +163,9 @@ def data_files(storage: Storage, split: str, suffixes: Sequence[str]) -> list[st
     """The files that rows are read from: those of the split, or whose names tell no split."""
     if isinstance(storage, Folder) and storage.only_file:
         return [storage.only_file]
-    return [
-        name
-        for name in storage.names()
-        if name.endswith(tuple(suffixes))
-        and split_of(name) in (None, split)
-        and PurePosixPath(name).name not in NOT_ROWS
-    ]
+    names = [name for name in storage.names() if name.endswith(tuple(suffixes))]
+    names = [name for name in names if PurePosixPath(name).name not in NOT_ROWS]
+    return [name for name in names if split_of(name) in (None, split)]
 
 
 def split_of(name: str) -> str | None:
@@ -189,11 +186,9 @@ def read_reference(
     """
     if isinstance(reference, dict):
         inline = reference.get("bytes")
-        if isinstance(inline, bytes):
-            return inline
         if isinstance(inline, str):
             return decode_base64(inline.removeprefix("data:").rpartition("base64,")[2])
-        reference = reference.get("path")
+        reference = inline if isinstance(inline, bytes) else reference.get("path")
     if isinstance(reference, bytes):
         return reference
     if not isinstance(reference, str) or not reference:
@@ -257,7 +252,7 @@ def read_by_tail(storage: Storage, name: str) -> bytes:
 @lru_cache(maxsize=2)
 def zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]]]:
     """Members of the storage's .zip files by file name; the archives stay open."""
-    members: dict[str, list[tuple[zipfile.ZipFile, str]]] = {}
+    members = defaultdict[str, list[tuple[zipfile.ZipFile, str]]](list)
     whole = Folder(storage.root) if isinstance(storage, Folder) else storage
     for name in whole.names():
         if name.endswith(".zip"):
@@ -267,7 +262,7 @@ def zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]]
                 message = f"{name} is no readable zip ({error}); fetch it again"
                 raise EmptyDatasetError(message) from error
             for member in archive.namelist():
-                members.setdefault(PurePosixPath(member).name, []).append((archive, member))
+                members[PurePosixPath(member).name].append((archive, member))
     return members
 
 
@@ -290,9 +285,8 @@ def read_below(storage: Storage, root: str, name: str) -> bytes:
             f"missing file: {shorten(relative)} is in {tars[0]}, which cannot be read from the "
             "hub; download the dataset and name its folder: data.path=FOLDER"
         )
-    raise ImageError(
-        f"missing file: {shorten(relative)} (looked in {storage.root}/{root} and its tar)"
-    )
+    places = f"{storage.root}/{root} and its tar"
+    raise ImageError(f"missing file: {shorten(relative)} (looked in {places})")
 
 
 @lru_cache(maxsize=2)
@@ -338,5 +332,4 @@ def require_size(num_bytes: int, name: str) -> None:
 
 
 def shorten(name: str) -> str:
-    """A name that fits in one line of a report."""
     return name if len(name) <= 120 else f"{name[:117]}..."

@@ -9,10 +9,11 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 VERSIONS_OF = ("torch", "transformers", "trl", "accelerate", "numpy", "pillow", "pyarrow")
 SAMPLED_CHUNKS = 16
@@ -74,7 +75,7 @@ def git_revision() -> str | None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one, never a part."""
+    """Write JSON whole or not at all (atomic_file)."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -83,18 +84,25 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the whole new one, never a part."""
+@contextmanager
+def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file to write, of which a reader sees the old one or the whole new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp_path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with tmp_path.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with tmp_path.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         tmp_path.replace(path)
     finally:
         tmp_path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all (atomic_file)."""
+    with atomic_file(path) as file:
+        file.write(text)
 
 
 def write_manifest(

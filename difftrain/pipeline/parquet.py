@@ -20,7 +20,7 @@ from typing import IO, Any, Generic, TypeVar, get_args, get_origin, get_type_hin
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from difftrain.pipeline.manifest import MANIFEST, SchemaError
+from difftrain.pipeline.manifest import MANIFEST, SchemaError, atomic_file
 
 R = TypeVar("R")
 
@@ -118,22 +118,15 @@ def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
     """
     if not records:
         raise ValueError("a part must hold at least one record")
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"part-{name}.parquet"
-    tmp_path = folder / f".part-{name}.{os.getpid()}.tmp"
     try:
-        with tmp_path.open("wb") as file:
+        with atomic_file(path, "wb") as file:
             write_groups(file, records)
-            file.flush()
-            os.fsync(file.fileno())
-        tmp_path.replace(path)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         message = f"no space left for {len(records)} rows in {folder}; finished parts stay valid"
         raise OSError(errno.ENOSPC, message) from error
-    finally:
-        tmp_path.unlink(missing_ok=True)
     return path
 
 
