@@ -171,9 +171,15 @@ def _estimate(
     clusters = sum(len(set(table.cluster_I)) for table in tables)
     low, high = interval(seed_mean_S, mean_R, variance, clusters)
     lower_bound = -1.0 if is_difference else 0.0  # Student's t has no bounds
-    p, test = _test_over_items(tables, mean_R) if is_difference else (None, None)
-    if p is not None and len(seed_mean_S) > 1:
-        p, test = max(p, p_over_seeds(seed_mean_S, variance, clusters)), SEVERAL_SEEDS
+    p, test = None, None
+    if is_difference:
+        p, test = bootstrap_p(mean_R), BOOTSTRAP
+        if len(seed_mean_S) > 1:
+            p, test = max(p, p_over_seeds(seed_mean_S, variance, clusters)), SEVERAL_SEEDS
+        elif len(tables) == 1 and clusters == len(tables[0].cluster_I):
+            value_I = tables[0].value_SI[0]
+            if np.isin(value_I, (-1, 0, 1)).all():
+                p, test = mcnemar(int((value_I == 1).sum()), int((value_I == -1).sum())), MCNEMAR
     return Estimate(
         mean=float(seed_mean_S.mean()),
         low=max(low, lower_bound),
@@ -267,15 +273,6 @@ def _total_variance(
         return total, np.inf
     spread = seed_variance**2 / (count - 1) + item_variance**2 / max(clusters - 1, 1)
     return total, total**2 / spread
-
-
-def _test_over_items(tables: Sequence[ItemTable], mean_R: np.ndarray) -> tuple[float, str]:
-    """P value over the variance of items alone, and the name of its test."""
-    table = tables[0]
-    independent = len(tables) == 1 and len(set(table.cluster_I)) == len(table.cluster_I)
-    if independent and len(table.value_SI) == 1 and np.isin(table.value_SI, (-1, 0, 1)).all():
-        return mcnemar(int((table.value_SI == 1).sum()), int((table.value_SI == -1).sum())), MCNEMAR
-    return bootstrap_p(mean_R), BOOTSTRAP
 
 
 def mcnemar(wins: int, losses: int) -> float:

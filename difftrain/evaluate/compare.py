@@ -48,8 +48,9 @@ def compare_evaluations(first: Path, second: Path, output: Path | None = None) -
     """
     manifests = [_manifest_of(folder) for folder in (first, second)]
     settings, inputs = ([each[key] for each in manifests] for key in ("settings", "inputs"))
-    if differing := differing_settings(*settings):
-        lines = "\n".join(f"  {line}" for line in differing)
+    values = {key: [each.get(key) for each in settings] for key in MUST_AGREE}
+    if differing := [f"  {key}: {a} and {b}" for key, (a, b) in values.items() if a != b]:
+        lines = "\n".join(differing)
         raise ValueError(f"the two evaluations have different settings:\n{lines}")
     if benchmarks := differing_items(*inputs):
         raise ValueError(
@@ -78,15 +79,6 @@ def _manifest_of(folder: Path) -> dict[str, Any]:
             "run the command that made it again; no response is generated anew"
         )
     return made
-
-
-def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Settings in manifest.json that make two evaluations incomparable, as `key: a and b`."""
-    return [
-        f"{key}: {first.get(key)} and {second.get(key)}"
-        for key in MUST_AGREE
-        if first.get(key) != second.get(key)
-    ]
 
 
 def differing_items(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:

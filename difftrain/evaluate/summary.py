@@ -73,10 +73,8 @@ def _summary(
 ) -> Summary:
     results = [result for group in groups.values() for result in group]
     failed = sum(result.score is None or result.graded_by is None for result in results)
-    counts = (
-        *(failed, count_undecided(results), reason),
-        *(count_skipped(results), count_no_response(results)),
-    )
+    skipped = sum(each.status is ItemStatus.skipped for each in results)
+    counts = (failed, count_undecided(results), reason, skipped, count_no_response(results))
     if reason:
         return Summary(None, None, None, 0, *counts)
     means, mean_R, n = [], [], 0
@@ -115,11 +113,6 @@ def count_undecided(results: Sequence[ItemResult]) -> int:
     )
 
 
-def count_skipped(results: Sequence[ItemResult]) -> int:
-    """Items that could not be sent to the model; they have no score."""
-    return sum(result.status is ItemStatus.skipped for result in results)
-
-
 def count_no_response(results: Sequence[ItemResult]) -> int:
     """Items for which the engine gave no response; they have no score."""
     return sum(result.status is ItemStatus.failed and result.response is None for result in results)
@@ -145,13 +138,8 @@ def no_score_reason(benchmark: str, results: Sequence[ItemResult]) -> str | None
 
 def no_mean_reason(results_by_benchmark: Mapping[str, Sequence[ItemResult]]) -> str | None:
     """Why there is no mean over these benchmarks; None if there is one."""
-    without = [
-        name
-        for name, results in results_by_benchmark.items()
-        if results and nothing_decided(results)
-    ]
-    if not without:
-        return None
+    groups = results_by_benchmark
+    without = sorted(name for name in groups if groups[name] and nothing_decided(groups[name]))
     return (
-        f"no mean over {len(results_by_benchmark)}, without a score of {', '.join(sorted(without))}"
+        f"no mean over {len(groups)}, without a score of {', '.join(without)}" if without else None
     )
