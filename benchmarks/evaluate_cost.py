@@ -27,8 +27,8 @@ from difftrain.evaluate.generate import (
     stream_responses,
     widest_budget,
 )
-from difftrain.evaluate.items import BenchmarkItem, load_items
-from difftrain.evaluate.types import configured_rules
+from difftrain.evaluate.harness import configured_rules
+from difftrain.evaluate.loading import BenchmarkItem, load_items
 from difftrain.images import PixelBudget
 from difftrain.model.engines import create
 from difftrain.model.engines.types import Engine

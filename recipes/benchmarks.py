@@ -12,7 +12,7 @@ from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import contamination, grade, summary, write_results
-from difftrain.evaluate.items import load_items
+from difftrain.evaluate.loading import load_items
 from difftrain.images import PixelBudget
 from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World

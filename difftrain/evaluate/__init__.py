@@ -1,6 +1,6 @@
 """Six benchmarks in the reference harness's way: prompts, scores of predictions, results tables.
 
-Nothing here reads files (loading.py, items.py) or runs a model (generate.py).
+Nothing here reads files (loading.py) or runs a model (generate.py).
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from difftrain.evaluate.benchmarks import (
     mmvet,
     ocrbench,
 )
-from difftrain.evaluate.types import (
+from difftrain.evaluate.harness import (
     NOT_TEXTS,
     OVERALL,
     Benchmark,
@@ -32,12 +32,8 @@ from difftrain.records import ItemResult, ItemStatus
 __all__ = ["aggregate", "build_prompt", "score_item"]
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "MathVista": mathvista.BENCHMARK,
-    "MMVet": mmvet.BENCHMARK,
-    "OCRBench": ocrbench.BENCHMARK,
-    "HallusionBench": hallusionbench.BENCHMARK,
-    "MMMU": mmmu.BENCHMARK,
-    "MMStar": mmstar.BENCHMARK,
+    module.BENCHMARK.name: module.BENCHMARK
+    for module in (mathvista, mmvet, ocrbench, hallusionbench, mmmu, mmstar)
 }
 HARNESS_NAMES = {
     "MathVista_MINI": "MathVista",
@@ -45,8 +41,6 @@ HARNESS_NAMES = {
     "MMMU_DEV_VAL(validation)": "MMMU",
 }
 """The reference harness's names of data sets, where they differ from the tables'."""
-FIGURES = {"HallusionBench": ("aAcc", "fAcc", "qAcc"), "OCRBench": ("right", "norm")}
-"""Columns of the results tables that the harness prints; the others print `score`."""
 
 
 def benchmark_named(name: str) -> Benchmark:
@@ -148,19 +142,18 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
     for number, row in enumerate(rows):
         item: Item = row.get("item", row)
         if "key" in item:
-            item = hallusionbench.item_of_key(item["key"])
+            item = dict(zip(hallusionbench.ID_COLUMNS, item["key"], strict=True))
         if "prediction" in row and "score" not in row:
             score = score_item(benchmark, row["prediction"], item)
         else:
             score = next((row[name] for name in ("score", "hit", "correct") if name in row), None)
-        score = None if score is None else float(score)
         results.append(
             ItemResult(
                 benchmark=benchmark,
                 item_id=kind.item_id(item) if kind is hallusionbench.BENCHMARK else str(number),
                 response=None,
                 extracted=None,
-                score=score,
+                score=None if score is None else float(score),
                 graded_by=None,
                 category=kind.category(item),
             )
@@ -171,16 +164,13 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
         table = tables.get("validation", {}) | other
     else:
         table = next(iter(tables.values()))
-    figures = {
-        label(name, column): row.get(column)
-        for name, row in table.items()
-        for column in FIGURES.get(kind.name, ("score",))
-    }
+    figures = {}
+    for name, row in table.items():
+        if kind is hallusionbench.BENCHMARK:
+            prefix = "" if name == OVERALL else f"{name} "
+            figures |= {f"{prefix}{column}": row[column] for column in ("aAcc", "fAcc", "qAcc")}
+        elif kind is ocrbench.BENCHMARK:
+            figures |= {name: row["right"], f"{name} Norm": row.get("norm")}
+        else:
+            figures[name] = row["score"]
     return {name: float(value) for name, value in figures.items() if value is not None}
-
-
-def label(name: str, column: str) -> str:
-    """The name of a figure: `aAcc` or `VD aAcc`, `Final Score Norm`, and else the row's name."""
-    if column in ("aAcc", "fAcc", "qAcc"):
-        return column if name == OVERALL else f"{name} {column}"
-    return f"{name} Norm" if column == "norm" else name

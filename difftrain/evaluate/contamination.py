@@ -25,8 +25,7 @@ from difftrain import images
 from difftrain.config.evaluate import MINIATURES, OFFICIAL, ContaminationPolicy, EvaluateConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.evaluate import build_prompt
-from difftrain.evaluate.item_images import image_bytes
-from difftrain.evaluate.items import BenchmarkItem, load_items
+from difftrain.evaluate.loading import BenchmarkItem, image_bytes, load_items
 from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World

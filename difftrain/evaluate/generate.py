@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from difftrain.config.evaluate import EvaluateConfig, SystemPrompt
 from difftrain.data import prompts
-from difftrain.evaluate import build_prompt, item_images
-from difftrain.evaluate.items import BenchmarkItem
+from difftrain.evaluate import build_prompt, loading
+from difftrain.evaluate.loading import BenchmarkItem
 from difftrain.images import ImageError, PixelBudget
 from difftrain.model.engines.types import Engine, GenerationError, Request, write_engine_info
 from difftrain.pipeline import coordination, manifest, parquet
@@ -61,7 +61,7 @@ def response_key(item: BenchmarkItem) -> ResponseKey:
     digest = hashlib.blake2b(digest_size=8)
     for part in build_prompt(item.benchmark, item.item):
         if part["type"] == "image":
-            content = item_images.identity(part["value"])
+            content = loading.identity(part["value"])
         else:
             content = part["value"].encode("utf-8", "surrogatepass")
         digest.update(f"{part['type']}:{len(content)}:".encode() + content)
@@ -147,7 +147,7 @@ def widest_budget(budgets: Mapping[str, PixelBudget]) -> tuple[int, int]:
 def build_request(item: BenchmarkItem, config: EvaluateConfig, pixels: PixelBudget) -> Request:
     """The official prompt, greedy, images inside the limits. Raises ImageError for an image."""
     parts = [
-        item_images.decoded(part["value"], pixels) if part["type"] == "image" else part["value"]
+        loading.decoded(part["value"], pixels) if part["type"] == "image" else part["value"]
         for part in build_prompt(item.benchmark, item.item)
     ]
     return Request(

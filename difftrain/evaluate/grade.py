@@ -16,9 +16,9 @@ from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.model import ModelConfig
 from difftrain.evaluate import compare, generate, grade_prediction, item_result, write_results
 from difftrain.evaluate.generate import ResponseStatus, ResponseStore, StoredResponse
-from difftrain.evaluate.items import BenchmarkItem, load_items
+from difftrain.evaluate.harness import ItemGrade, configured_rules
 from difftrain.evaluate.judge import JudgeClient
-from difftrain.evaluate.types import ItemGrade, configured_rules
+from difftrain.evaluate.loading import BenchmarkItem, load_items
 from difftrain.model.engines.types import Engine
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat, run_shared_stage

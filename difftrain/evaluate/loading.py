@@ -1,11 +1,14 @@
-"""Rows of official benchmarks: Hugging Face data sets (hub or folder) and the harness's TSV files.
+"""From a benchmark's name to its items in the harness's columns, counted and checked.
 
-Text columns are in memory, images stay where they are: a cell holds an ImageSource. A folder holds
-what `save_to_disk` wrote, or parquet files named after their split (a clone of the hub's data set),
-for MMMU in one folder per subject or all together.
-Not here: what the columns mean (benchmarks/) and whether the rows are complete (items.py).
+Rows are those of a Hugging Face data set (hub or folder) or of the harness's TSV. Text columns are
+in memory; a cell with an image says where the image is, which is read when it is needed. A folder
+holds what `save_to_disk` wrote, or parquet files named after their split (a clone of the hub's data
+set), for MMMU in one folder per subject or all together.
 """
 
+import ast
+import base64
+import binascii
 import csv
 import hashlib
 import warnings
@@ -14,18 +17,32 @@ from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import datasets
 from datasets.exceptions import DatasetsError
+from PIL import Image
 
-from difftrain.config.evaluate import ItemSource
+from difftrain import images
+from difftrain.config.evaluate import OFFICIAL, EvaluateConfig, ItemSource
+from difftrain.data.prompts import LETTERS
 from difftrain.data.quarantine import EmptyDatasetError
-from difftrain.evaluate.item_images import MAX_REFERENCE_LENGTH, base64_texts
-from difftrain.evaluate.types import OfficialSet
-from difftrain.images import ImageError
+from difftrain.evaluate import BENCHMARKS, benchmark_named
+from difftrain.evaluate.benchmarks.mmmu import IMAGE_TAG
+from difftrain.evaluate.harness import NOT_TEXTS, Benchmark, Item, configured_rules
+from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline.parquet import SchemaError
+from difftrain.shapes import benchmarks as miniatures
 
+T = TypeVar("T")
+
+MINIATURE_ITEMS = 300
+"""Items of a miniature when evaluate.limit is null."""
+EVALUATED_SPLIT = "validation"
+"""Of MMMU; the harness's file holds its dev split too, which is reported apart there. What other
+benchmarks write into `split` leaves no row out."""
+MAX_REFERENCE_LENGTH = 64
+"""A longer text is base64, a shorter one names something (the reference's rule)."""
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
 """Names of splits that data sets of these benchmarks have."""
 MAX_CELL_LENGTH = 2**31 - 1
@@ -35,6 +52,118 @@ Row = dict[str, Any]
 
 class BenchmarkNotFound(EmptyDatasetError):
     """A data set could not be downloaded; the message says what to do without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkItem:
+    """One item of a benchmark."""
+
+    benchmark: str
+    item: Item
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Benchmark and item id: unique among all item results of a checkpoint."""
+        return self.benchmark, benchmark_named(self.benchmark).item_id(self.item)
+
+
+def load_items(config: EvaluateConfig) -> list[BenchmarkItem]:
+    """All items of the requested benchmarks, in order; images of official ones are not read yet.
+
+    Raises what `official_items` raises.
+    """
+    return [
+        BenchmarkItem(name, item)
+        for name in config.benchmarks
+        for item in (
+            official_items(name, config)
+            if name in OFFICIAL
+            else miniatures.items(name.removeprefix("shapes/"), config.limit or MINIATURE_ITEMS)
+        )
+    ]
+
+
+def official_items(name: str, config: EvaluateConfig) -> list[Row]:
+    """The items of an official benchmark, at most `config.limit`, spread evenly.
+
+    Raises SchemaError naming the benchmark and its missing columns, its expected and actual number
+    of items, a duplicate item or one that cannot be graded; BenchmarkNotFound without network.
+    """
+    benchmark = BENCHMARKS[name]
+    source, place = config.place(name)
+    if source is ItemSource.tsv:
+        rows = _tsv_rows(benchmark, Path(place))
+    else:
+        rows = _dataset_rows(benchmark, source, place)
+    if name == "MMMU":
+        rows = [row for row in rows if row.get("split") in (None, EVALUATED_SPLIT)]
+    rows = [_with_images(row) for row in rows]
+    if not config.harness_overrides.kept_texts:
+        # The reference's tables lose an option or a hint named None.
+        lost = [[key for key in (*LETTERS, "hint") if row.get(key) in NOT_TEXTS] for row in rows]
+        rows = [row | dict.fromkeys(keys) for row, keys in zip(rows, lost, strict=True)]
+    if len(rows) != benchmark.count and not (config.allow_count_mismatch and rows):
+        raise SchemaError(
+            f"{name}: {len(rows)} items in {place}, but the benchmark has {benchmark.count}; "
+            "evaluate.allow_count_mismatch=true accepts another number of items"
+        )
+    for number, row in enumerate(rows):
+        _check_gradable(benchmark, row, number, config)
+    ids = [benchmark.item_id(row) for row in rows]
+    if len(set(ids)) < len(ids):
+        duplicate = next(item_id for item_id in ids if ids.count(item_id) > 1)
+        raise SchemaError(f"{name}: item {duplicate} is in {place} twice")
+    return evenly_spaced(rows, config.limit)
+
+
+def _check_gradable(benchmark: Benchmark, row: Row, number: int, config: EvaluateConfig) -> None:
+    """Raises SchemaError if the item's prompt or grade cannot be made, which would crash later.
+
+    It is graded on two predictions that reach every cell that a scorer reads.
+    """
+    rules = configured_rules(config)
+    try:
+        for function in (benchmark.item_id, benchmark.category, benchmark.prompt):
+            function(row)
+        for prediction in ("yes", "0"):
+            benchmark.grade(prediction, row, lambda *_, reply=prediction: reply, rules)
+    except (ValueError, LookupError, TypeError, SyntaxError, AttributeError) as error:
+        item = row.get("id") or row.get("index") or f"number {number}"
+        raise SchemaError(f"{benchmark.name}: item {item} cannot be graded: {error}") from error
+
+
+def evenly_spaced(rows: list[T], limit: int | None) -> list[T]:
+    """`limit` of the rows at equal distances, in order, so that every part of the file is there."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return [rows[i * len(rows) // limit] for i in range(limit)]
+
+
+def _with_images(row: Row) -> Row:
+    """The row with something in every place where an image is shown, if only a MissingImage."""
+    cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
+    texts = [str(row[name]) for name in ("question", *LETTERS) if row.get(name) is not None]
+    mentioned = {int(number) for text in texts for number in IMAGE_TAG.findall(text)} or {1}
+    cells = [*cells, *[None] * (max(mentioned) - len(cells))]
+    for number in mentioned:
+        if cells[number - 1] is None:
+            cells[number - 1] = MissingImage(f"no image: there is no image {number}")
+    return row | {"image": cells}
+
+
+def describe_source(name: str, config: EvaluateConfig) -> str:
+    """Where a benchmark's items came from, to be printed beside the score."""
+    if name not in OFFICIAL:
+        return "drawn (shapes)"
+    source, place = config.place(name)
+    if source is not ItemSource.tsv:
+        return f"{source.value} {place}"
+    digest = _md5(Path(place), Path(place).stat().st_mtime_ns)
+    published = BENCHMARKS[name].md5
+    verdict = "an older one" if digest in published else "other"
+    if digest == published[0]:
+        verdict = "the harness's"
+    return f"tsv {place} (md5 {digest}: {verdict})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +183,7 @@ class DatasetImage:
         if cell is None:
             raise ImageError("no image: the cell is empty")
         if self.index is not None:
-            return base64_texts(cell)[self.index]
+            return _base64_texts(cell)[self.index]
         path_only = isinstance(cell, dict) and not cell.get("bytes") and cell.get("path")
         return str(self.root / cell["path"]) if path_only and self.root else cell
 
@@ -75,13 +204,88 @@ class TsvImage:
             file.seek(self.start)
             lines = BytesIO(file.read(self.length))  # cut at \n only, as the scan does
         cells = next(csv.reader(_lines(lines, [0]), delimiter="\t"), [])
-        texts = base64_texts(cells[self.column]) if len(cells) > self.column else []
+        texts = _base64_texts(cells[self.column]) if len(cells) > self.column else []
         if self.index >= len(texts):
             raise ImageError(f"no image: {self.path} has changed since it was read")
         return texts[self.index]
 
 
-def from_hub(name: str, place: str, configs: Sequence[str], split: str) -> datasets.Dataset:
+@dataclass(frozen=True, slots=True)
+class MissingImage:
+    """Stands where an image should be: its item is skipped, and counted."""
+
+    reason: str
+
+    def read(self) -> Any:
+        """Raises ImageError with the reason."""
+        raise ImageError(self.reason)
+
+
+ImageSource = DatasetImage | TsvImage | MissingImage
+"""Where an image is; `read` gives its cell: bytes, base64, or a data set's {bytes, path}."""
+
+
+def identity(value: Any) -> bytes:
+    """A hash of the image file's bytes; for a missing image, the reason."""
+    try:
+        return images.file_hash(image_bytes(value))
+    except ImageError as error:
+        return str(error).encode()
+
+
+def image_bytes(value: Any) -> bytes:
+    """The bytes of an image file from whatever a cell holds. Raises ImageError."""
+    if isinstance(value, ImageSource):
+        value = value.read()
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str) and value:
+        is_file = len(value) < 1024 and Path(value).is_file()
+        try:
+            if len(value) > MAX_REFERENCE_LENGTH and not is_file:
+                return base64.b64decode(value)
+            return Path(value).read_bytes()
+        except binascii.Error as error:
+            raise ImageError(f"broken image: no base64 ({error})") from error
+        except OSError as error:
+            raise ImageError(f"no image: {value} cannot be read ({error.strerror})") from error
+    if isinstance(value, bytes) and value:
+        return value
+    raise ImageError("no image: the cell is empty")
+
+
+def _base64_texts(cell: str) -> list[str]:
+    """The base64 texts of an image cell: one, or a list of them. Raises ImageError if damaged."""
+    if not cell.startswith("["):
+        return [cell]
+    try:
+        return [str(text) for text in ast.literal_eval(cell)]
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        raise ImageError(
+            f"broken image: the cell begins as a list of images and is none "
+            f"({type(error).__name__})"
+        ) from error
+
+
+def decoded(value: Any, budget: PixelBudget) -> Image.Image:
+    """The image as RGB inside the budget. Raises ImageError.
+
+    Transparency is dropped without a white background, as in the reference. It is resized once, to
+    the size that the model's own processor would choose, which therefore leaves it alone.
+    """
+    if isinstance(value, Image.Image):
+        images.check_size(value.size)
+        image = value
+    else:
+        image = images.open_image(image_bytes(value))
+    try:
+        image = image.convert("RGB")
+    except images.DECODE_ERRORS as error:
+        raise ImageError(f"broken image: damaged or cut short ({error})") from error
+    return images.resize_to_budget(image, budget)
+
+
+def _from_hub(name: str, place: str, configs: Sequence[str], split: str) -> datasets.Dataset:
     """A split of a hub data set, `id` or `id@revision`. Raises BenchmarkNotFound, SchemaError."""
     hub_id, _, revision = place.partition("@")
     try:
@@ -105,13 +309,23 @@ def from_hub(name: str, place: str, configs: Sequence[str], split: str) -> datas
         ) from error
 
 
-def from_folder(name: str, folder: Path, configs: Sequence[str], split: str) -> datasets.Dataset:
+def _from_folder(name: str, folder: Path, configs: Sequence[str], split: str) -> datasets.Dataset:
     """A split of a data set in a folder. Raises SchemaError if the folder holds none."""
     inside = [folder / config for config in configs]
     folders = inside if inside and all(path.is_dir() for path in inside) else [folder]
-    if saved := [saved_split(name, path, split) for path in folders if is_saved(path)]:
+    saved = []
+    for path in folders:
+        if (path / "dataset_dict.json").is_file():
+            splits = datasets.DatasetDict.load_from_disk(str(path))
+            if split not in splits:
+                names = ", ".join(map(str, splits))
+                raise SchemaError(f"{name}: {path} has no split {split!r}, only {names}")
+            saved.append(splits[split])
+        elif (path / "state.json").is_file():
+            saved.append(datasets.Dataset.load_from_disk(str(path)))
+    if saved:
         return datasets.concatenate_datasets(saved)
-    files = [str(path) for place in folders for path in parquet_files(place, split)]
+    files = [str(path) for place in folders for path in _parquet_files(place, split)]
     if not files:
         expected = "what save_to_disk writes, or parquet files"
         raise SchemaError(f"{name}: {folder} holds no split {split!r} ({expected})")
@@ -122,23 +336,7 @@ def from_folder(name: str, folder: Path, configs: Sequence[str], split: str) -> 
         raise SchemaError(f"{name}: {folder} holds no readable parquet ({reason})") from error
 
 
-def is_saved(folder: Path) -> bool:
-    """Whether save_to_disk wrote this folder."""
-    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
-
-
-def saved_split(name: str, folder: Path, split: str) -> datasets.Dataset:
-    """A split that save_to_disk wrote, alone or among others. Raises SchemaError without it."""
-    if not (folder / "dataset_dict.json").is_file():
-        return datasets.Dataset.load_from_disk(str(folder))
-    splits = datasets.DatasetDict.load_from_disk(str(folder))
-    if split not in splits:
-        names = ", ".join(map(str, splits))
-        raise SchemaError(f"{name}: {folder} has no split {split!r}, only {names}")
-    return splits[split]
-
-
-def parquet_files(folder: Path, split: str) -> list[Path]:
+def _parquet_files(folder: Path, split: str) -> list[Path]:
     """The parquet files of a split; where no file is named after a split, all of them."""
 
     def split_of(path: Path) -> str | None:
@@ -151,7 +349,7 @@ def parquet_files(folder: Path, split: str) -> list[Path]:
     return files
 
 
-def dataset_rows(
+def _rows_with_images(
     name: str, table: datasets.Dataset, image_columns: Sequence[str], root: Path | None
 ) -> Iterator[Row]:
     """The rows in order, with a DatasetImage (None where there is none) in each image column.
@@ -169,7 +367,7 @@ def dataset_rows(
             cell, source = row[column], (single[column], number, column, root)
             if isinstance(cell, str) and cell.startswith("["):
                 try:
-                    count = len(base64_texts(cell))
+                    count = len(_base64_texts(cell))
                 except ImageError as error:
                     place = f"{root or 'the data set'}: row {number}"
                     raise SchemaError(f"{name}: {place}: {error}") from error
@@ -179,30 +377,29 @@ def dataset_rows(
         yield row
 
 
-def load_dataset_rows(
-    name: str, official: OfficialSet, source: ItemSource, place: str
-) -> list[Row]:
+def _dataset_rows(benchmark: Benchmark, source: ItemSource, place: str) -> list[Row]:
     """The rows of a data set, hub or folder, in the harness's columns.
 
     The data set may have the hub's columns or the harness's. Raises SchemaError naming missing
     columns, or a row that has no such form.
     """
+    name, root = benchmark.name, None
     if source is ItemSource.hub:
-        table, root = from_hub(name, place, official.configs, official.split), None
+        table = _from_hub(name, place, benchmark.configs, benchmark.split)
     else:
         root = Path(place)
-        table = from_folder(name, root, official.configs, official.split)
+        table = _from_folder(name, root, benchmark.configs, benchmark.split)
     present = table.column_names
-    if set(official.tsv_columns) <= set(present):
-        return [dict(row) for row in dataset_rows(name, table, ("image",), root)]
-    if missing := [column for column in official.columns if column not in present]:
+    if set(benchmark.tsv_columns) <= set(present):
+        return [dict(row) for row in _rows_with_images(name, table, ("image",), root)]
+    if missing := [column for column in benchmark.columns if column not in present]:
         raise SchemaError(
             f"{name}: {place} has no column {', '.join(missing)}; it has {', '.join(present)}"
         )
     rows = []
-    for number, row in enumerate(dataset_rows(name, table, official.image_columns, root)):
+    for number, row in enumerate(_rows_with_images(name, table, benchmark.image_columns, root)):
         try:
-            rows.append(official.to_harness(row, number))
+            rows.append(benchmark.to_harness(row, number))
         except (ValueError, KeyError, TypeError) as error:
             raise SchemaError(
                 f"{name}: row {number} is not of the official form: {error}"
@@ -210,24 +407,8 @@ def load_dataset_rows(
     return rows
 
 
-def load_tsv_rows(name: str, official: OfficialSet, path: Path) -> list[Row]:
-    """The rows of the harness's file; another md5 than the published ones gives a warning."""
-    if not path.is_file():
-        raise SchemaError(f"{name}: {path} is not a file")
-    digest = md5(path, path.stat().st_mtime_ns)
-    if digest not in official.md5:
-        message = f"{name}: {path} has md5 {digest}, the harness's file has {official.md5[0]}"
-        warnings.warn(message, stacklevel=2)
-    try:
-        return tsv_rows(path, official.tsv_columns)
-    except SchemaError as error:
-        raise SchemaError(f"{name}: {error}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise SchemaError(f"{name}: {path} is no readable TSV: {error}") from error
-
-
 @cache
-def md5(path: Path, changed_ns: int) -> str:
+def _md5(path: Path, changed_ns: int) -> str:
     """A file's md5, as the harness checks it; `changed_ns` is the time of its last change."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
@@ -251,43 +432,54 @@ def _scan(path: Path) -> Iterator[tuple[int, int, list[str]]]:
             start = bytes_read[0]
 
 
-def tsv_rows(path: Path, columns: tuple[str, ...]) -> list[Row]:
-    """The rows that have an image: texts, None for an empty cell, and TsvImages in `image`.
+def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
+    """The rows of the harness's file that have an image: texts, None for an empty cell, TsvImages.
 
-    One pass notes where each row begins; an image is read again from there when it is needed. A
-    cell of at most 64 characters is the index of the row whose image is shared. Raises SchemaError
-    naming missing columns, rows or lists of images that cannot be read, and unknown shared images.
+    Another md5 than the published ones gives a warning. One pass notes where each row begins; an
+    image is read again from there when it is needed. A cell of at most 64 characters is the index
+    of the row whose image is shared. Raises SchemaError for a file that cannot be read, or naming
+    missing columns, rows or lists of images that cannot be read, and unknown shared images.
     """
-    scan = _scan(path)
-    _, _, header = next(scan, (0, 0, []))
-    header = [name.removeprefix("\ufeff") for name in header]
-    if missing := [name for name in columns if name not in header]:
-        raise SchemaError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}")
-    column = header.index("image")
+    where = f"{benchmark.name}: {path}"
+    if not path.is_file():
+        raise SchemaError(f"{where} is not a file")
+    digest = _md5(path, path.stat().st_mtime_ns)
+    if digest not in benchmark.md5:
+        message = f"{where} has md5 {digest}, the harness's file has {benchmark.md5[0]}"
+        warnings.warn(message, stacklevel=2)
     rows: list[Row] = []
     images: dict[str, list[TsvImage]] = {}
-    for number, (start, length, cells) in enumerate(scan, 1):
-        if len(cells) > len(header):
-            reason = f"row {number} has {len(cells)} cells under {len(header)} columns"
-            raise SchemaError(f"{path} is no readable TSV: {reason}")
-        padded = [*cells, *[""] * (len(header) - len(cells))]
-        row: Row = {name: cell or None for name, cell in zip(header, padded, strict=True)}
-        cell, index = row["image"], str(row["index"])
-        if cell is None:
-            continue
-        if len(cell) > MAX_REFERENCE_LENGTH:
-            try:
-                count = len(base64_texts(cell))
-            except ImageError as error:
-                raise SchemaError(f"{path}: row {number}: {error}") from error
-            row["image"] = images[index] = [
-                TsvImage(path, start, length, column, i) for i in range(count)
-            ]
-        rows.append(row)
+    try:
+        scan = _scan(path)
+        _, _, header = next(scan, (0, 0, []))
+        header = [name.removeprefix("\ufeff") for name in header]
+        if missing := [name for name in benchmark.tsv_columns if name not in header]:
+            listed = ", ".join(header)
+            raise SchemaError(f"{where} has no column {', '.join(missing)}; it has {listed}")
+        column = header.index("image")
+        for number, (start, length, cells) in enumerate(scan, 1):
+            if len(cells) > len(header):
+                reason = f"row {number} has {len(cells)} cells under {len(header)} columns"
+                raise SchemaError(f"{where} is no readable TSV: {reason}")
+            cells += [""] * (len(header) - len(cells))
+            row: Row = {name: cell or None for name, cell in zip(header, cells, strict=True)}
+            if row["image"] is None:
+                continue
+            if len(row["image"]) > MAX_REFERENCE_LENGTH:
+                try:
+                    count = len(_base64_texts(row["image"]))
+                except ImageError as error:
+                    raise SchemaError(f"{where}: row {number}: {error}") from error
+                row["image"] = images[str(row["index"])] = [
+                    TsvImage(path, start, length, column, i) for i in range(count)
+                ]
+            rows.append(row)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise SchemaError(f"{where} is no readable TSV: {error}") from error
     for row in rows:
         if isinstance(row["image"], str):
             if row["image"] not in images:
                 reason = f"row {row['index']} shares the image of {row['image']}, which has none"
-                raise SchemaError(f"{path}: {reason}")
+                raise SchemaError(f"{where}: {reason}")
             row["image"] = images[row["image"]]
     return rows

@@ -24,9 +24,9 @@ from difftrain.config.fingerprint import counted_settings
 from difftrain.config.judge import JudgeKind, by_rules_alone, model_name, server_hash
 from difftrain.config.model import EngineKind
 from difftrain.evaluate import BENCHMARKS, benchmark_named, last_answer, summary
-from difftrain.evaluate.items import BenchmarkItem, describe_source
+from difftrain.evaluate.harness import Table, TableRow
 from difftrain.evaluate.judge import format_usage
-from difftrain.evaluate.types import Table, TableRow
+from difftrain.evaluate.loading import BenchmarkItem, describe_source
 from difftrain.model.engines.types import read_engine_info
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import ItemResult, ItemStatus
@@ -145,7 +145,7 @@ def settings_of(config: EvaluateConfig, responses: Path, dtype: str) -> dict[str
 
 def is_limited(name: str, count: int, config: EvaluateConfig) -> bool:
     """Whether a limit left items of an official benchmark out; a miniature is drawn to measure."""
-    return name in OFFICIAL and count == config.limit and count < BENCHMARKS[name].official.count
+    return name in OFFICIAL and count == config.limit and count < BENCHMARKS[name].count
 
 
 def breakdown(
@@ -227,7 +227,7 @@ def scores_table(scores: Mapping[str, Any], breakdowns: Mapping[str, Any]) -> st
         interval = (
             "" if score is None else f"{printed_score(name, low)} to {printed_score(name, high)}"
         )
-        whole = BENCHMARKS[name].official.count if name in OFFICIAL else None
+        whole = BENCHMARKS[name].count if name in OFFICIAL else None
         n = sum(content["outcomes"][outcome] for outcome in SCORED_OUTCOMES)
         count = f"{n} of {whole}" if whole not in (None, n) else str(n)
         printed = "none" if score is None else printed_score(name, score)

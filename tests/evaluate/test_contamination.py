@@ -14,7 +14,7 @@ from difftrain.config.evaluate import ContaminationPolicy, EvaluateConfig, ItemS
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.evaluate import contamination
 from difftrain.evaluate.contamination import Overlap, SampleOverlap
-from difftrain.evaluate.items import load_items
+from difftrain.evaluate.loading import load_items
 from difftrain.images import PixelBudget
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World

@@ -12,13 +12,12 @@ import pytest
 
 from difftrain.config.evaluate import OFFICIAL, TSV_FILES, EvaluateConfig, ItemSource
 from difftrain.evaluate import BENCHMARKS
-from difftrain.evaluate.item_images import image_bytes
-from difftrain.evaluate.items import official_items
+from difftrain.evaluate.loading import image_bytes, official_items
 from difftrain.pipeline import parquet
 from difftrain.records import ItemResult
 
 ROOT = Path(__file__).resolve().parents[2]
-ITEMS = sum(benchmark.official.count for benchmark in BENCHMARKS.values())
+ITEMS = sum(benchmark.count for benchmark in BENCHMARKS.values())
 
 
 def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -67,10 +66,7 @@ def test_six_benchmarks_of_official_size_are_asked_scored_and_told(settings: lis
     found = json.loads((folder / "breakdown.json").read_text())
     for name in OFFICIAL:
         outcomes = found[name]["outcomes"]
-        assert (
-            sum(n for key, n in outcomes.items() if key != "empty")
-            == BENCHMARKS[name].official.count
-        )
+        assert sum(n for key, n in outcomes.items() if key != "empty") == BENCHMARKS[name].count
         assert outcomes["skipped"] == 0
         assert summary[name]["score"] is None or 0 <= summary[name]["score"] <= 1
         assert (folder / "predictions" / f"tiny_{TSV_FILES[name]}").is_file()

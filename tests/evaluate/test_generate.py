@@ -23,7 +23,7 @@ from difftrain.evaluate.generate import (
     response_key,
     stream_responses,
 )
-from difftrain.evaluate.items import BenchmarkItem, load_items
+from difftrain.evaluate.loading import BenchmarkItem, load_items
 from difftrain.model.engines import openai_engine, server_check
 from difftrain.model.engines.openai_engine import OpenAIEngine
 from difftrain.model.engines.types import Completion

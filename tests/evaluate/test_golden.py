@@ -10,7 +10,7 @@ import pytest
 
 from difftrain import evaluate
 from difftrain.evaluate.benchmarks import hallusionbench, mmvet
-from difftrain.evaluate.types import TableRow
+from difftrain.evaluate.harness import TableRow
 from difftrain.evaluate.write_results import breakdown
 from difftrain.records import GradedBy, ItemResult
 

@@ -16,7 +16,7 @@ from PIL import Image
 from difftrain import evaluate
 from difftrain.config.evaluate import OFFICIAL, TSV_FILES, EvaluateConfig, ItemSource
 from difftrain.data.quarantine import EmptyDatasetError
-from difftrain.evaluate import item_images, items, loading
+from difftrain.evaluate import loading
 from difftrain.evaluate.benchmarks.mmstar import split_options
 from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline.parquet import SchemaError
@@ -39,13 +39,13 @@ def config(root: Path, name: str, source: ItemSource, **more: Any) -> EvaluateCo
 def read(root: Path, name: str, source: ItemSource, **more: Any) -> list[Row]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a drawn TSV never has the published md5
-        return items.official_items(name, config(root, name, source, **more))
+        return loading.official_items(name, config(root, name, source, **more))
 
 
 def with_image_bytes(rows: list[Row]) -> list[Row]:
     """Items with the bytes of their images, ready for a TSV."""
     return [
-        {**row, "image": [item_images.image_bytes(value) for value in row["image"]]} for row in rows
+        {**row, "image": [loading.image_bytes(value) for value in row["image"]]} for row in rows
     ]
 
 
@@ -64,8 +64,8 @@ def test_a_folder_of_official_size_gives_every_item_once(
         images = [part["value"] for part in parts if part["type"] == "image"]
         assert images
         for value in images:
-            assert isinstance(value, item_images.ImageSource)
-            assert item_images.decoded(value, PixelBudget(784, 10**6)).mode == "RGB"
+            assert isinstance(value, loading.ImageSource)
+            assert loading.decoded(value, PixelBudget(784, 10**6)).mode == "RGB"
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -168,7 +168,7 @@ def test_without_network_the_message_names_the_folder_instead(
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(loading.BenchmarkNotFound) as caught:
-        items.official_items("MMStar", EvaluateConfig(benchmarks=["MMStar"]))
+        loading.official_items("MMStar", EvaluateConfig(benchmarks=["MMStar"]))
     message = str(caught.value)
     assert "MMStar: could not download Lin-Chen/MMStar from the hub, split val" in message
     assert isinstance(caught.value, EmptyDatasetError)  # launchers end with code 2
@@ -206,7 +206,7 @@ def test_rows_share_images_by_index_hold_several_and_are_dropped_without(
     found = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     assert [item["index"] for item in found] == ["0", "1", "2"]
     assert found[2]["question"] == 'two\nlines, a\ttab and a "quote"'
-    images = [[item_images.image_bytes(value) for value in item["image"]] for item in found]
+    images = [[loading.image_bytes(value) for value in item["image"]] for item in found]
     assert images == [[png("red")], [png("red")], [png("blue"), png("green")]]
     assert len(pickle.dumps(found)) < path.stat().st_size * 5  # handles, no pictures
 
@@ -219,7 +219,7 @@ def test_what_only_looks_like_a_line_break_inside_a_cell_cuts_no_row(
     write_tsv(tmp_path / "MMStar.tsv", [{name: row[name] for name in sorted(row, reverse=True)}])
     (item,) = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     assert item["question"] == f"Wh{character}at?"
-    assert [item_images.image_bytes(value) for value in item["image"]] == [png("red")]
+    assert [loading.image_bytes(value) for value in item["image"]] == [png("red")]
 
 
 def test_a_row_that_shares_a_image_nobody_has_is_refused(
@@ -238,8 +238,8 @@ def test_an_md5_that_is_not_the_harness_files_is_a_warning(
     with pytest.warns(
         UserWarning, match=r"MMStar: .* has md5 .*, the harness's file has e1ecd2140"
     ):
-        items.official_items("MMStar", given)
-    assert "other)" in items.describe_source("MMStar", given)
+        loading.official_items("MMStar", given)
+    assert "other)" in loading.describe_source("MMStar", given)
 
 
 def test_a_text_file_that_is_no_tsv_is_refused(tmp_path: Path) -> None:
@@ -258,13 +258,13 @@ def test_options_that_the_harness_tables_lose_are_not_there_unless_kept(
     given.harness_overrides.kept_texts = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        (item,) = items.official_items("MMStar", given)
+        (item,) = loading.official_items("MMStar", given)
     assert "B. N/A\nC. None\nD. nan\n" in evaluate.build_prompt("MMStar", item)[-1]["value"]
 
 
 def test_a_limit_takes_items_from_the_whole_file() -> None:
-    assert items.evenly_spaced(list(range(10)), 4) == [0, 2, 5, 7]
-    assert items.evenly_spaced([1, 2], 5) == items.evenly_spaced([1, 2], None) == [1, 2]
+    assert loading.evenly_spaced(list(range(10)), 4) == [0, 2, 5, 7]
+    assert loading.evenly_spaced([1, 2], 5) == loading.evenly_spaced([1, 2], None) == [1, 2]
 
 
 def test_dev_rows_of_mmmu_are_left_out(
@@ -387,17 +387,17 @@ def test_a_missing_image_is_known_only_when_it_is_needed(
     rows[1] |= {"question": "<image 1> <image 3>", "image_2": None}
     write_folder(tmp_path, "MMMU", rows)
     good, bad = read(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True)
-    assert all(item_images.identity(value) for value in good["image"])
+    assert all(loading.identity(value) for value in good["image"])
     images = [part for part in evaluate.build_prompt("MMMU", bad) if part["type"] == "image"]
     with pytest.raises(ImageError, match="there is no image 3"):
-        item_images.decoded(images[1]["value"], PixelBudget(784, 10**6))
+        loading.decoded(images[1]["value"], PixelBudget(784, 10**6))
 
 
 def test_transparent_images_lose_their_transparency_as_in_the_reference() -> None:
     image = Image.new("RGBA", (28, 28), (10, 20, 30, 0))
     buffer = BytesIO()
     image.save(buffer, format="PNG")
-    assert item_images.decoded(buffer.getvalue(), PixelBudget(784, 10**6)).getpixel((3, 3)) == (
+    assert loading.decoded(buffer.getvalue(), PixelBudget(784, 10**6)).getpixel((3, 3)) == (
         10,
         20,
         30,
@@ -405,19 +405,19 @@ def test_transparent_images_lose_their_transparency_as_in_the_reference() -> Non
 
 
 def test_small_images_are_enlarged_once_to_the_lower_limit() -> None:
-    images = item_images.decoded(png("red"), PixelBudget(100 * 784, 10**7))
+    images = loading.decoded(png("red"), PixelBudget(100 * 784, 10**7))
     assert images.size == (280, 280)
 
 
 @pytest.mark.parametrize("value", [b"", None, b"no image", "x" * 80, "nowhere.png"])
 def test_what_is_no_image_is_unusable(value: Any) -> None:
     with pytest.raises(ImageError):
-        item_images.decoded(value, PixelBudget(784, 10**6))
+        loading.decoded(value, PixelBudget(784, 10**6))
 
 
 def test_an_image_that_is_already_open_has_the_size_limit_of_image_files(monkeypatch):
     monkeypatch.setattr("difftrain.images.MAX_PIXELS", 30 * 40)
     budget = PixelBudget(784, 10**6)
-    assert item_images.decoded(Image.new("RGB", (30, 40)), budget).mode == "RGB"
+    assert loading.decoded(Image.new("RGB", (30, 40)), budget).mode == "RGB"
     with pytest.raises(ImageError, match="image too large: 41 x 30"):
-        item_images.decoded(Image.new("RGB", (41, 30)), budget)
+        loading.decoded(Image.new("RGB", (41, 30)), budget)

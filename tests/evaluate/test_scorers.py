@@ -7,7 +7,7 @@ import pytest
 
 from difftrain import evaluate
 from difftrain.evaluate.benchmarks import hallusionbench, mathvista, multiple_choice
-from difftrain.evaluate.types import RULES, JudgeDown
+from difftrain.evaluate.harness import RULES, JudgeDown
 from difftrain.records import ItemStatus
 
 CHOICE = {

@@ -12,9 +12,9 @@ from difftrain.config.evaluate import EvaluateConfig, Fallback, HarnessOverrides
 from difftrain.config.judge import JudgeKind
 from difftrain.evaluate.generate import ResponseStatus, StoredResponse
 from difftrain.evaluate.grade import grade_response
-from difftrain.evaluate.items import BenchmarkItem
+from difftrain.evaluate.harness import HarnessRules, configured_rules
 from difftrain.evaluate.judge import JudgeClient
-from difftrain.evaluate.types import HarnessRules, configured_rules
+from difftrain.evaluate.loading import BenchmarkItem
 from difftrain.evaluate.write_results import outcomes
 from difftrain.records import GradedBy, ItemStatus
 

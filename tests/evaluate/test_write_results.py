@@ -10,8 +10,8 @@ import pytest
 from difftrain import evaluate
 from difftrain.config.evaluate import AnswerTags, EvaluateConfig
 from difftrain.evaluate import BENCHMARKS, write_results
-from difftrain.evaluate.items import BenchmarkItem
-from difftrain.evaluate.types import configured_rules
+from difftrain.evaluate.harness import configured_rules
+from difftrain.evaluate.loading import BenchmarkItem
 from difftrain.evaluate.write_results import breakdown, is_limited, outcomes, printed_score
 from difftrain.records import GradedBy, ItemResult, ItemStatus
 from difftrain.shapes import benchmarks as miniatures

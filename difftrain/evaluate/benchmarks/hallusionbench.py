@@ -2,23 +2,18 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from difftrain.evaluate import columns
-from difftrain.evaluate.types import (
-    OVERALL,
-    RISING,
-    UNDECIDED,
+from difftrain.evaluate import harness
+from difftrain.evaluate.harness import (
     Benchmark,
     HarnessRules,
     Item,
     ItemGrade,
     Judge,
-    OfficialSet,
     Table,
     TableRow,
-    first_usable,
 )
 from difftrain.records import GradedBy, ItemResult
 
@@ -62,14 +57,8 @@ def yes_or_no(text: str, every_period: bool = False) -> str | None:
 
 def gold_answer(item: Item) -> str:
     """Yes or No; the official file writes 1 and 0."""
-    answer = columns.text(item, "answer", "gt_answer").strip()
+    answer = harness.text(item, "answer", "gt_answer").strip()
     return {"1": "Yes", "0": "No"}.get(answer, answer)
-
-
-def judge_prompt(prediction: str, item: Item) -> str:
-    """The prompt that asks whether a prediction means yes or no; the gold is not shown."""
-    question = columns.text(item, "question")
-    return f"{JUDGE_PROMPT}Question: {question}?\nAnswer: {prediction}\nYour output: "
 
 
 def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
@@ -80,36 +69,33 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules)
 
     answer, graded_by = parse(prediction), GradedBy.rule
     if answer is None and judge is not None:
-        answer, _ = first_usable(judge, judge_prompt(prediction, item), RISING, parse)
+        question = harness.text(item, "question")  # the gold is not shown
+        prompt = f"{JUDGE_PROMPT}Question: {question}?\nAnswer: {prediction}\nYour output: "
+        answer, _ = harness.first_usable(judge, prompt, harness.RISING, parse)
         graded_by = GradedBy.judge
     if answer is None:
-        return UNDECIDED
+        return harness.UNDECIDED
     return ItemGrade(float(answer == gold_answer(item)), answer, graded_by)
 
 
 def item_id(item: Item) -> str:
     """category/set/figure/question; the category is needed, ids repeat across categories."""
     if "set_id" in item:
-        ids = [columns.text(item, column) for column in ID_COLUMNS[2:]]
+        ids = [harness.text(item, column) for column in ID_COLUMNS[2:]]
     else:
-        ids = columns.text(item, "index").split("_")[3:6]
+        ids = harness.text(item, "index").split("_")[3:6]
     if len(ids) < 3:
         rule = "set, figure and question are its parts 4 to 6"
-        raise ValueError(f"the index {columns.text(item, 'index')} is too short: {rule}")
+        raise ValueError(f"the index {harness.text(item, 'index')} is too short: {rule}")
     return "/".join([category(item), *ids[:3]])
 
 
 def category(item: Item) -> str:
     """The harness's l2-category: VD_illusion, VS_chart, ..."""
     for column in ("l2-category", "l2_category"):
-        if not columns.is_empty(item.get(column)):
+        if not harness.is_empty(item.get(column)):
             return str(item[column])
-    return f"{columns.text(item, 'category')}_{columns.text(item, 'subcategory')}"
-
-
-def item_of_key(key: Sequence[str]) -> Item:
-    """An item with the id columns alone, from the five parts by which the harness names it."""
-    return dict(zip(map(str, ID_COLUMNS), key, strict=True))
+    return f"{harness.text(item, 'category')}_{harness.text(item, 'subcategory')}"
 
 
 def figure_of(item_id: str) -> str:
@@ -131,39 +117,39 @@ def accuracies(score_by_item_id: Mapping[str, float | None]) -> TableRow:
         figures[figure_of(identity)].append(score)
         questions[name, set_id, question_id].append(score)
     scored = [score for score in score_by_item_id.values() if score is not None]
-    whole_figures = [scores for scores in figures.values() if None not in scores]
-    whole_questions = [scores for scores in questions.values() if None not in scores]
+    right_figures, right_questions = (
+        [all(score == 1 for score in scores) for scores in groups.values() if None not in scores]
+        for groups in (figures, questions)
+    )
     means = [
-        _mean(scored),
-        _mean([all(score == 1 for score in scores) for scores in whole_figures]),
-        _mean([all(score == 1 for score in scores) for scores in whole_questions]),
+        sum(values) / len(values) if values else None
+        for values in (scored, right_figures, right_questions)
     ]
     present = [mean for mean in means if mean is not None]
     return {
         "n": len(scored),
         **dict(zip(("aAcc", "fAcc", "qAcc"), means, strict=True)),
         "average": sum(present) / 3 if len(present) == 3 else None,
-        "figures_left_out": len(figures) - len(whole_figures),
-        "questions_left_out": len(questions) - len(whole_questions),
+        "figures_left_out": len(figures) - len(right_figures),
+        "questions_left_out": len(questions) - len(right_questions),
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
     """aAcc, fAcc, qAcc and their mean: overall, by VD and VS, by category."""
-
-    def row(some: Iterable[ItemResult]) -> TableRow:
-        return accuracies({result.item_id: result.score for result in some})
-
     names = sorted({result.category for result in results})
-    rows = {OVERALL: row(results)}
-    for group in ("VD", "VS"):
-        rows[group] = row(r for r in results if r.category.startswith(f"{group}_"))
-    rows |= {name: row(r for r in results if r.category == name) for name in names}
-    return {"subsets": rows}
+    prefixes = {harness.OVERALL: "", "VD": "VD_", "VS": "VS_"}
+    members = {
+        group: [result for result in results if result.category.startswith(prefix)]
+        for group, prefix in prefixes.items()
+    }
+    members |= {name: [r for r in results if r.category == name] for name in names}
+    return {
+        "subsets": {
+            name: accuracies({result.item_id: result.score for result in some})
+            for name, some in members.items()
+        }
+    }
 
 
 def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
@@ -180,18 +166,15 @@ def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
 
 BENCHMARK = Benchmark(
     name="HallusionBench",
-    prompt=columns.images_then_question,
+    prompt=harness.images_then_question,
     grade=grade,
     item_id=item_id,
     category=category,
     tables=tables,
-    official=OfficialSet(
-        count=951,
-        split="image",
-        columns=(*ID_COLUMNS, "question", "gt_answer", "image"),
-        image_columns=("image",),
-        tsv_columns=("index", "image", "question", "answer", "category", "l2-category"),
-        md5=("0c23ac0dc9ef46832d7a24504f2a0c7c",),
-        to_harness=to_harness,
-    ),
+    count=951,
+    split="image",
+    columns=(*ID_COLUMNS, "question", "gt_answer", "image"),
+    tsv_columns=("index", "image", "question", "answer", "category", "l2-category"),
+    md5=("0c23ac0dc9ef46832d7a24504f2a0c7c",),
+    to_harness=to_harness,
 )

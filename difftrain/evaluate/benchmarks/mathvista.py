@@ -4,22 +4,9 @@ import json
 from typing import Any
 
 from difftrain.data.prompts import LETTERS
-from difftrain.evaluate import columns
+from difftrain.evaluate import harness
 from difftrain.evaluate.benchmarks.multiple_choice import match_option
-from difftrain.evaluate.types import (
-    API_FAILURE,
-    RISING,
-    UNDECIDED,
-    Benchmark,
-    HarnessRules,
-    Item,
-    ItemGrade,
-    Judge,
-    OfficialSet,
-    Part,
-    category_table,
-    first_usable,
-)
+from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge
 from difftrain.records import GradedBy
 
 _ONE = "Please answer the question requiring"
@@ -77,11 +64,6 @@ JUDGE_PROMPT = (
 )
 
 
-def prompt(item: Item) -> list[Part]:
-    """The image, then the query (hint, question, choices), which the TSV calls `question`."""
-    return columns.images_then_text(item, columns.text(item, "query", "question"))
-
-
 def judge_prompt(prediction: str, item: Item) -> str:
     """The extractor's prompt (the missing letter and the missing line break are the original's)."""
     query = str(item.get("query") or item.get("question") or "")
@@ -89,14 +71,14 @@ def judge_prompt(prediction: str, item: Item) -> str:
 
 
 def _options(item: Item) -> dict[str, str]:
-    texts = [str(text) for text in columns.as_list(columns.first(item, "choices"))]
+    texts = map(str, harness.as_list(harness.first(item, "choices")))
     return dict(zip(LETTERS, texts, strict=False))
 
 
 def _gold_letter(item: Item, options: dict[str, str]) -> str:
-    if not columns.is_empty(item.get("answer_option")):
+    if not harness.is_empty(item.get("answer_option")):
         return str(item["answer_option"])
-    gold = columns.text(item, "answer")
+    gold = harness.text(item, "answer")
     for letter, text in options.items():
         if text == gold:
             return letter
@@ -163,14 +145,15 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules)
     if by_rule := _grade_by_rule(prediction, item, rules):
         return by_rule
     if judge is None:
-        return UNDECIDED
-
-    def parse(reply: str) -> str | None:
-        return None if API_FAILURE in reply else reply
-
-    extracted, _ = first_usable(judge, judge_prompt(prediction, item), RISING, parse)
+        return harness.UNDECIDED
+    extracted, _ = harness.first_usable(
+        judge,
+        judge_prompt(prediction, item),
+        harness.RISING,
+        lambda reply: None if harness.API_FAILURE in reply else reply,
+    )
     if extracted is None:
-        return UNDECIDED
+        return harness.UNDECIDED
     return ItemGrade(float(_is_correct(extracted, item, rules)), extracted, GradedBy.judge)
 
 
@@ -178,7 +161,7 @@ def category(item: Item) -> str:
     """The task and the skills, joined by commas: columns (TSV), or inside `metadata` (data set)."""
     metadata = item.get("metadata") or {}
     task = str(item.get("task") or metadata.get("task") or item["question_type"])
-    skills = columns.as_list(item.get("skills") or metadata.get("skills"))
+    skills = harness.as_list(item.get("skills") or metadata.get("skills"))
     return ",".join([task, *map(str, skills)])
 
 
@@ -204,24 +187,23 @@ def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
 
 BENCHMARK = Benchmark(
     name="MathVista",
-    prompt=prompt,
+    # The query holds hint, question and choices; the TSV calls it `question`.
+    prompt=lambda item: harness.images_then_text(item, harness.text(item, "query", "question")),
     grade=grade,
-    item_id=lambda item: columns.text(item, "pid", "index"),
+    item_id=lambda item: harness.text(item, "pid", "index"),
     category=category,
-    tables=lambda results: {"tasks and skills": category_table(results)},
-    official=OfficialSet(
-        count=1000,
-        split="testmini",
-        columns=(
-            *("pid", "question", "choices", "answer", "question_type", "answer_type"),
-            *("metadata", "query", "decoded_image"),
-        ),
-        image_columns=("decoded_image",),
-        tsv_columns=(
-            *("index", "image", "question", "answer", "question_type", "answer_type"),
-            *("choices", "answer_option", "task", "skills"),
-        ),
-        md5=("f199b98e178e5a2a20e7048f5dcb0464",),
-        to_harness=to_harness,
+    tables=lambda results: {"tasks and skills": harness.category_table(results)},
+    count=1000,
+    split="testmini",
+    columns=(
+        *("pid", "question", "choices", "answer", "question_type", "answer_type"),
+        *("metadata", "query", "decoded_image"),
     ),
+    image_columns=("decoded_image",),
+    tsv_columns=(
+        *("index", "image", "question", "answer", "question_type", "answer_type"),
+        *("choices", "answer_option", "task", "skills"),
+    ),
+    md5=("f199b98e178e5a2a20e7048f5dcb0464",),
+    to_harness=to_harness,
 )

@@ -7,19 +7,10 @@ D, as the harness's TSV has them.
 import re
 from typing import Any
 
-from difftrain.evaluate import columns
+from difftrain.evaluate import harness
 from difftrain.evaluate.benchmarks import multiple_choice
 from difftrain.evaluate.benchmarks.multiple_choice import Choice
-from difftrain.evaluate.types import (
-    Benchmark,
-    HarnessRules,
-    Item,
-    ItemGrade,
-    Judge,
-    OfficialSet,
-    Part,
-    category_table,
-)
+from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge, Part
 
 _LETTERED = re.compile(r"\n\s*Options:\s*A:\s*(.*)\Z", re.DOTALL)
 _NEXT_LETTER = {letter: re.compile(rf",\s*{letter}:\s*") for letter in "BCD"}
@@ -29,21 +20,21 @@ _BRACKETED = re.compile(r"^\(([A-D])\)\s?(.*?)\s*(?=^\([A-D]\)|\Z)", re.DOTALL |
 def prompt(item: Item) -> list[Part]:
     """The image, then the question with its options. An `<image 1>` in the text stays there."""
     _options(item)
-    return columns.images_then_text(item, multiple_choice.question_text(item))
+    return harness.images_then_text(item, multiple_choice.question_text(item))
+
+
+def _options(item: Item) -> dict[str, str]:
+    options = harness.options(item)
+    if not options:
+        raise ValueError(f"MMStar item {item.get('index')} has no option columns A, B, C, D")
+    return options
 
 
 def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
     """By the option rule, else by the judge."""
-    gold = columns.text(item, "answer")
+    gold = harness.text(item, "answer")
     choice = Choice(str(item.get("question", "")), _options(item), gold, str(item.get("index")))
     return multiple_choice.grade(prediction, choice, judge, rules)
-
-
-def _options(item: Item) -> dict[str, str]:
-    options = columns.options(item)
-    if not options:
-        raise ValueError(f"MMStar item {item.get('index')} has no option columns A, B, C, D")
-    return options
 
 
 def split_options(question: str) -> tuple[str, dict[str, str]]:
@@ -82,16 +73,13 @@ BENCHMARK = Benchmark(
     name="MMStar",
     prompt=prompt,
     grade=grade,
-    item_id=lambda item: columns.text(item, "index"),
-    category=lambda item: columns.text(item, "category"),
-    tables=lambda results: {"capabilities": category_table(results)},
-    official=OfficialSet(
-        count=1500,
-        split="val",
-        columns=("index", "question", "image", "answer", "category", "l2_category"),
-        image_columns=("image",),
-        tsv_columns=("index", "image", "question", "answer", "A", "B", "C", "D", "category"),
-        md5=("e1ecd2140806c1b1bbf54b43372efb9e", "2f3da1ab455b65ac89e57b01706207b7"),
-        to_harness=to_harness,
-    ),
+    item_id=lambda item: harness.text(item, "index"),
+    category=lambda item: harness.text(item, "category"),
+    tables=lambda results: {"capabilities": harness.category_table(results)},
+    count=1500,
+    split="val",
+    columns=("index", "question", "image", "answer", "category", "l2_category"),
+    tsv_columns=("index", "image", "question", "answer", "A", "B", "C", "D", "category"),
+    md5=("e1ecd2140806c1b1bbf54b43372efb9e", "2f3da1ab455b65ac89e57b01706207b7"),
+    to_harness=to_harness,
 )

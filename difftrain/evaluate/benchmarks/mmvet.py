@@ -4,22 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from difftrain.evaluate import columns
-from difftrain.evaluate.types import (
-    OVERALL,
-    RISING,
-    UNDECIDED,
-    Benchmark,
-    HarnessRules,
-    Item,
-    ItemGrade,
-    Judge,
-    OfficialSet,
-    Table,
-    ask_judge,
-    category_table,
-    table_row,
-)
+from difftrain.evaluate import harness
+from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge, Table
 from difftrain.records import GradedBy, ItemResult
 
 _MEME = (
@@ -57,9 +43,9 @@ JUDGE_PROMPT = (
 
 def judge_prompt(prediction: str, item: Item) -> str:
     """The table with this item as its last, unfinished row."""
-    gold = columns.text(item, "answer")
+    gold = harness.text(item, "answer")
     gold = gold.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
-    return JUDGE_PROMPT + " | ".join([columns.text(item, "question"), gold, prediction, ""])
+    return JUDGE_PROMPT + " | ".join([harness.text(item, "question"), gold, prediction, ""])
 
 
 def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
@@ -68,35 +54,37 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules)
     A reply of `nan` is a number to the reference and spoils its mean; here it gives no score.
     """
     if judge is None:
-        return UNDECIDED
-    text = judge_prompt(prediction, item)
-    for temperature in RISING:
-        reply = ask_judge(judge, text, temperature)
+        return harness.UNDECIDED
+
+    def parse(reply: str) -> ItemGrade | None:
         try:
             score = float(reply)
         except ValueError:
-            continue
+            return None
         if math.isnan(score):
             return ItemGrade(None, reply.strip(), None, "the judge's score is nan")
-        if 0 <= score <= 1:
-            return ItemGrade(score, reply.strip(), GradedBy.judge)
-    return UNDECIDED
+        return ItemGrade(score, reply.strip(), GradedBy.judge) if 0 <= score <= 1 else None
+
+    text = judge_prompt(prediction, item)
+    return harness.first_usable(judge, text, harness.RISING, parse)[0] or harness.UNDECIDED
 
 
 def category(item: Item) -> str:
     """The capabilities, joined by commas."""
-    return ",".join(map(str, columns.as_list(columns.first(item, "category", "capability"))))
+    return ",".join(map(str, harness.as_list(harness.first(item, "category", "capability"))))
 
 
 def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
     """Capabilities, and exact combinations of them."""
     combinations = {
-        name.replace(",", "_"): table_row(result for result in results if result.category == name)
+        name.replace(",", "_"): harness.table_row(
+            result for result in results if result.category == name
+        )
         for name in sorted({result.category for result in results})
     }
     return {
-        "capabilities": category_table(results),
-        "combinations": {OVERALL: table_row(results), **combinations},
+        "capabilities": harness.category_table(results),
+        "combinations": {harness.OVERALL: harness.table_row(results), **combinations},
     }
 
 
@@ -110,18 +98,15 @@ def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
 
 BENCHMARK = Benchmark(
     name="MMVet",
-    prompt=columns.images_then_question,
+    prompt=harness.images_then_question,
     grade=grade,
-    item_id=lambda item: columns.text(item, "index", "question_id", "id"),
+    item_id=lambda item: harness.text(item, "index", "question_id", "id"),
     category=category,
     tables=tables,
-    official=OfficialSet(
-        count=218,
-        split="test",
-        columns=("question_id", "question", "answer", "capability", "image"),
-        image_columns=("image",),
-        tsv_columns=("index", "image", "question", "answer", "category"),
-        md5=("748aa6d4aa9d4de798306a63718455e3",),
-        to_harness=to_harness,
-    ),
+    count=218,
+    split="test",
+    columns=("question_id", "question", "answer", "capability", "image"),
+    tsv_columns=("index", "image", "question", "answer", "category"),
+    md5=("748aa6d4aa9d4de798306a63718455e3",),
+    to_harness=to_harness,
 )

@@ -11,17 +11,8 @@ from dataclasses import dataclass
 from difftrain import seeds
 from difftrain.config.evaluate import Fallback
 from difftrain.data import prompts
-from difftrain.evaluate import columns
-from difftrain.evaluate.types import (
-    API_FAILURE,
-    STEADY,
-    UNDECIDED,
-    HarnessRules,
-    Item,
-    ItemGrade,
-    Judge,
-    first_usable,
-)
+from difftrain.evaluate import harness
+from difftrain.evaluate.harness import HarnessRules, Item, ItemGrade, Judge
 from difftrain.records import GradedBy
 
 NONE_OF_THEM = "Z"
@@ -86,9 +77,9 @@ class Choice:
 
 def question_text(item: Item) -> str:
     """The question with its lettered options; without options, the question alone."""
-    question = columns.text(item, "question")
-    hint = None if columns.is_empty(item.get("hint")) else str(item["hint"])
-    options = columns.options(item)
+    question = harness.text(item, "question")
+    hint = None if harness.is_empty(item.get("hint")) else str(item["hint"])
+    options = harness.options(item)
     if not options:
         return (f"Hint: {hint}\n" if hint else "") + f"Question: {question}\n"
     # An empty option in the middle keeps its letter, so its line is made and then dropped.
@@ -100,7 +91,7 @@ def question_text(item: Item) -> str:
 
 def match_letter(prediction: str, options: Mapping[str, str], rules: HarnessRules) -> str | None:
     """The option letter that stands as a word of its own, Z for a refusal, or None."""
-    if API_FAILURE in prediction:
+    if harness.API_FAILURE in prediction:
         return None
     if any(phrase in prediction for phrase in REFUSALS):
         return NONE_OF_THEM
@@ -145,12 +136,6 @@ def judge_prompt(question: str, options: Mapping[str, str], prediction: str) -> 
     return _MATCH_OPTIONS + last
 
 
-def random_option(choice: Choice) -> str:
-    """One of the option letters or Z: the reference's guess, but the same on every machine."""
-    letters = [*choice.options, NONE_OF_THEM]
-    return letters[seeds.derive(0, "fallback", choice.item_id, choice.question) % len(letters)]
-
-
 def grade(prediction: str, choice: Choice, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
     """1 if the option the prediction means is the gold one, else 0.
 
@@ -165,12 +150,14 @@ def grade(prediction: str, choice: Choice, judge: Judge | None, rules: HarnessRu
     letter, graded_by = parse(prediction), GradedBy.rule
     if letter is None and judge is not None:
         prompt = judge_prompt(choice.question, choice.options, prediction)
-        letter, replies = first_usable(judge, prompt, STEADY, parse)
+        letter, replies = harness.first_usable(judge, prompt, harness.STEADY, parse)
         graded_by = GradedBy.judge
-        if all(API_FAILURE in reply for reply in replies):
-            return ItemGrade(None, None, None, f"the judge failed: {API_FAILURE}")
+        if all(harness.API_FAILURE in reply for reply in replies):
+            return ItemGrade(None, None, None, f"the judge failed: {harness.API_FAILURE}")
         if letter is None and rules.overrides.fallback is Fallback.random:
-            letter, graded_by = random_option(choice), None
+            letters = [*choice.options, NONE_OF_THEM]
+            number = seeds.derive(0, "fallback", choice.item_id, choice.question)
+            letter, graded_by = letters[number % len(letters)], None
     if letter is None:
-        return UNDECIDED
+        return harness.UNDECIDED
     return ItemGrade(float(letter == choice.gold), letter, graded_by)

@@ -3,18 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from difftrain.evaluate import columns
-from difftrain.evaluate.types import (
-    Benchmark,
-    HarnessRules,
-    Item,
-    ItemGrade,
-    Judge,
-    OfficialSet,
-    Table,
-    rows_by_category,
-    table_row,
-)
+from difftrain.evaluate import harness
+from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge, Table
 from difftrain.records import GradedBy, ItemResult
 
 FORMULAS = "Handwritten Mathematical Expression Recognition"
@@ -45,7 +35,7 @@ def _normalized(text: str, formula: bool) -> str:
 def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
     """1 if a gold is a part of the prediction; formulas keep their case and lose their blanks."""
     formula = category(item) == FORMULAS
-    golds = [str(gold) for gold in columns.as_list(columns.first(item, "answer", "answers"))]
+    golds = [str(gold) for gold in harness.as_list(harness.first(item, "answer", "answers"))]
     normalized = _normalized(prediction, formula)
     match = next((gold for gold in golds if _normalized(gold, formula) in normalized), None)
     return ItemGrade(
@@ -55,18 +45,18 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules)
 
 def category(item: Item) -> str:
     """The type of reading."""
-    return columns.text(item, "category", "type", "question_type")
+    return harness.text(item, "category", "type", "question_type")
 
 
 def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
     """Five groups and the final score, which is a count; the ten types beside them."""
     groups = {
-        name: table_row(result for result in results if result.category in types)
+        name: harness.table_row(result for result in results if result.category in types)
         for name, types in GROUPS.items()
     }
-    total = table_row(results)
+    total = harness.table_row(results)
     final = total | {"norm": (total["right"] or 0) / NORM}
-    return {"groups": {**groups, "Final Score": final}, "types": rows_by_category(results)}
+    return {"groups": {**groups, "Final Score": final}, "types": harness.rows_by_category(results)}
 
 
 def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
@@ -74,25 +64,22 @@ def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
     return {
         **{name: row[name] for name in ("question", "dataset", "image")},
         "index": str(number),
-        "answer": str(columns.as_list(row["answer"])),
+        "answer": str(harness.as_list(row["answer"])),
         "category": row["question_type"],
     }
 
 
 BENCHMARK = Benchmark(
     name="OCRBench",
-    prompt=columns.images_then_question,
+    prompt=harness.images_then_question,
     grade=grade,
-    item_id=lambda item: columns.text(item, "index", "id"),
+    item_id=lambda item: harness.text(item, "index", "id"),
     category=category,
     tables=tables,
-    official=OfficialSet(
-        count=1000,
-        split="test",
-        columns=("dataset", "question", "question_type", "answer", "image"),
-        image_columns=("image",),
-        tsv_columns=("index", "image", "question", "answer", "category"),
-        md5=("e953d98a987cc6e26ef717b61260b778",),
-        to_harness=to_harness,
-    ),
+    count=1000,
+    split="test",
+    columns=("dataset", "question", "question_type", "answer", "image"),
+    tsv_columns=("index", "image", "question", "answer", "category"),
+    md5=("e953d98a987cc6e26ef717b61260b778",),
+    to_harness=to_harness,
 )

@@ -28,7 +28,7 @@ from difftrain.config.judge import (
 )
 from difftrain.config.run_config import ConfigError
 from difftrain.evaluate import benchmark_named
-from difftrain.evaluate.types import ItemGrade, JudgeDown
+from difftrain.evaluate.harness import ItemGrade, JudgeDown
 from difftrain.model.engines.transport import (
     CircuitBreaker,
     Fault,

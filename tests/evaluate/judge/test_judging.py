@@ -14,7 +14,7 @@ from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.evaluate import grade, score_item
 from difftrain.evaluate.generate import StoredResponse
-from difftrain.evaluate.items import BenchmarkItem, load_items
+from difftrain.evaluate.harness import JudgeDown
 from difftrain.evaluate.judge import (
     OUTAGE_CALLS,
     JudgeClient,
@@ -23,7 +23,7 @@ from difftrain.evaluate.judge import (
     format_usage,
     reply_max_tokens,
 )
-from difftrain.evaluate.types import JudgeDown
+from difftrain.evaluate.loading import BenchmarkItem, load_items
 from difftrain.model.engines.transport import parse_retry_after
 from difftrain.records import GradedBy, ItemResult, ItemStatus
 

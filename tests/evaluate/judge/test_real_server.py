@@ -14,8 +14,8 @@ import pytest
 
 from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import grade
-from difftrain.evaluate.items import load_items
 from difftrain.evaluate.judge import JudgeClient
+from difftrain.evaluate.loading import load_items
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import GradedBy, ItemResult
 from tests.evaluate.judge.test_judging import as_stored

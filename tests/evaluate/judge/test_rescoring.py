@@ -13,7 +13,7 @@ from difftrain.config.judge import STAND_IN, JudgeKind, server_hash
 from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import grade
 from difftrain.evaluate.generate import ResponseStore, StoredResponse, response_key
-from difftrain.evaluate.items import load_items
+from difftrain.evaluate.loading import load_items
 from difftrain.model.engines import create
 from difftrain.model.engines.types import Engine
 from difftrain.model.loading import LoadedModel

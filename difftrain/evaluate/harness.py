@@ -1,8 +1,10 @@
-"""What a scorer is given and what it returns: items, harness rules, judges, item grades, tables.
+"""What the six scorers share: an item's columns, harness rules, judges, item grades, tables.
 
-Not here: how an item's columns are read (columns.py).
+Columns are read as TSV rows, JSON rows or data-set rows spell them.
 """
 
+import ast
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -10,6 +12,7 @@ from typing import Any, TypeVar
 import httpx
 
 from difftrain.config.evaluate import EvaluateConfig, HarnessOverrides
+from difftrain.data.prompts import LETTERS
 from difftrain.records import GradedBy, ItemResult
 
 T = TypeVar("T")
@@ -23,9 +26,10 @@ Judge = Callable[[str, float], str]
 TableRow = dict[str, float | int | None]
 """One row of a results table: figure -> value."""
 Table = dict[str, TableRow]
-"""TableRow name -> row."""
+"""Name of a row -> row."""
 
 OVERALL = "Overall"
+IMAGE_COLUMNS = tuple(f"image_{number}" for number in range(1, 8))
 NOT_TEXTS = frozenset(
     [
         *("", "None", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "<NA>"),
@@ -98,25 +102,8 @@ UNDECIDED = ItemGrade(0.0, None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OfficialSet:
-    """A benchmark as published: its hub rows, the harness's TSV, and how many items it has."""
-
-    count: int
-    split: str
-    columns: tuple[str, ...]
-    """Columns of the hub's data set that must be there."""
-    image_columns: tuple[str, ...]
-    tsv_columns: tuple[str, ...]
-    md5: tuple[str, ...]
-    """Of the harness's TSV, the newest first."""
-    to_harness: Callable[[dict[str, Any], int], dict[str, Any]]
-    """(hub row, its number) -> the harness's columns."""
-    configs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """A benchmark is a handful of functions of its items, and the published data set."""
+    """A benchmark: a handful of functions of its items, its hub rows and the harness's TSV."""
 
     name: str
     prompt: Callable[[Item], list[Part]]
@@ -126,20 +113,22 @@ class Benchmark:
     category: Callable[[Item], str]
     tables: Callable[[Sequence[ItemResult]], dict[str, Table]]
     """The reference harness's tables, by title."""
-    official: OfficialSet
+    count: int
+    """Official number of items."""
+    split: str
+    columns: tuple[str, ...]
+    """Columns of the hub's data set that must be there."""
+    image_columns: tuple[str, ...] = ("image",)
+    tsv_columns: tuple[str, ...]
+    md5: tuple[str, ...]
+    """Of the harness's TSV, the newest first."""
+    to_harness: Callable[[dict[str, Any], int], dict[str, Any]]
+    """(hub row, its number) -> the harness's columns."""
+    configs: tuple[str, ...] = ()
 
 
 class JudgeDown(RuntimeError):
     """The judge's server cannot be reached."""
-
-
-def ask_judge(judge: Judge, prompt: str, temperature: float) -> str:
-    """One reply. Raises JudgeDown for whatever a judge raises when its server cannot be reached."""
-    try:
-        return judge(prompt, temperature)
-    except (OSError, RuntimeError, httpx.HTTPError) as error:
-        # RuntimeError too: client libraries wrap a lost connection in errors of their own.
-        raise JudgeDown(f"the judge failed: {error}") from error
 
 
 def first_usable(
@@ -148,10 +137,17 @@ def first_usable(
     temperatures: tuple[float, ...],
     parse: Callable[[str], T | None],
 ) -> tuple[T | None, list[str]]:
-    """The first reply that `parse` accepts (None if it accepts none), and every reply."""
+    """The first reply that `parse` accepts (None if it accepts none), and every reply.
+
+    Raises JudgeDown for whatever a judge raises when its server cannot be reached.
+    """
     replies: list[str] = []
     for temperature in temperatures:
-        replies.append(ask_judge(judge, prompt, temperature))
+        try:
+            replies.append(judge(prompt, temperature))
+        except (OSError, RuntimeError, httpx.HTTPError) as error:
+            # RuntimeError too: client libraries wrap a lost connection in errors of their own.
+            raise JudgeDown(f"the judge failed: {error}") from error
         if (parsed := parse(replies[-1])) is not None:
             return parsed, replies
     return None, replies
@@ -181,3 +177,73 @@ def rows_by_category(results: Sequence[ItemResult]) -> Table:
         word: table_row(result for result in results if word in result.category.split(","))
         for word in words
     }
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a cell holds nothing: None, NaN or the empty text."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def first(item: Item, *columns: str) -> Any:
+    """The first of these columns that is not empty. Raises ValueError if all are."""
+    for column in columns:
+        if not is_empty(item.get(column)):
+            return item[column]
+    raise ValueError(f"the item has none of {', '.join(columns)}; it has {', '.join(item)}")
+
+
+def text(item: Item, *columns: str) -> str:
+    """The first of these columns that is not empty, as text."""
+    return str(first(item, *columns))
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list cell: a list, the text of a Python list (data-set columns only), or one value."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        return list(ast.literal_eval(value.strip()))
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return list(value)
+    return [] if is_empty(value) else [value]
+
+
+def options(item: Item) -> dict[str, str]:
+    """Letter -> text, from columns A, B, ... or an `options` mapping, list or list literal.
+
+    Empty options are left out and the others keep their letters.
+    """
+    given = item.get("options")
+    if isinstance(given, dict):
+        cells = given
+    elif not is_empty(given):
+        cells = dict(zip(LETTERS, as_list(given), strict=False))
+    else:
+        cells = item
+    return {letter: str(cells[letter]) for letter in LETTERS if not is_empty(cells.get(letter))}
+
+
+def images(item: Item) -> list[Any]:
+    """The item's images, as they come: bytes, paths, decoded images; None where one is unused.
+
+    `image` goes before `image_path`, because a path may be only a name inside the TSV's folder.
+    """
+    numbered = [item.get(column) for column in IMAGE_COLUMNS]
+    if any(image is not None for image in numbered):
+        return numbered
+    for column in ("decoded_image", "image", "image_path"):
+        cell = item.get(column)
+        if cell is not None and not is_empty(cell):
+            return as_list(cell)
+    return []
+
+
+def images_then_text(item: Item, text: str) -> list[Part]:
+    """A prompt: one part for each image of the item, then the text."""
+    parts: list[Part] = [
+        {"type": "image", "value": image} for image in images(item) if image is not None
+    ]
+    return [*parts, {"type": "text", "value": text}]
+
+
+def images_then_question(item: Item) -> list[Part]:
+    """A prompt: the images, then the question as it stands."""
+    return images_then_text(item, text(item, "question"))
