@@ -23,12 +23,9 @@ HUB_IDS = {
 }
 """Hub id of each benchmark; the hub redirects the old name of a data set that moves."""
 TSV_FILES = {
+    **{name: f"{name}.tsv" for name in OFFICIAL},
     "MathVista": "MathVista_MINI.tsv",
-    "MMVet": "MMVet.tsv",
-    "OCRBench": "OCRBench.tsv",
-    "HallusionBench": "HallusionBench.tsv",
     "MMMU": "MMMU_DEV_VAL.tsv",
-    "MMStar": "MMStar.tsv",
 }
 """The reference harness's file of each benchmark."""
 MIN_PIXELS, MAX_PIXELS = 1280 * 28 * 28, 16384 * 28 * 28
@@ -267,14 +264,13 @@ class EvaluateConfig:
         identities = []
         for name in self.official if names is None else names:
             source, place = self.place(name)
-            path = Path(place)
             if source is ItemSource.hub:
                 identities.append([name, place])
                 continue
-            files = sorted(file for file in path.rglob("*") if file.is_file()) or [path]
+            files = sorted(file for file in Path(place).rglob("*") if file.is_file())
             fingerprints = [
                 _fingerprint(file, (stat := file.stat()).st_size, stat.st_mtime_ns)
-                for file in files
+                for file in files or [Path(place)]
             ]
             identities.append([name, source.value, manifest.fingerprint(fingerprints)])
         return identities

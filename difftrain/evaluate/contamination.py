@@ -12,7 +12,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -129,7 +129,11 @@ def normalize_question(question: str) -> str:
 
 
 class ItemIndex:
-    """The images and the questions of benchmark items."""
+    """The images and the questions of benchmark items.
+
+    Images are compared as the data stage would store them, so that an exact copy is exact; those
+    that cannot be decoded, or do not fit, are left out.
+    """
 
     def __init__(self, items: Sequence[BenchmarkItem], budget: PixelBudget) -> None:
         self.checked = Counter(item.benchmark for item in items)
@@ -142,13 +146,17 @@ class ItemIndex:
         for i, question in enumerate(self._questions):
             if len(question.split()) >= MIN_WORDS:
                 self._by_question[question].append(i)
-        pairs = [
-            (i, signature(image))
-            for i, item in enumerate(items)
-            for image in stored_images(item, budget)
-        ]
-        self._item_of_image = [i for i, _ in pairs]
-        self._images = ImageIndex(image for _, image in pairs)
+        self._item_of_image, signatures = [], []
+        for i, item in enumerate(items):
+            for part in build_prompt(item.benchmark, item.item):
+                if part["type"] == "image":
+                    try:
+                        stored = images.decode(image_bytes(part["value"]), budget)
+                    except ImageError:
+                        continue
+                    self._item_of_image.append(i)
+                    signatures.append(signature(stored.to_pil()))
+        self._images = ImageIndex(signatures)
 
     def overlap(self, sample: Sample) -> SampleOverlap:
         """What the sample shares with the items."""
@@ -169,20 +177,6 @@ class ItemIndex:
             items=len(hits),
             same_question=any(self._questions[i] == question for i in hits),
         )
-
-
-def stored_images(item: BenchmarkItem, budget: PixelBudget) -> Iterator[Image.Image]:
-    """The item's images as the data stage would store them, so that an exact copy is exact.
-
-    Those that cannot be decoded, or do not fit, are left out.
-    """
-    for part in build_prompt(item.benchmark, item.item):
-        if part["type"] == "image":
-            try:
-                stored = images.decode(image_bytes(part["value"]), budget)
-            except ImageError:
-                continue
-            yield stored.to_pil()
 
 
 def available_items(config: EvaluateConfig) -> tuple[list[BenchmarkItem], dict[str, str]]:
@@ -238,33 +232,28 @@ def compare_with_benchmarks(
     def done() -> set[str]:
         return {row.sample_id for row in parquet.read_rows(folder, SampleOverlap)}
 
+    def write_report() -> dict[str, int]:
+        rows = parquet.read_rows(folder, SampleOverlap)
+        hits = [asdict(row) for row in rows if row.kind is not None]
+        content = {
+            "samples": len(samples),
+            "checked": dict(checked),
+            "absent": [name for name in OFFICIAL if name not in {*checked, *unreadable}],
+            "not_checked": unreadable,
+            "hits": hits,
+        }
+        manifest.write_json(folder / REPORT_FILE, content)
+        return {"samples": len(samples), "items": checked.total(), "hits": len(hits)}
+
     run_shared_stage(
         folder,
         world,
         compare_share,
         is_complete=lambda: {sample.sample_id for sample in samples} <= done(),
-        close=lambda: write_report(folder, checked, unreadable, len(samples)),
+        close=write_report,
         settings=lambda: dict(checked),
         inputs={},
     )
-
-
-def write_report(
-    folder: Path, checked: Counter[str], unreadable: dict[str, str], samples: int
-) -> dict[str, int]:
-    """Write contamination.json: what was compared, what not, and every hit; returns the counts."""
-    rows = parquet.read_rows(folder, SampleOverlap)
-    hits = [asdict(row) for row in rows if row.kind is not None]
-    absent = [name for name in OFFICIAL if name not in checked and name not in unreadable]
-    content = {
-        "samples": samples,
-        "checked": dict(checked),
-        "absent": absent,
-        "not_checked": unreadable,
-        "hits": hits,
-    }
-    manifest.write_json(folder / REPORT_FILE, content)
-    return {"samples": samples, "items": checked.total(), "hits": len(hits)}
 
 
 def check(

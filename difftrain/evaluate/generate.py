@@ -9,6 +9,7 @@ forgotten by the next run, which requests it again.
 import hashlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -98,8 +99,12 @@ class ResponseStore:
                 for row in parquet.read_part(path, StoredResponse):
                     self._kept.setdefault(row.key, row)
                 self._parts_read.add(path)
-        failed = parquet.parts(self.folder / FAILED)
-        self._failed = {row.key: row for path in failed for row in rows_of_this_run(path)}
+        self._failed = {}
+        for path in parquet.parts(self.folder / FAILED):
+            with suppress(FileNotFoundError):  # its rank has just begun again
+                if path.stat().st_mtime >= coordination.STARTED:  # else an earlier run wrote it
+                    rows = parquet.read_part(path, StoredResponse)
+                    self._failed |= {row.key: row for row in rows}
 
     def forget_failed(self, world: World) -> None:
         """Drop failed items of earlier runs: this rank's, and those of ranks that are gone."""
@@ -123,16 +128,6 @@ class ResponseStore:
         return self._kept[key] if key in self._kept else self._failed[key]
 
 
-def rows_of_this_run(path: Path) -> list[StoredResponse]:
-    """The rows of a part of failed items; none if an earlier run wrote it."""
-    try:
-        if path.stat().st_mtime < coordination.STARTED:
-            return []
-        return parquet.read_part(path, StoredResponse)
-    except FileNotFoundError:  # its rank has just begun again
-        return []
-
-
 def pixel_budgets(config: EvaluateConfig, data_pixels: tuple[int, int]) -> dict[str, PixelBudget]:
     """The pixel limits of each requested benchmark; `data_pixels` are those of miniatures."""
     return {name: PixelBudget(*config.pixels(name, data_pixels)) for name in config.benchmarks}
@@ -142,19 +137,6 @@ def widest_budget(budgets: Mapping[str, PixelBudget]) -> tuple[int, int]:
     """The limits of an engine that leaves the images of all these benchmarks alone."""
     smallest = min(budget.min_pixels for budget in budgets.values())
     return smallest, max(budget.max_pixels for budget in budgets.values())
-
-
-def build_request(item: BenchmarkItem, config: EvaluateConfig, pixels: PixelBudget) -> Request:
-    """The official prompt, greedy, images inside the limits. Raises ImageError for an image."""
-    parts = [
-        loading.decoded(part["value"], pixels) if part["type"] == "image" else part["value"]
-        for part in build_prompt(item.benchmark, item.item)
-    ]
-    return Request(
-        parts=tuple(parts),
-        system=prompts.SYSTEM if config.system is SystemPrompt.think else None,
-        max_new_tokens=config.max_new_tokens,
-    )
 
 
 def start_engine(
@@ -184,14 +166,25 @@ def stream_responses(
     """
     waiting, skipped = iter(items), deque[StoredResponse]()
 
+    system = prompts.SYSTEM if config.system is SystemPrompt.think else None
+
     def next_requests(room: int) -> list[tuple[ResponseKey, Request]]:
         requests: list[tuple[ResponseKey, Request]] = []
         while len(requests) < room and (following := next(waiting, None)):
             key, item = following
+            pixels = budgets[item.benchmark]
             try:
-                requests.append((key, build_request(item, config, budgets[item.benchmark])))
+                parts = tuple(
+                    loading.decoded(part["value"], pixels)
+                    if part["type"] == "image"
+                    else part["value"]
+                    for part in build_prompt(item.benchmark, item.item)
+                )
             except ImageError as error:
                 skipped.append(StoredResponse(*key, None, ResponseStatus.skipped, str(error)))
+            else:
+                tokens = config.max_new_tokens
+                requests.append((key, Request(parts=parts, system=system, max_new_tokens=tokens)))
         return requests
 
     for key, completion in engine.stream(next_requests, on_idle):

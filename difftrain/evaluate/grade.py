@@ -108,7 +108,8 @@ def evaluate(
             generate.generate_responses(engine, share, store, config, budgets, heart, rows_per_part)
 
     def grade_and_write() -> dict[str, Any]:
-        write_results.reopen(folders.results)
+        # A kill must not hide that failed items are tried again.
+        (folders.results / "manifest.json").unlink(missing_ok=True)
         results = grade_all(
             [(item, store[key]) for key, item in items.items()], config, judge_client
         )

@@ -240,11 +240,10 @@ def image_bytes(value: Any) -> bytes:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and value:
-        is_file = len(value) < 1024 and Path(value).is_file()
+        is_long = len(value) > MAX_REFERENCE_LENGTH
+        is_base64 = is_long and not (len(value) < 1024 and Path(value).is_file())
         try:
-            if len(value) > MAX_REFERENCE_LENGTH and not is_file:
-                return base64.b64decode(value)
-            return Path(value).read_bytes()
+            return base64.b64decode(value) if is_base64 else Path(value).read_bytes()
         except binascii.Error as error:
             raise ImageError(f"broken image: no base64 ({error})") from error
         except OSError as error:
@@ -261,10 +260,8 @@ def _base64_texts(cell: str) -> list[str]:
     try:
         return [str(text) for text in ast.literal_eval(cell)]
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
-        raise ImageError(
-            f"broken image: the cell begins as a list of images and is none "
-            f"({type(error).__name__})"
-        ) from error
+        problem = f"the cell begins as a list of images and is none ({type(error).__name__})"
+        raise ImageError(f"broken image: {problem}") from error
 
 
 def decoded(value: Any, budget: PixelBudget) -> Image.Image:
@@ -289,16 +286,14 @@ def _from_hub(name: str, place: str, configs: Sequence[str], split: str) -> data
     """A split of a hub data set, `id` or `id@revision`. Raises BenchmarkNotFound, SchemaError."""
     hub_id, _, revision = place.partition("@")
     try:
-        return datasets.concatenate_datasets(
-            [
-                datasets.load_dataset(hub_id, config, split=split, revision=revision or None)
-                for config in configs or (None,)
-            ]
-        )
+        parts = [
+            datasets.load_dataset(hub_id, config, split=split, revision=revision or None)
+            for config in configs or (None,)
+        ]
+        return datasets.concatenate_datasets(parts)
     except ValueError as error:
-        raise SchemaError(
-            f"{name}: {hub_id} has no split {split!r} of the expected form ({error})"
-        ) from error
+        problem = f"{hub_id} has no split {split!r} of the expected form ({error})"
+        raise SchemaError(f"{name}: {problem}") from error
     except OSError as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BenchmarkNotFound(
@@ -401,9 +396,8 @@ def _dataset_rows(benchmark: Benchmark, source: ItemSource, place: str) -> list[
         try:
             rows.append(benchmark.to_harness(row, number))
         except (ValueError, KeyError, TypeError) as error:
-            raise SchemaError(
-                f"{name}: row {number} is not of the official form: {error}"
-            ) from error
+            problem = f"row {number} is not of the official form: {error}"
+            raise SchemaError(f"{name}: {problem}") from error
     return rows
 
 

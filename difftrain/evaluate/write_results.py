@@ -8,7 +8,7 @@ import csv
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,32 +54,11 @@ def is_done(folder: Path) -> bool:
     return content is not None and is_final(content)
 
 
-def reopen(folder: Path) -> None:
-    """Remove the manifest before failed items are tried again: a kill must not hide them."""
-    (folder / "manifest.json").unlink(missing_ok=True)
-
-
 def by_benchmark(
     results: Sequence[ItemResult], names: Iterable[str]
 ) -> dict[str, list[ItemResult]]:
     """The results of each benchmark, in the order of the names."""
     return {name: [result for result in results if result.benchmark == name] for name in names}
-
-
-def summaries(results: Sequence[ItemResult], config: EvaluateConfig) -> dict[str, dict[str, Any]]:
-    """Score and 95 % interval of each benchmark and of their mean, fractions of 1.
-
-    `rules_only` says that no judge was asked.
-    """
-    groups = by_benchmark(results, config.benchmarks)
-    scores = {
-        name: asdict(summary.summarize(name, group, resamples=config.resamples))
-        | {"rules_only": by_rules_alone(config.judge, name)}
-        for name, group in groups.items()
-    }
-    mean = asdict(summary.summarize_mean(groups, resamples=config.resamples))
-    rules_only = any(score["rules_only"] for score in scores.values())
-    return {**scores, "mean": mean | {"rules_only": rules_only}}
 
 
 def write(
@@ -90,11 +69,23 @@ def write(
     config: EvaluateConfig,
     conditions: Sequence[Sequence[str]],
 ) -> None:
-    """Write all files of the folder anew, but its manifest."""
+    """Write all files of the folder anew, but its manifest.
+
+    summary.json has the score and 95 % interval of each benchmark and of their mean, fractions of
+    1; `rules_only` there says that no judge was asked.
+    """
     for path in parquet.parts(folder):
         path.unlink()
     parquet.write_all(folder, results)
-    scores = summaries(results, config)
+    groups = by_benchmark(results, config.benchmarks)
+    scores = {
+        name: asdict(summary.summarize(name, group, resamples=config.resamples))
+        | {"rules_only": by_rules_alone(config.judge, name)}
+        for name, group in groups.items()
+    }
+    rules_only = any(score["rules_only"] for score in scores.values())
+    mean = asdict(summary.summarize_mean(groups, resamples=config.resamples))
+    scores["mean"] = mean | {"rules_only": rules_only}
     manifest.write_json(folder / "summary.json", scores)
     for name, score in scores.items():
         if score["reason"]:
@@ -104,12 +95,19 @@ def write(
             "outcomes": outcomes(group),
             "tables": breakdown(name, group, is_limited(name, len(group), config)),
         }
-        for name, group in by_benchmark(results, config.benchmarks).items()
+        for name, group in groups.items()
         if group
     }
     manifest.write_json(folder / "breakdown.json", breakdowns)
-    page = scores_page(checkpoint, scores, breakdowns, conditions)
-    manifest.write_text(folder / "scores.md", page)
+    blocks = [
+        f"# Benchmarks of {checkpoint}",
+        scores_table(scores, breakdowns),
+        markdown_table(["setting", "value"], conditions),
+    ]
+    for name, content in breakdowns.items():
+        blocks.append(f"## {name}")
+        blocks += [f"{title}\n\n{table_text(table)}" for title, table in content["tables"].items()]
+    manifest.write_text(folder / "scores.md", "\n\n".join(blocks) + "\n")
     write_predictions(folder / "predictions", checkpoint, items, results, config)
 
 
@@ -119,10 +117,8 @@ def counts_of(
     """The manifest's counts; `responses` is the folder that says which engines responded."""
     no_response = summary.count_no_response(results)
     if no_response:
-        logger.warning(
-            "%d items got no response from the engine; the same command requests them again",
-            no_response,
-        )
+        message = "%d items got no response from the engine; the same command requests them again"
+        logger.warning(message, no_response)
     return {
         "items": len(results),
         "unscored": sum(result.score is None for result in results),
@@ -199,38 +195,20 @@ def printed_score(benchmark: str, score: float) -> str:
     return f"{score * PRINTED_SCALE.get(benchmark_named(benchmark).name, 100):.3f}"
 
 
-def scores_page(
-    checkpoint: str,
-    scores: Mapping[str, Any],
-    breakdowns: Mapping[str, Any],
-    conditions: Sequence[Sequence[str]],
-) -> str:
-    """scores.md: the printed scores, the settings that they depend on, every table."""
-    blocks = [
-        f"# Benchmarks of {checkpoint}",
-        scores_table(scores, breakdowns),
-        markdown_table(["setting", "value"], conditions),
-    ]
-    for name, content in breakdowns.items():
-        blocks.append(f"## {name}")
-        blocks += [f"{title}\n\n{table_text(table)}" for title, table in content["tables"].items()]
-    return "\n\n".join(blocks) + "\n"
-
-
 def scores_table(scores: Mapping[str, Any], breakdowns: Mapping[str, Any]) -> str:
     """The printed score of each benchmark, its interval, and the outcomes of its items."""
     head = ["benchmark", "score", "95 % interval", "items", "rule", "judge", "undecided", "drawn"]
     head += ["judge failed", "skipped", "no response", "empty"]
     lines = []
     for name, content in breakdowns.items():
-        score, low, high = (scores[name][key] for key in ("score", "low", "high"))
-        interval = (
-            "" if score is None else f"{printed_score(name, low)} to {printed_score(name, high)}"
-        )
+        printed, interval = "none", ""
+        if scores[name]["score"] is not None:
+            keys = ("score", "low", "high")
+            printed, low, high = (printed_score(name, scores[name][key]) for key in keys)
+            interval = f"{low} to {high}"
         whole = BENCHMARKS[name].count if name in OFFICIAL else None
         n = sum(content["outcomes"][outcome] for outcome in SCORED_OUTCOMES)
         count = f"{n} of {whole}" if whole not in (None, n) else str(n)
-        printed = "none" if score is None else printed_score(name, score)
         lines.append([name, printed, interval, count, *map(str, content["outcomes"].values())])
     note = (
         "As the papers' tables print them: percent, but fractions for MMMU and MMStar; "
@@ -287,11 +265,11 @@ def conditions_of(
         logger.info("judge %s", judge)
     engines = counts["engines"]
     known_dtype = dtype_of(engines, dtype)
-    usual, overrides = HarnessOverrides(), config.harness_overrides
+    usual = asdict(HarnessOverrides())
     changed = [
-        f"{switch.name}={value}"
-        for switch in fields(overrides)
-        if (value := getattr(overrides, switch.name)) != getattr(usual, switch.name)
+        f"{name}={value}"
+        for name, value in asdict(config.harness_overrides).items()
+        if value != usual[name]
     ]
     lines = [
         ["system prompt", system],
@@ -368,19 +346,15 @@ def write_predictions(
             for item in items
             if item.benchmark == name and item.key in responses
         ]
-        paths.append(write_tsv(folder / prediction_file(checkpoint, name), rows))
+        seen = dict.fromkeys(column for row in rows for column in row)
+        columns = [column for column in seen if column not in ("image", "sample_id")]
+        paths.append(folder / prediction_file(checkpoint, name))
+        with paths[-1].open("w", newline="", encoding="utf-8", errors="replace") as file:
+            # Every cell is quoted, as in the harness's own files.
+            writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
+            writer.writerow(columns)
+            for row in rows:
+                cells = ("" if row.get(column) is None else str(row[column]) for column in columns)
+                # A table's reader stops at a zero byte.
+                writer.writerow([cell.replace("\0", "") for cell in cells])
     return paths
-
-
-def write_tsv(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
-    """A TSV with every cell quoted, as the harness writes its own; images are left out."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = [name for name in names if name not in ("image", "sample_id")]
-    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            cells = ("" if row.get(name) is None else str(row[name]) for name in columns)
-            # A table's reader stops at a zero byte.
-            writer.writerow([cell.replace("\0", "") for cell in cells])
-    return path
