@@ -279,18 +279,16 @@ def check(
         if row.kind is not None and row.sample_id in selected
     ]
     if hits:
+        named = []
+        for hit in hits[:NAMED_HITS]:
+            also = hit.same_question and hit.kind is not Overlap.same_question
+            kind = f"{hit.kind}, same question" if also else hit.kind
+            more = f" and {hit.items - 1} more" if hit.items > 1 else ""
+            named.append(f"{hit.sample_id} ({kind}: {hit.item}{more})")
         rest = f", and {len(hits) - NAMED_HITS} more" if len(hits) > NAMED_HITS else ""
-        named = ", ".join(map(describe_hit, hits[:NAMED_HITS]))
         message = (
             f"evaluate.contamination=error: {len(hits)} of {len(selected)} samples to train on "
-            f"are in benchmarks too: {named}{rest}; all: {folder / REPORT_FILE}. Remove them from "
-            "the data, or list them in the report with evaluate.contamination=warn"
+            f"are in benchmarks too: {', '.join(named)}{rest}; all: {folder / REPORT_FILE}. "
+            "Remove them from the data, or list them in the report with evaluate.contamination=warn"
         )
         raise ConfigError([message])
-
-
-def describe_hit(hit: SampleOverlap) -> str:
-    """A hit in words: `3f2a (same image, same question: shapes/MMStar/12 and 2 more)`."""
-    also = hit.same_question and hit.kind is not Overlap.same_question
-    more = f" and {hit.items - 1} more" if hit.items > 1 else ""
-    return f"{hit.sample_id} ({hit.kind}{', same question' if also else ''}: {hit.item}{more})"

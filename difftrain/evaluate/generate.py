@@ -165,7 +165,6 @@ def stream_responses(
     meanwhile. Raises what the engine raises when it is gone for good.
     """
     waiting, skipped = iter(items), deque[StoredResponse]()
-
     system = prompts.SYSTEM if config.system is SystemPrompt.think else None
 
     def next_requests(room: int) -> list[tuple[ResponseKey, Request]]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.model import ModelConfig
 from difftrain.evaluate import compare, generate, grade_prediction, item_result, write_results
-from difftrain.evaluate.generate import ResponseStatus, ResponseStore, StoredResponse
+from difftrain.evaluate.generate import ResponseStore, StoredResponse
 from difftrain.evaluate.harness import ItemGrade, configured_rules
 from difftrain.evaluate.judge import JudgeClient
 from difftrain.evaluate.loading import BenchmarkItem, load_items
@@ -39,9 +39,9 @@ def grade_response(
 ) -> ItemResult:
     """The result of one stored response."""
     if stored.response is None:
+        grade = ItemGrade(None, None, None, stored.error)
         skipped = stored.status is ResponseStatus.skipped
         status = ItemStatus.skipped if skipped else ItemStatus.failed
-        grade = ItemGrade(None, None, None, stored.error)
         return item_result(item.benchmark, item.item, None, grade, status)
     judge = judge_client.for_item(item.benchmark, config.rules)
     text = write_results.prediction(stored.response, config)

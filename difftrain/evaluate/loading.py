@@ -386,11 +386,10 @@ def _dataset_rows(benchmark: Benchmark, source: ItemSource, place: str) -> list[
         table = _from_folder(name, root, benchmark.configs, benchmark.split)
     present = table.column_names
     if set(benchmark.tsv_columns) <= set(present):
-        return [dict(row) for row in _rows_with_images(name, table, ("image",), root)]
+        return list(_rows_with_images(name, table, ("image",), root))
     if missing := [column for column in benchmark.columns if column not in present]:
-        raise SchemaError(
-            f"{name}: {place} has no column {', '.join(missing)}; it has {', '.join(present)}"
-        )
+        problem = f"{place} has no column {', '.join(missing)}; it has {', '.join(present)}"
+        raise SchemaError(f"{name}: {problem}")
     rows = []
     for number, row in enumerate(_rows_with_images(name, table, benchmark.image_columns, root)):
         try:

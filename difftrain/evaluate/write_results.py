@@ -156,14 +156,10 @@ def breakdown(
     if summary.no_score_reason(benchmark, results):
         return {}
     tables = kind.tables(results)
-    if kind.name == "HallusionBench" and limited:
-        return {
-            LIMITED_TITLE: {
-                name: {"n": row["n"], "aAcc": row["aAcc"]}
-                for name, row in tables["subsets"].items()
-            }
-        }
-    return tables
+    if kind.name != "HallusionBench" or not limited:
+        return tables
+    rows = tables["subsets"].items()
+    return {LIMITED_TITLE: {name: {key: row[key] for key in ("n", "aAcc")} for name, row in rows}}
 
 
 def outcomes(results: Sequence[ItemResult]) -> dict[str, int]:
@@ -293,8 +289,7 @@ def table_text(table: Table) -> str:
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
 
     def cell(row: TableRow, column: str) -> str:
-        value = row.get(column)
-        if value is None:
+        if (value := row.get(column)) is None:
             return ""
         return f"{value:g}" if column in COUNT_COLUMNS else f"{100 * value:.2f}"
 
