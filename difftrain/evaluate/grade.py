@@ -15,7 +15,7 @@ from tqdm import tqdm
 from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.model import ModelConfig
 from difftrain.evaluate import compare, generate, grade_prediction, item_result, write_results
-from difftrain.evaluate.generate import ResponseStore, StoredResponse
+from difftrain.evaluate.generate import ResponseStatus, ResponseStore, StoredResponse
 from difftrain.evaluate.harness import ItemGrade, configured_rules
 from difftrain.evaluate.judge import JudgeClient
 from difftrain.evaluate.loading import BenchmarkItem, load_items
