@@ -69,7 +69,7 @@ def grade_prediction(
 ) -> ItemGrade:
     """Score, extraction and grader of one prediction; `error` if the judge cannot be reached.
 
-    `rules` with overrides come from types.configured_rules.
+    `rules` with overrides come from harness.configured_rules.
     """
     rules = harness_rules(rules)
     if rules.through_tables and prediction in NOT_TEXTS:
