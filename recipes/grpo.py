@@ -4,7 +4,7 @@ from pathlib import Path
 
 from difftrain.config.run_config import RunConfig
 from difftrain.pipeline import parquet
-from difftrain.pipeline.coordination import World, stage_lock
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths
 from difftrain.records import Sample, Score, Selection
 from difftrain.train import grpo
@@ -47,5 +47,4 @@ def run(
             "model": start.parent.name if start else paths.model,
         },
     )
-    with stage_lock(paths.grpo(arm), world):
-        return grpo.fit(job, config.grpo, config.grade, data)
+    return grpo.fit(job, config.grpo, config.grade, data)

@@ -7,16 +7,16 @@ run         4.2  what they teach
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from difftrain.config.difficulty import Until
 from difftrain.config.run_config import RunConfig
-from difftrain.config.train import Dropped, SftTargets
+from difftrain.config.train import Dropped, SftConfig, SftTargets
 from difftrain.pipeline import manifest, parquet
-from difftrain.pipeline.coordination import World, stage_lock
+from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths
 from difftrain.pipeline.stage import run_stage
 from difftrain.probe.schedule import requirements
@@ -24,7 +24,7 @@ from difftrain.recipes import grpo
 from difftrain.recipes.difficulty import PROBE, SCORE, random_set_name
 from difftrain.records import Arm, Rollout, Sample, Score, Selection, TrainStage
 from difftrain.select import count_strata, random_control, require_min_size, select_by_stratum
-from difftrain.train import checkpointing, dataset, sft
+from difftrain.train import dataset, sft
 from difftrain.train.trl_args import TrainJob
 
 logger = logging.getLogger(__name__)
@@ -52,12 +52,10 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
         selected = [row for row in candidates if not isinstance(targets[row.sample_id], Dropped)]
         if config.select.sft_random or arm != Arm.tuned:
             teachable = [key for key, target in targets.items() if not isinstance(target, Dropped)]
-            name = random_set_name(config, arm, TrainStage.sft)
+            name = random_set_name(config.name, arm, TrainStage.sft)
             selected = random_control(teachable, len(selected), config.seed, name, TrainStage.sft)
-        strata_counts, dropped_text = (
-            count_strata(scores, measure),
-            sft.dropped_text(dropped),
-        )
+        strata_counts = count_strata(scores, measure)
+        dropped_text = sft.dropped_text(dropped)
         require_min_size(selected, 1, strata_counts, TrainStage.sft, dropped_text)
         if dropped_text:
             logger.info("selected for SFT, %s: %d samples%s", arm, len(selected), dropped_text)
@@ -67,17 +65,18 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
     settings = asdict(config.select) | {"arm": arm, "targets": config.sft.targets}
     inputs = {"score": paths.score.name}
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
-    dropped_text = sft.dropped_text(content["counts"]["dropped"])
-    return require_min_sft(config, paths, parquet.read_rows(folder, Selection), dropped_text)
+    selected, dropped = parquet.read_rows(folder, Selection), content["counts"]["dropped"]
+    return require_one_step(config.sft, paths.score, selected, dropped)
 
 
-def require_min_sft(
-    config: RunConfig, paths: RunPaths, selected: list[Selection], dropped_text: str
+def require_one_step(
+    sft_config: SftConfig, scores: Path, selected: list[Selection], dropped: Mapping[str, int]
 ) -> list[Selection]:
     """The selected samples. Raises EmptySelectionError if they are fewer than one step needs."""
-    counts = (manifest.read_manifest(paths.score) or {})["counts"]
-    minimum = config.sft.samples_per_step
-    return require_min_size(selected, minimum, counts, TrainStage.sft, dropped_text)
+    strata_counts = (manifest.read_manifest(scores) or {})["counts"]
+    dropped_text = sft.dropped_text(dropped)
+    minimum = sft_config.samples_per_step
+    return require_min_size(selected, minimum, strata_counts, TrainStage.sft, dropped_text)
 
 
 def make_targets(
@@ -96,24 +95,13 @@ def make_targets(
     }
 
 
-def train_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
-    """SFT of one arm; returns its checkpoint. Raises EmptySelectionError for too few samples."""
-    folder = paths.sft(arm)
-    if (checkpoint := checkpointing.finished_checkpoint(folder)) is not None:
-        return checkpoint
-    folder.mkdir(parents=True, exist_ok=True)
-    selection = parquet.read_rows(paths.selection(arm, TrainStage.sft), Selection)
-    samples = dataset.selected(parquet.read_rows(paths.data, Sample), selection)
+def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
+    """Train one arm, both stages; returns its checkpoint.
 
-    # 4.2  What they teach: thought and answer in the format that GRPO's reward expects.
-    targets = {
-        key: target
-        for key, target in make_targets(config, paths, samples).items()
-        if not isinstance(target, Dropped)
-    }
-    teachable = [sample for sample in samples if sample.sample_id in targets]
+    Raises EmptySelectionError if too few samples are left for one step of SFT.
+    """
     job = TrainJob(
-        folder=folder,
+        folder=paths.sft(arm),
         world=world,
         title=f"sft {arm}",
         model=config.model,
@@ -121,17 +109,23 @@ def train_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Pat
         seed=config.seed,
         inputs={"select": paths.selection(arm, TrainStage.sft).name, "model": paths.model},
     )
-    data = sft.prepare(job, config.sft, config.grade, config.grpo, teachable, targets)
-    used = selection[: len(data.samples)]
-    require_min_sft(config, paths, used, sft.dropped_text(data.dropped))
+
+    # 4.2  What the samples teach: thought and answer in the format that GRPO's reward expects.
+    def load_data() -> sft.SftData:
+        selection = parquet.read_rows(paths.selection(arm, TrainStage.sft), Selection)
+        samples = dataset.selected(parquet.read_rows(paths.data, Sample), selection)
+        targets = {
+            key: target
+            for key, target in make_targets(config, paths, samples).items()
+            if not isinstance(target, Dropped)
+        }
+        teachable = [sample for sample in samples if sample.sample_id in targets]
+        data = sft.prepare(job, config.sft, config.grade, config.grpo, teachable, targets)
+        require_one_step(config.sft, paths.score, selection[: len(data.samples)], data.dropped)
+        return data
 
     # 4.3  Supervised fine-tuning, loss on the response alone. From here on it is TRL's loop.
-    return sft.fit(job, config.sft, data)
+    checkpoint = sft.fit(job, config.sft, load_data)
 
-
-def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
-    """Train one arm, both stages; returns its checkpoint."""
-    with stage_lock(paths.sft(arm), world):
-        checkpoint = train_sft(config, paths, world, arm)
     # 4.4  GRPO as in the other rows, from that checkpoint.
     return grpo.run(config, paths, world, arm, start=checkpoint)

@@ -82,19 +82,21 @@ def run_shared_stage(
     world: World,
     work: "Callable[[Heartbeat], None]",
     *,
-    is_complete: Callable[[], bool],
+    is_complete: Callable[[], bool] = lambda: True,
     close: Callable[[], Mapping[str, Any]],
     settings: Settings = None,
     inputs: Mapping[str, str],
+    seconds: Callable[[], float] | None = None,
     is_finished: Callable[[Mapping[str, Any]], bool] = lambda manifest: True,
     lock: Path | None = None,
 ) -> dict[str, Any]:
     """Have every rank do its share; the first waits until all `is_complete` and closes the stage.
 
     A manifest that does not satisfy `is_finished` is of an earlier, smaller request: the work is
-    done again for what is missing, and the elapsed seconds are added to it. `lock` is the folder
-    whose lock is held, where several stages add to one folder. Returns the manifest. Raises
-    RankTimeout if another rank's heartbeat ends.
+    done again for what is missing, and the elapsed seconds are added to it. `seconds` returns the
+    seconds where the work counts them itself. `lock` is the folder whose lock is held, where
+    several stages add to one folder. Returns the manifest. Raises RankTimeout if another rank's
+    heartbeat ends.
     """
 
     def finished() -> bool:
@@ -118,8 +120,8 @@ def run_shared_stage(
                     heart.save()
                 if world.is_first:
                     with coordination.report_failure(folder, world):
-                        counts, seconds = close(), heart.seconds()
-                        _write_manifest(folder, settings, inputs, seconds, counts)
+                        counts, elapsed = close(), (seconds or heart.seconds)()
+                        _write_manifest(folder, settings, inputs, elapsed, counts)
                     heart.clear()
             coordination.wait_for_first_rank(folder, world, closed, lock or folder)
     return coordination.wait_for_manifest(folder, world)

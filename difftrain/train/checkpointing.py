@@ -1,4 +1,4 @@
-"""The part of a stage that SFT and GRPO share: resume, train to the end, save one whole checkpoint.
+"""The stage that SFT and GRPO share: lock, resume, train to the end, save one whole checkpoint.
 
 The loop itself is TRL's; sft.py and grpo.py make its trainer.
 """
@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from difftrain.config.train import GrpoConfig, SftConfig
 from difftrain.model import resolve
 from difftrain.pipeline import manifest
 from difftrain.pipeline.parquet import MissingArtifact
+from difftrain.pipeline.stage import Heartbeat, run_shared_stage
 from difftrain.records import Sample
 from difftrain.train import callbacks, param_groups, trl_args
 from difftrain.train.trl_args import TrainJob
@@ -28,6 +29,38 @@ from difftrain.train.trl_args import TrainJob
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
+
+
+def run_training(
+    job: TrainJob,
+    settings: GrpoConfig | SftConfig,
+    fit: Callable[[], tuple[Any, float, Mapping[str, Any]]],
+) -> Path:
+    """Train and save under the stage's lock, unless it is finished; returns the checkpoint.
+
+    `fit` runs on every rank. It returns the trainer, the seconds over all starts, and the
+    manifest's counts.
+    """
+    seconds, counts = 0.0, {}
+
+    def train_and_save(_: Heartbeat) -> None:
+        nonlocal seconds, counts
+        trainer, seconds, counts = fit()
+        save(trainer, job, settings)
+
+    run_shared_stage(
+        job.folder,
+        job.world,
+        train_and_save,
+        close=lambda: counts,
+        seconds=lambda: seconds,
+        settings={**asdict(settings), "seed": job.seed},
+        inputs=job.inputs,
+        is_finished=lambda _: finished_checkpoint(job.folder) is not None,
+    )
+    if job.world.is_first:
+        shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+    return job.folder / CHECKPOINT
 
 
 def finished_checkpoint(folder: Path) -> Path | None:
@@ -167,32 +200,10 @@ def save(trainer: Any, job: TrainJob, settings: GrpoConfig | SftConfig) -> None:
     trainer.accelerator.wait_for_everyone()
     # Otherwise ZeRO-3 would shard the next model that is loaded, which only generates.
     unset_hf_deepspeed_config()
-    if not job.world.is_first:
-        return
-    if settings.lora.rank:
-        param_groups.merge_adapter(job.start_model, trained, tmp_path)
-    trainer.processing_class.save_pretrained(tmp_path)
-    shutil.rmtree(job.folder / CHECKPOINT, ignore_errors=True)
-    tmp_path.replace(job.folder / CHECKPOINT)
-
-
-def finish(
-    trainer: Any,
-    job: TrainJob,
-    settings: GrpoConfig | SftConfig,
-    seconds: float,
-    counts: Mapping[str, Any],
-) -> Path:
-    """Save, write manifest.json, remove the intermediate checkpoints; returns the final one."""
-    save(trainer, job, settings)
     if job.world.is_first:
-        manifest.write_manifest(
-            job.folder,
-            settings={**asdict(settings), "seed": job.seed},
-            inputs=job.inputs,
-            seconds=seconds,
-            counts=counts,
-        )
-        shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+        if settings.lora.rank:
+            param_groups.merge_adapter(job.start_model, trained, tmp_path)
+        trainer.processing_class.save_pretrained(tmp_path)
+        shutil.rmtree(job.folder / CHECKPOINT, ignore_errors=True)
+        tmp_path.replace(job.folder / CHECKPOINT)
     trainer.accelerator.wait_for_everyone()
-    return job.folder / CHECKPOINT

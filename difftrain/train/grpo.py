@@ -56,24 +56,25 @@ def fit(job: TrainJob, grpo: GrpoConfig, grade: GradeConfig, data: TrainData) ->
 
     Resumes an interrupted run from its last complete checkpoint; does nothing if finished.
     """
-    if (checkpoint := checkpointing.finished_checkpoint(job.folder)) is not None:
-        return checkpoint
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as graders:
-        trainer = build_trainer(job, grpo, grade, data, graders)
-        seconds = checkpointing.train(trainer, job, grpo, data.samples)
-    log = callbacks.read_log(job.folder)
-    completions = trl_args.rows_per_step(grpo)
-    tokens = sum(row.get("completions/mean_length", 0.0) for row in log) * completions
-    counts = {
-        "steps": len(log),
-        "samples": len(data.samples),
-        "eval_samples": len(data.eval_samples),
-        "graders_killed": graders.killed,
-        "generations": len(log) * completions,
-        "tokens": round(tokens),
-    }
-    return checkpointing.finish(trainer, job, grpo, seconds, counts)
+
+    def train() -> tuple[Any, float, dict[str, Any]]:
+        with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as graders:
+            trainer = build_trainer(job, grpo, grade, data, graders)
+            seconds = checkpointing.train(trainer, job, grpo, data.samples)
+        log = callbacks.read_log(job.folder)
+        completions = trl_args.rows_per_step(grpo)
+        tokens = sum(row.get("completions/mean_length", 0.0) for row in log) * completions
+        counts = {
+            "steps": len(log),
+            "samples": len(data.samples),
+            "eval_samples": len(data.eval_samples),
+            "graders_killed": graders.killed,
+            "generations": len(log) * completions,
+            "tokens": round(tokens),
+        }
+        return trainer, seconds, counts
+
+    return checkpointing.run_training(job, grpo, train)
 
 
 RESET_PATH = "/reset_encoder_cache"

@@ -1,7 +1,7 @@
 """SFT with TRL's trainer as it is: loss on the completion alone, nothing truncated or packed."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,24 +110,27 @@ def build_trainer(job: TrainJob, sft: SftConfig, data: SftData) -> Any:
     return trainer
 
 
-def fit(job: TrainJob, sft: SftConfig, data: SftData) -> Path:
+def fit(job: TrainJob, sft: SftConfig, load_data: Callable[[], SftData]) -> Path:
     """Train on the targets; returns job.folder/checkpoint, which `from_pretrained` loads.
 
     Resumes an interrupted run from its last complete checkpoint; does nothing if finished.
     """
-    if (checkpoint := checkpointing.finished_checkpoint(job.folder)) is not None:
-        return checkpoint
-    trainer = build_trainer(job, sft, data)
-    seconds = checkpointing.train(trainer, job, sft, data.samples)
-    log = callbacks.read_log(job.folder)
-    counts = {
-        "steps": len(log),
-        "samples": len(data.samples),
-        "dropped": dict(data.dropped),
-        "first_loss": log[0]["loss"],
-        "last_loss": log[-1]["loss"],
-    }
-    return checkpointing.finish(trainer, job, sft, seconds, counts)
+
+    def train() -> tuple[Any, float, dict[str, Any]]:
+        data = load_data()
+        trainer = build_trainer(job, sft, data)
+        seconds = checkpointing.train(trainer, job, sft, data.samples)
+        log = callbacks.read_log(job.folder)
+        counts = {
+            "steps": len(log),
+            "samples": len(data.samples),
+            "dropped": dict(data.dropped),
+            "first_loss": log[0]["loss"],
+            "last_loss": log[-1]["loss"],
+        }
+        return trainer, seconds, counts
+
+    return checkpointing.run_training(job, sft, train)
 
 
 def in_tags(thought: str, answer: str) -> str:

@@ -56,7 +56,7 @@ def job_in(folder: Path, config: RunConfig) -> TrainJob:
 def by_sft(config: RunConfig, folder: Path, stop: bool) -> None:
     job = job_in(folder, config)
     if not stop:
-        sft.fit(job, config.sft, SFT_DATA)
+        sft.fit(job, config.sft, lambda: SFT_DATA)
         return
     interrupt(sft.build_trainer(job, config.sft, SFT_DATA), job, config.sft)
 

@@ -43,12 +43,13 @@ def greedy(model: Any, processor: Any, samples: list[Sample]) -> tuple[list[list
 
 
 def compare(trainer: Any, job: TrainJob, settings: Any, samples: list[Sample]) -> dict[str, Any]:
-    """Train, generate with the trainer's model, finish, generate with its checkpoint."""
-    seconds = checkpointing.train(trainer, job, settings, samples)
+    """Train, generate with the trainer's model, save, generate with its checkpoint."""
+    checkpointing.train(trainer, job, settings, samples)
     processor = trainer.processing_class
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
         trained, trained_logits = greedy(model, processor, samples)
-    checkpoint = checkpointing.finish(trainer, job, settings, seconds, {})
+    checkpointing.save(trainer, job, settings)
+    checkpoint = job.folder / checkpointing.CHECKPOINT
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     loaded, logits = greedy(model, AutoProcessor.from_pretrained(checkpoint), samples)
     apart = float((trained_logits - logits).abs().max())
