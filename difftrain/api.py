@@ -50,8 +50,7 @@ def load_dataset(data: str = "shapes", *settings: str) -> list[Sample]:
 
 def load_model(model: str = "tiny", *settings: str) -> ModelSession:
     """A model by its name under conf/model, folder or hub id; its weights load at first use."""
-    words, _ = expand_evaluate([f"model={model}", *settings])
-    config = resolve(compose_config(words))
+    config = resolve(compose_config(expand_evaluate([f"model={model}", *settings])[0]))
     return ModelSession(config.model, config.data)
 
 

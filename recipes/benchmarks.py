@@ -10,6 +10,7 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
+from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import contamination, grade, summary, write_results
 from difftrain.evaluate.loading import load_items
@@ -21,13 +22,13 @@ from difftrain.pipeline.paths import RunPaths
 from difftrain.records import Arm, ItemResult, Sample
 
 
-def check_items(config: RunConfig, paths: RunPaths) -> None:
+def check_items(evaluate: EvaluateConfig, paths: RunPaths) -> None:
     """5.0  The official items are there and can be scored.
 
     Raises SchemaError, or BenchmarkNotFound for a hub id without network.
     """
-    if config.evaluate.official and not write_results.is_done(paths.evaluation(Arm.base)):
-        load_items(replace(config.evaluate, benchmarks=config.evaluate.official))
+    if evaluate.official and not write_results.is_done(paths.evaluation(Arm.base)):
+        load_items(replace(evaluate, benchmarks=evaluate.official))
 
 
 def check_engine(paths: RunPaths, session: ModelSession) -> None:

@@ -70,7 +70,7 @@ def probe(
     if {Measure.cmab, Measure.ace} & set(config.difficulty.measures):
         session.close_engines()
         run_attention_pass(
-            session.load,
+            lambda: session.model,
             samples,
             paths.probe,
             paths.attention,
@@ -118,55 +118,57 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
 
     Raises EmptySelectionError if they are fewer than one optimizer step needs.
     """
-    folder, kept = paths.selection(arm), config.select
+    folder, select_config = paths.selection(arm), config.select
+
+    def require_min(
+        selected: list[Selection],
+        minimum: int,
+        strata_counts: dict[str, int],
+        funnel: dict[str, int] | None,
+    ) -> list[Selection]:
+        if select_config.rap and funnel is not None:
+            return rap.require_min(selected, minimum, funnel, select_config.rap)
+        return require_min_size(selected, minimum, strata_counts)
 
     def write_selection() -> dict[str, Any]:
         scores = parquet.read_finished(paths.score, Score, SCORE)
         selected, rap_result = select_samples(config, scores)
         strata_counts = count_strata(scores, config.difficulty.measure)
         funnel = rap_result.funnel() if rap_result else None
-        require_min(config, selected, 1, strata_counts, funnel)
-        if kept.random or arm != Arm.tuned:
-            selected = random_set(config, scores, len(selected), arm)
+        require_min(selected, 1, strata_counts, funnel)
+        if select_config.random or arm != Arm.tuned:
+            # As many of all scored samples: a random row's, or the equal-size control's.
+            sample_ids = list(dict.fromkeys(score.sample_id for score in scores))
+            name = random_set_name(config.name, arm, TrainStage.grpo)
+            selected = random_control(sample_ids, len(selected), config.seed, name)
         elif rap_result:
             parquet.write_all(folder / rap.DECISIONS_FOLDER, rap_result.decisions)
         parquet.write_all(folder, selected)
         return {"selected": len(selected)} | ({"funnel": funnel} if funnel else {})
 
-    settings, inputs = asdict(kept) | {"arm": arm}, {"score": paths.score.name}
+    settings, inputs = asdict(select_config) | {"arm": arm}, {"score": paths.score.name}
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
     strata_counts = (manifest.read_manifest(paths.score) or {})["counts"]
-    return require_min(
-        config,
-        parquet.read_rows(folder, Selection),
-        config.grpo.prompts_per_step,
-        strata_counts,
-        content["counts"].get("funnel"),
-    )
+    selected, funnel = parquet.read_rows(folder, Selection), content["counts"].get("funnel")
+    return require_min(selected, config.grpo.prompts_per_step, strata_counts, funnel)
 
 
 def select_samples(
     config: RunConfig, scores: list[Score]
 ) -> tuple[list[Selection], rap.RapResult | None]:
     """The samples of the kept strata, maybe none; or RAP's, with its decision on every sample."""
-    if config.select.rap:
-        result = rap.run_rap(pool_scores(config, scores))
-        return result.selections, result
-    measure, kept = config.difficulty.measure, config.select.strata
-    return select_by_stratum(scores, measure, kept), None
-
-
-def pool_scores(config: RunConfig, scores: list[Score]) -> rap.PoolScores:
-    """The scores as the columns that RAP filters by (CDE, ACE and DRM), where it uses them."""
-    columns: dict[Measure, dict[str, float | None]] = {}
+    measure = config.difficulty.measure
+    if not config.select.rap:
+        return select_by_stratum(scores, measure, config.select.strata), None
+    values: dict[Measure, dict[str, float | None]] = {}
     for score in scores:
-        columns.setdefault(score.measure, {})[score.sample_id] = score.value
+        values.setdefault(score.measure, {})[score.sample_id] = score.value
 
     def column(measure: Measure) -> list[Any] | None:
-        return list(columns[measure].values()) if measure in config.select.rap else None
+        return list(values[measure].values()) if measure in config.select.rap else None
 
-    return rap.PoolScores(
-        sample_id_N=list(columns[config.difficulty.measure]),
+    pool = rap.PoolScores(
+        sample_id_N=list(values[measure]),
         discrepancy_N=column(Measure.cde),
         bias_N=column(Measure.ace),
         difficulty_N=column(Measure.drm),
@@ -174,29 +176,11 @@ def pool_scores(config: RunConfig, scores: list[Score]) -> rap.PoolScores:
         lambda_c=config.difficulty.cde.lambda_c,
         lambda_a=config.difficulty.ace.lambda_a,
     )
+    result = rap.run_rap(pool)
+    return result.selections, result
 
 
-def require_min(
-    config: RunConfig,
-    selected: list[Selection],
-    minimum: int,
-    strata_counts: dict[str, int],
-    funnel: dict[str, int] | None,
-) -> list[Selection]:
-    """The selected samples. Raises EmptySelectionError, with the counts, if they are too few."""
-    if config.select.rap and funnel is not None:
-        return rap.require_min(selected, minimum, funnel, config.select.rap)
-    return require_min_size(selected, minimum, strata_counts)
-
-
-def random_set(config: RunConfig, scores: list[Score], size: int, arm: str) -> list[Selection]:
-    """So many of all scored samples: a random row's, or the equal-size control's."""
-    sample_ids = list(dict.fromkeys(score.sample_id for score in scores))
-    name = random_set_name(config, arm, TrainStage.grpo)
-    return random_control(sample_ids, size, config.seed, name)
-
-
-def random_set_name(config: RunConfig, arm: str, stage: TrainStage) -> str:
+def random_set_name(run_name: str, arm: str, stage: TrainStage) -> str:
     """What a random set is seeded with, beside the run's seed.
 
     Rows of one table share their random sets, so that two rows differ only in what their names
@@ -204,4 +188,4 @@ def random_set_name(config: RunConfig, arm: str, stage: TrainStage) -> str:
     """
     if arm == Arm.tuned:
         return f"rows-{stage}"
-    return f"{config.name}-{arm}" if stage is TrainStage.grpo else f"{config.name}-{arm}-{stage}"
+    return f"{run_name}-{arm}" if stage is TrainStage.grpo else f"{run_name}-{arm}-{stage}"

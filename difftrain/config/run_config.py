@@ -90,17 +90,11 @@ class RunConfig:
                 f"needs {', '.join(missing)} in difficulty.extra_measures "
                 "(difficulty=rap or difficulty=all)",
             )
-        has_sft = "sft" in self.stages
+        has_sft, stages = "sft" in self.stages, f"train_stages={self.train_stages}"
         if has_sft and not self.select.sft_strata:
-            yield (
-                "select.sft_strata",
-                f"must name at least one stratum for train_stages={self.train_stages}",
-            )
+            yield "select.sft_strata", f"must name at least one stratum for {stages}"
         if self.select.sft_strata and not has_sft:
-            yield (
-                "select.sft_strata",
-                f"must be empty ([]): train_stages={self.train_stages} has no SFT",
-            )
+            yield "select.sft_strata", f"must be empty ([]): {stages} has no SFT"
         if has_sft and self.sft.needs_rationale and self.data.source not in WITH_RATIONALE:
             source = self.data.source.value
             yield "sft.targets", f"this source ({source}) gives no rationale; use rollouts"

@@ -65,7 +65,15 @@ def train(config: RunConfig, world: World, recipe_difference: list[str]) -> Path
     paths, session = RunPaths(config, trained=True), ModelSession(config.model, config.data)
     check_engine(session, paths.probe)
     samples = difficulty.load_samples(config, paths, world)
-    check_before_training(config, paths, world, session, samples)
+    with stage_lock(paths.preflight, world):
+        if world.is_first:
+            benchmarks.check_items(config.evaluate, paths)
+
+    def check_training() -> dict[str, str]:
+        results = run_preflight(config, session, samples, paths.preflight)
+        return {result.name: result.detail for result in results}
+
+    run_stage(paths.preflight, world, check_training, inputs={})
     difficulty.probe(config, paths, world, session, samples)
     difficulty.score(config, paths, world)
     arms = trained_arms(config)
@@ -115,21 +123,6 @@ def check_engine(session: ModelSession, folder: Path) -> None:
         session.check_engine()
 
 
-def check_before_training(
-    config: RunConfig, paths: RunPaths, world: World, session: ModelSession, samples: list[Sample]
-) -> None:
-    """The benchmarks' items and the model, before anything is spent on them."""
-
-    def check_model() -> dict[str, str]:
-        results = run_preflight(config, session, samples, paths.preflight)
-        return {result.name: result.detail for result in results}
-
-    with stage_lock(paths.preflight, world):
-        if world.is_first:
-            benchmarks.check_items(config, paths)
-    run_stage(paths.preflight, world, check_model, inputs={})
-
-
 def run_preflight(
     config: RunConfig, session: ModelSession, samples: list[Sample], folder: Path
 ) -> list[preflight.CheckResult]:
@@ -147,6 +140,12 @@ def trained_arms(config: RunConfig) -> list[str]:
 def write_report(config: RunConfig, paths: RunPaths, recipe_difference: list[str]) -> None:
     """The report, the checkpoint beside it, and the tracker."""
     arms = trained_arms(config)
+    folders = {}
+    for arm in arms:
+        folders[arm] = ArmFolders(select=paths.selection(arm), train=paths.grpo(arm))
+        if TrainStage.sft in config.stages:
+            sft_select = paths.selection(arm, TrainStage.sft)
+            folders[arm] = replace(folders[arm], sft_select=sft_select, sft=paths.sft(arm))
     results = {arm: paths.evaluation(arm) for arm in (Arm.base, *arms)}
     inputs = RunInputs(
         folder=paths.run,
@@ -157,7 +156,7 @@ def write_report(config: RunConfig, paths: RunPaths, recipe_difference: list[str
         attention=paths.attention if manifest.read_manifest(paths.attention) else None,
         score=paths.score,
         retest=paths.reliability if config.probe.retest_samples else None,
-        arms={arm: arm_folders(config, paths, arm) for arm in arms},
+        arms=folders,
         evaluations=results,
         differences=benchmarks.differences(results, config.evaluate.resamples),
         contamination=paths.contamination if manifest.read_manifest(paths.contamination) else None,
@@ -168,15 +167,6 @@ def write_report(config: RunConfig, paths: RunPaths, recipe_difference: list[str
             link_tree(trained, paths.run / name)
     if config.report_to is not Tracker.none:
         send_report(config.report_to, inputs, report)
-
-
-def arm_folders(config: RunConfig, paths: RunPaths, arm: str) -> ArmFolders:
-    """Where the stages of one trained arm lie."""
-    folders = ArmFolders(select=paths.selection(arm), train=paths.grpo(arm))
-    if TrainStage.sft not in config.stages:
-        return folders
-    sft_select = paths.selection(arm, TrainStage.sft)
-    return replace(folders, sft_select=sft_select, sft=paths.sft(arm))
 
 
 def link_tree(source: Path, target: Path) -> None:

@@ -83,25 +83,6 @@ def beat(folder: Path, world: World) -> None:
     heartbeat_path(folder, world.rank).touch()
 
 
-def remove_heartbeats(folder: Path) -> None:
-    """Remove the heartbeat files of a finished stage."""
-    for path in folder.glob(".rank-*.beat"):
-        path.unlink(missing_ok=True)
-
-
-def silent_ranks(folder: Path, ranks: Iterable[int], since: float, timeout: float) -> list[int]:
-    """The ranks without a heartbeat for `timeout` seconds, counted from `since` at the earliest."""
-    now = time.time()
-
-    def last_beat(rank: int) -> float:
-        try:
-            return max(since, heartbeat_path(folder, rank).stat().st_mtime)
-        except FileNotFoundError:  # not written yet, or the stage has just been finished
-            return since
-
-    return [rank for rank in ranks if now - last_beat(rank) > timeout]
-
-
 def wait(
     folder: Path,
     world: World,
@@ -117,7 +98,10 @@ def wait(
     others = [rank for rank in ranks or range(world.size) if rank != world.rank]
     while not is_complete():
         beat(folder, world)
-        if silent := silent_ranks(folder, others, since, timeout):
+        now = time.time()
+        last_beats = {rank: touched_at(heartbeat_path(folder, rank)) for rank in others}
+        silent = [rank for rank in others if now - max(since, last_beats[rank]) > timeout]
+        if silent:
             names = ", ".join(f"rank {rank}" for rank in silent)
             raise RankTimeout(
                 f"{names} of {world.size}: no heartbeat for {timeout:.0f} s in {folder}; finished "
@@ -126,9 +110,17 @@ def wait(
         time.sleep(POLL_SECONDS)
 
 
+def touched_at(path: Path) -> float:
+    """When a file was last written (a time.time()); 0 if it does not exist."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 @contextmanager
 def touch_regularly(path: Path) -> Iterator[None]:
-    """Touch this file from a background thread meanwhile."""
+    """Touch a heartbeat file from a background thread, such as while a model is loading."""
     done = threading.Event()
 
     def touch() -> None:
@@ -148,13 +140,6 @@ def touch_regularly(path: Path) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-@contextmanager
-def heartbeat(folder: Path, world: World) -> Iterator[None]:
-    """Beat from a background thread during one long step, such as loading a model."""
-    with touch_regularly(heartbeat_path(folder, world.rank)):
-        yield
 
 
 @contextmanager
@@ -183,7 +168,7 @@ def launch_id() -> str:
 
 
 def failure_path(folder: Path) -> Path:
-    """Where the first rank of this launch leaves its reason."""
+    """Where the first rank of this launch writes why it stopped."""
     name = launch_id()
     return folder / (f"{FAILED}-{manifest.fingerprint(name)}" if name.strip(":") else FAILED)
 
@@ -247,24 +232,20 @@ def stage_lock(
     alone = world.size == 1
     lock = FileLock(folder / ".lock", fallback_to_soft=False)
     with nullcontext() if alone else report_failure(folder, world, folder / LOCK_HEARTBEAT):
-        _acquire(lock, folder)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            logger.warning("another run is working in %s: waiting for it to finish", folder)
+            lock.acquire(poll_interval=POLL_SECONDS)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            logger.warning("%s cannot be locked (%s): start no second run on it", folder, reason)
         try:
             with (folder / ENTERED).open("a") as launches:
                 launches.write(f"{entry}\n")
             yield
         finally:
             lock.release()
-
-
-def _acquire(lock: FileLock, folder: Path) -> None:
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        logger.warning("another run is working in %s: waiting for it to finish", folder)
-        lock.acquire(poll_interval=POLL_SECONDS)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        logger.warning("%s cannot be locked (%s): start no second run on it", folder, reason)
 
 
 def _follow_first_rank(
@@ -275,24 +256,18 @@ def _follow_first_rank(
     It may still be in an earlier stage. Raises FirstRankFailed or RankTimeout.
     """
     since, folders = time.time(), [*FOLLOWED, folder]
+    heartbeats = [
+        path / name for path in folders for name in (LOCK_HEARTBEAT, heartbeat_path(path, 0).name)
+    ]
     entered = folder / ENTERED
     while not is_finished():
         if entered.is_file() and entry in entered.read_text().splitlines():
             break
         if reasons := [reason for path in folders if (reason := failure_reason(path))]:
             raise FirstRankFailed(f"rank 0 stopped: {reasons[0]}")
-        if time.time() - max(since, *map(_last_heartbeat, folders)) > TIMEOUT_SECONDS:
+        if time.time() - max(since, *map(touched_at, heartbeats)) > TIMEOUT_SECONDS:
             raise RankTimeout(
                 f"rank 0 of {world.size}: no heartbeat for {TIMEOUT_SECONDS:.0f} s before {folder}"
             )
         time.sleep(POLL_SECONDS)
     FOLLOWED.append(folder)
-
-
-def _last_heartbeat(folder: Path) -> float:
-    """When a first rank was last alive in a stage's folder; 0 if never."""
-    last = 0.0
-    for path in (folder / LOCK_HEARTBEAT, heartbeat_path(folder, 0)):
-        with suppress(FileNotFoundError):
-            last = max(last, path.stat().st_mtime)
-    return last

@@ -138,14 +138,6 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def written_at(folder: Path) -> float:
-    """When the manifest was written (a time.time()); 0 if there is none."""
-    try:
-        return (folder / MANIFEST).stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
 def refuse_old_layout(folder: Path) -> None:
     """Raise SchemaError if an earlier version of difftrain wrote this stage's or run's folder.
 

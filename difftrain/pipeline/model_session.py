@@ -1,6 +1,5 @@
 """The base model and its engines, loaded when a stage first needs them, and only once."""
 
-from collections.abc import Callable
 from functools import cached_property
 
 from difftrain.config.data import DataConfig
@@ -22,11 +21,6 @@ class ModelSession:
     def model(self) -> LoadedModel:
         """The model in this process, loaded at the first access."""
         return load(self.config, self.data.min_pixels, self.data.max_pixels)
-
-    @property
-    def load(self) -> Callable[[], LoadedModel]:
-        """Returns the model; for stages that load it only if something is left to measure."""
-        return lambda: self.model
 
     def engine(self, min_pixels: int | None = None, max_pixels: int | None = None) -> Engine:
         """The engine for images within these areas, started if there is none yet.

@@ -31,6 +31,7 @@ SIMPLE_TYPES = {
     bool: pa.bool_(),
     bytes: pa.binary(),
 }
+LIST_ITEM_TYPES = {int: pa.int32(), float: pa.float32()}
 GROUP_BYTES = 1 << 20
 """Bytes of images in one row group, the least that one access reads."""
 CACHED_ROW_GROUPS = 4
@@ -45,40 +46,30 @@ class MissingArtifact(FileNotFoundError):
     """A stage's input does not exist; the message names the command that makes it."""
 
 
-def column_type(hint: Any) -> pa.DataType:
-    """The parquet type of a field's type. Tuples become lists; floats in them have 32 bits."""
+def column_type(hint: Any) -> tuple[pa.DataType, Callable[[Any], Any]]:
+    """The parquet type of a field's type, and the function from a parquet value to the field's.
+
+    Enums become strings and tuples become lists; numbers in them have 32 bits.
+    """
     if get_origin(hint) is UnionType:
         (inner,) = (part for part in get_args(hint) if part is not NoneType)
-        return column_type(inner)
+        data_type, convert = column_type(inner)
+        return data_type, lambda value: None if value is None else convert(value)
     if get_origin(hint) in (tuple, Sequence):
         inner = get_args(hint)[0]
-        if inner is float:
-            return pa.list_(pa.float32())
-        return pa.list_(pa.int32() if inner is int else column_type(inner))
+        data_type, convert = column_type(inner)
+        item_type = LIST_ITEM_TYPES.get(inner, data_type)
+        return pa.list_(item_type), lambda values: tuple(map(convert, values))
     if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return pa.string()
-    return SIMPLE_TYPES[hint]
-
-
-def converter(hint: Any) -> Callable[[Any], Any]:
-    """The function from a parquet value to a field's value: enums by name, lists to tuples."""
-    if get_origin(hint) is UnionType:
-        (inner,) = (part for part in get_args(hint) if part is not NoneType)
-        convert = converter(inner)
-        return lambda value: None if value is None else convert(value)
-    if get_origin(hint) in (tuple, Sequence):
-        convert = converter(get_args(hint)[0])
-        return lambda values: tuple(map(convert, values))
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return hint
-    return lambda value: value
+        return pa.string(), hint
+    return SIMPLE_TYPES[hint], lambda value: value
 
 
 @cache
 def schema(record: type) -> pa.Schema:
     """The parquet schema of a record: one column a field, in order."""
     hints = get_type_hints(record)
-    return pa.schema([(field.name, column_type(hints[field.name])) for field in fields(record)])
+    return pa.schema([(field.name, column_type(hints[field.name])[0]) for field in fields(record)])
 
 
 @cache
@@ -146,10 +137,14 @@ def read_part(path: Path, record: type[R]) -> list[R]:
     hints, images = get_type_hints(record), image_columns(record)
     table = file.read(columns=[name for name in columns_needed.names if name not in images])
     columns: dict[str, Sequence[Any]] = {
-        name: list(map(converter(hints[name]), table.column(name).to_pylist()))
+        name: list(map(column_type(hints[name])[1], table.column(name).to_pylist()))
         for name in table.column_names
     }
-    columns |= {name: lazy_images(file.metadata, path, name) for name in images}
+    groups = range(file.num_row_groups)
+    rows = [
+        (group, row) for group in groups for row in range(file.metadata.row_group(group).num_rows)
+    ]
+    columns |= {name: [LazyImages(path, name, *row) for row in rows] for name in images}
     return [
         record(**{name: values[row] for name, values in columns.items()})
         for row in range(table.num_rows)
@@ -208,16 +203,15 @@ def write_all(folder: Path, records: Iterable[R], rows_per_part: int = 2000) -> 
 class PartBuffer(Generic[R]):
     """Rows that are not on disk yet, which a kill would lose.
 
-    `write` gets them as soon as there are `size`, or the first has waited MAX_BUFFER_SECONDS.
+    `write_rows` gets them as soon as there are `size`, or the first waited MAX_BUFFER_SECONDS.
     """
 
-    def __init__(self, write: Callable[[list[R]], None], size: int) -> None:
-        self._write, self.size = write, size
+    def __init__(self, write_rows: Callable[[list[R]], None], size: int) -> None:
+        self._write_rows, self.size = write_rows, size
         self.rows: list[R] = []
         self.since = time.monotonic()
 
     def add(self, row: R) -> None:
-        """Keep a row until there are enough."""
         if not self.rows:
             self.since = time.monotonic()
         self.rows.append(row)
@@ -225,14 +219,12 @@ class PartBuffer(Generic[R]):
             self.write()
 
     def write_if_late(self) -> None:
-        """Write the rows if the first of them has waited for long."""
         if time.monotonic() - self.since > MAX_BUFFER_SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Write the rows."""
         if self.rows:
-            self._write(self.rows)
+            self._write_rows(self.rows)
         self.rows = []
 
 
@@ -256,7 +248,6 @@ class LazyImages(Sequence[bytes]):
     row: int
 
     def read(self) -> tuple[bytes, ...]:
-        """All bytes of the cell."""
         status = os.stat(self.path)
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
         cells = cached_row_group(str(self.path), stamp, self.group, self.column)
@@ -276,12 +267,3 @@ class LazyImages(Sequence[bytes]):
 
     def __hash__(self) -> int:
         return hash(self.read())
-
-
-def lazy_images(metadata: pq.FileMetaData, path: Path, column: str) -> list[LazyImages]:
-    """All cells of a column of images, without reading them."""
-    return [
-        LazyImages(path, column, group, row)
-        for group in range(metadata.num_row_groups)
-        for row in range(metadata.row_group(group).num_rows)
-    ]

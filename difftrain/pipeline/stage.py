@@ -34,8 +34,8 @@ itself decides what to keep of it.
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,10 @@ def run_shared_stage(
         return content is not None and is_finished(content)
 
     def closed() -> bool:  # by the first rank of this launch, even where items failed again
-        return finished() or manifest.written_at(folder) >= coordination.STARTED
+        return (
+            finished()
+            or coordination.touched_at(folder / manifest.MANIFEST) >= coordination.STARTED
+        )
 
     if not finished():
         stage = folder.name if lock else ""
@@ -141,7 +144,8 @@ def _write_manifest(
         seconds=seconds,
         counts=counts,
     )
-    coordination.remove_heartbeats(folder)
+    for path in folder.glob(".rank-*.beat"):
+        path.unlink(missing_ok=True)
 
 
 class Heartbeat:
@@ -161,11 +165,10 @@ class Heartbeat:
         coordination.beat(self.folder, self.world)
         self.saved()
 
-    @contextmanager
-    def in_background(self) -> Iterator[None]:
+    def in_background(self) -> AbstractContextManager[None]:
         """Beat from a thread during one long step, such as loading a model."""
-        with coordination.heartbeat(self.folder, self.world):
-            yield
+        path = coordination.heartbeat_path(self.folder, self.world.rank)
+        return coordination.touch_regularly(path)
 
     def saved(self) -> bool:
         """Save the seconds if the last time is long ago; always true."""

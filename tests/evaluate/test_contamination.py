@@ -224,6 +224,6 @@ def test_a_broken_benchmark_that_is_evaluated_is_told_before_anything_is_spent(
     )
     run = RunConfig(output_dir=str(tmp_path), evaluate=config)
     with pytest.raises(parquet.SchemaError, match=r"MMStar: 2 items in .* has 1500"):
-        benchmarks.check_items(run, RunPaths(run))
+        benchmarks.check_items(run.evaluate, RunPaths(run))
     config.allow_count_mismatch = True
-    benchmarks.check_items(run, RunPaths(run))
+    benchmarks.check_items(run.evaluate, RunPaths(run))
