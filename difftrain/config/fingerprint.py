@@ -11,21 +11,10 @@ from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any
 
 KEY = "fingerprint"
-STAGES = frozenset(
-    [
-        "shapes",
-        "files",
-        "preflight",
-        "probe",
-        "attention",
-        "score",
-        "retest",
-        "select_sft",
-        "train",
-        "responses",
-        "evaluate",
-    ]
-)
+STAGES = {
+    "shapes", "files", "preflight", "probe", "attention", "score", "retest", "select_sft", "train",
+    "responses", "evaluate",
+}  # fmt: skip
 """Stages that settings of other sections count in; shapes and files are the two kinds of data."""
 
 

@@ -140,11 +140,9 @@ def read_part(path: Path, record: type[R]) -> list[R]:
         name: list(map(column_type(hints[name])[1], table.column(name).to_pylist()))
         for name in table.column_names
     }
-    groups = range(file.num_row_groups)
-    rows = [
-        (group, row) for group in groups for row in range(file.metadata.row_group(group).num_rows)
-    ]
-    columns |= {name: [LazyImages(path, name, *row) for row in rows] for name in images}
+    rows_by_group = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    cells = [(group, row) for group, rows in enumerate(rows_by_group) for row in range(rows)]
+    columns |= {name: [LazyImages(path, name, *cell) for cell in cells] for name in images}
     return [
         record(**{name: values[row] for name, values in columns.items()})
         for row in range(table.num_rows)

@@ -104,10 +104,8 @@ def run_shared_stage(
         return content is not None and is_finished(content)
 
     def closed() -> bool:  # by the first rank of this launch, even where items failed again
-        return (
-            finished()
-            or coordination.touched_at(folder / manifest.MANIFEST) >= coordination.STARTED
-        )
+        written_at = coordination.touched_at(folder / manifest.MANIFEST)
+        return finished() or written_at >= coordination.STARTED
 
     if not finished():
         stage = folder.name if lock else ""
