@@ -34,10 +34,6 @@ MIN_CHANGE = 1e-4
 """Nats by which the gold answer's log-probability must change with another image."""
 ROUND_TRIP_BYTES = 1 << 30
 """Models up to this size are written and read back whole; of larger ones, this much."""
-OPTIMIZER_BYTES = 8
-"""Adam's two moments of each trained parameter, in a checkpoint that training resumes from."""
-ADAPTER_BYTES = 4
-"""LoRA adapters are float32."""
 LIBRARY_ERRORS = (
     ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, OSError
 )  # fmt: skip
@@ -83,23 +79,19 @@ def failure_message(results: Sequence[CheckResult]) -> str | None:
     return f"{count}:\n{causes}\n\n{results_table(results)}"
 
 
-def varied_samples(samples: Sequence[Sample]) -> list[Sample]:
-    """SAMPLES samples with images, of as many tasks as there are."""
-    with_images = [sample for sample in samples if sample.images]
-    first_of_task = {sample.task: sample for sample in reversed(with_images)}
-    chosen = [sample for sample in with_images if first_of_task[sample.task] is sample]
-    return (chosen + [sample for sample in with_images if sample not in chosen])[:SAMPLES]
-
-
 def require_trainable(candidate: Candidate) -> list[CheckResult]:
-    """The results of all checks on a few of the samples.
+    """The results of all checks on SAMPLES samples with images, of as many tasks as there are.
 
     Raises PreflightFailed with every cause if one fails.
     """
-    if not (samples := varied_samples(candidate.samples)):
+    with_images = [sample for sample in candidate.samples if sample.images]
+    if not with_images:
         raise PreflightFailed("no sample has an image, so the model cannot be checked")
+    first_of_task = {sample.task: sample for sample in reversed(with_images)}
+    # Stable: the first sample of each task comes first, each part in the order of the samples.
+    varied = sorted(with_images, key=lambda sample: first_of_task[sample.task] is not sample)
     started = time.time()
-    results = run_checks(replace(candidate, samples=samples))
+    results = run_checks(replace(candidate, samples=varied[:SAMPLES]))
     if message := failure_message(results):
         raise PreflightFailed(message)
     logger.info("preflight, %.1f s\n%s", time.time() - started, results_table(results))
@@ -191,15 +183,16 @@ def gold_log_probability(
     return torch.log_softmax(logits, -1).gather(2, gold_1T[..., None]).sum()
 
 
-def check_images_matter(
-    candidate: Candidate, name: str, replace: Callable[[int], list[Image.Image]]
+def _check_images_matter(
+    candidate: Candidate, name: str, replacement: Callable[[Image.Image, int], Image.Image]
 ) -> CheckResult:
-    """Whether the gold answer's log-probability changes when the images are replaced."""
+    """Whether the gold answer's log-probability changes when each sample's images are replaced."""
     changes = []
     with torch.inference_mode():
         for index, sample in enumerate(candidate.samples):
+            images = [replacement(image, index) for image in decoded_images(sample)]
             original = gold_log_probability(candidate.loaded, sample)
-            replaced = gold_log_probability(candidate.loaded, sample, replace(index))
+            replaced = gold_log_probability(candidate.loaded, sample, images)
             changes.append(abs(float(original - replaced)))
     passed = sum(change > MIN_CHANGE for change in changes) * 2 > len(changes)
     detail = "changes by " + ", ".join(f"{change:.2g}" for change in changes)
@@ -210,36 +203,19 @@ def check_images_matter(
 
 def check_black_image(candidate: Candidate) -> CheckResult:
     """4. The gold answer's log-probability changes when the image is black."""
-
-    def black(index: int) -> list[Image.Image]:
-        images = decoded_images(candidate.samples[index])
-        return [Image.new("RGB", image.size) for image in images]
-
-    return check_images_matter(candidate, "black image", black)
+    return _check_images_matter(
+        candidate, "black image", lambda image, _: Image.new("RGB", image.size)
+    )
 
 
 def check_swapped_image(candidate: Candidate) -> CheckResult:
     """5. It changes when the image is another sample's, turned upside down."""
 
-    def swapped(index: int) -> list[Image.Image]:
-        images = decoded_images(candidate.samples[index])
+    def swapped(image: Image.Image, index: int) -> Image.Image:
         other = decoded_images(candidate.samples[(index + 1) % len(candidate.samples)])[0]
-        flipped = other.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-        return [flipped.resize(image.size) for image in images]
+        return other.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize(image.size)
 
-    return check_images_matter(candidate, "swapped image", swapped)
-
-
-class FavorTokens:
-    """A logits processor that makes some tokens all but certain unless they are banned."""
-
-    def __init__(self, ids: Sequence[int]) -> None:
-        self.ids = list(ids)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores of shape B V; what is minus infinity stays so."""
-        scores[:, self.ids] += 1e4
-        return scores
+    return _check_images_matter(candidate, "swapped image", swapped)
 
 
 def check_sampling(candidate: Candidate) -> CheckResult:
@@ -251,13 +227,19 @@ def check_sampling(candidate: Candidate) -> CheckResult:
     from_config = [getattr(loaded.model.config, field, None) for field in fields]
     ids = {*placeholders, *(id_ for id_ in from_config if id_ is not None)}
     inputs = encode(loaded, [trl_messages(candidate.samples[0])])
+
+    def favor(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Make the tokens all but certain; a banned one stays at minus infinity."""
+        scores[:, sorted(ids)] += 1e4
+        return scores
+
     with torch.inference_mode():
         output = loaded.model.generate(
             **inputs,
             **placeholder_ban(vocabulary),
             max_new_tokens=4,
             do_sample=False,
-            logits_processor=LogitsProcessorList([FavorTokens(sorted(ids))]),
+            logits_processor=LogitsProcessorList([favor]),
         )
     by_training = ids & set(output[0, inputs["input_ids"].shape[1] :].tolist())
     probe_sampler = SeededGumbelProcessor([0], [1.0], 1, placeholders)
@@ -274,53 +256,46 @@ def check_sampling(candidate: Candidate) -> CheckResult:
 
 def check_trained_parts(candidate: Candidate) -> CheckResult:
     """7. In each stage the trained parts get a gradient, and the frozen ones do not."""
-    details, problems = [], []
-    for stage in candidate.stages:
-        stage_parts, stage_problems = trained_parts(candidate, stage)
+    model, details, problems = candidate.loaded.model, [], []
+    for stage, settings in candidate.stages.items():
+        frozen = {*param_groups.VISION_PARTS} if settings.freeze_vision else set()
+        with param_groups.trainable_as(stage, settings, candidate.model, model):
+            last_of_part = {
+                part_of(name): parameter
+                for name, parameter in model.named_parameters()
+                if parameter.ndim > 1 and parameter.requires_grad
+            }
+            loss = gold_log_probability(candidate.loaded, candidate.samples[0])
+            gradients = torch.autograd.grad(loss, list(last_of_part.values()), allow_unused=True)
+            counts = list(param_groups.count_parameters(model))
+        wrong = [f"{part} is trained" for part in frozen & last_of_part.keys()]
+        wrong += [
+            f"{part} gets no gradient"
+            for part, gradient in zip(last_of_part, gradients, strict=True)
+            if gradient is None or not bool(gradient.isfinite().all() and gradient.any())
+        ]
+        verb = "by LoRA ({:,} of {:,})" if settings.lora.rank else "trained"
+        if not settings.lora.rank:  # LoRA trains only the parts that have its target modules
+            wrong += [f"{p} is not trained" for p, _, n in counts if p not in frozen and not n]
+        parts = [f"{part} {verb.format(n, all_) if n else 'frozen'}" for part, all_, n in counts]
         prefix = f"{stage}: " if len(candidate.stages) > 1 else ""
-        details.append(prefix + ", ".join(stage_parts))
-        problems += [prefix + problem for problem in stage_problems]
+        details.append(prefix + ", ".join(parts))
+        problems += [prefix + problem for problem in wrong]
     detail = "; ".join(problems or details)
     return CheckResult("trained and frozen parts as configured", not problems, detail)
-
-
-def trained_parts(candidate: Candidate, stage: str) -> tuple[list[str], list[str]]:
-    """What one stage does with each part, and what differs from its settings."""
-    model, settings = candidate.loaded.model, candidate.stages[stage]
-    frozen = {*param_groups.VISION_PARTS} if settings.freeze_vision else set()
-    with param_groups.trainable_as(stage, settings, candidate.model, model):
-        last_of_part = {
-            part_of(name): parameter
-            for name, parameter in model.named_parameters()
-            if parameter.ndim > 1 and parameter.requires_grad
-        }
-        loss = gold_log_probability(candidate.loaded, candidate.samples[0])
-        gradients = torch.autograd.grad(loss, list(last_of_part.values()), allow_unused=True)
-        counts = list(param_groups.count_parameters(model))
-    problems = [f"{part} is trained" for part in frozen & last_of_part.keys()]
-    problems += [
-        f"{part} gets no gradient"
-        for part, gradient in zip(last_of_part, gradients, strict=True)
-        if gradient is None or not bool(gradient.isfinite().all() and gradient.any())
-    ]
-    verb = "by LoRA ({:,} of {:,})" if settings.lora.rank else "trained"
-    if not settings.lora.rank:  # LoRA trains only the parts that have its target modules
-        problems += [f"{p} is not trained" for p, _, n in counts if p not in frozen and not n]
-    parts = [f"{part} {verb.format(n, all_) if n else 'frozen'}" for part, all_, n in counts]
-    return parts, problems
 
 
 def checkpoint_bytes(candidate: Candidate, stage: str, size: int) -> int:
     """Bytes that one stage's checkpoints take, of a model of `size` bytes.
 
-    Two to resume from, with the optimizer state of what is trained, and the final one. With LoRA
-    the first two hold the adapter alone (float32), and the final one model and adapter.
+    Two to resume from, with Adam's two moments (8 bytes) of each trained parameter, and the final
+    one. With LoRA the first two hold the adapter alone (float32), the final one model and adapter.
     """
     model, settings = candidate.loaded.model, candidate.stages[stage]
     with param_groups.trainable_as(stage, settings, candidate.model, model):
         trained = sum(n for _, _, n in param_groups.count_parameters(model))
-    weights = 3 * ADAPTER_BYTES * trained + size if settings.lora.rank else 3 * size
-    return weights + 2 * OPTIMIZER_BYTES * trained
+    weights = 3 * 4 * trained + size if settings.lora.rank else 3 * size
+    return weights + 2 * 8 * trained
 
 
 def check_checkpoint(candidate: Candidate) -> CheckResult:

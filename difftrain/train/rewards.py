@@ -8,7 +8,7 @@ got the same reward; groups that are split over processes are not counted. Count
 sums: their mean over processes times the number of processes is exact.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,12 +75,22 @@ def accuracy_reward(subsets: Subsets, graders: GraderPool, grade: GradeConfig) -
         samples = [subsets.by_id[id_] for id_ in sample_id]
         results = grade_batch(graders, texts, samples, grade)
         if log_metric is not None:
+            log_alarms(texts, samples, log_metric)
             stopped = sum(isinstance(result, GradeFailure) for result in results)
-            log_alarms(texts, sample_id, subsets, log_metric)
             log_metric(f"{SUM}alarms/{Alarm.grader_stopped}", stopped)
         return [0.0 if isinstance(result, GradeFailure) else result.credit for result in results]
 
     return accuracy
+
+
+def log_alarms(texts: Sequence[str], samples: Sequence[Sample], log_metric: LogMetric) -> None:
+    """Log how many completions show each sign of reward hacking, and how many there are."""
+    counts: Counter[Alarm] = Counter()
+    for text, sample in zip(texts, samples, strict=True):
+        counts.update(reward_hacking.response_alarms(text, sample, prompts.SYSTEM))
+    log_metric(f"{SUM}{COMPLETIONS}", len(texts))
+    for alarm in (Alarm.empty, Alarm.several_options, Alarm.repeated_tags, Alarm.prompt_echo):
+        log_metric(f"{SUM}alarms/{alarm}", counts[alarm])
 
 
 def format_reward(completions: Sequence[Any], **_: Any) -> list[float]:
@@ -134,13 +144,8 @@ def with_metrics(
             completion_ids: Sequence[Sequence[int]] | None = None,
             **kwargs: Any,
         ) -> list[float]:
-            values = reward(
-                completions=completions,
-                sample_id=sample_id,
-                log_metric=log_metric,
-                completion_ids=completion_ids,
-                **kwargs,
-            )
+            kwargs |= {"log_metric": log_metric, "completion_ids": completion_ids}
+            values = reward(completions=completions, sample_id=sample_id, **kwargs)
             previous = totals if index else [0.0] * len(values)
             totals[:] = [t + weights[index] * v for t, v in zip(previous, values, strict=True)]
             if log_metric is not None:
@@ -148,7 +153,9 @@ def with_metrics(
                 if index == 0:
                     sums |= reward_sums(COMPLETIONS, [1] * len(values), sample_id, subsets)
                 if index == len(rewards) - 1:
-                    sums |= length_sums(completion_ids, sample_id, subsets)
+                    if completion_ids is not None:
+                        lengths = [len(ids) for ids in completion_ids]
+                        sums |= reward_sums(TOKENS, lengths, sample_id, subsets)
                     sums |= group_sums(totals, sample_id, subsets, num_generations)
                 for name, value in sums.items():
                     log_metric(f"{SUM}{name}", value)
@@ -171,15 +178,6 @@ def reward_sums(
     return {f"{name}/{subset}": sums[subset] for subset in subsets.names}
 
 
-def length_sums(
-    completion_ids: Sequence[Sequence[int]] | None, sample_id: Sequence[str], subsets: Subsets
-) -> dict[str, float]:
-    """Tokens of the completions of every subset."""
-    if completion_ids is None:
-        return {}
-    return reward_sums(TOKENS, [len(ids) for ids in completion_ids], sample_id, subsets)
-
-
 def group_sums(
     totals: Sequence[float], sample_id: Sequence[str], subsets: Subsets, num_generations: int
 ) -> dict[str, float]:
@@ -195,20 +193,6 @@ def group_sums(
             sums[f"{ZERO_STD}/{subset}"] += zero_std
     names = [f"{kind}/{subset}" for kind in (PROMPTS, ZERO_STD) for subset in subsets.names]
     return {name: sums[name] for name in names}
-
-
-def log_alarms(
-    texts: Sequence[str], sample_id: Sequence[str], subsets: Subsets, log_metric: LogMetric
-) -> None:
-    """Log how many completions show each sign of reward hacking, and how many there are."""
-    counts: dict[Alarm, int] = defaultdict(int)
-    for text, id_ in zip(texts, sample_id, strict=True):
-        alarms = reward_hacking.response_alarms(text, subsets.by_id[id_], prompts.SYSTEM)
-        for alarm, present in alarms.items():
-            counts[alarm] += present
-    log_metric(f"{SUM}{COMPLETIONS}", len(texts))
-    for alarm in (Alarm.empty, Alarm.several_options, Alarm.repeated_tags, Alarm.prompt_echo):
-        log_metric(f"{SUM}alarms/{alarm}", counts[alarm])
 
 
 def step_metrics(logs: Mapping[str, float], processes: int) -> dict[str, float]:

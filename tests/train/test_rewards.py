@@ -32,7 +32,7 @@ def half_formatted(samples: list[Sample], subsets: Subsets) -> Metrics:
     good = "<think>a</think><answer>b</answer>"
     texts = [good if index < len(samples) // 2 else "b" for index in range(len(samples))]
     ids = [sample.sample_id for sample in samples]
-    rewards.log_alarms(texts, ids, subsets, lambda *pair: logged.append(pair))
+    rewards.log_alarms(texts, samples, lambda *pair: logged.append(pair))
 
     def accuracy(completions: list[str], **_: object) -> list[float]:
         return [float(text == good) for text in completions]
@@ -78,9 +78,7 @@ def test_a_task_without_a_completion_in_a_step_is_left_out_and_not_zero(
 def test_alarms_are_shares_of_all_completions(shapes_samples: list[Sample]) -> None:
     logged: Metrics = []
     texts = ["<answer></answer>", prompts.SYSTEM, "<answer>1</answer><answer>1</answer>", "1"]
-    ids = [sample.sample_id for sample in shapes_samples[:4]]
-    subsets = Subsets(shapes_samples)
-    rewards.log_alarms(texts, ids, subsets, lambda *pair: logged.append(pair))
+    rewards.log_alarms(texts, shapes_samples[:4], lambda *pair: logged.append(pair))
     row = step_metrics(trl_mean([logged]) | {"completions/clipped_ratio": 0.25}, 1)
     assert row == {
         "alarms/empty": 0.5,
