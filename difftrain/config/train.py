@@ -16,13 +16,6 @@ from difftrain.records import TrainStage
 
 TRL_CONFIG = {TrainStage.grpo: "GRPOConfig", TrainStage.sft: "SFTConfig"}
 """TRL's argument dataclass of each stage; its fields are the keys that may be given."""
-CONFIG_FILES = (
-    ("trl", "trainer/grpo_config.py"),
-    ("trl", "trainer/sft_config.py"),
-    ("trl", "trainer/base_config.py"),
-    ("transformers", "training_args.py"),
-)
-"""Where TRL's dataclasses and their bases are, as (package, file)."""
 SHARED_KEYS = {
     **dict.fromkeys(("output_dir", "seed", "report_to"), "{key}"),
     **dict.fromkeys(
@@ -72,7 +65,12 @@ GRPO_KEYS = {
 def trl_fields(stage: TrainStage) -> frozenset[str]:
     """The fields of TRL's argument dataclass, read from its source without importing it."""
     classes: dict[str, ast.ClassDef] = {}
-    for package, file in CONFIG_FILES:
+    for package, file in (
+        ("trl", "trainer/grpo_config.py"),
+        ("trl", "trainer/sft_config.py"),
+        ("trl", "trainer/base_config.py"),
+        ("transformers", "training_args.py"),
+    ):
         spec = importlib.util.find_spec(package)
         assert spec is not None
         assert spec.submodule_search_locations

@@ -232,9 +232,7 @@ def yes_no_items(seed: int) -> Iterator[Item]:
                 }
 
 
-ToRow = Callable[[str, float, DrawnSample], Item | None]
-
-SPECS: dict[str, tuple[ToRow, tuple[str, ...]]] = {
+SPECS: dict[str, tuple[Callable[[str, float, DrawnSample], Item | None], tuple[str, ...]]] = {
     "MathVista": (mathvista, tuple(MATHVISTA_TASKS)),
     "MMVet": (mmvet, tuple(MMVET_CAPABILITIES)),
     "OCRBench": (ocrbench, ("read",)),
@@ -242,17 +240,6 @@ SPECS: dict[str, tuple[ToRow, tuple[str, ...]]] = {
     "MMStar": (mmstar, tuple(MMSTAR_CAPABILITIES)),
 }
 """How a benchmark's rows are made, and of which families."""
-
-
-def drawn_items(benchmark: str, seed: int) -> Iterator[Item]:
-    """Items of a benchmark without end, without the columns that number them."""
-    to_row, names = SPECS[benchmark]
-    for index in count():
-        family = names[index % len(names)]
-        sample_id, gen_difficulty, drawn = pool.draw(pool.Split.bench, family, index, seed)
-        row = to_row(family, gen_difficulty, drawn)
-        if row is not None:
-            yield {**row, "image": pool.to_png(drawn.image), "sample_id": sample_id}
 
 
 def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
@@ -267,20 +254,24 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
     if name not in SPECS:
         allowed = ", ".join([*SPECS, "HallusionBench"])
         raise ValueError(f"benchmark={benchmark!r}: must be one of {allowed}")
+    to_row, family_names = SPECS[name]
     by_id: dict[str, Item] = {}
-    drawn = drawn_items(name, root)
-    while len(by_id) < size:
-        item = next(drawn)
-        by_id.setdefault(item["sample_id"], item)
-    numbered: list[Item] = []
-    for index, item in enumerate(by_id.values()):
-        own_id = {}
+    for draw_index in count():
+        if len(by_id) == size:
+            break
+        family = family_names[draw_index % len(family_names)]
+        sample_id, gen_difficulty, drawn = pool.draw(pool.Split.bench, family, draw_index, root)
+        row = to_row(family, gen_difficulty, drawn)
+        if row is None or sample_id in by_id:
+            continue
+        index, own_id = len(by_id), {}
         if name == "MathVista":
             own_id = {"pid": str(index + 1)}
         elif name == "MMMU":
-            own_id = {"id": f"validation_{item['l2-category']}_{index + 1}"}
-        numbered.append({"index": index, **own_id, **item})
-    return numbered
+            own_id = {"id": f"validation_{row['l2-category']}_{index + 1}"}
+        image = {"image": pool.to_png(drawn.image), "sample_id": sample_id}
+        by_id[sample_id] = {"index": index, **own_id, **row, **image}
+    return list(by_id.values())
 
 
 NO_OPTION = "Z"

@@ -94,25 +94,16 @@ def sample(split: Split, family: str, index: int, seed: int) -> Sample:
     )
 
 
-def family_order(size: int) -> list[str]:
-    """The families of a pool of `size`, in the proportions of MIX, evenly interleaved."""
-    credit = dict.fromkeys(MIX, 0)
-    total = sum(MIX.values())
-    order = []
-    for _ in range(size):
-        for family, percent in MIX.items():
-            credit[family] += percent
-        family = max(credit, key=lambda name: credit[name])
-        credit[family] -= total
-        order.append(family)
-    return order
-
-
 def samples(split: Split, size: int, seed: int = 0) -> Iterator[Sample]:
-    """The first `size` distinct samples of a split, in the proportions of MIX."""
+    """The first `size` distinct samples of a split, families evenly interleaved as MIX says."""
     next_index: dict[str, int] = dict.fromkeys(MIX, 0)
+    credit = dict.fromkeys(MIX, 0)
     ids: set[str] = set()
-    for family in family_order(size):
+    for _ in range(size):
+        for name, percent in MIX.items():
+            credit[name] += percent
+        family = max(credit, key=lambda name: credit[name])
+        credit[family] -= sum(MIX.values())
         while True:
             candidate = sample(split, family, next_index[family], seed)
             next_index[family] += 1

@@ -100,9 +100,10 @@ class JsonlLogger(TrainerCallback):
 
     def warn(self, step: int) -> None:
         """Warn once when an alarm exceeds its limit over the last steps."""
-        if step % reward_hacking.ALARM_WINDOW:
+        window = reward_hacking.ALARM_WINDOW
+        if step % window:
             return
-        rows = read_log(self.folder)[-reward_hacking.ALARM_WINDOW :]
+        rows = read_log(self.folder)[-window:]
         for alarm, limit in reward_hacking.ALARM_LIMITS.items():
             share = reward_hacking.max_mean_share([row.get(f"alarms/{alarm}", 0.0) for row in rows])
             if share > limit and alarm not in self.warned:
@@ -111,9 +112,7 @@ class JsonlLogger(TrainerCallback):
                 with tqdm.external_write_mode():
                     logger.warning("alarm at step %d, %s: %s", step, alarm, text)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_end(self, *_: Any, **__: Any) -> None:
         """Close the bar."""
         if self.bar:
             self.bar.close()

@@ -124,25 +124,6 @@ def last_checkpoint(folder: Path, processes: int = 1) -> Path | None:
     return None
 
 
-def refuse_mixed_images(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> None:
-    """Raises ConfigError if only some samples have images and ZeRO-3 shards the weights.
-
-    A process whose batch has no image never gathers the vision tower's weights, and a process
-    whose batch has one would wait for it without end.
-    """
-    plugin = trainer.accelerator.state.deepspeed_plugin
-    sharded = plugin is not None and plugin.zero_stage == 3 and job.world.size > 1
-    text_only = sum(not sample.images for sample in samples)
-    if sharded and 0 < text_only < len(samples):
-        raise ConfigError(
-            [
-                f"{job.title}: {text_only} of {len(samples)} samples have no image, and with "
-                "ZeRO-3 a step that mixes both would hang; use launch/accelerate/zero2.yaml, or "
-                "keep one kind"
-            ]
-        )
-
-
 def load_weights(model: Any, checkpoint: Path) -> None:
     """Load a checkpoint's weights into the model in training; raises if any is missing.
 
@@ -159,9 +140,22 @@ def train(
 ) -> float:
     """Train to the end, from the last complete checkpoint if any; seconds over all starts.
 
-    Raises RuntimeError if training ends before its last step, GradientError after the first step.
+    Raises ConfigError if ZeRO-3 would hang on samples without an image, RuntimeError if training
+    ends before its last step, GradientError after the first step.
     """
-    refuse_mixed_images(trainer, job, samples)
+    plugin = trainer.accelerator.state.deepspeed_plugin
+    sharded = plugin is not None and plugin.zero_stage == 3 and job.world.size > 1
+    text_only = sum(not sample.images for sample in samples)
+    # A process whose batch has no image never gathers the vision tower's weights, and a process
+    # whose batch has one would wait for it without end.
+    if sharded and 0 < text_only < len(samples):
+        raise ConfigError(
+            [
+                f"{job.title}: {text_only} of {len(samples)} samples have no image, and with "
+                "ZeRO-3 a step that mixes both would hang; use launch/accelerate/zero2.yaml, or "
+                "keep one kind"
+            ]
+        )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     resume = last_checkpoint(job.folder, job.world.size)
@@ -171,14 +165,11 @@ def train(
     bar_key = "reward" if isinstance(settings, GrpoConfig) else "loss"
     trainer.add_callback(callbacks.JsonlLogger(job.folder, elapsed, job.title, bar_key))
     frozen = param_groups.VISION_PARTS if settings.freeze_vision else ()
-    text_only = any(not sample.images for sample in samples)
-    trainer.add_callback(param_groups.GradientCheck(trainer.model, frozen, text_only))
-    logger.info(
-        "%s; %s\n%s",
-        job.title,
-        trl_args.step_summary(settings, job.world),
-        param_groups.parameter_table(trainer.model),
-    )
+    check = param_groups.GradientCheck(trainer.model, frozen, text_only=text_only > 0)
+    trainer.add_callback(check)
+    step_summary = trl_args.step_summary(settings, job.world)
+    table = param_groups.parameter_table(trainer.model)
+    logger.info("%s; %s\n%s", job.title, step_summary, table)
     if resume is not None and not settings.lora.rank and not trainer.is_deepspeed_enabled:
         load_weights(trainer.model, resume)
     started = time.time()

@@ -5,6 +5,7 @@ Images are read and decoded with their batch, so that memory does not grow with 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from datasets import Dataset
@@ -30,6 +31,14 @@ def selected(samples: Sequence[Sample], selections: Sequence[Selection]) -> list
     return [by_id[selection.sample_id] for selection in selections]
 
 
+def _text(sample: Sample) -> tuple:
+    return sample.question, sample.options, sample.answer
+
+
+def _image_hashes(sample: Sample) -> tuple[bytes, ...]:
+    return tuple(images.file_hash(png) for png in sample.images)
+
+
 def held_out(
     samples: Sequence[Sample], selections: Sequence[Selection], limit: int
 ) -> list[Sample]:
@@ -42,30 +51,21 @@ def held_out(
     trained: dict[tuple, list[Sample]] = {}
     for sample in samples:
         if sample.sample_id in trained_ids:
-            trained.setdefault(text_of(sample), []).append(sample)
-    hashes: dict[tuple, set[tuple]] = {}
+            trained.setdefault(_text(sample), []).append(sample)
+
+    @cache
+    def trained_hashes(text: tuple) -> set[tuple[bytes, ...]]:
+        return {_image_hashes(sample) for sample in trained[text]}
+
     kept: list[Sample] = []
     rest = [sample for sample in samples if sample.sample_id not in trained_ids]
     for sample in sorted(rest, key=lambda sample: sample.sample_id):
         if len(kept) == limit:
             break
-        if same_text := trained.get(key := text_of(sample)):
-            if key not in hashes:
-                hashes[key] = {image_hashes(other) for other in same_text}
-            if image_hashes(sample) in hashes[key]:
-                continue
-        kept.append(sample)
+        text = _text(sample)
+        if text not in trained or _image_hashes(sample) not in trained_hashes(text):
+            kept.append(sample)
     return kept
-
-
-def text_of(sample: Sample) -> tuple:
-    """A sample without its images: question, options, answer."""
-    return sample.question, sample.options, sample.answer
-
-
-def image_hashes(sample: Sample) -> tuple[bytes, ...]:
-    """The hashes of a sample's images as stored."""
-    return tuple(images.file_hash(png) for png in sample.images)
 
 
 def chat_prompt(sample: Sample) -> list[dict[str, str]]:

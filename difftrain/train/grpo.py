@@ -1,6 +1,6 @@
 """GRPO with TRL's trainer as it is: our settings in, a checkpoint and a step log out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,9 @@ def resized_images(model: ModelConfig, samples: Sequence[Sample]) -> list[str]:
         resolve.source(model.name), revision=model.revision, trust_remote_code=False
     ).image_processor
     sizes = {images.png_size(png) for sample in samples for png in sample.images}
-
-    def area(size: tuple[int, int]) -> int:
-        return size[0] * size[1]
-
+    by_area = sorted(sizes, key=lambda size: size[0] * size[1])
     problems = []
-    for width, height in sorted({min(sizes, key=area), max(sizes, key=area)} if sizes else ()):
+    for width, height in sorted({*by_area[:1], *by_area[-1:]}):
         patches = processor.get_number_of_image_patches(height, width, {})
         expected = width * height // processor.patch_size**2
         if patches != expected:
@@ -115,19 +112,6 @@ def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:
         )
 
 
-def encoder_cache_reset(generation: Any) -> Callable[[], None]:
-    """The call that empties the encoder cache of TRL's vLLM backend, in process or on a server."""
-    if generation.mode == VllmMode.colocate:
-        return generation.llm.llm_engine.reset_encoder_cache
-
-    def post() -> None:
-        if generation.accelerator.is_main_process:
-            client = generation.vllm_client
-            client.session.post(f"{client.base_url}{RESET_PATH}", timeout=60).raise_for_status()
-
-    return post
-
-
 def reset_encoder_cache_on_update(trainer: Any) -> None:
     """After each update of vLLM's weights, drop the images that older weights encoded.
 
@@ -137,10 +121,14 @@ def reset_encoder_cache_on_update(trainer: Any) -> None:
     if not {part for part, _, trained in counts if trained} & {*param_groups.VISION_PARTS}:
         return
     generation = trainer.vllm_generation
-    sync, reset = generation.sync_weights, encoder_cache_reset(generation)
+    sync = generation.sync_weights
 
     def sync_weights() -> None:
         sync()
-        reset()
+        if generation.mode == VllmMode.colocate:
+            generation.llm.llm_engine.reset_encoder_cache()
+        elif generation.accelerator.is_main_process:
+            client = generation.vllm_client
+            client.session.post(f"{client.base_url}{RESET_PATH}", timeout=60).raise_for_status()
 
     generation.sync_weights = sync_weights

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,6 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 
 from difftrain.config.model import ModelConfig
@@ -71,20 +69,6 @@ def parameter_table(model: nn.Module) -> str:
     return "\n".join(lines)
 
 
-def linear_module_names(model: ModelConfig) -> set[str]:
-    """The last names of a model's linear modules, read without its weights."""
-    architecture = AutoConfig.from_pretrained(
-        resolve.source(model.name), revision=model.revision, trust_remote_code=False
-    )
-    with torch.device("meta"):
-        empty: Any = AutoModelForImageTextToText.from_config(architecture)
-    return {
-        name.rsplit(".", 1)[-1]
-        for name, module in empty.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv1d)
-    }
-
-
 def peft_config(stage: str, lora: LoraConfig, model: ModelConfig) -> PeftLoraConfig | None:
     """peft's configuration; None if all weights are trained.
 
@@ -92,7 +76,16 @@ def peft_config(stage: str, lora: LoraConfig, model: ModelConfig) -> PeftLoraCon
     """
     if not lora.rank:
         return None
-    names = linear_module_names(model)
+    architecture = AutoConfig.from_pretrained(
+        resolve.source(model.name), revision=model.revision, trust_remote_code=False
+    )
+    with torch.device("meta"):  # no weights are read
+        empty: Any = AutoModelForImageTextToText.from_config(architecture)
+    names = {
+        name.rsplit(".", 1)[-1]
+        for name, module in empty.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv1d)
+    }
     if unknown := [name for name in lora.targets if name not in names]:
         rule = f"{', '.join(unknown)}: not in this model, which has {', '.join(sorted(names))}"
         raise ConfigError([f"{stage}.lora.targets={lora.targets}: {rule}"])
@@ -115,7 +108,7 @@ def trainable_as(
 
     Raises ConfigError or ValueError as training would.
     """
-    required_grad = {name: each.requires_grad for name, each in model.named_parameters()}
+    required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
     adapter, adapted = peft_config(stage, settings.lora, config), None
     try:
         if adapter is not None:
@@ -162,27 +155,21 @@ class GradientCheck(TrainerCallback):
         self.parts = [part for part, _, _ in counts]
         self.trained = {part for part, _, trained in counts if trained}
         self.frozen_parameters = [
-            (name, each) for name, each in model.named_parameters() if not each.requires_grad
+            (name, p) for name, p in model.named_parameters() if not p.requires_grad
         ]
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Register the hooks, after DeepSpeed has taken the parameters over."""
-        self.hooks = [
-            parameter.register_hook(self.hook_of(part_of(name)))
-            for name, parameter in self.model.named_parameters()
-            if parameter.requires_grad
-        ]
 
-    def hook_of(self, part: str) -> Any:
-        """A hook that records that a part got a gradient, and whether all were finite."""
-
-        def record(gradient: torch.Tensor) -> None:
+        def record(part: str, gradient: torch.Tensor) -> None:
             finite = gradient.detach().isfinite().all()
             self.finite[part] = self.finite[part] & finite if part in self.finite else finite
 
-        return record
+        self.hooks = [
+            parameter.register_hook(partial(record, part_of(name)))
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        ]
 
     def problems(self) -> list[str]:
         """What differs from the settings, one line a part."""
@@ -200,9 +187,7 @@ class GradientCheck(TrainerCallback):
                 lines.append(f"{part} is trained but got no gradient")
         return lines
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, *_: Any, **__: Any) -> None:
         """Check once, after the first step of this process. Raises GradientError."""
         if not self.hooks:
             return

@@ -90,7 +90,7 @@ def log_alarms(texts: Sequence[str], samples: Sequence[Sample], log_metric: LogM
         counts.update(reward_hacking.response_alarms(text, sample, prompts.SYSTEM))
     log_metric(f"{SUM}{COMPLETIONS}", len(texts))
     for alarm in (Alarm.empty, Alarm.several_options, Alarm.repeated_tags, Alarm.prompt_echo):
-        log_metric(f"{SUM}alarms/{alarm}", counts[alarm])
+        log_metric(f"{SUM}alarms/{alarm}", int(counts[alarm]))
 
 
 def format_reward(completions: Sequence[Any], **_: Any) -> list[float]:

@@ -13,7 +13,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from difftrain import images, seeds
 from difftrain.config.difficulty import GradeConfig
 from difftrain.config.train import DROP_REASONS, Dropped, GrpoConfig, SftConfig
-from difftrain.grade import GradeResult, extract, grade_batch
+from difftrain.grade import extract, grade_batch
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.model import resolve
 from difftrain.pipeline import coordination, manifest
@@ -37,27 +37,6 @@ class SftData:
     dropped: Mapping[str, int]
 
 
-def check_targets(
-    job: TrainJob,
-    sft: SftConfig,
-    replies: Sequence[GradeResult | GradeFailure],
-    samples: Sequence[Sample],
-    targets: Mapping[str, str],
-) -> dict[str, str | Dropped]:
-    """The targets that were graded correct and fit; for each other sample, why it is dropped."""
-    processor = job.load_processor()
-    checked: dict[str, str | Dropped] = {}
-    for sample, reply in zip(samples, replies, strict=True):
-        target = targets[sample.sample_id]
-        if isinstance(reply, GradeFailure) or reply.credit < 1:
-            checked[sample.sample_id] = Dropped.not_correct
-        elif token_count(processor, sample, target) > sft.cutoff_tokens:
-            checked[sample.sample_id] = Dropped.too_long
-        else:
-            checked[sample.sample_id] = target
-    return checked
-
-
 def prepare(
     job: TrainJob,
     sft: SftConfig,
@@ -77,14 +56,19 @@ def prepare(
             with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as graders:
                 texts = [targets[sample.sample_id] for sample in samples]
                 replies = grade_batch(graders, texts, samples, grade)
-            checked = check_targets(job, sft, replies, samples, targets)
+            processor = job.load_processor()
+            checked: dict[str, str | Dropped] = {}
+            for sample, target, reply in zip(samples, texts, replies, strict=True):
+                checked[sample.sample_id] = target
+                if isinstance(reply, GradeFailure) or reply.credit < 1:
+                    checked[sample.sample_id] = Dropped.not_correct
+                elif token_count(processor, sample, target) > sft.cutoff_tokens:
+                    checked[sample.sample_id] = Dropped.too_long
         kept = {key: text for key, text in checked.items() if not isinstance(text, Dropped)}
         dropped = count_dropped(checked)
         manifest.write_json(path, {"targets": kept, "dropped": dropped})
         if dropped:
-            reasons = dropped_text(dropped)
-            logger.info("SFT trains on %d samples%s", len(kept), reasons)
-
+            logger.info("SFT trains on %d samples%s", len(kept), dropped_text(dropped))
     coordination.wait_for_first_rank(job.folder, job.world, path.is_file)
     written = manifest.read_json(path)
     kept = [sample for sample in samples if sample.sample_id in written["targets"]]
@@ -93,16 +77,14 @@ def prepare(
 
 def build_trainer(job: TrainJob, sft: SftConfig, data: SftData) -> Any:
     """TRL's SFTTrainer for these targets."""
-    model = job.start_model
-    processor = job.load_processor()
     # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
-    adapter = param_groups.peft_config("sft", sft.lora, model)
+    adapter = param_groups.peft_config("sft", sft.lora, job.start_model)
     rows = [trl_row(s, data.targets[s.sample_id]) for s in data.samples]
     trainer: Any = SFTTrainer(
-        model=resolve.source(model.name),
+        model=resolve.source(job.start_model.name),
         args=trl_args.sft_arguments(job, sft),
         train_dataset=with_images(rows, data.samples),
-        processing_class=processor,
+        processing_class=job.load_processor(),
         peft_config=adapter,
     )
     if sft.freeze_vision:
@@ -133,36 +115,34 @@ def fit(job: TrainJob, sft: SftConfig, load_data: Callable[[], SftData]) -> Path
     return checkpointing.run_training(job, sft, train)
 
 
-def in_tags(thought: str, answer: str) -> str:
-    """Thought and answer in their tags; tags inside either are removed."""
-    for tag in extract.TAGS:
-        thought, answer = thought.replace(tag, ""), answer.replace(tag, "")
-    return f"<think>{thought.strip()}</think><answer>{answer.strip()}</answer>"
-
-
-def is_formatted(text: str) -> bool:
+def _is_formatted(text: str) -> bool:
     """Whether the format reward would be paid and the grader would find an answer."""
     return extract.has_expected_format(text) and extract.answer(text) is not None
 
 
+def _in_tags(thought: str, answer: str) -> str | Dropped:
+    """Thought and answer in their tags; tags inside either are removed."""
+    for tag in extract.TAGS:
+        thought, answer = thought.replace(tag, ""), answer.replace(tag, "")
+    text = f"<think>{thought.strip()}</think><answer>{answer.strip()}</answer>"
+    return text if _is_formatted(text) else Dropped.no_format
+
+
 def from_rationale(sample: Sample) -> str | Dropped:
     """The data's own rationale and answer."""
-    if not (sample.rationale or "").strip():
-        return Dropped.no_rationale
-    text = in_tags(sample.rationale or "", sample.answer)
-    return text if is_formatted(text) else Dropped.no_format
+    rationale = (sample.rationale or "").strip()
+    return _in_tags(rationale, sample.answer) if rationale else Dropped.no_rationale
 
 
 def from_response(response: str) -> str | Dropped:
     """A correct response of the model: as it is if it has the format, else put into tags."""
-    if is_formatted(response):
+    if _is_formatted(response):
         return response.strip()
     answer = extract.tag_content(response)
     if answer is None:
         return Dropped.no_format
     thought = response[: response.rfind(extract.OPEN_TAG, 0, response.rfind(extract.CLOSE_TAG))]
-    text = in_tags(thought, answer)
-    return text if is_formatted(text) else Dropped.no_format
+    return _in_tags(thought, answer)
 
 
 def correct_rollouts(rollouts: Iterable[Rollout], draws: int) -> dict[str, list[Rollout]]:
@@ -229,14 +209,13 @@ def token_count(processor: Any, sample: Sample, target: str) -> int:
         },
         processor,
     )
-    text_tokens = sum(
+    num_tokens = sum(
         len(processor.tokenizer(texts[part], add_special_tokens=False)["input_ids"])
         for part in ("prompt", "completion")
     )
-    merged = processor.image_processor.merge_size**2
-    patches = [
-        processor.image_processor.get_number_of_image_patches(height, width, {})
-        for width, height in sizes
-    ]
-    # The template holds one placeholder an image, which the processor repeats.
-    return text_tokens + sum(n // merged - 1 for n in patches)
+    image_processor = processor.image_processor
+    for width, height in sizes:
+        patches = image_processor.get_number_of_image_patches(height, width, {})
+        # The template holds one placeholder an image, which the processor repeats.
+        num_tokens += patches // image_processor.merge_size**2 - 1
+    return num_tokens

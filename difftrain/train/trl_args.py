@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +19,6 @@ from difftrain.model.engines.hf import PLACEHOLDERS
 from difftrain.pipeline.coordination import World
 
 T = TypeVar("T", GRPOConfig, SFTConfig)
-SCHEDULES = {
-    RateSchedule.linear: "linear",
-    RateSchedule.cosine: "cosine",
-    RateSchedule.constant: "constant_with_warmup",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +46,8 @@ class TrainJob:
 
     def load_processor(self) -> Any:
         """The processor of that model, with the data's pixel budget."""
-        pixels = self.data.min_pixels, self.data.max_pixels
-        return loading.load_processor(self.start_model, *pixels)
+        data = self.data
+        return loading.load_processor(self.start_model, data.min_pixels, data.max_pixels)
 
 
 def rows_per_step(settings: GrpoConfig | SftConfig) -> int:
@@ -113,6 +108,8 @@ def loaded_dtype(model: ModelConfig, settings: GrpoConfig | SftConfig) -> Dtype:
 def shared_arguments(job: TrainJob, settings: GrpoConfig | SftConfig) -> dict[str, Any]:
     """TRL arguments of both stages."""
     size, passes = batch_shape(settings, job.world)
+    schedule = settings.lr_scheduler_type
+    is_constant = schedule is RateSchedule.constant
     return {
         "output_dir": str(job.folder / "checkpoints"),
         "model_init_kwargs": {
@@ -120,7 +117,7 @@ def shared_arguments(job: TrainJob, settings: GrpoConfig | SftConfig) -> dict[st
             "revision": job.start_model.revision or "main",
         },
         "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": SCHEDULES[settings.lr_scheduler_type],
+        "lr_scheduler_type": "constant_with_warmup" if is_constant else schedule.value,
         "warmup_steps": settings.warmup_ratio,
         "num_train_epochs": settings.num_train_epochs,
         "max_steps": settings.max_steps or -1,
@@ -155,11 +152,8 @@ def grpo_arguments(
         "num_generations_eval": 1,
         "per_device_eval_batch_size": batch_shape(grpo, job.world)[0],
         "use_vllm": vllm.mode is not VllmMode.none,
+        **{f"vllm_{key}": value for key, value in asdict(vllm).items()},
         "vllm_mode": "colocate" if vllm.mode is VllmMode.none else vllm.mode.value,
-        "vllm_gpu_memory_utilization": vllm.gpu_memory_utilization,
-        "vllm_tensor_parallel_size": vllm.tensor_parallel_size,
-        "vllm_max_model_length": vllm.max_model_length,
-        "vllm_enable_sleep_mode": vllm.enable_sleep_mode,
         "vllm_server_base_url": vllm.server_base_url if vllm.mode is VllmMode.server else None,
     }
     return on_one_device(GRPOConfig(**arguments, **grpo.trl))
