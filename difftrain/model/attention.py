@@ -77,6 +77,21 @@ def token_spans(
     return TokenSpans(image_BS, text_BS, response_BS)
 
 
+def masses(
+    model: PreTrainedModel,
+    inputs: Mapping[str, torch.Tensor],
+    image_BS: torch.Tensor,
+    text_BS: torch.Tensor,
+    response_BS: torch.Tensor,
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Image and text masses of each row: two tables of L x T, float32, mean over heads.
+
+    Raises ValueError if the indicators do not have the inputs' shape.
+    """
+    summaries = summarize(model, inputs, image_BS, text_BS, response_BS)
+    return [(summary.image_LT, summary.text_LT) for summary in summaries]
+
+
 @torch.inference_mode()
 def summarize(
     model: PreTrainedModel,

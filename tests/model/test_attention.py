@@ -43,13 +43,7 @@ def images_per_row() -> list[list[Image.Image]]:
 
 def masses(tiny: LoadedModel, images_per_row: list[list[Image.Image]]) -> list:
     tensors, spans = inputs(tiny, images_per_row)
-    return masses_of(tiny, tensors, spans.image_BS, spans.text_BS, spans.response_BS)
-
-
-def masses_of(tiny: LoadedModel, tensors: dict, *indicators: torch.Tensor) -> list:
-    """The image and text masses of each row."""
-    summaries = attention.summarize(tiny.model, tensors, *indicators)
-    return [(summary.image_LT, summary.text_LT) for summary in summaries]
+    return attention.masses(tiny.model, tensors, spans.image_BS, spans.text_BS, spans.response_BS)
 
 
 @torch.inference_mode()
@@ -124,7 +118,7 @@ def test_the_models_attention_setting_is_restored_even_after_an_error(
     before = config._attn_implementation
     tensors, spans = inputs(tiny, images_per_row)
     with pytest.raises(ValueError, match="image indicator"):
-        masses_of(tiny, tensors, spans.image_BS[:, 1:], spans.text_BS, spans.response_BS)
+        attention.masses(tiny.model, tensors, spans.image_BS[:, 1:], spans.text_BS, spans.response_BS)
     broken = {**tensors, "pixel_values": tensors["pixel_values"][1:]}
     with pytest.raises((RuntimeError, ValueError)):
         masses_of(tiny, broken, spans.image_BS, spans.text_BS, spans.response_BS)

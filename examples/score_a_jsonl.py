@@ -1,0 +1,26 @@
+"""Score the samples of a jsonl file, or of the embedded world, and count the strata.
+
+python examples/score_a_jsonl.py [FILE.jsonl] [MODEL]
+"""
+
+import sys
+from collections import Counter
+
+import difftrain
+
+
+def main() -> None:
+    """Probe, score, count."""
+    if len(sys.argv) > 1:
+        samples = difftrain.load_dataset(sys.argv[1])
+    else:
+        samples = difftrain.load_dataset("shapes", "data.num_samples=24")
+    model = difftrain.load_model(sys.argv[2] if len(sys.argv) > 2 else "tiny")
+    scores = difftrain.score_samples(samples, model, "probe.draws=4")
+    strata = Counter(score.stratum for score in scores if score.measure == "pism")
+    for stratum, count in strata.items():
+        print(f"{stratum}: {count} of {len(samples)}")
+
+
+if __name__ == "__main__":
+    main()
