@@ -105,7 +105,7 @@ def test_a_row_alone_has_the_masses_it_has_in_a_batch(
         "image_grid_thw": tensors["image_grid_thw"][:1],
     }
     cut = [each[:1, keep] for each in (spans.image_BS, spans.text_BS, spans.response_BS)]
-    (image, text), *_ = masses_of(tiny, alone, *cut)
+    (image, text), *_ = attention.masses(tiny.model, alone, *cut)
     batch_image, batch_text = masses(tiny, images_per_row)[0]
     torch.testing.assert_close(image, batch_image, atol=1e-4, rtol=0)
     torch.testing.assert_close(text, batch_text, atol=1e-4, rtol=0)
@@ -121,7 +121,7 @@ def test_the_models_attention_setting_is_restored_even_after_an_error(
         attention.masses(tiny.model, tensors, spans.image_BS[:, 1:], spans.text_BS, spans.response_BS)
     broken = {**tensors, "pixel_values": tensors["pixel_values"][1:]}
     with pytest.raises((RuntimeError, ValueError)):
-        masses_of(tiny, broken, spans.image_BS, spans.text_BS, spans.response_BS)
+        attention.masses(tiny.model, broken, spans.image_BS, spans.text_BS, spans.response_BS)
     assert config._attn_implementation == before
 
 
