@@ -118,7 +118,9 @@ def test_the_models_attention_setting_is_restored_even_after_an_error(
     before = config._attn_implementation
     tensors, spans = inputs(tiny, images_per_row)
     with pytest.raises(ValueError, match="image indicator"):
-        attention.masses(tiny.model, tensors, spans.image_BS[:, 1:], spans.text_BS, spans.response_BS)
+        attention.masses(
+            tiny.model, tensors, spans.image_BS[:, 1:], spans.text_BS, spans.response_BS
+        )
     broken = {**tensors, "pixel_values": tensors["pixel_values"][1:]}
     with pytest.raises((RuntimeError, ValueError)):
         attention.masses(tiny.model, broken, spans.image_BS, spans.text_BS, spans.response_BS)
