@@ -81,7 +81,11 @@ def write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
     (folder / "quarantine.md").write_text(render_page(num_rows, rejects), encoding="utf-8")
     if not num_samples:
         raise EmptyDatasetError(describe_empty(config, rejects, folder))
-    counts = {"rows": num_rows, "samples": num_samples, "quarantined": rejects.total}
+    counts: dict[str, Any] = {
+        "rows": num_rows,
+        "samples": num_samples,
+        "quarantined": rejects.total,
+    }
     counts |= {"reasons": rejects.by_reason(), "tasks": dict(sorted(tasks.items()))}
     if config.source is not Source.shapes:
         max_tokens = config.max_pixels // TOKEN_PIXELS

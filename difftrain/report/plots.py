@@ -177,7 +177,7 @@ def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure 
         never = failure_ratio.isna()
         return [float((never | (failure_ratio > ratio + 1e-9)).mean()) for ratio in ratios]
 
-    if "pism" not in samples or samples["pism_stratum"].isna().all():
+    if "pism" not in samples or bool(samples["pism_stratum"].isna().all()):
         return None
     placed = samples.dropna(subset=["pism_stratum"])
     ratios = [percent / 100 for percent in settings["probe"]["mask_percents"]]
@@ -212,7 +212,7 @@ def pism_against_cmab(
     samples: pd.DataFrame, settings: dict[str, Any], measure: str
 ) -> Figure | None:
     """Failure ratio against attention balance, colored by the selecting measure's stratum."""
-    if not {"pism", "cmab"} <= set(samples) or samples["cmab"].isna().all():
+    if not {"pism", "cmab"} <= set(samples) or bool(samples["cmab"].isna().all()):
         return None
     placed = samples.dropna(subset=["cmab"])
     cmab = settings["difficulty"]["cmab"]
@@ -247,7 +247,7 @@ def pism_against_cmab(
 @svg_figure
 def cmab_histogram(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
     """Histogram of the attention balance by its own strata, for runs without masked images."""
-    if "cmab" not in samples or "pism" in samples or samples["cmab"].isna().all():
+    if "cmab" not in samples or "pism" in samples or bool(samples["cmab"].isna().all()):
         return None
     placed = samples.dropna(subset=["cmab"])
     strata = stratum_labels(placed, "cmab")

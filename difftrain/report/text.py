@@ -12,14 +12,17 @@ from difftrain.grade.reward_hacking import ALARM_LIMITS, ALARM_MEANINGS, ALARM_W
 from difftrain.records import Stratum
 
 MINUS = "\u2212"
-TEX_SPECIAL = {char: f"\\{char}" for char in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    MINUS: "$-$",
-}
+TEX_SPECIAL = str.maketrans(
+    {char: f"\\{char}" for char in "&%$#_{}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        MINUS: "$-$",
+    }
+)
 NUMBER_WORDS = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
 )
@@ -65,6 +68,11 @@ def points(fraction: float) -> str:
 def number_word(number: int) -> str:
     """Small numbers as words."""
     return NUMBER_WORDS[number] if number < len(NUMBER_WORDS) else f"{number:,}"
+
+
+def one_line(text: str) -> str:
+    """The text without its line breaks."""
+    return " ".join(text.splitlines())
 
 
 def join_words(words: list[str]) -> str:
@@ -163,11 +171,11 @@ def templates() -> jinja2.Environment:
         "join_words": lambda words: join_words(list(map(str, words))),
         "number": "{:,.0f}".format,
         "number_word": number_word,
-        "one_line": lambda text: " ".join(text.splitlines()),
+        "one_line": one_line,
         "percent": percent,
         "points": points,
         "share": share,
-        "tex": lambda text: "".join(TEX_SPECIAL.get(char, char) for char in text),
+        "tex": lambda text: text.translate(TEX_SPECIAL),
     }
     environment.globals |= {
         "alarm_meanings": ALARM_MEANINGS,

@@ -14,6 +14,7 @@ it, so nothing is resized again. Image placeholders are never produced.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from difftrain.config.model import ModelConfig
@@ -92,8 +93,8 @@ class VllmEngine:
 
     def __init__(self, config: ModelConfig, pixels: tuple[int, int]) -> None:
         try:  # Imported only here, because it needs a GPU.
-            import vllm  # pyright: ignore[reportMissingImports]
-            import vllm.sampling_params  # pyright: ignore[reportMissingImports]
+            vllm: Any = import_module("vllm")
+            import_module("vllm.sampling_params")
         except ImportError as error:
             raise ConfigError(
                 [f"model.engine=vllm: vLLM cannot be imported ({error}); install the extra vllm"]
