@@ -15,7 +15,7 @@ from difftrain.pipeline.stage import Heartbeat
 from difftrain.probe import attention_pass, run
 from difftrain.records import Measure, Rollout, Sample, Verdict, View
 
-SECOND = World(1, 2)
+FIRST, SECOND = World(0, 2), World(1, 2)
 
 
 class Heard(Exception):
@@ -69,6 +69,10 @@ def test_a_rank_that_loads_for_long_is_heard_of(
             budgets = generate.pixel_budgets(config.evaluate, (3136, 12544))
             generate.start_engine(load, budgets, folder, Heartbeat(folder, SECOND))
 
+    # The second rank follows the first one into the stage.
+    lock, stage = (tmp_path, where) if where == "attention" else (folder, "")
+    with coordination.stage_lock(lock, FIRST, stage=stage):
+        pass
     with pytest.raises(Heard):
         begin()
     assert coordination.failure_reason(folder) is None
