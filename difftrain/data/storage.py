@@ -332,4 +332,5 @@ def require_size(num_bytes: int, name: str) -> None:
 
 
 def shorten(name: str) -> str:
+    """The name, cut at 120 characters."""
     return name if len(name) <= 120 else f"{name[:117]}..."

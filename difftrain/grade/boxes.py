@@ -219,6 +219,7 @@ def grade(
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
+    """Why the gold answer is not a list of boxes, or None."""
     boxes = parse(gold)
     if boxes is None:
         return "not a JSON list of {bbox_2d, label}"

@@ -142,6 +142,7 @@ def grade(
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
+    """Why the gold answer is not an option, or None."""
     letter = parse(gold, options)
     if letter is None:
         return f"{gold!r} names no option"

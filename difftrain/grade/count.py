@@ -146,6 +146,7 @@ def grade(
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
+    """Why the gold answer is not a whole number, or None."""
     number = parse(gold)
     if number is None:
         return f"{gold!r} is not one number"

@@ -153,6 +153,7 @@ def grade(
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
+    """Why the gold answer is not a number or an expression, or None."""
     text = strip_latex(gold)
     if parse(gold) or (is_expression(text) and _in_worker(math_verify_parses, text)):
         return None

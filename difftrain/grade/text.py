@@ -78,4 +78,5 @@ def grade(
 
 
 def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
+    """Why the gold answer is not a text, or None."""
     return None if normalize_text(gold) else "the text is empty"

@@ -289,7 +289,9 @@ def test_what_starts_nothing_needs_no_gpus(tmp_path: Path) -> None:
 def test_every_documented_sweep_can_make_rows_with_sft() -> None:
     for name in ("README.md", "difftrain/sweep/README.md", "docs/wandb.md"):
         text = (ROOT / name).read_text().replace("\\\n", " ")
-        lines = re.findall(r"^python launch/sweep.py (.*table=paper.*)$", text, re.MULTILINE)
+        lines = re.findall(
+            r"^(?:difftrain sweep|python launch/sweep.py) (.*table=paper.*)$", text, re.MULTILINE
+        )
         assert lines, name
         for line in lines:
             parsed = sweeping.parse(shlex.split(line, comments=True))
