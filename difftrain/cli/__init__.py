@@ -231,7 +231,7 @@ def configure_logging(world: World, verbose: bool) -> None:
 
 
 def use_all_cores(world: World) -> None:
-    """Give a lone process all cores: accelerate launch sets one thread unless it is told more.
+    """Give a single process all cores; accelerate launch sets one thread by default.
 
     A sweep that starts several runs at once says how many each may have (THREADS). Must run before
     torch is imported, which reads the number once.

@@ -72,7 +72,7 @@ def write(
     """Write all files of the folder anew, but its manifest.
 
     summary.json has the score and 95 % interval of each benchmark and of their mean, fractions of
-    1; `rules_only` there says that no judge was asked.
+    1; `rules_only` there says that no judge was used.
     """
     for path in parquet.parts(folder):
         path.unlink()

@@ -1,4 +1,4 @@
-"""Where the answer is in a response, and whether the response has the format that was asked for.
+"""Where the answer is in a response, and whether the response has the required format.
 
 The answer is inside the last answer tags, and there inside the last balanced `\\boxed{}`.
 """

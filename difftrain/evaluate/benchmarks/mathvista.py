@@ -96,7 +96,7 @@ def _number(text: object, kind: str) -> int | float | None:
 def _parse_list(text: object) -> list[object] | None:
     """A list of numbers as JSON, which is also how Python writes it; None if the text is none."""
     stripped = str(text).strip()
-    # A list of a few numbers needs no more; a longer text is no answer of that kind.
+    # Enough for a list of a few numbers; a longer text cannot be such an answer.
     if not stripped.startswith("[") or len(stripped) > MAX_LIST_LENGTH:
         return None
     try:
