@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import wandb
 
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import ConfigError, resolve
@@ -19,6 +20,7 @@ def test_wandb_without_a_login_is_refused_and_nothing_is_written(
     for name in ("NETRC", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb.teardown()  # an earlier test's session in this process keeps its mode, offline or not
     config = resolve(compose_config(["report_to=wandb", f"output_dir={tmp_path / 'artifacts'}"]))
     assert callable(step)
     with pytest.raises(ConfigError, match=r"report_to=wandb: no login"):
