@@ -94,6 +94,7 @@ class FaultyProxy(FakeServer):
         self.fault: Callable[[int], str | None] = lambda number: None
         self.injected: list[str] = []
         self.slowness = 1.5
+        self.max_tokens: int | None = None
 
     def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
         kind = self.fault(number)
@@ -123,12 +124,15 @@ class FaultyProxy(FakeServer):
             self.drop(handler)
 
     def forward(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        if self.max_tokens is not None:
+            content = json.dumps(json.loads(content) | {"max_tokens": self.max_tokens}).encode()
+        headers = {k: v for k, v in handler.headers.items() if k.lower() != "content-length"}
         request = urllib.request.Request(
-            f"{self.upstream}/chat/completions", content, dict(handler.headers), method="POST"
+            f"{self.upstream}/chat/completions", content, headers, method="POST"
         )
         try:
-            with urllib.request.urlopen(request, timeout=120) as got:
-                send(handler, got.status, got.read())
+            with urllib.request.urlopen(request, timeout=120) as response:
+                send(handler, response.status, response.read())
         except urllib.error.HTTPError as error:
             send(handler, error.code, error.read())
 

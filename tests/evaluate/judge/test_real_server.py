@@ -47,6 +47,7 @@ def test_a_real_server_judges_through_a_faulty_proxy(
 ) -> None:
     url, model = served
     proxy.upstream = url
+    proxy.max_tokens = 16  # the tiny model fills whatever length it is given
     monkeypatch.setenv("JUDGE_MODEL", model)
     judge = config.evaluate.judge_client
     judge.max_attempts, judge.max_concurrency, judge.timeout_s = 8, 2, 60
