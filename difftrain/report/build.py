@@ -282,6 +282,8 @@ def chance_correction(data: RunData) -> dict[str, Any] | None:
     )
     is_changed = labels["uncorrected"] != labels["corrected"]
     changed = labels[is_changed].sort_values("sample_id")
+    by_task = is_changed.groupby(labels["task"]).agg(changed="sum", n="size")
+    most_affected = (by_task["changed"] / by_task["n"]).sort_values(ascending=False, kind="stable")
     return {
         "samples": len(labels),
         "changed": len(changed),
@@ -289,10 +291,7 @@ def chance_correction(data: RunData) -> dict[str, Any] | None:
             str(stratum): value_counts(rows["corrected"])
             for stratum, rows in labels.groupby("uncorrected")
         },
-        "changed_by_task": {
-            str(task): {"changed": int(rows.sum()), "n": len(rows)}
-            for task, rows in is_changed.groupby(labels["task"])
-        },
+        "changed_by_task": by_task.loc[most_affected.index].to_dict("index"),
         "first_changed": changed.head(MAX_CHANGED_SAMPLES).to_dict("records"),
     }
 

@@ -25,7 +25,7 @@ PNG_ADDRESS = "data:image/png;base64,"
 
 def render_markdown(report: dict[str, Any]) -> str:
     """The report as text: headline, results, selection, training, cost, settings."""
-    return text.render_markdown_file("report.md.jinja", report=report, text=text)
+    return text.render_markdown_file("report.md.jinja", report=report)
 
 
 def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str:
@@ -36,9 +36,8 @@ def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str
         .get_template("page.html.jinja")
         .render(
             report=report,
-            text=text,
             figures={
-                "benchmarks": plots.benchmark_scores(report, text.arms(report)),
+                "benchmarks": plots.benchmark_scores(report),
                 "training": plots.training_curves(data.logs),
                 "strata": plots.strata_by_task(samples, measure),
                 "survival": plots.survival_by_task(samples, settings),

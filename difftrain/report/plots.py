@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from difftrain.report.text import funnel_rows
+from difftrain.report.text import table
 
 STRATUM_COLORS = {
     "easy": "#8cc5e3",
@@ -307,18 +307,18 @@ def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
 
 
 @svg_figure
-def benchmark_scores(report: dict[str, Any], arms: list[str]) -> Figure | None:
+def benchmark_scores(report: dict[str, Any]) -> Figure | None:
     """Scores as dots with 95 % intervals, one line per benchmark and arm, the mean below."""
     names = [*report["base"], "mean"]
     figure, axes = one_axes(8.6, 0.8 + 0.42 * len(names))
     y_N = np.arange(len(names), dtype=float)
     y_N[-1] += 0.35
-    for index, arm in enumerate(arms):
+    for index, arm in enumerate(report["means"]):
         scores = [*(report[arm][name] for name in names[:-1]), report["means"][arm]]
         scored = [
             (y, score) for y, score in zip(y_N, scores, strict=True) if score["score"] is not None
         ]
-        y = np.array([y for y, _ in scored]) + (index - (len(arms) - 1) / 2) * 0.22
+        y = np.array([y for y, _ in scored]) + (index - (len(report["means"]) - 1) / 2) * 0.22
         low, mean, high = ([score[key] for _, score in scored] for key in ("low", "score", "high"))
         axes.hlines(y, low, high, color=ARM_COLORS[arm], linewidth=1.6, alpha=0.55)
         axes.plot(mean, y, ARM_MARKERS[arm], label=arm, color=ARM_COLORS[arm], markersize=5.5,
@@ -337,10 +337,11 @@ def funnel_figure(report: dict[str, Any]) -> Figure | None:
     """One bar per step of RAP, from the pool to the samples that are trained on, with counts."""
     if report["funnel"] is None:
         return None
-    rows = funnel_rows(report["funnel"])
+    rows = table("funnel", report["funnel"])[1:]
     figure, axes = one_axes(8.6, 0.5 + 0.42 * len(rows))
     pool = max(report["funnel"]["pool"], 1)
-    for y, (_, left, added, rest) in enumerate(rows):
+    for y, (_, *counts, rest) in enumerate(rows):
+        left, added = map(int, counts)
         axes.barh(y, pool, height=0.66, color=RULE, alpha=0.55)
         axes.barh(y, left - added, height=0.66, color=LEFT_COLOR)
         axes.barh(y, added, left=left - added, height=0.66, color=ADDED_COLOR)

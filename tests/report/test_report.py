@@ -14,15 +14,7 @@ from difftrain.records import Measure, Score, Selection, TrainStage
 from difftrain.report.build import hide_secrets, write_report
 from difftrain.report.html import render_markdown
 from difftrain.report.inputs import RunInputs, load_run, read_columns
-from difftrain.report.text import (
-    Table,
-    difference_with_verdict,
-    points,
-    results_table,
-    sentence,
-    sentences,
-    verdict,
-)
+from difftrain.report.text import markdown_table, points, sentence, sentences, table, verdict
 from difftrain.select.rap import DECISIONS_FOLDER, Decision
 
 MakeRun = Callable[..., RunInputs]
@@ -152,7 +144,8 @@ def test_only_an_interval_without_zero_is_called_better_or_worse(
     difference: dict, expected: str
 ) -> None:
     assert verdict(difference) == expected
-    assert difference_with_verdict(difference).endswith(f": {expected}")
+    (row,) = table("differences", {"differences": {"tuned - base": difference}})[1:]
+    assert row[1].endswith(f": {expected}")
 
 
 @pytest.mark.parametrize(
@@ -174,8 +167,8 @@ def test_the_headline_says_whether_it_helped(
 
 def test_the_control_is_shown_with_the_other_arms(written: Written) -> None:
     inputs, report = written
-    rows = [row[0] for row in results_table(report).rows]
-    assert rows == ["base", "tuned", "control (random, equal size)"]
+    rows = [row[0] for row in table("results", report)]
+    assert rows == ["percent", "base", "tuned", "control (random, equal size)"]
     text = (inputs.folder / "report.md").read_text()
     assert "tuned against control" in text
     assert "this run does not show that the selection of samples mattered" in text
@@ -218,12 +211,13 @@ def test_quarantine_reasons_are_in_the_text(written: Written) -> None:
 
 
 def test_a_cell_cannot_break_out_of_its_markdown_table() -> None:
-    table = Table(["reason", "rows"], [["a|b\n<b>c", "1"]])
-    assert table.markdown().splitlines() == [
+    report = {"counts": {"quarantine_reasons": {"a|b\n<b>c": 1}}}
+    assert markdown_table("quarantine", report).splitlines() == [
         "| reason | rows |",
         "| --- | --: |",
         "| a\\|b &lt;b>c | 1 |",
     ]
+    assert table("quarantine", report)[1] == ["a|b <b>c", "1"]
 
 
 def test_secrets_in_settings_are_hidden() -> None:

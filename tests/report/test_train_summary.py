@@ -9,7 +9,7 @@ import pytest
 from difftrain.grade.reward_hacking import ALARM_LIMITS, Alarm
 from difftrain.report.build import summarize_training, write_report
 from difftrain.report.inputs import RunInputs, training_steps
-from difftrain.report.text import DIVERGENCE, alarm_table, sentences
+from difftrain.report.text import DIVERGENCE, sentences, table
 from difftrain.report.trackers import training_logs
 
 MakeRun = Callable[..., RunInputs]
@@ -68,9 +68,9 @@ def test_reward_that_rises_while_held_out_samples_get_worse_is_reported() -> Non
 def test_what_was_not_measured_is_not_called_harmless() -> None:
     summary, _ = summarize(0.0, [])
     assert summary["alarms"][DIVERGENCE]["raised"] is None
-    table = alarm_table({"training": {"tuned": summary}})
-    assert table.rows[-1][1] == "not measured"
-    assert [row[1] for row in table.rows].count("not counted") == len(ALARM_LIMITS) - 1
+    rows = table("alarms", {"training": {"tuned": summary}})
+    assert rows[-1][1] == "not measured"
+    assert [row[1] for row in rows].count("not counted") == len(ALARM_LIMITS) - 1
 
 
 def test_alarms_and_rewards_are_in_the_report_and_in_the_tracker(make_run: MakeRun) -> None:

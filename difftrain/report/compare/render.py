@@ -26,7 +26,7 @@ from difftrain.report.plots import (
     new_figure,
     svg_figure,
 )
-from difftrain.report.text import NO_DIFFERENCE, Table, duration, percent, points
+from difftrain.report.text import NO_DIFFERENCE, percent, points
 from difftrain.stats import MEAN, Estimate
 
 TITLE = "Rows against their random controls"
@@ -119,26 +119,6 @@ def with_paper_score(row: ComparisonRow, name: str) -> str:
     return f"{score} ({percent(row.paper[name])})" if name in row.paper else score
 
 
-def costs_table(comparison: Comparison) -> Table:
-    """What each row took as means over seeds: training, selection, and both together.
-
-    Rows are numbered as in the figure.
-    """
-    head = ["", "row", "steps", "samples", "tokens generated", "training", "selection: tokens",
-            "selection: time", "together"]  # fmt: skip
-    costs = [(row.title, row.cost) for row in comparison.rows if row.cost]
-    rows = [
-        [str(number), title]
-        + [f"{value:,.0f}" for value in (cost.steps, cost.samples, cost.tokens)]
-        + [duration(cost.seconds)]
-        + [f"{cost.selection_tokens:,.0f}" if cost.selection_tokens else "none"]
-        + [duration(cost.selection_seconds) if cost.selection_seconds else "none"]
-        + [duration(cost.seconds + cost.selection_seconds)]
-        for number, (title, cost) in enumerate(costs, 1)
-    ]
-    return Table(head, rows)
-
-
 text.templates().filters |= {
     "difference": format_difference,
     "estimate": format_score,
@@ -147,7 +127,6 @@ text.templates().filters |= {
 }
 text.templates().globals |= {
     "corrected_away": CORRECTED_AWAY,
-    "costs_table": costs_table,
     "describe": describe,
     "mean": MEAN,
     "needs_own_control": NEEDS_OWN_CONTROL,
