@@ -26,17 +26,15 @@ from difftrain.report.trackers import check_login, send_report
 from difftrain.train import preflight
 
 SELECT = {TrainStage.sft: sft_then_grpo.select_sft, TrainStage.grpo: difficulty.select}
-"""What selects the samples of a training stage."""
-PREFLIGHT_ROWS = 256
-"""Rows of the data in which plan looks for samples to check the model with."""
 TRAIN = {TrainStages.grpo: grpo.run, TrainStages.sft_then_grpo: sft_then_grpo.run}
-"""What trains one arm."""
+PREFLIGHT_ROWS = 256  # of the data, in which plan looks for samples to check the model with
 
 
 def probe(config: RunConfig, world: World, _: list[str]) -> Path:
     """Data and probe; returns the probe's folder."""
     paths, session = RunPaths(config), ModelSession(config.model, config.data)
-    check_engine(session, paths.probe)
+    if manifest.read_manifest(paths.probe) is None:
+        session.check_engine()
     samples = difficulty.load_samples(config, paths, world)
     difficulty.probe(config, paths, world, session, samples)
     return paths.probe
@@ -63,7 +61,8 @@ def train(config: RunConfig, world: World, recipe_difference: list[str]) -> Path
     if world.is_first:
         check_login(config.report_to)
     paths, session = RunPaths(config, trained=True), ModelSession(config.model, config.data)
-    check_engine(session, paths.probe)
+    if manifest.read_manifest(paths.probe) is None:
+        session.check_engine()
     samples = difficulty.load_samples(config, paths, world)
     with stage_lock(paths.preflight, world):
         if world.is_first:
@@ -117,12 +116,6 @@ def report(config: RunConfig, world: World, recipe_difference: list[str]) -> Pat
     return paths.run
 
 
-def check_engine(session: ModelSession, folder: Path) -> None:
-    """Raises ConfigError if the engine cannot be reached and this stage is not finished."""
-    if manifest.read_manifest(folder) is None:
-        session.check_engine()
-
-
 def run_preflight(
     config: RunConfig, session: ModelSession, samples: list[Sample], folder: Path
 ) -> list[preflight.CheckResult]:
@@ -140,10 +133,9 @@ def trained_arms(config: RunConfig) -> list[str]:
 def write_report(config: RunConfig, paths: RunPaths, recipe_difference: list[str]) -> None:
     """The report, the checkpoint beside it, and the tracker."""
     arms = trained_arms(config)
-    folders = {}
-    for arm in arms:
-        folders[arm] = ArmFolders(select=paths.selection(arm), train=paths.grpo(arm))
-        if TrainStage.sft in config.stages:
+    folders = {arm: ArmFolders(select=paths.selection(arm), train=paths.grpo(arm)) for arm in arms}
+    if TrainStage.sft in config.stages:
+        for arm in arms:
             sft_select = paths.selection(arm, TrainStage.sft)
             folders[arm] = replace(folders[arm], sft_select=sft_select, sft=paths.sft(arm))
     results = {arm: paths.evaluation(arm) for arm in (Arm.base, *arms)}

@@ -7,7 +7,6 @@ both through stage.run_stage.
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -24,22 +23,18 @@ from difftrain.pipeline import manifest
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-TIMEOUT_SECONDS = 600.0
-"""A rank without a heartbeat for this long is taken as dead."""
+TIMEOUT_SECONDS = 600.0  # a rank without a heartbeat for this long is taken as dead
 POLL_SECONDS = 0.2
 BEAT_SECONDS = 5.0
 LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 """Equal in all processes of one launch, and different between two launches at the same time."""
-FAILED = ".failed"
-"""In a stage's folder: why the first rank stopped; the name ends with the launch, if it has one."""
-LOCK_HEARTBEAT = ".turn.beat"
-"""In a stage's folder: touched while a first rank waits for the lock or holds it."""
-ENTERED = ".entered"
-"""In a stage's folder: the launches whose first rank has held the lock, one a line."""
+# Files in a stage's folder:
+FAILED = ".failed"  # why the first rank stopped; the name ends with the launch, if it has one
+LOCK_HEARTBEAT = ".turn.beat"  # touched while a first rank waits for the lock or holds it
+ENTERED = ".entered"  # the launches whose first rank has held the lock, one a line
 FOLLOWED: deque[Path] = deque(maxlen=3)
 """The last folders that this rank followed its first rank into; it may still be in one of them."""
-STARTED = time.time()
-"""When this process began; a failure file older than this belongs to another run."""
+STARTED = time.time()  # of this process; an older failure file belongs to another run
 
 
 class FirstRankFailed(RuntimeError):
@@ -77,37 +72,10 @@ def heartbeat_path(folder: Path, rank: int) -> Path:
     return folder / f".rank-{rank:03d}.beat"
 
 
-def beat(folder: Path, world: World) -> None:
-    """Show the other ranks that this one is alive."""
-    folder.mkdir(parents=True, exist_ok=True)
-    heartbeat_path(folder, world.rank).touch()
-
-
-def wait(
-    folder: Path,
-    world: World,
-    is_complete: Callable[[], bool],
-    timeout: float | None = None,
-    ranks: Iterable[int] | None = None,
-) -> None:
-    """Return once `is_complete()` is true; RankTimeout if one of `ranks` stops beating before.
-
-    Without `ranks`, all other ranks are watched. `timeout` is TIMEOUT_SECONDS by default.
-    """
-    since, timeout = time.time(), timeout or TIMEOUT_SECONDS
-    others = [rank for rank in ranks or range(world.size) if rank != world.rank]
-    while not is_complete():
-        beat(folder, world)
-        now = time.time()
-        last_beats = {rank: touched_at(heartbeat_path(folder, rank)) for rank in others}
-        silent = [rank for rank in others if now - max(since, last_beats[rank]) > timeout]
-        if silent:
-            names = ", ".join(f"rank {rank}" for rank in silent)
-            raise RankTimeout(
-                f"{names} of {world.size}: no heartbeat for {timeout:.0f} s in {folder}; finished "
-                "parts stay valid, and the same command continues from there"
-            )
-        time.sleep(POLL_SECONDS)
+def touch(heartbeat: Path) -> None:
+    """Show the processes that watch this heartbeat file that this one is alive."""
+    heartbeat.parent.mkdir(parents=True, exist_ok=True)
+    heartbeat.touch()
 
 
 def touched_at(path: Path) -> float:
@@ -118,21 +86,43 @@ def touched_at(path: Path) -> float:
         return 0.0
 
 
+def _is_silent(since: float, *heartbeats: Path) -> bool:
+    """Whether none of these files has been touched for TIMEOUT_SECONDS, counted from `since`."""
+    return time.time() - max(since, *map(touched_at, heartbeats)) > TIMEOUT_SECONDS
+
+
+def wait(
+    folder: Path, world: World, is_complete: Callable[[], bool], ranks: Iterable[int] | None = None
+) -> None:
+    """Return once `is_complete()` is true; RankTimeout if one of `ranks` stops beating before.
+
+    Without `ranks`, all other ranks are watched.
+    """
+    since = time.time()
+    others = [rank for rank in ranks or range(world.size) if rank != world.rank]
+    while not is_complete():
+        touch(heartbeat_path(folder, world.rank))
+        silent = [rank for rank in others if _is_silent(since, heartbeat_path(folder, rank))]
+        if silent:
+            names = ", ".join(f"rank {rank}" for rank in silent)
+            raise RankTimeout(
+                f"{names} of {world.size}: no heartbeat for {TIMEOUT_SECONDS:.0f} s in {folder}; "
+                "finished parts stay valid, and the same command continues from there"
+            )
+        time.sleep(POLL_SECONDS)
+
+
 @contextmanager
-def touch_regularly(path: Path) -> Iterator[None]:
+def touch_regularly(heartbeat: Path) -> Iterator[None]:
     """Touch a heartbeat file from a background thread, such as while a model is loading."""
     done = threading.Event()
-
-    def touch() -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
 
     def touch_until_done() -> None:
         while not done.wait(BEAT_SECONDS):
             with suppress(OSError):  # a file system that fails for a moment: the next beat counts
-                touch()
+                touch(heartbeat)
 
-    touch()
+    touch(heartbeat)
     thread = threading.Thread(target=touch_until_done, daemon=True)
     thread.start()
     try:
@@ -143,39 +133,36 @@ def touch_regularly(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def report_failure(folder: Path, world: World, path: Path | None = None) -> Iterator[None]:
+def report_failure(folder: Path, world: World, heartbeat: Path | None = None) -> Iterator[None]:
     """Beat from a background thread while the other ranks wait for this one's output.
 
-    If this rank fails, the reason is left in the folder for them. `path` is the heartbeat file,
-    the rank's own by default.
+    If this rank fails, the reason is left in the folder for them. The default heartbeat file is
+    the rank's own.
     """
-    reason_path = failure_path(folder)
+    reason_path = _failure_path(folder)
     reason_path.unlink(missing_ok=True)
-    finished = False
     try:
-        with touch_regularly(path or heartbeat_path(folder, world.rank)):
+        with touch_regularly(heartbeat or heartbeat_path(folder, world.rank)):
             yield
-        finished = True
-    finally:
-        if not finished and world.size > 1:
-            error = sys.exc_info()[1]
+    except BaseException as error:
+        if world.size > 1:
             manifest.write_text(reason_path, f"{type(error).__name__}: {error}")
+        raise
 
 
-def launch_id() -> str:
+def _launch_id() -> str:
     """What the processes of this launch share; only colons where the environment has no name."""
     return ":".join(os.environ.get(name, "") for name in LAUNCH_VARIABLES)
 
 
-def failure_path(folder: Path) -> Path:
-    """Where the first rank of this launch writes why it stopped."""
-    name = launch_id()
-    return folder / (f"{FAILED}-{manifest.fingerprint(name)}" if name.strip(":") else FAILED)
+def _failure_path(folder: Path) -> Path:
+    launch = _launch_id()
+    return folder / (f"{FAILED}-{manifest.fingerprint(launch)}" if launch.strip(":") else FAILED)
 
 
 def failure_reason(folder: Path) -> str | None:
     """Why the first rank of this launch stopped, or None."""
-    path = failure_path(folder)
+    path = _failure_path(folder)
     try:
         return path.read_text() if path.stat().st_mtime >= STARTED else None
     except FileNotFoundError:
@@ -192,13 +179,10 @@ def wait_for_first_rank(
     """
     if world.is_first:
         return
-
-    def reason() -> str | None:
-        return failure_reason(failures or folder)
-
-    wait(folder, world, lambda: is_complete() or reason() is not None, ranks=[0])
+    failures = failures or folder
+    wait(folder, world, lambda: is_complete() or failure_reason(failures) is not None, ranks=[0])
     if not is_complete():
-        raise FirstRankFailed(f"rank 0 stopped: {reason()}")
+        raise FirstRankFailed(f"rank 0 stopped: {failure_reason(failures)}")
 
 
 def wait_for_manifest(folder: Path, world: World) -> dict[str, Any]:
@@ -224,13 +208,12 @@ def stage_lock(
     stops before it has the lock, RankTimeout if it is silent.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    entry = f"{launch_id()} {stage}".strip()
+    entry = f"{_launch_id()} {stage}".strip()
     if not world.is_first:
         _follow_first_rank(folder, world, is_finished, entry)
         yield
         return
-    alone = world.size == 1
-    lock = FileLock(folder / ".lock", fallback_to_soft=False)
+    lock, alone = FileLock(folder / ".lock", fallback_to_soft=False), world.size == 1
     with nullcontext() if alone else report_failure(folder, world, folder / LOCK_HEARTBEAT):
         try:
             lock.acquire(blocking=False)
@@ -238,7 +221,7 @@ def stage_lock(
             logger.warning("another run is working in %s: waiting for it to finish", folder)
             lock.acquire(poll_interval=POLL_SECONDS)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = error.strerror or error
             logger.warning("%s cannot be locked (%s): start no second run on it", folder, reason)
         try:
             with (folder / ENTERED).open("a") as launches:
@@ -255,17 +238,15 @@ def _follow_first_rank(
 
     It may still be in an earlier stage. Raises FirstRankFailed or RankTimeout.
     """
-    since, folders = time.time(), [*FOLLOWED, folder]
-    heartbeats = [
-        path / name for path in folders for name in (LOCK_HEARTBEAT, heartbeat_path(path, 0).name)
-    ]
-    entered = folder / ENTERED
+    since, folders, entered = time.time(), [*FOLLOWED, folder], folder / ENTERED
+    heartbeats = [path / LOCK_HEARTBEAT for path in folders]
+    heartbeats += [heartbeat_path(path, 0) for path in folders]
     while not is_finished():
         if entered.is_file() and entry in entered.read_text().splitlines():
             break
         if reasons := [reason for path in folders if (reason := failure_reason(path))]:
             raise FirstRankFailed(f"rank 0 stopped: {reasons[0]}")
-        if time.time() - max(since, *map(touched_at, heartbeats)) > TIMEOUT_SECONDS:
+        if _is_silent(since, *heartbeats):
             raise RankTimeout(
                 f"rank 0 of {world.size}: no heartbeat for {TIMEOUT_SECONDS:.0f} s before {folder}"
             )

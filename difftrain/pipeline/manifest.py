@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 VERSIONS_OF = ("torch", "transformers", "trl", "accelerate", "numpy", "pillow", "pyarrow")
-SAMPLED_CHUNKS = 16
-CHUNK_BYTES = 1 << 16
-MANIFEST = "manifest.json"
-OLD_MANIFEST = "made.json"
+SAMPLED_CHUNKS, CHUNK_BYTES = 16, 1 << 16
+MANIFEST, OLD_MANIFEST = "manifest.json", "made.json"
 
 
 class SchemaError(ValueError):
@@ -38,8 +36,7 @@ def file_fingerprint(path: Path) -> str:
     digest = hashlib.blake2b(str(size).encode(), digest_size=6)
     with path.open("rb") as file:
         if size <= SAMPLED_CHUNKS * CHUNK_BYTES * 64:
-            for chunk in iter(lambda: file.read(1 << 20), b""):
-                digest.update(chunk)
+            digest.update(file.read())
         else:
             for step in range(SAMPLED_CHUNKS):
                 file.seek((size - CHUNK_BYTES) * step // (SAMPLED_CHUNKS - 1))
@@ -60,15 +57,10 @@ def versions() -> dict[str, str]:
 
 def git_revision() -> str | None:
     """The commit this code ran from, `+changes` if the tree was dirty; None outside git."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"]
     here = Path(__file__).resolve().parent
     try:
-        head = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        head = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return head.stdout.strip() or None
@@ -127,10 +119,7 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest.json of a finished stage's folder, or None if the stage is not finished.
-
-    Raises SchemaError for a folder of the old layout (refuse_old_layout).
-    """
+    """The manifest of a finished stage's folder, or None. Raises what refuse_old_layout raises."""
     try:
         return json.loads((folder / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):

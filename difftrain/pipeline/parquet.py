@@ -6,6 +6,7 @@ of fifty thousand samples takes the memory of its text alone.
 """
 
 import errno
+import itertools
 import os
 import secrets
 import time
@@ -24,75 +25,60 @@ from difftrain.pipeline.manifest import MANIFEST, SchemaError, atomic_file
 
 R = TypeVar("R")
 
-SIMPLE_TYPES = {
-    str: pa.string(),
-    int: pa.int64(),
-    float: pa.float64(),
-    bool: pa.bool_(),
-    bytes: pa.binary(),
-}
-LIST_ITEM_TYPES = {int: pa.int32(), float: pa.float32()}
-GROUP_BYTES = 1 << 20
-"""Bytes of images in one row group, the least that one access reads."""
-CACHED_ROW_GROUPS = 4
-"""Row groups of images kept in memory, because neighbors are often read together."""
-PART_BYTES = 64 << 20
-"""Bytes of images in one part: what its writer holds at most, beside the last record's."""
-MAX_BUFFER_SECONDS = 30.0
-"""The first row of a PartBuffer waits no longer than this."""
+SCALARS = {str: pa.string(), bytes: pa.binary(), bool: pa.bool_()}
+SCALARS |= {int: pa.int64(), float: pa.float64()}
+LIST_ITEMS = {int: pa.int32(), float: pa.float32()}  # numbers in lists have 32 bits
+GROUP_BYTES = 1 << 20  # of images in one row group, the least that one access reads
+CACHED_ROW_GROUPS = 4  # of images kept in memory, because neighbors are often read together
+PART_BYTES = 64 << 20  # of images in one part: what its writer holds, beside the last record's
+MAX_BUFFER_SECONDS = 30.0  # the first row of a PartBuffer waits no longer than this
 
 
 class MissingArtifact(FileNotFoundError):
     """A stage's input does not exist; the message names the command that makes it."""
 
 
-def column_type(hint: Any) -> tuple[pa.DataType, Callable[[Any], Any]]:
-    """The parquet type of a field's type, and the function from a parquet value to the field's.
-
-    Enums become strings and tuples become lists; numbers in them have 32 bits.
-    """
+def _column_type(hint: Any) -> tuple[pa.DataType, Callable[[Any], Any]]:
+    """The parquet type of a field's type, and the function from a parquet value to the field's."""
     if get_origin(hint) is UnionType:
         (inner,) = (part for part in get_args(hint) if part is not NoneType)
-        data_type, convert = column_type(inner)
+        data_type, convert = _column_type(inner)
         return data_type, lambda value: None if value is None else convert(value)
     if get_origin(hint) in (tuple, Sequence):
         inner = get_args(hint)[0]
-        data_type, convert = column_type(inner)
-        item_type = LIST_ITEM_TYPES.get(inner, data_type)
+        data_type, convert = _column_type(inner)
+        item_type = LIST_ITEMS.get(inner, data_type)
         return pa.list_(item_type), lambda values: tuple(map(convert, values))
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return pa.string(), hint
-    return SIMPLE_TYPES[hint], lambda value: value
+    return SCALARS[hint], lambda value: value
 
 
 @cache
 def schema(record: type) -> pa.Schema:
     """The parquet schema of a record: one column a field, in order."""
     hints = get_type_hints(record)
-    return pa.schema([(field.name, column_type(hints[field.name])[0]) for field in fields(record)])
+    return pa.schema([(field.name, _column_type(hints[field.name])[0]) for field in fields(record)])
 
 
 @cache
-def image_columns(record: type) -> tuple[str, ...]:
-    """The record's columns of lists of bytes, which are read at each access."""
+def _image_columns(record: type) -> tuple[str, ...]:
     return tuple(field.name for field in schema(record) if field.type == pa.list_(pa.binary()))
 
 
-def image_bytes(record: Any) -> int:
-    """The size of the record's images."""
-    names = image_columns(type(record))
+def _image_bytes(record: Any) -> int:
+    names = _image_columns(type(record))
     return sum(len(image) for name in names for image in getattr(record, name))
 
 
-def write_groups(file: IO[bytes], records: Sequence[Any]) -> None:
+def _write_groups(file: IO[bytes], records: Sequence[Any]) -> None:
     """Write the records row group by row group, so that Arrow holds no more than one of them."""
     kind, rows = type(records[0]), len(records)
-    images, names = image_columns(kind), schema(kind).names
-    encoded: Any = True
+    images, names = _image_columns(kind), schema(kind).names
     if images:
-        rows = max(1, rows * GROUP_BYTES // max(1, sum(map(image_bytes, records))))
-        # A dictionary of images would be as large as they are.
-        encoded = [name for name in names if name not in images]
+        rows = max(1, rows * GROUP_BYTES // max(1, sum(map(_image_bytes, records))))
+    # A dictionary of images would be as large as they are.
+    encoded: Any = [name for name in names if name not in images] if images else True
     with pq.ParquetWriter(file, schema(kind), use_dictionary=encoded) as writer:
         for start in range(0, len(records), rows):
             group = records[start : start + rows]
@@ -112,7 +98,7 @@ def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
     path = folder / f"part-{name}.parquet"
     try:
         with atomic_file(path, "wb") as file:
-            write_groups(file, records)
+            _write_groups(file, records)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -128,25 +114,22 @@ def parts(folder: Path) -> list[Path]:
 
 def read_part(path: Path, record: type[R]) -> list[R]:
     """The records of one part. Raises SchemaError if its columns are not the record's."""
-    file, columns_needed = pq.ParquetFile(path), schema(record)
-    if not file.schema_arrow.equals(columns_needed):
+    file, names = pq.ParquetFile(path), schema(record).names
+    if not file.schema_arrow.equals(schema(record)):
         raise SchemaError(
-            f"{path} holds {file.schema_arrow.names}, but {record.__name__} needs "
-            f"{columns_needed.names}"
+            f"{path} holds {file.schema_arrow.names}, but {record.__name__} needs {names}"
         )
-    hints, images = get_type_hints(record), image_columns(record)
-    table = file.read(columns=[name for name in columns_needed.names if name not in images])
-    columns: dict[str, Sequence[Any]] = {
-        name: list(map(column_type(hints[name])[1], table.column(name).to_pylist()))
+    hints, images = get_type_hints(record), _image_columns(record)
+    table = file.read(columns=[name for name in names if name not in images])
+    columns: dict[str, Iterable[Any]] = {
+        name: map(_column_type(hints[name])[1], table.column(name).to_pylist())
         for name in table.column_names
     }
     rows_by_group = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     cells = [(group, row) for group, rows in enumerate(rows_by_group) for row in range(rows)]
     columns |= {name: [LazyImages(path, name, *cell) for cell in cells] for name in images}
-    return [
-        record(**{name: values[row] for name, values in columns.items()})
-        for row in range(table.num_rows)
-    ]
+    rows = zip(*(columns[name] for name in names), strict=True)
+    return [record(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def read_columns(path: Path, names: Sequence[str]) -> list[list[Any]]:
@@ -176,23 +159,21 @@ def next_part_name(folder: Path, rank: int) -> str:
     return f"r{rank:03d}-{max(numbers, default=-1) + 1:05d}-{secrets.token_hex(3)}"
 
 
-def in_parts(records: Iterable[R], rows_per_part: int) -> Iterator[list[R]]:
-    """The records in lists of at most so many rows and, but for the last row, PART_BYTES."""
-    part, size = [], 0
-    for record in records:
-        part.append(record)
-        size += image_bytes(record)
-        if len(part) == rows_per_part or size >= PART_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
+def write_all(folder: Path, records: Iterable[Any], rows_per_part: int = 2000) -> int:
+    """Write all records of a stage that one process makes; returns how many.
 
-
-def write_all(folder: Path, records: Iterable[R], rows_per_part: int = 2000) -> int:
-    """Write all records of a stage that one process makes; returns how many."""
-    total = 0
-    for number, part in enumerate(in_parts(records, rows_per_part)):
+    A part has at most so many rows and, but for its last row, PART_BYTES of images.
+    """
+    total, remaining = 0, iter(records)
+    for number in itertools.count():
+        part, size = [], 0
+        for record in remaining:
+            part.append(record)
+            size += _image_bytes(record)
+            if len(part) == rows_per_part or size >= PART_BYTES:
+                break
+        if not part:
+            break
         write_part(folder, f"{number:05d}", part)
         total += len(part)
     return total
@@ -227,7 +208,7 @@ class PartBuffer(Generic[R]):
 
 
 @lru_cache(maxsize=CACHED_ROW_GROUPS)
-def cached_row_group(path: str, stamp: tuple[int, ...], group: int, column: str) -> Any:
+def _cached_row_group(path: str, stamp: tuple[int, ...], group: int, column: str) -> Any:
     """One column of one row group; another `stamp` means another file under the same name."""
     del stamp
     return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
@@ -248,7 +229,7 @@ class LazyImages(Sequence[bytes]):
     def read(self) -> tuple[bytes, ...]:
         status = os.stat(self.path)
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
-        cells = cached_row_group(str(self.path), stamp, self.group, self.column)
+        cells = _cached_row_group(str(self.path), stamp, self.group, self.column)
         return tuple(cells[self.row].as_py())
 
     def __len__(self) -> int:

@@ -17,8 +17,7 @@ from difftrain.model import resolve
 from difftrain.pipeline import manifest
 from difftrain.records import Arm, Measure, TrainStage
 
-IMAGE_COMPARISON = 2
-"""Version of how images of samples and benchmark items are compared; raise it with any change."""
+IMAGE_COMPARISON = 2  # raise it with any change of how samples are compared with benchmark items
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,8 @@ class RunPaths:
         evaluate = self.config.evaluate
         settings = counted_settings(evaluate, "evaluate")
         settings |= {"source": evaluate.items_identity(), "path": None, "paths": None}
-        settings["judge"] = self.judge
+        # The name of an endpoint's judge is read from the environment.
+        settings["judge"] = model_name(evaluate.judge, evaluate.benchmarks)
         if server := server_hash(evaluate.judge):
             settings["judge_server"] = server
         return settings
@@ -189,11 +189,6 @@ class RunPaths:
     def judge_replies(self) -> Path:
         """The judge's replies, which every run of this output_dir reads and adds to."""
         return self.output_dir / "judge"
-
-    @cached_property
-    def judge(self) -> str:
-        """The judge's name; that of an endpoint is read from the environment."""
-        return model_name(self.config.evaluate.judge, self.config.evaluate.benchmarks)
 
     @cached_property
     def export(self) -> Path:

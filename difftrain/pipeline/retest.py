@@ -5,9 +5,11 @@ rollouts lie in a folder of their own (RunPaths.retest), so no measure ever read
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from scipy import stats
 
 from difftrain import seeds
 from difftrain.config.difficulty import DifficultyConfig
@@ -28,8 +30,14 @@ RESULT = "reliability.json"
 def run(config: RunConfig, paths: RunPaths, world: World, session: ModelSession) -> Path:
     """The folder of reliability.json and of the second scores."""
     second = RunPaths(config, retest=True)
+
+    def order(sample: Sample) -> tuple[int, str]:  # a larger subset holds a smaller one
+        return seeds.derive(config.seed, "again", sample.sample_id), sample.sample_id
+
     samples = parquet.read_rows(paths.data, Sample)
-    samples = retest_subset(samples, config.probe.retest_samples, config.seed)
+    subset = sorted(samples, key=order)[: config.probe.retest_samples]
+    subset_ids = {sample.sample_id for sample in subset}
+    samples = [sample for sample in samples if sample.sample_id in subset_ids]
     difficulty.probe(config, second, world, session, samples)
 
     def write_agreement() -> dict[str, Any]:
@@ -53,60 +61,36 @@ def run(config: RunConfig, paths: RunPaths, world: World, session: ModelSession)
     return paths.reliability
 
 
-def retest_subset(samples: list[Sample], size: int, seed: int) -> list[Sample]:
-    """`size` samples, or all, by a hash of seed and id: a larger subset holds a smaller one."""
-
-    def order(sample: Sample) -> tuple[int, str]:
-        return seeds.derive(seed, "again", sample.sample_id), sample.sample_id
-
-    kept = {sample.sample_id for sample in sorted(samples, key=order)[:size]}
-    return [sample for sample in samples if sample.sample_id in kept]
-
-
 def write_scores_and_agreement(
     config: RunConfig, paths: RunPaths, second: RunPaths, samples: list[Sample]
 ) -> None:
-    """Score the second rollouts and compare them with the first scores of the same samples."""
+    """Score the second rollouts and compare them with the first scores of the same samples.
+
+    The result is the share of samples that keep their label, by measure, and the overlap of the
+    selections, both made among the retested samples alone.
+    """
     first_scores = parquet.read_rows(paths.score, Score)
     scored = {score.sample_id for score in first_scores}
     answered = schedule.without_failed(samples, second.probe)
-    sample_ids = list(
-        dict.fromkeys(sample.sample_id for sample in answered if sample.sample_id in scored)
-    )
-    second_scores, _ = difficulty.score_samples(config, second, sample_ids)
+    # Without repetitions, in the order of the samples.
+    retested = dict.fromkeys(row.sample_id for row in answered if row.sample_id in scored)
+    second_scores, _ = difficulty.score_samples(config, second, list(retested))
     parquet.write_all(paths.reliability, second_scores)
-    retested = set(sample_ids)
     first_scores = [score for score in first_scores if score.sample_id in retested]
-    agreement = score_agreement(config, first_scores, second_scores)
-    manifest.write_json(paths.reliability / RESULT, agreement)
+    both = (first_scores, second_scores)
 
+    def labels(scores: list[Score], measure: Measure) -> dict[str, str]:
+        rows = [score for score in scores if score.measure is measure]
+        return {score.sample_id: score_label(score, config.difficulty) for score in rows}
 
-def score_agreement(
-    config: RunConfig, first: list[Score], second: list[Score]
-) -> dict[str, object]:
-    """The share of samples that keep their label, by measure, and the overlap of the selections.
-
-    Both selections are made among the retested samples alone.
-    """
-    measures = {}
-    for measure in config.difficulty.measures:
-        labels = [
-            {
-                score.sample_id: score_label(score, config.difficulty)
-                for score in scores
-                if score.measure is measure
-            }
-            for scores in (first, second)
-        ]
-        measures[measure] = agreement(*labels)
-    selections = [difficulty.select_samples(config, scores)[0] for scores in (first, second)]
+    measures = {
+        measure: agreement(*(labels(scores, measure) for scores in both))
+        for measure in config.difficulty.measures
+    }
+    selections = [difficulty.select_samples(config, scores)[0] for scores in both]
     selected_ids = [{row.sample_id for row in selection} for selection in selections]
-    size = len({score.sample_id for score in first})
-    return {"measures": measures, "chosen": overlap(size, *selected_ids)}
-
-
-Z = 1.959964
-"""The normal quantile of a 95 % interval."""
+    chosen = overlap(len({score.sample_id for score in first_scores}), *selected_ids)
+    manifest.write_json(paths.reliability / RESULT, {"measures": measures, "chosen": chosen})
 
 
 def score_label(score: Score, config: DifficultyConfig) -> str:
@@ -120,15 +104,6 @@ def score_label(score: Score, config: DifficultyConfig) -> str:
     return "no value"
 
 
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson), which stays inside 0 to 1."""
-    share, square = successes / n, Z * Z
-    middle = share + square / (2 * n)
-    half = Z * (share * (1 - share) / n + square / (4 * n * n)) ** 0.5
-    scale = 1 + square / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
-
-
 def agreement(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, float]:
     """`same` of `n` samples kept their label: the share, its 95 % interval (Wilson), and the share
     that two independent measures with these labels would have by chance.
@@ -137,21 +112,20 @@ def agreement(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, 
     """
     if not first or first.keys() != second.keys():
         raise ValueError(f"{len(first)} and {len(second)} labels are not of the same samples")
-    n = len(first)
-    same = sum(first[key] == second[key] for key in first)
+    n, same = len(first), sum(first[key] == second[key] for key in first)
     first_counts, second_counts = Counter(first.values()), Counter(second.values())
     by_chance = sum(first_counts[label] * second_counts[label] for label in first_counts) / n**2
-    low, high = wilson_interval(same, n)
+    low, high = stats.binomtest(same, n).proportion_ci(method="wilson")
     return {
-        "n": n, "same": same, "share": same / n, "low": low, "high": high, "by_chance": by_chance
+        "n": n, "same": same, "share": same / n, "low": float(low), "high": float(high),
+        "by_chance": by_chance,
     }  # fmt: skip
 
 
-def overlap(pool: int, first: Collection[str], second: Collection[str]) -> dict[str, float]:
+def overlap(pool: int, first: set[str], second: set[str]) -> dict[str, float]:
     """Two selections from the same `pool` samples: their sizes, how many samples are in both, and
     how many would be by chance."""
-    a, b = set(first), set(second)
     return {
-        "pool": pool, "first": len(a), "second": len(b), "common": len(a & b),
-        "common_by_chance": len(a) * len(b) / pool,
+        "pool": pool, "first": len(first), "second": len(second), "common": len(first & second),
+        "common_by_chance": len(first) * len(second) / pool,
     }  # fmt: skip

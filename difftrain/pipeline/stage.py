@@ -1,35 +1,12 @@
 """One stage of the chain: its lock, its manifest, its resume, and which ranks do the work.
 
-A stage whose output one process makes at once (data, scores, selection, ...):
-
-    def score(...):
-        def write_scores() -> dict[str, Any]:      # on the first rank only
-            parquet.write_all(folder, scores(...))
-            return {"hard": 12, ...}               # the manifest's counts
-
-        run_stage(folder, world, write_scores, settings={...}, inputs={"probe": probe.name})
-
-A stage whose ranks each take a share (probe, attention, evaluation, contamination):
-
-    def probe(...):
-        def probe_share(heart: Heartbeat) -> None:   # on every rank
-            with heart.in_background():
-                engine = load()
-            for batch in batches(world.share(missing)):
-                parquet.write_part(folder, parquet.next_part_name(folder, world.rank), batch)
-                heart.beat()
-
-        run_shared_stage(
-            folder, world, probe_share,
-            is_complete=lambda: wanted <= ids_in(folder),   # the first rank waits for all shares
-            close=lambda: {"samples": len(samples)},        # on the first rank; the counts
-            settings={...}, inputs={...},
-        )
+run_stage is for output that one process makes at once (data, scores, selections, reports of it);
+run_shared_stage for work of which every rank does a share (probe, attention, evaluation, training).
 
 Both return the manifest, do nothing if the stage is finished, and raise FirstRankFailed on the
-other ranks with the first rank's reason when it stops. `settings` may be a function, called when
-the manifest is written. Whatever a stage's folder holds without a manifest is unfinished: the work
-itself decides what to keep of it.
+other ranks with the first rank's reason when it stops. `settings` is what the manifest keeps of the
+settings (JSON), or a function that returns it when the manifest is written. Whatever a stage's
+folder holds without a manifest is unfinished: the work itself decides what to keep of it.
 """
 
 import secrets
@@ -42,10 +19,45 @@ from typing import Any
 from difftrain.pipeline import coordination, manifest
 from difftrain.pipeline.coordination import World
 
-Settings = Any | Callable[[], Any]
-"""What the manifest keeps of the settings (JSON), or a function that returns it."""
-SAVE_SECONDS = 5.0
-"""A killed start loses at most this much of its elapsed time."""
+SAVE_SECONDS = 5.0  # a killed start loses at most this much of its elapsed time
+
+
+class Heartbeat:
+    """Shows the other ranks that this one is alive, and keeps the stage's elapsed seconds.
+
+    The first rank's time counts, over all starts, killed ones included: each start keeps its
+    seconds in a file of its own in the stage's folder, until the manifest has the sum.
+    """
+
+    def __init__(self, folder: Path, world: World) -> None:
+        self.folder, self.world = folder, world
+        self.path = coordination.heartbeat_path(folder, world.rank)
+        self.elapsed_path = folder / f".elapsed-{secrets.token_hex(6)}"
+        self.started = self.saved_at = time.time()
+
+    def beat(self) -> None:
+        """Show that this rank is alive; to be called at least every minute."""
+        coordination.touch(self.path)
+        if time.time() - self.saved_at > SAVE_SECONDS:
+            self.save()
+
+    def in_background(self) -> AbstractContextManager[None]:
+        """Beat from a thread during one long step, such as loading a model."""
+        return coordination.touch_regularly(self.path)
+
+    def save(self) -> None:
+        """Write down the seconds so far."""
+        self.saved_at = time.time()
+        if self.world.is_first:
+            with suppress(OSError):  # a full disk is reported by the parts that do not fit
+                manifest.write_text(self.elapsed_path, repr(self.saved_at - self.started))
+
+    def seconds(self) -> float:
+        """Seconds of all starts, those in an earlier manifest included."""
+        before = (manifest.read_manifest(self.folder) or {"seconds": 0.0})["seconds"]
+        others = {*self.folder.glob(".elapsed-*")} - {self.elapsed_path}
+        unfinished = sum(float(path.read_text()) for path in others)
+        return before + unfinished + time.time() - self.started
 
 
 def run_stage(
@@ -53,7 +65,7 @@ def run_stage(
     world: World,
     work: Callable[[], Mapping[str, Any]],
     *,
-    settings: Settings = None,
+    settings: Any = None,
     inputs: Mapping[str, str],
     other_seconds: Callable[[], float] = lambda: 0.0,
 ) -> dict[str, Any]:
@@ -70,21 +82,25 @@ def run_stage(
         with coordination.stage_lock(folder, world, is_finished):
             if world.is_first and not is_finished():
                 started = time.time()
-                with coordination.report_failure(folder, world):
-                    counts = work()
-                    seconds = time.time() - started + other_seconds()
-                    _write_manifest(folder, settings, inputs, seconds, counts)
+                _close(
+                    folder,
+                    world,
+                    work,
+                    lambda: time.time() - started + other_seconds(),
+                    settings,
+                    inputs,
+                )
     return coordination.wait_for_manifest(folder, world)
 
 
 def run_shared_stage(
     folder: Path,
     world: World,
-    work: "Callable[[Heartbeat], None]",
+    work: Callable[[Heartbeat], None],
     *,
     is_complete: Callable[[], bool] = lambda: True,
     close: Callable[[], Mapping[str, Any]],
-    settings: Settings = None,
+    settings: Any = None,
     inputs: Mapping[str, str],
     seconds: Callable[[], float] | None = None,
     is_finished: Callable[[Mapping[str, Any]], bool] = lambda manifest: True,
@@ -92,11 +108,11 @@ def run_shared_stage(
 ) -> dict[str, Any]:
     """Have every rank do its share; the first waits until all `is_complete` and closes the stage.
 
-    A manifest that does not satisfy `is_finished` is of an earlier, smaller request: the work is
-    done again for what is missing, and the elapsed seconds are added to it. `seconds` returns the
-    seconds where the work counts them itself. `lock` is the folder whose lock is held, where
-    several stages add to one folder. Returns the manifest. Raises RankTimeout if another rank's
-    heartbeat ends.
+    `close` returns the manifest's counts. A manifest that does not satisfy `is_finished` is of an
+    earlier, smaller request: the work is done again for what is missing, and the elapsed seconds
+    are added to it. `seconds` returns the seconds where the work counts them itself. `lock` is the
+    folder whose lock is held, where several stages add to one folder. Returns the manifest. Raises
+    RankTimeout if another rank's heartbeat ends.
     """
 
     def finished() -> bool:
@@ -112,83 +128,38 @@ def run_shared_stage(
         with coordination.stage_lock(lock or folder, world, finished, stage):
             if not finished():
                 heart = Heartbeat(folder, world)
+
+                def all_shares_done() -> bool:
+                    heart.beat()
+                    return is_complete()
+
                 heart.beat()
                 try:
                     work(heart)
                     if world.is_first:
-                        coordination.wait(folder, world, lambda: heart.saved() and is_complete())
+                        coordination.wait(folder, world, all_shares_done)
                 finally:
                     heart.save()
                 if world.is_first:
-                    with coordination.report_failure(folder, world):
-                        counts, elapsed = close(), (seconds or heart.seconds)()
-                        _write_manifest(folder, settings, inputs, elapsed, counts)
-                    heart.clear()
+                    _close(folder, world, close, seconds or heart.seconds, settings, inputs)
             coordination.wait_for_first_rank(folder, world, closed, lock or folder)
     return coordination.wait_for_manifest(folder, world)
 
 
-def _write_manifest(
+def _close(
     folder: Path,
-    settings: Settings,
+    world: World,
+    work: Callable[[], Mapping[str, Any]],
+    seconds: Callable[[], float],
+    settings: Any,
     inputs: Mapping[str, str],
-    seconds: float,
-    counts: Mapping[str, Any],
 ) -> None:
-    manifest.write_manifest(
-        folder,
-        settings=settings() if callable(settings) else settings,
-        inputs=inputs,
-        seconds=seconds,
-        counts=counts,
-    )
-    for path in folder.glob(".rank-*.beat"):
+    """Do the first rank's work, write the manifest, and remove what shows an unfinished stage."""
+    with coordination.report_failure(folder, world):
+        counts, elapsed = work(), seconds()
+        settings = settings() if callable(settings) else settings
+        manifest.write_manifest(
+            folder, settings=settings, inputs=inputs, seconds=elapsed, counts=counts
+        )
+    for path in (*folder.glob(".rank-*.beat"), *folder.glob(".elapsed-*")):
         path.unlink(missing_ok=True)
-
-
-class Heartbeat:
-    """Shows the other ranks that this one is alive, and keeps the stage's elapsed seconds.
-
-    The first rank's time counts, over all starts, killed ones included: each start keeps its
-    seconds in a file of its own in the stage's folder, until the manifest has the sum.
-    """
-
-    def __init__(self, folder: Path, world: World) -> None:
-        self.folder, self.world = folder, world
-        self.path = folder / f".elapsed-{secrets.token_hex(6)}"
-        self.started = self.saved_at = time.time()
-
-    def beat(self) -> None:
-        """Show that this rank is alive; to be called at least every minute."""
-        coordination.beat(self.folder, self.world)
-        self.saved()
-
-    def in_background(self) -> AbstractContextManager[None]:
-        """Beat from a thread during one long step, such as loading a model."""
-        path = coordination.heartbeat_path(self.folder, self.world.rank)
-        return coordination.touch_regularly(path)
-
-    def saved(self) -> bool:
-        """Save the seconds if the last time is long ago; always true."""
-        if time.time() - self.saved_at > SAVE_SECONDS:
-            self.save()
-        return True
-
-    def save(self) -> None:
-        """Write down the seconds so far."""
-        self.saved_at = time.time()
-        if self.world.is_first:
-            with suppress(OSError):  # a full disk is reported by the parts that do not fit
-                manifest.write_text(self.path, repr(self.saved_at - self.started))
-
-    def seconds(self) -> float:
-        """Seconds of all starts, those in an earlier manifest included."""
-        others = [path for path in self.folder.glob(".elapsed-*") if path != self.path]
-        before = (manifest.read_manifest(self.folder) or {"seconds": 0.0})["seconds"]
-        unfinished = sum(float(path.read_text()) for path in others)
-        return before + unfinished + time.time() - self.started
-
-    def clear(self) -> None:
-        """Remove the files: the manifest has the sum now."""
-        for path in self.folder.glob(".elapsed-*"):
-            path.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ same), 2 bad settings, reported before anything is started.
 
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -74,26 +75,24 @@ def parse(arguments: list[str]) -> SweepArguments:
             parsed.slurm[key.removeprefix("slurm.")] = value
         else:
             parsed.overrides.append(argument)
-    parsed.errors += _option_problems(parsed.options) + slurm.option_problems(parsed.slurm)
+    parsed.errors += [*_option_problems(parsed.options), *slurm.option_problems(parsed.slurm)]
     return parsed
 
 
-def _option_problems(options: dict[str, str]) -> list[str]:
+def _option_problems(options: dict[str, str]) -> Iterator[str]:
     jobs, file = options.get("jobs", "1"), options.get("accelerate")
     setup, name = options.get("slurm", "plain"), options.get("sweep", "x")
-    errors = []
     if not (jobs.isdigit() and int(jobs)):
-        errors.append(f"jobs={jobs}: must be a number above 0")
+        yield f"jobs={jobs}: must be a number above 0"
     if file and not Path(file).is_file():
-        errors.append(f"accelerate={file}: there is no such file")
+        yield f"accelerate={file}: there is no such file"
     if setup != "plain" and not Path(setup).is_file():
-        errors.append(f"slurm={setup}: must be plain, or a file of shell lines")
+        yield f"slurm={setup}: must be plain, or a file of shell lines"
     if not (all(char.isalnum() or char in "._-" for char in name) and name.strip(".")):
-        errors.append(f"sweep={name}: may hold letters, digits, '.', '_' and '-' only")
+        yield f"sweep={name}: may hold letters, digits, '.', '_' and '-' only"
     if (table := options.get("table", "paper")) not in expand.TABLES:
         hint = did_you_mean(table, list(expand.TABLES))
-        errors.append(f"table={table}: there is no such table{hint}")
-    return errors
+        yield f"table={table}: there is no such table{hint}"
 
 
 def plan_sweep(parsed: SweepArguments) -> SweepPlan:
@@ -114,14 +113,12 @@ def plan_sweep(parsed: SweepArguments) -> SweepPlan:
     if errors:
         raise ConfigError(errors)
     name = options.get("sweep", options.get("table", "rows"))
-    root = Path(runs[0].config.output_dir).expanduser().absolute()
+    folder = Path(runs[0].config.output_dir).expanduser().absolute() / "sweep" / name
+    accelerate = Path(options["accelerate"]).absolute() if "accelerate" in options else None
     plan = SweepPlan(
-        name=name,
-        folder=root / "sweep" / name,
-        runs=runs,
+        name=name, folder=folder, runs=runs, accelerate=accelerate,
         at_a_time=int(options.get("jobs", 1)),
-        accelerate=Path(options["accelerate"]).absolute() if "accelerate" in options else None,
-    )
+    )  # fmt: skip
     nodes = parsed.slurm.get("nodes", "1")
     # Where slurm.nodes is no number, sbatch chooses how many nodes there are.
     if "--table" not in parsed.flags and nodes.isdigit() and int(nodes):
@@ -150,8 +147,7 @@ def compare_finished(runs: list[SweepRun]) -> Path | None:
 
 
 def finish(plan: SweepPlan, folder: Path | None) -> None:
-    """Print `output: FOLDER`; exit code 1 unless every run is finished and its last start
-    succeeded."""
+    """Print `output: FOLDER`; exit code 1 unless the last start of every run succeeded."""
     missing = local_launcher.unfinished_runs(plan)
     if folder is not None:
         print(f"output: {folder}", flush=True)
@@ -172,19 +168,17 @@ def main(arguments: list[str]) -> None:
     dry, only_table = "--dry" in parsed.flags, "--table" in parsed.flags
     if on_slurm and not dry and shutil.which("sbatch") is None:
         raise ConfigError(["slurm: there is no sbatch on this machine; --dry prints the scripts"])
-    if not on_slurm and not dry and not only_table:
+    if not (on_slurm or dry or only_table):
         local_launcher.check_gpus(plan)
     for run in plan.runs:
         run.is_finished()  # reads the data's and the model's identity, so bad input ends here
-    if only_table:
-        finish(plan, compare_finished(plan.runs))
-    elif on_slurm:
-        table_arguments = [
-            item for item in arguments if not item.startswith("slurm") and item != "--dry"
-        ]
-        slurm.submit(plan, parsed.options.get("slurm", "plain"), parsed.slurm, table_arguments, dry)
-    elif dry:
-        print("\n".join(local_launcher.dry_run_lines(plan)))
+    if on_slurm and not only_table:
+        setup = parsed.options.get("slurm", "plain")
+        kept = [text for text in arguments if not text.startswith("slurm") and text != "--dry"]
+        slurm.submit(plan, setup, parsed.slurm, kept, dry)
+    elif dry and not only_table:
+        local_launcher.print_plan(plan)
     else:
-        local_launcher.run_all(plan)
+        if not only_table:
+            local_launcher.run_all(plan)
         finish(plan, compare_finished(plan.runs))

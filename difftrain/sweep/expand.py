@@ -1,9 +1,11 @@
 """The runs of a sweep: recipe x difficulty x data x seed, each composed before any is started."""
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from math import prod
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -21,8 +23,7 @@ from difftrain.pipeline.paths import RunPaths
 from difftrain.report.compare import presets
 from difftrain.report.compare.runs import BY_NAME, Run, differing_settings, find_incompatible
 
-AXES = ("recipe", "difficulty", "data", "seed")
-"""What a sweep runs over, the slowest first; every other setting is the same for all its runs."""
+AXES = ("recipe", "difficulty", "data", "seed")  # what a sweep runs over, the slowest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,7 @@ steps, two seeds, as many runs at a time as fit."""
 
 OWN_RECIPE_HINT = "; for another selection add a recipe of your own, conf/recipe/NAME.yaml"
 RESOLVED_PATHS: dict[str, RunPaths] = {}
-"""By data and model settings: paths whose identities are resolved, which may read files or ask the
-hub."""
+"""By data and model settings: paths with resolved identities; that may read files, ask the hub."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,8 @@ class SweepRun:
     @property
     def probe_key(self) -> str:
         """Equal for runs that probe the same model on the same data under the same settings."""
-        config = self.config
-        sections = [config.data, config.model, config.probe, config.grade]
-        key = [*map(run_config.plain, sections), config.seed]
+        sections = (self.config.data, self.config.model, self.config.probe, self.config.grade)
+        key = [*map(run_config.plain, sections), self.config.seed]
         return json.dumps(key, sort_keys=True, default=str)
 
 
@@ -99,7 +98,7 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
     keys = {override.lstrip("+").partition("=")[0] for override in overrides}
     defaults = [text for text in table.overrides if text.partition("=")[0] not in keys]
     runs: list[SweepRun] = []
-    errors: dict[str, list[str]] = {}
+    errors = defaultdict(list)  # by problem, the runs that have it
     for values in product(*(axes[axis] for axis in axes if axis != "seed")):
         choices = [f"{axis}={value}" for axis, value in zip(axes, values, strict=False)]
         row = presets.preset_of(values[0])
@@ -117,7 +116,7 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
                 runs.append(SweepRun(label, (*arguments, f"seed={seed}"), with_seed))
         except ConfigError as error:
             for problem in error.problems:
-                errors.setdefault(problem, []).append("-".join(values))
+                errors[problem].append("-".join(values))
     if errors:
         raise ConfigError([f"{text}{_which_runs(names, axes)}" for text, names in errors.items()])
     return probe_makers_first(runs)
@@ -153,11 +152,10 @@ def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str
             "recipe_difference": recipe_difference(config),
         }
         compared.append(Run(Path(name), report))
-    errors: dict[str, list[str]] = {}
-    by_run = find_incompatible(compared, differing_settings)
-    for name, differences in by_run.items():
+    errors = defaultdict(list)
+    for name, differences in find_incompatible(compared, differing_settings).items():
         for difference in differences:
-            errors.setdefault(difference, []).append(name)
+            errors[difference].append(name)
     return [
         f"{text}: cannot stand in one table{_which_runs(names, axes)}"
         + (OWN_RECIPE_HINT if BY_NAME in text else "")
@@ -167,10 +165,7 @@ def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str
 
 def _which_runs(names: list[str], axes: dict[str, list[str]]) -> str:
     """` (grpo_hard, rap and 3 more)`: the runs that have a problem; empty if all have it."""
-    total = 1
-    for axis, values in axes.items():
-        total *= 1 if axis == "seed" else len(values)
-    if len(names) == total:
+    if len(names) == prod(len(values) for axis, values in axes.items() if axis != "seed"):
         return ""
     rest = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return f" ({', '.join(names[:2])}{rest})"

@@ -26,20 +26,16 @@ from difftrain.pipeline import manifest
 from difftrain.sweep.expand import SweepRun
 
 logger = logging.getLogger(__name__)
-ROOT = Path(difftrain.__file__).resolve().parents[1]
-"""The folder that holds the package: a checkout, or site-packages."""
+ROOT = Path(difftrain.__file__).resolve().parents[1]  # a checkout, or site-packages
 TRAIN_SCRIPT = ROOT / "launch" / "train.py"
 ONE_PROCESS = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
                "--dynamo_backend", "no")  # fmt: skip
-TAIL_LINES = 12
-"""Last lines of a failed run that are printed."""
+TAIL_LINES = 12  # of a failed run, which are printed
 LAUNCHER_ERRORS = ("subprocess.CalledProcessError", "multiprocessing.errors.ChildFailedError")
 """How the tracebacks end that accelerate launch adds to those of its processes."""
-START = "=== "
-"""The prefix of the line in a log that says when the run was started."""
+START = "=== "  # begins the line in a log that says when the run was started
 POLL_SECONDS = 0.5
-STOP_TIMEOUT_SECONDS = 20.0
-"""How long an interrupted run may take to end by itself."""
+STOP_TIMEOUT_SECONDS = 20.0  # how long an interrupted run may take to end by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +69,9 @@ class SweepPlan:
     def gpus_per_run(self) -> int:
         """One GPU for each process, or those over which it spreads vLLM's engine."""
         models = [run.config.model for run in self.runs]
-        spread = [
-            model.vllm.tensor_parallel_size for model in models if model.engine is EngineKind.vllm
-        ]
-        return self.processes * max(spread, default=1)
+        vllm = [model.vllm for model in models if model.engine is EngineKind.vllm]
+        spread = max((settings.tensor_parallel_size for settings in vllm), default=1)
+        return self.processes * spread
 
 
 @dataclass(slots=True)
@@ -111,12 +106,11 @@ def check_gpus(plan: SweepPlan) -> None:
     gpus, per_run = available_gpus(), plan.gpus_per_run
     needed = plan.at_a_time * per_run
     if gpus and plan.at_a_time > 1 and needed > len(gpus):
-        raise ConfigError(
-            [
-                f"jobs={plan.at_a_time}: times {per_run} for each run is {needed} GPUs, "
-                f"but there are {len(gpus)}; at most jobs={max(1, len(gpus) // per_run)}"
-            ]
+        problem = (
+            f"jobs={plan.at_a_time}: times {per_run} for each run is {needed} GPUs, "
+            f"but there are {len(gpus)}; at most jobs={max(1, len(gpus) // per_run)}"
         )
+        raise ConfigError([problem])
 
 
 def train_target() -> list[str]:
@@ -152,15 +146,14 @@ def environment(plan: SweepPlan, slot: int) -> dict[str, str]:
     return os.environ | variables
 
 
-def dry_run_lines(plan: SweepPlan) -> list[str]:
-    """Each run, whether it is finished, and the command that starts it."""
-    lines = [f"sweep {plan.name}: {len(plan.runs)} runs, {plan.at_a_time} at a time; "
-             f"logs in {plan.folder}"]  # fmt: skip
-    failed = failed_labels(plan)
+def print_plan(plan: SweepPlan) -> None:
+    """Print each run, whether it is finished, and the command that starts it."""
+    print(f"sweep {plan.name}: {len(plan.runs)} runs, {plan.at_a_time} at a time; "
+          f"logs in {plan.folder}")  # fmt: skip
+    unfinished = {run.label for run in unfinished_runs(plan)}
     for run in plan.runs:
-        state = "finished" if run.is_finished() and run.label not in failed else "to do"
-        lines.append(f"{run.label}: {state}\n  {shlex.join(command(plan, run))}")
-    return lines
+        state = "to do" if run.label in unfinished else "finished"
+        print(f"{run.label}: {state}\n  {shlex.join(command(plan, run))}")
 
 
 def unfinished_runs(plan: SweepPlan) -> list[SweepRun]:
@@ -169,14 +162,24 @@ def unfinished_runs(plan: SweepPlan) -> list[SweepRun]:
     return [run for run in plan.runs if not run.is_finished() or run.label in failed]
 
 
+def failed_labels(plan: SweepPlan) -> set[str]:
+    """Runs whose last start failed even if their report exists, as where a tracker failed."""
+    return {label for label, outcome in read_status(plan).items() if not outcome["finished"]}
+
+
+def read_status(plan: SweepPlan) -> dict[str, Any]:
+    """The outcomes of runs in status.json, which an earlier start of this sweep wrote."""
+    return json.loads(plan.status_path.read_text()) if plan.status_path.is_file() else {}
+
+
 def run_all(plan: SweepPlan) -> None:
     """Start every run that is not finished; returns when all have ended.
 
     The last lines of a failed run are printed and the sweep goes on. Raises KeyboardInterrupt,
     after ending all runs, on Ctrl-C and SIGTERM.
     """
-    waiting = deque(unfinished_runs(plan))
-    total, status = len(waiting), SweepStatus(plan)
+    waiting, began = deque(unfinished_runs(plan)), time.time()
+    total, processor_seconds = len(waiting), _children_processor_seconds()
     print(f"sweep {plan.name}: {len(plan.runs)} runs, {len(plan.runs) - total} finished earlier, "
           f"{plan.at_a_time} at a time; logs in {plan.folder}", flush=True)  # fmt: skip
     running: list[StartedRun] = []
@@ -191,13 +194,24 @@ def run_all(plan: SweepPlan) -> None:
                 # Polled one by one: a run's processor time joins that of all ended runs at its end.
                 if started.process.poll() is not None:
                     running.remove(started)
-                    status.record_end(started, total, len(waiting) + len(running))
+                    before, processor_seconds = processor_seconds, _children_processor_seconds()
+                    remaining = len(waiting) + len(running)
+                    ended = total - remaining
+                    minutes = remaining * (time.time() - began) / ended / 60
+                    left = f"; about {minutes:.0f} min left" if remaining else ""
+                    progress = f"[{ended}/{total}]"
+                    _record_end(plan, started, processor_seconds - before, progress, left)
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         _stop(running)
         raise
     finally:
         signal.signal(signal.SIGTERM, handler)
+
+
+def _children_processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _start(plan: SweepPlan, run: SweepRun, slot: int) -> StartedRun:
@@ -210,14 +224,9 @@ def _start(plan: SweepPlan, run: SweepRun, slot: int) -> StartedRun:
         log.write(f"\n{START}{now}: {shlex.join(arguments)}\n".encode())
         log.flush()
         process = subprocess.Popen(
-            arguments,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            cwd=Path.cwd(),
-            env=environment(plan, slot),
-            start_new_session=True,
-        )
+            arguments, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            env=environment(plan, slot), start_new_session=True,
+        )  # fmt: skip
     return StartedRun(run, process, slot)
 
 
@@ -234,45 +243,28 @@ def _stop(running: list[StartedRun]) -> None:
             os.killpg(started.process.pid, signal.SIGKILL)
 
 
-class SweepStatus:
-    """The outcome of each run: printed as it ends, and kept in status.json."""
-
-    def __init__(self, plan: SweepPlan) -> None:
-        self.plan, self.started, self.ended = plan, time.time(), 0
-        self.processor_seconds = _children_processor_seconds()
-        self.outcomes: dict[str, Any] = read_status(plan)
-
-    def record_end(self, started: StartedRun, total: int, remaining: int) -> None:
-        """Write and print a run's outcome, with its last lines if it failed."""
-        self.ended += 1
-        run, code, log = started.run, started.process.returncode, self.plan.log(started.run)
-        seconds, processor_seconds = time.time() - started.started, _children_processor_seconds()
-        succeeded = code == 0 and run.is_finished()
-        self.outcomes[run.label] = {
-            "code": code,
-            "finished": succeeded,
-            "seconds": round(seconds, 1),
-            "processor_seconds": round(processor_seconds - self.processor_seconds, 1),
-            "run": run.paths.run.name,
-            "overrides": list(run.overrides),
-            "log": log.name,
-        }
-        self.processor_seconds = processor_seconds
-        manifest.write_json(self.plan.status_path, self.outcomes)
-        seconds_left = remaining * (time.time() - self.started) / self.ended
-        head = f"[{self.ended}/{total}] {run.label}"
-        if succeeded:
-            estimate = f"; about {seconds_left / 60:.0f} min left" if remaining else ""
-            print(f"{head}: done in {seconds:.0f} s{estimate}", flush=True)
-            return
-        print(f"{head}: FAILED after {seconds:.0f} s, {failure_reason(code, log)}; "
-              f"skipped, its log is {log}", flush=True)  # fmt: skip
-        print("\n".join(f"    {line}" for line in last_lines(log)), flush=True)
-
-
-def _children_processor_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+def _record_end(
+    plan: SweepPlan, started: StartedRun, processor_seconds: float, progress: str, left: str
+) -> None:
+    """Write a run's outcome into status.json and print it, with its last lines if it failed."""
+    run, code, log = started.run, started.process.returncode, plan.log(started.run)
+    seconds, succeeded = time.time() - started.started, code == 0 and run.is_finished()
+    outcome = {
+        "code": code,
+        "finished": succeeded,
+        "seconds": round(seconds, 1),
+        "processor_seconds": round(processor_seconds, 1),
+        "run": run.paths.run.name,
+        "overrides": list(run.overrides),
+        "log": log.name,
+    }
+    manifest.write_json(plan.status_path, read_status(plan) | {run.label: outcome})
+    if succeeded:
+        print(f"{progress} {run.label}: done in {seconds:.0f} s{left}", flush=True)
+        return
+    print(f"{progress} {run.label}: FAILED after {seconds:.0f} s, {failure_reason(code, log)}; "
+          f"skipped, its log is {log}", flush=True)  # fmt: skip
+    print("\n".join(f"    {line}" for line in last_lines(log)), flush=True)
 
 
 def failure_reason(code: int, log: Path) -> str:
@@ -297,22 +289,3 @@ def last_lines(log: Path, count: int = TAIL_LINES) -> list[str]:
         text = head
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
     return [line for line in lines if line][-count:]
-
-
-def read_status(plan: SweepPlan) -> dict[str, Any]:
-    """The outcomes that an earlier start of this sweep wrote."""
-    return json.loads(plan.status_path.read_text()) if plan.status_path.is_file() else {}
-
-
-def failed_labels(plan: SweepPlan) -> set[str]:
-    """Runs whose last start failed even if their report exists, as where a tracker failed."""
-    return {label for label, outcome in read_status(plan).items() if not outcome["finished"]}
-
-
-def forget_outcomes(plan: SweepPlan, runs: list[SweepRun]) -> None:
-    """Remove the outcomes of these runs from status.json, because they are started elsewhere."""
-    if plan.status_path.is_file():
-        labels = {run.label for run in runs}
-        old = read_status(plan)
-        outcomes = {label: old[label] for label in old if label not in labels}
-        manifest.write_json(plan.status_path, outcomes)

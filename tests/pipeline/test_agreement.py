@@ -35,10 +35,11 @@ def test_the_share_of_equal_labels_stands_beside_what_chance_would_give() -> Non
 
 
 def test_wilsons_interval_is_the_known_one() -> None:
-    low, high = retest.wilson_interval(8, 10)
-    assert low == pytest.approx(0.4902, abs=1e-4)
-    assert high == pytest.approx(0.9433, abs=1e-4)
-    assert retest.wilson_interval(5, 5)[1] == 1.0
+    first = {str(i): "easy" for i in range(10)}
+    result = retest.agreement(first, first | {"0": "hard", "1": "hard"})
+    assert result["low"] == pytest.approx(0.4902, abs=1e-4)
+    assert result["high"] == pytest.approx(0.9433, abs=1e-4)
+    assert retest.agreement(first, first)["high"] == 1.0
 
 
 def test_labels_of_other_samples_are_refused() -> None:

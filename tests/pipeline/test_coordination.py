@@ -17,7 +17,7 @@ from difftrain.pipeline.coordination import World
 def test_the_shares_of_all_ranks_are_exactly_the_items(size: int) -> None:
     items = list(range(20))
     shares = [World(rank, size).share(items) for rank in range(size)]
-    assert sorted(each for share in shares for each in share) == items
+    assert sorted(item for share in shares for item in share) == items
 
 
 def test_the_world_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,24 +26,26 @@ def test_the_world_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert World.from_environment() == World(2, 4)
 
 
-def test_a_rank_that_falls_silent_is_named_instead_of_waited_for(tmp_path: Path) -> None:
-    coordination.beat(tmp_path, World(0, 3))
-    coordination.beat(tmp_path, World(2, 3))
+def test_a_rank_that_falls_silent_is_named_instead_of_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 0.5)
+    for rank in (0, 2):
+        coordination.touch(coordination.heartbeat_path(tmp_path, rank))
     started = time.time()
     with pytest.raises(coordination.RankTimeout, match=r"rank 1, rank 2 of 3: no heartbeat"):
-        coordination.wait(tmp_path, World(0, 3), lambda: False, timeout=0.5)
+        coordination.wait(tmp_path, World(0, 3), lambda: False)
     assert time.time() - started < 10
 
 
 def test_waiting_ends_when_the_work_is_complete(tmp_path: Path) -> None:
-    answers = iter([False, False, True])
-    coordination.wait(tmp_path, World(0, 2), lambda: next(answers), timeout=60)
+    completed = iter([False, False, True])
+    coordination.wait(tmp_path, World(0, 2), lambda: next(completed))
 
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from threading import Thread, Timer
 from difftrain.pipeline.coordination import World, stage_lock
 with stage_lock(Path(sys.argv[1]), World()):
     print("inside", flush=True)
@@ -51,7 +53,7 @@ with stage_lock(Path(sys.argv[1]), World()):
 """
 
 
-def test_a_second_run_waits_for_its_turn_and_a_killed_run_gives_it_back(
+def test_a_second_run_waits_for_the_lock_and_a_killed_run_releases_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     holder = subprocess.Popen(
@@ -103,14 +105,13 @@ def test_a_first_rank_that_works_for_long_is_not_called_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordination, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 0.8)
     with coordination.report_failure(tmp_path, World(0, 2)):
         until = time.time() + 1.5
-        coordination.wait(
-            tmp_path, World(1, 2), lambda: time.time() > until, timeout=0.8, ranks=[0]
-        )
+        coordination.wait(tmp_path, World(1, 2), lambda: time.time() > until, ranks=[0])
 
 
-def test_what_the_first_rank_never_made_is_not_waited_for_in_silence(tmp_path: Path) -> None:
+def test_a_manifest_that_the_first_rank_never_wrote_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="was not finished"):
         coordination.wait_for_manifest(tmp_path, World())
 
@@ -118,19 +119,19 @@ def test_what_the_first_rank_never_made_is_not_waited_for_in_silence(tmp_path: P
 def test_the_others_end_with_the_reason_when_the_first_rank_fails(tmp_path: Path) -> None:
     def first() -> None:
         with coordination.report_failure(tmp_path, World(0, 2)):
-            raise ValueError("the picture does not reach the model")
+            raise ValueError("the image does not reach the model")
 
-    with pytest.raises(ValueError, match="the picture"):
+    with pytest.raises(ValueError, match="the image"):
         first()
     started = time.time()
     with pytest.raises(
-        coordination.FirstRankFailed, match=r"rank 0 stopped: ValueError: the picture"
+        coordination.FirstRankFailed, match=r"rank 0 stopped: ValueError: the image"
     ):
         coordination.wait_for_manifest(tmp_path, World(1, 2))
     assert time.time() - started < 5
 
 
-def test_why_an_earlier_run_failed_is_no_reason_to_end_this_one(tmp_path: Path) -> None:
+def test_the_failure_of_an_earlier_run_does_not_end_this_one(tmp_path: Path) -> None:
     (tmp_path / coordination.FAILED).write_text("ValueError: long ago")
     os.utime(tmp_path / coordination.FAILED, (coordination.STARTED - 60, coordination.STARTED - 60))
     assert coordination.failure_reason(tmp_path) is None
@@ -201,7 +202,7 @@ def test_a_first_rank_still_in_the_stage_before_is_waited_for(
     assert order == ["rank 0", "rank 1"]
 
 
-def test_another_launch_s_failure_in_the_same_stage_is_none_of_ours(
+def test_a_failure_of_another_launch_in_the_same_stage_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
