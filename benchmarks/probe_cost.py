@@ -40,7 +40,7 @@ from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import pism
 from difftrain.difficulty.score import gather_evidence
 from difftrain.model.engines import hf, kv_cache
-from difftrain.model.engines.hf import HfEngine, SeededGumbelProcessor
+from difftrain.model.engines.hf import HfEngine
 from difftrain.model.engines.types import Completion, Request
 from difftrain.model.loading import LoadedModel, load
 from difftrain.pipeline import manifest, parquet
@@ -98,17 +98,19 @@ def generate_alone(loaded: LoadedModel, request: Request) -> Completion:
     """One completion by transformers' own generate, without a batch."""
     inputs = kv_cache.encode(loaded, [request])
     width = inputs["input_ids"].shape[1]
-    vocabulary = loaded.processor.tokenizer.get_vocab()
-    banned = [vocabulary[name] for name in hf.PLACEHOLDERS if name in vocabulary]
+    banned = hf.placeholder_ids(loaded.processor.tokenizer)
+
+    def add_noise(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        draw = request.seed, input_ids.shape[1] - width, request.temperature
+        return hf.noisy_logits(scores, [draw], banned)
+
     output = loaded.model.generate(
         **inputs,
         max_new_tokens=request.max_new_tokens,
         do_sample=False,
         eos_token_id=list(hf.eos_token_ids(loaded)),
         pad_token_id=loaded.processor.tokenizer.pad_token_id,
-        logits_processor=[
-            SeededGumbelProcessor([request.seed], [request.temperature], width, banned)
-        ],
+        logits_processor=[add_noise],
     )
     return hf.to_completion(loaded, output[0, width:].tolist(), request.max_new_tokens)
 

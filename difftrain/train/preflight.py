@@ -19,7 +19,7 @@ from trl.data_utils import prepare_multimodal_messages
 
 from difftrain.config.model import ModelConfig
 from difftrain.config.train import GrpoConfig, SftConfig
-from difftrain.model.engines.hf import PLACEHOLDERS, SeededGumbelProcessor
+from difftrain.model.engines.hf import noisy_logits, placeholder_ids
 from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
 from difftrain.train import PreflightFailed, param_groups
@@ -221,8 +221,7 @@ def check_swapped_image(candidate: Candidate) -> CheckResult:
 def check_sampling(candidate: Candidate) -> CheckResult:
     """6. Neither training's sampling nor the probe's can produce an image placeholder."""
     loaded, tokenizer = candidate.loaded, candidate.loaded.processor.tokenizer
-    vocabulary = tokenizer.get_vocab()
-    placeholders = [vocabulary[token] for token in PLACEHOLDERS if token in vocabulary]
+    placeholders = placeholder_ids(tokenizer)
     fields = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     from_config = [getattr(loaded.model.config, field, None) for field in fields]
     ids = {*placeholders, *(id_ for id_ in from_config if id_ is not None)}
@@ -236,16 +235,15 @@ def check_sampling(candidate: Candidate) -> CheckResult:
     with torch.inference_mode():
         output = loaded.model.generate(
             **inputs,
-            **placeholder_ban(vocabulary),
+            **placeholder_ban(tokenizer.get_vocab()),
             max_new_tokens=4,
             do_sample=False,
             logits_processor=LogitsProcessorList([favor]),
         )
     by_training = ids & set(output[0, inputs["input_ids"].shape[1] :].tolist())
-    probe_sampler = SeededGumbelProcessor([0], [1.0], 1, placeholders)
     scores = torch.zeros(1, max(ids | {1}) + 1)
     scores[:, sorted(ids)] = 1e4
-    allowed = probe_sampler(torch.zeros(1, 1), scores)[0] > -torch.inf
+    allowed = noisy_logits(scores, [(0, 0, 1.0)], placeholders)[0] > -torch.inf
     by_probe = {id_ for id_ in ids if allowed[id_]}
     names = tokenizer.convert_ids_to_tokens(sorted(by_training | by_probe))
     detail = f"{len(ids)} tokens are banned"

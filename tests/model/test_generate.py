@@ -59,11 +59,11 @@ def test_a_temperature_of_zero_is_greedy(tiny: LoadedModel, shapes_samples: list
 
 
 def test_placeholders_are_never_produced(tiny: LoadedModel) -> None:
-    banned = [tiny.processor.tokenizer.get_vocab()[name] for name in hf.PLACEHOLDERS]
+    banned = hf.placeholder_ids(tiny.processor.tokenizer)
+    assert len(banned) == len(hf.PLACEHOLDERS)
     scores = torch.zeros(2, 512)
     scores[:, banned] = 1e4
-    sampler = hf.SeededGumbelProcessor([1, 2], [1.0, 0.0], 3, banned)
-    results = sampler(torch.zeros(2, 4, dtype=torch.long), scores)
+    results = hf.noisy_logits(scores, [(1, 1, 1.0), (2, 1, 0.0)], banned)
     assert torch.isneginf(results[:, banned]).all()
 
 

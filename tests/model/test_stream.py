@@ -12,8 +12,7 @@ from PIL import Image
 from difftrain.config.model import ModelConfig
 from difftrain.data import prompts
 from difftrain.model.engines import hf, kv_cache
-from difftrain.model.engines.hf import SeededGumbelProcessor
-from difftrain.model.engines.types import GenerationError, Request
+from difftrain.model.engines.types import GenerationError, Request, feed
 from difftrain.model.loading import LoadedModel
 from difftrain.records import Sample
 from tests.model.answering import generate
@@ -68,16 +67,18 @@ def generated(tiny: LoadedModel, request: Request) -> tuple[int, ...]:
     """The answer of transformers' own generate, alone in its batch."""
     inputs = kv_cache.encode(tiny, [request])
     width = inputs["input_ids"].shape[1]
-    known = tiny.processor.tokenizer.get_vocab()
-    banned = [known[name] for name in hf.PLACEHOLDERS]
+    banned = hf.placeholder_ids(tiny.processor.tokenizer)
+
+    def add_noise(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        draw = request.seed, input_ids.shape[1] - width, request.temperature
+        return hf.noisy_logits(scores, [draw], banned)
+
     output = tiny.model.generate(
         **inputs,
         max_new_tokens=request.max_new_tokens,
         do_sample=False,
         eos_token_id=list(hf.eos_token_ids(tiny)),
-        logits_processor=[
-            SeededGumbelProcessor([request.seed], [request.temperature], width, banned)
-        ],
+        logits_processor=[add_noise],
     )
     return hf.to_completion(tiny, output[0, width:].tolist(), request.max_new_tokens).token_ids
 
@@ -99,17 +100,12 @@ def test_a_freed_slot_takes_the_next_request_at_once(
         for seed, longest in enumerate(lengths)
     ]
     with decoding_steps(tiny) as rows:
-        results = list(hf.HfEngine(tiny, hf.BatchLimits(4)).stream(feed_requests(batch)))
+        results = list(hf.HfEngine(tiny, hf.BatchLimits(4)).stream(feed(iter(enumerate(batch)))))
     assert len(results) == len(batch)
     needed = sum(len(answer.token_ids) - 1 for _, answer in results)
     assert sum(rows) == needed  # no row is computed that has ended
     assert max(rows) == 4
     assert len(rows) <= 15
-
-
-def feed_requests(batch: list[Request]) -> Callable[[int], list[tuple[int, Request]]]:
-    waiting = iter(enumerate(batch))
-    return lambda room: [item for _, item in zip(range(room), waiting, strict=False)]
 
 
 def test_images_of_draws_that_share_a_view_are_encoded_once(
@@ -217,11 +213,13 @@ def test_the_cache_grows_and_shrinks_with_the_rows_within_the_token_budget(
 
     with forward_hook(tiny.model.base_model, record):
         results = list(
-            hf.HfEngine(tiny, hf.BatchLimits(16, tokens=budget)).stream(feed_requests(batch))
+            hf.HfEngine(tiny, hf.BatchLimits(16, tokens=budget)).stream(
+                feed(iter(enumerate(batch)))
+            )
         )
     assert max(rows * width for rows, width in cache_shapes) <= budget * 5 // 4
     assert len(set(cache_shapes)) > 1
-    apart = list(hf.HfEngine(tiny, hf.BatchLimits(1)).stream(feed_requests(batch)))
+    apart = list(hf.HfEngine(tiny, hf.BatchLimits(1)).stream(feed(iter(enumerate(batch)))))
     assert [answer for _, answer in sorted(results)] == [answer for _, answer in sorted(apart)]
 
 

@@ -33,11 +33,12 @@ from difftrain.model.engines.kv_cache import (
     overlong_reason,
     token_bound,
 )
-from difftrain.model.engines.types import Completion, GenerationError, K, Request, Result
+from difftrain.model.engines.types import Completion, Feed, GenerationError, K, Request, Result
 from difftrain.model.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
 
+# Tokens that stand for image features; never sampled.
 PLACEHOLDERS = (
     "<|vision_start|>",
     "<|vision_end|>",
@@ -45,13 +46,17 @@ PLACEHOLDERS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-"""Tokens that stand for image features; never sampled."""
 IDLE_CALL_S = 2.0
-MIN_PREFILL_TOKENS = 1024
-"""A prefill pass waits for this many prompt tokens while other rows are decoding."""
-MIN_PREFILL_SHARE = 8
-"""One new prompt per this many slots is also enough for a prefill pass."""
+# A prefill pass waits for this many prompt tokens while other rows are decoding, or for one new
+# prompt per so many slots.
+MIN_PREFILL_TOKENS, MIN_PREFILL_SHARE = 1024, 8
 MASK_32 = 0xFFFFFFFF
+
+
+def placeholder_ids(tokenizer: Any) -> list[int]:
+    """The ids of those PLACEHOLDERS that the model has."""
+    vocabulary = tokenizer.get_vocab()
+    return [vocabulary[token] for token in PLACEHOLDERS if token in vocabulary]
 
 
 def _mix_bits(value: torch.Tensor) -> torch.Tensor:
@@ -72,58 +77,33 @@ def gumbel_noise(seed_B: torch.Tensor, position: int | torch.Tensor, vocab: int)
     return -torch.log(-torch.log(uniform_BV)).float()
 
 
-def add_gumbel_noise(
-    logits_BV: torch.Tensor,
-    seed_B: torch.Tensor,
-    position: int | torch.Tensor,
-    temperature_B: torch.Tensor,
+def noisy_logits(
+    logits_BV: torch.Tensor, draws: Sequence[tuple[int, int, float]], banned: Sequence[int]
 ) -> torch.Tensor:
-    """Logits whose argmax samples softmax(logits / T) in each row; rows with T = 0 are unchanged.
+    """Logits whose argmax is a sample of softmax(logits / T), for each row's (seed, position, T).
 
-    Minus infinity stays and is never sampled.
+    Rows with T = 0 stay greedy. `banned` tokens are never sampled: an image placeholder would break
+    the row.
     """
     logits_BV = logits_BV.float()
-    sampled_B1 = temperature_B[:, None] > 0
-    if not sampled_B1.any():
+    logits_BV[:, banned] = -torch.inf
+    if all(temperature == 0 for _, _, temperature in draws):
         return logits_BV
-    noisy_BV = logits_BV / temperature_B[:, None].clamp(min=1e-6)
-    noisy_BV = noisy_BV + gumbel_noise(seed_B, position, logits_BV.shape[1])
-    return torch.where(sampled_B1, noisy_BV, logits_BV)
-
-
-class SeededGumbelProcessor:
-    """A logits processor that turns greedy `generate` into seeded sampling, row by row.
-
-    Tokens in `banned` are never produced: a sampled image placeholder would break the row.
-    """
-
-    def __init__(
-        self, seeds: list[int], temperatures: list[float], prompt_width: int, banned: list[int]
-    ) -> None:
-        self.seeds, self.temperatures = seeds, temperatures
-        self.prompt_width, self.banned = prompt_width, banned
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Noisy scores B V; rows with temperature 0 keep theirs."""
-        scores = scores.float()
-        scores[:, self.banned] = -torch.inf
-        temperature_B = torch.tensor(self.temperatures, device=scores.device)
-        seed_B = torch.tensor(self.seeds, device=scores.device, dtype=torch.int64)
-        position = input_ids.shape[1] - self.prompt_width
-        return add_gumbel_noise(scores, seed_B, position, temperature_B)
+    seed_B, position_B, temperature_B = (
+        torch.tensor(column, device=logits_BV.device) for column in zip(*draws, strict=True)
+    )
+    scaled_BV = logits_BV / temperature_B[:, None].clamp(min=1e-6)
+    noisy_BV = scaled_BV + gumbel_noise(seed_B, position_B, logits_BV.shape[1])
+    return torch.where(temperature_B[:, None] > 0, noisy_BV, logits_BV)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """At most `rows` rows, and rows times the longest row at most `tokens`.
-
-    `fixed` (deterministic mode) keeps all shapes the same, so that a row does not depend, even by
-    a rounding, on the other rows.
-    """
+    """Limits of the rows that are decoded together."""
 
     rows: int
-    tokens: int = 262_144
-    fixed: bool = False
+    tokens: int = 262_144  # rows times the longest row
+    fixed: bool = False  # the same shapes always: no row depends, even by a rounding, on the others
 
     @classmethod
     def of(cls, config: ModelConfig) -> "BatchLimits":
@@ -149,17 +129,16 @@ class Row(Generic[K]):
 class ContinuousBatch(Generic[K]):
     """Rows being decoded, and requests that wait for a slot."""
 
-    def __init__(
-        self, loaded: LoadedModel, limits: BatchLimits, eos_ids: set[int], banned: list[int]
-    ) -> None:
+    def __init__(self, loaded: LoadedModel, limits: BatchLimits) -> None:
         self.loaded, self.limits = loaded, limits
+        self.eos_ids = eos_token_ids(loaded)
+        self.banned = placeholder_ids(loaded.processor.tokenizer)
         self.max_rows = limits.rows
         self.waiting: list[tuple[K, Request]] = []
         self.rows: dict[int, Row[K]] = {}
         self.ended: list[Row[K]] = []
         self.cache, self.width = SlotCache(self.max_rows, max_tokens=limits.tokens), 0
         self.prefixes = PrefixCache(loaded, self.max_rows, one_by_one=limits.fixed)
-        self.eos_ids, self.banned = eos_ids, banned
 
     @property
     def room(self) -> int:
@@ -221,15 +200,11 @@ class ContinuousBatch(Generic[K]):
 
     def sample(self, logits_BV: torch.Tensor, rows: Sequence[Row[K] | None]) -> list[int]:
         """Each row's next token: sampled with the row's own seed, or the likeliest."""
-        logits_BV[:, self.banned] = -torch.inf
         draws = [
             (row.request.seed, len(row.ids), row.request.temperature) if row else (0, 0, 0.0)
             for row in rows
         ]
-        seed_B, position_B, temperature_B = (
-            torch.tensor(column, device=logits_BV.device) for column in zip(*draws, strict=True)
-        )
-        return add_gumbel_noise(logits_BV, seed_B, position_B, temperature_B).argmax(1).tolist()
+        return noisy_logits(logits_BV, draws, self.banned).argmax(1).tolist()
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -243,7 +218,6 @@ class ContinuousBatch(Generic[K]):
         positions = [row.position + len(row.ids) - 1 if row else 0 for row in rows]
         position_N = torch.tensor(positions, device=device)
         tokens = self.sample(self.cache.decode(self.loaded, token_N, position_N), rows)
-        self.cache.commit(list(self.rows))
         for slot in sorted(self.rows, reverse=True):
             row = self.rows[slot]
             row.ids.append(tokens[slot])
@@ -282,24 +256,17 @@ class HfEngine:
 
     def __init__(self, loaded: LoadedModel, limits: BatchLimits) -> None:
         self.loaded, self.limits = loaded, limits
-        self.info = {"engine": "hf", "seeds": "honoured"}
-        """Seeds are honored, because the sampling noise is a hash of them."""
+        self.info = {"engine": "hf", "seeds": "honoured"}  # the sampling noise is a hash of them
 
     def stream(
-        self,
-        next_requests: Callable[[int], Sequence[tuple[K, Request]]],
-        on_idle: Callable[[], None] = lambda: None,
+        self, next_requests: Feed[K], on_idle: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[K, Result]]:
         """As Engine.stream. A prompt longer than the model's positions gets a GenerationError.
 
         Out of memory, the batch is halved and its open requests restart; where one row does not
         fit, and in deterministic mode, the error is raised.
         """
-        vocab = self.loaded.processor.tokenizer.get_vocab()
-        banned = [vocab[token] for token in PLACEHOLDERS if token in vocab]
-        batch: ContinuousBatch[K] = ContinuousBatch(
-            self.loaded, self.limits, eos_token_ids(self.loaded), banned
-        )
+        batch: ContinuousBatch[K] = ContinuousBatch(self.loaded, self.limits)
         last_idle_call = time.monotonic()
         while True:
             rejected = []

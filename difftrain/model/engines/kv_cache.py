@@ -12,22 +12,19 @@ import sys
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 from difftrain.config.data import TOKEN_PIXELS
-from difftrain.data import prompts
 from difftrain.model.attention import attention_function, rotary_positions
 from difftrain.model.engines.types import Request
 from difftrain.model.loading import LoadedModel
 
-MAX_PREFILL_TOKENS = 16384
-"""Prompt tokens per prefill pass at most; bounds the activations."""
-WIDTH_STEP = 64
-"""Widths are multiples of it, so that kernels are aligned and shapes recur."""
+MAX_PREFILL_TOKENS = 16384  # prompt tokens of one prefill pass; bounds the activations
+WIDTH_STEP = 64  # widths are multiples of it, so that kernels are aligned and shapes recur
 
 
 def token_bound(request: Request) -> int:
@@ -42,24 +39,16 @@ def token_bound(request: Request) -> int:
     return image_tokens + text_tokens + 32 + request.max_new_tokens
 
 
-def prompt_text(loaded: LoadedModel, request: Request) -> str:
-    """The prompt as text with one placeholder per image."""
-    return loaded.processor.apply_chat_template(
-        prompts.messages(request.parts, request.system), add_generation_prompt=True, tokenize=False
-    )
-
-
 def overlong_reason(loaded: LoadedModel, request: Request) -> str | None:
     """Why the prompt does not fit the model's positions, or None if it does."""
     max_positions = loaded.model.get_decoder().config.max_position_embeddings
     if token_bound(request) < max_positions:
         return None
-    ids = loaded.processor.tokenizer(prompt_text(loaded, request))["input_ids"]
+    ids = loaded.processor.tokenizer(request.chat_text(loaded.processor))["input_ids"]
     image_tokens = sum(image.width * image.height // TOKEN_PIXELS for image in request.images)
     tokens = len(ids) + image_tokens - len(request.images)
-    if tokens < max_positions:
-        return None
-    return f"the prompt has {tokens} tokens, the model takes {max_positions}"
+    fits = tokens < max_positions
+    return None if fits else f"the prompt has {tokens} tokens, the model takes {max_positions}"
 
 
 def encode(
@@ -70,7 +59,7 @@ def encode(
     Raises ValueError if the prompt's image placeholders do not match the image features.
     """
     processor = loaded.processor
-    texts = [prompt_text(loaded, request) for request in requests]
+    texts = [request.chat_text(processor) for request in requests]
     images = [image for request in requests for image in request.images]
     batch = processor(
         text=texts, images=images or None, padding=True, padding_side=side, return_tensors="pt"
@@ -85,20 +74,13 @@ def encode(
 
 @dataclass(frozen=True, slots=True)
 class PrefilledPrompt:
-    """A prompt's keys and values (K S D for each layer) and the logits after its last token.
-
-    `position` is the rotary position of the first response token; with images it differs from S.
-    """
+    """A prompt's keys and values (K S D for each layer) and the logits after its last token."""
 
     keys: tuple[torch.Tensor, ...]
     values: tuple[torch.Tensor, ...]
     logits_V: torch.Tensor
-    position: int
-
-    @property
-    def length(self) -> int:
-        """Number of tokens."""
-        return self.keys[0].shape[1]
+    length: int  # S
+    position: int  # rotary position of the first response token; with images it differs from S
 
 
 def _prefill(loaded: LoadedModel, requests: Sequence[Request]) -> list[PrefilledPrompt]:
@@ -116,10 +98,11 @@ def _prefill(loaded: LoadedModel, requests: Sequence[Request]) -> list[Prefilled
     layers = output.past_key_values.layers
     prefilled = []
     for row, length in enumerate(length_B.tolist()):
-        keys = tuple(layer.keys[row, :, :length] for layer in layers)
-        values = tuple(layer.values[row, :, :length] for layer in layers)
+        # Cloned, because a slice would keep the whole batch's tensors alive.
+        keys = tuple(layer.keys[row, :, :length].clone() for layer in layers)
+        values = tuple(layer.values[row, :, :length].clone() for layer in layers)
         position = int(position_3BS[:, row, :length].max()) + 1
-        prefilled.append(PrefilledPrompt(keys, values, logits_BV[row], position))
+        prefilled.append(PrefilledPrompt(keys, values, logits_BV[row].clone(), length, position))
     return prefilled
 
 
@@ -144,16 +127,7 @@ class PrefixCache:
         """The requests' prompts in their order; those that are missing are prefilled."""
         new: dict[str, PrefilledPrompt] = {}
         for batch in self._batches(self.missing(requests)):
-            for request, prompt in zip(batch, _prefill(self.loaded, batch), strict=True):
-                if request.view is not None and not self.one_by_one:
-                    # Copied, because a slice would keep the whole batch's tensors alive.
-                    keys, values = (
-                        tuple(t.clone() for t in side) for side in (prompt.keys, prompt.values)
-                    )
-                    prompt = replace(
-                        prompt, keys=keys, values=values, logits_V=prompt.logits_V.clone()
-                    )
-                new[_view_key(request)] = prompt
+            new |= zip(map(_view_key, batch), _prefill(self.loaded, batch), strict=True)
         results = []
         for request in requests:
             view = _view_key(request)
@@ -190,9 +164,9 @@ def _view_key(request: Request) -> str:
 class SlotCache:
     """The model's key-value cache for rows that come and go.
 
-    At most `rows` slots, allocated as they are used. Spare room is allocated only while rows times
-    width stay within 5/4 of `max_tokens`. With `width` every shape is fixed: all slots are computed
-    in each step, at this width.
+    At most `rows` slots, allocated as they are used, with spare room only while rows times width
+    stay within 5/4 of `max_tokens`. With `width` every shape is fixed: each step computes all slots
+    at this width.
     """
 
     def __init__(self, rows: int, width: int | None = None, max_tokens: int = sys.maxsize) -> None:
@@ -242,10 +216,7 @@ class SlotCache:
     def decode(
         self, loaded: LoadedModel, token_N: torch.Tensor, position_N: torch.Tensor
     ) -> torch.Tensor:
-        """Logits N V (float32) after one further token in each of the first N slots.
-
-        Call `commit` once the logits were used; a step that failed may be repeated.
-        """
+        """Logits N V (float32) after one further token in each of the first N slots."""
         count = len(token_N)
         longest = max(self.length[:count]) + 1
         self._grow(longest, count)
@@ -261,12 +232,9 @@ class SlotCache:
                 past_key_values=self,
                 use_cache=True,
             )
+        for slot in range(count):
+            self.length[slot] += self.length[slot] > 0  # an empty slot stays empty
         return loaded.model.get_output_embeddings()(output.last_hidden_state[:, -1]).float()
-
-    def commit(self, slots: list[int]) -> None:
-        """Keep the last step's tokens in these slots."""
-        for slot in slots:
-            self.length[slot] += 1
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: Any, **__: Any

@@ -12,16 +12,15 @@ contains a special token (<|image_pad|>, <|im_end|>) is not sent: the server wou
 import asyncio
 import base64
 import os
-import re
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import nullcontext
-from dataclasses import replace
-from queue import Empty, SimpleQueue
+from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
-from typing import Any, Generic
+from typing import Any
 
 from PIL import Image
 
@@ -33,26 +32,19 @@ from difftrain.model.engines.transport import (
     RequestError,
     ServerClient,
     ServerUnavailable,
-    T,
     message_text,
     printable,
 )
-from difftrain.model.engines.types import Completion, GenerationError, K, Request, Result
+from difftrain.model.engines.types import Completion, Feed, GenerationError, K, Request, Result
 
-SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<image>")
-"""Text that a chat template interprets as a token or an image."""
-MAX_CACHED_BYTES = 256 << 20
-"""Data URLs that are cached."""
-MAX_SILENT_TOKENS = 2
-"""Tokens of a completion without text: EOS, and at most one that is not shown."""
+MAX_CACHED_BYTES = 256 << 20  # of data URLs
+MAX_SILENT_TOKENS = 2  # of a completion without text: EOS, and at most one that is not shown
+# Finish reasons of a complete response and their hit_eos; all others (abort, ...) are failures.
 FINISH_REASONS = {"stop": True, "length": False}
-"""Finish reasons of a complete response and their hit_eos; all others (abort, ...) are failures."""
-MAX_COUNT = 2**31
-"""A token count from here on is wrong."""
+MAX_COUNT = 2**31  # a token count from here on is wrong
+# Where servers with a reasoning parser put what they remove from the response.
 REASONING_FIELDS = ("reasoning_content", "reasoning")
-"""Where servers with a reasoning parser put what they remove from the response."""
-OUTAGE_FAULTS = (Fault.server, Fault.lost, Fault.slow)
-"""Faults that may mean that the server is away."""
+OUTAGE_FAULTS = (Fault.server, Fault.lost, Fault.slow)  # the server may be away
 IDLE_CALL_S = 5.0
 CRASHES_BEFORE_ALONE = 2
 """A request that was open during so many crashes of the server is retried while no other such
@@ -62,10 +54,9 @@ COMPLETIONS_BEFORE_REJECTED = 4
 is given up: a server that is only busy would have served it by then."""
 STREAK_SAMPLES = 32
 """Samples that fail without a completion between them before the server itself is suspected."""
-PLAIN_REQUEST = Request(
-    parts=(Image.new("RGB", (56, 56)), "Say yes."), system=None, max_new_tokens=4
-)
-"""A request that every working server completes."""
+# A request that every working server completes.
+PLAIN_PARTS = (Image.new("RGB", (56, 56)), "Say yes.")
+PLAIN_REQUEST = Request(parts=PLAIN_PARTS, system=None, max_new_tokens=4)
 FATAL_STATUSES = {
     401: "the server answers 401: is the key in the variable of model.server.api_key_env right?",
     402: "the server answers 402: the account cannot pay",
@@ -75,12 +66,13 @@ FATAL_STATUSES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
 class ServerFailure(GenerationError):
     """Caused by the request or by the server; a long streak is blamed on the server."""
 
-
-class ServerRefusal(ServerFailure):
-    """As ServerFailure, but the server is fine if it completes a plain request."""
+    sample: Hashable  # draws of one sample count once
+    max_new_tokens: int
+    is_refusal: bool = False  # the server is fine if it completes a plain request
 
 
 class DataUrlCache:
@@ -119,80 +111,37 @@ def parse_completion(response: Mapping[str, Any]) -> tuple[Completion, int | Non
     Raises RequestError unless there is exactly one choice with text and a known finish reason. A
     response without text is a completion only if the server reports that the model ended at once.
     """
-    choices = response["choices"]
-    if len(choices) != 1:
-        raise RequestError(Fault.malformed, f"{len(choices)} completions where one was requested")
-    match choices[0]:
-        case {"message": dict(message), "finish_reason": reason}:
+    match response["choices"]:
+        case [{"message": dict(message), "finish_reason": reason}]:
             pass
-        case _:
+        case [_]:
             raise RequestError(Fault.malformed, "the server's response is no chat completion")
+        case choices:
+            error = f"{len(choices)} completions where one was requested"
+            raise RequestError(Fault.malformed, error)
     if any(message.get(name) for name in REASONING_FIELDS):
-        raise RequestError(
-            Fault.malformed,
-            "the server removes the reasoning from the response; start it without reasoning parser",
-            permanent=True,
-        )
+        error = "the server removes the reasoning from the response; start it without"
+        raise RequestError(Fault.malformed, f"{error} reasoning parser", permanent=True)
     if reason == "content_filter":
         raise RequestError(Fault.refused, "the server filters the response", permanent=True)
     if not isinstance(reason, str) or reason not in FINISH_REASONS:
-        message = f"the response is not complete (finish_reason {reason!s:.40})"
-        raise RequestError(Fault.malformed, message)
-    text, tokens = message_text(message), reported_count(response, "completion_tokens")
+        error = f"the response is not complete (finish_reason {reason!s:.40})"
+        raise RequestError(Fault.malformed, error)
+    text, tokens = message_text(message), _reported_count(response, "completion_tokens")
     if text and printable(text) != text:
         raise RequestError(Fault.malformed, "the server's response is no text")
     ended_at_once = reason == "stop" and 0 < (tokens or 0) <= MAX_SILENT_TOKENS
     if not text and not ended_at_once:
         raise RequestError(Fault.empty, f"an empty response (finish_reason {reason})")
     completion = Completion(text or "", (), FINISH_REASONS[reason], tokens)
-    return completion, reported_count(response, "prompt_tokens")
+    return completion, _reported_count(response, "prompt_tokens")
 
 
-def reported_count(response: Mapping[str, Any], name: str) -> int | None:
-    """A token count of the response's usage; None if it is missing or impossible."""
+def _reported_count(response: Mapping[str, Any], name: str) -> int | None:
     match response.get("usage"):
         case {**counts} if type(counts.get(name)) is int and 0 <= counts[name] < MAX_COUNT:
             return counts[name]
     return None
-
-
-class FailureStreak(Generic[K]):
-    """Failures without a completion between them, held back until it is clear whose fault it is."""
-
-    def __init__(self) -> None:
-        self.held: list[tuple[K, GenerationError]] = []
-        self.all_refused, self.max_new_tokens = True, 1
-        self._samples: set[Hashable] = set()
-
-    @property
-    def is_long(self) -> bool:
-        """Whether so many samples failed that the server is suspected."""
-        return len(self._samples) >= STREAK_SAMPLES
-
-    def add(self, key: K, failure: ServerFailure, request: Request) -> None:
-        """Hold a failure back. Draws of one sample count once.
-
-        The sample is told from the view's name, else from text and image sizes; not from the
-        pixels, because every mask of a sample makes another image.
-        """
-        self.held.append((key, GenerationError(failure.reason)))
-        self.all_refused = self.all_refused and isinstance(failure, ServerRefusal)
-        self.max_new_tokens = max(self.max_new_tokens, request.max_new_tokens)
-        sizes = [image.size for image in request.images]
-        self._samples.add(request.view or (request.text, *sizes))
-
-    def release(self) -> list[tuple[K, GenerationError]]:
-        """The failures held back: the server works, so the samples are their cause."""
-        held, self.held = self.held, []
-        self.all_refused, self.max_new_tokens = True, 1
-        self._samples.clear()
-        return held
-
-    @property
-    def message(self) -> str:
-        """The error message for a server that fails every request."""
-        last = self.held[-1][1].reason
-        return f"{len(self._samples)} samples in a row have no response; the last one: {last}"
 
 
 def open_client(config: ModelConfig) -> ServerClient:
@@ -208,23 +157,19 @@ class OpenAIEngine:
     `extra` goes into the body of every request, `info` is what the server check found.
     """
 
-    info: dict[str, Any]
-
     def __init__(self, config: ModelConfig) -> None:
         self.config, self.name = config.server, config.served_name
-        self.extra, self.info = dict(config.server.extra), {}
+        self.extra = dict(config.server.extra)
+        self.info: dict[str, Any] = {}
         self.client, self.data_urls = open_client(config), DataUrlCache()
         self.breaker = CircuitBreaker(self.client, self.config.max_outage_s, self.config.backoff_s)
         self._alone = asyncio.Lock()
+        # Requests without a completion, by cause; also those whose retry succeeded.
         self.faults: Counter[Fault] = Counter()
-        """Requests without a completion, by cause; also those whose retry succeeded."""
         self.completions = 0
 
     def body(self, request: Request) -> dict[str, Any]:
-        """The JSON body of a request. Raises ValueError for special tokens."""
-        for part in (request.system or "", *request.parts):
-            if isinstance(part, str) and (match := SPECIAL_TOKEN.search(part)):
-                raise ValueError(f"the prompt contains the special token {match.group()}")
+        """The JSON body of a request."""
         content = [
             {"type": "text", "text": part}
             if isinstance(part, str)
@@ -243,78 +188,74 @@ class OpenAIEngine:
             **self.extra,
         }
 
-    async def complete(self, body: Mapping[str, Any]) -> tuple[Completion, int | None]:
-        """The completion, and the prompt's tokens if they are counted; nothing is retried.
-
-        Raises RequestError.
-        """
-        return await self.client.complete(body, parse_completion)
-
     def stream(
-        self,
-        next_requests: Callable[[int], Sequence[tuple[K, Request]]],
-        on_idle: Callable[[], None] = lambda: None,
+        self, next_requests: Feed[K], on_idle: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[K, Result]]:
-        """As Engine.stream. Raises ServerUnavailable when the server stays away."""
-        finished: SimpleQueue[tuple[K, Request, Future[Result]]] = SimpleQueue()
-        open_requests: set[Future[Result]] = set()
-        streak: FailureStreak[K] = FailureStreak()
+        """As Engine.stream. Raises ServerUnavailable when the server stays away.
 
-        def submit(key: K, request: Request) -> None:
-            future = self.client.submit(self.generate(request))
-            open_requests.add(future)
-            future.add_done_callback(lambda future: finished.put((key, request, future)))
-
+        Failures without a completion between them are held back until it is clear whose fault they
+        are: the samples' if the server completes any other request.
+        """
+        open_requests: dict[Future[Result], K] = {}
+        streak: list[tuple[K, ServerFailure]] = []
         try:
             while True:
+                num_samples = len({failure.sample for _, failure in streak})
                 room = self.config.max_concurrency - len(open_requests)
-                for key, request in () if streak.is_long else next_requests(room):
-                    submit(key, request)
+                for key, request in next_requests(room) if num_samples < STREAK_SAMPLES else ():
+                    open_requests[self.client.submit(self.generate(request))] = key
                 if not open_requests:
-                    if streak.is_long and not self._is_fault_of_samples(streak, on_idle):
-                        raise self._trip(streak.message)
-                    if not streak.held:
+                    if not streak:
                         return
-                    yield from streak.release()
+                    if num_samples >= STREAK_SAMPLES and not self._serves(streak, on_idle):
+                        message = f"{num_samples} samples in a row have no response; the last one:"
+                        raise self._trip(f"{message} {streak[-1][1].reason}")
+                    yield from _released(streak)
                     continue
-                key, request, future = _wait_for_result(finished, on_idle)
-                open_requests.discard(future)
+                while not wait(open_requests, IDLE_CALL_S, FIRST_COMPLETED).done:
+                    on_idle()
+                future = next(future for future in open_requests if future.done())
+                key = open_requests.pop(future)
                 try:
                     result = future.result()
                 except ServerUnavailable:  # What has arrived and was not taken yet is not lost.
-                    while not finished.empty():
-                        key, _, future = finished.get()
-                        if not future.exception() and isinstance(future.result(), Completion):
-                            yield key, future.result()
+                    for future, key in open_requests.items():
+                        is_success = future.done() and not future.exception()
+                        if is_success and isinstance(result := future.result(), Completion):
+                            yield key, result
                     raise
                 if isinstance(result, ServerFailure):
-                    streak.add(key, result, request)
+                    streak.append((key, result))
                     continue
                 if isinstance(result, Completion):
-                    yield from streak.release()
+                    yield from _released(streak)
                 yield key, result
         finally:
             for future in open_requests:
                 future.cancel()
 
-    def _is_fault_of_samples(self, streak: FailureStreak[Any], on_idle: Callable[[], None]) -> bool:
+    def _serves(self, streak: list[tuple[Any, ServerFailure]], on_idle: Callable[[], None]) -> bool:
         """Whether all were refused, and a plain request of their length is completed alone."""
-        if not streak.all_refused:
+        if not all(failure.is_refusal for _, failure in streak):
             return False
-        request = replace(PLAIN_REQUEST, max_new_tokens=streak.max_new_tokens)
-        done: SimpleQueue[Future[Result]] = SimpleQueue()
-        self.client.submit(self.generate(request)).add_done_callback(done.put)
-        return isinstance(_wait_for_result(done, on_idle).result(), Completion)
+        max_new_tokens = max(failure.max_new_tokens for _, failure in streak)
+        request = replace(PLAIN_REQUEST, max_new_tokens=max_new_tokens)
+        future = self.client.submit(self.generate(request))
+        while not wait([future], IDLE_CALL_S).done:
+            on_idle()
+        return isinstance(future.result(), Completion)
 
     def _trip(self, reason: str) -> ServerUnavailable:
         return self.breaker.trip(f"model.url={self.client.url}: {reason}")
 
     async def generate(self, request: Request) -> Result:
         """The result of one request after retries. Raises ServerUnavailable."""
-        try:
-            body = await asyncio.to_thread(self.body, request)
-        except ValueError as error:
-            return GenerationError(str(error))
+        if reason := request.special_token_error():
+            return GenerationError(reason)
+        body = await asyncio.to_thread(self.body, request)
+        # The sample's name or size, not its pixels: every mask of a sample makes another image.
+        sample = request.view or (request.text, *(image.size for image in request.images))
+        failure = partial(ServerFailure, sample=sample, max_new_tokens=request.max_new_tokens)
         failures = crashes = pauses = completions_before = 0
         while True:
             sent_at = time.monotonic()
@@ -322,22 +263,20 @@ class OpenAIEngine:
                 async with self._alone if crashes >= CRASHES_BEFORE_ALONE else nullcontext():
                     await self.breaker.wait()
                     sent_at = time.monotonic()
-                    completion, _ = await self.complete(body)
+                    completion, _ = await self.client.complete(body, parse_completion)
             except RequestError as error:
                 self.faults[error.fault] += 1
                 if error.fatal:
                     raise self._trip(error.message) from None
                 if error.permanent:
-                    return ServerRefusal(error.message)
+                    return failure(error.message, is_refusal=True)
                 if error.fault is Fault.limited or error.retry_after is not None:
                     pauses += 1
                     if pauses == 1:
                         completions_before = self.completions
                     if await self._rejects_only_this(error, pauses, completions_before):
-                        return ServerFailure(
-                            f"{pauses} requests were rejected while others were completed, "
-                            f"the last: {error.message}"
-                        )
+                        rejected = f"{pauses} requests were rejected while others were completed"
+                        return failure(f"{rejected}, the last: {error.message}")
                 elif error.fault in OUTAGE_FAULTS and not (
                     await self.breaker.was_reachable_since(sent_at)
                 ):
@@ -345,12 +284,10 @@ class OpenAIEngine:
                 else:
                     failures += 1
                     if failures >= self.config.max_attempts:
-                        message = f"{failures} attempts failed, the last: {error.message}"
-                        return ServerFailure(message)
+                        return failure(f"{failures} attempts failed, the last: {error.message}")
                     await self.breaker.sleep(self.config.backoff_s * 2 ** (failures - 1))
                 if crashes >= self.config.max_attempts + CRASHES_BEFORE_ALONE:
-                    message = f"the server went down {crashes} times during this request"
-                    return ServerFailure(message)
+                    return failure(f"the server went down {crashes} times during this request")
             else:
                 self.completions += 1
                 self.breaker.busy_since = None
@@ -370,7 +307,7 @@ class OpenAIEngine:
         if reason is None:
             return False
         try:
-            await self.complete(self.body(PLAIN_REQUEST))
+            await self.client.complete(self.body(PLAIN_REQUEST), parse_completion)
         except RequestError:
             raise self._trip(reason) from None
         return True
@@ -380,9 +317,8 @@ class OpenAIEngine:
         self.client.close()
 
 
-def _wait_for_result(finished: SimpleQueue[T], on_idle: Callable[[], None]) -> T:
-    while True:
-        try:
-            return finished.get(timeout=IDLE_CALL_S)
-        except Empty:
-            on_idle()
+def _released(streak: list[tuple[K, ServerFailure]]) -> list[tuple[K, GenerationError]]:
+    """The failures that the samples themselves caused; empties the streak."""
+    failures = [(key, GenerationError(failure.reason)) for key, failure in streak]
+    streak.clear()
+    return failures

@@ -8,6 +8,7 @@ seeds honored while many requests are open.
 import asyncio
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
@@ -15,37 +16,25 @@ from PIL import Image
 from difftrain.config.data import TOKEN_PIXELS
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
-from difftrain.model.engines.openai_engine import OpenAIEngine, open_client
-from difftrain.model.engines.transport import (
-    GATEWAY_STATUSES,
-    MAX_PROBE_INTERVAL_S,
-    RequestError,
-)
+from difftrain.model.engines.openai_engine import OpenAIEngine, open_client, parse_completion
+from difftrain.model.engines.transport import GATEWAY_STATUSES, MAX_PROBE_INTERVAL_S, RequestError
 from difftrain.model.engines.types import Completion, Request
 
 logger = logging.getLogger(__name__)
 
 REACHABLE_TIMEOUT_S = 5.0
 NO_DEFAULTS = {"top_p": 1.0, "repetition_penalty": 1.0, "min_p": 0.0}
+TRANSFORMERS = {"do_sample": True, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
+# Ways to request the model's own distribution, tried in turn.
 SAMPLING_FIELDS: dict[str, dict[str, Any]] = {
-    "top_k=-1": {**NO_DEFAULTS, "top_k": -1},
-    "top_k=0": {**NO_DEFAULTS, "top_k": 0},
-    "generation_config": {
-        "generation_config": json.dumps(
-            {"do_sample": True, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
-        )
-    },
-    "none": {},
+    "top_k=-1": {**NO_DEFAULTS, "top_k": -1},  # vLLM, SGLang
+    "top_k=0": {**NO_DEFAULTS, "top_k": 0},  # LMDeploy
+    "generation_config": {"generation_config": json.dumps(TRANSFORMERS)},  # transformers serve
 }
-"""Ways to ask for the model's own distribution, tried in turn: vLLM and SGLang take the first,
-LMDeploy the second, `transformers serve` the third. With `none` the server's defaults apply."""
 PROMPT = "Write a list of random words, each one unlike the others."
-MAX_NEW_TOKENS = 16
-TEMPERATURE = 1.5
-SAME_SEED_REQUESTS, OTHER_SEED_REQUESTS = 4, 4
-"""Requests with one seed, and with a seed of their own, all open at the same time."""
-SIDE_STEP = 28
-"""Image sides of the check are multiples of it, in pixels."""
+REQUEST = Request(parts=(PROMPT,), system=None, temperature=1.5, max_new_tokens=16)
+SAME_SEED_REQUESTS, OTHER_SEED_REQUESTS = 4, 4  # all open at the same time
+SIDE_STEP = 28  # pixels; the sides of the check's images are multiples of it
 
 
 def check_reachable(config: ModelConfig) -> None:
@@ -66,9 +55,9 @@ def check_reachable(config: ModelConfig) -> None:
 
 
 def connect(config: ModelConfig, max_pixels: int) -> OpenAIEngine:
-    """The engine, after the check. Raises ConfigError if the server cannot serve.
+    """The engine, after the check with images of `max_pixels`, the largest that it will be sent.
 
-    `max_pixels` is the area of the largest image that it will be sent.
+    Raises ConfigError if the server cannot serve.
     """
     check_reachable(config)
     engine = OpenAIEngine(config)
@@ -108,40 +97,36 @@ class ServerCheck:
 
     async def complete(self, seed: int, *images: Image.Image) -> tuple[Completion, int | None]:
         """A completion and its prompt's tokens, if the server counts them."""
-        request = Request(
-            parts=(*images, PROMPT),
-            system=None,
-            seed=seed,
-            temperature=TEMPERATURE,
-            max_new_tokens=MAX_NEW_TOKENS,
-        )
-        attempt = 1
+        request = replace(REQUEST, parts=(*images, *REQUEST.parts), seed=seed)
+        failures = 0
         while True:
             try:
                 async with self._open:
-                    return await self.engine.complete(self.engine.body(request))
+                    body = self.engine.body(request)
+                    return await self.engine.client.complete(body, parse_completion)
             except RequestError as error:
-                if error.permanent or attempt >= self.config.max_attempts:
+                failures += 1
+                if error.permanent or failures >= self.config.max_attempts:
                     raise
-                pause = self.config.backoff_s * 2 ** (attempt - 1)
-                pause = pause if error.retry_after is None else error.retry_after
+                backoff = self.config.backoff_s * 2 ** (failures - 1)
+                pause = backoff if error.retry_after is None else error.retry_after
                 await asyncio.sleep(min(MAX_PROBE_INTERVAL_S, pause))
-            attempt += 1
 
     async def choose_sampling_fields(self) -> str:
         """Add the sampling fields that the server takes to every request; their name."""
-        extra, name = self.engine.extra, ""
+        extra = self.engine.extra
         for name, fields in SAMPLING_FIELDS.items():
             self.engine.extra = {**fields, **extra}
             try:
                 await self.complete(1)
-                break
+                return name
             except RequestError as error:
-                if not error.is_refusal or name == "none":
+                if not error.is_refusal:
                     raise
-        if name == "none":
-            logger.warning(f"{self.server}: the server's own sampling defaults apply")
-        return name
+        self.engine.extra = extra
+        await self.complete(1)
+        logger.warning(f"{self.server}: the server's own sampling defaults apply")
+        return "none"
 
     async def check_seeds(self) -> str:
         """`honored` if one seed gives one text while other requests are open, else `ignored`."""
@@ -149,12 +134,9 @@ class ServerCheck:
         results = await asyncio.gather(*(self.complete(seed) for seed in seeds))
         texts = [completion.text for completion, _ in results]
         if len(set(texts)) == 1:
-            raise ConfigError(
-                [
-                    f"{self.server}: {OTHER_SEED_REQUESTS + 1} seeds at temperature {TEMPERATURE} "
-                    "give the same text, so the server does not sample; all draws would be copies"
-                ]
-            )
+            seeds = f"{OTHER_SEED_REQUESTS + 1} seeds at temperature {REQUEST.temperature}"
+            reason = "so the server does not sample; all draws would be copies"
+            raise ConfigError([f"{self.server}: {seeds} give the same text, {reason}"])
         if len(set(texts[:SAME_SEED_REQUESTS])) == 1:
             return "honored"
         logger.warning(
@@ -163,26 +145,36 @@ class ServerCheck:
         return "ignored"
 
     async def check_images(self, max_pixels: int) -> dict[str, Any]:
-        """Prompt tokens that the largest image adds and should add, and a size that is refused.
+        """Prompt tokens that the largest image adds and should add, if the server counts them.
 
-        Token counts are missing where the server does not report them.
+        Images that are refused are halved, and the largest side that was refused is recorded.
         """
         _, text_tokens = await self.complete(1)
-        side, tokens, refusal = await self.largest_image(max_pixels)
+        largest = max(1, int(max_pixels**0.5) // SIDE_STEP) * SIDE_STEP
+        side, refusal = largest, ""
+        while True:
+            image = Image.linear_gradient("L").resize((side, side)).convert("RGB")
+            try:
+                _, tokens = await self.complete(1, image)
+                break
+            except RequestError as error:
+                if not error.is_refusal or side == SIDE_STEP:
+                    raise
+                refusal = refusal or error.message
+                side = max(1, side // 2 // SIDE_STEP) * SIDE_STEP
         if refusal:
             logger.warning(
-                f"{self.server}: an image of {refusal['side']} x {refusal['side']} is refused "
-                f"({refusal['reason']}), one of {side} x {side} is not: requests with larger "
-                "images may fail; raise the server's limit or lower the settings' max_pixels"
+                f"{self.server}: an image of {largest} x {largest} is refused ({refusal}), one of "
+                f"{side} x {side} is not: requests with larger images may fail; raise the server's "
+                "limit or lower the settings' max_pixels"
             )
-        info: dict[str, Any] = {"image_refused": refusal["side"]} if refusal else {}
+        info: dict[str, Any] = {"image_refused": largest} if refusal else {}
         if text_tokens is None or tokens is None:
             return info
         added, expected = tokens - text_tokens, side * side // TOKEN_PIXELS
         if added <= 0:
-            raise ConfigError(
-                [f"{self.server}: an image adds no token to the prompt; the model does not see it"]
-            )
+            message = "an image adds no token to the prompt; the model does not see it"
+            raise ConfigError([f"{self.server}: {message}"])
         if added < expected:
             logger.warning(
                 f"{self.server}: an image of {side} x {side} adds {added} tokens where the data "
@@ -190,20 +182,3 @@ class ServerCheck:
                 "data.max_pixels"
             )
         return info | {"image_tokens": {"side": side, "server": added, "expected": expected}}
-
-    async def largest_image(self, max_pixels: int) -> tuple[int, int | None, dict[str, Any]]:
-        """Side of the largest image that the server takes, the prompt's tokens with it, and the
-        first refusal of a larger one. Starts at `max_pixels` and halves the side.
-        """
-        side, refusal = max(1, int(max_pixels**0.5) // SIDE_STEP) * SIDE_STEP, {}
-        while True:
-            image = Image.linear_gradient("L").resize((side, side)).convert("RGB")
-            try:
-                _, tokens = await self.complete(1, image)
-            except RequestError as error:
-                if not error.is_refusal or side == SIDE_STEP:
-                    raise
-                refusal = refusal or {"side": side, "reason": error.message}
-                side = max(1, side // 2 // SIDE_STEP) * SIDE_STEP
-            else:
-                return side, tokens, refusal

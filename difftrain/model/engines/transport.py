@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from threading import Thread
@@ -33,18 +34,12 @@ logger = logging.getLogger(__name__)
 for _name in ("openai", "httpx", "httpcore"):  # They log addresses.
     logging.getLogger(_name).setLevel(logging.WARNING)
 
-MAX_RESPONSE_BYTES = 8 << 20
-"""A larger response is no chat completion."""
-MAX_MESSAGE_CHARS = 300
-"""Characters of a server's error message that are shown."""
-CONNECT_TIMEOUT_S = 10.0
-MODELS_TIMEOUT_S = 10.0
-MAX_PROBE_INTERVAL_S = 30.0
-"""Longest pause between two checks whether a server that is away is back."""
-TRANSIENT_STATUSES = (408, 409, 425)
-"""The 4xx (besides 429) after which a retry can succeed."""
-GATEWAY_STATUSES = (502, 503, 504)
-"""What a gateway answers while no server runs behind it."""
+MAX_RESPONSE_BYTES = 8 << 20  # a larger response is no chat completion
+MAX_MESSAGE_CHARS = 300  # of a server's error message
+CONNECT_TIMEOUT_S = MODELS_TIMEOUT_S = 10.0
+MAX_PROBE_INTERVAL_S = 30.0  # between two checks whether a server that is away is back
+TRANSIENT_STATUSES = (408, 409, 425)  # the 4xx (besides 429) after which a retry can succeed
+GATEWAY_STATUSES = (502, 503, 504)  # what a gateway answers while no server runs behind it
 
 
 class Fault(StrEnum):
@@ -61,25 +56,19 @@ class Fault(StrEnum):
     outage = "outage"  # not sent: too many calls in a row failed
 
 
+@dataclass(eq=False)
 class RequestError(Exception):
-    """A request got no completion. `retry_after`: the pause in seconds that the server asks for.
+    """A request got no completion."""
 
-    `permanent`: the same request would fail again. `fatal`: every other request would fail too.
-    """
+    fault: Fault
+    message: str = ""
+    retry_after: float | None = None  # the pause in seconds that the server requests
+    permanent: bool = False  # the same request would fail again
+    fatal: bool = False  # every other request would fail too
 
-    def __init__(
-        self,
-        fault: Fault,
-        message: str | None = None,
-        *,
-        retry_after: float | None = None,
-        permanent: bool = False,
-        fatal: bool = False,
-    ) -> None:
-        self.fault, self.retry_after = fault, retry_after
-        self.permanent, self.fatal = permanent or fatal, fatal
-        self.message = printable(message or f"no reply ({fault.value})")
-        super().__init__(self.message)
+    def __post_init__(self) -> None:
+        self.permanent |= self.fatal
+        self.message = printable(self.message or f"no reply ({self.fault.value})")
 
     @property
     def is_refusal(self) -> bool:
@@ -109,8 +98,8 @@ class ServerClient:
         self.url, api_key = url.strip().rstrip("/"), api_key.strip()
         self.timeout_s, self._fatal_statuses = timeout_s, fatal_statuses
         self._secrets = [secret for secret in (api_key, self.url if hide_url else "") if secret]
+        # Once set, a 404 or 405 is a transient failure (of a router), not a wrong address.
         self.has_completed = False
-        """Once set, a 404 or 405 is a transient failure (of a router), not a wrong address."""
         self._headers: dict[str, Any] = {} if api_key else {"Authorization": Omit()}
         self._openai = AsyncOpenAI(
             base_url=self.url,
@@ -141,12 +130,8 @@ class ServerClient:
         try:
             async with asyncio.timeout(self.timeout_s):
                 # All in extra_body: the client would copy and check long messages piece by piece.
-                response = await completions.create(
-                    model=body["model"],
-                    messages=[],
-                    extra_body=dict(body),
-                    extra_headers=self._headers,
-                )
+                extra = {"extra_body": dict(body), "extra_headers": self._headers}
+                response = await completions.create(model=body["model"], messages=[], **extra)
         except (TimeoutError, APITimeoutError):
             raise RequestError(Fault.slow) from None
         except APIStatusError as error:
@@ -240,10 +225,9 @@ class CircuitBreaker:
         self._reachable, self._tripped = asyncio.Event(), asyncio.Event()
         self._reachable.set()
         self.last_outage = self._last_healthy = self._last_recovered = self._resume_at = 0.0
+        # When the server was first too busy since it last completed a request.
         self.busy_since: float | None = None
-        """When the server was first too busy since it last completed a request."""
-        self.error: str | None = None
-        """Why no further request is sent, or None."""
+        self.error: str | None = None  # why no further request is sent
 
     def trip(self, reason: str) -> ServerUnavailable:
         """Send no further request; the error to raise."""
@@ -315,10 +299,8 @@ class CircuitBreaker:
         while reason:
             away = time.monotonic() - began
             if away >= self._max_outage_s:
-                raise self.trip(
-                    f"{server} has been away for {away:.0f} s ({reason}); "
-                    "model.server.max_outage_s allows no more"
-                )
+                message = f"{server} has been away for {away:.0f} s ({reason})"
+                raise self.trip(f"{message}; model.server.max_outage_s allows no more")
             remaining = self._max_outage_s - away
             pause = min(pause, MAX_PROBE_INTERVAL_S, max(0.01, remaining))
             logger.warning(

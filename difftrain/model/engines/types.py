@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +16,7 @@ from difftrain.pipeline import manifest
 
 K = TypeVar("K")
 ENGINE_FOLDER = "engines"
+SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<image>")  # chat templates take it for a token or an image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,16 @@ class Request:
     def images(self) -> list[Image.Image]:
         """The image parts."""
         return [part for part in self.parts if not isinstance(part, str)]
+
+    def special_token_error(self) -> str | None:
+        """Why a server may not get this prompt: a special token, which it would interpret."""
+        match = SPECIAL_TOKEN.search(f"{self.system or ''}\n{self.text}")
+        return f"the prompt contains the special token {match.group()}" if match else None
+
+    def chat_text(self, processor: Any) -> str:
+        """The prompt in the model's chat template, with one placeholder per image."""
+        messages = prompts.messages(self.parts, self.system)
+        return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,7 @@ class GenerationError:
 
 
 Result = Completion | GenerationError
+Feed = Callable[[int], Sequence[tuple[K, Request]]]  # next_requests of Engine.stream
 
 
 class Engine(Protocol):
@@ -80,9 +94,7 @@ class Engine(Protocol):
         ...
 
     def stream(
-        self,
-        next_requests: Callable[[int], Sequence[tuple[K, Request]]],
-        on_idle: Callable[[], None] = lambda: None,
+        self, next_requests: Feed[K], on_idle: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[K, Result]]:
         """Results as they finish, in any order, each with the key of its request.
 
@@ -94,21 +106,16 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what the engine holds."""
-        ...
 
 
-def feed(
-    items: Iterator[tuple[K, Request]],
-) -> Callable[[int], list[tuple[K, Request]]]:
-    """`next_requests` of Engine.stream over an iterator of (key, request)."""
-    return lambda room: [item for _, item in zip(range(room), items, strict=False)]
+def feed(items: Iterator[tuple[K, Request]]) -> Feed[K]:
+    """A feed from an iterator of (key, request)."""
+    return lambda room: list(islice(items, room))
 
 
-def generate_all(
-    engine: Engine, requests: Sequence[Request], on_idle: Callable[[], None] = lambda: None
-) -> list[Result]:
+def generate_all(engine: Engine, requests: Sequence[Request]) -> list[Result]:
     """The result of each request, in the order of the requests."""
-    results = dict(engine.stream(feed(iter(enumerate(requests))), on_idle))
+    results = dict(engine.stream(feed(iter(enumerate(requests)))))
     return [results[i] for i in range(len(requests))]
 
 
@@ -124,6 +131,5 @@ def write_engine_info(folder: Path, info: Mapping[str, Any]) -> None:
 
 def read_engine_info(folder: Path) -> list[dict[str, Any]]:
     """Every engine that made responses of this folder."""
-    return [
-        json.loads(path.read_text()) for path in sorted((folder / ENGINE_FOLDER).glob("*.json"))
-    ]
+    paths = sorted((folder / ENGINE_FOLDER).glob("*.json"))
+    return [json.loads(path.read_text()) for path in paths]

@@ -12,22 +12,19 @@ it, so nothing is resized again. Image placeholders are never produced.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
-from difftrain.data import prompts
 from difftrain.model import resolve
-from difftrain.model.engines.hf import PLACEHOLDERS
-from difftrain.model.engines.openai_engine import SPECIAL_TOKEN
-from difftrain.model.engines.types import Completion, GenerationError, K, Request, Result
+from difftrain.model.engines.hf import placeholder_ids
+from difftrain.model.engines.types import Completion, Feed, GenerationError, K, Request, Result
 from difftrain.model.loading import load_processor
 
-BANNED_LOGIT_BIAS = -1e4
-"""Added to an image placeholder's logit; far below any other."""
+BANNED_LOGIT_BIAS = -1e4  # added to an image placeholder's logit; far below any other
 
 
 def engine_arguments(config: ModelConfig, pixels: tuple[int, int]) -> dict[str, Any]:
@@ -73,12 +70,8 @@ def visible_gpus(count: int) -> Iterator[None]:
     indices = range(rank * count, (rank + 1) * count)
     devices = before.split(",") if before else [str(i) for i in range(indices.stop)]
     if indices.stop > len(devices):
-        raise ConfigError(
-            [
-                f"model.vllm.tensor_parallel_size={count}: rank {rank} needs GPUs {list(indices)} "
-                f"of CUDA_VISIBLE_DEVICES={before}"
-            ]
-        )
+        needs = f"rank {rank} needs GPUs {list(indices)} of CUDA_VISIBLE_DEVICES={before}"
+        raise ConfigError([f"model.vllm.tensor_parallel_size={count}: {needs}"])
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[i] for i in indices)
     try:
         yield
@@ -107,19 +100,16 @@ class VllmEngine:
         self.version = vllm.__version__
         # Twice max_num_seqs, so that a freed place is taken without a pause.
         self.max_open = 2 * config.vllm.max_num_seqs
-        vocab = self.processor.tokenizer.get_vocab()
-        self.banned = {vocab[name]: BANNED_LOGIT_BIAS for name in PLACEHOLDERS if name in vocab}
+        self.banned = dict.fromkeys(placeholder_ids(self.processor.tokenizer), BANNED_LOGIT_BIAS)
         self._request_count = 0
 
     @property
     def info(self) -> dict[str, Any]:
-        """Seeds are passed on: each request has a generator of its own inside vLLM."""
+        """As Engine.info. Seeds are passed on: inside vLLM each request has its own generator."""
         return {"engine": "vllm", "version": self.version, "seeds": "passed on"}
 
     def stream(
-        self,
-        next_requests: Callable[[int], Sequence[tuple[K, Request]]],
-        on_idle: Callable[[], None] = lambda: None,
+        self, next_requests: Feed[K], on_idle: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[K, Result]]:
         """As Engine.stream."""
         engine = self.llm.llm_engine
@@ -138,9 +128,10 @@ class VllmEngine:
                 for output in engine.step():
                     if not output.finished or output.request_id not in open_keys:
                         continue
-                    key, made = open_keys.pop(output.request_id), output.outputs[0]
-                    if (reason := made.finish_reason) in ("stop", "length"):
-                        yield key, Completion(made.text, tuple(made.token_ids), reason == "stop")
+                    key, response = open_keys.pop(output.request_id), output.outputs[0]
+                    if (reason := response.finish_reason) in ("stop", "length"):
+                        ids, hit_eos = tuple(response.token_ids), reason == "stop"
+                        yield key, Completion(response.text, ids, hit_eos)
                     else:
                         yield key, GenerationError(f"vLLM ended the completion with {reason}")
                 on_idle()
@@ -150,15 +141,9 @@ class VllmEngine:
 
     def _add(self, request_id: str, request: Request) -> str | None:
         """Submit a request; why it was rejected, or None."""
-        if match := SPECIAL_TOKEN.search(request.text):
-            return f"the prompt contains the special token {match.group()}"
-        prompt: dict[str, Any] = {
-            "prompt": self.processor.apply_chat_template(
-                prompts.messages(request.parts, request.system),
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-        }
+        if reason := request.special_token_error():
+            return reason
+        prompt: dict[str, Any] = {"prompt": request.chat_text(self.processor)}
         if request.images:
             prompt["multi_modal_data"] = {"image": request.images}
         arguments = sampling_arguments(request, self.banned)
