@@ -21,16 +21,7 @@ from difftrain.pipeline.stage import run_stage
 from difftrain.probe.attention_pass import run_attention_pass
 from difftrain.probe.run import run_probe
 from difftrain.probe.schedule import without_failed
-from difftrain.records import (
-    Arm,
-    Attention,
-    Measure,
-    Rollout,
-    Sample,
-    Score,
-    Selection,
-    TrainStage,
-)
+from difftrain.records import Arm, Attention, Measure, Rollout, Sample, Score, Selection, TrainStage
 from difftrain.select import count_strata, random_control, rap, require_min_size, select_by_stratum
 
 PROBE = "python launch/probe.py"

@@ -14,17 +14,11 @@ from typing import Any
 
 from PIL import Image
 
-from difftrain import seeds
+from difftrain import images, seeds
 from difftrain.grade import extract
 from difftrain.records import AnswerKind
 from difftrain.shapes import families, pool
-from difftrain.shapes.families import (
-    COLORS,
-    SHAPES,
-    DrawnSample,
-    Look,
-    presence_question,
-)
+from difftrain.shapes.families import COLORS, SHAPES, DrawnSample, Look, presence_question
 
 Item = dict[str, Any]
 LETTERS = "ABCD"
@@ -62,12 +56,10 @@ MMSTAR_CAPABILITIES = {
     "compare": ("science & technology", "math"),
 }
 """Capability of a family's simpler and harder half."""
-
 NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"
 )  # fmt: skip
-MAX_OTHERS = 5
-"""Unchanged objects beside the edited one, in a pair of images."""
+MAX_OTHERS = 5  # unchanged objects beside the edited one, in a pair of images
 
 MATHVISTA_HINTS = {
     AnswerKind.choice: "Please answer the question and provide the correct option letter, "
@@ -87,23 +79,19 @@ def mathvista_query(drawn: DrawnSample) -> str:
     return "\n".join(lines)
 
 
-def _option_columns(drawn: DrawnSample) -> dict[str, str]:
-    return dict(zip(LETTERS, drawn.options, strict=False))
-
-
 def mathvista(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
     """A MathVista row of the harness: `question` is the whole query, `choices` a list literal."""
     task, skills = MATHVISTA_TASKS[family]
-    is_choice = bool(drawn.options)
+    options, answer = drawn.options, drawn.answer
     return {
         "question": mathvista_query(drawn),
-        "question_type": "multi_choice" if is_choice else "free_form",
-        "answer_type": "text" if is_choice else "integer",
-        "choices": str(list(drawn.options)) if is_choice else None,
+        "question_type": "multi_choice" if options else "free_form",
+        "answer_type": "text" if options else "integer",
+        "choices": str(list(options)) if options else None,
         "unit": None,
         "precision": None,
-        "answer": drawn.options[LETTERS.index(drawn.answer)] if is_choice else drawn.answer,
-        "answer_option": drawn.answer if is_choice else None,
+        "answer": options[LETTERS.index(answer)] if options else answer,
+        "answer_option": answer if options else None,
         "task": task,
         "skills": skills,
     }
@@ -119,11 +107,7 @@ def mmvet(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
         gold = f"{gold[:-1]}<AND>{gold[1:]}" if len(gold) > 2 else gold
     elif int(gold) < len(NUMBER_WORDS):
         gold = f"{gold}<OR>{NUMBER_WORDS[int(gold)]}"
-    return {
-        "question": drawn.question,
-        "answer": gold,
-        "category": MMVET_CAPABILITIES[family],
-    }
+    return {"question": drawn.question, "answer": gold, "category": MMVET_CAPABILITIES[family]}
 
 
 def ocrbench(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item | None:
@@ -143,7 +127,7 @@ def mmmu(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
     subject, discipline = MMMU_SUBJECTS[family]
     return {
         "question": f"<image 1> {drawn.question}",
-        **_option_columns(drawn),
+        **dict(zip(LETTERS, drawn.options, strict=False)),
         "answer": drawn.answer,
         "split": "validation",
         "question_type": "multiple-choice" if drawn.options else "open",
@@ -160,7 +144,7 @@ def mmstar(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
     """An MMStar row of the harness: options in columns, one of six capabilities."""
     return {
         "question": drawn.question,
-        **_option_columns(drawn),
+        **dict(zip(LETTERS, drawn.options, strict=False)),
         "answer": drawn.answer,
         "category": MMSTAR_CAPABILITIES[family][gen_difficulty >= 0.5],
         "l2_category": family,
@@ -173,10 +157,7 @@ def _in_bench(image: Image.Image, look: Look, answer: str) -> bool:
     return pool.in_split(sample_id, pool.Split.bench)
 
 
-ImagePair = tuple[tuple[Image.Image, Image.Image], tuple[Look, Look]]
-
-
-def try_pair(rng: Random) -> ImagePair | None:
+def _try_pair(rng: Random) -> tuple[list[Image.Image], list[Look]] | None:
     """A set of HallusionBench: an image and an edited copy, an object removed and one added.
 
     The copy has the added object in the removed one's tile, at a small shift. Whether each is there
@@ -185,7 +166,7 @@ def try_pair(rng: Random) -> ImagePair | None:
     """
     removed = families.random_look(rng)
     others: list[Look] = []
-    # The number is drawn again for each object: another order would draw other items.
+    # The number is drawn again for each candidate: another order would draw other items.
     while len(others) < rng.randint(1, MAX_OTHERS):
         if (look := families.random_look(rng)) != removed:
             others.append(look)
@@ -202,34 +183,32 @@ def try_pair(rng: Random) -> ImagePair | None:
             new = replace(objects[0], shape=added[0], color=added[1], shift=shift)
             edited = families.draw_shapes([new, *objects[1:]])
             if _in_bench(edited, removed, "No") and _in_bench(edited, added, "Yes"):
-                return (original, edited), (removed, added)
+                return [original, edited], [removed, added]
     return None
 
 
-def yes_no_items(seed: int) -> Iterator[Item]:
+def _yes_no_items(seed: int) -> Iterator[Item]:
     """HallusionBench items without end, four to a set: two images with two questions each."""
-    category, subcategory = "VD", "figure"
     for set_id in count():
         attempts = (Random(seeds.derive(seed, "pairs", set_id, attempt)) for attempt in count())
-        pair, looks = next(filter(None, map(try_pair, attempts)))
-        for figure_id, image in enumerate(pair, 1):
-            for number, look in enumerate(looks):
-                answer = "Yes" if (figure_id == 1) == (number == 0) else "No"
-                index = ("shapes", category, subcategory, set_id, figure_id, number)
-                yield {
-                    "index": "_".join(map(str, index)),
-                    "category": category,
-                    "subcategory": subcategory,
-                    "l2-category": f"{category}_{subcategory}",
-                    "visual_input": str(figure_id),
-                    "set_id": str(set_id),
-                    "figure_id": str(figure_id),
-                    "question_id": str(number),
-                    "question": presence_question(look),
-                    "answer": answer,
-                    "image": pool.to_png(image),
-                    "sample_id": pool.drawn_id(image, presence_question(look), answer),
-                }
+        pair, looks = next(filter(None, map(_try_pair, attempts)))
+        for (figure_id, image), (number, look) in product(enumerate(pair, 1), enumerate(looks)):
+            question = presence_question(look)
+            answer = "Yes" if (figure_id == 1) == (number == 0) else "No"
+            yield {
+                "index": f"shapes_VD_figure_{set_id}_{figure_id}_{number}",
+                "category": "VD",
+                "subcategory": "figure",
+                "l2-category": "VD_figure",
+                "visual_input": str(figure_id),
+                "set_id": str(set_id),
+                "figure_id": str(figure_id),
+                "question_id": str(number),
+                "question": question,
+                "answer": answer,
+                "image": images.to_png(image, 6),
+                "sample_id": pool.drawn_id(image, question, answer),
+            }
 
 
 SPECS: dict[str, tuple[Callable[[str, float, DrawnSample], Item | None], tuple[str, ...]]] = {
@@ -250,7 +229,7 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
     name = benchmark.removeprefix("shapes/")
     root = seeds.derive(seed, "benchmark", name)
     if name == "HallusionBench":
-        return list(islice(yes_no_items(root), size))
+        return list(islice(_yes_no_items(root), size))
     if name not in SPECS:
         allowed = ", ".join([*SPECS, "HallusionBench"])
         raise ValueError(f"benchmark={benchmark!r}: must be one of {allowed}")
@@ -269,14 +248,11 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
             own_id = {"pid": str(index + 1)}
         elif name == "MMMU":
             own_id = {"id": f"validation_{row['l2-category']}_{index + 1}"}
-        image = {"image": pool.to_png(drawn.image), "sample_id": sample_id}
+        image = {"image": images.to_png(drawn.image, 6), "sample_id": sample_id}
         by_id[sample_id] = {"index": index, **own_id, **row, **image}
     return list(by_id.values())
 
 
-NO_OPTION = "Z"
-"""The reply to any other prompt: none of the options, which the other benchmarks score as wrong."""
-_PARTS = re.compile(r"\s*<(?:AND|OR)>\s*")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -284,44 +260,32 @@ def _normalize(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _numbers(text: str) -> set[float]:
-    return {float(number) for number in _NUMBER.findall(text)}
-
-
-def _contains(prediction: str, part: str) -> bool:
-    """Whether the prediction has the part: as a number of its own, or as text anywhere."""
-    part = _normalize(part)
-    if _NUMBER.fullmatch(part):
-        return float(part) in _numbers(prediction)
-    return bool(part) and part in prediction
-
-
-def score(gold: str, prediction: str) -> float:
-    """1.0, 0.5 or 0.0: any <OR> part, or all, some or none of the <AND> parts, is present.
-
-    Of a prediction with answer tags only their content counts. A prediction with more different
-    numbers than the gold answer is guessing: 0.0.
-    """
-    parts = _PARTS.split(gold.strip())
-    tagged = extract.tag_content(prediction)
-    text = _normalize(prediction if tagged is None else tagged)
-    gold_numbers = sum(_NUMBER.fullmatch(part) is not None for part in parts)
-    if gold_numbers and len(_numbers(text)) > gold_numbers:
-        return 0.0
-    present = sum(_contains(text, part) for part in parts)
-    if "<OR>" in gold:
-        return 1.0 if present else 0.0
-    return 1.0 if present == len(parts) else 0.5 if present else 0.0
-
-
 def judge(prompt: str, temperature: float) -> str:
     """An offline, deterministic stub of MM-Vet's judge, for the miniatures alone.
 
     It is no language model: its scores compare only with each other. It scores the last row of the
-    prompt, `question | gold | prediction | `, by the parts of the gold answer that the prediction
-    has. The temperature has no effect.
+    prompt, `question | gold | prediction | `, by the parts of the gold answer that are in the
+    prediction's answer tags, or anywhere if it has none: 1.0 for any <OR> part or all <AND> parts,
+    0.5 for some of these, else 0.0. More different numbers than the gold answer has are guessing:
+    0.0. The temperature has no effect.
     """
     cells = prompt.rpartition("\n")[2].split(" | ")
     if len(cells) < 4 or cells[-1].strip():
-        return NO_OPTION
-    return str(score(cells[1], " | ".join(cells[2:-1])))
+        return "Z"  # none of the options, which the other benchmarks score as wrong
+    gold, prediction = cells[1], " | ".join(cells[2:-1])
+    tagged = extract.tag_content(prediction)
+    text = _normalize(prediction if tagged is None else tagged)
+    numbers = {float(number) for number in _NUMBER.findall(text)}
+    gold_numbers, present = 0, []
+    parts = [_normalize(part) for part in re.split("<AND>|<OR>", gold)]
+    for part in parts:
+        if _NUMBER.fullmatch(part):  # not part of another number
+            gold_numbers += 1
+            present.append(float(part) in numbers)
+        else:
+            present.append(bool(part) and part in text)
+    if gold_numbers and len(numbers) > gold_numbers:
+        return "0.0"
+    if "<OR>" in gold:
+        return "1.0" if any(present) else "0.0"
+    return "1.0" if all(present) else "0.5" if any(present) else "0.0"

@@ -18,9 +18,7 @@ from difftrain.records import AnswerKind
 TILE = 28
 GRID = 4
 SIDE = TILE * GRID
-LEVELS = 8
-"""Heights of a bar, in half tiles."""
-
+LEVELS = 8  # heights of a bar, in half tiles
 COLORS = {
     "red": (220, 40, 40),
     "green": (40, 170, 70),
@@ -29,7 +27,7 @@ COLORS = {
     "purple": (150, 60, 190),
 }
 SHAPES = ("circle", "square", "triangle")
-LETTERS = {
+LETTERS = {  # bitmaps of 5 x 7, so that images do not depend on a font file
     "A": "01110 10001 10001 11111 10001 10001 10001",
     "C": "01111 10000 10000 10000 10000 10000 01111",
     "E": "11111 10000 10000 11110 10000 10000 11111",
@@ -39,15 +37,12 @@ LETTERS = {
     "T": "11111 00100 00100 00100 00100 00100 00100",
     "X": "10001 10001 01010 00100 01010 10001 10001",
 }
-"""Bitmaps of 5 x 7, so that images do not depend on a font file."""
-DOT = 3
-"""Pixels of a letter's dot."""
+DOT = 3  # pixels of a letter's dot
 TILES = [(row, column) for row in range(GRID) for column in range(GRID)]
 MAX_COUNT = 10
 
 Tile = tuple[int, int]
-Look = tuple[str, str]
-"""Shape and color."""
+Look = tuple[str, str]  # shape and color
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +68,13 @@ def tile_box(tile: Tile) -> list[int]:
     return [left, top, left + TILE, top + TILE]
 
 
-def _blank_image() -> Image.Image:
-    return Image.new("RGB", (SIDE, SIDE), "white")
-
-
 def draw_shapes(objects: Sequence[SceneObject]) -> Image.Image:
     """An image with these objects, each in its tile."""
-    image = _blank_image()
+    image = Image.new("RGB", (SIDE, SIDE), "white")
     pen = ImageDraw.Draw(image)
     for item in objects:
         left, top, right, bottom = tile_box(item.tile)
-        x = (left + right) // 2 + item.shift[0]
-        y = (top + bottom) // 2 + item.shift[1]
+        x, y = (left + right) // 2 + item.shift[0], (top + bottom) // 2 + item.shift[1]
         half = item.size // 2
         box = (x - half, y - half, x + half, y + half)
         fill = _fade(COLORS[item.color], item.contrast)
@@ -92,16 +82,14 @@ def draw_shapes(objects: Sequence[SceneObject]) -> Image.Image:
             pen.ellipse(box, fill=fill)
         elif item.shape == "square":
             pen.rectangle(box, fill=fill)
-        elif item.shape == "triangle":
-            pen.polygon([(x, y - half), (x - half, y + half), (x + half, y + half)], fill=fill)
         else:
-            raise ValueError(f"shape={item.shape!r}: must be one of {', '.join(SHAPES)}")
+            pen.polygon([(x, y - half), (x - half, y + half), (x + half, y + half)], fill=fill)
     return image
 
 
 def draw_letters(text: str, first: Tile, contrast: float, shift: Tile = (0, 0)) -> Image.Image:
     """An image with the letters of `text` in neighboring tiles of one row."""
-    image = _blank_image()
+    image = Image.new("RGB", (SIDE, SIDE), "white")
     pen = ImageDraw.Draw(image)
     fill = _fade((20, 20, 20), contrast)
     for index, letter in enumerate(text):
@@ -117,7 +105,7 @@ def draw_letters(text: str, first: Tile, contrast: float, shift: Tile = (0, 0)) 
 
 def draw_bars(heights: Sequence[int], colors: Sequence[str], width: int = 20) -> Image.Image:
     """A bar chart: one column of tiles to a bar, heights in half tiles (1 to 8)."""
-    image = _blank_image()
+    image = Image.new("RGB", (SIDE, SIDE), "white")
     pen = ImageDraw.Draw(image)
     for column, (height, color) in enumerate(zip(heights, colors, strict=True)):
         left = column * TILE + (TILE - width) // 2
@@ -126,7 +114,7 @@ def draw_bars(heights: Sequence[int], colors: Sequence[str], width: int = 20) ->
     return image
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DrawnSample:
     """A drawn image with its question. `requires_image` is None where nobody can know."""
 
@@ -213,13 +201,8 @@ def count(rng: Random, gen_difficulty: float) -> DrawnSample:
     """How many shapes there are; the difficulty is their number."""
     number = scale(gen_difficulty, 1, MAX_COUNT)
     question = rng.choice(("How many shapes are there?", "Count the shapes."))
-    return DrawnSample(
-        image=draw_shapes(scatter(rng, random_looks(rng, number))),
-        question=question,
-        rationale=f"{number} shapes",
-        answer=str(number),
-        kind=AnswerKind.count,
-    )
+    image = draw_shapes(scatter(rng, random_looks(rng, number)))
+    return DrawnSample(image, question, f"{number} shapes", str(number), AnswerKind.count)
 
 
 def count_color(rng: Random, gen_difficulty: float) -> DrawnSample:
@@ -227,19 +210,13 @@ def count_color(rng: Random, gen_difficulty: float) -> DrawnSample:
     color = rng.choice(list(COLORS))
     number = rng.randint(1, 6)
     looks = [(rng.choice(SHAPES), color) for _ in range(number)]
-    looks += [
-        (rng.choice(SHAPES), _random_other(rng, list(COLORS), color))
-        for _ in range(scale(gen_difficulty, 0, 9))
-    ]
+    for _ in range(scale(gen_difficulty, 0, 9)):
+        looks.append((rng.choice(SHAPES), _random_other(rng, list(COLORS), color)))
     objects = scatter(rng, looks)
     tiles = describe_tiles(objects, "color", marks=running_counts(objects, "color", [color]))
-    return DrawnSample(
-        image=draw_shapes(objects),
-        question=f"How many {color} shapes are there?",
-        rationale=f"{tiles}: {number}",
-        answer=str(number),
-        kind=AnswerKind.count,
-    )
+    question = f"How many {color} shapes are there?"
+    rationale, image = f"{tiles}: {number}", draw_shapes(objects)
+    return DrawnSample(image, question, rationale, str(number), AnswerKind.count)
 
 
 def read(rng: Random, gen_difficulty: float) -> DrawnSample:
@@ -248,37 +225,26 @@ def read(rng: Random, gen_difficulty: float) -> DrawnSample:
     text = "".join(rng.choice(list(LETTERS)) for _ in range(length))
     first = (rng.randrange(GRID), rng.randint(0, GRID - length))
     shift = random_shift(rng)
-    return DrawnSample(
-        image=draw_letters(text, first, rng.uniform(0.7, 1.0), shift),
-        question=rng.choice(("what is written in the image?", "Read the letters.")),
-        rationale=f"{length} letters",
-        answer=text,
-        kind=AnswerKind.text,
-    )
+    image = draw_letters(text, first, rng.uniform(0.7, 1.0), shift)
+    question = rng.choice(("what is written in the image?", "Read the letters."))
+    return DrawnSample(image, question, f"{length} letters", text, AnswerKind.text)
 
 
 def name_color(rng: Random, gen_difficulty: float) -> DrawnSample:
     """The color of the only object of a shape; the difficulty fades all colors."""
     shape = rng.choice(SHAPES)
-    answer = rng.choice(list(COLORS))
-    others = [
-        (_random_other(rng, SHAPES, shape), rng.choice(list(COLORS)))
-        for _ in range(rng.randint(0, 4))
-    ]
+    color = rng.choice(list(COLORS))
+    looks = [(shape, color)]
+    for _ in range(rng.randint(0, 4)):
+        looks.append((_random_other(rng, SHAPES, shape), rng.choice(list(COLORS))))
     contrast = 1.0 - 0.75 * gen_difficulty
-    scattered = scatter(rng, [(shape, answer), *others])
-    objects = [replace(item, contrast=contrast) for item in scattered]
+    objects = [replace(item, contrast=contrast) for item in scatter(rng, looks)]
     tiles = describe_tiles(objects, "shape", "color", marks={objects[0].tile: "!"})
-    wrong = rng.sample([name for name in COLORS if name != answer], 3)
-    options = sorted([answer, *wrong], key=list(COLORS).index)
-    return DrawnSample(
-        image=draw_shapes(objects),
-        question=f"What colour is the {shape}?",
-        rationale=f"{tiles}: {answer}",
-        answer="ABCD"[options.index(answer)],
-        kind=AnswerKind.choice,
-        options=tuple(options),
-    )
+    wrong = rng.sample([name for name in COLORS if name != color], 3)
+    options = tuple(sorted([color, *wrong], key=list(COLORS).index))
+    question, answer = f"What colour is the {shape}?", "ABCD"[options.index(color)]
+    rationale, image = f"{tiles}: {color}", draw_shapes(objects)
+    return DrawnSample(image, question, rationale, answer, AnswerKind.choice, options)
 
 
 def presence_question(look: Look) -> str:
@@ -294,43 +260,33 @@ def verify(rng: Random, gen_difficulty: float) -> DrawnSample:
     others = other_looks(rng, look, scale(gen_difficulty, 1, 9))
     objects = scatter(rng, [look, *others] if present else others)
     marks = {objects[0].tile: "!"} if present else None
-    tiles = describe_tiles(objects, "color", "shape", marks=marks)
-    return DrawnSample(
-        image=draw_shapes(objects),
-        question=presence_question(look),
-        rationale=f"{tiles}: {'yes' if present else 'no'}",
-        answer="Yes" if present else "No",
-        kind=AnswerKind.text,
-    )
+    answer = "Yes" if present else "No"
+    rationale = f"{describe_tiles(objects, 'color', 'shape', marks=marks)}: {answer.lower()}"
+    image = draw_shapes(objects)
+    return DrawnSample(image, presence_question(look), rationale, answer, AnswerKind.text)
 
 
 def locate(rng: Random, gen_difficulty: float) -> DrawnSample:
     """The box of one object's tile; the difficulty is the number of other objects."""
     look = random_look(rng)
     objects = scatter(rng, [look, *other_looks(rng, look, scale(gen_difficulty, 0, 8))])
-    row, column = objects[0].tile
-    marks = {(row, column): f"!{row + 1}{column + 1}"}
-    tiles = describe_tiles(objects, "color", "shape", marks=marks)
+    tile = objects[0].tile
+    row, column = tile[0] + 1, tile[1] + 1
+    tiles = describe_tiles(objects, "color", "shape", marks={tile: f"!{row}{column}"})
     shape, color = look
-    return DrawnSample(
-        image=draw_shapes(objects),
-        question=f"Which tile holds the {color} {shape}? Answer with its box.",
-        rationale=f"{tiles}: row {row + 1}, column {column + 1}",
-        answer=json.dumps([{"bbox_2d": tile_box(objects[0].tile), "label": "tile"}]),
-        kind=AnswerKind.boxes,
-    )
+    question = f"Which tile holds the {color} {shape}? Answer with its box."
+    rationale = f"{tiles}: row {row}, column {column}"
+    answer = json.dumps([{"bbox_2d": tile_box(tile), "label": "tile"}])
+    return DrawnSample(draw_shapes(objects), question, rationale, answer, AnswerKind.boxes)
 
 
 def count_plus(rng: Random, gen_difficulty: float) -> DrawnSample:
     """The number of shapes plus a stated number; the difficulty is the number of shapes."""
     number, plus = scale(gen_difficulty, 1, MAX_COUNT), rng.randint(2, 9)
-    return DrawnSample(
-        image=draw_shapes(scatter(rng, random_looks(rng, number))),
-        question=f"Count the shapes and add {plus}.",
-        rationale=f"{number} shapes, {number} + {plus} = {number + plus}",
-        answer=str(number + plus),
-        kind=AnswerKind.number,
-    )
+    image = draw_shapes(scatter(rng, random_looks(rng, number)))
+    question, answer = f"Count the shapes and add {plus}.", str(number + plus)
+    rationale = f"{number} shapes, {number} + {plus} = {answer}"
+    return DrawnSample(image, question, rationale, answer, AnswerKind.number)
 
 
 def compare(rng: Random, gen_difficulty: float) -> DrawnSample:
@@ -340,22 +296,14 @@ def compare(rng: Random, gen_difficulty: float) -> DrawnSample:
     winner = rng.randrange(2)
     first, second = rng.sample(SHAPES, 2)
     numbers = (fewer + lead, fewer) if winner == 0 else (fewer, fewer + lead)
-    looks = [
-        (shape, rng.choice(list(COLORS)))
-        for shape, number in zip((first, second), numbers, strict=True)
-        for _ in range(number)
-    ]
-    objects = scatter(rng, looks)
+    shapes = [first] * numbers[0] + [second] * numbers[1]
+    objects = scatter(rng, [(shape, rng.choice(list(COLORS))) for shape in shapes])
     marks = running_counts(objects, "shape", [first, second])
     tiles = describe_tiles(objects, "shape", marks=marks)
-    return DrawnSample(
-        image=draw_shapes(objects),
-        question="Which are there more of?",
-        rationale=f"{tiles}: {first}{numbers[0]}, {second}{numbers[1]}",
-        answer="AB"[winner],
-        kind=AnswerKind.choice,
-        options=(f"{first}s", f"{second}s"),
-    )
+    rationale = f"{tiles}: {first}{numbers[0]}, {second}{numbers[1]}"
+    question, options = "Which are there more of?", (f"{first}s", f"{second}s")
+    image = draw_shapes(objects)
+    return DrawnSample(image, question, rationale, "AB"[winner], AnswerKind.choice, options)
 
 
 def bar(rng: Random, gen_difficulty: float) -> DrawnSample:
@@ -364,16 +312,12 @@ def bar(rng: Random, gen_difficulty: float) -> DrawnSample:
     heights = [rng.randint(1, LEVELS) for _ in range(number)]
     colors = rng.sample(list(COLORS), number)
     a, b = rng.sample(range(number), 2)
-    total = heights[a] + heights[b]
-    left, right = sorted((a, b))
     bars = " ".join(f"{colors[i]} {heights[i]}{'!' * (i in (a, b))}" for i in range(number))
-    return DrawnSample(
-        image=draw_bars(heights, colors, rng.randint(16, 24)),
-        question=f"What are the {colors[a]} bar and the {colors[b]} bar together?",
-        rationale=f"{bars}: {heights[left]} + {heights[right]} = {total}",
-        answer=str(total),
-        kind=AnswerKind.number,
-    )
+    answer = str(heights[a] + heights[b])
+    question = f"What are the {colors[a]} bar and the {colors[b]} bar together?"
+    rationale = f"{bars}: {heights[min(a, b)]} + {heights[max(a, b)]} = {answer}"
+    image = draw_bars(heights, colors, rng.randint(16, 24))
+    return DrawnSample(image, question, rationale, answer, AnswerKind.number)
 
 
 def odd(rng: Random, gen_difficulty: float) -> DrawnSample:
@@ -388,39 +332,23 @@ def odd(rng: Random, gen_difficulty: float) -> DrawnSample:
         for tile in TILES
     ]
     row = odd_tile[0] + 1
-    tiles = describe_tiles(objects, "color", marks={odd_tile: f"!{row}"})
-    return DrawnSample(
-        image=draw_shapes(objects),
-        question="Which row holds the odd one out?",
-        rationale=f"{tiles}: row {row}",
-        answer="ABCD"[odd_tile[0]],
-        kind=AnswerKind.choice,
-        options=("row 1", "row 2", "row 3", "row 4"),
-    )
+    rationale = f"{describe_tiles(objects, 'color', marks={odd_tile: f'!{row}'})}: row {row}"
+    question, options = "Which row holds the odd one out?", ("row 1", "row 2", "row 3", "row 4")
+    answer, image = "ABCD"[odd_tile[0]], draw_shapes(objects)
+    return DrawnSample(image, question, rationale, answer, AnswerKind.choice, options)
 
 
 def prior(rng: Random, gen_difficulty: float) -> DrawnSample:
     """Control: a sum stated in the text, beside an unrelated image."""
-    a = scale(gen_difficulty, 1, 9)
-    b = rng.randint(1, 9)
-    return DrawnSample(
-        image=draw_shapes(scatter(rng, random_looks(rng, rng.randint(1, 9)))),
-        question=f"A box holds {a} pens and {b} cups. How many things are in the box?",
-        rationale=f"{a} + {b} = {a + b}",
-        answer=str(a + b),
-        kind=AnswerKind.number,
-        requires_image=False,
-    )
+    a, b = scale(gen_difficulty, 1, 9), rng.randint(1, 9)
+    image = draw_shapes(scatter(rng, random_looks(rng, rng.randint(1, 9))))
+    question = f"A box holds {a} pens and {b} cups. How many things are in the box?"
+    rationale, answer = f"{a} + {b} = {a + b}", str(a + b)
+    return DrawnSample(image, question, rationale, answer, AnswerKind.number, requires_image=False)
 
 
 def noise(rng: Random, gen_difficulty: float) -> DrawnSample:
     """Control: a random number that is nowhere in the image."""
-    objects = scatter(rng, random_looks(rng, scale(gen_difficulty, 1, 9)))
-    return DrawnSample(
-        image=draw_shapes(objects),
-        question="Which number is on the back of the picture?",
-        rationale="a number",
-        answer=str(rng.randint(100, 999)),
-        kind=AnswerKind.number,
-        requires_image=None,
-    )
+    image = draw_shapes(scatter(rng, random_looks(rng, scale(gen_difficulty, 1, 9))))
+    question, answer = "Which number is on the back of the picture?", str(rng.randint(100, 999))
+    return DrawnSample(image, question, "a number", answer, AnswerKind.number, requires_image=None)

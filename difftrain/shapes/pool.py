@@ -48,11 +48,6 @@ samples' tasks and part of their seeds, so their spelling is fixed."""
 MIX = {family: percent for family, (_, _, percent) in FAMILIES.items()}
 
 
-def to_png(image: Image.Image) -> bytes:
-    """The image as PNG bytes."""
-    return images.to_png(image, compress_level=6)
-
-
 def drawn_id(image: Image.Image, question: str, answer: str) -> str:
     """The sample id of a drawn image with its question and answer."""
     return images.sample_id([(image.size, image.tobytes())], question, answer)
@@ -80,7 +75,7 @@ def sample(split: Split, family: str, index: int, seed: int) -> Sample:
     sample_id, gen_difficulty, drawn = draw(split, family, index, seed)
     return Sample(
         sample_id=sample_id,
-        images=(to_png(drawn.image),),
+        images=(images.to_png(drawn.image, 6),),
         question=drawn.question,
         answer=drawn.answer,
         answer_kind=drawn.kind,
@@ -96,18 +91,15 @@ def sample(split: Split, family: str, index: int, seed: int) -> Sample:
 
 def samples(split: Split, size: int, seed: int = 0) -> Iterator[Sample]:
     """The first `size` distinct samples of a split, families evenly interleaved as MIX says."""
-    next_index: dict[str, int] = dict.fromkeys(MIX, 0)
+    indices = {family: count() for family in MIX}
     credit = dict.fromkeys(MIX, 0)
     ids: set[str] = set()
     for _ in range(size):
-        for name, percent in MIX.items():
-            credit[name] += percent
-        family = max(credit, key=lambda name: credit[name])
+        for family, percent in MIX.items():
+            credit[family] += percent
+        family = max(credit, key=lambda family: credit[family])
         credit[family] -= sum(MIX.values())
-        while True:
-            candidate = sample(split, family, next_index[family], seed)
-            next_index[family] += 1
-            if candidate.sample_id not in ids:
-                break
-        ids.add(candidate.sample_id)
-        yield candidate
+        candidates = (sample(split, family, index, seed) for index in indices[family])
+        new = next(candidate for candidate in candidates if candidate.sample_id not in ids)
+        ids.add(new.sample_id)
+        yield new

@@ -11,11 +11,7 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import LoraModel, PeftModel
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    TrainerCallback,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, TrainerCallback
 
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
