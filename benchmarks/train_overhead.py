@@ -37,7 +37,7 @@ from difftrain.grade.pool import GraderPool
 from difftrain.model import loading, resolve
 from difftrain.pipeline import manifest
 from difftrain.pipeline.coordination import World
-from difftrain.records import Sample, Verdict
+from difftrain.records import Sample, TrainStage, Verdict
 from difftrain.shapes import pool
 from difftrain.train import callbacks, grpo, trl_args
 from difftrain.train.dataset import TrainData
@@ -98,14 +98,7 @@ class Clock(TrainerCallback):
 
 def job_of(config: RunConfig, folder: Path) -> TrainJob:
     """The same job for both trainers."""
-    return TrainJob(
-        folder=folder,
-        world=World(),
-        title="ours",
-        model=config.model,
-        data=config.data,
-        seed=config.seed,
-    )
+    return TrainJob(TrainStage.grpo, config, folder, World(), "ours")
 
 
 def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any:
@@ -136,7 +129,7 @@ def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any
     return GRPOTrainer(
         model=resolve.source(config.model.name),
         reward_funcs=[accuracy, format],
-        args=trl_args.grpo_arguments(job_of(config, folder), config.grpo, vocabulary),
+        args=trl_args.grpo_arguments(job_of(config, folder), vocabulary),
         train_dataset=Dataset.from_list(rows),
         processing_class=processor,
     )
@@ -145,8 +138,7 @@ def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any
 def our_trainer(config: RunConfig, samples: list[Sample], folder: Path, workers: GraderPool) -> Any:
     """What recipes/grpo.py trains with, its log and its check of gradients included."""
     data = TrainData(samples, (), {sample.sample_id: "hard" for sample in samples})
-    job = job_of(config, folder)
-    trainer = grpo.build_trainer(job, config.grpo, config.grade, data, workers)
+    trainer = grpo.build_trainer(job_of(config, folder), data, workers)
     folder.mkdir(parents=True, exist_ok=True)
     trainer.add_callback(callbacks.JsonlLogger(folder, 0.0, "ours"))
     trainer.add_callback(GradientCheck(trainer.model, (), False))

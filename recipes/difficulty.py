@@ -109,25 +109,22 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
 
     Raises EmptySelectionError if they are fewer than one optimizer step needs.
     """
-    folder, select_config = paths.selection(arm), config.select
+    folder = paths.selection(arm)
 
     def require_min(
-        selected: list[Selection],
-        minimum: int,
-        strata_counts: dict[str, int],
-        funnel: dict[str, int] | None,
+        selected: list[Selection], minimum: int, funnel: dict[str, int] | None
     ) -> list[Selection]:
-        if select_config.rap and funnel is not None:
-            return rap.require_min(selected, minimum, funnel, select_config.rap)
-        return require_min_size(selected, minimum, strata_counts)
+        if funnel:
+            return rap.require_min(selected, minimum, funnel, config.select.rap)
+        counts = (manifest.read_manifest(paths.score) or {})["counts"]
+        return require_min_size(selected, minimum, counts)
 
     def write_selection() -> dict[str, Any]:
         scores = parquet.read_finished(paths.score, Score, SCORE)
         selected, rap_result = select_samples(config, scores)
-        strata_counts = count_strata(scores, config.difficulty.measure)
         funnel = rap_result.funnel() if rap_result else None
-        require_min(selected, 1, strata_counts, funnel)
-        if select_config.random or arm != Arm.tuned:
+        require_min(selected, 1, funnel)
+        if config.select.random or arm != Arm.tuned:
             # As many of all scored samples: a random row's, or the equal-size control's.
             sample_ids = list(dict.fromkeys(score.sample_id for score in scores))
             name = random_set_name(config.name, arm, TrainStage.grpo)
@@ -137,11 +134,10 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
         parquet.write_all(folder, selected)
         return {"selected": len(selected)} | ({"funnel": funnel} if funnel else {})
 
-    settings, inputs = asdict(select_config) | {"arm": arm}, {"score": paths.score.name}
+    settings, inputs = asdict(config.select) | {"arm": arm}, {"score": paths.score.name}
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
-    strata_counts = (manifest.read_manifest(paths.score) or {})["counts"]
     selected, funnel = parquet.read_rows(folder, Selection), content["counts"].get("funnel")
-    return require_min(selected, config.grpo.prompts_per_step, strata_counts, funnel)
+    return require_min(selected, config.grpo.prompts_per_step, funnel)
 
 
 def select_samples(

@@ -6,7 +6,7 @@ from difftrain.config.run_config import RunConfig
 from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths
-from difftrain.records import Sample, Score, Selection
+from difftrain.records import Sample, Score, Selection, TrainStage
 from difftrain.train import grpo
 from difftrain.train.dataset import TrainData, held_out, selected
 from difftrain.train.trl_args import TrainJob
@@ -22,29 +22,18 @@ def run(
     trained_on = [
         row for path in paths.selections(arm) for row in parquet.read_rows(path, Selection)
     ]
-    data = TrainData(
-        samples=selected(pool, selection),
-        eval_samples=held_out(pool, trained_on, config.grpo.eval_samples),
-        strata={
-            score.sample_id: score.stratum
-            for score in parquet.read_rows(paths.score, Score)
-            if score.measure is config.difficulty.measure and score.stratum is not None
-        },
-    )
+    strata = {
+        score.sample_id: score.stratum
+        for score in parquet.read_rows(paths.score, Score)
+        if score.measure is config.difficulty.measure and score.stratum is not None
+    }
+    eval_samples = held_out(pool, trained_on, config.grpo.eval_samples)
+    data = TrainData(selected(pool, selection), eval_samples, strata)
 
     # 4.2  Reward: 1 for a correct answer, by the grader that the probe used, and the format term.
     # 4.3  Group-relative policy optimization. From here on it is TRL's loop.
-    job = TrainJob(
-        folder=paths.grpo(arm),
-        world=world,
-        title=f"grpo {arm}",
-        model=config.model,
-        data=config.data,
-        seed=config.seed,
-        start=start,
-        inputs={
-            "select": paths.selection(arm).name,
-            "model": start.parent.name if start else paths.model,
-        },
-    )
-    return grpo.fit(job, config.grpo, config.grade, data)
+    model = start.parent.name if start else paths.model
+    inputs = {"select": paths.selection(arm).name, "model": model}
+    folder, title = paths.grpo(arm), f"grpo {arm}"
+    job = TrainJob(TrainStage.grpo, config, folder, world, title, start, inputs)
+    return grpo.fit(job, data)

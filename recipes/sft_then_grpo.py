@@ -14,7 +14,7 @@ from typing import Any
 
 from difftrain.config.difficulty import Until
 from difftrain.config.run_config import RunConfig
-from difftrain.config.train import Dropped, SftConfig, SftTargets
+from difftrain.config.train import Dropped, SftTargets
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.paths import RunPaths
@@ -23,7 +23,7 @@ from difftrain.probe.schedule import requirements
 from difftrain.recipes import grpo
 from difftrain.recipes.difficulty import PROBE, SCORE, random_set_name
 from difftrain.records import Arm, Rollout, Sample, Score, Selection, TrainStage
-from difftrain.select import count_strata, random_control, require_min_size, select_by_stratum
+from difftrain.select import random_control, require_min_size, select_by_stratum
 from difftrain.train import dataset, sft
 from difftrain.train.trl_args import TrainJob
 
@@ -42,22 +42,19 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
     def write_selection() -> dict[str, Any]:
         scores = parquet.read_finished(paths.score, Score, SCORE)
         scored = {score.sample_id for score in scores}
-        samples = [
-            sample for sample in parquet.read_rows(paths.data, Sample) if sample.sample_id in scored
-        ]
-        targets = make_targets(config, paths, samples)
-        kept = config.select.sft_strata
-        candidates = select_by_stratum(scores, measure, kept, TrainStage.sft)
+        samples = parquet.read_rows(paths.data, Sample)
+        targets = make_targets(config, paths, [row for row in samples if row.sample_id in scored])
+        strata = config.select.sft_strata
+        candidates = select_by_stratum(scores, measure, strata, TrainStage.sft)
         dropped = sft.count_dropped({row.sample_id: targets[row.sample_id] for row in candidates})
         selected = [row for row in candidates if not isinstance(targets[row.sample_id], Dropped)]
         if config.select.sft_random or arm != Arm.tuned:
             teachable = [key for key, target in targets.items() if not isinstance(target, Dropped)]
             name = random_set_name(config.name, arm, TrainStage.sft)
             selected = random_control(teachable, len(selected), config.seed, name, TrainStage.sft)
-        strata_counts = count_strata(scores, measure)
-        dropped_text = sft.dropped_text(dropped)
-        require_min_size(selected, 1, strata_counts, TrainStage.sft, dropped_text)
-        if dropped_text:
+        require_min(paths, selected, 1, dropped)
+        if dropped:
+            dropped_text = sft.dropped_text(dropped)
             logger.info("selected for SFT, %s: %d samples%s", arm, len(selected), dropped_text)
         parquet.write_all(folder, selected)
         return {"selected": len(selected), "dropped": dropped}
@@ -66,17 +63,15 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
     inputs = {"score": paths.score.name}
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
     selected, dropped = parquet.read_rows(folder, Selection), content["counts"]["dropped"]
-    return require_one_step(config.sft, paths.score, selected, dropped)
+    return require_min(paths, selected, config.sft.samples_per_step, dropped)
 
 
-def require_one_step(
-    sft_config: SftConfig, scores: Path, selected: list[Selection], dropped: Mapping[str, int]
+def require_min(
+    paths: RunPaths, selected: list[Selection], minimum: int, dropped: Mapping[str, int]
 ) -> list[Selection]:
-    """The selected samples. Raises EmptySelectionError if they are fewer than one step needs."""
-    strata_counts = (manifest.read_manifest(scores) or {})["counts"]
-    dropped_text = sft.dropped_text(dropped)
-    minimum = sft_config.samples_per_step
-    return require_min_size(selected, minimum, strata_counts, TrainStage.sft, dropped_text)
+    """The same samples. Raises EmptySelectionError with the counts if fewer than `minimum`."""
+    counts = (manifest.read_manifest(paths.score) or {})["counts"]
+    return require_min_size(selected, minimum, counts, TrainStage.sft, sft.dropped_text(dropped))
 
 
 def make_targets(
@@ -100,32 +95,24 @@ def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
 
     Raises EmptySelectionError if too few samples are left for one step of SFT.
     """
-    job = TrainJob(
-        folder=paths.sft(arm),
-        world=world,
-        title=f"sft {arm}",
-        model=config.model,
-        data=config.data,
-        seed=config.seed,
-        inputs={"select": paths.selection(arm, TrainStage.sft).name, "model": paths.model},
-    )
+    inputs = {"select": paths.selection(arm, TrainStage.sft).name, "model": paths.model}
+    folder, title = paths.sft(arm), f"sft {arm}"
+    job = TrainJob(TrainStage.sft, config, folder, world, title, inputs=inputs)
 
     # 4.2  What the samples teach: thought and answer in the format that GRPO's reward expects.
     def load_data() -> sft.SftData:
         selection = parquet.read_rows(paths.selection(arm, TrainStage.sft), Selection)
         samples = dataset.selected(parquet.read_rows(paths.data, Sample), selection)
-        targets = {
-            key: target
-            for key, target in make_targets(config, paths, samples).items()
-            if not isinstance(target, Dropped)
-        }
+        texts = make_targets(config, paths, samples)
+        targets = {id_: text for id_, text in texts.items() if not isinstance(text, Dropped)}
         teachable = [sample for sample in samples if sample.sample_id in targets]
-        data = sft.prepare(job, config.sft, config.grade, config.grpo, teachable, targets)
-        require_one_step(config.sft, paths.score, selection[: len(data.samples)], data.dropped)
+        data = sft.prepare(job, teachable, targets)
+        kept, minimum = selection[: len(data.samples)], config.sft.samples_per_step
+        require_min(paths, kept, minimum, data.dropped)
         return data
 
     # 4.3  Supervised fine-tuning, loss on the response alone. From here on it is TRL's loop.
-    checkpoint = sft.fit(job, config.sft, load_data)
+    checkpoint = sft.fit(job, load_data)
 
     # 4.4  GRPO as in the other rows, from that checkpoint.
     return grpo.run(config, paths, world, arm, start=checkpoint)

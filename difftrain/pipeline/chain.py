@@ -70,7 +70,7 @@ def train(config: RunConfig, world: World, recipe_difference: list[str]) -> Path
 
     def check_training() -> dict[str, str]:
         results = run_preflight(config, session, samples, paths.preflight)
-        return {result.name: result.detail for result in results}
+        return {name: result.detail for name, result in results.items()}
 
     run_stage(paths.preflight, world, check_training, inputs={})
     difficulty.probe(config, paths, world, session, samples)
@@ -118,7 +118,7 @@ def report(config: RunConfig, world: World, recipe_difference: list[str]) -> Pat
 
 def run_preflight(
     config: RunConfig, session: ModelSession, samples: list[Sample], folder: Path
-) -> list[preflight.CheckResult]:
+) -> dict[str, preflight.CheckResult]:
     """The results of the preflight checks. Raises PreflightFailed if one fails."""
     stages = {stage.value: getattr(config, stage) for stage in config.stages}
     candidate = preflight.Candidate(session.model, samples, config.model, stages, folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from difftrain.grade import reward_hacking
 from difftrain.grade.reward_hacking import Alarm
@@ -15,17 +15,14 @@ from difftrain.train.rewards import step_metrics
 
 logger = logging.getLogger(__name__)
 
-TRAIN_LOG = "train_log.jsonl"
-"""One line a step, under TRL's own keys; the same split by task and stratum behind them."""
-EVAL_LOG = "eval_log.jsonl"
-"""One line for each evaluation on held-out samples: step, eval_rewards/accuracy/mean."""
+TRAIN_LOG = "train_log.jsonl"  # one line a step: TRL's keys, then the same by task and stratum
+EVAL_LOG = "eval_log.jsonl"  # one line an evaluation on held-out samples: step and EVAL_REWARD
 EVAL_REWARD = "eval_rewards/accuracy/mean"
-TRAIN_KEYS = (
+TRAIN_KEYS = (  # TRL's keys that are kept
     "reward", "rewards/accuracy/mean", "rewards/format/mean", "rewards/overlong/mean",
     "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "kl", "loss",
     "grad_norm", "learning_rate", "mean_token_accuracy", "entropy",
 )  # fmt: skip
-"""TRL's keys that are kept."""
 
 
 def read_log(folder: Path, name: str = TRAIN_LOG) -> list[dict[str, float]]:
@@ -58,52 +55,44 @@ class JsonlLogger(TrainerCallback):
         self.bar: tqdm | None = None
         self.warned: set[Alarm] = set()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         """Open the bar where training begins or resumes."""
         if state.is_world_process_zero:
-            self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc=self.title, unit="step"
-            )
+            done, total = state.global_step, state.max_steps
+            self.bar = tqdm(initial=done, total=total, desc=self.title, unit="step")
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Any = None, **__: Any
     ) -> None:
         """Write the step just made, or the evaluation just finished."""
         if not state.is_world_process_zero or not logs:
             return
+        step = {"step": state.global_step}
         if EVAL_REWARD in logs:
-            row = {"step": state.global_step, EVAL_REWARD: float(logs[EVAL_REWARD])}
-            self.append(EVAL_LOG, row)
+            self._append(EVAL_LOG, step | {EVAL_REWARD: float(logs[EVAL_REWARD])})
         if self.bar_key not in logs:
             return
         row = {key: float(logs[key]) for key in TRAIN_KEYS if key in logs}
-        row |= step_metrics(logs, args.world_size)
-        seconds = self.elapsed + time.time() - self.started
-        row |= {"step": state.global_step, "seconds": seconds}
-        self.append(TRAIN_LOG, row)
-        self.warn(state.global_step)
+        seconds = {"seconds": self.elapsed + time.time() - self.started}
+        self._append(TRAIN_LOG, row | step_metrics(logs, args.world_size) | step | seconds)
+        if state.global_step % reward_hacking.ALARM_WINDOW == 0:
+            self._warn(state.global_step)
         if self.bar:
             self.bar.update(state.global_step - self.bar.n)
             self.bar.set_postfix_str(f"{self.bar_key} {row[self.bar_key]:.2f}")
 
-    def append(self, name: str, row: dict[str, float]) -> None:
-        """Append a row to a log file."""
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Close the bar."""
+        if self.bar:
+            self.bar.close()
+
+    def _append(self, name: str, row: dict[str, float]) -> None:
         with (self.folder / name).open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def warn(self, step: int) -> None:
+    def _warn(self, step: int) -> None:
         """Warn once when an alarm exceeds its limit over the last steps."""
-        window = reward_hacking.ALARM_WINDOW
-        if step % window:
-            return
-        rows = read_log(self.folder)[-window:]
+        rows = read_log(self.folder)[-reward_hacking.ALARM_WINDOW :]
         for alarm, limit in reward_hacking.ALARM_LIMITS.items():
             share = reward_hacking.max_mean_share([row.get(f"alarms/{alarm}", 0.0) for row in rows])
             if share > limit and alarm not in self.warned:
@@ -111,8 +100,3 @@ class JsonlLogger(TrainerCallback):
                 text = f"{share:.0%} of the completions: {reward_hacking.ALARM_MEANINGS[alarm]}"
                 with tqdm.external_write_mode():
                     logger.warning("alarm at step %d, %s: %s", step, alarm, text)
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Close the bar."""
-        if self.bar:
-            self.bar.close()

@@ -17,12 +17,11 @@ from transformers import AutoModelForImageTextToText, PrinterCallback, ProgressC
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from difftrain.config.run_config import ConfigError
-from difftrain.config.train import GrpoConfig, SftConfig
 from difftrain.model import resolve
 from difftrain.pipeline import manifest
 from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.pipeline.stage import Heartbeat, run_shared_stage
-from difftrain.records import Sample
+from difftrain.records import Sample, TrainStage
 from difftrain.train import callbacks, param_groups, trl_args
 from difftrain.train.trl_args import TrainJob
 
@@ -31,11 +30,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint"
 
 
-def run_training(
-    job: TrainJob,
-    settings: GrpoConfig | SftConfig,
-    fit: Callable[[], tuple[Any, float, Mapping[str, Any]]],
-) -> Path:
+def run_training(job: TrainJob, fit: Callable[[], tuple[Any, float, Mapping[str, Any]]]) -> Path:
     """Train and save under the stage's lock, unless it is finished; returns the checkpoint.
 
     `fit` runs on every rank. It returns the trainer, the seconds over all starts, and the
@@ -46,7 +41,7 @@ def run_training(
     def train_and_save(_: Heartbeat) -> None:
         nonlocal seconds, counts
         trainer, seconds, counts = fit()
-        save(trainer, job, settings)
+        save(trainer, job)
 
     run_shared_stage(
         job.folder,
@@ -54,7 +49,7 @@ def run_training(
         train_and_save,
         close=lambda: counts,
         seconds=lambda: seconds,
-        settings={**asdict(settings), "seed": job.seed},
+        settings={**asdict(job.settings), "seed": job.config.seed},
         inputs=job.inputs,
         is_finished=lambda _: finished_checkpoint(job.folder) is not None,
     )
@@ -111,17 +106,18 @@ def resume_problem(path: Path, processes: int = 1) -> str | None:
 
 def last_checkpoint(folder: Path, processes: int = 1) -> Path | None:
     """The newest checkpoint that this many processes can resume from."""
-    by_step = {
-        int(path.name.split("-")[1]): path
-        for path in (folder / "checkpoints").glob("checkpoint-*")
-        if path.is_dir() and path.name.split("-")[1].isdigit()
-    }
-    for _, path in sorted(by_step.items(), reverse=True):
+    paths = [path for path in (folder / "checkpoints").glob("checkpoint-*") if path.is_dir()]
+    numbered = [path for path in paths if path.name.split("-")[1].isdigit()]
+    for path in sorted(numbered, key=_step_of, reverse=True):
         problem = resume_problem(path, processes)
         if problem is None:
             return path
         logger.info("skipping incomplete checkpoint %s: %s", path, problem)
     return None
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 def load_weights(model: Any, checkpoint: Path) -> None:
@@ -135,42 +131,37 @@ def load_weights(model: Any, checkpoint: Path) -> None:
     model.load_state_dict(saved.state_dict())
 
 
-def train(
-    trainer: Any, job: TrainJob, settings: GrpoConfig | SftConfig, samples: Sequence[Sample]
-) -> float:
+def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     """Train to the end, from the last complete checkpoint if any; seconds over all starts.
 
     Raises ConfigError if ZeRO-3 would hang on samples without an image, RuntimeError if training
     ends before its last step, GradientError after the first step.
     """
+    settings, world = job.settings, job.world
     plugin = trainer.accelerator.state.deepspeed_plugin
-    sharded = plugin is not None and plugin.zero_stage == 3 and job.world.size > 1
     text_only = sum(not sample.images for sample in samples)
     # A process whose batch has no image never gathers the vision tower's weights, and a process
     # whose batch has one would wait for it without end.
-    if sharded and 0 < text_only < len(samples):
-        raise ConfigError(
-            [
-                f"{job.title}: {text_only} of {len(samples)} samples have no image, and with "
-                "ZeRO-3 a step that mixes both would hang; use launch/accelerate/zero2.yaml, or "
-                "keep one kind"
-            ]
-        )
+    if plugin and plugin.zero_stage == 3 and world.size > 1 and 0 < text_only < len(samples):
+        rule = "with ZeRO-3 a step that mixes both would hang"
+        advice = "use launch/accelerate/zero2.yaml, or keep one kind"
+        number = f"{text_only} of {len(samples)} samples have no image"
+        raise ConfigError([f"{job.title}: {number}, and {rule}; {advice}"])
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    resume = last_checkpoint(job.folder, job.world.size)
+    resume = last_checkpoint(job.folder, world.size)
     trainer.accelerator.wait_for_everyone()
-    step = int(resume.name.split("-")[1]) if resume else 0
-    elapsed = callbacks.truncate_log(job.folder, step) if job.world.is_first else 0.0
-    bar_key = "reward" if isinstance(settings, GrpoConfig) else "loss"
+    step = _step_of(resume) if resume else 0
+    elapsed = callbacks.truncate_log(job.folder, step) if world.is_first else 0.0
+    bar_key = "reward" if job.stage is TrainStage.grpo else "loss"
     trainer.add_callback(callbacks.JsonlLogger(job.folder, elapsed, job.title, bar_key))
     frozen = param_groups.VISION_PARTS if settings.freeze_vision else ()
     check = param_groups.GradientCheck(trainer.model, frozen, text_only=text_only > 0)
     trainer.add_callback(check)
-    step_summary = trl_args.step_summary(settings, job.world)
+    step_summary = trl_args.step_summary(settings, world)
     table = param_groups.parameter_table(trainer.model)
     logger.info("%s; %s\n%s", job.title, step_summary, table)
-    if resume is not None and not settings.lora.rank and not trainer.is_deepspeed_enabled:
+    if resume and not settings.lora.rank and not trainer.is_deepspeed_enabled:
         load_weights(trainer.model, resume)
     started = time.time()
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -180,19 +171,19 @@ def train(
     return elapsed + time.time() - started
 
 
-def save(trainer: Any, job: TrainJob, settings: GrpoConfig | SftConfig) -> None:
+def save(trainer: Any, job: TrainJob) -> None:
     """Write the final checkpoint, processor included, so that it exists whole or not at all.
 
     With LoRA the adapter is kept beside it, and the checkpoint is base and adapter merged.
     """
-    tmp_path = job.folder / ".checkpoint.tmp"
-    trained = job.folder / param_groups.ADAPTER if settings.lora.rank else tmp_path
+    by_lora, tmp_path = bool(job.settings.lora.rank), job.folder / ".checkpoint.tmp"
+    trained = job.folder / param_groups.ADAPTER if by_lora else tmp_path
     trainer.save_model(str(trained))
     trainer.accelerator.wait_for_everyone()
     # Otherwise ZeRO-3 would shard the next model that is loaded, which only generates.
     unset_hf_deepspeed_config()
     if job.world.is_first:
-        if settings.lora.rank:
+        if by_lora:
             param_groups.merge_adapter(job.start_model, trained, tmp_path)
         trainer.processing_class.save_pretrained(tmp_path)
         shutil.rmtree(job.folder / CHECKPOINT, ignore_errors=True)

@@ -3,9 +3,11 @@
 Images are read and decoded with their batch, so that memory does not grow with the data.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import filterfalse, islice
 from typing import Any
 
 from datasets import Dataset
@@ -48,24 +50,22 @@ def held_out(
     options and answer equal those of a training sample.
     """
     trained_ids = {selection.sample_id for selection in selections}
-    trained: dict[tuple, list[Sample]] = {}
+    trained: dict[tuple, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.sample_id in trained_ids:
-            trained.setdefault(_text(sample), []).append(sample)
+            trained[_text(sample)].append(sample)
 
     @cache
     def trained_hashes(text: tuple) -> set[tuple[bytes, ...]]:
         return {_image_hashes(sample) for sample in trained[text]}
 
-    kept: list[Sample] = []
-    rest = [sample for sample in samples if sample.sample_id not in trained_ids]
-    for sample in sorted(rest, key=lambda sample: sample.sample_id):
-        if len(kept) == limit:
-            break
+    def is_copy(sample: Sample) -> bool:
         text = _text(sample)
-        if text not in trained or _image_hashes(sample) not in trained_hashes(text):
-            kept.append(sample)
-    return kept
+        return text in trained and _image_hashes(sample) in trained_hashes(text)
+
+    rest = [sample for sample in samples if sample.sample_id not in trained_ids]
+    rest.sort(key=lambda sample: sample.sample_id)
+    return list(islice(filterfalse(is_copy, rest), limit))
 
 
 def chat_prompt(sample: Sample) -> list[dict[str, str]]:

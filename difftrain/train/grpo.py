@@ -8,10 +8,9 @@ from transformers import AutoProcessor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from difftrain import images
-from difftrain.config.difficulty import GradeConfig
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
-from difftrain.config.train import GrpoConfig, VllmMode
+from difftrain.config.train import VllmMode
 from difftrain.grade.pool import GraderPool
 from difftrain.model import resolve
 from difftrain.records import Sample
@@ -21,24 +20,22 @@ from difftrain.train.rewards import Subsets
 from difftrain.train.trl_args import TrainJob
 
 
-def build_trainer(
-    job: TrainJob, grpo: GrpoConfig, grade: GradeConfig, data: TrainData, graders: GraderPool
-) -> Any:
+def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     """TRL's GRPOTrainer for this data, with our rewards."""
-    model = job.start_model
+    grpo, model = job.config.grpo, job.start_model
     processor = job.load_processor()
     # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
     adapter = param_groups.peft_config("grpo", grpo.lora, model)
-    subsets = Subsets([*data.samples, *data.eval_samples], data.strata)
     uses_vllm = grpo.vllm.mode is not VllmMode.none
     if uses_vllm:
         refuse_second_resize(model, data.samples)
+    subsets = Subsets([*data.samples, *data.eval_samples], data.strata)
+    reward_funcs: list[Any] = rewards.reward_functions(grpo, job.config.grade, subsets, graders)
     vocabulary = processor.tokenizer.get_vocab()
-    reward_funcs: list[Any] = [*rewards.reward_functions(grpo, grade, subsets, graders)]
     trainer: Any = GRPOTrainer(
         model=resolve.source(model.name),
         reward_funcs=reward_funcs,
-        args=trl_args.grpo_arguments(job, grpo, vocabulary, bool(data.eval_samples)),
+        args=trl_args.grpo_arguments(job, vocabulary, bool(data.eval_samples)),
         train_dataset=to_dataset(data.samples),
         eval_dataset=to_dataset(data.eval_samples) if data.eval_samples else None,
         processing_class=processor,
@@ -51,38 +48,35 @@ def build_trainer(
     return trainer
 
 
-def fit(job: TrainJob, grpo: GrpoConfig, grade: GradeConfig, data: TrainData) -> Path:
+def fit(job: TrainJob, data: TrainData) -> Path:
     """Train on the data; returns job.folder/checkpoint, which `from_pretrained` loads.
 
     Resumes an interrupted run from its last complete checkpoint; does nothing if finished.
     """
+    grpo = job.config.grpo
 
     def train() -> tuple[Any, float, dict[str, Any]]:
         with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as graders:
-            trainer = build_trainer(job, grpo, grade, data, graders)
-            seconds = checkpointing.train(trainer, job, grpo, data.samples)
+            trainer = build_trainer(job, data, graders)
+            seconds = checkpointing.train(trainer, job, data.samples)
         log = callbacks.read_log(job.folder)
         completions = trl_args.rows_per_step(grpo)
-        tokens = sum(row.get("completions/mean_length", 0.0) for row in log) * completions
+        lengths = [row.get("completions/mean_length", 0.0) for row in log]
         counts = {
             "steps": len(log),
             "samples": len(data.samples),
             "eval_samples": len(data.eval_samples),
             "graders_killed": graders.killed,
             "generations": len(log) * completions,
-            "tokens": round(tokens),
+            "tokens": round(sum(lengths) * completions),
         }
         return trainer, seconds, counts
 
-    return checkpointing.run_training(job, grpo, train)
+    return checkpointing.run_training(job, train)
 
 
-RESET_PATH = "/reset_encoder_cache"
-"""vLLM's endpoint, available with VLLM_SERVER_DEV_MODE=1."""
-
-
-def resized_images(model: ModelConfig, samples: Sequence[Sample]) -> list[str]:
-    """Images that vLLM would resize again, since it reads the model folder's own pixel limits.
+def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:
+    """Raises ConfigError if vLLM would resize images again, by the model folder's own pixel limits.
 
     TRL passes no pixel limits on, and a second resize changes the number of image tokens. Checking
     the smallest and the largest image is enough: all others lie between them.
@@ -98,18 +92,10 @@ def resized_images(model: ModelConfig, samples: Sequence[Sample]) -> list[str]:
         expected = width * height // processor.patch_size**2
         if patches != expected:
             problems.append(f"{width} x {height}: {patches} patches in vLLM, {expected} here")
-    return problems
-
-
-def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:
-    """Raises ConfigError if vLLM would not see the images as the trainer does."""
-    if problems := resized_images(model, samples):
-        raise ConfigError(
-            [
-                f"grpo.vllm.mode: vLLM would resize images again by {model.name}'s own limits "
-                f"({'; '.join(problems)}); set data.min_pixels and data.max_pixels inside them"
-            ]
-        )
+    if problems:
+        rule = f"vLLM would resize images again by {model.name}'s own limits"
+        advice = "set data.min_pixels and data.max_pixels inside them"
+        raise ConfigError([f"grpo.vllm.mode: {rule} ({'; '.join(problems)}); {advice}"])
 
 
 def reset_encoder_cache_on_update(trainer: Any) -> None:
@@ -128,7 +114,9 @@ def reset_encoder_cache_on_update(trainer: Any) -> None:
         if generation.mode == VllmMode.colocate:
             generation.llm.llm_engine.reset_encoder_cache()
         elif generation.accelerator.is_main_process:
-            client = generation.vllm_client
-            client.session.post(f"{client.base_url}{RESET_PATH}", timeout=60).raise_for_status()
+            client = generation.vllm_client  # vLLM has this endpoint if VLLM_SERVER_DEV_MODE=1
+            client.session.post(
+                f"{client.base_url}/reset_encoder_cache", timeout=60
+            ).raise_for_status()
 
     generation.sync_weights = sync_weights

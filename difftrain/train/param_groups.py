@@ -23,8 +23,7 @@ logger = logging.getLogger(__name__)
 PARTS = ("vision tower", "projector", "language model", "head")
 VISION_PARTS = ("vision tower", "projector")
 VISION_MODULES = r".*\bvisual\b.*"
-ADAPTER = "adapter"
-"""Folder beside `checkpoint` with the LoRA adapter as peft writes it."""
+ADAPTER = "adapter"  # folder beside `checkpoint` with the LoRA adapter as peft writes it
 
 
 def part_of(name: str) -> str:
@@ -145,11 +144,9 @@ class GradientCheck(TrainerCallback):
     def __init__(self, model: nn.Module, frozen: Collection[str], text_only: bool) -> None:
         """`text_only`: some samples have no image, so a step may leave the vision parts out."""
         self.model, self.frozen, self.text_only = model, set(frozen), text_only
-        self.finite: dict[str, torch.Tensor] = {}
+        self.finite: dict[str, torch.Tensor] = {}  # of each part that got a gradient
         self.hooks: list[Any] = []
-        counts = list(count_parameters(model))
-        self.parts = [part for part, _, _ in counts]
-        self.trained = {part for part, _, trained in counts if trained}
+        self.trained = {part: n > 0 for part, _, n in count_parameters(model)}
         self.frozen_parameters = [
             (name, p) for name, p in model.named_parameters() if not p.requires_grad
         ]
@@ -167,22 +164,6 @@ class GradientCheck(TrainerCallback):
             if parameter.requires_grad
         ]
 
-    def problems(self) -> list[str]:
-        """What differs from the settings, one line a part."""
-        lines = [f"{part} is frozen but trained" for part in sorted(self.frozen & self.trained)]
-        lines += [
-            f"{name} is frozen but got a gradient"
-            for name, parameter in self.frozen_parameters
-            if parameter.grad is not None
-        ][:3]
-        for part in self.parts:
-            if part in self.finite:
-                if part in self.trained and not bool(self.finite[part]):
-                    lines.append(f"{part} got a gradient that is not finite")
-            elif part in self.trained and not (self.text_only and part in VISION_PARTS):
-                lines.append(f"{part} is trained but got no gradient")
-        return lines
-
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Check once, after the first step of this process. Raises GradientError."""
         if not self.hooks:
@@ -190,8 +171,18 @@ class GradientCheck(TrainerCallback):
         for hook in self.hooks:
             hook.remove()
         self.hooks = []
-        if problems := self.problems():
+        trained = [part for part, is_trained in self.trained.items() if is_trained]
+        got_gradient = [name for name, p in self.frozen_parameters if p.grad is not None]
+        problems = [f"{part} is frozen but trained" for part in sorted(self.frozen & {*trained})]
+        problems += [f"{name} is frozen but got a gradient" for name in got_gradient[:3]]
+        for part in trained:
+            if part in self.finite:
+                if not bool(self.finite[part]):
+                    problems.append(f"{part} got a gradient that is not finite")
+            elif not (self.text_only and part in VISION_PARTS):
+                problems.append(f"{part} is trained but got no gradient")
+        if problems:
             raise GradientError("after the first step: " + "; ".join(problems))
-        reached = ", ".join(part for part in self.parts if part in self.finite)
-        frozen = ", ".join(part for part in self.parts if part not in self.trained)
+        reached = ", ".join(part for part in self.trained if part in self.finite)
+        frozen = ", ".join(part for part in self.trained if part not in trained)
         logger.info("gradients reached: %s%s", reached, f"; frozen: {frozen}" if frozen else "")

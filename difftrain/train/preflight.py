@@ -28,10 +28,8 @@ from difftrain.train.param_groups import part_of
 from difftrain.train.trl_args import placeholder_ban
 
 logger = logging.getLogger(__name__)
-SAMPLES = 4
-"""Samples that the model is checked with."""
-MIN_CHANGE = 1e-4
-"""Nats by which the gold answer's log-probability must change with another image."""
+SAMPLES = 4  # that the model is checked with
+MIN_CHANGE = 1e-4  # nats by which the gold's log-probability must change with another image
 ROUND_TRIP_BYTES = 1 << 30
 """Models up to this size are written and read back whole; of larger ones, this much."""
 LIBRARY_ERRORS = (
@@ -53,33 +51,31 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check: whether it passed, and what was measured or why it failed."""
+    """Whether a check passed, and what was measured or why it failed."""
 
-    name: str
     passed: bool
     detail: str
 
 
-def results_table(results: Sequence[CheckResult]) -> str:
+def results_table(results: Mapping[str, CheckResult]) -> str:
     """The results as text, one line each."""
-    width = max((len(result.name) for result in results), default=0)
+    width = max(map(len, results), default=0)
     return "\n".join(
-        f"{'✓' if result.passed else '✗'}  {result.name:<{width}}  {result.detail}"
-        for result in results
+        f"{'✓' if result.passed else '✗'}  {name:<{width}}  {result.detail}"
+        for name, result in results.items()
     )
 
 
-def failure_message(results: Sequence[CheckResult]) -> str | None:
+def failure_message(results: Mapping[str, CheckResult]) -> str | None:
     """The message of a failed preflight; None if all checks passed."""
-    failed = [result for result in results if not result.passed]
-    if not failed:
+    causes = [f"  {name}: {result.detail}" for name, result in results.items() if not result.passed]
+    if not causes:
         return None
-    causes = "\n".join(f"  {result.name}: {result.detail}" for result in failed)
-    count = f"{len(failed)} of {len(results)} preflight checks failed"
-    return f"{count}:\n{causes}\n\n{results_table(results)}"
+    count = f"{len(causes)} of {len(results)} preflight checks failed"
+    return "\n".join([f"{count}:", *causes, "", results_table(results)])
 
 
-def require_trainable(candidate: Candidate) -> list[CheckResult]:
+def require_trainable(candidate: Candidate) -> dict[str, CheckResult]:
     """The results of all checks on SAMPLES samples with images, of as many tasks as there are.
 
     Raises PreflightFailed with every cause if one fails.
@@ -129,41 +125,40 @@ def check_placeholders(candidate: Candidate) -> CheckResult:
             output = loaded.model.get_image_features(
                 inputs["pixel_values"], inputs["image_grid_thw"]
             )
-        counts.append((placeholders, sum(len(features) for features in output.pooler_output)))
+        counts.append((placeholders, sum(map(len, output.pooler_output))))
     wrong = [pair for pair in counts if pair[0] != pair[1] or not pair[0]]
     detail = ", ".join(f"{placeholders} for {n}" for placeholders, n in wrong or counts)
     if wrong:
         detail += ": the chat template or the processor's size is not this model's"
-    return CheckResult("placeholders equal vision features", not wrong, detail)
+    return CheckResult(not wrong, detail)
 
 
 def check_padding(candidate: Candidate) -> CheckResult:
     """2. Prompts of unequal length are padded on the left."""
-    short, long = trl_messages(candidate.samples[0]), trl_messages(candidate.samples[0])
+    short, long = (trl_messages(candidate.samples[0]) for _ in range(2))
     long[-1]["content"].append({"type": "text", "text": " and so on" * 8})
     mask = encode(candidate.loaded, [short, long])["attention_mask"]
-    is_left = bool(mask[0, 0] == 0 and mask[:, -1].all())
-    detail = f"{int((mask[0] == 0).sum())} tokens of padding"
-    if not is_left:
-        detail = f"padding_side is {candidate.loaded.processor.tokenizer.padding_side}"
-    return CheckResult("padding side is left", is_left, detail)
+    if mask[0, 0] == 0 and mask[:, -1].all():
+        return CheckResult(True, f"{int((mask[0] == 0).sum())} tokens of padding")
+    return CheckResult(
+        False, f"padding_side is {candidate.loaded.processor.tokenizer.padding_side}"
+    )
 
 
 def check_template(candidate: Candidate) -> CheckResult:
     """3. The rendered prompt has a place for every image, and the question's text."""
-    name, processor = "chat template has the image", candidate.loaded.processor
+    processor = candidate.loaded.processor
     token = processor.tokenizer.convert_ids_to_tokens(candidate.loaded.image_token)
     for sample in candidate.samples:
-        text = processor.apply_chat_template(
+        (text,) = processor.apply_chat_template(
             [trl_messages(sample)], add_generation_prompt=True, tokenize=False
-        )[0]
+        )
         count = text.count(token)
         if count != len(sample.images):
-            detail = f"{count} places for {len(sample.images)} images: {text!r}"
-            return CheckResult(name, False, detail)
+            return CheckResult(False, f"{count} places for {len(sample.images)} images: {text!r}")
         if sample.question.strip()[:40] not in text:
-            return CheckResult(name, False, f"the question is not in it: {text!r}")
-    return CheckResult(name, True, f"all {len(candidate.samples)} prompts")
+            return CheckResult(False, f"the question is not in it: {text!r}")
+    return CheckResult(True, f"all {len(candidate.samples)} prompts")
 
 
 def gold_log_probability(
@@ -184,7 +179,7 @@ def gold_log_probability(
 
 
 def _check_images_matter(
-    candidate: Candidate, name: str, replacement: Callable[[Image.Image, int], Image.Image]
+    candidate: Candidate, replacement: Callable[[Image.Image, int], Image.Image]
 ) -> CheckResult:
     """Whether the gold answer's log-probability changes when each sample's images are replaced."""
     changes = []
@@ -196,16 +191,12 @@ def _check_images_matter(
             changes.append(abs(float(original - replaced)))
     passed = sum(change > MIN_CHANGE for change in changes) * 2 > len(changes)
     detail = "changes by " + ", ".join(f"{change:.2g}" for change in changes)
-    if not passed:
-        detail += ": the images do not reach the model"
-    return CheckResult(f"gold log-probability, {name}", passed, detail)
+    return CheckResult(passed, detail + ("" if passed else ": the images do not reach the model"))
 
 
 def check_black_image(candidate: Candidate) -> CheckResult:
     """4. The gold answer's log-probability changes when the image is black."""
-    return _check_images_matter(
-        candidate, "black image", lambda image, _: Image.new("RGB", image.size)
-    )
+    return _check_images_matter(candidate, lambda image, _: Image.new("RGB", image.size))
 
 
 def check_swapped_image(candidate: Candidate) -> CheckResult:
@@ -215,7 +206,7 @@ def check_swapped_image(candidate: Candidate) -> CheckResult:
         other = decoded_images(candidate.samples[(index + 1) % len(candidate.samples)])[0]
         return other.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize(image.size)
 
-    return _check_images_matter(candidate, "swapped image", swapped)
+    return _check_images_matter(candidate, swapped)
 
 
 def check_sampling(candidate: Candidate) -> CheckResult:
@@ -223,13 +214,13 @@ def check_sampling(candidate: Candidate) -> CheckResult:
     loaded, tokenizer = candidate.loaded, candidate.loaded.processor.tokenizer
     placeholders = placeholder_ids(tokenizer)
     fields = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    from_config = [getattr(loaded.model.config, field, None) for field in fields]
-    ids = {*placeholders, *(id_ for id_ in from_config if id_ is not None)}
+    from_config = {getattr(loaded.model.config, field, None) for field in fields}
+    ids = sorted({*placeholders, *from_config} - {None})
     inputs = encode(loaded, [trl_messages(candidate.samples[0])])
 
     def favor(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Make the tokens all but certain; a banned one stays at minus infinity."""
-        scores[:, sorted(ids)] += 1e4
+        scores[:, ids] += 1e4
         return scores
 
     with torch.inference_mode():
@@ -240,16 +231,15 @@ def check_sampling(candidate: Candidate) -> CheckResult:
             do_sample=False,
             logits_processor=LogitsProcessorList([favor]),
         )
-    by_training = ids & set(output[0, inputs["input_ids"].shape[1] :].tolist())
-    scores = torch.zeros(1, max(ids | {1}) + 1)
-    scores[:, sorted(ids)] = 1e4
+    by_training = set(output[0, inputs["input_ids"].shape[1] :].tolist())
+    scores = torch.zeros(1, max(1, *ids) + 1)
+    scores[:, ids] = 1e4
     allowed = noisy_logits(scores, [(0, 0, 1.0)], placeholders)[0] > -torch.inf
-    by_probe = {id_ for id_ in ids if allowed[id_]}
-    names = tokenizer.convert_ids_to_tokens(sorted(by_training | by_probe))
-    detail = f"{len(ids)} tokens are banned"
-    if names:
-        detail = f"can be sampled: {', '.join(map(str, names))}"
-    return CheckResult("sampling cannot produce placeholders", not names, detail)
+    possible = [id_ for id_ in ids if id_ in by_training or allowed[id_]]
+    if possible:
+        names = map(str, tokenizer.convert_ids_to_tokens(possible))
+        return CheckResult(False, f"can be sampled: {', '.join(names)}")
+    return CheckResult(True, f"{len(ids)} tokens are banned")
 
 
 def check_trained_parts(candidate: Candidate) -> CheckResult:
@@ -279,8 +269,7 @@ def check_trained_parts(candidate: Candidate) -> CheckResult:
         prefix = f"{stage}: " if len(candidate.stages) > 1 else ""
         details.append(prefix + ", ".join(parts))
         problems += [prefix + problem for problem in wrong]
-    detail = "; ".join(problems or details)
-    return CheckResult("trained and frozen parts as configured", not problems, detail)
+    return CheckResult(not problems, "; ".join(problems or details))
 
 
 def checkpoint_bytes(candidate: Candidate, stage: str, size: int) -> int:
@@ -297,48 +286,42 @@ def checkpoint_bytes(candidate: Candidate, stage: str, size: int) -> int:
 
 
 def check_checkpoint(candidate: Candidate) -> CheckResult:
-    """8. A checkpoint can be written where the run writes, and read back unchanged."""
-    name, folder = "a checkpoint can be written and loaded", candidate.folder
-    weights = candidate.loaded.model.state_dict()
-    size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+    """8. A checkpoint can be written where the run writes, and read back unchanged.
+
+    Of a model above ROUND_TRIP_BYTES only as many tensors as fit.
+    """
+    model, folder = candidate.loaded.model, candidate.folder
+    weights = model.state_dict()
+    size = sum(tensor.nbytes for tensor in weights.values())
     needed = max(checkpoint_bytes(candidate, stage, size) for stage in candidate.stages)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        detail = f"{needed / 1e9:.1f} GB are needed under {folder}, {free / 1e9:.1f} are free"
-        return CheckResult(name, False, detail)
-    written, read = round_trip(candidate, weights, size)
-    changed = [key for key in written if not torch.equal(written[key].cpu(), read[key].cpu())]
-    megabytes = sum(tensor.nbytes for tensor in written.values()) / 1e6
-    detail = f"{len(written)} tensors, {megabytes:.0f} MB"
-    if changed:
-        detail = f"changed on reading: {changed[:3]}"
-    return CheckResult(name, not changed, detail)
-
-
-def round_trip(
-    candidate: Candidate, weights: dict[str, torch.Tensor], size: int
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Weights written to a temporary checkpoint, and the same as read back.
-
-    Of a model above ROUND_TRIP_BYTES only as many tensors as fit.
-    """
-    model, tmp_path = candidate.loaded.model, candidate.folder / ".trial"
+        missing = f"{needed / 1e9:.1f} GB are needed under {folder}, {free / 1e9:.1f} are free"
+        return CheckResult(False, missing)
+    tmp_path = folder / ".trial"
     try:
         candidate.loaded.processor.save_pretrained(tmp_path)
         AutoProcessor.from_pretrained(tmp_path)
         if size <= ROUND_TRIP_BYTES:
             model.save_pretrained(tmp_path)
             saved = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=model.dtype)
-            return weights, saved.state_dict()
-        part: dict[str, torch.Tensor] = {}
-        for key, tensor in weights.items():
-            if sum(kept.nbytes for kept in part.values()) + tensor.nbytes <= ROUND_TRIP_BYTES:
-                part[key] = tensor
-        torch.save(part, tmp_path / "part.pt")
-        return part, torch.load(tmp_path / "part.pt", weights_only=True)
+            written, read = weights, saved.state_dict()
+        else:
+            written, total = {}, 0
+            for key, tensor in weights.items():
+                if total + tensor.nbytes <= ROUND_TRIP_BYTES:
+                    written[key] = tensor
+                    total += tensor.nbytes
+            torch.save(written, tmp_path / "part.pt")
+            read = torch.load(tmp_path / "part.pt", weights_only=True)
     finally:
         shutil.rmtree(tmp_path, ignore_errors=True)
+    changed = [key for key in written if not torch.equal(written[key].cpu(), read[key].cpu())]
+    if changed:
+        return CheckResult(False, f"changed on reading: {changed[:3]}")
+    megabytes = sum(tensor.nbytes for tensor in written.values()) / 1e6
+    return CheckResult(True, f"{len(written)} tensors, {megabytes:.0f} MB")
 
 
 CHECKS: dict[str, Callable[[Candidate], CheckResult]] = {
@@ -353,12 +336,12 @@ CHECKS: dict[str, Callable[[Candidate], CheckResult]] = {
 }
 
 
-def run_checks(candidate: Candidate) -> list[CheckResult]:
-    """All eight results, even if some fail; an error that a library raises fails its check."""
-    results = []
+def run_checks(candidate: Candidate) -> dict[str, CheckResult]:
+    """All eight results by name; an error that a library raises fails its check alone."""
+    results = {}
     for name, check in CHECKS.items():
         try:
-            results.append(check(candidate))
+            results[name] = check(candidate)
         except LIBRARY_ERRORS as error:
-            results.append(CheckResult(name, False, f"{type(error).__name__}: {error}"))
+            results[name] = CheckResult(False, f"{type(error).__name__}: {error}")
     return results

@@ -8,9 +8,8 @@ got the same reward; groups that are split over processes are not counted. Count
 sums: their mean over processes times the number of processes is exact.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from trl.rewards.other_rewards import get_soft_overlong_punishment
@@ -25,37 +24,29 @@ from difftrain.records import Sample
 
 Reward = Callable[..., list[float]]
 LogMetric = Callable[[str, float], None]
-SUM = "difftrain/"
-"""Prefix of the sums among TRL's own metrics."""
+SUM = "difftrain/"  # prefix of our sums among TRL's own metrics
 COMPLETIONS, TOKENS, PROMPTS, ZERO_STD = "completions", "tokens", "prompts", "zero_std"
 """Sums by subset: completions, their tokens, complete groups, zero-variance groups among them."""
-EPS = 1e-6
-"""Rewards closer than this are equal."""
+EPS = 1e-6  # rewards closer than this are equal
 
 
-def text_of(completion: Any) -> str:
-    """The text of a completion, which TRL gives as a list of messages."""
+def _text_of(completion: Any) -> str:  # TRL gives a list of messages
     return completion if isinstance(completion, str) else completion[0]["content"]
 
 
-@dataclass(slots=True)
 class Subsets:
-    """Task and stratum of every sample; a sample without a stratum counts by task alone."""
+    """Task and stratum of every sample; a sample without a stratum counts by task alone.
 
-    samples: Sequence[Sample]
-    strata: Mapping[str, str] = field(default_factory=dict)
-    by_id: dict[str, Sample] = field(init=False)
-    of: dict[str, list[str]] = field(init=False)
-    names: list[str] = field(init=False)
-    """Every subset there is; each process logs all of them, zeros too."""
+    `of` has the subsets of each sample id, `names` every subset there is: each process logs all of
+    them, zeros too.
+    """
 
-    def __post_init__(self) -> None:
-        self.by_id = {sample.sample_id: sample for sample in self.samples}
-        self.of = {
-            id_: [f"task/{sample.task}"]
-            + ([f"stratum/{self.strata[id_]}"] if id_ in self.strata else [])
-            for id_, sample in self.by_id.items()
-        }
+    def __init__(self, samples: Sequence[Sample], strata: Mapping[str, str] | None = None) -> None:
+        self.by_id = {sample.sample_id: sample for sample in samples}
+        self.of = {id_: [f"task/{sample.task}"] for id_, sample in self.by_id.items()}
+        for id_, stratum in (strata or {}).items():
+            if id_ in self.of:
+                self.of[id_].append(f"stratum/{stratum}")
         self.names = sorted({name for names in self.of.values() for name in names})
 
 
@@ -71,7 +62,7 @@ def accuracy_reward(subsets: Subsets, graders: GraderPool, grade: GradeConfig) -
         log_metric: LogMetric | None = None,
         **_: Any,
     ) -> list[float]:
-        texts = [text_of(completion) for completion in completions]
+        texts = [_text_of(completion) for completion in completions]
         samples = [subsets.by_id[id_] for id_ in sample_id]
         results = grade_batch(graders, texts, samples, grade)
         if log_metric is not None:
@@ -95,21 +86,13 @@ def log_alarms(texts: Sequence[str], samples: Sequence[Sample], log_metric: LogM
 
 def format_reward(completions: Sequence[Any], **_: Any) -> list[float]:
     """1 for thought and answer each once in their tags and nothing else, else 0."""
-    return [float(extract.has_expected_format(text_of(completion))) for completion in completions]
-
-
-format_reward.__name__ = "format"
+    return [float(extract.has_expected_format(_text_of(completion))) for completion in completions]
 
 
 def overlong_reward(grpo: GrpoConfig) -> Reward:
     """0 up to overlong_free_share of max_completion_length, then down to -1 (DAPO, Eq. 13)."""
     limit = grpo.max_completion_length
-    punishment = get_soft_overlong_punishment(limit, limit - int(grpo.overlong_free_share * limit))
-
-    def overlong(completion_ids: list[list[int]], **_: Any) -> list[float]:
-        return punishment(completion_ids=completion_ids)
-
-    return overlong
+    return get_soft_overlong_punishment(limit, limit - int(grpo.overlong_free_share * limit))
 
 
 def reward_functions(
@@ -121,22 +104,20 @@ def reward_functions(
         "format": format_reward,
         "overlong": overlong_reward(grpo),
     }
-    weights = grpo.reward_weights
-    rewards = [functions[name] for name in weights]
-    return with_metrics(rewards, list(weights.values()), subsets, grpo.num_generations)
+    rewards = {name: functions[name] for name in grpo.reward_weights}
+    return with_metrics(rewards, grpo.reward_weights, subsets, grpo.num_generations)
 
 
 def with_metrics(
-    rewards: Sequence[Reward], weights: Sequence[float], subsets: Subsets, num_generations: int
+    rewards: Mapping[str, Reward],
+    weights: Mapping[str, float],
+    subsets: Subsets,
+    num_generations: int,
 ) -> list[Reward]:
-    """The same reward functions under the same names, which also log their sums by subset.
+    """The same reward functions, named for TRL; the last one also logs all sums by subset."""
+    values_of: dict[str, list[float]] = {}
 
-    After the last one the sums of the weighted total are logged. `weights` are in the order of the
-    rewards.
-    """
-    totals: list[float] = []
-
-    def wrap(index: int, reward: Reward) -> Reward:
+    def wrap(name: str, reward: Reward) -> Reward:
         def measured(
             completions: Sequence[Any],
             sample_id: Sequence[str],
@@ -145,54 +126,50 @@ def with_metrics(
             **kwargs: Any,
         ) -> list[float]:
             kwargs |= {"log_metric": log_metric, "completion_ids": completion_ids}
-            values = reward(completions=completions, sample_id=sample_id, **kwargs)
-            previous = totals if index else [0.0] * len(values)
-            totals[:] = [t + weights[index] * v for t, v in zip(previous, values, strict=True)]
-            if log_metric is not None:
-                sums = reward_sums(reward.__name__, values, sample_id, subsets)
-                if index == 0:
-                    sums |= reward_sums(COMPLETIONS, [1] * len(values), sample_id, subsets)
-                if index == len(rewards) - 1:
-                    if completion_ids is not None:
-                        lengths = [len(ids) for ids in completion_ids]
-                        sums |= reward_sums(TOKENS, lengths, sample_id, subsets)
-                    sums |= group_sums(totals, sample_id, subsets, num_generations)
-                for name, value in sums.items():
-                    log_metric(f"{SUM}{name}", value)
-            return values
+            values_of[name] = reward(completions=completions, sample_id=sample_id, **kwargs)
+            if log_metric is not None and name == list(rewards)[-1]:
+                columns = values_of | {COMPLETIONS: [1] * len(completions)}
+                if completion_ids is not None:
+                    columns[TOKENS] = [len(ids) for ids in completion_ids]
+                totals = [0.0] * len(completions)
+                for key, weight in weights.items():
+                    totals = [t + weight * v for t, v in zip(totals, values_of[key], strict=True)]
+                sums = group_sums(totals, sample_id, subsets, num_generations)
+                for key, values in columns.items():
+                    sums |= completion_sums(key, values, sample_id, subsets)
+                for key, value in sums.items():
+                    log_metric(f"{SUM}{key}", value)
+            return values_of[name]
 
-        measured.__name__ = reward.__name__
+        measured.__name__ = name
         return measured
 
-    return [wrap(index, reward) for index, reward in enumerate(rewards)]
+    return [wrap(name, reward) for name, reward in rewards.items()]
 
 
-def reward_sums(
+def completion_sums(
     name: str, values: Sequence[float], sample_id: Sequence[str], subsets: Subsets
 ) -> dict[str, float]:
     """The sum of one value of each completion over every subset."""
-    sums: dict[str, float] = defaultdict(float)
+    sums = dict.fromkeys(subsets.names, 0.0)
     for id_, value in zip(sample_id, values, strict=True):
         for subset in subsets.of[id_]:
             sums[subset] += value
-    return {f"{name}/{subset}": sums[subset] for subset in subsets.names}
+    return {f"{name}/{subset}": total for subset, total in sums.items()}
 
 
 def group_sums(
     totals: Sequence[float], sample_id: Sequence[str], subsets: Subsets, num_generations: int
 ) -> dict[str, float]:
     """Complete groups of every subset, and those with zero variance among them."""
-    sums: dict[str, float] = defaultdict(float)
+    sums = {f"{kind}/{name}": 0.0 for kind in (PROMPTS, ZERO_STD) for name in subsets.names}
     for first in range(0, len(totals) - num_generations + 1, num_generations):
         group = slice(first, first + num_generations)
-        if len({*sample_id[group]}) > 1:
-            continue
-        zero_std = max(totals[group]) - min(totals[group]) < EPS
-        for subset in subsets.of[sample_id[first]]:
-            sums[f"{PROMPTS}/{subset}"] += 1
-            sums[f"{ZERO_STD}/{subset}"] += zero_std
-    names = [f"{kind}/{subset}" for kind in (PROMPTS, ZERO_STD) for subset in subsets.names]
-    return {name: sums[name] for name in names}
+        if len({*sample_id[group]}) == 1:
+            for subset in subsets.of[sample_id[first]]:
+                sums[f"{PROMPTS}/{subset}"] += 1
+                sums[f"{ZERO_STD}/{subset}"] += max(totals[group]) - min(totals[group]) < EPS
+    return sums
 
 
 def step_metrics(logs: Mapping[str, float], processes: int) -> dict[str, float]:

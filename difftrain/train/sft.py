@@ -11,8 +11,7 @@ from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 from trl.trainer.sft_trainer import SFTTrainer
 
 from difftrain import images, seeds
-from difftrain.config.difficulty import GradeConfig
-from difftrain.config.train import DROP_REASONS, Dropped, GrpoConfig, SftConfig
+from difftrain.config.train import DROP_REASONS, Dropped
 from difftrain.grade import extract, grade_batch
 from difftrain.grade.pool import GradeFailure, GraderPool
 from difftrain.model import resolve
@@ -24,8 +23,7 @@ from difftrain.train.trl_args import TrainJob
 
 logger = logging.getLogger(__name__)
 
-TARGETS = "sft_targets.json"
-"""In the stage's folder: each sample's target, and how many were dropped for which reason."""
+TARGETS = "sft_targets.json"  # in the stage's folder: each sample's target, counts of dropped ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +35,25 @@ class SftData:
     dropped: Mapping[str, int]
 
 
-def prepare(
-    job: TrainJob,
-    sft: SftConfig,
-    grade: GradeConfig,
-    grpo: GrpoConfig,
-    samples: Sequence[Sample],
-    targets: Mapping[str, str],
-) -> SftData:
+def prepare(job: TrainJob, samples: Sequence[Sample], targets: Mapping[str, str]) -> SftData:
     """What SFT trains on; the first process writes it once, all read it, also after a kill.
 
     Samples whose target is graded incorrect (by the reward's graders) or is too long are dropped
     with their count. Raises FirstRankFailed with its reason if the first process stops.
     """
-    path = job.folder / TARGETS
+    path, config = job.folder / TARGETS, job.config
     if job.world.is_first and not path.is_file():
         with coordination.report_failure(job.folder, job.world):
-            with GraderPool(grpo.reward_workers, grpo.grading_timeout_s) as graders:
-                texts = [targets[sample.sample_id] for sample in samples]
-                replies = grade_batch(graders, texts, samples, grade)
+            texts = [targets[sample.sample_id] for sample in samples]
+            with GraderPool(config.grpo.reward_workers, config.grpo.grading_timeout_s) as graders:
+                results = grade_batch(graders, texts, samples, config.grade)
             processor = job.load_processor()
             checked: dict[str, str | Dropped] = {}
-            for sample, target, reply in zip(samples, texts, replies, strict=True):
+            for sample, target, result in zip(samples, texts, results, strict=True):
                 checked[sample.sample_id] = target
-                if isinstance(reply, GradeFailure) or reply.credit < 1:
+                if isinstance(result, GradeFailure) or result.credit < 1:
                     checked[sample.sample_id] = Dropped.not_correct
-                elif token_count(processor, sample, target) > sft.cutoff_tokens:
+                elif token_count(processor, sample, target) > config.sft.cutoff_tokens:
                     checked[sample.sample_id] = Dropped.too_long
         kept = {key: text for key, text in checked.items() if not isinstance(text, Dropped)}
         dropped = count_dropped(checked)
@@ -75,14 +66,15 @@ def prepare(
     return SftData(kept, written["targets"], written["dropped"])
 
 
-def build_trainer(job: TrainJob, sft: SftConfig, data: SftData) -> Any:
+def build_trainer(job: TrainJob, data: SftData) -> Any:
     """TRL's SFTTrainer for these targets."""
+    sft, model = job.config.sft, job.start_model
     # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
-    adapter = param_groups.peft_config("sft", sft.lora, job.start_model)
-    rows = [trl_row(s, data.targets[s.sample_id]) for s in data.samples]
+    adapter = param_groups.peft_config("sft", sft.lora, model)
+    rows = [trl_row(sample, data.targets[sample.sample_id]) for sample in data.samples]
     trainer: Any = SFTTrainer(
-        model=resolve.source(job.start_model.name),
-        args=trl_args.sft_arguments(job, sft),
+        model=resolve.source(model.name),
+        args=trl_args.sft_arguments(job),
         train_dataset=with_images(rows, data.samples),
         processing_class=job.load_processor(),
         peft_config=adapter,
@@ -92,7 +84,7 @@ def build_trainer(job: TrainJob, sft: SftConfig, data: SftData) -> Any:
     return trainer
 
 
-def fit(job: TrainJob, sft: SftConfig, load_data: Callable[[], SftData]) -> Path:
+def fit(job: TrainJob, load_data: Callable[[], SftData]) -> Path:
     """Train on the targets; returns job.folder/checkpoint, which `from_pretrained` loads.
 
     Resumes an interrupted run from its last complete checkpoint; does nothing if finished.
@@ -100,8 +92,8 @@ def fit(job: TrainJob, sft: SftConfig, load_data: Callable[[], SftData]) -> Path
 
     def train() -> tuple[Any, float, dict[str, Any]]:
         data = load_data()
-        trainer = build_trainer(job, sft, data)
-        seconds = checkpointing.train(trainer, job, sft, data.samples)
+        trainer = build_trainer(job, data)
+        seconds = checkpointing.train(trainer, job, data.samples)
         log = callbacks.read_log(job.folder)
         counts = {
             "steps": len(log),
@@ -112,11 +104,10 @@ def fit(job: TrainJob, sft: SftConfig, load_data: Callable[[], SftData]) -> Path
         }
         return trainer, seconds, counts
 
-    return checkpointing.run_training(job, sft, train)
+    return checkpointing.run_training(job, train)
 
 
-def _is_formatted(text: str) -> bool:
-    """Whether the format reward would be paid and the grader would find an answer."""
+def _is_formatted(text: str) -> bool:  # the format reward is paid and the grader gets an answer
     return extract.has_expected_format(text) and extract.answer(text) is not None
 
 
@@ -202,17 +193,15 @@ def token_count(processor: Any, sample: Sample, target: str) -> int:
     row = trl_row(sample, target)
     sizes = [images.png_size(png) for png in sample.images]
     blanks = [Image.new("1", (1, 1)) for _ in sizes]
-    texts = apply_chat_template(
-        {
-            "prompt": prepare_multimodal_messages(row["prompt"], images=blanks),
-            "completion": prepare_multimodal_messages(row["completion"]),
-        },
-        processor,
+    messages = {
+        "prompt": prepare_multimodal_messages(row["prompt"], images=blanks),
+        "completion": prepare_multimodal_messages(row["completion"]),
+    }
+    texts = apply_chat_template(messages, processor)
+    token_ids = processor.tokenizer(
+        [texts["prompt"], texts["completion"]], add_special_tokens=False
     )
-    num_tokens = sum(
-        len(processor.tokenizer(texts[part], add_special_tokens=False)["input_ids"])
-        for part in ("prompt", "completion")
-    )
+    num_tokens = sum(map(len, token_ids["input_ids"]))
     image_processor = processor.image_processor
     for width, height in sizes:
         patches = image_processor.get_number_of_image_patches(height, width, {})

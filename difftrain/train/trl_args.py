@@ -4,49 +4,50 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
-from difftrain.config.data import DataConfig
 from difftrain.config.model import Dtype, ModelConfig
-from difftrain.config.run_config import ConfigError
+from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.config.train import GrpoConfig, RateSchedule, SftConfig, VllmMode
 from difftrain.model import loading
 from difftrain.model.engines.hf import PLACEHOLDERS
 from difftrain.pipeline.coordination import World
+from difftrain.records import TrainStage
 
-T = TypeVar("T", GRPOConfig, SFTConfig)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TrainJob:
-    """One training stage of one arm: what it starts from, where it writes, what shares it.
+    """One training stage of one arm: its settings, where it writes, what shares it.
 
     `start` is a checkpoint that replaces the weights of `model.name`; `inputs` go to manifest.json.
     """
 
+    stage: TrainStage
+    config: RunConfig
     folder: Path
     world: World
     title: str
-    model: ModelConfig
-    data: DataConfig
-    seed: int
     start: Path | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def settings(self) -> GrpoConfig | SftConfig:
+        """The settings of this stage."""
+        return getattr(self.config, self.stage)
+
+    @property
     def start_model(self) -> ModelConfig:
         """The settings of the model that training starts from."""
-        if self.start is None:
-            return self.model
-        return replace(self.model, name=str(self.start), revision=None)
+        model = self.config.model
+        return replace(model, name=str(self.start), revision=None) if self.start else model
 
     def load_processor(self) -> Any:
         """The processor of that model, with the data's pixel budget."""
-        data = self.data
+        data = self.config.data
         return loading.load_processor(self.start_model, data.min_pixels, data.max_pixels)
 
 
@@ -105,15 +106,15 @@ def loaded_dtype(model: ModelConfig, settings: GrpoConfig | SftConfig) -> Dtype:
     return model.dtype if keep else Dtype.float32
 
 
-def shared_arguments(job: TrainJob, settings: GrpoConfig | SftConfig) -> dict[str, Any]:
-    """TRL arguments of both stages."""
+def _shared_arguments(job: TrainJob) -> dict[str, Any]:
+    settings, model = job.settings, job.config.model
     size, passes = batch_shape(settings, job.world)
     schedule = settings.lr_scheduler_type
     is_constant = schedule is RateSchedule.constant
     return {
         "output_dir": str(job.folder / "checkpoints"),
         "model_init_kwargs": {
-            "dtype": loaded_dtype(job.model, settings).value,
+            "dtype": loaded_dtype(model, settings).value,
             "revision": job.start_model.revision or "main",
         },
         "learning_rate": settings.learning_rate,
@@ -128,18 +129,18 @@ def shared_arguments(job: TrainJob, settings: GrpoConfig | SftConfig) -> dict[st
         "save_total_limit": 2,
         "logging_steps": 1,
         "report_to": "none",
-        "seed": job.seed,
-        "bf16": job.model.dtype is Dtype.bfloat16,
+        "seed": job.config.seed,
+        "bf16": model.dtype is Dtype.bfloat16,
         "use_cpu": not torch.cuda.is_available(),
     }
 
 
 def grpo_arguments(
-    job: TrainJob, grpo: GrpoConfig, vocabulary: dict[str, int], evaluates: bool = False
+    job: TrainJob, vocabulary: dict[str, int], evaluates: bool = False
 ) -> GRPOConfig:
     """TRL's GRPOConfig; the keys of grpo.trl were checked with the other settings."""
-    vllm = grpo.vllm
-    arguments = shared_arguments(job, grpo) | {
+    grpo, vllm = job.config.grpo, job.config.grpo.vllm
+    arguments = _shared_arguments(job) | {
         "num_generations": grpo.num_generations,
         "temperature": grpo.temperature,
         "beta": grpo.beta,
@@ -156,12 +157,12 @@ def grpo_arguments(
         "vllm_mode": "colocate" if vllm.mode is VllmMode.none else vllm.mode.value,
         "vllm_server_base_url": vllm.server_base_url if vllm.mode is VllmMode.server else None,
     }
-    return on_one_device(GRPOConfig(**arguments, **grpo.trl))
+    return _on_one_device(GRPOConfig(**arguments, **grpo.trl))
 
 
-def sft_arguments(job: TrainJob, sft: SftConfig) -> SFTConfig:
+def sft_arguments(job: TrainJob) -> SFTConfig:
     """TRL's SFTConfig: nothing truncated, nothing packed, loss on the completion alone."""
-    arguments = shared_arguments(job, sft) | {
+    arguments = _shared_arguments(job) | {
         "max_length": None,
         "packing": False,
         "padding_free": False,
@@ -169,10 +170,10 @@ def sft_arguments(job: TrainJob, sft: SftConfig) -> SFTConfig:
         "remove_unused_columns": False,
         "eval_strategy": "no",
     }
-    return on_one_device(SFTConfig(**arguments, **sft.trl))
+    return _on_one_device(SFTConfig(**arguments, **job.config.sft.trl))
 
 
-def on_one_device(arguments: T) -> T:
+def _on_one_device(arguments: Any) -> Any:
     """The same arguments with one GPU for this process, however many it sees.
 
     transformers would copy the model to each with nn.DataParallel and multiply the batch by their

@@ -33,19 +33,19 @@ def test_the_shipped_model_passes_all_eight_checks_and_is_left_unchanged(
 ) -> None:
     before = copy.deepcopy(candidate.loaded.model.state_dict())
     results = preflight.run_checks(candidate)
-    assert [result.name for result in results] == list(preflight.CHECKS)
+    assert list(results) == list(preflight.CHECKS)
     assert len(results) == 8
-    assert all(result.passed for result in results), preflight.results_table(results)
+    assert all(result.passed for result in results.values()), preflight.results_table(results)
     assert preflight.failure_message(results) is None
     after = candidate.loaded.model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert all(each.requires_grad for each in candidate.loaded.model.parameters())
+    assert all(parameter.requires_grad for parameter in candidate.loaded.model.parameters())
     assert not list(candidate.folder.iterdir())
 
 
 def test_a_processor_with_another_merge_size_is_refused(candidate: Candidate) -> None:
     candidate.loaded.processor.image_processor.merge_size = 1
-    result = preflight.run_checks(candidate)[0]
+    result = preflight.run_checks(candidate)["placeholders equal vision features"]
     assert not result.passed
     assert "16" in result.detail
 
@@ -62,7 +62,7 @@ def test_a_chat_template_without_images_fails_with_the_cause(candidate: Candidat
     result = preflight.check_template(candidate)
     assert not result.passed
     assert result.detail.startswith("0 places for 1 images")
-    assert not preflight.run_checks(candidate)[0].passed
+    assert not preflight.run_checks(candidate)["placeholders equal vision features"].passed
 
 
 def test_a_model_that_does_not_see_its_images_fails(candidate: Candidate) -> None:
@@ -96,14 +96,14 @@ def test_frozen_parts_are_frozen_and_trained_parts_learn(candidate: Candidate) -
     result = preflight.check_trained_parts(candidate)
     assert result.passed
     assert result.detail == "vision tower frozen, projector frozen, language model trained"
-    assert all(each.requires_grad for each in candidate.loaded.model.parameters())
+    assert all(parameter.requires_grad for parameter in candidate.loaded.model.parameters())
 
 
 def test_lora_trains_the_adapter_alone_and_the_model_is_left_unchanged(
     candidate: Candidate,
 ) -> None:
     model = candidate.loaded.model
-    before = {name: id(each) for name, each in model.named_modules()}
+    before = {name: id(module) for name, module in model.named_modules()}
     candidate.stages["grpo"].lora.rank = 4
     candidate.stages["grpo"].freeze_vision = True
     result = preflight.check_trained_parts(candidate)
@@ -111,8 +111,8 @@ def test_lora_trains_the_adapter_alone_and_the_model_is_left_unchanged(
     assert result.detail.startswith(
         "vision tower frozen, projector frozen, language model by LoRA ("
     )
-    assert {name: id(each) for name, each in model.named_modules()} == before
-    assert all(each.requires_grad for each in model.parameters())
+    assert {name: id(module) for name, module in model.named_modules()} == before
+    assert all(parameter.requires_grad for parameter in model.parameters())
     assert not hasattr(model, "peft_config")
 
 
@@ -127,9 +127,7 @@ def test_both_stages_of_a_recipe_are_checked(candidate: Candidate) -> None:
     )
     candidate.stages["sft"].lora.rank = 2
     candidate.stages["sft"].lora.targets = ["q_porj"]
-    (result,) = [
-        each for each in preflight.run_checks(candidate) if each.name.startswith("trained")
-    ]
+    result = preflight.run_checks(candidate)["trained and frozen parts as configured"]
     assert not result.passed
     assert "sft.lora.targets" in result.detail
 
@@ -138,13 +136,13 @@ def test_disk_space_is_needed_for_what_is_trained_alone(
     candidate: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = candidate.loaded.model
-    total = sum(each.numel() for each in model.parameters())
+    total = sum(parameter.numel() for parameter in model.parameters())
     tower = sum(
         number
         for part, number, _ in param_groups.count_parameters(model)
         if part in param_groups.VISION_PARTS
     )
-    size = sum(each.nbytes for each in model.state_dict().values())
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
     assert preflight.checkpoint_bytes(candidate, "grpo", size) == 3 * size + 16 * total
     both = replace(candidate, stages={**candidate.stages, "sft": RunConfig().sft})
     assert preflight.checkpoint_bytes(both, "sft", size) == 3 * size + 16 * (total - tower)
@@ -205,10 +203,10 @@ def test_of_a_model_too_large_for_a_minute_a_part_is_written(
 
 
 def test_failures_are_reported_together_with_the_table() -> None:
-    results = [
-        CheckResult("one", True, "fine"),
-        CheckResult("two", False, "padding_side is right"),
-    ]
+    results = {
+        "one": CheckResult(True, "fine"),
+        "two": CheckResult(False, "padding_side is right"),
+    }
     message = preflight.failure_message(results)
     assert message is not None
     assert message.startswith("1 of 2 preflight checks failed:\n  two: padding_side is right")
@@ -218,5 +216,7 @@ def test_failures_are_reported_together_with_the_table() -> None:
 def test_what_a_library_raises_is_the_cause_of_its_check(candidate: Candidate) -> None:
     broken = LoadedModel(candidate.loaded.model, SimpleNamespace(tokenizer=None))
     results = preflight.run_checks(replace(candidate, loaded=broken))
-    assert not any(result.passed for result in results if result.name.startswith("gold"))
-    assert "AttributeError" in results[0].detail
+    gold = [result for name, result in results.items() if name.startswith("gold")]
+    assert len(gold) == 2
+    assert not any(result.passed for result in gold)
+    assert "AttributeError" in results["placeholders equal vision features"].detail

@@ -16,6 +16,7 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.grade.pool import GraderPool
 from difftrain.pipeline.coordination import World
+from difftrain.records import TrainStage
 from difftrain.shapes import pool
 from difftrain.train import checkpointing, grpo, sft
 from difftrain.train.dataset import TrainData
@@ -29,7 +30,7 @@ SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_st
          "grpo.eval_samples=0",
          "grpo.per_device_train_batch_size=4", "grpo.max_completion_length=72")  # fmt: skip
 SAMPLES = list(pool.samples(pool.Split.pool, 16))
-TARGETS = {each.sample_id: str(sft.from_rationale(each)) for each in SAMPLES}
+TARGETS = {sample.sample_id: str(sft.from_rationale(sample)) for sample in SAMPLES}
 SFT_DATA = sft.SftData(SAMPLES, TARGETS, {})
 GRPO_DATA = TrainData(SAMPLES)
 
@@ -46,36 +47,28 @@ class Stop(TrainerCallback):
             raise Stopped
 
 
-def job_in(folder: Path, config: RunConfig) -> TrainJob:
-    return TrainJob(
-        folder=folder, world=World(), title="", model=config.model, data=config.data,
-        seed=config.seed,
-    )  # fmt: skip
-
-
 def by_sft(config: RunConfig, folder: Path, stop: bool) -> None:
-    job = job_in(folder, config)
+    job = TrainJob(TrainStage.sft, config, folder, World(), "")
     if not stop:
-        sft.fit(job, config.sft, lambda: SFT_DATA)
+        sft.fit(job, lambda: SFT_DATA)
         return
-    interrupt(sft.build_trainer(job, config.sft, SFT_DATA), job, config.sft)
+    interrupt(sft.build_trainer(job, SFT_DATA), job)
 
 
 def by_grpo(config: RunConfig, folder: Path, stop: bool) -> None:
-    job = job_in(folder, config)
+    job = TrainJob(TrainStage.grpo, config, folder, World(), "")
     if not stop:
-        grpo.fit(job, config.grpo, config.grade, GRPO_DATA)
+        grpo.fit(job, GRPO_DATA)
         return
     with GraderPool(1, 20.0) as workers:
-        trainer = grpo.build_trainer(job, config.grpo, config.grade, GRPO_DATA, workers)
-        interrupt(trainer, job, config.grpo)
+        interrupt(grpo.build_trainer(job, GRPO_DATA, workers), job)
 
 
-def interrupt(trainer: Any, job: TrainJob, settings: Any) -> None:
+def interrupt(trainer: Any, job: TrainJob) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     trainer.add_callback(Stop())
     with pytest.raises(Stopped):
-        checkpointing.train(trainer, job, settings, SAMPLES)
+        checkpointing.train(trainer, job, SAMPLES)
     last = checkpointing.last_checkpoint(job.folder)
     assert last == job.folder / "checkpoints" / "checkpoint-2"
 

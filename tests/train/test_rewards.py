@@ -23,7 +23,7 @@ def trl_mean(processes: list[Metrics]) -> dict[str, float]:
     for process in processes:
         for name, value in process:
             values[name].append(value)
-    return {name: sum(each) / len(each) for name, each in values.items()}
+    return {name: sum(means) / len(means) for name, means in values.items()}
 
 
 def half_formatted(samples: list[Sample], subsets: Subsets) -> Metrics:
@@ -37,8 +37,8 @@ def half_formatted(samples: list[Sample], subsets: Subsets) -> Metrics:
     def accuracy(completions: list[str], **_: object) -> list[float]:
         return [float(text == good) for text in completions]
 
-    functions = [accuracy, rewards.format_reward]
-    measured = with_metrics(functions, (1, 0.1), subsets, G)
+    functions = {"accuracy": accuracy, "format": rewards.format_reward}
+    measured = with_metrics(functions, {"accuracy": 1, "format": 0.1}, subsets, G)
     assert [reward.__name__ for reward in measured] == ["accuracy", "format"]
     for reward in measured:
         reward(completions=texts, sample_id=ids, log_metric=lambda *pair: logged.append(pair))
@@ -126,13 +126,15 @@ def format_(completions: list[str], **_: object) -> list[float]:
 
 
 def metrics_of(
-    prompts_: list[tuple[Sample, list[str]]], subsets: Subsets, weights: tuple[float, float]
+    prompts_: list[tuple[Sample, list[str]]], subsets: Subsets, format_weight: float = 0.1
 ) -> Metrics:
     """The metrics of one process that has these completions, one token a letter."""
     texts = [text for _, completions in prompts_ for text in completions]
     ids = [sample.sample_id for sample, completions in prompts_ for _ in completions]
     logged: Metrics = []
-    for reward in with_metrics([accuracy, format_], weights, subsets, G):
+    functions = {"accuracy": accuracy, "format": format_}
+    weights = {"accuracy": 1, "format": format_weight}
+    for reward in with_metrics(functions, weights, subsets, G):
         reward(
             completions=texts,
             sample_id=ids,
@@ -154,8 +156,8 @@ def test_a_group_has_zero_variance_if_all_its_completions_are_rewarded_alike(
 ) -> None:
     easy, hard, also_easy, _ = shapes_samples[:4]
     mixed = [(easy, ["right"] * 4), (hard, ["right", "no", "no", "no"])]
-    first = metrics_of(mixed, subsets, (1, 0.1))
-    second = metrics_of([(also_easy, ["no", "no", "no", "rather"])], subsets, (1, 0.1))
+    first = metrics_of(mixed, subsets)
+    second = metrics_of([(also_easy, ["no", "no", "no", "rather"])], subsets)
     row = step_metrics(trl_mean([first, second]), processes=2)
     assert row["frac_reward_zero_std/stratum/hard"] == 0.0
     assert row["frac_reward_zero_std/stratum/easy"] == 0.5  # a difference in format alone counts
@@ -167,7 +169,7 @@ def test_a_reward_of_weight_zero_makes_no_difference(
     shapes_samples: list[Sample], subsets: Subsets
 ) -> None:
     completions = ["no", "no", "no", "rather"]
-    logged = metrics_of([(shapes_samples[0], completions)], subsets, (1, 0))
+    logged = metrics_of([(shapes_samples[0], completions)], subsets, 0)
     assert step_metrics(dict(logged), 1)["frac_reward_zero_std/stratum/easy"] == 1.0
 
 
@@ -175,7 +177,7 @@ def test_completions_without_the_rest_of_their_group_are_not_counted_as_one(
     shapes_samples: list[Sample], subsets: Subsets
 ) -> None:
     halves = [(shapes_samples[0], ["right"] * 2), (shapes_samples[2], ["right"] * 2)]
-    row = step_metrics(dict(metrics_of(halves, subsets, (1, 0.1))), 1)
+    row = step_metrics(dict(metrics_of(halves, subsets)), 1)
     assert "frac_reward_zero_std/stratum/easy" not in row
     assert row["completions/mean_length/stratum/easy"] == 5.0
 
@@ -183,5 +185,5 @@ def test_completions_without_the_rest_of_their_group_are_not_counted_as_one(
 def test_a_stratum_without_a_completion_is_left_out_and_not_zero(
     shapes_samples: list[Sample], subsets: Subsets
 ) -> None:
-    row = step_metrics(dict(metrics_of([(shapes_samples[0], ["no"] * 4)], subsets, (1, 0.1))), 1)
+    row = step_metrics(dict(metrics_of([(shapes_samples[0], ["no"] * 4)], subsets)), 1)
     assert not [name for name in row if name.endswith("stratum/hard")]

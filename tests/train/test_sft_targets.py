@@ -10,7 +10,7 @@ from difftrain.config.train import Dropped
 from difftrain.grade import extract, grade
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline.coordination import World
-from difftrain.records import Rollout, Sample, Verdict, View
+from difftrain.records import Rollout, Sample, TrainStage, Verdict, View
 from difftrain.train import sft
 from difftrain.train.dataset import with_images
 from difftrain.train.trl_args import TrainJob
@@ -108,7 +108,7 @@ def test_token_counts_are_those_of_the_real_batch_images_included(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     few = shapes_samples[:6]
-    targets = [str(sft.from_rationale(each)) for each in few]
+    targets = [str(sft.from_rationale(sample)) for sample in few]
     real = collated(tiny, few, targets)["attention_mask"].sum(1).tolist()
     counts = [sft.token_count(tiny.processor, *p) for p in zip(few, targets, strict=True)]
     assert counts == real
@@ -118,7 +118,7 @@ def test_the_loss_is_on_the_completion_and_its_end_token_alone(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     few = shapes_samples[:3]
-    targets = [str(sft.from_rationale(each)) for each in few]
+    targets = [str(sft.from_rationale(sample)) for sample in few]
     for labels, target in zip(collated(tiny, few, targets)["labels"], targets, strict=True):
         taught = tiny.processor.tokenizer.decode(labels[labels != -100])
         assert taught.strip() == f"{target}<|im_end|>"
@@ -138,11 +138,8 @@ def test_what_is_dropped_before_sft_is_logged(
         good.sample_id: str(sft.from_rationale(good)),
         bad.sample_id: "a wrong answer",
     }
-    config = RunConfig()
-    job = TrainJob(
-        folder=tmp_path, world=World(), title="sft", model=config.model, data=config.data, seed=1
-    )
-    data = sft.prepare(job, config.sft, config.grade, config.grpo, [good, bad], targets)
+    job = TrainJob(TrainStage.sft, RunConfig(), tmp_path, World(), "sft")
+    data = sft.prepare(job, [good, bad], targets)
     assert data.dropped == {"not_correct": 1}
     text = "SFT trains on 1 samples (1 more were dropped: the grader does not accept it)"
     assert text in caplog.text

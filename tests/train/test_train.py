@@ -21,11 +21,8 @@ from difftrain.train.rewards import Subsets
 from difftrain.train.trl_args import TrainJob
 
 
-def job(folder: Path) -> TrainJob:
-    config = RunConfig()
-    return TrainJob(
-        folder=folder, world=World(), title="test", model=config.model, data=config.data, seed=1
-    )
+def job(folder: Path, config: RunConfig | None = None) -> TrainJob:
+    return TrainJob(TrainStage.grpo, config or RunConfig(), folder, World(), "test")
 
 
 def correct_response(sample: Sample) -> str:
@@ -153,9 +150,9 @@ def test_held_out_samples_are_the_first_by_content_that_are_not_trained_on(
 def test_a_copy_of_a_training_sample_is_not_held_out(shapes_samples: list[Sample]) -> None:
     trained, other = shapes_samples[:2]
     copy = replace(trained, sample_id="0" * 16, images=[bytes(png) for png in trained.images])
-    asked_alike = replace(trained, sample_id="1" * 16, images=other.images)
+    same_question = replace(trained, sample_id="1" * 16, images=other.images)
     picks = [Selection(sample_id=trained.sample_id, stage=TrainStage.grpo, reason="")]
-    assert held_out([trained, copy, asked_alike], picks, 3) == [asked_alike]
+    assert held_out([trained, copy, same_question], picks, 3) == [same_question]
 
 
 def test_a_step_is_the_stated_prompts_times_the_group() -> None:
@@ -177,7 +174,7 @@ def test_processes_that_cannot_share_a_step_are_refused() -> None:
 
 
 def test_trl_gets_the_papers_values(tmp_path: Path) -> None:
-    arguments = trl_args.grpo_arguments(job(tmp_path), RunConfig().grpo, {"<|image_pad|>": 7})
+    arguments = trl_args.grpo_arguments(job(tmp_path), {"<|image_pad|>": 7})
     assert (arguments.beta, arguments.num_generations, arguments.temperature) == (0.001, 8, 1.0)
     assert (arguments.max_completion_length, arguments.num_iterations) == (1024, 1)
     assert (arguments.loss_type, arguments.lr_scheduler_type) == ("grpo", "linear")
@@ -193,15 +190,15 @@ def test_the_grpo_keys_read_from_the_source_are_the_fields_of_trls_dataclass() -
 def test_the_managed_keys_are_exactly_those_that_difftrain_sets(
     tmp_path: Path,
 ) -> None:
-    grpo = RunConfig().grpo
-    grpo.trl = dict.fromkeys(trl_fields(TrainStage.grpo) - GRPO_KEYS.keys())
+    config = RunConfig()
+    config.grpo.trl = dict.fromkeys(trl_fields(TrainStage.grpo) - GRPO_KEYS.keys())
     with pytest.raises(Exception) as caught:  # noqa: PT011  (whatever TRL says to all keys at None)
-        trl_args.grpo_arguments(job(tmp_path), grpo, {})
+        trl_args.grpo_arguments(job(tmp_path, config), {})
     assert "multiple values" not in str(caught.value)
     for key in GRPO_KEYS:
-        grpo.trl = {key: None}
+        config.grpo.trl = {key: None}
         with pytest.raises(TypeError, match="multiple values"):
-            trl_args.grpo_arguments(job(tmp_path), grpo, {})
+            trl_args.grpo_arguments(job(tmp_path, config), {})
 
 
 def test_trained_parameters_are_counted_by_part(tiny: LoadedModel) -> None:

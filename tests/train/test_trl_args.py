@@ -1,10 +1,9 @@
 """TRL's arguments, vLLM's keywords, LoRA's targets, precision, the files of launch/accelerate."""
 
 import inspect
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -29,20 +28,12 @@ from difftrain.train.trl_args import TrainJob
 ACCELERATE = Path(__file__).resolve().parents[2] / "launch" / "accelerate"
 
 
-def job(folder: Path, world: World | None = None, **model: Any) -> TrainJob:
-    config = RunConfig()
-    return TrainJob(
-        folder=folder,
-        world=world or World(),
-        title="test",
-        model=replace(config.model, **model),
-        data=config.data,
-        seed=config.seed,
-    )
+def job(stage: TrainStage, folder: Path, config: RunConfig, world: World | None = None) -> TrainJob:
+    return TrainJob(stage, config, folder, world or World(), "test")
 
 
 def test_sft_gets_the_papers_values_and_nothing_is_truncated_or_packed(tmp_path: Path) -> None:
-    arguments = trl_args.sft_arguments(job(tmp_path, World(0, 8)), RunConfig().sft)
+    arguments = trl_args.sft_arguments(job(TrainStage.sft, tmp_path, RunConfig(), World(0, 8)))
     assert (arguments.learning_rate, arguments.num_train_epochs, arguments.lr_scheduler_type) == (
         1e-6, 5, "cosine"
     )  # fmt: skip
@@ -55,26 +46,27 @@ def test_sft_gets_the_papers_values_and_nothing_is_truncated_or_packed(tmp_path:
 
 def test_the_sft_keys_read_from_the_source_are_the_fields_of_trls_dataclass(tmp_path: Path) -> None:
     assert {field.name for field in fields(SFTConfig)} == trl_fields(TrainStage.sft)
-    sft = RunConfig().sft
+    config = RunConfig()
     for key in SFT_KEYS:
-        sft.trl = {key: None}
+        config.sft.trl = {key: None}
         with pytest.raises(TypeError, match="multiple values"):
-            trl_args.sft_arguments(job(tmp_path), sft)
+            trl_args.sft_arguments(job(TrainStage.sft, tmp_path, config))
 
 
 def test_vllm_settings_reach_trl_and_placeholders_stay_banned(
     tmp_path: Path,
 ) -> None:
-    grpo, vocabulary = RunConfig().grpo, {"<|image_pad|>": 7, "<|vision_start|>": 8}
+    config, vocabulary = RunConfig(), {"<|image_pad|>": 7, "<|vision_start|>": 8}
+    vllm, grpo_job = config.grpo.vllm, job(TrainStage.grpo, tmp_path, config)
     for mode in (VllmMode.colocate, VllmMode.server):
-        grpo.vllm.mode, grpo.vllm.server_base_url = mode, "http://somewhere:8000"
-        arguments = trl_args.grpo_arguments(job(tmp_path), grpo, vocabulary)
+        vllm.mode, vllm.server_base_url = mode, "http://somewhere:8000"
+        arguments = trl_args.grpo_arguments(grpo_job, vocabulary)
         assert arguments.use_vllm
         assert arguments.vllm_mode == mode.value
         # SamplingParams has bad_words and no suppress_tokens.
         assert arguments.generation_kwargs == {"bad_words": ["<|vision_start|>", "<|image_pad|>"]}
-    grpo.vllm.mode = VllmMode.none
-    assert not trl_args.grpo_arguments(job(tmp_path), grpo, vocabulary).use_vllm
+    vllm.mode = VllmMode.none
+    assert not trl_args.grpo_arguments(grpo_job, vocabulary).use_vllm
 
 
 def test_trl_updates_vllm_by_the_call_that_is_wrapped_and_keeps_encoded_images() -> None:
@@ -116,7 +108,7 @@ def test_vllm_drops_encoded_images_only_if_the_vision_tower_is_trained() -> None
 def test_images_that_vllm_would_resize_again_are_refused(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
-    assert grpo.resized_images(ModelConfig(name="tiny"), shapes_samples) == []
+    grpo.refuse_second_resize(ModelConfig(name="tiny"), shapes_samples)
     processor = AutoProcessor.from_pretrained(SHIPPED["tiny"])
     processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 6272}
     processor.save_pretrained(tmp_path)
@@ -173,9 +165,11 @@ def test_a_process_that_sees_several_gpus_trains_on_one(
         self._n_gpu = 4
 
     monkeypatch.setattr(GRPOConfig, "__post_init__", sees_four)
-    grpo = RunConfig().grpo
-    arguments = trl_args.grpo_arguments(job(tmp_path, dtype=Dtype.float32), grpo, {})
-    assert (arguments.n_gpu, arguments.train_batch_size) == (1, grpo.per_device_train_batch_size)
+    config = RunConfig()
+    config.model.dtype = Dtype.float32
+    arguments = trl_args.grpo_arguments(job(TrainStage.grpo, tmp_path, config), {})
+    expected = (1, config.grpo.per_device_train_batch_size)
+    assert (arguments.n_gpu, arguments.train_batch_size) == expected
 
 
 def test_trained_weights_are_float32_unless_deepspeed_or_lora_keeps_copies(

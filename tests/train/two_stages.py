@@ -14,11 +14,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl.models.utils import unwrap_model_for_generation
 
 from difftrain.cli.overrides import compose_config
-from difftrain.config.run_config import RunConfig, resolve
+from difftrain.config.run_config import resolve
 from difftrain.grade.pool import GraderPool
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline.coordination import World
-from difftrain.records import Sample
+from difftrain.records import Sample, TrainStage
 from difftrain.shapes import pool
 from difftrain.train import checkpointing, grpo, param_groups, preflight, sft
 from difftrain.train.dataset import TrainData
@@ -42,26 +42,18 @@ def greedy(model: Any, processor: Any, samples: list[Sample]) -> tuple[list[list
     return ids[:, inputs["input_ids"].shape[1] :].tolist(), logits
 
 
-def compare(trainer: Any, job: TrainJob, settings: Any, samples: list[Sample]) -> dict[str, Any]:
+def compare(trainer: Any, job: TrainJob, samples: list[Sample]) -> dict[str, Any]:
     """Train, generate with the trainer's model, save, generate with its checkpoint."""
-    checkpointing.train(trainer, job, settings, samples)
+    checkpointing.train(trainer, job, samples)
     processor = trainer.processing_class
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
         trained, trained_logits = greedy(model, processor, samples)
-    checkpointing.save(trainer, job, settings)
+    checkpointing.save(trainer, job)
     checkpoint = job.folder / checkpointing.CHECKPOINT
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     loaded, logits = greedy(model, AutoProcessor.from_pretrained(checkpoint), samples)
     apart = float((trained_logits - logits).abs().max())
     return {"trained": trained, "loaded": loaded, "apart": apart, "checkpoint": str(checkpoint)}
-
-
-def job_of(config: RunConfig, folder: Path, world: World, start: Path | None = None) -> TrainJob:
-    folder.mkdir(parents=True, exist_ok=True)
-    return TrainJob(
-        folder=folder, world=world, title=folder.name, model=config.model, data=config.data,
-        seed=config.seed, start=start,
-    )  # fmt: skip
 
 
 def main() -> None:
@@ -71,17 +63,19 @@ def main() -> None:
     samples = list(pool.samples(pool.Split.pool, SAMPLES))
     targets = {s.sample_id: str(sft.from_rationale(s)) for s in samples}
     result: dict[str, Any] = {}
-    job = job_of(config, out / "sft", world)
-    trainer = sft.build_trainer(job, config.sft, sft.SftData(samples, targets, {}))
-    result["sft"] = compare(trainer, job, config.sft, samples[:4])
+    for stage in ("sft", "grpo"):
+        (out / stage).mkdir(parents=True, exist_ok=True)
+    job = TrainJob(TrainStage.sft, config, out / "sft", world, "sft")
+    trainer = sft.build_trainer(job, sft.SftData(samples, targets, {}))
+    result["sft"] = compare(trainer, job, samples[:4])
     counts = param_groups.count_parameters(trainer.model)
     result["frozen"] = [part for part, _, trained in counts if not trained]
     del trainer
-    job = job_of(config, out / "grpo", world, Path(result["sft"]["checkpoint"]))
+    start = Path(result["sft"]["checkpoint"])
+    job = TrainJob(TrainStage.grpo, config, out / "grpo", world, "grpo", start)
     with GraderPool(1, 20.0) as workers:
-        data = TrainData(samples)
-        trainer = grpo.build_trainer(job, config.grpo, config.grade, data, workers)
-        result["grpo"] = compare(trainer, job, config.grpo, samples[:4])
+        trainer = grpo.build_trainer(job, TrainData(samples), workers)
+        result["grpo"] = compare(trainer, job, samples[:4])
     if world.is_first:
         (out / "result.json").write_text(json.dumps(result))
 
