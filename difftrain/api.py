@@ -57,9 +57,9 @@ def load_model(model: str = "tiny", *settings: str) -> ModelSession:
 def probe_samples(samples: Sequence[Sample], model: ModelSession, *settings: str) -> list[Rollout]:
     """Graded responses under growing masks, until the stratum of each sample is settled."""
     _, paths = _probed(samples, model, settings)
-    sample_ids = {sample.sample_id for sample in samples}
+    ids = {sample.sample_id for sample in samples}
     rollouts = parquet.read_finished(paths.probe, Rollout, difficulty.PROBE)
-    return [rollout for rollout in rollouts if rollout.sample_id in sample_ids]
+    return [rollout for rollout in rollouts if rollout.sample_id in ids]
 
 
 def score_samples(samples: Sequence[Sample], model: ModelSession, *settings: str) -> list[Score]:

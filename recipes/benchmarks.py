@@ -92,14 +92,12 @@ def differences(results: dict[str, Path], resamples: int) -> dict[str, dict[str,
         arm: parquet.read_finished(folder, ItemResult, "python launch/train.py")
         for arm, folder in results.items()
     }
-    for results_of_arm in rows.values():
-        if summary.no_mean_reason(
-            write_results.by_benchmark(results_of_arm, {row.benchmark for row in results_of_arm})
-        ):
+    for of_arm in rows.values():
+        by_benchmark = write_results.by_benchmark(of_arm, {row.benchmark for row in of_arm})
+        if summary.no_mean_reason(by_benchmark):
             return {}
-    return {
-        f"{after} - {before}": summary.paired_difference(
-            rows[before], rows[after], resamples=resamples
-        ).to_json()
-        for after, before in itertools.combinations(reversed(list(rows)), 2)
-    }
+    differences = {}
+    for after, before in itertools.combinations(reversed(list(rows)), 2):
+        paired = summary.paired_difference(rows[before], rows[after], resamples=resamples)
+        differences[f"{after} - {before}"] = paired.to_json()
+    return differences

@@ -147,22 +147,15 @@ def select_samples(
     measure = config.difficulty.measure
     if not config.select.rap:
         return select_by_stratum(scores, measure, config.select.strata), None
-    values: dict[Measure, dict[str, float | None]] = {}
+    values: dict[Measure, dict[str, Any]] = {}
     for score in scores:
         values.setdefault(score.measure, {})[score.sample_id] = score.value
-
-    def column(measure: Measure) -> list[Any] | None:
-        return list(values[measure].values()) if measure in config.select.rap else None
-
-    pool = rap.PoolScores(
-        sample_id_N=list(values[measure]),
-        discrepancy_N=column(Measure.cde),
-        bias_N=column(Measure.ace),
-        difficulty_N=column(Measure.drm),
-        draws=config.probe.cde_rollouts,
-        lambda_c=config.difficulty.cde.lambda_c,
-        lambda_a=config.difficulty.ace.lambda_a,
-    )
+    columns = [
+        list(values[rap_measure].values()) if rap_measure in config.select.rap else None
+        for rap_measure in (Measure.cde, Measure.ace, Measure.drm)
+    ]
+    lambdas = config.difficulty.cde.lambda_c, config.difficulty.ace.lambda_a
+    pool = rap.PoolScores(list(values[measure]), *columns, config.probe.cde_rollouts, *lambdas)
     result = rap.run_rap(pool)
     return result.selections, result
 

@@ -8,7 +8,7 @@ Prompts and scores are the official ones (difftrain/evaluate).
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import count, islice, product
+from itertools import count, cycle, islice, product
 from random import Random
 from typing import Any
 
@@ -37,12 +37,7 @@ MMVET_CAPABILITIES = {
     "count_plus": "rec,math",
     "bar": "rec,math",
 }
-OCR_TYPES = (
-    "Regular Text Recognition",
-    "Irregular Text Recognition",
-    "Artistic Text Recognition",
-    "Non-Semantic Text Recognition",
-)
+OCR_TYPES = ("Regular", "Irregular", "Artistic", "Non-Semantic")
 MMMU_SUBJECTS = {
     "colour": ("Art", "Art & Design"),
     "compare": ("Math", "Science"),
@@ -50,12 +45,11 @@ MMMU_SUBJECTS = {
     "count": ("Manage", "Business"),
     "bar": ("Economics", "Business"),
 }
-MMSTAR_CAPABILITIES = {
+MMSTAR_CAPABILITIES = {  # of a family's simpler and harder half
     "colour": ("coarse perception", "fine-grained perception"),
     "odd": ("instance reasoning", "logical reasoning"),
     "compare": ("science & technology", "math"),
 }
-"""Capability of a family's simpler and harder half."""
 NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"
 )  # fmt: skip
@@ -72,11 +66,10 @@ MATHVISTA_HINTS = {
 def mathvista_query(drawn: DrawnSample) -> str:
     """MathVista's query: hint, question, lettered choices in brackets."""
     kind = AnswerKind.choice if drawn.options else AnswerKind.number
+    lettered = zip(LETTERS, drawn.options, strict=False)
+    choices = ["Choices:", *(f"({letter}) {option}" for letter, option in lettered)]
     lines = [f"Hint: {MATHVISTA_HINTS[kind]}", f"Question: {drawn.question}"]
-    if drawn.options:
-        lettered = zip(LETTERS, drawn.options, strict=False)
-        lines += ["Choices:", *(f"({letter}) {option}" for letter, option in lettered)]
-    return "\n".join(lines)
+    return "\n".join(lines + (choices if drawn.options else []))
 
 
 def mathvista(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
@@ -118,7 +111,7 @@ def ocrbench(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item | N
         "dataset": "shapes",
         "question": drawn.question,
         "answer": [drawn.answer],
-        "category": OCR_TYPES[len(drawn.answer) % len(OCR_TYPES)],
+        "category": f"{OCR_TYPES[len(drawn.answer) % len(OCR_TYPES)]} Text Recognition",
     }
 
 
@@ -235,10 +228,9 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
         raise ValueError(f"benchmark={benchmark!r}: must be one of {allowed}")
     to_row, family_names = SPECS[name]
     by_id: dict[str, Item] = {}
-    for draw_index in count():
-        if len(by_id) == size:
-            break
-        family = family_names[draw_index % len(family_names)]
+    draws = enumerate(cycle(family_names))
+    while len(by_id) < size:
+        draw_index, family = next(draws)
         sample_id, gen_difficulty, drawn = pool.draw(pool.Split.bench, family, draw_index, root)
         row = to_row(family, gen_difficulty, drawn)
         if row is None or sample_id in by_id:

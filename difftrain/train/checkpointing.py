@@ -49,7 +49,7 @@ def run_training(job: TrainJob, fit: Callable[[], tuple[Any, float, Mapping[str,
         train_and_save,
         close=lambda: counts,
         seconds=lambda: seconds,
-        settings={**asdict(job.settings), "seed": job.config.seed},
+        settings=asdict(job.settings) | {"seed": job.config.seed},
         inputs=job.inputs,
         is_finished=lambda _: finished_checkpoint(job.folder) is not None,
     )
@@ -151,16 +151,17 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     trainer.remove_callback(PrinterCallback)
     resume = last_checkpoint(job.folder, world.size)
     trainer.accelerator.wait_for_everyone()
-    step = _step_of(resume) if resume else 0
-    elapsed = callbacks.truncate_log(job.folder, step) if world.is_first else 0.0
+    last_step = _step_of(resume) if resume else 0
+    elapsed = callbacks.truncate_log(job.folder, last_step) if world.is_first else 0.0
     bar_key = "reward" if job.stage is TrainStage.grpo else "loss"
     trainer.add_callback(callbacks.JsonlLogger(job.folder, elapsed, job.title, bar_key))
     frozen = param_groups.VISION_PARTS if settings.freeze_vision else ()
-    check = param_groups.GradientCheck(trainer.model, frozen, text_only=text_only > 0)
-    trainer.add_callback(check)
-    step_summary = trl_args.step_summary(settings, world)
-    table = param_groups.parameter_table(trainer.model)
-    logger.info("%s; %s\n%s", job.title, step_summary, table)
+    trainer.add_callback(param_groups.GradientCheck(trainer.model, frozen, text_only > 0))
+    step, table = (
+        trl_args.step_summary(settings, world),
+        param_groups.parameter_table(trainer.model),
+    )
+    logger.info("%s; %s\n%s", job.title, step, table)
     if resume and not settings.lora.rank and not trainer.is_deepspeed_enabled:
         load_weights(trainer.model, resume)
     started = time.time()

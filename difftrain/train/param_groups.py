@@ -1,6 +1,7 @@
 """Which weights a stage trains: frozen parts, LoRA, and a check of the first step's gradients."""
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -42,19 +43,17 @@ def freeze_vision(model: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
-def count_parameters(model: nn.Module) -> Iterator[tuple[str, int, int]]:
+def count_parameters(model: nn.Module) -> list[tuple[str, int, int]]:
     """(part, parameters, trained parameters) of each part that has any.
 
     Under ZeRO-3 a parameter's own shape is empty; DeepSpeed keeps its size in `ds_numel`.
     """
-    for part in PARTS:
-        sizes = [
-            (getattr(parameter, "ds_numel", parameter.numel()), parameter.requires_grad)
-            for name, parameter in model.named_parameters()
-            if part_of(name) == part
-        ]
-        if sizes:
-            yield part, sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+    sizes, trained = Counter(), Counter()
+    for name, parameter in model.named_parameters():
+        size = getattr(parameter, "ds_numel", parameter.numel())
+        sizes[part_of(name)] += size
+        trained[part_of(name)] += size * parameter.requires_grad
+    return [(part, sizes[part], trained[part]) for part in PARTS if part in sizes]
 
 
 def parameter_table(model: nn.Module) -> str:
@@ -120,11 +119,9 @@ def trainable_as(
 
 def merge_adapter(model: ModelConfig, adapter: Path, target: Path) -> None:
     """Merge base model and adapter in float32 and write the result to `target` in model.dtype."""
+    source, revision = resolve.source(model.name), model.revision
     base: Any = AutoModelForImageTextToText.from_pretrained(
-        resolve.source(model.name),
-        revision=model.revision,
-        dtype=torch.float32,
-        trust_remote_code=False,
+        source, revision=revision, dtype=torch.float32, trust_remote_code=False
     )
     merged: Any = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
     merged.to(getattr(torch, model.dtype)).save_pretrained(target)
@@ -147,9 +144,7 @@ class GradientCheck(TrainerCallback):
         self.finite: dict[str, torch.Tensor] = {}  # of each part that got a gradient
         self.hooks: list[Any] = []
         self.trained = {part: n > 0 for part, _, n in count_parameters(model)}
-        self.frozen_parameters = [
-            (name, p) for name, p in model.named_parameters() if not p.requires_grad
-        ]
+        self.untrained = {name: p for name, p in model.named_parameters() if not p.requires_grad}
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Register the hooks, after DeepSpeed has taken the parameters over."""
@@ -172,7 +167,7 @@ class GradientCheck(TrainerCallback):
             hook.remove()
         self.hooks = []
         trained = [part for part, is_trained in self.trained.items() if is_trained]
-        got_gradient = [name for name, p in self.frozen_parameters if p.grad is not None]
+        got_gradient = [name for name, p in self.untrained.items() if p.grad is not None]
         problems = [f"{part} is frozen but trained" for part in sorted(self.frozen & {*trained})]
         problems += [f"{name} is frozen but got a gradient" for name in got_gradient[:3]]
         for part in trained:

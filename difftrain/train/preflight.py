@@ -120,12 +120,11 @@ def check_placeholders(candidate: Candidate) -> CheckResult:
     loaded, counts = candidate.loaded, []
     for sample in candidate.samples:
         inputs = encode(loaded, [trl_messages(sample)])
-        placeholders = int((inputs["input_ids"] == loaded.image_token).sum())
+        image = inputs["pixel_values"], inputs["image_grid_thw"]
         with torch.inference_mode():
-            output = loaded.model.get_image_features(
-                inputs["pixel_values"], inputs["image_grid_thw"]
-            )
-        counts.append((placeholders, sum(map(len, output.pooler_output))))
+            features = loaded.model.get_image_features(*image).pooler_output
+        placeholders = int((inputs["input_ids"] == loaded.image_token).sum())
+        counts.append((placeholders, sum(map(len, features))))
     wrong = [pair for pair in counts if pair[0] != pair[1] or not pair[0]]
     detail = ", ".join(f"{placeholders} for {n}" for placeholders, n in wrong or counts)
     if wrong:
@@ -255,7 +254,7 @@ def check_trained_parts(candidate: Candidate) -> CheckResult:
             }
             loss = gold_log_probability(candidate.loaded, candidate.samples[0])
             gradients = torch.autograd.grad(loss, list(last_of_part.values()), allow_unused=True)
-            counts = list(param_groups.count_parameters(model))
+            counts = param_groups.count_parameters(model)
         wrong = [f"{part} is trained" for part in frozen & last_of_part.keys()]
         wrong += [
             f"{part} gets no gradient"

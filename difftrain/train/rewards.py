@@ -117,59 +117,40 @@ def with_metrics(
     """The same reward functions, named for TRL; the last one also logs all sums by subset."""
     values_of: dict[str, list[float]] = {}
 
+    def log_sums(
+        sample_id: Sequence[str], log_metric: LogMetric, completion_ids: Any = None, **_: Any
+    ) -> None:
+        columns = values_of | {COMPLETIONS: [1] * len(sample_id)}
+        if completion_ids is not None:
+            columns[TOKENS] = [len(ids) for ids in completion_ids]
+        kinds = (*columns, PROMPTS, ZERO_STD)
+        sums = {f"{kind}/{subset}": 0.0 for kind in kinds for subset in subsets.names}
+        totals = [0.0] * len(sample_id)
+        for column, values in columns.items():
+            for i, (id_, value) in enumerate(zip(sample_id, values, strict=True)):
+                totals[i] += weights.get(column, 0.0) * value
+                for subset in subsets.of[id_]:
+                    sums[f"{column}/{subset}"] += value
+        for first in range(0, len(totals) - num_generations + 1, num_generations):
+            group = slice(first, first + num_generations)
+            if len({*sample_id[group]}) == 1:
+                for subset in subsets.of[sample_id[first]]:
+                    sums[f"{PROMPTS}/{subset}"] += 1
+                    sums[f"{ZERO_STD}/{subset}"] += max(totals[group]) - min(totals[group]) < EPS
+        for name, value in sums.items():
+            log_metric(f"{SUM}{name}", value)
+
     def wrap(name: str, reward: Reward) -> Reward:
-        def measured(
-            completions: Sequence[Any],
-            sample_id: Sequence[str],
-            log_metric: LogMetric | None = None,
-            completion_ids: Sequence[Sequence[int]] | None = None,
-            **kwargs: Any,
-        ) -> list[float]:
-            kwargs |= {"log_metric": log_metric, "completion_ids": completion_ids}
-            values_of[name] = reward(completions=completions, sample_id=sample_id, **kwargs)
-            if log_metric is not None and name == list(rewards)[-1]:
-                columns = values_of | {COMPLETIONS: [1] * len(completions)}
-                if completion_ids is not None:
-                    columns[TOKENS] = [len(ids) for ids in completion_ids]
-                totals = [0.0] * len(completions)
-                for key, weight in weights.items():
-                    totals = [t + weight * v for t, v in zip(totals, values_of[key], strict=True)]
-                sums = group_sums(totals, sample_id, subsets, num_generations)
-                for key, values in columns.items():
-                    sums |= completion_sums(key, values, sample_id, subsets)
-                for key, value in sums.items():
-                    log_metric(f"{SUM}{key}", value)
+        def measured(**kwargs: Any) -> list[float]:
+            values_of[name] = reward(**kwargs)
+            if name == list(rewards)[-1] and kwargs.get("log_metric"):
+                log_sums(**kwargs)
             return values_of[name]
 
         measured.__name__ = name
         return measured
 
     return [wrap(name, reward) for name, reward in rewards.items()]
-
-
-def completion_sums(
-    name: str, values: Sequence[float], sample_id: Sequence[str], subsets: Subsets
-) -> dict[str, float]:
-    """The sum of one value of each completion over every subset."""
-    sums = dict.fromkeys(subsets.names, 0.0)
-    for id_, value in zip(sample_id, values, strict=True):
-        for subset in subsets.of[id_]:
-            sums[subset] += value
-    return {f"{name}/{subset}": total for subset, total in sums.items()}
-
-
-def group_sums(
-    totals: Sequence[float], sample_id: Sequence[str], subsets: Subsets, num_generations: int
-) -> dict[str, float]:
-    """Complete groups of every subset, and those with zero variance among them."""
-    sums = {f"{kind}/{name}": 0.0 for kind in (PROMPTS, ZERO_STD) for name in subsets.names}
-    for first in range(0, len(totals) - num_generations + 1, num_generations):
-        group = slice(first, first + num_generations)
-        if len({*sample_id[group]}) == 1:
-            for subset in subsets.of[sample_id[first]]:
-                sums[f"{PROMPTS}/{subset}"] += 1
-                sums[f"{ZERO_STD}/{subset}"] += max(totals[group]) - min(totals[group]) < EPS
-    return sums
 
 
 def step_metrics(logs: Mapping[str, float], processes: int) -> dict[str, float]:
