@@ -16,8 +16,6 @@ from difftrain.records import Sample, TaskSet
 from difftrain.shapes import families
 from difftrain.shapes.families import DrawnSample
 
-BUCKETS = 8
-
 
 class Split(StrEnum):
     """What a drawing may be used for."""
@@ -27,8 +25,7 @@ class Split(StrEnum):
     bench = "bench"
 
 
-SPLIT_BUCKETS = {Split.pretrain: range(6), Split.pool: range(6, 7), Split.bench: range(7, 8)}
-
+BUCKETS = (*[Split.pretrain] * 6, Split.pool, Split.bench)  # by content hash
 FAMILIES: dict[str, tuple[Callable[[Random, float], DrawnSample], TaskSet, int]] = {
     "count": (families.count, TaskSet.perception, 10),
     "count_colour": (families.count_color, TaskSet.perception, 10),
@@ -55,19 +52,19 @@ def drawn_id(image: Image.Image, question: str, answer: str) -> str:
 
 def in_split(sample_id: str, split: Split) -> bool:
     """Whether a sample id falls into the split's buckets."""
-    return int(sample_id, 16) % BUCKETS in SPLIT_BUCKETS[split]
+    return BUCKETS[int(sample_id, 16) % len(BUCKETS)] == split
 
 
 def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, DrawnSample]:
     """(sample id, difficulty, drawing) of this index of a family in a split."""
-    for attempt in count():
-        rng = Random(seeds.derive(seed, "shapes", split, family, index, attempt))
+    attempts = count()
+    while True:
+        rng = Random(seeds.derive(seed, "shapes", split, family, index, next(attempts)))
         gen_difficulty = rng.random()
         drawn = FAMILIES[family][0](rng, gen_difficulty)
         sample_id = drawn_id(drawn.image, drawn.question, drawn.answer)
         if in_split(sample_id, split):
             return sample_id, gen_difficulty, drawn
-    raise AssertionError("unreachable")
 
 
 def sample(split: Split, family: str, index: int, seed: int) -> Sample:

@@ -56,7 +56,6 @@ class JsonlLogger(TrainerCallback):
         self.warned: set[Alarm] = set()
 
     def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Open the bar where training begins or resumes."""
         if state.is_world_process_zero:
             done, total = state.global_step, state.max_steps
             self.bar = tqdm(initial=done, total=total, desc=self.title, unit="step")
@@ -82,7 +81,6 @@ class JsonlLogger(TrainerCallback):
             self.bar.set_postfix_str(f"{self.bar_key} {row[self.bar_key]:.2f}")
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Close the bar."""
         if self.bar:
             self.bar.close()
 

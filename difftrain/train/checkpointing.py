@@ -1,7 +1,4 @@
-"""The stage that SFT and GRPO share: lock, resume, train to the end, save one whole checkpoint.
-
-The loop itself is TRL's; sft.py and grpo.py make its trainer.
-"""
+"""What SFT and GRPO share around TRL's loop: lock, resume, train to the end, save a checkpoint."""
 
 import json
 import logging
@@ -31,10 +28,10 @@ CHECKPOINT = "checkpoint"
 
 
 def run_training(job: TrainJob, fit: Callable[[], tuple[Any, float, Mapping[str, Any]]]) -> Path:
-    """Train and save under the stage's lock, unless it is finished; returns the checkpoint.
+    """Train and save under the stage's lock; returns job.folder/checkpoint for `from_pretrained`.
 
-    `fit` runs on every rank. It returns the trainer, the seconds over all starts, and the
-    manifest's counts.
+    Resumes an interrupted run from its last complete checkpoint; does nothing if finished. `fit`
+    runs on every rank and returns the trainer, the seconds over all starts, the manifest's counts.
     """
     seconds, counts = 0.0, {}
 

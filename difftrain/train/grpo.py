@@ -49,10 +49,7 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
 
 
 def fit(job: TrainJob, data: TrainData) -> Path:
-    """Train on the data; returns job.folder/checkpoint, which `from_pretrained` loads.
-
-    Resumes an interrupted run from its last complete checkpoint; does nothing if finished.
-    """
+    """Train on the data and return the checkpoint, as `checkpointing.run_training`."""
     grpo = job.config.grpo
 
     def train() -> tuple[Any, float, dict[str, Any]]:
@@ -61,14 +58,14 @@ def fit(job: TrainJob, data: TrainData) -> Path:
             seconds = checkpointing.train(trainer, job, data.samples)
         log = callbacks.read_log(job.folder)
         completions = trl_args.rows_per_step(grpo)
-        lengths = [row.get("completions/mean_length", 0.0) for row in log]
+        tokens = completions * sum(row.get("completions/mean_length", 0.0) for row in log)
         counts = {
             "steps": len(log),
             "samples": len(data.samples),
             "eval_samples": len(data.eval_samples),
             "graders_killed": graders.killed,
             "generations": len(log) * completions,
-            "tokens": round(sum(lengths) * completions),
+            "tokens": round(tokens),
         }
         return trainer, seconds, counts
 
@@ -104,7 +101,7 @@ def reset_encoder_cache_on_update(trainer: Any) -> None:
     Needed only if vision weights are trained: TRL resets the prefix cache alone.
     """
     counts = param_groups.count_parameters(trainer.model)
-    if not {part for part, _, trained in counts if trained} & {*param_groups.VISION_PARTS}:
+    if not any(trained for part, _, trained in counts if part in param_groups.VISION_PARTS):
         return
     generation = trainer.vllm_generation
     sync = generation.sync_weights

@@ -32,10 +32,8 @@ SAMPLES = 4  # that the model is checked with
 MIN_CHANGE = 1e-4  # nats by which the gold's log-probability must change with another image
 ROUND_TRIP_BYTES = 1 << 30
 """Models up to this size are written and read back whole; of larger ones, this much."""
-LIBRARY_ERRORS = (
-    ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, OSError
-)  # fmt: skip
-"""What a library may raise for a model that does not fit; reported as the check's detail."""
+# What a library may raise for a model that does not fit; reported as the check's detail.
+LIBRARY_ERRORS = (ValueError, RuntimeError, TypeError, LookupError, AttributeError, OSError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,8 @@
-"""Reward functions for TRL, and their metrics by task and stratum.
+"""Reward functions for TRL, and their metrics by task and stratum (the subsets).
 
-Accuracy is graded by the probe's own grader; format and overlong are rewards beside it. TRL calls
-a reward with lists of equal length and logs it under the function's name.
-
-A subset is a task or a stratum. A GRPO group has zero variance if all completions of its prompt
-got the same reward; groups that are split over processes are not counted. Counts go to TRL as
-sums: their mean over processes times the number of processes is exact.
+TRL calls a reward with lists of equal length and logs it under the function's name. A GRPO group
+has zero variance if all completions of its prompt got the same reward; groups that are split over
+processes are not counted. Counts go to TRL as sums, whose mean over processes stays exact.
 """
 
 from collections import Counter
@@ -57,10 +54,7 @@ def accuracy_reward(subsets: Subsets, graders: GraderPool, grade: GradeConfig) -
     """
 
     def accuracy(
-        completions: Sequence[Any],
-        sample_id: Sequence[str],
-        log_metric: LogMetric | None = None,
-        **_: Any,
+        completions: list, sample_id: list[str], log_metric: LogMetric | None = None, **_: Any
     ) -> list[float]:
         texts = [_text_of(completion) for completion in completions]
         samples = [subsets.by_id[id_] for id_ in sample_id]
@@ -104,8 +98,9 @@ def reward_functions(
         "format": format_reward,
         "overlong": overlong_reward(grpo),
     }
-    rewards = {name: functions[name] for name in grpo.reward_weights}
-    return with_metrics(rewards, grpo.reward_weights, subsets, grpo.num_generations)
+    weights = grpo.reward_weights
+    rewards = {name: functions[name] for name in weights}
+    return with_metrics(rewards, weights, subsets, grpo.num_generations)
 
 
 def with_metrics(
@@ -125,7 +120,7 @@ def with_metrics(
             columns[TOKENS] = [len(ids) for ids in completion_ids]
         kinds = (*columns, PROMPTS, ZERO_STD)
         sums = {f"{kind}/{subset}": 0.0 for kind in kinds for subset in subsets.names}
-        totals = [0.0] * len(sample_id)
+        totals = [0.0] * len(sample_id)  # of the rewards: other columns weigh nothing
         for column, values in columns.items():
             for i, (id_, value) in enumerate(zip(sample_id, values, strict=True)):
                 totals[i] += weights.get(column, 0.0) * value

@@ -48,9 +48,8 @@ def prepare(job: TrainJob, samples: Sequence[Sample], targets: Mapping[str, str]
             with GraderPool(config.grpo.reward_workers, config.grpo.grading_timeout_s) as graders:
                 results = grade_batch(graders, texts, samples, config.grade)
             processor = job.load_processor()
-            checked: dict[str, str | Dropped] = {}
+            checked: dict[str, str | Dropped] = {**targets}
             for sample, target, result in zip(samples, texts, results, strict=True):
-                checked[sample.sample_id] = target
                 if isinstance(result, GradeFailure) or result.credit < 1:
                     checked[sample.sample_id] = Dropped.not_correct
                 elif token_count(processor, sample, target) > config.sft.cutoff_tokens:
@@ -85,10 +84,7 @@ def build_trainer(job: TrainJob, data: SftData) -> Any:
 
 
 def fit(job: TrainJob, load_data: Callable[[], SftData]) -> Path:
-    """Train on the targets; returns job.folder/checkpoint, which `from_pretrained` loads.
-
-    Resumes an interrupted run from its last complete checkpoint; does nothing if finished.
-    """
+    """Train on the targets and return the checkpoint, as `checkpointing.run_training`."""
 
     def train() -> tuple[Any, float, dict[str, Any]]:
         data = load_data()
@@ -166,8 +162,8 @@ def from_rollouts(rollouts: Sequence[Rollout], seed: int) -> str | Dropped:
 
 def count_dropped(targets: Mapping[str, str | Dropped]) -> dict[str, int]:
     """How many samples each reason dropped; reasons that dropped none are left out."""
-    reasons = [target for target in targets.values() if isinstance(target, Dropped)]
-    return {reason.value: reasons.count(reason) for reason in Dropped if reason in reasons}
+    dropped = [target for target in targets.values() if isinstance(target, Dropped)]
+    return {reason.value: dropped.count(reason) for reason in Dropped if reason in dropped}
 
 
 def dropped_text(dropped: Mapping[str, int]) -> str:

@@ -36,7 +36,6 @@ class TrainJob:
 
     @property
     def settings(self) -> GrpoConfig | SftConfig:
-        """The settings of this stage."""
         return getattr(self.config, self.stage)
 
     @property
