@@ -2,21 +2,20 @@
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from peft import LoraModel, PeftModel
+from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, TrainerCallback
 
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
-from difftrain.config.train import GrpoConfig, LoraConfig, SftConfig
+from difftrain.config.train import LoraConfig
 from difftrain.model import resolve
 
 logger = logging.getLogger(__name__)
@@ -92,29 +91,6 @@ def peft_config(stage: str, lora: LoraConfig, model: ModelConfig) -> PeftLoraCon
         bias="none",
         task_type="CAUSAL_LM",
     )
-
-
-@contextmanager
-def trainable_as(
-    stage: str, settings: GrpoConfig | SftConfig, config: ModelConfig, model: nn.Module
-) -> Iterator[None]:
-    """Set LoRA adapters and frozen parts as this stage would, and restore the model afterwards.
-
-    Raises ConfigError or ValueError as training would.
-    """
-    required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
-    adapter, adapted = peft_config(stage, settings.lora, config), None
-    try:
-        if adapter is not None:
-            adapted = LoraModel(model, adapter, "preflight")
-        if settings.freeze_vision:
-            freeze_vision(model)
-        yield
-    finally:
-        if adapted is not None:
-            adapted.unload()
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(required_grad[name])
 
 
 def merge_adapter(model: ModelConfig, adapter: Path, target: Path) -> None:

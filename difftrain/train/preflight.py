@@ -7,12 +7,14 @@ model's own chat template, the processor that training loads.
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraModel
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList
 from trl.data_utils import prepare_multimodal_messages
@@ -92,19 +94,15 @@ def require_trainable(candidate: Candidate) -> dict[str, CheckResult]:
     return results
 
 
-def trl_messages(
-    sample: Sample, images: Sequence[Image.Image] | None = None
-) -> list[dict[str, Any]]:
+def trl_messages(sample: Sample, images: list[Image.Image] | None = None) -> list[dict[str, Any]]:
     """A sample's conversation as TRL gives it to the processor, perhaps with other images."""
-    return prepare_multimodal_messages(chat_prompt(sample), list(images or decoded_images(sample)))
+    return prepare_multimodal_messages(chat_prompt(sample), images or decoded_images(sample))
 
 
-def encode(
-    loaded: LoadedModel, conversations: Sequence[list[dict[str, Any]]]
-) -> dict[str, torch.Tensor]:
+def encode(loaded: LoadedModel, conversations: list[Any]) -> dict[str, torch.Tensor]:
     """Model inputs of these conversations, padded together, on the model's device."""
     batch = loaded.processor.apply_chat_template(
-        list(conversations),
+        conversations,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
@@ -159,7 +157,7 @@ def check_template(candidate: Candidate) -> CheckResult:
 
 
 def gold_log_probability(
-    loaded: LoadedModel, sample: Sample, images: Sequence[Image.Image] | None = None
+    loaded: LoadedModel, sample: Sample, images: list[Image.Image] | None = None
 ) -> torch.Tensor:
     """The log-probability (a scalar, nats) of the gold answer, given these images."""
     text = f"<think></think><answer>{sample.answer}</answer>"
@@ -239,12 +237,35 @@ def check_sampling(candidate: Candidate) -> CheckResult:
     return CheckResult(True, f"{len(ids)} tokens are banned")
 
 
+@contextmanager
+def _trainable_as(candidate: Candidate, stage: str) -> Iterator[None]:
+    """Set LoRA adapters and frozen parts as this stage would, and restore the model afterwards.
+
+    Raises ConfigError or ValueError as training would.
+    """
+    model, settings = candidate.loaded.model, candidate.stages[stage]
+    required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
+    adapter = param_groups.peft_config(stage, settings.lora, candidate.model)
+    adapted = None
+    try:
+        if adapter is not None:
+            adapted = LoraModel(model, adapter, "preflight")
+        if settings.freeze_vision:
+            param_groups.freeze_vision(model)
+        yield
+    finally:
+        if adapted is not None:
+            adapted.unload()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(required_grad[name])
+
+
 def check_trained_parts(candidate: Candidate) -> CheckResult:
     """7. In each stage the trained parts get a gradient, and the frozen ones do not."""
     model, details, problems = candidate.loaded.model, [], []
     for stage, settings in candidate.stages.items():
         frozen = {*param_groups.VISION_PARTS} if settings.freeze_vision else set()
-        with param_groups.trainable_as(stage, settings, candidate.model, model):
+        with _trainable_as(candidate, stage):
             last_of_part = {
                 part_of(name): parameter
                 for name, parameter in model.named_parameters()
@@ -275,10 +296,10 @@ def checkpoint_bytes(candidate: Candidate, stage: str, size: int) -> int:
     Two to resume from, with Adam's two moments (8 bytes) of each trained parameter, and the final
     one. With LoRA the first two hold the adapter alone (float32), the final one model and adapter.
     """
-    model, settings = candidate.loaded.model, candidate.stages[stage]
-    with param_groups.trainable_as(stage, settings, candidate.model, model):
-        trained = sum(n for _, _, n in param_groups.count_parameters(model))
-    weights = 3 * 4 * trained + size if settings.lora.rank else 3 * size
+    with _trainable_as(candidate, stage):
+        trained = sum(n for _, _, n in param_groups.count_parameters(candidate.loaded.model))
+    by_lora = candidate.stages[stage].lora.rank > 0
+    weights = 3 * 4 * trained + size if by_lora else 3 * size
     return weights + 2 * 8 * trained
 
 

@@ -1,6 +1,7 @@
 """SFT with TRL's trainer as it is: loss on the completion alone, nothing truncated or packed."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,14 +139,12 @@ def correct_rollouts(rollouts: Iterable[Rollout], draws: int) -> dict[str, list[
     Only draws that these settings request count: those up to the first correct one, and the first
     `draws` in any case. A probe that has grown since for another run changes nothing.
     """
-    by_sample: dict[str, list[Rollout]] = {}
-    for rollout in rollouts:
+    by_sample: dict[str, list[Rollout]] = defaultdict(list)
+    for rollout in sorted(rollouts, key=lambda rollout: rollout.draw):
         if rollout.view is View.full_image and rollout.verdict is Verdict.correct:
-            by_sample.setdefault(rollout.sample_id, []).append(rollout)
-    for rows in by_sample.values():
-        rows.sort(key=lambda row: row.draw)
-        first = rows[0].draw
-        rows[:] = [row for row in rows if row.draw == first or row.draw < draws]
+            rows = by_sample[rollout.sample_id]
+            if not rows or rollout.draw < draws:
+                rows.append(rollout)
     return by_sample
 
 

@@ -134,9 +134,7 @@ def _shared_arguments(job: TrainJob) -> dict[str, Any]:
     }
 
 
-def grpo_arguments(
-    job: TrainJob, vocabulary: dict[str, int], evaluates: bool = False
-) -> GRPOConfig:
+def grpo_arguments(job: TrainJob, vocabulary: dict[str, int], evaluate: bool = False) -> GRPOConfig:
     """TRL's GRPOConfig; the keys of grpo.trl were checked with the other settings."""
     grpo, vllm = job.config.grpo, job.config.grpo.vllm
     arguments = _shared_arguments(job) | {
@@ -147,7 +145,7 @@ def grpo_arguments(
         "reward_weights": list(grpo.reward_weights.values()),
         "loss_type": "grpo",
         "generation_kwargs": placeholder_ban(vocabulary, vllm.mode),
-        "eval_strategy": "steps" if evaluates else "no",
+        "eval_strategy": "steps" if evaluate else "no",
         "eval_steps": grpo.eval_steps,
         "num_generations_eval": 1,
         "per_device_eval_batch_size": batch_shape(grpo, job.world)[0],
