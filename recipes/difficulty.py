@@ -112,18 +112,17 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
     folder = paths.selection(arm)
 
     def require_min(
-        selected: list[Selection], minimum: int, funnel: dict[str, int] | None
+        selected: list[Selection], minimum: int, strata: dict[str, int], funnel: dict | None
     ) -> list[Selection]:
         if funnel:
             return rap.require_min(selected, minimum, funnel, config.select.rap)
-        counts = (manifest.read_manifest(paths.score) or {})["counts"]
-        return require_min_size(selected, minimum, counts)
+        return require_min_size(selected, minimum, strata)
 
     def write_selection() -> dict[str, Any]:
         scores = parquet.read_finished(paths.score, Score, SCORE)
         selected, rap_result = select_samples(config, scores)
         funnel = rap_result.funnel() if rap_result else None
-        require_min(selected, 1, funnel)
+        require_min(selected, 1, count_strata(scores, config.difficulty.measure), funnel)
         if config.select.random or arm != Arm.tuned:
             # As many of all scored samples: a random row's, or the equal-size control's.
             sample_ids = list(dict.fromkeys(score.sample_id for score in scores))
@@ -137,7 +136,8 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
     settings, inputs = asdict(config.select) | {"arm": arm}, {"score": paths.score.name}
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
     selected, funnel = parquet.read_rows(folder, Selection), content["counts"].get("funnel")
-    return require_min(selected, config.grpo.prompts_per_step, funnel)
+    strata = (manifest.read_manifest(paths.score) or {})["counts"]
+    return require_min(selected, config.grpo.prompts_per_step, strata, funnel)
 
 
 def select_samples(

@@ -23,7 +23,7 @@ from difftrain.probe.schedule import requirements
 from difftrain.recipes import grpo
 from difftrain.recipes.difficulty import PROBE, SCORE, random_set_name
 from difftrain.records import Arm, Rollout, Sample, Score, Selection, TrainStage
-from difftrain.select import random_control, require_min_size, select_by_stratum
+from difftrain.select import count_strata, random_control, require_min_size, select_by_stratum
 from difftrain.train import dataset, sft
 from difftrain.train.trl_args import TrainJob
 
@@ -52,9 +52,9 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
             teachable = [key for key, target in targets.items() if not isinstance(target, Dropped)]
             name = random_set_name(config.name, arm, TrainStage.sft)
             selected = random_control(teachable, len(selected), config.seed, name, TrainStage.sft)
-        require_min(paths, selected, 1, dropped)
-        if dropped:
-            dropped_text = sft.dropped_text(dropped)
+        dropped_text, strata_counts = sft.dropped_text(dropped), count_strata(scores, measure)
+        require_min_size(selected, 1, strata_counts, TrainStage.sft, dropped_text)
+        if dropped_text:
             logger.info("selected for SFT, %s: %d samples%s", arm, len(selected), dropped_text)
         parquet.write_all(folder, selected)
         return {"selected": len(selected), "dropped": dropped}
@@ -63,14 +63,17 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
     inputs = {"score": paths.score.name}
     content = run_stage(folder, world, write_selection, settings=settings, inputs=inputs)
     selected, dropped = parquet.read_rows(folder, Selection), content["counts"]["dropped"]
-    return require_min(paths, selected, config.sft.samples_per_step, dropped)
+    return require_one_step(config, paths, selected, dropped)
 
 
-def require_min(
-    paths: RunPaths, selected: list[Selection], minimum: int, dropped: Mapping[str, int]
+def require_one_step(
+    config: RunConfig, paths: RunPaths, selected: list[Selection], dropped: Mapping[str, int]
 ) -> list[Selection]:
-    """The same samples. Raises EmptySelectionError with the counts if fewer than `minimum`."""
-    counts = (manifest.read_manifest(paths.score) or {})["counts"]
+    """The same samples. Raises EmptySelectionError if they are fewer than one step needs."""
+    counts, minimum = (
+        (manifest.read_manifest(paths.score) or {})["counts"],
+        config.sft.samples_per_step,
+    )
     return require_min_size(selected, minimum, counts, TrainStage.sft, sft.dropped_text(dropped))
 
 
@@ -107,8 +110,7 @@ def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
         targets = {id_: text for id_, text in texts.items() if not isinstance(text, Dropped)}
         teachable = [sample for sample in samples if sample.sample_id in targets]
         data = sft.prepare(job, teachable, targets)
-        kept, minimum = selection[: len(data.samples)], config.sft.samples_per_step
-        require_min(paths, kept, minimum, data.dropped)
+        require_one_step(config, paths, selection[: len(data.samples)], data.dropped)
         return data
 
     # 4.3  Supervised fine-tuning, loss on the response alone. From here on it is TRL's loop.

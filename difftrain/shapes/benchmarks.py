@@ -16,7 +16,7 @@ from PIL import Image
 
 from difftrain import images, seeds
 from difftrain.grade import extract
-from difftrain.records import AnswerKind
+from difftrain.records import AnswerKind, Sample
 from difftrain.shapes import families, pool
 from difftrain.shapes.families import COLORS, SHAPES, DrawnSample, Look, presence_question
 
@@ -63,21 +63,21 @@ MATHVISTA_HINTS = {
 }
 
 
-def mathvista_query(drawn: DrawnSample) -> str:
+def mathvista_query(sample: Sample | DrawnSample) -> str:
     """MathVista's query: hint, question, lettered choices in brackets."""
-    kind = AnswerKind.choice if drawn.options else AnswerKind.number
-    lettered = zip(LETTERS, drawn.options, strict=False)
+    kind = AnswerKind.choice if sample.options else AnswerKind.number
+    lettered = zip(LETTERS, sample.options, strict=False)
     choices = ["Choices:", *(f"({letter}) {option}" for letter, option in lettered)]
-    lines = [f"Hint: {MATHVISTA_HINTS[kind]}", f"Question: {drawn.question}"]
-    return "\n".join(lines + (choices if drawn.options else []))
+    lines = [f"Hint: {MATHVISTA_HINTS[kind]}", f"Question: {sample.question}"]
+    return "\n".join(lines + (choices if sample.options else []))
 
 
-def mathvista(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
+def mathvista(sample: Sample) -> Item:
     """A MathVista row of the harness: `question` is the whole query, `choices` a list literal."""
-    task, skills = MATHVISTA_TASKS[family]
-    options, answer = drawn.options, drawn.answer
+    task, skills = MATHVISTA_TASKS[sample.task]
+    options, answer = sample.options, sample.answer
     return {
-        "question": mathvista_query(drawn),
+        "question": mathvista_query(sample),
         "question_type": "multi_choice" if options else "free_form",
         "answer_type": "text" if options else "integer",
         "choices": str(list(options)) if options else None,
@@ -90,57 +90,61 @@ def mathvista(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
     }
 
 
-def mmvet(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
+def mmvet(sample: Sample) -> Item:
     """An MM-Vet row of the harness: an open question, capabilities joined by commas.
 
     The gold answer is a number or its word; of a longer text, its beginning and its end.
     """
-    gold = drawn.answer
-    if drawn.kind is AnswerKind.text:
+    gold = sample.answer
+    if sample.answer_kind is AnswerKind.text:
         gold = f"{gold[:-1]}<AND>{gold[1:]}" if len(gold) > 2 else gold
     elif int(gold) < len(NUMBER_WORDS):
         gold = f"{gold}<OR>{NUMBER_WORDS[int(gold)]}"
-    return {"question": drawn.question, "answer": gold, "category": MMVET_CAPABILITIES[family]}
-
-
-def ocrbench(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item | None:
-    """An OCRBench row of the harness; None for a single letter, which any sentence contains."""
-    if len(drawn.answer) < 2:
-        return None
     return {
-        "dataset": "shapes",
-        "question": drawn.question,
-        "answer": [drawn.answer],
-        "category": f"{OCR_TYPES[len(drawn.answer) % len(OCR_TYPES)]} Text Recognition",
+        "question": sample.question,
+        "answer": gold,
+        "category": MMVET_CAPABILITIES[sample.task],
     }
 
 
-def mmmu(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
-    """An MMMU row of the harness: the image's place is marked, open questions have no options."""
-    subject, discipline = MMMU_SUBJECTS[family]
+def ocrbench(sample: Sample) -> Item | None:
+    """An OCRBench row of the harness; None for a single letter, which any sentence contains."""
+    if len(sample.answer) < 2:
+        return None
     return {
-        "question": f"<image 1> {drawn.question}",
-        **dict(zip(LETTERS, drawn.options, strict=False)),
-        "answer": drawn.answer,
+        "dataset": "shapes",
+        "question": sample.question,
+        "answer": [sample.answer],
+        "category": f"{OCR_TYPES[len(sample.answer) % len(OCR_TYPES)]} Text Recognition",
+    }
+
+
+def mmmu(sample: Sample) -> Item:
+    """An MMMU row of the harness: the image's place is marked, open questions have no options."""
+    subject, discipline = MMMU_SUBJECTS[sample.task]
+    return {
+        "question": f"<image 1> {sample.question}",
+        **dict(zip(LETTERS, sample.options, strict=False)),
+        "answer": sample.answer,
         "split": "validation",
-        "question_type": "multiple-choice" if drawn.options else "open",
-        "topic_difficulty": ("Easy", "Medium", "Hard")[int(gen_difficulty * 3)],
-        "subfield": family,
+        "question_type": "multiple-choice" if sample.options else "open",
+        "topic_difficulty": ("Easy", "Medium", "Hard")[int((sample.gen_difficulty or 0) * 3)],
+        "subfield": sample.task,
         "image_type": "['Diagrams']",
-        "explanation": drawn.rationale,
+        "explanation": sample.rationale,
         "category": discipline,
         "l2-category": subject,
     }
 
 
-def mmstar(family: str, gen_difficulty: float, drawn: DrawnSample) -> Item:
+def mmstar(sample: Sample) -> Item:
     """An MMStar row of the harness: options in columns, one of six capabilities."""
     return {
-        "question": drawn.question,
-        **dict(zip(LETTERS, drawn.options, strict=False)),
-        "answer": drawn.answer,
-        "category": MMSTAR_CAPABILITIES[family][gen_difficulty >= 0.5],
-        "l2_category": family,
+        "question": sample.question,
+        **dict(zip(LETTERS, sample.options, strict=False)),
+        "answer": sample.answer,
+        "category": MMSTAR_CAPABILITIES[sample.task][(sample.gen_difficulty or 0) >= 0.5],
+        "l2_category": sample.task,
         "bench": "shapes",
     }
 
@@ -204,7 +208,7 @@ def _yes_no_items(seed: int) -> Iterator[Item]:
             }
 
 
-SPECS: dict[str, tuple[Callable[[str, float, DrawnSample], Item | None], tuple[str, ...]]] = {
+SPECS: dict[str, tuple[Callable[[Sample], Item | None], tuple[str, ...]]] = {
     "MathVista": (mathvista, tuple(MATHVISTA_TASKS)),
     "MMVet": (mmvet, tuple(MMVET_CAPABILITIES)),
     "OCRBench": (ocrbench, ("read",)),
@@ -231,17 +235,17 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
     draws = enumerate(cycle(family_names))
     while len(by_id) < size:
         draw_index, family = next(draws)
-        sample_id, gen_difficulty, drawn = pool.draw(pool.Split.bench, family, draw_index, root)
-        row = to_row(family, gen_difficulty, drawn)
-        if row is None or sample_id in by_id:
+        sample = pool.sample(pool.Split.bench, family, draw_index, root)
+        row = to_row(sample)
+        if row is None or sample.sample_id in by_id:
             continue
         index, own_id = len(by_id), {}
         if name == "MathVista":
             own_id = {"pid": str(index + 1)}
         elif name == "MMMU":
             own_id = {"id": f"validation_{row['l2-category']}_{index + 1}"}
-        image = {"image": images.to_png(drawn.image, 6), "sample_id": sample_id}
-        by_id[sample_id] = {"index": index, **own_id, **row, **image}
+        image = {"image": sample.images[0], "sample_id": sample.sample_id}
+        by_id[sample.sample_id] = {"index": index, **own_id, **row, **image}
     return list(by_id.values())
 
 

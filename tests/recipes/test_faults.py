@@ -43,8 +43,8 @@ def run(launcher: str, *arguments: str, **environment: str) -> Path:
 
 
 def rollouts(folder: Path) -> list[Rollout]:
-    found = parquet.read_rows(folder, Rollout)
-    return sorted(found, key=lambda row: (row.sample_id, row.mask_percent, row.draw))
+    rows = parquet.read_rows(folder, Rollout)
+    return sorted(rows, key=lambda row: (row.sample_id, row.mask_percent, row.draw))
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def test_a_killed_probe_resumes_without_repeating_a_rollout(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        known = len(list(tmp_path.glob("probe/*/part-*.parquet")))
+        before = len(list(tmp_path.glob("probe/*/part-*.parquet")))
         while child.poll() is None:
-            if len(list(tmp_path.glob("probe/*/part-*.parquet"))) >= known + 2:
+            if len(list(tmp_path.glob("probe/*/part-*.parquet"))) >= before + 2:
                 child.send_signal(signal.SIGKILL)
                 child.wait()
                 kills += 1
@@ -91,8 +91,8 @@ def test_two_ranks_write_what_one_rank_writes(undisturbed: Path, tmp_path: Path)
         for rank in range(2)
     ]
     for child in ranks:
-        _, said = child.communicate(timeout=500)
-        assert child.returncode == 0, said[-4000:]
+        _, output = child.communicate(timeout=500)
+        assert child.returncode == 0, output[-4000:]
     folder = tmp_path / "probe" / undisturbed.name
     assert {path.name[5:9] for path in parquet.parts(folder)} == {"r000", "r001"}
     assert rollouts(folder) == rollouts(undisturbed)
@@ -119,10 +119,15 @@ def test_when_preflight_fails_on_the_first_rank_the_other_ends_with_the_reason(
     shutil.copytree(SHIPPED["tiny"], broken)
     template = broken / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|image_pad|>", ""))
-    given = ("model=tiny", f"model.name={broken}", "data.num_samples=12", f"output_dir={tmp_path}")
+    settings = (
+        "model=tiny",
+        f"model.name={broken}",
+        "data.num_samples=12",
+        f"output_dir={tmp_path}",
+    )
     first, second = (
         subprocess.Popen(
-            [sys.executable, str(ROOT / "launch" / "train.py"), *given],
+            [sys.executable, str(ROOT / "launch" / "train.py"), *settings],
             env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -130,13 +135,13 @@ def test_when_preflight_fails_on_the_first_rank_the_other_ends_with_the_reason(
         )
         for rank in range(2)
     )
-    _, said = first.communicate(timeout=200)
+    _, output = first.communicate(timeout=200)
     _, other = second.communicate(timeout=30)
     assert (first.returncode, second.returncode) == (1, 1)
-    assert "chat template has the image" in said
+    assert "chat template has the image" in output
     assert "rank 1: rank 0 stopped: PreflightFailed: " in other
     assert "chat template has the image" in other
-    assert "Traceback" not in said + other
+    assert "Traceback" not in output + other
 
 
 def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None:

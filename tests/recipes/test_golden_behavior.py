@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.golden]
 
 
 @pytest.fixture(scope="module", params=RUNS)
-def found_and_golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+def result_and_golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """The behavior of a small run made now, and the golden one."""
     folder = tmp_path_factory.mktemp(request.param)
     words = ("debug=smoke", *RUNS[request.param], f"output_dir={folder}")
@@ -36,31 +36,31 @@ def found_and_golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, str(GOLDEN / "behavior.py"), str(folder)], capture_output=True, text=True
     )
-    assert told.returncode == 0, told.stderr
-    return json.loads(told.stdout), json.loads((GOLDEN / f"{request.param}.json").read_text())
+    assert printed.returncode == 0, printed.stderr
+    return json.loads(printed.stdout), json.loads((GOLDEN / f"{request.param}.json").read_text())
 
 
-def test_samples_and_selections_are_the_golden_ones(found_and_golden) -> None:
-    found, golden = found_and_golden
-    assert found["samples"] == golden["samples"]
-    assert found["selections"] == golden["selections"]
+def test_samples_and_selections_are_the_golden_ones(result_and_golden) -> None:
+    result, golden = result_and_golden
+    assert result["samples"] == golden["samples"]
+    assert result["selections"] == golden["selections"]
 
 
-def test_every_sample_has_its_golden_stratum_and_value(found_and_golden) -> None:
-    found, golden = found_and_golden
-    assert found["strata"].keys() == golden["strata"].keys()
+def test_every_sample_has_its_golden_stratum_and_value(result_and_golden) -> None:
+    result, golden = result_and_golden
+    assert result["strata"].keys() == golden["strata"].keys()
     for measure, rows in golden["strata"].items():
         for (stratum, value), (golden_stratum, golden_value) in zip(
-            found["strata"][measure], rows, strict=True
+            result["strata"][measure], rows, strict=True
         ):
             assert stratum == golden_stratum
             assert value == pytest.approx(golden_value, abs=2e-3)
 
 
-def test_every_item_score_and_report_figure_is_the_golden_one(found_and_golden) -> None:
-    found, golden = found_and_golden
-    assert found["item_scores"] == golden["item_scores"]
-    assert found["report"] == golden["report"]
+def test_every_item_score_and_report_figure_is_the_golden_one(result_and_golden) -> None:
+    result, golden = result_and_golden
+    assert result["item_scores"] == golden["item_scores"]
+    assert result["report"] == golden["report"]

@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def made(done: subprocess.CompletedProcess[str]) -> Path:
+def output_of(done: subprocess.CompletedProcess[str]) -> Path:
     assert done.returncode == 0, done.stderr[-4000:]
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith("output: ")
@@ -36,7 +36,7 @@ def made(done: subprocess.CompletedProcess[str]) -> Path:
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a small main job."""
-    return made(run(*SMALL, f"output_dir={tmp_path_factory.mktemp('job')}"))
+    return output_of(run(*SMALL, f"output_dir={tmp_path_factory.mktemp('job')}"))
 
 
 def stage(job: Path, name: str) -> Path:
@@ -62,9 +62,9 @@ def test_the_report_has_every_key_of_its_contract(job: Path) -> None:
     assert report["recipe_difference"] == ["name=grpo_hard", kept]
     for name in ("base", "tuned", "control"):
         for benchmark in ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar"):
-            found = report[name][f"shapes/{benchmark}"]
-            assert 0 <= found["low"] <= found["score"] <= found["high"] <= 1
-            assert found["n"] == 8
+            score = report[name][f"shapes/{benchmark}"]
+            assert 0 <= score["low"] <= score["score"] <= score["high"] <= 1
+            assert score["n"] == 8
 
 
 def test_no_row_is_lost(job: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_same_command_again_redoes_nothing(job: Path) -> None:
     folder = job.parents[1]
     before = written(folder)
     started = time.time()
-    assert made(run(*SMALL, f"output_dir={folder}")) == job
+    assert output_of(run(*SMALL, f"output_dir={folder}")) == job
     assert written(folder) == before
     assert time.time() - started < 120
 
@@ -147,7 +147,7 @@ def test_another_tau_redoes_only_scoring_and_what_follows(job: Path) -> None:
         capture_output=True,
         text=True,
     )
-    made(done)
+    output_of(done)
     assert len(list((folder / "probe").iterdir())) == 1
     after = parquet.read_rows(next((folder / "probe").iterdir()), Rollout)
     keys = {(row.sample_id, row.mask_percent, row.draw) for row in after}

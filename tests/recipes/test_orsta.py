@@ -86,8 +86,8 @@ def test_orsta_rows_of_all_eight_tasks_train_to_the_end(report: Path) -> None:
 
 def test_the_report_tells_the_reward_of_every_task(report: Path) -> None:
     rewards = json.loads((report / "report.json").read_text())["training"]["tuned"]["rewards"]
-    told = {name.removeprefix("task/") for name in rewards if name.startswith("task/")}
-    assert told == FAMILIES.keys()
+    tasks = {name.removeprefix("task/") for name in rewards if name.startswith("task/")}
+    assert tasks == FAMILIES.keys()
     page = (report / "report.md").read_text()
     for task in FAMILIES:
         assert f"task: {task}" in page

@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 def rows(folder: Path) -> list[dict]:
     """Two dozen usable rows in both formats, and five that cannot be used."""
     (folder / "pictures").mkdir()
-    found: list[dict] = []
+    good_rows: list[dict] = []
     for number in range(24):
         sample = pool.sample(pool.Split.pool, ("count", "count_plus")[number % 2], number, 5)
         name = f"pictures/{number}.{'png' if number % 3 else 'jpg'}"
         with Image.open(BytesIO(sample.images[0])) as picture:
             picture.resize((330, 330)).save(folder / name)
         if number % 2:
-            found.append(
+            good_rows.append(
                 {
                     "image_paths": [name],
                     "prompt": f"<image>{sample.question}",
@@ -34,12 +34,12 @@ def rows(folder: Path) -> list[dict]:
                 }
             )
         else:
-            asked = [{"role": "user", "content": f"<image>{sample.question}"}]
-            found.append({"messages": asked, "images": [name], "solution": sample.answer})
+            messages = [{"role": "user", "content": f"<image>{sample.question}"}]
+            good_rows.append({"messages": messages, "images": [name], "solution": sample.answer})
     (folder / "pictures" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    good = found[1]
+    good = good_rows[1]
     return [
-        *found,
+        *good_rows,
         {**good, "image_paths": ["pictures/missing.png"]},
         {**good, "image_paths": ["pictures/broken.png"]},
         {**good, "prompt": "<image> "},

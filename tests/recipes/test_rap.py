@@ -45,8 +45,8 @@ def report(store: Path, recipe: str) -> dict:
 
 
 def only(folder: Path) -> Path:
-    (found,) = folder.iterdir()
-    return found
+    (content,) = folder.iterdir()
+    return content
 
 
 def test_the_recipes_share_one_probe(store: Path) -> None:
@@ -84,16 +84,16 @@ def test_rap_picks_no_sample_that_its_own_table_calls_easy_or_biased(store: Path
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_report_tells_the_choice(store: Path, recipe: str) -> None:
-    found = report(store, recipe)
-    assert found["name"] == recipe
-    assert found["funnel"]["chosen"] == sum(found["counts"]["picks"].values()) > 0
-    assert found["funnel"]["pool"] == found["counts"]["samples"] == 60
-    assert set(found["retest"]["measures"]) == {"cde", "ace", "drm"}
-    assert all(each["n"] == 8 for each in found["retest"]["measures"].values())
+def test_the_report_describes_the_selection(store: Path, recipe: str) -> None:
+    content = report(store, recipe)
+    assert content["name"] == recipe
+    assert content["funnel"]["chosen"] == sum(content["counts"]["picks"].values()) > 0
+    assert content["funnel"]["pool"] == content["counts"]["samples"] == 60
+    assert set(content["retest"]["measures"]) == {"cde", "ace", "drm"}
+    assert all(each["n"] == 8 for each in content["retest"]["measures"].values())
 
 
-def test_where_nothing_survives_the_counts_are_told_with_exit_code_2(store: Path) -> None:
+def test_where_nothing_survives_the_counts_are_reported_with_exit_code_2(store: Path) -> None:
     done = run(store, "recipe=rap_cde", "probe.max_new_tokens=4")  # too few for any answer
     assert done.returncode == 2
     assert "RAP selects 0 samples" in done.stderr

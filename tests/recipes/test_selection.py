@@ -46,8 +46,8 @@ def selections(
     return {stage: SELECT[stage](config, paths, World(), arm) for stage in config.stages}
 
 
-def ids(picks: list[Selection]) -> set[str]:
-    return {pick.sample_id for pick in picks}
+def ids(selected: list[Selection]) -> set[str]:
+    return {selection.sample_id for selection in selected}
 
 
 def test_each_stage_gets_its_stratum_and_random_sets_have_its_size(
@@ -71,10 +71,10 @@ def test_rows_that_name_the_same_set_share_it_and_its_training(
         "sft_mid_grpo_hard",
     )}  # fmt: skip
     paths = {name: paths for name, (_, paths) in rows.items()}
-    one, two, three, alone, four = paths.values()
-    assert one.sft(Arm.tuned) == two.sft(Arm.tuned) != three.sft(Arm.tuned) == four.sft(Arm.tuned)
-    assert two.selection(Arm.tuned) == three.selection(Arm.tuned)
-    assert one.selection(Arm.tuned) == alone.selection(Arm.tuned) == four.selection(Arm.tuned)
+    a, b, c, grpo_only, d = paths.values()
+    assert a.sft(Arm.tuned) == b.sft(Arm.tuned) != c.sft(Arm.tuned) == d.sft(Arm.tuned)
+    assert b.selection(Arm.tuned) == c.selection(Arm.tuned)
+    assert a.selection(Arm.tuned) == grpo_only.selection(Arm.tuned) == d.selection(Arm.tuned)
     assert len({each.grpo(Arm.tuned) for each in paths.values()}) == 5
     other = row(tmp_path, "sft_rand_m_grpo_hard", shapes_samples, "seed=2")
     assert ids(selections(*other)[TrainStage.sft]) != ids(
@@ -85,10 +85,10 @@ def test_rows_that_name_the_same_set_share_it_and_its_training(
 def test_the_control_of_an_sft_row_has_random_sets_of_both_sizes(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
-    given = row(tmp_path, "sft_mid_grpo_hard", shapes_samples)
-    control = selections(*given, Arm.control)
+    config_and_paths = row(tmp_path, "sft_mid_grpo_hard", shapes_samples)
+    control = selections(*config_and_paths, Arm.control)
     assert [len(control[TrainStage.sft]), len(control[TrainStage.grpo])] == [12, 6]
-    assert ids(control[TrainStage.sft]) != ids(selections(*given)[TrainStage.sft])
+    assert ids(control[TrainStage.sft]) != ids(selections(*config_and_paths)[TrainStage.sft])
 
 
 def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
@@ -99,9 +99,9 @@ def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
     caplog.set_level("INFO")
     for name in ("sft_mid_grpo_hard", "sft_rand_m_grpo_hard"):
         config, paths = row(tmp_path, name, bare)
-        picks = selections(config, paths)[TrainStage.sft]
-        assert len(picks) == 6
-        assert not ids(picks) & {each.sample_id for each in bare if each.rationale is None}
+        selected = selections(config, paths)[TrainStage.sft]
+        assert len(selected) == 6
+        assert not ids(selected) & {each.sample_id for each in bare if each.rationale is None}
         content = manifest.read_manifest(paths.selection(Arm.tuned, TrainStage.sft))
         assert content is not None
         assert content["counts"]["dropped"] == {"no_rationale": 6}
@@ -153,7 +153,7 @@ def test_a_stratum_that_is_empty_or_too_small_is_reported_with_the_counts(
         selections(*row(tmp_path, "sft_mid_grpo_hard", shapes_samples, *overrides))
 
 
-def test_the_other_ranks_are_told_at_once_that_a_stratum_holds_nothing(
+def test_the_other_ranks_stop_at_once_if_a_stratum_is_empty(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
     config, paths = row(tmp_path, "grpo_hard", shapes_samples, "select.strata=[easy]")
@@ -165,7 +165,7 @@ def test_the_other_ranks_are_told_at_once_that_a_stratum_holds_nothing(
     assert time.time() - started < 5
 
 
-def test_the_other_ranks_are_told_at_once_that_the_samples_cannot_be_read_for_scoring(
+def test_the_other_ranks_stop_at_once_if_the_samples_cannot_be_read_for_scoring(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
     config, paths = row(tmp_path, "grpo_hard", shapes_samples)

@@ -29,8 +29,8 @@ def command(folder: Path, *words: str, launcher: str = "train") -> list[str]:
     return [sys.executable, program, *SMALL, f"output_dir={folder}", *words]
 
 
-def run(*given: str) -> Path:
-    done = subprocess.run(given, capture_output=True, text=True)
+def run(*command_line: str) -> Path:
+    done = subprocess.run(command_line, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
 
@@ -70,10 +70,10 @@ def test_the_report_shows_both_stages(whole: Path) -> None:
     assert "samples (SFT), then on" in (whole / "report.md").read_text()
 
 
-def test_grpo_starts_where_sft_ended_and_the_run_holds_its_checkpoint(whole: Path) -> None:
+def test_grpo_starts_where_sft_ended_and_the_run_has_its_checkpoint(whole: Path) -> None:
     sft, grpo = stages(whole.parents[1])
-    made = json.loads((grpo / "manifest.json").read_text())
-    assert made["inputs"]["model"] == sft.name
+    content = json.loads((grpo / "manifest.json").read_text())
+    assert content["inputs"]["model"] == sft.name
     AutoProcessor.from_pretrained(whole / "checkpoint")
     AutoModelForImageTextToText.from_pretrained(whole / "checkpoint")
     ended, last = tensors(sft), load_file(whole / "checkpoint" / "model.safetensors")
@@ -81,13 +81,13 @@ def test_grpo_starts_where_sft_ended_and_the_run_holds_its_checkpoint(whole: Pat
     assert 0 < moved < 4 * 1e-4 * 5
 
 
-def killed_at(child: subprocess.Popen, store: Path, seen: str) -> None:
+def killed_at(child: subprocess.Popen, store: Path, pattern: str) -> None:
     """SIGKILL once a file of this pattern is there."""
-    while child.poll() is None and not list(store.glob(seen)):
+    while child.poll() is None and not list(store.glob(pattern)):
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert list(store.glob(seen))
+    assert list(store.glob(pattern))
 
 
 def test_killed_in_sft_and_in_grpo_it_ends_with_the_same_weights(
@@ -96,14 +96,14 @@ def test_killed_in_sft_and_in_grpo_it_ends_with_the_same_weights(
     before = whole.parents[1]
     sft, grpo = stages(before)
     store = tmp_path / "store"
-    leave = shutil.ignore_patterns("train", "run", "responses", "evaluate")
-    shutil.copytree(before, store, ignore=leave)
+    ignored = shutil.ignore_patterns("train", "run", "responses", "evaluate")
+    shutil.copytree(before, store, ignore=ignored)
     for stage, step in ((sft, 2), (sft, 4), (grpo, 2)):
         child = subprocess.Popen(
             command(store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        seen = f"train/{stage.name}/checkpoints/checkpoint-{step}/trainer_state.json"
-        killed_at(child, store, seen)
+        pattern = f"train/{stage.name}/checkpoints/checkpoint-{step}/trainer_state.json"
+        killed_at(child, store, pattern)
         assert not (store / "train" / stage.name / "manifest.json").exists()
     run(*command(store))
     for stage in (sft, grpo):
@@ -114,10 +114,10 @@ def test_killed_in_sft_and_in_grpo_it_ends_with_the_same_weights(
         assert [json.loads(line)["step"] for line in log] == list(range(1, count + 1))
 
 
-def test_right_rollouts_teach_in_the_rewards_layout(whole: Path, tmp_path: Path) -> None:
+def test_correct_rollouts_are_targets_in_the_rewards_format(whole: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    leave = shutil.ignore_patterns("train", "run")
-    shutil.copytree(whole.parents[1], store, ignore=leave)
+    ignored = shutil.ignore_patterns("train", "run")
+    shutil.copytree(whole.parents[1], store, ignore=ignored)
     run(*command(store, "sft.targets=rollouts", "sft.max_steps=1", "grpo.max_steps=1"))
     (sft,) = (path.parent for path in store.glob("train/*/sft_targets.json"))
     taught = json.loads((sft / "sft_targets.json").read_text())["targets"]
@@ -127,7 +127,7 @@ def test_right_rollouts_teach_in_the_rewards_layout(whole: Path, tmp_path: Path)
     )
 
 
-def test_an_incomplete_checkpoint_is_told_with_exit_code_2(whole: Path, tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_reported_with_exit_code_2(whole: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shutil.copytree(whole.parents[1], store, ignore=shutil.ignore_patterns("run"))
     sft, _ = stages(store)

@@ -48,16 +48,16 @@ def parts(folder: Path) -> int:
 def killed(folder: Path, rng: random.Random, arguments: list[str]) -> bool:
     """Start a probe as some rank of some world and kill it at a random moment; whether it was."""
     rank, size = rng.choice([(0, 1), (0, 2), (1, 2), (3, 4)]) if parts(folder) else (0, 1)
-    known, wanted, rest = parts(folder), rng.choice([0, 1, 1, 2]), rng.uniform(0, 0.3)
+    before, extra, rest = parts(folder), rng.choice([0, 1, 1, 2]), rng.uniform(0, 0.3)
     child = subprocess.Popen(
         command(*arguments),
         env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    latest = time.monotonic() + (rng.uniform(0, 15) if wanted == 0 else 40)
+    latest = time.monotonic() + (rng.uniform(0, 15) if extra == 0 else 40)
     while child.poll() is None and time.monotonic() < latest:
-        if wanted and parts(folder) >= known + wanted:
+        if extra and parts(folder) >= before + extra:
             time.sleep(rest)
             break
         time.sleep(0.01)
@@ -83,15 +83,20 @@ def test_killed_at_twenty_moments_as_any_rank_of_any_world_the_probe_ends_as_und
     assert written <= {path.name for path in parquet.parts(folder)}
     assert len(written) >= 10
     rows, expected = (parquet.read_rows(each, Rollout) for each in (folder, undisturbed))
-    assert len({key(row) for row in rows}) == len(rows)  # nothing was asked twice
+    assert len({key(row) for row in rows}) == len(rows)  # no request was repeated
     assert sorted(rows, key=key) == sorted(expected, key=key)
     assert not list(folder.glob("*.tmp"))
 
 
 def row(folder: Path, name: str, prompt: str) -> dict[str, Any]:
     Image.new("RGB", (112, 112), name).save(folder / f"{name}.png")
-    words = f"<image>{prompt}"
-    return {"image_paths": [f"{name}.png"], "prompt": words, "ground_truth": "3", "ability": "x"}
+    user_text = f"<image>{prompt}"
+    return {
+        "image_paths": [f"{name}.png"],
+        "prompt": user_text,
+        "ground_truth": "3",
+        "ability": "x",
+    }
 
 
 def jsonl(folder: Path, rows: list[dict[str, Any]]) -> str:
@@ -105,8 +110,8 @@ def test_ten_thousand_duplicates_are_asked_once_and_counted(tmp_path: Path) -> N
     path = jsonl(tmp_path, [*[same] * 10_000, other])
     folder = probed("data=jsonl", path, f"output_dir={tmp_path / 'made'}")
     assert len({each.sample_id for each in parquet.read_rows(folder, Rollout)}) == 2
-    (made,) = (tmp_path / "made" / "data").glob("*/manifest.json")
-    counts = json.loads(made.read_text())["counts"]
+    (manifest_path,) = (tmp_path / "made" / "data").glob("*/manifest.json")
+    counts = json.loads(manifest_path.read_text())["counts"]
     assert counts["samples"] == 2
     assert counts["quarantined"] == 9_999
 

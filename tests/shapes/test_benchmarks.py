@@ -80,8 +80,8 @@ def test_the_gold_scores_one_and_anything_else_zero(
 def test_prompts_show_the_image_and_text(name: str, items: dict[str, list[dict]]) -> None:
     for item in items[name]:
         parts = evaluate.build_prompt(f"shapes/{name}", item)
-        shown_images = [part["value"] for part in parts if part["type"] == "image"]
-        assert shown_images == [item["image"]]
+        image_parts = [part["value"] for part in parts if part["type"] == "image"]
+        assert image_parts == [item["image"]]
         assert all(isinstance(part["value"], str) for part in parts if part["type"] == "text")
 
 
@@ -109,7 +109,7 @@ def test_open_mmmu_prompts_put_the_question_around_the_image(
     assert "Options" not in rest["value"]
 
 
-def test_hallusionbench_asks_each_question_of_two_figures_with_opposite_answers(
+def test_hallusionbench_has_each_question_for_two_figures_with_opposite_answers(
     items: dict[str, list[dict]],
 ) -> None:
     questions, figures = defaultdict(list), defaultdict(list)
