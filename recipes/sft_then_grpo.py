@@ -70,11 +70,9 @@ def require_one_step(
     config: RunConfig, paths: RunPaths, selected: list[Selection], dropped: Mapping[str, int]
 ) -> list[Selection]:
     """The same samples. Raises EmptySelectionError if they are fewer than one step needs."""
-    counts, minimum = (
-        (manifest.read_manifest(paths.score) or {})["counts"],
-        config.sft.samples_per_step,
-    )
-    return require_min_size(selected, minimum, counts, TrainStage.sft, sft.dropped_text(dropped))
+    strata, minimum = manifest.read_manifest(paths.score) or {}, config.sft.samples_per_step
+    text = sft.dropped_text(dropped)
+    return require_min_size(selected, minimum, strata["counts"], TrainStage.sft, text)
 
 
 def make_targets(
