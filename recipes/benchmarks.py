@@ -23,10 +23,7 @@ from difftrain.records import Arm, ItemResult, Sample
 
 
 def check_items(evaluate: EvaluateConfig, paths: RunPaths) -> None:
-    """5.0  The official items are there and can be scored.
-
-    Raises SchemaError, or BenchmarkNotFound for a hub id without network.
-    """
+    """5.0  The official items are there. Raises SchemaError, BenchmarkNotFound without network."""
     if evaluate.official and not write_results.is_done(paths.evaluation(Arm.base)):
         load_items(replace(evaluate, benchmarks=evaluate.official))
 

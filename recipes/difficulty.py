@@ -105,10 +105,7 @@ def score_samples(
 
 
 def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[Selection]:
-    """4.1  The samples that GRPO trains on.
-
-    Raises EmptySelectionError if they are fewer than one optimizer step needs.
-    """
+    """4.1  The samples that GRPO trains on. Raises EmptySelectionError if too few for one step."""
     folder = paths.selection(arm)
 
     def require_min(

@@ -92,10 +92,7 @@ def make_targets(
 
 
 def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
-    """Train one arm, both stages; returns its checkpoint.
-
-    Raises EmptySelectionError if too few samples are left for one step of SFT.
-    """
+    """Train one arm; returns its checkpoint. Raises EmptySelectionError before too small an SFT."""
     inputs = {"select": paths.selection(arm, TrainStage.sft).name, "model": paths.model}
     folder, title = paths.sft(arm), f"sft {arm}"
     job = TrainJob(TrainStage.sft, config, folder, world, title, inputs=inputs)

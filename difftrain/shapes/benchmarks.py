@@ -219,9 +219,9 @@ SPECS: dict[str, tuple[Callable[[Sample], Item | None], tuple[str, ...]]] = {
 
 
 def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
-    """The first `size` distinct items of a miniature, the same on every machine.
+    """The first `size` distinct items of a miniature, with or without `shapes/` in its name.
 
-    `benchmark` is a name of the tables, with or without `shapes/`. Raises ValueError for others.
+    They are the same on every machine. Raises ValueError for an unknown name.
     """
     name = benchmark.removeprefix("shapes/")
     root = seeds.derive(seed, "benchmark", name)

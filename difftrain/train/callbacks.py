@@ -44,10 +44,7 @@ def truncate_log(folder: Path, last_step: int) -> float:
 
 
 class JsonlLogger(TrainerCallback):
-    """Appends a line a step to train_log.jsonl and shows a progress bar; first rank only.
-
-    `bar_key` is the value beside the bar, which every line of a step has.
-    """
+    """Appends a line a step to train_log.jsonl and shows `bar_key` beside a bar; first rank only."""
 
     def __init__(self, folder: Path, elapsed: float, title: str, bar_key: str = "reward") -> None:
         self.folder, self.elapsed, self.title, self.bar_key = folder, elapsed, title, bar_key
@@ -74,11 +71,11 @@ class JsonlLogger(TrainerCallback):
         row = {key: float(logs[key]) for key in TRAIN_KEYS if key in logs}
         seconds = {"seconds": self.elapsed + time.time() - self.started}
         self._append(TRAIN_LOG, row | step_metrics(logs, args.world_size) | step | seconds)
-        if state.global_step % reward_hacking.ALARM_WINDOW == 0:
-            self._warn(state.global_step)
         if self.bar:
             self.bar.update(state.global_step - self.bar.n)
             self.bar.set_postfix_str(f"{self.bar_key} {row[self.bar_key]:.2f}")
+        if state.global_step % reward_hacking.ALARM_WINDOW == 0:
+            self._warn(state.global_step)
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         if self.bar:

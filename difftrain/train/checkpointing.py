@@ -56,10 +56,7 @@ def run_training(job: TrainJob, fit: Callable[[], tuple[Any, float, Mapping[str,
 
 
 def finished_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of a finished stage; None if the stage is not finished.
-
-    Raises MissingArtifact if the stage was finished but its checkpoint is damaged.
-    """
+    """The checkpoint of a finished stage, else None. Raises MissingArtifact if it is damaged."""
     checkpoint = folder / CHECKPOINT
     if manifest.read_manifest(folder) is None or not checkpoint.is_dir():
         return None

@@ -1,7 +1,4 @@
-"""Samples as TRL takes them: a conversational prompt without template, images beside it.
-
-Images are read and decoded with their batch, so that memory does not grow with the data.
-"""
+"""Samples as TRL takes them: a conversational prompt; images are decoded with their batch alone."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -88,10 +85,7 @@ def to_dataset(samples: Sequence[Sample]) -> Dataset:
 
 
 def with_images(rows: list[dict[str, Any]], samples: Sequence[Sample]) -> Dataset:
-    """These rows as a dataset that decodes the images of a row's sample_id when it is read.
-
-    A group's completions share one decoded image: a batch decodes each of its samples once.
-    """
+    """These rows as a dataset that decodes the images of each sample_id once, when a batch is read."""
     by_id = {sample.sample_id: sample for sample in samples}
 
     def add_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:

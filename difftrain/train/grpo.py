@@ -57,7 +57,7 @@ def fit(job: TrainJob, data: TrainData) -> Path:
             trainer = build_trainer(job, data, graders)
             seconds = checkpointing.train(trainer, job, data.samples)
         log = callbacks.read_log(job.folder)
-        completions = trl_args.rows_per_step(grpo)
+        completions = grpo.prompts_per_step * grpo.num_generations
         tokens = completions * sum(row.get("completions/mean_length", 0.0) for row in log)
         counts = {
             "steps": len(log),

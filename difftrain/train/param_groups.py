@@ -43,13 +43,10 @@ def freeze_vision(model: nn.Module) -> None:
 
 
 def count_parameters(model: nn.Module) -> list[tuple[str, int, int]]:
-    """(part, parameters, trained parameters) of each part that has any.
-
-    Under ZeRO-3 a parameter's own shape is empty; DeepSpeed keeps its size in `ds_numel`.
-    """
+    """(part, parameters, trained parameters) of each part that has any."""
     sizes, trained = Counter(), Counter()
     for name, parameter in model.named_parameters():
-        size = getattr(parameter, "ds_numel", parameter.numel())
+        size = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 empties the parameter
         sizes[part_of(name)] += size
         trained[part_of(name)] += size * parameter.requires_grad
     return [(part, sizes[part], trained[part]) for part in PARTS if part in sizes]
@@ -63,10 +60,7 @@ def parameter_table(model: nn.Module) -> str:
 
 
 def peft_config(stage: str, lora: LoraConfig, model: ModelConfig) -> PeftLoraConfig | None:
-    """peft's configuration; None if all weights are trained.
-
-    Raises ConfigError for target modules that the model does not have.
-    """
+    """peft's configuration, or None. Raises ConfigError for modules that the model lacks."""
     if not lora.rank:
         return None
     architecture = AutoConfig.from_pretrained(

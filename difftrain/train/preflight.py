@@ -76,10 +76,7 @@ def failure_message(results: Mapping[str, CheckResult]) -> str | None:
 
 
 def require_trainable(candidate: Candidate) -> dict[str, CheckResult]:
-    """The results of all checks on SAMPLES samples with images, of as many tasks as there are.
-
-    Raises PreflightFailed with every cause if one fails.
-    """
+    """Results on SAMPLES samples of different tasks. Raises PreflightFailed with every cause."""
     with_images = [sample for sample in candidate.samples if sample.images]
     if not with_images:
         raise PreflightFailed("no sample has an image, so the model cannot be checked")
@@ -239,10 +236,7 @@ def check_sampling(candidate: Candidate) -> CheckResult:
 
 @contextmanager
 def _trainable_as(candidate: Candidate, stage: str) -> Iterator[None]:
-    """Set LoRA adapters and frozen parts as this stage would, and restore the model afterwards.
-
-    Raises ConfigError or ValueError as training would.
-    """
+    """Set adapters and frozen parts, or raise, as this stage would; restore the model."""
     model, settings = candidate.loaded.model, candidate.stages[stage]
     required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
     adapter = param_groups.peft_config(stage, settings.lora, candidate.model)
@@ -304,10 +298,7 @@ def checkpoint_bytes(candidate: Candidate, stage: str, size: int) -> int:
 
 
 def check_checkpoint(candidate: Candidate) -> CheckResult:
-    """8. A checkpoint can be written where the run writes, and read back unchanged.
-
-    Of a model above ROUND_TRIP_BYTES only as many tensors as fit.
-    """
+    """8. A checkpoint can be written where the run writes, and read back unchanged."""
     model, folder = candidate.loaded.model, candidate.folder
     weights = model.state_dict()
     size = sum(tensor.nbytes for tensor in weights.values())

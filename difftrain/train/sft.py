@@ -181,10 +181,7 @@ def trl_row(sample: Sample, target: str) -> dict[str, Any]:
 
 
 def token_count(processor: Any, sample: Sample, target: str) -> int:
-    """Tokens of the whole example as training sees it, image tokens included.
-
-    The text is tokenized; the number of an image's tokens follows from its size.
-    """
+    """Tokens of the whole example in training; how many an image has follows from its size."""
     row = trl_row(sample, target)
     sizes = [images.png_size(png) for png in sample.images]
     blanks = [Image.new("1", (1, 1)) for _ in sizes]

@@ -50,13 +50,6 @@ class TrainJob:
         return loading.load_processor(self.start_model, data.min_pixels, data.max_pixels)
 
 
-def rows_per_step(settings: GrpoConfig | SftConfig) -> int:
-    """Completions (GRPO) or samples (SFT) of one optimizer step, over all processes."""
-    if isinstance(settings, GrpoConfig):
-        return settings.prompts_per_step * settings.num_generations
-    return settings.samples_per_step
-
-
 def batch_shape(settings: GrpoConfig | SftConfig, world: World) -> tuple[int, int]:
     """Rows of one device in one backward pass, and gradient accumulation steps.
 
@@ -65,7 +58,10 @@ def batch_shape(settings: GrpoConfig | SftConfig, world: World) -> tuple[int, in
     """
     if problem := settings.step_problem(world.size):
         raise ConfigError([problem])
-    rows = rows_per_step(settings) // world.size
+    if isinstance(settings, GrpoConfig):
+        rows = settings.prompts_per_step * settings.num_generations // world.size
+    else:
+        rows = settings.samples_per_step // world.size
     size = max(n for n in range(1, settings.per_device_train_batch_size + 1) if rows % n == 0)
     return size, rows // size
 
@@ -73,7 +69,7 @@ def batch_shape(settings: GrpoConfig | SftConfig, world: World) -> tuple[int, in
 def step_summary(settings: GrpoConfig | SftConfig, world: World) -> str:
     """How one optimizer step is divided over processes and passes, as text."""
     size, passes = batch_shape(settings, world)
-    rows = f"{rows_per_step(settings)} samples"
+    rows = f"{world.size * size * passes} samples"
     if isinstance(settings, GrpoConfig):
         rows = f"{settings.prompts_per_step} prompts x {settings.num_generations} completions"
     return f"a step: {rows} = {world.size} processes x {size} at once x {passes} passes"
