@@ -44,7 +44,7 @@ def truncate_log(folder: Path, last_step: int) -> float:
 
 
 class JsonlLogger(TrainerCallback):
-    """Appends a line a step to train_log.jsonl and shows `bar_key` beside a bar; first rank only."""
+    """Appends a line a step to train_log.jsonl, shows `bar_key` beside a bar; first rank only."""
 
     def __init__(self, folder: Path, elapsed: float, title: str, bar_key: str = "reward") -> None:
         self.folder, self.elapsed, self.title, self.bar_key = folder, elapsed, title, bar_key

@@ -85,7 +85,7 @@ def to_dataset(samples: Sequence[Sample]) -> Dataset:
 
 
 def with_images(rows: list[dict[str, Any]], samples: Sequence[Sample]) -> Dataset:
-    """These rows as a dataset that decodes the images of each sample_id once, when a batch is read."""
+    """These rows as a dataset; reading a batch decodes the images of each sample_id in it once."""
     by_id = {sample.sample_id: sample for sample in samples}
 
     def add_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
