@@ -101,17 +101,13 @@ def resume_problem(path: Path, processes: int = 1) -> str | None:
 def last_checkpoint(folder: Path, processes: int = 1) -> Path | None:
     """The newest checkpoint that this many processes can resume from."""
     paths = [path for path in (folder / "checkpoints").glob("checkpoint-*") if path.is_dir()]
-    numbered = [path for path in paths if path.name.split("-")[1].isdigit()]
-    for path in sorted(numbered, key=_step_of, reverse=True):
+    numbered = [path for path in paths if path.name.removeprefix("checkpoint-").isdigit()]
+    for path in sorted(numbered, key=lambda path: int(path.name.split("-")[1]), reverse=True):
         problem = resume_problem(path, processes)
         if problem is None:
             return path
         logger.info("skipping incomplete checkpoint %s: %s", path, problem)
     return None
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.split("-")[1])
 
 
 def load_weights(model: Any, checkpoint: Path) -> None:
@@ -145,17 +141,14 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     trainer.remove_callback(PrinterCallback)
     resume = last_checkpoint(job.folder, world.size)
     trainer.accelerator.wait_for_everyone()
-    last_step = _step_of(resume) if resume else 0
+    last_step = int(resume.name.split("-")[1]) if resume else 0
     elapsed = callbacks.truncate_log(job.folder, last_step) if world.is_first else 0.0
     bar_key = "reward" if job.stage is TrainStage.grpo else "loss"
     trainer.add_callback(callbacks.JsonlLogger(job.folder, elapsed, job.title, bar_key))
     frozen = param_groups.VISION_PARTS if settings.freeze_vision else ()
     trainer.add_callback(param_groups.GradientCheck(trainer.model, frozen, text_only > 0))
-    step, table = (
-        trl_args.step_summary(settings, world),
-        param_groups.parameter_table(trainer.model),
-    )
-    logger.info("%s; %s\n%s", job.title, step, table)
+    table = param_groups.parameter_table(trainer.model)
+    logger.info("%s; %s\n%s", job.title, trl_args.step_summary(settings, world), table)
     if resume and not settings.lora.rank and not trainer.is_deepspeed_enabled:
         load_weights(trainer.model, resume)
     started = time.time()
