@@ -43,14 +43,10 @@ def check_contamination(config: RunConfig, paths: RunPaths, world: World, arms: 
 
     Raises ConfigError if an arm would train on a benchmark item, unless the settings say warn.
     """
-    contamination.check(
-        parquet.read_rows(paths.data, Sample),
-        [folder for arm in arms for folder in paths.selections(arm)],
-        paths.contamination,
-        config.evaluate,
-        PixelBudget(config.data.min_pixels, config.data.max_pixels),
-        world,
-    )
+    samples = parquet.read_rows(paths.data, Sample)
+    folders = [folder for arm in arms for folder in paths.selections(arm)]
+    budget = PixelBudget(config.data.min_pixels, config.data.max_pixels)
+    contamination.check(samples, folders, paths.contamination, config.evaluate, budget, world)
 
 
 def evaluate_base(config: RunConfig, paths: RunPaths, world: World, session: ModelSession) -> Path:

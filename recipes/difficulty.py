@@ -98,10 +98,8 @@ def score_samples(
     probe, difficulty = config.probe, config.difficulty
     rollouts = parquet.read_finished(paths.probe, Rollout, PROBE)
     evidence = gather_evidence(rollouts, parquet.read_rows(paths.attention, Attention), probe)
-    return (
-        score_all(sample_ids, evidence, probe, difficulty),
-        uncorrected_pism_scores(sample_ids, evidence, probe, difficulty.pism),
-    )
+    scores = score_all(sample_ids, evidence, probe, difficulty)
+    return scores, uncorrected_pism_scores(sample_ids, evidence, probe, difficulty.pism)
 
 
 def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[Selection]:

@@ -85,10 +85,8 @@ def make_targets(
     draws = config.probe.draws if needed.until is Until.grid else needed.full_image
     rollouts = parquet.read_finished(paths.probe, Rollout, PROBE)
     correct = sft.correct_rollouts(rollouts, draws)
-    return {
-        sample.sample_id: sft.from_rollouts(correct.get(sample.sample_id, []), config.seed)
-        for sample in samples
-    }
+    ids = [sample.sample_id for sample in samples]
+    return {id_: sft.from_rollouts(correct.get(id_, []), config.seed) for id_ in ids}
 
 
 def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:

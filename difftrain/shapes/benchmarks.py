@@ -100,11 +100,8 @@ def mmvet(sample: Sample) -> Item:
         gold = f"{gold[:-1]}<AND>{gold[1:]}" if len(gold) > 2 else gold
     elif int(gold) < len(NUMBER_WORDS):
         gold = f"{gold}<OR>{NUMBER_WORDS[int(gold)]}"
-    return {
-        "question": sample.question,
-        "answer": gold,
-        "category": MMVET_CAPABILITIES[sample.task],
-    }
+    capabilities = MMVET_CAPABILITIES[sample.task]
+    return {"question": sample.question, "answer": gold, "category": capabilities}
 
 
 def ocrbench(sample: Sample) -> Item | None:

@@ -176,9 +176,7 @@ def describe_tiles(
 
     A tile ends with a dot, or with its mark.
     """
-    names = {
-        item.tile: "".join(f" {getattr(item, feature)}" for feature in features) for item in objects
-    }
+    names = {item.tile: "".join(f" {getattr(item, key)}" for key in features) for item in objects}
     texts = [names.get(tile, "") + (marks or {}).get(tile, ".") for tile in TILES]
     return "|".join("".join(texts[i : i + GRID]) for i in range(0, len(TILES), GRID)).lstrip()
 

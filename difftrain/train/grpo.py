@@ -31,11 +31,10 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
         refuse_second_resize(model, data.samples)
     subsets = Subsets([*data.samples, *data.eval_samples], data.strata)
     reward_funcs: list[Any] = rewards.reward_functions(grpo, job.config.grade, subsets, graders)
-    vocabulary = processor.tokenizer.get_vocab()
     trainer: Any = GRPOTrainer(
         model=resolve.source(model.name),
         reward_funcs=reward_funcs,
-        args=trl_args.grpo_arguments(job, vocabulary, bool(data.eval_samples)),
+        args=trl_args.grpo_arguments(job, processor.tokenizer.get_vocab(), bool(data.eval_samples)),
         train_dataset=to_dataset(data.samples),
         eval_dataset=to_dataset(data.eval_samples) if data.eval_samples else None,
         processing_class=processor,

@@ -215,13 +215,10 @@ def check_sampling(candidate: Candidate) -> CheckResult:
         scores[:, ids] += 1e4
         return scores
 
+    ban, favored = placeholder_ban(tokenizer.get_vocab()), LogitsProcessorList([favor])
     with torch.inference_mode():
         output = loaded.model.generate(
-            **inputs,
-            **placeholder_ban(tokenizer.get_vocab()),
-            max_new_tokens=4,
-            do_sample=False,
-            logits_processor=LogitsProcessorList([favor]),
+            **inputs, **ban, max_new_tokens=4, do_sample=False, logits_processor=favored
         )
     by_training = set(output[0, inputs["input_ids"].shape[1] :].tolist())
     scores = torch.zeros(1, max(1, *ids) + 1)

@@ -173,11 +173,8 @@ def dropped_text(dropped: Mapping[str, int]) -> str:
 
 def trl_row(sample: Sample, target: str) -> dict[str, Any]:
     """A conversational prompt-completion row for TRL, without images."""
-    return {
-        "prompt": chat_prompt(sample),
-        "completion": [{"role": "assistant", "content": target}],
-        "sample_id": sample.sample_id,
-    }
+    completion = [{"role": "assistant", "content": target}]
+    return {"prompt": chat_prompt(sample), "completion": completion, "sample_id": sample.sample_id}
 
 
 def token_count(processor: Any, sample: Sample, target: str) -> int:

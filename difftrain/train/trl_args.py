@@ -104,14 +104,11 @@ def loaded_dtype(model: ModelConfig, settings: GrpoConfig | SftConfig) -> Dtype:
 def _shared_arguments(job: TrainJob) -> dict[str, Any]:
     settings, model = job.settings, job.config.model
     size, passes = batch_shape(settings, job.world)
-    schedule = settings.lr_scheduler_type
+    dtype, schedule = loaded_dtype(model, settings), settings.lr_scheduler_type
     is_constant = schedule is RateSchedule.constant
     return {
         "output_dir": str(job.folder / "checkpoints"),
-        "model_init_kwargs": {
-            "dtype": loaded_dtype(model, settings).value,
-            "revision": job.start_model.revision or "main",
-        },
+        "model_init_kwargs": {"dtype": dtype.value, "revision": job.start_model.revision or "main"},
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "constant_with_warmup" if is_constant else schedule.value,
         "warmup_steps": settings.warmup_ratio,
