@@ -42,34 +42,27 @@ def probe(
     """Fill the probe's folder, and that of the attention pass, for these samples."""
     # 3.1  K responses at each mask ratio, from the full image up to the first ratio that fails
     #      (Qi et al. 2026, Eq. 1 to 3), and M responses without the image for CDE (RAP).
-    inputs = {"data": paths.data.name, "model": paths.model}
+    engine, inputs = session.engine, {"data": paths.data.name, "model": paths.model}
+    shared: Any = {"probe": config.probe, "difficulty": config.difficulty, "seed": paths.seed}
+    limit = config.model.max_concurrency * 4
     run_probe(
-        session.engine,
+        engine,
         samples,
         paths.probe,
         world,
         inputs,
-        probe=config.probe,
-        difficulty=config.difficulty,
         grade=config.grade,
-        seed=paths.seed,
-        max_unwritten=config.model.max_concurrency * 4,
+        max_unwritten=limit,
+        **shared,
     )
 
     # 3.2  Attention on image and text tokens for the first correct response to the full image
     #      (Qi et al. 2026, Eq. 4), and ACE's products for the first response (RAP).
     if {Measure.cmab, Measure.ace} & set(config.difficulty.measures):
         session.close_engines()
+        folders, size = (paths.probe, paths.attention), config.model.attention_batch_size
         run_attention_pass(
-            lambda: session.model,
-            samples,
-            paths.probe,
-            paths.attention,
-            world,
-            probe=config.probe,
-            difficulty=config.difficulty,
-            seed=paths.seed,
-            batch_size=config.model.attention_batch_size,
+            lambda: session.model, samples, *folders, world, batch_size=size, **shared
         )
 
 
@@ -145,10 +138,8 @@ def select_samples(
     values: dict[Measure, dict[str, Any]] = {}
     for score in scores:
         values.setdefault(score.measure, {})[score.sample_id] = score.value
-    columns = [
-        list(values[rap_measure].values()) if rap_measure in config.select.rap else None
-        for rap_measure in (Measure.cde, Measure.ace, Measure.drm)
-    ]
+    steps = (Measure.cde, Measure.ace, Measure.drm)
+    columns = [list(values[step].values()) if step in config.select.rap else None for step in steps]
     lambdas = config.difficulty.cde.lambda_c, config.difficulty.ace.lambda_a
     pool = rap.PoolScores(list(values[measure]), *columns, config.probe.cde_rollouts, *lambdas)
     result = rap.run_rap(pool)

@@ -111,8 +111,7 @@ def reset_encoder_cache_on_update(trainer: Any) -> None:
             generation.llm.llm_engine.reset_encoder_cache()
         elif generation.accelerator.is_main_process:
             client = generation.vllm_client  # vLLM has this endpoint if VLLM_SERVER_DEV_MODE=1
-            client.session.post(
-                f"{client.base_url}/reset_encoder_cache", timeout=60
-            ).raise_for_status()
+            url = f"{client.base_url}/reset_encoder_cache"
+            client.session.post(url, timeout=60).raise_for_status()
 
     generation.sync_weights = sync_weights

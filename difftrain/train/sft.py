@@ -187,10 +187,9 @@ def token_count(processor: Any, sample: Sample, target: str) -> int:
         "completion": prepare_multimodal_messages(row["completion"]),
     }
     texts = apply_chat_template(messages, processor)
-    token_ids = processor.tokenizer(
-        [texts["prompt"], texts["completion"]], add_special_tokens=False
-    )
-    num_tokens = sum(map(len, token_ids["input_ids"]))
+    both = [texts["prompt"], texts["completion"]]
+    token_ids = processor.tokenizer(both, add_special_tokens=False)["input_ids"]
+    num_tokens = sum(map(len, token_ids))
     image_processor = processor.image_processor
     for width, height in sizes:
         patches = image_processor.get_number_of_image_patches(height, width, {})
