@@ -42,19 +42,10 @@ def probe(
     """Fill the probe's folder, and that of the attention pass, for these samples."""
     # 3.1  K responses at each mask ratio, from the full image up to the first ratio that fails
     #      (Qi et al. 2026, Eq. 1 to 3), and M responses without the image for CDE (RAP).
-    engine, inputs = session.engine, {"data": paths.data.name, "model": paths.model}
+    inputs = {"data": paths.data.name, "model": paths.model}
     shared: Any = {"probe": config.probe, "difficulty": config.difficulty, "seed": paths.seed}
-    limit = config.model.max_concurrency * 4
-    run_probe(
-        engine,
-        samples,
-        paths.probe,
-        world,
-        inputs,
-        grade=config.grade,
-        max_unwritten=limit,
-        **shared,
-    )
+    probe_only: Any = {"grade": config.grade, "max_unwritten": config.model.max_concurrency * 4}
+    run_probe(session.engine, samples, paths.probe, world, inputs, **shared, **probe_only)
 
     # 3.2  Attention on image and text tokens for the first correct response to the full image
     #      (Qi et al. 2026, Eq. 4), and ACE's products for the first response (RAP).
