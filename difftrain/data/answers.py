@@ -17,34 +17,25 @@ from difftrain.grade import choice, extract, gold_problem
 from difftrain.images import DecodedImage
 from difftrain.records import AnswerKind, TaskSet
 
+# The perception tasks of Qi et al. 2026; their names also occur with `cv_` in front.
 KIND_OF_TASK = {
     "detection": AnswerKind.boxes,
     "grounding": AnswerKind.boxes,
     "ocr": AnswerKind.text,
     "counting": AnswerKind.count,
 }
-"""The perception tasks of Qi et al. 2026; their names also occur with `cv_` in front."""
-
 TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
-LETTER_MARK = re.compile(r"(?:^|[\s(\[])([A-Z])\s?[.):\]]")
-"""The letters that mark options inside a question: A. / (A) / A:"""
+LETTER_MARK = re.compile(r"(?:^|[\s(\[])([A-Z])\s?[.):\]]")  # options in a question: A. / (A) / A:
 OPTION_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
-MAX_RESPONSE_GOLD = 200
-"""Characters of an assistant's turn that may be a gold answer as a whole."""
+MAX_RESPONSE_GOLD = 200  # characters of an assistant's turn that may be a gold answer as a whole
 MAX_TEXT_GOLD = 40
-SEPARATORS = re.compile(r"(?<!\\);|\n")
-"""Several answers in one gold answer."""
-UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")
-"""Relations, commands, several numbers among words."""
+SEPARATORS = re.compile(r"(?<!\\);|\n")  # several answers in one gold answer
+UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")  # relations, commands, numbers among words
 DATE_OR_TIME = re.compile(r"\d+([-/.])\d+\1\d+|\d{1,2}:\d{2}(:\d{2})?")
-LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")
-"""A comma outside brackets that separates no thousands."""
+LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")  # a comma that separates no thousands
 HAS_NUMBER = re.compile(r"\d|\\pi|π|\\infty")
 CODE_FENCE = re.compile(r"^```\w*\s*|\s*```$")
-BOX_TOLERANCE = 2
-"""Pixels a box may reach beyond the image (rounding, inclusive corners); they are cut off."""
-Corners = tuple[float, float, float, float]
-"""x1, y1, x2, y2 with x1 <= x2 and y1 <= y2."""
+BOX_TOLERANCE = 2  # pixels a box may reach beyond the image (rounding, inclusive corners)
 
 
 class GoldError(RowError):
@@ -87,7 +78,7 @@ def require_comparable(gold: str) -> str:
     would never accept such a text, and math-verify would accept its letters.
     """
     is_long_text = len(gold) > MAX_TEXT_GOLD or UNCOMPARABLE.search(gold)
-    if SEPARATORS.search(gold) or (is_long_text and not looks_numeric(gold)):
+    if SEPARATORS.search(gold) or (is_long_text and not _looks_numeric(gold)):
         raise GoldError(f"neither a number, a letter nor few words: {gold[:80]!r}")
     return gold
 
@@ -110,10 +101,10 @@ def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> A
     letters = set(LETTER_MARK.findall(question))
     if {"A", "B"} <= letters and choice.parse(gold, ()) in letters:
         return AnswerKind.choice
-    return AnswerKind.number if looks_numeric(gold) else AnswerKind.text
+    return AnswerKind.number if _looks_numeric(gold) else AnswerKind.text
 
 
-def looks_numeric(gold: str) -> bool:
+def _looks_numeric(gold: str) -> bool:
     """Whether a gold answer is a number, a measure or a formula, and not words, date or list."""
     text = gold.strip().strip("$").strip()
     if not HAS_NUMBER.search(text) or DATE_OR_TIME.fullmatch(text) or LIST.match(text):
@@ -158,30 +149,30 @@ def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat)
     }[box_format]
     tolerance = BOX_TOLERANCE if min(frame) > 1 else 0.01
     boxes = []
-    for box, label in parse_boxes(gold):
+    for box, label in _parse_boxes(gold):
         x1, y1, x2, y2 = box
         if min(x1, y1) < -tolerance or x2 > frame[0] + tolerance or y2 > frame[1] + tolerance:
             other = BoxFormat.pixels if box_format is not BoxFormat.pixels else BoxFormat.relative
             raise GoldError(
-                f"box {round_numbers(box)} reaches beyond {frame[0]} x {frame[1]} "
+                f"box {_round(box)} reaches beyond {frame[0]} x {frame[1]} "
                 f"(data.box_format={box_format.value}); is data.box_format={other.value} meant?"
             )
         sides = zip(box, frame * 2, image.size * 2, strict=True)
         corners = [min(max(value, 0), limit) * size / limit for value, limit, size in sides]
         if corners[2] - corners[0] < 0.1 or corners[3] - corners[1] < 0.1:
-            raise GoldError(f"box {round_numbers(box)} has no area inside the image")
-        boxes.append({"bbox_2d": round_numbers(corners), **label})
+            raise GoldError(f"box {_round(box)} has no area inside the image")
+        boxes.append({"bbox_2d": _round(corners), **label})
     return json.dumps(boxes, ensure_ascii=False)
 
 
-def round_numbers(values: Sequence[float]) -> list[float | int]:
+def _round(values: Sequence[float]) -> list[float | int]:
     """Numbers to 0.1, whole ones as int."""
     rounded = [round(value, 1) for value in values]
     return [int(value) if value == int(value) else value for value in rounded]
 
 
-def parse_boxes(gold: str) -> list[tuple[Corners, dict[str, str]]]:
-    """The boxes of a gold answer (JSON, else a Python literal), each with {"label"} if it has one.
+def _parse_boxes(gold: str) -> list[tuple[list[float], dict[str, str]]]:
+    """The boxes of a gold answer, each as x1 <= x2, y1 <= y2 with {"label"} if it has one.
 
     A box is {"bbox_2d", "label"} or four numbers in any order. Raises GoldError.
     """
@@ -190,13 +181,13 @@ def parse_boxes(gold: str) -> list[tuple[Corners, dict[str, str]]]:
         value = parse_literal(CODE_FENCE.sub("", gold.strip()))
     except ValueError as error:
         raise GoldError(problem) from error
-    entries = [value] if isinstance(value, dict) or parse_corners(value) else value
+    entries = [value] if isinstance(value, dict) or _parse_corners(value) else value
     if not isinstance(entries, list | tuple) or not entries:
         raise GoldError(problem)
     boxes = []
     for entry in entries:
         fields = entry if isinstance(entry, dict) else {"bbox_2d": entry}
-        if (corners := parse_corners(fields.get("bbox_2d"))) is None:
+        if (corners := _parse_corners(fields.get("bbox_2d"))) is None:
             raise GoldError(f"not a box (bbox_2d with four numbers): {str(entry)[:80]}")
         label = fields.get("label")
         boxes.append((corners, {} if label is None else {"label": str(label)}))
@@ -214,11 +205,11 @@ def parse_literal(text: str) -> Any:
             raise ValueError(str(error)) from error
 
 
-def parse_corners(value: Any) -> Corners | None:
-    """Four finite numbers as ordered corners, or None."""
+def _parse_corners(value: Any) -> list[float] | None:
+    """Four finite numbers as x1 <= x2, y1 <= y2, or None."""
     if not isinstance(value, list | tuple) or len(value) != 4:
         return None
     if not all(type(number) in (int, float) and math.isfinite(number) for number in value):
         return None
     x1, y1, x2, y2 = map(float, value)
-    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+    return [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]

@@ -5,34 +5,56 @@ manifest.json last.
 import json
 import logging
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jinja2
+
 from difftrain.config.data import TOKEN_PIXELS, DataConfig, Source
 from difftrain.data import dataset
-from difftrain.data.dataset import DatasetStats
-from difftrain.data.quarantine import (
-    EmptyDatasetError,
-    RejectedRow,
-    RejectStats,
-    format_reasons,
-    render_page,
-)
+from difftrain.data.quarantine import EmptyDatasetError, RejectedRow
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import run_stage
 from difftrain.records import Sample
 
-ROWS_PER_PART = 2000
-"""A part ends earlier where its images reach parquet.PART_BYTES."""
+ROWS_PER_PART = 2000  # a part ends earlier where its images reach parquet.PART_BYTES
 QUARANTINE = "quarantine.jsonl"
-NEAR_DUPLICATES = "near_duplicates.jsonl"
-"""Rows that look like an earlier one with the same question and answer; they are all kept."""
+NEAR_DUPLICATES = "near_duplicates.jsonl"  # like an earlier row of the same text; they are kept
+MAX_EXAMPLES = 3  # rows of each reason that the page shows
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectStats:
+    """How many rows were rejected for which reason, and the first few; the others are on disk."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: defaultdict[str, list[RejectedRow]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, row: RejectedRow) -> None:
+        self.counts[row.kind] += 1
+        if self.counts[row.kind] <= MAX_EXAMPLES:
+            self.examples[row.kind].append(row)
+
+    def by_reason(self) -> dict[str, int]:
+        """Reason -> number of rows, the most common first, then by name."""
+        return dict(sorted(self.counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+    def __str__(self) -> str:
+        """In one line: "3 missing file, 1 not JSON"."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.by_reason().items())
+
+
+def render_page(num_rows: int, stats: RejectStats) -> str:
+    """A readable summary in Markdown: each reason with its rows, its share and a few examples."""
+    template = Path(__file__).with_name("quarantine.md.jinja").read_text(encoding="utf-8")
+    page = jinja2.Template(template, trim_blocks=True, keep_trailing_newline=True)
+    return page.render(num_rows=num_rows, stats=stats)
 
 
 def build_dataset(config: DataConfig, folder: Path, world: World | None = None) -> dict[str, Any]:
@@ -44,13 +66,13 @@ def build_dataset(config: DataConfig, folder: Path, world: World | None = None) 
     return finished or run_stage(
         folder,
         world or World(),
-        lambda: write_dataset(config, folder),
+        lambda: _write_dataset(config, folder),
         settings=asdict(config),
         inputs=dataset.inputs(config),
     )
 
 
-def write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
+def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
     """Write everything but the manifest; returns its counts."""
     folder.mkdir(parents=True, exist_ok=True)
     # Parts of an interrupted run are removed: reading rows is cheap, and two runs must not mix.
@@ -58,75 +80,53 @@ def write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
         path.unlink()
     rejects, tasks = RejectStats(), Counter[str]()
     with (
-        manifest.atomic_file(folder / QUARANTINE) as quarantine,
+        manifest.atomic_file(folder / QUARANTINE) as rejected_rows,
         manifest.atomic_file(folder / NEAR_DUPLICATES) as near_duplicates,
     ):
 
         def write_near_duplicate(source: str, first: str) -> None:
             print(json.dumps({"source": source, "similar_to": first}), file=near_duplicates)
 
-        stats = DatasetStats(write_near_duplicate)
+        stats = dataset.DatasetStats(write_near_duplicate)
 
         def samples() -> Iterator[Sample]:
             for row in dataset.load_samples(config, stats):
                 if isinstance(row, RejectedRow):
                     rejects.add(row)
-                    print(json.dumps(asdict(row)), file=quarantine)
+                    print(json.dumps(asdict(row)), file=rejected_rows)
                 else:
                     tasks[row.task] += 1
                     yield row
 
         num_samples = parquet.write_all(folder, samples(), ROWS_PER_PART)
-    num_rows = num_samples + rejects.total
-    (folder / "quarantine.md").write_text(render_page(num_rows, rejects), encoding="utf-8")
+    num_rejected = rejects.counts.total()
+    num_rows = num_samples + num_rejected
+    page = render_page(num_rows, rejects)
+    (folder / "quarantine.md").write_text(page, encoding="utf-8")
+    if not num_rows:
+        raise EmptyDatasetError(f"{config.path} holds no rows")
     if not num_samples:
-        raise EmptyDatasetError(describe_empty(config, rejects, folder))
-    counts: dict[str, Any] = {
-        "rows": num_rows,
-        "samples": num_samples,
-        "quarantined": rejects.total,
-    }
-    counts |= {"reasons": rejects.by_reason(), "tasks": dict(sorted(tasks.items()))}
-    if config.source is not Source.shapes:
-        max_tokens = config.max_pixels // TOKEN_PIXELS
-        budget = {
-            "budget_pixels": [config.min_pixels, config.max_pixels],
-            "budget_tokens": [math.ceil(config.min_pixels / TOKEN_PIXELS), max_tokens],
-        }
-        counts |= {"other_tasks": stats.other_tasks, "duplicates": stats.duplicates}
-        counts["images"] = stats.images | budget
-        log_counts(counts)
-    return counts
-
-
-def describe_empty(config: DataConfig, rejects: RejectStats, folder: Path) -> str:
-    """Why there is no sample: counts, the first row's reason, and where the rest is."""
-    name = config.path or config.source.value
-    if not rejects.total:
-        return f"{name} holds no rows"
-    first = next(iter(rejects.examples.values()))[0]
-    return (
-        f"none of the {rejects.total} rows of {name} can be used: "
-        f"{format_reasons(rejects.by_reason())}; first: {first.source}: {first.reason}; "
-        f"all: {folder / QUARANTINE}"
-    )
-
-
-def log_counts(counts: dict[str, Any]) -> None:
-    """Log the counts in two or three lines."""
-    images, duplicates = counts["images"], counts["duplicates"]
-    reasons = format_reasons(counts["reasons"])
-    logger.info(
-        f"data: {counts['rows']} rows, {counts['samples']} samples, {counts['quarantined']} "
-        f"quarantined{f' ({reasons}; see {QUARANTINE})' if reasons else ''}"
-    )
-    pixels, tokens = ("{} to {}".format(*images[f"budget_{unit}"]) for unit in ("pixels", "tokens"))
-    logger.info(
-        f"data: {images['count']} images, {images['tokens']} image tokens, at most "
-        f"{images['max_tokens']} in one (budget {pixels} pixels = {tokens} tokens)"
-    )
-    if any(duplicates.values()):
-        logger.info(
-            f"data: {duplicates['exact']} rows are exact duplicates, {duplicates['near']} near "
-            f"duplicates (see {NEAR_DUPLICATES})"
+        first = next(iter(rejects.examples.values()))[0]
+        raise EmptyDatasetError(
+            f"none of the {num_rows} rows of {config.path} can be used: {rejects}; "
+            f"first: {first.source}: {first.reason}; all: {folder / QUARANTINE}"
         )
+    counts: dict[str, Any] = {"rows": num_rows, "samples": num_samples, "quarantined": num_rejected}
+    counts |= {"reasons": rejects.by_reason(), "tasks": dict(sorted(tasks.items()))}
+    if config.source is Source.shapes:
+        return counts
+    counts |= {"other_tasks": stats.other_tasks, "duplicates": stats.duplicates}
+    pixels = [config.min_pixels, config.max_pixels]
+    tokens = [math.ceil(config.min_pixels / TOKEN_PIXELS), config.max_pixels // TOKEN_PIXELS]
+    counts["images"] = stats.images | {"budget_pixels": pixels, "budget_tokens": tokens}
+    reasons = f" ({rejects}; see {QUARANTINE})" if num_rejected else ""
+    logger.info(
+        f"data: {num_rows} rows, {num_samples} samples, {num_rejected} quarantined{reasons}"
+    )
+    budget = "budget {} to {} pixels = {} to {} tokens".format(*pixels, *tokens)
+    images = "{count} images, {tokens} image tokens, at most {max_tokens} in one"
+    logger.info(f"data: {images.format_map(stats.images)} ({budget})")
+    if any(stats.duplicates.values()):
+        duplicates = "{exact} rows are exact duplicates, {near} near duplicates"
+        logger.info(f"data: {duplicates.format_map(stats.duplicates)} (see {NEAR_DUPLICATES})")
+    return counts

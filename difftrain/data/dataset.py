@@ -7,10 +7,11 @@ here: reading rows (readers.py).
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from difftrain.data import answers, prompts, storage
 from difftrain.data.answers import GoldError
 from difftrain.data.formats import FORMATS, RawRow
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError
-from difftrain.data.readers import Row, read_rows
+from difftrain.data.readers import read_rows
 from difftrain.data.storage import Folder, Storage
 from difftrain.grade import gold_problem
 from difftrain.images import DecodedImage, ImageError, PixelBudget
@@ -31,10 +32,14 @@ from difftrain.records import AnswerKind, Sample
 from difftrain.shapes import pool
 from difftrain.shapes.pool import Split
 
-MAX_SCAN_BYTES = 64 << 20
-"""A jsonl or json of at most this size is scanned for the images it names (image_sizes)."""
-BLOCK_ROWS = 64
-"""Rows whose images are compared at once with all earlier ones of the same text."""
+MAX_SCAN_BYTES = 64 << 20  # a larger jsonl or json is not scanned for the images it names
+BLOCK_ROWS = 64  # whose images are compared at once with all earlier ones of the same text
+NOT_ROWS = {"dataset_info.json", "dataset_infos.json", "state.json"}  # about a dataset, beside it
+SEEN_ROWS = """
+PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;
+CREATE TABLE content (id TEXT PRIMARY KEY, source TEXT, copies INTEGER) WITHOUT ROWID;
+CREATE TABLE hashes (number INTEGER PRIMARY KEY, text BLOB, dhash BLOB, source TEXT);
+"""
 
 
 @dataclass(slots=True)
@@ -63,19 +68,29 @@ def load_samples(
     if config.source is Source.shapes:
         samples = pool.samples(Split.pool, config.num_samples, config.world_seed)
         return islice(samples, config.limit)
-    return deduplicate(config, stats or DatasetStats())
+    return _deduplicate(config, stats or DatasetStats())
 
 
-def deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | RejectedRow]:
-    """Rows of files; exact duplicates are rejected or given an id of their own."""
-    seen = SeenRows()
-    with closing(seen.table):
-        for row in islice(read_samples(config, stats), config.limit):
+def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | RejectedRow]:
+    """Rows of files; exact duplicates are rejected or given an id of their own.
+
+    Exact duplicates have the same images, question and answer. Near duplicates have the same
+    question and answer, and images that were only re-encoded, resized or retouched.
+    """
+    # The rows read so far are in a temporary file, deleted when closed, and not in memory.
+    with closing(sqlite3.connect("")) as table:
+        table.executescript(SEEN_ROWS)
+        for row in islice(_convert_rows(config, stats), config.limit):
             if isinstance(row, RejectedRow):
                 yield row
                 continue
             sample, decoded = row
-            first, copies = seen.count_copies(sample)
+            rows = table.execute(
+                "INSERT INTO content VALUES (?, ?, 0) "
+                "ON CONFLICT (id) DO UPDATE SET copies = copies + 1 RETURNING source, copies",
+                (sample.sample_id, sample.source),
+            )
+            ((first, copies),) = rows.fetchall()
             stats.duplicates["exact"] += copies > 0
             if copies and config.duplicates is Duplicates.drop:
                 reason = f"duplicate: the same images, question and answer as {first}"
@@ -89,38 +104,59 @@ def deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | Re
                 counts["max_tokens"] = max(counts["max_tokens"], image.num_tokens)
             if copies:
                 yield replace(sample, sample_id=images.copy_id(sample.sample_id, copies))
-            else:
-                seen.add_hashes(sample, decoded)
-                yield sample
-        for source, first in seen.near_duplicates():
+                continue
+            question = prompts.user_text(sample.question, sample.options)
+            text = " ".join(f"{len(decoded)} {question} {sample.answer}".casefold().split())
+            key = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            hashes = [images.dhash(image.to_pil(), images.DEDUP_MARGIN) for image in decoded]
+            values = (key, b"".join(hashes), sample.source)
+            table.execute("INSERT INTO hashes (text, dhash, source) VALUES (?, ?, ?)", values)
+            yield sample
+        for source, first in sorted(_near_duplicates(table)):
             stats.duplicates["near"] += 1
             stats.on_near_duplicate(source, first)
 
 
-def read_samples(
+def _near_duplicates(table: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """(row, the first earlier row that looks the same)."""
+    table.execute("CREATE INDEX by_text ON hashes (text)")
+    repeated = table.execute("SELECT text FROM hashes GROUP BY text HAVING COUNT(*) > 1")
+    for key in repeated:
+        query = "SELECT dhash, source FROM hashes WHERE text = ? ORDER BY number"
+        hashes, sources = zip(*table.execute(query, key), strict=True)
+        bits = np.frombuffer(b"".join(hashes), dtype=np.uint64)
+        for later, earlier in similar_pairs(bits.reshape(len(hashes), -1, 4)):
+            yield sources[later], sources[earlier]
+
+
+def similar_pairs(dhash_NI4: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(row, first earlier row) for rows whose I images all look alike; a dhash is 4 x 64 bits."""
+    for start in range(0, len(dhash_NI4), BLOCK_ROWS):
+        block = dhash_NI4[start : start + BLOCK_ROWS]
+        bits = np.bitwise_count(block[:, None] ^ dhash_NI4[None, : start + len(block)])
+        similar = (bits.sum(axis=3, dtype=np.int16) <= images.DEDUP_MAX_BITS).all(axis=2)
+        for row, others in enumerate(similar, start):
+            if others[:row].any():
+                yield row, int(others.argmax())
+
+
+def _convert_rows(
     config: DataConfig, stats: DatasetStats
 ) -> Iterator[tuple[Sample, list[DecodedImage]] | RejectedRow]:
     """Every row of the files as Sample with its decoded images, or as RejectedRow."""
-    files, names = find_files(config)
+    files, names = _find_files(config)
     for place, row in read_rows(files, names):
         try:
-            raw = to_raw(row, place, files, config)
+            raw = FORMATS[config.source].convert(row, files, place)
             if config.tasks is not None and raw.task not in config.tasks:
                 stats.other_tasks += 1
                 continue
-            yield convert(raw, place, files, config)
+            yield _convert(raw, place, files, config)
         except (RowError, ImageError) as error:
             yield RejectedRow(place, str(error))
 
 
-def to_raw(row: Row | RowError, place: str, files: Storage, config: DataConfig) -> RawRow:
-    """A row in its source's format. Raises RowError or ImageError."""
-    if isinstance(row, RowError):
-        raise row
-    return FORMATS[config.source].convert(row, files, place.rpartition(":")[0])
-
-
-def convert(
+def _convert(
     row: RawRow, place: str, files: Storage, config: DataConfig
 ) -> tuple[Sample, list[DecodedImage]]:
     """A row as Sample, and its decoded images. Raises RowError or ImageError."""
@@ -136,11 +172,12 @@ def convert(
         raise GoldError("it is empty")
     if not has_boxes:
         check_gold()
-    budget = PixelBudget(config.min_pixels, config.max_pixels)
     decoded = []
     for reference in row.images:
-        raw = storage.read_reference(reference, files, by_tail=row.by_tail, below=row.below)
-        decoded.append(images.decode(raw, budget))
+        image = storage.resolve_reference(reference)
+        if isinstance(image, str):
+            image = row.find_image(files, image) if row.find_image else files.read_image(image)
+        decoded.append(images.decode(image, PixelBudget(config.min_pixels, config.max_pixels)))
     if row.blank_is_none and all(image.is_white for image in decoded):
         raise ImageError("no image: only the blank one that means there is none")
     if has_boxes:
@@ -167,73 +204,22 @@ def convert(
     return sample, decoded
 
 
-class SeenRows:
-    """The rows read so far, by content and by dhash, in a temporary file and not in memory.
+def _is_file(config: DataConfig) -> bool:
+    return not config.on_hub and not Path(config.path or "").expanduser().is_dir()
 
-    Exact duplicates have the same images, question and answer. Near duplicates have the same
-    question and answer, and images that were only re-encoded, resized or retouched.
+
+def _find_files(config: DataConfig) -> tuple[Storage, list[str]]:
+    """The files that rows come from: of the split, or whose names tell no split.
+
+    Raises EmptyDatasetError naming what was looked for.
     """
-
-    def __init__(self) -> None:
-        self.table = sqlite3.connect("")  # a temporary file, deleted when closed
-        self.table.executescript(
-            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
-            "CREATE TABLE content (id TEXT PRIMARY KEY, source TEXT, copies INTEGER) WITHOUT ROWID;"
-            "CREATE TABLE near (source TEXT, first TEXT);"
-            "CREATE TABLE hashes (number INTEGER PRIMARY KEY, text BLOB, dhash BLOB, source TEXT);"
-        )
-
-    def count_copies(self, sample: Sample) -> tuple[str, int]:
-        """Add a row; the first row of its content, and how many copies that has (0 for itself)."""
-        rows = self.table.execute(
-            "INSERT INTO content VALUES (?, ?, 0) "
-            "ON CONFLICT (id) DO UPDATE SET copies = copies + 1 RETURNING source, copies",
-            (sample.sample_id, sample.source),
-        )
-        ((source, copies),) = rows.fetchall()
-        return source, copies
-
-    def add_hashes(self, sample: Sample, decoded: Sequence[DecodedImage]) -> None:
-        """Remember the dhash of a kept row's images."""
-        question = prompts.user_text(sample.question, sample.options)
-        text = " ".join(f"{len(decoded)} {question} {sample.answer}".casefold().split())
-        key = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        hashes = [images.dhash(image.to_pil(), images.DEDUP_MARGIN) for image in decoded]
-        row = (key, b"".join(hashes), sample.source)
-        self.table.execute("INSERT INTO hashes (text, dhash, source) VALUES (?, ?, ?)", row)
-
-    def near_duplicates(self) -> Iterator[tuple[str, str]]:
-        """(row, the first earlier row that looks the same), sorted by the rows' places."""
-        self.table.execute("CREATE INDEX IF NOT EXISTS by_text ON hashes (text)")
-        repeated = self.table.execute("SELECT text FROM hashes GROUP BY text HAVING COUNT(*) > 1")
-        query = "SELECT dhash, source FROM hashes WHERE text = ? ORDER BY number"
-        for (key,) in repeated:
-            rows = self.table.execute(query, (key,)).fetchall()
-            bits = np.frombuffer(b"".join(dhash for dhash, _ in rows), dtype=np.uint64)
-            pairs = similar_pairs(bits.reshape(len(rows), -1, 4))
-            sources = ((rows[later][1], rows[earlier][1]) for later, earlier in pairs)
-            self.table.executemany("INSERT INTO near VALUES (?, ?)", sources)
-        yield from self.table.execute("SELECT source, first FROM near ORDER BY source, first")
-
-
-def similar_pairs(dhash_NI4: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(row, first earlier row) for rows whose I images all look alike; a dhash is 4 x 64 bits."""
-    num_rows = len(dhash_NI4)
-    for start in range(0, num_rows, BLOCK_ROWS):
-        block = dhash_NI4[start : start + BLOCK_ROWS]
-        bits = np.bitwise_count(block[:, None] ^ dhash_NI4[None, : start + len(block)])
-        distance = bits.sum(axis=3, dtype=np.int16)
-        similar = (distance <= images.DEDUP_MAX_BITS).all(axis=2)
-        for row, others in enumerate(similar, start):
-            earlier = np.flatnonzero(others[:row])
-            if len(earlier):
-                yield row, int(earlier[0])
-
-
-def find_files(config: DataConfig) -> tuple[Storage, list[str]]:
-    """The files that rows come from. Raises EmptyDatasetError naming what was looked for."""
     files, form = storage.storage_of(config), FORMATS[config.source]
-    names = storage.data_files(files, config.split, form.suffixes)
+    if _is_file(config):
+        names = [Path(config.path or "").name]
+    else:
+        names = [name for name in files.names() if name.endswith(form.suffixes)]
+        names = [name for name in names if PurePosixPath(name).name not in NOT_ROWS]
+        names = [name for name in names if storage.split_of(name) in (None, config.split)]
     if config.tasks is not None:
         names = [name for name in names if form.task_of_file(name) in (None, *config.tasks)]
     if not names:
@@ -246,7 +232,7 @@ def find_files(config: DataConfig) -> tuple[Storage, list[str]]:
 
 def original_rows(config: DataConfig) -> Iterator[tuple[str, dict[str, Any]]]:
     """Place and content of every row that is an object, as the files hold it; none for shapes."""
-    rows = () if config.source is Source.shapes else read_rows(*find_files(config))
+    rows = () if config.source is Source.shapes else read_rows(*_find_files(config))
     return ((place, row) for place, row in rows if not isinstance(row, RowError))
 
 
@@ -263,18 +249,18 @@ def fingerprint(config: DataConfig) -> str:
 def inputs(config: DataConfig) -> dict[str, str]:
     """Fingerprints of what is read: files by content, a hub dataset by its commit.
 
-    `images` covers the image files that rows name (see image_sizes).
+    `images` covers the image files that rows name (_image_sizes).
     """
     if config.source is Source.shapes:
         return {}
-    files, names = find_files(config)
+    files, names = _find_files(config)
     fingerprints = files.fingerprints(names)
-    if isinstance(files, Folder) and (sizes := image_sizes(files, names, config)):
+    if isinstance(files, Folder) and (sizes := _image_sizes(files, names, config)):
         fingerprints["images"] = sizes
     return fingerprints
 
 
-def image_sizes(files: Folder, names: list[str], config: DataConfig) -> str | None:
+def _image_sizes(files: Folder, names: list[str], config: DataConfig) -> str | None:
     """A digest of name and size of every image file that small text files name, or None.
 
     A replaced image nearly always has another size. Times do not count, because a copied folder
@@ -286,11 +272,12 @@ def image_sizes(files: Folder, names: list[str], config: DataConfig) -> str | No
     small = [name for name in texts if (files.root / name).stat().st_size <= MAX_SCAN_BYTES]
     for place, row in islice(read_rows(files, small), config.limit):
         with suppress(RowError, ImageError):
-            raw = to_raw(row, place, files, config)
-            for path in filter(None, map(storage.path_of, raw.images)):
-                digest.update(f"{path}:{files.file_size(path)}\n".encode())
-                count += 1
-    for name in files.names() if count else ():
+            for reference in FORMATS[config.source].convert(row, files, place).images:
+                with suppress(ImageError):
+                    if isinstance(path := storage.resolve_reference(reference), str):
+                        digest.update(f"{path}:{files.file_size(path)}\n".encode())
+                        count += 1
+    for name in files.names() if count and not _is_file(config) else ():
         if name.endswith((".zip", ".tar")):
             digest.update(f"{name}:{files.file_size(name)}\n".encode())
     return digest.hexdigest() if count else None

@@ -7,29 +7,28 @@ checking gold answers, which is the same for all (dataset.py).
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any
 
 from difftrain.config.data import FILE_SUFFIXES, BoxFormat, Source
-from difftrain.data import answers, prompts
+from difftrain.data import answers, prompts, storage
 from difftrain.data.answers import GoldError
 from difftrain.data.quarantine import EmptyDatasetError, RowError
-from difftrain.data.storage import Folder, Storage
+from difftrain.data.readers import Row
+from difftrain.data.storage import Storage
 from difftrain.records import AnswerKind
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRow:
     """What a row holds, before anything is decoded or checked.
 
-    `images` are references (storage.read_reference, which takes `by_tail` and `below`).
-    `box_format` is given where the format has its own. `blank_is_none`: white images stand for no
-    image.
+    `images` are references (storage.resolve_reference); `find_image` reads one that is a path where
+    that is not the path in the storage. `box_format` is given where the format has its own.
+    `blank_is_none`: white images stand for no image.
     """
 
     images: tuple[Any, ...]
@@ -40,8 +39,7 @@ class RawRow:
     answer_kind: AnswerKind | None = None
     box_format: BoxFormat | None = None
     rationale: str | None = None
-    by_tail: bool = False
-    below: str | None = None
+    find_image: Callable[[Storage, str], bytes] | None = None
     blank_is_none: bool = False
 
 
@@ -65,18 +63,18 @@ class Columns:
     hint: str = ""
 
 
+# The jsonl of Qi et al. 2026.
 DIFFICULTY_SAMPLING = Columns(
     "image_paths", "prompt", "ground_truth", "prompt ground_truth", "ability", "options choices",
     hint=" (or messages, images, solution)",
 )  # fmt: skip
-"""The jsonl of Qi et al. 2026."""
+# EasyR1, and RAP's own rows, whose `id` and `onlyid` are not used.
 EASYR1 = Columns(
     "images image", "problem", "answer", "problem answer", "ability task subject", "options"
 )
-"""EasyR1, and RAP's own rows, whose `id` and `onlyid` are not used."""
+# hiyouga/geometry3k, both revisions. `answer` is the text of the correct choice; the choices are
+# left out, because EasyR1 and verl too ask this dataset for the value.
 GEOMETRY3K = Columns("images", "problem", "answer", "problem answer", default_task="geometry")
-"""hiyouga/geometry3k, both revisions. `answer` is the text of the correct choice; the choices are
-left out, because EasyR1 and verl too ask this dataset for the value."""
 VERL = Columns(
     "images", "prompt", "reward_model.ground_truth", "prompt reward_model", "ability data_source"
 )
@@ -89,11 +87,11 @@ MS_SWIFT = Columns(
     "solution answer response output", "", "ability task task_type", "options choices",
     from_response=True,
 )  # fmt: skip
+# MM-Eureka's older rows; MMK12's columns too.
 MM_EUREKA = Columns(
     "image_urls images image", "conversations question", "answer", "answer", "subject",
     default_task="math",
 )  # fmt: skip
-"""MM-Eureka's older rows; MMK12's columns too."""
 
 
 def from_columns(row: Row, columns: Columns) -> RawRow:
@@ -101,10 +99,18 @@ def from_columns(row: Row, columns: Columns) -> RawRow:
     require_keys(row, columns.required, columns.hint)
     references = image_references(row, columns.images)
     if (prompt := first_value(row, columns.question)) is None:
-        name = columns.question.split()[0]
-        raise RowError(f"missing keys: {name}; found: {_keys(row)}")
+        raise _missing_keys(row, columns.question.split()[0])
     question = prompts.question_text(prompt, len(references))
-    gold = gold_answer(row, columns, prompt)
+    gold = first_value(row, columns.answer)
+    if gold is None and columns.from_response:
+        response = row.get("completion")
+        if not isinstance(response, str):
+            response = prompts.last_response(response or prompt)
+        if response is None:
+            raise _missing_keys(row, columns.answer.split()[0])
+        gold = answers.answer_of_response(response)
+    else:
+        gold = answers.unwrap(answer_text(gold))
     options = first_value(row, columns.options)
     options = [] if options is None else options
     if not isinstance(options, list) or not all(type(o) in (str, int, float) for o in options):
@@ -137,7 +143,11 @@ def first_value(row: Row, names: str) -> Any:
 def require_keys(row: Row, keys: str, hint: str = "") -> None:
     """Raises RowError naming the keys that the row lacks and those it has."""
     if missing := [key for key in keys.split() if key not in row]:
-        raise RowError(f"missing keys: {', '.join(missing)}{hint}; found: {_keys(row)}")
+        raise _missing_keys(row, ", ".join(missing) + hint)
+
+
+def _missing_keys(row: Row, missing: str) -> RowError:
+    return RowError(f"missing keys: {missing}; found: {_keys(row)}")
 
 
 def _keys(row: Row) -> str:
@@ -156,20 +166,6 @@ def image_references(row: Row, columns: str) -> tuple[Any, ...]:
     raise RowError(f"no image: {missing}; keys found: {_keys(row)}")
 
 
-def gold_answer(row: Row, columns: Columns, prompt: Any) -> str:
-    """The answer column, unwrapped, or the assistant's last turn. Raises RowError for neither."""
-    value = first_value(row, columns.answer)
-    if value is None and columns.from_response:
-        response = row.get("completion")
-        if not isinstance(response, str):
-            response = prompts.last_response(response or prompt)
-        if response is None:
-            name = columns.answer.split()[0]
-            raise RowError(f"missing keys: {name}; found: {_keys(row)}")
-        return answers.answer_of_response(response)
-    return answers.unwrap(answer_text(value))
-
-
 def answer_text(value: Any) -> str:
     """An answer column as text: strings as they are, numbers and lists of boxes as in JSON."""
     if isinstance(value, str):
@@ -181,19 +177,15 @@ def answer_text(value: Any) -> str:
 
 def task_name(row: Row, names: str, default: str = "unknown") -> str:
     """The task that the first of these columns names, in lower case, or the default."""
-    tasks = [
-        row[name].strip().lower()
-        for name in names.split()
-        if isinstance(row.get(name), str) and row[name]
-    ]
+    values = [row.get(name) for name in names.split()]
+    tasks = [value.strip().lower() for value in values if value and isinstance(value, str)]
     return tasks[0] if tasks else default
 
 
 ORSTA_TASKS = ("math", "puzzle", "science", "chart", "detection", "grounding", "counting", "ocr")
-"""Reasoning first, then perception."""
 
 
-def from_orsta(row: Row, storage: Storage, file: str) -> RawRow:
+def from_orsta(row: Row, files: Storage, place: str) -> RawRow:
     """Orsta-Data-47k: verl rows in {split}_{task}_{source}_{number}.parquet.
 
     The task is the ability where that is one of the eight, else the file's. Boxes run from 0 to
@@ -203,7 +195,7 @@ def from_orsta(row: Row, storage: Storage, file: str) -> RawRow:
     raw = from_columns(row, VERL)
     gold = raw.gold or answers.unwrap(answer_text(first_value(row, "reward_model.answer")))
     ability = task_name(row, "ability").removeprefix("cv_")
-    task = ability if ability in ORSTA_TASKS else orsta_task_of_file(file) or ability
+    task = ability if ability in ORSTA_TASKS else orsta_task_of_file(place) or ability
     normalized = first_value(row, "reward_model.verifier_parm.det_verifier_normalized")
     box_format = None if normalized is False else BoxFormat.relative
     return replace(raw, gold=gold, task=task, box_format=box_format)
@@ -215,14 +207,14 @@ def orsta_task_of_file(name: str) -> str | None:
     return words[1] if len(words) > 2 and words[1] in ORSTA_TASKS else None
 
 
-def from_trl(row: Row, storage: Storage, file: str) -> RawRow:
+def from_trl(row: Row, files: Storage, place: str) -> RawRow:
     """TRL's conversational rows: {prompt (turns), images or image, solution or completion}."""
     if isinstance(first_value(row, TRL.question), str):
         raise RowError("empty question: prompt is text, but TRL's rows with images need turns")
     return from_columns(row, TRL)
 
 
-def from_mm_eureka(row: Row, storage: Storage, file: str) -> RawRow:
+def from_mm_eureka(row: Row, files: Storage, place: str) -> RawRow:
     """MM-Eureka: {conversations, answer, image_urls}, or {message (a chat as text), answer}.
 
     Images have paths of another machine and are in zips. A text-only row names a blank image.
@@ -237,18 +229,16 @@ def from_mm_eureka(row: Row, storage: Storage, file: str) -> RawRow:
         row = {**row, "conversations": turns, "image_urls": list(prompts.image_parts(turns))}
         if not row["image_urls"]:
             raise RowError("no image: the message holds text alone")
-    references = image_references(row, MM_EUREKA.images)
-    if all(
-        isinstance(path, str) and PurePosixPath(path).name.startswith("blank")
-        for path in references
-    ):
+    paths = image_references(row, MM_EUREKA.images)
+    names = [PurePosixPath(path).name if isinstance(path, str) else "" for path in paths]
+    if all(name.startswith("blank") for name in names):
         raise RowError("no image: only the blank one that means there is none")
     raw = from_columns(row, MM_EUREKA)
     return replace(
         raw,
         question=raw.question.removeprefix("Question:").strip(),
         gold=answers.require_comparable(raw.gold),
-        by_tail=True,
+        find_image=storage.read_by_tail,
         blank_is_none=True,
     )
 
@@ -260,7 +250,7 @@ CHOICE_LETTER = re.compile(r"\(?([A-Z])[.):](\s|$)")
 TRAILING_HEADING = re.compile(r"[#\s]*$")
 
 
-def from_mulberry(row: Row, storage: Storage, file: str) -> RawRow:
+def from_mulberry(row: Row, files: Storage, place: str) -> RawRow:
     """Mulberry-SFT: {messages (user, assistant), images (one path)}, one large JSON array.
 
     The gold answer follows the last "The final answer is:"; the steps before it are the rationale.
@@ -276,20 +266,20 @@ def from_mulberry(row: Row, storage: Storage, file: str) -> RawRow:
     question = question.removeprefix("Question:").strip()
     gold = letter_of_choice(answers.answer_of_response(final), question)
     return RawRow(
-        images=tuple(_mulberry_path(reference, storage) for reference in images),
+        images=tuple(_mulberry_path(reference, files) for reference in images),
         question=question,
         gold=answers.require_comparable(gold),
         rationale=TRAILING_HEADING.sub("", steps),
-        below=MULBERRY_FOLDER,
+        find_image=partial(storage.read_below, MULBERRY_FOLDER),
     )
 
 
-def _mulberry_path(reference: Any, storage: Storage) -> Any:
+def _mulberry_path(reference: Any, files: Storage) -> Any:
     if not isinstance(reference, str):
         return reference
     name = reference.replace("\\", "/").lstrip("/")
     path = f"{MULBERRY_FOLDER}/{name.removeprefix(f'{MULBERRY_FOLDER}/')}"
-    return path if storage.has_file(path) else name
+    return path if files.has_file(path) else name
 
 
 def letter_of_choice(gold: str, question: str) -> str:
@@ -306,14 +296,12 @@ def letter_of_choice(gold: str, question: str) -> str:
 
 REF_TAG = "<ref-object>"
 OBJECT_TAG = re.compile(r"<ref-object>|<bbox>")
-BBOX_TYPES = {"real": BoxFormat.pixels, "norm1": BoxFormat.unit}
-"""ms-swift's bbox_type: pixels of the original image, or 0 to 1."""
+BBOX_TYPES = {"real": BoxFormat.pixels, "norm1": BoxFormat.unit}  # of ms-swift's bbox_type
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
-MAX_PATH = 2000
-"""A longer string is an image in base64 (ms-swift's own rule)."""
+MAX_PATH = 2000  # a longer string is an image in base64 (ms-swift's own rule)
 
 
-def from_ms_swift(row: Row, storage: Storage, file: str) -> RawRow:
+def from_ms_swift(row: Row, files: Storage, place: str) -> RawRow:
     """ms-swift: {messages, images, solution}, or query and response; boxes may be in `objects`.
 
     `objects` holds `ref` and `bbox`, put one after another in place of <ref-object> and <bbox>.
@@ -378,14 +366,14 @@ SHAREGPT_TAGS = dict(zip(TAGS, ("from", "value", "human", "gpt", "system"), stri
 OPENAI_TAGS = dict(zip(TAGS, ("role", "content", "user", "assistant", "system"), strict=True))
 
 
-def from_llama_factory(row: Row, storage: Storage, file: str) -> RawRow:
+def from_llama_factory(row: Row, files: Storage, place: str) -> RawRow:
     """LLaMA-Factory: sharegpt turns (conversations or messages) or alpaca columns, and images.
 
     dataset_info.json beside the file names columns and tags where they differ from the defaults.
     The gold answer is the last assistant turn.
     """
-    entries = dataset_infos(Folder(storage.root) if isinstance(storage, Folder) else storage)
-    info = next((entry for entry in entries if entry.get("file_name") == file), {})
+    file = place.rpartition(":")[0]
+    info = next((entry for entry in _dataset_infos(files) if entry.get("file_name") == file), {})
     columns = info.get("columns") or {}
     images = image_references(row, columns.get("images", "images"))
     names = (columns.get("messages"), "conversations", "messages")
@@ -426,11 +414,11 @@ def sharegpt_turns(turns: Any, key: str, tags: dict[str, str]) -> list[dict[str,
 
 
 @lru_cache(maxsize=4)
-def dataset_infos(storage: Storage) -> list[dict[str, Any]]:
+def _dataset_infos(files: Storage) -> list[dict[str, Any]]:
     """All entries of dataset_info.json. Raises EmptyDatasetError where it is damaged."""
-    if not storage.has_file(DATASET_INFO):
+    if not files.has_file(DATASET_INFO):
         return []
-    with storage.open(DATASET_INFO) as file:
+    with files.open(DATASET_INFO) as file:
         try:
             content = json.load(file)
         except ValueError as error:
@@ -450,11 +438,11 @@ KEY_OF_FORMAT: tuple[tuple[str, type, Source], ...] = (
 """Key, type of its value, and the format of a row that has it; the first that fits."""
 
 
-def from_any(row: Row, storage: Storage, file: str) -> RawRow:
+def from_any(row: Row, files: Storage, place: str) -> RawRow:
     """One's own jsonl, which may mix formats: each row is recognized by its keys."""
     for key, kind, name in KEY_OF_FORMAT:
         if row.get(key) is not None and isinstance(row[key], kind):
-            return FORMATS[name].convert(row, storage, file)
+            return FORMATS[name].convert(row, files, place)
     return from_columns(row, DIFFICULTY_SAMPLING)
 
 
@@ -463,14 +451,16 @@ class Format:
     """How rows of one source are read; `task_of_file` gives a file's task where its name has it."""
 
     rule: Columns | Callable[[Row, Storage, str], RawRow]
-    suffixes: Sequence[str] = FILE_SUFFIXES
+    suffixes: tuple[str, ...] = FILE_SUFFIXES
     task_of_file: Callable[[str], str | None] = lambda name: None
 
-    def convert(self, row: Row, storage: Storage, file: str) -> RawRow:
-        """A row of this format, read from a file of the storage. Raises RowError."""
+    def convert(self, row: Row | RowError, files: Storage, place: str) -> RawRow:
+        """A row of this format and its place in the files. Raises RowError."""
+        if isinstance(row, RowError):
+            raise row
         if isinstance(self.rule, Columns):
             return from_columns(row, self.rule)
-        return self.rule(row, storage, file)
+        return self.rule(row, files, place)
 
 
 FORMATS = {

@@ -9,15 +9,14 @@ from typing import Any
 
 from difftrain.data.quarantine import RowError
 
+# The format that both papers train for (Qi et al. 2026, section 4).
 SYSTEM = (
     "Think step by step inside <think></think>, then give the final answer inside "
     "<answer></answer>, and write nothing else."
 )
-"""The format that both papers train for (Qi et al. 2026, section 4)."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PLACEHOLDER = re.compile(r"<image>\n?")
-CONTROL_TOKEN = re.compile(r"<\|\w+\|>")
-"""The chat template's own tokens, such as <|image_pad|>, which would break the prompt."""
+CONTROL_TOKEN = re.compile(r"<\|\w+\|>")  # the chat template's own, such as <|image_pad|>
 
 
 def multiple_choice(question: str, options: Sequence[str], hint: str | None = None) -> str:
@@ -35,12 +34,12 @@ def user_text(question: str, options: Sequence[str]) -> str:
 
 def messages(parts: Sequence[Any], system: str | None = SYSTEM) -> list[dict[str, Any]]:
     """Messages in the chat-template form; a part is text (str) or an image (anything else)."""
-    content = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
-        for part in parts
-    ]
-    first = {"role": "system", "content": [{"type": "text", "text": system}]}
-    return [*([first] if system else []), {"role": "user", "content": content}]
+
+    def to_content(part: Any) -> dict[str, str]:
+        return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+
+    first = [{"role": "system", "content": [to_content(system)]}] if system else []
+    return [*first, {"role": "user", "content": list(map(to_content, parts))}]
 
 
 def question_text(prompt: Any, num_images: int) -> str:
@@ -50,7 +49,18 @@ def question_text(prompt: Any, num_images: int) -> str:
     their place, and a trailing assistant turn is the row's answer. Raises RowError where <image>
     marks and image parts are neither absent nor as many as the images.
     """
-    text, num_marks = (prompt, 0) if isinstance(prompt, str) else user_turn(prompt)
+    if isinstance(prompt, str):
+        text, num_marks = prompt, 0
+    else:
+        if not isinstance(prompt, list) or not all(isinstance(turn, dict) for turn in prompt):
+            raise RowError("empty question: neither text nor a list of {role, content}")
+        turns = [turn for turn in prompt if turn.get("role") != "system"]
+        if turns and turns[-1].get("role") == "assistant":
+            turns = turns[:-1]
+        roles = ", ".join(str(turn.get("role")) for turn in turns)
+        if roles != "user":
+            raise RowError(f"not one question: needs one user turn, found {roles or 'none'}")
+        text, num_marks = _turn_content(turns[0].get("content"))
     num_marks += len(PLACEHOLDER.findall(text))
     if num_marks not in (0, num_images):
         raise RowError(f"placeholder mismatch: {num_marks} <image>, but {num_images} images")
@@ -61,20 +71,7 @@ def question_text(prompt: Any, num_images: int) -> str:
     return question
 
 
-def user_turn(prompt: Any) -> tuple[str, int]:
-    """The text of the one user turn and the number of its image parts. Raises RowError."""
-    if not isinstance(prompt, list) or not all(isinstance(turn, dict) for turn in prompt):
-        raise RowError("empty question: neither text nor a list of {role, content}")
-    turns = [turn for turn in prompt if turn.get("role") != "system"]
-    if turns and turns[-1].get("role") == "assistant":
-        turns = turns[:-1]
-    roles = [str(turn.get("role")) for turn in turns]
-    if roles != ["user"]:
-        raise RowError(f"not one question: needs one user turn, found {', '.join(roles) or 'none'}")
-    return turn_content(turns[0].get("content"))
-
-
-def turn_content(content: Any) -> tuple[str, int]:
+def _turn_content(content: Any) -> tuple[str, int]:
     """A turn's text and the number of its image parts. Raises RowError."""
     if isinstance(content, str):
         return content, 0
@@ -92,7 +89,7 @@ def last_response(turns: Any) -> str | None:
     last = turns[-1] if isinstance(turns, list) and turns else None
     if not isinstance(last, dict) or last.get("role") != "assistant":
         return None
-    return turn_content(last.get("content"))[0]
+    return _turn_content(last.get("content"))[0]
 
 
 def image_parts(turns: Sequence[Any]) -> tuple[Any, ...]:

@@ -5,18 +5,18 @@ decoding images (difftrain/images.py).
 """
 
 import base64
-import binascii
 import io
 import os
 import sqlite3
 import tarfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import httpx
 from huggingface_hub import HfApi, HfFileSystem
@@ -27,26 +27,30 @@ from difftrain.images import MAX_FILE_BYTES, ImageError
 from difftrain.pipeline import manifest
 
 SPLITS = {"train", "test", "validation", "valid", "val", "dev"}
-NOT_ROWS = {"dataset_info.json", "dataset_infos.json", "state.json"}
-"""Files about a dataset that are beside it."""
-T = TypeVar("T")
 
 
 class HubUnavailable(EmptyDatasetError):
-    """The hub did not answer, or does not give this dataset; the message names the alternative."""
+    """The hub did not answer, or refuses; the message names the alternative."""
+
+
+@contextmanager
+def hub_request(failure: str, advice: str) -> Iterator[None]:
+    """Raises HubUnavailable for an error inside: "`failure` (error). `advice`"."""
+    try:
+        yield
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        message = str(error).splitlines()[0] if str(error) else "-"
+        raise HubUnavailable(f"{failure} ({type(error).__name__}: {message}). {advice}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A local folder, or one file of it."""
+    """A local folder."""
 
     root: Path
-    only_file: str | None = None
 
     def names(self) -> list[str]:
         """Files below the folder, without hidden ones, as sorted relative names."""
-        if self.only_file:
-            return [self.only_file]
         names = []
         for folder, subfolders, files in os.walk(self.root):
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
@@ -63,22 +67,19 @@ class Folder:
     def read_image(self, name: str) -> bytes:
         """An image file's bytes; absolute names and ~ are allowed. Raises ImageError."""
         try:
-            path = self.root / Path(name).expanduser()
+            path = self.root / os.path.expanduser(name)
             if not path.is_file():
-                raise ImageError(f"missing file: {shorten(name)} (looked in {self.root})")
-            require_size(path.stat().st_size, name)
+                raise _missing_file(name, self.root)
+            _require_size(path.stat().st_size, name)
             return path.read_bytes()
-        except ImageError:
-            raise
-        except (OSError, ValueError, RuntimeError) as error:
-            # ValueError: a null byte in the name; RuntimeError: a ~user that does not exist.
-            raise ImageError(f"missing file: {shorten(name)} cannot be read ({error})") from error
+        except OSError as error:
+            raise ImageError(f"missing file: {_shorten(name)} cannot be read ({error})") from error
 
     def file_size(self, name: str) -> int | None:
         """An image file's number of bytes, or None where there is no such file."""
         try:
-            return (self.root / Path(name).expanduser()).stat().st_size
-        except (OSError, ValueError, RuntimeError):
+            return (self.root / os.path.expanduser(name)).stat().st_size
+        except (OSError, ValueError):  # ValueError: a null byte in the name
             return None
 
     def fingerprints(self, names: list[str]) -> dict[str, str]:
@@ -97,24 +98,20 @@ class Hub:
         """Its folder in the hub's file system."""
         return f"datasets/{self.repository}{f'@{self.revision}' if self.revision else ''}"
 
-    def request(self, call: Callable[[], T]) -> T:
-        """The result of a call to the hub. Raises HubUnavailable."""
-        try:
-            return call()
-        except (OSError, ValueError, httpx.HTTPError) as error:
-            message = str(error).splitlines()[0] if str(error) else "-"
-            raise HubUnavailable(
-                f"data.path={self.repository}: the hub did not give this dataset "
-                f"({type(error).__name__}: {message}). "
-                "Without network, copy the dataset here and name its folder: data.path=FOLDER"
-            ) from error
+    def request(self) -> AbstractContextManager[None]:
+        """Raises HubUnavailable for an error of the hub inside."""
+        return hub_request(
+            f"data.path={self.repository}: the hub did not give this dataset",
+            "Without network, copy the dataset here and name its folder: data.path=FOLDER",
+        )
 
     def names(self) -> list[str]:
         return list(hub_files(self))
 
     def open(self, name: str) -> IO[bytes]:
         """A file opened for reading in pieces. Raises HubUnavailable."""
-        file: Any = self.request(lambda: HfFileSystem().open(f"{self.root}/{name}", "rb"))
+        with self.request():
+            file: Any = HfFileSystem().open(f"{self.root}/{name}", "rb")
         # fsspec's own readline takes no limit, which a file of one endless line would need.
         return io.BufferedReader(file, 1 << 20)
 
@@ -124,20 +121,20 @@ class Hub:
     def read_image(self, name: str) -> bytes:
         """An image file's bytes. Raises ImageError where the dataset has none of that name."""
         if not self.has_file(name):
-            raise ImageError(f"missing file: {shorten(name)} (looked in {self.root})")
+            raise _missing_file(name, self.root)
         with self.open(name) as file:
             content = file.read(MAX_FILE_BYTES + 1)
-        require_size(len(content), name)
+        _require_size(len(content), name)
         return content
 
     def fingerprints(self, names: list[str]) -> dict[str, str]:
         """The commit that is read. Raises HubUnavailable, but not for a full commit."""
-        if self.revision and len(self.revision) == 40:
-            return {self.repository: self.revision}
-        commit = self.request(
-            lambda: HfApi().dataset_info(self.repository, revision=self.revision, timeout=20).sha
-        )
-        return {self.repository: str(commit)}
+        commit = self.revision
+        if commit is None or len(commit) != 40:
+            with self.request():
+                info = HfApi().dataset_info(self.repository, revision=commit, timeout=20)
+            commit = str(info.sha)
+        return {self.repository: commit}
 
 
 Storage = Folder | Hub
@@ -146,26 +143,18 @@ Storage = Folder | Hub
 @cache
 def hub_files(hub: Hub) -> dict[str, None]:
     """The names of a hub dataset's files, sorted; requested once."""
-    paths: Any = hub.request(lambda: HfFileSystem().find(hub.root))
+    with hub.request():
+        paths: Any = HfFileSystem().find(hub.root)
     return dict.fromkeys(sorted(str(path).removeprefix(f"{hub.root}/") for path in paths))
 
 
 def storage_of(config: DataConfig) -> Storage:
-    """The folder or hub dataset that data.path names."""
+    """The hub dataset or the folder that data.path names or that holds the file it names."""
     assert config.path is not None, "DataConfig.check requires a path"
     if config.on_hub:
         return Hub(config.path, config.revision)
     path = Path(config.path).expanduser()
-    return Folder(path) if path.is_dir() else Folder(path.parent, path.name)
-
-
-def data_files(storage: Storage, split: str, suffixes: Sequence[str]) -> list[str]:
-    """The files that rows are read from: those of the split, or whose names tell no split."""
-    if isinstance(storage, Folder) and storage.only_file:
-        return [storage.only_file]
-    names = [name for name in storage.names() if name.endswith(tuple(suffixes))]
-    names = [name for name in names if PurePosixPath(name).name not in NOT_ROWS]
-    return [name for name in names if split_of(name) in (None, split)]
+    return Folder(path if path.is_dir() else path.parent)
 
 
 def split_of(name: str) -> str | None:
@@ -175,19 +164,15 @@ def split_of(name: str) -> str | None:
     return next((word for word in words if word in SPLITS), None)
 
 
-def read_reference(
-    reference: Any, storage: Storage, *, by_tail: bool = False, below: str | None = None
-) -> bytes:
-    """The image file that a row refers to by path, bytes, {"bytes", "path"} or data: URI.
+def resolve_reference(reference: Any) -> bytes | str:
+    """The content of an image that a row holds, or the path of its file.
 
-    Paths are relative to the storage. `by_tail` also looks for the end of a path in the folder and
-    its zips, because some datasets keep paths of another machine; `below` names the folder that
-    paths are relative to, unpacked or in a tar. Raises ImageError.
+    A reference is a path, bytes, {"bytes", "path"} or a data: URI. Raises ImageError.
     """
     if isinstance(reference, dict):
         inline = reference.get("bytes")
         if isinstance(inline, str):
-            return decode_base64(inline.removeprefix("data:").rpartition("base64,")[2])
+            return _decode_base64(inline.removeprefix("data:").rpartition("base64,")[2])
         reference = inline if isinstance(inline, bytes) else reference.get("path")
     if isinstance(reference, bytes):
         return reference
@@ -197,67 +182,54 @@ def read_reference(
         head, comma, body = reference.partition(",")
         if not comma or not head.endswith(";base64"):
             raise ImageError("broken image: a data: URI must be data:image/...;base64,...")
-        return decode_base64(body)
+        return _decode_base64(body)
     if reference.startswith(("http://", "https://")):
-        raise ImageError(f"missing file: images are not downloaded: {shorten(reference)}")
-    name = reference.removeprefix("file://")
-    if below is not None:
-        return read_below(storage, below, name)
-    return read_by_tail(storage, name) if by_tail else storage.read_image(name)
-
-
-def path_of(reference: Any) -> str | None:
-    """The path that a reference names, or None where the row itself holds the image."""
-    if isinstance(reference, dict):
-        reference = None if reference.get("bytes") is not None else reference.get("path")
-    if not isinstance(reference, str) or reference.startswith(("data:", "http://", "https://")):
-        return None
+        raise ImageError(f"missing file: images are not downloaded: {_shorten(reference)}")
     return reference.removeprefix("file://")
 
 
-def decode_base64(text: str) -> bytes:
-    """Base64 text as bytes; line breaks are allowed. Raises ImageError."""
+def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise ImageError(f"broken image: not base64 ({error})") from error
 
 
 def read_by_tail(storage: Storage, name: str) -> bytes:
     """The image with the longest common tail of its path, in the folder or else inside its zips.
 
-    Raises ImageError, and EmptyDatasetError for a damaged zip.
+    For datasets that keep paths of another machine. Raises ImageError, and EmptyDatasetError for a
+    damaged zip.
     """
     parts = PurePosixPath(name).parts
     for start in range(len(parts)):
         tail = PurePosixPath(*parts[start:])
         if not tail.is_absolute() and ".." not in tail.parts and storage.has_file(str(tail)):
             return storage.read_image(str(tail))
-    members = zip_members(storage).get(parts[-1], []) if parts else []
+    members = _zip_members(storage).get(parts[-1], []) if parts else []
     if not members:
-        raise ImageError(f"missing file: {shorten(name)} (looked in {storage.root} and its zips)")
+        raise _missing_file(name, f"{storage.root} and its zips")
     archive, member = next(
         pair
         for start in range(len(parts))
         for pair in members
         if PurePosixPath(pair[1]).parts[start - len(parts) :] == parts[start:]
     )
-    require_size(archive.getinfo(member).file_size, name)
+    _require_size(archive.getinfo(member).file_size, name)
     try:
         return archive.read(member)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
-        raise ImageError(f"broken image: {shorten(member)} in its zip ({error})") from error
+        raise ImageError(f"broken image: {_shorten(member)} in its zip ({error})") from error
 
 
 @lru_cache(maxsize=2)
-def zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]]]:
+def _zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]]]:
     """Members of the storage's .zip files by file name; the archives stay open."""
     members = defaultdict[str, list[tuple[zipfile.ZipFile, str]]](list)
-    whole = Folder(storage.root) if isinstance(storage, Folder) else storage
-    for name in whole.names():
+    for name in storage.names():
         if name.endswith(".zip"):
             try:
-                archive = zipfile.ZipFile(whole.open(name))
+                archive = zipfile.ZipFile(storage.open(name))
             except zipfile.BadZipFile as error:
                 message = f"{name} is no readable zip ({error}); fetch it again"
                 raise EmptyDatasetError(message) from error
@@ -266,35 +238,37 @@ def zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]]
     return members
 
 
-def read_below(storage: Storage, root: str, name: str) -> bytes:
-    """An image below the folder `root`, unpacked or in an uncompressed .tar. Raises ImageError."""
-    relative = strip_root(name).removeprefix(f"{root}/")
-    for path in (f"{root}/{relative}", relative):
+def read_below(folder: str, storage: Storage, name: str) -> bytes:
+    """An image below a folder of the storage, unpacked or in an uncompressed .tar.
+
+    Raises ImageError, and EmptyDatasetError for a damaged tar.
+    """
+    relative = _strip_root(name).removeprefix(f"{folder}/")
+    for path in (f"{folder}/{relative}", relative):
         if storage.has_file(path):
             return storage.read_image(path)
     if isinstance(storage, Folder):
-        table, tars = tar_index(Folder(storage.root))
+        table, tars = _tar_index(storage)
         query = "SELECT tar, start, size FROM file WHERE name = ?"
-        if row := table.execute(query, (f"{root}/{relative}",)).fetchone():
+        if row := table.execute(query, (f"{folder}/{relative}",)).fetchone():
             tar, start, size = row
-            require_size(size, relative)
+            _require_size(size, relative)
             tars[tar].seek(start)
             return tars[tar].read(size)
     elif tars := [path for path in storage.names() if path.endswith(".tar")]:
         raise ImageError(
-            f"missing file: {shorten(relative)} is in {tars[0]}, which cannot be read from the "
+            f"missing file: {_shorten(relative)} is in {tars[0]}, which cannot be read from the "
             "hub; download the dataset and name its folder: data.path=FOLDER"
         )
-    places = f"{storage.root}/{root} and its tar"
-    raise ImageError(f"missing file: {shorten(relative)} (looked in {places})")
+    raise _missing_file(relative, f"{storage.root}/{folder} and its tar")
 
 
 @lru_cache(maxsize=2)
-def tar_index(folder: Folder) -> tuple[sqlite3.Connection, list[IO[bytes]]]:
+def _tar_index(folder: Folder) -> tuple[sqlite3.Connection, list[IO[bytes]]]:
     """A table (name, tar, start, size) of the files inside a folder's tars, and the open tars.
 
     A tar is read once, header by header. The table is on disk, so that a tar of hundreds of
-    thousands of images costs no memory. Raises EmptyDatasetError for a damaged tar.
+    thousands of images costs no memory.
     """
     table, tars = sqlite3.connect(""), list[IO[bytes]]()  # a temporary file, deleted when closed
     table.execute(
@@ -311,7 +285,7 @@ def tar_index(folder: Folder) -> tuple[sqlite3.Connection, list[IO[bytes]]]:
                     # tarfile keeps every header otherwise
                     archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
                     if member.isreg() and not member.issparse():
-                        path, tar = strip_root(member.name), len(tars) - 1
+                        path, tar = _strip_root(member.name), len(tars) - 1
                         row = (path, tar, member.offset_data, member.size)
                         table.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", row)
         except tarfile.TarError as error:
@@ -320,17 +294,19 @@ def tar_index(folder: Folder) -> tuple[sqlite3.Connection, list[IO[bytes]]]:
     return table, tars
 
 
-def strip_root(name: str) -> str:
+def _strip_root(name: str) -> str:
     """A path without leading ./ and /."""
     return str(PurePosixPath("/", name)).lstrip("/")
 
 
-def require_size(num_bytes: int, name: str) -> None:
-    """Raises ImageError for a file over MAX_FILE_BYTES."""
+def _require_size(num_bytes: int, name: str) -> None:
     if num_bytes > MAX_FILE_BYTES:
-        raise ImageError(f"image too large: {shorten(name)} is over {MAX_FILE_BYTES >> 20} MiB")
+        raise ImageError(f"image too large: {_shorten(name)} is over {MAX_FILE_BYTES >> 20} MiB")
 
 
-def shorten(name: str) -> str:
-    """The name, cut at 120 characters."""
+def _missing_file(name: str, place: Any) -> ImageError:
+    return ImageError(f"missing file: {_shorten(name)} (looked in {place})")
+
+
+def _shorten(name: str) -> str:
     return name if len(name) <= 120 else f"{name[:117]}..."

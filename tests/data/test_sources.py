@@ -23,7 +23,7 @@ from tests.data.written import lines
 
 
 def read_file(path: Path) -> list[tuple[str, object]]:
-    return list(readers.read_rows(Folder(path.parent, path.name), [path.name]))
+    return list(readers.read_rows(Folder(path.parent), [path.name]))
 
 
 def message_of(row: object) -> str:
@@ -93,7 +93,7 @@ def test_a_large_jsonl_is_streamed(tmp_path):
         for number in range(1000):
             file.write(json.dumps({"n": number, "padding": "x" * 100_000}) + "\n")
     tracemalloc.start()
-    assert sum(1 for _ in readers.read_rows(Folder(tmp_path, path.name), [path.name])) == 1000
+    assert sum(1 for _ in readers.read_rows(Folder(tmp_path), [path.name])) == 1000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert path.stat().st_size > 100_000_000
