@@ -35,11 +35,6 @@ from difftrain.shapes.pool import Split
 MAX_SCAN_BYTES = 64 << 20  # a larger jsonl or json is not scanned for the images it names
 BLOCK_ROWS = 64  # whose images are compared at once with all earlier ones of the same text
 NOT_ROWS = {"dataset_info.json", "dataset_infos.json", "state.json"}  # about a dataset, beside it
-SEEN_ROWS = """
-PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;
-CREATE TABLE content (id TEXT PRIMARY KEY, source TEXT, copies INTEGER) WITHOUT ROWID;
-CREATE TABLE hashes (number INTEGER PRIMARY KEY, text BLOB, dhash BLOB, source TEXT);
-"""
 
 
 @dataclass(slots=True)
@@ -79,7 +74,9 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
     """
     # The rows read so far are in a temporary file, deleted when closed, and not in memory.
     with closing(sqlite3.connect("")) as table:
-        table.executescript(SEEN_ROWS)
+        table.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")
+        table.execute("CREATE TABLE content (id PRIMARY KEY, source, copies) WITHOUT ROWID")
+        table.execute("CREATE TABLE hashes (text, dhash, source)")
         for row in islice(_convert_rows(config, stats), config.limit):
             if isinstance(row, RejectedRow):
                 yield row
@@ -110,7 +107,7 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
             key = hashlib.blake2b(text.encode(), digest_size=8).digest()
             hashes = [images.dhash(image.to_pil(), images.DEDUP_MARGIN) for image in decoded]
             values = (key, b"".join(hashes), sample.source)
-            table.execute("INSERT INTO hashes (text, dhash, source) VALUES (?, ?, ?)", values)
+            table.execute("INSERT INTO hashes VALUES (?, ?, ?)", values)
             yield sample
         for source, first in sorted(_near_duplicates(table)):
             stats.duplicates["near"] += 1
@@ -122,7 +119,7 @@ def _near_duplicates(table: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     table.execute("CREATE INDEX by_text ON hashes (text)")
     repeated = table.execute("SELECT text FROM hashes GROUP BY text HAVING COUNT(*) > 1")
     for key in repeated:
-        query = "SELECT dhash, source FROM hashes WHERE text = ? ORDER BY number"
+        query = "SELECT dhash, source FROM hashes WHERE text = ? ORDER BY rowid"
         hashes, sources = zip(*table.execute(query, key), strict=True)
         bits = np.frombuffer(b"".join(hashes), dtype=np.uint64)
         for later, earlier in similar_pairs(bits.reshape(len(hashes), -1, 4)):

@@ -226,9 +226,13 @@ def from_mm_eureka(row: Row, files: Storage, place: str) -> RawRow:
             raise RowError("empty question: message cannot be parsed") from error
         if not isinstance(turns, list):
             raise RowError("empty question: message is not a list of turns")
-        row = {**row, "conversations": turns, "image_urls": list(prompts.image_parts(turns))}
-        if not row["image_urls"]:
+        contents = [turn.get("content") for turn in turns if isinstance(turn, dict)]
+        parts = [part for content in contents if isinstance(content, list) for part in content]
+        parts = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
+        if not parts:
             raise RowError("no image: the message holds text alone")
+        urls = [part.get("image") for part in parts]
+        row = {**row, "conversations": turns, "image_urls": urls}
     paths = image_references(row, MM_EUREKA.images)
     names = [PurePosixPath(path).name if isinstance(path, str) else "" for path in paths]
     if all(name.startswith("blank") for name in names):
@@ -264,7 +268,7 @@ def from_mulberry(row: Row, files: Storage, place: str) -> RawRow:
         raise GoldError(f'the response has no "{MULBERRY_MARKER}"')
     question = prompts.question_text(row["messages"], len(images))
     question = question.removeprefix("Question:").strip()
-    gold = letter_of_choice(answers.answer_of_response(final), question)
+    gold = _letter_of_choice(answers.answer_of_response(final), question)
     return RawRow(
         images=tuple(_mulberry_path(reference, files) for reference in images),
         question=question,
@@ -282,7 +286,7 @@ def _mulberry_path(reference: Any, files: Storage) -> Any:
     return path if files.has_file(path) else name
 
 
-def letter_of_choice(gold: str, question: str) -> str:
+def _letter_of_choice(gold: str, question: str) -> str:
     """The letter of a choice given as `A`, `A: red` or `red`; else the gold answer as it is."""
     choices = dict(CHOICE_LINE.findall(question))
     if not {"A", "B"} <= choices.keys():
@@ -310,7 +314,7 @@ def from_ms_swift(row: Row, files: Storage, place: str) -> RawRow:
     box_format = None
     objects, turns = row.get("objects"), first_value(row, MS_SWIFT.question)
     if isinstance(objects, dict) and isinstance(turns, list) and objects.get("bbox"):
-        turns, boxes = fill_objects(turns, objects)
+        turns, boxes = _fill_objects(turns, objects)
         row = {**row, "messages": turns}
         if boxes:
             row["solution"] = json.dumps(boxes, ensure_ascii=False)
@@ -325,16 +329,13 @@ def _is_base64(reference: Any) -> bool:
     return is_long and "/" * 20 not in reference and bool(BASE64.fullmatch(reference))
 
 
-def fill_objects(
-    turns: list[Any], objects: dict[str, Any]
-) -> tuple[list[Any], list[dict[str, Any]]]:
+def _fill_objects(turns: list[Any], objects: dict[str, Any]) -> tuple[list[Any], list[Any]]:
     """The turns with labels and boxes filled in, and the assistant's boxes. Raises RowError.
 
     In a turn that begins with a box each label follows its box, else it precedes its boxes.
     """
     labels, bboxes = iter(objects.get("ref") or ()), iter(objects["bbox"])
-    boxes: list[dict[str, Any]] = []
-    filled = []
+    filled, boxes = [], []
     for turn in turns:
         if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
             raise RowError("not one question: objects need turns of plain text")
@@ -342,8 +343,7 @@ def fill_objects(
         values = [next(labels if tag == REF_TAG else bboxes, None) for tag in tags]
         if None in values:
             raise RowError(f"placeholder mismatch: {len(tags)} tags, but objects hold fewer")
-        turn_boxes: list[dict[str, Any]] = []
-        label: str | None = None
+        turn_boxes, label = [], None
         for tag, value in zip(tags, values, strict=True):
             if tag != REF_TAG:
                 turn_boxes.append({"bbox_2d": value, "label": label})
@@ -354,8 +354,8 @@ def fill_objects(
         if turn_boxes and turn.get("role") != "assistant":
             raise RowError("not one question: a <bbox> inside the question is not supported")
         boxes += turn_boxes
-        replacements = map(str, values)
-        content = OBJECT_TAG.sub(lambda _, texts=replacements: next(texts), turn["content"])
+        texts = map(str, values)
+        content = OBJECT_TAG.sub(lambda _, texts=texts: next(texts), turn["content"])
         filled.append({**turn, "content": content})
     return filled, boxes
 
@@ -378,7 +378,7 @@ def from_llama_factory(row: Row, files: Storage, place: str) -> RawRow:
     images = image_references(row, columns.get("images", "images"))
     names = (columns.get("messages"), "conversations", "messages")
     if key := next((name for name in names if name in row), None):
-        turns = sharegpt_turns(row[key], key, info.get("tags") or {})
+        turns = _sharegpt_turns(row[key], key, info.get("tags") or {})
     else:
         instruction = columns.get("prompt", "instruction")
         output = columns.get("response", "output")
@@ -398,19 +398,14 @@ def from_llama_factory(row: Row, files: Storage, place: str) -> RawRow:
     )
 
 
-def sharegpt_turns(turns: Any, key: str, tags: dict[str, str]) -> list[dict[str, Any]]:
+def _sharegpt_turns(turns: Any, key: str, tags: dict[str, str]) -> list[dict[str, Any]]:
     """A conversation, found in the column `key`, as {role, content} turns. Raises RowError."""
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise RowError(f"empty question: {key} is not a list of turns")
     tags = {**(OPENAI_TAGS if turns and "role" in turns[0] else SHAREGPT_TAGS), **tags}
     roles = {tags[f"{role}_tag"]: role for role in ("user", "assistant", "system")}
-    return [
-        {
-            "role": roles.get(role := turn.get(tags["role_tag"]), str(role)),
-            "content": turn.get(tags["content_tag"]),
-        }
-        for turn in turns
-    ]
+    contents = [(turn.get(tags["role_tag"]), turn.get(tags["content_tag"])) for turn in turns]
+    return [{"role": roles.get(role, str(role)), "content": text} for role, text in contents]
 
 
 @lru_cache(maxsize=4)

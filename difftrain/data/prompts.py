@@ -90,11 +90,3 @@ def last_response(turns: Any) -> str | None:
     if not isinstance(last, dict) or last.get("role") != "assistant":
         return None
     return _turn_content(last.get("content"))[0]
-
-
-def image_parts(turns: Sequence[Any]) -> tuple[Any, ...]:
-    """The image references in the parts of all turns, in order."""
-    contents = [turn.get("content") for turn in turns if isinstance(turn, dict)]
-    parts = [part for content in contents if isinstance(content, list) for part in content]
-    images = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
-    return tuple(part.get("image") for part in images)

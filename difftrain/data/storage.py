@@ -94,8 +94,7 @@ class Hub:
     revision: str | None = None
 
     @property
-    def root(self) -> str:
-        """Its folder in the hub's file system."""
+    def root(self) -> str:  # its folder in the hub's file system
         return f"datasets/{self.repository}{f'@{self.revision}' if self.revision else ''}"
 
     def request(self) -> AbstractContextManager[None]:
@@ -202,18 +201,17 @@ def read_by_tail(storage: Storage, name: str) -> bytes:
     damaged zip.
     """
     parts = PurePosixPath(name).parts
-    for start in range(len(parts)):
-        tail = PurePosixPath(*parts[start:])
-        if not tail.is_absolute() and ".." not in tail.parts and storage.has_file(str(tail)):
-            return storage.read_image(str(tail))
+    tails = [parts[start:] for start in range(len(parts))]
+    for tail in tails:
+        path = "/".join(tail)
+        if not path.startswith("/") and ".." not in tail and storage.has_file(path):
+            return storage.read_image(path)
     members = _zip_members(storage).get(parts[-1], []) if parts else []
     if not members:
         raise _missing_file(name, f"{storage.root} and its zips")
+    matches = ((tail, pair) for tail in tails for pair in members)
     archive, member = next(
-        pair
-        for start in range(len(parts))
-        for pair in members
-        if PurePosixPath(pair[1]).parts[start - len(parts) :] == parts[start:]
+        pair for tail, pair in matches if PurePosixPath(pair[1]).parts[-len(tail) :] == tail
     )
     _require_size(archive.getinfo(member).file_size, name)
     try:
@@ -226,15 +224,14 @@ def read_by_tail(storage: Storage, name: str) -> bytes:
 def _zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]]]:
     """Members of the storage's .zip files by file name; the archives stay open."""
     members = defaultdict[str, list[tuple[zipfile.ZipFile, str]]](list)
-    for name in storage.names():
-        if name.endswith(".zip"):
-            try:
-                archive = zipfile.ZipFile(storage.open(name))
-            except zipfile.BadZipFile as error:
-                message = f"{name} is no readable zip ({error}); fetch it again"
-                raise EmptyDatasetError(message) from error
-            for member in archive.namelist():
-                members[PurePosixPath(member).name].append((archive, member))
+    for name in [name for name in storage.names() if name.endswith(".zip")]:
+        try:
+            archive = zipfile.ZipFile(storage.open(name))
+        except zipfile.BadZipFile as error:
+            message = f"{name} is no readable zip ({error}); fetch it again"
+            raise EmptyDatasetError(message) from error
+        for member in archive.namelist():
+            members[PurePosixPath(member).name].append((archive, member))
     return members
 
 
@@ -271,13 +268,8 @@ def _tar_index(folder: Folder) -> tuple[sqlite3.Connection, list[IO[bytes]]]:
     thousands of images costs no memory.
     """
     table, tars = sqlite3.connect(""), list[IO[bytes]]()  # a temporary file, deleted when closed
-    table.execute(
-        "CREATE TABLE file (name TEXT PRIMARY KEY, tar INTEGER, start INTEGER, size INTEGER)"
-        " WITHOUT ROWID"
-    )
-    for name in folder.names():
-        if not name.endswith(".tar"):
-            continue
+    table.execute("CREATE TABLE file (name PRIMARY KEY, tar, start, size) WITHOUT ROWID")
+    for name in [name for name in folder.names() if name.endswith(".tar")]:
         tars.append(folder.open(name))
         try:
             with tarfile.open(fileobj=tars[-1], mode="r:") as archive:
@@ -285,8 +277,8 @@ def _tar_index(folder: Folder) -> tuple[sqlite3.Connection, list[IO[bytes]]]:
                     # tarfile keeps every header otherwise
                     archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
                     if member.isreg() and not member.issparse():
-                        path, tar = _strip_root(member.name), len(tars) - 1
-                        row = (path, tar, member.offset_data, member.size)
+                        name_in_tar, start = _strip_root(member.name), member.offset_data
+                        row = (name_in_tar, len(tars) - 1, start, member.size)
                         table.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", row)
         except tarfile.TarError as error:
             message = f"{name} is no readable tar ({error}); fetch it again"

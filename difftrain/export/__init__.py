@@ -8,13 +8,12 @@ stay valid.
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jinja2
 import pandas as pd
 import pyarrow as pa
@@ -30,7 +29,7 @@ from difftrain.config.report import ExportFormat
 from difftrain.config.run_config import RunConfig
 from difftrain.data import dataset, prompts
 from difftrain.data.quarantine import EmptyDatasetError
-from difftrain.data.storage import HubUnavailable
+from difftrain.data.storage import hub_request
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
@@ -72,39 +71,6 @@ class ExportRow:
     scores: Mapping[Measure, Score]
     stratum: Stratum | None
     selection: Selection | None
-
-    @property
-    def prompt(self) -> str:
-        return prompts.user_text(self.sample.question, self.sample.options)
-
-    @property
-    def prompt_with_images(self) -> str:
-        return "<image>" * len(self.sample.images) + self.prompt
-
-    @property
-    def solution(self) -> str:
-        r"""The gold answer as other trainers' rewards read it: \boxed{} or <answer></answer>."""
-        answer = self.sample.answer
-        is_boxed = self.sample.answer_kind in BOXED_KINDS
-        return f"\\boxed{{{answer}}}" if is_boxed else f"<answer>{answer}</answer>"
-
-    @property
-    def images(self) -> list[dict[str, Any]]:
-        """The images as cells of an `images` column."""
-        name = self.sample.sample_id
-        images = enumerate(self.sample.images)
-        return [{"bytes": png, "path": f"{name}-{index}.png"} for index, png in images]
-
-    @property
-    def labels(self) -> dict[str, str | None]:
-        """Columns that other trainers pass to their reward functions or ignore."""
-        sample = self.sample
-        return {
-            "sample_id": sample.sample_id,
-            "stratum": self.stratum,
-            "task": sample.task,
-            "answer_kind": sample.answer_kind,
-        }
 
 
 def run(config: RunConfig, world: World, _: list[str]) -> Path:
@@ -191,7 +157,11 @@ def publish(folder: Path, repository: str, private: bool, api: Any = None) -> st
     Raises HubUnavailable, naming the finished folder, if the hub refuses or does not answer.
     """
     api = api or HfApi()
-    try:
+    advice = "run the same command again with network and `hf auth login`"
+    with hub_request(
+        f"export.push_to_hub={repository}: the hub refused the upload",
+        f"The export is complete at {folder}; {advice}",
+    ):
         api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repository,
@@ -200,13 +170,6 @@ def publish(folder: Path, repository: str, private: bool, api: Any = None) -> st
             commit_message="Scores and selection by difftrain",
             ignore_patterns=["manifest.json", ".*"],
         )
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        message = str(error).splitlines()[0] if str(error) else "-"
-        raise HubUnavailable(
-            f"export.push_to_hub={repository}: the hub refused the upload "
-            f"({type(error).__name__}: {message}). The export is complete at {folder}; "
-            "run the same command again with network and `hf auth login`"
-        ) from error
     return f"{getattr(api, 'endpoint', 'https://huggingface.co')}/datasets/{repository}"
 
 
@@ -241,7 +204,7 @@ def _score_rows(
             "selected": selection is not None,
             "stage": selection.stage if selection else None,
             "reason": selection.reason if selection else None,
-            "images": row.images,
+            "images": _images(sample),
             "original": original,
         }
 
@@ -272,65 +235,60 @@ def _with_originals(
         )
 
 
+def _images(sample: Sample) -> list[dict[str, Any]]:
+    """The images as cells of an `images` column."""
+    name = sample.sample_id
+    return [{"bytes": png, "path": f"{name}-{i}.png"} for i, png in enumerate(sample.images)]
+
+
 def _turns(text: str, response: str | None = None) -> list[dict[str, str]]:
     """The turns of the system, of the user, and of the assistant if there is a response."""
     contents = {"system": prompts.SYSTEM, "user": text, "assistant": response}
     return [{"role": role, "content": content} for role, content in contents.items() if content]
 
 
-def _trl(row: ExportRow, _: int) -> dict[str, Any]:
-    """For GRPOTrainer without changes."""
-    prompt = _turns(row.prompt)
-    return {"prompt": prompt, "images": row.images, "solution": row.solution, **row.labels}
-
-
-def _easyr1(row: ExportRow, _: int) -> dict[str, Any]:
-    """EasyR1's default keys."""
-    problem, answer = row.prompt_with_images, row.sample.answer
-    return {"problem": problem, "images": row.images, "answer": answer, **row.labels}
-
-
-def _verl(row: ExportRow, index: int) -> dict[str, Any]:
-    """For verl; data_source `difftrain` needs a reward function of your own."""
-    sample = row.sample
-    return {
-        "data_source": "difftrain",
-        "prompt": _turns(row.prompt_with_images),
-        "images": row.images,
-        "ability": sample.task,
-        "reward_model": {"style": "rule", "ground_truth": sample.answer},
-        "extra_info": {
-            "split": "train",
-            "index": index,
-            "answer": sample.answer,
-            "question": row.prompt,
-            "sample_id": sample.sample_id,
-            "stratum": row.stratum,
-        },
+def _columns(name: ExportFormat, row: ExportRow, index: int) -> dict[str, Any]:
+    """A selected sample as a row of a trainer's file."""
+    sample, answer = row.sample, row.sample.answer
+    text = prompts.user_text(sample.question, sample.options)
+    text_with_images = "<image>" * len(sample.images) + text
+    # The solution is as other trainers' rewards read it. Labels are passed to them, or ignored.
+    tagged = f"<answer>{answer}</answer>"
+    solution = f"\\boxed{{{answer}}}" if sample.answer_kind in BOXED_KINDS else tagged
+    labels = {
+        "sample_id": sample.sample_id,
+        "stratum": row.stratum,
+        "task": sample.task,
+        "answer_kind": sample.answer_kind,
     }
-
-
-def _ms_swift(row: ExportRow, _: int) -> dict[str, Any]:
-    messages = _turns(row.prompt_with_images)
-    return {"messages": messages, "images": row.images, "solution": row.solution, **row.labels}
-
-
-def _llama_factory(row: ExportRow, _: int) -> dict[str, Any]:
-    """For supervised training: the response is the rationale if there is one, and the answer."""
-    sample = row.sample
-    rationale = f"<think>{sample.rationale}</think>" if sample.rationale else ""
-    messages = _turns(row.prompt_with_images, f"{rationale}<answer>{sample.answer}</answer>")
-    return {"messages": messages, "images": row.images, **row.labels}
-
-
-FORMATS: dict[ExportFormat, Callable[[ExportRow, int], dict[str, Any]]] = {
-    ExportFormat.trl: _trl,
-    ExportFormat.ms_swift: _ms_swift,
-    ExportFormat.easyr1: _easyr1,
-    ExportFormat.verl: _verl,
-    ExportFormat.llama_factory: _llama_factory,
-}
-"""From a row and its number to its columns."""
+    images, messages = _images(sample), _turns(text_with_images)
+    match name:
+        case ExportFormat.trl:  # for GRPOTrainer without changes
+            return {"prompt": _turns(text), "images": images, "solution": solution, **labels}
+        case ExportFormat.easyr1:  # its default keys
+            return {"problem": text_with_images, "images": images, "answer": answer, **labels}
+        case ExportFormat.ms_swift:
+            return {"messages": messages, "images": images, "solution": solution, **labels}
+        case ExportFormat.llama_factory:  # for supervised training
+            rationale = f"<think>{sample.rationale}</think>" if sample.rationale else ""
+            messages = _turns(text_with_images, rationale + tagged)
+            return {"messages": messages, "images": images, **labels}
+        case ExportFormat.verl:  # data_source `difftrain` needs a reward function of your own
+            return {
+                "data_source": "difftrain",
+                "prompt": messages,
+                "images": images,
+                "ability": sample.task,
+                "reward_model": {"style": "rule", "ground_truth": answer},
+                "extra_info": {
+                    "split": "train",
+                    "index": index,
+                    "answer": answer,
+                    "question": text,
+                    "sample_id": sample.sample_id,
+                    "stratum": row.stratum,
+                },
+            }
 
 
 def _write_format(folder: Path, name: ExportFormat, rows: Sequence[ExportRow]) -> None:
@@ -338,7 +296,7 @@ def _write_format(folder: Path, name: ExportFormat, rows: Sequence[ExportRow]) -
     with dataset_info.json) beside images/, whose paths are relative to the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    cells = (FORMATS[name](row, index) for index, row in enumerate(rows))
+    cells = (_columns(name, row, index) for index, row in enumerate(rows))
     if name not in (ExportFormat.ms_swift, ExportFormat.llama_factory):
         _write_parquet(folder / "train.parquet", cells)
         return
@@ -351,17 +309,10 @@ def _write_format(folder: Path, name: ExportFormat, rows: Sequence[ExportRow]) -
         lines.append(json.dumps(line, ensure_ascii=False))
     if name is ExportFormat.ms_swift:
         (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return
-    (folder / "train.json").write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
-    roles = ("role", "content", "user", "assistant", "system")
-    entry = {
-        "file_name": "train.json",
-        "formatting": "sharegpt",
-        "columns": {"messages": "messages", "images": "images"},
-        "tags": {f"{role}_tag": role for role in roles},
-    }
-    info = json.dumps({"difftrain_selection": entry}, indent=2)
-    (folder / "dataset_info.json").write_text(info, encoding="utf-8")
+    else:
+        array = "[\n" + ",\n".join(lines) + "\n]\n"
+        (folder / "train.json").write_text(array, encoding="utf-8")
+        shutil.copyfile(Path(__file__).with_name("dataset_info.json"), folder / "dataset_info.json")
 
 
 def _write_figure(counts: pd.DataFrame, path: Path) -> None:
