@@ -15,6 +15,7 @@ import jinja2
 
 from difftrain.config.data import TOKEN_PIXELS, DataConfig, Source
 from difftrain.data import dataset
+from difftrain.data.dataset import DatasetStats
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
@@ -78,16 +79,8 @@ def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
     # Parts of an interrupted run are removed: reading rows is cheap, and two runs must not mix.
     for path in parquet.parts(folder):
         path.unlink()
-    rejects, tasks = RejectStats(), Counter[str]()
-    with (
-        manifest.atomic_file(folder / QUARANTINE) as rejected_rows,
-        manifest.atomic_file(folder / NEAR_DUPLICATES) as near_duplicates,
-    ):
-
-        def write_near_duplicate(source: str, first: str) -> None:
-            print(json.dumps({"source": source, "similar_to": first}), file=near_duplicates)
-
-        stats = dataset.DatasetStats(write_near_duplicate)
+    stats, rejects, tasks = DatasetStats(), RejectStats(), Counter[str]()
+    with manifest.atomic_file(folder / QUARANTINE) as rejected_rows:
 
         def samples() -> Iterator[Sample]:
             for row in dataset.load_samples(config, stats):
@@ -99,6 +92,9 @@ def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
                     yield row
 
         num_samples = parquet.write_all(folder, samples(), ROWS_PER_PART)
+    lines = [{"source": row, "similar_to": first} for row, first in stats.near_duplicates]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    manifest.write_text(folder / NEAR_DUPLICATES, text)
     num_rejected = rejects.counts.total()
     num_rows = num_samples + num_rejected
     page = render_page(num_rows, rejects)
@@ -115,7 +111,8 @@ def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
     counts |= {"reasons": rejects.by_reason(), "tasks": dict(sorted(tasks.items()))}
     if config.source is Source.shapes:
         return counts
-    counts |= {"other_tasks": stats.other_tasks, "duplicates": stats.duplicates}
+    duplicates = {"exact": stats.exact_duplicates, "near": len(stats.near_duplicates)}
+    counts |= {"other_tasks": stats.other_tasks, "duplicates": duplicates}
     pixels = [config.min_pixels, config.max_pixels]
     tokens = [math.ceil(config.min_pixels / TOKEN_PIXELS), config.max_pixels // TOKEN_PIXELS]
     counts["images"] = stats.images | {"budget_pixels": pixels, "budget_tokens": tokens}
@@ -126,7 +123,7 @@ def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
     budget = "budget {} to {} pixels = {} to {} tokens".format(*pixels, *tokens)
     images = "{count} images, {tokens} image tokens, at most {max_tokens} in one"
     logger.info(f"data: {images.format_map(stats.images)} ({budget})")
-    if any(stats.duplicates.values()):
-        duplicates = "{exact} rows are exact duplicates, {near} near duplicates"
-        logger.info(f"data: {duplicates.format_map(stats.duplicates)} (see {NEAR_DUPLICATES})")
+    if any(duplicates.values()):
+        text = "{exact} rows are exact duplicates, {near} near duplicates".format_map(duplicates)
+        logger.info(f"data: {text} (see {NEAR_DUPLICATES})")
     return counts

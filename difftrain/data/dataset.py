@@ -7,7 +7,7 @@ here: reading rows (readers.py).
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -42,12 +42,12 @@ class DatasetStats:
     """What was counted besides samples and rejected rows.
 
     `other_tasks` are rows of tasks that data.tasks leaves out; exact duplicates are dropped or
-    kept. `on_near_duplicate` is called with the places of a near duplicate and its first row.
+    kept. `near_duplicates` are the places of a row and of the first that looks the same, sorted.
     """
 
-    on_near_duplicate: Callable[[str, str], None] = lambda source, first: None
     other_tasks: int = 0
-    duplicates: dict[str, int] = field(default_factory=lambda: {"exact": 0, "near": 0})
+    exact_duplicates: int = 0
+    near_duplicates: list[tuple[str, str]] = field(default_factory=list)
     images: dict[str, int] = field(
         default_factory=lambda: {"count": 0, "resized": 0, "tokens": 0, "max_tokens": 0}
     )
@@ -88,7 +88,7 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
                 (sample.sample_id, sample.source),
             )
             ((first, copies),) = rows.fetchall()
-            stats.duplicates["exact"] += copies > 0
+            stats.exact_duplicates += copies > 0
             if copies and config.duplicates is Duplicates.drop:
                 reason = f"duplicate: the same images, question and answer as {first}"
                 yield RejectedRow(sample.source, reason)
@@ -106,19 +106,15 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
             text = " ".join(f"{len(decoded)} {question} {sample.answer}".casefold().split())
             key = hashlib.blake2b(text.encode(), digest_size=8).digest()
             hashes = [images.dhash(image.to_pil(), images.DEDUP_MARGIN) for image in decoded]
-            values = (key, b"".join(hashes), sample.source)
-            table.execute("INSERT INTO hashes VALUES (?, ?, ?)", values)
+            row = (key, b"".join(hashes), sample.source)
+            table.execute("INSERT INTO hashes VALUES (?, ?, ?)", row)
             yield sample
-        for source, first in sorted(_near_duplicates(table)):
-            stats.duplicates["near"] += 1
-            stats.on_near_duplicate(source, first)
+        stats.near_duplicates += sorted(_near_duplicates(table))
 
 
 def _near_duplicates(table: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """(row, the first earlier row that looks the same)."""
     table.execute("CREATE INDEX by_text ON hashes (text)")
-    repeated = table.execute("SELECT text FROM hashes GROUP BY text HAVING COUNT(*) > 1")
-    for key in repeated:
+    for key in table.execute("SELECT text FROM hashes GROUP BY text HAVING COUNT(*) > 1"):
         query = "SELECT dhash, source FROM hashes WHERE text = ? ORDER BY rowid"
         hashes, sources = zip(*table.execute(query, key), strict=True)
         bits = np.frombuffer(b"".join(hashes), dtype=np.uint64)

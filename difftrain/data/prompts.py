@@ -49,18 +49,16 @@ def question_text(prompt: Any, num_images: int) -> str:
     their place, and a trailing assistant turn is the row's answer. Raises RowError where <image>
     marks and image parts are neither absent nor as many as the images.
     """
-    if isinstance(prompt, str):
-        text, num_marks = prompt, 0
-    else:
-        if not isinstance(prompt, list) or not all(isinstance(turn, dict) for turn in prompt):
-            raise RowError("empty question: neither text nor a list of {role, content}")
-        turns = [turn for turn in prompt if turn.get("role") != "system"]
-        if turns and turns[-1].get("role") == "assistant":
-            turns = turns[:-1]
-        roles = ", ".join(str(turn.get("role")) for turn in turns)
-        if roles != "user":
-            raise RowError(f"not one question: needs one user turn, found {roles or 'none'}")
-        text, num_marks = _turn_content(turns[0].get("content"))
+    prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(prompt, list) or not all(isinstance(turn, dict) for turn in prompt):
+        raise RowError("empty question: neither text nor a list of {role, content}")
+    turns = [turn for turn in prompt if turn.get("role") != "system"]
+    if turns and turns[-1].get("role") == "assistant":
+        turns = turns[:-1]
+    roles = ", ".join(str(turn.get("role")) for turn in turns)
+    if roles != "user":
+        raise RowError(f"not one question: needs one user turn, found {roles or 'none'}")
+    text, num_marks = _turn_content(turns[0].get("content"))
     num_marks += len(PLACEHOLDER.findall(text))
     if num_marks not in (0, num_images):
         raise RowError(f"placeholder mismatch: {num_marks} <image>, but {num_images} images")
