@@ -137,10 +137,7 @@ def strip_option_marks(options: Sequence[str]) -> tuple[str, ...]:
 
 
 def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat) -> str:
-    """Gold boxes in pixels of the resized image, to 0.1 pixel. Raises GoldError.
-
-    As JSON: [{"bbox_2d": [x1, y1, x2, y2], "label": ...}].
-    """
+    """Gold boxes as JSON of {"bbox_2d", "label"}, to 0.1 resized pixel. Raises GoldError."""
     frame = {
         BoxFormat.pixels: image.original_size,
         BoxFormat.resized: image.size,
@@ -172,10 +169,7 @@ def _round(values: Sequence[float]) -> list[float | int]:
 
 
 def _parse_boxes(gold: str) -> list[tuple[list[float], dict[str, str]]]:
-    """The boxes of a gold answer, each as x1 <= x2, y1 <= y2 with {"label"} if it has one.
-
-    A box is {"bbox_2d", "label"} or four numbers in any order. Raises GoldError.
-    """
+    """The corners of each box, and {"label"} or {}. Raises GoldError."""
     problem = f"not a list of boxes: {gold[:80]!r}"
     try:
         value = parse_literal(CODE_FENCE.sub("", gold.strip()))

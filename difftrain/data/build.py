@@ -15,7 +15,6 @@ import jinja2
 
 from difftrain.config.data import TOKEN_PIXELS, DataConfig, Source
 from difftrain.data import dataset
-from difftrain.data.dataset import DatasetStats
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
@@ -79,7 +78,7 @@ def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
     # Parts of an interrupted run are removed: reading rows is cheap, and two runs must not mix.
     for path in parquet.parts(folder):
         path.unlink()
-    stats, rejects, tasks = DatasetStats(), RejectStats(), Counter[str]()
+    stats, rejects, tasks = dataset.DatasetStats(), RejectStats(), Counter[str]()
     with manifest.atomic_file(folder / QUARANTINE) as rejected_rows:
 
         def samples() -> Iterator[Sample]:
@@ -97,8 +96,7 @@ def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
     manifest.write_text(folder / NEAR_DUPLICATES, text)
     num_rejected = rejects.counts.total()
     num_rows = num_samples + num_rejected
-    page = render_page(num_rows, rejects)
-    (folder / "quarantine.md").write_text(page, encoding="utf-8")
+    (folder / "quarantine.md").write_text(render_page(num_rows, rejects), encoding="utf-8")
     if not num_rows:
         raise EmptyDatasetError(f"{config.path} holds no rows")
     if not num_samples:
@@ -117,9 +115,8 @@ def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
     tokens = [math.ceil(config.min_pixels / TOKEN_PIXELS), config.max_pixels // TOKEN_PIXELS]
     counts["images"] = stats.images | {"budget_pixels": pixels, "budget_tokens": tokens}
     reasons = f" ({rejects}; see {QUARANTINE})" if num_rejected else ""
-    logger.info(
-        f"data: {num_rows} rows, {num_samples} samples, {num_rejected} quarantined{reasons}"
-    )
+    rows = f"{num_rows} rows, {num_samples} samples, {num_rejected} quarantined"
+    logger.info(f"data: {rows}{reasons}")
     budget = "budget {} to {} pixels = {} to {} tokens".format(*pixels, *tokens)
     images = "{count} images, {tokens} image tokens, at most {max_tokens} in one"
     logger.info(f"data: {images.format_map(stats.images)} ({budget})")

@@ -20,7 +20,6 @@ from difftrain import images
 from difftrain.config.data import DataConfig, Duplicates, Source
 from difftrain.config.fingerprint import counted_settings
 from difftrain.data import answers, prompts, storage
-from difftrain.data.answers import GoldError
 from difftrain.data.formats import FORMATS, RawRow
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError
 from difftrain.data.readers import read_rows
@@ -30,7 +29,6 @@ from difftrain.images import DecodedImage, ImageError, PixelBudget
 from difftrain.pipeline import manifest
 from difftrain.records import AnswerKind, Sample
 from difftrain.shapes import pool
-from difftrain.shapes.pool import Split
 
 MAX_SCAN_BYTES = 64 << 20  # a larger jsonl or json is not scanned for the images it names
 BLOCK_ROWS = 64  # whose images are compared at once with all earlier ones of the same text
@@ -61,7 +59,7 @@ def load_samples(
     Raises EmptyDatasetError where no file holds rows, HubUnavailable where the hub does not answer.
     """
     if config.source is Source.shapes:
-        samples = pool.samples(Split.pool, config.num_samples, config.world_seed)
+        samples = pool.samples(pool.Split.pool, config.num_samples, config.world_seed)
         return islice(samples, config.limit)
     return _deduplicate(config, stats or DatasetStats())
 
@@ -106,8 +104,8 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
             text = " ".join(f"{len(decoded)} {question} {sample.answer}".casefold().split())
             key = hashlib.blake2b(text.encode(), digest_size=8).digest()
             hashes = [images.dhash(image.to_pil(), images.DEDUP_MARGIN) for image in decoded]
-            row = (key, b"".join(hashes), sample.source)
-            table.execute("INSERT INTO hashes VALUES (?, ?, ?)", row)
+            values = (key, b"".join(hashes), sample.source)
+            table.execute("INSERT INTO hashes VALUES (?, ?, ?)", values)
             yield sample
         stats.near_duplicates += sorted(_near_duplicates(table))
 
@@ -156,13 +154,13 @@ def _convert(
 
     def check_gold() -> None:
         if problem := gold_problem(answer, kind, row.options):
-            raise GoldError(problem)
+            raise answers.GoldError(problem)
 
     kind = row.answer_kind or answers.infer_kind(row.gold, row.task, row.question, row.options)
     is_choice, has_boxes = kind is AnswerKind.choice, kind is AnswerKind.boxes
     answer = answers.choice_letter(row.gold, row.options) if is_choice else row.gold
     if not answer:
-        raise GoldError("it is empty")
+        raise answers.GoldError("it is empty")
     if not has_boxes:
         check_gold()
     decoded = []
@@ -175,7 +173,7 @@ def _convert(
         raise ImageError("no image: only the blank one that means there is none")
     if has_boxes:
         if len(decoded) != 1:
-            raise GoldError(f"boxes need exactly one image, not {len(decoded)}")
+            raise answers.GoldError(f"boxes need exactly one image, not {len(decoded)}")
         box_format = row.box_format or config.box_format
         answer = answers.boxes_in_model_pixels(answer, decoded[0], box_format)
         check_gold()
@@ -202,10 +200,7 @@ def _is_file(config: DataConfig) -> bool:
 
 
 def _find_files(config: DataConfig) -> tuple[Storage, list[str]]:
-    """The files that rows come from: of the split, or whose names tell no split.
-
-    Raises EmptyDatasetError naming what was looked for.
-    """
+    """The files of the split and those whose names tell none. Raises EmptyDatasetError for none."""
     files, form = storage.storage_of(config), FORMATS[config.source]
     if _is_file(config):
         names = [Path(config.path or "").name]
@@ -240,10 +235,7 @@ def fingerprint(config: DataConfig) -> str:
 
 
 def inputs(config: DataConfig) -> dict[str, str]:
-    """Fingerprints of what is read: files by content, a hub dataset by its commit.
-
-    `images` covers the image files that rows name (_image_sizes).
-    """
+    """Fingerprints of what is read: files by content, images by size, a hub dataset by commit."""
     if config.source is Source.shapes:
         return {}
     files, names = _find_files(config)
@@ -254,7 +246,7 @@ def inputs(config: DataConfig) -> dict[str, str]:
 
 
 def _image_sizes(files: Folder, names: list[str], config: DataConfig) -> str | None:
-    """A digest of name and size of every image file that small text files name, or None.
+    """A digest of name and size of every image file that rows of text files name, or None.
 
     A replaced image nearly always has another size. Times do not count, because a copied folder
     must keep its fingerprint, or weeks of probing are lost. Larger text files (MAX_SCAN_BYTES) and

@@ -15,7 +15,6 @@ from typing import Any
 
 from difftrain.config.data import FILE_SUFFIXES, BoxFormat, Source
 from difftrain.data import answers, prompts, storage
-from difftrain.data.answers import GoldError
 from difftrain.data.quarantine import EmptyDatasetError, RowError
 from difftrain.data.readers import Row
 from difftrain.data.storage import Storage
@@ -231,8 +230,7 @@ def from_mm_eureka(row: Row, files: Storage, place: str) -> RawRow:
         parts = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
         if not parts:
             raise RowError("no image: the message holds text alone")
-        urls = [part.get("image") for part in parts]
-        row = {**row, "conversations": turns, "image_urls": urls}
+        row = {**row, "conversations": turns, "image_urls": [part.get("image") for part in parts]}
     paths = image_references(row, MM_EUREKA.images)
     names = [PurePosixPath(path).name if isinstance(path, str) else "" for path in paths]
     if all(name.startswith("blank") for name in names):
@@ -265,7 +263,7 @@ def from_mulberry(row: Row, files: Storage, place: str) -> RawRow:
     response = prompts.last_response(row["messages"]) or ""
     steps, marker, final = response.rpartition(MULBERRY_MARKER)
     if not marker:
-        raise GoldError(f'the response has no "{MULBERRY_MARKER}"')
+        raise answers.GoldError(f'the response has no "{MULBERRY_MARKER}"')
     question = prompts.question_text(row["messages"], len(images))
     question = question.removeprefix("Question:").strip()
     gold = _letter_of_choice(answers.answer_of_response(final), question)
@@ -378,7 +376,14 @@ def from_llama_factory(row: Row, files: Storage, place: str) -> RawRow:
     images = image_references(row, columns.get("images", "images"))
     names = (columns.get("messages"), "conversations", "messages")
     if key := next((name for name in names if name in row), None):
-        turns = _sharegpt_turns(row[key], key, info.get("tags") or {})
+        turns = row[key]
+        if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+            raise RowError(f"empty question: {key} is not a list of turns")
+        defaults = OPENAI_TAGS if turns and "role" in turns[0] else SHAREGPT_TAGS
+        tags = defaults | (info.get("tags") or {})
+        roles = {tags[f"{role}_tag"]: role for role in ("user", "assistant", "system")}
+        contents = [(turn.get(tags["role_tag"]), turn.get(tags["content_tag"])) for turn in turns]
+        turns = [{"role": roles.get(role, str(role)), "content": text} for role, text in contents]
     else:
         instruction = columns.get("prompt", "instruction")
         output = columns.get("response", "output")
@@ -396,16 +401,6 @@ def from_llama_factory(row: Row, files: Storage, place: str) -> RawRow:
         gold=answers.answer_of_response(response),
         task=task_name(row, "ability task"),
     )
-
-
-def _sharegpt_turns(turns: Any, key: str, tags: dict[str, str]) -> list[dict[str, Any]]:
-    """A conversation, found in the column `key`, as {role, content} turns. Raises RowError."""
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise RowError(f"empty question: {key} is not a list of turns")
-    tags = {**(OPENAI_TAGS if turns and "role" in turns[0] else SHAREGPT_TAGS), **tags}
-    roles = {tags[f"{role}_tag"]: role for role in ("user", "assistant", "system")}
-    contents = [(turn.get(tags["role_tag"]), turn.get(tags["content_tag"])) for turn in turns]
-    return [{"role": roles.get(role, str(role)), "content": text} for role, text in contents]
 
 
 @lru_cache(maxsize=4)

@@ -79,10 +79,7 @@ def _check_object(value: Any, what: str) -> Row | RowError:
 
 
 def _read_array(file: IO[bytes]) -> Iterator[Row | RowError]:
-    """The elements of one JSON array after its opening bracket.
-
-    Raises RowError for an element that cannot be parsed, because the next one cannot be found.
-    """
+    """The elements of a JSON array after its bracket. Raises RowError where one is damaged."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
     scanner, buffer, step, at_end = json.JSONDecoder(), "", CHUNK_BYTES, False
     while not (buffer := buffer.lstrip(" \t\r\n,")).startswith("]"):
@@ -111,10 +108,7 @@ def _read_array(file: IO[bytes]) -> Iterator[Row | RowError]:
 
 
 def _read_parquet(file: IO[bytes]) -> Iterator[Row]:
-    """The rows of a parquet file; pages are read as they are needed, not whole columns.
-
-    Raises RowError where it is damaged or no parquet at all.
-    """
+    """The rows, page by page. Raises RowError where the file is damaged or no parquet at all."""
     try:
         table = pq.ParquetFile(file, buffer_size=CHUNK_BYTES, pre_buffer=False)
         for batch in table.iter_batches(batch_size=16):

@@ -197,8 +197,7 @@ def _decode_base64(text: str) -> bytes:
 def read_by_tail(storage: Storage, name: str) -> bytes:
     """The image with the longest common tail of its path, in the folder or else inside its zips.
 
-    For datasets that keep paths of another machine. Raises ImageError, and EmptyDatasetError for a
-    damaged zip.
+    For paths of another machine. Raises ImageError, or EmptyDatasetError for a damaged zip.
     """
     parts = PurePosixPath(name).parts
     tails = [parts[start:] for start in range(len(parts))]
@@ -236,10 +235,7 @@ def _zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]
 
 
 def read_below(folder: str, storage: Storage, name: str) -> bytes:
-    """An image below a folder of the storage, unpacked or in an uncompressed .tar.
-
-    Raises ImageError, and EmptyDatasetError for a damaged tar.
-    """
+    """An image below a folder, unpacked or in a tar. Raises ImageError or EmptyDatasetError."""
     relative = _strip_root(name).removeprefix(f"{folder}/")
     for path in (f"{folder}/{relative}", relative):
         if storage.has_file(path):

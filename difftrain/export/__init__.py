@@ -186,8 +186,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 def _score_rows(
     rows: Sequence[ExportRow], measures: Sequence[Measure], data: DataConfig
 ) -> Iterator[dict[str, Any]]:
-    """Rows of scores.parquet: every sample, each measure's value and stratum, the selection, and in
-    `original` the source's row as JSON (null for the embedded world).
+    """Every sample with its scores, its selection and, in `original`, the source's row as JSON.
 
     `images` are the images as the model saw them; box answers refer to their pixels.
     """
@@ -212,9 +211,9 @@ def _score_rows(
 def _with_originals(
     rows: Sequence[ExportRow], data: DataConfig
 ) -> Iterator[tuple[ExportRow, str | None]]:
-    """Every sample with its source's row as JSON, in the source's order.
+    """Every sample with its source's row as JSON (None for shapes), which is read again, in order.
 
-    The source is read again, as a stream. Raises EmptyDatasetError if a sample's row is gone.
+    Raises EmptyDatasetError if a sample's row is gone.
     """
 
     def describe(value: Any) -> str:  # what JSON cannot hold
