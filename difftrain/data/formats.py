@@ -188,8 +188,7 @@ def from_orsta(row: Row, files: Storage, place: str) -> RawRow:
     """Orsta-Data-47k: verl rows in {split}_{task}_{source}_{number}.parquet.
 
     The task is the ability where that is one of the eight, else the file's. Boxes run from 0 to
-    1000 unless det_verifier_normalized is false. `extra_info.id` is null in the release, so a row
-    is identified by its file and number.
+    1000 unless det_verifier_normalized is false.
     """
     raw = from_columns(row, VERL)
     gold = raw.gold or answers.unwrap(answer_text(first_value(row, "reward_model.answer")))

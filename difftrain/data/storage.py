@@ -30,12 +30,12 @@ SPLITS = {"train", "test", "validation", "valid", "val", "dev"}
 
 
 class HubUnavailable(EmptyDatasetError):
-    """The hub did not answer, or refuses; the message names the alternative."""
+    """The hub did not answer or refused; the message names the alternative."""
 
 
 @contextmanager
 def hub_request(failure: str, advice: str) -> Iterator[None]:
-    """Raises HubUnavailable for an error inside: "`failure` (error). `advice`"."""
+    """Turns an error of the hub inside into HubUnavailable: `failure` (error). `advice`."""
     try:
         yield
     except (OSError, ValueError, httpx.HTTPError) as error:
@@ -88,7 +88,10 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A dataset on the hub at one revision; files are read in pieces, never downloaded whole."""
+    """A dataset on the hub at one revision; files are read in pieces, never downloaded whole.
+
+    Every method raises HubUnavailable.
+    """
 
     repository: str
     revision: str | None = None
@@ -98,7 +101,6 @@ class Hub:
         return f"datasets/{self.repository}{f'@{self.revision}' if self.revision else ''}"
 
     def request(self) -> AbstractContextManager[None]:
-        """Raises HubUnavailable for an error of the hub inside."""
         return hub_request(
             f"data.path={self.repository}: the hub did not give this dataset",
             "Without network, copy the dataset here and name its folder: data.path=FOLDER",
@@ -108,7 +110,6 @@ class Hub:
         return list(hub_files(self))
 
     def open(self, name: str) -> IO[bytes]:
-        """A file opened for reading in pieces. Raises HubUnavailable."""
         with self.request():
             file: Any = HfFileSystem().open(f"{self.root}/{name}", "rb")
         # fsspec's own readline takes no limit, which a file of one endless line would need.

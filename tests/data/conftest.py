@@ -16,7 +16,7 @@ WriteRows = Callable[..., Path]
 def write_rows(tmp_path: Path, encode: Encode, red_square: Image.Image) -> WriteRows:
     """A jsonl beside `images/red.png`; rows are objects, or strings that stand as they are."""
 
-    def written(*rows: Any, name: str = "my.jsonl") -> Path:
+    def write(*rows: Any, name: str = "my.jsonl") -> Path:
         (tmp_path / "images").mkdir(exist_ok=True)
         (tmp_path / "images" / "red.png").write_bytes(encode(red_square))
         path = tmp_path / name
@@ -24,4 +24,4 @@ def write_rows(tmp_path: Path, encode: Encode, red_square: Image.Image) -> Write
         path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         return path
 
-    return written
+    return write

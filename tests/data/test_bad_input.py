@@ -33,7 +33,7 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
 
 
-def written(image: Image.Image, kind: str, **options) -> bytes:
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
     buffer = BytesIO()
     image.save(buffer, format=kind, **options)
     return buffer.getvalue()
@@ -43,21 +43,21 @@ def rotated() -> bytes:
     image = Image.new("RGB", (60, 30), "red")
     exif = Image.Exif()
     exif[0x0112] = 6
-    return written(image, "JPEG", exif=exif)
+    return encoded(image, "JPEG", exif=exif)
 
 
 SIXTEEN = np.linspace(0, 65535, 56 * 56).reshape(56, 56).astype(np.uint16)
 FRAMES = [Image.new("RGB", (56, 56), color) for color in ("red", "blue")]
 IMAGE_FILES = {
     "broken.png": (b"\x89PNG\r\n\x1a\n garbage", "broken image"),
-    "cut.jpg": (written(Image.new("RGB", (500, 500), "green"), "JPEG")[:400], "broken image"),
+    "cut.jpg": (encoded(Image.new("RGB", (500, 500), "green"), "JPEG")[:400], "broken image"),
     "bomb.png": (bomb(), "image too large"),
     "empty.png": (b"", "broken image"),
     "page.png": (b"<html>not here</html>", "broken image"),
     "gone.png": (None, "missing file"),
-    "cmyk.jpg": (written(Image.new("CMYK", (56, 56), (0, 255, 255, 0)), "JPEG"), None),
-    "sixteen.png": (written(Image.fromarray(SIXTEEN), "PNG"), None),
-    "moving.gif": (written(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), None),
+    "cmyk.jpg": (encoded(Image.new("CMYK", (56, 56), (0, 255, 255, 0)), "JPEG"), None),
+    "sixteen.png": (encoded(Image.fromarray(SIXTEEN), "PNG"), None),
+    "moving.gif": (encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), None),
     "turned.jpg": (rotated(), None),
 }
 
@@ -79,36 +79,35 @@ def test_every_kind_of_bad_image_is_reported_and_no_row_is_lost(tmp_path: Path) 
     path = rows_of(tmp_path, {name: raw for name, (raw, _) in IMAGE_FILES.items()}, "How many in")
     result = list(dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path))))
     assert len(result) == len(IMAGE_FILES)
-    for row, (name, (_, why)) in zip(result, IMAGE_FILES.items(), strict=True):
-        assert isinstance(row, RejectedRow) == (why is not None), (name, row)
+    for row, (name, (_, reason)) in zip(result, IMAGE_FILES.items(), strict=True):
+        assert isinstance(row, RejectedRow) == (reason is not None), (name, row)
         if isinstance(row, RejectedRow):
-            assert row.kind == why, (name, row.reason)
+            assert row.kind == reason, (name, row.reason)
     by_name = dict(zip(IMAGE_FILES, result, strict=True))
-    shown = {
+    decoded = {
         name: Image.open(BytesIO(row.images[0])).convert("RGB")
         for name, row in by_name.items()
         if isinstance(row, Sample)
     }
-    assert shown["turned.jpg"].height > shown["turned.jpg"].width
-    assert (
-        shown["moving.gif"].getpixel((5, 5))[0] > 250 > 5 > shown["moving.gif"].getpixel((5, 5))[2]
-    )
-    red, green, _ = shown["cmyk.jpg"].getpixel((5, 5))
+    assert decoded["turned.jpg"].height > decoded["turned.jpg"].width
+    red, _, blue = decoded["moving.gif"].getpixel((5, 5))
+    assert red > 250 > 5 > blue
+    red, green, _ = decoded["cmyk.jpg"].getpixel((5, 5))
     assert red > 200 > 60 > green
-    levels = np.asarray(shown["sixteen.png"])[..., 0]
+    levels = np.asarray(decoded["sixteen.png"])[..., 0]
     assert 100 < levels.mean() < 155
 
 
 def test_a_question_of_100_kilobytes_stays_whole(tmp_path: Path) -> None:
     text = "why " * 25_600
-    path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, text.strip())
+    path = rows_of(tmp_path, {"a.png": encoded(FRAMES[0], "PNG")}, text.strip())
     (result,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     assert isinstance(result, Sample)
     assert len(result.question) > 100_000
 
 
 def test_ten_thousand_repetitions_are_one_sample_and_all_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(written(FRAMES[0], "PNG"))
+    (tmp_path / "a.png").write_bytes(encoded(FRAMES[0], "PNG"))
     row = {"image_paths": ["a.png"], "prompt": "<image>How many?", "ground_truth": "\\boxed{3}"}
     path = tmp_path / "my.jsonl"
     path.write_text((json.dumps(row) + "\n") * 10_000)
@@ -125,6 +124,6 @@ def test_ten_thousand_repetitions_are_one_sample_and_all_are_counted(tmp_path: P
 
 @pytest.mark.parametrize("text", ["<|image_pad|>", "<|vision_start|>", "<|im_end|>"])
 def test_a_question_cannot_contain_a_token_of_the_chat_template(tmp_path: Path, text: str) -> None:
-    path = rows_of(tmp_path, {"a.png": written(FRAMES[0], "PNG")}, text)
+    path = rows_of(tmp_path, {"a.png": encoded(FRAMES[0], "PNG")}, text)
     (result,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     assert isinstance(result, RejectedRow)

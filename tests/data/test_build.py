@@ -38,9 +38,9 @@ def test_every_row_is_a_sample_or_quarantined(write_rows, tmp_path):
 def test_the_manifest_counts_the_reasons_and_names_the_file(write_rows, tmp_path):
     path = write_rows(GOOD, GONE, GONE, "nonsense")
     build.build_dataset(from_file(path), tmp_path / "data")
-    made = manifest.read_manifest(tmp_path / "data")
-    assert made is not None
-    assert made["counts"] == {
+    stage_manifest = manifest.read_manifest(tmp_path / "data")
+    assert stage_manifest is not None
+    assert stage_manifest["counts"] == {
         "rows": 4,
         "samples": 1,
         "quarantined": 3,
@@ -57,9 +57,9 @@ def test_the_manifest_counts_the_reasons_and_names_the_file(write_rows, tmp_path
             "budget_tokens": [4, 1600],
         },
     }
-    assert made["inputs"].keys() == {"my.jsonl", "images"}
-    assert made["inputs"]["my.jsonl"] == manifest.file_fingerprint(path)
-    assert made["settings"]["source"] == "jsonl"
+    assert stage_manifest["inputs"].keys() == {"my.jsonl", "images"}
+    assert stage_manifest["inputs"]["my.jsonl"] == manifest.file_fingerprint(path)
+    assert stage_manifest["settings"]["source"] == "jsonl"
 
 
 def test_shapes_leave_an_empty_quarantine(tmp_path):

@@ -1,4 +1,4 @@
-"""Every data set's own files become the same Sample; what cannot says why."""
+"""Every data set's own files become the same Sample; what cannot be used has a reason."""
 
 import inspect
 import json
@@ -20,7 +20,7 @@ from difftrain.data.formats import FORMATS
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow
 from difftrain.grade import grade
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
-from tests.data.written import lines, orsta_file, orsta_row
+from tests.data.small_files import lines, orsta_file, orsta_row
 
 BOXES = "[{'bbox_2d': [250, 250, 500, 750], 'label': \"child's kite\"}]"
 TASKS = {
@@ -91,19 +91,19 @@ def test_orstas_boxes_are_relative_whatever_the_setting_says(orsta):
 def test_tasks_choose_files_and_rows(orsta):
     result = read(Source.orsta, orsta, tasks=["math", "ocr"])
     assert sorted(row.task for row in result) == ["math", "ocr"]
-    tally = dataset.DatasetStats()
+    stats = dataset.DatasetStats()
     config = DataConfig(source=Source.orsta, path=str(orsta), tasks=["puzzle"], split="test")
     with pytest.raises(EmptyDatasetError, match=r"no \.parquet file for source=orsta, split=test"):
-        list(dataset.load_samples(config, tally))
+        list(dataset.load_samples(config, stats))
 
 
 def test_rows_of_other_tasks_in_one_file_are_counted(tmp_path, red):
     rows = [orsta_row(red, "How many?", "1", task) for task in ("math", "counting", "math")]
     path = orsta_file(tmp_path / "rows.parquet", rows)
-    tally = dataset.DatasetStats()
+    stats = dataset.DatasetStats()
     config = DataConfig(source=Source.orsta, path=str(path), tasks=["counting"])
-    assert [row.task for row in dataset.load_samples(config, tally)] == ["counting"]
-    assert tally.other_tasks == 2
+    assert [row.task for row in dataset.load_samples(config, stats)] == ["counting"]
+    assert stats.other_tasks == 2
 
 
 def test_orsta_without_schema_metadata_and_with_null_parameters_is_read(tmp_path, red):
@@ -425,13 +425,13 @@ def test_a_long_response_is_no_gold_answer(image_folder):
 
 def test_rows_of_mixed_formats_in_one_file_are_recognized(image_folder):
     images = ["images/a.png"]
-    asked = [{"role": "user", "content": "<image>How many?"}]
+    turns = [{"role": "user", "content": "<image>How many?"}]
     rows = [
         {"image_paths": images, "prompt": "Released?", "ground_truth": "1", "ability": "math"},
-        {"images": images, "messages": asked, "solution": "2"},
+        {"images": images, "messages": turns, "solution": "2"},
         {"images": images, "problem": "EasyR1?", "answer": "3"},
-        {"images": images, "prompt": asked, "reward_model": {"ground_truth": "4"}},
-        {"images": images, "prompt": asked, "solution": "5"},
+        {"images": images, "prompt": turns, "reward_model": {"ground_truth": "4"}},
+        {"images": images, "prompt": turns, "solution": "5"},
         {**eureka_row("images/a.png", "6")},
         {
             "images": images,

@@ -16,17 +16,16 @@ from difftrain.config.data import DataConfig, Source
 from difftrain.data import dataset, storage
 from difftrain.data.storage import HubUnavailable
 from difftrain.records import Sample
-from tests.data.written import lines
+from tests.data.small_files import lines
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 REPOSITORY = "owner/name"
 
 
 class OneDataset(BaseHTTPRequestHandler):
-    """What the hub's client asks for: the commit, the tree, paths, and pieces of files."""
+    """What the hub's client requests: the commit, the tree, paths, and pieces of files."""
 
     root: Path
-    asked: list[str]
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
@@ -36,7 +35,7 @@ class OneDataset(BaseHTTPRequestHandler):
         kind = "file" if path.is_file() else "directory"
         return {"type": kind, "oid": "0" * 40, "size": path.stat().st_size, "path": name}
 
-    def tell(self, result: object) -> None:
+    def send_json(self, result: object) -> None:
         body = json.dumps(result).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -49,34 +48,32 @@ class OneDataset(BaseHTTPRequestHandler):
         names = json.loads(text)["paths"] if text.startswith("{") else []
         if not names:
             names = [unquote(p.split("=", 1)[1]) for p in text.split("&") if p.startswith("paths")]
-        self.asked.append(f"POST {self.path}")
-        self.tell([self.entry(self.root / n) for n in names if (self.root / n).exists()])
+        self.send_json([self.entry(self.root / n) for n in names if (self.root / n).exists()])
 
     def do_HEAD(self) -> None:
-        self.piece(False)
+        self.send_file(False)
 
     def do_GET(self) -> None:
-        self.asked.append(f"GET {self.path}")
         path = unquote(urlsplit(self.path).path)
         if not path.removeprefix("/api").startswith(f"/datasets/{REPOSITORY}"):
             self.send_error(404)
         elif "/resolve/" in path:
-            self.piece(True)
+            self.send_file(True)
         elif "/tree/" in path:
-            self.tell([self.entry(path) for path in sorted(self.root.rglob("*"))])
+            self.send_json([self.entry(path) for path in sorted(self.root.rglob("*"))])
         else:
-            self.tell(
+            self.send_json(
                 {"id": REPOSITORY, "sha": COMMIT, "siblings": [], "tags": [], "private": False}
             )
 
-    def piece(self, body: bool) -> None:
+    def send_file(self, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
         content = (self.root / path.split("/resolve/", 1)[1].split("/", 1)[1]).read_bytes()
         start, end = 0, len(content)
-        if wanted := self.headers.get("Range"):
-            first, _, last = wanted.removeprefix("bytes=").partition("-")
+        if byte_range := self.headers.get("Range"):
+            first, _, last = byte_range.removeprefix("bytes=").partition("-")
             start, end = int(first), min(int(last) + 1 if last else end, end)
-        self.send_response(206 if wanted else 200)
+        self.send_response(206 if byte_range else 200)
         self.send_header("Content-Length", str(end - start))
         self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
         self.send_header("ETag", '"0"')
@@ -96,7 +93,7 @@ def hub(tmp_path, encode, red_square, monkeypatch) -> Iterator[type[OneDataset]]
     lines(tmp_path / "test.jsonl", [row])
 
     class Served(OneDataset):
-        root, asked = tmp_path, []
+        root = tmp_path
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Served)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -39,12 +39,12 @@ def read(path, **settings) -> list[Any]:
 def one(write_rows):
     """What one row becomes: RELEASED with changes; None takes a key away."""
 
-    def became(base=RELEASED, **changes):
+    def read_one(base=RELEASED, **changes):
         row = {key: value for key, value in {**base, **changes}.items() if value is not None}
         (result,) = read(write_rows(row))
         return result
 
-    return became
+    return read_one
 
 
 def test_a_difficulty_sampling_row_becomes_a_sample(one):
@@ -117,7 +117,7 @@ def test_a_conversation_of_several_questions_is_rejected(one):
 def test_images_may_be_paths_bytes_or_data_uris(write_rows, tmp_path):
     path = write_rows(RELEASED)
     code = base64.b64encode((tmp_path / RED).read_bytes()).decode()
-    given = [
+    references = [
         RED,
         str(tmp_path / RED),
         f"file://{tmp_path / RED}",
@@ -126,10 +126,11 @@ def test_images_may_be_paths_bytes_or_data_uris(write_rows, tmp_path):
         {"bytes": None, "path": RED},
     ]
     rows = [
-        {**MESSAGES, "images": [reference], "solution": str(i)} for i, reference in enumerate(given)
+        {**MESSAGES, "images": [reference], "solution": str(i)}
+        for i, reference in enumerate(references)
     ]
     samples = read(write_rows(*rows, name=path.name))
-    assert [type(row) for row in samples] == [Sample] * len(given)
+    assert [type(row) for row in samples] == [Sample] * len(references)
     assert len({row.images for row in samples}) == 1
 
 

@@ -19,7 +19,7 @@ from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError
 from difftrain.data.storage import Folder, Hub, HubUnavailable
 from difftrain.images import PixelBudget
 from difftrain.pipeline import manifest
-from tests.data.written import lines
+from tests.data.small_files import lines
 
 
 def read_file(path: Path) -> list[tuple[str, object]]:
@@ -170,9 +170,9 @@ def test_a_hub_id_without_network_names_the_folder_alternative(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = DataConfig(source=Source.orsta, path="owner/name-of-nothing")
-    for asked in (dataset.fingerprint, lambda config: list(dataset.load_samples(config))):
+    for read in (dataset.fingerprint, lambda config: list(dataset.load_samples(config))):
         with pytest.raises(HubUnavailable) as error:
-            asked(config)
+            read(config)
         assert "owner/name-of-nothing: the hub did not give this dataset" in str(error.value)
         assert "data.path=FOLDER" in str(error.value)
 
@@ -214,10 +214,10 @@ def test_images_that_only_look_the_same_are_reported_and_kept(tmp_path, encode, 
     path = lines(tmp_path / "my.jsonl", rows)
     folder = tmp_path / "data"
     build.build_dataset(DataConfig(source=Source.jsonl, path=str(path)), folder)
-    made = manifest.read_manifest(folder)
-    assert made is not None
-    assert made["counts"]["samples"] == 3
-    assert made["counts"]["duplicates"] == {"exact": 0, "near": int(alike)}
+    stage_manifest = manifest.read_manifest(folder)
+    assert stage_manifest is not None
+    assert stage_manifest["counts"]["samples"] == 3
+    assert stage_manifest["counts"]["duplicates"] == {"exact": 0, "near": int(alike)}
     reported = [
         json.loads(line) for line in (folder / "near_duplicates.jsonl").read_text().splitlines()
     ]

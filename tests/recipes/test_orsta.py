@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from difftrain.shapes import pool
-from tests.data.written import orsta_file, orsta_row
+from tests.data.small_files import orsta_file, orsta_row
 
 ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = {

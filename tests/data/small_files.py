@@ -1,4 +1,4 @@
-"""Small files of exactly the shapes in which the data sets come, written by the tests."""
+"""Small files in the formats of the data sets."""
 
 import json
 from pathlib import Path
