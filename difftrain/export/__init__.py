@@ -203,7 +203,7 @@ def _score_rows(
             "selected": selection is not None,
             "stage": selection.stage if selection else None,
             "reason": selection.reason if selection else None,
-            "images": _images(sample),
+            "images": _image_cells(sample),
             "original": original,
         }
 
@@ -234,14 +234,12 @@ def _with_originals(
         )
 
 
-def _images(sample: Sample) -> list[dict[str, Any]]:
-    """The images as cells of an `images` column."""
+def _image_cells(sample: Sample) -> list[dict[str, Any]]:
     name = sample.sample_id
     return [{"bytes": png, "path": f"{name}-{i}.png"} for i, png in enumerate(sample.images)]
 
 
 def _turns(text: str, response: str | None = None) -> list[dict[str, str]]:
-    """The turns of the system, of the user, and of the assistant if there is a response."""
     contents = {"system": prompts.SYSTEM, "user": text, "assistant": response}
     return [{"role": role, "content": content} for role, content in contents.items() if content]
 
@@ -260,7 +258,7 @@ def _columns(name: ExportFormat, row: ExportRow, index: int) -> dict[str, Any]:
         "task": sample.task,
         "answer_kind": sample.answer_kind,
     }
-    images, messages = _images(sample), _turns(text_with_images)
+    images, messages = _image_cells(sample), _turns(text_with_images)
     match name:
         case ExportFormat.trl:  # for GRPOTrainer without changes
             return {"prompt": _turns(text), "images": images, "solution": solution, **labels}
