@@ -11,7 +11,7 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -20,42 +20,35 @@ from PIL import Image, ImageOps
 
 from difftrain.config.data import TOKEN_PIXELS
 
-FACTOR = 28
-"""Pixels per image token and side: a patch of 14, merged 2 x 2."""
-MAX_ASPECT_RATIO = 200
-"""The processor refuses images whose sides differ by more."""
-MAX_PIXELS = 100_000_000
-"""Larger images are refused by their header, before anything is decoded."""
-MAX_FILE_BYTES = 1 << 29
-"""Larger files are refused unread; no image of at most MAX_PIXELS needs as much."""
+FACTOR = 28  # pixels per image token and side: a patch of 14, merged 2 x 2
+MAX_ASPECT_RATIO = 200  # the processor refuses images whose sides differ by more
+MAX_PIXELS = 100_000_000  # larger images are refused by their header, before they are decoded
+MAX_FILE_BYTES = 1 << 29  # larger files are refused unread; no image of MAX_PIXELS needs as much
+# Named, because Pillow reads others by starting a program (EPS) or with rarely tested code.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""Named, because Pillow reads others by starting a program (EPS) or with rarely tested code."""
+# What a file may be that is no image, by its first bytes.
 NOT_IMAGES = {
     b"version https://git-lfs": "a Git LFS pointer, not the image; run `git lfs pull`",
     b"<": "a web page or SVG, not pixels; download it again or convert it to PNG",
     b"%PDF": "a PDF; convert the page to PNG",
 }
-"""What a file may be that is no image, by its first bytes."""
+# What Pillow raises for damaged files, format by format.
 DECODE_ERRORS = (
-    OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, ArithmeticError,
-    struct.error, zlib.error,
-)  # fmt: skip
-"""What Pillow raises for damaged files, format by format."""
+    *(OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, ArithmeticError),
+    *(struct.error, zlib.error),
+)
 
+# dhash margin for near-duplicate rows, which no second comparison confirms: a step of more than 4
+# of 255, so that the bits of empty ground stay 0 whatever the noise of its encoding.
 DEDUP_MARGIN = 4
-"""dhash margin for near-duplicate rows, which no second comparison confirms: a step of more than 4
-of 255, so that the bits of empty ground stay 0 whatever the noise of its encoding."""
-DEDUP_MAX_BITS = 6
-"""Near-duplicate rows: images look the same when at most 6 of 256 dhash bits differ."""
+DEDUP_MAX_BITS = 6  # near-duplicates differ in at most 6 of 256 dhash bits
+# dhash margin for contamination, which confirms every candidate by a color thumbnail: any step
+# counts, equal cells included, so that few candidates are missed.
 CONTAMINATION_MARGIN = -1
-"""dhash margin for contamination, which confirms every candidate by a color thumbnail: any step
-counts, equal cells included, so that few candidates are missed."""
+# A compressed and scaled copy differs in fewer of the 256 dhash bits, another image in far more.
 CONTAMINATION_MAX_BITS = 12
-"""Contamination candidates: a compressed and scaled copy differs in fewer of the 256 dhash bits,
-another image in far more."""
 
-Size = tuple[int, int]
-"""Width and height in pixels."""
+Size = tuple[int, int]  # width and height in pixels
 
 
 class ImageError(ValueError):
@@ -72,15 +65,12 @@ class PixelBudget:
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An image as the model sees it: PNG bytes, the same as RGB bytes, sizes as (width, height).
-
-    `original_size` is before the resize and after EXIF rotation, which gold boxes refer to.
-    """
+    """An image as the model sees it."""
 
     png: bytes = field(repr=False)
     rgb: bytes = field(repr=False)
     size: Size
-    original_size: Size
+    original_size: Size  # before the resize and after EXIF rotation; gold boxes refer to it
 
     @property
     def num_tokens(self) -> int:
@@ -105,7 +95,7 @@ def decode(raw: bytes, budget: PixelBudget) -> DecodedImage:
     image = open_image(raw)
     try:
         image.load()
-        image = to_rgb(ImageOps.exif_transpose(image))
+        image = _to_rgb(ImageOps.exif_transpose(image))
     except ImageError:
         raise
     except DECODE_ERRORS as error:
@@ -138,16 +128,13 @@ def check_size(size: Size) -> None:
     """Raises ImageError for an image without pixels or with more than MAX_PIXELS."""
     width, height = size
     if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"image too large: {width} x {height} is over {MAX_PIXELS // 10**6} megapixels; "
-            "shrink it first"
-        )
+        limit = f"{MAX_PIXELS // 10**6} megapixels"
+        raise ImageError(f"image too large: {width} x {height} is over {limit}; shrink it first")
     if not width * height:
         raise ImageError("broken image: it has no pixels")
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB. Line drawings on a transparent ground need white: Pillow gives black."""
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # 0..65535 as 0..255: Pillow's own conversion clips, which turns nearly everything white.
         levels = np.asarray(image).astype(np.int64)
@@ -156,7 +143,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode == "F":
         raise ImageError("broken image: floating-point gray has no known white; store it as 8 bit")
-    if image.has_transparency_data:
+    if image.has_transparency_data:  # white behind line drawings, where Pillow gives black
         canvas = Image.new("RGBA", image.size, "white")
         canvas.alpha_composite(image.convert("RGBA"))
         image = canvas
@@ -170,18 +157,15 @@ def resize_to_budget(image: Image.Image, budget: PixelBudget) -> Image.Image:
 
 
 def fit_size(size: Size, budget: PixelBudget) -> Size:
-    """A size in the budget that the processor leaves alone. Raises ImageError.
-
-    One smart_resize is enough for all but long, thin images, whose short side cannot shrink
-    further.
-    """
+    """A size in the budget that the processor leaves alone. Raises ImageError."""
+    # Once is enough for all but long, thin images, whose short side cannot shrink further.
     for _ in range(8):
         if max(size) > MAX_ASPECT_RATIO * min(size):
             raise ImageError(
                 f"image too narrow: {size[0]} x {size[1]} after rounding to whole tokens, "
                 f"but sides may differ by {MAX_ASPECT_RATIO} to 1 at most; crop or split it"
             )
-        previous, size = size, smart_resize(size, budget)
+        previous, size = size, _smart_resize(size, budget)
         if previous == size:
             return size
     raise ImageError(
@@ -190,23 +174,16 @@ def fit_size(size: Size, budget: PixelBudget) -> Size:
     )
 
 
-def smart_resize(size: Size, budget: PixelBudget) -> Size:
-    """The size that Qwen2-VL's processor (its function of this name) would give an image."""
-
-    def snap(side: float, rounding: Callable[[float], int]) -> int:
-        return rounding(side / FACTOR) * FACTOR
-
-    width, height = size
-    nearest = snap(width, round), snap(height, round)
-    area, unrounded = nearest[0] * nearest[1], width * height
-    if area > budget.max_pixels:
-        shrink = math.sqrt(unrounded / budget.max_pixels)
-        short = snap(width / shrink, math.floor), snap(height / shrink, math.floor)
-        return max(FACTOR, short[0]), max(FACTOR, short[1])
-    if area < budget.min_pixels:
-        grow = math.sqrt(budget.min_pixels / unrounded)
-        return snap(width * grow, math.ceil), snap(height * grow, math.ceil)
-    return nearest
+def _smart_resize(size: Size, budget: PixelBudget) -> Size:
+    """The size that Qwen2-VL's processor (smart_resize of transformers) would give an image."""
+    width, height = (round(side / FACTOR) * FACTOR for side in size)
+    if width * height > budget.max_pixels:
+        shrink = math.sqrt(math.prod(size) / budget.max_pixels)
+        width, height = (max(FACTOR, int(side / shrink / FACTOR) * FACTOR) for side in size)
+    elif width * height < budget.min_pixels:
+        grow = math.sqrt(budget.min_pixels / math.prod(size))
+        width, height = (math.ceil(side * grow / FACTOR) * FACTOR for side in size)
+    return width, height
 
 
 def to_png(image: Image.Image, compress_level: int = 1) -> bytes:
@@ -248,10 +225,7 @@ def dhash(image: Image.Image, margin: int) -> bytes:
 
 
 def sample_id(pixels: Iterable[tuple[Size, bytes]], question: str, answer: str) -> str:
-    """Sixteen hex digits from content alone: (size, RGB bytes) of each image, question, answer.
-
-    It survives reordering and re-downloading; two rows with one id are one sample.
-    """
+    """Sixteen hex digits from content alone: (size, RGB bytes) of each image, question, answer."""
     digest = hashlib.blake2b(digest_size=8)
     for (width, height), rgb in pixels:
         digest.update(f"{width}x{height}:".encode() + rgb)

@@ -25,12 +25,9 @@ from difftrain.config.difficulty import AceConfig, Heads, TextSpan
 from difftrain.difficulty.ace import ColumnProducts
 
 KERNEL_NAME = "difftrain_masses"
-EXTRA_COLUMNS = 8
-"""Columns added to a head: two indicators and zeros; fused kernels want multiples of 8."""
-CHUNK_ROWS = 1024
-"""Response rows attended at once; bounds their mask."""
-MAX_CELLS = 1 << 23
-"""Attention values of the last layer held at once: 32 MiB in float32, and a few copies of it."""
+EXTRA_COLUMNS = 8  # of a head: two indicators and zeros; fused kernels want multiples of 8
+CHUNK_ROWS = 1024  # response rows attended at once; bounds their mask
+MAX_CELLS = 1 << 23  # last-layer attention values at once: 32 MiB in float32, and a few copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +41,11 @@ class TokenSpans:
 
 @dataclass(frozen=True, slots=True)
 class AttentionSummary:
-    """The masses of one response, and ACE's largest log psi (None: undefined, or not requested).
-
-    float32 on the CPU, mean over heads.
-    """
+    """The masses of one response: float32 on the CPU, mean over heads."""
 
     image_LT: torch.Tensor
     text_LT: torch.Tensor
-    max_log_psi: float | None
+    max_log_psi: float | None  # ACE's largest log psi; None: undefined, or not requested
 
 
 def token_spans(
@@ -73,7 +67,7 @@ def token_spans(
     image_BS = (input_ids_BS == image_token) & ~response_BS
     text_BS = attention_mask_BS.bool() & ~response_BS & ~image_BS
     if text is TextSpan.before_image:
-        text_BS = text_BS & (image_BS.int().cumsum(1) == 0)
+        text_BS &= image_BS.int().cumsum(1) == 0
     return TokenSpans(image_BS, text_BS, response_BS)
 
 
@@ -110,18 +104,27 @@ def summarize(
     for name, indicator in (("image", image_BS), ("text", text_BS), ("response", response_BS)):
         if indicator.shape != shape:
             raise ValueError(f"{name} indicator {tuple(indicator.shape)}, inputs {tuple(shape)}")
-    layers: list[torch.Tensor] = []
-    max_log_psi_B: list[float | None] = [None] * shape[0]
     indicators_BS2 = torch.stack([image_BS, text_BS], dim=-1).to(model.device)
     inputs, (indicators_BS2, response_BS) = _pad_right(
         model, inputs, (indicators_BS2, response_BS.bool().to(model.device))
     )
     start = int(response_BS.any(dim=0).int().argmax())
-    attend = record_masses(indicators_BS2, start, layers)
-    if ace is not None:
-        last = model.get_decoder().config.num_hidden_layers - 1
-        max_log_psi_B = []
-        attend = record_max_log_psi(attend, response_BS, ace, last, max_log_psi_B)
+    last = model.get_decoder().config.num_hidden_layers - 1
+    layers: list[torch.Tensor] = []
+    max_log_psi_B: list[float | None] = [None] * shape[0]
+
+    def attend(module: Any, query: Any, key: Any, value: Any, _: Any, **rest: Any) -> Any:
+        if ace is not None and module.layer_idx == last:
+            for row, response_S in enumerate(response_BS):
+                max_log_psi_B[row] = _max_log_psi(
+                    query[row], key[row], response_S.nonzero()[:, 0], rest["scaling"], ace
+                )
+        output, masses_BS2 = _attend_with_masses(
+            module, query, key, value, indicators_BS2, start, **rest
+        )
+        layers.append(masses_BS2)
+        return output, None
+
     with attention_function(model, attend):
         model.base_model(**inputs, use_cache=False)
     summaries = []
@@ -133,10 +136,7 @@ def summarize(
 
 @contextmanager
 def attention_function(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[None]:
-    """Let the decoder attend through `function` inside the block.
-
-    The vision tower has a configuration of its own and is not touched.
-    """
+    """Let the decoder, but not the vision tower, attend through `function` inside the block."""
     config = model.get_decoder().config
     before = config._attn_implementation
     ALL_ATTENTION_FUNCTIONS.register(KERNEL_NAME, function)
@@ -148,82 +148,60 @@ def attention_function(model: PreTrainedModel, function: Callable[..., Any]) -> 
         config._attn_implementation = before
 
 
-def record_masses(
-    indicators_BS2: torch.Tensor, start: int, layers: list[torch.Tensor]
-) -> Callable[..., Any]:
-    """An attention function that appends each layer's masses to `layers`, mean over heads.
+def _attend_with_masses(
+    module: Any, query: Any, key: Any, value: Any, indicators_BS2: Any, start: int, **rest: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A layer's output, and the masses B S-start 2 of the rows from `start` on, mean over heads.
 
-    They are the masses of the rows from `start` on (B S-start 2); rows before it, mostly the
-    prompt, use the plain kernel. Inputs are padded on the right, so no mask is needed.
+    Rows before `start`, mostly the prompt, use the plain kernel. Inputs are padded on the right, so
+    no mask is needed.
     """
-
-    def forward(module: Any, query: Any, key: Any, value: Any, _: Any, **rest: Any) -> Any:
-        length, size = query.shape[2], value.shape[3]
-        outputs, masses = [], []
-        if start:
-            q, k, v = (tensor[:, :, :start] for tensor in (query, key, value))
-            outputs.append(sdpa_attention_forward(module, q, k, v, None, **rest)[0])
-        columns = indicators_BS2[:, None].expand(-1, value.shape[1], -1, -1).to(value.dtype)
-        value = torch.cat([value, functional.pad(columns, (0, EXTRA_COLUMNS - 2))], dim=-1)
-        key = functional.pad(key, (0, EXTRA_COLUMNS))
-        for first in range(start, length, CHUNK_ROWS):
-            last = min(first + CHUNK_ROWS, length)
-            chunk = functional.pad(query[:, :, first:last], (0, EXTRA_COLUMNS))
-            positions = torch.arange(last, device=query.device)
-            causal = positions[None] <= positions[first:, None]
-            output, _ = sdpa_attention_forward(
-                module, chunk, key[:, :, :last], value[:, :, :last], causal[None, None], **rest
-            )
-            outputs.append(output[..., :size])
-            masses.append(output[..., size : size + 2].float().mean(dim=2))
-        layers.append(torch.cat(masses, dim=1))
-        return torch.cat(outputs, dim=1), None
-
-    return forward
+    length, size = query.shape[2], value.shape[3]
+    outputs, masses = [], []
+    if start:
+        q, k, v = (tensor[:, :, :start] for tensor in (query, key, value))
+        outputs.append(sdpa_attention_forward(module, q, k, v, None, **rest)[0])
+    columns = indicators_BS2[:, None].expand(-1, value.shape[1], -1, -1).to(value.dtype)
+    value = torch.cat([value, functional.pad(columns, (0, EXTRA_COLUMNS - 2))], dim=-1)
+    key = functional.pad(key, (0, EXTRA_COLUMNS))
+    for first in range(start, length, CHUNK_ROWS):
+        last = min(first + CHUNK_ROWS, length)
+        chunk = functional.pad(query[:, :, first:last], (0, EXTRA_COLUMNS))
+        positions = torch.arange(last, device=query.device)
+        causal = (positions[None] <= positions[first:, None])[None, None]
+        output, _ = sdpa_attention_forward(
+            module, chunk, key[:, :, :last], value[:, :, :last], causal, **rest
+        )
+        outputs.append(output[..., :size])
+        masses.append(output[..., size : size + 2].float().mean(dim=2))
+    return torch.cat(outputs, dim=1), torch.cat(masses, dim=1)
 
 
-def record_max_log_psi(
-    forward: Callable[..., Any],
-    response_BS: torch.Tensor,
+def _max_log_psi(
+    query_HSD: torch.Tensor,
+    key_KSD: torch.Tensor,
+    position_T: torch.Tensor,
+    scaling: float,
     config: AceConfig,
-    last: int,
-    max_log_psi_B: list[float | None],
-) -> Callable[..., Any]:
-    """`forward`, which at layer `last` also appends each row's largest log psi.
-
-    It is difficulty.ace.bias of the row's last-layer attention.
-    """
-
-    def recording(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
-        for row, response_S in enumerate(response_BS if module.layer_idx == last else ()):
-            mask_SS = None if mask is None else mask[row if len(mask) > 1 else 0, 0]
-            position_T = response_S.nonzero()[:, 0]
-            columns = ColumnProducts(len(position_T), config.sigma, config.window)
-            for first, log_HCT in log_attention_rows(
-                query[row], key[row], mask_SS, position_T, rest["scaling"]
-            ):
-                if config.heads is Heads.max:
-                    log_CT = log_HCT.amax(dim=0)
-                else:
-                    log_CT = log_HCT.logsumexp(dim=0) - math.log(len(log_HCT))
-                columns.add(first, log_CT.cpu().numpy().astype(float))
-            max_log_psi_B.append(columns.max_log_psi(config.min_rows, config.normalize))
-        return forward(module, query, key, value, mask, **rest)
-
-    return recording
+) -> float | None:
+    """difficulty.ace.bias of the response at position_T, from the last layer's attention."""
+    columns = ColumnProducts(len(position_T), config.sigma, config.window)
+    for first, log_HCT in log_attention_rows(query_HSD, key_KSD, position_T, scaling):
+        if config.heads is Heads.max:
+            log_CT = log_HCT.amax(dim=0)
+        else:
+            log_CT = log_HCT.logsumexp(dim=0) - math.log(len(log_HCT))
+        columns.add(first, log_CT.cpu().numpy().astype(float))
+    return columns.max_log_psi(config.min_rows, config.normalize)
 
 
 def log_attention_rows(
-    query_HSD: torch.Tensor,
-    key_KSD: torch.Tensor,
-    mask_SS: torch.Tensor | None,
-    position_T: torch.Tensor,
-    scaling: float,
+    query_HSD: torch.Tensor, key_KSD: torch.Tensor, position_T: torch.Tensor, scaling: float
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """(first row, log attention H C T) of the response at position_T, chunk after chunk.
 
     The softmax is the model's own, over prompt and response; only the response's columns are
-    returned. mask_SS is the layer's mask, True or 0.0 where attention is allowed; None is causal.
+    returned. Attention is causal.
     """
     heads, key_heads, tokens = len(query_HSD), len(key_KSD), len(position_T)
     key_KDS = key_KSD.float().transpose(1, 2)
@@ -233,13 +211,8 @@ def log_attention_rows(
         width = int(rows[-1]) + 1  # a row attends to nothing behind itself
         query_KGCD = query_HSD[:, rows].float().unflatten(0, (key_heads, heads // key_heads))
         logits = (query_KGCD @ key_KDS[:, None, :, :width]).flatten(0, 1) * scaling
-        if mask_SS is None:
-            causal = torch.arange(width, device=rows.device)[None] <= rows[:, None]
-            logits.masked_fill_(~causal, -torch.inf)
-        elif mask_SS.dtype is torch.bool:
-            logits.masked_fill_(~mask_SS[rows, :width], -torch.inf)
-        else:
-            logits += mask_SS[rows, :width].float()
+        causal = torch.arange(width, device=rows.device)[None] <= rows[:, None]
+        logits.masked_fill_(~causal, -torch.inf)
         log_HCS = logits - logits.logsumexp(dim=-1, keepdim=True)
         columns = position_T[position_T < width]
         log_HCT = log_HCS.new_full((heads, len(rows), tokens), -torch.inf)
@@ -250,10 +223,7 @@ def log_attention_rows(
 def _pad_right(
     model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], indicators: Sequence[torch.Tensor]
 ) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
-    """The inputs padded on the right, with rotary positions and no mask; and the indicators alike.
-
-    Each indicator has the shape B S ...
-    """
+    """Inputs padded on the right, with rotary positions and no mask; indicators (B S ...) too."""
     inputs = {"attention_mask": torch.ones_like(inputs["input_ids"]), **inputs}
     is_token_BS = inputs["attention_mask"].bool()
     order_BS = (~is_token_BS).int().argsort(dim=1, stable=True)

@@ -1,7 +1,4 @@
-"""Loading a model and its processor from a name, and running out of memory.
-
-One path for the tiny model and the 7B.
-"""
+"""Loading a model and its processor from a name, and running out of memory."""
 
 import gc
 import os
@@ -24,8 +21,7 @@ class ModelNotFound(OSError):
 class LoadedModel:
     """A model in evaluation mode and its processor, padding on the left."""
 
-    # Any, because transformers' classes declare neither `generate` nor a processor's parts.
-    model: Any
+    model: Any  # transformers' classes declare neither `generate` nor a processor's parts
     processor: Any
 
     @property
@@ -40,10 +36,9 @@ class LoadedModel:
 
 
 def load_processor(config: ModelConfig, min_pixels: int, max_pixels: int) -> Any:
-    """The processor, padding on the left, with the pixel budget that the data layer applied.
+    """The processor, padding on the left, with the pixel budget of the data stage.
 
-    Its own resize then leaves images unchanged, so an image has the same number of tokens
-    everywhere.
+    Its own resize then changes nothing: an image has the same number of tokens everywhere.
     """
     processor = AutoProcessor.from_pretrained(
         resolve.source(config.name), revision=config.revision, trust_remote_code=False

@@ -1,15 +1,16 @@
-"""Where a model lies, what identifies its weights, and whether its folder is complete.
+"""Where a model is, what identifies its weights, and whether its folder is complete.
 
 Needs no torch: completeness is judged by the headers of the files, without reading the weights.
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from difftrain.pipeline import manifest
 
+# Short names of models that come with the package.
 SHIPPED = {"tiny": Path(__file__).resolve().parent.parent / "shapes" / "tiny"}
-"""Short names of models that come with the package."""
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -25,9 +26,9 @@ def source(name: str) -> str:
 def identity(name: str, revision: str | None) -> str:
     """A string that changes when the weights do: a folder's contents, or hub id and revision."""
     folder = Path(source(name))
-    return (
-        manifest.folder_fingerprint(folder) if folder.is_dir() else f"{name}@{revision or 'main'}"
-    )
+    if folder.is_dir():
+        return manifest.folder_fingerprint(folder)
+    return f"{name}@{revision or 'main'}"
 
 
 def damage_in_file(path: Path) -> str | None:
@@ -41,25 +42,12 @@ def damage_in_file(path: Path) -> str | None:
             return f"{path.name} is cut short at {size:,} bytes"
         try:
             header = json.loads(file.read(length))
-        except ValueError:
+            header.pop("__metadata__", None)
+        except (ValueError, AttributeError, TypeError):
             return f"{path.name} has no readable header"
-    if not isinstance(header, dict):
-        return f"{path.name} has no readable header"
-    header.pop("__metadata__", None)
     data_end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
     expected = 8 + length + data_end
     return None if size == expected else f"{path.name} holds {size:,} bytes of {expected:,}"
-
-
-def weight_files(folder: Path) -> list[Path] | None:
-    """The weight files that a folder needs; None without a single file or a readable index."""
-    if (folder / INDEX).is_file():
-        try:
-            names = json.loads((folder / INDEX).read_text())["weight_map"].values()
-        except (ValueError, KeyError, AttributeError, TypeError):
-            return None
-        return [folder / name for name in sorted(set(names))]
-    return [folder / SINGLE] if (folder / SINGLE).is_file() else None
 
 
 def missing_part(folder: Path) -> str | None:
@@ -77,8 +65,10 @@ def missing_part(folder: Path) -> str | None:
         return f"{PROCESSOR_FILES[0]} is missing"
     if not (folder / "tokenizer_config.json").is_file():
         return "tokenizer_config.json is missing"
-    files = weight_files(folder)
-    if files is None:
-        has_other_format = any(folder.glob("pytorch_model*.bin"))
-        return None if has_other_format else f"{SINGLE} is missing"
-    return next((damage for path in files if (damage := damage_in_file(path))), None)
+    names = [SINGLE]
+    with suppress(OSError, ValueError, KeyError, AttributeError, TypeError):  # no readable index
+        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+    has_other_format = any(folder.glob("pytorch_model*.bin"))
+    if names == [SINGLE] and not (folder / SINGLE).is_file() and has_other_format:
+        return None
+    return next((damage for name in names if (damage := damage_in_file(folder / name))), None)

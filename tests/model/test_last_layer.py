@@ -120,7 +120,7 @@ def test_a_response_of_4096_tokens_fits() -> None:
     max_cells = 0
     position = torch.arange(prompt, sequence)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for first, log_HCT in attention.log_attention_rows(query, key, None, position, size**-0.5):
+    for first, log_HCT in attention.log_attention_rows(query, key, position, size**-0.5):
         max_cells = max(max_cells, log_HCT.numel())
         if first > 200:
             break
