@@ -55,8 +55,8 @@ def build_model() -> Any:
     return AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
 
 
-def inputs(model: Any, tokens: int) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
-    """An image, text and a response of an eighth of the tokens, and their three indicators."""
+def inputs(model: Any, tokens: int) -> tuple[dict[str, torch.Tensor], attention.TokenSpans]:
+    """An image, text and a response of an eighth of the tokens, and their spans."""
     generator = torch.Generator().manual_seed(tokens)
     image_tokens = IMAGE_GRID[1] * IMAGE_GRID[2] // 4
     ids = torch.randint(4, 400, (1, tokens), generator=generator)
@@ -71,13 +71,13 @@ def inputs(model: Any, tokens: int) -> tuple[dict[str, torch.Tensor], list[torch
         "pixel_values": patches,
         "image_grid_thw": torch.tensor([IMAGE_GRID]),
     }
-    return tensors, [image, ~image & ~response, response]
+    return tensors, attention.TokenSpans(image, ~image & ~response, response)
 
 
 @torch.inference_mode()
 def run(name: str, model: Any, tokens: int) -> float:
     """Seconds of one pass."""
-    tensors, indicators = inputs(model, tokens)
+    tensors, spans = inputs(model, tokens)
     model.set_attn_implementation("eager" if name == "output_attentions" else "sdpa")
     started = time.perf_counter()
     if name == "plain":
@@ -86,7 +86,7 @@ def run(name: str, model: Any, tokens: int) -> float:
         model.base_model(**tensors, use_cache=False, output_attentions=True)
     else:
         ace = AceConfig() if name == "masses_and_bias" else None
-        attention.summarize(model, tensors, *indicators, ace)
+        attention.summarize(model, tensors, spans, ace)
     return time.perf_counter() - started
 
 

@@ -34,7 +34,8 @@ from difftrain.cli.overrides import compose_config
 from difftrain.config.model import EngineKind, ModelConfig, ServerConfig
 from difftrain.config.run_config import resolve
 from difftrain.data import prompts
-from difftrain.model.engines import create
+from difftrain.model.engines import server_check
+from difftrain.model.engines.hf import HfEngine
 from difftrain.model.engines.types import Engine, Request, Result, generate_all
 from difftrain.model.loading import load
 from difftrain.model.resolve import SHIPPED
@@ -158,17 +159,16 @@ def main() -> None:
     arguments = parser.parse_args()
     config = resolve(compose_config([]))
     batch = requests(arguments.samples, config.probe.max_new_tokens)
-    pixels = config.data.min_pixels, config.data.max_pixels
     results, engines = {}, {}
-    loaded = load(config.model, *pixels)
-    hf_engine = create.create_engine(config.model, lambda: loaded, pixels)
+    loaded = load(config.model, config.data.min_pixels, config.data.max_pixels)
+    hf_engine = HfEngine(loaded, config.model)
     results["hf"], engines["hf"] = timed(hf_engine, batch)
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (url, model):
         served = ServerConfig(name=model, max_concurrency=arguments.open)
         served_config: ModelConfig = replace(
             config.model, engine=EngineKind.http, url=url, server=served
         )
-        http_engine = create.create_engine(served_config, lambda: loaded, pixels)
+        http_engine = server_check.connect(served_config, config.data.max_pixels)
         results["http"], engines["http"] = timed(http_engine, batch)
         http_engine.close()
     engines["http"]["info"] |= {"served": "tiny"}

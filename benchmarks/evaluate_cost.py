@@ -30,10 +30,9 @@ from difftrain.evaluate.generate import (
 from difftrain.evaluate.harness import configured_rules
 from difftrain.evaluate.loading import BenchmarkItem, load_items
 from difftrain.images import PixelBudget
-from difftrain.model.engines import create
 from difftrain.model.engines.types import Engine
-from difftrain.model.loading import load, with_pixel_budget
 from difftrain.pipeline import manifest
+from difftrain.pipeline.model_session import ModelSession
 from difftrain.records import ItemResult
 from difftrain.shapes.benchmarks import judge
 
@@ -123,10 +122,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=40, help="of each miniature")
     arguments, words = parser.parse_known_args()
     config = resolve(compose_config([*words, f"evaluate.limit={arguments.items}"]))
-    model = load(config.model, config.data.min_pixels, config.data.max_pixels)
-    widest = widest_budget(budgets_of(config))
-    loaded = with_pixel_budget(model, *widest)
-    engine = create.create_engine(config.model, lambda: loaded, widest)
+    session = ModelSession(config.model, config.data)
+    engine = session.engine(*widest_budget(budgets_of(config)))
     pairs = [(response_key(item), item) for item in load_items(config.evaluate)]
     ways = {"in batches (the evaluator)": batched, "one at a time": one_by_one}
     for way in ways.values():
@@ -152,7 +149,7 @@ def main() -> None:
         "model": config.model.name,
         "batch_size": config.model.batch_size,
         "max_new_tokens": config.evaluate.max_new_tokens,
-        "device": str(loaded.device),
+        "device": str(session.model.device),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": manifest.versions(),

@@ -86,7 +86,7 @@ def run_difftrain(
     with tempfile.TemporaryDirectory() as temporary:
         folder, required = Path(temporary), requirements(config.difficulty, config.probe)
         state = ProbeState(folder, config.probe, samples, required)
-        engine = HfEngine(loaded, hf.BatchLimits.of(config.model))
+        engine = HfEngine(loaded, config.model)
         started = time.perf_counter()
         heart = Heartbeat(folder, World(1, 2))
         probe_share(engine, samples, state, config.seed, config.grade, heart)

@@ -1,8 +1,7 @@
 """Images: opening files safely, resizing into one pixel budget, and hashing content.
 
 The size follows the rule of Qwen's image processors, so their own resize changes nothing: what is
-stored is what the model sees, and what gold boxes refer to. Not here: where an image file is
-(data/storage.py).
+stored is what the model sees, and what gold boxes refer to.
 """
 
 import hashlib
@@ -88,10 +87,7 @@ class DecodedImage:
 
 
 def decode(raw: bytes, budget: PixelBudget) -> DecodedImage:
-    """An image file's first frame, upright, as RGB, alpha on white, resized once (bicubic).
-
-    Raises ImageError.
-    """
+    """An image file's first frame, upright, as RGB on white, resized once. Raises ImageError."""
     image = open_image(raw)
     try:
         image.load()
@@ -161,10 +157,9 @@ def fit_size(size: Size, budget: PixelBudget) -> Size:
     # Once is enough for all but long, thin images, whose short side cannot shrink further.
     for _ in range(8):
         if max(size) > MAX_ASPECT_RATIO * min(size):
-            raise ImageError(
-                f"image too narrow: {size[0]} x {size[1]} after rounding to whole tokens, "
-                f"but sides may differ by {MAX_ASPECT_RATIO} to 1 at most; crop or split it"
-            )
+            rule = f"sides may differ by {MAX_ASPECT_RATIO} to 1 at most; crop or split it"
+            narrow = f"{size[0]} x {size[1]} after rounding to whole tokens"
+            raise ImageError(f"image too narrow: {narrow}, but {rule}")
         previous, size = size, _smart_resize(size, budget)
         if previous == size:
             return size

@@ -2,11 +2,10 @@
 
 A layer's masses are A m, with A its attention and m the 0/1 indicators of image and text tokens
 (Qi et al. 2026, Eq. 4). The indicators ride along as two further columns of V, so any fused kernel
-computes the masses with the layer's output, from the first response token on. The same pass gives
-the largest log psi of ACE (RAP, ACE), from the queries and keys of the last layer, a few rows at
-a time. Padding is moved to the right, where a causal kernel needs no mask (a B S S table).
-Axes: B batch, S sequence, L layers, T response tokens, H heads, K key heads, D head size, C rows of
-a chunk.
+computes the masses with the layer's output. The same pass gives the largest log psi of ACE (RAP,
+ACE), from the queries and keys of the last layer. Padding is moved to the right, where a causal
+kernel needs no mask (a B S S table). Axes: B batch, S sequence, L layers, T response tokens,
+H heads, K key heads, D head size, C rows of a chunk.
 """
 
 import math
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -29,99 +29,86 @@ EXTRA_COLUMNS = 8  # of a head: two indicators and zeros; fused kernels want mul
 CHUNK_ROWS = 1024  # response rows attended at once; bounds their mask
 MAX_CELLS = 1 << 23  # last-layer attention values at once: 32 MiB in float32, and a few copies
 
+Inputs = Mapping[str, Tensor]
+
 
 @dataclass(frozen=True, slots=True)
 class TokenSpans:
     """Three boolean indicators of shape B S; a position belongs to at most one of them."""
 
-    image_BS: torch.Tensor
-    text_BS: torch.Tensor
-    response_BS: torch.Tensor
+    image_BS: Tensor
+    text_BS: Tensor
+    response_BS: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionSummary:
     """The masses of one response: float32 on the CPU, mean over heads."""
 
-    image_LT: torch.Tensor
-    text_LT: torch.Tensor
+    image_LT: Tensor
+    text_LT: Tensor
     max_log_psi: float | None  # ACE's largest log psi; None: undefined, or not requested
 
 
 def token_spans(
-    input_ids_BS: torch.Tensor,
-    attention_mask_BS: torch.Tensor,
-    response_lengths: Sequence[int],
-    image_token: int,
-    text: TextSpan,
+    inputs: Inputs, response_lengths: Sequence[int], image_token: int, text: TextSpan
 ) -> TokenSpans:
-    """Indicators for left-padded sequences that end with their response.
+    """Indicators for left-padded inputs that end with their response.
 
     Text is every prompt token that is neither padding nor image; `before_image` keeps only the
     tokens before the first image (released code of Qi et al. 2026).
     """
-    length = input_ids_BS.shape[1]
-    position_S = torch.arange(length, device=input_ids_BS.device)
-    start_B = length - torch.tensor(list(response_lengths), device=input_ids_BS.device)
-    response_BS = position_S[None] >= start_B[:, None]
-    image_BS = (input_ids_BS == image_token) & ~response_BS
-    text_BS = attention_mask_BS.bool() & ~response_BS & ~image_BS
+    ids_BS = inputs["input_ids"]
+    length, device = ids_BS.shape[1], ids_BS.device
+    start_B = length - torch.tensor(list(response_lengths), device=device)
+    response_BS = torch.arange(length, device=device)[None] >= start_B[:, None]
+    image_BS = (ids_BS == image_token) & ~response_BS
+    text_BS = inputs["attention_mask"].bool() & ~response_BS & ~image_BS
     if text is TextSpan.before_image:
         text_BS &= image_BS.int().cumsum(1) == 0
     return TokenSpans(image_BS, text_BS, response_BS)
 
 
 def masses(
-    model: PreTrainedModel,
-    inputs: Mapping[str, torch.Tensor],
-    image_BS: torch.Tensor,
-    text_BS: torch.Tensor,
-    response_BS: torch.Tensor,
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    model: PreTrainedModel, inputs: Inputs, image_BS: Tensor, text_BS: Tensor, response_BS: Tensor
+) -> list[tuple[Tensor, Tensor]]:
     """Image and text masses of each row: two tables of L x T, float32, mean over heads.
 
     Raises ValueError if the indicators do not have the inputs' shape.
     """
-    summaries = summarize(model, inputs, image_BS, text_BS, response_BS)
+    summaries = summarize(model, inputs, TokenSpans(image_BS, text_BS, response_BS))
     return [(summary.image_LT, summary.text_LT) for summary in summaries]
 
 
 @torch.inference_mode()
 def summarize(
-    model: PreTrainedModel,
-    inputs: Mapping[str, torch.Tensor],
-    image_BS: torch.Tensor,
-    text_BS: torch.Tensor,
-    response_BS: torch.Tensor,
-    ace: AceConfig | None = None,
+    model: PreTrainedModel, inputs: Inputs, spans: TokenSpans, ace: AceConfig | None = None
 ) -> list[AttentionSummary]:
     """Masses of each row's response and, with `ace`, its largest log psi.
 
     One teacher-forced pass; memory is linear in tokens. The model's attention setting is restored.
     Raises ValueError if the indicators do not have the inputs' shape.
     """
-    shape = inputs["input_ids"].shape
-    for name, indicator in (("image", image_BS), ("text", text_BS), ("response", response_BS)):
-        if indicator.shape != shape:
-            raise ValueError(f"{name} indicator {tuple(indicator.shape)}, inputs {tuple(shape)}")
-    indicators_BS2 = torch.stack([image_BS, text_BS], dim=-1).to(model.device)
+    shape = tuple(inputs["input_ids"].shape)
+    for name in ("image", "text", "response"):
+        indicator_shape = tuple(getattr(spans, f"{name}_BS").shape)
+        if indicator_shape != shape:
+            raise ValueError(f"{name} indicator {indicator_shape}, inputs {shape}")
+    indicators_BS2 = torch.stack([spans.image_BS, spans.text_BS], dim=-1).to(model.device)
     inputs, (indicators_BS2, response_BS) = _pad_right(
-        model, inputs, (indicators_BS2, response_BS.bool().to(model.device))
+        model, inputs, (indicators_BS2, spans.response_BS.bool().to(model.device))
     )
     start = int(response_BS.any(dim=0).int().argmax())
     last = model.get_decoder().config.num_hidden_layers - 1
-    layers: list[torch.Tensor] = []
-    max_log_psi_B: list[float | None] = [None] * shape[0]
+    layers: list[Tensor] = []
+    max_log_psi_B: list[float | None] = [None] * len(response_BS)
 
     def attend(module: Any, query: Any, key: Any, value: Any, _: Any, **rest: Any) -> Any:
         if ace is not None and module.layer_idx == last:
-            for row, response_S in enumerate(response_BS):
-                max_log_psi_B[row] = _max_log_psi(
-                    query[row], key[row], response_S.nonzero()[:, 0], rest["scaling"], ace
-                )
-        output, masses_BS2 = _attend_with_masses(
-            module, query, key, value, indicators_BS2, start, **rest
-        )
+            for i, (q, k, response_S) in enumerate(zip(query, key, response_BS, strict=True)):
+                position_T = response_S.nonzero()[:, 0]
+                max_log_psi_B[i] = _max_log_psi(q, k, position_T, rest["scaling"], ace)
+        output, masses_BS2 = _attend(module, query, key, value, indicators_BS2, start, **rest)
         layers.append(masses_BS2)
         return output, None
 
@@ -148,9 +135,9 @@ def attention_function(model: PreTrainedModel, function: Callable[..., Any]) -> 
         config._attn_implementation = before
 
 
-def _attend_with_masses(
+def _attend(
     module: Any, query: Any, key: Any, value: Any, indicators_BS2: Any, start: int, **rest: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """A layer's output, and the masses B S-start 2 of the rows from `start` on, mean over heads.
 
     Rows before `start`, mostly the prompt, use the plain kernel. Inputs are padded on the right, so
@@ -178,11 +165,7 @@ def _attend_with_masses(
 
 
 def _max_log_psi(
-    query_HSD: torch.Tensor,
-    key_KSD: torch.Tensor,
-    position_T: torch.Tensor,
-    scaling: float,
-    config: AceConfig,
+    query_HSD: Tensor, key_KSD: Tensor, position_T: Tensor, scaling: float, config: AceConfig
 ) -> float | None:
     """difficulty.ace.bias of the response at position_T, from the last layer's attention."""
     columns = ColumnProducts(len(position_T), config.sigma, config.window)
@@ -196,8 +179,8 @@ def _max_log_psi(
 
 
 def log_attention_rows(
-    query_HSD: torch.Tensor, key_KSD: torch.Tensor, position_T: torch.Tensor, scaling: float
-) -> Iterator[tuple[int, torch.Tensor]]:
+    query_HSD: Tensor, key_KSD: Tensor, position_T: Tensor, scaling: float
+) -> Iterator[tuple[int, Tensor]]:
     """(first row, log attention H C T) of the response at position_T, chunk after chunk.
 
     The softmax is the model's own, over prompt and response; only the response's columns are
@@ -221,8 +204,8 @@ def log_attention_rows(
 
 
 def _pad_right(
-    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], indicators: Sequence[torch.Tensor]
-) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    model: PreTrainedModel, inputs: Inputs, indicators: Sequence[Tensor]
+) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Inputs padded on the right, with rotary positions and no mask; indicators (B S ...) too."""
     inputs = {"attention_mask": torch.ones_like(inputs["input_ids"]), **inputs}
     is_token_BS = inputs["attention_mask"].bool()
@@ -236,15 +219,10 @@ def _pad_right(
     return padded, [indicator[rows, order_BS] for indicator in indicators]
 
 
-def rotary_positions(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def rotary_positions(model: Any, inputs: Inputs) -> Tensor:
     """Rotary positions of right-padded inputs, 3 B S: an image's tokens by row and column."""
     ids_BS = inputs["input_ids"]
     if "image_grid_thw" not in inputs:
         return torch.arange(ids_BS.shape[1], device=ids_BS.device).expand(3, *ids_BS.shape)
-    position_3BS, _ = model.base_model.get_rope_index(
-        ids_BS,
-        image_grid_thw=inputs["image_grid_thw"],
-        attention_mask=inputs["attention_mask"],
-        mm_token_type_ids=inputs["mm_token_type_ids"],
-    )
-    return position_3BS
+    names = ("image_grid_thw", "attention_mask", "mm_token_type_ids")
+    return model.base_model.get_rope_index(ids_BS, **{name: inputs[name] for name in names})[0]

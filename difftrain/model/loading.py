@@ -67,10 +67,9 @@ def load(config: ModelConfig, min_pixels: int, max_pixels: int) -> LoadedModel:
             trust_remote_code=False,
         )
     except OSError as error:
-        raise ModelNotFound(
-            f"model.name={config.name}: is no folder with weights and could not be downloaded; "
-            f"without a network, give the path of a local folder ({error})"
-        ) from error
+        problem = "is no folder with weights and could not be downloaded"
+        hint = f"without a network, give the path of a local folder ({error})"
+        raise ModelNotFound(f"model.name={config.name}: {problem}; {hint}") from error
     has_gpu, rank = torch.cuda.is_available(), os.environ.get("LOCAL_RANK", "0")
     return LoadedModel(model.to(f"cuda:{int(rank)}" if has_gpu else "cpu").eval(), processor)
 

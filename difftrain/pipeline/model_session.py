@@ -1,12 +1,16 @@
 """The base model and its engines, loaded when a stage first needs them, and only once."""
 
 from functools import cached_property
+from importlib.util import find_spec
 
 from difftrain.config.data import DataConfig
 from difftrain.config.model import EngineKind, ModelConfig
+from difftrain.config.run_config import ConfigError
 from difftrain.model import loading
-from difftrain.model.engines import create
+from difftrain.model.engines import server_check
+from difftrain.model.engines.hf import HfEngine
 from difftrain.model.engines.types import Engine
+from difftrain.model.engines.vllm import VllmEngine
 from difftrain.model.loading import LoadedModel, load, with_pixel_budget
 
 
@@ -25,15 +29,19 @@ class ModelSession:
     def engine(self, min_pixels: int | None = None, max_pixels: int | None = None) -> Engine:
         """The engine for images within these areas, started if there is none yet.
 
-        Images within them are not resized. Default: the areas of the data stage.
+        Images within them are not resized. Default: the areas of the data stage. Raises ConfigError
+        where the server or vLLM cannot serve.
         """
         pixels = min_pixels or self.data.min_pixels, max_pixels or self.data.max_pixels
         if pixels not in self._engines:
-            if self.config.engine is EngineKind.vllm:  # needs a GPU with free memory
-                self.release()
-            self._engines[pixels] = create.create_engine(
-                self.config, lambda: with_pixel_budget(self.model, *pixels), pixels
-            )
+            if self.config.engine is EngineKind.http:
+                engine = server_check.connect(self.config, pixels[1])
+            elif self.config.engine is EngineKind.vllm:
+                self.release()  # vLLM needs a GPU with free memory
+                engine = VllmEngine(self.config, pixels)
+            else:
+                engine = HfEngine(with_pixel_budget(self.model, *pixels), self.config)
+            self._engines[pixels] = engine
         return self._engines[pixels]
 
     def in_process(self) -> "ModelSession":
@@ -50,8 +58,11 @@ class ModelSession:
         return session
 
     def check_engine(self) -> None:
-        """Raises ConfigError, within seconds, if the engine cannot be reached."""
-        create.check_engine(self.config)
+        """Raises ConfigError, within seconds, if the engine is not available."""
+        if self.config.engine is EngineKind.http:
+            server_check.check_reachable(self.config)
+        elif self.config.engine is EngineKind.vllm and not find_spec("vllm"):
+            raise ConfigError(["model.engine=vllm: vLLM is not installed; install the extra vllm"])
 
     def close_engines(self) -> None:
         """Stop the engines: vLLM holds most of a GPU, which measuring and training need."""

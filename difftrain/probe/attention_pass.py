@@ -119,17 +119,10 @@ def measure_batch(
     responses = [response_token_ids(loaded, rollout) for _, rollout in pairs]
     pad = loaded.processor.tokenizer.pad_token_id
     inputs = append_responses(kv_cache.encode(loaded, requests), responses, pad)
-    spans = attention.token_spans(
-        inputs["input_ids"],
-        inputs["attention_mask"],
-        [len(response) for response in responses],
-        loaded.image_token,
-        difficulty.cmab.text,
-    )
+    lengths = [len(response) for response in responses]
+    spans = attention.token_spans(inputs, lengths, loaded.image_token, difficulty.cmab.text)
     ace = difficulty.ace if Measure.ace in difficulty.measures else None
-    summaries = attention.summarize(
-        loaded.model, inputs, spans.image_BS, spans.text_BS, spans.response_BS, ace
-    )
+    summaries = attention.summarize(loaded.model, inputs, spans, ace)
     return [
         Attention(
             sample_id=sample.sample_id,

@@ -12,7 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from difftrain.model.engines.hf import BatchLimits, HfEngine
+from difftrain.config.model import ModelConfig
+from difftrain.model.engines.hf import HfEngine
 from difftrain.model.engines.kv_cache import token_bound
 from difftrain.model.engines.types import Request, Result, feed
 from difftrain.model.loading import LoadedModel
@@ -122,11 +123,12 @@ class ModelServer(FakeServer):
 
 
 def generate(
-    loaded: LoadedModel, requests: Sequence[Request], limits: BatchLimits | int
+    loaded: LoadedModel, requests: Sequence[Request], config: ModelConfig | int
 ) -> list[Result]:
     """The results in the order of the requests, generated in order of their length."""
     order = sorted(range(len(requests)), key=lambda i: (token_bound(requests[i]), i))
-    limits = limits if isinstance(limits, BatchLimits) else BatchLimits(limits)
+    if isinstance(config, int):
+        config = ModelConfig(batch_size=config)
     items = iter([(i, requests[i]) for i in order])
-    results = dict(HfEngine(loaded, limits).stream(feed(items)))
+    results = dict(HfEngine(loaded, config).stream(feed(items)))
     return [results[i] for i in range(len(requests))]

@@ -30,10 +30,7 @@ def inputs(
     pad = tiny.processor.tokenizer.pad_token_id
     tensors = append_responses(kv_cache.encode(tiny, requests), RESPONSES, pad)
     lengths = [len(response) for response in RESPONSES]
-    spans = attention.token_spans(
-        tensors["input_ids"], tensors["attention_mask"], lengths, tiny.image_token, TextSpan.prompt
-    )
-    return tensors, spans
+    return tensors, attention.token_spans(tensors, lengths, tiny.image_token, TextSpan.prompt)
 
 
 @pytest.fixture
@@ -141,13 +138,8 @@ def test_the_released_span_keeps_only_text_before_the_first_image(
     tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
     tensors, spans = inputs(tiny, images_per_row)
-    before = attention.token_spans(
-        tensors["input_ids"],
-        tensors["attention_mask"],
-        [len(response) for response in RESPONSES],
-        tiny.image_token,
-        TextSpan.before_image,
-    )
+    lengths = [len(response) for response in RESPONSES]
+    before = attention.token_spans(tensors, lengths, tiny.image_token, TextSpan.before_image)
     first = spans.image_BS.int().argmax(1)
     for row, place in enumerate(first):
         assert not before.text_BS[row, place:].any()

@@ -34,16 +34,12 @@ def passed(tiny: LoadedModel) -> tuple[dict, attention.TokenSpans]:
     pad = tiny.processor.tokenizer.pad_token_id
     tensors = append_responses(kv_cache.encode(tiny, requests), RESPONSES, pad)
     lengths = [len(response) for response in RESPONSES]
-    return tensors, attention.token_spans(
-        tensors["input_ids"], tensors["attention_mask"], lengths, tiny.image_token, TextSpan.prompt
-    )
+    return tensors, attention.token_spans(tensors, lengths, tiny.image_token, TextSpan.prompt)
 
 
 def max_log_psis(tiny: LoadedModel, passed: tuple, config: AceConfig) -> list[float | None]:
     inputs, spans = passed
-    summaries = attention.summarize(
-        tiny.model, inputs, spans.image_BS, spans.text_BS, spans.response_BS, config
-    )
+    summaries = attention.summarize(tiny.model, inputs, spans, config)
     return [summary.max_log_psi for summary in summaries]
 
 
@@ -91,10 +87,10 @@ def test_the_masses_are_the_same_with_and_without_max_log_psi(
     tiny: LoadedModel, passed: tuple
 ) -> None:
     inputs, spans = passed
-    spans_of = (spans.image_BS, spans.text_BS, spans.response_BS)
-    expected_masses = attention.masses(tiny.model, inputs, *spans_of)
+    indicators = (spans.image_BS, spans.text_BS, spans.response_BS)
+    expected_masses = attention.masses(tiny.model, inputs, *indicators)
     for summary, (image, text) in zip(
-        attention.summarize(tiny.model, inputs, *spans_of, AceConfig()),
+        attention.summarize(tiny.model, inputs, spans, AceConfig()),
         expected_masses,
         strict=True,
     ):
@@ -104,9 +100,7 @@ def test_the_masses_are_the_same_with_and_without_max_log_psi(
 
 def test_max_log_psi_is_none_where_it_was_not_requested(tiny: LoadedModel, passed: tuple) -> None:
     inputs, spans = passed
-    summaries = attention.summarize(
-        tiny.model, inputs, spans.image_BS, spans.text_BS, spans.response_BS
-    )
+    summaries = attention.summarize(tiny.model, inputs, spans)
     assert [summary.max_log_psi for summary in summaries] == [None] * 4
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from difftrain.config.model import EngineKind, ModelConfig
 from difftrain.data import prompts
-from difftrain.model.engines import hf, server_check
+from difftrain.model.engines import server_check
 from difftrain.model.engines.hf import HfEngine
 from difftrain.model.engines.types import Completion, Request, generate_all
 from difftrain.model.loading import LoadedModel
@@ -93,7 +93,7 @@ def test_a_real_server_gives_the_responses_of_this_process_through_every_fault(
     results = generate_all(engine, greedy)
     print(engine.faults, proxy.injected)
     assert set(proxy.injected) == set(FAULTS)
-    local_results = generate_all(HfEngine(tiny, hf.BatchLimits(8)), greedy)
+    local_results = generate_all(HfEngine(tiny, ModelConfig(batch_size=8)), greedy)
     assert all(isinstance(result, Completion) for result in results)
     assert [result.text for result in results] == [result.text for result in local_results]
     assert [result.num_tokens for result in results] == [

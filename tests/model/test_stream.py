@@ -100,7 +100,9 @@ def test_a_freed_slot_takes_the_next_request_at_once(
         for seed, longest in enumerate(lengths)
     ]
     with decoding_steps(tiny) as rows:
-        results = list(hf.HfEngine(tiny, hf.BatchLimits(4)).stream(feed(iter(enumerate(batch)))))
+        results = list(
+            hf.HfEngine(tiny, ModelConfig(batch_size=4)).stream(feed(iter(enumerate(batch))))
+        )
     assert len(results) == len(batch)
     needed = sum(len(answer.token_ids) - 1 for _, answer in results)
     assert sum(rows) == needed  # no row is computed that has ended
@@ -169,16 +171,16 @@ def test_a_row_that_does_not_fit_alone_and_any_other_error_are_raised(
 
         return fail
 
-    for text, limits in (
-        ("DefaultCPUAllocator: not enough memory: you tried", hf.BatchLimits(4)),
-        ("DefaultCPUAllocator: not enough memory: you tried", hf.BatchLimits(16, fixed=True)),
-        ("mat1 and mat2 shapes cannot be multiplied", hf.BatchLimits(4)),
+    for text, config in (
+        ("DefaultCPUAllocator: not enough memory: you tried", ModelConfig(batch_size=4)),
+        ("DefaultCPUAllocator: not enough memory: you tried", ModelConfig(deterministic=True)),
+        ("mat1 and mat2 shapes cannot be multiplied", ModelConfig(batch_size=4)),
     ):
         with (
             forward_hook(tiny.model.base_model, always_failing(text)),
             pytest.raises(RuntimeError, match="m"),
         ):
-            generate(tiny, requests, limits)
+            generate(tiny, requests, config)
 
 
 def test_the_token_budget_bounds_rows_times_the_longest(
@@ -186,11 +188,13 @@ def test_the_token_budget_bounds_rows_times_the_longest(
 ) -> None:
     longest = max(map(hf.token_bound, requests))
     with decoding_steps(tiny) as rows:
-        results = generate(tiny, requests, hf.BatchLimits(16, tokens=3 * longest))
+        results = generate(tiny, requests, ModelConfig(batch_size=16, batch_tokens=3 * longest))
     assert max(rows) <= max(3, 3 * longest // min(map(hf.token_bound, requests)))
     assert max(rows) < 16
     with decoding_steps(tiny) as single:
-        assert ids(generate(tiny, requests, hf.BatchLimits(16, tokens=1))) == ids(results)
+        assert ids(generate(tiny, requests, ModelConfig(batch_size=16, batch_tokens=1))) == ids(
+            results
+        )
     assert max(single) == 1
 
 
@@ -208,18 +212,18 @@ def test_the_cache_grows_and_shrinks_with_the_rows_within_the_token_budget(
 
     def record(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
         if kwargs["input_ids"].shape[1] == 1:
-            rows, _, width, _ = kwargs["past_key_values"].keys[0].shape
+            _, rows, _, width, _ = kwargs["past_key_values"].key_values[0].shape
             cache_shapes.append((rows, width))
 
     with forward_hook(tiny.model.base_model, record):
         results = list(
-            hf.HfEngine(tiny, hf.BatchLimits(16, tokens=budget)).stream(
+            hf.HfEngine(tiny, ModelConfig(batch_size=16, batch_tokens=budget)).stream(
                 feed(iter(enumerate(batch)))
             )
         )
     assert max(rows * width for rows, width in cache_shapes) <= budget * 5 // 4
     assert len(set(cache_shapes)) > 1
-    apart = list(hf.HfEngine(tiny, hf.BatchLimits(1)).stream(feed(iter(enumerate(batch)))))
+    apart = list(hf.HfEngine(tiny, ModelConfig(batch_size=1)).stream(feed(iter(enumerate(batch)))))
     assert [answer for _, answer in sorted(results)] == [answer for _, answer in sorted(apart)]
 
 
@@ -234,7 +238,7 @@ def test_a_bound_on_tokens_holds_for_every_script(
     request = make_request(shapes_samples[0], 1, 4, parts=(character * 120,))
     num_tokens = kv_cache.encode(tiny, [request])["input_ids"].shape[1]
     assert hf.token_bound(request) >= num_tokens + 4
-    fixed = hf.BatchLimits(2, fixed=True)
+    fixed = ModelConfig(deterministic=True)
     assert len(ids(generate(tiny, [request], fixed))) == 1
     overlong = make_request(shapes_samples[0], 1, 4, parts=(character * 2048,))
     (result,) = generate(tiny, [overlong], 1)
@@ -286,7 +290,7 @@ def test_in_deterministic_mode_no_bit_depends_on_the_other_requests(
     for config, batch, threads in zip(settings, orders, (1, 2), strict=True):
         torch.set_num_threads(threads)
         with scores(monkeypatch) as fixed:
-            generate(tiny, batch, hf.BatchLimits.of(config))
+            generate(tiny, batch, config)
         with scores(monkeypatch) as free:
             generate(tiny, batch, config.batch_size)
         assert torch.get_num_threads() == threads

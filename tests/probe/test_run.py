@@ -8,7 +8,7 @@ import pytest
 
 from difftrain.config.difficulty import DifficultyConfig
 from difftrain.config.run_config import RunConfig
-from difftrain.model.engines.hf import BatchLimits, HfEngine
+from difftrain.model.engines.hf import HfEngine
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import parquet
 from difftrain.pipeline.coordination import World
@@ -100,7 +100,7 @@ def probe_rows(
         world = World(rank, ranks)
         state = state_of(config, samples, folder)
         state.refresh()
-        engine = HfEngine(tiny, BatchLimits.of(config.model))
+        engine = HfEngine(tiny, config.model)
         heart = Heartbeat(folder, world)
         run.probe_share(engine, world.share(samples), state, config.seed, config.grade, heart)
     rows = parquet.read_rows(folder, Rollout)

@@ -1,18 +1,13 @@
 """Generation in this process with transformers: continuous batching and seeded sampling.
 
-Responses end at different times, and the early-stopping schedule asks for one draw after another;
-a batch that waits for its longest response computes rows nobody needs. So each row has a slot of
-its own (kv_cache.py), and a freed slot takes the next request. Why not the library's: the
-continuous batching of transformers takes token ids without images, and `generate` keeps ended rows
-until the batch ends and repeats the keys of grouped heads in every step.
+Responses end at different times, and the early-stopping schedule requests one draw after another.
+So each row has a slot of its own (kv_cache.py), and a freed slot takes the next request. The
+continuous batching of transformers takes no images; its `generate` keeps ended rows until the batch
+ends and repeats the keys of grouped heads in every step.
 
 Sampling is argmax(logits / T + noise) with Gumbel noise, which is a sample of softmax(logits / T).
 The noise is a hash of (seed, position, token), so it is the same in any batch, on any rank and
-after any restart.
-
-Not here: speculative draws while slots are idle at the end of a data set. Which rows are written
-would then depend on the batch size.
-Axes: N slots, B rows sampled together, V vocabulary.
+after any restart. Axes: N slots, B rows sampled together, V vocabulary.
 """
 
 import logging
@@ -23,16 +18,11 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 import torch
+from torch import Tensor
 
 from difftrain.config.model import FIXED_ROWS, ModelConfig
 from difftrain.model import loading
-from difftrain.model.engines.kv_cache import (
-    PrefilledPrompt,
-    PrefixCache,
-    SlotCache,
-    overlong_reason,
-    token_bound,
-)
+from difftrain.model.engines.kv_cache import PrefixCache, SlotCache, overlong_reason, token_bound
 from difftrain.model.engines.types import Completion, Feed, GenerationError, K, Request, Result
 from difftrain.model.loading import LoadedModel
 
@@ -59,7 +49,7 @@ def placeholder_ids(tokenizer: Any) -> list[int]:
     return [vocabulary[token] for token in PLACEHOLDERS if token in vocabulary]
 
 
-def _mix_bits(value: torch.Tensor) -> torch.Tensor:
+def _mix_bits(value: Tensor) -> Tensor:
     """A 32-bit integer hash (murmur's finalizer) of each element, in int64 arithmetic."""
     value = value & MASK_32
     value = ((value ^ (value >> 16)) * 0x85EBCA6B) & MASK_32
@@ -67,7 +57,7 @@ def _mix_bits(value: torch.Tensor) -> torch.Tensor:
     return value ^ (value >> 16)
 
 
-def gumbel_noise(seed_B: torch.Tensor, position: int | torch.Tensor, vocab: int) -> torch.Tensor:
+def gumbel_noise(seed_B: Tensor, position: int | Tensor, vocab: int) -> Tensor:
     """Standard Gumbel noise B V, float32. The position is one number, or one per row."""
     position_B = torch.zeros_like(seed_B) + position + 1
     row_B1 = _mix_bits(seed_B[:, None] + _mix_bits(position_B[:, None]))
@@ -78,8 +68,8 @@ def gumbel_noise(seed_B: torch.Tensor, position: int | torch.Tensor, vocab: int)
 
 
 def noisy_logits(
-    logits_BV: torch.Tensor, draws: Sequence[tuple[int, int, float]], banned: Sequence[int]
-) -> torch.Tensor:
+    logits_BV: Tensor, draws: Sequence[tuple[int, int, float]], banned: Sequence[int]
+) -> Tensor:
     """Logits whose argmax is a sample of softmax(logits / T), for each row's (seed, position, T).
 
     Rows with T = 0 stay greedy. `banned` tokens are never sampled: an image placeholder would break
@@ -97,21 +87,6 @@ def noisy_logits(
     return torch.where(temperature_B[:, None] > 0, noisy_BV, logits_BV)
 
 
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """Limits of the rows that are decoded together."""
-
-    rows: int
-    tokens: int = 262_144  # rows times the longest row
-    fixed: bool = False  # the same shapes always: no row depends, even by a rounding, on the others
-
-    @classmethod
-    def of(cls, config: ModelConfig) -> "BatchLimits":
-        """The limits of the settings."""
-        rows = FIXED_ROWS if config.deterministic else config.batch_size
-        return cls(rows, config.batch_tokens, config.deterministic)
-
-
 @dataclass(slots=True)
 class Row(Generic[K]):
     """A response being generated. `position` is the rotary position of its first token."""
@@ -127,18 +102,21 @@ class Row(Generic[K]):
 
 
 class ContinuousBatch(Generic[K]):
-    """Rows being decoded, and requests that wait for a slot."""
+    """Rows being decoded, and requests that wait for a slot.
 
-    def __init__(self, loaded: LoadedModel, limits: BatchLimits) -> None:
-        self.loaded, self.limits = loaded, limits
+    In deterministic mode shapes are fixed, so that no row depends, even by a rounding, on another.
+    """
+
+    def __init__(self, loaded: LoadedModel, config: ModelConfig) -> None:
+        self.loaded, self.fixed, self.max_tokens = loaded, config.deterministic, config.batch_tokens
         self.eos_ids = eos_token_ids(loaded)
         self.banned = placeholder_ids(loaded.processor.tokenizer)
-        self.max_rows = limits.rows
+        self.max_rows = FIXED_ROWS if self.fixed else config.batch_size
         self.waiting: list[tuple[K, Request]] = []
         self.rows: dict[int, Row[K]] = {}
         self.ended: list[Row[K]] = []
-        self.cache, self.width = SlotCache(self.max_rows, max_tokens=limits.tokens), 0
-        self.prefixes = PrefixCache(loaded, self.max_rows, one_by_one=limits.fixed)
+        self.cache, self.width = SlotCache(self.max_rows, max_tokens=self.max_tokens), 0
+        self.prefixes = PrefixCache(loaded, self.max_rows, one_by_one=self.fixed)
 
     @property
     def room(self) -> int:
@@ -147,7 +125,7 @@ class ContinuousBatch(Generic[K]):
 
     def admissible(self) -> list[tuple[K, Request]]:
         """The waiting requests that may join within the limits; at least one if no row is left."""
-        if self.limits.fixed and not self.rows and self.waiting:
+        if self.fixed and not self.rows and self.waiting:
             self.width = _fixed_width(self.waiting[0][1])
             self.cache = SlotCache(self.max_rows, self.width)
         joining: list[tuple[K, Request]] = []
@@ -156,10 +134,9 @@ class ContinuousBatch(Generic[K]):
             request = item[1]
             count = len(self.rows) + len(joining) + 1
             width = max(longest, token_bound(request))
-            if self.limits.fixed:
+            fits = count * width <= self.max_tokens
+            if self.fixed:
                 fits = _fixed_width(request) == self.width
-            else:
-                fits = count * width <= self.limits.tokens
             if (fits and count <= self.max_rows) or count == 1:
                 joining.append(item)
                 longest = width
@@ -177,28 +154,26 @@ class ContinuousBatch(Generic[K]):
         too_few = tokens < MIN_PREFILL_TOKENS and len(missing) * MIN_PREFILL_SHARE < self.max_rows
         if too_few and self.rows:
             joining = [item for item in joining if not self.prefixes.missing([item[1]])]
-        if joining:
-            self.join(joining, self.prefixes.get([request for _, request in joining]))
-
-    def join(self, joining: list[tuple[K, Request]], prompts: list[PrefilledPrompt]) -> None:
-        """Sample each row's first token from its prompt's logits and give it a slot."""
+        if not joining:
+            return
+        prompts = self.prefixes.get([request for _, request in joining])
         new_rows = [
             Row(key, request, prompt.position, [])
             for (key, request), prompt in zip(joining, prompts, strict=True)
         ]
         tokens = self.sample(torch.stack([prompt.logits_V for prompt in prompts]), new_rows)
-        free = iter([slot for slot in range(self.max_rows) if slot not in self.rows])
+        free_slots = iter([slot for slot in range(self.max_rows) if slot not in self.rows])
         for item, row, token, prompt in zip(joining, new_rows, tokens, prompts, strict=True):
             row.ids.append(token)
             if row.has_ended(self.eos_ids):
                 self.ended.append(row)
             else:
-                slot = next(free)
+                slot = next(free_slots)
                 self.cache.put(slot, prompt)
                 self.rows[slot] = row
             self.waiting = [other for other in self.waiting if other is not item]
 
-    def sample(self, logits_BV: torch.Tensor, rows: Sequence[Row[K] | None]) -> list[int]:
+    def sample(self, logits_BV: Tensor, rows: Sequence[Row[K] | None]) -> list[int]:
         """Each row's next token: sampled with the row's own seed, or the likeliest."""
         draws = [
             (row.request.seed, len(row.ids), row.request.temperature) if row else (0, 0, 0.0)
@@ -208,10 +183,13 @@ class ContinuousBatch(Generic[K]):
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Decode one token for every row; rows that end free their slots."""
+        """Decode one token for every row; rows that end free their slots.
+
+        Unless shapes are fixed, the last row moves into a slot that was freed.
+        """
         if not self.rows:
             return
-        count = self.max_rows if self.limits.fixed else max(self.rows) + 1
+        count = self.max_rows if self.fixed else max(self.rows) + 1
         rows = [self.rows.get(slot) for slot in range(count)]
         device = self.loaded.device
         token_N = torch.tensor([row.ids[-1] if row else 0 for row in rows], device=device)
@@ -223,27 +201,22 @@ class ContinuousBatch(Generic[K]):
             row.ids.append(tokens[slot])
             if row.has_ended(self.eos_ids):
                 self.ended.append(row)
-                self.free(slot)
-
-    def free(self, slot: int) -> None:
-        """Free a slot. The last row moves into it, unless shapes are fixed."""
-        del self.rows[slot]
-        self.cache.length[slot] = 0
-        last = max(self.rows, default=-1)
-        if last > slot and not self.limits.fixed:
-            self.cache.move(last, slot)
-            self.rows[slot] = self.rows.pop(last)
+                del self.rows[slot]
+                self.cache.length[slot] = 0
+                last = max(self.rows, default=-1)
+                if last > slot and not self.fixed:
+                    self.cache.move(last, slot)
+                    self.rows[slot] = self.rows.pop(last)
 
     def halve(self) -> None:
         """Halve the number of rows after running out of memory; open rows restart, same seeds."""
         before = min(self.max_rows, max(1, len(self.rows) + len(self.admissible())))
         self.max_rows = max(1, before // 2)
         self.waiting = [(row.key, row.request) for row in self.rows.values()] + self.waiting
-        self.rows, self.cache = {}, SlotCache(self.max_rows, max_tokens=self.limits.tokens)
+        self.rows, self.cache = {}, SlotCache(self.max_rows, max_tokens=self.max_tokens)
         self.prefixes.halve(self.max_rows)
-        logger.warning(
-            f"out of memory with {before} responses at once: going on with {self.max_rows} at most"
-        )
+        next_step = f"going on with {self.max_rows} at most"
+        logger.warning(f"out of memory with {before} responses at once: {next_step}")
         loading.free_memory()
 
 
@@ -254,8 +227,8 @@ def _fixed_width(request: Request) -> int:
 class HfEngine:
     """transformers in this process."""
 
-    def __init__(self, loaded: LoadedModel, limits: BatchLimits) -> None:
-        self.loaded, self.limits = loaded, limits
+    def __init__(self, loaded: LoadedModel, config: ModelConfig) -> None:
+        self.loaded, self.config = loaded, config
         self.info = {"engine": "hf", "seeds": "honoured"}  # the sampling noise is a hash of them
 
     def stream(
@@ -263,10 +236,10 @@ class HfEngine:
     ) -> Iterator[tuple[K, Result]]:
         """As Engine.stream. A prompt longer than the model's positions gets a GenerationError.
 
-        Out of memory, the batch is halved and its open requests restart; where one row does not
-        fit, and in deterministic mode, the error is raised.
+        Out of memory, the batch is halved, or the error raised: in deterministic mode, and where
+        one row alone does not fit.
         """
-        batch: ContinuousBatch[K] = ContinuousBatch(self.loaded, self.limits)
+        batch: ContinuousBatch[K] = ContinuousBatch(self.loaded, self.config)
         last_idle_call = time.monotonic()
         while True:
             rejected = []
@@ -290,13 +263,12 @@ class HfEngine:
 
     def _advance(self, batch: ContinuousBatch[Any]) -> None:
         try:
-            with _single_thread(self.limits.fixed):
+            with _single_thread(batch.fixed):
                 batch.refill()
                 batch.step()
             return
         except (RuntimeError, MemoryError) as error:
-            fatal = not loading.is_out_of_memory(error)
-            if fatal or self.limits.fixed or batch.max_rows == 1:
+            if not loading.is_out_of_memory(error) or batch.fixed or batch.max_rows == 1:
                 raise
         batch.halve()  # outside the handler: its traceback holds the tensors that did not fit
 
@@ -308,9 +280,8 @@ class HfEngine:
 def _single_thread(enabled: bool) -> Iterator[None]:
     """One torch thread in deterministic mode: on a CPU the number of threads changes sums."""
     before = torch.get_num_threads()
+    torch.set_num_threads(1 if enabled else before)
     try:
-        if enabled:
-            torch.set_num_threads(1)
         yield
     finally:
         torch.set_num_threads(before)
@@ -324,9 +295,8 @@ def eos_token_ids(loaded: LoadedModel) -> set[int]:
 
 def to_completion(loaded: LoadedModel, ids: list[int], max_new_tokens: int) -> Completion:
     """A completion from generated token ids, cut after the EOS token or at the request's limit."""
-    eos_ids = eos_token_ids(loaded)
-    ids = ids[:max_new_tokens]
-    end = next((i for i, token in enumerate(ids) if token in eos_ids), None)
-    kept = ids if end is None else ids[: end + 1]
+    eos_ids, ids = eos_token_ids(loaded), ids[:max_new_tokens]
+    ends = [i for i, token in enumerate(ids) if token in eos_ids]
+    kept = ids[: ends[0] + 1] if ends else ids
     text = loaded.processor.tokenizer.decode(kept, skip_special_tokens=True)
-    return Completion(text, tuple(kept), end is not None)
+    return Completion(text, tuple(kept), bool(ends))

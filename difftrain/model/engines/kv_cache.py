@@ -1,11 +1,10 @@
 """Keys and values: prompts prefilled once per view, and one cache slot for each row being decoded.
 
-Requests that share a view share a PrefilledPrompt, so neither the processor, nor the vision tower,
-nor the decoder sees it twice. A slot is a stretch of preallocated keys and values with a length of
-its own, so any row can be replaced: a prompt is copied into a free slot, and each row's next token
-is written behind its last; nothing is shifted or padded for other rows. Only when slots are too few
-or too narrow are they copied into more or wider ones; sides grow by a share, so that this is rare.
-Axes: B batch, S sequence, N slots, K key heads, W width, D head size, V vocabulary.
+Requests that share a view share a PrefilledPrompt. A slot has a length of its own, so any row can
+be replaced: a prompt is copied into a free slot, and each row's next token is written behind its
+last; nothing is shifted or padded for other rows. Slots that are too few or too narrow are copied
+into more or wider ones, which grow by a share, so that this is rare. Axes: B batch, S sequence,
+N slots, K key heads, W width, D head size, V vocabulary, 2 keys and values.
 """
 
 import sys
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from difftrain.config.data import TOKEN_PIXELS
@@ -53,7 +53,7 @@ def overlong_reason(loaded: LoadedModel, request: Request) -> str | None:
 
 def encode(
     loaded: LoadedModel, requests: Sequence[Request], side: str = "left"
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Tensor]:
     """Model inputs padded on this side, on the model's device.
 
     Raises ValueError if the prompt's image placeholders do not match the image features.
@@ -74,11 +74,10 @@ def encode(
 
 @dataclass(frozen=True, slots=True)
 class PrefilledPrompt:
-    """A prompt's keys and values (K S D for each layer) and the logits after its last token."""
+    """A prompt's keys and values (2 K S D for each layer) and the logits after its last token."""
 
-    keys: tuple[torch.Tensor, ...]
-    values: tuple[torch.Tensor, ...]
-    logits_V: torch.Tensor
+    key_values: list[Tensor]
+    logits_V: Tensor
     length: int  # S
     position: int  # rotary position of the first response token; with images it differs from S
 
@@ -95,14 +94,15 @@ def _prefill(loaded: LoadedModel, requests: Sequence[Request]) -> list[Prefilled
     rows = torch.arange(len(requests), device=length_B.device)
     last_hidden = output.last_hidden_state[rows, length_B - 1]
     logits_BV = loaded.model.get_output_embeddings()(last_hidden).float()
-    layers = output.past_key_values.layers
     prefilled = []
     for row, length in enumerate(length_B.tolist()):
-        # Cloned, because a slice would keep the whole batch's tensors alive.
-        keys = tuple(layer.keys[row, :, :length].clone() for layer in layers)
-        values = tuple(layer.values[row, :, :length].clone() for layer in layers)
+        # Copies, because slices would keep the whole batch's tensors alive.
+        key_values = [
+            torch.stack([layer.keys[row, :, :length], layer.values[row, :, :length]])
+            for layer in output.past_key_values.layers
+        ]
         position = int(position_3BS[:, row, :length].max()) + 1
-        prefilled.append(PrefilledPrompt(keys, values, logits_BV[row].clone(), length, position))
+        prefilled.append(PrefilledPrompt(key_values, logits_BV[row].clone(), length, position))
     return prefilled
 
 
@@ -124,7 +124,7 @@ class PrefixCache:
         return [request for view, request in by_view.items() if view not in self.views]
 
     def get(self, requests: Sequence[Request]) -> list[PrefilledPrompt]:
-        """The requests' prompts in their order; those that are missing are prefilled."""
+        """The requests' prompts in their order; missing ones are prefilled."""
         new: dict[str, PrefilledPrompt] = {}
         for batch in self._batches(self.missing(requests)):
             new |= zip(map(_view_key, batch), _prefill(self.loaded, batch), strict=True)
@@ -171,51 +171,46 @@ class SlotCache:
 
     def __init__(self, rows: int, width: int | None = None, max_tokens: int = sys.maxsize) -> None:
         self.rows, self.fixed_width, self.max_tokens = rows, width, max_tokens
-        self.keys: list[torch.Tensor] = []
-        self.values: list[torch.Tensor] = []
+        self.key_values: list[Tensor] = []  # 2 N K W D for each layer
         self.length = [0] * rows
         self.cursor_N = torch.empty(0, dtype=torch.long)
         self.visible_width = 0
 
     def put(self, slot: int, prompt: PrefilledPrompt) -> None:
         """Copy a prompt into a slot."""
-        self._grow(prompt.length + 1, slot + 1, prompt.keys)
-        for cached, new in ((self.keys, prompt.keys), (self.values, prompt.values)):
-            for layer, prompt_layer in zip(cached, new, strict=True):
-                layer[slot, :, : prompt.length] = prompt_layer
+        if not self.key_values:
+            self.key_values = [t[:, None, :, :0].clone() for t in prompt.key_values]
+        self._grow(prompt.length + 1, slot + 1)
+        for layer, prompt_layer in zip(self.key_values, prompt.key_values, strict=True):
+            layer[:, slot, :, : prompt.length] = prompt_layer
         self.length[slot] = prompt.length
 
     def move(self, source: int, target: int) -> None:
         """Copy a slot over another, so that the used slots stay contiguous."""
         length = self.length[source]
-        for layer in (*self.keys, *self.values):
-            layer[target, :, :length] = layer[source, :, :length]
+        for layer in self.key_values:
+            layer[:, target, :, :length] = layer[:, source, :, :length]
         self.length[target], self.length[source] = length, 0
 
-    def _grow(self, width: int, rows: int, like: tuple[torch.Tensor, ...] = ()) -> None:
+    def _grow(self, width: int, rows: int) -> None:
         """Make room for so many rows of so many tokens, if there is not enough."""
-        old = self.keys[0].shape if self.keys else (0, 0, 0, 0)
+        _, old_rows, heads, old_width, size = self.key_values[0].shape
         longest = max(self.length)
         used = max((slot + 1 for slot, length in enumerate(self.length) if length), default=0)
         width = self.fixed_width or -(-max(width, longest) // WIDTH_STEP) * WIDTH_STEP
         rows = self.rows if self.fixed_width else max(rows, used)
-        if old[0] >= rows and old[2] >= width:
+        if old_rows >= rows and old_width >= width:
             return
         if not self.fixed_width:
-            width = _grown_size(width, old[2], longest * 5 // 4 // WIDTH_STEP * WIDTH_STEP)
+            width = _grown_size(width, old_width, longest * 5 // 4 // WIDTH_STEP * WIDTH_STEP)
             affordable = self.max_tokens * 5 // 4 // width
-            rows = max(rows, min(_grown_size(rows, old[0], used * 2), self.rows, affordable))
-        for cached in (self.keys, self.values):
-            if not cached:
-                cached.extend(t.new_empty((0, t.shape[0], 0, t.shape[2])) for t in like)
-            for i, layer in enumerate(cached):
-                larger = layer.new_zeros((rows, layer.shape[1], width, layer.shape[3]))
-                larger[:used, :, :longest] = layer[:used, :, :longest]
-                cached[i] = larger
+            rows = max(rows, min(_grown_size(rows, old_rows, used * 2), self.rows, affordable))
+        for i, layer in enumerate(self.key_values):
+            larger = layer.new_zeros((2, rows, heads, width, size))
+            larger[:, :used, :, :longest] = layer[:, :used, :, :longest]
+            self.key_values[i] = larger
 
-    def decode(
-        self, loaded: LoadedModel, token_N: torch.Tensor, position_N: torch.Tensor
-    ) -> torch.Tensor:
+    def decode(self, loaded: LoadedModel, token_N: Tensor, position_N: Tensor) -> Tensor:
         """Logits N V (float32) after one further token in each of the first N slots."""
         count = len(token_N)
         longest = max(self.length[:count]) + 1
@@ -237,18 +232,17 @@ class SlotCache:
         return loaded.model.get_output_embeddings()(output.last_hidden_state[:, -1]).float()
 
     def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
         """Write a layer's new keys and values, return all (transformers' Cache.update)."""
+        all_keys, all_values = self.key_values[layer_idx][:, : len(keys)]
         rows = torch.arange(len(keys), device=keys.device)
-        all_keys, all_values = self.keys[layer_idx], self.values[layer_idx]
         all_keys[rows, :, self.cursor_N] = keys[:, :, 0]
         all_values[rows, :, self.cursor_N] = values[:, :, 0]
-        visible = slice(self.visible_width)
-        return all_keys[: len(keys), :, visible], all_values[: len(keys), :, visible]
+        return all_keys[:, :, : self.visible_width], all_values[:, :, : self.visible_width]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Part of transformers' Cache; without effect, because positions are given."""
+        """Part of transformers' Cache; without effect, because positions are passed."""
         return self.visible_width
 
 

@@ -4,9 +4,6 @@ Each draw is a request of its own, because each has its own seed. A failure whil
 counts against the request: after `max_attempts` failures it gets a GenerationError with the last
 reason. While the server is away or busy nothing counts and every request waits (CircuitBreaker in
 transport.py), unless only this request is rejected while others are completed.
-
-Images travel as PNG data URLs, encoded once per view and shared by its draws. A prompt that
-contains a special token (<|image_pad|>, <|im_end|>) is not sent: the server would interpret it.
 """
 
 import asyncio
@@ -27,6 +24,7 @@ from PIL import Image
 from difftrain import images
 from difftrain.config.model import ModelConfig
 from difftrain.model.engines.transport import (
+    MAX_PROBE_INTERVAL_S,
     CircuitBreaker,
     Fault,
     RequestError,
@@ -39,21 +37,17 @@ from difftrain.model.engines.types import Completion, Feed, GenerationError, K, 
 
 MAX_CACHED_BYTES = 256 << 20  # of data URLs
 MAX_SILENT_TOKENS = 2  # of a completion without text: EOS, and at most one that is not shown
-# Finish reasons of a complete response and their hit_eos; all others (abort, ...) are failures.
-FINISH_REASONS = {"stop": True, "length": False}
+FINISH_REASONS = {"stop": True, "length": False}  # hit_eos; all others (abort, ...) are failures
 MAX_COUNT = 2**31  # a token count from here on is wrong
-# Where servers with a reasoning parser put what they remove from the response.
-REASONING_FIELDS = ("reasoning_content", "reasoning")
 OUTAGE_FAULTS = (Fault.server, Fault.lost, Fault.slow)  # the server may be away
 IDLE_CALL_S = 5.0
+# A request that was open during so many crashes of the server is retried while no other such
+# request is open: if it is the one that kills the server, it does not take the others along.
 CRASHES_BEFORE_ALONE = 2
-"""A request that was open during so many crashes of the server is retried while no other such
-request is open: if it is the one that kills the server, it does not take the others along."""
+# Completions per attempt and open request after which a request that is always rejected is given
+# up: a server that is only busy would have served it by then.
 COMPLETIONS_BEFORE_REJECTED = 4
-"""Completions per attempt and open request after which a request that is rejected again and again
-is given up: a server that is only busy would have served it by then."""
-STREAK_SAMPLES = 32
-"""Samples that fail without a completion between them before the server itself is suspected."""
+STREAK_SAMPLES = 32  # samples in a row that fail before the server itself is suspected
 # A request that every working server completes.
 PLAIN_PARTS = (Image.new("RGB", (56, 56)), "Say yes.")
 PLAIN_REQUEST = Request(parts=PLAIN_PARTS, system=None, max_new_tokens=4)
@@ -76,27 +70,23 @@ class ServerFailure(GenerationError):
 
 
 class DataUrlCache:
-    """PNG data URLs of images, each encoded once while it is cached; safe across threads."""
+    """PNG data URLs of images, shared by the draws of a view; safe across threads."""
 
     def __init__(self, max_bytes: int = MAX_CACHED_BYTES) -> None:
         self.max_bytes, self.bytes, self.encoded = max_bytes, 0, 0
         self._urls: OrderedDict[bytes, str] = OrderedDict()
-        self._encoding: dict[bytes, Lock] = {}
-        self._lock = Lock()
+        self._lock, self._encoding = Lock(), [Lock() for _ in range(64)]
 
     def get(self, image: Image.Image) -> str:
-        """The image as a data URL, unchanged."""
+        """The image as a data URL; encoded once while it is cached."""
         key = images.pixel_hash(image)
-        with self._lock:
-            encoding = self._encoding.setdefault(key, Lock())
-        with encoding:
+        with self._encoding[key[0] % 64]:  # while one thread encodes an image, the others wait
             with self._lock:
                 if key in self._urls:
                     self._urls.move_to_end(key)
                     return self._urls[key]
             url = "data:image/png;base64," + base64.b64encode(images.to_png(image)).decode()
             with self._lock:
-                self._encoding.pop(key, None)
                 self.encoded += 1
                 self._urls[key] = url
                 self.bytes += len(url)
@@ -108,8 +98,8 @@ class DataUrlCache:
 def parse_completion(response: Mapping[str, Any]) -> tuple[Completion, int | None]:
     """The one completion of a response, its text unchanged, and the prompt's number of tokens.
 
-    Raises RequestError unless there is exactly one choice with text and a known finish reason. A
-    response without text is a completion only if the server reports that the model ended at once.
+    Raises RequestError unless there is one choice with a known finish reason, and with text, unless
+    the server reports that the model ended at once.
     """
     match response["choices"]:
         case [{"message": dict(message), "finish_reason": reason}]:
@@ -119,7 +109,7 @@ def parse_completion(response: Mapping[str, Any]) -> tuple[Completion, int | Non
         case choices:
             error = f"{len(choices)} completions where one was requested"
             raise RequestError(Fault.malformed, error)
-    if any(message.get(name) for name in REASONING_FIELDS):
+    if message.get("reasoning_content") or message.get("reasoning"):
         error = "the server removes the reasoning from the response; start it without"
         raise RequestError(Fault.malformed, f"{error} reasoning parser", permanent=True)
     if reason == "content_filter":
@@ -152,21 +142,18 @@ def open_client(config: ModelConfig) -> ServerClient:
 
 
 class OpenAIEngine:
-    """The engine: up to max_concurrency open requests, each retried where that can help.
-
-    `extra` goes into the body of every request, `info` is what the server check found.
-    """
+    """The engine: up to max_concurrency open requests, each retried where that can help."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.config, self.name = config.server, config.served_name
-        self.extra = dict(config.server.extra)
-        self.info: dict[str, Any] = {}
+        self.extra = dict(config.server.extra)  # goes into every request
+        self.info: dict[str, Any] = {}  # results of the server check
         self.client, self.data_urls = open_client(config), DataUrlCache()
         self.breaker = CircuitBreaker(self.client, self.config.max_outage_s, self.config.backoff_s)
         self._alone = asyncio.Lock()
-        # Requests without a completion, by cause; also those whose retry succeeded.
-        self.faults: Counter[Fault] = Counter()
+        self.faults: Counter[Fault] = Counter()  # also where a retry succeeded
         self.completions = 0
+        self.busy_since: float | None = None  # the first pause since a request was completed
 
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body of a request."""
@@ -193,8 +180,8 @@ class OpenAIEngine:
     ) -> Iterator[tuple[K, Result]]:
         """As Engine.stream. Raises ServerUnavailable when the server stays away.
 
-        Failures without a completion between them are held back until it is clear whose fault they
-        are: the samples' if the server completes any other request.
+        Failures without a completion between them are held back until a completion, or a plain
+        request, shows that the samples are their cause and not the server.
         """
         open_requests: dict[Future[Result], K] = {}
         streak: list[tuple[K, ServerFailure]] = []
@@ -256,9 +243,8 @@ class OpenAIEngine:
         # The sample's name or size, not its pixels: every mask of a sample makes another image.
         sample = request.view or (request.text, *(image.size for image in request.images))
         failure = partial(ServerFailure, sample=sample, max_new_tokens=request.max_new_tokens)
-        failures = crashes = pauses = completions_before = 0
+        failures = crashes = pauses = completions_before = sent_at = 0
         while True:
-            sent_at = time.monotonic()
             try:
                 async with self._alone if crashes >= CRASHES_BEFORE_ALONE else nullcontext():
                     await self.breaker.wait()
@@ -290,22 +276,30 @@ class OpenAIEngine:
                     return failure(f"the server went down {crashes} times during this request")
             else:
                 self.completions += 1
-                self.breaker.busy_since = None
+                self.busy_since = None
                 return completion
 
     async def _rejects_only_this(self, error: RequestError, pauses: int, before: int) -> bool:
         """Whether only this request is rejected; if not, every request pauses.
 
-        `before`: completions at its first pause. Raises ServerUnavailable if the server has been
-        too busy for all requests for too long.
+        `before`: completions at its first pause. Raises ServerUnavailable after max_outage_s.
         """
         per_request = COMPLETIONS_BEFORE_REJECTED * self.config.max_attempts
         enough = self.completions - before >= per_request * self.config.max_concurrency
         if pauses >= self.config.max_attempts and enough:
             return True
-        reason = self.breaker.back_off(error.retry_after, pauses)
-        if reason is None:
-            return False
+        self.breaker.check()
+        if (error.retry_after or 0) > self.config.max_outage_s:
+            reason = f"it asks to wait for {error.retry_after:.0f} s"
+        else:
+            self.busy_since = self.busy_since or time.monotonic()
+            busy = time.monotonic() - self.busy_since
+            if busy <= self.config.max_outage_s:
+                backoff = max(0.01, self.config.backoff_s) * 2 ** min(pauses, 10)
+                pause = min(MAX_PROBE_INTERVAL_S, backoff)
+                self.breaker.pause(pause if error.retry_after is None else error.retry_after)
+                return False
+            reason = f"it has been busy, and completed no request, for {busy:.0f} s"
         try:
             await self.client.complete(self.body(PLAIN_REQUEST), parse_completion)
         except RequestError:

@@ -1,8 +1,7 @@
-"""Capability check run before a server is used; its findings are recorded as the engine's info.
+"""Capability check run before a server is used; its results are recorded as the engine's info.
 
-Tested, not assumed: is the server there and is the key accepted; does it take the fields that
-switch off its own sampling defaults; does it sample; does an image arrive, and at full size; are
-seeds honored while many requests are open.
+Is the key accepted; does the server take the fields that switch off its own sampling defaults; does
+it sample; does an image arrive at full size; are seeds honored while many requests are open.
 """
 
 import asyncio
@@ -33,7 +32,6 @@ SAMPLING_FIELDS: dict[str, dict[str, Any]] = {
 }
 PROMPT = "Write a list of random words, each one unlike the others."
 REQUEST = Request(parts=(PROMPT,), system=None, temperature=1.5, max_new_tokens=16)
-SAME_SEED_REQUESTS, OTHER_SEED_REQUESTS = 4, 4  # all open at the same time
 SIDE_STEP = 28  # pixels; the sides of the check's images are multiples of it
 
 
@@ -76,8 +74,7 @@ def connect(config: ModelConfig, max_pixels: int) -> OpenAIEngine:
 class ServerCheck:
     """The requests of one check, each retried as often as any other.
 
-    Methods raise RequestError where a request got no completion, ConfigError where the server
-    cannot be used.
+    Raises RequestError for a request without a completion, ConfigError for an unusable server.
     """
 
     def __init__(self, engine: OpenAIEngine) -> None:
@@ -130,18 +127,19 @@ class ServerCheck:
 
     async def check_seeds(self) -> str:
         """`honored` if one seed gives one text while other requests are open, else `ignored`."""
-        seeds = [1] * SAME_SEED_REQUESTS + [2 + i for i in range(OTHER_SEED_REQUESTS)]
+        seeds = [1, 1, 1, 1, 2, 3, 4, 5]  # all open at the same time
         results = await asyncio.gather(*(self.complete(seed) for seed in seeds))
         texts = [completion.text for completion, _ in results]
         if len(set(texts)) == 1:
-            seeds = f"{OTHER_SEED_REQUESTS + 1} seeds at temperature {REQUEST.temperature}"
+            result = (
+                f"{len(set(seeds))} seeds at temperature {REQUEST.temperature} give the same text"
+            )
             reason = "so the server does not sample; all draws would be copies"
-            raise ConfigError([f"{self.server}: {seeds} give the same text, {reason}"])
-        if len(set(texts[:SAME_SEED_REQUESTS])) == 1:
+            raise ConfigError([f"{self.server}: {result}, {reason}"])
+        if len({text for seed, text in zip(seeds, texts, strict=True) if seed == 1}) == 1:
             return "honored"
-        logger.warning(
-            f"{self.server}: the server does not honor seeds; draws cannot be reproduced"
-        )
+        message = "the server does not honor seeds; draws cannot be reproduced"
+        logger.warning(f"{self.server}: {message}")
         return "ignored"
 
     async def check_images(self, max_pixels: int) -> dict[str, Any]:
@@ -176,9 +174,7 @@ class ServerCheck:
             message = "an image adds no token to the prompt; the model does not see it"
             raise ConfigError([f"{self.server}: {message}"])
         if added < expected:
-            logger.warning(
-                f"{self.server}: an image of {side} x {side} adds {added} tokens where the data "
-                f"stage counts {expected}: the server shrinks images; raise its limit or lower "
-                "data.max_pixels"
-            )
+            adds = f"adds {added} tokens where the data stage counts {expected}"
+            advice = "the server shrinks images; raise its limit or lower data.max_pixels"
+            logger.warning(f"{self.server}: an image of {side} x {side} {adds}: {advice}")
         return info | {"image_tokens": {"side": side, "server": added, "expected": expected}}

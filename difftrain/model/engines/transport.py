@@ -1,14 +1,15 @@
 """The client of OpenAI-compatible servers that the engine (openai_engine.py) and the judge share.
 
-`ServerClient` sends one request and reports failures as a RequestError; it never retries, because
-how often and when differs between its two users. `CircuitBreaker` holds all requests back while the
-server asks for a pause or is away. Coroutines run on an event loop in a thread of the client, so
-that a timeout bounds a whole request and open requests need no thread each.
+`ServerClient` sends one request and never retries, because how often and when differs between its
+users. `CircuitBreaker` holds all requests back while the server requires a pause or is away.
+Coroutines run on an event loop in a thread of the client, so that a timeout bounds a whole request
+and open requests need no thread each.
 """
 
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -83,8 +84,8 @@ class ServerUnavailable(OSError):
 class ServerClient:
     """An OpenAI client with an event loop of its own; safe to use from several threads.
 
-    `fatal_statuses` has the message for statuses after which every other request would fail too.
-    The key, and with `hide_url` the address, are removed from all messages.
+    `fatal_statuses` has the messages of statuses after which every request would fail. The key, and
+    with `hide_url` the address, are removed from all messages.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class ServerClient:
     ) -> None:
         self.url, api_key = url.strip().rstrip("/"), api_key.strip()
         self.timeout_s, self._fatal_statuses = timeout_s, fatal_statuses
-        self._secrets = [secret for secret in (api_key, self.url if hide_url else "") if secret]
+        self._secrets = list(filter(None, (api_key, self.url if hide_url else "")))
         # Once set, a 404 or 405 is a transient failure (of a router), not a wrong address.
         self.has_completed = False
         self._headers: dict[str, Any] = {} if api_key else {"Authorization": Omit()}
@@ -196,26 +197,26 @@ class ServerClient:
         """Cancel everything that is running and close the connections."""
         if self._loop.is_closed():
             return
-        self.run(self._cancel_all())
+
+        async def cancel_all() -> None:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._openai.close()
+            await self._loop.shutdown_default_executor()
+
+        self.run(cancel_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    async def _cancel_all(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._openai.close()
-        await self._loop.shutdown_default_executor()
 
 
 class CircuitBreaker:
     """Holds back the requests of one server; used on the client's event loop only.
 
     A failed request is the server's fault if the server does not list its models either. Then no
-    request is sent until it does, and the failure does not count against the request. Times are
-    of time.monotonic().
+    request is sent until it does. Times are of time.monotonic().
     """
 
     def __init__(self, client: ServerClient, max_outage_s: float = 0, backoff_s: float = 1) -> None:
@@ -225,8 +226,6 @@ class CircuitBreaker:
         self._reachable, self._tripped = asyncio.Event(), asyncio.Event()
         self._reachable.set()
         self.last_outage = self._last_healthy = self._last_recovered = self._resume_at = 0.0
-        # When the server was first too busy since it last completed a request.
-        self.busy_since: float | None = None
         self.error: str | None = None  # why no further request is sent
 
     def trip(self, reason: str) -> ServerUnavailable:
@@ -236,7 +235,7 @@ class CircuitBreaker:
         return ServerUnavailable(self.error)
 
     def check(self) -> None:
-        """Raises ServerUnavailable if no further request will be sent."""
+        """Raises ServerUnavailable once the breaker has tripped."""
         if self.error is not None:
             raise ServerUnavailable(self.error)
 
@@ -253,7 +252,6 @@ class CircuitBreaker:
     async def wait(self) -> None:
         """Wait while the server is away or paused. Raises ServerUnavailable."""
         while True:
-            self.check()
             await self._reachable.wait()
             self.check()
             remaining = self._resume_at - time.monotonic()
@@ -262,9 +260,9 @@ class CircuitBreaker:
             await self.sleep(remaining)
 
     async def was_reachable_since(self, sent_at: float) -> bool:
-        """Whether the server was reachable all the time since a request that failed was sent.
+        """Whether the server was reachable all the time since a failed request was sent.
 
-        If it is away now, waits until it is back. Raises ServerUnavailable after max_outage_s.
+        Waits until a server that is away is back. Raises ServerUnavailable after max_outage_s.
         """
         failed_at = time.monotonic()
         async with self._lock:
@@ -273,7 +271,8 @@ class CircuitBreaker:
                 return False
             if self._last_healthy > failed_at:
                 return True
-            if reason := await self._outage_reason():
+            reason = await self._outage_reason()
+            if reason:
                 self.last_outage = failed_at
                 self._reachable.clear()
                 try:
@@ -303,40 +302,17 @@ class CircuitBreaker:
                 raise self.trip(f"{message}; model.server.max_outage_s allows no more")
             remaining = self._max_outage_s - away
             pause = min(pause, MAX_PROBE_INTERVAL_S, max(0.01, remaining))
-            logger.warning(
-                f"{server} does not answer ({reason}), for {away:.0f} s now; waiting for up to "
-                f"{remaining:.0f} s more, next check in {pause:.1f} s"
-            )
+            plan = f"waiting for up to {remaining:.0f} s more, next check in {pause:.1f} s"
+            logger.warning(f"{server} does not answer ({reason}), for {away:.0f} s now; {plan}")
             await self.sleep(pause)
             self.check()
             pause *= 2
             reason = await self._outage_reason()
         logger.warning(f"{server} is back after {time.monotonic() - began:.0f} s")
 
-    def back_off(self, retry_after: float | None, attempt: int) -> str | None:
-        """Pause every request because the server is busy; `attempt` counts this request's pauses.
-
-        Returns the reason, and does not pause, if the server asks for more than max_outage_s or
-        has completed no request for longer than that.
-        """
-        now = time.monotonic()
-        self.check()
-        if retry_after and retry_after > self._max_outage_s:
-            return f"it asks to wait for {retry_after:.0f} s"
-        self.busy_since = self.busy_since or now
-        busy = now - self.busy_since
-        if busy > self._max_outage_s:
-            return f"it has been busy, and completed no request, for {busy:.0f} s"
-        pause = self._backoff_s * 2 ** min(attempt, 10) if retry_after is None else retry_after
-        self.pause(min(pause, max(MAX_PROBE_INTERVAL_S, retry_after or 0)))
-        return None
-
 
 def message_text(message: Mapping[str, Any]) -> str | None:
-    """The text of a chat message, its parts joined; None if it has none.
-
-    Raises RequestError for anything else than text.
-    """
+    """The joined text of a chat message, or None. Raises RequestError for anything but text."""
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
@@ -351,14 +327,10 @@ def printable(text: str) -> str:
 
 
 def parse_retry_after(header: str | None) -> float | None:
-    """The seconds of a Retry-After header, which holds a number or a date; None if unreadable."""
-    if not header:
-        return None
-    try:
-        wait = float(header)
-    except ValueError:
-        try:
-            wait = parsedate_to_datetime(header).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return max(0.0, wait) if wait == wait and wait != float("inf") else None
+    """The seconds of a Retry-After header (a number or a date); None if unreadable."""
+    wait = math.nan
+    with suppress(ValueError, OverflowError):
+        wait = parsedate_to_datetime(header or "").timestamp() - time.time()
+    with suppress(ValueError):
+        wait = float(header or "")
+    return max(0.0, wait) if math.isfinite(wait) else None

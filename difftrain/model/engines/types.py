@@ -16,7 +16,7 @@ from difftrain.pipeline import manifest
 
 K = TypeVar("K")
 ENGINE_FOLDER = "engines"
-SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<image>")  # chat templates take it for a token or an image
+SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<image>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Request:
         return [part for part in self.parts if not isinstance(part, str)]
 
     def special_token_error(self) -> str | None:
-        """Why a server may not get this prompt: a special token, which it would interpret."""
+        """Why the prompt is not sent: a chat template would interpret the token; None if fine."""
         match = SPECIAL_TOKEN.search(f"{self.system or ''}\n{self.text}")
         return f"the prompt contains the special token {match.group()}" if match else None
 
@@ -57,16 +57,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A response of the model. `token_ids` end with the EOS token if it was produced (`hit_eos`).
-
-    An engine that returns text only leaves `token_ids` empty and gives the number of tokens that
-    the server reports, or None.
-    """
+    """A response of the model."""
 
     text: str
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]  # with the EOS token if it was produced; () of a server
     hit_eos: bool
-    reported_tokens: int | None = None
+    reported_tokens: int | None = None  # the number of tokens that a server reports
 
     @property
     def num_tokens(self) -> int:
@@ -91,7 +87,6 @@ class Engine(Protocol):
     @property
     def info(self) -> dict[str, Any]:
         """What a manifest records of the engine: its kind, and what is known of its seeds."""
-        ...
 
     def stream(
         self, next_requests: Feed[K], on_idle: Callable[[], None] = lambda: None
@@ -102,7 +97,6 @@ class Engine(Protocol):
         called again after the next result was taken. The stream ends when it returns none while
         no request is open. `on_idle` is called every few seconds while nothing finishes.
         """
-        ...
 
     def close(self) -> None:
         """Free what the engine holds."""

@@ -1,14 +1,10 @@
 """vLLM's offline engine in this process (the extra vllm, 0.31.0; needs a GPU).
 
-Seeds: with n > 1, vLLM gives the completions of one request the seeds s, s + 1, ... A draw's seed
-is a hash of what the draw is (seeds.py), so one request cannot carry several draws, and requests
-must not depend on which draws happen to be generated together. So each draw is a request with its
-own SamplingParams. What draws share is still computed once: vLLM caches images by their hash
-(processor and encoder cache) and prompts by their tokens (prefix cache), so the second draw of a
-view costs its own completion only. Requests are added as others end, so the GPU stays full.
-
-Float ties between batches remain. Images are inside the pixel budget and the processor is bound to
-it, so nothing is resized again. Image placeholders are never produced.
+With n > 1, vLLM gives a request's completions the seeds s, s + 1, ... A draw's seed is a hash
+of what the draw is (seeds.py), so each draw is a request of its own. What draws share is still
+computed once: vLLM caches images by their hash and prompts by their tokens. Float ties between
+batches remain. The processor is bound to the pixel budget, so nothing is resized again. Image
+placeholders are never produced.
 """
 
 import os
@@ -89,17 +85,15 @@ class VllmEngine:
             vllm: Any = import_module("vllm")
             import_module("vllm.sampling_params")
         except ImportError as error:
-            raise ConfigError(
-                [f"model.engine=vllm: vLLM cannot be imported ({error}); install the extra vllm"]
-            ) from error
+            message = f"vLLM cannot be imported ({error}); install the extra vllm"
+            raise ConfigError([f"model.engine=vllm: {message}"]) from error
         self.processor = load_processor(config, *pixels)
         with visible_gpus(config.vllm.tensor_parallel_size):
             self.llm: Any = vllm.LLM(**engine_arguments(config, pixels))
         self.sampling_params = vllm.SamplingParams
         self.output_kind = vllm.sampling_params.RequestOutputKind.FINAL_ONLY
         self.version = vllm.__version__
-        # Twice max_num_seqs, so that a freed place is taken without a pause.
-        self.max_open = 2 * config.vllm.max_num_seqs
+        self.max_open = 2 * config.vllm.max_num_seqs  # a freed place is taken without a pause
         self.banned = dict.fromkeys(placeholder_ids(self.processor.tokenizer), BANNED_LOGIT_BIAS)
         self._request_count = 0
 

@@ -14,7 +14,7 @@ from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import grade
 from difftrain.evaluate.generate import ResponseStore, StoredResponse, response_key
 from difftrain.evaluate.loading import load_items
-from difftrain.model.engines import create
+from difftrain.model.engines.hf import HfEngine
 from difftrain.model.engines.types import Engine
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import manifest, parquet
@@ -117,8 +117,8 @@ def test_another_judge_model_is_another_folder_of_marks(
 
 
 def test_more_items_ask_only_for_those_that_are_new(tiny: LoadedModel, config: RunConfig) -> None:
-    def in_process(*pixels: int) -> Engine:
-        return create.create_engine(config.model, lambda: tiny, pixels)
+    def in_process(*_: int) -> Engine:
+        return HfEngine(tiny, config.model)
 
     config.evaluate.judge = JudgeKind.shapes
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMStar"], 2
