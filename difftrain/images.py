@@ -32,10 +32,8 @@ NOT_IMAGES = {
     b"%PDF": "a PDF; convert the page to PNG",
 }
 # What Pillow raises for damaged files, format by format.
-DECODE_ERRORS = (
-    *(OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, ArithmeticError),
-    *(struct.error, zlib.error),
-)
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError)
+DECODE_ERRORS += (ArithmeticError, struct.error, zlib.error)
 
 # dhash margin for near-duplicate rows, which no second comparison confirms: a step of more than 4
 # of 255, so that the bits of empty ground stay 0 whatever the noise of its encoding.

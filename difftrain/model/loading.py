@@ -36,10 +36,7 @@ class LoadedModel:
 
 
 def load_processor(config: ModelConfig, min_pixels: int, max_pixels: int) -> Any:
-    """The processor, padding on the left, with the pixel budget of the data stage.
-
-    Its own resize then changes nothing: an image has the same number of tokens everywhere.
-    """
+    """The processor, padding on the left; its own resize leaves images within the budget alone."""
     processor = AutoProcessor.from_pretrained(
         resolve.source(config.name), revision=config.revision, trust_remote_code=False
     )

@@ -1,7 +1,4 @@
-"""Where a model is, what identifies its weights, and whether its folder is complete.
-
-Needs no torch: completeness is judged by the headers of the files, without reading the weights.
-"""
+"""Where a model is, what identifies its weights, and whether its folder is complete; no torch."""
 
 import json
 from contextlib import suppress
@@ -32,7 +29,7 @@ def identity(name: str, revision: str | None) -> str:
 
 
 def damage_in_file(path: Path) -> str | None:
-    """What is wrong with a .safetensors file: missing, no header or truncated; None if complete."""
+    """What a .safetensors file's header shows: missing, unreadable, truncated; None if complete."""
     if not path.is_file():
         return f"{path.name} is missing"
     size = path.stat().st_size

@@ -183,10 +183,7 @@ class ContinuousBatch(Generic[K]):
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Decode one token for every row; rows that end free their slots.
-
-        Unless shapes are fixed, the last row moves into a slot that was freed.
-        """
+        """Decode one token for every row; rows that end free their slots."""
         if not self.rows:
             return
         count = self.max_rows if self.fixed else max(self.rows) + 1
@@ -204,7 +201,7 @@ class ContinuousBatch(Generic[K]):
                 del self.rows[slot]
                 self.cache.length[slot] = 0
                 last = max(self.rows, default=-1)
-                if last > slot and not self.fixed:
+                if last > slot and not self.fixed:  # keeps the used slots together
                     self.cache.move(last, slot)
                     self.rows[slot] = self.rows.pop(last)
 

@@ -107,9 +107,8 @@ def _prefill(loaded: LoadedModel, requests: Sequence[Request]) -> list[Prefilled
 
 
 class PrefixCache:
-    """Prefilled prompts by view, the `max_views` used last.
+    """Prefilled prompts by view, the `max_views` used last; as many as slots are enough.
 
-    As many views as slots are enough, since a stage continues with the samples it has begun.
     `one_by_one` prefills every prompt alone, so that nothing depends on the other prompts.
     """
 
@@ -165,8 +164,7 @@ class SlotCache:
     """The model's key-value cache for rows that come and go.
 
     At most `rows` slots, allocated as they are used, with spare room only while rows times width
-    stay within 5/4 of `max_tokens`. With `width` every shape is fixed: each step computes all slots
-    at this width.
+    stay within 5/4 of `max_tokens`. With `width` every shape is fixed.
     """
 
     def __init__(self, rows: int, width: int | None = None, max_tokens: int = sys.maxsize) -> None:

@@ -53,10 +53,7 @@ def check_reachable(config: ModelConfig) -> None:
 
 
 def connect(config: ModelConfig, max_pixels: int) -> OpenAIEngine:
-    """The engine, after the check with images of `max_pixels`, the largest that it will be sent.
-
-    Raises ConfigError if the server cannot serve.
-    """
+    """The engine, after the check. Raises ConfigError if the server cannot serve."""
     check_reachable(config)
     engine = OpenAIEngine(config)
     try:

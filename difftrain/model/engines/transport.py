@@ -20,15 +20,7 @@ from enum import StrEnum
 from threading import Thread
 from typing import Any, TypeVar
 
-from openai import (
-    APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    AsyncOpenAI,
-    DefaultAsyncHttpxClient,
-    Omit,
-    Timeout,
-)
+import openai
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -101,13 +93,13 @@ class ServerClient:
         self._secrets = list(filter(None, (api_key, self.url if hide_url else "")))
         # Once set, a 404 or 405 is a transient failure (of a router), not a wrong address.
         self.has_completed = False
-        self._headers: dict[str, Any] = {} if api_key else {"Authorization": Omit()}
-        self._openai = AsyncOpenAI(
+        self._headers: dict[str, Any] = {} if api_key else {"Authorization": openai.Omit()}
+        self._openai = openai.AsyncOpenAI(
             base_url=self.url,
             api_key=api_key or "none",
-            timeout=Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
+            timeout=openai.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             max_retries=0,
-            http_client=DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
         # The OPENAI_* variables belong to another server; nothing of them is sent to this one.
         self._openai.organization = self._openai.project = None
@@ -133,11 +125,11 @@ class ServerClient:
                 # All in extra_body: the client would copy and check long messages piece by piece.
                 extra = {"extra_body": dict(body), "extra_headers": self._headers}
                 response = await completions.create(model=body["model"], messages=[], **extra)
-        except (TimeoutError, APITimeoutError):
+        except (TimeoutError, openai.APITimeoutError):
             raise RequestError(Fault.slow) from None
-        except APIStatusError as error:
+        except openai.APIStatusError as error:
             raise self._status_error(error) from None
-        except APIConnectionError:
+        except openai.APIConnectionError:
             raise RequestError(Fault.lost) from None
         except UnicodeEncodeError:
             message = "the prompt contains half a surrogate pair, which is no text"
@@ -150,7 +142,7 @@ class ServerClient:
                     return completion
         raise RequestError(Fault.malformed, "the server's response is no chat completion")
 
-    def _status_error(self, error: APIStatusError) -> RequestError:
+    def _status_error(self, error: openai.APIStatusError) -> RequestError:
         status, code, message = error.status_code, None, f"the server answers {error.status_code}"
         match error.body:
             case {"message": str(detail), **rest} | {"detail": str(detail), **rest}:
@@ -178,11 +170,11 @@ class ServerClient:
                 models = self._openai.models.with_raw_response
                 response = await models.list(extra_headers=self._headers, timeout=timeout_s)
                 return response.status_code
-        except APIStatusError as error:
+        except openai.APIStatusError as error:
             return error.status_code
-        except (TimeoutError, APITimeoutError):
+        except (TimeoutError, openai.APITimeoutError):
             raise RequestError(Fault.slow, f"no answer within {timeout_s:.0f} s") from None
-        except APIConnectionError as error:
+        except openai.APIConnectionError as error:
             raise RequestError(Fault.lost, str(error.__cause__ or error)) from None
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
