@@ -28,12 +28,12 @@ def pixel(decoded, place) -> tuple[int, int, int]:
 
 
 def noise(size, seed=0):
-    grains = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(grains)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
 
 
 @pytest.mark.parametrize(
-    ("size", "most", "expected"),
+    ("size", "max_pixels", "expected"),
     [
         ((800, 600), 12_845_056, (812, 588)),
         ((1920, 1080), 1_254_400, (1484, 812)),
@@ -42,22 +42,22 @@ def noise(size, seed=0):
         ((30, 20), 1_254_400, (84, 56)),
     ],
 )
-def test_known_sizes_come_out_as_the_processor_makes_them(size, most, expected):
-    assert images.fit_size(size, PixelBudget(3136, most)) == expected
+def test_known_sizes_come_out_as_the_processor_makes_them(size, max_pixels, expected):
+    assert images.fit_size(size, PixelBudget(3136, max_pixels)) == expected
 
 
-@pytest.mark.parametrize("most", [200_704, 1_003_520, 1_254_400, 12_845_056])
-def test_the_size_rule_is_the_processors_and_its_resize_is_then_the_identity(most):
-    rng = Random(most)
+@pytest.mark.parametrize("max_pixels", [200_704, 1_003_520, 1_254_400, 12_845_056])
+def test_the_size_rule_is_the_processors_and_its_resize_is_then_the_identity(max_pixels):
+    rng = Random(max_pixels)
     for _ in range(2000):
         width = rng.choice([rng.randint(1, 60), rng.randint(20, 3000)])
         height = rng.randint(20, 3000)
         if max(width, height) > 100 * min(width, height):
             continue
-        size = images.fit_size((width, height), PixelBudget(3136, most))
-        there = smart_resize(height, width, 28, 3136, most)
+        size = images.fit_size((width, height), PixelBudget(3136, max_pixels))
+        there = smart_resize(height, width, 28, 3136, max_pixels)
         assert size == there[::-1]
-        assert smart_resize(size[1], size[0], 28, 3136, most) == there
+        assert smart_resize(size[1], size[0], 28, 3136, max_pixels) == there
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_thin_images_and_tight_budgets_are_stable_or_refused(budget):
         except ImageError:
             continue
         stable += 1
-        least, most = budget.min_pixels, budget.max_pixels
-        assert least <= size[0] * size[1] <= most
-        assert smart_resize(size[1], size[0], 28, least, most) == size[::-1]
+        min_pixels, max_pixels = budget.min_pixels, budget.max_pixels
+        assert min_pixels <= size[0] * size[1] <= max_pixels
+        assert smart_resize(size[1], size[0], 28, min_pixels, max_pixels) == size[::-1]
     assert stable
 
 
@@ -99,14 +99,14 @@ def test_what_comes_out_is_rgb_png_with_both_sizes(encode, red_square):
 
 
 def test_an_image_that_fits_keeps_every_pixel(encode):
-    grains = noise((84, 56))
-    assert images.decode(encode(grains), WIDE).rgb == grains.tobytes()
+    image = noise((84, 56))
+    assert images.decode(encode(image), WIDE).rgb == image.tobytes()
 
 
 def test_the_resize_is_bicubic(encode):
-    grains = noise((100, 90))
-    expected = grains.resize((112, 84), Image.Resampling.BICUBIC)
-    assert images.decode(encode(grains), WIDE).rgb == expected.tobytes()
+    image = noise((100, 90))
+    expected = image.resize((112, 84), Image.Resampling.BICUBIC)
+    assert images.decode(encode(image), WIDE).rgb == expected.tobytes()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -211,7 +211,7 @@ def test_a_file_cut_short_is_refused(encode, kind, share):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_damaged_bytes_give_a_image_or_a_reason_and_nothing_else(encode, kind):
+def test_damaged_bytes_give_an_image_or_a_reason_and_nothing_else(encode, kind):
     rng = Random(kind)
     whole = encode(noise((60, 40)), kind)
     for _ in range(150):
@@ -236,7 +236,7 @@ def test_an_empty_file_is_refused():
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no readable image"),
     ],
 )
-def test_what_is_not_a_image_says_what_it_may_be(raw, text):
+def test_what_is_no_image_says_what_it_may_be(raw, text):
     with pytest.raises(ImageError, match=text):
         images.decode(raw, WIDE)
 

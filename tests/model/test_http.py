@@ -16,7 +16,7 @@ from difftrain.config.model import EngineKind, ModelConfig
 from difftrain.config.run_config import ConfigError, resolve
 from difftrain.model.engines import openai_engine, server_check
 from difftrain.model.engines.openai_engine import OpenAIEngine
-from difftrain.model.engines.types import Completion, GenerationError, Request, generate_all
+from difftrain.model.engines.types import Completion, GenerationError, Request, feed, generate_all
 from tests.listening import FaultyProxy, send
 from tests.model.answering import ModelServer, completion_body, expected_of, parse_body
 
@@ -92,9 +92,9 @@ def test_a_request_contains_everything_that_decides_its_response(server: ModelSe
     generate_all(make_engine(server, extra={"bad_words": ["x"]}), make_requests(1))
     body = server.bodies[-1]
     assert [turn["role"] for turn in body["messages"]] == ["system", "user"]
-    wanted = {"temperature": 0.7, "seed": 0, "max_tokens": 20, "top_p": 1.0, "top_k": -1}
-    wanted |= {"repetition_penalty": 1.0, "min_p": 0.0, "model": "tiny", "bad_words": ["x"]}
-    assert wanted.items() <= body.items()
+    expected = {"temperature": 0.7, "seed": 0, "max_tokens": 20, "top_p": 1.0, "top_k": -1}
+    expected |= {"repetition_penalty": 1.0, "min_p": 0.0, "model": "tiny", "bad_words": ["x"]}
+    assert expected.items() <= body.items()
 
 
 def test_images_arrive_unchanged_and_are_encoded_once_per_view(server: ModelServer) -> None:
@@ -216,7 +216,7 @@ def test_no_sample_is_marked_failed_if_the_server_fails_every_request(
     server.inject_fault = lambda handler, body, number: send(handler, status, b"oops") or True
     results = []
     with pytest.raises(OSError, match=rf"samples in a row have no response; the last one: {last}"):
-        results.extend(engine.stream(feed(make_requests(150))))
+        results.extend(engine.stream(feed(enumerate(make_requests(150)))))
     assert not results
     assert 32 <= server.num_requests < 32 * 3 + 8
 
@@ -309,23 +309,24 @@ def test_a_request_that_is_rejected_while_others_are_completed_fails(
     assert all_correct(results, requests)
 
 
-@pytest.mark.parametrize("wanted", ["0.01", "7200"])
+@pytest.mark.parametrize("retry_after", ["0.01", "7200"])
 def test_the_last_request_that_is_always_rejected_ends_too(
-    server: ModelServer, wanted: str
+    server: ModelServer, retry_after: str
 ) -> None:
     engine, requests = make_engine(server, max_outage_s=0.3), make_requests(5)[4:]
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
-        if bad := body["seed"] in turned_away:
-            send(handler, 429, b"{}", Retry_After=wanted)
+        if bad := body["seed"] in rejected_seeds:
+            send(handler, 429, b"{}", Retry_After=retry_after)
         return bad
 
-    server.inject_fault, turned_away = inject_fault, [4]
-    (results,) = generate_all(engine, requests)
-    assert isinstance(results, GenerationError)
-    assert "rejected while others were completed" in results.reason
-    turned_away.append(0)
-    with pytest.raises(OSError, match="busy" if wanted == "0.01" else "asks to wait for 7200 s"):
+    server.inject_fault, rejected_seeds = inject_fault, [4]
+    (result,) = generate_all(engine, requests)
+    assert isinstance(result, GenerationError)
+    assert "rejected while others were completed" in result.reason
+    rejected_seeds.append(0)
+    message = "busy" if retry_after == "0.01" else "asks to wait for 7200 s"
+    with pytest.raises(OSError, match=message):
         generate_all(engine, requests)
 
 
@@ -426,24 +427,15 @@ def test_an_outage_is_waited_for_with_a_warning_and_counts_against_no_request(
 
 def test_a_server_that_stays_away_ends_the_stream_with_its_address(server: ModelServer) -> None:
     engine = make_engine(server, max_outage_s=0.3)
-    stream = engine.stream(feed(make_requests(50)))
-    got = [next(stream) for _ in range(5)]
+    requests = make_requests(50)
+    stream = engine.stream(feed(enumerate(requests)))
+    results = [next(stream) for _ in range(5)]
     server.down()
     with pytest.raises(OSError, match=r"has been away for .*max_outage_s") as error:
-        got.extend(stream)
+        results.extend(stream)
     assert server.url in str(error.value)
-    assert all(answer.text == expected_of(request) for request, answer in got)
+    assert all(result.text == expected_of(requests[i]) for i, result in results)
     server.up()
-
-
-def feed(requests: list[Request]) -> Callable[[int], list[tuple[Request, Request]]]:
-    """What `stream` takes, with each request as its own key."""
-    waiting = iter(requests)
-
-    def more(room: int) -> list[tuple[Request, Request]]:
-        return [(item, item) for _, item in zip(range(room), waiting, strict=False)]
-
-    return more
 
 
 def test_a_request_that_kills_the_server_does_not_take_the_others_along(
@@ -495,27 +487,27 @@ def test_retry_after_pauses_every_request(server: ModelServer) -> None:
 
 def test_responses_that_arrived_before_the_end_are_still_yielded(server: ModelServer) -> None:
     engine, requests = make_engine(server), make_requests(8)
-    come = threading.Barrier(8, timeout=20)
+    all_open = threading.Barrier(8, timeout=20)
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
-        come.wait()
+        all_open.wait()
         if bad := body["seed"] == 3:
             time.sleep(0.3)
             send(handler, 401, b"{}")
         return bad
 
     server.inject_fault = inject_fault
-    stream, got = engine.stream(feed(requests)), []
+    stream, results = engine.stream(feed(enumerate(requests))), []
     with pytest.raises(OSError, match="the server answers 401"):
-        got.extend(time.sleep(0.3) or item for item in stream)
-    assert len(got) == 7
-    assert all(answer.text == expected_of(request) for request, answer in got)
+        results.extend(time.sleep(0.3) or item for item in stream)
+    assert len(results) == 7
+    assert all(result.text == expected_of(requests[i]) for i, result in results)
 
 
 def test_a_closed_stream_ends_at_once(server: ModelServer) -> None:
     engine = make_engine(server)
     server.delay = 0.05
-    stream = engine.stream(feed(make_requests(100)))
+    stream = engine.stream(feed(enumerate(make_requests(100))))
     next(stream)
     began = time.monotonic()
     stream.close()
@@ -584,19 +576,19 @@ def test_where_the_largest_image_is_refused_smaller_ones_are_tried(
 
     def small_only(handler: Any, number: int, content: bytes) -> None:
         _, _, sizes = parse_body(json.loads(content))
-        if any(side > most for size in sizes for side in size):
+        if any(side > max_side for size in sizes for side in size):
             message = b'{"error": {"message": "maximum context length is 16384 tokens"}}'
             return send(handler, 400, message)
         return plain(handler, number, content)
 
-    server.respond, most = small_only, 50
-    about = make_engine(server).info
-    assert about["image_tokens"] == {"side": 28, "server": 3, "expected": 1}
+    server.respond, max_side = small_only, 50
+    info = make_engine(server).info
+    assert info["image_tokens"] == {"side": 28, "server": 3, "expected": 1}
     message = "the server answers 400: maximum context length is 16384 tokens"
-    assert about["image_refused"] == 112
-    said = caplog.text
-    assert f"an image of 112 x 112 is refused ({message}), one of 28 x 28 is not" in said
-    most = 27
+    assert info["image_refused"] == 112
+    warning = f"an image of 112 x 112 is refused ({message}), one of 28 x 28 is not"
+    assert warning in caplog.text
+    max_side = 27
     with pytest.raises(ConfigError, match="maximum context length"):
         make_engine(server)
 
