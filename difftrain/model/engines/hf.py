@@ -150,8 +150,8 @@ class ContinuousBatch(Generic[K]):
         """
         joining = self.admissible()
         missing = self.prefixes.missing([request for _, request in joining])
-        tokens = sum(token_bound(request) - request.max_new_tokens for request in missing)
-        too_few = tokens < MIN_PREFILL_TOKENS and len(missing) * MIN_PREFILL_SHARE < self.max_rows
+        length = sum(token_bound(request) - request.max_new_tokens for request in missing)
+        too_few = length < MIN_PREFILL_TOKENS and len(missing) * MIN_PREFILL_SHARE < self.max_rows
         if too_few and self.rows:
             joining = [item for item in joining if not self.prefixes.missing([item[1]])]
         if not joining:
