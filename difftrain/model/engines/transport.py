@@ -123,7 +123,7 @@ class ServerClient:
         try:
             async with asyncio.timeout(self.timeout_s):
                 # All in extra_body: the client would copy and check long messages piece by piece.
-                extra = {"extra_body": dict(body), "extra_headers": self._headers}
+                extra: Any = {"extra_body": dict(body), "extra_headers": self._headers}
                 response = await completions.create(model=body["model"], messages=[], **extra)
         except (TimeoutError, openai.APITimeoutError):
             raise RequestError(Fault.slow) from None

@@ -86,7 +86,8 @@ class Engine(Protocol):
 
     @property
     def info(self) -> dict[str, Any]:
-        """What a manifest records of the engine: its kind, and what is known of its seeds."""
+        """What a manifest records of the engine: its kind, and whether it honors seeds."""
+        ...
 
     def stream(
         self, next_requests: Feed[K], on_idle: Callable[[], None] = lambda: None
@@ -97,6 +98,7 @@ class Engine(Protocol):
         called again after the next result was taken. The stream ends when it returns none while
         no request is open. `on_idle` is called every few seconds while nothing finishes.
         """
+        ...
 
     def close(self) -> None:
         """Free what the engine holds."""
