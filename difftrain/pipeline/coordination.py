@@ -136,8 +136,7 @@ def touch_regularly(heartbeat: Path) -> Iterator[None]:
 def report_failure(folder: Path, world: World, heartbeat: Path | None = None) -> Iterator[None]:
     """Beat from a background thread while the other ranks wait for this one's output.
 
-    If this rank fails, the reason is left in the folder for them. The default heartbeat file is
-    the rank's own.
+    If this rank fails, the reason is left in the folder for them.
     """
     reason_path = _failure_path(folder)
     reason_path.unlink(missing_ok=True)
@@ -174,8 +173,8 @@ def wait_for_first_rank(
 ) -> None:
     """Return once the first rank has made what `is_complete` looks for; at once on rank 0.
 
-    Raises FirstRankFailed with its reason, from the folder `failures`, if it stops, RankTimeout if
-    its heartbeat ends.
+    Raises FirstRankFailed with the reason, read from the folder `failures`, if it stops, and
+    RankTimeout if its heartbeat ends.
     """
     if world.is_first:
         return

@@ -50,6 +50,13 @@ class RunPaths:
         names = [source.name if isinstance(source, Path) else source for source in inputs]
         return self.output_dir / stage / manifest.fingerprint(settings, stage, *names)
 
+    def _of_sections(self, stage: str, *sections: str) -> dict[str, Any]:
+        """What counts in a stage's fingerprint of sections that are not the stage's own."""
+        counted: dict[str, Any] = {}
+        for section in sections:
+            counted |= counted_settings(getattr(self.config, section), stage, own=False)
+        return counted
+
     @cached_property
     def model(self) -> str:
         """The base model's fingerprint."""
@@ -63,10 +70,8 @@ class RunPaths:
     @cached_property
     def preflight(self) -> Path:
         """The checks before training: of the model, its precision, pixels and trained parts."""
-        settings = self._model_and_pixels("preflight")
-        for stage in self.config.stages:
-            section = getattr(self.config, stage)
-            settings[stage] = counted_settings(section, "preflight", own=False)
+        settings = self._of_sections("preflight", "model", "data")
+        settings |= {stage: self._of_sections("preflight", stage) for stage in self.config.stages}
         return self.folder("preflight", settings, self.data, self.model)
 
     @cached_property
@@ -74,7 +79,7 @@ class RunPaths:
         """Rollouts. tau and M do not count: the folder grows where they need more rollouts."""
         settings = {
             **counted_settings(self.config.probe, "probe"),
-            **self._model_and_pixels("probe"),
+            **self._of_sections("probe", "model", "data"),
             **self.config.model.engine_settings,
             "grade": counted_settings(self.config.grade),
             "seed": self.seed,
@@ -94,13 +99,13 @@ class RunPaths:
     def score(self) -> Path:
         """Scores of all measures."""
         settings = counted_settings(self.config.difficulty, "score")
-        settings |= counted_settings(self.config.probe, "score", own=False)
+        settings |= self._of_sections("score", "probe")
         return self.folder("score", settings, self.probe, self.attention)
 
     @cached_property
     def reliability(self) -> Path:
         """How the scores agree with those of the retest."""
-        settings = counted_settings(self.config.probe, "retest", own=False)
+        settings = self._of_sections("retest", "probe")
         settings["select"] = counted_settings(self.config.select)
         second = RunPaths(self.config, retest=True)
         return self.folder("reliability", settings, self.score, second.probe, second.attention)
@@ -112,13 +117,10 @@ class RunPaths:
         share it; that of a control also on the run's name.
         """
         select = self.config.select
+        settings, is_random = counted_settings(select, "select_grpo"), select.random
         if stage is TrainStage.sft:
-            settings = counted_settings(select, "select_sft", own=False)
-            settings |= counted_settings(self.config.sft, "select_sft", own=False)
+            settings = self._of_sections("select_sft", "select", "sft")
             is_random = select.sft_random
-        else:
-            settings = counted_settings(select, "select_grpo")
-            is_random = select.random
         settings |= {"stage": stage, "arm": arm}
         if is_random or arm != Arm.tuned:
             settings["seed"] = self.seed
@@ -144,7 +146,7 @@ class RunPaths:
     def _training(self, stage: TrainStage) -> dict[str, Any]:
         return {
             **counted_settings(getattr(self.config, stage), "train"),
-            **counted_settings(self.config.model, "train", own=False),
+            **self._of_sections("train", "model"),
             "stage": stage,
             "seed": self.seed,
         }
@@ -155,10 +157,10 @@ class RunPaths:
         Neither the choice of items nor their scoring counts: the folder grows where other items are
         asked for, and other rules or another judge need no new responses.
         """
-        config = self.config
-        settings = counted_settings(config.evaluate, "responses")
-        settings |= self._model_and_pixels("responses")
-        settings |= (config.model.in_process if self.trained else config.model).engine_settings
+        settings = counted_settings(self.config.evaluate, "responses")
+        settings |= self._of_sections("responses", "model", "data")
+        model = self.config.model.in_process if self.trained else self.config.model
+        settings |= model.engine_settings
         return self.folder("responses", settings, self.model if arm == Arm.base else self.grpo(arm))
 
     def evaluation(self, arm: str) -> Path:
@@ -205,9 +207,3 @@ class RunPaths:
         settings["evaluate"] = self._evaluation_settings
         folder = self.folder("run", settings, self.grpo(Arm.tuned))
         return folder.with_name(f"{self.config.name}-{folder.name}")
-
-    def _model_and_pixels(self, stage: str) -> dict[str, Any]:
-        return {
-            **counted_settings(self.config.model, stage, own=False),
-            **counted_settings(self.config.data, stage, own=False),
-        }

@@ -43,15 +43,14 @@ SWEEP_KEYS = ("table", "jobs", "accelerate", "slurm", "sweep")
 
 @dataclass(slots=True)
 class SweepArguments:
-    """A command line by purpose: the sweep's options, the axes, sbatch's options, the overrides of
-    every run; `errors` are the problems of the sweep's options."""
+    """A command line by purpose."""
 
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)  # the sweep's own
     axes: dict[str, list[str]] = field(default_factory=dict)
-    slurm: dict[str, str] = field(default_factory=dict)
-    overrides: list[str] = field(default_factory=list)
+    slurm: dict[str, str] = field(default_factory=dict)  # sbatch's options
+    overrides: list[str] = field(default_factory=list)  # settings of every run
     flags: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)  # in all but the overrides
 
 
 def parse(arguments: list[str]) -> SweepArguments:
@@ -61,9 +60,6 @@ def parse(arguments: list[str]) -> SweepArguments:
         key, equals, value = argument.partition("=")
         if not equals or argument.startswith("-"):
             parsed.flags.append(argument)
-            if argument not in FLAGS:
-                rule = "not of the form KEY=VALUE, and no option (see --help)"
-                parsed.errors.append(f"{argument}: {rule}")
         elif key in ("name", "+name"):
             rule = "runs of a sweep are named after their recipes; sweep=NAME names the sweep"
             parsed.errors.append(f"{argument}: {rule}")
@@ -75,6 +71,8 @@ def parse(arguments: list[str]) -> SweepArguments:
             parsed.slurm[key.removeprefix("slurm.")] = value
         else:
             parsed.overrides.append(argument)
+    rule = "not of the form KEY=VALUE, and no option (see --help)"
+    parsed.errors += [f"{flag}: {rule}" for flag in parsed.flags if flag not in FLAGS]
     parsed.errors += [*_option_problems(parsed.options), *slurm.option_problems(parsed.slurm)]
     return parsed
 
@@ -101,7 +99,7 @@ def plan_sweep(parsed: SweepArguments) -> SweepPlan:
     Raises ConfigError with the problems of the sweep's options and of every run.
     """
     options = parsed.options
-    table = expand.TABLES.get(options.get("table", ""), expand.NO_TABLE)
+    table = expand.TABLES.get(options.get("table", ""), expand.SweepTable())
     axes = expand.sweep_axes(parsed.axes, table)
     try:
         runs = expand.expand(axes, table, parsed.overrides) if "recipe" in axes else []
@@ -115,11 +113,8 @@ def plan_sweep(parsed: SweepArguments) -> SweepPlan:
     name = options.get("sweep", options.get("table", "rows"))
     folder = Path(runs[0].config.output_dir).expanduser().absolute() / "sweep" / name
     accelerate = Path(options["accelerate"]).absolute() if "accelerate" in options else None
-    plan = SweepPlan(
-        name=name, folder=folder, runs=runs, accelerate=accelerate,
-        at_a_time=int(options.get("jobs", 1)),
-    )  # fmt: skip
-    nodes = parsed.slurm.get("nodes", "1")
+    jobs, nodes = int(options.get("jobs", 1)), parsed.slurm.get("nodes", "1")
+    plan = SweepPlan(name=name, folder=folder, runs=runs, at_a_time=jobs, accelerate=accelerate)
     # Where slurm.nodes is no number, sbatch chooses how many nodes there are.
     if "--table" not in parsed.flags and nodes.isdigit() and int(nodes):
         processes = plan.processes * int(nodes)

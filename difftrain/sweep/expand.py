@@ -30,24 +30,21 @@ AXES = ("recipe", "difficulty", "data", "seed")  # what a sweep runs over, the s
 class SweepTable:
     """A named set of rows, with overrides that yield to those of the command line."""
 
-    recipes: tuple[str, ...]
-    seeds: tuple[str, ...]
+    recipes: tuple[str, ...] = ()
+    seeds: tuple[str, ...] = ("1",)
     overrides: tuple[str, ...] = ()
     uses_all_cores: bool = False
 
 
-NO_TABLE = SweepTable((), ("1",))
 PAPER_ROWS = tuple(row.recipe for row in presets.PAPER_ROWS)
 TABLES = {
-    "paper": SweepTable(PAPER_ROWS, ("1",)),
+    "paper": SweepTable(PAPER_ROWS),
     "shapes": SweepTable(
         PAPER_ROWS, ("1", "2"), ("grpo.max_steps=20", "sft.max_steps=20"), uses_all_cores=True
     ),
 }
 """paper: the twelve rows under the user's settings. shapes: the same on the embedded world with few
 steps, two seeds, as many runs at a time as fit."""
-
-OWN_RECIPE_HINT = "; for another selection add a recipe of your own, conf/recipe/NAME.yaml"
 RESOLVED_PATHS: dict[str, RunPaths] = {}
 """By data and model settings: paths with resolved identities; that may read files, ask the hub."""
 
@@ -101,15 +98,13 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
     errors = defaultdict(list)  # by problem, the runs that have it
     for values in product(*(axes[axis] for axis in axes if axis != "seed")):
         choices = [f"{axis}={value}" for axis, value in zip(axes, values, strict=False)]
-        row = presets.preset_of(values[0])
-        is_preset = row.recipe in presets.PRESETS
-        lacks_control = is_preset and row.selects and row.control not in axes["recipe"]
+        row = presets.PRESETS.get(values[0])
+        lacks_control = row is not None and row.selects and row.control not in axes["recipe"]
         control = ["control=random"] if lacks_control and "control" not in keys else []
+        arguments = [*choices, *control, *defaults, *overrides]
         try:
-            arguments = [*choices, *control, *defaults, *overrides]
             # Runs of one combination differ only in their seeds, so it is composed once.
-            job = compose_config([*arguments, f"seed={axes['seed'][0]}"])
-            config = run_config.resolve(job)
+            config = run_config.resolve(compose_config([*arguments, f"seed={axes['seed'][0]}"]))
             for seed in axes["seed"]:
                 with_seed = run_config.require_valid(replace(config, seed=int(seed)))
                 label = "-".join([*values, seed])
@@ -156,9 +151,10 @@ def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str
     for name, differences in find_incompatible(compared, differing_settings).items():
         for difference in differences:
             errors[difference].append(name)
+    hint = "; for another selection add a recipe of your own, conf/recipe/NAME.yaml"
     return [
         f"{text}: cannot stand in one table{_which_runs(names, axes)}"
-        + (OWN_RECIPE_HINT if BY_NAME in text else "")
+        + (hint if BY_NAME in text else "")
         for text, names in errors.items()
     ]
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import resource
 import shlex
 import shutil
 import signal
@@ -179,7 +178,7 @@ def run_all(plan: SweepPlan) -> None:
     after ending all runs, on Ctrl-C and SIGTERM.
     """
     waiting, began = deque(unfinished_runs(plan)), time.time()
-    total, processor_seconds = len(waiting), _children_processor_seconds()
+    total = len(waiting)
     print(f"sweep {plan.name}: {len(plan.runs)} runs, {len(plan.runs) - total} finished earlier, "
           f"{plan.at_a_time} at a time; logs in {plan.folder}", flush=True)  # fmt: skip
     running: list[StartedRun] = []
@@ -191,27 +190,21 @@ def run_all(plan: SweepPlan) -> None:
             for slot in free_slots[: len(waiting)]:
                 running.append(_start(plan, waiting.popleft(), slot))
             for started in [*running]:
-                # Polled one by one: a run's processor time joins that of all ended runs at its end.
-                if started.process.poll() is not None:
+                pid, status, usage = os.wait4(started.process.pid, os.WNOHANG)
+                if pid:
+                    started.process.returncode = os.waitstatus_to_exitcode(status)
                     running.remove(started)
-                    before, processor_seconds = processor_seconds, _children_processor_seconds()
                     remaining = len(waiting) + len(running)
-                    ended = total - remaining
-                    minutes = remaining * (time.time() - began) / ended / 60
+                    minutes = remaining * (time.time() - began) / (total - remaining) / 60
                     left = f"; about {minutes:.0f} min left" if remaining else ""
-                    progress = f"[{ended}/{total}]"
-                    _record_end(plan, started, processor_seconds - before, progress, left)
+                    progress = f"[{total - remaining}/{total}]"
+                    _record_end(plan, started, usage.ru_utime + usage.ru_stime, progress, left)
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         _stop(running)
         raise
     finally:
         signal.signal(signal.SIGTERM, handler)
-
-
-def _children_processor_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def _start(plan: SweepPlan, run: SweepRun, slot: int) -> StartedRun:

@@ -14,15 +14,9 @@ import jinja2
 from difftrain.cli import fail
 from difftrain.cli.overrides import did_you_mean
 from difftrain.pipeline import manifest
+from difftrain.sweep import local_launcher
 from difftrain.sweep.expand import SweepRun, probe_makers_first
-from difftrain.sweep.local_launcher import (
-    ONE_PROCESS,
-    ROOT,
-    SweepPlan,
-    read_status,
-    train_target,
-    unfinished_runs,
-)
+from difftrain.sweep.local_launcher import ONE_PROCESS, ROOT, SweepPlan, train_target
 
 SBATCH_OPTIONS = """
 account begin chdir clusters comment constraint contiguous cores-per-socket cpus-per-gpu
@@ -96,7 +90,7 @@ def submit(
     outcome is forgotten. Each job but the first waits for the end, good or bad, of the one before
     it. Exit code 1 if sbatch refuses.
     """
-    runs = probe_makers_first(unfinished_runs(plan))
+    runs = probe_makers_first(local_launcher.unfinished_runs(plan))
     tasks = ["".join(f"{line}\n" for line in (run.label, *run.overrides)) for run in runs]
     # Named by its content: tasks of an earlier submission that still wait find theirs unchanged.
     folder = plan.folder / "jobs" / manifest.fingerprint(tasks)
@@ -129,7 +123,9 @@ def submit(
         job = submitted.stdout.strip().partition(";")[0]
         print(f"submitted {job}: {shlex.join([*options_of_job, script])}")
     if not dry:
-        if outcomes := read_status(plan):  # those of the submitted runs are forgotten
+        if outcomes := local_launcher.read_status(
+            plan
+        ):  # those of the submitted runs are forgotten
             labels = {run.label for run in runs}
             kept = {label: outcomes[label] for label in outcomes if label not in labels}
             manifest.write_json(plan.status_path, kept)
