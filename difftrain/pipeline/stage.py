@@ -124,8 +124,7 @@ def run_shared_stage(
         return finished() or written_at >= coordination.STARTED
 
     if not finished():
-        stage = folder.name if lock else ""
-        with coordination.stage_lock(lock or folder, world, finished, stage):
+        with coordination.stage_lock(lock or folder, world, finished, folder.name if lock else ""):
             if not finished():
                 heart = Heartbeat(folder, world)
 

@@ -69,8 +69,7 @@ class SweepPlan:
         """One GPU for each process, or those over which it spreads vLLM's engine."""
         models = [run.config.model for run in self.runs]
         vllm = [model.vllm for model in models if model.engine is EngineKind.vllm]
-        spread = max((settings.tensor_parallel_size for settings in vllm), default=1)
-        return self.processes * spread
+        return self.processes * max((engine.tensor_parallel_size for engine in vllm), default=1)
 
 
 @dataclass(slots=True)
@@ -121,9 +120,9 @@ def command(plan: SweepPlan, run: SweepRun) -> list[str]:
     """The command line that starts a run."""
     config = ONE_PROCESS if plan.accelerate is None else ("--config_file", str(plan.accelerate))
     launch = [sys.executable, "-m", "accelerate.commands.launch", *config]
-    is_single = plan.at_a_time == 1 or plan.processes == 1
-    port = [] if is_single else ["--main_process_port", "0"]
-    return [*launch, *port, *train_target(), *run.overrides]
+    if plan.at_a_time > 1 and plan.processes > 1:
+        launch += ["--main_process_port", "0"]
+    return [*launch, *train_target(), *run.overrides]
 
 
 def environment(plan: SweepPlan, slot: int) -> dict[str, str]:
@@ -156,14 +155,9 @@ def print_plan(plan: SweepPlan) -> None:
 
 
 def unfinished_runs(plan: SweepPlan) -> list[SweepRun]:
-    """Runs without a report or checkpoint, or whose last start failed."""
-    failed = failed_labels(plan)
+    """Runs without a report or checkpoint, or whose last start failed, even after the report."""
+    failed = {label for label, outcome in read_status(plan).items() if not outcome["finished"]}
     return [run for run in plan.runs if not run.is_finished() or run.label in failed]
-
-
-def failed_labels(plan: SweepPlan) -> set[str]:
-    """Runs whose last start failed even if their report exists, as where a tracker failed."""
-    return {label for label, outcome in read_status(plan).items() if not outcome["finished"]}
 
 
 def read_status(plan: SweepPlan) -> dict[str, Any]:

@@ -95,10 +95,8 @@ def submit(
     # Named by its content: tasks of an earlier submission that still wait find theirs unchanged.
     folder = plan.folder / "jobs" / manifest.fingerprint(tasks)
     scripts = _scripts(plan, setup, options, folder, arguments)
-    commands = [
-        [f"--array={first}-{last}%{plan.at_a_time}", str(plan.folder / "run.sbatch")]
-        for first, last in array_ranges(runs)
-    ]
+    arrays = [f"--array={first}-{last}%{plan.at_a_time}" for first, last in array_ranges(runs)]
+    commands = [[array, str(plan.folder / "run.sbatch")] for array in arrays]
     commands.append([str(plan.folder / "table.sbatch")])
     if dry:
         print("\n".join(scripts.values()))
@@ -110,9 +108,9 @@ def submit(
         for name, script in scripts.items():
             manifest.write_text(plan.folder / name, script)
     job = None
-    for *options_of_job, script in commands:
+    for *array, script in commands:
         dependency = [f"--dependency=afterany:{job}"] if job else []
-        command = ["sbatch", "--parsable", *options_of_job, *dependency, script]
+        command = ["sbatch", "--parsable", *array, *dependency, script]
         if dry:
             print(shlex.join(command))
             job = "JOB"
@@ -121,12 +119,10 @@ def submit(
         if submitted.returncode:
             fail(f"sbatch: {submitted.stderr.strip() or submitted.returncode}", 1)
         job = submitted.stdout.strip().partition(";")[0]
-        print(f"submitted {job}: {shlex.join([*options_of_job, script])}")
+        print(f"submitted {job}: {shlex.join([*array, script])}")
     if not dry:
-        if outcomes := local_launcher.read_status(
-            plan
-        ):  # those of the submitted runs are forgotten
-            labels = {run.label for run in runs}
-            kept = {label: outcomes[label] for label in outcomes if label not in labels}
+        outcomes, labels = local_launcher.read_status(plan), {run.label for run in runs}
+        kept = {label: outcome for label, outcome in outcomes.items() if label not in labels}
+        if kept != outcomes:
             manifest.write_json(plan.status_path, kept)
         print(f"output: {plan.folder}", flush=True)

@@ -1,4 +1,4 @@
-"""A rank that loads a model for long is heard of meanwhile, whoever waits for it."""
+"""A rank keeps sending heartbeats while it loads a model for long, whoever waits for it."""
 
 import time
 from collections.abc import Callable
@@ -18,27 +18,27 @@ from difftrain.records import Measure, Rollout, Sample, Verdict, View
 FIRST, SECOND = World(0, 2), World(1, 2)
 
 
-class Heard(Exception):
+class HeartbeatSeen(Exception):
     """The heartbeat went on while the model was loaded."""
 
 
 def loading(folder: Path) -> Callable[..., Any]:
-    """Takes as long to load as the heartbeat takes to be heard twice."""
+    """A loader that takes until the heartbeat file has been touched twice."""
 
     def load(*_pixels: int) -> Any:
         path, until = coordination.heartbeat_path(folder, SECOND.rank), time.time() + 10
         for _ in range(2):
             before = path.stat().st_mtime_ns
             while path.stat().st_mtime_ns == before:
-                assert time.time() < until, "nothing was heard while the model was loaded"
+                assert time.time() < until, "no heartbeat while the model was loaded"
                 time.sleep(0.01)
-        raise Heard
+        raise HeartbeatSeen
 
     return load
 
 
 @pytest.mark.parametrize("where", ["probe", "attention", "evaluate"])
-def test_a_rank_that_loads_for_long_is_heard_of(
+def test_a_rank_that_loads_for_long_keeps_beating(
     where: str, shapes_samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordination, "BEAT_SECONDS", 0.05)
@@ -46,10 +46,10 @@ def test_a_rank_that_loads_for_long_is_heard_of(
     config.difficulty.measure = Measure.cmab
     rows = [
         Rollout(
-            sample_id=each.sample_id, view=View.full_image, mask_percent=0, draw=0, seed=0,
+            sample_id=sample.sample_id, view=View.full_image, mask_percent=0, draw=0, seed=0,
             response="x", num_tokens=1, token_ids=(7,), hit_eos=True, verdict=Verdict.correct,
         )
-        for each in shapes_samples[:4]
+        for sample in shapes_samples[:4]
     ]  # fmt: skip
     parquet.write_part(tmp_path, "r000-00000", rows)
 
@@ -73,6 +73,6 @@ def test_a_rank_that_loads_for_long_is_heard_of(
     lock, stage = (tmp_path, where) if where == "attention" else (folder, "")
     with coordination.stage_lock(lock, FIRST, stage=stage):
         pass
-    with pytest.raises(Heard):
+    with pytest.raises(HeartbeatSeen):
         begin()
     assert coordination.failure_reason(folder) is None

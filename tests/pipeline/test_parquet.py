@@ -109,10 +109,10 @@ def test_some_columns_of_a_part_are_read_alone(tmp_path: Path) -> None:
 
 
 def test_many_rows_become_several_parts_in_order(tmp_path: Path) -> None:
-    picks = [Selection(sample_id=f"{n:03d}", stage=TrainStage.grpo, reason="") for n in range(25)]
-    assert parquet.write_all(tmp_path, picks, rows_per_part=10) == 25
+    rows = [Selection(sample_id=f"{n:03d}", stage=TrainStage.grpo, reason="") for n in range(25)]
+    assert parquet.write_all(tmp_path, rows, rows_per_part=10) == 25
     assert len(parquet.parts(tmp_path)) == 3
-    assert [pick.sample_id for pick in parquet.read_rows(tmp_path, Selection)] == [
+    assert [row.sample_id for row in parquet.read_rows(tmp_path, Selection)] == [
         f"{n:03d}" for n in range(25)
     ]
 
@@ -157,9 +157,9 @@ def test_images_come_back_unread_and_equal_at_each_access(tmp_path: Path) -> Non
     samples = [sample_with_images(n, *([bytes([n]) * 700_000] * (n % 3))) for n in range(7)]
     parquet.write_all(tmp_path, samples, rows_per_part=4)
     samples_read = parquet.read_rows(tmp_path, Sample)
-    assert all(isinstance(each.images, LazyImages) for each in samples_read)
+    assert all(isinstance(sample.images, LazyImages) for sample in samples_read)
     assert samples_read == samples
-    assert [len(each.images) for each in samples_read] == [0, 1, 2, 0, 1, 2, 0]
+    assert [len(sample.images) for sample in samples_read] == [0, 1, 2, 0, 1, 2, 0]
     assert samples_read[5].images[1] == samples[5].images[1]
     copied = pickle.loads(pickle.dumps(samples_read[4]))
     assert copied == samples[4]
@@ -168,17 +168,13 @@ def test_images_come_back_unread_and_equal_at_each_access(tmp_path: Path) -> Non
 def test_one_access_reads_about_a_megabyte(tmp_path: Path) -> None:
     parquet.write_part(tmp_path, "0", [sample_with_images(n, bytes(400_000)) for n in range(10)])
     file = pq.ParquetFile(tmp_path / "part-0.parquet")
-    assert {file.metadata.row_group(at).num_rows for at in range(5)} == {2}
+    assert {file.metadata.row_group(i).num_rows for i in range(5)} == {2}
 
 
 def test_a_part_ends_before_its_images_fill_the_memory(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(parquet, "PART_BYTES", 1000)
     parquet.write_all(tmp_path, [sample_with_images(n, bytes(400)) for n in range(7)])
-    assert [len(parquet.read_part(part, Sample)) for part in parquet.parts(tmp_path)] == [
-        3,
-        3,
-        1,
-    ]
+    assert [len(parquet.read_part(part, Sample)) for part in parquet.parts(tmp_path)] == [3, 3, 1]
 
 
 def test_writing_a_part_holds_one_row_group_in_arrow_and_not_the_whole_part(tmp_path: Path) -> None:

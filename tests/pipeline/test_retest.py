@@ -1,4 +1,4 @@
-"""Second rollouts against first scores, without a model: rows on disk, the agreement out."""
+"""Second rollouts are compared with the first scores, without a model."""
 
 from pathlib import Path
 
@@ -23,23 +23,23 @@ def test_a_sample_that_fails_for_another_run_after_scoring_is_compared_all_the_s
     paths, second = RunPaths(config), RunPaths(config, retest=True)
     samples = shapes_samples[:6]
     scores = [
-        Score(sample_id=each.sample_id, measure=Measure.pism, value=0.0, stratum=Stratum.unsolved)
-        for each in samples
+        Score(sample_id=sample.sample_id, measure=Measure.pism, value=0.0, stratum=Stratum.unsolved)
+        for sample in samples
     ]
     parquet.write_all(paths.score, scores[1:])  # the first had failed when it was scored
     failures = [
         FailedRequest(
-            sample_id=each.sample_id, view=View.full_image, mask_percent=0, draw=0, reason="no"
+            sample_id=sample.sample_id, view=View.full_image, mask_percent=0, draw=0, reason="no"
         )
-        for each in samples[:3]
+        for sample in samples[:3]
     ]
     parquet.write_part(paths.probe / FAILED_FOLDER, "r000-00000", failures)
     rollouts = [
         Rollout(
-            sample_id=each.sample_id, view=View.full_image, mask_percent=0, draw=0, seed=1,
+            sample_id=sample.sample_id, view=View.full_image, mask_percent=0, draw=0, seed=1,
             response="?", num_tokens=1, token_ids=(), hit_eos=True, verdict=Verdict.incorrect,
         )
-        for each in samples
+        for sample in samples
     ]  # fmt: skip
     parquet.write_all(second.probe, rollouts)
     counts = {"generations": 6, "tokens": 6}

@@ -6,8 +6,8 @@ from difftrain.seeds import derive
 
 def test_a_seed_is_the_same_in_every_process() -> None:
     code = "from difftrain.seeds import derive; print(derive(3, 'mask', 'ab', 30, 2))"
-    found = {subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(2)}
-    assert found == {f"{derive(3, 'mask', 'ab', 30, 2)}\n"}
+    printed = {subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(2)}
+    assert printed == {f"{derive(3, 'mask', 'ab', 30, 2)}\n"}
 
 
 def test_a_seed_depends_on_every_part_of_its_purpose() -> None:

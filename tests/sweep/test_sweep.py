@@ -33,15 +33,15 @@ def sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     )
 
 
-def expand_runs(*words: str, **axes: str) -> list[SweepRun]:
-    several = {axis: values.split(",") for axis, values in axes.items()}
+def expand_runs(*arguments: str, **axes: str) -> list[SweepRun]:
+    axis_values = {axis: values.split(",") for axis, values in axes.items()}
     table = SweepTable((), ("1",))
-    return expand.expand(expand.sweep_axes(several, table), table, list(words))
+    return expand.expand(expand.sweep_axes(axis_values, table), table, list(arguments))
 
 
-def problems_of(*words: str, **axes: str) -> list[str]:
+def problems_of(*arguments: str, **axes: str) -> list[str]:
     with pytest.raises(ConfigError) as refused:
-        expand_runs(*words, **axes)
+        expand_runs(*arguments, **axes)
     return refused.value.problems
 
 
@@ -72,7 +72,7 @@ def test_a_run_whose_checkpoint_is_incomplete_is_not_finished(tmp_path: Path) ->
 
 def test_a_sweep_is_every_combination_of_its_axes() -> None:
     runs = expand_runs("data.limit=50", recipe="grpo_hard,grpo_full", difficulty="pism,cmab",
-                     seed="1,2,3")  # fmt: skip
+                       seed="1,2,3")  # fmt: skip
     assert len(runs) == len({job.label for job in runs}) == 12
     assert len({job.paths.run for job in runs}) == 12
     for job in runs:
@@ -106,15 +106,15 @@ def test_runs_with_one_probe_key_have_one_probe_folder() -> None:
 
 
 def test_rows_without_a_random_row_of_their_size_get_a_control() -> None:
-    several = expand_runs(recipe="grpo_unsolved,grpo_hard,grpo_mid_hard,grpo_full")
-    controls = {job.config.name: job.config.control for job in several}
+    runs = expand_runs(recipe="grpo_unsolved,grpo_hard,grpo_mid_hard,grpo_full")
+    controls = {job.config.name: job.config.control for job in runs}
     assert controls == {
         "grpo_unsolved": "random", "grpo_hard": "random", "grpo_mid_hard": "random",
         "grpo_full": "none",
     }  # fmt: skip
     assert expand_runs("control=none", recipe="grpo_hard")[0].config.control == "none"
-    beside = expand_runs(recipe="grpo_mid_hard,grpo_random")
-    assert [job.config.control for job in beside] == ["none", "none"]
+    with_random_row = expand_runs(recipe="grpo_mid_hard,grpo_random")
+    assert [job.config.control for job in with_random_row] == ["none", "none"]
     assert {row.control for row in PAPER_ROWS if row.control} < {*TABLES["paper"].recipes}
 
 
@@ -134,12 +134,12 @@ def test_both_tables_hold_the_twelve_rows() -> None:
 
 def test_every_problem_of_every_run_is_reported_before_any_starts(tmp_path: Path) -> None:
     started = time.monotonic()
-    done = sweep("table=papr", "recipe=grpo_full,grpo_hrd", "seed=1,1,x", "jobs=0", "name=a",
-                 "slurm.partion=x", "sweep=a/b", "data.limt=3", "grpo.num_generations=1", "-m",
-                 f"output_dir={tmp_path}")  # fmt: skip
-    assert done.returncode == 2
+    result = sweep("table=papr", "recipe=grpo_full,grpo_hrd", "seed=1,1,x", "jobs=0", "name=a",
+                   "slurm.partion=x", "sweep=a/b", "data.limt=3", "grpo.num_generations=1", "-m",
+                   f"output_dir={tmp_path}")  # fmt: skip
+    assert result.returncode == 2
     assert time.monotonic() - started < 20  # 3 s on an idle machine
-    for each in (
+    for problem in (
         "table=papr: there is no such table; did you mean paper?",
         "recipe=grpo_hrd: there is no recipe of that name; did you mean grpo_hard?",
         "seed=x: Value 'x' of type 'str' could not be converted to Integer",
@@ -152,8 +152,8 @@ def test_every_problem_of_every_run_is_reported_before_any_starts(tmp_path: Path
         "grpo.num_generations=1: GRPO needs at least two completions to compare",
         "-m: not of the form KEY=VALUE, and no option (see --help)",
     ):
-        assert each in done.stderr
-    assert "output:" not in done.stdout
+        assert problem in result.stderr
+    assert "output:" not in result.stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -166,7 +166,7 @@ def test_a_problem_of_some_runs_names_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("arguments", "expected"),
     [
         (["recipe=grpo_mid_hard", "difficulty=pism,pism_released"],
          ["probe.mask: pixels and rectangle: cannot stand in one table (grpo_mid_hard-pism_rel"]),
@@ -179,10 +179,10 @@ def test_a_problem_of_some_runs_names_them() -> None:
     ],
 )  # fmt: skip
 def test_runs_that_no_table_can_hold_are_refused_before_any_starts(
-    words: list[str], expected: list[str]
+    arguments: list[str], expected: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        sweeping.plan_sweep(sweeping.parse(words))
+        sweeping.plan_sweep(sweeping.parse(arguments))
     problems = refused.value.problems
     assert len(problems) == len(expected), problems
     for problem, start in zip(problems, expected, strict=True):
@@ -190,18 +190,18 @@ def test_runs_that_no_table_can_hold_are_refused_before_any_starts(
 
 
 def test_the_papers_tables_can_be_planned(tmp_path: Path) -> None:
-    words = ["table=paper", "difficulty=pism,cmab", "seed=1,2", "sft.targets=rollouts",
-             f"output_dir={tmp_path}"]  # fmt: skip
-    assert len(sweeping.plan_sweep(sweeping.parse(words)).runs) == 48
+    arguments = ["table=paper", "difficulty=pism,cmab", "seed=1,2", "sft.targets=rollouts",
+                 f"output_dir={tmp_path}"]  # fmt: skip
+    assert len(sweeping.plan_sweep(sweeping.parse(arguments)).runs) == 48
     with_rap = ["recipe=grpo_hard,rap,rap_cde,sft_mid_grpo_hard", "sft.targets=rollouts",
                 f"output_dir={tmp_path}"]  # fmt: skip
     assert len(sweeping.plan_sweep(sweeping.parse(with_rap)).runs) == 4
 
 
 def test_a_sweep_without_rows_is_refused() -> None:
-    done = sweep("seed=1,2")
-    assert done.returncode == 2
-    assert "a sweep needs table=paper, table=shapes or recipe=A,B" in done.stderr
+    result = sweep("seed=1,2")
+    assert result.returncode == 2
+    assert "a sweep needs table=paper, table=shapes or recipe=A,B" in result.stderr
 
 
 def test_settings_are_read_without_torch() -> None:
@@ -212,16 +212,16 @@ def test_settings_are_read_without_torch() -> None:
 
 
 def test_dry_prints_one_accelerate_launch_a_run_and_starts_nothing(tmp_path: Path) -> None:
-    words = ("recipe=grpo_full,grpo_random", "seed=1,2", f"output_dir={tmp_path}", "jobs=2")
-    (first, *_) = expand_runs(words[2], recipe="grpo_full", seed="1,2")
+    arguments = ("recipe=grpo_full,grpo_random", "seed=1,2", f"output_dir={tmp_path}", "jobs=2")
+    (first, *_) = expand_runs(arguments[2], recipe="grpo_full", seed="1,2")
     finish(first)
-    done = sweep(*words, "--dry")
-    assert done.returncode == 0, done.stderr
-    commands = [line for line in done.stdout.splitlines() if "accelerate.commands.launch" in line]
+    result = sweep(*arguments, "--dry")
+    assert result.returncode == 0, result.stderr
+    commands = [line for line in result.stdout.splitlines() if "accelerate.commands.launch" in line]
     assert len(commands) == 4
     assert all("--num_processes 1" in line and "launch/train.py" in line for line in commands)
-    assert "grpo_full-1: finished" in done.stdout
-    assert "grpo_full-2: to do" in done.stdout
+    assert "grpo_full-1: finished" in result.stdout
+    assert "grpo_full-2: to do" in result.stdout
     assert not (tmp_path / "sweep").exists()
 
 
@@ -278,10 +278,11 @@ def test_parts_of_a_gpu_are_not_counted_as_gpus(
 
 
 def test_what_starts_nothing_needs_no_gpus(tmp_path: Path) -> None:
-    words = ("recipe=grpo_full", "jobs=9", f"output_dir={tmp_path}")
-    assert sweep(*words, "--dry", CUDA_VISIBLE_DEVICES="0").returncode == 0
-    assert sweep(*words, "--table", CUDA_VISIBLE_DEVICES="0").returncode == 1  # nothing is finished
-    refused = sweep(*words, CUDA_VISIBLE_DEVICES="0")
+    arguments = ("recipe=grpo_full", "jobs=9", f"output_dir={tmp_path}")
+    assert sweep(*arguments, "--dry", CUDA_VISIBLE_DEVICES="0").returncode == 0
+    # Nothing is finished:
+    assert sweep(*arguments, "--table", CUDA_VISIBLE_DEVICES="0").returncode == 1
+    refused = sweep(*arguments, CUDA_VISIBLE_DEVICES="0")
     assert refused.returncode == 2
     assert "at most jobs=1" in refused.stderr
 
@@ -301,22 +302,22 @@ def test_every_documented_sweep_can_make_rows_with_sft() -> None:
             assert expand.expand(axes, TABLES["paper"], parsed.overrides)
 
 
-def plan_of(*words: str) -> local_launcher.SweepPlan:
-    return sweeping.plan_sweep(sweeping.parse(list(words)))
+def plan_of(*arguments: str) -> local_launcher.SweepPlan:
+    return sweeping.plan_sweep(sweeping.parse(list(arguments)))
 
 
 def test_shapes_runs_as_many_at_a_time_as_there_are_cores_and_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)}, raising=False)
-    words = ("table=shapes", "recipe=grpo_full", f"output_dir={tmp_path}")
+    arguments = ("table=shapes", "recipe=grpo_full", f"output_dir={tmp_path}")
     for visible, number in {"": 8, "0": 1, "0,1,2": 3}.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        plan = plan_of(*words)
+        plan = plan_of(*arguments)
         assert plan.at_a_time == number
         local_launcher.check_gpus(plan)
-    assert plan_of(*words, "jobs=5").at_a_time == 5
-    assert plan_of("recipe=grpo_full", words[2]).at_a_time == 1
+    assert plan_of(*arguments, "jobs=5").at_a_time == 5
+    assert plan_of("recipe=grpo_full", arguments[2]).at_a_time == 1
 
 
 def test_a_step_that_the_processes_cannot_share_is_refused_before_anything_starts(
@@ -375,11 +376,11 @@ def test_a_run_that_cannot_start_is_shown_and_skipped(
     record = json.loads((tmp_path / "sweep" / "status.json").read_text())
     assert record["grpo_full-2"]["finished"] is False
     finish(bad)
-    assert "grpo_full-2" in local_launcher.failed_labels(plan)
+    assert local_launcher.unfinished_runs(plan) == [bad]
     capsys.readouterr()
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         sweeping.finish(plan, tmp_path)
-    assert left.value.code == 1
+    assert exit_info.value.code == 1
     assert "1 of 2 runs are not finished: grpo_full-2" in capsys.readouterr().err
 
 
@@ -394,7 +395,7 @@ def test_of_two_runs_that_end_together_each_has_its_own_processor_time(
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     local_launcher.run_all(sweep_plan(runs, tmp_path / "sweep", at_a_time=2))
     record = json.loads((tmp_path / "sweep" / "status.json").read_text())
-    assert all(each["processor_seconds"] > 0 for each in record.values()), record
+    assert all(outcome["processor_seconds"] > 0 for outcome in record.values()), record
 
 
 FAKES = {
@@ -421,11 +422,11 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_slurm_submits_first_a_run_for_each_probe_then_the_rest_then_the_table(
     tmp_path: Path, cluster: Path
 ) -> None:
-    done = sweep("recipe=grpo_full,grpo_random", "seed=1,2", "jobs=3", "slurm=plain",
-                 "slurm.partition=gpu", "slurm.gpus-per-node=8", "slurm.exclusive=",
-                 "data.tasks=[ocr, counting]", f"output_dir={tmp_path}/a b")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
+    result = sweep("recipe=grpo_full,grpo_random", "seed=1,2", "jobs=3", "slurm=plain",
+                   "slurm.partition=gpu", "slurm.gpus-per-node=8", "slurm.exclusive=",
+                   "data.tasks=[ocr, counting]", f"output_dir={tmp_path}/a b")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    folder = Path(result.stdout.strip().splitlines()[-1].removeprefix("output: "))
     lines = cluster.read_text().splitlines()
     assert [re.sub(r"/\S.*/", "", line) for line in lines] == [
         "--parsable --array=0-1%3 run.sbatch",
@@ -438,15 +439,15 @@ def test_slurm_submits_first_a_run_for_each_probe_then_the_rest_then_the_table(
     assert "gpus" not in (folder / "table.sbatch").read_text()
     environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "4007",
                    "SLURM_JOB_NODELIST": "x", "SLURM_JOB_NUM_NODES": "2"}  # fmt: skip
-    ran = subprocess.run(["bash", str(folder / "run.sbatch")], env=environment, text=True,
-                         capture_output=True)  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    words = Path(f"{cluster}.srun").read_text().splitlines()
-    at = words.index("run") + 1
-    assert words[at:] == ["recipe=grpo_random", "data.tasks=[ocr, counting]",
-                          f"output_dir={tmp_path}/a b", "seed=2"]  # fmt: skip
-    given = Path(f"{cluster}.env").read_text().splitlines()
-    assert {"host=node7", "total=2", "port=29507"} <= {*given}
+    task = subprocess.run(["bash", str(folder / "run.sbatch")], env=environment, text=True,
+                          capture_output=True)  # fmt: skip
+    assert task.returncode == 0, task.stderr
+    arguments = Path(f"{cluster}.srun").read_text().splitlines()
+    start = arguments.index("run") + 1
+    assert arguments[start:] == ["recipe=grpo_random", "data.tasks=[ocr, counting]",
+                                 f"output_dir={tmp_path}/a b", "seed=2"]  # fmt: skip
+    variables = Path(f"{cluster}.env").read_text().splitlines()
+    assert {"host=node7", "total=2", "port=29507"} <= {*variables}
     for name in ("run.sbatch", "table.sbatch"):
         assert subprocess.run(["bash", "-n", str(folder / name)]).returncode == 0
 
@@ -455,7 +456,7 @@ def test_slurm_leaves_out_finished_runs(tmp_path: Path, cluster: Path) -> None:
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     finish(runs[0])
     slurm.submit(sweep_plan(runs, tmp_path / "s"), "plain", {}, [])
-    assert [each.name for each in (tmp_path / "s" / "jobs").glob("*/*")] == ["0.args"]
+    assert [path.name for path in (tmp_path / "s" / "jobs").glob("*/*")] == ["0.args"]
     assert cluster.read_text().splitlines()[0].startswith("--parsable --array=0-0%1")
 
 
@@ -486,9 +487,9 @@ def test_a_run_that_failed_here_is_submitted_and_its_failure_forgotten(
     plan.folder.mkdir()
     (plan.folder / "status.json").write_text('{"grpo_full-2": {"finished": false}}')
     slurm.submit(plan, "plain", {}, [])
-    (words,) = (tmp_path / "s" / "jobs").glob("*/*.args")
-    assert words.read_text().startswith("grpo_full-2\n")
-    assert local_launcher.failed_labels(plan) == set()
+    (task,) = (tmp_path / "s" / "jobs").glob("*/*.args")
+    assert task.read_text().startswith("grpo_full-2\n")
+    assert local_launcher.unfinished_runs(plan) == []
 
 
 def test_a_task_starts_a_python_whose_path_has_a_space(
@@ -507,15 +508,16 @@ def test_a_task_starts_a_python_whose_path_has_a_space(
         name="x", folder=tmp_path / "s s", runs=runs, at_a_time=1, accelerate=config
     )
     slurm.submit(plan, "plain", {}, [])
-    given = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "x",
-             "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0"}  # fmt: skip
-    done = subprocess.run(["bash", str(plan.folder / "run.sbatch")], env={**os.environ, **given},
-                          text=True, capture_output=True)  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    words = Path(f"{cluster}.python").read_text().splitlines()
-    assert words[:4] == ["-m", "accelerate.commands.launch", "--config_file", str(config)]
-    assert words[-4:] == ["recipe=grpo_full", f"output_dir={tmp_path}",
-                          "data.tasks=[ocr, counting]", "seed=1"]  # fmt: skip
+    variables = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "x",
+                 "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0"}  # fmt: skip
+    script = str(plan.folder / "run.sbatch")
+    environment = {**os.environ, **variables}
+    result = subprocess.run(["bash", script], env=environment, text=True, capture_output=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    arguments = Path(f"{cluster}.python").read_text().splitlines()
+    assert arguments[:4] == ["-m", "accelerate.commands.launch", "--config_file", str(config)]
+    assert arguments[-4:] == ["recipe=grpo_full", f"output_dir={tmp_path}",
+                              "data.tasks=[ocr, counting]", "seed=1"]  # fmt: skip
 
 
 def test_another_benchmark_file_or_judge_server_makes_another_run(
@@ -525,10 +527,10 @@ def test_another_benchmark_file_or_judge_server_makes_another_run(
     file.write_text("index\n1\n")
     monkeypatch.setenv("JUDGE_BASE_URL", "https://one/v1")
     monkeypatch.setenv("JUDGE_MODEL", "judge")
-    words = ("evaluate.benchmarks=[MMStar]", "evaluate.source=tsv", "evaluate.judge=endpoint")
+    arguments = ("evaluate.benchmarks=[MMStar]", "evaluate.source=tsv", "evaluate.judge=endpoint")
 
     def run(path: Path) -> Path:
-        return expand_runs(*words, f"evaluate.path={path}", recipe="grpo_full")[0].paths.run
+        return expand_runs(*arguments, f"evaluate.path={path}", recipe="grpo_full")[0].paths.run
 
     first = run(tmp_path)
     elsewhere = tmp_path / "moved"
@@ -542,17 +544,17 @@ def test_another_benchmark_file_or_judge_server_makes_another_run(
 
 
 def test_dry_prints_the_scripts_where_there_is_no_sbatch(tmp_path: Path) -> None:
-    words = ("recipe=grpo_full", "slurm=plain", f"output_dir={tmp_path}")
+    arguments = ("recipe=grpo_full", "slurm=plain", f"output_dir={tmp_path}")
     folders = os.environ["PATH"].split(os.pathsep)
-    path = os.pathsep.join(each for each in folders if not (Path(each) / "sbatch").exists())
-    done = sweep(*words, "--dry", PATH=path)
-    assert done.returncode == 0, done.stderr
-    assert "#SBATCH --job-name=difftrain-rows" in done.stdout
-    assert "sbatch --parsable --array=0-0%1" in done.stdout
+    path = os.pathsep.join(name for name in folders if not (Path(name) / "sbatch").exists())
+    result = sweep(*arguments, "--dry", PATH=path)
+    assert result.returncode == 0, result.stderr
+    assert "#SBATCH --job-name=difftrain-rows" in result.stdout
+    assert "sbatch --parsable --array=0-0%1" in result.stdout
     assert not (tmp_path / "sweep").exists()
-    done = sweep(*words, PATH=path)
-    assert done.returncode == 2
-    assert "there is no sbatch on this machine; --dry prints the scripts" in done.stderr
+    result = sweep(*arguments, PATH=path)
+    assert result.returncode == 2
+    assert "there is no sbatch on this machine; --dry prints the scripts" in result.stderr
 
 
 def test_options_that_the_sweep_sets_are_refused() -> None:
@@ -563,29 +565,29 @@ def test_options_that_the_sweep_sets_are_refused() -> None:
 
 @pytest.mark.slow
 def test_two_runs_and_a_failing_third_end_in_the_table_and_resume(tmp_path: Path) -> None:
-    words = ("recipe=grpo_full,grpo_random,grpo_unsolved", "seed=1", "debug=smoke", "control=none",
-             f"output_dir={tmp_path}", "jobs=2")  # fmt: skip
-    runs = expand_runs(*words[2:5], recipe="grpo_full,grpo_random,grpo_unsolved")
+    arguments = ("recipe=grpo_full,grpo_random,grpo_unsolved", "seed=1", "debug=smoke",
+                 "control=none", f"output_dir={tmp_path}", "jobs=2")  # fmt: skip
+    runs = expand_runs(*arguments[2:5], recipe="grpo_full,grpo_random,grpo_unsolved")
     in_the_way = runs[2].paths.grpo("tuned")
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where a folder must be")
-    done = sweep(*words)
-    assert done.returncode == 1
-    assert "grpo_full-1: done in" in done.stdout
-    assert "grpo_random-1: done in" in done.stdout
-    assert "grpo_unsolved-1: FAILED" in done.stdout
-    assert "FileExistsError" in done.stdout
-    assert "1 of 3 runs are not finished: grpo_unsolved-1" in done.stderr
-    first = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
+    result = sweep(*arguments)
+    assert result.returncode == 1
+    assert "grpo_full-1: done in" in result.stdout
+    assert "grpo_random-1: done in" in result.stdout
+    assert "grpo_unsolved-1: FAILED" in result.stdout
+    assert "FileExistsError" in result.stdout
+    assert "1 of 3 runs are not finished: grpo_unsolved-1" in result.stderr
+    first = Path(result.stdout.strip().splitlines()[-1].removeprefix("output: "))
     assert "GRPO-only(fullset)" in (first / "compare.md").read_text()
     assert len(list((tmp_path / "probe").glob("*/manifest.json"))) == 1
-    logs = {each: each.stat().st_mtime for each in (tmp_path / "sweep" / "rows").glob("*.log")}
+    logs = {log: log.stat().st_mtime for log in (tmp_path / "sweep" / "rows").glob("*.log")}
     in_the_way.unlink()
-    done = sweep(*words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 runs, 2 finished earlier" in done.stdout
-    second = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
+    result = sweep(*arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "3 runs, 2 finished earlier" in result.stdout
+    second = Path(result.stdout.strip().splitlines()[-1].removeprefix("output: "))
     assert "GRPO-only(unsolved)" in (second / "compare.md").read_text()
-    again = {each.name for each, at in logs.items() if each.stat().st_mtime > at}
-    assert again == {"grpo_unsolved-1.log"}
+    started_again = {log.name for log, mtime in logs.items() if log.stat().st_mtime > mtime}
+    assert started_again == {"grpo_unsolved-1.log"}
     assert (second / "compare.html").is_file()
