@@ -59,6 +59,11 @@ class Heartbeat:
         unfinished = sum(float(path.read_text()) for path in others)
         return before + unfinished + time.time() - self.started
 
+    def clear(self) -> None:
+        """Remove what shows an unfinished stage: the manifest has the sum of the seconds now."""
+        for path in (*self.folder.glob(".elapsed-*"), *self.folder.glob(".rank-*.beat")):
+            path.unlink(missing_ok=True)
+
 
 def run_stage(
     folder: Path,
@@ -74,29 +79,24 @@ def run_stage(
     The other ranks wait. Returns the manifest, at once if the stage is finished. `other_seconds`
     returns what is added to the seconds of the work.
     """
+    seconds = 0.0
 
-    def is_finished() -> bool:
-        return manifest.read_manifest(folder) is not None
+    def close() -> Mapping[str, Any]:
+        nonlocal seconds
+        started = time.time()
+        counts = work()
+        seconds = time.time() - started + other_seconds()
+        return counts
 
-    if not is_finished():
-        with coordination.stage_lock(folder, world, is_finished):
-            if world.is_first and not is_finished():
-                started = time.time()
-                _close(
-                    folder,
-                    world,
-                    work,
-                    lambda: time.time() - started + other_seconds(),
-                    settings,
-                    inputs,
-                )
-    return coordination.wait_for_manifest(folder, world)
+    return run_shared_stage(
+        folder, world, close=close, seconds=lambda: seconds, settings=settings, inputs=inputs
+    )
 
 
 def run_shared_stage(
     folder: Path,
     world: World,
-    work: Callable[[Heartbeat], None],
+    work: Callable[[Heartbeat], None] = lambda heart: None,
     *,
     is_complete: Callable[[], bool] = lambda: True,
     close: Callable[[], Mapping[str, Any]],
@@ -140,25 +140,12 @@ def run_shared_stage(
                 finally:
                     heart.save()
                 if world.is_first:
-                    _close(folder, world, close, seconds or heart.seconds, settings, inputs)
+                    with heart.in_background():
+                        counts, elapsed = close(), (seconds or heart.seconds)()
+                        kept = settings() if callable(settings) else settings
+                        manifest.write_manifest(
+                            folder, settings=kept, inputs=inputs, seconds=elapsed, counts=counts
+                        )
+                    heart.clear()
             coordination.wait_for_first_rank(folder, world, closed, lock or folder)
     return coordination.wait_for_manifest(folder, world)
-
-
-def _close(
-    folder: Path,
-    world: World,
-    work: Callable[[], Mapping[str, Any]],
-    seconds: Callable[[], float],
-    settings: Any,
-    inputs: Mapping[str, str],
-) -> None:
-    """Do the first rank's work, write the manifest, and remove what shows an unfinished stage."""
-    with coordination.report_failure(folder, world):
-        counts, elapsed = work(), seconds()
-        settings = settings() if callable(settings) else settings
-        manifest.write_manifest(
-            folder, settings=settings, inputs=inputs, seconds=elapsed, counts=counts
-        )
-    for path in (*folder.glob(".rank-*.beat"), *folder.glob(".elapsed-*")):
-        path.unlink(missing_ok=True)
