@@ -22,11 +22,9 @@ def run(
     trained_on = [
         row for path in paths.selections(arm) for row in parquet.read_rows(path, Selection)
     ]
-    strata = {
-        score.sample_id: score.stratum
-        for score in parquet.read_rows(paths.score, Score)
-        if score.measure is config.difficulty.measure and score.stratum is not None
-    }
+    scores, measure = parquet.read_rows(paths.score, Score), config.difficulty.measure
+    by_measure = [score for score in scores if score.measure is measure]
+    strata = {score.sample_id: score.stratum for score in by_measure if score.stratum is not None}
     eval_samples = held_out(pool, trained_on, config.grpo.eval_samples)
     data = TrainData(selected(pool, selection), eval_samples, strata)
 

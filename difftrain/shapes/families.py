@@ -162,11 +162,8 @@ def other_looks(rng: Random, excluded: Look, number: int) -> list[Look]:
 
 def scatter(rng: Random, looks: Sequence[Look]) -> list[SceneObject]:
     """Objects of these looks on different tiles, slightly off center."""
-    tiles = rng.sample(TILES, len(looks))
-    return [
-        SceneObject(shape, color, tile, shift=random_shift(rng))
-        for (shape, color), tile in zip(looks, tiles, strict=True)
-    ]
+    placed = zip(looks, rng.sample(TILES, len(looks)), strict=True)
+    return [SceneObject(*look, tile, shift=random_shift(rng)) for look, tile in placed]
 
 
 def describe_tiles(
@@ -181,9 +178,7 @@ def describe_tiles(
     return "|".join("".join(texts[i : i + GRID]) for i in range(0, len(TILES), GRID)).lstrip()
 
 
-def running_counts(
-    objects: Sequence[SceneObject], feature: str, names: Sequence[str]
-) -> dict[Tile, str]:
+def running_counts(objects: list[SceneObject], feature: str, names: list[str]) -> dict[Tile, str]:
     """Row by row, the running count of each object among those of its name; only these names."""
     counts: Counter[str] = Counter()
     marks = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from difftrain.grade import reward_hacking
 from difftrain.grade.reward_hacking import Alarm
@@ -57,9 +57,7 @@ class JsonlLogger(TrainerCallback):
             done, total = state.global_step, state.max_steps
             self.bar = tqdm(initial=done, total=total, desc=self.title, unit="step")
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Any = None, **__: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, *_: Any, logs: Any = None, **__: Any) -> None:
         """Write the step just made, or the evaluation just finished."""
         if not state.is_world_process_zero or not logs:
             return

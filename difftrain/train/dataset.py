@@ -38,9 +38,7 @@ def _image_hashes(sample: Sample) -> tuple[bytes, ...]:
     return tuple(images.file_hash(png) for png in sample.images)
 
 
-def held_out(
-    samples: Sequence[Sample], selections: Sequence[Selection], limit: int
-) -> list[Sample]:
+def held_out(samples: list[Sample], selections: list[Selection], limit: int) -> list[Sample]:
     """The first samples by id that are not trained on, nor a copy of one that is.
 
     Copies (data.duplicates=keep) have ids of their own. Images are read only where question,

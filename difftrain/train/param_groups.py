@@ -68,11 +68,8 @@ def peft_config(stage: str, lora: LoraConfig, model: ModelConfig) -> PeftLoraCon
     )
     with torch.device("meta"):  # no weights are read
         empty: Any = AutoModelForImageTextToText.from_config(architecture)
-    names = {
-        name.rsplit(".", 1)[-1]
-        for name, module in empty.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv1d)
-    }
+    modules = [name for name, m in empty.named_modules() if isinstance(m, nn.Linear | nn.Conv1d)]
+    names = {name.rsplit(".", 1)[-1] for name in modules}
     if unknown := [name for name in lora.targets if name not in names]:
         rule = f"{', '.join(unknown)}: not in this model, which has {', '.join(sorted(names))}"
         raise ConfigError([f"{stage}.lora.targets={lora.targets}: {rule}"])
@@ -123,11 +120,8 @@ class GradientCheck(TrainerCallback):
             finite = gradient.detach().isfinite().all()
             self.finite[part] = self.finite[part] & finite if part in self.finite else finite
 
-        self.hooks = [
-            parameter.register_hook(partial(record, part_of(name)))
-            for name, parameter in self.model.named_parameters()
-            if parameter.requires_grad
-        ]
+        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.hooks = [p.register_hook(partial(record, part_of(name))) for name, p in trained]
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Check once, after the first step of this process. Raises GradientError."""

@@ -256,11 +256,8 @@ def check_trained_parts(candidate: Candidate) -> CheckResult:
     for stage, settings in candidate.stages.items():
         frozen = {*param_groups.VISION_PARTS} if settings.freeze_vision else set()
         with _trainable_as(candidate, stage):
-            last_of_part = {
-                part_of(name): parameter
-                for name, parameter in model.named_parameters()
-                if parameter.ndim > 1 and parameter.requires_grad
-            }
+            trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+            last_of_part = {part_of(name): p for name, p in trained if p.ndim > 1}
             loss = gold_log_probability(candidate.loaded, candidate.samples[0])
             gradients = torch.autograd.grad(loss, list(last_of_part.values()), allow_unused=True)
             counts = param_groups.count_parameters(model)

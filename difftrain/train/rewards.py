@@ -104,10 +104,7 @@ def reward_functions(
 
 
 def with_metrics(
-    rewards: Mapping[str, Reward],
-    weights: Mapping[str, float],
-    subsets: Subsets,
-    num_generations: int,
+    rewards: dict[str, Reward], weights: dict[str, float], subsets: Subsets, num_generations: int
 ) -> list[Reward]:
     """The same reward functions, named for TRL; the last one also logs all sums by subset."""
     values_of: dict[str, list[float]] = {}

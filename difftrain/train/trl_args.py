@@ -75,9 +75,7 @@ def step_summary(settings: GrpoConfig | SftConfig, world: World) -> str:
     return f"a step: {rows} = {world.size} processes x {size} at once x {passes} passes"
 
 
-def placeholder_ban(
-    vocabulary: dict[str, int], mode: VllmMode = VllmMode.none
-) -> dict[str, list[Any]]:
+def placeholder_ban(vocabulary: dict[str, int], mode: VllmMode = VllmMode.none) -> dict[str, Any]:
     """Generation arguments under which no image placeholder can be sampled.
 
     transformers takes token ids. vLLM has no suppress_tokens, and TRL bans nothing there; its
