@@ -129,10 +129,13 @@ def select_samples(
     values: dict[Measure, dict[str, Any]] = {}
     for score in scores:
         values.setdefault(score.measure, {})[score.sample_id] = score.value
-    steps = (Measure.cde, Measure.ace, Measure.drm)
-    columns = [list(values[step].values()) if step in config.select.rap else None for step in steps]
-    lambdas = config.difficulty.cde.lambda_c, config.difficulty.ace.lambda_a
-    pool = rap.PoolScores(list(values[measure]), *columns, config.probe.cde_rollouts, *lambdas)
+    cde_N, ace_N, drm_N = (
+        list(values[step].values()) if step in config.select.rap else None
+        for step in (Measure.cde, Measure.ace, Measure.drm)
+    )
+    draws, lambda_c = config.probe.cde_rollouts, config.difficulty.cde.lambda_c
+    lambda_a = config.difficulty.ace.lambda_a
+    pool = rap.PoolScores(list(values[measure]), cde_N, ace_N, drm_N, draws, lambda_c, lambda_a)
     result = rap.run_rap(pool)
     return result.selections, result
 
