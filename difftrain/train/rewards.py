@@ -48,10 +48,7 @@ class Subsets:
 
 
 def accuracy_reward(subsets: Subsets, graders: GraderPool, grade: GradeConfig) -> Reward:
-    """1 for a correct answer, else 0, or partial credit where grade.text or grade.boxes give it.
-
-    A completion that is not graded in time is counted and gets 0. Also logs reward hacking.
-    """
+    """1 for a correct answer, else 0 or the partial credit of `grade`; 0 if not graded in time."""
 
     def accuracy(
         completions: list, sample_id: list[str], log_metric: LogMetric | None = None, **_: Any

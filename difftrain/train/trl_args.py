@@ -164,9 +164,8 @@ def sft_arguments(job: TrainJob) -> SFTConfig:
 def _on_one_device(arguments: Any) -> Any:
     """The same arguments with one GPU for this process, however many it sees.
 
-    transformers would copy the model to each with nn.DataParallel and multiply the batch by their
-    number, which TRL refuses; it names `_n_gpu` as the way out, as Trainer itself takes for a
-    model that is split over devices. Further GPUs may be vLLM's (tensor_parallel_size).
+    transformers would copy the model to each (nn.DataParallel) and multiply the batch, which TRL
+    refuses, naming `_n_gpu` as the way out. Further GPUs may be vLLM's (tensor_parallel_size).
     """
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1

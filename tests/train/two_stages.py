@@ -52,8 +52,13 @@ def compare(trainer: Any, job: TrainJob, samples: list[Sample]) -> dict[str, Any
     checkpoint = job.folder / checkpointing.CHECKPOINT
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     loaded, logits = greedy(model, AutoProcessor.from_pretrained(checkpoint), samples)
-    apart = float((trained_logits - logits).abs().max())
-    return {"trained": trained, "loaded": loaded, "apart": apart, "checkpoint": str(checkpoint)}
+    max_difference = float((trained_logits - logits).abs().max())
+    return {
+        "trained": trained,
+        "loaded": loaded,
+        "max_difference": max_difference,
+        "checkpoint": str(checkpoint),
+    }
 
 
 def main() -> None:
