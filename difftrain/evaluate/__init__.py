@@ -6,26 +6,9 @@ Nothing here reads files (loading.py) or runs a model (generate.py).
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from difftrain.evaluate.benchmarks import (
-    hallusionbench,
-    mathvista,
-    mmmu,
-    mmstar,
-    mmvet,
-    ocrbench,
-)
-from difftrain.evaluate.harness import (
-    NOT_TEXTS,
-    OVERALL,
-    Benchmark,
-    HarnessRules,
-    Item,
-    ItemGrade,
-    Judge,
-    JudgeDown,
-    Part,
-    harness_rules,
-)
+from difftrain.evaluate import harness
+from difftrain.evaluate.benchmarks import hallusionbench, mathvista, mmmu, mmstar, mmvet, ocrbench
+from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge
 from difftrain.grade import extract
 from difftrain.records import ItemResult, ItemStatus
 
@@ -55,7 +38,7 @@ def benchmark_named(name: str) -> Benchmark:
     return BENCHMARKS[short]
 
 
-def build_prompt(benchmark: str, item: Item) -> list[Part]:
+def build_prompt(benchmark: str, item: Item) -> list[harness.Part]:
     """The item as parts {type: image or text, value}, in the order in which they are shown."""
     return benchmark_named(benchmark).prompt(item)
 
@@ -69,14 +52,17 @@ def grade_prediction(
 ) -> ItemGrade:
     """Score, extraction and grader of one prediction; `error` if the judge cannot be reached.
 
-    `rules` with overrides come from harness.configured_rules.
+    `rules` is a date or what harness.configured_rules returns. Raises ValueError for another date.
     """
-    rules = harness_rules(rules)
-    if rules.through_tables and prediction in NOT_TEXTS:
+    if isinstance(rules, str):
+        if rules not in harness.RULES:
+            raise ValueError(f"rules={rules!r}: must be one of {', '.join(harness.RULES)}")
+        rules = harness.RULES[rules]
+    if rules.through_tables and prediction in harness.NOT_TEXTS:
         prediction = "nan"
     try:
         return benchmark_named(benchmark).grade(prediction, item, judge, rules)
-    except JudgeDown as error:
+    except harness.JudgeDown as error:
         return ItemGrade(None, None, None, str(error))
 
 
@@ -94,7 +80,7 @@ def score_item(
     scores 0.0, as it does there; in MMMU and MMStar, where the harness then guesses, None.
     """
     if prediction is None:
-        benchmark_named(benchmark)
+        benchmark_named(benchmark)  # raises for an unknown name
         return None
     return grade_prediction(benchmark, prediction, item, judge, rules).score
 
@@ -140,34 +126,23 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
     kind = benchmark_named(benchmark)
     results = []
     for number, row in enumerate(rows):
-        item: Item = row.get("item", row)
+        item: Item = {"index": str(number), **row.get("item", row)}  # it may have no id
         if "key" in item:
             item = dict(zip(hallusionbench.ID_COLUMNS, item["key"], strict=True))
+        score = next((row[name] for name in ("score", "hit", "correct") if name in row), None)
         if "prediction" in row and "score" not in row:
             score = score_item(benchmark, row["prediction"], item)
-        else:
-            score = next((row[name] for name in ("score", "hit", "correct") if name in row), None)
-        results.append(
-            ItemResult(
-                benchmark=benchmark,
-                item_id=kind.item_id(item) if kind is hallusionbench.BENCHMARK else str(number),
-                response=None,
-                extracted=None,
-                score=None if score is None else float(score),
-                graded_by=None,
-                category=kind.category(item),
-            )
-        )
+        grade = ItemGrade(None if score is None else float(score), None, None)
+        results.append(item_result(benchmark, item, None, grade))
     tables = kind.tables(results)
+    table = next(iter(tables.values()), {})
     if kind is mmmu.BENCHMARK:
         other = {f"dev {name}": row for name, row in tables.get("dev", {}).items()}
         table = tables.get("validation", {}) | other
-    else:
-        table = next(iter(tables.values()))
     figures = {}
     for name, row in table.items():
         if kind is hallusionbench.BENCHMARK:
-            prefix = "" if name == OVERALL else f"{name} "
+            prefix = "" if name == harness.OVERALL else f"{name} "
             figures |= {f"{prefix}{column}": row[column] for column in ("aAcc", "fAcc", "qAcc")}
         elif kind is ocrbench.BENCHMARK:
             figures |= {name: row["right"], f"{name} Norm": row.get("norm")}

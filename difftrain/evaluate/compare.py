@@ -8,6 +8,7 @@ from typing import Any
 
 from difftrain.evaluate import summary
 from difftrain.evaluate.summary import paired_difference
+from difftrain.evaluate.write_results import render
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.records import ItemResult
@@ -35,10 +36,6 @@ class BenchmarkComparison:
     lost: int
     tied: int
 
-    def to_json(self) -> dict[str, Any]:
-        """The comparison as comparison.json holds it."""
-        return asdict(self) | {"difference": self.difference.to_json()}
-
 
 def compare_evaluations(first: Path, second: Path, output: Path | None = None) -> Path:
     """Write comparison.md, comparison.json and item_diffs.jsonl; returns their folder.
@@ -62,7 +59,8 @@ def compare_evaluations(first: Path, second: Path, output: Path | None = None) -
     names = [each["checkpoint"] for each in inputs]
     folder = output or second.parent.parent / "compare" / f"{first.name}-{second.name}"
     lines = [json.dumps(diff) + "\n" for diff in item_diffs(before, after)]
-    content = {"checkpoints": names, "benchmarks": [row.to_json() for row in rows]}
+    benchmarks = [asdict(row) | {"difference": row.difference.to_json()} for row in rows]
+    content = {"checkpoints": names, "benchmarks": benchmarks}
     manifest.write_text(folder / "item_diffs.jsonl", "".join(lines))
     manifest.write_json(folder / "comparison.json", content)
     manifest.write_text(folder / "comparison.md", markdown(names, rows, settings[0]))
@@ -145,15 +143,5 @@ def markdown(
     names: Sequence[str], rows: Sequence[BenchmarkComparison], settings: Mapping[str, Any]
 ) -> str:
     """The comparison as text: percent, and percent points with their 95 % intervals."""
-    head = ["benchmark", *names, "difference", "95 % interval", "won", "lost", "tied", "left out"]
-    lines = [head, ["---", *["--:"] * (len(head) - 1)]]
-    for row in rows:
-        difference = row.difference.to_json()
-        mean, low, high = (f"{100 * difference[key]:+.2f}" for key in ("mean", "low", "high"))
-        scores = [f"{100 * score:.2f}" for score in (row.before, row.after)]
-        counts = map(str, (row.won, row.lost, row.tied, difference["left_out"]))
-        lines.append([row.benchmark, *scores, mean, f"{low} to {high}", *counts])
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    used = {key: settings[key] for key in MUST_AGREE if settings.get(key) is not None}
-    shared = "\n".join(f"* {key}: {value}" for key, value in used.items())
-    return f"# {names[1]} against {names[0]}\n\n{body}\n\nSettings of both:\n\n{shared}\n"
+    shared = {key: settings[key] for key in MUST_AGREE if settings.get(key) is not None}
+    return render("comparison.md.jinja", names=list(names), rows=rows, settings=shared)

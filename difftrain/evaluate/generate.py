@@ -7,7 +7,7 @@ forgotten by the next run, which requests it again.
 """
 
 import hashlib
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,10 +26,8 @@ from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat
 
-FAILED = "failed"
-"""Folder in the store: the items without a response in the last run."""
-ResponseKey = tuple[str, str, str]
-"""Benchmark, item id, and a hash of the prompt."""
+FAILED = "failed"  # folder in the store: the items without a response in the last run
+ResponseKey = tuple[str, str, str]  # benchmark, item id, and a hash of the prompt
 
 
 class ResponseStatus(StrEnum):
@@ -53,7 +51,6 @@ class StoredResponse:
 
     @property
     def key(self) -> ResponseKey:
-        """What identifies it in its store."""
         return self.benchmark, self.item_id, self.prompt_hash
 
 
@@ -139,19 +136,6 @@ def widest_budget(budgets: Mapping[str, PixelBudget]) -> tuple[int, int]:
     return smallest, max(budget.max_pixels for budget in budgets.values())
 
 
-def start_engine(
-    make_engine: Callable[[int, int], Engine],
-    budgets: Mapping[str, PixelBudget],
-    folder: Path,
-    heart: Heartbeat,
-) -> Engine:
-    """An engine with the widest limits; it is described in the folder of its responses."""
-    with heart.in_background():
-        engine = make_engine(*widest_budget(budgets))
-    write_engine_info(folder, engine.info)
-    return engine
-
-
 def stream_responses(
     engine: Engine,
     items: Iterable[tuple[ResponseKey, BenchmarkItem]],
@@ -164,26 +148,25 @@ def stream_responses(
     An image is read when its item is requested, not before. `on_idle` is called now and then
     meanwhile. Raises what the engine raises when it is gone for good.
     """
-    waiting, skipped = iter(items), deque[StoredResponse]()
+    waiting, skipped = iter(items), list[StoredResponse]()
     system = prompts.SYSTEM if config.system is SystemPrompt.think else None
 
     def next_requests(room: int) -> list[tuple[ResponseKey, Request]]:
         requests: list[tuple[ResponseKey, Request]] = []
         while len(requests) < room and (following := next(waiting, None)):
             key, item = following
-            pixels = budgets[item.benchmark]
+            parts, budget = [], budgets[item.benchmark]
             try:
-                parts = tuple(
-                    loading.decoded(part["value"], pixels)
-                    if part["type"] == "image"
-                    else part["value"]
-                    for part in build_prompt(item.benchmark, item.item)
-                )
+                for part in build_prompt(item.benchmark, item.item):
+                    is_image, value = part["type"] == "image", part["value"]
+                    parts.append(loading.decoded(value, budget) if is_image else value)
             except ImageError as error:
                 skipped.append(StoredResponse(*key, None, ResponseStatus.skipped, str(error)))
-            else:
-                tokens = config.max_new_tokens
-                requests.append((key, Request(parts=parts, system=system, max_new_tokens=tokens)))
+                continue
+            request = Request(
+                parts=tuple(parts), system=system, max_new_tokens=config.max_new_tokens
+            )
+            requests.append((key, request))
         return requests
 
     for key, completion in engine.stream(next_requests, on_idle):
@@ -192,20 +175,24 @@ def stream_responses(
         else:
             yield StoredResponse(*key, completion.text)
         while skipped:
-            yield skipped.popleft()
+            yield skipped.pop(0)
     yield from skipped
 
 
 def generate_responses(
-    engine: Engine,
+    make_engine: Callable[[int, int], Engine],
     items: Sequence[tuple[ResponseKey, BenchmarkItem]],
     store: ResponseStore,
     config: EvaluateConfig,
-    budgets: Mapping[str, PixelBudget],
+    data_pixels: tuple[int, int],
     heart: Heartbeat,
     rows_per_part: int,
 ) -> None:
     """Generate responses to these items; each is written soon, so that a kill loses few."""
+    budgets = pixel_budgets(config, data_pixels)
+    with heart.in_background():
+        engine = make_engine(*widest_budget(budgets))
+    write_engine_info(store.folder, engine.info)
     bar = tqdm(total=len(items), desc="evaluate", unit="item", disable=not heart.world.is_first)
     buffer = parquet.PartBuffer[StoredResponse](
         lambda rows: store.add(heart.world.rank, rows), rows_per_part

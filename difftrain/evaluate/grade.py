@@ -4,6 +4,7 @@ Sharded by rank and resumable; responses are kept apart from results (generate.p
 rules or another judge need no model. The first rank grades.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -14,15 +15,24 @@ from tqdm import tqdm
 
 from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.model import ModelConfig
-from difftrain.evaluate import compare, generate, grade_prediction, item_result, write_results
+from difftrain.evaluate import (
+    compare,
+    generate,
+    grade_prediction,
+    item_result,
+    summary,
+    write_results,
+)
 from difftrain.evaluate.generate import ResponseStatus, ResponseStore, StoredResponse
 from difftrain.evaluate.harness import ItemGrade, configured_rules
 from difftrain.evaluate.judge import JudgeClient
 from difftrain.evaluate.loading import BenchmarkItem, load_items
-from difftrain.model.engines.types import Engine
+from difftrain.model.engines.types import Engine, read_engine_info
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat, run_shared_stage
-from difftrain.records import ItemResult, ItemStatus
+from difftrain.records import GradedBy, ItemResult, ItemStatus
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,8 @@ def grade_response(
     text = write_results.prediction(stored.response, config)
     grade = grade_prediction(item.benchmark, text, item.item, judge, configured_rules(config))
     if judge is not None:
-        judge.count_unusable(grade)
+        decided = grade.graded_by is GradedBy.judge
+        judge_client.usage.add("unusable", judge.replies - decided)
     return item_result(item.benchmark, item.item, stored.response, grade)
 
 
@@ -102,27 +113,40 @@ def evaluate(
         if missing and world.is_first and judge_client.server is not None:
             judge_client.server.check_key()
         if share := [pair for pair in world.share(list(items.items())) if pair[0] in missing]:
-            budgets = generate.pixel_budgets(config, data_pixels)
-            engine = generate.start_engine(make_engine, budgets, store.folder, heart)
             rows_per_part = model.max_concurrency * 4
-            generate.generate_responses(engine, share, store, config, budgets, heart, rows_per_part)
+            generate.generate_responses(
+                make_engine, share, store, config, data_pixels, heart, rows_per_part
+            )
 
     def grade_and_write() -> dict[str, Any]:
         # A kill must not hide that failed items are tried again.
         (folders.results / "manifest.json").unlink(missing_ok=True)
-        results = grade_all(
-            [(item, store[key]) for key, item in items.items()], config, judge_client
-        )
-        counts = write_results.counts_of(results, store.folder, judge_client.counts())
-        conditions = write_results.conditions_of(config, counts, str(model.dtype), data_pixels)
+        pairs = [(item, store[key]) for key, item in items.items()]
+        results = grade_all(pairs, config, judge_client)
+        if no_response := summary.count_no_response(results):
+            logger.warning(
+                f"{no_response} items got no response from the engine; "
+                "the same command requests them again"
+            )
+        counts = {
+            "items": len(results),
+            "unscored": sum(result.score is None for result in results),
+            "no_response": no_response,
+            "judge": judge_client.counts(),
+            "engines": read_engine_info(store.folder),
+        }
         write_results.write(
-            folders.results, checkpoint, list(items.values()), results, config, conditions
+            folders.results,
+            checkpoint,
+            list(items.values()),
+            results,
+            config,
+            write_results.conditions_of(config, counts, str(model.dtype), data_pixels),
         )
         return counts
 
     inputs = {"checkpoint": checkpoint, "responses": store.folder.name}
-    for name, digest in generate.item_hashes(items).items():
-        inputs[compare.ITEMS + name] = digest
+    inputs |= {compare.ITEMS + name: each for name, each in generate.item_hashes(keys).items()}
     run_shared_stage(
         folders.results,
         world,

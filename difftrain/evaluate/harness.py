@@ -5,8 +5,10 @@ Columns are read as TSV rows, JSON rows or data-set rows spell them.
 
 import ast
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -17,44 +19,34 @@ from difftrain.records import GradedBy, ItemResult
 
 T = TypeVar("T")
 
-Item = Mapping[str, Any]
-"""One row of a benchmark, in its official columns."""
-Part = dict[str, Any]
-"""One part of a prompt: {"type": "image" or "text", "value": ...}."""
+Item = Mapping[str, Any]  # one row of a benchmark, in its official columns
+Part = dict[str, Any]  # one part of a prompt: {"type": "image" or "text", "value": ...}
 Judge = Callable[[str, float], str]
 """judge(prompt, temperature) -> reply; raises JudgeDown when the server cannot be reached."""
-TableRow = dict[str, float | int | None]
-"""One row of a results table: figure -> value."""
-Table = dict[str, TableRow]
-"""Name of a row -> row."""
+TableRow = dict[str, float | int | None]  # one row of a results table: figure -> value
+Table = dict[str, TableRow]  # name of a row -> row
 
 OVERALL = "Overall"
 IMAGE_COLUMNS = tuple(f"image_{number}" for number in range(1, 8))
-NOT_TEXTS = frozenset(
-    [
-        *("", "None", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "<NA>"),
-        *("#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
-    ]
-)
+NOT_TEXTS = {
+    *("", "None", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "<NA>"),
+    *("#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+}
 """Texts that the harness's tables lose: an option or a prediction of this text is empty."""
 API_FAILURE = "Failed to obtain answer via API"
 """The harness's own text for a judge call that never succeeded."""
-RISING = (0.0, 0.5, 1.0, 1.5, 2.0)
-"""Temperatures of the judge's successive tries for MathVista, MM-Vet and HallusionBench."""
-STEADY = (0.0, 0.0, 0.0)
-"""Temperatures of the judge's successive tries for multiple choice."""
+# Temperatures of the judge's successive tries.
+RISING = (0.0, 0.5, 1.0, 1.5, 2.0)  # for MathVista, MM-Vet and HallusionBench
+STEADY = (0.0, 0.0, 0.0)  # for multiple choice
 
 
 @dataclass(frozen=True, slots=True)
 class HarnessRules:
     """What the reference harness's matching did at a date, and what the settings override."""
 
-    letter_near_end: bool
-    """A lone letter counts only among the last four tokens (since 2025-08-04)."""
-    bounded_length: bool
-    """Option texts are looked for only in predictions of bounded length (since 2025-08-04)."""
-    answer_is: bool
-    """"answer is X" is looked for, without a word boundary (since 2026-06-17)."""
+    letter_near_end: bool  # a lone letter counts only among the last four tokens (2025-08-04)
+    bounded_length: bool  # option texts are matched in short predictions only (2025-08-04)
+    answer_is: bool  # "answer is X" is matched, without a word boundary (2026-06-17)
     overrides: HarnessOverrides = field(default_factory=HarnessOverrides)
     """All off, but for the random fallback, which counts as wrong."""
     through_tables: bool = False
@@ -69,18 +61,11 @@ RULES = {
 """By the date of the harness: commits 44d698f8, 19c0e386 (the paper's) and e8e78f05."""
 
 
-def harness_rules(rules: str | HarnessRules) -> HarnessRules:
-    """The rules of a date. Raises ValueError for a date that is not known."""
-    if isinstance(rules, str) and rules not in RULES:
-        raise ValueError(f"rules={rules!r}: must be one of {', '.join(RULES)}")
-    return RULES[rules] if isinstance(rules, str) else rules
-
-
 def configured_rules(config: EvaluateConfig) -> HarnessRules:
     """The rules of an evaluation: a date, the settings' overrides, and the harness's tables."""
-    tables = not config.harness_overrides.kept_texts
-    rules = harness_rules(config.rules)
-    return replace(rules, overrides=config.harness_overrides, through_tables=tables)
+    overrides = config.harness_overrides
+    through_tables = not overrides.kept_texts
+    return replace(RULES[config.rules], overrides=overrides, through_tables=through_tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +92,16 @@ class Benchmark:
 
     name: str
     prompt: Callable[[Item], list[Part]]
-    grade: Callable[[str, Item, Judge | None, HarnessRules], ItemGrade]
-    """(prediction, item, judge, rules)"""
+    grade: Callable[[str, Item, Judge | None, HarnessRules], ItemGrade]  # of a prediction
     item_id: Callable[[Item], str]
     category: Callable[[Item], str]
-    tables: Callable[[Sequence[ItemResult]], dict[str, Table]]
-    """The reference harness's tables, by title."""
-    count: int
-    """Official number of items."""
+    tables: Callable[[Sequence[ItemResult]], dict[str, Table]]  # the harness's, by title
+    count: int  # official number of items
     split: str
-    columns: tuple[str, ...]
-    """Columns of the hub's data set that must be there."""
+    columns: tuple[str, ...]  # that the hub's data set must have
     image_columns: tuple[str, ...] = ("image",)
     tsv_columns: tuple[str, ...]
-    md5: tuple[str, ...]
-    """Of the harness's TSV, the newest first."""
+    md5: tuple[str, ...]  # of the harness's TSV, the newest first
     to_harness: Callable[[dict[str, Any], int], dict[str, Any]]
     """(hub row, its number) -> the harness's columns."""
     configs: tuple[str, ...] = ()
@@ -131,11 +111,14 @@ class JudgeDown(RuntimeError):
     """The judge's server cannot be reached."""
 
 
+def judge_prompt(name: str, *parts: str) -> str:
+    """A judge's prompt: the text that its authors published (judge/prompts), then these parts."""
+    path = Path(__file__).parent / "judge" / "prompts" / f"{name}.txt"
+    return "".join([path.read_text("utf-8"), *parts])
+
+
 def first_usable(
-    judge: Judge,
-    prompt: str,
-    temperatures: tuple[float, ...],
-    parse: Callable[[str], T | None],
+    judge: Judge, prompt: str, temperatures: tuple[float, ...], parse: Callable[[str], T | None]
 ) -> tuple[T | None, list[str]]:
     """The first reply that `parse` accepts (None if it accepts none), and every reply.
 
@@ -165,18 +148,17 @@ def table_row(results: Iterable[ItemResult]) -> TableRow:
     }
 
 
-def category_table(results: Sequence[ItemResult]) -> Table:
-    """The overall row (a mean over items), and those of rows_by_category."""
-    return {OVERALL: table_row(results), **rows_by_category(results)}
+def category_table(results: Sequence[ItemResult], split: bool = True) -> Table:
+    """The overall row (a mean over items), and one for each word of the categories, sorted.
 
-
-def rows_by_category(results: Sequence[ItemResult]) -> Table:
-    """One row for each word of the categories; an item counts fully under each of its words."""
-    words = sorted({word for result in results for word in result.category.split(",")})
-    return {
-        word: table_row(result for result in results if word in result.category.split(","))
-        for word in words
-    }
+    An item counts fully under each of its words. Without `split` a category is a word as it is.
+    """
+    by_word: dict[str, list[ItemResult]] = defaultdict(list)
+    for result in results:
+        for word in set(result.category.split(",") if split else [result.category]):
+            by_word[word].append(result)
+    rows = {word: table_row(members) for word, members in sorted(by_word.items())}
+    return {OVERALL: table_row(results), **rows}
 
 
 def is_empty(value: Any) -> bool:
@@ -193,7 +175,7 @@ def first(item: Item, *columns: str) -> Any:
 
 
 def text(item: Item, *columns: str) -> str:
-    """The first of these columns that is not empty, as text."""
+    """The first of these columns that is not empty, as text. Raises ValueError if all are."""
     return str(first(item, *columns))
 
 
@@ -211,13 +193,10 @@ def options(item: Item) -> dict[str, str]:
 
     Empty options are left out and the others keep their letters.
     """
-    given = item.get("options")
-    if isinstance(given, dict):
-        cells = given
-    elif not is_empty(given):
-        cells = dict(zip(LETTERS, as_list(given), strict=False))
-    else:
-        cells = item
+    cells = item
+    if not is_empty(given := item.get("options")):
+        is_mapping = isinstance(given, dict)
+        cells = given if is_mapping else dict(zip(LETTERS, as_list(given), strict=False))
     return {letter: str(cells[letter]) for letter in LETTERS if not is_empty(cells.get(letter))}
 
 
@@ -229,21 +208,11 @@ def images(item: Item) -> list[Any]:
     numbered = [item.get(column) for column in IMAGE_COLUMNS]
     if any(image is not None for image in numbered):
         return numbered
-    for column in ("decoded_image", "image", "image_path"):
-        cell = item.get(column)
-        if cell is not None and not is_empty(cell):
-            return as_list(cell)
-    return []
+    cells = (item.get(column) for column in ("decoded_image", "image", "image_path"))
+    return as_list(next((cell for cell in cells if not is_empty(cell)), None))
 
 
-def images_then_text(item: Item, text: str) -> list[Part]:
-    """A prompt: one part for each image of the item, then the text."""
-    parts: list[Part] = [
-        {"type": "image", "value": image} for image in images(item) if image is not None
-    ]
-    return [*parts, {"type": "text", "value": text}]
-
-
-def images_then_question(item: Item) -> list[Part]:
-    """A prompt: the images, then the question as it stands."""
-    return images_then_text(item, text(item, "question"))
+def images_then_text(item: Item, prompt: str | None = None) -> list[Part]:
+    """A prompt: the item's images, then the text, by default the question as it stands."""
+    parts = [{"type": "image", "value": image} for image in images(item) if image is not None]
+    return [*parts, {"type": "text", "value": prompt or text(item, "question")}]

@@ -12,13 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import jinja2
+
 from difftrain.config.evaluate import (
     OFFICIAL,
     TSV_FILES,
     AnswerTags,
     EvaluateConfig,
     HarnessOverrides,
-    SystemPrompt,
 )
 from difftrain.config.fingerprint import counted_settings
 from difftrain.config.judge import JudgeKind, by_rules_alone, model_name, server_hash
@@ -37,8 +38,13 @@ PRINTED_SCALE = {"MMMU": 1, "MMStar": 1}
 """The papers' tables print these two as fractions and the others as percentages."""
 LIMITED_TITLE = "subsets (no fAcc, qAcc and average: evaluate.limit leaves figures incomplete)"
 """Title of HallusionBench's table where a limit took some of the items."""
-SCORED_OUTCOMES = ("rule", "judge", "undecided", "drawn")
-UNSCORED_OUTCOMES = ("judge_failed", "skipped", "no_response")
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("difftrain", "evaluate/templates"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+OUTCOMES = ("rule", "judge", "undecided", "drawn", "judge_failed", "skipped", "no_response")
 COUNT_COLUMNS = ("n", "right", "by_rule", "norm", "figures_left_out", "questions_left_out")
 
 
@@ -67,12 +73,12 @@ def write(
     items: Sequence[BenchmarkItem],
     results: Sequence[ItemResult],
     config: EvaluateConfig,
-    conditions: Sequence[Sequence[str]],
+    conditions: Mapping[str, Any],
 ) -> None:
     """Write all files of the folder anew, but its manifest.
 
     summary.json has the score and 95 % interval of each benchmark and of their mean, fractions of
-    1; `rules_only` there says that no judge was used.
+    1; `rules_only` there says that no judge was used. `conditions` are those of `conditions_of`.
     """
     for path in parquet.parts(folder):
         path.unlink()
@@ -99,33 +105,18 @@ def write(
         if group
     }
     manifest.write_json(folder / "breakdown.json", breakdowns)
-    blocks = [
-        f"# Benchmarks of {checkpoint}",
-        scores_table(scores, breakdowns),
-        markdown_table(["setting", "value"], conditions),
-    ]
-    for name, content in breakdowns.items():
-        blocks.append(f"## {name}")
-        blocks += [f"{title}\n\n{table_text(table)}" for title, table in content["tables"].items()]
-    manifest.write_text(folder / "scores.md", "\n\n".join(blocks) + "\n")
+    page = render(
+        "scores.md.jinja",
+        checkpoint=checkpoint,
+        scores=scores,
+        breakdowns=breakdowns,
+        official={name: BENCHMARKS[name].count for name in OFFICIAL},
+        printed_score=printed_score,
+        table_lines=table_lines,
+        **conditions,
+    )
+    manifest.write_text(folder / "scores.md", page)
     write_predictions(folder / "predictions", checkpoint, items, results, config)
-
-
-def counts_of(
-    results: Sequence[ItemResult], responses: Path, judge_counts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The manifest's counts; `responses` is the folder that says which engines responded."""
-    no_response = summary.count_no_response(results)
-    if no_response:
-        message = "%d items got no response from the engine; the same command requests them again"
-        logger.warning(message, no_response)
-    return {
-        "items": len(results),
-        "unscored": sum(result.score is None for result in results),
-        "no_response": no_response,
-        "judge": dict(judge_counts),
-        "engines": read_engine_info(responses),
-    }
 
 
 def settings_of(config: EvaluateConfig, responses: Path, dtype: str) -> dict[str, Any]:
@@ -182,43 +173,12 @@ def outcomes(results: Sequence[ItemResult]) -> dict[str, int]:
 
     counts = Counter(map(outcome, results))
     empty = sum(result.response is not None and not result.response.strip() for result in results)
-    names = (*SCORED_OUTCOMES, *UNSCORED_OUTCOMES)
-    return {**{name: counts[name] for name in names}, "empty": empty}
+    return {**{name: counts[name] for name in OUTCOMES}, "empty": empty}
 
 
 def printed_score(benchmark: str, score: float) -> str:
     """A score as the papers' tables print it: 68.300, but 0.547 for MMMU and MMStar."""
     return f"{score * PRINTED_SCALE.get(benchmark_named(benchmark).name, 100):.3f}"
-
-
-def scores_table(scores: Mapping[str, Any], breakdowns: Mapping[str, Any]) -> str:
-    """The printed score of each benchmark, its interval, and the outcomes of its items."""
-    head = ["benchmark", "score", "95 % interval", "items", "rule", "judge", "undecided", "drawn"]
-    head += ["judge failed", "skipped", "no response", "empty"]
-    lines = []
-    for name, content in breakdowns.items():
-        printed, interval = "none", ""
-        if scores[name]["score"] is not None:
-            keys = ("score", "low", "high")
-            printed, low, high = (printed_score(name, scores[name][key]) for key in keys)
-            interval = f"{low} to {high}"
-        whole = BENCHMARKS[name].count if name in OFFICIAL else None
-        n = sum(content["outcomes"][outcome] for outcome in SCORED_OUTCOMES)
-        count = f"{n} of {whole}" if whole not in (None, n) else str(n)
-        lines.append([name, printed, interval, count, *map(str, content["outcomes"].values())])
-    note = (
-        "As the papers' tables print them: percent, but fractions for MMMU and MMStar; "
-        "HallusionBench is aAcc. Undecided items count as wrong, also where the reference would "
-        "draw an option at random; drawn ones count by the option drawn "
-        "(evaluate.harness_overrides.fallback=random); items whose judge failed, that were skipped "
-        "(no image) or got no response from the engine have no score."
-    )
-    reasons = [
-        f"{name} has no score: {scores[name]['reason']}."
-        for name in breakdowns
-        if scores[name]["reason"]
-    ]
-    return "\n\n".join([markdown_table(head, lines), note, *reasons])
 
 
 def engine_kinds(engines: Sequence[Mapping[str, Any]]) -> str:
@@ -248,44 +208,33 @@ def engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def conditions_of(
-    config: EvaluateConfig,
-    counts: Mapping[str, Any],
-    dtype: str,
-    data_pixels: tuple[int, int],
-) -> list[list[str]]:
-    """The settings that a score depends on, as lines of the page; `counts` are the manifest's."""
-    system = "none" if config.system is SystemPrompt.none else "think (with answer tags)"
+    config: EvaluateConfig, counts: Mapping[str, Any], dtype: str, data_pixels: tuple[int, int]
+) -> dict[str, Any]:
+    """What scores.md says of how the scores came about; `counts` are the manifest's."""
     judge = model_name(config.judge, config.benchmarks)
     if config.judge is JudgeKind.endpoint:
         judge = format_usage(judge, counts["judge"])
         logger.info("judge %s", judge)
-    engines = counts["engines"]
-    known_dtype = dtype_of(engines, dtype)
     usual = asdict(HarnessOverrides())
-    changed = [
-        f"{name}={value}"
-        for name, value in asdict(config.harness_overrides).items()
-        if value != usual[name]
-    ]
-    lines = [
-        ["system prompt", system],
-        ["answer tags", str(config.answer_tags)],
-        ["rules", config.rules],
-        ["judge", judge],
-        *engine_lines(engines),
-        ["decoding", f"greedy, {config.max_new_tokens} new tokens"],
-        *([["dtype", known_dtype]] if known_dtype else []),
-        ["limit", "none" if config.limit is None else f"{config.limit} of each"],
-        ["harness overrides", ", ".join(changed) or "none, but no random fallback"],
-    ]
-    for name in config.benchmarks:
-        low, high = config.pixels(name, data_pixels)
-        lines.append([name, f"{describe_source(name, config)}; {low:,} to {high:,} pixels"])
-    return lines
+    overrides = asdict(config.harness_overrides).items()
+    return {
+        "config": config,
+        "judge": judge,
+        "engine_lines": engine_lines(counts["engines"]),
+        "dtype": dtype_of(counts["engines"], dtype),
+        "overrides": [f"{name}={value}" for name, value in overrides if value != usual[name]],
+        "sources": {name: describe_source(name, config) for name in config.benchmarks},
+        "data_pixels": data_pixels,
+    }
 
 
-def table_text(table: Table) -> str:
-    """A results table in markdown: counts as they are, fractions in percent."""
+def render(template: str, **values: Any) -> str:
+    """A page from its template in templates/."""
+    return TEMPLATES.get_template(template).render(**values) + "\n"
+
+
+def table_lines(table: Table) -> list[list[str]]:
+    """A results table as text, its head first: counts as they are, fractions in percent."""
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
 
     def cell(row: TableRow, column: str) -> str:
@@ -293,16 +242,8 @@ def table_text(table: Table) -> str:
             return ""
         return f"{value:g}" if column in COUNT_COLUMNS else f"{100 * value:.2f}"
 
-    lines = [[name, *(cell(row, column) for column in columns)] for name, row in table.items()]
-    return markdown_table(["", *(column.replace("_", " ") for column in columns)], lines)
-
-
-def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in markdown; the first column is aligned left, the others right."""
-    rows = [head, ["---", *["--:"] * (len(head) - 1)], *lines]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
-    )
+    rows = [[name, *(cell(row, column) for column in columns)] for name, row in table.items()]
+    return [["", *(column.replace("_", " ") for column in columns)], *rows]
 
 
 def prediction(response: str | None, config: EvaluateConfig) -> str:
@@ -337,19 +278,19 @@ def write_predictions(
     paths = []
     for name in config.benchmarks:
         rows = [
-            dict(item.item) | {"prediction": prediction(responses[item.key], config)}
+            {**item.item, "prediction": prediction(responses[item.key], config)}
             for item in items
             if item.benchmark == name and item.key in responses
         ]
-        seen = dict.fromkeys(column for row in rows for column in row)
-        columns = [column for column in seen if column not in ("image", "sample_id")]
+        columns = dict.fromkeys(column for row in rows for column in row)
+        shown = [column for column in columns if column not in ("image", "sample_id")]
         paths.append(folder / prediction_file(checkpoint, name))
         with paths[-1].open("w", newline="", encoding="utf-8", errors="replace") as file:
             # Every cell is quoted, as in the harness's own files.
             writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
-            writer.writerow(columns)
+            writer.writerow(shown)
             for row in rows:
-                cells = ("" if row.get(column) is None else str(row[column]) for column in columns)
+                cells = ["" if row.get(column) is None else str(row[column]) for column in shown]
                 # A table's reader stops at a zero byte.
                 writer.writerow([cell.replace("\0", "") for cell in cells])
     return paths

@@ -212,8 +212,8 @@ def test_the_dtype_is_printed_where_it_is_ours_and_smaller_images_are_reported()
     assert write_results.engine_kinds(engines) == "hf, vllm"
     assert write_results.dtype_of(engines, "bfloat16") == "bfloat16"
     counts = {"judge": {}, "engines": engines}
-    lines = write_results.conditions_of(EvaluateConfig(), counts, "bfloat16", PIXELS)
-    assert ["dtype", "bfloat16"] in lines
+    conditions = write_results.conditions_of(EvaluateConfig(), counts, "bfloat16", PIXELS)
+    assert conditions["dtype"] == "bfloat16"
     tokens = {"side": 112, "server": 4, "expected": 16}
     served = [{"engine": "http", "served": "x", "image_tokens": tokens}]
     assert write_results.dtype_of(served, "bfloat16") is None

@@ -66,8 +66,10 @@ def test_a_rank_that_loads_for_long_keeps_beating(
                 difficulty=config.difficulty, seed=1, batch_size=16,
             )  # fmt: skip
         else:
-            budgets = generate.pixel_budgets(config.evaluate, (3136, 12544))
-            generate.start_engine(load, budgets, folder, Heartbeat(folder, SECOND))
+            store, heart = generate.ResponseStore(folder), Heartbeat(folder, SECOND)
+            generate.generate_responses(
+                load, [], store, config.evaluate, (3136, 12544), heart, rows_per_part=1
+            )
 
     # The second rank follows the first one into the stage.
     lock, stage = (tmp_path, where) if where == "attention" else (folder, "")

@@ -6,33 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from difftrain.evaluate import harness
-from difftrain.evaluate.harness import (
-    Benchmark,
-    HarnessRules,
-    Item,
-    ItemGrade,
-    Judge,
-    Table,
-    TableRow,
-)
+from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge, Table
 from difftrain.records import GradedBy, ItemResult
 
-JUDGE_PROMPT = """\
-You are an AI assistant who will help me to match an answer with two options of a question. The \
-options are only Yes / No. You are provided with a question and an answer, and you need to find \
-which option (Yes / No) is most similar to the answer. If the meaning of all options are \
-significantly different from the answer, output Unknown. Your should output a single word among \
-the following 3 choices: Yes, No, Unknown.
-Example 1:
-Question: Is the word in this image 'Hello'?
-Answer: The word in this image is 'Hello'.
-Your output: Yes
-Example 2:
-Question: Is the word in this image 'Hello'?
-Answer: The word in this image is not 'Hello'.
-Your output: No
-Example 3:
-"""
 ID_COLUMNS = ("category", "subcategory", "set_id", "figure_id", "question_id")
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
@@ -55,13 +31,12 @@ def yes_or_no(text: str, every_period: bool = False) -> str | None:
     return "Yes" if "yes" in words else "No"
 
 
-def gold_answer(item: Item) -> str:
-    """Yes or No; the official file writes 1 and 0."""
+def _gold(item: Item) -> str:
     answer = harness.text(item, "answer", "gt_answer").strip()
-    return {"1": "Yes", "0": "No"}.get(answer, answer)
+    return {"1": "Yes", "0": "No"}.get(answer, answer)  # the official file writes 1 and 0
 
 
-def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
+def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
     """By the yes/no rule, else by the judge's reply under the same rule; unknown is wrong."""
 
     def parse(text: str) -> str | None:
@@ -69,16 +44,17 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules)
 
     answer, graded_by = parse(prediction), GradedBy.rule
     if answer is None and judge is not None:
-        question = harness.text(item, "question")  # the gold is not shown
-        prompt = f"{JUDGE_PROMPT}Question: {question}?\nAnswer: {prediction}\nYour output: "
+        question = f"Question: {harness.text(item, 'question')}?\n"  # the gold is not shown
+        last = f"Answer: {prediction}\nYour output: "
+        prompt = harness.judge_prompt("hallusionbench", question, last)
         answer, _ = harness.first_usable(judge, prompt, harness.RISING, parse)
         graded_by = GradedBy.judge
     if answer is None:
         return harness.UNDECIDED
-    return ItemGrade(float(answer == gold_answer(item)), answer, graded_by)
+    return ItemGrade(float(answer == _gold(item)), answer, graded_by)
 
 
-def item_id(item: Item) -> str:
+def _item_id(item: Item) -> str:
     """category/set/figure/question; the category is needed, ids repeat across categories."""
     if "set_id" in item:
         ids = [harness.text(item, column) for column in ID_COLUMNS[2:]]
@@ -87,10 +63,10 @@ def item_id(item: Item) -> str:
     if len(ids) < 3:
         rule = "set, figure and question are its parts 4 to 6"
         raise ValueError(f"the index {harness.text(item, 'index')} is too short: {rule}")
-    return "/".join([category(item), *ids[:3]])
+    return "/".join([_category(item), *ids[:3]])
 
 
-def category(item: Item) -> str:
+def _category(item: Item) -> str:
     """The harness's l2-category: VD_illusion, VS_chart, ..."""
     for column in ("l2-category", "l2_category"):
         if not harness.is_empty(item.get(column)):
@@ -103,7 +79,7 @@ def figure_of(item_id: str) -> str:
     return item_id.rpartition("/")[0]
 
 
-def accuracies(score_by_item_id: Mapping[str, float | None]) -> TableRow:
+def accuracies(score_by_item_id: Mapping[str, float | None]) -> harness.TableRow:
     """aAcc, fAcc, qAcc from the scores of all items by item id, None where there is none.
 
     Fractions of 1: of questions, of figures all right, of questions right on every figure. A figure
@@ -121,60 +97,50 @@ def accuracies(score_by_item_id: Mapping[str, float | None]) -> TableRow:
         [all(score == 1 for score in scores) for scores in groups.values() if None not in scores]
         for groups in (figures, questions)
     )
-    means = [
-        sum(values) / len(values) if values else None
-        for values in (scored, right_figures, right_questions)
-    ]
-    present = [mean for mean in means if mean is not None]
+    columns = {"aAcc": scored, "fAcc": right_figures, "qAcc": right_questions}
+    means = {name: sum(each) / len(each) if each else None for name, each in columns.items()}
+    present = [mean for mean in means.values() if mean is not None]
     return {
         "n": len(scored),
-        **dict(zip(("aAcc", "fAcc", "qAcc"), means, strict=True)),
+        **means,
         "average": sum(present) / 3 if len(present) == 3 else None,
         "figures_left_out": len(figures) - len(right_figures),
         "questions_left_out": len(questions) - len(right_questions),
     }
 
 
-def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
+def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
     """aAcc, fAcc, qAcc and their mean: overall, by VD and VS, by category."""
-    names = sorted({result.category for result in results})
-    prefixes = {harness.OVERALL: "", "VD": "VD_", "VS": "VS_"}
-    members = {
-        group: [result for result in results if result.category.startswith(prefix)]
-        for group, prefix in prefixes.items()
-    }
-    members |= {name: [r for r in results if r.category == name] for name in names}
-    return {
-        "subsets": {
-            name: accuracies({result.item_id: result.score for result in some})
-            for name, some in members.items()
-        }
-    }
+    scores: dict[str, dict[str, float | None]] = {harness.OVERALL: {}, "VD": {}, "VS": {}}
+    scores |= {name: {} for name in sorted({result.category for result in results})}
+    for result in results:
+        for name in {harness.OVERALL, result.category.partition("_")[0], result.category}:
+            if name in scores:
+                scores[name][result.item_id] = result.score
+    return {"subsets": {name: accuracies(group) for name, group in scores.items()}}
 
 
-def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """A hub row in the harness's columns; the index holds set, figure, question as parts 4 to 6."""
-    ids = "_".join(str(row[column]) for column in ID_COLUMNS[2:])
+def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
     name = f"{row['category']}_{row['subcategory']}"
     return {
         **{column: row[column] for column in ("category", "question", "image")},
-        "index": f"hub_{name}_{ids}",
+        "index": "_".join(["hub", name, *(str(row[column]) for column in ID_COLUMNS[2:])]),
         "l2-category": name,
-        "answer": gold_answer(row),
+        "answer": _gold(row),
     }
 
 
 BENCHMARK = Benchmark(
     name="HallusionBench",
-    prompt=harness.images_then_question,
-    grade=grade,
-    item_id=item_id,
-    category=category,
-    tables=tables,
+    prompt=harness.images_then_text,
+    grade=_grade,
+    item_id=_item_id,
+    category=_category,
+    tables=_tables,
     count=951,
     split="image",
     columns=(*ID_COLUMNS, "question", "gt_answer", "image"),
     tsv_columns=("index", "image", "question", "answer", "category", "l2-category"),
     md5=("0c23ac0dc9ef46832d7a24504f2a0c7c",),
-    to_harness=to_harness,
+    to_harness=_to_harness,
 )

@@ -9,65 +9,18 @@ from difftrain.evaluate.benchmarks.multiple_choice import match_option
 from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge
 from difftrain.records import GradedBy
 
-_ONE = "Please answer the question requiring"
-_END = "at the end."
-_EXAMPLES = (
-    (
-        f"{_ONE} an integer answer and provide the final value,\ne.g., 1, 2, 3, {_END}",
-        "Which number is missing?",
-        "The number missing in the sequence is 14.",
-        "14",
-    ),
-    (
-        f"{_ONE} a floating-point number with one decimal place and provide the final value,\n"
-        f"e.g., 1.2, 1.3, 1.4, {_END}",
-        "What is the fraction of females facing the camera?",
-        "The fraction of females facing the camera is 0.6,\n"
-        "which means that six out of ten females in the group are facing the camera.",
-        "0.6",
-    ),
-    (
-        f"{_ONE} a floating-point number with two decimal places and provide the final value,\n"
-        f"e.g., 1.23, 1.34, 1.45, {_END}",
-        "How much money does Luca need to buy a sour apple candy and a butter-scotch candy? "
-        "(Unit: $)",
-        "Luca needs $1.45 to buy a sour apple candy and a butterscotch candy.",
-        "1.45",
-    ),
-    (
-        f"{_ONE} a Python list as an answer and provide the final list,\n"
-        f"e.g., [1, 2, 3], [1.2, 1.3, 1.4], {_END}",
-        "Between which two years does the line graph saw its maximum peak?",
-        "The line graph saw its maximum peak between 2007 and 2008.",
-        "[2007, 2008]",
-    ),
-    (
-        "Please answer the question and provide the correct option letter, e.g., A, B, C, D, "
-        f"{_END}",
-        "What fraction of the shape is blue?\nChoices: (A) 3/11 (B) 8/11 (C) 6/11 (D) 3/5",
-        "The correct answer is (B) 8/11.",
-        "B",
-    ),
-)
-"""(hint, question, response, answer): the benchmark's own demonstration (lupantech/MathVista)."""
-
 MAX_LIST_LENGTH = 200
-"""Characters of a list answer."""
-JUDGE_PROMPT = (
-    "Please read the following example.\nThen extract the answer from the model response and "
-    "type it at the end of the prompt.\n\n"
-    + "\n".join(
-        f"Hint: {hint}\n\nQuestion: {question}\n\nModel response: {response}\n\n"
-        f"Extracted answer: {answer}\n"
-        for hint, question, response, answer in _EXAMPLES
-    )
-)
+"""Characters of a list of a few numbers as an answer."""
 
 
 def judge_prompt(prediction: str, item: Item) -> str:
-    """The extractor's prompt (the missing letter and the missing line break are the original's)."""
+    """The extractor's prompt (the missing letter and the missing line break are the original's).
+
+    Its examples are the benchmark's own (lupantech/MathVista).
+    """
     query = str(item.get("query") or item.get("question") or "")
-    return f"{JUDGE_PROMPT}\n{query}\nModel respone: {prediction}Extracted answer:"
+    last = f"\n{query}\nModel respone: {prediction}Extracted answer:"
+    return harness.judge_prompt("mathvista", last)
 
 
 def _options(item: Item) -> dict[str, str]:
@@ -96,14 +49,12 @@ def _number(text: object, kind: str) -> int | float | None:
 def _parse_list(text: object) -> list[object] | None:
     """A list of numbers as JSON, which is also how Python writes it; None if the text is none."""
     stripped = str(text).strip()
-    # Enough for a list of a few numbers; a longer text cannot be such an answer.
     if not stripped.startswith("[") or len(stripped) > MAX_LIST_LENGTH:
         return None
     try:
-        parsed = json.loads(stripped)
+        return json.loads(stripped)
     except ValueError:
         return None
-    return parsed if isinstance(parsed, list) else None
 
 
 def _grade_by_rule(prediction: str, item: Item, rules: HarnessRules) -> ItemGrade | None:
@@ -137,27 +88,27 @@ def _is_correct(extracted: str, item: Item, rules: HarnessRules) -> bool:
     return number is not None and number == _number(item["answer"], kind)
 
 
-def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
+def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
     """The rule's answer; else what the judge extracts, compared with the gold by the same rule.
 
     Five failed calls are undecided and give 0, as in the reference.
     """
+
+    def parse(reply: str) -> str | None:
+        return None if harness.API_FAILURE in reply else reply
+
     if by_rule := _grade_by_rule(prediction, item, rules):
         return by_rule
     if judge is None:
         return harness.UNDECIDED
-    extracted, _ = harness.first_usable(
-        judge,
-        judge_prompt(prediction, item),
-        harness.RISING,
-        lambda reply: None if harness.API_FAILURE in reply else reply,
-    )
+    prompt = judge_prompt(prediction, item)
+    extracted, _ = harness.first_usable(judge, prompt, harness.RISING, parse)
     if extracted is None:
         return harness.UNDECIDED
     return ItemGrade(float(_is_correct(extracted, item, rules)), extracted, GradedBy.judge)
 
 
-def category(item: Item) -> str:
+def _category(item: Item) -> str:
     """The task and the skills, joined by commas: columns (TSV), or inside `metadata` (data set)."""
     metadata = item.get("metadata") or {}
     task = str(item.get("task") or metadata.get("task") or item["question_type"])
@@ -165,8 +116,8 @@ def category(item: Item) -> str:
     return ",".join([task, *map(str, skills)])
 
 
-def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """A hub row in the harness's columns: the query is the question, the gold gets its letter."""
+def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """The query is the question, and the gold gets its letter."""
     metadata = dict(row["metadata"] or {})
     choices = [str(choice) for choice in row["choices"] or ()]
     multi_choice = row["question_type"] == "multi_choice"
@@ -189,9 +140,9 @@ BENCHMARK = Benchmark(
     name="MathVista",
     # The query holds hint, question and choices; the TSV calls it `question`.
     prompt=lambda item: harness.images_then_text(item, harness.text(item, "query", "question")),
-    grade=grade,
+    grade=_grade,
     item_id=lambda item: harness.text(item, "pid", "index"),
-    category=category,
+    category=_category,
     tables=lambda results: {"tasks and skills": harness.category_table(results)},
     count=1000,
     split="testmini",
@@ -205,5 +156,5 @@ BENCHMARK = Benchmark(
         *("choices", "answer_option", "task", "skills"),
     ),
     md5=("f199b98e178e5a2a20e7048f5dcb0464",),
-    to_harness=to_harness,
+    to_harness=_to_harness,
 )

@@ -8,7 +8,6 @@ from typing import Any
 from difftrain.data.prompts import LETTERS
 from difftrain.evaluate import harness
 from difftrain.evaluate.benchmarks import multiple_choice
-from difftrain.evaluate.benchmarks.multiple_choice import Choice
 from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge, Part, Table
 from difftrain.records import ItemResult
 
@@ -34,7 +33,7 @@ IMAGE_TAG = re.compile(r"<image ([1-9])>")
 """Where an image stands in a text, counted from 1."""
 
 
-def prompt(item: Item) -> list[Part]:
+def _prompt(item: Item) -> list[Part]:
     """The text cut at each `<image N>`, image N in its place; without tags the images first.
 
     An image that is never mentioned is not sent; one that is mentioned twice is sent twice.
@@ -50,13 +49,13 @@ def prompt(item: Item) -> list[Part]:
             if piece:
                 parts.append({"type": "text", "value": piece})
         elif int(piece) > len(images) or images[int(piece) - 1] is None:
-            raise ValueError(f"MMMU item {item_id(item)} mentions <image {piece}> but has none")
+            raise ValueError(f"MMMU item {_item_id(item)} mentions <image {piece}> but has none")
         else:
             parts.append({"type": "image", "value": images[int(piece) - 1]})
     return parts
 
 
-def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
+def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
     """By the option rule, else by the judge; an open item has its gold as A and all else as B.
 
     An open gold that is itself one capital letter stays the gold letter, as in the reference,
@@ -67,46 +66,41 @@ def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules)
         options = {"A": gold, "B": "Other Answers"}
         stays = len(gold) == 1 and "A" <= gold <= "Z" and not rules.overrides.letter_golds
         gold = gold if stays else "A"
-    question, identity = str(item.get("question", "")), str(item.get("id") or item.get("index"))
-    return multiple_choice.grade(
-        prediction, Choice(question, options, gold, identity), judge, rules
-    )
+    return multiple_choice.grade(prediction, item, options, gold, judge, rules)
 
 
-def item_id(item: Item) -> str:
-    """The `id` column, else `index`."""
+def _item_id(item: Item) -> str:
     return harness.text(item, "id", "index")
 
 
-def category(item: Item) -> str:
+def _subject(item_id: str) -> str:
+    return item_id.partition("_")[2].rpartition("_")[0]
+
+
+def _category(item: Item) -> str:
     """Split, discipline and subject as far as columns hold them, joined by commas."""
-    if not harness.is_empty(item.get("l2-category")):
-        names = ("split", "category", "l2-category")
-        return ",".join(str(item[name]) for name in names if not harness.is_empty(item.get(name)))
-    return item_id(item).partition("_")[2].rpartition("_")[0]
+    if harness.is_empty(item.get("l2-category")):
+        return _subject(_item_id(item))
+    cells = [item.get(name) for name in ("split", "category", "l2-category")]
+    return ",".join(str(cell) for cell in cells if not harness.is_empty(cell))
 
 
-def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
+def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
     """A table for each split: overall, subjects, disciplines. `validation` is the printed one."""
     splits: dict[str, list[ItemResult]] = defaultdict(list)
     for result in results:
-        split = result.category.split(",")[0]
-        splits[split if split == "dev" else "validation"].append(result)
-    by_split = {}
+        splits["dev" if result.category.split(",")[0] == "dev" else "validation"].append(result)
+    tables = {}
     for split, members in splits.items():
-        rows = harness.rows_by_category(members)
-        rows.pop(split, None)
-        order = sorted(rows, key=lambda name: name in SUBJECTS)
-        by_split[split] = {
-            harness.OVERALL: harness.table_row(members),
-            **{name: rows[name] for name in order},
-        }
-    return by_split
+        rows = harness.category_table(members)
+        names = sorted(rows, key=lambda name: name in SUBJECTS)
+        tables[split] = {name: rows[name] for name in names if name != split}
+    return tables
 
 
-def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """A hub row in the harness's columns: options become columns, `image` lists image 1, 2, ..."""
-    subject = row["id"].partition("_")[2].rpartition("_")[0]
+def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """Options become columns, and `image` lists image 1, 2, ..."""
+    subject = _subject(row["id"])
     if subject not in DISCIPLINES:
         raise ValueError(f"row {row['id']}: there is no subject {subject!r}")
     images = [row.get(column) for column in harness.IMAGE_COLUMNS]
@@ -125,11 +119,11 @@ def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
 
 BENCHMARK = Benchmark(
     name="MMMU",
-    prompt=prompt,
-    grade=grade,
-    item_id=item_id,
-    category=category,
-    tables=tables,
+    prompt=_prompt,
+    grade=_grade,
+    item_id=_item_id,
+    category=_category,
+    tables=_tables,
     count=900,
     split="validation",
     columns=("id", "question", "options", "answer", "question_type", *harness.IMAGE_COLUMNS),
@@ -139,6 +133,6 @@ BENCHMARK = Benchmark(
         *("A", "B", "C", "D", "split", "category", "l2-category"),
     ),
     md5=("585e8ad75e73f75dcad265dfd0417d64", "521afc0f3bf341e6654327792781644d"),
-    to_harness=to_harness,
+    to_harness=_to_harness,
     configs=tuple(sorted(DISCIPLINES)),
 )

@@ -9,18 +9,11 @@ from typing import Any
 
 from difftrain.evaluate import harness
 from difftrain.evaluate.benchmarks import multiple_choice
-from difftrain.evaluate.benchmarks.multiple_choice import Choice
 from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge, Part
 
 _LETTERED = re.compile(r"\n\s*Options:\s*A:\s*(.*)\Z", re.DOTALL)
 _NEXT_LETTER = {letter: re.compile(rf",\s*{letter}:\s*") for letter in "BCD"}
 _BRACKETED = re.compile(r"^\(([A-D])\)\s?(.*?)\s*(?=^\([A-D]\)|\Z)", re.DOTALL | re.MULTILINE)
-
-
-def prompt(item: Item) -> list[Part]:
-    """The image, then the question with its options. An `<image 1>` in the text stays there."""
-    _options(item)
-    return harness.images_then_text(item, multiple_choice.question_text(item))
 
 
 def _options(item: Item) -> dict[str, str]:
@@ -30,11 +23,15 @@ def _options(item: Item) -> dict[str, str]:
     return options
 
 
-def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """By the option rule, else by the judge."""
-    gold = harness.text(item, "answer")
-    choice = Choice(str(item.get("question", "")), _options(item), gold, str(item.get("index")))
-    return multiple_choice.grade(prediction, choice, judge, rules)
+def _prompt(item: Item) -> list[Part]:
+    """The image, then the question with its options. An `<image 1>` in the text stays there."""
+    _options(item)
+    return harness.images_then_text(item, multiple_choice.question_text(item))
+
+
+def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
+    options, gold = _options(item), harness.text(item, "answer")
+    return multiple_choice.grade(prediction, item, options, gold, judge, rules)
 
 
 def split_options(question: str) -> tuple[str, dict[str, str]]:
@@ -59,8 +56,7 @@ def split_options(question: str) -> tuple[str, dict[str, str]]:
     return question[:start].rstrip().removesuffix("Choices:").rstrip(), options
 
 
-def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """A hub row in the harness's columns: the options leave the question and become columns."""
+def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
     try:
         question, options = split_options(row["question"])
     except ValueError as error:
@@ -71,8 +67,8 @@ def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
 
 BENCHMARK = Benchmark(
     name="MMStar",
-    prompt=prompt,
-    grade=grade,
+    prompt=_prompt,
+    grade=_grade,
     item_id=lambda item: harness.text(item, "index"),
     category=lambda item: harness.text(item, "category"),
     tables=lambda results: {"capabilities": harness.category_table(results)},
@@ -81,5 +77,5 @@ BENCHMARK = Benchmark(
     columns=("index", "question", "image", "answer", "category", "l2_category"),
     tsv_columns=("index", "image", "question", "answer", "A", "B", "C", "D", "category"),
     md5=("e1ecd2140806c1b1bbf54b43372efb9e", "2f3da1ab455b65ac89e57b01706207b7"),
-    to_harness=to_harness,
+    to_harness=_to_harness,
 )

@@ -23,8 +23,6 @@ GROUPS = {
     FORMULAS: (FORMULAS,),
 }
 """The five groups of types."""
-NORM = 10
-"""The Final Score Norm is the number of correct items over ten, on a subset too."""
 
 
 def _normalized(text: str, formula: bool) -> str:
@@ -32,35 +30,35 @@ def _normalized(text: str, formula: bool) -> str:
     return line.replace(" ", "") if formula else line.lower()
 
 
-def grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
+def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
     """1 if a gold is a part of the prediction; formulas keep their case and lose their blanks."""
-    formula = category(item) == FORMULAS
-    golds = [str(gold) for gold in harness.as_list(harness.first(item, "answer", "answers"))]
+    formula = _category(item) == FORMULAS
     normalized = _normalized(prediction, formula)
-    match = next((gold for gold in golds if _normalized(gold, formula) in normalized), None)
-    return ItemGrade(
-        float(match is not None), None if match is None else match.strip(), GradedBy.rule
-    )
+    for gold in map(str, harness.as_list(harness.first(item, "answer", "answers"))):
+        if _normalized(gold, formula) in normalized:
+            return ItemGrade(1.0, gold.strip(), GradedBy.rule)
+    return ItemGrade(0.0, None, GradedBy.rule)
 
 
-def category(item: Item) -> str:
-    """The type of reading."""
+def _category(item: Item) -> str:
     return harness.text(item, "category", "type", "question_type")
 
 
-def tables(results: Sequence[ItemResult]) -> dict[str, Table]:
+def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
     """Five groups and the final score, which is a count; the ten types beside them."""
     groups = {
         name: harness.table_row(result for result in results if result.category in types)
         for name, types in GROUPS.items()
     }
-    total = harness.table_row(results)
-    final = total | {"norm": (total["right"] or 0) / NORM}
-    return {"groups": {**groups, "Final Score": final}, "types": harness.rows_by_category(results)}
+    types = harness.category_table(results)
+    final = types.pop(harness.OVERALL)
+    # The Final Score Norm is the number of correct items over ten, on a subset too.
+    final |= {"norm": (final["right"] or 0) / 10}
+    return {"groups": {**groups, "Final Score": final}, "types": types}
 
 
-def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """A hub row in the harness's columns; rows have no id, their number is the harness's index."""
+def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """Rows have no id: their number is the harness's index."""
     return {
         **{name: row[name] for name in ("question", "dataset", "image")},
         "index": str(number),
@@ -71,15 +69,15 @@ def to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
 
 BENCHMARK = Benchmark(
     name="OCRBench",
-    prompt=harness.images_then_question,
-    grade=grade,
+    prompt=harness.images_then_text,
+    grade=_grade,
     item_id=lambda item: harness.text(item, "index", "id"),
-    category=category,
-    tables=tables,
+    category=_category,
+    tables=_tables,
     count=1000,
     split="test",
     columns=("dataset", "question", "question_type", "answer", "image"),
     tsv_columns=("index", "image", "question", "answer", "category"),
     md5=("e953d98a987cc6e26ef717b61260b778",),
-    to_harness=to_harness,
+    to_harness=_to_harness,
 )

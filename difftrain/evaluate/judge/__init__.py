@@ -1,55 +1,37 @@
 """The judge as the scorers call it: cached replies first, then the server, everything counted.
 
-Address and key come from the environment and appear in no message, file or log.
-Not here: the prompts (judge_prompts.py).
+Address and key come from the environment and appear in no message, file or log. Not here: the
+prompts (prompts/, and the scorers in benchmarks/).
 """
 
 import hashlib
 import json
 import os
-import socket
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from uuid import uuid4
 
-from difftrain.config.judge import (
-    KEY,
-    MODEL,
-    URL,
-    JudgeClientConfig,
-    JudgeKind,
-    by_rules_alone,
-    server_hash,
-)
+from difftrain.config import judge as judge_config
+from difftrain.config.judge import KEY, JudgeClientConfig, JudgeKind
 from difftrain.config.run_config import ConfigError
 from difftrain.evaluate import benchmark_named
-from difftrain.evaluate.harness import ItemGrade, JudgeDown
-from difftrain.model.engines.transport import (
-    CircuitBreaker,
-    Fault,
-    RequestError,
-    ServerClient,
-    ServerUnavailable,
-    message_text,
-)
-from difftrain.records import GradedBy
+from difftrain.evaluate.harness import JudgeDown
+from difftrain.model.engines import transport
+from difftrain.model.engines.transport import Fault, RequestError, ServerUnavailable
 from difftrain.shapes.benchmarks import judge as stub_judge
 
-CACHE_VERSION = 2
-"""Part of every key; a change to what a call sends must change it."""
-DEFAULT_MAX_TOKENS = 2048
-"""Tokens of a reply where the reference harness sets no other limit."""
+CACHE_VERSION = 2  # part of every key; a change to what a call sends must change it
+DEFAULT_MAX_TOKENS = 2048  # of a reply where the reference harness sets no other limit
 MMVET_LONG_FROM = "2026-05-28"
 """MM-Vet's judge had 3 tokens before this day; a longer reply is cut off and unusable there."""
-MAX_PAUSE_S = 120.0
-"""A server that asks for a longer pause is not called again in this run."""
-OUTAGE_CALLS = 24
-"""Calls that fail in a row before the server is not called again in this run."""
+MAX_PAUSE_S = 120.0  # a server that asks for a longer pause is not called again in this run
+OUTAGE_CALLS = 24  # that fail in a row before the server is not called again in this run
 OUTAGE_FAULTS = {Fault.limited, Fault.server, Fault.lost, Fault.slow, Fault.malformed}
 """What counts towards an outage. An empty reply does not, nor does a refusal by a server that has
 replied to other prompts."""
@@ -85,14 +67,13 @@ class ReplyCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = Lock()
-        self._file: int | None = None
+        self._file: FileIO | None = None
         self._replies: dict[str, str] = {}
         for path in sorted(folder.glob("replies-*.jsonl")):
             for entry in read_entries(path):
                 self._replies.setdefault(entry["key"], entry["reply"])
 
     def get(self, key: str) -> str | None:
-        """The reply of a key, or None."""
         return self._replies.get(key)
 
     def add(self, key: str, reply: str, **metadata: Any) -> str:
@@ -105,12 +86,9 @@ class ReplyCache:
                 return self._replies[key]
             if self._file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                host = "".join(filter(str.isalnum, socket.gethostname()))[:32]
-                name = f"replies-{host}-{os.getpid()}-{time.time_ns():x}.jsonl"
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-                self._file = os.open(self.folder / name, flags, 0o644)
+                self._file = FileIO(self.folder / f"replies-{uuid4().hex}.jsonl", "a")
             line = ("\n" + json.dumps({"key": key, "reply": reply, **metadata})).encode()
-            if os.write(self._file, line) < len(line):
+            if self._file.write(line) < len(line):
                 raise OSError(f"no space left for a judge's reply in {self.folder}")
             self._replies[key] = reply
             return reply
@@ -119,7 +97,7 @@ class ReplyCache:
         """Close the file; nothing is lost if this is never called."""
         with self._lock:
             if self._file is not None:
-                os.close(self._file)
+                self._file.close()
                 self._file = None
 
 
@@ -138,62 +116,44 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
 
 
 class JudgeUsage:
-    """Counts of one pass over one checkpoint's items; safe to use from several threads."""
+    """Counts of one pass over one checkpoint's items.
+
+    `replies` were used, `from_cache` of them came from the disk; `calls` are HTTP requests, retries
+    included; `unusable` replies could not be parsed; `failed_items` have no score because the judge
+    failed. Calls and faults are counted on the server's event loop alone.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._counts = Counter(replies=0, from_cache=0, calls=0, unusable=0, failed_items=0)
-        self._faults: Counter[Fault] = Counter()
-        self._messages: dict[Fault, str] = {}
+        self.counts = Counter(replies=0, from_cache=0, calls=0, unusable=0, failed_items=0)
+        self.faults: Counter[Fault] = Counter()  # requests that got no reply or were not sent
+        self.messages: dict[Fault, str] = {}  # the last one of each fault; holds no secret
 
     def add(self, name: str, by: int = 1) -> None:
-        """Add to one of replies, from_cache, unusable and failed_items."""
+        """Add to one of the counts, from any thread."""
         with self._lock:
-            self._counts[name] += by
-
-    def add_fault(self, fault: Fault, message: str | None = None) -> None:
-        """Count a request that got no reply or was not sent. The message must hold no secret."""
-        with self._lock:
-            self._faults[fault] += 1
-            if message is not None:
-                self._messages[fault] = message
-
-    def take_call(self, limit: int | None) -> bool:
-        """Count one HTTP request if the limit allows it; whether it does."""
-        with self._lock:
-            if limit is not None and self._counts["calls"] >= limit:
-                return False
-            self._counts["calls"] += 1
-            return True
+            self.counts[name] += by
 
     def as_dict(self) -> dict[str, Any]:
-        """The counts for JSON.
-
-        `replies` were used, `from_cache` of them came from the disk; `calls` are HTTP requests,
-        retries included; `unusable` replies could not be parsed; `failed_items` have no score
-        because the judge failed; `last_words` has the last message of each fault.
-        """
-        with self._lock:
-            return {
-                **self._counts,
-                "faults": {fault.value: count for fault, count in sorted(self._faults.items())},
-                "last_words": {fault.value: text for fault, text in sorted(self._messages.items())},
-            }
+        """The counts for JSON; `last_words` has the last message of each fault."""
+        return {
+            **self.counts,
+            "faults": {fault.value: count for fault, count in sorted(self.faults.items())},
+            "last_words": {fault.value: text for fault, text in sorted(self.messages.items())},
+        }
 
 
 def format_usage(name: str, usage: Mapping[str, Any]) -> str:
     """The counts in one line, to be shown beside the score."""
-    messages = usage.get("last_words", {})
-    faults = ", ".join(
-        f"{fault.replace('_', ' ')} {count}"
-        + (f" ({messages[fault]})" if fault in messages else "")
-        for fault, count in usage.get("faults", {}).items()
-    )
+    faults = []
+    for fault, count in usage.get("faults", {}).items():
+        message = usage.get("last_words", {}).get(fault)
+        faults.append(f"{fault.replace('_', ' ')} {count}" + (f" ({message})" if message else ""))
     line = (
         f"{name}: {usage['replies']} replies ({usage['from_cache']} from the cache), "
         f"{usage['calls']} calls, {usage['unusable']} unusable replies, "
         f"{usage['failed_items']} items without a score because the judge failed; "
-        f"faults: {faults or 'none'}"
+        f"faults: {', '.join(faults) or 'none'}"
     )
     stopped = usage.get("stopped")
     return f"{line}; no further call was made, because {stopped}" if stopped else line
@@ -203,17 +163,14 @@ class JudgeServer:
     """The server that the environment names; safe to use from several threads."""
 
     def __init__(self, config: JudgeClientConfig, usage: JudgeUsage) -> None:
-        self.model = os.environ[MODEL].strip()
+        self.model = os.environ[judge_config.MODEL].strip()
         self._config, self._usage = config, usage
-        url, key = os.environ[URL], os.environ.get(KEY, "")
-        self._client = ServerClient(url, key, config.timeout_s, FATAL_STATUSES, hide_url=True)
-        self._breaker = CircuitBreaker(self._client)
+        url, key = os.environ[judge_config.URL], os.environ.get(KEY, "")
+        self._client = transport.ServerClient(
+            url, key, config.timeout_s, FATAL_STATUSES, hide_url=True
+        )
+        self.breaker = transport.CircuitBreaker(self._client)
         self._failures_in_a_row, self._has_replied, self._closed = 0, False, False
-
-    @property
-    def stopped(self) -> str | None:
-        """Why no further call is made in this run, or None."""
-        return self._breaker.error
 
     def check_key(self) -> None:
         """Raises ConfigError if the server rejects the key; counts no call.
@@ -232,12 +189,8 @@ class JudgeServer:
         if self._closed:
             raise JudgeDown("stopped")
         # One user message and no system prompt, as the reference harness sends it.
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": prompt}],
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-        }
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
+        body |= {"temperature": temperature, "max_tokens": max_tokens}
         try:
             return self._client.run(self._reply(body))
         except CancelledError:
@@ -247,15 +200,17 @@ class JudgeServer:
         failures = 0
         while True:
             try:
-                await self._breaker.wait()
+                await self.breaker.wait()
             except ServerUnavailable as error:
-                self._usage.add_fault(Fault.outage)
+                self._usage.faults[Fault.outage] += 1
                 raise JudgeDown(str(error)) from None
-            if not self._usage.take_call(self._config.max_calls):
-                self._usage.add_fault(Fault.over_budget)
-                raise JudgeDown(f"the budget of {self._config.max_calls} calls is used up")
+            max_calls = self._config.max_calls
+            if max_calls is not None and self._usage.counts["calls"] >= max_calls:
+                self._usage.faults[Fault.over_budget] += 1
+                raise JudgeDown(f"the budget of {max_calls} calls is used up")
+            self._usage.add("calls")
             try:
-                reply = await self._client.complete(body, parse_reply)
+                reply = await self._client.complete(body, _parse_reply)
             except RequestError as error:
                 failures += 1
                 gives_up = error.permanent or failures >= self._config.max_attempts
@@ -263,26 +218,27 @@ class JudgeServer:
                 if gives_up:
                     raise JudgeDown(error.message) from None
                 pause = self._config.backoff_s * 2 ** (failures - 1)
-                await self._breaker.sleep(min(MAX_PAUSE_S, pause))
+                await self.breaker.sleep(min(MAX_PAUSE_S, pause))
             else:
                 self._failures_in_a_row, self._has_replied = 0, True
                 return reply
 
     def _note_failure(self, error: RequestError, gives_up: bool) -> None:
         """Count a failed request; pause or stop all calls if the error concerns all of them."""
-        self._usage.add_fault(error.fault, error.message)
+        self._usage.faults[error.fault] += 1
+        self._usage.messages[error.fault] = error.message
         pause = error.retry_after or 0.0
-        self._breaker.pause(min(pause, MAX_PAUSE_S))
+        self.breaker.pause(min(pause, MAX_PAUSE_S))
         if error.fatal and not self._has_replied:
-            self._breaker.trip(error.message)
+            self.breaker.trip(error.message)
         elif pause > MAX_PAUSE_S:
-            self._breaker.trip(f"the server asks to wait for {pause:.0f} s")
+            self.breaker.trip(f"the server asks to wait for {pause:.0f} s")
         if gives_up:
-            has_replied = self._has_replied or self._usage.as_dict()["from_cache"] > 0
+            has_replied = self._has_replied or self._usage.counts["from_cache"] > 0
             refuses_all = error.fault is Fault.refused and not has_replied
             self._failures_in_a_row += error.fault in OUTAGE_FAULTS or refuses_all
         if self._failures_in_a_row >= OUTAGE_CALLS:
-            self._breaker.trip(
+            self.breaker.trip(
                 f"{OUTAGE_CALLS} calls in a row have failed, the last one: {error.message}"
             )
 
@@ -292,101 +248,89 @@ class JudgeServer:
         self._client.close()
 
 
-def parse_reply(response: Mapping[str, Any]) -> str:
+def _parse_reply(response: Mapping[str, Any]) -> str:
     """The text of a response's first choice, stripped. Raises RequestError if there is none."""
     match response["choices"]:
         case [{"message": dict(message)} as choice, *_]:
-            text = (message_text(message) or "").strip()
+            text = (transport.message_text(message) or "").strip()
         case _:
             raise RequestError(Fault.malformed, "the server's response is no chat completion")
     if text:
         return text
     reason = choice.get("finish_reason")
     is_permanent = reason in ("length", "content_filter")  # cut off or filtered again
-    raise RequestError(
-        Fault.empty, f"an empty reply (finish_reason {reason})", permanent=is_permanent
-    )
+    message = f"an empty reply (finish_reason {reason})"
+    raise RequestError(Fault.empty, message, permanent=is_permanent)
 
 
 class ItemJudge:
     """The judge of one item; a scorer calls it as judge(prompt, temperature)."""
 
-    def __init__(self, usage: JudgeUsage, reply: Callable[[str, float, int], str]) -> None:
-        self._usage, self._reply = usage, reply
+    def __init__(self, client: "JudgeClient", max_tokens: int) -> None:
+        self._client, self.max_tokens, self.replies = client, max_tokens, 0
         self._attempts: Counter[tuple[str, float]] = Counter()
-        self.replies = 0
 
     def __call__(self, prompt: str, temperature: float) -> str:
         """One reply. Raises JudgeDown where there is none."""
         attempt = self._attempts[prompt, temperature]
         self._attempts[prompt, temperature] += 1
         try:
-            reply = self._reply(prompt, temperature, attempt)
+            reply = self._client.reply(prompt, temperature, self.max_tokens, attempt)
         except JudgeDown:
-            self._usage.add("failed_items")
+            self._client.usage.add("failed_items")
             raise
-        self._usage.add("replies")
+        self._client.usage.add("replies")
         self.replies += 1
         return reply
-
-    def count_unusable(self, grade: ItemGrade) -> None:
-        """Count the replies that gave no score."""
-        self._usage.add("unusable", self.replies - (grade.graded_by is GradedBy.judge))
 
 
 class JudgeClient:
     """The judge of one checkpoint's items. Close it after use."""
 
     def __init__(self, kind: JudgeKind, config: JudgeClientConfig, cache: Path) -> None:
-        self.kind = kind
-        self.usage = JudgeUsage()
+        self.kind, self.usage = kind, JudgeUsage()
         self.disk_full: OSError | None = None
         """Set when a reply could not be cached; the pass must stop then."""
         uses_server = kind is JudgeKind.endpoint
         self.workers = config.max_concurrency if uses_server else 1
         self.server = JudgeServer(config, self.usage) if uses_server else None
         self._cache = ReplyCache(cache) if uses_server else None
-        self._server_hash = server_hash(kind) or ""
+        self._server_hash = judge_config.server_hash(kind) or ""
 
     def for_item(self, benchmark: str, rules: str) -> ItemJudge | None:
-        """The judge of one item, with attempts counted from 0; None where rules alone decide."""
-        if by_rules_alone(self.kind, benchmark):
+        """The judge of one item, with attempts counted from 0; None where rules alone decide.
+
+        It has the reference harness's max_tokens for the benchmark at the date `rules`.
+        """
+        if judge_config.by_rules_alone(self.kind, benchmark):
             return None
-        max_tokens = reply_max_tokens(benchmark, rules)
+        mmvet = 3 if rules < MMVET_LONG_FROM else DEFAULT_MAX_TOKENS
+        max_tokens = {"MMVet": mmvet, "MathVista": 128}
+        return ItemJudge(self, max_tokens.get(benchmark_named(benchmark).name, DEFAULT_MAX_TOKENS))
 
-        def reply(prompt: str, temperature: float, attempt: int) -> str:
-            if self.server is None or self._cache is None:
-                return stub_judge(prompt, temperature)
-            model = self.server.model
-            key = cache_key(self._server_hash, model, prompt, temperature, max_tokens, attempt)
-            if (cached := self._cache.get(key)) is not None:
-                self.usage.add("from_cache")
-                return cached
-            new = self.server.reply(prompt, temperature, max_tokens)
-            try:
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                return self._cache.add(key, new, model=model, at=now)
-            except OSError as error:
-                self.disk_full = error
-                raise JudgeDown("the reply could not be stored") from error
-
-        return ItemJudge(self.usage, reply)
+    def reply(self, prompt: str, temperature: float, max_tokens: int, attempt: int) -> str:
+        """The stub's reply, the cached one, or else the server's. Raises JudgeDown."""
+        if self.server is None or self._cache is None:
+            return stub_judge(prompt, temperature)
+        model = self.server.model
+        key = cache_key(self._server_hash, model, prompt, temperature, max_tokens, attempt)
+        if (cached := self._cache.get(key)) is not None:
+            self.usage.add("from_cache")
+            return cached
+        new = self.server.reply(prompt, temperature, max_tokens)
+        try:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            return self._cache.add(key, new, model=model, at=now)
+        except OSError as error:
+            self.disk_full = error
+            raise JudgeDown("the reply could not be stored") from error
 
     def counts(self) -> dict[str, Any]:
         """The usage, and why no further call was made (None: calls went on)."""
-        return self.usage.as_dict() | {"stopped": self.server.stopped if self.server else None}
+        return self.usage.as_dict() | {"stopped": self.server and self.server.breaker.error}
 
     def close(self) -> None:
         """Refuse further calls; close connections and cache."""
-        if self.server is not None:
+        if self.server is not None and self._cache is not None:
             self.server.close()
-        if self._cache is not None:
             self._cache.close()
-
-
-def reply_max_tokens(benchmark: str, rules: str) -> int:
-    """The reference harness's max_tokens for a benchmark's judge at the date `rules`."""
-    name = benchmark_named(benchmark).name
-    if name == "MMVet" and rules < MMVET_LONG_FROM:
-        return 3
-    return 128 if name == "MathVista" else DEFAULT_MAX_TOKENS

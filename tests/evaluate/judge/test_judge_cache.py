@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from io import FileIO
 from pathlib import Path
 from threading import Thread
 
@@ -108,9 +109,7 @@ def test_a_line_that_cannot_be_written_whole_is_an_error(tmp_path: Path) -> None
     cache = ReplyCache(Path("/dev/full").parent)
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
-    import os
-
-    cache._file = os.open("/dev/full", os.O_WRONLY)
+    cache._file = FileIO("/dev/full", "w")
     with pytest.raises(OSError, match="No space left"):
         cache.add("k", "reply")
     assert cache.get("k") is None

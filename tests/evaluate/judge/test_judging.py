@@ -21,7 +21,6 @@ from difftrain.evaluate.judge import (
     JudgeServer,
     JudgeUsage,
     format_usage,
-    reply_max_tokens,
 )
 from difftrain.evaluate.loading import BenchmarkItem, load_items
 from difftrain.model.engines.transport import parse_retry_after
@@ -148,9 +147,10 @@ def test_the_request_is_that_of_the_reference_harness(server, config: RunConfig)
         assert request["max_tokens"] == 3
         (message,) = request["messages"]
         assert message["role"] == "user"
-    assert [reply_max_tokens(name, "2026-08") for name in ("MMVet", "MathVista", "MMMU")] == [
-        2048, 128, 2048,
-    ]  # fmt: skip
+    client = JudgeClient(config.evaluate.judge, config.evaluate.judge_client, Path("none"))
+    judges = [client.for_item(name, "2026-08") for name in ("MMVet", "MathVista", "MMMU")]
+    assert [judge and judge.max_tokens for judge in judges] == [2048, 128, 2048]
+    client.close()
 
 
 def test_a_repetition_at_the_same_temperature_is_a_separate_call(server, config: RunConfig) -> None:
