@@ -20,6 +20,7 @@ from difftrain import evaluate
 from difftrain.cli.overrides import compose_config
 from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.run_config import RunConfig, resolve
+from difftrain.evaluate import write_results
 from difftrain.evaluate.generate import (
     ResponseKey,
     pixel_budgets,
@@ -46,7 +47,7 @@ Pairs = list[tuple[ResponseKey, BenchmarkItem]]
 
 def grade(item: BenchmarkItem, response: str, config: EvaluateConfig) -> ItemResult:
     """The result of one response, by the rules and the offline judge of the miniatures."""
-    text, rules = evaluate.last_answer(response), configured_rules(config)
+    text, rules = write_results.prediction(response, config), configured_rules(config)
     grade = evaluate.grade_prediction(item.benchmark, text, item.item, judge, rules)
     return evaluate.item_result(item.benchmark, item.item, response, grade)
 

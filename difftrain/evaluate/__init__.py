@@ -9,7 +9,6 @@ from typing import Any
 from difftrain.evaluate import harness
 from difftrain.evaluate.benchmarks import hallusionbench, mathvista, mmmu, mmstar, mmvet, ocrbench
 from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge
-from difftrain.grade import extract
 from difftrain.records import ItemResult, ItemStatus
 
 __all__ = ["aggregate", "build_prompt", "score_item"]
@@ -18,19 +17,13 @@ BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (mathvista, mmvet, ocrbench, hallusionbench, mmmu, mmstar)
 }
-HARNESS_NAMES = {
-    "MathVista_MINI": "MathVista",
-    "MMMU_DEV_VAL": "MMMU",
-    "MMMU_DEV_VAL(validation)": "MMMU",
-}
-"""The reference harness's names of data sets, where they differ from the tables'."""
+# The reference harness's names of data sets, where they differ from the tables'.
+HARNESS_NAMES = {"MathVista_MINI": "MathVista", "MMMU_DEV_VAL": "MMMU"}
+HARNESS_NAMES["MMMU_DEV_VAL(validation)"] = "MMMU"
 
 
 def benchmark_named(name: str) -> Benchmark:
-    """A benchmark by its name in the tables or in the harness, with or without `shapes/`.
-
-    Raises ValueError for an unknown name.
-    """
+    """A benchmark by its name, the harness's, or one with `shapes/`. Raises ValueError."""
     short = name.removeprefix("shapes/")
     short = HARNESS_NAMES.get(short, short)
     if short not in BENCHMARKS:
@@ -85,19 +78,7 @@ def score_item(
     return grade_prediction(benchmark, prediction, item, judge, rules).score
 
 
-def last_answer(response: str) -> str:
-    """The text between the last <answer> tags, stripped; without tags the response unchanged."""
-    inside = extract.tag_content(response)
-    return response if inside is None else inside.strip()
-
-
-def item_result(
-    benchmark: str,
-    item: Item,
-    response: str | None,
-    grade: ItemGrade,
-    status: ItemStatus | None = None,
-) -> ItemResult:
+def item_result(benchmark: str, item: Item, response: str | None, grade: ItemGrade) -> ItemResult:
     """The record of a graded item; `benchmark` is kept as given, `shapes/` included."""
     kind = benchmark_named(benchmark)
     return ItemResult(
@@ -107,7 +88,7 @@ def item_result(
         extracted=grade.extracted,
         score=grade.score,
         graded_by=grade.graded_by,
-        status=status or (ItemStatus.failed if grade.score is None else ItemStatus.scored),
+        status=ItemStatus.failed if grade.score is None else ItemStatus.scored,
         error=grade.error,
         category=kind.category(item),
     )

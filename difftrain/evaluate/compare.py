@@ -20,8 +20,7 @@ MUST_AGREE = (
     *("engine", "dtype"),
 )
 """Settings that must be equal in two evaluations that are compared."""
-ITEMS = "items of "
-"""Prefix of the inputs in manifest.json that hold the hash of a benchmark's items."""
+ITEMS = "items of "  # prefix of the inputs in manifest.json that identify a benchmark's items
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +48,9 @@ def compare_evaluations(first: Path, second: Path, output: Path | None = None) -
     if differing := [f"  {key}: {a} and {b}" for key, (a, b) in values.items() if a != b]:
         lines = "\n".join(differing)
         raise ValueError(f"the two evaluations have different settings:\n{lines}")
-    if benchmarks := differing_items(*inputs):
-        raise ValueError(
-            f"the two evaluations have different items of {', '.join(benchmarks)}: their number, "
-            "texts or images differ"
-        )
+    if changed := ", ".join(differing_items(*inputs)):
+        problem = f"the two evaluations have different items of {changed}"
+        raise ValueError(f"{problem}: their number, texts or images differ")
     before, after = (parquet.read_rows(folder, ItemResult) for folder in (first, second))
     rows = compare_results(before, after)
     names = [each["checkpoint"] for each in inputs]
@@ -68,15 +65,15 @@ def compare_evaluations(first: Path, second: Path, output: Path | None = None) -
 
 
 def _manifest_of(folder: Path) -> dict[str, Any]:
-    made = manifest.read_manifest(folder)
-    if made is None or not parquet.parts(folder):
+    content = manifest.read_manifest(folder)
+    if content is None or not parquet.parts(folder):
         raise MissingArtifact(f"no evaluation at {folder}: run  python launch/evaluate.py")
-    if not any(key.startswith(ITEMS) for key in made["inputs"]):
+    if not any(key.startswith(ITEMS) for key in content["inputs"]):
         raise SchemaError(
             f"{folder}: its manifest.json does not say what its items were. Remove that file and "
             "run the command that made it again; no response is generated anew"
         )
-    return made
+    return content
 
 
 def differing_items(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
@@ -97,10 +94,7 @@ def pair_results(
 def compare_results(
     before: Sequence[ItemResult], after: Sequence[ItemResult], resamples: int = 2000
 ) -> list[BenchmarkComparison]:
-    """`after` against `before` on each benchmark.
-
-    Raises ValueError if they do not hold the same items, or nothing was decided on one side.
-    """
+    """`after` against `before` on each benchmark. Raises ValueError for other items or no score."""
     paired_difference(before, after, resamples=1)  # raises for unequal sets of items
     rows = []
     for name in dict.fromkeys(result.benchmark for result in before):
@@ -109,31 +103,19 @@ def compare_results(
             if reason := summary.no_score_reason(name, results):
                 raise ValueError(f"{name} of the {side} has no score to compare: {reason}")
         scores = [(a.score or 0.0, b.score or 0.0) for a, b in pair_results(*sides)]
-        rows.append(
-            BenchmarkComparison(
-                benchmark=name,
-                before=sum(a for a, _ in scores) / len(scores),
-                after=sum(b for _, b in scores) / len(scores),
-                difference=paired_difference(*sides, resamples=resamples),
-                won=sum(b > a for a, b in scores),
-                lost=sum(b < a for a, b in scores),
-                tied=sum(b == a for a, b in scores),
-            )
-        )
+        before_mean, after_mean = (sum(side) / len(side) for side in zip(*scores, strict=True))
+        difference = paired_difference(*sides, resamples=resamples)
+        won, lost = sum(b > a for a, b in scores), sum(b < a for a, b in scores)
+        counts = (won, lost, len(scores) - won - lost)
+        rows.append(BenchmarkComparison(name, before_mean, after_mean, difference, *counts))
     return rows
 
 
 def item_diffs(before: Sequence[ItemResult], after: Sequence[ItemResult]) -> list[dict[str, Any]]:
     """The items on which the two scores differ, with both scores and responses."""
     return [
-        {
-            "benchmark": a.benchmark,
-            "item_id": a.item_id,
-            "before": a.score,
-            "after": b.score,
-            "response_before": a.response or "",
-            "response_after": b.response or "",
-        }
+        {"benchmark": a.benchmark, "item_id": a.item_id, "before": a.score, "after": b.score}
+        | {"response_before": a.response or "", "response_after": b.response or ""}
         for a, b in pair_results(before, after)
         if a.score != b.score
     ]

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -36,20 +37,15 @@ logger = logging.getLogger(__name__)
 
 REPORT_FILE = "contamination.json"
 ROWS_PER_PART = 500
-NAMED_HITS = 20
-"""Hits that are named in an error message; contamination.json has all."""
+NAMED_HITS = 20  # in an error message; contamination.json has all
 UNREADABLE = (ValueError, OSError, LookupError, TypeError, SyntaxError)
 """What reading a damaged data set raises, SchemaError and Arrow's errors among them."""
-THUMBNAIL = 32
-BLOCK = 4
-MAX_DIFFERENCE = 5.0
-"""Of 255: the largest mean difference of a block of 4 x 4 thumbnail pixels between copies."""
-MIN_WORDS = 20
-"""Shorter questions are often equal by chance ("what is written in the image?")."""
+THUMBNAIL, BLOCK = 32, 4  # pixels per side
+MAX_DIFFERENCE = 5.0  # of 255, the mean of a block of 4 x 4 thumbnail pixels, between copies
+MIN_WORDS = 20  # shorter questions are often equal by chance ("what is written in the image?")
 _TAG = re.compile(r"<image(?: \d+)?>")
 _OPTIONS = re.compile(r"\n\s*(?:choices|options)\s*:")
 _HINT = re.compile(r"^hint:.*?\nquestion:", re.DOTALL)
-_WORD = re.compile(r"\w+")
 
 
 class Overlap(StrEnum):
@@ -62,16 +58,13 @@ class Overlap(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleOverlap:
-    """One sample and the first item it overlaps with, as `benchmark/item`, or None.
-
-    `items` counts the items. `same_question`: one of them has the same question, word for word.
-    """
+    """One sample and the first item it overlaps with, or None."""
 
     sample_id: str
     kind: Overlap | None
-    item: str | None
-    items: int
-    same_question: bool
+    item: str | None  # as `benchmark/item`
+    items: int  # how many it overlaps with
+    same_question: bool  # whether one of them has the same question, word for word
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +108,8 @@ class ImageIndex:
             return []
         bits = np.bitwise_count(self._dhashes ^ image.dhash).sum(axis=1)
         return [
-            int(i)
-            for i in np.flatnonzero(bits <= images.CONTAMINATION_MAX_BITS)
+            i
+            for i in np.flatnonzero(bits <= images.CONTAMINATION_MAX_BITS).tolist()
             if thumbnail_difference(self.signatures[i].thumbnail, image.thumbnail) <= MAX_DIFFERENCE
         ]
 
@@ -125,37 +118,32 @@ def normalize_question(question: str) -> str:
     """A question's words alone: no case, no punctuation, no image tags, no hint, no options."""
     text = _TAG.sub(" ", unicodedata.normalize("NFKC", question).casefold())
     text = _HINT.sub(" ", _OPTIONS.split(text)[0])
-    return " ".join(_WORD.findall(text))
+    return " ".join(re.findall(r"\w+", text))
 
 
 class ItemIndex:
-    """The images and the questions of benchmark items.
+    """The questions and images of benchmark items, but images that cannot be decoded.
 
-    Images are compared as the data stage would store them, so that an exact copy is exact; those
-    that cannot be decoded, or do not fit, are left out.
+    Images are compared as the data stage would store them, so that an exact copy is exact.
     """
 
     def __init__(self, items: Sequence[BenchmarkItem], budget: PixelBudget) -> None:
         self.checked = Counter(item.benchmark for item in items)
         self._names = ["/".join(item.key) for item in items]
-        self._questions = [
-            normalize_question(str(item.item.get("question") or item.item.get("query") or ""))
-            for item in items
-        ]
+        self._questions: list[str] = []
         self._by_question: dict[str, list[int]] = defaultdict(list)
-        for i, question in enumerate(self._questions):
-            if len(question.split()) >= MIN_WORDS:
-                self._by_question[question].append(i)
         self._item_of_image, signatures = [], []
         for i, item in enumerate(items):
+            text = str(item.item.get("question") or item.item.get("query") or "")
+            self._questions.append(question := normalize_question(text))
+            if len(question.split()) >= MIN_WORDS:
+                self._by_question[question].append(i)
             for part in build_prompt(item.benchmark, item.item):
                 if part["type"] == "image":
-                    try:
+                    with suppress(ImageError):
                         stored = images.decode(image_bytes(part["value"]), budget)
-                    except ImageError:
-                        continue
-                    self._item_of_image.append(i)
-                    signatures.append(signature(stored.to_pil()))
+                        signatures.append(signature(stored.to_pil()))
+                        self._item_of_image.append(i)
         self._images = ImageIndex(signatures)
 
     def overlap(self, sample: Sample) -> SampleOverlap:
@@ -182,16 +170,14 @@ class ItemIndex:
 def available_items(config: EvaluateConfig) -> tuple[list[BenchmarkItem], dict[str, str]]:
     """Every item of the benchmarks that are evaluated, are on disk beside them, or are drawn.
 
-    And name -> reason of those beside them that cannot be read. Raises what load_items raises for
-    one that is evaluated.
+    And name -> reason of those on disk that cannot be read. Raises what load_items raises.
     """
     names = dict.fromkeys([*config.benchmarks, *MINIATURES])
     all_items = replace(config, benchmarks=list(names), limit=None)
     items, unreadable = load_items(all_items), {}
     for name in config.also_on_disk:
         try:
-            one = replace(all_items, benchmarks=[name], allow_count_mismatch=True)
-            items += load_items(one)
+            items += load_items(replace(all_items, benchmarks=[name], allow_count_mismatch=True))
         except UNREADABLE as error:
             unreadable[name] = str(error).strip().splitlines()[0] or type(error).__name__
     return items, unreadable
@@ -204,10 +190,7 @@ def compare_with_benchmarks(
     budget: PixelBudget,
     world: World,
 ) -> None:
-    """Fill the folder with a SampleOverlap for every sample, contamination.json and the manifest.
-
-    Raises RankTimeout if another rank stops writing.
-    """
+    """Fill the folder with SampleOverlap rows, contamination.json, manifest. Raises RankTimeout."""
     checked, unreadable = Counter[str](), dict[str, str]()
 
     def compare_share(heart: Heartbeat) -> None:
@@ -219,29 +202,19 @@ def compare_with_benchmarks(
         checked.update(index.checked)
         compared = done()
         share = [s for s in world.share(samples) if s.sample_id not in compared]
-        bar = tqdm(
-            total=len(share), desc="contamination", unit="sample", disable=not world.is_first
-        )
-        for start in range(0, len(share), ROWS_PER_PART):
-            rows = [index.overlap(sample) for sample in share[start : start + ROWS_PER_PART]]
+        bar = tqdm(share, desc="contamination", unit="sample", disable=not world.is_first)
+        for rows in parquet.in_parts(map(index.overlap, bar), ROWS_PER_PART):
             parquet.write_part(folder, parquet.next_part_name(folder, world.rank), rows)
             heart.beat()
-            bar.update(len(rows))
-        bar.close()
 
     def done() -> set[str]:
         return {row.sample_id for row in parquet.read_rows(folder, SampleOverlap)}
 
     def write_report() -> dict[str, int]:
-        rows = parquet.read_rows(folder, SampleOverlap)
-        hits = [asdict(row) for row in rows if row.kind is not None]
-        content = {
-            "samples": len(samples),
-            "checked": dict(checked),
-            "absent": [name for name in OFFICIAL if name not in {*checked, *unreadable}],
-            "not_checked": unreadable,
-            "hits": hits,
-        }
+        hits = [asdict(row) for row in parquet.read_rows(folder, SampleOverlap) if row.kind]
+        absent = [name for name in OFFICIAL if name not in {*checked, *unreadable}]
+        content = {"samples": len(samples), "checked": dict(checked), "absent": absent}
+        content |= {"not_checked": unreadable, "hits": hits}
         manifest.write_json(folder / REPORT_FILE, content)
         return {"samples": len(samples), "items": checked.total(), "hits": len(hits)}
 
@@ -273,22 +246,20 @@ def check(
     if config.contamination is ContaminationPolicy.warn:
         return
     selected = {row.sample_id for path in selections for row in parquet.read_rows(path, Selection)}
-    hits = [
-        row
-        for row in parquet.read_rows(folder, SampleOverlap)
-        if row.kind is not None and row.sample_id in selected
-    ]
-    if hits:
-        named = []
-        for hit in hits[:NAMED_HITS]:
-            also = hit.same_question and hit.kind is not Overlap.same_question
-            kind = f"{hit.kind}, same question" if also else hit.kind
-            more = f" and {hit.items - 1} more" if hit.items > 1 else ""
-            named.append(f"{hit.sample_id} ({kind}: {hit.item}{more})")
-        rest = f", and {len(hits) - NAMED_HITS} more" if len(hits) > NAMED_HITS else ""
-        message = (
-            f"evaluate.contamination=error: {len(hits)} of {len(selected)} samples to train on "
-            f"are in benchmarks too: {', '.join(named)}{rest}; all: {folder / REPORT_FILE}. "
-            "Remove them from the data, or list them in the report with evaluate.contamination=warn"
-        )
-        raise ConfigError([message])
+    rows = parquet.read_rows(folder, SampleOverlap)
+    hits = [row for row in rows if row.kind is not None and row.sample_id in selected]
+    if not hits:
+        return
+    named = []
+    for hit in hits[:NAMED_HITS]:
+        also = hit.same_question and hit.kind is not Overlap.same_question
+        kind = f"{hit.kind}, same question" if also else hit.kind
+        more = f" and {hit.items - 1} more" if hit.items > 1 else ""
+        named.append(f"{hit.sample_id} ({kind}: {hit.item}{more})")
+    rest = f", and {len(hits) - NAMED_HITS} more" if len(hits) > NAMED_HITS else ""
+    message = (
+        f"evaluate.contamination=error: {len(hits)} of {len(selected)} samples to train on "
+        f"are in benchmarks too: {', '.join(named)}{rest}; all: {folder / REPORT_FILE}. "
+        "Remove them from the data, or list them in the report with evaluate.contamination=warn"
+    )
+    raise ConfigError([message])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -58,11 +59,10 @@ def response_key(item: BenchmarkItem) -> ResponseKey:
     """What identifies a response in its store; an item whose text or image changed is new."""
     digest = hashlib.blake2b(digest_size=8)
     for part in build_prompt(item.benchmark, item.item):
-        if part["type"] == "image":
-            content = loading.identity(part["value"])
-        else:
-            content = part["value"].encode("utf-8", "surrogatepass")
-        digest.update(f"{part['type']}:{len(content)}:".encode() + content)
+        kind, value = part["type"], part["value"]
+        is_image = kind == "image"
+        content = loading.identity(value) if is_image else value.encode("utf-8", "surrogatepass")
+        digest.update(f"{kind}:{len(content)}:".encode() + content)
     return (*item.key, digest.hexdigest())
 
 
@@ -150,6 +150,7 @@ def stream_responses(
     """
     waiting, skipped = iter(items), list[StoredResponse]()
     system = prompts.SYSTEM if config.system is SystemPrompt.think else None
+    tokens = config.max_new_tokens
 
     def next_requests(room: int) -> list[tuple[ResponseKey, Request]]:
         requests: list[tuple[ResponseKey, Request]] = []
@@ -163,9 +164,7 @@ def stream_responses(
             except ImageError as error:
                 skipped.append(StoredResponse(*key, None, ResponseStatus.skipped, str(error)))
                 continue
-            request = Request(
-                parts=tuple(parts), system=system, max_new_tokens=config.max_new_tokens
-            )
+            request = Request(parts=tuple(parts), system=system, max_new_tokens=tokens)
             requests.append((key, request))
         return requests
 
@@ -193,20 +192,17 @@ def generate_responses(
     with heart.in_background():
         engine = make_engine(*widest_budget(budgets))
     write_engine_info(store.folder, engine.info)
-    bar = tqdm(total=len(items), desc="evaluate", unit="item", disable=not heart.world.is_first)
-    buffer = parquet.PartBuffer[StoredResponse](
-        lambda rows: store.add(heart.world.rank, rows), rows_per_part
-    )
+    world = heart.world
+    buffer = parquet.PartBuffer[StoredResponse](partial(store.add, world.rank), rows_per_part)
 
     def on_idle() -> None:
         heart.beat()
         buffer.write_if_late()
 
+    rows = stream_responses(engine, items, config, budgets, on_idle)
     try:
-        for row in stream_responses(engine, items, config, budgets, on_idle):
+        for row in tqdm(rows, "evaluate", len(items), unit="item", disable=not world.is_first):
             buffer.add(row)
             on_idle()
-            bar.update()
     finally:
         buffer.write()
-        bar.close()

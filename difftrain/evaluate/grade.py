@@ -7,7 +7,7 @@ rules or another judge need no model. The first rank grades.
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,12 @@ from tqdm import tqdm
 
 from difftrain.config.evaluate import EvaluateConfig
 from difftrain.config.model import ModelConfig
-from difftrain.evaluate import (
-    compare,
-    generate,
-    grade_prediction,
-    item_result,
-    summary,
-    write_results,
-)
+from difftrain.evaluate import compare, generate, grade_prediction, item_result, write_results
 from difftrain.evaluate.generate import ResponseStatus, ResponseStore, StoredResponse
 from difftrain.evaluate.harness import ItemGrade, configured_rules
 from difftrain.evaluate.judge import JudgeClient
 from difftrain.evaluate.loading import BenchmarkItem, load_items
+from difftrain.evaluate.summary import count_no_response
 from difftrain.model.engines.types import Engine, read_engine_info
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat, run_shared_stage
@@ -50,9 +44,9 @@ def grade_response(
     """The result of one stored response."""
     if stored.response is None:
         grade = ItemGrade(None, None, None, stored.error)
+        result = item_result(item.benchmark, item.item, None, grade)
         skipped = stored.status is ResponseStatus.skipped
-        status = ItemStatus.skipped if skipped else ItemStatus.failed
-        return item_result(item.benchmark, item.item, None, grade, status)
+        return replace(result, status=ItemStatus.skipped) if skipped else result
     judge = judge_client.for_item(item.benchmark, config.rules)
     text = write_results.prediction(stored.response, config)
     grade = grade_prediction(item.benchmark, text, item.item, judge, configured_rules(config))
@@ -67,23 +61,18 @@ def grade_all(
     config: EvaluateConfig,
     judge_client: JudgeClient,
 ) -> list[ItemResult]:
-    """A result for every (item, response), in order; `judge_client.workers` items at a time.
-
-    Raises OSError if the disk is too full to keep the judge's replies.
-    """
-    bar = tqdm(total=len(responses), desc="grade", unit="item", disable=judge_client.workers == 1)
-    pool = ThreadPoolExecutor(judge_client.workers)
+    """A result for every (item, response), in order. Raises OSError if the disk is full."""
+    pool, quiet = ThreadPoolExecutor(judge_client.workers), judge_client.workers == 1
     try:
         futures = [pool.submit(grade_response, *pair, config, judge_client) for pair in responses]
-        for future in as_completed(futures):
+        completed = as_completed(futures)
+        for future in tqdm(completed, "grade", len(futures), unit="item", disable=quiet):
             future.result()
             if judge_client.disk_full is not None:
                 raise judge_client.disk_full
-            bar.update()
     finally:
         judge_client.close()
         pool.shutdown(cancel_futures=True)
-        bar.close()
     return [future.result() for future in futures]
 
 
@@ -123,26 +112,15 @@ def evaluate(
         (folders.results / "manifest.json").unlink(missing_ok=True)
         pairs = [(item, store[key]) for key, item in items.items()]
         results = grade_all(pairs, config, judge_client)
-        if no_response := summary.count_no_response(results):
-            logger.warning(
-                f"{no_response} items got no response from the engine; "
-                "the same command requests them again"
-            )
-        counts = {
-            "items": len(results),
-            "unscored": sum(result.score is None for result in results),
-            "no_response": no_response,
-            "judge": judge_client.counts(),
-            "engines": read_engine_info(store.folder),
-        }
-        write_results.write(
-            folders.results,
-            checkpoint,
-            list(items.values()),
-            results,
-            config,
-            write_results.conditions_of(config, counts, str(model.dtype), data_pixels),
-        )
+        if no_response := count_no_response(results):
+            problem = f"{no_response} items got no response from the engine"
+            logger.warning(f"{problem}; the same command requests them again")
+        unscored = sum(result.score is None for result in results)
+        counts = {"items": len(results), "unscored": unscored, "no_response": no_response}
+        counts |= {"judge": judge_client.counts(), "engines": read_engine_info(store.folder)}
+        values = list(items.values())
+        conditions = write_results.conditions_of(config, counts, str(model.dtype), data_pixels)
+        write_results.write(folders.results, checkpoint, values, results, config, conditions)
         return counts
 
     inputs = {"checkpoint": checkpoint, "responses": store.folder.name}

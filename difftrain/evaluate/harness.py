@@ -21,8 +21,7 @@ T = TypeVar("T")
 
 Item = Mapping[str, Any]  # one row of a benchmark, in its official columns
 Part = dict[str, Any]  # one part of a prompt: {"type": "image" or "text", "value": ...}
-Judge = Callable[[str, float], str]
-"""judge(prompt, temperature) -> reply; raises JudgeDown when the server cannot be reached."""
+Judge = Callable[[str, float], str]  # (prompt, temperature) -> reply; may raise JudgeDown
 TableRow = dict[str, float | int | None]  # one row of a results table: figure -> value
 Table = dict[str, TableRow]  # name of a row -> row
 
@@ -33,8 +32,7 @@ NOT_TEXTS = {
     *("#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 }
 """Texts that the harness's tables lose: an option or a prediction of this text is empty."""
-API_FAILURE = "Failed to obtain answer via API"
-"""The harness's own text for a judge call that never succeeded."""
+API_FAILURE = "Failed to obtain answer via API"  # the harness's text for a failed judge call
 # Temperatures of the judge's successive tries.
 RISING = (0.0, 0.5, 1.0, 1.5, 2.0)  # for MathVista, MM-Vet and HallusionBench
 STEADY = (0.0, 0.0, 0.0)  # for multiple choice
@@ -86,27 +84,6 @@ UNDECIDED = ItemGrade(0.0, None, None)
 """No rule applied and there is no judge, or its replies were of no use: counts as wrong."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Benchmark:
-    """A benchmark: a handful of functions of its items, its hub rows and the harness's TSV."""
-
-    name: str
-    prompt: Callable[[Item], list[Part]]
-    grade: Callable[[str, Item, Judge | None, HarnessRules], ItemGrade]  # of a prediction
-    item_id: Callable[[Item], str]
-    category: Callable[[Item], str]
-    tables: Callable[[Sequence[ItemResult]], dict[str, Table]]  # the harness's, by title
-    count: int  # official number of items
-    split: str
-    columns: tuple[str, ...]  # that the hub's data set must have
-    image_columns: tuple[str, ...] = ("image",)
-    tsv_columns: tuple[str, ...]
-    md5: tuple[str, ...]  # of the harness's TSV, the newest first
-    to_harness: Callable[[dict[str, Any], int], dict[str, Any]]
-    """(hub row, its number) -> the harness's columns."""
-    configs: tuple[str, ...] = ()
-
-
 class JudgeDown(RuntimeError):
     """The judge's server cannot be reached."""
 
@@ -120,10 +97,7 @@ def judge_prompt(name: str, *parts: str) -> str:
 def first_usable(
     judge: Judge, prompt: str, temperatures: tuple[float, ...], parse: Callable[[str], T | None]
 ) -> tuple[T | None, list[str]]:
-    """The first reply that `parse` accepts (None if it accepts none), and every reply.
-
-    Raises JudgeDown for whatever a judge raises when its server cannot be reached.
-    """
+    """The first reply that `parse` accepts, or None, and every reply. Raises JudgeDown."""
     replies: list[str] = []
     for temperature in temperatures:
         try:
@@ -149,9 +123,9 @@ def table_row(results: Iterable[ItemResult]) -> TableRow:
 
 
 def category_table(results: Sequence[ItemResult], split: bool = True) -> Table:
-    """The overall row (a mean over items), and one for each word of the categories, sorted.
+    """The overall row (a mean over items), and those of the categories' words (or whole), sorted.
 
-    An item counts fully under each of its words. Without `split` a category is a word as it is.
+    An item counts fully under each of its words.
     """
     by_word: dict[str, list[ItemResult]] = defaultdict(list)
     for result in results:
@@ -216,3 +190,23 @@ def images_then_text(item: Item, prompt: str | None = None) -> list[Part]:
     """A prompt: the item's images, then the text, by default the question as it stands."""
     parts = [{"type": "image", "value": image} for image in images(item) if image is not None]
     return [*parts, {"type": "text", "value": prompt or text(item, "question")}]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """A benchmark: a handful of functions of its items, its hub rows and the harness's TSV."""
+
+    name: str
+    prompt: Callable[[Item], list[Part]] = images_then_text
+    grade: Callable[[str, Item, Judge | None, HarnessRules], ItemGrade]  # of a prediction
+    item_id: Callable[[Item], str]
+    category: Callable[[Item], str]
+    tables: Callable[[Sequence[ItemResult]], dict[str, Table]]  # the harness's, by title
+    count: int  # official number of items
+    split: str
+    columns: tuple[str, ...]  # that the hub's data set must have
+    image_columns: tuple[str, ...] = ("image",)
+    tsv_columns: tuple[str, ...]
+    md5: tuple[str, ...]  # of the harness's TSV, the newest first
+    to_harness: Callable[[dict[str, Any], int], dict[str, Any]]  # of a hub row and its number
+    configs: tuple[str, ...] = ()

@@ -12,12 +12,13 @@ import binascii
 import csv
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import datasets
 from datasets.exceptions import DatasetsError
@@ -34,20 +35,11 @@ from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline.parquet import SchemaError
 from difftrain.shapes import benchmarks as miniatures
 
-T = TypeVar("T")
-
-MINIATURE_ITEMS = 300
-"""Items of a miniature when evaluate.limit is null."""
-EVALUATED_SPLIT = "validation"
-"""Of MMMU; the harness's file holds its dev split too, which is reported apart there. What other
-benchmarks write into `split` leaves no row out."""
-MAX_REFERENCE_LENGTH = 64
-"""A longer text is base64, a shorter one names something (the reference's rule)."""
+MINIATURE_ITEMS = 300  # where evaluate.limit is null
+MAX_REFERENCE_LENGTH = 64  # a longer text is base64, a shorter one a name (the reference's rule)
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
 """Names of splits that data sets of these benchmarks have."""
-MAX_CELL_LENGTH = 2**31 - 1
-Row = dict[str, Any]
-"""One row: column -> value."""
+Row = dict[str, Any]  # column -> value
 
 
 class BenchmarkNotFound(EmptyDatasetError):
@@ -68,26 +60,23 @@ class BenchmarkItem:
 
 
 def load_items(config: EvaluateConfig) -> list[BenchmarkItem]:
-    """All items of the requested benchmarks, in order; images of official ones are not read yet.
-
-    Raises what `official_items` raises.
-    """
-    return [
-        BenchmarkItem(name, item)
-        for name in config.benchmarks
-        for item in (
-            official_items(name, config)
-            if name in OFFICIAL
-            else miniatures.items(name.removeprefix("shapes/"), config.limit or MINIATURE_ITEMS)
-        )
-    ]
+    """All items of the requested benchmarks, in order. Raises what `official_items` raises."""
+    items = []
+    for name in config.benchmarks:
+        if name in OFFICIAL:
+            rows = official_items(name, config)
+        else:
+            count = config.limit or MINIATURE_ITEMS
+            rows = miniatures.items(name.removeprefix("shapes/"), count)
+        items += [BenchmarkItem(name, row) for row in rows]
+    return items
 
 
 def official_items(name: str, config: EvaluateConfig) -> list[Row]:
     """The items of an official benchmark, at most `config.limit`, spread evenly.
 
-    Raises SchemaError naming the benchmark and its missing columns, its expected and actual number
-    of items, a duplicate item or one that cannot be graded; BenchmarkNotFound without network.
+    Raises SchemaError for missing columns, another number of items, a duplicate item or one that
+    cannot be graded; BenchmarkNotFound without network.
     """
     benchmark = BENCHMARKS[name]
     source, place = config.place(name)
@@ -95,8 +84,8 @@ def official_items(name: str, config: EvaluateConfig) -> list[Row]:
         rows = _tsv_rows(benchmark, Path(place))
     else:
         rows = _dataset_rows(benchmark, source, place)
-    if name == "MMMU":
-        rows = [row for row in rows if row.get("split") in (None, EVALUATED_SPLIT)]
+    if name == "MMMU":  # The harness's file holds the dev split too, which it reports apart.
+        rows = [row for row in rows if row.get("split") in (None, "validation")]
     rows = [_with_images(row) for row in rows]
     if not config.harness_overrides.kept_texts:
         # The reference's tables lose an option or a hint named None.
@@ -117,22 +106,18 @@ def official_items(name: str, config: EvaluateConfig) -> list[Row]:
 
 
 def _check_gradable(benchmark: Benchmark, row: Row, number: int, config: EvaluateConfig) -> None:
-    """Raises SchemaError if the item's prompt or grade cannot be made, which would crash later.
-
-    It is graded on two predictions that reach every cell that a scorer reads.
-    """
     rules = configured_rules(config)
     try:
         for function in (benchmark.item_id, benchmark.category, benchmark.prompt):
             function(row)
-        for prediction in ("yes", "0"):
+        for prediction in ("yes", "0"):  # they reach every cell that a scorer reads
             benchmark.grade(prediction, row, lambda *_, reply=prediction: reply, rules)
     except (ValueError, LookupError, TypeError, SyntaxError, AttributeError) as error:
         item = row.get("id") or row.get("index") or f"number {number}"
         raise SchemaError(f"{benchmark.name}: item {item} cannot be graded: {error}") from error
 
 
-def evenly_spaced(rows: list[T], limit: int | None) -> list[T]:
+def evenly_spaced(rows: list[Any], limit: int | None) -> list[Any]:
     """`limit` of the rows at equal distances, in order, so that every part of the file is there."""
     if limit is None or limit >= len(rows):
         return rows
@@ -140,14 +125,14 @@ def evenly_spaced(rows: list[T], limit: int | None) -> list[T]:
 
 
 def _with_images(row: Row) -> Row:
-    """The row with something in every place where an image is shown, if only a MissingImage."""
+    """The row with something wherever an image is shown: an ImageError if there is no image."""
     cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
     texts = [str(row[name]) for name in ("question", *LETTERS) if row.get(name) is not None]
     mentioned = {int(number) for text in texts for number in IMAGE_TAG.findall(text)} or {1}
     cells = [*cells, *[None] * (max(mentioned) - len(cells))]
     for number in mentioned:
         if cells[number - 1] is None:
-            cells[number - 1] = MissingImage(f"no image: there is no image {number}")
+            cells[number - 1] = ImageError(f"no image: there is no image {number}")
     return row | {"image": cells}
 
 
@@ -159,70 +144,34 @@ def describe_source(name: str, config: EvaluateConfig) -> str:
     if source is not ItemSource.tsv:
         return f"{source.value} {place}"
     digest = _md5(Path(place), Path(place).stat().st_mtime_ns)
-    published = BENCHMARKS[name].md5
-    verdict = "an older one" if digest in published else "other"
-    if digest == published[0]:
-        verdict = "the harness's"
-    return f"tsv {place} (md5 {digest}: {verdict})"
+    newest, *older = BENCHMARKS[name].md5
+    verdicts = {newest: "the harness's", **dict.fromkeys(older, "an older one")}
+    return f"tsv {place} (md5 {digest}: {verdicts.get(digest, 'other')})"
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetImage:
-    """The image in one cell of a data set on disk."""
-
-    table: datasets.Dataset = field(repr=False)
-    row: int
-    column: str
-    root: Path | None = None
-    index: int | None = None
-    """Position in a list of images that the cell holds as text."""
-
-    def read(self) -> Any:
-        """The cell: {bytes, path} or base64. Raises ImageError if it is empty."""
-        cell = self.table[self.row][self.column]
-        if cell is None:
-            raise ImageError("no image: the cell is empty")
-        if self.index is not None:
-            return _base64_texts(cell)[self.index]
-        path_only = isinstance(cell, dict) and not cell.get("bytes") and cell.get("path")
-        return str(self.root / cell["path"]) if path_only and self.root else cell
+def _dataset_cell(
+    table: datasets.Dataset, row: int, column: str, root: Path | None, index: int | None = None
+) -> Any:
+    """A cell with an image, or image `index` of the list in it. Raises ImageError if empty."""
+    cell = table[row][column]
+    if cell is None:
+        raise ImageError("no image: the cell is empty")
+    if index is not None:
+        return _base64_texts(cell)[index]
+    path_only = isinstance(cell, dict) and not cell.get("bytes") and cell.get("path")
+    return str(root / cell["path"]) if path_only and root else cell
 
 
-@dataclass(frozen=True, slots=True)
-class TsvImage:
-    """Image `index` of the `image` cell in the TSV row that begins at byte `start`."""
-
-    path: Path
-    start: int
-    length: int
-    column: int
-    index: int = 0
-
-    def read(self) -> str:
-        """The image as base64. Raises ImageError if the file has changed since it was scanned."""
-        with self.path.open("rb") as file:
-            file.seek(self.start)
-            lines = BytesIO(file.read(self.length))  # cut at \n only, as the scan does
-        cells = next(csv.reader(_lines(lines, [0]), delimiter="\t"), [])
-        texts = _base64_texts(cells[self.column]) if len(cells) > self.column else []
-        if self.index >= len(texts):
-            raise ImageError(f"no image: {self.path} has changed since it was read")
-        return texts[self.index]
-
-
-@dataclass(frozen=True, slots=True)
-class MissingImage:
-    """Stands where an image should be: its item is skipped, and counted."""
-
-    reason: str
-
-    def read(self) -> Any:
-        """Raises ImageError with the reason."""
-        raise ImageError(self.reason)
-
-
-ImageSource = DatasetImage | TsvImage | MissingImage
-"""Where an image is; `read` gives its cell: bytes, base64, or a data set's {bytes, path}."""
+def _tsv_cell(path: Path, start: int, length: int, column: int, index: int) -> str:
+    """Image `index` (base64) of a cell in the TSV row at byte `start`. Raises ImageError."""
+    with path.open("rb") as file:
+        file.seek(start)
+        lines = BytesIO(file.read(length))  # cut at \n only, as when the rows were read
+    cells = next(filter(None, csv.reader(_lines(lines, [0]), delimiter="\t")), [])
+    texts = _base64_texts(cells[column]) if len(cells) > column else []
+    if index >= len(texts):
+        raise ImageError(f"no image: {path} has changed since it was read")
+    return texts[index]
 
 
 def identity(value: Any) -> bytes:
@@ -235,8 +184,10 @@ def identity(value: Any) -> bytes:
 
 def image_bytes(value: Any) -> bytes:
     """The bytes of an image file from whatever a cell holds. Raises ImageError."""
-    if isinstance(value, ImageSource):
-        value = value.read()
+    if isinstance(value, ImageError):
+        raise value
+    if isinstance(value, partial):
+        value = value()
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and value:
@@ -264,6 +215,14 @@ def _base64_texts(cell: str) -> list[str]:
         raise ImageError(f"broken image: {problem}") from error
 
 
+def _count_images(cell: str, where: str) -> int:
+    """How many images a cell of text holds. Raises SchemaError if its list of them is damaged."""
+    try:
+        return len(_base64_texts(cell))
+    except ImageError as error:
+        raise SchemaError(f"{where}: {error}") from error
+
+
 def decoded(value: Any, budget: PixelBudget) -> Image.Image:
     """The image as RGB inside the budget. Raises ImageError.
 
@@ -282,20 +241,21 @@ def decoded(value: Any, budget: PixelBudget) -> Image.Image:
     return images.resize_to_budget(image, budget)
 
 
-def _from_hub(name: str, place: str, configs: Sequence[str], split: str) -> datasets.Dataset:
+def _from_hub(benchmark: Benchmark, place: str) -> datasets.Dataset:
     """A split of a hub data set, `id` or `id@revision`. Raises BenchmarkNotFound, SchemaError."""
+    name, split = benchmark.name, benchmark.split
     hub_id, _, revision = place.partition("@")
     try:
         parts = [
             datasets.load_dataset(hub_id, config, split=split, revision=revision or None)
-            for config in configs or (None,)
+            for config in benchmark.configs or (None,)
         ]
         return datasets.concatenate_datasets(parts)
     except ValueError as error:
         problem = f"{hub_id} has no split {split!r} of the expected form ({error})"
         raise SchemaError(f"{name}: {problem}") from error
     except OSError as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BenchmarkNotFound(
             f"{name}: could not download {place} from the hub, split {split} ({reason}); without "
             f"network, copy the data set to DIR/{name}/ and set evaluate.source=folder "
@@ -304,9 +264,10 @@ def _from_hub(name: str, place: str, configs: Sequence[str], split: str) -> data
         ) from error
 
 
-def _from_folder(name: str, folder: Path, configs: Sequence[str], split: str) -> datasets.Dataset:
+def _from_folder(benchmark: Benchmark, folder: Path) -> datasets.Dataset:
     """A split of a data set in a folder. Raises SchemaError if the folder holds none."""
-    inside = [folder / config for config in configs]
+    name, split = benchmark.name, benchmark.split
+    inside = [folder / config for config in benchmark.configs]
     folders = inside if inside and all(path.is_dir() for path in inside) else [folder]
     saved = []
     for path in folders:
@@ -333,67 +294,45 @@ def _from_folder(name: str, folder: Path, configs: Sequence[str], split: str) ->
 
 def _parquet_files(folder: Path, split: str) -> list[Path]:
     """The parquet files of a split; where no file is named after a split, all of them."""
-
-    def split_of(path: Path) -> str | None:
+    by_split: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*.parquet")):
         names = (path.stem.split("-")[0], path.parent.name)
-        return next((name for name in names if name in SPLITS), None)
-
-    files = sorted(folder.rglob("*.parquet"))
-    if any(split_of(path) for path in files):
-        return [path for path in files if split_of(path) == split]
-    return files
-
-
-def _rows_with_images(
-    name: str, table: datasets.Dataset, image_columns: Sequence[str], root: Path | None
-) -> Iterator[Row]:
-    """The rows in order, with a DatasetImage (None where there is none) in each image column.
-
-    Raises SchemaError naming a row whose list of images is damaged.
-    """
-    present = [column for column in image_columns if column in table.column_names]
-    for column in present:
-        if isinstance(table.features[column], datasets.Image):
-            table = table.cast_column(column, datasets.Image(decode=False))
-    single = {column: table.select_columns([column]) for column in present}
-    for number, row in enumerate(table):
-        assert isinstance(row, dict)
-        for column in present:
-            cell, source = row[column], (single[column], number, column, root)
-            if isinstance(cell, str) and cell.startswith("["):
-                try:
-                    count = len(_base64_texts(cell))
-                except ImageError as error:
-                    place = f"{root or 'the data set'}: row {number}"
-                    raise SchemaError(f"{name}: {place}: {error}") from error
-                row[column] = [DatasetImage(*source, index) for index in range(count)]
-            else:
-                row[column] = None if cell is None else DatasetImage(*source)
-        yield row
+        by_split[next((name for name in names if name in SPLITS), "")].append(path)
+    return by_split[""] if by_split.keys() == {""} else by_split[split]
 
 
 def _dataset_rows(benchmark: Benchmark, source: ItemSource, place: str) -> list[Row]:
-    """The rows of a data set, hub or folder, in the harness's columns.
-
-    The data set may have the hub's columns or the harness's. Raises SchemaError naming missing
-    columns, or a row that has no such form.
-    """
+    """The rows in the harness's columns; functions read the images. Raises SchemaError."""
     name, root = benchmark.name, None
     if source is ItemSource.hub:
-        table = _from_hub(name, place, benchmark.configs, benchmark.split)
+        table = _from_hub(benchmark, place)
     else:
         root = Path(place)
-        table = _from_folder(name, root, benchmark.configs, benchmark.split)
+        table = _from_folder(benchmark, root)
     present = table.column_names
-    if set(benchmark.tsv_columns) <= set(present):
-        return list(_rows_with_images(name, table, ("image",), root))
-    if missing := [column for column in benchmark.columns if column not in present]:
+    is_harness_form = set(benchmark.tsv_columns) <= set(present)
+    missing = [column for column in benchmark.columns if column not in present]
+    if missing and not is_harness_form:
         problem = f"{place} has no column {', '.join(missing)}; it has {', '.join(present)}"
         raise SchemaError(f"{name}: {problem}")
-    rows = []
-    for number, row in enumerate(_rows_with_images(name, table, benchmark.image_columns, root)):
+    columns = ("image",) if is_harness_form else benchmark.image_columns
+    columns = [column for column in columns if column in present]
+    for column in columns:
+        if isinstance(table.features[column], datasets.Image):
+            table = table.cast_column(column, datasets.Image(decode=False))
+    images = {column: table.select_columns([column]) for column in columns}
+    rows: list[Row] = []
+    for number, row in enumerate(table):
+        assert isinstance(row, dict)
+        for column in columns:
+            cell, image = row[column], partial(_dataset_cell, images[column], number, column, root)
+            if isinstance(cell, str) and cell.startswith("["):
+                count = _count_images(cell, f"{name}: {root or 'the data set'}: row {number}")
+                row[column] = [partial(image, index) for index in range(count)]
+            elif cell is not None:
+                row[column] = image
         try:
-            rows.append(benchmark.to_harness(row, number))
+            rows.append(row if is_harness_form else benchmark.to_harness(row, number))
         except (ValueError, KeyError, TypeError) as error:
             problem = f"row {number} is not of the official form: {error}"
             raise SchemaError(f"{name}: {problem}") from error
@@ -414,24 +353,12 @@ def _lines(file: BinaryIO, bytes_read: list[int]) -> Iterator[str]:
         yield line.decode("utf-8")
 
 
-def _scan(path: Path) -> Iterator[tuple[int, int, list[str]]]:
-    """(first byte, number of bytes, cells) of every row, the header first."""
-    csv.field_size_limit(MAX_CELL_LENGTH)
-    bytes_read, start = [0], 0
-    with path.open("rb") as file:
-        for cells in csv.reader(_lines(file, bytes_read), delimiter="\t"):
-            if cells:
-                yield start, bytes_read[0] - start, cells
-            start = bytes_read[0]
-
-
 def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
-    """The rows of the harness's file that have an image: texts, None for an empty cell, TsvImages.
+    """The rows of the harness's file that have an image, which is a function that reads it.
 
     Another md5 than the published ones gives a warning. One pass notes where each row begins; an
     image is read again from there when it is needed. A cell of at most 64 characters is the index
-    of the row whose image is shared. Raises SchemaError for a file that cannot be read, or naming
-    missing columns, rows or lists of images that cannot be read, and unknown shared images.
+    of the row whose image is shared. Raises SchemaError.
     """
     where = f"{benchmark.name}: {path}"
     if not path.is_file():
@@ -440,33 +367,34 @@ def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
     if digest not in benchmark.md5:
         message = f"{where} has md5 {digest}, the harness's file has {benchmark.md5[0]}"
         warnings.warn(message, stacklevel=2)
+    csv.field_size_limit(2**31 - 1)
     rows: list[Row] = []
-    images: dict[str, list[TsvImage]] = {}
+    images: dict[str, list[partial[str]]] = {}
     try:
-        scan = _scan(path)
-        _, _, header = next(scan, (0, 0, []))
-        header = [name.removeprefix("\ufeff") for name in header]
-        if missing := [name for name in benchmark.tsv_columns if name not in header]:
-            listed = ", ".join(header)
-            raise SchemaError(f"{where} has no column {', '.join(missing)}; it has {listed}")
-        column = header.index("image")
-        for number, (start, length, cells) in enumerate(scan, 1):
-            if len(cells) > len(header):
-                reason = f"row {number} has {len(cells)} cells under {len(header)} columns"
-                raise SchemaError(f"{where} is no readable TSV: {reason}")
-            cells += [""] * (len(header) - len(cells))
-            row: Row = {name: cell or None for name, cell in zip(header, cells, strict=True)}
-            if row["image"] is None:
-                continue
-            if len(row["image"]) > MAX_REFERENCE_LENGTH:
-                try:
-                    count = len(_base64_texts(row["image"]))
-                except ImageError as error:
-                    raise SchemaError(f"{where}: row {number}: {error}") from error
-                row["image"] = images[str(row["index"])] = [
-                    TsvImage(path, start, length, column, i) for i in range(count)
-                ]
-            rows.append(row)
+        with path.open("rb") as file:
+            bytes_read = [0]
+            reader = csv.DictReader(_lines(file, bytes_read), delimiter="\t", restval="")
+            reader.fieldnames = [name.removeprefix("\ufeff") for name in reader.fieldnames or ()]
+            if missing := [name for name in benchmark.tsv_columns if name not in reader.fieldnames]:
+                listed = ", ".join(reader.fieldnames)
+                raise SchemaError(f"{where} has no column {', '.join(missing)}; it has {listed}")
+            column, end = reader.fieldnames.index("image"), bytes_read[0]
+            for number, cells in enumerate(reader, 1):
+                start, end = end, bytes_read[0]
+                if None in cells:
+                    num_columns = len(reader.fieldnames)
+                    num_cells = num_columns + len(cells[None])
+                    reason = f"row {number} has {num_cells} cells under {num_columns} columns"
+                    raise SchemaError(f"{where} is no readable TSV: {reason}")
+                row: Row = {name: cell or None for name, cell in cells.items()}
+                if row["image"] is None:
+                    continue
+                if len(row["image"]) > MAX_REFERENCE_LENGTH:
+                    row["image"] = images[str(row["index"])] = [
+                        partial(_tsv_cell, path, start, end - start, column, index)
+                        for index in range(_count_images(row["image"], f"{where}: row {number}"))
+                    ]
+                rows.append(row)
     except (csv.Error, UnicodeDecodeError) as error:
         raise SchemaError(f"{where} is no readable TSV: {error}") from error
     for row in rows:

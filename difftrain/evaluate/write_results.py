@@ -14,30 +14,23 @@ from typing import Any
 
 import jinja2
 
-from difftrain.config.evaluate import (
-    OFFICIAL,
-    TSV_FILES,
-    AnswerTags,
-    EvaluateConfig,
-    HarnessOverrides,
-)
+from difftrain.config.evaluate import OFFICIAL, TSV_FILES, AnswerTags, EvaluateConfig
 from difftrain.config.fingerprint import counted_settings
 from difftrain.config.judge import JudgeKind, by_rules_alone, model_name, server_hash
 from difftrain.config.model import EngineKind
-from difftrain.evaluate import BENCHMARKS, benchmark_named, last_answer, summary
+from difftrain.evaluate import BENCHMARKS, benchmark_named, summary
 from difftrain.evaluate.harness import Table, TableRow
 from difftrain.evaluate.judge import format_usage
 from difftrain.evaluate.loading import BenchmarkItem, describe_source
+from difftrain.grade import extract
 from difftrain.model.engines.types import read_engine_info
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import ItemResult, ItemStatus
 
 logger = logging.getLogger(__name__)
 
-PRINTED_SCALE = {"MMMU": 1, "MMStar": 1}
-"""The papers' tables print these two as fractions and the others as percentages."""
+# Title of HallusionBench's table where a limit took some of the items.
 LIMITED_TITLE = "subsets (no fAcc, qAcc and average: evaluate.limit leaves figures incomplete)"
-"""Title of HallusionBench's table where a limit took some of the items."""
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("difftrain", "evaluate/templates"),
     undefined=jinja2.StrictUndefined,
@@ -96,26 +89,14 @@ def write(
     for name, score in scores.items():
         if score["reason"]:
             logger.warning("%s: no score: %s", name, score["reason"])
-    breakdowns = {
-        name: {
-            "outcomes": outcomes(group),
-            "tables": breakdown(name, group, is_limited(name, len(group), config)),
-        }
-        for name, group in groups.items()
-        if group
-    }
+    breakdowns = {}
+    for name, group in groups.items():
+        if group:
+            tables = breakdown(name, group, is_limited(name, len(group), config))
+            breakdowns[name] = {"outcomes": outcomes(group), "tables": tables}
     manifest.write_json(folder / "breakdown.json", breakdowns)
-    page = render(
-        "scores.md.jinja",
-        checkpoint=checkpoint,
-        scores=scores,
-        breakdowns=breakdowns,
-        official={name: BENCHMARKS[name].count for name in OFFICIAL},
-        printed_score=printed_score,
-        table_lines=table_lines,
-        **conditions,
-    )
-    manifest.write_text(folder / "scores.md", page)
+    content = {"checkpoint": checkpoint, "scores": scores, "breakdowns": breakdowns, **conditions}
+    manifest.write_text(folder / "scores.md", render("scores.md.jinja", **content))
     write_predictions(folder / "predictions", checkpoint, items, results, config)
 
 
@@ -125,7 +106,7 @@ def settings_of(config: EvaluateConfig, responses: Path, dtype: str) -> dict[str
     return counted_settings(config, "evaluate") | {
         "judge": model_name(config.judge, config.benchmarks),
         "judge_server": server_hash(config.judge),
-        "engine": engine_kinds(engines),
+        "engine": ", ".join(sorted({engine["engine"] for engine in engines})),
         "dtype": dtype_of(engines, dtype),
     }
 
@@ -178,12 +159,8 @@ def outcomes(results: Sequence[ItemResult]) -> dict[str, int]:
 
 def printed_score(benchmark: str, score: float) -> str:
     """A score as the papers' tables print it: 68.300, but 0.547 for MMMU and MMStar."""
-    return f"{score * PRINTED_SCALE.get(benchmark_named(benchmark).name, 100):.3f}"
-
-
-def engine_kinds(engines: Sequence[Mapping[str, Any]]) -> str:
-    """The kinds of the engines: `hf`, and maybe others, such as `hf, http`."""
-    return ", ".join(sorted({engine["engine"] for engine in engines}))
+    scale = 1 if benchmark_named(benchmark).name in ("MMMU", "MMStar") else 100
+    return f"{score * scale:.3f}"
 
 
 def dtype_of(engines: Sequence[Mapping[str, Any]], dtype: str) -> str | None:
@@ -192,19 +169,18 @@ def dtype_of(engines: Sequence[Mapping[str, Any]], dtype: str) -> str | None:
     return dtype if ours else None
 
 
-def engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Each engine with its version, once, and how many tokens a server makes of an image."""
     lines = []
     for engine in engines:
-        description = [engine["engine"], engine.get("version", "")]
-        description += [f"served as {engine['served']}"] if "served" in engine else []
-        lines.append(["engine", " ".join(filter(None, description))])
+        served = f"served as {engine['served']}" if "served" in engine else ""
+        description = filter(None, (engine["engine"], engine.get("version"), served))
+        lines.append(("engine", " ".join(description)))
         if tokens := engine.get("image_tokens"):
-            side, server, expected = (tokens[key] for key in ("side", "server", "expected"))
-            text = f"{server} for an image of {side} x {side}, where {expected} are expected"
-            resized = ": the server shrinks images" if server < expected else ""
-            lines.append(["image tokens", text + resized])
-    return [line for i, line in enumerate(lines) if line not in lines[:i]]
+            text = "{server} for an image of {side} x {side}, where {expected} are expected"
+            shrinks = ": the server shrinks images" * (tokens["server"] < tokens["expected"])
+            lines.append(("image tokens", text.format(**tokens) + shrinks))
+    return list(dict.fromkeys(lines))
 
 
 def conditions_of(
@@ -215,7 +191,7 @@ def conditions_of(
     if config.judge is JudgeKind.endpoint:
         judge = format_usage(judge, counts["judge"])
         logger.info("judge %s", judge)
-    usual = asdict(HarnessOverrides())
+    usual = asdict(EvaluateConfig().harness_overrides)
     overrides = asdict(config.harness_overrides).items()
     return {
         "config": config,
@@ -225,15 +201,18 @@ def conditions_of(
         "overrides": [f"{name}={value}" for name, value in overrides if value != usual[name]],
         "sources": {name: describe_source(name, config) for name in config.benchmarks},
         "data_pixels": data_pixels,
+        "official": {name: BENCHMARKS[name].count for name in OFFICIAL},
+        "printed_score": printed_score,
+        "table_lines": _table_lines,
     }
 
 
 def render(template: str, **values: Any) -> str:
     """A page from its template in templates/."""
-    return TEMPLATES.get_template(template).render(**values) + "\n"
+    return TEMPLATES.get_template(template).render(**values)
 
 
-def table_lines(table: Table) -> list[list[str]]:
+def _table_lines(table: Table) -> list[list[str]]:
     """A results table as text, its head first: counts as they are, fractions in percent."""
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
 
@@ -247,10 +226,11 @@ def table_lines(table: Table) -> list[list[str]]:
 
 
 def prediction(response: str | None, config: EvaluateConfig) -> str:
-    """What the scorer is given: the text in <answer>, or the whole response (answer_tags=raw)."""
-    if response is None:
-        return ""
-    return last_answer(response) if config.answer_tags is AnswerTags.strip else response
+    """What the scorer gets: the text in the last <answer>; without it, or raw, the response."""
+    if response is None or config.answer_tags is AnswerTags.raw:
+        return response or ""
+    inside = extract.tag_content(response)
+    return response if inside is None else inside.strip()
 
 
 def prediction_file(checkpoint: str, benchmark: str) -> str:
@@ -270,8 +250,7 @@ def write_predictions(
     """One table of predictions for each benchmark, for the harness's own scorer; returns the files.
 
     The columns are those of the harness's data file, but the image, and `prediction`. The harness
-    takes it with PRED_FORMAT=tsv. It finds items by `index`, so the items must have come from its
-    own TSV (evaluate.source=tsv).
+    takes it with PRED_FORMAT=tsv and finds items by `index`, which must be that of its own TSV.
     """
     responses = {(result.benchmark, result.item_id): result.response for result in results}
     folder.mkdir(parents=True, exist_ok=True)

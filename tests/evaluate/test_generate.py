@@ -26,7 +26,7 @@ from difftrain.evaluate.generate import (
 from difftrain.evaluate.loading import BenchmarkItem, load_items
 from difftrain.model.engines import openai_engine, server_check
 from difftrain.model.engines.openai_engine import OpenAIEngine
-from difftrain.model.engines.types import Completion
+from difftrain.model.engines.types import Completion, write_engine_info
 from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
@@ -206,11 +206,16 @@ def test_the_page_and_the_settings_say_who_answered_and_what_a_server_makes_of_i
     assert len(content["inputs"][f"items of {NAME}"]) == 12
 
 
-def test_the_dtype_is_printed_where_it_is_ours_and_smaller_images_are_reported() -> None:
+def test_the_dtype_is_printed_where_it_is_ours_and_smaller_images_are_reported(
+    tmp_path: Path,
+) -> None:
     engines = [{"engine": "hf"}, {"engine": "vllm", "version": "0.11"}]
-    assert write_results.engine_lines(engines) == [["engine", "hf"], ["engine", "vllm 0.11"]]
-    assert write_results.engine_kinds(engines) == "hf, vllm"
+    assert write_results.engine_lines(engines) == [("engine", "hf"), ("engine", "vllm 0.11")]
     assert write_results.dtype_of(engines, "bfloat16") == "bfloat16"
+    for engine in engines:
+        write_engine_info(tmp_path, engine)
+    settings = write_results.settings_of(EvaluateConfig(), tmp_path, "bfloat16")
+    assert (settings["engine"], settings["dtype"]) == ("hf, vllm", "bfloat16")
     counts = {"judge": {}, "engines": engines}
     conditions = write_results.conditions_of(EvaluateConfig(), counts, "bfloat16", PIXELS)
     assert conditions["dtype"] == "bfloat16"

@@ -5,6 +5,7 @@ import pickle
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def test_a_folder_of_official_size_gives_every_item_once(
         images = [part["value"] for part in parts if part["type"] == "image"]
         assert images
         for value in images:
-            assert isinstance(value, loading.ImageSource)
+            assert isinstance(value, partial)
             assert loading.decoded(value, PixelBudget(784, 10**6)).mode == "RGB"
 
 

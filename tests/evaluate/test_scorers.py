@@ -6,8 +6,10 @@ import httpx
 import pytest
 
 from difftrain import evaluate
+from difftrain.config.evaluate import EvaluateConfig
 from difftrain.evaluate.benchmarks import hallusionbench, mathvista, multiple_choice
 from difftrain.evaluate.harness import RULES, JudgeDown
+from difftrain.evaluate.write_results import prediction
 from difftrain.records import ItemStatus
 
 CHOICE = {
@@ -210,9 +212,10 @@ def test_a_chinese_question_gets_the_chinese_judge_prompt() -> None:
     assert multiple_choice.judge_prompt("What", {"A": "cat"}, "kitten").endswith("Your output: ")
 
 
-def test_last_answer_is_the_text_in_the_last_tags_or_the_response_itself() -> None:
-    assert evaluate.last_answer("<think>B</think><answer>\nA\n</answer>") == "A"
-    assert evaluate.last_answer("no tags here ") == "no tags here "
+def test_a_prediction_is_the_text_in_the_last_tags_or_the_response_itself() -> None:
+    config = EvaluateConfig()
+    assert prediction("<think>B</think><answer>\nA\n</answer>", config) == "A"
+    assert prediction("no tags here ", config) == "no tags here "
 
 
 def test_a_result_keeps_the_benchmarks_name_and_the_response() -> None:

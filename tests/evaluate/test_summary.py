@@ -41,11 +41,9 @@ def test_the_score_is_the_mean_inside_its_interval() -> None:
     assert (summary.n, summary.failed) == (100, 0)
 
 
-def test_the_same_seed_gives_the_same_interval_in_any_order() -> None:
+def test_the_same_items_give_the_same_interval_in_any_order() -> None:
     some = results([1.0, 0.0, 0.0, 1.0, 1.0])
-    assert summarize("MMStar", some, seed=1) == summarize("MMStar", some[::-1], seed=1)
-    many = results([1.0, 0.0, 0.3] * 20)
-    assert summarize("MMStar", many, seed=1) != summarize("MMStar", many, seed=2)
+    assert summarize("MMStar", some) == summarize("MMStar", some[::-1])
 
 
 def test_the_reasons_for_missing_scores_are_counted_apart() -> None:
@@ -67,7 +65,7 @@ def test_items_without_a_score_are_counted_and_not_averaged() -> None:
 
 
 def test_a_mean_over_no_items_is_refused() -> None:
-    with pytest.raises(ValueError, match="no scored items"):
+    with pytest.raises(ValueError, match="so there is no mean"):
         summarize("MMVet", [])
 
 
@@ -146,7 +144,9 @@ def test_the_reason_says_what_is_missing() -> None:
 
 
 def test_one_decided_item_makes_a_score_and_the_others_are_counted() -> None:
-    summary = summarize("MMStar", [*DECIDED[:1], *UNDECIDED, *DEAD])
+    mixed = [*DECIDED[:1], *UNDECIDED, *DEAD]
+    mixed = [replace(result, item_id=str(i)) for i, result in enumerate(mixed)]
+    summary = summarize("MMStar", mixed)
     assert summary.score == pytest.approx(1 / 3)
     assert (summary.n, summary.failed, summary.undecided, summary.reason) == (3, 4, 2, None)
     assert count_undecided([*DECIDED, *UNDECIDED, *DEAD]) == 2

@@ -132,7 +132,6 @@ def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
 
 BENCHMARK = Benchmark(
     name="HallusionBench",
-    prompt=harness.images_then_text,
     grade=_grade,
     item_id=_item_id,
     category=_category,

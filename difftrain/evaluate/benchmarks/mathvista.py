@@ -9,15 +9,12 @@ from difftrain.evaluate.benchmarks.multiple_choice import match_option
 from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge
 from difftrain.records import GradedBy
 
-MAX_LIST_LENGTH = 200
-"""Characters of a list of a few numbers as an answer."""
+NUMBER_TYPES = {"integer": int, "float": float}  # Python's own reading of a text
+MAX_LIST_LENGTH = 200  # characters of a list of a few numbers as an answer
 
 
 def judge_prompt(prediction: str, item: Item) -> str:
-    """The extractor's prompt (the missing letter and the missing line break are the original's).
-
-    Its examples are the benchmark's own (lupantech/MathVista).
-    """
+    """The extractor's prompt (lupantech/MathVista), with its typing error and no line break."""
     query = str(item.get("query") or item.get("question") or "")
     last = f"\n{query}\nModel respone: {prediction}Extracted answer:"
     return harness.judge_prompt("mathvista", last)
@@ -28,68 +25,36 @@ def _options(item: Item) -> dict[str, str]:
     return dict(zip(LETTERS, texts, strict=False))
 
 
-def _gold_letter(item: Item, options: dict[str, str]) -> str:
+def _gold(item: Item, rules: HarnessRules) -> object:
+    if item["question_type"] != "multi_choice":
+        return _value(item["answer"], item, rules)
     if not harness.is_empty(item.get("answer_option")):
         return str(item["answer_option"])
     gold = harness.text(item, "answer")
-    for letter, text in options.items():
+    for letter, text in _options(item).items():
         if text == gold:
             return letter
     raise ValueError(f"MathVista item {item.get('pid')}: answer {gold!r} is not one of the choices")
 
 
-def _number(text: object, kind: str) -> int | float | None:
-    """What Python's own int() or float() makes of the text."""
+def _value(text: object, item: Item, rules: HarnessRules) -> object:
+    """What a text answers: an option's letter, a number or a list; None if it cannot be read."""
+    if item["question_type"] == "multi_choice":
+        return match_option(str(text), _options(item), rules)
     try:
-        return int(str(text)) if kind == "integer" else float(str(text))
+        if item["answer_type"] in NUMBER_TYPES:
+            return NUMBER_TYPES[item["answer_type"]](str(text))
+        # The reference has no rule for lists: its branch never says right. JSON is also how Python
+        # writes a list of numbers.
+        stripped = str(text).strip()
+        is_list = stripped.startswith("[") and len(stripped) <= MAX_LIST_LENGTH
+        return json.loads(stripped) if is_list and rules.overrides.list_items else None
     except ValueError:
         return None
-
-
-def _parse_list(text: object) -> list[object] | None:
-    """A list of numbers as JSON, which is also how Python writes it; None if the text is none."""
-    stripped = str(text).strip()
-    if not stripped.startswith("[") or len(stripped) > MAX_LIST_LENGTH:
-        return None
-    try:
-        return json.loads(stripped)
-    except ValueError:
-        return None
-
-
-def _grade_by_rule(prediction: str, item: Item, rules: HarnessRules) -> ItemGrade | None:
-    """What the rule alone decides; a wrong number, and a right 0, are left to the judge."""
-    if item["question_type"] == "multi_choice":
-        options = _options(item)
-        letter = match_option(prediction, options, rules)
-        if letter is None:
-            return None
-        return ItemGrade(float(letter == _gold_letter(item, options)), letter, GradedBy.rule)
-    if item["answer_type"] not in ("integer", "float"):
-        return None
-    number = _number(prediction, item["answer_type"])
-    # The reference tests the number for truth, so a right 0 is "nothing found".
-    usable = number is not None if rules.overrides.zero else bool(number)
-    if usable and number == _number(item["answer"], item["answer_type"]):
-        return ItemGrade(1.0, str(number), GradedBy.rule)
-    return None
-
-
-def _is_correct(extracted: str, item: Item, rules: HarnessRules) -> bool:
-    if item["question_type"] == "multi_choice":
-        options = _options(item)
-        return match_option(extracted, options, rules) == _gold_letter(item, options)
-    kind = item["answer_type"]
-    if kind not in ("integer", "float"):
-        # The reference has no rule for lists: its branch never says right.
-        parsed = _parse_list(extracted) if rules.overrides.list_items else None
-        return parsed is not None and parsed == _parse_list(item["answer"])
-    number = _number(extracted, kind)
-    return number is not None and number == _number(item["answer"], kind)
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """The rule's answer; else what the judge extracts, compared with the gold by the same rule.
+    """The rule decides choices and correct numbers; else what the judge extracts is compared.
 
     Five failed calls are undecided and give 0, as in the reference.
     """
@@ -97,15 +62,24 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
     def parse(reply: str) -> str | None:
         return None if harness.API_FAILURE in reply else reply
 
-    if by_rule := _grade_by_rule(prediction, item, rules):
-        return by_rule
+    value = _value(prediction, item, rules)
+    if item["question_type"] == "multi_choice":
+        decided = value is not None
+    else:
+        # The reference tests the number for truth, so a right 0 is "nothing found".
+        usable = value is not None if rules.overrides.zero else bool(value)
+        is_number = item["answer_type"] in NUMBER_TYPES
+        decided = is_number and usable and value == _gold(item, rules)
+    if decided:
+        return ItemGrade(float(value == _gold(item, rules)), str(value), GradedBy.rule)
     if judge is None:
         return harness.UNDECIDED
     prompt = judge_prompt(prediction, item)
     extracted, _ = harness.first_usable(judge, prompt, harness.RISING, parse)
     if extracted is None:
         return harness.UNDECIDED
-    return ItemGrade(float(_is_correct(extracted, item, rules)), extracted, GradedBy.judge)
+    value, gold = _value(extracted, item, rules), _gold(item, rules)
+    return ItemGrade(float(value is not None and value == gold), extracted, GradedBy.judge)
 
 
 def _category(item: Item) -> str:

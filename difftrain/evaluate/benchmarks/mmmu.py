@@ -28,9 +28,7 @@ SUBJECTS = {
 DISCIPLINES = {
     subject: discipline for discipline, subjects in SUBJECTS.items() for subject in subjects.split()
 }
-"""Of each of the thirty subjects."""
-IMAGE_TAG = re.compile(r"<image ([1-9])>")
-"""Where an image stands in a text, counted from 1."""
+IMAGE_TAG = re.compile(r"<image ([1-9])>")  # where an image stands in a text, counted from 1
 
 
 def _prompt(item: Item) -> list[Part]:

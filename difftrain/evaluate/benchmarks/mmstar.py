@@ -1,6 +1,6 @@
 """MMStar: 1500 multiple-choice questions over six capabilities, in the harness's columns.
 
-The hub's data set writes the options into the question; `to_harness` moves them into columns A to
+The hub's data set writes the options into the question; `_to_harness` moves them into columns A to
 D, as the harness's TSV has them.
 """
 
@@ -11,8 +11,11 @@ from difftrain.evaluate import harness
 from difftrain.evaluate.benchmarks import multiple_choice
 from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge, Part
 
-_LETTERED = re.compile(r"\n\s*Options:\s*A:\s*(.*)\Z", re.DOTALL)
-_NEXT_LETTER = {letter: re.compile(rf",\s*{letter}:\s*") for letter in "BCD"}
+_LETTERED = re.compile(
+    r"\n\s*Options:\s*A:\s*(?P<A>.*?)(?:,\s*B:\s*(?P<B>.*?)"
+    r"(?:,\s*C:\s*(?P<C>.*?)(?:,\s*D:\s*(?P<D>.*?))?)?)?\s*\Z",
+    re.DOTALL,
+)
 _BRACKETED = re.compile(r"^\(([A-D])\)\s?(.*?)\s*(?=^\([A-D]\)|\Z)", re.DOTALL | re.MULTILINE)
 
 
@@ -41,13 +44,7 @@ def split_options(question: str) -> tuple[str, dict[str, str]]:
     Raises ValueError if there are no options.
     """
     if match := _LETTERED.search(question):
-        rest, options, letter = match[1], {}, "A"
-        for next_letter, pattern in _NEXT_LETTER.items():
-            cut = pattern.search(rest)
-            if cut is None:
-                break
-            options[letter], rest, letter = rest[: cut.start()], rest[cut.end() :], next_letter
-        options[letter] = rest.strip()
+        options = {letter: text for letter, text in match.groupdict().items() if text is not None}
         return question[: match.start()], options
     options = {match[1]: match[2] for match in _BRACKETED.finditer(question)}
     if not options:

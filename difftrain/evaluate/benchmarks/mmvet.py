@@ -10,11 +10,7 @@ from difftrain.records import GradedBy, ItemResult
 
 
 def judge_prompt(prediction: str, item: Item) -> str:
-    """The table with this item as its last, unfinished row.
-
-    The protocol is the benchmark's own (yuweihao/MM-Vet, Apache-2.0): another wording would be
-    another metric.
-    """
+    """The table with this item as its last row; the wording is yuweihao/MM-Vet's (Apache-2.0)."""
     gold = harness.text(item, "answer")
     gold = gold.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
     row = [harness.text(item, "question"), gold, prediction, ""]
@@ -63,7 +59,6 @@ def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
 
 BENCHMARK = Benchmark(
     name="MMVet",
-    prompt=harness.images_then_text,
     grade=_grade,
     item_id=lambda item: harness.text(item, "index", "question_id", "id"),
     category=_category,

@@ -23,15 +23,12 @@ REFUSALS = (
     "Cannot determine the answer",
 )
 _BLANKED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-_ANSWER_IS = re.compile(r"answer is\s*\**\s*([A-D])", re.IGNORECASE)
-_ANSWER_IS_ALONE = re.compile(r"answer is\s*\**\s*([A-D])(?!\w)", re.IGNORECASE)
 
 
 def question_text(item: Item) -> str:
     """The question with its lettered options; without options, the question alone."""
-    question = harness.text(item, "question")
+    question, options = harness.text(item, "question"), harness.options(item)
     hint = None if harness.is_empty(item.get("hint")) else str(item["hint"])
-    options = harness.options(item)
     if not options:
         return (f"Hint: {hint}\n" if hint else "") + f"Question: {question}\n"
     # An empty option in the middle keeps its letter, so its line is made and then dropped.
@@ -55,18 +52,15 @@ def _match_letter(prediction: str, options: Mapping[str, str], rules: HarnessRul
             return present[0]
     if not present and NONE_OF_THEM in tokens:
         return NONE_OF_THEM
-    pattern = _ANSWER_IS_ALONE if rules.overrides.whole_letter else _ANSWER_IS
-    if rules.answer_is and (match := pattern.search(prediction)):
+    pattern = r"answer is\s*\**\s*([A-D])" + r"(?!\w)" * rules.overrides.whole_letter
+    if rules.answer_is and (match := re.search(pattern, prediction, re.IGNORECASE)):
         letter = match[1].upper()
         return letter if letter in options else None
     return None
 
 
 def match_option(prediction: str, options: Mapping[str, str], rules: HarnessRules) -> str | None:
-    """The option a prediction means: a letter, Z (none of them), or None (the rule cannot say).
-
-    A letter by itself, else the one option whose text occurs in the prediction, ignoring case.
-    """
+    """The option that a prediction means, by letter, else by text: a letter, Z (none) or None."""
     if letter := _match_letter(prediction, options, rules):
         return letter
     max_length = 2 * sum(len(text) for text in options.values())
@@ -78,10 +72,7 @@ def match_option(prediction: str, options: Mapping[str, str], rules: HarnessRule
 
 
 def judge_prompt(question: str, options: Mapping[str, str], prediction: str) -> str:
-    """The prompt that asks which option a prediction means.
-
-    The reference has a Chinese form of the same content; the wording of ours differs.
-    """
+    """Asks which option a prediction means; the Chinese form has the reference's content only."""
     lines = "".join(f"{letter}. {text}\n" for letter, text in options.items())
     listed = f"There are several options: \n{lines}"
     if any("\u4e00" <= letter <= "\u9fff" for letter in question):

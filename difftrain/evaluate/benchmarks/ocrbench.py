@@ -10,19 +10,14 @@ from difftrain.records import GradedBy, ItemResult
 FORMULAS = "Handwritten Mathematical Expression Recognition"
 GROUPS = {
     "Text Recognition": (
-        "Regular Text Recognition",
-        "Irregular Text Recognition",
-        "Artistic Text Recognition",
-        "Handwriting Recognition",
-        "Digit String Recognition",
-        "Non-Semantic Text Recognition",
+        *("Regular Text Recognition", "Irregular Text Recognition", "Artistic Text Recognition"),
+        *("Handwriting Recognition", "Digit String Recognition", "Non-Semantic Text Recognition"),
     ),
     "Scene Text-centric VQA": ("Scene Text-centric VQA",),
     "Doc-oriented VQA": ("Doc-oriented VQA",),
     "Key Information Extraction": ("Key Information Extraction",),
     FORMULAS: (FORMULAS,),
 }
-"""The five groups of types."""
 
 
 def _normalized(text: str, formula: bool) -> str:
@@ -69,7 +64,6 @@ def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
 
 BENCHMARK = Benchmark(
     name="OCRBench",
-    prompt=harness.images_then_text,
     grade=_grade,
     item_id=lambda item: harness.text(item, "index", "id"),
     category=_category,

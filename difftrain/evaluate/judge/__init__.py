@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -28,13 +29,12 @@ from difftrain.shapes.benchmarks import judge as stub_judge
 
 CACHE_VERSION = 2  # part of every key; a change to what a call sends must change it
 DEFAULT_MAX_TOKENS = 2048  # of a reply where the reference harness sets no other limit
+# MM-Vet's judge had 3 tokens before this day; a longer reply is cut off and unusable there.
 MMVET_LONG_FROM = "2026-05-28"
-"""MM-Vet's judge had 3 tokens before this day; a longer reply is cut off and unusable there."""
 MAX_PAUSE_S = 120.0  # a server that asks for a longer pause is not called again in this run
 OUTAGE_CALLS = 24  # that fail in a row before the server is not called again in this run
+# An empty reply does not count towards an outage, nor a refusal by a server that has replied.
 OUTAGE_FAULTS = {Fault.limited, Fault.server, Fault.lost, Fault.slow, Fault.malformed}
-"""What counts towards an outage. An empty reply does not, nor does a refusal by a server that has
-replied to other prompts."""
 FATAL_STATUSES = {
     401: "the server answers 401: is JUDGE_API_KEY right?",
     402: "the server answers 402: the account cannot pay",
@@ -47,10 +47,9 @@ FATAL_STATUSES = {
 def cache_key(
     server: str, model: str, prompt: str, temperature: float, max_tokens: int, attempt: int
 ) -> str:
-    """What identifies a reply: hash of the server, model, prompt, settings and attempt.
+    """What identifies a reply; `attempt` counts an item's calls that are equal in all the rest.
 
-    `attempt` counts an item's calls with the same prompt and temperature from 0, because the
-    reference harness repeats a call at the same temperature when a reply is unusable.
+    The reference harness repeats a call at the same temperature when a reply is unusable.
     """
     content = [CACHE_VERSION, server, model, prompt, float(temperature), max_tokens, attempt]
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
@@ -77,10 +76,7 @@ class ReplyCache:
         return self._replies.get(key)
 
     def add(self, key: str, reply: str, **metadata: Any) -> str:
-        """Store a reply and return it, or the one that another thread stored first.
-
-        Raises OSError if the line cannot be written whole.
-        """
+        """Store a reply; returns it, or the one that was stored first. Raises OSError."""
         with self._lock:
             if key in self._replies:
                 return self._replies[key]
@@ -105,13 +101,10 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
     """The complete entries of one file; a line cut off by a kill is skipped."""
     entries = []
     for line in path.read_bytes().split(b"\n"):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        match entry:
-            case {"key": str(), "reply": str()}:
-                entries.append(entry)
+        with suppress(ValueError):
+            match json.loads(line):
+                case {"key": str(), "reply": str()} as entry:
+                    entries.append(entry)
     return entries
 
 
@@ -173,16 +166,11 @@ class JudgeServer:
         self._failures_in_a_row, self._has_replied, self._closed = 0, False, False
 
     def check_key(self) -> None:
-        """Raises ConfigError if the server rejects the key; counts no call.
-
-        A server that cannot be reached, or has no list of models, passes.
-        """
-        try:
+        """Raises ConfigError if the server rejects the key; one that cannot be reached passes."""
+        with suppress(RequestError):
             status = self._client.run(self._client.models_status(self._config.timeout_s))
-        except RequestError:
-            return
-        if status in (401, 403):
-            raise ConfigError([f"evaluate.judge=endpoint: the server rejects {KEY} ({status})"])
+            if status in (401, 403):
+                raise ConfigError([f"evaluate.judge=endpoint: the server rejects {KEY} ({status})"])
 
     def reply(self, prompt: str, temperature: float, max_tokens: int) -> str:
         """The judge's reply, stripped. Raises JudgeDown if there is none after all attempts."""
@@ -243,7 +231,7 @@ class JudgeServer:
             )
 
     def close(self) -> None:
-        """Cancel open calls, refuse further ones and close the connections."""
+        """Cancel open calls and refuse further ones."""
         self._closed = True
         self._client.close()
 
@@ -289,8 +277,7 @@ class JudgeClient:
 
     def __init__(self, kind: JudgeKind, config: JudgeClientConfig, cache: Path) -> None:
         self.kind, self.usage = kind, JudgeUsage()
-        self.disk_full: OSError | None = None
-        """Set when a reply could not be cached; the pass must stop then."""
+        self.disk_full: OSError | None = None  # a reply could not be cached: the pass must stop
         uses_server = kind is JudgeKind.endpoint
         self.workers = config.max_concurrency if uses_server else 1
         self.server = JudgeServer(config, self.usage) if uses_server else None
@@ -298,10 +285,7 @@ class JudgeClient:
         self._server_hash = judge_config.server_hash(kind) or ""
 
     def for_item(self, benchmark: str, rules: str) -> ItemJudge | None:
-        """The judge of one item, with attempts counted from 0; None where rules alone decide.
-
-        It has the reference harness's max_tokens for the benchmark at the date `rules`.
-        """
+        """The judge of one item, with the harness's max_tokens; None where rules alone decide."""
         if judge_config.by_rules_alone(self.kind, benchmark):
             return None
         mmvet = 3 if rules < MMVET_LONG_FROM else DEFAULT_MAX_TOKENS
