@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -202,8 +203,8 @@ def compare_with_benchmarks(
         checked.update(index.checked)
         compared = done()
         share = [s for s in world.share(samples) if s.sample_id not in compared]
-        bar = tqdm(share, desc="contamination", unit="sample", disable=not world.is_first)
-        for rows in parquet.in_parts(map(index.overlap, bar), ROWS_PER_PART):
+        bar = iter(tqdm(share, desc="contamination", unit="sample", disable=not world.is_first))
+        while rows := [index.overlap(sample) for sample in islice(bar, ROWS_PER_PART)]:
             parquet.write_part(folder, parquet.next_part_name(folder, world.rank), rows)
             heart.beat()
 

@@ -118,9 +118,9 @@ def evaluate(
         unscored = sum(result.score is None for result in results)
         counts = {"items": len(results), "unscored": unscored, "no_response": no_response}
         counts |= {"judge": judge_client.counts(), "engines": read_engine_info(store.folder)}
-        values = list(items.values())
         conditions = write_results.conditions_of(config, counts, str(model.dtype), data_pixels)
-        write_results.write(folders.results, checkpoint, values, results, config, conditions)
+        all_items = list(items.values())
+        write_results.write(folders.results, checkpoint, all_items, results, config, conditions)
         return counts
 
     inputs = {"checkpoint": checkpoint, "responses": store.folder.name}
