@@ -57,10 +57,9 @@ def compare_evaluations(first: Path, second: Path, output: Path | None = None) -
     folder = output or second.parent.parent / "compare" / f"{first.name}-{second.name}"
     lines = [json.dumps(diff) + "\n" for diff in item_diffs(before, after)]
     benchmarks = [asdict(row) | {"difference": row.difference.to_json()} for row in rows]
+    content = {"checkpoints": names, "benchmarks": benchmarks}
     manifest.write_text(folder / "item_diffs.jsonl", "".join(lines))
-    manifest.write_json(
-        folder / "comparison.json", {"checkpoints": names, "benchmarks": benchmarks}
-    )
+    manifest.write_json(folder / "comparison.json", content)
     manifest.write_text(folder / "comparison.md", markdown(names, rows, settings[0]))
     return folder
 

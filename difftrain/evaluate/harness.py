@@ -62,8 +62,9 @@ RULES = {
 def configured_rules(config: EvaluateConfig) -> HarnessRules:
     """The rules of an evaluation: a date, the settings' overrides, and the harness's tables."""
     overrides = config.harness_overrides
-    through_tables = not overrides.kept_texts
-    return replace(RULES[config.rules], overrides=overrides, through_tables=through_tables)
+    return replace(
+        RULES[config.rules], overrides=overrides, through_tables=not overrides.kept_texts
+    )
 
 
 @dataclass(frozen=True, slots=True)
