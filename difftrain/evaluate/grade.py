@@ -51,8 +51,7 @@ def grade_response(
     text = write_results.prediction(stored.response, config)
     grade = grade_prediction(item.benchmark, text, item.item, judge, configured_rules(config))
     if judge is not None:
-        decided = grade.graded_by is GradedBy.judge
-        judge_client.usage.add("unusable", judge.replies - decided)
+        judge_client.usage.add("unusable", judge.replies - (grade.graded_by is GradedBy.judge))
     return item_result(item.benchmark, item.item, stored.response, grade)
 
 

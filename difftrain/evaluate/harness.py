@@ -62,9 +62,8 @@ RULES = {
 def configured_rules(config: EvaluateConfig) -> HarnessRules:
     """The rules of an evaluation: a date, the settings' overrides, and the harness's tables."""
     overrides = config.harness_overrides
-    return replace(
-        RULES[config.rules], overrides=overrides, through_tables=not overrides.kept_texts
-    )
+    through_tables = not overrides.kept_texts
+    return replace(RULES[config.rules], overrides=overrides, through_tables=through_tables)
 
 
 @dataclass(frozen=True, slots=True)
