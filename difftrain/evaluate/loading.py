@@ -185,7 +185,7 @@ def identity(value: Any) -> bytes:
 def image_bytes(value: Any) -> bytes:
     """The bytes of an image file from whatever a cell holds. Raises ImageError."""
     if isinstance(value, ImageError):
-        raise value
+        raise ImageError(*value.args)
     if isinstance(value, partial):
         value = value()
     if isinstance(value, dict):
