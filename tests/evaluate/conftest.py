@@ -248,13 +248,13 @@ def hub_rows() -> Callable[[str], list[Row]]:
 
 def as_data_set(rows: list[Row]) -> datasets.Dataset:
     """Rows as a data set whose picture columns are pictures."""
-    found = datasets.Dataset.from_list(rows)
-    for column in found.column_names:
+    data_set = datasets.Dataset.from_list(rows)
+    for column in data_set.column_names:
         if column == "decoded_image" or column.startswith("image_") or column == "image":
             cells = [row[column] for row in rows if row[column] is not None]
             if not cells or isinstance(cells[0], dict):
-                found = found.cast_column(column, datasets.Image())
-    return found
+                data_set = data_set.cast_column(column, datasets.Image())
+    return data_set
 
 
 @pytest.fixture(scope="session")
@@ -263,18 +263,18 @@ def write_folder() -> Callable[..., Path]:
 
     def write(root: Path, name: str, rows: list[Row], form: str = "parquet") -> Path:
         folder, split = root / name, SPLITS.get(name, "test")
-        found = as_data_set(rows)
+        data_set = as_data_set(rows)
         if form == "disk":
-            datasets.DatasetDict({split: found}).save_to_disk(str(folder))
+            datasets.DatasetDict({split: data_set}).save_to_disk(str(folder))
         elif name == "MMMU":
             for start in range(0, len(rows), 30):
                 subject = rows[start]["id"].removeprefix("validation_").rpartition("_")[0]
                 (folder / subject).mkdir(parents=True)
-                part = found.select(range(start, min(start + 30, len(rows))))
+                part = data_set.select(range(start, min(start + 30, len(rows))))
                 part.to_parquet(str(folder / subject / "validation-00000-of-00001.parquet"))
         else:
             (folder / "data").mkdir(parents=True)
-            found.to_parquet(str(folder / "data" / f"{split}-00000-of-00001.parquet"))
+            data_set.to_parquet(str(folder / "data" / f"{split}-00000-of-00001.parquet"))
         return folder
 
     return write

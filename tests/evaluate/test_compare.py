@@ -125,9 +125,9 @@ def test_evaluations_under_other_settings_are_not_compared(
 
 def test_an_evaluation_that_does_not_say_what_its_items_were_is_refused(tmp_path: Path) -> None:
     new, old = finished(tmp_path / "new", [0.0]), finished(tmp_path / "old", [1.0])
-    made = json.loads((old / "manifest.json").read_text())
-    del made["inputs"]["items of MMStar"]
-    (old / "manifest.json").write_text(json.dumps(made))
+    content = json.loads((old / "manifest.json").read_text())
+    del content["inputs"]["items of MMStar"]
+    (old / "manifest.json").write_text(json.dumps(content))
     done = compare(new, old)
     assert done.returncode == 2
     assert f"{old}: its manifest.json does not say what its items were" in done.stderr

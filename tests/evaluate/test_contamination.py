@@ -70,12 +70,12 @@ def test_an_image_is_found_by_its_pixels_and_by_its_looks(checked: Path) -> None
 
 
 def test_what_was_compared_and_what_was_not_is_written_down(checked: Path) -> None:
-    found = json.loads((checked / "contamination.json").read_text())
-    assert found["samples"] == len(SAMPLES)
-    assert found["checked"]["shapes/MMStar"] == found["checked"]["shapes/MMVet"] == 300
-    assert len(found["checked"]) == 6
-    assert "MMStar" in found["absent"]
-    assert {each["sample_id"] for each in found["hits"]} == {"same", "otherwise", "near"}
+    report = json.loads((checked / "contamination.json").read_text())
+    assert report["samples"] == len(SAMPLES)
+    assert report["checked"]["shapes/MMStar"] == report["checked"]["shapes/MMVet"] == 300
+    assert len(report["checked"]) == 6
+    assert "MMStar" in report["absent"]
+    assert {each["sample_id"] for each in report["hits"]} == {"same", "otherwise", "near"}
     content = manifest.read_manifest(checked)
     assert content is not None
     assert content["counts"] == {"samples": 9, "items": 1800, "hits": 3}
@@ -96,8 +96,8 @@ def test_a_benchmark_image_that_the_data_stage_resized_is_the_same_image() -> No
     items = [replace(load_items(CONFIG)[0], item={**ITEM, "image": buffer.getvalue()})]
     stored = contamination.images.decode(buffer.getvalue(), BUDGET)
     assert stored.size != (500, 300)
-    found = contamination.ItemIndex(items, BUDGET).overlap(sample("x", images=(stored.png,)))
-    assert found.kind is Overlap.same_image
+    overlap = contamination.ItemIndex(items, BUDGET).overlap(sample("x", images=(stored.png,)))
+    assert overlap.kind is Overlap.same_image
 
 
 def drawn(kind: str) -> bytes:
@@ -121,8 +121,8 @@ def drawn(kind: str) -> bytes:
 def test_the_same_file_is_the_same_image_whatever_its_form(kind: str) -> None:
     items = [replace(load_items(CONFIG)[0], item={**ITEM, "image": drawn(kind)})]
     stored = contamination.images.decode(drawn(kind), BUDGET)
-    found = contamination.ItemIndex(items, BUDGET).overlap(sample("x", images=(stored.png,)))
-    assert found.kind is Overlap.same_image
+    overlap = contamination.ItemIndex(items, BUDGET).overlap(sample("x", images=(stored.png,)))
+    assert overlap.kind is Overlap.same_image
 
 
 def test_an_image_that_cannot_be_decoded_is_no_crash() -> None:
@@ -180,9 +180,9 @@ def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
     marks = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=config)).evaluation("base")
     rows = hub_rows("MathVista")[:3]
     write_folder(tmp_path, "MathVista", rows)
-    found, broken = contamination.available_items(config)
+    items, broken = contamination.available_items(config)
     assert not broken
-    index = contamination.ItemIndex(found, BUDGET)
+    index = contamination.ItemIndex(items, BUDGET)
     assert (index.checked["MMStar"], index.checked["MathVista"]) == (2, 3)
     stored = contamination.images.decode(rows[2]["decoded_image"]["bytes"], BUDGET)
     assert index.overlap(sample("x", images=(stored.png,))).kind is Overlap.same_image
@@ -207,11 +207,11 @@ def test_a_broken_benchmark_that_is_not_evaluated_is_told_and_skipped(
         allow_count_mismatch=True,
     )
     contamination.compare_with_benchmarks([OTHER[0]], tmp_path / "out", config, BUDGET, World())
-    found = json.loads((tmp_path / "out" / "contamination.json").read_text())
-    assert found["checked"]["MMStar"] == found["checked"]["OCRBench"] == 2
-    assert found["not_checked"].keys() == {"MathVista", "MMVet"}
-    assert "no readable parquet" in found["not_checked"]["MathVista"]
-    assert found["absent"] == ["HallusionBench", "MMMU"]
+    report = json.loads((tmp_path / "out" / "contamination.json").read_text())
+    assert report["checked"]["MMStar"] == report["checked"]["OCRBench"] == 2
+    assert report["not_checked"].keys() == {"MathVista", "MMVet"}
+    assert "no readable parquet" in report["not_checked"]["MathVista"]
+    assert report["absent"] == ["HallusionBench", "MMMU"]
     assert "contamination: not checked: MathVista: " in caplog.text
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "difftrain" / "shapes" / "tiny"
 
 
-def told(*arguments: str) -> list[str]:
+def problems_of(*arguments: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         overrides.compose_config(list(arguments))
     return caught.value.problems
@@ -45,25 +45,25 @@ def test_official_names_need_no_prefix_and_come_from_the_hub() -> None:
 def test_every_missing_place_is_named_before_anything_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "MMVet.tsv").write_text("")
     both = "evaluate.benchmarks=[MMVet,MMStar,MMMU]"
-    assert "needs a folder: evaluate.path=DIR" in told(both, "evaluate.source=tsv")[0]
-    assert "no such folder" in told(both, "evaluate.source=tsv", "evaluate.path=nowhere")[0]
-    found = told(both, "evaluate.source=tsv", f"evaluate.path={tmp_path}")
-    assert [each.split("there is no ")[1] for each in found] == [
+    assert "needs a folder: evaluate.path=DIR" in problems_of(both, "evaluate.source=tsv")[0]
+    assert "no such folder" in problems_of(both, "evaluate.source=tsv", "evaluate.path=nowhere")[0]
+    problems = problems_of(both, "evaluate.source=tsv", f"evaluate.path={tmp_path}")
+    assert [each.split("there is no ")[1] for each in problems] == [
         f"MMStar at {tmp_path}/MMStar.tsv",
         f"MMMU at {tmp_path}/MMMU_DEV_VAL.tsv",
     ]
     place = f"evaluate.paths.MMStar={tmp_path}/x.tsv"
-    (problem,) = told("evaluate.benchmarks=[MMStar]", place)
+    (problem,) = problems_of("evaluate.benchmarks=[MMStar]", place)
     assert problem == f"evaluate.paths.MMStar={tmp_path}/x.tsv: there is no MMStar at " + (
         f"{tmp_path}/x.tsv"
     )
 
 
 def test_a_misspelt_place_and_a_misspelt_deviation_get_the_right_spelling() -> None:
-    assert "did you mean evaluate.paths.MMStar?" in told("evaluate.paths.MMstar=x")[0]
+    assert "did you mean evaluate.paths.MMStar?" in problems_of("evaluate.paths.MMstar=x")[0]
     assert (
         "did you mean evaluate.harness_overrides.zero?"
-        in told("evaluate.harness_overrides.zeros=true")[0]
+        in problems_of("evaluate.harness_overrides.zeros=true")[0]
     )
 
 
@@ -96,7 +96,7 @@ def test_pixel_limits_are_the_reference_runs_unless_set() -> None:
     assert config.pixels("shapes/OCRBench", (3136, 12544)) == (3136, 12544)
     config.min_pixels, config.max_pixels = 784, 1568
     assert config.pixels("OCRBench", (1, 2)) == config.pixels("shapes/MMMU", (1, 2)) == (784, 1568)
-    assert "is no range" in told("evaluate.benchmarks=[MMMU]", "evaluate.max_pixels=1000")[0]
+    assert "is no range" in problems_of("evaluate.benchmarks=[MMMU]", "evaluate.max_pixels=1000")[0]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_pixel_limits_are_the_reference_runs_unless_set() -> None:
 def test_pixel_limits_between_which_no_miniature_fits_are_refused(
     given: list[str], key: str, low: int, high: int
 ) -> None:
-    (problem,) = told(*given)
+    (problem,) = problems_of(*given)
     assert problem.startswith(f"evaluate.{key}=")
     assert problem.endswith(
         f"miniatures: {low} to {high} pixels is no range (the data's are 3136 to 12544)"
@@ -150,7 +150,7 @@ def test_short_forms_are_expanded() -> None:
 
 
 def test_a_model_that_does_not_exist_is_still_refused_by_its_nearest_name() -> None:
-    assert "did you mean tiny?" in told(*expand_evaluate(["model=tny"])[0])[0]
+    assert "did you mean tiny?" in problems_of(*expand_evaluate(["model=tny"])[0])[0]
 
 
 def test_the_default_takes_whole_benchmarks_and_the_tiny_model_a_hundred_items() -> None:
@@ -190,9 +190,9 @@ def test_a_checkpoint_is_evaluated_outside_a_recipe_and_missing_images_are_count
     gone = [mark for mark in marks if mark.score is None]
     assert [mark.item_id for mark in gone] == ["v1_2", "v1_3"]
     assert all(mark.status is ItemStatus.skipped and mark.error for mark in gone)
-    found: dict[str, Any] = json.loads((folder / "breakdown.json").read_text())
-    assert found["MMVet"]["outcomes"]["skipped"] == 2
-    assert found["MMMU"]["outcomes"]["skipped"] == 0
+    breakdowns: dict[str, Any] = json.loads((folder / "breakdown.json").read_text())
+    assert breakdowns["MMVet"]["outcomes"]["skipped"] == 2
+    assert breakdowns["MMMU"]["outcomes"]["skipped"] == 0
     assert "| 2 of 218 |" in (folder / "scores.md").read_text()
 
 

@@ -36,10 +36,10 @@ def settings(
         write_folder(tmp_path, name, hub_rows(name))
     for name in files:
         write_folder(tmp_path / "rows", name, hub_rows(name))
-        given = EvaluateConfig(
+        config = EvaluateConfig(
             source=ItemSource.folder, path=str(tmp_path / "rows"), benchmarks=[name]
         )
-        items = official_items(name, given)
+        items = official_items(name, config)
         rows = [{**row, "image": [image_bytes(each) for each in row["image"]]} for row in items]
         write_tsv(tmp_path / TSV_FILES[name], rows)
     return [
@@ -63,20 +63,20 @@ def test_six_benchmarks_of_official_size_are_asked_scored_and_told(settings: lis
     assert len(marks) == ITEMS
     assert len({(mark.benchmark, mark.item_id) for mark in marks}) == ITEMS
     summary = json.loads((folder / "summary.json").read_text())
-    found = json.loads((folder / "breakdown.json").read_text())
+    breakdowns = json.loads((folder / "breakdown.json").read_text())
     for name in OFFICIAL:
-        outcomes = found[name]["outcomes"]
+        outcomes = breakdowns[name]["outcomes"]
         assert sum(n for key, n in outcomes.items() if key != "empty") == BENCHMARKS[name].count
         assert outcomes["skipped"] == 0
         assert summary[name]["score"] is None or 0 <= summary[name]["score"] <= 1
         assert (folder / "predictions" / f"tiny_{TSV_FILES[name]}").is_file()
-    assert len(found["MMMU"]["tables"]["validation"]) == 1 + 30 + 6
-    assert len(found["MMStar"]["tables"]["capabilities"]) == 1 + 6
-    assert len(found["OCRBench"]["tables"]["groups"]) == 5 + 1
-    assert len(found["HallusionBench"]["tables"]["subsets"]) == 1 + 2 + 9
+    assert len(breakdowns["MMMU"]["tables"]["validation"]) == 1 + 30 + 6
+    assert len(breakdowns["MMStar"]["tables"]["capabilities"]) == 1 + 6
+    assert len(breakdowns["OCRBench"]["tables"]["groups"]) == 5 + 1
+    assert len(breakdowns["HallusionBench"]["tables"]["subsets"]) == 1 + 2 + 9
     page = (folder / "scores.md").read_text()
-    for told in ("| system prompt | think", "| rules | 2025-11 |", "md5", "3,136 to 12,544 pixels"):
-        assert told in page
+    for line in ("| system prompt | think", "| rules | 2025-11 |", "md5", "3,136 to 12,544 pixels"):
+        assert line in page
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
     again = evaluate(*settings)
     assert again.returncode == 0

@@ -76,9 +76,9 @@ def test_the_harness_file_gives_the_very_items_of_the_hub(
     write_folder(tmp_path, name, hub_rows(name))
     expected = with_image_bytes(read(tmp_path, name, ItemSource.folder))
     write_tsv(tmp_path / TSV_FILES[name], expected)
-    found = with_image_bytes(read(tmp_path, name, ItemSource.tsv))
-    assert len(found) == len(expected)
-    for a, b in zip(found, expected, strict=True):
+    items = with_image_bytes(read(tmp_path, name, ItemSource.tsv))
+    assert len(items) == len(expected)
+    for a, b in zip(items, expected, strict=True):
         assert a["image"] == b["image"]
         assert evaluate.build_prompt(name, a) == evaluate.build_prompt(name, b)
         kind = evaluate.benchmark_named(name)
@@ -204,12 +204,12 @@ def test_rows_share_images_by_index_hold_several_and_are_dropped_without(
         tsv_item("3", None),
     ]
     path = write_tsv(tmp_path / "MMStar.tsv", rows)
-    found = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
-    assert [item["index"] for item in found] == ["0", "1", "2"]
-    assert found[2]["question"] == 'two\nlines, a\ttab and a "quote"'
-    images = [[loading.image_bytes(value) for value in item["image"]] for item in found]
+    items = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
+    assert [item["index"] for item in items] == ["0", "1", "2"]
+    assert items[2]["question"] == 'two\nlines, a\ttab and a "quote"'
+    images = [[loading.image_bytes(value) for value in item["image"]] for item in items]
     assert images == [[png("red")], [png("red")], [png("blue"), png("green")]]
-    assert len(pickle.dumps(found)) < path.stat().st_size * 5  # handles, no pictures
+    assert len(pickle.dumps(items)) < path.stat().st_size * 5  # handles, no pictures
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u0085", "\x0b", "\x0c", "\x1c"])
@@ -235,12 +235,12 @@ def test_an_md5_that_is_not_the_harness_files_is_a_warning(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")])])
-    given = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
+    settings = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     with pytest.warns(
         UserWarning, match=r"MMStar: .* has md5 .*, the harness's file has e1ecd2140"
     ):
-        loading.official_items("MMStar", given)
-    assert "other)" in loading.describe_source("MMStar", given)
+        loading.official_items("MMStar", settings)
+    assert "other)" in loading.describe_source("MMStar", settings)
 
 
 def test_a_text_file_that_is_no_tsv_is_refused(tmp_path: Path) -> None:
@@ -255,11 +255,11 @@ def test_options_that_the_harness_tables_lose_are_not_there_unless_kept(
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")], C="None", D="nan", B="N/A")])
     (item,) = read(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     assert "A. x\nPlease" in evaluate.build_prompt("MMStar", item)[-1]["value"]
-    given = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
-    given.harness_overrides.kept_texts = True
+    settings = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
+    settings.harness_overrides.kept_texts = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        (item,) = loading.official_items("MMStar", given)
+        (item,) = loading.official_items("MMStar", settings)
     assert "B. N/A\nC. None\nD. nan\n" in evaluate.build_prompt("MMStar", item)[-1]["value"]
 
 
@@ -276,8 +276,8 @@ def test_dev_rows_of_mmmu_are_left_out(
     dev = [{**row, "index": f"d{row['index']}", "id": "d" + row["id"]} for row in rows[:5]]
     dev = [{**row, "split": "dev"} for row in dev]
     write_tsv(tmp_path / TSV_FILES["MMMU"], [*dev, *rows])
-    found = read(tmp_path, "MMMU", ItemSource.tsv, allow_count_mismatch=True)
-    assert Counter(row["split"] for row in found) == {"validation": 30}
+    items = read(tmp_path, "MMMU", ItemSource.tsv, allow_count_mismatch=True)
+    assert Counter(row["split"] for row in items) == {"validation": 30}
 
 
 def test_a_split_column_drops_rows_of_mmmu_alone(

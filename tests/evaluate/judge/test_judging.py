@@ -111,11 +111,11 @@ def test_faults_injected_by_a_proxy_lose_nothing(server, proxy, config: RunConfi
 def test_a_second_pass_makes_no_call_and_gives_the_same_results(server, config: RunConfig) -> None:
     server.reply = usable_reply
     results, counts = graded(config, undecided_pairs(config.evaluate))
-    asked = len(server.bodies)
-    assert counts["calls"] == asked > 20
+    num_calls = len(server.bodies)
+    assert counts["calls"] == num_calls > 20
     recount, second_counts = graded(config, undecided_pairs(config.evaluate))
     assert recount == results
-    assert len(server.bodies) == asked
+    assert len(server.bodies) == num_calls
     assert second_counts["calls"] == 0
     assert second_counts["from_cache"] == second_counts["replies"] == counts["replies"]
 
@@ -281,11 +281,11 @@ def test_a_refused_prompt_is_not_sent_again(server, config: RunConfig) -> None:
 def test_the_server_may_ask_for_a_pause(server, config: RunConfig) -> None:
     times: list[float] = []
 
-    def says(prompt: str, number: int) -> Any:
+    def reply(prompt: str, number: int) -> Any:
         times.append(time.monotonic())
         return "0.5" if number else (429, b"", {"Retry_After": "1"})
 
-    server.reply = says
+    server.reply = reply
     assert judge_first_item(config, "MMVet")[0].score == 0.5
     assert 0.95 < times[1] - times[0] < 3
 
@@ -293,11 +293,11 @@ def test_the_server_may_ask_for_a_pause(server, config: RunConfig) -> None:
 def test_a_pause_requested_of_one_call_holds_all(server, config: RunConfig) -> None:
     times: list[float] = []
 
-    def says(prompt: str, number: int) -> Any:
+    def reply(prompt: str, number: int) -> Any:
         times.append(time.monotonic())
         return (503, b"", {"Retry_After": "1"}) if number == 0 else "0.5"
 
-    server.reply = says
+    server.reply = reply
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 30
     config.evaluate.judge_client.max_concurrency = 2
     results, _ = graded(config, undecided_pairs(config.evaluate))
@@ -333,11 +333,11 @@ def test_a_pause_too_long_for_this_run_stops_all_calls(server, config: RunConfig
 
 
 def test_a_slow_judge_fails_after_the_timeout(server, config: RunConfig) -> None:
-    def says(prompt: str, number: int) -> str:
+    def reply(prompt: str, number: int) -> str:
         time.sleep(1.0)
         return "0.5"
 
-    server.reply = says
+    server.reply = reply
     config.evaluate.judge_client.timeout_s = 0.2
     config.evaluate.judge_client.max_attempts = 2
     result, counts = judge_first_item(config, "MMVet")
@@ -394,11 +394,11 @@ def test_retries_count_against_the_budget(server, config: RunConfig) -> None:
 
 
 def test_no_more_calls_are_open_than_allowed(server, config: RunConfig) -> None:
-    def says(prompt: str, number: int) -> str:
+    def reply(prompt: str, number: int) -> str:
         time.sleep(0.03)
         return usable_reply(prompt, number)
 
-    server.reply = says
+    server.reply = reply
     config.evaluate.judge_client.max_concurrency = 3
     graded(config, undecided_pairs(config.evaluate))
     assert server.max_open == 3
@@ -410,11 +410,11 @@ def test_the_key_is_sent_and_appears_nowhere_else(
     key = server.key
     caplog.set_level(0)
 
-    def says(prompt: str, number: int) -> Any:
+    def reply(prompt: str, number: int) -> Any:
         echo = json.dumps({"error": {"message": f"{key} may not ask {server.url}"}}).encode()
         return (400, echo, {}) if number % 2 else usable_reply(prompt, number)
 
-    server.reply = says
+    server.reply = reply
     results, counts = graded(config, undecided_pairs(config.evaluate))
     assert server.keys == {f"Bearer {key}"}
     paths = [path for path in Path(config.output_dir).rglob("*") if path.is_file()]
@@ -451,9 +451,9 @@ def test_server_messages_are_shown_without_key_and_address(server, config: RunCo
     key = server.key
     echo = json.dumps({"error": {"message": "x" * 260 + f" {key} at {server.url}"}}).encode()
     server.reply = lambda prompt, number: (422, echo, {})
-    asked = JudgeServer(config.evaluate.judge_client, JudgeUsage())
+    judge = JudgeServer(config.evaluate.judge_client, JudgeUsage())
     with pytest.raises(JudgeDown) as caught:
-        asked.reply("?", 0.0, 3)
+        judge.reply("?", 0.0, 3)
     assert "the server answers 422: xxx" in str(caught.value)
     assert key[:12] not in str(caught.value)
     assert server.url not in str(caught.value)
@@ -474,5 +474,5 @@ def test_without_a_judge_the_rules_alone_decide(config: RunConfig) -> None:
     results, counts = graded(config, undecided_pairs(config.evaluate))
     assert counts["replies"] == counts["calls"] == 0
     assert {result.graded_by for result in results} == {GradedBy.rule, None}
-    for result, (asked, prediction) in zip(results, undecided_pairs(config.evaluate), strict=True):
-        assert result.score == score_item(asked.benchmark, prediction, asked.item)
+    for result, (item, prediction) in zip(results, undecided_pairs(config.evaluate), strict=True):
+        assert result.score == score_item(item.benchmark, prediction, item.item)

@@ -184,11 +184,11 @@ def test_marks_are_unfinished_while_failed_items_are_asked_again(server, config:
     assert manifest.read_manifest(folder) is not None
     seen = []
 
-    def says(prompt: str, number: int) -> str:
+    def reply(prompt: str, number: int) -> str:
         seen.append((folder / "manifest.json").exists())
         return "0.5"
 
-    server.reply = says
+    server.reply = reply
     evaluate_base(config, no_engine)
     assert seen
     assert not any(seen)
