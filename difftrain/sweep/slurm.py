@@ -18,7 +18,7 @@ from difftrain.sweep import local_launcher
 from difftrain.sweep.expand import SweepRun, probe_makers_first
 from difftrain.sweep.local_launcher import ONE_PROCESS, ROOT, SweepPlan, train_target
 
-SBATCH_OPTIONS = """
+SBATCH_OPTIONS: str = """
 account begin chdir clusters comment constraint contiguous cores-per-socket cpus-per-gpu
 cpus-per-task exclude exclusive export gid gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket
 gpus-per-task gres gres-flags hint licenses mail-type mail-user mem mem-bind mem-per-cpu mem-per-gpu
