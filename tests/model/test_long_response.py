@@ -35,11 +35,11 @@ def resident(what):
 measure_batch(loaded, [pair(samples[0], 8)], *settings)
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
 before = resident("VmRSS")
-found = measure_batch(loaded, [pair(samples[0], 4096), pair(samples[1], 2048)], *settings)
+rows = measure_batch(loaded, [pair(samples[0], 4096), pair(samples[1], 2048)], *settings)
 after = resident("VmHWM")
-assert [len(row.image_LT) for row in found] == [4, 4]
-assert [len(row.image_LT[0]) for row in found] == [4096, 2048]
-assert all(row.max_log_psi is not None for row in found)
+assert [len(row.image_LT) for row in rows] == [4, 4]
+assert [len(row.image_LT[0]) for row in rows] == [4096, 2048]
+assert all(row.max_log_psi is not None for row in rows)
 print(after - before)
 """
 

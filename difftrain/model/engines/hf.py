@@ -188,10 +188,8 @@ class ContinuousBatch(Generic[K]):
             return
         count = self.max_rows if self.fixed else max(self.rows) + 1
         rows = [self.rows.get(slot) for slot in range(count)]
-        device = self.loaded.device
-        token_N = torch.tensor([row.ids[-1] if row else 0 for row in rows], device=device)
-        positions = [row.position + len(row.ids) - 1 if row else 0 for row in rows]
-        position_N = torch.tensor(positions, device=device)
+        last = [(row.ids[-1], row.position + len(row.ids) - 1) if row else (0, 0) for row in rows]
+        token_N, position_N = torch.tensor(last, device=self.loaded.device).T
         tokens = self.sample(self.cache.decode(self.loaded, token_N, position_N), rows)
         for slot in sorted(self.rows, reverse=True):
             row = self.rows[slot]
@@ -200,10 +198,10 @@ class ContinuousBatch(Generic[K]):
                 self.ended.append(row)
                 del self.rows[slot]
                 self.cache.length[slot] = 0
-                last = max(self.rows, default=-1)
-                if last > slot and not self.fixed:  # keeps the used slots together
-                    self.cache.move(last, slot)
-                    self.rows[slot] = self.rows.pop(last)
+                last_slot = max(self.rows, default=-1)
+                if last_slot > slot and not self.fixed:  # keeps the used slots together
+                    self.cache.move(last_slot, slot)
+                    self.rows[slot] = self.rows.pop(last_slot)
 
     def halve(self) -> None:
         """Halve the number of rows after running out of memory; open rows restart, same seeds."""
