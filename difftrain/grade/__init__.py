@@ -5,7 +5,7 @@ Strings in, a verdict out; no files, no torch. A response without a closed answe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from difftrain.config.difficulty import GradeConfig
@@ -20,8 +20,9 @@ GRADERS: dict[AnswerKind, Any] = {
     AnswerKind.text: text,
     AnswerKind.boxes: boxes,
 }
-"""The module of each kind: `grade`; `gold_problem`, why a gold answer cannot be graded, or None;
-and where an incorrect answer may earn a part of the credit, `partial_credit`."""
+"""The module of each kind. `credit(answer, gold, options, rules)` is 1 for a correct answer, less
+for an incorrect one (0, or a part where the rules give it), None for one that cannot be parsed.
+`gold_problem(gold, options)` says why a gold answer cannot be graded, or is None."""
 STRICT = GradeConfig()
 
 
@@ -33,23 +34,13 @@ class GradeResult:
     credit: float
 
 
-def grade_answer(
-    response: str, gold: str, kind: AnswerKind, options: tuple[str, ...], rules: GradeConfig
-) -> GradeResult:
-    """Verdict and credit of the response's last answer, by the grader of this answer kind."""
-    answer = extract.answer(response)
-    if answer is None:
-        return GradeResult(Verdict.unparsable, 0.0)
-    grader = GRADERS[kind]
-    verdict = grader.grade(answer, gold, options, rules)
-    if verdict is Verdict.incorrect and hasattr(grader, "partial_credit"):
-        return GradeResult(verdict, grader.partial_credit(answer, gold, rules))
-    return GradeResult(verdict, float(verdict is Verdict.correct))
-
-
 def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT) -> GradeResult:
-    """Verdict and credit of a response to a sample."""
-    return grade_answer(response, sample.answer, sample.answer_kind, sample.options, rules)
+    """Verdict and credit of the response's last answer, by the grader of the answer's kind."""
+    answer, grader = extract.answer(response), GRADERS[sample.answer_kind]
+    credit = None if answer is None else grader.credit(answer, sample.answer, sample.options, rules)
+    if credit is None:
+        return GradeResult(Verdict.unparsable, 0.0)
+    return GradeResult(Verdict.correct if credit == 1 else Verdict.incorrect, credit)
 
 
 def grade(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Verdict:
@@ -61,11 +52,10 @@ def grade_batch(
     pool: GraderPool, responses: Sequence[str], samples: Sequence[Sample], rules: GradeConfig
 ) -> list[GradeResult | GradeFailure]:
     """Grade responses[i] to samples[i] in the pool's workers, which are killed at their limits."""
-    calls = [
-        (response, sample.answer, sample.answer_kind, sample.options, rules)
-        for response, sample in zip(responses, samples, strict=True)
-    ]
-    return pool.run(grade_answer, calls)
+    without_images = [replace(sample, images=()) for sample in samples]
+    calls = [(*pair, rules) for pair in zip(responses, without_images, strict=True)]
+    has_numbers = any(sample.answer_kind is AnswerKind.number for sample in samples)
+    return pool.run(grade_with_credit, calls, number.load_math_verify if has_numbers else None)
 
 
 def gold_problem(gold: str, kind: AnswerKind, options: tuple[str, ...]) -> str | None:

@@ -6,33 +6,28 @@ from dataclasses import dataclass
 
 from difftrain.config.difficulty import BoxesCredit, GradeConfig
 from difftrain.grade.text import normalize_text
-from difftrain.records import Verdict
 
-IOU = 0.5
-"""Smallest intersection over union of a matched pair."""
 MAX_CHARS = 50_000
 MAX_BOXES = 500
-MAX_COORDINATE = 1e7
-"""A box with a larger coordinate, in pixels, is malformed."""
+MAX_COORDINATE = 1e7  # pixels; a box with a larger one is malformed
 
 _FENCE = re.compile(r"```[a-zA-Z]*")
 _BRACKET = re.compile(r"[\[\]{}]")
 _NUMBER_OR_WORD = re.compile(r"(\d[\d.]*)|[^\W\d_]+\d*")
-_BOX_NUMBERS = 4
 _BOX_WORD = re.compile(
-    r"[xy][12]?|[xy]?(?:min|max)|[wh]|px|pixels?|b?box|left|right|top|bottom|upper|lower|corner"
-    r"|width|height|the|a|at|is|from|to|and|by",
-    re.IGNORECASE,
+    r"(?i)[xy][12]?|[xy]?(?:min|max)|[wh]|px|pixels?|b?box|left|right|top|bottom|upper|lower|corner"
+    r"|width|height|the|a|at|is|from|to|and|by"
 )
 """Words that may stand among the four numbers of one box."""
 _RETRACTION = re.compile(
-    r"\b(?:not|or|nor|neither|none|never|cannot|without|except|instead|ignore|wait"
+    r"(?i)\b(?:not|or|nor|neither|none|never|cannot|without|except|instead|ignore|wait"
     r"|wrong|wrongly|incorrect|incorrectly|false|mistaken|no(?! other| more| further))\b"
-    r"|n['`\u2018\u2019\u02bc\uff07]t\b",
-    re.IGNORECASE,
+    r"|n['`\u2018\u2019\u02bc\uff07]t\b"
 )
 """Words beside a list that may take it back."""
-_AFTER_STRING = re.compile(r"\s*(?:[,:\]}]|\Z)")
+_STRING = re.compile(
+    r"""(?s)None|"((?:\\.|[^"\\])*)"?|'((?:\\.|[^'\\]|'(?!\s*(?:[,:\]}]|\Z)))*)'?"""
+)
 _LAST_COMMA = re.compile(r",(?=\s*[\]}])")
 
 
@@ -52,35 +47,20 @@ class Box:
         return max(0.0, self.x2 - self.x1) * max(0.0, self.y2 - self.y1)
 
 
-def double_quoted(text: str) -> str:
+def _json_strings(text: str) -> str:
     """The text with single-quoted strings turned into JSON strings; their apostrophes survive.
 
     A quote ends a single-quoted string only where JSON could continue: before , : ] } or the end.
     Python's None becomes null.
     """
-    out: list[str] = []
-    quote: str | None = None
-    i = 0
-    while i < len(text):
-        letter = text[i]
-        if quote is None and text.startswith("None", i):
-            out.append("null")
-            i += 3
-        elif quote is None:
-            if letter in "'\"":
-                quote, letter = letter, '"'
-            out.append(letter)
-        elif letter == "\\":
-            escaped = text[i + 1 : i + 2]
-            out.append("'" if escaped == "'" else letter + escaped)
-            i += 1
-        elif letter == quote and (quote == '"' or _AFTER_STRING.match(text, i + 1)):
-            quote = None
-            out.append('"')
-        else:
-            out.append('\\"' if letter == '"' else letter)
-        i += 1
-    return "".join(out)
+    spelling = {"\\'": "'", '"': '\\"'}
+
+    def json_string(match: re.Match[str]) -> str:
+        content = match[1] or match[2] or ""
+        content = re.sub(r'(?s)\\.|"', lambda part: spelling.get(part[0], part[0]), content)
+        return "null" if match[0] == "None" else f'"{content}"'
+
+    return _STRING.sub(json_string, text)
 
 
 def _without_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -100,7 +80,7 @@ def _describes_box(text: str) -> bool:
             numbers += 1
         elif not _BOX_WORD.fullmatch(match[0]):
             numbers = 0
-        if numbers == _BOX_NUMBERS:
+        if numbers == 4:
             return True
     return False
 
@@ -116,7 +96,7 @@ def _parse_json(text: str) -> object:
     if first is None:
         return None
     before, rest = text[: first.start()], text[first.start() :]
-    quoted = double_quoted(rest)
+    quoted = _json_strings(rest)
     for spelling in (rest, quoted, _LAST_COMMA.sub("", quoted)):
         try:
             value, end = _JSON.raw_decode(spelling)
@@ -139,8 +119,7 @@ def _box(value: object) -> Box | None:
         return None
     if not all(type(c) in (int, float) and abs(c) <= MAX_COORDINATE for c in corners):
         return None
-    x1, y1, x2, y2 = (float(corner) for corner in corners)
-    return Box(x1, y1, x2, y2, normalize_text(label))
+    return Box(*map(float, corners), label=normalize_text(label))
 
 
 def parse(text: str) -> list[Box] | None:
@@ -149,9 +128,7 @@ def parse(text: str) -> list[Box] | None:
     Code fences, single quotes, a trailing comma and words around the list are allowed, and a label
     may be null or absent; one malformed box makes the whole list unparsable.
     """
-    if len(text) > MAX_CHARS:
-        return None
-    value = _parse_json(text)
+    value = _parse_json(text) if len(text) <= MAX_CHARS else None
     items = [value] if isinstance(value, dict) else value
     if not isinstance(items, list) or len(items) > MAX_BOXES:
         return None
@@ -159,8 +136,7 @@ def parse(text: str) -> list[Box] | None:
     return boxes if len(boxes) == len(items) else None
 
 
-def intersection_over_union(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0 to 1."""
+def _intersection_over_union(a: Box, b: Box) -> float:
     width = max(0.0, min(a.x2, b.x2) - max(a.x1, b.x1))
     height = max(0.0, min(a.y2, b.y2) - max(a.y1, b.y1))
     shared = width * height if a.area and b.area else 0.0
@@ -168,57 +144,34 @@ def intersection_over_union(a: Box, b: Box) -> float:
     return shared / union if union else 0.0
 
 
-def count_matches(boxes: list[Box], gold: list[Box], iou: float = IOU) -> int:
-    """The largest number of pairs, each box used once, with equal labels and at least this IoU.
+def f1(boxes: list[Box], gold: list[Box], iou: float) -> float:
+    """2 x matched / (answer's + gold's boxes): missing and extra boxes both cost; 1 is correct.
 
-    A gold box without a label (grounding) matches any label.
+    Matched are as many pairs as possible, each box used once, with equal labels and at least this
+    intersection over union. A gold box without a label (grounding) matches any label.
     """
     if not boxes or not gold:
-        return 0
+        return float(not boxes and not gold)
     from scipy.optimize import linear_sum_assignment  # its import takes a second
 
     matches = [
-        [int(g.label in ("", box.label) and intersection_over_union(box, g) >= iou) for g in gold]
+        [int(g.label in ("", box.label) and _intersection_over_union(box, g) >= iou) for g in gold]
         for box in boxes
     ]
-    rows, columns = linear_sum_assignment(matches, maximize=True)
-    return sum(matches[row][column] for row, column in zip(rows, columns, strict=True))
+    pairs = zip(*linear_sum_assignment(matches, maximize=True), strict=True)
+    return 2 * sum(matches[row][column] for row, column in pairs) / (len(boxes) + len(gold))
 
 
-def f1(answer: str, gold: str, iou: float = IOU) -> float:
-    """2 x matched / (answer's + gold's boxes): missing and extra boxes both cost; 1 is correct.
-
-    An answer that `parse` refuses scores 0. Raises ValueError if the gold cannot be parsed.
-    """
-    gold_boxes = parse(gold)
-    if gold_boxes is None:
-        raise ValueError(f"the gold answer is not a list of boxes: {gold[:80]!r}")
-    boxes = parse(answer)
+def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
+    """1 if every gold box is matched and there is no other; with grade.boxes=f1, else the f1."""
+    boxes, gold_boxes = parse(answer), parse(gold)
     if boxes is None:
-        return 0.0
-    total = len(boxes) + len(gold_boxes)
-    return 2 * count_matches(boxes, gold_boxes, iou) / total if total else 1.0
+        return None
+    score = 0.0 if gold_boxes is None else f1(boxes, gold_boxes, rules.boxes_iou)
+    return score if rules.boxes is BoxesCredit.f1 else float(score == 1)
 
 
-def partial_credit(answer: str, gold: str, rules: GradeConfig) -> float:
-    """Credit of a list of boxes that is not correct: its f1, or 0 (grade.boxes)."""
-    allowed = rules.boxes is BoxesCredit.f1 and parse(gold) is not None
-    return f1(answer, gold, rules.boxes_iou) if allowed else 0.0
-
-
-def grade(
-    answer: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
-) -> Verdict:
-    """Correct if every gold box is matched and there is no other (f1 of 1)."""
-    if parse(answer) is None:
-        return Verdict.unparsable
-    if parse(gold) is None:
-        return Verdict.incorrect
-    score = f1(answer, gold, rules.boxes_iou if rules else IOU)
-    return Verdict.correct if score == 1 else Verdict.incorrect
-
-
-def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
+def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:
     """Why the gold answer is not a list of boxes, or None."""
     boxes = parse(gold)
     if boxes is None:

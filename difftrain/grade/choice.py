@@ -2,47 +2,40 @@
 
 import re
 import unicodedata
+from itertools import compress
+from string import ascii_uppercase as LETTERS
 
 from difftrain.config.difficulty import GradeConfig
 from difftrain.grade.text import normalize_text
-from difftrain.records import Verdict
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-MAX_CHARS = 2_000
-"""Longer answers are not parsed."""
+MAX_CHARS = 2_000  # longer answers are not parsed
 
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
 _EDGES = "*_`\"'“”‘’$#> \t\n.,:;!?"
 _LEAD = re.compile(
-    r"\A(?:(?:so|thus|therefore|hence),? )?(?:the |my |i choose |i pick |it is |it's )?"
-    r"(?:(?:final|correct|right|best) )?(?:(?:answer|option|choice|letter)\b(?: is\b)?)?[:\s]*",
-    re.IGNORECASE,
+    r"(?i)\A(?:(?:so|thus|therefore|hence),? )?(?:the |my |i choose |i pick |it is |it's )?"
+    r"(?:(?:final|correct|right|best) )?(?:(?:answer|option|choice|letter)\b(?: is\b)?)?[:\s]*"
 )
 _TAIL = re.compile(
-    r"\s+is\s+(?:the\s+)?(?:correct|right|best|answer)(?:\s+(?:answer|option|choice))?\Z",
-    re.IGNORECASE,
+    r"(?i)\s+is\s+(?:the\s+)?(?:correct|right|best|answer)(?:\s+(?:answer|option|choice))?\Z"
 )
-_MAX_LEADS = 3
-"""Phrases before the letter (`So the answer is`) that are stripped."""
+_MAX_LEADS = 3  # phrases before the letter (`So the answer is`) that are stripped
 _LETTER = re.compile(r"[(\[{<]{0,3}\s*([A-Za-z])\s*[)\]}>.:]{0,4}")
 _LETTER_AND_TEXT = re.compile(
-    r"(?:[(\[]([A-Z])[)\]]|([A-Z])[).:,]|([A-Z])(?=\s*[-–—=(]))"
-    r"[*_.:,]*\s*[-–—=(]*\s*(\S.*?)\)?",
-    re.DOTALL,
+    r"(?s)(?:[(\[]([A-Z])[)\]]|([A-Z])[).:,]|([A-Z])(?=\s*[-–—=(]))"
+    r"[*_.:,]*\s*[-–—=(]*\s*(\S.*?)\)?"
 )
-_TEXT_AND_LETTER = re.compile(r"(\S.*?)\s*[(\[]([A-Z])[)\]]", re.DOTALL)
+_TEXT_AND_LETTER = re.compile(r"(?s)(\S.*?)\s*[(\[]([A-Z])[)\]]")
 _DASHES = r"\-\u2010-\u2015\u2212"
 _DASH = re.compile(f"[{_DASHES}]")
 _LETTER_FIRST = re.compile(
-    r"[(\[]?([A-Za-z])([*_]*(?:[)\].:,][)\].:,*_]*\s*"
-    rf"|\s*(?=[{_DASHES}=+(\[{{])|\s+(?=(?:is|means|says)\b)))(\S.*)",
-    re.DOTALL,
+    r"(?s)[(\[]?([A-Za-z])([*_]*(?:[)\].:,][)\].:,*_]*\s*"
+    rf"|\s*(?=[{_DASHES}=+(\[{{])|\s+(?=(?:is|means|says)\b)))(\S.*)"
 )
 """`a. red`, `A is red`, `(A) = red`; only the option's text tells the letter A from an article."""
 _SEPARATOR = re.compile(rf"\A(?:[{_DASHES}=(]|(?:is|means|says)\b[:*_]*)\s*")
 _SIGN = re.compile(rf"\A[{_DASHES}]\s+")
-_MAX_SEPARATORS = 8
-"""Separators between a letter and the option's text that are skipped."""
+_MAX_SEPARATORS = 8  # between a letter and the option's text, that are skipped
 _LONE_LETTER = re.compile(r"\b[A-Z]\b")
 
 
@@ -56,18 +49,9 @@ def _option_text(text: str) -> str:
 
 
 def _letters_with_text(text: str, options: tuple[str, ...]) -> list[str]:
-    """The letters of the options that have this text."""
     spelling = _option_text(text)
-    return [
-        letter
-        for letter, option in zip(LETTERS, options, strict=False)
-        if spelling and _option_text(option) == spelling
-    ]
-
-
-def _letter_by_text(text: str, options: tuple[str, ...]) -> str | None:
-    letters = _letters_with_text(text, options)
-    return letters[0] if len(letters) == 1 else None
+    has_text = [bool(spelling) and spelling == _option_text(option) for option in options]
+    return list(compress(LETTERS, has_text))
 
 
 def _letters_after_separator(separator: str, rest: str, options: tuple[str, ...]) -> list[str]:
@@ -76,12 +60,11 @@ def _letters_after_separator(separator: str, rest: str, options: tuple[str, ...]
     A minus or a bracket belongs to the option before it is a separator: `C -5` does not mean 5.
     After another separator, `- 5` is minus five too.
     """
-    separated = any(mark in separator for mark in ".:,")
+    separated = not {*".:,"}.isdisjoint(separator)
     for _ in range(_MAX_SEPARATORS):
         for text in (rest, rest.removesuffix(")")):
             signed = _SIGN.sub("-", text) if separated else text
-            letters = _letters_with_text(text, options) or _letters_with_text(signed, options)
-            if letters:
+            if letters := _letters_with_text(text, options) or _letters_with_text(signed, options):
                 return letters
         shorter = _SEPARATOR.sub("", rest)
         if shorter == rest:
@@ -90,7 +73,7 @@ def _letters_after_separator(separator: str, rest: str, options: tuple[str, ...]
     return []
 
 
-def _letter_with_text(text: str, options: tuple[str, ...]) -> str | None:
+def _letter_beside_text(text: str, options: tuple[str, ...]) -> str | None:
     """The letter of `B. blue`, `B is blue` or `blue (B)`, if that option has that text."""
     text_first = _TEXT_AND_LETTER.fullmatch(text)
     if options:
@@ -98,13 +81,13 @@ def _letter_with_text(text: str, options: tuple[str, ...]) -> str | None:
             letter = match[1].upper()
             if letters := _letters_after_separator(match[2], match[3], options):
                 return letter if letters == [letter] else None
-        if text_first and _letter_by_text(text_first[1], options) == text_first[2]:
+        if text_first and _letters_with_text(text_first[1], options) == [text_first[2]]:
             return text_first[2]
         return None
     if match := _LETTER_AND_TEXT.fullmatch(text):
         letter, rest = match[1] or match[2] or match[3], match[4]
     elif text_first:
-        letter, rest = text_first[2], text_first[1]
+        rest, letter = text_first.groups()
     else:
         return None
     return None if _LONE_LETTER.search(rest) else letter
@@ -122,7 +105,9 @@ def parse(answer: str, options: tuple[str, ...]) -> str | None:
     for _ in range(_MAX_LEADS):
         if match := _LETTER.fullmatch(text):
             return match[1].upper()
-        if letter := _letter_by_text(text, options) or _letter_with_text(text, options):
+        if len(letters := _letters_with_text(text, options)) == 1:
+            return letters[0]
+        if letter := _letter_beside_text(text, options):
             return letter
         shorter = _undecorated(_TAIL.sub("", _LEAD.sub("", text, count=1), count=1))
         if shorter == text:
@@ -131,17 +116,13 @@ def parse(answer: str, options: tuple[str, ...]) -> str | None:
     return None
 
 
-def grade(
-    answer: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
-) -> Verdict:
-    """Correct if the letter is the gold's; a letter outside the options is incorrect."""
+def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
+    """1 if the letter is the gold's; a letter outside the options is incorrect."""
     letter = parse(answer, options)
-    if letter is None:
-        return Verdict.unparsable
-    return Verdict.correct if letter == parse(gold, options) else Verdict.incorrect
+    return None if letter is None else float(letter == parse(gold, options))
 
 
-def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
+def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:
     """Why the gold answer is not an option, or None."""
     letter = parse(gold, options)
     if letter is None:

@@ -10,87 +10,66 @@ from itertools import pairwise
 
 from difftrain.config.difficulty import GradeConfig
 from difftrain.grade.text import normalize_number
-from difftrain.records import Verdict
 
-MAX_CHARS = 200
-"""Longer answers are not parsed."""
+MAX_CHARS = 200  # longer answers are not parsed
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-_NUMBER_WORDS = {
-    word: Fraction(value)
-    for value, word in enumerate(
-        _WORD.findall(
-            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-            "fifteen sixteen seventeen eighteen nineteen twenty"
-        )
-    )
-} | {
-    word: Fraction(10 * value)
-    for value, word in enumerate(_WORD.findall("thirty forty fifty sixty seventy eighty ninety"), 3)
-}
-_DIGITS = re.compile(r"[0-9]+")
+_TO_TWENTY = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen twenty"
+)
+_TENS = "thirty forty fifty sixty seventy eighty ninety"
+_NUMBER_WORDS = {word: number for number, word in enumerate(_TO_TWENTY.split())}
+_NUMBER_WORDS |= {word: 10 * tens for tens, word in enumerate(_TENS.split(), 3)}
 _CLAIM = re.compile(
     r"(?<![\w.,/^])[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?![\w%/^]|[.,][0-9])"
-    rf"|(?<![\w'’])(?:{'|'.join(_NUMBER_WORDS)})(?![\w'’])",
-    re.IGNORECASE,
+    rf"|(?<![\w'’])(?ai:{'|'.join(_NUMBER_WORDS)})(?![\w'’])"
 )
 """A number in digits, or in one word."""
 _CHANGING_SIGN = re.compile(r"[^\w\s.,:;!?'’\"()\[\]{}*_`$\\=\-+]|[+\-]")
 """Signs that change a number: comparisons, ranges, a plus or minus that is not its sign."""
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boxed)(?![a-zA-Z])")
-_NAME = re.compile(r"\b[a-z]\s*(?:=|is\b)", re.IGNORECASE)
+_NAME = re.compile(r"(?i)\b[a-z]\s*(?:=|is\b)")
 _COUNTED = re.compile(
-    r"\b(?:number|count|total|amount) of (?P<what>.*?)(?P<end>\b(?:is|are|equals)\b|[:=])",
-    re.IGNORECASE | re.DOTALL,
+    r"(?is)\b(?:number|count|total|amount) of (?P<what>.*?)(?:\b(?:is|are|equals)\b|[:=])"
 )
 _BREAK = re.compile(r"[.,;:!(\[=\n]")
 _MAX_NAME_WORDS = 10
 _COPULAS = {"is", "are", "was", "were", "equals"}
-_NEUTRAL_WORDS = _COPULAS | set(
-    _WORD.findall(
-        "so the final correct right answer total count number amount of there there's that "
-        "this these in a an it it's we i you my our see saw can counted counting found find "
-        "have has had contains shows exactly precisely all altogether overall together "
-        "picture image photo figure diagram scene shown visible present here which therefore "
-        "thus hence result value only just and s answer's i've"
-    )
+# Words that do not change the number beside them.
+_NEUTRAL = (
+    "so the final correct right answer total count number amount of there there's that this these "
+    "in a an it it's we i you my our see saw can counted counting found find have has had contains "
+    "shows exactly precisely all altogether overall together picture image photo figure diagram "
+    "scene shown visible present here which therefore thus hence result value only just and s "
+    "answer's i've"
 )
-"""Words that do not change the number beside them."""
-_CHANGING_WORDS = set(
-    _WORD.findall(
-        "not no none never neither nor or cannot without hardly barely scarcely than least "
-        "most more less fewer over under above below about around approximately approx "
-        "roughly nearly almost between maybe perhaps possibly probably either if unless "
-        "except but otherwise instead rather wrong incorrect false untrue mistaken impossible "
-        "too many few several some another others other half halves third thirds quarter "
-        "quarters fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths "
-        "hundred hundreds thousand thousands million millions billion billions trillion "
-        "trillions quadrillion lakh lakhs crore crores dozen dozens score gross pair pairs "
-        "couple couples percent per minus plus times multiplied divided added subtracted "
-        "doubled tripled twice thrice double triple squared cubed factorial power root mod "
-        "modulo point short off missing up down guess could might may would should k m b g bn "
-        "mn x e pi infinity"
-    )
+_NEUTRAL_WORDS = _COPULAS | {*_NEUTRAL.split()}
+# Words that change the number before them, or take it back.
+_CHANGING = (
+    "not no none never neither nor or cannot without hardly barely scarcely than least most more "
+    "less fewer over under above below about around approximately approx roughly nearly almost "
+    "between maybe perhaps possibly probably either if unless except but otherwise instead rather "
+    "wrong incorrect false untrue mistaken impossible too many few several some another others "
+    "other half halves third thirds quarter quarters fourths fifths sixths sevenths eighths ninths "
+    "tenths hundredths thousandths hundred hundreds thousand thousands million millions billion "
+    "billions trillion trillions quadrillion lakh lakhs crore crores dozen dozens score gross pair "
+    "pairs couple couples percent per minus plus times multiplied divided added subtracted doubled "
+    "tripled twice thrice double triple squared cubed factorial power root mod modulo point short "
+    "off missing up down guess could might may would should k m b g bn mn x e pi infinity"
 )
-"""Words that change the number before them, or take it back."""
+_CHANGING_WORDS = {*_CHANGING.split()}
 
 
 def _words(text: str) -> list[str]:
     return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
 
 
-def _value(claim: str) -> Fraction:
-    word = claim.lower()
-    return _NUMBER_WORDS[word] if word in _NUMBER_WORDS else Fraction(claim.replace(",", ""))
-
-
 def _is_neutral(text: str) -> bool:
     """Whether a text holds only neutral words, and what was counted (`the number of dots is`)."""
     counted = [word for match in _COUNTED.finditer(text) for word in _words(match["what"])]
-    if not _is_name(counted):
-        return False
     rest = _NAME.sub(" ", _COUNTED.sub(" ", text))
-    return all(word in _NEUTRAL_WORDS for word in _words(rest))
+    return _is_name(counted) and _NEUTRAL_WORDS.issuperset(_words(rest))
 
 
 def _is_name(words: list[str]) -> bool:
@@ -98,7 +77,7 @@ def _is_name(words: list[str]) -> bool:
     if any(word in _CHANGING_WORDS or word.endswith("n't") for word in words):
         return False
     copula = next((i for i, word in enumerate(words) if word in _COPULAS), len(words))
-    return len(words) <= _MAX_NAME_WORDS and all(word in _NEUTRAL_WORDS for word in words[copula:])
+    return len(words) <= _MAX_NAME_WORDS and _NEUTRAL_WORDS.issuperset(words[copula:])
 
 
 def _is_one_answer(text: str, claims: list[re.Match[str]]) -> bool:
@@ -125,27 +104,22 @@ def parse(answer: str) -> Fraction | None:
     if len(text) > MAX_CHARS:
         return None
     claims = list(_CLAIM.finditer(text))
-    claimed_digits = sum(len(_DIGITS.findall(claim.group())) for claim in claims)
-    if not claims or claimed_digits != len(_DIGITS.findall(text)):
-        # With digits outside the numbers (7/2, H2O, 7,8) it is open which number is meant.
+    numbers = [claim[0].lower().replace(",", "") for claim in claims]
+    rest = _CLAIM.sub(" ", text)
+    # With digits outside the numbers (7/2, H2O, 7,8) it is open which number is meant.
+    if not claims or re.search("[0-9]", rest) or _CHANGING_SIGN.search(rest):
         return None
-    values = {_value(claim.group()) for claim in claims}
-    if len(values) > 1 or _CHANGING_SIGN.search(_CLAIM.sub(" ", text)):
-        return None
-    return values.pop() if _is_one_answer(text, claims) else None
+    values = {Fraction(_NUMBER_WORDS.get(number, number)) for number in numbers}
+    return values.pop() if len(values) == 1 and _is_one_answer(text, claims) else None
 
 
-def grade(
-    answer: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
-) -> Verdict:
-    """Correct if the one number of the answer equals the gold."""
+def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
+    """1 if the one number of the answer equals the gold."""
     number = parse(answer)
-    if number is None:
-        return Verdict.unparsable
-    return Verdict.correct if number == parse(gold) else Verdict.incorrect
+    return None if number is None else float(number == parse(gold))
 
 
-def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
+def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:
     """Why the gold answer is not a whole number, or None."""
     number = parse(gold)
     if number is None:

@@ -6,19 +6,16 @@ The answer is inside the last answer tags, and there inside the last balanced `\
 import re
 
 OPEN_TAG, CLOSE_TAG = "<answer>", "</answer>"
-BOX_COMMAND = "\\boxed"
 TAGS = ("<think>", "</think>", OPEN_TAG, CLOSE_TAG)
 _FORMAT = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
+_BRACE = re.compile(r"\\[{}\\]|[{}]")
 
 
 def tag_content(response: str) -> str | None:
     """The text between the last closed `<answer>` and its `</answer>`, unchanged."""
-    end = response.rfind(CLOSE_TAG)
-    start = response.rfind(OPEN_TAG, 0, end) if end >= 0 else -1
-    if start < 0:
-        return None
-    start += len(OPEN_TAG)
-    return response[start : response.index(CLOSE_TAG, start)]
+    before, close_tag, _ = response.rpartition(CLOSE_TAG)
+    _, open_tag, content = before.rpartition(OPEN_TAG)
+    return content.partition(CLOSE_TAG)[0] if open_tag and close_tag else None
 
 
 def boxed_content(text: str) -> str | None:
@@ -28,18 +25,13 @@ def boxed_content(text: str) -> str | None:
     """
     open_braces: list[int] = []
     start, content = -1, None
-    i = 0
-    while i < len(text):
-        if text[i] == "\\" and text[i + 1 : i + 2] in ("{", "}", "\\"):
-            i += 2
-            continue
-        if text[i] == "{":
-            open_braces.append(i)
-        elif text[i] == "}" and open_braces:
+    for match in _BRACE.finditer(text):
+        if match[0] == "{":
+            open_braces.append(match.start())
+        elif match[0] == "}" and open_braces:
             brace = open_braces.pop()
-            if brace > start and text.endswith(BOX_COMMAND, 0, brace):
-                start, content = brace, text[brace + 1 : i]
-        i += 1
+            if brace > start and text.endswith("\\boxed", 0, brace):
+                start, content = brace, text[brace + 1 : match.start()]
     return content
 
 
@@ -53,8 +45,5 @@ def answer(response: str) -> str | None:
 
 
 def has_expected_format(response: str) -> bool:
-    """Whether think tags and then answer tags occur exactly once, with only white space around.
-
-    GRPO's format reward; it does not depend on whether the answer is correct.
-    """
+    """GRPO's format reward: think tags and then answer tags, each once, and nothing around them."""
     return all(response.count(tag) == 1 for tag in TAGS) and bool(_FORMAT.fullmatch(response))

@@ -3,8 +3,7 @@
 A thread's timeout cannot stop an answer that keeps sympy busy for ever, and Python's signal
 handlers do not interrupt C code. Here every call has its own wall-clock limit, counted from the
 moment a worker takes it, and the kernel ends the worker at that limit. Workers are spawned, not
-forked: they share no memory, threads or GPU with their parent. The number of workers changes only
-the speed. pebble keeps the processes; this module adds the limits and what a failure means.
+forked: they share no memory, threads or GPU with their parent. pebble keeps the processes.
 """
 
 import logging
@@ -14,7 +13,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from enum import StrEnum
@@ -27,17 +26,13 @@ from pebble import ProcessExpired, ProcessPool
 
 logger = logging.getLogger(__name__)
 
-MEMORY_BYTES = 4 << 30
-"""Address space of a worker: an answer that needs more ends it."""
-GRACE_S = 1.0
-"""How much later than the kernel's alarm the parent kills a worker, if that did not end it."""
-START_TIMEOUT_S = 120.0
-"""How long a worker may take to start, or to prepare a call; the answer is not charged for it."""
-MAX_FAILED_STARTS = 3
-"""How often workers may fail before any call has finished until the pool gives up."""
-STDERR_CHARS = 2_000
-"""Characters of the workers' stderr that an error message shows."""
+MEMORY_BYTES = 4 << 30  # address space of a worker: an answer that needs more ends it
+GRACE_S = 1.0  # after the kernel's alarm, the parent kills a worker that this did not end
+START_TIMEOUT_S = 120.0  # for a start, or to prepare a call; the answer is not charged for it
+MAX_FAILED_STARTS = 3  # in a row without a finished call, until the pool gives up
+STDERR_CHARS = 2_000  # of the workers' stderr, in an error message
 
+Prepare = Callable[[], None] | None
 _in_worker = False
 
 
@@ -52,23 +47,12 @@ class GraderPoolError(RuntimeError):
     """Workers cannot be started at all; the message holds the end of their stderr."""
 
 
-class NotPrepared(Exception):
-    """Raised in a worker by a function that first needs `prepare()`, a slow import for example.
-
-    The pool calls it again after `prepare()`, and starts its time limit only then.
-    """
-
-    def __init__(self, prepare: Callable[[], None]) -> None:
-        super().__init__(prepare)
-        self.prepare = prepare
-
-
 def in_worker() -> bool:
     """Whether this process is a grader's worker, which may be killed at any time."""
     return _in_worker
 
 
-def start_worker(stderr_path: str) -> None:
+def _start_worker(stderr_path: str) -> None:
     """Set a worker's limits; pebble calls this once in every new process."""
     global _in_worker
     _in_worker = True
@@ -84,26 +68,22 @@ def start_worker(stderr_path: str) -> None:
     import scipy.optimize  # noqa: F401  (boxes.py imports it late; no answer is charged for it)
 
 
-def run_limited(
-    function: Callable[..., Any],
-    arguments: Sequence[Any],
-    timeout_s: float,
-    prepare: Callable[[], None] | None,
+def _run_limited(
+    function: Callable[..., Any], args: Sequence[Any], timeout_s: float, prepare: Prepare
 ) -> Any:
     """Call a function inside a worker, which the kernel ends after `timeout_s`."""
-    if prepare is not None:
+    if prepare:
         prepare()
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
-        return function(*arguments)
+        return function(*args)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class _WorkerProcess(SpawnProcess):
-    """A spawned process that does not import its parent's main module.
-
-    multiprocessing would run a script that has no `if __name__ == "__main__"` again.
+    """A spawned process that does not import its parent's main module: a script without
+    `if __name__ == "__main__"` would run again.
     """
 
     _lock = threading.Lock()
@@ -128,8 +108,7 @@ class GraderPool(AbstractContextManager["GraderPool"]):
 
     def __init__(self, workers: int, timeout_s: float) -> None:
         self.workers, self.timeout_s = workers, timeout_s
-        self.killed = 0
-        """Calls that ended with their worker: timed out or died."""
+        self.killed = 0  # calls that ended with their worker: timed out or died
         descriptor, path = tempfile.mkstemp(prefix="difftrain-graders-")
         os.close(descriptor)
         self._stderr = Path(path)
@@ -144,21 +123,22 @@ class GraderPool(AbstractContextManager["GraderPool"]):
         self._stderr.unlink(missing_ok=True)
 
     def run(
-        self, function: Callable[..., Any], calls: Sequence[Sequence[Any]]
+        self, function: Callable[..., Any], calls: Sequence[Sequence[Any]], prepare: Prepare = None
     ) -> list[Any | GradeFailure]:
         """What `function` returns for each tuple of arguments, in their order.
 
-        The function must be importable by name; what it and its arguments hold is pickled. Raises
-        GraderPoolError if no worker can be started.
+        Both functions must be importable by name; what they and the arguments hold is pickled.
+        A worker calls `prepare`, a slow import for example, before the time limit of each call
+        begins. Raises GraderPoolError if no worker can be started.
         """
         results: dict[int, Any] = {}
-        prepare: dict[int, Callable[[], None]] = {}
         failed_starts = 0
-        while pending := [i for i in range(len(calls)) if i not in results]:
-            progress = len(results) + len(prepare)
-            if self._run_once(function, {i: calls[i] for i in pending}, results, prepare):
-                continue
-            failed_starts = 0 if len(results) + len(prepare) > progress else failed_starts + 1
+        while pending := {i: args for i, args in enumerate(calls) if i not in results}:
+            finished = dict(self._finished(function, pending, prepare))
+            results |= finished
+            if len(finished) == len(pending):
+                break
+            failed_starts = 0 if finished else failed_starts + 1
             if failed_starts >= MAX_FAILED_STARTS:
                 stderr = self._stderr.read_text(errors="replace")[-STDERR_CHARS:].strip()
                 raise GraderPoolError(f"graders cannot be started: {stderr}")
@@ -166,38 +146,26 @@ class GraderPool(AbstractContextManager["GraderPool"]):
             self._pool = self._start()
         return [results[i] for i in range(len(calls))]
 
-    def _run_once(
-        self,
-        function: Callable[..., Any],
-        calls: Mapping[int, Sequence[Any]],
-        results: dict[int, Any],
-        prepare: dict[int, Callable[[], None]],
-    ) -> bool:
-        """Make each call once; False if the pool broke and has to be started anew."""
-        patience = START_TIMEOUT_S * (2 if prepare else 1) + self.timeout_s + GRACE_S
+    def _finished(
+        self, function: Callable[..., Any], calls: Mapping[int, Sequence[Any]], prepare: Prepare
+    ) -> Iterator[tuple[int, Any]]:
+        """The calls with their results, not all if the pool breaks and has to be started anew."""
+        limit = self.timeout_s + GRACE_S + (START_TIMEOUT_S if prepare else 0.0)
+        futures = {}
         try:
-            futures = {
-                i: self._pool.schedule(
-                    run_limited,
-                    (function, arguments, self.timeout_s, prepare.get(i)),
-                    timeout=self.timeout_s + GRACE_S + START_TIMEOUT_S * (i in prepare),
-                )
-                for i, arguments in calls.items()
-            }
+            for i, args in calls.items():
+                call = function, args, self.timeout_s, prepare
+                futures[i] = self._pool.schedule(_run_limited, call, timeout=limit)
         except RuntimeError:  # a worker died while it had nothing to do
-            return False
+            return
         for i, future in futures.items():
             try:
-                error = future.exception(patience)
+                error = future.exception(START_TIMEOUT_S + limit)
             except TimeoutError:  # the call was lost with a worker that had just taken it
-                return False
+                return
             if isinstance(error, BrokenProcessPool):
-                return False
-            if isinstance(error, NotPrepared):
-                prepare[i] = error.prepare
-            else:
-                results[i] = self._failure(error) if error else future.result()
-        return True
+                return
+            yield i, self._failure(error) if error else future.result()
 
     def _failure(self, error: BaseException) -> GradeFailure:
         self.killed += 1
@@ -208,12 +176,8 @@ class GraderPool(AbstractContextManager["GraderPool"]):
         return GradeFailure.died
 
     def _start(self) -> ProcessPool:
-        pool = ProcessPool(
-            self.workers,
-            initializer=start_worker,
-            initargs=(str(self._stderr),),
-            context=_WorkerContext(),
-        )
+        stderr = (str(self._stderr),)
+        pool = ProcessPool(self.workers, 0, _start_worker, stderr, context=_WorkerContext())
         pool.schedule(in_worker)  # without a first call pebble starts no worker
         return pool
 

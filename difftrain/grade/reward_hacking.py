@@ -24,14 +24,7 @@ class Alarm(StrEnum):
     grader_stopped = "grader_stopped"
 
 
-ALARM_LIMITS = {
-    Alarm.empty: 0.1,
-    Alarm.several_options: 0.1,
-    Alarm.repeated_tags: 0.1,
-    Alarm.prompt_echo: 0.1,
-    Alarm.truncated: 0.3,
-    Alarm.grader_stopped: 0.01,
-}
+ALARM_LIMITS = dict.fromkeys(Alarm, 0.1) | {Alarm.truncated: 0.3, Alarm.grader_stopped: 0.01}
 """The largest harmless share of responses, as the mean over ALARM_WINDOW steps."""
 ALARM_MEANINGS = {
     Alarm.empty: "empty response, or nothing between the answer tags",
@@ -41,24 +34,19 @@ ALARM_MEANINGS = {
     Alarm.truncated: "cut off at the token limit",
     Alarm.grader_stopped: "grading timed out or died",
 }
-ALARM_WINDOW = 10
-"""Steps over which a share is averaged before it is compared with its limit."""
-MIN_ECHO_CHARS = 12
-"""A question shorter than this is not searched for in responses."""
-SYSTEM_ECHO_CHARS = 40
-"""So many first characters of the system prompt count as an echo of it."""
+ALARM_WINDOW = 10  # steps over which a share is averaged before it is compared with its limit
+MIN_ECHO_CHARS = 12  # a question shorter than this is not searched for in responses
+SYSTEM_ECHO_CHARS = 40  # so many first characters of the system prompt count as an echo of it
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _LONE_LETTER = re.compile(r"\b[A-Z]\b")
 
 
-def names_several_options(answer: str, options: tuple[str, ...]) -> bool:
-    """Whether the answer to a choice names more than one option."""
+def _names_several_options(answer: str, options: tuple[str, ...]) -> bool:
     if choice.parse(answer, options) is not None:
         return False
-    valid_letters = choice.LETTERS[: len(options) or len(choice.LETTERS)]
-    letters = {letter for letter in _LONE_LETTER.findall(answer) if letter in valid_letters}
-    texts = {text for option in options if (text := normalize_text(option))}
+    letters = {*_LONE_LETTER.findall(answer)} & {*choice.LETTERS[: len(options) or None]}
+    texts = {normalize_text(option) for option in options} - {""}
     return len(letters) > 1 or sum(text in normalize_text(answer) for text in texts) > 1
 
 
@@ -73,11 +61,10 @@ def response_alarms(response: str, sample: Sample, system: str) -> dict[Alarm, b
     outside_thought = normalize_text(_THOUGHT.sub(" ", response))
     repeats_system = len(opening) == SYSTEM_ECHO_CHARS and opening in normalize_text(response)
     repeats_question = len(question) >= MIN_ECHO_CHARS and question in outside_thought
+    is_choice = sample.answer_kind is AnswerKind.choice
     return {
         Alarm.empty: not response.strip() or (content is not None and answer is None),
-        Alarm.several_options: sample.answer_kind is AnswerKind.choice
-        and answer is not None
-        and names_several_options(answer, sample.options),
+        Alarm.several_options: is_choice and _names_several_options(answer or "", sample.options),
         Alarm.repeated_tags: any(response.count(tag) > 1 for tag in extract.TAGS),
         Alarm.prompt_echo: repeats_system or repeats_question,
     }
@@ -86,23 +73,15 @@ def response_alarms(response: str, sample: Sample, system: str) -> dict[Alarm, b
 def window_means(shares: Sequence[float]) -> list[float]:
     """The mean over each ALARM_WINDOW neighboring steps; over all steps of a shorter run."""
     width = min(ALARM_WINDOW, len(shares))
-    if not width:
-        return []
-    return [sum(shares[end - width : end]) / width for end in range(width, len(shares) + 1)]
-
-
-def max_mean_share(shares: Sequence[float]) -> float:
-    """The largest of the window's means; 0 without steps."""
-    return max(window_means(shares), default=0.0)
+    ends = range(width, len(shares) + 1) if width else ()
+    return [sum(shares[end - width : end]) / width for end in ends]
 
 
 def first_alarm(shares: Sequence[float], limit: float) -> int | None:
     """Index of the first step at which the window's mean exceeds the limit; None if none does."""
-    width = min(ALARM_WINDOW, len(shares))
-    for i, mean in enumerate(window_means(shares)):
-        if mean > limit:
-            return i + width - 1
-    return None
+    means = window_means(shares)
+    steps = range(len(shares) - len(means), len(shares))
+    return next((step for step, mean in zip(steps, means, strict=True) if mean > limit), None)
 
 
 def reward_diverges(

@@ -9,10 +9,8 @@ import unicodedata
 from rapidfuzz.distance import Levenshtein
 
 from difftrain.config.difficulty import GradeConfig, TextCredit
-from difftrain.records import Verdict
 
-MAX_CHARS = 20_000
-"""Longer answers are not compared but incorrect."""
+MAX_CHARS = 20_000  # longer answers are not compared but incorrect
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63), "-")
@@ -21,8 +19,7 @@ _WRAPPED = re.compile(
     r"\s*(?:\\(?:text|textbf|textit|mathrm|mathbf|mathit|textrm)\s*\{([^{}]*)\}"
     r"|\$([^$]*)\$|\*\*([^*]*)\*\*)\s*"
 )
-_MAX_WRAPPERS = 4
-"""Nested wrappers that are stripped."""
+_MAX_WRAPPERS = 4  # nested ones that are stripped
 
 
 def normalize_text(text: str) -> str:
@@ -42,18 +39,16 @@ def normalize_number(text: str) -> str:
 def strip_wrappers(text: str) -> str:
     r"""The text without `\text{}` and its kin, `$ $` or `** **` around all of it."""
     for _ in range(_MAX_WRAPPERS):
-        match = _WRAPPED.fullmatch(text)
-        if match is None:
-            break
-        text = next(content for content in match.groups() if content is not None)
+        if match := _WRAPPED.fullmatch(text):
+            text = next(content for content in match.groups() if content is not None)
     return text
 
 
 def similarity(answer: str, gold: str) -> float:
-    """1 - edit distance / length of the longer, both normalized; 1 only for equal texts.
+    r"""1 - edit distance / length of the longer, both normalized; 1 only for equal texts.
 
     The Levenshtein distance over the longer length, not the Indel ratio that some libraries call
-    by the same name. Wrappers around the answer (`\\text{}`, `$`, `**`) do not count.
+    by the same name. Wrappers around the answer (`\text{}`, `$`, `**`) do not count.
     """
     if len(answer) > MAX_CHARS:
         return 0.0
@@ -62,21 +57,18 @@ def similarity(answer: str, gold: str) -> float:
     return max(Levenshtein.normalized_similarity(spelling, normal_gold) for spelling in spellings)
 
 
-def partial_credit(answer: str, gold: str, rules: GradeConfig) -> float:
-    """Credit of a text that is not correct: its similarity, or 0 (grade.text)."""
-    return similarity(answer, gold) if rules.text is TextCredit.similarity else 0.0
-
-
-def grade(
-    answer: str, gold: str, options: tuple[str, ...] = (), rules: GradeConfig | None = None
-) -> Verdict:
-    """Correct if equal after normalize_text, or similar enough (grade.text_correct_min)."""
+def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
+    """1 for equal texts; with grade.text=similarity also for similar enough ones
+    (grade.text_correct_min), and below that the similarity.
+    """
     if not normalize_text(answer):
-        return Verdict.unparsable
-    minimum = rules.text_correct_min if rules and rules.text is TextCredit.similarity else 1.0
-    return Verdict.correct if similarity(answer, gold) >= minimum else Verdict.incorrect
+        return None
+    score = similarity(answer, gold)
+    if rules.text is TextCredit.exact:
+        return float(score == 1)
+    return 1.0 if score >= rules.text_correct_min else score
 
 
-def gold_problem(gold: str, options: tuple[str, ...] = ()) -> str | None:
+def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:
     """Why the gold answer is not a text, or None."""
     return None if normalize_text(gold) else "the text is empty"

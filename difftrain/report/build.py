@@ -342,7 +342,7 @@ def alarms(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[str, Any]]:
         shares = present_values(f"alarms/{alarm}")
         index = reward_hacking.first_alarm(shares, limit)
         results[alarm.value] = {
-            "max_share": reward_hacking.max_mean_share(shares) if shares else None,
+            "max_share": max(reward_hacking.window_means(shares), default=None),
             "limit": limit,
             "step": None if index is None else int(log["step"].iloc[index]),
         }

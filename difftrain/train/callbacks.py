@@ -87,7 +87,8 @@ class JsonlLogger(TrainerCallback):
         """Warn once when an alarm exceeds its limit over the last steps."""
         rows = read_log(self.folder)[-reward_hacking.ALARM_WINDOW :]
         for alarm, limit in reward_hacking.ALARM_LIMITS.items():
-            share = reward_hacking.max_mean_share([row.get(f"alarms/{alarm}", 0.0) for row in rows])
+            shares = [row.get(f"alarms/{alarm}", 0.0) for row in rows]
+            share = max(reward_hacking.window_means(shares), default=0.0)
             if share > limit and alarm not in self.warned:
                 self.warned.add(alarm)
                 text = f"{share:.0%} of the completions: {reward_hacking.ALARM_MEANINGS[alarm]}"

@@ -7,10 +7,11 @@ import threading
 import pytest
 
 from difftrain import grade
-from difftrain.grade import boxes, choice, count, number, text
+from difftrain.config.difficulty import BoxesCredit, GradeConfig
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 
 CORRECT, INCORRECT, UNPARSABLE = Verdict.correct, Verdict.incorrect, Verdict.unparsable
+PARTIAL = GradeConfig(boxes=BoxesCredit.f1)
 COLORS = ("red", "blue", "green", "orange")
 
 
@@ -26,6 +27,16 @@ def sample(answer: str, kind: AnswerKind, options: tuple[str, ...] = ()) -> Samp
         task_set=TaskSet.perception,
         source="test",
     )
+
+
+def verdict_of(kind: AnswerKind, answer: str, gold: str, options: tuple[str, ...] = ()) -> Verdict:
+    """The verdict on an answer as it is, with white space and without the tags of a response."""
+    credit = grade.GRADERS[kind].credit(answer, gold, options, grade.STRICT)
+    return UNPARSABLE if credit is None else CORRECT if credit == 1 else INCORRECT
+
+
+def box_credit(answer: str, gold: str) -> float:
+    return grade.GRADERS[AnswerKind.boxes].credit(answer, gold, (), PARTIAL)
 
 
 @pytest.mark.parametrize("kind", AnswerKind)
@@ -54,12 +65,12 @@ def test_17_is_not_7(kind: AnswerKind) -> None:
     ["B", "b", "(B)", "[B]", "B.", "B)", "**B**", "Option B", "The answer is B.", r"\text{B}"],
 )
 def test_a_decorated_letter_is_the_letter(answer: str) -> None:
-    assert choice.grade(answer, "B", COLORS) is CORRECT
+    assert verdict_of(AnswerKind.choice, answer, "B", COLORS) is CORRECT
 
 
 @pytest.mark.parametrize("answer", ["blue", "Blue.", "B. blue", "(B) blue", "**B.** blue"])
 def test_the_exact_text_of_one_option_is_its_letter(answer: str) -> None:
-    assert choice.grade(answer, "B", COLORS) is CORRECT
+    assert verdict_of(AnswerKind.choice, answer, "B", COLORS) is CORRECT
 
 
 @pytest.mark.parametrize(
@@ -76,32 +87,32 @@ def test_the_exact_text_of_one_option_is_its_letter(answer: str) -> None:
     ],
 )
 def test_several_letters_or_another_text_are_not_an_answer(answer: str) -> None:
-    assert choice.grade(answer, "B", COLORS) is UNPARSABLE
+    assert verdict_of(AnswerKind.choice, answer, "B", COLORS) is UNPARSABLE
 
 
 def test_a_letter_outside_the_options_is_incorrect() -> None:
-    assert choice.grade("E", "B", COLORS) is INCORRECT
+    assert verdict_of(AnswerKind.choice, "E", "B", COLORS) is INCORRECT
 
 
 def test_an_option_text_that_two_options_share_names_neither() -> None:
-    assert choice.grade("red", "A", ("red", "Red")) is UNPARSABLE
+    assert verdict_of(AnswerKind.choice, "red", "A", ("red", "Red")) is UNPARSABLE
 
 
 def test_a_choice_without_known_options_still_takes_one_letter() -> None:
-    assert choice.grade("B. the blue one", "B") is CORRECT
-    assert choice.grade("A. or B.", "A") is UNPARSABLE
+    assert verdict_of(AnswerKind.choice, "B. the blue one", "B") is CORRECT
+    assert verdict_of(AnswerKind.choice, "A. or B.", "A") is UNPARSABLE
 
 
 @pytest.mark.parametrize(
     "answer", ["1,234", "1234", "1234 shapes", "**1234**", "\uff11\uff12\uff13\uff14", "1234."]
 )
 def test_a_count_is_one_whole_number(answer: str) -> None:
-    assert count.grade(answer, "1234") is CORRECT
+    assert verdict_of(AnswerKind.count, answer, "1234") is CORRECT
 
 
 @pytest.mark.parametrize("answer", ["7 or 8", "7,8", "7/8", "many", "H7O", "3-7", "7" * 300])
 def test_a_count_with_two_numbers_or_none_is_unparsable(answer: str) -> None:
-    assert count.grade(answer, "7") is UNPARSABLE
+    assert verdict_of(AnswerKind.count, answer, "7") is UNPARSABLE
 
 
 @pytest.mark.parametrize(
@@ -125,7 +136,7 @@ def test_a_count_with_two_numbers_or_none_is_unparsable(answer: str) -> None:
     ],
 )
 def test_equal_values_are_correct_however_they_are_written(answer: str, gold: str) -> None:
-    assert number.grade(answer, gold) is CORRECT
+    assert verdict_of(AnswerKind.number, answer, gold) is CORRECT
 
 
 @pytest.mark.parametrize(
@@ -141,7 +152,7 @@ def test_equal_values_are_correct_however_they_are_written(answer: str, gold: st
     ],
 )
 def test_other_values_are_incorrect(answer: str, gold: str) -> None:
-    assert number.grade(answer, gold) is not CORRECT
+    assert verdict_of(AnswerKind.number, answer, gold) is not CORRECT
 
 
 @pytest.mark.parametrize(
@@ -163,17 +174,17 @@ def test_other_values_are_incorrect(answer: str, gold: str) -> None:
     ],
 )
 def test_words_and_endless_numbers_are_unparsable(answer: str) -> None:
-    assert number.grade(answer, "7") is UNPARSABLE
+    assert verdict_of(AnswerKind.number, answer, "7") is UNPARSABLE
 
 
 def test_words_are_not_products_of_letters() -> None:
-    assert number.grade("ampTa", "Tampa") is UNPARSABLE
+    assert verdict_of(AnswerKind.number, "ampTa", "Tampa") is UNPARSABLE
 
 
 def test_a_number_is_graded_in_any_thread() -> None:
     verdicts: list[Verdict] = []
     worker = threading.Thread(
-        target=lambda: verdicts.append(number.grade(r"\sqrt{12}", r"2\sqrt{3}"))
+        target=lambda: verdicts.append(verdict_of(AnswerKind.number, r"\sqrt{12}", r"2\sqrt{3}"))
     )
     worker.start()
     worker.join()
@@ -185,7 +196,7 @@ def test_grading_gives_an_alarm_back_to_its_owner() -> None:
     handler = signal.signal(signal.SIGALRM, lambda *_: None)
     try:
         signal.setitimer(signal.ITIMER_REAL, 100)
-        number.grade(r"\sqrt{12}", r"2\sqrt{3}")
+        verdict_of(AnswerKind.number, r"\sqrt{12}", r"2\sqrt{3}")
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 50
     finally:
         signal.setitimer(signal.ITIMER_REAL, *before)
@@ -193,14 +204,14 @@ def test_grading_gives_an_alarm_back_to_its_owner() -> None:
 
 
 def test_a_text_is_equal_up_to_case_width_and_spacing() -> None:
-    assert text.grade("  Stop\n SIGN ", "stop sign") is CORRECT
-    assert text.grade("\uff33\uff34\uff2f\uff30", "stop") is CORRECT
-    assert text.grade("Straße", "STRASSE") is CORRECT
+    assert verdict_of(AnswerKind.text, "  Stop\n SIGN ", "stop sign") is CORRECT
+    assert verdict_of(AnswerKind.text, "\uff33\uff34\uff2f\uff30", "stop") is CORRECT
+    assert verdict_of(AnswerKind.text, "Straße", "STRASSE") is CORRECT
 
 
 @pytest.mark.parametrize("answer", ["s", "stop", "a stop sign", "stop sign stop sign"])
 def test_a_part_of_a_text_or_more_than_it_is_incorrect(answer: str) -> None:
-    assert text.grade(answer, "stop sign") is INCORRECT
+    assert verdict_of(AnswerKind.text, answer, "stop sign") is INCORRECT
 
 
 def box(x: int, label: str = "cat") -> dict:
@@ -222,7 +233,7 @@ TWO = json.dumps([box(0), box(50)])
     ],
 )
 def test_all_boxes_in_any_order_and_quoting_are_correct(answer: str) -> None:
-    assert boxes.grade(answer, TWO) is CORRECT
+    assert verdict_of(AnswerKind.boxes, answer, TWO) is CORRECT
 
 
 @pytest.mark.parametrize(
@@ -238,20 +249,20 @@ def test_all_boxes_in_any_order_and_quoting_are_correct(answer: str) -> None:
     ],
 )
 def test_missing_extra_and_mislabeled_boxes_cost(answer: list, score: float) -> None:
-    assert boxes.grade(json.dumps(answer), TWO) is INCORRECT
-    assert boxes.f1(json.dumps(answer), TWO) == pytest.approx(score)
+    assert verdict_of(AnswerKind.boxes, json.dumps(answer), TWO) is INCORRECT
+    assert box_credit(json.dumps(answer), TWO) == pytest.approx(score)
 
 
 def test_boxes_are_assigned_one_to_one_as_well_as_can_be() -> None:
     gold = json.dumps([box(0), box(4)])
     answer = json.dumps([box(2), box(-3)])
-    assert boxes.f1(answer, gold) == 1
+    assert box_credit(answer, gold) == 1
 
 
 def test_an_apostrophe_survives_single_quotes() -> None:
     answer = "[{'bbox_2d': [0, 0, 10, 10], 'label': 'driver's \"seat\"'}]"
     gold = json.dumps([{"bbox_2d": [0, 0, 10, 10], "label": 'driver\'s "seat"'}])
-    assert boxes.grade(answer, gold) is CORRECT
+    assert verdict_of(AnswerKind.boxes, answer, gold) is CORRECT
 
 
 @pytest.mark.parametrize(
@@ -269,7 +280,7 @@ def test_an_apostrophe_survives_single_quotes() -> None:
     ],
 )
 def test_what_is_not_a_list_of_boxes_is_unparsable(answer: str) -> None:
-    assert boxes.grade(answer, TWO) is UNPARSABLE
+    assert verdict_of(AnswerKind.boxes, answer, TWO) is UNPARSABLE
 
 
 @pytest.mark.parametrize(

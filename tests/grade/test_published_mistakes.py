@@ -11,11 +11,11 @@ import pytest
 
 from difftrain import grade
 from difftrain.config.difficulty import BoxesCredit, GradeConfig, TextCredit
-from difftrain.grade import boxes, extract
+from difftrain.grade import extract
 from difftrain.records import AnswerKind, Verdict
 from tests.grade.adversarial import sample
 
-COLOURS = "red|blue|green|orange"
+COLORS = "red|blue|green|orange"
 PARTIAL = GradeConfig(text=TextCredit.similarity, boxes=BoxesCredit.f1)
 ONE = {"bbox_2d": [0, 0, 10, 10], "label": "cat"}
 TWO = {"bbox_2d": [50, 0, 60, 10], "label": "dog"}
@@ -24,6 +24,11 @@ BOTH = json.dumps([ONE, TWO])
 
 def verdict_of(answer: str, gold: str, kind: str, options: str = "") -> Verdict:
     return grade.grade(f"<answer>{answer}</answer>", sample(kind, gold, options))
+
+
+def box_credit(answer: str, gold: str) -> float:
+    response = f"<answer>{answer}</answer>"
+    return grade.grade_with_credit(response, sample("boxes", gold, ""), PARTIAL).credit
 
 
 def test_v_triune_refuses_a_bare_42_without_a_box() -> None:
@@ -49,7 +54,7 @@ def test_v_triune_cuts_a_truncated_list_back_to_the_boxes_that_are_whole() -> No
 
 def test_v_triune_drops_duplicate_boxes_without_charging_them() -> None:
     assert verdict_of(json.dumps([ONE, TWO, ONE]), BOTH, "boxes") is Verdict.incorrect
-    assert boxes.f1(json.dumps([ONE, TWO, ONE]), BOTH) == pytest.approx(4 / 5)
+    assert box_credit(json.dumps([ONE, TWO, ONE]), BOTH) == pytest.approx(4 / 5)
 
 
 def test_v_triune_grades_counts_and_words_by_symbolic_mathematics() -> None:
@@ -110,19 +115,19 @@ def test_the_papers_plugin_guesses_the_task_from_the_gold() -> None:
 
 def test_the_papers_plugin_charges_nothing_for_missing_boxes() -> None:
     assert verdict_of(json.dumps([ONE]), BOTH, "boxes") is Verdict.incorrect
-    assert boxes.f1(json.dumps([ONE]), BOTH) == pytest.approx(2 / 3)
+    assert box_credit(json.dumps([ONE]), BOTH) == pytest.approx(2 / 3)
 
 
 def test_the_papers_plugin_charges_nothing_for_extra_boxes() -> None:
     many = [ONE, TWO, *({"bbox_2d": [x, 50, x + 9, 60], "label": "cat"} for x in range(0, 80, 10))]
     assert verdict_of(json.dumps(many), BOTH, "boxes") is Verdict.incorrect
-    assert boxes.f1(json.dumps(many), BOTH) == pytest.approx(4 / 12)
+    assert box_credit(json.dumps(many), BOTH) == pytest.approx(4 / 12)
 
 
 def test_the_papers_plugin_charges_nothing_for_missing_labels() -> None:
     bare = json.dumps([{"bbox_2d": box["bbox_2d"]} for box in (ONE, TWO)])
     assert verdict_of(bare, BOTH, "boxes") is Verdict.incorrect
-    assert boxes.f1(bare, BOTH) == 0
+    assert box_credit(bare, BOTH) == 0
 
 
 def test_r1v_reads_nothing_in_an_answer_that_the_tags_touch() -> None:
@@ -154,7 +159,7 @@ def test_visual_rft_pays_an_empty_answer(kind: AnswerKind) -> None:
 
 @pytest.mark.parametrize("answer", ["A or B or C", "A, B, C, D", "red or blue or green"])
 def test_visual_rft_pays_all_options_named_together(answer: str) -> None:
-    assert verdict_of(answer, "B", "choice", COLOURS) is Verdict.unparsable
+    assert verdict_of(answer, "B", "choice", COLORS) is Verdict.unparsable
 
 
 def test_open_r1_lets_repeated_tags_pass_the_layout_check() -> None:
@@ -168,7 +173,7 @@ def test_mathruler_refuses_an_unreduced_fraction() -> None:
 
 
 def test_mathruler_refuses_a_letter_with_a_full_stop() -> None:
-    assert verdict_of("A.", "A", "choice", COLOURS) is Verdict.correct
+    assert verdict_of("A.", "A", "choice", COLORS) is Verdict.correct
 
 
 def test_mathruler_refuses_a_count_with_its_unit() -> None:

@@ -12,11 +12,8 @@ COUNT = sample("count", "7", "")
 
 
 def alarms_of(response: str, of: object = CHOICE) -> set[Alarm]:
-    return {
-        a
-        for a, there in reward_hacking.response_alarms(response, of, prompts.SYSTEM).items()
-        if there
-    }
+    alarms = reward_hacking.response_alarms(response, of, prompts.SYSTEM)
+    return {alarm for alarm, is_raised in alarms.items() if is_raised}
 
 
 @pytest.mark.parametrize("response", ["", " \n", "<answer></answer>", "<answer>\\boxed{}</answer>"])
@@ -64,8 +61,8 @@ def test_one_step_above_the_limit_raises_no_alarm_and_ten_do() -> None:
     assert reward_hacking.first_alarm([*quiet, *[0.2] * 20], 0.1) == 35
     assert reward_hacking.first_alarm([], 0.1) is None
     assert reward_hacking.first_alarm([0.5, 0.5], 0.1) == 1
-    assert reward_hacking.max_mean_share([*quiet, *[0.2] * 20]) == pytest.approx(0.2)
-    assert reward_hacking.max_mean_share([]) == 0
+    assert max(reward_hacking.window_means([*quiet, *[0.2] * 20])) == pytest.approx(0.2)
+    assert reward_hacking.window_means([]) == []
 
 
 def test_reward_that_rises_while_held_out_answers_get_worse_diverges() -> None:
