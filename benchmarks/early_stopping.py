@@ -33,7 +33,7 @@ def run_probe(config: RunConfig, session: ModelSession) -> tuple[dict[str, np.nd
     probe(config, paths, World(), session, samples)
     rollouts = parquet.read_rows(paths.probe, Rollout)
     evidence = gather_evidence(rollouts, [], config.probe)
-    tables = {key: sample.correctness.correct_RK for key, sample in evidence.items()}
+    tables = {key: sample.correct_RK for key, sample in evidence.items()}
     return tables, len(rollouts), (manifest.read_manifest(paths.probe) or {})["seconds"]
 
 

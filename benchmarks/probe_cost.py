@@ -47,7 +47,7 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat
 from difftrain.probe.run import engine_request, graded_rollout, probe_share
-from difftrain.probe.schedule import ProbeState, requirements
+from difftrain.probe.schedule import ProbeState
 from difftrain.records import Rollout, Sample
 from difftrain.shapes import pool
 
@@ -73,10 +73,7 @@ def labels(rows: Sequence[Rollout], config: RunConfig) -> Labels:
     """The failure ratio of each sample."""
     ratio_R = np.array(config.probe.mask_percents) / 100
     evidence = gather_evidence(rows, [], config.probe)
-    return {
-        key: pism.failure_ratio(sample.correctness.correct_RK, ratio_R)
-        for key, sample in evidence.items()
-    }
+    return {key: pism.failure_ratio(sample.correct_RK, ratio_R) for key, sample in evidence.items()}
 
 
 def run_difftrain(
@@ -84,12 +81,12 @@ def run_difftrain(
 ) -> tuple[list[Rollout], float]:
     """Rows and seconds of the probe in this process."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder, required = Path(temporary), requirements(config.difficulty, config.probe)
-        state = ProbeState(folder, config.probe, samples, required)
+        folder = Path(temporary)
+        state = ProbeState(folder, config, samples)
         engine = HfEngine(loaded, config.model)
         started = time.perf_counter()
         heart = Heartbeat(folder, World(1, 2))
-        probe_share(engine, samples, state, config.seed, config.grade, heart)
+        probe_share(engine, samples, state, config, config.seed, heart)
         return parquet.read_rows(folder, Rollout), time.perf_counter() - started
 
 
@@ -119,8 +116,7 @@ def run_loop(
     loaded: LoadedModel, samples: Sequence[Sample], config: RunConfig
 ) -> tuple[list[Rollout], float]:
     """Rows and seconds of a loop of one request at a time, with early stopping."""
-    required = requirements(config.difficulty, config.probe)
-    state = ProbeState(Path("nowhere"), config.probe, samples, required)
+    state = ProbeState(Path("nowhere"), config, samples)
     rows: list[Rollout] = []
     started = time.perf_counter()
     for sample in samples:

@@ -43,18 +43,14 @@ def probe(
     # 3.1  K responses at each mask ratio, from the full image up to the first ratio that fails
     #      (Qi et al. 2026, Eq. 1 to 3), and M responses without the image for CDE (RAP).
     inputs = {"data": paths.data.name, "model": paths.model}
-    shared: Any = {"probe": config.probe, "difficulty": config.difficulty, "seed": paths.seed}
-    probe_only: Any = {"grade": config.grade, "max_unwritten": config.model.max_concurrency * 4}
-    run_probe(session.engine, samples, paths.probe, world, inputs, **shared, **probe_only)
+    run_probe(session.engine, samples, paths.probe, world, inputs, config, paths.seed)
 
     # 3.2  Attention on image and text tokens for the first correct response to the full image
     #      (Qi et al. 2026, Eq. 4), and ACE's products for the first response (RAP).
     if {Measure.cmab, Measure.ace} & set(config.difficulty.measures):
         session.close_engines()
-        folders, size = (paths.probe, paths.attention), config.model.attention_batch_size
-        run_attention_pass(
-            lambda: session.model, samples, *folders, world, batch_size=size, **shared
-        )
+        folders = paths.probe, paths.attention
+        run_attention_pass(lambda: session.model, samples, *folders, world, config, paths.seed)
 
 
 def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
@@ -100,7 +96,7 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
     def write_selection() -> dict[str, Any]:
         scores = parquet.read_finished(paths.score, Score, SCORE)
         selected, rap_result = select_samples(config, scores)
-        funnel = rap_result.funnel() if rap_result else None
+        funnel = rap_result.funnel if rap_result else None
         require_min(selected, 1, count_strata(scores, config.difficulty.measure), funnel)
         if config.select.random or arm != Arm.tuned:
             # As many of all scored samples: a random row's, or the equal-size control's.
@@ -135,8 +131,7 @@ def select_samples(
     )
     draws, lambda_c = config.probe.cde_rollouts, config.difficulty.cde.lambda_c
     lambda_a = config.difficulty.ace.lambda_a
-    pool = rap.PoolScores(list(values[measure]), cde_N, ace_N, drm_N, draws, lambda_c, lambda_a)
-    result = rap.run_rap(pool)
+    result = rap.run_rap(list(values[measure]), cde_N, ace_N, drm_N, draws, lambda_c, lambda_a)
     return result.selections, result
 
 

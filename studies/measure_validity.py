@@ -37,7 +37,7 @@ from difftrain.config.difficulty import PismConfig
 from difftrain.config.run_config import RunConfig, resolve
 from difftrain.difficulty import ace, cde
 from difftrain.difficulty.pism import guess_rate, min_correct
-from difftrain.difficulty.score import Correctness, Evidence, gather_evidence
+from difftrain.difficulty.score import Evidence, gather_evidence
 from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.model_session import ModelSession
@@ -268,7 +268,7 @@ def ladder_requests(correct_RK: np.ndarray, minimum: int) -> Requests:
     return frozenset(requests)
 
 
-def needed_requests(tables: Correctness, pism: PismConfig, rollouts: int) -> dict[str, Requests]:
+def needed_requests(tables: Evidence, pism: PismConfig, rollouts: int) -> dict[str, Requests]:
     """The rollouts that each measure needs of one sample."""
     draws = tables.correct_RK.shape[1]
     correct = np.flatnonzero(tables.correct_RK[0] == 1)
@@ -292,7 +292,7 @@ def needed_requests(tables: Correctness, pism: PismConfig, rollouts: int) -> dic
 
 def attention_passes(evidence: Iterable[Evidence]) -> dict[str, int]:
     """Teacher-forced passes of each measure: one a correct response, one a first response."""
-    correct = [np.flatnonzero(sample.correctness.correct_RK[0] == 1) for sample in evidence]
+    correct = [np.flatnonzero(sample.correct_RK[0] == 1) for sample in evidence]
     cmab = sum(len(draws) > 0 for draws in correct)
     both = len(correct) + sum(len(draws) > 0 and draws[0] != 0 for draws in correct)
     return {"CMAB": cmab, "ACE": len(correct), "all together": both}
@@ -308,9 +308,7 @@ def costs(results: dict[str, StepResult]) -> dict[str, dict[str, float]]:
     evidence = gather_evidence(last.rollouts, last.attention, probe)
     rollouts: dict[str, int] = {}
     for sample in evidence.values():
-        requests = needed_requests(
-            sample.correctness, last.config.difficulty.pism, probe.cde_rollouts
-        )
+        requests = needed_requests(sample, last.config.difficulty.pism, probe.cde_rollouts)
         for name, of_measure in requests.items():
             rollouts[name] = rollouts.get(name, 0) + len(of_measure)
     steps = [results[step].cost for step in ("PISM", "and CDE, DRM", "and chance")]

@@ -39,14 +39,11 @@ class ColumnProducts:
 
         None where no column is left, and for a response of fewer than two tokens.
         """
-        rows_T = self.tokens - np.arange(self.tokens)
-        kept_T = rows_T >= min_rows
+        kept_T = self.tokens - np.arange(self.tokens) >= min_rows
         if self.tokens < 2 or not kept_T.any():
             return None
-        log_psi_T = self.log_psi_T
-        if normalize is Normalize.mean_log:
-            log_psi_T = log_psi_T / self.factors_T
-        return float(log_psi_T[kept_T].max())
+        factors_T = self.factors_T if normalize is Normalize.mean_log else 1
+        return float((self.log_psi_T / factors_T)[kept_T].max())
 
 
 def bias(
@@ -58,10 +55,8 @@ def bias(
 ) -> float | None:
     """The largest log psi_j over the columns, psi_j = prod of sigma * A_ij over i = j .. T-1.
 
-    `min_rows` leaves out columns with fewer rows, `window` limits each product to so many rows,
-    the diagonal counted in both; normalize=mean_log divides by the number of factors. None where
-    no column is left, and for a response of fewer than two tokens. Raises ValueError for anything
-    but a square table without negative values.
+    normalize=mean_log divides by the number of factors; the rest is as in ColumnProducts. Raises
+    ValueError for anything but a square table without negative values.
     """
     attention = np.asarray(attention_TT, dtype=float)
     if attention.ndim != 2 or attention.shape[0] != attention.shape[1]:

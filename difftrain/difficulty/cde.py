@@ -28,11 +28,8 @@ def discrepancy(with_image_M: np.ndarray, text_only_M: np.ndarray, absolute: boo
     """
     correct_with, total_with = count_correct(with_image_M)
     correct_without, total_without = count_correct(text_only_M)
-    if total_with == total_without:
-        difference = (correct_with - correct_without) / total_with
-    else:
-        crossed = correct_with * total_without - correct_without * total_with
-        difference = crossed / (total_with * total_without)
+    crossed = correct_with * total_without - correct_without * total_with
+    difference = crossed / (total_with * total_without)
     return abs(difference) if absolute else difference
 
 

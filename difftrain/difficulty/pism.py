@@ -43,15 +43,7 @@ def guess_rate(text_only_M: Iterable[int]) -> float:
     return (sum(verdicts) + 1) / (len(verdicts) + 2)
 
 
-def passes(correct_K: np.ndarray, minimum: int) -> bool | None:
-    """Whether a ratio certainly passes or certainly fails; None if draws can still decide it."""
-    correct = np.count_nonzero(correct_K == 1)
-    if correct >= minimum:
-        return True
-    return None if correct + np.count_nonzero(correct_K == -1) >= minimum else False
-
-
-def check_table(correct_RK: np.ndarray, ratio_R: Sequence[float] | np.ndarray) -> np.ndarray:
+def _check_table(correct_RK: np.ndarray, ratio_R: Sequence[float] | np.ndarray) -> np.ndarray:
     """The table as int8. Raises ValueError unless it is R x K, with one rising ratio per row."""
     table_RK, ratios = np.asarray(correct_RK), np.asarray(ratio_R, dtype=float)
     if table_RK.ndim != 2 or len(table_RK) != len(ratios) or table_RK.size == 0:
@@ -64,18 +56,13 @@ def check_table(correct_RK: np.ndarray, ratio_R: Sequence[float] | np.ndarray) -
 
 
 def undecided_rows(table_RK: np.ndarray, minimum: int) -> tuple[list[int], int | None]:
-    """The rows that draws can still decide, up to the first row that certainly fails; and that row.
-
-    None if no row certainly fails.
+    """The rows that draws can still decide, up to the first row that certainly fails; and that row,
+    or None if no row certainly fails.
     """
-    undecided = []
-    for row, correct_K in enumerate(table_RK):
-        passed = passes(correct_K, minimum)
-        if passed is None:
-            undecided.append(row)
-        elif not passed:
-            return undecided, row
-    return undecided, None
+    correct_R = (table_RK == 1).sum(axis=1)
+    possible_R = correct_R + (table_RK == -1).sum(axis=1)
+    failed = next(iter(np.flatnonzero(possible_R < minimum).tolist()), None)
+    return np.flatnonzero(correct_R[:failed] < minimum).tolist(), failed
 
 
 def failure_ratio(
@@ -90,15 +77,13 @@ def failure_ratio(
     passes (`min_correct`). An early-stopped table gives the same as the full grid. Raises
     ValueError if the table does not settle it, or if the shapes do not fit.
     """
-    table_RK = check_table(correct_RK, ratio_R)
+    table_RK = _check_table(correct_RK, ratio_R)
     if minimum is None:
         minimum = min_correct(table_RK.shape[1], tau)
     undecided, failed = undecided_rows(table_RK, minimum)
     if undecided:
-        row = undecided[0]
-        raise ValueError(
-            f"the table does not settle ratio {ratio_R[row]:g}: {table_RK[row].tolist()}"
-        )
+        ratio, draws = ratio_R[undecided[0]], table_RK[undecided[0]].tolist()
+        raise ValueError(f"the table does not settle ratio {ratio:g}: {draws}")
     return None if failed is None else float(ratio_R[failed])
 
 
@@ -131,7 +116,7 @@ def settled_stratum(
     easy_inclusive: bool = True,
 ) -> Stratum | None:
     """The stratum that every completion of the table gives; None if draws can still decide it."""
-    undecided, failed = undecided_rows(check_table(correct_RK, ratio_R), minimum)
+    undecided, failed = undecided_rows(_check_table(correct_RK, ratio_R), minimum)
     ratios = [None if row is None else float(ratio_R[row]) for row in (*undecided, failed)]
     strata = {stratum(ratio, hard_max, easy_min, easy_inclusive) for ratio in ratios}
     return strata.pop() if len(strata) == 1 else None

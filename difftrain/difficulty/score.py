@@ -3,8 +3,9 @@
 Axes: R mask ratios, K draws, M rollouts with or without the image, L layers, T response tokens.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,46 +21,33 @@ from difftrain.difficulty import cde, cmab, drm, pism
 from difftrain.records import Attention, Measure, Rollout, Score, Verdict, View
 
 
-@dataclass(frozen=True, slots=True)
-class Correctness:
-    """Which draws of one sample are correct: 1, 0 (incorrect or unparsable), -1 not drawn.
+class Evidence:
+    """What the probe measured of one sample. A verdict is 1 correct, 0 not, -1 not drawn.
 
-    `full_image_M` are the first M draws of the ratio 0, which need not be its K draws.
+    `full_image_M` are the first M draws of the ratio 0, which need not be its K draws;
+    `first_tokens` is the length of the first of them, None if it was not drawn; `attention` has
+    the attention rows by draw.
     """
 
-    correct_RK: np.ndarray
-    full_image_M: np.ndarray
-    text_only_M: np.ndarray
-
-    @classmethod
-    def undrawn(cls, ratios: int, draws: int, full_image: int, text_only: int) -> "Correctness":
-        """Tables of these sizes without any draw."""
-        shapes = ((ratios, draws), (full_image,), (text_only,))
-        return cls(*(np.full(shape, -1, dtype=np.int8) for shape in shapes))
+    def __init__(self, ratios: int, draws: int, full_image: int, text_only: int) -> None:
+        self.correct_RK = np.full((ratios, draws), -1, dtype=np.int8)
+        self.full_image_M = np.full(full_image, -1, dtype=np.int8)
+        self.text_only_M = np.full(text_only, -1, dtype=np.int8)
+        self.first_tokens: int | None = None
+        self.attention: dict[int, Attention] = {}
 
     def add(self, rollout: Rollout, row: int) -> None:
         """Enter a rollout, whose mask ratio has this row; draws beyond the tables are ignored."""
+        tables = [self.correct_RK[row]]
         if rollout.view is View.text_only:
             tables = [self.text_only_M]
         elif rollout.view is View.full_image:
-            tables = [self.correct_RK[row], self.full_image_M]
-        else:
-            tables = [self.correct_RK[row]]
+            tables.append(self.full_image_M)
+            if rollout.draw == 0:
+                self.first_tokens = rollout.num_tokens
         for table in tables:
             if rollout.draw < len(table):
-                table[rollout.draw] = int(rollout.verdict is Verdict.correct)
-
-
-@dataclass(slots=True)
-class Evidence:
-    """What the probe measured of one sample: correctness, and attention rows by draw.
-
-    `first_tokens` is the length of the first full-image response; None if it was not drawn.
-    """
-
-    correctness: Correctness
-    first_tokens: int | None = None
-    attention: dict[int, Attention] = field(default_factory=dict)
+                table[rollout.draw] = rollout.verdict is Verdict.correct
 
 
 def gather_evidence(
@@ -68,18 +56,13 @@ def gather_evidence(
     """The evidence of each sample that has rollouts."""
     row_of = {percent: row for row, percent in enumerate(probe.mask_percents)}
     sizes = (len(row_of), probe.draws, probe.cde_rollouts, probe.cde_rollouts)
-    evidence: dict[str, Evidence] = {}
+    evidence: dict[str, Evidence] = defaultdict(lambda: Evidence(*sizes))
     for rollout in rollouts:
-        if rollout.sample_id not in evidence:
-            evidence[rollout.sample_id] = Evidence(Correctness.undrawn(*sizes))
-        sample = evidence[rollout.sample_id]
-        sample.correctness.add(rollout, row_of[rollout.mask_percent])
-        if rollout.view is View.full_image and rollout.draw == 0:
-            sample.first_tokens = rollout.num_tokens
+        evidence[rollout.sample_id].add(rollout, row_of[rollout.mask_percent])
     for row in attention:
         if row.sample_id in evidence:
             evidence[row.sample_id].attention[row.draw] = row
-    return evidence
+    return dict(evidence)
 
 
 def pism_score(sample_id: str, evidence: Evidence, probe: ProbeConfig, config: PismConfig) -> Score:
@@ -88,59 +71,50 @@ def pism_score(sample_id: str, evidence: Evidence, probe: ProbeConfig, config: P
     With probe.until=stratum the value is None too where only the stratum is settled. Raises
     ValueError for draws that are missing.
     """
-    table_RK = evidence.correctness.correct_RK
-    ratio_R = np.array(probe.mask_percents) / 100
-    rate = None
-    if config.chance_correction is ChanceCorrection.text_only:
-        rate = pism.guess_rate(evidence.correctness.text_only_M)
+    table_RK, ratio_R = evidence.correct_RK, np.array(probe.mask_percents) / 100
+    corrected = config.chance_correction is ChanceCorrection.text_only
+    rate = pism.guess_rate(evidence.text_only_M) if corrected else None
     minimum = pism.min_correct(probe.draws, config.tau, rate, config.alpha)
     limits = (config.hard_max, config.easy_min, config.easy_inclusive)
-    stratum = pism.settled_stratum(table_RK, ratio_R, minimum, *limits)
-    value = None
+    stratum, value = pism.settled_stratum(table_RK, ratio_R, minimum, *limits), None
     needs_ratio = probe.until is not Until.stratum or stratum is None
     if needs_ratio or not pism.undecided_rows(table_RK, minimum)[0]:
-        value = pism.failure_ratio(table_RK, ratio_R, config.tau, minimum)
+        value = pism.failure_ratio(table_RK, ratio_R, minimum=minimum)
     return Score(sample_id=sample_id, measure=Measure.pism, value=value, stratum=stratum)
 
 
 def score_sample(
-    sample_id: str,
-    measure: Measure,
-    evidence: Evidence,
-    probe: ProbeConfig,
-    config: DifficultyConfig,
+    key: str, measure: Measure, evidence: Evidence, probe: ProbeConfig, config: DifficultyConfig
 ) -> Score:
-    """One sample's value and stratum by one measure; CDE and ACE have no strata.
+    """The value and stratum of the sample `key` by one measure; CDE and ACE have no strata.
 
     Raises ValueError for draws that are missing, for a solved sample whose attention CMAB needs and
     for a first response with tokens whose attention ACE needs, where it was not measured.
     """
-    tables, value, stratum = evidence.correctness, None, None
+    value, stratum = None, None
     match measure:
         case Measure.pism:
-            return pism_score(sample_id, evidence, probe, config.pism)
+            return pism_score(key, evidence, probe, config.pism)
         case Measure.cmab:
-            correct = np.flatnonzero(tables.correct_RK[0] == 1)
-            row = evidence.attention.get(int(correct[0])) if len(correct) else None
-            limits = config.cmab
-            if row is not None:
+            limits, correct = config.cmab, np.flatnonzero(evidence.correct_RK[0] == 1)
+            if len(correct) and (row := evidence.attention.get(int(correct[0]))):
                 value = cmab.balance(np.array(row.image_LT), np.array(row.text_LT), limits.epsilon)
                 if limits.tokens is Tokens.mean:
                     value *= row.text_tokens / row.image_tokens
             bounds = (limits.easy_below, limits.hard_min, limits.hard_max, limits.easy_above)
             stratum = cmab.stratum(value, bool(len(correct)), *bounds)
         case Measure.cde:
-            absolute = config.cde.absolute
-            value = cde.discrepancy(tables.full_image_M, tables.text_only_M, absolute)
+            tables = evidence.full_image_M, evidence.text_only_M
+            value = cde.discrepancy(*tables, config.cde.absolute)
         case Measure.ace:
-            row = evidence.attention.get(0)
-            if row is None and evidence.first_tokens != 0:
-                raise ValueError(f"the attention of {sample_id}'s first response was not measured")
-            value = row.max_log_psi if row is not None else None
+            if row := evidence.attention.get(0):
+                value = row.max_log_psi
+            elif evidence.first_tokens != 0:
+                raise ValueError(f"the attention of {key}'s first response was not measured")
         case Measure.drm:
-            value = drm.difficulty(tables.full_image_M)
+            value = drm.difficulty(evidence.full_image_M)
             stratum = drm.stratum(value, config.drm.hard_min)
-    return Score(sample_id=sample_id, measure=measure, value=value, stratum=stratum)
+    return Score(sample_id=key, measure=measure, value=value, stratum=stratum)
 
 
 def score_all(

@@ -16,8 +16,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from difftrain.config.difficulty import DifficultyConfig, ProbeConfig
-from difftrain.config.run_config import plain
+from difftrain.config.run_config import RunConfig, plain
 from difftrain.model import attention, loading
 from difftrain.model.engines import kv_cache
 from difftrain.model.loading import LoadedModel
@@ -30,8 +29,7 @@ from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[str, int]
-"""The sample_id and draw of a response."""
+Key = tuple[str, int]  # the sample_id and draw of a response
 Pair = tuple[Sample, Rollout]
 
 
@@ -39,22 +37,16 @@ def responses_to_measure(
     rollouts: Iterable[Rollout], measures: Sequence[Measure], draws: int
 ) -> dict[Key, Rollout]:
     """The responses that CMAB and ACE look at; CMAB's is one of the first `draws`."""
-    selected: dict[Key, Rollout] = {}
-    first_correct: dict[str, Rollout] = {}
-    for rollout in rollouts:
-        key = rollout.sample_id, rollout.draw
-        is_empty = not (rollout.num_tokens or rollout.response)
-        if rollout.view is not View.full_image or is_empty:
-            continue
-        if rollout.draw == 0 and Measure.ace in measures:
-            selected[key] = rollout
-        if rollout.verdict is Verdict.correct and rollout.draw < draws:
-            first = first_correct.get(rollout.sample_id)
-            if first is None or rollout.draw < first.draw:
-                first_correct[rollout.sample_id] = rollout
+    full_image = [row for row in rollouts if row.view is View.full_image]
+    with_tokens = [row for row in full_image if row.num_tokens or row.response]
+    correct = [row for row in with_tokens if row.verdict is Verdict.correct and row.draw < draws]
+    selected: list[Rollout] = []
+    if Measure.ace in measures:
+        selected += [row for row in with_tokens if row.draw == 0]
     if Measure.cmab in measures:
-        selected |= {(row.sample_id, row.draw): row for row in first_correct.values()}
-    return selected
+        last_first = sorted(correct, key=lambda row: -row.draw)
+        selected += {row.sample_id: row for row in last_first}.values()
+    return {(row.sample_id, row.draw): row for row in selected}
 
 
 def pairs_to_measure(
@@ -66,11 +58,7 @@ def pairs_to_measure(
     """
     by_id = {sample.sample_id: sample for sample in without_failed(samples, probe_folder)}
     responses = responses_to_measure(parquet.read_rows(probe_folder, Rollout), measures, draws)
-    return {
-        key: (by_id[key[0]], rollout)
-        for key, rollout in sorted(responses.items())
-        if key[0] in by_id
-    }
+    return {key: (by_id[key[0]], row) for key, row in sorted(responses.items()) if key[0] in by_id}
 
 
 def response_token_ids(loaded: LoadedModel, rollout: Rollout) -> tuple[int, ...]:
@@ -105,21 +93,15 @@ def append_responses(
 
 
 def measure_batch(
-    loaded: LoadedModel,
-    pairs: Sequence[Pair],
-    probe: ProbeConfig,
-    difficulty: DifficultyConfig,
-    seed: int,
+    loaded: LoadedModel, pairs: Sequence[Pair], config: RunConfig, seed: int
 ) -> list[Attention]:
     """Attention rows of one batch of samples and responses."""
-    requests = [
-        engine_request(ProbeRequest(sample, 0, rollout.draw), probe, seed)
-        for sample, rollout in pairs
-    ]
+    draws = [ProbeRequest(sample, 0, rollout.draw) for sample, rollout in pairs]
+    requests = [engine_request(draw, config.probe, seed) for draw in draws]
     responses = [response_token_ids(loaded, rollout) for _, rollout in pairs]
     pad = loaded.processor.tokenizer.pad_token_id
     inputs = append_responses(kv_cache.encode(loaded, requests), responses, pad)
-    lengths = [len(response) for response in responses]
+    difficulty, lengths = config.difficulty, [len(response) for response in responses]
     spans = attention.token_spans(inputs, lengths, loaded.image_token, difficulty.cmab.text)
     ace = difficulty.ace if Measure.ace in difficulty.measures else None
     summaries = attention.summarize(loaded.model, inputs, spans, ace)
@@ -161,28 +143,24 @@ def run_attention_pass(
     probe_folder: Path,
     folder: Path,
     world: World,
-    *,
-    probe: ProbeConfig,
-    difficulty: DifficultyConfig,
+    config: RunConfig,
     seed: int,
-    batch_size: int,
 ) -> None:
     """Fill the attention folder from the probe's responses; resumable and shared by all ranks."""
+    difficulty, batch_size = config.difficulty, config.model.attention_batch_size
+    measures = difficulty.measures
     pairs: dict[Key, Pair] = {}
     measured: set[Key] = set()
     parts_read: set[Path] = set()
 
     def find_pairs() -> None:
         pairs.clear()
-        pairs.update(pairs_to_measure(samples, probe_folder, difficulty.measures, probe.draws))
+        pairs.update(pairs_to_measure(samples, probe_folder, measures, config.probe.draws))
 
     def is_complete() -> bool:
-        for part in parquet.parts(folder):
-            if part not in parts_read:
-                measured.update(
-                    zip(*parquet.read_columns(part, ("sample_id", "draw")), strict=True)
-                )
-                parts_read.add(part)
+        for part in {*parquet.parts(folder)} - parts_read:
+            measured.update(zip(*parquet.read_columns(part, ("sample_id", "draw")), strict=True))
+            parts_read.add(part)
         return measured >= pairs.keys()
 
     def is_finished(_: Mapping[str, Any]) -> bool:
@@ -199,7 +177,7 @@ def run_attention_pass(
             return
         with heart.in_background():
             loaded = load()
-        measure = partial(measure_batch, loaded, probe=probe, difficulty=difficulty, seed=seed)
+        measure = partial(measure_batch, loaded, config=config, seed=seed)
         share.sort(key=lambda pair: (len(pair[0].question), pair[1].num_tokens))
         starts = range(0, len(share), batch_size)
         for start in tqdm(starts, desc="attention", unit="batch", disable=not world.is_first):
@@ -207,7 +185,7 @@ def run_attention_pass(
             parquet.write_part(folder, parquet.next_part_name(folder, world.rank), rows)
             heart.beat()
 
-    ace = plain(difficulty.ace) if Measure.ace in difficulty.measures else None
+    ace = plain(difficulty.ace) if Measure.ace in measures else None
     run_shared_stage(
         folder,
         world,

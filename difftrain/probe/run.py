@@ -17,8 +17,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from difftrain import grade, images, seeds
-from difftrain.config.difficulty import DifficultyConfig, GradeConfig, ProbeConfig
-from difftrain.config.run_config import plain
+from difftrain.config.difficulty import GradeConfig, ProbeConfig
+from difftrain.config.run_config import RunConfig, plain
 from difftrain.data import prompts
 from difftrain.data.quarantine import RejectedRow
 from difftrain.model.engines.types import (
@@ -33,12 +33,11 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat, run_shared_stage
 from difftrain.probe import masks
-from difftrain.probe.schedule import ProbeRequest, ProbeState, requirements, write_failure
+from difftrain.probe.schedule import ProbeRequest, ProbeState, write_failure
 from difftrain.records import Rollout, Sample, View
 
 QUARANTINE = "quarantine.jsonl"
-FAILED = "no answer"
-"""The kind of rejection of a sample with a failed request."""
+FAILED = "no answer"  # the kind of rejection of a sample with a failed request
 PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image_pad)\|>")
 """Marks in a question's text that stand for an image."""
 
@@ -56,19 +55,19 @@ def engine_request(request: ProbeRequest, config: ProbeConfig, root: int) -> Req
     text-only view has neither images nor their placeholders in the text.
     """
     sample, view = request.sample, request.view
-    text, shown = prompts.user_text(sample.question, sample.options), []
+    text, pictures = prompts.user_text(sample.question, sample.options), []
     if view is View.text_only:
         text = PLACEHOLDER.sub("", text).strip()
     else:
-        shown = [images.from_png(png) for png in sample.images]
+        pictures = [images.from_png(png) for png in sample.images]
     if view is View.masked:
         percent = () if config.nested else (request.percent,)
-        for i, image in enumerate(shown):
+        for i, image in enumerate(pictures):
             seed = seeds.derive(root, "mask", sample.sample_id, i, *percent, request.draw)
             masked = masks.mask(np.asarray(image), request.percent, seed, config.mask)
-            shown[i] = Image.fromarray(masked)
+            pictures[i] = Image.fromarray(masked)
     return Request(
-        parts=(*shown, text),
+        parts=(*pictures, text),
         seed=sampling_seed(root, request),
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
@@ -102,13 +101,10 @@ class RequestQueue:
     their prefixes need not prefill them again. Samples wait in the order of their length.
     """
 
-    def __init__(
-        self, state: ProbeState, samples: Iterable[Sample], config: ProbeConfig, root: int
-    ) -> None:
-        self.state, self.config, self.root = state, config, root
+    def __init__(self, state: ProbeState, samples: Iterable[Sample], root: int) -> None:
+        self.state, self.root = state, root
         self.waiting: deque[ProbeRequest] = deque()
-        self.open: Counter[str] = Counter()
-        """Requests of each open sample that are waiting or in flight."""
+        self.open: Counter[str] = Counter()  # each sample's requests, waiting or in flight
         self.unmasked: dict[tuple[str, View], Request] = {}
         for sample in sorted(samples, key=lambda sample: -len(sample.question)):
             self._append(sample)
@@ -142,39 +138,35 @@ class RequestQueue:
 
     def _engine_request(self, request: ProbeRequest) -> Request:
         """The engine's request; unmasked images of an open sample are decoded once."""
-        if request.view is View.masked:
-            return engine_request(request, self.config, self.root)
         key = request.sample.sample_id, request.view
-        if key not in self.unmasked:
-            self.unmasked[key] = engine_request(request, self.config, self.root)
-        return replace(self.unmasked[key], seed=sampling_seed(self.root, request))
+        if key in self.unmasked:
+            return replace(self.unmasked[key], seed=sampling_seed(self.root, request))
+        result = engine_request(request, self.state.probe, self.root)
+        if request.view is not View.masked:
+            self.unmasked[key] = result
+        return result
 
 
 def probe_share(
     engine: Engine,
     samples: Sequence[Sample],
     state: ProbeState,
+    config: RunConfig,
     seed: int,
-    rules: GradeConfig,
     heart: Heartbeat,
-    max_unwritten: int = 256,
 ) -> None:
     """Draw until no sample of this share needs another draw; rollouts are written as they come."""
-    queue = RequestQueue(state, samples, state.config, seed)
-    world, started, finished = heart.world, time.time(), 0
-    bar = tqdm(
-        total=len(samples),
-        initial=len(samples) - len(queue.open),
-        desc="probe",
-        unit="sample",
-        disable=not world.is_first,
-    )
+    queue = RequestQueue(state, samples, seed)
+    world, total, started, finished = heart.world, len(samples), time.time(), 0
+    settled, is_silent = total - len(queue.open), not world.is_first
+    bar = tqdm(total=total, initial=settled, desc="probe", unit="sample", disable=is_silent)
 
     def write(rows: list[Rollout]) -> None:
         name = parquet.next_part_name(state.folder, world.rank)
         state.parts_read.add(parquet.write_part(state.folder, name, rows))
 
-    unwritten = parquet.PartBuffer(write, max_unwritten)
+    # So many rollouts are lost at most if the process is killed.
+    unwritten = parquet.PartBuffer(write, config.model.max_concurrency * 4)
 
     def on_idle() -> None:
         heart.beat()
@@ -186,13 +178,13 @@ def probe_share(
                 write_failure(state.folder, world.rank, request, result)
                 state.failed[request.sample.sample_id] = result.reason
             else:
-                rollout = graded_rollout(request, result, seed, rules)
+                rollout = graded_rollout(request, result, seed, config.grade)
                 state.add([rollout])
                 unwritten.add(rollout)
             queue.finish(request)
             finished += 1
             on_idle()
-            bar.update(len(samples) - len(queue.open) - bar.n)
+            bar.update(total - len(queue.open) - bar.n)
             rate = finished / (time.time() - started)
             bar.set_postfix_str(f"{finished} responses, {rate:.0f}/s", refresh=False)
     finally:
@@ -206,22 +198,16 @@ def run_probe(
     folder: Path,
     world: World,
     inputs: dict[str, str],
-    *,
-    probe: ProbeConfig,
-    difficulty: DifficultyConfig,
-    grade: GradeConfig,
+    config: RunConfig,
     seed: int,
-    max_unwritten: int = 256,
 ) -> None:
     """Fill the folder until every sample's labels are settled, and close it with manifest.json.
 
-    Does nothing, and creates no engine, if they are settled already. `max_unwritten` rollouts are
-    lost at most if the process is killed. Raises RankTimeout if another rank stops writing, and
-    what the engine raises when it is gone for good.
+    Does nothing, and creates no engine, if they are settled already. Raises RankTimeout if another
+    rank stops writing, and what the engine raises when it is gone for good.
     """
-    required = requirements(difficulty, probe)
-    state = ProbeState(folder, probe, samples, required)
-    description = required.describe(len(samples))
+    state = ProbeState(folder, config, samples)
+    description = state.required.describe(len(samples))
 
     def work(heart: Heartbeat) -> None:
         state.refresh()
@@ -230,7 +216,7 @@ def run_probe(
             with heart.in_background():
                 engine = create_engine()
             write_engine_info(folder, engine.info)
-            probe_share(engine, share, state, seed, grade, heart, max_unwritten)
+            probe_share(engine, share, state, config, seed, heart)
 
     def is_complete() -> bool:
         state.refresh()
@@ -239,10 +225,8 @@ def run_probe(
     def close() -> dict[str, Any]:
         """Write quarantine.jsonl; returns the manifest's counts."""
         before = manifest.read_manifest(folder) or {"counts": {"settled": []}}
-        rejected = [
-            RejectedRow(sample_id, f"{FAILED}: {reason}")
-            for sample_id, reason in sorted(state.failed.items())
-        ]
+        failed = sorted(state.failed.items())
+        rejected = [RejectedRow(sample_id, f"{FAILED}: {reason}") for sample_id, reason in failed]
         lines = "".join(json.dumps(asdict(row)) + "\n" for row in rejected)
         manifest.write_text(folder / QUARANTINE, lines)
         return {
@@ -260,7 +244,7 @@ def run_probe(
         work,
         is_complete=is_complete,
         close=close,
-        settings=lambda: {**plain(probe), "seed": seed, "engines": read_engine_info(folder)},
+        settings=lambda: {**plain(config.probe), "seed": seed, "engines": read_engine_info(folder)},
         inputs=inputs,
         is_finished=lambda content: description in content["counts"]["settled"],
     )

@@ -1,4 +1,4 @@
-"""Which draw comes next, so that the full grid's result is reached with few draws. Pure.
+"""Which draw comes next, so that the full grid's result is reached with few draws.
 
 Climb from ratio 0; at each ratio draw until it certainly passes or certainly fails; stop at the
 first ratio that fails or, where only the stratum is needed, as soon as no draw can change it. Axes:
@@ -18,14 +18,14 @@ from difftrain.config.difficulty import (
     ProbeConfig,
     Until,
 )
+from difftrain.config.run_config import RunConfig
 from difftrain.difficulty import pism
-from difftrain.difficulty.score import Correctness
+from difftrain.difficulty.score import Evidence
 from difftrain.model.engines.types import GenerationError
 from difftrain.pipeline import parquet
 from difftrain.records import Measure, Rollout, Sample, View
 
-FAILED_FOLDER = "failed"
-"""Inside the probe's folder, in parts as the rollouts are: a FailedRequest for every failure."""
+FAILED_FOLDER = "failed"  # inside the probe's folder, in parts: a FailedRequest for every failure
 
 
 def next_draws(
@@ -35,7 +35,6 @@ def next_draws(
     ratio_R: Sequence[float] | np.ndarray | None = None,
     hard_max: float = 0.4,
     easy_min: float = 0.7,
-    *,
     easy_inclusive: bool = True,
     minimum: int | None = None,
 ) -> list[tuple[int, int]]:
@@ -43,10 +42,9 @@ def next_draws(
 
     `until` is what has to be settled: the failing ratio ("ratio") or its stratum ("stratum");
     "grid" gives all undrawn cells at once. `ratio_R` defaults to row / R. `minimum` replaces tau by
-    the number of correct draws with which a row passes (pism.min_correct); a row that can never
-    pass, because that is above K, is not drawn at all. Draws come one at a time, because a second
-    one drawn at once may turn out not to be needed. The table is not changed. Raises ValueError for
-    anything but an R x K table, and for ratios that do not rise where they are used.
+    the number of correct draws with which a row passes (pism.min_correct); above K, no row is
+    drawn. Draws come one at a time, because a second one may turn out not to be needed. Raises
+    ValueError for anything but an R x K table, and for ratios that do not rise where they are used.
     """
     table_RK = np.asarray(correct_RK)
     if table_RK.ndim != 2 or table_RK.size == 0:
@@ -60,13 +58,12 @@ def next_draws(
         limits = (hard_max, easy_min, easy_inclusive)
         if pism.settled_stratum(table_RK, ratios, minimum, *limits) is not None:
             return []
-    for row, correct_K in enumerate(table_RK):
-        passed = pism.passes(correct_K, minimum)
-        if passed is None:
-            return [(row, int(np.flatnonzero(correct_K == -1)[0]))]
-        if not passed:
-            return []
-    return []
+    undecided, _ = pism.undecided_rows(table_RK, minimum)
+    return [(row, _undrawn(table_RK[row])[0]) for row in undecided[:1]]
+
+
+def _undrawn(cells: np.ndarray) -> list[int]:
+    return np.flatnonzero(cells == -1).tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,36 +87,24 @@ class ProbeRequest:
 class ProbeRequirements:
     """The draws that the requested measures need."""
 
-    pism: PismConfig | None
-    """Draw at the mask ratios until this measure's label is settled; None: not requested."""
+    pism: PismConfig | None  # draw at the mask ratios until its label is settled, if requested
     until: Until
-    first_correct: bool
-    """Draw with the full image until one of the K draws is correct (CMAB)."""
-    full_image: int
-    """Full-image draws needed in any case."""
-    text_only: int
-    """Draws without the image."""
-
-    @property
-    def chance_corrected(self) -> bool:
-        """Whether PISM's label also depends on the text-only draws."""
-        return self.pism is not None and self.pism.chance_correction is ChanceCorrection.text_only
+    first_correct: bool  # draw with the full image until one of the K draws is correct (CMAB)
+    full_image: int  # full-image draws needed in any case
+    text_only: int  # draws without the image
+    chance_corrected: bool  # PISM's label also depends on the text-only draws
 
     def describe(self, samples: int) -> str:
-        """These requirements of so many samples as text: equal texts, equal requirements.
-
-        The manifest lists those that are met.
-        """
+        """The requirements of so many samples, as a manifest lists those that it meets."""
         parts = []
-        if self.pism is not None:
+        if self.pism:
             parts.append(f"tau={self.pism.tau!r}")
             if self.chance_corrected:
                 parts.append(f"chance_correction=text_only alpha={self.pism.alpha!r}")
             if self.until is Until.stratum:
                 limits = (self.pism.hard_max, self.pism.easy_min, self.pism.easy_inclusive)
                 parts.append(f"until=stratum of {limits}")
-        if self.until is Until.grid:
-            parts.append("until=grid")
+        parts += ["until=grid"] * (self.until is Until.grid)
         parts += ["first_correct"] * self.first_correct
         parts += [f"full_image={self.full_image}"] * bool(self.full_image)
         parts += [f"text_only={self.text_only}"] * bool(self.text_only)
@@ -138,10 +123,11 @@ def requirements(difficulty: DifficultyConfig, probe: ProbeConfig) -> ProbeRequi
         first_correct=Measure.cmab in measures,
         full_image=rollouts if uses_rollouts else int(Measure.ace in measures),
         text_only=rollouts if corrected or Measure.cde in measures else 0,
+        chance_corrected=corrected,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class FailedRequest:
     """A draw without a completion, and why. Its sample is not scored, and gets no further draws:
     delete the folder `failed/` and manifest.json to try again."""
@@ -155,26 +141,20 @@ class FailedRequest:
 
 def write_failure(folder: Path, rank: int, request: ProbeRequest, error: GenerationError) -> None:
     """Record a failed request below the probe's folder."""
-    failed = FailedRequest(
-        sample_id=request.sample.sample_id,
-        view=request.view,
-        mask_percent=request.percent,
-        draw=request.draw,
-        reason=error.reason,
-    )
+    draw = request.sample.sample_id, request.view, request.percent, request.draw
     failures = folder / FAILED_FOLDER
-    parquet.write_part(failures, parquet.next_part_name(failures, rank), [failed])
+    name = parquet.next_part_name(failures, rank)
+    parquet.write_part(failures, name, [FailedRequest(*draw, error.reason)])
 
 
-def read_failures(parts: Iterable[Path]) -> dict[str, str]:
-    """The samples with a failed request in these parts, each with a reason."""
+def _read_failures(parts: Iterable[Path]) -> dict[str, str]:
     rows = (row for part in parts for row in parquet.read_part(part, FailedRequest))
     return {row.sample_id: row.reason for row in rows}
 
 
 def failed_samples(folder: Path) -> dict[str, str]:
     """Every sample of a probe's folder that has a failed request, with a reason."""
-    return read_failures(parquet.parts(folder / FAILED_FOLDER))
+    return _read_failures(parquet.parts(folder / FAILED_FOLDER))
 
 
 def without_failed(samples: Iterable[Sample], folder: Path) -> list[Sample]:
@@ -189,33 +169,24 @@ class ProbeState:
     Draws beyond the tables, left by an earlier run that needed more, are only counted.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        config: ProbeConfig,
-        samples: Iterable[Sample],
-        required: ProbeRequirements,
-    ) -> None:
-        self.folder, self.config, self.required = folder, config, required
-        self.row_of = {percent: row for row, percent in enumerate(config.mask_percents)}
-        self.ratio_R = np.array(config.mask_percents) / 100
-        sizes = (len(self.row_of), config.draws, required.full_image, required.text_only)
-        self.tables = {sample.sample_id: Correctness.undrawn(*sizes) for sample in samples}
+    def __init__(self, folder: Path, config: RunConfig, samples: Iterable[Sample]) -> None:
+        self.folder, self.probe = folder, config.probe
+        self.required = required = requirements(config.difficulty, config.probe)
+        self.row_of = {percent: row for row, percent in enumerate(self.probe.mask_percents)}
+        sizes = (len(self.row_of), self.probe.draws, required.full_image, required.text_only)
+        self.tables = {sample.sample_id: Evidence(*sizes) for sample in samples}
         self.parts_read: set[Path] = set()
-        self.failed: dict[str, str] = {}
-        """Samples with a failed request, each with the reason; they need no further draws."""
+        self.failed: dict[str, str] = {}  # reasons by sample; these need no further draws
         self.generations = self.tokens = 0
 
     def refresh(self) -> None:
         """Read the parts that have appeared since the last call."""
-        rollouts, failures = (
-            [part for part in parquet.parts(folder) if part not in self.parts_read]
-            for folder in (self.folder, self.folder / FAILED_FOLDER)
-        )
+        rollouts = {*parquet.parts(self.folder)} - self.parts_read
+        failures = {*parquet.parts(self.folder / FAILED_FOLDER)} - self.parts_read
         for part in rollouts:
             self.add(parquet.read_part(part, Rollout))
-        self.failed |= read_failures(failures)
-        self.parts_read.update(rollouts, failures)
+        self.failed |= _read_failures(sorted(failures))
+        self.parts_read |= rollouts | failures
 
     def add(self, rollouts: Iterable[Rollout]) -> None:
         """Enter these rollouts into their samples' tables."""
@@ -227,14 +198,13 @@ class ProbeState:
 
     def minimums(self, sample_id: str) -> list[int]:
         """How many correct draws pass a ratio: for PISM, and for PISM with chance correction."""
-        config, draws = self.required.pism, self.config.draws
-        if config is None:
+        if (config := self.required.pism) is None:
             return []
-        minimums = [pism.min_correct(draws, config.tau)]
+        rates: list[float | None] = [None]
         if self.required.chance_corrected:
-            rate = pism.guess_rate(self.tables[sample_id].text_only_M)
-            minimums.append(pism.min_correct(draws, config.tau, rate, config.alpha))
-        return minimums
+            rates.append(pism.guess_rate(self.tables[sample_id].text_only_M))
+        draws = self.probe.draws
+        return [pism.min_correct(draws, config.tau, rate, config.alpha) for rate in rates]
 
     def next_requests(self, sample: Sample) -> list[ProbeRequest]:
         """The requests that come next for a sample; empty when all its labels are settled.
@@ -243,39 +213,27 @@ class ProbeState:
         """
         if sample.sample_id in self.failed:
             return []
-        tables = self.tables[sample.sample_id]
-        certain = [ProbeRequest(sample, 0, int(i)) for i in _undrawn(tables.full_image_M)]
-        certain += [
-            ProbeRequest(sample, 0, int(i), text_only=True) for i in _undrawn(tables.text_only_M)
+        tables, percents = self.tables[sample.sample_id], self.probe.mask_percents
+        full_image = [ProbeRequest(sample, 0, draw) for draw in _undrawn(tables.full_image_M)]
+        text_only = [
+            ProbeRequest(sample, 0, draw, text_only=True) for draw in _undrawn(tables.text_only_M)
         ]
-        if certain:
-            return certain
-        for row, draw in self.next_cells(sample.sample_id):
-            certain.append(ProbeRequest(sample, self.config.mask_percents[row], draw))
-        return certain
+        return [*full_image, *text_only] or [
+            ProbeRequest(sample, percents[row], draw)
+            for row, draw in self._next_cells(sample.sample_id)
+        ]
 
-    def next_cells(self, sample_id: str) -> Sequence[tuple[int, int]]:
+    def _next_cells(self, sample_id: str) -> list[tuple[int, int]]:
         """The cells (row, draw) of the sample's table that come next."""
         table_RK, required = self.tables[sample_id].correct_RK, self.required
         if required.until is Until.grid:
             return next_draws(table_RK, until=Until.grid)
+        config = required.pism or PismConfig()  # without PISM there are no minimums
+        ratio_R = np.array(self.probe.mask_percents) / 100
+        limits = ratio_R, config.hard_max, config.easy_min, config.easy_inclusive
         for minimum in self.minimums(sample_id):
-            config = required.pism or PismConfig()
-            limits = (self.ratio_R, config.hard_max, config.easy_min)
-            if cells := next_draws(
-                table_RK,
-                config.tau,
-                required.until,
-                *limits,
-                easy_inclusive=config.easy_inclusive,
-                minimum=minimum,
-            ):
+            if cells := next_draws(table_RK, config.tau, required.until, *limits, minimum):
                 return cells
-        undrawn = _undrawn(table_RK[0])
-        if required.first_correct and len(undrawn) and not (table_RK[0] == 1).any():
-            return [(0, int(undrawn[0]))]
+        if required.first_correct and not (table_RK[0] == 1).any():
+            return [(0, draw) for draw in _undrawn(table_RK[0])[:1]]
         return []
-
-
-def _undrawn(cells: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(cells == -1)

@@ -7,7 +7,6 @@ from difftrain import seeds
 from difftrain.records import Measure, Score, Selection, Stratum, TrainStage
 
 MIN_SIZE_KEYS = {TrainStage.grpo: "grpo.prompts_per_step", TrainStage.sft: "sft.samples_per_step"}
-"""The settings that say how many samples a step of a training stage needs."""
 STRATA_KEYS = {TrainStage.grpo: "select.strata", TrainStage.sft: "select.sft_strata"}
 
 
@@ -23,26 +22,24 @@ def select_by_stratum(
 ) -> list[Selection]:
     """A Selection for each sample that `measure` puts into a kept stratum, in the scores' order."""
     return [
-        Selection(
-            sample_id=score.sample_id,
-            stage=stage,
-            reason=f"{score.stratum} by {measure}{describe_value(score)}",
-        )
+        Selection(sample_id=score.sample_id, stage=stage, reason=_reason(score))
         for score in scores
         if score.measure is measure and score.stratum in strata
     ]
 
 
-def describe_value(score: Score) -> str:
-    """The value behind a stratum, as the end of a selection's reason."""
+def _reason(score: Score) -> str:
+    label = f"{score.stratum} by {score.measure}"
     if score.measure is not Measure.pism:
-        return "" if score.value is None else f": {score.value:.3g}"
+        return label if score.value is None else f"{label}: {score.value:.3g}"
     if score.value is None:
         easy = score.stratum is Stratum.easy
-        return ": does not fail at the probed ratios" if easy else ": exact ratio not probed"
+        return (
+            f"{label}: {'does not fail at the probed ratios' if easy else 'exact ratio not probed'}"
+        )
     if score.stratum is Stratum.unsolved:
-        return ": fails with the full image, or is not correct more often than guessing"
-    return f": first fails with {score.value:.0%} of the image hidden"
+        return f"{label}: fails with the full image, or is not correct more often than guessing"
+    return f"{label}: first fails with {score.value:.0%} of the image hidden"
 
 
 def count_strata(scores: Iterable[Score], measure: Measure) -> dict[str, int]:

@@ -8,7 +8,7 @@ Axes: N samples of the pool.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from difftrain import seeds
@@ -16,13 +16,16 @@ from difftrain.difficulty import ace, cde
 from difftrain.records import Measure, Selection, TrainStage
 from difftrain.select import EmptySelectionError
 
-DECISIONS_FOLDER = "decisions"
-"""Inside the selection's folder: a Decision for every sample of the pool."""
-THRESHOLD_KEYS = {
-    Measure.cde: "difficulty.cde.lambda_c",
-    Measure.ace: "difficulty.ace.lambda_a or difficulty.ace.min_rows",
+DECISIONS_FOLDER = "decisions"  # inside the selection's folder: a Decision for every sample
+REPLACED = (
+    "DRM removes {removed_easy} as easy and brings in {brought_in} of {candidates} candidates"
+)
+STEPS = {
+    Measure.cde: ("CDE leaves {after_cde}", "difficulty.cde.lambda_c"),
+    Measure.ace: ("ACE leaves {after_ace}", "difficulty.ace.lambda_a or difficulty.ace.min_rows"),
+    Measure.drm: (REPLACED, None),
 }
-"""The settings that let more samples pass a step; DRM has none."""
+"""What each measure left of the pool, and the settings that let more samples pass."""
 
 
 class Outcome(StrEnum):
@@ -35,7 +38,16 @@ class Outcome(StrEnum):
     easy = "easy"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+PHRASES = {
+    Outcome.kept: "kept",
+    Outcome.brought_in: "brought in by DRM for an easy one",
+    Outcome.prior: "dropped by CDE",
+    Outcome.biased: "dropped by ACE",
+    Outcome.easy: "removed by DRM as easy",
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """One sample of the pool: its outcome, why, and the values behind it (None: not measured)."""
 
@@ -48,49 +60,11 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolScores:
-    """The scores of a pool. A measure that is None takes no part in the selection.
-
-    `bias_N` is ACE's largest log psi; it is None where the response is too short for one, and such
-    a sample does not count as biased. `draws` is M, the rollouts behind each difficulty.
-    """
-
-    sample_id_N: Sequence[str]
-    discrepancy_N: Sequence[float] | None
-    bias_N: Sequence[float | None] | None
-    difficulty_N: Sequence[float] | None
-    draws: int
-    lambda_c: float = 0.5
-    lambda_a: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for columns of another length, a repeated id or a missing number."""
-        ids = list(self.sample_id_N)
-        if len(set(ids)) < len(ids):
-            raise ValueError("a sample is in the pool twice")
-        if self.draws < 1 or not self.lambda_a > 0:
-            raise ValueError(f"draws={self.draws} and lambda_a={self.lambda_a} must be above 0")
-        for name in ("discrepancy_N", "bias_N", "difficulty_N"):
-            column = getattr(self, name)
-            if column is None:
-                continue
-            if len(column) != len(ids):
-                raise ValueError(f"{name} has {len(column)} numbers for {len(ids)} samples")
-            if name != "bias_N" and any(value is None or math.isnan(value) for value in column):
-                raise ValueError(f"{name} lacks a number")
-
-
-@dataclass(frozen=True, slots=True)
 class RapResult:
-    """A decision for each sample of the pool, in its order.
-
-    `candidates` are how many could have been brought in; `without_bias`, how many have no ACE value
-    although ACE took part.
-    """
+    """A decision for each sample of the pool, in its order, and how many samples each step left."""
 
     decisions: list[Decision]
-    candidates: int
-    without_bias: int
+    funnel: dict[str, int]
 
     @property
     def selections(self) -> list[Selection]:
@@ -101,93 +75,90 @@ class RapResult:
             if decision.outcome in (Outcome.kept, Outcome.brought_in)
         ]
 
-    def funnel(self) -> dict[str, int]:
-        """How many samples each step left, from the pool to the selection.
 
-        Every sample that is brought in was dropped by CDE before.
-        """
-        count = Counter(decision.outcome for decision in self.decisions)
-        pool = len(self.decisions)
-        after_cde = pool - count[Outcome.prior] - count[Outcome.brought_in]
-        return {
-            "pool": pool,
-            "after_cde": after_cde,
-            "after_ace": after_cde - count[Outcome.biased],
-            "removed_easy": count[Outcome.easy],
-            "candidates": self.candidates,
-            "brought_in": count[Outcome.brought_in],
-            "chosen": count[Outcome.kept] + count[Outcome.brought_in],
-            "without_bias": self.without_bias,
-        }
+def _column(name: str, column_N: Sequence[float | None] | None, size: int) -> list[float | None]:
+    if column_N is None:
+        return [None] * size
+    if len(column_N) != size:
+        raise ValueError(f"{name} has {len(column_N)} numbers for {size} samples")
+    values = [None if value is None or math.isnan(value) else float(value) for value in column_N]
+    if name != "bias_N" and None in values:
+        raise ValueError(f"{name} lacks a number")
+    return values
 
 
-def run_rap(scores: PoolScores) -> RapResult:
-    """The whole selection, with a reason for each sample of the pool.
+def run_rap(
+    sample_id_N: Sequence[str],
+    discrepancy_N: Sequence[float] | None,
+    bias_N: Sequence[float | None] | None,
+    difficulty_N: Sequence[float] | None,
+    draws: int,
+    lambda_c: float = 0.5,
+    lambda_a: float = 0.1,
+) -> RapResult:
+    """The whole selection from a pool, with a reason for each of its samples.
 
-    As many samples are brought in as were removed for being easy; all candidates if there are
-    fewer. Candidates were dropped by CDE, are incorrect at least once, correct at least once and
-    not attention-biased; the hardest come first, ties are broken by a hash of the sample id.
+    As many samples are brought in as were removed for being easy, or all candidates. Candidates
+    were dropped by CDE, are incorrect at least once, correct at least once and not
+    attention-biased; the hardest come first, ties are broken by a hash of the sample id.
+
+    `bias_N` is ACE's largest log psi; a response too short for one (None) does not count as biased.
+    `draws` is M, the rollouts behind each difficulty. None in place of a column leaves that measure
+    out. Raises ValueError for columns of another length, a repeated id or a missing number.
     """
-    sample_ids, count = scores.sample_id_N, len(scores.sample_id_N)
-    values_3N = [
-        [None if value is None or math.isnan(value) else float(value) for value in column_N]
-        for column_N in (
-            [None] * count if column_N is None else column_N
-            for column_N in (scores.discrepancy_N, scores.bias_N, scores.difficulty_N)
-        )
-    ]
-    discrepancy_N, bias_N, difficulty_N = values_3N
-    # Incorrect draws are compared as integers: in floats 1 - 4/5 is below 1/5.
-    incorrect_N = [None if value is None else round(value * scores.draws) for value in difficulty_N]
-    prior_N = [
-        value is not None and not cde.is_kept(value, scores.lambda_c) for value in discrepancy_N
-    ]
-    biased_N = [ace.is_biased(value, scores.lambda_a) for value in bias_N]
-    candidates = sorted(
-        (-incorrect, seeds.derive(0, "rap", sample_ids[i]), sample_ids[i], i)
-        for i, incorrect in enumerate(incorrect_N)
-        if incorrect is not None and 0 < incorrect < scores.draws and prior_N[i] and not biased_N[i]
-    )
-    removed = sum(
-        incorrect == 0 and not prior and not biased
-        for incorrect, prior, biased in zip(incorrect_N, prior_N, biased_N, strict=True)
-    )
-    number_of = {i: number for number, (*_, i) in enumerate(candidates[:removed], start=1)}
-    decisions = []
-    for i, sample_id in enumerate(sample_ids):
-        outcome, phrase = Outcome.kept, "kept"
-        if i in number_of:
-            outcome = Outcome.brought_in
-            phrase = f"brought in by DRM for an easy one, number {number_of[i]} of {removed}"
-        elif prior_N[i]:
-            outcome, phrase = Outcome.prior, "dropped by CDE"
-        elif biased_N[i]:
-            outcome, phrase = Outcome.biased, "dropped by ACE"
-        elif incorrect_N[i] == 0:
-            outcome, phrase = Outcome.easy, "removed by DRM as easy"
-        values = []
-        if discrepancy_N[i] is not None:
-            relation = "not above" if prior_N[i] else "above"
-            values.append(f"D = {discrepancy_N[i]:.2f}, {relation} {scores.lambda_c:g}")
-        if scores.bias_N is not None and bias_N[i] is None:
-            values.append("no ACE value (response too short)")
-        elif bias_N[i] is not None:
-            relation = "above" if biased_N[i] else "not above"
-            values.append(f"log psi = {bias_N[i]:.2f}, {relation} {math.log(scores.lambda_a):.2f}")
-        if (incorrect := incorrect_N[i]) is not None:
-            values.append(f"{scores.draws - incorrect} of {scores.draws} correct")
-        decisions.append(
-            Decision(
-                sample_id=sample_id,
-                outcome=outcome,
-                reason=f"{phrase}: {'; '.join(values)}",
-                discrepancy=discrepancy_N[i],
-                bias=bias_N[i],
-                difficulty=difficulty_N[i],
-            )
-        )
-    without_bias = 0 if scores.bias_N is None else bias_N.count(None)
-    return RapResult(decisions, len(candidates), without_bias)
+    size = len(sample_id_N)
+    if len(set(sample_id_N)) < size:
+        raise ValueError("a sample is in the pool twice")
+    if draws < 1 or not lambda_a > 0:
+        raise ValueError(f"draws={draws} and lambda_a={lambda_a} must be above 0")
+    columns = {"discrepancy_N": discrepancy_N, "bias_N": bias_N, "difficulty_N": difficulty_N}
+    columns_3N = [_column(name, column_N, size) for name, column_N in columns.items()]
+    decisions: list[Decision] = []
+    candidates: list[tuple[int, int, str]] = []
+    for sample_id, *values_3 in zip(sample_id_N, *columns_3N, strict=True):
+        discrepancy, bias, difficulty = values_3
+        is_prior = discrepancy is not None and not cde.is_kept(discrepancy, lambda_c)
+        is_biased = ace.is_biased(bias, lambda_a)
+        # Incorrect draws are compared as integers: in floats 1 - 4/5 is below 1/5.
+        incorrect = None if difficulty is None else round(difficulty * draws)
+        reasons = []
+        if discrepancy is not None:
+            relation = "not above" if is_prior else "above"
+            reasons.append(f"D = {discrepancy:.2f}, {relation} {lambda_c:g}")
+        if bias is not None:
+            relation = "above" if is_biased else "not above"
+            reasons.append(f"log psi = {bias:.2f}, {relation} {math.log(lambda_a):.2f}")
+        elif bias_N is not None:
+            reasons.append("no ACE value (response too short)")
+        if incorrect is not None:
+            reasons.append(f"{draws - incorrect} of {draws} correct")
+            if 0 < incorrect < draws and is_prior and not is_biased:
+                candidates.append((-incorrect, seeds.derive(0, "rap", sample_id), sample_id))
+        outcome = Outcome.easy if incorrect == 0 else Outcome.kept
+        if is_prior or is_biased:
+            outcome = Outcome.prior if is_prior else Outcome.biased
+        decisions.append(Decision(sample_id, outcome, "; ".join(reasons), *values_3))
+    removed = sum(decision.outcome is Outcome.easy for decision in decisions)
+    ranks = {key: rank for rank, (_, _, key) in enumerate(sorted(candidates)[:removed], start=1)}
+    for i, decision in enumerate(decisions):
+        outcome, number = decision.outcome, ""
+        if rank := ranks.get(decision.sample_id):
+            outcome, number = Outcome.brought_in, f", number {rank} of {removed}"
+        reason = f"{PHRASES[outcome]}{number}: {decision.reason}"
+        decisions[i] = replace(decision, outcome=outcome, reason=reason)
+    count = Counter(decision.outcome for decision in decisions)
+    after_cde = size - count[Outcome.prior] - count[Outcome.brought_in]  # brought in from outside
+    funnel = {
+        "pool": size,
+        "after_cde": after_cde,
+        "after_ace": after_cde - count[Outcome.biased],
+        "removed_easy": removed,
+        "candidates": len(candidates),
+        "brought_in": count[Outcome.brought_in],
+        "chosen": count[Outcome.kept] + count[Outcome.brought_in],
+        "without_bias": 0 if bias_N is None else columns_3N[1].count(None),
+    }
+    return RapResult(decisions, funnel)
 
 
 def choose(
@@ -199,28 +170,9 @@ def choose(
     lambda_c: float = 0.5,
     lambda_a: float = 0.1,
 ) -> list[Selection]:
-    """The selected samples, in the pool's order, each with its reason (stage grpo).
-
-    `bias_N` is the largest log psi and compared with log lambda_a; difficulties are compared as
-    round(d * draws). None in place of a column leaves that measure out: the ablations. Raises
-    ValueError for columns that do not fit.
-    """
+    """The samples that `run_rap` selects, in the pool's order, each with its reason."""
     columns = (discrepancy_N, bias_N, difficulty_N)
-    return run_rap(PoolScores(sample_id_N, *columns, draws, lambda_c, lambda_a)).selections
-
-
-def describe_funnel(funnel: dict[str, int], measures: Sequence[str]) -> str:
-    """What the measures that took part left of the pool, as one line, for messages."""
-    by_measure = {
-        Measure.cde: f"CDE leaves {funnel['after_cde']}",
-        Measure.ace: f"ACE leaves {funnel['after_ace']}",
-        Measure.drm: f"DRM removes {funnel['removed_easy']} as easy and brings in "
-        f"{funnel['brought_in']} of {funnel['candidates']} candidates",
-    }
-    steps = "; ".join(text for measure, text in by_measure.items() if measure in measures)
-    if funnel["without_bias"]:
-        steps += f"; {funnel['without_bias']} responses are too short for an ACE value"
-    return f"of {funnel['pool']} samples {steps}"
+    return run_rap(sample_id_N, *columns, draws, lambda_c, lambda_a).selections
 
 
 def require_min(
@@ -231,10 +183,14 @@ def require_min(
     `measures` are those that select (select.rap).
     """
     if len(selections) < minimum:
-        keys = [key for measure, key in THRESHOLD_KEYS.items() if measure in measures]
+        taken = [step for measure, step in STEPS.items() if measure in measures]
+        steps, keys = [text.format(**funnel) for text, _ in taken], [key for _, key in taken if key]
+        if funnel["without_bias"]:
+            steps.append(f"{funnel['without_bias']} responses are too short for an ACE value")
         advice = f"move {' or '.join(keys)}, add data" if keys else "add data"
         raise EmptySelectionError(
             f"RAP selects {len(selections)} samples, but a step needs {minimum} different prompts: "
-            f"{describe_funnel(funnel, measures)}; {advice}, or lower grpo.prompts_per_step"
+            f"of {funnel['pool']} samples {'; '.join(steps)}; {advice}, or lower "
+            f"grpo.prompts_per_step"
         )
     return selections

@@ -18,7 +18,6 @@ from difftrain.shapes import pool
 loaded = load(ModelConfig(name="tiny", dtype=Dtype.float32), 3136, 12544)
 config = RunConfig()
 config.difficulty = DifficultyConfig(measure=Measure.cmab, extra_measures=[Measure.ace])
-settings = (config.probe, config.difficulty, config.seed)
 samples = list(pool.samples(pool.Split.pool, 3))
 
 def pair(sample, tokens):
@@ -32,10 +31,11 @@ def resident(what):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what + ":"))
 
-measure_batch(loaded, [pair(samples[0], 8)], *settings)
+measure_batch(loaded, [pair(samples[0], 8)], config, config.seed)
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
 before = resident("VmRSS")
-rows = measure_batch(loaded, [pair(samples[0], 4096), pair(samples[1], 2048)], *settings)
+pairs = [pair(samples[0], 4096), pair(samples[1], 2048)]
+rows = measure_batch(loaded, pairs, config, config.seed)
 after = resident("VmHWM")
 assert [len(row.image_LT) for row in rows] == [4, 4]
 assert [len(row.image_LT[0]) for row in rows] == [4096, 2048]

@@ -56,15 +56,10 @@ def test_a_rank_that_loads_for_long_keeps_beating(
     def begin() -> None:
         load = loading(folder)
         if where == "probe":
-            run.run_probe(
-                load, shapes_samples, folder, SECOND, {}, probe=config.probe,
-                difficulty=config.difficulty, grade=config.grade, seed=1,
-            )  # fmt: skip
+            run.run_probe(load, shapes_samples, folder, SECOND, {}, config, 1)
         elif where == "attention":
-            attention_pass.run_attention_pass(
-                load, shapes_samples, tmp_path, folder, SECOND, probe=config.probe,
-                difficulty=config.difficulty, seed=1, batch_size=16,
-            )  # fmt: skip
+            folders = tmp_path, folder
+            attention_pass.run_attention_pass(load, shapes_samples, *folders, SECOND, config, 1)
         else:
             store, heart = generate.ResponseStore(folder), Heartbeat(folder, SECOND)
             generate.generate_responses(

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difftrain.config.difficulty import DifficultyConfig, ProbeConfig
+from difftrain.config.difficulty import DifficultyConfig
+from difftrain.config.run_config import RunConfig
 from difftrain.model.engines.types import GenerationError
 from difftrain.model.loading import LoadedModel
 from difftrain.pipeline import manifest, parquet
@@ -35,11 +36,11 @@ def rollout(sample_id: str, draw: int, correct: bool, **changes: object) -> Roll
 def run_pass(
     load: Callable[[], LoadedModel], samples: list[Sample], folder: Path, *measures: Measure
 ) -> list[Attention]:
-    difficulty = DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
-    run_attention_pass(
-        load, samples, folder / "probe", folder / "attention", World(), probe=ProbeConfig(),
-        difficulty=difficulty, seed=1, batch_size=16,
-    )  # fmt: skip
+    config = RunConfig()
+    config.difficulty = DifficultyConfig(measure=measures[0], extra_measures=list(measures[1:]))
+    config.model.attention_batch_size = 16
+    folders = folder / "probe", folder / "attention"
+    run_attention_pass(load, samples, *folders, World(), config, 1)
     return parquet.read_rows(folder / "attention", Attention)
 
 

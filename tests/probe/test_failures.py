@@ -49,10 +49,7 @@ def run_probe(
     def engine() -> OpenAIEngine:
         return server_check.connect(config.model, config.data.max_pixels)
 
-    run.run_probe(
-        engine, samples, folder / "probe", World(), {}, probe=config.probe,
-        difficulty=config.difficulty, grade=config.grade, seed=config.seed,
-    )  # fmt: skip
+    run.run_probe(engine, samples, folder / "probe", World(), {}, config, config.seed)
     return folder / "probe", config
 
 

@@ -15,7 +15,7 @@ from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat
 from difftrain.probe import run
 from difftrain.probe.run import RequestQueue
-from difftrain.probe.schedule import ProbeState, requirements
+from difftrain.probe.schedule import ProbeState
 from difftrain.records import Measure, Rollout, Sample, View
 from tests.probe.rollouts import rollout_of
 
@@ -29,15 +29,14 @@ def config_with(*extra_measures: Measure) -> RunConfig:
 
 
 def state_of(config: RunConfig, samples: Sequence[Sample], folder: Path) -> ProbeState:
-    required = requirements(config.difficulty, config.probe)
-    return ProbeState(folder, config.probe, samples, required)
+    return ProbeState(folder, config, samples)
 
 
 @pytest.fixture
 def queue(shapes_samples: list[Sample], tmp_path: Path) -> RequestQueue:
     config = config_with(Measure.cde)
     state = state_of(config, shapes_samples, tmp_path)
-    return RequestQueue(state, shapes_samples, config.probe, config.seed)
+    return RequestQueue(state, shapes_samples, config.seed)
 
 
 def test_a_begun_sample_is_continued_before_another_is_begun(queue: RequestQueue) -> None:
@@ -102,7 +101,7 @@ def probe_rows(
         state.refresh()
         engine = HfEngine(tiny, config.model)
         heart = Heartbeat(folder, world)
-        run.probe_share(engine, world.share(samples), state, config.seed, config.grade, heart)
+        run.probe_share(engine, world.share(samples), state, config, config.seed, heart)
     rows = parquet.read_rows(folder, Rollout)
     return sorted(rows, key=lambda row: (row.sample_id, row.view, row.mask_percent, row.draw))
 

@@ -51,8 +51,7 @@ def random_truth(
 
 
 def state_of(config: RunConfig, sample: Sample, folder: Path) -> ProbeState:
-    required = requirements(config.difficulty, config.probe)
-    return ProbeState(folder, config.probe, [sample], required)
+    return ProbeState(folder, config, [sample])
 
 
 def count(requests: list[ProbeRequest], view: View) -> int:

@@ -31,13 +31,11 @@ def decisions(inputs: RunInputs) -> rap.RapResult:
     """RAP's choice of the toy's samples, so that every fate occurs."""
     ids = sorted({row.sample_id for row in parquet.read_rows(inputs.score, Score)})
     return rap.run_rap(
-        rap.PoolScores(
-            sample_id_N=ids,
-            discrepancy_N=[0.8 if n % 3 else 0.2 for n in range(len(ids))],
-            bias_N=[None if n == 1 else -1.0 if n % 5 == 0 else -5.0 for n in range(len(ids))],
-            difficulty_N=[n % 4 / 5 for n in range(len(ids))],
-            draws=5,
-        )
+        sample_id_N=ids,
+        discrepancy_N=[0.8 if n % 3 else 0.2 for n in range(len(ids))],
+        bias_N=[None if n == 1 else -1.0 if n % 5 == 0 else -5.0 for n in range(len(ids))],
+        difficulty_N=[n % 4 / 5 for n in range(len(ids))],
+        draws=5,
     )
 
 
@@ -52,7 +50,7 @@ def rap_run(make_run: MakeRun) -> tuple[RunInputs, dict]:
     parquet.write_all(folder / rap.DECISIONS_FOLDER, rap_result.decisions)
     manifest.write_manifest(
         folder, settings=None, inputs={}, seconds=0.1,
-        counts={"picks": len(rap_result.selections), "funnel": rap_result.funnel()},
+        counts={"picks": len(rap_result.selections), "funnel": rap_result.funnel},
     )  # fmt: skip
     uncorrected = [
         replace(row, stratum=Stratum.easy) if n == 0 else row

@@ -16,7 +16,7 @@ BIAS = [-5.0, -5.0, -1.0, -5.0, -5.0, -5.0, -5.0, -0.5]
 DIFFICULTY = [0.2, 0.4, 0.0, 0.0, 0.6, 0.8, 1.0, 0.8]
 
 
-def pool_scores(**changes: object) -> rap.PoolScores:
+def run_rap(**changes: object) -> rap.RapResult:
     columns = {
         "sample_id_N": IDS,
         "discrepancy_N": DISCREPANCY,
@@ -24,7 +24,7 @@ def pool_scores(**changes: object) -> rap.PoolScores:
         "difficulty_N": DIFFICULTY,
         "draws": 5,
     }
-    return rap.PoolScores(**{**columns, **changes})  # type: ignore[arg-type]
+    return rap.run_rap(**{**columns, **changes})  # type: ignore[arg-type]
 
 
 def ids(*columns: object, draws: int = 5, **thresholds: float) -> list[str]:
@@ -44,16 +44,16 @@ def test_the_easy_one_is_replaced_by_the_hardest_that_is_sometimes_solved() -> N
 
 
 def test_every_sample_of_the_pool_has_an_outcome_and_a_reason() -> None:
-    result = rap.run_rap(pool_scores())
-    assert [each.sample_id for each in result.decisions] == IDS
-    assert [each.outcome for each in result.decisions] == [
+    result = run_rap()
+    assert [decision.sample_id for decision in result.decisions] == IDS
+    assert [decision.outcome for decision in result.decisions] == [
         Outcome.kept, Outcome.prior, Outcome.biased, Outcome.easy,
         Outcome.prior, Outcome.brought_in, Outcome.prior, Outcome.prior,
     ]  # fmt: skip
     assert "dropped by ACE: " in result.decisions[2].reason
     assert "log psi = -1.00, above -2.30" in result.decisions[2].reason
     assert result.decisions[3].reason.startswith("removed by DRM as easy")
-    assert result.funnel() == {
+    assert result.funnel == {
         "pool": 8, "after_cde": 3, "after_ace": 2, "removed_easy": 1, "candidates": 3,
         "brought_in": 1, "chosen": 2, "without_bias": 0,
     }  # fmt: skip
@@ -65,21 +65,20 @@ def test_no_selected_sample_is_easy_or_biased_whatever_the_pool_scores() -> None
         size = int(rng.integers(1, 60))
         wrong = rng.integers(0, 6, size)
         bias = [None if rng.random() < 0.1 else float(rng.normal(-2.3, 2)) for _ in range(size)]
-        result = rap.run_rap(
-            rap.PoolScores(
-                sample_id_N=[f"{n}" for n in range(size)],
-                discrepancy_N=(rng.integers(-5, 6, size) / 5).tolist(),
-                bias_N=bias,
-                difficulty_N=(wrong / 5).tolist(),
-                draws=5,
-            )
+        result = run_rap(
+            sample_id_N=[f"{n}" for n in range(size)],
+            discrepancy_N=(rng.integers(-5, 6, size) / 5).tolist(),
+            bias_N=bias,
+            difficulty_N=(wrong / 5).tolist(),
         )
         chosen = [
-            n for n, each in enumerate(result.decisions) if each.outcome in ("kept", "brought_in")
+            n
+            for n, decision in enumerate(result.decisions)
+            if decision.outcome in ("kept", "brought_in")
         ]
         assert all(wrong[n] > 0 for n in chosen)
         assert all(bias[n] is None or bias[n] <= math.log(0.1) for n in chosen)
-        funnel = result.funnel()
+        funnel = result.funnel
         assert funnel["brought_in"] == min(funnel["removed_easy"], funnel["candidates"])
         assert funnel["chosen"] == (
             funnel["after_ace"] - funnel["removed_easy"] + funnel["brought_in"]
@@ -110,12 +109,13 @@ def test_a_sample_that_is_never_right_is_not_brought_in() -> None:
 
 
 def test_fewer_candidates_than_removed_are_all_brought_in_and_counted() -> None:
-    result = rap.run_rap(
-        pool_scores(discrepancy_N=[1, 1, 1, 1, 1, 0, 0, 0], difficulty_N=[0, 0, 0, 0, 0, 0.2, 1, 1])
+    result = run_rap(
+        discrepancy_N=[1, 1, 1, 1, 1, 0, 0, 0], difficulty_N=[0, 0, 0, 0, 0, 0.2, 1, 1]
     )
-    funnel = result.funnel()
+    funnel = result.funnel
     assert (funnel["removed_easy"], funnel["candidates"], funnel["brought_in"]) == (4, 1, 1)
-    assert "brings in 1 of 1 candidates" in rap.describe_funnel(funnel, RAP_MEASURES)
+    with pytest.raises(EmptySelectionError, match="brings in 1 of 1 candidates"):
+        rap.require_min(result.selections, 8, funnel, RAP_MEASURES)
     assert [selection.sample_id for selection in result.selections] == ["hardest"]
 
 
@@ -130,34 +130,34 @@ def test_ties_do_not_depend_on_the_order_of_the_pool() -> None:
 
 def test_a_measure_left_out_takes_no_part() -> None:
     assert ids(IDS, DISCREPANCY, None, None) == ["kept", "biased", "easy"]
-    assert ids(IDS, None, BIAS, None) == [each for each in IDS if not each.startswith("biased")]
+    assert ids(IDS, None, BIAS, None) == [name for name in IDS if not name.startswith("biased")]
     assert ids(IDS, DISCREPANCY, BIAS, None) == ["kept", "easy"]
 
 
 def test_a_response_too_short_for_ace_is_not_biased_and_is_counted() -> None:
-    result = rap.run_rap(pool_scores(bias_N=[None, math.nan, *BIAS[2:]]))
-    assert result.funnel()["without_bias"] == 2
+    result = run_rap(bias_N=[None, math.nan, *BIAS[2:]])
+    assert result.funnel["without_bias"] == 2
     assert result.decisions[0].outcome is Outcome.kept
     assert result.decisions[0].bias is None
     assert "no ACE value (response too short)" in result.decisions[0].reason
 
 
 def test_an_empty_selection_is_refused_with_the_counts() -> None:
-    result = rap.run_rap(pool_scores(lambda_c=0.99, difficulty_N=[0.0] * 8))
+    result = run_rap(lambda_c=0.99, difficulty_N=[0.0] * 8)
     message = r"RAP selects 0 .* of 8 samples CDE leaves 1; ACE leaves 1; DRM removes 1"
     with pytest.raises(EmptySelectionError, match=message):
-        rap.require_min(result.selections, 8, result.funnel(), RAP_MEASURES)
+        rap.require_min(result.selections, 8, result.funnel, RAP_MEASURES)
 
 
 def test_only_the_measures_that_took_part_are_named() -> None:
-    result = rap.run_rap(pool_scores(discrepancy_N=None, difficulty_N=None, lambda_a=1e-9))
+    result = run_rap(discrepancy_N=None, difficulty_N=None, lambda_a=1e-9)
     with pytest.raises(EmptySelectionError) as refused:
-        rap.require_min(result.selections, 8, result.funnel(), ["ace"])
+        rap.require_min(result.selections, 8, result.funnel, ["ace"])
     assert "of 8 samples ACE leaves 0; move difficulty.ace.lambda_a or" in str(refused.value)
     for other in ("CDE", "cde", "DRM"):
         assert other not in str(refused.value)
     with pytest.raises(EmptySelectionError, match="candidates; add data, or lower"):
-        rap.require_min([], 8, result.funnel(), ["drm"])
+        rap.require_min([], 8, result.funnel, ["drm"])
 
 
 @pytest.mark.parametrize(
@@ -171,4 +171,4 @@ def test_only_the_measures_that_took_part_are_named() -> None:
 )
 def test_columns_that_do_not_fit_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        pool_scores(**changes)
+        run_rap(**changes)
