@@ -76,7 +76,8 @@ def pism_score(sample_id: str, evidence: Evidence, probe: ProbeConfig, config: P
     rate = pism.guess_rate(evidence.text_only_M) if corrected else None
     minimum = pism.min_correct(probe.draws, config.tau, rate, config.alpha)
     limits = (config.hard_max, config.easy_min, config.easy_inclusive)
-    stratum, value = pism.settled_stratum(table_RK, ratio_R, minimum, *limits), None
+    stratum = pism.settled_stratum(table_RK, ratio_R, minimum, *limits)
+    value = None
     needs_ratio = probe.until is not Until.stratum or stratum is None
     if needs_ratio or not pism.undecided_rows(table_RK, minimum)[0]:
         value = pism.failure_ratio(table_RK, ratio_R, minimum=minimum)
@@ -96,7 +97,8 @@ def score_sample(
         case Measure.pism:
             return pism_score(key, evidence, probe, config.pism)
         case Measure.cmab:
-            limits, correct = config.cmab, np.flatnonzero(evidence.correct_RK[0] == 1)
+            limits = config.cmab
+            correct = np.flatnonzero(evidence.correct_RK[0] == 1)
             if len(correct) and (row := evidence.attention.get(int(correct[0]))):
                 value = cmab.balance(np.array(row.image_LT), np.array(row.text_LT), limits.epsilon)
                 if limits.tokens is Tokens.mean:

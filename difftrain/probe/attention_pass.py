@@ -101,7 +101,8 @@ def measure_batch(
     responses = [response_token_ids(loaded, rollout) for _, rollout in pairs]
     pad = loaded.processor.tokenizer.pad_token_id
     inputs = append_responses(kv_cache.encode(loaded, requests), responses, pad)
-    difficulty, lengths = config.difficulty, [len(response) for response in responses]
+    difficulty = config.difficulty
+    lengths = [len(response) for response in responses]
     spans = attention.token_spans(inputs, lengths, loaded.image_token, difficulty.cmab.text)
     ace = difficulty.ace if Measure.ace in difficulty.measures else None
     summaries = attention.summarize(loaded.model, inputs, spans, ace)
@@ -147,8 +148,8 @@ def run_attention_pass(
     seed: int,
 ) -> None:
     """Fill the attention folder from the probe's responses; resumable and shared by all ranks."""
-    difficulty, batch_size = config.difficulty, config.model.attention_batch_size
-    measures = difficulty.measures
+    difficulty, measures = config.difficulty, config.difficulty.measures
+    batch_size = config.model.attention_batch_size
     pairs: dict[Key, Pair] = {}
     measured: set[Key] = set()
     parts_read: set[Path] = set()

@@ -59,15 +59,13 @@ def mask(pixels_HWC: np.ndarray, percent: int, seed: int, kind: str = "pixels") 
     the pixels and patches hidden at a lower percent are among those hidden at a higher one.
     Raises ValueError for another shape or type than uint8 H W C, or a percent outside 0..100.
     """
-    if pixels_HWC.dtype != np.uint8 or pixels_HWC.ndim != 3:
-        raise ValueError(
-            f"pixels must be uint8 of shape H W C, not {pixels_HWC.dtype} {pixels_HWC.shape}"
-        )
+    dtype, shape = pixels_HWC.dtype, pixels_HWC.shape
+    if dtype != np.uint8 or len(shape) != 3:
+        raise ValueError(f"pixels must be uint8 of shape H W C, not {dtype} {shape}")
     if not 0 <= percent <= 100:
         raise ValueError(f"percent={percent}: must lie between 0 and 100")
     if kind not in list(MaskKind):
         raise ValueError(f"kind={kind!r}: must be one of {', '.join(MaskKind)}")
-    height, width, _ = pixels_HWC.shape
     rng = np.random.Generator(np.random.PCG64(seed))
-    hidden_HW = MASKS[MaskKind(kind)](height, width, percent, rng)
+    hidden_HW = MASKS[MaskKind(kind)](shape[0], shape[1], percent, rng)
     return np.where(hidden_HW[..., None], np.uint8(0), pixels_HWC)

@@ -157,9 +157,10 @@ def probe_share(
 ) -> None:
     """Draw until no sample of this share needs another draw; rollouts are written as they come."""
     queue = RequestQueue(state, samples, seed)
-    world, total, started, finished = heart.world, len(samples), time.time(), 0
-    settled, is_silent = total - len(queue.open), not world.is_first
-    bar = tqdm(total=total, initial=settled, desc="probe", unit="sample", disable=is_silent)
+    world, started, finished = heart.world, time.time(), 0
+    total, settled = len(samples), len(samples) - len(queue.open)
+    hidden = not world.is_first
+    bar = tqdm(total=total, initial=settled, desc="probe", unit="sample", disable=hidden)
 
     def write(rows: list[Rollout]) -> None:
         name = parquet.next_part_name(state.folder, world.rank)
