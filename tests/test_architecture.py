@@ -58,6 +58,8 @@ def test_no_two_public_classes_share_a_name() -> None:
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(name_of(path))
+            if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("StrEnum("):
+                places[ast.unparse(node.targets[0])].append(name_of(path))
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 

@@ -55,6 +55,24 @@ def is_enum(node: ast.ClassDef) -> bool:
     return any(ast.unparse(base).endswith("Enum") for base in node.bases)
 
 
+def choices(path: Path) -> Iterator[tuple[str, list[str], str]]:
+    """Name, values and meaning of every enumeration, a class or StrEnum("NAME", [VALUES])."""
+    body = ast.parse(path.read_text()).body
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.ClassDef) and is_enum(node) and not node.name.startswith("_"):
+            values = [
+                ast.literal_eval(member.value)
+                for member in node.body
+                if isinstance(member, ast.Assign) and isinstance(member.value, ast.Constant)
+            ]
+            yield node.name, values, first_sentence(ast.get_docstring(node))
+        elif isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("StrEnum("):
+            assert isinstance(node.value, ast.Call)
+            name, values = map(ast.literal_eval, node.value.args)
+            assert isinstance(following, ast.Expr), f"{name} has no docstring"
+            yield name, values, first_sentence(ast.literal_eval(following.value))
+
+
 def fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str, str]]:
     """Name, type, default and description of every field of a dataclass."""
     for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
@@ -93,15 +111,8 @@ def choice_lines() -> Iterator[str]:
     yield "\n| choice | values | meaning |\n|---|---|---|"
     paths = [ROOT / "difftrain" / "records.py", *sorted((ROOT / "difftrain/config").glob("*.py"))]
     for path in paths:
-        for node in classes(path):
-            if is_enum(node):
-                values = [
-                    ast.literal_eval(each.value)
-                    for each in node.body
-                    if isinstance(each, ast.Assign) and isinstance(each.value, ast.Constant)
-                ]
-                meaning = first_sentence(ast.get_docstring(node))
-                yield f"| {node.name} | {', '.join(values)} | {meaning} |"
+        for name, values, meaning in choices(path):
+            yield f"| {name} | {', '.join(values)} | {meaning} |"
 
 
 def setting_lines() -> Iterator[str]:

@@ -22,12 +22,12 @@ from omegaconf import OmegaConf
 from difftrain.cli.overrides import (
     compose_config,
     config_groups,
-    did_you_mean,
     recipe_difference,
     setting_keys,
     value_at,
 )
 from difftrain.config.run_config import ConfigError, RunConfig, require_valid
+from difftrain.config.setting import did_you_mean
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.pipeline.coordination import FirstRankFailed, RankTimeout, World
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError

@@ -5,7 +5,6 @@ Hydra composes; each override is first checked by itself against the settings tr
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from difftrain.config.run_config import ConfigError, RunConfig, format_value, problems
+from difftrain.config.setting import did_you_mean
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONAL_GROUPS = ("debug",)
@@ -104,16 +104,6 @@ def value_at(node: Any, key: str) -> Any:
     for part in key.split("."):
         node = getattr(node, part)
     return node
-
-
-def did_you_mean(name: str, names: list[str]) -> str:
-    """A hint with the nearest right spelling, empty if none is near."""
-    near = get_close_matches(name, names, 1, 0.6)
-    if not near and "." in name:
-        by_last_part = {key.rsplit(".", 1)[-1]: key for key in names}
-        near = get_close_matches(name.rsplit(".", 1)[-1], list(by_last_part), 1)
-        near = [by_last_part[part] for part in near]
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def first_line(error: Exception) -> str:

@@ -4,69 +4,51 @@
 """
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from difftrain.config.fingerprint import setting
+from difftrain.config.setting import Problems, setting
 from difftrain.records import Measure, Stratum
 
-
-class MaskKind(StrEnum):
-    """What a mask hides."""
-
-    pixels = "pixels"
-    rectangle = "rectangle"
-    patches = "patches"
+MaskKind = StrEnum("MaskKind", ["pixels", "rectangle", "patches"])
+"""What a mask hides."""
 
 
-class Until(StrEnum):
-    """When the probe stops drawing at PISM's mask ratios."""
-
-    ratio = "ratio"
-    stratum = "stratum"
-    grid = "grid"
+Until = StrEnum("Until", ["ratio", "stratum", "grid"])
+"""When the probe stops drawing at PISM's mask ratios."""
 
 
-class Tokens(StrEnum):
-    """How attention on a group of tokens is aggregated."""
-
-    sum = "sum"
-    mean = "mean"
+Tokens = StrEnum("Tokens", ["sum", "mean"])
+"""How attention on a group of tokens is aggregated."""
 
 
-class TextSpan(StrEnum):
-    """Which prompt tokens count as text."""
-
-    prompt = "prompt"
-    before_image = "before_image"
+TextSpan = StrEnum("TextSpan", ["prompt", "before_image"])
+"""Which prompt tokens count as text."""
 
 
-class ChanceCorrection(StrEnum):
-    """How PISM estimates the accuracy of blind guessing."""
-
-    none = "none"
-    text_only = "text_only"
+ChanceCorrection = StrEnum("ChanceCorrection", ["none", "text_only"])
+"""How PISM estimates the accuracy of blind guessing."""
 
 
-class Heads(StrEnum):
-    """How the attention of several heads becomes one."""
-
-    mean = "mean"
-    max = "max"
+Heads = StrEnum("Heads", ["mean", "max"])
+"""How the attention of several heads becomes one."""
 
 
-class Normalize(StrEnum):
-    """What is done to a product of many factors before it is compared."""
+Normalize = StrEnum("Normalize", ["none", "mean_log"])
+"""What is done to a product of many factors before it is compared."""
+TextCredit = StrEnum("TextCredit", ["exact", "similarity"])
+"""The credit of a text that differs from the gold."""
 
-    none = "none"
-    mean_log = "mean_log"
+
+BoxesCredit = StrEnum("BoxesCredit", ["exact", "f1"])
+"""The credit of an incomplete list of boxes."""
 
 
 STRATIFYING = (Measure.pism, Measure.cmab, Measure.drm)
 """Measures that give each sample a stratum; CDE and ACE only keep or drop it."""
 RAP_MEASURES = (Measure.cde, Measure.ace, Measure.drm)
 """The measures RAP selects by; leaving one out is an ablation."""
+ATTENTION_STAGES = ("attention", "score")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -75,15 +57,15 @@ class ProbeConfig:
 
     mask_percents: list[int] = field(default_factory=lambda: list(range(0, 100, 10)))
     """Mask ratios in whole percent, rising from 0 (Qi et al.: 0.0, 0.1, ... 0.9)."""
-    draws: int = 10
+    draws: int = setting(10, at_least=1)
     """Responses drawn at each ratio (Qi et al.: K = 10)."""
-    cde_rollouts: int = setting(5, fingerprint=("score",))
+    cde_rollouts: int = setting(5, fingerprint=("score",), at_least=1)
     """Responses with the full image, and as many without it, for CDE and DRM (RAP: M = 5)."""
-    retest_samples: int = setting(0, fingerprint=("retest",))
+    retest_samples: int = setting(0, fingerprint=("retest",), at_least=0, rule="must be at least 0")
     """Number of samples that are probed again with other seeds, for the report's reliability."""
-    temperature: float = 0.7
+    temperature: float = setting(0.7, above=0, at_most=2)
     """Sampling temperature (Qi et al.'s release; RAP samples at 1.0)."""
-    max_new_tokens: int = 1024
+    max_new_tokens: int = setting(1024, at_least=1)
     """Longest response (Qi et al.'s release)."""
     mask: MaskKind = MaskKind.pixels
     """pixels is Qi et al.'s text, rectangle their release, patches their abstract's 'semantic'."""
@@ -93,29 +75,20 @@ class ProbeConfig:
     """ratio: stop when PISM's failure ratio is settled; stratum: when its stratum is, which takes
     fewer draws; grid: draw every ratio K times. The strata are the same in all three."""
 
-    def check(self) -> Iterator[tuple[str, str]]:
+    def check(self) -> Problems:
         rising = all(a < b for a, b in itertools.pairwise(self.mask_percents))
         inside = all(0 <= percent <= 100 for percent in self.mask_percents)
         if not self.mask_percents or not rising or not inside or self.mask_percents[0] != 0:
             yield "mask_percents", "must rise from 0 and stay at or below 100"
-        for name in ("draws", "cde_rollouts"):
-            if getattr(self, name) < 1:
-                yield name, "must be at least 1"
-        if self.retest_samples < 0:
-            yield "retest_samples", "must be at least 0"
-        if not 0 < self.temperature <= 2:
-            yield "temperature", "must lie above 0 and at or below 2"
-        if self.max_new_tokens < 1:
-            yield "max_new_tokens", "must be at least 1"
 
 
 @dataclass(kw_only=True, slots=True)
 class PismConfig:
     """Progressive image semantic masking (Qi et al. 2026, Eq. 1 to 3)."""
 
-    tau: float = 0.1
+    tau: float = setting(0.1, above=0, below=1)
     """A ratio fails when accuracy over the draws is below this (Qi et al.: 0.1)."""
-    hard_max: float = 0.4
+    hard_max: float = setting(0.4, above=0, below=1)
     """A failure ratio above 0 and at or below this is hard (Qi et al.: 0.4)."""
     easy_min: float = 0.7
     """A failure ratio at or above this is easy (Qi et al.: 0.7)."""
@@ -123,14 +96,11 @@ class PismConfig:
     """Exactly easy_min is easy (Qi et al., text); false: medium (their Table A and Fig. 1)."""
     chance_correction: ChanceCorrection = ChanceCorrection.none
     """text_only: a ratio passes only if it has more correct draws than guessing would give."""
-    alpha: float = 0.05
+    alpha: float = setting(0.05, above=0, below=1)
     """With chance_correction=text_only: the largest probability, under guessing, of as many correct
     draws as a ratio that passes must have."""
 
-    def check(self) -> Iterator[tuple[str, str]]:
-        for name in ("alpha", "tau", "hard_max"):
-            if not 0 < getattr(self, name) < 1:
-                yield name, "must lie strictly between 0 and 1"
+    def check(self) -> Problems:
         if not self.hard_max < self.easy_min <= 1:
             yield "easy_min", f"must lie above hard_max={self.hard_max} and at or below 1"
 
@@ -139,7 +109,7 @@ class PismConfig:
 class CmabConfig:
     """Cross-modality attention balance (Qi et al. 2026, Eq. 4)."""
 
-    epsilon: float = 1e-8
+    epsilon: float = setting(1e-8, above=0)
     """Added inside the logarithm (Qi et al.: 1e-8)."""
     easy_below: float = 0.1
     """A balance below this is easy (Qi et al.: 0.1)."""
@@ -151,12 +121,10 @@ class CmabConfig:
     """A balance above this is easy (Qi et al.: 1.9)."""
     tokens: Tokens = Tokens.sum
     """sum is Eq. 4; mean is Fig. 2's caption and the release."""
-    text: TextSpan = setting(TextSpan.prompt, fingerprint=("attention", "score"))
+    text: TextSpan = setting(TextSpan.prompt, fingerprint=ATTENTION_STAGES)
     """prompt: every input token that is not an image token; before_image: the release."""
 
-    def check(self) -> Iterator[tuple[str, str]]:
-        if not self.epsilon > 0:
-            yield "epsilon", "must be above 0"
+    def check(self) -> Problems:
         bounds = ("easy_below", "hard_min", "hard_max", "easy_above")
         for low, high in itertools.pairwise(bounds):
             if not getattr(self, low) < getattr(self, high):
@@ -167,54 +135,42 @@ class CmabConfig:
 class CdeConfig:
     """Causal discrepancy (RAP, CDE)."""
 
-    lambda_c: float = 0.5
+    lambda_c: float = setting(0.5, at_least=-1, below=1, rule="must lie from -1 to below 1")
     """A sample is kept if its discrepancy is above this (RAP: 0.5)."""
     absolute: bool = False
     """Compare |D| instead of the signed D (RAP's release: signed)."""
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        if not -1 <= self.lambda_c < 1:
-            yield "lambda_c", "must lie from -1 to below 1"
 
 
 @dataclass(kw_only=True, slots=True)
 class AceConfig:
     """Attention confidence (RAP, ACE)."""
 
-    sigma: float = setting(2.0, fingerprint=("attention", "score"))
+    sigma: float = setting(2.0, fingerprint=ATTENTION_STAGES, above=0)
     """Every attention value is multiplied by this (RAP: 2.0)."""
-    lambda_a: float = 0.1
+    lambda_a: float = setting(0.1, above=0)
     """A sample is attention-biased if its largest product is above this (RAP: 0.1)."""
-    heads: Heads = setting(Heads.mean, fingerprint=("attention", "score"))
+    heads: Heads = setting(Heads.mean, fingerprint=ATTENTION_STAGES)
     """How the heads of the last layer become one matrix (RAP does not say)."""
-    min_rows: int = setting(1, fingerprint=("attention", "score"))
+    min_rows: int = setting(1, fingerprint=ATTENTION_STAGES, at_least=1)
     """Leave out columns with fewer rows than this, the diagonal counted (RAP: 1)."""
-    window: int | None = setting(None, fingerprint=("attention", "score"))
+    window: int | None = setting(
+        None,
+        fingerprint=ATTENTION_STAGES,
+        at_least=1,
+        or_null="for all rows",
+    )
     """Limit each product to so many rows, the diagonal counted; null: all (RAP)."""
-    normalize: Normalize = setting(Normalize.none, fingerprint=("attention", "score"))
+    normalize: Normalize = setting(Normalize.none, fingerprint=ATTENTION_STAGES)
     """mean_log divides a product's logarithm by its number of factors (RAP: none)."""
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        for name in ("sigma", "lambda_a"):
-            if not getattr(self, name) > 0:
-                yield name, "must be above 0"
-        if self.min_rows < 1:
-            yield "min_rows", "must be at least 1"
-        if self.window is not None and self.window < 1:
-            yield "window", "must be at least 1, or null for all rows"
 
 
 @dataclass(kw_only=True, slots=True)
 class DrmConfig:
     """Difficulty-aware replacement (RAP, DRM)."""
 
-    hard_min: float = 0.5
+    hard_min: float = setting(0.5, above=0, below=1)
     """A difficulty at or above this is reported as hard, below it as medium; RAP's replacement does
     not use it."""
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        if not 0 < self.hard_min < 1:
-            yield "hard_min", "must lie strictly between 0 and 1"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -236,7 +192,7 @@ class DifficultyConfig:
         """All measures to score, the selecting one first, none twice."""
         return list(dict.fromkeys([self.measure, *self.extra_measures]))
 
-    def check(self) -> Iterator[tuple[str, str]]:
+    def check(self) -> Problems:
         if self.measure not in STRATIFYING:
             yield "measure", f"has strata only for {', '.join(STRATIFYING)}"
         if len(set(self.extra_measures)) < len(self.extra_measures):
@@ -262,7 +218,7 @@ class SelectConfig:
     sft_random: bool = setting(False, fingerprint=("select_sft",))
     """Instead of those, a random set of their number from all samples that have an SFT target."""
 
-    def check(self) -> Iterator[tuple[str, str]]:
+    def check(self) -> Problems:
         if not self.strata and not self.rap:
             yield "strata", "must name at least one stratum, or select.rap its measures"
         if self.strata and self.rap:
@@ -276,42 +232,22 @@ class SelectConfig:
             yield "rap", f"may hold {', '.join(RAP_MEASURES)}"
 
 
-class TextCredit(StrEnum):
-    """The credit of a text that differs from the gold."""
-
-    exact = "exact"
-    similarity = "similarity"
-
-
-class BoxesCredit(StrEnum):
-    """The credit of an incomplete list of boxes."""
-
-    exact = "exact"
-    f1 = "f1"
-
-
 @dataclass(kw_only=True, slots=True)
 class GradeConfig:
     """When an answer is correct. Every default is the strict one."""
 
     text: TextCredit = TextCredit.exact
     """exact: the gold's characters or no credit; similarity: 1 - edit distance / longer length."""
-    text_correct_min: float = 1.0
+    text_correct_min: float = setting(1.0, above=0, at_most=1)
     """With text=similarity, the smallest similarity that counts as correct."""
     boxes: BoxesCredit = BoxesCredit.exact
     """exact: all boxes or no credit; f1: 2 x matched / (answer's + gold's boxes). Correct is f1 = 1
     in both cases."""
-    boxes_iou: float = 0.5
+    boxes_iou: float = setting(0.5, above=0, at_most=1)
     """Smallest intersection over union of a matched pair."""
-    number_tolerance: float = 0.0
+    number_tolerance: float = setting(0.0, at_least=0, below=0.5)
     """Largest relative error of a decimal that counts as equal; 0 is exact arithmetic."""
 
-    def check(self) -> Iterator[tuple[str, str]]:
-        if not 0 < self.text_correct_min <= 1:
-            yield "text_correct_min", "must lie above 0 and at or below 1"
+    def check(self) -> Problems:
         if self.text is TextCredit.exact and self.text_correct_min < 1:
             yield "text_correct_min", "below 1 needs grade.text=similarity"
-        if not 0 < self.boxes_iou <= 1:
-            yield "boxes_iou", "must lie above 0 and at or below 1"
-        if not 0 <= self.number_tolerance < 0.5:
-            yield "number_tolerance", "must be at least 0 and below 0.5"

@@ -1,18 +1,16 @@
 """Settings of the evaluation; all are printed with the scores."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
-from difftrain.config.fingerprint import setting
+from difftrain.config.data import ONE_TOKEN, TOKEN_PIXELS
 from difftrain.config.judge import JudgeClientConfig, JudgeKind, missing
+from difftrain.config.setting import Problems, did_you_mean, setting
 from difftrain.pipeline import manifest
 
-OFFICIAL = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
-MINIATURES = tuple(f"shapes/{name}" for name in OFFICIAL)
 HUB_IDS = {
     "MathVista": "AI4Math/MathVista",
     "MMVet": "lmms-lab/MMVet",
@@ -22,24 +20,25 @@ HUB_IDS = {
     "MMStar": "Lin-Chen/MMStar",
 }
 """Hub id of each benchmark; the hub redirects the old name of a data set that moves."""
-TSV_FILES = {
-    **{name: f"{name}.tsv" for name in OFFICIAL},
-    "MathVista": "MathVista_MINI.tsv",
-    "MMMU": "MMMU_DEV_VAL.tsv",
-}
+OFFICIAL = tuple(HUB_IDS)
+MINIATURES = tuple(f"shapes/{name}" for name in OFFICIAL)
+TSV_FILES = {name: f"{name}.tsv" for name in OFFICIAL}
+TSV_FILES |= {"MathVista": "MathVista_MINI.tsv", "MMMU": "MMMU_DEV_VAL.tsv"}
 """The reference harness's file of each benchmark."""
-MIN_PIXELS, MAX_PIXELS = 1280 * 28 * 28, 16384 * 28 * 28
+MIN_PIXELS, MAX_PIXELS = 1280 * TOKEN_PIXELS, 16384 * TOKEN_PIXELS
 """The reference run's limits for Qwen2.5-VL: small images are enlarged to about 1 megapixel."""
-OCRBENCH_MIN_PIXELS = 100 * 28 * 28
-"""The reference run's lower limit on OCRBench alone."""
-
-
-class ItemSource(StrEnum):
-    """Where the items of official benchmarks come from; miniatures are drawn by shapes/."""
-
-    hub = "hub"
-    folder = "folder"
-    tsv = "tsv"
+OCRBENCH_MIN_PIXELS = 100 * TOKEN_PIXELS  # the reference run's lower limit on OCRBench alone
+RULES = ("2025-11", "2026-08")
+ItemSource = StrEnum("ItemSource", ["hub", "folder", "tsv"])
+"""Where the items of official benchmarks come from; miniatures are drawn by shapes/."""
+Fallback = StrEnum("Fallback", ["wrong", "random"])
+"""How a response counts if neither the rule nor the judge's replies name an option."""
+SystemPrompt = StrEnum("SystemPrompt", ["none", "think"])
+"""The system prompt of benchmark items."""
+AnswerTags = StrEnum("AnswerTags", ["strip", "raw"])
+"""Whether the official scorer sees only the text in <answer>, or the whole response."""
+ContaminationPolicy = StrEnum("ContaminationPolicy", ["error", "warn"])
+"""What happens if a selected training sample is also in a benchmark."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,41 +51,6 @@ class ItemPaths:
     HallusionBench: str | None = None
     MMMU: str | None = None
     MMStar: str | None = None
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """EvaluateConfig checks the paths of the requested benchmarks."""
-        yield from ()
-
-
-class Fallback(StrEnum):
-    """How a response counts if neither the rule nor the judge's replies name an option."""
-
-    wrong = "wrong"
-    random = "random"
-
-
-class SystemPrompt(StrEnum):
-    """The system prompt of benchmark items."""
-
-    none = "none"
-    think = "think"
-
-
-class AnswerTags(StrEnum):
-    """Whether the official scorer sees only the text in <answer>, or the whole response."""
-
-    strip = "strip"  # pyright: ignore[reportAssignmentType]  # shadows a str method
-    raw = "raw"
-
-
-class ContaminationPolicy(StrEnum):
-    """What happens if a selected training sample is also in a benchmark."""
-
-    error = "error"
-    warn = "warn"
-
-
-RULES = ("2025-11", "2026-08")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -112,10 +76,6 @@ class HarnessOverrides:
     kept_texts: bool = False
     """None, NA, nan and the empty text stay texts (the reference's tables turn them into nan)."""
 
-    def check(self) -> Iterator[tuple[str, str]]:
-        """A switch has no wrong value."""
-        yield from ()
-
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
@@ -134,11 +94,13 @@ class EvaluateConfig:
     """Single benchmarks at other places."""
     allow_count_mismatch: bool = setting(False, fingerprint=("evaluate",))
     """Accept data sets without the official number of items; printed with the score."""
-    limit: int | None = setting(None, fingerprint=("evaluate",))
+    limit: int | None = setting(
+        None, fingerprint=("evaluate",), at_least=1, or_null="for all items"
+    )
     """Items of each benchmark, spread evenly over it; null takes all (miniatures: 300)."""
-    min_pixels: int | None = None
+    min_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=ONE_TOKEN)
     """Smaller images are enlarged to this; null: the reference's limit (miniatures: the data's)."""
-    max_pixels: int | None = None
+    max_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=ONE_TOKEN)
     """Larger images are shrunk to this; null: the reference's limit (miniatures: the data's)."""
     system: SystemPrompt = SystemPrompt.think
     """think: the prompt the model was trained with; none: no system prompt."""
@@ -149,9 +111,9 @@ class EvaluateConfig:
     harness_overrides: HarnessOverrides = setting(
         default_factory=HarnessOverrides, fingerprint=("evaluate",)
     )
-    max_new_tokens: int = 2048
+    max_new_tokens: int = setting(2048, at_least=1)
     """Of a response (reference harness: 2048); decoding is greedy."""
-    resamples: int = setting(2000, fingerprint=("evaluate",))
+    resamples: int = setting(2000, fingerprint=("evaluate",), at_least=100)
     """Bootstrap resamples of each 95 % interval."""
     judge: JudgeKind = setting(JudgeKind.shapes, fingerprint=("evaluate",))
     """shapes judges the miniatures offline, and nothing else; endpoint is the server at
@@ -160,35 +122,27 @@ class EvaluateConfig:
     contamination: ContaminationPolicy = setting(ContaminationPolicy.error, fingerprint=())
     """error: refuse to train on a sample that an available benchmark holds too; warn: list them."""
 
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
+    def check(self) -> Problems:
         if not self.benchmarks:
             yield "benchmarks", "must name at least one benchmark"
         known = (*OFFICIAL, *MINIATURES)
         for name in self.benchmarks:
             if name not in known:
-                near = get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                yield "benchmarks", f"{name!r} is not one of {', '.join(known)}{hint}"
+                rule = f"is not one of {', '.join(known)}{did_you_mean(name, known)}"
+                yield "benchmarks", f"{name!r} {rule}"
         yield from self._check_sources()
         if len(set(self.benchmarks)) < len(self.benchmarks):
             yield "benchmarks", "names a benchmark twice"
-        if self.limit is not None and self.limit < 1:
-            yield "limit", "must be at least 1, or null for all items"
         if self.rules not in RULES:
             yield "rules", f"must be one of {', '.join(RULES)}"
-        if self.max_new_tokens < 1:
-            yield "max_new_tokens", "must be at least 1"
-        if self.resamples < 100:
-            yield "resamples", "must be at least 100"
         if self.judge is JudgeKind.endpoint:
             yield from (("judge", rule) for rule in missing())
 
-    def _check_sources(self) -> Iterator[tuple[str, str]]:
+    def _check_sources(self) -> Problems:
         at_path = [name for name in self.official if not getattr(self.paths, name)]
         if self.source is not ItemSource.hub and at_path:
             if self.path is None:
-                yield "path", f"source={self.source.value} needs a folder: evaluate.path=DIR"
+                yield "path", f"source={self.source} needs a folder: evaluate.path=DIR"
                 return
             if not Path(self.path).expanduser().is_dir():
                 yield "path", "there is no such folder"
@@ -198,9 +152,6 @@ class EvaluateConfig:
             if source is not ItemSource.hub and not Path(place).exists():
                 key = "path" if name in at_path else f"paths.{name}"
                 yield key, f"there is no {name} at {place}"
-        for key in ("min_pixels", "max_pixels"):
-            if (pixels := getattr(self, key)) is not None and pixels < 28 * 28:
-                yield key, "must be at least 784, one image token"
         for name in self.official:
             low, high = self.pixels(name, (0, 0))
             if low > high:
@@ -237,8 +188,8 @@ class EvaluateConfig:
             high = MAX_PIXELS
         return self.min_pixels or low, self.max_pixels or high
 
-    def miniature_range(self, data_pixels: tuple[int, int]) -> Iterator[tuple[str, str]]:
-        """The problem, as (field, rule), if no image size fits a miniature."""
+    def miniature_range(self, data_pixels: tuple[int, int]) -> Problems:
+        """The problem if no image size fits a miniature."""
         low, high = self.pixels(MINIATURES[0], data_pixels)
         given = [key for key in ("min_pixels", "max_pixels") if getattr(self, key) is not None]
         if given and low > high and not set(self.benchmarks) <= set(OFFICIAL):
@@ -248,19 +199,17 @@ class EvaluateConfig:
     @property
     def also_on_disk(self) -> list[str]:
         """Official benchmarks that are not requested, but are where the settings point to."""
-
-        def exists(name: str) -> bool:
+        on_disk = []
+        for name in OFFICIAL:
             source, place = self.place(name)
-            given = getattr(self.paths, name) or self.path
-            return bool(given) and source is not ItemSource.hub and Path(place).exists()
-
-        return [name for name in OFFICIAL if name not in self.benchmarks and exists(name)]
+            is_given = bool(getattr(self.paths, name) or self.path) and source is not ItemSource.hub
+            if name not in self.benchmarks and is_given and Path(place).exists():
+                on_disk.append(name)
+        return on_disk
 
     def items_identity(self, names: Sequence[str] | None = None) -> list[list[str]]:
-        """Identifies the official items: by hub id, or by the contents of their files.
-
-        Of these benchmarks; by default of those that are requested.
-        """
+        """The items of these, else of the requested official benchmarks: their hub ids, or the
+        fingerprints of their files' contents."""
         identities = []
         for name in self.official if names is None else names:
             source, place = self.place(name)
@@ -272,7 +221,7 @@ class EvaluateConfig:
                 _fingerprint(file, (stat := file.stat()).st_size, stat.st_mtime_ns)
                 for file in files or [Path(place)]
             ]
-            identities.append([name, source.value, manifest.fingerprint(fingerprints)])
+            identities.append([name, str(source), manifest.fingerprint(fingerprints)])
         return identities
 
 

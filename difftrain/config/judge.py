@@ -10,49 +10,34 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from difftrain.config.model import client_problems, is_address
+from difftrain.config.model import is_address
+from difftrain.config.setting import setting
 
-URL = "JUDGE_BASE_URL"
-"""Variable with the server's address, including its version (https://host/v1)."""
-MODEL = "JUDGE_MODEL"
-"""Variable with the judge model's name on the server; it is printed with the score."""
+URL = "JUDGE_BASE_URL"  # the server's address, including its version (https://host/v1)
+MODEL = "JUDGE_MODEL"  # the judge model's name on the server; it is printed with the score
 KEY = "JUDGE_API_KEY"
-"""Variable with the API key, if the server needs one. OPENAI_API_KEY is never read: it belongs to
-one server, and this one may be another."""
-STAND_IN = "shapes stand-in (rules, no model)"
-"""The judge's name in reports on the miniatures."""
-NO_JUDGE = "none (rules only)"
-"""The judge's name in reports where rules alone decide."""
-
-
-class JudgeKind(StrEnum):
-    """What decides items that the rules cannot decide."""
-
-    shapes = "shapes"
-    endpoint = "endpoint"
-    none = "none"
+"""The API key, if the server needs one. OPENAI_API_KEY is never read: it belongs to one server, and
+this one may be another."""
+STAND_IN = "shapes stand-in (rules, no model)"  # the judge's name in reports on the miniatures
+NO_JUDGE = "none (rules only)"  # the judge's name in reports where rules alone decide
+JudgeKind = StrEnum("JudgeKind", ["shapes", "endpoint", "none"])
+"""What decides items that the rules cannot decide."""
 
 
 @dataclass(kw_only=True, slots=True)
 class JudgeClientConfig:
     """How the judge's server is called. None of these changes a score."""
 
-    max_concurrency: int = 8
+    max_concurrency: int = setting(8, at_least=1, at_most=256)
     """Open calls at the same time."""
-    max_attempts: int = 5
+    max_attempts: int = setting(5, at_least=1, at_most=20)
     """Attempts for one reply (the reference harness: 5 in 2025)."""
-    timeout_s: float = 60.0
+    timeout_s: float = setting(60.0, above=0, at_most=3600)
     """Limit from sending a request to the last byte of the reply."""
-    backoff_s: float = 1.0
+    backoff_s: float = setting(1.0, at_least=0, at_most=60)
     """Pause before the second attempt, doubled each time; Retry-After is obeyed."""
-    max_calls: int | None = 20_000
+    max_calls: int | None = setting(20_000, at_least=1, or_null="for no limit")
     """Limit of HTTP requests for one checkpoint in one run of the command; null: no limit."""
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
-        yield from client_problems(self, max_concurrency=256, max_timeout_s=3600)
-        if self.max_calls is not None and self.max_calls < 1:
-            yield "max_calls", "must be at least 1, or null for no limit"
 
 
 def model_name(kind: JudgeKind, benchmarks: Iterable[str]) -> str:

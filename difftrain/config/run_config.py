@@ -15,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from difftrain.config.data import WITH_RATIONALE, DataConfig
 from difftrain.config.difficulty import DifficultyConfig, GradeConfig, ProbeConfig, SelectConfig
 from difftrain.config.evaluate import EvaluateConfig
-from difftrain.config.fingerprint import setting
 from difftrain.config.model import ModelConfig
 from difftrain.config.report import ExportConfig, PlanConfig, ReportConfig, Tracker
-from difftrain.config.train import STAGES, GrpoConfig, SftConfig, TrainStages
+from difftrain.config.setting import Problems, limit_problems, setting
+from difftrain.config.train import STAGES, GrpoConfig, SftConfig, SftTargets, TrainStages
 
 
 class ConfigError(ValueError):
@@ -29,11 +29,8 @@ class ConfigError(ValueError):
         self.problems = problems
 
 
-class Control(StrEnum):
-    """What is trained beside the recipe's own arm."""
-
-    none = "none"
-    random = "random"
+Control = StrEnum("Control", ["none", "random"])
+"""What is trained beside the recipe's own arm."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -46,7 +43,7 @@ class RunConfig:
     """The run's name; recipes set their own."""
     train_stages: TrainStages = TrainStages.grpo
     """Which training stages run."""
-    seed: int = 1
+    seed: int = setting(1, at_least=0, at_most=2**32 - 1)
     """Root of every random choice of this run."""
     output_dir: str = setting("outputs", fingerprint=())
     """Where stages write."""
@@ -74,30 +71,25 @@ class RunConfig:
 
     def step_problems(self, processes: int) -> list[str]:
         """Why this many processes cannot share the steps of the stages that run."""
-        found = [getattr(self, stage).step_problem(processes) for stage in self.stages]
-        return [problem for problem in found if problem]
+        errors = [getattr(self, stage).step_problem(processes) for stage in self.stages]
+        return [error for error in errors if error]
 
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule), including those that span sections."""
+    def check(self) -> Problems:
         if not self.name or not all(char.isalnum() or char in "._-" for char in self.name):
             yield "name", "may hold letters, digits, '.', '_' and '-' only"
-        if not 0 <= self.seed < 2**32:
-            yield "seed", "must lie between 0 and 4294967295"
         measures = self.difficulty.measures
         if missing := [measure for measure in self.select.rap if measure not in measures]:
-            yield (
-                "select.rap",
-                f"needs {', '.join(missing)} in difficulty.extra_measures "
-                "(difficulty=rap or difficulty=all)",
-            )
+            where = "difficulty.extra_measures (difficulty=rap or difficulty=all)"
+            yield "select.rap", f"needs {', '.join(missing)} in {where}"
         has_sft, stages = "sft" in self.stages, f"train_stages={self.train_stages}"
         if has_sft and not self.select.sft_strata:
             yield "select.sft_strata", f"must name at least one stratum for {stages}"
         if self.select.sft_strata and not has_sft:
             yield "select.sft_strata", f"must be empty ([]): {stages} has no SFT"
-        if has_sft and self.sft.needs_rationale and self.data.source not in WITH_RATIONALE:
-            source = self.data.source.value
-            yield "sft.targets", f"this source ({source}) gives no rationale; use rollouts"
+        needs_rationale = has_sft and self.sft.targets is SftTargets.rationale
+        if needs_rationale and self.data.source not in WITH_RATIONALE:
+            rule = f"this source ({self.data.source}) gives no rationale; use rollouts"
+            yield "sft.targets", rule
         pixels = self.data.min_pixels, self.data.max_pixels
         for key, rule in self.evaluate.miniature_range(pixels):
             yield f"evaluate.{key}", rule
@@ -108,14 +100,11 @@ class RunConfig:
 def write_problem(folder: Path) -> str | None:
     """Why nothing can be written under this folder, or None."""
     folder = folder.expanduser().absolute()
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         return f"{existing} is not a folder"
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return f"{existing} cannot be written to"
-    return None
+    is_writable = os.access(existing, os.W_OK | os.X_OK)
+    return None if is_writable else f"{existing} cannot be written to"
 
 
 def problems(node: Any, prefix: str = "") -> Iterator[str]:
@@ -123,7 +112,7 @@ def problems(node: Any, prefix: str = "") -> Iterator[str]:
     for section in fields(node):
         if is_dataclass(value := getattr(node, section.name)):
             yield from problems(value, f"{prefix}{section.name}.")
-    for key, rule in node.check():
+    for key, rule in (*limit_problems(node), *getattr(node, "check", tuple)()):
         value = node
         for part in key.split("."):
             value = value[part] if isinstance(value, dict) else getattr(value, part)
@@ -133,8 +122,6 @@ def problems(node: Any, prefix: str = "") -> Iterator[str]:
 
 def format_value(value: Any) -> str:
     """A value as it is written on the command line."""
-    if isinstance(value, StrEnum):
-        return value.value
     if isinstance(value, list):
         return "[" + ", ".join(format_value(item) for item in value) + "]"
     return "null" if value is None else str(value)
@@ -142,8 +129,8 @@ def format_value(value: Any) -> str:
 
 def require_valid(config: RunConfig) -> RunConfig:
     """The same settings. Raises ConfigError with all problems if there are any."""
-    if found := list(dict.fromkeys(problems(config))):
-        raise ConfigError(found)
+    if errors := list(dict.fromkeys(problems(config))):
+        raise ConfigError(errors)
     return config
 
 

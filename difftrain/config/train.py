@@ -1,163 +1,43 @@
 """Settings of SFT and GRPO; TRL's other arguments are `+grpo.trl.KEY` and `+sft.trl.KEY`."""
 
 import ast
-import importlib.util
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from difftrain.config.fingerprint import setting
+from difftrain.config.setting import Problems, did_you_mean, setting
 from difftrain.records import TrainStage
 
-TRL_CONFIG = {TrainStage.grpo: "GRPOConfig", TrainStage.sft: "SFTConfig"}
-"""TRL's argument dataclass of each stage; its fields are the keys that may be given."""
-SHARED_KEYS = {
-    **dict.fromkeys(("output_dir", "seed", "report_to"), "{key}"),
-    **dict.fromkeys(
-        (
-            "learning_rate", "lr_scheduler_type", "num_train_epochs", "max_steps", "save_steps",
-            "per_device_train_batch_size", "gradient_checkpointing",
-        ),
-        "{stage}.{key}",
-    ),
-    **dict.fromkeys(("save_total_limit", "logging_steps", "use_cpu"), ""),
-    "warmup_steps": "{stage}.warmup_ratio",
-    "model_init_kwargs": "model.dtype or model.revision",
-    "bf16": "model.dtype",
-}  # fmt: skip
-"""TRL keys that difftrain sets itself (trl_args.py), with the setting that decides each."""
-SFT_KEYS = {
-    **SHARED_KEYS,
-    **dict.fromkeys(
-        ("packing", "padding_free", "completion_only_loss", "remove_unused_columns"), ""
-    ),
-    "gradient_accumulation_steps": "sft.samples_per_step",
-    "max_length": "sft.cutoff_tokens",
-    "eval_strategy": "",
+RateSchedule = StrEnum("RateSchedule", ["linear", "cosine", "constant"])
+"""The learning rate after warm-up."""
+TrainStages = StrEnum("TrainStages", ["grpo", "sft_then_grpo"])
+"""The training stages of a recipe."""
+STAGES = {
+    TrainStages.grpo: (TrainStage.grpo,),
+    TrainStages.sft_then_grpo: (TrainStage.sft, TrainStage.grpo),
 }
-GRPO_KEYS = {
-    **SHARED_KEYS,
-    **dict.fromkeys(
-        ("num_generations", "temperature", "beta", "max_completion_length", "eval_steps"),
-        "grpo.{key}",
-    ),
-    **dict.fromkeys(("loss_type", "generation_kwargs", "num_generations_eval"), ""),
-    "gradient_accumulation_steps": "grpo.prompts_per_step",
-    "reward_weights": "grpo.format_weight or grpo.overlong_weight",
-    "eval_strategy": "grpo.eval_samples",
-    "per_device_eval_batch_size": "grpo.per_device_train_batch_size",
-    "use_vllm": "grpo.vllm.mode",
-    "vllm_mode": "grpo.vllm.mode",
-    "vllm_gpu_memory_utilization": "grpo.vllm.gpu_memory_utilization",
-    "vllm_tensor_parallel_size": "grpo.vllm.tensor_parallel_size",
-    "vllm_max_model_length": "grpo.vllm.max_model_length",
-    "vllm_enable_sleep_mode": "grpo.vllm.enable_sleep_mode",
-    "vllm_server_base_url": "grpo.vllm.server_base_url",
+"""The stages that each value trains, in order; each has its settings under its own name."""
+VllmMode = StrEnum("VllmMode", ["none", "colocate", "server"])
+"""What generates the rollouts."""
+SftTargets = StrEnum("SftTargets", ["rationale", "rollouts"])
+"""What SFT trains the model to respond."""
+Dropped = StrEnum("Dropped", [
+    "no_rationale", "no_correct_rollout", "no_format", "not_correct", "too_long",
+])  # fmt: skip
+"""Why a sample is left out of SFT."""
+DROP_REASONS = {
+    Dropped.no_rationale: "the data has no rationale (sft.targets=rollouts needs none)",
+    Dropped.no_correct_rollout: "the probe has no correct response to the full image",
+    Dropped.no_format: "it cannot be split into thought and answer",
+    Dropped.not_correct: "the grader does not accept it",
+    Dropped.too_long: "it is longer than sft.cutoff_tokens",
 }
-
-
-@cache
-def trl_fields(stage: TrainStage) -> frozenset[str]:
-    """The fields of TRL's argument dataclass, read from its source without importing it."""
-    classes: dict[str, ast.ClassDef] = {}
-    for package, file in (
-        ("trl", "trainer/grpo_config.py"),
-        ("trl", "trainer/sft_config.py"),
-        ("trl", "trainer/base_config.py"),
-        ("transformers", "training_args.py"),
-    ):
-        spec = importlib.util.find_spec(package)
-        assert spec is not None
-        assert spec.submodule_search_locations
-        tree = ast.parse((Path(spec.submodule_search_locations[0]) / file).read_text("utf-8"))
-        classes |= {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-
-    def fields_of(name: str) -> set[str]:
-        names = {
-            statement.target.id
-            for statement in classes[name].body
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
-        }
-        bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name)]
-        return names.union(*(fields_of(base) for base in bases))
-
-    return frozenset(fields_of(TRL_CONFIG[stage]))
-
-
-def forbidden_key(key: str) -> str | None:
-    """Why a TRL key is never allowed, or None: no secrets, nothing published."""
-    if key == "hub_token":
-        return "is a secret: use HF_TOKEN"
-    if key == "trust_remote_code":
-        return "is always off"
-    if key.startswith("hub_") or key in ("push_to_hub", "log_completions_hub_repo"):
-        return "is never set: a run does not publish what it makes"
-    return None
-
-
-def trl_key_problems(
-    stage: TrainStage, given: Mapping[str, Any], managed: Mapping[str, str]
-) -> Iterator[tuple[str, str]]:
-    """Keys of a stage's `trl` that TRL does not know, or that difftrain manages."""
-    for key in given:
-        if reason := forbidden_key(key):
-            yield f"trl.{key}", reason
-        elif key in managed:
-            setting = managed[key].format(stage=stage, key=key)
-            advice = f"set {setting} instead" if setting else "it cannot be changed"
-            yield f"trl.{key}", f"managed by difftrain; {advice}"
-        elif key not in trl_fields(stage):
-            allowed = [k for k in trl_fields(stage) - managed.keys() if not forbidden_key(k)]
-            nearest = get_close_matches(key, sorted(allowed), 1, 0.6)
-            hint = f"; did you mean {stage}.trl.{nearest[0]}?" if nearest else ""
-            trl = f"TRL {version('trl')}'s {TRL_CONFIG[stage]}"
-            yield f"trl.{key}", f"{trl} has no such key{hint}"
-
-
-def nearest_numbers(number: int, fits: Callable[[int], bool]) -> list[int]:
-    """The three positive numbers nearest to `number` that fit, in ascending order."""
-    nearest: list[int] = []
-    for distance in range(4 * number + 4096):
-        candidates = sorted({number - distance, number + distance})
-        nearest += [n for n in candidates if n >= 1 and fits(n)]
-        if len(nearest) >= 3:
-            break
-    return sorted(nearest[:3])
-
-
-def at_least(settings: Any, minimum: int, *names: str) -> Iterator[tuple[str, str]]:
-    """A problem for each of these settings that is below the minimum."""
-    rule = f"must be at least {minimum}" if minimum else "must not be negative"
-    yield from ((name, rule) for name in names if getattr(settings, name) < minimum)
-
-
-def shared_problems(settings: Any) -> Iterator[tuple[str, str]]:
-    """Problems with the settings that SFT and GRPO share, as (field, rule)."""
-    counts = ("per_device_train_batch_size", "num_train_epochs", "save_steps")
-    yield from at_least(settings, 1, *counts)
-    if settings.max_steps is not None and settings.max_steps < 1:
-        yield "max_steps", "must be at least 1, or null to follow num_train_epochs"
-    if settings.lora.rank and settings.lora.vision and settings.freeze_vision:
-        yield "lora.vision", "needs freeze_vision=false: frozen parts get no adapter"
-    if not 0 < settings.learning_rate < 1:
-        yield "learning_rate", "must lie strictly between 0 and 1"
-    if not 0 <= settings.warmup_ratio < 1:
-        yield "warmup_ratio", "must be at least 0 and below 1"
-
-
-class RateSchedule(StrEnum):
-    """The learning rate after warm-up."""
-
-    linear = "linear"
-    cosine = "cosine"
-    constant = "constant"
-
-
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Attention and feed-forward projections of the language model."""
 
@@ -166,33 +46,20 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 class LoraConfig:
     """Low-rank adaptation (peft). Both papers train all weights, so it is off."""
 
-    rank: int = 0
+    rank: int = setting(0, at_least=0, rule="must be at least 1, or 0 to train all weights")
     """Rank of the adapters; 0 trains all weights."""
-    alpha: float = 32.0
+    alpha: float = setting(32.0, above=0)
     """Adapters are scaled by alpha / rank."""
     targets: list[str] = field(default_factory=lambda: list(LORA_TARGETS))
     """Last names of the modules that get an adapter."""
     vision: bool = False
     """Also adapt vision tower and projector, where they have modules of these names."""
 
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
-        if self.rank < 0:
-            yield "rank", "must be at least 1, or 0 to train all weights"
-        if not self.alpha > 0:
-            yield "alpha", "must be above 0"
+    def check(self) -> Problems:
         if not self.targets:
             yield "targets", f"must name at least one module, such as {', '.join(LORA_TARGETS[:4])}"
         if any("head" in name for name in self.targets):
             yield "targets", "may not name the head: TRL reads its weights without the adapter"
-
-
-class VllmMode(StrEnum):
-    """What generates the rollouts."""
-
-    none = "none"
-    colocate = "colocate"
-    server = "server"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -203,53 +70,109 @@ class RolloutVllmConfig:
     """none generates with transformers; colocate shares the training GPUs; server uses one that
     runs: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs
     --weight-transfer-config '{"backend": "nccl"}'"""
-    gpu_memory_utilization: float = 0.3
+    gpu_memory_utilization: float = setting(0.3, above=0, at_most=0.95)
     """Share of a GPU's memory for vLLM (colocate)."""
-    tensor_parallel_size: int = 1
+    tensor_parallel_size: int = setting(1, at_least=1)
     """GPUs that share one copy of the model (colocate)."""
-    max_model_length: int | None = None
+    max_model_length: int | None = setting(None, at_least=1, or_null="for the model's own limit")
     """Limit of prompt and completion in tokens; null takes the model's own (colocate)."""
     enable_sleep_mode: bool = False
     """Free the memory while weights are trained; costs a reload each step (colocate)."""
     server_base_url: str | None = None
     """The server's address; null is port 8000 of this machine (server)."""
 
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
-        if not 0 < self.gpu_memory_utilization <= 0.95:
-            yield "gpu_memory_utilization", "must lie above 0 and at or below 0.95"
-        yield from at_least(self, 1, "tensor_parallel_size")
-        if self.max_model_length is not None and self.max_model_length < 1:
-            yield "max_model_length", "must be at least 1, or null for the model's own limit"
+    def check(self) -> Problems:
         url = self.server_base_url
         if url is not None and not url.startswith(("http://", "https://")):
             yield "server_base_url", "must start with http:// or https://"
 
 
-class SftTargets(StrEnum):
-    """What SFT trains the model to respond."""
-
-    rationale = "rationale"
-    rollouts = "rollouts"
-
-
-class Dropped(StrEnum):
-    """Why a sample is left out of SFT."""
-
-    no_rationale = "no_rationale"
-    no_correct_rollout = "no_correct_rollout"
-    no_format = "no_format"
-    not_correct = "not_correct"
-    too_long = "too_long"
-
-
-DROP_REASONS = {
-    Dropped.no_rationale: "the data has no rationale (sft.targets=rollouts needs none)",
-    Dropped.no_correct_rollout: "the probe has no correct response to the full image",
-    Dropped.no_format: "it cannot be split into thought and answer",
-    Dropped.not_correct: "the grader does not accept it",
-    Dropped.too_long: "it is longer than sft.cutoff_tokens",
+SHARED_KEYS = {
+    **dict.fromkeys(("output_dir", "seed", "report_to"), "{key}"),
+    **dict.fromkeys(("learning_rate", "lr_scheduler_type", "num_train_epochs"), "{stage}.{key}"),
+    **dict.fromkeys(("max_steps", "save_steps", "gradient_checkpointing"), "{stage}.{key}"),
+    "per_device_train_batch_size": "{stage}.{key}",
+    **dict.fromkeys(("save_total_limit", "logging_steps", "use_cpu"), ""),
+    "warmup_steps": "{stage}.warmup_ratio",
+    "model_init_kwargs": "model.dtype or model.revision",
+    "bf16": "model.dtype",
 }
+"""TRL keys that difftrain sets itself (trl_args.py), with the setting that decides each."""
+SFT_KEYS = SHARED_KEYS | {
+    "gradient_accumulation_steps": "sft.samples_per_step",
+    "max_length": "sft.cutoff_tokens",
+    **dict.fromkeys(("packing", "padding_free", "completion_only_loss"), ""),
+    **dict.fromkeys(("remove_unused_columns", "eval_strategy"), ""),
+}
+GRPO_KEYS = SHARED_KEYS | {
+    "gradient_accumulation_steps": "grpo.prompts_per_step",
+    "reward_weights": "grpo.format_weight or grpo.overlong_weight",
+    "eval_strategy": "grpo.eval_samples",
+    "per_device_eval_batch_size": "grpo.per_device_train_batch_size",
+    "use_vllm": "grpo.vllm.mode",
+    **{f"vllm_{entry.name}": f"grpo.vllm.{entry.name}" for entry in fields(RolloutVllmConfig)},
+    **dict.fromkeys(("num_generations", "temperature", "beta"), "grpo.{key}"),
+    **dict.fromkeys(("max_completion_length", "eval_steps"), "grpo.{key}"),
+    **dict.fromkeys(("loss_type", "generation_kwargs", "num_generations_eval"), ""),
+}
+
+
+@cache
+def trl_fields(stage: TrainStage) -> frozenset[str]:
+    """The fields of TRL's argument dataclass, read from its source without importing it."""
+    files = (f"trl/trainer/{stage}_config.py", "trl/trainer/base_config.py",
+             "transformers/training_args.py")  # fmt: skip
+    names: set[str] = set()
+    for package, _, file in (path.partition("/") for path in files):
+        spec = find_spec(package)
+        assert spec is not None
+        tree = ast.parse((Path(str(spec.origin)).parent / file).read_text("utf-8"))
+        names |= {
+            statement.target.id
+            for node in tree.body
+            if isinstance(node, ast.ClassDef)
+            for statement in node.body
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+        }
+    return frozenset(names)
+
+
+def _forbidden(key: str) -> str | None:
+    """Why a TRL key is never allowed, or None: no secrets, nothing published."""
+    if key == "hub_token":
+        return "is a secret: use HF_TOKEN"
+    if key == "trust_remote_code":
+        return "is always off"
+    if key.startswith("hub_") or key in ("push_to_hub", "log_completions_hub_repo"):
+        return "is never set: a run does not publish what it makes"
+    return None
+
+
+def _stage_problems(
+    stage: TrainStage, settings: "SftConfig | GrpoConfig", managed: Mapping[str, str]
+) -> Problems:
+    """Problems of `lora` and `trl`, whose keys TRL must know and difftrain not manage."""
+    if settings.lora.rank and settings.lora.vision and settings.freeze_vision:
+        yield "lora.vision", "needs freeze_vision=false: frozen parts get no adapter"
+    for key in settings.trl:
+        if reason := _forbidden(key):
+            yield f"trl.{key}", reason
+        elif key in managed:
+            decided_by = managed[key].format(stage=stage, key=key)
+            advice = f"set {decided_by} instead" if decided_by else "it cannot be changed"
+            yield f"trl.{key}", f"managed by difftrain; {advice}"
+        elif key not in trl_fields(stage):
+            allowed = sorted(k for k in trl_fields(stage) - managed.keys() if not _forbidden(k))
+            hint = did_you_mean(key, allowed, f"{stage}.trl.")
+            trl = f"TRL {version('trl')}'s {stage.upper()}Config"
+            yield f"trl.{key}", f"{trl} has no such key{hint}"
+
+
+def nearest_numbers(number: int, fits: Callable[[int], bool]) -> list[int]:
+    """The three positive numbers nearest to `number` that fit, in ascending order."""
+    distances = range(4 * number + 4096)
+    nearby = (n for distance in distances for n in sorted({number - distance, number + distance}))
+    return sorted(islice((n for n in nearby if n > 0 and fits(n)), 3))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -259,37 +182,32 @@ class SftConfig:
     targets: SftTargets = setting(SftTargets.rationale, fingerprint=("train", "select_sft"))
     """rationale: the data's own rationale and answer, which only shapes and mulberry have;
     rollouts: a correct response of the probe."""
-    learning_rate: float = 1e-6
+    learning_rate: float = setting(1e-6, above=0, below=1)
     """Qi et al. 2026: 1e-6."""
     lr_scheduler_type: RateSchedule = RateSchedule.cosine
     """Qi et al. 2026: cosine."""
-    warmup_ratio: float = 0.1
+    warmup_ratio: float = setting(0.1, at_least=0, below=1)
     """Share of the steps that warm up (Qi et al. 2026: 0.1)."""
-    samples_per_step: int = 128
+    samples_per_step: int = setting(128, at_least=1)
     """Samples in one optimizer step, over all processes (Qi et al. 2026: 4 x 4 on 8 GPUs)."""
-    per_device_train_batch_size: int = 4
+    per_device_train_batch_size: int = setting(4, at_least=1)
     """Largest number of samples in one backward pass of a device (Qi et al. 2026: 4)."""
-    num_train_epochs: int = 5
+    num_train_epochs: int = setting(5, at_least=1)
     """Passes over the selected samples (Qi et al. 2026: 5); ignored if max_steps is set."""
-    max_steps: int | None = None
+    max_steps: int | None = setting(None, at_least=1, or_null="to follow num_train_epochs")
     """Optimizer steps; null follows num_train_epochs."""
-    cutoff_tokens: int = 8192
+    cutoff_tokens: int = setting(8192, at_least=1)
     """Longer samples, images included, are dropped before training with their count; none is
     truncated (Qi et al. 2026 truncate at 8192)."""
     freeze_vision: bool = setting(True, fingerprint=("train", "preflight"))
     """Do not train vision tower and projector (Qi et al. 2026)."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass to save memory."""
-    save_steps: int = 100
+    save_steps: int = setting(100, at_least=1)
     """Optimizer steps between checkpoints that a killed run resumes from."""
     lora: LoraConfig = setting(default_factory=LoraConfig, fingerprint=("train", "preflight"))
     trl: dict[str, Any] = field(default_factory=dict)
     """Any other field of TRL's SFTConfig: +sft.trl.KEY=VALUE."""
-
-    @property
-    def needs_rationale(self) -> bool:
-        """Whether the data must have a rationale for each answer."""
-        return self.targets is SftTargets.rationale
 
     def step_problem(self, processes: int) -> str | None:
         """Why this many processes cannot share a step, with the nearest settings that work."""
@@ -301,60 +219,59 @@ class SftConfig:
             f"processes; nearest: {nearest}"
         )
 
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
-        yield from shared_problems(self)
-        yield from at_least(self, 1, "samples_per_step", "cutoff_tokens")
-        yield from trl_key_problems(TrainStage.sft, self.trl, SFT_KEYS)
+    def check(self) -> Problems:
+        return _stage_problems(TrainStage.sft, self, SFT_KEYS)
 
 
 @dataclass(kw_only=True, slots=True)
 class GrpoConfig:
     """Group-relative policy optimization."""
 
-    learning_rate: float = 1e-6
+    learning_rate: float = setting(1e-6, above=0, below=1)
     """Qi et al. 2026: 5e-7; their reasoning runs mostly 1e-6."""
     lr_scheduler_type: RateSchedule = RateSchedule.linear
     """TRL's default, which the released scripts keep."""
-    warmup_ratio: float = 0.01
+    warmup_ratio: float = setting(0.01, at_least=0, below=1)
     """Share of the steps that warm up (Qi et al. 2026: 0.01)."""
-    num_generations: int = 8
+    num_generations: int = setting(
+        8, at_least=2, rule="GRPO needs at least two completions to compare"
+    )
     """Completions of a group, G (Qi et al. 2026: 8)."""
-    prompts_per_step: int = 8
+    prompts_per_step: int = setting(8, at_least=1)
     """Different prompts in one optimizer step, over all processes (Qi et al. 2026: 4 x 2 on 8
     GPUs / G)."""
-    per_device_train_batch_size: int = 4
+    per_device_train_batch_size: int = setting(4, at_least=1)
     """Largest number of completions in one backward pass of a device (Qi et al. 2026: 4)."""
-    temperature: float = 1.0
+    temperature: float = setting(1.0, above=0, at_most=2)
     """Sampling temperature of the rollouts (Qi et al. 2026: 1.0)."""
-    beta: float = 0.001
+    beta: float = setting(0.001, at_least=0)
     """Weight of the KL term (Qi et al. 2026: 0.001)."""
-    max_completion_length: int = 1024
+    max_completion_length: int = setting(1024, at_least=1)
     """Token limit of a completion (Qi et al. 2026: 1024)."""
-    num_train_epochs: int = 1
+    num_train_epochs: int = setting(1, at_least=1)
     """Passes over the selected samples (Qi et al. 2026: 1); ignored if max_steps is set."""
-    max_steps: int | None = None
+    max_steps: int | None = setting(None, at_least=1, or_null="to follow num_train_epochs")
     """Optimizer steps; null follows num_train_epochs. Arms compared at equal steps set this."""
-    format_weight: float = 0.1
+    format_weight: float = setting(0.1, at_least=0)
     """Weight of the format reward; the accuracy reward has 1 (V-Triune: 0.1)."""
-    overlong_weight: float = 0.0
+    overlong_weight: float = setting(0.0, at_least=0)
     """Weight of the overlong penalty: 0 for short completions, falling to -1 at
     max_completion_length (DAPO, Eq. 13). The papers have none; 0 leaves it out."""
-    overlong_free_share: float = 0.8
+    overlong_free_share: float = setting(0.8, at_least=0, below=1)
     """Share of max_completion_length without penalty."""
-    grading_timeout_s: float = 5.0
+    grading_timeout_s: float = setting(5.0, above=0, at_most=600)
     """Wall-clock limit for grading one answer; a worker that overruns is killed and replaced."""
-    reward_workers: int = setting(1, fingerprint=())
+    reward_workers: int = setting(1, fingerprint=(), at_least=1)
     """Grading processes for each training process; their number changes only the speed."""
-    eval_samples: int = 64
+    eval_samples: int = setting(64, at_least=0)
     """Held-out samples on which training is evaluated; 0 for none."""
-    eval_steps: int = 50
+    eval_steps: int = setting(50, at_least=1)
     """Optimizer steps between evaluations on the held-out samples."""
     freeze_vision: bool = setting(False, fingerprint=("train", "preflight"))
     """Do not train vision tower and projector (Qi et al. 2026 train all weights in GRPO)."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass to save memory."""
-    save_steps: int = 100
+    save_steps: int = setting(100, at_least=1)
     """Optimizer steps between checkpoints that a killed run resumes from."""
     lora: LoraConfig = setting(default_factory=LoraConfig, fingerprint=("train", "preflight"))
     vllm: RolloutVllmConfig = field(default_factory=RolloutVllmConfig)
@@ -387,33 +304,5 @@ class GrpoConfig:
             )
         return None
 
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Problems as (field, rule)."""
-        if self.num_generations < 2:
-            yield "num_generations", "GRPO needs at least two completions to compare"
-        yield from shared_problems(self)
-        yield from at_least(
-            self, 1, "prompts_per_step", "reward_workers", "eval_steps", "max_completion_length"
-        )
-        yield from at_least(self, 0, "beta", "format_weight", "overlong_weight", "eval_samples")
-        if not 0 < self.temperature <= 2:
-            yield "temperature", "must lie above 0 and at or below 2"
-        if not 0 <= self.overlong_free_share < 1:
-            yield "overlong_free_share", "must be at least 0 and below 1"
-        if not 0 < self.grading_timeout_s <= 600:
-            yield "grading_timeout_s", "must lie above 0 and at or below 600"
-        yield from trl_key_problems(TrainStage.grpo, self.trl, GRPO_KEYS)
-
-
-class TrainStages(StrEnum):
-    """The training stages of a recipe."""
-
-    grpo = "grpo"
-    sft_then_grpo = "sft_then_grpo"
-
-
-STAGES = {
-    TrainStages.grpo: (TrainStage.grpo,),
-    TrainStages.sft_then_grpo: (TrainStage.sft, TrainStage.grpo),
-}
-"""The stages that each value trains, in order; each has its settings under its own name."""
+    def check(self) -> Problems:
+        return _stage_problems(TrainStage.grpo, self, GRPO_KEYS)

@@ -18,7 +18,7 @@ import numpy as np
 
 from difftrain import images
 from difftrain.config.data import DataConfig, Duplicates, Source
-from difftrain.config.fingerprint import counted_settings
+from difftrain.config.setting import counted_settings
 from difftrain.data import answers, prompts, storage
 from difftrain.data.formats import FORMATS, RawRow
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError

@@ -15,9 +15,9 @@ from typing import Any
 import jinja2
 
 from difftrain.config.evaluate import OFFICIAL, TSV_FILES, AnswerTags, EvaluateConfig
-from difftrain.config.fingerprint import counted_settings
 from difftrain.config.judge import JudgeKind, by_rules_alone, model_name, server_hash
 from difftrain.config.model import EngineKind
+from difftrain.config.setting import counted_settings
 from difftrain.evaluate import BENCHMARKS, benchmark_named, summary
 from difftrain.evaluate.harness import Table, TableRow
 from difftrain.evaluate.judge import format_usage

@@ -125,7 +125,7 @@ def _write_files(config: RunConfig, stages: Mapping[str, Path], folder: Path) ->
     _write_parquet(folder / "scores.parquet", _score_rows(rows, measures, config.data))
     selected = [by_id[selection.sample_id] for selection in selections]
     for name in config.export.formats:
-        _write_format(folder / name.value, name, selected)
+        _write_format(folder / name, name, selected)
 
     tasks = pd.Series([row.sample.task for row in rows], name="task")
     strata = pd.crosstab(tasks, pd.Series([row.stratum or "none" for row in rows]))

@@ -1,6 +1,6 @@
 """Where the stages of a run lie: <output_dir>/<stage>/<fingerprint of its settings and inputs>/.
 
-Which settings count in which fingerprint is metadata of the settings (config/fingerprint.py).
+Which settings count in which fingerprint is metadata of the settings (config/setting.py).
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from difftrain import seeds
-from difftrain.config.fingerprint import counted_settings
 from difftrain.config.judge import model_name, server_hash
 from difftrain.config.run_config import RunConfig
+from difftrain.config.setting import counted_settings
 from difftrain.data import dataset
 from difftrain.model import resolve
 from difftrain.pipeline import manifest

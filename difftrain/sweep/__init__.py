@@ -30,8 +30,8 @@ from importlib import import_module
 from pathlib import Path
 
 from difftrain.cli import fail
-from difftrain.cli.overrides import did_you_mean
 from difftrain.config.run_config import ConfigError
+from difftrain.config.setting import did_you_mean
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.sweep import expand, local_launcher, slurm
 from difftrain.sweep.expand import AXES, SweepRun

@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 
 from difftrain.cli import fail
-from difftrain.cli.overrides import did_you_mean
+from difftrain.config.setting import did_you_mean
 from difftrain.pipeline import manifest
 from difftrain.sweep import local_launcher
 from difftrain.sweep.expand import SweepRun, probe_makers_first

@@ -162,7 +162,7 @@ def from_rollouts(rollouts: Sequence[Rollout], seed: int) -> str | Dropped:
 def count_dropped(targets: Mapping[str, str | Dropped]) -> dict[str, int]:
     """How many samples each reason dropped; reasons that dropped none are left out."""
     dropped = [target for target in targets.values() if isinstance(target, Dropped)]
-    return {reason.value: dropped.count(reason) for reason in Dropped if reason in dropped}
+    return {str(reason): dropped.count(reason) for reason in Dropped if reason in dropped}
 
 
 def dropped_text(dropped: Mapping[str, int]) -> str:

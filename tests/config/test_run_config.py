@@ -4,8 +4,8 @@ import pytest
 
 from difftrain.config import run_config
 from difftrain.config.data import Source
-from difftrain.config.fingerprint import counted_settings
 from difftrain.config.run_config import ConfigError, RunConfig
+from difftrain.config.setting import counted_settings
 from difftrain.config.train import SftTargets, TrainStages
 
 

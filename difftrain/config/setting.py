@@ -1,0 +1,86 @@
+"""A field of the settings: its default, the limits of its value, the fingerprints it counts in.
+
+A field counts in the fingerprint of its own section's stage. With `fingerprint` it counts in those
+of the named stages instead, or, with (), in none, because it changes no result (limits of a server)
+or because paths.py has something better (the contents of benchmark files instead of their path).
+"""
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, field, fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any
+
+Problems = Iterator[tuple[str, str]]
+"""What a section's check() yields: (field, rule) for each value that breaks a rule."""
+STAGES = {
+    "shapes", "files", "preflight", "probe", "attention", "score", "retest", "select_sft", "train",
+    "responses", "evaluate",
+}  # fmt: skip
+"""Stages that settings of other sections count in; shapes and files are the two kinds of data."""
+LIMITS = {
+    "at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt,
+}  # fmt: skip
+RULES = {
+    ("at_least",): "must be at least {at_least}",
+    ("above",): "must be above {above}",
+    ("at_least", "at_most"): "must lie between {at_least} and {at_most}",
+    ("at_least", "below"): "must be at least {at_least} and below {below}",
+    ("above", "at_most"): "must lie above {above} and at or below {at_most}",
+    ("above", "below"): "must lie strictly between {above} and {below}",
+}
+
+
+def setting(
+    default: Any = MISSING,
+    *,
+    fingerprint: tuple[str, ...] | None = None,
+    default_factory: Callable[[], Any] | Any = MISSING,
+    rule: str | None = None,
+    or_null: str | None = None,
+    **limits: float,
+) -> Any:
+    """A settings field with the LIMITS of its value; without `rule` they are worded by RULES.
+
+    `or_null` says what null, which is within any limits, stands for.
+    """
+    assert set(fingerprint or ()) <= STAGES, fingerprint
+    if limits and rule is None:
+        is_count = limits == {"at_least": 0}
+        rule = "must not be negative" if is_count else RULES[tuple(limits)].format(**limits)
+        rule += f", or null {or_null}" if or_null else ""
+    metadata = {"fingerprint": fingerprint, "limits": limits, "rule": rule}
+    return field(default=default, default_factory=default_factory, metadata=metadata)
+
+
+def limit_problems(section: Any) -> Problems:
+    """The settings of a section that are beyond their limits."""
+    for entry in fields(section):
+        value, limits = getattr(section, entry.name), entry.metadata.get("limits", {})
+        if value is not None and not all(LIMITS[name](value, x) for name, x in limits.items()):
+            yield entry.name, entry.metadata["rule"]
+
+
+def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:
+    """A hint with the nearest right spelling, empty if none is near."""
+    near = get_close_matches(name, names, 1)
+    if not near and "." in name:
+        by_last_part = {key.rsplit(".", 1)[-1]: key for key in names}
+        last_part = get_close_matches(name.rsplit(".", 1)[-1], by_last_part, 1)
+        near = [by_last_part[part] for part in last_part]
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
+
+
+def counted_settings(section: Any, stage: str | None = None, own: bool = True) -> dict[str, Any]:
+    """The settings of a section that count in a stage's fingerprint, as JSON can hold them.
+
+    `own` says whether the stage is the section's own: then fields without `fingerprint` count.
+    Without `stage`, all that count in any fingerprint.
+    """
+    counted = {}
+    for entry in fields(section):
+        stages = entry.metadata.get("fingerprint")
+        if own if stages is None else stage in stages or (stage is None and stages):
+            value = getattr(section, entry.name)
+            counted[entry.name] = counted_settings(value, stage) if is_dataclass(value) else value
+    return counted
