@@ -5,18 +5,19 @@ that imports torch is imported. The last line on stdout is `output: FOLDER`.
 """
 
 import argparse
-import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
 from importlib import metadata
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, cast
+from pkgutil import resolve_name
+from typing import NoReturn, TextIO, cast
 
+from jinja2 import Template
 from omegaconf import OmegaConf
 
 from difftrain.cli.overrides import (
@@ -24,9 +25,8 @@ from difftrain.cli.overrides import (
     config_groups,
     recipe_difference,
     setting_keys,
-    value_at,
 )
-from difftrain.config.run_config import ConfigError, RunConfig, require_valid
+from difftrain.config.run_config import ConfigError, RunConfig, resolve
 from difftrain.config.setting import did_you_mean
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.pipeline.coordination import FirstRankFailed, RankTimeout, World
@@ -51,35 +51,7 @@ groups (GROUP=NAME):
 common: output_dir=DIR seed=N name=NAME control=random data.limit=N
 every key with its default: {program} --cfg job"""
 
-BASH = """\
-# difftrain completion for bash: eval "$(difftrain completion bash)"
-_difftrain() {{
-    local cur=${{COMP_LINE:0:COMP_POINT}} words
-    cur=${{cur##* }}
-    if [ "$COMP_CWORD" -le 1 ]; then words="{commands}"; else words="{words}"; fi
-    COMPREPLY=($(compgen -W "$words" -- "$cur"))
-    # bash completes only what stands behind the last "="
-    [[ $cur == *=* && $COMP_WORDBREAKS == *=* ]] && COMPREPLY=("${{COMPREPLY[@]#"${{cur%=*}}="}}")
-    [[ ${{COMPREPLY[0]}} == *= ]] && compopt -o nospace
-    return 0
-}}
-complete -o default -F _difftrain difftrain
-"""
-ZSH = """\
-#compdef difftrain
-# difftrain completion for zsh: eval "$(difftrain completion zsh)"
-_difftrain() {{
-    if (( CURRENT == 2 )); then
-        compadd -- {commands}
-    else
-        compadd -S '' -- {words}
-        _files
-    fi
-}}
-compdef _difftrain difftrain
-"""
-SHELLS = {"bash": BASH, "zsh": ZSH}
-
+SHELLS = ("bash", "zsh")
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -195,25 +167,6 @@ def fail(message: str, code: int, all_ranks: bool = False) -> NoReturn:
     sys.exit(code)
 
 
-@contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn the expected errors into a message and an exit code."""
-    try:
-        yield
-    except ConfigError as error:
-        fail(f"ConfigError: {error}", 2)
-    except BAD_INPUT as error:
-        fail(f"{type(error).__name__}: {error}", 2, all_ranks=True)
-    except PreflightFailed as error:
-        fail(f"PreflightFailed: {error}", 1, all_ranks=True)
-    except FirstRankFailed as error:
-        fail(str(error), 1, all_ranks=True)
-    except (OSError, RankTimeout, TimeoutError) as error:
-        fail(f"{type(error).__name__}: {error}\nthe same command continues from here", 1, True)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command continues from here", 1)
-
-
 def configure_logging(world: World, verbose: bool) -> None:
     """Send the package's log to stderr: from INFO on the first rank, from WARNING on the others.
 
@@ -236,18 +189,11 @@ def use_all_cores(world: World) -> None:
     A sweep that starts several runs at once says how many each may have (THREADS). Must run before
     torch is imported, which reads the number once.
     """
+    by_accelerate = world.size == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ
     if threads := os.environ.get(THREADS):
         os.environ["OMP_NUM_THREADS"] = threads
-        return
-    by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if world.size == 1 and by_accelerate and os.environ.get("OMP_NUM_THREADS") == "1":
+    elif by_accelerate and os.environ.get("OMP_NUM_THREADS") == "1":
         os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
-
-
-def import_target(target: str) -> Callable[..., Any]:
-    """The function that `module:function` names."""
-    module, name = target.split(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def config_of(program: str, arguments: list[str], trains: bool = False) -> RunConfig:
@@ -265,7 +211,7 @@ def config_of(program: str, arguments: list[str], trains: bool = False) -> RunCo
     if prints:
         print(OmegaConf.to_yaml(job), end="")
         sys.exit(0)
-    config = require_valid(cast(RunConfig, OmegaConf.to_object(job)))
+    config = resolve(job)
     if trains and (errors := config.step_problems(World.from_environment().size)):
         raise ConfigError(errors)
     return config
@@ -280,8 +226,7 @@ def run_command(name: str, program: str, arguments: list[str]) -> Path:
     use_all_cores(world)
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    run = import_target(target or command.target)
-    return run(config, world, recipe_difference(config))
+    return resolve_name(target or command.target)(config, world, recipe_difference(config))
 
 
 def compare(command: str, program: str, arguments: list[str]) -> Path:
@@ -297,14 +242,14 @@ def compare(command: str, program: str, arguments: list[str]) -> Path:
         )
         parser.add_argument("folders", nargs=2, type=Path, metavar="FOLDER")
         given = parser.parse_args(arguments)
-        evaluations = import_target("difftrain.evaluate.compare:compare_evaluations")
-        return evaluations(*given.folders, given.to)
+        compare_evaluations = resolve_name("difftrain.evaluate.compare:compare_evaluations")
+        return compare_evaluations(*given.folders, given.to)
     parser.description = "Finished runs side by side."
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--force", action="store_true", help="compare unlike settings, note them")
     given = parser.parse_args(arguments)
-    runs = import_target("difftrain.report.compare.build:compare_runs")
-    folder = runs(given.runs, given.to, given.force)
+    compare_runs = resolve_name("difftrain.report.compare.build:compare_runs")
+    folder = compare_runs(given.runs, given.to, given.force)
     print((folder / "compare.md").read_text())
     return folder
 
@@ -315,40 +260,42 @@ def completion(arguments: list[str]) -> str:
     if len(arguments) != 1 or arguments[0] not in SHELLS:
         raise ConfigError([f"completion {' '.join(arguments)}: must be one of {', '.join(SHELLS)}"])
     words = [f"{group}={name}" for group, names in config_groups().items() for name in names]
-    config = RunConfig()
-    keys = list(setting_keys(config))
-    for key in keys:
-        value = value_at(config, key)
+    for key in setting_keys(config := RunConfig()):
+        value = attrgetter(key)(config)
         if isinstance(value, StrEnum):
             words += [f"{key}={member}" for member in type(value)]
         elif isinstance(value, bool):
             words += [f"{key}=true", f"{key}=false"]
-        elif not any(other.startswith(f"{key}.") for other in keys):
+        elif not is_dataclass(value):
             words.append(f"{key}=")
     words += ["--help", "--cfg", "--verbose"]
+    script = Path(__file__).with_name(f"completion.{arguments[0]}.jinja").read_text()
     commands = " ".join([*COMMANDS, *OTHER_COMMANDS])
-    return SHELLS[arguments[0]].format(commands=commands, words=" ".join(words))
+    return Template(script, keep_trailing_newline=True).render(
+        commands=commands, words=" ".join(words)
+    )
 
 
 def run(name: str, program: str, arguments: list[str]) -> None:
-    """Run one subcommand, and end with `output: FOLDER` on stdout or with an exit code."""
+    """Run one subcommand; those that write a folder end with `output: FOLDER` on stdout."""
     if name == "completion":
         print(completion(arguments), end="")
         return
     if name == "sweep":
-        import_target("difftrain.sweep:main")(arguments)
+        resolve_name("difftrain.sweep:main")(arguments)
         return
-    if name == "report" and arguments[:1] == ["compare"]:
-        program, arguments = f"{program} compare", arguments[1:]
-    elif name != "compare" and {"-h", "--help"} & {*arguments}:
-        groups = [f"  {group:<12}{' '.join(names)}" for group, names in config_groups().items()]
-        print(USAGE.format(program=program, help=COMMANDS[name].help, groups="\n".join(groups)))
-        return
-    if name == "compare" or program.endswith(" compare"):
+    compares = name == "compare" or (name == "report" and arguments[:1] == ["compare"])
+    if compares:
+        if name == "report":
+            program, arguments = f"{program} compare", arguments[1:]
         try:
             folder = compare(name, program, arguments)
         except ValueError as error:
             fail(f"{type(error).__name__}: {error}", 2)
+    elif {"-h", "--help"} & {*arguments}:
+        groups = [f"  {group:<12}{' '.join(names)}" for group, names in config_groups().items()]
+        print(USAGE.format(program=program, help=COMMANDS[name].help, groups="\n".join(groups)))
+        return
     else:
         folder = run_command(name, program, arguments)
     if World.from_environment().is_first:
@@ -357,25 +304,35 @@ def run(name: str, program: str, arguments: list[str]) -> None:
 
 def main(command: str | None = None) -> None:
     """The `difftrain` command, or with `command` the file under launch/ of that name."""
-    arguments = sys.argv[1:]
-    program = Path(sys.argv[0]).name
+    arguments, program = sys.argv[1:], Path(sys.argv[0]).name
     if command is None:
-        name, arguments = (arguments or ["--help"])[0], arguments[1:]
-        if name in ("-h", "--help"):
-            summaries = {key: command.help for key, command in COMMANDS.items()} | OTHER_COMMANDS
-            first = {key: text.splitlines()[0].rstrip(":.") for key, text in summaries.items()}
-            print(OVERVIEW.format("\n".join(f"  {key:<12}{text}." for key, text in first.items())))
+        command, arguments = (arguments or ["--help"])[0], arguments[1:]
+        helps = {name: entry.help for name, entry in COMMANDS.items()} | OTHER_COMMANDS
+        if command in ("-h", "--help"):
+            first = {name: text.splitlines()[0].rstrip(":.") for name, text in helps.items()}
+            print(
+                OVERVIEW.format("\n".join(f"  {name:<12}{text}." for name, text in first.items()))
+            )
             return
-        if name == "--version":
+        if command == "--version":
             print(f"difftrain {metadata.version('difftrain')}")
             return
-        names = [*COMMANDS, *OTHER_COMMANDS]
-        if name not in names:
-            fail(
-                f"difftrain: no command {name}{did_you_mean(name, names)} (see difftrain --help)", 2
-            )
-        command, program = name, f"difftrain {name}"
-    verbose = "--verbose" in arguments
-    configure_logging(World.from_environment(), verbose)
-    with exit_codes():
+        if command not in helps:
+            hint = did_you_mean(command, [*helps])
+            fail(f"difftrain: no command {command}{hint} (see difftrain --help)", 2)
+        program = f"difftrain {command}"
+    configure_logging(World.from_environment(), "--verbose" in arguments)
+    try:
         run(command, program, [item for item in arguments if item != "--verbose"])
+    except ConfigError as error:
+        fail(f"ConfigError: {error}", 2)
+    except BAD_INPUT as error:
+        fail(f"{type(error).__name__}: {error}", 2, all_ranks=True)
+    except PreflightFailed as error:
+        fail(f"PreflightFailed: {error}", 1, all_ranks=True)
+    except FirstRankFailed as error:
+        fail(str(error), 1, all_ranks=True)
+    except (OSError, RankTimeout, TimeoutError) as error:
+        fail(f"{type(error).__name__}: {error}\nthe same command continues from here", 1, True)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command continues from here", 1)

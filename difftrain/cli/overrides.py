@@ -6,6 +6,7 @@ Hydra composes; each override is first checked by itself against the settings tr
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,64 +22,14 @@ from difftrain.config.run_config import ConfigError, RunConfig, format_value, pr
 from difftrain.config.setting import did_you_mean
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-OPTIONAL_GROUPS = ("debug",)
-"""Groups of which none may be chosen; Hydra itself takes no null for a group."""
 OPEN_KEYS = ("grpo.trl.", "sft.trl.", "model.server.extra.")
 """Below these keys TRL's and a server's own names are allowed, with a plus before them."""
-_RENAMED = {
-    "data": "boxes:box_format drawing_seed:world_seed pool:num_samples",
-    "difficulty": (
-        "ace.normalise:ace.normalize also:extra_measures cmab.hard_from:cmab.hard_min "
-        "cmab.hard_upto:cmab.hard_max drm.hard_from:drm.hard_min "
-        "pism.easy_from:pism.easy_min pism.guess:pism.chance_correction "
-        "pism.hard_upto:pism.hard_max"
-    ),
-    "evaluate": (
-        "any_count:allow_count_mismatch deviations:harness_overrides "
-        "judging.attempts:judge_client.max_attempts judging.calls:judge_client.max_calls "
-        "judging.concurrency:judge_client.max_concurrency "
-        "judging.first_wait_seconds:judge_client.backoff_s "
-        "judging.timeout_seconds:judge_client.timeout_s places:paths"
-    ),
-    "grade": "text_right_from:text_correct_min",
-    "grpo": (
-        "answer_seconds:grading_timeout_s epochs:num_train_epochs group_size:num_generations "
-        "held_out:eval_samples held_out_every:eval_steps kl:beta layout_weight:format_weight "
-        "length_free:overlong_free_share length_weight:overlong_weight "
-        "max_completion_tokens:max_completion_length "
-        "per_device_batch:per_device_train_batch_size rate_schedule:lr_scheduler_type "
-        "save_every:save_steps vllm.longest:vllm.max_model_length "
-        "vllm.memory:vllm.gpu_memory_utilization vllm.sleep:vllm.enable_sleep_mode "
-        "vllm.tensor_parallel:vllm.tensor_parallel_size vllm.url:vllm.server_base_url"
-    ),
-    "model": (
-        "server.attempts:server.max_attempts server.concurrency:server.max_concurrency "
-        "server.first_wait_seconds:server.backoff_s server.key_from:server.api_key_env "
-        "server.longest_wait_seconds:server.max_outage_s "
-        "server.timeout_seconds:server.timeout_s vllm.longest:vllm.max_model_len "
-        "vllm.memory_share:vllm.gpu_memory_utilization vllm.open_requests:vllm.max_num_seqs "
-        "vllm.tensor_parallel:vllm.tensor_parallel_size"
-    ),
-    "probe": "again:retest_samples grid:until percents:mask_percents rollouts:cde_rollouts",
-    "select": "keep:strata sft_keep:sft_strata",
-    "sft": (
-        "epochs:num_train_epochs per_device_batch:per_device_train_batch_size "
-        "rate_schedule:lr_scheduler_type save_every:save_steps"
-    ),
-}
-"""By section, names of earlier versions and their present ones, as OLD:NEW."""
-RENAMED_KEYS = {"artefacts": "output_dir", "program": "train_stages", "report.to": "report_to"} | {
-    f"{section}.{old}": f"{section}.{new}"
-    for section, pairs in _RENAMED.items()
-    for old, new in (pair.split(":") for pair in pairs.split())
-}
-"""Settings of earlier versions by their present names."""
-RENAMED_VALUES = {
-    "evaluate.contamination": {"refuse": "error", "tell": "warn"},
-    "probe.until": {"early": "ratio", "full": "grid"},
-    "sft.targets": {"solution": "rationale"},
-}
-"""Values of earlier versions by their present names."""
+
+
+@cache
+def renamed() -> Any:
+    """The "keys" and "values" of earlier versions by their present names."""
+    return OmegaConf.to_container(OmegaConf.load(CONF / "renamed.yaml"))
 
 
 @cache
@@ -99,33 +50,22 @@ def setting_keys(node: Any, prefix: str = "") -> Iterator[str]:
             yield from setting_keys(value, f"{prefix}{field.name}.")
 
 
-def value_at(node: Any, key: str) -> Any:
-    """The value at a dotted key of the settings tree."""
-    for part in key.split("."):
-        node = getattr(node, part)
-    return node
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a library's message, which says what is wrong."""
-    return str(error).strip().splitlines()[0]
-
-
 def parse_overrides(arguments: list[str]) -> tuple[list[Override], list[str]]:
-    """The arguments that are overrides, and a problem for each that is not."""
+    """The arguments that are overrides, and a problem for each that is not.
+
+    debug=null is left out: it is the default, and Hydra takes no null for a group.
+    """
     overrides, errors = [], []
     parser = OverridesParser.create()
     for argument in arguments:
         try:
-            overrides.append(parser.parse_override(argument))
+            override = parser.parse_override(argument)
         except HydraException:
             errors.append(f"{argument}: not of the form KEY=VALUE")
+            continue
+        if override.key_or_group != "debug" or override.value() is not None:
+            overrides.append(override)
     return overrides, errors
-
-
-def leaves_group_out(override: Override) -> bool:
-    """Whether this chooses none of an optional group, which is the default."""
-    return override.key_or_group in OPTIONAL_GROUPS and override.value() is None
 
 
 def override_problem(override: Override, typed: DictConfig) -> str | None:
@@ -135,31 +75,31 @@ def override_problem(override: Override, typed: DictConfig) -> str | None:
         return f"{text}: one run has one value; run other seeds with seed=N"
     if key in config_groups():
         name, names = override.value(), config_groups()[key]
-        if name in names or leaves_group_out(override):
+        if name in names:
             return None
         if not isinstance(name, str):
             return f"{text}: {key} needs one of {', '.join(names)}"
         return f"{text}: there is no {key} of that name{did_you_mean(name, names)}"
     if key.startswith(OPEN_KEYS):
         return None
-    if key in RENAMED_KEYS:
-        new_key, value = RENAMED_KEYS[key], text.partition("=")[2]
-        value = RENAMED_VALUES.get(new_key, {}).get(value, value)
+    if new_key := renamed()["keys"].get(key):
+        value = text.partition("=")[2]
+        value = renamed()["values"].get(new_key, {}).get(value, value)
         return f"{text}: was renamed; write {new_key}={value}"
     keys = list(setting_keys(RunConfig()))
     if key not in keys:
         return f"{text}: there is no setting {key}{did_you_mean(key, [*keys, *config_groups()])}"
     if override.is_add() or override.is_delete():
         return f"{text}: {key} exists already; write {key}=VALUE"
-    if is_dataclass(value_at(RunConfig(), key)):
+    if is_dataclass(attrgetter(key)(RunConfig())):
         return f"{text}: {key} is a group of settings; set one of its keys"
     value = override.value()
-    if isinstance(value, str) and (new := RENAMED_VALUES.get(key, {}).get(value)):
+    if isinstance(value, str) and (new := renamed()["values"].get(key, {}).get(value)):
         return f"{text}: was renamed; write {key}={new}"
     try:
         OmegaConf.update(typed, key, value)
     except OmegaConfBaseException as error:
-        return f"{text}: {first_line(error)}"
+        return f"{text}: {str(error).strip().splitlines()[0]}"
     return None
 
 
@@ -176,7 +116,7 @@ def compose_config(arguments: list[str]) -> DictConfig:
     for override in overrides:
         if problem := override_problem(override, typed):
             errors.append(problem)
-        elif not leaves_group_out(override):
+        else:
             valid.append(override.input_line or "")
     try:
         ConfigStore.instance().store("schema", RunConfig)
@@ -188,7 +128,7 @@ def compose_config(arguments: list[str]) -> DictConfig:
         job.recipe = recipe
         errors += problems(OmegaConf.to_object(job))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError([*errors, first_line(error)]) from error
+        raise ConfigError([*errors, str(error).strip().splitlines()[0]]) from error
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
     return job
@@ -216,4 +156,4 @@ def node_keys(node: Any, prefix: str) -> Iterator[str]:
 def recipe_difference(config: RunConfig) -> list[str]:
     """The keys that the recipe's file sets, with this run's values: what defines this recipe."""
     keys = file_keys("recipe", config.recipe)
-    return [f"{key}={format_value(value_at(config, key))}" for key in keys]
+    return [f"{key}={format_value(attrgetter(key)(config))}" for key in keys]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from difftrain.cli import COMMANDS, OTHER_COMMANDS, completion, configure_logging
-from difftrain.cli.overrides import RENAMED_KEYS, compose_config, setting_keys
+from difftrain.cli.overrides import compose_config, renamed, setting_keys
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.pipeline.coordination import World
 
@@ -63,8 +63,9 @@ def test_renamed_settings_are_refused_with_the_new_name_all_at_once() -> None:
 
 def test_every_renamed_setting_exists_under_its_new_name_alone() -> None:
     keys = {*setting_keys(RunConfig())}
-    assert {*RENAMED_KEYS.values()} <= keys
-    assert not {*RENAMED_KEYS} & keys
+    assert {*renamed()["keys"].values()} <= keys
+    assert not {*renamed()["keys"]} & keys
+    assert {*renamed()["values"]} <= keys
 
 
 def completed(line: str) -> list[str]:
