@@ -64,7 +64,7 @@ def test_the_wheel_holds_one_package_with_configuration_recipes_and_data(wheel: 
         assert f"difftrain/{name}" in names
     packaged = {
         f"difftrain/{path.relative_to(ROOT / 'difftrain')}"
-        for folder in ("evaluate", "report", "shapes", "conf")
+        for folder in ("cli", "data", "evaluate", "export", "report", "shapes", "sweep", "conf")
         for path in (ROOT / "difftrain" / folder).rglob("*")
         if path.suffix in (".jinja", ".txt", ".css", ".csv", ".safetensors", ".json", ".yaml")
     }
