@@ -3,13 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from difftrain.config import run_config
+from jinja2 import Environment, StrictUndefined
+
 from difftrain.config.data import TOKEN_PIXELS, DataConfig
-from difftrain.config.difficulty import DifficultyConfig, ProbeConfig, Until
+from difftrain.config.difficulty import DifficultyConfig, PismConfig, ProbeConfig, Until
 from difftrain.config.model import Dtype, EngineKind, ModelConfig
 from difftrain.config.run_config import RunConfig, format_value
 from difftrain.config.train import GrpoConfig, SftConfig
@@ -23,35 +24,22 @@ from difftrain.pipeline.paths import RunPaths
 from difftrain.probe.schedule import requirements
 from difftrain.records import Measure, Stratum, TaskSet
 
-PAPER_MIX = "the first paper's stratum mix"
-"""What responses are estimated from without a pilot."""
-LETTERS_PER_TOKEN = 4
-"""English text in Qwen's tokenizer, roughly."""
-PASS_CHANCE = 0.5
-"""Chance that a draw is correct at a ratio that passes."""
-PAPER_STRATA: dict[Measure, dict[TaskSet, dict[Stratum, int]]] = {
-    measure: {
-        task_set: dict(
-            zip((Stratum.easy, Stratum.medium, Stratum.hard, Stratum.unsolved), counts, strict=True)
-        )
-        for task_set, counts in task_sets.items()
-    }
-    for measure, task_sets in {
-        Measure.pism: {
-            TaskSet.perception: (7827, 4872, 1454, 6480),
-            TaskSet.reasoning: (5048, 1061, 1618, 19406),
-        },
-        Measure.cmab: {
-            TaskSet.perception: (6753, 6029, 1001, 6850),
-            TaskSet.reasoning: (2170, 3604, 2166, 19193),
-        },
-    }.items()
+PAPER_MIX = "the first paper's stratum mix"  # what responses are estimated from without a pilot
+LETTERS_PER_TOKEN = 4  # English text in Qwen's tokenizer, roughly
+PASS_CHANCE = 0.5  # of a draw to be correct at a ratio that passes
+PAPER_STRATA = {
+    Measure.pism: {
+        TaskSet.perception: (7827, 4872, 1454, 6480),
+        TaskSet.reasoning: (5048, 1061, 1618, 19406),
+    },
+    Measure.cmab: {
+        TaskSet.perception: (6753, 6029, 1001, 6850),
+        TaskSet.reasoning: (2170, 3604, 2166, 19193),
+    },
 }
-"""Samples in each stratum (Qi et al. 2026, section 4; Qwen2.5-VL-7B)."""
-GIB = 2**30
+"""Samples in each stratum, from easy to unsolved (Qi et al. 2026, section 4; Qwen2.5-VL-7B)."""
 PATCH_PIXELS = 14 * 14
-PATCH_VALUES = 1176
-"""Numbers of a patch: 3 colors, 2 frames, 14 x 14 pixels."""
+PATCH_VALUES = 1176  # 3 colors, 2 frames, 14 x 14 pixels
 MLP_MODULES = ("gate_proj", "up_proj", "down_proj")
 """Feed-forward projections of a layer of the language model or of the vision tower."""
 
@@ -75,26 +63,25 @@ def show(config: RunConfig, world: World, difference: list[str]) -> Path:
     folder = paths.run.parent.parent / "plan" / paths.run.name
     build_dataset(config.data, paths.data, world)
     if world.is_first:
-        settings = run_config.plain(config)
+        settings = asdict(config)
         dataset = _summarize(paths.data, config.data)
         pilot, source = find_pilot(config)
-        counts = dataset.counts
-        task_sets = sorted(dataset.task_sets.items())
-        by_task_set = ", ".join(f"{name.value} {count:,}" for name, count in task_sets)
-        lines = [
-            *_setting_lines(settings),
-            "",
-            f"samples: {counts['samples']:,} of {counts['rows']:,} rows, "
-            f"{counts['quarantined']:,} quarantined ({by_task_set})",
-            *_response_lines(config, dataset, pilot, source),
-            _probe_hours(config, counts["samples"], pilot),
-            *_memory_lines(config, round(dataset.text_tokens)),
-            "",
-            "what defines this recipe: " + (", ".join(difference) or "nothing"),
-        ]
-        print("\n".join(lines))
+        templates = Environment(trim_blocks=True, undefined=StrictUndefined, autoescape=False)
+        templates.filters["gib"] = _gib
+        template = templates.from_string(Path(__file__).with_suffix(".txt.jinja").read_text())
+        text = template.render(
+            config=config,
+            settings=_setting_lines(settings),
+            dataset=dataset,
+            pilot=pilot,
+            source=source,
+            difference=difference,
+            **_responses(config, dataset, pilot),
+            **_memory(config, round(dataset.text_tokens)),
+        )
+        print(text)
         manifest.write_json(folder / "settings.json", settings)
-        manifest.write_text(folder / "plan.txt", "\n".join(lines) + "\n")
+        manifest.write_text(folder / "plan.txt", text + "\n")
     return folder
 
 
@@ -134,70 +121,54 @@ def _summarize(folder: Path, data: DataConfig) -> DatasetSummary:
 # be correct with p = 1/2, so passing with m correct responses takes min(K, m / p) draws.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeWorkload:
-    """What the measures request of one sample, in plain numbers."""
+def first_failing(
+    stratum: Stratum, mask_percents: Sequence[int], pism: PismConfig
+) -> list[int | None]:
+    """Indices of the ratios at which a sample of this stratum may fail first; None: never."""
+    ratios = [percent / 100 for percent in mask_percents]
+    if stratum is Stratum.unsolved:
+        return [0]
+    if stratum is Stratum.hard:
+        return [i for i, ratio in enumerate(ratios) if 0 < ratio <= pism.hard_max] or [0]
+    if stratum is Stratum.medium:
+        return [i for i, x in enumerate(ratios) if pism.hard_max < x < pism.easy_min] or [None]
+    return [None]
 
-    mask_percents: Sequence[int]
-    draws: int
-    min_correct: int
-    """Correct responses with which a ratio passes."""
-    hard_max: float
-    easy_min: float
-    masks: bool
-    """Whether PISM is measured, which draws at every ratio until one fails."""
-    full_grid: bool
-    until_first_correct: bool
-    """Whether CMAB needs one correct response under the full image."""
-    full_image: int
-    """Responses with the full image that CDE, DRM or ACE need."""
-    text_only: int
 
-    def first_failing(self, stratum: Stratum) -> list[int | None]:
-        """Indices of the ratios at which a sample of this stratum may fail first; None: never."""
-        ratios = [percent / 100 for percent in self.mask_percents]
-        if stratum is Stratum.unsolved:
-            return [0]
-        if stratum is Stratum.hard:
-            return [i for i, ratio in enumerate(ratios) if 0 < ratio <= self.hard_max] or [0]
-        if stratum is Stratum.medium:
-            between = [i for i, x in enumerate(ratios) if self.hard_max < x < self.easy_min]
-            return [*between] or [None]
-        return [None]
-
-    def responses(self, stratum: Stratum) -> float:
-        """Expected responses for a sample of this stratum, of all measures together."""
-        draws_to_pass = min(self.draws, self.min_correct / PASS_CHANCE)
-        if self.full_grid:
-            masked = float(self.draws * len(self.mask_percents))
-            at_zero = float(self.draws)
-        elif self.masks:
-            failing = self.first_failing(stratum)
-            costs = [
-                draws_to_pass * len(self.mask_percents)
-                if index is None
-                else draws_to_pass * index + self.draws
-                for index in failing
-            ]
-            masked = sum(costs) / len(costs)
-            at_zero = self.draws if failing == [0] else draws_to_pass
-        else:
-            is_solved = stratum is not Stratum.unsolved
-            until_correct = min(self.draws, 1 / PASS_CHANCE) if is_solved else self.draws
-            masked = at_zero = until_correct * self.until_first_correct
-        return masked - at_zero + max(at_zero, self.full_image) + self.text_only
+def responses_of(stratum: Stratum, difficulty: DifficultyConfig, probe: ProbeConfig) -> float:
+    """Expected responses for a sample of this stratum, of all measures together."""
+    needs, pism, percents = requirements(difficulty, probe), difficulty.pism, probe.mask_percents
+    if needs.until is Until.stratum:  # an easy sample is settled before the first easy ratio
+        percents = [percent for percent in percents if percent < 100 * pism.easy_min]
+    to_pass = min(probe.draws, max(1, min_correct(probe.draws, pism.tau)) / PASS_CHANCE)
+    if needs.until is Until.grid:
+        masked, at_zero = probe.draws * len(percents), probe.draws
+    elif needs.pism is not None:
+        failing = first_failing(stratum, percents, pism)
+        costs = [
+            to_pass * len(percents) if index is None else to_pass * index + probe.draws
+            for index in failing
+        ]
+        masked = sum(costs) / len(costs)
+        at_zero = probe.draws if failing == [0] else to_pass
+    else:
+        is_solved = stratum is not Stratum.unsolved
+        until_correct = min(probe.draws, 1 / PASS_CHANCE) if is_solved else probe.draws
+        masked = at_zero = until_correct * needs.first_correct
+    return masked - at_zero + max(at_zero, needs.full_image) + needs.text_only
 
 
 def expected_responses(
-    workload: ProbeWorkload, measure: Measure, samples: Mapping[TaskSet, int]
+    difficulty: DifficultyConfig, probe: ProbeConfig, samples: Mapping[TaskSet, int]
 ) -> float:
     """Expected responses for so many samples of each task set, in the first paper's stratum mix."""
-    strata = PAPER_STRATA[Measure.cmab if measure is Measure.cmab else Measure.pism]
+    strata = PAPER_STRATA[Measure.cmab if difficulty.measure is Measure.cmab else Measure.pism]
+    responses = [responses_of(stratum, difficulty, probe) for stratum in Stratum]
     total = 0.0
     for task_set, count in samples.items():
         mix = strata[task_set]
-        weighted = sum(workload.responses(stratum) * share for stratum, share in mix.items())
-        total += count * weighted / sum(mix.values())
+        weighted = sum(n * share for n, share in zip(responses, mix, strict=True))
+        total += count * weighted / sum(mix)
     return total
 
 
@@ -206,87 +177,40 @@ def find_pilot(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
 
     None if its settings requested anything else, because the counts are of the whole probe.
     """
-    small = replace(config, data=replace(config.data, limit=config.plan.pilot))
-    content = manifest.read_manifest(RunPaths(small).probe)
+    pilot = replace(config, data=replace(config.data, limit=config.plan.pilot))
+    content = manifest.read_manifest(RunPaths(pilot).probe)
     if content is None or not content["counts"]["generations"]:  # no rate without a response
         return None, PAPER_MIX
     counts = content["counts"]
     required = requirements(config.difficulty, config.probe)
-    needed, settled = required.describe(counts["samples"]), counts["settled"]
-    if settled != [needed]:
-        measured = "; ".join(settled)
-        return None, f"{PAPER_MIX}, because the pilot was for ({measured}), not just ({needed})"
+    needs = required.describe(counts["samples"])
+    if counts["settled"] != [needs]:
+        settled = "; ".join(counts["settled"])
+        return None, f"{PAPER_MIX}, because the pilot was for ({settled}), not just ({needs})"
     return counts | {"seconds": content["seconds"]}, f"a pilot of {counts['samples']:,} samples"
 
 
-def probe_workload(difficulty: DifficultyConfig, probe: ProbeConfig) -> ProbeWorkload:
-    """What the measures of these settings request of one sample."""
-    required, pism = requirements(difficulty, probe), difficulty.pism
-    percents = probe.mask_percents
-    if required.until is Until.stratum:  # an easy sample is settled before the first easy ratio
-        percents = [percent for percent in percents if percent < 100 * pism.easy_min]
-    return ProbeWorkload(
-        mask_percents=percents,
-        draws=probe.draws,
-        min_correct=max(1, min_correct(probe.draws, pism.tau)),
-        hard_max=pism.hard_max,
-        easy_min=pism.easy_min,
-        masks=required.pism is not None,
-        full_grid=required.until is Until.grid,
-        until_first_correct=required.first_correct,
-        full_image=required.full_image,
-        text_only=required.text_only,
-    )
-
-
-def _response_lines(
-    config: RunConfig, dataset: DatasetSummary, pilot: dict[str, Any] | None, source: str
-) -> list[str]:
-    """Responses and tokens of the probe, probe.retest_samples included, and their source."""
+def _responses(
+    config: RunConfig, dataset: DatasetSummary, pilot: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Responses of the probe, probe.retest_samples included, and the tokens of each."""
     samples, probe, difficulty = dataset.counts["samples"], config.probe, config.difficulty
-    repeats = 1 + min(probe.retest_samples, samples) / samples
-    measures = ", ".join(difficulty.measures)
-    if probe.retest_samples:
-        measures += f" and probe.retest_samples={probe.retest_samples}"
-    if pilot:
-        responses = pilot["generations"] / pilot["samples"] * samples * repeats
-        length = pilot["tokens"] / pilot["generations"]
-        tokens = f"{responses * length:,.0f} response tokens ({length:.0f} each in the pilot)"
-    else:
-        workload = probe_workload(difficulty, probe)
-        responses = expected_responses(workload, difficulty.measure, dataset.task_sets) * repeats
-        limit = probe.max_new_tokens
-        tokens = f"at most {responses * limit:,.0f} response tokens ({limit:,} each)"
-    alone = []  # without the other measures, which share its responses
+    by_measure = {}  # of each alone, without the other measures, which share its responses
     for measure in difficulty.measures:
-        one_measure = replace(difficulty, measure=measure, extra_measures=[])
-        count = expected_responses(probe_workload(one_measure, probe), measure, dataset.task_sets)
-        alone.append(f"{measure} {count:,.0f}")
-    grid = samples * probe.draws * len(probe.mask_percents)
-    prompt = round(dataset.image_tokens + dataset.text_tokens)
-    return [
-        f"responses: about {responses:,.0f} for {measures}, by {source}; the full grid alone has "
-        f"{grid:,} ({responses / grid:.1%})",
-        f"responses for each measure alone, by the paper's mix: {', '.join(alone)}",
-        f"tokens: {tokens}; prompts of about {prompt:,} tokens, "
-        f"{dataset.image_tokens:,.0f} of them image tokens",
-    ]
-
-
-def _probe_hours(config: RunConfig, samples: int, pilot: dict[str, Any] | None) -> str:
-    """How long the probe takes at the stated speed, else at the pilot's."""
-    speed = config.plan.samples_per_second
-    if speed is not None:
-        source = f"{speed:g} samples a second"
-    elif pilot and pilot["seconds"]:
-        speed = pilot["samples"] / pilot["seconds"]
-        source = f"the pilot's {speed:.3g} samples a second"
+        alone = replace(difficulty, measure=measure, extra_measures=[])
+        by_measure[measure] = expected_responses(alone, probe, dataset.task_sets)
+    if pilot:
+        responses = pilot["generations"] / pilot["samples"] * samples
+        response_tokens = pilot["tokens"] / pilot["generations"]
     else:
-        return (
-            "hours: unknown; set plan.samples_per_second, or first run a pilot, used for nothing "
-            f"else, with data.limit={config.plan.pilot} (plan.pilot)"
-        )
-    return f"hours: {samples / speed / 3600:.2f} for the probe, at {source}"
+        responses = expected_responses(difficulty, probe, dataset.task_sets)
+        response_tokens = probe.max_new_tokens
+    return {
+        "responses": responses * (1 + min(probe.retest_samples, samples) / samples),
+        "response_tokens": response_tokens,
+        "by_measure": by_measure,
+        "grid": samples * probe.draws * len(probe.mask_percents),
+    }
 
 
 # Memory of one GPU. With P parameters (T of them trained), b bytes a weight, L layers of width H,
@@ -498,60 +422,59 @@ def generation_batch(
     return TokenBatch(rows=rows, prompt=prompt, response=response, pixels=pixels)
 
 
-def _memory_lines(config: RunConfig, text_tokens: int) -> list[str]:
+def _memory(config: RunConfig, text_tokens: int) -> dict[str, Any]:
     """Memory of one GPU while generating, and while training under each ZeRO stage."""
     model, pixels = config.model, config.data.max_pixels
     dims = model_dims(resolve.source(model.name))
     if dims is None:
-        reason = f"{model.name} has no config.json on this machine"
-        return [f"memory: unknown, because {reason}; name a local folder"]
+        return {"memory": None}
     prompt = pixels // TOKEN_PIXELS + text_tokens
     batch = generation_batch(model, prompt, config.probe.max_new_tokens, pixels)
-    in_process = model.engine is EngineKind.hf
+    cached_prompts = model.max_concurrency if model.engine is EngineKind.hf else 0
     weight_bytes = 4 if model.dtype is Dtype.float32 else 2
-    sizes = generation_memory(dims, batch, weight_bytes, model.max_concurrency * in_process)
-    parts = ", ".join(f"{name} {_gib(size)}" for name, size in sizes.items() if size)
-    place = {
+    devices = {
         EngineKind.hf: "GPU",
         EngineKind.vllm: f"copy of the model ({model.vllm.tensor_parallel_size} GPUs)",
         EngineKind.http: "server",
-    }[model.engine]
-    return [
-        f"memory, generation: {_gib(sum(sizes.values()))} a {place} at the pixel budget of "
-        f"{pixels:,} with {batch.rows} responses at once: {parts}",
-        *(
-            _training_line(getattr(config, stage), dims, prompt, pixels, config.plan.gpus)
-            for stage in config.stages
-        ),
-    ]
+    }
+    training = []
+    for stage in config.stages:
+        settings = getattr(config, stage)
+        training.append((stage, *_stage_memory(settings, dims, prompt, pixels, config.plan.gpus)))
+    return {
+        "memory": generation_memory(dims, batch, weight_bytes, cached_prompts),
+        "device": devices[model.engine],
+        "rows": batch.rows,
+        "training": training,
+    }
 
 
-def _training_line(
+def _stage_memory(
     stage: SftConfig | GrpoConfig, dims: ModelDims, prompt: int, pixels: int, gpus: int
-) -> str:
-    """Memory of one GPU while a stage trains, each row at its longest.
+) -> tuple[float | None, dict[int, float]]:
+    """Parameters of LoRA's adapters, and the memory of one GPU with each row at its longest.
 
     SFT's logits are left out, because TRL computes its loss in chunks.
     """
-    if isinstance(stage, GrpoConfig):
-        name, response, reference = "GRPO", stage.max_completion_length, stage.beta > 0
-    else:
-        name, prompt, response, reference = "SFT", stage.cutoff_tokens, 0, False
-    lora, rows = stage.lora, stage.per_device_train_batch_size
-    adapters = lora_parameters(dims, lora.rank, lora.targets, lora.vision)
-    sizes = training_memory(
+    is_grpo, lora, adapters = isinstance(stage, GrpoConfig), stage.lora, None
+    if lora.rank:
+        adapters = lora_parameters(dims, lora.rank, lora.targets, lora.vision)
+    batch = TokenBatch(
+        rows=stage.per_device_train_batch_size,
+        prompt=prompt if is_grpo else stage.cutoff_tokens,
+        response=stage.max_completion_length if is_grpo else 0,
+        pixels=pixels,
+    )
+    return adapters, training_memory(
         dims,
-        TokenBatch(rows=rows, prompt=prompt, response=response, pixels=pixels),
+        batch,
         gpus,
-        reference=reference,
+        reference=is_grpo and stage.beta > 0,
         checkpointing=stage.gradient_checkpointing,
         frozen_vision=stage.freeze_vision,
-        lora_parameters=adapters if lora.rank else None,
+        lora_parameters=adapters,
     )
-    method = f" by LoRA ({adapters / 1e6:,.3g} million parameters)" if lora.rank else ""
-    by_stage = ", ".join(f"ZeRO {zero} {_gib(size)}" for zero, size in sizes.items())
-    return f"memory, training {name}{method} on {gpus} GPUs, each: {by_stage}"
 
 
 def _gib(size: float) -> str:
-    return f"{size / GIB:,.3g} GiB"
+    return f"{size / 2**30:,.3g} GiB"

@@ -8,63 +8,63 @@ import pytest
 from safetensors import safe_open
 
 from difftrain import plan
-from difftrain.config.difficulty import Until
+from difftrain.config.difficulty import DifficultyConfig, PismConfig, ProbeConfig, Until
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import RunConfig
 from difftrain.config.train import LORA_TARGETS
 from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import manifest
 from difftrain.pipeline.paths import RunPaths
-from difftrain.plan import ProbeWorkload, expected_responses
 from difftrain.probe.schedule import next_draws, requirements
 from difftrain.records import Measure, Stratum, TaskSet
 
 PAPER = {TaskSet.perception: 20_633, TaskSet.reasoning: 27_133}
 
 
-def workload(**changes) -> ProbeWorkload:
-    """PISM alone, as the paper has it."""
-    plain = {
-        "mask_percents": range(0, 100, 10), "draws": 10, "min_correct": 1, "hard_max": 0.4,
-        "easy_min": 0.7, "masks": True, "full_grid": False, "until_first_correct": False,
-        "full_image": 0, "text_only": 0,
-    }  # fmt: skip
-    return ProbeWorkload(**{**plain, **changes})
+def settings(
+    measures: str = "pism", until: Until = Until.ratio
+) -> tuple[DifficultyConfig, ProbeConfig]:
+    """The paper's settings of these measures, the selecting one first."""
+    first, *others = map(Measure, measures.split())
+    return DifficultyConfig(measure=first, extra_measures=others), ProbeConfig(until=until)
+
+
+def responses(stratum: Stratum, measures: str, until: Until = Until.ratio) -> float:
+    return plan.responses_of(stratum, *settings(measures, until))
 
 
 def test_the_papers_own_mix_costs_about_an_eighth_of_the_grid() -> None:
     grid = sum(PAPER.values()) * 100
-    reasoning = expected_responses(workload(), Measure.pism, {TaskSet.reasoning: 27_133})
+    reasoning = plan.expected_responses(*settings(), {TaskSet.reasoning: 27_133})
     assert reasoning / 2_713_300 == pytest.approx(1 / 8, abs=0.01)
-    both = expected_responses(workload(), Measure.pism, PAPER)
+    both = plan.expected_responses(*settings(), PAPER)
     assert both / grid == pytest.approx(0.145, abs=0.01)
 
 
 @pytest.mark.parametrize("stratum", Stratum)
 def test_expected_draws_are_those_of_the_schedule_itself(stratum: Stratum) -> None:
-    rng, pism_alone = random.Random(0), workload()
-    total, runs = 0, 1500
+    rng, total, runs = random.Random(0), 0, 1500
     for _ in range(runs):
-        failing = rng.choice(pism_alone.first_failing(stratum))
+        failing = rng.choice(plan.first_failing(stratum, range(0, 100, 10), PismConfig()))
         correct_RK = np.full((10, 10), -1, dtype=np.int8)
         while requested := next_draws(correct_RK):
             ((row, draw),) = requested
             correct_RK[row, draw] = row != failing and rng.random() < 0.5
             total += 1
-    assert pism_alone.responses(stratum) == pytest.approx(total / runs, rel=0.05)
+    assert responses(stratum, "pism") == pytest.approx(total / runs, rel=0.05)
 
 
 def test_other_measures_share_the_draws_under_the_full_image() -> None:
     solved = Stratum.easy
-    assert workload().responses(solved) == 20
-    assert workload(until_first_correct=True).responses(solved) == 20
-    assert workload(full_image=5).responses(solved) == 23
-    assert workload(full_image=5, text_only=5).responses(solved) == 28
-    assert workload(full_image=5).responses(Stratum.unsolved) == 10
-    assert workload(masks=False, until_first_correct=True).responses(Stratum.unsolved) == 10
-    assert workload(masks=False, until_first_correct=True).responses(solved) == 2
-    assert workload(masks=False, full_image=5, text_only=5).responses(solved) == 10
-    assert workload(full_grid=True, text_only=5).responses(solved) == 105
+    assert responses(solved, "pism") == 20
+    assert responses(solved, "pism cmab") == 20
+    assert responses(solved, "pism drm") == 23
+    assert responses(solved, "pism cde") == 28
+    assert responses(Stratum.unsolved, "pism drm") == 10
+    assert responses(Stratum.unsolved, "cmab") == 10
+    assert responses(solved, "cmab") == 2
+    assert responses(solved, "cde") == 10
+    assert responses(solved, "pism cde", Until.grid) == 105
 
 
 def test_parameters_are_counted_as_the_weights_have_them() -> None:
@@ -196,10 +196,7 @@ def test_a_model_without_a_config_on_this_machine_has_no_dimensions(tmp_path) ->
 
 
 def test_a_probe_until_the_stratum_is_expected_to_need_fewer_responses() -> None:
-    config = RunConfig()
-    until_ratio = plan.probe_workload(config.difficulty, config.probe)
-    config.probe.until = Until.stratum
-    until_stratum = plan.probe_workload(config.difficulty, config.probe)
-    assert until_ratio.responses(Stratum.easy) == 20
-    assert until_stratum.responses(Stratum.easy) == 14
-    assert until_stratum.responses(Stratum.hard) == until_ratio.responses(Stratum.hard)
+    assert responses(Stratum.easy, "pism", Until.ratio) == 20
+    assert responses(Stratum.easy, "pism", Until.stratum) == 14
+    by_ratio = responses(Stratum.hard, "pism", Until.ratio)
+    assert responses(Stratum.hard, "pism", Until.stratum) == by_ratio
