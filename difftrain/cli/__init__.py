@@ -101,10 +101,9 @@ def expand_plan(arguments: list[str]) -> tuple[list[str], str | None]:
     """The arguments of plan without check=model, and its target if that was given."""
     checks = {"model": "difftrain.pipeline.chain:check_model"}
     names = [item.removeprefix("check=") for item in arguments if item.startswith("check=")]
-    if unknown := [name for name in names if name not in checks]:
-        raise ConfigError(
-            [f"check={name}: no such check{did_you_mean(name, list(checks))}" for name in unknown]
-        )
+    hints = {name: did_you_mean(name, list(checks)) for name in names if name not in checks}
+    if hints:
+        raise ConfigError([f"check={name}: no such check{hint}" for name, hint in hints.items()])
     rest = [argument for argument in arguments if not argument.startswith("check=")]
     return rest, checks[names[-1]] if names else None
 
@@ -270,10 +269,8 @@ def completion(arguments: list[str]) -> str:
             words.append(f"{key}=")
     words += ["--help", "--cfg", "--verbose"]
     script = Path(__file__).with_name(f"completion.{arguments[0]}.jinja").read_text()
-    commands = " ".join([*COMMANDS, *OTHER_COMMANDS])
-    return Template(script, keep_trailing_newline=True).render(
-        commands=commands, words=" ".join(words)
-    )
+    lists = {"commands": " ".join([*COMMANDS, *OTHER_COMMANDS]), "words": " ".join(words)}
+    return Template(script, keep_trailing_newline=True).render(lists)
 
 
 def run(name: str, program: str, arguments: list[str]) -> None:
@@ -284,10 +281,9 @@ def run(name: str, program: str, arguments: list[str]) -> None:
     if name == "sweep":
         resolve_name("difftrain.sweep:main")(arguments)
         return
-    compares = name == "compare" or (name == "report" and arguments[:1] == ["compare"])
-    if compares:
-        if name == "report":
-            program, arguments = f"{program} compare", arguments[1:]
+    if name == "report" and arguments[:1] == ["compare"]:
+        name, program, arguments = "report compare", f"{program} compare", arguments[1:]
+    if name.endswith("compare"):
         try:
             folder = compare(name, program, arguments)
         except ValueError as error:
@@ -309,10 +305,8 @@ def main(command: str | None = None) -> None:
         command, arguments = (arguments or ["--help"])[0], arguments[1:]
         helps = {name: entry.help for name, entry in COMMANDS.items()} | OTHER_COMMANDS
         if command in ("-h", "--help"):
-            first = {name: text.splitlines()[0].rstrip(":.") for name, text in helps.items()}
-            print(
-                OVERVIEW.format("\n".join(f"  {name:<12}{text}." for name, text in first.items()))
-            )
+            summaries = [(name, text.splitlines()[0].rstrip(":.")) for name, text in helps.items()]
+            print(OVERVIEW.format("\n".join(f"  {name:<12}{text}." for name, text in summaries)))
             return
         if command == "--version":
             print(f"difftrain {metadata.version('difftrain')}")

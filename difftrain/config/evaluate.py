@@ -191,10 +191,10 @@ class EvaluateConfig:
     def miniature_range(self, data_pixels: tuple[int, int]) -> Problems:
         """The problem if no image size fits a miniature."""
         low, high = self.pixels(MINIATURES[0], data_pixels)
-        given = [key for key in ("min_pixels", "max_pixels") if getattr(self, key) is not None]
-        if given and low > high and not set(self.benchmarks) <= set(OFFICIAL):
-            usual = f"the data's are {data_pixels[0]} to {data_pixels[1]}"
-            yield given[0], f"miniatures: {low} to {high} pixels is no range ({usual})"
+        keys = [key for key in ("min_pixels", "max_pixels") if getattr(self, key) is not None]
+        if keys and low > high and not set(self.benchmarks) <= set(OFFICIAL):
+            default = f"the data's are {data_pixels[0]} to {data_pixels[1]}"
+            yield keys[0], f"miniatures: {low} to {high} pixels is no range ({default})"
 
     @property
     def also_on_disk(self) -> list[str]:

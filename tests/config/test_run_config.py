@@ -13,13 +13,13 @@ def every_class(node: object) -> list[type]:
     inner = [getattr(node, field.name) for field in fields(node)]  # type: ignore[arg-type]
     return [
         type(node),
-        *(each for value in inner if is_dataclass(value) for each in every_class(value)),
+        *(cls for value in inner if is_dataclass(value) for cls in every_class(value)),
     ]
 
 
 def test_every_settings_class_has_slots_so_that_a_misspelt_field_cannot_be_added() -> None:
-    for each in every_class(RunConfig()):
-        assert "__slots__" in vars(each), each
+    for cls in every_class(RunConfig()):
+        assert "__slots__" in vars(cls), cls
 
 
 def test_defaults_have_no_problem() -> None:
@@ -53,7 +53,7 @@ def test_additions_to_a_frozen_tower_are_refused(stage: str) -> None:
 def target_problems(source: Source, train_stages: TrainStages, targets: SftTargets) -> list[str]:
     config = RunConfig(train_stages=train_stages)
     config.data.source, config.sft.targets = source, targets
-    return [each for each in run_config.problems(config) if each.startswith("sft.targets")]
+    return [text for text in run_config.problems(config) if text.startswith("sft.targets")]
 
 
 @pytest.mark.parametrize("source", Source)
