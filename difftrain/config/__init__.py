@@ -1,1 +1,1 @@
-"""Settings: one dataclass a component, joined in run.py; nothing heavy is imported."""
+"""Settings: one dataclass for each component, joined in run_config.py; imports nothing heavy."""

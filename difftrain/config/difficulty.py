@@ -12,38 +12,22 @@ from difftrain.records import Measure, Stratum
 
 MaskKind = StrEnum("MaskKind", ["pixels", "rectangle", "patches"])
 """What a mask hides."""
-
-
 Until = StrEnum("Until", ["ratio", "stratum", "grid"])
 """When the probe stops drawing at PISM's mask ratios."""
-
-
 Tokens = StrEnum("Tokens", ["sum", "mean"])
 """How attention on a group of tokens is aggregated."""
-
-
 TextSpan = StrEnum("TextSpan", ["prompt", "before_image"])
 """Which prompt tokens count as text."""
-
-
 ChanceCorrection = StrEnum("ChanceCorrection", ["none", "text_only"])
 """How PISM estimates the accuracy of blind guessing."""
-
-
 Heads = StrEnum("Heads", ["mean", "max"])
 """How the attention of several heads becomes one."""
-
-
 Normalize = StrEnum("Normalize", ["none", "mean_log"])
 """What is done to a product of many factors before it is compared."""
 TextCredit = StrEnum("TextCredit", ["exact", "similarity"])
 """The credit of a text that differs from the gold."""
-
-
 BoxesCredit = StrEnum("BoxesCredit", ["exact", "f1"])
 """The credit of an incomplete list of boxes."""
-
-
 STRATIFYING = (Measure.pism, Measure.cmab, Measure.drm)
 """Measures that give each sample a stratum; CDE and ACE only keep or drop it."""
 RAP_MEASURES = (Measure.cde, Measure.ace, Measure.drm)

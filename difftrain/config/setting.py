@@ -45,6 +45,7 @@ def setting(
     `or_null` says what null, which is within any limits, stands for.
     """
     assert set(fingerprint or ()) <= STAGES, fingerprint
+    assert limits.keys() <= LIMITS.keys(), limits
     if limits and rule is None:
         is_count = limits == {"at_least": 0}
         rule = "must not be negative" if is_count else RULES[tuple(limits)].format(**limits)
