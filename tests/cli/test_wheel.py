@@ -60,7 +60,8 @@ def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_one_package_with_configuration_recipes_and_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"difftrain"}
-    for name in ("conf/run.yaml", "conf/recipe/grpo_hard.yaml", "recipes/grpo.py", "py.typed"):
+    files = ("conf/run.yaml", "conf/recipe/grpo_hard.yaml", "recipes/grpo.py", "py.typed")
+    for name in (*files, "plan.txt.jinja"):
         assert f"difftrain/{name}" in names
     packaged = {
         f"difftrain/{path.relative_to(ROOT / 'difftrain')}"
