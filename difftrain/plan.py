@@ -456,9 +456,9 @@ def _stage_memory(
 
     SFT's logits are left out, because TRL computes its loss in chunks.
     """
-    is_grpo, lora, adapters = isinstance(stage, GrpoConfig), stage.lora, None
-    if lora.rank:
-        adapters = lora_parameters(dims, lora.rank, lora.targets, lora.vision)
+    is_grpo = isinstance(stage, GrpoConfig)
+    lora = stage.lora
+    adapters = lora_parameters(dims, lora.rank, lora.targets, lora.vision) if lora.rank else None
     batch = TokenBatch(
         rows=stage.per_device_train_batch_size,
         prompt=prompt if is_grpo else stage.cutoff_tokens,
