@@ -18,7 +18,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from difftrain.report.text import table
@@ -40,6 +39,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "difftrain",
     "font.size": 9.5,
     "text.color": INK,
+    "axes.axisbelow": True,
     "axes.edgecolor": "#a9acb1",
     "axes.labelcolor": FAINT,
     "axes.linewidth": 0.8,
@@ -57,19 +57,15 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+# No time, and no addresses of vocabularies.
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
-"""SVG metadata that is left out: no time, and no addresses of vocabularies."""
-NEVER_TICK_GAP = 0.12
-"""Distance of the tick `never` from the largest mask ratio."""
+NEVER_TICK_GAP = 0.12  # from the largest mask ratio to the tick `never`
 
 
-def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> tuple:
-    """A figure in inches and its axes [rows, columns]; no pyplot, so nothing is global."""
+def new_figure(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
+    """A figure in inches and its axes; no pyplot, so nothing is global."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, figure.subplots(*grid, **options)
 
 
 def svg_figure(draw: Callable[..., Figure | None]) -> Callable[..., str | None]:
@@ -91,25 +87,9 @@ def svg_figure(draw: Callable[..., Figure | None]) -> Callable[..., str | None]:
     return drawn
 
 
-def one_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure in inches with a single plot."""
-    figure, grid = new_figure(width, height)
-    return figure, grid[0, 0]
-
-
-def grid_below(axes: Axes, which: str) -> None:
-    """Light lines at the ticks of one axis, behind the data."""
-    axes.grid(axis="y" if which == "y" else "x")
-    axes.set_axisbelow(True)
-
-
-def percent_axis(axes: Axes, which: str = "y", top: float = 1.0) -> None:
-    """Show fractions in percent, with light lines across."""
-    axis = axes.yaxis if which == "y" else axes.xaxis
-    axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    grid_below(axes, which)
-    if which == "y":
-        axes.set_ylim(0, top)
+def percent_tick(value: float, _: int) -> str:
+    """The label of a tick: a fraction in percent."""
+    return f"{100 * value:.0f} %"
 
 
 def name_rows(axes: Axes, positions: Any, names: list[str]) -> None:
@@ -131,32 +111,26 @@ def strata_by_task(samples: pd.DataFrame, measure: str) -> Figure | None:
     if samples.empty:
         return None
     counts = pd.crosstab(samples["task"], stratum_labels(samples, measure))
-    strata = [stratum for stratum in STRATUM_COLORS if stratum in counts]
-    counts = counts.reindex(columns=strata, fill_value=0)
+    counts = counts[[stratum for stratum in STRATUM_COLORS if stratum in counts]]
     shares = counts.div(counts.sum(axis=1), axis=0)
-    order = shares.assign(size=counts.sum(axis=1)).sort_values(
-        by=["hard", "medium"] if {"hard", "medium"} <= set(shares) else ["size"]
-    )
-    shares, counts = shares.loc[order.index], counts.loc[order.index]
-    figure, axes = one_axes(8.6, 0.9 + 0.29 * len(counts))
+    by = ["hard", "medium"] if {"hard", "medium"} <= set(shares) else ["size"]
+    shares = shares.assign(size=counts.sum(axis=1)).sort_values(by)[counts.columns]
+    counts = counts.loc[shares.index]
+    figure, axes = new_figure(8.6, 0.9 + 0.29 * len(counts))
     start = np.zeros(len(counts))
     for stratum in shares:
         bars = axes.barh(
             shares.index, shares[stratum], left=start, height=0.72, label=stratum,
             color=STRATUM_COLORS[str(stratum)], edgecolor="white", linewidth=1,
         )  # fmt: skip
-        labels = [
-            str(n) if share > 0.04 else ""
-            for n, share in zip(counts[stratum], shares[stratum], strict=True)
-        ]
+        labels = counts[stratum].astype(str).where(shares[stratum] > 0.04, "")
         axes.bar_label(
             bars, labels, label_type="center", fontsize=8.5,
             color=INK if stratum in ("easy", "unplaced") else "white",
         )  # fmt: skip
         start = start + shares[stratum].to_numpy()
-    percent_axis(axes, "x")
+    axes.xaxis.set_major_formatter(percent_tick)
     axes.set_xlim(0, 1)
-    axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     figure.legend(
@@ -184,7 +158,9 @@ def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure 
     tasks = sorted(placed["task"].unique())
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
-    figure, grid = new_figure(8.6, 0.6 + 1.55 * rows, rows, columns, sharex=True, sharey=True)
+    figure, grid = new_figure(
+        8.6, 0.6 + 1.55 * rows, rows, columns, sharex=True, sharey=True, squeeze=False
+    )
     all_tasks, pism = survival(placed["pism"]), settings["difficulty"]["pism"]
     edges = [0, pism["hard_max"], pism["easy_min"], max(ratios[-1], pism["easy_min"])]
     for axes, task in zip(grid.flat, tasks, strict=False):
@@ -195,10 +171,10 @@ def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure 
         axes.plot(ratios, survival(subset["pism"]), color=INK, linewidth=1.8, marker="o",
                   markersize=2.5, label="this task")  # fmt: skip
         axes.set_title(f"{task}  ({len(subset)})")
-        percent_axis(axes, top=1.03)
-        axes.set_yticks([0, 0.5, 1])
-        axes.set_xlim(0, ratios[-1])
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes.set(xlim=(0, ratios[-1]), ylim=(0, 1.03), yticks=[0, 0.5, 1])
+        axes.xaxis.set_major_formatter(percent_tick)
+        axes.yaxis.set_major_formatter(percent_tick)
+        axes.grid(axis="y")
     for axes in grid.flat[len(tasks) :]:
         axes.set_visible(False)
     handles, labels = grid[0, 0].get_legend_handles_labels()
@@ -221,7 +197,7 @@ def pism_against_cmab(
     # Ratios lie on a grid: spread the points a little, the same way on every run.
     spread = (np.arange(len(placed)) * 0.618 % 1 - 0.5) * 0.05
     x = placed["pism"].fillna(never).to_numpy() + spread
-    figure, axes = one_axes(7.2, 3.9)
+    figure, axes = new_figure(7.2, 3.9)
     strata = stratum_labels(placed, measure)
     axes.axhspan(
         cmab["hard_min"], cmab["hard_max"], color=STRATUM_COLORS["hard"], alpha=0.09, linewidth=0
@@ -238,7 +214,7 @@ def pism_against_cmab(
     axes.set_xlabel("masked share at which it first fails (\u03bb*)")
     axes.set_ylabel("attention on image / text (mean \u03c1)")
     axes.set_ylim(bottom=0)
-    grid_below(axes, "y")
+    axes.grid(axis="y")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title=f"{measure} stratum",
                 alignment="left", handletextpad=0.2)  # fmt: skip
     return figure
@@ -252,7 +228,7 @@ def cmab_histogram(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | 
     placed = samples.dropna(subset=["cmab"])
     strata = stratum_labels(placed, "cmab")
     present = [stratum for stratum in STRATUM_COLORS if (strata == stratum).any()]
-    figure, axes = one_axes(7.2, 2.8)
+    figure, axes = new_figure(7.2, 2.8)
     bins = np.histogram_bin_edges(placed["cmab"], bins=40)
     axes.hist(
         [placed["cmab"][strata == stratum] for stratum in present], bins=list(bins), stacked=True,
@@ -267,26 +243,24 @@ def cmab_histogram(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | 
     return figure
 
 
+# Columns of the training log that are shown, with their titles.
 ZERO_VARIANCE = "frac_reward_zero_std"
 TRAINING_PANELS = {
     "reward": "mean reward",
     ZERO_VARIANCE: "zero-variance groups: all responses to a prompt got the same reward",
     "completions/mean_length": "mean response length, tokens",
 }
-"""Columns of the training log that are shown, with their titles."""
 
 
 @svg_figure
 def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
     """Reward, zero-variance groups and response length of each arm, pale, with running means."""
-    panels = [
-        name
-        for name in TRAINING_PANELS
-        if any(name in log and log[name].notna().any() for log in logs.values())
-    ]
+    logged = {name for log in logs.values() for name in log.dropna(axis="columns", how="all")}
+    panels = [name for name in TRAINING_PANELS if name in logged]
     if not panels:
         return None
-    figure, grid = new_figure(8.6, 0.5 + 1.75 * len(panels), len(panels), 1, sharex=True)
+    height = 0.5 + 1.75 * len(panels)
+    figure, grid = new_figure(8.6, height, len(panels), 1, sharex=True, squeeze=False)
     for axes, name in zip(grid[:, 0], panels, strict=True):
         for arm, log in logs.items():
             if name in log:
@@ -297,9 +271,10 @@ def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
                 axes.plot(steps["step"], mean, color=color, linewidth=1.8, label=arm)
         axes.set_title(TRAINING_PANELS[name])
         axes.set_ylim(bottom=0)
-        grid_below(axes, "y")
+        axes.grid(axis="y")
         if name == ZERO_VARIANCE:
-            percent_axis(axes, top=1.03)
+            axes.set_ylim(0, 1.03)
+            axes.yaxis.set_major_formatter(percent_tick)
     grid[-1, 0].set_xlabel("optimizer step")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2)
@@ -310,7 +285,7 @@ def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
 def benchmark_scores(report: dict[str, Any]) -> Figure | None:
     """Scores as dots with 95 % intervals, one line per benchmark and arm, the mean below."""
     names = [*report["base"], "mean"]
-    figure, axes = one_axes(8.6, 0.8 + 0.42 * len(names))
+    figure, axes = new_figure(8.6, 0.8 + 0.42 * len(names))
     y_N = np.arange(len(names), dtype=float)
     y_N[-1] += 0.35
     for index, arm in enumerate(report["means"]):
@@ -326,7 +301,8 @@ def benchmark_scores(report: dict[str, Any]) -> Figure | None:
     name_rows(axes, y_N, names)
     axes.get_yticklabels()[-1].set_fontweight("bold")
     axes.axhline(len(names) - 1.33, color="#a9acb1", linewidth=0.8)
-    percent_axis(axes, "x")
+    axes.xaxis.set_major_formatter(percent_tick)
+    axes.grid(axis="x")
     axes.set_xlim(0, 1)
     figure.legend(loc="outside upper left", ncols=3)
     return figure
@@ -338,7 +314,7 @@ def funnel_figure(report: dict[str, Any]) -> Figure | None:
     if report["funnel"] is None:
         return None
     rows = table("funnel", report["funnel"])[1:]
-    figure, axes = one_axes(8.6, 0.5 + 0.42 * len(rows))
+    figure, axes = new_figure(8.6, 0.5 + 0.42 * len(rows))
     pool = max(report["funnel"]["pool"], 1)
     for y, (_, *counts, rest) in enumerate(rows):
         left, added = map(int, counts)

@@ -17,15 +17,7 @@ from difftrain.pipeline import manifest
 from difftrain.report import text
 from difftrain.report.compare.presets import NEEDS_OWN_CONTROL
 from difftrain.report.compare.runs import Comparison, ComparisonRow
-from difftrain.report.plots import (
-    ARM_COLORS,
-    INK,
-    RULE,
-    grid_below,
-    name_rows,
-    new_figure,
-    svg_figure,
-)
+from difftrain.report.plots import ARM_COLORS, INK, RULE, name_rows, new_figure, svg_figure
 from difftrain.report.text import NO_DIFFERENCE, percent, points
 from difftrain.stats import MEAN, Estimate
 
@@ -219,11 +211,10 @@ def row_color(row: ComparisonRow) -> str:
 
 def row_axes(height: float, rows: list[ComparisonRow]) -> tuple[Figure, Axes]:
     """Horizontal axes with a line for each row, the first on top."""
-    figure, grid = new_figure(8.6, height)
-    axes = grid[0, 0]
+    figure, axes = new_figure(8.6, height)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     name_rows(axes, range(len(rows)), [row.title for row in rows])
-    grid_below(axes, "x")
+    axes.grid(axis="x")
     return figure, axes
 
 
@@ -303,7 +294,7 @@ def costs_figure(comparison: Comparison) -> Figure | None:
             draw_cost(axes, row, value + shift, selection_cost(row, name), number)
         axes.set_title(title)
         axes.margins(x=0.08, y=0.12)
-        grid_below(axes, "y")
+        axes.grid(axis="y")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         if all_equal:
             axes.set_xticks(values[:1])
