@@ -20,17 +20,13 @@ from scipy import stats
 from difftrain import seeds
 from difftrain.records import ItemResult
 
-LEVEL = 0.95
-MEAN = "mean"
-"""Key of the unweighted mean over benchmarks, next to the benchmarks' own keys."""
+MEAN = "mean"  # key of the unweighted mean over benchmarks, next to the benchmarks' own keys
 MCNEMAR = "McNemar, exact"
 BOOTSTRAP = "paired bootstrap"
 SEVERAL_SEEDS = "paired bootstrap and Student's t over seeds, the larger p"
 
-ClusterOf = Callable[[str, str], str]
-"""Cluster of an item, from its benchmark and item id."""
-ItemKey = tuple[str, str]
-"""Benchmark and item id."""
+ItemKey = tuple[str, str]  # benchmark and item id
+ClusterOf = Callable[[str, str], str]  # from these to the item's cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +192,9 @@ def resampled_means(
     values: Sequence[tuple[str, float]], seed: int, resamples: int = 2000
 ) -> np.ndarray:
     """Means of (cluster, value) pairs whose clusters are drawn with replacement; one a resample."""
-    total: dict[str, float] = defaultdict(float)
-    size: dict[str, int] = defaultdict(int)
-    for cluster, value in sorted(values):
-        total[cluster] += value
-        size[cluster] += 1
-    total_C = np.array(list(total.values()))
-    size_C = np.array(list(size.values()), dtype=float)
+    clusters, value_I = zip(*sorted(values), strict=True)
+    _, cluster_I = np.unique(clusters, return_inverse=True)
+    total_C, size_C = np.bincount(cluster_I, value_I), np.bincount(cluster_I).astype(float)
     rng = np.random.Generator(np.random.PCG64(seed))
     count_RC = rng.multinomial(len(total_C), np.full(len(total_C), 1 / len(total_C)), resamples)
     return (count_RC @ total_C) / (count_RC @ size_C)
@@ -210,8 +202,8 @@ def resampled_means(
 
 def percentile_interval(mean_R: np.ndarray) -> tuple[float, float]:
     """The middle 95 % of resampled means."""
-    low, high = np.percentile(mean_R, (2.5, 97.5))
-    return float(low), float(high)
+    low, high = map(float, np.percentile(mean_R, (2.5, 97.5)))
+    return low, high
 
 
 def standard_error(values: Sequence[tuple[str, float]]) -> float:
@@ -219,14 +211,13 @@ def standard_error(values: Sequence[tuple[str, float]]) -> float:
 
     Infinite for a single cluster.
     """
-    mean = float(np.mean([value for _, value in values]))
-    deviation: dict[str, float] = defaultdict(float)
-    for cluster, value in values:
-        deviation[cluster] += value - mean
-    if len(deviation) < 2:
+    clusters, value_I = zip(*values, strict=True)
+    _, cluster_I = np.unique(clusters, return_inverse=True)
+    deviation_C = np.bincount(cluster_I, np.array(value_I) - np.mean(value_I))
+    count = len(deviation_C)
+    if count < 2:
         return float("inf")
-    squares = sum(total**2 for total in deviation.values())
-    return float((len(deviation) / (len(deviation) - 1) * squares) ** 0.5 / len(values))
+    return float((count / (count - 1) * (deviation_C**2).sum()) ** 0.5 / len(values))
 
 
 def interval(
@@ -246,7 +237,7 @@ def interval(
     if not np.isfinite(total):
         return -1.0, 1.0
     mean = float(seed_mean_S.mean())
-    half_width = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * total**0.5
+    half_width = float(stats.t.ppf(0.975, freedom)) * total**0.5
     return mean - half_width, mean + half_width
 
 

@@ -9,17 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
+from matplotlib.ticker import PercentFormatter
 from measure_validity_stats import FLAWS, GROUPS, MASKS, TITLES, Figure
 
-from difftrain.report.plots import (
-    FAINT,
-    INK,
-    NO_METADATA,
-    STRATUM_COLORS,
-    STYLE,
-    new_figure,
-    percent_axis,
-)
+from difftrain.report.plots import FAINT, INK, NO_METADATA, STRATUM_COLORS, STYLE, new_figure
 
 SIDES = (("all", "#2f78b4", 0.14, "o"), ("solved", "#d1542b", -0.14, "D"))
 TRUTH_COLORS = {"needs the image": "#2f78b4", "prior": "#d1542b", "noise": "#55585e"}
@@ -33,10 +26,9 @@ def save(figure: MplFigure, path: Path) -> None:
 
 def plot_separation(separation_: dict[str, dict[str, Figure]], path: Path) -> None:
     """AUC of each measure with its interval, over all samples and over solved ones."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(fname=STYLE):
         names = list(reversed(separation_))
-        figure, grid = new_figure(7.6, 0.9 + 0.42 * len(names))
-        axes: Axes = grid[0, 0]
+        figure, axes = new_figure(7.6, 0.9 + 0.42 * len(names))
         axes.axvline(0.5, color=FAINT, linewidth=0.9, linestyle=(0, (3, 3)))
         for kind, color, shift, marker in SIDES:
             value = np.array([separation_[name][kind].value for name in names])
@@ -55,7 +47,6 @@ def plot_separation(separation_: dict[str, dict[str, Figure]], path: Path) -> No
         axes.set_xlim(0, 1)
         axes.set_xlabel("AUC: needs the image against prior (0.5: cannot tell), 95 % interval")
         axes.grid(axis="x")
-        axes.set_axisbelow(True)
         figure.legend(loc="outside upper left", ncols=2)
         save(figure, path)
 
@@ -78,7 +69,7 @@ def plot_difficulty(
     pool: dict[str, Figure], families: dict[str, dict[str, float]], path: Path
 ) -> None:
     """Spearman with gen_difficulty: each family, and all pooled within families."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(fname=STYLE):
         names = list(pool)
         tasks = sorted({task for by_task in families.values() for task in by_task})
         value = np.array(
@@ -87,9 +78,9 @@ def plot_difficulty(
                 for name in names
             ]
         )
-        figure, grid = new_figure(8.6, 1.1 + 0.36 * len(names))
-        plot_matrix(grid[0, 0], value, [TITLES[name] for name in names], [*tasks, "pooled"])
-        grid[0, 0].axvline(len(tasks) - 0.5, color="white", linewidth=5)
+        figure, axes = new_figure(8.6, 1.1 + 0.36 * len(names))
+        plot_matrix(axes, value, [TITLES[name] for name in names], [*tasks, "pooled"])
+        axes.axvline(len(tasks) - 0.5, color="white", linewidth=5)
         save(figure, path)
 
 
@@ -97,11 +88,10 @@ def plot_agreement(
     names: Sequence[str], rho: np.ndarray, counts: dict[str, pd.DataFrame], path: Path
 ) -> None:
     """Rank correlations between measures, and the strata of PISM against those of others."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(fname=STYLE):
         titles = [TITLES[name].replace(" (pixels)", "") for name in names]
-        figure, grid = new_figure(
-            10.4, 3.9, 1, 1 + len(counts), width_ratios=[1.7, *[1] * len(counts)]
-        )
+        widths = [1.7, *[1] * len(counts)]
+        figure, grid = new_figure(10.4, 3.9, 1, len(widths), width_ratios=widths, squeeze=False)
         plot_matrix(grid[0, 0], rho, titles, titles)
         grid[0, 0].set_title("rank correlation of the values")
         for axes, (title, table) in zip(grid[0, 1:], counts.items(), strict=True):
@@ -122,11 +112,10 @@ def plot_agreement(
 
 def plot_answer_spaces(frame: pd.DataFrame, path: Path) -> None:
     """PISM's strata by the number of possible answers, as published and chance-aware."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(fname=STYLE):
         needs_image = frame[frame["truth"] == "needs the image"]
         groups = [name for name in GROUPS if (needs_image["group"] == name).any()]
-        figure, grid = new_figure(8.2, 0.8 + 0.62 * len(groups))
-        axes: Axes = grid[0, 0]
+        figure, axes = new_figure(8.2, 0.8 + 0.62 * len(groups))
         labels, positions = [], []
         for number, group in enumerate(groups):
             rows = needs_image[needs_image["group"] == group]
@@ -145,9 +134,8 @@ def plot_answer_spaces(frame: pd.DataFrame, path: Path) -> None:
                     start += size / len(rows)
         axes.set_yticks(positions, labels, color=INK)
         axes.invert_yaxis()
-        percent_axis(axes, "x")
+        axes.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
         axes.set_xlim(0, 1)
-        axes.grid(visible=False)
         axes.tick_params(axis="y", length=0)
         figure.legend(loc="outside upper left", ncols=4, handlelength=1, handleheight=1)
         save(figure, path)
@@ -155,17 +143,18 @@ def plot_answer_spaces(frame: pd.DataFrame, path: Path) -> None:
 
 def plot_survival(frame: pd.DataFrame, ratios: Sequence[float], path: Path) -> None:
     """Share of samples of each truth that are still solved, by mask kind and masked share."""
-    with mpl.rc_context(STYLE):
-        figure, grid = new_figure(7.6, 3.3)
-        axes: Axes = grid[0, 0]
+    with mpl.rc_context(fname=STYLE):
+        figure, axes = new_figure(7.6, 3.3)
         for truth, color in TRUTH_COLORS.items():
             rows = frame[frame["truth"] == truth]
             for name, kind in MASKS.items():
                 share = [float((rows[name] > ratio + 1e-9).mean()) for ratio in ratios]
                 axes.plot(ratios, share, color=color, linestyle=KIND_LINES[kind], linewidth=1.6,
                           label=f"{truth}, {kind}")  # fmt: skip
-        percent_axis(axes, top=1.02)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes.set_ylim(0, 1.02)
+        axes.grid(axis="y")
+        axes.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
         axes.set_xlabel("share of the image that is masked")
         axes.set_ylabel("samples correct at least once in ten")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))

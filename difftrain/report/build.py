@@ -16,17 +16,15 @@ from difftrain.data.quarantine import RejectedRow
 from difftrain.grade import reward_hacking
 from difftrain.pipeline import manifest
 from difftrain.records import Measure, Stratum
-from difftrain.report.html import render_markdown, render_page
+from difftrain.report.html import render_page
 from difftrain.report.inputs import RunData, RunInputs, load_run
-from difftrain.report.text import DIVERGENCE
+from difftrain.report.text import DIVERGENCE, render_markdown
 
 PAIRS = (("tuned", "base"), ("tuned", "control"), ("control", "base"))
-"""Which arm is compared with which."""
 SECRET_NAME = re.compile(r"(^|[_-])(key|secret|password|token|credentials?)$", re.IGNORECASE)
 SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 MAX_CHANGED_SAMPLES = 50
-COUNT = "completions/count/"
-"""Prefix of the columns that count a task's or stratum's responses in a step."""
+COUNT = "completions/count/"  # prefix: responses of a task or stratum in a step
 ACCURACY = "rewards/accuracy/mean"
 
 
@@ -37,7 +35,8 @@ def write_report(inputs: RunInputs) -> dict[str, Any]:
     """
     data = load_run(inputs)
     report = build_report(inputs, data)
-    markdown, page = render_markdown(report), render_page(inputs, data, report)
+    markdown = render_markdown("report.md.jinja", report=report)
+    page = render_page(inputs, data, report)
     manifest.write_json(inputs.folder / "report.json", report)
     manifest.write_text(inputs.folder / "report.md", markdown)
     manifest.write_text(inputs.folder / "report.html", page)
@@ -53,6 +52,11 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
     sft_arms = [arm for arm, folders in inputs.arms.items() if folders.sft]
     steps = [] if settings["select"]["random"] else [*map(str, settings["select"]["rap"])]
     funnel = counts["select tuned"].get("funnel") if steps else None
+    evaluation = {arm: {**data.manifests[f"evaluate {arm}"]["settings"]} for arm in data.summaries}
+    for arm, evaluation_settings in evaluation.items():
+        judge = counts[f"evaluate {arm}"].get("judge", {})
+        if judge.get("calls") or judge.get("from_cache"):
+            evaluation_settings["judge_counts"] = judge
     report: dict[str, Any] = {
         "name": settings["name"],
         "train_stages": str(settings["train_stages"]),
@@ -75,12 +79,7 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
         "cost": run_cost(data, settings),
         "contamination": contamination(inputs, data),
         "recipe_difference": hide_secrets(inputs.recipe_difference),
-        "evaluation": hide_secrets(
-            {
-                arm: evaluation_settings(data.manifests[f"evaluate {arm}"])
-                for arm in inputs.evaluations
-            }
-        ),
+        "evaluation": hide_secrets(evaluation),
         "trained": trained,
         "dropped": {
             arm: Counter(counts[f"select_sft {arm}"]["dropped"])
@@ -88,12 +87,15 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
             for arm in sft_arms
         },
         "sft": {arm: counts[f"sft {arm}"] for arm in sft_arms},
-        "training": summarize_training(data.logs, trained),
+        "training": {
+            arm: summarize_training(log, int(trained[arm].get("eval_samples", 0)))
+            for arm, log in data.logs.items()
+        },
         "stages": {
             stage: {"folder": folder.name, "finished_at": data.manifests[stage].get("finished_at")}
             for stage, folder in inputs.stages().items()
         },
-        "versions": versions(data),
+        "versions": versions(data.manifests),
         "settings": settings,
     }
     for arm, summary in data.summaries.items():
@@ -145,9 +147,9 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
         "quarantined": rows["quarantined"],
         "quarantine_reasons": rows.get("reasons", {}) | dict(unscored),
         "strata": stratum_counts(strata),
-        "picks": value_counts(data.selections["tuned"]["stage"]),
+        "picks": data.selections["tuned"]["stage"].value_counts().to_dict(),
         "picks_strata": picks_strata,
-        "verdicts": value_counts(data.rollouts["verdict"]),
+        "verdicts": data.rollouts["verdict"].value_counts().to_dict(),
         "missing_values": {
             name: int(data.samples[name].isna().sum())
             for name in data.measures
@@ -156,7 +158,7 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
         "truncated": int((~data.rollouts["hit_eos"].astype(bool)).sum()),
     }
     if "control" in data.selections:
-        counts["control_picks"] = value_counts(data.selections["control"]["stage"])
+        counts["control_picks"] = data.selections["control"]["stage"].value_counts().to_dict()
     return counts
 
 
@@ -167,11 +169,6 @@ def stratum_counts(strata: pd.Series) -> dict[str, int]:
         counts["unplaced"] = unplaced
     assert sum(counts.values()) == len(strata), f"strata {counts} of {len(strata)} samples"
     return counts
-
-
-def value_counts(column: pd.Series) -> dict[str, int]:
-    """Rows by value."""
-    return {str(value): int(n) for value, n in column.value_counts().items()}
 
 
 def gen_difficulty_by_stratum(data: RunData, measure: str) -> dict[str, Any]:
@@ -197,41 +194,26 @@ def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
     counts with the time it took then.
     """
     manifests = data.manifests
-    names = ("generations", "tokens", "steps")
-
-    def seconds(kind: str) -> float:
-        return round(
-            sum(each["seconds"] for stage, each in manifests.items() if stage.split()[0] == kind), 3
-        )
-
-    probe = manifests["probe"]["counts"]
+    seconds, by_stage, names = Counter[str](), {}, ("generations", "tokens", "steps")
+    for stage, each in manifests.items():
+        seconds[stage.split()[0]] += each["seconds"]
+        counts = {name: each["counts"][name] for name in names if name in each["counts"]}
+        by_stage[stage] = {"seconds": each["seconds"]} | counts
+    kinds = ("probe", "score", "train", "evaluate", "sft", "attention")
+    by_kind = {kind: seconds[kind] for kind in kinds if kind in seconds}
+    by_kind["train"] += seconds["sft"]
     cost: dict[str, Any] = {
-        "generations": probe["generations"],
-        "tokens": probe["tokens"],
-        "seconds": {kind: seconds(kind) for kind in ("probe", "score", "train", "evaluate")},
-        "by_stage": {
-            stage: {"seconds": each["seconds"]}
-            | {name: each["counts"][name] for name in names if name in each["counts"]}
-            for stage, each in manifests.items()
-        },
+        "generations": manifests["probe"]["counts"]["generations"],
+        "tokens": manifests["probe"]["counts"]["tokens"],
+        "seconds": {kind: round(each, 3) for kind, each in by_kind.items()},
+        "by_stage": by_stage,
     }
-    cost["seconds"]["train"] = round(seconds("sft") + seconds("train"), 3)
-    for kind, stage in (("sft", "sft tuned"), ("attention", "attention")):
-        if stage in manifests:
-            cost["seconds"][kind] = seconds(kind)
     if Measure.pism in data.measures:
         mask_percents, draws = settings["probe"]["mask_percents"], settings["probe"]["draws"]
         generated = data.rollouts["view"].isin(["full_image", "masked"]).sum()
         cost["full_grid"] = len(data.samples) * len(mask_percents) * draws
         cost["share_of_grid"] = float(generated / cost["full_grid"])
     return cost
-
-
-def evaluation_settings(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The settings of an evaluation and, if a judge was queried, its counts."""
-    counts = evaluation["counts"].get("judge", {})
-    used = counts.get("calls") or counts.get("from_cache")
-    return evaluation["settings"] | ({"judge_counts": counts} if used else {})
 
 
 def in_direction_of_pairs(differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -256,14 +238,14 @@ def contamination(inputs: RunInputs, data: RunData) -> dict[str, Any] | None:
     return result | {"hits": hits}
 
 
-def versions(data: RunData) -> dict[str, str]:
+def versions(manifests: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Package versions over all stages; all are listed if stages differ."""
-    by_name: dict[str, dict[str, None]] = {}
-    for stage in data.manifests.values():
+    by_name: dict[str, list[str]] = {}
+    for stage in manifests.values():
         revision = stage.get("git_revision") or "unknown"
         for name, version in (stage.get("versions", {}) | {"git revision": revision}).items():
-            by_name.setdefault(name, {})[version] = None
-    return {name: " and ".join(several) for name, several in by_name.items()}
+            by_name.setdefault(name, []).append(version)
+    return {name: " and ".join(dict.fromkeys(several)) for name, several in by_name.items()}
 
 
 def chance_correction(data: RunData) -> dict[str, Any] | None:
@@ -288,7 +270,7 @@ def chance_correction(data: RunData) -> dict[str, Any] | None:
         "samples": len(labels),
         "changed": len(changed),
         "labels": {
-            str(stratum): value_counts(rows["corrected"])
+            str(stratum): rows["corrected"].value_counts().to_dict()
             for stratum, rows in labels.groupby("uncorrected")
         },
         "changed_by_task": by_task.loc[most_affected.index].to_dict("index"),
@@ -296,20 +278,11 @@ def chance_correction(data: RunData) -> dict[str, Any] | None:
     }
 
 
-def summarize_training(
-    logs: dict[str, pd.DataFrame], trained: dict[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """By arm: accuracy rewards by task and stratum, and the alarms.
-
-    `trained` has the counts of each arm's training.
-    """
-    return {
-        arm: {
-            "rewards": rewards_by_subset(log) if len(log) else {},
-            "alarms": alarms(log, int(trained[arm].get("eval_samples", 0))) if len(log) else {},
-        }
-        for arm, log in logs.items()
-    }
+def summarize_training(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[str, Any]]:
+    """Accuracy rewards of an arm by task and stratum, and its alarms; both empty without a log."""
+    if log.empty:
+        return {"rewards": {}, "alarms": {}}
+    return {"rewards": rewards_by_subset(log), "alarms": alarms(log, eval_samples)}
 
 
 def rewards_by_subset(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:
@@ -321,7 +294,7 @@ def rewards_by_subset(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:
         return float(sums) / total if total else None
 
     third, rewards = max(1, len(log) // 3), {}
-    for column in sorted(str(name) for name in log.columns if str(name).startswith(COUNT)):
+    for column in sorted(log.filter(regex=f"^{COUNT}")):
         subset = column.removeprefix(COUNT)
         rewards[subset] = {
             "responses": float(log[column].sum()),
@@ -335,7 +308,7 @@ def alarms(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[str, Any]]:
     """Each alarm with its largest share, its limit and the step it was first raised at (None)."""
 
     def present_values(name: str) -> list[float]:
-        return [float(value) for value in log[name].dropna()] if name in log else []
+        return log[name].dropna().astype(float).tolist() if name in log else []
 
     results: dict[str, dict[str, Any]] = {}
     for alarm, limit in reward_hacking.ALARM_LIMITS.items():

@@ -1,4 +1,4 @@
-"""report.html and report.md from their templates, with examples of each stratum on the page.
+"""report.html from its template, with examples of each stratum.
 
 The page is one file that fetches nothing: images are inline, responses are escaped. Examples are
 taken in the order of their content hash, tasks in turn, so that nobody picks them.
@@ -18,42 +18,30 @@ from difftrain.report import plots, text
 from difftrain.report.inputs import RunData, RunInputs, read_columns
 
 MAX_QUARANTINE_ROWS = 12
-MAX_RESPONSE_CHARS = 700
-"""The middle of a longer response is left out."""
-PNG_ADDRESS = "data:image/png;base64,"
-
-
-def render_markdown(report: dict[str, Any]) -> str:
-    """The report as text: headline, results, selection, training, cost, settings."""
-    return text.render_markdown_file("report.md.jinja", report=report)
+MAX_RESPONSE_CHARS = 700  # the middle of a longer response is left out
 
 
 def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str:
     """The whole page as HTML."""
     settings, measure, samples = report["settings"], report["measure"], data.samples
-    return (
-        text.templates()
-        .get_template("page.html.jinja")
-        .render(
-            report=report,
-            figures={
-                "benchmarks": plots.benchmark_scores(report),
-                "training": plots.training_curves(data.logs),
-                "strata": plots.strata_by_task(samples, measure),
-                "survival": plots.survival_by_task(samples, settings),
-                "two_measures": plots.pism_against_cmab(samples, settings, measure),
-                "cmab": plots.cmab_histogram(samples, settings),
-                "funnel": plots.funnel_figure(report),
-            },
-            examples=examples_by_stratum(inputs, data, settings["report"]["examples"]),
-            without_cmab=int(samples["cmab"].isna().sum()) if "cmab" in samples else 0,
-            settings={
-                key: text.format_value(value) for key, value in text.flatten(settings).items()
-            },
-            quarantine=data.quarantine[:MAX_QUARANTINE_ROWS],
-            stratum_colors=plots.STRATUM_COLORS,
-            arm_colors=plots.ARM_COLORS,
-        )
+    page = text.templates().get_template("page.html.jinja")
+    return page.render(
+        report=report,
+        figures={
+            "benchmarks": plots.benchmark_scores(report),
+            "training": plots.training_curves(data.logs),
+            "strata": plots.strata_by_task(samples, measure),
+            "survival": plots.survival_by_task(samples, settings),
+            "two_measures": plots.pism_against_cmab(samples, settings, measure),
+            "cmab": plots.cmab_histogram(samples, settings),
+            "funnel": plots.funnel_figure(report),
+        },
+        examples=examples_by_stratum(inputs, data, settings["report"]["examples"]),
+        without_cmab=int(samples["cmab"].isna().sum()) if "cmab" in samples else 0,
+        settings={key: text.format_value(value) for key, value in text.flatten(settings).items()},
+        quarantine=data.quarantine[:MAX_QUARANTINE_ROWS],
+        stratum_colors=plots.STRATUM_COLORS,
+        arm_colors=plots.ARM_COLORS,
     )
 
 
@@ -61,7 +49,12 @@ def examples_by_stratum(
     inputs: RunInputs, data: RunData, count: int
 ) -> dict[str, list[dict[str, Any]]]:
     """Up to `count` examples of each stratum, read from disk with images and responses."""
-    ids_by_stratum = example_ids(data.samples, str(inputs.settings["difficulty"]["measure"]), count)
+    stratum_column = f"{inputs.settings['difficulty']['measure']}_stratum"
+    by_stratum = data.samples.sort_values("sample_id").groupby(stratum_column, sort=False)
+    ids_by_stratum: dict[str, list[str]] = {}
+    for stratum, members in by_stratum:
+        turn = members.groupby("task").cumcount().sort_values(kind="stable")
+        ids_by_stratum[str(stratum)] = members.loc[turn.index[:count], "sample_id"].tolist()
     ids = [sample_id for members in ids_by_stratum.values() for sample_id in members]
     if not ids:
         return {}
@@ -79,7 +72,9 @@ def examples_by_stratum(
         return {
             "sample_id": sample_id,
             "task": str(scores.loc[sample_id]["task"]),
-            "images": [f"{PNG_ADDRESS}{b64encode(png).decode()}" for png in content["images"]],
+            "images": [
+                f"data:image/png;base64,{b64encode(png).decode()}" for png in content["images"]
+            ],
             "question": content["question"],
             "options": list(zip(ascii_uppercase, content["options"], strict=False)),
             "gold_answer": content["answer"],
@@ -93,17 +88,6 @@ def examples_by_stratum(
     return {stratum: list(map(example, members)) for stratum, members in ids_by_stratum.items()}
 
 
-def example_ids(samples: pd.DataFrame, measure: str, count: int) -> dict[str, list[str]]:
-    """Up to `count` sample ids of each stratum, tasks in turn, by content hash within each."""
-    ids = {}
-    ordered = samples.sort_values("sample_id")
-    for stratum, members in ordered.groupby(f"{measure}_stratum", sort=False):
-        turns = members.assign(turn=members.groupby("task").cumcount())
-        first = turns.sort_values(["turn", "sample_id"])["sample_id"].head(count)
-        ids[str(stratum)] = first.tolist()
-    return ids
-
-
 def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, Any]:
     """A sample's scores, and its first response under each view; None if there is none.
 
@@ -111,34 +95,31 @@ def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, An
     """
     present: dict[str, Any] = scores.dropna().to_dict()
     failure_ratio = present.get("pism")
-    by_view = {view: rollouts[rollouts["view"] == view] for view in View}
-    masked = by_view[View.masked]
-    if failure_ratio is not None:
-        mask_percent = round(100 * failure_ratio)
-    else:
-        mask_percent = 0 if masked.empty else int(masked["mask_percent"].max())
+    masked = rollouts[rollouts["view"] == View.masked]
+    most_masked = masked["mask_percent"].max()  # NaN if there is none
+    mask_percent = most_masked if failure_ratio is None else round(100 * failure_ratio)
     return {
         "failure_ratio": failure_ratio,
         "has_pism": "pism" in scores,
         "cmab": present.get("cmab"),
-        "full_image": first_response(by_view[View.full_image], 0),
-        "text_only": first_response(by_view[View.text_only], 0),
-        "masked": first_response(masked, mask_percent) if mask_percent else None,
+        "full_image": first_response(rollouts[rollouts["view"] == View.full_image], 0),
+        "text_only": first_response(rollouts[rollouts["view"] == View.text_only], 0),
+        "masked": first_response(masked, mask_percent),
     }
 
 
-def first_response(rollouts: pd.DataFrame, mask_percent: int) -> dict[str, Any] | None:
+def first_response(rollouts: pd.DataFrame, mask_percent: float) -> dict[str, Any] | None:
     """The first draw under one mask ratio, and how many of all draws there are correct."""
     draws = rollouts[rollouts["mask_percent"] == mask_percent].sort_values("draw")
     if draws.empty:
         return None
-    first: Any = draws.iloc[0]
-    response, half = str(first["response"]), MAX_RESPONSE_CHARS // 2
+    first, half = draws.iloc[0], MAX_RESPONSE_CHARS // 2
+    response = str(first["response"])
     if len(response) > MAX_RESPONSE_CHARS:
         omitted = f"[\u2026 {len(response) - 2 * half:,} characters \u2026]"
         response = f"{response[:half]} {omitted} {response[-half:]}"
     return {
-        "mask_percent": mask_percent,
+        "mask_percent": int(first["mask_percent"]),
         "response": response,
         "verdict": str(first["verdict"]),
         "hit_eos": bool(first["hit_eos"]),

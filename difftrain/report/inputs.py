@@ -15,14 +15,11 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.records import Rollout, Sample, Score, Selection
 from difftrain.select.rap import DECISIONS_FOLDER, Decision
 
-COMMANDS = {
-    "data": "launch/probe.py",
-    "probe": "launch/probe.py",
-    "attention": "launch/probe.py",
+# The launcher of a stage; launch/train.py runs all.
+COMMANDS = dict.fromkeys(("data", "probe", "attention"), "launch/probe.py") | {
     "score": "launch/score.py",
     "evaluate": "launch/evaluate.py",
 }
-"""The launcher of a stage; launch/train.py runs all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,26 +162,20 @@ def load_run(inputs: RunInputs) -> RunData:
     failures = json_lines(inputs.probe / "quarantine.jsonl")
     unscored = [row for row in failures if row["source"] not in scored_ids]
     names = ["sample_id", "stage", "reason"]
-    selections = {
-        arm: [
-            read_columns(folder, Selection, names)
-            for folder in (folders.sft_select, folders.select)
-            if folder is not None
-        ]
-        for arm, folders in inputs.arms.items()
-    }
+    selections = {}
+    for arm, folders in inputs.arms.items():
+        by_stage = [folder for folder in (folders.sft_select, folders.select) if folder]
+        frames = [read_columns(folder, Selection, names) for folder in by_stage]
+        selections[arm] = pd.concat(frames, ignore_index=True)
     decisions = inputs.arms["tuned"].select / DECISIONS_FOLDER
+    uncorrected = inputs.score / "pism_uncorrected"
     names = ["sample_id", "view", "mask_percent", "draw", "num_tokens", "hit_eos", "verdict"]
     return RunData(
         samples=with_scores(samples, scores),
         rollouts=read_columns(inputs.probe, Rollout, names),
         measures=list(dict.fromkeys(scores["measure"])),
-        selections={
-            arm: pd.concat(frames, ignore_index=True) for arm, frames in selections.items()
-        },
-        logs={
-            arm: pd.DataFrame(training_steps(folders.train)) for arm, folders in inputs.arms.items()
-        },
+        selections=selections,
+        logs={arm: pd.DataFrame(training_steps(each.train)) for arm, each in inputs.arms.items()},
         summaries={
             arm: manifest.read_json(folder / "summary.json")
             for arm, folder in inputs.evaluations.items()
@@ -192,9 +183,7 @@ def load_run(inputs: RunInputs) -> RunData:
         manifests={name: manifest.read_manifest(folder) or {} for name, folder in stages.items()},
         quarantine=json_lines(inputs.data / "quarantine.jsonl") + unscored,
         unscored=unscored,
-        uncorrected=read_columns(
-            inputs.score / "pism_uncorrected", Score, ["sample_id", "stratum"]
-        ),
+        uncorrected=read_columns(uncorrected, Score, ["sample_id", "stratum"]),
         decisions=read_columns(decisions, Decision, ["sample_id", "reason"]),
         retest=manifest.read_json(inputs.retest / "reliability.json") if inputs.retest else None,
     )

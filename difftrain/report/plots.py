@@ -12,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from functools import wraps
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from difftrain.report.text import table
 
@@ -32,31 +34,8 @@ STRATUM_COLORS = {
 ARM_COLORS = {"base": "#6f7278", "tuned": "#0b8068", "control": "#b5649b"}
 ARM_MARKERS = {"base": "s", "tuned": "o", "control": "D"}
 INK, FAINT, RULE = "#26282c", "#6b6f76", "#e3e4e6"
-LEFT_COLOR, ADDED_COLOR = "#2f78b4", "#0b8068"
 
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "path",
-    "svg.hashsalt": "difftrain",
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#a9acb1",
-    "axes.labelcolor": FAINT,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "xtick.color": "#a9acb1",
-    "ytick.color": "#a9acb1",
-    "xtick.labelcolor": FAINT,
-    "ytick.labelcolor": FAINT,
-    "grid.color": RULE,
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
+STYLE = Path(__file__).with_name("figures.mplstyle")
 # No time, and no addresses of vocabularies.
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 NEVER_TICK_GAP = 0.12  # from the largest mask ratio to the tick `never`
@@ -69,14 +48,11 @@ def new_figure(width: float, height: float, *grid: int, **options: Any) -> tuple
 
 
 def svg_figure(draw: Callable[..., Figure | None]) -> Callable[..., str | None]:
-    """Decorator: draw a Figure in the report's style and return it as an inline SVG.
-
-    The same numbers give the same bytes.
-    """
+    """Decorator: the Figure as an inline SVG in the report's style; equal numbers, equal bytes."""
 
     @wraps(draw)
     def drawn(*args: Any) -> str | None:
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context(fname=STYLE):
             figure = draw(*args)
             if figure is None:
                 return None
@@ -85,11 +61,6 @@ def svg_figure(draw: Callable[..., Figure | None]) -> Callable[..., str | None]:
         return f"data:image/svg+xml;base64,{b64encode(buffer.getvalue()).decode()}"
 
     return drawn
-
-
-def percent_tick(value: float, _: int) -> str:
-    """The label of a tick: a fraction in percent."""
-    return f"{100 * value:.0f} %"
 
 
 def name_rows(axes: Axes, positions: Any, names: list[str]) -> None:
@@ -129,13 +100,12 @@ def strata_by_task(samples: pd.DataFrame, measure: str) -> Figure | None:
             color=INK if stratum in ("easy", "unplaced") else "white",
         )  # fmt: skip
         start = start + shares[stratum].to_numpy()
-    axes.xaxis.set_major_formatter(percent_tick)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
     axes.set_xlim(0, 1)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
-    figure.legend(
-        loc="outside upper left", ncols=5, handlelength=1, handleheight=1, columnspacing=1.4
-    )
+    square = {"handlelength": 1, "handleheight": 1, "columnspacing": 1.4}
+    figure.legend(loc="outside upper left", ncols=5, **square)
     return figure
 
 
@@ -158,9 +128,8 @@ def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure 
     tasks = sorted(placed["task"].unique())
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
-    figure, grid = new_figure(
-        8.6, 0.6 + 1.55 * rows, rows, columns, sharex=True, sharey=True, squeeze=False
-    )
+    shared = {"sharex": True, "sharey": True, "squeeze": False}
+    figure, grid = new_figure(8.6, 0.6 + 1.55 * rows, rows, columns, **shared)
     all_tasks, pism = survival(placed["pism"]), settings["difficulty"]["pism"]
     edges = [0, pism["hard_max"], pism["easy_min"], max(ratios[-1], pism["easy_min"])]
     for axes, task in zip(grid.flat, tasks, strict=False):
@@ -172,13 +141,12 @@ def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure 
                   markersize=2.5, label="this task")  # fmt: skip
         axes.set_title(f"{task}  ({len(subset)})")
         axes.set(xlim=(0, ratios[-1]), ylim=(0, 1.03), yticks=[0, 0.5, 1])
-        axes.xaxis.set_major_formatter(percent_tick)
-        axes.yaxis.set_major_formatter(percent_tick)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
         axes.grid(axis="y")
     for axes in grid.flat[len(tasks) :]:
         axes.set_visible(False)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=2)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     figure.supxlabel("share of the image that is masked", fontsize=9.5, color=FAINT)
     return figure
 
@@ -199,9 +167,8 @@ def pism_against_cmab(
     x = placed["pism"].fillna(never).to_numpy() + spread
     figure, axes = new_figure(7.2, 3.9)
     strata = stratum_labels(placed, measure)
-    axes.axhspan(
-        cmab["hard_min"], cmab["hard_max"], color=STRATUM_COLORS["hard"], alpha=0.09, linewidth=0
-    )
+    color = STRATUM_COLORS["hard"]
+    axes.axhspan(cmab["hard_min"], cmab["hard_max"], color=color, alpha=0.09, linewidth=0)
     for stratum, color in STRATUM_COLORS.items():
         members = (strata == stratum).to_numpy()
         if members.any():
@@ -274,10 +241,9 @@ def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
         axes.grid(axis="y")
         if name == ZERO_VARIANCE:
             axes.set_ylim(0, 1.03)
-            axes.yaxis.set_major_formatter(percent_tick)
+            axes.yaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
     grid[-1, 0].set_xlabel("optimizer step")
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=2)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 
 
@@ -290,18 +256,16 @@ def benchmark_scores(report: dict[str, Any]) -> Figure | None:
     y_N[-1] += 0.35
     for index, arm in enumerate(report["means"]):
         scores = [*(report[arm][name] for name in names[:-1]), report["means"][arm]]
-        scored = [
-            (y, score) for y, score in zip(y_N, scores, strict=True) if score["score"] is not None
-        ]
-        y = np.array([y for y, _ in scored]) + (index - (len(report["means"]) - 1) / 2) * 0.22
-        low, mean, high = ([score[key] for _, score in scored] for key in ("low", "score", "high"))
+        offset = (index - (len(report["means"]) - 1) / 2) * 0.22
+        row_N = pd.DataFrame(scores)[["low", "score", "high"]].astype(float).assign(y=y_N + offset)
+        low, mean, high, y = row_N.dropna().to_numpy().T
         axes.hlines(y, low, high, color=ARM_COLORS[arm], linewidth=1.6, alpha=0.55)
         axes.plot(mean, y, ARM_MARKERS[arm], label=arm, color=ARM_COLORS[arm], markersize=5.5,
                   clip_on=False)  # fmt: skip
     name_rows(axes, y_N, names)
     axes.get_yticklabels()[-1].set_fontweight("bold")
     axes.axhline(len(names) - 1.33, color="#a9acb1", linewidth=0.8)
-    axes.xaxis.set_major_formatter(percent_tick)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
     axes.grid(axis="x")
     axes.set_xlim(0, 1)
     figure.legend(loc="outside upper left", ncols=3)
@@ -319,8 +283,8 @@ def funnel_figure(report: dict[str, Any]) -> Figure | None:
     for y, (_, *counts, rest) in enumerate(rows):
         left, added = map(int, counts)
         axes.barh(y, pool, height=0.66, color=RULE, alpha=0.55)
-        axes.barh(y, left - added, height=0.66, color=LEFT_COLOR)
-        axes.barh(y, added, left=left - added, height=0.66, color=ADDED_COLOR)
+        axes.barh(y, left - added, height=0.66, color=STRATUM_COLORS["medium"])
+        axes.barh(y, added, left=left - added, height=0.66, color=ARM_COLORS["tuned"])
         inside = left > 0.12 * pool
         axes.text(left - 0.01 * pool if inside else left + 0.01 * pool, y, f"{left:,}",
                   ha="right" if inside else "left", va="center", fontweight="bold",

@@ -61,14 +61,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as {full.key: value}."""
+def flatten(node: dict[str, Any], separator: str = ".") -> dict[str, Any]:
+    """Nested dictionaries as one with full names, such as {"outer.inner": value}."""
     flat: dict[str, Any] = {}
-    for name, value in settings.items():
+    for name, value in node.items():
         if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{name}.")
+            flat |= {f"{name}{separator}{key}": x for key, x in flatten(value, separator).items()}
         else:
-            flat[f"{prefix}{name}"] = value
+            flat[str(name)] = value
     return flat
 
 
@@ -93,18 +93,6 @@ def verdict(difference: dict[str, Any]) -> str:
     return "better" if difference["mean"] > 0 else "worse"
 
 
-def items_by_arm(report: dict[str, Any], name: str, *less: str) -> str:
-    """`3 of base, 1 of tuned`: a count of the arms' scores minus other counts, without zeros."""
-
-    def total(arm: str, key: str) -> int:
-        return sum(score.get(key, 0) for score in report[arm].values())
-
-    counts = {
-        arm: total(arm, name) - sum(total(arm, other) for other in less) for arm in report["means"]
-    }
-    return ", ".join(f"{count:,} of {arm}" for arm, count in counts.items() if count)
-
-
 @cache
 def templates() -> jinja2.Environment:
     """The report's templates with their filters; values are escaped in HTML only."""
@@ -115,16 +103,11 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    functions = (duration, join_words, number_word, percent, points, share)
+    environment.filters |= {function.__name__: function for function in functions} | {
         "cell": escape_cell,
-        "duration": duration,
-        "join_words": join_words,
         "number": "{:,.0f}".format,
-        "number_word": number_word,
-        "percent": percent,
-        "points": points,
         "setting": format_value,
-        "share": share,
         "tex": lambda text: text.translate(TEX_SPECIAL),
     }
     environment.globals |= {
@@ -133,7 +116,6 @@ def templates() -> jinja2.Environment:
         "alarm_window": ALARM_WINDOW,
         "divergence": DIVERGENCE,
         "drop_reasons": DROP_REASONS,
-        "items_by_arm": items_by_arm,
         "markdown_table": markdown_table,
         "measures": list(Measure),
         "no_difference": NO_DIFFERENCE,
@@ -145,7 +127,7 @@ def templates() -> jinja2.Environment:
     return environment
 
 
-def render_markdown_file(template: str, **values: Any) -> str:
+def render_markdown(template: str, **values: Any) -> str:
     """A markdown file from its template, with at most one blank line in succession."""
     content = templates().get_template(template).render(**values)
     return re.sub(r"\n{3,}", "\n\n", content).strip() + "\n"

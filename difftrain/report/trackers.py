@@ -24,15 +24,13 @@ from difftrain import images
 from difftrain.config.report import Tracker
 from difftrain.config.run_config import ConfigError
 from difftrain.report.compare.presets import paper_task_set
-from difftrain.report.html import examples_by_stratum, render_markdown
+from difftrain.report.html import examples_by_stratum
 from difftrain.report.inputs import RunInputs, load_run, training_steps
+from difftrain.report.text import flatten, render_markdown
 
-MAX_NAME_CHARS = 128
-"""W&B refuses longer groups and job types."""
-MAX_TAG_CHARS = 64
-"""W&B refuses longer tags."""
-OFFLINE_MODES = ("offline", "dryrun", "disabled")
-"""W&B's modes that need no login."""
+MAX_NAME_CHARS, MAX_TAG_CHARS = 128, 64  # W&B refuses longer groups and job types, and tags
+OFFLINE_MODES = ("offline", "dryrun", "disabled")  # W&B's modes that need no login
+# Keeps W&B from collecting anything by itself.
 PRIVATE_SETTINGS = {
     "console": "off",
     "disable_git": True,
@@ -43,7 +41,6 @@ PRIVATE_SETTINGS = {
     "x_disable_stats": True,
     "x_save_requirements": False,
 }
-"""W&B settings that keep it from collecting anything by itself."""
 
 
 def check_login(tracker: Tracker) -> None:
@@ -70,34 +67,16 @@ def send_report(tracker: Tracker, inputs: RunInputs, report: dict[str, Any]) -> 
     A second call replaces TensorBoard's files, and makes a second W&B run. Raises wandb.Error if
     W&B cannot be reached and WANDB_MODE is not offline.
     """
-    match tracker:
-        case Tracker.wandb:
-            send_to_wandb(inputs, report)
-        case Tracker.tensorboard:
-            write_tensorboard(inputs, report)
-        case Tracker.none:
-            pass
+    if tracker is Tracker.wandb:
+        send_to_wandb(inputs, report)
+    elif tracker is Tracker.tensorboard:
+        write_tensorboard(inputs, report)
 
 
-def training_logs(inputs: RunInputs) -> dict[str, list[dict[str, float]]]:
-    """The logged steps of each arm under the keys of the training log."""
-    return {arm: training_steps(folders.train) for arm, folders in inputs.arms.items()}
-
-
-def flat_numbers(node: dict[str, Any], prefix: str = "") -> dict[str, float]:
+def flat_numbers(node: dict[str, Any]) -> dict[str, float]:
     """The numbers in nested dictionaries as {"outer/inner": number}; None is left out."""
-    numbers: dict[str, float] = {}
-    for name, value in node.items():
-        if isinstance(value, dict):
-            numbers |= flat_numbers(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float):
-            numbers[f"{prefix}{name}"] = value
-    return numbers
-
-
-def scores_by_arm(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each arm's benchmarks and, under `mean`, their mean."""
-    return {arm: report[arm] | {"mean": mean} for arm, mean in report["means"].items()}
+    flat = flatten(node, separator="/")
+    return {name: value for name, value in flat.items() if isinstance(value, int | float)}
 
 
 def run_numbers(report: dict[str, Any]) -> dict[str, float]:
@@ -112,113 +91,88 @@ def run_numbers(report: dict[str, Any]) -> dict[str, float]:
     })  # fmt: skip
 
 
-def table_and_tags(report: dict[str, Any]) -> tuple[str, list[str]]:
-    """The table that a run is a row of (`orsta reasoning/pism`), and short words to filter runs by.
-
-    The data's name contains its task set or tasks if not all are read.
-    """
-    data = report["settings"]["data"]
-    tasks = paper_task_set(data) or "+".join(data["tasks"] or ())
-    data_name = f"{Path(report['data']).name} {tasks}".strip()
-    tags = [
-        report["train_stages"],
-        str(report["measure"]),
-        data_name,
-        Path(report["model"]).name,
-        f"seed {report['seed']}",
-        *(["random control"] if "control" in report["means"] else []),
-    ]
-    table = f"{data_name}/{report['measure']}"[-MAX_NAME_CHARS:]
-    return table, [tag[:MAX_TAG_CHARS] for tag in dict.fromkeys(tags) if tag]
-
-
 def send_to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
     """One W&B run: the group is the table (data/measure), the job type the row; tags to filter by.
 
-    Curves keep TRL's keys; those of a stratum are `<arm>/rewards/accuracy/mean/stratum/hard`.
+    The data's name contains its task set or tasks if not all are read. Curves keep TRL's keys;
+    those of a stratum are `<arm>/rewards/accuracy/mean/stratum/hard`.
     """
-    settings, (table, tags) = report["settings"], table_and_tags(report)
+    settings, measure = report["settings"], report["measure"]
+    tasks = paper_task_set(settings["data"]) or "+".join(settings["data"]["tasks"] or ())
+    data_name = f"{Path(report['data']).name} {tasks}".strip()
+    tags = [report["train_stages"], measure, data_name, Path(report["model"]).name]
+    tags += [f"seed {report['seed']}", "random control" if "control" in report["means"] else ""]
     with wandb.init(
         project=settings["report"]["project"],
         name=report["name"],
         notes=inputs.folder.name,
-        group=table,
+        group=f"{data_name}/{measure}"[-MAX_NAME_CHARS:],
         job_type=report["name"][:MAX_NAME_CHARS],
-        tags=tags,
+        tags=[tag[:MAX_TAG_CHARS] for tag in dict.fromkeys(tags) if tag],
         config=settings,
         dir=inputs.folder,
         settings=wandb.Settings(**PRIVATE_SETTINGS),
     ) as run:
-        for arm, rows in training_logs(inputs).items():
+        for arm, folders in inputs.arms.items():
             run.define_metric(f"{arm}/*", step_metric=f"{arm}/step")
-            for row in rows:
+            for row in training_steps(folders.train):
                 run.log({f"{arm}/{name}": value for name, value in row.items()})
         groups = examples_by_stratum(inputs, load_run(inputs), settings["report"]["examples"])
         if groups:
             run.log({"samples": examples_table(groups)})
-        run.summary.update(flat_numbers({"scores": scores_by_arm(report)}) | run_numbers(report))
+        scores = {arm: report[arm] | {"mean": mean} for arm, mean in report["means"].items()}
+        run.summary.update(flat_numbers({"scores": scores}) | run_numbers(report))
 
 
 def examples_table(groups: dict[str, list[dict[str, Any]]]) -> wandb.Table:
     """A row per sample: its images, and the responses to the full and to the masked image."""
     examples = [(name, each) for name, group in groups.items() for each in group]
     max_images = max(len(example["images"]) for _, example in examples)
-
-    def image(address: str) -> wandb.Image:
-        return wandb.Image(images.from_png(b64decode(address.partition(",")[2])))
-
-    def cells(response: dict[str, Any] | None, *names: str) -> list[Any]:
-        return [response[name] if response else None for name in names]
-
-    return wandb.Table(
-        columns=[
-            *("sample_id", "stratum", "task"),
-            *(f"image {number + 1}" for number in range(max_images)),
-            *("question", "answer", "response", "verdict"),
-            *("mask_percent", "masked_response", "masked_verdict"),
-        ],
-        data=[
-            [example["sample_id"], stratum, example["task"]]
-            + [image(address) for address in example["images"]]
-            + [None] * (max_images - len(example["images"]))
-            + [example["question"], example["gold_answer"]]
-            + cells(example["full_image"], "response", "verdict")
-            + cells(example["masked"], "mask_percent", "response", "verdict")
-            for stratum, example in examples
-        ],
-    )
+    rows: list[dict[str, Any]] = []
+    for stratum, example in examples:
+        pngs = [b64decode(address.partition(",")[2]) for address in example["images"]]
+        cells: list[Any] = [wandb.Image(images.from_png(png)) for png in pngs]
+        cells += [None] * (max_images - len(cells))
+        full_image, masked = example["full_image"] or {}, example["masked"] or {}
+        row = {
+            "sample_id": example["sample_id"],
+            "stratum": stratum,
+            "task": example["task"],
+            **{f"image {number}": image for number, image in enumerate(cells, 1)},
+            "question": example["question"],
+            "answer": example["gold_answer"],
+            "response": full_image.get("response"),
+            "verdict": full_image.get("verdict"),
+            "mask_percent": masked.get("mask_percent"),
+            "masked_response": masked.get("response"),
+            "masked_verdict": masked.get("verdict"),
+        }
+        rows.append(row)
+    return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
 
 
 def write_tensorboard(inputs: RunInputs, report: dict[str, Any]) -> None:
     """Event files under `tensorboard`: a folder per arm, and `run` for the rest.
 
     An arm's curves and scores have the same tags in each folder, so that TensorBoard draws them in
-    one chart. The report itself is the text `report`.
+    one chart. Steps get the time they were taken at. The report itself is the text `report`.
     """
     root = inputs.folder / "tensorboard"
     if root.exists():
         shutil.rmtree(root)
-    logs = training_logs(inputs)
-    for arm, scores in scores_by_arm(report).items():
-        finished_at = report["stages"].get(f"train {arm}", {}).get("finished_at")
-        events = step_events(logs.get(arm, []), finished_at)
-        events.append(scalar_event(flat_numbers({"scores": scores})))
+    for arm, mean in report["means"].items():
+        steps, events = [], []
+        if arm in inputs.arms:
+            steps = training_steps(inputs.arms[arm].train)
+            end = datetime.fromisoformat(report["stages"][f"train {arm}"]["finished_at"])
+        for row in steps:  # their seconds count from the start of training
+            values = {name: value for name, value in row.items() if name != "step"}
+            time = end.timestamp() - steps[-1]["seconds"] + row["seconds"]
+            events.append(scalar_event(values, int(row["step"]), time))
+        events.append(scalar_event(flat_numbers({"scores": report[arm] | {"mean": mean}})))
         write_events(root / arm, events)
-    text = Event(summary=text_pb("report", render_markdown(report)))
+    text = Event(summary=text_pb("report", render_markdown("report.md.jinja", report=report)))
     write_events(root / "run", [scalar_event(run_numbers(report)), text])
-
-
-def step_events(rows: list[dict[str, float]], finished_at: str | None) -> list[Event]:
-    """Logged steps at the time they were taken: `seconds` count from the start of training."""
-    end = datetime.fromisoformat(finished_at).timestamp() if finished_at else 0.0
-    return [
-        scalar_event(
-            {name: value for name, value in row.items() if name != "step"},
-            step=int(row["step"]),
-            time=end - rows[-1]["seconds"] + row["seconds"],
-        )
-        for row in rows
-    ]
 
 
 def scalar_event(values: dict[str, float], step: int = 0, time: float = 0.0) -> Event:

@@ -12,9 +12,16 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.pipeline.parquet import MissingArtifact, SchemaError
 from difftrain.records import Measure, Score, Selection, TrainStage
 from difftrain.report.build import hide_secrets, write_report
-from difftrain.report.html import render_markdown
 from difftrain.report.inputs import RunInputs, load_run, read_columns
-from difftrain.report.text import markdown_table, points, sentence, sentences, table, verdict
+from difftrain.report.text import (
+    markdown_table,
+    points,
+    render_markdown,
+    sentence,
+    sentences,
+    table,
+    verdict,
+)
 from difftrain.select.rap import DECISIONS_FOLDER, Decision
 
 MakeRun = Callable[..., RunInputs]
@@ -191,7 +198,8 @@ def test_without_a_control_the_report_says_what_is_unknown(make_run: MakeRun) ->
     inputs = make_run(size=9, control=False)
     report = write_report(inputs)
     assert "control" not in report
-    assert "cannot say whether the selection of samples mattered" in render_markdown(report)
+    markdown = render_markdown("report.md.jinja", report=report)
+    assert "cannot say whether the selection of samples mattered" in markdown
 
 
 def test_a_control_of_another_size_is_mentioned(written: Written) -> None:

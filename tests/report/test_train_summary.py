@@ -5,12 +5,14 @@ from collections.abc import Callable
 
 import pandas as pd
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from difftrain.config.report import Tracker
 from difftrain.grade.reward_hacking import ALARM_LIMITS, Alarm
 from difftrain.report.build import summarize_training, write_report
 from difftrain.report.inputs import RunInputs, training_steps
 from difftrain.report.text import DIVERGENCE, sentences, table
-from difftrain.report.trackers import training_logs
+from difftrain.report.trackers import send_report
 
 MakeRun = Callable[..., RunInputs]
 
@@ -30,8 +32,8 @@ def log(tags: float, held_out: list[float]) -> pd.DataFrame:
 
 
 def summarize(tags: float, held_out: list[float]) -> tuple[dict, list[str]]:
-    summary = summarize_training({"tuned": log(tags, held_out)}, {"tuned": {"eval_samples": 64}})
-    return summary["tuned"], sentences("alarms", {"training": summary})
+    summary = summarize_training(log(tags, held_out), eval_samples=64)
+    return summary, sentences("alarms", {"training": {"tuned": summary}})
 
 
 def test_rewards_are_weighted_by_responses_and_unknown_without_any() -> None:
@@ -89,8 +91,10 @@ def test_alarms_and_rewards_are_in_the_report_and_in_the_tracker(make_run: MakeR
         text = (inputs.folder / name).read_text()
         assert "Alarm while training tuned, from step 10" in text
         assert "task: count" in text
-    sent = training_logs(inputs)["tuned"]
-    assert sent == training_steps(folder)
-    assert sent[9]["eval_rewards/accuracy/mean"] == 0.9
-    assert sent[9]["alarms/repeated_tags"] == 0.5
+    assert training_steps(folder)[9]["eval_rewards/accuracy/mean"] == 0.9
+    send_report(Tracker.tensorboard, inputs, report)
+    sent = EventAccumulator(str(inputs.folder / "tensorboard" / "tuned")).Reload()
+    (held_out,) = sent.Scalars("eval_rewards/accuracy/mean")
+    assert (held_out.step, held_out.value) == (10, pytest.approx(0.9))
+    assert [event.value for event in sent.Scalars("alarms/repeated_tags")] == [0.5] * 30
     assert Alarm.empty in ALARM_LIMITS

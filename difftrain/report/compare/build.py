@@ -3,9 +3,12 @@
 Differences are paired on the same benchmark items. The papers' tables have no such tests.
 """
 
-from dataclasses import asdict, replace
+from collections import defaultdict
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+
+import pandas as pd
 
 from difftrain import stats
 from difftrain.config.evaluate import MINIATURES, OFFICIAL
@@ -21,16 +24,14 @@ from difftrain.report.compare.runs import (
     NotComparable,
     RowCost,
     Run,
+    find_incompatible,
     read_runs,
-    require_compatible,
     without_duplicates,
 )
 from difftrain.stats import MEAN, Estimate
 
-BENCHMARK_ORDER = (*OFFICIAL, *MINIATURES)
-"""The columns in the papers' order."""
-VERSION = 4
-"""To be raised when the content of the files changes."""
+BENCHMARK_ORDER = (*OFFICIAL, *MINIATURES)  # the papers' order
+VERSION = 4  # to be raised when the content of the files changes
 RunBySeed = dict[int, Run]
 
 
@@ -38,14 +39,21 @@ def compare_runs(folders: list[Path], output: Path | None = None, force: bool = 
     """Write the comparison of these run folders; returns its folder.
 
     Raises MissingArtifact naming runs that are not finished, and NotComparable (a ValueError)
-    naming the differing keys of runs with other settings than the rest.
+    naming the differing keys of runs with other settings than the rest; with `force` the table
+    notes these keys instead.
     """
     runs = read_runs(folders)
-    incompatible = require_compatible(runs, force)
+    incompatible = find_incompatible(runs)
+    if incompatible and not force:
+        lines = ["\n    ".join([f"  {folder}", *keys]) for folder, keys in incompatible.items()]
+        raise NotComparable(
+            "runs with other settings than the rest, or than their names say (the value of the "
+            "rest comes first; --force compares them anyway and notes it):\n" + "\n".join(lines)
+        )
     runs = without_duplicates(runs, force)
-    by_table: dict[tuple[str, ...], list[Run]] = {}
+    by_table: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        by_table.setdefault(run.table, []).append(run)
+        by_table[run.table].append(run)
     comparisons = [build_table(members, incompatible) for _, members in sorted(by_table.items())]
     fingerprint = manifest.fingerprint(
         {"incompatible": incompatible, "version": VERSION},
@@ -68,13 +76,15 @@ def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparis
     benchmarks = [
         name for name in BENCHMARK_ORDER if all(name in run.report["base"] for run in runs)
     ]
-    by_row: dict[str, RunBySeed] = {}
-    for run in sorted(runs, key=lambda run: (presets.row_order(run.name), run.seed)):
-        by_row.setdefault(run.name, {})[run.seed] = run
+    order = {name: i for i, name in enumerate(presets.PRESETS)}  # other names come last
+    by_row: dict[str, RunBySeed] = defaultdict(dict)
+    for run in sorted(runs, key=lambda run: (order.get(run.name, len(order)), run.name, run.seed)):
+        by_row[run.name][run.seed] = run
     rows = []
     for name, members in by_row.items():
         is_noted = any(str(run.folder) in incompatible for run in members.values())
-        rows += build_rows(name, by_row, benchmarks, is_noted)
+        rows += build_rows(name, dict(by_row), benchmarks, is_noted)
+    correct_p(rows, [*benchmarks, MEAN])
     base = ComparisonRow(
         name=Arm.base,
         title="base model, not trained",
@@ -88,7 +98,7 @@ def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparis
         measure=first.report["measure"],
         benchmarks=tuple(benchmarks),
         base=base,
-        rows=tuple(with_corrected_p(rows, [*benchmarks, MEAN])),
+        rows=tuple(rows),
         notes=tuple(sentences("run_notes", runs, incompatible)),
     )
 
@@ -101,16 +111,20 @@ def build_rows(
     `is_noted`: a run has other settings than the rest, which the titles say.
     """
     runs, control = by_row[name], find_control(name, by_row)
-    title, suffix = presets.preset_of(name).title, " (other settings)" * is_noted
+    title = presets.preset_of(name).title + " (other settings)" * is_noted
+    report = next(iter(runs.values())).report
+    paper = {}
+    if report["settings"]["evaluate"]["limit"] is None:
+        paper = presets.paper_scores(report["settings"], name, report["measure"])
     row = ComparisonRow(
         name=name,
-        title=title + suffix,
+        title=title,
         seeds=tuple(runs),
         scores=scores(results_by_seed(runs, Arm.tuned), benchmarks),
-        cost=mean_cost([run.cost() for run in runs.values()]),
+        cost=mean_cost(runs, Arm.tuned),
         versus_control=None if control is None else versus_control(runs, *control, benchmarks),
         no_control=presets.missing_control_reason(name),
-        paper=paper_scores(next(iter(runs.values())), name, benchmarks),
+        paper={column: score for column, score in paper.items() if column in benchmarks},
         size_mismatches=() if control is None else size_mismatches(runs, *control),
     )
     controlled = {seed: run for seed, run in runs.items() if run.has_control}
@@ -118,23 +132,19 @@ def build_rows(
         return [row]
     own_control = ComparisonRow(
         name=f"{name} {Arm.control}",
-        title=f"random control of {title}{suffix}",
+        title=f"random control of {title}",
         seeds=tuple(controlled),
         scores=scores(results_by_seed(controlled, Arm.control), benchmarks),
-        cost=mean_cost([run.cost(Arm.control) for run in controlled.values()]),
+        cost=mean_cost(controlled, Arm.control),
         no_control="is a random control itself",
         is_own_control=True,
     )
     return [row, own_control]
 
 
-def paper_scores(run: Run, name: str, benchmarks: list[str]) -> dict[str, float]:
-    """The paper's scores of a row, for the columns that are the paper's own benchmarks in full."""
-    settings = run.report["settings"]
-    if settings["evaluate"]["limit"] is not None:
-        return {}
-    by_benchmark = presets.paper_scores(settings, name, run.report["measure"])
-    return {column: score for column, score in by_benchmark.items() if column in benchmarks}
+def mean_cost(runs: RunBySeed, arm: str) -> RowCost:
+    """What an arm took, as means over seeds."""
+    return RowCost(**pd.DataFrame([run.cost(arm) for run in runs.values()]).mean())
 
 
 def size_mismatches(runs: RunBySeed, controls: RunBySeed, arm: str) -> tuple[str, ...]:
@@ -216,29 +226,11 @@ def split_unscored(
     return {name: Estimate(reason=reason) for name, reason in reasons.items()}, kept
 
 
-def with_corrected_p(rows: list[ComparisonRow], columns: list[str]) -> list[ComparisonRow]:
-    """The rows with p values corrected by Holm over the rows, in each column by itself."""
-    compared = {
-        i: dict(row.versus_control.differences) for i, row in enumerate(rows) if row.versus_control
-    }
+def correct_p(rows: list[ComparisonRow], columns: list[str]) -> None:
+    """Set p_corrected: p values corrected by Holm over the rows, in each column by itself."""
+    by_row = [row.versus_control.differences for row in rows if row.versus_control]
     for column in columns:
-        p_values = {
-            i: by_column[column].p or 0.0
-            for i, by_column in compared.items()
-            if by_column[column].p is not None
-        }
-        corrected = stats.holm(list(p_values.values()))
-        for i, p in zip(p_values, corrected, strict=True):
-            compared[i][column] = replace(compared[i][column], p_corrected=p)
-    return [
-        replace(row, versus_control=replace(row.versus_control, differences=compared[i]))
-        if row.versus_control
-        else row
-        for i, row in enumerate(rows)
-    ]
-
-
-def mean_cost(costs: list[RowCost]) -> RowCost:
-    """Each cost as its mean over seeds."""
-    fields = [asdict(cost) for cost in costs]
-    return RowCost(**{name: sum(each[name] for each in fields) / len(fields) for name in fields[0]})
+        tested = [each for each in by_row if each[column].p is not None]
+        corrected = stats.holm([each[column].p or 0.0 for each in tested])
+        for differences, p in zip(tested, corrected, strict=True):
+            differences[column] = replace(differences[column], p_corrected=p)

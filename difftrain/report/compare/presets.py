@@ -82,21 +82,13 @@ OTHER_ROWS = (
 )
 """Our rows that those tables do not have; they come below the twelve."""
 PRESETS = {row.recipe: row for row in (*PAPER_ROWS, *OTHER_ROWS)}
-NEEDS_OWN_CONTROL = tuple(
-    row.recipe for row in PRESETS.values() if row.selects and row.control is None
-)
-"""Rows that select and have no random row of their size: they need control=random."""
+# Rows that select and have no random row of their size: they need control=random.
+NEEDS_OWN_CONTROL = [name for name, row in PRESETS.items() if row.selects and not row.control]
 
 
 def preset_of(name: str) -> RowPreset:
     """The row of a run's name; another name is a row of its own, without a random row."""
     return PRESETS.get(name, RowPreset(name, name))
-
-
-def row_order(name: str) -> tuple[int, str]:
-    """Sort key of a row in a table: the papers' order, then ours, then other names."""
-    names = list(PRESETS)
-    return (names.index(name) if name in names else len(names), name)
 
 
 def missing_control_reason(name: str) -> str:
@@ -112,8 +104,8 @@ def missing_control_reason(name: str) -> str:
 
 
 PAPER_MODEL = "Qwen2.5-VL-7B-Instruct"
+# The paper prints these in percent, and MMMU and MMStar as fractions.
 IN_PERCENT = ("MathVista", "MMVet", "OCRBench", "HallusionBench")
-"""The paper prints these in percent, and MMMU and MMStar as fractions."""
 TASK_SETS = {
     "reasoning": {"math", "puzzle", "science", "chart"},
     "perception": {"detection", "grounding", "counting", "ocr"},

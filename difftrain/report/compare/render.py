@@ -3,13 +3,12 @@
 compare.md, .html, .csv and .tex are each written complete or not at all.
 """
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,7 +20,6 @@ from difftrain.report.plots import ARM_COLORS, INK, RULE, name_rows, new_figure,
 from difftrain.report.text import NO_DIFFERENCE, percent, points
 from difftrain.stats import MEAN, Estimate
 
-TITLE = "Rows against their random controls"
 ALPHA = 0.05
 BETTER, WORSE = "better", "worse"
 CORRECTED_AWAY = "no difference shown after correction for the number of rows"
@@ -35,7 +33,6 @@ COSTS = {
     "tokens": "generated tokens",
     "seconds": "seconds",
 }
-SENTENCES = "compare/sentences.jinja"
 
 
 def verdict(difference: Estimate) -> str:
@@ -94,62 +91,25 @@ def format_p(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def top_row(comparison: Comparison) -> tuple[ComparisonRow | None, int]:
-    """The row with the highest mean, and how many other rows' intervals overlap with its own."""
-    rows = [row for row in comparison.rows if row.scores[MEAN].mean]
-    if not rows:
-        return None, 0
-    top = max(rows, key=lambda row: row.scores[MEAN].mean or 0.0)
-    low = top.scores[MEAN].low
-    highs = [row.scores[MEAN].high for row in rows if row is not top]
-    return top, sum(high is not None and low is not None and high >= low for high in highs)
-
-
-def with_paper_score(row: ComparisonRow, name: str) -> str:
-    """A score with its interval, and the paper's score in brackets if there is one."""
-    score = format_score(row.scores[name])
-    return f"{score} ({percent(row.paper[name])})" if name in row.paper else score
-
-
-text.templates().filters |= {
-    "difference": format_difference,
-    "estimate": format_score,
-    "p_value": format_p,
-    "row_verdict": row_verdict,
-}
-text.templates().globals |= {
-    "corrected_away": CORRECTED_AWAY,
-    "describe": describe,
-    "mean": MEAN,
-    "needs_own_control": NEEDS_OWN_CONTROL,
-    "top_row": top_row,
-    "unequal": UNEQUAL,
-    "untested": UNTESTED,
-    "with_paper_score": with_paper_score,
-}
-
-
 def sentences(topic: str, *values: Any) -> list[str]:
     """The sentences of the comparison's template on a topic."""
-    return text.sentences(topic, *values, template=SENTENCES)
+    return text.sentences(topic, *values, template="compare/sentences.jinja")
 
 
 def write_comparisons(folder: Path, comparisons: list[Comparison]) -> None:
     """Write the four files."""
-    values = {"title": TITLE, "comparisons": comparisons, "sentences": sentences}
-    figures = [
-        {
-            "differences": differences_figure(comparison),
-            "means": means_figure(comparison),
-            "costs": costs_figure(comparison),
-        }
+    lines = [
+        line
         for comparison in comparisons
+        for row in (comparison.base, *comparison.rows)
+        for line in csv_lines(comparison, row)
     ]
+    values = {"comparisons": comparisons, "sentences": sentences}
     page = text.templates().get_template("compare/compare.html.jinja")
-    html = page.render(**values, figures=figures)
-    markdown = text.render_markdown_file("compare/compare.md.jinja", **values)
+    html = page.render(**values)
+    markdown = text.render_markdown("compare/compare.md.jinja", **values)
     manifest.write_text(folder / "compare.md", markdown)
-    manifest.write_text(folder / "compare.csv", comma_separated(comparisons))
+    manifest.write_text(folder / "compare.csv", pd.DataFrame(lines).to_csv(index=False))
     manifest.write_text(folder / "compare.tex", latex(comparisons))
     manifest.write_text(folder / "compare.html", html)
 
@@ -160,28 +120,15 @@ def latex(comparisons: list[Comparison]) -> str:
     return template.render(comparisons=comparisons, sentences=sentences)
 
 
-def comma_separated(comparisons: list[Comparison]) -> str:
-    """One line for each row and benchmark; scores are fractions of 1, missing ones empty."""
-    file = io.StringIO()
-    lines = [
-        line
-        for comparison in comparisons
-        for row in (comparison.base, *comparison.rows)
-        for line in csv_lines(comparison, row)
-    ]
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    writer = csv.DictWriter(file, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
-
-
 def csv_lines(comparison: Comparison, row: ComparisonRow) -> Iterator[dict[str, Any]]:
-    """A row's lines: its scores and differences, and in the line of the mean its cost."""
+    """A row's lines, one for each benchmark; scores are fractions of 1, missing ones empty.
+
+    The cost is in the line of the mean.
+    """
+    cost = asdict(row.cost) if row.cost else {}
     for name in (*comparison.benchmarks, MEAN):
         score, versus = row.scores[name], row.versus_control
         difference = versus.differences[name] if versus else Estimate()
-        cost = asdict(row.cost) if row.cost else {}
         yield {
             "model": comparison.model,
             "data": comparison.data,
@@ -288,10 +235,21 @@ def costs_figure(comparison: Comparison) -> Figure | None:
     figure, grid = new_figure(8.6, 6.4, 2, 2, sharey=True)
     for axes, (name, title) in zip(grid.flat, COSTS.items(), strict=True):
         values = [getattr(row.cost, name) for row in rows]
-        all_equal = len(set(values)) == 1 and not any(selection_cost(row, name) for row in rows)
-        for number, (row, value) in enumerate(zip(rows, values, strict=True), 1):
+        added = [getattr(row.cost, f"selection_{name}", 0.0) for row in rows]
+        all_equal = len(set(values)) == 1 and not any(added)
+        for number, (row, value, more) in enumerate(zip(rows, values, added, strict=True), 1):
             shift = 0.03 * (value or 1.0) * (number - (len(rows) + 1) / 2) if all_equal else 0.0
-            draw_cost(axes, row, value + shift, selection_cost(row, name), number)
+            x, x_with_selection = value + shift, value + shift + more
+            (low, mean, high), color = scaled(row.scores[MEAN]), row_color(row)
+            axes.vlines(x, low, high, color=color, linewidth=1.2, alpha=0.35)
+            if x_with_selection > x:
+                axes.plot([x, x_with_selection], [mean, mean], color=color, linewidth=1,
+                          linestyle=(0, (2, 2)))  # fmt: skip
+                axes.plot([x_with_selection], [mean], "o", markerfacecolor="white",
+                          markeredgecolor=color, markersize=5)  # fmt: skip
+            axes.plot([x], [mean], "o", color=color, markersize=5.5)
+            axes.annotate(str(number), (x_with_selection, mean), xytext=(5, 0), fontsize=8,
+                          textcoords="offset points", va="center", color=INK)  # fmt: skip
         axes.set_title(title)
         axes.margins(x=0.08, y=0.12)
         axes.grid(axis="y")
@@ -308,19 +266,20 @@ def costs_figure(comparison: Comparison) -> Figure | None:
     return figure
 
 
-def selection_cost(row: ComparisonRow, name: str) -> float:
-    """What selecting a row's samples adds to one of its costs."""
-    return getattr(row.cost, f"selection_{name}", 0.0)
-
-
-def draw_cost(axes: Axes, row: ComparisonRow, x: float, added: float, number: int) -> None:
-    """A row in one panel: its score, interval and number; `added` is the cost of selection."""
-    (low, mean, high), color = scaled(row.scores[MEAN]), row_color(row)
-    axes.vlines(x, low, high, color=color, linewidth=1.2, alpha=0.35)
-    if added:
-        axes.plot([x, x + added], [mean, mean], color=color, linewidth=1, linestyle=(0, (2, 2)))
-        axes.plot([x + added], [mean], "o", markerfacecolor="white", markeredgecolor=color,
-                  markersize=5)  # fmt: skip
-    axes.plot([x], [mean], "o", color=color, markersize=5.5)
-    axes.annotate(str(number), (x + added, mean), xytext=(5, 0), textcoords="offset points",
-                  va="center", fontsize=8, color=INK)  # fmt: skip
+text.templates().filters |= {
+    "difference": format_difference,
+    "estimate": format_score,
+    "p_value": format_p,
+    "row_verdict": row_verdict,
+}
+text.templates().globals |= {
+    "corrected_away": CORRECTED_AWAY,
+    "costs_figure": costs_figure,
+    "describe": describe,
+    "differences_figure": differences_figure,
+    "mean": MEAN,
+    "means_figure": means_figure,
+    "needs_own_control": NEEDS_OWN_CONTROL,
+    "unequal": UNEQUAL,
+    "untested": UNTESTED,
+}

@@ -3,6 +3,7 @@
 One table has runs that differ only in what the names of their rows say. Scores are fractions of 1.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,8 +18,8 @@ from difftrain.report.text import flatten
 if TYPE_CHECKING:  # a sweep checks its settings without loading scipy
     from difftrain.stats import Estimate
 
+# Runs that differ in these belong to different tables: two measures x two task sets give four.
 TABLE_KEYS = ("difficulty.measure", "data.source", "data.tasks")
-"""Runs that differ in these belong to different tables: two measures x two task sets give four."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,6 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """The seed of its training."""
         return self.report["seed"]
 
     @cached_property
@@ -119,7 +119,6 @@ class Run:
 
     @property
     def has_control(self) -> bool:
-        """Whether it trained a random control itself."""
         return "evaluate control" in self.report["stages"]
 
     def results_folder(self, arm: str) -> Path:
@@ -141,12 +140,11 @@ class Run:
         names = ("probe", "attention", "score", f"select_sft {arm}", f"select {arm}")
         selection = [stages[name] for name in names if name in stages]
         counts = [self.report[key].get(arm) for key in ("sft", "trained") if key in self.report]
-        is_random = [bool(self.settings.get("select.random"))]
-        learns_from_probe = False
-        if "sft" in self.report["train_stages"]:
-            is_random.append(bool(self.settings.get("select.sft_random")))
-            learns_from_probe = str(self.settings.get("sft.targets")) == "rollouts"
-        has_selection = preset_of(self.report["name"]).selects and not all(is_random)
+        has_sft = "sft" in self.report["train_stages"]
+        learns_from_probe = has_sft and str(self.settings.get("sft.targets")) == "rollouts"
+        keys = ("select.random", "select.sft_random") if has_sft else ("select.random",)
+        is_random = all(self.settings.get(key) for key in keys)
+        has_selection = preset_of(self.report["name"]).selects and not is_random
         selects = arm == "tuned" and (learns_from_probe or has_selection)
         return RowCost(
             steps=sum(stage.get("steps", 0) for stage in training),
@@ -162,16 +160,15 @@ def read_runs(folders: list[Path]) -> list[Run]:
     """The runs of these folders. Raises MissingArtifact naming each that is not finished, and
     SchemaError for a run of an earlier version of difftrain.
     """
+    missing = []
     for folder in folders:
         manifest.refuse_old_layout(folder)
-    if problems := [
-        f"{folder}: no finished report (report.json): run launch/train.py again"
-        if folder.is_dir()
-        else f"{folder}: there is no such run"
-        for folder in folders
-        if not (folder / "report.json").is_file()
-    ]:
-        raise MissingArtifact("\n".join(problems))
+        if not folder.is_dir():
+            missing.append(f"{folder}: there is no such run")
+        elif not (folder / "report.json").is_file():
+            missing.append(f"{folder}: no finished report (report.json): run launch/train.py again")
+    if missing:
+        raise MissingArtifact("\n".join(missing))
     runs = [Run(folder, manifest.read_json(folder / "report.json")) for folder in folders]
     for run in runs:
         for arm in run.report["means"]:
@@ -179,12 +176,14 @@ def read_runs(folders: list[Path]) -> list[Run]:
     return runs
 
 
+# Settings that must be equal in all runs, whatever their table.
 SHARED_BY_ALL_TABLES = ("model.", "evaluate.")
-"""Settings that must be equal in all runs, whatever their table."""
+# Settings that recipes set; a run's report lists what else its recipe sets. They may differ
+# between rows, but not between two runs of one row.
 ROW_KEYS = ("recipe", "name", "train_stages", "select.")
-"""Settings that recipes set; a run's report lists what else its recipe sets. They may differ
-between rows, but not between two runs of one row."""
 RUN_KEYS = ("seed", "control", "output_dir", "report.", "report_to", "export.")
+# Settings that change no sample, weight or score. The source of benchmark items is among them: the
+# items themselves are compared.
 WITHOUT_EFFECT = (
     *("probe.retest_samples", "grpo.reward_workers", "grpo.save_steps", "sft.save_steps"),
     *("model.batch_size", "model.attention_batch_size", "model.url", "model.vllm.", "plan."),
@@ -193,10 +192,7 @@ WITHOUT_EFFECT = (
     *("model.server.api_key_env", "model.server.max_concurrency", "model.server.max_attempts"),
     *("model.server.timeout_s", "model.server.backoff_s", "model.server.max_outage_s"),
 )
-"""Settings that change no sample, weight or score. The source of benchmark items is among them:
-the items themselves are compared."""
-BY_NAME = "by its name and"
-"""Part of the message for a run that has the name of a preset row and other settings."""
+BY_NAME = "by its name and"  # in the message for a run that has a preset row's name only
 
 
 class NotComparable(ValueError):
@@ -270,9 +266,9 @@ def find_incompatible(
     pairs = {
         (i, j): compare(a, b) for i, a in enumerate(runs) for j, b in enumerate(runs) if i != j
     }
-    rows: dict[tuple[Any, ...], list[int]] = {}
+    rows: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for i, run in enumerate(runs):
-        rows.setdefault((run.table, run.name), []).append(i)
+        rows[run.table, run.name].append(i)
     for group in ([*range(len(runs))], *rows.values()):
         disagreements = {i: sum(bool(pairs[i, j]) for j in group if j != i) for i in group}
         typical = min(
@@ -285,22 +281,6 @@ def find_incompatible(
         for run, found in zip(runs, lines, strict=True)
         if found
     }
-
-
-def require_compatible(runs: list[Run], force: bool) -> dict[str, list[str]]:
-    """What the table must note about its runs, by run folder.
-
-    Raises NotComparable unless all agree or `force` is set.
-    """
-    incompatible = find_incompatible(runs)
-    if incompatible and not force:
-        lines = [f"  {folder}\n" + "\n".join(f"    {line}" for line in found)
-                 for folder, found in incompatible.items()]  # fmt: skip
-        raise NotComparable(
-            "runs with other settings than the rest, or than their names say (the value of the "
-            "rest comes first; --force compares them anyway and notes it):\n" + "\n".join(lines)
-        )
-    return incompatible
 
 
 def without_duplicates(runs: list[Run], force: bool) -> list[Run]:
