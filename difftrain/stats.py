@@ -217,7 +217,7 @@ def standard_error(values: Sequence[tuple[str, float]]) -> float:
     count = len(deviation_C)
     if count < 2:
         return float("inf")
-    return float((count / (count - 1) * (deviation_C**2).sum()) ** 0.5 / len(values))
+    return float((count / (count - 1) * sum((deviation_C**2).tolist())) ** 0.5 / len(values))
 
 
 def interval(
