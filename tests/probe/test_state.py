@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from difftrain.config.difficulty import ChanceCorrection, DifficultyConfig, ProbeConfig, Until
-from difftrain.config.run_config import RunConfig
+from difftrain.config.run_config import RunConfig, problems
 from difftrain.difficulty import pism
 from difftrain.pipeline import parquet
 from difftrain.probe.schedule import ProbeRequest, ProbeState, next_draws, requirements
@@ -174,4 +174,4 @@ def test_requirements_that_differ_are_described_differently() -> None:
 
 
 def test_the_probe_config_refuses_no_rollouts() -> None:
-    assert dict(ProbeConfig(cde_rollouts=0).check()) == {"cde_rollouts": "must be at least 1"}
+    assert [*problems(ProbeConfig(cde_rollouts=0))] == ["cde_rollouts=0: must be at least 1"]
