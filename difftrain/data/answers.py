@@ -1,6 +1,6 @@
-r"""Gold answers: unwrapped (tags, \boxed{}), their kinds, and gold boxes in model pixels.
+r"""Reads gold answers: removes tags and \boxed{}, infers the answer kind, converts gold boxes.
 
-Not here: whether a grader can parse a gold answer, and comparing boxes (difftrain/grade).
+difftrain/grade decides whether a grader can parse a gold answer, and compares boxes.
 """
 
 import ast
@@ -17,7 +17,7 @@ from difftrain.grade import choice, extract, gold_problem
 from difftrain.images import DecodedImage
 from difftrain.records import AnswerKind, TaskSet
 
-# The perception tasks of Qi et al. 2026; their names also occur with `cv_` in front.
+# The perception tasks of Qi et al. 2026. Some datasets write their names with the prefix `cv_`.
 KIND_OF_TASK = {
     "detection": AnswerKind.boxes,
     "grounding": AnswerKind.boxes,
@@ -27,26 +27,28 @@ KIND_OF_TASK = {
 TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
 LETTER_MARK = re.compile(r"(?:^|[\s(\[])([A-Z])\s?[.):\]]")  # options in a question: A. / (A) / A:
 OPTION_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
-MAX_RESPONSE_GOLD = 200  # characters of an assistant's turn that may be a gold answer as a whole
-MAX_TEXT_GOLD = 40
+MAX_RESPONSE_GOLD = 200  # a longer assistant turn is no gold answer unless tags or a box mark it
+MAX_TEXT_GOLD = 40  # characters; see require_comparable
 SEPARATORS = re.compile(r"(?<!\\);|\n")  # several answers in one gold answer
-UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")  # relations, commands, numbers among words
+UNCOMPARABLE = re.compile(
+    r"[=<>≤≥\\]|\d.*\s\D.*\d"
+)  # relations, LaTeX commands, two numbers with words between
 DATE_OR_TIME = re.compile(r"\d+([-/.])\d+\1\d+|\d{1,2}:\d{2}(:\d{2})?")
-LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")  # a comma that separates no thousands
+LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")  # a comma, except between thousands
 HAS_NUMBER = re.compile(r"\d|\\pi|π|\\infty")
 CODE_FENCE = re.compile(r"^```\w*\s*|\s*```$")
 BOX_TOLERANCE = 2  # pixels a box may reach beyond the image (rounding, inclusive corners)
 
 
 class GoldError(RowError):
-    """A gold answer that cannot be used."""
+    """The gold answer of a row cannot be used."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"unusable gold answer: {reason}")
 
 
 def unwrap(gold: str) -> str:
-    r"""A gold answer without <answer> tags, \boxed{} (the last of each) and \text{} around it."""
+    r"""A gold answer without <answer> tags, \boxed{} (the last of each) or a \text{} around it."""
     for extract_content in (extract.tag_content, extract.boxed_content):
         content = extract_content(gold)
         gold = gold if content is None else content
@@ -56,14 +58,14 @@ def unwrap(gold: str) -> str:
 
 
 def answer_of_response(response: str) -> str:
-    """The gold answer in an assistant's turn: unwrapped, else the whole turn if it is short.
+    """The gold answer of an assistant turn: <answer> or \\boxed{}, else the turn if it is short.
 
-    Quotes, a trailing # and one final period are removed. Raises GoldError for a long turn without
-    <answer> or \\boxed{}.
+    Quotes, # at both ends and one final period are removed. Raises GoldError for a long turn
+    without <answer> or \\boxed{}.
     """
     gold = unwrap(response)
     if gold == response.strip() and len(gold) > MAX_RESPONSE_GOLD:
-        rule = "and no <answer></answer> or \\boxed{}"
+        rule = f"over {MAX_RESPONSE_GOLD}, and neither <answer></answer> nor \\boxed{{}}"
         raise GoldError(f"the assistant's turn has {len(gold)} characters, {rule}")
     text = gold.strip("#").strip()
     if text.endswith(".") and not text.endswith(".."):
@@ -72,25 +74,25 @@ def answer_of_response(response: str) -> str:
 
 
 def require_comparable(gold: str) -> str:
-    """A gold answer that is a number, a letter or few words. Raises GoldError for other text.
+    """The gold answer if it is a number, a letter or few words. Raises GoldError for other text.
 
-    For datasets whose gold answers are free text meant for a mathematician: an exact comparison
-    would never accept such a text, and math-verify would accept its letters.
+    Some datasets have gold answers in free text. No response would equal such a text exactly, and
+    math-verify would misread its letters as variables.
     """
     is_long_text = len(gold) > MAX_TEXT_GOLD or UNCOMPARABLE.search(gold)
     if SEPARATORS.search(gold) or (is_long_text and not _looks_numeric(gold)):
-        raise GoldError(f"neither a number, a letter nor few words: {gold[:80]!r}")
+        raise GoldError(f"must be a number, a letter or few words: {gold[:80]!r}")
     return gold
 
 
 def task_set(task: str, kind: AnswerKind) -> TaskSet:
-    """Perception for its four tasks and for anything answered with boxes, else reasoning."""
+    """Perception for the tasks of KIND_OF_TASK and for boxes, else reasoning."""
     is_perception = task.removeprefix("cv_") in KIND_OF_TASK or kind is AnswerKind.boxes
     return TaskSet.perception if is_perception else TaskSet.reasoning
 
 
 def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> AnswerKind:
-    """The answer kind of an unwrapped gold answer: by task, then options, then how it looks."""
+    """The kind of an unwrapped gold answer: by its task, else by options, else by its form."""
     kind = KIND_OF_TASK.get(task.removeprefix("cv_"))
     if kind is AnswerKind.boxes or "bbox_2d" in gold:
         return AnswerKind.boxes
@@ -105,7 +107,7 @@ def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> A
 
 
 def _looks_numeric(gold: str) -> bool:
-    """Whether a gold answer is a number, a measure or a formula, and not words, date or list."""
+    """Whether a gold answer is a number, a quantity or a formula, not words, a date or a list."""
     text = gold.strip().strip("$").strip()
     if not HAS_NUMBER.search(text) or DATE_OR_TIME.fullmatch(text) or LIST.match(text):
         return False
@@ -113,9 +115,9 @@ def _looks_numeric(gold: str) -> bool:
 
 
 def choice_letter(gold: str, options: tuple[str, ...]) -> str:
-    """A choice's gold answer as its letter, also where it repeats an option's text.
+    """The letter of a choice's gold answer, which may be a letter or the text of an option.
 
-    One that names no option is returned as it is, for the grader to refuse. Raises GoldError.
+    If it names no option, it is returned unchanged, and gold_problem rejects it. Raises GoldError.
     """
     letter, folded = choice.parse(gold, options), gold.casefold().strip()
     same = [LETTERS[i] for i, text in enumerate(options) if text.casefold().strip() == folded]
@@ -127,9 +129,9 @@ def choice_letter(gold: str, options: tuple[str, ...]) -> str:
 
 
 def strip_option_marks(options: Sequence[str]) -> tuple[str, ...]:
-    """Options without their own "A." marks, which the prompt adds itself. Raises RowError."""
+    """Options without marks like "A.", because the prompt adds its own. Raises RowError."""
     if len(options) > len(LETTERS):
-        raise RowError(f"unusable options: {len(options)}, but only {len(LETTERS)} have a letter")
+        raise RowError(f"unusable options: {len(options)}, but at most {len(LETTERS)} are allowed")
     marks = [OPTION_MARK.match(option) for option in options]
     if options and all(mark and mark[1] == LETTERS[i] for i, mark in enumerate(marks)):
         return tuple(OPTION_MARK.sub("", option, count=1).strip() for option in options)
@@ -137,7 +139,7 @@ def strip_option_marks(options: Sequence[str]) -> tuple[str, ...]:
 
 
 def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat) -> str:
-    """Gold boxes as JSON of {"bbox_2d", "label"}, to 0.1 resized pixel. Raises GoldError."""
+    """Gold boxes as a JSON list of {"bbox_2d", "label"} in pixels of the resized image, to 0.1."""
     frame = {
         BoxFormat.pixels: image.original_size,
         BoxFormat.resized: image.size,
@@ -163,13 +165,13 @@ def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat)
 
 
 def _round(values: Sequence[float]) -> list[float | int]:
-    """Numbers to 0.1, whole ones as int."""
+    """The values rounded to 0.1, as int if that is a whole number."""
     rounded = [round(value, 1) for value in values]
     return [int(value) if value == int(value) else value for value in rounded]
 
 
 def _parse_boxes(gold: str) -> list[tuple[list[float], dict[str, str]]]:
-    """The corners of each box, and {"label"} or {}. Raises GoldError."""
+    """The corners of each box, and {"label": ...} or {}. Raises GoldError."""
     problem = f"not a list of boxes: {gold[:80]!r}"
     try:
         value = parse_literal(CODE_FENCE.sub("", gold.strip()))
@@ -189,7 +191,7 @@ def _parse_boxes(gold: str) -> list[tuple[list[float], dict[str, str]]]:
 
 
 def parse_literal(text: str) -> Any:
-    """A value written as JSON or, in older files, as a Python literal. Raises ValueError."""
+    """The value of a JSON text or of a Python literal. Raises ValueError."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

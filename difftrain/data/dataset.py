@@ -1,8 +1,8 @@
-"""The samples of whichever source the settings name, and that stream's fingerprint.
+"""Turns the rows of the configured source into Samples, and computes the source's fingerprint.
 
-A format (formats.py) turns a row into a RawRow; everything after that is here, once, so that every
-source gives the same Sample: decoding images, checking the gold answer, finding duplicates. Not
-here: reading rows (readers.py).
+readers.py reads rows, and formats.py turns a row of any format into a RawRow. This module does the
+rest, the same for all formats: decode images, check the gold answer, find duplicates. A row's
+location is "FILE:NUMBER".
 """
 
 import hashlib
@@ -30,17 +30,17 @@ from difftrain.pipeline import manifest
 from difftrain.records import AnswerKind, Sample
 from difftrain.shapes import pool
 
-MAX_SCAN_BYTES = 64 << 20  # a larger jsonl or json is not scanned for the images it names
-BLOCK_ROWS = 64  # whose images are compared at once with all earlier ones of the same text
-NOT_ROWS = {"dataset_info.json", "dataset_infos.json", "state.json"}  # about a dataset, beside it
+MAX_SCAN_BYTES = 64 << 20  # larger jsonl and json files are not scanned for image paths
+BLOCK_ROWS = 64  # rows compared at once with all earlier rows of the same text
+METADATA_FILES = {"dataset_info.json", "dataset_infos.json", "state.json"}  # they hold no rows
 
 
 @dataclass(slots=True)
 class DatasetStats:
-    """What was counted besides samples and rejected rows.
+    """Counts beyond the numbers of samples and of rejected rows.
 
-    `other_tasks` are rows of tasks that data.tasks leaves out; exact duplicates are dropped or
-    kept. `near_duplicates` are the places of a row and of the first that looks the same, sorted.
+    `other_tasks` is the number of rows whose task is not in data.tasks. `near_duplicates` holds
+    (location of the row, location of the first row that looks the same), sorted.
     """
 
     other_tasks: int = 0
@@ -54,9 +54,9 @@ class DatasetStats:
 def load_samples(
     config: DataConfig, stats: DatasetStats | None = None
 ) -> Iterator[Sample | RejectedRow]:
-    """The first `limit` rows of the source, each a Sample or RejectedRow; read one by one.
+    """Yields each of the first `limit` rows of the source as a Sample or a RejectedRow.
 
-    Raises EmptyDatasetError where no file holds rows, HubUnavailable where the hub does not answer.
+    Raises EmptyDatasetError if no file matches, HubUnavailable if the hub does not answer.
     """
     if config.source is Source.shapes:
         samples = pool.samples(pool.Split.pool, config.num_samples, config.world_seed)
@@ -65,30 +65,30 @@ def load_samples(
 
 
 def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | RejectedRow]:
-    """Rows of files; exact duplicates are rejected or given an id of their own.
+    """Rejects exact duplicates, or gives each its own id; adds near duplicates to `stats`.
 
     Exact duplicates have the same images, question and answer. Near duplicates have the same
     question and answer, and images that were only re-encoded, resized or retouched.
     """
-    # The rows read so far are in a temporary file, deleted when closed, and not in memory.
-    with closing(sqlite3.connect("")) as table:
-        table.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")
-        table.execute("CREATE TABLE content (id PRIMARY KEY, source, copies) WITHOUT ROWID")
-        table.execute("CREATE TABLE hashes (text, dhash, source)")
+    # "": a temporary file, deleted when closed. It saves memory for sources with many rows.
+    with closing(sqlite3.connect("")) as database:
+        database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")
+        database.execute("CREATE TABLE content (id PRIMARY KEY, location, copies) WITHOUT ROWID")
+        database.execute("CREATE TABLE hashes (text_hash, dhash, location)")
         for row in islice(_convert_rows(config, stats), config.limit):
             if isinstance(row, RejectedRow):
                 yield row
                 continue
             sample, decoded = row
-            rows = table.execute(
+            cursor = database.execute(
                 "INSERT INTO content VALUES (?, ?, 0) "
-                "ON CONFLICT (id) DO UPDATE SET copies = copies + 1 RETURNING source, copies",
+                "ON CONFLICT (id) DO UPDATE SET copies = copies + 1 RETURNING location, copies",
                 (sample.sample_id, sample.source),
             )
-            ((first, copies),) = rows.fetchall()
+            ((first_location, copies),) = cursor.fetchall()
             stats.exact_duplicates += copies > 0
             if copies and config.duplicates is Duplicates.drop:
-                reason = f"duplicate: the same images, question and answer as {first}"
+                reason = f"duplicate: the same images, question and answer as {first_location}"
                 yield RejectedRow(sample.source, reason)
                 continue
             counts = stats.images
@@ -102,55 +102,56 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
                 continue
             question = prompts.user_text(sample.question, sample.options)
             text = " ".join(f"{len(decoded)} {question} {sample.answer}".casefold().split())
-            key = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            text_hash = hashlib.blake2b(text.encode(), digest_size=8).digest()
             hashes = [images.dhash(image.to_pil(), images.DEDUP_MARGIN) for image in decoded]
-            values = (key, b"".join(hashes), sample.source)
-            table.execute("INSERT INTO hashes VALUES (?, ?, ?)", values)
+            values = (text_hash, b"".join(hashes), sample.source)
+            database.execute("INSERT INTO hashes VALUES (?, ?, ?)", values)
             yield sample
-        stats.near_duplicates += sorted(_near_duplicates(table))
+        stats.near_duplicates += sorted(_near_duplicates(database))
 
 
-def _near_duplicates(table: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    table.execute("CREATE INDEX by_text ON hashes (text)")
-    for key in table.execute("SELECT text FROM hashes GROUP BY text HAVING COUNT(*) > 1"):
-        query = "SELECT dhash, source FROM hashes WHERE text = ? ORDER BY rowid"
-        hashes, sources = zip(*table.execute(query, key), strict=True)
+def _near_duplicates(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    database.execute("CREATE INDEX by_text ON hashes (text_hash)")
+    repeated = "SELECT text_hash FROM hashes GROUP BY text_hash HAVING COUNT(*) > 1"
+    for key in database.execute(repeated):
+        query = "SELECT dhash, location FROM hashes WHERE text_hash = ? ORDER BY rowid"
+        hashes, locations = zip(*database.execute(query, key), strict=True)
         bits = np.frombuffer(b"".join(hashes), dtype=np.uint64)
-        for later, earlier in similar_pairs(bits.reshape(len(hashes), -1, 4)):
-            yield sources[later], sources[earlier]
+        for later, first in similar_pairs(bits.reshape(len(hashes), -1, 4)):
+            yield locations[later], locations[first]
 
 
 def similar_pairs(dhash_NI4: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(row, first earlier row) for rows whose I images all look alike; a dhash is 4 x 64 bits."""
+    """Yields (row, first similar row). Axes: N rows, I images of a row, 4 x 64 bits of a dhash."""
     for start in range(0, len(dhash_NI4), BLOCK_ROWS):
         block = dhash_NI4[start : start + BLOCK_ROWS]
-        bits = np.bitwise_count(block[:, None] ^ dhash_NI4[None, : start + len(block)])
-        similar = (bits.sum(axis=3, dtype=np.int16) <= images.DEDUP_MAX_BITS).all(axis=2)
-        for row, others in enumerate(similar, start):
-            if others[:row].any():
-                yield row, int(others.argmax())
+        num_bits = np.bitwise_count(block[:, None] ^ dhash_NI4[None, : start + len(block)])
+        similar = (num_bits.sum(axis=3, dtype=np.int16) <= images.DEDUP_MAX_BITS).all(axis=2)
+        for row, is_similar in enumerate(similar, start):
+            if is_similar[:row].any():
+                yield row, int(is_similar.argmax())
 
 
 def _convert_rows(
     config: DataConfig, stats: DatasetStats
 ) -> Iterator[tuple[Sample, list[DecodedImage]] | RejectedRow]:
-    """Every row of the files as Sample with its decoded images, or as RejectedRow."""
+    """Yields each row of the files as a Sample with its decoded images, or as a RejectedRow."""
     files, names = _find_files(config)
-    for place, row in read_rows(files, names):
+    for location, row in read_rows(files, names):
         try:
-            raw = FORMATS[config.source].convert(row, files, place)
+            raw = FORMATS[config.source].convert(row, files, location)
             if config.tasks is not None and raw.task not in config.tasks:
                 stats.other_tasks += 1
                 continue
-            yield _convert(raw, place, files, config)
+            yield _convert(raw, location, files, config)
         except (RowError, ImageError) as error:
-            yield RejectedRow(place, str(error))
+            yield RejectedRow(location, str(error))
 
 
 def _convert(
-    row: RawRow, place: str, files: Storage, config: DataConfig
+    row: RawRow, location: str, files: Storage, config: DataConfig
 ) -> tuple[Sample, list[DecodedImage]]:
-    """A row as Sample, and its decoded images. Raises RowError or ImageError."""
+    """The Sample of a row, and its decoded images. Raises RowError or ImageError."""
 
     def check_gold() -> None:
         if problem := gold_problem(answer, kind, row.options):
@@ -170,15 +171,15 @@ def _convert(
             image = row.find_image(files, image) if row.find_image else files.read_image(image)
         decoded.append(images.decode(image, PixelBudget(config.min_pixels, config.max_pixels)))
     if row.blank_is_none and all(image.is_white for image in decoded):
-        raise ImageError("no image: only the blank one that means there is none")
+        raise ImageError("no image: only the blank image that stands for none")
     if has_boxes:
         if len(decoded) != 1:
             raise answers.GoldError(f"boxes need exactly one image, not {len(decoded)}")
         box_format = row.box_format or config.box_format
         answer = answers.boxes_in_model_pixels(answer, decoded[0], box_format)
         check_gold()
-    # The options are part of the question: the same text with other options is another row.
-    # White space around it is not, so that an exported row keeps its id when it is read again.
+    # Options belong to the id: the same question with other options is another sample. Outer white
+    # space does not, so that an exported row has the same id when it is read again.
     text = prompts.user_text(row.question, row.options).strip()
     sample = Sample(
         sample_id=images.sample_id([(image.size, image.rgb) for image in decoded], text, answer),
@@ -189,7 +190,7 @@ def _convert(
         options=row.options,
         task=row.task,
         task_set=answers.task_set(row.task, kind),
-        source=place,
+        source=location,
         rationale=row.rationale,
     )
     return sample, decoded
@@ -200,42 +201,42 @@ def _is_file(config: DataConfig) -> bool:
 
 
 def _find_files(config: DataConfig) -> tuple[Storage, list[str]]:
-    """The files of the split and those whose names tell none. Raises EmptyDatasetError for none."""
-    files, form = storage.storage_of(config), FORMATS[config.source]
+    """The names of all files to read, and their Storage. Raises EmptyDatasetError if none match."""
+    files, row_format = storage.storage_of(config), FORMATS[config.source]
     if _is_file(config):
         names = [Path(config.path or "").name]
     else:
-        names = [name for name in files.names() if name.endswith(form.suffixes)]
-        names = [name for name in names if PurePosixPath(name).name not in NOT_ROWS]
+        names = [name for name in files.names() if name.endswith(row_format.suffixes)]
+        names = [name for name in names if PurePosixPath(name).name not in METADATA_FILES]
         names = [name for name in names if storage.split_of(name) in (None, config.split)]
     if config.tasks is not None:
-        names = [name for name in names if form.task_of_file(name) in (None, *config.tasks)]
+        names = [name for name in names if row_format.task_of_file(name) in (None, *config.tasks)]
     if not names:
         raise EmptyDatasetError(
-            f"{config.path} holds no {' or '.join(form.suffixes)} file for "
+            f"{config.path} holds no {' or '.join(row_format.suffixes)} file for "
             f"source={config.source.value}, split={config.split}, tasks={config.tasks or 'all'}"
         )
     return files, names
 
 
 def original_rows(config: DataConfig) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place and content of every row that is an object, as the files hold it; none for shapes."""
+    """(location, row) of every row that is a JSON object, unconverted; nothing for shapes."""
     rows = () if config.source is Source.shapes else read_rows(*_find_files(config))
-    return ((place, row) for place, row in rows if not isinstance(row, RowError))
+    return ((location, row) for location, row in rows if not isinstance(row, RowError))
 
 
 def fingerprint(config: DataConfig) -> str:
-    """Twelve hex digits that change when the samples would.
+    """Twelve hex digits that change if the samples change.
 
-    A file keeps its fingerprint when it is moved with its images; its name counts, because
-    Sample.source has it. An image replaced by one of exactly its size in bytes is missed.
+    Moving a file together with its images changes nothing; renaming it does, because Sample.source
+    names it. A replaced image goes unnoticed if its size in bytes is the same.
     """
-    kind = "shapes" if config.source is Source.shapes else "files"
-    return manifest.fingerprint([counted_settings(config, kind, own=False), inputs(config)])
+    group = "shapes" if config.source is Source.shapes else "files"  # of settings that count
+    return manifest.fingerprint([counted_settings(config, group, own=False), inputs(config)])
 
 
 def inputs(config: DataConfig) -> dict[str, str]:
-    """Fingerprints of what is read: files by content, images by size, a hub dataset by commit."""
+    """Fingerprints of the input: files by content, images by size, a hub dataset by commit."""
     if config.source is Source.shapes:
         return {}
     files, names = _find_files(config)
@@ -246,18 +247,18 @@ def inputs(config: DataConfig) -> dict[str, str]:
 
 
 def _image_sizes(files: Folder, names: list[str], config: DataConfig) -> str | None:
-    """A digest of name and size of every image file that rows of text files name, or None.
+    """A digest of the names and sizes of all image files that jsonl and json rows name, or None.
 
-    A replaced image nearly always has another size. Times do not count, because a copied folder
-    must keep its fingerprint, or weeks of probing are lost. Larger text files (MAX_SCAN_BYTES) and
-    parquet, which mostly holds its images, are not scanned.
+    A replaced image nearly always has another size. File times do not count: a copied folder must
+    keep its fingerprint, or its probe must run again, which can take weeks. Files over
+    MAX_SCAN_BYTES and parquet files, which mostly contain their images, are not scanned.
     """
     digest, count = hashlib.blake2b(digest_size=6), 0
     texts = [name for name in names if not name.endswith(".parquet")]
     small = [name for name in texts if (files.root / name).stat().st_size <= MAX_SCAN_BYTES]
-    for place, row in islice(read_rows(files, small), config.limit):
+    for location, row in islice(read_rows(files, small), config.limit):
         with suppress(RowError, ImageError):
-            for reference in FORMATS[config.source].convert(row, files, place).images:
+            for reference in FORMATS[config.source].convert(row, files, location).images:
                 with suppress(ImageError):
                     if isinstance(path := storage.resolve_reference(reference), str):
                         digest.update(f"{path}:{files.file_size(path)}\n".encode())

@@ -1,8 +1,8 @@
-"""The formats that rows come in: which files hold them, and how one row becomes a RawRow.
+"""Dataset formats: which files of a source hold rows, and how to convert a row to a RawRow.
 
-FORMATS at the end has one entry for each data.source. A format that only names its columns
-differently is a `Columns`; one that needs more is a function. Not here: decoding images and
-checking gold answers, which is the same for all (dataset.py).
+FORMATS at the end has one entry for each data.source. A `Columns` describes a format that differs
+only in its column names; any other format has a function. dataset.py then decodes the images and
+checks the gold answers, the same way for all formats.
 """
 
 import json
@@ -23,11 +23,11 @@ from difftrain.records import AnswerKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRow:
-    """What a row holds, before anything is decoded or checked.
+    """The fields of a row before images are decoded and answers checked.
 
-    `images` are references (storage.resolve_reference); `find_image` reads one that is a path where
-    that is not the path in the storage. `box_format` is given where the format has its own.
-    `blank_is_none`: white images stand for no image.
+    `images` are references (storage.resolve_reference). `find_image` finds an image whose path in
+    the row is not its path in the storage. `box_format`, if set, overrides data.box_format.
+    `blank_is_none`: a white image means that there is no image.
     """
 
     images: tuple[Any, ...]
@@ -44,10 +44,10 @@ class RawRow:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The names of a format's columns, separated by spaces; the first that is not null is used.
+    """A format's column names. Of alternatives, separated by spaces, the first not null is used.
 
-    `a.b` is field b of column a. `required` columns must be there; `hint` is added to the error
-    otherwise. `from_response`: a row without an answer column takes the assistant's last turn, in
+    `a.b` is field b of column a. If a `required` column is missing, `hint` is added to the error.
+    `from_response`: without an answer column, the gold answer is the assistant's last turn in
     `completion` or in the question's messages.
     """
 
@@ -67,12 +67,12 @@ DIFFICULTY_SAMPLING = Columns(
     "image_paths", "prompt", "ground_truth", "prompt ground_truth", "ability", "options choices",
     hint=" (or messages, images, solution)",
 )  # fmt: skip
-# EasyR1, and RAP's own rows, whose `id` and `onlyid` are not used.
+# EasyR1, and RAP's published rows; their columns `id` and `onlyid` are not used.
 EASYR1 = Columns(
     "images image", "problem", "answer", "problem answer", "ability task subject", "options"
 )
-# hiyouga/geometry3k, both revisions. `answer` is the text of the correct choice; the choices are
-# left out, because EasyR1 and verl too ask this dataset for the value.
+# hiyouga/geometry3k, both revisions. `answer` is the text of the correct choice. The choices are
+# not used: like EasyR1 and verl, we ask for the value.
 GEOMETRY3K = Columns("images", "problem", "answer", "problem answer", default_task="geometry")
 VERL = Columns(
     "images", "prompt", "reward_model.ground_truth", "prompt reward_model", "ability data_source"
@@ -86,7 +86,7 @@ MS_SWIFT = Columns(
     "solution answer response output", "", "ability task task_type", "options choices",
     from_response=True,
 )  # fmt: skip
-# MM-Eureka's older rows; MMK12's columns too.
+# MM-Eureka's older rows, and MMK12.
 MM_EUREKA = Columns(
     "image_urls images image", "conversations question", "answer", "answer", "subject",
     default_task="math",
@@ -94,7 +94,7 @@ MM_EUREKA = Columns(
 
 
 def from_columns(row: Row, columns: Columns) -> RawRow:
-    """A row whose columns say everything. Raises RowError."""
+    """Convert a row by its column names alone. Raises RowError."""
     require_keys(row, columns.required, columns.hint)
     references = image_references(row, columns.images)
     if (prompt := first_value(row, columns.question)) is None:
@@ -112,12 +112,14 @@ def from_columns(row: Row, columns: Columns) -> RawRow:
         gold = answers.unwrap(answer_text(gold))
     options = first_value(row, columns.options)
     options = [] if options is None else options
-    if not isinstance(options, list) or not all(type(o) in (str, int, float) for o in options):
-        raise RowError("unusable options: must be a list of texts or numbers")
+    if not isinstance(options, list) or not all(
+        type(option) in (str, int, float) for option in options
+    ):
+        raise RowError("unusable options: must be a list of strings or numbers")
     options = answers.strip_option_marks([str(option) for option in options])
     kind = row.get("answer_kind")
     if kind is not None and kind not in list(AnswerKind):
-        raise RowError(f"unknown answer_kind: {kind!r}; known: {', '.join(AnswerKind)}")
+        raise RowError(f"unknown answer_kind: {kind!r}; allowed: {', '.join(AnswerKind)}")
     return RawRow(
         images=references,
         question=question,
@@ -129,7 +131,7 @@ def from_columns(row: Row, columns: Columns) -> RawRow:
 
 
 def first_value(row: Row, names: str) -> Any:
-    """The first value of these columns that is not null; None if there is none."""
+    """The first value in these columns that is not null; None if all are."""
     for name in names.split():
         value: Any = row
         for key in name.split("."):
@@ -140,7 +142,7 @@ def first_value(row: Row, names: str) -> Any:
 
 
 def require_keys(row: Row, keys: str, hint: str = "") -> None:
-    """Raises RowError naming the keys that the row lacks and those it has."""
+    """Raises RowError if the row lacks a key; it names the missing and the existing keys."""
     if missing := [key for key in keys.split() if key not in row]:
         raise _missing_keys(row, ", ".join(missing) + hint)
 
@@ -154,7 +156,7 @@ def _keys(row: Row) -> str:
 
 
 def image_references(row: Row, columns: str) -> tuple[Any, ...]:
-    """The references in the first of these columns that holds any. Raises RowError if none does."""
+    """The image references in the first column that is not empty. Raises RowError if all are."""
     names = columns.split()
     for name in names:
         value = row.get(name)
@@ -166,7 +168,7 @@ def image_references(row: Row, columns: str) -> tuple[Any, ...]:
 
 
 def answer_text(value: Any) -> str:
-    """An answer column as text: strings as they are, numbers and lists of boxes as in JSON."""
+    """An answer as text: a string unchanged, numbers and lists of boxes as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -175,7 +177,7 @@ def answer_text(value: Any) -> str:
 
 
 def task_name(row: Row, names: str, default: str = "unknown") -> str:
-    """The task that the first of these columns names, in lower case, or the default."""
+    """The task, in lower case, from the first of these columns that has text, else the default."""
     values = [row.get(name) for name in names.split()]
     tasks = [value.strip().lower() for value in values if value and isinstance(value, str)]
     return tasks[0] if tasks else default
@@ -184,38 +186,40 @@ def task_name(row: Row, names: str, default: str = "unknown") -> str:
 ORSTA_TASKS = ("math", "puzzle", "science", "chart", "detection", "grounding", "counting", "ocr")
 
 
-def from_orsta(row: Row, files: Storage, place: str) -> RawRow:
+def from_orsta(row: Row, files: Storage, location: str) -> RawRow:
     """Orsta-Data-47k: verl rows in {split}_{task}_{source}_{number}.parquet.
 
-    The task is the ability where that is one of the eight, else the file's. Boxes run from 0 to
-    1000 unless det_verifier_normalized is false.
+    The task is `ability` if that is one of the eight, else the task in the file name. Coordinates
+    of boxes are 0 to 1000 unless det_verifier_normalized is false.
     """
     raw = from_columns(row, VERL)
     gold = raw.gold or answers.unwrap(answer_text(first_value(row, "reward_model.answer")))
     ability = task_name(row, "ability").removeprefix("cv_")
-    task = ability if ability in ORSTA_TASKS else orsta_task_of_file(place) or ability
+    task = ability if ability in ORSTA_TASKS else orsta_task_of_file(location) or ability
     normalized = first_value(row, "reward_model.verifier_parm.det_verifier_normalized")
     box_format = None if normalized is False else BoxFormat.relative
     return replace(raw, gold=gold, task=task, box_format=box_format)
 
 
 def orsta_task_of_file(name: str) -> str | None:
-    """The task in a file's name, such as train_math_mmmath_3539.parquet; None if there is none."""
+    """The task in a file name (`math` in train_math_mmmath_3539.parquet), or None."""
     words = PurePosixPath(name).stem.split("_")
     return words[1] if len(words) > 2 and words[1] in ORSTA_TASKS else None
 
 
-def from_trl(row: Row, files: Storage, place: str) -> RawRow:
+def from_trl(row: Row, files: Storage, location: str) -> RawRow:
     """TRL's conversational rows: {prompt (turns), images or image, solution or completion}."""
     if isinstance(first_value(row, TRL.question), str):
-        raise RowError("empty question: prompt is text, but TRL's rows with images need turns")
+        raise RowError(
+            "empty question: prompt is text, but with images TRL needs a list of messages"
+        )
     return from_columns(row, TRL)
 
 
-def from_mm_eureka(row: Row, files: Storage, place: str) -> RawRow:
+def from_mm_eureka(row: Row, files: Storage, location: str) -> RawRow:
     """MM-Eureka: {conversations, answer, image_urls}, or {message (a chat as text), answer}.
 
-    Images have paths of another machine and are in zips. A text-only row names a blank image.
+    Paths are those of the authors' machine, images are in zips. Text-only rows name a blank image.
     """
     if isinstance(row.get("message"), str):
         try:
@@ -228,12 +232,12 @@ def from_mm_eureka(row: Row, files: Storage, place: str) -> RawRow:
         parts = [part for content in contents if isinstance(content, list) for part in content]
         parts = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
         if not parts:
-            raise RowError("no image: the message holds text alone")
+            raise RowError("no image: the message has only text")
         row = {**row, "conversations": turns, "image_urls": [part.get("image") for part in parts]}
     paths = image_references(row, MM_EUREKA.images)
     names = [PurePosixPath(path).name if isinstance(path, str) else "" for path in paths]
     if all(name.startswith("blank") for name in names):
-        raise RowError("no image: only the blank one that means there is none")
+        raise RowError("no image: only the blank image that stands for none")
     raw = from_columns(row, MM_EUREKA)
     return replace(
         raw,
@@ -251,11 +255,11 @@ CHOICE_LETTER = re.compile(r"\(?([A-Z])[.):](\s|$)")
 TRAILING_HEADING = re.compile(r"[#\s]*$")
 
 
-def from_mulberry(row: Row, files: Storage, place: str) -> RawRow:
-    """Mulberry-SFT: {messages (user, assistant), images (one path)}, one large JSON array.
+def from_mulberry(row: Row, files: Storage, location: str) -> RawRow:
+    """Mulberry-SFT: {messages (user, assistant), images (one path)}, in one large JSON array.
 
-    The gold answer follows the last "The final answer is:"; the steps before it are the rationale.
-    Images are paths below mulberry_images/, unpacked or in mulberry_images.tar.
+    The gold answer follows the last "The final answer is:"; the text before that is the rationale.
+    Image paths are relative to mulberry_images/, which may be a folder or mulberry_images.tar.
     """
     require_keys(row, "messages images")
     images = image_references(row, "images")
@@ -284,7 +288,7 @@ def _mulberry_path(reference: Any, files: Storage) -> Any:
 
 
 def _letter_of_choice(gold: str, question: str) -> str:
-    """The letter of a choice given as `A`, `A: red` or `red`; else the gold answer as it is."""
+    """The letter of a gold answer like `A`, `A: red` or `red`; else the gold answer unchanged."""
     choices = dict(CHOICE_LINE.findall(question))
     if not {"A", "B"} <= choices.keys():
         return gold
@@ -297,15 +301,15 @@ def _letter_of_choice(gold: str, question: str) -> str:
 
 REF_TAG = "<ref-object>"
 OBJECT_TAG = re.compile(r"<ref-object>|<bbox>")
-BBOX_TYPES = {"real": BoxFormat.pixels, "norm1": BoxFormat.unit}  # of ms-swift's bbox_type
+BBOX_TYPES = {"real": BoxFormat.pixels, "norm1": BoxFormat.unit}  # keys: ms-swift's bbox_type
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
 MAX_PATH = 2000  # a longer string is an image in base64 (ms-swift's own rule)
 
 
-def from_ms_swift(row: Row, files: Storage, place: str) -> RawRow:
+def from_ms_swift(row: Row, files: Storage, location: str) -> RawRow:
     """ms-swift: {messages, images, solution}, or query and response; boxes may be in `objects`.
 
-    `objects` holds `ref` and `bbox`, put one after another in place of <ref-object> and <bbox>.
+    The lists `ref` and `bbox` of `objects` replace <ref-object> and <bbox> in their order.
     """
     references = image_references(row, MS_SWIFT.images)
     box_format = None
@@ -317,7 +321,7 @@ def from_ms_swift(row: Row, files: Storage, place: str) -> RawRow:
             row["solution"] = json.dumps(boxes, ensure_ascii=False)
             box_format = BBOX_TYPES.get(str(objects.get("bbox_type") or "real"))
     raw = from_columns(row, MS_SWIFT)
-    images = tuple({"bytes": item} if _is_base64(item) else item for item in references)
+    images = tuple({"bytes": image} if _is_base64(image) else image for image in references)
     return replace(raw, images=images, box_format=box_format)
 
 
@@ -329,17 +333,19 @@ def _is_base64(reference: Any) -> bool:
 def _fill_objects(turns: list[Any], objects: dict[str, Any]) -> tuple[list[Any], list[Any]]:
     """The turns with labels and boxes filled in, and the assistant's boxes. Raises RowError.
 
-    In a turn that begins with a box each label follows its box, else it precedes its boxes.
+    A label belongs to the box before it if the turn begins with a box, else to the boxes after it.
     """
     labels, bboxes = iter(objects.get("ref") or ()), iter(objects["bbox"])
     filled, boxes = [], []
     for turn in turns:
         if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
-            raise RowError("not one question: objects need turns of plain text")
+            raise RowError("unusable question: with `objects`, every turn must be plain text")
         tags = OBJECT_TAG.findall(turn["content"])
         values = [next(labels if tag == REF_TAG else bboxes, None) for tag in tags]
         if None in values:
-            raise RowError(f"placeholder mismatch: {len(tags)} tags, but objects hold fewer")
+            raise RowError(
+                f"placeholder mismatch: {len(tags)} <ref-object> and <bbox>, but fewer in objects"
+            )
         turn_boxes, label = [], None
         for tag, value in zip(tags, values, strict=True):
             if tag != REF_TAG:
@@ -349,7 +355,7 @@ def _fill_objects(turns: list[Any], objects: dict[str, Any]) -> tuple[list[Any],
             else:
                 label = str(value)
         if turn_boxes and turn.get("role") != "assistant":
-            raise RowError("not one question: a <bbox> inside the question is not supported")
+            raise RowError("unusable question: <bbox> in a user turn is not supported")
         boxes += turn_boxes
         texts = map(str, values)
         content = OBJECT_TAG.sub(lambda _, texts=texts: next(texts), turn["content"])
@@ -363,13 +369,13 @@ SHAREGPT_TAGS = dict(zip(TAGS, ("from", "value", "human", "gpt", "system"), stri
 OPENAI_TAGS = dict(zip(TAGS, ("role", "content", "user", "assistant", "system"), strict=True))
 
 
-def from_llama_factory(row: Row, files: Storage, place: str) -> RawRow:
+def from_llama_factory(row: Row, files: Storage, location: str) -> RawRow:
     """LLaMA-Factory: sharegpt turns (conversations or messages) or alpaca columns, and images.
 
-    dataset_info.json beside the file names columns and tags where they differ from the defaults.
+    dataset_info.json in the same folder names the columns and tags that differ from the defaults.
     The gold answer is the last assistant turn.
     """
-    file = place.rpartition(":")[0]
+    file = location.rpartition(":")[0]
     info = next((entry for entry in _dataset_infos(files) if entry.get("file_name") == file), {})
     columns = info.get("columns") or {}
     images = image_references(row, columns.get("images", "images"))
@@ -393,7 +399,7 @@ def from_llama_factory(row: Row, files: Storage, place: str) -> RawRow:
             {"role": "assistant", "content": answer_text(row[output])},
         ]
     if (response := prompts.last_response(turns)) is None:
-        raise RowError("missing keys: the last turn must be the assistant's, which is the answer")
+        raise RowError("missing keys: the last turn must be the assistant's, with the gold answer")
     return RawRow(
         images=images,
         question=prompts.question_text(turns, len(images)),
@@ -404,7 +410,7 @@ def from_llama_factory(row: Row, files: Storage, place: str) -> RawRow:
 
 @lru_cache(maxsize=4)
 def _dataset_infos(files: Storage) -> list[dict[str, Any]]:
-    """All entries of dataset_info.json. Raises EmptyDatasetError where it is damaged."""
+    """All entries of dataset_info.json. Raises EmptyDatasetError if it is not JSON."""
     if not files.has_file(DATASET_INFO):
         return []
     with files.open(DATASET_INFO) as file:
@@ -415,7 +421,7 @@ def _dataset_infos(files: Storage) -> list[dict[str, Any]]:
     return [entry for entry in content.values() if isinstance(entry, dict)]
 
 
-KEY_OF_FORMAT: tuple[tuple[str, type, Source], ...] = (
+KEYS_OF_FORMATS: tuple[tuple[str, type, Source], ...] = (
     ("image_urls", object, Source.mm_eureka),
     ("message", str, Source.mm_eureka),
     ("messages", object, Source.ms_swift),
@@ -424,32 +430,32 @@ KEY_OF_FORMAT: tuple[tuple[str, type, Source], ...] = (
     ("problem", str, Source.easyr1),
     ("prompt", list, Source.trl),
 )
-"""Key, type of its value, and the format of a row that has it; the first that fits."""
+"""(key, type of its value, format): the first key and type found in a row decide its format."""
 
 
-def from_any(row: Row, files: Storage, place: str) -> RawRow:
-    """One's own jsonl, which may mix formats: each row is recognized by its keys."""
-    for key, kind, name in KEY_OF_FORMAT:
-        if row.get(key) is not None and isinstance(row[key], kind):
-            return FORMATS[name].convert(row, files, place)
+def from_any(row: Row, files: Storage, location: str) -> RawRow:
+    """A user's own jsonl, which may mix formats: the keys of each row decide its format."""
+    for key, value_type, source in KEYS_OF_FORMATS:
+        if row.get(key) is not None and isinstance(row[key], value_type):
+            return FORMATS[source].convert(row, files, location)
     return from_columns(row, DIFFICULTY_SAMPLING)
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How rows of one source are read; `task_of_file` gives a file's task where its name has it."""
+    """How to find and convert a source's rows. `task_of_file`: the task in a file name, or None."""
 
     rule: Columns | Callable[[Row, Storage, str], RawRow]
     suffixes: tuple[str, ...] = FILE_SUFFIXES
     task_of_file: Callable[[str], str | None] = lambda name: None
 
-    def convert(self, row: Row | RowError, files: Storage, place: str) -> RawRow:
-        """A row of this format and its place in the files. Raises RowError."""
+    def convert(self, row: Row | RowError, files: Storage, location: str) -> RawRow:
+        """Convert a row, read at "FILE:NUMBER" from `files`. Raises RowError."""
         if isinstance(row, RowError):
             raise row
         if isinstance(self.rule, Columns):
             return from_columns(row, self.rule)
-        return self.rule(row, files, place)
+        return self.rule(row, files, location)
 
 
 FORMATS = {

@@ -1,6 +1,6 @@
-"""The text of prompts: what the model is sent, and the question in a row's own prompt or messages.
+"""The prompts sent to the model, and how to extract the question from a row's prompt or messages.
 
-Probe, training and evaluation all take the system prompt and the text of options from here.
+Probe, training and evaluation all use this system prompt and this text for options.
 """
 
 import re
@@ -16,11 +16,11 @@ SYSTEM = (
 )
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PLACEHOLDER = re.compile(r"<image>\n?")
-CONTROL_TOKEN = re.compile(r"<\|\w+\|>")  # the chat template's own, such as <|image_pad|>
+CONTROL_TOKEN = re.compile(r"<\|\w+\|>")  # such as <|image_pad|>; belongs to the chat template
 
 
 def multiple_choice(question: str, options: Sequence[str], hint: str | None = None) -> str:
-    """The reference harness's text of a multiple-choice question, blank before its last newline."""
+    """A multiple-choice question as VLMEvalKit words it, with the blank before its last newline."""
     lines = [f"Hint: {hint}\n"] if hint else []
     lines += [f"Question: {question}\n", "Options:\n"]
     lines += [f"{letter}. {text}\n" for letter, text in zip(LETTERS, options, strict=False)]
@@ -28,36 +28,36 @@ def multiple_choice(question: str, options: Sequence[str], hint: str | None = No
 
 
 def user_text(question: str, options: Sequence[str]) -> str:
-    """The text of the user turn: the question, with its options if it has any."""
+    """The text of the user turn: the question and, if there are any, its options."""
     return multiple_choice(question, options) if options else question
 
 
 def messages(parts: Sequence[Any], system: str | None = SYSTEM) -> list[dict[str, Any]]:
-    """Messages in the chat-template form; a part is text (str) or an image (anything else)."""
+    """Messages for a chat template. A part is text if it is a str, else an image."""
 
     def to_content(part: Any) -> dict[str, str]:
         return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
 
-    first = [{"role": "system", "content": [to_content(system)]}] if system else []
-    return [*first, {"role": "user", "content": list(map(to_content, parts))}]
+    system_turns = [{"role": "system", "content": [to_content(system)]}] if system else []
+    return [*system_turns, {"role": "user", "content": list(map(to_content, parts))}]
 
 
 def question_text(prompt: Any, num_images: int) -> str:
-    """The question of a row's prompt (text or messages), without image placeholders.
+    """The question in a row's prompt, which is text or a list of messages.
 
-    The images go first, where `messages` puts them. System turns are left out, because SYSTEM takes
-    their place, and a trailing assistant turn is the row's answer. Raises RowError where <image>
-    marks and image parts are neither absent nor as many as the images.
+    <image> marks are removed, because every prompt to the model puts the images before the text.
+    System turns are dropped, because SYSTEM replaces them; a final assistant turn is the answer.
+    Raises RowError if there are marks or image parts, but not exactly one for each image.
     """
     prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if not isinstance(prompt, list) or not all(isinstance(turn, dict) for turn in prompt):
-        raise RowError("empty question: neither text nor a list of {role, content}")
+        raise RowError("empty question: the prompt is neither text nor a list of {role, content}")
     turns = [turn for turn in prompt if turn.get("role") != "system"]
     if turns and turns[-1].get("role") == "assistant":
         turns = turns[:-1]
     roles = ", ".join(str(turn.get("role")) for turn in turns)
     if roles != "user":
-        raise RowError(f"not one question: needs one user turn, found {roles or 'none'}")
+        raise RowError(f"unusable question: needs exactly one user turn, found {roles or 'none'}")
     text, num_marks = _turn_content(turns[0].get("content"))
     num_marks += len(PLACEHOLDER.findall(text))
     if num_marks not in (0, num_images):
@@ -74,16 +74,16 @@ def _turn_content(content: Any) -> tuple[str, int]:
     if isinstance(content, str):
         return content, 0
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
-        raise RowError("empty question: the user turn holds neither text nor parts")
-    kinds = {str(part.get("type")) for part in content}
-    if unknown := kinds - {"text", "image"}:
-        raise RowError(f"not one question: parts of type {', '.join(sorted(unknown))}")
+        raise RowError("empty question: the content of a turn is neither text nor a list of parts")
+    types = {str(part.get("type")) for part in content}
+    if others := types - {"text", "image"}:
+        raise RowError(f"unusable question: parts of type {', '.join(sorted(others))}")
     texts = [str(part.get("text") or "") for part in content if part.get("type") == "text"]
     return "\n".join(texts), len(content) - len(texts)
 
 
 def last_response(turns: Any) -> str | None:
-    """The text of a trailing assistant turn; None where there is none."""
+    """The text of the last turn if it is the assistant's, else None."""
     last = turns[-1] if isinstance(turns, list) and turns else None
     if not isinstance(last, dict) or last.get("role") != "assistant":
         return None

@@ -1,24 +1,24 @@
-"""Rows that cannot be used, and why. No row is dropped: it becomes a sample or it is rejected."""
+"""Rows that cannot become samples, and why. Every row becomes a sample or a RejectedRow."""
 
 from dataclasses import dataclass
 
 
 class RowError(ValueError):
-    """A row that cannot become a sample; the message is "kind: what to do about it"."""
+    """A row cannot become a sample; the message is "SHORT REASON: DETAILS"."""
 
 
 class EmptyDatasetError(ValueError):
-    """No row of the source became a sample; the message counts the reasons."""
+    """The source holds no usable row, or a file of it is damaged or cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row that did not become a sample: its place ("FILE.jsonl:LINE") and the reason."""
+    """A row that did not become a sample: `source` is its location, "FILE.jsonl:LINE"."""
 
     source: str
     reason: str
 
     @property
-    def kind(self) -> str:
-        """The reason without its particulars, by which rows are counted."""
+    def short_reason(self) -> str:
+        """The reason without its details, such as "missing file"; rows are counted by it."""
         return self.reason.split(":", 1)[0]

@@ -1,7 +1,7 @@
-"""Reading rows of jsonl, json and parquet files one by one; a file is never in memory whole.
+"""Reads the rows of jsonl, json and parquet files one by one, without loading a whole file.
 
-Every row comes with its place ("FILE:NUMBER", lines of a jsonl, rows elsewhere, from 1), and is an
-object or the RowError that says why it is none. Not here: what a row means (formats.py).
+A row's location is "FILE:NUMBER", counted from 1: lines in a jsonl, rows in other files. A row that
+is not a JSON object is replaced by a RowError with the reason. formats.py interprets the rows.
 """
 
 import codecs
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from difftrain.data.quarantine import RowError
 from difftrain.data.storage import Storage
 
-MAX_ROW_BYTES = 64 << 20  # a longer line or element is rejected without being read to its end
+MAX_ROW_BYTES = 64 << 20  # a longer line or array element is rejected before it fills memory
 TOO_LONG = f"row too long: over {MAX_ROW_BYTES >> 20} MiB; keep images in files of their own"
 CHUNK_BYTES = 1 << 20
 
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 def read_rows(storage: Storage, names: list[str]) -> Iterator[tuple[str, Row | RowError]]:
-    """The rows of these files, in order, each with its place."""
+    """Yields (location, row) for all rows of these files, in order."""
     for name in names:
         with storage.open(name) as file:
             if name.endswith(".parquet"):
@@ -36,12 +36,12 @@ def read_rows(storage: Storage, names: list[str]) -> Iterator[tuple[str, Row | R
                 for number, row in enumerate(rows, 1):
                     if row is not None:
                         yield f"{name}:{number}", row
-            except RowError as error:  # the next row cannot be found
+            except RowError as error:  # the rest of the file cannot be read
                 yield f"{name}:{number + 1}", error
 
 
 def _is_array(file: IO[bytes]) -> bool:
-    """Whether a .json holds one array, whose bracket is then read; some hold lines."""
+    """Whether a .json holds one array (its `[` is then consumed) and not one object per line."""
     while (first := file.read(1)).isspace() or first in (b"\xef", b"\xbb", b"\xbf"):
         pass
     if first != b"[":
@@ -50,7 +50,7 @@ def _is_array(file: IO[bytes]) -> bool:
 
 
 def _read_lines(file: IO[bytes]) -> Iterator[Row | RowError | None]:
-    """One object a line; None for a blank one."""
+    """Yields the object of each line, None for a blank line."""
     while line := file.readline(MAX_ROW_BYTES):
         if len(line) == MAX_ROW_BYTES and not line.endswith(b"\n"):
             while (rest := file.readline(MAX_ROW_BYTES)) and not rest.endswith(b"\n"):
@@ -67,32 +67,32 @@ def _read_lines(file: IO[bytes]) -> Iterator[Row | RowError | None]:
                 yield RowError(f"not JSON: {error}")
 
 
-def _check_object(value: Any, what: str) -> Row | RowError:
-    """The value if it is an object that can be written to a file, or why it is not."""
+def _check_object(value: Any, unit: str) -> Row | RowError:
+    """The value if it is an object that UTF-8 can encode, else a RowError with the reason."""
     try:
-        # Half a surrogate pair is valid JSON, but cannot be encoded as UTF-8.
+        # JSON allows half a surrogate pair, UTF-8 does not.
         json.dumps(value, ensure_ascii=False).encode()
     except ValueError as error:
         return RowError(f"not JSON: {error}")
-    problem = f"not an object: the {what} is a {type(value).__name__}, not {{...}}"
+    problem = f"not an object: the {unit} is a {type(value).__name__}, not {{...}}"
     return value if isinstance(value, dict) else RowError(problem)
 
 
 def _read_array(file: IO[bytes]) -> Iterator[Row | RowError]:
-    """The elements of a JSON array after its bracket. Raises RowError where one is damaged."""
+    """Yields the elements of a JSON array after its `[`. Raises RowError at a damaged element."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
     scanner, buffer, step, at_end = json.JSONDecoder(), "", CHUNK_BYTES, False
     while not (buffer := buffer.lstrip(" \t\r\n,")).startswith("]"):
         try:
             value, end = scanner.raw_decode(buffer)
         except RecursionError as error:
-            message = "not JSON: nested too deeply; the rest of the array is lost"
+            message = "not JSON: nested too deeply; the rest of the array is not read"
             raise RowError(message) from error
         except ValueError as error:
             if at_end:
-                raise RowError(f"not JSON: {error}; the array stops here") from error
+                raise RowError(f"not JSON: {error}; the rest of the array is not read") from error
             value, end = None, len(buffer)
-        # A number at the very end of the buffer may have further digits.
+        # A number at the end of the buffer may have more digits in the next chunk.
         if end < len(buffer) or at_end:
             yield _check_object(value, "element")
             buffer, step = buffer[end:], CHUNK_BYTES
@@ -103,12 +103,12 @@ def _read_array(file: IO[bytes]) -> Iterator[Row | RowError]:
             chunk = file.read(step)
             buffer += decode(chunk, not chunk)
         except UnicodeDecodeError as error:
-            raise RowError(f"not JSON: {error}; the rest of the array is lost") from error
+            raise RowError(f"not JSON: {error}; the rest of the array is not read") from error
         at_end, step = not chunk, min(step * 2, MAX_ROW_BYTES)
 
 
 def _read_parquet(file: IO[bytes]) -> Iterator[Row]:
-    """The rows, page by page. Raises RowError where the file is damaged or no parquet at all."""
+    """Yields the rows, 16 in memory at a time. Raises RowError if the file is damaged."""
     try:
         table = pq.ParquetFile(file, buffer_size=CHUNK_BYTES, pre_buffer=False)
         for batch in table.iter_batches(batch_size=16):

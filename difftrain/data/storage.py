@@ -1,7 +1,7 @@
-"""Files of a source (in a local folder or in a dataset on the hub), and the images rows refer to.
+"""Opens the files of a source, a local folder or a hub dataset, and reads the images rows refer to.
 
-Nothing is downloaded but from the dataset itself. Not here: what the files hold (readers.py), and
-decoding images (difftrain/images.py).
+Downloads come only from that hub dataset; image URLs are refused. readers.py reads the rows in the
+files, difftrain/images.py decodes images.
 """
 
 import base64
@@ -30,12 +30,12 @@ SPLITS = {"train", "test", "validation", "valid", "val", "dev"}
 
 
 class HubUnavailable(EmptyDatasetError):
-    """The hub did not answer or refused; the message names the alternative."""
+    """The hub did not answer or refused; the message says what to do instead."""
 
 
 @contextmanager
 def hub_request(failure: str, advice: str) -> Iterator[None]:
-    """Turns an error of the hub inside into HubUnavailable: `failure` (error). `advice`."""
+    """Turn a hub error inside the block into HubUnavailable("FAILURE (ERROR). ADVICE")."""
     try:
         yield
     except (OSError, ValueError, httpx.HTTPError) as error:
@@ -50,7 +50,7 @@ class Folder:
     root: Path
 
     def names(self) -> list[str]:
-        """Files below the folder, without hidden ones, as sorted relative names."""
+        """The sorted relative paths of all files below the folder, except hidden ones."""
         names = []
         for folder, subfolders, files in os.walk(self.root):
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
@@ -76,7 +76,7 @@ class Folder:
             raise ImageError(f"missing file: {_shorten(name)} cannot be read ({error})") from error
 
     def file_size(self, name: str) -> int | None:
-        """An image file's number of bytes, or None where there is no such file."""
+        """The size of an image file in bytes, or None if there is no such file."""
         try:
             return (self.root / os.path.expanduser(name)).stat().st_size
         except (OSError, ValueError):  # ValueError: a null byte in the name
@@ -88,7 +88,7 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A dataset on the hub at one revision; files are read in pieces, never downloaded whole.
+    """A hub dataset at one revision. Files are read in pieces, never downloaded whole.
 
     Every method raises HubUnavailable.
     """
@@ -97,12 +97,12 @@ class Hub:
     revision: str | None = None
 
     @property
-    def root(self) -> str:  # its folder in the hub's file system
+    def root(self) -> str:  # path in the hub's file system
         return f"datasets/{self.repository}{f'@{self.revision}' if self.revision else ''}"
 
     def request(self) -> AbstractContextManager[None]:
         return hub_request(
-            f"data.path={self.repository}: the hub did not give this dataset",
+            f"data.path={self.repository}: this dataset cannot be read from the hub",
             "Without network, copy the dataset here and name its folder: data.path=FOLDER",
         )
 
@@ -112,14 +112,14 @@ class Hub:
     def open(self, name: str) -> IO[bytes]:
         with self.request():
             file: Any = HfFileSystem().open(f"{self.root}/{name}", "rb")
-        # fsspec's own readline takes no limit, which a file of one endless line would need.
+        # fsspec's readline has no size limit, so a file without line breaks would fill memory.
         return io.BufferedReader(file, 1 << 20)
 
     def has_file(self, name: str) -> bool:
         return name in hub_files(self)
 
     def read_image(self, name: str) -> bytes:
-        """An image file's bytes. Raises ImageError where the dataset has none of that name."""
+        """An image file's bytes. Raises ImageError if the dataset has no such file."""
         if not self.has_file(name):
             raise _missing_file(name, self.root)
         with self.open(name) as file:
@@ -128,7 +128,7 @@ class Hub:
         return content
 
     def fingerprints(self, names: list[str]) -> dict[str, str]:
-        """The commit that is read. Raises HubUnavailable, but not for a full commit."""
+        """{repository: commit}. Asks the hub for the commit unless `revision` is a full one."""
         commit = self.revision
         if commit is None or len(commit) != 40:
             with self.request():
@@ -142,14 +142,14 @@ Storage = Folder | Hub
 
 @cache
 def hub_files(hub: Hub) -> dict[str, None]:
-    """The names of a hub dataset's files, sorted; requested once."""
+    """The sorted file names of a hub dataset, requested only once."""
     with hub.request():
         paths: Any = HfFileSystem().find(hub.root)
     return dict.fromkeys(sorted(str(path).removeprefix(f"{hub.root}/") for path in paths))
 
 
 def storage_of(config: DataConfig) -> Storage:
-    """The hub dataset or the folder that data.path names or that holds the file it names."""
+    """The hub dataset or folder of data.path; if that is a file, the folder of the file."""
     assert config.path is not None, "DataConfig.check requires a path"
     if config.on_hub:
         return Hub(config.path, config.revision)
@@ -158,14 +158,14 @@ def storage_of(config: DataConfig) -> Storage:
 
 
 def split_of(name: str) -> str | None:
-    """The split named by a file's folders or by the first word of its name; None without one."""
+    """The split in a file's folders or in the first word of its name, or None."""
     path = PurePosixPath(name)
     words = [*path.parts[:-1], path.name.replace("-", "_").replace(".", "_").split("_")[0]]
     return next((word for word in words if word in SPLITS), None)
 
 
 def resolve_reference(reference: Any) -> bytes | str:
-    """The content of an image that a row holds, or the path of its file.
+    """The bytes of an image that is stored in its row, else the path of its file.
 
     A reference is a path, bytes, {"bytes", "path"} or a data: URI. Raises ImageError.
     """
@@ -177,7 +177,7 @@ def resolve_reference(reference: Any) -> bytes | str:
     if isinstance(reference, bytes):
         return reference
     if not isinstance(reference, str) or not reference:
-        raise ImageError('no image: an entry is neither a path, a data: URI nor {"bytes", "path"}')
+        raise ImageError('no image: an entry must be a path, a data: URI or {"bytes", "path"}')
     if reference.startswith("data:"):
         head, comma, body = reference.partition(",")
         if not comma or not head.endswith(";base64"):
@@ -196,9 +196,9 @@ def _decode_base64(text: str) -> bytes:
 
 
 def read_by_tail(storage: Storage, name: str) -> bytes:
-    """The image with the longest common tail of its path, in the folder or else inside its zips.
+    """The image whose path has the longest end in common with `name`, a path on another machine.
 
-    For paths of another machine. Raises ImageError, or EmptyDatasetError for a damaged zip.
+    Zips are searched after the storage. Raises ImageError, EmptyDatasetError for a damaged zip.
     """
     parts = PurePosixPath(name).parts
     tails = [parts[start:] for start in range(len(parts))]
@@ -217,18 +217,18 @@ def read_by_tail(storage: Storage, name: str) -> bytes:
     try:
         return archive.read(member)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
-        raise ImageError(f"broken image: {_shorten(member)} in its zip ({error})") from error
+        raise ImageError(f"broken image: {_shorten(member)} inside a zip ({error})") from error
 
 
 @lru_cache(maxsize=2)
 def _zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]]]:
-    """Members of the storage's .zip files by file name; the archives stay open."""
+    """File name -> its (archive, member) pairs in the storage's zips, which stay open."""
     members = defaultdict[str, list[tuple[zipfile.ZipFile, str]]](list)
     for name in [name for name in storage.names() if name.endswith(".zip")]:
         try:
             archive = zipfile.ZipFile(storage.open(name))
         except zipfile.BadZipFile as error:
-            message = f"{name} is no readable zip ({error}); fetch it again"
+            message = f"{name} is not a readable zip ({error}); download it again"
             raise EmptyDatasetError(message) from error
         for member in archive.namelist():
             members[PurePosixPath(member).name].append((archive, member))
@@ -236,51 +236,51 @@ def _zip_members(storage: Storage) -> dict[str, list[tuple[zipfile.ZipFile, str]
 
 
 def read_below(folder: str, storage: Storage, name: str) -> bytes:
-    """An image below a folder, unpacked or in a tar. Raises ImageError or EmptyDatasetError."""
+    """An image in a folder or in a tar of it. Raises ImageError, EmptyDatasetError (bad tar)."""
     relative = _strip_root(name).removeprefix(f"{folder}/")
     for path in (f"{folder}/{relative}", relative):
         if storage.has_file(path):
             return storage.read_image(path)
     if isinstance(storage, Folder):
-        table, tars = _tar_index(storage)
+        database, tars = _tar_index(storage)
         query = "SELECT tar, start, size FROM file WHERE name = ?"
-        if row := table.execute(query, (f"{folder}/{relative}",)).fetchone():
+        if row := database.execute(query, (f"{folder}/{relative}",)).fetchone():
             tar, start, size = row
             _require_size(size, relative)
             tars[tar].seek(start)
             return tars[tar].read(size)
     elif tars := [path for path in storage.names() if path.endswith(".tar")]:
         raise ImageError(
-            f"missing file: {_shorten(relative)} is in {tars[0]}, which cannot be read from the "
-            "hub; download the dataset and name its folder: data.path=FOLDER"
+            f"missing file: {_shorten(relative)} is in {tars[0]}, which can only be read from "
+            "a local copy; download the dataset and set data.path=FOLDER"
         )
     raise _missing_file(relative, f"{storage.root}/{folder} and its tar")
 
 
 @lru_cache(maxsize=2)
 def _tar_index(folder: Folder) -> tuple[sqlite3.Connection, list[IO[bytes]]]:
-    """A table (name, tar, start, size) of the files inside a folder's tars, and the open tars.
+    """A database of the files in a folder's tars (name, tar, start, size), and the open tars.
 
-    A tar is read once, header by header. The table is on disk, so that a tar of hundreds of
-    thousands of images costs no memory.
+    Each tar's headers are read once. The database is on disk, because a tar may have hundreds of
+    thousands of images.
     """
-    table, tars = sqlite3.connect(""), list[IO[bytes]]()  # a temporary file, deleted when closed
-    table.execute("CREATE TABLE file (name PRIMARY KEY, tar, start, size) WITHOUT ROWID")
+    database, tars = sqlite3.connect(""), list[IO[bytes]]()  # a temporary file, deleted when closed
+    database.execute("CREATE TABLE file (name PRIMARY KEY, tar, start, size) WITHOUT ROWID")
     for name in [name for name in folder.names() if name.endswith(".tar")]:
         tars.append(folder.open(name))
         try:
             with tarfile.open(fileobj=tars[-1], mode="r:") as archive:
                 for member in archive:
-                    # tarfile keeps every header otherwise
+                    # else tarfile keeps every header in memory
                     archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
                     if member.isreg() and not member.issparse():
                         name_in_tar, start = _strip_root(member.name), member.offset_data
                         row = (name_in_tar, len(tars) - 1, start, member.size)
-                        table.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", row)
+                        database.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)", row)
         except tarfile.TarError as error:
-            message = f"{name} is no readable tar ({error}); fetch it again"
+            message = f"{name} is not a readable tar ({error}); download it again"
             raise EmptyDatasetError(message) from error
-    return table, tars
+    return database, tars
 
 
 def _strip_root(name: str) -> str:
@@ -293,8 +293,8 @@ def _require_size(num_bytes: int, name: str) -> None:
         raise ImageError(f"image too large: {_shorten(name)} is over {MAX_FILE_BYTES >> 20} MiB")
 
 
-def _missing_file(name: str, place: Any) -> ImageError:
-    return ImageError(f"missing file: {_shorten(name)} (looked in {place})")
+def _missing_file(name: str, searched: Any) -> ImageError:
+    return ImageError(f"missing file: {_shorten(name)} (looked in {searched})")
 
 
 def _shorten(name: str) -> str:

@@ -127,7 +127,7 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
     as `arm, stage`.
     """
     rows = dict(data.manifests["data"]["counts"])
-    unscored = Counter(RejectedRow(**row).kind for row in data.unscored)
+    unscored = Counter(RejectedRow(**row).short_reason for row in data.unscored)
     rows["samples"] -= unscored.total()
     rows["quarantined"] += unscored.total()
     strata = data.samples.set_index("sample_id")[f"{measure}_stratum"]

@@ -6,7 +6,7 @@ import pytest
 
 from difftrain.config.data import DataConfig, Source
 from difftrain.data import build
-from difftrain.data.build import RejectStats, render_page
+from difftrain.data.build import RejectStats, render_quarantine
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Sample
@@ -99,7 +99,7 @@ def test_reasons_are_counted_without_their_particulars():
     stats.add(RejectedRow("a:1", "missing file: x.png"))
     stats.add(RejectedRow("a:2", "duplicate: like a:1"))
     stats.add(RejectedRow("a:3", "missing file: y.png"))
-    assert stats.by_reason() == {"missing file": 2, "duplicate": 1}
+    assert stats.sorted_counts() == {"missing file": 2, "duplicate": 1}
     assert str(stats) == "2 missing file, 1 duplicate"
 
 
@@ -109,8 +109,8 @@ def test_rows_that_are_rejected_are_counted_and_not_kept_in_memory():
         stats.add(RejectedRow(f"a:{number}", f"missing file: {number}.png"))
     assert stats.counts.total() == 5000
     assert sum(map(len, stats.examples.values())) == 3
-    assert "| missing file | 5000 | 100.0% |" in render_page(5000, stats)
-    assert render_page(5000, stats).count("\n* `a:") == 3
+    assert "| missing file | 5000 | 100.0% |" in render_quarantine(5000, stats)
+    assert render_quarantine(5000, stats).count("\n* `a:") == 3
 
 
 def test_an_interrupted_read_leaves_no_partial_quarantine(tmp_path):

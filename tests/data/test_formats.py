@@ -52,7 +52,7 @@ def read_one(source: Source, path: Path, **settings: Any) -> Sample:
 
 
 def reasons(result: list[Any]) -> list[str]:
-    return [row.kind for row in result if isinstance(row, RejectedRow)]
+    return [row.short_reason for row in result if isinstance(row, RejectedRow)]
 
 
 def graded(sample: Sample, answer: str) -> Verdict:
@@ -174,12 +174,12 @@ def test_mm_eureka_finds_images_unpacked_and_zipped_whatever_their_prefix(eureka
 @pytest.mark.parametrize(
     ("image", "answer", "reason"),
     [
-        ("blank_image.jpg", "7", "no image: only the blank one"),
-        ("white.jpg", "7", "no image: only the blank one"),
+        ("blank_image.jpg", "7", "no image: only the blank image"),
+        ("white.jpg", "7", "no image: only the blank image"),
         ("K12/none.png", "7", "missing file: K12/none.png (looked in"),
         ("MMPR/images/y/1.png", "7", "broken image: no readable"),
-        ("K12/ab.png", "(1) 3; (2) 4", "unusable gold answer: neither a number, a letter nor few"),
-        ("K12/ab.png", "first 3\nthen 4", "unusable gold answer: neither a number"),
+        ("K12/ab.png", "(1) 3; (2) 4", "unusable gold answer: must be a number, a letter or few"),
+        ("K12/ab.png", "first 3\nthen 4", "unusable gold answer: must be a number"),
         (
             "K12/ab.png",
             "The area of the square is the product of its sides",
@@ -256,7 +256,9 @@ def test_mulberrys_tar_is_read_without_unpacking_and_only_by_whole_paths(tmp_pat
 def test_a_tar_that_was_cut_short_is_named_with_what_to_do(tmp_path, red):
     (tmp_path / "mulberry_sft.json").write_text(json.dumps([mulberry_row(CHOICES, STEPS + "A")]))
     (tmp_path / "mulberry_images.tar").write_bytes(b"no tar" * 500)
-    with pytest.raises(EmptyDatasetError, match=r"images\.tar is no readable tar .*; fetch it"):
+    with pytest.raises(
+        EmptyDatasetError, match=r"images\.tar is not a readable tar .*; download it"
+    ):
         read(Source.mulberry, tmp_path)
 
 
@@ -318,7 +320,7 @@ def test_easyr1_rows_with_none_one_and_two_images(image_folder):
         {"images": [], "problem": "What is 3 + 4?", "answer": "7"},
     ]
     one, two, none = read(Source.easyr1, lines(image_folder / "rows.jsonl", rows))
-    assert (one.answer, two.answer, none.kind) == ("1", "first", "no image")
+    assert (one.answer, two.answer, none.short_reason) == ("1", "first", "no image")
     assert [Image.open(BytesIO(png)).size for png in two.images] == [(812, 588), (84, 56)]
 
 

@@ -111,7 +111,7 @@ def test_a_trailing_answer_and_a_system_turn_are_left_out(one):
 def test_a_conversation_of_several_questions_is_rejected(one):
     turns = [{"role": role, "content": "Hm?"} for role in ("user", "assistant", "user")]
     reason = one(MESSAGES, messages=turns).reason
-    assert reason == "not one question: needs one user turn, found user, assistant, user"
+    assert reason == "unusable question: needs exactly one user turn, found user, assistant, user"
 
 
 def test_images_may_be_paths_bytes_or_data_uris(write_rows, tmp_path):
@@ -178,7 +178,9 @@ def test_options_in_the_question_stay_there(one):
 
 def test_the_answer_kind_column_wins(one):
     assert one(answer_kind="text").answer_kind is AnswerKind.text
-    assert one(answer_kind="words").reason.startswith("unknown answer_kind: 'words'; known: choice")
+    assert one(answer_kind="words").reason.startswith(
+        "unknown answer_kind: 'words'; allowed: choice"
+    )
     assert one(answer_kind=["text"]).reason.startswith("unknown answer_kind")
 
 
@@ -208,7 +210,7 @@ def test_boxes_are_converted_from_the_box_format_of_the_settings(write_rows):
         ({"image_paths": ["data:image/png;base64,@@@"]}, "broken image: not base64"),
         ({"image_paths": ["data:image/png,abc"]}, "broken image: a data: URI"),
         ({"image_paths": ["data:image/png;base64,aGVsbG8="]}, "broken image: no readable"),
-        ({"image_paths": [7]}, "no image: an entry is neither"),
+        ({"image_paths": [7]}, "no image: an entry must be"),
         ({"image_paths": []}, "no image: image_paths is absent or empty"),
         ({"image_paths": None}, "no image: image_paths is absent or empty; keys found: ability"),
         ({"prompt": "<image>\n "}, "empty question"),
@@ -241,7 +243,7 @@ def test_a_row_that_cannot_be_used_says_why(one, changes, reason):
 
 
 def test_a_text_only_messages_row_has_no_image(one):
-    assert one(MESSAGES, images=None).kind == "no image"
+    assert one(MESSAGES, images=None).short_reason == "no image"
     assert one(MESSAGES, solution=None).reason == "missing keys: solution; found: images, messages"
 
 
@@ -267,7 +269,7 @@ def test_bytes_that_are_no_text_are_rejected_and_the_next_row_is_read(write_rows
     path = write_rows(RELEASED)
     path.write_bytes(b"\xff\xfe\x00\n" + path.read_bytes())
     bad, good = read(path)
-    assert bad.kind == "not JSON"
+    assert bad.short_reason == "not JSON"
     assert good.source == "my.jsonl:2"
 
 

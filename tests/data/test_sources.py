@@ -149,7 +149,7 @@ def test_images_above_the_folder_are_not_found_by_their_tail(tmp_path):
 
 def test_a_damaged_zip_stops_the_run_and_is_named(tmp_path):
     (tmp_path / "K12.zip").write_bytes(b"PK nothing")
-    with pytest.raises(EmptyDatasetError, match=r"K12\.zip is no readable zip"):
+    with pytest.raises(EmptyDatasetError, match=r"K12\.zip is not a readable zip"):
         storage.read_by_tail(Folder(tmp_path), "K12/a.png")
 
 
@@ -173,7 +173,7 @@ def test_a_hub_id_without_network_names_the_folder_alternative(monkeypatch):
     for read in (dataset.fingerprint, lambda config: list(dataset.load_samples(config))):
         with pytest.raises(HubUnavailable) as error:
             read(config)
-        assert "owner/name-of-nothing: the hub did not give this dataset" in str(error.value)
+        assert "owner/name-of-nothing: this dataset cannot be read from the hub" in str(error.value)
         assert "data.path=FOLDER" in str(error.value)
 
 
@@ -263,7 +263,7 @@ def test_gold_answers_that_no_grader_can_parse_are_rejected_before_images_are_re
     path = lines(tmp_path / "my.jsonl", [{**row, "ground_truth": "a few"}])
     (result,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     assert isinstance(result, RejectedRow)
-    assert result.kind == "unusable gold answer"
+    assert result.short_reason == "unusable gold answer"
 
 
 def test_the_log_states_the_budget_in_pixels_and_tokens(tmp_path, encode, caplog, monkeypatch):
