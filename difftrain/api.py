@@ -1,8 +1,8 @@
-"""The functions of `import difftrain`: the pipeline's own stages, on samples held in memory.
+"""The functions of `import difftrain`: the pipeline's stages, on samples in memory.
 
-`settings` are words of the command line, such as "difficulty=all" or "probe.draws=4". What probing
-costs is kept below output_dir (default `outputs`): a second call with the same samples, model and
-settings generates nothing.
+`settings` are overrides as on the command line, such as "difficulty=all" or "probe.draws=4". The
+probe's responses are stored in output_dir (default `outputs`): a second call with the same samples,
+model and settings generates nothing.
 """
 
 import json
@@ -32,11 +32,11 @@ def load_dataset(data: str = "shapes", *settings: str) -> list[Sample]:
     """The usable samples of a data set: a name under conf/data, or the path of a jsonl file.
 
     Other formats: load_dataset("orsta_reasoning", "data.path=FOLDER"). Rejected rows are logged
-    with their reasons. Raises ConfigError for bad settings, EmptyDatasetError without samples.
+    with their reasons. Raises ConfigError for bad settings, EmptyDatasetError if no row is usable.
     """
     is_file = data.endswith(".jsonl")
-    words = ["data=jsonl", f"data.path={data}"] if is_file else [f"data={data}"]
-    config = resolve(compose_config([*words, *settings])).data
+    overrides = ["data=jsonl", f"data.path={data}"] if is_file else [f"data={data}"]
+    config = resolve(compose_config([*overrides, *settings])).data
     samples: list[Sample] = []
     for row in dataset.load_samples(config):
         if isinstance(row, Sample):
@@ -49,14 +49,14 @@ def load_dataset(data: str = "shapes", *settings: str) -> list[Sample]:
 
 
 def load_model(model: str = "tiny", *settings: str) -> ModelSession:
-    """A model by its name under conf/model, folder or hub id; its weights load at first use."""
+    """A model by name under conf/model, by folder or by hub id; its weights load at first use."""
     config = resolve(compose_config(expand_evaluate([f"model={model}", *settings])[0]))
     return ModelSession(config.model, config.data)
 
 
 def probe_samples(samples: Sequence[Sample], model: ModelSession, *settings: str) -> list[Rollout]:
-    """Graded responses under growing masks, until the stratum of each sample is settled."""
-    _, paths = _probed(samples, model, settings)
+    """Graded responses under growing image masks, until the stratum of each sample is settled."""
+    _, paths = _probe(samples, model, settings)
     ids = {sample.sample_id for sample in samples}
     rollouts = parquet.read_finished(paths.probe, Rollout, difficulty.PROBE)
     return [rollout for rollout in rollouts if rollout.sample_id in ids]
@@ -64,14 +64,14 @@ def probe_samples(samples: Sequence[Sample], model: ModelSession, *settings: str
 
 def score_samples(samples: Sequence[Sample], model: ModelSession, *settings: str) -> list[Score]:
     """One Score for each sample and measure; samples whose requests failed have none."""
-    config, paths = _probed(samples, model, settings)
+    config, paths = _probe(samples, model, settings)
     sample_ids = [sample.sample_id for sample in without_failed(samples, paths.probe)]
     scores, _ = difficulty.score_samples(config, paths, sample_ids)
     return scores
 
 
 def select_samples(scores: Sequence[Score], *settings: str) -> list[Selection]:
-    """The samples of the strata of select.strata, or RAP's choice where select.rap is set."""
+    """The samples whose stratum is in select.strata, or RAP's choice if select.rap is set."""
     selected, _ = difficulty.select_samples(resolve(compose_config([*settings])), list(scores))
     return selected
 
@@ -86,10 +86,10 @@ def read_report(run_folder: str | Path) -> dict[str, Any]:
         raise parquet.MissingArtifact(f"no report.json at {folder}: run  difftrain train") from None
 
 
-def _probed(
+def _probe(
     samples: Sequence[Sample], model: ModelSession, settings: Sequence[str]
 ) -> tuple[RunConfig, RunPaths]:
-    """The settings and the folders, after the samples were probed as a run would probe them."""
+    """Probe the samples as a run would; returns the resolved settings and the run's folders."""
     config = resolve(compose_config([*settings]))
     config = replace(config, model=model.config, data=model.data)
     paths = RunPaths(config, samples=manifest.fingerprint([sample.sample_id for sample in samples]))

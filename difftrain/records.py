@@ -1,7 +1,7 @@
-"""The six records that every stage reads or writes, and the words they are made of.
+"""The six records that the stages write and read, and the enumerations in them.
 
 Field names are the parquet columns, the W&B keys and the words of the docs. pipeline/parquet.py
-writes and reads them.
+writes and reads the records.
 
 Axes: L layers, T response tokens.
 """
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class AnswerKind(StrEnum):
-    """What the gold answer is; each kind has its grader."""
+    """The kind of the gold answer; each kind has its own grader."""
 
     choice = "choice"
     number = "number"
@@ -37,7 +37,7 @@ class View(StrEnum):
 
 
 class Verdict(StrEnum):
-    """The grader's verdict. `unparsable` is not `incorrect`: it is counted and reported apart."""
+    """The grader's verdict. `unparsable` is not `incorrect`: it is reported separately."""
 
     correct = "correct"
     incorrect = "incorrect"
@@ -64,14 +64,14 @@ class Stratum(StrEnum):
 
 
 class TrainStage(StrEnum):
-    """The training stage a sample is given to."""
+    """The training stage that a sample is selected for."""
 
     sft = "sft"
     grpo = "grpo"
 
 
 class Arm(StrEnum):
-    """Which checkpoint: the base model, the recipe's own training, or its random control's."""
+    """A compared model: the base model, the one the recipe trained, or its random control."""
 
     base = "base"
     tuned = "tuned"
@@ -86,7 +86,7 @@ class GradedBy(StrEnum):
 
 
 class ItemStatus(StrEnum):
-    """Whether a benchmark item has a score, and if not, whether a next run tries it again."""
+    """Whether a benchmark item has a score; a later run retries it if it failed, not if skipped."""
 
     scored = "scored"
     skipped = "skipped"
@@ -97,9 +97,9 @@ class ItemStatus(StrEnum):
 class Sample:
     """A question with its images and its gold answer.
 
-    `images` are PNG bytes inside the pixel budget; those of a sample from a stage's folder are read
-    from disk at each access. `requires_image` and `gen_difficulty` (0 simplest to 1 hardest) are
-    known for the shapes world alone, else None. `rationale` is the reasoning behind the answer.
+    `images` are PNG bytes within the pixel budget; a sample from a stage's folder reads them from
+    disk at each access. `requires_image` and `gen_difficulty` (0 easiest to 1 hardest) are known
+    only for drawn shapes, else None. `rationale` is the reasoning behind the answer.
     """
 
     sample_id: str
@@ -118,7 +118,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One response of one model under one view. `token_ids` include any end token."""
+    """One response of one model under one view. `token_ids` include the end token, if any."""
 
     sample_id: str
     view: View
@@ -136,8 +136,8 @@ class Rollout:
 class Attention:
     """Where one response attends: mass per layer and response token, mean over heads.
 
-    `image_tokens` and `text_tokens` are how many prompt tokens each mass is summed over.
-    `max_log_psi` is ACE's largest log psi (None where no column is left or ACE is not measured).
+    `image_tokens` and `text_tokens` are the numbers of prompt tokens that each mass sums over.
+    `max_log_psi` is ACE's largest log psi (None if no column is left or ACE is not measured).
     """
 
     sample_id: str
@@ -151,7 +151,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One measure's value and stratum of one sample; None where it has none."""
+    """One measure's value and stratum for one sample; None if the measure gives none."""
 
     sample_id: str
     measure: Measure
@@ -161,7 +161,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """One sample given to one training stage, and the reason."""
+    """One sample selected for one training stage, and the reason."""
 
     sample_id: str
     stage: TrainStage
@@ -172,9 +172,9 @@ class Selection:
 class ItemResult:
     """One benchmark item graded for one checkpoint.
 
-    Without a score it was skipped (its image cannot be shown) or failed (no response, or no reply
-    of the judge); `error` says why, and `response` is None where the model gave none. `graded_by`
-    is None where nothing decided: the score is then 0, or that of an option drawn at random.
+    An item without a score was skipped (its image cannot be shown) or failed (no response, or no
+    reply of the judge); `error` says why. `response` is None if the model gave none. `graded_by` is
+    None if neither rule nor judge decided: the score is then 0, or that of a random option.
     """
 
     benchmark: str

@@ -1,10 +1,10 @@
-"""Seeds derived from what they are for. No global generator is touched here."""
+"""Random seeds derived from their purpose, so that no code needs a global random generator."""
 
 import hashlib
 
 
 def derive(root: int, *purpose: str | int) -> int:
-    """A seed in [0, 2**32) that depends on its purpose, never on order, rank or restart.
+    """A seed in [0, 2**32) that depends only on root and purpose, not on order, rank or restart.
 
     >>> derive(0, "mask", "ab12", 30, 4) == derive(0, "mask", "ab12", 30, 4)
     True

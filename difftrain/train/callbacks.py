@@ -1,4 +1,4 @@
-"""What is written while TRL trains: a line a step, held-out rewards, a progress bar, warnings."""
+"""Logs TRL's training: one line per step, rewards on held-out samples, a progress bar, alarms."""
 
 import json
 import logging
@@ -15,10 +15,10 @@ from difftrain.train.rewards import step_metrics
 
 logger = logging.getLogger(__name__)
 
-TRAIN_LOG = "train_log.jsonl"  # one line a step: TRL's keys, then the same by task and stratum
-EVAL_LOG = "eval_log.jsonl"  # one line an evaluation on held-out samples: step and EVAL_REWARD
+TRAIN_LOG = "train_log.jsonl"  # one line per step: TRL's keys, then the same by task and stratum
+EVAL_LOG = "eval_log.jsonl"  # one line per evaluation on held-out samples: step and EVAL_REWARD
 EVAL_REWARD = "eval_rewards/accuracy/mean"
-TRAIN_KEYS = (  # TRL's keys that are kept
+TRAIN_KEYS = (  # those of TRL's keys that go to TRAIN_LOG
     "reward", "rewards/accuracy/mean", "rewards/format/mean", "rewards/overlong/mean",
     "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "kl", "loss",
     "grad_norm", "learning_rate", "mean_token_accuracy", "entropy",
@@ -26,7 +26,7 @@ TRAIN_KEYS = (  # TRL's keys that are kept
 
 
 def read_log(folder: Path, name: str = TRAIN_LOG) -> list[dict[str, float]]:
-    """The steps logged so far, in order; an unfinished last line is left out."""
+    """The rows logged so far, in order, without an unfinished last line."""
     path = folder / name
     if not path.is_file():
         return []
@@ -35,7 +35,7 @@ def read_log(folder: Path, name: str = TRAIN_LOG) -> list[dict[str, float]]:
 
 
 def truncate_log(folder: Path, last_step: int) -> float:
-    """Remove the steps after the checkpoint that training resumes from; seconds spent so far."""
+    """Remove the rows after `last_step`, where training resumes; returns the seconds until then."""
     rows: list[dict[str, float]] = []
     for name in (EVAL_LOG, TRAIN_LOG):
         rows = [row for row in read_log(folder, name) if row["step"] <= last_step]
@@ -44,7 +44,7 @@ def truncate_log(folder: Path, last_step: int) -> float:
 
 
 class JsonlLogger(TrainerCallback):
-    """Appends a line a step to train_log.jsonl, shows `bar_key` beside a bar; first rank only."""
+    """On the first rank: appends each step to TRAIN_LOG, shows `bar_key` beside a progress bar."""
 
     def __init__(self, folder: Path, elapsed: float, title: str, bar_key: str = "reward") -> None:
         self.folder, self.elapsed, self.title, self.bar_key = folder, elapsed, title, bar_key
@@ -58,7 +58,7 @@ class JsonlLogger(TrainerCallback):
             self.bar = tqdm(initial=done, total=total, desc=self.title, unit="step")
 
     def on_log(self, args: Any, state: TrainerState, *_: Any, logs: Any = None, **__: Any) -> None:
-        """Write the step just made, or the evaluation just finished."""
+        """Write the step or the evaluation that has just finished."""
         if not state.is_world_process_zero or not logs:
             return
         step = {"step": state.global_step}

@@ -1,4 +1,4 @@
-"""What SFT and GRPO share around TRL's loop: lock, resume, train to the end, save a checkpoint."""
+"""What SFT and GRPO share around TRL's training loop: lock, resume, train, save a checkpoint."""
 
 import json
 import logging
@@ -28,10 +28,10 @@ CHECKPOINT = "checkpoint"
 
 
 def run_training(job: TrainJob, fit: Callable[[], tuple[Any, float, Mapping[str, Any]]]) -> Path:
-    """Train and save under the stage's lock; returns job.folder/checkpoint for `from_pretrained`.
+    """Train and save while holding the stage's lock; returns the folder of the final checkpoint.
 
     Resumes an interrupted run from its last complete checkpoint; does nothing if finished. `fit`
-    runs on every rank and returns the trainer, the seconds over all starts, the manifest's counts.
+    runs on every rank; it returns the trainer, the total seconds and the counts for manifest.json.
     """
     seconds, counts = 0.0, {}
 
@@ -68,11 +68,11 @@ def finished_checkpoint(folder: Path) -> Path | None:
     return checkpoint
 
 
-def resume_problem(path: Path, processes: int = 1) -> str | None:
+def resume_problem(path: Path, num_processes: int = 1) -> str | None:
     """Why this many processes cannot resume from a checkpoint; None if everything is there.
 
-    The first process writes trainer_state.json last; other processes may have been killed before
-    they wrote their RNG states, one file each (rng_state.pth is that of a single process).
+    The first process writes trainer_state.json last. The others may have been killed before they
+    wrote their RNG states: rng_state_<rank>.pth each (a single process writes rng_state.pth).
     """
     try:
         json.loads((path / "trainer_state.json").read_text())
@@ -94,16 +94,16 @@ def resume_problem(path: Path, processes: int = 1) -> str | None:
         return "the optimizer state is missing"
     if (path / "rng_state.pth").is_file():
         return None
-    missing = processes - len(list(path.glob("rng_state_*.pth")))
-    return f"RNG state missing for {missing} of {processes} ranks" if missing > 0 else None
+    missing = num_processes - len(list(path.glob("rng_state_*.pth")))
+    return f"RNG state missing for {missing} of {num_processes} ranks" if missing > 0 else None
 
 
-def last_checkpoint(folder: Path, processes: int = 1) -> Path | None:
+def last_checkpoint(folder: Path, num_processes: int = 1) -> Path | None:
     """The newest checkpoint that this many processes can resume from."""
     paths = [path for path in (folder / "checkpoints").glob("checkpoint-*") if path.is_dir()]
     numbered = [path for path in paths if path.name.removeprefix("checkpoint-").isdigit()]
     for path in sorted(numbered, key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        problem = resume_problem(path, processes)
+        problem = resume_problem(path, num_processes)
         if problem is None:
             return path
         logger.info("skipping incomplete checkpoint %s: %s", path, problem)
@@ -111,10 +111,10 @@ def last_checkpoint(folder: Path, processes: int = 1) -> Path | None:
 
 
 def load_weights(model: Any, checkpoint: Path) -> None:
-    """Load a checkpoint's weights into the model in training; raises if any is missing.
+    """Load a checkpoint's weights into the model in training; raises RuntimeError if any misses.
 
-    transformers saves Qwen2.5-VL's weights under the hub's names, not its modules', and its
-    Trainer silently skips names that it does not find: a resumed run would continue from the base
+    transformers saves Qwen2.5-VL's weights under the hub's names instead of the modules' names, and
+    its Trainer silently skips names that no module has: a resumed run would continue from the base
     weights. DeepSpeed and LoRA checkpoints keep the modules' names and are not affected.
     """
     saved: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=model.dtype)
@@ -122,19 +122,19 @@ def load_weights(model: Any, checkpoint: Path) -> None:
 
 
 def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
-    """Train to the end, from the last complete checkpoint if any; seconds over all starts.
+    """Train to the last step, from the last complete checkpoint if any; returns the total seconds.
 
     Raises ConfigError if ZeRO-3 would hang on samples without an image, RuntimeError if training
-    ends before its last step, GradientError after the first step.
+    ends before its last step, GradientError if GradientCheck finds a problem.
     """
     settings, world = job.settings, job.world
     plugin = trainer.accelerator.state.deepspeed_plugin
     text_only = sum(not sample.images for sample in samples)
     # A process whose batch has no image never gathers the vision tower's weights, and a process
-    # whose batch has one would wait for it without end.
+    # whose batch has an image would wait for it forever.
     if plugin and plugin.zero_stage == 3 and world.size > 1 and 0 < text_only < len(samples):
-        rule = "with ZeRO-3 a step that mixes both would hang"
-        advice = "use launch/accelerate/zero2.yaml, or keep one kind"
+        rule = "with ZeRO-3 a step with and without images would hang"
+        advice = "use launch/accelerate/zero2.yaml, or train on only one of the two"
         number = f"{text_only} of {len(samples)} samples have no image"
         raise ConfigError([f"{job.title}: {number}, and {rule}; {advice}"])
     trainer.remove_callback(ProgressCallback)
@@ -155,14 +155,14 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if trainer.state.global_step < trainer.state.max_steps:
         steps = f"{trainer.state.global_step} of {trainer.state.max_steps} steps"
-        raise RuntimeError(f"training ended after {steps}: too few samples for one step?")
+        raise RuntimeError(f"training ended after {steps}: are there too few samples for a step?")
     return elapsed + time.time() - started
 
 
 def save(trainer: Any, job: TrainJob) -> None:
     """Write the final checkpoint, processor included, so that it exists whole or not at all.
 
-    With LoRA the adapter is kept beside it, and the checkpoint is base and adapter merged.
+    With LoRA the checkpoint is the base model with the adapter merged; the adapter lies beside it.
     """
     by_lora, tmp_path = bool(job.settings.lora.rank), job.folder / ".checkpoint.tmp"
     trained = job.folder / param_groups.ADAPTER if by_lora else tmp_path

@@ -1,4 +1,4 @@
-"""Samples as TRL takes them: a conversational prompt; images are decoded with their batch alone."""
+"""Samples as TRL's datasets: conversational prompts, images decoded only when a batch is read."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from difftrain.records import Sample, Selection
 
 @dataclass(frozen=True, slots=True)
 class TrainData:
-    """What one arm trains on and is evaluated on meanwhile, and the stratum of these samples."""
+    """The samples that one arm trains on, those it is evaluated on meanwhile, and their strata."""
 
     samples: Sequence[Sample]
     eval_samples: Sequence[Sample] = ()
@@ -30,7 +30,7 @@ def selected(samples: Sequence[Sample], selections: Sequence[Selection]) -> list
     return [by_id[selection.sample_id] for selection in selections]
 
 
-def _text(sample: Sample) -> tuple:
+def _text_key(sample: Sample) -> tuple:
     return sample.question, sample.options, sample.answer
 
 
@@ -39,23 +39,23 @@ def _image_hashes(sample: Sample) -> tuple[bytes, ...]:
 
 
 def held_out(samples: list[Sample], selections: list[Selection], limit: int) -> list[Sample]:
-    """The first samples by id that are not trained on, nor a copy of one that is.
+    """The first `limit` samples by id that are neither trained on nor copies of training samples.
 
-    Copies (data.duplicates=keep) have ids of their own. Images are read only where question,
-    options and answer equal those of a training sample.
+    Copies (kept by data.duplicates=keep) have other ids. Images are read only if question, options
+    and answer equal those of a training sample.
     """
     trained_ids = {selection.sample_id for selection in selections}
     trained: dict[tuple, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.sample_id in trained_ids:
-            trained[_text(sample)].append(sample)
+            trained[_text_key(sample)].append(sample)
 
     @cache
     def trained_hashes(text: tuple) -> set[tuple[bytes, ...]]:
         return {_image_hashes(sample) for sample in trained[text]}
 
     def is_copy(sample: Sample) -> bool:
-        text = _text(sample)
+        text = _text_key(sample)
         return text in trained and _image_hashes(sample) in trained_hashes(text)
 
     rest = [sample for sample in samples if sample.sample_id not in trained_ids]
@@ -83,7 +83,7 @@ def to_dataset(samples: Sequence[Sample]) -> Dataset:
 
 
 def with_images(rows: list[dict[str, Any]], samples: Sequence[Sample]) -> Dataset:
-    """These rows as a dataset; reading a batch decodes the images of each sample_id in it once."""
+    """A dataset of these rows; reading a batch decodes the images of each sample in it once."""
     by_id = {sample.sample_id: sample for sample in samples}
 
     def add_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:

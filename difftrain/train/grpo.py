@@ -1,4 +1,4 @@
-"""GRPO with TRL's trainer as it is: our settings in, a checkpoint and a step log out."""
+"""GRPO with TRL's unmodified GRPOTrainer, and workarounds for its use of vLLM with images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
     """TRL's GRPOTrainer for this data, with our rewards."""
     grpo, model = job.config.grpo, job.start_model
     processor = job.load_processor()
-    # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
+    # Must precede TRL's arguments: they make ZeRO-3 shard every model that is built afterwards.
     adapter = param_groups.peft_config("grpo", grpo.lora, model)
     uses_vllm = grpo.vllm.mode is not VllmMode.none
     if uses_vllm:
@@ -48,7 +48,7 @@ def build_trainer(job: TrainJob, data: TrainData, graders: GraderPool) -> Any:
 
 
 def fit(job: TrainJob, data: TrainData) -> Path:
-    """Train on the data and return the checkpoint, as `checkpointing.run_training`."""
+    """Train on the data; returns the checkpoint's folder (see `checkpointing.run_training`)."""
     grpo = job.config.grpo
 
     def train() -> tuple[Any, float, dict[str, Any]]:
@@ -74,8 +74,8 @@ def fit(job: TrainJob, data: TrainData) -> Path:
 def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:
     """Raises ConfigError if vLLM would resize images again, by the model folder's own pixel limits.
 
-    TRL passes no pixel limits on, and a second resize changes the number of image tokens. Checking
-    the smallest and the largest image is enough: all others lie between them.
+    TRL does not pass our limits to vLLM, and a second resize changes the number of image tokens.
+    Checking the smallest and the largest image is enough: all other sizes lie between them.
     """
     processor: Any = AutoProcessor.from_pretrained(
         resolve.source(model.name), revision=model.revision, trust_remote_code=False
@@ -87,17 +87,17 @@ def refuse_second_resize(model: ModelConfig, samples: Sequence[Sample]) -> None:
         patches = processor.get_number_of_image_patches(height, width, {})
         expected = width * height // processor.patch_size**2
         if patches != expected:
-            problems.append(f"{width} x {height}: {patches} patches in vLLM, {expected} here")
+            problems.append(f"{width} x {height}: {patches} patches in vLLM, {expected} in TRL")
     if problems:
-        rule = f"vLLM would resize images again by {model.name}'s own limits"
-        advice = "set data.min_pixels and data.max_pixels inside them"
+        rule = f"vLLM would resize images again to {model.name}'s own pixel limits"
+        advice = "set data.min_pixels and data.max_pixels within these limits"
         raise ConfigError([f"grpo.vllm.mode: {rule} ({'; '.join(problems)}); {advice}"])
 
 
 def reset_encoder_cache_on_update(trainer: Any) -> None:
-    """After each update of vLLM's weights, drop the images that older weights encoded.
+    """Make vLLM drop its cached image encodings after each update of its weights.
 
-    Needed only if vision weights are trained: TRL resets the prefix cache alone.
+    TRL resets only the prefix cache, which is enough if the vision weights are frozen.
     """
     counts = param_groups.count_parameters(trainer.model)
     if not any(trained for part, _, trained in counts if part in param_groups.VISION_PARTS):

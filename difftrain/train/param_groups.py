@@ -60,7 +60,7 @@ def parameter_table(model: nn.Module) -> str:
 
 
 def peft_config(stage: str, lora: LoraConfig, model: ModelConfig) -> PeftLoraConfig | None:
-    """peft's configuration, or None. Raises ConfigError for modules that the model lacks."""
+    """peft's LoraConfig, or None without LoRA. Raises ConfigError if a target module is missing."""
     if not lora.rank:
         return None
     architecture = AutoConfig.from_pretrained(
@@ -101,24 +101,24 @@ class GradientError(RuntimeError):
 class GradientCheck(TrainerCallback):
     """Checks after the first step that gradients reached exactly the parts that are trained.
 
-    It uses hooks because DeepSpeed frees gradients at once. A gradient of zero counts as one: in
-    GRPO's first step all groups may have zero variance.
+    It uses hooks because DeepSpeed frees gradients at once. A zero gradient is accepted: in GRPO's
+    first step all groups may have zero variance.
     """
 
-    def __init__(self, model: nn.Module, frozen: Collection[str], text_only: bool) -> None:
-        """`text_only`: some samples have no image, so a step may leave the vision parts out."""
-        self.model, self.frozen, self.text_only = model, set(frozen), text_only
-        self.finite: dict[str, torch.Tensor] = {}  # of each part that got a gradient
+    def __init__(self, model: nn.Module, frozen: Collection[str], has_text_only: bool) -> None:
+        """`has_text_only`: some samples have no image, so a step may not use the vision parts."""
+        self.model, self.frozen, self.has_text_only = model, set(frozen), has_text_only
+        self.is_finite: dict[str, torch.Tensor] = {}  # for each part that got a gradient
         self.hooks: list[Any] = []
-        self.trained = {part: n > 0 for part, _, n in count_parameters(model)}
+        self.is_trained = {part: n > 0 for part, _, n in count_parameters(model)}
         self.untrained = {name: p for name, p in model.named_parameters() if not p.requires_grad}
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Register the hooks, after DeepSpeed has taken the parameters over."""
 
         def record(part: str, gradient: torch.Tensor) -> None:
-            finite = gradient.detach().isfinite().all()
-            self.finite[part] = self.finite[part] & finite if part in self.finite else finite
+            is_finite = gradient.detach().isfinite().all()
+            self.is_finite[part] = self.is_finite.get(part, is_finite) & is_finite
 
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.hooks = [p.register_hook(partial(record, part_of(name))) for name, p in trained]
@@ -130,18 +130,18 @@ class GradientCheck(TrainerCallback):
         for hook in self.hooks:
             hook.remove()
         self.hooks = []
-        trained = [part for part, is_trained in self.trained.items() if is_trained]
+        trained = [part for part, is_trained in self.is_trained.items() if is_trained]
         got_gradient = [name for name, p in self.untrained.items() if p.grad is not None]
-        problems = [f"{part} is frozen but trained" for part in sorted(self.frozen & {*trained})]
+        problems = [f"{p} must be frozen but is trained" for p in sorted(self.frozen & {*trained})]
         problems += [f"{name} is frozen but got a gradient" for name in got_gradient[:3]]
         for part in trained:
-            if part in self.finite:
-                if not bool(self.finite[part]):
+            if part in self.is_finite:
+                if not bool(self.is_finite[part]):
                     problems.append(f"{part} got a gradient that is not finite")
-            elif not (self.text_only and part in VISION_PARTS):
+            elif not (self.has_text_only and part in VISION_PARTS):
                 problems.append(f"{part} is trained but got no gradient")
         if problems:
             raise GradientError("after the first step: " + "; ".join(problems))
-        reached = ", ".join(part for part in self.trained if part in self.finite)
-        frozen = ", ".join(part for part in self.trained if part not in trained)
+        reached = ", ".join(part for part in self.is_trained if part in self.is_finite)
+        frozen = ", ".join(part for part in self.is_trained if part not in trained)
         logger.info("gradients reached: %s%s", reached, f"; frozen: {frozen}" if frozen else "")

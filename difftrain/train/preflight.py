@@ -1,7 +1,7 @@
 """Eight checks on a few samples that show, before hours are spent, that a model can be trained.
 
 The first five test that images reach the model the way training feeds them: TRL's messages, the
-model's own chat template, the processor that training loads.
+model's own chat template, the processor that training loads. Axes: 1 batch of one, T tokens.
 """
 
 import logging
@@ -30,17 +30,17 @@ from difftrain.train.param_groups import part_of
 from difftrain.train.trl_args import placeholder_ban
 
 logger = logging.getLogger(__name__)
-SAMPLES = 4  # that the model is checked with
+NUM_SAMPLES = 4  # that the model is checked with
 MIN_CHANGE = 1e-4  # nats by which the gold's log-probability must change with another image
 ROUND_TRIP_BYTES = 1 << 30
-"""Models up to this size are written and read back whole; of larger ones, this much."""
+"""A model up to this size is written and read back whole; of a larger model, this many bytes."""
 # What a library may raise for a model that does not fit; reported as the check's detail.
 LIBRARY_ERRORS = (ValueError, RuntimeError, TypeError, LookupError, AttributeError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What is checked: a model, a few samples, the training stages' settings, a folder to write."""
+    """What is checked: a model, a few samples, the settings by stage, a folder to write to."""
 
     loaded: LoadedModel
     samples: Sequence[Sample]
@@ -76,15 +76,15 @@ def failure_message(results: Mapping[str, CheckResult]) -> str | None:
 
 
 def require_trainable(candidate: Candidate) -> dict[str, CheckResult]:
-    """Results on SAMPLES samples of different tasks. Raises PreflightFailed with every cause."""
+    """Run all checks on NUM_SAMPLES samples of various tasks. Raises PreflightFailed on failure."""
     with_images = [sample for sample in candidate.samples if sample.images]
     if not with_images:
         raise PreflightFailed("no sample has an image, so the model cannot be checked")
     first_of_task = {sample.task: sample for sample in reversed(with_images)}
-    # Stable: the first sample of each task comes first, each part in the order of the samples.
+    # The first sample of each task, then the other samples, both in their original order.
     varied = sorted(with_images, key=lambda sample: first_of_task[sample.task] is not sample)
     started = time.time()
-    results = run_checks(replace(candidate, samples=varied[:SAMPLES]))
+    results = run_checks(replace(candidate, samples=varied[:NUM_SAMPLES]))
     if message := failure_message(results):
         raise PreflightFailed(message)
     logger.info("preflight, %.1f s\n%s", time.time() - started, results_table(results))
@@ -92,12 +92,12 @@ def require_trainable(candidate: Candidate) -> dict[str, CheckResult]:
 
 
 def trl_messages(sample: Sample, images: list[Image.Image] | None = None) -> list[dict[str, Any]]:
-    """A sample's conversation as TRL gives it to the processor, perhaps with other images."""
+    """A sample's conversation as TRL gives it to the processor; `images` replace its own."""
     return prepare_multimodal_messages(chat_prompt(sample), images or decoded_images(sample))
 
 
 def encode(loaded: LoadedModel, conversations: list[Any]) -> dict[str, torch.Tensor]:
-    """Model inputs of these conversations, padded together, on the model's device."""
+    """The model's inputs for these conversations, padded together, on the model's device."""
     batch = loaded.processor.apply_chat_template(
         conversations,
         add_generation_prompt=True,
@@ -109,7 +109,7 @@ def encode(loaded: LoadedModel, conversations: list[Any]) -> dict[str, torch.Ten
 
 
 def check_placeholders(candidate: Candidate) -> CheckResult:
-    """1. The prompt has as many placeholders as the vision tower gives features."""
+    """1. The prompt has one image placeholder for each feature that the vision tower outputs."""
     loaded, counts = candidate.loaded, []
     for sample in candidate.samples:
         inputs = encode(loaded, [trl_messages(sample)])
@@ -119,9 +119,9 @@ def check_placeholders(candidate: Candidate) -> CheckResult:
         placeholders = int((inputs["input_ids"] == loaded.image_token).sum())
         counts.append((placeholders, sum(map(len, features))))
     wrong = [pair for pair in counts if pair[0] != pair[1] or not pair[0]]
-    detail = ", ".join(f"{placeholders} for {n}" for placeholders, n in wrong or counts)
+    detail = ", ".join(f"{placeholders} for {n} features" for placeholders, n in wrong or counts)
     if wrong:
-        detail += ": the chat template or the processor's size is not this model's"
+        detail += ": the chat template or the processor's image size does not fit this model"
     return CheckResult(not wrong, detail)
 
 
@@ -137,7 +137,7 @@ def check_padding(candidate: Candidate) -> CheckResult:
 
 
 def check_template(candidate: Candidate) -> CheckResult:
-    """3. The rendered prompt has a place for every image, and the question's text."""
+    """3. The rendered prompt has a placeholder for every image, and the question's text."""
     processor = candidate.loaded.processor
     token = processor.tokenizer.convert_ids_to_tokens(candidate.loaded.image_token)
     for sample in candidate.samples:
@@ -146,9 +146,10 @@ def check_template(candidate: Candidate) -> CheckResult:
         )
         count = text.count(token)
         if count != len(sample.images):
-            return CheckResult(False, f"{count} places for {len(sample.images)} images: {text!r}")
+            number = f"{count} placeholders for {len(sample.images)} images"
+            return CheckResult(False, f"{number}: {text!r}")
         if sample.question.strip()[:40] not in text:
-            return CheckResult(False, f"the question is not in it: {text!r}")
+            return CheckResult(False, f"the prompt lacks the question: {text!r}")
     return CheckResult(True, f"all {len(candidate.samples)} prompts")
 
 
@@ -163,8 +164,8 @@ def gold_log_probability(
     inputs["input_ids"] = torch.cat([inputs["input_ids"], gold_1T], 1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if "mm_token_type_ids" in inputs:
-        kinds = inputs["mm_token_type_ids"]
-        inputs["mm_token_type_ids"] = torch.cat([kinds, kinds.new_zeros(gold_1T.shape)], 1)
+        types = inputs["mm_token_type_ids"]
+        inputs["mm_token_type_ids"] = torch.cat([types, types.new_zeros(gold_1T.shape)], 1)
     logits = loaded.model(**inputs).logits[:, -gold_1T.shape[1] - 1 : -1].float()
     return torch.log_softmax(logits, -1).gather(2, gold_1T[..., None]).sum()
 
@@ -191,7 +192,7 @@ def check_black_image(candidate: Candidate) -> CheckResult:
 
 
 def check_swapped_image(candidate: Candidate) -> CheckResult:
-    """5. It changes when the image is another sample's, turned upside down."""
+    """5. It also changes when the image is replaced by another sample's, turned upside down."""
 
     def swapped(image: Image.Image, index: int) -> Image.Image:
         other = decoded_images(candidate.samples[(index + 1) % len(candidate.samples)])[0]
@@ -210,7 +211,7 @@ def check_sampling(candidate: Candidate) -> CheckResult:
     inputs = encode(loaded, [trl_messages(candidate.samples[0])])
 
     def favor(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Make the tokens all but certain; a banned one stays at minus infinity."""
+        """Make sampling pick one of these tokens; a banned one stays at minus infinity."""
         scores[:, ids] += 1e4
         return scores
 
@@ -219,11 +220,11 @@ def check_sampling(candidate: Candidate) -> CheckResult:
         output = loaded.model.generate(
             **inputs, **ban, max_new_tokens=4, do_sample=False, logits_processor=favored
         )
-    by_training = set(output[0, inputs["input_ids"].shape[1] :].tolist())
+    generated = set(output[0, inputs["input_ids"].shape[1] :].tolist())
     scores = torch.zeros(1, max(1, *ids) + 1)
     scores[:, ids] = 1e4
     allowed = noisy_logits(scores, [(0, 0, 1.0)], placeholders)[0] > -torch.inf
-    possible = [id_ for id_ in ids if id_ in by_training or allowed[id_]]
+    possible = [id_ for id_ in ids if id_ in generated or allowed[id_]]
     if possible:
         names = map(str, tokenizer.convert_ids_to_tokens(possible))
         return CheckResult(False, f"can be sampled: {', '.join(names)}")
@@ -232,7 +233,7 @@ def check_sampling(candidate: Candidate) -> CheckResult:
 
 @contextmanager
 def _trainable_as(candidate: Candidate, stage: str) -> Iterator[None]:
-    """Set adapters and frozen parts, or raise, as this stage would; restore the model."""
+    """Add LoRA and freeze parts as this stage does (with its errors); restore the model on exit."""
     model, settings = candidate.loaded.model, candidate.stages[stage]
     required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
     adapter = param_groups.peft_config(stage, settings.lora, candidate.model)
@@ -261,37 +262,37 @@ def check_trained_parts(candidate: Candidate) -> CheckResult:
             loss = gold_log_probability(candidate.loaded, candidate.samples[0])
             gradients = torch.autograd.grad(loss, list(last_of_part.values()), allow_unused=True)
             counts = param_groups.count_parameters(model)
-        wrong = [f"{part} is trained" for part in frozen & last_of_part.keys()]
+        wrong = [f"{part} must be frozen but is trained" for part in frozen & last_of_part.keys()]
         wrong += [
             f"{part} gets no gradient"
             for part, gradient in zip(last_of_part, gradients, strict=True)
             if gradient is None or not bool(gradient.isfinite().all() and gradient.any())
         ]
-        verb = "by LoRA ({:,} of {:,})" if settings.lora.rank else "trained"
+        text = "by LoRA ({:,} of {:,})" if settings.lora.rank else "trained"
         if not settings.lora.rank:  # LoRA trains only the parts that have its target modules
             wrong += [f"{p} is not trained" for p, _, n in counts if p not in frozen and not n]
-        parts = [f"{part} {verb.format(n, all_) if n else 'frozen'}" for part, all_, n in counts]
+        parts = [f"{part} {text.format(n, total) if n else 'frozen'}" for part, total, n in counts]
         prefix = f"{stage}: " if len(candidate.stages) > 1 else ""
         details.append(prefix + ", ".join(parts))
         problems += [prefix + problem for problem in wrong]
     return CheckResult(not problems, "; ".join(problems or details))
 
 
-def checkpoint_bytes(candidate: Candidate, stage: str, size: int) -> int:
-    """Bytes that one stage's checkpoints take, of a model of `size` bytes.
+def checkpoint_bytes(candidate: Candidate, stage: str, model_bytes: int) -> int:
+    """Bytes that the three checkpoints of one stage take: two to resume from, and the final one.
 
-    Two to resume from, with Adam's two moments (8 bytes) of each trained parameter, and the final
-    one. With LoRA the first two hold the adapter alone (float32), the final one model and adapter.
+    The first two also hold Adam's two moments (8 bytes) of each trained parameter. With LoRA their
+    weights are only the adapter (float32), and the final checkpoint holds both model and adapter.
     """
     with _trainable_as(candidate, stage):
         trained = sum(n for _, _, n in param_groups.count_parameters(candidate.loaded.model))
     by_lora = candidate.stages[stage].lora.rank > 0
-    weights = 3 * 4 * trained + size if by_lora else 3 * size
+    weights = 3 * 4 * trained + model_bytes if by_lora else 3 * model_bytes
     return weights + 2 * 8 * trained
 
 
 def check_checkpoint(candidate: Candidate) -> CheckResult:
-    """8. A checkpoint can be written where the run writes, and read back unchanged."""
+    """8. A checkpoint can be written to the run's disk and read back unchanged."""
     model, folder = candidate.loaded.model, candidate.folder
     weights = model.state_dict()
     size = sum(tensor.nbytes for tensor in weights.values())
@@ -299,8 +300,8 @@ def check_checkpoint(candidate: Candidate) -> CheckResult:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        missing = f"{needed / 1e9:.1f} GB are needed under {folder}, {free / 1e9:.1f} are free"
-        return CheckResult(False, missing)
+        problem = f"{needed / 1e9:.1f} GB are needed under {folder}, {free / 1e9:.1f} are free"
+        return CheckResult(False, problem)
     tmp_path = folder / ".trial"
     try:
         candidate.loaded.processor.save_pretrained(tmp_path)
@@ -321,7 +322,7 @@ def check_checkpoint(candidate: Candidate) -> CheckResult:
         shutil.rmtree(tmp_path, ignore_errors=True)
     changed = [key for key in written if not torch.equal(written[key].cpu(), read[key].cpu())]
     if changed:
-        return CheckResult(False, f"changed on reading: {changed[:3]}")
+        return CheckResult(False, f"tensors differ when read back: {changed[:3]}")
     megabytes = sum(tensor.nbytes for tensor in written.values()) / 1e6
     return CheckResult(True, f"{len(written)} tensors, {megabytes:.0f} MB")
 
@@ -339,7 +340,7 @@ CHECKS: dict[str, Callable[[Candidate], CheckResult]] = {
 
 
 def run_checks(candidate: Candidate) -> dict[str, CheckResult]:
-    """All eight results by name; an error that a library raises fails its check alone."""
+    """All eight results by name; a library's error fails only the check that raised it."""
     results = {}
     for name, check in CHECKS.items():
         try:

@@ -2,7 +2,7 @@
 
 TRL calls a reward with lists of equal length and logs it under the function's name. A GRPO group
 has zero variance if all completions of its prompt got the same reward; groups that are split over
-processes are not counted. Counts go to TRL as sums, whose mean over processes stays exact.
+processes are not counted. TRL averages over processes, so we log sums and divide them afterwards.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from difftrain.records import Sample
 
 Reward = Callable[..., list[float]]
 LogMetric = Callable[[str, float], None]
-SUM = "difftrain/"  # prefix of our sums among TRL's own metrics
+SUM_PREFIX = "difftrain/"  # of our sums among TRL's own metrics
 COMPLETIONS, TOKENS, PROMPTS, ZERO_STD = "completions", "tokens", "prompts", "zero_std"
 """Sums by subset: completions, their tokens, complete groups, zero-variance groups among them."""
 EPS = 1e-6  # rewards closer than this are equal
@@ -32,19 +32,19 @@ def _text_of(completion: Any) -> str:  # TRL gives a list of messages
 
 
 class Subsets:
-    """Task and stratum of every sample; a sample without a stratum counts by task alone.
+    """The task and stratum of every sample; a sample without a stratum counts only for its task.
 
-    `of` has the subsets of each sample id, `names` every subset there is: each process logs all of
-    them, zeros too.
+    `of_sample` maps a sample id to its subsets; `names` lists all subsets, because each process
+    logs every one of them, zeros too.
     """
 
     def __init__(self, samples: Sequence[Sample], strata: Mapping[str, str] | None = None) -> None:
         self.by_id = {sample.sample_id: sample for sample in samples}
-        self.of = {id_: [f"task/{sample.task}"] for id_, sample in self.by_id.items()}
+        self.of_sample = {id_: [f"task/{sample.task}"] for id_, sample in self.by_id.items()}
         for id_, stratum in (strata or {}).items():
-            if id_ in self.of:
-                self.of[id_].append(f"stratum/{stratum}")
-        self.names = sorted({name for names in self.of.values() for name in names})
+            if id_ in self.of_sample:
+                self.of_sample[id_].append(f"stratum/{stratum}")
+        self.names = sorted({name for names in self.of_sample.values() for name in names})
 
 
 def accuracy_reward(subsets: Subsets, graders: GraderPool, grade: GradeConfig) -> Reward:
@@ -58,25 +58,25 @@ def accuracy_reward(subsets: Subsets, graders: GraderPool, grade: GradeConfig) -
         results = grade_batch(graders, texts, samples, grade)
         if log_metric is not None:
             log_alarms(texts, samples, log_metric)
-            stopped = sum(isinstance(result, GradeFailure) for result in results)
-            log_metric(f"{SUM}alarms/{Alarm.grader_stopped}", stopped)
+            num_stopped = sum(isinstance(result, GradeFailure) for result in results)
+            log_metric(f"{SUM_PREFIX}alarms/{Alarm.grader_stopped}", num_stopped)
         return [0.0 if isinstance(result, GradeFailure) else result.credit for result in results]
 
     return accuracy
 
 
 def log_alarms(texts: Sequence[str], samples: Sequence[Sample], log_metric: LogMetric) -> None:
-    """Log how many completions show each sign of reward hacking, and how many there are."""
+    """Log how many completions show each sign of reward hacking, and the number of completions."""
     counts: Counter[Alarm] = Counter()
     for text, sample in zip(texts, samples, strict=True):
         counts.update(reward_hacking.response_alarms(text, sample, prompts.SYSTEM))
-    log_metric(f"{SUM}{COMPLETIONS}", len(texts))
+    log_metric(f"{SUM_PREFIX}{COMPLETIONS}", len(texts))
     for alarm in (Alarm.empty, Alarm.several_options, Alarm.repeated_tags, Alarm.prompt_echo):
-        log_metric(f"{SUM}alarms/{alarm}", int(counts[alarm]))
+        log_metric(f"{SUM_PREFIX}alarms/{alarm}", int(counts[alarm]))
 
 
 def format_reward(completions: Sequence[Any], **_: Any) -> list[float]:
-    """1 for thought and answer each once in their tags and nothing else, else 0."""
+    """1 if thought and answer each stand once in their tags, with nothing else around; else 0."""
     return [float(extract.has_expected_format(_text_of(completion))) for completion in completions]
 
 
@@ -89,7 +89,7 @@ def overlong_reward(grpo: GrpoConfig) -> Reward:
 def reward_functions(
     grpo: GrpoConfig, grade: GradeConfig, subsets: Subsets, graders: GraderPool
 ) -> list[Reward]:
-    """The functions of grpo.reward_weights in their order; each also logs its metrics."""
+    """The reward functions of grpo.reward_weights, in that order, with metrics by subset."""
     functions = {
         "accuracy": accuracy_reward(subsets, graders, grade),
         "format": format_reward,
@@ -104,37 +104,37 @@ def with_metrics(
     rewards: dict[str, Reward], weights: dict[str, float], subsets: Subsets, num_generations: int
 ) -> list[Reward]:
     """The same reward functions, named for TRL; the last one also logs all sums by subset."""
-    values_of: dict[str, list[float]] = {}
+    values_by_reward: dict[str, list[float]] = {}
 
     def log_sums(
         sample_id: Sequence[str], log_metric: LogMetric, completion_ids: Any = None, **_: Any
     ) -> None:
-        columns = values_of | {COMPLETIONS: [1] * len(sample_id)}
+        columns = values_by_reward | {COMPLETIONS: [1] * len(sample_id)}
         if completion_ids is not None:
             columns[TOKENS] = [len(ids) for ids in completion_ids]
-        kinds = (*columns, PROMPTS, ZERO_STD)
-        sums = {f"{kind}/{subset}": 0.0 for kind in kinds for subset in subsets.names}
-        totals = [0.0] * len(sample_id)  # of the rewards: other columns weigh nothing
+        names = (*columns, PROMPTS, ZERO_STD)
+        sums = {f"{name}/{subset}": 0.0 for name in names for subset in subsets.names}
+        totals = [0.0] * len(sample_id)  # weighted rewards; the other columns have no weight
         for column, values in columns.items():
             for i, (id_, value) in enumerate(zip(sample_id, values, strict=True)):
                 totals[i] += weights.get(column, 0.0) * value
-                for subset in subsets.of[id_]:
+                for subset in subsets.of_sample[id_]:
                     sums[f"{column}/{subset}"] += value
         for first in range(0, len(totals) - num_generations + 1, num_generations):
             group = slice(first, first + num_generations)
             if len({*sample_id[group]}) == 1:
-                for subset in subsets.of[sample_id[first]]:
+                for subset in subsets.of_sample[sample_id[first]]:
                     sums[f"{PROMPTS}/{subset}"] += 1
                     sums[f"{ZERO_STD}/{subset}"] += max(totals[group]) - min(totals[group]) < EPS
         for name, value in sums.items():
-            log_metric(f"{SUM}{name}", value)
+            log_metric(f"{SUM_PREFIX}{name}", value)
 
     def wrap(name: str, reward: Reward) -> Reward:
         def measured(**kwargs: Any) -> list[float]:
-            values_of[name] = reward(**kwargs)
+            values_by_reward[name] = reward(**kwargs)
             if name == list(rewards)[-1] and kwargs.get("log_metric"):
                 log_sums(**kwargs)
-            return values_of[name]
+            return values_by_reward[name]
 
         measured.__name__ = name
         return measured
@@ -142,28 +142,28 @@ def with_metrics(
     return [wrap(name, reward) for name, reward in rewards.items()]
 
 
-def step_metrics(logs: Mapping[str, float], processes: int) -> dict[str, float]:
-    """One step's metrics by subset under TRL's keys, and the share of completions of each alarm.
+def step_metrics(logs: Mapping[str, float], num_processes: int) -> dict[str, float]:
+    """One step's metrics by subset under TRL's keys, and each alarm's share of the completions.
 
-    TRL gives each sum as its mean over processes. A subset without a completion in this step is
-    left out, not zero; `completions/count/<subset>` is how many its means are taken over.
+    `logs` holds each sum as TRL's mean over processes. A subset without a completion in this step
+    is left out instead of zero; `completions/count/<subset>` is its number of completions.
     """
-    sums = {name.removeprefix(SUM): value for name, value in logs.items() if name.startswith(SUM)}
+    sums = {key.removeprefix(SUM_PREFIX): logs[key] for key in logs if key.startswith(SUM_PREFIX)}
     metrics = {}
     for name, value in sums.items():
-        kind, _, subset = name.partition("/")
-        if kind == "alarms":
+        quantity, _, subset = name.partition("/")
+        if quantity == "alarms":
             metrics[name] = value / sums[COMPLETIONS]
-        elif kind == ZERO_STD:
+        elif quantity == ZERO_STD:
             if complete := sums[f"{PROMPTS}/{subset}"]:
                 metrics[f"frac_reward_zero_std/{subset}"] = value / complete
-        elif kind != PROMPTS and subset and (completions := sums[f"{COMPLETIONS}/{subset}"]):
-            if kind == COMPLETIONS:
-                metrics[f"completions/count/{subset}"] = value * processes
-            elif kind == TOKENS:
+        elif quantity != PROMPTS and subset and (completions := sums[f"{COMPLETIONS}/{subset}"]):
+            if quantity == COMPLETIONS:
+                metrics[f"completions/count/{subset}"] = value * num_processes
+            elif quantity == TOKENS:
                 metrics[f"completions/mean_length/{subset}"] = value / completions
             else:
-                metrics[f"rewards/{kind}/mean/{subset}"] = value / completions
+                metrics[f"rewards/{quantity}/mean/{subset}"] = value / completions
     if "completions/clipped_ratio" in logs:
         metrics[f"alarms/{Alarm.truncated}"] = logs["completions/clipped_ratio"]
     return metrics

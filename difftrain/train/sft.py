@@ -1,4 +1,4 @@
-"""SFT with TRL's trainer as it is: loss on the completion alone, nothing truncated or packed."""
+"""SFT with TRL's unmodified SFTTrainer, and its targets: the response that each sample teaches."""
 
 import logging
 from collections import defaultdict
@@ -24,12 +24,12 @@ from difftrain.train.trl_args import TrainJob
 
 logger = logging.getLogger(__name__)
 
-TARGETS = "sft_targets.json"  # in the stage's folder: each sample's target, counts of dropped ones
+TARGETS = "sft_targets.json"  # each sample's target, and how many samples were dropped and why
 
 
 @dataclass(frozen=True, slots=True)
 class SftData:
-    """Samples in the order of their selection, the target of each, and counts of dropped ones."""
+    """Samples in the order of their selection, the target of each, counts of dropped samples."""
 
     samples: Sequence[Sample]
     targets: Mapping[str, str]
@@ -37,10 +37,10 @@ class SftData:
 
 
 def prepare(job: TrainJob, samples: Sequence[Sample], targets: Mapping[str, str]) -> SftData:
-    """What SFT trains on; the first process writes it once, all read it, also after a kill.
+    """What SFT trains on: the first process checks and writes it once, then all processes read it.
 
-    Samples whose target is graded incorrect (by the reward's graders) or is too long are dropped
-    with their count. Raises FirstRankFailed with its reason if the first process stops.
+    Samples whose target is too long, or is not correct for the reward's graders, are dropped and
+    counted. On the other processes, raises FirstRankFailed if the first process fails.
     """
     path, config = job.folder / TARGETS, job.config
     if job.world.is_first and not path.is_file():
@@ -62,14 +62,14 @@ def prepare(job: TrainJob, samples: Sequence[Sample], targets: Mapping[str, str]
             logger.info("SFT trains on %d samples%s", len(kept), dropped_text(dropped))
     coordination.wait_for_first_rank(job.folder, job.world, path.is_file)
     written = manifest.read_json(path)
-    kept = [sample for sample in samples if sample.sample_id in written["targets"]]
-    return SftData(kept, written["targets"], written["dropped"])
+    with_target = [sample for sample in samples if sample.sample_id in written["targets"]]
+    return SftData(with_target, written["targets"], written["dropped"])
 
 
 def build_trainer(job: TrainJob, data: SftData) -> Any:
     """TRL's SFTTrainer for these targets."""
     sft, model = job.config.sft, job.start_model
-    # Before TRL's arguments, which make ZeRO-3 shard every model that is built after them.
+    # Must precede TRL's arguments: they make ZeRO-3 shard every model that is built afterwards.
     adapter = param_groups.peft_config("sft", sft.lora, model)
     rows = [trl_row(sample, data.targets[sample.sample_id]) for sample in data.samples]
     trainer: Any = SFTTrainer(
@@ -85,7 +85,7 @@ def build_trainer(job: TrainJob, data: SftData) -> Any:
 
 
 def fit(job: TrainJob, load_data: Callable[[], SftData]) -> Path:
-    """Train on the targets and return the checkpoint, as `checkpointing.run_training`."""
+    """Train on the targets; returns the checkpoint's folder (see `checkpointing.run_training`)."""
 
     def train() -> tuple[Any, float, dict[str, Any]]:
         data = load_data()
@@ -104,12 +104,12 @@ def fit(job: TrainJob, load_data: Callable[[], SftData]) -> Path:
     return checkpointing.run_training(job, train)
 
 
-def _is_formatted(text: str) -> bool:  # the format reward is paid and the grader gets an answer
+def _is_formatted(text: str) -> bool:  # it gets the format reward and has an answer to grade
     return extract.has_expected_format(text) and extract.answer(text) is not None
 
 
 def _in_tags(thought: str, answer: str) -> str | Dropped:
-    """Thought and answer in their tags; tags inside either are removed."""
+    """Thought and answer in their tags; tags inside either of them are removed."""
     for tag in extract.TAGS:
         thought, answer = thought.replace(tag, ""), answer.replace(tag, "")
     text = f"<think>{thought.strip()}</think><answer>{answer.strip()}</answer>"
@@ -117,13 +117,13 @@ def _in_tags(thought: str, answer: str) -> str | Dropped:
 
 
 def from_rationale(sample: Sample) -> str | Dropped:
-    """The data's own rationale and answer."""
+    """A target made of the data's own rationale and answer."""
     rationale = (sample.rationale or "").strip()
     return _in_tags(rationale, sample.answer) if rationale else Dropped.no_rationale
 
 
 def from_response(response: str) -> str | Dropped:
-    """A correct response of the model: as it is if it has the format, else put into tags."""
+    """A target made of a correct response: unchanged if it has the format, else put into tags."""
     if _is_formatted(response):
         return response.strip()
     answer = extract.tag_content(response)
@@ -133,23 +133,23 @@ def from_response(response: str) -> str | Dropped:
     return _in_tags(thought, answer)
 
 
-def correct_rollouts(rollouts: Iterable[Rollout], draws: int) -> dict[str, list[Rollout]]:
-    """By sample: correct responses to the full image, in the order of their draws.
+def correct_rollouts(rollouts: Iterable[Rollout], num_draws: int) -> dict[str, list[Rollout]]:
+    """Each sample's correct responses to the full image, in the order of their draws.
 
-    Only draws that these settings request count: those up to the first correct one, and the first
-    `draws` in any case. A probe that has grown since for another run changes nothing.
+    Only draws that this run requests count: the first `num_draws`, and those up to the first
+    correct response. So draws that other runs add to the shared probe change no target.
     """
     by_sample: dict[str, list[Rollout]] = defaultdict(list)
     for rollout in sorted(rollouts, key=lambda rollout: rollout.draw):
         if rollout.view is View.full_image and rollout.verdict is Verdict.correct:
             rows = by_sample[rollout.sample_id]
-            if not rows or rollout.draw < draws:
+            if not rows or rollout.draw < num_draws:
                 rows.append(rollout)
     return by_sample
 
 
 def from_rollouts(rollouts: Sequence[Rollout], seed: int) -> str | Dropped:
-    """One of a sample's correct responses, drawn by seed among those that can be formatted."""
+    """A target made of one correct response, chosen by seed among those that fit the format."""
     if not rollouts:
         return Dropped.no_correct_rollout
     targets = [from_response(rollout.response) for rollout in rollouts]
@@ -166,7 +166,7 @@ def count_dropped(targets: Mapping[str, str | Dropped]) -> dict[str, int]:
 
 
 def dropped_text(dropped: Mapping[str, int]) -> str:
-    """The counts as text behind a number of samples; empty if none was dropped."""
+    """The counts as text that follows a number of samples; empty if none was dropped."""
     parts = [f"{n} more were dropped: {DROP_REASONS[Dropped(name)]}" for name, n in dropped.items()]
     return f" ({'; '.join(parts)})" if parts else ""
 
@@ -178,7 +178,7 @@ def trl_row(sample: Sample, target: str) -> dict[str, Any]:
 
 
 def token_count(processor: Any, sample: Sample, target: str) -> int:
-    """Tokens of the whole example in training; how many an image has follows from its size."""
+    """Tokens of a whole training example; image tokens are computed from the images' sizes."""
     row = trl_row(sample, target)
     sizes = [images.png_size(png) for png in sample.images]
     blanks = [Image.new("1", (1, 1)) for _ in sizes]
@@ -193,6 +193,6 @@ def token_count(processor: Any, sample: Sample, target: str) -> int:
     image_processor = processor.image_processor
     for width, height in sizes:
         patches = image_processor.get_number_of_image_patches(height, width, {})
-        # The template holds one placeholder an image, which the processor repeats.
+        # The template holds one placeholder per image, which the processor repeats.
         num_tokens += patches // image_processor.merge_size**2 - 1
     return num_tokens

@@ -1,4 +1,4 @@
-"""Our settings as TRL's GRPOConfig and SFTConfig: those the papers name, then `trl` as given."""
+"""TRL's GRPOConfig and SFTConfig, built from our settings; the keys of `trl` pass unchanged."""
 
 import os
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from difftrain.records import TrainStage
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """One training stage of one arm: its settings, where it writes, what shares it.
+    """One training stage (SFT or GRPO) of one arm (tuned or control), as every process sees it.
 
     `start` is a checkpoint that replaces the weights of `model.name`; `inputs` go to manifest.json.
     """
@@ -51,7 +51,7 @@ class TrainJob:
 
 
 def batch_shape(settings: GrpoConfig | SftConfig, world: World) -> tuple[int, int]:
-    """Rows of one device in one backward pass, and gradient accumulation steps.
+    """The batch size of one device in one backward pass, and the gradient accumulation steps.
 
     The batch size is the largest up to per_device_train_batch_size that divides a device's share
     of the step. Raises ConfigError if the processes cannot share the step evenly.
@@ -59,27 +59,27 @@ def batch_shape(settings: GrpoConfig | SftConfig, world: World) -> tuple[int, in
     if problem := settings.step_problem(world.size):
         raise ConfigError([problem])
     if isinstance(settings, GrpoConfig):
-        rows = settings.prompts_per_step * settings.num_generations // world.size
+        share = settings.prompts_per_step * settings.num_generations // world.size
     else:
-        rows = settings.samples_per_step // world.size
-    size = max(n for n in range(1, settings.per_device_train_batch_size + 1) if rows % n == 0)
-    return size, rows // size
+        share = settings.samples_per_step // world.size
+    size = max(n for n in range(1, settings.per_device_train_batch_size + 1) if share % n == 0)
+    return size, share // size
 
 
 def step_summary(settings: GrpoConfig | SftConfig, world: World) -> str:
     """How one optimizer step is divided over processes and passes, as text."""
     size, passes = batch_shape(settings, world)
-    rows = f"{world.size * size * passes} samples"
+    total = f"{world.size * size * passes} samples"
     if isinstance(settings, GrpoConfig):
-        rows = f"{settings.prompts_per_step} prompts x {settings.num_generations} completions"
-    return f"a step: {rows} = {world.size} processes x {size} at once x {passes} passes"
+        total = f"{settings.prompts_per_step} prompts x {settings.num_generations} completions"
+    return f"a step: {total} = {world.size} processes x batch size {size} x {passes} passes"
 
 
 def placeholder_ban(vocabulary: dict[str, int], mode: VllmMode = VllmMode.none) -> dict[str, Any]:
-    """Generation arguments under which no image placeholder can be sampled.
+    """Generation arguments that keep image placeholders from being sampled.
 
-    transformers takes token ids. vLLM has no suppress_tokens, and TRL bans nothing there; its
-    bad_words are tokenized by vLLM itself, in this process and on a server alike.
+    transformers bans token ids (suppress_tokens). vLLM has no such argument, and TRL bans nothing
+    there; vLLM bans bad_words and tokenizes them itself, in this process and on a server alike.
     """
     tokens = [token for token in PLACEHOLDERS if token in vocabulary]
     if mode is VllmMode.none:
@@ -88,15 +88,15 @@ def placeholder_ban(vocabulary: dict[str, int], mode: VllmMode = VllmMode.none) 
 
 
 def loaded_dtype(model: ModelConfig, settings: GrpoConfig | SftConfig) -> Dtype:
-    """The precision that weights are loaded and updated in.
+    """The precision in which weights are loaded and updated.
 
-    Plain bfloat16 loses updates of the papers' size: around 0.02 its steps are 1e-4. DeepSpeed
-    keeps float32 copies itself; without it trained weights are float32 and only the passes run in
-    bfloat16. LoRA adapters are float32 and the base weights never change.
+    Plain bfloat16 loses updates of the papers' size: near 0.02 its numbers are 1e-4 apart.
+    DeepSpeed keeps float32 copies itself; without it trained weights are float32 and only the
+    passes run in bfloat16. LoRA adapters are float32 and the base weights never change.
     """
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-    keep = model.dtype is Dtype.float32 or deepspeed or settings.lora.rank > 0
-    return model.dtype if keep else Dtype.float32
+    keeps_dtype = model.dtype is Dtype.float32 or deepspeed or settings.lora.rank > 0
+    return model.dtype if keeps_dtype else Dtype.float32
 
 
 def _shared_arguments(job: TrainJob) -> dict[str, Any]:
@@ -162,10 +162,10 @@ def sft_arguments(job: TrainJob) -> SFTConfig:
 
 
 def _on_one_device(arguments: Any) -> Any:
-    """The same arguments with one GPU for this process, however many it sees.
+    """The same arguments, but training uses one GPU per process, however many a process sees.
 
-    transformers would copy the model to each (nn.DataParallel) and multiply the batch, which TRL
-    refuses, naming `_n_gpu` as the way out. Further GPUs may be vLLM's (tensor_parallel_size).
+    With several, transformers copies the model to each (nn.DataParallel) and multiplies the batch.
+    TRL refuses that and advises to set `_n_gpu`. vLLM may use the others (tensor_parallel_size).
     """
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1

@@ -117,5 +117,5 @@ def test_the_shipped_model_passes_and_a_broken_one_is_told_the_cause(tmp_path: P
     template.write_text(template.read_text().replace("<|image_pad|>", ""))
     done = plan("check=model", f"output_dir={tmp_path}", "model=tiny", f"model.name={broken}")
     assert done.returncode == 1
-    assert "chat template has the image: 0 places for 1 images" in done.stderr
+    assert "chat template has the image: 0 placeholders for 1 images" in done.stderr
     assert "Traceback" not in done.stderr

@@ -61,7 +61,7 @@ def test_a_chat_template_without_images_fails_with_the_cause(candidate: Candidat
     candidate.loaded.processor.chat_template = template.replace("<|image_pad|>", "")
     result = preflight.check_template(candidate)
     assert not result.passed
-    assert result.detail.startswith("0 places for 1 images")
+    assert result.detail.startswith("0 placeholders for 1 images")
     assert not preflight.run_checks(candidate)["placeholders equal vision features"].passed
 
 

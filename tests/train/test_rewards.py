@@ -52,7 +52,7 @@ def test_rewards_are_logged_by_task_and_stratum_over_all_processes(
     subsets = Subsets(shapes_samples, strata)
     first = half_formatted(shapes_samples[:8], subsets)
     second = half_formatted(shapes_samples[8:24], subsets)
-    row = step_metrics(trl_mean([first, second]), processes=2)
+    row = step_metrics(trl_mean([first, second]), num_processes=2)
     rewarded = {s.sample_id for s in (*shapes_samples[:4], *shapes_samples[8:16])}
     for task in {sample.task for sample in shapes_samples}:
         of_task = [s.sample_id in rewarded for s in shapes_samples if s.task == task]
@@ -70,7 +70,7 @@ def test_a_task_without_a_completion_in_a_step_is_left_out_and_not_zero(
 ) -> None:
     subsets = Subsets(shapes_samples)
     one_task = [s for s in shapes_samples if s.task == shapes_samples[0].task]
-    row = step_metrics(trl_mean([half_formatted(one_task, subsets)]), processes=1)
+    row = step_metrics(trl_mean([half_formatted(one_task, subsets)]), num_processes=1)
     tasks = {name.rpartition("/task/")[2] for name in row if "/task/" in name}
     assert tasks == {shapes_samples[0].task}
 
@@ -158,7 +158,7 @@ def test_a_group_has_zero_variance_if_all_its_completions_are_rewarded_alike(
     mixed = [(easy, ["right"] * 4), (hard, ["right", "no", "no", "no"])]
     first = metrics_of(mixed, subsets)
     second = metrics_of([(also_easy, ["no", "no", "no", "rather"])], subsets)
-    row = step_metrics(trl_mean([first, second]), processes=2)
+    row = step_metrics(trl_mean([first, second]), num_processes=2)
     assert row["frac_reward_zero_std/stratum/hard"] == 0.0
     assert row["frac_reward_zero_std/stratum/easy"] == 0.5  # a difference in format alone counts
     assert row["completions/mean_length/stratum/easy"] == pytest.approx((4 * 5 + 3 * 2 + 6) / 8)

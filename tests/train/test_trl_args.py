@@ -147,10 +147,10 @@ def test_the_nearest_valid_settings_are_named() -> None:
 def test_a_step_is_summarized() -> None:
     config = RunConfig()
     assert trl_args.step_summary(config.grpo, World(0, 8)) == (
-        "a step: 8 prompts x 8 completions = 8 processes x 4 at once x 2 passes"
+        "a step: 8 prompts x 8 completions = 8 processes x batch size 4 x 2 passes"
     )
     assert trl_args.step_summary(config.sft, World(0, 8)) == (
-        "a step: 128 samples = 8 processes x 4 at once x 4 passes"
+        "a step: 128 samples = 8 processes x batch size 4 x 4 passes"
     )
 
 
@@ -189,7 +189,7 @@ def test_trained_weights_are_float32_unless_deepspeed_or_lora_keeps_copies(
 
 def first_step(model: nn.Module, frozen: tuple[str, ...], use: tuple[str, ...]) -> None:
     """One checked backward pass through some parts."""
-    check = GradientCheck(model, frozen, text_only=False)
+    check = GradientCheck(model, frozen, has_text_only=False)
     event = (None, TrainerState(), TrainerControl())
     check.on_train_begin(*event)
     parts = {"visual": model["visual"]["blocks"], "language_model": model["language_model"]}
@@ -201,7 +201,7 @@ def test_gradients_of_the_first_step_must_reach_what_is_trained_and_nothing_froz
     first_step(two_parts(), (), ("visual", "language_model"))
     with pytest.raises(GradientError, match="vision tower is trained but got no gradient"):
         first_step(two_parts(), (), ("language_model",))
-    with pytest.raises(GradientError, match="vision tower is frozen but trained"):
+    with pytest.raises(GradientError, match="vision tower must be frozen but is trained"):
         first_step(two_parts(), ("vision tower", "projector"), ("visual", "language_model"))
     still = two_parts()
     still["visual"].requires_grad_(False)
