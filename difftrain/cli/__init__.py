@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from difftrain.cli.overrides import (
     compose_config,
     config_groups,
-    recipe_difference,
+    recipe_settings,
     setting_keys,
 )
 from difftrain.config.run_config import ConfigError, RunConfig, resolve
@@ -62,17 +62,18 @@ ENVIRONMENT = {
     # halves the speed of cores that are not shared.
     "GOMP_SPINCOUNT": "20000",
 }
-THREADS = "DIFFTRAIN_THREADS"
+THREADS_VARIABLE = "DIFFTRAIN_THREADS"
 BAD_INPUT = (ConfigError, EmptyDatasetError, EmptySelectionError, MissingArtifact, SchemaError)
 """Errors that end a command with exit code 2."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A subcommand that runs `target`, `module:function`, with checked settings.
+    """A subcommand that runs `target` ("module:function") with checked settings.
 
-    The function takes (config, world, recipe difference) and returns the folder that it wrote.
-    `expand` rewrites short forms of the arguments and may choose another target.
+    The function takes (config, world, recipe settings) and returns the folder that it wrote.
+    `trains`: it runs optimizer steps, which the processes must be able to share evenly. `expand`
+    rewrites short forms of the arguments and may name another target.
     """
 
     help: str
@@ -82,23 +83,23 @@ class Command:
 
 
 def expand_evaluate(arguments: list[str]) -> tuple[list[str], None]:
-    """The arguments of evaluate with its short forms written as settings."""
-    short = {"benchmarks": "evaluate.benchmarks", "limit": "evaluate.limit"}
+    """Write the short forms among evaluate's arguments as settings; the target stays (None)."""
+    full_keys = {"benchmarks": "evaluate.benchmarks", "limit": "evaluate.limit"}
     expanded = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         is_checkpoint = "/" in value or Path(value).expanduser().is_dir()
         if key == "model" and value not in config_groups()["model"] and is_checkpoint:
             expanded += ["model=any", f"model.name={value}"]
-        elif equals and key in short:
-            expanded.append(f"{short[key]}={value}")
+        elif equals and key in full_keys:
+            expanded.append(f"{full_keys[key]}={value}")
         else:
             expanded.append(argument)
     return expanded, None
 
 
 def expand_plan(arguments: list[str]) -> tuple[list[str], str | None]:
-    """The arguments of plan without check=model, and its target if that was given."""
+    """Plan's arguments without check=model, and the target that check=model chooses, or None."""
     checks = {"model": "difftrain.pipeline.chain:check_model"}
     names = [item.removeprefix("check=") for item in arguments if item.startswith("check=")]
     hints = {name: did_you_mean(name, list(checks)) for name in names if name not in checks}
@@ -133,14 +134,14 @@ tokens in bfloat16 unless the command line says otherwise.""",
   report compare RUN [RUN ...] [--force] [--to DIR]
 
 RUN is a folder under outputs/run. `compare` writes compare.md, .html, .csv and .tex. It ends with
-exit code 2 and their names if runs are not finished, or have other settings than the rest; --force
-compares the latter all the same and notes it in the table.""",
+exit code 2 and names the runs that are unfinished or whose settings differ from the other runs';
+--force compares runs with differing settings too and notes it in the table.""",
         "difftrain.pipeline.chain:report",
     ),
     "plan": Command(
         """What a run would do and cost, before anything is spent.
 
-With check=model also whether the model is fit to be trained.""",
+check=model also tests whether the model can be trained.""",
         "difftrain.plan:show",
         expand=expand_plan,
     ),
@@ -157,13 +158,13 @@ OTHER_COMMANDS = {
 }
 
 
-def fail(message: str, code: int, all_ranks: bool = False) -> NoReturn:
-    """Print why and exit. Only the first rank prints, unless `all_ranks` may have other reasons."""
+def fail(message: str, exit_code: int, all_ranks: bool = False) -> NoReturn:
+    """Print the message and exit. Only the first rank prints, unless `all_ranks` is true."""
     world = World.from_environment()
     if world.is_first or all_ranks:
-        speaker = f"rank {world.rank}: " if world.size > 1 and all_ranks else ""
-        print(f"{speaker}{message}", file=sys.stderr, flush=True)
-    sys.exit(code)
+        prefix = f"rank {world.rank}: " if world.size > 1 and all_ranks else ""
+        print(f"{prefix}{message}", file=sys.stderr, flush=True)
+    sys.exit(exit_code)
 
 
 def configure_logging(world: World, verbose: bool) -> None:
@@ -171,10 +172,10 @@ def configure_logging(world: World, verbose: bool) -> None:
 
     `verbose` shows DEBUG of all ranks.
     """
-    speaker = f" rank {world.rank}" if world.size > 1 else ""
+    rank = f" rank {world.rank}" if world.size > 1 else ""
     handler = logging.StreamHandler(sys.stderr)
-    line = f"%(asctime)s %(levelname)s{speaker} %(name)s: %(message)s"
-    handler.setFormatter(logging.Formatter(line, "%H:%M:%S"))
+    line_format = f"%(asctime)s %(levelname)s{rank} %(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(line_format, "%H:%M:%S"))
     level = logging.INFO if world.is_first else logging.WARNING
     logger = logging.getLogger("difftrain")
     logger.setLevel(logging.DEBUG if verbose else level)
@@ -183,31 +184,30 @@ def configure_logging(world: World, verbose: bool) -> None:
 
 
 def use_all_cores(world: World) -> None:
-    """Give a single process all cores; accelerate launch sets one thread by default.
+    """Let a single process use all cores; accelerate launch sets one thread by default.
 
-    A sweep that starts several runs at once says how many each may have (THREADS). Must run before
-    torch is imported, which reads the number once.
+    A sweep that starts several runs at once sets the threads of each run in THREADS_VARIABLE. Call
+    this before torch is imported, because torch reads the number only once.
     """
-    by_accelerate = world.size == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ
-    if threads := os.environ.get(THREADS):
+    is_single_launch = world.size == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ
+    if threads := os.environ.get(THREADS_VARIABLE):
         os.environ["OMP_NUM_THREADS"] = threads
-    elif by_accelerate and os.environ.get("OMP_NUM_THREADS") == "1":
+    elif is_single_launch and os.environ.get("OMP_NUM_THREADS") == "1":
         os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
 
 
-def config_of(program: str, arguments: list[str], trains: bool = False) -> RunConfig:
-    """The checked settings of a command line; ends the program for --cfg and unknown options.
-
-    Whether the processes can share a step is checked only for what trains.
+def checked_config(program: str, arguments: list[str], trains: bool = False) -> RunConfig:
+    """The checked settings of a command line. Exits after printing for --cfg, and if an option is
+    unknown. Only for a command that `trains`, the processes must be able to share a step evenly.
     """
-    prints = "--cfg" in arguments
-    if prints:
+    only_print = "--cfg" in arguments
+    if only_print:
         index = arguments.index("--cfg")
         arguments = [*arguments[:index], *arguments[index + 2 :]]
     if options := [item for item in arguments if item.startswith("-") and "=" not in item]:
         fail(f"{program}: unknown option {' '.join(options)} (see {program} --help)", 2)
     job = compose_config(arguments)
-    if prints:
+    if only_print:
         print(OmegaConf.to_yaml(job), end="")
         sys.exit(0)
     config = resolve(job)
@@ -221,16 +221,16 @@ def run_command(name: str, program: str, arguments: list[str]) -> Path:
     command, world, target = COMMANDS[name], World.from_environment(), None
     if command.expand is not None:
         arguments, target = command.expand(arguments)
-    config = config_of(program, arguments, command.trains)
+    config = checked_config(program, arguments, command.trains)
     use_all_cores(world)
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    return resolve_name(target or command.target)(config, world, recipe_difference(config))
+    return resolve_name(target or command.target)(config, world, recipe_settings(config))
 
 
 def compare(command: str, program: str, arguments: list[str]) -> Path:
-    """`compare`: two finished evaluations item by item. `report compare`: finished runs, whose
-    table is printed too. Returns the comparison's folder."""
+    """Run `compare` (two finished evaluations, item by item) or `report compare` (finished runs;
+    also prints their table). Returns the folder of the comparison."""
     parser = argparse.ArgumentParser(prog=program)
     parser.add_argument("--to", type=Path, metavar="DIR")
     if command == "compare":
@@ -240,22 +240,22 @@ def compare(command: str, program: str, arguments: list[str]) -> Path:
             "two differ). Exit code 2 if settings or items differ."
         )
         parser.add_argument("folders", nargs=2, type=Path, metavar="FOLDER")
-        given = parser.parse_args(arguments)
+        options = parser.parse_args(arguments)
         compare_evaluations = resolve_name("difftrain.evaluate.compare:compare_evaluations")
-        return compare_evaluations(*given.folders, given.to)
-    parser.description = "Finished runs side by side."
+        return compare_evaluations(*options.folders, options.to)
+    parser.description = "Compare finished runs side by side."
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--force", action="store_true", help="compare unlike settings, note them")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--force", action="store_true", help="compare runs whose settings differ")
+    options = parser.parse_args(arguments)
     compare_runs = resolve_name("difftrain.report.compare.build:compare_runs")
-    folder = compare_runs(given.runs, given.to, given.force)
+    folder = compare_runs(options.runs, options.to, options.force)
     print((folder / "compare.md").read_text())
     return folder
 
 
 def completion(arguments: list[str]) -> str:
-    """The script for the shell that the arguments name: GROUP=NAME of every group, and KEY= of
-    every setting, with its values where it has few. Raises ConfigError for any other shell."""
+    """The completion script of the shell that the arguments name. It offers every GROUP=NAME and
+    KEY=, with the values of flags and choices. Raises ConfigError for an unknown shell."""
     if len(arguments) != 1 or arguments[0] not in SHELLS:
         raise ConfigError([f"completion {' '.join(arguments)}: must be one of {', '.join(SHELLS)}"])
     words = [f"{group}={name}" for group, names in config_groups().items() for name in names]
@@ -299,7 +299,7 @@ def run(name: str, program: str, arguments: list[str]) -> None:
 
 
 def main(command: str | None = None) -> None:
-    """The `difftrain` command, or with `command` the file under launch/ of that name."""
+    """Run the `difftrain` command, or the subcommand `command` for its file under launch/."""
     arguments, program = sys.argv[1:], Path(sys.argv[0]).name
     if command is None:
         command, arguments = (arguments or ["--help"])[0], arguments[1:]

@@ -1,6 +1,6 @@
-"""From the overrides of a command line to composed settings, or to every problem in them at once.
+"""Turn the overrides of a command line (KEY=VALUE) into settings, or report all their problems.
 
-Hydra composes; each override is first checked by itself against the settings tree.
+Each override is first checked by itself against the settings tree; then Hydra composes them.
 """
 
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ from difftrain.config.setting import did_you_mean
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPEN_KEYS = ("grpo.trl.", "sft.trl.", "model.server.extra.")
-"""Below these keys TRL's and a server's own names are allowed, with a plus before them."""
+"""Below these keys any name of TRL's or the server's is allowed, with a plus: +grpo.trl.KEY=1."""
 
 
 @cache
 def renamed() -> Any:
-    """The "keys" and "values" of earlier versions by their present names."""
+    """The new names of "keys" and "values" that were renamed, by their old names."""
     return OmegaConf.to_container(OmegaConf.load(CONF / "renamed.yaml"))
 
 
@@ -51,9 +51,9 @@ def setting_keys(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def parse_overrides(arguments: list[str]) -> tuple[list[Override], list[str]]:
-    """The arguments that are overrides, and a problem for each that is not.
+    """The overrides among the arguments, and a message for each argument that is not one.
 
-    debug=null is left out: it is the default, and Hydra takes no null for a group.
+    debug=null is skipped: it is the default, and Hydra rejects null as the name in a group.
     """
     overrides, errors = [], []
     parser = OverridesParser.create()
@@ -69,7 +69,7 @@ def parse_overrides(arguments: list[str]) -> tuple[list[Override], list[str]]:
 
 
 def override_problem(override: Override, typed: DictConfig) -> str | None:
-    """What is wrong with one override by itself, or None. `typed` checks the value's type."""
+    """What is wrong with one override, or None. Sets its value in `typed` to check its type."""
     key, text = override.key_or_group, override.input_line or ""
     if override.is_sweep_override():
         return f"{text}: one run has one value; run other seeds with seed=N"
@@ -78,7 +78,7 @@ def override_problem(override: Override, typed: DictConfig) -> str | None:
         if name in names:
             return None
         if not isinstance(name, str):
-            return f"{text}: {key} needs one of {', '.join(names)}"
+            return f"{text}: {key} must be one of {', '.join(names)}"
         return f"{text}: there is no {key} of that name{did_you_mean(name, names)}"
     if key.startswith(OPEN_KEYS):
         return None
@@ -110,7 +110,7 @@ def compose_config(arguments: list[str]) -> DictConfig:
     valid = []
     by_key = {override.key_or_group: override for override in overrides}
     if "model.name" in by_key and "model" not in by_key:
-        # The default group holds the tiny model's settings, which another model does not get.
+        # The default group is the tiny model's; any other model must not get its settings.
         is_group = by_key["model.name"].value() in config_groups()["model"]
         valid += [] if is_group else ["model=any"]
     for override in overrides:
@@ -135,16 +135,16 @@ def compose_config(arguments: list[str]) -> DictConfig:
 
 
 def file_keys(group: str, name: str) -> Iterator[str]:
-    """The dotted keys that conf/<group>/<name>.yaml sets, after those of the groups it chooses."""
+    """The dotted keys that conf/<group>/<name>.yaml sets; first those that its defaults set."""
     path = CONF / group / f"{name}.yaml"
     is_global = path.read_text().startswith("# @package _global_")
     return node_keys(OmegaConf.load(path), "" if is_global else f"{group}.")
 
 
 def node_keys(node: Any, prefix: str) -> Iterator[str]:
-    """The dotted keys of a file's node."""
-    for choice in node.get("defaults", []):
-        (group, name), *_ = choice.items()
+    """The dotted keys that are set in one mapping of a file under conf/."""
+    for default in node.get("defaults", []):
+        (group, name), *_ = default.items()
         yield from file_keys(group.removeprefix("override").strip(" /"), name)
     for key, value in node.items():
         if isinstance(value, DictConfig):
@@ -153,7 +153,7 @@ def node_keys(node: Any, prefix: str) -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def recipe_difference(config: RunConfig) -> list[str]:
-    """The keys that the recipe's file sets, with this run's values: what defines this recipe."""
+def recipe_settings(config: RunConfig) -> list[str]:
+    """KEY=VALUE for each key that the recipe's file sets, with the value it has in this run."""
     keys = file_keys("recipe", config.recipe)
     return [f"{key}={format_value(attrgetter(key)(config))}" for key in keys]

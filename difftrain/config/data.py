@@ -11,14 +11,14 @@ Source = StrEnum("Source", [
     "shapes", "jsonl", "orsta", "mm_eureka", "mulberry", "geometry3k", "ms_swift", "llama_factory",
     "easyr1", "verl", "trl",
 ])  # fmt: skip
-"""Where samples come from: the embedded world, or a format that a file or folder is read in."""
+"""Where samples come from: the built-in shapes world, or the format of a file or folder."""
 Duplicates = StrEnum("Duplicates", ["drop", "keep"])
 """What happens to a row whose images, question and answer equal an earlier row's."""
 WITH_RATIONALE = frozenset({Source.shapes, Source.mulberry})
-"""Sources whose rows give a rationale; the `solution` column of others is the gold answer alone."""
-SHAPES_PIXELS = 112 * 112  # of every image of the shapes world; its gold boxes are in them
-TOKEN_PIXELS = 28 * 28  # of one image token: patches of 14, merged 2 x 2
-ONE_TOKEN = f"must be at least {TOKEN_PIXELS}, one image token"
+"""Sources whose rows have a rationale; in others the `solution` column is only the gold answer."""
+SHAPES_PIXELS = 112 * 112  # size of every shapes image; gold boxes use its pixel coordinates
+TOKEN_PIXELS = 28 * 28  # image area of one token: patches of 14 x 14 pixels, merged 2 x 2
+AREA_RULE = f"must be at least {TOKEN_PIXELS}, one image token"
 PIXEL_STAGES = ("files", "probe", "responses", "preflight")
 FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -37,33 +37,33 @@ class BoxFormat(StrEnum):
 class DataConfig:
     """Which samples are read, and how large their images may be.
 
-    The fingerprints `shapes` and `files` are of samples drawn and read; the contents of the files
-    count there instead of `path` and `revision`.
+    Of the fingerprints, `shapes` is for samples of the shapes world and `files` for samples read
+    from files; `files` hashes the contents of the files instead of `path` and `revision`.
     """
 
     source: Source = setting(Source.shapes, fingerprint=("shapes", "files"))
-    """shapes draws the embedded world; every other source reads `path` in its format."""
+    """shapes draws samples of the built-in world; every other source reads `path` in its format."""
     path: str | None = None
     """A file, a folder, or a dataset's id on the hub (owner/name)."""
     revision: str | None = None
-    """Branch, tag or commit of a hub id; null takes main. A full commit needs no request."""
+    """Branch, tag or commit of a hub id; null is main. A full commit hash works without network."""
     split: str = setting("train", fingerprint=("files",))
     """Files named after another split (test, validation) are not read."""
     tasks: list[str] | None = setting(None, fingerprint=("files",))
-    """Only rows of these tasks; null takes all. Rows of others are counted as other_tasks."""
+    """Use only rows of these tasks (null: all); the other rows are counted as other_tasks."""
     duplicates: Duplicates = setting(Duplicates.drop, fingerprint=("files",))
-    """drop rejects a repeated row; keep gives it an id of its own (Orsta repeats puzzles)."""
+    """drop rejects a repeated row; keep uses it under an id of its own (Orsta repeats puzzles)."""
     limit: int | None = setting(
         None, fingerprint=("shapes", "files"), at_least=1, or_null="for all rows"
     )
-    """At most this many rows, from the start; null takes all."""
+    """Read at most this many rows, from the start; null reads all."""
     num_samples: int = setting(400, fingerprint=("shapes",), at_least=8, at_most=100_000)
-    """Samples drawn by the shapes world."""
+    """Number of samples that the shapes world draws."""
     world_seed: int = setting(0, fingerprint=("shapes",))
     """Seed of the shapes world; the run's own seed does not change the samples."""
     box_format: BoxFormat = setting(BoxFormat.pixels, fingerprint=("files",))
-    """Coordinate system of gold boxes where rows do not give it (orsta and ms_swift do)."""
-    min_pixels: int = setting(3136, fingerprint=PIXEL_STAGES, at_least=TOKEN_PIXELS, rule=ONE_TOKEN)
+    """Coordinate system of gold boxes if the rows do not name it (orsta and ms_swift do)."""
+    min_pixels: int = setting(3136, fingerprint=PIXEL_STAGES, at_least=TOKEN_PIXELS, rule=AREA_RULE)
     """Smaller images are enlarged to this (Qwen2.5-VL: 56 x 56, 4 tokens)."""
     max_pixels: int = setting(1_254_400, fingerprint=PIXEL_STAGES)
     """Larger images are shrunk to this (Qi et al. 2026, section 4): 1600 tokens of 784 pixels."""
@@ -79,7 +79,7 @@ class DataConfig:
             is_file = Path(self.path).suffix in FILE_SUFFIXES
             yield "path", "there is no such file" if is_file else "there is no such file or folder"
         if self.revision is not None and not self.on_hub:
-            yield "revision", "belongs to a hub id (data.path=owner/name)"
+            yield "revision", "is allowed only with a hub id (data.path=owner/name)"
         if self.tasks == []:
             yield "tasks", "must name a task, or be null for all"
         if not self.split:
@@ -95,7 +95,7 @@ class DataConfig:
 
     @property
     def on_hub(self) -> bool:
-        """Whether `path` names a dataset on the hub: owner/name, and no such folder here."""
+        """Whether `path` is a hub id (owner/name) and not a local folder of that name."""
         path = self.path or ""
         is_id = HUB_ID.fullmatch(path) is not None and not path.endswith(FILE_SUFFIXES)
         return is_id and not Path(path).exists()

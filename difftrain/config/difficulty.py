@@ -1,6 +1,7 @@
-"""Settings of the probe, the difficulty measures, the selection and the graders, with sources.
+"""Settings of the probe (sampling responses), the difficulty measures, selection and graders.
 
-"Qi et al." is Qi et al. 2026, "RAP" is Truth in the Few; values without a source are our own.
+Each value names its paper: "Qi et al." is Qi et al. 2026, "RAP" is Truth in the Few; values without
+a paper are our own. A draw is one sampled response; a mask ratio is the hidden share of the image.
 """
 
 import itertools
@@ -13,25 +14,25 @@ from difftrain.records import Measure, Stratum
 MaskKind = StrEnum("MaskKind", ["pixels", "rectangle", "patches"])
 """What a mask hides."""
 Until = StrEnum("Until", ["ratio", "stratum", "grid"])
-"""When the probe stops drawing at PISM's mask ratios."""
+"""When the probe stops sampling responses at PISM's mask ratios."""
 Tokens = StrEnum("Tokens", ["sum", "mean"])
-"""How attention on a group of tokens is aggregated."""
+"""How the attention weights on a group of tokens become one number."""
 TextSpan = StrEnum("TextSpan", ["prompt", "before_image"])
 """Which prompt tokens count as text."""
 ChanceCorrection = StrEnum("ChanceCorrection", ["none", "text_only"])
 """How PISM estimates the accuracy of blind guessing."""
 Heads = StrEnum("Heads", ["mean", "max"])
-"""How the attention of several heads becomes one."""
+"""How the attention matrices of several heads become one."""
 Normalize = StrEnum("Normalize", ["none", "mean_log"])
-"""What is done to a product of many factors before it is compared."""
+"""How ACE scales a product of many attention values before comparing it with its threshold."""
 TextCredit = StrEnum("TextCredit", ["exact", "similarity"])
-"""The credit of a text that differs from the gold."""
+"""The credit of an answer text that differs from the gold answer."""
 BoxesCredit = StrEnum("BoxesCredit", ["exact", "f1"])
-"""The credit of an incomplete list of boxes."""
+"""The credit of a box list that is only partly right."""
 STRATIFYING = (Measure.pism, Measure.cmab, Measure.drm)
 """Measures that give each sample a stratum; CDE and ACE only keep or drop it."""
 RAP_MEASURES = (Measure.cde, Measure.ace, Measure.drm)
-"""The measures RAP selects by; leaving one out is an ablation."""
+"""The measures by which RAP selects; leaving one out is an ablation."""
 ATTENTION_STAGES = ("attention", "score")
 
 
@@ -42,7 +43,7 @@ class ProbeConfig:
     mask_percents: list[int] = field(default_factory=lambda: list(range(0, 100, 10)))
     """Mask ratios in whole percent, rising from 0 (Qi et al.: 0.0, 0.1, ... 0.9)."""
     draws: int = setting(10, at_least=1)
-    """Responses drawn at each ratio (Qi et al.: K = 10)."""
+    """Responses sampled at each mask ratio (Qi et al.: K = 10)."""
     cde_rollouts: int = setting(5, fingerprint=("score",), at_least=1)
     """Responses with the full image, and as many without it, for CDE and DRM (RAP: M = 5)."""
     retest_samples: int = setting(0, fingerprint=("retest",), at_least=0, rule="must be at least 0")
@@ -50,14 +51,14 @@ class ProbeConfig:
     temperature: float = setting(0.7, above=0, at_most=2)
     """Sampling temperature (Qi et al.'s release; RAP samples at 1.0)."""
     max_new_tokens: int = setting(1024, at_least=1)
-    """Longest response (Qi et al.'s release)."""
+    """Token limit of a response (Qi et al.'s release)."""
     mask: MaskKind = MaskKind.pixels
-    """pixels is Qi et al.'s text, rectangle their release, patches their abstract's 'semantic'."""
+    """pixels: Qi et al.'s text; rectangle: their code; patches: their abstract ('semantic')."""
     nested: bool = False
-    """Use one mask per draw that grows with the ratio; Qi et al. draw each independently."""
+    """Each draw has one mask that grows with the ratio; Qi et al.'s masks are independent."""
     until: Until = setting(Until.ratio, fingerprint=("score",))
-    """ratio: stop when PISM's failure ratio is settled; stratum: when its stratum is, which takes
-    fewer draws; grid: draw every ratio K times. The strata are the same in all three."""
+    """ratio: stop once PISM's failure ratio is certain; stratum: once the stratum is certain, which
+    takes fewer draws; grid: K draws at every ratio. All three give the same strata."""
 
     def check(self) -> Problems:
         rising = all(a < b for a, b in itertools.pairwise(self.mask_percents))
@@ -71,18 +72,18 @@ class PismConfig:
     """Progressive image semantic masking (Qi et al. 2026, Eq. 1 to 3)."""
 
     tau: float = setting(0.1, above=0, below=1)
-    """A ratio fails when accuracy over the draws is below this (Qi et al.: 0.1)."""
+    """A mask ratio fails if the accuracy of its draws is below this (Qi et al.: 0.1)."""
     hard_max: float = setting(0.4, above=0, below=1)
-    """A failure ratio above 0 and at or below this is hard (Qi et al.: 0.4)."""
+    """A sample whose failure ratio is above 0 and at most this is hard (Qi et al.: 0.4)."""
     easy_min: float = 0.7
-    """A failure ratio at or above this is easy (Qi et al.: 0.7)."""
+    """A sample whose failure ratio is at least this is easy (Qi et al.: 0.7)."""
     easy_inclusive: bool = True
-    """Exactly easy_min is easy (Qi et al., text); false: medium (their Table A and Fig. 1)."""
+    """true: exactly easy_min is easy (Qi et al.'s text); false: medium (their Table A, Fig. 1)."""
     chance_correction: ChanceCorrection = ChanceCorrection.none
     """text_only: a ratio passes only if it has more correct draws than guessing would give."""
     alpha: float = setting(0.05, above=0, below=1)
-    """With chance_correction=text_only: the largest probability, under guessing, of as many correct
-    draws as a ratio that passes must have."""
+    """With chance_correction=text_only: significance level. A ratio passes only if guessing would
+    reach as many correct draws with at most this probability."""
 
     def check(self) -> Problems:
         if not self.hard_max < self.easy_min <= 1:
@@ -106,7 +107,7 @@ class CmabConfig:
     tokens: Tokens = Tokens.sum
     """sum is Eq. 4; mean is Fig. 2's caption and the release."""
     text: TextSpan = setting(TextSpan.prompt, fingerprint=ATTENTION_STAGES)
-    """prompt: every input token that is not an image token; before_image: the release."""
+    """prompt: all input tokens but image tokens; before_image: those before it (the release)."""
 
     def check(self) -> Problems:
         bounds = ("easy_below", "hard_min", "hard_max", "easy_above")
@@ -136,14 +137,14 @@ class AceConfig:
     heads: Heads = setting(Heads.mean, fingerprint=ATTENTION_STAGES)
     """How the heads of the last layer become one matrix (RAP does not say)."""
     min_rows: int = setting(1, fingerprint=ATTENTION_STAGES, at_least=1)
-    """Leave out columns with fewer rows than this, the diagonal counted (RAP: 1)."""
+    """Ignore columns with fewer rows than this, counted from the diagonal (RAP: 1)."""
     window: int | None = setting(
         None,
         fingerprint=ATTENTION_STAGES,
         at_least=1,
         or_null="for all rows",
     )
-    """Limit each product to so many rows, the diagonal counted; null: all (RAP)."""
+    """Multiply only this many rows of a column, from the diagonal on; null: all (RAP)."""
     normalize: Normalize = setting(Normalize.none, fingerprint=ATTENTION_STAGES)
     """mean_log divides a product's logarithm by its number of factors (RAP: none)."""
 
@@ -153,18 +154,18 @@ class DrmConfig:
     """Difficulty-aware replacement (RAP, DRM)."""
 
     hard_min: float = setting(0.5, above=0, below=1)
-    """A difficulty at or above this is reported as hard, below it as medium; RAP's replacement does
-    not use it."""
+    """A difficulty of at least this is reported as hard, below it as medium. RAP's replacement step
+    does not use it."""
 
 
 @dataclass(kw_only=True, slots=True)
 class DifficultyConfig:
-    """Which measures are scored, and whose strata select."""
+    """Which measures are scored, and the strata of which measure decide the selection."""
 
     measure: Measure = Measure.pism
     """The measure whose strata the selection uses."""
     extra_measures: list[Measure] = field(default_factory=list)
-    """Further measures to score and report beside it."""
+    """Measures to score and report in addition to `measure`."""
     pism: PismConfig = field(default_factory=PismConfig)
     cmab: CmabConfig = field(default_factory=CmabConfig)
     cde: CdeConfig = field(default_factory=CdeConfig)
@@ -173,12 +174,12 @@ class DifficultyConfig:
 
     @property
     def measures(self) -> list[Measure]:
-        """All measures to score, the selecting one first, none twice."""
+        """All measures to score without repetition, first the one whose strata select."""
         return list(dict.fromkeys([self.measure, *self.extra_measures]))
 
     def check(self) -> Problems:
         if self.measure not in STRATIFYING:
-            yield "measure", f"has strata only for {', '.join(STRATIFYING)}"
+            yield "measure", f"must be a measure with strata: {', '.join(STRATIFYING)}"
         if len(set(self.extra_measures)) < len(self.extra_measures):
             yield "extra_measures", "names a measure twice"
         corrected = self.pism.chance_correction is not ChanceCorrection.none
@@ -192,28 +193,28 @@ class SelectConfig:
     """Which samples train: those of some strata, or those that RAP selects."""
 
     strata: list[Stratum] = field(default_factory=lambda: [Stratum.hard])
-    """The strata given to GRPO; empty where `rap` selects."""
+    """The strata on which GRPO trains; empty if `rap` selects the samples."""
     rap: list[Measure] = field(default_factory=list)
-    """The measures RAP selects by: cde, ace, drm, or some of them."""
+    """The measures by which RAP selects: cde, ace, drm, or some of them; empty without RAP."""
     random: bool = False
-    """Instead of those samples, a random set of their number from all scored samples."""
+    """Use as many random samples from all scored ones instead."""
     sft_strata: list[Stratum] = setting(default_factory=list, fingerprint=("select_sft",))
-    """The strata given to SFT before GRPO; empty where there is no SFT."""
+    """The strata on which SFT trains before GRPO; empty if the recipe has no SFT."""
     sft_random: bool = setting(False, fingerprint=("select_sft",))
-    """Instead of those, a random set of their number from all samples that have an SFT target."""
+    """Use as many random samples from all that have an SFT target instead."""
 
     def check(self) -> Problems:
         if not self.strata and not self.rap:
-            yield "strata", "must name at least one stratum, or select.rap its measures"
+            yield "strata", "must name at least one stratum, unless select.rap names measures"
         if self.strata and self.rap:
-            yield "strata", "must be empty ([]) where select.rap selects"
-        for name, what in (("strata", "stratum"), ("sft_strata", "stratum"), ("rap", "measure")):
+            yield "strata", "must be empty ([]) if select.rap names measures"
+        for name, item in (("strata", "stratum"), ("sft_strata", "stratum"), ("rap", "measure")):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
-                yield name, f"names a {what} twice"
+                yield name, f"names a {item} twice"
         if self.sft_random and not self.sft_strata:
-            yield "sft_random", "needs select.sft_strata, whose size it takes"
+            yield "sft_random", "needs select.sft_strata, which set the number of samples"
         if any(measure not in RAP_MEASURES for measure in self.rap):
-            yield "rap", f"may hold {', '.join(RAP_MEASURES)}"
+            yield "rap", f"may name only {', '.join(RAP_MEASURES)}"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -225,12 +226,12 @@ class GradeConfig:
     text_correct_min: float = setting(1.0, above=0, at_most=1)
     """With text=similarity, the smallest similarity that counts as correct."""
     boxes: BoxesCredit = BoxesCredit.exact
-    """exact: all boxes or no credit; f1: 2 x matched / (answer's + gold's boxes). Correct is f1 = 1
-    in both cases."""
+    """exact: credit only if all boxes match; f1: 2 x matched / (boxes of answer + boxes of gold).
+    Either way an answer is correct only if f1 = 1."""
     boxes_iou: float = setting(0.5, above=0, at_most=1)
-    """Smallest intersection over union of a matched pair."""
+    """Smallest intersection over union at which two boxes match."""
     number_tolerance: float = setting(0.0, at_least=0, below=0.5)
-    """Largest relative error of a decimal that counts as equal; 0 is exact arithmetic."""
+    """Largest relative error at which a decimal number is still correct; 0: must be equal."""
 
     def check(self) -> Problems:
         if self.text is TextCredit.exact and self.text_correct_min < 1:

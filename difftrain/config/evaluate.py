@@ -1,4 +1,7 @@
-"""Settings of the evaluation; all are printed with the scores."""
+"""Settings of the evaluation on benchmarks; all are printed with the scores.
+
+The harness is the reference implementation (VLMEvalKit); shapes/ draws the miniature benchmarks.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +9,7 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
-from difftrain.config.data import ONE_TOKEN, TOKEN_PIXELS
+from difftrain.config.data import AREA_RULE, TOKEN_PIXELS
 from difftrain.config.judge import JudgeClientConfig, JudgeKind, missing
 from difftrain.config.setting import Problems, did_you_mean, setting
 from difftrain.pipeline import manifest
@@ -24,15 +27,15 @@ OFFICIAL = tuple(HUB_IDS)
 MINIATURES = tuple(f"shapes/{name}" for name in OFFICIAL)
 TSV_FILES = {name: f"{name}.tsv" for name in OFFICIAL}
 TSV_FILES |= {"MathVista": "MathVista_MINI.tsv", "MMMU": "MMMU_DEV_VAL.tsv"}
-"""The reference harness's file of each benchmark."""
+"""The name of each benchmark's file in the reference harness."""
 MIN_PIXELS, MAX_PIXELS = 1280 * TOKEN_PIXELS, 16384 * TOKEN_PIXELS
 """The reference run's limits for Qwen2.5-VL: small images are enlarged to about 1 megapixel."""
 OCRBENCH_MIN_PIXELS = 100 * TOKEN_PIXELS  # the reference run's lower limit on OCRBench alone
-RULES = ("2025-11", "2026-08")
+RULES = ("2025-11", "2026-08")  # dates of the reference harness whose scoring rules exist here
 ItemSource = StrEnum("ItemSource", ["hub", "folder", "tsv"])
 """Where the items of official benchmarks come from; miniatures are drawn by shapes/."""
 Fallback = StrEnum("Fallback", ["wrong", "random"])
-"""How a response counts if neither the rule nor the judge's replies name an option."""
+"""How a response is scored if neither the rule nor the judge finds an option in it."""
 SystemPrompt = StrEnum("SystemPrompt", ["none", "think"])
 """The system prompt of benchmark items."""
 AnswerTags = StrEnum("AnswerTags", ["strip", "raw"])
@@ -43,7 +46,7 @@ ContaminationPolicy = StrEnum("ContaminationPolicy", ["error", "warn"])
 
 @dataclass(kw_only=True, slots=True)
 class ItemPaths:
-    """Places of single benchmarks: a .tsv file, a folder, or a hub id, maybe with @revision."""
+    """Where single benchmarks are: a .tsv file, a folder, or a hub id (ID or ID@REVISION)."""
 
     MathVista: str | None = None
     MMVet: str | None = None
@@ -55,31 +58,31 @@ class ItemPaths:
 
 @dataclass(kw_only=True, slots=True)
 class HarnessOverrides:
-    """Deviations from the reference harness; printed with the score.
+    """Deviations from the reference harness; they are printed with the score.
 
-    Only `fallback` deviates by default: the reference's random guess is not reproducible.
+    By default only `fallback` deviates, because the reference's random guess is not reproducible.
     """
 
     fallback: Fallback = Fallback.wrong
-    """MMMU, MMStar after three unusable replies: wrong, or an option drawn at random (as the
-    reference does; here the draw depends on the item alone)."""
+    """The result of MMMU and MMStar items after three unusable judge replies: wrong, or a random
+    option (as in the reference, but here the same option every time)."""
     list_items: bool = False
-    """MathVista's two list answers can be correct (the reference never accepts them)."""
+    """Answers to MathVista's two items with a list as gold can be correct (reference: never)."""
     zero: bool = False
-    """A correct 0 in MathVista is decided by the rule (the reference asks the judge)."""
+    """The rule accepts a correct 0 in MathVista (the reference asks the judge)."""
     letter_golds: bool = False
-    """MMMU's open golds of one capital letter are option A (in the reference they stay letters)."""
+    """MMMU: an open question's gold of one capital letter is option A (reference: that letter)."""
     whole_letter: bool = False
-    """"answer is X" needs a letter by itself (2026-08 takes the C of "answer is clearly")."""
+    """"answer is X" must be a single letter (2026-08 reads "answer is clearly" as C)."""
     all_periods: bool = False
     """HallusionBench's yes/no rule removes every period (the reference stops after 32)."""
     kept_texts: bool = False
-    """None, NA, nan and the empty text stay texts (the reference's tables turn them into nan)."""
+    """None, NA, nan and the empty string stay strings (the reference turns them into nan)."""
 
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
-    """Six benchmarks; base and tuned model are evaluated under the same settings."""
+    """Which benchmarks are evaluated, and how; base and trained models get the same settings."""
 
     benchmarks: list[str] = setting(
         default_factory=lambda: list(MINIATURES), fingerprint=("evaluate",)
@@ -89,18 +92,18 @@ class EvaluateConfig:
     """Official items from the hub, from `path`/NAME/ (parquet, save_to_disk or a clone of the hub's
     data set), or from the reference harness's `path`/NAME.tsv."""
     path: str | None = setting(None, fingerprint=("evaluate",))
-    """The folder of all benchmarks (source=folder or tsv)."""
+    """The folder that holds the benchmarks (source=folder or tsv)."""
     paths: ItemPaths = setting(default_factory=ItemPaths, fingerprint=("evaluate",))
-    """Single benchmarks at other places."""
+    """Other places of single benchmarks."""
     allow_count_mismatch: bool = setting(False, fingerprint=("evaluate",))
     """Accept data sets without the official number of items; printed with the score."""
     limit: int | None = setting(
         None, fingerprint=("evaluate",), at_least=1, or_null="for all items"
     )
-    """Items of each benchmark, spread evenly over it; null takes all (miniatures: 300)."""
-    min_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=ONE_TOKEN)
+    """Number of items per benchmark, evenly spaced; null takes all (miniatures: 300)."""
+    min_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=AREA_RULE)
     """Smaller images are enlarged to this; null: the reference's limit (miniatures: the data's)."""
-    max_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=ONE_TOKEN)
+    max_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=AREA_RULE)
     """Larger images are shrunk to this; null: the reference's limit (miniatures: the data's)."""
     system: SystemPrompt = SystemPrompt.think
     """think: the prompt the model was trained with; none: no system prompt."""
@@ -112,7 +115,7 @@ class EvaluateConfig:
         default_factory=HarnessOverrides, fingerprint=("evaluate",)
     )
     max_new_tokens: int = setting(2048, at_least=1)
-    """Of a response (reference harness: 2048); decoding is greedy."""
+    """Token limit of a response (reference harness: 2048); decoding is greedy."""
     resamples: int = setting(2000, fingerprint=("evaluate",), at_least=100)
     """Bootstrap resamples of each 95 % interval."""
     judge: JudgeKind = setting(JudgeKind.shapes, fingerprint=("evaluate",))
@@ -125,10 +128,10 @@ class EvaluateConfig:
     def check(self) -> Problems:
         if not self.benchmarks:
             yield "benchmarks", "must name at least one benchmark"
-        known = (*OFFICIAL, *MINIATURES)
+        allowed = (*OFFICIAL, *MINIATURES)
         for name in self.benchmarks:
-            if name not in known:
-                rule = f"is not one of {', '.join(known)}{did_you_mean(name, known)}"
+            if name not in allowed:
+                rule = f"is not one of {', '.join(allowed)}{did_you_mean(name, allowed)}"
                 yield "benchmarks", f"{name!r} {rule}"
         yield from self._check_sources()
         if len(set(self.benchmarks)) < len(self.benchmarks):
@@ -155,7 +158,7 @@ class EvaluateConfig:
         for name in self.official:
             low, high = self.pixels(name, (0, 0))
             if low > high:
-                yield "min_pixels", f"{name}: {low} to {high} pixels is no range"
+                yield "min_pixels", f"{name}: min_pixels={low} is above max_pixels={high}"
                 return
 
     @property
@@ -164,24 +167,25 @@ class EvaluateConfig:
         return [name for name in self.benchmarks if name in OFFICIAL]
 
     def place(self, name: str) -> tuple[ItemSource, str]:
-        """Where an official benchmark is: its kind of source, and the hub id, folder or file."""
-        if given := getattr(self.paths, name):
-            path = Path(given).expanduser()
-            if given.endswith(".tsv"):
+        """How an official benchmark is read, and from which hub id, folder or file."""
+        if place := getattr(self.paths, name):
+            path = Path(place).expanduser()
+            if place.endswith(".tsv"):
                 return ItemSource.tsv, str(path)
-            local = path.is_dir() or given.startswith((".", "/", "~"))
-            return (ItemSource.folder, str(path)) if local else (ItemSource.hub, given)
+            is_local = path.is_dir() or place.startswith((".", "/", "~"))
+            return (ItemSource.folder, str(path)) if is_local else (ItemSource.hub, place)
         root = Path(self.path or "").expanduser()
         if self.source is ItemSource.tsv:
             return ItemSource.tsv, str(root / TSV_FILES[name])
         if self.source is ItemSource.folder:
             hub = HUB_IDS[name]
-            tried = [root / name, root / hub, root / hub.split("/")[1]]
-            return ItemSource.folder, str(next((path for path in tried if path.is_dir()), tried[0]))
+            paths = [root / name, root / hub, root / hub.split("/")[1]]
+            folder = next((path for path in paths if path.is_dir()), paths[0])
+            return ItemSource.folder, str(folder)
         return ItemSource.hub, HUB_IDS[name]
 
     def pixels(self, name: str, data_pixels: tuple[int, int]) -> tuple[int, int]:
-        """Smallest and largest image area of a benchmark; `data_pixels` is that of miniatures."""
+        """A benchmark's smallest and largest image area; `data_pixels` are those of miniatures."""
         low, high = data_pixels
         if name in OFFICIAL:
             low = OCRBENCH_MIN_PIXELS if name == "OCRBench" else MIN_PIXELS
@@ -189,27 +193,27 @@ class EvaluateConfig:
         return self.min_pixels or low, self.max_pixels or high
 
     def miniature_range(self, data_pixels: tuple[int, int]) -> Problems:
-        """The problem if no image size fits a miniature."""
+        """The problem if the smallest image area of miniatures is above the largest."""
         low, high = self.pixels(MINIATURES[0], data_pixels)
         keys = [key for key in ("min_pixels", "max_pixels") if getattr(self, key) is not None]
         if keys and low > high and not set(self.benchmarks) <= set(OFFICIAL):
-            default = f"the data's are {data_pixels[0]} to {data_pixels[1]}"
-            yield keys[0], f"miniatures: {low} to {high} pixels is no range ({default})"
+            unset = f"limits that are unset are the data's, {data_pixels[0]} and {data_pixels[1]}"
+            yield keys[0], f"miniatures: min_pixels={low} is above max_pixels={high} ({unset})"
 
     @property
     def also_on_disk(self) -> list[str]:
-        """Official benchmarks that are not requested, but are where the settings point to."""
+        """Official benchmarks that are not requested but exist where the settings point."""
         on_disk = []
         for name in OFFICIAL:
             source, place = self.place(name)
-            is_given = bool(getattr(self.paths, name) or self.path) and source is not ItemSource.hub
-            if name not in self.benchmarks and is_given and Path(place).exists():
+            is_local = bool(getattr(self.paths, name) or self.path) and source is not ItemSource.hub
+            if name not in self.benchmarks and is_local and Path(place).exists():
                 on_disk.append(name)
         return on_disk
 
     def items_identity(self, names: Sequence[str] | None = None) -> list[list[str]]:
-        """The items of these, else of the requested official benchmarks: their hub ids, or the
-        fingerprints of their files' contents."""
+        """What identifies the items of each named benchmark (default: the requested official ones):
+        its hub id, or a fingerprint of its files' contents."""
         identities = []
         for name in self.official if names is None else names:
             source, place = self.place(name)

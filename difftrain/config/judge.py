@@ -1,6 +1,6 @@
-"""Settings of the judge, and the environment variables that name its server.
+"""Settings of the judge (the model that scores answers), and the variables that name its server.
 
-Where the judge is and its key are read from the environment only; neither is ever written.
+The server's address and key are read from environment variables only and never written to a file.
 """
 
 import hashlib
@@ -16,26 +16,26 @@ from difftrain.config.setting import setting
 URL = "JUDGE_BASE_URL"  # the server's address, including its version (https://host/v1)
 MODEL = "JUDGE_MODEL"  # the judge model's name on the server; it is printed with the score
 KEY = "JUDGE_API_KEY"
-"""The API key, if the server needs one. OPENAI_API_KEY is never read: it belongs to one server, and
-this one may be another."""
+"""The API key, if the server needs one. OPENAI_API_KEY is never read, because it is the key of
+OpenAI's server, which may not be the judge's."""
 STAND_IN = "shapes stand-in (rules, no model)"  # the judge's name in reports on the miniatures
-NO_JUDGE = "none (rules only)"  # the judge's name in reports where rules alone decide
+NO_JUDGE = "none (rules only)"  # the judge's name in reports if only rules decide
 JudgeKind = StrEnum("JudgeKind", ["shapes", "endpoint", "none"])
-"""What decides items that the rules cannot decide."""
+"""What scores the items that the rules cannot score."""
 
 
 @dataclass(kw_only=True, slots=True)
 class JudgeClientConfig:
-    """How the judge's server is called. None of these changes a score."""
+    """How the judge's server is called. None of these settings changes a score."""
 
     max_concurrency: int = setting(8, at_least=1, at_most=256)
-    """Open calls at the same time."""
+    """Number of calls that may be open at the same time."""
     max_attempts: int = setting(5, at_least=1, at_most=20)
     """Attempts for one reply (the reference harness: 5 in 2025)."""
     timeout_s: float = setting(60.0, above=0, at_most=3600)
     """Limit from sending a request to the last byte of the reply."""
     backoff_s: float = setting(1.0, at_least=0, at_most=60)
-    """Pause before the second attempt, doubled each time; Retry-After is obeyed."""
+    """Pause before the second attempt; doubled after each one. Retry-After is obeyed."""
     max_calls: int | None = setting(20_000, at_least=1, or_null="for no limit")
     """Limit of HTTP requests for one checkpoint in one run of the command; null: no limit."""
 
@@ -51,9 +51,9 @@ def model_name(kind: JudgeKind, benchmarks: Iterable[str]) -> str:
 
 
 def server_hash(kind: JudgeKind) -> str | None:
-    """A hash that identifies the judge's server without naming it; None where there is none.
+    """A hash that identifies the judge's server without naming it; None if no server judges.
 
-    It does not depend on user info, the case of the host or a trailing slash.
+    User name, password, the case of the host and a trailing slash do not change it.
     """
     if kind is not JudgeKind.endpoint:
         return None

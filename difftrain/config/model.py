@@ -1,4 +1,4 @@
-"""Settings of the model: which one, what generates with it, and how a server or vLLM is used."""
+"""Settings of the model: which one, which engine generates, and how a server or vLLM is used."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from difftrain.config.setting import Problems, did_you_mean, setting
 from difftrain.model import resolve
 
-FIXED_ROWS = 16  # of a step in deterministic mode, whatever batch_size says
+FIXED_ROWS = 16  # rows of every generation step in deterministic mode; batch_size is ignored
 RESERVED_FIELDS = ("model", "messages", "temperature", "seed", "max_tokens", "n", "stream")
-"""Fields that difftrain sets in every request."""
+"""Fields of a request that difftrain sets itself."""
 Dtype = StrEnum("Dtype", ["float32", "bfloat16"])
 """The number format of the weights."""
 
@@ -37,7 +37,7 @@ class ServerConfig:
     api_key_env: str = "MODEL_API_KEY"
     """Environment variable with the API key, if the server needs one; it is never written."""
     max_concurrency: int = setting(64, at_least=1, at_most=1024)
-    """Open requests of each process at the same time."""
+    """Number of requests that each process may have open at the same time."""
     max_attempts: int = setting(5, at_least=1, at_most=20)
     """Attempts for one response before its sample is marked as failed."""
     timeout_s: float = setting(600.0, above=0, at_most=86_400)
@@ -45,9 +45,9 @@ class ServerConfig:
     backoff_s: float = setting(1.0, at_least=0, at_most=60)
     """Pause before the second attempt, doubled each time; Retry-After is obeyed."""
     max_outage_s: float = setting(1800.0, at_least=0, at_most=604_800)
-    """How long the server may be away during a run before the run ends."""
+    """How long the server may be unreachable during a run before the run fails."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Further fields of each request, with a plus: +model.server.extra.top_k=20."""
+    """Additional fields of every request, set with a plus: +model.server.extra.top_k=20."""
 
     def check(self) -> Problems:
         if not self.api_key_env.isidentifier():
@@ -63,13 +63,13 @@ class VllmConfig:
     """vLLM's offline engine (model.engine=vllm)."""
 
     tensor_parallel_size: int = setting(1, at_least=1)
-    """GPUs that share one copy of the model; GPUs in all: ranks times this."""
+    """GPUs that share one copy of the model; a run needs ranks x this many GPUs."""
     gpu_memory_utilization: float = setting(0.9, at_least=0.1, at_most=1)
-    """Share of each GPU's memory that it may use."""
+    """Share of each GPU's memory that vLLM may use."""
     max_model_len: int | None = setting(None, at_least=256, rule="must be at least 256, or null")
     """Limit of prompt and response tokens together; null takes the model's own."""
     max_num_seqs: int = setting(256, at_least=1)
-    """Responses that are generated at the same time."""
+    """Largest number of responses that are generated at the same time."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -81,18 +81,18 @@ class ModelConfig:
     revision: str | None = None
     """Commit or tag of a hub id."""
     dtype: Dtype = setting(Dtype.bfloat16, fingerprint=("probe", "train", "responses", "preflight"))
-    """Both papers train and evaluate in bf16; the tiny model's group says float32."""
+    """Both papers train and evaluate in bf16; conf/model/tiny.yaml sets float32."""
     batch_size: int = setting(64, at_least=1)
-    """Responses generated together at most; halved when memory runs out."""
+    """Largest number of responses generated together; halved when memory runs out."""
     batch_tokens: int = setting(262_144, at_least=1)
-    """Limit of responses generated together times the longest (prompt and max_new_tokens)."""
+    """Limit of: responses generated together x (longest prompt + max_new_tokens)."""
     deterministic: bool = False
-    """Fixed shapes: the same responses, bit for bit, for any batch_size, ranks or restart.
-    Sixteen rows in every step, each prompt prefilled alone: see difftrain/model/README.md."""
+    """Generate the same responses, bit for bit, for any batch_size, number of ranks or restart: 16
+    rows in every step and each prompt prefilled alone (see difftrain/model/README.md)."""
     attention_batch_size: int = setting(16, at_least=1)
-    """Responses measured together in the attention pass."""
+    """Number of responses in one batch of the attention pass."""
     engine: EngineKind = setting(EngineKind.hf, fingerprint=())
-    """What generates; the attention pass and training always run in this process."""
+    """What generates responses; the attention pass and training always run in this process."""
     url: str | None = setting(None, fingerprint=())
     """Address of the server of engine=http, including its version: http://host:8000/v1."""
     server: ServerConfig = setting(default_factory=ServerConfig, fingerprint=())
@@ -103,14 +103,14 @@ class ModelConfig:
         """Responses that the engine generates at the same time, in one process."""
         if self.engine is EngineKind.hf:
             return FIXED_ROWS if self.deterministic else self.batch_size
-        is_remote = self.engine is EngineKind.http
-        return self.server.max_concurrency if is_remote else self.vllm.max_num_seqs
+        is_http = self.engine is EngineKind.http
+        return self.server.max_concurrency if is_http else self.vllm.max_num_seqs
 
     @property
     def in_process(self) -> "ModelConfig":
-        """The same, generating in this process instead of on a server."""
-        is_remote = self.engine is EngineKind.http
-        return replace(self, engine=EngineKind.hf, url=None) if is_remote else self
+        """The same settings, but a server is replaced by generation in this process."""
+        is_http = self.engine is EngineKind.http
+        return replace(self, engine=EngineKind.hf, url=None) if is_http else self
 
     @property
     def served_name(self) -> str:
@@ -119,7 +119,7 @@ class ModelConfig:
 
     @property
     def engine_settings(self) -> dict[str, Any]:
-        """The engine settings that change responses: no address, limit or timeout of a server."""
+        """The engine settings that can change responses (not the server's address or limits)."""
         if self.engine is EngineKind.hf:
             return {"deterministic": True} if self.deterministic else {}
         if self.engine is EngineKind.vllm:
@@ -150,13 +150,13 @@ class ModelConfig:
             advice = "put the key into the variable that server.api_key_env names"
             yield "url", f"must not hold a password; {advice}"
         if self.deterministic and self.engine is not EngineKind.hf:
-            yield "deterministic", "works with engine=hf only; a server makes its own batches"
+            yield "deterministic", "works only with engine=hf; a server chooses its own batches"
 
 
 def is_address(url: str) -> bool:
-    """Whether this is an http or https address with a host and a port that can be one."""
+    """Whether this is an http or https address with a host and, if it names one, a valid port."""
     try:
         parts = urlsplit(url.strip())
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, an unclosed bracket
+    except ValueError:  # a port that is not a number, or an unclosed bracket
         return False

@@ -8,9 +8,9 @@ from difftrain.config.setting import Problems, setting
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 Tracker = StrEnum("Tracker", ["none", "wandb", "tensorboard"])
-"""Experiment tracker that receives curves and scores besides the report's own files."""
+"""The experiment tracker that also receives the curves and scores of the report."""
 ExportFormat = StrEnum("ExportFormat", ["trl", "ms_swift", "easyr1", "verl", "llama_factory"])
-"""Formats of the selection; the scores of all samples are always written."""
+"""Trainers whose data format the export can write; it always writes the scores too."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -20,7 +20,7 @@ class ReportConfig:
     project: str = "difftrain"
     """The W&B project."""
     examples: int = setting(4, at_least=0)
-    """Samples of each stratum that are shown with their images."""
+    """Number of samples per stratum that are shown with their images."""
 
     def check(self) -> Problems:
         if not self.project:
@@ -29,12 +29,12 @@ class ReportConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ExportConfig:
-    """Which formats the selection is written in, and where it is published."""
+    """In which formats the selected samples are written, and where they are published."""
 
     formats: list[ExportFormat] = field(default_factory=lambda: list(ExportFormat))
-    """Formats that the selection is written in."""
+    """Trainers' formats in which the selected samples are written."""
     push_to_hub: str | None = setting(None, fingerprint=())
-    """A dataset's id on the hub (owner/name) to publish the folder as; null publishes nothing."""
+    """Publish the folder on the hub as this dataset (owner/name); null publishes nothing."""
     private: bool = setting(True, fingerprint=())
     """Whether the published dataset is private."""
 
@@ -47,11 +47,11 @@ class ExportConfig:
 
 @dataclass(kw_only=True, slots=True)
 class PlanConfig:
-    """What launch/plan.py assumes; nothing else reads it."""
+    """What the plan command assumes; no other command reads it."""
 
     samples_per_second: float | None = setting(None, above=0, rule="must lie above 0, or be null")
-    """Samples that the probe finishes in a second on all GPUs together; null takes a pilot's."""
+    """Samples per second of the probe on all GPUs together; null: as in a pilot run."""
     gpus: int = setting(8, at_least=1)
-    """GPUs over which training shards its states."""
+    """Number of GPUs over which training shards weights, gradients and optimizer states."""
     pilot: int = setting(200, at_least=1)
-    """data.limit of the pilot run whose probe the plan looks for."""
+    """Samples of the pilot: a probe run with data.limit=N, from which the plan extrapolates."""

@@ -1,11 +1,11 @@
-"""RunConfig: every stage's settings in one tree, checked all at once.
+"""RunConfig: the settings of all stages in one tree, checked together.
 
-Hydra types the whole tree from this one root; below `resolve` there is no DictConfig.
+Hydra takes the types of the tree from RunConfig; code called after `resolve` sees no DictConfig.
 """
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class ConfigError(ValueError):
 
 
 Control = StrEnum("Control", ["none", "random"])
-"""What is trained beside the recipe's own arm."""
+"""Whether a model is also trained on a random selection, for comparison."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,15 +40,15 @@ class RunConfig:
     recipe: str = setting("grpo_hard", fingerprint=())
     """The recipe's file under conf/recipe."""
     name: str = "grpo_hard"
-    """The run's name; recipes set their own."""
+    """The run's name; each recipe sets its own."""
     train_stages: TrainStages = TrainStages.grpo
     """Which training stages run."""
     seed: int = setting(1, at_least=0, at_most=2**32 - 1)
-    """Root of every random choice of this run."""
+    """Seed from which every random choice of this run is derived."""
     output_dir: str = setting("outputs", fingerprint=())
-    """Where stages write."""
+    """The folder in which stages write theirs."""
     control: Control = Control.none
-    """random also trains on a random set of the same size for the same steps, and reports both."""
+    """random: also train on as many random samples for as many steps, and report both."""
     report_to: Tracker = setting(Tracker.none, fingerprint=())
     """Experiment tracker; wandb honors WANDB_MODE=offline, tensorboard writes to the run folder."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -70,7 +70,7 @@ class RunConfig:
         return STAGES[self.train_stages]
 
     def step_problems(self, processes: int) -> list[str]:
-        """Why this many processes cannot share the steps of the stages that run."""
+        """For each training stage, why this many processes cannot share its steps, if so."""
         errors = [getattr(self, stage).step_problem(processes) for stage in self.stages]
         return [error for error in errors if error]
 
@@ -88,7 +88,7 @@ class RunConfig:
             yield "select.sft_strata", f"must be empty ([]): {stages} has no SFT"
         needs_rationale = has_sft and self.sft.targets is SftTargets.rationale
         if needs_rationale and self.data.source not in WITH_RATIONALE:
-            rule = f"this source ({self.data.source}) gives no rationale; use rollouts"
+            rule = f"data.source={self.data.source} has no rationales; use rollouts"
             yield "sft.targets", rule
         pixels = self.data.min_pixels, self.data.max_pixels
         for key, rule in self.evaluate.miniature_range(pixels):
@@ -98,7 +98,7 @@ class RunConfig:
 
 
 def write_problem(folder: Path) -> str | None:
-    """Why nothing can be written under this folder, or None."""
+    """Why this folder cannot be created or written to, or None."""
     folder = folder.expanduser().absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
@@ -108,7 +108,7 @@ def write_problem(folder: Path) -> str | None:
 
 
 def problems(node: Any, prefix: str = "") -> Iterator[str]:
-    """Every problem in a settings tree as `full.key=value: rule`."""
+    """Each setting that breaks a rule, anywhere in a settings tree, as `full.key=value: rule`."""
     for section in fields(node):
         if is_dataclass(value := getattr(node, section.name)):
             yield from problems(value, f"{prefix}{section.name}.")
@@ -121,7 +121,7 @@ def problems(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def format_value(value: Any) -> str:
-    """A value as it is written on the command line."""
+    """A value as one writes it on the command line."""
     if isinstance(value, list):
         return "[" + ", ".join(format_value(item) for item in value) + "]"
     return "null" if value is None else str(value)
@@ -139,8 +139,3 @@ def resolve(composed: DictConfig) -> RunConfig:
     config = OmegaConf.to_object(composed)
     assert isinstance(config, RunConfig)
     return require_valid(config)
-
-
-def plain(node: Any) -> dict[str, Any]:
-    """A settings dataclass as JSON can hold it (for fingerprints and manifest.json)."""
-    return asdict(node)

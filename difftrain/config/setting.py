@@ -1,8 +1,8 @@
-"""A field of the settings: its default, the limits of its value, the fingerprints it counts in.
+"""A field of the settings: its default, the limits of its value, the fingerprints it is part of.
 
-A field counts in the fingerprint of its own section's stage. With `fingerprint` it counts in those
-of the named stages instead, or, with (), in none, because it changes no result (limits of a server)
-or because paths.py has something better (the contents of benchmark files instead of their path).
+A stage's fingerprint names its folder: if a setting in it changes, the stage runs again. A field is
+part of the fingerprint of its own section's stage; `fingerprint` names other stages instead, or
+none, (), if it changes no result or paths.py uses something better (a file's contents, not path).
 """
 
 import operator
@@ -17,7 +17,7 @@ STAGES = {
     "shapes", "files", "preflight", "probe", "attention", "score", "retest", "select_sft", "train",
     "responses", "evaluate",
 }  # fmt: skip
-"""Stages that settings of other sections count in; shapes and files are the two kinds of data."""
+"""Stages that `fingerprint` may name; shapes and files are the data stage's two kinds of source."""
 LIMITS = {
     "at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt,
 }  # fmt: skip
@@ -40,9 +40,10 @@ def setting(
     or_null: str | None = None,
     **limits: float,
 ) -> Any:
-    """A settings field with the LIMITS of its value; without `rule` they are worded by RULES.
+    """A settings field whose value must be within `limits` (see LIMITS).
 
-    `or_null` says what null, which is within any limits, stands for.
+    `rule` is the error message; without it RULES gives the words. `or_null` says what null means,
+    which is always allowed.
     """
     assert set(fingerprint or ()) <= STAGES, fingerprint
     assert limits.keys() <= LIMITS.keys(), limits
@@ -55,7 +56,7 @@ def setting(
 
 
 def limit_problems(section: Any) -> Problems:
-    """The settings of a section that are beyond their limits."""
+    """Each setting of a section that is outside its limits, with the rule that it breaks."""
     for entry in fields(section):
         value, limits = getattr(section, entry.name), entry.metadata.get("limits", {})
         if value is not None and not all(LIMITS[name](value, x) for name, x in limits.items()):
@@ -63,7 +64,7 @@ def limit_problems(section: Any) -> Problems:
 
 
 def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:
-    """A hint with the nearest right spelling, empty if none is near."""
+    """`; did you mean NAME?` with the most similar of the names, or "" if none is similar."""
     near = get_close_matches(name, names, 1)
     if not near and "." in name:
         by_last_part = {key.rsplit(".", 1)[-1]: key for key in names}
@@ -73,10 +74,10 @@ def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:
 
 
 def counted_settings(section: Any, stage: str | None = None, own: bool = True) -> dict[str, Any]:
-    """The settings of a section that count in a stage's fingerprint, as JSON can hold them.
+    """The settings of a section that are part of a stage's fingerprint, ready for JSON.
 
-    `own` says whether the stage is the section's own: then fields without `fingerprint` count.
-    Without `stage`, all that count in any fingerprint.
+    `own`: the section belongs to this stage, so fields without `fingerprint` are part of it too.
+    Without `stage`: every setting that is part of any fingerprint.
     """
     counted = {}
     for entry in fields(section):

@@ -1,4 +1,4 @@
-"""Settings of SFT and GRPO; TRL's other arguments are `+grpo.trl.KEY` and `+sft.trl.KEY`."""
+"""Settings of SFT and GRPO. Any other TRL argument: `+grpo.trl.KEY=VALUE`, `+sft.trl.KEY=VALUE`."""
 
 import ast
 from collections.abc import Callable, Mapping
@@ -15,18 +15,18 @@ from difftrain.config.setting import Problems, did_you_mean, setting
 from difftrain.records import TrainStage
 
 RateSchedule = StrEnum("RateSchedule", ["linear", "cosine", "constant"])
-"""The learning rate after warm-up."""
+"""How the learning rate changes after warm-up."""
 TrainStages = StrEnum("TrainStages", ["grpo", "sft_then_grpo"])
 """The training stages of a recipe."""
 STAGES = {
     TrainStages.grpo: (TrainStage.grpo,),
     TrainStages.sft_then_grpo: (TrainStage.sft, TrainStage.grpo),
 }
-"""The stages that each value trains, in order; each has its settings under its own name."""
+"""The training stages of each value, in order. A stage's settings have its name: sft, grpo."""
 VllmMode = StrEnum("VllmMode", ["none", "colocate", "server"])
-"""What generates the rollouts."""
+"""Which vLLM generates the rollouts; none: transformers does."""
 SftTargets = StrEnum("SftTargets", ["rationale", "rollouts"])
-"""What SFT trains the model to respond."""
+"""The responses on which SFT trains."""
 Dropped = StrEnum("Dropped", [
     "no_rationale", "no_correct_rollout", "no_format", "not_correct", "too_long",
 ])  # fmt: skip
@@ -34,9 +34,9 @@ Dropped = StrEnum("Dropped", [
 DROP_REASONS = {
     Dropped.no_rationale: "the data has no rationale (sft.targets=rollouts needs none)",
     Dropped.no_correct_rollout: "the probe has no correct response to the full image",
-    Dropped.no_format: "it cannot be split into thought and answer",
-    Dropped.not_correct: "the grader does not accept it",
-    Dropped.too_long: "it is longer than sft.cutoff_tokens",
+    Dropped.no_format: "the target cannot be split into thought and answer",
+    Dropped.not_correct: "the grader does not accept the target",
+    Dropped.too_long: "the sample is longer than sft.cutoff_tokens",
 }
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Attention and feed-forward projections of the language model."""
@@ -51,9 +51,9 @@ class LoraConfig:
     alpha: float = setting(32.0, above=0)
     """Adapters are scaled by alpha / rank."""
     targets: list[str] = field(default_factory=lambda: list(LORA_TARGETS))
-    """Last names of the modules that get an adapter."""
+    """Modules that get an adapter, by the last part of their name."""
     vision: bool = False
-    """Also adapt vision tower and projector, where they have modules of these names."""
+    """Also add adapters to modules of these names in the vision tower and projector."""
 
     def check(self) -> Problems:
         if not self.targets:
@@ -64,11 +64,11 @@ class LoraConfig:
 
 @dataclass(kw_only=True, slots=True)
 class RolloutVllmConfig:
-    """GRPO rollouts by vLLM, through TRL."""
+    """How TRL generates GRPO's rollouts with vLLM."""
 
     mode: VllmMode = VllmMode.none
-    """none generates with transformers; colocate shares the training GPUs; server uses one that
-    runs: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs
+    """none generates with transformers; colocate runs vLLM on the training GPUs; server uses one
+    that you start: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs
     --weight-transfer-config '{"backend": "nccl"}'"""
     gpu_memory_utilization: float = setting(0.3, above=0, at_most=0.95)
     """Share of a GPU's memory for vLLM (colocate)."""
@@ -77,7 +77,7 @@ class RolloutVllmConfig:
     max_model_length: int | None = setting(None, at_least=1, or_null="for the model's own limit")
     """Limit of prompt and completion in tokens; null takes the model's own (colocate)."""
     enable_sleep_mode: bool = False
-    """Free the memory while weights are trained; costs a reload each step (colocate)."""
+    """Free vLLM's memory during optimizer steps; it reloads at every step (colocate)."""
     server_base_url: str | None = None
     """The server's address; null is port 8000 of this machine (server)."""
 
@@ -97,7 +97,7 @@ SHARED_KEYS = {
     "model_init_kwargs": "model.dtype or model.revision",
     "bf16": "model.dtype",
 }
-"""TRL keys that difftrain sets itself (trl_args.py), with the setting that decides each."""
+"""TRL keys that difftrain sets itself (trl_args.py), each with the setting that decides it."""
 SFT_KEYS = SHARED_KEYS | {
     "gradient_accumulation_steps": "sft.samples_per_step",
     "max_length": "sft.cutoff_tokens",
@@ -138,20 +138,20 @@ def trl_fields(stage: TrainStage) -> frozenset[str]:
 
 
 def _forbidden(key: str) -> str | None:
-    """Why a TRL key is never allowed, or None: no secrets, nothing published."""
+    """Why a TRL key is forbidden (it holds a secret, runs hub code or publishes), or None."""
     if key == "hub_token":
         return "is a secret: use HF_TOKEN"
     if key == "trust_remote_code":
         return "is always off"
     if key.startswith("hub_") or key in ("push_to_hub", "log_completions_hub_repo"):
-        return "is never set: a run does not publish what it makes"
+        return "is forbidden, because a run must not publish its results"
     return None
 
 
 def _stage_problems(
     stage: TrainStage, settings: "SftConfig | GrpoConfig", managed: Mapping[str, str]
 ) -> Problems:
-    """Problems of `lora` and `trl`, whose keys TRL must know and difftrain not manage."""
+    """Problems of `lora` and `trl`; a key of `trl` must exist in TRL and not be managed here."""
     if settings.lora.rank and settings.lora.vision and settings.freeze_vision:
         yield "lora.vision", "needs freeze_vision=false: frozen parts get no adapter"
     for key in settings.trl:
@@ -169,7 +169,7 @@ def _stage_problems(
 
 
 def nearest_numbers(number: int, fits: Callable[[int], bool]) -> list[int]:
-    """The three positive numbers nearest to `number` that fit, in ascending order."""
+    """The three positive numbers nearest to `number` for which `fits` is true, ascending."""
     distances = range(4 * number + 4096)
     nearby = (n for distance in distances for n in sorted({number - distance, number + distance}))
     return sorted(islice((n for n in nearby if n > 0 and fits(n)), 3))
@@ -177,19 +177,19 @@ def nearest_numbers(number: int, fits: Callable[[int], bool]) -> list[int]:
 
 @dataclass(kw_only=True, slots=True)
 class SftConfig:
-    """Supervised fine-tuning before GRPO, with loss on the completion alone."""
+    """Supervised fine-tuning before GRPO; only completion tokens count in the loss."""
 
     targets: SftTargets = setting(SftTargets.rationale, fingerprint=("train", "select_sft"))
-    """rationale: the data's own rationale and answer, which only shapes and mulberry have;
+    """rationale: the rationale and answer in the data (only shapes and mulberry have them);
     rollouts: a correct response of the probe."""
     learning_rate: float = setting(1e-6, above=0, below=1)
     """Qi et al. 2026: 1e-6."""
     lr_scheduler_type: RateSchedule = RateSchedule.cosine
     """Qi et al. 2026: cosine."""
     warmup_ratio: float = setting(0.1, at_least=0, below=1)
-    """Share of the steps that warm up (Qi et al. 2026: 0.1)."""
+    """Warm-up steps as a share of all steps (Qi et al. 2026: 0.1)."""
     samples_per_step: int = setting(128, at_least=1)
-    """Samples in one optimizer step, over all processes (Qi et al. 2026: 4 x 4 on 8 GPUs)."""
+    """Samples in one optimizer step, over all processes (Qi et al. 2026: 4 x 4 x 8 GPUs)."""
     per_device_train_batch_size: int = setting(4, at_least=1)
     """Largest number of samples in one backward pass of a device (Qi et al. 2026: 4)."""
     num_train_epochs: int = setting(5, at_least=1)
@@ -197,7 +197,7 @@ class SftConfig:
     max_steps: int | None = setting(None, at_least=1, or_null="to follow num_train_epochs")
     """Optimizer steps; null follows num_train_epochs."""
     cutoff_tokens: int = setting(8192, at_least=1)
-    """Longer samples, images included, are dropped before training with their count; none is
+    """Samples with more tokens, images included, are dropped and counted before training, never
     truncated (Qi et al. 2026 truncate at 8192)."""
     freeze_vision: bool = setting(True, fingerprint=("train", "preflight"))
     """Do not train vision tower and projector (Qi et al. 2026)."""
@@ -210,13 +210,13 @@ class SftConfig:
     """Any other field of TRL's SFTConfig: +sft.trl.KEY=VALUE."""
 
     def step_problem(self, processes: int) -> str | None:
-        """Why this many processes cannot share a step, with the nearest settings that work."""
+        """Why this many processes cannot share a step evenly, with the nearest valid settings."""
         if self.samples_per_step % processes == 0:
             return None
         nearest = nearest_numbers(self.samples_per_step, lambda n: n % processes == 0)
         return (
-            f"sft.samples_per_step={self.samples_per_step}: must divide by the {processes} "
-            f"processes; nearest: {nearest}"
+            f"sft.samples_per_step={self.samples_per_step}: must be divisible by the number of "
+            f"processes ({processes}); nearest: {nearest}"
         )
 
     def check(self) -> Problems:
@@ -232,14 +232,14 @@ class GrpoConfig:
     lr_scheduler_type: RateSchedule = RateSchedule.linear
     """TRL's default, which the released scripts keep."""
     warmup_ratio: float = setting(0.01, at_least=0, below=1)
-    """Share of the steps that warm up (Qi et al. 2026: 0.01)."""
+    """Warm-up steps as a share of all steps (Qi et al. 2026: 0.01)."""
     num_generations: int = setting(
         8, at_least=2, rule="GRPO needs at least two completions to compare"
     )
-    """Completions of a group, G (Qi et al. 2026: 8)."""
+    """Completions per prompt (the group size G; Qi et al. 2026: 8)."""
     prompts_per_step: int = setting(8, at_least=1)
-    """Different prompts in one optimizer step, over all processes (Qi et al. 2026: 4 x 2 on 8
-    GPUs / G)."""
+    """Different prompts in one optimizer step, over all processes (Qi et al. 2026: 4 x 2 x 8 GPUs
+    / G)."""
     per_device_train_batch_size: int = setting(4, at_least=1)
     """Largest number of completions in one backward pass of a device (Qi et al. 2026: 4)."""
     temperature: float = setting(1.0, above=0, at_most=2)
@@ -251,20 +251,20 @@ class GrpoConfig:
     num_train_epochs: int = setting(1, at_least=1)
     """Passes over the selected samples (Qi et al. 2026: 1); ignored if max_steps is set."""
     max_steps: int | None = setting(None, at_least=1, or_null="to follow num_train_epochs")
-    """Optimizer steps; null follows num_train_epochs. Arms compared at equal steps set this."""
+    """Optimizer steps; null follows num_train_epochs. Set it to compare runs at equal steps."""
     format_weight: float = setting(0.1, at_least=0)
-    """Weight of the format reward; the accuracy reward has 1 (V-Triune: 0.1)."""
+    """Weight of the format reward (V-Triune: 0.1); the accuracy reward has weight 1."""
     overlong_weight: float = setting(0.0, at_least=0)
     """Weight of the overlong penalty: 0 for short completions, falling to -1 at
-    max_completion_length (DAPO, Eq. 13). The papers have none; 0 leaves it out."""
+    max_completion_length (DAPO, Eq. 13). 0: no penalty, as in both papers."""
     overlong_free_share: float = setting(0.8, at_least=0, below=1)
-    """Share of max_completion_length without penalty."""
+    """Completions up to this share of max_completion_length get no overlong penalty."""
     grading_timeout_s: float = setting(5.0, above=0, at_most=600)
     """Wall-clock limit for grading one answer; a worker that overruns is killed and replaced."""
     reward_workers: int = setting(1, fingerprint=(), at_least=1)
-    """Grading processes for each training process; their number changes only the speed."""
+    """Grading processes per training process; their number changes only the speed."""
     eval_samples: int = setting(64, at_least=0)
-    """Held-out samples on which training is evaluated; 0 for none."""
+    """Number of held-out samples on which GRPO is evaluated during training; 0 for none."""
     eval_steps: int = setting(50, at_least=1)
     """Optimizer steps between evaluations on the held-out samples."""
     freeze_vision: bool = setting(False, fingerprint=("train", "preflight"))
@@ -280,17 +280,17 @@ class GrpoConfig:
 
     @property
     def reward_weights(self) -> dict[str, float]:
-        """The rewards by name with their weights; an overlong penalty of weight 0 is left out."""
+        """The weight of each reward by its name; without `overlong` if its weight is 0."""
         weights = {"accuracy": 1.0, "format": self.format_weight}
         return weights | ({"overlong": self.overlong_weight} if self.overlong_weight else {})
 
     def step_problem(self, processes: int) -> str | None:
-        """Why this many processes cannot share a step, with the nearest settings that work."""
+        """Why this many processes cannot share a step evenly, with the nearest valid settings."""
         prompts, group = self.prompts_per_step, self.num_generations
         if prompts * group % processes:
             return (
-                f"grpo.prompts_per_step={prompts}: times num_generations={group} must divide by "
-                f"the {processes} processes; nearest: "
+                f"grpo.prompts_per_step={prompts}: times num_generations ({group}), it must be "
+                f"divisible by the number of processes ({processes}); nearest: "
                 f"{nearest_numbers(prompts, lambda n: n * group % processes == 0)}, or "
                 "num_generations "
                 f"{nearest_numbers(group, lambda n: n > 1 and n * prompts % processes == 0)}"
@@ -299,8 +299,8 @@ class GrpoConfig:
         if self.vllm.mode is VllmMode.colocate and processes % gpus:
             nearest = nearest_numbers(gpus, lambda n: n <= processes and processes % n == 0)
             return (
-                f"grpo.vllm.tensor_parallel_size={gpus}: must divide the {processes} processes; "
-                f"nearest: {nearest}"
+                f"grpo.vllm.tensor_parallel_size={gpus}: the number of processes ({processes}) "
+                f"must be divisible by it; nearest: {nearest}"
             )
         return None
 

@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from huggingface_hub import HfApi
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from difftrain.config import run_config
 from difftrain.config.data import TOKEN_PIXELS, DataConfig
 from difftrain.config.report import ExportFormat
 from difftrain.config.run_config import RunConfig
@@ -95,7 +94,7 @@ def export(config: RunConfig, stages: Mapping[str, Path], folder: Path, world: W
         folder,
         world,
         lambda: _write_files(config, stages, folder),
-        settings=run_config.plain(config.export),
+        settings=asdict(config.export),
         inputs={name: stage.name for name, stage in stages.items()},
     )
     if world.is_first and (repository := config.export.push_to_hub):
@@ -134,7 +133,7 @@ def _write_files(config: RunConfig, stages: Mapping[str, Path], folder: Path) ->
     is_selected = pd.Series([row.selection is not None for row in rows])
     counts = strata.assign(samples=strata.sum(axis=1), selected=is_selected.groupby(tasks).sum())
     counts.loc["**all**"] = counts.sum()
-    settings = run_config.plain(config)
+    settings = asdict(config)
     settings = {key: settings[key] for key in ("data", "probe", "difficulty", "select", "seed")}
     data_manifest = manifest.read_manifest(stages["data"])
     template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")

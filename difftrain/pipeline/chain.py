@@ -40,9 +40,9 @@ def probe(config: RunConfig, world: World, _: list[str]) -> Path:
     return paths.probe
 
 
-def score(config: RunConfig, world: World, recipe_difference: list[str]) -> Path:
+def score(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     """Data, probe and scores; returns the scores' folder."""
-    probe(config, world, recipe_difference)
+    probe(config, world, recipe_settings)
     return difficulty.score(config, RunPaths(config), world)
 
 
@@ -53,7 +53,7 @@ def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
     return benchmarks.evaluate_base(config, paths, world, session)
 
 
-def train(config: RunConfig, world: World, recipe_difference: list[str]) -> Path:
+def train(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     """All stages; returns the run's folder.
 
     A server has no trained weights, so all benchmarks are answered by weights in this process.
@@ -89,13 +89,13 @@ def train(config: RunConfig, world: World, recipe_difference: list[str]) -> Path
         TRAIN[config.train_stages](config, paths, world, arm)
         benchmarks.evaluate_arm(config, paths, world, arm)
     if world.is_first:
-        write_report(config, paths, recipe_difference)
+        write_report(config, paths, recipe_settings)
     return paths.run
 
 
-def check_model(config: RunConfig, world: World, recipe_difference: list[str]) -> Path:
+def check_model(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     """The plan, then the preflight checks; returns the plan's folder. Raises PreflightFailed."""
-    folder = plan.show(config, world, recipe_difference)
+    folder = plan.show(config, world, recipe_settings)
     if world.is_first:
         rows = itertools.islice(dataset.load_samples(config.data), PREFLIGHT_ROWS)
         samples = [row for row in rows if isinstance(row, Sample)]
@@ -107,12 +107,12 @@ def check_model(config: RunConfig, world: World, recipe_difference: list[str]) -
     return folder
 
 
-def report(config: RunConfig, world: World, recipe_difference: list[str]) -> Path:
+def report(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     """Write the report of a finished run again. Raises MissingArtifact if a stage is missing."""
     paths = RunPaths(config, trained=True)
     if world.is_first:
         check_login(config.report_to)
-        write_report(config, paths, recipe_difference)
+        write_report(config, paths, recipe_settings)
     return paths.run
 
 
@@ -130,7 +130,7 @@ def trained_arms(config: RunConfig) -> list[str]:
     return [Arm.tuned, Arm.control] if config.control is Control.random else [Arm.tuned]
 
 
-def write_report(config: RunConfig, paths: RunPaths, recipe_difference: list[str]) -> None:
+def write_report(config: RunConfig, paths: RunPaths, recipe_settings: list[str]) -> None:
     """The report, the checkpoint beside it, and the tracker."""
     arms = trained_arms(config)
     folders = {arm: ArmFolders(select=paths.selection(arm), train=paths.grpo(arm)) for arm in arms}
@@ -142,7 +142,7 @@ def write_report(config: RunConfig, paths: RunPaths, recipe_difference: list[str
     inputs = RunInputs(
         folder=paths.run,
         settings=asdict(config),
-        recipe_difference=recipe_difference,
+        recipe_difference=recipe_settings,
         data=paths.data,
         probe=paths.probe,
         attention=paths.attention if manifest.read_manifest(paths.attention) else None,

@@ -7,6 +7,7 @@ response has no token, has no row. Axes: B batch, S sequence, L layers, T respon
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from difftrain.config.run_config import RunConfig, plain
+from difftrain.config.run_config import RunConfig
 from difftrain.model import attention, loading
 from difftrain.model.engines import kv_cache
 from difftrain.model.loading import LoadedModel
@@ -186,7 +187,7 @@ def run_attention_pass(
             parquet.write_part(folder, parquet.next_part_name(folder, world.rank), rows)
             heart.beat()
 
-    ace = plain(difficulty.ace) if Measure.ace in measures else None
+    ace = asdict(difficulty.ace) if Measure.ace in measures else None
     run_shared_stage(
         folder,
         world,

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from difftrain import grade, images, seeds
 from difftrain.config.difficulty import GradeConfig, ProbeConfig
-from difftrain.config.run_config import RunConfig, plain
+from difftrain.config.run_config import RunConfig
 from difftrain.data import prompts
 from difftrain.data.quarantine import RejectedRow
 from difftrain.model.engines.types import (
@@ -245,7 +245,7 @@ def run_probe(
         work,
         is_complete=is_complete,
         close=close,
-        settings=lambda: {**plain(config.probe), "seed": seed, "engines": read_engine_info(folder)},
+        settings=lambda: asdict(config.probe) | {"seed": seed, "engines": read_engine_info(folder)},
         inputs=inputs,
         is_finished=lambda content: description in content["counts"]["settled"],
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -14,7 +14,7 @@ from difftrain.cli.overrides import (
     compose_config,
     override_problem,
     parse_overrides,
-    recipe_difference,
+    recipe_settings,
 )
 from difftrain.config import run_config
 from difftrain.config.run_config import ConfigError, RunConfig
@@ -61,7 +61,7 @@ class SweepRun:
     def paths(self) -> RunPaths:
         """The folders of its stages. Identities of equal data and model are resolved once."""
         paths, config = RunPaths(self.config), self.config
-        key = [run_config.plain(config.data), run_config.plain(config.model), config.output_dir]
+        key = [asdict(config.data), asdict(config.model), config.output_dir]
         resolved = RESOLVED_PATHS.setdefault(json.dumps(key, sort_keys=True, default=str), paths)
         paths.__dict__.update(data=resolved.data, model=resolved.model)
         return paths
@@ -76,7 +76,7 @@ class SweepRun:
     def probe_key(self) -> str:
         """Equal for runs that probe the same model on the same data under the same settings."""
         sections = (self.config.data, self.config.model, self.config.probe, self.config.grade)
-        key = [*map(run_config.plain, sections), self.config.seed]
+        key = [*map(asdict, sections), self.config.seed]
         return json.dumps(key, sort_keys=True, default=str)
 
 
@@ -143,8 +143,8 @@ def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str
         report = {  # what the comparison reads of it
             "name": config.name,
             "train_stages": config.train_stages.value,
-            "settings": json.loads(json.dumps(run_config.plain(config), default=str)),
-            "recipe_difference": recipe_difference(config),
+            "settings": json.loads(json.dumps(asdict(config), default=str)),
+            "recipe_difference": recipe_settings(config),
         }
         compared.append(Run(Path(name), report))
     errors = defaultdict(list)

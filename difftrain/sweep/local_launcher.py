@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import difftrain
-from difftrain.cli import BAD_INPUT, THREADS
+from difftrain.cli import BAD_INPUT, THREADS_VARIABLE
 from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError
 from difftrain.pipeline import manifest
@@ -134,7 +134,7 @@ def environment(plan: SweepPlan, slot: int) -> dict[str, str]:
     threads = max(1, len(os.sched_getaffinity(0)) // (plan.at_a_time * plan.processes))
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {
-        THREADS: str(threads),
+        THREADS_VARIABLE: str(threads),
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
     }

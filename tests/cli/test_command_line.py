@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from difftrain.cli import config_of, overrides
+from difftrain.cli import checked_config, overrides
 from difftrain.config.model import Dtype
 from difftrain.config.run_config import ConfigError, RunConfig, resolve
 
@@ -19,13 +19,13 @@ RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml")
 
 
 def problems_of(*arguments: str) -> list[str]:
-    """The problems that a command line has."""
+    """The problems that are reported for a command line."""
     with pytest.raises(ConfigError) as caught:
         overrides.compose_config(list(arguments))
     return caught.value.problems
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_train(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "launch" / "train.py"), *arguments],
         capture_output=True,
@@ -34,13 +34,13 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_a_misspelt_key_is_refused_with_the_nearest_right_one() -> None:
+def test_the_error_for_a_misspelt_key_suggests_the_nearest_key() -> None:
     (problem,) = problems_of("difficulty.pism.tua=0.2")
     assert "there is no setting difficulty.pism.tua" in problem
     assert "did you mean difficulty.pism.tau?" in problem
 
 
-def test_a_misspelt_key_is_refused_with_a_plus_too() -> None:
+def test_a_plus_before_a_misspelt_key_does_not_add_it() -> None:
     (problem,) = problems_of("+difficulty.pism.tua=0.2")
     assert "did you mean difficulty.pism.tau?" in problem
 
@@ -51,15 +51,15 @@ def test_a_misspelt_group_and_a_misspelt_recipe_are_refused() -> None:
     assert "did you mean grpo_hard?" in recipe
 
 
-def test_a_group_of_null_is_refused_together_with_every_other_problem() -> None:
+def test_null_for_a_config_group_is_reported_along_with_all_other_problems() -> None:
     model, recipe, seed = problems_of("model=null", "~recipe", "seed=abc")
-    assert model.startswith("model=null: model needs one of any, ")
-    assert "~recipe: recipe needs one of " in recipe
+    assert model.startswith("model=null: model must be one of any, ")
+    assert "~recipe: recipe must be one of " in recipe
     assert "seed=abc" in seed
-    done = run("model=null")
+    done = run_train("model=null")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    overrides.compose_config(["debug=null"])
+    overrides.compose_config(["debug=null"])  # debug alone may be null: it is the default
 
 
 def test_a_misspelt_debug_is_refused_instead_of_running_the_full_job() -> None:
@@ -80,25 +80,26 @@ def test_all_problems_come_at_once_with_key_value_and_rule() -> None:
     assert "'MMVit'" in text
 
 
-def test_a_step_that_the_processes_cannot_share_names_what_they_can() -> None:
-    done = run("grpo.prompts_per_step=3", "grpo.num_generations=3", RANK="0", WORLD_SIZE="4")
+def test_the_error_for_a_step_that_processes_cannot_share_evenly_suggests_valid_sizes() -> None:
+    done = run_train("grpo.prompts_per_step=3", "grpo.num_generations=3", RANK="0", WORLD_SIZE="4")
     assert done.returncode == 2
-    assert "grpo.prompts_per_step=3: times num_generations=3 must divide by the 4" in done.stderr
+    assert "must be divisible by the number of processes (4)" in done.stderr
     assert "nearest: [4, 8, 12]" in done.stderr
 
 
-def test_what_does_not_train_takes_any_number_of_processes(
+def test_a_command_that_does_not_train_runs_on_any_number_of_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
     uneven = ["grpo.prompts_per_step=4", "grpo.num_generations=4"]
-    assert config_of("score", uneven).grpo.step_problem(3)
-    with pytest.raises(ConfigError, match="must divide by the 3 processes"):
-        config_of("train", uneven, trains=True)
+    config = checked_config("score", uneven)
+    assert config.grpo.step_problem(3) is not None  # yet the score command accepts these settings
+    with pytest.raises(ConfigError, match=r"number of processes \(3\)"):
+        checked_config("train", uneven, trains=True)
 
 
-def test_a_missing_file_is_named() -> None:
+def test_the_error_for_a_missing_data_file_names_it() -> None:
     (problem,) = problems_of("data=jsonl", "data.path=nowhere/my.jsonl")
     assert problem == "data.path=nowhere/my.jsonl: there is no such file"
 
@@ -108,34 +109,32 @@ def test_a_misspelt_model_and_a_missing_model_folder_are_refused() -> None:
     assert problems_of("model.name=./nowhere") == ["model.name=./nowhere: there is no such folder"]
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_the_error_for_an_output_folder_that_cannot_be_written_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (problem,) = problems_of(f"output_dir={tmp_path}/file/artifacts")
     assert "is not a folder" in problem
 
 
-def test_two_values_for_one_run_are_refused() -> None:
+def test_two_seeds_for_one_run_are_refused() -> None:
     (problem,) = problems_of("seed=1,2")
     assert problem == "seed=1,2: one run has one value; run other seeds with seed=N"
 
 
-def test_a_model_that_is_only_named_does_not_get_the_tiny_models_settings() -> None:
-    alone = overrides.compose_config(["model.name=org/big"])
-    assert alone == overrides.compose_config(["model=any", "model.name=org/big"])
-    assert (alone.model.dtype, alone.grpo.learning_rate) == (Dtype.bfloat16, 1e-6)
-    assert (alone.probe.max_new_tokens, alone.evaluate.max_new_tokens) == (1024, 2048)
-    assert (
-        overrides.compose_config(["model=tiny", "model.name=org/small"]).grpo.max_completion_length
-        == 72
-    )
+def test_model_name_without_a_model_group_does_not_use_the_tiny_models_settings() -> None:
+    name_only = overrides.compose_config(["model.name=org/big"])
+    assert name_only == overrides.compose_config(["model=any", "model.name=org/big"])
+    assert (name_only.model.dtype, name_only.grpo.learning_rate) == (Dtype.bfloat16, 1e-6)
+    assert (name_only.probe.max_new_tokens, name_only.evaluate.max_new_tokens) == (1024, 2048)
+    with_tiny_group = overrides.compose_config(["model=tiny", "model.name=org/small"])
+    assert with_tiny_group.grpo.max_completion_length == 72
     assert overrides.compose_config(["model.name=tiny"]) == overrides.compose_config([])
 
 
-def test_trls_own_keys_may_be_added_below_grpo_trl() -> None:
+def test_keys_of_trls_config_may_be_added_below_grpo_trl() -> None:
     assert overrides.compose_config(["+grpo.trl.optim=sgd"]).grpo.trl == {"optim": "sgd"}
 
 
-def test_a_misspelt_key_of_trls_is_refused_early_with_the_nearest_one() -> None:
+def test_the_error_for_a_misspelt_trl_key_comes_within_seconds_and_suggests_the_nearest() -> None:
     problems = problems_of("+grpo.trl.optin=sgd", "+grpo.trl.beta=0.1", "+grpo.trl.xyz=1")
     assert problems[0].startswith(
         f"grpo.trl.optin=sgd: TRL {version('trl')}'s GRPOConfig has no such key"
@@ -144,22 +143,23 @@ def test_a_misspelt_key_of_trls_is_refused_early_with_the_nearest_one() -> None:
     assert problems[1].startswith("grpo.trl.beta=0.1: managed by difftrain; set grpo.beta instead")
     assert problems[2] == f"grpo.trl.xyz=1: TRL {version('trl')}'s GRPOConfig has no such key"
     started = time.monotonic()
-    done = run("+grpo.trl.optin=sgd")
+    done = run_train("+grpo.trl.optin=sgd")
     assert done.returncode == 2
     assert "did you mean grpo.trl.optim?" in done.stderr
     assert time.monotonic() - started < 20  # 3 s on an idle machine
 
 
 def test_secrets_remote_code_and_publishing_are_refused_below_grpo_trl() -> None:
-    never = ("push_to_hub=true", "hub_model_id=a/b", "hub_strategy=end", "hub_private_repo=true")
-    code = ("hub_token=hf_abc", "trust_remote_code=true")
-    problems = problems_of(*(f"+grpo.trl.{key}" for key in (*code, *never)))
+    unsafe = ("hub_token=hf_abc", "trust_remote_code=true")
+    publishing = ("push_to_hub=true", "hub_model_id=a/b", "hub_strategy=end",
+                  "hub_private_repo=true")  # fmt: skip
+    problems = problems_of(*(f"+grpo.trl.{key}" for key in (*unsafe, *publishing)))
     assert "grpo.trl.hub_token" in problems[0]
     assert problems[0].endswith(": is a secret: use HF_TOKEN")
     assert problems[1].endswith(": is always off")
     assert len(problems) == 6
-    assert all(text.endswith("does not publish what it makes") for text in problems[2:])
-    done = run("+grpo.trl.hub_token=hf_abc")
+    assert all(text.endswith("a run must not publish its results") for text in problems[2:])
+    done = run_train("+grpo.trl.hub_token=hf_abc")
     assert done.returncode == 2
     assert "use HF_TOKEN" in done.stderr
     assert "hf_abc" not in done.stderr + done.stdout
@@ -171,69 +171,68 @@ def test_every_recipe_resolves_and_is_named_after_its_file(name: str) -> None:
     assert composed.recipe == composed.name == name
 
 
-def test_two_recipes_differ_only_in_what_their_files_say() -> None:
-    plain = overrides.compose_config(["recipe=grpo_hard"])
-    other = overrides.compose_config(["recipe=grpo_mid_hard"])
-    plain.recipe = other.recipe
-    plain.name = other.name
-    assert plain != other
-    plain.select.strata = other.select.strata
-    assert plain == other
+def test_two_recipes_differ_only_in_the_settings_of_their_files() -> None:
+    hard = overrides.compose_config(["recipe=grpo_hard"])
+    mid_hard = overrides.compose_config(["recipe=grpo_mid_hard"])
+    hard.recipe = mid_hard.recipe
+    hard.name = mid_hard.name
+    assert hard != mid_hard
+    hard.select.strata = mid_hard.select.strata
+    assert hard == mid_hard
 
 
 def test_the_rap_recipes_differ_only_in_the_measures_that_they_name() -> None:
-    whole = overrides.compose_config(["recipe=rap"])
-    assert whole.select.rap == ["cde", "ace", "drm"]
+    full_rap = overrides.compose_config(["recipe=rap"])
+    assert full_rap.select.rap == ["cde", "ace", "drm"]
     for name, measures in (
         ("rap_cde", ["cde"]),
         ("rap_ace", ["ace"]),
         ("rap_cde_ace", ["cde", "ace"]),
     ):
-        other = overrides.compose_config([f"recipe={name}"])
-        assert other.select.rap == measures
-        assert other != whole
-        other.select.rap, other.name, other.recipe = whole.select.rap, whole.name, whole.recipe
-        assert other == whole
+        ablation = overrides.compose_config([f"recipe={name}"])
+        assert ablation.select.rap == measures
+        assert ablation != full_rap
+        for key in ("select.rap", "name", "recipe"):
+            OmegaConf.update(ablation, key, OmegaConf.select(full_rap, key))
+        assert ablation == full_rap
 
 
-def test_rap_differs_from_a_stratum_recipe_in_what_its_difference_says() -> None:
-    plain, rap = (
-        overrides.compose_config(["recipe=grpo_hard"]),
-        overrides.compose_config(["recipe=rap"]),
-    )
-    difference = overrides.recipe_difference(resolve(rap))
-    assert difference == [
+def test_rap_differs_from_a_stratum_recipe_only_in_its_recipe_settings() -> None:
+    grpo_hard = overrides.compose_config(["recipe=grpo_hard"])
+    rap = overrides.compose_config(["recipe=rap"])
+    recipe_settings = overrides.recipe_settings(resolve(rap))
+    assert recipe_settings == [
         "difficulty.measure=drm", "difficulty.extra_measures=[cde, ace]",
         "probe.retest_samples=100",
         "probe.temperature=1.0", "name=rap", "select.strata=[]", "select.rap=[cde, ace, drm]",
     ]  # fmt: skip
-    for line in difference:
-        key = line.split("=")[0]
-        OmegaConf.update(rap, key, OmegaConf.select(plain, key))
-    rap.recipe = plain.recipe
-    assert rap == plain
+    for text in recipe_settings:
+        key = text.split("=")[0]
+        OmegaConf.update(rap, key, OmegaConf.select(grpo_hard, key))
+    rap.recipe = grpo_hard.recipe
+    assert rap == grpo_hard
 
 
-def test_a_group_on_the_command_line_beats_the_recipes() -> None:
+def test_a_config_group_on_the_command_line_overrides_the_recipes_choice() -> None:
     composed = overrides.compose_config(["recipe=rap", "difficulty=all"])
     assert composed.probe.temperature == 0.7
     assert composed.difficulty.measure == "pism"
     assert composed.select.rap == ["cde", "ace", "drm"]
 
 
-def test_choosing_by_measures_that_are_not_taken_is_refused() -> None:
+def test_selecting_by_a_measure_that_is_not_scored_is_refused() -> None:
     (problem,) = problems_of("recipe=rap_ace", "difficulty=pism")
     assert problem == (
         "select.rap=[ace]: needs ace in difficulty.extra_measures "
         "(difficulty=rap or difficulty=all)"
     )
     assert problems_of("recipe=rap", "select.strata=[hard]") == [
-        "select.strata=[hard]: must be empty ([]) where select.rap selects"
+        "select.strata=[hard]: must be empty ([]) if select.rap names measures"
     ]
-    assert "may hold cde, ace, drm" in problems_of("recipe=rap", "select.rap=[pism]")[0]
+    assert "may name only cde, ace, drm" in problems_of("recipe=rap", "select.rap=[pism]")[0]
 
 
-def test_the_second_papers_thresholds_are_checked() -> None:
+def test_the_limits_of_raps_settings_are_checked() -> None:
     text = "\n".join(
         problems_of("difficulty.ace.sigma=0", "difficulty.ace.window=0",
                     "difficulty.cde.lambda_c=1", "difficulty.pism.alpha=0",
@@ -246,11 +245,11 @@ def test_the_second_papers_thresholds_are_checked() -> None:
         assert part in text
 
 
-def test_the_difference_of_a_recipe_is_what_its_file_sets() -> None:
-    assert overrides.recipe_difference(RunConfig()) == ["name=grpo_hard", "select.strata=[hard]"]
+def test_recipe_settings_are_those_that_the_recipes_file_sets() -> None:
+    assert overrides.recipe_settings(RunConfig()) == ["name=grpo_hard", "select.strata=[hard]"]
 
 
-def test_defaults_are_the_papers_where_no_group_says_otherwise() -> None:
+def test_defaults_are_the_papers_values() -> None:
     config = RunConfig()
     assert config.difficulty.pism.tau == 0.1
     assert config.probe.draws == 10
@@ -264,7 +263,7 @@ def test_defaults_are_the_papers_where_no_group_says_otherwise() -> None:
 
 
 def test_bad_settings_end_in_exit_code_2_without_a_traceback() -> None:
-    done = run("difficulty.pism.tua=0.2", "grpo.num_generations=1")
+    done = run_train("difficulty.pism.tua=0.2", "grpo.num_generations=1")
     assert done.returncode == 2
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -274,21 +273,22 @@ def test_bad_settings_end_in_exit_code_2_without_a_traceback() -> None:
 
 def test_settings_are_checked_without_importing_torch() -> None:
     code = (
-        "import sys; from difftrain.cli import config_of; config_of('train', sys.argv[1:]);"
+        "import sys; from difftrain.cli import checked_config;"
+        "checked_config('train', sys.argv[1:]);"
         "assert not {'torch', 'transformers', 'sympy', 'scipy'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", code, "seed=2"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_only_the_first_rank_speaks() -> None:
-    done = run("a=1", RANK="1", WORLD_SIZE="2")
+def test_only_the_first_rank_prints_the_errors_in_the_settings() -> None:
+    done = run_train("a=1", RANK="1", WORLD_SIZE="2")
     assert done.returncode == 2
     assert done.stderr == ""
 
 
 def test_the_composed_settings_can_be_printed() -> None:
-    done = run("--cfg", "job", "recipe=grpo_mid", "seed=7")
+    done = run_train("--cfg", "job", "recipe=grpo_mid", "seed=7")
     assert done.returncode == 0
     assert "name: grpo_mid" in done.stdout
     assert "seed: 7" in done.stdout
@@ -301,20 +301,16 @@ def test_every_data_group_composes_with_a_path(name: str, tmp_path: Path) -> Non
     assert name.startswith(job.data.source.value)
 
 
-def test_a_folder_that_is_not_there_is_told_from_a_hub_id() -> None:
+def test_a_missing_folder_is_distinguished_from_a_hub_id() -> None:
     assert problems_of("data=orsta", "data.path=./nowhere/else") == [
         "data.path=./nowhere/else: there is no such file or folder"
     ]
-    assert overrides.compose_config(["data=orsta_reasoning"]).data.tasks == [
-        "math",
-        "puzzle",
-        "science",
-        "chart",
-    ]
+    hub_dataset = overrides.compose_config(["data=orsta_reasoning"]).data
+    assert hub_dataset.tasks == ["math", "puzzle", "science", "chart"]
 
 
-def test_without_network_a_hub_id_ends_in_exit_code_2_and_names_the_folder() -> None:
-    done = run("data=geometry3k", HF_HUB_OFFLINE="1")
+def test_without_network_a_hub_id_is_refused_with_advice_to_use_a_local_folder() -> None:
+    done = run_train("data=geometry3k", HF_HUB_OFFLINE="1")
     assert done.returncode == 2
     assert "data.path=hiyouga/geometry3k: the hub did not give this dataset" in done.stderr
     assert "name its folder: data.path=FOLDER" in done.stderr

@@ -84,7 +84,7 @@ def test_two_rows_differ_only_in_what_their_names_say() -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_the_difference_of_a_row_is_what_its_file_sets_and_makes_it_that_row(name: str) -> None:
     composed = row(name)
-    difference = overrides.recipe_difference(resolve(composed))
+    difference = overrides.recipe_settings(resolve(composed))
     assert {line.split("=")[0] for line in difference} <= set(NAMED)
     plain = overrides.compose_config([])
     for line in difference:
@@ -110,6 +110,6 @@ def test_an_sft_row_needs_its_strata_and_another_row_has_none() -> None:
     with pytest.raises(overrides.ConfigError, match="train_stages=grpo has no SFT"):
         overrides.compose_config(["recipe=grpo_hard", "select.sft_strata=[hard]"])
     with pytest.raises(
-        overrides.ConfigError, match=r"needs select\.sft_strata, whose size it takes"
+        overrides.ConfigError, match=r"needs select\.sft_strata, which set the number"
     ):
         overrides.compose_config(["recipe=grpo_hard", "select.sft_random=true"])

@@ -65,7 +65,7 @@ def test_sft_on_data_without_rationale_is_refused_before_anything_is_spent(sourc
         assert problems == []
         return
     assert problems == [
-        f"sft.targets=rationale: this source ({source.value}) gives no rationale; use rollouts"
+        f"sft.targets=rationale: data.source={source.value} has no rationales; use rollouts"
     ]
 
 

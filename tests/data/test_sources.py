@@ -163,7 +163,7 @@ def test_a_hub_id_is_distinguished_from_a_path():
     (problem,) = DataConfig(source=Source.trl).check()
     assert problem[1].startswith("source=trl needs a file, a folder or a hub id")
     (problem,) = DataConfig(source=Source.shapes, revision="main").check()
-    assert problem == ("revision", "belongs to a hub id (data.path=owner/name)")
+    assert problem == ("revision", "is allowed only with a hub id (data.path=owner/name)")
 
 
 def test_a_hub_id_without_network_names_the_folder_alternative(monkeypatch):

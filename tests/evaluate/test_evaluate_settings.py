@@ -96,7 +96,8 @@ def test_pixel_limits_are_the_reference_runs_unless_set() -> None:
     assert config.pixels("shapes/OCRBench", (3136, 12544)) == (3136, 12544)
     config.min_pixels, config.max_pixels = 784, 1568
     assert config.pixels("OCRBench", (1, 2)) == config.pixels("shapes/MMMU", (1, 2)) == (784, 1568)
-    assert "is no range" in problems_of("evaluate.benchmarks=[MMMU]", "evaluate.max_pixels=1000")[0]
+    problem = problems_of("evaluate.benchmarks=[MMMU]", "evaluate.max_pixels=1000")[0]
+    assert "MMMU: min_pixels=1003520 is above max_pixels=1000" in problem
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,8 @@ def test_pixel_limits_between_which_no_miniature_fits_are_refused(
     (problem,) = problems_of(*given)
     assert problem.startswith(f"evaluate.{key}=")
     assert problem.endswith(
-        f"miniatures: {low} to {high} pixels is no range (the data's are 3136 to 12544)"
+        f"miniatures: min_pixels={low} is above max_pixels={high} "
+        "(limits that are unset are the data's, 3136 and 12544)"
     )
     resolve(overrides.compose_config([f"evaluate.min_pixels={low}", f"evaluate.max_pixels={low}"]))
 

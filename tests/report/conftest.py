@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 
@@ -10,7 +10,7 @@ import pytest
 
 from difftrain.config.difficulty import DifficultyConfig
 from difftrain.config.evaluate import MINIATURES
-from difftrain.config.run_config import Control, RunConfig, plain
+from difftrain.config.run_config import Control, RunConfig
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import (
     GradedBy,
@@ -156,7 +156,7 @@ def settings(control: bool) -> dict:
     difficulty = DifficultyConfig(extra_measures=[Measure.cmab])
     config = RunConfig(difficulty=difficulty, control=Control.random if control else Control.none)
     config.probe.draws = DRAWS
-    return plain(config)
+    return asdict(config)
 
 
 @pytest.fixture(scope="session")

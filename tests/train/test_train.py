@@ -169,7 +169,7 @@ def test_a_batch_that_is_too_large_for_many_processes_is_made_smaller() -> None:
 
 
 def test_processes_that_cannot_share_a_step_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"must divide by the 3 processes; nearest: \[6, 9"):
+    with pytest.raises(ConfigError, match=r"processes \(3\); nearest: \[6, 9"):
         trl_args.batch_shape(RunConfig().grpo, World(0, 3))
 
 

@@ -133,15 +133,18 @@ def test_the_nearest_valid_settings_are_named() -> None:
     config = RunConfig()
     config.grpo.prompts_per_step, config.grpo.num_generations = 3, 6
     assert config.grpo.step_problem(4) == (
-        "grpo.prompts_per_step=3: times num_generations=6 must divide by the 4 processes; nearest: "
-        "[2, 4, 6], or num_generations [4, 8, 12]"
+        "grpo.prompts_per_step=3: times num_generations (6), it must be divisible by the number of "
+        "processes (4); nearest: [2, 4, 6], or num_generations [4, 8, 12]"
     )
     assert config.grpo.step_problem(9) is None
     assert config.sft.step_problem(6) == (
-        "sft.samples_per_step=128: must divide by the 6 processes; nearest: [120, 126, 132]"
+        "sft.samples_per_step=128: must be divisible by the number of processes (6); "
+        "nearest: [120, 126, 132]"
     )
     config.grpo.vllm.mode, config.grpo.vllm.tensor_parallel_size = VllmMode.colocate, 4
-    assert "must divide the 6 processes; nearest: [2, 3, 6]" in str(config.grpo.step_problem(6))
+    assert "processes (6) must be divisible by it; nearest: [2, 3, 6]" in str(
+        config.grpo.step_problem(6)
+    )
 
 
 def test_a_step_is_summarized() -> None:

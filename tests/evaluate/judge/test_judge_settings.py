@@ -98,7 +98,8 @@ def test_a_missing_environment_ends_with_code_2_before_anything_is_loaded() -> N
 
 def test_settings_with_a_judge_are_checked_without_importing_torch_or_openai() -> None:
     code = (
-        "import sys; from difftrain.cli import config_of; config_of('train', sys.argv[1:]);"
+        "import sys; from difftrain.cli import checked_config;"
+        "checked_config('train', sys.argv[1:]);"
         "assert not {'torch', 'transformers', 'httpx', 'openai'} & sys.modules.keys()"
     )
     done = subprocess.run(
