@@ -30,9 +30,7 @@ OPTION_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
 MAX_RESPONSE_GOLD = 200  # a longer assistant turn is no gold answer unless tags or a box mark it
 MAX_TEXT_GOLD = 40  # characters; see require_comparable
 SEPARATORS = re.compile(r"(?<!\\);|\n")  # several answers in one gold answer
-UNCOMPARABLE = re.compile(
-    r"[=<>≤≥\\]|\d.*\s\D.*\d"
-)  # relations, LaTeX commands, two numbers with words between
+UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")  # relations, LaTeX, words between numbers
 DATE_OR_TIME = re.compile(r"\d+([-/.])\d+\1\d+|\d{1,2}:\d{2}(:\d{2})?")
 LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")  # a comma, except between thousands
 HAS_NUMBER = re.compile(r"\d|\\pi|π|\\infty")

@@ -112,9 +112,7 @@ def from_columns(row: Row, columns: Columns) -> RawRow:
         gold = answers.unwrap(answer_text(gold))
     options = first_value(row, columns.options)
     options = [] if options is None else options
-    if not isinstance(options, list) or not all(
-        type(option) in (str, int, float) for option in options
-    ):
+    if not isinstance(options, list) or not all(type(o) in (str, int, float) for o in options):
         raise RowError("unusable options: must be a list of strings or numbers")
     options = answers.strip_option_marks([str(option) for option in options])
     kind = row.get("answer_kind")
@@ -210,9 +208,7 @@ def orsta_task_of_file(name: str) -> str | None:
 def from_trl(row: Row, files: Storage, location: str) -> RawRow:
     """TRL's conversational rows: {prompt (turns), images or image, solution or completion}."""
     if isinstance(first_value(row, TRL.question), str):
-        raise RowError(
-            "empty question: prompt is text, but with images TRL needs a list of messages"
-        )
+        raise RowError("empty question: prompt is text, but TRL needs messages if there are images")
     return from_columns(row, TRL)
 
 
@@ -343,9 +339,7 @@ def _fill_objects(turns: list[Any], objects: dict[str, Any]) -> tuple[list[Any],
         tags = OBJECT_TAG.findall(turn["content"])
         values = [next(labels if tag == REF_TAG else bboxes, None) for tag in tags]
         if None in values:
-            raise RowError(
-                f"placeholder mismatch: {len(tags)} <ref-object> and <bbox>, but fewer in objects"
-            )
+            raise RowError(f"placeholder mismatch: {len(tags)} tags, but fewer values in `objects`")
         turn_boxes, label = [], None
         for tag, value in zip(tags, values, strict=True):
             if tag != REF_TAG:

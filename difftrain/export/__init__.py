@@ -1,8 +1,8 @@
-"""Scores and selection for others: parquet beside the original rows, and other trainers' formats.
+"""Exports the scores and the selected samples, in the file formats of other trainers.
 
-Writes scores.parquet, a folder for each trainer, README.md, and manifest.json last. The images are
-those that the model saw, so a trainer with the same pixel budget resizes nothing and box answers
-stay valid.
+Writes scores.parquet, a folder for each trainer, README.md, strata.png and, last, manifest.json.
+Images are exported as the model saw them: a trainer with the same pixel budget resizes nothing, so
+box answers stay valid.
 """
 
 import json
@@ -40,7 +40,7 @@ from difftrain.records import AnswerKind, Arm, Measure, Sample, Score, Selection
 logger = logging.getLogger(__name__)
 MADE_BY = "python launch/export.py"
 BOXED_KINDS = (AnswerKind.number, AnswerKind.choice, AnswerKind.count)
-ROWS_PER_GROUP = 32  # in memory while a parquet file is written
+ROWS_PER_GROUP = 32  # rows in memory while a parquet file is written
 TEXT = Value("string")
 COLUMN_TYPES = {
     **{measure.value: Value("float64") for measure in Measure},
@@ -55,16 +55,16 @@ COLUMN_TYPES = {
         **dict.fromkeys(("answer", "question", "sample_id", "stratum"), TEXT),
     },
 }
-"""Columns that are not text."""
+"""The types of all columns that are not text."""
 SAMPLE_COLUMNS = ("sample_id", "source", "task", "task_set", "question", "answer", "answer_kind")
 COLORS = {"easy": "#8cc5e3", "medium": "#2f78b4", "hard": "#d1542b", "unsolved": "#55585e",
           "none": "#d5d5d5"}  # fmt: skip
-"""Of the strata in the figure, in its order; `none`: the measure gives the sample no stratum."""
+"""Stratum -> color, in the order of the figure; `none`: the sample has no stratum."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportRow:
-    """A sample, its scores by measure, its stratum by the run's measure, its selection if any."""
+    """A sample with its scores by measure, its stratum by difficulty.measure, and its selection."""
 
     sample: Sample
     scores: Mapping[Measure, Score]
@@ -73,7 +73,7 @@ class ExportRow:
 
 
 def run(config: RunConfig, world: World, _: list[str]) -> Path:
-    """Data, probe, scores and selection as the recipe makes them, then the export; its folder."""
+    """Run the recipe up to its selection, then export scores and selection; returns the folder."""
     paths = RunPaths(config)
     samples = difficulty.load_samples(config, paths, world)
     session = ModelSession(config.model, config.data)
@@ -85,10 +85,10 @@ def run(config: RunConfig, world: World, _: list[str]) -> Path:
 
 
 def export(config: RunConfig, stages: Mapping[str, Path], folder: Path, world: World) -> Path:
-    """Write the folder if it is not finished, and publish it if export.push_to_hub is set.
+    """Write the folder if it is not finished, and upload it if export.push_to_hub is set.
 
-    `stages`: the folders of `data`, `score` and `select`. Raises MissingArtifact for a stage that
-    is not finished, EmptyDatasetError without a selection, HubUnavailable if the hub refuses.
+    `stages`: the folders of `data`, `score` and `select`. Raises MissingArtifact if a stage is not
+    finished, EmptyDatasetError if no sample is selected, HubUnavailable if the hub refuses.
     """
     run_stage(
         folder,
@@ -103,10 +103,10 @@ def export(config: RunConfig, stages: Mapping[str, Path], folder: Path, world: W
 
 
 def _write_files(config: RunConfig, stages: Mapping[str, Path], folder: Path) -> dict[str, Any]:
-    """Write everything but the manifest; returns its counts. Images stay on disk until written."""
+    """Write all files except manifest.json; returns the counts for the manifest."""
     selections = parquet.read_finished(stages["select"], Selection, MADE_BY)
     if config.export.formats and not selections:
-        raise EmptyDatasetError("no sample is selected; export.formats=[] writes the scores alone")
+        raise EmptyDatasetError("no sample is selected; export.formats=[] writes only the scores")
     scores: dict[str, dict[Measure, Score]] = {}
     for score in parquet.read_finished(stages["score"], Score, MADE_BY):
         scores.setdefault(score.sample_id, {})[score.measure] = score
@@ -123,8 +123,8 @@ def _write_files(config: RunConfig, stages: Mapping[str, Path], folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     _write_parquet(folder / "scores.parquet", _score_rows(rows, measures, config.data))
     selected = [by_id[selection.sample_id] for selection in selections]
-    for name in config.export.formats:
-        _write_format(folder / name, name, selected)
+    for export_format in config.export.formats:
+        _write_format(folder / export_format, export_format, selected)
 
     tasks = pd.Series([row.sample.task for row in rows], name="task")
     strata = pd.crosstab(tasks, pd.Series([row.stratum or "none" for row in rows]))
@@ -151,7 +151,7 @@ def _write_files(config: RunConfig, stages: Mapping[str, Path], folder: Path) ->
 
 
 def publish(folder: Path, repository: str, private: bool, api: Any = None) -> str:
-    """Create the dataset if it does not exist, and upload the folder; returns its address.
+    """Create the hub dataset if it does not exist, and upload the folder; returns its address.
 
     Raises HubUnavailable, naming the finished folder, if the hub refuses or does not answer.
     """
@@ -173,7 +173,7 @@ def publish(folder: Path, repository: str, private: bool, api: Any = None) -> st
 
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    """Write a file whose images `datasets` opens as images."""
+    """Write a parquet file in which the library `datasets` recognizes images."""
     groups = iter(lambda: list(islice(rows, ROWS_PER_GROUP)), [])
     first = next(groups)
     schema = Features({name: COLUMN_TYPES.get(name, TEXT) for name in first[0]}).arrow_schema
@@ -185,7 +185,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 def _score_rows(
     rows: Sequence[ExportRow], measures: Sequence[Measure], data: DataConfig
 ) -> Iterator[dict[str, Any]]:
-    """Every sample with its scores, its selection and, in `original`, the source's row as JSON.
+    """Yields the rows of scores.parquet; `original` is the source's row as JSON.
 
     `images` are the images as the model saw them; box answers refer to their pixels.
     """
@@ -210,25 +210,25 @@ def _score_rows(
 def _with_originals(
     rows: Sequence[ExportRow], data: DataConfig
 ) -> Iterator[tuple[ExportRow, str | None]]:
-    """Every sample with its source's row as JSON (None for shapes), which is read again, in order.
+    """Reads the source again; yields each sample and its source row as JSON (None for shapes).
 
-    Raises EmptyDatasetError if a sample's row is gone.
+    Raises EmptyDatasetError if the source no longer has a sample's row.
     """
 
-    def describe(value: Any) -> str:  # what JSON cannot hold
+    def describe(value: Any) -> str:  # for values that JSON cannot represent
         return f"<{len(value)} bytes>" if isinstance(value, bytes) else str(value)
 
     remaining = {row.sample.source: row for row in rows}
-    for source, original in dataset.original_rows(data):
+    for location, original in dataset.original_rows(data):
         if not remaining:
             break
-        if (row := remaining.pop(source, None)) is not None:
+        if (row := remaining.pop(location, None)) is not None:
             yield row, json.dumps(original, ensure_ascii=False, default=describe)
     if remaining and next(iter(remaining)).startswith("shapes/"):
         yield from ((row, None) for row in remaining.values())
     elif remaining:
         raise EmptyDatasetError(
-            f"{len(remaining)} samples have no row in {data.path} any more, such as "
+            f"{data.path} no longer has the rows of {len(remaining)} samples, such as "
             f"{next(iter(remaining))}: the file changed; run the same command again"
         )
 
@@ -243,12 +243,12 @@ def _turns(text: str, response: str | None = None) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in contents.items() if content]
 
 
-def _columns(name: ExportFormat, row: ExportRow, index: int) -> dict[str, Any]:
-    """A selected sample as a row of a trainer's file."""
+def _to_format(export_format: ExportFormat, row: ExportRow, index: int) -> dict[str, Any]:
+    """A selected sample as a row in a trainer's format."""
     sample, answer = row.sample, row.sample.answer
     text = prompts.user_text(sample.question, sample.options)
     text_with_images = "<image>" * len(sample.images) + text
-    # The solution is as other trainers' rewards read it. Labels are passed to them, or ignored.
+    # `solution` has the form that other trainers' rewards parse; they may also use the labels.
     tagged = f"<answer>{answer}</answer>"
     solution = f"\\boxed{{{answer}}}" if sample.answer_kind in BOXED_KINDS else tagged
     labels = {
@@ -258,10 +258,10 @@ def _columns(name: ExportFormat, row: ExportRow, index: int) -> dict[str, Any]:
         "answer_kind": sample.answer_kind,
     }
     images, messages = _image_cells(sample), _turns(text_with_images)
-    match name:
-        case ExportFormat.trl:  # for GRPOTrainer without changes
+    match export_format:
+        case ExportFormat.trl:  # GRPOTrainer reads these columns
             return {"prompt": _turns(text), "images": images, "solution": solution, **labels}
-        case ExportFormat.easyr1:  # its default keys
+        case ExportFormat.easyr1:  # its default column names
             return {"problem": text_with_images, "images": images, "answer": answer, **labels}
         case ExportFormat.ms_swift:
             return {"messages": messages, "images": images, "solution": solution, **labels}
@@ -269,7 +269,7 @@ def _columns(name: ExportFormat, row: ExportRow, index: int) -> dict[str, Any]:
             rationale = f"<think>{sample.rationale}</think>" if sample.rationale else ""
             messages = _turns(text_with_images, rationale + tagged)
             return {"messages": messages, "images": images, **labels}
-        case ExportFormat.verl:  # data_source `difftrain` needs a reward function of your own
+        case ExportFormat.verl:  # the user adds a reward for data_source `difftrain`
             return {
                 "data_source": "difftrain",
                 "prompt": messages,
@@ -287,23 +287,23 @@ def _columns(name: ExportFormat, row: ExportRow, index: int) -> dict[str, Any]:
             }
 
 
-def _write_format(folder: Path, name: ExportFormat, rows: Sequence[ExportRow]) -> None:
-    """A trainer's folder: train.parquet, or train.jsonl (ms_swift) or train.json (llama_factory,
-    with dataset_info.json) beside images/, whose paths are relative to the folder."""
+def _write_format(folder: Path, export_format: ExportFormat, rows: Sequence[ExportRow]) -> None:
+    """Write a trainer's folder: train.parquet with the images inside it; or train.jsonl (ms_swift)
+    or train.json and dataset_info.json (llama_factory), with paths relative to the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    cells = (_columns(name, row, index) for index, row in enumerate(rows))
-    if name not in (ExportFormat.ms_swift, ExportFormat.llama_factory):
-        _write_parquet(folder / "train.parquet", cells)
+    converted = (_to_format(export_format, row, index) for index, row in enumerate(rows))
+    if export_format not in (ExportFormat.ms_swift, ExportFormat.llama_factory):
+        _write_parquet(folder / "train.parquet", converted)
         return
     (folder / "images").mkdir()
     lines = []
-    for line in cells:
-        for image in line["images"]:
+    for row in converted:
+        for image in row["images"]:
             (folder / "images" / image["path"]).write_bytes(image["bytes"])
-        line["images"] = [f"images/{image['path']}" for image in line["images"]]
-        lines.append(json.dumps(line, ensure_ascii=False))
-    if name is ExportFormat.ms_swift:
+        row["images"] = [f"images/{image['path']}" for image in row["images"]]
+        lines.append(json.dumps(row, ensure_ascii=False))
+    if export_format is ExportFormat.ms_swift:
         (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     else:
         array = "[\n" + ",\n".join(lines) + "\n]\n"
@@ -312,9 +312,9 @@ def _write_format(folder: Path, name: ExportFormat, rows: Sequence[ExportRow]) -
 
 
 def _write_figure(counts: pd.DataFrame, path: Path) -> None:
-    """strata.png: the share of each stratum by task."""
-    page = Figure(figsize=(7, 1 + 0.35 * len(counts)), layout="constrained")
-    axes = page.add_subplot()
+    """Draw strata.png: for each task, the share of samples in each stratum."""
+    figure = Figure(figsize=(7, 1 + 0.35 * len(counts)), layout="constrained")
+    axes = figure.add_subplot()
     shares = counts.div(counts.sum(axis=1), axis=0)
     left = shares.cumsum(axis=1) - shares
     for name in shares:
@@ -322,5 +322,5 @@ def _write_figure(counts: pd.DataFrame, path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of samples")
-    page.legend(loc="outside upper center", ncols=5, frameon=False)
-    FigureCanvasAgg(page).print_png(path)
+    figure.legend(loc="outside upper center", ncols=5, frameon=False)
+    FigureCanvasAgg(figure).print_png(path)

@@ -1,7 +1,7 @@
-"""One grader per answer kind, used by the probe, by GRPO's reward and by the reports.
+"""Grades responses: one grader per answer kind, for the probe, GRPO's reward and the reports.
 
-Strings in, a verdict out; no files, no torch. A response without a closed answer tag is
-`unparsable`, which is not `incorrect`.
+A response is correct, incorrect or, for example without a closed answer tag, unparsable. No files
+are read, and torch is not imported.
 """
 
 from collections.abc import Sequence
@@ -20,22 +20,22 @@ GRADERS: dict[AnswerKind, Any] = {
     AnswerKind.text: text,
     AnswerKind.boxes: boxes,
 }
-"""The module of each kind. `credit(answer, gold, options, rules)` is 1 for a correct answer, less
-for an incorrect one (0, or a part where the rules give it), None for one that cannot be parsed.
-`gold_problem(gold, options)` says why a gold answer cannot be graded, or is None."""
-STRICT = GradeConfig()
+"""The module that grades each kind. `credit(answer, gold, options, rules)` returns 1 for a correct
+answer, less than 1 for an incorrect one (0 unless `rules` give partial credit), None if the answer
+is unparsable. `gold_problem(gold, options)` returns why a gold answer cannot be graded, or None."""
+STRICT = GradeConfig()  # no partial credit
 
 
 @dataclass(frozen=True, slots=True)
 class GradeResult:
-    """A verdict, and the answer's credit in [0, 1]: 1 exactly where it is correct."""
+    """A verdict, and the credit in [0, 1], which is 1 if and only if the answer is correct."""
 
     verdict: Verdict
     credit: float
 
 
 def grade_with_credit(response: str, sample: Sample, rules: GradeConfig = STRICT) -> GradeResult:
-    """Verdict and credit of the response's last answer, by the grader of the answer's kind."""
+    """Verdict and credit of the response's last answer, by the grader of sample.answer_kind."""
     answer, grader = extract.answer(response), GRADERS[sample.answer_kind]
     credit = None if answer is None else grader.credit(answer, sample.answer, sample.options, rules)
     if credit is None:
@@ -51,7 +51,7 @@ def grade(response: str, sample: Sample, rules: GradeConfig = STRICT) -> Verdict
 def grade_batch(
     pool: GraderPool, responses: Sequence[str], samples: Sequence[Sample], rules: GradeConfig
 ) -> list[GradeResult | GradeFailure]:
-    """Grade responses[i] to samples[i] in the pool's workers, which are killed at their limits."""
+    """Grade responses[i] to samples[i] in the pool's workers, under its time limit."""
     without_images = [replace(sample, images=()) for sample in samples]
     calls = [(*pair, rules) for pair in zip(responses, without_images, strict=True)]
     has_numbers = any(sample.answer_kind is AnswerKind.number for sample in samples)
@@ -59,5 +59,5 @@ def grade_batch(
 
 
 def gold_problem(gold: str, kind: AnswerKind, options: tuple[str, ...]) -> str | None:
-    """Why a gold answer cannot be graded (such samples are quarantined at load time), or None."""
+    """Why a gold answer cannot be graded, or None; the data stage rejects such rows."""
     return GRADERS[kind].gold_problem(gold, options)

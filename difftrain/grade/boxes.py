@@ -1,4 +1,4 @@
-"""Grades boxes: every gold box matched once, with its label, and no other box."""
+"""Grades boxes: correct if every gold box is matched once, with its label, and no box is extra."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from difftrain.grade.text import normalize_text
 
 MAX_CHARS = 50_000
 MAX_BOXES = 500
-MAX_COORDINATE = 1e7  # pixels; a box with a larger one is malformed
+MAX_COORDINATE = 1e7  # pixels; a box beyond it is malformed
 
 _FENCE = re.compile(r"```[a-zA-Z]*")
 _BRACKET = re.compile(r"[\[\]{}]")
@@ -18,13 +18,13 @@ _BOX_WORD = re.compile(
     r"(?i)[xy][12]?|[xy]?(?:min|max)|[wh]|px|pixels?|b?box|left|right|top|bottom|upper|lower|corner"
     r"|width|height|the|a|at|is|from|to|and|by"
 )
-"""Words that may stand among the four numbers of one box."""
+"""Words allowed between the four numbers of a box."""
 _RETRACTION = re.compile(
     r"(?i)\b(?:not|or|nor|neither|none|never|cannot|without|except|instead|ignore|wait"
     r"|wrong|wrongly|incorrect|incorrectly|false|mistaken|no(?! other| more| further))\b"
     r"|n['`\u2018\u2019\u02bc\uff07]t\b"
 )
-"""Words beside a list that may take it back."""
+"""Words that, before or after a list of boxes, may mean that the model withdraws it."""
 _STRING = re.compile(
     r"""(?s)None|"((?:\\.|[^"\\])*)"?|'((?:\\.|[^'\\]|'(?!\s*(?:[,:\]}]|\Z)))*)'?"""
 )
@@ -48,10 +48,10 @@ class Box:
 
 
 def _json_strings(text: str) -> str:
-    """The text with single-quoted strings turned into JSON strings; their apostrophes survive.
+    """The text with single-quoted strings as JSON strings, and Python's None as null.
 
-    A quote ends a single-quoted string only where JSON could continue: before , : ] } or the end.
-    Python's None becomes null.
+    A single quote ends a string only if JSON can continue after it (`,`, `:`, `]`, `}` or the end);
+    any other one is an apostrophe.
     """
     spelling = {"\\'": "'", '"': '\\"'}
 
@@ -73,23 +73,23 @@ _JSON = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
 
 
 def _describes_box(text: str) -> bool:
-    """Whether four numbers follow one another with only words of a box in between."""
-    numbers = 0
+    """Whether the text has four numbers with nothing but _BOX_WORD words between them."""
+    count = 0
     for match in _NUMBER_OR_WORD.finditer(text):
         if match[1]:
-            numbers += 1
+            count += 1
         elif not _BOX_WORD.fullmatch(match[0]):
-            numbers = 0
-        if numbers == 4:
+            count = 0
+        if count == 4:
             return True
     return False
 
 
 def _parse_json(text: str) -> object:
-    """The one JSON value in a text; None without one, or where the words beside it leave doubt.
+    """The only JSON value in a text; None if there is none, or if the text around it is ambiguous.
 
-    Words may stand before and after it, but no second bracket, no other box in words (four
-    numbers in a row), and nothing that may take the list back: `not`, `or`, `wait`.
+    The text around it must not have another bracket, a box in words (four numbers in a row), or a
+    word that may withdraw the value, such as `not`, `or`, `wait`.
     """
     text = _FENCE.sub(" ", text)
     first = _BRACKET.search(text)
@@ -104,7 +104,7 @@ def _parse_json(text: str) -> object:
             continue
         if _BRACKET.search(spelling, end):
             return None
-        # No bracket follows, so the value ends with the last one; take the words as written.
+        # No bracket follows the value, so its end in `rest` is the last bracket there.
         words = f"{before} {rest[max(map(rest.rfind, ']}')) + 1 :]}"
         return None if _RETRACTION.search(words) or _describes_box(words) else value
     return None
@@ -123,10 +123,10 @@ def _box(value: object) -> Box | None:
 
 
 def parse(text: str) -> list[Box] | None:
-    """The boxes of a JSON list of {bbox_2d: [x1, y1, x2, y2], label}; None if it is not one.
+    """The boxes of a JSON list of {bbox_2d: [x1, y1, x2, y2], label}; None for any other text.
 
-    Code fences, single quotes, a trailing comma and words around the list are allowed, and a label
-    may be null or absent; one malformed box makes the whole list unparsable.
+    Code fences, single quotes, a trailing comma and text around the list are allowed. A label may
+    be null or absent. One malformed box makes the whole list unparsable.
     """
     value = _parse_json(text) if len(text) <= MAX_CHARS else None
     items = [value] if isinstance(value, dict) else value
@@ -145,10 +145,10 @@ def _intersection_over_union(a: Box, b: Box) -> float:
 
 
 def f1(boxes: list[Box], gold: list[Box], iou: float) -> float:
-    """2 x matched / (answer's + gold's boxes): missing and extra boxes both cost; 1 is correct.
+    """2 x matched pairs / (number of answer boxes + number of gold boxes); 1 means correct.
 
-    Matched are as many pairs as possible, each box used once, with equal labels and at least this
-    intersection over union. A gold box without a label (grounding) matches any label.
+    The matching is one-to-one and as large as possible. A pair needs equal labels and at least
+    `iou` intersection over union. A gold box without a label (grounding) matches any label.
     """
     if not boxes or not gold:
         return float(not boxes and not gold)
@@ -163,7 +163,7 @@ def f1(boxes: list[Box], gold: list[Box], iou: float) -> float:
 
 
 def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
-    """1 if every gold box is matched and there is no other; with grade.boxes=f1, else the f1."""
+    """The F1 with grade.boxes=f1; else 1 if every box is matched, and 0 if not."""
     boxes, gold_boxes = parse(answer), parse(gold)
     if boxes is None:
         return None

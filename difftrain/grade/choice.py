@@ -1,4 +1,4 @@
-"""Grades a choice: one letter, however decorated, or the exact text of one option."""
+"""Grades a choice: the answer is one letter in any decoration, or the exact text of an option."""
 
 import re
 import unicodedata
@@ -12,14 +12,14 @@ MAX_CHARS = 2_000  # longer answers are not parsed
 
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
 _EDGES = "*_`\"'“”‘’$#> \t\n.,:;!?"
-_LEAD = re.compile(
+_LEAD = re.compile(  # as in `So the answer is B`
     r"(?i)\A(?:(?:so|thus|therefore|hence),? )?(?:the |my |i choose |i pick |it is |it's )?"
     r"(?:(?:final|correct|right|best) )?(?:(?:answer|option|choice|letter)\b(?: is\b)?)?[:\s]*"
 )
-_TAIL = re.compile(
+_TAIL = re.compile(  # as in `B is the correct answer`
     r"(?i)\s+is\s+(?:the\s+)?(?:correct|right|best|answer)(?:\s+(?:answer|option|choice))?\Z"
 )
-_MAX_LEADS = 3  # phrases before the letter (`So the answer is`) that are stripped
+_MAX_LEADS = 3  # leads and tails to strip at most
 _LETTER = re.compile(r"[(\[{<]{0,3}\s*([A-Za-z])\s*[)\]}>.:]{0,4}")
 _LETTER_AND_TEXT = re.compile(
     r"(?s)(?:[(\[]([A-Z])[)\]]|([A-Z])[).:,]|([A-Z])(?=\s*[-–—=(]))"
@@ -32,10 +32,10 @@ _LETTER_FIRST = re.compile(
     r"(?s)[(\[]?([A-Za-z])([*_]*(?:[)\].:,][)\].:,*_]*\s*"
     rf"|\s*(?=[{_DASHES}=+(\[{{])|\s+(?=(?:is|means|says)\b)))(\S.*)"
 )
-"""`a. red`, `A is red`, `(A) = red`; only the option's text tells the letter A from an article."""
+"""`a. red`, `A is red`, `(A) = red`. Only the text shows whether A is the letter or the article."""
 _SEPARATOR = re.compile(rf"\A(?:[{_DASHES}=(]|(?:is|means|says)\b[:*_]*)\s*")
 _SIGN = re.compile(rf"\A[{_DASHES}]\s+")
-_MAX_SEPARATORS = 8  # between a letter and the option's text, that are skipped
+_MAX_SEPARATORS = 8  # to skip at most between a letter and the option's text
 _LONE_LETTER = re.compile(r"\b[A-Z]\b")
 
 
@@ -44,7 +44,7 @@ def _undecorated(answer: str) -> str:
 
 
 def _option_text(text: str) -> str:
-    """The spelling in which texts of options are compared; all dashes are the same."""
+    """An option's text, normalized for comparison; all dashes become `-`."""
     return _DASH.sub("-", normalize_text(_undecorated(text)))
 
 
@@ -55,10 +55,10 @@ def _letters_with_text(text: str, options: tuple[str, ...]) -> list[str]:
 
 
 def _letters_after_separator(separator: str, rest: str, options: tuple[str, ...]) -> list[str]:
-    """The options whose text follows a letter, after removing as few separators as possible.
+    """The letters of the options whose text follows a letter and its separators.
 
-    A minus or a bracket belongs to the option before it is a separator: `C -5` does not mean 5.
-    After another separator, `- 5` is minus five too.
+    As few separators as possible are removed: a minus or a bracket may belong to the option, so
+    `C -5` is the option -5, not 5. After another separator, `- 5` is minus five too.
     """
     separated = not {*".:,"}.isdisjoint(separator)
     for _ in range(_MAX_SEPARATORS):
@@ -74,7 +74,7 @@ def _letters_after_separator(separator: str, rest: str, options: tuple[str, ...]
 
 
 def _letter_beside_text(text: str, options: tuple[str, ...]) -> str | None:
-    """The letter of `B. blue`, `B is blue` or `blue (B)`, if that option has that text."""
+    """The letter of `B. blue`, `B is blue` or `blue (B)` if the text of option B is `blue`."""
     text_first = _TEXT_AND_LETTER.fullmatch(text)
     if options:
         if match := _LETTER_FIRST.fullmatch(text):
@@ -94,10 +94,10 @@ def _letter_beside_text(text: str, options: tuple[str, ...]) -> str | None:
 
 
 def parse(answer: str, options: tuple[str, ...]) -> str | None:
-    """The letter of an answer (perhaps outside the options), or None if it is not clearly one.
+    """The letter of an answer, which may lie outside the options; None if it is ambiguous.
 
-    `(B)`, `B.`, `**B**`, `Option B`, `b. blue`, `B is blue` and `blue` are B where B is blue;
-    `A or B`, all options in a row, and a letter with another option's text are not an answer.
+    If option B is `blue`, then `(B)`, `B.`, `**B**`, `Option B`, `b. blue`, `B is blue` and `blue`
+    are B. `A or B`, all options in a row, and a letter with another option's text are None.
     """
     if len(answer) > MAX_CHARS:
         return None
@@ -117,7 +117,7 @@ def parse(answer: str, options: tuple[str, ...]) -> str | None:
 
 
 def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
-    """1 if the letter is the gold's; a letter outside the options is incorrect."""
+    """1 for the letter of the gold answer, 0 for any other, even outside the options."""
     letter = parse(answer, options)
     return None if letter is None else float(letter == parse(gold, options))
 

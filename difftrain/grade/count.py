@@ -1,7 +1,7 @@
-r"""Grades a count: one whole number, exactly. Two numbers or a hedge are not an answer.
+r"""Grades a count: exactly one whole number. `7 or 8` and `about 7` are unparsable.
 
-Before the number only words of a fixed list may stand (`The answer is 7`); after it the name of
-what was counted (`7 red circles`), unless a word there changes the number (`7 dozen`).
+Before the number, only words of a fixed list are allowed (`The answer is 7`). After it, the name of
+the counted things is allowed (`7 red circles`), but no word that changes the number (`7 dozen`).
 """
 
 import re
@@ -27,7 +27,7 @@ _CLAIM = re.compile(
 )
 """A number in digits, or in one word."""
 _CHANGING_SIGN = re.compile(r"[^\w\s.,:;!?'’\"()\[\]{}*_`$\\=\-+]|[+\-]")
-"""Signs that change a number: comparisons, ranges, a plus or minus that is not its sign."""
+"""Characters that change a number: comparisons, ranges, + and - except as its sign."""
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boxed)(?![a-zA-Z])")
 _NAME = re.compile(r"(?i)\b[a-z]\s*(?:=|is\b)")
 _COUNTED = re.compile(
@@ -45,7 +45,7 @@ _NEUTRAL = (
     "answer's i've"
 )
 _NEUTRAL_WORDS = _COPULAS | {*_NEUTRAL.split()}
-# Words that change the number before them, or take it back.
+# Words that change or withdraw the number before them.
 _CHANGING = (
     "not no none never neither nor or cannot without hardly barely scarcely than least most more "
     "less fewer over under above below about around approximately approx roughly nearly almost "
@@ -66,14 +66,14 @@ def _words(text: str) -> list[str]:
 
 
 def _is_neutral(text: str) -> bool:
-    """Whether a text holds only neutral words, and what was counted (`the number of dots is`)."""
+    """Whether a text has only neutral words, apart from NAME in `the number of NAME is`."""
     counted = [word for match in _COUNTED.finditer(text) for word in _words(match["what"])]
     rest = _NAME.sub(" ", _COUNTED.sub(" ", text))
     return _is_name(counted) and _NEUTRAL_WORDS.issuperset(_words(rest))
 
 
 def _is_name(words: list[str]) -> bool:
-    """Whether these words can be the name of what was counted."""
+    """Whether these words can be the name of the counted things."""
     if any(word in _CHANGING_WORDS or word.endswith("n't") for word in words):
         return False
     copula = next((i for i, word in enumerate(words) if word in _COPULAS), len(words))
@@ -81,7 +81,7 @@ def _is_name(words: list[str]) -> bool:
 
 
 def _is_one_answer(text: str, claims: list[re.Match[str]]) -> bool:
-    """Whether the words around the claimed numbers leave them as the only answer."""
+    """Whether the words around the claimed numbers neither change them nor add another answer."""
     if not _is_neutral(text[: claims[0].start()]):
         return False
     names = [_words(text[claims[-1].end() :])]
@@ -95,10 +95,10 @@ def _is_one_answer(text: str, claims: list[re.Match[str]]) -> bool:
 
 
 def parse(answer: str) -> Fraction | None:
-    """The one number of an answer, in digits or as a word (to twenty, or a multiple of ten).
+    """The only number of an answer, in digits or as a word (up to twenty, or 30, 40, ... 90).
 
-    Neutral words may stand around it ("There are 7 shapes.", "7 (seven)"), but none that change
-    the claim: "not 7", "all but 7", "7 or 8", "7+" and "7 pairs" give None.
+    Neutral words around it are allowed ("There are 7 shapes.", "7 (seven)"). None if words or signs
+    change the number: "not 7", "all but 7", "7 or 8", "7+", "7 pairs".
     """
     text = _WRAPPER.sub(" ", normalize_number(answer))
     if len(text) > MAX_CHARS:
@@ -106,7 +106,7 @@ def parse(answer: str) -> Fraction | None:
     claims = list(_CLAIM.finditer(text))
     numbers = [claim[0].lower().replace(",", "") for claim in claims]
     rest = _CLAIM.sub(" ", text)
-    # With digits outside the numbers (7/2, H2O, 7,8) it is open which number is meant.
+    # Other digits (7/2, H2O, 7,8) make it unclear which number is meant.
     if not claims or re.search("[0-9]", rest) or _CHANGING_SIGN.search(rest):
         return None
     values = {Fraction(_NUMBER_WORDS.get(number, number)) for number in numbers}
@@ -114,7 +114,7 @@ def parse(answer: str) -> Fraction | None:
 
 
 def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
-    """1 if the one number of the answer equals the gold."""
+    """1 if the only number of the answer equals the gold answer, else 0."""
     number = parse(answer)
     return None if number is None else float(number == parse(gold))
 

@@ -1,6 +1,6 @@
-"""Where the answer is in a response, and whether the response has the required format.
+"""Finds the answer in a response, and checks the format of the response.
 
-The answer is inside the last answer tags, and there inside the last balanced `\\boxed{}`.
+The answer is inside the last closed answer tags, and in those inside the last `\\boxed{}`, if any.
 """
 
 import re
@@ -12,7 +12,7 @@ _BRACE = re.compile(r"\\[{}\\]|[{}]")
 
 
 def tag_content(response: str) -> str | None:
-    """The text between the last closed `<answer>` and its `</answer>`, unchanged."""
+    """The text inside the last closed `<answer></answer>`, unchanged; None if there is none."""
     before, close_tag, _ = response.rpartition(CLOSE_TAG)
     _, open_tag, content = before.rpartition(OPEN_TAG)
     return content.partition(CLOSE_TAG)[0] if open_tag and close_tag else None
@@ -21,7 +21,7 @@ def tag_content(response: str) -> str | None:
 def boxed_content(text: str) -> str | None:
     """The content of the last `\\boxed{}` whose braces balance; None if there is none.
 
-    One pass over the text, so that a response full of unclosed boxes costs no more than another.
+    It reads the text once, so that many unclosed boxes do not make it slow.
     """
     open_braces: list[int] = []
     start, content = -1, None
@@ -36,7 +36,7 @@ def boxed_content(text: str) -> str | None:
 
 
 def answer(response: str) -> str | None:
-    """The answer of a response, stripped; None if it has no closed tags or they are empty."""
+    """The answer of a response, stripped; None if it has no closed answer tags or empty ones."""
     content = tag_content(response)
     if content is None:
         return None
@@ -45,5 +45,5 @@ def answer(response: str) -> str | None:
 
 
 def has_expected_format(response: str) -> bool:
-    """GRPO's format reward: think tags and then answer tags, each once, and nothing around them."""
+    """GRPO's format reward: think tags, then answer tags, each once, and no other text."""
     return all(response.count(tag) == 1 for tag in TAGS) and bool(_FORMAT.fullmatch(response))

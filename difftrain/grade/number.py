@@ -1,8 +1,8 @@
-"""Grades a number: exact arithmetic where both sides are plain numbers, else math-verify.
+"""Grades a number: by exact arithmetic if both sides are plain numbers, else with math-verify.
 
-Expressions must be short, made of a small set of commands, and hold no words (math-verify takes
-words for products of letters), no power towers and nothing else that takes for ever to evaluate.
-math-verify and sympy run in worker processes only (pool.py), never in the process that trains.
+Only short expressions with a few LaTeX commands reach math-verify: no words, which it reads as
+products of letters, and nothing that takes for ever to evaluate, such as power towers. math-verify
+and sympy run in worker processes only (pool.py), never in the training process.
 """
 
 import atexit
@@ -21,7 +21,7 @@ from difftrain.grade.pool import GradeFailure, GraderPool, in_worker
 from difftrain.grade.text import normalize_number, strip_wrappers
 
 MAX_CHARS = 200  # longer answers are not parsed
-TIMEOUT_S = 5.0  # of one comparison that is not made inside a grader's worker
+TIMEOUT_S = 5.0  # for one comparison requested outside of a grader's worker
 
 _SPELLINGS = {
     "%": ("percent",),
@@ -37,7 +37,7 @@ _SPELLINGS = {
     **dict.fromkeys(("mm", "cm", "km", "g", "kg", "mg", "l", "ml", "a", "v", "w", "n", "j"), ()),
 }
 UNITS = {spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others)}
-"""Units that may follow a number, each with the spelling it is compared by."""
+"""Units allowed after a number: spelling -> the spelling used for comparison."""
 
 _SIGN = r"(?:[a-zA-Z]\s*=\s*)?(?P<sign>[+-]?)\s*"
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
@@ -55,27 +55,27 @@ _LATEX = (
     "gt ne neq in cup cap sin cos tan cot sec csc arcsin arccos arctan log ln alpha beta gamma "
     "theta lambda mu phi omega sigma delta"
 )
-COMMANDS = frozenset(_LATEX.split())  # that an expression may hold
+COMMANDS = frozenset(_LATEX.split())  # allowed in an expression
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WORD = re.compile(r"(?<![a-zA-Z0-9])[a-zA-Z]{2,}|[a-zA-Z]{4,}")
 _SYMBOLS = re.compile(r"[\sa-zA-Z0-9+\-*/^_=<>(){}\[\]|.,:;\\$%°']*")
 _LONG_OR_OVER_ZERO = re.compile(r"\^\s*\{?\s*[+-]?[0-9]{4,}|[0-9]{21,}|/\s*0+(?![.0-9])")
-"""An exponent of four digits, a number of 21, a division by zero."""
+"""An exponent of four or more digits, a number of 21 or more, a division by zero."""
 _POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^")
 _EXPANSION = re.compile(r"[)\]}]\s*\^\s*\{?\s*[0-9]{2,}")
-# Brackets allowed: expanding a product of sums grows with the power of their number.
+# Most brackets allowed: the work to expand a product of sums is exponential in their number.
 _MAX_GROUPS_WITH_LETTERS, _MAX_GROUPS = 4, 12
 
 
 def strip_latex(text: str) -> str:
-    """The text without LaTeX's dollar signs, text wrappers and thin spaces."""
+    """The text without LaTeX dollar signs, text wrappers and spacing commands."""
     text = _WRAPPER.sub(r" \1 ", strip_wrappers(normalize_number(text)))
     text = _DEGREE.sub("°", text).replace("\\%", "%").replace("\\$", "")
     return _NOISE.sub("", text).strip()
 
 
 def parse(answer: str) -> tuple[Fraction, str] | None:
-    """The exact value of an integer, decimal or fraction, and its unit or ""; after `x =` too."""
+    """The exact value and the unit (or "") of a number or fraction, also after `x =`, or None."""
     match = _QUANTITY.fullmatch(strip_latex(answer)) if len(answer) <= MAX_CHARS else None
     if match is None:
         return None
@@ -95,10 +95,10 @@ def _to_latex(text: str, quantity: tuple[Fraction, str] | None) -> str:
 
 
 def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
-    """1 if the values are equal; a unit counts only where both sides have one.
+    """1 if the values are equal, else 0; units are compared only if both sides have one.
 
-    Unparsable: words, more than MAX_CHARS characters, power towers, and whatever else math-verify
-    cannot parse in time.
+    None (unparsable) for words, more than MAX_CHARS characters, power towers, and anything that
+    math-verify cannot parse in time.
     """
     quantity, gold_quantity = parse(answer), parse(gold)
     if quantity and gold_quantity:
@@ -118,7 +118,7 @@ def gold_problem(gold: str, options: tuple[str, ...]) -> str | None:
 
 
 def _has_power_tower(text: str) -> bool:
-    """Whether an exponent holds or is followed by another exponent."""
+    """Whether an exponent contains another exponent or is followed by one."""
     for match in re.finditer(r"\^\s*", text):
         end, depth = match.end(), 0
         while end < len(text):
@@ -134,7 +134,7 @@ def _has_power_tower(text: str) -> bool:
 
 
 def _is_expression(text: str) -> bool:
-    """Whether the text is mathematics that is safe and sensible to hand to math-verify."""
+    """Whether the text is a mathematical expression that math-verify can evaluate safely."""
     if not text or len(text) > MAX_CHARS or not _SYMBOLS.fullmatch(text):
         return False
     bare = _COMMAND.sub(" ", text)
@@ -153,10 +153,10 @@ def _is_expression(text: str) -> bool:
 
 
 def expressions_equal(gold: str, answer: str) -> bool | None:
-    """Whether two expressions are equal; None if one cannot be parsed, or time ran out.
+    """Whether two expressions are equal; None if one cannot be parsed or time runs out.
 
-    None too for an answer that sets two numbers equal that are not: math-verify reads `8 = 7` as 7.
-    Sides with a letter are not checked: `x = 7` and `x + y = 7` are answers.
+    Also None for an answer with a false equation such as `8 = 7`, which math-verify reads as 7.
+    Equations with a letter are not checked: `x = 7` and `x + y = 7` are answers.
     """
     if not _is_expression(gold) or not _is_expression(answer):
         return None
@@ -168,12 +168,12 @@ def expressions_equal(gold: str, answer: str) -> bool | None:
     return _call_in_worker(_math_verify_equal, gold, answer)
 
 
-_own_pool_lock = threading.Lock()
+_single_worker_lock = threading.Lock()
 
 
 @cache
-def _own_pool(pid: int) -> GraderPool:
-    """The one worker for single comparisons of process `pid`; a forked child needs another."""
+def _single_worker_pool(pid: int) -> GraderPool:
+    """A pool with one worker, for process `pid`: a forked child needs its own."""
     pool = GraderPool(1, TIMEOUT_S)
     atexit.register(pool.close)
     return pool
@@ -182,26 +182,26 @@ def _own_pool(pid: int) -> GraderPool:
 def _call_in_worker(function: Callable[..., bool | None], *texts: str) -> bool | None:
     """Call a math-verify function here if this process is a grader's worker, else in a worker.
 
-    None if time ran out.
+    None if the call times out or its worker dies.
     """
     if in_worker():
         return function(*texts)
-    with _own_pool_lock:
-        (result,) = _own_pool(os.getpid()).run(function, [texts], load_math_verify)
+    with _single_worker_lock:
+        (result,) = _single_worker_pool(os.getpid()).run(function, [texts], load_math_verify)
     return None if isinstance(result, GradeFailure) else result
 
 
 @cache
 def load_math_verify() -> None:
-    """Import math-verify, which takes seconds, and build its parsers. In a worker only."""
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its timers are off
+    """Import math-verify, which takes seconds, and build its parsers; call it in workers only."""
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns about its disabled timeouts
     _math_verify_equal(r"\frac{1}{2}", r"\sqrt{3}")
 
 
 def _parse_latex(text: str) -> list[Any]:
     from math_verify import LatexExtractionConfig, parse
 
-    # math-verify's own timers are Python signals, which stop no C code; the pool kills instead.
+    # math-verify's timeouts are Python signals, which cannot stop C code; the pool's limits can.
     return parse(
         f"${text.strip().strip('$')}$",
         [LatexExtractionConfig()],

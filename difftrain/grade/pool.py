@@ -1,9 +1,9 @@
 """Worker processes for graders, killed when an answer takes too long or too much memory.
 
-A thread's timeout cannot stop an answer that keeps sympy busy for ever, and Python's signal
-handlers do not interrupt C code. Here every call has its own wall-clock limit, counted from the
-moment a worker takes it, and the kernel ends the worker at that limit. Workers are spawned, not
-forked: they share no memory, threads or GPU with their parent. pebble keeps the processes.
+A timeout in a thread cannot stop sympy, and Python's signal handlers do not interrupt C code. Here
+each call has its own wall-clock limit, which starts when a worker begins the call, and the kernel
+ends the worker at that limit. Workers are spawned, not forked: they share no memory, threads or GPU
+with their parent. The library pebble manages the processes.
 """
 
 import logging
@@ -26,11 +26,11 @@ from pebble import ProcessExpired, ProcessPool
 
 logger = logging.getLogger(__name__)
 
-MEMORY_BYTES = 4 << 30  # address space of a worker: an answer that needs more ends it
-GRACE_S = 1.0  # after the kernel's alarm, the parent kills a worker that this did not end
-START_TIMEOUT_S = 120.0  # for a start, or to prepare a call; the answer is not charged for it
-MAX_FAILED_STARTS = 3  # in a row without a finished call, until the pool gives up
-STDERR_CHARS = 2_000  # of the workers' stderr, in an error message
+MEMORY_BYTES = 4 << 30  # address space of a worker; an answer that needs more ends the worker
+GRACE_S = 1.0  # the parent kills a worker that still runs this long after its limit
+START_TIMEOUT_S = 120.0  # to start a worker or prepare a call; not part of the call's own limit
+MAX_FAILED_STARTS = 3  # starts in a row without a finished call before the pool gives up
+STDERR_CHARS = 2_000  # last characters of the workers' stderr in an error message
 
 Prepare = Callable[[], None] | None
 _in_worker = False
@@ -65,7 +65,7 @@ def _start_worker(stderr_path: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
-    import scipy.optimize  # noqa: F401  (boxes.py imports it late; no answer is charged for it)
+    import scipy.optimize  # noqa: F401  (boxes.py uses it; the import is not timed)
 
 
 def _run_limited(
@@ -82,7 +82,7 @@ def _run_limited(
 
 
 class _WorkerProcess(SpawnProcess):
-    """A spawned process that does not import its parent's main module: a script without
+    """A spawned process that does not import its parent's main module, because a script without
     `if __name__ == "__main__"` would run again.
     """
 
@@ -108,7 +108,7 @@ class GraderPool(AbstractContextManager["GraderPool"]):
 
     def __init__(self, workers: int, timeout_s: float) -> None:
         self.workers, self.timeout_s = workers, timeout_s
-        self.killed = 0  # calls that ended with their worker: timed out or died
+        self.killed = 0  # number of calls that timed out or died
         descriptor, path = tempfile.mkstemp(prefix="difftrain-graders-")
         os.close(descriptor)
         self._stderr = Path(path)
@@ -125,11 +125,11 @@ class GraderPool(AbstractContextManager["GraderPool"]):
     def run(
         self, function: Callable[..., Any], calls: Sequence[Sequence[Any]], prepare: Prepare = None
     ) -> list[Any | GradeFailure]:
-        """What `function` returns for each tuple of arguments, in their order.
+        """The results of `function` for each tuple of arguments in `calls`, in the same order.
 
-        Both functions must be importable by name; what they and the arguments hold is pickled.
-        A worker calls `prepare`, a slow import for example, before the time limit of each call
-        begins. Raises GraderPoolError if no worker can be started.
+        `function` and `prepare` must be importable by name, arguments and results be picklable. A
+        worker calls `prepare`, a slow import for example, before each call, outside of its time
+        limit. Raises GraderPoolError if no worker can be started.
         """
         results: dict[int, Any] = {}
         failed_starts = 0
@@ -149,19 +149,19 @@ class GraderPool(AbstractContextManager["GraderPool"]):
     def _finished(
         self, function: Callable[..., Any], calls: Mapping[int, Sequence[Any]], prepare: Prepare
     ) -> Iterator[tuple[int, Any]]:
-        """The calls with their results, not all if the pool breaks and has to be started anew."""
+        """Yields (index, result) of each call; stops early if the pool breaks."""
         limit = self.timeout_s + GRACE_S + (START_TIMEOUT_S if prepare else 0.0)
         futures = {}
         try:
             for i, args in calls.items():
                 call = function, args, self.timeout_s, prepare
                 futures[i] = self._pool.schedule(_run_limited, call, timeout=limit)
-        except RuntimeError:  # a worker died while it had nothing to do
+        except RuntimeError:  # a worker died while idle
             return
         for i, future in futures.items():
             try:
                 error = future.exception(START_TIMEOUT_S + limit)
-            except TimeoutError:  # the call was lost with a worker that had just taken it
+            except TimeoutError:  # a worker died between taking the call and reporting it
                 return
             if isinstance(error, BrokenProcessPool):
                 return
@@ -178,7 +178,7 @@ class GraderPool(AbstractContextManager["GraderPool"]):
     def _start(self) -> ProcessPool:
         stderr = (str(self._stderr),)
         pool = ProcessPool(self.workers, 0, _start_worker, stderr, context=_WorkerContext())
-        pool.schedule(in_worker)  # without a first call pebble starts no worker
+        pool.schedule(in_worker)  # pebble starts workers at the first call
         return pool
 
     def _stop(self) -> None:

@@ -1,7 +1,7 @@
-"""Signs of reward hacking in responses, and the limits above which they raise an alarm.
+"""Alarms for reward hacking: which responses count towards an alarm, and when it is raised.
 
-Pure: texts and shares go in. Training counts the signs at every step, the report reads the counts;
-both take the limits from here.
+Training logs, at every step, the share of responses that count towards each alarm; training and the
+report compare these shares with the limits here. The functions read and write no files.
 """
 
 import re
@@ -14,7 +14,7 @@ from difftrain.records import AnswerKind, Sample
 
 
 class Alarm(StrEnum):
-    """A sign that is counted while training."""
+    """A symptom of reward hacking; an alarm is raised if too many responses show it."""
 
     empty = "empty"
     several_options = "several_options"
@@ -25,7 +25,7 @@ class Alarm(StrEnum):
 
 
 ALARM_LIMITS = dict.fromkeys(Alarm, 0.1) | {Alarm.truncated: 0.3, Alarm.grader_stopped: 0.01}
-"""The largest harmless share of responses, as the mean over ALARM_WINDOW steps."""
+"""An alarm is raised if its share of responses, averaged over ALARM_WINDOW steps, is larger."""
 ALARM_MEANINGS = {
     Alarm.empty: "empty response, or nothing between the answer tags",
     Alarm.several_options: "several options named in the answer to a choice",
@@ -34,9 +34,9 @@ ALARM_MEANINGS = {
     Alarm.truncated: "cut off at the token limit",
     Alarm.grader_stopped: "grading timed out or died",
 }
-ALARM_WINDOW = 10  # steps over which a share is averaged before it is compared with its limit
-MIN_ECHO_CHARS = 12  # a question shorter than this is not searched for in responses
-SYSTEM_ECHO_CHARS = 40  # so many first characters of the system prompt count as an echo of it
+ALARM_WINDOW = 10  # number of steps over which a share is averaged
+MIN_ECHO_CHARS = 12  # shorter questions are not searched for in responses
+SYSTEM_ECHO_CHARS = 40  # a response with the system prompt's first 40 characters echoes it
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _LONE_LETTER = re.compile(r"\b[A-Z]\b")
@@ -51,11 +51,11 @@ def _names_several_options(answer: str, options: tuple[str, ...]) -> bool:
 
 
 def response_alarms(response: str, sample: Sample, system: str) -> dict[Alarm, bool]:
-    """The signs that one response shows; the others need the trainer.
+    """Whether one response counts towards each alarm; the trainer counts the other two alarms.
 
-    Missing tags are no sign of an empty answer. The question may be repeated inside the thought.
+    A response without answer tags is not `empty`. The thought may repeat the question.
     """
-    answer, content = extract.answer(response), extract.tag_content(response)
+    answer, tagged_text = extract.answer(response), extract.tag_content(response)
     question = normalize_text(sample.question)
     opening = normalize_text(system)[:SYSTEM_ECHO_CHARS]
     outside_thought = normalize_text(_THOUGHT.sub(" ", response))
@@ -63,7 +63,7 @@ def response_alarms(response: str, sample: Sample, system: str) -> dict[Alarm, b
     repeats_question = len(question) >= MIN_ECHO_CHARS and question in outside_thought
     is_choice = sample.answer_kind is AnswerKind.choice
     return {
-        Alarm.empty: not response.strip() or (content is not None and answer is None),
+        Alarm.empty: not response.strip() or (tagged_text is not None and answer is None),
         Alarm.several_options: is_choice and _names_several_options(answer or "", sample.options),
         Alarm.repeated_tags: any(response.count(tag) > 1 for tag in extract.TAGS),
         Alarm.prompt_echo: repeats_system or repeats_question,
@@ -71,14 +71,14 @@ def response_alarms(response: str, sample: Sample, system: str) -> dict[Alarm, b
 
 
 def window_means(shares: Sequence[float]) -> list[float]:
-    """The mean over each ALARM_WINDOW neighboring steps; over all steps of a shorter run."""
+    """The mean of each ALARM_WINDOW consecutive steps; of all steps if there are fewer."""
     width = min(ALARM_WINDOW, len(shares))
     ends = range(width, len(shares) + 1) if width else ()
     return [sum(shares[end - width : end]) / width for end in ends]
 
 
 def first_alarm(shares: Sequence[float], limit: float) -> int | None:
-    """Index of the first step at which the window's mean exceeds the limit; None if none does."""
+    """Index of the first step whose window mean exceeds the limit, or None."""
     means = window_means(shares)
     steps = range(len(shares) - len(means), len(shares))
     return next((step for step, mean in zip(steps, means, strict=True) if mean > limit), None)
@@ -87,11 +87,11 @@ def first_alarm(shares: Sequence[float], limit: float) -> int | None:
 def reward_diverges(
     rewards: Sequence[float], eval_accuracies: Sequence[float], eval_size: int
 ) -> bool | None:
-    """Whether the reward rises while accuracy on held-out samples falls; None if unknown.
+    """Whether the reward rises while accuracy on held-out samples falls; None for too few values.
 
-    Rises: the mean reward of the last third of the steps is above that of the first third. Falls:
-    the mean of the later half of the evaluations is below the earlier half's by more than two
-    standard errors; each evaluation has `eval_size` answers.
+    The reward rises if its mean over the last third of the steps is above that over the first
+    third. Accuracy falls if its mean over the later half of the evaluations, of `eval_size` answers
+    each, is more than two standard errors below that over the earlier half.
     """
     if len(eval_accuracies) < 2 or len(rewards) < 3 or not eval_size:
         return None

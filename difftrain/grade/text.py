@@ -1,6 +1,6 @@
-"""Grades a text: equal characters, whatever their case, width or spacing. No containment.
+"""Grades a text: correct if equal to the gold text, ignoring case, character width and spacing.
 
-Also the normalization of characters that all graders share.
+Also normalizes characters for all graders.
 """
 
 import re
@@ -10,7 +10,7 @@ from rapidfuzz.distance import Levenshtein
 
 from difftrain.config.difficulty import GradeConfig, TextCredit
 
-MAX_CHARS = 20_000  # longer answers are not compared but incorrect
+MAX_CHARS = 20_000  # longer answers are incorrect
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63), "-")
@@ -19,25 +19,25 @@ _WRAPPED = re.compile(
     r"\s*(?:\\(?:text|textbf|textit|mathrm|mathbf|mathit|textrm)\s*\{([^{}]*)\}"
     r"|\$([^$]*)\$|\*\*([^*]*)\*\*)\s*"
 )
-_MAX_WRAPPERS = 4  # nested ones that are stripped
+_MAX_WRAPPERS = 4  # nested wrappers to strip at most
 
 
 def normalize_text(text: str) -> str:
-    """NFKC, case-folded, white space collapsed to single blanks and stripped."""
+    """The text in NFKC and case-folded, with single blanks for white space, stripped."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def normalize_number(text: str) -> str:
-    """Full-width characters, dashes and superscripts in their ASCII spelling; stripped.
+    """The text with ASCII for full-width characters, dashes and superscripts, stripped.
 
-    Not NFKC, which would turn ten squared into 102 and one and a half into 11/2.
+    NFKC would not do: it turns 10² into 102 and 1½ into 11/2.
     """
     return text.translate(_NUMERIC).strip()
 
 
 def strip_wrappers(text: str) -> str:
-    r"""The text without `\text{}` and its kin, `$ $` or `** **` around all of it."""
+    r"""The text without `\text{}` (or `\mathrm{}`, ...), `$ $` or `** **` around all of it."""
     for _ in range(_MAX_WRAPPERS):
         if match := _WRAPPED.fullmatch(text):
             text = next(content for content in match.groups() if content is not None)
@@ -45,10 +45,10 @@ def strip_wrappers(text: str) -> str:
 
 
 def similarity(answer: str, gold: str) -> float:
-    r"""1 - edit distance / length of the longer, both normalized; 1 only for equal texts.
+    r"""1 - Levenshtein distance / length of the longer text, both normalized; 1 only if equal.
 
-    The Levenshtein distance over the longer length, not the Indel ratio that some libraries call
-    by the same name. Wrappers around the answer (`\text{}`, `$`, `**`) do not count.
+    Some libraries use the Indel distance for a ratio of this name. Wrappers around the answer
+    (`\text{}`, `$`, `**`) do not count.
     """
     if len(answer) > MAX_CHARS:
         return 0.0
@@ -58,8 +58,8 @@ def similarity(answer: str, gold: str) -> float:
 
 
 def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
-    """1 for equal texts; with grade.text=similarity also for similar enough ones
-    (grade.text_correct_min), and below that the similarity.
+    """1 for equal texts, else 0. With grade.text=similarity the similarity, or 1 if that is at
+    least grade.text_correct_min.
     """
     if not normalize_text(answer):
         return None

@@ -312,5 +312,5 @@ def test_a_missing_folder_is_distinguished_from_a_hub_id() -> None:
 def test_without_network_a_hub_id_is_refused_with_advice_to_use_a_local_folder() -> None:
     done = run_train("data=geometry3k", HF_HUB_OFFLINE="1")
     assert done.returncode == 2
-    assert "data.path=hiyouga/geometry3k: the hub did not give this dataset" in done.stderr
+    assert "data.path=hiyouga/geometry3k: this dataset cannot be read from the hub" in done.stderr
     assert "name its folder: data.path=FOLDER" in done.stderr
