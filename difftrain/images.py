@@ -23,9 +23,9 @@ FACTOR = 28  # pixels per image token and side: a patch of 14, merged 2 x 2
 MAX_ASPECT_RATIO = 200  # the processor refuses images whose sides differ by more
 MAX_PIXELS = 100_000_000  # larger images are refused by their header, before they are decoded
 MAX_FILE_BYTES = 1 << 29  # larger files are refused unread; no image of MAX_PIXELS needs as much
-# Named, because Pillow reads others by starting a program (EPS) or with rarely tested code.
+# Only these: Pillow reads others by starting a program (EPS) or with rarely tested code.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-# What a file may be that is no image, by its first bytes.
+# What a file is instead of an image, by its first bytes.
 NOT_IMAGES = {
     b"version https://git-lfs": "a Git LFS pointer, not the image; run `git lfs pull`",
     b"<": "a web page or SVG, not pixels; download it again or convert it to PNG",
@@ -35,21 +35,21 @@ NOT_IMAGES = {
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError)
 DECODE_ERRORS += (ArithmeticError, struct.error, zlib.error)
 
-# dhash margin for near-duplicate rows, which no second comparison confirms: a step of more than 4
-# of 255, so that the bits of empty ground stay 0 whatever the noise of its encoding.
+# dhash margin for near-duplicate rows, which no second comparison confirms: a bit needs a step of
+# more than 4 of 255, so that compression noise on an empty background sets none.
 DEDUP_MARGIN = 4
 DEDUP_MAX_BITS = 6  # near-duplicates differ in at most 6 of 256 dhash bits
 # dhash margin for contamination, which confirms every candidate by a color thumbnail: any step
 # counts, equal cells included, so that few candidates are missed.
 CONTAMINATION_MARGIN = -1
-# A compressed and scaled copy differs in fewer of the 256 dhash bits, another image in far more.
+# A compressed and scaled copy differs in fewer dhash bits than this, another image in far more.
 CONTAMINATION_MAX_BITS = 12
 
 Size = tuple[int, int]  # width and height in pixels
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; the message is "kind: what to do about it"."""
+    """An image that cannot be used; the message is "problem: cause; what to do"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +130,14 @@ def check_size(size: Size) -> None:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # 0..65535 as 0..255: Pillow's own conversion clips, which turns nearly everything white.
+        # Scale 0..65535 to 0..255: Pillow's conversion clips, which turns nearly everything white.
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
             raise ImageError("broken image: 32-bit gray has no known white; store it as 8 bit")
         image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode == "F":
         raise ImageError("broken image: floating-point gray has no known white; store it as 8 bit")
-    if image.has_transparency_data:  # white behind line drawings, where Pillow gives black
+    if image.has_transparency_data:  # Pillow's black background would hide line drawings
         canvas = Image.new("RGBA", image.size, "white")
         canvas.alpha_composite(image.convert("RGBA"))
         image = canvas
@@ -145,14 +145,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize_to_budget(image: Image.Image, budget: PixelBudget) -> Image.Image:
-    """The image at the size of fit_size (bicubic); itself if it has it. Raises ImageError."""
+    """The image resized (bicubic) to fit_size, if it is not that size yet. Raises ImageError."""
     size = fit_size(image.size, budget)
     return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def fit_size(size: Size, budget: PixelBudget) -> Size:
-    """A size in the budget that the processor leaves alone. Raises ImageError."""
-    # Once is enough for all but long, thin images, whose short side cannot shrink further.
+    """A size in the budget that the model's processor does not change. Raises ImageError."""
+    # One pass is enough for all but long, thin images, whose short side cannot shrink further.
     for _ in range(8):
         if max(size) > MAX_ASPECT_RATIO * min(size):
             rule = f"sides may differ by {MAX_ASPECT_RATIO} to 1 at most; crop or split it"
@@ -227,5 +227,5 @@ def sample_id(pixels: Iterable[tuple[Size, bytes]], question: str, answer: str) 
 
 
 def copy_id(sample_id: str, number: int) -> str:
-    """The id of a sample's repetition `number`, counted from 1 after the first."""
+    """The id of a repeated sample; `number` is 1 for its first repetition."""
     return hashlib.blake2b(f"{sample_id}/copy/{number}".encode(), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""Difficulty measures as pure functions of tables; numpy and records only."""
+"""Difficulty measures: pure functions of small tables, importing only numpy and our records."""
 
 EPS = 1e-9
-"""Keeps rounding from putting 7 of 10 below 0.7, and 0.8 - 0.2 above 0.6."""
+"""Tolerance of comparisons: as floats, 0.8 - 0.2 is above 0.6 and 0.1 * 7 above 0.7."""

@@ -1,6 +1,6 @@
 """CDE: does the answer depend on the image, or does the text alone suggest it? (RAP, CDE)
 
-Axes: M rollouts with the image, and as many without. A verdict is 1 correct, 0 not.
+Axes: M rollouts (graded responses) with or without the image. A verdict is 1 if correct, else 0.
 """
 
 import numpy as np
@@ -9,10 +9,10 @@ from difftrain.difficulty import EPS
 
 
 def count_correct(verdicts_M: np.ndarray) -> tuple[int, int]:
-    """How many of how many rollouts are correct.
+    """The number of correct rollouts, and of all rollouts.
 
-    Raises ValueError for an empty list or a rollout that was not drawn (-1): a mean over nothing,
-    or over a part of what was requested, is not a score.
+    Raises ValueError if the list is empty or a rollout is missing (-1): the mean of nothing, or of
+    only a part of the requested rollouts, is not a score.
     """
     verdicts = np.asarray(verdicts_M)
     if verdicts.ndim != 1 or verdicts.size == 0 or not np.isin(verdicts, (0, 1)).all():
@@ -23,13 +23,13 @@ def count_correct(verdicts_M: np.ndarray) -> tuple[int, int]:
 def discrepancy(with_image_M: np.ndarray, text_only_M: np.ndarray, absolute: bool = False) -> float:
     """Mean correctness with the image minus mean correctness without it, from -1 to 1.
 
-    The potential outcomes Y1 (image and text) and Y0 (text alone). One division only, so that 3/5
-    is exactly the float 0.6. `absolute` gives |D|. Raises ValueError as `count_correct` does.
+    RAP's outcomes Y1 (image and text) and Y0 (text alone). It divides only once, so that 3/5 is
+    exactly the float 0.6. `absolute` gives |D|. Raises ValueError as `count_correct` does.
     """
     correct_with, total_with = count_correct(with_image_M)
     correct_without, total_without = count_correct(text_only_M)
-    crossed = correct_with * total_without - correct_without * total_with
-    difference = crossed / (total_with * total_without)
+    numerator = correct_with * total_without - correct_without * total_with
+    difference = numerator / (total_with * total_without)
     return abs(difference) if absolute else difference
 
 

@@ -34,9 +34,9 @@ def stratum(
     hard_max: float = 1.6,
     easy_above: float = 1.9,
 ) -> Stratum:
-    """The stratum of a balance (section 3.2); unsolved if no response is correct, whatever rho is.
+    """The stratum of the balance rho (section 3.2); unsolved if no response is correct.
 
-    Raises ValueError for a solved sample without a balance.
+    Raises ValueError if a solved sample has no finite balance.
     """
     if not solved:
         return Stratum.unsolved

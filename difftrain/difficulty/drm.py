@@ -1,6 +1,6 @@
 """DRM: how often the model fails with the full image (RAP, DRM).
 
-Axes: M rollouts with the image. A verdict is 1 correct, 0 not.
+Axes: M rollouts with the image. A verdict is 1 if correct, else 0.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from difftrain.records import Stratum
 def difficulty(with_image_M: np.ndarray) -> float:
     """1 - mean correctness with the image, from 0 (always correct) to 1 (never).
 
-    Raises ValueError for an empty list or a rollout that was not drawn.
+    Raises ValueError if the list is empty or a rollout is missing (-1).
     """
     correct, total = count_correct(with_image_M)
     return (total - correct) / total

@@ -1,6 +1,7 @@
 """PISM: how much of the image can be hidden before the model fails (Qi et al. 2026, Eq. 1 to 3).
 
-Axes: R mask ratios, rising from 0; K draws at each. A table cell is 1 correct, 0 not, -1 not drawn.
+Axes: R mask ratios (hidden shares of the image), rising from 0; K draws (responses) at each. A
+table cell is 1 if the draw is correct, 0 if not, -1 if it was not drawn.
 """
 
 import math
@@ -13,21 +14,21 @@ from difftrain.records import Stratum
 
 
 def min_correct(
-    draws: int, tau: float = 0.1, guess_rate: float | None = None, alpha: float = 0.05
+    num_draws: int, tau: float = 0.1, guess_rate: float | None = None, alpha: float = 0.05
 ) -> int:
-    """The fewest correct of `draws` responses with which a ratio passes.
+    """How many of `num_draws` responses must be correct for a ratio to pass.
 
-    Their mean must not be below tau (Eq. 3). With a guess rate, as many must also have probability
-    alpha at most under guessing (one-sided binomial). draws + 1 means that no number is enough.
+    Their share must be at least tau (Eq. 3). With a guess rate, guessing must also reach the number
+    with probability alpha at most (one-sided binomial). num_draws + 1: no number is enough.
     """
-    minimum = math.ceil(draws * tau - EPS)
+    minimum = math.ceil(num_draws * tau - EPS)
     if guess_rate is None:
         return minimum
-    tail = 0.0
-    for correct in range(draws, -1, -1):
-        ways = math.comb(draws, correct)
-        tail += ways * guess_rate**correct * (1 - guess_rate) ** (draws - correct)
-        if tail > alpha + EPS:
+    tail_probability = 0.0
+    for correct in range(num_draws, -1, -1):
+        ways = math.comb(num_draws, correct)
+        tail_probability += ways * guess_rate**correct * (1 - guess_rate) ** (num_draws - correct)
+        if tail_probability > alpha + EPS:
             return max(minimum, correct + 1)
     return minimum
 
@@ -35,7 +36,7 @@ def min_correct(
 def guess_rate(text_only_M: Iterable[int]) -> float:
     """The accuracy of guessing without the image, Laplace-smoothed: (correct + 1) / (M + 2).
 
-    Raises ValueError if there is no verdict or one is missing (-1).
+    Raises ValueError if there is no verdict or a verdict is missing (-1).
     """
     verdicts = [int(verdict) for verdict in text_only_M]
     if not verdicts or any(verdict not in (0, 1) for verdict in verdicts):
@@ -56,13 +57,13 @@ def _check_table(correct_RK: np.ndarray, ratio_R: Sequence[float] | np.ndarray) 
 
 
 def undecided_rows(table_RK: np.ndarray, minimum: int) -> tuple[list[int], int | None]:
-    """The rows that draws can still decide, up to the first row that certainly fails; and that row,
-    or None if no row certainly fails.
+    """The undecided rows before the first row that certainly fails, and that failing row (None if
+    no row certainly fails). An undecided row can still pass or fail, depending on its next draws.
     """
     correct_R = (table_RK == 1).sum(axis=1)
     possible_R = correct_R + (table_RK == -1).sum(axis=1)
-    failed = next(iter(np.flatnonzero(possible_R < minimum).tolist()), None)
-    return np.flatnonzero(correct_R[:failed] < minimum).tolist(), failed
+    failing_row = next(iter(np.flatnonzero(possible_R < minimum).tolist()), None)
+    return np.flatnonzero(correct_R[:failing_row] < minimum).tolist(), failing_row
 
 
 def failure_ratio(
@@ -74,17 +75,17 @@ def failure_ratio(
     """Smallest mask ratio at which accuracy over K draws falls below tau (Eq. 3).
 
     None if it never does. `minimum` replaces tau by the number of correct draws with which a ratio
-    passes (`min_correct`). An early-stopped table gives the same as the full grid. Raises
-    ValueError if the table does not settle it, or if the shapes do not fit.
+    passes (`min_correct`). An early-stopped table gives the same ratio as the full grid (all R x K
+    draws). Raises ValueError if the table does not settle the ratio, or if the shapes do not fit.
     """
     table_RK = _check_table(correct_RK, ratio_R)
     if minimum is None:
         minimum = min_correct(table_RK.shape[1], tau)
-    undecided, failed = undecided_rows(table_RK, minimum)
+    undecided, failing_row = undecided_rows(table_RK, minimum)
     if undecided:
         ratio, draws = ratio_R[undecided[0]], table_RK[undecided[0]].tolist()
         raise ValueError(f"the table does not settle ratio {ratio:g}: {draws}")
-    return None if failed is None else float(ratio_R[failed])
+    return None if failing_row is None else float(ratio_R[failing_row])
 
 
 def stratum(
@@ -95,7 +96,7 @@ def stratum(
 ) -> Stratum:
     """The stratum of a failure ratio; None (never fails) is easy (Qi et al. 2026, section 3.1).
 
-    `easy_inclusive` makes exactly easy_min easy (text); false medium (Table A, Fig. 1).
+    A ratio of exactly easy_min is easy if `easy_inclusive` (text), else medium (Table A, Fig. 1).
     """
     if failure_ratio is None:
         return Stratum.easy
@@ -115,8 +116,8 @@ def settled_stratum(
     easy_min: float = 0.7,
     easy_inclusive: bool = True,
 ) -> Stratum | None:
-    """The stratum that every completion of the table gives; None if draws can still decide it."""
-    undecided, failed = undecided_rows(_check_table(correct_RK, ratio_R), minimum)
-    ratios = [None if row is None else float(ratio_R[row]) for row in (*undecided, failed)]
+    """The stratum if the missing draws can no longer change it, else None."""
+    undecided, failing_row = undecided_rows(_check_table(correct_RK, ratio_R), minimum)
+    ratios = [None if row is None else float(ratio_R[row]) for row in (*undecided, failing_row)]
     strata = {stratum(ratio, hard_max, easy_min, easy_inclusive) for ratio in ratios}
     return strata.pop() if len(strata) == 1 else None

@@ -1,4 +1,4 @@
-"""From rollouts and attention rows to one Score for each sample and measure.
+"""Turns the probe's rollouts and attention rows into one Score for each sample and measure.
 
 Axes: R mask ratios, K draws, M rollouts with or without the image, L layers, T response tokens.
 """
@@ -24,27 +24,26 @@ from difftrain.records import Attention, Measure, Rollout, Score, Verdict, View
 class Evidence:
     """What the probe measured of one sample. A verdict is 1 correct, 0 not, -1 not drawn.
 
-    `full_image_M` are the first M draws of the ratio 0, which need not be its K draws;
-    `first_tokens` is the length of the first of them, None if it was not drawn; `attention` has
-    the attention rows by draw.
+    `full_image_M` has the first M draws at ratio 0 (M may differ from K); `first_num_tokens` is the
+    length of the first of them, None if it was not drawn; `attention` has one row per draw.
     """
 
-    def __init__(self, ratios: int, draws: int, full_image: int, text_only: int) -> None:
-        self.correct_RK = np.full((ratios, draws), -1, dtype=np.int8)
-        self.full_image_M = np.full(full_image, -1, dtype=np.int8)
-        self.text_only_M = np.full(text_only, -1, dtype=np.int8)
-        self.first_tokens: int | None = None
+    def __init__(self, num_ratios: int, num_draws: int, num_full: int, num_text_only: int) -> None:
+        self.correct_RK = np.full((num_ratios, num_draws), -1, dtype=np.int8)
+        self.full_image_M = np.full(num_full, -1, dtype=np.int8)
+        self.text_only_M = np.full(num_text_only, -1, dtype=np.int8)
+        self.first_num_tokens: int | None = None
         self.attention: dict[int, Attention] = {}
 
     def add(self, rollout: Rollout, row: int) -> None:
-        """Enter a rollout, whose mask ratio has this row; draws beyond the tables are ignored."""
+        """Enter a rollout; `row` is its ratio's row. Draws beyond the tables are ignored."""
         tables = [self.correct_RK[row]]
         if rollout.view is View.text_only:
             tables = [self.text_only_M]
         elif rollout.view is View.full_image:
             tables.append(self.full_image_M)
             if rollout.draw == 0:
-                self.first_tokens = rollout.num_tokens
+                self.first_num_tokens = rollout.num_tokens
         for table in tables:
             if rollout.draw < len(table):
                 table[rollout.draw] = rollout.verdict is Verdict.correct
@@ -68,8 +67,8 @@ def gather_evidence(
 def pism_score(sample_id: str, evidence: Evidence, probe: ProbeConfig, config: PismConfig) -> Score:
     """PISM's value (the failure ratio; None if it never fails) and stratum of one sample.
 
-    With probe.until=stratum the value is None too where only the stratum is settled. Raises
-    ValueError for draws that are missing.
+    With probe.until=stratum the value is also None if only the stratum is settled. Raises
+    ValueError if draws are missing.
     """
     table_RK, ratio_R = evidence.correct_RK, np.array(probe.mask_percents) / 100
     corrected = config.chance_correction is ChanceCorrection.text_only
@@ -87,31 +86,32 @@ def pism_score(sample_id: str, evidence: Evidence, probe: ProbeConfig, config: P
 def score_sample(
     key: str, measure: Measure, evidence: Evidence, probe: ProbeConfig, config: DifficultyConfig
 ) -> Score:
-    """The value and stratum of the sample `key` by one measure; CDE and ACE have no strata.
+    """The value and stratum of the sample with id `key` by one measure; CDE and ACE have no strata.
 
-    Raises ValueError for draws that are missing, for a solved sample whose attention CMAB needs and
-    for a first response with tokens whose attention ACE needs, where it was not measured.
+    Raises ValueError if draws are missing, or the attention that the measure needs: CMAB of a
+    solved sample, ACE of a first response with tokens.
     """
     value, stratum = None, None
     match measure:
         case Measure.pism:
             return pism_score(key, evidence, probe, config.pism)
         case Measure.cmab:
-            limits = config.cmab
+            cmab_config = config.cmab
             correct = np.flatnonzero(evidence.correct_RK[0] == 1)
             if len(correct) and (row := evidence.attention.get(int(correct[0]))):
-                value = cmab.balance(np.array(row.image_LT), np.array(row.text_LT), limits.epsilon)
-                if limits.tokens is Tokens.mean:
+                tables = np.array(row.image_LT), np.array(row.text_LT)
+                value = cmab.balance(*tables, cmab_config.epsilon)
+                if cmab_config.tokens is Tokens.mean:
                     value *= row.text_tokens / row.image_tokens
-            bounds = (limits.easy_below, limits.hard_min, limits.hard_max, limits.easy_above)
-            stratum = cmab.stratum(value, bool(len(correct)), *bounds)
+            limits = cmab_config.easy_below, cmab_config.hard_min, cmab_config.hard_max
+            stratum = cmab.stratum(value, bool(len(correct)), *limits, cmab_config.easy_above)
         case Measure.cde:
             tables = evidence.full_image_M, evidence.text_only_M
             value = cde.discrepancy(*tables, config.cde.absolute)
         case Measure.ace:
             if row := evidence.attention.get(0):
                 value = row.max_log_psi
-            elif evidence.first_tokens != 0:
+            elif evidence.first_num_tokens != 0:
                 raise ValueError(f"the attention of {key}'s first response was not measured")
         case Measure.drm:
             value = drm.difficulty(evidence.full_image_M)
@@ -127,19 +127,19 @@ def score_all(
 ) -> list[Score]:
     """One Score for each requested measure and sample, in the order of the samples.
 
-    Raises KeyError for a sample without rollouts and ValueError for draws that are missing.
+    Raises KeyError if a sample has no rollouts, and ValueError if draws are missing.
     """
     return [
-        score_sample(key, measure, evidence[key], probe, config)
+        score_sample(sample_id, measure, evidence[sample_id], probe, config)
         for measure in config.measures
-        for key in sample_ids
+        for sample_id in sample_ids
     ]
 
 
 def uncorrected_pism_scores(
     sample_ids: Sequence[str], evidence: dict[str, Evidence], probe: ProbeConfig, config: PismConfig
 ) -> list[Score]:
-    """PISM's scores without the chance correction, beside those with it; [] where it is off."""
+    """PISM's scores without the chance correction, for comparison; [] if it is off."""
     if config.chance_correction is ChanceCorrection.none:
         return []
     uncorrected = replace(config, chance_correction=ChanceCorrection.none)

@@ -1,8 +1,8 @@
-"""Where responses attend: one teacher-forced pass over prompt and response of each sample.
+"""Measures what responses attend to, in one teacher-forced pass over each prompt and response.
 
-CMAB measures the sample's first full-image rollout that is correct, ACE its first one whatever its
-verdict; where they are the same, there is one row. A sample without such a response, or whose
-response has no token, has no row. Axes: B batch, S sequence, L layers, T response tokens.
+CMAB needs a sample's first correct response to the full image, ACE its first one, correct or not;
+if they are the same, the sample has one row. A response without tokens has no row. Axes: B batch,
+S sequence, L layers, T response tokens.
 """
 
 import logging
@@ -37,7 +37,7 @@ Pair = tuple[Sample, Rollout]
 def responses_to_measure(
     rollouts: Iterable[Rollout], measures: Sequence[Measure], draws: int
 ) -> dict[Key, Rollout]:
-    """The responses that CMAB and ACE look at; CMAB's is one of the first `draws`."""
+    """The responses that CMAB and ACE measure; CMAB's is one of the first `draws`."""
     full_image = [row for row in rollouts if row.view is View.full_image]
     with_tokens = [row for row in full_image if row.num_tokens or row.response]
     correct = [row for row in with_tokens if row.verdict is Verdict.correct and row.draw < draws]
@@ -53,7 +53,7 @@ def responses_to_measure(
 def pairs_to_measure(
     samples: Sequence[Sample], probe_folder: Path, measures: Sequence[Measure], draws: int
 ) -> dict[Key, Pair]:
-    """The samples and responses to measure, sorted; the same for every rank of a settled probe.
+    """The samples and responses to measure, by sorted key; all ranks of a settled probe agree.
 
     Samples with a failed request are left out: another rank may still write rollouts of them.
     """
@@ -63,9 +63,9 @@ def pairs_to_measure(
 
 
 def response_token_ids(loaded: LoadedModel, rollout: Rollout) -> tuple[int, ...]:
-    """The response's tokens; where a server gave only text, the text's tokens and the EOS token.
+    """The response's tokens; if a server returned only text, the tokens of the text and EOS.
 
-    They need not be the ones that the server drew: several token sequences can spell one text.
+    The server may have sampled other tokens: several token sequences can spell one text.
     """
     if rollout.token_ids:
         return rollout.token_ids
@@ -75,21 +75,23 @@ def response_token_ids(loaded: LoadedModel, rollout: Rollout) -> tuple[int, ...]
 
 
 def append_responses(
-    inputs: dict[str, torch.Tensor], responses: Sequence[tuple[int, ...]], pad: int
+    inputs: dict[str, torch.Tensor], responses: Sequence[tuple[int, ...]], pad_id: int
 ) -> dict[str, torch.Tensor]:
     """The prompts' inputs with each response appended, padded on the left to one length."""
-    ids, types = [], []
+    ids, token_types = [], []
     for i, response in enumerate(responses):
         prompt = inputs["attention_mask"][i].bool()
         response_ids = torch.tensor(response, dtype=torch.long, device=prompt.device)
         ids.append(torch.cat([inputs["input_ids"][i][prompt], response_ids]))
-        types.append(functional.pad(inputs["mm_token_type_ids"][i][prompt], (0, len(response))))
-    stack = partial(pad_sequence, batch_first=True, padding_side="left")
+        token_types.append(
+            functional.pad(inputs["mm_token_type_ids"][i][prompt], (0, len(response)))
+        )
+    pad_left = partial(pad_sequence, batch_first=True, padding_side="left")
     return {
         **inputs,
-        "input_ids": stack(ids, padding_value=pad),
-        "mm_token_type_ids": stack(types),
-        "attention_mask": stack([torch.ones_like(row) for row in ids]),
+        "input_ids": pad_left(ids, padding_value=pad_id),
+        "mm_token_type_ids": pad_left(token_types),
+        "attention_mask": pad_left([torch.ones_like(row) for row in ids]),
     }
 
 
@@ -100,8 +102,8 @@ def measure_batch(
     draws = [ProbeRequest(sample, 0, rollout.draw) for sample, rollout in pairs]
     requests = [engine_request(draw, config.probe, seed) for draw in draws]
     responses = [response_token_ids(loaded, rollout) for _, rollout in pairs]
-    pad = loaded.processor.tokenizer.pad_token_id
-    inputs = append_responses(kv_cache.encode(loaded, requests), responses, pad)
+    pad_id = loaded.processor.tokenizer.pad_token_id
+    inputs = append_responses(kv_cache.encode(loaded, requests), responses, pad_id)
     difficulty = config.difficulty
     lengths = [len(response) for response in responses]
     spans = attention.token_spans(inputs, lengths, loaded.image_token, difficulty.cmab.text)
@@ -124,9 +126,9 @@ def measure_batch(
 def measure_halving(
     measure: Callable[[Sequence[Pair]], list[Attention]], pairs: Sequence[Pair]
 ) -> list[Attention]:
-    """The rows of a batch, measured in halves where it does not fit into memory.
+    """The rows of a batch; a batch that does not fit into memory is measured in halves.
 
-    Raises what a single pair raises.
+    Raises any other error, and also out-of-memory if a single pair does not fit.
     """
     try:
         return measure(pairs)

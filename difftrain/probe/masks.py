@@ -1,4 +1,4 @@
-"""Hide a share of an image, exactly and by seed alone; black, in pixels (Qi et al. 2026, Fig. 1).
+"""Masks that black out an exact share of an image, chosen by the seed (Qi et al. 2026, Fig. 1).
 
 Axes: H W C pixels.
 """
@@ -16,21 +16,21 @@ def _count_share(total: int, percent: int) -> int:
 
 
 def _hide_pixels(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
-    """Which pixels are hidden: exactly the share, single ones, without replacement."""
+    """Which pixels are hidden: exactly the share, chosen one by one without replacement."""
     hidden = np.zeros(height * width, dtype=bool)
     hidden[rng.permutation(height * width)[: _count_share(height * width, percent)]] = True
     return hidden.reshape(height, width)
 
 
 def _hide_patches(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
-    """Whole 28 x 28 patches, as many as come nearest to the share."""
+    """Hides whole 28 x 28 patches; their number comes nearest to the share."""
     rows, columns = -(-height // PATCH), -(-width // PATCH)
     hidden = _hide_pixels(rows, columns, percent, rng)
     return np.kron(hidden, np.ones((PATCH, PATCH), dtype=bool))[:height, :width]
 
 
 def _hide_rectangle(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
-    """One rectangle of about the image's aspect ratio and the nearest area, at a random place."""
+    """Hides one rectangle of nearly the image's aspect ratio and the nearest area, somewhere."""
     x, y = rng.random(2)
     hidden = np.zeros((height, width), dtype=bool)
     if target := _count_share(height * width, percent):
@@ -52,12 +52,12 @@ MASKS = {
 
 
 def mask(pixels_HWC: np.ndarray, percent: int, seed: int, kind: str = "pixels") -> np.ndarray:
-    """A copy with `percent` of its pixels black; the image itself is not changed.
+    """A copy of the image with `percent` of its pixels black; the original is not changed.
 
     The share is exact for pixels, (percent * H * W + 50) // 100 of them, and the nearest possible
     for rectangle and patches. The same seed hides the same places; with one seed for all percents
     the pixels and patches hidden at a lower percent are among those hidden at a higher one.
-    Raises ValueError for another shape or type than uint8 H W C, or a percent outside 0..100.
+    Raises ValueError unless pixels are uint8 H W C, percent is in 0..100 and `kind` is a MaskKind.
     """
     dtype, shape = pixels_HWC.dtype, pixels_HWC.shape
     if dtype != np.uint8 or len(shape) != 3:

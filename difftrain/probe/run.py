@@ -1,6 +1,7 @@
-"""The probe: every rank draws for its share of the samples until each label is settled.
+"""Runs the probe, which samples responses until every sample's difficulty label is settled.
 
-The folder only grows: another tau draws what it still needs and repeats nothing.
+Each rank takes its share of the samples. The folder only grows: a run with another tau makes only
+the draws (responses) that it lacks.
 """
 
 import json
@@ -37,22 +38,22 @@ from difftrain.probe.schedule import ProbeRequest, ProbeState, write_failure
 from difftrain.records import Rollout, Sample, View
 
 QUARANTINE = "quarantine.jsonl"
-FAILED = "no answer"  # the kind of rejection of a sample with a failed request
+FAILED = "no answer"  # quarantine.jsonl's word for a sample with a failed request
 PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image_pad)\|>")
 """Marks in a question's text that stand for an image."""
 
 
 def sampling_seed(root: int, request: ProbeRequest) -> int:
     """The seed of a draw's sampling noise; it depends on the draw alone."""
-    what = request.view if request.text_only else request.percent
-    return seeds.derive(root, "draw", request.sample.sample_id, what, request.draw)
+    view = request.view if request.text_only else request.percent
+    return seeds.derive(root, "draw", request.sample.sample_id, view, request.draw)
 
 
 def engine_request(request: ProbeRequest, config: ProbeConfig, root: int) -> Request:
     """The engine's request for this draw.
 
-    Its images are masked if its percent is above 0; with probe.nested a mask grows with it. The
-    text-only view has neither images nor their placeholders in the text.
+    Images are masked if `percent` is above 0; with probe.nested, a higher percent hides the same
+    pixels and more. The text-only view has neither images nor placeholders for them.
     """
     sample, view = request.sample, request.view
     text, pictures = prompts.user_text(sample.question, sample.options), []
@@ -78,7 +79,7 @@ def engine_request(request: ProbeRequest, config: ProbeConfig, root: int) -> Req
 def graded_rollout(
     request: ProbeRequest, completion: Completion, root: int, rules: GradeConfig = grade.STRICT
 ) -> Rollout:
-    """The graded row of a draw."""
+    """The draw's completion as a graded rollout."""
     return Rollout(
         sample_id=request.sample.sample_id,
         view=request.view,
@@ -94,11 +95,11 @@ def graded_rollout(
 
 
 class RequestQueue:
-    """The requests that come next, over all open samples.
+    """The requests to send next, of all samples that are not settled.
 
-    A sample's next requests are known only when all its open ones are finished; then they go before
-    those of samples not begun yet, so that few samples are open at a time and an engine that keeps
-    their prefixes need not prefill them again. Samples wait in the order of their length.
+    A sample's next requests are known only when its open ones are finished. They go before those
+    of samples not begun yet: few samples are open at a time, so an engine that caches prefixes need
+    not prefill them again. The sample with the shortest question comes first.
     """
 
     def __init__(self, state: ProbeState, samples: Iterable[Sample], root: int) -> None:
@@ -111,17 +112,17 @@ class RequestQueue:
 
     def next_requests(self, room: int) -> list[tuple[ProbeRequest, Request]]:
         """Up to `room` requests; none of a sample that has failed."""
-        taken: list[ProbeRequest] = []
-        while self.waiting and len(taken) < room:
+        selected: list[ProbeRequest] = []
+        while self.waiting and len(selected) < room:
             request = self.waiting.popleft()
             if request.sample.sample_id in self.state.failed:
                 self.finish(request)
             else:
-                taken.append(request)
-        return [(request, self._engine_request(request)) for request in taken]
+                selected.append(request)
+        return [(request, self._engine_request(request)) for request in selected]
 
     def finish(self, request: ProbeRequest) -> None:
-        """Count a request as finished: it is in the state, or its sample has failed."""
+        """Count a request as finished; the state already has its rollout or its failure."""
         sample_id = request.sample.sample_id
         self.open[sample_id] -= 1
         if not self.open[sample_id]:
@@ -157,7 +158,7 @@ def probe_share(
 ) -> None:
     """Draw until no sample of this share needs another draw; rollouts are written as they come."""
     queue = RequestQueue(state, samples, seed)
-    world, started, finished = heart.world, time.time(), 0
+    world, started, num_finished = heart.world, time.time(), 0
     total, settled = len(samples), len(samples) - len(queue.open)
     hidden = not world.is_first
     bar = tqdm(total=total, initial=settled, desc="probe", unit="sample", disable=hidden)
@@ -166,7 +167,7 @@ def probe_share(
         name = parquet.next_part_name(state.folder, world.rank)
         state.parts_read.add(parquet.write_part(state.folder, name, rows))
 
-    # So many rollouts are lost at most if the process is killed.
+    # If the process is killed, at most this many rollouts are lost.
     unwritten = parquet.PartBuffer(write, config.model.max_concurrency * 4)
 
     def on_idle() -> None:
@@ -183,11 +184,11 @@ def probe_share(
                 state.add([rollout])
                 unwritten.add(rollout)
             queue.finish(request)
-            finished += 1
+            num_finished += 1
             on_idle()
             bar.update(total - len(queue.open) - bar.n)
-            rate = finished / (time.time() - started)
-            bar.set_postfix_str(f"{finished} responses, {rate:.0f}/s", refresh=False)
+            rate = num_finished / (time.time() - started)
+            bar.set_postfix_str(f"{num_finished} responses, {rate:.0f}/s", refresh=False)
     finally:
         unwritten.write()
         bar.close()
@@ -205,7 +206,7 @@ def run_probe(
     """Fill the folder until every sample's labels are settled, and close it with manifest.json.
 
     Does nothing, and creates no engine, if they are settled already. Raises RankTimeout if another
-    rank stops writing, and what the engine raises when it is gone for good.
+    rank stops writing, and the engine's error if its server stays away.
     """
     state = ProbeState(folder, config, samples)
     description = state.required.describe(len(samples))
@@ -225,7 +226,7 @@ def run_probe(
 
     def close() -> dict[str, Any]:
         """Write quarantine.jsonl; returns the manifest's counts."""
-        before = manifest.read_manifest(folder) or {"counts": {"settled": []}}
+        previous = manifest.read_manifest(folder) or {"counts": {"settled": []}}
         failed = sorted(state.failed.items())
         rejected = [RejectedRow(sample_id, f"{FAILED}: {reason}") for sample_id, reason in failed]
         lines = "".join(json.dumps(asdict(row)) + "\n" for row in rejected)
@@ -236,7 +237,7 @@ def run_probe(
             "samples": len(samples),
             "quarantined": len(rejected),
             "reasons": {FAILED: len(rejected)} if rejected else {},
-            "settled": [*before["counts"]["settled"], description],
+            "settled": [*previous["counts"]["settled"], description],
         }
 
     run_shared_stage(

@@ -1,8 +1,8 @@
-"""Which draw comes next, so that the full grid's result is reached with few draws.
+"""Decides which response the probe draws next, to get the full grid's result with few draws.
 
-Climb from ratio 0; at each ratio draw until it certainly passes or certainly fails; stop at the
-first ratio that fails or, where only the stratum is needed, as soon as no draw can change it. Axes:
-R mask ratios, K draws; -1 = not drawn.
+Climb from mask ratio 0; at each ratio draw until it certainly passes or certainly fails; stop at
+the first ratio that fails or, if only the stratum is needed, as soon as no draw can change it.
+Axes: R mask ratios, K draws at each; -1 = not drawn.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ from difftrain.model.engines.types import GenerationError
 from difftrain.pipeline import parquet
 from difftrain.records import Measure, Rollout, Sample, View
 
-FAILED_FOLDER = "failed"  # inside the probe's folder, in parts: a FailedRequest for every failure
+FAILED_FOLDER = "failed"  # in the probe's folder: part files with a FailedRequest per failure
 
 
 def next_draws(
@@ -38,13 +38,13 @@ def next_draws(
     easy_inclusive: bool = True,
     minimum: int | None = None,
 ) -> list[tuple[int, int]]:
-    """The (row, draw) that comes next, as a list of one; empty when the result is settled.
+    """The next cell (row, draw) to draw, as a list of one; empty when the result is settled.
 
     `until` is what has to be settled: the failing ratio ("ratio") or its stratum ("stratum");
     "grid" gives all undrawn cells at once. `ratio_R` defaults to row / R. `minimum` replaces tau by
-    the number of correct draws with which a row passes (pism.min_correct); above K, no row is
+    the number of correct draws with which a row passes (pism.min_correct); above K, nothing is
     drawn. Draws come one at a time, because a second one may turn out not to be needed. Raises
-    ValueError for anything but an R x K table, and for ratios that do not rise where they are used.
+    ValueError if the table is not R x K, or if until="stratum" and the ratios do not rise.
     """
     table_RK = np.asarray(correct_RK)
     if table_RK.ndim != 2 or table_RK.size == 0:
@@ -87,15 +87,15 @@ class ProbeRequest:
 class ProbeRequirements:
     """The draws that the requested measures need."""
 
-    pism: PismConfig | None  # draw at the mask ratios until its label is settled, if requested
+    pism: PismConfig | None  # if given, draw at the mask ratios until PISM's label is settled
     until: Until
     first_correct: bool  # draw with the full image until one of the K draws is correct (CMAB)
     full_image: int  # full-image draws needed in any case
     text_only: int  # draws without the image
     chance_corrected: bool  # PISM's label also depends on the text-only draws
 
-    def describe(self, samples: int) -> str:
-        """The requirements of so many samples, as a manifest lists those that it meets."""
+    def describe(self, num_samples: int) -> str:
+        """The text with which a manifest says that `num_samples` samples meet the requirements."""
         parts = []
         if self.pism:
             parts.append(f"tau={self.pism.tau!r}")
@@ -108,11 +108,11 @@ class ProbeRequirements:
         parts += ["first_correct"] * self.first_correct
         parts += [f"full_image={self.full_image}"] * bool(self.full_image)
         parts += [f"text_only={self.text_only}"] * bool(self.text_only)
-        return " ".join([*parts, f"samples={samples}"])
+        return " ".join([*parts, f"samples={num_samples}"])
 
 
 def requirements(difficulty: DifficultyConfig, probe: ProbeConfig) -> ProbeRequirements:
-    """What the measures of these settings need."""
+    """The draws that the measures of these settings need."""
     measures, rollouts = difficulty.measures, probe.cde_rollouts
     config = difficulty.pism if Measure.pism in measures else None
     corrected = config is not None and config.chance_correction is ChanceCorrection.text_only
@@ -129,8 +129,8 @@ def requirements(difficulty: DifficultyConfig, probe: ProbeConfig) -> ProbeRequi
 
 @dataclass(frozen=True, slots=True)
 class FailedRequest:
-    """A draw without a completion, and why. Its sample is not scored, and gets no further draws:
-    delete the folder `failed/` and manifest.json to try again."""
+    """A draw that got no completion, and why. Its sample is not scored and gets no further draws;
+    to try again, delete the folder `failed/` and manifest.json."""
 
     sample_id: str
     view: View
@@ -153,18 +153,18 @@ def _read_failures(parts: Iterable[Path]) -> dict[str, str]:
 
 
 def failed_samples(folder: Path) -> dict[str, str]:
-    """Every sample of a probe's folder that has a failed request, with a reason."""
+    """For each sample with a failed request in a probe's folder, the reason of a failure."""
     return _read_failures(parquet.parts(folder / FAILED_FOLDER))
 
 
 def without_failed(samples: Iterable[Sample], folder: Path) -> list[Sample]:
-    """The samples of which no request has failed."""
+    """The samples without a failed request."""
     failed = failed_samples(folder)
     return [sample for sample in samples if sample.sample_id not in failed]
 
 
 class ProbeState:
-    """Which draws of every sample are in the probe's folder, and which it still needs.
+    """Which draws of every sample are in the probe's folder, and which are still needed.
 
     Draws beyond the tables, left by an earlier run that needed more, are only counted.
     """
@@ -197,7 +197,7 @@ class ProbeState:
                 self.tables[rollout.sample_id].add(rollout, self.row_of[rollout.mask_percent])
 
     def minimums(self, sample_id: str) -> list[int]:
-        """How many correct draws pass a ratio: for PISM, and for PISM with chance correction."""
+        """How many correct draws a ratio needs to pass: in PISM, and with chance correction."""
         if (config := self.required.pism) is None:
             return []
         rates: list[float | None] = [None]
@@ -209,7 +209,7 @@ class ProbeState:
     def next_requests(self, sample: Sample) -> list[ProbeRequest]:
         """The requests that come next for a sample; empty when all its labels are settled.
 
-        What is needed in any case comes at once, then one draw at a time.
+        Draws needed in any case are requested together, all others one at a time.
         """
         if sample.sample_id in self.failed:
             return []
@@ -228,7 +228,7 @@ class ProbeState:
         table_RK, required = self.tables[sample_id].correct_RK, self.required
         if required.until is Until.grid:
             return next_draws(table_RK, until=Until.grid)
-        config = required.pism or PismConfig()  # without PISM there are no minimums
+        config = required.pism or PismConfig()  # a default without use: minimums() is empty then
         ratio_R = np.array(self.probe.mask_percents) / 100
         limits = ratio_R, config.hard_max, config.easy_min, config.easy_inclusive
         for minimum in self.minimums(sample_id):

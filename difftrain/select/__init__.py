@@ -1,4 +1,4 @@
-"""Which samples train: by stratum, by RAP (rap.py), or an equal-size random control. Pure."""
+"""Selects training samples: by stratum, by RAP (rap.py), or at random as an equal-size control."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -43,7 +43,7 @@ def _reason(score: Score) -> str:
 
 
 def count_strata(scores: Iterable[Score], measure: Measure) -> dict[str, int]:
-    """How many samples each stratum has, all four listed; `unplaced` only where there are any."""
+    """The size of each of the four strata, and of `unplaced` (no stratum) if it is not empty."""
     strata = (score.stratum for score in scores if score.measure is measure)
     counts = Counter(stratum.value if stratum else "unplaced" for stratum in strata)
     return {stratum.value: 0 for stratum in Stratum} | counts
@@ -58,14 +58,14 @@ def require_min_size(
 ) -> list[Selection]:
     """The same selections. Raises EmptySelectionError if there are fewer than `minimum`.
 
-    `counts` are those of `count_strata`; `dropped` says what else was dropped, if anything.
+    `counts` come from `count_strata`; the message adds `dropped`, a text on other dropped samples.
     """
     if len(selections) < minimum:
         sizes = ", ".join(f"{stratum} {count}" for stratum, count in counts.items())
-        what = "different prompts" if stage is TrainStage.grpo else "samples"
+        unit = "different prompts" if stage is TrainStage.grpo else "samples"
         raise EmptySelectionError(
             f"{STRATA_KEYS[stage]} leaves {len(selections)} samples{dropped}, but a step needs "
-            f"{minimum} {what}; the strata hold {sizes}: keep more strata, add data, or lower "
+            f"{minimum} {unit}; the strata hold {sizes}: keep more strata, add data, or lower "
             f"{MIN_SIZE_KEYS[stage]}"
         )
     return selections
@@ -74,13 +74,13 @@ def require_min_size(
 def random_control(
     sample_ids: Sequence[str], size: int, seed: int, name: str, stage: TrainStage = TrainStage.grpo
 ) -> list[Selection]:
-    """`size` samples of all, whatever their stratum; the same on every machine.
+    """A random set of `size` samples, whatever their stratum; the same on every machine.
 
-    Each name is an independent draw; of one name, a smaller set is part of a larger one. Raises
-    ValueError if there are fewer than `size` samples.
+    Each `name` gives an independent set; for one name, a smaller set is part of a larger one.
+    Raises ValueError if there are fewer than `size` samples.
     """
     if size > len(sample_ids):
-        raise ValueError(f"a random control of {size} from a pool of {len(sample_ids)}")
+        raise ValueError(f"cannot draw {size} random samples from a pool of {len(sample_ids)}")
 
     def draw_order(sample_id: str) -> tuple[int, str]:
         return seeds.derive(seed, "select", name, "random", sample_id), sample_id

@@ -1,8 +1,8 @@
-"""RAP: the few samples that awaken multimodal reasoning (RAP, sections CDE, ACE and DRM). Pure.
+"""Selects training samples as the paper RAP does (its sections CDE, ACE and DRM).
 
 CDE keeps samples whose answer depends on the image, ACE drops those whose response depends on one
 of its tokens, DRM replaces the easy ones by as many of the hardest that are sometimes solved.
-Axes: N samples of the pool.
+Axes: N samples of the pool; 3 columns: discrepancy, bias, difficulty.
 """
 
 import math
@@ -17,13 +17,13 @@ from difftrain.records import Measure, Selection, TrainStage
 from difftrain.select import EmptySelectionError
 
 DECISIONS_FOLDER = "decisions"  # inside the selection's folder: a Decision for every sample
-REPLACED = (
+DRM_STEP = (
     "DRM removes {removed_easy} as easy and brings in {brought_in} of {candidates} candidates"
 )
 STEPS = {
     Measure.cde: ("CDE leaves {after_cde}", "difficulty.cde.lambda_c"),
     Measure.ace: ("ACE leaves {after_ace}", "difficulty.ace.lambda_a or difficulty.ace.min_rows"),
-    Measure.drm: (REPLACED, None),
+    Measure.drm: (DRM_STEP, None),
 }
 """What each measure left of the pool, and the settings that let more samples pass."""
 
@@ -32,9 +32,9 @@ class Outcome(StrEnum):
     """What RAP does with a sample of the pool."""
 
     kept = "kept"
-    brought_in = "brought_in"
-    prior = "prior"
-    biased = "biased"
+    brought_in = "brought_in"  # in place of an easy sample
+    prior = "prior"  # dropped by CDE: the text alone suggests the answer
+    biased = "biased"  # dropped by ACE: the response depends on one of its own tokens
     easy = "easy"
 
 
@@ -61,7 +61,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class RapResult:
-    """A decision for each sample of the pool, in its order, and how many samples each step left."""
+    """A decision for each sample, in the pool's order, and how many samples each step left."""
 
     decisions: list[Decision]
     funnel: dict[str, int]
@@ -81,10 +81,10 @@ def _column(name: str, column_N: Sequence[float | None] | None, size: int) -> li
         return [None] * size
     if len(column_N) != size:
         raise ValueError(f"{name} has {len(column_N)} numbers for {size} samples")
-    values = [None if value is None or math.isnan(value) else float(value) for value in column_N]
-    if name != "bias_N" and None in values:
+    numbers = [None if value is None or math.isnan(value) else float(value) for value in column_N]
+    if name != "bias_N" and None in numbers:
         raise ValueError(f"{name} lacks a number")
-    return values
+    return numbers
 
 
 def run_rap(
@@ -96,15 +96,15 @@ def run_rap(
     lambda_c: float = 0.5,
     lambda_a: float = 0.1,
 ) -> RapResult:
-    """The whole selection from a pool, with a reason for each of its samples.
+    """Decide on every sample of the pool, with a reason.
 
-    As many samples are brought in as were removed for being easy, or all candidates. Candidates
+    For each sample removed as easy, one candidate is brought in while there are any. Candidates
     were dropped by CDE, are incorrect at least once, correct at least once and not
     attention-biased; the hardest come first, ties are broken by a hash of the sample id.
 
     `bias_N` is ACE's largest log psi; a response too short for one (None) does not count as biased.
-    `draws` is M, the rollouts behind each difficulty. None in place of a column leaves that measure
-    out. Raises ValueError for columns of another length, a repeated id or a missing number.
+    `draws` is M, the number of rollouts behind each difficulty. A column of None leaves its measure
+    out. Raises ValueError if lengths differ, an id is repeated or a number is missing.
     """
     size = len(sample_id_N)
     if len(set(sample_id_N)) < size:
@@ -117,13 +117,13 @@ def run_rap(
     candidates: list[tuple[int, int, str]] = []
     for sample_id, *values_3 in zip(sample_id_N, *columns_3N, strict=True):
         discrepancy, bias, difficulty = values_3
-        is_prior = discrepancy is not None and not cde.is_kept(discrepancy, lambda_c)
+        is_dropped_by_cde = discrepancy is not None and not cde.is_kept(discrepancy, lambda_c)
         is_biased = ace.is_biased(bias, lambda_a)
         # Incorrect draws are compared as integers: in floats 1 - 4/5 is below 1/5.
         incorrect = None if difficulty is None else round(difficulty * draws)
         reasons = []
         if discrepancy is not None:
-            relation = "not above" if is_prior else "above"
+            relation = "not above" if is_dropped_by_cde else "above"
             reasons.append(f"D = {discrepancy:.2f}, {relation} {lambda_c:g}")
         if bias is not None:
             relation = "above" if is_biased else "not above"
@@ -132,22 +132,23 @@ def run_rap(
             reasons.append("no ACE value (response too short)")
         if incorrect is not None:
             reasons.append(f"{draws - incorrect} of {draws} correct")
-            if 0 < incorrect < draws and is_prior and not is_biased:
+            if 0 < incorrect < draws and is_dropped_by_cde and not is_biased:
                 candidates.append((-incorrect, seeds.derive(0, "rap", sample_id), sample_id))
         outcome = Outcome.easy if incorrect == 0 else Outcome.kept
-        if is_prior or is_biased:
-            outcome = Outcome.prior if is_prior else Outcome.biased
+        if is_dropped_by_cde or is_biased:
+            outcome = Outcome.prior if is_dropped_by_cde else Outcome.biased
         decisions.append(Decision(sample_id, outcome, "; ".join(reasons), *values_3))
     removed = sum(decision.outcome is Outcome.easy for decision in decisions)
     ranks = {key: rank for rank, (_, _, key) in enumerate(sorted(candidates)[:removed], start=1)}
     for i, decision in enumerate(decisions):
-        outcome, number = decision.outcome, ""
+        outcome, position = decision.outcome, ""
         if rank := ranks.get(decision.sample_id):
-            outcome, number = Outcome.brought_in, f", number {rank} of {removed}"
-        reason = f"{PHRASES[outcome]}{number}: {decision.reason}"
+            outcome, position = Outcome.brought_in, f", number {rank} of {removed}"
+        reason = f"{PHRASES[outcome]}{position}: {decision.reason}"
         decisions[i] = replace(decision, outcome=outcome, reason=reason)
     count = Counter(decision.outcome for decision in decisions)
-    after_cde = size - count[Outcome.prior] - count[Outcome.brought_in]  # brought in from outside
+    # CDE had dropped those that DRM brought in.
+    after_cde = size - count[Outcome.prior] - count[Outcome.brought_in]
     funnel = {
         "pool": size,
         "after_cde": after_cde,
@@ -180,11 +181,12 @@ def require_min(
 ) -> list[Selection]:
     """The same selections. Raises EmptySelectionError with the counts if fewer than `minimum`.
 
-    `measures` are those that select (select.rap).
+    `measures` (select.rap) are those that took part.
     """
     if len(selections) < minimum:
-        taken = [step for measure, step in STEPS.items() if measure in measures]
-        steps, keys = [text.format(**funnel) for text, _ in taken], [key for _, key in taken if key]
+        applied = [step for measure, step in STEPS.items() if measure in measures]
+        steps = [text.format(**funnel) for text, _ in applied]
+        keys = [key for _, key in applied if key]
         if funnel["without_bias"]:
             steps.append(f"{funnel['without_bias']} responses are too short for an ACE value")
         advice = f"move {' or '.join(keys)}, add data" if keys else "add data"
