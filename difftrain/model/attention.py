@@ -1,11 +1,11 @@
 """How much attention a response pays to image and text, without any attention matrix.
 
-A layer's masses are A m, with A its attention and m the 0/1 indicators of image and text tokens
-(Qi et al. 2026, Eq. 4). The indicators ride along as two further columns of V, so any fused kernel
-computes the masses with the layer's output. The same pass gives the largest log psi of ACE (RAP,
-ACE), from the queries and keys of the last layer. Padding is moved to the right, where a causal
-kernel needs no mask (a B S S table). Axes: B batch, S sequence, L layers, T response tokens,
-H heads, K key heads, D head size, C rows of a chunk.
+A token's image mass is its attention on all image tokens of a layer: A m, with A the attention and
+m the 0/1 indicator of image tokens (Qi et al. 2026, Eq. 4); the same for text. The indicators are
+appended to V as two columns, so any fused kernel computes the masses with the layer's output. The
+same pass gives ACE's largest log psi (difficulty/ace.py). Padding is moved to the right, where a
+causal kernel needs no mask (a B S S table). Axes: B batch, S sequence, L layers, T response tokens,
+H heads, K key heads, G heads per key head, D head size, C rows of a chunk.
 """
 
 import math
@@ -25,16 +25,16 @@ from difftrain.config.difficulty import AceConfig, Heads, TextSpan
 from difftrain.difficulty.ace import ColumnProducts
 
 KERNEL_NAME = "difftrain_masses"
-EXTRA_COLUMNS = 8  # of a head: two indicators and zeros; fused kernels want multiples of 8
-CHUNK_ROWS = 1024  # response rows attended at once; bounds their mask
-MAX_CELLS = 1 << 23  # last-layer attention values at once: 32 MiB in float32, and a few copies
+EXTRA_COLUMNS = 8  # per head: two indicators, then zeros, as fused kernels want multiples of 8
+CHUNK_ROWS = 1024  # response rows computed at once; bounds the size of their mask
+MAX_CELLS = 1 << 23  # last-layer attention values held at once: 32 MiB as float32, and a few copies
 
 Inputs = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSpans:
-    """Three boolean indicators of shape B S; a position belongs to at most one of them."""
+    """Three boolean indicators of shape B S; at most one is true at a position."""
 
     image_BS: Tensor
     text_BS: Tensor
@@ -93,30 +93,30 @@ def summarize(
     for name in ("image", "text", "response"):
         indicator_shape = tuple(getattr(spans, f"{name}_BS").shape)
         if indicator_shape != shape:
-            raise ValueError(f"{name} indicator {indicator_shape}, inputs {shape}")
+            raise ValueError(f"the {name} indicator is {indicator_shape}, the inputs {shape}")
     indicators_BS2 = torch.stack([spans.image_BS, spans.text_BS], dim=-1).to(model.device)
     inputs, (indicators_BS2, response_BS) = _pad_right(
         model, inputs, (indicators_BS2, spans.response_BS.bool().to(model.device))
     )
-    start = int(response_BS.any(dim=0).int().argmax())
-    last = model.get_decoder().config.num_hidden_layers - 1
-    layers: list[Tensor] = []
+    start = int(response_BS.any(dim=0).int().argmax())  # of the first response
+    last_layer = model.get_decoder().config.num_hidden_layers - 1
+    layer_masses: list[Tensor] = []
     max_log_psi_B: list[float | None] = [None] * len(response_BS)
 
     def attend(module: Any, query: Any, key: Any, value: Any, _: Any, **rest: Any) -> Any:
-        if ace is not None and module.layer_idx == last:
+        if ace is not None and module.layer_idx == last_layer:
             for i, (q, k, response_S) in enumerate(zip(query, key, response_BS, strict=True)):
                 position_T = response_S.nonzero()[:, 0]
                 max_log_psi_B[i] = _max_log_psi(q, k, position_T, rest["scaling"], ace)
         output, masses_BS2 = _attend(module, query, key, value, indicators_BS2, start, **rest)
-        layers.append(masses_BS2)
+        layer_masses.append(masses_BS2)
         return output, None
 
     with attention_function(model, attend):
         model.base_model(**inputs, use_cache=False)
     summaries = []
     for row, max_log_psi in enumerate(max_log_psi_B):
-        masses_LT2 = torch.stack([layer[row, response_BS[row, start:]] for layer in layers]).cpu()
+        masses_LT2 = torch.stack([m[row, response_BS[row, start:]] for m in layer_masses]).cpu()
         summaries.append(AttentionSummary(masses_LT2[..., 0], masses_LT2[..., 1], max_log_psi))
     return summaries
 
@@ -138,10 +138,10 @@ def attention_function(model: PreTrainedModel, function: Callable[..., Any]) -> 
 def _attend(
     module: Any, query: Any, key: Any, value: Any, indicators_BS2: Any, start: int, **rest: Any
 ) -> tuple[Tensor, Tensor]:
-    """A layer's output, and the masses B S-start 2 of the rows from `start` on, mean over heads.
+    """A layer's output, and the masses of the rows from `start` on, mean over heads.
 
-    Rows before `start`, mostly the prompt, use the plain kernel. Inputs are padded on the right, so
-    no mask is needed.
+    Rows before `start`, mostly of the prompt, use the plain kernel. Inputs are padded on the right,
+    so no mask is needed.
     """
     length, size = query.shape[2], value.shape[3]
     outputs, masses = [], []
@@ -167,7 +167,7 @@ def _attend(
 def _max_log_psi(
     query_HSD: Tensor, key_KSD: Tensor, position_T: Tensor, scaling: float, config: AceConfig
 ) -> float | None:
-    """difficulty.ace.bias of the response at position_T, from the last layer's attention."""
+    """ACE's largest log psi of the response at position_T, from the last layer."""
     columns = ColumnProducts(len(position_T), config.sigma, config.window)
     for first, log_HCT in log_attention_rows(query_HSD, key_KSD, position_T, scaling):
         if config.heads is Heads.max:
@@ -181,24 +181,24 @@ def _max_log_psi(
 def log_attention_rows(
     query_HSD: Tensor, key_KSD: Tensor, position_T: Tensor, scaling: float
 ) -> Iterator[tuple[int, Tensor]]:
-    """(first row, log attention H C T) of the response at position_T, chunk after chunk.
+    """Chunks (first row, log attention H C T) of the response at position_T.
 
     The softmax is the model's own, over prompt and response; only the response's columns are
     returned. Attention is causal.
     """
-    heads, key_heads, tokens = len(query_HSD), len(key_KSD), len(position_T)
+    num_heads, num_key_heads, num_tokens = len(query_HSD), len(key_KSD), len(position_T)
     key_KDS = key_KSD.float().transpose(1, 2)
-    size = max(1, MAX_CELLS // (heads * key_KSD.shape[1]))
-    for first in range(0, tokens, size):
-        rows = position_T[first : first + size]
-        width = int(rows[-1]) + 1  # a row attends to nothing behind itself
-        query_KGCD = query_HSD[:, rows].float().unflatten(0, (key_heads, heads // key_heads))
+    num_rows = max(1, MAX_CELLS // (num_heads * key_KSD.shape[1]))
+    for first in range(0, num_tokens, num_rows):
+        rows = position_T[first : first + num_rows]
+        width = int(rows[-1]) + 1  # a token attends to no later one
+        query_KGCD = query_HSD[:, rows].float().unflatten(0, (num_key_heads, -1))
         logits = (query_KGCD @ key_KDS[:, None, :, :width]).flatten(0, 1) * scaling
         causal = torch.arange(width, device=rows.device)[None] <= rows[:, None]
         logits.masked_fill_(~causal, -torch.inf)
         log_HCS = logits - logits.logsumexp(dim=-1, keepdim=True)
         columns = position_T[position_T < width]
-        log_HCT = log_HCS.new_full((heads, len(rows), tokens), -torch.inf)
+        log_HCT = log_HCS.new_full((num_heads, len(rows), num_tokens), -torch.inf)
         log_HCT[..., : len(columns)] = log_HCS[..., columns]
         yield first, log_HCT
 

@@ -1,4 +1,4 @@
-"""Loading a model and its processor from a name, and running out of memory."""
+"""Loads a model and its processor by name, and recognizes out-of-memory errors."""
 
 import gc
 import os

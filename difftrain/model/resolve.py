@@ -9,7 +9,7 @@ from difftrain.pipeline import manifest
 # Short names of models that come with the package.
 SHIPPED = {"tiny": Path(__file__).resolve().parent.parent / "shapes" / "tiny"}
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 
 
 def source(name: str) -> str:
@@ -29,7 +29,7 @@ def identity(name: str, revision: str | None) -> str:
 
 
 def damage_in_file(path: Path) -> str | None:
-    """What a .safetensors file's header shows: missing, unreadable, truncated; None if complete."""
+    """What is wrong with a .safetensors file (missing, unreadable, truncated), or None."""
     if not path.is_file():
         return f"{path.name} is missing"
     size = path.stat().st_size
@@ -62,10 +62,10 @@ def missing_part(folder: Path) -> str | None:
         return f"{PROCESSOR_FILES[0]} is missing"
     if not (folder / "tokenizer_config.json").is_file():
         return "tokenizer_config.json is missing"
-    names = [SINGLE]
+    names = [WEIGHTS_FILE]
     with suppress(OSError, ValueError, KeyError, AttributeError, TypeError):  # no readable index
-        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        names = sorted(set(json.loads((folder / INDEX_FILE).read_text())["weight_map"].values()))
     has_other_format = any(folder.glob("pytorch_model*.bin"))
-    if names == [SINGLE] and not (folder / SINGLE).is_file() and has_other_format:
+    if names == [WEIGHTS_FILE] and not (folder / WEIGHTS_FILE).is_file() and has_other_format:
         return None
     return next((damage for name in names if (damage := damage_in_file(folder / name))), None)

@@ -78,19 +78,17 @@ def append_responses(
     inputs: dict[str, torch.Tensor], responses: Sequence[tuple[int, ...]], pad_id: int
 ) -> dict[str, torch.Tensor]:
     """The prompts' inputs with each response appended, padded on the left to one length."""
-    ids, token_types = [], []
+    ids, type_ids = [], []
     for i, response in enumerate(responses):
         prompt = inputs["attention_mask"][i].bool()
         response_ids = torch.tensor(response, dtype=torch.long, device=prompt.device)
         ids.append(torch.cat([inputs["input_ids"][i][prompt], response_ids]))
-        token_types.append(
-            functional.pad(inputs["mm_token_type_ids"][i][prompt], (0, len(response)))
-        )
+        type_ids.append(functional.pad(inputs["mm_token_type_ids"][i][prompt], (0, len(response))))
     pad_left = partial(pad_sequence, batch_first=True, padding_side="left")
     return {
         **inputs,
         "input_ids": pad_left(ids, padding_value=pad_id),
-        "mm_token_type_ids": pad_left(token_types),
+        "mm_token_type_ids": pad_left(type_ids),
         "attention_mask": pad_left([torch.ones_like(row) for row in ids]),
     }
 

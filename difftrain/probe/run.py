@@ -1,7 +1,6 @@
 """Runs the probe, which samples responses until every sample's difficulty label is settled.
 
-Each rank takes its share of the samples. The folder only grows: a run with another tau makes only
-the draws (responses) that it lacks.
+Each rank takes its share of the samples. A run with another tau adds only the draws it lacks.
 """
 
 import json
@@ -45,8 +44,8 @@ PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image
 
 def sampling_seed(root: int, request: ProbeRequest) -> int:
     """The seed of a draw's sampling noise; it depends on the draw alone."""
-    view = request.view if request.text_only else request.percent
-    return seeds.derive(root, "draw", request.sample.sample_id, view, request.draw)
+    view_or_percent = request.view if request.text_only else request.percent
+    return seeds.derive(root, "draw", request.sample.sample_id, view_or_percent, request.draw)
 
 
 def engine_request(request: ProbeRequest, config: ProbeConfig, root: int) -> Request:

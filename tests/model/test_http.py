@@ -99,18 +99,18 @@ def test_a_request_contains_everything_that_decides_its_response(server: ModelSe
 
 def test_images_arrive_unchanged_and_are_encoded_once_per_view(server: ModelServer) -> None:
     engine = make_engine(server)
-    before = engine.data_urls.encoded
+    before = engine.data_urls.num_encoded
     requests = make_requests(40, num_images=3)
     assert all_correct(generate_all(engine, requests), requests)
-    assert engine.data_urls.encoded - before == 3
+    assert engine.data_urls.num_encoded - before == 3
 
 
 def test_data_urls_are_evicted_when_the_cache_is_full() -> None:
     urls = openai_engine.DataUrlCache(max_bytes=20_000)
     for item in make_requests(20, num_images=20):
         urls.get(item.images[0])
-    assert urls.bytes <= 20_000
-    assert urls.encoded == 20
+    assert urls.num_bytes <= 20_000
+    assert urls.num_encoded == 20
 
 
 FAULTS: dict[str, Callable[[Any], None]] = {

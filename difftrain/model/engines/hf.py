@@ -5,7 +5,7 @@ So each row has a slot of its own (kv_cache.py), and a freed slot takes the next
 continuous batching of transformers takes no images; its `generate` keeps ended rows until the batch
 ends and repeats the keys of grouped heads in every step.
 
-Sampling is argmax(logits / T + noise) with Gumbel noise, which is a sample of softmax(logits / T).
+Sampling is argmax(logits / T + noise) with Gumbel noise, whose distribution is softmax(logits / T).
 The noise is a hash of (seed, position, token), so it is the same in any batch, on any rank and
 after any restart. Axes: N slots, B rows sampled together, V vocabulary.
 """
@@ -37,9 +37,9 @@ PLACEHOLDERS = (
     "<|video_pad|>",
 )
 IDLE_CALL_S = 2.0
-# A prefill pass waits for this many prompt tokens while other rows are decoding, or for one new
-# prompt per so many slots.
-MIN_PREFILL_TOKENS, MIN_PREFILL_SHARE = 1024, 8
+# While rows are decoding, a prefill pass waits until the new prompts have this many tokens in all,
+# or until there is one new prompt for every 8 slots.
+MIN_PREFILL_TOKENS, SLOTS_PER_PROMPT = 1024, 8
 MASK_32 = 0xFFFFFFFF
 
 
@@ -58,7 +58,7 @@ def _mix_bits(value: Tensor) -> Tensor:
 
 
 def gumbel_noise(seed_B: Tensor, position: int | Tensor, vocab: int) -> Tensor:
-    """Standard Gumbel noise B V, float32. The position is one number, or one per row."""
+    """Standard Gumbel noise B V, float32. `position` is one number for all rows or one per row."""
     position_B = torch.zeros_like(seed_B) + position + 1
     row_B1 = _mix_bits(seed_B[:, None] + _mix_bits(position_B[:, None]))
     token_V = _mix_bits(torch.arange(vocab, device=seed_B.device) * 0x9E3779B1)
@@ -104,19 +104,20 @@ class Row(Generic[K]):
 class ContinuousBatch(Generic[K]):
     """Rows being decoded, and requests that wait for a slot.
 
-    In deterministic mode shapes are fixed, so that no row depends, even by a rounding, on another.
+    In deterministic mode shapes are fixed, so that no row changes another, even by a rounding.
     """
 
     def __init__(self, loaded: LoadedModel, config: ModelConfig) -> None:
-        self.loaded, self.fixed, self.max_tokens = loaded, config.deterministic, config.batch_tokens
+        self.loaded, self.is_fixed = loaded, config.deterministic
+        self.max_tokens = config.batch_tokens
         self.eos_ids = eos_token_ids(loaded)
         self.banned = placeholder_ids(loaded.processor.tokenizer)
-        self.max_rows = FIXED_ROWS if self.fixed else config.batch_size
+        self.max_rows = FIXED_ROWS if self.is_fixed else config.batch_size
         self.waiting: list[tuple[K, Request]] = []
         self.rows: dict[int, Row[K]] = {}
         self.ended: list[Row[K]] = []
         self.cache, self.width = SlotCache(self.max_rows, max_tokens=self.max_tokens), 0
-        self.prefixes = PrefixCache(loaded, self.max_rows, one_by_one=self.fixed)
+        self.prefixes = PrefixCache(loaded, self.max_rows, one_by_one=self.is_fixed)
 
     @property
     def room(self) -> int:
@@ -124,8 +125,8 @@ class ContinuousBatch(Generic[K]):
         return max(0, self.max_rows - len(self.rows) - len(self.waiting))
 
     def admissible(self) -> list[tuple[K, Request]]:
-        """The waiting requests that may join within the limits; at least one if no row is left."""
-        if self.fixed and not self.rows and self.waiting:
+        """The waiting requests that may join within the limits; at least one if no row runs."""
+        if self.is_fixed and not self.rows and self.waiting:
             self.width = _fixed_width(self.waiting[0][1])
             self.cache = SlotCache(self.max_rows, self.width)
         joining: list[tuple[K, Request]] = []
@@ -135,7 +136,7 @@ class ContinuousBatch(Generic[K]):
             count = len(self.rows) + len(joining) + 1
             width = max(longest, token_bound(request))
             fits = count * width <= self.max_tokens
-            if self.fixed:
+            if self.is_fixed:
                 fits = _fixed_width(request) == self.width
             if (fits and count <= self.max_rows) or count == 1:
                 joining.append(item)
@@ -151,7 +152,7 @@ class ContinuousBatch(Generic[K]):
         joining = self.admissible()
         missing = self.prefixes.missing([request for _, request in joining])
         length = sum(token_bound(request) - request.max_new_tokens for request in missing)
-        too_few = length < MIN_PREFILL_TOKENS and len(missing) * MIN_PREFILL_SHARE < self.max_rows
+        too_few = length < MIN_PREFILL_TOKENS and len(missing) * SLOTS_PER_PROMPT < self.max_rows
         if too_few and self.rows:
             joining = [item for item in joining if not self.prefixes.missing([item[1]])]
         if not joining:
@@ -186,7 +187,7 @@ class ContinuousBatch(Generic[K]):
         """Decode one token for every row; rows that end free their slots."""
         if not self.rows:
             return
-        count = self.max_rows if self.fixed else max(self.rows) + 1
+        count = self.max_rows if self.is_fixed else max(self.rows) + 1
         rows = [self.rows.get(slot) for slot in range(count)]
         last = [(row.ids[-1], row.position + len(row.ids) - 1) if row else (0, 0) for row in rows]
         token_N, position_N = torch.tensor(last, device=self.loaded.device).T
@@ -199,12 +200,12 @@ class ContinuousBatch(Generic[K]):
                 del self.rows[slot]
                 self.cache.length[slot] = 0
                 last_slot = max(self.rows, default=-1)
-                if last_slot > slot and not self.fixed:  # keeps the used slots together
+                if last_slot > slot and not self.is_fixed:  # keeps the used slots together
                     self.cache.move(last_slot, slot)
                     self.rows[slot] = self.rows.pop(last_slot)
 
     def halve(self) -> None:
-        """Halve the number of rows after running out of memory; open rows restart, same seeds."""
+        """Halve the number of rows when memory runs out; open rows restart with their seeds."""
         before = min(self.max_rows, max(1, len(self.rows) + len(self.admissible())))
         self.max_rows = max(1, before // 2)
         self.waiting = [(row.key, row.request) for row in self.rows.values()] + self.waiting
@@ -231,8 +232,8 @@ class HfEngine:
     ) -> Iterator[tuple[K, Result]]:
         """As Engine.stream. A prompt longer than the model's positions gets a GenerationError.
 
-        Out of memory, the batch is halved, or the error raised: in deterministic mode, and where
-        one row alone does not fit.
+        If memory runs out, the batch is halved; in deterministic mode, or if one row alone does not
+        fit, the error is raised.
         """
         batch: ContinuousBatch[K] = ContinuousBatch(self.loaded, self.config)
         last_idle_call = time.monotonic()
@@ -258,14 +259,14 @@ class HfEngine:
 
     def _advance(self, batch: ContinuousBatch[Any]) -> None:
         try:
-            with _single_thread(batch.fixed):
+            with _single_thread(batch.is_fixed):
                 batch.refill()
                 batch.step()
             return
         except (RuntimeError, MemoryError) as error:
-            if not loading.is_out_of_memory(error) or batch.fixed or batch.max_rows == 1:
+            if not loading.is_out_of_memory(error) or batch.is_fixed or batch.max_rows == 1:
                 raise
-        batch.halve()  # outside the handler: its traceback holds the tensors that did not fit
+        batch.halve()  # outside the handler, whose traceback keeps the tensors that did not fit
 
     def close(self) -> None:
         """Frees nothing: the model belongs to whoever loaded it."""
@@ -291,7 +292,7 @@ def eos_token_ids(loaded: LoadedModel) -> set[int]:
 def to_completion(loaded: LoadedModel, ids: list[int], max_new_tokens: int) -> Completion:
     """A completion from generated token ids, cut after the EOS token or at the request's limit."""
     eos_ids, ids = eos_token_ids(loaded), ids[:max_new_tokens]
-    ends = [i for i, token in enumerate(ids) if token in eos_ids]
-    kept = ids[: ends[0] + 1] if ends else ids
-    text = loaded.processor.tokenizer.decode(kept, skip_special_tokens=True)
-    return Completion(text, tuple(kept), bool(ends))
+    eos_positions = [i for i, token in enumerate(ids) if token in eos_ids]
+    ids = ids[: eos_positions[0] + 1] if eos_positions else ids
+    text = loaded.processor.tokenizer.decode(ids, skip_special_tokens=True)
+    return Completion(text, tuple(ids), bool(eos_positions))

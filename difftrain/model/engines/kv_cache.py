@@ -1,9 +1,9 @@
 """Keys and values: prompts prefilled once per view, and one cache slot for each row being decoded.
 
-Requests that share a view share a PrefilledPrompt. A slot has a length of its own, so any row can
-be replaced: a prompt is copied into a free slot, and each row's next token is written behind its
-last; nothing is shifted or padded for other rows. Slots that are too few or too narrow are copied
-into more or wider ones, which grow by a share, so that this is rare. Axes: B batch, S sequence,
+Requests that share a view share a PrefilledPrompt. Each slot has its own length, so any row can be
+replaced: a prompt is copied into a free slot, and each row's next token is written behind its last;
+nothing is shifted or padded for other rows. If slots are too few or too narrow, all are copied into
+a larger tensor, which grows by a share, so that copies are rare. Axes: B batch, S sequence,
 N slots, K key heads, W width, D head size, V vocabulary, 2 keys and values.
 """
 
@@ -54,7 +54,7 @@ def overlong_reason(loaded: LoadedModel, request: Request) -> str | None:
 def encode(
     loaded: LoadedModel, requests: Sequence[Request], side: str = "left"
 ) -> dict[str, Tensor]:
-    """Model inputs padded on this side, on the model's device.
+    """Model inputs on the model's device, padded on the left or right (`side`).
 
     Raises ValueError if the prompt's image placeholders do not match the image features.
     """
@@ -68,7 +68,7 @@ def encode(
     features = int(batch["image_grid_thw"].prod(1).sum()) // merge if images else 0
     placeholders = int((batch["input_ids"] == loaded.image_token).sum())
     if features != placeholders:
-        raise ValueError(f"{placeholders} image placeholders for {features} image tokens")
+        raise ValueError(f"found {placeholders} image placeholders for {features} image features")
     return dict(batch.to(loaded.device))
 
 
@@ -107,9 +107,9 @@ def _prefill(loaded: LoadedModel, requests: Sequence[Request]) -> list[Prefilled
 
 
 class PrefixCache:
-    """Prefilled prompts by view, the `max_views` used last; as many as slots are enough.
+    """Prefilled prompts by view; keeps the `max_views` most recently used, one per slot.
 
-    `one_by_one` prefills every prompt alone, so that nothing depends on the other prompts.
+    `one_by_one` prefills every prompt alone, so that no prompt changes the rounding of another.
     """
 
     def __init__(self, loaded: LoadedModel, max_views: int, one_by_one: bool = False) -> None:
@@ -144,7 +144,7 @@ class PrefixCache:
         self.max_views, self.max_tokens = max_views, max(1, self.max_tokens // 2)
 
     def _batches(self, requests: list[Request]) -> Iterator[list[Request]]:
-        """The requests in batches of similar length, rows times the longest within the limit."""
+        """Batches of similar prompts; rows times the longest prompt stay within max_tokens."""
         batch: list[Request] = []
         for request in sorted(requests, key=token_bound):
             width = token_bound(request) - request.max_new_tokens
@@ -168,11 +168,11 @@ class SlotCache:
     """
 
     def __init__(self, rows: int, width: int | None = None, max_tokens: int = sys.maxsize) -> None:
-        self.rows, self.fixed_width, self.max_tokens = rows, width, max_tokens
+        self.max_rows, self.fixed_width, self.max_tokens = rows, width, max_tokens
         self.key_values: list[Tensor] = []  # 2 N K W D for each layer
         self.length = [0] * rows
-        self.cursor_N = torch.empty(0, dtype=torch.long)
-        self.visible_width = 0
+        self.cursor_N = torch.empty(0, dtype=torch.long)  # each slot's next position
+        self.visible_width = 0  # the width that attention reads
 
     def put(self, slot: int, prompt: PrefilledPrompt) -> None:
         """Copy a prompt into a slot."""
@@ -191,25 +191,25 @@ class SlotCache:
         self.length[target], self.length[source] = length, 0
 
     def _grow(self, width: int, rows: int) -> None:
-        """Make room for so many rows of so many tokens, if there is not enough."""
+        """Make room for `rows` rows of `width` tokens, if there is not enough."""
         _, old_rows, heads, old_width, size = self.key_values[0].shape
         longest = max(self.length)
         used = max((slot + 1 for slot, length in enumerate(self.length) if length), default=0)
         width = self.fixed_width or -(-max(width, longest) // WIDTH_STEP) * WIDTH_STEP
-        rows = self.rows if self.fixed_width else max(rows, used)
+        rows = self.max_rows if self.fixed_width else max(rows, used)
         if old_rows >= rows and old_width >= width:
             return
         if not self.fixed_width:
             width = _grown_size(width, old_width, longest * 5 // 4 // WIDTH_STEP * WIDTH_STEP)
             affordable = self.max_tokens * 5 // 4 // width
-            rows = max(rows, min(_grown_size(rows, old_rows, used * 2), self.rows, affordable))
+            rows = max(rows, min(_grown_size(rows, old_rows, used * 2), self.max_rows, affordable))
         for i, layer in enumerate(self.key_values):
             larger = layer.new_zeros((2, rows, heads, width, size))
             larger[:, :used, :, :longest] = layer[:, :used, :, :longest]
             self.key_values[i] = larger
 
     def decode(self, loaded: LoadedModel, token_N: Tensor, position_N: Tensor) -> Tensor:
-        """Logits N V (float32) after one further token in each of the first N slots."""
+        """Logits N V (float32) after appending one token to each of the first N slots."""
         count = len(token_N)
         longest = max(self.length[:count]) + 1
         self._grow(longest, count)
@@ -245,7 +245,7 @@ class SlotCache:
 
 
 def _attend_one_query(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
-    """Attention of one query per row: heads that share keys become its queries, no key repeats."""
+    """Attention of one new token per row. The heads that share a key are its queries: no copies."""
     rows, heads, _, size = query.shape
     grouped = query.view(rows, key.shape[1], heads // key.shape[1], size)
     output = functional.scaled_dot_product_attention(

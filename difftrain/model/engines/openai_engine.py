@@ -2,8 +2,8 @@
 
 Each draw is a request of its own, because each has its own seed. A failure while the server is up
 counts against the request: after `max_attempts` failures it gets a GenerationError with the last
-reason. While the server is away or busy nothing counts and every request waits (CircuitBreaker in
-transport.py), unless only this request is rejected while others are completed.
+reason. While the server is away or busy, no failure is counted and every request waits
+(CircuitBreaker in transport.py); a request that is rejected while others are completed fails.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from PIL import Image
 from difftrain import images
 from difftrain.config.model import ModelConfig
 from difftrain.model.engines.transport import (
-    MAX_PROBE_INTERVAL_S,
+    MAX_CHECK_INTERVAL_S,
     CircuitBreaker,
     Fault,
     RequestError,
@@ -37,12 +37,12 @@ from difftrain.model.engines.types import Completion, Feed, GenerationError, K, 
 
 MAX_CACHED_BYTES = 256 << 20  # of data URLs
 MAX_SILENT_TOKENS = 2  # of a completion without text: EOS, and at most one that is not shown
-FINISH_REASONS = {"stop": True, "length": False}  # hit_eos; all others (abort, ...) are failures
-MAX_COUNT = 2**31  # a token count from here on is wrong
+FINISH_REASONS = {"stop": True, "length": False}  # to hit_eos; all others (abort, ...) are failures
+MAX_COUNT = 2**31  # a reported token count this high is wrong
 OUTAGE_FAULTS = (Fault.server, Fault.lost, Fault.slow)  # the server may be away
 IDLE_CALL_S = 5.0
-# A request that was open during so many crashes of the server is retried while no other such
-# request is open: if it is the one that kills the server, it does not take the others along.
+# A request that was open during this many crashes of the server is retried while no other such
+# request is open: if it causes the crashes, it does not fail the others.
 CRASHES_BEFORE_ALONE = 2
 # Completions per attempt and open request after which a request that is always rejected is given
 # up: a server that is only busy would have served it by then.
@@ -62,18 +62,18 @@ FATAL_STATUSES = {
 
 @dataclass(frozen=True, slots=True)
 class ServerFailure(GenerationError):
-    """Caused by the request or by the server; a long streak is blamed on the server."""
+    """A failure caused by the request or the server; a long streak is blamed on the server."""
 
-    sample: Hashable  # draws of one sample count once
+    sample: Hashable  # identifies the sample, whose draws count once
     max_new_tokens: int
-    is_refusal: bool = False  # the server is fine if it completes a plain request
+    is_refusal: bool = False  # the server works if it completes a plain request
 
 
 class DataUrlCache:
     """PNG data URLs of images, shared by the draws of a view; safe across threads."""
 
     def __init__(self, max_bytes: int = MAX_CACHED_BYTES) -> None:
-        self.max_bytes, self.bytes, self.encoded = max_bytes, 0, 0
+        self.max_bytes, self.num_bytes, self.num_encoded = max_bytes, 0, 0
         self._urls: OrderedDict[bytes, str] = OrderedDict()
         self._lock, self._encoding = Lock(), [Lock() for _ in range(64)]
 
@@ -87,19 +87,19 @@ class DataUrlCache:
                     return self._urls[key]
             url = "data:image/png;base64," + base64.b64encode(images.to_png(image)).decode()
             with self._lock:
-                self.encoded += 1
+                self.num_encoded += 1
                 self._urls[key] = url
-                self.bytes += len(url)
-                while self.bytes > self.max_bytes and len(self._urls) > 1:
-                    self.bytes -= len(self._urls.popitem(last=False)[1])
+                self.num_bytes += len(url)
+                while self.num_bytes > self.max_bytes and len(self._urls) > 1:
+                    self.num_bytes -= len(self._urls.popitem(last=False)[1])
         return url
 
 
 def parse_completion(response: Mapping[str, Any]) -> tuple[Completion, int | None]:
     """The one completion of a response, its text unchanged, and the prompt's number of tokens.
 
-    Raises RequestError unless there is one choice with a known finish reason, and with text, unless
-    the server reports that the model ended at once.
+    Raises RequestError unless there is exactly one choice, with a known finish reason and with
+    text; the text may be empty if the server reports that the model ended at once.
     """
     match response["choices"]:
         case [{"message": dict(message), "finish_reason": reason}]:
@@ -135,14 +135,14 @@ def _reported_count(response: Mapping[str, Any], name: str) -> int | None:
 
 
 def open_client(config: ModelConfig) -> ServerClient:
-    """A client of the settings' server; sends nothing."""
+    """A client of the server in the settings; sends nothing yet."""
     assert config.url is not None
     key = os.environ.get(config.server.api_key_env, "")
     return ServerClient(config.url, key, config.server.timeout_s, FATAL_STATUSES)
 
 
 class OpenAIEngine:
-    """The engine: up to max_concurrency open requests, each retried where that can help."""
+    """The http engine: up to max_concurrency open requests, each retried if that can help."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.config, self.name = config.server, config.served_name
@@ -151,9 +151,9 @@ class OpenAIEngine:
         self.client, self.data_urls = open_client(config), DataUrlCache()
         self.breaker = CircuitBreaker(self.client, self.config.max_outage_s, self.config.backoff_s)
         self._alone = asyncio.Lock()
-        self.faults: Counter[Fault] = Counter()  # also where a retry succeeded
+        self.faults: Counter[Fault] = Counter()  # of all attempts, also if a retry succeeded
         self.completions = 0
-        self.busy_since: float | None = None  # the first pause since a request was completed
+        self.busy_since: float | None = None  # time of the first pause since a completion
 
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON body of a request."""
@@ -180,8 +180,8 @@ class OpenAIEngine:
     ) -> Iterator[tuple[K, Result]]:
         """As Engine.stream. Raises ServerUnavailable when the server stays away.
 
-        Failures without a completion between them are held back until a completion, or a plain
-        request, shows that the samples are their cause and not the server.
+        Failures in a row are held back until a completion, of another request or of a plain one,
+        shows that the samples caused them and not the server.
         """
         open_requests: dict[Future[Result], K] = {}
         streak: list[tuple[K, ServerFailure]] = []
@@ -194,7 +194,7 @@ class OpenAIEngine:
                 if not open_requests:
                     if not streak:
                         return
-                    if num_samples >= STREAK_SAMPLES and not self._serves(streak, on_idle):
+                    if num_samples >= STREAK_SAMPLES and not self._works(streak, on_idle):
                         message = f"{num_samples} samples in a row have no response; the last one:"
                         raise self._trip(f"{message} {streak[-1][1].reason}")
                     yield from _released(streak)
@@ -205,7 +205,7 @@ class OpenAIEngine:
                 key = open_requests.pop(future)
                 try:
                     result = future.result()
-                except ServerUnavailable:  # What has arrived and was not taken yet is not lost.
+                except ServerUnavailable:  # Yield what has arrived.
                     for future, key in open_requests.items():
                         is_success = future.done() and not future.exception()
                         if is_success and isinstance(result := future.result(), Completion):
@@ -221,8 +221,8 @@ class OpenAIEngine:
             for future in open_requests:
                 future.cancel()
 
-    def _serves(self, streak: list[tuple[Any, ServerFailure]], on_idle: Callable[[], None]) -> bool:
-        """Whether all were refused, and a plain request of their length is completed alone."""
+    def _works(self, streak: list[tuple[Any, ServerFailure]], on_idle: Callable[[], None]) -> bool:
+        """Whether the server refused all of these but completes a plain request of their length."""
         if not all(failure.is_refusal for _, failure in streak):
             return False
         max_new_tokens = max(failure.max_new_tokens for _, failure in streak)
@@ -240,7 +240,7 @@ class OpenAIEngine:
         if reason := request.special_token_error():
             return GenerationError(reason)
         body = await asyncio.to_thread(self.body, request)
-        # The sample's name or size, not its pixels: every mask of a sample makes another image.
+        # Not identified by pixels, because every mask of a sample makes another image.
         sample = request.view or (request.text, *(image.size for image in request.images))
         failure = partial(ServerFailure, sample=sample, max_new_tokens=request.max_new_tokens)
         failures = crashes = pauses = completions_before = sent_at = 0
@@ -282,7 +282,7 @@ class OpenAIEngine:
     async def _rejects_only_this(self, error: RequestError, pauses: int, before: int) -> bool:
         """Whether only this request is rejected; if not, every request pauses.
 
-        `before`: completions at its first pause. Raises ServerUnavailable after max_outage_s.
+        `before` counts completions at its first pause. Raises ServerUnavailable after max_outage_s.
         """
         per_request = COMPLETIONS_BEFORE_REJECTED * self.config.max_attempts
         enough = self.completions - before >= per_request * self.config.max_concurrency
@@ -296,7 +296,7 @@ class OpenAIEngine:
             busy = time.monotonic() - self.busy_since
             if busy <= self.config.max_outage_s:
                 backoff = max(0.01, self.config.backoff_s) * 2 ** min(pauses, 10)
-                pause = min(MAX_PROBE_INTERVAL_S, backoff)
+                pause = min(MAX_CHECK_INTERVAL_S, backoff)
                 self.breaker.pause(pause if error.retry_after is None else error.retry_after)
                 return False
             reason = f"it has been busy, and completed no request, for {busy:.0f} s"
@@ -312,7 +312,7 @@ class OpenAIEngine:
 
 
 def _released(streak: list[tuple[K, ServerFailure]]) -> list[tuple[K, GenerationError]]:
-    """The failures that the samples themselves caused; empties the streak."""
+    """The streak's failures, to be blamed on the samples; empties the streak."""
     failures = [(key, GenerationError(failure.reason)) for key, failure in streak]
     streak.clear()
     return failures

@@ -1,4 +1,4 @@
-"""Capability check run before a server is used; its results are recorded as the engine's info.
+"""Checks what a server can do before it is used; the engine's info records the results.
 
 Is the key accepted; does the server take the fields that switch off its own sampling defaults; does
 it sample; does an image arrive at full size; are seeds honored while many requests are open.
@@ -16,19 +16,19 @@ from difftrain.config.data import TOKEN_PIXELS
 from difftrain.config.model import ModelConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.model.engines.openai_engine import OpenAIEngine, open_client, parse_completion
-from difftrain.model.engines.transport import GATEWAY_STATUSES, MAX_PROBE_INTERVAL_S, RequestError
+from difftrain.model.engines.transport import GATEWAY_STATUSES, MAX_CHECK_INTERVAL_S, RequestError
 from difftrain.model.engines.types import Completion, Request
 
 logger = logging.getLogger(__name__)
 
 REACHABLE_TIMEOUT_S = 5.0
-NO_DEFAULTS = {"top_p": 1.0, "repetition_penalty": 1.0, "min_p": 0.0}
-TRANSFORMERS = {"do_sample": True, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
-# Ways to request the model's own distribution, tried in turn.
+NEUTRAL_SAMPLING = {"top_p": 1.0, "repetition_penalty": 1.0, "min_p": 0.0}
+NEUTRAL_CONFIG = {"do_sample": True, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
+# Fields with which a server samples from the model's unmodified distribution; tried in turn.
 SAMPLING_FIELDS: dict[str, dict[str, Any]] = {
-    "top_k=-1": {**NO_DEFAULTS, "top_k": -1},  # vLLM, SGLang
-    "top_k=0": {**NO_DEFAULTS, "top_k": 0},  # LMDeploy
-    "generation_config": {"generation_config": json.dumps(TRANSFORMERS)},  # transformers serve
+    "top_k=-1": {**NEUTRAL_SAMPLING, "top_k": -1},  # vLLM, SGLang
+    "top_k=0": {**NEUTRAL_SAMPLING, "top_k": 0},  # LMDeploy
+    "generation_config": {"generation_config": json.dumps(NEUTRAL_CONFIG)},  # transformers serve
 }
 PROMPT = "Write a list of random words, each one unlike the others."
 REQUEST = Request(parts=(PROMPT,), system=None, temperature=1.5, max_new_tokens=16)
@@ -69,9 +69,9 @@ def connect(config: ModelConfig, max_pixels: int) -> OpenAIEngine:
 
 
 class ServerCheck:
-    """The requests of one check, each retried as often as any other.
+    """The steps of the check; each of its requests is retried as often as any other.
 
-    Raises RequestError for a request without a completion, ConfigError for an unusable server.
+    Raises RequestError if a request gets no completion, ConfigError if the server is unusable.
     """
 
     def __init__(self, engine: OpenAIEngine) -> None:
@@ -90,7 +90,7 @@ class ServerCheck:
         }
 
     async def complete(self, seed: int, *images: Image.Image) -> tuple[Completion, int | None]:
-        """A completion and its prompt's tokens, if the server counts them."""
+        """A completion and its prompt's number of tokens (None if the server does not count)."""
         request = replace(REQUEST, parts=(*images, *REQUEST.parts), seed=seed)
         failures = 0
         while True:
@@ -104,10 +104,10 @@ class ServerCheck:
                     raise
                 backoff = self.config.backoff_s * 2 ** (failures - 1)
                 pause = backoff if error.retry_after is None else error.retry_after
-                await asyncio.sleep(min(MAX_PROBE_INTERVAL_S, pause))
+                await asyncio.sleep(min(MAX_CHECK_INTERVAL_S, pause))
 
     async def choose_sampling_fields(self) -> str:
-        """Add the sampling fields that the server takes to every request; their name."""
+        """Add the sampling fields that the server accepts to every request; returns their name."""
         extra = self.engine.extra
         for name, fields in SAMPLING_FIELDS.items():
             self.engine.extra = {**fields, **extra}
@@ -123,7 +123,7 @@ class ServerCheck:
         return "none"
 
     async def check_seeds(self) -> str:
-        """`honored` if one seed gives one text while other requests are open, else `ignored`."""
+        """`honored` if equal seeds give equal texts beside other open requests, else `ignored`."""
         seeds = [1, 1, 1, 1, 2, 3, 4, 5]  # all open at the same time
         results = await asyncio.gather(*(self.complete(seed) for seed in seeds))
         texts = [completion.text for completion, _ in results]
@@ -140,9 +140,9 @@ class ServerCheck:
         return "ignored"
 
     async def check_images(self, max_pixels: int) -> dict[str, Any]:
-        """Prompt tokens that the largest image adds and should add, if the server counts them.
+        """How many prompt tokens the largest image adds and should add, if the server counts them.
 
-        Images that are refused are halved, and the largest side that was refused is recorded.
+        A refused image is halved until one is accepted; the side of the first one is recorded.
         """
         _, text_tokens = await self.complete(1)
         largest = max(1, int(max_pixels**0.5) // SIDE_STEP) * SIDE_STEP

@@ -1,9 +1,9 @@
 """The client of OpenAI-compatible servers that the engine (openai_engine.py) and the judge share.
 
-`ServerClient` sends one request and never retries, because how often and when differs between its
-users. `CircuitBreaker` holds all requests back while the server requires a pause or is away.
-Coroutines run on an event loop in a thread of the client, so that a timeout bounds a whole request
-and open requests need no thread each.
+`ServerClient` sends each request once; its users retry, because they do so in different ways.
+`CircuitBreaker` holds all requests back while the server requires a pause or is away. Coroutines
+run on an event loop in a thread of the client, so that a timeout bounds a whole request and no open
+request needs its own thread.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ for _name in ("openai", "httpx", "httpcore"):  # They log addresses.
 MAX_RESPONSE_BYTES = 8 << 20  # a larger response is no chat completion
 MAX_MESSAGE_CHARS = 300  # of a server's error message
 CONNECT_TIMEOUT_S = MODELS_TIMEOUT_S = 10.0
-MAX_PROBE_INTERVAL_S = 30.0  # between two checks whether a server that is away is back
+MAX_CHECK_INTERVAL_S = 30.0  # between two checks whether a server that is away is back
 TRANSIENT_STATUSES = (408, 409, 425)  # the 4xx (besides 429) after which a retry can succeed
-GATEWAY_STATUSES = (502, 503, 504)  # what a gateway answers while no server runs behind it
+GATEWAY_STATUSES = (502, 503, 504)  # a gateway's answers while no server runs behind it
 
 
 class Fault(StrEnum):
-    """Why a request got no completion. Each is counted, also when a retry succeeded."""
+    """Why a request got no completion. Every fault is counted, even if a retry succeeds."""
 
     limited = "limited"  # 429: too many requests
-    server = "server"  # 5xx, 408, 409 or 425: a failure of the server, not of the request
+    server = "server"  # 5xx, 408, 409 or 425: the server failed, not the request
     lost = "lost"  # no connection, or one that broke
     slow = "slow"  # not complete within the timeout
     malformed = "malformed"  # not a chat completion
@@ -76,8 +76,8 @@ class ServerUnavailable(OSError):
 class ServerClient:
     """An OpenAI client with an event loop of its own; safe to use from several threads.
 
-    `fatal_statuses` has the messages of statuses after which every request would fail. The key, and
-    with `hide_url` the address, are removed from all messages.
+    `fatal_statuses` has a message for each status after which every request would fail. The key,
+    and with `hide_url` the address, are removed from all messages.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class ServerClient:
         self._thread.start()
 
     async def complete(self, body: Mapping[str, Any], parse: Callable[[dict[str, Any]], T]) -> T:
-        """What `parse` makes of one chat completion. Raises RequestError, without secrets."""
+        """One chat completion, parsed by `parse`. Raises RequestError, without secrets."""
         try:
             return parse(await self._post(body))
         except RequestError as error:
@@ -164,7 +164,7 @@ class ServerClient:
         return RequestError(Fault.refused, message, permanent=True)
 
     async def models_status(self, timeout_s: float = MODELS_TIMEOUT_S) -> int:
-        """HTTP status of the list of models. Raises RequestError where no server answers."""
+        """HTTP status of the list of models. Raises RequestError if no server answers."""
         try:
             async with asyncio.timeout(timeout_s):
                 models = self._openai.models.with_raw_response
@@ -205,10 +205,10 @@ class ServerClient:
 
 
 class CircuitBreaker:
-    """Holds back the requests of one server; used on the client's event loop only.
+    """Holds back all requests while their server is away; used on the client's event loop only.
 
-    A failed request is the server's fault if the server does not list its models either. Then no
-    request is sent until it does. Times are of time.monotonic().
+    After a failed request, the server counts as away if it does not list its models either. Then no
+    request is sent until it does. All times are time.monotonic().
     """
 
     def __init__(self, client: ServerClient, max_outage_s: float = 0, backoff_s: float = 1) -> None:
@@ -221,7 +221,7 @@ class CircuitBreaker:
         self.error: str | None = None  # why no further request is sent
 
     def trip(self, reason: str) -> ServerUnavailable:
-        """Send no further request; the error to raise."""
+        """Stop all further requests; returns the error to raise."""
         self.error = self.error or reason
         self._tripped.set()
         return ServerUnavailable(self.error)
@@ -238,11 +238,11 @@ class CircuitBreaker:
                 await self._tripped.wait()
 
     def pause(self, seconds: float) -> None:
-        """Hold back every request for so long from now."""
+        """Hold back every request for `seconds` from now."""
         self._resume_at = max(self._resume_at, time.monotonic() + seconds)
 
     async def wait(self) -> None:
-        """Wait while the server is away or paused. Raises ServerUnavailable."""
+        """Wait while the server is away or paused. Raises ServerUnavailable once tripped."""
         while True:
             await self._reachable.wait()
             self.check()
@@ -293,7 +293,7 @@ class CircuitBreaker:
                 message = f"{server} has been away for {away:.0f} s ({reason})"
                 raise self.trip(f"{message}; model.server.max_outage_s allows no more")
             remaining = self._max_outage_s - away
-            pause = min(pause, MAX_PROBE_INTERVAL_S, max(0.01, remaining))
+            pause = min(pause, MAX_CHECK_INTERVAL_S, max(0.01, remaining))
             plan = f"waiting for up to {remaining:.0f} s more, next check in {pause:.1f} s"
             logger.warning(f"{server} does not answer ({reason}), for {away:.0f} s now; {plan}")
             await self.sleep(pause)
@@ -304,7 +304,7 @@ class CircuitBreaker:
 
 
 def message_text(message: Mapping[str, Any]) -> str | None:
-    """The joined text of a chat message, or None. Raises RequestError for anything but text."""
+    """The joined text of a chat message, or None. Raises RequestError if it is not text."""
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
@@ -314,7 +314,7 @@ def message_text(message: Mapping[str, Any]) -> str | None:
 
 
 def printable(text: str) -> str:
-    """The text as any file can hold it: halves of surrogate pairs become `?`."""
+    """The text with lone surrogates, which no file can hold, replaced by `?`."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Requests and results of every engine, and the record of the engines behind a folder."""
+"""Requests and results of every engine, and the record of the engines that filled a folder."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from PIL import Image
 from difftrain.data import prompts
 from difftrain.pipeline import manifest
 
-K = TypeVar("K")
+K = TypeVar("K")  # the caller's key of a request
 ENGINE_FOLDER = "engines"
 SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<image>")
 
@@ -24,7 +24,7 @@ class Request:
     """A request for one completion. A temperature of 0 is greedy.
 
     `parts` are texts and images in the order in which the model sees them. Requests with the same
-    `view` have the same parts and system prompt, so an engine may prefill them once; None: unknown.
+    `view` have the same parts and system prompt, so an engine may prefill them once. None: no view.
     """
 
     parts: tuple[str | Image.Image, ...] = field(repr=False)
@@ -45,7 +45,7 @@ class Request:
         return [part for part in self.parts if not isinstance(part, str)]
 
     def special_token_error(self) -> str | None:
-        """Why the prompt is not sent: a chat template would interpret the token; None if fine."""
+        """An error if the prompt contains a special token, which would act as one; else None."""
         match = SPECIAL_TOKEN.search(f"{self.system or ''}\n{self.text}")
         return f"the prompt contains the special token {match.group()}" if match else None
 
@@ -60,13 +60,13 @@ class Completion:
     """A response of the model."""
 
     text: str
-    token_ids: tuple[int, ...]  # with the EOS token if it was produced; () of a server
+    token_ids: tuple[int, ...]  # with the EOS token if it was produced; () if unknown (a server)
     hit_eos: bool
     reported_tokens: int | None = None  # the number of tokens that a server reports
 
     @property
     def num_tokens(self) -> int:
-        """The number of tokens; 0 where it is unknown."""
+        """The number of tokens; 0 if it is unknown."""
         return len(self.token_ids) or self.reported_tokens or 0
 
 
@@ -82,7 +82,7 @@ Feed = Callable[[int], Sequence[tuple[K, Request]]]  # next_requests of Engine.s
 
 
 class Engine(Protocol):
-    """Whatever generates: transformers or vLLM in this process, or a server."""
+    """A backend that generates: transformers or vLLM in this process, or a server."""
 
     @property
     def info(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Engine(Protocol):
         """Results as they finish, in any order, each with the key of its request.
 
         `next_requests(room)` returns up to `room` further requests; it may return none and is
-        called again after the next result was taken. The stream ends when it returns none while
+        called again after each result. The stream ends when it returns none while
         no request is open. `on_idle` is called every few seconds while nothing finishes.
         """
         ...
@@ -126,6 +126,6 @@ def write_engine_info(folder: Path, info: Mapping[str, Any]) -> None:
 
 
 def read_engine_info(folder: Path) -> list[dict[str, Any]]:
-    """Every engine that made responses of this folder."""
+    """The records of all engines that generated responses of this folder."""
     paths = sorted((folder / ENGINE_FOLDER).glob("*.json"))
     return [json.loads(path.read_text()) for path in paths]

@@ -1,10 +1,10 @@
-"""vLLM's offline engine in this process (the extra vllm, 0.31.0; needs a GPU).
+"""vLLM's offline engine in this process (vLLM 0.31.0, from the extra `vllm`; needs a GPU).
 
 With n > 1, vLLM gives a request's completions the seeds s, s + 1, ... A draw's seed is a hash
-of what the draw is (seeds.py), so each draw is a request of its own. What draws share is still
-computed once: vLLM caches images by their hash and prompts by their tokens. Float ties between
-batches remain. The processor is bound to the pixel budget, so nothing is resized again. Image
-placeholders are never produced.
+of its sample, view and number (seeds.py), so each draw is its own request. Shared parts are still
+computed once: vLLM caches images by their hash and prompts by their tokens. Float ties can still
+differ between batches. The processor is bound to the pixel budget, so nothing is resized again.
+Image placeholders are never produced.
 """
 
 import os
@@ -59,15 +59,15 @@ def sampling_arguments(request: Request, banned: Mapping[int, float]) -> dict[st
 
 
 @contextmanager
-def visible_gpus(count: int) -> Iterator[None]:
+def visible_gpus(num_gpus: int) -> Iterator[None]:
     """Show only this rank's GPUs inside the block, where the engine's process starts."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     rank = int(os.environ.get("LOCAL_RANK", "0"))
-    indices = range(rank * count, (rank + 1) * count)
+    indices = range(rank * num_gpus, (rank + 1) * num_gpus)
     devices = before.split(",") if before else [str(i) for i in range(indices.stop)]
     if indices.stop > len(devices):
-        needs = f"rank {rank} needs GPUs {list(indices)} of CUDA_VISIBLE_DEVICES={before}"
-        raise ConfigError([f"model.vllm.tensor_parallel_size={count}: {needs}"])
+        problem = f"rank {rank} needs GPUs {list(indices)}, but CUDA_VISIBLE_DEVICES={before}"
+        raise ConfigError([f"model.vllm.tensor_parallel_size={num_gpus}: {problem}"])
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[i] for i in indices)
     try:
         yield
@@ -78,7 +78,7 @@ def visible_gpus(count: int) -> Iterator[None]:
 
 
 class VllmEngine:
-    """vLLM's LLM; requests join as others end. Raises ConfigError where it is not installed."""
+    """vLLM's LLM; new requests join as others end. Raises ConfigError if it is not installed."""
 
     def __init__(self, config: ModelConfig, pixels: tuple[int, int]) -> None:
         try:  # Imported only here, because it needs a GPU.
@@ -93,7 +93,7 @@ class VllmEngine:
         self.sampling_params = vllm.SamplingParams
         self.output_kind = vllm.sampling_params.RequestOutputKind.FINAL_ONLY
         self.version = vllm.__version__
-        self.max_open = 2 * config.vllm.max_num_seqs  # a freed place is taken without a pause
+        self.max_open = 2 * config.vllm.max_num_seqs  # so one always waits for a freed place
         self.banned = dict.fromkeys(placeholder_ids(self.processor.tokenizer), BANNED_LOGIT_BIAS)
         self._request_count = 0
 
@@ -134,7 +134,7 @@ class VllmEngine:
                 engine.abort_request(list(open_keys))
 
     def _add(self, request_id: str, request: Request) -> str | None:
-        """Submit a request; why it was rejected, or None."""
+        """Submit a request; returns why it was rejected, or None."""
         if reason := request.special_token_error():
             return reason
         prompt: dict[str, Any] = {"prompt": request.chat_text(self.processor)}
