@@ -1,13 +1,19 @@
-"""Cost of measuring attention masses, compared with a plain pass and with full matrices.
+"""Compare the cost of measuring attention with a plain forward pass and with output_attentions.
 
     python benchmarks/attention_cost.py [--tokens 512 1024 ...] [--repeats N]
 
-One teacher-forced pass over an image, a text and a response, by a decoder of 8 layers with random
-weights: plain (nothing measured), masses (CMAB's), masses_and_bias (ACE's too), output_attentions
-(eager, every matrix kept, as the papers' releases do it). Seconds are medians over interleaved
-repeats in one process; peak memory is measured in one process per pass. Matrices are computed
-only where they fit into half of the free memory. Writes attention_cost.md, .json and .svg in
-benchmarks/results. About ten minutes on two cores.
+Each pass is teacher-forced over an image, a text and a response, by a decoder of 8 layers with
+random weights. There are four kinds of pass:
+
+* plain: measures nothing
+* masses: the attention mass on image and on text, which CMAB needs
+* masses_and_bias: also the bias towards single tokens, which ACE needs
+* output_attentions: eager attention that keeps every matrix, as the papers' releases do; only for
+  lengths at which the matrices fit into half of the free memory
+
+Seconds are medians over alternating repeats in one process; peak memory is measured with one
+process per pass. Writes attention_cost.md, .json and .svg in benchmarks/results. About ten minutes
+on two cores.
 """
 
 import argparse
@@ -35,14 +41,14 @@ from difftrain.pipeline import manifest
 RESULTS = Path(__file__).parent / "results"
 LAYERS, HEADS, KEY_HEADS, HIDDEN = 8, 8, 2, 512
 IMAGE_GRID = (1, 32, 32)
-"""Patches of the image, 448 x 448 pixels: 256 tokens."""
+"""Frames, rows and columns of patches: an image of 448 x 448 pixels gives 256 tokens."""
 PASSES = ("plain", "masses", "masses_and_bias", "output_attentions")
 CLAIM_TOKENS = 4096
-"""The number of tokens of the claims."""
+"""The number of tokens for which the page states ratios."""
 
 
 def build_model() -> Any:
-    """A Qwen2.5-VL of 8 layers, 8 heads of 64 sharing 2 key heads, with random weights."""
+    """A Qwen2.5-VL with random weights: 8 layers, 8 heads of width 64 that share 2 key heads."""
     torch.manual_seed(1)
     config = AutoConfig.from_pretrained(SHIPPED["tiny"])
     text = config.text_config
@@ -56,7 +62,7 @@ def build_model() -> Any:
 
 
 def inputs(model: Any, tokens: int) -> tuple[dict[str, torch.Tensor], attention.TokenSpans]:
-    """An image, text and a response of an eighth of the tokens, and their spans."""
+    """Model inputs (an image, text, a response of an eighth of the tokens) and their spans."""
     generator = torch.Generator().manual_seed(tokens)
     image_tokens = IMAGE_GRID[1] * IMAGE_GRID[2] // 4
     ids = torch.randint(4, 400, (1, tokens), generator=generator)
@@ -75,8 +81,8 @@ def inputs(model: Any, tokens: int) -> tuple[dict[str, torch.Tensor], attention.
 
 
 @torch.inference_mode()
-def run(name: str, model: Any, tokens: int) -> float:
-    """Seconds of one pass."""
+def run_pass(name: str, model: Any, tokens: int) -> float:
+    """Run one of PASSES; returns its seconds."""
     tensors, spans = inputs(model, tokens)
     model.set_attn_implementation("eager" if name == "output_attentions" else "sdpa")
     started = time.perf_counter()
@@ -91,56 +97,58 @@ def run(name: str, model: Any, tokens: int) -> float:
 
 
 def free_bytes() -> int:
-    """Available memory."""
+    """The machine's free memory."""
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def fits(tokens: int) -> bool:
-    """Whether the matrices fit into half of the free memory, with two layers' copies of them."""
+def matrices_fit(tokens: int) -> bool:
+    """Whether all attention matrices, and copies of two layers', fit into half the free memory."""
     return HEADS * tokens**2 * 4 * (LAYERS + 4) < free_bytes() / 2
 
 
-def peak(name: str, tokens: int) -> float:
-    """MiB that a pass adds to a process that holds the model, in a process of its own."""
+def peak_mib(name: str, tokens: int) -> float:
+    """The MiB that print_peak_mib() prints in a new process."""
     command = [sys.executable, __file__, "--child", name, "--tokens", str(tokens)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
-def child(name: str, tokens: int) -> None:
-    """Print the MiB by which the resident size grew at most during one pass (Linux)."""
+def print_peak_mib(name: str, tokens: int) -> None:
+    """Run one pass; print by how many MiB it raised this process's peak memory (Linux)."""
     model = build_model()
     with torch.inference_mode():
         model.base_model(input_ids=torch.full((1, 8), 5), use_cache=False)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = resident("VmRSS")
-    run(name, model, tokens)
-    print(resident("VmHWM") - before)
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak
+    before = resident_mib("VmRSS")
+    run_pass(name, model, tokens)
+    print(resident_mib("VmHWM") - before)
 
 
-def resident(field: str) -> float:
-    """Resident MiB of this process: VmRSS now, VmHWM at most."""
+def resident_mib(field: str) -> float:
+    """Resident memory of this process: `VmRSS` is the current value, `VmHWM` the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (match,) = [line for line in lines if line.startswith(f"{field}:")]
     return int(match.split()[1]) / 1024
 
 
-def measured(sizes: list[int], repeats: int, report: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Median seconds and peak MiB of every pass at every size."""
+def measure(
+    lengths: list[int], repeats: int, report: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Median seconds and peak MiB of every pass at every number of tokens."""
     model, rows = build_model(), []
-    for tokens in sizes:
-        names = [name for name in PASSES if name != "output_attentions" or fits(tokens)]
+    for tokens in lengths:
+        names = [name for name in PASSES if name != "output_attentions" or matrices_fit(tokens)]
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for repeat in range(repeats + 1):
             for name in names:
-                took = run(name, model, tokens)
+                pass_seconds = run_pass(name, model, tokens)
                 if repeat:  # the first round warms up
-                    seconds[name].append(took)
+                    seconds[name].append(pass_seconds)
         row = {
             "tokens": tokens,
             "seconds": {name: statistics.median(times) for name, times in seconds.items()},
             "all_seconds": seconds,
-            "mib": {name: peak(name, tokens) for name in names},
+            "mib": {name: peak_mib(name, tokens) for name in names},
         }
         rows.append(row)
         report(json.dumps({key: row[key] for key in ("tokens", "seconds", "mib")}))
@@ -163,7 +171,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def claims(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The ratios that are claimed, where the sizes were measured."""
+    """The ratios that the page states, as far as their passes were measured."""
     ratios: dict[str, float] = {}
     for row in rows:
         seconds, mib = row["seconds"], row["mib"]
@@ -184,7 +192,7 @@ def claims(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def page(result: dict[str, Any]) -> str:
-    """The result as a Markdown page."""
+    """The content of attention_cost.md."""
     lines = [
         "# Cost of measuring attention masses",
         "",
@@ -216,7 +224,7 @@ def page(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, write and print the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192])
     parser.add_argument("--repeats", type=int, default=5)
@@ -224,8 +232,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if arguments.child:
-        return child(arguments.child, arguments.tokens[0])
-    rows = measured(arguments.tokens, arguments.repeats, lambda line: print(line, flush=True))
+        return print_peak_mib(arguments.child, arguments.tokens[0])
+    rows = measure(arguments.tokens, arguments.repeats, lambda line: print(line, flush=True))
     result = {
         "command": "python benchmarks/attention_cost.py " + " ".join(sys.argv[1:]),
         "repeats": arguments.repeats,

@@ -1,9 +1,10 @@
-"""Does training help? The demo's recipe and its equal-size random control, over several seeds.
+"""Does training help? The demo's recipe against training on random samples, over several seeds.
 
     python benchmarks/demo_gain.py [--seeds 1 2 3] [KEY=VALUE ...]
 
-Runs launch/train.py once a seed (finished stages are not repeated) and writes
-benchmarks/results/demo_gain.md and demo_gain.json: base, tuned and control on the six miniatures.
+Runs launch/train.py once per seed (finished stages are not repeated) and writes
+benchmarks/results/demo_gain.md and .json: the scores of the base model, the tuned one (trained on
+hard samples) and the control (as many random samples) on the six miniature benchmarks.
 """
 
 import argparse
@@ -20,7 +21,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def run_seed(seed: int, overrides: list[str]) -> dict:
-    """The report of one seed's run."""
+    """Train with one seed; returns the content of its report.json."""
     command = [sys.executable, str(ROOT / "launch" / "train.py"), "control=random", f"seed={seed}"]
     done = subprocess.run([*command, *overrides], stdout=subprocess.PIPE, text=True, check=True)
     folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
@@ -28,25 +29,25 @@ def run_seed(seed: int, overrides: list[str]) -> dict:
 
 
 def mean_score(report: dict, arm: str) -> float:
-    """An arm's unweighted mean over the benchmarks."""
+    """The unweighted mean over the miniatures of `arm`: base, tuned or control."""
     scores = [cell["score"] for name, cell in report[arm].items() if name.startswith("shapes/")]
     return statistics.mean(scores)
 
 
 def points(value: float) -> str:
-    """A fraction as points of a hundred."""
+    """A score of 0 to 1 as `41.2`, in points of 100."""
     return f"{100 * value:.1f}"
 
 
 def signed(difference: dict) -> str:
-    """A paired difference with its 95 % interval, in points."""
+    """A paired difference as `+7.1 [+3.0, +11.2]`: its mean and 95 % interval in points."""
     return "{:+.1f} [{:+.1f}, {:+.1f}]".format(
         *(100 * difference[key] for key in ("mean", "low", "high"))
     )
 
 
 def page(reports: dict[int, dict], command: str) -> str:
-    """The page: one row a seed, then the range of each difference."""
+    """demo_gain.md: a table with one row per seed, then the range of each difference."""
     lines = [
         "# Does training on the hard stratum help, and more than random samples?",
         "",

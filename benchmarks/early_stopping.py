@@ -1,9 +1,11 @@
-"""Early stopping against the full grid: same seeds, same samples; are the labels the same?
+"""Does a probe with early stopping give every sample the label that the full probe gives it?
 
     python benchmarks/early_stopping.py [--output_dir DIR] [KEY=VALUE ...]
 
-Prints and writes benchmarks/results/early_stopping.json: samples, equal labels, draws per sample,
-seconds of both. The default pool takes about ten minutes on two cores.
+A probe generates responses (draws) to each sample's question at several mask ratios. The full grid
+has all draws; early stopping leaves out those that cannot change the label. Both run on the
+same samples with the same seeds. Prints and writes benchmarks/results/early_stopping.json. The
+default pool takes about ten minutes on two cores. Axes: R mask ratios, K draws.
 """
 
 import argparse
@@ -27,7 +29,7 @@ RESULT = Path(__file__).parent / "results" / "early_stopping.json"
 
 
 def run_probe(config: RunConfig, session: ModelSession) -> tuple[dict[str, np.ndarray], int, float]:
-    """Correctness tables of all samples, draws and seconds of a probe under these settings."""
+    """Run a probe: each sample's R x K table of correct draws, the number of draws, seconds."""
     paths = RunPaths(config)
     samples = load_samples(config, paths, World())
     probe(config, paths, World(), session, samples)
@@ -50,9 +52,9 @@ def main() -> None:
     early_tables, early_draws, early_seconds = run_probe(early, session)
     full_tables, full_draws, full_seconds = run_probe(full, session)
     pairs = [(early_tables[key], table) for key, table in full_tables.items()]
-    n = len(pairs)
+    num_samples = len(pairs)
     result = {
-        "samples": n,
+        "samples": num_samples,
         "equal_labels": sum(
             pism.failure_ratio(early_RK, ratio_R) == pism.failure_ratio(full_RK, ratio_R)
             for early_RK, full_RK in pairs
@@ -60,7 +62,7 @@ def main() -> None:
         "every_early_draw_equals_the_grids": all(
             bool((early_RK == full_RK)[early_RK >= 0].all()) for early_RK, full_RK in pairs
         ),
-        "draws_per_sample": {"early": early_draws / n, "full": full_draws / n},
+        "draws_per_sample": {"early": early_draws / num_samples, "full": full_draws / num_samples},
         "seconds": {"early": early_seconds, "full": full_seconds},
         "seconds_ratio": early_seconds / full_seconds,
         "versions": manifest.versions(),

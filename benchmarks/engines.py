@@ -1,11 +1,11 @@
-"""Responses per second of the engines hf and http: same model, same requests, one run.
+"""Compare the engines hf (in this process) and http (a server): responses per second.
 
     python benchmarks/engines.py [--samples N] [--open N]
 
-The http engine uses `transformers serve` with the tiny model, started and stopped by this script.
-Greedy, so that both must give the same responses. Writes benchmarks/results/engines.md and .json.
-About two minutes on two cores. It measures the cost of the engine and of this server, which handles
-one request at a time; vLLM and others batch the open requests.
+Both get the same greedy requests to the tiny model, so they must give the same responses. This
+script starts and stops the server, `transformers serve`. That server handles one request at a time,
+whereas vLLM batches all open requests: the result does not hold for every server. Writes
+benchmarks/results/engines.md and .json. About two minutes on two cores.
 """
 
 import argparse
@@ -43,22 +43,22 @@ from difftrain.pipeline import manifest
 from difftrain.shapes import pool
 
 RESULTS = Path(__file__).parent / "results"
-WHOLE_TEXT = {
+RESPONSE_TEMPLATE = {
     "defaults": {"role": "assistant"},
     "start_anchor": "<|im_start|>assistant\n",
     "fields": {"content": {"close_pattern": "<\\|im_end\\|>", "content": "text"}},
 }
-"""Keeps the server from removing the tiny model's unfinished reasoning from the response."""
+"""With it the server returns the whole text, even if the model's reasoning is unfinished."""
 
 
 @contextmanager
 def serving(parent: Path) -> Iterator[tuple[str, str]]:
-    """Address and model name of `transformers serve` with the tiny model."""
+    """Run `transformers serve` with the tiny model; gives its address and the model's name."""
     folder = parent / "tiny"
     shutil.copytree(SHIPPED["tiny"], folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(
-        json.dumps(settings | {"response_template": WHOLE_TEXT})
+        json.dumps(settings | {"response_template": RESPONSE_TEMPLATE})
     )
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -83,7 +83,7 @@ def serving(parent: Path) -> Iterator[tuple[str, str]]:
 
 
 def is_up(url: str) -> bool:
-    """Whether a server answers, with whatever status."""
+    """Whether a server answers at this address, be it with an error status."""
     try:
         with urllib.request.urlopen(f"{url}/models", timeout=60):
             return True
@@ -108,7 +108,7 @@ def requests(count: int, max_new_tokens: int) -> list[Request]:
 
 
 def timed(engine: Engine, batch: list[Request]) -> tuple[list[Result], dict[str, Any]]:
-    """The results and their timing, after a warm-up."""
+    """The results of these requests and how long they took, after a warm-up."""
     generate_all(engine, batch[:4])
     started = time.perf_counter()
     results = generate_all(engine, batch)
@@ -121,7 +121,7 @@ def timed(engine: Engine, batch: list[Request]) -> tuple[list[Result], dict[str,
 
 
 def page(result: dict[str, Any]) -> str:
-    """The result as a Markdown page."""
+    """The content of engines.md."""
     rows = [
         f"| {name} | {timing['seconds']:.1f} | {timing['responses_per_second']:.1f} |"
         for name, timing in result["engines"].items()
@@ -152,7 +152,7 @@ def page(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Time both engines; exit code 1 if a response is missing or differs."""
+    """Time both engines and write the result; exit code 1 if a response is missing or differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=120)
     parser.add_argument("--open", type=int, default=4)
@@ -164,15 +164,15 @@ def main() -> None:
     hf_engine = HfEngine(loaded, config.model)
     results["hf"], engines["hf"] = timed(hf_engine, batch)
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (url, model):
-        served = ServerConfig(name=model, max_concurrency=arguments.open)
-        served_config: ModelConfig = replace(
-            config.model, engine=EngineKind.http, url=url, server=served
+        server = ServerConfig(name=model, max_concurrency=arguments.open)
+        http_config: ModelConfig = replace(
+            config.model, engine=EngineKind.http, url=url, server=server
         )
-        http_engine = server_check.connect(served_config, config.data.max_pixels)
+        http_engine = server_check.connect(http_config, config.data.max_pixels)
         results["http"], engines["http"] = timed(http_engine, batch)
         http_engine.close()
     engines["http"]["info"] |= {"served": "tiny"}
-    texts = [[getattr(r, "text", None) for r in both] for both in results.values()]
+    texts = [[getattr(r, "text", None) for r in of_engine] for of_engine in results.values()]
     same = sum(a == b and a is not None for a, b in zip(*texts, strict=True))
     result = {
         "requests": len(batch),

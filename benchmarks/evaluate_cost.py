@@ -1,10 +1,10 @@
-"""Items per second of the evaluator against a loop over single items; same model.
+"""Compare the evaluator with a loop that handles one benchmark item at a time: items per second.
 
     python benchmarks/evaluate_cost.py [--items N] [KEY=VALUE ...]
 
-Items of the six miniatures, generated and graded twice in one run: in batches as launch/evaluate.py
-does it, and one by one. Writes benchmarks/results/evaluate_cost.md and .json. About three minutes
-on two cores.
+One run generates and grades responses to the same items of the six miniature benchmarks twice: in
+batches, as launch/evaluate.py does, and one by one. Writes benchmarks/results/evaluate_cost.md
+and .json. About three minutes on two cores.
 """
 
 import argparse
@@ -38,15 +38,15 @@ from difftrain.records import ItemResult
 from difftrain.shapes.benchmarks import judge
 
 RESULTS = Path(__file__).parent / "results"
-AT_LEAST = 3.0
-"""What the batched evaluator must gain."""
+MIN_RATIO = 3.0
+"""The evaluator must handle at least this many times as many items per second as the loop."""
 
 
 Pairs = list[tuple[ResponseKey, BenchmarkItem]]
 
 
 def grade(item: BenchmarkItem, response: str, config: EvaluateConfig) -> ItemResult:
-    """The result of one response, by the rules and the offline judge of the miniatures."""
+    """Grade one response by the rules and by the miniatures' judge, which needs no server."""
     text, rules = write_results.prediction(response, config), configured_rules(config)
     grade = evaluate.grade_prediction(item.benchmark, text, item.item, judge, rules)
     return evaluate.item_result(item.benchmark, item.item, response, grade)
@@ -64,11 +64,11 @@ def budgets_of(config: RunConfig) -> dict[str, PixelBudget]:
 
 
 def batched(engine: Engine, pairs: Pairs, config: RunConfig) -> list[ItemResult]:
-    """The evaluator's own way: chunks of four batches, batches of similar length."""
+    """As the evaluator does: chunks of four batches; a batch has prompts of similar length."""
     results = []
-    size = config.model.batch_size * 4
-    for start in range(0, len(pairs), size):
-        chunk = pairs[start : start + size]
+    chunk_size = config.model.batch_size * 4
+    for start in range(0, len(pairs), chunk_size):
+        chunk = pairs[start : start + chunk_size]
         responses = respond(engine, chunk, config)
         results += [grade(item, responses[key], config.evaluate) for key, item in chunk]
     return results
@@ -84,13 +84,13 @@ def one_by_one(engine: Engine, pairs: Pairs, config: RunConfig) -> list[ItemResu
 
 
 def page(result: dict) -> str:
-    """The result as text."""
+    """The content of evaluate_cost.md."""
     rows = [
-        f"| {name} | {each['seconds']:.1f} | {each['processor_seconds']:.1f} | "
-        f"{each['items_per_second']:.1f} |"
-        for name, each in result["runs"].items()
+        f"| {name} | {run['seconds']:.1f} | {run['processor_seconds']:.1f} | "
+        f"{run['items_per_second']:.1f} |"
+        for name, run in result["runs"].items()
     ]
-    same = result["same_responses"] / result["items"]
+    same_share = result["same_responses"] / result["items"]
     return "\n".join(
         [
             "# What does evaluating cost?",
@@ -107,36 +107,37 @@ def page(result: dict) -> str:
             *rows,
             "",
             f"**{result['ratio']:.1f} times** as many items per second (wanted: at least "
-            f"{AT_LEAST:.0f}); {result['processor_ratio']:.1f} times by processor time, which "
+            f"{MIN_RATIO:.0f}); {result['processor_ratio']:.1f} times by processor time, which "
             "other work on the machine changes less.",
             "",
-            f"{100 * same:.1f} % of the responses are the same in both, letter by letter"
-            + (" (float ties between batch shapes)." if same < 1 else "."),
+            f"{100 * same_share:.1f} % of the responses are the same in both, letter by letter"
+            + (" (float ties between batch shapes)." if same_share < 1 else "."),
             "",
         ]
     )
 
 
 def main() -> None:
-    """Time both ways on the same items, after a warm-up; exit code 1 if the gain is too small."""
+    """Time both on the same items, after a warm-up; exit code 1 if the ratio is below MIN_RATIO."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=40, help="of each miniature")
-    arguments, words = parser.parse_known_args()
-    config = resolve(compose_config([*words, f"evaluate.limit={arguments.items}"]))
+    arguments, overrides = parser.parse_known_args()
+    config = resolve(compose_config([*overrides, f"evaluate.limit={arguments.items}"]))
     session = ModelSession(config.model, config.data)
     engine = session.engine(*widest_budget(budgets_of(config)))
     pairs = [(response_key(item), item) for item in load_items(config.evaluate)]
-    ways = {"in batches (the evaluator)": batched, "one at a time": one_by_one}
-    for way in ways.values():
-        way(engine, pairs[:8], config)
+    methods = {"in batches (the evaluator)": batched, "one at a time": one_by_one}
+    for method in methods.values():
+        method(engine, pairs[:8], config)
     runs, results = {}, {}
-    for name, way in ways.items():
-        started, worked = time.perf_counter(), time.process_time()
-        results[name] = way(engine, pairs, config)
-        seconds, busy = time.perf_counter() - started, time.process_time() - worked
+    for name, method in methods.items():
+        started, cpu_started = time.perf_counter(), time.process_time()
+        results[name] = method(engine, pairs, config)
+        seconds = time.perf_counter() - started
+        cpu_seconds = time.process_time() - cpu_started
         runs[name] = {
             "seconds": seconds,
-            "processor_seconds": busy,
+            "processor_seconds": cpu_seconds,
             "items_per_second": len(pairs) / seconds,
         }
     fast, slow = runs.values()
@@ -159,7 +160,7 @@ def main() -> None:
     manifest.write_json(RESULTS / "evaluate_cost.json", result)
     manifest.write_text(RESULTS / "evaluate_cost.md", page(result))
     print(json.dumps(result, indent=2))
-    raise SystemExit(result["ratio"] < AT_LEAST)
+    raise SystemExit(result["ratio"] < MIN_RATIO)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Rows per second and peak memory of the data stage, against plain `datasets` iteration.
+"""Compare the data stage with plain `datasets` iteration: rows per second and peak memory.
 
     python benchmarks/load_data.py [--rows 50000] [--folder FOLDER]
 
-Writes synthetic EasyR1 rows with a JPEG each (224 x 168) to parquet, then measures each method of
-reading in a process of its own, over a tenth of the rows and over all: memory must not grow with
-the rows. The result goes to benchmarks/results/load_data.md.
+Writes synthetic EasyR1 rows with a JPEG each (224 x 168) to parquet. Then each method below runs
+in its own process, once over a tenth of the rows and once over all of them: memory must not grow
+with the number of rows. The result goes to benchmarks/results/load_data.md.
 
-    datasets   for row in load_dataset("parquet", streaming=True): images decoded, nothing else
-    stage      data.build: decoded, resized, PNG; gold answers checked, duplicates searched; written
-    read back  the stage's samples, every image of them read once
+    datasets   for row in load_dataset("parquet", streaming=True): only decodes the images
+    stage      data.build: decodes and resizes images, encodes PNG, checks gold answers, removes
+               duplicates, writes samples
+    read back  reads the samples that the stage wrote, each image once
 """
 
 import argparse
@@ -37,23 +38,24 @@ from difftrain.records import Sample
 
 RESULT = Path(__file__).parent / "results" / "load_data.md"
 ROWS_PER_FILE = 1000
-SIZE = (224, 168)
+IMAGE_SIZE = (224, 168)
 
 
 def draw_jpeg(rng: Random) -> bytes:
     """A JPEG with a few colored shapes."""
-    image = Image.new("RGB", SIZE, "white")
+    image = Image.new("RGB", IMAGE_SIZE, "white")
     canvas = ImageDraw.Draw(image)
     for _ in range(6):
-        x, y, side = rng.randrange(SIZE[0]), rng.randrange(SIZE[1]), rng.randrange(10, 60)
+        x, y = rng.randrange(IMAGE_SIZE[0]), rng.randrange(IMAGE_SIZE[1])
+        side = rng.randrange(10, 60)
         canvas.ellipse((x, y, x + side, y + side), fill=tuple(rng.randrange(256) for _ in range(3)))
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def write(folder: Path, rows: int) -> None:
-    """The synthetic rows, ROWS_PER_FILE a file."""
+def write_rows(folder: Path, rows: int) -> None:
+    """Write the synthetic rows, ROWS_PER_FILE in each parquet file; existing files are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, rows, ROWS_PER_FILE):
         path = folder / f"rows_{start:07d}.parquet"
@@ -76,26 +78,26 @@ def config(folder: Path, rows: int) -> DataConfig:
 
 
 def iterate_datasets(folder: Path, _: Path, rows: int) -> int:
-    """Plain iteration."""
+    """Method `datasets`: stream the rows and decode the images; returns the number of rows."""
     files = sorted(map(str, folder.glob("*.parquet")))
     stream = load_dataset("parquet", data_files=files, split="train", streaming=True)
-    number = 0
+    num_rows = 0
     for row in stream.take(rows):
         for image in row["images"]:
             Image.open(BytesIO(image["bytes"])).load()
-        number += 1
-    return number
+        num_rows += 1
+    return num_rows
 
 
 def run_data_stage(folder: Path, data_folder: Path, rows: int) -> int:
-    """The data stage."""
+    """Method `stage`: run the data stage; returns the number of samples."""
     return build.build_dataset(config(folder, rows), data_folder)["counts"]["samples"]
 
 
 def read_back(_: Path, data_folder: Path, rows: int) -> int:
-    """What the later stages do."""
+    """Method `read back`: read the samples as the later stages do; returns their number."""
     samples = parquet.read_finished(data_folder, Sample, "python launch/probe.py")
-    return sum(len(each.images[0]) > 0 for each in samples)
+    return sum(len(sample.images[0]) > 0 for sample in samples)
 
 
 METHODS: dict[str, Callable[[Path, Path, int], int]] = {
@@ -106,7 +108,7 @@ METHODS: dict[str, Callable[[Path, Path, int], int]] = {
 
 
 def measure_in_process(method: str, folder: Path, data_folder: Path, rows: int) -> dict[str, float]:
-    """Seconds and memory of one method, in a process of its own."""
+    """What measure() prints for one method that runs in its own process."""
     command = [sys.executable, __file__, "--method", method, "--folder", str(folder)]
     command += ["--data-folder", str(data_folder), "--rows", str(rows)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -114,12 +116,12 @@ def measure_in_process(method: str, folder: Path, data_folder: Path, rows: int) 
 
 
 def measure(method: str, folder: Path, data_folder: Path, rows: int) -> None:
-    """Measure this process."""
+    """Run one method in this process; print its seconds, CPU seconds and memory (MiB) as JSON."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     started = time.perf_counter()
-    number = METHODS[method](folder, data_folder, rows)
+    num_read = METHODS[method](folder, data_folder, rows)
     after = resource.getrusage(resource.RUSAGE_SELF)
-    assert number == rows, (method, number, rows)
+    assert num_read == rows, (method, num_read, rows)
     measured = {
         "seconds": time.perf_counter() - started,
         "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
@@ -129,32 +131,34 @@ def measure(method: str, folder: Path, data_folder: Path, rows: int) -> None:
     print(json.dumps(measured))
 
 
-def report(rows: int, results: dict[str, dict[int, dict[str, float]]], size: int) -> str:
-    """The result as Markdown."""
-    few = rows // 10
+def report(rows: int, results: dict[str, dict[int, dict[str, float]]], num_bytes: int) -> str:
+    """The content of load_data.md, from the measurements by method and number of rows."""
+    tenth = rows // 10
     lines = [
         "# Loading data\n",
-        f"{rows} rows with a JPEG of {SIZE[0]} x {SIZE[1]} each ({size >> 20} MiB of parquet).",
-        "Each line is a process of its own; peak memory includes imports. The",
-        "machine was shared, so CPU seconds say more than the clock.\n",
-        f"| method | rows/s | rows/CPU s | peak MiB, {few} rows | peak MiB, {rows} rows | growth |",
+        f"{rows} rows with a JPEG of {IMAGE_SIZE[0]} x {IMAGE_SIZE[1]} each, "
+        f"{num_bytes >> 20} MiB of parquet.",
+        "Each line was measured in its own process; peak memory includes imports. The machine",
+        "was shared with other work, so CPU seconds say more than elapsed time.\n",
+        f"| method | rows/s | rows/CPU s | peak MiB, {tenth} rows | peak MiB, {rows} rows "
+        "| growth |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for method, by_rows in results.items():
-        all_rows, tenth = by_rows[rows], by_rows[few]
+        at_all, at_tenth = by_rows[rows], by_rows[tenth]
         lines.append(
-            f"| {method} | {rows / all_rows['seconds']:.0f} | {rows / all_rows['cpu']:.0f} "
-            f"| {tenth['peak']:.0f} | {all_rows['peak']:.0f} "
-            f"| {all_rows['peak'] - tenth['peak']:+.0f} MiB |"
+            f"| {method} | {rows / at_all['seconds']:.0f} | {rows / at_all['cpu']:.0f} "
+            f"| {at_tenth['peak']:.0f} | {at_all['peak']:.0f} "
+            f"| {at_all['peak'] - at_tenth['peak']:+.0f} MiB |"
         )
     plain, ours = results["datasets"][rows], results["stage"][rows]
-    more = results["read back"][rows]["peak"] - results["read back"][few]["peak"]
-    back = more * 2**20 / (rows - few)
+    growth = results["read back"][rows]["peak"] - results["read back"][tenth]["peak"]
+    bytes_per_row = growth * 2**20 / (rows - tenth)
     lines.append(
         f"\nFor each row, `stage` needs {ours['cpu'] / plain['cpu']:.1f} times the CPU of plain "
         "decoding: it also resizes, encodes PNG,\nhashes pixels, checks the gold answer, finds "
         "duplicates and writes. `read back` holds all samples\nat once, text included "
-        f"({back:.0f} bytes of memory a row), but none of their images."
+        f"({bytes_per_row:.0f} bytes of memory per row), but none of their images."
     )
     package_versions = ", ".join(f"{name} {version}" for name, version in versions().items())
     lines.append(
@@ -164,7 +168,7 @@ def report(rows: int, results: dict[str, dict[int, dict[str, float]]], size: int
 
 
 def main() -> None:
-    """Write the rows, measure every method at two sizes, write the result."""
+    """Write the rows, measure every method over a tenth of them and over all, write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--folder", type=Path)
@@ -176,8 +180,8 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with TemporaryDirectory() as scratch:
         folder = (args.folder or Path(scratch)) / "rows"
-        write(folder, args.rows)
-        size = sum(path.stat().st_size for path in folder.iterdir())
+        write_rows(folder, args.rows)
+        num_bytes = sum(path.stat().st_size for path in folder.iterdir())
         results: dict[str, dict[int, dict[str, float]]] = {}
         for method in METHODS:
             for rows in (args.rows // 10, args.rows):
@@ -186,7 +190,7 @@ def main() -> None:
                     method, folder, data_folder, rows
                 )
                 print(method, rows, results[method][rows], flush=True)
-    RESULT.write_text(report(args.rows, results, size))
+    RESULT.write_text(report(args.rows, results, num_bytes))
     print(RESULT.read_text())
 
 

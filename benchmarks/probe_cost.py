@@ -1,22 +1,26 @@
-"""What a probe costs: against the full grid, against one request at a time, and by processes.
+"""Measure what a probe costs: with early stopping, one request at a time, in several processes.
 
     python benchmarks/probe_cost.py [--pool N] [--alone N] [--only PART ...]
 
-Parts, each of which can be measured by itself (`--only`), results merged into one file:
+A probe generates several responses (draws) to each question of a sample pool while more and more of
+the image is masked. The full grid has every draw at every mask ratio; early stopping leaves out
+the draws that cannot change a sample's label. `--only` selects parts; the results of all
+parts are merged into benchmarks/results/probe_cost.md and .json:
 
-* loop: the pool by difftrain (early stopping, refilled batches), then the first `--alone` samples
-  by a loop of one request at a time with transformers' generate, as the papers' releases do; same
-  model, samples, seeds and labels. Half of the loop runs before and half after difftrain's, so that
-  a machine that slows down slows both; its seconds for the whole pool, with early stopping and for
-  the full grid, are its seconds per response times the responses. About four minutes.
-* grid: the full grid of the same pool, in refilled batches: is every label the same? About eight.
-* deterministic: the pool with model.deterministic and without. About four.
-* simulation: draws that early stopping takes on Qi et al.'s stratum mix (benchmarks/
-  probe_simulation.py states the assumptions). One minute.
-* processes: launch/probe.py by one process of one thread, one of two, and two of one; needs a
-  machine that does nothing else. About five minutes.
+* loop: difftrain (early stopping, refilled batches) probes the pool; then a plain loop probes the
+  first `--alone` samples with transformers' generate, one request at a time, as the papers'
+  releases do. Both use the same model and seeds; the labels are compared. Half of the loop runs
+  before difftrain and half after it, so that a machine that slows down slows both. The loop's
+  seconds per response are multiplied up to the whole pool. About four minutes.
+* grid: the full grid of the same pool. Is every label the same as with early stopping? About
+  eight minutes.
+* deterministic: the pool with and without model.deterministic. About four minutes.
+* simulation: the share of the grid that is drawn for the paper's strata (probe_simulation.py).
+  One minute.
+* processes: launch/probe.py as one process with one thread, one process with two threads, and two
+  processes with one thread each; the machine must be otherwise idle. About five minutes.
 
-Writes benchmarks/results/probe_cost.md and .json.
+Axes: R mask ratios, K draws.
 """
 
 import argparse
@@ -57,7 +61,7 @@ OVERRIDES = ("difficulty=pism", "difficulty.extra_measures=[]")
 
 
 def settings(*overrides: str) -> RunConfig:
-    """PISM alone, as the paper has it, of the model that ships."""
+    """The settings of a probe that serves PISM only, with the model that comes with difftrain."""
     return resolve(compose_config([*OVERRIDES, *overrides]))
 
 
@@ -79,27 +83,28 @@ def labels(rows: Sequence[Rollout], config: RunConfig) -> Labels:
 def run_difftrain(
     loaded: LoadedModel, samples: Sequence[Sample], config: RunConfig
 ) -> tuple[list[Rollout], float]:
-    """Rows and seconds of the probe in this process."""
+    """difftrain's probe in this process: its rollouts and its seconds."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         state = ProbeState(folder, config, samples)
         engine = HfEngine(loaded, config.model)
         started = time.perf_counter()
-        heart = Heartbeat(folder, World(1, 2))
-        probe_share(engine, samples, state, config, config.seed, heart)
+        heartbeat = Heartbeat(folder, World(1, 2))
+        probe_share(engine, samples, state, config, config.seed, heartbeat)
         return parquet.read_rows(folder, Rollout), time.perf_counter() - started
 
 
 @torch.inference_mode()
 def generate_alone(loaded: LoadedModel, request: Request) -> Completion:
-    """One completion by transformers' own generate, without a batch."""
+    """One completion by transformers' generate, for one request at a time."""
     inputs = kv_cache.encode(loaded, [request])
-    width = inputs["input_ids"].shape[1]
-    banned = hf.placeholder_ids(loaded.processor.tokenizer)
+    prompt_length = inputs["input_ids"].shape[1]
+    banned_ids = hf.placeholder_ids(loaded.processor.tokenizer)
 
     def add_noise(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        draw = request.seed, input_ids.shape[1] - width, request.temperature
-        return hf.noisy_logits(scores, [draw], banned)
+        position = input_ids.shape[1] - prompt_length
+        draw = request.seed, position, request.temperature
+        return hf.noisy_logits(scores, [draw], banned_ids)
 
     output = loaded.model.generate(
         **inputs,
@@ -109,13 +114,13 @@ def generate_alone(loaded: LoadedModel, request: Request) -> Completion:
         pad_token_id=loaded.processor.tokenizer.pad_token_id,
         logits_processor=[add_noise],
     )
-    return hf.to_completion(loaded, output[0, width:].tolist(), request.max_new_tokens)
+    return hf.to_completion(loaded, output[0, prompt_length:].tolist(), request.max_new_tokens)
 
 
 def run_loop(
     loaded: LoadedModel, samples: Sequence[Sample], config: RunConfig
 ) -> tuple[list[Rollout], float]:
-    """Rows and seconds of a loop of one request at a time, with early stopping."""
+    """The plain loop, one request at a time, with early stopping: its rollouts and its seconds."""
     state = ProbeState(Path("nowhere"), config, samples)
     rows: list[Rollout] = []
     started = time.perf_counter()
@@ -131,42 +136,43 @@ def run_loop(
 
 
 def loop(arguments: argparse.Namespace) -> dict[str, Any]:
-    """difftrain against the loop."""
+    """Compare difftrain's probe with the plain loop."""
     config = settings()
     loaded = load_model(config)
     samples = list(pool.samples(pool.Split.pool, arguments.pool))
     subset = samples[: arguments.alone]
     run_difftrain(loaded, samples[:8], config)  # warm up
-    first, before = run_loop(loaded, subset[::2], config)
+    rows_before, seconds_before = run_loop(loaded, subset[::2], config)
     rows, seconds = run_difftrain(loaded, samples, config)
-    second, after = run_loop(loaded, subset[1::2], config)
-    loop_labels, our_labels = labels(first + second, config), labels(rows, config)
-    per_response = (before + after) / len(first + second)
-    grid = len(samples) * len(config.probe.mask_percents) * config.probe.draws
+    rows_after, seconds_after = run_loop(loaded, subset[1::2], config)
+    loop_rows, loop_seconds = rows_before + rows_after, seconds_before + seconds_after
+    loop_labels, our_labels = labels(loop_rows, config), labels(rows, config)
+    per_response = loop_seconds / len(loop_rows)
+    grid_size = len(samples) * len(config.probe.mask_percents) * config.probe.draws
     return {
         "samples": len(samples),
         "responses": len(rows),
-        "responses_of_the_grid": grid,
-        "share_of_the_grid": len(rows) / grid,
+        "responses_of_the_grid": grid_size,
+        "share_of_the_grid": len(rows) / grid_size,
         "seconds": seconds,
         "seconds_per_response": seconds / len(rows),
         "loop": {
             "samples": len(subset),
-            "responses": len(first + second),
-            "seconds": before + after,
+            "responses": len(loop_rows),
+            "seconds": loop_seconds,
             "seconds_per_response": per_response,
             "same_labels": sum(our_labels[key] == value for key, value in loop_labels.items()),
             "seconds_early_extrapolated": per_response * len(rows),
-            "seconds_grid_extrapolated": per_response * grid,
+            "seconds_grid_extrapolated": per_response * grid_size,
         },
         "times_faster_than_the_loop_with_early_stopping": per_response * len(rows) / seconds,
-        "times_faster_than_the_loop_over_the_grid": per_response * grid / seconds,
+        "times_faster_than_the_loop_over_the_grid": per_response * grid_size / seconds,
         "threads": torch.get_num_threads(),
     }
 
 
 def grid(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The full grid in refilled batches, and whether its labels are those of early stopping."""
+    """Compare the full grid with early stopping: labels, responses and seconds."""
     early, full = settings(), settings("probe.until=grid")
     loaded = load_model(early)
     samples = list(pool.samples(pool.Split.pool, arguments.pool))
@@ -185,7 +191,7 @@ def grid(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def deterministic(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The probe with fixed shapes and without, one after the other."""
+    """Compare the probe with and without model.deterministic (tensors of fixed shapes)."""
     free, fixed = settings(), settings("model.deterministic=true")
     loaded = load_model(free)
     samples = list(pool.samples(pool.Split.pool, arguments.pool))
@@ -202,36 +208,36 @@ def deterministic(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def launch_probe(folder: Path, size: int, threads: int, samples: int) -> float:
-    """The probe stage's seconds, by so many processes of so many threads."""
+def launch_probe(folder: Path, num_processes: int, threads: int, samples: int) -> float:
+    """Seconds of the probe stage with `num_processes` processes of `threads` threads each."""
     overrides = [*OVERRIDES, f"data.num_samples={samples}", f"output_dir={folder}"]
-    program = [sys.executable, str(ROOT / "launch" / "probe.py"), *overrides]
-    environment = {"OMP_NUM_THREADS": str(threads), "WORLD_SIZE": str(size)}
-    ranks = [
+    command = [sys.executable, str(ROOT / "launch" / "probe.py"), *overrides]
+    environment = {"OMP_NUM_THREADS": str(threads), "WORLD_SIZE": str(num_processes)}
+    rank_processes = [
         subprocess.Popen(
-            program,
+            command,
             env={**os.environ, **environment, "RANK": str(rank)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        for rank in range(size)
+        for rank in range(num_processes)
     ]
-    codes = [rank.wait() for rank in ranks]
-    if any(codes):
-        raise SystemExit(f"{' '.join(program)} failed")
+    exit_codes = [process.wait() for process in rank_processes]
+    if any(exit_codes):
+        raise SystemExit(f"this command failed: {' '.join(command)}")
     (path,) = folder.glob("probe/*/manifest.json")
     return float(json.loads(path.read_text())["seconds"])
 
 
 def rows_of(folder: Path) -> list[Rollout]:
-    """The rows of a probe, in one order."""
+    """A finished probe's rollouts, sorted by sample, mask ratio and draw."""
     (probe,) = folder.glob("probe/*")
     rows = parquet.read_rows(probe, Rollout)
     return sorted(rows, key=lambda row: (row.sample_id, row.mask_percent, row.draw))
 
 
 def processes(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Samples a second by one process and by two; the rounds are interleaved."""
+    """Compare samples per second of one process and of two, in alternating rounds."""
     setups = {
         "one_of_one_thread": (1, 1),
         "one_of_two_threads": (1, 2),
@@ -241,23 +247,23 @@ def processes(arguments: argparse.Namespace) -> dict[str, Any]:
     rows: dict[str, list[Rollout]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for repeat in range(arguments.repeats):
-            for name, (size, threads) in setups.items():
+            for name, (num_processes, threads) in setups.items():
                 folder = Path(temporary) / f"{name}-{repeat}"
-                seconds[name].append(launch_probe(folder, size, threads, arguments.pool))
+                seconds[name].append(launch_probe(folder, num_processes, threads, arguments.pool))
                 rows[name] = rows_of(folder)
     best = {name: min(runs) for name, runs in seconds.items()}
-    alone, shared = (
+    one_process, two_processes = (
         {(r.sample_id, r.mask_percent, r.draw): (r.seed, r.response) for r in rows[name]}
         for name in ("one_of_one_thread", "two_of_one_thread")
     )
     return {
         "samples": arguments.pool,
         "seconds": seconds,
-        "samples_per_second": {name: arguments.pool / best_of for name, best_of in best.items()},
+        "samples_per_second": {name: arguments.pool / fastest for name, fastest in best.items()},
         "two_by_one": best["one_of_one_thread"] / best["two_of_one_thread"],
         "two_by_one_of_two_threads": best["one_of_two_threads"] / best["two_of_one_thread"],
-        "rows": {"one": len(alone), "two": len(shared)},
-        "equal_rows": sum(shared.get(key) == value for key, value in alone.items()),
+        "rows": {"one": len(one_process), "two": len(two_processes)},
+        "equal_rows": sum(two_processes.get(k) == row for k, row in one_process.items()),
     }
 
 
@@ -270,20 +276,20 @@ PARTS = {
 }
 
 
-def lines(node: Any, depth: int = 0) -> list[str]:
+def markdown_list(node: Any, depth: int = 0) -> list[str]:
     """A nested result as a Markdown list."""
-    out = []
+    lines = []
     for key, value in node.items():
         text = f"{'  ' * depth}* {key.replace('_', ' ')}"
         if isinstance(value, dict):
-            out += [text, *lines(value, depth + 1)]
+            lines += [text, *markdown_list(value, depth + 1)]
         else:
-            out.append(f"{text}: {value:.4g}" if isinstance(value, float) else f"{text}: {value}")
-    return out
+            lines.append(f"{text}: {value:.4g}" if isinstance(value, float) else f"{text}: {value}")
+    return lines
 
 
 def main() -> None:
-    """Measure the requested parts; merge them into the committed result."""
+    """Measure the requested parts and merge them into the results file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pool", type=int, default=400)
     parser.add_argument("--alone", type=int, default=40)
@@ -302,7 +308,11 @@ def main() -> None:
         arguments.results.mkdir(parents=True, exist_ok=True)
         manifest.write_json(path, result)
         print(json.dumps({name: result[name]}, indent=2), flush=True)
-    parts = [f"## {name}\n\n" + "\n".join(lines(result[name])) for name in PARTS if name in result]
+    parts = [
+        f"## {name}\n\n" + "\n".join(markdown_list(result[name]))
+        for name in PARTS
+        if name in result
+    ]
     head = "# What a probe costs\n\nThe parts are explained in benchmarks/probe_cost.py.\n\n"
     (arguments.results / "probe_cost.md").write_text(head + "\n\n".join(parts) + "\n")
 

@@ -1,16 +1,20 @@
-"""Draws that early stopping takes on Qi et al.'s stratum mix, as a share of the full grid.
+"""Simulate what share of a full probe early stopping draws, for the strata counts of Qi et al.
 
     python benchmarks/probe_cost.py --only simulation
 
-The paper prints how many samples fall into each stratum, but neither how often a solved sample is
-answered correctly nor how many easy samples ever fail. Both decide the cost, so they are varied;
-each simulated table is drawn by the very schedule that the probe uses:
+A probe generates K = 10 responses (draws) to a sample's question at each of R = 10 mask ratios, the
+share of the image that is masked. The verdicts form the sample's R x K table. A ratio passes if
+at least one of its draws is correct; the sample's stratum follows from its first ratio that fails.
+The full grid is all R x K draws; early stopping draws only until the label is settled.
 
-* `correct`: chance that a draw is correct at a ratio that passes. Real tables have every value; 1.0
-  is the least possible cost, and below 0.5 a ratio nearly fails.
-* `easy fails`: share of the easy samples that fail at 0.7, 0.8 or 0.9; the others never fail.
+The paper prints how many samples are in each stratum, but not their tables. So random tables of
+each stratum are generated, and the probe's own schedule draws from them. Two unknown numbers
+decide the cost, and are varied:
 
-The "about an eighth" of docs and of `difftrain plan` assumes that easy samples never fail.
+* `correct`: the probability that a draw is correct at a ratio that passes. 1.0 gives the lowest
+  cost, because the first draw settles each ratio that passes; 0.3 takes about three draws.
+* `easy fails`: the share of easy samples that fail at ratio 0.7, 0.8 or 0.9. The remaining easy
+  samples never fail.
 """
 
 from typing import Any
@@ -23,12 +27,12 @@ from difftrain.plan import PAPER_STRATA
 from difftrain.probe.schedule import next_draws
 from difftrain.records import Measure, Stratum
 
-P_CORRECT = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3)
-EASY_FAILS = (0.0, 0.5, 1.0)
-RATIOS = DRAWS = 10
-TABLES = 600
-RATIO_R = np.arange(RATIOS) / RATIOS
-FIRST_FAILING = {
+CORRECT_PROBABILITIES = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3)
+EASY_FAIL_SHARES = (0.0, 0.5, 1.0)
+NUM_RATIOS = NUM_DRAWS = 10
+TABLES_PER_STRATUM = 600
+RATIO_R = np.arange(NUM_RATIOS) / NUM_RATIOS
+FIRST_FAILING_ROWS = {  # row 3 is the mask ratio 0.3
     Stratum.unsolved: (0,),
     Stratum.hard: (1, 2, 3, 4),
     Stratum.medium: (5, 6),
@@ -36,69 +40,69 @@ FIRST_FAILING = {
 }
 
 
-def random_table(rng: np.random.Generator, failing: int, p_correct: float) -> np.ndarray:
-    """A full R x K table whose first failing row is `failing` (R: none)."""
-    correct_RK = rng.random((RATIOS, DRAWS)) < p_correct
-    for row in range(failing):
+def random_table(rng: np.random.Generator, first_failing_row: int, p_correct: float) -> np.ndarray:
+    """A full R x K table of 0 and 1 that first fails in this row; R means that no row fails."""
+    correct_RK = rng.random((NUM_RATIOS, NUM_DRAWS)) < p_correct
+    for row in range(first_failing_row):
         while not correct_RK[row].any():
-            correct_RK[row] = rng.random(DRAWS) < p_correct
-    correct_RK[failing : failing + 1] = False
+            correct_RK[row] = rng.random(NUM_DRAWS) < p_correct
+    correct_RK[first_failing_row : first_failing_row + 1] = False
     return correct_RK.astype(np.int8)
 
 
 def count_draws(full_RK: np.ndarray, until: Until) -> int:
-    """Draws until the ratio or its stratum is settled.
+    """How many draws of a full table are taken until the failure ratio or stratum is settled.
 
-    Raises AssertionError where the result is not the full grid's.
+    Raises AssertionError if early stopping and the full table give different results.
     """
-    table_RK, draws = np.full_like(full_RK, -1), 0
-    while cells := next_draws(table_RK, until=until):
+    drawn_RK, num_draws = np.full_like(full_RK, -1), 0  # -1: not drawn
+    while cells := next_draws(drawn_RK, until=until):
         for row, draw in cells:
-            table_RK[row, draw] = full_RK[row, draw]
-            draws += 1
+            drawn_RK[row, draw] = full_RK[row, draw]
+            num_draws += 1
     ratio = pism.failure_ratio(full_RK, RATIO_R)
     if until is Until.ratio:
-        same = pism.failure_ratio(table_RK, RATIO_R) == ratio
-    else:
-        same = pism.settled_stratum(table_RK, RATIO_R, minimum=1) is pism.stratum(ratio)
+        same = pism.failure_ratio(drawn_RK, RATIO_R) == ratio
+    else:  # one correct draw is enough for a ratio to pass
+        same = pism.settled_stratum(drawn_RK, RATIO_R, minimum=1) is pism.stratum(ratio)
     if not same:
         raise AssertionError("early stopping changed a label")
-    return draws
+    return num_draws
 
 
-def mean_draws(p_correct: float, easy_fails: float, until: Until) -> dict[Stratum, float]:
-    """Mean draws for a sample of each stratum."""
+def mean_draws(p_correct: float, easy_fail_share: float, until: Until) -> dict[Stratum, float]:
+    """Mean number of draws per sample of each stratum."""
     rng, means, config = np.random.default_rng(0), {}, PismConfig()
     limits = (config.hard_max, config.easy_min, config.easy_inclusive)
-    for stratum, rows in FIRST_FAILING.items():
-        draws = []
-        for _ in range(TABLES):
-            never_fails = stratum is Stratum.easy and rng.random() >= easy_fails
-            failing = RATIOS if never_fails else int(rng.choice(rows))
-            full_RK = random_table(rng, failing, p_correct)
+    for stratum, rows in FIRST_FAILING_ROWS.items():
+        draw_counts = []
+        for _ in range(TABLES_PER_STRATUM):
+            never_fails = stratum is Stratum.easy and rng.random() >= easy_fail_share
+            first_failing_row = NUM_RATIOS if never_fails else int(rng.choice(rows))
+            full_RK = random_table(rng, first_failing_row, p_correct)
             if pism.stratum(pism.failure_ratio(full_RK, RATIO_R), *limits) is not stratum:
-                raise AssertionError(f"a table of {stratum} is not {stratum}")
-            draws.append(count_draws(full_RK, until))
-        means[stratum] = float(np.mean(draws))
+                raise AssertionError(f"a table generated as {stratum} has another stratum")
+            draw_counts.append(count_draws(full_RK, until))
+        means[stratum] = float(np.mean(draw_counts))
     return means
 
 
 def shares() -> dict[str, Any]:
-    """Share of the grid drawn for the paper's 47,766 samples under each pair of assumptions."""
-    counts = {
+    """Share of the full grid that is drawn for the paper's 47,766 samples, for all assumptions."""
+    stratum_sizes = {
         stratum: sum(by_stratum[stratum] for by_stratum in PAPER_STRATA[Measure.pism].values())
         for stratum in Stratum
     }
-    samples = sum(counts.values())
-    result: dict[str, Any] = {"samples": samples, "draws_of_the_grid": RATIOS * DRAWS}
+    num_samples, grid_size = sum(stratum_sizes.values()), NUM_RATIOS * NUM_DRAWS
+    result: dict[str, Any] = {"samples": num_samples, "draws_of_the_grid": grid_size}
     for until in (Until.ratio, Until.stratum):
         rows = {}
-        for p_correct in P_CORRECT:
+        for p_correct in CORRECT_PROBABILITIES:
             row = {}
-            for easy_fails in EASY_FAILS:
-                means = mean_draws(p_correct, easy_fails, until)
-                draws = sum(means[stratum] * count for stratum, count in counts.items())
-                row[f"easy fails {easy_fails:.0%}"] = round(draws / samples / RATIOS / DRAWS, 4)
+            for easy_fail_share in EASY_FAIL_SHARES:
+                means = mean_draws(p_correct, easy_fail_share, until)
+                draws = sum(means[stratum] * size for stratum, size in stratum_sizes.items())
+                row[f"easy fails {easy_fail_share:.0%}"] = round(draws / num_samples / grid_size, 4)
             rows[f"correct {p_correct:.0%}"] = row
         result[f"until {until}"] = rows
     return result

@@ -1,12 +1,12 @@
-"""Our GRPO step against a plain TRL script's: same settings, model, data and rewards, in one run.
+"""Compare the time of difftrain's GRPO step with that of a plain TRL script.
 
     python benchmarks/train_overhead.py [--steps N] [KEY=VALUE ...]
 
-Both trainers run in this process and take turns, one optimizer step each, so that other load on the
-machine affects both alike. Before each step both set the same seed: they generate the same
-completions and stay bit-identical, which is asserted at the end. The ratio of medians is the
-overhead. Writes benchmarks/results/train_overhead.md and .json. About three minutes on two free
-cores with 40 steps.
+Both use the same settings, model, data and rewards. They run in this process and take turns, one
+optimizer step each, so that other load on the machine affects both alike. Before each step both set
+the same seed, so they generate the same completions and end with identical weights, which is
+asserted. The overhead is the ratio of the median step times. Writes
+benchmarks/results/train_overhead.md and .json. About three minutes on two free cores with 40 steps.
 """
 
 import argparse
@@ -47,57 +47,57 @@ from difftrain.train.trl_args import TrainJob
 RESULTS = Path(__file__).parent / "results"
 MAX_RATIO = 1.03
 """The largest acceptable ratio of our step to the plain script's."""
-WARM_UP = 4
-"""Steps of each that are not counted."""
-SAMPLES = 200
+WARM_UP_STEPS = 4
+"""The first steps of each trainer, which are not counted."""
+NUM_SAMPLES = 200
 
 
 class Turns:
-    """Lets two threads run in turns: each gives the other its turn after a step."""
+    """Lets the threads of two trainers, "plain" and "ours", alternate after every step."""
 
     def __init__(self) -> None:
         self.turns = {"plain": threading.Event(), "ours": threading.Event()}
         self.turns["plain"].set()
 
-    def give(self, who: str) -> None:
-        """Let the other run."""
-        self.turns[who].clear()
-        self.turns["ours" if who == "plain" else "plain"].set()
+    def end_turn(self, trainer_name: str) -> None:
+        """Let the other trainer run."""
+        self.turns[trainer_name].clear()
+        self.turns["ours" if trainer_name == "plain" else "plain"].set()
 
-    def take(self, who: str) -> None:
-        """Wait until it is this one's turn."""
-        self.turns[who].wait()
+    def wait_for_turn(self, trainer_name: str) -> None:
+        """Wait until it is this trainer's turn."""
+        self.turns[trainer_name].wait()
 
 
 class Clock(TrainerCallback):
-    """Seconds from getting the turn to giving it away: logging of the step before is in them."""
+    """Measures the seconds of each turn: one step, and the logging of the step before it."""
 
-    def __init__(self, who: str, turns: Turns, steps: int) -> None:
-        self.who, self.turns, self.steps = who, turns, steps
+    def __init__(self, trainer_name: str, turns: Turns, steps: int) -> None:
+        self.trainer_name, self.turns, self.steps = trainer_name, turns, steps
         self.seconds: list[float] = []
-        self.since = 0.0
+        self.started = 0.0
 
     def begin(self, step: int) -> None:
-        """Wait for the turn, seed, start the clock."""
-        self.turns.take(self.who)
+        """Wait for the turn, set the seeds, start the clock."""
+        self.turns.wait_for_turn(self.trainer_name)
         torch.manual_seed(step)
         random.seed(step)
-        self.since = time.perf_counter()
+        self.started = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The first turn."""
+        """Begin the first step."""
         self.begin(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop the clock and let the other make its step."""
-        self.seconds.append(time.perf_counter() - self.since)
-        self.turns.give(self.who)
+        """Stop the clock, let the other trainer make a step, then begin the next one."""
+        self.seconds.append(time.perf_counter() - self.started)
+        self.turns.end_turn(self.trainer_name)
         if state.global_step < self.steps:
             self.begin(state.global_step)
 
 
 def job_of(config: RunConfig, folder: Path) -> TrainJob:
-    """The same job for both trainers."""
+    """The training job: the same settings for both trainers, each in its own folder."""
     return TrainJob(TrainStage.grpo, config, folder, World(), "ours")
 
 
@@ -136,7 +136,7 @@ def plain_trainer(config: RunConfig, samples: list[Sample], folder: Path) -> Any
 
 
 def our_trainer(config: RunConfig, samples: list[Sample], folder: Path, workers: GraderPool) -> Any:
-    """What recipes/grpo.py trains with, its log and its check of gradients included."""
+    """The trainer of recipes/grpo.py, with its log and its check of gradients."""
     data = TrainData(samples, (), {sample.sample_id: "hard" for sample in samples})
     trainer = grpo.build_trainer(job_of(config, folder), data, workers)
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,19 +145,19 @@ def our_trainer(config: RunConfig, samples: list[Sample], folder: Path, workers:
     return trainer
 
 
-def measured(config: RunConfig, steps: int) -> dict[str, list[float]]:
-    """Seconds of every step of both, warm-up left out. Fails if the weights differ."""
-    samples, turns = list(pool.samples(pool.Split.pool, SAMPLES)), Turns()
+def step_seconds(config: RunConfig, steps: int) -> dict[str, list[float]]:
+    """Seconds of each trainer's steps after the warm-up. Fails if the final weights differ."""
+    samples, turns = list(pool.samples(pool.Split.pool, NUM_SAMPLES)), Turns()
     with tempfile.TemporaryDirectory() as scratch, GraderPool(1, 20.0) as workers:
         trainers = {
             "plain": plain_trainer(config, samples, Path(scratch) / "plain"),
             "ours": our_trainer(config, samples, Path(scratch) / "ours", workers),
         }
-        clocks = {who: Clock(who, turns, steps) for who in trainers}
-        for who, trainer in trainers.items():
+        clocks = {name: Clock(name, turns, steps) for name in trainers}
+        for name, trainer in trainers.items():
             trainer.remove_callback(ProgressCallback)
             trainer.remove_callback(PrinterCallback)
-            trainer.add_callback(clocks[who])
+            trainer.add_callback(clocks[name])
         threads = [threading.Thread(target=trainer.train) for trainer in trainers.values()]
         for thread in threads:
             thread.start()
@@ -166,10 +166,10 @@ def measured(config: RunConfig, steps: int) -> dict[str, list[float]]:
         weights = [trainer.model.state_dict() for trainer in trainers.values()]
     same = all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert same, "the trainers' weights differ: their steps cannot be compared"
-    return {who: clock.seconds[WARM_UP:] for who, clock in clocks.items()}
+    return {name: clock.seconds[WARM_UP_STEPS:] for name, clock in clocks.items()}
 
 
-def interval(seconds: dict[str, list[float]], draws: int = 4000) -> tuple[float, float]:
+def interval(seconds: dict[str, list[float]], resamples: int = 4000) -> tuple[float, float]:
     """95 % bootstrap interval of the ratio of medians, over pairs of steps."""
     rng = random.Random(0)
     pairs = list(zip(seconds["ours"], seconds["plain"], strict=True))
@@ -179,12 +179,12 @@ def interval(seconds: dict[str, list[float]], draws: int = 4000) -> tuple[float,
         ours, plain = zip(*resample, strict=True)
         return statistics.median(ours) / statistics.median(plain)
 
-    ratios = sorted(resampled_ratio() for _ in range(draws))
-    return ratios[int(0.025 * draws)], ratios[int(0.975 * draws)]
+    ratios = sorted(resampled_ratio() for _ in range(resamples))
+    return ratios[int(0.025 * resamples)], ratios[int(0.975 * resamples)]
 
 
 def page(result: dict[str, Any]) -> str:
-    """The result as text."""
+    """The content of train_overhead.md."""
     low, high = result["interval"]
     return "\n".join(
         [
@@ -193,9 +193,10 @@ def page(result: dict[str, Any]) -> str:
             f"`{result['command']}`",
             "",
             f"{result['steps']} optimizer steps each, taken in turns in one process after "
-            f"{WARM_UP} to warm up; {result['model']}, {result['prompts_per_step']} prompts x "
-            f"{result['group_size']} answers, {result['device']}, {result['threads']} thread(s). "
-            "Both draw from the same seeds and end with the same weights, bit for bit.",
+            f"{WARM_UP_STEPS} steps to warm up; {result['model']}, "
+            f"{result['prompts_per_step']} prompts x {result['group_size']} responses, "
+            f"{result['device']}, {result['threads']} thread(s). Both use the same seeds and end "
+            "with the same weights, bit for bit.",
             "",
             "| | median seconds a step |",
             "|---|--:|",
@@ -205,7 +206,7 @@ def page(result: dict[str, Any]) -> str:
             f"Ratio of medians **{result['ratio']:.3f}** [{low:.3f}, {high:.3f}] (limit: "
             f"{MAX_RATIO}).",
             "",
-            "In ours and not in the plain script: grading in a worker process that can be killed, "
+            "Only difftrain has: grading in a worker process that can be killed, "
             "metrics by task and stratum, the alarms, one log line a step, images decoded once "
             "for each group. Checkpoints and evaluations are left out of both.",
             "",
@@ -214,17 +215,17 @@ def page(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, write the page, exit 1 if ours costs more than MAX_RATIO."""
+    """Measure and write the result; exit code 1 if the ratio is above MAX_RATIO."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=40)
-    given, overrides = parser.parse_known_args()
-    steps = given.steps + WARM_UP
+    arguments, overrides = parser.parse_known_args()
+    steps = arguments.steps + WARM_UP_STEPS
     fixed = ["grpo.eval_samples=0", f"grpo.max_steps={steps}", f"grpo.save_steps={steps + 1}"]
     config = resolve_config(compose_config([*overrides, *fixed]))
-    seconds = measured(config, steps)
-    median = {who: statistics.median(steps_) for who, steps_ in seconds.items()}
+    seconds = step_seconds(config, steps)
+    median = {name: statistics.median(times) for name, times in seconds.items()}
     result = {
-        "steps": given.steps,
+        "steps": arguments.steps,
         "seconds": seconds,
         "median": median,
         "ratio": median["ours"] / median["plain"],
@@ -237,7 +238,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": manifest.versions(),
         "command": " ".join(
-            ["python benchmarks/train_overhead.py", f"--steps {given.steps}", *overrides]
+            ["python benchmarks/train_overhead.py", f"--steps {arguments.steps}", *overrides]
         ),
     }
     manifest.write_json(RESULTS / "train_overhead.json", result)
