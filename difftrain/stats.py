@@ -1,12 +1,11 @@
-"""Means over benchmark items and training seeds: 95 % intervals, paired differences, tests, Holm.
+"""Mean benchmark scores and their paired differences, with 95 % intervals and significance tests.
 
-Pure: numpy, scipy and records. All scores are fractions of 1; a difference is `after - before` on
-the same items. Results vary for two reasons: which items a benchmark contains, and how one
-training run (one seed) happens to end. The items are the same in every seed, so a single seed
-shows only the first kind of variance.
+Scores are fractions of 1; a difference is `after - before` on the same items. Results vary for two
+reasons: which items a benchmark contains, and how one training run (one seed) happens to end. All
+seeds share the items, so the results of a single seed show only the variance of items.
 
-Axes: S seeds, I items, C clusters, R resamples. A cluster is the set of items that are resampled
-together: HallusionBench's figure, elsewhere the item itself.
+Axes: S seeds, I items, C clusters, R bootstrap resamples. A cluster is a set of items that are
+resampled together: HallusionBench's questions on one figure; elsewhere a single item.
 """
 
 from collections import defaultdict
@@ -20,20 +19,20 @@ from scipy import stats
 from difftrain import seeds
 from difftrain.records import ItemResult
 
-MEAN = "mean"  # key of the unweighted mean over benchmarks, next to the benchmarks' own keys
+MEAN = "mean"  # the key of the unweighted mean over benchmarks, in dictionaries by benchmark
 MCNEMAR = "McNemar, exact"
 BOOTSTRAP = "paired bootstrap"
 SEVERAL_SEEDS = "paired bootstrap and Student's t over seeds, the larger p"
 
 ItemKey = tuple[str, str]  # benchmark and item id
-ClusterOf = Callable[[str, str], str]  # from these to the item's cluster
+ClusterOf = Callable[[str, str], str]  # from benchmark and item id to the item's cluster
 
 
 @dataclass(frozen=True, slots=True)
 class ItemTable:
-    """One benchmark: the cluster and one value per seed of every item that has all its values.
+    """One benchmark: the cluster of each item, and its score or difference in each seed.
 
-    `left_out` counts the items that lack a score in some seed or on one side.
+    Items that lack a score somewhere are left out; `left_out` is their number.
     """
 
     cluster_I: tuple[str, ...]
@@ -45,9 +44,9 @@ class ItemTable:
 class Estimate:
     """A mean over items and seeds with its 95 % interval.
 
-    `n` items of each seed are in it, `left_out` lack a score somewhere; `seed_means` has one mean
-    per seed. Differences also have `p` (two-sided, against zero, by the test named `test`) and,
-    in a table of several rows, `p_corrected`. Without a mean, `reason` says why there is none.
+    It covers `n` items in each seed; `left_out` items lack a score somewhere. `seed_means` has one
+    mean per seed. Differences also have `p` (two-sided, against zero, by the test named `test`)
+    and, in a table of several rows, `p_corrected`. If `mean` is None, `reason` says why.
     """
 
     mean: float | None = None
@@ -62,16 +61,16 @@ class Estimate:
     reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """mean, low, high, n and left_out."""
+        """The fields mean, low, high, n and left_out."""
         return {name: getattr(self, name) for name in ("mean", "low", "high", "n", "left_out")}
 
 
 def score_tables(
     results_S: Sequence[Sequence[ItemResult]], cluster_of: ClusterOf
 ) -> dict[str, ItemTable]:
-    """A checkpoint's scores by benchmark, from its item results of each seed.
+    """Score tables by benchmark, from the item results of each seed.
 
-    Raises ValueError if two seeds hold different items, or a benchmark has no score.
+    Raises ValueError if the seeds have different items, or no item of a benchmark has a score.
     """
     return _tables([_score_by_item(results) for results in results_S], cluster_of)
 
@@ -81,9 +80,9 @@ def difference_tables(
     after_S: Sequence[Sequence[ItemResult]],
     cluster_of: ClusterOf,
 ) -> dict[str, ItemTable]:
-    """after - before of every item by benchmark, paired within each seed.
+    """Tables of `after - before` by benchmark, paired by item within each seed.
 
-    Raises ValueError if the two sides or two seeds hold different items, or no item has a score.
+    Raises ValueError if before, after or seeds differ in their items, or a benchmark has no score.
     """
     differences_S = []
     for before, after in zip(before_S, after_S, strict=True):
@@ -114,8 +113,8 @@ def _require_same_items(a: Mapping[ItemKey, object], b: Mapping[ItemKey, object]
 def _tables(
     values_S: Sequence[Mapping[ItemKey, float | None]], cluster_of: ClusterOf
 ) -> dict[str, ItemTable]:
-    for other in values_S[1:]:
-        _require_same_items(values_S[0], other)
+    for values in values_S[1:]:
+        _require_same_items(values_S[0], values)
     by_benchmark: dict[str, dict[str, list[float | None]]] = defaultdict(dict)
     for name, item_id in sorted(values_S[0]):
         by_benchmark[name][item_id] = [values[name, item_id] for values in values_S]
@@ -133,27 +132,26 @@ def _tables(
 def pool(
     tables: Mapping[str, ItemTable], purpose: str, resamples: int = 2000
 ) -> dict[str, Estimate]:
-    """The mean over items and seeds of each benchmark and, under `mean`, over benchmarks.
+    """The estimate for each benchmark and, under `mean`, for the unweighted mean over benchmarks.
 
-    The mean over benchmarks is unweighted. `purpose` is "bootstrap" for scores and "paired" for
-    differences; only differences get a p: McNemar's exact test where a benchmark's differences are
-    all -1, 0 or 1 and every item is its own cluster, else the paired bootstrap over clusters. Both
-    take the trained checkpoints as given; for several seeds p is the larger of that and
-    `p_over_seeds`. Raises ValueError without any benchmark.
+    `purpose` is "bootstrap" for scores and "paired" for differences. Only differences get a p. It
+    is McNemar's exact test if all differences of a benchmark are -1, 0 or 1 and every item is its
+    own cluster, else the paired bootstrap over clusters. Both ignore how training runs vary; for
+    several seeds, p is the larger of that and `p_over_seeds`. Raises ValueError for no tables.
     """
     if not tables:
         raise ValueError("no benchmarks, so there is no mean")
-    mean_R, error = {}, {}
+    mean_R, standard_errors = {}, {}
     for name, table in tables.items():
         pairs = list(zip(table.cluster_I, map(float, table.value_SI.mean(axis=0)), strict=True))
         mean_R[name] = resampled_means(pairs, seeds.derive(0, purpose, name), resamples)
-        error[name] = standard_error(pairs)
+        standard_errors[name] = standard_error(pairs)
     groups = {name: [name] for name in sorted(tables)} | {MEAN: sorted(tables)}
     return {
         name: _estimate(
             [tables[member] for member in members],
             np.mean([mean_R[member] for member in members], axis=0),
-            sum(error[member] ** 2 for member in members) / len(members) ** 2,
+            sum(standard_errors[member] ** 2 for member in members) / len(members) ** 2,
             is_difference=purpose == "paired",
         )
         for name, members in groups.items()
@@ -164,15 +162,15 @@ def _estimate(
     tables: Sequence[ItemTable], mean_R: np.ndarray, variance: float, *, is_difference: bool
 ) -> Estimate:
     seed_mean_S = np.mean([table.value_SI.mean(axis=1) for table in tables], axis=0)
-    clusters = sum(len(set(table.cluster_I)) for table in tables)
-    low, high = interval(seed_mean_S, mean_R, variance, clusters)
-    lower_bound = -1.0 if is_difference else 0.0  # Student's t has no bounds
+    num_clusters = sum(len(set(table.cluster_I)) for table in tables)
+    low, high = interval(seed_mean_S, mean_R, variance, num_clusters)
+    lower_bound = -1.0 if is_difference else 0.0  # an interval by Student's t may lie outside
     p, test = None, None
     if is_difference:
         p, test = bootstrap_p(mean_R), BOOTSTRAP
         if len(seed_mean_S) > 1:
-            p, test = max(p, p_over_seeds(seed_mean_S, variance, clusters)), SEVERAL_SEEDS
-        elif len(tables) == 1 and clusters == len(tables[0].cluster_I):
+            p, test = max(p, p_over_seeds(seed_mean_S, variance, num_clusters)), SEVERAL_SEEDS
+        elif len(tables) == 1 and num_clusters == len(tables[0].cluster_I):
             value_I = tables[0].value_SI[0]
             if np.isin(value_I, (-1, 0, 1)).all():
                 p, test = mcnemar(int((value_I == 1).sum()), int((value_I == -1).sum())), MCNEMAR
@@ -191,7 +189,7 @@ def _estimate(
 def resampled_means(
     values: Sequence[tuple[str, float]], seed: int, resamples: int = 2000
 ) -> np.ndarray:
-    """Means of (cluster, value) pairs whose clusters are drawn with replacement; one a resample."""
+    """Bootstrap means of (cluster, value) pairs: each resample draws clusters with replacement."""
     clusters, value_I = zip(*sorted(values), strict=True)
     _, cluster_I = np.unique(clusters, return_inverse=True)
     total_C, size_C = np.bincount(cluster_I, value_I), np.bincount(cluster_I).astype(float)
@@ -207,33 +205,34 @@ def percentile_interval(mean_R: np.ndarray) -> tuple[float, float]:
 
 
 def standard_error(values: Sequence[tuple[str, float]]) -> float:
-    """Standard error of a mean of (cluster, value) pairs (linearized ratio estimator).
+    """Standard error of the mean of (cluster, value) pairs, by the linearized ratio estimator.
 
-    Infinite for a single cluster.
+    It is infinite if there is only one cluster.
     """
     clusters, value_I = zip(*values, strict=True)
     _, cluster_I = np.unique(clusters, return_inverse=True)
     deviation_C = np.bincount(cluster_I, np.array(value_I) - np.mean(value_I))
-    count = len(deviation_C)
-    if count < 2:
+    num_clusters = len(deviation_C)
+    if num_clusters < 2:
         return float("inf")
-    return float((count / (count - 1) * sum((deviation_C**2).tolist())) ** 0.5 / len(values))
+    total = num_clusters / (num_clusters - 1) * sum((deviation_C**2).tolist())
+    return float(total**0.5 / len(values))
 
 
 def interval(
-    seed_mean_S: np.ndarray, mean_R: np.ndarray, item_variance: float, clusters: int
+    seed_mean_S: np.ndarray, mean_R: np.ndarray, item_variance: float, num_clusters: int
 ) -> tuple[float, float]:
-    """The 95 % interval. One seed: the bootstrap over items. Several: over items and seeds.
+    """The 95 % interval: for one seed the bootstrap over items, else Student's t as follows.
 
-    For several seeds, the variance over seeds (variance of the seed means / S) and the variance
-    over items are added; Student's t has Welch and Satterthwaite's degrees of freedom, with S - 1
-    for seeds and `clusters` - 1 for items. Both parts contain the noise of single responses, so the
-    interval is rather too wide. In simulations it covered the true value in 94 to 98 of 100 cases,
-    and in 89 for two seeds whose variance is far above that of the items.
+    The variance over seeds (variance of the seed means / S) and the variance over items are added;
+    Student's t has the degrees of freedom of Welch and Satterthwaite, with S - 1 for seeds and
+    `num_clusters` - 1 for items. Both variances contain the noise of single responses, so the
+    interval is rather too wide. In simulations it covered the true value in 94 to 98 % of cases,
+    but in 89 % with two seeds whose variance is far above that of the items.
     """
     if len(seed_mean_S) == 1:
         return percentile_interval(mean_R)
-    total, freedom = _total_variance(seed_mean_S, item_variance, clusters)
+    total, freedom = _total_variance(seed_mean_S, item_variance, num_clusters)
     if not np.isfinite(total):
         return -1.0, 1.0
     mean = float(seed_mean_S.mean())
@@ -241,47 +240,47 @@ def interval(
     return mean - half_width, mean + half_width
 
 
-def p_over_seeds(seed_mean_S: np.ndarray, item_variance: float, clusters: int) -> float:
-    """Student's two-sided p over several seeds, by `interval`'s variance and degrees of freedom.
+def p_over_seeds(seed_mean_S: np.ndarray, item_variance: float, num_clusters: int) -> float:
+    """Student's two-sided p for several seeds, by `interval`'s variance and degrees of freedom.
 
-    It is below 0.05 exactly where that interval excludes zero.
+    It is below 0.05 exactly if that interval excludes zero.
     """
     mean = float(seed_mean_S.mean())
-    total, freedom = _total_variance(seed_mean_S, item_variance, clusters)
+    total, freedom = _total_variance(seed_mean_S, item_variance, num_clusters)
     if total == 0:
         return float(mean == 0)
     return float(2 * stats.t.sf(abs(mean) / total**0.5, freedom))
 
 
 def _total_variance(
-    seed_mean_S: np.ndarray, item_variance: float, clusters: int
+    seed_mean_S: np.ndarray, item_variance: float, num_clusters: int
 ) -> tuple[float, float]:
     """Variance of a mean over items and seeds, and its Welch-Satterthwaite degrees of freedom."""
-    count = len(seed_mean_S)
-    seed_variance = float(seed_mean_S.var(ddof=1)) / count
+    num_seeds = len(seed_mean_S)
+    seed_variance = float(seed_mean_S.var(ddof=1)) / num_seeds
     total = seed_variance + item_variance
     if total == 0 or not np.isfinite(total):
         return total, np.inf
-    spread = seed_variance**2 / (count - 1) + item_variance**2 / max(clusters - 1, 1)
-    return total, total**2 / spread
+    parts = seed_variance**2 / (num_seeds - 1) + item_variance**2 / max(num_clusters - 1, 1)
+    return total, total**2 / parts
 
 
 def mcnemar(wins: int, losses: int) -> float:
-    """McNemar's exact two-sided p: how odd `wins` and `losses` are if both are as likely."""
+    """McNemar's exact two-sided p for these counts, if a win and a loss are equally likely."""
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def bootstrap_p(mean_R: np.ndarray) -> float:
-    """Two-sided p of a bootstrap: how often the resampled difference lies beyond zero.
+    """Two-sided p: twice the share of resampled differences on the rarer side of zero.
 
-    One is added to both counts, so that p is never zero.
+    One is added to both counts of that share, so that p is never zero.
     """
-    beyond = min((mean_R <= 0).sum(), (mean_R >= 0).sum())
-    return min(1.0, 2 * float(beyond + 1) / (len(mean_R) + 1))
+    num_rarer = min((mean_R <= 0).sum(), (mean_R >= 0).sum())
+    return min(1.0, 2 * float(num_rarer + 1) / (len(mean_R) + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values corrected for their number by Holm's step-down method, in the given order."""
+    """The p values, corrected by Holm's step-down method for how many they are, in their order."""
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(np.argsort(p_values, kind="stable")):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as MplFigure
 from matplotlib.ticker import PercentFormatter
 from measure_validity_stats import FLAWS, GROUPS, MASKS, TITLES, Figure
 
-from difftrain.report.plots import FAINT, INK, NO_METADATA, STRATUM_COLORS, STYLE, new_figure
+from difftrain.report.plots import FAINT, INK, NO_METADATA, STRATUM_COLORS, STYLE_FILE, new_figure
 
 SIDES = (("all", "#2f78b4", 0.14, "o"), ("solved", "#d1542b", -0.14, "D"))
 TRUTH_COLORS = {"needs the image": "#2f78b4", "prior": "#d1542b", "noise": "#55585e"}
@@ -26,7 +26,7 @@ def save(figure: MplFigure, path: Path) -> None:
 
 def plot_separation(separation_: dict[str, dict[str, Figure]], path: Path) -> None:
     """AUC of each measure with its interval, over all samples and over solved ones."""
-    with mpl.rc_context(fname=STYLE):
+    with mpl.rc_context(fname=STYLE_FILE):
         names = list(reversed(separation_))
         figure, axes = new_figure(7.6, 0.9 + 0.42 * len(names))
         axes.axvline(0.5, color=FAINT, linewidth=0.9, linestyle=(0, (3, 3)))
@@ -69,7 +69,7 @@ def plot_difficulty(
     pool: dict[str, Figure], families: dict[str, dict[str, float]], path: Path
 ) -> None:
     """Spearman with gen_difficulty: each family, and all pooled within families."""
-    with mpl.rc_context(fname=STYLE):
+    with mpl.rc_context(fname=STYLE_FILE):
         names = list(pool)
         tasks = sorted({task for by_task in families.values() for task in by_task})
         value = np.array(
@@ -88,7 +88,7 @@ def plot_agreement(
     names: Sequence[str], rho: np.ndarray, counts: dict[str, pd.DataFrame], path: Path
 ) -> None:
     """Rank correlations between measures, and the strata of PISM against those of others."""
-    with mpl.rc_context(fname=STYLE):
+    with mpl.rc_context(fname=STYLE_FILE):
         titles = [TITLES[name].replace(" (pixels)", "") for name in names]
         widths = [1.7, *[1] * len(counts)]
         figure, grid = new_figure(10.4, 3.9, 1, len(widths), width_ratios=widths, squeeze=False)
@@ -112,7 +112,7 @@ def plot_agreement(
 
 def plot_answer_spaces(frame: pd.DataFrame, path: Path) -> None:
     """PISM's strata by the number of possible answers, as published and chance-aware."""
-    with mpl.rc_context(fname=STYLE):
+    with mpl.rc_context(fname=STYLE_FILE):
         needs_image = frame[frame["truth"] == "needs the image"]
         groups = [name for name in GROUPS if (needs_image["group"] == name).any()]
         figure, axes = new_figure(8.2, 0.8 + 0.62 * len(groups))
@@ -143,7 +143,7 @@ def plot_answer_spaces(frame: pd.DataFrame, path: Path) -> None:
 
 def plot_survival(frame: pd.DataFrame, ratios: Sequence[float], path: Path) -> None:
     """Share of samples of each truth that are still solved, by mask kind and masked share."""
-    with mpl.rc_context(fname=STYLE):
+    with mpl.rc_context(fname=STYLE_FILE):
         figure, axes = new_figure(7.6, 3.3)
         for truth, color in TRUTH_COLORS.items():
             rows = frame[frame["truth"] == truth]

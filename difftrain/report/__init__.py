@@ -1,1 +1,1 @@
-"""The report of a finished run: did it help, why these samples, and what it cost."""
+"""The report of a finished run: did training help, why these samples, and what it cost."""

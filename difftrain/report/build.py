@@ -1,9 +1,9 @@
-"""Build the content of report.json from a run's files, and write the report.
+"""Build the content of report.json from a run's files; write report.json, report.md, report.html.
 
-Scores are fractions of 1. Not here: how the content is described (text.py) and shown (html.py).
+Scores are fractions of 1. text.py writes the sentences and tables, html.py the page.
 """
 
-# pandas' stubs make a union of every chain of attributes, so these say nothing here:
+# pandas' stubs type most expressions as wide unions, so that pyright's reports are wrong here:
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 import re
@@ -20,18 +20,18 @@ from difftrain.report.html import render_page
 from difftrain.report.inputs import RunData, RunInputs, load_run
 from difftrain.report.text import DIVERGENCE, render_markdown
 
-PAIRS = (("tuned", "base"), ("tuned", "control"), ("control", "base"))
+ARM_PAIRS = (("tuned", "base"), ("tuned", "control"), ("control", "base"))
 SECRET_NAME = re.compile(r"(^|[_-])(key|secret|password|token|credentials?)$", re.IGNORECASE)
 SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 MAX_CHANGED_SAMPLES = 50
-COUNT = "completions/count/"  # prefix: responses of a task or stratum in a step
+COUNT_PREFIX = "completions/count/"  # columns: a step's responses to a task or stratum
 ACCURACY = "rewards/accuracy/mean"
 
 
 def write_report(inputs: RunInputs) -> dict[str, Any]:
     """Write report.json, report.md and report.html; returns the content of report.json.
 
-    Raises MissingArtifact naming every unfinished stage; then nothing is written.
+    Raises MissingArtifact, which names every unfinished stage, before anything is written.
     """
     data = load_run(inputs)
     report = build_report(inputs, data)
@@ -47,11 +47,11 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
     """The content of report.json."""
     settings = hide_secrets(inputs.settings)
     measure, source = str(settings["difficulty"]["measure"]), settings["data"]
-    counts = {stage: each["counts"] for stage, each in data.manifests.items()}
+    counts = {stage: content["counts"] for stage, content in data.manifests.items()}
     trained = {arm: counts[f"train {arm}"] for arm in inputs.arms}
     sft_arms = [arm for arm, folders in inputs.arms.items() if folders.sft]
-    steps = [] if settings["select"]["random"] else [*map(str, settings["select"]["rap"])]
-    funnel = counts["select tuned"].get("funnel") if steps else None
+    rap_steps = [] if settings["select"]["random"] else [*map(str, settings["select"]["rap"])]
+    funnel = counts["select tuned"].get("funnel") if rap_steps else None
     evaluation = {arm: {**data.manifests[f"evaluate {arm}"]["settings"]} for arm in data.summaries}
     for arm, evaluation_settings in evaluation.items():
         judge = counts[f"evaluate {arm}"].get("judge", {})
@@ -71,11 +71,11 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
             if name != measure and bool(data.samples[f"{name}_stratum"].count())
         },
         "gen_difficulty": gen_difficulty_by_stratum(data, measure),
-        "funnel": None if funnel is None else {"steps": steps, **funnel},
+        "funnel": None if funnel is None else {"steps": rap_steps, **funnel},
         "chance_correction": chance_correction(data),
         "retest": data.retest,
         "means": {arm: summary["mean"] for arm, summary in data.summaries.items()},
-        "differences": in_direction_of_pairs(inputs.differences),
+        "differences": differences_by_pair(inputs.differences),
         "cost": run_cost(data, settings),
         "contamination": contamination(inputs, data),
         "recipe_difference": hide_secrets(inputs.recipe_difference),
@@ -107,7 +107,7 @@ def build_report(inputs: RunInputs, data: RunData) -> dict[str, Any]:
 
 
 def hide_secrets(settings: Any) -> Any:
-    """The settings without strings under names such as `hub_token`, and passwords in URLs."""
+    """The settings with `hidden` for strings named like `hub_token` and for passwords in URLs."""
     if isinstance(settings, dict):
         return {
             name: "hidden"
@@ -121,10 +121,10 @@ def hide_secrets(settings: Any) -> Any:
 
 
 def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
-    """Rows read, quarantined, in each stratum, selected. No row may be lost.
+    """How many rows were read, quarantined (rejected), put into each stratum, and selected.
 
-    `picks_strata` has the strata of each arm's selection; with two training stages, of each stage
-    as `arm, stage`.
+    Fails if these do not add up. `picks_strata` has the strata of each arm's selection; with two
+    training stages, those of each stage under `arm, stage`.
     """
     rows = dict(data.manifests["data"]["counts"])
     unscored = Counter(RejectedRow(**row).short_reason for row in data.unscored)
@@ -135,7 +135,7 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
     assert rows["quarantined"] == len(data.quarantine), (
         f"{len(data.quarantine)} lines in quarantine.jsonl, but manifest.json says {rows}"
     )
-    assert rows["rows"] == rows["samples"] + rows["quarantined"], f"a row was lost: {rows}"
+    assert rows["rows"] == rows["samples"] + rows["quarantined"], f"rows do not add up: {rows}"
     picks_strata = {}
     for arm, selections in data.selections.items():
         stages = list(selections.groupby("stage", sort=False)["sample_id"])
@@ -153,7 +153,7 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
         "missing_values": {
             name: int(data.samples[name].isna().sum())
             for name in data.measures
-            if name != Measure.pism  # there None means that the sample never fails
+            if name != Measure.pism  # its None is a result: the sample never fails
         },
         "truncated": int((~data.rollouts["hit_eos"].astype(bool)).sum()),
     }
@@ -163,17 +163,17 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
 
 
 def stratum_counts(strata: pd.Series) -> dict[str, int]:
-    """Samples in each stratum; `unplaced` only if the measure could not place some."""
+    """The number of samples in each stratum, and of those without one (`unplaced`) if any."""
     counts = {stratum.value: int((strata == stratum).sum()) for stratum in Stratum}
     if unplaced := int(strata.isna().sum()):
         counts["unplaced"] = unplaced
-    assert sum(counts.values()) == len(strata), f"strata {counts} of {len(strata)} samples"
+    assert sum(counts.values()) == len(strata), f"{len(strata)} samples, but strata {counts}"
     return counts
 
 
 def gen_difficulty_by_stratum(data: RunData, measure: str) -> dict[str, Any]:
-    """By stratum, the mean difficulty samples were generated with (0 simplest, 1 hardest), and the
-    share that requires the image. Empty for data that were not generated here.
+    """For each stratum, the mean difficulty that its samples were generated with (0 simplest,
+    1 hardest) and the share that requires the image. Empty unless difftrain generated the data.
     """
     strata = {}
     samples = data.samples.dropna(subset=["gen_difficulty"])
@@ -188,70 +188,70 @@ def gen_difficulty_by_stratum(data: RunData, measure: str) -> dict[str, Any]:
 
 
 def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the run took; generations and tokens are the probe's, by_stage has those of all stages.
+    """The probe's generations and tokens, seconds by kind of stage, and everything `by_stage`.
 
-    Seconds are summed over arms, and `train` is SFT and GRPO; a stage that an earlier run made
-    counts with the time it took then.
+    Seconds are summed over arms, and `train` includes SFT; a stage that an earlier run finished
+    counts with the time that it took then.
     """
     manifests = data.manifests
     seconds, by_stage, names = Counter[str](), {}, ("generations", "tokens", "steps")
-    for stage, each in manifests.items():
-        seconds[stage.split()[0]] += each["seconds"]
-        counts = {name: each["counts"][name] for name in names if name in each["counts"]}
-        by_stage[stage] = {"seconds": each["seconds"]} | counts
+    for stage, content in manifests.items():
+        seconds[stage.split()[0]] += content["seconds"]
+        counts = {name: content["counts"][name] for name in names if name in content["counts"]}
+        by_stage[stage] = {"seconds": content["seconds"]} | counts
     kinds = ("probe", "score", "train", "evaluate", "sft", "attention")
     by_kind = {kind: seconds[kind] for kind in kinds if kind in seconds}
     by_kind["train"] += seconds["sft"]
     cost: dict[str, Any] = {
         "generations": manifests["probe"]["counts"]["generations"],
         "tokens": manifests["probe"]["counts"]["tokens"],
-        "seconds": {kind: round(each, 3) for kind, each in by_kind.items()},
+        "seconds": {kind: round(total, 3) for kind, total in by_kind.items()},
         "by_stage": by_stage,
     }
     if Measure.pism in data.measures:
-        mask_percents, draws = settings["probe"]["mask_percents"], settings["probe"]["draws"]
+        mask_percents, num_draws = settings["probe"]["mask_percents"], settings["probe"]["draws"]
         generated = data.rollouts["view"].isin(["full_image", "masked"]).sum()
-        cost["full_grid"] = len(data.samples) * len(mask_percents) * draws
+        cost["full_grid"] = len(data.samples) * len(mask_percents) * num_draws
         cost["share_of_grid"] = float(generated / cost["full_grid"])
     return cost
 
 
-def in_direction_of_pairs(differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The differences of PAIRS; one in the opposite direction gets the opposite signs."""
-    directed = {}
-    for after, before in PAIRS:
+def differences_by_pair(differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The differences of ARM_PAIRS; signs are reversed if only the opposite one was measured."""
+    by_pair = {}
+    for after, before in ARM_PAIRS:
         if row := differences.get(f"{after} - {before}"):
-            directed[f"{after} - {before}"] = row
+            by_pair[f"{after} - {before}"] = row
         elif row := differences.get(f"{before} - {after}"):
-            signs = {"mean": -row["mean"], "low": -row["high"], "high": -row["low"]}
-            directed[f"{after} - {before}"] = row | signs
-    return directed
+            reversed_values = {"mean": -row["mean"], "low": -row["high"], "high": -row["low"]}
+            by_pair[f"{after} - {before}"] = row | reversed_values
+    return by_pair
 
 
 def contamination(inputs: RunInputs, data: RunData) -> dict[str, Any] | None:
-    """contamination.json, with whether a hit was trained on; None if nothing was checked."""
+    """contamination.json; each hit also says if the sample was trained on. None if not checked."""
     if inputs.contamination is None:
         return None
     result = manifest.read_json(inputs.contamination / "contamination.json")
-    trained = {*pd.concat([rows["sample_id"] for rows in data.selections.values()])}
+    trained = {*pd.concat([picks["sample_id"] for picks in data.selections.values()])}
     hits = [hit | {"trained": hit["sample_id"] in trained} for hit in result["hits"]]
     return result | {"hits": hits}
 
 
 def versions(manifests: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Package versions over all stages; all are listed if stages differ."""
+    """Package versions and git revision; `a and b` if the stages used different ones."""
     by_name: dict[str, list[str]] = {}
     for stage in manifests.values():
         revision = stage.get("git_revision") or "unknown"
         for name, version in (stage.get("versions", {}) | {"git revision": revision}).items():
             by_name.setdefault(name, []).append(version)
-    return {name: " and ".join(dict.fromkeys(several)) for name, several in by_name.items()}
+    return {name: " and ".join(dict.fromkeys(used)) for name, used in by_name.items()}
 
 
 def chance_correction(data: RunData) -> dict[str, Any] | None:
-    """Strata with and without PISM's chance correction; None if there is none.
+    """How PISM's chance correction changes strata; None if the run does not correct.
 
-    `labels` counts samples by the uncorrected stratum and then the corrected one.
+    `labels` counts samples as {uncorrected stratum: {corrected stratum: count}}.
     """
     if data.uncorrected.empty:
         return None
@@ -265,7 +265,8 @@ def chance_correction(data: RunData) -> dict[str, Any] | None:
     is_changed = labels["uncorrected"] != labels["corrected"]
     changed = labels[is_changed].sort_values("sample_id")
     by_task = is_changed.groupby(labels["task"]).agg(changed="sum", n="size")
-    most_affected = (by_task["changed"] / by_task["n"]).sort_values(ascending=False, kind="stable")
+    changed_share = pd.Series(by_task["changed"] / by_task["n"])
+    most_affected = changed_share.sort_values(ascending=False, kind="stable")
     return {
         "samples": len(labels),
         "changed": len(changed),
@@ -279,23 +280,23 @@ def chance_correction(data: RunData) -> dict[str, Any] | None:
 
 
 def summarize_training(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[str, Any]]:
-    """Accuracy rewards of an arm by task and stratum, and its alarms; both empty without a log."""
+    """An arm's accuracy rewards by task and stratum, and its alarms; empty if the log is empty."""
     if log.empty:
         return {"rewards": {}, "alarms": {}}
     return {"rewards": rewards_by_subset(log), "alarms": alarms(log, eval_samples)}
 
 
 def rewards_by_subset(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Responses and mean accuracy reward in the first and last third, by task and stratum."""
+    """By task and stratum: responses, and mean accuracy reward in the first and last third."""
 
     def mean_reward(steps: pd.DataFrame) -> float | None:
-        counts = steps[COUNT + subset]
+        counts = steps[COUNT_PREFIX + subset]
         sums, total = (steps[f"{ACCURACY}/{subset}"] * counts).sum(), float(counts.sum())
         return float(sums) / total if total else None
 
     third, rewards = max(1, len(log) // 3), {}
-    for column in sorted(log.filter(regex=f"^{COUNT}")):
-        subset = column.removeprefix(COUNT)
+    for column in sorted(log.filter(regex=f"^{COUNT_PREFIX}")):
+        subset = column.removeprefix(COUNT_PREFIX)
         rewards[subset] = {
             "responses": float(log[column].sum()),
             "first": mean_reward(log.head(third)),
@@ -305,24 +306,24 @@ def rewards_by_subset(log: pd.DataFrame) -> dict[str, dict[str, float | None]]:
 
 
 def alarms(log: pd.DataFrame, eval_samples: int) -> dict[str, dict[str, Any]]:
-    """Each alarm with its largest share, its limit and the step it was first raised at (None)."""
+    """Each alarm's largest share and limit, and the step that first raised it (None: no step)."""
 
-    def present_values(name: str) -> list[float]:
+    def logged(name: str) -> list[float]:
         return log[name].dropna().astype(float).tolist() if name in log else []
 
     results: dict[str, dict[str, Any]] = {}
     for alarm, limit in reward_hacking.ALARM_LIMITS.items():
-        shares = present_values(f"alarms/{alarm}")
+        shares = logged(f"alarms/{alarm}")
         index = reward_hacking.first_alarm(shares, limit)
         results[alarm.value] = {
             "max_share": max(reward_hacking.window_means(shares), default=None),
             "limit": limit,
             "step": None if index is None else int(log["step"].iloc[index]),
         }
-    held_out = present_values(f"eval_{ACCURACY}")
+    eval_accuracy = logged(f"eval_{ACCURACY}")
     results[DIVERGENCE] = {
-        "raised": reward_hacking.reward_diverges(present_values("reward"), held_out, eval_samples),
-        "first": held_out[0] if held_out else None,
-        "last": held_out[-1] if held_out else None,
+        "raised": reward_hacking.reward_diverges(logged("reward"), eval_accuracy, eval_samples),
+        "first": eval_accuracy[0] if eval_accuracy else None,
+        "last": eval_accuracy[-1] if eval_accuracy else None,
     }
     return results

@@ -1,10 +1,10 @@
-"""report.html from its template, with examples of each stratum.
+"""Render report.html, with examples of samples from each stratum.
 
-The page is one file that fetches nothing: images are inline, responses are escaped. Examples are
-taken in the order of their content hash, tasks in turn, so that nobody picks them.
+The page is one file that loads nothing else: images are inline, responses are escaped. The examples
+are the first samples by content hash, one task after another, so that nobody hand-picks them.
 """
 
-# pandas' stubs make a union of every chain of attributes, so these say nothing here:
+# pandas' stubs type most expressions as wide unions, so that pyright's reports are wrong here:
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 from base64 import b64encode
@@ -46,20 +46,21 @@ def render_page(inputs: RunInputs, data: RunData, report: dict[str, Any]) -> str
 
 
 def examples_by_stratum(
-    inputs: RunInputs, data: RunData, count: int
+    inputs: RunInputs, data: RunData, max_examples: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Up to `count` examples of each stratum, read from disk with images and responses."""
+    """Up to `max_examples` samples of each stratum, read from disk with images and responses."""
     stratum_column = f"{inputs.settings['difficulty']['measure']}_stratum"
     by_stratum = data.samples.sort_values("sample_id").groupby(stratum_column, sort=False)
     ids_by_stratum: dict[str, list[str]] = {}
     for stratum, members in by_stratum:
-        turn = members.groupby("task").cumcount().sort_values(kind="stable")
-        ids_by_stratum[str(stratum)] = members.loc[turn.index[:count], "sample_id"].tolist()
+        rank_in_task = members.groupby("task").cumcount().sort_values(kind="stable")
+        first = rank_in_task.index[:max_examples]
+        ids_by_stratum[str(stratum)] = members.loc[first, "sample_id"].tolist()
     ids = [sample_id for members in ids_by_stratum.values() for sample_id in members]
     if not ids:
         return {}
     names = ["sample_id", "images", "question", "options", "answer"]
-    contents = read_columns(inputs.data, Sample, names, ids).set_index("sample_id")
+    samples = read_columns(inputs.data, Sample, names, ids).set_index("sample_id")
     names = ["sample_id", "view", "mask_percent", "draw", "response", "hit_eos", "verdict"]
     rollouts = read_columns(inputs.probe, Rollout, names, ids)
     scores = data.samples.set_index("sample_id")
@@ -68,16 +69,16 @@ def examples_by_stratum(
     reasons |= selected["reason"].to_dict()
 
     def example(sample_id: str) -> dict[str, Any]:
-        content = contents.loc[sample_id]
+        sample = samples.loc[sample_id]
         return {
             "sample_id": sample_id,
             "task": str(scores.loc[sample_id]["task"]),
             "images": [
-                f"data:image/png;base64,{b64encode(png).decode()}" for png in content["images"]
+                f"data:image/png;base64,{b64encode(png).decode()}" for png in sample["images"]
             ],
-            "question": content["question"],
-            "options": list(zip(ascii_uppercase, content["options"], strict=False)),
-            "gold_answer": content["answer"],
+            "question": sample["question"],
+            "options": list(zip(ascii_uppercase, sample["options"], strict=False)),
+            "gold_answer": sample["answer"],
             "reason": reasons.get(sample_id),
             "selected": sample_id in selected.index,
             **example_responses(
@@ -89,19 +90,19 @@ def examples_by_stratum(
 
 
 def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, Any]:
-    """A sample's scores, and its first response under each view; None if there is none.
+    """A sample's scores, and its first response to each view of the image (None: no response).
 
-    The masked image is that at the failure ratio, or the most masked one if the sample never fails.
+    The masked view is that at the failure ratio, or the most masked one if the sample never fails.
     """
-    present: dict[str, Any] = scores.dropna().to_dict()
-    failure_ratio = present.get("pism")
+    known_scores: dict[str, Any] = scores.dropna().to_dict()
+    failure_ratio = known_scores.get("pism")
     masked = rollouts[rollouts["view"] == View.masked]
     most_masked = masked["mask_percent"].max()  # NaN if there is none
     mask_percent = most_masked if failure_ratio is None else round(100 * failure_ratio)
     return {
         "failure_ratio": failure_ratio,
         "has_pism": "pism" in scores,
-        "cmab": present.get("cmab"),
+        "cmab": known_scores.get("cmab"),
         "full_image": first_response(rollouts[rollouts["view"] == View.full_image], 0),
         "text_only": first_response(rollouts[rollouts["view"] == View.text_only], 0),
         "masked": first_response(masked, mask_percent),
@@ -109,7 +110,7 @@ def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, An
 
 
 def first_response(rollouts: pd.DataFrame, mask_percent: float) -> dict[str, Any] | None:
-    """The first draw under one mask ratio, and how many of all draws there are correct."""
+    """The first response at one mask ratio, and how many of the responses there are correct."""
     draws = rollouts[rollouts["mask_percent"] == mask_percent].sort_values("draw")
     if draws.empty:
         return None

@@ -1,7 +1,7 @@
-"""What a finished run left on disk, and the columns of it that a report needs.
+"""Read the files of a finished run that a report needs.
 
-Images and responses are read only for the samples that are shown (html.py), so that fifty
-thousand samples and a million rollouts can be summarized without holding either in memory.
+Images and responses are read only for the few samples that the page shows (html.py), so that a run
+of fifty thousand samples and a million rollouts fits in memory.
 """
 
 import json
@@ -15,7 +15,7 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.records import Rollout, Sample, Score, Selection
 from difftrain.select.rap import DECISIONS_FOLDER, Decision
 
-# The launcher of a stage; launch/train.py runs all.
+# The script that runs a stage; launch/train.py runs those that are not listed, too.
 COMMANDS = dict.fromkeys(("data", "probe", "attention"), "launch/probe.py") | {
     "score": "launch/score.py",
     "evaluate": "launch/evaluate.py",
@@ -24,7 +24,7 @@ COMMANDS = dict.fromkeys(("data", "probe", "attention"), "launch/probe.py") | {
 
 @dataclass(frozen=True, slots=True)
 class ArmFolders:
-    """The stage folders of one trained arm; those of SFT if it came before GRPO."""
+    """The folders of one arm (a trained model: tuned or control); SFT's if it came before GRPO."""
 
     select: Path
     train: Path
@@ -37,8 +37,8 @@ class RunInputs:
     """The folders of a run's stages; the report is written to `folder`.
 
     `settings` is the RunConfig as a dictionary. `arms` has the keys tuned and maybe control,
-    `evaluations` base, tuned and maybe control. `differences` holds paired bootstraps over items
-    as fractions, such as {"tuned - base": {"mean", "low", "high", "n"}}, in either direction.
+    `evaluations` base, tuned and maybe control. `differences` has paired bootstraps over items, as
+    fractions: {"tuned - base": {"mean", "low", "high", "n"}}, or as "base - tuned".
     """
 
     folder: Path
@@ -55,7 +55,7 @@ class RunInputs:
     contamination: Path | None = None
 
     def stages(self) -> dict[str, Path]:
-        """Every stage folder by a name such as `score`, `train tuned`, `evaluate base`."""
+        """Every stage's folder, by names such as `score`, `train tuned`, `evaluate base`."""
         stages = {"data": self.data, "probe": self.probe, "attention": self.attention,
                   "score": self.score, "retest": self.retest}  # fmt: skip
         for arm, folders in self.arms.items():
@@ -69,15 +69,15 @@ class RunInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunData:
-    """The parts of a run's files that fit in memory.
+    """What a report needs of a run's files.
 
     samples: a row per sample with task, task_set, requires_image, gen_difficulty, and for each
     measure its value and `<measure>_stratum`. rollouts: sample_id, view, mask_percent, draw,
     num_tokens, hit_eos, verdict. selections, logs: a frame per arm. summaries: summary.json by
-    arm. manifests: by stage name. uncorrected: PISM's scores without chance correction; empty if
-    it corrects nothing. decisions: RAP's reason for each sample of the pool; empty without RAP.
-    quarantine: rows that are no sample, followed by `unscored`: samples that were not scored,
-    because the engine gave no response.
+    arm. manifests: by stage name. uncorrected: PISM's scores without chance correction, empty if
+    the run does not correct. decisions: RAP's reason for each sample of the pool, empty without
+    RAP. unscored: samples that were not scored, because the engine gave no response. quarantine:
+    data rows that could not become samples, followed by `unscored`.
     """
 
     samples: pd.DataFrame
@@ -95,9 +95,9 @@ class RunData:
 
 
 def read_columns(folder: Path, record: type, names: list[str], ids: list[str] | None = None) -> Any:
-    """Some columns of a stage's parts as a DataFrame; with `ids` only the rows of these samples.
+    """The named columns of a stage's parquet parts; with `ids`, only the rows of these samples.
 
-    Raises SchemaError if a part lacks one of them.
+    Raises SchemaError if a part lacks one of the columns.
     """
     filters = None if ids is None else [("sample_id", "in", ids)]
     frames = []
@@ -114,14 +114,14 @@ def read_columns(folder: Path, record: type, names: list[str], ids: list[str] | 
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file; none if there is no file."""
+    """The objects of a .jsonl file; an empty list if there is no file."""
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 def training_steps(folder: Path) -> list[dict[str, float]]:
-    """The logged steps of a training, each with the held-out evaluation that followed it."""
+    """The logged steps of a training run; a step that was evaluated includes the evaluation."""
     evaluations = {row["step"]: row for row in json_lines(folder / "eval_log.jsonl")}
     return [
         row | evaluations.get(row["step"], {}) for row in json_lines(folder / "train_log.jsonl")
@@ -129,7 +129,7 @@ def training_steps(folder: Path) -> list[dict[str, float]]:
 
 
 def with_scores(samples: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Samples with a value and a stratum column for each measure. Every sample must have both."""
+    """Adds columns for each measure's value and stratum. Fails if a sample has no score or two."""
     for measure, rows in scores.groupby("measure", sort=False):
         unmatched = set(samples["sample_id"]) ^ set(rows["sample_id"])
         message = f"{measure}: {len(rows)} scores for {len(samples)} samples"
@@ -141,9 +141,9 @@ def with_scores(samples: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def load_run(inputs: RunInputs) -> RunData:
-    """Read what the report shows.
+    """Read everything that the report shows.
 
-    Raises MissingArtifact naming every unfinished stage with its folder and command.
+    Raises MissingArtifact, which names every unfinished stage with its folder and command.
     """
     recipe, stages = inputs.settings["recipe"], inputs.stages()
     if unfinished := [
@@ -158,15 +158,16 @@ def load_run(inputs: RunInputs) -> RunData:
     names = ["sample_id", "task", "task_set", "requires_image", "gen_difficulty"]
     samples = read_columns(inputs.data, Sample, names)
     samples = samples[samples["sample_id"].isin(scored_ids)].reset_index(drop=True)
-    # The probe may have grown for another run and failed on samples that were scored before.
+    # The probe may have gone on for another run, and failed on samples that this run scored before.
     failures = json_lines(inputs.probe / "quarantine.jsonl")
     unscored = [row for row in failures if row["source"] not in scored_ids]
     names = ["sample_id", "stage", "reason"]
-    selections = {}
+    selections, logs = {}, {}
     for arm, folders in inputs.arms.items():
-        by_stage = [folder for folder in (folders.sft_select, folders.select) if folder]
-        frames = [read_columns(folder, Selection, names) for folder in by_stage]
+        select_folders = [folder for folder in (folders.sft_select, folders.select) if folder]
+        frames = [read_columns(folder, Selection, names) for folder in select_folders]
         selections[arm] = pd.concat(frames, ignore_index=True)
+        logs[arm] = pd.DataFrame(training_steps(folders.train))
     decisions = inputs.arms["tuned"].select / DECISIONS_FOLDER
     uncorrected = inputs.score / "pism_uncorrected"
     names = ["sample_id", "view", "mask_percent", "draw", "num_tokens", "hit_eos", "verdict"]
@@ -175,7 +176,7 @@ def load_run(inputs: RunInputs) -> RunData:
         rollouts=read_columns(inputs.probe, Rollout, names),
         measures=list(dict.fromkeys(scores["measure"])),
         selections=selections,
-        logs={arm: pd.DataFrame(training_steps(each.train)) for arm, each in inputs.arms.items()},
+        logs=logs,
         summaries={
             arm: manifest.read_json(folder / "summary.json")
             for arm, folder in inputs.evaluations.items()

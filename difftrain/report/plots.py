@@ -1,11 +1,11 @@
-"""The report's figures: difficulty, training curves, benchmark scores, and how they look.
+"""Draw the report's figures: difficulty, training curves, benchmark scores.
 
-Each figure function gives the data: address of an inline SVG, or None if the run has nothing to
-show. Colors remain distinct under the common kinds of color blindness, and every arm has its own
-marker. Captions are in the page's template.
+Each figure function returns a `data:` URL with an SVG, or None if the run has nothing to show. The
+colors remain distinct under the common kinds of color blindness, and every arm has its own marker.
+Captions are in page.html.jinja.
 """
 
-# pandas' stubs make a union of every chain of attributes, so these say nothing here:
+# pandas' stubs type most expressions as wide unions, so that pyright's reports are wrong here:
 # pyright: reportArgumentType=false, reportReturnType=false
 
 from base64 import b64encode
@@ -35,24 +35,24 @@ ARM_COLORS = {"base": "#6f7278", "tuned": "#0b8068", "control": "#b5649b"}
 ARM_MARKERS = {"base": "s", "tuned": "o", "control": "D"}
 INK, FAINT, RULE = "#26282c", "#6b6f76", "#e3e4e6"
 
-STYLE = Path(__file__).with_name("figures.mplstyle")
-# No time, and no addresses of vocabularies.
+STYLE_FILE = Path(__file__).with_name("figures.mplstyle")
+# Without metadata: the file would contain the date and external URLs.
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
-NEVER_TICK_GAP = 0.12  # from the largest mask ratio to the tick `never`
+NEVER_TICK_GAP = 0.12  # distance of the tick `never` from the largest mask ratio
 
 
 def new_figure(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
-    """A figure in inches and its axes; no pyplot, so nothing is global."""
+    """A figure (size in inches) and its axes, without the global state of pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(*grid, **options)
 
 
 def svg_figure(draw: Callable[..., Figure | None]) -> Callable[..., str | None]:
-    """Decorator: the Figure as an inline SVG in the report's style; equal numbers, equal bytes."""
+    """Decorator: turns a Figure into a `data:` URL with an SVG; equal data give equal bytes."""
 
     @wraps(draw)
-    def drawn(*args: Any) -> str | None:
-        with mpl.rc_context(fname=STYLE):
+    def draw_svg(*args: Any) -> str | None:
+        with mpl.rc_context(fname=STYLE_FILE):
             figure = draw(*args)
             if figure is None:
                 return None
@@ -60,11 +60,11 @@ def svg_figure(draw: Callable[..., Figure | None]) -> Callable[..., str | None]:
             figure.savefig(buffer, format="svg", transparent=True, metadata=NO_METADATA)
         return f"data:image/svg+xml;base64,{b64encode(buffer.getvalue()).decode()}"
 
-    return drawn
+    return draw_svg
 
 
 def name_rows(axes: Axes, positions: Any, names: list[str]) -> None:
-    """Horizontal rows with names instead of ticks, the first on top."""
+    """Label horizontal rows with names instead of ticks; the first row is on top."""
     axes.set_yticks(positions, names)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.spines["left"].set_visible(False)
@@ -72,20 +72,20 @@ def name_rows(axes: Axes, positions: Any, names: list[str]) -> None:
 
 
 def stratum_labels(samples: pd.DataFrame, measure: str) -> pd.Series:
-    """The stratum of each sample as text, `unplaced` without one."""
+    """The stratum of each sample as text; `unplaced` if it has none."""
     return samples[f"{measure}_stratum"].astype(object).fillna("unplaced").astype(str)
 
 
 @svg_figure
 def strata_by_task(samples: pd.DataFrame, measure: str) -> Figure | None:
-    """Shares of the strata, one bar per task, the task with most hard samples on top."""
+    """One bar per task with the shares of its strata; the task with most hard samples is on top."""
     if samples.empty:
         return None
     counts = pd.crosstab(samples["task"], stratum_labels(samples, measure))
     counts = counts[[stratum for stratum in STRATUM_COLORS if stratum in counts]]
     shares = counts.div(counts.sum(axis=1), axis=0)
-    by = ["hard", "medium"] if {"hard", "medium"} <= set(shares) else ["size"]
-    shares = shares.assign(size=counts.sum(axis=1)).sort_values(by)[counts.columns]
+    sort_keys = ["hard", "medium"] if {"hard", "medium"} <= set(shares) else ["size"]
+    shares = shares.assign(size=counts.sum(axis=1)).sort_values(sort_keys)[counts.columns]
     counts = counts.loc[shares.index]
     figure, axes = new_figure(8.6, 0.9 + 0.29 * len(counts))
     start = np.zeros(len(counts))
@@ -111,25 +111,26 @@ def strata_by_task(samples: pd.DataFrame, measure: str) -> Figure | None:
 
 @svg_figure
 def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
-    """The share of samples of each task that survive masking, with all samples in gray.
+    """For each task, the share of samples that have not failed up to each mask ratio.
 
-    Pale bands show the failure ratios that make a sample hard, medium or easy. Early stopping has
-    no influence: a sample that failed once counts as failed from there on.
+    The gray curve is that of all samples. Pale bands show the failure ratios that make a sample
+    hard, medium or easy. A sample that failed counts as failed at all higher ratios, so that
+    early stopping does not change the curves.
     """
 
     def survival(failure_ratio: pd.Series) -> list[float]:
-        never = failure_ratio.isna()
-        return [float((never | (failure_ratio > ratio + 1e-9)).mean()) for ratio in ratios]
+        never_fails = failure_ratio.isna()
+        return [float((never_fails | (failure_ratio > ratio + 1e-9)).mean()) for ratio in ratios]
 
     if "pism" not in samples or bool(samples["pism_stratum"].isna().all()):
         return None
     placed = samples.dropna(subset=["pism_stratum"])
     ratios = [percent / 100 for percent in settings["probe"]["mask_percents"]]
     tasks = sorted(placed["task"].unique())
-    columns = min(4, len(tasks))
-    rows = -(-len(tasks) // columns)
-    shared = {"sharex": True, "sharey": True, "squeeze": False}
-    figure, grid = new_figure(8.6, 0.6 + 1.55 * rows, rows, columns, **shared)
+    num_columns = min(4, len(tasks))
+    num_rows = -(-len(tasks) // num_columns)
+    options = {"sharex": True, "sharey": True, "squeeze": False}
+    figure, grid = new_figure(8.6, 0.6 + 1.55 * num_rows, num_rows, num_columns, **options)
     all_tasks, pism = survival(placed["pism"]), settings["difficulty"]["pism"]
     edges = [0, pism["hard_max"], pism["easy_min"], max(ratios[-1], pism["easy_min"])]
     for axes, task in zip(grid.flat, tasks, strict=False):
@@ -155,16 +156,16 @@ def survival_by_task(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure 
 def pism_against_cmab(
     samples: pd.DataFrame, settings: dict[str, Any], measure: str
 ) -> Figure | None:
-    """Failure ratio against attention balance, colored by the selecting measure's stratum."""
+    """A point per sample: failure ratio and attention balance; `measure`'s stratum as color."""
     if not {"pism", "cmab"} <= set(samples) or bool(samples["cmab"].isna().all()):
         return None
     placed = samples.dropna(subset=["cmab"])
     cmab = settings["difficulty"]["cmab"]
     ratios = [percent / 100 for percent in settings["probe"]["mask_percents"]]
-    never = ratios[-1] + NEVER_TICK_GAP
-    # Ratios lie on a grid: spread the points a little, the same way on every run.
-    spread = (np.arange(len(placed)) * 0.618 % 1 - 0.5) * 0.05
-    x = placed["pism"].fillna(never).to_numpy() + spread
+    never_tick = ratios[-1] + NEVER_TICK_GAP
+    # Many samples share a ratio: move points sideways a little, the same way in every run.
+    jitter = (np.arange(len(placed)) * 0.618 % 1 - 0.5) * 0.05
+    x = placed["pism"].fillna(never_tick).to_numpy() + jitter
     figure, axes = new_figure(7.2, 3.9)
     strata = stratum_labels(placed, measure)
     color = STRATUM_COLORS["hard"]
@@ -177,7 +178,7 @@ def pism_against_cmab(
                 label=f"{stratum} ({members.sum()})",
             )  # fmt: skip
     ticks = ratios[::2] if len(ratios) > 6 else ratios
-    axes.set_xticks([*ticks, never], [*(f"{100 * tick:.0f} %" for tick in ticks), "never"])
+    axes.set_xticks([*ticks, never_tick], [*(f"{100 * tick:.0f} %" for tick in ticks), "never"])
     axes.set_xlabel("masked share at which it first fails (\u03bb*)")
     axes.set_ylabel("attention on image / text (mean \u03c1)")
     axes.set_ylim(bottom=0)
@@ -189,7 +190,7 @@ def pism_against_cmab(
 
 @svg_figure
 def cmab_histogram(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | None:
-    """Histogram of the attention balance by its own strata, for runs without masked images."""
+    """Histogram of the attention balance, colored by its strata, for runs without masked images."""
     if "cmab" not in samples or "pism" in samples or bool(samples["cmab"].isna().all()):
         return None
     placed = samples.dropna(subset=["cmab"])
@@ -210,7 +211,7 @@ def cmab_histogram(samples: pd.DataFrame, settings: dict[str, Any]) -> Figure | 
     return figure
 
 
-# Columns of the training log that are shown, with their titles.
+# The columns of train_log.jsonl that get a panel, with its title.
 ZERO_VARIANCE = "frac_reward_zero_std"
 TRAINING_PANELS = {
     "reward": "mean reward",
@@ -221,7 +222,7 @@ TRAINING_PANELS = {
 
 @svg_figure
 def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
-    """Reward, zero-variance groups and response length of each arm, pale, with running means."""
+    """Reward, zero-variance groups and response length by step (pale), with running means."""
     logged = {name for log in logs.values() for name in log.dropna(axis="columns", how="all")}
     panels = [name for name in TRAINING_PANELS if name in logged]
     if not panels:
@@ -249,10 +250,10 @@ def training_curves(logs: dict[str, pd.DataFrame]) -> Figure | None:
 
 @svg_figure
 def benchmark_scores(report: dict[str, Any]) -> Figure | None:
-    """Scores as dots with 95 % intervals, one line per benchmark and arm, the mean below."""
+    """Scores as dots with 95 % intervals, a line per benchmark and arm; the mean comes last."""
     names = [*report["base"], "mean"]
     figure, axes = new_figure(8.6, 0.8 + 0.42 * len(names))
-    y_N = np.arange(len(names), dtype=float)
+    y_N = np.arange(len(names), dtype=float)  # N benchmarks and the mean
     y_N[-1] += 0.35
     for index, arm in enumerate(report["means"]):
         scores = [*(report[arm][name] for name in names[:-1]), report["means"][arm]]
@@ -274,22 +275,22 @@ def benchmark_scores(report: dict[str, Any]) -> Figure | None:
 
 @svg_figure
 def funnel_figure(report: dict[str, Any]) -> Figure | None:
-    """One bar per step of RAP, from the pool to the samples that are trained on, with counts."""
+    """One bar per step of RAP, from the whole pool to the samples to train on, with counts."""
     if report["funnel"] is None:
         return None
     rows = table("funnel", report["funnel"])[1:]
     figure, axes = new_figure(8.6, 0.5 + 0.42 * len(rows))
     pool = max(report["funnel"]["pool"], 1)
-    for y, (_, *counts, rest) in enumerate(rows):
-        left, added = map(int, counts)
+    for y, (_, *counts, note) in enumerate(rows):
+        remaining, added = map(int, counts)
         axes.barh(y, pool, height=0.66, color=RULE, alpha=0.55)
-        axes.barh(y, left - added, height=0.66, color=STRATUM_COLORS["medium"])
-        axes.barh(y, added, left=left - added, height=0.66, color=ARM_COLORS["tuned"])
-        inside = left > 0.12 * pool
-        axes.text(left - 0.01 * pool if inside else left + 0.01 * pool, y, f"{left:,}",
-                  ha="right" if inside else "left", va="center", fontweight="bold",
-                  color="white" if inside else INK)  # fmt: skip
-        axes.text(1.015 * pool, y, rest, va="center", color=FAINT, fontsize=8.5)
+        axes.barh(y, remaining - added, height=0.66, color=STRATUM_COLORS["medium"])
+        axes.barh(y, added, left=remaining - added, height=0.66, color=ARM_COLORS["tuned"])
+        is_inside = remaining > 0.12 * pool
+        x = remaining - 0.01 * pool if is_inside else remaining + 0.01 * pool
+        axes.text(x, y, f"{remaining:,}", ha="right" if is_inside else "left", va="center",
+                  fontweight="bold", color="white" if is_inside else INK)  # fmt: skip
+        axes.text(1.015 * pool, y, note, va="center", color=FAINT, fontsize=8.5)
     name_rows(axes, range(len(rows)), [row[0] for row in rows])
     axes.set_xticks([])
     axes.set_xlim(0, 1.62 * pool)

@@ -1,4 +1,4 @@
-"""A report's numbers, sentences (from the templates) and tables, for markdown and HTML alike."""
+"""Format a report's numbers, sentences and tables, for report.md and report.html alike."""
 
 import re
 from collections.abc import Iterable
@@ -25,26 +25,26 @@ TEX_SPECIAL = str.maketrans(
 )
 NUMBER_WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 NO_DIFFERENCE = "no difference shown"
-DIVERGENCE = "reward_rises_held_out_falls"  # the one alarm that does not look at responses
+DIVERGENCE = "reward_rises_held_out_falls"  # the one alarm that does not count responses
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction in percent with one decimal; `none` without a number."""
+    """A fraction in percent with one decimal, such as `12.0`; `none` for None."""
     return "none" if fraction is None else f"{100 * fraction:.1f}".replace("-", MINUS)
 
 
 def share(part: float, whole: float = 1.0) -> str:
-    """`12.0 %`: a part of the whole; `none` if there is no whole."""
+    """A part of the whole as `12.0 %`; `none` if the whole is 0."""
     return f"{percent(part / whole)} %" if whole else "none"
 
 
 def points(fraction: float) -> str:
-    """A difference in percent points with its sign; zero is +0.0."""
+    """A difference of fractions in percent points, such as `+7.1`; zero is `+0.0`."""
     return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", MINUS)
 
 
 def number_word(number: int) -> str:
-    """Small numbers as words."""
+    """Numbers up to ten as words, larger ones with digits."""
     return NUMBER_WORDS[number] if number < len(NUMBER_WORDS) else f"{number:,}"
 
 
@@ -62,7 +62,7 @@ def duration(seconds: float) -> str:
 
 
 def flatten(node: dict[str, Any], separator: str = ".") -> dict[str, Any]:
-    """Nested dictionaries as one with full names, such as {"outer.inner": value}."""
+    """Nested dictionaries as one dictionary with full names: {"outer.inner": value}."""
     flat: dict[str, Any] = {}
     for name, value in node.items():
         if isinstance(value, dict) and value:
@@ -73,7 +73,7 @@ def flatten(node: dict[str, Any], separator: str = ".") -> dict[str, Any]:
 
 
 def format_value(value: Any) -> str:
-    """A settings value as a reader would write it."""
+    """A value of a setting as plain text: lists with commas, None as `none`."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {format_value(item)}" for name, item in value.items()) or "none"
     if isinstance(value, list | tuple):
@@ -82,12 +82,12 @@ def format_value(value: Any) -> str:
 
 
 def escape_cell(text: str) -> str:
-    """A cell without what would break a markdown table or be taken for HTML."""
+    """A cell's text, escaped so that it cannot break a markdown table or become HTML."""
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
 def verdict(difference: dict[str, Any]) -> str:
-    """better, worse, or `no difference shown` if the interval contains zero."""
+    """`better`, `worse`, or `no difference shown` if the interval contains zero."""
     if difference["low"] <= 0 <= difference["high"]:
         return NO_DIFFERENCE
     return "better" if difference["mean"] > 0 else "worse"
@@ -95,7 +95,7 @@ def verdict(difference: dict[str, Any]) -> str:
 
 @cache
 def templates() -> jinja2.Environment:
-    """The report's templates with their filters; values are escaped in HTML only."""
+    """The environment that loads the report's templates; it escapes values in HTML only."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("difftrain", "report"),
         autoescape=lambda name: bool(name and name.endswith(".html.jinja")),
@@ -128,31 +128,31 @@ def templates() -> jinja2.Environment:
 
 
 def render_markdown(template: str, **values: Any) -> str:
-    """A markdown file from its template, with at most one blank line in succession."""
+    """Render a markdown template; several blank lines in a row become one."""
     content = templates().get_template(template).render(**values)
     return re.sub(r"\n{3,}", "\n\n", content).strip() + "\n"
 
 
 def sentences(topic: str, *values: Any, template: str = "sentences.jinja") -> list[str]:
-    """The sentences that a macro of the template writes on a report, in order."""
+    """The sentences that the template's macro `topic` writes, one from each of its lines."""
     macro = getattr(templates().get_template(template).module, topic)
     return [line.strip() for line in macro(*values).split("\n") if line.strip()]
 
 
 def sentence(topic: str, *values: Any, template: str = "sentences.jinja") -> str:
-    """The one sentence that a macro of the template writes; empty if there is nothing to say."""
+    """The one sentence that the template's macro `topic` writes; may be empty."""
     return "".join(sentences(topic, *values, template=template))
 
 
 def table(topic: str, *values: Any) -> list[list[str]]:
-    """The table that a macro of tables.jinja writes: the cells of its head and of each row."""
+    """The table that the macro `topic` of tables.jinja writes: the cells of its head and rows."""
     lines = sentences(topic, *values, template="tables.jinja")
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
     return [[cell.strip().replace("\\|", "|").replace("&lt;", "<") for cell in row] for row in rows]
 
 
 def markdown_table(topic: str, *values: Any) -> str:
-    """The table in markdown; the first column is aligned left, the others right."""
+    """The same table in markdown; the first column is aligned left, all others right."""
     head, *rows = table(topic, *values)
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(map(escape_cell, line)) + " |" for line in lines)

@@ -1,10 +1,10 @@
-"""The report's numbers for W&B or TensorBoard: training curves, scores, strata, a few samples.
+"""Send a run to W&B or TensorBoard: training curves, scores, strata, a few samples.
 
-Names are those of report.json and train_log.jsonl. Settings come from the report, where passwords
-are hidden; the command line, host, user, environment and code are not sent.
+Names are the same as in report.json and train_log.jsonl. Settings come from the report, where
+passwords are hidden; the command line, host, user, environment and code are not sent.
 """
 
-# The protobuf modules make their classes while they are imported:
+# The protobuf modules create their classes at import, where pyright cannot see them:
 # pyright: reportAttributeAccessIssue=false
 
 import shutil
@@ -29,8 +29,8 @@ from difftrain.report.inputs import RunInputs, load_run, training_steps
 from difftrain.report.text import flatten, render_markdown
 
 MAX_NAME_CHARS, MAX_TAG_CHARS = 128, 64  # W&B refuses longer groups and job types, and tags
-OFFLINE_MODES = ("offline", "dryrun", "disabled")  # W&B's modes that need no login
-# Keeps W&B from collecting anything by itself.
+MODES_WITHOUT_LOGIN = ("offline", "dryrun", "disabled")  # values of WANDB_MODE
+# Settings that keep W&B from collecting anything by itself.
 PRIVATE_SETTINGS = {
     "console": "off",
     "disable_git": True,
@@ -44,16 +44,16 @@ PRIVATE_SETTINGS = {
 
 
 def check_login(tracker: Tracker) -> None:
-    """Raises ConfigError if report_to=wandb would send to W&B and there is no login."""
+    """Raises ConfigError if report_to=wandb needs a login to W&B and there is none."""
     if tracker is not Tracker.wandb:
         return
     try:
         settings = wandb.setup().settings
-        usable = settings.mode in OFFLINE_MODES or wandb.login(prompt=False, verify=False)
-    except (wandb.Error, ValueError) as error:  # ValueError: a WANDB_MODE that does not exist
+        usable = settings.mode in MODES_WITHOUT_LOGIN or wandb.login(prompt=False, verify=False)
+    except (wandb.Error, ValueError) as error:  # ValueError: an unknown WANDB_MODE
         raise ConfigError([f"report_to=wandb: {error}"]) from error
     finally:
-        wandb.teardown()  # its process would run during the whole training
+        wandb.teardown()  # else its process runs during the whole training
     if not usable:
         raise ConfigError([
             "report_to=wandb: no login; run wandb login, set WANDB_API_KEY=KEY, or "
@@ -64,7 +64,7 @@ def check_login(tracker: Tracker) -> None:
 def send_report(tracker: Tracker, inputs: RunInputs, report: dict[str, Any]) -> None:
     """Send a finished run to a tracker; `report` is what write_report() returned.
 
-    A second call replaces TensorBoard's files, and makes a second W&B run. Raises wandb.Error if
+    A second call replaces TensorBoard's files, but creates a second W&B run. Raises wandb.Error if
     W&B cannot be reached and WANDB_MODE is not offline.
     """
     if tracker is Tracker.wandb:
@@ -74,13 +74,13 @@ def send_report(tracker: Tracker, inputs: RunInputs, report: dict[str, Any]) -> 
 
 
 def flat_numbers(node: dict[str, Any]) -> dict[str, float]:
-    """The numbers in nested dictionaries as {"outer/inner": number}; None is left out."""
+    """The numbers of nested dictionaries as {"outer/inner": number}; None is left out."""
     flat = flatten(node, separator="/")
     return {name: value for name, value in flat.items() if isinstance(value, int | float)}
 
 
 def run_numbers(report: dict[str, Any]) -> dict[str, float]:
-    """The numbers that belong to no single arm; `stages` has the seconds of every stage."""
+    """The numbers of the run as a whole; `stages` has the cost of every stage."""
     counts, cost = report["counts"], report["cost"]
     names = ("samples", "quarantined", "strata", "picks_strata", "verdicts", "truncated")
     return flat_numbers({
@@ -92,10 +92,10 @@ def run_numbers(report: dict[str, Any]) -> dict[str, float]:
 
 
 def send_to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
-    """One W&B run: the group is the table (data/measure), the job type the row; tags to filter by.
+    """Send one W&B run, in the group `data/measure`, with the row's name as its job type, and tags.
 
-    The data's name contains its task set or tasks if not all are read. Curves keep TRL's keys;
-    those of a stratum are `<arm>/rewards/accuracy/mean/stratum/hard`.
+    The data's name includes the tasks if not all are read. Curves have TRL's keys after the arm's
+    name, and the stratum at the end: `tuned/rewards/accuracy/mean/stratum/hard`.
     """
     settings, measure = report["settings"], report["measure"]
     tasks = paper_task_set(settings["data"]) or "+".join(settings["data"]["tasks"] or ())
@@ -117,28 +117,28 @@ def send_to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
             run.define_metric(f"{arm}/*", step_metric=f"{arm}/step")
             for row in training_steps(folders.train):
                 run.log({f"{arm}/{name}": value for name, value in row.items()})
-        groups = examples_by_stratum(inputs, load_run(inputs), settings["report"]["examples"])
-        if groups:
-            run.log({"samples": examples_table(groups)})
+        by_stratum = examples_by_stratum(inputs, load_run(inputs), settings["report"]["examples"])
+        if by_stratum:
+            run.log({"samples": examples_table(by_stratum)})
         scores = {arm: report[arm] | {"mean": mean} for arm, mean in report["means"].items()}
         run.summary.update(flat_numbers({"scores": scores}) | run_numbers(report))
 
 
-def examples_table(groups: dict[str, list[dict[str, Any]]]) -> wandb.Table:
+def examples_table(by_stratum: dict[str, list[dict[str, Any]]]) -> wandb.Table:
     """A row per sample: its images, and the responses to the full and to the masked image."""
-    examples = [(name, each) for name, group in groups.items() for each in group]
+    examples = [(stratum, row) for stratum, rows in by_stratum.items() for row in rows]
     max_images = max(len(example["images"]) for _, example in examples)
-    rows: list[dict[str, Any]] = []
+    table_rows: list[dict[str, Any]] = []
     for stratum, example in examples:
         pngs = [b64decode(address.partition(",")[2]) for address in example["images"]]
-        cells: list[Any] = [wandb.Image(images.from_png(png)) for png in pngs]
-        cells += [None] * (max_images - len(cells))
+        image_cells: list[Any] = [wandb.Image(images.from_png(png)) for png in pngs]
+        image_cells += [None] * (max_images - len(image_cells))
         full_image, masked = example["full_image"] or {}, example["masked"] or {}
         row = {
             "sample_id": example["sample_id"],
             "stratum": stratum,
             "task": example["task"],
-            **{f"image {number}": image for number, image in enumerate(cells, 1)},
+            **{f"image {number}": image for number, image in enumerate(image_cells, 1)},
             "question": example["question"],
             "answer": example["gold_answer"],
             "response": full_image.get("response"),
@@ -147,15 +147,15 @@ def examples_table(groups: dict[str, list[dict[str, Any]]]) -> wandb.Table:
             "masked_response": masked.get("response"),
             "masked_verdict": masked.get("verdict"),
         }
-        rows.append(row)
-    return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+        table_rows.append(row)
+    return wandb.Table(columns=list(table_rows[0]), data=[list(row.values()) for row in table_rows])
 
 
 def write_tensorboard(inputs: RunInputs, report: dict[str, Any]) -> None:
-    """Event files under `tensorboard`: a folder per arm, and `run` for the rest.
+    """Write event files under `tensorboard`: a folder per arm, and `run` for the whole run.
 
-    An arm's curves and scores have the same tags in each folder, so that TensorBoard draws them in
-    one chart. Steps get the time they were taken at. The report itself is the text `report`.
+    All arms use the same tags, so that TensorBoard draws their curves in one chart. Each step's
+    event has the time of that step. report.md is sent as the text `report`.
     """
     root = inputs.folder / "tensorboard"
     if root.exists():
@@ -165,7 +165,7 @@ def write_tensorboard(inputs: RunInputs, report: dict[str, Any]) -> None:
         if arm in inputs.arms:
             steps = training_steps(inputs.arms[arm].train)
             end = datetime.fromisoformat(report["stages"][f"train {arm}"]["finished_at"])
-        for row in steps:  # their seconds count from the start of training
+        for row in steps:  # row["seconds"] counts from the start of training
             values = {name: value for name, value in row.items() if name != "step"}
             time = end.timestamp() - steps[-1]["seconds"] + row["seconds"]
             events.append(scalar_event(values, int(row["step"]), time))
@@ -176,13 +176,13 @@ def write_tensorboard(inputs: RunInputs, report: dict[str, Any]) -> None:
 
 
 def scalar_event(values: dict[str, float], step: int = 0, time: float = 0.0) -> Event:
-    """One event with a scalar for each value; `time` in seconds since 1970."""
+    """An event with a scalar for each value; `time` is in seconds since 1970."""
     scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
     return Event(step=step, wall_time=time, summary=Summary(value=scalars))
 
 
 def write_events(folder: Path, events: Iterable[Event]) -> None:
-    """One event file in its own folder."""
+    """Write the events to one file in `folder`."""
     writer = EventFileWriter(str(folder))
     for event in events:
         writer.add_event(event)

@@ -1,1 +1,1 @@
-"""Finished runs side by side: the papers' table for our runs, each row against its control."""
+"""Compare finished runs in a table like the papers': each row against its random control."""

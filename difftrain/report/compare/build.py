@@ -1,6 +1,6 @@
 """Build the comparison of finished runs: each row against its equal-size random control.
 
-Differences are paired on the same benchmark items. The papers' tables have no such tests.
+Differences are paired on the same benchmark items and tested. The suffix _S: one entry per seed.
 """
 
 from collections import defaultdict
@@ -31,16 +31,16 @@ from difftrain.report.compare.runs import (
 from difftrain.stats import MEAN, Estimate
 
 BENCHMARK_ORDER = (*OFFICIAL, *MINIATURES)  # the papers' order
-VERSION = 4  # to be raised when the content of the files changes
+VERSION = 4  # part of the folder's hash: raise it when the content of the files changes
 RunBySeed = dict[int, Run]
 
 
 def compare_runs(folders: list[Path], output: Path | None = None, force: bool = False) -> Path:
-    """Write the comparison of these run folders; returns its folder.
+    """Write the comparison of these run folders; returns the folder of its files.
 
-    Raises MissingArtifact naming runs that are not finished, and NotComparable (a ValueError)
-    naming the differing keys of runs with other settings than the rest; with `force` the table
-    notes these keys instead.
+    Raises MissingArtifact, which names unfinished runs. Raises NotComparable (a ValueError) for
+    runs whose settings differ from the rest, with the keys; with `force` the table notes these
+    keys instead.
     """
     runs = read_runs(folders)
     incompatible = find_incompatible(runs)
@@ -66,12 +66,12 @@ def compare_runs(folders: list[Path], output: Path | None = None, force: bool = 
 
 @cache
 def item_results(folder: Path) -> list[ItemResult]:
-    """The item results of one checkpoint; read once."""
+    """The item results of one checkpoint; cached."""
     return parquet.read_rows(folder, ItemResult)
 
 
 def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparison:
-    """One table from its runs; `incompatible` has the differing keys of runs to be noted."""
+    """One table from its runs; its notes include `incompatible`: differing keys by run folder."""
     first = runs[0]
     benchmarks = [
         name for name in BENCHMARK_ORDER if all(name in run.report["base"] for run in runs)
@@ -106,9 +106,9 @@ def build_table(runs: list[Run], incompatible: dict[str, list[str]]) -> Comparis
 def build_rows(
     name: str, by_row: dict[str, RunBySeed], benchmarks: list[str], is_noted: bool
 ) -> list[ComparisonRow]:
-    """A row, and below it the random control that its own runs trained.
+    """The row of this name, and below it the random control if its runs trained one.
 
-    `is_noted`: a run has other settings than the rest, which the titles say.
+    With `is_noted` the titles say that a run of the row has other settings than the rest.
     """
     runs, control = by_row[name], find_control(name, by_row)
     title = presets.preset_of(name).title + " (other settings)" * is_noted
@@ -143,12 +143,12 @@ def build_rows(
 
 
 def mean_cost(runs: RunBySeed, arm: str) -> RowCost:
-    """What an arm took, as means over seeds."""
+    """The cost of an arm, as means over seeds."""
     return RowCost(**pd.DataFrame([run.cost(arm) for run in runs.values()]).mean())
 
 
 def size_mismatches(runs: RunBySeed, controls: RunBySeed, arm: str) -> tuple[str, ...]:
-    """Where the control was not trained on as many samples for as many steps."""
+    """Each seed in which the control has another number of samples or steps, as a sentence part."""
     return tuple(
         f"{run.name}, seed {seed}: {count:,.0f} {name}, but {control_count:,.0f} of its control"
         for seed, run in runs.items()
@@ -160,10 +160,10 @@ def size_mismatches(runs: RunBySeed, controls: RunBySeed, arm: str) -> tuple[str
 
 
 def find_control(name: str, by_row: dict[str, RunBySeed]) -> tuple[RunBySeed, str] | None:
-    """The runs that hold a row's control, and which of their arms it is; None without a control.
+    """The runs that trained a row's control, and which of their arms it is; None if there is none.
 
-    Its own runs if all trained one; else the table's random row if it shares a seed; else those of
-    its own runs that trained one.
+    These are the row's own runs if all of them trained a control; else the table's random row if it
+    shares a seed with the row; else those of the row's runs that trained a control.
     """
     runs = by_row[name]
     controlled = {seed: run for seed, run in runs.items() if run.has_control}
@@ -206,8 +206,8 @@ def versus_control(
 def split_unscored(
     results_S: list[list[ItemResult]], benchmarks: list[str]
 ) -> tuple[dict[str, Estimate], list[list[ItemResult]]]:
-    """Estimates with the reason for each benchmark (and so the mean) that has no score in some
-    seed, and the results of the other benchmarks.
+    """Empty estimates, with the reason, for benchmarks that lack a score in some seed (and for
+    the mean, if there are any); and the results of all other benchmarks.
 
     Raises NotComparable if no benchmark has a score.
     """
@@ -222,15 +222,15 @@ def split_unscored(
     scored = [name for name in benchmarks if name not in reasons]
     if reasons:
         reasons[MEAN] = f"no mean without {', '.join(reasons)}"
-    kept = [[result for result in results if result.benchmark in scored] for results in results_S]
-    return {name: Estimate(reason=reason) for name, reason in reasons.items()}, kept
+    scored_S = [[row for row in results if row.benchmark in scored] for results in results_S]
+    return {name: Estimate(reason=reason) for name, reason in reasons.items()}, scored_S
 
 
 def correct_p(rows: list[ComparisonRow], columns: list[str]) -> None:
-    """Set p_corrected: p values corrected by Holm over the rows, in each column by itself."""
+    """Set p_corrected: within each column, the p values of all rows, corrected by Holm."""
     by_row = [row.versus_control.differences for row in rows if row.versus_control]
     for column in columns:
-        tested = [each for each in by_row if each[column].p is not None]
-        corrected = stats.holm([each[column].p or 0.0 for each in tested])
+        tested = [differences for differences in by_row if differences[column].p is not None]
+        corrected = stats.holm([differences[column].p or 0.0 for differences in tested])
         for differences, p in zip(tested, corrected, strict=True):
             differences[column] = replace(differences[column], p_corrected=p)

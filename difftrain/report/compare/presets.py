@@ -1,8 +1,8 @@
-"""The rows of the papers' tables in their order, the control of each, and the paper's scores.
+"""The rows of the papers' tables in their order, the random control of each, and its scores there.
 
-A control differs in one thing only: an equal number of its samples is drawn at random. A run that
-trained one itself (control=random) is compared with that, else with the row of the same table that
-is named here. A row whose every selection is random is a control itself.
+A control is trained like its row, but on an equal number of randomly selected samples. A run that
+trained its own control (control=random) is compared with that one; else with the row of the
+same table that `control` names here. A row whose every selection is random is itself a control.
 """
 
 import csv
@@ -16,11 +16,11 @@ RANDOM = "random"
 
 @dataclass(frozen=True, slots=True)
 class RowPreset:
-    """One row: its recipe, its title in the papers, and its random row (None: the table has none).
+    """One row: its recipe, its title in the papers, and the recipe of its control, if it has one.
 
-    `grpo` and `sft` are the strata the row's name stands for (with `random`: a random set of their
-    size), `rap` its RAP measures. `selects`: some samples are selected by difficulty, so that the
-    probe is part of the row's cost.
+    `grpo` and `sft` are the strata that it trains on (with `random`: a random set of their size),
+    `rap` its RAP measures. `selects` means that some samples are selected by difficulty, so that
+    the probe is part of the row's cost.
     """
 
     recipe: str
@@ -33,7 +33,7 @@ class RowPreset:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that make a run this row, by full key; empty for an unknown name."""
+        """The settings that a run of this row must have, by full key; empty for an unknown row."""
         if not self.grpo and not self.rap:
             return {}
         grpo, sft = self.grpo.split(), self.sft.split()
@@ -80,19 +80,19 @@ OTHER_ROWS = (
     RowPreset("rap_cde", "RAP, CDE alone", rap="cde"),
     RowPreset("rap_ace", "RAP, ACE alone", rap="ace"),
 )
-"""Our rows that those tables do not have; they come below the twelve."""
+"""Further rows of ours; they come below the twelve."""
 PRESETS = {row.recipe: row for row in (*PAPER_ROWS, *OTHER_ROWS)}
-# Rows that select and have no random row of their size: they need control=random.
+# Rows that select, but whose table has no random row of their size: they need control=random.
 NEEDS_OWN_CONTROL = [name for name, row in PRESETS.items() if row.selects and not row.control]
 
 
 def preset_of(name: str) -> RowPreset:
-    """The row of a run's name; another name is a row of its own, without a random row."""
+    """The preset of this name; an unknown name becomes a row without settings and control."""
     return PRESETS.get(name, RowPreset(name, name))
 
 
 def missing_control_reason(name: str) -> str:
-    """Why a row is compared with nothing."""
+    """Why a row is not compared with a control."""
     row = preset_of(name)
     if name == "grpo_full":
         return "none: a random set of this size is the full set"
@@ -104,7 +104,7 @@ def missing_control_reason(name: str) -> str:
 
 
 PAPER_MODEL = "Qwen2.5-VL-7B-Instruct"
-# The paper prints these in percent, and MMMU and MMStar as fractions.
+# The paper prints these scores in percent, and those of MMMU and MMStar as fractions.
 IN_PERCENT = ("MathVista", "MMVet", "OCRBench", "HallusionBench")
 TASK_SETS = {
     "reasoning": {"math", "puzzle", "science", "chart"},
@@ -113,7 +113,7 @@ TASK_SETS = {
 
 
 def paper_task_set(data: dict[str, Any]) -> str | None:
-    """The paper's task set that these data settings read in full; None if they read other rows."""
+    """The paper's task set if these data settings read exactly that; None if not."""
     if str(data["source"]) != "orsta" or data["limit"] is not None:
         return None
     tasks = set(data["tasks"] or ())
@@ -123,7 +123,7 @@ def paper_task_set(data: dict[str, Any]) -> str | None:
 def paper_scores(settings: dict[str, Any], name: str, measure: str) -> dict[str, float]:
     """The paper's scores of a row by benchmark, as fractions; empty if model or data differ.
 
-    Each is one training run without an interval.
+    Each score is from one training run and has no interval.
     """
     task_set = paper_task_set(settings["data"])
     if task_set is None or Path(str(settings["model"]["name"])).name != PAPER_MODEL:

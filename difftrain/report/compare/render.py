@@ -1,6 +1,6 @@
-"""Show a comparison: numbers with their intervals and verdicts, sentences, figures, and the files.
+"""Write compare.md, .html, .csv and .tex: scores, intervals, verdicts, sentences and figures.
 
-compare.md, .html, .csv and .tex are each written complete or not at all.
+Each file is written completely or not at all.
 """
 
 from collections.abc import Iterator
@@ -36,9 +36,9 @@ COSTS = {
 
 
 def verdict(difference: Estimate) -> str:
-    """better or worse only if the 95 % interval excludes zero and the corrected p is below 0.05.
+    """`better` or `worse` if the 95 % interval excludes zero and the corrected p is below 0.05.
 
-    Both cover the variance of items and, with several seeds, of training runs.
+    Interval and p cover the variance of items and, with several seeds, that of training runs.
     """
     if difference.mean is None or difference.low is None or difference.high is None:
         return UNTESTED
@@ -50,7 +50,7 @@ def verdict(difference: Estimate) -> str:
 
 
 def row_verdict(row: ComparisonRow, column: str = MEAN) -> str:
-    """The verdict on a row against its control; none if their sizes differ."""
+    """The verdict on a row against its control; `no verdict: ...` if their sizes differ."""
     if row.versus_control is None:
         return UNTESTED
     result = verdict(row.versus_control.differences[column])
@@ -58,16 +58,16 @@ def row_verdict(row: ComparisonRow, column: str = MEAN) -> str:
 
 
 def format_difference(difference: Estimate) -> str:
-    """`+2.1 [0.4, 3.9]` in percent points."""
+    """A difference and its interval as `+2.1 [0.4, 3.9]`, in percent points."""
     if difference.mean is None:
         return "none"
     if difference.low == difference.mean == difference.high == 0:
-        return f"none of {difference.n:,} items differs"  # not an interval of zero width
+        return f"none of {difference.n:,} items differs"  # an interval of zero width would mislead
     return f"{points(difference.mean)} [{percent(difference.low)}, {percent(difference.high)}]"
 
 
 def describe(row: ComparisonRow, column: str = MEAN) -> str:
-    """`better, +2.1 [0.4, 3.9], one seed`: a row against its control."""
+    """A row against its control, such as `better, +2.1 [0.4, 3.9], one seed`."""
     if row.versus_control is None:
         return row.no_control
     difference = row.versus_control.differences[column]
@@ -78,26 +78,26 @@ def describe(row: ComparisonRow, column: str = MEAN) -> str:
 
 
 def format_score(estimate: Estimate) -> str:
-    """`58.6 [55.0, 62.1]` in percent; `none` without a score."""
+    """A score and its interval as `58.6 [55.0, 62.1]`, in percent; `none` if there is none."""
     if estimate.mean is None:
         return "none"
     return f"{percent(estimate.mean)} [{percent(estimate.low)}, {percent(estimate.high)}]"
 
 
 def format_p(p: float | None) -> str:
-    """A p value with three decimals, never as zero."""
+    """A p value with three decimals; `< 0.001` for smaller ones."""
     if p is None:
         return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def sentences(topic: str, *values: Any) -> list[str]:
-    """The sentences of the comparison's template on a topic."""
+    """The sentences that the macro `topic` of compare/sentences.jinja writes."""
     return text.sentences(topic, *values, template="compare/sentences.jinja")
 
 
 def write_comparisons(folder: Path, comparisons: list[Comparison]) -> None:
-    """Write the four files."""
+    """Write compare.md, .html, .csv and .tex into `folder`."""
     lines = [
         line
         for comparison in comparisons
@@ -115,15 +115,15 @@ def write_comparisons(folder: Path, comparisons: list[Comparison]) -> None:
 
 
 def latex(comparisons: list[Comparison]) -> str:
-    """A table for each comparison (package booktabs): percent, intervals in small print, notes."""
+    """A LaTeX table for each comparison, in percent, with notes; it needs the package booktabs."""
     template = text.templates().get_template("compare/compare.tex.jinja")
     return template.render(comparisons=comparisons, sentences=sentences)
 
 
 def csv_lines(comparison: Comparison, row: ComparisonRow) -> Iterator[dict[str, Any]]:
-    """A row's lines, one for each benchmark; scores are fractions of 1, missing ones empty.
+    """The lines of compare.csv for a row: one per benchmark, and one for the mean with the cost.
 
-    The cost is in the line of the mean.
+    Scores are fractions of 1; a missing score is empty.
     """
     cost = asdict(row.cost) if row.cost else {}
     for name in (*comparison.benchmarks, MEAN):
@@ -152,12 +152,12 @@ def csv_lines(comparison: Comparison, row: ComparisonRow) -> Iterator[dict[str, 
 
 
 def row_color(row: ComparisonRow) -> str:
-    """Random controls in one color, rows that select in another."""
+    """One color for rows that have a random control, another for all others."""
     return ARM_COLORS["tuned" if row.versus_control is not None else "control"]
 
 
 def row_axes(height: float, rows: list[ComparisonRow]) -> tuple[Figure, Axes]:
-    """Horizontal axes with a line for each row, the first on top."""
+    """A figure with a horizontal line for each row; the first row is on top."""
     figure, axes = new_figure(8.6, height)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     name_rows(axes, range(len(rows)), [row.title for row in rows])
@@ -165,8 +165,8 @@ def row_axes(height: float, rows: list[ComparisonRow]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def scaled(estimate: Estimate) -> tuple[float, float, float]:
-    """Low end, mean and high end in percent."""
+def in_percent(estimate: Estimate) -> tuple[float, float, float]:
+    """The low end, mean and high end of an estimate, in percent."""
     low, mean, high = estimate.low or 0.0, estimate.mean or 0.0, estimate.high or 0.0
     return 100 * low, 100 * mean, 100 * high
 
@@ -183,10 +183,11 @@ def differences_figure(comparison: Comparison) -> Figure | None:
         return None
     figure, axes = row_axes(0.75 + 0.42 * len(differences), [row for row, _ in differences])
     axes.axvline(0, color=INK, linewidth=0.9)
-    limit = 1.15 * max(abs(end) for _, each in differences for end in scaled(each)) or 1.0
+    ends = [abs(end) for _, difference in differences for end in in_percent(difference)]
+    limit = 1.15 * max(ends) or 1.0
     for y, (row, difference) in enumerate(differences):
         color = VERDICT_COLORS.get(row_verdict(row), NO_VERDICT_COLOR)
-        low, mean, high = scaled(difference)
+        low, mean, high = in_percent(difference)
         axes.hlines(y, low, high, color=color, linewidth=2, alpha=0.6)
         axes.plot([mean], [y], "o", color=color, markersize=6)
         seeds = [100 * value for value in difference.seed_means]
@@ -201,18 +202,18 @@ def differences_figure(comparison: Comparison) -> Figure | None:
 
 @svg_figure
 def means_figure(comparison: Comparison) -> Figure | None:
-    """Every row's mean over benchmarks with its interval, and the base model's as a band."""
+    """Every row's mean over benchmarks with its interval; the base model's interval is a band."""
     rows = [row for row in comparison.rows if row.scores[MEAN].mean is not None]
     if not rows:
         return None
     figure, axes = row_axes(0.85 + 0.34 * len(rows), rows)
     if comparison.base.scores[MEAN].mean is not None:
-        low, mean, high = scaled(comparison.base.scores[MEAN])
+        low, mean, high = in_percent(comparison.base.scores[MEAN])
         axes.axvspan(low, high, color=RULE, linewidth=0)
         axes.axvline(mean, color=ARM_COLORS["base"], linewidth=1.2, label="base model")
     in_legend: set[str] = set()
     for y, row in enumerate(rows):
-        (low, mean, high), color = scaled(row.scores[MEAN]), row_color(row)
+        (low, mean, high), color = in_percent(row.scores[MEAN]), row_color(row)
         label = "with a random control" if row.versus_control else "random, or without a control"
         axes.hlines(y, low, high, color=color, linewidth=1.8, alpha=0.55)
         axes.plot([mean], [y], "o" if row.versus_control else "D", color=color, markersize=5.5,
@@ -227,20 +228,21 @@ def means_figure(comparison: Comparison) -> Figure | None:
 def costs_figure(comparison: Comparison) -> Figure | None:
     """Mean score against steps, samples, generated tokens and seconds, one panel each.
 
-    A row's full dot shows the cost of training; a line leads to training and selection together.
+    A row's full dot is at the cost of training, its hollow dot at that of training and selection.
     """
     rows = [row for row in comparison.rows if row.cost and row.scores[MEAN].mean is not None]
     if not rows:
         return None
     figure, grid = new_figure(8.6, 6.4, 2, 2, sharey=True)
     for axes, (name, title) in zip(grid.flat, COSTS.items(), strict=True):
-        values = [getattr(row.cost, name) for row in rows]
-        added = [getattr(row.cost, f"selection_{name}", 0.0) for row in rows]
-        all_equal = len(set(values)) == 1 and not any(added)
-        for number, (row, value, more) in enumerate(zip(rows, values, added, strict=True), 1):
-            shift = 0.03 * (value or 1.0) * (number - (len(rows) + 1) / 2) if all_equal else 0.0
-            x, x_with_selection = value + shift, value + shift + more
-            (low, mean, high), color = scaled(row.scores[MEAN]), row_color(row)
+        train_costs = [getattr(row.cost, name) for row in rows]
+        select_costs = [getattr(row.cost, f"selection_{name}", 0.0) for row in rows]
+        all_equal = len(set(train_costs)) == 1 and not any(select_costs)
+        costs = zip(train_costs, select_costs, strict=True)
+        for number, (row, (train, select)) in enumerate(zip(rows, costs, strict=True), 1):
+            shift = 0.03 * (train or 1.0) * (number - (len(rows) + 1) / 2) if all_equal else 0.0
+            x, x_with_selection = train + shift, train + shift + select
+            (low, mean, high), color = in_percent(row.scores[MEAN]), row_color(row)
             axes.vlines(x, low, high, color=color, linewidth=1.2, alpha=0.35)
             if x_with_selection > x:
                 axes.plot([x, x_with_selection], [mean, mean], color=color, linewidth=1,
@@ -255,7 +257,7 @@ def costs_figure(comparison: Comparison) -> Figure | None:
         axes.grid(axis="y")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         if all_equal:
-            axes.set_xticks(values[:1])
+            axes.set_xticks(train_costs[:1])
         else:
             axes.set_xlim(left=0)
         base = comparison.base.scores[MEAN].mean

@@ -1,6 +1,6 @@
-"""What a comparison holds, the finished runs it reads, and which of them may be in one table.
+"""Read finished runs and check which of them may be compared in one table.
 
-One table has runs that differ only in what the names of their rows say. Scores are fractions of 1.
+The runs of a table may differ only in what the names of their rows say. Scores are fractions of 1.
 """
 
 from collections import defaultdict
@@ -15,18 +15,18 @@ from difftrain.pipeline.parquet import MissingArtifact
 from difftrain.report.compare.presets import preset_of
 from difftrain.report.text import flatten
 
-if TYPE_CHECKING:  # a sweep checks its settings without loading scipy
+if TYPE_CHECKING:  # so that a sweep can check its settings without loading scipy
     from difftrain.stats import Estimate
 
-# Runs that differ in these belong to different tables: two measures x two task sets give four.
+# Runs that differ in these are in different tables: two measures x two task sets give four tables.
 TABLE_KEYS = ("difficulty.measure", "data.source", "data.tasks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCost:
-    """What a row took, as means over its seeds; tokens are generated ones.
+    """The cost of training a row, as means over its seeds; tokens are generated ones.
 
-    `selection_*` is what selecting its samples took: the probe, and all up to the selection.
+    `selection_*` is the cost of selecting its samples: every stage from the probe to the selection.
     """
 
     steps: float
@@ -51,8 +51,8 @@ class ComparisonRow:
     """A row of the table: its scores by benchmark and `mean`, and the paper's scores for it.
 
     `no_control` says why `versus_control` is None. `is_own_control` marks a control that a run
-    trained itself. `size_mismatches` says where the control is not equal in size: then there is no
-    verdict.
+    trained itself. `size_mismatches` lists how the control differs in size; if it does, there is
+    no verdict.
     """
 
     name: str
@@ -69,7 +69,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One table: the settings of its rows differ only in what the rows' names say."""
+    """One table; the settings of its rows differ only in what the rows' names say."""
 
     model: str
     data: str
@@ -86,13 +86,13 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """`pism, shapes`: what distinguishes this table from others."""
+        """What distinguishes this table from others, such as `pism, shapes`."""
         return f"{self.measure}, {self.data}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder and its report. `label` names its row if its name does not."""
+    """A finished run: its folder and its report. `label` replaces the run's name as row name."""
 
     folder: Path
     report: dict[str, Any]
@@ -100,7 +100,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The row that this run belongs to."""
+        """The name of the row that this run belongs to."""
         return self.label or self.report["name"]
 
     @property
@@ -114,7 +114,7 @@ class Run:
 
     @property
     def table(self) -> tuple[str, ...]:
-        """Key of the table that it belongs to."""
+        """The key of the table that this run belongs to."""
         return tuple(str(self.settings.get(key)) for key in TABLE_KEYS)
 
     @property
@@ -122,7 +122,7 @@ class Run:
         return "evaluate control" in self.report["stages"]
 
     def results_folder(self, arm: str) -> Path:
-        """The folder of an arm's item results. Raises MissingArtifact if it is not finished."""
+        """The folder of an arm's item results. Raises MissingArtifact if they are not finished."""
         name = self.report["stages"][f"evaluate {arm}"]["folder"]
         folder = self.folder.absolute().parent.parent / "evaluate" / name
         if manifest.read_manifest(folder) is None:
@@ -130,10 +130,10 @@ class Run:
         return folder
 
     def cost(self, arm: str = "tuned") -> RowCost:
-        """What this arm's training took, and what selecting its samples took.
+        """The cost of this arm's training, and that of selecting its samples.
 
-        A random set of a given size needs no probe, even if one was run to know the size; SFT that
-        learns from probe responses does.
+        A random set needs no probe, even if the run has one because the set's size depends on it.
+        SFT on the probe's responses does need the probe.
         """
         stages = self.report["cost"]["by_stage"]
         training = [stages[name] for name in (f"sft {arm}", f"train {arm}") if name in stages]
@@ -157,7 +157,7 @@ class Run:
 
 
 def read_runs(folders: list[Path]) -> list[Run]:
-    """The runs of these folders. Raises MissingArtifact naming each that is not finished, and
+    """The runs of these folders. Raises MissingArtifact, which names all unfinished runs, and
     SchemaError for a run of an earlier version of difftrain.
     """
     missing = []
@@ -176,14 +176,14 @@ def read_runs(folders: list[Path]) -> list[Run]:
     return runs
 
 
-# Settings that must be equal in all runs, whatever their table.
+# Settings that must be equal in all runs, even if they are in different tables.
 SHARED_BY_ALL_TABLES = ("model.", "evaluate.")
-# Settings that recipes set; a run's report lists what else its recipe sets. They may differ
-# between rows, but not between two runs of one row.
+# Settings that may differ between rows, but not between two runs of one row. Whatever a run's
+# recipe sets belongs to them, too: the run's report lists it.
 ROW_KEYS = ("recipe", "name", "train_stages", "select.")
 RUN_KEYS = ("seed", "control", "output_dir", "report.", "report_to", "export.")
-# Settings that change no sample, weight or score. The source of benchmark items is among them: the
-# items themselves are compared.
+# Settings that change no sample, weight or score. The source of benchmark items is among them,
+# because the items themselves are compared.
 WITHOUT_EFFECT = (
     *("probe.retest_samples", "grpo.reward_workers", "grpo.save_steps", "sft.save_steps"),
     *("model.batch_size", "model.attention_batch_size", "model.url", "model.vllm.", "plan."),
@@ -192,17 +192,18 @@ WITHOUT_EFFECT = (
     *("model.server.api_key_env", "model.server.max_concurrency", "model.server.max_attempts"),
     *("model.server.timeout_s", "model.server.backoff_s", "model.server.max_outage_s"),
 )
-BY_NAME = "by its name and"  # in the message for a run that has a preset row's name only
+BY_NAME = "by its name and"  # in the message on a run whose settings contradict its name
 
 
 class NotComparable(ValueError):
-    """Runs that cannot be in one table; the message names each with its differing keys."""
+    """Raised for runs that cannot be in one table; the message lists their differing keys."""
 
 
 def differing_settings(a: Run, b: Run) -> list[str]:
-    """The settings that differ between two runs and must not, as `key: a and b`.
+    """The settings in which two runs differ but must not, as `key: a and b`.
 
-    What recipes set may differ between two rows. Two tables share only SHARED_BY_ALL_TABLES.
+    Runs of two rows may differ in what recipes set. Runs of two tables may differ in everything
+    but SHARED_BY_ALL_TABLES.
     """
     ignored = (*RUN_KEYS, *WITHOUT_EFFECT)
     if a.name != b.name:
@@ -220,9 +221,9 @@ def differing_settings(a: Run, b: Run) -> list[str]:
 
 
 def differences(a: Run, b: Run) -> list[str]:
-    """What differs between two finished runs and must not: settings, else judge, else inputs.
+    """What differs between two finished runs but must not: settings or judge, else inputs.
 
-    Data rows, weights and benchmark items are in the fingerprints of the stages' folders.
+    Inputs are data rows, weights and benchmark items; the names of stage folders are their hashes.
     """
     lines = differing_settings(a, b)
     judges = [run.report["evaluation"]["base"].get("judge") for run in (a, b)]
@@ -239,7 +240,7 @@ def differences(a: Run, b: Run) -> list[str]:
 
 
 def differing_folders(a: Run, b: Run, stage: str) -> str | None:
-    """`a and b` if a stage's fingerprints differ."""
+    """The names of a stage's folders as `a and b` if they differ, else None."""
     names = [run.report["stages"][stage]["folder"] for run in (a, b)]
     return None if names[0] == names[1] else " and ".join(names)
 
@@ -247,8 +248,8 @@ def differing_folders(a: Run, b: Run, stage: str) -> str | None:
 def find_incompatible(
     runs: list[Run], compare: Callable[[Run, Run], list[str]] = differences
 ) -> dict[str, list[str]]:
-    """By run folder, what differs from most other runs, from most seeds of its row, or from what
-    its row's name says. Empty if all agree.
+    """By run folder, how the run differs from most runs, from most seeds of its row, or from what
+    its name says. Empty if all runs are compatible.
     """
 
     def as_set(value: Any) -> Any:
@@ -262,7 +263,7 @@ def find_incompatible(
         ]
         for run in runs
     ]
-    contradicts_name = [bool(found) for found in lines]
+    contradicts_name = [bool(run_lines) for run_lines in lines]
     pairs = {
         (i, j): compare(a, b) for i, a in enumerate(runs) for j, b in enumerate(runs) if i != j
     }
@@ -277,14 +278,14 @@ def find_incompatible(
         for i in group:
             lines[i] += pairs.get((typical, i), [])
     return {
-        str(run.folder): list(dict.fromkeys(found))
-        for run, found in zip(runs, lines, strict=True)
-        if found
+        str(run.folder): list(dict.fromkeys(run_lines))
+        for run, run_lines in zip(runs, lines, strict=True)
+        if run_lines
     }
 
 
 def without_duplicates(runs: list[Run], force: bool) -> list[Run]:
-    """One run for each table, row and seed; of two with the same training, the one with a control.
+    """One run for each table, row and seed; of two runs of one training, that with a control.
 
     With `force`, two trainings of one row and seed become two rows; else NotComparable is raised.
     """
