@@ -88,7 +88,7 @@ def test_items_without_a_response_or_an_image_are_not_failures_of_the_judge(
     change_summary(inputs.evaluations["tuned"], fail_some)
     sentences = "\n".join(report_text.sentences("evaluation_caveats", write_report(inputs)))
     assert "the judge failed" not in sentences
-    assert "no response from the engine: 3 of tuned. They are in no mean; the same" in sentences
+    assert "no response from the engine: 3 of tuned. No mean includes them; the same" in sentences
     assert "image is missing or cannot be read: 1 of tuned." in sentences
 
 

@@ -120,7 +120,7 @@ def test_samples_dropped_by_sft_are_counted(make_run: MakeRun) -> None:
     assert report["dropped"] == {"tuned": {"no_rationale": 2, "no_format": 2, "too_long": 3}}
     for name in ("report.md", "report.html"):
         text = (inputs.folder / name).read_text()
-        assert "SFT (tuned) uses 7 samples fewer than were selected: 2 because" in text
+        assert "SFT (tuned) uses 7 fewer samples than were selected: 2 because" in text
         assert "3 because it is longer than sft.cutoff_tokens." in text
 
 

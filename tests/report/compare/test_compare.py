@@ -323,7 +323,7 @@ def test_a_row_whose_control_has_another_size_gets_no_verdict(finish_run: Finish
     (runs[-1] / "report.json").write_text(content.replace('"samples": 96', '"samples": 80'))
     folder = compare_runs(runs)
     verdict_text = csv_rows(folder)["grpo_mid_hard", "mean"]["verdict"]
-    assert verdict_text.startswith("no verdict: its control is not of its size, +")
+    assert verdict_text.startswith("no verdict: its control has another size, +")
     content = (folder / "compare.md").read_text()
     assert "one has a control of another size" in content
     assert not re.search(r"\]\*", content)
