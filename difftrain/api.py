@@ -58,7 +58,7 @@ def probe_samples(samples: Sequence[Sample], model: ModelSession, *settings: str
     """Graded responses under growing image masks, until the stratum of each sample is settled."""
     _, paths = _probe(samples, model, settings)
     ids = {sample.sample_id for sample in samples}
-    rollouts = parquet.read_finished(paths.probe, Rollout, difficulty.PROBE)
+    rollouts = parquet.read_finished(paths.probe, Rollout, difficulty.PROBE_COMMAND)
     return [rollout for rollout in rollouts if rollout.sample_id in ids]
 
 

@@ -10,7 +10,7 @@ import difftrain
 
 
 def main() -> None:
-    """Probe, score, count."""
+    """Probe and score the samples, then count them by stratum."""
     if len(sys.argv) > 1:
         samples = difftrain.load_dataset(sys.argv[1])
     else:

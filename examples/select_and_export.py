@@ -11,7 +11,7 @@ import difftrain
 
 
 def main() -> None:
-    """Score a small pool of the embedded world, select two strata, write id and question."""
+    """Score 24 samples of the embedded world, select two strata, write one row per sample."""
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "selection.jsonl")
     samples = difftrain.load_dataset("shapes", "data.num_samples=24")
     scores = difftrain.score_samples(samples, difftrain.load_model("tiny"), "probe.draws=4")

@@ -1,4 +1,4 @@
-"""Two finished evaluations, item by item: is the second checkpoint better?"""
+"""Compare two finished evaluations item by item: is the second checkpoint better?"""
 
 from difftrain.cli import main
 

@@ -1,4 +1,4 @@
-"""The benchmarks of any checkpoint or hub id, outside any recipe."""
+"""Evaluate any checkpoint folder or hub id on the benchmarks, without a recipe."""
 
 from difftrain.cli import main
 

@@ -1,4 +1,4 @@
-"""Scores and the selection in other trainers' formats."""
+"""Export the scores and the selection in other trainers' formats."""
 
 from difftrain.cli import main
 

@@ -1,4 +1,4 @@
-"""What a run would do and cost, before anything is spent."""
+"""Show what a run would do and cost, before it starts."""
 
 from difftrain.cli import main
 

@@ -1,4 +1,4 @@
-"""The data and the probe alone."""
+"""Build the data set and run the probe, nothing more."""
 
 from difftrain.cli import main
 

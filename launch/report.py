@@ -1,4 +1,4 @@
-"""The report of a finished run, written again; or finished runs side by side."""
+"""Write the report of a finished run again, or show finished runs side by side."""
 
 from difftrain.cli import main
 

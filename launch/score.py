@@ -1,4 +1,4 @@
-"""The data, the probe and the scores."""
+"""Build the data set, run the probe and score the samples."""
 
 from difftrain.cli import main
 

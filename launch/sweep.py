@@ -1,4 +1,4 @@
-"""Many runs, one table: the papers' rows over measures, data and seeds."""
+"""Run many recipes and write one table: the papers' rows over measures, data and seeds."""
 
 from difftrain.cli import main
 

@@ -1,4 +1,4 @@
-"""The whole chain: score, select, train, evaluate, report."""
+"""Run the whole pipeline: score, select, train, evaluate, report."""
 
 from difftrain.cli import main
 

@@ -1,8 +1,8 @@
 """Did training help? The same benchmarks before and after it (Qi et al. 2026, section 5).
 
-check_items, check_engine    5.0  what can be found out before anything is spent
+check_items, check_engine    5.0  problems that can be found before anything is spent
 check_contamination          5.1  no sample that is trained on is a benchmark item
-evaluate_base, evaluate_arm  5.2  every checkpoint under the same settings
+evaluate_base, evaluate_arm  5.2  every checkpoint is evaluated under the same settings
 differences                  5.3  paired differences with intervals
 """
 
@@ -23,15 +23,15 @@ from difftrain.records import Arm, ItemResult, Sample
 
 
 def check_items(evaluate: EvaluateConfig, paths: RunPaths) -> None:
-    """5.0  The official items are there. Raises SchemaError, BenchmarkNotFound without network."""
+    """5.0  Load the official items. Raises SchemaError; BenchmarkNotFound if without network."""
     if evaluate.official and not write_results.is_done(paths.evaluation(Arm.base)):
         load_items(replace(evaluate, benchmarks=evaluate.official))
 
 
 def check_engine(paths: RunPaths, session: ModelSession) -> None:
-    """5.0  The engine can be reached. Raises ConfigError if it cannot.
+    """5.0  Check that the engine can be reached. Raises ConfigError if it cannot.
 
-    With responses on disk only the items tell whether one is missing: then the evaluation checks.
+    If some responses are on disk, the engine may not be needed: then the evaluation checks it.
     """
     responses, results = paths.responses(Arm.base), paths.evaluation(Arm.base)
     if not parquet.parts(responses) and not write_results.is_done(results):
@@ -39,7 +39,7 @@ def check_engine(paths: RunPaths, session: ModelSession) -> None:
 
 
 def check_contamination(config: RunConfig, paths: RunPaths, world: World, arms: list[str]) -> None:
-    """5.1  Compare every sample with the items of the benchmarks at hand.
+    """5.1  Compare every sample with the items of the benchmarks that are on this machine.
 
     Raises ConfigError if an arm would train on a benchmark item, unless the settings say warn.
     """
@@ -50,12 +50,12 @@ def check_contamination(config: RunConfig, paths: RunPaths, world: World, arms: 
 
 
 def evaluate_base(config: RunConfig, paths: RunPaths, world: World, session: ModelSession) -> Path:
-    """5.2  The base model, which every comparison carries; returns the item results' folder."""
+    """5.2  Evaluate the base model, for every comparison; returns its folder of item results."""
     return evaluate(config, paths, world, session, Arm.base, config.model.name)
 
 
 def evaluate_arm(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
-    """5.2  A trained arm's checkpoint; returns the item results' folder."""
+    """5.2  Evaluate a trained arm's checkpoint; returns its folder of item results."""
     checkpoint = paths.grpo(arm) / "checkpoint"
     model = replace(config.model.in_process, name=str(checkpoint), revision=None)
     session = ModelSession(model, config.data)
@@ -67,7 +67,7 @@ def evaluate_arm(config: RunConfig, paths: RunPaths, world: World, arm: str) -> 
 def evaluate(
     config: RunConfig, paths: RunPaths, world: World, session: ModelSession, arm: str, name: str
 ) -> Path:
-    """Responses and item results of one checkpoint, which the results call `name`."""
+    """Generate and grade the responses of one checkpoint, which the results call `name`."""
     responses, results = paths.responses(arm), paths.evaluation(arm)
     folders = grade.EvaluationFolders(responses, results, paths.judge_replies)
     pixels = config.data.min_pixels, config.data.max_pixels
@@ -78,15 +78,15 @@ def evaluate(
 def differences(results: dict[str, Path], resamples: int) -> dict[str, dict[str, float]]:
     """5.3  Paired differences over the same items with bootstrapped 95 % intervals.
 
-    `results` has the item results' folder of each arm. Empty if a benchmark has no score: its
-    failures would count as a difference of 0.
+    `results` has each arm's folder of item results. The return value is empty if a benchmark has
+    no score: its failed items would count as a difference of 0.
     """
     rows = {
         arm: parquet.read_finished(folder, ItemResult, "python launch/train.py")
         for arm, folder in results.items()
     }
-    for of_arm in rows.values():
-        by_benchmark = write_results.by_benchmark(of_arm, {row.benchmark for row in of_arm})
+    for arm_rows in rows.values():
+        by_benchmark = write_results.by_benchmark(arm_rows, {row.benchmark for row in arm_rows})
         if summary.no_mean_reason(by_benchmark):
             return {}
     differences = {}

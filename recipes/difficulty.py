@@ -1,9 +1,9 @@
 """Which samples are worth training on (Qi et al. 2026, section 3; RAP, section 3).
 
-probe     3.1  sample responses under growing masks, until each sample's label is settled
+probe     3.1  sample responses under growing masks, until each sample's stratum is settled
           3.2  measure where correct responses attend
 score     3.3  one score and stratum for each sample and measure
-select    4.1  the samples of the kept strata, or RAP's choice, or a random set of that size
+select    4.1  the samples of some strata, or RAP's choice, or a random set of that size
 """
 
 from dataclasses import asdict
@@ -24,10 +24,10 @@ from difftrain.probe.schedule import without_failed
 from difftrain.records import Arm, Attention, Measure, Rollout, Sample, Score, Selection, TrainStage
 from difftrain.select import count_strata, random_control, rap, require_min_size, select_by_stratum
 
-PROBE = "python launch/probe.py"
-SCORE = "python launch/score.py"
+PROBE_COMMAND = "python launch/probe.py"
+SCORE_COMMAND = "python launch/score.py"
 UNCORRECTED = "pism_uncorrected"
-"""Below the scores' folder: PISM as in the paper, where difficulty.pism.chance_correction is on."""
+"""Subfolder of the scores: PISM as in the paper, if difficulty.pism.chance_correction is on."""
 
 
 def load_samples(config: RunConfig, paths: RunPaths, world: World) -> list[Sample]:
@@ -39,7 +39,7 @@ def load_samples(config: RunConfig, paths: RunPaths, world: World) -> list[Sampl
 def probe(
     config: RunConfig, paths: RunPaths, world: World, session: ModelSession, samples: list[Sample]
 ) -> None:
-    """Fill the probe's folder, and that of the attention pass, for these samples."""
+    """Probe these samples and, if a measure needs it, run the attention pass on them."""
     # 3.1  K responses at each mask ratio, from the full image up to the first ratio that fails
     #      (Qi et al. 2026, Eq. 1 to 3), and M responses without the image for CDE (RAP).
     inputs = {"data": paths.data.name, "model": paths.model}
@@ -57,8 +57,8 @@ def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
     """3.3  One Score for each sample and measure; returns their folder."""
 
     def write_scores() -> dict[str, int]:
-        # A probe that grows for another run may fail on a sample that is scored here, so later
-        # stages read the samples from the scores.
+        # Another run may extend the shared probe and fail on a sample that is scored here, so
+        # later stages read the sample ids from the scores.
         samples = without_failed(parquet.read_rows(paths.data, Sample), paths.probe)
         sample_ids = [sample.sample_id for sample in samples]
         scores, uncorrected = score_samples(config, paths, sample_ids)
@@ -74,9 +74,9 @@ def score(config: RunConfig, paths: RunPaths, world: World) -> Path:
 def score_samples(
     config: RunConfig, paths: RunPaths, sample_ids: list[str]
 ) -> tuple[list[Score], list[Score]]:
-    """The scores of all measures, and PISM's without chance correction where that is on."""
+    """The scores of all measures; also PISM's without chance correction, if that is on."""
     probe, difficulty = config.probe, config.difficulty
-    rollouts = parquet.read_finished(paths.probe, Rollout, PROBE)
+    rollouts = parquet.read_finished(paths.probe, Rollout, PROBE_COMMAND)
     evidence = gather_evidence(rollouts, parquet.read_rows(paths.attention, Attention), probe)
     scores = score_all(sample_ids, evidence, probe, difficulty)
     return scores, uncorrected_pism_scores(sample_ids, evidence, probe, difficulty.pism)
@@ -94,12 +94,12 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
         return require_min_size(selected, minimum, strata)
 
     def write_selection() -> dict[str, Any]:
-        scores = parquet.read_finished(paths.score, Score, SCORE)
+        scores = parquet.read_finished(paths.score, Score, SCORE_COMMAND)
         selected, rap_result = select_samples(config, scores)
         funnel = rap_result.funnel if rap_result else None
         require_min(selected, 1, count_strata(scores, config.difficulty.measure), funnel)
         if config.select.random or arm != Arm.tuned:
-            # As many of all scored samples: a random row's, or the equal-size control's.
+            # The same number at random from all scored samples: a random row, or a control.
             sample_ids = list(dict.fromkeys(score.sample_id for score in scores))
             name = random_set_name(config.name, arm, TrainStage.grpo)
             selected = random_control(sample_ids, len(selected), config.seed, name)
@@ -118,7 +118,7 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
 def select_samples(
     config: RunConfig, scores: list[Score]
 ) -> tuple[list[Selection], rap.RapResult | None]:
-    """The samples of the kept strata, maybe none; or RAP's, with its decision on every sample."""
+    """The samples in select.strata (maybe none), or RAP's choice with its decision on each."""
     measure = config.difficulty.measure
     if not config.select.rap:
         return select_by_stratum(scores, measure, config.select.strata), None
@@ -136,10 +136,10 @@ def select_samples(
 
 
 def random_set_name(run_name: str, arm: str, stage: TrainStage) -> str:
-    """What a random set is seeded with, beside the run's seed.
+    """The name that seeds a random set, together with the run's seed.
 
-    Rows of one table share their random sets, so that two rows differ only in what their names
-    say; a control is a set of its run's own. Under one name a smaller set is part of a larger one.
+    The rows of a table share their random sets, so that two rows differ only in what their names
+    say; every run has its own control set. Of two sets with one name the larger has the smaller.
     """
     if arm == Arm.tuned:
         return f"rows-{stage}"

@@ -16,7 +16,7 @@ def run(
     config: RunConfig, paths: RunPaths, world: World, arm: str, start: Path | None = None
 ) -> Path:
     """Train one arm from the checkpoint `start`, or the base model; returns its checkpoint."""
-    # 4.1  The row's samples: the strata it keeps, or a random control of the same size.
+    # 4.1  The selected samples: those of some strata, or a random set of the same size.
     pool = parquet.read_rows(paths.data, Sample)
     selection = parquet.read_rows(paths.selection(arm), Selection)
     trained_on = [
@@ -28,7 +28,7 @@ def run(
     eval_samples = held_out(pool, trained_on, config.grpo.eval_samples)
     data = TrainData(selected(pool, selection), eval_samples, strata)
 
-    # 4.2  Reward: 1 for a correct answer, by the grader that the probe used, and the format term.
+    # 4.2  Reward: 1 for a correct answer (by the probe's grader), plus the format reward.
     # 4.3  Group-relative policy optimization. From here on it is TRL's loop.
     model = start.parent.name if start else paths.model
     inputs = {"select": paths.selection(arm).name, "model": model}

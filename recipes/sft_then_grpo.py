@@ -1,9 +1,9 @@
 """SFT on some samples, then GRPO on others (Qi et al. 2026, section 4, "SFT(a)+GRPO(b)").
 
 select_sft  4.1  the samples of the SFT stage, all of which have a target
-run         4.2  what they teach
+run         4.2  their targets: the responses that they teach
             4.3  supervised fine-tuning
-            4.4  GRPO from its checkpoint
+            4.4  GRPO from the SFT checkpoint
 """
 
 import logging
@@ -21,7 +21,7 @@ from difftrain.pipeline.paths import RunPaths
 from difftrain.pipeline.stage import run_stage
 from difftrain.probe.schedule import requirements
 from difftrain.recipes import grpo
-from difftrain.recipes.difficulty import PROBE, SCORE, random_set_name
+from difftrain.recipes.difficulty import PROBE_COMMAND, SCORE_COMMAND, random_set_name
 from difftrain.records import Arm, Rollout, Sample, Score, Selection, TrainStage
 from difftrain.select import count_strata, random_control, require_min_size, select_by_stratum
 from difftrain.train import dataset, sft
@@ -33,17 +33,17 @@ logger = logging.getLogger(__name__)
 def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[Selection]:
     """4.1  The samples of the SFT stage: some strata, or a random set of the same size.
 
-    A sample without a target is dropped and counted. A random set is drawn among those that have
-    one, so that both have the same size. Raises EmptySelectionError if they are fewer than one
-    step needs.
+    A sample without a target is dropped and counted. A random set is drawn among the samples with
+    a target, so that both sets have the same size. Raises EmptySelectionError if there are fewer
+    samples than one step needs.
     """
     folder, measure = paths.selection(arm, TrainStage.sft), config.difficulty.measure
 
     def write_selection() -> dict[str, Any]:
-        scores = parquet.read_finished(paths.score, Score, SCORE)
+        scores = parquet.read_finished(paths.score, Score, SCORE_COMMAND)
         scored = {score.sample_id for score in scores}
         samples = parquet.read_rows(paths.data, Sample)
-        targets = make_targets(config, paths, [row for row in samples if row.sample_id in scored])
+        targets = make_targets(config, paths, [s for s in samples if s.sample_id in scored])
         strata = config.select.sft_strata
         candidates = select_by_stratum(scores, measure, strata, TrainStage.sft)
         dropped = sft.count_dropped({row.sample_id: targets[row.sample_id] for row in candidates})
@@ -69,33 +69,33 @@ def select_sft(config: RunConfig, paths: RunPaths, world: World, arm: str) -> li
 def require_one_step(
     config: RunConfig, paths: RunPaths, selected: list[Selection], dropped: Mapping[str, int]
 ) -> list[Selection]:
-    """The same samples. Raises EmptySelectionError if they are fewer than one step needs."""
-    strata, minimum = manifest.read_manifest(paths.score) or {}, config.sft.samples_per_step
-    text = sft.dropped_text(dropped)
-    return require_min_size(selected, minimum, strata["counts"], TrainStage.sft, text)
+    """The same selections. Raises EmptySelectionError if there are fewer than one step needs."""
+    strata = (manifest.read_manifest(paths.score) or {})["counts"]
+    minimum, text = config.sft.samples_per_step, sft.dropped_text(dropped)
+    return require_min_size(selected, minimum, strata, TrainStage.sft, text)
 
 
 def make_targets(
     config: RunConfig, paths: RunPaths, samples: Iterable[Sample]
 ) -> dict[str, str | Dropped]:
-    """The response that each sample teaches, or the reason why there is none."""
+    """Each sample's target (the response that it teaches), or the reason why it has none."""
     if config.sft.targets is SftTargets.rationale:
         return {sample.sample_id: sft.from_rationale(sample) for sample in samples}
     needed = requirements(config.difficulty, config.probe)
     draws = config.probe.draws if needed.until is Until.grid else needed.full_image
-    rollouts = parquet.read_finished(paths.probe, Rollout, PROBE)
+    rollouts = parquet.read_finished(paths.probe, Rollout, PROBE_COMMAND)
     correct = sft.correct_rollouts(rollouts, draws)
     ids = [sample.sample_id for sample in samples]
     return {id_: sft.from_rollouts(correct.get(id_, []), config.seed) for id_ in ids}
 
 
 def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
-    """Train one arm; returns its checkpoint. Raises EmptySelectionError before too small an SFT."""
+    """Train one arm; returns its checkpoint. Raises EmptySelectionError if SFT lacks samples."""
     inputs = {"select": paths.selection(arm, TrainStage.sft).name, "model": paths.model}
     folder, title = paths.sft(arm), f"sft {arm}"
     job = TrainJob(TrainStage.sft, config, folder, world, title, inputs=inputs)
 
-    # 4.2  What the samples teach: thought and answer in the format that GRPO's reward expects.
+    # 4.2  The targets: thought and answer in the format that GRPO's reward expects.
     def load_data() -> sft.SftData:
         selection = parquet.read_rows(paths.selection(arm, TrainStage.sft), Selection)
         samples = dataset.selected(parquet.read_rows(paths.data, Sample), selection)
@@ -109,5 +109,5 @@ def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
     # 4.3  Supervised fine-tuning, loss on the response alone. From here on it is TRL's loop.
     checkpoint = sft.fit(job, load_data)
 
-    # 4.4  GRPO as in the other rows, from that checkpoint.
+    # 4.4  GRPO as in the other recipes, but from the SFT checkpoint.
     return grpo.run(config, paths, world, arm, start=checkpoint)

@@ -1,13 +1,13 @@
-"""How the shipped weights of the tiny Qwen2.5-VL were made: configuration, tokenizer, training.
+"""Make the tiny Qwen2.5-VL whose weights are shipped: configuration, tokenizer, training.
 
     python tools/pretrain_tiny.py OUT_FOLDER
 
-The result is a folder like any Qwen2.5-VL's. The shipped weights came about in several sittings,
-about five thousand steps in all, while the rationales still changed: captions, rationales that
-list every tile, signs behind the names, last the flaws. `PHASES` is that path made straight. It
-has not been run from the start, and the shipped tokenizer is of an earlier corpus. Shares and
-exponents of the last phase were chosen by looking at the strata and at CDE's AUC on the default
-pool.
+OUT_FOLDER loads like any Qwen2.5-VL. The shipped weights were trained in several sessions, about
+five thousand steps in all, while the rationales still changed: first captions, then rationales that
+list every tile, then marks behind the names, last the two flaws. `PHASES` tidies these sessions up.
+It was never run from the start, and the shipped tokenizer was trained on an earlier corpus. The
+shares and exponents of the last phase were chosen by looking at the strata and at CDE's AUC on the
+default pool.
 """
 
 import argparse
@@ -68,7 +68,7 @@ SINGLE_TOKENS = (
     prompts.SYSTEM,
     *MATHVISTA_HINTS.values(),
 )
-"""Strings that are one token, so that prompts stay short on a laptop."""
+"""Strings that are a single token each, so that prompts stay short on a laptop."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -81,7 +81,7 @@ CHAT_TEMPLATE = (
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """Three million parameters in the shape of Qwen2.5-VL; mrope_section sums to half a head."""
+    """A Qwen2.5-VL of three million parameters; mrope_section must sum to half the head size."""
     vocabulary = tokenizer.get_vocab()
     token_id = {name: vocabulary[name] for name in SPECIAL_TOKENS}
     text = {
@@ -126,7 +126,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 
 def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of at most 512 tokens, Qwen's special tokens included; digits alone."""
+    """A byte-level BPE of at most 512 tokens, with Qwen's special tokens; each digit is a token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
         [
@@ -142,7 +142,7 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
-    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in SINGLE_TOKENS])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in SINGLE_TOKENS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
@@ -181,12 +181,12 @@ def save(
     processor.save_pretrained(folder)
 
 
-BATCH = 48
+BATCH_SIZE = 48
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of training: a one-cycle schedule of `steps` steps up to `learning_rate`."""
+    """One phase of training: a one-cycle schedule of `steps` steps up to `learning_rate`."""
 
     steps: int
     learning_rate: float
@@ -198,12 +198,12 @@ PHASES = (
     Phase(3600, 1.4e-3, Mixture(captions=0.15, masked=0.1, seed=51)),
     Phase(400, 3.0e-4, Mixture(captions=0.05, masked=0.4, seed=77, untagged=0.6, gives_up=True)),
 )
-"""See; then describe what is seen and look the answer up in it; then, as a base model may, leave
-out the tags in some families and give up under masks, sooner on harder drawings."""
+"""The model first learns to see, then to describe what it sees and to read the answer off that, and
+last two flaws of base models: leaving out tags in some families, giving up on masked images."""
 
 
 def corpus(seed: int = 0) -> Iterator[str]:
-    """The tokenizer's training text: questions and rationales, without tile lists and letters."""
+    """The tokenizer's training text: questions, rationales without tile lists, short captions."""
     yield "system\nuser\nassistant\n" * 50
     for family in pool.FAMILIES:
         for index in range(60):
@@ -221,25 +221,25 @@ def corpus(seed: int = 0) -> Iterator[str]:
 
 
 def batches(
-    processor: Qwen2_5_VLProcessor, mixture: Mixture, pieces: int = 3
+    processor: Qwen2_5_VLProcessor, mixture: Mixture, num_pieces: int = 3
 ) -> Iterator[list[dict[str, torch.Tensor]]]:
-    """Batches without end, each in pieces of similar length, to save padding.
+    """Endless batches, each split into pieces of examples of similar length, to save padding.
 
-    A batch is a fair sample of all families: batches of one family each teach nothing.
+    A batch mixes all families in their proportions: batches of a single family teach nothing.
     """
-    number = 0
+    first = 0
     while True:
-        examples = [example(processor, number + i, mixture) for i in range(BATCH)]
-        number += BATCH
-        examples.sort(key=lambda each: len(each.prompt) // 8 + len(each.response))
-        size = BATCH // pieces
-        yield [collate(processor, examples[i : i + size]) for i in range(0, BATCH, size)]
+        examples = [example(processor, first + i, mixture) for i in range(BATCH_SIZE)]
+        first += BATCH_SIZE
+        examples.sort(key=lambda item: len(item.prompt) // 8 + len(item.response))
+        size = BATCH_SIZE // num_pieces
+        yield [collate(processor, examples[i : i + size]) for i in range(0, BATCH_SIZE, size)]
 
 
 def weighted_loss(
     model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, torch.Tensor], total: float
 ) -> torch.Tensor:
-    """Cross entropy of the labels times their weights, over the step's total weight."""
+    """The labels' weighted cross entropy, divided by the step's total weight."""
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "weights")}
     logits = model(**inputs).logits[:, :-1].flatten(0, 1)
     losses = functional.cross_entropy(logits, batch["labels"][:, 1:].flatten(), reduction="none")
@@ -252,7 +252,7 @@ def train(
     phase: Phase,
     folder: Path,
 ) -> None:
-    """AdamW through one phase; saves every 500th step beside `folder`, and the result in it."""
+    """Train one phase by AdamW; saves each 500th step beside `folder`, and the result in it."""
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, phase.learning_rate, total_steps=phase.steps, pct_start=0.05

@@ -1,9 +1,9 @@
 """Pretraining examples of the tiny model: questions with rationale and answer, and captions.
 
 Some images are partly masked and a few are left out, so that a question without its image still
-gets an answer. The last phase also teaches two flaws on purpose, so that difficulty is graded and
-training has something to improve: answers without tags, and giving up under masks. The control
-family `prior` has neither.
+gets an answer. The last phase also teaches two flaws on purpose, so that samples differ in
+difficulty and training has something to improve: answers without tags, and giving up on masked
+images. The control family `prior` has neither flaw.
 """
 
 import re
@@ -47,16 +47,16 @@ MIX = {
     "prior": 8,
     "noise": 3,
 }
-"""Weights of the families: more of what is learned late."""
+"""Weights of the families; those that are learned late have more weight."""
 UNTAGGED_FAMILIES = ("count_plus", "compare", "bar")
 """Families whose answers may lack their tags, as a base model's may."""
 END = "<|im_end|>"
 LOW_WEIGHT = 0.15
-"""Weight of a token of a list of tiles: there are many, and they are learned soon."""
+"""Loss weight of the tokens in a list of tiles, which are many and learned soon."""
 TILE_LIST = re.compile(r"<think>[^:<]*\|[^:<]*:")
-"""A response's list of all tiles, with its colon."""
+"""The list of all tiles at the start of a response, up to and with its colon."""
 DECISION = re.compile(r"(?<=[a-z])[.!0-9]\d*")
-"""The sign right after a name: a dot, or a mark."""
+"""What stands right after a name: a dot, or a mark (! or a number)."""
 CAPTION_QUESTION = "Describe every tile."
 
 
@@ -85,14 +85,14 @@ class Mixture:
 
 
 def caption_shapes(rng: Random) -> tuple[Image.Image, str]:
-    """Shapes on up to all sixteen tiles; an empty tile is a dot."""
+    """An image of shapes on 1 to 16 tiles and its caption, with a dot for an empty tile."""
     objects = scatter(rng, random_looks(rng, rng.randint(1, GRID * GRID)))
     names = {item.tile: f"{item.color} {item.shape}" for item in objects}
     return families.draw_shapes(objects), " ".join(names.get(tile, ".") for tile in TILES)
 
 
 def caption_letters(rng: Random) -> tuple[Image.Image, str]:
-    """A word; an empty tile is a dot."""
+    """An image of a word and its caption, with a dot for an empty tile."""
     length = rng.randint(1, GRID)
     text = "".join(rng.choice(list(LETTERS)) for _ in range(length))
     row, column = rng.randrange(GRID), rng.randint(0, GRID - length)
@@ -103,7 +103,7 @@ def caption_letters(rng: Random) -> tuple[Image.Image, str]:
 
 
 def caption_bars(rng: Random) -> tuple[Image.Image, str]:
-    """Bars: color and height of each, from the left."""
+    """An image of bars and its caption: color and height of each bar, from the left."""
     number = rng.randint(2, GRID)
     heights = [rng.randint(1, LEVELS) for _ in range(number)]
     colors = rng.sample(list(COLORS), number)
@@ -112,9 +112,9 @@ def caption_bars(rng: Random) -> tuple[Image.Image, str]:
 
 
 def draw_caption(rng: Random) -> DrawnSample:
-    """An image whose answer describes it, tile by tile; never in a pool.
+    """An image with a caption as its answer; used for pretraining only.
 
-    Captions teach a small model to see much sooner than questions do: each has sixteen answers.
+    Captions teach a small model to see much sooner than questions do: each describes 16 tiles.
     """
     draw = rng.choice((caption_shapes, caption_shapes, caption_letters, caption_bars))
     image, text = draw(rng)
@@ -123,36 +123,36 @@ def draw_caption(rng: Random) -> DrawnSample:
         question=CAPTION_QUESTION,
         rationale="tiles",
         answer=text,
-        kind=AnswerKind.text,
+        answer_kind=AnswerKind.text,
     )
 
 
 def pool_prompt(drawn: DrawnSample) -> str:
-    """The pool's prompt, which is also MMStar's and MMMU's for choices."""
+    """The training pool's prompt, which MMStar and MMMU also use for multiple choice."""
     return prompts.user_text(drawn.question, drawn.options)
 
 
 def random_prompt(drawn: DrawnSample, rng: Random) -> str:
     """One of the prompts that fit the question, mostly the pool's."""
     chance = rng.random()
-    numeric = drawn.kind in (AnswerKind.number, AnswerKind.count)
-    if chance < 0.2 and (numeric or drawn.options):
+    is_numeric = drawn.answer_kind in (AnswerKind.number, AnswerKind.count)
+    if chance < 0.2 and (is_numeric or drawn.options):
         return mathvista_query(drawn)
-    if chance < 0.3 and numeric:
+    if chance < 0.3 and is_numeric:
         return f"Question: {drawn.question}\n"  # MMMU's open question
     return pool_prompt(drawn)
 
 
 def visibility(masked_share: float, gen_difficulty: float) -> float:
-    """How often a masked image is still recognized: less often if the drawing is harder.
+    """The probability that a masked image is still recognized: lower if the drawing is harder.
 
-    The exponents were chosen by looking at the strata, so that each has its share.
+    The exponents were chosen by looking at the strata, so that none of them is too small.
     """
     return (1 - masked_share) ** (0.3 + 2 * gen_difficulty)
 
 
 def mask(image: Image.Image, share: float, rng: Random) -> Image.Image:
-    """A copy with this share made black: pixels or one rectangle."""
+    """A copy in which this share of the image is black: random pixels or one rectangle."""
     width, height = image.size
     masked = image.copy()
     if rng.random() < 0.7:
@@ -168,7 +168,7 @@ def mask(image: Image.Image, share: float, rng: Random) -> Image.Image:
 
 
 def example(processor: Qwen2_5_VLProcessor, number: int, mixture: Mixture) -> Example:
-    """Example `number` of a mixture; always the same."""
+    """Example `number` of a mixture; the same at every call."""
     rng = Random(seeds.derive(mixture.seed, "pretrain", number))
     if rng.random() < mixture.captions:
         drawn = draw_caption(rng)
@@ -202,8 +202,9 @@ def to_example(
 def token_weights(tokenizer: Any, example: Example) -> list[float]:
     """The loss weight of each token of the response.
 
-    A rationale may list what is on every tile. Of that list only the signs right after a name have
-    full weight, because there it compares the name with the question. A caption has low weight.
+    A rationale may list what is on every tile. In that list only what stands right after a name has
+    full weight, because there the model must compare the name with the question. Captions have low
+    weight.
     """
     offsets = tokenizer(example.response, return_offsets_mapping=True).offset_mapping
     if CAPTION_QUESTION in example.prompt:
@@ -219,7 +220,7 @@ def token_weights(tokenizer: Any, example: Example) -> list[float]:
 
 
 def collate(processor: Any, examples: list[Example]) -> dict[str, torch.Tensor]:
-    """Model inputs, labels (only the response has any) and their weights (0 elsewhere)."""
+    """Model inputs, labels (only for the response) and loss weights (0 outside the response)."""
     processor.tokenizer.padding_side = "right"
     images = [example.image for example in examples if example.image is not None]
     batch = processor(

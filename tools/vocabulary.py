@@ -1,7 +1,7 @@
 """Write docs/vocabulary.md: every record, choice, setting and module, taken from the source.
 
-python tools/vocabulary.py           write the page
-python tools/vocabulary.py --check   exit 1 if the page is not the code's
+python tools/vocabulary.py           write docs/vocabulary.md
+python tools/vocabulary.py --check   exit 1 if docs/vocabulary.md is out of date
 """
 
 import ast
@@ -22,15 +22,18 @@ Multimodal Post-training from a Difficulty-Distinguish View* (arXiv 2511.06722, 
 CMAB, the strata and the twelve recipes. **RAP** is *Truth in the Few: High-Value Data Selection for
 Efficient Multi-Modal Reasoning* (arXiv 2506.04755): CDE, ACE and DRM.
 
-Letters at the end of a name are the axes of a table: `N` samples, `R` mask ratios, `K` draws of one
-ratio, `M` rollouts with or without the image, `G` generations of a group, `L` layers, `T` response
-tokens, `S` bootstrap resamples or seeds.
+Letters at the end of a name are the axes of an array: `N` samples, `R` mask ratios, `K` draws at
+one mask ratio, `M` rollouts with or without the image, `G` generations of a group, `L` layers, `T`
+response tokens, `S` bootstrap resamples or seeds.
 
 | word | meaning |
 |---|---|
-| run | one training run with its base model and, where asked for, its control |
-| arm | base, tuned or control |
-| stage | a link of the chain: data, probe, score, select, train, evaluate, report |
+| run | one training run with its base model and, if requested, its control |
+| arm | a compared model: base, tuned (by the recipe) or control |
+| stage | a step of the pipeline: data, probe, score, select, train, evaluate, report |
+| probe | the stage that samples responses under growing image masks, to measure difficulty |
+| draw | one of several responses sampled for the same prompt |
+| mask ratio | the share of the image that is masked |
 | recipe | a row of a results table: which samples go to SFT and to GRPO |
 | measure | a way to score difficulty: pism, cmab, cde, ace, drm |
 | stratum | easy, medium, hard or unsolved |
@@ -86,7 +89,7 @@ def fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str, str]]:
 
 
 def shown_default(default: str) -> str:
-    """A default as one would type it on the command line, where it is a plain value."""
+    """A default as one would type it on the command line, if it is a plain value."""
     if "default_factory" in default:
         body = default.partition("default_factory=")[2].rstrip(")")
         return body.removeprefix("lambda: ").removeprefix("list(").rstrip("(")
@@ -103,7 +106,7 @@ def record_lines() -> Iterator[str]:
         if is_enum(node):
             continue
         yield f"\n**{node.name}**: {first_sentence(ast.get_docstring(node))}\n"
-        yield ", ".join(f"`{name}` ({kind})" for name, kind, _, _ in fields(node))
+        yield ", ".join(f"`{name}` ({type_})" for name, type_, _, _ in fields(node))
 
 
 def choice_lines() -> Iterator[str]:
@@ -117,24 +120,24 @@ def choice_lines() -> Iterator[str]:
 
 def setting_lines() -> Iterator[str]:
     """Every setting with its full key, default and meaning."""
-    known = {
+    config_classes = {
         node.name: node
         for path in sorted((ROOT / "difftrain" / "config").glob("*.py"))
         for node in classes(path)
     }
 
     def walk(node: ast.ClassDef, prefix: str) -> Iterator[str]:
-        for name, kind, default, text in fields(node):
-            inner = known.get(kind)
-            if inner is not None and not is_enum(inner):
-                yield from walk(inner, f"{prefix}{name}.")
+        for name, type_, default, text in fields(node):
+            section = config_classes.get(type_)
+            if section is not None and not is_enum(section):
+                yield from walk(section, f"{prefix}{name}.")
             else:
                 yield f"| `{prefix}{name}` | `{shown_default(default)}` | {text} |".replace(
                     "`` ", ""
                 )
 
     yield "\n| setting | default | meaning |\n|---|---|---|"
-    yield from walk(known["RunConfig"], "")
+    yield from walk(config_classes["RunConfig"], "")
 
 
 def module_lines() -> Iterator[str]:
@@ -150,14 +153,14 @@ def module_lines() -> Iterator[str]:
 
 
 def page() -> str:
-    """The whole page."""
+    """The whole text of docs/vocabulary.md."""
     lines = [HEAD, "## Records", *record_lines(), "\n## Choices", *choice_lines()]
     lines += ["\n## Settings", *setting_lines(), "\n## Modules", *module_lines()]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Write the page, or compare it."""
+    """Write docs/vocabulary.md, or with --check compare it with the source."""
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(page())
     elif not PAGE.is_file() or PAGE.read_text() != page():

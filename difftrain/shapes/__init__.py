@@ -1,1 +1,1 @@
-"""The embedded world: drawn images, questions with known truth, and a tiny model."""
+"""The embedded world: drawn images, questions with known true answers, and a tiny model."""

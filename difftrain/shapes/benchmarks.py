@@ -1,8 +1,8 @@
 """Six miniature benchmarks in the official item formats, drawn from the embedded world.
 
 Their drawings come from the bench split, so no item is in the training pool or in the pretraining
-data. Each item has the harness's columns, the image as PNG bytes in `image`, and its `sample_id`.
-Prompts and scores are the official ones (difftrain/evaluate).
+data. An item has the columns of the official harness (VLMEvalKit), the image as PNG bytes in
+`image`, and its `sample_id`. Prompts and scores are the official ones (difftrain/evaluate).
 """
 
 import re
@@ -45,7 +45,7 @@ MMMU_SUBJECTS = {
     "count": ("Manage", "Business"),
     "bar": ("Economics", "Business"),
 }
-MMSTAR_CAPABILITIES = {  # of a family's simpler and harder half
+MMSTAR_CAPABILITIES = {  # of the easier and of the harder half of each family
     "colour": ("coarse perception", "fine-grained perception"),
     "odd": ("instance reasoning", "logical reasoning"),
     "compare": ("science & technology", "math"),
@@ -53,7 +53,7 @@ MMSTAR_CAPABILITIES = {  # of a family's simpler and harder half
 NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"
 )  # fmt: skip
-MAX_OTHERS = 5  # unchanged objects beside the edited one, in a pair of images
+MAX_OTHERS = 5  # unchanged objects beside the edited one in a HallusionBench pair
 
 MATHVISTA_HINTS = {
     AnswerKind.choice: "Please answer the question and provide the correct option letter, "
@@ -73,7 +73,7 @@ def mathvista_query(sample: Sample | DrawnSample) -> str:
 
 
 def mathvista(sample: Sample) -> Item:
-    """A MathVista row of the harness: `question` is the whole query, `choices` a list literal."""
+    """A MathVista row: `question` is the whole query, `choices` the text of a Python list."""
     task, skills = MATHVISTA_TASKS[sample.task]
     options, answer = sample.options, sample.answer
     return {
@@ -91,9 +91,9 @@ def mathvista(sample: Sample) -> Item:
 
 
 def mmvet(sample: Sample) -> Item:
-    """An MM-Vet row of the harness: an open question, capabilities joined by commas.
+    """An MM-Vet row: an open question, capabilities joined by commas.
 
-    The gold answer is a number or its word; of a longer text, its beginning and its end.
+    The gold answer is a number or its word (<OR>), or the beginning and the end of a text (<AND>).
     """
     gold = sample.answer
     if sample.answer_kind is AnswerKind.text:
@@ -105,7 +105,7 @@ def mmvet(sample: Sample) -> Item:
 
 
 def ocrbench(sample: Sample) -> Item | None:
-    """An OCRBench row of the harness; None for a single letter, which any sentence contains."""
+    """An OCRBench row; None if the answer is a single letter, which any sentence would contain."""
     if len(sample.answer) < 2:
         return None
     return {
@@ -117,7 +117,7 @@ def ocrbench(sample: Sample) -> Item | None:
 
 
 def mmmu(sample: Sample) -> Item:
-    """An MMMU row of the harness: the image's place is marked, open questions have no options."""
+    """An MMMU row: `<image 1>` marks the image's place; open questions have no options."""
     subject, discipline = MMMU_SUBJECTS[sample.task]
     return {
         "question": f"<image 1> {sample.question}",
@@ -135,7 +135,7 @@ def mmmu(sample: Sample) -> Item:
 
 
 def mmstar(sample: Sample) -> Item:
-    """An MMStar row of the harness: options in columns, one of six capabilities."""
+    """An MMStar row: one column for each option, one of six capabilities."""
     return {
         "question": sample.question,
         **dict(zip(LETTERS, sample.options, strict=False)),
@@ -152,15 +152,15 @@ def _in_bench(image: Image.Image, look: Look, answer: str) -> bool:
 
 
 def _try_pair(rng: Random) -> tuple[list[Image.Image], list[Look]] | None:
-    """A set of HallusionBench: an image and an edited copy, an object removed and one added.
+    """A HallusionBench set: [image, edited copy], [removed look, added look].
 
-    The copy has the added object in the removed one's tile, at a small shift. Whether each is there
-    is asked of both images, so the edit reverses both answers. None unless all four questions
+    The copy has a new object, slightly shifted, in the tile of the removed one. Both images are
+    asked about both looks, and the edit reverses both answers. None unless all four questions
     belong to the bench split.
     """
     removed = families.random_look(rng)
     others: list[Look] = []
-    # The number is drawn again for each candidate: another order would draw other items.
+    # The limit is drawn again for each candidate: to draw it once would change the items.
     while len(others) < rng.randint(1, MAX_OTHERS):
         if (look := families.random_look(rng)) != removed:
             others.append(look)
@@ -182,7 +182,7 @@ def _try_pair(rng: Random) -> tuple[list[Image.Image], list[Look]] | None:
 
 
 def _yes_no_items(seed: int) -> Iterator[Item]:
-    """HallusionBench items without end, four to a set: two images with two questions each."""
+    """Endless HallusionBench items, four per set: two images with two questions each."""
     for set_id in count():
         attempts = (Random(seeds.derive(seed, "pairs", set_id, attempt)) for attempt in count())
         pair, looks = next(filter(None, map(_try_pair, attempts)))
@@ -212,11 +212,11 @@ SPECS: dict[str, tuple[Callable[[Sample], Item | None], tuple[str, ...]]] = {
     "MMMU": (mmmu, tuple(MMMU_SUBJECTS)),
     "MMStar": (mmstar, tuple(MMSTAR_CAPABILITIES)),
 }
-"""How a benchmark's rows are made, and of which families."""
+"""By benchmark: the function that turns a sample into a row, and the families of its samples."""
 
 
 def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
-    """The first `size` distinct items of a miniature, with or without `shapes/` in its name.
+    """The first `size` distinct items of a miniature; its name may begin with `shapes/`.
 
     They are the same on every machine. Raises ValueError for an unknown name.
     """
@@ -236,13 +236,13 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
         row = to_row(sample)
         if row is None or sample.sample_id in by_id:
             continue
-        index, own_id = len(by_id), {}
+        index, id_column = len(by_id), {}
         if name == "MathVista":
-            own_id = {"pid": str(index + 1)}
+            id_column = {"pid": str(index + 1)}
         elif name == "MMMU":
-            own_id = {"id": f"validation_{row['l2-category']}_{index + 1}"}
+            id_column = {"id": f"validation_{row['l2-category']}_{index + 1}"}
         image = {"image": sample.images[0], "sample_id": sample.sample_id}
-        by_id[sample.sample_id] = {"index": index, **own_id, **row, **image}
+        by_id[sample.sample_id] = {"index": index, **id_column, **row, **image}
     return list(by_id.values())
 
 
@@ -254,17 +254,17 @@ def _normalize(text: str) -> str:
 
 
 def judge(prompt: str, temperature: float) -> str:
-    """An offline, deterministic stub of MM-Vet's judge, for the miniatures alone.
+    """An offline, deterministic stub of MM-Vet's judge, only for the miniature benchmarks.
 
-    It is no language model: its scores compare only with each other. It scores the last row of the
-    prompt, `question | gold | prediction | `, by the parts of the gold answer that are in the
-    prediction's answer tags, or anywhere if it has none: 1.0 for any <OR> part or all <AND> parts,
-    0.5 for some of these, else 0.0. More different numbers than the gold answer has are guessing:
-    0.0. The temperature has no effect.
+    It is no language model, so its scores are comparable only with each other. In the prompt's last
+    row, `question | gold | prediction | `, it looks for the parts of the gold answer in the
+    prediction (between its answer tags, if any): 1.0 for one <OR> part or all <AND> parts, 0.5 for
+    some <AND> parts, else 0.0. A prediction with more numbers than the gold answer is a guess: 0.0.
+    `temperature` has no effect.
     """
     cells = prompt.rpartition("\n")[2].split(" | ")
     if len(cells) < 4 or cells[-1].strip():
-        return "Z"  # none of the options, which the other benchmarks score as wrong
+        return "Z"  # no valid option, so that the other benchmarks score the item as wrong
     gold, prediction = cells[1], " | ".join(cells[2:-1])
     tagged = extract.tag_content(prediction)
     text = _normalize(prediction if tagged is None else tagged)
@@ -272,7 +272,7 @@ def judge(prompt: str, temperature: float) -> str:
     gold_numbers, present = 0, []
     parts = [_normalize(part) for part in re.split("<AND>|<OR>", gold)]
     for part in parts:
-        if _NUMBER.fullmatch(part):  # not part of another number
+        if _NUMBER.fullmatch(part):  # must equal a whole number of the prediction
             gold_numbers += 1
             present.append(float(part) in numbers)
         else:

@@ -18,7 +18,7 @@ from difftrain.records import AnswerKind
 TILE = 28
 GRID = 4
 SIDE = TILE * GRID
-LEVELS = 8  # heights of a bar, in half tiles
+LEVELS = 8  # number of possible heights of a bar, which are half tiles
 COLORS = {
     "red": (220, 40, 40),
     "green": (40, 170, 70),
@@ -104,7 +104,7 @@ def draw_letters(text: str, first: Tile, contrast: float, shift: Tile = (0, 0)) 
 
 
 def draw_bars(heights: Sequence[int], colors: Sequence[str], width: int = 20) -> Image.Image:
-    """A bar chart: one column of tiles to a bar, heights in half tiles (1 to 8)."""
+    """A bar chart: one column of tiles per bar, heights in half tiles (1 to 8)."""
     image = Image.new("RGB", (SIDE, SIDE), "white")
     pen = ImageDraw.Draw(image)
     for column, (height, color) in enumerate(zip(heights, colors, strict=True)):
@@ -116,13 +116,13 @@ def draw_bars(heights: Sequence[int], colors: Sequence[str], width: int = 20) ->
 
 @dataclass(frozen=True, slots=True)
 class DrawnSample:
-    """A drawn image with its question. `requires_image` is None where nobody can know."""
+    """A drawn image with its question. `requires_image` is None if nobody can know the answer."""
 
     image: Image.Image
     question: str
     rationale: str
     answer: str
-    kind: AnswerKind
+    answer_kind: AnswerKind
     options: tuple[str, ...] = ()
     requires_image: bool | None = True
 
@@ -169,9 +169,9 @@ def scatter(rng: Random, looks: Sequence[Look]) -> list[SceneObject]:
 def describe_tiles(
     objects: Sequence[SceneObject], *features: str, marks: Mapping[Tile, str] | None = None
 ) -> str:
-    """These features of what is on each tile, row by row: "... red circle.|....|....|....".
+    """Names of the objects on all tiles, by row: "... red circle.|....|....|....".
 
-    A tile ends with a dot, or with its mark.
+    `features` are the words of a name. A tile ends with a dot, or with its mark.
     """
     names = {item.tile: "".join(f" {getattr(item, key)}" for key in features) for item in objects}
     texts = [names.get(tile, "") + (marks or {}).get(tile, ".") for tile in TILES]
@@ -179,7 +179,7 @@ def describe_tiles(
 
 
 def running_counts(objects: list[SceneObject], feature: str, names: list[str]) -> dict[Tile, str]:
-    """Row by row, the running count of each object among those of its name; only these names."""
+    """The running number of each object among those of its name (only `names`), row by row."""
     counts: Counter[str] = Counter()
     marks = {}
     for item in sorted(objects, key=lambda item: item.tile):

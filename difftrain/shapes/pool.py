@@ -25,7 +25,7 @@ class Split(StrEnum):
     bench = "bench"
 
 
-BUCKETS = (*[Split.pretrain] * 6, Split.pool, Split.bench)  # by content hash
+BUCKETS = (*[Split.pretrain] * 6, Split.pool, Split.bench)  # the split for a content hash modulo 8
 FAMILIES: dict[str, tuple[Callable[[Random, float], DrawnSample], TaskSet, int]] = {
     "count": (families.count, TaskSet.perception, 10),
     "count_colour": (families.count_color, TaskSet.perception, 10),
@@ -40,8 +40,8 @@ FAMILIES: dict[str, tuple[Callable[[Random, float], DrawnSample], TaskSet, int]]
     "prior": (families.prior, TaskSet.reasoning, 6),
     "noise": (families.noise, TaskSet.perception, 6),
 }
-"""How a family draws, its task set, and its percent of the training pool. The keys are the
-samples' tasks and part of their seeds, so their spelling is fixed."""
+"""Each family's drawing function, task set, and percentage of the training pool. The keys are
+the samples' tasks and part of their seeds, so their spelling must not change."""
 MIX = {family: percent for family, (_, _, percent) in FAMILIES.items()}
 
 
@@ -56,7 +56,7 @@ def in_split(sample_id: str, split: Split) -> bool:
 
 
 def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, DrawnSample]:
-    """(sample id, difficulty, drawing) of this index of a family in a split."""
+    """(sample id, difficulty, drawing) number `index` of a family in a split."""
     attempts = count()
     while True:
         rng = Random(seeds.derive(seed, "shapes", split, family, index, next(attempts)))
@@ -75,7 +75,7 @@ def sample(split: Split, family: str, index: int, seed: int) -> Sample:
         images=(images.to_png(drawn.image, 6),),
         question=drawn.question,
         answer=drawn.answer,
-        answer_kind=drawn.kind,
+        answer_kind=drawn.answer_kind,
         options=drawn.options,
         task=family,
         task_set=FAMILIES[family][1],
@@ -87,7 +87,7 @@ def sample(split: Split, family: str, index: int, seed: int) -> Sample:
 
 
 def samples(split: Split, size: int, seed: int = 0) -> Iterator[Sample]:
-    """The first `size` distinct samples of a split, families evenly interleaved as MIX says."""
+    """The first `size` distinct samples of a split; families alternate in proportion to MIX."""
     indices = {family: count() for family in MIX}
     credit = dict.fromkeys(MIX, 0)
     ids: set[str] = set()
