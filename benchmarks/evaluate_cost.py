@@ -48,8 +48,8 @@ Pairs = list[tuple[ResponseKey, BenchmarkItem]]
 def grade(item: BenchmarkItem, response: str, config: EvaluateConfig) -> ItemResult:
     """Grade one response by the rules and by the miniatures' judge, which needs no server."""
     text, rules = write_results.prediction(response, config), configured_rules(config)
-    grade = evaluate.grade_prediction(item.benchmark, text, item.item, judge, rules)
-    return evaluate.item_result(item.benchmark, item.item, response, grade)
+    grade = evaluate.grade_prediction(item.benchmark, text, item.row, judge, rules)
+    return evaluate.item_result(item.benchmark, item.row, response, grade)
 
 
 def respond(engine: Engine, pairs: Pairs, config: RunConfig) -> dict[ResponseKey, str]:

@@ -24,7 +24,7 @@ from difftrain.records import Arm, ItemResult, Sample
 
 def check_items(evaluate: EvaluateConfig, paths: RunPaths) -> None:
     """5.0  Load the official items. Raises SchemaError; BenchmarkNotFound if without network."""
-    if evaluate.official and not write_results.is_done(paths.evaluation(Arm.base)):
+    if evaluate.official and not write_results.is_finished(paths.evaluation(Arm.base)):
         load_items(replace(evaluate, benchmarks=evaluate.official))
 
 
@@ -34,7 +34,7 @@ def check_engine(paths: RunPaths, session: ModelSession) -> None:
     If some responses are on disk, the engine may not be needed: then the evaluation checks it.
     """
     responses, results = paths.responses(Arm.base), paths.evaluation(Arm.base)
-    if not parquet.parts(responses) and not write_results.is_done(results):
+    if not parquet.parts(responses) and not write_results.is_finished(results):
         session.check_engine()
 
 

@@ -1,4 +1,4 @@
-"""Six benchmarks in the reference harness's way: prompts, scores of predictions, results tables.
+"""Six benchmarks, prompted and scored as the reference evaluation harness (VLMEvalKit) does it.
 
 Nothing here reads files (loading.py) or runs a model (generate.py).
 """
@@ -17,22 +17,22 @@ BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (mathvista, mmvet, ocrbench, hallusionbench, mmmu, mmstar)
 }
-# The reference harness's names of data sets, where they differ from the tables'.
+# The harness's name of a data set -> our name, which is that of the papers' tables.
 HARNESS_NAMES = {"MathVista_MINI": "MathVista", "MMMU_DEV_VAL": "MMMU"}
 HARNESS_NAMES["MMMU_DEV_VAL(validation)"] = "MMMU"
 
 
 def benchmark_named(name: str) -> Benchmark:
-    """A benchmark by its name, the harness's, or one with `shapes/`. Raises ValueError."""
-    short = name.removeprefix("shapes/")
-    short = HARNESS_NAMES.get(short, short)
-    if short not in BENCHMARKS:
+    """The benchmark of our or the harness's name, or `shapes/` and one. Raises ValueError."""
+    unprefixed = name.removeprefix("shapes/")
+    our_name = HARNESS_NAMES.get(unprefixed, unprefixed)
+    if our_name not in BENCHMARKS:
         raise ValueError(f"benchmark={name!r}: must be one of {', '.join(BENCHMARKS)}")
-    return BENCHMARKS[short]
+    return BENCHMARKS[our_name]
 
 
 def build_prompt(benchmark: str, item: Item) -> list[harness.Part]:
-    """The item as parts {type: image or text, value}, in the order in which they are shown."""
+    """The item's prompt as parts {type: image or text, value}, in the order the model sees them."""
     return benchmark_named(benchmark).prompt(item)
 
 
@@ -43,15 +43,15 @@ def grade_prediction(
     judge: Judge | None = None,
     rules: str | HarnessRules = "2025-11",
 ) -> ItemGrade:
-    """Score, extraction and grader of one prediction; `error` if the judge cannot be reached.
+    """Grade one prediction. If the judge cannot be reached, the grade holds the error, no score.
 
-    `rules` is a date or what harness.configured_rules returns. Raises ValueError for another date.
+    `rules` is a date of harness.RULES (else ValueError), or what harness.configured_rules returns.
     """
     if isinstance(rules, str):
         if rules not in harness.RULES:
             raise ValueError(f"rules={rules!r}: must be one of {', '.join(harness.RULES)}")
         rules = harness.RULES[rules]
-    if rules.through_tables and prediction in harness.NOT_TEXTS:
+    if rules.texts_become_nan and prediction in harness.NAN_TEXTS:
         prediction = "nan"
     try:
         return benchmark_named(benchmark).grade(prediction, item, judge, rules)
@@ -66,11 +66,11 @@ def score_item(
     judge: Judge | None = None,
     rules: str | HarnessRules = "2025-11",
 ) -> float | None:
-    """The score of one prediction, 0 to 1, as the reference harness gave it at the date `rules`.
+    """The score of one prediction, 0 to 1, under the rules that the harness had at a date.
 
-    No prediction: None. Undecided without a judge: 0.0. A judge that cannot be reached (it
-    raises): None. In MathVista, MM-Vet and HallusionBench the harness's own text for a failed call
-    scores 0.0, as it does there; in MMMU and MMStar, where the harness then guesses, None.
+    None if `prediction` is None or the judge raises; 0.0 if the rules cannot decide and there is no
+    judge. For a judge that only returns the harness's text for a failed call it is 0.0 as in the
+    harness, but None for MMMU and MMStar, where the harness guesses an option.
     """
     if prediction is None:
         benchmark_named(benchmark)  # raises for an unknown name
@@ -79,35 +79,35 @@ def score_item(
 
 
 def item_result(benchmark: str, item: Item, response: str | None, grade: ItemGrade) -> ItemResult:
-    """The record of a graded item; `benchmark` is kept as given, `shapes/` included."""
-    kind = benchmark_named(benchmark)
+    """The record of a graded item; its benchmark name keeps the prefix `shapes/`."""
+    definition = benchmark_named(benchmark)
     return ItemResult(
         benchmark=benchmark,
-        item_id=kind.item_id(item),
+        item_id=definition.item_id(item),
         response=response,
         extracted=grade.extracted,
         score=grade.score,
         graded_by=grade.graded_by,
         status=ItemStatus.failed if grade.score is None else ItemStatus.scored,
         error=grade.error,
-        category=kind.category(item),
+        category=definition.category(item),
     )
 
 
 def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The harness's results table of scored items, as one flat dictionary: fractions of 1.
+    """The harness's results table over scored items, as one flat dictionary of fractions of 1.
 
-    A row holds the item's official columns under `item`, or directly, and its score under `score`,
-    `hit` or `correct`; a row with a `prediction` alone is scored by rule. HallusionBench's items
-    may have a `key`: category, subcategory, set, figure, question. Rows without a score are in
-    no figure, and figures over nothing are left out. Keys are the harness's: Overall and
-    categories; HallusionBench: `aAcc`, and `VD aAcc` of a group; MMMU: validation, and
-    `dev Overall` of the other split; OCRBench: counts of correct items, as in the harness.
+    A row holds the item's official columns, under `item` or directly, and its score under `score`,
+    `hit` or `correct`; a row with a `prediction` and no `score` is graded by the rules. Items of
+    HallusionBench may have a `key`: category, subcategory, set, figure, question. Rows without a
+    score count nowhere; a figure over no rows is left out. The keys are the harness's: Overall and
+    the categories; for HallusionBench `aAcc` and, for a group, `VD aAcc`; for MMMU the validation
+    split's, and `dev Overall` for the dev split; OCRBench's values are counts of correct items.
     """
-    kind = benchmark_named(benchmark)
+    definition = benchmark_named(benchmark)
     results = []
     for number, row in enumerate(rows):
-        item: Item = {"index": str(number), **row.get("item", row)}  # it may have no id
+        item: Item = {"index": str(number), **row.get("item", row)}  # for rows that have no id
         if "key" in item:
             item = dict(zip(hallusionbench.ID_COLUMNS, item["key"], strict=True))
         score = next((row[name] for name in ("score", "hit", "correct") if name in row), None)
@@ -115,17 +115,17 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
             score = score_item(benchmark, row["prediction"], item)
         grade = ItemGrade(None if score is None else float(score), None, None)
         results.append(item_result(benchmark, item, None, grade))
-    tables = kind.tables(results)
+    tables = definition.tables(results)
     table = next(iter(tables.values()), {})
-    if kind is mmmu.BENCHMARK:
-        other = {f"dev {name}": row for name, row in tables.get("dev", {}).items()}
-        table = tables.get("validation", {}) | other
+    if definition is mmmu.BENCHMARK:
+        dev = {f"dev {name}": row for name, row in tables.get("dev", {}).items()}
+        table = tables.get("validation", {}) | dev
     figures = {}
     for name, row in table.items():
-        if kind is hallusionbench.BENCHMARK:
+        if definition is hallusionbench.BENCHMARK:
             prefix = "" if name == harness.OVERALL else f"{name} "
             figures |= {f"{prefix}{column}": row[column] for column in ("aAcc", "fAcc", "qAcc")}
-        elif kind is ocrbench.BENCHMARK:
+        elif definition is ocrbench.BENCHMARK:
             figures |= {name: row["right"], f"{name} Norm": row.get("norm")}
         else:
             figures[name] = row["score"]

@@ -1,4 +1,4 @@
-"""Two finished evaluations, item by item: is the second checkpoint better?"""
+"""Compares two finished evaluations item by item: is the second checkpoint better?"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ MUST_AGREE = (
     *("max_new_tokens", "min_pixels", "max_pixels", "limit", "allow_count_mismatch"),
     *("engine", "dtype"),
 )
-"""Settings that must be equal in two evaluations that are compared."""
-ITEMS = "items of "  # prefix of the inputs in manifest.json that identify a benchmark's items
+"""Settings that must be equal in both evaluations."""
+ITEMS_PREFIX = "items of "  # manifest.json has an input `items of NAME`, a hash of NAME's items
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkComparison:
-    """One benchmark: both means over the paired items, their difference, and items won and lost."""
+    """Means over the items that both have a score for; an item is won if its score went up."""
 
     benchmark: str
     before: float
@@ -39,53 +39,53 @@ class BenchmarkComparison:
 def compare_evaluations(first: Path, second: Path, output: Path | None = None) -> Path:
     """Write comparison.md, comparison.json and item_diffs.jsonl; returns their folder.
 
-    Raises MissingArtifact or SchemaError for a folder that is no finished evaluation, and
-    ValueError for two evaluations under other settings or on other items.
+    Raises MissingArtifact or SchemaError if a folder holds no finished evaluation, and ValueError
+    if the settings or the items of the two evaluations differ.
     """
-    manifests = [_manifest_of(folder) for folder in (first, second)]
+    manifests = [_read_manifest(folder) for folder in (first, second)]
     settings, inputs = ([each[key] for each in manifests] for key in ("settings", "inputs"))
     values = {key: [each.get(key) for each in settings] for key in MUST_AGREE}
     if differing := [f"  {key}: {a} and {b}" for key, (a, b) in values.items() if a != b]:
         lines = "\n".join(differing)
         raise ValueError(f"the two evaluations have different settings:\n{lines}")
-    if changed := ", ".join(differing_items(*inputs)):
-        problem = f"the two evaluations have different items of {changed}"
+    if benchmarks := ", ".join(changed_benchmarks(*inputs)):
+        problem = f"the two evaluations have different items of {benchmarks}"
         raise ValueError(f"{problem}: their number, texts or images differ")
     before, after = (parquet.read_rows(folder, ItemResult) for folder in (first, second))
     rows = compare_results(before, after)
-    names = [each["checkpoint"] for each in inputs]
+    checkpoints = [each["checkpoint"] for each in inputs]
     folder = output or second.parent.parent / "compare" / f"{first.name}-{second.name}"
     lines = [json.dumps(diff) + "\n" for diff in item_diffs(before, after)]
-    benchmarks = [asdict(row) | {"difference": row.difference.to_json()} for row in rows]
-    content = {"checkpoints": names, "benchmarks": benchmarks}
+    comparisons = [asdict(row) | {"difference": row.difference.to_json()} for row in rows]
+    content = {"checkpoints": checkpoints, "benchmarks": comparisons}
     manifest.write_text(folder / "item_diffs.jsonl", "".join(lines))
     manifest.write_json(folder / "comparison.json", content)
-    manifest.write_text(folder / "comparison.md", markdown(names, rows, settings[0]))
+    manifest.write_text(folder / "comparison.md", markdown(checkpoints, rows, settings[0]))
     return folder
 
 
-def _manifest_of(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> dict[str, Any]:
     content = manifest.read_manifest(folder)
     if content is None or not parquet.parts(folder):
         raise MissingArtifact(f"no evaluation at {folder}: run  python launch/evaluate.py")
-    if not any(key.startswith(ITEMS) for key in content["inputs"]):
+    if not any(key.startswith(ITEMS_PREFIX) for key in content["inputs"]):
         raise SchemaError(
-            f"{folder}: its manifest.json does not say what its items were. Remove that file and "
-            "run the command that made it again; no response is generated anew"
+            f"{folder}: its manifest.json does not say which items were evaluated. Delete that "
+            "file and repeat the evaluation's command: it grades the stored responses again"
         )
     return content
 
 
-def differing_items(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
-    """Benchmarks whose items, texts or images differ, from the inputs in manifest.json."""
-    keys = sorted(key for key in {*first, *second} if key.startswith(ITEMS))
-    return [key.removeprefix(ITEMS) for key in keys if first.get(key) != second.get(key)]
+def changed_benchmarks(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
+    """Benchmarks whose items (number, texts, images) differ between two manifests' inputs."""
+    keys = sorted(key for key in {*first, *second} if key.startswith(ITEMS_PREFIX))
+    return [key.removeprefix(ITEMS_PREFIX) for key in keys if first.get(key) != second.get(key)]
 
 
 def pair_results(
     before: Sequence[ItemResult], after: Sequence[ItemResult]
 ) -> list[tuple[ItemResult, ItemResult]]:
-    """Both results of every item that has a score on both sides, in the order of the first."""
+    """The two results of every item that has a score in both, in the order of `before`."""
     by_key = {(result.benchmark, result.item_id): result for result in after}
     pairs = [(result, by_key[result.benchmark, result.item_id]) for result in before]
     return [(a, b) for a, b in pairs if a.score is not None and b.score is not None]
@@ -94,8 +94,8 @@ def pair_results(
 def compare_results(
     before: Sequence[ItemResult], after: Sequence[ItemResult], resamples: int = 2000
 ) -> list[BenchmarkComparison]:
-    """`after` against `before` on each benchmark. Raises ValueError for other items or no score."""
-    paired_difference(before, after, resamples=1)  # raises for unequal sets of items
+    """A row per benchmark. Raises ValueError if the items differ or a benchmark has no score."""
+    paired_difference(before, after, resamples=1)  # raises if the items differ
     rows = []
     for name in dict.fromkeys(result.benchmark for result in before):
         sides = [[each for each in side if each.benchmark == name] for side in (before, after)]
@@ -122,8 +122,9 @@ def item_diffs(before: Sequence[ItemResult], after: Sequence[ItemResult]) -> lis
 
 
 def markdown(
-    names: Sequence[str], rows: Sequence[BenchmarkComparison], settings: Mapping[str, Any]
+    checkpoints: Sequence[str], rows: Sequence[BenchmarkComparison], settings: Mapping[str, Any]
 ) -> str:
-    """The comparison as text: percent, and percent points with their 95 % intervals."""
+    """comparison.md: scores in percent, differences in percentage points with 95 % intervals."""
     shared = {key: settings[key] for key in MUST_AGREE if settings.get(key) is not None}
-    return render("comparison.md.jinja", names=list(names), rows=rows, settings=shared)
+    values = {"checkpoints": list(checkpoints), "rows": rows, "settings": shared}
+    return render("comparison.md.jinja", **values)

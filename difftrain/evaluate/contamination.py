@@ -1,11 +1,11 @@
-"""Which training samples are in a benchmark too: by image, or by a long question word for word.
+"""Finds training samples that are also in a benchmark: the same image or the same long question.
 
-Every sample is compared with every item of the benchmarks at hand: those that are evaluated, the
-official ones on disk beside them, and the miniatures. A rank takes its share of the samples.
+Every sample is compared with every item of the available benchmarks: those to evaluate, official
+ones on disk beside them, and the miniatures (drawn by difftrain/shapes). Ranks share the samples.
 
 A difference hash (D. Krawetz, "Kind of Like That", 2013) finds candidate images. It ignores color,
-so candidates are compared as small color images too. Copies in another format, with JPEG losses or
-scaled are found; crops, frames and mirrored copies are not.
+so small color thumbnails of the candidates are compared too. This finds copies in another format,
+with JPEG losses, or scaled; it does not find crops, frames or mirrored copies.
 """
 
 import logging
@@ -38,19 +38,19 @@ logger = logging.getLogger(__name__)
 
 REPORT_FILE = "contamination.json"
 ROWS_PER_PART = 500
-NAMED_HITS = 20  # in an error message; contamination.json has all
-UNREADABLE = (ValueError, OSError, LookupError, TypeError, SyntaxError)
-"""What reading a damaged data set raises, SchemaError and Arrow's errors among them."""
-THUMBNAIL, BLOCK = 32, 4  # pixels per side
-MAX_DIFFERENCE = 5.0  # of 255, the mean of a block of 4 x 4 thumbnail pixels, between copies
-MIN_WORDS = 20  # shorter questions are often equal by chance ("what is written in the image?")
+MAX_NAMED_HITS = 20  # in an error message; contamination.json lists all
+READ_ERRORS = (ValueError, OSError, LookupError, TypeError, SyntaxError)
+"""Errors from reading a damaged data set; SchemaError and Arrow's errors are subclasses."""
+THUMBNAIL_SIDE, BLOCK_SIDE = 32, 4  # in pixels
+MAX_DIFFERENCE = 5.0  # of 255; two copies differ by at most this mean in any block of a thumbnail
+MIN_QUESTION_WORDS = 20  # shorter ones may be equal by chance ("what is written in the image?")
 _TAG = re.compile(r"<image(?: \d+)?>")
 _OPTIONS = re.compile(r"\n\s*(?:choices|options)\s*:")
 _HINT = re.compile(r"^hint:.*?\nquestion:", re.DOTALL)
 
 
 class Overlap(StrEnum):
-    """What a sample shares with a benchmark item, the surest first."""
+    """What a sample shares with a benchmark item; the strongest evidence comes first."""
 
     same_image = "same image"
     near_image = "near image"
@@ -59,18 +59,18 @@ class Overlap(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleOverlap:
-    """One sample and the first item it overlaps with, or None."""
+    """One sample, and the first benchmark item it overlaps with (None: there is no overlap)."""
 
     sample_id: str
     kind: Overlap | None
     item: str | None  # as `benchmark/item`
-    items: int  # how many it overlaps with
-    same_question: bool  # whether one of them has the same question, word for word
+    items: int  # number of items it overlaps with
+    same_question: bool  # whether any of these items has the same question, of any length
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSignature:
-    """A hash of an image's pixels, its difference hash (32 bytes), and itself at 32 x 32 x 3."""
+    """Hash of an image's pixels, its difference hash (32 bytes), its thumbnail (32 x 32 x 3)."""
 
     pixels: bytes
     dhash: np.ndarray
@@ -78,33 +78,34 @@ class ImageSignature:
 
 
 def signature(image: Image.Image) -> ImageSignature:
-    """What is compared of an image."""
+    """The signature by which an image is compared."""
     rgb = image.convert("RGB")
     dhash = np.frombuffer(images.dhash(rgb, images.CONTAMINATION_MARGIN), dtype=np.uint8)
-    small = rgb.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    small = rgb.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
     return ImageSignature(images.pixel_hash(rgb), dhash, np.asarray(small, dtype=np.uint8))
 
 
 def thumbnail_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest mean difference of any block between two thumbnails, 0 to 255."""
-    blocks = THUMBNAIL // BLOCK
+    """The mean difference in the block where two thumbnails differ most, 0 to 255."""
+    blocks = THUMBNAIL_SIDE // BLOCK_SIDE
     difference = np.abs(a.astype(np.int16) - b.astype(np.int16))
-    return float(difference.reshape(blocks, BLOCK, blocks, BLOCK, 3).mean(axis=(1, 3)).max())
+    shape = (blocks, BLOCK_SIDE, blocks, BLOCK_SIDE, 3)
+    return float(difference.reshape(shape).mean(axis=(1, 3)).max())
 
 
 class ImageIndex:
-    """Images that others are compared with; results are positions in the given order."""
+    """A searchable collection of images; results are positions in the order of `signatures`."""
 
     def __init__(self, signatures: Iterable[ImageSignature]) -> None:
         self.signatures = list(signatures)
         self._dhashes = np.array([image.dhash for image in self.signatures], dtype=np.uint8)
 
     def same(self, image: ImageSignature) -> list[int]:
-        """Images with the very same pixels."""
+        """Positions of the images with exactly the same pixels."""
         return [i for i in self.near(image) if self.signatures[i].pixels == image.pixels]
 
     def near(self, image: ImageSignature) -> list[int]:
-        """Images that look the same, the very same ones included."""
+        """Positions of the images that look the same, including exact copies."""
         if not self.signatures:
             return []
         bits = np.bitwise_count(self._dhashes ^ image.dhash).sum(axis=1)
@@ -116,30 +117,30 @@ class ImageIndex:
 
 
 def normalize_question(question: str) -> str:
-    """A question's words alone: no case, no punctuation, no image tags, no hint, no options."""
+    """The question's words in lower case, without punctuation, image tags, hint and options."""
     text = _TAG.sub(" ", unicodedata.normalize("NFKC", question).casefold())
     text = _HINT.sub(" ", _OPTIONS.split(text)[0])
     return " ".join(re.findall(r"\w+", text))
 
 
 class ItemIndex:
-    """The questions and images of benchmark items, but images that cannot be decoded.
+    """A searchable collection of benchmark items; images that cannot be decoded are left out.
 
-    Images are compared as the data stage would store them, so that an exact copy is exact.
+    Images are resized as the data stage resizes a sample's, so that copies have the same pixels.
     """
 
     def __init__(self, items: Sequence[BenchmarkItem], budget: PixelBudget) -> None:
-        self.checked = Counter(item.benchmark for item in items)
+        self.num_items = Counter(item.benchmark for item in items)
         self._names = ["/".join(item.key) for item in items]
         self._questions: list[str] = []
         self._by_question: dict[str, list[int]] = defaultdict(list)
         self._item_of_image, signatures = [], []
         for i, item in enumerate(items):
-            text = str(item.item.get("question") or item.item.get("query") or "")
+            text = str(item.row.get("question") or item.row.get("query") or "")
             self._questions.append(question := normalize_question(text))
-            if len(question.split()) >= MIN_WORDS:
+            if len(question.split()) >= MIN_QUESTION_WORDS:
                 self._by_question[question].append(i)
-            for part in build_prompt(item.benchmark, item.item):
+            for part in build_prompt(item.benchmark, item.row):
                 if part["type"] == "image":
                     with suppress(ImageError):
                         stored = images.decode(image_bytes(part["value"]), budget)
@@ -148,20 +149,20 @@ class ItemIndex:
         self._images = ImageIndex(signatures)
 
     def overlap(self, sample: Sample) -> SampleOverlap:
-        """What the sample shares with the items."""
+        """Which items the sample overlaps with, and by what."""
         question = normalize_question(sample.question)
         signatures = [signature(images.from_png(png)) for png in sample.images]
         same = [i for image in signatures for i in self._images.same(image)]
         near = [i for image in signatures for i in self._images.near(image)]
-        shared = {
+        hits_by_kind = {
             Overlap.same_image: [self._item_of_image[i] for i in same],
             Overlap.near_image: [self._item_of_image[i] for i in near],
             Overlap.same_question: self._by_question.get(question, []),
         }
-        hits = list(dict.fromkeys(i for items in shared.values() for i in items))
+        hits = list(dict.fromkeys(i for items in hits_by_kind.values() for i in items))
         return SampleOverlap(
             sample_id=sample.sample_id,
-            kind=next((kind for kind, items in shared.items() if items), None),
+            kind=next((kind for kind, items in hits_by_kind.items() if items), None),
             item=self._names[hits[0]] if hits else None,
             items=len(hits),
             same_question=any(self._questions[i] == question for i in hits),
@@ -169,17 +170,17 @@ class ItemIndex:
 
 
 def available_items(config: EvaluateConfig) -> tuple[list[BenchmarkItem], dict[str, str]]:
-    """Every item of the benchmarks that are evaluated, are on disk beside them, or are drawn.
+    """All items of the benchmarks to evaluate, of the miniatures, and of benchmarks on disk.
 
-    And name -> reason of those on disk that cannot be read. Raises what load_items raises.
+    And name -> reason for those on disk that cannot be read. Raises what load_items raises.
     """
     names = dict.fromkeys([*config.benchmarks, *MINIATURES])
-    all_items = replace(config, benchmarks=list(names), limit=None)
-    items, unreadable = load_items(all_items), {}
+    no_limit = replace(config, benchmarks=list(names), limit=None)
+    items, unreadable = load_items(no_limit), {}
     for name in config.also_on_disk:
         try:
-            items += load_items(replace(all_items, benchmarks=[name], allow_count_mismatch=True))
-        except UNREADABLE as error:
+            items += load_items(replace(no_limit, benchmarks=[name], allow_count_mismatch=True))
+        except READ_ERRORS as error:
             unreadable[name] = str(error).strip().splitlines()[0] or type(error).__name__
     return items, unreadable
 
@@ -191,8 +192,8 @@ def compare_with_benchmarks(
     budget: PixelBudget,
     world: World,
 ) -> None:
-    """Fill the folder with SampleOverlap rows, contamination.json, manifest. Raises RankTimeout."""
-    checked, unreadable = Counter[str](), dict[str, str]()
+    """Write SampleOverlap rows, contamination.json and manifest.json. Raises RankTimeout."""
+    num_items, unreadable = Counter[str](), dict[str, str]()
 
     def compare_share(heart: Heartbeat) -> None:
         items, reasons = available_items(config)
@@ -200,32 +201,32 @@ def compare_with_benchmarks(
         for name, reason in reasons.items() if world.is_first else ():
             logger.warning("contamination: not checked: %s: %s", name, reason)
         index = ItemIndex(items, budget)
-        checked.update(index.checked)
-        compared = done()
+        num_items.update(index.num_items)
+        compared = compared_ids()
         share = [s for s in world.share(samples) if s.sample_id not in compared]
         bar = iter(tqdm(share, desc="contamination", unit="sample", disable=not world.is_first))
         while rows := [index.overlap(sample) for sample in islice(bar, ROWS_PER_PART)]:
             parquet.write_part(folder, parquet.next_part_name(folder, world.rank), rows)
             heart.beat()
 
-    def done() -> set[str]:
+    def compared_ids() -> set[str]:
         return {row.sample_id for row in parquet.read_rows(folder, SampleOverlap)}
 
     def write_report() -> dict[str, int]:
         hits = [asdict(row) for row in parquet.read_rows(folder, SampleOverlap) if row.kind]
-        absent = [name for name in OFFICIAL if name not in {*checked, *unreadable}]
-        content = {"samples": len(samples), "checked": dict(checked), "absent": absent}
+        absent = [name for name in OFFICIAL if name not in {*num_items, *unreadable}]
+        content = {"samples": len(samples), "checked": dict(num_items), "absent": absent}
         content |= {"not_checked": unreadable, "hits": hits}
         manifest.write_json(folder / REPORT_FILE, content)
-        return {"samples": len(samples), "items": checked.total(), "hits": len(hits)}
+        return {"samples": len(samples), "items": num_items.total(), "hits": len(hits)}
 
     run_shared_stage(
         folder,
         world,
         compare_share,
-        is_complete=lambda: {sample.sample_id for sample in samples} <= done(),
+        is_complete=lambda: {sample.sample_id for sample in samples} <= compared_ids(),
         close=write_report,
-        settings=lambda: dict(checked),
+        settings=lambda: dict(num_items),
         inputs={},
     )
 
@@ -238,10 +239,10 @@ def check(
     budget: PixelBudget,
     world: World,
 ) -> None:
-    """Compare every sample with the benchmarks at hand, before the first training step.
+    """Compare every sample with the available benchmarks, before the first training step.
 
-    Raises ConfigError if one of the selections (folders of Selection rows) holds a sample that is
-    in a benchmark too, unless the settings ask for a warning only.
+    Raises ConfigError if a sample to train on (`selections` has folders of Selection rows) is also
+    in a benchmark, unless evaluate.contamination=warn.
     """
     compare_with_benchmarks(samples, folder, config, budget, world)
     if config.contamination is ContaminationPolicy.warn:
@@ -252,15 +253,15 @@ def check(
     if not hits:
         return
     named = []
-    for hit in hits[:NAMED_HITS]:
-        also = hit.same_question and hit.kind is not Overlap.same_question
-        kind = f"{hit.kind}, same question" if also else hit.kind
+    for hit in hits[:MAX_NAMED_HITS]:
+        image_and_question = hit.same_question and hit.kind is not Overlap.same_question
+        kind = f"{hit.kind}, same question" if image_and_question else hit.kind
         more = f" and {hit.items - 1} more" if hit.items > 1 else ""
         named.append(f"{hit.sample_id} ({kind}: {hit.item}{more})")
-    rest = f", and {len(hits) - NAMED_HITS} more" if len(hits) > NAMED_HITS else ""
+    rest = f", and {len(hits) - MAX_NAMED_HITS} more" if len(hits) > MAX_NAMED_HITS else ""
     message = (
         f"evaluate.contamination=error: {len(hits)} of {len(selected)} samples to train on "
         f"are in benchmarks too: {', '.join(named)}{rest}; all: {folder / REPORT_FILE}. "
-        "Remove them from the data, or list them in the report with evaluate.contamination=warn"
+        "Remove them from the data; with evaluate.contamination=warn, the report only lists them"
     )
     raise ConfigError([message])

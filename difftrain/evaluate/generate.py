@@ -1,9 +1,9 @@
-"""Responses of one checkpoint to benchmark items: requests, an engine, and a store on disk.
+"""Generates a checkpoint's responses to benchmark items and stores them on disk.
 
-The store only grows: other benchmarks, or more items, generate what is missing; other rules or
-another judge generate nothing. An item whose image is missing or broken is skipped. An item for
-which the engine gave no response has failed: this is noted apart, so that no rank waits for it, and
-forgotten by the next run, which requests it again.
+A later run generates only the responses that are missing: for new benchmarks or items, but not for
+other rules or another judge. An item whose image is missing or broken is skipped. An item to which
+the engine gave no response has failed: it is stored in a folder of its own, so that no rank waits
+for it, and the next run requests it again.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ from difftrain.pipeline import coordination, manifest, parquet
 from difftrain.pipeline.coordination import World
 from difftrain.pipeline.stage import Heartbeat
 
-FAILED = "failed"  # folder in the store: the items without a response in the last run
-ResponseKey = tuple[str, str, str]  # benchmark, item id, and a hash of the prompt
+FAILED_FOLDER = "failed"  # in the store: items to which the engine gave no response
+ResponseKey = tuple[str, str, str]  # benchmark, item id, hash of the prompt
 
 
 class ResponseStatus(StrEnum):
-    """Whether there is a response, and if not, whether the next run requests it again (failed)."""
+    """Whether the model responded. Failed items are requested again by the next run."""
 
     generated = "generated"
     skipped = "skipped"
@@ -41,7 +41,7 @@ class ResponseStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """One checkpoint's response to one item; or None, and the `error` that says why."""
+    """One checkpoint's response to one item; without a response, `error` is the reason."""
 
     benchmark: str
     item_id: str
@@ -56,18 +56,20 @@ class StoredResponse:
 
 
 def response_key(item: BenchmarkItem) -> ResponseKey:
-    """What identifies a response in its store; an item whose text or image changed is new."""
+    """The key of an item's response; a changed text or image gives a new key."""
     digest = hashlib.blake2b(digest_size=8)
-    for part in build_prompt(item.benchmark, item.item):
-        kind, value = part["type"], part["value"]
-        is_image = kind == "image"
-        content = loading.identity(value) if is_image else value.encode("utf-8", "surrogatepass")
-        digest.update(f"{kind}:{len(content)}:".encode() + content)
+    for part in build_prompt(item.benchmark, item.row):
+        part_type, value = part["type"], part["value"]
+        is_image = part_type == "image"
+        content = (
+            loading.image_identity(value) if is_image else value.encode("utf-8", "surrogatepass")
+        )
+        digest.update(f"{part_type}:{len(content)}:".encode() + content)
     return (*item.key, digest.hexdigest())
 
 
 def item_hashes(keys: Iterable[ResponseKey]) -> dict[str, str]:
-    """A hash for each benchmark that changes when an item does, or its text or images."""
+    """Benchmark -> hash of its items, which changes with their number, texts or images."""
     by_benchmark: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, item_id, prompt_hash in keys:
         by_benchmark[name].append((item_id, prompt_hash))
@@ -75,63 +77,63 @@ def item_hashes(keys: Iterable[ResponseKey]) -> dict[str, str]:
 
 
 class ResponseStore:
-    """The responses in a folder, read part by part as they come in."""
+    """The responses in a folder; several ranks write to it, each into parquet parts of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._parts_read: set[Path] = set()
-        self._kept: dict[ResponseKey, StoredResponse] = {}
+        self._stored: dict[ResponseKey, StoredResponse] = {}  # generated or skipped
         self._failed: dict[ResponseKey, StoredResponse] = {}
 
     def add(self, rank: int, rows: Sequence[StoredResponse]) -> None:
-        """Write rows as a part, failed ones as a part of their own folder."""
-        for folder, failed in ((self.folder, False), (self.folder / FAILED, True)):
+        """Write rows as a new part; failed ones go into the folder for failed items."""
+        for folder, failed in ((self.folder, False), (self.folder / FAILED_FOLDER, True)):
             if part := [row for row in rows if (row.status is ResponseStatus.failed) is failed]:
                 parquet.write_part(folder, parquet.next_part_name(folder, rank), part)
 
     def refresh(self) -> None:
-        """Read the parts that are new."""
+        """Read parts written since the last call, and all failed items of this run."""
         for path in parquet.parts(self.folder):
             if path not in self._parts_read:
                 for row in parquet.read_part(path, StoredResponse):
-                    self._kept.setdefault(row.key, row)
+                    self._stored.setdefault(row.key, row)
                 self._parts_read.add(path)
         self._failed = {}
-        for path in parquet.parts(self.folder / FAILED):
-            with suppress(FileNotFoundError):  # its rank has just begun again
+        for path in parquet.parts(self.folder / FAILED_FOLDER):
+            with suppress(FileNotFoundError):  # a rank that restarts deletes its part
                 if path.stat().st_mtime >= coordination.STARTED:  # else an earlier run wrote it
                     rows = parquet.read_part(path, StoredResponse)
                     self._failed |= {row.key: row for row in rows}
 
     def forget_failed(self, world: World) -> None:
-        """Drop failed items of earlier runs: this rank's, and those of ranks that are gone."""
-        for path in parquet.parts(self.folder / FAILED):
+        """Delete this rank's failed items; the first rank also those of ranks no longer there."""
+        for path in parquet.parts(self.folder / FAILED_FOLDER):
             rank = int(path.stem.split("-")[1].removeprefix("r"))
             if rank == world.rank or (world.is_first and rank >= world.size):
                 path.unlink(missing_ok=True)
 
     def is_complete(self, keys: Sequence[ResponseKey]) -> bool:
-        """Whether each of these has a response now, or has failed in this run."""
+        """Whether every key has a response, was skipped, or failed in this run."""
         self.refresh()
-        return all(key in self._kept or key in self._failed for key in keys)
+        return all(key in self._stored or key in self._failed for key in keys)
 
     def missing(self, keys: Sequence[ResponseKey]) -> set[ResponseKey]:
-        """Those of the keys that have no response."""
+        """The keys that must still be requested: neither generated nor skipped."""
         self.refresh()
-        return {key for key in keys if key not in self._kept}
+        return {key for key in keys if key not in self._stored}
 
     def __getitem__(self, key: ResponseKey) -> StoredResponse:
-        """A response, or the row that says why there is none. Raises KeyError without either."""
-        return self._kept[key] if key in self._kept else self._failed[key]
+        """The row of a response, or of a skipped or failed item. Raises KeyError if missing."""
+        return self._stored[key] if key in self._stored else self._failed[key]
 
 
 def pixel_budgets(config: EvaluateConfig, data_pixels: tuple[int, int]) -> dict[str, PixelBudget]:
-    """The pixel limits of each requested benchmark; `data_pixels` are those of miniatures."""
+    """The pixel limits of each requested benchmark; miniatures have `data_pixels` (min, max)."""
     return {name: PixelBudget(*config.pixels(name, data_pixels)) for name in config.benchmarks}
 
 
 def widest_budget(budgets: Mapping[str, PixelBudget]) -> tuple[int, int]:
-    """The limits of an engine that leaves the images of all these benchmarks alone."""
+    """The pixel limits (min, max) within which an engine resizes no image of these benchmarks."""
     smallest = min(budget.min_pixels for budget in budgets.values())
     return smallest, max(budget.max_pixels for budget in budgets.values())
 
@@ -143,24 +145,24 @@ def stream_responses(
     budgets: Mapping[str, PixelBudget],
     on_idle: Callable[[], None] = lambda: None,
 ) -> Iterator[StoredResponse]:
-    """What an engine with the widest limits responds to each item, in any order, as it comes.
+    """Yield the engine's response to each item as soon as it is there, in any order.
 
-    An image is read when its item is requested, not before. `on_idle` is called now and then
-    meanwhile. Raises what the engine raises when it is gone for good.
+    The engine must have the pixel limits of `widest_budget`. An image is read only when its item is
+    requested. The engine calls `on_idle` regularly, and raises an error if it cannot go on.
     """
     waiting, skipped = iter(items), list[StoredResponse]()
     system = prompts.SYSTEM if config.system is SystemPrompt.think else None
     tokens = config.max_new_tokens
 
-    def next_requests(room: int) -> list[tuple[ResponseKey, Request]]:
+    def next_requests(max_requests: int) -> list[tuple[ResponseKey, Request]]:
         requests: list[tuple[ResponseKey, Request]] = []
-        while len(requests) < room and (following := next(waiting, None)):
-            key, item = following
+        while len(requests) < max_requests and (next_pair := next(waiting, None)):
+            key, item = next_pair
             parts, budget = [], budgets[item.benchmark]
             try:
-                for part in build_prompt(item.benchmark, item.item):
+                for part in build_prompt(item.benchmark, item.row):
                     is_image, value = part["type"] == "image", part["value"]
-                    parts.append(loading.decoded(value, budget) if is_image else value)
+                    parts.append(loading.decode_image(value, budget) if is_image else value)
             except ImageError as error:
                 skipped.append(StoredResponse(*key, None, ResponseStatus.skipped, str(error)))
                 continue
@@ -187,7 +189,7 @@ def generate_responses(
     heart: Heartbeat,
     rows_per_part: int,
 ) -> None:
-    """Generate responses to these items; each is written soon, so that a kill loses few."""
+    """Generate responses to these items, and write them often, so that a kill loses few."""
     budgets = pixel_budgets(config, data_pixels)
     with heart.in_background():
         engine = make_engine(*widest_budget(budgets))

@@ -1,7 +1,7 @@
-"""One checkpoint on the benchmarks: generate missing responses, grade all of them, write results.
+"""Evaluates one checkpoint: generates missing responses, grades all, and writes the results.
 
-Sharded by rank and resumable; responses are kept apart from results (generate.py), so that other
-rules or another judge need no model. The first rank grades.
+The ranks share the generation, which can be resumed; the first rank grades. Responses are stored
+apart from results (generate.py), so that other rules or another judge need no model.
 """
 
 import logging
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFolders:
-    """Where a checkpoint's responses, its item results and the judge's replies are kept."""
+    """The folders of a checkpoint's responses, of its results, and of all judges' replies."""
 
     responses: Path
     results: Path
@@ -44,15 +44,15 @@ def grade_response(
     """The result of one stored response."""
     if stored.response is None:
         grade = ItemGrade(None, None, None, stored.error)
-        result = item_result(item.benchmark, item.item, None, grade)
+        result = item_result(item.benchmark, item.row, None, grade)
         skipped = stored.status is ResponseStatus.skipped
         return replace(result, status=ItemStatus.skipped) if skipped else result
     judge = judge_client.for_item(item.benchmark, config.rules)
     text = write_results.prediction(stored.response, config)
-    grade = grade_prediction(item.benchmark, text, item.item, judge, configured_rules(config))
+    grade = grade_prediction(item.benchmark, text, item.row, judge, configured_rules(config))
     if judge is not None:
         judge_client.usage.add("unusable", judge.replies - (grade.graded_by is GradedBy.judge))
-    return item_result(item.benchmark, item.item, stored.response, grade)
+    return item_result(item.benchmark, item.row, stored.response, grade)
 
 
 def grade_all(
@@ -61,11 +61,11 @@ def grade_all(
     judge_client: JudgeClient,
 ) -> list[ItemResult]:
     """A result for every (item, response), in order. Raises OSError if the disk is full."""
-    pool, quiet = ThreadPoolExecutor(judge_client.workers), judge_client.workers == 1
+    pool, no_bar = ThreadPoolExecutor(judge_client.num_threads), judge_client.num_threads == 1
     try:
         futures = [pool.submit(grade_response, *pair, config, judge_client) for pair in responses]
         completed = as_completed(futures)
-        for future in tqdm(completed, "grade", len(futures), unit="item", disable=quiet):
+        for future in tqdm(completed, "grade", len(futures), unit="item", disable=no_bar):
             future.result()
             if judge_client.disk_full is not None:
                 raise judge_client.disk_full
@@ -84,12 +84,12 @@ def evaluate(
     data_pixels: tuple[int, int],
     world: World,
 ) -> None:
-    """Fill the folders with a response and a result for every item, then summary and manifest.
+    """Write a response and a result for every item, the scores and manifest.json.
 
-    `make_engine` is called, with pixel limits, only if a response is missing. `data_pixels` are the
-    limits of miniatures. Raises ConfigError if the judge's server turns the key away.
+    `make_engine(min_pixels, max_pixels)` is called only if a response is missing. Miniatures have
+    the pixel limits `data_pixels`. Raises ConfigError if the judge's server rejects the key.
     """
-    if write_results.is_done(folders.results):
+    if write_results.is_finished(folders.results):
         return
     items = {generate.response_key(item): item for item in load_items(config)}
     keys, store = list(items), ResponseStore(folders.responses)
@@ -107,23 +107,25 @@ def evaluate(
             )
 
     def grade_and_write() -> dict[str, Any]:
-        # A kill must not hide that failed items are tried again.
+        # Without a manifest, a run killed while it retries failed items does not look finished.
         (folders.results / "manifest.json").unlink(missing_ok=True)
         pairs = [(item, store[key]) for key, item in items.items()]
         results = grade_all(pairs, config, judge_client)
         if no_response := count_no_response(results):
             problem = f"{no_response} items got no response from the engine"
-            logger.warning(f"{problem}; the same command requests them again")
+            logger.warning(f"{problem}; run the same command again to request them again")
         unscored = sum(result.score is None for result in results)
         counts = {"items": len(results), "unscored": unscored, "no_response": no_response}
         counts |= {"judge": judge_client.counts(), "engines": read_engine_info(store.folder)}
-        conditions = write_results.conditions_of(config, counts, str(model.dtype), data_pixels)
+        values = write_results.scores_md_values(config, counts, str(model.dtype), data_pixels)
         all_items = list(items.values())
-        write_results.write(folders.results, checkpoint, all_items, results, config, conditions)
+        write_results.write(folders.results, checkpoint, all_items, results, config, values)
         return counts
 
     inputs = {"checkpoint": checkpoint, "responses": store.folder.name}
-    inputs |= {compare.ITEMS + name: each for name, each in generate.item_hashes(keys).items()}
+    inputs |= {
+        compare.ITEMS_PREFIX + name: each for name, each in generate.item_hashes(keys).items()
+    }
     run_shared_stage(
         folders.results,
         world,
@@ -132,6 +134,6 @@ def evaluate(
         close=grade_and_write,
         settings=lambda: write_results.settings_of(config, store.folder, str(model.dtype)),
         inputs=inputs,
-        is_finished=write_results.is_final,
+        is_finished=write_results.nothing_to_retry,
         lock=store.folder,
     )

@@ -1,6 +1,6 @@
-"""What the six scorers share: an item's columns, harness rules, judges, item grades, tables.
+"""What the six benchmarks share: reading an item's columns, rules, judge calls, grades and tables.
 
-Columns are read as TSV rows, JSON rows or data-set rows spell them.
+"The harness" and "the reference" both mean VLMEvalKit, the reference evaluation harness.
 """
 
 import ast
@@ -19,36 +19,36 @@ from difftrain.records import GradedBy, ItemResult
 
 T = TypeVar("T")
 
-Item = Mapping[str, Any]  # one row of a benchmark, in its official columns
+Item = Mapping[str, Any]  # one row of a benchmark: official column -> value
 Part = dict[str, Any]  # one part of a prompt: {"type": "image" or "text", "value": ...}
 Judge = Callable[[str, float], str]  # (prompt, temperature) -> reply; may raise JudgeDown
-TableRow = dict[str, float | int | None]  # one row of a results table: figure -> value
-Table = dict[str, TableRow]  # name of a row -> row
+TableRow = dict[str, float | int | None]  # one row of a results table: column -> value
+Table = dict[str, TableRow]  # a results table: name of a row -> row
 
 OVERALL = "Overall"
 IMAGE_COLUMNS = tuple(f"image_{number}" for number in range(1, 8))
-NOT_TEXTS = {
+NAN_TEXTS = {
     *("", "None", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "<NA>"),
     *("#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 }
-"""Texts that the harness's tables lose: an option or a prediction of this text is empty."""
+"""Texts that pandas reads as missing (NaN) from a table, as the harness reads its own files."""
 API_FAILURE = "Failed to obtain answer via API"  # the harness's text for a failed judge call
-# Temperatures of the judge's successive tries.
-RISING = (0.0, 0.5, 1.0, 1.5, 2.0)  # for MathVista, MM-Vet and HallusionBench
-STEADY = (0.0, 0.0, 0.0)  # for multiple choice
+# The temperature of each attempt, until the judge's reply can be used.
+RISING_TEMPERATURES = (0.0, 0.5, 1.0, 1.5, 2.0)  # for MathVista, MM-Vet and HallusionBench
+EQUAL_TEMPERATURES = (0.0, 0.0, 0.0)  # for multiple choice
 
 
 @dataclass(frozen=True, slots=True)
 class HarnessRules:
-    """What the reference harness's matching did at a date, and what the settings override."""
+    """How the harness matched answers at a date, and what the settings override."""
 
     letter_near_end: bool  # a lone letter counts only among the last four tokens (2025-08-04)
     bounded_length: bool  # option texts are matched in short predictions only (2025-08-04)
     answer_is: bool  # "answer is X" is matched, without a word boundary (2026-06-17)
     overrides: HarnessOverrides = field(default_factory=HarnessOverrides)
-    """All off, but for the random fallback, which counts as wrong."""
-    through_tables: bool = False
-    """Predictions have been through the harness's tables, which turn NOT_TEXTS into `nan`."""
+    """By default, only the harness's guess of a random option is replaced: it counts as wrong."""
+    texts_become_nan: bool = False
+    """Whether a prediction in NAN_TEXTS is graded as `nan`, as if pandas had read it."""
 
 
 RULES = {
@@ -56,22 +56,22 @@ RULES = {
     "2025-11": HarnessRules(letter_near_end=True, bounded_length=True, answer_is=False),
     "2026-08": HarnessRules(letter_near_end=True, bounded_length=True, answer_is=True),
 }
-"""By the date of the harness: commits 44d698f8, 19c0e386 (the paper's) and e8e78f05."""
+"""Date -> rules; the harness's commits are 44d698f8, 19c0e386 (the paper's) and e8e78f05."""
 
 
 def configured_rules(config: EvaluateConfig) -> HarnessRules:
-    """The rules of an evaluation: a date, the settings' overrides, and the harness's tables."""
+    """The rules that the settings of an evaluation ask for."""
     overrides = config.harness_overrides
-    through_tables = not overrides.kept_texts
-    return replace(RULES[config.rules], overrides=overrides, through_tables=through_tables)
+    texts_become_nan = not overrides.kept_texts
+    return replace(RULES[config.rules], overrides=overrides, texts_become_nan=texts_become_nan)
 
 
 @dataclass(frozen=True, slots=True)
 class ItemGrade:
-    """A score of 0 to 1, what was taken for the answer, and who decided.
+    """The score (0 to 1) of a prediction, the answer extracted from it, and who decided.
 
-    `score` is None if the judge failed; `error` says how. `graded_by` is None where neither a rule
-    nor a judge decided: the score is then 0, or that of an option drawn at random.
+    If the judge failed, `score` is None and `error` is the reason. If neither a rule nor a judge
+    decided, `graded_by` is None and the score is 0, or that of a random option.
     """
 
     score: float | None
@@ -81,29 +81,29 @@ class ItemGrade:
 
 
 UNDECIDED = ItemGrade(0.0, None, None)
-"""No rule applied and there is no judge, or its replies were of no use: counts as wrong."""
+"""No rule applied, and there is no judge or none of its replies could be used: this is wrong."""
 
 
 class JudgeDown(RuntimeError):
-    """The judge's server cannot be reached."""
+    """The judge gave no reply, after all attempts."""
 
 
-def judge_prompt(name: str, *parts: str) -> str:
-    """A judge's prompt: the text that its authors published (judge/prompts), then these parts."""
+def judge_prompt(name: str, *item_parts: str) -> str:
+    """A judge's prompt: the published text judge/prompts/NAME.txt, then the parts of this item."""
     path = Path(__file__).parent / "judge" / "prompts" / f"{name}.txt"
-    return "".join([path.read_text("utf-8"), *parts])
+    return "".join([path.read_text("utf-8"), *item_parts])
 
 
 def first_usable(
     judge: Judge, prompt: str, temperatures: tuple[float, ...], parse: Callable[[str], T | None]
 ) -> tuple[T | None, list[str]]:
-    """The first reply that `parse` accepts, or None, and every reply. Raises JudgeDown."""
+    """What `parse` made of the first reply it accepts, or None; and all replies. Or JudgeDown."""
     replies: list[str] = []
     for temperature in temperatures:
         try:
             replies.append(judge(prompt, temperature))
         except (OSError, RuntimeError, httpx.HTTPError) as error:
-            # RuntimeError too: client libraries wrap a lost connection in errors of their own.
+            # RuntimeError too: client libraries raise it when a connection breaks.
             raise JudgeDown(f"the judge failed: {error}") from error
         if (parsed := parse(replies[-1])) is not None:
             return parsed, replies
@@ -111,7 +111,7 @@ def first_usable(
 
 
 def table_row(results: Iterable[ItemResult]) -> TableRow:
-    """`n` scored items, their `right` (sum of scores), `by_rule` (no judge needed), the mean."""
+    """`n` scored items, the sum of scores (`right`), how many a rule decided, and the mean."""
     scored = [result for result in results if result.score is not None]
     right = sum(result.score or 0.0 for result in scored)
     return {
@@ -122,26 +122,26 @@ def table_row(results: Iterable[ItemResult]) -> TableRow:
     }
 
 
-def category_table(results: Sequence[ItemResult], split: bool = True) -> Table:
-    """The overall row (a mean over items), and those of the categories' words (or whole), sorted.
+def category_table(results: Sequence[ItemResult], split_categories: bool = True) -> Table:
+    """A row over all items, then one per category, sorted.
 
-    An item counts fully under each of its words.
+    `split_categories`: the category `rec,ocr` counts in the row `rec` and in the row `ocr`.
     """
-    by_word: dict[str, list[ItemResult]] = defaultdict(list)
+    by_category: dict[str, list[ItemResult]] = defaultdict(list)
     for result in results:
-        for word in set(result.category.split(",") if split else [result.category]):
-            by_word[word].append(result)
-    rows = {word: table_row(members) for word, members in sorted(by_word.items())}
+        for name in set(result.category.split(",") if split_categories else [result.category]):
+            by_category[name].append(result)
+    rows = {name: table_row(members) for name, members in sorted(by_category.items())}
     return {OVERALL: table_row(results), **rows}
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a cell holds nothing: None, NaN or the empty text."""
+    """Whether a cell is None, NaN or the empty text."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def first(item: Item, *columns: str) -> Any:
-    """The first of these columns that is not empty. Raises ValueError if all are."""
+def first_filled(item: Item, *columns: str) -> Any:
+    """The value of the first of these columns that is not empty; ValueError if all are empty."""
     for column in columns:
         if not is_empty(item.get(column)):
             return item[column]
@@ -149,12 +149,12 @@ def first(item: Item, *columns: str) -> Any:
 
 
 def text(item: Item, *columns: str) -> str:
-    """The first of these columns that is not empty, as text. Raises ValueError if all are."""
-    return str(first(item, *columns))
+    """The value of the first column that is not empty, as text; ValueError if all are empty."""
+    return str(first_filled(item, *columns))
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list cell: a list, the text of a Python list (data-set columns only), or one value."""
+    """The list in a cell that holds a list, a Python list as text, one value, or nothing."""
     if isinstance(value, str) and value.strip().startswith("["):
         return list(ast.literal_eval(value.strip()))
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -163,21 +163,21 @@ def as_list(value: Any) -> list[Any]:
 
 
 def options(item: Item) -> dict[str, str]:
-    """Letter -> text, from columns A, B, ... or an `options` mapping, list or list literal.
+    """Letter -> option, from columns A, B, ... or from a dictionary or list in column `options`.
 
-    Empty options are left out and the others keep their letters.
+    Empty options are left out; the letters of the rest do not change.
     """
-    cells = item
-    if not is_empty(given := item.get("options")):
-        is_mapping = isinstance(given, dict)
-        cells = given if is_mapping else dict(zip(LETTERS, as_list(given), strict=False))
-    return {letter: str(cells[letter]) for letter in LETTERS if not is_empty(cells.get(letter))}
+    texts = item
+    if not is_empty(cell := item.get("options")):
+        is_mapping = isinstance(cell, dict)
+        texts = cell if is_mapping else dict(zip(LETTERS, as_list(cell), strict=False))
+    return {letter: str(texts[letter]) for letter in LETTERS if not is_empty(texts.get(letter))}
 
 
 def images(item: Item) -> list[Any]:
-    """The item's images, as they come: bytes, paths, decoded images; None where one is unused.
+    """The item's images as bytes, paths or decoded images; of columns image_1 to 7, None if empty.
 
-    `image` goes before `image_path`, because a path may be only a name inside the TSV's folder.
+    `image` is preferred to `image_path`, which may be relative to a folder unknown here.
     """
     numbered = [item.get(column) for column in IMAGE_COLUMNS]
     if any(image is not None for image in numbered):
@@ -187,26 +187,26 @@ def images(item: Item) -> list[Any]:
 
 
 def images_then_text(item: Item, prompt: str | None = None) -> list[Part]:
-    """A prompt: the item's images, then the text, by default the question as it stands."""
+    """A prompt: the item's images, then `prompt` or else the question."""
     parts = [{"type": "image", "value": image} for image in images(item) if image is not None]
     return [*parts, {"type": "text", "value": prompt or text(item, "question")}]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """A benchmark: a handful of functions of its items, its hub rows and the harness's TSV."""
+    """A benchmark: how its items are prompted and graded, and the form of its published files."""
 
     name: str
     prompt: Callable[[Item], list[Part]] = images_then_text
-    grade: Callable[[str, Item, Judge | None, HarnessRules], ItemGrade]  # of a prediction
+    grade: Callable[[str, Item, Judge | None, HarnessRules], ItemGrade]  # (prediction, ...)
     item_id: Callable[[Item], str]
     category: Callable[[Item], str]
-    tables: Callable[[Sequence[ItemResult]], dict[str, Table]]  # the harness's, by title
-    count: int  # official number of items
-    split: str
-    columns: tuple[str, ...]  # that the hub's data set must have
-    image_columns: tuple[str, ...] = ("image",)
-    tsv_columns: tuple[str, ...]
-    md5: tuple[str, ...]  # of the harness's TSV, the newest first
-    to_harness: Callable[[dict[str, Any], int], dict[str, Any]]  # of a hub row and its number
-    configs: tuple[str, ...] = ()
+    tables: Callable[[Sequence[ItemResult]], dict[str, Table]]  # the harness's tables, by title
+    num_items: int  # the official number
+    hub_split: str  # split of the data set on the Hugging Face hub
+    hub_columns: tuple[str, ...]  # columns that the hub's data set must have
+    hub_image_columns: tuple[str, ...] = ("image",)
+    tsv_columns: tuple[str, ...]  # columns that the harness's TSV file must have
+    tsv_md5s: tuple[str, ...]  # of the versions of the harness's TSV file, the newest first
+    to_harness: Callable[[dict[str, Any], int], dict[str, Any]]  # (hub row, its number) -> TSV row
+    hub_configs: tuple[str, ...] = ()  # names of the data set's configs; none: it has only one

@@ -1,9 +1,9 @@
-"""From a benchmark's name to its items in the harness's columns, counted and checked.
+"""Loads the items of a benchmark, in the columns of the harness (VLMEvalKit), and checks them.
 
-Rows are those of a Hugging Face data set (hub or folder) or of the harness's TSV. Text columns are
-in memory; a cell with an image says where the image is, which is read when it is needed. A folder
-holds what `save_to_disk` wrote, or parquet files named after their split (a clone of the hub's data
-set), for MMMU in one folder per subject or all together.
+Rows come from a Hugging Face data set (hub or folder) or from the harness's TSV file. Texts are
+held in memory; an image cell holds a function that reads the image when it is needed. A folder
+holds what `save_to_disk` wrote, or parquet files named after their split, as in a clone of the
+hub's data set; MMMU may have a folder per subject.
 """
 
 import ast
@@ -30,33 +30,33 @@ from difftrain.data.prompts import LETTERS
 from difftrain.data.quarantine import EmptyDatasetError
 from difftrain.evaluate import BENCHMARKS, benchmark_named
 from difftrain.evaluate.benchmarks.mmmu import IMAGE_TAG
-from difftrain.evaluate.harness import NOT_TEXTS, Benchmark, Item, configured_rules
+from difftrain.evaluate.harness import NAN_TEXTS, Benchmark, Item, configured_rules
 from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline.parquet import SchemaError
 from difftrain.shapes import benchmarks as miniatures
 
-MINIATURE_ITEMS = 300  # where evaluate.limit is null
-MAX_REFERENCE_LENGTH = 64  # a longer text is base64, a shorter one a name (the reference's rule)
+NUM_MINIATURE_ITEMS = 300  # if evaluate.limit is null
+MAX_REFERENCE_LENGTH = 64  # a longer text is base64, a shorter one refers to an image (VLMEvalKit)
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
-"""Names of splits that data sets of these benchmarks have."""
+"""Names of the splits of these benchmarks' data sets."""
 Row = dict[str, Any]  # column -> value
 
 
 class BenchmarkNotFound(EmptyDatasetError):
-    """A data set could not be downloaded; the message says what to do without it."""
+    """A data set could not be downloaded; the message says how to evaluate without network."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkItem:
-    """One item of a benchmark."""
+    """One item: the name of its benchmark, and its row in the harness's columns."""
 
     benchmark: str
-    item: Item
+    row: Item
 
     @property
     def key(self) -> tuple[str, str]:
-        """Benchmark and item id: unique among all item results of a checkpoint."""
-        return self.benchmark, benchmark_named(self.benchmark).item_id(self.item)
+        """Benchmark and item id, which together are unique."""
+        return self.benchmark, benchmark_named(self.benchmark).item_id(self.row)
 
 
 def load_items(config: EvaluateConfig) -> list[BenchmarkItem]:
@@ -66,17 +66,17 @@ def load_items(config: EvaluateConfig) -> list[BenchmarkItem]:
         if name in OFFICIAL:
             rows = official_items(name, config)
         else:
-            count = config.limit or MINIATURE_ITEMS
+            count = config.limit or NUM_MINIATURE_ITEMS
             rows = miniatures.items(name.removeprefix("shapes/"), count)
         items += [BenchmarkItem(name, row) for row in rows]
     return items
 
 
 def official_items(name: str, config: EvaluateConfig) -> list[Row]:
-    """The items of an official benchmark, at most `config.limit`, spread evenly.
+    """The items of an official benchmark; with `config.limit`, that many, spread evenly.
 
-    Raises SchemaError for missing columns, another number of items, a duplicate item or one that
-    cannot be graded; BenchmarkNotFound without network.
+    Raises SchemaError if a column is missing, the number of items is not the official one, or an
+    item is there twice or cannot be graded; BenchmarkNotFound if the download fails.
     """
     benchmark = BENCHMARKS[name]
     source, place = config.place(name)
@@ -84,16 +84,16 @@ def official_items(name: str, config: EvaluateConfig) -> list[Row]:
         rows = _tsv_rows(benchmark, Path(place))
     else:
         rows = _dataset_rows(benchmark, source, place)
-    if name == "MMMU":  # The harness's file holds the dev split too, which it reports apart.
+    if name == "MMMU":  # the harness's TSV file also holds the dev split
         rows = [row for row in rows if row.get("split") in (None, "validation")]
-    rows = [_with_images(row) for row in rows]
+    rows = [_fill_missing_images(row) for row in rows]
     if not config.harness_overrides.kept_texts:
-        # The reference's tables lose an option or a hint named None.
-        lost = [[key for key in (*LETTERS, "hint") if row.get(key) in NOT_TEXTS] for row in rows]
-        rows = [row | dict.fromkeys(keys) for row, keys in zip(rows, lost, strict=True)]
-    if len(rows) != benchmark.count and not (config.allow_count_mismatch and rows):
+        # pandas, with which the harness reads its files, turns an option or hint "None" into NaN.
+        nan = [[key for key in (*LETTERS, "hint") if row.get(key) in NAN_TEXTS] for row in rows]
+        rows = [row | dict.fromkeys(keys) for row, keys in zip(rows, nan, strict=True)]
+    if len(rows) != benchmark.num_items and not (config.allow_count_mismatch and rows):
         raise SchemaError(
-            f"{name}: {len(rows)} items in {place}, but the benchmark has {benchmark.count}; "
+            f"{name}: {len(rows)} items in {place}, but the benchmark has {benchmark.num_items}; "
             "evaluate.allow_count_mismatch=true accepts another number of items"
         )
     for number, row in enumerate(rows):
@@ -110,7 +110,7 @@ def _check_gradable(benchmark: Benchmark, row: Row, number: int, config: Evaluat
     try:
         for function in (benchmark.item_id, benchmark.category, benchmark.prompt):
             function(row)
-        for prediction in ("yes", "0"):  # they reach every cell that a scorer reads
+        for prediction in ("yes", "0"):  # to grade both, a scorer reads every cell it ever needs
             benchmark.grade(prediction, row, lambda *_, reply=prediction: reply, rules)
     except (ValueError, LookupError, TypeError, SyntaxError, AttributeError) as error:
         item = row.get("id") or row.get("index") or f"number {number}"
@@ -118,14 +118,14 @@ def _check_gradable(benchmark: Benchmark, row: Row, number: int, config: Evaluat
 
 
 def evenly_spaced(rows: list[Any], limit: int | None) -> list[Any]:
-    """`limit` of the rows at equal distances, in order, so that every part of the file is there."""
+    """`limit` rows at equal distances, so that every part of the file is represented."""
     if limit is None or limit >= len(rows):
         return rows
     return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
-def _with_images(row: Row) -> Row:
-    """The row with something wherever an image is shown: an ImageError if there is no image."""
+def _fill_missing_images(row: Row) -> Row:
+    """The row, in which an image that the text mentions but that is missing is an ImageError."""
     cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
     texts = [str(row[name]) for name in ("question", *LETTERS) if row.get(name) is not None]
     mentioned = {int(number) for text in texts for number in IMAGE_TAG.findall(text)} or {1}
@@ -137,14 +137,14 @@ def _with_images(row: Row) -> Row:
 
 
 def describe_source(name: str, config: EvaluateConfig) -> str:
-    """Where a benchmark's items came from, to be printed beside the score."""
+    """Where a benchmark's items came from, for scores.md."""
     if name not in OFFICIAL:
         return "drawn (shapes)"
     source, place = config.place(name)
     if source is not ItemSource.tsv:
         return f"{source.value} {place}"
     digest = _md5(Path(place), Path(place).stat().st_mtime_ns)
-    newest, *older = BENCHMARKS[name].md5
+    newest, *older = BENCHMARKS[name].tsv_md5s
     verdicts = {newest: "the harness's", **dict.fromkeys(older, "an older one")}
     return f"tsv {place} (md5 {digest}: {verdicts.get(digest, 'other')})"
 
@@ -152,7 +152,7 @@ def describe_source(name: str, config: EvaluateConfig) -> str:
 def _dataset_cell(
     table: datasets.Dataset, row: int, column: str, root: Path | None, index: int | None = None
 ) -> Any:
-    """A cell with an image, or image `index` of the list in it. Raises ImageError if empty."""
+    """The image in a cell, or image `index` if it holds a list. Raises ImageError if empty."""
     cell = table[row][column]
     if cell is None:
         raise ImageError("no image: the cell is empty")
@@ -166,7 +166,7 @@ def _tsv_cell(path: Path, start: int, length: int, column: int, index: int) -> s
     """Image `index` (base64) of a cell in the TSV row at byte `start`. Raises ImageError."""
     with path.open("rb") as file:
         file.seek(start)
-        lines = BytesIO(file.read(length))  # cut at \n only, as when the rows were read
+        lines = BytesIO(file.read(length))  # splits at \n only, as when the rows were counted
     cells = next(filter(None, csv.reader(_lines(lines, [0]), delimiter="\t")), [])
     texts = _base64_texts(cells[column]) if len(cells) > column else []
     if index >= len(texts):
@@ -174,8 +174,8 @@ def _tsv_cell(path: Path, start: int, length: int, column: int, index: int) -> s
     return texts[index]
 
 
-def identity(value: Any) -> bytes:
-    """A hash of the image file's bytes; for a missing image, the reason."""
+def image_identity(value: Any) -> bytes:
+    """A hash of the image file's bytes; for a missing image, the error message."""
     try:
         return images.file_hash(image_bytes(value))
     except ImageError as error:
@@ -183,7 +183,7 @@ def identity(value: Any) -> bytes:
 
 
 def image_bytes(value: Any) -> bytes:
-    """The bytes of an image file from whatever a cell holds. Raises ImageError."""
+    """The bytes of an image file, from any form that an image cell can have. Raises ImageError."""
     if isinstance(value, ImageError):
         raise ImageError(*value.args)
     if isinstance(value, partial):
@@ -196,7 +196,7 @@ def image_bytes(value: Any) -> bytes:
         try:
             return base64.b64decode(value) if is_base64 else Path(value).read_bytes()
         except binascii.Error as error:
-            raise ImageError(f"broken image: no base64 ({error})") from error
+            raise ImageError(f"broken image: not valid base64 ({error})") from error
         except OSError as error:
             raise ImageError(f"no image: {value} cannot be read ({error.strerror})") from error
     if isinstance(value, bytes) and value:
@@ -205,29 +205,29 @@ def image_bytes(value: Any) -> bytes:
 
 
 def _base64_texts(cell: str) -> list[str]:
-    """The base64 texts of an image cell: one, or a list of them. Raises ImageError if damaged."""
+    """The base64 texts in a cell that holds one or a list. Raises ImageError if it is damaged."""
     if not cell.startswith("["):
         return [cell]
     try:
         return [str(text) for text in ast.literal_eval(cell)]
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
-        problem = f"the cell begins as a list of images and is none ({type(error).__name__})"
+        problem = f"the cell begins as a list of images but is damaged ({type(error).__name__})"
         raise ImageError(f"broken image: {problem}") from error
 
 
 def _count_images(cell: str, where: str) -> int:
-    """How many images a cell of text holds. Raises SchemaError if its list of them is damaged."""
+    """How many images a text cell holds. Raises SchemaError if it is a damaged list."""
     try:
         return len(_base64_texts(cell))
     except ImageError as error:
         raise SchemaError(f"{where}: {error}") from error
 
 
-def decoded(value: Any, budget: PixelBudget) -> Image.Image:
-    """The image as RGB inside the budget. Raises ImageError.
+def decode_image(value: Any, budget: PixelBudget) -> Image.Image:
+    """The image as RGB, resized to the pixel budget. Raises ImageError.
 
-    Transparency is dropped without a white background, as in the reference. It is resized once, to
-    the size that the model's own processor would choose, which therefore leaves it alone.
+    Transparency is dropped without a white background, as in the harness. The new size is the one
+    that the model's processor would choose, so that the processor does not resize it again.
     """
     if isinstance(value, Image.Image):
         images.check_size(value.size)
@@ -242,17 +242,17 @@ def decoded(value: Any, budget: PixelBudget) -> Image.Image:
 
 
 def _from_hub(benchmark: Benchmark, place: str) -> datasets.Dataset:
-    """A split of a hub data set, `id` or `id@revision`. Raises BenchmarkNotFound, SchemaError."""
-    name, split = benchmark.name, benchmark.split
+    """The split of hub data set `id` or `id@revision`. Raises BenchmarkNotFound, SchemaError."""
+    name, split = benchmark.name, benchmark.hub_split
     hub_id, _, revision = place.partition("@")
     try:
         parts = [
             datasets.load_dataset(hub_id, config, split=split, revision=revision or None)
-            for config in benchmark.configs or (None,)
+            for config in benchmark.hub_configs or (None,)
         ]
         return datasets.concatenate_datasets(parts)
     except ValueError as error:
-        problem = f"{hub_id} has no split {split!r} of the expected form ({error})"
+        problem = f"the split {split!r} of {hub_id} is missing or has an unexpected form ({error})"
         raise SchemaError(f"{name}: {problem}") from error
     except OSError as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -265,10 +265,11 @@ def _from_hub(benchmark: Benchmark, place: str) -> datasets.Dataset:
 
 
 def _from_folder(benchmark: Benchmark, folder: Path) -> datasets.Dataset:
-    """A split of a data set in a folder. Raises SchemaError if the folder holds none."""
-    name, split = benchmark.name, benchmark.split
-    inside = [folder / config for config in benchmark.configs]
-    folders = inside if inside and all(path.is_dir() for path in inside) else [folder]
+    """The benchmark's split of a data set in a folder. Raises SchemaError if it is not there."""
+    name, split = benchmark.name, benchmark.hub_split
+    folders = [folder / config for config in benchmark.hub_configs]
+    if not folders or not all(path.is_dir() for path in folders):
+        folders = [folder]
     saved = []
     for path in folders:
         if (path / "dataset_dict.json").is_file():
@@ -281,9 +282,9 @@ def _from_folder(benchmark: Benchmark, folder: Path) -> datasets.Dataset:
             saved.append(datasets.Dataset.load_from_disk(str(path)))
     if saved:
         return datasets.concatenate_datasets(saved)
-    files = [str(path) for place in folders for path in _parquet_files(place, split)]
+    files = [str(path) for each in folders for path in _parquet_files(each, split)]
     if not files:
-        expected = "what save_to_disk writes, or parquet files"
+        expected = "expected: what save_to_disk writes, or parquet files named after their split"
         raise SchemaError(f"{name}: {folder} holds no split {split!r} ({expected})")
     try:
         return datasets.load_dataset("parquet", data_files=files, split="train")
@@ -293,7 +294,7 @@ def _from_folder(benchmark: Benchmark, folder: Path) -> datasets.Dataset:
 
 
 def _parquet_files(folder: Path, split: str) -> list[Path]:
-    """The parquet files of a split; where no file is named after a split, all of them."""
+    """The parquet files of a split, or all files if none is named after a split."""
     by_split: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*.parquet")):
         names = (path.stem.split("-")[0], path.parent.name)
@@ -302,7 +303,7 @@ def _parquet_files(folder: Path, split: str) -> list[Path]:
 
 
 def _dataset_rows(benchmark: Benchmark, source: ItemSource, place: str) -> list[Row]:
-    """The rows in the harness's columns; functions read the images. Raises SchemaError."""
+    """A data set's rows in the harness's columns; images are functions. Raises SchemaError."""
     name, root = benchmark.name, None
     if source is ItemSource.hub:
         table = _from_hub(benchmark, place)
@@ -311,11 +312,11 @@ def _dataset_rows(benchmark: Benchmark, source: ItemSource, place: str) -> list[
         table = _from_folder(benchmark, root)
     present = table.column_names
     is_harness_form = set(benchmark.tsv_columns) <= set(present)
-    missing = [column for column in benchmark.columns if column not in present]
+    missing = [column for column in benchmark.hub_columns if column not in present]
     if missing and not is_harness_form:
         problem = f"{place} has no column {', '.join(missing)}; it has {', '.join(present)}"
         raise SchemaError(f"{name}: {problem}")
-    columns = ("image",) if is_harness_form else benchmark.image_columns
+    columns = ("image",) if is_harness_form else benchmark.hub_image_columns
     columns = [column for column in columns if column in present]
     for column in columns:
         if isinstance(table.features[column], datasets.Image):
@@ -334,38 +335,38 @@ def _dataset_rows(benchmark: Benchmark, source: ItemSource, place: str) -> list[
         try:
             rows.append(row if is_harness_form else benchmark.to_harness(row, number))
         except (ValueError, KeyError, TypeError) as error:
-            problem = f"row {number} is not of the official form: {error}"
+            problem = f"row {number} does not have the official form: {error}"
             raise SchemaError(f"{name}: {problem}") from error
     return rows
 
 
 @cache
 def _md5(path: Path, changed_ns: int) -> str:
-    """A file's md5, as the harness checks it; `changed_ns` is the time of its last change."""
+    """A file's md5, as the harness checks it; `changed_ns` makes the cache miss after a change."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _lines(file: BinaryIO, bytes_read: list[int]) -> Iterator[str]:
-    """The file's lines as text; `bytes_read[0]` counts the bytes that were yielded."""
+    """The file's lines as text; `bytes_read[0]` counts the bytes of the lines so far."""
     for line in file:
         bytes_read[0] += len(line)
         yield line.decode("utf-8")
 
 
 def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
-    """The rows of the harness's file that have an image, which is a function that reads it.
+    """The rows of the harness's TSV file that have an image; an image cell is a reading function.
 
-    Another md5 than the published ones gives a warning. One pass notes where each row begins; an
-    image is read again from there when it is needed. A cell of at most 64 characters is the index
-    of the row whose image is shared. Raises SchemaError.
+    Warns if the md5 is not a published one. One pass notes where each row begins; its image is
+    read from there when it is needed. An image cell of at most 64 characters is the index of
+    another row, which has the same image. Raises SchemaError.
     """
     where = f"{benchmark.name}: {path}"
     if not path.is_file():
         raise SchemaError(f"{where} is not a file")
     digest = _md5(path, path.stat().st_mtime_ns)
-    if digest not in benchmark.md5:
-        message = f"{where} has md5 {digest}, the harness's file has {benchmark.md5[0]}"
+    if digest not in benchmark.tsv_md5s:
+        message = f"{where} has md5 {digest}, the harness's file has {benchmark.tsv_md5s[0]}"
         warnings.warn(message, stacklevel=2)
     csv.field_size_limit(2**31 - 1)
     rows: list[Row] = []
@@ -384,8 +385,8 @@ def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
                 if None in cells:
                     num_columns = len(reader.fieldnames)
                     num_cells = num_columns + len(cells[None])
-                    reason = f"row {number} has {num_cells} cells under {num_columns} columns"
-                    raise SchemaError(f"{where} is no readable TSV: {reason}")
+                    reason = f"row {number} has {num_cells} cells for {num_columns} columns"
+                    raise SchemaError(f"{where} is no valid TSV: {reason}")
                 row: Row = {name: cell or None for name, cell in cells.items()}
                 if row["image"] is None:
                     continue
@@ -396,11 +397,11 @@ def _tsv_rows(benchmark: Benchmark, path: Path) -> list[Row]:
                     ]
                 rows.append(row)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise SchemaError(f"{where} is no readable TSV: {error}") from error
+        raise SchemaError(f"{where} is no valid TSV: {error}") from error
     for row in rows:
         if isinstance(row["image"], str):
             if row["image"] not in images:
-                reason = f"row {row['index']} shares the image of {row['image']}, which has none"
+                reason = f"row {row['index']} uses the image of row {row['image']}, which has none"
                 raise SchemaError(f"{where}: {reason}")
             row["image"] = images[row["image"]]
     return rows

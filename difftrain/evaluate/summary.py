@@ -1,6 +1,7 @@
-"""From item results to a checkpoint's scores with 95 % intervals, and to paired differences.
+"""Computes a checkpoint's scores with 95 % intervals, and paired differences of two checkpoints.
 
-All scores are fractions of 1. Not here: the statistics (difftrain.stats).
+All scores are fractions of 1; the statistics are in difftrain/stats.py. An item is undecided if
+neither a rule nor the judge could grade its response.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,43 +11,43 @@ from difftrain import stats
 from difftrain.evaluate.benchmarks.hallusionbench import figure_of
 from difftrain.records import ItemResult, ItemStatus
 
-ALWAYS_JUDGED = "MMVet"  # the benchmark that has no rules of its own
+JUDGE_ONLY = "MMVet"  # the benchmark that no rule can grade
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """A mean score with its 95 % interval over `n` scored items.
 
-    Of items without a score that were not skipped or without a response, the judge failed.
+    The judge failed on `failed - undecided - skipped - no_response` items.
     """
 
     score: float | None
     low: float | None
     high: float | None
     n: int
-    failed: int  # without a score (left out of the mean), or undecided
-    undecided: int = 0  # by rule or judge: 0 in the mean, as in the reference
-    reason: str | None = None  # why there is no score, where nothing was decided
-    skipped: int = 0  # could not be sent to the model
-    no_response: int = 0  # of the engine
+    failed: int  # items without a score, which are left out of the mean, or undecided
+    undecided: int = 0  # items that count 0 in the mean, as in the harness (VLMEvalKit)
+    reason: str | None = None  # why `score` is None
+    skipped: int = 0  # items that could not be sent to the model
+    no_response: int = 0  # items to which the engine gave no response
 
 
 def cluster_of(benchmark: str, item_id: str) -> str:
-    """What is resampled together with an item: HallusionBench's figure, elsewhere the item."""
+    """The group that the bootstrap resamples together: HallusionBench's figure, else the item."""
     return figure_of(item_id) if benchmark.endswith("HallusionBench") else item_id
 
 
 def summarize(benchmark: str, results: Sequence[ItemResult], resamples: int = 2000) -> Summary:
-    """The printed score (HallusionBench: aAcc), bootstrapped. Raises ValueError without results."""
+    """A benchmark's score (for HallusionBench aAcc). Raises ValueError if there are no results."""
     return _summary(results, no_score_reason(benchmark, results), resamples)
 
 
 def summarize_mean(
     results_by_benchmark: Mapping[str, Sequence[ItemResult]], resamples: int = 2000
 ) -> Summary:
-    """The unweighted mean over benchmarks; each benchmark's items are resampled on their own.
+    """The unweighted mean over benchmarks; the bootstrap resamples within each benchmark.
 
-    There is no score if one of them has nothing decided. Raises ValueError without results.
+    The score is None if a benchmark has no score. Raises ValueError if there are no results.
     """
     results = [result for group in results_by_benchmark.values() for result in group]
     return _summary(results, no_mean_reason(results_by_benchmark), resamples)
@@ -66,22 +67,21 @@ def _summary(results: Sequence[ItemResult], reason: str | None, resamples: int) 
 def paired_difference(
     before: Sequence[ItemResult], after: Sequence[ItemResult], resamples: int = 2000
 ) -> stats.Estimate:
-    """How much better `after` is than `before` on the same items of one benchmark or several.
+    """The mean difference `after - before` over items, averaged over benchmarks (unweighted).
 
-    The unweighted mean over benchmarks of the mean item difference, by a paired bootstrap. Raises
-    ValueError if the two sides do not hold the same items, or hold none.
+    Its interval is a paired bootstrap's. Raises ValueError if the items differ or there are none.
     """
     tables = stats.difference_tables([before], [after], cluster_of)
     return stats.pool(tables, "paired", resamples)[stats.MEAN]
 
 
 def count_undecided(results: Sequence[ItemResult]) -> int:
-    """Results that no rule or reply decided; they count 0, or as their drawn option does."""
+    """Number of items that neither a rule nor the judge decided."""
     return sum(result.status is ItemStatus.scored and not result.graded_by for result in results)
 
 
 def count_no_response(results: Sequence[ItemResult]) -> int:
-    """Items for which the engine gave no response; they have no score."""
+    """Number of items to which the engine gave no response."""
     return sum(result.status is ItemStatus.failed and result.response is None for result in results)
 
 
@@ -89,12 +89,12 @@ def no_score_reason(benchmark: str, results: Sequence[ItemResult]) -> str | None
     """Why a benchmark with these results has no score; None if it has one."""
     if not results or any(r.score is not None and r.graded_by is not None for r in results):
         return None
-    without = sum(result.score is None for result in results)
-    if without:
-        rest = ", and nothing decided the others" if without < len(results) else ""
-        return f"{without} of {len(results)} items got no score{rest}"
-    if benchmark.removeprefix("shapes/") == ALWAYS_JUDGED:
-        return f"{ALWAYS_JUDGED} needs a judge: none was asked, or none of its replies was a score"
+    num_unscored = sum(result.score is None for result in results)
+    if num_unscored:
+        rest = ", and nothing decided the others" if num_unscored < len(results) else ""
+        return f"{num_unscored} of {len(results)} items got no score{rest}"
+    if benchmark.removeprefix("shapes/") == JUDGE_ONLY:
+        return f"{JUDGE_ONLY} needs a judge: none was called, or none of its replies was a score"
     return f"neither a rule nor a judge decided any of the {len(results)} items"
 
 

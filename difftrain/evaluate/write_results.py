@@ -1,7 +1,7 @@
-"""The files of an evaluation: item results, scores, the harness's tables, a page, predictions.
+"""Writes an evaluation's files: results, scores, the harness's tables and its prediction files.
 
-`part-*.parquet` (ItemResult), summary.json, breakdown.json, scores.md, predictions/*.tsv and, last
-of all, manifest.json. Not here: how results (grade.py) and scores (summary.py) are computed.
+`part-*.parquet` (ItemResult), summary.json, breakdown.json, scores.md and predictions/*.tsv.
+grade.py computes the results and writes manifest.json last; summary.py computes the scores.
 """
 
 import csv
@@ -29,7 +29,7 @@ from difftrain.records import ItemResult, ItemStatus
 
 logger = logging.getLogger(__name__)
 
-# Title of HallusionBench's table where a limit took some of the items.
+# Title of HallusionBench's table if evaluate.limit left items out.
 LIMITED_TITLE = "subsets (no fAcc, qAcc and average: evaluate.limit leaves figures incomplete)"
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("difftrain", "evaluate/templates"),
@@ -39,18 +39,19 @@ TEMPLATES = jinja2.Environment(
 )
 OUTCOMES = ("rule", "judge", "undecided", "drawn", "judge_failed", "skipped", "no_response")
 COUNT_COLUMNS = ("n", "right", "by_rule", "norm", "figures_left_out", "questions_left_out")
+"""Columns that are no fractions; `norm` is OCRBench's Final Score Norm."""
 
 
-def is_final(content: Mapping[str, Any]) -> bool:
-    """Whether a manifest leaves nothing to the next run: no engine and no judge failed."""
+def nothing_to_retry(content: Mapping[str, Any]) -> bool:
+    """Whether, by its manifest, an evaluation has no item on which the engine or judge failed."""
     counts = content["counts"]
     return not counts.get("no_response") and not counts.get("judge", {}).get("failed_items")
 
 
-def is_done(folder: Path) -> bool:
-    """Whether every item has a result; where the engine or judge failed, the next run retries."""
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds an evaluation with nothing that the next run would retry."""
     content = manifest.read_manifest(folder)
-    return content is not None and is_final(content)
+    return content is not None and nothing_to_retry(content)
 
 
 def by_benchmark(
@@ -66,12 +67,12 @@ def write(
     items: Sequence[BenchmarkItem],
     results: Sequence[ItemResult],
     config: EvaluateConfig,
-    conditions: Mapping[str, Any],
+    scores_md: Mapping[str, Any],
 ) -> None:
-    """Write all files of the folder anew, but its manifest.
+    """Write all files of the folder except manifest.json, replacing older ones.
 
-    summary.json has the score and 95 % interval of each benchmark and of their mean, fractions of
-    1; `rules_only` there says that no judge was used. `conditions` are those of `conditions_of`.
+    summary.json has the score and 95 % interval of each benchmark and of their mean, as fractions
+    of 1; `rules_only` is true if no judge was used. `scores_md` is from `scores_md_values`.
     """
     for path in parquet.parts(folder):
         path.unlink()
@@ -95,13 +96,13 @@ def write(
             tables = breakdown(name, group, is_limited(name, len(group), config))
             breakdowns[name] = {"outcomes": outcomes(group), "tables": tables}
     manifest.write_json(folder / "breakdown.json", breakdowns)
-    content = {"checkpoint": checkpoint, "scores": scores, "breakdowns": breakdowns, **conditions}
-    manifest.write_text(folder / "scores.md", render("scores.md.jinja", **content))
+    values = {"checkpoint": checkpoint, "scores": scores, "breakdowns": breakdowns, **scores_md}
+    manifest.write_text(folder / "scores.md", render("scores.md.jinja", **values))
     write_predictions(folder / "predictions", checkpoint, items, results, config)
 
 
 def settings_of(config: EvaluateConfig, responses: Path, dtype: str) -> dict[str, Any]:
-    """The manifest's settings; `dtype` is that of engines in this process."""
+    """Settings for manifest.json; `dtype` is the one that engines in this process use."""
     engines = read_engine_info(responses)
     return counted_settings(config, "evaluate") | {
         "judge": model_name(config.judge, config.benchmarks),
@@ -112,34 +113,34 @@ def settings_of(config: EvaluateConfig, responses: Path, dtype: str) -> dict[str
 
 
 def is_limited(name: str, count: int, config: EvaluateConfig) -> bool:
-    """Whether a limit left items of an official benchmark out; a miniature is drawn to measure."""
-    return name in OFFICIAL and count == config.limit and count < BENCHMARKS[name].count
+    """Whether evaluate.limit left out items; never for a miniature, which is drawn to size."""
+    return name in OFFICIAL and count == config.limit and count < BENCHMARKS[name].num_items
 
 
 def breakdown(
     benchmark: str, results: Sequence[ItemResult], limited: bool = False
 ) -> dict[str, Table]:
-    """The harness's tables of a benchmark, by title; none where nothing was decided.
+    """The harness's tables of a benchmark, by title. Empty if the benchmark has no score.
 
-    `limited`: a limit took some of the items, so that HallusionBench's figures and questions are
-    not complete and only aAcc is meaningful. Raises ValueError for an unknown benchmark.
+    `limited`: evaluate.limit left items out. HallusionBench then has only aAcc, because some
+    figures and questions are incomplete. Raises ValueError for an unknown benchmark.
     """
-    kind = benchmark_named(benchmark)
+    definition = benchmark_named(benchmark)
     if summary.no_score_reason(benchmark, results):
         return {}
-    tables = kind.tables(results)
-    if kind.name != "HallusionBench" or not limited:
+    tables = definition.tables(results)
+    if definition.name != "HallusionBench" or not limited:
         return tables
     rows = tables["subsets"].items()
     return {LIMITED_TITLE: {name: {key: row[key] for key in ("n", "aAcc")} for name, row in rows}}
 
 
 def outcomes(results: Sequence[ItemResult]) -> dict[str, int]:
-    """How the items came by their scores; every item is in exactly one of the first seven.
+    """How many items have each of OUTCOMES (each has one), and how many responses are blank.
 
-    `undecided` counts as wrong (where the reference draws an option at random, too); `drawn` had
-    its option drawn (fallback=random); `judge_failed`, `skipped` (no image) and `no_response` (of
-    the engine) have no score. `empty` counts responses of blanks alone.
+    `undecided` items count as wrong. `drawn` items got a random option, as in the harness
+    (fallback=random). `judge_failed`, `skipped` (no image) and `no_response` (of the engine) have
+    no score.
     """
 
     def outcome(result: ItemResult) -> str:
@@ -158,23 +159,23 @@ def outcomes(results: Sequence[ItemResult]) -> dict[str, int]:
 
 
 def printed_score(benchmark: str, score: float) -> str:
-    """A score as the papers' tables print it: 68.300, but 0.547 for MMMU and MMStar."""
+    """A score as the papers print it: in percent (68.300), for MMMU and MMStar as 0.547."""
     scale = 1 if benchmark_named(benchmark).name in ("MMMU", "MMStar") else 100
     return f"{score * scale:.3f}"
 
 
 def dtype_of(engines: Sequence[Mapping[str, Any]], dtype: str) -> str | None:
-    """The dtype of the responses: ours, or None where a server has its own."""
-    ours = all(engine["engine"] in (EngineKind.hf, EngineKind.vllm) for engine in engines)
-    return dtype if ours else None
+    """`dtype` if all engines ran in this process, else None: a server's dtype is unknown."""
+    in_process = all(engine["engine"] in (EngineKind.hf, EngineKind.vllm) for engine in engines)
+    return dtype if in_process else None
 
 
 def engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Each engine with its version, once, and how many tokens a server makes of an image."""
+    """Rows for scores.md: each engine with its version, and a server's number of image tokens."""
     lines = []
     for engine in engines:
-        served = f"served as {engine['served']}" if "served" in engine else ""
-        description = filter(None, (engine["engine"], engine.get("version"), served))
+        model_name = f"served as {engine['served']}" if "served" in engine else ""
+        description = filter(None, (engine["engine"], engine.get("version"), model_name))
         lines.append(("engine", " ".join(description)))
         if tokens := engine.get("image_tokens"):
             text = "{server} for an image of {side} x {side}, where {expected} are expected"
@@ -183,37 +184,37 @@ def engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(lines))
 
 
-def conditions_of(
+def scores_md_values(
     config: EvaluateConfig, counts: Mapping[str, Any], dtype: str, data_pixels: tuple[int, int]
 ) -> dict[str, Any]:
-    """What scores.md says of how the scores came about; `counts` are the manifest's."""
+    """The values of scores.md.jinja that are no results; `counts` go into manifest.json too."""
     judge = model_name(config.judge, config.benchmarks)
     if config.judge is JudgeKind.endpoint:
         judge = format_usage(judge, counts["judge"])
         logger.info("judge %s", judge)
-    usual = asdict(EvaluateConfig().harness_overrides)
+    defaults = asdict(EvaluateConfig().harness_overrides)
     overrides = asdict(config.harness_overrides).items()
     return {
         "config": config,
         "judge": judge,
         "engine_lines": engine_lines(counts["engines"]),
         "dtype": dtype_of(counts["engines"], dtype),
-        "overrides": [f"{name}={value}" for name, value in overrides if value != usual[name]],
+        "overrides": [f"{name}={value}" for name, value in overrides if value != defaults[name]],
         "sources": {name: describe_source(name, config) for name in config.benchmarks},
         "data_pixels": data_pixels,
-        "official": {name: BENCHMARKS[name].count for name in OFFICIAL},
+        "official": {name: BENCHMARKS[name].num_items for name in OFFICIAL},
         "printed_score": printed_score,
         "table_lines": _table_lines,
     }
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from its template in templates/."""
+    """The text of a template in templates/, filled with these values."""
     return TEMPLATES.get_template(template).render(**values)
 
 
 def _table_lines(table: Table) -> list[list[str]]:
-    """A results table as text, its head first: counts as they are, fractions in percent."""
+    """A results table as rows of text, the header first; fractions are printed in percent."""
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
 
     def cell(row: TableRow, column: str) -> str:
@@ -226,18 +227,18 @@ def _table_lines(table: Table) -> list[list[str]]:
 
 
 def prediction(response: str | None, config: EvaluateConfig) -> str:
-    """What the scorer gets: the text in the last <answer>; without it, or raw, the response."""
+    """What the scorer sees: the text in the last <answer>, or all (no tag, or answer_tags=raw)."""
     if response is None or config.answer_tags is AnswerTags.raw:
         return response or ""
-    inside = extract.tag_content(response)
-    return response if inside is None else inside.strip()
+    tagged = extract.tag_content(response)
+    return response if tagged is None else tagged.strip()
 
 
 def prediction_file(checkpoint: str, benchmark: str) -> str:
-    """The harness's name of a prediction file; a miniature keeps its own name."""
+    """The name of a prediction file: the harness's, or for a miniature one with `shapes-`."""
     model = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(checkpoint).name)
-    official = benchmark in OFFICIAL
-    return f"{model}_{TSV_FILES[benchmark] if official else benchmark.replace('/', '-') + '.tsv'}"
+    data_set = TSV_FILES.get(benchmark, f"{benchmark.replace('/', '-')}.tsv")
+    return f"{model}_{data_set}"
 
 
 def write_predictions(
@@ -247,29 +248,29 @@ def write_predictions(
     results: Sequence[ItemResult],
     config: EvaluateConfig,
 ) -> list[Path]:
-    """One table of predictions for each benchmark, for the harness's own scorer; returns the files.
+    """Write a file of predictions per benchmark that the harness can score; returns the files.
 
-    The columns are those of the harness's data file, but the image, and `prediction`. The harness
-    takes it with PRED_FORMAT=tsv and finds items by `index`, which must be that of its own TSV.
+    The columns are those of the harness's data file without the image, and `prediction`. The
+    harness reads it with PRED_FORMAT=tsv and finds items by `index`, as numbered in its own TSV.
     """
     responses = {(result.benchmark, result.item_id): result.response for result in results}
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in config.benchmarks:
         rows = [
-            {**item.item, "prediction": prediction(responses[item.key], config)}
+            {**item.row, "prediction": prediction(responses[item.key], config)}
             for item in items
             if item.benchmark == name and item.key in responses
         ]
         columns = dict.fromkeys(column for row in rows for column in row)
-        shown = [column for column in columns if column not in ("image", "sample_id")]
+        written = [column for column in columns if column not in ("image", "sample_id")]
         paths.append(folder / prediction_file(checkpoint, name))
         with paths[-1].open("w", newline="", encoding="utf-8", errors="replace") as file:
             # Every cell is quoted, as in the harness's own files.
             writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
-            writer.writerow(shown)
+            writer.writerow(written)
             for row in rows:
-                cells = ["" if row.get(column) is None else str(row[column]) for column in shown]
-                # A table's reader stops at a zero byte.
+                cells = ["" if row.get(column) is None else str(row[column]) for column in written]
+                # A reader of the file would stop at a zero byte.
                 writer.writerow([cell.replace("\0", "") for cell in cells])
     return paths

@@ -67,7 +67,7 @@ def test_a_side_on_which_nothing_was_decided_is_refused_with_the_reason() -> Non
 
 def item_inputs(keys: list[ResponseKey]) -> dict[str, str]:
     """The inputs of manifest.json that say what the items were."""
-    return {comparison.ITEMS + name: each for name, each in item_hashes(keys).items()}
+    return {comparison.ITEMS_PREFIX + name: each for name, each in item_hashes(keys).items()}
 
 
 def finished(
@@ -130,15 +130,15 @@ def test_an_evaluation_that_does_not_say_what_its_items_were_is_refused(tmp_path
     (old / "manifest.json").write_text(json.dumps(content))
     done = compare(new, old)
     assert done.returncode == 2
-    assert f"{old}: its manifest.json does not say what its items were" in done.stderr
+    assert f"{old}: its manifest.json does not say which items were evaluated" in done.stderr
 
 
 def test_items_are_the_same_in_any_order_and_others_with_other_words_or_images() -> None:
     keys = [("MMStar", "1", "a"), ("MMStar", "2", "b"), ("MMVet", "1", "a")]
     assert item_inputs(keys[::-1]) == item_inputs(keys)
     other = item_inputs([*keys[:1], ("MMStar", "2", "c"), *keys[2:]])
-    assert comparison.differing_items(item_inputs(keys), other) == ["MMStar"]
-    assert comparison.differing_items(item_inputs(keys), item_inputs(keys[:2])) == ["MMVet"]
+    assert comparison.changed_benchmarks(item_inputs(keys), other) == ["MMStar"]
+    assert comparison.changed_benchmarks(item_inputs(keys), item_inputs(keys[:2])) == ["MMVet"]
 
 
 def test_a_folder_that_is_no_evaluation_is_named(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from difftrain.shapes import pool
 BUDGET = PixelBudget(3136, 12544)
 CONFIG = EvaluateConfig(benchmarks=["shapes/MMStar"], limit=3)
 LONG = "A train leaves a town at noon and drives " + "on and " * 12 + "on: when does it arrive?"
-ITEM = load_items(CONFIG)[0].item
+ITEM = load_items(CONFIG)[0].row
 OTHER = list(pool.samples(pool.Split.pool, 6))
 
 
@@ -82,7 +82,7 @@ def test_what_was_compared_and_what_was_not_is_written_down(checked: Path) -> No
 
 
 def test_a_long_question_word_for_word_is_a_hit_and_a_short_one_is_not() -> None:
-    items = [replace(load_items(CONFIG)[0], item={**ITEM, "question": LONG})]
+    items = [replace(load_items(CONFIG)[0], row={**ITEM, "question": LONG})]
     index = contamination.ItemIndex(items, BUDGET)
     assert index.overlap(sample("long", question=LONG.lower())).kind is Overlap.same_question
     short = contamination.ItemIndex(load_items(CONFIG), BUDGET)
@@ -93,7 +93,7 @@ def test_a_benchmark_image_that_the_data_stage_resized_is_the_same_image() -> No
     large = Image.open(BytesIO(ITEM["image"])).resize((500, 300))
     buffer = BytesIO()
     large.save(buffer, "PNG")
-    items = [replace(load_items(CONFIG)[0], item={**ITEM, "image": buffer.getvalue()})]
+    items = [replace(load_items(CONFIG)[0], row={**ITEM, "image": buffer.getvalue()})]
     stored = contamination.images.decode(buffer.getvalue(), BUDGET)
     assert stored.size != (500, 300)
     overlap = contamination.ItemIndex(items, BUDGET).overlap(sample("x", images=(stored.png,)))
@@ -119,14 +119,14 @@ def drawn(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["transparent", "turned", "16 bit"])
 def test_the_same_file_is_the_same_image_whatever_its_form(kind: str) -> None:
-    items = [replace(load_items(CONFIG)[0], item={**ITEM, "image": drawn(kind)})]
+    items = [replace(load_items(CONFIG)[0], row={**ITEM, "image": drawn(kind)})]
     stored = contamination.images.decode(drawn(kind), BUDGET)
     overlap = contamination.ItemIndex(items, BUDGET).overlap(sample("x", images=(stored.png,)))
     assert overlap.kind is Overlap.same_image
 
 
 def test_an_image_that_cannot_be_decoded_is_no_crash() -> None:
-    items = [replace(load_items(CONFIG)[0], item={**ITEM, "image": b"no picture"})]
+    items = [replace(load_items(CONFIG)[0], row={**ITEM, "image": b"no picture"})]
     assert contamination.ItemIndex(items, BUDGET).overlap(SAME).kind is None
 
 
@@ -183,7 +183,7 @@ def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
     items, broken = contamination.available_items(config)
     assert not broken
     index = contamination.ItemIndex(items, BUDGET)
-    assert (index.checked["MMStar"], index.checked["MathVista"]) == (2, 3)
+    assert (index.num_items["MMStar"], index.num_items["MathVista"]) == (2, 3)
     stored = contamination.images.decode(rows[2]["decoded_image"]["bytes"], BUDGET)
     assert index.overlap(sample("x", images=(stored.png,))).kind is Overlap.same_image
     paths = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=config))

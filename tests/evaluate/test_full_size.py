@@ -17,7 +17,7 @@ from difftrain.pipeline import parquet
 from difftrain.records import ItemResult
 
 ROOT = Path(__file__).resolve().parents[2]
-ITEMS = sum(benchmark.count for benchmark in BENCHMARKS.values())
+ITEMS = sum(benchmark.num_items for benchmark in BENCHMARKS.values())
 
 
 def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +66,7 @@ def test_six_benchmarks_of_official_size_are_asked_scored_and_told(settings: lis
     breakdowns = json.loads((folder / "breakdown.json").read_text())
     for name in OFFICIAL:
         outcomes = breakdowns[name]["outcomes"]
-        assert sum(n for key, n in outcomes.items() if key != "empty") == BENCHMARKS[name].count
+        assert sum(n for key, n in outcomes.items() if key != "empty") == BENCHMARKS[name].num_items
         assert outcomes["skipped"] == 0
         assert summary[name]["score"] is None or 0 <= summary[name]["score"] <= 1
         assert (folder / "predictions" / f"tiny_{TSV_FILES[name]}").is_file()

@@ -14,7 +14,7 @@ from difftrain.config.model import EngineKind
 from difftrain.config.run_config import ConfigError, RunConfig
 from difftrain.evaluate import grade, write_results
 from difftrain.evaluate.generate import (
-    FAILED,
+    FAILED_FOLDER,
     ResponseKey,
     ResponseStatus,
     ResponseStore,
@@ -94,12 +94,12 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
     assert content is not None
     assert content["counts"]["no_response"] == 1
     assert "1 items got no response from the engine" in caplog.text
-    assert not write_results.is_done(folder)
+    assert not write_results.is_finished(folder)
     assert failed.item_id not in {row.item_id for row in stored(config)}
     assert server.num_requests == 6
     assert evaluated(config) == folder
     assert server.num_requests == 7
-    assert write_results.is_done(folder)
+    assert write_results.is_finished(folder)
     assert len(stored(config)) == 6
     assert all(result.score is not None for result in parquet.read_rows(folder, ItemResult))
 
@@ -113,7 +113,7 @@ def test_what_was_answered_before_the_server_went_is_not_asked_again(
     with pytest.raises(OSError, match="the server answers 401"):
         evaluated(config)
     assert len(stored(config)) == 3
-    assert write_results.is_done(evaluated(config))
+    assert write_results.is_finished(evaluated(config))
     assert server.num_requests == 4 + 3
 
 
@@ -217,7 +217,7 @@ def test_the_dtype_is_printed_where_it_is_ours_and_smaller_images_are_reported(
     settings = write_results.settings_of(EvaluateConfig(), tmp_path, "bfloat16")
     assert (settings["engine"], settings["dtype"]) == ("hf, vllm", "bfloat16")
     counts = {"judge": {}, "engines": engines}
-    conditions = write_results.conditions_of(EvaluateConfig(), counts, "bfloat16", PIXELS)
+    conditions = write_results.scores_md_values(EvaluateConfig(), counts, "bfloat16", PIXELS)
     assert conditions["dtype"] == "bfloat16"
     tokens = {"side": 112, "server": 4, "expected": 16}
     served = [{"engine": "http", "served": "x", "image_tokens": tokens}]
@@ -244,7 +244,7 @@ def test_a_rank_waits_for_no_item_without_an_answer_and_old_ones_are_forgotten(
     store = ResponseStore(tmp_path)
     store.add(1, rows)
     assert store.is_complete(keys)
-    (part,) = parquet.parts(tmp_path / FAILED)
+    (part,) = parquet.parts(tmp_path / FAILED_FOLDER)
     written = part.stat().st_mtime
     os.utime(part, (coordination.STARTED - 9, coordination.STARTED - 9))
     assert not store.is_complete(keys)
@@ -258,4 +258,4 @@ def test_a_rank_waits_for_no_item_without_an_answer_and_old_ones_are_forgotten(
     assert not store.is_complete(keys)
     store.add(7, rows[1:])
     store.forget_failed(World(0, 2))
-    assert not parquet.parts(tmp_path / FAILED)
+    assert not parquet.parts(tmp_path / FAILED_FOLDER)

@@ -66,7 +66,7 @@ def test_a_folder_of_official_size_gives_every_item_once(
         assert images
         for value in images:
             assert isinstance(value, partial)
-            assert loading.decoded(value, PixelBudget(784, 10**6)).mode == "RGB"
+            assert loading.decode_image(value, PixelBudget(784, 10**6)).mode == "RGB"
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -227,7 +227,7 @@ def test_a_row_that_shares_a_image_nobody_has_is_refused(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")]), tsv_item("1", "7")])
-    with pytest.raises(SchemaError, match="row 1 shares the image of 7, which has none"):
+    with pytest.raises(SchemaError, match="row 1 uses the image of row 7, which has none"):
         read(tmp_path, "MMStar", ItemSource.tsv)
 
 
@@ -245,7 +245,7 @@ def test_an_md5_that_is_not_the_harness_files_is_a_warning(
 
 def test_a_text_file_that_is_no_tsv_is_refused(tmp_path: Path) -> None:
     (tmp_path / "MMStar.tsv").write_bytes(b"index\timage\xff\n")
-    with pytest.raises(SchemaError, match=r"MMStar: .* is no readable TSV"):
+    with pytest.raises(SchemaError, match=r"MMStar: .* is no valid TSV"):
         read(tmp_path, "MMStar", ItemSource.tsv)
 
 
@@ -388,17 +388,17 @@ def test_a_missing_image_is_known_only_when_it_is_needed(
     rows[1] |= {"question": "<image 1> <image 3>", "image_2": None}
     write_folder(tmp_path, "MMMU", rows)
     good, bad = read(tmp_path, "MMMU", ItemSource.folder, allow_count_mismatch=True)
-    assert all(loading.identity(value) for value in good["image"])
+    assert all(loading.image_identity(value) for value in good["image"])
     images = [part for part in evaluate.build_prompt("MMMU", bad) if part["type"] == "image"]
     with pytest.raises(ImageError, match="there is no image 3"):
-        loading.decoded(images[1]["value"], PixelBudget(784, 10**6))
+        loading.decode_image(images[1]["value"], PixelBudget(784, 10**6))
 
 
 def test_transparent_images_lose_their_transparency_as_in_the_reference() -> None:
     image = Image.new("RGBA", (28, 28), (10, 20, 30, 0))
     buffer = BytesIO()
     image.save(buffer, format="PNG")
-    assert loading.decoded(buffer.getvalue(), PixelBudget(784, 10**6)).getpixel((3, 3)) == (
+    assert loading.decode_image(buffer.getvalue(), PixelBudget(784, 10**6)).getpixel((3, 3)) == (
         10,
         20,
         30,
@@ -406,19 +406,19 @@ def test_transparent_images_lose_their_transparency_as_in_the_reference() -> Non
 
 
 def test_small_images_are_enlarged_once_to_the_lower_limit() -> None:
-    images = loading.decoded(png("red"), PixelBudget(100 * 784, 10**7))
+    images = loading.decode_image(png("red"), PixelBudget(100 * 784, 10**7))
     assert images.size == (280, 280)
 
 
 @pytest.mark.parametrize("value", [b"", None, b"no image", "x" * 80, "nowhere.png"])
 def test_what_is_no_image_is_unusable(value: Any) -> None:
     with pytest.raises(ImageError):
-        loading.decoded(value, PixelBudget(784, 10**6))
+        loading.decode_image(value, PixelBudget(784, 10**6))
 
 
 def test_an_image_that_is_already_open_has_the_size_limit_of_image_files(monkeypatch):
     monkeypatch.setattr("difftrain.images.MAX_PIXELS", 30 * 40)
     budget = PixelBudget(784, 10**6)
-    assert loading.decoded(Image.new("RGB", (30, 40)), budget).mode == "RGB"
+    assert loading.decode_image(Image.new("RGB", (30, 40)), budget).mode == "RGB"
     with pytest.raises(ImageError, match="image too large: 41 x 30"):
-        loading.decoded(Image.new("RGB", (41, 30)), budget)
+        loading.decode_image(Image.new("RGB", (41, 30)), budget)

@@ -137,7 +137,7 @@ def test_there_is_no_score_of_failures_alone_and_the_reason_is_given(
 
 def test_the_reason_says_what_is_missing() -> None:
     assert summarize("shapes/MMVet", UNDECIDED).reason == (
-        "MMVet needs a judge: none was asked, or none of its replies was a score"
+        "MMVet needs a judge: none was called, or none of its replies was a score"
     )
     assert summarize("MMStar", DEAD).reason == "2 of 2 items got no score"
     assert "nothing decided the others" in str(summarize("MMStar", [*UNDECIDED, *DEAD]).reason)

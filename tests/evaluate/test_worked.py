@@ -244,11 +244,11 @@ def test_a_lost_text_becomes_the_word_nan_only_in_an_evaluation() -> None:
         assert (
             evaluate.grade_prediction("MMStar", prediction, item, None, through).extracted == "A"
         )  # "nan" has an n
-        kept = replace(through, through_tables=False)
+        kept = replace(through, texts_become_nan=False)
         assert evaluate.grade_prediction("MMStar", "", item, None, kept).extracted is None
     assert not configured_rules(
         EvaluateConfig(harness_overrides=HarnessOverrides(kept_texts=True))
-    ).through_tables
+    ).texts_become_nan
 
 
 def test_an_option_named_nan_can_be_scored_and_asked() -> None:

@@ -207,9 +207,9 @@ def grade_all(
     for item, response in zip(items, responses, strict=True):
         prediction = write_results.prediction(response, config)
         grade = evaluate.grade_prediction(
-            item.benchmark, prediction, item.item, None, configured_rules(config)
+            item.benchmark, prediction, item.row, None, configured_rules(config)
         )
-        results.append(evaluate.item_result(item.benchmark, item.item, response, grade))
+        results.append(evaluate.item_result(item.benchmark, item.row, response, grade))
     return results
 
 
@@ -228,7 +228,7 @@ def test_the_table_holds_the_items_columns_and_what_the_scorer_was_given(
     (path,) = write_results.write_predictions(tmp_path, "org/My model", mmstar, results, config)
     assert path.name == "My-model_shapes-MMStar.tsv"
     table = pd.read_csv(path, sep="\t", keep_default_na=False)
-    assert list(table["index"]) == [item.item["index"] for item in mmstar]
+    assert list(table["index"]) == [item.row["index"] for item in mmstar]
     assert {"question", "A", "B", "C", "D", "answer", "category", "prediction"} <= set(table)
     assert "image" not in table
     expected = ["B", "None", "a\tb\n| c |", '"quoted"', "", "A", RESPONSES[-1]]

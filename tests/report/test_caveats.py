@@ -13,7 +13,7 @@ from difftrain.report.inputs import RunInputs
 
 MakeRun = Callable[..., RunInputs]
 NONE = {"score": None, "low": None, "high": None, "n": 0, "rules_only": True}
-REASON = "MMVet needs a judge: none was asked, or none of its replies was a score"
+REASON = "MMVet needs a judge: none was called, or none of its replies was a score"
 
 
 def change_summary(folder: Path, change: Callable[[dict], None]) -> None:

@@ -1,1 +1,1 @@
-"""The six benchmarks, one file each: prompt, scorer, results tables and published columns."""
+"""The six benchmarks, one file each: prompt, scorer, results tables and data-set columns."""

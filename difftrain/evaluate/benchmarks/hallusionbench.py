@@ -1,4 +1,4 @@
-"""HallusionBench: 951 yes/no questions; figures come in original and edited pairs."""
+"""HallusionBench: 951 yes/no questions on figures; most figures exist in edited versions too."""
 
 import re
 from collections import defaultdict
@@ -14,18 +14,18 @@ _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 _PERIODS_REMOVED = 32
-"""The reference passes a flag (re.UNICODE is 32) where the number of replacements belongs."""
+"""The reference passes re.UNICODE, which is 32, as the maximal number of replacements."""
 
 
 def yes_or_no(text: str, every_period: bool = False) -> str | None:
-    """Yes or No if the one word occurs and the other does not, after VQA-style clearing."""
+    """Yes or No if just one of the words occurs after the VQA scorer's removal of punctuation."""
     lowered = text.lower()
-    joined = _DIGIT_COMMA_DIGIT.search(lowered) is not None
-    cleared = lowered
+    has_number_with_comma = _DIGIT_COMMA_DIGIT.search(lowered) is not None
+    cleaned = lowered
     for mark in _PUNCTUATION:
         beside_blank = f"{mark} " in lowered or f" {mark}" in lowered
-        cleared = cleared.replace(mark, "" if beside_blank or joined else " ")
-    words = _PERIOD.sub("", cleared, count=0 if every_period else _PERIODS_REMOVED).split()
+        cleaned = cleaned.replace(mark, "" if beside_blank or has_number_with_comma else " ")
+    words = _PERIOD.sub("", cleaned, count=0 if every_period else _PERIODS_REMOVED).split()
     if ("yes" in words) == ("no" in words):
         return None
     return "Yes" if "yes" in words else "No"
@@ -33,21 +33,21 @@ def yes_or_no(text: str, every_period: bool = False) -> str | None:
 
 def _gold(item: Item) -> str:
     answer = harness.text(item, "answer", "gt_answer").strip()
-    return {"1": "Yes", "0": "No"}.get(answer, answer)  # the official file writes 1 and 0
+    return {"1": "Yes", "0": "No"}.get(answer, answer)  # the hub's data set has 1 and 0
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """By the yes/no rule, else by the judge's reply under the same rule; unknown is wrong."""
+    """Apply the yes/no rule to the prediction, else to the judge's reply; else it is wrong."""
 
     def parse(text: str) -> str | None:
         return yes_or_no(text, rules.overrides.all_periods)
 
     answer, graded_by = parse(prediction), GradedBy.rule
     if answer is None and judge is not None:
-        question = f"Question: {harness.text(item, 'question')}?\n"  # the gold is not shown
+        question = f"Question: {harness.text(item, 'question')}?\n"  # no gold: the judge extracts
         last = f"Answer: {prediction}\nYour output: "
         prompt = harness.judge_prompt("hallusionbench", question, last)
-        answer, _ = harness.first_usable(judge, prompt, harness.RISING, parse)
+        answer, _ = harness.first_usable(judge, prompt, harness.RISING_TEMPERATURES, parse)
         graded_by = GradedBy.judge
     if answer is None:
         return harness.UNDECIDED
@@ -55,13 +55,13 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
 
 
 def _item_id(item: Item) -> str:
-    """category/set/figure/question; the category is needed, ids repeat across categories."""
+    """category/set/figure/question; the three numbers repeat from category to category."""
     if "set_id" in item:
         ids = [harness.text(item, column) for column in ID_COLUMNS[2:]]
     else:
         ids = harness.text(item, "index").split("_")[3:6]
     if len(ids) < 3:
-        rule = "set, figure and question are its parts 4 to 6"
+        rule = "its parts 4 to 6, separated by _, must be set, figure and question"
         raise ValueError(f"the index {harness.text(item, 'index')} is too short: {rule}")
     return "/".join([_category(item), *ids[:3]])
 
@@ -75,42 +75,42 @@ def _category(item: Item) -> str:
 
 
 def figure_of(item_id: str) -> str:
-    """The figure part of an item id: category/set/figure. Its questions share one image."""
+    """The figure of an item id, as category/set/figure. All questions on it share one image."""
     return item_id.rpartition("/")[0]
 
 
 def accuracies(score_by_item_id: Mapping[str, float | None]) -> harness.TableRow:
-    """aAcc, fAcc, qAcc from the scores of all items by item id, None where there is none.
+    """The shares of right answers (aAcc), of figures on which all questions are right (fAcc), and
+    of questions that are right on all figures of their set (qAcc).
 
-    Fractions of 1: of questions, of figures all right, of questions right on every figure. A figure
-    or question with an item without a score counts in `figures_left_out` or `questions_left_out`
-    and in no accuracy. An accuracy over nothing is None.
+    A figure or question with an unscored item (None) counts only in `figures_left_out` or
+    `questions_left_out`. An accuracy over nothing is None.
     """
     figures: dict[str, list[float | None]] = defaultdict(list)
     questions: dict[tuple[str, ...], list[float | None]] = defaultdict(list)
-    for identity, score in score_by_item_id.items():
-        name, set_id, _, question_id = identity.rsplit("/", 3)
-        figures[figure_of(identity)].append(score)
-        questions[name, set_id, question_id].append(score)
+    for item_id, score in score_by_item_id.items():
+        category, set_id, _, question_id = item_id.rsplit("/", 3)
+        figures[figure_of(item_id)].append(score)
+        questions[category, set_id, question_id].append(score)
     scored = [score for score in score_by_item_id.values() if score is not None]
-    right_figures, right_questions = (
+    figures_right, questions_right = (
         [all(score == 1 for score in scores) for scores in groups.values() if None not in scores]
         for groups in (figures, questions)
     )
-    columns = {"aAcc": scored, "fAcc": right_figures, "qAcc": right_questions}
+    columns = {"aAcc": scored, "fAcc": figures_right, "qAcc": questions_right}
     means = {name: sum(each) / len(each) if each else None for name, each in columns.items()}
     present = [mean for mean in means.values() if mean is not None]
     return {
         "n": len(scored),
         **means,
         "average": sum(present) / 3 if len(present) == 3 else None,
-        "figures_left_out": len(figures) - len(right_figures),
-        "questions_left_out": len(questions) - len(right_questions),
+        "figures_left_out": len(figures) - len(figures_right),
+        "questions_left_out": len(questions) - len(questions_right),
     }
 
 
 def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
-    """aAcc, fAcc, qAcc and their mean: overall, by VD and VS, by category."""
+    """aAcc, fAcc, qAcc and their mean: over all items, for VD and VS, and for each category."""
     scores: dict[str, dict[str, float | None]] = {harness.OVERALL: {}, "VD": {}, "VS": {}}
     scores |= {name: {} for name in sorted({result.category for result in results})}
     for result in results:
@@ -136,10 +136,10 @@ BENCHMARK = Benchmark(
     item_id=_item_id,
     category=_category,
     tables=_tables,
-    count=951,
-    split="image",
-    columns=(*ID_COLUMNS, "question", "gt_answer", "image"),
+    num_items=951,
+    hub_split="image",
+    hub_columns=(*ID_COLUMNS, "question", "gt_answer", "image"),
     tsv_columns=("index", "image", "question", "answer", "category", "l2-category"),
-    md5=("0c23ac0dc9ef46832d7a24504f2a0c7c",),
+    tsv_md5s=("0c23ac0dc9ef46832d7a24504f2a0c7c",),
     to_harness=_to_harness,
 )

@@ -1,4 +1,4 @@
-"""MathVista (testmini): 1000 items; a judge extracts the answer where the rule cannot."""
+"""MathVista (testmini): 1000 items; if the rule finds no answer, a judge extracts it."""
 
 import json
 from typing import Any
@@ -9,19 +9,19 @@ from difftrain.evaluate.benchmarks.multiple_choice import match_option
 from difftrain.evaluate.harness import Benchmark, HarnessRules, Item, ItemGrade, Judge
 from difftrain.records import GradedBy
 
-NUMBER_TYPES = {"integer": int, "float": float}  # Python's own reading of a text
-MAX_LIST_LENGTH = 200  # characters of a list of a few numbers as an answer
+NUMBER_TYPES = {"integer": int, "float": float}  # answer type -> the function that reads a text
+MAX_LIST_LENGTH = 200  # in characters; a list answer has a few numbers
 
 
 def judge_prompt(prediction: str, item: Item) -> str:
-    """The extractor's prompt (lupantech/MathVista), with its typing error and no line break."""
+    """lupantech/MathVista's prompt to extract the answer, with its typo and missing line break."""
     query = str(item.get("query") or item.get("question") or "")
     last = f"\n{query}\nModel respone: {prediction}Extracted answer:"
     return harness.judge_prompt("mathvista", last)
 
 
 def _options(item: Item) -> dict[str, str]:
-    texts = map(str, harness.as_list(harness.first(item, "choices")))
+    texts = map(str, harness.as_list(harness.first_filled(item, "choices")))
     return dict(zip(LETTERS, texts, strict=False))
 
 
@@ -38,14 +38,13 @@ def _gold(item: Item, rules: HarnessRules) -> object:
 
 
 def _value(text: object, item: Item, rules: HarnessRules) -> object:
-    """What a text answers: an option's letter, a number or a list; None if it cannot be read."""
+    """The answer in a text: an option's letter, a number or a list; None if it cannot be read."""
     if item["question_type"] == "multi_choice":
         return match_option(str(text), _options(item), rules)
     try:
         if item["answer_type"] in NUMBER_TYPES:
             return NUMBER_TYPES[item["answer_type"]](str(text))
-        # The reference has no rule for lists: its branch never says right. JSON is also how Python
-        # writes a list of numbers.
+        # The reference counts every list as wrong. A list of numbers is JSON.
         stripped = str(text).strip()
         is_list = stripped.startswith("[") and len(stripped) <= MAX_LIST_LENGTH
         return json.loads(stripped) if is_list and rules.overrides.list_items else None
@@ -54,9 +53,9 @@ def _value(text: object, item: Item, rules: HarnessRules) -> object:
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """The rule decides choices and correct numbers; else what the judge extracts is compared.
+    """The rule decides if it finds an option or the correct number; else the judge extracts.
 
-    Five failed calls are undecided and give 0, as in the reference.
+    After five replies with the harness's text for a failed call, the item is undecided: 0.
     """
 
     def parse(reply: str) -> str | None:
@@ -66,7 +65,7 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
     if item["question_type"] == "multi_choice":
         decided = value is not None
     else:
-        # The reference tests the number for truth, so a right 0 is "nothing found".
+        # The reference tests `if number`, so that it takes a correct 0 for no number.
         usable = value is not None if rules.overrides.zero else bool(value)
         is_number = item["answer_type"] in NUMBER_TYPES
         decided = is_number and usable and value == _gold(item, rules)
@@ -75,7 +74,7 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
     if judge is None:
         return harness.UNDECIDED
     prompt = judge_prompt(prediction, item)
-    extracted, _ = harness.first_usable(judge, prompt, harness.RISING, parse)
+    extracted, _ = harness.first_usable(judge, prompt, harness.RISING_TEMPERATURES, parse)
     if extracted is None:
         return harness.UNDECIDED
     value, gold = _value(extracted, item, rules), _gold(item, rules)
@@ -91,19 +90,19 @@ def _category(item: Item) -> str:
 
 
 def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """The query is the question, and the gold gets its letter."""
+    """`question` becomes the query, and `answer_option` the letter of the correct choice."""
     metadata = dict(row["metadata"] or {})
     choices = [str(choice) for choice in row["choices"] or ()]
-    multi_choice = row["question_type"] == "multi_choice"
-    if multi_choice and row["answer"] not in choices:
+    is_multi_choice = row["question_type"] == "multi_choice"
+    if is_multi_choice and row["answer"] not in choices:
         raise ValueError(f"row {row['pid']}: the answer is not one of the choices")
-    same = ("pid", "question_type", "answer_type", "unit", "precision", "answer")
+    unchanged = ("pid", "question_type", "answer_type", "unit", "precision", "answer")
     return {
-        **{name: row.get(name) for name in same},
+        **{name: row.get(name) for name in unchanged},
         "index": row["pid"],
         "question": row["query"],
         "choices": str(choices) if choices else None,
-        "answer_option": LETTERS[choices.index(row["answer"])] if multi_choice else None,
+        "answer_option": LETTERS[choices.index(row["answer"])] if is_multi_choice else None,
         "task": metadata["task"],
         "skills": str(list(metadata["skills"])),
         "image": row["decoded_image"],
@@ -112,23 +111,23 @@ def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
 
 BENCHMARK = Benchmark(
     name="MathVista",
-    # The query holds hint, question and choices; the TSV calls it `question`.
+    # The hub's column `query` holds hint, question and choices; the TSV calls it `question`.
     prompt=lambda item: harness.images_then_text(item, harness.text(item, "query", "question")),
     grade=_grade,
     item_id=lambda item: harness.text(item, "pid", "index"),
     category=_category,
     tables=lambda results: {"tasks and skills": harness.category_table(results)},
-    count=1000,
-    split="testmini",
-    columns=(
+    num_items=1000,
+    hub_split="testmini",
+    hub_columns=(
         *("pid", "question", "choices", "answer", "question_type", "answer_type"),
         *("metadata", "query", "decoded_image"),
     ),
-    image_columns=("decoded_image",),
+    hub_image_columns=("decoded_image",),
     tsv_columns=(
         *("index", "image", "question", "answer", "question_type", "answer_type"),
         *("choices", "answer_option", "task", "skills"),
     ),
-    md5=("f199b98e178e5a2a20e7048f5dcb0464",),
+    tsv_md5s=("f199b98e178e5a2a20e7048f5dcb0464",),
     to_harness=_to_harness,
 )

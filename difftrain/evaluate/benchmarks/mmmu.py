@@ -1,4 +1,4 @@
-"""MMMU: 900 validation questions of 30 subjects; open ones are scored as two-option items."""
+"""MMMU: 900 validation questions of 30 subjects; an open one is scored like one of two options."""
 
 import re
 from collections import defaultdict
@@ -28,14 +28,14 @@ SUBJECTS = {
 DISCIPLINES = {
     subject: discipline for discipline, subjects in SUBJECTS.items() for subject in subjects.split()
 }
-IMAGE_TAG = re.compile(r"<image ([1-9])>")  # where an image stands in a text, counted from 1
+IMAGE_TAG = re.compile(r"<image ([1-9])>")  # marks the place of image N in a text
 
 
 def _prompt(item: Item) -> list[Part]:
-    """The text cut at each `<image N>`, image N in its place; without tags the images first.
+    """The text with image N in the place of each `<image N>`; without tags, the images come first.
 
-    An image that is never mentioned is not sent; one that is mentioned twice is sent twice.
-    Raises ValueError if an image is mentioned that the item does not have.
+    An image without a tag is not sent; one with two tags is sent twice. Raises ValueError if the
+    item does not have the image of a tag.
     """
     text = multiple_choice.question_text(item)
     if not IMAGE_TAG.search(text):
@@ -47,23 +47,23 @@ def _prompt(item: Item) -> list[Part]:
             if piece:
                 parts.append({"type": "text", "value": piece})
         elif int(piece) > len(images) or images[int(piece) - 1] is None:
-            raise ValueError(f"MMMU item {_item_id(item)} mentions <image {piece}> but has none")
+            raise ValueError(f"MMMU item {_item_id(item)} mentions <image {piece}> but lacks it")
         else:
             parts.append({"type": "image", "value": images[int(piece) - 1]})
     return parts
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """By the option rule, else by the judge; an open item has its gold as A and all else as B.
+    """Grade by matching options; an open item gets its gold answer as option A, which is correct.
 
-    An open gold that is itself one capital letter stays the gold letter, as in the reference,
-    unless `overrides.letter_golds`.
+    As in the reference, the correct option of an open item whose gold answer is one capital letter
+    is that letter, unless `overrides.letter_golds`.
     """
     options, gold = harness.options(item), harness.text(item, "answer")
     if not options:
         options = {"A": gold, "B": "Other Answers"}
-        stays = len(gold) == 1 and "A" <= gold <= "Z" and not rules.overrides.letter_golds
-        gold = gold if stays else "A"
+        is_letter = len(gold) == 1 and "A" <= gold <= "Z"
+        gold = gold if is_letter and not rules.overrides.letter_golds else "A"
     return multiple_choice.grade(prediction, item, options, gold, judge, rules)
 
 
@@ -76,7 +76,7 @@ def _subject(item_id: str) -> str:
 
 
 def _category(item: Item) -> str:
-    """Split, discipline and subject as far as columns hold them, joined by commas."""
+    """Split, discipline and subject, joined by commas; without these columns, the subject alone."""
     if harness.is_empty(item.get("l2-category")):
         return _subject(_item_id(item))
     cells = [item.get(name) for name in ("split", "category", "l2-category")]
@@ -84,7 +84,7 @@ def _category(item: Item) -> str:
 
 
 def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
-    """A table for each split: overall, subjects, disciplines. `validation` is the printed one."""
+    """A table for each split: all items, subjects, disciplines. Papers print `validation`."""
     splits: dict[str, list[ItemResult]] = defaultdict(list)
     for result in results:
         splits["dev" if result.category.split(",")[0] == "dev" else "validation"].append(result)
@@ -122,15 +122,15 @@ BENCHMARK = Benchmark(
     item_id=_item_id,
     category=_category,
     tables=_tables,
-    count=900,
-    split="validation",
-    columns=("id", "question", "options", "answer", "question_type", *harness.IMAGE_COLUMNS),
-    image_columns=harness.IMAGE_COLUMNS,
+    num_items=900,
+    hub_split="validation",
+    hub_columns=("id", "question", "options", "answer", "question_type", *harness.IMAGE_COLUMNS),
+    hub_image_columns=harness.IMAGE_COLUMNS,
     tsv_columns=(
         *("index", "image", "question", "answer"),
         *("A", "B", "C", "D", "split", "category", "l2-category"),
     ),
-    md5=("585e8ad75e73f75dcad265dfd0417d64", "521afc0f3bf341e6654327792781644d"),
+    tsv_md5s=("585e8ad75e73f75dcad265dfd0417d64", "521afc0f3bf341e6654327792781644d"),
     to_harness=_to_harness,
-    configs=tuple(sorted(DISCIPLINES)),
+    hub_configs=tuple(sorted(DISCIPLINES)),
 )

@@ -1,7 +1,6 @@
-"""MMStar: 1500 multiple-choice questions over six capabilities, in the harness's columns.
+"""MMStar: 1500 multiple-choice questions on six capabilities.
 
-The hub's data set writes the options into the question; `_to_harness` moves them into columns A to
-D, as the harness's TSV has them.
+In the hub's data set a question contains its options; the harness's TSV has columns A to D.
 """
 
 import re
@@ -19,7 +18,7 @@ _LETTERED = re.compile(
 _BRACKETED = re.compile(r"^\(([A-D])\)\s?(.*?)\s*(?=^\([A-D]\)|\Z)", re.DOTALL | re.MULTILINE)
 
 
-def _options(item: Item) -> dict[str, str]:
+def _required_options(item: Item) -> dict[str, str]:
     options = harness.options(item)
     if not options:
         raise ValueError(f"MMStar item {item.get('index')} has no option columns A, B, C, D")
@@ -27,21 +26,21 @@ def _options(item: Item) -> dict[str, str]:
 
 
 def _prompt(item: Item) -> list[Part]:
-    """The image, then the question with its options. An `<image 1>` in the text stays there."""
-    _options(item)
+    """The image, then the question with its options. An `<image 1>` in the text is kept."""
+    _required_options(item)  # raises if there are none
     return harness.images_then_text(item, multiple_choice.question_text(item))
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    options, gold = _options(item), harness.text(item, "answer")
+    options, gold = _required_options(item), harness.text(item, "answer")
     return multiple_choice.grade(prediction, item, options, gold, judge, rules)
 
 
 def split_options(question: str) -> tuple[str, dict[str, str]]:
-    """A question without its options, and the options, which the hub writes into it.
+    """Split a question of the hub's data set into the question proper and letter -> option.
 
-    Either "...\\nOptions: A: x, B: y" or, for items taken from MathVista, "...\\nChoices:\\n(A) x".
-    Raises ValueError if there are no options.
+    It ends in "\\nOptions: A: x, B: y" or, if it comes from MathVista, in "\\nChoices:\\n(A) x".
+    Raises ValueError if it contains no options.
     """
     if match := _LETTERED.search(question):
         options = {letter: text for letter, text in match.groupdict().items() if text is not None}
@@ -58,8 +57,8 @@ def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
         question, options = split_options(row["question"])
     except ValueError as error:
         raise ValueError(f"row {row['index']}: {error}") from error
-    same = {name: row[name] for name in ("answer", "category", "l2_category", "image")}
-    return {"index": str(row["index"]), "question": question, **options, **same}
+    unchanged = {name: row[name] for name in ("answer", "category", "l2_category", "image")}
+    return {"index": str(row["index"]), "question": question, **options, **unchanged}
 
 
 BENCHMARK = Benchmark(
@@ -69,10 +68,10 @@ BENCHMARK = Benchmark(
     item_id=lambda item: harness.text(item, "index"),
     category=lambda item: harness.text(item, "category"),
     tables=lambda results: {"capabilities": harness.category_table(results)},
-    count=1500,
-    split="val",
-    columns=("index", "question", "image", "answer", "category", "l2_category"),
+    num_items=1500,
+    hub_split="val",
+    hub_columns=("index", "question", "image", "answer", "category", "l2_category"),
     tsv_columns=("index", "image", "question", "answer", "A", "B", "C", "D", "category"),
-    md5=("e1ecd2140806c1b1bbf54b43372efb9e", "2f3da1ab455b65ac89e57b01706207b7"),
+    tsv_md5s=("e1ecd2140806c1b1bbf54b43372efb9e", "2f3da1ab455b65ac89e57b01706207b7"),
     to_harness=_to_harness,
 )

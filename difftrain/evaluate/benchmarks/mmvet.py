@@ -1,4 +1,4 @@
-"""MM-Vet: 218 open questions; a judge gives every response a score of 0.0 to 1.0."""
+"""MM-Vet: 218 open questions; a judge scores every response from 0.0 to 1.0."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from difftrain.records import GradedBy, ItemResult
 
 
 def judge_prompt(prediction: str, item: Item) -> str:
-    """The table with this item as its last row; the wording is yuweihao/MM-Vet's (Apache-2.0)."""
+    """Examples in a table whose last row is this item; from yuweihao/MM-Vet (Apache-2.0)."""
     gold = harness.text(item, "answer")
     gold = gold.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
     row = [harness.text(item, "question"), gold, prediction, ""]
@@ -18,9 +18,9 @@ def judge_prompt(prediction: str, item: Item) -> str:
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """The judge's number, requested up to five times; five replies without one count as 0.
+    """The number that the judge replies; after five replies without a number, 0.
 
-    A reply of `nan` is a number to the reference and spoils its mean; here it gives no score.
+    In the reference a reply `nan` makes the mean NaN; here the item then has no score.
     """
     if judge is None:
         return harness.UNDECIDED
@@ -35,17 +35,18 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
         return ItemGrade(score, reply.strip(), GradedBy.judge) if 0 <= score <= 1 else None
 
     prompt = judge_prompt(prediction, item)
-    return harness.first_usable(judge, prompt, harness.RISING, parse)[0] or harness.UNDECIDED
+    grade, _ = harness.first_usable(judge, prompt, harness.RISING_TEMPERATURES, parse)
+    return grade or harness.UNDECIDED
 
 
 def _category(item: Item) -> str:
     """The capabilities, joined by commas."""
-    return ",".join(map(str, harness.as_list(harness.first(item, "category", "capability"))))
+    return ",".join(map(str, harness.as_list(harness.first_filled(item, "category", "capability"))))
 
 
 def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
-    """Capabilities, and exact combinations of them."""
-    combinations = harness.category_table(results, split=False)
+    """A table of single capabilities and one of their combinations."""
+    combinations = harness.category_table(results, split_categories=False)
     return {
         "capabilities": harness.category_table(results),
         "combinations": {name.replace(",", "_"): row for name, row in combinations.items()},
@@ -53,8 +54,8 @@ def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
 
 
 def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
-    same = {name: row[name] for name in ("question", "answer", "image")}
-    return same | {"index": row["question_id"], "category": _category(row)}
+    unchanged = {name: row[name] for name in ("question", "answer", "image")}
+    return unchanged | {"index": row["question_id"], "category": _category(row)}
 
 
 BENCHMARK = Benchmark(
@@ -63,10 +64,10 @@ BENCHMARK = Benchmark(
     item_id=lambda item: harness.text(item, "index", "question_id", "id"),
     category=_category,
     tables=_tables,
-    count=218,
-    split="test",
-    columns=("question_id", "question", "answer", "capability", "image"),
+    num_items=218,
+    hub_split="test",
+    hub_columns=("question_id", "question", "answer", "capability", "image"),
     tsv_columns=("index", "image", "question", "answer", "category"),
-    md5=("748aa6d4aa9d4de798306a63718455e3",),
+    tsv_md5s=("748aa6d4aa9d4de798306a63718455e3",),
     to_harness=_to_harness,
 )

@@ -1,7 +1,7 @@
-"""Multiple choice as the reference harness scores it: by matching options, else by a judge.
+"""Grades multiple choice as the harness does, by matching options, else by a judge.
 
-Shared by MathVista, MMMU and MMStar. The harness's accidents are kept on purpose: "$70" contains
-"$7".
+Shared by MathVista, MMMU and MMStar. The harness's faults are kept on purpose: "$70" matches an
+option "$7".
 """
 
 import re
@@ -14,8 +14,8 @@ from difftrain.evaluate import harness
 from difftrain.evaluate.harness import HarnessRules, Item, ItemGrade, Judge
 from difftrain.records import GradedBy
 
-NONE_OF_THEM = "Z"
-LAST_TOKENS = 4
+NONE_OF_THEM = "Z"  # the harness's letter for "no option"
+NUM_LAST_TOKENS = 4
 REFUSALS = (
     "Sorry, I can't help with images of people yet.",
     "I can't process this file.",
@@ -26,12 +26,12 @@ _BLANKED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 
 
 def question_text(item: Item) -> str:
-    """The question with its lettered options; without options, the question alone."""
+    """The question with its lettered options, if it has any."""
     question, options = harness.text(item, "question"), harness.options(item)
     hint = None if harness.is_empty(item.get("hint")) else str(item["hint"])
     if not options:
         return (f"Hint: {hint}\n" if hint else "") + f"Question: {question}\n"
-    # An empty option in the middle keeps its letter, so its line is made and then dropped.
+    # If option B is empty, C must still be called C: B's line is built and then removed.
     count = prompts.LETTERS.index(max(options)) + 1
     texts = [options.get(letter, "\0") for letter in prompts.LETTERS[:count]]
     lines = prompts.multiple_choice(question, texts, hint).splitlines(keepends=True)
@@ -39,7 +39,7 @@ def question_text(item: Item) -> str:
 
 
 def _match_letter(prediction: str, options: Mapping[str, str], rules: HarnessRules) -> str | None:
-    """The option letter that stands as a word of its own, Z for a refusal, or None."""
+    """The option letter that occurs as a separate word, Z for a refusal, or None."""
     if harness.API_FAILURE in prediction:
         return None
     if any(phrase in prediction for phrase in REFUSALS):
@@ -48,7 +48,7 @@ def _match_letter(prediction: str, options: Mapping[str, str], rules: HarnessRul
     present = [letter for letter in options if letter in tokens]
     if len(present) == 1:
         index = tokens.index(present[0])
-        if not rules.letter_near_end or index >= len(tokens) - LAST_TOKENS:
+        if not rules.letter_near_end or index >= len(tokens) - NUM_LAST_TOKENS:
             return present[0]
     if not present and NONE_OF_THEM in tokens:
         return NONE_OF_THEM
@@ -60,7 +60,7 @@ def _match_letter(prediction: str, options: Mapping[str, str], rules: HarnessRul
 
 
 def match_option(prediction: str, options: Mapping[str, str], rules: HarnessRules) -> str | None:
-    """The option that a prediction means, by letter, else by text: a letter, Z (none) or None."""
+    """The letter of the option that a prediction names by letter or text, Z for none, or None."""
     if letter := _match_letter(prediction, options, rules):
         return letter
     max_length = 2 * sum(len(text) for text in options.values())
@@ -72,13 +72,13 @@ def match_option(prediction: str, options: Mapping[str, str], rules: HarnessRule
 
 
 def judge_prompt(question: str, options: Mapping[str, str], prediction: str) -> str:
-    """Asks which option a prediction means; the Chinese form has the reference's content only."""
+    """The prompt that asks which option a prediction means, in the language of the question."""
     lines = "".join(f"{letter}. {text}\n" for letter, text in options.items())
-    listed = f"There are several options: \n{lines}"
-    if any("\u4e00" <= letter <= "\u9fff" for letter in question):
-        last = f"问题: {question}?\n选项: {listed}\n答案: {prediction}\n输出: "
+    option_list = f"There are several options: \n{lines}"
+    if any("\u4e00" <= character <= "\u9fff" for character in question):  # Chinese
+        last = f"问题: {question}?\n选项: {option_list}\n答案: {prediction}\n输出: "
         return harness.judge_prompt("multiple_choice_chinese", last)
-    last = f"Question: {question}?\nOptions: {listed}\nAnswer: {prediction}\nYour output: "
+    last = f"Question: {question}?\nOptions: {option_list}\nAnswer: {prediction}\nYour output: "
     return harness.judge_prompt("multiple_choice", last)
 
 
@@ -90,11 +90,11 @@ def grade(
     judge: Judge | None,
     rules: HarnessRules,
 ) -> ItemGrade:
-    """1 if the option the prediction means is the gold letter, else 0.
+    """1 if the prediction means the option with the gold letter, else 0.
 
-    Where the reference harness draws an option at random (three replies of the judge were of no
-    use), this is undecided and wrong; with `overrides.fallback=random` the drawn letter counts. A
-    judge that could not be reached gives no score.
+    After three replies of the judge that name no option, the harness picks an option at random;
+    here the item is undecided and wrong, unless `overrides.fallback=random`. If all replies are the
+    harness's text for a failed call, there is no score.
     """
 
     def parse(text: str) -> str | None:
@@ -104,14 +104,14 @@ def grade(
     if letter is None and judge is not None:
         question = str(item.get("question", ""))
         prompt = judge_prompt(question, options, prediction)
-        letter, replies = harness.first_usable(judge, prompt, harness.STEADY, parse)
+        letter, replies = harness.first_usable(judge, prompt, harness.EQUAL_TEMPERATURES, parse)
         graded_by = GradedBy.judge
         if all(harness.API_FAILURE in reply for reply in replies):
             return ItemGrade(None, None, None, f"the judge failed: {harness.API_FAILURE}")
         if letter is None and rules.overrides.fallback is Fallback.random:
             letters, item_id = [*options, NONE_OF_THEM], str(item.get("id") or item.get("index"))
-            number = seeds.derive(0, "fallback", item_id, question)
-            letter, graded_by = letters[number % len(letters)], None
+            random_number = seeds.derive(0, "fallback", item_id, question)
+            letter, graded_by = letters[random_number % len(letters)], None
     if letter is None:
         return harness.UNDECIDED
     return ItemGrade(float(letter == gold), letter, graded_by)

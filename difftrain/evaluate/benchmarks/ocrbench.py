@@ -1,4 +1,4 @@
-"""OCRBench: 1000 reading items, correct if a gold answer occurs anywhere in the prediction."""
+"""OCRBench: 1000 text-reading items, correct if the prediction contains a gold answer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,17 +20,17 @@ GROUPS = {
 }
 
 
-def _normalized(text: str, formula: bool) -> str:
+def _normalized(text: str, is_formula: bool) -> str:
     line = text.strip().replace("\n", " ")
-    return line.replace(" ", "") if formula else line.lower()
+    return line.replace(" ", "") if is_formula else line.lower()
 
 
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
-    """1 if a gold is a part of the prediction; formulas keep their case and lose their blanks."""
-    formula = _category(item) == FORMULAS
-    normalized = _normalized(prediction, formula)
-    for gold in map(str, harness.as_list(harness.first(item, "answer", "answers"))):
-        if _normalized(gold, formula) in normalized:
+    """1 if the prediction contains a gold answer. For formulas case matters, blanks do not."""
+    is_formula = _category(item) == FORMULAS
+    normalized = _normalized(prediction, is_formula)
+    for gold in map(str, harness.as_list(harness.first_filled(item, "answer", "answers"))):
+        if _normalized(gold, is_formula) in normalized:
             return ItemGrade(1.0, gold.strip(), GradedBy.rule)
     return ItemGrade(0.0, None, GradedBy.rule)
 
@@ -40,20 +40,20 @@ def _category(item: Item) -> str:
 
 
 def _tables(results: Sequence[ItemResult]) -> dict[str, Table]:
-    """Five groups and the final score, which is a count; the ten types beside them."""
+    """A table of the five groups and the final score (a count), and one of the ten types."""
     groups = {
         name: harness.table_row(result for result in results if result.category in types)
         for name, types in GROUPS.items()
     }
     types = harness.category_table(results)
     final = types.pop(harness.OVERALL)
-    # The Final Score Norm is the number of correct items over ten, on a subset too.
+    # "Final Score Norm" is always the number of correct items divided by ten, on a subset too.
     final |= {"norm": (final["right"] or 0) / 10}
     return {"groups": {**groups, "Final Score": final}, "types": types}
 
 
 def _to_harness(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """Rows have no id: their number is the harness's index."""
+    """Hub rows have no id; their number is the `index` of the harness."""
     return {
         **{name: row[name] for name in ("question", "dataset", "image")},
         "index": str(number),
@@ -68,10 +68,10 @@ BENCHMARK = Benchmark(
     item_id=lambda item: harness.text(item, "index", "id"),
     category=_category,
     tables=_tables,
-    count=1000,
-    split="test",
-    columns=("dataset", "question", "question_type", "answer", "image"),
+    num_items=1000,
+    hub_split="test",
+    hub_columns=("dataset", "question", "question_type", "answer", "image"),
     tsv_columns=("index", "image", "question", "answer", "category"),
-    md5=("e953d98a987cc6e26ef717b61260b778",),
+    tsv_md5s=("e953d98a987cc6e26ef717b61260b778",),
     to_harness=_to_harness,
 )

@@ -1,7 +1,6 @@
-"""The judge as the scorers call it: cached replies first, then the server, everything counted.
+"""Calls the judge, a language model that grades responses: cached replies first, then its server.
 
-Address and key come from the environment and appear in no message, file or log. Not here: the
-prompts (prompts/, and the scorers in benchmarks/).
+Address and key come from the environment and appear in no message, file or log.
 """
 
 import hashlib
@@ -27,13 +26,13 @@ from difftrain.model.engines import transport
 from difftrain.model.engines.transport import Fault, RequestError, ServerUnavailable
 from difftrain.shapes.benchmarks import judge as stub_judge
 
-CACHE_VERSION = 2  # part of every key; a change to what a call sends must change it
-DEFAULT_MAX_TOKENS = 2048  # of a reply where the reference harness sets no other limit
-# MM-Vet's judge had 3 tokens before this day; a longer reply is cut off and unusable there.
+CACHE_VERSION = 2  # part of every cache key; increase it if a request's content changes
+DEFAULT_MAX_TOKENS = 2048  # of a reply, if the harness (VLMEvalKit) sets no other limit
+# Before this day the harness limited MM-Vet's judge to 3 tokens and could use no longer reply.
 MMVET_LONG_FROM = "2026-05-28"
 MAX_PAUSE_S = 120.0  # a server that asks for a longer pause is not called again in this run
-OUTAGE_CALLS = 24  # that fail in a row before the server is not called again in this run
-# An empty reply does not count towards an outage, nor a refusal by a server that has replied.
+OUTAGE_CALLS = 24  # after so many failures in a row the server is not called again in this run
+# Not counted: empty replies, and refusals by a server that has replied before.
 OUTAGE_FAULTS = {Fault.limited, Fault.server, Fault.lost, Fault.slow, Fault.malformed}
 FATAL_STATUSES = {
     401: "the server answers 401: is JUDGE_API_KEY right?",
@@ -47,20 +46,20 @@ FATAL_STATUSES = {
 def cache_key(
     server: str, model: str, prompt: str, temperature: float, max_tokens: int, attempt: int
 ) -> str:
-    """What identifies a reply; `attempt` counts an item's calls that are equal in all the rest.
+    """The key of a reply; `attempt` numbers an item's calls that are otherwise equal.
 
-    The reference harness repeats a call at the same temperature when a reply is unusable.
+    The harness repeats a call at the same temperature if it cannot use the reply.
     """
     content = [CACHE_VERSION, server, model, prompt, float(temperature), max_tokens, attempt]
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
 class ReplyCache:
-    """The judge's replies on disk, so that no call is paid for twice; failures are not kept.
+    """The judge's replies on disk, so that no call is paid for twice; failures are not stored.
 
-    A folder of JSON lines. Every process appends to a file of its own and reads all of them, so
-    parallel ranks and runs cannot damage each other's lines. A line is one write that begins with
-    a line break, so that a line cut off by a kill is skipped and damages no other.
+    A folder of JSON-lines files. Every process appends to its own file and reads all files, so that
+    parallel ranks and runs cannot mix their lines. A line begins with a line break and is written
+    at once, so that if a kill cuts it off, only this line is lost.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,7 +89,7 @@ class ReplyCache:
             return reply
 
     def close(self) -> None:
-        """Close the file; nothing is lost if this is never called."""
+        """Close the file; replies are on disk even if this is never called."""
         with self._lock:
             if self._file is not None:
                 self._file.close()
@@ -111,16 +110,16 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
 class JudgeUsage:
     """Counts of one pass over one checkpoint's items.
 
-    `replies` were used, `from_cache` of them came from the disk; `calls` are HTTP requests, retries
-    included; `unusable` replies could not be parsed; `failed_items` have no score because the judge
-    failed. Calls and faults are counted on the server's event loop alone.
+    `replies` is the number of all replies and `from_cache` of those from disk; `calls` of HTTP
+    requests with retries; `unusable` of replies that could not be parsed; `failed_items` of items
+    without a score because the judge failed. Only the client's event loop counts calls and faults.
     """
 
     def __init__(self) -> None:
         self._lock = Lock()
         self.counts = Counter(replies=0, from_cache=0, calls=0, unusable=0, failed_items=0)
-        self.faults: Counter[Fault] = Counter()  # requests that got no reply or were not sent
-        self.messages: dict[Fault, str] = {}  # the last one of each fault; holds no secret
+        self.faults: Counter[Fault] = Counter()  # requests without a reply, or not sent
+        self.messages: dict[Fault, str] = {}  # the last message of each fault, without secrets
 
     def add(self, name: str, by: int = 1) -> None:
         """Add to one of the counts, from any thread."""
@@ -128,7 +127,7 @@ class JudgeUsage:
             self.counts[name] += by
 
     def as_dict(self) -> dict[str, Any]:
-        """The counts for JSON; `last_words` has the last message of each fault."""
+        """The counts as JSON; `last_words` holds the last message of each fault."""
         return {
             **self.counts,
             "faults": {fault.value: count for fault, count in sorted(self.faults.items())},
@@ -153,7 +152,7 @@ def format_usage(name: str, usage: Mapping[str, Any]) -> str:
 
 
 class JudgeServer:
-    """The server that the environment names; safe to use from several threads."""
+    """The judge's server, named by environment variables; may be used from several threads."""
 
     def __init__(self, config: JudgeClientConfig, usage: JudgeUsage) -> None:
         self.model = os.environ[judge_config.MODEL].strip()
@@ -166,7 +165,7 @@ class JudgeServer:
         self._failures_in_a_row, self._has_replied, self._closed = 0, False, False
 
     def check_key(self) -> None:
-        """Raises ConfigError if the server rejects the key; one that cannot be reached passes."""
+        """Raise ConfigError if the server rejects the key; if it cannot be reached, do nothing."""
         with suppress(RequestError):
             status = self._client.run(self._client.models_status(self._config.timeout_s))
             if status in (401, 403):
@@ -195,7 +194,7 @@ class JudgeServer:
             max_calls = self._config.max_calls
             if max_calls is not None and self._usage.counts["calls"] >= max_calls:
                 self._usage.faults[Fault.over_budget] += 1
-                raise JudgeDown(f"the budget of {max_calls} calls is used up")
+                raise JudgeDown(f"evaluate.judge_client.max_calls={max_calls}: no call is left")
             self._usage.add("calls")
             try:
                 reply = await self._client.complete(body, _parse_reply)
@@ -212,7 +211,7 @@ class JudgeServer:
                 return reply
 
     def _note_failure(self, error: RequestError, gives_up: bool) -> None:
-        """Count a failed request; pause or stop all calls if the error concerns all of them."""
+        """Count a failed request; pause or stop all calls if further calls would fail as well."""
         self._usage.faults[error.fault] += 1
         self._usage.messages[error.fault] = error.message
         pause = error.retry_after or 0.0
@@ -246,7 +245,7 @@ def _parse_reply(response: Mapping[str, Any]) -> str:
     if text:
         return text
     reason = choice.get("finish_reason")
-    is_permanent = reason in ("length", "content_filter")  # cut off or filtered again
+    is_permanent = reason in ("length", "content_filter")  # a retry would give the same
     message = f"an empty reply (finish_reason {reason})"
     raise RequestError(Fault.empty, message, permanent=is_permanent)
 
@@ -259,7 +258,7 @@ class ItemJudge:
         self._attempts: Counter[tuple[str, float]] = Counter()
 
     def __call__(self, prompt: str, temperature: float) -> str:
-        """One reply. Raises JudgeDown where there is none."""
+        """One reply. Raises JudgeDown if there is none."""
         attempt = self._attempts[prompt, temperature]
         self._attempts[prompt, temperature] += 1
         try:
@@ -277,15 +276,15 @@ class JudgeClient:
 
     def __init__(self, kind: JudgeKind, config: JudgeClientConfig, cache: Path) -> None:
         self.kind, self.usage = kind, JudgeUsage()
-        self.disk_full: OSError | None = None  # a reply could not be cached: the pass must stop
+        self.disk_full: OSError | None = None  # set if a reply could not be stored: stop grading
         uses_server = kind is JudgeKind.endpoint
-        self.workers = config.max_concurrency if uses_server else 1
+        self.num_threads = config.max_concurrency if uses_server else 1
         self.server = JudgeServer(config, self.usage) if uses_server else None
         self._cache = ReplyCache(cache) if uses_server else None
         self._server_hash = judge_config.server_hash(kind) or ""
 
     def for_item(self, benchmark: str, rules: str) -> ItemJudge | None:
-        """The judge of one item, with the harness's max_tokens; None where rules alone decide."""
+        """The judge of one item, with the harness's max_tokens; None if only rules decide."""
         if judge_config.by_rules_alone(self.kind, benchmark):
             return None
         mmvet = 3 if rules < MMVET_LONG_FROM else DEFAULT_MAX_TOKENS
@@ -301,16 +300,16 @@ class JudgeClient:
         if (cached := self._cache.get(key)) is not None:
             self.usage.add("from_cache")
             return cached
-        new = self.server.reply(prompt, temperature, max_tokens)
+        new_reply = self.server.reply(prompt, temperature, max_tokens)
         try:
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            return self._cache.add(key, new, model=model, at=now)
+            return self._cache.add(key, new_reply, model=model, at=now)
         except OSError as error:
             self.disk_full = error
             raise JudgeDown("the reply could not be stored") from error
 
     def counts(self) -> dict[str, Any]:
-        """The usage, and why no further call was made (None: calls went on)."""
+        """The usage; `stopped` is the reason why calls were stopped, or None."""
         return self.usage.as_dict() | {"stopped": self.server and self.server.breaker.error}
 
     def close(self) -> None:

@@ -475,4 +475,4 @@ def test_without_a_judge_the_rules_alone_decide(config: RunConfig) -> None:
     assert counts["replies"] == counts["calls"] == 0
     assert {result.graded_by for result in results} == {GradedBy.rule, None}
     for result, (item, prediction) in zip(results, undecided_pairs(config.evaluate), strict=True):
-        assert result.score == score_item(item.benchmark, prediction, item.item)
+        assert result.score == score_item(item.benchmark, prediction, item.row)

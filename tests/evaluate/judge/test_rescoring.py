@@ -132,7 +132,7 @@ def test_more_items_ask_only_for_those_that_are_new(tiny: LoadedModel, config: R
 def test_an_item_whose_picture_or_words_changed_is_asked_again(config: RunConfig) -> None:
     item = load_items(config.evaluate)[0]
     for column, other in (("image", b"another picture"), ("question", "another question")):
-        changed = replace(item, item={**item.item, column: other})
+        changed = replace(item, row={**item.row, column: other})
         assert changed.key == item.key
         assert response_key(changed) != response_key(item)
     store_responses(config, "A")
