@@ -1,4 +1,4 @@
-"""Tiny real things: images drawn by Pillow, jsonl files of a few rows."""
+"""A fixture that writes a small jsonl file with an image beside it."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ WriteRows = Callable[..., Path]
 
 @pytest.fixture
 def write_rows(tmp_path: Path, encode: Encode, red_square: Image.Image) -> WriteRows:
-    """A jsonl beside `images/red.png`; rows are objects, or strings that stand as they are."""
+    """Writes a jsonl beside `images/red.png`; a row is an object, or a string written unchanged."""
 
     def write(*rows: Any, name: str = "my.jsonl") -> Path:
         (tmp_path / "images").mkdir(exist_ok=True)

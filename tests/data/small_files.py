@@ -1,4 +1,4 @@
-"""Small files in the formats of the data sets."""
+"""Writes small files in the formats of published datasets."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, List, Value
 
-CONTENT = [{"content": Value("string"), "role": Value("string")}]
+MESSAGES = [{"content": Value("string"), "role": Value("string")}]
 RATIOS = ("iou_max_label_first", "iou_max_iou_first", "iou_completeness", "map", "map50", "map75")
 ORSTA = Features(
     {
         "data_source": Value("string"),
         "images": List(Image()),
-        "prompt": CONTENT,
+        "prompt": MESSAGES,
         "ability": Value("string"),
         "reward_model": {
             "answer": Value("string"),
@@ -30,13 +30,13 @@ ORSTA = Features(
         "extra_info": {"id": Value("string"), "image_path": Value("string")},
     }
 )
-"""The columns of Orsta-Data-47k, with the schema metadata that makes `images` images."""
+"""The columns of Orsta-Data-47k; `datasets` stores these types in the parquet file."""
 
 
 def orsta_row(
     image: bytes, question: str, gold: str, ability: str | None, boxed: bool = False
 ) -> dict[str, Any]:
-    """One row of Orsta-Data-47k; `boxed` for detection and grounding."""
+    """One row of Orsta-Data-47k; `boxed`: a detection or grounding row, whose answer is a box."""
     ratios = dict.fromkeys(RATIOS, 0.0 if boxed else None)
     return {
         "data_source": "synthetic",
@@ -59,7 +59,7 @@ def orsta_row(
 
 
 def orsta_file(path: Path, rows: list[dict[str, Any]], metadata: bool = True) -> Path:
-    """A parquet file as `datasets` writes it, or without its metadata, as pandas leaves it."""
+    """Writes a parquet file with the schema metadata of `datasets`, or without, like pandas."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if metadata:
         Dataset.from_list(rows, features=ORSTA).to_parquet(path)
@@ -68,7 +68,7 @@ def orsta_file(path: Path, rows: list[dict[str, Any]], metadata: bool = True) ->
     return path
 
 
-def lines(path: Path, rows: list[Any]) -> Path:
-    """A jsonl."""
+def write_jsonl(path: Path, rows: list[Any]) -> Path:
+    """Writes a jsonl and returns its path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

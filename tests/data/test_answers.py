@@ -1,4 +1,4 @@
-r"""Golds are opened (tags, \boxed{}), and their kind is inferred from task, options and form."""
+r"""Gold answers are unwrapped (tags, \boxed{}); their kind is inferred from task, options, form."""
 
 import pytest
 
@@ -10,7 +10,7 @@ LETTERED = "Which is larger?\nA. the red one\nB. the blue one"
 
 
 @pytest.mark.parametrize(
-    ("gold", "inside"),
+    ("gold", "expected"),
     [
         (r"\boxed{52}", "52"),
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
@@ -23,8 +23,8 @@ LETTERED = "Which is larger?\nA. the red one\nB. the blue one"
         (" 52 ", "52"),
     ],
 )
-def test_a_gold_answer_is_unwrapped_to_its_last_balanced_box(gold, inside):
-    assert answers.unwrap(gold) == inside
+def test_a_gold_answer_is_unwrapped_to_its_last_balanced_box(gold, expected):
+    assert answers.unwrap(gold) == expected
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_gold_answer_is_unwrapped_to_its_last_balanced_box(gold, inside):
         ("counting", AnswerKind.count),
     ],
 )
-def test_perception_tasks_fix_the_kind_whatever_the_gold_answer_looks_like(task, kind):
+def test_a_perception_task_decides_the_answer_kind(task, kind):
     assert answers.infer_kind("7", task, "How many?", ()) is kind
     assert answers.task_set(task, kind) is TaskSet.perception
 
@@ -51,7 +51,7 @@ def test_perception_tasks_fix_the_kind_whatever_the_gold_answer_looks_like(task,
         *(r"\pi", "$7$", "3:4", "(1,2)", "x=3", "2x+1"),
     ],
 )
-def test_a_reasoning_gold_answer_that_is_an_expression_is_a_number(gold):
+def test_an_expression_is_inferred_as_a_number(gold):
     assert answers.infer_kind(gold, "math", "What is it?", ()) is AnswerKind.number
 
 
@@ -62,7 +62,7 @@ def test_a_reasoning_gold_answer_that_is_an_expression_is_a_number(gold):
         *("CO2 level", "yes"),
     ],
 )
-def test_a_reasoning_gold_answer_of_words_dates_and_lists_is_a_text(gold):
+def test_words_dates_and_lists_are_inferred_as_text(gold):
     assert answers.infer_kind(gold, "science", "What is it?", ()) is AnswerKind.text
 
 
@@ -71,28 +71,28 @@ def test_a_reasoning_gold_answer_of_words_dates_and_lists_is_a_text(gold):
     [LETTERED, "Which?\n(A) red\n(B) blue", "Which? A: red B: blue", "Which?\nA) red\nB) blue"],
 )
 @pytest.mark.parametrize("gold", ["B", "(B)", "B.", "b"])
-def test_a_letter_is_a_choice_where_the_question_letters_its_options(question, gold):
+def test_a_letter_is_a_choice_if_the_question_lists_lettered_options(question, gold):
     assert answers.infer_kind(gold, "puzzle", question, ()) is AnswerKind.choice
     assert answers.choice_letter(gold, ()) == "B"
 
 
-def test_a_letter_that_is_no_option_is_a_text():
+def test_a_letter_outside_the_options_is_a_text():
     assert answers.infer_kind("D", "puzzle", LETTERED, ()) is AnswerKind.text
 
 
-def test_points_with_letters_as_names_are_no_options():
+def test_letters_that_name_points_are_not_options():
     assert (
         answers.infer_kind("A", "math", "Triangle ABC has a right angle at A.", ())
         is AnswerKind.text
     )
 
 
-def test_options_make_a_choice_and_boxes_stay_boxes():
+def test_a_row_with_options_is_a_choice_unless_its_task_needs_boxes():
     assert answers.infer_kind("12", "math", "How many?", ("11", "12")) is AnswerKind.choice
     assert answers.infer_kind("[1, 2, 3, 4]", "cv_grounding", "Where?", ("a",)) is AnswerKind.boxes
 
 
-def test_boxes_are_recognized_by_their_key_where_no_task_is_given():
+def test_without_a_task_boxes_are_recognized_by_the_key_bbox_2d():
     gold = "[{'bbox_2d': [1, 2, 3, 4]}]"
     assert answers.infer_kind(gold, "unknown", "Where?", ()) is AnswerKind.boxes
     assert answers.task_set("unknown", AnswerKind.boxes) is TaskSet.perception
@@ -104,13 +104,13 @@ def test_the_text_of_an_option_becomes_its_letter():
     assert answers.choice_letter("A", ("red", "blue")) == "A"
 
 
-def test_a_letter_that_is_also_another_options_text_is_refused():
+def test_the_letter_of_one_option_and_the_text_of_another_is_rejected():
     with pytest.raises(RowError, match="the letter of one option and the text of another"):
         answers.choice_letter("B", ("B", "C", "A"))
     assert answers.choice_letter("A", ("A", "B")) == "A"
 
 
-def test_options_lose_their_own_letter_marks():
+def test_letter_marks_are_removed_from_options():
     assert answers.strip_option_marks(["A. red", "B. blue"]) == ("red", "blue")
     assert answers.strip_option_marks(["(A) red", "(B) blue"]) == ("red", "blue")
     assert answers.strip_option_marks(["A. Smith", "C. Jones"]) == ("A. Smith", "C. Jones")

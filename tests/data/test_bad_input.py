@@ -1,8 +1,7 @@
-"""Input that is broken on purpose: every row ends as a Sample or is rejected with its reason."""
+"""Broken input: every row becomes a Sample or is rejected with a reason."""
 
 import json
 import struct
-import time
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -17,15 +16,15 @@ from difftrain.data.quarantine import RejectedRow
 from difftrain.records import Sample
 
 
-def bomb() -> bytes:
+def decompression_bomb() -> bytes:
     """A PNG of a few hundred bytes that claims 30,000 x 30,000 pixels."""
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
+    def chunk(chunk_type: bytes, content: bytes) -> bytes:
         return (
             struct.pack(">I", len(content))
-            + kind
+            + chunk_type
             + content
-            + struct.pack(">I", zlib.crc32(kind + content))
+            + struct.pack(">I", zlib.crc32(chunk_type + content))
         )
 
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
@@ -33,36 +32,40 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
 
 
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
+def encode_image(image: Image.Image, image_format: str, **options) -> bytes:
     buffer = BytesIO()
-    image.save(buffer, format=kind, **options)
+    image.save(buffer, format=image_format, **options)
     return buffer.getvalue()
 
 
-def rotated() -> bytes:
+def rotated_jpeg() -> bytes:
+    """A landscape JPEG that its EXIF orientation turns into portrait."""
     image = Image.new("RGB", (60, 30), "red")
     exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(image, "JPEG", exif=exif)
+    exif[0x0112] = 6  # orientation: rotate by 90 degrees
+    return encode_image(image, "JPEG", exif=exif)
 
 
-SIXTEEN = np.linspace(0, 65535, 56 * 56).reshape(56, 56).astype(np.uint16)
+GRAY_16_BIT = np.linspace(0, 65535, 56 * 56).reshape(56, 56).astype(np.uint16)
 FRAMES = [Image.new("RGB", (56, 56), color) for color in ("red", "blue")]
+# File name -> (content, None if the file is missing; reason of the rejection, None if accepted).
 IMAGE_FILES = {
     "broken.png": (b"\x89PNG\r\n\x1a\n garbage", "broken image"),
-    "cut.jpg": (encoded(Image.new("RGB", (500, 500), "green"), "JPEG")[:400], "broken image"),
-    "bomb.png": (bomb(), "image too large"),
+    "cut.jpg": (encode_image(Image.new("RGB", (500, 500), "green"), "JPEG")[:400], "broken image"),
+    "bomb.png": (decompression_bomb(), "image too large"),
     "empty.png": (b"", "broken image"),
     "page.png": (b"<html>not here</html>", "broken image"),
     "gone.png": (None, "missing file"),
-    "cmyk.jpg": (encoded(Image.new("CMYK", (56, 56), (0, 255, 255, 0)), "JPEG"), None),
-    "sixteen.png": (encoded(Image.fromarray(SIXTEEN), "PNG"), None),
-    "moving.gif": (encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), None),
-    "turned.jpg": (rotated(), None),
+    "cmyk.jpg": (encode_image(Image.new("CMYK", (56, 56), (0, 255, 255, 0)), "JPEG"), None),
+    "sixteen.png": (encode_image(Image.fromarray(GRAY_16_BIT), "PNG"), None),
+    "moving.gif": (encode_image(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), None),
+    "turned.jpg": (rotated_jpeg(), None),
 }
 
 
-def rows_of(folder: Path, image_files: dict[str, bytes | None], question: str) -> Path:
+def write_rows_with_images(
+    folder: Path, image_files: dict[str, bytes | None], question: str
+) -> Path:
     for name, raw in image_files.items():
         if raw is not None:
             (folder / name).write_bytes(raw)
@@ -75,8 +78,10 @@ def rows_of(folder: Path, image_files: dict[str, bytes | None], question: str) -
     return path
 
 
-def test_every_kind_of_bad_image_is_reported_and_no_row_is_lost(tmp_path: Path) -> None:
-    path = rows_of(tmp_path, {name: raw for name, (raw, _) in IMAGE_FILES.items()}, "How many in")
+def test_every_kind_of_bad_image_is_rejected_with_its_reason(tmp_path: Path) -> None:
+    path = write_rows_with_images(
+        tmp_path, {name: raw for name, (raw, _) in IMAGE_FILES.items()}, "How many in"
+    )
     result = list(dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path))))
     assert len(result) == len(IMAGE_FILES)
     for row, (name, (_, reason)) in zip(result, IMAGE_FILES.items(), strict=True):
@@ -98,24 +103,22 @@ def test_every_kind_of_bad_image_is_reported_and_no_row_is_lost(tmp_path: Path) 
     assert 100 < levels.mean() < 155
 
 
-def test_a_question_of_100_kilobytes_stays_whole(tmp_path: Path) -> None:
+def test_a_question_of_100_kilobytes_is_not_truncated(tmp_path: Path) -> None:
     text = "why " * 25_600
-    path = rows_of(tmp_path, {"a.png": encoded(FRAMES[0], "PNG")}, text.strip())
+    path = write_rows_with_images(tmp_path, {"a.png": encode_image(FRAMES[0], "PNG")}, text.strip())
     (result,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     assert isinstance(result, Sample)
     assert len(result.question) > 100_000
 
 
-def test_ten_thousand_repetitions_are_one_sample_and_all_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(encoded(FRAMES[0], "PNG"))
+def test_ten_thousand_equal_rows_give_one_sample_and_9999_duplicates(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encode_image(FRAMES[0], "PNG"))
     row = {"image_paths": ["a.png"], "prompt": "<image>How many?", "ground_truth": "\\boxed{3}"}
     path = tmp_path / "my.jsonl"
     path.write_text((json.dumps(row) + "\n") * 10_000)
-    began = time.process_time()
     counts = build.build_dataset(
         DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data"
     )["counts"]
-    print(f"{time.process_time() - began:.1f} s")
     assert (counts["rows"], counts["samples"], counts["quarantined"]) == (10_000, 1, 9_999)
     lines = (tmp_path / "data" / "quarantine.jsonl").read_text().splitlines()
     assert len(lines) == 9_999
@@ -124,6 +127,6 @@ def test_ten_thousand_repetitions_are_one_sample_and_all_are_counted(tmp_path: P
 
 @pytest.mark.parametrize("text", ["<|image_pad|>", "<|vision_start|>", "<|im_end|>"])
 def test_a_question_cannot_contain_a_token_of_the_chat_template(tmp_path: Path, text: str) -> None:
-    path = rows_of(tmp_path, {"a.png": encoded(FRAMES[0], "PNG")}, text)
+    path = write_rows_with_images(tmp_path, {"a.png": encode_image(FRAMES[0], "PNG")}, text)
     (result,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     assert isinstance(result, RejectedRow)

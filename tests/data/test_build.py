@@ -1,4 +1,4 @@
-"""The data stage writes parts, quarantine.jsonl and manifest.json, and loses no row."""
+"""The data stage writes every row to a part or to quarantine.jsonl, and then manifest.json."""
 
 import json
 
@@ -12,7 +12,7 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.records import Sample
 
 GOOD = {"image_paths": ["images/red.png"], "prompt": "How many?", "ground_truth": "1"}
-GONE = {**GOOD, "image_paths": ["images/none.png"]}
+MISSING_IMAGE = {**GOOD, "image_paths": ["images/none.png"]}
 
 
 def read_quarantine(folder):
@@ -20,14 +20,14 @@ def read_quarantine(folder):
     return [RejectedRow(**json.loads(line)) for line in lines]
 
 
-def from_file(path):
+def jsonl_config(path):
     return DataConfig(source=Source.jsonl, path=str(path))
 
 
-def test_every_row_is_a_sample_or_quarantined(write_rows, tmp_path):
+def test_every_row_becomes_a_sample_or_is_quarantined(write_rows, tmp_path):
     other = {**GOOD, "ground_truth": "2"}
-    path = write_rows(GOOD, GONE, "nonsense", GOOD, other)
-    counts = build.build_dataset(from_file(path), tmp_path / "data")["counts"]
+    path = write_rows(GOOD, MISSING_IMAGE, "nonsense", GOOD, other)
+    counts = build.build_dataset(jsonl_config(path), tmp_path / "data")["counts"]
     assert (counts["rows"], counts["samples"], counts["quarantined"]) == (5, 2, 3)
     samples = parquet.read_finished(tmp_path / "data", Sample, "a test")
     assert [row.source for row in samples] == ["my.jsonl:1", "my.jsonl:5"]
@@ -36,8 +36,8 @@ def test_every_row_is_a_sample_or_quarantined(write_rows, tmp_path):
 
 
 def test_the_manifest_counts_the_reasons_and_names_the_file(write_rows, tmp_path):
-    path = write_rows(GOOD, GONE, GONE, "nonsense")
-    build.build_dataset(from_file(path), tmp_path / "data")
+    path = write_rows(GOOD, MISSING_IMAGE, MISSING_IMAGE, "nonsense")
+    build.build_dataset(jsonl_config(path), tmp_path / "data")
     stage_manifest = manifest.read_manifest(tmp_path / "data")
     assert stage_manifest is not None
     assert stage_manifest["counts"] == {
@@ -62,7 +62,7 @@ def test_the_manifest_counts_the_reasons_and_names_the_file(write_rows, tmp_path
     assert stage_manifest["settings"]["source"] == "jsonl"
 
 
-def test_shapes_leave_an_empty_quarantine(tmp_path):
+def test_the_shapes_source_writes_an_empty_quarantine(tmp_path):
     counts = build.build_dataset(DataConfig(num_samples=12, limit=9), tmp_path)["counts"]
     assert (counts["rows"], counts["samples"], counts["quarantined"]) == (9, 9, 0)
     assert (tmp_path / "quarantine.jsonl").read_text() == ""
@@ -77,10 +77,10 @@ def test_parts_of_an_interrupted_run_do_not_mix_with_the_new_rows(tmp_path):
     assert len(parquet.read_rows(tmp_path, Sample)) == 8
 
 
-def test_no_usable_row_is_an_error_that_counts_the_reasons(write_rows, tmp_path):
-    path = write_rows(GONE, "nonsense", {**GONE, "id": 2})
+def test_a_source_without_usable_rows_is_an_error_that_counts_the_reasons(write_rows, tmp_path):
+    path = write_rows(MISSING_IMAGE, "nonsense", {**MISSING_IMAGE, "id": 2})
     with pytest.raises(EmptyDatasetError) as error:
-        build.build_dataset(from_file(path), tmp_path / "data")
+        build.build_dataset(jsonl_config(path), tmp_path / "data")
     message = str(error.value)
     assert message.startswith(f"none of the 3 rows of {path} can be used: 2 missing file, 1 not")
     assert "first: my.jsonl:1: missing file: images/none.png" in message
@@ -91,10 +91,10 @@ def test_no_usable_row_is_an_error_that_counts_the_reasons(write_rows, tmp_path)
 def test_an_empty_file_says_that_it_holds_no_rows(write_rows, tmp_path):
     path = write_rows()
     with pytest.raises(EmptyDatasetError, match=r"my\.jsonl holds no rows"):
-        build.build_dataset(from_file(path), tmp_path / "data")
+        build.build_dataset(jsonl_config(path), tmp_path / "data")
 
 
-def test_reasons_are_counted_without_their_particulars():
+def test_rejected_rows_are_counted_by_short_reason():
     stats = RejectStats()
     stats.add(RejectedRow("a:1", "missing file: x.png"))
     stats.add(RejectedRow("a:2", "duplicate: like a:1"))
@@ -103,7 +103,7 @@ def test_reasons_are_counted_without_their_particulars():
     assert str(stats) == "2 missing file, 1 duplicate"
 
 
-def test_rows_that_are_rejected_are_counted_and_not_kept_in_memory():
+def test_only_three_rejected_rows_per_reason_stay_in_memory():
     stats = RejectStats()
     for number in range(5000):
         stats.add(RejectedRow(f"a:{number}", f"missing file: {number}.png"))
@@ -114,11 +114,11 @@ def test_rows_that_are_rejected_are_counted_and_not_kept_in_memory():
 
 
 def test_an_interrupted_read_leaves_no_partial_quarantine(tmp_path):
-    def broken_off():
+    def write_and_fail():
         with manifest.atomic_file(tmp_path / "quarantine.jsonl") as file:
             file.write("a rejected row")
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        broken_off()
+        write_and_fail()
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""One stream of rows whatever the source; its identity changes when the rows would."""
+"""Every source gives samples; the fingerprint changes if and only if the samples would change."""
 
 import base64
 import os
@@ -19,16 +19,16 @@ from difftrain.shapes.pool import Split
 ROW = {"image_paths": ["images/red.png"], "prompt": "How many?", "ground_truth": "1"}
 
 
-def from_file(path, **settings):
+def jsonl_config(path, **settings):
     return DataConfig(source=Source.jsonl, path=str(path), **settings)
 
 
-def test_shapes_are_the_training_pool():
+def test_the_shapes_source_is_the_training_pool():
     config = DataConfig(num_samples=12, world_seed=3)
     assert list(dataset.load_samples(config)) == list(pool.samples(Split.pool, 12, 3))
 
 
-def test_shapes_images_fit_the_budget_as_they_are():
+def test_shapes_images_fit_the_pixel_budget_without_resizing():
     config = DataConfig()
     budget = images.PixelBudget(config.min_pixels, config.max_pixels)
     for sample in islice(dataset.load_samples(config), 12):
@@ -37,46 +37,48 @@ def test_shapes_images_fit_the_budget_as_they_are():
         assert decoded.size == decoded.original_size
 
 
-def test_a_limit_takes_the_first_rows(write_rows):
+def test_a_limit_reads_only_the_first_rows(write_rows):
     assert len(list(dataset.load_samples(DataConfig(limit=5)))) == 5
     path = write_rows("nonsense", ROW, {**ROW, "ground_truth": "2"})
-    kinds = [type(row) for row in dataset.load_samples(from_file(path, limit=2))]
-    assert kinds == [RejectedRow, Sample]
+    types = [type(row) for row in dataset.load_samples(jsonl_config(path, limit=2))]
+    assert types == [RejectedRow, Sample]
 
 
 def test_the_fingerprint_changes_with_the_file_and_not_with_its_folder(write_rows, tmp_path):
     path = write_rows(ROW)
-    before = dataset.fingerprint(from_file(path))
+    before = dataset.fingerprint(jsonl_config(path))
     shutil.copytree(tmp_path / "images", tmp_path / "elsewhere" / "images")
     moved = shutil.copy(path, tmp_path / "elsewhere" / path.name)
-    assert dataset.fingerprint(from_file(moved)) == before
+    assert dataset.fingerprint(jsonl_config(moved)) == before
     path.write_text(path.read_text() + "{}\n")
-    assert dataset.fingerprint(from_file(path)) != before
+    assert dataset.fingerprint(jsonl_config(path)) != before
 
 
-def test_the_fingerprint_names_the_file_by_its_content(write_rows):
+def test_the_inputs_have_a_fingerprint_of_the_files_content(write_rows):
     path = write_rows(ROW)
-    assert dataset.inputs(from_file(path))["my.jsonl"] == manifest.file_fingerprint(path)
+    assert dataset.inputs(jsonl_config(path))["my.jsonl"] == manifest.file_fingerprint(path)
     assert dataset.inputs(DataConfig()) == {}
 
 
 def test_the_fingerprint_changes_with_an_image_and_not_with_its_date(write_rows, tmp_path):
     path = write_rows(ROW)
-    before = dataset.fingerprint(from_file(path))
+    before = dataset.fingerprint(jsonl_config(path))
     image = tmp_path / "images" / "red.png"
     os.utime(image, (1, 1))
-    assert dataset.fingerprint(from_file(path)) == before
+    assert dataset.fingerprint(jsonl_config(path)) == before
     image.write_bytes(image.read_bytes() + b"0")
-    changed = dataset.fingerprint(from_file(path))
+    changed = dataset.fingerprint(jsonl_config(path))
     assert changed != before
     image.unlink()
-    assert dataset.fingerprint(from_file(path)) not in (before, changed)
+    assert dataset.fingerprint(jsonl_config(path)) not in (before, changed)
 
 
-def test_an_image_inside_the_row_is_part_of_the_file_alone(write_rows, tmp_path):
-    code = base64.b64encode((write_rows(ROW).parent / "images" / "red.png").read_bytes()).decode()
-    path = write_rows({**ROW, "image_paths": [f"data:image/png;base64,{code}"]})
-    assert dataset.inputs(from_file(path)).keys() == {"my.jsonl"}
+def test_an_image_inside_a_row_is_part_of_its_files_fingerprint_only(write_rows, tmp_path):
+    encoded = base64.b64encode(
+        (write_rows(ROW).parent / "images" / "red.png").read_bytes()
+    ).decode()
+    path = write_rows({**ROW, "image_paths": [f"data:image/png;base64,{encoded}"]})
+    assert dataset.inputs(jsonl_config(path)).keys() == {"my.jsonl"}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,9 @@ def test_an_image_inside_the_row_is_part_of_the_file_alone(write_rows, tmp_path)
 )
 def test_the_fingerprint_changes_with_settings_that_change_rows_of_a_file(write_rows, change):
     path = write_rows(ROW)
-    assert dataset.fingerprint(from_file(path, **change)) != dataset.fingerprint(from_file(path))
+    assert dataset.fingerprint(jsonl_config(path, **change)) != dataset.fingerprint(
+        jsonl_config(path)
+    )
 
 
 @pytest.mark.parametrize("change", [{"limit": 3}, {"num_samples": 20}, {"world_seed": 1}])
@@ -100,17 +104,17 @@ def test_the_fingerprint_changes_with_settings_that_change_the_shapes_world(chan
     assert dataset.fingerprint(DataConfig(**change)) != dataset.fingerprint(DataConfig())
 
 
-def test_the_fingerprint_ignores_settings_of_the_other_source(write_rows):
+def test_the_fingerprint_ignores_settings_that_its_source_does_not_use(write_rows):
     path = write_rows(ROW)
-    assert dataset.fingerprint(from_file(path, num_samples=20)) == dataset.fingerprint(
-        from_file(path)
+    assert dataset.fingerprint(jsonl_config(path, num_samples=20)) == dataset.fingerprint(
+        jsonl_config(path)
     )
     assert dataset.fingerprint(DataConfig(box_format=BoxFormat.relative)) == dataset.fingerprint(
         DataConfig()
     )
 
 
-def test_a_budget_that_shapes_images_do_not_fit_is_a_bad_setting():
+def test_a_pixel_budget_that_shapes_images_do_not_fit_is_a_bad_setting():
     assert [key for key, _ in DataConfig(max_pixels=10_000).check()] == ["max_pixels"]
     assert [key for key, _ in DataConfig(min_pixels=20_000).check()] == ["min_pixels"]
     assert not list(DataConfig().check())

@@ -1,4 +1,4 @@
-"""Every data set's own files become the same Sample; what cannot be used has a reason."""
+"""Files in the format of each published dataset become Samples; unusable rows have a reason."""
 
 import inspect
 import json
@@ -20,7 +20,7 @@ from difftrain.data.formats import FORMATS
 from difftrain.data.quarantine import EmptyDatasetError, RejectedRow
 from difftrain.grade import grade
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
-from tests.data.small_files import lines, orsta_file, orsta_row
+from tests.data.small_files import orsta_file, orsta_row, write_jsonl
 
 BOXES = "[{'bbox_2d': [250, 250, 500, 750], 'label': \"child's kite\"}]"
 TASKS = {
@@ -51,17 +51,17 @@ def read_one(source: Source, path: Path, **settings: Any) -> Sample:
     return result
 
 
-def reasons(result: list[Any]) -> list[str]:
+def short_reasons(result: list[Any]) -> list[str]:
     return [row.short_reason for row in result if isinstance(row, RejectedRow)]
 
 
-def graded(sample: Sample, answer: str) -> Verdict:
+def verdict_of(sample: Sample, answer: str) -> Verdict:
     return grade(f"<think>.</think><answer>{answer}</answer>", sample)
 
 
 @pytest.fixture
 def orsta(tmp_path, red) -> Path:
-    """A folder laid out as Orsta's: one parquet a source, training and test apart."""
+    """A folder like Orsta's: one parquet file per task, in train/ and test/."""
     for task, (gold, _, ability) in TASKS.items():
         rows = [orsta_row(red, f"A {task} question?", gold, ability, gold is BOXES)]
         orsta_file(tmp_path / "train" / f"train_{task}_syn_{len(rows)}.parquet", rows)
@@ -70,25 +70,25 @@ def orsta(tmp_path, red) -> Path:
     return tmp_path
 
 
-def test_orstas_eight_tasks_are_known_by_ability_or_file_and_test_is_not_read(orsta):
+def test_orstas_tasks_come_from_ability_or_file_name_and_its_test_split_is_not_read(orsta):
     result = read(Source.orsta, orsta)
     assert {row.task: row.answer_kind for row in result} == {
         task: kind for task, (_, kind, _) in TASKS.items()
     }
-    seen = {row.task for row in result if row.task_set is TaskSet.perception}
-    assert seen == {"detection", "grounding", "counting", "ocr"}
+    perception_tasks = {row.task for row in result if row.task_set is TaskSet.perception}
+    assert perception_tasks == {"detection", "grounding", "counting", "ocr"}
     assert all(row.source.startswith("train/train_") for row in result)
     for row in result:
-        assert graded(row, row.answer) is Verdict.correct
+        assert verdict_of(row, row.answer) is Verdict.correct
 
 
-def test_orstas_boxes_are_relative_whatever_the_setting_says(orsta):
+def test_orstas_boxes_are_relative_even_if_data_box_format_is_pixels(orsta):
     (result,) = read(Source.orsta, orsta / "train" / "train_detection_syn_1.parquet")
     (box,) = json.loads(result.answer)
     assert box == {"bbox_2d": [203, 147, 406, 441], "label": "child's kite"}
 
 
-def test_tasks_choose_files_and_rows(orsta):
+def test_data_tasks_selects_files_and_rows(orsta):
     result = read(Source.orsta, orsta, tasks=["math", "ocr"])
     assert sorted(row.task for row in result) == ["math", "ocr"]
     stats = dataset.DatasetStats()
@@ -113,19 +113,19 @@ def test_orsta_without_schema_metadata_and_with_null_parameters_is_read(tmp_path
     assert (result.answer, result.task) == ("52", "math")
 
 
-def test_a_kept_duplicate_has_an_id_of_its_own_and_keeps_it(tmp_path, red):
+def test_with_duplicates_keep_each_duplicate_has_its_own_stable_id(tmp_path, red):
     rows = [orsta_row(red, "Which?", "blue", None)] * 3
     path = orsta_file(tmp_path / "train_puzzle_puzzlevqa_3_x3.parquet", rows)
     kept = read(Source.orsta, path, duplicates=Duplicates.keep)
     assert len({row.sample_id for row in kept}) == 3
     assert kept == read(Source.orsta, path, duplicates=Duplicates.keep)
     assert kept[0] == read_one(Source.orsta, path, limit=1)
-    assert reasons(read(Source.orsta, path)) == ["duplicate", "duplicate"]
+    assert short_reasons(read(Source.orsta, path)) == ["duplicate", "duplicate"]
 
 
 @pytest.fixture
 def eureka(tmp_path, red, encode) -> Path:
-    """A folder laid out as MM-Eureka's: one image loose, one in a zip under a foreign prefix."""
+    """A folder like MM-Eureka's: one image in a folder, one in a zip under a longer path."""
     (tmp_path / "K12").mkdir()
     (tmp_path / "K12" / "ab.png").write_bytes(red)
     with zipfile.ZipFile(tmp_path / "MMPR.zip", "w") as archive:
@@ -141,7 +141,7 @@ def eureka_row(image: str, answer: str, question: str = "<image>\nQuestion: Area
     return {"id": "s", "conversations": turns, "answer": answer, "image_urls": [image]}
 
 
-def test_mm_eureka_finds_images_unpacked_and_zipped_whatever_their_prefix(eureka):
+def test_mm_eureka_images_are_found_in_folders_and_zips_under_any_prefix(eureka):
     chat = [
         {
             "role": "user",
@@ -158,17 +158,17 @@ def test_mm_eureka_finds_images_unpacked_and_zipped_whatever_their_prefix(eureka
         {"id": "s", "message": str(chat), "answer": "2"},
         eureka_row("K12/ab.png", "30°", "Question: No placeholder?"),
     ]
-    result = read(Source.mm_eureka, lines(eureka / "dataset.jsonl", rows).parent)
+    result = read(Source.mm_eureka, write_jsonl(eureka / "dataset.jsonl", rows).parent)
     assert [row.question for row in result] == ["Area?"] * 2 + ["How many?"] * 2 + [
         "No placeholder?"
     ]
     assert (
-        graded(result[0], "169")
-        is graded(result[1], "6")
-        is graded(result[4], "30")
+        verdict_of(result[0], "169")
+        is verdict_of(result[1], "6")
+        is verdict_of(result[4], "30")
         is Verdict.correct
     )
-    assert graded(result[1], "7") is Verdict.incorrect
+    assert verdict_of(result[1], "7") is Verdict.incorrect
 
 
 @pytest.mark.parametrize(
@@ -187,15 +187,17 @@ def test_mm_eureka_finds_images_unpacked_and_zipped_whatever_their_prefix(eureka
         ),
     ],
 )
-def test_mm_eureka_rows_that_cannot_be_used_say_why(eureka, image, answer, reason):
-    (result,) = read(Source.mm_eureka, lines(eureka / "dataset.jsonl", [eureka_row(image, answer)]))
+def test_an_unusable_mm_eureka_row_is_rejected_with_its_reason(eureka, image, answer, reason):
+    (result,) = read(
+        Source.mm_eureka, write_jsonl(eureka / "dataset.jsonl", [eureka_row(image, answer)])
+    )
     assert isinstance(result, RejectedRow)
     assert result.reason.startswith(reason)
 
 
-def test_messages_that_are_text_are_rejected_or_parsed(eureka):
+def test_mm_eureka_conversations_may_be_plain_text(eureka):
     row = {**eureka_row("K12/ab.png", "1"), "conversations": "<image>How many?"}
-    result = read_one(Source.mm_eureka, lines(eureka / "dataset.jsonl", [row]))
+    result = read_one(Source.mm_eureka, write_jsonl(eureka / "dataset.jsonl", [row]))
     assert result.question == "How many?"
 
 
@@ -208,14 +210,16 @@ def mulberry_row(question: str, final: str, image: str = "clevr/1.png") -> dict:
     return {"messages": turns, "images": image}
 
 
-def test_mulberry_is_one_array_and_its_gold_answer_is_the_final_answer(tmp_path, red):
+def test_mulberrys_gold_answer_follows_the_last_final_answer_marker(tmp_path, red):
     (tmp_path / "mulberry_images" / "clevr").mkdir(parents=True)
     (tmp_path / "mulberry_images" / "clevr" / "1.png").write_bytes(red)
-    again = "### The final answer is:\n4\nI think I have made a mistake. Let me rethink it.\n"
+    first_attempt = (
+        "### The final answer is:\n4\nI think I have made a mistake. Let me rethink it.\n"
+    )
     rows = [
         mulberry_row(CHOICES, STEPS + "A: red"),
         mulberry_row(CHOICES + " ", STEPS + "blue.", "/clevr/1.png"),
-        mulberry_row("<image>How many?", again + STEPS + '"5". #'),
+        mulberry_row("<image>How many?", first_attempt + STEPS + '"5". #'),
         mulberry_row("<image>How many?", "Five, I think."),
         mulberry_row("<image>How many?", STEPS + "6", "clevr/2.png"),
     ]
@@ -224,11 +228,11 @@ def test_mulberry_is_one_array_and_its_gold_answer_is_the_final_answer(tmp_path,
     assert [row.answer for row in result[:3]] == ["A", "B", "5"]
     assert [row.answer_kind for row in result[:3]] == ["choice", "choice", "number"]
     assert result[0].rationale.endswith("It is red.")
-    assert reasons(result) == ["unusable gold answer", "missing file"]
+    assert short_reasons(result) == ["unusable gold answer", "missing file"]
     assert result[4].source == "mulberry_sft.json:5"
 
 
-def test_mulberrys_tar_is_read_without_unpacking_and_only_by_whole_paths(tmp_path, red):
+def test_mulberrys_tar_is_read_without_unpacking_and_only_by_full_path(tmp_path, red):
     rows = [
         mulberry_row(CHOICES, STEPS + "A: red", "cauldron/clevr/images/1.png"),
         mulberry_row(CHOICES + " ", STEPS + "B", "/cauldron/clevr/images/1.png"),
@@ -249,11 +253,11 @@ def test_mulberrys_tar_is_read_without_unpacking_and_only_by_whole_paths(tmp_pat
     result = read(Source.mulberry, tmp_path)
     assert [row.answer for row in result[:2]] == ["A", "B"]
     assert len(result[0].images) == 1
-    assert reasons(result) == ["missing file", "broken image", "missing file"]
+    assert short_reasons(result) == ["missing file", "broken image", "missing file"]
     assert not (tmp_path / "mulberry_images").exists()
 
 
-def test_a_tar_that_was_cut_short_is_named_with_what_to_do(tmp_path, red):
+def test_the_error_for_a_damaged_tar_names_it_and_says_what_to_do(tmp_path, red):
     (tmp_path / "mulberry_sft.json").write_text(json.dumps([mulberry_row(CHOICES, STEPS + "A")]))
     (tmp_path / "mulberry_images.tar").write_bytes(b"no tar" * 500)
     with pytest.raises(
@@ -262,11 +266,11 @@ def test_a_tar_that_was_cut_short_is_named_with_what_to_do(tmp_path, red):
         read(Source.mulberry, tmp_path)
 
 
-@pytest.mark.parametrize("newer", [False, True])
-def test_geometry3k_takes_the_value_and_not_the_letter(tmp_path, red, newer):
+@pytest.mark.parametrize("is_new_revision", [False, True])
+def test_geometry3ks_gold_answer_is_the_value_not_the_letter(tmp_path, red, is_new_revision):
     row: dict[str, Any] = {"images": [{"bytes": red, "path": "img_diagram.png"}]}
     row |= {"problem": "<image>Find x.", "answer": "2\\sqrt{3}"}
-    if newer:
+    if is_new_revision:
         row |= {"id": 7, "choices": ["2", "2\\sqrt{3}", "4"], "ground_truth": "B"}
     (tmp_path / "data").mkdir()
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data" / "train-00000-of-00001.parquet")
@@ -277,8 +281,8 @@ def test_geometry3k_takes_the_value_and_not_the_letter(tmp_path, red, newer):
         "2\\sqrt{3}",
         "number",
     )
-    assert graded(result, "\\sqrt{12}") is Verdict.correct
-    assert graded(result, "2") is Verdict.incorrect
+    assert verdict_of(result, "\\sqrt{12}") is Verdict.correct
+    assert verdict_of(result, "2") is Verdict.incorrect
 
 
 def test_rap_files_written_by_pandas_are_read(tmp_path, red):
@@ -296,8 +300,8 @@ def test_rap_files_written_by_pandas_are_read(tmp_path, red):
     pd.DataFrame(rows).to_parquet(path)
     result = read(Source.easyr1, path)
     assert [row.answer for row in result] == ["$169$", "3.5", "-7", "A"]
-    assert graded(result[0], "169") is graded(result[2], "-7") is Verdict.correct
-    assert graded(result[2], "7") is Verdict.incorrect
+    assert verdict_of(result[0], "169") is verdict_of(result[2], "-7") is Verdict.correct
+    assert verdict_of(result[2], "7") is Verdict.incorrect
 
 
 @pytest.fixture
@@ -319,9 +323,15 @@ def test_easyr1_rows_with_none_one_and_two_images(image_folder):
         },
         {"images": [], "problem": "What is 3 + 4?", "answer": "7"},
     ]
-    one, two, none = read(Source.easyr1, lines(image_folder / "rows.jsonl", rows))
-    assert (one.answer, two.answer, none.short_reason) == ("1", "first", "no image")
-    assert [Image.open(BytesIO(png)).size for png in two.images] == [(812, 588), (84, 56)]
+    one_image, two_images, no_image = read(
+        Source.easyr1, write_jsonl(image_folder / "rows.jsonl", rows)
+    )
+    assert (one_image.answer, two_images.answer, no_image.short_reason) == (
+        "1",
+        "first",
+        "no image",
+    )
+    assert [Image.open(BytesIO(png)).size for png in two_images.images] == [(812, 588), (84, 56)]
 
 
 def test_verl_rows_are_read(image_folder, red):
@@ -339,7 +349,7 @@ def test_verl_rows_are_read(image_folder, red):
     assert (result.task, result.answer_kind, result.answer) == ("counting", AnswerKind.count, "1")
 
 
-def test_trl_rows_are_read_with_the_keys_that_arrow_fills_in(image_folder, red):
+def test_trl_rows_are_read_despite_null_keys_that_arrow_adds(image_folder, red):
     parts = [{"type": "image"}, {"type": "text", "text": "How many squares?"}]
     text = [{"role": "assistant", "content": [{"type": "text", "text": "One."}]}]
     row = {
@@ -349,18 +359,18 @@ def test_trl_rows_are_read_with_the_keys_that_arrow_fills_in(image_folder, red):
         "solution": "1",
     }
     path = image_folder / "rows.parquet"
-    bare = {key: value for key, value in row.items() if key != "solution"}
-    pq.write_table(pa.Table.from_pylist([row, bare]), path)
+    without_solution = {key: value for key, value in row.items() if key != "solution"}
+    pq.write_table(pa.Table.from_pylist([row, without_solution]), path)
     first, second = read(Source.trl, path)
     assert (first.question, first.answer) == ("How many squares?", "1")
     assert second.answer == "One"
-    plain = {**bare, "prompt": "How many?", "images": ["images/a.png"]}
-    (result,) = read(Source.trl, lines(image_folder / "a.jsonl", [plain]))
+    text_prompt = {**without_solution, "prompt": "How many?", "images": ["images/a.png"]}
+    (result,) = read(Source.trl, write_jsonl(image_folder / "a.jsonl", [text_prompt]))
     assert result.reason.startswith("empty question: prompt is text")
 
 
 def test_ms_swift_boxes_come_from_objects(image_folder):
-    placed = {"ref": ["red square", "red square"], "bbox": [[200, 150, 400, 450]]}
+    objects = {"ref": ["red square", "red square"], "bbox": [[200, 150, 400, 450]]}
     text = '[\n\t{"bbox_2d": <bbox>, "label": "<ref-object>"}\n]'
     row = {
         "messages": [
@@ -368,25 +378,27 @@ def test_ms_swift_boxes_come_from_objects(image_folder):
             {"role": "assistant", "content": text},
         ],
         "images": ["images/a.png"],
-        "objects": placed,
+        "objects": objects,
     }
-    unit = {**placed, "bbox": [[0.25, 0.25, 0.5, 0.75]], "bbox_type": "norm1"}
-    result = read(Source.ms_swift, lines(image_folder / "a.jsonl", [row]))
-    result += read(Source.ms_swift, lines(image_folder / "b.jsonl", [{**row, "objects": unit}]))
+    unit_objects = {**objects, "bbox": [[0.25, 0.25, 0.5, 0.75]], "bbox_type": "norm1"}
+    result = read(Source.ms_swift, write_jsonl(image_folder / "a.jsonl", [row]))
+    result += read(
+        Source.ms_swift, write_jsonl(image_folder / "b.jsonl", [{**row, "objects": unit_objects}])
+    )
     for row in result:
         assert row.question == "Locate the red square."
         box = {"bbox_2d": [203, 147, 406, 441], "label": "red square"}
         assert json.loads(row.answer) == [box]
 
 
-def test_ms_swift_takes_a_query_and_a_response_too(image_folder):
+def test_ms_swift_rows_may_have_query_and_response(image_folder):
     row = {"query": "<image>How many?", "response": "3", "images": "images/a.png"}
-    assert read_one(Source.ms_swift, lines(image_folder / "rows.jsonl", [row])).answer == "3"
+    assert read_one(Source.ms_swift, write_jsonl(image_folder / "rows.jsonl", [row])).answer == "3"
 
 
 @pytest.mark.parametrize("shape", ["sharegpt", "openai", "alpaca", "described"])
 def test_llama_factory_rows_of_all_shapes_are_read(image_folder, shape):
-    shaped: dict[str, dict[str, Any]] = {
+    row_of_shape: dict[str, dict[str, Any]] = {
         "sharegpt": {
             "conversations": [
                 {"from": "human", "value": "<image>What color?"},
@@ -406,22 +418,24 @@ def test_llama_factory_rows_of_all_shapes_are_read(image_folder, shape):
         },
     }
     key = "shown" if shape == "described" else "images"
-    (image_folder / "rows.json").write_text(json.dumps([{**shaped[shape], key: ["images/a.png"]}]))
+    (image_folder / "rows.json").write_text(
+        json.dumps([{**row_of_shape[shape], key: ["images/a.png"]}])
+    )
     if shape == "described":
         tags = {"role_tag": "who", "content_tag": "what", "user_tag": "me", "assistant_tag": "it"}
         columns = {"messages": "talk", "images": "shown"}
-        reported = {"file_name": "rows.json", "formatting": "sharegpt", "columns": columns}
+        entry = {"file_name": "rows.json", "formatting": "sharegpt", "columns": columns}
         (image_folder / "dataset_info.json").write_text(
-            json.dumps({"mine": {**reported, "tags": tags}})
+            json.dumps({"mine": {**entry, "tags": tags}})
         )
     result = read_one(Source.llama_factory, image_folder)
     assert (result.question, result.answer, result.answer_kind) == ("What color?", "Red", "text")
 
 
-def test_a_long_response_is_no_gold_answer(image_folder):
+def test_a_long_response_without_a_marked_answer_is_rejected(image_folder):
     turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Well, " * 60}]
     row = {"messages": turns, "images": ["images/a.png"]}
-    (result,) = read(Source.llama_factory, lines(image_folder / "rows.jsonl", [row]))
+    (result,) = read(Source.llama_factory, write_jsonl(image_folder / "rows.jsonl", [row]))
     assert result.reason.startswith("unusable gold answer: the assistant's turn has")
 
 
@@ -445,12 +459,14 @@ def test_rows_of_mixed_formats_in_one_file_are_recognized(image_folder):
         {"image": "a.png", "text": "?"},
         [1],
     ]
-    result = read(Source.jsonl, lines(image_folder / "mixed.jsonl", rows))
+    result = read(Source.jsonl, write_jsonl(image_folder / "mixed.jsonl", rows))
     assert [row.answer for row in result[:7]] == list("1234567")
-    assert reasons(result) == ["missing keys", "not an object"]
+    assert short_reasons(result) == ["missing keys", "not an object"]
 
 
-def test_the_formats_that_give_a_rationale_match_the_settings() -> None:
-    functions = {name: form.rule for name, form in FORMATS.items() if callable(form.rule)}
-    giving = {name for name, rule in functions.items() if "rationale=" in inspect.getsource(rule)}
-    assert giving == WITH_RATIONALE - {Source.shapes}
+def test_with_rationale_lists_exactly_the_sources_with_a_rationale() -> None:
+    functions = {name: entry.rule for name, entry in FORMATS.items() if callable(entry.rule)}
+    with_rationale = {
+        name for name, rule in functions.items() if "rationale=" in inspect.getsource(rule)
+    }
+    assert with_rationale == WITH_RATIONALE - {Source.shapes}

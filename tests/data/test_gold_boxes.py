@@ -1,4 +1,4 @@
-"""Gold boxes are read in every form and converted once, to pixels of the resized image."""
+"""Gold boxes in every notation and coordinate system become pixels of the resized image."""
 
 import json
 from io import BytesIO
@@ -23,7 +23,7 @@ def decoded(encode, red_square) -> DecodedImage:
     ("gold", "box_format"),
     [("[200, 150, 400, 450]", BoxFormat.pixels), ("[250, 250, 500, 750]", BoxFormat.relative)],
 )
-def test_a_box_drawn_back_covers_what_it_names(decoded, gold, box_format):
+def test_a_converted_box_covers_the_red_square(decoded, gold, box_format):
     (result,) = json.loads(answers.boxes_in_model_pixels(gold, decoded, box_format))
     x1, y1, x2, y2 = (round(value) for value in result["bbox_2d"])
     pixels = np.asarray(Image.open(BytesIO(decoded.png))).astype(int)
@@ -33,7 +33,7 @@ def test_a_box_drawn_back_covers_what_it_names(decoded, gold, box_format):
     assert (red & inside).sum() / (red | inside).sum() > 0.98
 
 
-def test_width_and_height_have_their_own_factors(decoded):
+def test_width_and_height_are_scaled_separately(decoded):
     assert (decoded.original_size, decoded.size) == ((800, 600), (504, 364))
     (result,) = json.loads(
         answers.boxes_in_model_pixels("[200, 150, 400, 450]", decoded, BoxFormat.pixels)
@@ -69,39 +69,39 @@ def test_every_spelling_of_a_list_of_boxes_is_read(decoded, gold):
         "7",
     ],
 )
-def test_what_is_no_list_of_boxes_is_refused(decoded, gold):
+def test_anything_but_a_list_of_boxes_is_rejected(decoded, gold):
     with pytest.raises(RowError, match="unusable gold answer: not a"):
         answers.boxes_in_model_pixels(gold, decoded, BoxFormat.pixels)
 
 
 @pytest.mark.parametrize(
-    ("gold", "box_format", "other"),
+    ("gold", "box_format", "suggested"),
     [
         ("[200, 150, 990, 999]", BoxFormat.pixels, "relative"),
         ("[200, 150, 1900, 999]", BoxFormat.relative, "pixels"),
         ("[-90, 150, 200, 300]", BoxFormat.pixels, "relative"),
     ],
 )
-def test_a_box_beyond_the_image_names_the_setting_that_may_be_wrong(
-    decoded, gold, box_format, other
+def test_the_error_for_a_box_beyond_the_image_suggests_another_box_format(
+    decoded, gold, box_format, suggested
 ):
-    with pytest.raises(RowError, match=f"is data.box_format={other} meant"):
+    with pytest.raises(RowError, match=f"is data.box_format={suggested} meant"):
         answers.boxes_in_model_pixels(gold, decoded, box_format)
 
 
-def test_a_box_that_ends_a_pixel_too_far_is_cut_off(decoded):
+def test_a_box_one_pixel_beyond_the_image_is_clipped(decoded):
     (result,) = json.loads(
         answers.boxes_in_model_pixels("[-1, 0, 801, 600]", decoded, BoxFormat.pixels)
     )
     assert result["bbox_2d"] == [0, 0, *decoded.size]
 
 
-def test_a_box_without_area_is_refused(decoded):
+def test_a_box_without_area_is_rejected(decoded):
     with pytest.raises(RowError, match="has no area"):
         answers.boxes_in_model_pixels("[10, 10, 10, 50]", decoded, BoxFormat.pixels)
 
 
-@pytest.mark.parametrize("most", [12_845_056, 1_254_400, 1_003_520, 200_704])
+@pytest.mark.parametrize("max_pixels", [12_845_056, 1_254_400, 1_003_520, 200_704])
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize(
     ("box_format", "frame"),
@@ -112,14 +112,14 @@ def test_a_box_without_area_is_refused(decoded):
         (BoxFormat.unit, (1, 1)),
     ],
 )
-def test_boxes_of_every_format_are_drawn_back_onto_an_upright_image(
-    encode, red_square, box_format, frame, orientation, most
+def test_boxes_in_every_format_cover_the_red_square_of_the_upright_image(
+    encode, red_square, box_format, frame, orientation, max_pixels
 ):
     exif = Image.Exif()
     exif[0x0112] = orientation
     # Orientation 6 means: turn the stored image clockwise to see it upright.
     stored = red_square if orientation == 1 else red_square.transpose(Image.Transpose.ROTATE_90)
-    decoded = images.decode(encode(stored, exif=exif), PixelBudget(3136, most))
+    decoded = images.decode(encode(stored, exif=exif), PixelBudget(3136, max_pixels))
     assert decoded.original_size == (800, 600)
     width, height = frame or decoded.size
     gold = [0.25 * width, 0.25 * height, 0.5 * width, 0.75 * height]

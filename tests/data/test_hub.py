@@ -1,4 +1,4 @@
-"""A hub dataset is read over the wire: the real client against a small server of one dataset."""
+"""A hub dataset is read over HTTP: the real hub client talks to a small local server."""
 
 import json
 import threading
@@ -16,24 +16,24 @@ from difftrain.config.data import DataConfig, Source
 from difftrain.data import dataset, storage
 from difftrain.data.storage import HubUnavailable
 from difftrain.records import Sample
-from tests.data.small_files import lines
+from tests.data.small_files import write_jsonl
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 REPOSITORY = "owner/name"
 
 
-class OneDataset(BaseHTTPRequestHandler):
-    """What the hub's client requests: the commit, the tree, paths, and pieces of files."""
+class HubStandIn(BaseHTTPRequestHandler):
+    """Serves one folder as a dataset: its commit, its file tree, its paths, ranges of its files."""
 
     root: Path
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def entry(self, path: Path) -> dict[str, object]:
         name = path.relative_to(self.root).as_posix()
-        kind = "file" if path.is_file() else "directory"
-        return {"type": kind, "oid": "0" * 40, "size": path.stat().st_size, "path": name}
+        entry_type = "file" if path.is_file() else "directory"
+        return {"type": entry_type, "oid": "0" * 40, "size": path.stat().st_size, "path": name}
 
     def send_json(self, result: object) -> None:
         body = json.dumps(result).encode()
@@ -66,7 +66,7 @@ class OneDataset(BaseHTTPRequestHandler):
                 {"id": REPOSITORY, "sha": COMMIT, "siblings": [], "tags": [], "private": False}
             )
 
-    def send_file(self, body: bool) -> None:
+    def send_file(self, with_body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
         content = (self.root / path.split("/resolve/", 1)[1].split("/", 1)[1]).read_bytes()
         start, end = 0, len(content)
@@ -79,20 +79,20 @@ class OneDataset(BaseHTTPRequestHandler):
         self.send_header("ETag", '"0"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
-        if body:
+        if with_body:
             self.wfile.write(content[start:end])
 
 
 @pytest.fixture
-def hub(tmp_path, encode, red_square, monkeypatch) -> Iterator[type[OneDataset]]:
-    """The client speaks to a server of one dataset."""
+def hub(tmp_path, encode, red_square, monkeypatch) -> Iterator[type[HubStandIn]]:
+    """Points the hub client to a local server that has one dataset, tmp_path."""
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(encode(red_square))
     row = {"images": ["images/a.png"], "problem": "<image>How many?", "answer": "1"}
-    lines(tmp_path / "train.jsonl", [row, {**row, "images": ["images/none.png"]}])
-    lines(tmp_path / "test.jsonl", [row])
+    write_jsonl(tmp_path / "train.jsonl", [row, {**row, "images": ["images/none.png"]}])
+    write_jsonl(tmp_path / "test.jsonl", [row])
 
-    class Served(OneDataset):
+    class Served(HubStandIn):
         root = tmp_path
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Served)
@@ -107,16 +107,18 @@ def hub(tmp_path, encode, red_square, monkeypatch) -> Iterator[type[OneDataset]]
     storage.hub_files.cache_clear()
 
 
-def test_rows_and_images_of_a_hub_dataset_are_read_in_place(hub):
+def test_rows_and_images_of_a_hub_dataset_are_read_over_http(hub):
     config = DataConfig(source=Source.easyr1, path=REPOSITORY)
-    result, gone = dataset.load_samples(config)
+    result, missing = dataset.load_samples(config)
     assert isinstance(result, Sample)
     assert (result.source, result.answer) == ("train.jsonl:1", "1")
-    assert gone.reason.startswith("missing file: images/none.png (looked in datasets/owner/name)")
+    assert missing.reason.startswith(
+        "missing file: images/none.png (looked in datasets/owner/name)"
+    )
     assert dataset.inputs(config) == {REPOSITORY: COMMIT}
 
 
-def test_parquet_on_the_hub_is_read_by_its_split(hub, encode, red_square):
+def test_only_the_parquet_files_of_the_split_are_read_from_the_hub(hub, encode, red_square):
     row = {"images": [{"bytes": encode(red_square), "path": None}], "problem": "<image>Find x."}
     for split in ("train", "test"):
         path = hub.root / "data" / f"{split}-00000-of-00001.parquet"
@@ -129,6 +131,6 @@ def test_parquet_on_the_hub_is_read_by_its_split(hub, encode, red_square):
     assert (result.source, result.answer) == ("data/test-00000-of-00001.parquet:1", "t")
 
 
-def test_a_dataset_that_is_not_there_names_the_folder_alternative(hub):
+def test_the_error_for_an_unknown_hub_dataset_suggests_a_local_folder(hub):
     with pytest.raises(HubUnavailable, match=r"data\.path=FOLDER"):
         list(dataset.load_samples(DataConfig(source=Source.easyr1, path="owner/other")))

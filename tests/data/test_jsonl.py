@@ -1,4 +1,4 @@
-"""Rows of both formats become Samples; every other row is quarantined with a reason."""
+"""source=jsonl: rows in the formats of Qi et al. and of messages become Samples or are rejected."""
 
 import base64
 import json
@@ -36,8 +36,8 @@ def read(path, **settings) -> list[Any]:
 
 
 @pytest.fixture
-def one(write_rows):
-    """What one row becomes: RELEASED with changes; None takes a key away."""
+def convert_row(write_rows):
+    """Converts one row, `base` with changes; the value None removes a key."""
 
     def read_one(base=RELEASED, **changes):
         row = {key: value for key, value in {**base, **changes}.items() if value is not None}
@@ -47,8 +47,8 @@ def one(write_rows):
     return read_one
 
 
-def test_a_difficulty_sampling_row_becomes_a_sample(one):
-    result = one()
+def test_a_difficulty_sampling_row_becomes_a_sample(convert_row):
+    result = convert_row()
     assert isinstance(result, Sample)
     assert result.question == "Perimeter of a square with side 13?"
     assert (result.answer, result.answer_kind) == ("52", AnswerKind.number)
@@ -58,8 +58,8 @@ def test_a_difficulty_sampling_row_becomes_a_sample(one):
         assert (image.format, image.mode, image.size) == ("PNG", "RGB", (812, 588))
 
 
-def test_a_messages_row_becomes_a_sample(one):
-    result = one(MESSAGES)
+def test_a_messages_row_becomes_a_sample(convert_row):
+    result = convert_row(MESSAGES)
     assert isinstance(result, Sample)
     assert (result.question, result.answer) == ("How many squares are there?", "1")
     assert (result.answer_kind, result.task) == (AnswerKind.number, "unknown")
@@ -80,49 +80,49 @@ def test_both_formats_may_be_in_one_file(write_rows):
         ("math", "\\boxed{52}", AnswerKind.number, "52 cm"),
     ],
 )
-def test_each_difficulty_sampling_ability_gives_a_sample_whose_gold_answer_is_graded_correct(
-    one, ability, gold, kind, response
+def test_the_gold_answer_of_each_ability_is_graded_correct(
+    convert_row, ability, gold, kind, response
 ):
-    result = one(ability=ability, ground_truth=gold)
+    result = convert_row(ability=ability, ground_truth=gold)
     assert isinstance(result, Sample)
     assert (result.answer_kind, result.task) == (kind, ability)
     text = f"<think>.</think><answer>{response or result.answer}</answer>"
     assert grade(text, result) is Verdict.correct
 
 
-def test_the_sample_id_is_the_content_of_what_is_stored(one):
-    result = one()
+def test_the_sample_id_is_a_digest_of_the_stored_pixels_and_texts(convert_row):
+    result = convert_row()
     with Image.open(BytesIO(result.images[0])) as image:
         pixels = [(image.size, image.tobytes())]
     assert result.sample_id == images.sample_id(pixels, result.question, result.answer)
 
 
-def test_a_trailing_answer_and_a_system_turn_are_left_out(one):
+def test_the_system_turn_and_the_final_assistant_turn_are_not_in_the_question(convert_row):
     turns = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many?"}]},
         {"role": "assistant", "content": "One."},
     ]
-    result = one(MESSAGES, messages=turns)
+    result = convert_row(MESSAGES, messages=turns)
     assert isinstance(result, Sample)
     assert result.question == "How many?"
 
 
-def test_a_conversation_of_several_questions_is_rejected(one):
+def test_messages_with_several_questions_are_rejected(convert_row):
     turns = [{"role": role, "content": "Hm?"} for role in ("user", "assistant", "user")]
-    reason = one(MESSAGES, messages=turns).reason
+    reason = convert_row(MESSAGES, messages=turns).reason
     assert reason == "unusable question: needs exactly one user turn, found user, assistant, user"
 
 
 def test_images_may_be_paths_bytes_or_data_uris(write_rows, tmp_path):
     path = write_rows(RELEASED)
-    code = base64.b64encode((tmp_path / RED).read_bytes()).decode()
+    encoded = base64.b64encode((tmp_path / RED).read_bytes()).decode()
     references = [
         RED,
         str(tmp_path / RED),
         f"file://{tmp_path / RED}",
-        f"data:image/png;base64,{code}",
-        {"bytes": code, "path": None},
+        f"data:image/png;base64,{encoded}",
+        {"bytes": encoded, "path": None},
         {"bytes": None, "path": RED},
     ]
     rows = [
@@ -142,56 +142,58 @@ def test_paths_are_relative_to_the_file_and_not_to_the_working_folder(
     assert isinstance(read(path)[0], Sample)
 
 
-def test_placeholders_are_removed_and_none_at_all_is_fine(one):
-    assert one(prompt="<image>\nHow much?").question == "How much?"
-    assert one(prompt="How much?<image>").question == "How much?"
-    assert one(prompt="How much?").question == "How much?"
+def test_image_placeholders_are_optional_and_removed(convert_row):
+    assert convert_row(prompt="<image>\nHow much?").question == "How much?"
+    assert convert_row(prompt="How much?<image>").question == "How much?"
+    assert convert_row(prompt="How much?").question == "How much?"
 
 
 @pytest.mark.parametrize("prompt", ["<image><image>\nHow much?", "<image>a <image>b <image>"])
-def test_another_number_of_placeholders_than_images_is_rejected(one, prompt):
+def test_a_number_of_placeholders_unequal_to_the_number_of_images_is_rejected(convert_row, prompt):
     marks = prompt.count("<image>")
     expected = f"placeholder mismatch: {marks} <image>, but 1 images"
-    assert one(prompt=prompt).reason == expected
+    assert convert_row(prompt=prompt).reason == expected
 
 
-def test_two_images_stay_in_order(write_rows, tmp_path, encode):
+def test_two_images_keep_their_order(write_rows, tmp_path, encode):
     path = write_rows({**RELEASED, "prompt": "<image><image>Same?", "image_paths": [RED, "b.png"]})
     (tmp_path / "b.png").write_bytes(encode(Image.new("RGB", (84, 56), "blue")))
     (result,) = read(path)
     assert [Image.open(BytesIO(png)).size for png in result.images] == [(812, 588), (84, 56)]
 
 
-def test_options_of_a_column_are_kept_and_the_gold_answer_becomes_a_letter(one):
-    result = one(options=["A. 50", "B. 52"], ground_truth="52")
+def test_with_an_options_column_the_gold_answer_becomes_a_letter(convert_row):
+    result = convert_row(options=["A. 50", "B. 52"], ground_truth="52")
     assert (result.options, result.answer) == (("50", "52"), "B")
     assert result.answer_kind is AnswerKind.choice
-    assert one(choices=[50, 52], ground_truth="B").options == ("50", "52")
+    assert convert_row(choices=[50, 52], ground_truth="B").options == ("50", "52")
 
 
-def test_options_in_the_question_stay_there(one):
+def test_options_inside_the_question_text_stay_there(convert_row):
     question = "Which is it?\n(A) red\n(B) blue"
-    result = one(prompt=question, ground_truth="\\boxed{\\text{(B)}}")
+    result = convert_row(prompt=question, ground_truth="\\boxed{\\text{(B)}}")
     assert (result.question, result.options, result.answer) == (question, (), "B")
     assert grade("<answer>B</answer>", result) is Verdict.correct
 
 
-def test_the_answer_kind_column_wins(one):
-    assert one(answer_kind="text").answer_kind is AnswerKind.text
-    assert one(answer_kind="words").reason.startswith(
+def test_the_answer_kind_column_overrides_the_inferred_kind(convert_row):
+    assert convert_row(answer_kind="text").answer_kind is AnswerKind.text
+    assert convert_row(answer_kind="words").reason.startswith(
         "unknown answer_kind: 'words'; allowed: choice"
     )
-    assert one(answer_kind=["text"]).reason.startswith("unknown answer_kind")
+    assert convert_row(answer_kind=["text"]).reason.startswith("unknown answer_kind")
 
 
-def test_gold_answers_that_are_not_strings_are_read(one):
-    assert one(ground_truth=52).answer == "52"
-    assert one(ground_truth=52.0).answer == "52"
+def test_gold_answers_may_be_numbers_or_lists_of_boxes(convert_row):
+    assert convert_row(ground_truth=52).answer == "52"
+    assert convert_row(ground_truth=52.0).answer == "52"
     gold = [{"bbox_2d": [200, 150, 400, 450], "label": "red"}]
-    assert json.loads(one(ability="detection", ground_truth=gold).answer)[0]["label"] == "red"
+    assert (
+        json.loads(convert_row(ability="detection", ground_truth=gold).answer)[0]["label"] == "red"
+    )
 
 
-def test_boxes_are_converted_from_the_box_format_of_the_settings(write_rows):
+def test_boxes_are_converted_from_data_box_format(write_rows):
     gold = "<answer>[{'bbox_2d': [250, 250, 500, 750], 'label': 'red square'}]</answer>"
     row = {**RELEASED, "ability": "cv_detection", "ground_truth": gold}
     (result,) = read(write_rows(row), box_format=BoxFormat.relative)
@@ -235,16 +237,19 @@ def test_boxes_are_converted_from_the_box_format_of_the_settings(write_rows):
         ({"options": list(range(27))}, "unusable options: 27"),
     ],
 )
-def test_a_row_that_cannot_be_used_says_why(one, changes, reason):
-    result = one(**changes)
+def test_an_unusable_row_is_rejected_with_its_reason(convert_row, changes, reason):
+    result = convert_row(**changes)
     assert isinstance(result, RejectedRow)
     assert result.reason.startswith(reason)
     assert result.source == "my.jsonl:1"
 
 
-def test_a_text_only_messages_row_has_no_image(one):
-    assert one(MESSAGES, images=None).short_reason == "no image"
-    assert one(MESSAGES, solution=None).reason == "missing keys: solution; found: images, messages"
+def test_a_messages_row_without_images_or_solution_is_rejected(convert_row):
+    assert convert_row(MESSAGES, images=None).short_reason == "no image"
+    assert (
+        convert_row(MESSAGES, solution=None).reason
+        == "missing keys: solution; found: images, messages"
+    )
 
 
 @pytest.mark.parametrize(
@@ -259,13 +264,13 @@ def test_a_text_only_messages_row_has_no_image(one):
         ("{}", "missing keys: prompt, ground_truth (or messages, images, solution); found: none"),
     ],
 )
-def test_a_line_that_is_no_row_says_why(write_rows, line, reason):
+def test_a_line_that_is_no_row_is_rejected_with_its_reason(write_rows, line, reason):
     (result,) = read(write_rows(line))
     assert isinstance(result, RejectedRow)
     assert result.reason.startswith(reason)
 
 
-def test_bytes_that_are_no_text_are_rejected_and_the_next_row_is_read(write_rows):
+def test_a_line_that_is_not_utf_8_is_rejected_and_the_next_row_is_read(write_rows):
     path = write_rows(RELEASED)
     path.write_bytes(b"\xff\xfe\x00\n" + path.read_bytes())
     bad, good = read(path)
@@ -273,14 +278,14 @@ def test_bytes_that_are_no_text_are_rejected_and_the_next_row_is_read(write_rows
     assert good.source == "my.jsonl:2"
 
 
-def test_a_byte_order_mark_blank_lines_and_windows_line_ends_do_no_harm(write_rows):
+def test_a_byte_order_mark_blank_lines_and_windows_line_ends_are_ignored(write_rows):
     path = write_rows(RELEASED)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
     (result,) = read(path)
     assert isinstance(result, Sample)
 
 
-def test_a_duplicate_names_the_row_it_repeats(write_rows):
+def test_the_reason_of_a_duplicate_names_the_first_row(write_rows):
     other = {**RELEASED, "id": "another", "image_paths": [f"./{RED}"]}
     first, second, third = read(write_rows(RELEASED, other, {**RELEASED, "ground_truth": "53"}))
     assert isinstance(first, Sample)
@@ -290,7 +295,7 @@ def test_a_duplicate_names_the_row_it_repeats(write_rows):
     assert isinstance(third, Sample)
 
 
-def test_other_options_make_another_sample(write_rows):
+def test_the_same_question_with_other_options_is_another_sample(write_rows):
     rows = [{**RELEASED, "ground_truth": "A", "options": ["52", other]} for other in ("1", "2")]
     assert [type(row) for row in read(write_rows(*rows))] == [Sample, Sample]
 
@@ -306,6 +311,6 @@ def test_rows_are_read_one_by_one(write_rows):
     assert [row.source for row in stream][-1] == "my.jsonl:52"
 
 
-def test_a_question_with_the_chat_templates_own_tokens_is_rejected(one):
-    result = one(prompt="<image>What is <|image_pad|> here?")
+def test_a_question_with_a_token_of_the_chat_template_is_rejected(convert_row):
+    result = convert_row(prompt="<image>What is <|image_pad|> here?")
     assert result.reason == "control token in the question: <|image_pad|>"

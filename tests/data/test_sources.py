@@ -1,4 +1,4 @@
-"""Where rows and images are: streamed files, folders, zips, the hub; and duplicate rows."""
+"""Rows and images are read from files, folders, zips and the hub; duplicates are reported."""
 
 import json
 import logging
@@ -19,14 +19,14 @@ from difftrain.data.quarantine import EmptyDatasetError, RejectedRow, RowError
 from difftrain.data.storage import Folder, Hub, HubUnavailable
 from difftrain.images import PixelBudget
 from difftrain.pipeline import manifest
-from tests.data.small_files import lines
+from tests.data.small_files import write_jsonl
 
 
 def read_file(path: Path) -> list[tuple[str, object]]:
     return list(readers.read_rows(Folder(path.parent), [path.name]))
 
 
-def message_of(row: object) -> str:
+def error_message(row: object) -> str:
     assert isinstance(row, RowError)
     return str(row)
 
@@ -39,7 +39,7 @@ def test_an_array_is_read_element_by_element(tmp_path, indent):
     assert read_file(path) == [(f"rows.json:{n + 1}", row) for n, row in enumerate(rows)]
 
 
-def test_an_array_larger_than_what_is_read_at_once_is_the_same(tmp_path, monkeypatch):
+def test_an_array_larger_than_a_chunk_is_read_correctly(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "CHUNK_BYTES", 7)
     rows = [{"n": n, "text": "x" * (n % 40)} for n in range(100)]
     path = tmp_path / "rows.json"
@@ -47,13 +47,13 @@ def test_an_array_larger_than_what_is_read_at_once_is_the_same(tmp_path, monkeyp
     assert [row for _, row in read_file(path)] == rows
 
 
-def test_a_json_of_lines_is_read_as_lines(tmp_path):
-    path = lines(tmp_path / "rows.json", [{"a": 1}, {"a": 2}])
+def test_a_json_file_with_one_object_per_line_is_read_line_by_line(tmp_path):
+    path = write_jsonl(tmp_path / "rows.json", [{"a": 1}, {"a": 2}])
     assert [row for _, row in read_file(path)] == [{"a": 1}, {"a": 2}]
 
 
 @pytest.mark.parametrize(
-    ("text", "good", "reason"),
+    ("text", "num_good", "reason"),
     [
         ('[{"a": 1}, {"a": ', 1, "not JSON: Expecting value"),
         ('[{"a": 1}, 7]', 1, "not an object: the element is a int"),
@@ -63,31 +63,31 @@ def test_a_json_of_lines_is_read_as_lines(tmp_path):
         ('[{"a": 1}', 1, "not JSON: Expecting value"),
     ],
 )
-def test_a_damaged_array_gives_what_it_holds_and_says_where_it_stops(tmp_path, text, good, reason):
+def test_a_damaged_array_gives_its_good_rows_and_then_an_error(tmp_path, text, num_good, reason):
     path = tmp_path / "rows.json"
     path.write_text(text)
     result = [row for _, row in read_file(path)]
-    assert result[:good] == [{"a": 1}] * good
-    assert message_of(result[good]).startswith(reason)
-    assert len(result) == good + 1
+    assert result[:num_good] == [{"a": 1}] * num_good
+    assert error_message(result[num_good]).startswith(reason)
+    assert len(result) == num_good + 1
 
 
-def test_a_row_that_would_fill_the_memory_is_rejected_and_the_next_is_read(tmp_path, monkeypatch):
+def test_a_row_that_is_too_long_is_rejected_and_the_next_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "MAX_ROW_BYTES", 1000)
-    path = lines(tmp_path / "rows.jsonl", [{"a": "x" * 5000}, {"a": 1}])
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"a": "x" * 5000}, {"a": 1}])
     (_, first), second = read_file(path)
-    assert message_of(first).startswith("row too long")
+    assert error_message(first).startswith("row too long")
     assert second == ("rows.jsonl:2", {"a": 1})
 
 
-def test_a_file_that_is_no_parquet_is_one_row_that_says_so(tmp_path):
+def test_a_broken_parquet_file_gives_one_row_error(tmp_path):
     path = tmp_path / "rows.parquet"
     path.write_bytes(b"PAR1 not really")
-    ((place, row),) = read_file(path)
-    assert (place, message_of(row)[:11]) == ("rows.parquet:1", "broken file")
+    ((location, row),) = read_file(path)
+    assert (location, error_message(row)[:11]) == ("rows.parquet:1", "broken file")
 
 
-def test_a_large_jsonl_is_streamed(tmp_path):
+def test_a_jsonl_of_100_megabytes_is_read_in_3_megabytes_of_memory(tmp_path):
     path = tmp_path / "large.jsonl"
     with path.open("w") as file:
         for number in range(1000):
@@ -101,7 +101,7 @@ def test_a_large_jsonl_is_streamed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_gigabyte_of_jsonl_becomes_samples_in_little_memory(tmp_path, encode):
+def test_a_jsonl_of_a_gigabyte_becomes_samples_in_60_megabytes_of_memory(tmp_path, encode):
     (tmp_path / "a.png").write_bytes(encode(drawing((84, 56))))
     path = tmp_path / "my.jsonl"
     with path.open("w") as file:
@@ -118,12 +118,12 @@ def test_a_gigabyte_of_jsonl_becomes_samples_in_little_memory(tmp_path, encode):
         "rows = dataset.load_samples(DataConfig(source=Source.jsonl, path=sys.argv[1]))\n"
         "print(sum(1 for _ in rows), peak() - before)\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
     )
-    rows, grown = map(int, done.stdout.split())
-    assert rows == 2_000
-    assert grown < 60, f"{grown} MiB"
+    num_rows, growth_mib = map(int, process.stdout.split())
+    assert num_rows == 2_000
+    assert growth_mib < 60
 
 
 @pytest.mark.parametrize(
@@ -136,18 +136,18 @@ def test_a_gigabyte_of_jsonl_becomes_samples_in_little_memory(tmp_path, encode):
         ("dataset.jsonl", None),
     ],
 )
-def test_a_files_split_is_known_by_its_folders_or_first_word(name, split):
+def test_the_split_is_found_in_a_files_folders_or_first_word(name, split):
     assert storage.split_of(name) == split
 
 
-def test_images_above_the_folder_are_not_found_by_their_tail(tmp_path):
+def test_read_by_tail_does_not_leave_the_folder(tmp_path):
     (tmp_path / "inner").mkdir()
     (tmp_path / "secret.png").write_bytes(b"x")
     with pytest.raises(images.ImageError, match="missing file"):
         storage.read_by_tail(Folder(tmp_path / "inner"), "../secret.png")
 
 
-def test_a_damaged_zip_stops_the_run_and_is_named(tmp_path):
+def test_the_error_for_a_damaged_zip_names_it(tmp_path):
     (tmp_path / "K12.zip").write_bytes(b"PK nothing")
     with pytest.raises(EmptyDatasetError, match=r"K12\.zip is not a readable zip"):
         storage.read_by_tail(Folder(tmp_path), "K12/a.png")
@@ -166,7 +166,7 @@ def test_a_hub_id_is_distinguished_from_a_path():
     assert problem == ("revision", "is allowed only with a hub id (data.path=owner/name)")
 
 
-def test_a_hub_id_without_network_names_the_folder_alternative(monkeypatch):
+def test_the_error_without_network_suggests_a_local_folder(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = DataConfig(source=Source.orsta, path="owner/name-of-nothing")
@@ -177,71 +177,71 @@ def test_a_hub_id_without_network_names_the_folder_alternative(monkeypatch):
         assert "data.path=FOLDER" in str(error.value)
 
 
-def test_a_full_commit_needs_no_network_to_be_known():
+def test_a_full_commit_is_fingerprinted_without_network():
     commit = "0123456789" * 4
     assert Hub("owner/name", commit).fingerprints([]) == {"owner/name": commit}
 
 
-def drawing(size=(300, 200), place=60, ground="white") -> Image.Image:
-    image = Image.new("RGB", size, ground)
+def drawing(size=(300, 200), left=60) -> Image.Image:
+    image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     scale = size[0] / 300
-    draw.rectangle([place * scale, 40 * scale, (place + 70) * scale, 120 * scale], fill="navy")
+    draw.rectangle([left * scale, 40 * scale, (left + 70) * scale, 120 * scale], fill="navy")
     draw.line([10 * scale, 180 * scale, 290 * scale, 150 * scale], fill="black", width=5)
     return image
 
 
 @pytest.mark.parametrize(
-    ("other", "alike"),
+    ("make_other", "is_similar"),
     [
         (lambda encode: encode(drawing(), "JPEG", quality=40), True),
         (lambda encode: encode(drawing().resize((600, 400))), True),
         (lambda encode: encode(ImageEnhance.Brightness(drawing()).enhance(0.9)), True),
-        (lambda encode: encode(drawing(place=130)), False),
+        (lambda encode: encode(drawing(left=130)), False),
         (lambda encode: encode(drawing().transpose(Image.Transpose.FLIP_LEFT_RIGHT)), False),
     ],
     ids=["jpeg", "larger", "darker", "moved", "mirrored"],
 )
-def test_images_that_only_look_the_same_are_reported_and_kept(tmp_path, encode, other, alike):
+def test_near_duplicates_are_reported_and_not_dropped(tmp_path, encode, make_other, is_similar):
     (tmp_path / "a.png").write_bytes(encode(drawing()))
-    (tmp_path / "b.png").write_bytes(other(encode))
+    (tmp_path / "b.png").write_bytes(make_other(encode))
     row = {"image_paths": ["a.png"], "prompt": "How many boxes?", "ground_truth": "1"}
     rows = [
         row,
         {**row, "image_paths": ["b.png"], "prompt": "How  many BOXES?"},
         {**row, "image_paths": ["b.png"], "prompt": "Another question?"},
     ]
-    path = lines(tmp_path / "my.jsonl", rows)
+    path = write_jsonl(tmp_path / "my.jsonl", rows)
     folder = tmp_path / "data"
     build.build_dataset(DataConfig(source=Source.jsonl, path=str(path)), folder)
     stage_manifest = manifest.read_manifest(folder)
     assert stage_manifest is not None
     assert stage_manifest["counts"]["samples"] == 3
-    assert stage_manifest["counts"]["duplicates"] == {"exact": 0, "near": int(alike)}
+    assert stage_manifest["counts"]["duplicates"] == {"exact": 0, "near": int(is_similar)}
     reported = [
         json.loads(line) for line in (folder / "near_duplicates.jsonl").read_text().splitlines()
     ]
-    assert reported == [{"source": "my.jsonl:2", "similar_to": "my.jsonl:1"}] * alike
+    assert reported == [{"source": "my.jsonl:2", "similar_to": "my.jsonl:1"}] * is_similar
 
 
-def test_each_row_is_similar_to_the_first_of_its_kind_however_many_there_are():
+def test_each_row_is_paired_with_the_first_similar_row():
     rng = np.random.default_rng(0)
-    kinds = rng.integers(0, 2**63, (3, 2, 4), dtype=np.uint64)
-    looks = np.stack([kinds[n % 3] for n in range(200)])
-    looks[7, 1, 0] ^= np.uint64(0b111_1111)
-    result = dict(dataset.similar_pairs(looks))
+    dhash_of_group = rng.integers(0, 2**63, (3, 2, 4), dtype=np.uint64)
+    hashes = np.stack([dhash_of_group[n % 3] for n in range(200)])
+    hashes[7, 1, 0] ^= np.uint64(0b111_1111)  # seven bits differ, too many to be similar
+    result = dict(dataset.similar_pairs(hashes))
     assert 7 not in result
     assert all(result[n] == n % 3 for n in range(3, 200) if n != 7)
 
 
-def test_the_dhash_of_a_flat_image_is_zero_whatever_its_noise(encode):
+def test_the_dhash_of_a_plain_noisy_image_is_zero(encode):
     image = images.decode(
         encode(Image.new("RGB", (84, 84), (250, 251, 252)), "JPEG"), PixelBudget(1, 10**6)
     )
     assert images.dhash(image.to_pil(), images.DEDUP_MARGIN) == bytes(32)
 
 
-def test_the_quarantine_can_be_read_by_a_person(tmp_path, encode):
+def test_quarantine_md_shows_counts_and_three_examples_of_each_reason(tmp_path, encode):
     (tmp_path / "a.png").write_bytes(encode(drawing()))
     good = {"image_paths": ["a.png"], "prompt": "How many?", "ground_truth": "1"}
     rows = [
@@ -249,18 +249,18 @@ def test_the_quarantine_can_be_read_by_a_person(tmp_path, encode):
         *[{**good, "image_paths": [f"{n}.png"]} for n in range(5)],
         {**good, "prompt": ""},
     ]
-    path = lines(tmp_path / "my.jsonl", rows)
+    path = write_jsonl(tmp_path / "my.jsonl", rows)
     build.build_dataset(DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data")
-    page = (tmp_path / "data" / "quarantine.md").read_text()
-    assert "6 of 7 rows were rejected." in page
-    assert "| missing file | 5 | 71.4% |" in page
-    assert "* `my.jsonl:2` missing file: 0.png" in page
-    assert page.count("missing file: ") == 3
+    text = (tmp_path / "data" / "quarantine.md").read_text()
+    assert "6 of 7 rows were rejected." in text
+    assert "| missing file | 5 | 71.4% |" in text
+    assert "* `my.jsonl:2` missing file: 0.png" in text
+    assert text.count("missing file: ") == 3
 
 
-def test_gold_answers_that_no_grader_can_parse_are_rejected_before_images_are_read(tmp_path):
+def test_a_gold_answer_that_no_grader_can_parse_is_rejected_before_its_images_are_read(tmp_path):
     row = {"image_paths": ["none.png"], "prompt": "How many?", "ability": "counting"}
-    path = lines(tmp_path / "my.jsonl", [{**row, "ground_truth": "a few"}])
+    path = write_jsonl(tmp_path / "my.jsonl", [{**row, "ground_truth": "a few"}])
     (result,) = dataset.load_samples(DataConfig(source=Source.jsonl, path=str(path)))
     assert isinstance(result, RejectedRow)
     assert result.short_reason == "unusable gold answer"
@@ -269,7 +269,7 @@ def test_gold_answers_that_no_grader_can_parse_are_rejected_before_images_are_re
 def test_the_log_states_the_budget_in_pixels_and_tokens(tmp_path, encode, caplog, monkeypatch):
     (tmp_path / "a.png").write_bytes(encode(drawing()))
     row = {"image_paths": ["a.png"], "prompt": "How many?", "ground_truth": "1"}
-    path = lines(tmp_path / "my.jsonl", [row, row])
+    path = write_jsonl(tmp_path / "my.jsonl", [row, row])
     caplog.set_level("INFO", logger="difftrain")
     monkeypatch.setattr(logging.getLogger("difftrain"), "propagate", True)
     build.build_dataset(DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data")

@@ -1,4 +1,4 @@
-"""What is exported is what was scored, in forms that others, and our own loaders, read."""
+"""Exports hold the scored samples in formats that other trainers and our own loaders read."""
 
 import inspect
 import json
@@ -40,13 +40,13 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def finish(folder: Path) -> None:
+def mark_as_finished(folder: Path) -> None:
     manifest.write_manifest(folder, settings={}, inputs={}, seconds=0.0, counts={})
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, small_images) -> tuple[RunConfig, Path, list[Sample]]:
-    """An export of six samples, of which the last five in another order are selected."""
+    """An export of six samples; the last five are selected, in reverse order."""
     root = tmp_path_factory.mktemp("export")
     for name, raw in small_images.items():
         (root / name).write_bytes(raw)
@@ -73,8 +73,8 @@ def exported(tmp_path_factory, small_images) -> tuple[RunConfig, Path, list[Samp
     ]
     parquet.write_all(root / "score", scores)
     parquet.write_all(root / "select", selections)
-    finish(root / "score")
-    finish(root / "select")
+    mark_as_finished(root / "score")
+    mark_as_finished(root / "select")
     stages = {name: root / name for name in ("data", "score", "select")}
     return config, export.export(config, stages, root / "out", World()), samples
 
@@ -87,7 +87,7 @@ def small_images(tmp_path_factory) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("a.png", "b.png")}
 
 
-def test_scores_stand_beside_the_original_rows(exported):
+def test_scores_parquet_has_scores_and_the_original_rows(exported):
     _, folder, samples = exported
     rows = pq.read_table(folder / "scores.parquet").to_pylist()
     assert [row["sample_id"] for row in rows] == [sample.sample_id for sample in samples]
@@ -107,32 +107,36 @@ def test_scores_stand_beside_the_original_rows(exported):
     assert json.loads(last["original"]) == {"image_paths": ["a.png"], **ROWS[4]}
 
 
-def test_scores_open_with_images_as_images(exported):
+def test_datasets_opens_the_images_of_scores_parquet(exported):
     _, folder, _ = exported
     rows = load_dataset("parquet", data_files=str(folder / "scores.parquet"), split="train")
     assert rows[5]["images"][1].size == (84, 112)
     assert rows.filter(lambda row: row["stratum"] == "hard").num_rows == 2
 
 
-@pytest.mark.parametrize("form", list(ExportFormat))
-def test_every_format_is_read_back_as_the_same_samples(exported, form):
+@pytest.mark.parametrize("export_format", list(ExportFormat))
+def test_our_loader_reads_every_exported_format_as_the_same_samples(exported, export_format):
     config, folder, samples = exported
-    again = DataConfig(source=Source(form.value), path=str(folder / form.value))
-    again.max_pixels = config.data.max_pixels
-    loaded, selected = list(dataset.load_samples(again)), samples[:0:-1]
+    exported_data = DataConfig(
+        source=Source(export_format.value), path=str(folder / export_format.value)
+    )
+    exported_data.max_pixels = config.data.max_pixels
+    loaded, selected = list(dataset.load_samples(exported_data)), samples[:0:-1]
     assert [sample.sample_id for sample in loaded] == [sample.sample_id for sample in selected]
     assert [sample.answer_kind for sample in loaded] == [sample.answer_kind for sample in selected]
     assert [sample.images for sample in loaded] == [sample.images for sample in selected]
 
 
-def test_the_selection_loads_in_trl_as_it_is(exported, tmp_path):
+def test_trl_trains_on_the_exported_selection(exported, tmp_path):
     _, folder, samples = exported
     rows = load_dataset("parquet", data_files=str(folder / "trl" / "train.parquet"), split="train")
     assert rows[0]["images"][0].mode == "RGB"
-    seen: dict[str, Any] = {}
+    solution_and_stratum: dict[str, Any] = {}  # by sample id
 
     def reward(completions, solution, sample_id, stratum, **_):
-        seen.update(zip(sample_id, zip(solution, stratum, strict=True), strict=True))
+        solution_and_stratum.update(
+            zip(sample_id, zip(solution, stratum, strict=True), strict=True)
+        )
         return [0.0] * len(completions)
 
     model = resolve.source("tiny")
@@ -156,16 +160,16 @@ def test_the_selection_loads_in_trl_as_it_is(exported, tmp_path):
     )
     trainer.train()
     assert trainer.state.global_step == 1
-    assert seen.keys() == {sample.sample_id for sample in samples[1:]}
-    assert seen[samples[4].sample_id] == ("\\boxed{3}", "hard")
-    assert seen[samples[2].sample_id] == ("<answer>No entry</answer>", "medium")
+    assert solution_and_stratum.keys() == {sample.sample_id for sample in samples[1:]}
+    assert solution_and_stratum[samples[4].sample_id] == ("\\boxed{3}", "hard")
+    assert solution_and_stratum[samples[2].sample_id] == ("<answer>No entry</answer>", "medium")
 
 
 def test_the_card_states_method_model_settings_counts_and_figure(exported):
     _, folder, _ = exported
     card = (folder / "README.md").read_text()
-    front = card.split("---")[1]
-    assert "- config_name: trl\n  data_files: trl/train.parquet" in front
+    header = card.split("---")[1]
+    assert "- config_name: trl\n  data_files: trl/train.parquet" in header
     assert "6 samples with the difficulty they have for `tiny`, of which\n5 are selected" in card
     assert "1 rows of\nthe source could not be used" in card
     assert "| **all** | 2 | 2 | 2 | 6 | 5 |" in card
@@ -179,8 +183,8 @@ def test_the_card_states_method_model_settings_counts_and_figure(exported):
 def test_an_export_of_shapes_has_no_original_rows(tmp_path):
     config = RunConfig(data=DataConfig(num_samples=8), export=ExportConfig(formats=[]))
     build_dataset(config.data, tmp_path / "data")
-    finish(tmp_path / "select")
-    finish(tmp_path / "score")
+    mark_as_finished(tmp_path / "select")
+    mark_as_finished(tmp_path / "score")
     stages = {name: tmp_path / name for name in ("data", "score", "select")}
     export.export(config, stages, tmp_path / "out", World())
     rows = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
@@ -190,7 +194,7 @@ def test_an_export_of_shapes_has_no_original_rows(tmp_path):
         export.export(config, stages, tmp_path / "again", World())
 
 
-def test_a_source_that_changed_since_is_refused(exported, tmp_path):
+def test_an_export_is_refused_if_the_source_has_changed(exported, tmp_path):
     config, folder, _ = exported
     path = Path(config.data.path or "")
     before = path.read_text()
@@ -205,8 +209,8 @@ def test_a_source_that_changed_since_is_refused(exported, tmp_path):
     assert manifest.read_manifest(tmp_path / "out") is None
 
 
-class Recorder:
-    """Stands where HfApi would talk to the hub; refuses arguments that HfApi does not take."""
+class HubRecorder:
+    """Replaces HfApi: records the calls, and fails for arguments that HfApi does not accept."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -214,35 +218,35 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         signature = inspect.signature(getattr(HfApi, name))
 
-        def called(*arguments: Any, **named: Any) -> None:
-            bound = signature.bind(self, *arguments, **named)
+        def record(*args: Any, **kwargs: Any) -> None:
+            bound = signature.bind(self, *args, **kwargs)
             self.calls.append((name, dict(bound.arguments)))
 
-        return called
+        return record
 
 
 def test_publishing_creates_a_private_dataset_and_uploads_the_folder(exported):
     _, folder, _ = exported
-    api = Recorder()
+    api = HubRecorder()
     export.publish(folder, "me/selection", True, api)
-    (first, created), (second, uploaded) = api.calls
-    assert (first, second) == ("create_repo", "upload_folder")
+    (first_call, created), (second_call, uploaded) = api.calls
+    assert (first_call, second_call) == ("create_repo", "upload_folder")
     assert (created["repo_id"], created["private"]) == ("me/selection", True)
     assert created["repo_type"] == uploaded["repo_type"] == "dataset"
     assert uploaded["folder_path"] == str(folder)
     assert "manifest.json" in uploaded["ignore_patterns"]
 
 
-def test_publishing_without_network_names_the_finished_folder(exported, monkeypatch):
+def test_the_error_for_publishing_without_network_names_the_finished_folder(exported, monkeypatch):
     _, folder, _ = exported
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(HubUnavailable, match="The export is complete at") as refused:
+    with pytest.raises(HubUnavailable, match="The export is complete at") as error:
         export.publish(folder, "me/selection", True)
-    assert str(folder) in str(refused.value)
+    assert str(folder) in str(error.value)
 
 
 def test_a_repository_without_an_owner_is_a_bad_setting():
     assert [key for key, _ in ExportConfig(push_to_hub="selection").check()] == ["push_to_hub"]
-    double = [ExportFormat.trl, ExportFormat.trl]
-    assert [key for key, _ in ExportConfig(formats=double).check()] == ["formats"]
+    repeated = [ExportFormat.trl, ExportFormat.trl]
+    assert [key for key, _ in ExportConfig(formats=repeated).check()] == ["formats"]
     assert not list(ExportConfig(push_to_hub="me/selection").check())

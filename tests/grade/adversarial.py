@@ -1,8 +1,8 @@
 """Reads adversarial.tsv: attacks on the graders and correct answers that must not be refused.
 
-A line is kind, gold, options (with | between), answer, verdict, why. The answer is put into
-answer tags unless it begins with `raw:`. `‹text›×N` repeats a text, ⏎ is a new line, ⇥ a tab.
-The verdict `unpaid` is incorrect or unparsable.
+The columns are answer kind, gold answer, options (separated by |), answer, verdict, reason. The
+answer is put into answer tags unless it begins with `raw:`. `‹text›×N` repeats a text N times, ⏎ is
+a new line, ⇥ a tab. The verdict `unpaid` means incorrect or unparsable.
 """
 
 import re
@@ -22,11 +22,11 @@ class Case:
     sample: Sample
     response: str
     verdict: str
-    why: str
+    reason: str
 
 
 def expand(text: str) -> str:
-    """The text with its repetitions, lines and tabs."""
+    """The text with repetitions, new lines and tabs written out."""
     text = REPEATED.sub(lambda match: match[1] * int(match[2]), text)
     return text.replace("⏎", "\n").replace("⇥", "\t")
 
@@ -52,9 +52,9 @@ def cases() -> list[Case]:
     for line in (Path(__file__).parent / "adversarial.tsv").read_text().split("\n"):
         if not line or line.startswith("# "):
             continue
-        kind, gold, options, answer, verdict, why = line.split("\t")
-        raw = answer.startswith("raw:")
+        kind, gold, options, answer, verdict, reason = line.split("\t")
+        is_raw = answer.startswith("raw:")
         text = expand(answer.removeprefix("raw:"))
-        response = text if raw else f"<think>so</think><answer>{text}</answer>"
-        rows.append(Case(sample(kind, gold, options), response, verdict, why))
+        response = text if is_raw else f"<think>so</think><answer>{text}</answer>"
+        rows.append(Case(sample(kind, gold, options), response, verdict, reason))
     return rows

@@ -1,4 +1,4 @@
-"""No reward for a wrong answer, no refusal of a correct one: the table adversarial.tsv."""
+"""The graders give each answer in adversarial.tsv its expected verdict."""
 
 import time
 from collections import Counter
@@ -18,7 +18,7 @@ LIMIT_SECONDS = 2.0
 
 @pytest.fixture(scope="module", autouse=True)
 def start_worker() -> None:
-    """The worker for expressions is started before anything is timed."""
+    """Start the math-verify worker before any test measures time."""
     assert number.expressions_equal(r"\frac{1}{2}", r"\frac{2}{4}")
 
 
@@ -29,8 +29,10 @@ def test_the_table_holds_hundreds_of_cases_of_every_kind() -> None:
     assert {case.verdict for case in CASES} == {*Verdict, "unpaid"}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.sample.answer_kind}: {case.why}")
-def test_the_verdict_is_the_tables(case: Case) -> None:
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case.sample.answer_kind}: {case.reason}"
+)
+def test_the_verdict_is_that_of_the_table(case: Case) -> None:
     started = time.monotonic()
     result = grade.grade_with_credit(case.response, case.sample)
     assert time.monotonic() - started < LIMIT_SECONDS
@@ -41,8 +43,10 @@ def test_the_verdict_is_the_tables(case: Case) -> None:
     assert result.credit == (1.0 if case.verdict == "correct" else 0.0)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.sample.answer_kind}: {case.why}")
-def test_partial_credit_never_reaches_that_of_a_correct_answer(case: Case) -> None:
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case.sample.answer_kind}: {case.reason}"
+)
+def test_only_a_correct_answer_has_credit_1(case: Case) -> None:
     result = grade.grade_with_credit(case.response, case.sample, PARTIAL_CREDIT)
     assert (result.credit == 1.0) == (case.verdict == "correct")
     assert 0.0 <= result.credit <= 1.0

@@ -1,4 +1,4 @@
-"""Where the answer is in a response, and which responses have the expected format."""
+"""The answer is found in a response, and its format is checked."""
 
 import time
 
@@ -7,27 +7,27 @@ import pytest
 from difftrain.grade import extract
 
 
-def test_the_last_closed_answer_is_taken() -> None:
+def test_the_answer_is_in_the_last_closed_tags() -> None:
     assert extract.answer("<answer>3</answer> no, <answer>\n7\n</answer> and <answer>9") == "7"
 
 
-def test_a_box_inside_the_answer_is_opened() -> None:
+def test_a_boxed_answer_inside_the_tags_is_unwrapped() -> None:
     assert extract.answer("<answer>\\boxed{7}</answer>") == "7"
     assert extract.answer(r"<answer>so \boxed{1} or \boxed{\frac{1}{2}}</answer>") == r"\frac{1}{2}"
 
 
-def test_an_unbalanced_box_is_skipped() -> None:
+def test_a_box_with_unbalanced_braces_is_skipped() -> None:
     assert extract.answer(r"<answer>\boxed{7} then \boxed{8</answer>") == "7"
 
 
-def test_a_box_outside_the_answer_is_ignored() -> None:
+def test_a_box_outside_the_answer_tags_is_ignored() -> None:
     assert extract.answer(r"\boxed{7} <answer>8</answer>") == "8"
 
 
 @pytest.mark.parametrize(
     "response", ["", "7", "<answer>7", "7</answer>", "<answer> \n </answer>", r"\boxed{7}"]
 )
-def test_a_response_without_an_answer_has_none(response: str) -> None:
+def test_a_response_without_a_closed_answer_gives_none(response: str) -> None:
     assert extract.answer(response) is None
 
 
@@ -54,5 +54,5 @@ def test_thought_then_answer_is_the_expected_format() -> None:
         "<think>a</think><think>b</think><answer>7</answer>",
     ],
 )
-def test_any_other_format_is_not(response: str) -> None:
+def test_any_other_format_is_not_the_expected_one(response: str) -> None:
     assert not extract.has_expected_format(response)

@@ -1,4 +1,4 @@
-"""What each grader calls correct, incorrect and unparsable."""
+"""Each grader's verdict (correct, incorrect, unparsable) on typical answers."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ def sample(answer: str, kind: AnswerKind, options: tuple[str, ...] = ()) -> Samp
 
 
 def verdict_of(kind: AnswerKind, answer: str, gold: str, options: tuple[str, ...] = ()) -> Verdict:
-    """The verdict on an answer as it is, with white space and without the tags of a response."""
+    """The verdict on an answer without tags, exactly as written."""
     credit = grade.GRADERS[kind].credit(answer, gold, options, grade.STRICT)
     return UNPARSABLE if credit is None else CORRECT if credit == 1 else INCORRECT
 
@@ -64,12 +64,12 @@ def test_17_is_not_7(kind: AnswerKind) -> None:
     "answer",
     ["B", "b", "(B)", "[B]", "B.", "B)", "**B**", "Option B", "The answer is B.", r"\text{B}"],
 )
-def test_a_decorated_letter_is_the_letter(answer: str) -> None:
+def test_a_letter_in_any_decoration_is_correct(answer: str) -> None:
     assert verdict_of(AnswerKind.choice, answer, "B", COLORS) is CORRECT
 
 
 @pytest.mark.parametrize("answer", ["blue", "Blue.", "B. blue", "(B) blue", "**B.** blue"])
-def test_the_exact_text_of_one_option_is_its_letter(answer: str) -> None:
+def test_the_exact_text_of_the_correct_option_is_correct(answer: str) -> None:
     assert verdict_of(AnswerKind.choice, answer, "B", COLORS) is CORRECT
 
 
@@ -86,7 +86,7 @@ def test_the_exact_text_of_one_option_is_its_letter(answer: str) -> None:
         "dark blue",
     ],
 )
-def test_several_letters_or_another_text_are_not_an_answer(answer: str) -> None:
+def test_several_letters_or_a_wrong_text_are_unparsable(answer: str) -> None:
     assert verdict_of(AnswerKind.choice, answer, "B", COLORS) is UNPARSABLE
 
 
@@ -94,11 +94,11 @@ def test_a_letter_outside_the_options_is_incorrect() -> None:
     assert verdict_of(AnswerKind.choice, "E", "B", COLORS) is INCORRECT
 
 
-def test_an_option_text_that_two_options_share_names_neither() -> None:
+def test_a_text_that_two_options_share_is_unparsable() -> None:
     assert verdict_of(AnswerKind.choice, "red", "A", ("red", "Red")) is UNPARSABLE
 
 
-def test_a_choice_without_known_options_still_takes_one_letter() -> None:
+def test_a_letter_is_graded_even_if_the_options_are_unknown() -> None:
     assert verdict_of(AnswerKind.choice, "B. the blue one", "B") is CORRECT
     assert verdict_of(AnswerKind.choice, "A. or B.", "A") is UNPARSABLE
 
@@ -135,7 +135,7 @@ def test_a_count_with_two_numbers_or_none_is_unparsable(answer: str) -> None:
         ("2(x+1)", "2x+2"),
     ],
 )
-def test_equal_values_are_correct_however_they_are_written(answer: str, gold: str) -> None:
+def test_equal_values_are_correct_in_any_notation(answer: str, gold: str) -> None:
     assert verdict_of(AnswerKind.number, answer, gold) is CORRECT
 
 
@@ -151,7 +151,7 @@ def test_equal_values_are_correct_however_they_are_written(answer: str, gold: st
         ("1,2", "12"),
     ],
 )
-def test_other_values_are_incorrect(answer: str, gold: str) -> None:
+def test_unequal_values_are_not_correct(answer: str, gold: str) -> None:
     assert verdict_of(AnswerKind.number, answer, gold) is not CORRECT
 
 
@@ -177,7 +177,7 @@ def test_words_and_endless_numbers_are_unparsable(answer: str) -> None:
     assert verdict_of(AnswerKind.number, answer, "7") is UNPARSABLE
 
 
-def test_words_are_not_products_of_letters() -> None:
+def test_a_word_is_not_read_as_a_product_of_letters() -> None:
     assert verdict_of(AnswerKind.number, "ampTa", "Tampa") is UNPARSABLE
 
 
@@ -191,7 +191,7 @@ def test_a_number_is_graded_in_any_thread() -> None:
     assert verdicts == [CORRECT]
 
 
-def test_grading_gives_an_alarm_back_to_its_owner() -> None:
+def test_grading_leaves_the_callers_sigalrm_timer_running() -> None:
     before = signal.getitimer(signal.ITIMER_REAL)
     handler = signal.signal(signal.SIGALRM, lambda *_: None)
     try:
@@ -203,14 +203,14 @@ def test_grading_gives_an_alarm_back_to_its_owner() -> None:
         signal.signal(signal.SIGALRM, handler)
 
 
-def test_a_text_is_equal_up_to_case_width_and_spacing() -> None:
+def test_a_text_is_correct_in_any_case_width_and_spacing() -> None:
     assert verdict_of(AnswerKind.text, "  Stop\n SIGN ", "stop sign") is CORRECT
     assert verdict_of(AnswerKind.text, "\uff33\uff34\uff2f\uff30", "stop") is CORRECT
     assert verdict_of(AnswerKind.text, "Straße", "STRASSE") is CORRECT
 
 
 @pytest.mark.parametrize("answer", ["s", "stop", "a stop sign", "stop sign stop sign"])
-def test_a_part_of_a_text_or_more_than_it_is_incorrect(answer: str) -> None:
+def test_a_part_of_the_gold_text_or_a_longer_text_is_incorrect(answer: str) -> None:
     assert verdict_of(AnswerKind.text, answer, "stop sign") is INCORRECT
 
 
@@ -232,12 +232,12 @@ TWO = json.dumps([box(0), box(50)])
         TWO.replace("[0, 0,", "[1, 0,"),
     ],
 )
-def test_all_boxes_in_any_order_and_quoting_are_correct(answer: str) -> None:
+def test_boxes_are_correct_in_any_order_and_quoting(answer: str) -> None:
     assert verdict_of(AnswerKind.boxes, answer, TWO) is CORRECT
 
 
 @pytest.mark.parametrize(
-    ("answer", "score"),
+    ("answer", "credit"),
     [
         ([box(0)], 2 / 3),
         ([box(0), box(50), box(80)], 4 / 5),
@@ -248,18 +248,18 @@ def test_all_boxes_in_any_order_and_quoting_are_correct(answer: str) -> None:
         ([], 0.0),
     ],
 )
-def test_missing_extra_and_mislabeled_boxes_cost(answer: list, score: float) -> None:
+def test_missing_extra_and_mislabeled_boxes_lower_the_credit(answer: list, credit: float) -> None:
     assert verdict_of(AnswerKind.boxes, json.dumps(answer), TWO) is INCORRECT
-    assert box_credit(json.dumps(answer), TWO) == pytest.approx(score)
+    assert box_credit(json.dumps(answer), TWO) == pytest.approx(credit)
 
 
-def test_boxes_are_assigned_one_to_one_as_well_as_can_be() -> None:
+def test_boxes_are_matched_one_to_one_with_as_many_pairs_as_possible() -> None:
     gold = json.dumps([box(0), box(4)])
     answer = json.dumps([box(2), box(-3)])
     assert box_credit(answer, gold) == 1
 
 
-def test_an_apostrophe_survives_single_quotes() -> None:
+def test_an_apostrophe_inside_single_quotes_is_read() -> None:
     answer = "[{'bbox_2d': [0, 0, 10, 10], 'label': 'driver's \"seat\"'}]"
     gold = json.dumps([{"bbox_2d": [0, 0, 10, 10], "label": 'driver\'s "seat"'}])
     assert verdict_of(AnswerKind.boxes, answer, gold) is CORRECT
@@ -279,7 +279,7 @@ def test_an_apostrophe_survives_single_quotes() -> None:
         "__import__('os').system('true')",
     ],
 )
-def test_what_is_not_a_list_of_boxes_is_unparsable(answer: str) -> None:
+def test_anything_but_a_list_of_boxes_is_unparsable(answer: str) -> None:
     assert verdict_of(AnswerKind.boxes, answer, TWO) is UNPARSABLE
 
 
@@ -299,7 +299,7 @@ def test_what_is_not_a_list_of_boxes_is_unparsable(answer: str) -> None:
         ('[{"bbox_2d": [9, 9, 1, 1], "label": "cat"}]', AnswerKind.boxes, ()),
     ],
 )
-def test_a_gold_that_cannot_be_graded_says_why(
+def test_gold_problem_is_set_for_a_gold_answer_that_cannot_be_graded(
     gold: str, kind: AnswerKind, options: tuple[str, ...]
 ) -> None:
     assert grade.gold_problem(gold, kind, options)
@@ -316,7 +316,7 @@ def test_a_gold_that_cannot_be_graded_says_why(
         (TWO, AnswerKind.boxes, ()),
     ],
 )
-def test_a_gold_without_problems_is_correct_as_an_answer(
+def test_a_gold_answer_without_a_problem_is_itself_graded_correct(
     gold: str, kind: AnswerKind, options: tuple[str, ...]
 ) -> None:
     assert grade.gold_problem(gold, kind, options) is None

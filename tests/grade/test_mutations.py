@@ -1,4 +1,4 @@
-"""Ten thousand random mutations of right and wrong answers: no crash, nothing over the limit."""
+"""Ten thousand randomly mutated answers are graded without a crash and within the time limit."""
 
 from random import Random
 
@@ -18,10 +18,10 @@ PIECES = (
     "'", '"', "```", "\\pi", "\\infty", "\\sin", "x", "e", "i", "0", "9", "99999", "1e9", "A", "or",
     " ", "\n", "\t", "\x00", "\u200b", "\u202e", "Ａ", "７", "é", "😀", "\ud800", "bbox_2d", "NaN",
 )  # fmt: skip
-"""What is inserted: tags, LaTeX, brackets, numbers, characters that break parsers."""
+"""Texts to insert: tags, LaTeX, brackets, numbers, characters that often break parsers."""
 
 
-def mutated(text: str, rng: Random) -> str:
+def mutate(text: str, rng: Random) -> str:
     """The text after one to six insertions, deletions, repetitions, moves and changes of case."""
     for _ in range(rng.randint(1, 6)):
         start, end = sorted((rng.randint(0, len(text)), rng.randint(0, len(text))))
@@ -42,17 +42,17 @@ def mutated(text: str, rng: Random) -> str:
     return text[:MAX_CHARS]
 
 
-@pytest.mark.parametrize("number", [500, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_mutations_are_graded_without_a_crash_and_in_time(number: int) -> None:
-    rng = Random(number)
-    seeds = [case for case in cases() if len(case.response) < 1_000]
+@pytest.mark.parametrize("num_answers", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_answers_are_graded_without_a_crash_and_in_time(num_answers: int) -> None:
+    rng = Random(num_answers)
+    unmutated = [case for case in cases() if len(case.response) < 1_000]
     rules = GradeConfig(text=TextCredit.similarity, boxes=BoxesCredit.f1)
     responses, samples = [], []
-    for _ in range(number):
-        case, tagged = rng.choice(seeds), rng.random() < 0.7
+    for _ in range(num_answers):
+        case, has_tags = rng.choice(unmutated), rng.random() < 0.7
         opening, closing = "<think>so</think><answer>", "</answer>"
         inside = case.response.removeprefix(opening).removesuffix(closing)
-        response = f"{opening}{mutated(inside, rng)}{closing}" if tagged else mutated(inside, rng)
+        response = f"{opening}{mutate(inside, rng)}{closing}" if has_tags else mutate(inside, rng)
         responses.append(response)
         samples.append(case.sample)
     with GraderPool(2, LIMIT_SECONDS) as pool:

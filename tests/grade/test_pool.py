@@ -1,4 +1,4 @@
-"""Graders in processes that are killed: limits, replacements, and no dependence on their number."""
+"""Grader workers: stuck ones are killed and replaced; their number does not change the results."""
 
 import os
 import re
@@ -23,27 +23,29 @@ SEVEN = sample("count", "7", "")
 CORRECT = GradeResult(Verdict.correct, 1.0)
 
 
-def grade_sevens(pool: GraderPool, copies: int = 1) -> list[GradeResult | GradeFailure]:
-    return grade_batch(pool, ["<answer>7</answer>"] * copies, [SEVEN] * copies, RULES)
+def grade_sevens(pool: GraderPool, num_copies: int = 1) -> list[GradeResult | GradeFailure]:
+    return grade_batch(pool, ["<answer>7</answer>"] * num_copies, [SEVEN] * num_copies, RULES)
 
 
-def grade_root(pool: GraderPool) -> list[GradeResult | GradeFailure]:
+def grade_square_root(pool: GraderPool) -> list[GradeResult | GradeFailure]:
     return grade_batch(pool, [r"<answer>\sqrt{49}</answer>"], [sample("number", "7", "")], RULES)
 
 
-def test_workers_give_the_graders_verdicts() -> None:
-    some = cases()[::20]
+def test_workers_give_the_same_verdicts_as_this_process() -> None:
+    sampled = cases()[::20]
     with GraderPool(1, 20.0) as pool:
-        results = grade_batch(pool, [c.response for c in some], [c.sample for c in some], RULES)
-    assert results == [grade.grade_with_credit(case.response, case.sample) for case in some]
+        results = grade_batch(
+            pool, [c.response for c in sampled], [c.sample for c in sampled], RULES
+        )
+    assert results == [grade.grade_with_credit(case.response, case.sample) for case in sampled]
 
 
 def test_the_number_of_workers_changes_nothing() -> None:
-    some, results = cases()[::25], []
+    sampled, results = cases()[::25], []
     for workers in (1, 2):
         with GraderPool(workers, 20.0) as pool:
             results.append(
-                grade_batch(pool, [c.response for c in some], [c.sample for c in some], RULES)
+                grade_batch(pool, [c.response for c in sampled], [c.sample for c in sampled], RULES)
             )
     assert results[0] == results[1]
 
@@ -56,7 +58,7 @@ def test_the_number_of_workers_changes_nothing() -> None:
         pytest.param(signal.raise_signal, (signal.SIGSTOP,), id="a stopped process"),
     ],
 )
-def test_a_stuck_worker_is_killed_and_replaced_and_the_others_go_on(
+def test_a_stuck_worker_is_killed_and_replaced_while_others_continue(
     function: object, arguments: tuple
 ) -> None:
     with GraderPool(2, 1.0) as pool:
@@ -90,7 +92,7 @@ def test_a_worker_that_dies_while_grading_is_a_counted_failure() -> None:
         assert grade_sevens(pool) == [CORRECT]
 
 
-def test_a_worker_that_dies_while_idle_fails_no_answer() -> None:
+def test_a_worker_that_dies_while_idle_causes_no_failure() -> None:
     with GraderPool(1, 20.0) as pool:
         (pid,) = pool.run(os.getpid, [()])
         os.kill(pid, signal.SIGKILL)
@@ -98,19 +100,21 @@ def test_a_worker_that_dies_while_idle_fails_no_answer() -> None:
         assert pool.killed == 0
 
 
-def test_loading_math_verify_is_not_charged_to_the_answer_that_needs_it() -> None:
+def test_the_import_of_math_verify_does_not_count_towards_the_time_limit() -> None:
     with GraderPool(1, 1.0) as pool:
-        assert grade_root(pool) == [CORRECT]
+        assert grade_square_root(pool) == [CORRECT]
 
 
-def test_an_answer_that_needs_too_much_memory_ends_its_worker_and_not_this_process() -> None:
+def test_an_answer_that_needs_too_much_memory_ends_only_its_worker() -> None:
     with GraderPool(1, 30.0) as pool:
         assert pool.run(bytearray, [(8 << 30,)]) == [GradeFailure.died]
-        huge = ["<answer>7</answer>" * 1_000_000, "<answer>7</answer>"]
-        assert grade_batch(pool, huge, [SEVEN, SEVEN], RULES)[1] == CORRECT
+        responses = ["<answer>7</answer>" * 1_000_000, "<answer>7</answer>"]
+        assert grade_batch(pool, responses, [SEVEN, SEVEN], RULES)[1] == CORRECT
 
 
-def test_workers_that_cannot_start_say_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_for_workers_that_cannot_start_has_their_stderr(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "scipy.py").write_text("raise ImportError('scipy is broken here')")
     monkeypatch.syspath_prepend(str(tmp_path))
     with (
@@ -126,8 +130,8 @@ def test_sympy_is_never_imported_in_the_calling_process() -> None:
         r"assert number.expressions_equal(r'\sqrt{12}', r'2\sqrt{3}');"
         "assert not {'sympy', 'math_verify', 'torch'} & sys.modules.keys()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
 
 
 def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
@@ -136,8 +140,8 @@ def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path:
         "from difftrain.grade import number\n"
         r"print(number.expressions_equal(r'\sqrt{12}', r'2\sqrt{3}'))"
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    assert done.stdout == "True\n", done.stderr
+    process = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert process.stdout == "True\n", process.stderr
 
 
 def test_no_worker_outlives_its_pool() -> None:

@@ -1,7 +1,7 @@
-"""What published reward code rewards or refuses by mistake, each as a test that our graders pass.
+"""Mistakes of published reward code. A test's name says the mistake; our graders do not make it.
 
-V-Triune's verifiers, the paper's own plugin, Visual-RFT, open-r1, R1-V, MathRuler and the traps of
-math-verify, as others have read and run them.
+The code: V-Triune's verifiers, the plugin of Qi et al. 2026, Visual-RFT, open-r1, R1-V, MathRuler
+and math-verify.
 """
 
 import json
@@ -35,41 +35,41 @@ def test_v_triune_refuses_a_bare_42_without_a_box() -> None:
     assert verdict_of("42", "42", "number") is Verdict.correct
 
 
-def test_v_triune_gives_two_perfect_boxes_in_swapped_order_nothing() -> None:
+def test_v_triune_gives_no_reward_to_two_perfect_boxes_in_swapped_order() -> None:
     assert verdict_of(json.dumps([TWO, ONE]), BOTH, "boxes") is Verdict.correct
 
 
-def test_v_triune_breaks_labels_with_an_apostrophe() -> None:
+def test_v_triune_cannot_parse_a_label_with_an_apostrophe() -> None:
     gold = json.dumps([{"bbox_2d": [0, 0, 10, 10], "label": "driver's seat"}])
     assert verdict_of(gold.replace('"', "'"), gold, "boxes") is Verdict.correct
 
 
-def test_v_triune_breaks_at_code_fences() -> None:
+def test_v_triune_cannot_parse_boxes_inside_a_code_fence() -> None:
     assert verdict_of(f"```json\n{BOTH}\n```", BOTH, "boxes") is Verdict.correct
 
 
-def test_v_triune_cuts_a_truncated_list_back_to_the_boxes_that_are_whole() -> None:
+def test_v_triune_rewards_the_complete_boxes_of_a_truncated_list() -> None:
     assert verdict_of(BOTH[:-12], json.dumps([ONE]), "boxes") is Verdict.unparsable
 
 
-def test_v_triune_drops_duplicate_boxes_without_charging_them() -> None:
+def test_v_triune_ignores_duplicate_boxes_without_a_penalty() -> None:
     assert verdict_of(json.dumps([ONE, TWO, ONE]), BOTH, "boxes") is Verdict.incorrect
     assert box_credit(json.dumps([ONE, TWO, ONE]), BOTH) == pytest.approx(4 / 5)
 
 
-def test_v_triune_grades_counts_and_words_by_symbolic_mathematics() -> None:
+def test_v_triune_grades_words_as_products_of_letters() -> None:
     assert verdict_of("ampTa", "Tampa", "text") is Verdict.incorrect
     assert verdict_of("sey", "yes", "text") is Verdict.incorrect
 
 
-def test_v_triune_lower_cases_the_letter_e_into_eulers_number() -> None:
-    five = "a|b|c|d|e"
-    assert verdict_of("2.718281828459045", "E", "choice", five) is not Verdict.correct
-    assert verdict_of(r"\exp(1)", "E", "choice", five) is not Verdict.correct
-    assert verdict_of("E", "E", "choice", five) is Verdict.correct
+def test_v_triune_reads_option_e_as_eulers_number() -> None:
+    options = "a|b|c|d|e"
+    assert verdict_of("2.718281828459045", "E", "choice", options) is not Verdict.correct
+    assert verdict_of(r"\exp(1)", "E", "choice", options) is not Verdict.correct
+    assert verdict_of("E", "E", "choice", options) is Verdict.correct
 
 
-def test_v_triune_gives_zeros_to_a_whole_batch_for_one_answer_that_raises() -> None:
+def test_v_triune_scores_a_whole_batch_zero_if_one_answer_raises() -> None:
     bombs = ["<answer>" + "[" * 90_000 + "</answer>", "<answer>10^{10^{9}}</answer>"]
     good = "<answer>7</answer>"
     number, box = sample("number", "7", ""), sample("boxes", BOTH, "")
@@ -81,56 +81,56 @@ def test_v_triune_gives_zeros_to_a_whole_batch_for_one_answer_that_raises() -> N
     assert verdicts == [Verdict.unparsable, Verdict.unparsable, Verdict.correct]
 
 
-def test_v_triune_scores_an_unreadable_gold_zero_without_saying_so() -> None:
+def test_v_triune_silently_scores_zero_for_an_unparsable_gold_answer() -> None:
     assert grade.gold_problem("see above", AnswerKind.number, ()) is not None
 
 
-def test_the_papers_plugin_pays_17_where_7_is_right() -> None:
+def test_the_papers_plugin_rewards_17_if_the_gold_answer_is_7() -> None:
     assert verdict_of("17", "7", "count") is Verdict.incorrect
     assert verdict_of("17", "7", "number") is Verdict.incorrect
     assert verdict_of("17", "7", "text") is Verdict.incorrect
 
 
-def test_the_papers_plugin_pays_one_letter_of_a_stop_sign() -> None:
+def test_the_papers_plugin_rewards_a_single_letter_of_the_gold_text() -> None:
     assert verdict_of("s", "stop sign", "text") is Verdict.incorrect
 
 
-def test_the_papers_plugin_pays_a_text_that_is_half_alike() -> None:
+def test_the_papers_plugin_rewards_a_similar_text() -> None:
     assert verdict_of("stop sing", "stop sign", "text") is Verdict.incorrect
-    half = grade.grade_with_credit(
+    result = grade.grade_with_credit(
         "<answer>stop</answer>", sample("text", "stop sign", ""), PARTIAL
     )
-    assert half.verdict is Verdict.incorrect
-    assert half.credit == pytest.approx(4 / 9)
+    assert result.verdict is Verdict.incorrect
+    assert result.credit == pytest.approx(4 / 9)
 
 
-def test_the_papers_plugin_takes_the_first_number_of_several() -> None:
+def test_the_papers_plugin_grades_only_the_first_of_several_numbers() -> None:
     assert verdict_of("7 or 8 or 9", "7", "count") is Verdict.unparsable
 
 
-def test_the_papers_plugin_guesses_the_task_from_the_gold() -> None:
+def test_the_papers_plugin_guesses_the_answer_kind_from_the_gold_answer() -> None:
     assert verdict_of("1,234", "1234", "count") is Verdict.correct
     assert verdict_of("1,234", "1234", "text") is Verdict.incorrect
 
 
-def test_the_papers_plugin_charges_nothing_for_missing_boxes() -> None:
+def test_the_papers_plugin_has_no_penalty_for_missing_boxes() -> None:
     assert verdict_of(json.dumps([ONE]), BOTH, "boxes") is Verdict.incorrect
     assert box_credit(json.dumps([ONE]), BOTH) == pytest.approx(2 / 3)
 
 
-def test_the_papers_plugin_charges_nothing_for_extra_boxes() -> None:
+def test_the_papers_plugin_has_no_penalty_for_extra_boxes() -> None:
     many = [ONE, TWO, *({"bbox_2d": [x, 50, x + 9, 60], "label": "cat"} for x in range(0, 80, 10))]
     assert verdict_of(json.dumps(many), BOTH, "boxes") is Verdict.incorrect
     assert box_credit(json.dumps(many), BOTH) == pytest.approx(4 / 12)
 
 
-def test_the_papers_plugin_charges_nothing_for_missing_labels() -> None:
-    bare = json.dumps([{"bbox_2d": box["bbox_2d"]} for box in (ONE, TWO)])
-    assert verdict_of(bare, BOTH, "boxes") is Verdict.incorrect
-    assert box_credit(bare, BOTH) == 0
+def test_the_papers_plugin_has_no_penalty_for_missing_labels() -> None:
+    without_labels = json.dumps([{"bbox_2d": box["bbox_2d"]} for box in (ONE, TWO)])
+    assert verdict_of(without_labels, BOTH, "boxes") is Verdict.incorrect
+    assert box_credit(without_labels, BOTH) == 0
 
 
-def test_r1v_reads_nothing_in_an_answer_that_the_tags_touch() -> None:
+def test_r1v_finds_no_answer_without_white_space_inside_the_tags() -> None:
     assert verdict_of("7", "7", "number") is Verdict.correct
 
 
@@ -141,13 +141,13 @@ def test_r1v_refuses_an_answer_with_line_breaks_or_a_box(answer: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["number", "count", "boxes", "choice"])
-def test_an_unused_math_reward_pays_everything_when_the_gold_cannot_be_read(kind: str) -> None:
+def test_a_math_reward_accepts_every_answer_if_the_gold_answer_is_unparsable(kind: str) -> None:
     for answer in ("7", "anything", "B", BOTH, "see above"):
         assert verdict_of(answer, "see above, or below", kind) is not Verdict.correct
 
 
 @pytest.mark.parametrize("kind", list(AnswerKind))
-def test_visual_rft_pays_an_empty_answer(kind: AnswerKind) -> None:
+def test_visual_rft_rewards_an_empty_answer(kind: AnswerKind) -> None:
     gold = {"choice": "B", "boxes": BOTH, "text": "yes"}.get(kind, "7")
     for answer in ("", " ", "\n", "\\boxed{}"):
         assert verdict_of(answer, gold, kind) is Verdict.unparsable
@@ -158,11 +158,11 @@ def test_visual_rft_pays_an_empty_answer(kind: AnswerKind) -> None:
 
 
 @pytest.mark.parametrize("answer", ["A or B or C", "A, B, C, D", "red or blue or green"])
-def test_visual_rft_pays_all_options_named_together(answer: str) -> None:
+def test_visual_rft_rewards_an_answer_that_names_all_options(answer: str) -> None:
     assert verdict_of(answer, "B", "choice", COLORS) is Verdict.unparsable
 
 
-def test_open_r1_lets_repeated_tags_pass_the_layout_check() -> None:
+def test_open_r1_accepts_repeated_tags_in_its_format_reward() -> None:
     assert not extract.has_expected_format("<think>a</think><answer>7</answer><answer>7</answer>")
     assert not extract.has_expected_format("<think>a</think><think>b</think><answer>7</answer>")
     assert not extract.has_expected_format("<think><think>a</think></think><answer>7</answer>")
@@ -180,21 +180,21 @@ def test_mathruler_refuses_a_count_with_its_unit() -> None:
     assert verdict_of("12 apples", "12", "count") is Verdict.correct
 
 
-def test_math_verify_takes_ten_percent_for_a_tenth_and_for_ten() -> None:
+def test_math_verify_accepts_ten_percent_as_a_tenth_and_as_ten() -> None:
     assert verdict_of("0.1", "10%", "number") is Verdict.incorrect
     assert verdict_of("10%", "0.1", "number") is Verdict.incorrect
 
 
-def test_math_verify_takes_the_last_number_of_a_sentence() -> None:
+def test_math_verify_grades_only_the_last_number_of_a_sentence() -> None:
     assert verdict_of("I first got 3 but then the result is 7", "7", "number") is Verdict.unparsable
     assert verdict_of("I first got 3 but then the result is 7", "7", "count") is Verdict.unparsable
 
 
-def test_math_verify_waits_for_its_whole_time_limit_at_a_power_tower() -> None:
+def test_math_verify_needs_its_whole_time_limit_for_a_power_tower() -> None:
     assert verdict_of("10^{10^{9}}", "7", "number") is Verdict.unparsable
 
 
-def test_math_verify_raises_or_says_false_in_a_thread() -> None:
+def test_math_verify_raises_or_returns_false_in_a_thread() -> None:
     verdicts: list[Verdict] = []
     thread = threading.Thread(
         target=lambda: verdicts.append(verdict_of(r"\sqrt{12}", r"2\sqrt{3}", "number"))
