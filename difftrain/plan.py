@@ -1,4 +1,4 @@
-"""What a run would do and cost: samples, responses, tokens, hours, memory. Needs no torch."""
+"""The plan command: the samples, responses, tokens, hours and memory of a run. Needs no torch."""
 
 import json
 from collections import Counter
@@ -24,9 +24,9 @@ from difftrain.pipeline.paths import RunPaths
 from difftrain.probe.schedule import requirements
 from difftrain.records import Measure, Stratum, TaskSet
 
-PAPER_MIX = "the first paper's stratum mix"  # what responses are estimated from without a pilot
-LETTERS_PER_TOKEN = 4  # English text in Qwen's tokenizer, roughly
-PASS_CHANCE = 0.5  # of a draw to be correct at a ratio that passes
+PAPER_MIX = "the stratum shares of Qi et al. 2026"  # the source of the estimate without a pilot
+LETTERS_PER_TOKEN = 4  # roughly, for English text in Qwen's tokenizer
+PASS_CHANCE = 0.5  # assumed chance that a draw is correct at a mask ratio that passes
 PAPER_STRATA = {
     Measure.pism: {
         TaskSet.perception: (7827, 4872, 1454, 6480),
@@ -39,14 +39,14 @@ PAPER_STRATA = {
 }
 """Samples in each stratum, from easy to unsolved (Qi et al. 2026, section 4; Qwen2.5-VL-7B)."""
 PATCH_PIXELS = 14 * 14
-PATCH_VALUES = 1176  # 3 colors, 2 frames, 14 x 14 pixels
+PATCH_VALUES = 1176  # numbers in one patch: 3 colors, 2 frames, 14 x 14 pixels
 MLP_MODULES = ("gate_proj", "up_proj", "down_proj")
 """Feed-forward projections of a layer of the language model or of the vision tower."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetSummary:
-    """What the data stage holds: samples by task set, and tokens of one prompt on average."""
+    """The data stage's counts, its samples by task set, and the average tokens of one prompt."""
 
     counts: dict[str, Any]
     task_sets: dict[TaskSet, int]
@@ -54,10 +54,10 @@ class DatasetSummary:
     text_tokens: float
 
 
-def show(config: RunConfig, world: World, difference: list[str]) -> Path:
+def show(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
     """Print settings, samples, responses, tokens, hours and memory; returns the plan's folder.
 
-    Makes the data stage, as any run would.
+    Runs the data stage first, as any run does.
     """
     paths = RunPaths(config)
     folder = paths.run.parent.parent / "plan" / paths.run.name
@@ -75,7 +75,7 @@ def show(config: RunConfig, world: World, difference: list[str]) -> Path:
             dataset=dataset,
             pilot=pilot,
             source=source,
-            difference=difference,
+            recipe_settings=recipe_settings,
             **_responses(config, dataset, pilot),
             **_memory(config, round(dataset.text_tokens)),
         )
@@ -97,18 +97,18 @@ def _setting_lines(node: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _summarize(folder: Path, data: DataConfig) -> DatasetSummary:
-    content = manifest.read_manifest(folder)
-    assert content is not None
+    data_manifest = manifest.read_manifest(folder)
+    assert data_manifest is not None
     task_sets, letters = Counter[TaskSet](), 0
     for part in parquet.parts(folder):
         names, questions = parquet.read_columns(part, ("task_set", "question"))
         task_sets.update(map(TaskSet, names))
         letters += sum(map(len, questions))
-    samples = content["counts"]["samples"]
-    image_tokens = content["counts"].get("images", {}).get("tokens")
+    counts = data_manifest["counts"]
+    samples, image_tokens = counts["samples"], counts.get("images", {}).get("tokens")
     shapes_tokens = max(data.min_pixels, TOKEN_PIXELS * 16) / TOKEN_PIXELS
     return DatasetSummary(
-        counts=content["counts"],
+        counts=counts,
         task_sets=dict(task_sets),
         image_tokens=shapes_tokens if image_tokens is None else image_tokens / samples,
         text_tokens=(letters / samples + len(SYSTEM)) / LETTERS_PER_TOKEN,
@@ -116,15 +116,15 @@ def _summarize(folder: Path, data: DataConfig) -> DatasetSummary:
 
 
 # Responses: expected draws of PISM with K draws at each mask ratio, for a sample whose first
-# failing ratio is f (METHODS, section 1). Every ratio before f passes after as many draws as its
-# correct responses take, and the ratio f costs all K. At a ratio that passes, a draw is taken to
-# be correct with p = 1/2, so passing with m correct responses takes min(K, m / p) draws.
+# failing ratio is f (METHODS, section 1). A ratio before f passes as soon as it has m correct
+# responses; the ratio f costs all K draws. At a ratio that passes, a draw is assumed to be correct
+# with p = 1/2, so m correct responses take min(K, m / p) draws.
 
 
 def first_failing(
     stratum: Stratum, mask_percents: Sequence[int], pism: PismConfig
 ) -> list[int | None]:
-    """Indices of the ratios at which a sample of this stratum may fail first; None: never."""
+    """Indices of the ratios that a sample of this stratum may fail first; None: it fails none."""
     ratios = [percent / 100 for percent in mask_percents]
     if stratum is Stratum.unsolved:
         return [0]
@@ -136,32 +136,33 @@ def first_failing(
 
 
 def responses_of(stratum: Stratum, difficulty: DifficultyConfig, probe: ProbeConfig) -> float:
-    """Expected responses for a sample of this stratum, of all measures together."""
+    """Expected number of responses that all measures together need for a sample of a stratum."""
     needs, pism, percents = requirements(difficulty, probe), difficulty.pism, probe.mask_percents
-    if needs.until is Until.stratum:  # an easy sample is settled before the first easy ratio
+    if needs.until is Until.stratum:  # an easy sample needs no draws at the easy ratios
         percents = [percent for percent in percents if percent < 100 * pism.easy_min]
     to_pass = min(probe.draws, max(1, min_correct(probe.draws, pism.tau)) / PASS_CHANCE)
     if needs.until is Until.grid:
-        masked, at_zero = probe.draws * len(percents), probe.draws
+        at_all_ratios, at_ratio_0 = probe.draws * len(percents), probe.draws
     elif needs.pism is not None:
         failing = first_failing(stratum, percents, pism)
         costs = [
             to_pass * len(percents) if index is None else to_pass * index + probe.draws
             for index in failing
         ]
-        masked = sum(costs) / len(costs)
-        at_zero = probe.draws if failing == [0] else to_pass
+        at_all_ratios = sum(costs) / len(costs)
+        at_ratio_0 = probe.draws if failing == [0] else to_pass
     else:
         is_solved = stratum is not Stratum.unsolved
         until_correct = min(probe.draws, 1 / PASS_CHANCE) if is_solved else probe.draws
-        masked = at_zero = until_correct * needs.first_correct
-    return masked - at_zero + max(at_zero, needs.full_image) + needs.text_only
+        at_all_ratios = at_ratio_0 = until_correct * needs.first_correct
+    full_image = max(at_ratio_0, needs.full_image)  # responses to the unmasked image
+    return at_all_ratios - at_ratio_0 + full_image + needs.text_only
 
 
 def expected_responses(
     difficulty: DifficultyConfig, probe: ProbeConfig, samples: Mapping[TaskSet, int]
 ) -> float:
-    """Expected responses for so many samples of each task set, in the first paper's stratum mix."""
+    """Expected responses for these numbers of samples, with Qi et al.'s stratum shares."""
     strata = PAPER_STRATA[Measure.cmab if difficulty.measure is Measure.cmab else Measure.pism]
     responses = [responses_of(stratum, difficulty, probe) for stratum in Stratum]
     total = 0.0
@@ -173,29 +174,28 @@ def expected_responses(
 
 
 def find_pilot(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
-    """The counts of a finished probe on plan.pilot samples, and what responses are estimated from.
+    """The counts of the pilot (a finished probe of plan.pilot samples), and the estimate's source.
 
-    None if its settings requested anything else, because the counts are of the whole probe.
+    The counts are None without a pilot, or if it also drew responses for other settings.
     """
     pilot = replace(config, data=replace(config.data, limit=config.plan.pilot))
-    content = manifest.read_manifest(RunPaths(pilot).probe)
-    if content is None or not content["counts"]["generations"]:  # no rate without a response
+    probed = manifest.read_manifest(RunPaths(pilot).probe)
+    if probed is None or not probed["counts"]["generations"]:  # no rate without a response
         return None, PAPER_MIX
-    counts = content["counts"]
-    required = requirements(config.difficulty, config.probe)
-    needs = required.describe(counts["samples"])
+    counts = probed["counts"]
+    needs = requirements(config.difficulty, config.probe).describe(counts["samples"])
     if counts["settled"] != [needs]:
         settled = "; ".join(counts["settled"])
         return None, f"{PAPER_MIX}, because the pilot was for ({settled}), not just ({needs})"
-    return counts | {"seconds": content["seconds"]}, f"a pilot of {counts['samples']:,} samples"
+    return counts | {"seconds": probed["seconds"]}, f"a pilot of {counts['samples']:,} samples"
 
 
 def _responses(
     config: RunConfig, dataset: DatasetSummary, pilot: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Responses of the probe, probe.retest_samples included, and the tokens of each."""
+    """The probe's number of responses, including the retest's, and the tokens of one response."""
     samples, probe, difficulty = dataset.counts["samples"], config.probe, config.difficulty
-    by_measure = {}  # of each alone, without the other measures, which share its responses
+    by_measure = {}  # if each measure were alone; together they share responses
     for measure in difficulty.measures:
         alone = replace(difficulty, measure=measure, extra_measures=[])
         by_measure[measure] = expected_responses(alone, probe, dataset.task_sets)
@@ -217,8 +217,8 @@ def _responses(
 # K key heads of size D, vocabulary V, B rows of S tokens, N GPUs:
 #
 #   weights       b P
-#   KV cache      2 L K D b  for each token of prompt and response, B S of them; in this process as
-#                 much for each token of the cached prompts, and of the B prompts being prefilled
+#   KV cache      2 L K D b  for each of the B S tokens of prompt and response; the engine in this
+#                 process also holds cached prompts, and B prompts that are being prefilled
 #   images        4 * 1176 bytes for each patch of 14 x 14 pixels, and in the vision tower's layers
 #                 b (8 Hv + 2 Fv) for each (width Hv, feed-forward Fv), one layer at a time
 #   logits        4 V for each row while generating
@@ -229,10 +229,10 @@ def _responses(
 #   stage 2       2 P + (2 + 12) T / N
 #   stage 3       2 P / N + (2 + 12) T / N
 #   reference     2 P more (2 P / N under stage 3) where the KL term has a weight
-#   LoRA          P includes the adapters, r (in + out) for each target, and T is these alone: their
-#                 weights and gradients are float32, 16 T as well; no reference model, because the
-#                 adapters are switched off instead
-#   activations   with checkpointing 2 L B S H, one layer's work 34 B S H, and the responses' logits
+#   LoRA          P includes the adapters, r (in + out) for each target; T counts only these. Their
+#                 weights and gradients are float32, so also 16 T. Switching them off gives the
+#                 reference model, which costs nothing
+#   activations   with checkpointing 2 L B S H, one layer's 34 B S H, and the responses' logits
 #                 2 * 4 B A V (A tokens of a response); without checkpointing 34 L B S H
 #
 # Estimates: fragmentation, the runtime itself (1 to 2 GiB) and ZeRO's buffers are not included.
@@ -240,7 +240,7 @@ def _responses(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDims:
-    """What memory depends on. `vision_parameters` are part of `parameters`."""
+    """The model's dimensions that decide memory. `parameters` include `vision_parameters`."""
 
     parameters: float
     vision_parameters: float
@@ -257,7 +257,7 @@ class ModelDims:
 
     @property
     def cache_values(self) -> int:
-        """Keys and values of one token."""
+        """How many numbers the KV cache holds for one token."""
         return 2 * self.layers * self.key_heads * self.head_size
 
 
@@ -273,11 +273,11 @@ KNOWN_DIMS = {
         vision_width=1280, vision_mlp_width=3420,
     ),
 }  # fmt: skip
-"""Dimensions by hub id, for a plan made where the weights are not."""
+"""Dimensions by hub id, for plans on a machine without the weights."""
 
 
 def model_dims(source: str) -> ModelDims | None:
-    """The dimensions of a known hub id or of a folder's config.json; None without either."""
+    """The dimensions of a known hub id or of a folder's config.json; None for anything else."""
     if source in KNOWN_DIMS:
         return KNOWN_DIMS[source]
     try:
@@ -287,7 +287,7 @@ def model_dims(source: str) -> ModelDims | None:
 
 
 def dims_from_config(config: Mapping[str, Any]) -> ModelDims:
-    """The dimensions with the parameters counted: embeddings, attention, feed-forward, tower.
+    """The dimensions in a config.json, and the numbers of parameters that follow from them.
 
     Raises KeyError for a config of another architecture.
     """
@@ -323,7 +323,7 @@ def dims_from_config(config: Mapping[str, Any]) -> ModelDims:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
-    """Rows computed together: tokens of prompt and of response, and the pixels of its images."""
+    """Rows computed together; each has these tokens of prompt and response, and image pixels."""
 
     rows: int
     prompt: int
@@ -341,8 +341,8 @@ def generation_memory(
 ) -> dict[str, float]:
     """Bytes of weights, KV cache, images and logits of one GPU that generates.
 
-    `cached_prompts`: prompts that the engine in this process keeps beside its batch, while it may
-    prefill one for each row; 0 for a server and vLLM, which keep them in their one cache.
+    `cached_prompts`: number of prompts that the engine in this process keeps in addition to its
+    batch (it may also prefill one per row); 0 for a server and vLLM, which have a single cache.
     """
     prompt = dims.cache_values * weight_bytes * batch.prompt
     patches = batch.rows * batch.pixels / PATCH_PIXELS
@@ -360,7 +360,7 @@ def generation_memory(
 def lora_parameters(dims: ModelDims, rank: int, targets: Sequence[str], vision: bool) -> float:
     """Parameters that LoRA adds to the language model, and with `vision` to the tower's layers.
 
-    Targets of other names than Qwen2.5-VL's count nothing.
+    Targets that Qwen2.5-VL does not have add nothing.
     """
     width, mlp_width = dims.width, dims.mlp_width
     queries, keys = dims.heads * dims.head_size, dims.key_heads * dims.head_size
@@ -384,7 +384,7 @@ def training_memory(
     frozen_vision: bool = False,
     lora_parameters: float | None = None,
 ) -> dict[int, float]:
-    """Bytes of one GPU under ZeRO stages 0 to 3. With `lora_parameters` only these are trained."""
+    """Bytes on one GPU, by ZeRO stage. With `lora_parameters` only the adapters are trained."""
     parameters = dims.parameters
     trained = parameters - dims.vision_parameters * frozen_vision
     if lora_parameters is not None:
@@ -403,16 +403,16 @@ def training_memory(
         2: 2 * parameters + 14 * trained / gpus,
         3: (2 * parameters + 14 * trained) / gpus,
     }
-    copy = {zero: 2 * parameters * reference / (gpus if zero == 3 else 1) for zero in states}
-    return {zero: size + copy[zero] + activations for zero, size in states.items()}
+    copies = {zero: 2 * parameters * reference / (gpus if zero == 3 else 1) for zero in states}
+    return {zero: size + copies[zero] + activations for zero, size in states.items()}
 
 
 def generation_batch(
     model: ModelConfig, prompt: int, max_new_tokens: int, pixels: int
 ) -> TokenBatch:
-    """What a process generates at once with such prompts and the longest responses.
+    """The batch that one process generates at once, with responses of the maximal length.
 
-    In this process within model.batch_tokens or, if deterministic, with a power of two of tokens.
+    model.batch_tokens limits the engine hf; if deterministic, each row has a power of 2 of tokens.
     """
     rows, response = model.max_concurrency, max_new_tokens
     if model.deterministic:
@@ -452,7 +452,7 @@ def _memory(config: RunConfig, text_tokens: int) -> dict[str, Any]:
 def _stage_memory(
     stage: SftConfig | GrpoConfig, dims: ModelDims, prompt: int, pixels: int, gpus: int
 ) -> tuple[float | None, dict[int, float]]:
-    """Parameters of LoRA's adapters, and the memory of one GPU with each row at its longest.
+    """LoRA's number of parameters (or None), and one GPU's memory with rows of maximal length.
 
     SFT's logits are left out, because TRL computes its loss in chunks.
     """

@@ -1,1 +1,1 @@
-"""How stages meet: folders with parquet parts and a manifest, locks, ranks; and their chain."""
+"""The chain of stages, their folders (parquet parts and a manifest), and ranks that share them."""

@@ -1,6 +1,6 @@
-"""The stages in their order: what the commands train, probe, score, evaluate and report run.
+"""The chain of stages that the commands train, probe, score, evaluate and report run.
 
-data -> probe -> score -> select -> train -> evaluate -> report; each does only what is missing.
+data -> probe -> score -> select -> train -> evaluate -> report; each does only missing work.
 """
 
 import itertools
@@ -27,11 +27,11 @@ from difftrain.train import preflight
 
 SELECT = {TrainStage.sft: sft_then_grpo.select_sft, TrainStage.grpo: difficulty.select}
 TRAIN = {TrainStages.grpo: grpo.run, TrainStages.sft_then_grpo: sft_then_grpo.run}
-PREFLIGHT_ROWS = 256  # of the data, in which plan looks for samples to check the model with
+PREFLIGHT_ROWS = 256  # plan runs the preflight checks on samples among the first rows
 
 
 def probe(config: RunConfig, world: World, _: list[str]) -> Path:
-    """Data and probe; returns the probe's folder."""
+    """Run data and probe; returns the probe's folder."""
     paths, session = RunPaths(config), ModelSession(config.model, config.data)
     if manifest.read_manifest(paths.probe) is None:
         session.check_engine()
@@ -41,22 +41,22 @@ def probe(config: RunConfig, world: World, _: list[str]) -> Path:
 
 
 def score(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
-    """Data, probe and scores; returns the scores' folder."""
+    """Run data, probe and score; returns the scores' folder."""
     probe(config, world, recipe_settings)
     return difficulty.score(config, RunPaths(config), world)
 
 
 def evaluate(config: RunConfig, world: World, _: list[str]) -> Path:
-    """The benchmarks of the model that model.name names; returns the item results' folder."""
+    """Run the benchmarks on the model model.name; returns the item results' folder."""
     paths, session = RunPaths(config), ModelSession(config.model, config.data)
     benchmarks.check_engine(paths, session)
     return benchmarks.evaluate_base(config, paths, world, session)
 
 
 def train(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
-    """All stages; returns the run's folder.
+    """Run all stages; returns the run's folder.
 
-    A server has no trained weights, so all benchmarks are answered by weights in this process.
+    A server has no trained weights, so this process generates the responses to all benchmarks.
     """
     if world.is_first:
         check_login(config.report_to)
@@ -94,7 +94,7 @@ def train(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
 
 
 def check_model(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
-    """The plan, then the preflight checks; returns the plan's folder. Raises PreflightFailed."""
+    """Print the plan and run the preflight checks; returns the plan's folder."""
     folder = plan.show(config, world, recipe_settings)
     if world.is_first:
         rows = itertools.islice(dataset.load_samples(config.data), PREFLIGHT_ROWS)
@@ -119,19 +119,19 @@ def report(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
 def run_preflight(
     config: RunConfig, session: ModelSession, samples: list[Sample], folder: Path
 ) -> dict[str, preflight.CheckResult]:
-    """The results of the preflight checks. Raises PreflightFailed if one fails."""
+    """Run the preflight checks; returns their results. Raises PreflightFailed if one fails."""
     stages = {stage.value: getattr(config, stage) for stage in config.stages}
     candidate = preflight.Candidate(session.model, samples, config.model, stages, folder)
     return preflight.require_trainable(candidate)
 
 
 def trained_arms(config: RunConfig) -> list[str]:
-    """The arms that are trained."""
+    """The arms that are trained: tuned, and if requested its random control."""
     return [Arm.tuned, Arm.control] if config.control is Control.random else [Arm.tuned]
 
 
 def write_report(config: RunConfig, paths: RunPaths, recipe_settings: list[str]) -> None:
-    """The report, the checkpoint beside it, and the tracker."""
+    """Write the report, link the checkpoint into its folder, send the report to the tracker."""
     arms = trained_arms(config)
     folders = {arm: ArmFolders(select=paths.selection(arm), train=paths.grpo(arm)) for arm in arms}
     if TrainStage.sft in config.stages:
@@ -154,17 +154,17 @@ def write_report(config: RunConfig, paths: RunPaths, recipe_settings: list[str])
         contamination=paths.contamination if manifest.read_manifest(paths.contamination) else None,
     )
     report = build.write_report(inputs)
-    for name in ("adapter", "checkpoint"):  # a sweep takes a run with a checkpoint as finished
-        if (trained := paths.grpo(Arm.tuned) / name).is_dir():
-            link_tree(trained, paths.run / name)
+    for name in ("adapter", "checkpoint"):  # to a sweep, a run with a checkpoint is finished
+        if (source := paths.grpo(Arm.tuned) / name).is_dir():
+            link_tree(source, paths.run / name)
     if config.report_to is not Tracker.none:
         send_report(config.report_to, inputs, report)
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Hard links to all files of a folder, or copies where the file system has no links.
+    """Hard-link all files of a folder into the target, or copy them if links are not supported.
 
-    The target has all files or does not exist, whenever this is killed.
+    If this is killed, the target is complete or does not exist.
     """
 
     def link(source_file: str, target_file: str) -> None:

@@ -1,8 +1,8 @@
-"""Ranks and launches that share folders without talking: heartbeat files, failure files, a lock.
+"""Files through which ranks and launches coordinate: heartbeats, reasons of failures, a lock.
 
-The ranks of one launch wait for one another through files in a stage's folder. Launches that share
-a stage take turns: the first rank holds the folder's lock, which ends with its process. Stages use
-both through stage.run_stage.
+The ranks of one launch wait for each other through files in a stage's folder. Launches that share
+a stage take turns: the first rank holds the folder's lock until it releases it or its process ends.
+stage.run_stage and stage.run_shared_stage use both.
 """
 
 import logging
@@ -23,31 +23,31 @@ from difftrain.pipeline import manifest
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-TIMEOUT_SECONDS = 600.0  # a rank without a heartbeat for this long is taken as dead
+TIMEOUT_SECONDS = 600.0  # a rank without a heartbeat for this long is considered dead
 POLL_SECONDS = 0.2
 BEAT_SECONDS = 5.0
 LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
-"""Equal in all processes of one launch, and different between two launches at the same time."""
+"""Variables that are equal in all processes of a launch but differ between parallel launches."""
 # Files in a stage's folder:
-FAILED = ".failed"  # why the first rank stopped; the name ends with the launch, if it has one
+FAILED = ".failed"  # holds the reason why the first rank stopped; a launch's hash follows the name
 LOCK_HEARTBEAT = ".turn.beat"  # touched while a first rank waits for the lock or holds it
-ENTERED = ".entered"  # the launches whose first rank has held the lock, one a line
-FOLLOWED: deque[Path] = deque(maxlen=3)
-"""The last folders that this rank followed its first rank into; it may still be in one of them."""
-STARTED = time.time()  # of this process; an older failure file belongs to another run
+ENTERED = ".entered"  # lists the launches whose first rank has held the lock, one per line
+RECENT_FOLDERS: deque[Path] = deque(maxlen=3)
+"""The last folders that this rank entered after its first rank, which may still be in one."""
+STARTED = time.time()  # when this process started; an older failure file is from an earlier run
 
 
 class FirstRankFailed(RuntimeError):
-    """The first rank stopped, so its output will never come; the message is its reason."""
+    """The first rank stopped, so its output will never exist; the message is its reason."""
 
 
 class RankTimeout(RuntimeError):
-    """A rank has sent no heartbeat for too long; the message names it."""
+    """A rank has sent no heartbeat for too long; the message names the rank."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Rank `rank` of `size` processes. Read once, in the launcher."""
+    """This process is rank `rank` of `size` processes."""
 
     rank: int = 0
     size: int = 1
@@ -63,7 +63,7 @@ class World:
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This rank's part of the items; the union over ranks is exactly the items."""
+        """This rank's share of the items; all ranks' shares together are exactly the items."""
         return items[self.rank :: self.size]
 
 
@@ -73,13 +73,13 @@ def heartbeat_path(folder: Path, rank: int) -> Path:
 
 
 def touch(heartbeat: Path) -> None:
-    """Show the processes that watch this heartbeat file that this one is alive."""
+    """Touch a heartbeat file, which shows other processes that this one is alive."""
     heartbeat.parent.mkdir(parents=True, exist_ok=True)
     heartbeat.touch()
 
 
 def touched_at(path: Path) -> float:
-    """When a file was last written (a time.time()); 0 if it does not exist."""
+    """When a file was last written or touched (a time.time()); 0 if it does not exist."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -94,9 +94,9 @@ def _is_silent(since: float, *heartbeats: Path) -> bool:
 def wait(
     folder: Path, world: World, is_complete: Callable[[], bool], ranks: Iterable[int] | None = None
 ) -> None:
-    """Return once `is_complete()` is true; RankTimeout if one of `ranks` stops beating before.
+    """Wait until `is_complete()` is true.
 
-    Without `ranks`, all other ranks are watched.
+    Raises RankTimeout if one of `ranks` (default: all other ranks) sends no heartbeat meanwhile.
     """
     since = time.time()
     others = [rank for rank in ranks or range(world.size) if rank != world.rank]
@@ -114,12 +114,12 @@ def wait(
 
 @contextmanager
 def touch_regularly(heartbeat: Path) -> Iterator[None]:
-    """Touch a heartbeat file from a background thread, such as while a model is loading."""
+    """Touch a heartbeat file from a background thread, for example while a model loads."""
     done = threading.Event()
 
     def touch_until_done() -> None:
         while not done.wait(BEAT_SECONDS):
-            with suppress(OSError):  # a file system that fails for a moment: the next beat counts
+            with suppress(OSError):  # if the file system fails for a moment, try again at the next
                 touch(heartbeat)
 
     touch(heartbeat)
@@ -134,9 +134,9 @@ def touch_regularly(heartbeat: Path) -> Iterator[None]:
 
 @contextmanager
 def report_failure(folder: Path, world: World, heartbeat: Path | None = None) -> Iterator[None]:
-    """Beat from a background thread while the other ranks wait for this one's output.
+    """Send heartbeats in the background while the other ranks wait for this rank's output.
 
-    If this rank fails, the reason is left in the folder for them.
+    If this rank fails, write the reason into the folder, where the other ranks read it.
     """
     reason_path = _failure_path(folder)
     reason_path.unlink(missing_ok=True)
@@ -150,7 +150,7 @@ def report_failure(folder: Path, world: World, heartbeat: Path | None = None) ->
 
 
 def _launch_id() -> str:
-    """What the processes of this launch share; only colons where the environment has no name."""
+    """An id that all processes of this launch share; only colons if no variable is set."""
     return ":".join(os.environ.get(name, "") for name in LAUNCH_VARIABLES)
 
 
@@ -160,7 +160,7 @@ def _failure_path(folder: Path) -> Path:
 
 
 def failure_reason(folder: Path) -> str | None:
-    """Why the first rank of this launch stopped, or None."""
+    """Why the first rank of this launch stopped; None if it did not."""
     path = _failure_path(folder)
     try:
         return path.read_text() if path.stat().st_mtime >= STARTED else None
@@ -171,10 +171,10 @@ def failure_reason(folder: Path) -> str | None:
 def wait_for_first_rank(
     folder: Path, world: World, is_complete: Callable[[], bool], failures: Path | None = None
 ) -> None:
-    """Return once the first rank has made what `is_complete` looks for; at once on rank 0.
+    """Wait until `is_complete()` sees the first rank's output; rank 0 itself does not wait.
 
-    Raises FirstRankFailed with the reason, read from the folder `failures`, if it stops, and
-    RankTimeout if its heartbeat ends.
+    Raises FirstRankFailed if the first rank stops, with the reason that it wrote into the folder
+    `failures` (default: `folder`), and RankTimeout if it sends no heartbeat.
     """
     if world.is_first:
         return
@@ -185,7 +185,7 @@ def wait_for_first_rank(
 
 
 def wait_for_manifest(folder: Path, world: World) -> dict[str, Any]:
-    """The manifest that the first rank writes; see wait_for_first_rank for what it raises."""
+    """The manifest that the first rank writes. Raises the errors of wait_for_first_rank."""
     wait_for_first_rank(folder, world, lambda: manifest.read_manifest(folder) is not None)
     content = manifest.read_manifest(folder)
     if content is None:
@@ -197,14 +197,14 @@ def wait_for_manifest(folder: Path, world: World) -> dict[str, Any]:
 def stage_lock(
     folder: Path, world: World, is_finished: Callable[[], bool] = lambda: False, stage: str = ""
 ) -> Iterator[None]:
-    """Keep other launches out of a stage's folder meanwhile; waits, and says so, for its turn.
+    """Let one launch at a time work in a stage's folder; a second launch waits and logs that.
 
-    The first rank holds the lock and writes the launch's name into `.entered`; the other ranks
-    follow their own first rank, so two launches cannot hold half of the locks each. They need not
-    wait once the stage `is_finished`. The lock of a killed process is free at once. On a file
-    system without locks a warning is logged and work goes on without. `stage` tells several stages
-    apart that take the lock of one folder. The other ranks raise FirstRankFailed if the first rank
-    stops before it has the lock, RankTimeout if it is silent.
+    The first rank holds the lock and writes the launch's id into `.entered`; the other ranks enter
+    after their own first rank (so ranks of two launches never mix), or once the stage
+    `is_finished`. The lock of a killed process is free at once. On a file system without locks, a
+    warning is logged and the work goes on. `stage` distinguishes stages that lock the same folder.
+    The other ranks raise FirstRankFailed if the first rank stops before it has the lock, and
+    RankTimeout if it sends no heartbeat.
     """
     folder.mkdir(parents=True, exist_ok=True)
     entry = f"{_launch_id()} {stage}".strip()
@@ -212,8 +212,8 @@ def stage_lock(
         _follow_first_rank(folder, world, is_finished, entry)
         yield
         return
-    lock, alone = FileLock(folder / ".lock", fallback_to_soft=False), world.size == 1
-    with nullcontext() if alone else report_failure(folder, world, folder / LOCK_HEARTBEAT):
+    lock, is_alone = FileLock(folder / ".lock", fallback_to_soft=False), world.size == 1
+    with nullcontext() if is_alone else report_failure(folder, world, folder / LOCK_HEARTBEAT):
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -221,7 +221,9 @@ def stage_lock(
             lock.acquire(poll_interval=POLL_SECONDS)
         except OSError as error:
             reason = error.strerror or error
-            logger.warning("%s cannot be locked (%s): start no second run on it", folder, reason)
+            logger.warning(
+                "%s cannot be locked (%s): do not start a second run in it", folder, reason
+            )
         try:
             with (folder / ENTERED).open("a") as launches:
                 launches.write(f"{entry}\n")
@@ -235,9 +237,9 @@ def _follow_first_rank(
 ) -> None:
     """Wait until this launch's first rank has entered the folder, or the stage is finished.
 
-    It may still be in an earlier stage. Raises FirstRankFailed or RankTimeout.
+    The first rank may still be in an earlier stage. Raises FirstRankFailed or RankTimeout.
     """
-    since, folders, entered = time.time(), [*FOLLOWED, folder], folder / ENTERED
+    since, folders, entered = time.time(), [*RECENT_FOLDERS, folder], folder / ENTERED
     heartbeats = [path / LOCK_HEARTBEAT for path in folders]
     heartbeats += [heartbeat_path(path, 0) for path in folders]
     while not is_finished():
@@ -250,4 +252,4 @@ def _follow_first_rank(
                 f"rank 0 of {world.size}: no heartbeat for {TIMEOUT_SECONDS:.0f} s before {folder}"
             )
         time.sleep(POLL_SECONDS)
-    FOLLOWED.append(folder)
+    RECENT_FOLDERS.append(folder)

@@ -1,7 +1,7 @@
-"""Where things come from: identities of samples and stages, the manifest.json that closes a stage.
+"""Fingerprints of settings and files, and manifest.json, which marks a stage as finished.
 
-A stage's fingerprint hashes its own settings and its inputs' fingerprints, so changing a setting
-redoes that stage and what follows it, and nothing before it.
+A stage's fingerprint hashes its settings and its inputs' fingerprints, so changing a setting
+reruns that stage and the stages after it, but no earlier stage.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-VERSIONS_OF = ("torch", "transformers", "trl", "accelerate", "numpy", "pillow", "pyarrow")
-SAMPLED_CHUNKS, CHUNK_BYTES = 16, 1 << 16
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "numpy", "pillow", "pyarrow")
+NUM_CHUNKS, CHUNK_BYTES = 16, 1 << 16
 MANIFEST, OLD_MANIFEST = "manifest.json", "made.json"
 
 
@@ -25,38 +25,38 @@ class SchemaError(ValueError):
 
 
 def fingerprint(settings: Any, *inputs: str) -> str:
-    """Twelve hex digits that name a stage's settings (anything JSON can hold) and its inputs."""
+    """Twelve hex digits that identify a stage by its settings (JSON) and its inputs."""
     text = json.dumps([settings, *inputs], sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 def file_fingerprint(path: Path) -> str:
-    """A file's identity: all of a small file, evenly spaced chunks of a large one (weights)."""
+    """A hash of all of a small file, or of evenly spaced chunks of a large one (weights)."""
     size = path.stat().st_size
     digest = hashlib.blake2b(str(size).encode(), digest_size=6)
     with path.open("rb") as file:
-        if size <= SAMPLED_CHUNKS * CHUNK_BYTES * 64:
+        if size <= NUM_CHUNKS * CHUNK_BYTES * 64:
             digest.update(file.read())
         else:
-            for step in range(SAMPLED_CHUNKS):
-                file.seek((size - CHUNK_BYTES) * step // (SAMPLED_CHUNKS - 1))
+            for index in range(NUM_CHUNKS):
+                file.seek((size - CHUNK_BYTES) * index // (NUM_CHUNKS - 1))
                 digest.update(file.read(CHUNK_BYTES))
     return digest.hexdigest()
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """A model folder's identity, from the names and contents of the files directly in it."""
+    """A hash of the names and contents of the files directly in a model folder."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return fingerprint([[path.name, file_fingerprint(path)] for path in files])
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages whose numbers could change a result."""
-    return {name: metadata.version(name) for name in VERSIONS_OF}
+    """Versions of the packages that could change a result."""
+    return {name: metadata.version(name) for name in PACKAGES}
 
 
 def git_revision() -> str | None:
-    """The commit this code ran from, `+changes` if the tree was dirty; None outside git."""
+    """The commit of this code, with `+changes` if files were modified; None outside git."""
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"]
     here = Path(__file__).resolve().parent
     try:
@@ -67,7 +67,7 @@ def git_revision() -> str | None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all (atomic_file)."""
+    """Write a JSON file completely or not at all (see atomic_file)."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -78,7 +78,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file to write, of which a reader sees the old one or the whole new one, never a part."""
+    """A new file to write. Readers see the old file until the new one is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp_path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -92,7 +92,7 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all (atomic_file)."""
+    """Write a text file completely or not at all (see atomic_file)."""
     with atomic_file(path) as file:
         file.write(text)
 
@@ -105,7 +105,7 @@ def write_manifest(
     seconds: float,
     counts: Mapping[str, Any],
 ) -> None:
-    """Finish a stage's folder: manifest.json is written last, and its presence means 'finished'."""
+    """Write manifest.json as the last file of a stage: it means that the stage is finished."""
     content = {
         "settings": settings,
         "inputs": dict(inputs),
@@ -119,7 +119,7 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a finished stage's folder, or None. Raises what refuse_old_layout raises."""
+    """The manifest of a finished stage's folder, or None. Raises as refuse_old_layout does."""
     try:
         return json.loads((folder / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -137,5 +137,5 @@ def refuse_old_layout(folder: Path) -> None:
     if (folder / OLD_MANIFEST).is_file() or old_run:
         raise SchemaError(
             f"{folder} was written by an earlier version of difftrain ({OLD_MANIFEST} instead of "
-            f"{MANIFEST}), which this one does not read: set another output_dir=, or delete it"
+            f"{MANIFEST}), and this version cannot read it: set another output_dir=, or delete it"
         )

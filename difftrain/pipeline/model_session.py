@@ -15,7 +15,7 @@ from difftrain.model.loading import LoadedModel, load, with_pixel_budget
 
 
 class ModelSession:
-    """Holds the model, and the engines, that probe and evaluation share."""
+    """The model and the engines, which the probe and the evaluation share."""
 
     def __init__(self, config: ModelConfig, data: DataConfig) -> None:
         self.config, self.data = config, data
@@ -27,10 +27,10 @@ class ModelSession:
         return load(self.config, self.data.min_pixels, self.data.max_pixels)
 
     def engine(self, min_pixels: int | None = None, max_pixels: int | None = None) -> Engine:
-        """The engine for images within these areas, started if there is none yet.
+        """The engine for images of min_pixels to max_pixels (default: data's), started once.
 
-        Images within them are not resized. Default: the areas of the data stage. Raises ConfigError
-        where the server or vLLM cannot serve.
+        Images of such a size are not resized. Raises ConfigError if the server or vLLM cannot be
+        used.
         """
         pixels = min_pixels or self.data.min_pixels, max_pixels or self.data.max_pixels
         if pixels not in self._engines:
@@ -45,9 +45,9 @@ class ModelSession:
         return self._engines[pixels]
 
     def in_process(self) -> "ModelSession":
-        """A session that generates in this process where this one asks a server.
+        """A session that generates in this process instead of on a server.
 
-        A server has the base weights only, and all arms must be evaluated by one engine.
+        A server has only the base weights, but base and trained models need the same engine.
         """
         if self.config.in_process is self.config:
             return self
@@ -65,13 +65,13 @@ class ModelSession:
             raise ConfigError(["model.engine=vllm: vLLM is not installed; install the extra vllm"])
 
     def close_engines(self) -> None:
-        """Stop the engines: vLLM holds most of a GPU, which measuring and training need."""
+        """Stop the engines: vLLM uses most of a GPU, which attention pass and training need."""
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
 
     def release(self) -> None:
-        """Stop the engines and forget the model, to free the memory for training or vLLM."""
+        """Stop the engines and drop the model, to free the memory for training or vLLM."""
         self.close_engines()
         self.__dict__.pop("model", None)
         loading.free_memory()

@@ -1,8 +1,8 @@
-"""Records to parquet and back: typed columns, a schema check, parts that are whole or absent.
+"""Write records (dataclasses) to parquet parts, and read them back with a check of the schema.
 
 A stage's folder is `<output_dir>/<stage>/<fingerprint>/`: `part-*.parquet`, and manifest.json last.
-Columns of images stay on disk: the records that are read fetch them at each access, so that a pool
-of fifty thousand samples takes the memory of its text alone.
+Images stay on disk: a record reads its images at each access, so that fifty thousand samples need
+only the memory of their text.
 """
 
 import errno
@@ -28,10 +28,10 @@ R = TypeVar("R")
 SCALARS = {str: pa.string(), bytes: pa.binary(), bool: pa.bool_()}
 SCALARS |= {int: pa.int64(), float: pa.float64()}
 LIST_ITEMS = {int: pa.int32(), float: pa.float32()}  # numbers in lists have 32 bits
-GROUP_BYTES = 1 << 20  # of images in one row group, the least that one access reads
-CACHED_ROW_GROUPS = 4  # of images kept in memory, because neighbors are often read together
-PART_BYTES = 64 << 20  # of images in one part: what its writer holds, beside the last record's
-MAX_BUFFER_SECONDS = 30.0  # the first row of a PartBuffer waits no longer than this
+GROUP_BYTES = 1 << 20  # bytes of images in a row group, which one access reads as a whole
+CACHED_ROW_GROUPS = 4  # row groups kept in memory, because neighbors are often read together
+PART_BYTES = 64 << 20  # bytes of images after which a part ends; the writer keeps them in memory
+MAX_BUFFER_SECONDS = 30.0  # how long the first row of a PartBuffer waits at most
 
 
 class MissingArtifact(FileNotFoundError):
@@ -39,7 +39,7 @@ class MissingArtifact(FileNotFoundError):
 
 
 def _column_type(hint: Any) -> tuple[pa.DataType, Callable[[Any], Any]]:
-    """The parquet type of a field's type, and the function from a parquet value to the field's."""
+    """The parquet type for a field's type, and a function that converts a parquet value to it."""
     if get_origin(hint) is UnionType:
         (inner,) = (part for part in get_args(hint) if part is not NoneType)
         data_type, convert = _column_type(inner)
@@ -56,7 +56,7 @@ def _column_type(hint: Any) -> tuple[pa.DataType, Callable[[Any], Any]]:
 
 @cache
 def schema(record: type) -> pa.Schema:
-    """The parquet schema of a record: one column a field, in order."""
+    """The parquet schema of a record class: one column per field, in order."""
     hints = get_type_hints(record)
     return pa.schema([(field.name, _column_type(hints[field.name])[0]) for field in fields(record)])
 
@@ -72,26 +72,28 @@ def _image_bytes(record: Any) -> int:
 
 
 def _write_groups(file: IO[bytes], records: Sequence[Any]) -> None:
-    """Write the records row group by row group, so that Arrow holds no more than one of them."""
-    kind, rows = type(records[0]), len(records)
-    images, names = _image_columns(kind), schema(kind).names
+    """Write the records row group by row group, so that Arrow holds only one group at a time."""
+    record_type, group_rows = type(records[0]), len(records)
+    images, names = _image_columns(record_type), schema(record_type).names
     if images:
-        rows = max(1, rows * GROUP_BYTES // max(1, sum(map(_image_bytes, records))))
-    # A dictionary of images would be as large as they are.
-    encoded: Any = [name for name in names if name not in images] if images else True
-    with pq.ParquetWriter(file, schema(kind), use_dictionary=encoded) as writer:
-        for start in range(0, len(records), rows):
-            group = records[start : start + rows]
+        total_bytes = max(1, sum(map(_image_bytes, records)))
+        group_rows = max(1, group_rows * GROUP_BYTES // total_bytes)
+    # Dictionary encoding would not make images smaller.
+    dictionary_columns: Any = [name for name in names if name not in images] if images else True
+    types = schema(record_type)
+    with pq.ParquetWriter(file, types, use_dictionary=dictionary_columns) as writer:
+        for start in range(0, len(records), group_rows):
+            group = records[start : start + group_rows]
             columns = {name: [getattr(record, name) for record in group] for name in names}
-            writer.write_table(pa.table(columns, schema=schema(kind)), row_group_size=rows)
+            writer.write_table(pa.table(columns, schema=types), row_group_size=group_rows)
     if images:
         pa.default_memory_pool().release_unused()
 
 
 def write_part(folder: Path, name: str, records: Sequence[Any]) -> Path:
-    """Write `part-<name>.parquet`, which is whole or does not exist.
+    """Write `part-<name>.parquet` completely or not at all.
 
-    Raises OSError with the folder and the number of rows in its message when the disk is full.
+    If the disk is full, raises OSError whose message names the folder and the number of rows.
     """
     if not records:
         raise ValueError("a part must hold at least one record")
@@ -113,7 +115,7 @@ def parts(folder: Path) -> list[Path]:
 
 
 def read_part(path: Path, record: type[R]) -> list[R]:
-    """The records of one part. Raises SchemaError if its columns are not the record's."""
+    """The records of one part. Raises SchemaError if it has other columns than the record."""
     file, names = pq.ParquetFile(path), schema(record).names
     if not file.schema_arrow.equals(schema(record)):
         raise SchemaError(
@@ -133,13 +135,13 @@ def read_part(path: Path, record: type[R]) -> list[R]:
 
 
 def read_columns(path: Path, names: Sequence[str]) -> list[list[Any]]:
-    """Some columns of one part, in the order of the names; the others are not read."""
+    """The named columns of one part, in this order; other columns are not read."""
     table = pq.read_table(path, columns=list(names))
     return [table.column(name).to_pylist() for name in names]
 
 
 def read_rows(folder: Path, record: type[R]) -> list[R]:
-    """All records of a stage's folder, finished or not, in part order."""
+    """All records in a stage's folder, finished or not, in the order of the parts."""
     return [row for path in parts(folder) for row in read_part(path, record)]
 
 
@@ -153,16 +155,16 @@ def read_finished(folder: Path, record: type[R], made_by: str) -> list[R]:
 def next_part_name(folder: Path, rank: int) -> str:
     """A part name that this rank has not used yet in this folder.
 
-    Its last letters are random, so that no other process can write over the part.
+    It ends with random letters, so that no other process can overwrite the part.
     """
     numbers = [int(path.stem.split("-")[2]) for path in folder.glob(f"part-r{rank:03d}-*.parquet")]
     return f"r{rank:03d}-{max(numbers, default=-1) + 1:05d}-{secrets.token_hex(3)}"
 
 
 def write_all(folder: Path, records: Iterable[Any], rows_per_part: int = 2000) -> int:
-    """Write all records of a stage that one process makes; returns how many.
+    """Write all records of a stage from a single process; returns their number.
 
-    A part has at most so many rows and, but for its last row, PART_BYTES of images.
+    A part ends after `rows_per_part` rows, or as soon as its images reach PART_BYTES.
     """
     total, remaining = 0, iter(records)
     for number in itertools.count():
@@ -180,9 +182,9 @@ def write_all(folder: Path, records: Iterable[Any], rows_per_part: int = 2000) -
 
 
 class PartBuffer(Generic[R]):
-    """Rows that are not on disk yet, which a kill would lose.
+    """Collects rows and passes them to `write_rows`; a killed process loses the rows in it.
 
-    `write_rows` gets them as soon as there are `size`, or the first waited MAX_BUFFER_SECONDS.
+    It writes at `size` rows, or at write_if_late once the first row waited MAX_BUFFER_SECONDS.
     """
 
     def __init__(self, write_rows: Callable[[list[R]], None], size: int) -> None:
@@ -209,16 +211,16 @@ class PartBuffer(Generic[R]):
 
 @lru_cache(maxsize=CACHED_ROW_GROUPS)
 def _cached_row_group(path: str, stamp: tuple[int, ...], group: int, column: str) -> Any:
-    """One column of one row group; another `stamp` means another file under the same name."""
+    """One column of one row group; a different `stamp` means that the file was replaced."""
     del stamp
     return pq.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LazyImages(Sequence[bytes]):
-    """The bytes in one cell of a parquet column, read at every access; equal to their tuple.
+    """The images in one cell of a parquet column, read at each access; equal to their tuple.
 
-    Raises FileNotFoundError when the part is gone.
+    Raises FileNotFoundError if the part no longer exists.
     """
 
     path: Path

@@ -1,6 +1,6 @@
-"""Where the stages of a run lie: <output_dir>/<stage>/<fingerprint of its settings and inputs>/.
+"""The folders of a run's stages: <output_dir>/<stage>/<fingerprint of its settings and inputs>/.
 
-Which settings count in which fingerprint is metadata of the settings (config/setting.py).
+Each setting's metadata says which fingerprints it is part of (config/setting.py).
 """
 
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from difftrain.model import resolve
 from difftrain.pipeline import manifest
 from difftrain.records import Arm, Measure, TrainStage
 
-IMAGE_COMPARISON = 2  # raise it with any change of how samples are compared with benchmark items
+COMPARISON_VERSION = 2  # increase it if samples are compared with benchmark items differently
 
 
 @dataclass(frozen=True)
 class RunPaths:
     """The folders of one run. Equal settings and inputs give equal folders, in any run.
 
-    `trained`: the run evaluates trained checkpoints, so benchmarks are answered in this process
-    (model.in_process). `retest`: paths of the second probe, with its own seed and output folder.
-    `samples`: the fingerprint of samples that do not come from config.data.
+    `trained`: the run evaluates trained checkpoints, so this process generates the responses to
+    benchmarks (model.in_process). `retest`: paths of the second probe, with its own seed and output
+    folder. `samples`: the fingerprint of samples that do not come from config.data.
     """
 
     config: RunConfig
@@ -42,16 +42,16 @@ class RunPaths:
 
     @cached_property
     def seed(self) -> int:
-        """The root of all random choices of these stages."""
+        """The seed from which all random choices of these stages are derived."""
         return seeds.derive(self.config.seed, "again") if self.retest else self.config.seed
 
     def folder(self, stage: str, settings: dict[str, Any], *inputs: Path | str) -> Path:
-        """The folder of a stage, from the settings that count and its inputs' folders or ids."""
+        """A stage's folder, from the settings that count and the folders or ids of its inputs."""
         names = [source.name if isinstance(source, Path) else source for source in inputs]
         return self.output_dir / stage / manifest.fingerprint(settings, stage, *names)
 
-    def _of_sections(self, stage: str, *sections: str) -> dict[str, Any]:
-        """What counts in a stage's fingerprint of sections that are not the stage's own."""
+    def _settings_from(self, stage: str, *sections: str) -> dict[str, Any]:
+        """Settings of other stages' sections that are part of this stage's fingerprint."""
         counted: dict[str, Any] = {}
         for section in sections:
             counted |= counted_settings(getattr(self.config, section), stage, own=False)
@@ -64,22 +64,22 @@ class RunPaths:
 
     @cached_property
     def data(self) -> Path:
-        """Samples and quarantine."""
+        """Samples and rejected rows (the quarantine)."""
         return self.folder("data", {}, self.samples or dataset.fingerprint(self.config.data))
 
     @cached_property
     def preflight(self) -> Path:
-        """The checks before training: of the model, its precision, pixels and trained parts."""
-        settings = self._of_sections("preflight", "model", "data")
-        settings |= {stage: self._of_sections("preflight", stage) for stage in self.config.stages}
+        """Results of the checks before training (model, precision, pixels, trained parts)."""
+        settings = self._settings_from("preflight", "model", "data")
+        settings |= {stage: self._settings_from("preflight", stage) for stage in self.config.stages}
         return self.folder("preflight", settings, self.data, self.model)
 
     @cached_property
     def probe(self) -> Path:
-        """Rollouts. tau and M do not count: the folder grows where they need more rollouts."""
+        """Rollouts. tau and cde_rollouts do not count: if they need more, the folder grows."""
         settings = {
             **counted_settings(self.config.probe, "probe"),
-            **self._of_sections("probe", "model", "data"),
+            **self._settings_from("probe", "model", "data"),
             **self.config.model.engine_settings,
             "grade": counted_settings(self.config.grade),
             "seed": self.seed,
@@ -88,7 +88,7 @@ class RunPaths:
 
     @cached_property
     def attention(self) -> Path:
-        """Attention masses of correct responses, and ACE's bias of first ones if it is measured."""
+        """Attention masses of correct responses; ACE's bias of first responses if it is scored."""
         difficulty = self.config.difficulty
         settings = counted_settings(difficulty.cmab, "attention", own=False)
         if Measure.ace in difficulty.measures:
@@ -99,13 +99,13 @@ class RunPaths:
     def score(self) -> Path:
         """Scores of all measures."""
         settings = counted_settings(self.config.difficulty, "score")
-        settings |= self._of_sections("score", "probe")
+        settings |= self._settings_from("score", "probe")
         return self.folder("score", settings, self.probe, self.attention)
 
     @cached_property
     def reliability(self) -> Path:
-        """How the scores agree with those of the retest."""
-        settings = self._of_sections("retest", "probe")
+        """How well the scores agree with those of the retest."""
+        settings = self._settings_from("retest", "probe")
         settings["select"] = counted_settings(self.config.select)
         second = RunPaths(self.config, retest=True)
         return self.folder("reliability", settings, self.score, second.probe, second.attention)
@@ -113,13 +113,13 @@ class RunPaths:
     def selection(self, arm: str, stage: TrainStage = TrainStage.grpo) -> Path:
         """Selected samples of one training stage of an arm.
 
-        The folder of a random set depends on seed, stage and size alone, so that rows of one table
-        share it; that of a control also on the run's name.
+        The seed is part of the fingerprint of every random set, the run's name only of a control's:
+        other recipes with the same random set share its folder.
         """
         select = self.config.select
         settings, is_random = counted_settings(select, "select_grpo"), select.random
         if stage is TrainStage.sft:
-            settings = self._of_sections("select_sft", "select", "sft")
+            settings = self._settings_from("select_sft", "select", "sft")
             is_random = select.sft_random
         settings |= {"stage": stage, "arm": arm}
         if is_random or arm != Arm.tuned:
@@ -146,7 +146,7 @@ class RunPaths:
     def _training(self, stage: TrainStage) -> dict[str, Any]:
         return {
             **counted_settings(getattr(self.config, stage), "train"),
-            **self._of_sections("train", "model"),
+            **self._settings_from("train", "model"),
             "stage": stage,
             "seed": self.seed,
         }
@@ -154,26 +154,26 @@ class RunPaths:
     def responses(self, arm: str) -> Path:
         """Responses of the base model or a trained arm to benchmark items.
 
-        Neither the choice of items nor their scoring counts: the folder grows where other items are
-        asked for, and other rules or another judge need no new responses.
+        The choice of items and their scoring are not part of the fingerprint: further items are
+        added to the folder, and other rules or another judge need no new responses.
         """
         settings = counted_settings(self.config.evaluate, "responses")
-        settings |= self._of_sections("responses", "model", "data")
+        settings |= self._settings_from("responses", "model", "data")
         model = self.config.model.in_process if self.trained else self.config.model
         settings |= model.engine_settings
         return self.folder("responses", settings, self.model if arm == Arm.base else self.grpo(arm))
 
     def evaluation(self, arm: str) -> Path:
-        """Item results of the base model or a trained arm, by one set of rules and one judge."""
+        """Item results of the base model or a trained arm, under these rules and this judge."""
         return self.folder("evaluate", self._evaluation_settings, self.responses(arm))
 
     @cached_property
     def _evaluation_settings(self) -> dict[str, Any]:
-        """Rules, judge, and the items' contents instead of where they lie."""
+        """Rules, judge, and the items' contents instead of their paths."""
         evaluate = self.config.evaluate
         settings = counted_settings(evaluate, "evaluate")
         settings |= {"source": evaluate.items_identity(), "path": None, "paths": None}
-        # The name of an endpoint's judge is read from the environment.
+        # If the judge is an endpoint, the environment names its model.
         settings["judge"] = model_name(evaluate.judge, evaluate.benchmarks)
         if server := server_hash(evaluate.judge):
             settings["judge_server"] = server
@@ -181,10 +181,10 @@ class RunPaths:
 
     @cached_property
     def contamination(self) -> Path:
-        """Which samples of the data are in benchmarks too."""
+        """The list of samples that are also in benchmarks."""
         evaluate = self.config.evaluate
         names = sorted([*evaluate.official, *evaluate.also_on_disk])
-        settings = {"comparison": IMAGE_COMPARISON, "items": evaluate.items_identity(names)}
+        settings = {"comparison": COMPARISON_VERSION, "items": evaluate.items_identity(names)}
         return self.folder("contamination", settings, self.data)
 
     @cached_property

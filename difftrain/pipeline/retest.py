@@ -1,7 +1,7 @@
-"""Are M and K large enough? Some samples are probed once more with other seeds and scored again.
+"""The retest: probes some samples again with other seeds and compares the scores of both probes.
 
-Nothing is resampled from the first rollouts, of which early-stopped rows hold too few. The second
-rollouts lie in a folder of their own (RunPaths.retest), so no measure ever reads them.
+It shows whether probe.draws (K) and probe.cde_rollouts (M) are large enough. The second rollouts
+are in a separate folder (RunPaths.retest), so the scores of the run never use them.
 """
 
 from collections import Counter
@@ -28,10 +28,10 @@ RESULT = "reliability.json"
 
 
 def run(config: RunConfig, paths: RunPaths, world: World, session: ModelSession) -> Path:
-    """The folder of reliability.json and of the second scores."""
+    """Run the retest; returns the folder of reliability.json and the second scores."""
     second = RunPaths(config, retest=True)
 
-    def order(sample: Sample) -> tuple[int, str]:  # a larger subset holds a smaller one
+    def order(sample: Sample) -> tuple[int, str]:  # a larger subset contains a smaller one
         return seeds.derive(config.seed, "again", sample.sample_id), sample.sample_id
 
     samples = parquet.read_rows(paths.data, Sample)
@@ -66,14 +66,14 @@ def write_scores_and_agreement(
 ) -> None:
     """Score the second rollouts and compare them with the first scores of the same samples.
 
-    The result is the share of samples that keep their label, by measure, and the overlap of the
-    selections, both made among the retested samples alone.
+    Writes reliability.json: for each measure the share of samples that keep their label, and the
+    overlap of two selections from the retested samples, one by each set of scores.
     """
     first_scores = parquet.read_rows(paths.score, Score)
     scored = {score.sample_id for score in first_scores}
-    answered = schedule.without_failed(samples, second.probe)
-    # Without repetitions, in the order of the samples.
-    retested = dict.fromkeys(row.sample_id for row in answered if row.sample_id in scored)
+    completed = schedule.without_failed(samples, second.probe)
+    # dict keys: no repetitions, in the order of the samples
+    retested = dict.fromkeys(row.sample_id for row in completed if row.sample_id in scored)
     second_scores, _ = difficulty.score_samples(config, second, list(retested))
     parquet.write_all(paths.reliability, second_scores)
     first_scores = [score for score in first_scores if score.sample_id in retested]
@@ -94,7 +94,7 @@ def write_scores_and_agreement(
 
 
 def score_label(score: Score, config: DifficultyConfig) -> str:
-    """What a score is compared by: its stratum, or the side of its threshold."""
+    """The label of a score: its stratum, or whether its threshold keeps or drops the sample."""
     if score.stratum is not None:
         return score.stratum
     if score.measure is Measure.cde and score.value is not None:
@@ -105,10 +105,10 @@ def score_label(score: Score, config: DifficultyConfig) -> str:
 
 
 def agreement(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, float]:
-    """`same` of `n` samples kept their label: the share, its 95 % interval (Wilson), and the share
-    that two independent measures with these labels would have by chance.
+    """`share`: the samples with the same label in both, `low` to `high`: its 95 % Wilson interval,
+    `by_chance`: the expected share for two independent measures with these label counts.
 
-    Raises ValueError unless both hold the same samples.
+    Raises ValueError unless both have labels for the same samples, at least one.
     """
     if not first or first.keys() != second.keys():
         raise ValueError(f"{len(first)} and {len(second)} labels are not of the same samples")
@@ -123,8 +123,8 @@ def agreement(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, 
 
 
 def overlap(pool: int, first: set[str], second: set[str]) -> dict[str, float]:
-    """Two selections from the same `pool` samples: their sizes, how many samples are in both, and
-    how many would be by chance."""
+    """Of two selections from `pool` samples: their sizes, the number of samples in both, and the
+    number that is expected by chance."""
     return {
         "pool": pool, "first": len(first), "second": len(second), "common": len(first & second),
         "common_by_chance": len(first) * len(second) / pool,

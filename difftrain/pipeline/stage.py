@@ -1,12 +1,12 @@
-"""One stage of the chain: its lock, its manifest, its resume, and which ranks do the work.
+"""Run one stage of the chain: lock its folder, let the ranks work, write its manifest.
 
-run_stage is for output that one process makes at once (data, scores, selections, reports of it);
-run_shared_stage for work of which every rank does a share (probe, attention, evaluation, training).
+run_stage is for work that the first rank does alone (data, scores, selections); run_shared_stage
+is for work of which every rank does a share (probe, attention, evaluation, training).
 
-Both return the manifest, do nothing if the stage is finished, and raise FirstRankFailed on the
-other ranks with the first rank's reason when it stops. `settings` is what the manifest keeps of the
-settings (JSON), or a function that returns it when the manifest is written. Whatever a stage's
-folder holds without a manifest is unfinished: the work itself decides what to keep of it.
+Both return the manifest and do nothing if the stage is finished. If the first rank fails, the other
+ranks raise FirstRankFailed with its reason. `settings` are written to the manifest (as JSON; a
+function is called for them then). A folder without a manifest is unfinished: the work itself
+decides which of its files to reuse.
 """
 
 import secrets
@@ -19,14 +19,14 @@ from typing import Any
 from difftrain.pipeline import coordination, manifest
 from difftrain.pipeline.coordination import World
 
-SAVE_SECONDS = 5.0  # a killed start loses at most this much of its elapsed time
+SAVE_SECONDS = 5.0  # a killed process loses at most this much of its elapsed time
 
 
 class Heartbeat:
-    """Shows the other ranks that this one is alive, and keeps the stage's elapsed seconds.
+    """Shows the other ranks that this one is alive, and counts the stage's elapsed seconds.
 
-    The first rank's time counts, over all starts, killed ones included: each start keeps its
-    seconds in a file of its own in the stage's folder, until the manifest has the sum.
+    They are the first rank's seconds in all starts of the stage, including killed ones: each start
+    saves its seconds in its own file in the stage's folder, until the manifest has the sum.
     """
 
     def __init__(self, folder: Path, world: World) -> None:
@@ -36,31 +36,31 @@ class Heartbeat:
         self.started = self.saved_at = time.time()
 
     def beat(self) -> None:
-        """Show that this rank is alive; to be called at least every minute."""
+        """Show that this rank is alive. Must be called at least every minute."""
         coordination.touch(self.path)
         if time.time() - self.saved_at > SAVE_SECONDS:
             self.save()
 
     def in_background(self) -> AbstractContextManager[None]:
-        """Beat from a thread during one long step, such as loading a model."""
+        """Send heartbeats from a thread during one long step, such as loading a model."""
         return coordination.touch_regularly(self.path)
 
     def save(self) -> None:
-        """Write down the seconds so far."""
+        """Save the seconds so far, on the first rank."""
         self.saved_at = time.time()
         if self.world.is_first:
-            with suppress(OSError):  # a full disk is reported by the parts that do not fit
+            with suppress(OSError):  # if the disk is full, writing a part reports it
                 manifest.write_text(self.elapsed_path, repr(self.saved_at - self.started))
 
     def seconds(self) -> float:
-        """Seconds of all starts, those in an earlier manifest included."""
+        """Seconds of all starts, including those that an earlier manifest counts."""
         before = (manifest.read_manifest(self.folder) or {"seconds": 0.0})["seconds"]
         others = {*self.folder.glob(".elapsed-*")} - {self.elapsed_path}
         unfinished = sum(float(path.read_text()) for path in others)
         return before + unfinished + time.time() - self.started
 
     def clear(self) -> None:
-        """Remove what shows an unfinished stage: the manifest has the sum of the seconds now."""
+        """Remove the files of an unfinished stage: the manifest now has the sum of the seconds."""
         for path in (*self.folder.glob(".elapsed-*"), *self.folder.glob(".rank-*.beat")):
             path.unlink(missing_ok=True)
 
@@ -76,8 +76,8 @@ def run_stage(
 ) -> dict[str, Any]:
     """Have the first rank do the work and write the manifest with the counts it returns.
 
-    The other ranks wait. Returns the manifest, at once if the stage is finished. `other_seconds`
-    returns what is added to the seconds of the work.
+    The other ranks wait. Returns the manifest, immediately if the stage is finished.
+    `other_seconds` returns seconds to add to those of the work.
     """
     seconds = 0.0
 
@@ -108,18 +108,18 @@ def run_shared_stage(
 ) -> dict[str, Any]:
     """Have every rank do its share; the first waits until all `is_complete` and closes the stage.
 
-    `close` returns the manifest's counts. A manifest that does not satisfy `is_finished` is of an
-    earlier, smaller request: the work is done again for what is missing, and the elapsed seconds
-    are added to it. `seconds` returns the seconds where the work counts them itself. `lock` is the
-    folder whose lock is held, where several stages add to one folder. Returns the manifest. Raises
-    RankTimeout if another rank's heartbeat ends.
+    `close` returns the manifest's counts. If a manifest does not satisfy `is_finished`, it is from
+    an earlier, smaller request: the work does what is missing, and its seconds are added. `seconds`
+    returns the seconds if the work counts them itself. `lock` is the folder to lock if several
+    stages add files to one folder. Returns the manifest. Raises RankTimeout if another rank sends
+    no heartbeat.
     """
 
     def finished() -> bool:
         content = manifest.read_manifest(folder)
         return content is not None and is_finished(content)
 
-    def closed() -> bool:  # by the first rank of this launch, even where items failed again
+    def closed() -> bool:  # by this launch's first rank, even if items failed again
         written_at = coordination.touched_at(folder / manifest.MANIFEST)
         return finished() or written_at >= coordination.STARTED
 
@@ -142,9 +142,9 @@ def run_shared_stage(
                 if world.is_first:
                     with heart.in_background():
                         counts, elapsed = close(), (seconds or heart.seconds)()
-                        kept = settings() if callable(settings) else settings
+                        values = settings() if callable(settings) else settings
                         manifest.write_manifest(
-                            folder, settings=kept, inputs=inputs, seconds=elapsed, counts=counts
+                            folder, settings=values, inputs=inputs, seconds=elapsed, counts=counts
                         )
                     heart.clear()
             coordination.wait_for_first_rank(folder, world, closed, lock or folder)

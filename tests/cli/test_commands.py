@@ -21,7 +21,7 @@ def difftrain(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
-def test_help_names_every_command_and_each_has_a_launcher() -> None:
+def test_help_lists_every_command_and_each_has_a_file_under_launch() -> None:
     done = difftrain("--help")
     assert done.returncode == 0
     lines = done.stdout.split("\n\n")[1].splitlines()
@@ -32,19 +32,19 @@ def test_help_names_every_command_and_each_has_a_launcher() -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "compare", "sweep"])
-def test_every_kind_of_command_has_help(command: str) -> None:
+def test_settings_commands_and_other_commands_have_help(command: str) -> None:
     done = difftrain(command, "--help")
     assert done.returncode == 0
     assert "usage: difftrain" in done.stdout or "difftrain sweep" in done.stdout
 
 
-def test_a_misspelt_command_is_refused_with_the_nearest_one() -> None:
+def test_the_error_for_a_misspelt_command_suggests_the_nearest() -> None:
     done = difftrain("trian", "recipe=grpo_hard")
     assert done.returncode == 2
     assert "no command trian; did you mean train?" in done.stderr
 
 
-def test_renamed_settings_are_refused_with_the_new_name_all_at_once() -> None:
+def test_all_renamed_settings_are_reported_together_with_their_new_names() -> None:
     with pytest.raises(ConfigError) as refused:
         compose_config(
             ["artefacts=x", "grpo.kl=0.1", "select.keep=[hard]", "report.to=wandb",
@@ -61,18 +61,18 @@ def test_renamed_settings_are_refused_with_the_new_name_all_at_once() -> None:
     ]
 
 
-def test_every_renamed_setting_exists_under_its_new_name_alone() -> None:
+def test_renamed_settings_exist_only_under_their_new_names() -> None:
     keys = {*setting_keys(RunConfig())}
     assert {*renamed()["keys"].values()} <= keys
     assert not {*renamed()["keys"]} & keys
     assert {*renamed()["values"]} <= keys
 
 
-def completed(line: str) -> list[str]:
-    """What bash offers for a line that ends at the cursor."""
+def bash_completions(line: str) -> list[str]:
+    """What bash offers if TAB is pressed at the end of the line."""
     script = completion(["bash"])
-    words = len(line.split(" ")) - 1
-    request = f'COMP_LINE="{line}" COMP_POINT=${{#COMP_LINE}} COMP_CWORD={words}; _difftrain'
+    word_index = len(line.split(" ")) - 1
+    request = f'COMP_LINE="{line}" COMP_POINT=${{#COMP_LINE}} COMP_CWORD={word_index}; _difftrain'
     lines = [
         script,
         "compopt() { :; }",
@@ -85,10 +85,10 @@ def completed(line: str) -> list[str]:
 
 
 def test_completion_offers_commands_groups_and_settings_keys() -> None:
-    assert completed("difftrain pro") == ["probe"]
-    assert completed("difftrain train difficulty.pism.ta") == ["difficulty.pism.tau="]
-    assert completed("difftrain train recipe=grpo_mid") == ["grpo_mid", "grpo_mid_hard"]
-    assert completed("difftrain train control=") == ["none", "random"]
+    assert bash_completions("difftrain pro") == ["probe"]
+    assert bash_completions("difftrain train difficulty.pism.ta") == ["difficulty.pism.tau="]
+    assert bash_completions("difftrain train recipe=grpo_mid") == ["grpo_mid", "grpo_mid_hard"]
+    assert bash_completions("difftrain train control=") == ["none", "random"]
 
 
 def test_completion_for_an_unknown_shell_is_refused() -> None:
@@ -102,7 +102,7 @@ def test_completion_for_an_unknown_shell_is_refused() -> None:
     ("rank", "verbose", "level"),
     [(0, False, logging.INFO), (1, False, logging.WARNING), (1, True, logging.DEBUG)],
 )
-def test_the_first_rank_logs_from_info_and_the_others_from_warning(
+def test_the_log_level_is_info_on_the_first_rank_and_warning_on_the_others(
     rank: int, verbose: bool, level: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logger = logging.getLogger("difftrain")
@@ -115,7 +115,7 @@ def test_the_first_rank_logs_from_info_and_the_others_from_warning(
     assert f"INFO rank {rank} difftrain.probe: 3 left" in handler.format(record)
 
 
-def test_a_log_line_is_written_at_once_where_stderr_is_a_file(tmp_path: Path) -> None:
+def test_a_log_line_is_written_immediately_if_stderr_is_a_file(tmp_path: Path) -> None:
     code = (
         "import logging, os; from difftrain.cli import configure_logging;"
         "from difftrain.pipeline.coordination import World;"

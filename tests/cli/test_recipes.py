@@ -1,4 +1,4 @@
-"""The paper's twelve rows: two of them differ only in what their names say."""
+"""The recipes of the paper's twelve table rows differ only in the settings that their names say."""
 
 import itertools
 import re
@@ -13,7 +13,7 @@ from difftrain.report.compare.presets import PRESETS
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "recipe"
 STRATA = {"mid": "medium", "m": "medium", "hard": "hard", "h": "hard"}
-ALONE = {
+GRPO_ONLY = {
     "grpo_full": (["easy", "medium", "hard", "unsolved"], False),
     "grpo_unsolved": (["unsolved"], False),
     "grpo_random": (["medium", "hard"], True),
@@ -21,15 +21,15 @@ ALONE = {
     "grpo_hard": (["hard"], False),
     "grpo_mid": (["medium"], False),
 }
-PAIRS = [
-    f"sft_{first}_grpo_{second}"
-    for one, two in (("mid", "hard"), ("hard", "mid"))
-    for first in (one, f"rand_{one[0]}")
-    for second in (two, f"rand_{two[0]}")
+SFT_THEN_GRPO = [
+    f"sft_{sft}_grpo_{grpo}"
+    for sft_stratum, grpo_stratum in (("mid", "hard"), ("hard", "mid"))
+    for sft in (sft_stratum, f"rand_{sft_stratum[0]}")
+    for grpo in (grpo_stratum, f"rand_{grpo_stratum[0]}")
 ]
-ROWS = [*ALONE, *PAIRS]
-NAMED = ("name", "recipe", "train_stages", "select.strata", "select.random", "select.sft_strata",
-         "select.sft_random")  # fmt: skip
+ROWS = [*GRPO_ONLY, *SFT_THEN_GRPO]
+ROW_KEYS = ("name", "recipe", "train_stages", "select.strata", "select.random",
+            "select.sft_strata", "select.sft_random")  # fmt: skip
 
 
 def row(name: str) -> DictConfig:
@@ -37,21 +37,21 @@ def row(name: str) -> DictConfig:
 
 
 def settings_by_name(name: str) -> dict[str, object]:
-    """What a row's name says, in settings."""
-    if name in ALONE:
-        keep, random = ALONE[name]
+    """The settings that a row's name stands for."""
+    if name in GRPO_ONLY:
+        strata, is_random = GRPO_ONLY[name]
         settings = {"train_stages": "grpo", "select.sft_strata": [], "select.sft_random": False}
-        return settings | {"select.strata": keep, "select.random": random}
-    first, second = re.fullmatch(r"sft_(\w+)_grpo_(\w+)", name).groups()
+        return settings | {"select.strata": strata, "select.random": is_random}
+    sft, grpo = re.fullmatch(r"sft_(\w+)_grpo_(\w+)", name).groups()
     settings: dict[str, object] = {"train_stages": "sft_then_grpo"}
-    for part, prefix in ((first, "select.sft_"), (second, "select.")):
+    for part, prefix in ((sft, "select.sft_"), (grpo, "select.")):
         settings[f"{prefix}strata"] = [STRATA[part.removeprefix("rand_")]]
         settings[f"{prefix}random"] = part.startswith("rand_")
     return settings
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_is_set_to_what_its_name_says(name: str) -> None:
+def test_a_recipe_has_the_settings_that_its_name_stands_for(name: str) -> None:
     composed = row(name)
     assert composed.name == name
     assert {
@@ -60,13 +60,13 @@ def test_a_row_is_set_to_what_its_name_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_comparison_knows_each_row_by_what_its_file_sets(name: str) -> None:
+def test_the_presets_of_the_comparison_match_the_recipe_files(name: str) -> None:
     composed, preset = row(name), PRESETS[name].settings
     assert {key: OmegaConf.select(composed, key) for key in preset} == preset
     assert len(preset) == 6
 
 
-def test_two_rows_differ_only_in_what_their_names_say() -> None:
+def test_two_recipes_differ_only_in_the_settings_that_their_names_stand_for() -> None:
     composed = {name: row(name) for name in ROWS}
     for a, b in itertools.combinations(ROWS, 2):
         differing = {
@@ -82,27 +82,27 @@ def test_two_rows_differ_only_in_what_their_names_say() -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_the_difference_of_a_row_is_what_its_file_sets_and_makes_it_that_row(name: str) -> None:
+def test_the_default_run_with_the_recipe_settings_is_that_recipe(name: str) -> None:
     composed = row(name)
-    difference = overrides.recipe_settings(resolve(composed))
-    assert {line.split("=")[0] for line in difference} <= set(NAMED)
-    plain = overrides.compose_config([])
-    for line in difference:
-        key = line.split("=")[0]
-        OmegaConf.update(plain, key, OmegaConf.select(composed, key), merge=False)
-    plain.recipe = name
-    assert plain == composed
+    recipe_settings = overrides.recipe_settings(resolve(composed))
+    assert {text.split("=")[0] for text in recipe_settings} <= set(ROW_KEYS)
+    default = overrides.compose_config([])
+    for text in recipe_settings:
+        key = text.split("=")[0]
+        OmegaConf.update(default, key, OmegaConf.select(composed, key), merge=False)
+    default.recipe = name
+    assert default == composed
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in ("grpo_hard", "grpo_mid")])
-def test_each_of_the_twelve_quotes_its_row_of_all_four_tables(name: str) -> None:
+def test_a_recipe_file_quotes_its_row_from_all_four_tables_of_the_paper(name: str) -> None:
     text = (CONF / f"{name}.yaml").read_text()
     quoted = re.findall(r"^# (pism|cmab), (reasoning|perception) +((?:[\d.]+, ){5}[\d.]+)$", text,
                         re.MULTILINE)  # fmt: skip
     assert len({(measure, tasks) for measure, tasks, _ in quoted}) == 4
 
 
-def test_an_sft_row_needs_its_strata_and_another_row_has_none() -> None:
+def test_sft_strata_are_required_with_sft_and_refused_without() -> None:
     with pytest.raises(
         overrides.ConfigError, match=r"select.sft_strata=\[\]: must name at least one"
     ):

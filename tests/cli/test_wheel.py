@@ -32,7 +32,7 @@ def run(folder: Path, *command: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy so that no earlier build is in it."""
+    """The wheel, built from a copy so that it contains no files of an earlier build."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in PACKAGED:
         if (ROOT / name).is_dir():
@@ -47,17 +47,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """bin/ of a new environment with the wheel; the libraries are those of this environment."""
+    """bin/ of a new environment with the wheel, which uses the libraries of this environment."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     run(ROOT.parent, sys.executable, "-m", "venv", folder)
     run(folder, folder / "bin" / "pip", "install", "--no-deps", "--no-index", wheel)
     (packages,) = folder.glob("lib/python*/site-packages")
-    # A path in a .pth file: its own .pth files, such as an editable install's, are not read.
+    # Python does not read .pth files (such as an editable install's) in a folder added by a .pth.
     (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin"
 
 
-def test_the_wheel_holds_one_package_with_configuration_recipes_and_data(wheel: Path) -> None:
+def test_the_wheel_contains_the_package_with_configuration_recipes_and_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"difftrain"}
     files = ("conf/run.yaml", "conf/recipe/grpo_hard.yaml", "recipes/grpo.py", "py.typed")
@@ -72,7 +72,7 @@ def test_the_wheel_holds_one_package_with_configuration_recipes_and_data(wheel: 
     assert packaged <= {*names}
 
 
-def test_the_installed_command_trains_and_knows_its_version(scripts: Path, tmp_path: Path) -> None:
+def test_the_installed_command_trains_and_prints_its_version(scripts: Path, tmp_path: Path) -> None:
     code = "import difftrain; print(difftrain.__file__)"
     file = Path(run(tmp_path, scripts / "python", "-c", code).strip())
     assert file.is_relative_to(scripts.parent)
@@ -85,7 +85,9 @@ def test_the_installed_command_trains_and_knows_its_version(scripts: Path, tmp_p
     assert (folder / "checkpoint" / "model.safetensors").is_file()
 
 
-def test_accelerate_and_a_sweep_start_the_installed_module(scripts: Path, tmp_path: Path) -> None:
+def test_accelerate_and_a_sweep_can_start_the_installed_module(
+    scripts: Path, tmp_path: Path
+) -> None:
     launch = (scripts / "python", "-m", "accelerate.commands.launch", "--num_processes", "1")
     module = ("-m", "difftrain.cli", "train", "--cfg", "job", "seed=7")
     assert "\nseed: 7\n" in run(tmp_path, *launch, *module)

@@ -1,3 +1,5 @@
+"""The settings tree: its defaults, the rules between settings, the fingerprints they count in."""
+
 from dataclasses import fields, is_dataclass
 
 import pytest
@@ -9,24 +11,24 @@ from difftrain.config.setting import counted_settings
 from difftrain.config.train import SftTargets, TrainStages
 
 
-def every_class(node: object) -> list[type]:
-    inner = [getattr(node, field.name) for field in fields(node)]  # type: ignore[arg-type]
+def settings_classes(node: object) -> list[type]:
+    values = [getattr(node, field.name) for field in fields(node)]  # type: ignore[arg-type]
     return [
         type(node),
-        *(cls for value in inner if is_dataclass(value) for cls in every_class(value)),
+        *(cls for value in values if is_dataclass(value) for cls in settings_classes(value)),
     ]
 
 
-def test_every_settings_class_has_slots_so_that_a_misspelt_field_cannot_be_added() -> None:
-    for cls in every_class(RunConfig()):
+def test_every_settings_class_has_slots_so_a_misspelt_field_raises_an_error() -> None:
+    for cls in settings_classes(RunConfig()):
         assert "__slots__" in vars(cls), cls
 
 
-def test_defaults_have_no_problem() -> None:
+def test_the_default_settings_break_no_rule() -> None:
     assert list(run_config.problems(RunConfig())) == []
 
 
-def test_problems_carry_their_full_key_and_value() -> None:
+def test_error_messages_contain_the_full_key_and_the_value() -> None:
     config = RunConfig()
     config.difficulty.pism.tau = 0
     config.difficulty.cmab.hard_min = 0.05
@@ -40,7 +42,7 @@ def test_problems_carry_their_full_key_and_value() -> None:
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
-def test_additions_to_a_frozen_tower_are_refused(stage: str) -> None:
+def test_lora_adapters_in_a_frozen_vision_tower_are_refused(stage: str) -> None:
     config = RunConfig()
     settings = getattr(config, stage)
     settings.lora.rank, settings.lora.vision, settings.freeze_vision = 4, True, True
@@ -50,17 +52,19 @@ def test_additions_to_a_frozen_tower_are_refused(stage: str) -> None:
     assert not list(run_config.problems(config))
 
 
-def target_problems(source: Source, train_stages: TrainStages, targets: SftTargets) -> list[str]:
+def sft_target_problems(
+    source: Source, train_stages: TrainStages, targets: SftTargets
+) -> list[str]:
     config = RunConfig(train_stages=train_stages)
     config.data.source, config.sft.targets = source, targets
     return [text for text in run_config.problems(config) if text.startswith("sft.targets")]
 
 
 @pytest.mark.parametrize("source", Source)
-def test_sft_on_data_without_rationale_is_refused_before_anything_is_spent(source: Source) -> None:
-    problems = target_problems(source, TrainStages.sft_then_grpo, SftTargets.rationale)
-    assert target_problems(source, TrainStages.sft_then_grpo, SftTargets.rollouts) == []
-    assert target_problems(source, TrainStages.grpo, SftTargets.rationale) == []
+def test_sft_on_rationales_is_refused_for_data_without_rationales(source: Source) -> None:
+    problems = sft_target_problems(source, TrainStages.sft_then_grpo, SftTargets.rationale)
+    assert sft_target_problems(source, TrainStages.sft_then_grpo, SftTargets.rollouts) == []
+    assert sft_target_problems(source, TrainStages.grpo, SftTargets.rationale) == []
     if source in (Source.shapes, Source.mulberry):
         assert problems == []
         return
@@ -69,7 +73,7 @@ def test_sft_on_data_without_rationale_is_refused_before_anything_is_spent(sourc
     ]
 
 
-def test_settings_count_in_the_fingerprints_that_their_metadata_names() -> None:
+def test_settings_are_part_of_the_fingerprints_that_their_metadata_names() -> None:
     config = RunConfig()
     assert "grid" not in counted_settings(config.probe, "probe")
     assert counted_settings(config.probe, "score", own=False).keys() == {"until", "cde_rollouts"}

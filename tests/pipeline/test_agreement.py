@@ -1,3 +1,5 @@
+"""Agreement of the first and the second scores: labels, their share, overlap of selections."""
+
 import math
 
 import pytest
@@ -13,7 +15,7 @@ def score(measure: Measure, value: float | None, stratum: Stratum | None = None)
     return Score(sample_id="a", measure=measure, value=value, stratum=stratum)
 
 
-def test_a_measure_with_strata_is_compared_by_them_and_the_others_by_their_threshold() -> None:
+def test_the_label_of_a_score_is_its_stratum_or_the_side_of_its_threshold() -> None:
     def label(*row: object) -> str:
         return retest.score_label(score(*row), CONFIG)  # type: ignore[arg-type]
 
@@ -25,7 +27,7 @@ def test_a_measure_with_strata_is_compared_by_them_and_the_others_by_their_thres
     assert label(Measure.ace, None) == "no value"
 
 
-def test_the_share_of_equal_labels_stands_beside_what_chance_would_give() -> None:
+def test_the_share_of_equal_labels_is_reported_with_the_share_expected_by_chance() -> None:
     first = {"a": "easy", "b": "easy", "c": "hard", "d": "hard"}
     second = {"d": "hard", "a": "easy", "b": "hard", "c": "hard"}
     result = retest.agreement(first, second)
@@ -34,7 +36,7 @@ def test_the_share_of_equal_labels_stands_beside_what_chance_would_give() -> Non
     assert 0 < result["low"] < 0.75 < result["high"] < 1
 
 
-def test_wilsons_interval_is_the_known_one() -> None:
+def test_the_wilson_interval_has_its_published_value() -> None:
     first = {str(i): "easy" for i in range(10)}
     result = retest.agreement(first, first | {"0": "hard", "1": "hard"})
     assert result["low"] == pytest.approx(0.4902, abs=1e-4)
@@ -42,14 +44,14 @@ def test_wilsons_interval_is_the_known_one() -> None:
     assert retest.agreement(first, first)["high"] == 1.0
 
 
-def test_labels_of_other_samples_are_refused() -> None:
+def test_labels_of_different_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="not of the same samples"):
         retest.agreement({"a": "easy"}, {"b": "easy"})
     with pytest.raises(ValueError, match="0 and 0 labels"):
         retest.agreement({}, {})
 
 
-def test_the_overlap_of_two_selections_stands_beside_what_chance_would_give() -> None:
+def test_the_overlap_of_two_selections_is_reported_with_the_overlap_expected_by_chance() -> None:
     result = retest.overlap(20, {"a", "b", "c", "d"}, {"c", "d", "e", "f", "g"})
     assert (result["first"], result["second"], result["common"]) == (4, 5, 2)
     assert result["common_by_chance"] == 1.0

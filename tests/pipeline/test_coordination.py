@@ -1,3 +1,5 @@
+"""Ranks and launches that share a folder: heartbeats, failures, the lock."""
+
 import errno
 import os
 import subprocess
@@ -14,19 +16,19 @@ from difftrain.pipeline.coordination import World
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_the_shares_of_all_ranks_are_exactly_the_items(size: int) -> None:
+def test_the_shares_of_all_ranks_together_are_exactly_the_items(size: int) -> None:
     items = list(range(20))
     shares = [World(rank, size).share(items) for rank in range(size)]
     assert sorted(item for share in shares for item in share) == items
 
 
-def test_the_world_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_and_world_size_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert World.from_environment() == World(2, 4)
 
 
-def test_a_rank_that_falls_silent_is_named_instead_of_waited_for(
+def test_waiting_for_ranks_without_heartbeat_ends_with_an_error_that_names_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 0.5)
@@ -43,7 +45,7 @@ def test_waiting_ends_when_the_work_is_complete(tmp_path: Path) -> None:
     coordination.wait(tmp_path, World(0, 2), lambda: next(completed))
 
 
-HOLDER = """
+HOLD_LOCK = """
 import sys, time
 from pathlib import Path
 from difftrain.pipeline.coordination import World, stage_lock
@@ -57,7 +59,7 @@ def test_a_second_run_waits_for_the_lock_and_a_killed_run_releases_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD_LOCK, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "inside\n"
@@ -70,7 +72,7 @@ def test_a_second_run_waits_for_the_lock_and_a_killed_run_releases_it(
         assert not caplog.text
 
 
-def test_a_file_system_without_locks_is_reported_and_worked_on(
+def test_a_file_system_without_locks_causes_a_warning_and_the_work_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_locks(*arguments: object) -> None:
@@ -82,7 +84,7 @@ def test_a_file_system_without_locks_is_reported_and_worked_on(
     assert len(caplog.records) == 1
 
 
-def test_the_other_ranks_follow_their_own_first_rank_into_a_stage(
+def test_the_other_ranks_enter_a_stage_after_their_own_first_rank(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASTER_PORT", "29501")
@@ -101,7 +103,7 @@ def test_the_other_ranks_follow_their_own_first_rank_into_a_stage(
     assert order == ["rank 0", "rank 1"]
 
 
-def test_a_first_rank_that_works_for_long_is_not_called_silent(
+def test_a_first_rank_that_works_for_long_does_not_time_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordination, "BEAT_SECONDS", 0.1)
@@ -116,13 +118,13 @@ def test_a_manifest_that_the_first_rank_never_wrote_is_an_error(tmp_path: Path) 
         coordination.wait_for_manifest(tmp_path, World())
 
 
-def test_the_others_end_with_the_reason_when_the_first_rank_fails(tmp_path: Path) -> None:
-    def first() -> None:
+def test_the_other_ranks_raise_the_first_ranks_reason_when_it_fails(tmp_path: Path) -> None:
+    def fail_on_first_rank() -> None:
         with coordination.report_failure(tmp_path, World(0, 2)):
             raise ValueError("the image does not reach the model")
 
     with pytest.raises(ValueError, match="the image"):
-        first()
+        fail_on_first_rank()
     started = time.time()
     with pytest.raises(
         coordination.FirstRankFailed, match=r"rank 0 stopped: ValueError: the image"
@@ -140,16 +142,16 @@ def test_the_failure_of_an_earlier_run_does_not_end_this_one(tmp_path: Path) -> 
     assert not (tmp_path / coordination.FAILED).exists()
 
 
-def entered(folder: Path, rank: int) -> None:
-    """Go into a stage folder and out again."""
+def enter_and_leave(folder: Path, rank: int) -> None:
+    """Enter a stage's folder as one of two ranks, and leave it again."""
     with coordination.stage_lock(folder, World(rank, 2)):
         pass
 
 
-def test_the_others_end_when_the_first_rank_fails_in_a_stage_that_was_finished_before(
+def test_the_other_ranks_end_when_the_first_rank_fails_in_a_stage_that_was_finished_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordination, "FOLLOWED", deque(maxlen=3))
+    monkeypatch.setattr(coordination, "RECENT_FOLDERS", deque(maxlen=3))
     monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 20.0)
     first, second = tmp_path / "first", tmp_path / "second"
     manifest.write_manifest(first, settings={}, inputs={}, seconds=0.0, counts={})
@@ -166,30 +168,30 @@ def test_the_others_end_when_the_first_rank_fails_in_a_stage_that_was_finished_b
     with pytest.raises(
         coordination.FirstRankFailed, match="rank 0 stopped: ValueError: a benchmark is"
     ):
-        entered(second, 1)
+        enter_and_leave(second, 1)
     assert time.time() - started < 5
 
 
-def test_a_first_rank_that_never_enters_a_stage_is_called_silent(
+def test_a_first_rank_that_never_enters_a_stage_times_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordination, "FOLLOWED", deque(maxlen=3))
+    monkeypatch.setattr(coordination, "RECENT_FOLDERS", deque(maxlen=3))
     monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 0.5)
     with pytest.raises(coordination.RankTimeout, match="rank 0 of 2: no heartbeat"):
-        entered(tmp_path, 1)
+        enter_and_leave(tmp_path, 1)
 
 
-def test_a_first_rank_still_in_the_stage_before_is_waited_for(
+def test_the_other_ranks_wait_for_a_first_rank_that_is_still_in_the_previous_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordination, "FOLLOWED", deque(maxlen=3))
+    monkeypatch.setattr(coordination, "RECENT_FOLDERS", deque(maxlen=3))
     monkeypatch.setattr(coordination, "BEAT_SECONDS", 0.1)
     monkeypatch.setattr(coordination, "TIMEOUT_SECONDS", 1.0)
     order: list[str] = []
 
     def follow() -> None:
-        entered(tmp_path / "first", 1)
-        entered(tmp_path / "second", 1)
+        enter_and_leave(tmp_path / "first", 1)
+        enter_and_leave(tmp_path / "second", 1)
         order.append("rank 1")
 
     other = Thread(target=follow)
@@ -197,7 +199,7 @@ def test_a_first_rank_still_in_the_stage_before_is_waited_for(
         other.start()
         time.sleep(2.0)
     order.append("rank 0")
-    entered(tmp_path / "second", 0)
+    enter_and_leave(tmp_path / "second", 0)
     other.join(timeout=10)
     assert order == ["rank 0", "rank 1"]
 
@@ -207,15 +209,15 @@ def test_a_failure_of_another_launch_in_the_same_stage_is_ignored(
 ) -> None:
     def fail() -> None:
         with coordination.report_failure(tmp_path, World(0, 2)):
-            raise ValueError("theirs")
+            raise ValueError("failed in launch 29501")
 
     monkeypatch.setenv("MASTER_PORT", "29501")
-    with pytest.raises(ValueError, match="theirs"):
+    with pytest.raises(ValueError, match="failed in launch 29501"):
         fail()
-    assert coordination.failure_reason(tmp_path) == "ValueError: theirs"
+    assert coordination.failure_reason(tmp_path) == "ValueError: failed in launch 29501"
     monkeypatch.setenv("MASTER_PORT", "29502")
     assert coordination.failure_reason(tmp_path) is None
     with coordination.report_failure(tmp_path, World(0, 2)):
         pass
     monkeypatch.setenv("MASTER_PORT", "29501")
-    assert coordination.failure_reason(tmp_path) == "ValueError: theirs"
+    assert coordination.failure_reason(tmp_path) == "ValueError: failed in launch 29501"

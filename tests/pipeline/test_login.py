@@ -1,4 +1,4 @@
-"""A tracker that nobody is logged in to is noticed before the chain starts."""
+"""A missing login of the experiment tracker is reported before the chain starts."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from difftrain.pipeline import chain
 from difftrain.pipeline.coordination import World
 
 
-@pytest.mark.parametrize("step", [chain.train, chain.report])
+@pytest.mark.parametrize("command", [chain.train, chain.report])
 def test_wandb_without_a_login_is_refused_and_nothing_is_written(
-    step: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
@@ -22,7 +22,7 @@ def test_wandb_without_a_login_is_refused_and_nothing_is_written(
     monkeypatch.setenv("WANDB_SILENT", "true")
     wandb.teardown()  # an earlier test's session in this process keeps its mode, offline or not
     config = resolve(compose_config(["report_to=wandb", f"output_dir={tmp_path / 'artifacts'}"]))
-    assert callable(step)
+    assert callable(command)
     with pytest.raises(ConfigError, match=r"report_to=wandb: no login"):
-        step(config, World(), [])
+        command(config, World(), [])
     assert not (tmp_path / "artifacts").exists()

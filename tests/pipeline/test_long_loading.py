@@ -1,4 +1,4 @@
-"""A rank keeps sending heartbeats while it loads a model for long, whoever waits for it."""
+"""A rank keeps sending heartbeats in every stage while it spends a long time loading a model."""
 
 import time
 from collections.abc import Callable
@@ -22,27 +22,27 @@ class HeartbeatSeen(Exception):
     """The heartbeat went on while the model was loaded."""
 
 
-def loading(folder: Path) -> Callable[..., Any]:
+def slow_loader(folder: Path) -> Callable[..., Any]:
     """A loader that takes until the heartbeat file has been touched twice."""
 
     def load(*_pixels: int) -> Any:
-        path, until = coordination.heartbeat_path(folder, SECOND.rank), time.time() + 10
+        path, deadline = coordination.heartbeat_path(folder, SECOND.rank), time.time() + 10
         for _ in range(2):
             before = path.stat().st_mtime_ns
             while path.stat().st_mtime_ns == before:
-                assert time.time() < until, "no heartbeat while the model was loaded"
+                assert time.time() < deadline, "no heartbeat while the model was loaded"
                 time.sleep(0.01)
         raise HeartbeatSeen
 
     return load
 
 
-@pytest.mark.parametrize("where", ["probe", "attention", "evaluate"])
-def test_a_rank_that_loads_for_long_keeps_beating(
-    where: str, shapes_samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stage", ["probe", "attention", "evaluate"])
+def test_a_rank_sends_heartbeats_while_it_loads_a_model(
+    stage: str, shapes_samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordination, "BEAT_SECONDS", 0.05)
-    config, folder = RunConfig(), tmp_path / where
+    config, folder = RunConfig(), tmp_path / stage
     config.difficulty.measure = Measure.cmab
     rows = [
         Rollout(
@@ -53,11 +53,11 @@ def test_a_rank_that_loads_for_long_keeps_beating(
     ]  # fmt: skip
     parquet.write_part(tmp_path, "r000-00000", rows)
 
-    def begin() -> None:
-        load = loading(folder)
-        if where == "probe":
+    def run_stage_on_second_rank() -> None:
+        load = slow_loader(folder)
+        if stage == "probe":
             run.run_probe(load, shapes_samples, folder, SECOND, {}, config, 1)
-        elif where == "attention":
+        elif stage == "attention":
             folders = tmp_path, folder
             attention_pass.run_attention_pass(load, shapes_samples, *folders, SECOND, config, 1)
         else:
@@ -67,9 +67,9 @@ def test_a_rank_that_loads_for_long_keeps_beating(
             )
 
     # The second rank follows the first one into the stage.
-    lock, stage = (tmp_path, where) if where == "attention" else (folder, "")
-    with coordination.stage_lock(lock, FIRST, stage=stage):
+    lock, name = (tmp_path, stage) if stage == "attention" else (folder, "")
+    with coordination.stage_lock(lock, FIRST, stage=name):
         pass
     with pytest.raises(HeartbeatSeen):
-        begin()
+        run_stage_on_second_rank()
     assert coordination.failure_reason(folder) is None

@@ -1,4 +1,4 @@
-"""What a session holds while an engine starts: vLLM needs a GPU with free memory."""
+"""Which model and engines a session keeps when an engine starts: vLLM needs free GPU memory."""
 
 from importlib.util import find_spec
 
@@ -30,7 +30,7 @@ def session_with_engine(kind: EngineKind, tiny: LoadedModel) -> tuple[ModelSessi
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="would start vLLM")
-def test_before_vllm_starts_the_model_and_every_other_engine_are_let_go(tiny: LoadedModel) -> None:
+def test_the_model_and_other_engines_are_dropped_before_vllm_starts(tiny: LoadedModel) -> None:
     session, engine = session_with_engine(EngineKind.vllm, tiny)
     assert session.engine(784, 7840) is engine
     assert "model" in session.__dict__
@@ -41,7 +41,7 @@ def test_before_vllm_starts_the_model_and_every_other_engine_are_let_go(tiny: Lo
     assert "model" not in session.__dict__
 
 
-def test_in_this_process_one_model_serves_all_pixel_limits(tiny: LoadedModel) -> None:
+def test_engines_in_this_process_share_one_model_for_all_pixel_limits(tiny: LoadedModel) -> None:
     session, engine = session_with_engine(EngineKind.hf, tiny)
     session.engine(784, 78400)
     assert session.engine(784, 7840) is engine

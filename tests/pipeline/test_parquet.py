@@ -1,3 +1,5 @@
+"""Parquet parts: records, lazy images, part names; fingerprints and the manifest."""
+
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +48,12 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert parquet.read_rows(tmp_path, Rollout) == [ROLLOUT]
 
 
-def test_nothing_is_told_apart_from_zero(tmp_path: Path) -> None:
+def test_missing_values_are_read_back_as_none(tmp_path: Path) -> None:
     parquet.write_part(tmp_path, "0", SCORES)
     assert parquet.read_rows(tmp_path, Score) == SCORES
 
 
-def test_tables_of_attention_keep_their_shape(tmp_path: Path) -> None:
+def test_nested_tuples_of_attention_keep_their_shape(tmp_path: Path) -> None:
     row = Attention(
         sample_id="ab",
         draw=0,
@@ -64,19 +66,19 @@ def test_tables_of_attention_keep_their_shape(tmp_path: Path) -> None:
     assert parquet.read_rows(tmp_path, Attention) == [row]
 
 
-def test_a_file_with_other_columns_is_refused_with_both_lists(tmp_path: Path) -> None:
+def test_the_error_for_a_file_with_wrong_columns_lists_both_column_sets(tmp_path: Path) -> None:
     pq.write_table(pa.table({"sample_id": ["ab"]}), tmp_path / "part-0.parquet")
     with pytest.raises(parquet.SchemaError, match=r"holds \['sample_id'\], but Score needs"):
         parquet.read_rows(tmp_path, Score)
 
 
-def test_a_missing_stage_names_the_command_that_makes_it(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_stage_names_the_command_that_makes_it(tmp_path: Path) -> None:
     parquet.write_part(tmp_path, "0", SCORES)
     with pytest.raises(parquet.MissingArtifact, match=r"run  python launch/score\.py"):
         parquet.read_finished(tmp_path, Score, "python launch/score.py")
 
 
-def test_a_part_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_an_empty_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one record"):
         parquet.write_part(tmp_path, "0", [])
 
@@ -91,18 +93,18 @@ def test_a_write_that_fails_leaves_no_part(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_each_rank_finds_part_names_of_its_own(tmp_path: Path) -> None:
+def test_part_names_contain_the_rank_and_a_running_number(tmp_path: Path) -> None:
     first = parquet.next_part_name(tmp_path, 1)
     parquet.write_part(tmp_path, first, SCORES)
     assert parquet.next_part_name(tmp_path, 1).startswith("r001-00001-")
     assert parquet.next_part_name(tmp_path, 0).startswith("r000-00000-")
 
 
-def test_two_processes_under_one_rank_s_number_never_share_a_part(tmp_path: Path) -> None:
+def test_two_processes_with_the_same_rank_get_different_part_names(tmp_path: Path) -> None:
     assert parquet.next_part_name(tmp_path, 0) != parquet.next_part_name(tmp_path, 0)
 
 
-def test_some_columns_of_a_part_are_read_alone(tmp_path: Path) -> None:
+def test_single_columns_of_a_part_can_be_read(tmp_path: Path) -> None:
     part = parquet.write_part(tmp_path, "0", SCORES)
     (ids,) = parquet.read_columns(part, ("sample_id",))
     assert ids == [score.sample_id for score in SCORES]
@@ -153,7 +155,7 @@ def sample_with_images(number: int, *images: bytes) -> Sample:
     )
 
 
-def test_images_come_back_unread_and_equal_at_each_access(tmp_path: Path) -> None:
+def test_images_are_read_lazily_and_are_equal_at_each_access(tmp_path: Path) -> None:
     samples = [sample_with_images(n, *([bytes([n]) * 700_000] * (n % 3))) for n in range(7)]
     parquet.write_all(tmp_path, samples, rows_per_part=4)
     samples_read = parquet.read_rows(tmp_path, Sample)
@@ -177,20 +179,20 @@ def test_a_part_ends_before_its_images_fill_the_memory(tmp_path: Path, monkeypat
     assert [len(parquet.read_part(part, Sample)) for part in parquet.parts(tmp_path)] == [3, 3, 1]
 
 
-def test_writing_a_part_holds_one_row_group_in_arrow_and_not_the_whole_part(tmp_path: Path) -> None:
+def test_writing_a_part_keeps_only_one_row_group_in_arrow_memory(tmp_path: Path) -> None:
     samples = [sample_with_images(n, bytes([n]) * parquet.GROUP_BYTES) for n in range(30)]
-    usual = pa.default_memory_pool()
-    counting = pa.proxy_memory_pool(usual)
-    pa.set_memory_pool(counting)
+    default_pool = pa.default_memory_pool()
+    counting_pool = pa.proxy_memory_pool(default_pool)
+    pa.set_memory_pool(counting_pool)
     try:
         parquet.write_part(tmp_path, "0", samples)
     finally:
-        pa.set_memory_pool(usual)
-    assert counting.max_memory() < 4 * parquet.GROUP_BYTES
+        pa.set_memory_pool(default_pool)
+    assert counting_pool.max_memory() < 4 * parquet.GROUP_BYTES
     assert parquet.read_rows(tmp_path, Sample) == samples
 
 
-def test_a_part_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+def test_the_image_cache_notices_a_part_that_was_written_again(tmp_path: Path) -> None:
     for content in (b"old", b"new"):
         parquet.write_part(tmp_path, "0", [sample_with_images(0, content)])
         assert parquet.read_rows(tmp_path, Sample)[0].images[0] == content

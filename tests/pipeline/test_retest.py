@@ -1,4 +1,4 @@
-"""Second rollouts are compared with the first scores, without a model."""
+"""The retest compares scores of second rollouts with the first scores (no model needed)."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from difftrain.probe.schedule import FAILED_FOLDER, FailedRequest
 from difftrain.records import Measure, Rollout, Sample, Score, Stratum, Verdict, View
 
 
-def test_a_sample_that_fails_for_another_run_after_scoring_is_compared_all_the_same(
+def test_a_scored_sample_is_compared_even_if_another_run_marks_it_as_failed_later(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
     overrides = (
@@ -26,7 +26,7 @@ def test_a_sample_that_fails_for_another_run_after_scoring_is_compared_all_the_s
         Score(sample_id=sample.sample_id, measure=Measure.pism, value=0.0, stratum=Stratum.unsolved)
         for sample in samples
     ]
-    parquet.write_all(paths.score, scores[1:])  # the first had failed when it was scored
+    parquet.write_all(paths.score, scores[1:])  # the first sample failed, so it has no score
     failures = [
         FailedRequest(
             sample_id=sample.sample_id, view=View.full_image, mask_percent=0, draw=0, reason="no"

@@ -1,4 +1,4 @@
-"""One stage: who works, what is written, what is skipped, what the other ranks see."""
+"""One stage: which ranks work, what is written, when it is skipped, what other ranks raise."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from difftrain.pipeline.stage import Heartbeat, run_shared_stage, run_stage
 INPUTS = {"probe": "abc"}
 
 
-def test_a_finished_stage_is_not_made_again(tmp_path: Path) -> None:
+def test_a_finished_stage_does_not_run_again(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def work() -> dict[str, int]:
@@ -77,7 +77,7 @@ def test_only_the_first_rank_works_and_every_rank_gets_the_manifest(
     assert first == second == manifest.read_manifest(tmp_path)
 
 
-def test_the_other_ranks_end_with_the_reason_when_the_work_fails(
+def test_the_other_ranks_raise_the_first_ranks_reason_when_the_work_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASTER_PORT", "29502")
@@ -94,28 +94,30 @@ def test_the_other_ranks_end_with_the_reason_when_the_work_fails(
     assert "rank 0 stopped: ValueError: nothing was selected" in str(second)
 
 
-def shared_stage(folder: Path, world: World, wanted: int, failing: bool = False) -> dict[str, Any]:
-    """Every rank writes the files of its share of `wanted` numbers."""
+def shared_stage(
+    folder: Path, world: World, num_files: int, close_fails: bool = False
+) -> dict[str, Any]:
+    """A stage in which every rank writes its share of the files 0.txt, 1.txt, ..."""
 
     def work(heart: Heartbeat) -> None:
-        for number in world.share(range(wanted)):
+        for number in world.share(range(num_files)):
             (folder / f"{number}.txt").touch()
             heart.beat()
 
     def close() -> dict[str, int]:
-        if failing:
+        if close_fails:
             raise ValueError("the disk is full")
-        return {"files": wanted}
+        return {"files": num_files}
 
     return run_shared_stage(
         folder,
         world,
         work,
-        is_complete=lambda: len(list(folder.glob("*.txt"))) >= wanted,
+        is_complete=lambda: len(list(folder.glob("*.txt"))) >= num_files,
         close=close,
         settings=lambda: {"ranks": world.size},
         inputs=INPUTS,
-        is_finished=lambda content: content["counts"]["files"] >= wanted,
+        is_finished=lambda content: content["counts"]["files"] >= num_files,
     )
 
 
@@ -131,7 +133,9 @@ def test_every_rank_does_its_share_and_the_first_writes_the_manifest(
     assert not list(tmp_path.glob(".rank-*"))
 
 
-def test_a_larger_request_reopens_a_shared_stage_and_adds_its_seconds(tmp_path: Path) -> None:
+def test_a_larger_request_continues_a_finished_stage_and_adds_its_seconds(
+    tmp_path: Path,
+) -> None:
     shared_stage(tmp_path, World(), 2)
     content = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(content | {"seconds": 100.0}))
@@ -146,16 +150,16 @@ def test_the_seconds_of_a_killed_start_are_added(tmp_path: Path) -> None:
     assert shared_stage(tmp_path, World(), 1)["seconds"] >= 60.0
 
 
-def test_the_other_ranks_end_with_the_reason_when_a_shared_stage_cannot_be_closed(
+def test_the_other_ranks_raise_an_error_when_closing_a_shared_stage_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASTER_PORT", "29504")
-    first, second = on_two_ranks(lambda world: shared_stage(tmp_path, world, 3, failing=True))
+    first, second = on_two_ranks(lambda world: shared_stage(tmp_path, world, 3, close_fails=True))
     assert isinstance(first, ValueError)
     assert isinstance(second, FirstRankFailed)
 
 
-def test_a_folder_of_the_old_layout_is_named_in_the_error(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_of_an_earlier_version_names_it(tmp_path: Path) -> None:
     stage = tmp_path / "artefacts" / "score" / "0123"
     run = tmp_path / "artefacts" / "run" / "grpo_hard-4567"
     for folder in (stage, run):
@@ -166,13 +170,13 @@ def test_a_folder_of_the_old_layout_is_named_in_the_error(tmp_path: Path) -> Non
             manifest.read_manifest(folder)
 
 
-def test_no_stage_waits_for_a_launch_that_finished_it_before(tmp_path: Path) -> None:
+def test_a_finished_stage_does_not_wait_for_the_lock(tmp_path: Path) -> None:
     manifest.write_manifest(tmp_path, settings={}, inputs={}, seconds=0.0, counts={})
     with coordination.stage_lock(tmp_path, World()):
         assert run_stage(tmp_path, World(), dict, inputs={})["counts"] == {}
 
 
-def test_a_failure_of_shared_work_under_another_folders_lock_reaches_the_other_ranks(
+def test_a_failure_reaches_the_other_ranks_if_the_stage_locks_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASTER_PORT", "29505")

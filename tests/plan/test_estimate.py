@@ -1,4 +1,4 @@
-"""What a plan estimates: expected responses and memory, against simulation and real weights."""
+"""The plan's estimates of responses and memory agree with a simulation and with real weights."""
 
 import random
 from dataclasses import replace
@@ -18,13 +18,13 @@ from difftrain.pipeline.paths import RunPaths
 from difftrain.probe.schedule import next_draws, requirements
 from difftrain.records import Measure, Stratum, TaskSet
 
-PAPER = {TaskSet.perception: 20_633, TaskSet.reasoning: 27_133}
+PAPER_SAMPLES = {TaskSet.perception: 20_633, TaskSet.reasoning: 27_133}
 
 
 def settings(
     measures: str = "pism", until: Until = Until.ratio
 ) -> tuple[DifficultyConfig, ProbeConfig]:
-    """The paper's settings of these measures, the selecting one first."""
+    """Default settings for these measures, of which the first one selects."""
     first, *others = map(Measure, measures.split())
     return DifficultyConfig(measure=first, extra_measures=others), ProbeConfig(until=until)
 
@@ -33,28 +33,28 @@ def responses(stratum: Stratum, measures: str, until: Until = Until.ratio) -> fl
     return plan.responses_of(stratum, *settings(measures, until))
 
 
-def test_the_papers_own_mix_costs_about_an_eighth_of_the_grid() -> None:
-    grid = sum(PAPER.values()) * 100
+def test_the_papers_strata_need_about_an_eighth_of_the_full_grids_responses() -> None:
+    grid = sum(PAPER_SAMPLES.values()) * 100
     reasoning = plan.expected_responses(*settings(), {TaskSet.reasoning: 27_133})
     assert reasoning / 2_713_300 == pytest.approx(1 / 8, abs=0.01)
-    both = plan.expected_responses(*settings(), PAPER)
+    both = plan.expected_responses(*settings(), PAPER_SAMPLES)
     assert both / grid == pytest.approx(0.145, abs=0.01)
 
 
 @pytest.mark.parametrize("stratum", Stratum)
-def test_expected_draws_are_those_of_the_schedule_itself(stratum: Stratum) -> None:
-    rng, total, runs = random.Random(0), 0, 1500
-    for _ in range(runs):
+def test_expected_draws_match_a_simulation_of_the_schedule(stratum: Stratum) -> None:
+    rng, total, num_simulations = random.Random(0), 0, 1500
+    for _ in range(num_simulations):
         failing = rng.choice(plan.first_failing(stratum, range(0, 100, 10), PismConfig()))
-        correct_RK = np.full((10, 10), -1, dtype=np.int8)
+        correct_RK = np.full((10, 10), -1, dtype=np.int8)  # mask ratios x draws; -1: not drawn
         while requested := next_draws(correct_RK):
             ((row, draw),) = requested
             correct_RK[row, draw] = row != failing and rng.random() < 0.5
             total += 1
-    assert responses(stratum, "pism") == pytest.approx(total / runs, rel=0.05)
+    assert responses(stratum, "pism") == pytest.approx(total / num_simulations, rel=0.05)
 
 
-def test_other_measures_share_the_draws_under_the_full_image() -> None:
+def test_measures_share_the_responses_to_the_full_image() -> None:
     solved = Stratum.easy
     assert responses(solved, "pism") == 20
     assert responses(solved, "pism cmab") == 20
@@ -67,7 +67,7 @@ def test_other_measures_share_the_draws_under_the_full_image() -> None:
     assert responses(solved, "pism cde", Until.grid) == 105
 
 
-def test_parameters_are_counted_as_the_weights_have_them() -> None:
+def test_the_number_of_parameters_matches_the_weights_file() -> None:
     dims = plan.model_dims(str(SHIPPED["tiny"]))
     assert dims is not None
     with safe_open(SHIPPED["tiny"] / "model.safetensors", "numpy") as weights:
@@ -78,7 +78,7 @@ def test_parameters_are_counted_as_the_weights_have_them() -> None:
     assert dims.vision_parameters == pytest.approx(tower, rel=0.03)
 
 
-def test_the_7bs_known_dimensions_are_those_counted_from_its_config() -> None:
+def test_the_known_dimensions_of_the_7b_model_match_its_config() -> None:
     text = {
         "hidden_size": 3584, "num_hidden_layers": 28, "vocab_size": 152_064,
         "num_attention_heads": 28, "intermediate_size": 18_944, "num_key_value_heads": 4,
@@ -112,7 +112,7 @@ def test_memory_of_training_shrinks_with_each_zero_stage_by_the_formula() -> Non
     assert stages(8, checkpointing=False)[3] > by_zero_stage[3]
 
 
-def test_lora_needs_no_memory_for_what_it_does_not_train() -> None:
+def test_lora_saves_the_optimizer_memory_of_frozen_weights_and_the_reference_model() -> None:
     dims = plan.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
     batch = plan.TokenBatch(rows=1, prompt=1800, response=1024, pixels=1_254_400)
     added = plan.lora_parameters(dims, 16, LORA_TARGETS, vision=False)
@@ -128,7 +128,7 @@ def test_lora_needs_no_memory_for_what_it_does_not_train() -> None:
     assert whole[0] - lora[0] == pytest.approx(14 * dims.parameters - 16 * added + reference)
 
 
-def test_memory_of_generation_is_weights_cache_images_and_logits() -> None:
+def test_generation_memory_is_the_sum_of_weights_kv_cache_images_and_logits() -> None:
     dims = plan.KNOWN_DIMS["Qwen/Qwen2.5-VL-7B-Instruct"]
     one = plan.TokenBatch(rows=1, prompt=1600, response=448, pixels=1_254_400)
     sizes = plan.generation_memory(dims, one, 2)
@@ -140,7 +140,7 @@ def test_memory_of_generation_is_weights_cache_images_and_logits() -> None:
     assert sum(here.values()) - sum(sizes.values()) == (8 + 1) * 28_672 * 2 * 1600
 
 
-def test_the_batch_of_the_estimate_is_the_one_that_the_engine_computes_together() -> None:
+def test_the_estimated_batch_has_the_engines_number_of_rows() -> None:
     def rows(**changes) -> int:
         model = replace(ModelConfig(), **changes)
         return plan.generation_batch(model, 1600, 448, 1_254_400).rows
@@ -153,9 +153,9 @@ def test_the_batch_of_the_estimate_is_the_one_that_the_engine_computes_together(
     assert plan.generation_batch(fixed_shapes, 1601, 448, 1_254_400).tokens == 16 * 4096
 
 
-def test_a_pilot_without_a_response_is_none(tmp_path) -> None:
+def test_a_pilot_without_a_response_is_ignored(tmp_path) -> None:
     config = RunConfig(output_dir=str(tmp_path))
-    small = replace(config, data=replace(config.data, limit=config.plan.pilot))
+    pilot_config = replace(config, data=replace(config.data, limit=config.plan.pilot))
     counts = {
         "generations": 0,
         "tokens": 0,
@@ -163,25 +163,25 @@ def test_a_pilot_without_a_response_is_none(tmp_path) -> None:
         "settled": [requirements(config.difficulty, config.probe).describe(4)],
     }
 
-    def close() -> None:
-        folder = RunPaths(small).probe
+    def write_pilot_manifest() -> None:
+        folder = RunPaths(pilot_config).probe
         manifest.write_manifest(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
 
-    close()
+    write_pilot_manifest()
     assert plan.find_pilot(config) == (None, plan.PAPER_MIX)
     counts["generations"] = 8
-    close()
+    write_pilot_manifest()
     assert plan.find_pilot(config) == ({**counts, "seconds": 2.0}, "a pilot of 4 samples")
 
 
-def test_a_pilot_for_other_measures_is_not_used_and_the_plan_says_why(tmp_path) -> None:
+def test_a_pilot_for_other_settings_is_ignored_and_the_plan_says_why(tmp_path) -> None:
     config = RunConfig(output_dir=str(tmp_path))
-    small = replace(config, data=replace(config.data, limit=config.plan.pilot))
+    pilot_config = replace(config, data=replace(config.data, limit=config.plan.pilot))
     full = requirements(config.difficulty, replace(config.probe, until=Until.grid)).describe(4)
     ours = requirements(config.difficulty, config.probe).describe(4)
     for settled in ([full], [ours, full]):
         counts = {"generations": 400, "tokens": 0, "samples": 4, "settled": settled}
-        folder = RunPaths(small).probe
+        folder = RunPaths(pilot_config).probe
         manifest.write_manifest(folder, settings={}, inputs={}, seconds=2.0, counts=counts)
         pilot, source = plan.find_pilot(config)
         assert pilot is None
@@ -195,7 +195,7 @@ def test_a_model_without_a_config_on_this_machine_has_no_dimensions(tmp_path) ->
     assert plan.model_dims(str(tmp_path)) is None
 
 
-def test_a_probe_until_the_stratum_is_expected_to_need_fewer_responses() -> None:
+def test_a_probe_that_stops_at_a_certain_stratum_is_expected_to_need_fewer_responses() -> None:
     assert responses(Stratum.easy, "pism", Until.ratio) == 20
     assert responses(Stratum.easy, "pism", Until.stratum) == 14
     by_ratio = responses(Stratum.hard, "pism", Until.ratio)

@@ -1,4 +1,4 @@
-"""launch/plan.py: settings and estimates, and with check=model the eight checks."""
+"""launch/plan.py prints settings and estimates, and with check=model runs eight checks."""
 
 import json
 import os
@@ -29,17 +29,17 @@ def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_a_check_the_settings_are_shown_and_nothing_is_loaded(tmp_path: Path) -> None:
+def test_without_check_model_the_plan_shows_settings_and_loads_no_model(tmp_path: Path) -> None:
     done = plan(f"output_dir={tmp_path}", "recipe=grpo_mid", "seed=7")
     assert done.returncode == 0, done.stderr
     assert "\nseed=7\n" in done.stdout
-    assert "what defines this recipe: name=grpo_mid, select.strata=[medium]" in done.stdout
+    assert "settings in the recipe's file: name=grpo_mid, select.strata=[medium]" in done.stdout
     folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     assert json.loads((folder / "settings.json").read_text())["seed"] == 7
-    assert "✓" not in done.stdout
+    assert "✓" not in done.stdout  # the mark of a passed check
 
 
-def test_samples_responses_hours_and_memory_are_estimated_before_anything_is_spent(
+def test_samples_responses_hours_and_memory_are_estimated_without_a_probe(
     tmp_path: Path,
 ) -> None:
     done = plan(
@@ -51,10 +51,10 @@ def test_samples_responses_hours_and_memory_are_estimated_before_anything_is_spe
     assert done.returncode == 0, done.stderr
     assert "samples: 40 of 40 rows, 0 quarantined (perception 24, reasoning 16)" in done.stdout
     assert (
-        "for pism, cmab, cde, ace, drm and probe.retest_samples=100, by the first paper's "
-        "stratum mix" in done.stdout
+        "for pism, cmab, cde, ace, drm and probe.retest_samples=100, estimated from the stratum "
+        "shares of Qi et al. 2026" in done.stdout
     )
-    assert "responses for each measure alone, by the paper's mix: pism" in done.stdout
+    assert "alone, with the stratum shares of Qi et al. 2026: pism" in done.stdout
     assert "cde 400, ace 40, drm 200" in done.stdout
     assert "hours: 0.11 for the probe, at 0.1 samples a second" in done.stdout
     assert "memory, generation:" in done.stdout
@@ -62,9 +62,9 @@ def test_samples_responses_hours_and_memory_are_estimated_before_anything_is_spe
     assert not list(tmp_path.glob("probe/*"))
 
 
-def test_memory_is_that_of_what_each_stage_trains(tmp_path: Path) -> None:
-    words = ["data.num_samples=40", f"output_dir={tmp_path}", "recipe=sft_mid_grpo_hard"]
-    done = plan(*words, "grpo.lora.rank=16")
+def test_training_memory_is_listed_for_each_stage_and_for_lora(tmp_path: Path) -> None:
+    arguments = ["data.num_samples=40", f"output_dir={tmp_path}", "recipe=sft_mid_grpo_hard"]
+    done = plan(*arguments, "grpo.lora.rank=16")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("memory, training")]
     assert [line.partition(" on ")[0].partition(" (")[0] for line in lines] == [
@@ -72,22 +72,22 @@ def test_memory_is_that_of_what_each_stage_trains(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_pilots_own_numbers_are_taken_where_there_is_one(tmp_path: Path) -> None:
-    words = ["data.num_samples=40", "plan.pilot=8", "difficulty=pism", f"output_dir={tmp_path}"]
-    config = resolve(compose_config(words))
-    small = replace(config, data=replace(config.data, limit=8))
+def test_the_estimate_uses_a_pilots_numbers_if_there_is_a_pilot(tmp_path: Path) -> None:
+    arguments = ["data.num_samples=40", "plan.pilot=8", "difficulty=pism", f"output_dir={tmp_path}"]
+    config = resolve(compose_config(arguments))
+    pilot = replace(config, data=replace(config.data, limit=8))
     counts = {"samples": 8, "generations": 160, "tokens": 3200}
     counts["settled"] = [requirements(config.difficulty, config.probe).describe(8)]
-    folder = RunPaths(small).probe
+    folder = RunPaths(pilot).probe
     manifest.write_manifest(folder, settings={}, inputs={}, seconds=4.0, counts=counts)
-    done = plan(*words)
+    done = plan(*arguments)
     assert done.returncode == 0, done.stderr
-    assert "responses: about 800 for pism, cmab, by a pilot of 8 samples" in done.stdout
+    assert "about 800 for pism, cmab, estimated from a pilot of 8 samples" in done.stdout
     assert "16,000 response tokens (20 each in the pilot)" in done.stdout
     assert "hours: 0.01 for the probe, at the pilot's 2 samples a second" in done.stdout
 
 
-def test_an_impossible_speed_is_refused() -> None:
+def test_zero_samples_per_second_and_zero_gpus_are_refused() -> None:
     done = plan("plan.samples_per_second=0", "plan.gpus=0")
     assert done.returncode == 2
     assert "plan.samples_per_second=0.0: must lie above 0" in done.stderr
@@ -95,19 +95,19 @@ def test_an_impossible_speed_is_refused() -> None:
 
 
 def test_a_plan_needs_no_torch() -> None:
-    words = "import sys, difftrain.plan; print([m for m in sys.modules if m in ('torch', 'trl')])"
-    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, cwd=ROOT)
+    code = "import sys, difftrain.plan; print([m for m in sys.modules if m in ('torch', 'trl')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_a_misspelt_check_is_refused_with_the_right_one() -> None:
+def test_the_error_for_a_misspelt_check_suggests_the_right_one() -> None:
     done = plan("check=modl")
     assert done.returncode == 2
     assert "check=modl: no such check; did you mean model?" in done.stderr
 
 
 @pytest.mark.slow
-def test_the_shipped_model_passes_and_a_broken_one_is_told_the_cause(tmp_path: Path) -> None:
+def test_the_shipped_model_passes_and_the_cause_is_named_for_a_broken_one(tmp_path: Path) -> None:
     done = plan("check=model", f"output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("✓") == 8
