@@ -1,11 +1,13 @@
-"""What does each measure measure? PISM, CMAB, CDE, ACE and DRM against the drawn truth.
+"""What do the difficulty measures measure? PISM, CMAB, CDE, ACE and DRM on samples of known truth.
 
     python studies/measure_validity.py [--output_dir DIR] [KEY=VALUE ...]
 
-Probes the tiny model on the default pool of the shapes world: one probe that grows measure by
-measure, in six steps, of which finished ones are not repeated. Writes measure_validity.md, .json
-and _*.svg to studies/results. Seconds are processor seconds on one thread, so that they mean the
-same on a busy machine. Under half an hour on two cores.
+Generates the tiny model's responses (rollouts) to the default pool of generated samples, in six
+steps: each adds what another measure needs, and finished steps are not repeated. Writes
+measure_validity.md, .json and _*.svg to studies/results. Seconds are processor seconds on one
+thread, which other load on the machine changes little. Under half an hour on two cores.
+
+Axes: N samples, R mask ratios, K draws (responses per ratio), M draws without the image.
 """
 
 import argparse
@@ -21,12 +23,12 @@ import measure_validity_page
 import numpy as np
 import pandas as pd
 from measure_validity_stats import (
-    GROUPS,
+    ANSWER_GROUPS,
     TITLES,
     above_prior,
     agreement,
     confusion,
-    pooled,
+    pooled_rank_correlation,
     rank_correlations,
     separation,
     with_difficulty,
@@ -58,9 +60,9 @@ STEPS = {
     "rectangle": ["difficulty=pism", "difficulty.extra_measures=[]", "probe.mask=rectangle"],
     "patches": ["difficulty=pism", "difficulty.extra_measures=[]", "probe.mask=patches"],
 }
-"""The first four share one probe; each adds what those before it lack."""
+"""The settings of each step. The first four share one probe; each adds what is still missing."""
 OTHER_MASKS = ("rectangle", "patches")
-"""Steps with probes of their own, which start with the full-image rollouts of the first probe."""
+"""These steps have their own probes, which begin with the first probe's full-image rollouts."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class StepResult:
     attention: list[Attention]
     scores: list[Score]
     uncorrected: list[Score]
-    """PISM without the chance correction."""
+    """PISM's scores without the chance correction."""
     cost: dict[str, float] = field(default_factory=dict)
 
 
@@ -84,43 +86,43 @@ def count_rows(paths: RunPaths) -> tuple[int, int]:
 
 
 def run_step(config: RunConfig, session: ModelSession, timing: Path, step: str) -> None:
-    """Probe and score what a step still needs, and add its cost to the timing file."""
+    """Probe and score what a step still lacks, and add the cost to the timing file."""
     paths = RunPaths(config)
     if manifest.read_manifest(paths.score) is not None:
         return
     rollouts, passes = count_rows(paths)
-    session.model  # noqa: B018  # loading does not count
-    started, wall = time.process_time(), time.time()
+    session.model  # noqa: B018  # load the model before the clock starts
+    cpu_started, wall_started = time.process_time(), time.time()
     samples = difficulty.load_samples(config, paths, World())
     difficulty.probe(config, paths, World(), session, samples)
-    cpu, wall = time.process_time() - started, time.time() - wall
+    cpu, wall = time.process_time() - cpu_started, time.time() - wall_started
     new_rollouts, new_passes = count_rows(paths)
-    before = read_timing(timing).get(step, {})
-    new = {
+    earlier = read_timing(timing).get(step, {})
+    added = {
         "generations": new_rollouts - rollouts,
         "attention_passes": new_passes - passes,
         "cpu": cpu,
         "wall": wall,
     }
-    total = {key: round(value + before.get(key, 0), 3) for key, value in new.items()}
+    total = {key: round(value + earlier.get(key, 0), 3) for key, value in added.items()}
     manifest.write_json(timing, {**read_timing(timing), step: total})
     difficulty.score(config, paths, World())
 
 
 def copy_full_image(rollouts: Sequence[Rollout], folder: Path) -> None:
-    """Start a new probe with the full-image rollouts: they are the same under every mask kind."""
+    """Copy the full-image rollouts to a new probe: they do not depend on the kind of mask."""
     full_image = [row for row in rollouts if row.view is View.full_image]
     if full_image and not parquet.parts(folder):
         parquet.write_part(folder, parquet.next_part_name(folder, 0), full_image)
 
 
 def read_timing(timing: Path) -> dict[str, dict[str, float]]:
-    """The cost of each step so far, over interruptions; empty where there is no file."""
+    """The cost of each step so far, summed over interrupted runs; empty if there is no file."""
     return json.loads(timing.read_text()) if timing.is_file() else {}
 
 
 def run_steps(overrides: Sequence[str], folder: Path) -> dict[str, StepResult]:
-    """All steps; finished ones are only read. Takes most of the study's time."""
+    """Run all steps that are not finished, and read the results of all."""
     results: dict[str, StepResult] = {}
     timing, session = folder / "timing.json", None
     for step, settings in STEPS.items():
@@ -153,7 +155,7 @@ ANSWER_SPACES = {
     "prior": 17,
     "noise": 900,
 }
-"""How many answers a question can have, by family, where the options do not say it."""
+"""How many answers a question of a family can have; in other families its options say it."""
 
 
 def answer_space(sample: Sample) -> int:
@@ -166,30 +168,30 @@ def answer_space(sample: Sample) -> int:
 
 
 def answer_group(number: int) -> str:
-    """The answer-space group of a number of answers."""
-    return next(name for name, (low, high) in GROUPS.items() if low <= number <= high)
+    """The key of ANSWER_GROUPS for this number of possible answers."""
+    return next(name for name, (low, high) in ANSWER_GROUPS.items() if low <= number <= high)
 
 
 def columns(scores: Sequence[Score], name: str, measure: str) -> dict[str, dict[str, Any]]:
-    """Value and stratum of each sample by one measure, as two columns."""
+    """Two columns, each by sample id: the value and the stratum of one measure."""
     rows = [score for score in scores if score.measure == measure]
-    none = 1.0 if measure == "pism" else np.nan
+    missing = 1.0 if measure == "pism" else np.nan
     return {
-        name: {row.sample_id: none if row.value is None else row.value for row in rows},
+        name: {row.sample_id: missing if row.value is None else row.value for row in rows},
         f"{name}_stratum": {row.sample_id: row.stratum for row in rows},
     }
 
 
 def correct_shares(
-    rollouts: Sequence[Rollout], view: View, draws: int
+    rollouts: Sequence[Rollout], view: View, num_draws: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Share of correct responses among the first draws of a view, of all and of parsable ones.
+    """By sample, the share of correct responses among all, and among those that could be parsed.
 
-    A sample without a parsable response is missing from the second.
+    Counts the first draws of a view. The second result lacks samples without a parsable response.
     """
     verdicts: dict[str, list[Verdict]] = {}
     for row in rollouts:
-        if row.view is view and row.draw < draws:
+        if row.view is view and row.draw < num_draws:
             verdicts.setdefault(row.sample_id, []).append(row.verdict)
     correct = {key: rows.count(Verdict.correct) for key, rows in verdicts.items()}
     parsable = {key: len(rows) - rows.count(Verdict.unparsable) for key, rows in verdicts.items()}
@@ -200,9 +202,9 @@ def correct_shares(
 
 
 def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
-    """One row a sample: its truth, each measure's value and stratum, and what RAP selects.
+    """One row per sample: its truth, each measure's value and stratum, and whether RAP selects it.
 
-    A missing value is NaN, except that PISM's (no ratio fails) is 1, above its last ratio.
+    A missing value is NaN. But PISM's missing value means that no ratio fails, and becomes 1.
     """
     last = results["and chance"]
     measured: dict[str, dict[str, Any]] = {}
@@ -225,9 +227,9 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
     frame["solved"] = frame["pism_stratum"] != "unsolved"
     first = [row for row in last.rollouts if row.view is View.full_image and row.draw == 0]
     frame["length"] = pd.Series({row.sample_id: row.num_tokens for row in first})
-    draws = last.config.probe.cde_rollouts
+    num_draws = last.config.probe.cde_rollouts
     for view, name in ((View.full_image, "with_image"), (View.text_only, "text_only")):
-        correct, readable = correct_shares(last.rollouts, view, draws)
+        correct, readable = correct_shares(last.rollouts, view, num_draws)
         frame[name], frame[f"{name}_readable"] = pd.Series(correct), pd.Series(readable)
     frame["cde_readable"] = frame["with_image_readable"] - frame["text_only_readable"]
     settings = last.config.difficulty
@@ -241,7 +243,7 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
         list(frame["cde"]),
         bias_N,
         list(frame["drm"]),
-        draws,
+        num_draws,
         settings.cde.lambda_c,
         settings.ace.lambda_a,
     )
@@ -250,37 +252,42 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
 
 
 Requests = frozenset[tuple[str, int, int]]
-"""Rollouts of one sample as (view, row of the mask ladder, draw)."""
+"""Rollouts of one sample: (kind, row, draw). Kind "ladder": rows are mask ratios, 0 is unmasked."""
 
 
 def ladder_requests(correct_RK: np.ndarray, minimum: int) -> Requests:
-    """The draws that settle PISM's label, by replaying the schedule over the probe's table.
+    """The draws that settle PISM's label, found by replaying the schedule on the probe's table.
 
-    Raises ValueError if the table lacks one of them.
+    `minimum` is how many draws must be correct at a ratio that passes. Raises ValueError if the
+    table lacks one of the draws.
     """
-    known_RK, requests = np.full_like(correct_RK, -1), set()
-    while cells := next_draws(known_RK, minimum=minimum):
+    replayed_RK, requests = np.full_like(correct_RK, -1), set()
+    while cells := next_draws(replayed_RK, minimum=minimum):
         for row, draw in cells:
             if correct_RK[row, draw] < 0:
                 raise ValueError(f"draw {draw} of row {row} was not probed")
-            known_RK[row, draw] = correct_RK[row, draw]
+            replayed_RK[row, draw] = correct_RK[row, draw]
             requests.add(("ladder", row, draw))
     return frozenset(requests)
 
 
-def needed_requests(tables: Evidence, pism: PismConfig, rollouts: int) -> dict[str, Requests]:
-    """The rollouts that each measure needs of one sample."""
-    draws = tables.correct_RK.shape[1]
-    correct = np.flatnonzero(tables.correct_RK[0] == 1)
-    with_image = frozenset(("ladder", 0, draw) for draw in range(rollouts))
-    text_only = frozenset((str(View.text_only), 0, draw) for draw in range(rollouts))
-    corrected = min_correct(draws, pism.tau, guess_rate(tables.text_only_M), pism.alpha)
-    plain = ladder_requests(tables.correct_RK, min_correct(draws, pism.tau))
-    up_to_correct = int(correct[0]) + 1 if len(correct) else draws
+def needed_requests(evidence: Evidence, pism: PismConfig, cde_rollouts: int) -> dict[str, Requests]:
+    """The rollouts that each measure needs for one sample."""
+    correct_RK = evidence.correct_RK
+    num_draws = correct_RK.shape[1]
+    correct_draws = np.flatnonzero(correct_RK[0] == 1)
+    with_image = frozenset(("ladder", 0, draw) for draw in range(cde_rollouts))
+    text_only = frozenset((str(View.text_only), 0, draw) for draw in range(cde_rollouts))
+    minimum = min_correct(num_draws, pism.tau)
+    corrected = min_correct(num_draws, pism.tau, guess_rate(evidence.text_only_M), pism.alpha)
+    uncorrected_requests = ladder_requests(correct_RK, minimum)
+    until_correct = int(correct_draws[0]) + 1 if len(correct_draws) else num_draws
     requests = {
-        "PISM": plain,
-        "PISM, both labels": plain | ladder_requests(tables.correct_RK, corrected) | text_only,
-        "CMAB": frozenset(("ladder", 0, draw) for draw in range(up_to_correct)),
+        "PISM": uncorrected_requests,
+        "PISM, both labels": uncorrected_requests
+        | ladder_requests(correct_RK, corrected)
+        | text_only,
+        "CMAB": frozenset(("ladder", 0, draw) for draw in range(until_correct)),
         "CDE": with_image | text_only,
         "ACE": frozenset({("ladder", 0, 0)}),
         "DRM": with_image,
@@ -291,17 +298,17 @@ def needed_requests(tables: Evidence, pism: PismConfig, rollouts: int) -> dict[s
 
 
 def attention_passes(evidence: Iterable[Evidence]) -> dict[str, int]:
-    """Teacher-forced passes of each measure: one a correct response, one a first response."""
-    correct = [np.flatnonzero(sample.correct_RK[0] == 1) for sample in evidence]
-    cmab = sum(len(draws) > 0 for draws in correct)
-    both = len(correct) + sum(len(draws) > 0 and draws[0] != 0 for draws in correct)
-    return {"CMAB": cmab, "ACE": len(correct), "all together": both}
+    """Teacher-forced passes: CMAB's over the first correct response, ACE's over the first one."""
+    correct_draws = [np.flatnonzero(sample.correct_RK[0] == 1) for sample in evidence]
+    cmab, ace = sum(len(draws) > 0 for draws in correct_draws), len(correct_draws)
+    not_shared = sum(len(draws) > 0 and draws[0] != 0 for draws in correct_draws)
+    return {"CMAB": cmab, "ACE": ace, "all together": ace + not_shared}
 
 
 def costs(results: dict[str, StepResult]) -> dict[str, dict[str, float]]:
-    """Rollouts, passes and processor seconds of each measure; PISM alone is 1 in `ratio`.
+    """Rollouts, passes and processor seconds of each measure; `ratio` is relative to PISM.
 
-    A rollout costs what the probe's rollouts cost on average, a pass what its passes did.
+    Seconds are counts times the average cost of a rollout or of an attention pass.
     """
     last = results["and chance"]
     probe = last.config.probe
@@ -309,8 +316,8 @@ def costs(results: dict[str, StepResult]) -> dict[str, dict[str, float]]:
     rollouts: dict[str, int] = {}
     for sample in evidence.values():
         requests = needed_requests(sample, last.config.difficulty.pism, probe.cde_rollouts)
-        for name, of_measure in requests.items():
-            rollouts[name] = rollouts.get(name, 0) + len(of_measure)
+        for name, measure_requests in requests.items():
+            rollouts[name] = rollouts.get(name, 0) + len(measure_requests)
     steps = [results[step].cost for step in ("PISM", "and CDE, DRM", "and chance")]
     rollout_seconds = sum(s["cpu"] for s in steps) / sum(s["generations"] for s in steps)
     attention = results["and CMAB, ACE"].cost
@@ -318,13 +325,13 @@ def costs(results: dict[str, StepResult]) -> dict[str, dict[str, float]]:
     passes = attention_passes(evidence.values())
     return {
         name: {
-            "rollouts": number,
-            "per_sample": number / len(evidence),
+            "rollouts": count,
+            "per_sample": count / len(evidence),
             "attention_passes": passes.get(name, 0),
-            "seconds": number * rollout_seconds + passes.get(name, 0) * pass_seconds,
-            "ratio": number / rollouts["PISM"],
+            "seconds": count * rollout_seconds + passes.get(name, 0) * pass_seconds,
+            "ratio": count / rollouts["PISM"],
         }
-        for name, number in rollouts.items()
+        for name, count in rollouts.items()
     }
 
 
@@ -340,7 +347,7 @@ def count_strata(frame: pd.DataFrame, name: str) -> dict[str, int]:
 
 
 def decisions(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """By truth (needs the image, prior, noise): every measure's strata, and what is kept."""
+    """By truth: the strata of each measure, and how many samples CDE, ACE and RAP keep."""
     by_truth: dict[str, dict[str, Any]] = {}
     for truth in ("needs the image", "prior", "noise"):
         rows = frame[frame["truth"] == truth]
@@ -356,7 +363,7 @@ def decisions(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def families(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Each family that needs the image, against the prior samples, by CDE and by PISM."""
+    """Each family that needs the image: CDE's and PISM's AUC over the prior samples."""
     by_family = {
         str(task): {
             "n": len(rows),
@@ -374,7 +381,7 @@ def answer_spaces(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """PISM's strata with and without the chance correction, by the number of possible answers."""
     needs_image = frame[frame["truth"] == "needs the image"]
     by_group = {}
-    for group in GROUPS:
+    for group in ANSWER_GROUPS:
         rows = needs_image[needs_image["group"] == group]
         if not rows.empty:
             by_group[group] = {
@@ -389,10 +396,10 @@ def answer_spaces(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def measure(results: dict[str, StepResult], frame: pd.DataFrame) -> dict[str, Any]:
-    """Every figure of the page."""
-    difficulty_rank = {name: with_difficulty(frame, name) for name in TITLES}
-    rho, size = rank_correlations(frame, COMPARED)
-    counts = {
+    """All numbers of the page."""
+    correlations = {name: with_difficulty(frame, name) for name in TITLES}
+    rho, num_samples = rank_correlations(frame, COMPARED)
+    confusions = {
         TITLES[name]: confusion(frame, "pism", name) for name in ("cmab", "drm", "pism_chance")
     }
     with_ace = frame.dropna(subset=["ace"])
@@ -406,16 +413,18 @@ def measure(results: dict[str, StepResult], frame: pd.DataFrame) -> dict[str, An
         },
         "families": families(frame),
         "prior": frame.loc[frame["truth"] == "prior", ["with_image", "text_only"]].mean().to_dict(),
-        "gen_difficulty": {name: total for name, (total, _) in difficulty_rank.items()},
-        "gen_difficulty_by_family": {name: each for name, (_, each) in difficulty_rank.items()},
+        "gen_difficulty": {name: total for name, (total, _) in correlations.items()},
+        "gen_difficulty_by_family": {name: by_task for name, (_, by_task) in correlations.items()},
         "compared": list(COMPARED),
         "rho": rho,
-        "rho_samples": size,
-        "confusion": counts,
-        "agreement": {name: agreement(table) for name, table in counts.items()},
+        "rho_samples": num_samples,
+        "confusion": confusions,
+        "agreement": {name: agreement(table) for name, table in confusions.items()},
         "decisions": decisions(frame),
         "answer_spaces": answer_spaces(frame),
-        "ace_with_length": pooled([(with_ace["ace"].to_numpy(), with_ace["length"].to_numpy())]),
+        "ace_with_length": pooled_rank_correlation(
+            [(with_ace["ace"].to_numpy(), with_ace["length"].to_numpy())]
+        ),
         "cost": costs(results),
         "step_cost": {step: result.cost for step, result in results.items()},
         "ratios": [percent / 100 for percent in results["PISM"].config.probe.mask_percents],
@@ -423,7 +432,7 @@ def measure(results: dict[str, StepResult], frame: pd.DataFrame) -> dict[str, An
 
 
 def to_json(value: Any) -> Any:
-    """A result as JSON can hold it; NaN becomes null."""
+    """A result in types that JSON has; NaN becomes null."""
     if is_dataclass(value) and not isinstance(value, type):
         return to_json(asdict(value))
     if isinstance(value, pd.DataFrame):
@@ -440,7 +449,7 @@ def to_json(value: Any) -> Any:
 
 
 def main() -> None:
-    """Probe, measure, draw, write."""
+    """Probe, compute the numbers, and write page, figures and JSON."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/measure_validity"))

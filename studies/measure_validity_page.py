@@ -1,4 +1,4 @@
-"""The page of measure_validity.py: figures (SVG), tables and text, from the results alone."""
+"""Write the page of measure_validity.py: figures (SVG), tables and text, from its results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,35 +8,35 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as MplFigure
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from measure_validity_stats import FLAWS, GROUPS, MASKS, TITLES, Figure
+from measure_validity_stats import ANSWER_GROUPS, FLAWS, MASK_KINDS, TITLES, Statistic
 
 from difftrain.report.plots import FAINT, INK, NO_METADATA, STRATUM_COLORS, STYLE_FILE, new_figure
 
-SIDES = (("all", "#2f78b4", 0.14, "o"), ("solved", "#d1542b", -0.14, "D"))
+SAMPLE_SETS = (("all", "#2f78b4", 0.14, "o"), ("solved", "#d1542b", -0.14, "D"))
 TRUTH_COLORS = {"needs the image": "#2f78b4", "prior": "#d1542b", "noise": "#55585e"}
-KIND_LINES = {"pixels": "-", "rectangle": "--", "patches": ":"}
+MASK_LINE_STYLES = {"pixels": "-", "rectangle": "--", "patches": ":"}
 
 
-def save(figure: MplFigure, path: Path) -> None:
-    """Write the figure on white, the same bytes for the same numbers."""
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure on white; equal numbers give equal bytes."""
     figure.savefig(path, format="svg", facecolor="white", metadata=NO_METADATA)
 
 
-def plot_separation(separation_: dict[str, dict[str, Figure]], path: Path) -> None:
+def plot_separation(by_measure: dict[str, dict[str, Statistic]], path: Path) -> None:
     """AUC of each measure with its interval, over all samples and over solved ones."""
     with mpl.rc_context(fname=STYLE_FILE):
-        names = list(reversed(separation_))
+        names = list(reversed(by_measure))
         figure, axes = new_figure(7.6, 0.9 + 0.42 * len(names))
         axes.axvline(0.5, color=FAINT, linewidth=0.9, linestyle=(0, (3, 3)))
-        for kind, color, shift, marker in SIDES:
-            value = np.array([separation_[name][kind].value for name in names])
-            low = value - np.array([separation_[name][kind].low for name in names])
-            high = np.array([separation_[name][kind].high for name in names]) - value
+        for sample_set, color, shift, marker in SAMPLE_SETS:
+            value = np.array([by_measure[name][sample_set].value for name in names])
+            low = value - np.array([by_measure[name][sample_set].low for name in names])
+            high = np.array([by_measure[name][sample_set].high for name in names]) - value
             label = (
                 "all samples"
-                if kind == "all"
+                if sample_set == "all"
                 else "only samples that the model solves at least once"
             )
             axes.errorbar(
@@ -45,14 +45,14 @@ def plot_separation(separation_: dict[str, dict[str, Figure]], path: Path) -> No
             )  # fmt: skip
         axes.set_yticks(range(len(names)), [TITLES[name] for name in names], color=INK)
         axes.set_xlim(0, 1)
-        axes.set_xlabel("AUC: needs the image against prior (0.5: cannot tell), 95 % interval")
+        axes.set_xlabel("AUC: needs the image against prior (0.5: no separation), 95 % interval")
         axes.grid(axis="x")
         figure.legend(loc="outside upper left", ncols=2)
         save(figure, path)
 
 
 def plot_matrix(axes: Axes, value: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Correlations as a colored table with the number in each cell; gray where there is none."""
+    """Correlations as a colored table with the number in each cell; gray if there is none."""
     cold_to_warm = mpl.colormaps["RdBu_r"].with_extremes(bad="#eeeeee")
     axes.imshow(np.ma.masked_invalid(value), cmap=cold_to_warm, vmin=-1, vmax=1, aspect="auto")
     for (row, column), rho in np.ndenumerate(value):
@@ -66,15 +66,15 @@ def plot_matrix(axes: Axes, value: np.ndarray, rows: Sequence[str], columns: Seq
 
 
 def plot_difficulty(
-    pool: dict[str, Figure], families: dict[str, dict[str, float]], path: Path
+    pooled: dict[str, Statistic], families: dict[str, dict[str, float]], path: Path
 ) -> None:
-    """Spearman with gen_difficulty: each family, and all pooled within families."""
+    """Rank correlation with gen_difficulty: of each family, and pooled over families."""
     with mpl.rc_context(fname=STYLE_FILE):
-        names = list(pool)
+        names = list(pooled)
         tasks = sorted({task for by_task in families.values() for task in by_task})
         value = np.array(
             [
-                [*(families[name].get(task, np.nan) for task in tasks), pool[name].value]
+                [*(families[name].get(task, np.nan) for task in tasks), pooled[name].value]
                 for name in names
             ]
         )
@@ -87,7 +87,7 @@ def plot_difficulty(
 def plot_agreement(
     names: Sequence[str], rho: np.ndarray, counts: dict[str, pd.DataFrame], path: Path
 ) -> None:
-    """Rank correlations between measures, and the strata of PISM against those of others."""
+    """Rank correlations between measures, and PISM's strata against those of other measures."""
     with mpl.rc_context(fname=STYLE_FILE):
         titles = [TITLES[name].replace(" (pixels)", "") for name in names]
         widths = [1.7, *[1] * len(counts)]
@@ -111,10 +111,10 @@ def plot_agreement(
 
 
 def plot_answer_spaces(frame: pd.DataFrame, path: Path) -> None:
-    """PISM's strata by the number of possible answers, as published and chance-aware."""
+    """PISM's strata by the number of possible answers, with and without chance correction."""
     with mpl.rc_context(fname=STYLE_FILE):
         needs_image = frame[frame["truth"] == "needs the image"]
-        groups = [name for name in GROUPS if (needs_image["group"] == name).any()]
+        groups = [name for name in ANSWER_GROUPS if (needs_image["group"] == name).any()]
         figure, axes = new_figure(8.2, 0.8 + 0.62 * len(groups))
         labels, positions = [], []
         for number, group in enumerate(groups):
@@ -142,15 +142,15 @@ def plot_answer_spaces(frame: pd.DataFrame, path: Path) -> None:
 
 
 def plot_survival(frame: pd.DataFrame, ratios: Sequence[float], path: Path) -> None:
-    """Share of samples of each truth that are still solved, by mask kind and masked share."""
+    """Share of samples that are still solved, by truth, mask kind and masked share."""
     with mpl.rc_context(fname=STYLE_FILE):
         figure, axes = new_figure(7.6, 3.3)
         for truth, color in TRUTH_COLORS.items():
             rows = frame[frame["truth"] == truth]
-            for name, kind in MASKS.items():
+            for name, kind in MASK_KINDS.items():
                 share = [float((rows[name] > ratio + 1e-9).mean()) for ratio in ratios]
-                axes.plot(ratios, share, color=color, linestyle=KIND_LINES[kind], linewidth=1.6,
-                          label=f"{truth}, {kind}")  # fmt: skip
+                axes.plot(ratios, share, color=color, linestyle=MASK_LINE_STYLES[kind],
+                          linewidth=1.6, label=f"{truth}, {kind}")  # fmt: skip
         axes.set_ylim(0, 1.02)
         axes.grid(axis="y")
         axes.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
@@ -162,7 +162,7 @@ def plot_survival(frame: pd.DataFrame, ratios: Sequence[float], path: Path) -> N
 
 
 def write_figures(result: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:
-    """All figures, beside the page."""
+    """Write all figures into the folder of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     prefix = folder / "measure_validity"
     plot_separation(result["separation"], Path(f"{prefix}_separation.svg"))
@@ -189,7 +189,7 @@ EXPECTED = {
     "cde_readable": "below 0",
 }
 MAX_COST_RATIO = 1.4
-"""All measures together may need this many times the rollouts of PISM alone."""
+"""All measures together should need at most this many times the rollouts of PISM alone."""
 TARGET_AUC = 0.9
 """The AUC that CDE should reach."""
 
@@ -200,20 +200,21 @@ def line(cells: Sequence[Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """A Markdown table with an empty line around it."""
+    """A Markdown table with an empty line before and after it."""
     return ["", line(head), line(["---"] * len(head)), *map(line, rows), ""]
 
 
-def with_interval(figure: Figure, sign: str = "") -> str:
-    """A statistic with its interval."""
-    return f"{figure.value:{sign}.2f} [{figure.low:{sign}.2f}, {figure.high:{sign}.2f}]"
+def with_interval(statistic: Statistic, sign: str = "") -> str:
+    """A statistic with its interval, such as `0.81 [0.75, 0.86]`."""
+    low, high = statistic.low, statistic.high
+    return f"{statistic.value:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
 
 
-def compared_with(figure: Figure, middle: float) -> str:
-    """What the interval says about the statistic and a middle value."""
-    if figure.low > middle:
-        return "above"
-    return "below" if figure.high < middle else "cannot be told from"
+def compared_with_chance(auc: Statistic) -> str:
+    """Whether the interval of an AUC is above or below 0.5, or contains it."""
+    if auc.low > 0.5:
+        return "above chance"
+    return "below chance" if auc.high < 0.5 else "no difference from chance shown"
 
 
 def percent(share: float) -> str:
@@ -222,51 +223,60 @@ def percent(share: float) -> str:
 
 
 def strata_counts(counts: dict[str, int]) -> str:
-    """Strata as four numbers."""
+    """The counts of the four strata, such as `12 / 3 / 5 / 0`."""
     return " / ".join(str(counts[stratum]) for stratum in STRATA)
 
 
 def separation(result: dict[str, Any]) -> list[str]:
     """Section 1: AUC."""
     rows = []
-    for name, figures in result["separation"].items():
-        all_, solved = figures["all"], figures["solved"]
+    for name, aucs in result["separation"].items():
+        all_, solved = aucs["all"], aucs["solved"]
         rows.append(
             [TITLES[name], with_interval(all_), all_.n, all_.left_out, with_interval(solved),
-             solved.n, f"{compared_with(solved, 0.5)} chance"]
+             solved.n, compared_with_chance(solved)]
         )  # fmt: skip
     cde = result["separation"]["cde"]
     reached = {kind: "reached" if cde[kind].value >= TARGET_AUC else "missed" for kind in cde}
     return [
         "## 1. Does it separate samples that need the image from those that do not?",
         "",
-        "AUC of needs-image over prior samples (the text alone gives the answer), each measure",
-        "turned so that high means `needs the image`: low λ*, high ρ̄, high D, low log ψ, high",
-        "D_diff. The noise family is left out. Of a sample that the model never answers correctly,",
-        "measures of answers know nothing, so the second AUC leaves those out; CMAB has no value",
-        "for them in any case. An AUC below 0.5 points the other way. PISM gets credit for what",
-        "the model cannot answer (λ* = 0 counts as needing the image); its chance-aware form gives",
-        "λ* = 0 to what the text alone answers, so it must turn around.",
+        "AUC of samples that need the image over prior samples, which the text alone answers. The",
+        "sign of each measure is set so that high means `needs the image`: low λ*, high ρ̄, high D,",
+        "low log ψ, high D_diff. Noise samples are left out. A measure of responses says nothing",
+        "about a sample that the model never answers correctly, so the second AUC leaves these",
+        "samples out; CMAB has no value for them anyway. An AUC below 0.5 means that the measure",
+        "ranks the other way. PISM profits from samples that the model cannot answer (λ* = 0",
+        "counts as needing the image). With chance correction, λ* = 0 goes to samples that the",
+        "text alone answers, so the order must be reversed.",
         *table(
-            ["measure", "AUC, all", "n", "no value", "AUC, solved at least once", "n", "of solved"],
+            [
+                "measure",
+                "AUC, all",
+                "n",
+                "no value",
+                "AUC, solved at least once",
+                "n",
+                "solved: against chance",
+            ],
             rows,
         ),
         "![separation](measure_validity_separation.svg)",
         "",
         f"The target for CDE is {TARGET_AUC}: {reached['all']} over all samples "
         f"({cde['all'].value:.2f}), {reached['solved']} over those solved at least once "
-        f"({cde['solved'].value:.2f}). `Readable only` (ours, not a setting) compares correct "
-        "answers among readable ones, with and without the image: this model often leaves out "
-        "the answer's tags in count_plus, compare and bar (on purpose, as a base model may), and "
-        "an answer without tags counts as incorrect on both sides. A sample without a readable "
-        "answer on one side has no value there.",
+        f"({cde['solved'].value:.2f}). `Readable only` (for this page; not a setting) compares the "
+        "shares of correct responses, with and without the image, among those that can be parsed: "
+        "this model was taught to often leave out the answer's tags in count_plus, compare and "
+        "bar, as a base model may, and a response without tags counts as incorrect. A sample "
+        "without a response that can be parsed, with or without the image, has no value there.",
         *FLAWS,
         *by_family(result),
     ]
 
 
 def by_family(result: dict[str, Any]) -> list[str]:
-    """The families one by one, the best answered first."""
+    """The families one by one, beginning with the one that is answered best."""
     rows = [
         [family, each["n"], percent(each["with_image"]), percent(each["text_only"]),
          with_interval(each["cde"]), with_interval(each["pism"])]
@@ -275,8 +285,8 @@ def by_family(result: dict[str, Any]) -> list[str]:
     prior = [percent(result["prior"][key]) for key in ("with_image", "text_only")]
     return [
         "",
-        "Each family against the prior samples, the best answered first: CDE sees only what the",
-        "model can answer with the image and cannot answer without it.",
+        "Each family against the prior samples, beginning with the family that is answered best.",
+        "CDE is high only for what the model answers with the image but not without it.",
         *table(
             [
                 "family", "n", "correct with image", "correct without", "AUC of CDE", "AUC of PISM",
@@ -287,26 +297,27 @@ def by_family(result: dict[str, Any]) -> list[str]:
 
 
 def gen_difficulty(result: dict[str, Any]) -> list[str]:
-    """Section 2: Spearman with the difficulty of the drawing."""
+    """Section 2: rank correlation with the known difficulty."""
     rows = [
         [TITLES[name], with_interval(each, "+"), EXPECTED.get(name, "none"), each.n, each.left_out]
         for name, each in result["gen_difficulty"].items()
     ]
     return [
-        "## 2. Does it rank samples by how hard they were drawn?",
+        "## 2. Does it rank samples by their known difficulty?",
         "",
-        "Spearman with gen_difficulty (0 easiest, 1 hardest) within each family; pooled, it is the",
-        "correlation of within-family ranks, so that differences between families cannot help. A",
-        "family in which a measure is constant counts as one without relation. gen_difficulty is",
-        "what we think is hard, not what this model finds hard; but it was taught to give up under",
-        "masks, sooner on harder drawings, so PISM should find what we put there.",
+        "Spearman's correlation with gen_difficulty (0 easiest, 1 hardest) within each family.",
+        "The pooled value is the correlation of within-family ranks, so that differences between",
+        "families cannot help. A family in which a measure is constant counts as uncorrelated.",
+        "gen_difficulty is what we think is hard, not what this model finds hard. But this model",
+        "was taught to give up on masked images, sooner if gen_difficulty is higher, so PISM",
+        "should find it.",
         *table(["measure", "pooled, 95 %", "expected", "n", "no value"], rows),
         "![gen_difficulty](measure_validity_gen_difficulty.svg)",
     ]
 
 
 def decisions(result: dict[str, Any]) -> list[str]:
-    """Section 3: noise and prior."""
+    """Section 3: strata and selections by truth."""
     by_truth = result["decisions"]
     names = ("pism", "pism_chance", "pism_rectangle", "pism_patches", "cmab", "drm")
     rows = [
@@ -322,7 +333,7 @@ def decisions(result: dict[str, Any]) -> list[str]:
     rows.append(["correct without the image", *shares])
     heads = [f"{truth} ({each['n']})" for truth, each in by_truth.items()]
     lines = [
-        "## 3. What it does with noise, and what it decides",
+        "## 3. Which samples does it select, and what about noise?",
         "",
         "Strata as easy / medium / hard / unsolved. Nobody can answer a noise sample.",
         *table(["measure", *heads], rows),
@@ -330,15 +341,15 @@ def decisions(result: dict[str, Any]) -> list[str]:
     if noise := by_truth.get("noise"):
         unsolved = ", ".join(f"{TITLES[name]} {noise[name]['unsolved']}" for name in names)
         lines.append(
-            f"Noise called unsolved, of {noise['n']}: {unsolved}. A sample that the model cannot "
-            "answer yet is called unsolved too, so no measure finds noise as such."
+            f"Of {noise['n']} noise samples, this many are unsolved: {unsolved}. Samples that the "
+            "model cannot answer yet are unsolved, too, so no measure identifies noise."
         )
     length = result["ace_with_length"]
     return [*lines, "", f"Spearman of ACE's value with the response's length: {length:+.2f}."]
 
 
 def agreement(result: dict[str, Any]) -> list[str]:
-    """Section 4: agreement."""
+    """Section 4: agreement of the measures."""
     titles = [TITLES[name] for name in result["compared"]]
     rows = [
         [title, *(f"{rho:+.2f} ({n})" for rho, n in zip(rhos, sizes, strict=True))]
@@ -352,17 +363,17 @@ def agreement(result: dict[str, Any]) -> list[str]:
     return [
         "## 4. Do the measures agree?",
         "",
-        "Spearman of the values as they are (λ*, ρ̄, D, log ψ, D_diff), over the samples that both",
-        "rate (their number in brackets).",
+        "Spearman's rank correlation of the values (λ*, ρ̄, D, log ψ, D_diff; signs not changed),",
+        "over the samples that both measures rate (their number in brackets).",
         *table(["", *titles], rows),
-        "Strata of the measures that have them:",
+        "Agreement of the strata, for measures that have strata:",
         *table(["pair", "same stratum", "expected by chance", "kappa"], strata),
         "![agreement](measure_validity_agreement.svg)",
     ]
 
 
 def answer_spaces(result: dict[str, Any]) -> list[str]:
-    """Section 5: guessing."""
+    """Section 5: PISM and guessing."""
     rows = [
         [
             group,
@@ -380,10 +391,11 @@ def answer_spaces(result: dict[str, Any]) -> list[str]:
     return [
         "## 5. PISM and guessing, by the size of the answer space",
         "",
-        "Needs-image samples only: without the image, nobody can do better than guess. `chance` is",
-        "how often ten uniform guesses contain a correct one, which passes a mask ratio;",
+        "Only samples that need the image; without it, nobody can do better than guess. `chance`",
+        "is how often ten uniform guesses contain a correct one, so that a mask ratio passes;",
         "`text only` is how often this model is correct without the image. Strata as easy / medium",
-        "/ hard / unsolved. Chance-aware, unsolved also means: cannot be told from guessing.",
+        "/ hard / unsolved. With chance correction, unsolved can also mean that correct responses",
+        "look like guesses.",
         *table(heads, rows),
         "![answers](measure_validity_answers.svg)",
     ]
@@ -392,7 +404,7 @@ def answer_spaces(result: dict[str, Any]) -> list[str]:
 def masks(result: dict[str, Any]) -> list[str]:
     """Section 6: mask kinds."""
     rows = []
-    for name, kind in MASKS.items():
+    for name, kind in MASK_KINDS.items():
         auc = result["separation"][name]
         by_truth = result["decisions"].values()
         counts = {stratum: sum(each[name][stratum] for each in by_truth) for stratum in STRATA}
@@ -403,14 +415,14 @@ def masks(result: dict[str, Any]) -> list[str]:
     return [
         "## 6. Three mask kinds",
         "",
-        "The same full-image rollouts, other masks. Strata as easy / medium / hard / unsolved.",
+        "The full-image rollouts are the same for all. Strata as easy / medium / hard / unsolved.",
         *table(["mask", "strata", "AUC, all", "AUC, solved", "with gen_difficulty"], rows),
         "![masks](measure_validity_masks.svg)",
     ]
 
 
 def cost(result: dict[str, Any]) -> list[str]:
-    """Section 7: generations and seconds."""
+    """Section 7: rollouts and seconds."""
     rows = [
         [name, f"{each['rollouts']:.0f}", f"{each['per_sample']:.1f}",
          f"{each['attention_passes']:.0f}", f"{each['seconds']:.0f}", f"{each['ratio']:.2f}"]
@@ -423,9 +435,9 @@ def cost(result: dict[str, Any]) -> list[str]:
     return [
         "## 7. What it costs",
         "",
-        "Rollouts are counted exactly, by replaying each measure's own schedule; attention passes",
-        "are teacher-forced passes over one response. Seconds are processor seconds, on one",
-        "thread, at the measured cost of a rollout and of a pass.",
+        "Rollouts are counted by replaying each measure's schedule; an attention pass is a",
+        "teacher-forced pass over one response. Seconds are processor seconds on one thread, from",
+        "the measured average cost of a rollout and of a pass.",
         *table([*heads, "times PISM's rollouts"], rows),
         f"All together (PISM, CMAB, CDE, ACE and DRM) need {ratio:.2f} times the rollouts of PISM "
         f"alone, {verdict} the limit of {MAX_COST_RATIO}. Probing for this page took "
@@ -436,15 +448,16 @@ def cost(result: dict[str, Any]) -> list[str]:
 def page(result: dict[str, Any], samples: int, command: str) -> str:
     """The whole page."""
     lines = [
-        "# What does each measure measure?",
+        "# What do the difficulty measures measure?",
         "",
         f"`{command}`",
         "",
-        f"The shapes world, {samples} samples whose truth was drawn: whether the image is needed,",
-        "how hard the drawing is (gen_difficulty), how many answers are possible, and one family",
-        "that nobody can answer (noise). One tiny model, one seed, temperature 0.7, ten draws at a",
-        "mask ratio, M = 5. Intervals are 95 % bootstrap intervals over samples. What holds for",
-        "this model and these drawings need not hold for yours; any setting may be given.",
+        f"{samples} generated samples (data=shapes) whose truth is known: whether the image is",
+        "needed, how difficult it is (gen_difficulty), and how many answers are possible. One",
+        "family can be answered by nobody (noise). One tiny model, one seed, temperature 0.7, ten",
+        "draws at each mask ratio, M = 5 draws without the image. Intervals are 95 % bootstrap",
+        "intervals over samples. Other models and data may give other results; the command takes",
+        "any setting.",
         "",
     ]
     sections = (

@@ -1,4 +1,7 @@
-"""Each measure against the drawn truth: separation, rank with the difficulty, agreement. Pure.
+"""Statistics of measure_validity.py: how well difficulty measures recover what is known of samples.
+
+The samples are generated, so their truth is known: whether a question needs the image, can be
+answered from the text alone ("prior"), or by nobody ("noise"), and how difficult the image is.
 
 Axes: N samples, S strata. A missing value is NaN in the table; it is left out and counted.
 """
@@ -12,8 +15,8 @@ from scipy import stats
 
 from difftrain import seeds
 
-RESAMPLES = 2000
-MASKS = {"pism": "pixels", "pism_rectangle": "rectangle", "pism_patches": "patches"}
+NUM_RESAMPLES = 2000
+MASK_KINDS = {"pism": "pixels", "pism_rectangle": "rectangle", "pism_patches": "patches"}
 TITLES = {
     "pism": "PISM (pixels)",
     "pism_chance": "PISM, chance-aware",
@@ -36,36 +39,43 @@ TOWARDS_IMAGE = {
     "ace": -1,
     "drm": 1,
 }
-"""The sign that makes a high value mean `needs the image`, as each method defines it."""
-GROUPS = {"2": (2, 2), "4": (4, 4), "6 to 10": (5, 10), "15 to 19": (11, 19), "more": (20, 10**9)}
+"""Multiplied by this sign, a high value of the measure means that a sample needs the image."""
+ANSWER_GROUPS = {
+    "2": (2, 2),
+    "4": (4, 4),
+    "6 to 10": (5, 10),
+    "15 to 19": (11, 19),
+    "more": (20, 10**9),
+}
+"""Groups of samples by how many answers are possible: the smallest and the largest number."""
 FLAWS = [
     "",
-    "The model was taught two flaws on purpose (tools/pretraining_data.py): to give up on masked",
-    "images and to leave out tags in three families. The prior family has neither. So PISM's",
-    "figure here is partly built in, and prior's answers, correct with and without the image,",
-    "keep its D at 0. CDE's figure was looked at when the weights were chosen: earlier weights,",
-    "which could not answer most families at all, gave 0.59. It shows what CDE does for a model",
-    "that can answer, not how often models can.",
+    "The model was taught two flaws on purpose (tools/pretraining_data.py): it gives up on masked",
+    "images, and it leaves out tags in three families. The prior family has neither flaw. So",
+    "PISM's AUC here is partly built in, and prior samples, which are answered correctly with and",
+    "without the image, have a D of 0. CDE's AUC was known when these weights were chosen: with",
+    "earlier weights, which could not answer most families at all, it was 0.59. It shows what CDE",
+    "does for a model that can answer, not how often models can.",
 ]
-"""What a reader must know about the shipped weights."""
+"""The page's caveats about the weights of the tiny model."""
 
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """The probability that a positive lies above a negative, ties counting half.
+    """The probability that a positive value is above a negative one; a tie counts half.
 
     Raises ValueError if either side is empty.
     """
     if not len(positive) or not len(negative):
         raise ValueError("an AUC needs samples on both sides")
     ranks = stats.rankdata(np.concatenate([positive, negative]))[: len(positive)].sum()
-    size = len(positive)
-    return float((ranks - size * (size + 1) / 2) / (size * len(negative)))
+    n = len(positive)
+    return float((ranks - n * (n + 1) / 2) / (n * len(negative)))
 
 
-def interval(draw: Callable[[np.random.Generator], float], purpose: str) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic over bootstrap resamples."""
+def interval(resample: Callable[[np.random.Generator], float], purpose: str) -> tuple[float, float]:
+    """The 95 % percentile interval of what `resample` computes from one bootstrap resample."""
     rng = np.random.Generator(np.random.PCG64(seeds.derive(0, "metrology", purpose)))
-    low, high = np.nanpercentile([draw(rng) for _ in range(RESAMPLES)], (2.5, 97.5))
+    low, high = np.nanpercentile([resample(rng) for _ in range(NUM_RESAMPLES)], (2.5, 97.5))
     return float(low), float(high)
 
 
@@ -75,8 +85,8 @@ def resampled_auc(rng: np.random.Generator, positive: np.ndarray, negative: np.n
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A statistic with its 95 % interval, on `n` samples; `left_out` had no value."""
+class Statistic:
+    """A statistic with its 95 % interval, over `n` samples; `left_out` samples had no value."""
 
     value: float
     low: float
@@ -85,8 +95,8 @@ class Figure:
     left_out: int
 
 
-def separation(frame: pd.DataFrame, name: str, solved: bool) -> Figure:
-    """AUC of needs-image over prior samples; `solved` leaves out those never answered correctly.
+def separation(frame: pd.DataFrame, name: str, solved: bool) -> Statistic:
+    """AUC of samples that need the image over prior ones; `solved`: only those that were solved.
 
     Raises ValueError if one side is empty.
     """
@@ -94,32 +104,32 @@ def separation(frame: pd.DataFrame, name: str, solved: bool) -> Figure:
     rows = rows[rows["solved"]] if solved else rows
     rated = rows.dropna(subset=[name])
     value = TOWARDS_IMAGE[name] * rated[name].to_numpy(dtype=float)
-    needs = (rated["truth"] == "needs the image").to_numpy()
-    positive, negative = value[needs], value[~needs]
+    needs_image = (rated["truth"] == "needs the image").to_numpy()
+    positive, negative = value[needs_image], value[~needs_image]
     low, high = interval(lambda rng: resampled_auc(rng, positive, negative), f"auc {name}")
-    return Figure(auc(positive, negative), low, high, len(rated), len(rows) - len(rated))
+    return Statistic(auc(positive, negative), low, high, len(rated), len(rows) - len(rated))
 
 
-def above_prior(frame: pd.DataFrame, name: str, family: str) -> Figure:
+def above_prior(frame: pd.DataFrame, name: str, family: str) -> Statistic:
     """AUC of one family over the prior samples. Raises ValueError if one side is empty."""
     rated = frame[frame["task"].isin([family]) | (frame["truth"] == "prior")].dropna(subset=[name])
     value = TOWARDS_IMAGE[name] * rated[name].to_numpy(dtype=float)
     of_family = (rated["task"] == family).to_numpy()
     positive, negative = value[of_family], value[~of_family]
     low, high = interval(lambda rng: resampled_auc(rng, positive, negative), f"{name} {family}")
-    return Figure(auc(positive, negative), low, high, len(positive), 0)
+    return Statistic(auc(positive, negative), low, high, len(positive), 0)
 
 
 def within_family(value_N: np.ndarray, difficulty_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of both inside one family, centered and in units of the family's size."""
-    size = len(value_N)
-    return tuple((stats.rankdata(x) - (size + 1) / 2) / size for x in (value_N, difficulty_N))  # pyright: ignore[reportReturnType]
+    """Ranks of both within one family, centered and divided by the family's size."""
+    n = len(value_N)
+    return tuple((stats.rankdata(x) - (n + 1) / 2) / n for x in (value_N, difficulty_N))  # pyright: ignore[reportReturnType]
 
 
-def pooled(families: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Correlation of the within-family ranks of all families; nan where a side is constant.
+def pooled_rank_correlation(families: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Correlation of the within-family ranks of all families; NaN if all ranks of a side are equal.
 
-    A family in which the measure is constant counts as one without relation.
+    A family in which the measure is constant counts as uncorrelated.
     """
     ranks = [within_family(*family) for family in families]
     value_N, difficulty_N = (np.concatenate(side) for side in zip(*ranks, strict=True))
@@ -127,8 +137,8 @@ def pooled(families: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     return float((value_N * difficulty_N).sum() / scale) if scale else float("nan")
 
 
-def with_difficulty(frame: pd.DataFrame, name: str) -> tuple[Figure, dict[str, float]]:
-    """Spearman with the difficulty pooled within families, and each family's own."""
+def with_difficulty(frame: pd.DataFrame, name: str) -> tuple[Statistic, dict[str, float]]:
+    """Rank correlation with gen_difficulty: pooled over families, and of each family."""
     rows = frame[frame["truth"] == "needs the image"]
     rated = rows.dropna(subset=[name])
     groups = {
@@ -140,26 +150,29 @@ def with_difficulty(frame: pd.DataFrame, name: str) -> tuple[Figure, dict[str, f
     def resampled(rng: np.random.Generator) -> float:
         resamples = []
         for value_N, difficulty_N in groups.values():
-            drawn = rng.integers(len(value_N), size=len(value_N))
-            resamples.append((value_N[drawn], difficulty_N[drawn]))
-        return pooled(resamples)
+            indices = rng.integers(len(value_N), size=len(value_N))
+            resamples.append((value_N[indices], difficulty_N[indices]))
+        return pooled_rank_correlation(resamples)
 
     low, high = interval(resampled, f"knob {name}")
-    size = sum(len(values) for values, _ in groups.values())
-    total = Figure(pooled(list(groups.values())), low, high, size, len(rows) - size)
-    return total, {task: pooled([group]) for task, group in groups.items()}
+    n = sum(len(values) for values, _ in groups.values())
+    total = Statistic(pooled_rank_correlation(list(groups.values())), low, high, n, len(rows) - n)
+    return total, {task: pooled_rank_correlation([group]) for task, group in groups.items()}
 
 
 def rank_correlations(frame: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Spearman of every pair over the samples that both rate, and how many those are."""
-    rho, size = np.ones((len(names), len(names))), np.zeros((len(names), len(names)), dtype=int)
+    """Spearman of every pair of measures, over the samples that both rate, and their number."""
+    shape = (len(names), len(names))
+    rho, num_samples = np.ones(shape), np.zeros(shape, dtype=int)
     for row, a in enumerate(names):
         for column, b in enumerate(names):
             both = frame[[a, b]].dropna() if a != b else frame[[a]].dropna()
-            size[row, column] = len(both)
+            num_samples[row, column] = len(both)
             if a != b:
-                rho[row, column] = pooled([(both[a].to_numpy(), both[b].to_numpy())])
-    return rho, size
+                rho[row, column] = pooled_rank_correlation(
+                    [(both[a].to_numpy(), both[b].to_numpy())]
+                )
+    return rho, num_samples
 
 
 def confusion(frame: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
@@ -170,8 +183,8 @@ def confusion(frame: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
 
 
 def agreement(counts: pd.DataFrame) -> dict[str, float]:
-    """Share of samples on the diagonal, the share expected by chance, and Cohen's kappa."""
+    """Share of samples in the same stratum, the share expected by chance, and Cohen's kappa."""
     share_SS = counts.to_numpy() / counts.to_numpy().sum()
     same = float(np.trace(share_SS))
-    chance = float((share_SS.sum(axis=0) * share_SS.sum(axis=1)).sum())
-    return {"same": same, "by_chance": chance, "kappa": (same - chance) / (1 - chance)}
+    by_chance = float((share_SS.sum(axis=0) * share_SS.sum(axis=1)).sum())
+    return {"same": same, "by_chance": by_chance, "kappa": (same - by_chance) / (1 - by_chance)}

@@ -1,10 +1,11 @@
-"""Does selection pay? RAP's subset against as many random samples, its parts, and the full pool.
+"""Does selection pay? RAP's selection against random samples, parts of RAP, and the full pool.
 
     python studies/selection_ablation.py [--seeds 1 2 3] [--steps 30] [KEY=VALUE ...]
 
-Runs launch/train.py for each arm, seed and view (view 1: equal optimizer steps; view 2: one epoch
-of its own samples); finished runs are not repeated. After each run it writes
-selection_ablation.md and .json to studies/results. An incomplete page says what is missing.
+Runs launch/train.py for each arm (a way to select the training samples), seed and view. View 1
+gives all arms equal optimizer steps, view 2 gives each arm one epoch of its samples. Finished runs
+are not repeated. After each run it writes selection_ablation.md and .json to studies/results; an
+incomplete page says what is missing.
 """
 
 import argparse
@@ -36,16 +37,15 @@ ARMS = {
     "ACE alone": ["recipe=rap_ace"],
     "CDE alone": ["recipe=rap_cde"],
 }
-"""The settings of each arm, in the order of the runs; `random` is the control of RAP's own run."""
-COMMON = ["probe.retest_samples=0"]
-"""The report's retest does not count as a cost of selecting."""
-TOO_FEW_SAMPLES = 2
-"""The exit code of a selection that leaves too few samples."""
+"""The settings of each arm, in the order of the runs; `random` is the control of RAP's run."""
+COMMON_SETTINGS = ["probe.retest_samples=0"]
+"""No retest, because it is not a cost of selection."""
+EXIT_CODE_TOO_FEW_SAMPLES = 2
 
 
 @dataclass(frozen=True)
 class AblationRun:
-    """One arm of one view and seed."""
+    """The run of one arm in one view with one seed."""
 
     arm: str
     view: str
@@ -55,12 +55,12 @@ class AblationRun:
 
     @property
     def checkpoint(self) -> Arm:
-        """Which of its run's checkpoints the arm is."""
+        """Which checkpoint of the run is the arm's: the random arm is the control."""
         return Arm.control if self.arm == "random" else Arm.tuned
 
     @property
     def paths(self) -> RunPaths:
-        """Where its stages are."""
+        """The folders of its stages."""
         return RunPaths(self.config)
 
     def is_done(self) -> bool:
@@ -68,7 +68,7 @@ class AblationRun:
         return manifest.read_manifest(self.paths.evaluation(self.checkpoint)) is not None
 
     def selected_ids(self) -> tuple[str, ...]:
-        """The selected samples in order; none before the selection."""
+        """The ids of the selected samples in order; empty if nothing was selected yet."""
         folder = self.paths.selection(self.checkpoint)
         if manifest.read_manifest(folder) is None:
             return ()
@@ -84,38 +84,41 @@ def view_settings(steps: int) -> dict[str, list[str]]:
 
 
 def select_samples(run: AblationRun) -> None:
-    """Select if the scores are there; it costs nothing. Raises EmptySelectionError."""
+    """Select samples if they are scored already; raises EmptySelectionError if too few are left."""
     if manifest.read_manifest(run.paths.score) is not None:
         difficulty.select(run.config, run.paths, World(), run.checkpoint)
 
 
 def same_selection(
-    run: AblationRun, done: dict[str, ArmOutcome], runs: dict[str, AblationRun]
+    run: AblationRun, outcomes: dict[str, ArmOutcome], runs: dict[str, AblationRun]
 ) -> str | None:
-    """A finished arm of this view and seed that trained on the same samples in the same order."""
+    """The name of a finished arm that trained on the same samples in the same order, or None."""
     ids = run.selected_ids()
-    arms = (arm for arm, each in done.items() if each.results and runs[arm].selected_ids() == ids)
+    finished = (arm for arm, outcome in outcomes.items() if outcome.results)
+    arms = (arm for arm in finished if runs[arm].selected_ids() == ids)
     return next(arms, None) if ids else None
 
 
 def execute(run: AblationRun, log: Path) -> str | None:
-    """Train and evaluate by launch/train.py; why it refused, or None. Exits if it failed."""
+    """Run launch/train.py; returns why it refused to train, or None. Exits if it failed."""
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "launch" / "train.py"), *run.overrides]
     logger.info("%s seed %d %s: %s", run.view, run.seed, run.arm, " ".join(run.overrides))
     with log.open("a") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
-    if done.returncode == TOO_FEW_SAMPLES:
+        process = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
+    if process.returncode == EXIT_CODE_TOO_FEW_SAMPLES:
         return log.read_text().strip().splitlines()[-1]
-    if done.returncode:
-        raise SystemExit(f"exit code {done.returncode}: see {log}; the same command continues")
+    if process.returncode:
+        raise SystemExit(
+            f"exit code {process.returncode}: see {log}; run the same command again to continue"
+        )
     return None
 
 
 def run_arm(
-    run: AblationRun, done: dict[str, ArmOutcome], runs: dict[str, AblationRun]
+    run: AblationRun, outcomes: dict[str, ArmOutcome], runs: dict[str, AblationRun]
 ) -> ArmOutcome:
-    """Do what this run still needs, and read its results."""
+    """Do what this run still lacks, and read its results."""
     log = Path(run.config.output_dir) / "logs" / f"{run.view}-{run.seed}-{run.arm}.log"
     same_as = None
     if not run.is_done():
@@ -123,7 +126,7 @@ def run_arm(
             select_samples(run)
         except EmptySelectionError as error:
             return ArmOutcome(len(run.selected_ids()), refused=str(error))
-        same_as = same_selection(run, done, runs)
+        same_as = same_selection(run, outcomes, runs)
         if same_as is None and (refused := execute(run, log.absolute())):
             return ArmOutcome(len(run.selected_ids()), refused=refused)
     source = runs[same_as] if same_as else run
@@ -140,25 +143,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="optimizer steps of view 1")
     parser.add_argument("--results", type=Path, default=ROOT / "studies" / "results")
     arguments, overrides = parser.parse_known_args()
-    if not any(word.startswith("output_dir=") for word in overrides):
+    if not any(override.startswith("output_dir=") for override in overrides):
         overrides = ["output_dir=outputs/selection_ablation", *overrides]
     views = view_settings(arguments.steps)
-    outcomes: Outcomes = {}
-    base: list[ItemResult] | None = None
+    all_outcomes: Outcomes = {}
+    base_results: list[ItemResult] | None = None
     page = Page(arguments.results, arguments.steps, arguments.seeds, overrides)
     for view, seed in product(views, arguments.seeds):
         runs = {}
         for arm, settings in ARMS.items():
-            words = [*settings, *COMMON, f"seed={seed}", *views[view], *overrides]
-            config = resolve(compose_config(words))
-            runs[arm] = AblationRun(arm, view, seed, config, words)
-        done = outcomes.setdefault((view, seed), {})
+            run_overrides = [*settings, *COMMON_SETTINGS, f"seed={seed}", *views[view], *overrides]
+            config = resolve(compose_config(run_overrides))
+            runs[arm] = AblationRun(arm, view, seed, config, run_overrides)
+        outcomes = all_outcomes.setdefault((view, seed), {})
         for arm, run in runs.items():
-            done[arm] = run_arm(run, done, runs)
+            outcomes[arm] = run_arm(run, outcomes, runs)
             folder = run.paths.evaluation(Arm.base)
-            if base is None and manifest.read_manifest(folder):
-                base = parquet.read_rows(folder, ItemResult)
-            page.write(outcomes, base)
+            if base_results is None and manifest.read_manifest(folder):
+                base_results = parquet.read_rows(folder, ItemResult)
+            page.write(all_outcomes, base_results)
     print(page.path)
 
 

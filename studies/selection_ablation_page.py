@@ -1,11 +1,11 @@
-"""The page of selection_ablation.py: tables like RAP's Table 1, what they say, and what arms cost.
+"""Write the page of selection_ablation.py: tables like RAP's Table 1, findings, and costs.
 
-Scores are averaged over seeds item by item, then items are resampled: the interval is about other
-items, for these seeds. What other seeds would give is shown seed by seed.
+Scores are averaged over seeds item by item, then items are resampled: the intervals cover the
+variance of items, not that of seeds. A second table shows the results of each seed.
 
-All arms of a seed share one probe, so a selection is charged what it would have needed alone: RAP
+All arms of a seed share one probe, but each is charged only what its selection needs: RAP
 everything; CDE all rollouts with and without the image, but not the attention pass; ACE one rollout
-with the image and the pass; random samples and the full pool nothing.
+with the image, and the pass; random samples and the full pool nothing.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from difftrain.pipeline.paths import RunPaths
 from difftrain.records import ItemResult, Rollout, View
 
 ARMS = ("full pool", "random", "CDE alone", "ACE alone", "RAP")
-"""The rows of every table."""
+"""The rows of every table: ways to select the training samples."""
 TITLES = {
     "steps": "View 1: equal optimizer steps ({steps} steps for every arm)",
     "epochs": "View 2: equal epochs (each arm sees its own samples once)",
@@ -34,7 +34,7 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class ArmCost:
-    """Generations and wall seconds of selecting and of training, and the optimizer steps."""
+    """Generations and seconds of selection and of training, and the optimizer steps."""
 
     selection_generations: int
     selection_seconds: float
@@ -45,9 +45,9 @@ class ArmCost:
 
 @dataclass(frozen=True, slots=True)
 class ArmOutcome:
-    """Results and cost of one arm's run, or why there are none.
+    """Results and cost of one arm's run, or why it was refused.
 
-    `same_as` names another arm that selected the very same samples: its training is this one's.
+    `same_as` names another arm that selected the same samples; this arm shares its training.
     """
 
     samples: int
@@ -58,12 +58,12 @@ class ArmOutcome:
 
 
 Outcomes = dict[tuple[str, int], dict[str, ArmOutcome]]
-"""By (view, seed) and arm."""
+"""By (view, seed), then by arm."""
 
 
 @cache
 def probe_counts(folder: Path) -> tuple[int, float]:
-    """A finished probe's rollouts, and the share of its tokens in first full-image rollouts."""
+    """The number of a probe's rollouts, and the share of tokens in first full-image rollouts."""
     rows = parquet.read_rows(folder, Rollout)
     first = [row for row in rows if row.view is View.full_image and row.draw == 0]
     tokens = sum(row.num_tokens for row in rows)
@@ -71,7 +71,7 @@ def probe_counts(folder: Path) -> tuple[int, float]:
 
 
 @cache
-def first_rollouts(folder: Path) -> int:
+def count_first_rollouts(folder: Path) -> int:
     """How many samples have a first full-image rollout."""
     rows = parquet.read_rows(folder, Rollout)
     return sum(row.view is View.full_image and row.draw == 0 for row in rows)
@@ -81,12 +81,12 @@ def require_manifest(folder: Path) -> dict[str, Any]:
     """A finished stage's manifest.json. Raises MissingArtifact if there is none."""
     content = manifest.read_manifest(folder)
     if content is None:
-        raise parquet.MissingArtifact(f"nothing finished at {folder}")
+        raise parquet.MissingArtifact(f"no finished stage at {folder}")
     return content
 
 
 def selection_cost(arm: str, config: RunConfig) -> tuple[int, float]:
-    """Generations and seconds that this arm's selection needs; ACE's rollouts by their tokens.
+    """Generations and seconds that an arm's selection needs; for ACE, by its share of tokens.
 
     Raises KeyError for an unknown arm.
     """
@@ -99,22 +99,22 @@ def selection_cost(arm: str, config: RunConfig) -> tuple[int, float]:
     by_arm = {
         "RAP": (rollouts, probe + attention),
         "CDE alone": (rollouts, probe),
-        "ACE alone": (first_rollouts(paths.probe), probe * first_share + attention),
+        "ACE alone": (count_first_rollouts(paths.probe), probe * first_share + attention),
     }
     generations, seconds = by_arm[arm]
     return generations, seconds + require_manifest(paths.score)["seconds"]
 
 
-def arm_cost(arm: str, config: RunConfig, trained: Path) -> ArmCost:
+def arm_cost(arm: str, config: RunConfig, train_folder: Path) -> ArmCost:
     """The cost of an arm whose training is in this folder."""
-    training = require_manifest(trained)
+    training = require_manifest(train_folder)
     counts = training["counts"]
     selection = selection_cost(arm, config)
     return ArmCost(*selection, counts["generations"], training["seconds"], int(counts["steps"]))
 
 
 def mean_over_seeds(runs: Sequence[Sequence[ItemResult]]) -> list[ItemResult]:
-    """Each item's score averaged over runs; an item without a score in any run has none."""
+    """Each item's mean score over runs; None if a run has no score for it."""
     by_item: dict[tuple[str, str], list[ItemResult]] = {}
     for run in runs:
         for result in run:
@@ -127,8 +127,8 @@ def mean_over_seeds(runs: Sequence[Sequence[ItemResult]]) -> list[ItemResult]:
     return averaged
 
 
-def headlines(results: Sequence[ItemResult]) -> dict[str, Any]:
-    """Score of each miniature, and their unweighted mean with its interval."""
+def benchmark_scores(results: Sequence[ItemResult]) -> dict[str, Any]:
+    """The score of each miniature, and their unweighted mean with its interval."""
     groups = {name: [row for row in results if row.benchmark == name] for name in MINIATURES}
     groups = {name: group for name, group in groups.items() if group}
     return {
@@ -142,15 +142,19 @@ def seed_interval(differences: Sequence[float]) -> dict[str, float] | None:
     n = len(differences)
     if n < 2:
         return None
-    half = float(stats.t.ppf(0.975, n - 1)) * stdev(differences) / n**0.5
+    half_width = float(stats.t.ppf(0.975, n - 1)) * stdev(differences) / n**0.5
     center = mean(differences)
-    return {"mean": center, "low": center - half, "high": center + half}
+    return {"mean": center, "low": center - half_width, "high": center + half_width}
 
 
-def arm_row(by_seed: dict[int, ArmOutcome], random: dict[int, ArmOutcome]) -> dict[str, Any]:
-    """Everything that the tables show of one arm in one view."""
+def arm_row(
+    by_seed: dict[int, ArmOutcome], random_by_seed: dict[int, ArmOutcome]
+) -> dict[str, Any]:
+    """Everything that the tables show about one arm in one view."""
     runs = {seed: outcome for seed, outcome in by_seed.items() if outcome.results and outcome.cost}
-    shared = [seed for seed in runs if seed in random and random[seed].results]
+    shared_seeds = [
+        seed for seed in runs if seed in random_by_seed and random_by_seed[seed].results
+    ]
     row: dict[str, Any] = {
         "seeds": sorted(runs),
         "samples": {str(seed): outcome.samples for seed, outcome in sorted(by_seed.items())},
@@ -160,28 +164,28 @@ def arm_row(by_seed: dict[int, ArmOutcome], random: dict[int, ArmOutcome]) -> di
     if runs:
         costs = [asdict(outcome.cost) for outcome in runs.values()]
         row["cost"] = {key: mean(cost[key] for cost in costs) for key in costs[0]}
-        row |= headlines(mean_over_seeds([outcome.results for outcome in runs.values()]))
+        row |= benchmark_scores(mean_over_seeds([outcome.results for outcome in runs.values()]))
         row["mean_by_seed"] = {
-            str(seed): headlines(outcome.results)["mean"]["score"]
+            str(seed): benchmark_scores(outcome.results)["mean"]["score"]
             for seed, outcome in sorted(runs.items())
         }
-    if shared:
-        pairs = [(random[seed].results, runs[seed].results) for seed in shared]
+    if shared_seeds:
+        pairs = [(random_by_seed[seed].results, runs[seed].results) for seed in shared_seeds]
         control, arm = (mean_over_seeds(side) for side in zip(*pairs, strict=True))
         differences = [summary.paired_difference(*pair).mean for pair in pairs]
         row["minus_random"] = asdict(summary.paired_difference(control, arm))
-        row["minus_random_by_seed"] = dict(zip(map(str, shared), differences, strict=True))
+        row["minus_random_by_seed"] = dict(zip(map(str, shared_seeds), differences, strict=True))
         row["minus_random_over_seeds"] = seed_interval(differences)
     return row
 
 
 def points(value: float) -> str:
-    """A fraction as points of a hundred."""
+    """A fraction of 1 in points of 100."""
     return f"{100 * value:.1f}"
 
 
 def signed(difference: dict[str, float] | None) -> str:
-    """A difference with its interval, in points."""
+    """A difference with its interval in points, such as `+2.1 [+0.4, +3.9]`."""
     if difference is None:
         return "one seed"
     center, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
@@ -189,7 +193,7 @@ def signed(difference: dict[str, float] | None) -> str:
 
 
 def sample_counts(samples: dict[str, int]) -> str:
-    """Numbers of samples over the seeds, as one number where they are equal."""
+    """The number of samples of each seed, or one number if all are equal."""
     return " / ".join(map(str, dict.fromkeys(samples.values())))
 
 
@@ -199,7 +203,7 @@ def mean_cell(cell: dict[str, float]) -> str:
 
 
 def arm_cells(arm: str, row: dict[str, Any]) -> list[str]:
-    """One row of the main table."""
+    """The cells of an arm's row in the main table."""
     if "cost" not in row:
         reason = "refused" if row["refused"] else "not run yet"
         return [arm, sample_counts(row["samples"]) or "", reason, *[""] * 11]
@@ -223,7 +227,7 @@ def line(cells: Sequence[str]) -> str:
 
 
 def main_table(rows: dict[str, dict[str, Any]], base: dict[str, Any] | None) -> list[str]:
-    """Samples, cost, six miniatures, average and the difference to the random arm."""
+    """Samples, cost, scores of the six miniatures, their mean, and the difference from random."""
     names = [name.removeprefix("shapes/") for name in MINIATURES]
     head = [
         "arm", "samples", "steps", "generations: selection + training",
@@ -240,7 +244,7 @@ def main_table(rows: dict[str, dict[str, Any]], base: dict[str, Any] | None) -> 
 
 
 def seed_table(rows: dict[str, dict[str, Any]], seeds: Sequence[int]) -> list[str]:
-    """Each seed's average and its difference to the random arm of the same seed."""
+    """Each seed's mean, and its difference from the random arm of the same seed."""
     lines = [
         line(["arm", *(f"seed {seed}" for seed in seeds), "minus random over seeds, 95 %"]),
         line(["---"] * (len(seeds) + 2)),
@@ -255,19 +259,19 @@ def seed_table(rows: dict[str, dict[str, Any]], seeds: Sequence[int]) -> list[st
                 text += f" ({100 * difference:+.1f})"
             cells.append(text)
         has_difference = "minus_random_by_seed" in row and arm != "random"
-        end = signed(row["minus_random_over_seeds"]) if has_difference else ""
-        lines.append(line([arm, *cells, end]))
+        over_seeds = signed(row["minus_random_over_seeds"]) if has_difference else ""
+        lines.append(line([arm, *cells, over_seeds]))
     return lines
 
 
 def findings(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """What the differences to the random arm amount to, one line an arm."""
+    """What the differences from the random arm show, and shared or refused runs, line by line."""
     lines = []
     for arm in ARMS:
         row = rows[arm]
         for seed, other in row["same_as"].items():
             lines.append(
-                f"* {arm}, seed {seed}: selects the very samples of {other}, in the same order, "
+                f"* {arm}, seed {seed}: selects the same samples as {other}, in the same order, "
                 "so it shares that training, which was not repeated."
             )
         for seed, reason in row["refused"].items():
@@ -275,15 +279,15 @@ def findings(rows: dict[str, dict[str, Any]]) -> list[str]:
         if arm == "random" or "minus_random" not in row:
             continue
         difference = row["minus_random"]
-        verdict = "no difference is shown: the interval holds zero"
+        verdict = "no difference is shown: the interval contains zero"
         if difference["low"] > 0:
-            verdict = "better than the random arm, over other items for these seeds"
+            verdict = "better than the random arm; other seeds may differ"
         if difference["high"] < 0:
-            verdict = "worse than the random arm, over other items for these seeds"
+            verdict = "worse than the random arm; other seeds may differ"
         by_seed = list(row["minus_random_by_seed"].values())
-        above = sum(each > 0 for each in by_seed)
+        num_above = sum(difference > 0 for difference in by_seed)
         lines.append(
-            f"* {arm} minus random: {signed(difference)} points; above zero in {above} of "
+            f"* {arm} minus random: {signed(difference)} points; above zero in {num_above} of "
             f"{len(by_seed)} seeds; {verdict}."
         )
     return lines
@@ -291,7 +295,7 @@ def findings(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Page:
-    """Where the page is written, and the arguments it is about."""
+    """The page's folder, and the arguments of the study."""
 
     folder: Path
     steps: int
@@ -300,19 +304,19 @@ class Page:
 
     @property
     def path(self) -> Path:
-        """The page."""
+        """The file of the page."""
         return self.folder / "selection_ablation.md"
 
     @property
     def command(self) -> str:
-        """The command that makes it again."""
+        """The command that writes the page."""
         overrides = [word for word in self.overrides if not word.startswith("output_dir=")]
         seeds = " ".join(map(str, self.seeds))
         start = f"python studies/selection_ablation.py --seeds {seeds} --steps {self.steps}"
         return " ".join([start, *overrides])
 
     def missing(self, outcomes: Outcomes) -> list[str]:
-        """The runs that are still to come, a view and seed at a time."""
+        """The arms that have not run yet, one line for each view and seed."""
         lines = []
         for view in TITLES:
             for seed in self.seeds:
@@ -322,7 +326,7 @@ class Page:
         return lines
 
     def write(self, outcomes: Outcomes, base: list[ItemResult] | None) -> None:
-        """Write selection_ablation.md and .json from the runs so far."""
+        """Write selection_ablation.md and .json from the finished runs."""
         views = {}
         for view in TITLES:
             by_arm: dict[str, dict[int, ArmOutcome]] = {arm: {} for arm in ARMS}
@@ -335,7 +339,7 @@ class Page:
             "command": self.command,
             "versions": manifest.versions(),
             "views": views,
-            "untrained": headlines(base) if base else None,
+            "untrained": benchmark_scores(base) if base else None,
             "missing": self.missing(outcomes),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -343,23 +347,23 @@ class Page:
         manifest.write_json(self.path.with_suffix(".json"), result)
 
     def render(self, result: dict[str, Any]) -> str:
-        """The page of a result."""
+        """The content of selection_ablation.md."""
         lines = [
             "# Does selection pay? RAP, its parts, random samples and the full pool",
             "",
             f"`{self.command}`",
             "",
-            "Six miniatures of the shapes world and their unweighted mean, points of a hundred.",
+            "Scores on six miniature benchmarks and their unweighted mean, in points of 100.",
             "Scores are averaged over the seeds item by item; intervals are 95 % bootstrap",
-            "intervals over items, differences are paired by item. What another seed would give is",
-            "in the second table of each view (Student's interval over seeds). `random` is the",
-            "equal-size random control of RAP's selection, drawn anew for each seed.",
+            "intervals over items, and differences are paired by item. The second table of each",
+            "view shows how results vary over seeds (Student's interval). `random` is the control",
+            "of RAP's selection: as many random samples, other ones for each seed.",
             "",
-            "Cost: generations and wall seconds, for selecting and for training; evaluation is not",
-            "counted. A selection is charged what it needs: RAP M rollouts with the image and M",
-            "without, and the attention pass; CDE the same without the pass; ACE one rollout with",
-            "the image (its share of the probe's tokens) and the pass. Seconds were measured on",
-            "one core that other work may have shared; generations do not depend on that.",
+            "Cost: generations and elapsed seconds of selection and of training, without",
+            "evaluation. Each selection is charged what it needs: RAP M rollouts with the image, M",
+            "without it, and the attention pass; CDE the same except for the pass; ACE one rollout",
+            "with the image (by its share of the probe's tokens) and the pass. Seconds were",
+            "measured on one core that other work may have shared; generations do not depend on it.",
         ]
         if result["missing"]:
             lines += ["", f"**Not complete**, still to run: {'; '.join(result['missing'])}."]
@@ -367,6 +371,10 @@ class Page:
             rows = result["views"][view]
             lines += ["", f"## {title.format(steps=self.steps)}", ""]
             lines += main_table(rows, result["untrained"])
-            lines += ["", "Average by seed; in brackets minus random of the same seed.", ""]
+            lines += [
+                "",
+                "Mean by seed; in brackets the difference from random with the same seed.",
+                "",
+            ]
             lines += [*seed_table(rows, self.seeds), "", *findings(rows)]
         return "\n".join([*lines, ""])

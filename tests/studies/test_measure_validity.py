@@ -1,10 +1,10 @@
-"""The statistics of the study of validity, on numbers small enough to check by hand."""
+"""The statistics of studies/measure_validity.py, on numbers that can be checked by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from measure_validity import answer_group, answer_space, ladder_requests
-from measure_validity_stats import agreement, auc, confusion, pooled, separation
+from measure_validity_stats import agreement, auc, confusion, pooled_rank_correlation, separation
 
 from difftrain.shapes import pool
 
@@ -23,17 +23,17 @@ def test_an_auc_without_samples_on_both_sides_is_refused() -> None:
 def test_differences_between_families_do_not_help_the_pooled_rank_correlation() -> None:
     falling = (np.array([3.0, 2.0, 1.0]), np.array([0.1, 0.2, 0.3]))
     higher = (np.array([9.0, 8.0, 7.0]), np.array([0.7, 0.8, 0.9]))
-    assert pooled([falling, higher]) == pytest.approx(-1)
+    assert pooled_rank_correlation([falling, higher]) == pytest.approx(-1)
 
 
-def test_a_family_in_which_the_measure_is_constant_counts_as_one_without_relation() -> None:
+def test_a_family_in_which_the_measure_is_constant_counts_as_uncorrelated() -> None:
     rising = (np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.2, 0.3]))
     constant = (np.array([5.0, 5.0, 5.0]), np.array([0.1, 0.2, 0.3]))
-    assert 0 < pooled([rising, constant]) < 1
-    assert np.isnan(pooled([constant]))
+    assert 0 < pooled_rank_correlation([rising, constant]) < 1
+    assert np.isnan(pooled_rank_correlation([constant]))
 
 
-def test_strata_that_agree_as_often_as_chance_have_no_kappa() -> None:
+def test_strata_that_agree_as_often_as_by_chance_have_a_kappa_of_zero() -> None:
     counts = pd.DataFrame([[1, 1], [1, 1]])
     assert agreement(counts) == {"same": 0.5, "by_chance": 0.5, "kappa": 0}
     assert agreement(pd.DataFrame([[2, 0], [0, 2]]))["kappa"] == 1
@@ -53,9 +53,9 @@ def sample_frame() -> pd.DataFrame:
 
 
 def test_noise_is_left_out_of_the_separation_and_missing_values_are_counted() -> None:
-    every = separation(sample_frame(), "cde", solved=False)
-    assert (every.n, every.left_out) == (5, 0)
-    assert every.value == pytest.approx(4.5 / 6)
+    all_samples = separation(sample_frame(), "cde", solved=False)
+    assert (all_samples.n, all_samples.left_out) == (5, 0)
+    assert all_samples.value == pytest.approx(4.5 / 6)
     assert separation(sample_frame(), "cde", solved=True).value == 1
     assert separation(sample_frame(), "cmab", solved=False).left_out == 1
 
@@ -66,7 +66,7 @@ def test_the_confusion_counts_every_sample_once() -> None:
     assert counts.loc["hard", "easy"] == 1
 
 
-def test_the_answer_space_of_a_drawn_question_is_known_for_every_family() -> None:
+def test_the_number_of_possible_answers_is_known_for_every_family() -> None:
     for family in pool.FAMILIES:
         sample = pool.sample(pool.Split.pool, family, 0, seed=0)
         assert answer_space(sample) > 1
@@ -74,9 +74,9 @@ def test_the_answer_space_of_a_drawn_question_is_known_for_every_family() -> Non
     assert answer_space(pool.sample(pool.Split.pool, "compare", 0, seed=0)) == 2
 
 
-def test_a_replayed_ladder_has_the_requests_of_early_stopping_and_no_more() -> None:
-    table_RK = np.array([[0, 1, 1], [0, 0, 0], [1, 1, 1]], dtype=np.int8)
-    requests = ladder_requests(table_RK, minimum=1)
+def test_a_replay_has_exactly_the_requests_of_early_stopping() -> None:
+    correct_RK = np.array([[0, 1, 1], [0, 0, 0], [1, 1, 1]], dtype=np.int8)
+    requests = ladder_requests(correct_RK, minimum=1)
     assert requests == {("ladder", 0, 0), ("ladder", 0, 1)} | {("ladder", 1, k) for k in range(3)}
 
 

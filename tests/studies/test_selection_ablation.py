@@ -50,7 +50,7 @@ def test_scores_are_averaged_item_by_item_and_an_unscored_item_stays_unscored() 
     assert [result.score for result in averaged[:2]] == [0.5, None]
 
 
-def test_an_interval_over_seeds_needs_two_of_them_and_is_students() -> None:
+def test_an_interval_over_seeds_needs_two_seeds_and_is_students_t() -> None:
     assert seed_interval([0.1]) is None
     interval = seed_interval([0.0, 0.1, 0.2])
     assert interval is not None
@@ -75,7 +75,7 @@ def test_an_incomplete_page_says_what_is_missing(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "selection_ablation.json").read_text())["missing"]) == 4
 
 
-def test_a_complete_page_claims_nothing_missing_and_names_shared_selections_and_refusals(
+def test_a_complete_page_names_shared_selections_and_refusals(
     tmp_path: Path,
 ) -> None:
     shared = outcome(1.0, 0.0)
@@ -92,6 +92,6 @@ def test_a_complete_page_claims_nothing_missing_and_names_shared_selections_and_
     page.write({(view, 1): arms for view in ("steps", "epochs")}, results(0.0, 0.0))
     text = page.path.read_text()
     assert "Not complete" not in text
-    assert "ACE alone, seed 1: selects the very samples of full pool" in text
+    assert "ACE alone, seed 1: selects the same samples as full pool" in text
     assert "EmptySelectionError" in text
     assert "| untrained |" in text
