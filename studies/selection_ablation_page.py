@@ -363,7 +363,7 @@ class Page:
             "evaluation. Each selection is charged what it needs: RAP M rollouts with the image, M",
             "without it, and the attention pass; CDE the same except for the pass; ACE one rollout",
             "with the image (by its share of the probe's tokens) and the pass. Seconds were",
-            "measured on one core that other work may have shared; generations do not depend on it.",
+            "measured on one core that other work may have shared; generations are exact.",
         ]
         if result["missing"]:
             lines += ["", f"**Not complete**, still to run: {'; '.join(result['missing'])}."]
