@@ -118,12 +118,12 @@ def choice_letter(gold: str, options: tuple[str, ...]) -> str:
     If it names no option, it is returned unchanged, and gold_problem rejects it. Raises GoldError.
     """
     letter, folded = choice.parse(gold, options), gold.casefold().strip()
-    same = [LETTERS[i] for i, text in enumerate(options) if text.casefold().strip() == folded]
-    if len(same) != 1:
+    matching = [LETTERS[i] for i, text in enumerate(options) if text.casefold().strip() == folded]
+    if len(matching) != 1:
         return letter or gold
-    if letter in tuple(LETTERS[: len(options)]) and letter != same[0]:
+    if letter in tuple(LETTERS[: len(options)]) and letter != matching[0]:
         raise GoldError(f"{gold!r} is the letter of one option and the text of another")
-    return same[0]
+    return matching[0]
 
 
 def strip_option_marks(options: Sequence[str]) -> tuple[str, ...]:
@@ -138,7 +138,7 @@ def strip_option_marks(options: Sequence[str]) -> tuple[str, ...]:
 
 def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat) -> str:
     """Gold boxes as a JSON list of {"bbox_2d", "label"} in pixels of the resized image, to 0.1."""
-    frame = {
+    frame = {  # the width and height that the coordinates refer to
         BoxFormat.pixels: image.original_size,
         BoxFormat.resized: image.size,
         BoxFormat.relative: (1000, 1000),
@@ -149,10 +149,10 @@ def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat)
     for box, label in _parse_boxes(gold):
         x1, y1, x2, y2 = box
         if min(x1, y1) < -tolerance or x2 > frame[0] + tolerance or y2 > frame[1] + tolerance:
-            other = BoxFormat.pixels if box_format is not BoxFormat.pixels else BoxFormat.relative
+            likely = BoxFormat.pixels if box_format is not BoxFormat.pixels else BoxFormat.relative
             raise GoldError(
                 f"box {_round(box)} reaches beyond {frame[0]} x {frame[1]} "
-                f"(data.box_format={box_format.value}); is data.box_format={other.value} meant?"
+                f"(data.box_format={box_format.value}); is data.box_format={likely.value} meant?"
             )
         sides = zip(box, frame * 2, image.size * 2, strict=True)
         corners = [min(max(value, 0), limit) * size / limit for value, limit, size in sides]

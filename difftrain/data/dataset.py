@@ -91,12 +91,12 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
                 reason = f"duplicate: the same images, question and answer as {first_location}"
                 yield RejectedRow(sample.source, reason)
                 continue
-            counts = stats.images
+            image_counts = stats.images
             for image in decoded:
-                counts["count"] += 1
-                counts["resized"] += image.size != image.original_size
-                counts["tokens"] += image.num_tokens
-                counts["max_tokens"] = max(counts["max_tokens"], image.num_tokens)
+                image_counts["count"] += 1
+                image_counts["resized"] += image.size != image.original_size
+                image_counts["tokens"] += image.num_tokens
+                image_counts["max_tokens"] = max(image_counts["max_tokens"], image.num_tokens)
             if copies:
                 yield replace(sample, sample_id=images.copy_id(sample.sample_id, copies))
                 continue
@@ -255,8 +255,8 @@ def _image_sizes(files: Folder, names: list[str], config: DataConfig) -> str | N
     """
     digest, count = hashlib.blake2b(digest_size=6), 0
     texts = [name for name in names if not name.endswith(".parquet")]
-    small = [name for name in texts if (files.root / name).stat().st_size <= MAX_SCAN_BYTES]
-    for location, row in islice(read_rows(files, small), config.limit):
+    scanned = [name for name in texts if (files.root / name).stat().st_size <= MAX_SCAN_BYTES]
+    for location, row in islice(read_rows(files, scanned), config.limit):
         with suppress(RowError, ImageError):
             for reference in FORMATS[config.source].convert(row, files, location).images:
                 with suppress(ImageError):

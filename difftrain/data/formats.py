@@ -260,17 +260,17 @@ def from_mulberry(row: Row, files: Storage, location: str) -> RawRow:
     require_keys(row, "messages images")
     images = image_references(row, "images")
     response = prompts.last_response(row["messages"]) or ""
-    steps, marker, final = response.rpartition(MULBERRY_MARKER)
+    rationale, marker, final_text = response.rpartition(MULBERRY_MARKER)
     if not marker:
         raise answers.GoldError(f'the response has no "{MULBERRY_MARKER}"')
     question = prompts.question_text(row["messages"], len(images))
     question = question.removeprefix("Question:").strip()
-    gold = _letter_of_choice(answers.answer_of_response(final), question)
+    gold = _letter_of_choice(answers.answer_of_response(final_text), question)
     return RawRow(
         images=tuple(_mulberry_path(reference, files) for reference in images),
         question=question,
         gold=answers.require_comparable(gold),
-        rationale=TRAILING_HEADING.sub("", steps),
+        rationale=TRAILING_HEADING.sub("", rationale),
         find_image=partial(storage.read_below, MULBERRY_FOLDER),
     )
 
@@ -291,8 +291,8 @@ def _letter_of_choice(gold: str, question: str) -> str:
     if (letter := CHOICE_LETTER.match(gold)) and letter[1] in choices:
         return letter[1]
     folded = gold.casefold().strip()
-    same = [letter for letter, text in choices.items() if text.casefold() == folded]
-    return same[0] if len(same) == 1 else gold
+    matching = [letter for letter, text in choices.items() if text.casefold() == folded]
+    return matching[0] if len(matching) == 1 else gold
 
 
 REF_TAG = "<ref-object>"

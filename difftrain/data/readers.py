@@ -31,13 +31,13 @@ def read_rows(storage: Storage, names: list[str]) -> Iterator[tuple[str, Row | R
             else:
                 is_array = name.endswith(".json") and _is_array(file)
                 rows = _read_array(file) if is_array else _read_lines(file)
-            number = 0
+            row_number = 0
             try:
-                for number, row in enumerate(rows, 1):
+                for row_number, row in enumerate(rows, 1):
                     if row is not None:
-                        yield f"{name}:{number}", row
+                        yield f"{name}:{row_number}", row
             except RowError as error:  # the rest of the file cannot be read
-                yield f"{name}:{number + 1}", error
+                yield f"{name}:{row_number + 1}", error
 
 
 def _is_array(file: IO[bytes]) -> bool:
@@ -81,7 +81,7 @@ def _check_object(value: Any, unit: str) -> Row | RowError:
 def _read_array(file: IO[bytes]) -> Iterator[Row | RowError]:
     """Yields the elements of a JSON array after its `[`. Raises RowError at a damaged element."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
-    scanner, buffer, step, at_end = json.JSONDecoder(), "", CHUNK_BYTES, False
+    scanner, buffer, num_bytes, at_end = json.JSONDecoder(), "", CHUNK_BYTES, False
     while not (buffer := buffer.lstrip(" \t\r\n,")).startswith("]"):
         try:
             value, end = scanner.raw_decode(buffer)
@@ -95,16 +95,16 @@ def _read_array(file: IO[bytes]) -> Iterator[Row | RowError]:
         # A number at the end of the buffer may have more digits in the next chunk.
         if end < len(buffer) or at_end:
             yield _check_object(value, "element")
-            buffer, step = buffer[end:], CHUNK_BYTES
+            buffer, num_bytes = buffer[end:], CHUNK_BYTES
             continue
         if len(buffer) > MAX_ROW_BYTES:
             raise RowError(TOO_LONG)
         try:
-            chunk = file.read(step)
+            chunk = file.read(num_bytes)
             buffer += decode(chunk, not chunk)
         except UnicodeDecodeError as error:
             raise RowError(f"not JSON: {error}; the rest of the array is not read") from error
-        at_end, step = not chunk, min(step * 2, MAX_ROW_BYTES)
+        at_end, num_bytes = not chunk, min(num_bytes * 2, MAX_ROW_BYTES)
 
 
 def _read_parquet(file: IO[bytes]) -> Iterator[Row]:

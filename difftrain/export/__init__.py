@@ -39,7 +39,7 @@ from difftrain.records import AnswerKind, Arm, Measure, Sample, Score, Selection
 
 logger = logging.getLogger(__name__)
 MADE_BY = "python launch/export.py"
-BOXED_KINDS = (AnswerKind.number, AnswerKind.choice, AnswerKind.count)
+BOXED_KINDS = (AnswerKind.number, AnswerKind.choice, AnswerKind.count)  # exported as \boxed{}
 ROWS_PER_GROUP = 32  # rows in memory while a parquet file is written
 TEXT = Value("string")
 COLUMN_TYPES = {
@@ -110,19 +110,19 @@ def _write_files(config: RunConfig, stages: Mapping[str, Path], folder: Path) ->
     scores: dict[str, dict[Measure, Score]] = {}
     for score in parquet.read_finished(stages["score"], Score, MADE_BY):
         scores.setdefault(score.sample_id, {})[score.measure] = score
-    selection_of = {selection.sample_id: selection for selection in selections}
-    by_id = {}
+    selection_by_id = {selection.sample_id: selection for selection in selections}
+    row_by_id = {}
     for sample in parquet.read_finished(stages["data"], Sample, MADE_BY):
         by_measure = scores.get(sample.sample_id, {})
         score = by_measure.get(config.difficulty.measure)
         stratum = score.stratum if score else None
-        selection = selection_of.get(sample.sample_id)
-        by_id[sample.sample_id] = ExportRow(sample, by_measure, stratum, selection)
-    rows = list(by_id.values())
+        selection = selection_by_id.get(sample.sample_id)
+        row_by_id[sample.sample_id] = ExportRow(sample, by_measure, stratum, selection)
+    rows = list(row_by_id.values())
     measures = [measure for measure in Measure if any(measure in row.scores for row in rows)]
     folder.mkdir(parents=True, exist_ok=True)
     _write_parquet(folder / "scores.parquet", _score_rows(rows, measures, config.data))
-    selected = [by_id[selection.sample_id] for selection in selections]
+    selected = [row_by_id[selection.sample_id] for selection in selections]
     for export_format in config.export.formats:
         _write_format(folder / export_format, export_format, selected)
 
@@ -175,10 +175,10 @@ def publish(folder: Path, repository: str, private: bool, api: Any = None) -> st
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     """Write a parquet file in which the library `datasets` recognizes images."""
     groups = iter(lambda: list(islice(rows, ROWS_PER_GROUP)), [])
-    first = next(groups)
-    schema = Features({name: COLUMN_TYPES.get(name, TEXT) for name in first[0]}).arrow_schema
+    first_group = next(groups)
+    schema = Features({name: COLUMN_TYPES.get(name, TEXT) for name in first_group[0]}).arrow_schema
     with pq.ParquetWriter(path, schema) as file:
-        for group in chain([first], groups):
+        for group in chain([first_group], groups):
             file.write_table(pa.Table.from_pylist(group, schema=schema))
 
 

@@ -53,23 +53,23 @@ def _json_strings(text: str) -> str:
     A single quote ends a string only if JSON can continue after it (`,`, `:`, `]`, `}` or the end);
     any other one is an apostrophe.
     """
-    spelling = {"\\'": "'", '"': '\\"'}
+    escapes = {"\\'": "'", '"': '\\"'}
 
     def json_string(match: re.Match[str]) -> str:
         content = match[1] or match[2] or ""
-        content = re.sub(r'(?s)\\.|"', lambda part: spelling.get(part[0], part[0]), content)
+        content = re.sub(r'(?s)\\.|"', lambda part: escapes.get(part[0], part[0]), content)
         return "null" if match[0] == "None" else f'"{content}"'
 
     return _STRING.sub(json_string, text)
 
 
-def _without_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _require_unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(keys := dict(pairs)) < len(pairs):
-        raise ValueError("an object has a key twice")
+        raise ValueError("an object has a repeated key")
     return keys
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
+_JSON = json.JSONDecoder(object_pairs_hook=_require_unique_keys)
 
 
 def _describes_box(text: str) -> bool:
@@ -92,10 +92,10 @@ def _parse_json(text: str) -> object:
     word that may withdraw the value, such as `not`, `or`, `wait`.
     """
     text = _FENCE.sub(" ", text)
-    first = _BRACKET.search(text)
-    if first is None:
+    bracket = _BRACKET.search(text)
+    if bracket is None:
         return None
-    before, rest = text[: first.start()], text[first.start() :]
+    before, rest = text[: bracket.start()], text[bracket.start() :]
     quoted = _json_strings(rest)
     for spelling in (rest, quoted, _LAST_COMMA.sub("", quoted)):
         try:
@@ -105,12 +105,12 @@ def _parse_json(text: str) -> object:
         if _BRACKET.search(spelling, end):
             return None
         # No bracket follows the value, so its end in `rest` is the last bracket there.
-        words = f"{before} {rest[max(map(rest.rfind, ']}')) + 1 :]}"
-        return None if _RETRACTION.search(words) or _describes_box(words) else value
+        around = f"{before} {rest[max(map(rest.rfind, ']}')) + 1 :]}"
+        return None if _RETRACTION.search(around) or _describes_box(around) else value
     return None
 
 
-def _box(value: object) -> Box | None:
+def _parse_box(value: object) -> Box | None:
     if not isinstance(value, dict):
         return None
     corners, label = value.get("bbox_2d"), value.get("label")
@@ -132,34 +132,33 @@ def parse(text: str) -> list[Box] | None:
     items = [value] if isinstance(value, dict) else value
     if not isinstance(items, list) or len(items) > MAX_BOXES:
         return None
-    boxes = [box for item in items if (box := _box(item)) is not None]
+    boxes = [box for item in items if (box := _parse_box(item)) is not None]
     return boxes if len(boxes) == len(items) else None
 
 
-def _intersection_over_union(a: Box, b: Box) -> float:
+def _iou(a: Box, b: Box) -> float:
     width = max(0.0, min(a.x2, b.x2) - max(a.x1, b.x1))
     height = max(0.0, min(a.y2, b.y2) - max(a.y1, b.y1))
-    shared = width * height if a.area and b.area else 0.0
-    union = a.area + b.area - shared
-    return shared / union if union else 0.0
+    intersection = width * height if a.area and b.area else 0.0
+    union = a.area + b.area - intersection
+    return intersection / union if union else 0.0
 
 
-def f1(boxes: list[Box], gold: list[Box], iou: float) -> float:
+def f1(boxes: list[Box], gold: list[Box], min_iou: float) -> float:
     """2 x matched pairs / (number of answer boxes + number of gold boxes); 1 means correct.
 
     The matching is one-to-one and as large as possible. A pair needs equal labels and at least
-    `iou` intersection over union. A gold box without a label (grounding) matches any label.
+    `min_iou` intersection over union. A gold box without a label (grounding) matches any label.
     """
     if not boxes or not gold:
         return float(not boxes and not gold)
     from scipy.optimize import linear_sum_assignment  # its import takes a second
 
-    matches = [
-        [int(g.label in ("", box.label) and _intersection_over_union(box, g) >= iou) for g in gold]
-        for box in boxes
+    can_match = [
+        [int(g.label in ("", box.label) and _iou(box, g) >= min_iou) for g in gold] for box in boxes
     ]
-    pairs = zip(*linear_sum_assignment(matches, maximize=True), strict=True)
-    return 2 * sum(matches[row][column] for row, column in pairs) / (len(boxes) + len(gold))
+    pairs = zip(*linear_sum_assignment(can_match, maximize=True), strict=True)
+    return 2 * sum(can_match[row][column] for row, column in pairs) / (len(boxes) + len(gold))
 
 
 def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:

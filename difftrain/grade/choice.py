@@ -11,7 +11,7 @@ from difftrain.grade.text import normalize_text
 MAX_CHARS = 2_000  # longer answers are not parsed
 
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
-_EDGES = "*_`\"'“”‘’$#> \t\n.,:;!?"
+_DECORATION = "*_`\"'“”‘’$#> \t\n.,:;!?"
 _LEAD = re.compile(  # as in `So the answer is B`
     r"(?i)\A(?:(?:so|thus|therefore|hence),? )?(?:the |my |i choose |i pick |it is |it's )?"
     r"(?:(?:final|correct|right|best) )?(?:(?:answer|option|choice|letter)\b(?: is\b)?)?[:\s]*"
@@ -21,36 +21,36 @@ _TAIL = re.compile(  # as in `B is the correct answer`
 )
 _MAX_LEADS = 3  # leads and tails to strip at most
 _LETTER = re.compile(r"[(\[{<]{0,3}\s*([A-Za-z])\s*[)\]}>.:]{0,4}")
-_LETTER_AND_TEXT = re.compile(
+_MARKED_LETTER_AND_TEXT = re.compile(  # if the options are unknown
     r"(?s)(?:[(\[]([A-Z])[)\]]|([A-Z])[).:,]|([A-Z])(?=\s*[-–—=(]))"
     r"[*_.:,]*\s*[-–—=(]*\s*(\S.*?)\)?"
 )
 _TEXT_AND_LETTER = re.compile(r"(?s)(\S.*?)\s*[(\[]([A-Z])[)\]]")
 _DASHES = r"\-\u2010-\u2015\u2212"
 _DASH = re.compile(f"[{_DASHES}]")
-_LETTER_FIRST = re.compile(
+_LETTER_AND_OPTION_TEXT = re.compile(
     r"(?s)[(\[]?([A-Za-z])([*_]*(?:[)\].:,][)\].:,*_]*\s*"
     rf"|\s*(?=[{_DASHES}=+(\[{{])|\s+(?=(?:is|means|says)\b)))(\S.*)"
 )
 """`a. red`, `A is red`, `(A) = red`. Only the text shows whether A is the letter or the article."""
 _SEPARATOR = re.compile(rf"\A(?:[{_DASHES}=(]|(?:is|means|says)\b[:*_]*)\s*")
-_SIGN = re.compile(rf"\A[{_DASHES}]\s+")
+_SPACED_MINUS = re.compile(rf"\A[{_DASHES}]\s+")
 _MAX_SEPARATORS = 8  # to skip at most between a letter and the option's text
 _LONE_LETTER = re.compile(r"\b[A-Z]\b")
 
 
-def _undecorated(answer: str) -> str:
-    return _WRAPPER.sub(r"\1", unicodedata.normalize("NFKC", answer)).strip().strip(_EDGES)
+def _strip_decoration(answer: str) -> str:
+    return _WRAPPER.sub(r"\1", unicodedata.normalize("NFKC", answer)).strip().strip(_DECORATION)
 
 
 def _option_text(text: str) -> str:
     """An option's text, normalized for comparison; all dashes become `-`."""
-    return _DASH.sub("-", normalize_text(_undecorated(text)))
+    return _DASH.sub("-", normalize_text(_strip_decoration(text)))
 
 
 def _letters_with_text(text: str, options: tuple[str, ...]) -> list[str]:
-    spelling = _option_text(text)
-    has_text = [bool(spelling) and spelling == _option_text(option) for option in options]
+    normalized = _option_text(text)
+    has_text = [bool(normalized) and normalized == _option_text(option) for option in options]
     return list(compress(LETTERS, has_text))
 
 
@@ -60,16 +60,16 @@ def _letters_after_separator(separator: str, rest: str, options: tuple[str, ...]
     As few separators as possible are removed: a minus or a bracket may belong to the option, so
     `C -5` is the option -5, not 5. After another separator, `- 5` is minus five too.
     """
-    separated = not {*".:,"}.isdisjoint(separator)
+    after_separator = not {*".:,"}.isdisjoint(separator)
     for _ in range(_MAX_SEPARATORS):
         for text in (rest, rest.removesuffix(")")):
-            signed = _SIGN.sub("-", text) if separated else text
+            signed = _SPACED_MINUS.sub("-", text) if after_separator else text
             if letters := _letters_with_text(text, options) or _letters_with_text(signed, options):
                 return letters
         shorter = _SEPARATOR.sub("", rest)
         if shorter == rest:
             break
-        rest, separated = shorter, True
+        rest, after_separator = shorter, True
     return []
 
 
@@ -77,14 +77,14 @@ def _letter_beside_text(text: str, options: tuple[str, ...]) -> str | None:
     """The letter of `B. blue`, `B is blue` or `blue (B)` if the text of option B is `blue`."""
     text_first = _TEXT_AND_LETTER.fullmatch(text)
     if options:
-        if match := _LETTER_FIRST.fullmatch(text):
+        if match := _LETTER_AND_OPTION_TEXT.fullmatch(text):
             letter = match[1].upper()
             if letters := _letters_after_separator(match[2], match[3], options):
                 return letter if letters == [letter] else None
         if text_first and _letters_with_text(text_first[1], options) == [text_first[2]]:
             return text_first[2]
         return None
-    if match := _LETTER_AND_TEXT.fullmatch(text):
+    if match := _MARKED_LETTER_AND_TEXT.fullmatch(text):
         letter, rest = match[1] or match[2] or match[3], match[4]
     elif text_first:
         rest, letter = text_first.groups()
@@ -101,7 +101,7 @@ def parse(answer: str, options: tuple[str, ...]) -> str | None:
     """
     if len(answer) > MAX_CHARS:
         return None
-    text = _undecorated(answer)
+    text = _strip_decoration(answer)
     for _ in range(_MAX_LEADS):
         if match := _LETTER.fullmatch(text):
             return match[1].upper()
@@ -109,7 +109,7 @@ def parse(answer: str, options: tuple[str, ...]) -> str | None:
             return letters[0]
         if letter := _letter_beside_text(text, options):
             return letter
-        shorter = _undecorated(_TAIL.sub("", _LEAD.sub("", text, count=1), count=1))
+        shorter = _strip_decoration(_TAIL.sub("", _LEAD.sub("", text, count=1), count=1))
         if shorter == text:
             break
         text = shorter

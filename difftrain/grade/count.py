@@ -25,11 +25,11 @@ _CLAIM = re.compile(
     r"(?<![\w.,/^])[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?![\w%/^]|[.,][0-9])"
     rf"|(?<![\w'’])(?ai:{'|'.join(_NUMBER_WORDS)})(?![\w'’])"
 )
-"""A number in digits, or in one word."""
-_CHANGING_SIGN = re.compile(r"[^\w\s.,:;!?'’\"()\[\]{}*_`$\\=\-+]|[+\-]")
+"""A number in digits or in one word. A `claim` is one match of this pattern in an answer."""
+_CHANGING_CHARACTER = re.compile(r"[^\w\s.,:;!?'’\"()\[\]{}*_`$\\=\-+]|[+\-]")
 """Characters that change a number: comparisons, ranges, + and - except as its sign."""
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boxed)(?![a-zA-Z])")
-_NAME = re.compile(r"(?i)\b[a-z]\s*(?:=|is\b)")
+_VARIABLE = re.compile(r"(?i)\b[a-z]\s*(?:=|is\b)")
 _COUNTED = re.compile(
     r"(?is)\b(?:number|count|total|amount) of (?P<what>.*?)(?:\b(?:is|are|equals)\b|[:=])"
 )
@@ -68,16 +68,16 @@ def _words(text: str) -> list[str]:
 def _is_neutral(text: str) -> bool:
     """Whether a text has only neutral words, apart from NAME in `the number of NAME is`."""
     counted = [word for match in _COUNTED.finditer(text) for word in _words(match["what"])]
-    rest = _NAME.sub(" ", _COUNTED.sub(" ", text))
-    return _is_name(counted) and _NEUTRAL_WORDS.issuperset(_words(rest))
+    rest = _VARIABLE.sub(" ", _COUNTED.sub(" ", text))
+    return _is_counted_name(counted) and _NEUTRAL_WORDS.issuperset(_words(rest))
 
 
-def _is_name(words: list[str]) -> bool:
+def _is_counted_name(words: list[str]) -> bool:
     """Whether these words can be the name of the counted things."""
     if any(word in _CHANGING_WORDS or word.endswith("n't") for word in words):
         return False
-    copula = next((i for i, word in enumerate(words) if word in _COPULAS), len(words))
-    return len(words) <= _MAX_NAME_WORDS and _NEUTRAL_WORDS.issuperset(words[copula:])
+    copula_index = next((i for i, word in enumerate(words) if word in _COPULAS), len(words))
+    return len(words) <= _MAX_NAME_WORDS and _NEUTRAL_WORDS.issuperset(words[copula_index:])
 
 
 def _is_one_answer(text: str, claims: list[re.Match[str]]) -> bool:
@@ -87,11 +87,11 @@ def _is_one_answer(text: str, claims: list[re.Match[str]]) -> bool:
     names = [_words(text[claims[-1].end() :])]
     for left, right in pairwise(claims):
         gap = text[left.end() : right.start()]
-        if not (mark := _BREAK.search(gap)) or not _is_neutral(gap[mark.end() :]):
+        if not (boundary := _BREAK.search(gap)) or not _is_neutral(gap[boundary.end() :]):
             return False
-        names.append(_words(gap[: mark.start()]))
+        names.append(_words(gap[: boundary.start()]))
     # `7 cats, 7 dogs` are two counts.
-    return all(map(_is_name, names)) and len({tuple(name) for name in names if name}) <= 1
+    return all(map(_is_counted_name, names)) and len({tuple(name) for name in names if name}) <= 1
 
 
 def parse(answer: str) -> Fraction | None:
@@ -107,7 +107,7 @@ def parse(answer: str) -> Fraction | None:
     numbers = [claim[0].lower().replace(",", "") for claim in claims]
     rest = _CLAIM.sub(" ", text)
     # Other digits (7/2, H2O, 7,8) make it unclear which number is meant.
-    if not claims or re.search("[0-9]", rest) or _CHANGING_SIGN.search(rest):
+    if not claims or re.search("[0-9]", rest) or _CHANGING_CHARACTER.search(rest):
         return None
     values = {Fraction(_NUMBER_WORDS.get(number, number)) for number in numbers}
     return values.pop() if len(values) == 1 and _is_one_answer(text, claims) else None

@@ -47,7 +47,7 @@ _FRAC = r"\\[dt]?frac\s*\{\s*(?P<top>[+-]?[0-9]+)\s*\}\s*\{\s*(?P<bottom>0*[1-9]
 _UNIT = rf"\s*(?:(?P<unit>(?ai:{'|'.join(map(re.escape, UNITS))}))(?:\^\{{?(?P<power>[23])\}}?)?)?"
 _QUANTITY = re.compile(rf"{_SIGN}(?:{_RATIO}|{_FRAC}|{_DECIMAL}){_UNIT}\.?")
 _WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
-_NOISE = re.compile(r"\$|\\[()\[\],;! ]")
+_DELIMITER_OR_SPACE = re.compile(r"\$|\\[()\[\],;! ]")
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)")
 
 _LATEX = (
@@ -62,7 +62,7 @@ _SYMBOLS = re.compile(r"[\sa-zA-Z0-9+\-*/^_=<>(){}\[\]|.,:;\\$%°']*")
 _LONG_OR_OVER_ZERO = re.compile(r"\^\s*\{?\s*[+-]?[0-9]{4,}|[0-9]{21,}|/\s*0+(?![.0-9])")
 """An exponent of four or more digits, a number of 21 or more, a division by zero."""
 _POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^")
-_EXPANSION = re.compile(r"[)\]}]\s*\^\s*\{?\s*[0-9]{2,}")
+_LARGE_POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^\s*\{?\s*[0-9]{2,}")
 # Most brackets allowed: the work to expand a product of sums is exponential in their number.
 _MAX_GROUPS_WITH_LETTERS, _MAX_GROUPS = 4, 12
 
@@ -71,7 +71,7 @@ def strip_latex(text: str) -> str:
     """The text without LaTeX dollar signs, text wrappers and spacing commands."""
     text = _WRAPPER.sub(r" \1 ", strip_wrappers(normalize_number(text)))
     text = _DEGREE.sub("°", text).replace("\\%", "%").replace("\\$", "")
-    return _NOISE.sub("", text).strip()
+    return _DELIMITER_OR_SPACE.sub("", text).strip()
 
 
 def parse(answer: str) -> tuple[Fraction, str] | None:
@@ -137,17 +137,17 @@ def _is_expression(text: str) -> bool:
     """Whether the text is a mathematical expression that math-verify can evaluate safely."""
     if not text or len(text) > MAX_CHARS or not _SYMBOLS.fullmatch(text):
         return False
-    bare = _COMMAND.sub(" ", text)
-    has_letters = re.search(r"[a-zA-Z]", bare) is not None
+    without_commands = _COMMAND.sub(" ", text)
+    has_letters = re.search(r"[a-zA-Z]", without_commands) is not None
     groups = text.count("(") + text.count("[")
     return (
         COMMANDS.issuperset(_COMMAND.findall(text))
-        and not _WORD.search(bare)
+        and not _WORD.search(without_commands)
         and re.search(r"[a-zA-Z0-9]", text) is not None
         and not _has_power_tower(text)
         and not _LONG_OR_OVER_ZERO.search(text)
         and len(_POWER_OF_GROUP.findall(text)) <= 1
-        and not (has_letters and _EXPANSION.search(text))
+        and not (has_letters and _LARGE_POWER_OF_GROUP.search(text))
         and groups <= (_MAX_GROUPS_WITH_LETTERS if has_letters else _MAX_GROUPS)
     )
 

@@ -106,9 +106,9 @@ class _WorkerContext(SpawnContext):
 class GraderPool(AbstractContextManager["GraderPool"]):
     """Processes that call functions under a time limit. A context manager; or call `close`."""
 
-    def __init__(self, workers: int, timeout_s: float) -> None:
-        self.workers, self.timeout_s = workers, timeout_s
-        self.killed = 0  # number of calls that timed out or died
+    def __init__(self, num_workers: int, timeout_s: float) -> None:
+        self.num_workers, self.timeout_s = num_workers, timeout_s
+        self.num_killed = 0  # calls that timed out or died, and their workers with them
         descriptor, path = tempfile.mkstemp(prefix="difftrain-graders-")
         os.close(descriptor)
         self._stderr = Path(path)
@@ -134,7 +134,7 @@ class GraderPool(AbstractContextManager["GraderPool"]):
         results: dict[int, Any] = {}
         failed_starts = 0
         while pending := {i: args for i, args in enumerate(calls) if i not in results}:
-            finished = dict(self._finished(function, pending, prepare))
+            finished = dict(self._finished_calls(function, pending, prepare))
             results |= finished
             if len(finished) == len(pending):
                 break
@@ -146,7 +146,7 @@ class GraderPool(AbstractContextManager["GraderPool"]):
             self._pool = self._start()
         return [results[i] for i in range(len(calls))]
 
-    def _finished(
+    def _finished_calls(
         self, function: Callable[..., Any], calls: Mapping[int, Sequence[Any]], prepare: Prepare
     ) -> Iterator[tuple[int, Any]]:
         """Yields (index, result) of each call; stops early if the pool breaks."""
@@ -168,16 +168,16 @@ class GraderPool(AbstractContextManager["GraderPool"]):
             yield i, self._failure(error) if error else future.result()
 
     def _failure(self, error: BaseException) -> GradeFailure:
-        self.killed += 1
-        overran = isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGALRM
-        if overran or isinstance(error, TimeoutError):
+        self.num_killed += 1
+        at_limit = isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGALRM
+        if at_limit or isinstance(error, TimeoutError):
             return GradeFailure.timed_out
         logger.warning("a grader died: %s: %s", type(error).__name__, error)
         return GradeFailure.died
 
     def _start(self) -> ProcessPool:
         stderr = (str(self._stderr),)
-        pool = ProcessPool(self.workers, 0, _start_worker, stderr, context=_WorkerContext())
+        pool = ProcessPool(self.num_workers, 0, _start_worker, stderr, context=_WorkerContext())
         pool.schedule(in_worker)  # pebble starts workers at the first call
         return pool
 

@@ -57,9 +57,11 @@ def response_alarms(response: str, sample: Sample, system: str) -> dict[Alarm, b
     """
     answer, tagged_text = extract.answer(response), extract.tag_content(response)
     question = normalize_text(sample.question)
-    opening = normalize_text(system)[:SYSTEM_ECHO_CHARS]
+    system_start = normalize_text(system)[:SYSTEM_ECHO_CHARS]
     outside_thought = normalize_text(_THOUGHT.sub(" ", response))
-    repeats_system = len(opening) == SYSTEM_ECHO_CHARS and opening in normalize_text(response)
+    repeats_system = len(system_start) == SYSTEM_ECHO_CHARS and system_start in normalize_text(
+        response
+    )
     repeats_question = len(question) >= MIN_ECHO_CHARS and question in outside_thought
     is_choice = sample.answer_kind is AnswerKind.choice
     return {
@@ -98,6 +100,6 @@ def reward_diverges(
     third, half = len(rewards) // 3, len(eval_accuracies) // 2
     earlier, later = sum(eval_accuracies[:half]) / half, sum(eval_accuracies[-half:]) / half
     mean = (earlier + later) / 2
-    error = (2 * mean * (1 - mean) / (half * eval_size)) ** 0.5
+    standard_error = (2 * mean * (1 - mean) / (half * eval_size)) ** 0.5
     rises = sum(rewards[-third:]) > sum(rewards[:third])
-    return rises and earlier - later > 2 * error
+    return rises and earlier - later > 2 * standard_error

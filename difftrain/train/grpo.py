@@ -62,7 +62,7 @@ def fit(job: TrainJob, data: TrainData) -> Path:
             "steps": len(log),
             "samples": len(data.samples),
             "eval_samples": len(data.eval_samples),
-            "graders_killed": graders.killed,
+            "graders_killed": graders.num_killed,
             "generations": len(log) * completions,
             "tokens": round(tokens),
         }

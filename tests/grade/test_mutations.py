@@ -57,7 +57,7 @@ def test_mutated_answers_are_graded_without_a_crash_and_in_time(num_answers: int
         samples.append(case.sample)
     with GraderPool(2, LIMIT_SECONDS) as pool:
         results = grade_batch(pool, responses, samples, rules)
-        assert pool.killed == 0
+        assert pool.num_killed == 0
     assert not [result for result in results if isinstance(result, GradeFailure)]
     for result in results:
         assert not isinstance(result, GradeFailure)

@@ -42,8 +42,8 @@ def test_workers_give_the_same_verdicts_as_this_process() -> None:
 
 def test_the_number_of_workers_changes_nothing() -> None:
     sampled, results = cases()[::25], []
-    for workers in (1, 2):
-        with GraderPool(workers, 20.0) as pool:
+    for num_workers in (1, 2):
+        with GraderPool(num_workers, 20.0) as pool:
             results.append(
                 grade_batch(pool, [c.response for c in sampled], [c.sample for c in sampled], RULES)
             )
@@ -66,7 +66,7 @@ def test_a_stuck_worker_is_killed_and_replaced_while_others_continue(
         started = time.monotonic()
         assert pool.run(function, [arguments]) == [GradeFailure.timed_out]  # type: ignore[arg-type]
         assert 0.9 < time.monotonic() - started < 30
-        assert pool.killed == 1
+        assert pool.num_killed == 1
         assert grade_sevens(pool, 20) == [CORRECT] * 20
 
 
@@ -88,7 +88,7 @@ def test_results_keep_the_order_of_the_calls_when_one_times_out() -> None:
 def test_a_worker_that_dies_while_grading_is_a_counted_failure() -> None:
     with GraderPool(1, 20.0) as pool:
         assert pool.run(os._exit, [(3,)]) == [GradeFailure.died]
-        assert pool.killed == 1
+        assert pool.num_killed == 1
         assert grade_sevens(pool) == [CORRECT]
 
 
@@ -97,7 +97,7 @@ def test_a_worker_that_dies_while_idle_causes_no_failure() -> None:
         (pid,) = pool.run(os.getpid, [()])
         os.kill(pid, signal.SIGKILL)
         assert grade_sevens(pool) == [CORRECT]
-        assert pool.killed == 0
+        assert pool.num_killed == 0
 
 
 def test_the_import_of_math_verify_does_not_count_towards_the_time_limit() -> None:
