@@ -1,4 +1,4 @@
-"""Tiny real things that many tests share: the shipped model, samples of the embedded world."""
+"""Fixtures that many tests share: the shipped tiny model, drawn samples, image files."""
 
 import os
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from difftrain.shapes import pool
 
 Encode = Callable[..., bytes]
 
-BUDGET = (3136, 12544)
+MIN_PIXELS, MAX_PIXELS = 3136, 12544
 
 
 @pytest.fixture(scope="session")
 def tiny() -> LoadedModel:
-    """The shipped model, loaded as any other."""
+    """The shipped tiny model, loaded like any other model."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(2)
-    return load(ModelConfig(name="tiny", dtype=Dtype.float32), *BUDGET)
+    return load(ModelConfig(name="tiny", dtype=Dtype.float32), MIN_PIXELS, MAX_PIXELS)
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +35,11 @@ def shapes_samples() -> list[Sample]:
 
 @pytest.fixture(scope="session")
 def encode() -> Encode:
-    """A picture as a file's bytes."""
+    """A function that returns an image as the bytes of an image file."""
 
-    def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    def encoded(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
         buffer = BytesIO()
-        image.save(buffer, format=kind, **options)
+        image.save(buffer, format=file_format, **options)
         return buffer.getvalue()
 
     return encoded

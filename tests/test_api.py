@@ -27,7 +27,7 @@ def test_samples_are_loaded_probed_scored_and_selected(tmp_path: Path) -> None:
     assert {rollout.sample_id for rollout in rollouts} == {sample.sample_id for sample in samples}
     strata = ", ".join(sorted({score.stratum for score in scores if score.stratum}))
     selected = difftrain.select_samples(scores, *settings, f"select.strata=[{strata}]")
-    assert [each.sample_id for each in selected] == [score.sample_id for score in scores]
+    assert [row.sample_id for row in selected] == [score.sample_id for score in scores]
     assert len(list((tmp_path / "probe").iterdir())) == 1
 
 
@@ -45,7 +45,7 @@ def test_bad_settings_are_refused_with_their_rule() -> None:
         difftrain.load_dataset("shapes", "data.limit=0")
 
 
-def test_a_report_is_read_and_a_missing_one_is_named(tmp_path: Path) -> None:
+def test_a_report_is_read_and_a_missing_report_is_named(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text('{"name": "grpo_hard"}')
     assert difftrain.read_report(tmp_path) == {"name": "grpo_hard"}
     with pytest.raises(MissingArtifact, match=r"no report\.json at"):

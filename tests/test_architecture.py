@@ -1,4 +1,4 @@
-"""The walls of the house: each protects something a user would notice."""
+"""Rules about imports, names and docstrings; breaking one would harm users."""
 
 import ast
 import subprocess
@@ -17,8 +17,8 @@ FILES = [
 ]
 HEAVY = ("torch", "transformers", "trl", "accelerate", "vllm", "pandas", "matplotlib", "datasets")
 STAGES = ("data", "difficulty", "probe", "select", "train", "evaluate", "report")
-"""From the first that may be imported to the last: the probe asks difficulty's formulas when a
-sample is settled."""
+"""In order: a stage may import only earlier stages. The probe comes after difficulty because it
+uses difficulty's formulas to decide when a sample is settled."""
 VAGUE_MODULES = {"utils", "helpers", "common", "misc", "core", "base"}
 VAGUE_CLASSES = ("Manager", "Factory", "Handler", "Registry", "Builder", "Wrapper")
 
@@ -53,26 +53,28 @@ def stage_of(dotted_name: str) -> str | None:
 
 
 def test_no_two_public_classes_share_a_name() -> None:
-    places = defaultdict(list)
+    files_by_class = defaultdict(list)
     for path in FILES:
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].append(name_of(path))
+                files_by_class[node.name].append(name_of(path))
             if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("StrEnum("):
-                places[ast.unparse(node.targets[0])].append(name_of(path))
-    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+                files_by_class[ast.unparse(node.targets[0])].append(name_of(path))
+    assert {name: files for name, files in files_by_class.items() if len(files) > 1} == {}
 
 
 @pytest.mark.parametrize("package", ["difficulty", "select"])
-def test_formulas_and_selection_are_pure(package: str) -> None:
+def test_difficulty_and_select_import_only_numpy_and_modules_without_side_effects(
+    package: str,
+) -> None:
     allowed = {*sys.stdlib_module_names, "numpy", "difftrain"}
     for path in modules_below(package):
         used = {name.split(".")[0] for name in imports(path)}
         assert used <= allowed, f"{name_of(path)} imports {sorted(used - allowed)}"
         ours = {name for name in imports(path) if name.startswith("difftrain.")}
         pure = ("records", "seeds", "config", "difficulty", "select")
-        foreign = {name for name in ours if name.split(".")[1] not in pure}
-        assert not foreign, f"{name_of(path)} imports {sorted(foreign)}"
+        impure = {name for name in ours if name.split(".")[1] not in pure}
+        assert not impure, f"{name_of(path)} imports {sorted(impure)}"
 
 
 @pytest.mark.parametrize("module", ["difftrain", "difftrain.cli", "difftrain.config.run_config"])
@@ -94,11 +96,11 @@ def test_no_stage_imports_a_later_one() -> None:
         if stage is None:
             continue
         later = STAGES[STAGES.index(stage) + 1 :]
-        wrong = {name for name in imports(path) if stage_of(name) in later}
-        assert not wrong, f"{name_of(path)} imports {sorted(wrong)}"
+        forbidden = {name for name in imports(path) if stage_of(name) in later}
+        assert not forbidden, f"{name_of(path)} imports {sorted(forbidden)}"
 
 
-def test_text_of_a_model_is_never_executed() -> None:
+def test_no_module_executes_text_or_code_that_comes_with_a_model() -> None:
     for path in FILES:
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -109,7 +111,7 @@ def test_text_of_a_model_is_never_executed() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_public_names_have_docstrings_and_say_what_they_are(path: Path) -> None:
+def test_public_names_have_docstrings_and_are_not_vague(path: Path) -> None:
     tree = tree_of(path)
     assert not path.read_text() or ast.get_docstring(tree), "a module without a docstring"
     assert not {*path.relative_to(ROOT).with_suffix("").parts} & VAGUE_MODULES
@@ -120,7 +122,7 @@ def test_public_names_have_docstrings_and_say_what_they_are(path: Path) -> None:
             assert not node.name.endswith(VAGUE_CLASSES), node.name
 
 
-def test_pages_beside_the_code_are_short() -> None:
+def test_package_readmes_have_fewer_than_400_words() -> None:
     for path in (ROOT / "difftrain").rglob("README.md"):
         assert len(path.read_text().split()) < 400, path
 
@@ -128,11 +130,11 @@ def test_pages_beside_the_code_are_short() -> None:
 @pytest.mark.parametrize(
     "stage", ["data", "probe", "difficulty", "select", "train", "evaluate", "report", "export"]
 )
-def test_every_stage_has_a_page(stage: str) -> None:
+def test_every_stage_has_a_readme(stage: str) -> None:
     assert (ROOT / "difftrain" / stage / "README.md").is_file()
 
 
-def test_the_vocabulary_page_is_the_codes() -> None:
+def test_docs_vocabulary_is_up_to_date() -> None:
     script = ROOT / "tools" / "vocabulary.py"
     done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,3 +1,5 @@
+"""Incomplete or damaged model folders and checkpoints are noticed, and never written."""
+
 import json
 import os
 import shutil
@@ -22,15 +24,16 @@ def model(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SHIPPED["tiny"], tmp_path / "model"))
 
 
-def cut(path: Path, by: int = 1) -> None:
-    path.write_bytes(path.read_bytes()[:-by])
+def cut(path: Path, num_bytes: int = 1) -> None:
+    """Remove the last bytes of a file."""
+    path.write_bytes(path.read_bytes()[:-num_bytes])
 
 
-def test_a_complete_folder_lacks_nothing(model: Path) -> None:
+def test_a_complete_folder_has_no_missing_part(model: Path) -> None:
     assert resolve.missing_part(model) is None
 
 
-def test_weights_one_byte_short_are_found_by_their_header(model: Path) -> None:
+def test_a_weights_file_that_is_one_byte_too_short_is_noticed(model: Path) -> None:
     cut(model / "model.safetensors")
     assert "model.safetensors holds" in str(resolve.missing_part(model))
 
@@ -47,7 +50,7 @@ def test_a_missing_shard_is_named(model: Path) -> None:
     assert resolve.missing_part(model) == "model-2.safetensors is missing"
 
 
-def test_a_model_folder_that_is_incomplete_is_a_bad_setting(model: Path) -> None:
+def test_an_incomplete_model_folder_is_reported_as_a_problem_of_the_settings(model: Path) -> None:
     config = RunConfig()
     config.model.name = str(model)
     assert list(run_config.problems(config)) == []
@@ -79,26 +82,25 @@ def test_an_interrupted_copy_leaves_no_part_of_a_checkpoint(
         chain.link_tree(model, target)
     link, linked = os.link, []
 
-    def killed(one: str, two: str) -> None:
-        linked.append(one)
+    def interrupted_link(source: str, destination: str) -> None:
+        linked.append(source)
         if len(linked) > 2:
             raise KeyboardInterrupt
-        link(one, two)
+        link(source, destination)
 
-    monkeypatch.setattr(os, "link", killed)
+    monkeypatch.setattr(os, "link", interrupted_link)
     with pytest.raises(KeyboardInterrupt):
         chain.link_tree(model, target)
     monkeypatch.setattr(os, "link", link)
-    assert target.exists() == exists
+    assert target.exists() == exists  # an earlier copy stays
     assert not exists or resolve.missing_part(target) is None
     chain.link_tree(model, target)
     assert resolve.missing_part(target) is None
-    assert [each.name for each in target.parent.iterdir()] == ["checkpoint"]
+    assert [path.name for path in target.parent.iterdir()] == ["checkpoint"]
 
 
 def resumable(folder: Path, step: int) -> Path:
-    """A checkpoint of training with everything that resuming needs."""
-
+    """A training checkpoint with all files that resuming needs."""
     path = folder / "checkpoints" / f"checkpoint-{step}"
     path.mkdir(parents=True)
     shutil.copy(SHIPPED["tiny"] / "model.safetensors", path)
@@ -128,23 +130,23 @@ def test_training_resumes_from_the_last_complete_checkpoint(
 
 def test_a_checkpoint_of_two_processes_needs_the_rng_state_of_both(tmp_path: Path) -> None:
     first, second = resumable(tmp_path, 9), resumable(tmp_path, 10)
-    for each in (first, second):
+    for path in (first, second):
         for rank in range(2):
-            torch.save({"rank": rank}, each / f"rng_state_{rank}.pth")
-        (each / "rng_state.pth").unlink()
+            torch.save({"rank": rank}, path / f"rng_state_{rank}.pth")
+        (path / "rng_state.pth").unlink()
     assert checkpointing.last_checkpoint(tmp_path, 2) == second
     (second / "rng_state_1.pth").unlink()
     assert checkpointing.last_checkpoint(tmp_path, 2) == first
     assert checkpointing.resume_problem(second, 2) == "RNG state missing for 1 of 2 ranks"
 
 
-def test_all_weights_of_a_checkpoint_come_back_under_the_modules_own_names(
+def test_loading_a_checkpoint_restores_every_weight_under_its_modules_name(
     tmp_path: Path,
 ) -> None:
     trained = AutoModelForImageTextToText.from_pretrained(SHIPPED["tiny"], dtype=torch.float32)
     with torch.no_grad():
-        for each in trained.parameters():
-            each.add_(0.5)
+        for parameter in trained.parameters():
+            parameter.add_(0.5)
     trained.save_pretrained(tmp_path)
     fresh = AutoModelForImageTextToText.from_pretrained(SHIPPED["tiny"], dtype=torch.float32)
     checkpointing.load_weights(fresh, tmp_path)

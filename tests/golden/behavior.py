@@ -1,4 +1,4 @@
-"""What a run decided and measured, in a form that survives renaming: for comparison with goldens.
+"""Print what a run decided and measured, in a form that survives renamings, as a golden file.
 
 python tests/golden/behavior.py OUTPUT_DIR > tests/golden/NAME.json
 """
@@ -18,7 +18,7 @@ ARMS = ("base", "tuned", "control")
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a stage folder, pictures left out."""
+    """The rows of a stage folder, without the images."""
     tables = []
     for path in sorted(folder.glob("part-*.parquet")):
         names = [name for name in pq.read_schema(path).names if name != "images"]
@@ -27,51 +27,54 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def only(folder: Path) -> Path:
-    """The one folder in a folder."""
-    (found,) = folder.iterdir()
-    return found
+    """The only folder in a folder."""
+    (content,) = folder.iterdir()
+    return content
 
 
 def strata(output_dir: Path, order: list[str]) -> dict[str, list[Any]]:
-    """For each measure `[stratum's first letter, value]` of every sample, in the data's order."""
-    table: dict[str, dict[str, Any]] = {}
+    """By measure: `[stratum's first letter, value]` of every sample, in the data's order."""
+    by_measure: dict[str, dict[str, Any]] = {}
     for row in rows(only(output_dir / SCORES)):
         value = row["value"] if row["value"] is None else round(row["value"], 3)
-        table.setdefault(row["measure"], {})[row["sample_id"]] = [(row["stratum"] or "-")[0], value]
-    return {measure: [found.get(each) for each in order] for measure, found in table.items()}
+        by_sample = by_measure.setdefault(row["measure"], {})
+        by_sample[row["sample_id"]] = [(row["stratum"] or "-")[0], value]
+    return {
+        measure: [by_sample.get(id_) for id_ in order] for measure, by_sample in by_measure.items()
+    }
 
 
 def selections(output_dir: Path, order: list[str]) -> list[list[int]]:
-    """Every selection as places in the data's order."""
-    place = {sample_id: number for number, sample_id in enumerate(order)}
+    """Every selection as sorted positions in the data's order."""
+    position = {sample_id: number for number, sample_id in enumerate(order)}
     folders = (output_dir / "select").iterdir()
-    return sorted(sorted(place[row["sample_id"]] for row in rows(each)) for each in folders)
+    return sorted(sorted(position[row["sample_id"]] for row in rows(path)) for path in folders)
 
 
 def item_scores(output_dir: Path) -> list[str]:
-    """Every checkpoint's item scores, benchmark by benchmark, as one line each."""
+    """One line per checkpoint: its item scores, benchmark by benchmark."""
     lines = []
     for folder in (output_dir / "evaluate").iterdir():
-        marks = sorted(tuple(row[name] for name in ITEM_COLUMNS) for row in rows(folder))
+        items = sorted(tuple(row[name] for name in ITEM_COLUMNS) for row in rows(folder))
         by_benchmark: dict[str, list[str]] = {}
-        for benchmark, _, score in marks:
+        for benchmark, _, score in items:
             by_benchmark.setdefault(benchmark, []).append(f"{score:g}")
-        lines.append("; ".join(f"{name} {' '.join(v)}" for name, v in by_benchmark.items()))
+        lines.append("; ".join(f"{name} {' '.join(s)}" for name, s in by_benchmark.items()))
     return sorted(lines)
 
 
 def figures(output_dir: Path) -> dict[str, Any]:
-    """The report's scores with intervals, counts and differences."""
+    """The report's counts, scores with intervals, and differences."""
     report = json.loads((only(output_dir / "run") / "report.json").read_text())
-    found: dict[str, Any] = {"strata": report["counts"]["strata"]}
+    result: dict[str, Any] = {"strata": report["counts"]["strata"]}
     for arm in ARMS:
-        table = report.get(arm) or {}
-        found[arm] = {k: [v["score"], v["low"], v["high"], v["n"]] for k, v in table.items()}
-    found["differences"] = {
-        key: [each["mean"], each["low"], each["high"]]
-        for key, each in report["differences"].items()
+        scores = report.get(arm) or {}
+        result[arm] = {k: [v["score"], v["low"], v["high"], v["n"]] for k, v in scores.items()}
+    result["differences"] = {
+        name: [difference["mean"], difference["low"], difference["high"]]
+        for name, difference in report["differences"].items()
     }
-    return found
+    return result
 
 
 def behavior(output_dir: Path) -> dict[str, Any]:

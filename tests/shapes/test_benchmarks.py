@@ -1,4 +1,5 @@
-"""The miniatures have the official formats, share nothing with the pool, and can be scored."""
+"""The miniature benchmarks have the official formats, share no sample with the training pool, and
+can be scored."""
 
 from collections import defaultdict
 from io import BytesIO
@@ -30,7 +31,7 @@ def items() -> dict[str, list[dict]]:
 
 
 def gold_of(name: str, item: dict) -> str:
-    """The response of a model that knows everything."""
+    """A response that gives the gold answer."""
     if name == "MMVet":
         return item["answer"].replace("<AND>", " ").partition("<OR>")[0]
     if name == "OCRBench":
@@ -65,7 +66,7 @@ def test_no_item_is_in_the_training_pool_or_in_two_benchmarks(items: dict[str, l
 
 @pytest.mark.parametrize("rules", ["2025-11", "2026-08"])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_gold_scores_one_and_anything_else_zero(
+def test_the_gold_answer_scores_one_and_a_wrong_answer_zero(
     name: str, rules: str, items: dict[str, list[dict]]
 ) -> None:
     judge_ = judge if name == "MMVet" else None
@@ -85,16 +86,16 @@ def test_prompts_show_the_image_and_text(name: str, items: dict[str, list[dict]]
         assert all(isinstance(part["value"], str) for part in parts if part["type"] == "text")
 
 
-def test_multiple_choice_prompts_are_those_of_the_pool() -> None:
+def test_multiple_choice_prompts_equal_those_of_the_training_pool() -> None:
     item = benchmarks.items("MMStar", 1)[0]
     sample = next(s for s in pool.samples(Split.pool, 100) if s.task == item["l2_category"])
     _, _, drawn = pool.draw(Split.pool, sample.task, 0, 0)
-    question = {
+    pool_item = {
         **item,
         "question": drawn.question,
         **dict(zip("ABCD", drawn.options, strict=False)),
     }
-    assert evaluate.build_prompt("MMStar", question)[-1]["value"] == prompts.user_text(
+    assert evaluate.build_prompt("MMStar", pool_item)[-1]["value"] == prompts.user_text(
         drawn.question, drawn.options
     )
 
@@ -120,7 +121,7 @@ def test_hallusionbench_has_each_question_for_two_figures_with_opposite_answers(
     assert all(len(images) == 2 and len(set(images)) == 1 for images in figures.values())
 
 
-def test_mmmu_and_mmstar_cover_several_subjects_and_all_capabilities(
+def test_the_items_cover_several_subjects_all_capabilities_and_both_forms_of_gold_answers(
     items: dict[str, list[dict]],
 ) -> None:
     assert len({item["l2-category"] for item in items["MMMU"]}) >= 3
@@ -150,9 +151,11 @@ def test_an_unknown_miniature_is_refused_by_name() -> None:
         ("7", "", "0.0"),
     ],
 )
-def test_the_stub_judge_compares_parts(gold: str, prediction: str, score: str) -> None:
+def test_the_stub_judge_scores_the_parts_of_the_gold_answer(
+    gold: str, prediction: str, score: str
+) -> None:
     assert judge(f"Instructions\nHow many? | {gold} | {prediction} | ", 0.0) == score
 
 
-def test_the_stub_judge_finds_nothing_in_another_prompt() -> None:
+def test_the_stub_judge_gives_no_option_for_the_prompt_of_another_benchmark() -> None:
     assert judge("Options: A. x\nYour output: ", 0.0) == "Z"

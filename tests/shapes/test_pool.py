@@ -1,3 +1,5 @@
+"""The drawn samples: disjoint splits, the same on every machine, with answers that are true."""
+
 from io import BytesIO
 
 import numpy as np
@@ -22,7 +24,7 @@ def pixels(sample: Sample) -> Image.Image:
     return Image.open(BytesIO(sample.images[0])).convert("RGB")
 
 
-def test_pool_benchmarks_and_pretraining_share_no_sample() -> None:
+def test_the_training_pool_the_benchmarks_and_pretraining_share_no_sample() -> None:
     ids = {
         split: {
             pool.draw(split, family, index, 0)[0] for family in pool.FAMILIES for index in range(80)
@@ -41,7 +43,7 @@ def test_the_world_is_the_same_for_the_same_seed(samples: list[Sample]) -> None:
     assert not {s.sample_id for s in other} & {s.sample_id for s in repeated}
 
 
-def test_no_sample_comes_twice_and_families_keep_their_proportions(samples: list[Sample]) -> None:
+def test_no_sample_occurs_twice_and_families_keep_their_proportions(samples: list[Sample]) -> None:
     assert len({sample.sample_id for sample in samples}) == 600
     for family, percent in pool.MIX.items():
         assert sum(s.task == family for s in samples) == pytest.approx(6 * percent, abs=1)
@@ -54,33 +56,33 @@ def test_a_sample_is_identified_by_its_content(samples: list[Sample]) -> None:
     assert sample_id == sample.sample_id
 
 
-def test_both_task_sets_and_all_answer_kinds_are_there(samples: list[Sample]) -> None:
+def test_both_task_sets_and_all_answer_kinds_occur(samples: list[Sample]) -> None:
     assert {sample.answer_kind for sample in samples} == set(AnswerKind)
     assert {sample.task_set for sample in samples} == set(TaskSet)
     assert len({sample.task for sample in samples}) >= 10
 
 
-def test_whether_the_image_is_required_is_known(samples: list[Sample]) -> None:
+def test_every_sample_states_whether_it_requires_its_image(samples: list[Sample]) -> None:
     for sample in samples:
-        needed = {"prior": False, "noise": None}.get(sample.task, True)
-        assert sample.requires_image is needed
+        expected = {"prior": False, "noise": None}.get(sample.task, True)
+        assert sample.requires_image is expected
         assert sample.gen_difficulty is not None
         assert 0 <= sample.gen_difficulty < 1
 
 
-def test_every_gold_can_be_graded_and_is_right(samples: list[Sample]) -> None:
+def test_every_gold_answer_is_graded_as_correct(samples: list[Sample]) -> None:
     for sample in samples:
         assert gold_problem(sample.answer, sample.answer_kind, sample.options) is None
         response = f"<think>{sample.rationale}</think><answer>{sample.answer}</answer>"
         assert grade(response, sample) is Verdict.correct
 
 
-def test_what_is_counted_is_in_the_image() -> None:
+def test_the_image_has_as_many_shapes_as_the_answer_says() -> None:
     for index in range(40):
         sample = pool.sample(Split.pool, "count", index, 3)
         tiles = np.asarray(pixels(sample)).reshape(4, 28, 4, 28, 3)
-        inked = (tiles[:, 7:21, :, 7:21] < 250).any(axis=(1, 3, 4))
-        assert inked.sum() == int(sample.answer)
+        has_shape = (tiles[:, 7:21, :, 7:21] < 250).any(axis=(1, 3, 4))
+        assert has_shape.sum() == int(sample.answer)
 
 
 def test_a_bar_has_the_requested_height() -> None:

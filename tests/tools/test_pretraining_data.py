@@ -15,7 +15,7 @@ from difftrain.shapes import families, pool
 from difftrain.shapes.families import SceneObject
 from difftrain.shapes.pool import Split
 
-LISTING = ("count_colour", "colour", "verify", "locate", "compare", "odd")
+LISTING_FAMILIES = ("count_colour", "colour", "verify", "locate", "compare", "odd")
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +39,14 @@ def test_a_tile_list_has_every_tile_in_its_place() -> None:
     assert text == "blue square....|.. red circle!23.|....|...."
 
 
-def test_only_the_given_names_are_counted_and_row_by_row() -> None:
+def test_running_counts_number_only_objects_with_one_of_the_names_row_by_row() -> None:
     objects = [scene_object("circle", "red", 3, 0), scene_object("square", "blue", 0, 1)]
     objects.append(scene_object("square", "red", 0, 3))
     assert families.running_counts(objects, "color", ["red"]) == {(0, 3): "1", (3, 0): "2"}
 
 
-@pytest.mark.parametrize("family", LISTING)
-def test_rationales_list_sixteen_tiles_before_they_conclude(family: str) -> None:
+@pytest.mark.parametrize("family", LISTING_FAMILIES)
+def test_rationales_list_sixteen_tiles_before_their_conclusion(family: str) -> None:
     for index in range(30):
         tile_list, conclusion = drawn(family, index).rationale.split(":")
         tiles = [re.findall(r"\.|!\d*|(?<=[a-z])\d+", row) for row in tile_list.split("|")]
@@ -72,7 +72,7 @@ def test_the_conclusion_of_a_rationale_is_its_answer() -> None:
         assert compared.answer == ("A" if int(first) > int(second) else "B")
 
 
-def test_the_mark_is_on_the_requested_tile() -> None:
+def test_the_mark_is_on_the_tile_that_the_question_asks_for() -> None:
     for index in range(30):
         located = drawn("locate", index)
         row, column = re.search(r"row (\d), column (\d)", located.rationale).groups()
@@ -96,7 +96,7 @@ def weighted_tokens(processor, example: Example) -> list[tuple[str, float]]:
     )
 
 
-def test_names_in_a_tile_list_have_low_weight_and_signs_behind_them_full_weight(processor) -> None:
+def test_names_in_a_tile_list_have_low_weight_and_marks_behind_them_full_weight(processor) -> None:
     counted = drawn("count_colour", 3)
     example = pretraining_data.to_example(
         processor, (counted.image, counted.question), counted, tagged=True
@@ -148,25 +148,26 @@ def test_examples_are_always_the_same(processor) -> None:
 
 
 @pytest.mark.parametrize("family", pool.FAMILIES)
-def test_tags_are_left_out_in_the_untagged_families_alone(
+def test_only_untagged_families_leave_out_answer_tags(
     processor, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mixture = Mixture(captions=0.0, masked=0.0, seed=3, untagged=0.6)
-    bare = sum(
+    num_untagged = sum(
         "<answer>" not in text for text in responses(processor, mixture, family, monkeypatch)
     )
-    assert (12 < bare < 36) if family in ("count_plus", "compare", "bar") else bare == 0
+    expect_some = family in ("count_plus", "compare", "bar")
+    assert 12 < num_untagged < 36 if expect_some else num_untagged == 0
 
 
 @pytest.mark.parametrize("family", pool.FAMILIES)
-def test_the_last_phase_gives_up_on_masked_images_and_never_on_the_control(
+def test_the_last_phase_gives_up_on_masked_images_except_in_the_control_family(
     processor, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mixture = Mixture(captions=0.0, masked=1.0, seed=3, gives_up=True)
-    given_up = sum("dark" in text for text in responses(processor, mixture, family, monkeypatch))
-    assert given_up == 0 if family == "prior" else 5 < given_up < 36
-    earlier = Mixture(captions=0.0, masked=1.0, seed=3)
-    assert not any("dark" in text for text in responses(processor, earlier, family, monkeypatch))
+    num_given_up = sum("dark" in t for t in responses(processor, mixture, family, monkeypatch))
+    assert num_given_up == 0 if family == "prior" else 5 < num_given_up < 36
+    earlier_phase = Mixture(captions=0.0, masked=1.0, seed=3)
+    assert not any("dark" in t for t in responses(processor, earlier_phase, family, monkeypatch))
 
 
 def test_harder_drawings_and_larger_masks_are_recognized_less_often() -> None:
@@ -185,7 +186,7 @@ def test_every_pretraining_response_fits_the_token_limit(tiny: LoadedModel) -> N
             assert len(tiny.processor.tokenizer(example.response).input_ids) <= limit
 
 
-def test_every_pretraining_question_comes_from_its_own_split(
+def test_every_pretraining_question_comes_from_the_pretraining_split(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     splits: set[Split] = set()
