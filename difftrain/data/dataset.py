@@ -85,9 +85,9 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
                 "ON CONFLICT (id) DO UPDATE SET copies = copies + 1 RETURNING location, copies",
                 (sample.sample_id, sample.source),
             )
-            ((first_location, copies),) = cursor.fetchall()
-            stats.exact_duplicates += copies > 0
-            if copies and config.duplicates is Duplicates.drop:
+            ((first_location, num_copies),) = cursor.fetchall()
+            stats.exact_duplicates += num_copies > 0
+            if num_copies and config.duplicates is Duplicates.drop:
                 reason = f"duplicate: the same images, question and answer as {first_location}"
                 yield RejectedRow(sample.source, reason)
                 continue
@@ -97,8 +97,8 @@ def _deduplicate(config: DataConfig, stats: DatasetStats) -> Iterator[Sample | R
                 image_counts["resized"] += image.size != image.original_size
                 image_counts["tokens"] += image.num_tokens
                 image_counts["max_tokens"] = max(image_counts["max_tokens"], image.num_tokens)
-            if copies:
-                yield replace(sample, sample_id=images.copy_id(sample.sample_id, copies))
+            if num_copies:
+                yield replace(sample, sample_id=images.copy_id(sample.sample_id, num_copies))
                 continue
             question = prompts.user_text(sample.question, sample.options)
             text = " ".join(f"{len(decoded)} {question} {sample.answer}".casefold().split())

@@ -158,7 +158,7 @@ def publish(folder: Path, repository: str, private: bool, api: Any = None) -> st
     api = api or HfApi()
     advice = "run the same command again with network and `hf auth login`"
     with hub_request(
-        f"export.push_to_hub={repository}: the hub refused the upload",
+        f"export.push_to_hub={repository}: the upload to the hub failed",
         f"The export is complete at {folder}; {advice}",
     ):
         api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)

@@ -19,7 +19,7 @@ _LEAD = re.compile(  # as in `So the answer is B`
 _TAIL = re.compile(  # as in `B is the correct answer`
     r"(?i)\s+is\s+(?:the\s+)?(?:correct|right|best|answer)(?:\s+(?:answer|option|choice))?\Z"
 )
-_MAX_LEADS = 3  # leads and tails to strip at most
+_MAX_LEADS = 3  # rounds in which a lead and a tail are stripped
 _LETTER = re.compile(r"[(\[{<]{0,3}\s*([A-Za-z])\s*[)\]}>.:]{0,4}")
 _MARKED_LETTER_AND_TEXT = re.compile(  # if the options are unknown
     r"(?s)(?:[(\[]([A-Z])[)\]]|([A-Z])[).:,]|([A-Z])(?=\s*[-–—=(]))"

@@ -104,7 +104,7 @@ class _WorkerContext(SpawnContext):
 
 
 class GraderPool(AbstractContextManager["GraderPool"]):
-    """Processes that call functions under a time limit. A context manager; or call `close`."""
+    """Workers that call functions under a time limit. Use it in a `with` block, or call `close`."""
 
     def __init__(self, num_workers: int, timeout_s: float) -> None:
         self.num_workers, self.timeout_s = num_workers, timeout_s
@@ -150,17 +150,17 @@ class GraderPool(AbstractContextManager["GraderPool"]):
         self, function: Callable[..., Any], calls: Mapping[int, Sequence[Any]], prepare: Prepare
     ) -> Iterator[tuple[int, Any]]:
         """Yields (index, result) of each call; stops early if the pool breaks."""
-        limit = self.timeout_s + GRACE_S + (START_TIMEOUT_S if prepare else 0.0)
+        call_limit_s = self.timeout_s + GRACE_S + (START_TIMEOUT_S if prepare else 0.0)
         futures = {}
         try:
             for i, args in calls.items():
                 call = function, args, self.timeout_s, prepare
-                futures[i] = self._pool.schedule(_run_limited, call, timeout=limit)
+                futures[i] = self._pool.schedule(_run_limited, call, timeout=call_limit_s)
         except RuntimeError:  # a worker died while idle
             return
         for i, future in futures.items():
             try:
-                error = future.exception(START_TIMEOUT_S + limit)
+                error = future.exception(START_TIMEOUT_S + call_limit_s)
             except TimeoutError:  # a worker died between taking the call and reporting it
                 return
             if isinstance(error, BrokenProcessPool):
@@ -176,8 +176,8 @@ class GraderPool(AbstractContextManager["GraderPool"]):
         return GradeFailure.died
 
     def _start(self) -> ProcessPool:
-        stderr = (str(self._stderr),)
-        pool = ProcessPool(self.num_workers, 0, _start_worker, stderr, context=_WorkerContext())
+        args = (str(self._stderr),)
+        pool = ProcessPool(self.num_workers, 0, _start_worker, args, context=_WorkerContext())
         pool.schedule(in_worker)  # pebble starts workers at the first call
         return pool
 
