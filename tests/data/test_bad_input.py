@@ -94,11 +94,15 @@ def test_every_kind_of_bad_image_is_rejected_with_its_reason(tmp_path: Path) -> 
         for name, row in by_name.items()
         if isinstance(row, Sample)
     }
+    # The EXIF orientation is applied.
     assert decoded["turned.jpg"].height > decoded["turned.jpg"].width
+    # Of the red and the blue frame, the first is used.
     red, _, blue = decoded["moving.gif"].getpixel((5, 5))
     assert red > 250 > 5 > blue
+    # Yellow and magenta of CMYK are red.
     red, green, _ = decoded["cmyk.jpg"].getpixel((5, 5))
     assert red > 200 > 60 > green
+    # The ramp from 0 to 65535 is scaled to 0 to 255, not clipped.
     levels = np.asarray(decoded["sixteen.png"])[..., 0]
     assert 100 < levels.mean() < 155
 

@@ -25,8 +25,8 @@ def jsonl_config(path):
 
 
 def test_every_row_becomes_a_sample_or_is_quarantined(write_rows, tmp_path):
-    other = {**GOOD, "ground_truth": "2"}
-    path = write_rows(GOOD, MISSING_IMAGE, "nonsense", GOOD, other)
+    other_answer = {**GOOD, "ground_truth": "2"}
+    path = write_rows(GOOD, MISSING_IMAGE, "nonsense", GOOD, other_answer)
     counts = build.build_dataset(jsonl_config(path), tmp_path / "data")["counts"]
     assert (counts["rows"], counts["samples"], counts["quarantined"]) == (5, 2, 3)
     samples = parquet.read_finished(tmp_path / "data", Sample, "a test")

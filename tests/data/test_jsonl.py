@@ -55,6 +55,7 @@ def test_a_difficulty_sampling_row_becomes_a_sample(convert_row):
     assert (result.task, result.task_set) == ("math", TaskSet.reasoning)
     assert (result.source, result.options, result.gen_difficulty) == ("my.jsonl:1", (), None)
     with Image.open(BytesIO(result.images[0])) as image:
+        # 800 x 600, with both sides rounded to multiples of 28.
         assert (image.format, image.mode, image.size) == ("PNG", "RGB", (812, 588))
 
 
@@ -306,6 +307,7 @@ def test_rows_are_read_one_by_one(write_rows):
     first = next(stream)
     assert isinstance(first, Sample)
     assert first.answer == "0"
+    # Rows appended after the first was read are read too, so the file was not loaded whole.
     with path.open("a") as file:
         file.write("x" * 100_000 + "\nhello\n")
     assert [row.source for row in stream][-1] == "my.jsonl:52"

@@ -275,6 +275,7 @@ def test_the_log_states_the_budget_in_pixels_and_tokens(tmp_path, encode, caplog
     build.build_dataset(DataConfig(source=Source.jsonl, path=str(path)), tmp_path / "data")
     text = caplog.text
     assert "data: 2 rows, 1 samples, 1 quarantined (1 duplicate; see quarantine.jsonl)" in text
+    # 300 x 200 is resized to 308 x 196 pixels: 77 tokens of 784.
     assert "1 images, 77 image tokens, at most 77 in one" in text
     assert "(budget 3136 to 1254400 pixels = 4 to 1600 tokens)" in text
     assert "1 rows are exact duplicates" in text

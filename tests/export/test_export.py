@@ -91,20 +91,12 @@ def test_scores_parquet_has_scores_and_the_original_rows(exported):
     _, folder, samples = exported
     rows = pq.read_table(folder / "scores.parquet").to_pylist()
     assert [row["sample_id"] for row in rows] == [sample.sample_id for sample in samples]
-    first, last = rows[0], rows[4]
-    assert (first["selected"], first["stage"], first["pism"], first["stratum"]) == (
-        False,
-        None,
-        None,
-        "easy",
-    )
-    assert (last["selected"], last["stage"], last["pism"], last["pism_stratum"]) == (
-        True,
-        "grpo",
-        0.4,
-        "hard",
-    )
-    assert json.loads(last["original"]) == {"image_paths": ["a.png"], **ROWS[4]}
+    not_selected, selected = rows[0], rows[4]
+    columns = ("selected", "stage", "pism", "stratum")
+    assert [not_selected[name] for name in columns] == [False, None, None, "easy"]
+    columns = ("selected", "stage", "pism", "pism_stratum")
+    assert [selected[name] for name in columns] == [True, "grpo", 0.4, "hard"]
+    assert json.loads(selected["original"]) == {"image_paths": ["a.png"], **ROWS[4]}
 
 
 def test_datasets_opens_the_images_of_scores_parquet(exported):
@@ -121,6 +113,7 @@ def test_our_loader_reads_every_exported_format_as_the_same_samples(exported, ex
         source=Source(export_format.value), path=str(folder / export_format.value)
     )
     exported_data.max_pixels = config.data.max_pixels
+    # The selection is the last five samples in reverse order.
     loaded, selected = list(dataset.load_samples(exported_data)), samples[:0:-1]
     assert [sample.sample_id for sample in loaded] == [sample.sample_id for sample in selected]
     assert [sample.answer_kind for sample in loaded] == [sample.answer_kind for sample in selected]

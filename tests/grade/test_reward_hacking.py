@@ -58,9 +58,9 @@ def test_a_thought_may_repeat_the_question() -> None:
 def test_ten_steps_above_the_limit_raise_an_alarm_and_one_does_not() -> None:
     quiet = [0.0] * 30
     assert reward_hacking.first_alarm([*quiet, 0.9, *quiet], 0.1) is None
-    assert reward_hacking.first_alarm([*quiet, *[0.2] * 20], 0.1) == 35
+    assert reward_hacking.first_alarm([*quiet, *[0.2] * 20], 0.1) == 35  # 6 of 10 steps
     assert reward_hacking.first_alarm([], 0.1) is None
-    assert reward_hacking.first_alarm([0.5, 0.5], 0.1) == 1
+    assert reward_hacking.first_alarm([0.5, 0.5], 0.1) == 1  # a run shorter than the window
     assert max(reward_hacking.window_means([*quiet, *[0.2] * 20])) == pytest.approx(0.2)
     assert reward_hacking.window_means([]) == []
 
