@@ -8,19 +8,21 @@ from difftrain.difficulty import ace
 from difftrain.difficulty.ace import ColumnProducts
 
 
-def causal(tokens: int, seed: int = 0) -> np.ndarray:
+def causal_attention(tokens: int, seed: int = 0) -> np.ndarray:
     """A lower triangle like a response's part of a softmax: its rows sum to less than one."""
     table = np.tril(np.random.default_rng(seed).random((tokens, tokens)) + 0.01)
     return table / (table.sum(axis=1, keepdims=True) + 0.5)
 
 
-def by_hand(table: np.ndarray, sigma: float, min_rows: int, window: int | None) -> float | None:
+def bias_by_hand(
+    table: np.ndarray, sigma: float, min_rows: int, window: int | None
+) -> float | None:
     tokens, products = len(table), []
     for column in range(tokens):
         rows = range(column, tokens)
         if len(rows) >= min_rows:
-            kept = list(rows)[:window]
-            products.append(math.prod(sigma * table[row, column] for row in kept))
+            rows_in_window = list(rows)[:window]
+            products.append(math.prod(sigma * table[row, column] for row in rows_in_window))
     return math.log(max(products)) if products else None
 
 
@@ -29,8 +31,8 @@ def by_hand(table: np.ndarray, sigma: float, min_rows: int, window: int | None) 
 @pytest.mark.parametrize("window", [None, 1, 2, 40])
 def test_the_bias_is_the_papers_product(sigma: float, min_rows: int, window: int | None) -> None:
     for tokens in (2, 3, 9):
-        table = causal(tokens, tokens)
-        expected = by_hand(table, sigma, min_rows, window)
+        table = causal_attention(tokens, tokens)
+        expected = bias_by_hand(table, sigma, min_rows, window)
         value = ace.bias(table, sigma, min_rows, window)
         assert value == (None if expected is None else pytest.approx(expected))
 
@@ -41,12 +43,12 @@ def test_the_last_column_is_a_product_of_one_factor() -> None:
     assert ace.bias(table, min_rows=2) == pytest.approx(math.log(0.2 * 0.2))
 
 
-def test_what_is_above_the_diagonal_is_ignored() -> None:
-    table = causal(6)
+def test_values_above_the_diagonal_are_ignored() -> None:
+    table = causal_attention(6)
     assert ace.bias(table + np.triu(np.full((6, 6), 0.9), 1)) == ace.bias(table)
 
 
-def test_products_too_small_for_a_float_are_sums_of_logarithms() -> None:
+def test_a_product_too_small_for_a_float_is_a_sum_of_logarithms() -> None:
     tokens = 3000
     table = np.tril(np.full((tokens, tokens), 1e-3))
     assert ace.bias(table, min_rows=tokens) == pytest.approx(tokens * math.log(2e-3))
@@ -57,8 +59,8 @@ def test_a_response_of_no_or_one_token_has_no_value(tokens: int) -> None:
     assert ace.bias(np.full((tokens, tokens), 0.4)) is None
 
 
-def test_no_column_with_enough_rows_gives_no_value() -> None:
-    assert ace.bias(causal(4), min_rows=5) is None
+def test_without_a_column_of_min_rows_there_is_no_value() -> None:
+    assert ace.bias(causal_attention(4), min_rows=5) is None
 
 
 def test_the_mean_logarithm_divides_by_the_number_of_factors() -> None:
@@ -66,8 +68,8 @@ def test_the_mean_logarithm_divides_by_the_number_of_factors() -> None:
     assert ace.bias(table, normalize="mean_log") == pytest.approx(math.log(0.4))
 
 
-def test_rows_may_come_in_any_pieces() -> None:
-    table = np.log(causal(12) + np.triu(np.ones((12, 12)), 1))
+def test_rows_can_be_added_in_chunks_of_any_size() -> None:
+    table = np.log(causal_attention(12) + np.triu(np.ones((12, 12)), 1))
     whole = ace.bias(np.exp(table), window=4)
     for cuts in itertools.combinations(range(1, 12), 2):
         columns = ColumnProducts(12, window=4)
@@ -76,13 +78,13 @@ def test_rows_may_come_in_any_pieces() -> None:
         assert columns.max_log_psi() == pytest.approx(whole)
 
 
-def test_a_sample_is_biased_above_lambda_a_and_not_without_a_value() -> None:
+def test_a_sample_is_biased_only_if_it_has_a_value_above_lambda_a() -> None:
     assert ace.is_biased(math.log(0.11))
     assert not ace.is_biased(math.log(0.1))
     assert not ace.is_biased(None)
 
 
-@pytest.mark.parametrize("bad", [np.ones((2, 3)), np.ones(3), -np.ones((2, 2))])
-def test_other_tables_are_refused(bad: np.ndarray) -> None:
+@pytest.mark.parametrize("table", [np.ones((2, 3)), np.ones(3), -np.ones((2, 2))])
+def test_a_table_that_is_not_square_or_has_negative_values_is_refused(table: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"T x T|negative"):
-        ace.bias(bad)
+        ace.bias(table)

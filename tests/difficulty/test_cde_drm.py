@@ -15,17 +15,17 @@ def test_discrepancy_is_accuracy_with_minus_accuracy_without() -> None:
     assert cde.discrepancy(verdicts(3), verdicts(3)) == 0.0
 
 
-def test_discrepancy_is_signed_unless_the_absolute_one_is_requested() -> None:
+def test_discrepancy_is_signed_unless_absolute_is_requested() -> None:
     assert cde.discrepancy(verdicts(1), verdicts(4)) == -0.6
     assert cde.discrepancy(verdicts(1), verdicts(4), absolute=True) == 0.6
 
 
-def test_three_fifths_is_exactly_the_float() -> None:
-    assert 0.8 - 0.2 != 0.6
-    for right in range(11):
-        for without in range(11):
-            value = cde.discrepancy(verdicts(right, 10), verdicts(without, 10))
-            assert value == (right - without) / 10
+def test_discrepancies_are_exactly_the_decimal_floats() -> None:
+    assert 0.8 - 0.2 != 0.6  # so a difference of two means would not do
+    for with_image in range(11):
+        for text_only in range(11):
+            value = cde.discrepancy(verdicts(with_image, 10), verdicts(text_only, 10))
+            assert value == (with_image - text_only) / 10
 
 
 def test_unequal_numbers_of_rollouts_are_allowed() -> None:
@@ -33,7 +33,7 @@ def test_unequal_numbers_of_rollouts_are_allowed() -> None:
 
 
 @pytest.mark.parametrize("bad", [[], [1, -1, 0], [[1, 0]], [0.5, 1]])
-def test_a_mean_over_nothing_or_over_a_part_is_refused(bad: list) -> None:
+def test_empty_or_incomplete_verdicts_are_refused(bad: list) -> None:
     with pytest.raises(ValueError, match="M verdicts of 0 or 1"):
         cde.discrepancy(np.array(bad), verdicts(1))
     with pytest.raises(ValueError, match="M verdicts of 0 or 1"):
@@ -41,12 +41,12 @@ def test_a_mean_over_nothing_or_over_a_part_is_refused(bad: list) -> None:
 
 
 def test_difficulty_is_the_share_of_incorrect_responses() -> None:
-    assert [drm.difficulty(verdicts(right)) for right in (5, 4, 1, 0)] == [0.0, 0.2, 0.8, 1.0]
+    assert [drm.difficulty(verdicts(correct)) for correct in (5, 4, 1, 0)] == [0.0, 0.2, 0.8, 1.0]
 
 
-def test_easy_is_always_correct_and_unsolved_never() -> None:
-    value = [drm.stratum(drm.difficulty(verdicts(right))) for right in range(6)]
-    assert value == [
+def test_a_sample_is_easy_if_always_correct_and_unsolved_if_never() -> None:
+    strata = [drm.stratum(drm.difficulty(verdicts(correct))) for correct in range(6)]
+    assert strata == [
         Stratum.unsolved, Stratum.hard, Stratum.hard, Stratum.medium, Stratum.medium, Stratum.easy,
     ]  # fmt: skip
     assert drm.stratum(0.5) is Stratum.hard

@@ -13,9 +13,11 @@ def test_balance_is_geometric_over_layers_and_arithmetic_over_tokens() -> None:
 
 def test_balance_ignores_the_first_and_last_layer() -> None:
     image, text = np.full((4, 3), 0.2), np.full((4, 3), 0.4)
-    other = image.copy()
-    other[[0, -1]] = 7.0
-    assert cmab.balance(image, text) == cmab.balance(other, text) == pytest.approx(0.5)
+    changed = image.copy()
+    changed[[0, -1]] = 7.0
+    assert (
+        cmab.balance(image, text) == cmab.balance(changed, text) == pytest.approx(0.5)
+    )
 
 
 def test_an_image_without_attention_has_a_balance_of_epsilon() -> None:
@@ -23,17 +25,17 @@ def test_an_image_without_attention_has_a_balance_of_epsilon() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (4, 0), (5,)])
-def test_a_mean_over_nothing_raises(shape: tuple[int, ...]) -> None:
+def test_too_few_layers_or_tokens_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"layers|L x T"):
         cmab.balance(np.ones(shape), np.ones(shape))
 
 
-def test_unequal_tables_are_refused() -> None:
+def test_tables_of_different_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="both be L x T"):
         cmab.balance(np.ones((4, 3)), np.ones((4, 2)))
 
 
-def test_text_without_attention_is_refused() -> None:
+def test_a_token_without_attention_on_the_text_is_refused() -> None:
     with pytest.raises(ValueError, match="no ratio"):
         cmab.balance(np.ones((4, 1)), np.zeros((4, 1)))
 

@@ -8,7 +8,7 @@ RATIOS = np.arange(10) / 10
 
 
 def grid(*correct: int) -> np.ndarray:
-    """A full table whose row r has correct[r] correct draws, at its end."""
+    """A full table; the last correct[r] draws of row r are correct."""
     table = np.zeros((len(correct), 10), dtype=np.int8)
     for row, count in enumerate(correct):
         table[row, 10 - count :] = 1
@@ -19,13 +19,13 @@ def test_a_ratio_fails_when_all_ten_draws_are_incorrect() -> None:
     assert pism.failure_ratio(grid(9, 3, 1, 0, 5, 5, 5, 5, 5, 5), RATIOS) == 0.3
 
 
-def test_accuracy_equal_to_tau_has_not_failed() -> None:
+def test_a_ratio_with_accuracy_equal_to_tau_passes() -> None:
     assert pism.failure_ratio(grid(*[1] * 10), RATIOS, tau=0.1) is None
     assert pism.failure_ratio(grid(*[7] * 10), RATIOS, tau=0.7) is None
     assert pism.failure_ratio(grid(*[3] * 10), RATIOS, tau=0.3) is None
 
 
-def test_accuracy_below_tau_has_failed() -> None:
+def test_a_ratio_with_accuracy_below_tau_fails() -> None:
     assert pism.failure_ratio(grid(3, 2, *[5] * 8), RATIOS, tau=0.3) == 0.1
 
 
@@ -40,7 +40,7 @@ def test_a_table_that_does_not_settle_the_label_is_refused() -> None:
         pism.failure_ratio(table, RATIOS)
 
 
-def test_an_early_stopped_table_settles_it() -> None:
+def test_an_early_stopped_table_can_settle_the_label() -> None:
     table = np.full((10, 10), -1, dtype=np.int8)
     table[0, :2] = 0, 1
     table[1] = 0
@@ -57,7 +57,7 @@ def test_strata_have_the_papers_edges() -> None:
     assert strata == ["unsolved", "hard", "hard", "medium", "medium", "easy", "easy", "easy"]
 
 
-def test_table_a_puts_exactly_seven_tenths_into_medium() -> None:
+def test_the_papers_table_a_puts_a_ratio_of_exactly_0_7_into_medium() -> None:
     assert pism.stratum(0.7, easy_inclusive=False) is Stratum.medium
     assert pism.stratum(0.8, easy_inclusive=False) is Stratum.easy
 
@@ -74,7 +74,7 @@ def test_a_table_settles_the_stratum_before_the_ratio() -> None:
     assert pism.settled_stratum(table, RATIOS, minimum=1) is None
 
 
-def test_the_chance_aware_minimum_is_the_binomial_tail() -> None:
+def test_the_chance_corrected_minimum_follows_the_binomial_tail() -> None:
     from scipy.stats import binom
 
     for rate in np.linspace(0.02, 0.98, 25):
@@ -89,7 +89,7 @@ def test_the_chance_aware_minimum_is_the_binomial_tail() -> None:
 def test_chance_correction_never_lowers_the_minimum_and_tau_still_counts() -> None:
     assert pism.min_correct(10) == 1
     assert pism.min_correct(10, tau=0.9, guess_rate=0.1) == 9
-    assert pism.min_correct(10, guess_rate=6 / 7) == 11
+    assert pism.min_correct(10, guess_rate=6 / 7) == 11  # more than all ten draws: cannot pass
 
 
 def test_the_guess_rate_is_laplace_smoothed_and_needs_every_draw() -> None:

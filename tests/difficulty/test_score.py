@@ -8,7 +8,7 @@ from difftrain.difficulty.score import gather_evidence, score_all, uncorrected_p
 from difftrain.records import Attention, Measure, Rollout, Score, Stratum, Verdict, View
 
 PROBE = ProbeConfig(mask_percents=[0, 50], draws=4, cde_rollouts=5)
-ALL = [Measure.pism, Measure.cmab, Measure.cde, Measure.ace, Measure.drm]
+ALL_MEASURES = [Measure.pism, Measure.cmab, Measure.cde, Measure.ace, Measure.drm]
 
 
 def rollout(view: View, percent: int, draw: int, correct: bool, tokens: int = 4) -> Rollout:
@@ -20,24 +20,24 @@ def rollout(view: View, percent: int, draw: int, correct: bool, tokens: int = 4)
 
 
 def rows(full_image: str, text_only: str, masked: str, tokens: int = 4) -> list[Rollout]:
-    """Verdicts as strings: `+` correct, `-` not."""
+    """Rollouts of each view from a string of verdicts: `+` correct, `-` not."""
     views = (
         (View.full_image, 0, full_image),
         (View.text_only, 0, text_only),
         (View.masked, 50, masked),
     )
     return [
-        rollout(view, percent, draw, mark == "+", tokens)
-        for view, percent, marks in views
-        for draw, mark in enumerate(marks)
+        rollout(view, percent, draw, symbol == "+", tokens)
+        for view, percent, symbols in views
+        for draw, symbol in enumerate(symbols)
     ]
 
 
-def attention_row(draw: int, bias: float | None) -> Attention:
+def attention_row(draw: int, max_log_psi: float | None) -> Attention:
     table = ((0.2, 0.2), (0.2, 0.2), (0.2, 0.2))
     return Attention(
         sample_id="a", draw=draw, image_tokens=4, text_tokens=8, image_LT=table, text_LT=table,
-        max_log_psi=bias,
+        max_log_psi=max_log_psi,
     )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def config(*measures: Measure) -> DifficultyConfig:
 
 def test_one_probe_feeds_all_measures() -> None:
     attention = [attention_row(0, -4.5), attention_row(1, None)]
-    score_of = scores(rows("-+-++", "----+", "----"), attention, config(*ALL))
+    score_of = scores(rows("-+-++", "----+", "----"), attention, config(*ALL_MEASURES))
     assert score_of[Measure.pism].value == 0.5
     assert score_of[Measure.cmab].value == pytest.approx(1.0)
     assert score_of[Measure.cde].value == 0.4
@@ -67,7 +67,7 @@ def test_one_probe_feeds_all_measures() -> None:
     assert score_of[Measure.cde].stratum is score_of[Measure.ace].stratum is None
 
 
-def test_a_rollout_beyond_k_is_not_one_of_pisms_draws() -> None:
+def test_a_rollout_beyond_draw_k_is_not_counted_by_pism() -> None:
     score_of = scores(rows("----+", "", ""), [], config(Measure.pism, Measure.drm))
     assert score_of[Measure.pism].value == 0.0
     assert score_of[Measure.drm].value == 0.8
@@ -80,12 +80,12 @@ def test_a_response_without_tokens_has_no_ace_value() -> None:
         scores(rows("-----", "", ""), [], config(Measure.drm, Measure.ace))
 
 
-def test_missing_text_only_rollouts_are_not_a_score() -> None:
+def test_missing_text_only_rollouts_are_refused() -> None:
     with pytest.raises(ValueError, match="M verdicts"):
         scores(rows("-----", "--", ""), [], config(Measure.drm, Measure.cde))
 
 
-def test_the_chance_corrected_label_stands_beside_the_uncorrected_one() -> None:
+def test_chance_correction_keeps_the_uncorrected_label_as_well() -> None:
     difficulty = config(Measure.pism)
     rollouts = rows("++++-", "+----", "+---")
     evidence = gather_evidence(rollouts, [], PROBE)
@@ -99,7 +99,7 @@ def test_the_chance_corrected_label_stands_beside_the_uncorrected_one() -> None:
     assert uncorrected.stratum is Stratum.easy
 
 
-def test_a_settled_stratum_is_a_score_only_if_the_probe_stopped_there() -> None:
+def test_a_stratum_without_a_ratio_is_a_score_only_with_until_stratum() -> None:
     probe = ProbeConfig(mask_percents=[0, 70, 90], draws=4, cde_rollouts=5)
     rollouts, difficulty = rows("+----", "", ""), config(Measure.pism)
     with pytest.raises(ValueError, match=r"does not settle ratio 0\.7"):

@@ -27,11 +27,11 @@ def run_rap(**changes: object) -> rap.RapResult:
     return rap.run_rap(**{**columns, **changes})  # type: ignore[arg-type]
 
 
-def ids(*columns: object, draws: int = 5, **thresholds: float) -> list[str]:
+def selected_ids(*columns: object, draws: int = 5, **thresholds: float) -> list[str]:
     return [selection.sample_id for selection in rap.choose(*columns, draws, **thresholds)]  # type: ignore[arg-type]
 
 
-def test_the_easy_one_is_replaced_by_the_hardest_that_is_sometimes_solved() -> None:
+def test_an_easy_sample_is_replaced_by_the_hardest_that_is_sometimes_solved() -> None:
     selections = rap.choose(IDS, DISCREPANCY, BIAS, DIFFICULTY, 5)
     assert [selection.sample_id for selection in selections] == ["kept", "hardest"]
     assert all(selection.stage is TrainStage.grpo for selection in selections)
@@ -63,21 +63,21 @@ def test_no_selected_sample_is_easy_or_biased_whatever_the_pool_scores() -> None
     rng = np.random.default_rng(3)
     for _ in range(300):
         size = int(rng.integers(1, 60))
-        wrong = rng.integers(0, 6, size)
+        num_incorrect = rng.integers(0, 6, size)
         bias = [None if rng.random() < 0.1 else float(rng.normal(-2.3, 2)) for _ in range(size)]
         result = run_rap(
             sample_id_N=[f"{n}" for n in range(size)],
             discrepancy_N=(rng.integers(-5, 6, size) / 5).tolist(),
             bias_N=bias,
-            difficulty_N=(wrong / 5).tolist(),
+            difficulty_N=(num_incorrect / 5).tolist(),
         )
-        chosen = [
+        selected = [
             n
             for n, decision in enumerate(result.decisions)
             if decision.outcome in ("kept", "brought_in")
         ]
-        assert all(wrong[n] > 0 for n in chosen)
-        assert all(bias[n] is None or bias[n] <= math.log(0.1) for n in chosen)
+        assert all(num_incorrect[n] > 0 for n in selected)
+        assert all(bias[n] is None or bias[n] <= math.log(0.1) for n in selected)
         funnel = result.funnel
         assert funnel["brought_in"] == min(funnel["removed_easy"], funnel["candidates"])
         assert funnel["chosen"] == (
@@ -87,25 +87,25 @@ def test_no_selected_sample_is_easy_or_biased_whatever_the_pool_scores() -> None
 
 
 def test_a_discrepancy_equal_to_lambda_c_is_not_above_it() -> None:
-    assert ids(["a", "b"], [0.5, 0.51], [-9, -9], [0.2, 0.2], draws=100) == ["b"]
-    assert ids(["a"], [0.8 - 0.2], None, None, lambda_c=0.6) == []
+    assert selected_ids(["a", "b"], [0.5, 0.51], [-9, -9], [0.2, 0.2], draws=100) == ["b"]
+    assert selected_ids(["a"], [0.8 - 0.2], None, None, lambda_c=0.6) == []
 
 
 def test_a_bias_equal_to_lambda_a_is_not_above_it() -> None:
     bound = math.log(0.1)
-    selected = ids(["a", "b"], None, [bound, math.nextafter(bound, 0)], None)
+    selected = selected_ids(["a", "b"], None, [bound, math.nextafter(bound, 0)], None)
     assert selected == ["a"]
 
 
 def test_difficulties_are_compared_as_integers() -> None:
     assert 1 - 4 / 5 < 1 / 5
-    selected = ids(["easy", "one_wrong"], [1.0, 0.0], [-9, -9], [0.0, 1 - 4 / 5])
-    assert selected == ["one_wrong"]
-    assert ids(["a"], [1.0], [-9.0], [1e-12]) == []
+    selected = selected_ids(["easy", "once_incorrect"], [1.0, 0.0], [-9, -9], [0.0, 1 - 4 / 5])
+    assert selected == ["once_incorrect"]
+    assert selected_ids(["a"], [1.0], [-9.0], [1e-12]) == []
 
 
-def test_a_sample_that_is_never_right_is_not_brought_in() -> None:
-    assert ids(["easy", "never"], [1.0, 0.0], [-9, -9], [0.0, 1.0]) == []
+def test_a_sample_that_is_never_correct_is_not_brought_in() -> None:
+    assert selected_ids(["easy", "never"], [1.0, 0.0], [-9, -9], [0.0, 1.0]) == []
 
 
 def test_fewer_candidates_than_removed_are_all_brought_in_and_counted() -> None:
@@ -122,16 +122,18 @@ def test_fewer_candidates_than_removed_are_all_brought_in_and_counted() -> None:
 def test_ties_do_not_depend_on_the_order_of_the_pool() -> None:
     names = ["easy", *(f"s{n}" for n in range(20))]
     columns = ([1.0] + [0.0] * 20, [-9.0] * 21, [0.0] + [0.6] * 20)
-    forward = ids(names, *columns)
-    backward = ids(names[::-1], *(column[::-1] for column in columns))
+    forward = selected_ids(names, *columns)
+    backward = selected_ids(names[::-1], *(column[::-1] for column in columns))
     assert forward == backward
     assert len(forward) == 1
 
 
-def test_a_measure_left_out_takes_no_part() -> None:
-    assert ids(IDS, DISCREPANCY, None, None) == ["kept", "biased", "easy"]
-    assert ids(IDS, None, BIAS, None) == [name for name in IDS if not name.startswith("biased")]
-    assert ids(IDS, DISCREPANCY, BIAS, None) == ["kept", "easy"]
+def test_a_measure_without_a_column_has_no_effect() -> None:
+    assert selected_ids(IDS, DISCREPANCY, None, None) == ["kept", "biased", "easy"]
+    assert selected_ids(IDS, None, BIAS, None) == [
+        name for name in IDS if not name.startswith("biased")
+    ]
+    assert selected_ids(IDS, DISCREPANCY, BIAS, None) == ["kept", "easy"]
 
 
 def test_a_response_too_short_for_ace_is_not_biased_and_is_counted() -> None:
@@ -149,13 +151,13 @@ def test_an_empty_selection_is_refused_with_the_counts() -> None:
         rap.require_min(result.selections, 8, result.funnel, RAP_MEASURES)
 
 
-def test_only_the_measures_that_took_part_are_named() -> None:
+def test_the_error_names_only_the_measures_that_took_part() -> None:
     result = run_rap(discrepancy_N=None, difficulty_N=None, lambda_a=1e-9)
-    with pytest.raises(EmptySelectionError) as refused:
+    with pytest.raises(EmptySelectionError) as error:
         rap.require_min(result.selections, 8, result.funnel, ["ace"])
-    assert "of 8 samples ACE leaves 0; move difficulty.ace.lambda_a or" in str(refused.value)
+    assert "of 8 samples ACE leaves 0; move difficulty.ace.lambda_a or" in str(error.value)
     for other in ("CDE", "cde", "DRM"):
-        assert other not in str(refused.value)
+        assert other not in str(error.value)
     with pytest.raises(EmptySelectionError, match="candidates; add data, or lower"):
         rap.require_min([], 8, result.funnel, ["drm"])
 
@@ -169,6 +171,6 @@ def test_only_the_measures_that_took_part_are_named() -> None:
         ({"draws": 0}, "must be above 0"),
     ],
 )
-def test_columns_that_do_not_fit_are_refused(changes: dict, message: str) -> None:
+def test_columns_with_missing_or_repeated_values_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run_rap(**changes)

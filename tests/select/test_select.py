@@ -42,13 +42,13 @@ def test_a_control_larger_than_the_pool_is_refused() -> None:
         random_control(IDS, 41, 1, "a")
 
 
-def test_too_few_samples_are_refused_with_the_counts() -> None:
+def test_a_selection_that_is_too_small_is_refused_with_the_counts() -> None:
     counts = count_strata(SCORES, Measure.pism)
     with pytest.raises(EmptySelectionError, match=r"leaves 0 samples.*hard 10"):
         require_min_size([], 8, counts)
 
 
-def test_all_four_strata_are_counted_even_where_one_is_empty() -> None:
+def test_all_four_strata_are_counted_even_if_empty() -> None:
     assert count_strata(SCORES[:1], Measure.pism) == {
         "easy": 1,
         "medium": 0,
