@@ -1,4 +1,4 @@
-"""Fake servers on real ports: one to build on, and a proxy that injects faults."""
+"""Fake HTTP servers on real ports: a base class, and a proxy that injects faults."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ def completion(text: Any, reason: str = "stop") -> bytes:
 
 
 class FakeServer:
-    """A server on a free port; `bodies` holds every request's body."""
+    """A server on a free port that records every request; a subclass defines `respond`."""
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -27,28 +27,28 @@ class FakeServer:
         self.headers: list[dict[str, str]] = []
         self.open = self.max_open = 0
         self.lock = threading.Lock()
-        outer = self
+        fake_server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                outer.list_models(self)
+                fake_server.list_models(self)
 
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["Content-Length"]))
-                with outer.lock:
-                    number = len(outer.bodies)
-                    outer.bodies.append(json.loads(content))
-                    outer.keys.add(self.headers["Authorization"])
-                    outer.headers.append(dict(self.headers))
-                    outer.open += 1
-                    outer.max_open = max(outer.max_open, outer.open)
+                with fake_server.lock:
+                    number = len(fake_server.bodies)
+                    fake_server.bodies.append(json.loads(content))
+                    fake_server.keys.add(self.headers["Authorization"])
+                    fake_server.headers.append(dict(self.headers))
+                    fake_server.open += 1
+                    fake_server.max_open = max(fake_server.max_open, fake_server.open)
                 try:
-                    outer.respond(self, number, content)
+                    fake_server.respond(self, number, content)
                 finally:
-                    with outer.lock:
-                        outer.open -= 1
+                    with fake_server.lock:
+                        fake_server.open -= 1
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -84,7 +84,7 @@ def send(handler: BaseHTTPRequestHandler, status: int, content: bytes, **headers
 
 
 class FaultyProxy(FakeServer):
-    """Forwards requests to another server, except where `fault(number)` names a fault."""
+    """Forwards requests to another server, except those for which `fault(number)` names a fault."""
 
     FAULTS = ("429", "500", "503", "dropped", "cut", "slow", "page", "empty")
 
@@ -93,27 +93,27 @@ class FaultyProxy(FakeServer):
         self.upstream = upstream
         self.fault: Callable[[int], str | None] = lambda number: None
         self.injected: list[str] = []
-        self.slowness = 1.5
+        self.slow_seconds = 1.5
         self.max_tokens: int | None = None
 
     def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
-        kind = self.fault(number)
-        if kind is None:
+        fault = self.fault(number)
+        if fault is None:
             return self.forward(handler, content)
         with self.lock:
-            self.injected.append(kind)
-        if kind == "429":
+            self.injected.append(fault)
+        if fault == "429":
             send(handler, 429, b'{"error": {"message": "slow down"}}', Retry_After="0")
-        elif kind in ("500", "503"):
-            send(handler, int(kind), b"<html>oops</html>")
-        elif kind == "page":
+        elif fault in ("500", "503"):
+            send(handler, int(fault), b"<html>oops</html>")
+        elif fault == "page":
             send(handler, 200, b"<html>please sign in</html>")
-        elif kind == "empty":
+        elif fault == "empty":
             send(handler, 200, completion(""))
-        elif kind == "slow":
-            time.sleep(self.slowness)
+        elif fault == "slow":
+            time.sleep(self.slow_seconds)
             self.drop(handler)
-        elif kind == "cut":
+        elif fault == "cut":
             handler.send_response(200)
             handler.send_header("Content-Length", "1000")
             handler.end_headers()
@@ -138,7 +138,7 @@ class FaultyProxy(FakeServer):
 
     @staticmethod
     def drop(handler: BaseHTTPRequestHandler) -> None:
-        """Reset the connection, so that the other side reads an error."""
+        """Reset the connection, so that the client gets an error."""
         handler.close_connection = True
         linger = struct.pack("ii", 1, 0)
         handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

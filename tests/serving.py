@@ -1,4 +1,4 @@
-"""`transformers serve` with the tiny model: a real server, for the slow lane."""
+"""Starts `transformers serve`, a real server, with the tiny model; for the slow lane."""
 
 import json
 import shutil
@@ -16,23 +16,23 @@ import pytest
 
 from difftrain.model.resolve import SHIPPED
 
-WHOLE_TEXT = {
+RESPONSE_TEMPLATE = {
     "defaults": {"role": "assistant"},
     "start_anchor": "<|im_start|>assistant\n",
     "fields": {"content": {"close_pattern": "<\\|im_end\\|>", "content": "text"}},
 }
-"""Keeps the server from removing the tiny model's unfinished reasoning from the reply."""
+"""With this template the server does not remove unfinished reasoning from the reply."""
 
 
 @contextmanager
 def serving(parent: Path, port: int | None = None) -> Iterator[tuple[str, str]]:
-    """Address and model name of the server, which stops with the block."""
+    """The server's address and model name; it stops at the end of the block."""
     for name in ("fastapi", "uvicorn", "openai"):
         pytest.importorskip(name)
     folder = parent / "tiny"
     shutil.copytree(SHIPPED["tiny"], folder, dirs_exist_ok=True)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
-    settings["response_template"] = WHOLE_TEXT
+    settings["response_template"] = RESPONSE_TEMPLATE
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     port = port or free_port()
     program = str(Path(sys.executable).parent / "transformers")
@@ -42,11 +42,11 @@ def serving(parent: Path, port: int | None = None) -> Iterator[tuple[str, str]]:
             [*command, "--port", str(port), "--device", "cpu", str(folder)], stdout=log, stderr=log
         )
     url = f"http://127.0.0.1:{port}/v1"
-    until = time.time() + 300
+    deadline = time.time() + 300
     try:
         while not is_up(url):
             assert process.poll() is None, (parent / "log").read_text()[-3000:]
-            assert time.time() < until
+            assert time.time() < deadline
             time.sleep(0.5)
         yield url, str(folder)
     finally:
@@ -62,7 +62,7 @@ def free_port() -> int:
 
 
 def is_up(url: str) -> bool:
-    """Whether a server answers, with whatever status."""
+    """Whether a server answers, with any status."""
     try:
         with urllib.request.urlopen(f"{url}/models", timeout=60):
             return True

@@ -1,4 +1,4 @@
-"""Any image becomes RGB PNG bytes inside the budget, or says why not."""
+"""Any image becomes an RGB PNG within the pixel budget, or an error says why not."""
 
 import struct
 import zlib
@@ -14,16 +14,16 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from difftrain import images
 from difftrain.images import ImageError, PixelBudget
 
-WIDE = PixelBudget(3136, 1_254_400)
+BUDGET = PixelBudget(3136, 1_254_400)
 
 
-def opened(raw):
+def open_image(raw):
     return Image.open(BytesIO(raw))
 
 
-def pixel(decoded, place) -> tuple[int, int, int]:
-    """What is stored at (x, y)."""
-    red, green, blue = np.asarray(opened(decoded.png))[place[1], place[0]].tolist()
+def pixel(decoded, position) -> tuple[int, int, int]:
+    """The stored color at (x, y)."""
+    red, green, blue = np.asarray(open_image(decoded.png))[position[1], position[0]].tolist()
     return red, green, blue
 
 
@@ -42,12 +42,12 @@ def noise(size, seed=0):
         ((30, 20), 1_254_400, (84, 56)),
     ],
 )
-def test_known_sizes_come_out_as_the_processor_makes_them(size, max_pixels, expected):
+def test_known_sizes_are_those_of_the_processor(size, max_pixels, expected):
     assert images.fit_size(size, PixelBudget(3136, max_pixels)) == expected
 
 
 @pytest.mark.parametrize("max_pixels", [200_704, 1_003_520, 1_254_400, 12_845_056])
-def test_the_size_rule_is_the_processors_and_its_resize_is_then_the_identity(max_pixels):
+def test_fit_size_is_the_processors_size_and_the_processor_does_not_change_it_again(max_pixels):
     rng = Random(max_pixels)
     for _ in range(2000):
         width = rng.choice([rng.randint(1, 60), rng.randint(20, 3000)])
@@ -55,15 +55,15 @@ def test_the_size_rule_is_the_processors_and_its_resize_is_then_the_identity(max
         if max(width, height) > 100 * min(width, height):
             continue
         size = images.fit_size((width, height), PixelBudget(3136, max_pixels))
-        there = smart_resize(height, width, 28, 3136, max_pixels)
-        assert size == there[::-1]
-        assert smart_resize(size[1], size[0], 28, 3136, max_pixels) == there
+        processor_size = smart_resize(height, width, 28, 3136, max_pixels)
+        assert size == processor_size[::-1]
+        assert smart_resize(size[1], size[0], 28, 3136, max_pixels) == processor_size
 
 
 @pytest.mark.parametrize(
     "budget", [PixelBudget(3136, 3136), PixelBudget(3136, 12544), PixelBudget(784, 100_352)]
 )
-def test_thin_images_and_tight_budgets_are_stable_or_refused(budget):
+def test_a_thin_image_gets_a_size_that_the_processor_keeps_or_is_refused(budget):
     rng = Random(7)
     stable = 0
     for _ in range(3000):
@@ -82,17 +82,17 @@ def test_thin_images_and_tight_budgets_are_stable_or_refused(budget):
 def test_an_image_that_only_rounding_makes_too_narrow_is_refused():
     assert smart_resize(41, 8200) == (28, 8204)
     with pytest.raises(ImageError, match="image too narrow: 8204 x 28"):
-        images.fit_size((8200, 41), WIDE)
+        images.fit_size((8200, 41), BUDGET)
 
 
 def test_a_ratio_over_200_is_refused(encode):
     with pytest.raises(ImageError, match="image too narrow: 2010 x 10"):
-        images.decode(encode(Image.new("RGB", (2010, 10))), WIDE)
+        images.decode(encode(Image.new("RGB", (2010, 10))), BUDGET)
 
 
-def test_what_comes_out_is_rgb_png_with_both_sizes(encode, red_square):
-    decoded = images.decode(encode(red_square, "JPEG"), WIDE)
-    stored = opened(decoded.png)
+def test_a_decoded_image_is_an_rgb_png_with_its_size_and_original_size(encode, red_square):
+    decoded = images.decode(encode(red_square, "JPEG"), BUDGET)
+    stored = open_image(decoded.png)
     assert (stored.format, stored.mode, stored.size) == ("PNG", "RGB", (812, 588))
     assert (decoded.size, decoded.original_size) == ((812, 588), (800, 600))
     assert decoded.rgb == stored.tobytes()
@@ -100,22 +100,22 @@ def test_what_comes_out_is_rgb_png_with_both_sizes(encode, red_square):
 
 def test_an_image_that_fits_keeps_every_pixel(encode):
     image = noise((84, 56))
-    assert images.decode(encode(image), WIDE).rgb == image.tobytes()
+    assert images.decode(encode(image), BUDGET).rgb == image.tobytes()
 
 
 def test_the_resize_is_bicubic(encode):
     image = noise((100, 90))
     expected = image.resize((112, 84), Image.Resampling.BICUBIC)
-    assert images.decode(encode(image), WIDE).rgb == expected.tobytes()
+    assert images.decode(encode(image), BUDGET).rgb == expected.tobytes()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_applied(encode, orientation):
-    flat = Image.new("RGB", (84, 56), "white")
-    ImageDraw.Draw(flat).rectangle((0, 0, 27, 27), fill=(255, 0, 0))
+    image = Image.new("RGB", (84, 56), "white")
+    ImageDraw.Draw(image).rectangle((0, 0, 27, 27), fill=(255, 0, 0))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    decoded = images.decode(encode(flat, "JPEG", exif=exif, quality=95), WIDE)
+    decoded = images.decode(encode(image, "JPEG", exif=exif, quality=95), BUDGET)
     assert decoded.original_size == ((84, 56) if orientation < 5 else (56, 84))
     width, height = decoded.original_size
     corner = {
@@ -135,7 +135,7 @@ def test_exif_rotation_is_applied(encode, orientation):
 
 def test_cmyk_is_read_as_colors(encode):
     cyan = Image.new("CMYK", (56, 56), (255, 0, 0, 0))
-    red, green, blue = pixel(images.decode(encode(cyan, "JPEG"), WIDE), (9, 9))
+    red, green, blue = pixel(images.decode(encode(cyan, "JPEG"), BUDGET), (9, 9))
     assert red < 60
     assert green > 150
     assert blue > 150
@@ -143,29 +143,29 @@ def test_cmyk_is_read_as_colors(encode):
 
 def test_a_palette_is_read_as_colors(encode):
     image = Image.new("RGB", (56, 56), (10, 200, 30)).convert("P", palette=Image.Palette.ADAPTIVE)
-    assert pixel(images.decode(encode(image), WIDE), (9, 9)) == (10, 200, 30)
+    assert pixel(images.decode(encode(image), BUDGET), (9, 9)) == (10, 200, 30)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
-def test_what_is_transparent_becomes_white_and_not_black(encode, mode):
+def test_transparent_pixels_become_white_and_not_black(encode, mode):
     if mode in ("RGBA", "LA"):
         raw = encode(Image.new(mode, (56, 56)))
     else:
         black = Image.new(mode, (56, 56))
         raw = encode(black, transparency={"P": 0, "L": 0, "RGB": (0, 0, 0)}[mode])
-    assert pixel(images.decode(raw, WIDE), (9, 9)) == (255, 255, 255)
+    assert pixel(images.decode(raw, BUDGET), (9, 9)) == (255, 255, 255)
 
 
 def test_half_transparent_black_becomes_gray(encode):
     raw = encode(Image.new("RGBA", (56, 56), (0, 0, 0, 128)))
-    assert pixel(images.decode(raw, WIDE), (9, 9)) == (127, 127, 127)
+    assert pixel(images.decode(raw, BUDGET), (9, 9)) == (127, 127, 127)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bits_are_scaled_and_not_clipped(encode, kind):
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_a_sixteen_bit_image_is_scaled_and_not_clipped(encode, file_format):
     levels = np.full((56, 56), 32896, dtype=np.uint16)
     levels[:, 28:] = 65535
-    decoded = images.decode(encode(Image.fromarray(levels), kind), WIDE)
+    decoded = images.decode(encode(Image.fromarray(levels), file_format), BUDGET)
     assert pixel(decoded, (9, 9)) == (128, 128, 128)
     assert pixel(decoded, (40, 9)) == (255, 255, 255)
 
@@ -174,61 +174,61 @@ def test_a_rotated_sixteen_bit_image_is_rotated_and_scaled(encode):
     exif = Image.Exif()
     exif[0x0112] = 6
     levels = np.zeros((56, 84), dtype=np.uint16)
-    decoded = images.decode(encode(Image.fromarray(levels), exif=exif), WIDE)
+    decoded = images.decode(encode(Image.fromarray(levels), exif=exif), BUDGET)
     assert decoded.original_size == (56, 84)
 
 
-def test_one_bit_is_read(encode):
-    assert pixel(images.decode(encode(Image.new("1", (56, 56), 1)), WIDE), (0, 0)) == (
+def test_a_one_bit_image_is_read(encode):
+    assert pixel(images.decode(encode(Image.new("1", (56, 56), 1)), BUDGET), (0, 0)) == (
         255,
         255,
         255,
     )
 
 
-@pytest.mark.parametrize(("mode", "text"), [("F", "floating-point gray"), ("I", "32-bit gray")])
-def test_grays_without_a_known_white_are_refused(encode, mode, text):
-    with pytest.raises(ImageError, match=text):
-        images.decode(encode(Image.new(mode, (56, 56), 70000), "TIFF"), WIDE)
+@pytest.mark.parametrize(("mode", "message"), [("F", "floating-point gray"), ("I", "32-bit gray")])
+def test_grays_without_a_known_white_are_refused(encode, mode, message):
+    with pytest.raises(ImageError, match=message):
+        images.decode(encode(Image.new(mode, (56, 56), 70000), "TIFF"), BUDGET)
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_the_first_frame_of_an_animation_is_taken(encode, kind):
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG"])
+def test_the_first_frame_of_an_animation_is_used(encode, file_format):
     frames = [Image.new("RGB", (56, 56), color) for color in ("red", "blue")]
-    options = {"lossless": True} if kind == "WEBP" else {}
-    raw = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-    assert getattr(opened(raw), "n_frames", 1) == 2
-    assert pixel(images.decode(raw, WIDE), (9, 9)) == (255, 0, 0)
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    raw = encode(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+    assert getattr(open_image(raw), "n_frames", 1) == 2
+    assert pixel(images.decode(raw, BUDGET), (9, 9)) == (255, 0, 0)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_file_cut_short_is_refused(encode, kind, share):
-    raw = encode(noise((200, 150)), kind)
+def test_a_file_cut_short_is_refused(encode, file_format, share):
+    raw = encode(noise((200, 150)), file_format)
     with pytest.raises(ImageError, match="broken image"):
-        images.decode(raw[: int(len(raw) * share)], WIDE)
+        images.decode(raw[: int(len(raw) * share)], BUDGET)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_damaged_bytes_give_an_image_or_a_reason_and_nothing_else(encode, kind):
-    rng = Random(kind)
-    whole = encode(noise((60, 40)), kind)
+def test_damaged_bytes_give_an_image_or_an_image_error(encode, file_format):
+    rng = Random(file_format)
+    whole = encode(noise((60, 40)), file_format)
     for _ in range(150):
         raw = bytearray(whole)
         for _ in range(rng.randint(1, 8)):
             raw[rng.choice([rng.randrange(len(raw)), rng.randrange(64)])] = rng.randrange(256)
         with suppress(ImageError):
-            images.decode(bytes(raw), WIDE)
+            images.decode(bytes(raw), BUDGET)
 
 
 def test_an_empty_file_is_refused():
     with pytest.raises(ImageError, match="broken image: the file is empty"):
-        images.decode(b"", WIDE)
+        images.decode(b"", BUDGET)
 
 
 @pytest.mark.parametrize(
-    ("raw", "text"),
+    ("raw", "message"),
     [
         (b"hello", "no readable image of the formats BMP, GIF, JPEG"),
         (b"version https://git-lfs.github.com/spec/v1\noid ...", "git lfs pull"),
@@ -236,13 +236,13 @@ def test_an_empty_file_is_refused():
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no readable image"),
     ],
 )
-def test_what_is_no_image_says_what_it_may_be(raw, text):
-    with pytest.raises(ImageError, match=text):
-        images.decode(raw, WIDE)
+def test_the_error_for_a_file_that_is_no_image_says_what_it_may_be(raw, message):
+    with pytest.raises(ImageError, match=message):
+        images.decode(raw, BUDGET)
 
 
 def png_of_size(width, height):
-    """A PNG whose header promises a size, and whose data are a few bytes."""
+    """A PNG whose header claims this size, but whose data are a few bytes."""
 
     def chunk(name, body):
         check = struct.pack(">I", zlib.crc32(name + body))
@@ -257,4 +257,4 @@ def png_of_size(width, height):
 @pytest.mark.filterwarnings("error")
 def test_a_decompression_bomb_is_refused_by_its_header(size):
     with pytest.raises(ImageError, match="image too large"):
-        images.decode(png_of_size(*size), WIDE)
+        images.decode(png_of_size(*size), BUDGET)

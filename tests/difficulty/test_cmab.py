@@ -15,9 +15,7 @@ def test_balance_ignores_the_first_and_last_layer() -> None:
     image, text = np.full((4, 3), 0.2), np.full((4, 3), 0.4)
     changed = image.copy()
     changed[[0, -1]] = 7.0
-    assert (
-        cmab.balance(image, text) == cmab.balance(changed, text) == pytest.approx(0.5)
-    )
+    assert cmab.balance(image, text) == cmab.balance(changed, text) == pytest.approx(0.5)
 
 
 def test_an_image_without_attention_has_a_balance_of_epsilon() -> None:

@@ -1,4 +1,4 @@
-"""A server whose every response is known: a hash of the request's text, pixels and seed."""
+"""A fake model server with predictable responses: a hash of the text, pixels and seed."""
 
 import base64
 import hashlib
@@ -22,31 +22,31 @@ from tests.listening import FakeServer, FaultyProxy, send
 CHECK_PROMPT = "list of random words"
 
 
-def expected(text: str, images: list[bytes], seed: int) -> str:
-    """The response to this text and these RGB pixels under this seed."""
+def expected_text(text: str, images: list[bytes], seed: int) -> str:
+    """The text that ModelServer returns for this text, these RGB pixels and this seed."""
     digest = hashlib.blake2b(f"{text}|{seed}".encode() + b"".join(images), digest_size=4)
     return f"<answer>{digest.hexdigest()}</answer>"
 
 
 def expected_of(request: Request) -> str:
-    """The expected response to a request."""
+    """The text that ModelServer returns for a request."""
     pixels = [image.tobytes() for image in request.images]
-    return expected(request.text, pixels, request.seed)
+    return expected_text(request.text, pixels, request.seed)
 
 
 def completion_body(
-    text: Any, prompt: int = 10, tokens: int = 5, reason: str = "stop"
+    text: Any, prompt_tokens: int = 10, tokens: int = 5, reason: str = "stop"
 ) -> dict[str, Any]:
     """A completion as vLLM writes it."""
     message = {"role": "assistant", "content": text, "reasoning_content": None}
     return {
         "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-        "usage": {"prompt_tokens": prompt, "completion_tokens": tokens},
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": tokens},
     }
 
 
 def parse_body(body: dict[str, Any]) -> tuple[str, list[bytes], list[tuple[int, int]]]:
-    """The user's text of a request, and its images' pixels and sizes."""
+    """The user's text in a request's body, and the pixels and sizes of its images."""
     text, pixels, sizes = "", [], []
     for part in body["messages"][-1]["content"]:
         if part["type"] == "text":
@@ -60,7 +60,7 @@ def parse_body(body: dict[str, Any]) -> tuple[str, list[bytes], list[tuple[int, 
 
 
 class ModelServer(FakeServer):
-    """Responds with `expected`, unless `inject_fault(handler, body, number)` returns True.
+    """Responds with `expected_text`, unless `inject_fault(handler, body, number)` returns True.
 
     `inject_fault` gets every request except those of the server check.
     """
@@ -68,12 +68,11 @@ class ModelServer(FakeServer):
     def __init__(self) -> None:
         super().__init__()
         self.inject_fault: Callable[[BaseHTTPRequestHandler, dict, int], bool] = lambda *_: False
-        self.refuses: tuple[str, ...] = ()
-        """Fields that are refused with 400."""
+        self.refused_fields: tuple[str, ...] = ()  # with status 400
         self.samples = self.honors_seeds = self.sees_images = True
         self.delay = 0.0
         self.num_requests = 0
-        self.models = 200
+        self.models_status = 200  # of the list of models
         self.num_model_lists = 0
         self.is_down = False
 
@@ -81,13 +80,13 @@ class ModelServer(FakeServer):
         self.num_model_lists += 1
         if self.is_down:
             return FaultyProxy.drop(handler)
-        return send(handler, self.models, b'{"object": "list", "data": []}')
+        return send(handler, self.models_status, b'{"object": "list", "data": []}')
 
     def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
         if self.is_down:
             return FaultyProxy.drop(handler)
         body = json.loads(content)
-        if refused := [name for name in self.refuses if name in body]:
+        if refused := [name for name in self.refused_fields if name in body]:
             error = json.dumps({"error": {"message": f"no field {refused[0]}"}}).encode()
             return send(handler, 400, error)
         text, pixels, sizes = parse_body(body)
@@ -104,20 +103,20 @@ class ModelServer(FakeServer):
             time.sleep(self.delay)
         image_tokens = sum(w * h // 784 + 2 for w, h in sizes) if self.sees_images else 0
         content = json.dumps(
-            completion_body(expected(text, pixels, seed), 10 + image_tokens)
+            completion_body(expected_text(text, pixels, seed), 10 + image_tokens)
         ).encode()
         return send(handler, 200, content)
 
     def down(self) -> None:
-        """Stop listening and drop the connections."""
+        """Stop listening and drop the connections, as a crashed server does."""
         self.is_down = True
         self.server.shutdown()
         self.server.server_close()
 
     def up(self) -> None:
         """Listen again on the same port."""
-        kind, handler = type(self.server), self.server.RequestHandlerClass
-        self.server: ThreadingHTTPServer = kind(self.server.server_address, handler)
+        server_class, handler = type(self.server), self.server.RequestHandlerClass
+        self.server: ThreadingHTTPServer = server_class(self.server.server_address, handler)
         self.is_down = False
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -125,7 +124,7 @@ class ModelServer(FakeServer):
 def generate(
     loaded: LoadedModel, requests: Sequence[Request], config: ModelConfig | int
 ) -> list[Result]:
-    """The results in the order of the requests, generated in order of their length."""
+    """The results in the order of the requests; the engine gets the shortest request first."""
     order = sorted(range(len(requests)), key=lambda i: (token_bound(requests[i]), i))
     if isinstance(config, int):
         config = ModelConfig(batch_size=config)

@@ -445,15 +445,15 @@ def test_a_request_that_kills_the_server_does_not_take_the_others_along(
     lock = threading.Lock()
 
     def restart() -> None:
-        server.models = 503
+        server.models_status = 503
         time.sleep(0.3)
-        server.models = 200
+        server.models_status = 200
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
         if body["seed"] == 7 and lock.acquire(blocking=False):
-            server.models = 503
+            server.models_status = 503
             threading.Thread(target=lambda: (restart(), lock.release())).start()
-        if server.models == 503:
+        if server.models_status == 503:
             FaultyProxy.drop(handler)
             return True
         time.sleep(0.01)
@@ -525,7 +525,7 @@ def test_no_server_at_the_start_is_an_error_within_seconds_with_the_address() ->
 
 
 def test_a_rejected_key_is_an_error_that_does_not_show_the_key(server: ModelServer) -> None:
-    server.models = 401
+    server.models_status = 401
     with pytest.raises(ConfigError, match=r"model\.server\.api_key_env=MODEL_API_KEY") as error:
         make_engine(server)
     assert KEY not in str(error.value)
@@ -541,9 +541,9 @@ def test_a_field_that_the_server_refuses_is_left_out_and_recorded(
     server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert make_engine(server).info["sampling"] == "top_k=-1"
-    server.refuses = ("top_k",)
+    server.refused_fields = ("top_k",)
     assert make_engine(server).info["sampling"] == "generation_config"
-    server.refuses = ("top_k", "generation_config")
+    server.refused_fields = ("top_k", "generation_config")
     assert make_engine(server).info["sampling"] == "none"
     assert "the server's own sampling defaults apply" in caplog.text
 
@@ -635,12 +635,12 @@ def test_a_server_and_extra_fields_are_set_on_the_command_line() -> None:
 
 
 def test_a_server_whose_list_of_models_is_broken_is_reachable(server: ModelServer) -> None:
-    server.models = 500
+    server.models_status = 500
     engine, requests = make_engine(server), make_requests(6)
     server.inject_fault = lambda handler, body, number: (
         number == 2 and (send(handler, 500, b"oops") or True)
     )
     assert all_correct(generate_all(engine, requests), requests)
-    server.models = 503
+    server.models_status = 503
     with pytest.raises(ConfigError, match="the server answers 503"):
         make_engine(server)

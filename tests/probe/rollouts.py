@@ -1,11 +1,11 @@
-"""Rollouts whose verdicts are known beforehand."""
+"""Builds rollouts with chosen verdicts, without a model."""
 
 from difftrain.probe.schedule import ProbeRequest
 from difftrain.records import Rollout, Verdict
 
 
 def rollout_of(request: ProbeRequest, correct: bool) -> Rollout:
-    """A one-token rollout of a request."""
+    """A one-token rollout that answers a request, correctly or not."""
     return Rollout(
         sample_id=request.sample.sample_id,
         view=request.view,

@@ -1,4 +1,4 @@
-"""Which responses are measured, and what one teacher-forced pass writes of them."""
+"""Which responses the attention pass measures, and which rows it writes."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,13 +21,13 @@ from difftrain.probe.attention_pass import (
 from difftrain.probe.schedule import ProbeRequest, write_failure
 from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 
-TOKENS = (7, 9, 30, 31, 5)
+TOKEN_IDS = (7, 9, 30, 31, 5)
 
 
 def rollout(sample_id: str, draw: int, correct: bool, **changes: object) -> Rollout:
     row = Rollout(
         sample_id=sample_id, view=View.full_image, mask_percent=0, draw=draw, seed=0, response="",
-        num_tokens=len(TOKENS), token_ids=TOKENS, hit_eos=True,
+        num_tokens=len(TOKEN_IDS), token_ids=TOKEN_IDS, hit_eos=True,
         verdict=Verdict.correct if correct else Verdict.incorrect,
     )  # fmt: skip
     return dataclasses.replace(row, **changes)  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def test_only_full_images_and_responses_with_tokens_are_measured() -> None:
         rollout("a", 0, True, view=View.text_only),
         rollout("b", 0, True, view=View.masked, mask_percent=10),
         rollout("c", 0, True, token_ids=(), num_tokens=0),
-        rollout("d", 12, True),  # beyond the K draws that are CMAB's
+        rollout("d", 12, True),  # CMAB uses only the first K = 10 draws
     ]
     assert responses_to_measure(rows, [Measure.cmab, Measure.ace], draws=10) == {}
 
@@ -78,7 +78,7 @@ def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
     assert len(attention) == 3
     for sample in samples[:2]:
         assert attention[sample.sample_id].max_log_psi is not None
-        assert np.array(attention[sample.sample_id].image_LT).shape == (4, len(TOKENS))
+        assert np.array(attention[sample.sample_id].image_LT).shape == (4, len(TOKEN_IDS))
     assert attention[samples[2].sample_id].max_log_psi is None
 
     def load() -> LoadedModel:
@@ -87,10 +87,10 @@ def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
     assert len(run_pass(load, samples, tmp_path, *measures)) == 3
 
 
-def test_late_rollouts_of_a_failed_sample_change_no_ranks_share(
+def test_late_rollouts_of_a_failed_sample_do_not_change_what_is_measured(
     tiny: LoadedModel, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
-    """One rank's last draws may come in after the probe was closed."""
+    """A rank may still write its last draws after another rank has closed the probe."""
     samples, probe = shapes_samples[:4], tmp_path / "probe"
     failed = min(samples, key=lambda sample: sample.sample_id)
     rows = [rollout(sample.sample_id, 0, True) for sample in samples if sample is not failed]

@@ -1,4 +1,4 @@
-"""A probe with a server: samples in are samples scored and samples failed, whatever fails."""
+"""A probe with a faulty server: every sample is either scored or recorded as failed."""
 
 import json
 import time
@@ -30,7 +30,7 @@ def server() -> Iterator[ModelServer]:
     model_server.close()
 
 
-def settings(server: ModelServer, folder: Path) -> RunConfig:
+def make_config(server: ModelServer, folder: Path) -> RunConfig:
     config = RunConfig(output_dir=str(folder))
     config.probe.mask_percents, config.probe.draws = [0, 50], 3
     config.data.min_pixels, config.data.max_pixels = 3136, 12544
@@ -42,7 +42,7 @@ def settings(server: ModelServer, folder: Path) -> RunConfig:
 def run_probe(
     server: ModelServer, samples: list[Sample], folder: Path, **changes: Any
 ) -> tuple[Path, RunConfig]:
-    config = settings(server, folder)
+    config = make_config(server, folder)
     for name, value in changes.items():
         setattr(config.model.server, name, value)
 
@@ -66,25 +66,25 @@ def test_a_refused_sample_fails_with_its_reason_and_the_rest_is_scored(
     failing_text = prompts.user_text(shapes_samples[3].question, shapes_samples[3].options)
     pixels: list[bytes] = []
 
-    def spoils(handler: Any, body: dict, number: int) -> bool:
+    def inject_fault(handler: Any, body: dict, number: int) -> bool:
         text, images, _ = parse_body(body)
-        if bad := text == failing_text and (not pixels or images == pixels):
-            pixels[:] = images
+        if is_failing := text == failing_text and (not pixels or images == pixels):
+            pixels[:] = images  # one sample only: others may have the same text
             send(handler, 400, b'{"error": {"message": "too long"}}')
-        return bad
+        return is_failing
 
-    server.inject_fault = spoils
+    server.inject_fault = inject_fault
     folder, _ = run_probe(server, shapes_samples, tmp_path)
-    (failed,) = schedule.failed_samples(folder).items()
-    assert failed[1] == "the server answers 400: too long"
+    ((failed_id, reason),) = schedule.failed_samples(folder).items()
+    assert reason == "the server answers 400: too long"
     content = manifest.read_manifest(folder)
     assert content is not None
-    scored = {row.sample_id for row in rows(folder)} - {failed[0]}
+    scored = {row.sample_id for row in rows(folder)} - {failed_id}
     assert len(scored) + 1 == len(shapes_samples) == content["counts"]["samples"]
     assert content["counts"]["quarantined"] == 1
     assert content["counts"]["reasons"] == {"no answer": 1}
     (line,) = (folder / "quarantine.jsonl").read_text().splitlines()
-    assert json.loads(line) == {"source": failed[0], "reason": f"no answer: {failed[1]}"}
+    assert json.loads(line) == {"source": failed_id, "reason": f"no answer: {reason}"}
     scored_samples = schedule.without_failed(shapes_samples, folder)
     assert {sample.sample_id for sample in scored_samples} == scored
     (engine,) = content["settings"]["engines"]
@@ -92,24 +92,24 @@ def test_a_refused_sample_fails_with_its_reason_and_the_rest_is_scored(
     assert engine["seeds"] == "honored"
 
 
-def test_no_fault_changes_a_row_and_nothing_written_is_requested_again(
+def test_faults_change_no_row_and_written_draws_are_not_requested_again(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     samples = shapes_samples[:8]
     undisturbed, _ = run_probe(server, samples, tmp_path / "one", max_concurrency=1)
-    kinds = [None, "500", None, "drop", None, "page", None]
+    faults = [None, "500", None, "drop", None, "page", None]
 
-    def spoils(handler: Any, body: dict, number: int) -> bool:
-        kind = kinds[number % len(kinds)]
-        if kind == "500":
+    def inject_fault(handler: Any, body: dict, number: int) -> bool:
+        fault = faults[number % len(faults)]
+        if fault == "500":
             send(handler, 500, b"oops")
-        elif kind == "page":
+        elif fault == "page":
             send(handler, 200, b"<html>")
-        elif kind == "drop":
+        elif fault == "drop":
             FaultyProxy.drop(handler)
-        return kind is not None
+        return fault is not None
 
-    server.inject_fault = spoils
+    server.inject_fault = inject_fault
     disturbed, _ = run_probe(server, samples, tmp_path / "two", max_attempts=12)
     assert rows(disturbed) == rows(undisturbed)
     assert not schedule.failed_samples(disturbed)
@@ -119,22 +119,22 @@ def test_no_fault_changes_a_row_and_nothing_written_is_requested_again(
     assert len(server.bodies) == num_requests
 
 
-def test_what_was_generated_before_a_server_was_gone_for_good_is_kept(
+def test_responses_from_before_the_server_stays_away_are_kept(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
-    def spoils(handler: Any, body: dict, number: int) -> bool:
+    def inject_fault(handler: Any, body: dict, number: int) -> bool:
         if number > 30:
-            server.models = 503
+            server.models_status = 503
             FaultyProxy.drop(handler)
         return number > 30
 
-    server.inject_fault = spoils
+    server.inject_fault = inject_fault
     with pytest.raises(OSError, match="has been away"):
         run_probe(server, shapes_samples, tmp_path, max_outage_s=0.2)
     kept = rows(tmp_path / "probe")
     assert len(kept) == 30
     assert manifest.read_manifest(tmp_path / "probe") is None
-    server.models, server.inject_fault, before = 200, lambda *_: False, server.num_requests
+    server.models_status, server.inject_fault, before = 200, lambda *_: False, server.num_requests
     folder, _ = run_probe(server, shapes_samples, tmp_path)
     after = rows(folder)
     assert len(after) - len(kept) == server.num_requests - before
@@ -151,34 +151,34 @@ def test_responses_reach_the_disk_while_the_server_is_silent(
     monkeypatch.setattr(openai_engine, "IDLE_CALL_S", 0.05)
     timed_out: list[int] = []
 
-    def spoils(handler: Any, body: dict, number: int) -> bool:
-        until = time.monotonic() + 20  # the first verdict may wait for the graders to start
+    def inject_fault(handler: Any, body: dict, number: int) -> bool:
+        deadline = time.monotonic() + 20  # the first verdict may wait for the graders to start
         while number > 6 and not parquet.parts(tmp_path / "probe") and not timed_out:
             time.sleep(0.05)
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 timed_out.append(number)
         return False
 
-    server.inject_fault = spoils
+    server.inject_fault = inject_fault
     folder, _ = run_probe(server, shapes_samples[:8], tmp_path)
     assert not timed_out
     assert len(rows(folder)) > 12
 
 
-def test_the_manifest_counts_the_seconds_of_all_starts(
+def test_the_manifest_adds_up_the_seconds_of_all_starts(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
-    def spoils(handler: Any, body: dict, number: int) -> bool:
+    def inject_fault(handler: Any, body: dict, number: int) -> bool:
         if number > 5:
             time.sleep(1.0)
-            server.models = 503
+            server.models_status = 503
             FaultyProxy.drop(handler)
         return number > 5
 
-    server.inject_fault = spoils
+    server.inject_fault = inject_fault
     with pytest.raises(OSError, match="has been away"):
         run_probe(server, shapes_samples[:4], tmp_path, max_outage_s=0.1)
-    server.models, server.inject_fault = 200, lambda *_: False
+    server.models_status, server.inject_fault = 200, lambda *_: False
     started = time.time()
     folder, _ = run_probe(server, shapes_samples[:4], tmp_path)
     content = manifest.read_manifest(folder)
@@ -199,5 +199,6 @@ def test_text_from_a_server_is_measured_as_the_tokens_that_spell_it(tiny: Loaded
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(ids[:-1]) == text
     assert tiny.image_token not in ids
+    # Without splitting special tokens, the text would contain an image token.
     assert tokenizer(text)["input_ids"].count(tiny.image_token) == 1
     assert list(responses_to_measure([row], [Measure.cmab], draws=10)) == [("a", 0)]

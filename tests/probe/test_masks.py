@@ -12,7 +12,7 @@ def image(height: int, width: int) -> np.ndarray:
     return RNG.integers(1, 256, (height, width, 3), dtype=np.uint8)
 
 
-def hidden(masked: np.ndarray) -> np.ndarray:
+def hidden_pixels(masked: np.ndarray) -> np.ndarray:
     return (masked == 0).all(axis=2)
 
 
@@ -20,50 +20,50 @@ def hidden(masked: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("percent", [0, 10, 30, 50, 70, 90, 100])
 def test_a_pixel_mask_hides_exactly_its_share(size: tuple[int, int], percent: int) -> None:
     total = size[0] * size[1]
-    share = hidden(mask(image(*size), percent, seed=3)).sum()
-    assert share == (percent * total + 50) // 100
+    num_hidden = hidden_pixels(mask(image(*size), percent, seed=3)).sum()
+    assert num_hidden == (percent * total + 50) // 100
 
 
-def test_a_half_is_rounded_up_where_floats_would_round_wrongly() -> None:
-    assert hidden(mask(image(5, 17), 30, seed=0)).sum() == 26  # 25.5, as a float 25.499...
+def test_half_a_pixel_is_rounded_up_even_where_floats_round_down() -> None:
+    assert hidden_pixels(mask(image(5, 17), 30, seed=0)).sum() == 26  # 25.5, as a float 25.499...
 
 
 @pytest.mark.parametrize("percent", [0, 10, 40, 70, 90, 100])
 def test_a_rectangle_comes_near_its_share_and_is_one_block(percent: int) -> None:
-    share = hidden(mask(image(112, 196), percent, seed=5, kind="rectangle"))
-    assert abs(share.mean() - percent / 100) < 0.005
+    is_hidden = hidden_pixels(mask(image(112, 196), percent, seed=5, kind="rectangle"))
+    assert abs(is_hidden.mean() - percent / 100) < 0.005
     if percent:
-        rows, columns = np.flatnonzero(share.any(1)), np.flatnonzero(share.any(0))
-        assert share[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        rows, columns = np.flatnonzero(is_hidden.any(1)), np.flatnonzero(is_hidden.any(0))
+        assert is_hidden[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
 
 
 @pytest.mark.parametrize("percent", [0, 10, 40, 70, 90, 100])
-def test_patches_are_whole_and_as_many_as_come_nearest(percent: int) -> None:
-    share = hidden(mask(image(112, 112), percent, seed=5, kind="patches"))
-    tiles = share.reshape(4, 28, 4, 28).mean(axis=(1, 3))
+def test_patches_are_whole_and_their_number_comes_nearest_to_the_share(percent: int) -> None:
+    is_hidden = hidden_pixels(mask(image(112, 112), percent, seed=5, kind="patches"))
+    tiles = is_hidden.reshape(4, 28, 4, 28).mean(axis=(1, 3))
     assert set(np.unique(tiles)) <= {0.0, 1.0}
     assert tiles.sum() == (percent * 16 + 50) // 100
 
 
 @pytest.mark.parametrize("kind", ["pixels", "rectangle", "patches"])
-def test_a_mask_depends_on_its_seed_alone_and_leaves_the_image(kind: str) -> None:
-    shown = image(112, 112)
-    before = shown.copy()
-    first, repeated, other = (mask(shown, 40, seed, kind) for seed in (1, 1, 2))
-    assert (first == repeated).all()
-    assert (first != other).any()
-    assert (shown == before).all()
-    assert first is not shown
+def test_a_mask_depends_on_its_seed_alone_and_does_not_change_the_image(kind: str) -> None:
+    pixels = image(112, 112)
+    before = pixels.copy()
+    masked, repeated, other = (mask(pixels, 40, seed, kind) for seed in (1, 1, 2))
+    assert (masked == repeated).all()
+    assert (masked != other).any()
+    assert (pixels == before).all()
+    assert masked is not pixels
 
 
 @pytest.mark.parametrize("kind", ["pixels", "patches"])
 def test_with_one_seed_masks_grow_with_the_percent(kind: str) -> None:
-    shown = image(112, 112)
-    steps = [hidden(mask(shown, percent, 9, kind)) for percent in range(0, 100, 10)]
+    pixels = image(112, 112)
+    steps = [hidden_pixels(mask(pixels, percent, 9, kind)) for percent in range(0, 100, 10)]
     assert all((high | low == high).all() for low, high in itertools.pairwise(steps))
 
 
-def test_what_is_not_an_image_or_a_percent_is_refused() -> None:
+def test_an_invalid_image_percent_or_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="uint8"):
         mask(np.zeros((4, 4, 3)), 10, 0)
     with pytest.raises(ValueError, match="between 0 and 100"):

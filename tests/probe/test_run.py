@@ -1,4 +1,4 @@
-"""What is drawn next, and that rows depend neither on batch size nor on the number of ranks."""
+"""The order of the probe's requests, and equal rows for any batch size and number of ranks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,14 +61,14 @@ def test_a_begun_sample_is_continued_before_another_is_begun(queue: RequestQueue
 
 
 def test_only_requests_with_the_same_parts_name_the_same_view(queue: RequestQueue) -> None:
-    taken = queue.next_requests(12)
+    requests = queue.next_requests(12)
     parts: dict[str, tuple] = {}
-    for request, engine_request in taken:
+    for request, engine_request in requests:
         assert request.view is not View.masked
         assert engine_request.view is not None
         assert parts.setdefault(engine_request.view, engine_request.parts) == engine_request.parts
-    assert len({engine_request.seed for _, engine_request in taken}) == 12
-    for request, _ in taken:
+    assert len({engine_request.seed for _, engine_request in requests}) == 12
+    for request, _ in requests:
         queue.state.add([rollout_of(request, correct=True)])
         queue.finish(request)
     masked = [pair for pair in queue.next_requests(4) if pair[0].view is View.masked]
@@ -79,13 +79,13 @@ def test_only_requests_with_the_same_parts_name_the_same_view(queue: RequestQueu
 def test_a_failed_sample_gets_no_further_requests(queue: RequestQueue) -> None:
     ((request, _),) = queue.next_requests(1)
     sample_id, waiting = request.sample.sample_id, len(queue.waiting)
-    of_the_sample = queue.open[sample_id] - 1
-    assert of_the_sample > 1
+    num_waiting_of_sample = queue.open[sample_id] - 1
+    assert num_waiting_of_sample > 1
     queue.state.failed[sample_id] = "too long"
     queue.finish(request)
-    taken = [request for request, _ in queue.next_requests(waiting)]
-    assert len(taken) == waiting - of_the_sample
-    assert sample_id not in {request.sample.sample_id for request in taken}
+    requests = [request for request, _ in queue.next_requests(waiting)]
+    assert len(requests) == waiting - num_waiting_of_sample
+    assert sample_id not in {request.sample.sample_id for request in requests}
     assert sample_id not in queue.open
     assert len(queue.open) == 23
     assert not any(name == sample_id for name, _ in queue.unmasked)
@@ -94,7 +94,7 @@ def test_a_failed_sample_gets_no_further_requests(queue: RequestQueue) -> None:
 def probe_rows(
     tiny: LoadedModel, samples: Sequence[Sample], folder: Path, config: RunConfig, ranks: int
 ) -> list[Rollout]:
-    """The rows of a probe by so many ranks, one after another."""
+    """The rows of a probe that `ranks` ranks run one after another."""
     for rank in range(ranks):
         world = World(rank, ranks)
         state = state_of(config, samples, folder)
@@ -119,7 +119,7 @@ def test_in_deterministic_mode_rows_are_the_same_for_any_batch_and_number_of_ran
     assert len(rows[0]) > 60
 
 
-def test_without_it_draws_seeds_and_all_but_float_ties_are_the_same(
+def test_without_deterministic_mode_rows_are_the_same_except_at_float_ties(
     tiny: LoadedModel, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     rows = []

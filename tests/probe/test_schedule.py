@@ -11,7 +11,7 @@ RATIOS = np.arange(10) / 10
 def draw_until_settled(
     full_RK: np.ndarray, tau: float, until: str = "ratio", **limits: float
 ) -> tuple[np.ndarray, int]:
-    """The table and the number of draws that the schedule takes from a grid known beforehand."""
+    """The table and the number of draws at the end; the verdicts come from `full_RK`."""
     table = np.full_like(full_RK, -1)
     draws = 0
     while cells := next_draws(table, tau, until, **limits):  # type: ignore[arg-type]
@@ -22,15 +22,15 @@ def draw_until_settled(
     return table, draws
 
 
-def random_grid(rng: np.random.Generator, rising: bool = True) -> np.ndarray:
-    """A full table whose accuracy falls with the ratio, or is anything at any ratio."""
+def random_grid(rng: np.random.Generator, is_falling: bool = True) -> np.ndarray:
+    """A full table whose accuracy falls with the ratio, or is random at each ratio."""
     skill = rng.random(10) ** 2
-    skill = np.sort(skill)[::-1] if rising else skill
+    skill = np.sort(skill)[::-1] if is_falling else skill
     return (rng.random((10, 10)) < skill[:, None]).astype(np.int8)
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.1, 0.15, 0.3, 0.5, 0.95])
-def test_the_early_ratio_is_the_full_grids_ratio(tau: float) -> None:
+def test_early_stopping_gives_the_ratio_of_the_full_grid(tau: float) -> None:
     rng = np.random.default_rng(7)
     for _ in range(300):
         full = random_grid(rng)
@@ -40,14 +40,14 @@ def test_the_early_ratio_is_the_full_grids_ratio(tau: float) -> None:
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.1, 0.3, 0.5, 0.95])
-@pytest.mark.parametrize("rising", [True, False])
+@pytest.mark.parametrize("is_falling", [True, False])
 @pytest.mark.parametrize("limits", [{}, {"hard_max": 0.2, "easy_min": 0.5}])
-def test_the_early_stratum_is_the_full_grids_stratum_and_takes_no_more_draws(
-    tau: float, rising: bool, limits: dict[str, float]
+def test_until_stratum_gives_the_full_grids_stratum_with_no_more_draws(
+    tau: float, is_falling: bool, limits: dict[str, float]
 ) -> None:
     rng, minimum = np.random.default_rng(8), pism.min_correct(10, tau)
     for _ in range(100):
-        full = random_grid(rng, rising)
+        full = random_grid(rng, is_falling)
         table, draws = draw_until_settled(full, tau, "stratum", **limits)
         expected = pism.stratum(failure_ratio(full, RATIOS, tau), **limits)
         assert pism.settled_stratum(table, RATIOS, minimum, **limits) is expected
@@ -68,13 +68,13 @@ def test_a_stored_draw_at_a_higher_ratio_can_settle_the_stratum() -> None:
     assert next_draws(table) == [(1, 0)]
 
 
-def test_the_whole_grid_comes_at_once() -> None:
+def test_until_grid_returns_all_missing_draws_at_once() -> None:
     table = np.full((2, 2), -1, dtype=np.int8)
     table[0, 0] = 0
     assert next_draws(table, until="grid") == [(0, 1), (1, 0), (1, 1)]
 
 
-def test_a_ratio_is_left_at_the_first_correct_draw() -> None:
+def test_after_a_correct_draw_the_next_ratio_is_drawn() -> None:
     table = np.full((3, 4), -1, dtype=np.int8)
     table[0, :2] = 0, 1
     assert next_draws(table) == [(1, 0)]

@@ -1,4 +1,4 @@
-"""One probe feeds all measures: what each needs, and that nothing is drawn twice."""
+"""One probe serves all measures: which draws each needs, and that nothing is drawn twice."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def config_of(
 def settle(
     state: ProbeState, sample: Sample, truth: dict[tuple[View, int], np.ndarray]
 ) -> list[ProbeRequest]:
-    """Draw until the sample is settled; the verdicts are known beforehand."""
+    """Draw until the sample is settled; `truth` has the verdict of every draw."""
     drawn: list[ProbeRequest] = []
     while requests := state.next_requests(sample):
         assert not set(requests) & set(drawn)
@@ -40,7 +40,7 @@ def settle(
 def random_truth(
     rng: np.random.Generator, kept_skill: float = 0.9
 ) -> dict[tuple[View, int], np.ndarray]:
-    """The verdict of every draw: correct less and less often as more is hidden."""
+    """The verdict of every draw; the more is hidden, the fewer are correct."""
     skill, guess = rng.random() ** 0.5, rng.random() ** 2
     truth = {}
     for percent in range(0, 100, 10):
@@ -95,12 +95,12 @@ def test_pism_alone_draws_what_the_schedule_says(
 def test_full_image_draws_are_shared_between_the_measures(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
-    every = (Measure.pism, Measure.cmab, Measure.cde, Measure.ace, Measure.drm)
+    all_measures = (Measure.pism, Measure.cmab, Measure.cde, Measure.ace, Measure.drm)
     sample = shapes_samples[0]
     for seed in range(50):
         truth = random_truth(np.random.default_rng(seed))
         alone = settle(state_of(config_of(Measure.pism), sample, tmp_path), sample, truth)
-        together = settle(state_of(config_of(*every), sample, tmp_path), sample, truth)
+        together = settle(state_of(config_of(*all_measures), sample, tmp_path), sample, truth)
         assert count(together, View.full_image) == max(5, count(alone, View.full_image))
         assert count(together, View.text_only) == 5
         assert count(together, View.masked) == count(alone, View.masked)
@@ -122,7 +122,7 @@ def test_more_rollouts_than_draws_do_not_enter_pisms_table(
     assert count(drawn, View.masked) == 0
 
 
-def test_a_folder_that_another_run_filled_is_completed(
+def test_in_a_folder_of_another_run_only_missing_draws_are_made(
     shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     sample, truth = shapes_samples[0], random_truth(np.random.default_rng(4))
@@ -142,7 +142,7 @@ def test_a_folder_that_another_run_filled_is_completed(
 def test_early_stopping_with_chance_correction_gives_both_labels_of_the_full_grid(
     shapes_samples: list[Sample], tmp_path: Path, alpha: float
 ) -> None:
-    sample, saved = shapes_samples[0], 0
+    sample, num_saved = shapes_samples[0], 0
     for seed in range(200):
         truth = random_truth(np.random.default_rng(seed), kept_skill=0.8)
         config = config_of(Measure.pism, correction=ChanceCorrection.text_only)
@@ -151,7 +151,7 @@ def test_early_stopping_with_chance_correction_gives_both_labels_of_the_full_gri
         drawn = settle(early, sample, truth)
         config.probe.until = Until.grid
         full = state_of(config, sample, tmp_path)
-        saved += len(settle(full, sample, truth)) - len(drawn)
+        num_saved += len(settle(full, sample, truth)) - len(drawn)
         for minimum in full.minimums(sample.sample_id):
             ratios = {
                 pism.failure_ratio(
@@ -160,7 +160,7 @@ def test_early_stopping_with_chance_correction_gives_both_labels_of_the_full_gri
                 for state in (early, full)
             }
             assert len(ratios) == 1
-    assert saved > 0
+    assert num_saved > 0
 
 
 def test_requirements_that_differ_are_described_differently() -> None:
@@ -173,5 +173,5 @@ def test_requirements_that_differ_are_described_differently() -> None:
     assert len(described) == len(configs)
 
 
-def test_the_probe_config_refuses_no_rollouts() -> None:
+def test_the_probe_config_refuses_zero_rollouts() -> None:
     assert [*problems(ProbeConfig(cde_rollouts=0))] == ["cde_rollouts=0: must be at least 1"]

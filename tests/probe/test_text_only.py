@@ -25,9 +25,9 @@ def test_the_prompt_has_no_placeholder_and_no_image(
     assert all(not request.images for request in requests)
     inputs = kv_cache.encode(tiny, requests)
     assert "pixel_values" not in inputs
-    marks = hf.placeholder_ids(tiny.processor.tokenizer)
-    assert marks
-    assert not any((inputs["input_ids"] == mark).any() for mark in marks)
+    placeholder_ids = hf.placeholder_ids(tiny.processor.tokenizer)
+    assert placeholder_ids
+    assert not any((inputs["input_ids"] == token_id).any() for token_id in placeholder_ids)
 
 
 def test_placeholders_in_the_question_itself_are_removed(shapes_samples: list[Sample]) -> None:
@@ -37,7 +37,7 @@ def test_placeholders_in_the_question_itself_are_removed(shapes_samples: list[Sa
     assert text == "Compare  with this."
 
 
-def test_the_text_is_that_of_the_view_with_the_image(shapes_samples: list[Sample]) -> None:
+def test_the_text_is_the_same_as_in_the_view_with_the_image(shapes_samples: list[Sample]) -> None:
     for sample in shapes_samples:
         with_image = engine_request(ProbeRequest(sample, 0, 0), CONFIG, 1)
         text_alone = engine_request(text_only(sample, 0), CONFIG, 1)
@@ -65,7 +65,7 @@ def test_a_text_only_response_does_not_depend_on_its_batch(
     assert alone[:6] == text_only_together
 
 
-def test_the_row_says_which_view_was_shown(tiny: LoadedModel, shapes_samples: list[Sample]) -> None:
+def test_a_rollout_records_its_view(tiny: LoadedModel, shapes_samples: list[Sample]) -> None:
     draw = text_only(shapes_samples[0], 3)
     (completion,) = generate(tiny, [engine_request(draw, CONFIG, 1)], 1)
     row = graded_rollout(draw, completion, 1)

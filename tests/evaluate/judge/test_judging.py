@@ -90,7 +90,7 @@ def judge_first_item(
 def test_faults_injected_by_a_proxy_lose_nothing(server, proxy, config: RunConfig) -> None:
     server.reply = usable_reply
     config.evaluate.judge_client.timeout_s = 4.0  # a busy machine is no fault
-    proxy.slowness = 6.0
+    proxy.slow_seconds = 6.0
     config.evaluate.judge_client.max_attempts = 8
     faults = [item for fault in proxy.FAULTS for item in (fault, None)]
     proxy.fault = lambda number: faults[number % len(faults)]
