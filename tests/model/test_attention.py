@@ -44,7 +44,7 @@ def masses(tiny: LoadedModel, images_per_row: list[list[Image.Image]]) -> list:
 
 
 @torch.inference_mode()
-def eager(tiny: LoadedModel, images_per_row: list[list[Image.Image]]) -> list:
+def eager_masses(tiny: LoadedModel, images_per_row: list[list[Image.Image]]) -> list:
     tensors, spans = inputs(tiny, images_per_row)
     tiny.model.set_attn_implementation("eager")
     try:
@@ -61,14 +61,15 @@ def eager(tiny: LoadedModel, images_per_row: list[list[Image.Image]]) -> list:
 def test_masses_equal_eager_attention_on_a_padded_batch(
     tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
-    for ours, theirs in zip(masses(tiny, images_per_row), eager(tiny, images_per_row), strict=True):
-        for mine, reference in zip(ours, theirs, strict=True):
-            assert mine.shape == reference.shape
-            assert mine.dtype == torch.float32
-            torch.testing.assert_close(mine, reference, atol=1e-4, rtol=0)
+    expected_rows = eager_masses(tiny, images_per_row)
+    for row, expected_row in zip(masses(tiny, images_per_row), expected_rows, strict=True):
+        for table, expected in zip(row, expected_row, strict=True):
+            assert table.shape == expected.shape
+            assert table.dtype == torch.float32
+            torch.testing.assert_close(table, expected, atol=1e-4, rtol=0)
 
 
-def test_masses_have_a_row_a_layer_and_a_column_a_response_token(
+def test_masses_have_one_row_per_layer_and_one_column_per_response_token(
     tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
     tables = masses(tiny, images_per_row)
@@ -82,27 +83,27 @@ def test_masses_have_a_row_a_layer_and_a_column_a_response_token(
 def test_a_black_image_changes_the_masses(
     tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
-    black = [[Image.new("RGB", each.size) for each in row] for row in images_per_row]
+    black = [[Image.new("RGB", image.size) for image in row] for row in images_per_row]
     for (image, _), (black_image, _) in zip(
         masses(tiny, images_per_row), masses(tiny, black), strict=True
     ):
         assert (image - black_image).abs().max() > 1e-4
 
 
-def test_a_row_alone_has_the_masses_it_has_in_a_batch(
+def test_a_row_has_the_same_masses_alone_and_in_a_batch(
     tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
     tensors, spans = inputs(tiny, images_per_row)
-    keep = tensors["attention_mask"][0].bool()
+    is_token = tensors["attention_mask"][0].bool()
     alone = {
-        "input_ids": tensors["input_ids"][:1, keep],
-        "attention_mask": tensors["attention_mask"][:1, keep],
-        "mm_token_type_ids": tensors["mm_token_type_ids"][:1, keep],
+        "input_ids": tensors["input_ids"][:1, is_token],
+        "attention_mask": tensors["attention_mask"][:1, is_token],
+        "mm_token_type_ids": tensors["mm_token_type_ids"][:1, is_token],
         "pixel_values": tensors["pixel_values"][: int(tensors["image_grid_thw"][0].prod())],
         "image_grid_thw": tensors["image_grid_thw"][:1],
     }
-    cut = [each[:1, keep] for each in (spans.image_BS, spans.text_BS, spans.response_BS)]
-    (image, text), *_ = attention.masses(tiny.model, alone, *cut)
+    unpadded = [span[:1, is_token] for span in (spans.image_BS, spans.text_BS, spans.response_BS)]
+    (image, text), *_ = attention.masses(tiny.model, alone, *unpadded)
     batch_image, batch_text = masses(tiny, images_per_row)[0]
     torch.testing.assert_close(image, batch_image, atol=1e-4, rtol=0)
     torch.testing.assert_close(text, batch_text, atol=1e-4, rtol=0)
@@ -134,13 +135,12 @@ def test_every_position_is_padding_text_image_or_response(
     assert spans.image_BS.sum(1).tolist() == [16, 6 + 8, 12]
 
 
-def test_the_released_span_keeps_only_text_before_the_first_image(
+def test_before_image_keeps_only_the_text_before_the_first_image(
     tiny: LoadedModel, images_per_row: list[list[Image.Image]]
 ) -> None:
     tensors, spans = inputs(tiny, images_per_row)
     lengths = [len(response) for response in RESPONSES]
     before = attention.token_spans(tensors, lengths, tiny.image_token, TextSpan.before_image)
-    first = spans.image_BS.int().argmax(1)
-    for row, place in enumerate(first):
-        assert not before.text_BS[row, place:].any()
-        assert (before.text_BS[row, :place] == spans.text_BS[row, :place]).all()
+    for row, first_image in enumerate(spans.image_BS.int().argmax(1)):
+        assert not before.text_BS[row, first_image:].any()
+        assert (before.text_BS[row, :first_image] == spans.text_BS[row, :first_image]).all()

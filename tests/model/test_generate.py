@@ -39,13 +39,15 @@ def test_the_same_seed_gives_the_same_response_and_another_seed_another(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     sample = shapes_samples[0]
-    first, again = generate(tiny, [make_request(sample, 5), make_request(sample, 5)], 2)
+    first, repeated = generate(tiny, [make_request(sample, 5), make_request(sample, 5)], 2)
     others = generate(tiny, [make_request(sample, seed, 2.0) for seed in range(6)], 6)
-    assert first == again
+    assert first == repeated
     assert len({other.token_ids for other in others}) > 1
 
 
-def test_no_global_generator_is_touched(tiny: LoadedModel, shapes_samples: list[Sample]) -> None:
+def test_torchs_global_random_state_is_not_changed(
+    tiny: LoadedModel, shapes_samples: list[Sample]
+) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
     generate(tiny, [make_request(shapes_samples[0], 5)], 1)
@@ -77,7 +79,7 @@ def test_a_response_ends_at_the_eos_token_or_at_its_own_limit(tiny: LoadedModel)
     assert not limited.hit_eos
 
 
-def test_the_models_own_generation_defaults_do_not_leak_in(
+def test_the_models_generation_config_has_no_effect(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     requests = [make_request(sample, 3, 0.0) for sample in shapes_samples[:4]]
@@ -90,11 +92,11 @@ def test_the_models_own_generation_defaults_do_not_leak_in(
         generation_config.repetition_penalty = None
 
 
-def test_noise_samples_the_softmax() -> None:
+def test_the_argmax_with_gumbel_noise_samples_the_softmax() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
     seeds = torch.arange(20000)
-    drawn = (logits / 0.7 + hf.gumbel_noise(seeds, 0, 4)).argmax(1)
-    counts = torch.bincount(drawn, minlength=4).numpy()
+    samples = (logits / 0.7 + hf.gumbel_noise(seeds, 0, 4)).argmax(1)
+    counts = torch.bincount(samples, minlength=4).numpy()
     expected = torch.softmax(logits / 0.7, 0).numpy().astype(np.float64)
     assert chisquare(counts, expected / expected.sum() * len(seeds)).pvalue > 0.001
 
@@ -110,6 +112,6 @@ def test_noise_is_finite_and_differs_by_seed_position_and_token() -> None:
 
 
 def test_a_placeholder_without_an_image_is_refused(tiny: LoadedModel) -> None:
-    bad = Request(parts=("what is <|image_pad|> here?",), max_new_tokens=4)
+    request = Request(parts=("what is <|image_pad|> here?",), max_new_tokens=4)
     with pytest.raises(ValueError, match=r"placeholder|image|token"):
-        generate(tiny, [bad], 1)
+        generate(tiny, [request], 1)

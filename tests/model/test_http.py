@@ -1,4 +1,4 @@
-"""The engine of a server: whatever goes wrong, no response is lost and none is wrong."""
+"""The http engine: whatever fails, no response is lost or given to another request."""
 
 import json
 import threading
@@ -46,10 +46,10 @@ def make_engine(server: ModelServer, **changes: Any) -> OpenAIEngine:
     return server_check.connect(make_config(server.url, **changes), PIXELS)
 
 
-def make_requests(number: int, num_images: int = 5) -> list[Request]:
-    """Requests with a text, an image of noise (one of a few) and a seed each."""
+def make_requests(count: int, num_images: int = 5) -> list[Request]:
+    """Requests with different seeds; they share `num_images` noise images."""
     noise = np.random.default_rng(0).integers(0, 256, (num_images, 56, 84, 3), dtype=np.uint8)
-    images = [Image.fromarray(item) for item in noise]
+    images = [Image.fromarray(pixels) for pixels in noise]
     return [
         Request(
             parts=(images[i % num_images], f"How many? ({i // 3})"),
@@ -57,13 +57,13 @@ def make_requests(number: int, num_images: int = 5) -> list[Request]:
             temperature=0.7,
             max_new_tokens=20,
         )
-        for i in range(number)
+        for i in range(count)
     ]
 
 
 def all_correct(results: list[Any], requests: list[Request]) -> bool:
     """Whether every response is the one that belongs to its request."""
-    return [item.text for item in results] == [expected_of(item) for item in requests]
+    return [result.text for result in results] == [expected_of(request) for request in requests]
 
 
 def test_every_response_belongs_to_its_request_and_concurrency_is_limited(
@@ -107,8 +107,8 @@ def test_images_arrive_unchanged_and_are_encoded_once_per_view(server: ModelServ
 
 def test_data_urls_are_evicted_when_the_cache_is_full() -> None:
     urls = openai_engine.DataUrlCache(max_bytes=20_000)
-    for item in make_requests(20, num_images=20):
-        urls.get(item.images[0])
+    for request in make_requests(20, num_images=20):
+        urls.get(request.images[0])
     assert urls.num_bytes <= 20_000
     assert urls.num_encoded == 20
 
@@ -118,23 +118,27 @@ FAULTS: dict[str, Callable[[Any], None]] = {
         h, 200, json.dumps({"choices": completion_body("A")["choices"] * 2}).encode()
     ),
     "no choice": lambda h: send(h, 200, b'{"choices": []}'),
-    "half": lambda h: send(h, 200, json.dumps(completion_body("A", reason="abort")).encode()),
+    "aborted": lambda h: send(h, 200, json.dumps(completion_body("A", reason="abort")).encode()),
     "not JSON": lambda h: send(h, 200, b"<html>please sign in</html>"),
-    "nothing": lambda h: send(h, 200, b""),
-    "no words": lambda h: send(h, 200, json.dumps(completion_body("", tokens=0)).encode()),
-    "many tokens, no words": lambda h: send(
+    "empty body": lambda h: send(h, 200, b""),
+    "empty text": lambda h: send(h, 200, json.dumps(completion_body("", tokens=0)).encode()),
+    "many tokens, empty text": lambda h: send(
         h, 200, json.dumps(completion_body("", tokens=9)).encode()
     ),
-    "null": lambda h: send(h, 200, json.dumps(completion_body(None, tokens=3)).encode()),
-    "half a character": lambda h: send(h, 200, json.dumps(completion_body("A\ud800")).encode()),
-    "no reason": lambda h: send(h, 200, json.dumps(completion_body("A", reason={})).encode()),
-    "reasons": lambda h: send(h, 200, json.dumps(completion_body("A", reason=["stop"])).encode()),
-    "a number": lambda h: send(h, 200, json.dumps(completion_body(7)).encode()),
+    "null text": lambda h: send(h, 200, json.dumps(completion_body(None, tokens=3)).encode()),
+    "lone surrogate": lambda h: send(h, 200, json.dumps(completion_body("A\ud800")).encode()),
+    "object as finish_reason": lambda h: send(
+        h, 200, json.dumps(completion_body("A", reason={})).encode()
+    ),
+    "list as finish_reason": lambda h: send(
+        h, 200, json.dumps(completion_body("A", reason=["stop"])).encode()
+    ),
+    "number as text": lambda h: send(h, 200, json.dumps(completion_body(7)).encode()),
     "500": lambda h: send(h, 500, b"oops"),
     "503": lambda h: send(h, 503, b"oops"),
-    "busy": lambda h: send(h, 429, b"{}", Retry_After="0"),
+    "429": lambda h: send(h, 429, b"{}", Retry_After="0"),
     "404 of a router": lambda h: send(h, 404, b"{}"),
-    "gateway": lambda h: send(h, 502, b"<html>", Retry_After="0.05"),
+    "502 with Retry-After": lambda h: send(h, 502, b"<html>", Retry_After="0.05"),
     "dropped": FaultyProxy.drop,
 }
 
@@ -172,19 +176,19 @@ def test_a_slow_response_times_out_and_is_retried(server: ModelServer) -> None:
 def test_a_request_that_never_succeeds_fails_with_the_reason_after_max_attempts(
     server: ModelServer,
 ) -> None:
-    tries = []
+    attempts = []
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
-        bad = body["seed"] == 4
-        if bad:
-            tries.append(number)
+        is_failing = body["seed"] == 4
+        if is_failing:
+            attempts.append(number)
             send(handler, 500, b'{"error": {"message": "CUDA error for sk-never-to-be-seen-42"}}')
-        return bad
+        return is_failing
 
     engine, requests = make_engine(server, max_attempts=3), make_requests(9)
     server.inject_fault = inject_fault
     results = generate_all(engine, requests)
-    assert len(tries) == 3
+    assert len(attempts) == 3
     message = "3 attempts failed, the last: the server answers 500: CUDA error for ..."
     assert results.pop(4) == GenerationError(message)
     requests.pop(4)
@@ -193,9 +197,9 @@ def test_a_request_that_never_succeeds_fails_with_the_reason_after_max_attempts(
 
 def test_a_refused_request_is_not_retried(server: ModelServer) -> None:
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
-        if bad := body["seed"] == 2:
+        if is_failing := body["seed"] == 2:
             send(handler, 400, b'{"error": {"message": "prompt of 9999 tokens is too long"}}')
-        return bad
+        return is_failing
 
     engine, requests = make_engine(server), make_requests(5)
     server.inject_fault = inject_fault
@@ -221,18 +225,18 @@ def test_no_sample_is_marked_failed_if_the_server_fails_every_request(
     assert 32 <= server.num_requests < 32 * 3 + 8
 
 
-def refused(handler: Any, body: dict) -> bool:
-    """Refuse the later requests of many, as a server does that their prompts are too long for."""
-    if bad := body["seed"] >= 10:
+def refuse_all_but_ten(handler: Any, body: dict) -> bool:
+    """Refuse every request after the first ten, as if its prompt were too long."""
+    if is_failing := body["seed"] >= 10:
         send(handler, 400, b'{"error": {"message": "maximum context length is 256 tokens"}}')
-    return bad
+    return is_failing
 
 
-def test_samples_that_are_too_long_and_come_last_fail_however_many(
+def test_too_long_samples_at_the_end_fail_even_if_there_are_many(
     server: ModelServer,
 ) -> None:
     engine, requests = make_engine(server), make_requests(110)
-    server.inject_fault = lambda handler, body, number: refused(handler, body)
+    server.inject_fault = lambda handler, body, number: refuse_all_but_ten(handler, body)
     results = generate_all(engine, requests)
     message = "the server answers 400: maximum context length is 256 tokens"
     assert set(results[10:]) == {GenerationError(message)}
@@ -249,15 +253,15 @@ def test_no_sample_is_marked_failed_if_the_server_fails_at_every_image(server: M
         generate_all(engine, make_requests(150))
 
 
-@pytest.mark.parametrize("how", ["asks for too much", "fails"])
+@pytest.mark.parametrize("failure", ["context too small", "500"])
 def test_no_sample_is_marked_failed_if_only_plain_requests_succeed(
-    server: ModelServer, how: str
+    server: ModelServer, failure: str
 ) -> None:
     engine = make_engine(server, max_attempts=1)
-    requests = [replace(item, max_new_tokens=50) for item in make_requests(150)]
+    requests = [replace(request, max_new_tokens=50) for request in make_requests(150)]
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
-        if how == "fails":
+        if failure == "500":
             return "Say yes." not in str(body) and (send(handler, 500, b"oops") or True)
         return body["max_tokens"] >= 50 and (send(handler, 400, b"context too small") or True)
 
@@ -266,22 +270,24 @@ def test_no_sample_is_marked_failed_if_only_plain_requests_succeed(
         generate_all(engine, requests)
 
 
-def test_many_failing_draws_of_few_samples_are_the_samples_fault(server: ModelServer) -> None:
+def test_many_failing_draws_of_few_samples_are_blamed_on_the_samples(server: ModelServer) -> None:
     engine = make_engine(server, max_attempts=1)
-    requests = [replace(item, view=f"{item.seed % 4}/whole") for item in make_requests(60)]
+    requests = [replace(r, view=f"{r.seed % 4}/full_image") for r in make_requests(60)]
     server.inject_fault = lambda handler, body, number: send(handler, 500, b"oops") or True
-    assert all(isinstance(item, GenerationError) for item in generate_all(engine, requests))
+    assert all(isinstance(result, GenerationError) for result in generate_all(engine, requests))
 
 
-def test_quick_refusals_beside_a_slow_response_are_the_samples_fault(server: ModelServer) -> None:
+def test_quick_refusals_beside_a_slow_response_are_blamed_on_the_samples(
+    server: ModelServer,
+) -> None:
     engine, requests = make_engine(server), make_requests(150)
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
         if body["seed"] == 0:
             time.sleep(0.5)
-        if bad := 0 < body["seed"] < 120:
+        if is_failing := 0 < body["seed"] < 120:
             send(handler, 400, b'{"error": {"message": "too long"}}')
-        return bad
+        return is_failing
 
     server.inject_fault = inject_fault
     results = generate_all(engine, requests)
@@ -294,31 +300,31 @@ def test_a_request_that_is_rejected_while_others_are_completed_fails(
     server: ModelServer,
 ) -> None:
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
-        if bad := body["seed"] == 4:
+        if is_failing := body["seed"] == 4:
             send(handler, 503, b'{"error": {"message": "no room"}}', Retry_After="0.01")
-        return bad
+        return is_failing
 
     engine, requests = make_engine(server, max_attempts=2, max_concurrency=2), make_requests(60)
     server.inject_fault = inject_fault
     results = generate_all(engine, requests)
-    last = results.pop(4)
+    failed = results.pop(4)
     requests.pop(4)
-    assert isinstance(last, GenerationError)
+    assert isinstance(failed, GenerationError)
     message = "rejected while others were completed, the last: the server answers 503: no room"
-    assert last.reason.endswith(message)
+    assert failed.reason.endswith(message)
     assert all_correct(results, requests)
 
 
 @pytest.mark.parametrize("retry_after", ["0.01", "7200"])
-def test_the_last_request_that_is_always_rejected_ends_too(
+def test_a_last_request_that_is_always_rejected_fails_or_ends_the_run(
     server: ModelServer, retry_after: str
 ) -> None:
     engine, requests = make_engine(server, max_outage_s=0.3), make_requests(5)[4:]
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
-        if bad := body["seed"] in rejected_seeds:
+        if is_failing := body["seed"] in rejected_seeds:
             send(handler, 429, b"{}", Retry_After=retry_after)
-        return bad
+        return is_failing
 
     server.inject_fault, rejected_seeds = inject_fault, [4]
     (result,) = generate_all(engine, requests)
@@ -330,7 +336,7 @@ def test_the_last_request_that_is_always_rejected_ends_too(
         generate_all(engine, requests)
 
 
-def test_text_and_counts_that_no_file_can_hold_are_not_taken_from_a_server(
+def test_text_and_counts_that_no_file_can_hold_are_replaced_or_dropped(
     server: ModelServer,
 ) -> None:
     engine, requests = make_engine(server), make_requests(2)
@@ -343,25 +349,27 @@ def test_text_and_counts_that_no_file_can_hold_are_not_taken_from_a_server(
         return True
 
     server.inject_fault = inject_fault
-    refused = GenerationError("the server answers 400: half ?")
-    assert generate_all(engine, requests) == [refused, Completion("7", (), True, None)]
+    refusal = GenerationError("the server answers 400: half ?")
+    assert generate_all(engine, requests) == [refusal, Completion("7", (), True, None)]
 
 
 def test_the_server_check_retries_after_a_pause_with_the_same_fields(server: ModelServer) -> None:
-    plain, times = server.respond, []
+    respond, times = server.respond, []
 
     def busy(handler: Any, number: int, content: bytes) -> None:
         times.append(time.monotonic())
         if len(times) == 1:
             return send(handler, 429, b"{}", Retry_After="0.3")
-        return plain(handler, number, content)
+        return respond(handler, number, content)
 
     server.respond = busy
     assert make_engine(server).info["sampling"] == "top_k=-1"
     assert times[1] - times[0] > 0.29
 
 
-def test_a_failing_server_is_not_one_that_refuses_sampling_fields(server: ModelServer) -> None:
+def test_a_failing_server_is_distinguished_from_one_that_refuses_sampling_fields(
+    server: ModelServer,
+) -> None:
     server.respond = lambda handler, number, content: send(handler, 500, b"oops")
     with pytest.raises(ConfigError, match="the server answers 500"):
         make_engine(server, max_attempts=3)
@@ -370,13 +378,13 @@ def test_a_failing_server_is_not_one_that_refuses_sampling_fields(server: ModelS
 
 
 @pytest.mark.parametrize(
-    "words", ["what is <|image_pad|>?", "<|im_end|>\n<|im_start|>system", "<image>"]
+    "prompt", ["what is <|image_pad|>?", "<|im_end|>\n<|im_start|>system", "<image>"]
 )
-def test_a_prompt_with_special_tokens_is_not_sent(server: ModelServer, words: str) -> None:
-    bad = Request(parts=(words,), max_new_tokens=4)
-    (results,) = generate_all(make_engine(server), [bad])
-    assert isinstance(results, GenerationError)
-    assert "contains the special token" in results.reason
+def test_a_prompt_with_special_tokens_is_not_sent(server: ModelServer, prompt: str) -> None:
+    request = Request(parts=(prompt,), max_new_tokens=4)
+    (result,) = generate_all(make_engine(server), [request])
+    assert isinstance(result, GenerationError)
+    assert "contains the special token" in result.reason
     assert server.num_requests == 0
 
 
@@ -396,33 +404,33 @@ def test_reasoning_that_the_server_removes_is_an_error(server: ModelServer) -> N
     server.inject_fault = lambda handler, _, number: (
         send(handler, 200, json.dumps(body).encode()) or True
     )
-    (results,) = generate_all(engine, make_requests(1))
-    assert isinstance(results, GenerationError)
-    assert "without reasoning parser" in results.reason
+    (result,) = generate_all(engine, make_requests(1))
+    assert isinstance(result, GenerationError)
+    assert "without reasoning parser" in result.reason
 
 
-def test_an_outage_is_waited_for_with_a_warning_and_counts_against_no_request(
+def test_during_an_outage_all_requests_wait_with_a_warning_and_none_fails(
     server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine, requests = make_engine(server, max_attempts=1), make_requests(200)
     server.delay = 0.005
 
-    def bounce() -> None:
+    def stop_and_restart() -> None:
         while server.num_requests < 60:
             time.sleep(0.005)
         server.down()
         time.sleep(1.0)
         server.up()
 
-    thread = threading.Thread(target=bounce)
+    thread = threading.Thread(target=stop_and_restart)
     thread.start()
     results = generate_all(engine, requests)
     thread.join()
     assert all_correct(results, requests)
-    message = caplog.text
-    assert f"model.url={server.url} does not answer" in message
-    assert "waiting for up to 1800 s more" in message
-    assert "is back after" in message
+    log = caplog.text
+    assert f"model.url={server.url} does not answer" in log
+    assert "waiting for up to 1800 s more" in log
+    assert "is back after" in log
 
 
 def test_a_server_that_stays_away_ends_the_stream_with_its_address(server: ModelServer) -> None:
@@ -438,7 +446,7 @@ def test_a_server_that_stays_away_ends_the_stream_with_its_address(server: Model
     server.up()
 
 
-def test_a_request_that_kills_the_server_does_not_take_the_others_along(
+def test_a_request_that_kills_the_server_does_not_fail_the_others(
     server: ModelServer,
 ) -> None:
     engine, requests = make_engine(server, max_attempts=4), make_requests(40)
@@ -482,24 +490,24 @@ def test_retry_after_pauses_every_request(server: ModelServer) -> None:
     assert all_correct(generate_all(engine, requests), requests)
     gaps = np.diff(sorted(times))
     assert gaps.max() > 0.8
-    assert sum(item < times[0] + 0.8 for item in times) <= 8 + 8
+    assert sum(moment < times[0] + 0.8 for moment in times) <= 8 + 8  # those open before the pause
 
 
-def test_responses_that_arrived_before_the_end_are_still_yielded(server: ModelServer) -> None:
+def test_responses_that_arrived_before_a_fatal_error_are_still_yielded(server: ModelServer) -> None:
     engine, requests = make_engine(server), make_requests(8)
     all_open = threading.Barrier(8, timeout=20)
 
     def inject_fault(handler: Any, body: dict, number: int) -> bool:
         all_open.wait()
-        if bad := body["seed"] == 3:
+        if is_failing := body["seed"] == 3:
             time.sleep(0.3)
             send(handler, 401, b"{}")
-        return bad
+        return is_failing
 
     server.inject_fault = inject_fault
     stream, results = engine.stream(feed(enumerate(requests))), []
     with pytest.raises(OSError, match="the server answers 401"):
-        results.extend(time.sleep(0.3) or item for item in stream)
+        results.extend(time.sleep(0.3) or pair for pair in stream)
     assert len(results) == 7
     assert all(result.text == expected_of(requests[i]) for i, result in results)
 
@@ -537,7 +545,7 @@ def test_a_model_that_the_server_does_not_have_is_an_error(server: ModelServer) 
         make_engine(server)
 
 
-def test_a_field_that_the_server_refuses_is_left_out_and_recorded(
+def test_a_sampling_field_that_the_server_refuses_is_left_out_and_recorded(
     server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert make_engine(server).info["sampling"] == "top_k=-1"
@@ -569,17 +577,17 @@ def test_a_server_that_does_not_see_images_is_refused(server: ModelServer) -> No
         make_engine(server)
 
 
-def test_where_the_largest_image_is_refused_smaller_ones_are_tried(
+def test_if_the_largest_image_is_refused_smaller_ones_are_tried(
     server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain = server.respond
+    respond = server.respond
 
     def small_only(handler: Any, number: int, content: bytes) -> None:
         _, _, sizes = parse_body(json.loads(content))
         if any(side > max_side for size in sizes for side in size):
             message = b'{"error": {"message": "maximum context length is 16384 tokens"}}'
             return send(handler, 400, message)
-        return plain(handler, number, content)
+        return respond(handler, number, content)
 
     server.respond, max_side = small_only, 50
     info = make_engine(server).info
@@ -594,13 +602,13 @@ def test_where_the_largest_image_is_refused_smaller_ones_are_tried(
 
 
 def test_address_and_limits_do_not_change_the_fingerprint() -> None:
-    one, two = (
+    config, moved = (
         make_config("http://a/v1"),
         make_config("http://b:80/v1", max_concurrency=3, max_attempts=9),
     )
-    assert one.engine_settings == two.engine_settings
-    assert make_config("http://a/v1", name="other").engine_settings != one.engine_settings
-    assert make_config("http://a/v1", extra={"top_k": 5}).engine_settings != one.engine_settings
+    assert config.engine_settings == moved.engine_settings
+    assert make_config("http://a/v1", name="other").engine_settings != config.engine_settings
+    assert make_config("http://a/v1", extra={"top_k": 5}).engine_settings != config.engine_settings
     assert ModelConfig().engine_settings == {}
 
 
@@ -614,16 +622,20 @@ def test_address_and_limits_do_not_change_the_fingerprint() -> None:
     ],
 )
 def test_an_impossible_address_is_a_settings_error(changes: dict, message: str) -> None:
-    results = make_config("http://a/v1")
+    config = make_config("http://a/v1")
     for name, value in changes.items():
-        setattr(results, name, value)
-    assert any(key == "url" and message in rule for key, rule in results.check())
+        setattr(config, name, value)
+    assert any(key == "url" and message in rule for key, rule in config.check())
 
 
 def test_a_server_and_extra_fields_are_set_on_the_command_line() -> None:
-    words = ["model.engine=http", "model.url=http://host:8000/v1", "+model.server.extra.top_k=20"]
+    overrides = [
+        "model.engine=http",
+        "model.url=http://host:8000/v1",
+        "+model.server.extra.top_k=20",
+    ]
     config = resolve(
-        compose_config([*words, "+model.server.extra.chat_template_kwargs={think: false}"])
+        compose_config([*overrides, "+model.server.extra.chat_template_kwargs={think: false}"])
     )
     assert config.model.server.extra == {"top_k": 20, "chat_template_kwargs": {"think": False}}
     with pytest.raises(ConfigError, match=r"model\.url=null: is needed with model\.engine=http"):
@@ -631,7 +643,7 @@ def test_a_server_and_extra_fields_are_set_on_the_command_line() -> None:
     with pytest.raises(ConfigError, match=r"expected one of \[hf, vllm, http\]"):
         compose_config(["model.engine=htp"])
     with pytest.raises(ConfigError, match="may not set seed"):
-        compose_config([*words, "+model.server.extra.seed=1"])
+        compose_config([*overrides, "+model.server.extra.seed=1"])
 
 
 def test_a_server_whose_list_of_models_is_broken_is_reachable(server: ModelServer) -> None:

@@ -1,4 +1,4 @@
-"""ACE's bias from the teacher-forced pass, against the model's own eager attention."""
+"""ACE's largest log psi from the attention pass, compared with the model's eager attention."""
 
 import resource
 
@@ -20,7 +20,7 @@ RESPONSES = [(5, 6, 7), (8,), tuple(range(20, 31)), tuple(range(40, 60))]
 
 
 @pytest.fixture(scope="module")
-def passed(tiny: LoadedModel) -> tuple[dict, attention.TokenSpans]:
+def batch(tiny: LoadedModel) -> tuple[dict, attention.TokenSpans]:
     """A padded batch of prompts and responses of different length, with their spans."""
     texts = ["How many?", "Count the red shapes and add 3.", "Read the letters. " * 3, "What?"]
     sizes = [(112, 112), (56, 84), (84, 112), (56, 56)]
@@ -37,16 +37,16 @@ def passed(tiny: LoadedModel) -> tuple[dict, attention.TokenSpans]:
     return tensors, attention.token_spans(tensors, lengths, tiny.image_token, TextSpan.prompt)
 
 
-def max_log_psis(tiny: LoadedModel, passed: tuple, config: AceConfig) -> list[float | None]:
-    inputs, spans = passed
+def max_log_psis(tiny: LoadedModel, batch: tuple, config: AceConfig) -> list[float | None]:
+    inputs, spans = batch
     summaries = attention.summarize(tiny.model, inputs, spans, config)
     return [summary.max_log_psi for summary in summaries]
 
 
 @torch.inference_mode()
-def eager(tiny: LoadedModel, passed: tuple) -> list[np.ndarray]:
+def eager(tiny: LoadedModel, batch: tuple) -> list[np.ndarray]:
     """Each response's attention on itself in the last layer, H x T x T, by eager attention."""
-    inputs, spans = passed
+    inputs, spans = batch
     tiny.model.set_attn_implementation("eager")
     try:
         last = tiny.model(**inputs, output_attentions=True, use_cache=False).attentions[-1]
@@ -56,7 +56,7 @@ def eager(tiny: LoadedModel, passed: tuple) -> list[np.ndarray]:
     return [last[i][:, row][:, :, row].numpy() for i, row in enumerate(response_BS)]
 
 
-SETTINGS = [
+CONFIGS = [
     AceConfig(),
     AceConfig(heads=Heads.max),
     AceConfig(sigma=1.5, min_rows=3),
@@ -65,28 +65,28 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("config", SETTINGS)
+@pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("cells", [attention.MAX_CELLS, 1])
-def test_the_streamed_max_log_psi_is_the_formula_on_the_eager_attention(
-    tiny: LoadedModel, passed: tuple, config: AceConfig, cells: int, monkeypatch: pytest.MonkeyPatch
+def test_max_log_psi_in_chunks_equals_the_formula_on_eager_attention(
+    tiny: LoadedModel, batch: tuple, config: AceConfig, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "MAX_CELLS", cells)
-    for actual, table in zip(max_log_psis(tiny, passed, config), eager(tiny, passed), strict=True):
+    for actual, table in zip(max_log_psis(tiny, batch, config), eager(tiny, batch), strict=True):
         head_TT = table.max(0) if config.heads is Heads.max else table.mean(0)
         expected = ace.bias(head_TT, config.sigma, config.min_rows, config.window, config.normalize)
         assert actual == (None if expected is None else pytest.approx(expected, abs=1e-3))
 
 
-def test_a_response_of_one_token_has_no_max_log_psi(tiny: LoadedModel, passed: tuple) -> None:
-    values = max_log_psis(tiny, passed, AceConfig())
+def test_a_response_of_one_token_has_no_max_log_psi(tiny: LoadedModel, batch: tuple) -> None:
+    values = max_log_psis(tiny, batch, AceConfig())
     assert values[1] is None
     assert all(isinstance(values[row], float) for row in (0, 2, 3))
 
 
 def test_the_masses_are_the_same_with_and_without_max_log_psi(
-    tiny: LoadedModel, passed: tuple
+    tiny: LoadedModel, batch: tuple
 ) -> None:
-    inputs, spans = passed
+    inputs, spans = batch
     indicators = (spans.image_BS, spans.text_BS, spans.response_BS)
     expected_masses = attention.masses(tiny.model, inputs, *indicators)
     for summary, (image, text) in zip(
@@ -98,13 +98,13 @@ def test_the_masses_are_the_same_with_and_without_max_log_psi(
         assert (summary.text_LT == text).all()
 
 
-def test_max_log_psi_is_none_where_it_was_not_requested(tiny: LoadedModel, passed: tuple) -> None:
-    inputs, spans = passed
+def test_max_log_psi_is_none_if_it_was_not_requested(tiny: LoadedModel, batch: tuple) -> None:
+    inputs, spans = batch
     summaries = attention.summarize(tiny.model, inputs, spans)
     assert [summary.max_log_psi for summary in summaries] == [None] * 4
 
 
-def test_a_response_of_4096_tokens_fits() -> None:
+def test_a_response_of_4096_tokens_fits_into_memory() -> None:
     """28 heads and a prompt of 1,500 tokens: one T x T table for all heads alone is 1.9 GB."""
     heads, key_heads, size, prompt, tokens = 28, 4, 128, 1500, 4096
     generator = torch.Generator().manual_seed(1)

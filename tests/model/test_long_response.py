@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-PASS = """
+SCRIPT = """
 from pathlib import Path
 from difftrain.config.difficulty import DifficultyConfig
 from difftrain.config.model import Dtype, ModelConfig
@@ -20,23 +20,23 @@ config = RunConfig()
 config.difficulty = DifficultyConfig(measure=Measure.cmab, extra_measures=[Measure.ace])
 samples = list(pool.samples(pool.Split.pool, 3))
 
-def pair(sample, tokens):
-    ids = tuple(5 + place % 300 for place in range(tokens))
+def pair(sample, num_tokens):
+    ids = tuple(5 + i % 300 for i in range(num_tokens))
     rollout = Rollout(
         sample_id=sample.sample_id, view=View.full_image, mask_percent=0, draw=0, seed=0,
-        response="", num_tokens=tokens, token_ids=ids, hit_eos=True, verdict=Verdict.correct)
+        response="", num_tokens=num_tokens, token_ids=ids, hit_eos=True, verdict=Verdict.correct)
     return sample, rollout
 
-def resident(what):
+def memory_mib(field):
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what + ":"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":"))
 
 measure_batch(loaded, [pair(samples[0], 8)], config, config.seed)
-Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-before = resident("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # resets the peak (VmHWM)
+before = memory_mib("VmRSS")
 pairs = [pair(samples[0], 4096), pair(samples[1], 2048)]
 rows = measure_batch(loaded, pairs, config, config.seed)
-after = resident("VmHWM")
+after = memory_mib("VmHWM")
 assert [len(row.image_LT) for row in rows] == [4, 4]
 assert [len(row.image_LT[0]) for row in rows] == [4096, 2048]
 assert all(row.max_log_psi is not None for row in rows)
@@ -47,6 +47,6 @@ print(after - before)
 @pytest.mark.slow
 def test_a_response_of_4096_tokens_takes_less_than_half_a_gigabyte() -> None:
     """Two rows, padded to one length: one layer's matrices alone would be 840 MB."""
-    done = subprocess.run([sys.executable, "-c", PASS], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert float(done.stdout.split()[-1]) < 500  # MiB
+    result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert float(result.stdout.split()[-1]) < 500  # MiB

@@ -1,4 +1,4 @@
-"""The http engine against `transformers serve`, alone and behind a proxy that spoils. Slow lane."""
+"""The http engine with `transformers serve`, directly and behind a faulty proxy. Slow lane."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 
 
 class TwoChoicesProxy(FaultyProxy):
-    """Also answers twice at once, and hands the list of models on."""
+    """Adds the fault `two` (two choices in one response), and has a list of models."""
 
     def list_models(self, handler: BaseHTTPRequestHandler) -> None:
         send(handler, 200, b'{"data": []}')
@@ -81,7 +81,7 @@ def make_requests(samples: list[Sample], temperature: float) -> list[Request]:
     ]
 
 
-def test_a_real_server_gives_the_responses_of_this_process_through_every_fault(
+def test_a_real_server_behind_a_faulty_proxy_gives_the_responses_of_this_process(
     served: tuple[str, str], proxy: TwoChoicesProxy, tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
     engine = server_check.connect(settings(proxy.url, served[1]), 12544)
@@ -110,8 +110,8 @@ def command(folder: Path, url: str, model: str) -> list[str]:
         f"output_dir={folder}",
     ]
     engine = ["model.engine=http", f"model.url={url}", f"model.server.name={model}"]
-    few = ["model.server.max_concurrency=2", "model.server.max_attempts=10", "difficulty=pism"]
-    return [sys.executable, str(ROOT / "launch" / "score.py"), *overrides, *engine, *few]
+    limits = ["model.server.max_concurrency=2", "model.server.max_attempts=10", "difficulty=pism"]
+    return [sys.executable, str(ROOT / "launch" / "score.py"), *overrides, *engine, *limits]
 
 
 def test_a_probe_survives_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
@@ -119,11 +119,11 @@ def test_a_probe_survives_a_server_that_is_killed_and_comes_back(tmp_path: Path)
     events: list[str] = []
     done = threading.Event()
 
-    def keep_up() -> None:
+    def serve_kill_and_serve() -> None:
         with serving(tmp_path, port):
             events.append("up")
-            until = time.time() + 200
-            while not list(folder.glob("probe/*/engines/*")) and time.time() < until:
+            deadline = time.time() + 200
+            while not list(folder.glob("probe/*/engines/*")) and time.time() < deadline:
                 time.sleep(0.05)
             time.sleep(1.5)
         events.append("killed")
@@ -132,7 +132,7 @@ def test_a_probe_survives_a_server_that_is_killed_and_comes_back(tmp_path: Path)
             events.append("back")
             done.wait(400)
 
-    thread = threading.Thread(target=keep_up)
+    thread = threading.Thread(target=serve_kill_and_serve)
     thread.start()
     while "up" not in events:
         time.sleep(0.2)

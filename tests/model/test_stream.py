@@ -1,4 +1,4 @@
-"""The batch that refills: slots, shared prompts, memory that runs out, fixed shapes."""
+"""Continuous batching: slots, shared prompts, out of memory, deterministic mode."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,26 +18,26 @@ from difftrain.records import Sample
 from tests.model.answering import generate
 
 
-def make_request(sample: Sample, seed: int, longest: int = 12, **rest: Any) -> Request:
+def make_request(sample: Sample, seed: int, max_new_tokens: int = 12, **rest: Any) -> Request:
     image = Image.open(BytesIO(sample.images[0])).convert("RGB")
     text = prompts.user_text(sample.question, sample.options)
     rest = {"temperature": 0.9, "parts": (image, text), **rest}
-    return Request(seed=seed, max_new_tokens=longest, **rest)
+    return Request(seed=seed, max_new_tokens=max_new_tokens, **rest)
 
 
 @pytest.fixture
 def requests(shapes_samples: list[Sample]) -> list[Request]:
-    """Two dozen draws of pictures and of words alone, short and long."""
-    results = [make_request(item, seed, 3 + seed % 9) for seed, item in enumerate(shapes_samples)]
+    """24 requests, short and long; every fourth has no image."""
+    results = [make_request(sample, i, 3 + i % 9) for i, sample in enumerate(shapes_samples)]
     return [
-        item if seed % 4 else make_request(shapes_samples[seed], seed, parts=(item.text,))
-        for seed, item in enumerate(results)
+        request if i % 4 else make_request(shapes_samples[i], i, parts=(request.text,))
+        for i, request in enumerate(results)
     ]
 
 
 @contextmanager
 def forward_hook(module: Any, record: Callable[..., None]) -> Iterator[None]:
-    """Call note(module, args, kwargs) before each forward of a module."""
+    """Call record(module, args, kwargs) before each forward of a module."""
     hook = module.register_forward_pre_hook(record, with_kwargs=True)
     try:
         yield
@@ -47,7 +47,7 @@ def forward_hook(module: Any, record: Callable[..., None]) -> Iterator[None]:
 
 @contextmanager
 def decoding_steps(tiny: LoadedModel) -> Iterator[list[int]]:
-    """The number of rows of each decoding step."""
+    """A list that collects the number of rows of each decoding step."""
     results: list[int] = []
 
     def record(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
@@ -59,12 +59,12 @@ def decoding_steps(tiny: LoadedModel) -> Iterator[list[int]]:
 
 
 def ids(results: Sequence[Any]) -> list[tuple[int, ...]]:
-    return [item.token_ids for item in results]
+    return [result.token_ids for result in results]
 
 
 @torch.inference_mode()
-def generated(tiny: LoadedModel, request: Request) -> tuple[int, ...]:
-    """The answer of transformers' own generate, alone in its batch."""
+def generate_with_transformers(tiny: LoadedModel, request: Request) -> tuple[int, ...]:
+    """The response of transformers' generate to the request, alone in its batch."""
     inputs = kv_cache.encode(tiny, [request])
     width = inputs["input_ids"].shape[1]
     banned = hf.placeholder_ids(tiny.processor.tokenizer)
@@ -83,29 +83,30 @@ def generated(tiny: LoadedModel, request: Request) -> tuple[int, ...]:
     return hf.to_completion(tiny, output[0, width:].tolist(), request.max_new_tokens).token_ids
 
 
-def test_responses_are_those_of_transformers_generate(
+def test_responses_equal_those_of_transformers_generate(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
-    assert ids(generate(tiny, requests, 8)) == [generated(tiny, item) for item in requests]
+    assert ids(generate(tiny, requests, 8)) == [
+        generate_with_transformers(tiny, request) for request in requests
+    ]
 
 
 def test_a_freed_slot_takes_the_next_request_at_once(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    """Three long answers and many short ones in four slots: the short ones share one slot."""
+    """Three long and many short responses in four slots: the short ones use one slot in turn."""
     view = {"view": "one", "parts": ("Write.",), "temperature": 2.0}
     lengths = [14, 14, 14, *[2] * 12]
     batch = [
-        make_request(shapes_samples[0], seed, longest, **view)
-        for seed, longest in enumerate(lengths)
+        make_request(shapes_samples[0], seed, length, **view) for seed, length in enumerate(lengths)
     ]
     with decoding_steps(tiny) as rows:
         results = list(
             hf.HfEngine(tiny, ModelConfig(batch_size=4)).stream(feed(iter(enumerate(batch))))
         )
     assert len(results) == len(batch)
-    needed = sum(len(answer.token_ids) - 1 for _, answer in results)
-    assert sum(rows) == needed  # no row is computed that has ended
+    needed = sum(len(response.token_ids) - 1 for _, response in results)
+    assert sum(rows) == needed  # no row is computed after it has ended
     assert max(rows) == 4
     assert len(rows) <= 15
 
@@ -124,25 +125,25 @@ def test_images_of_draws_that_share_a_view_are_encoded_once(
         for draw in range(5)
         for number, sample in enumerate(shapes_samples[:3])
     ]
-    apart = [make_request(sample, seed) for seed, sample in enumerate(shapes_samples[3:5])]
+    without_view = [make_request(sample, seed) for seed, sample in enumerate(shapes_samples[3:5])]
     with forward_hook(tiny.model.base_model.visual, record):
-        shared = ids(generate(tiny, draws + apart, 4))
+        shared = ids(generate(tiny, draws + without_view, 4))
     assert sum(num_images) == 3 + 2
-    plain = [make_request(shapes_samples[k % 3], 10 * (k % 3) + k // 3) for k in range(15)]
-    assert shared == ids(generate(tiny, plain + apart, 4))
+    unshared = [make_request(shapes_samples[k % 3], 10 * (k % 3) + k // 3) for k in range(15)]
+    assert shared == ids(generate(tiny, unshared + without_view, 4))
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
     tiny: LoadedModel, requests: list[Request], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def small(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+    def fail_above_three_rows(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
         if len(kwargs["input_ids"]) > 3:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
     expected = ids(generate(tiny, requests, 8))
-    with forward_hook(tiny.model.base_model, small), decoding_steps(tiny) as rows:
+    with forward_hook(tiny.model.base_model, fail_above_three_rows), decoding_steps(tiny) as rows:
         assert ids(generate(tiny, requests, 16)) == expected
-    assert max(rows) == 2  # 16, 8 and 4 prompts do not fit; no further half is lost
+    assert max(rows) == 2  # 16, 8 and 4 prompts do not fit, 2 do
     assert "out of memory with 16 responses at once: going on with 8 at most" in caplog.text
     assert "going on with 2 at most" in caplog.text
 
@@ -152,12 +153,12 @@ def test_one_out_of_memory_in_prefill_halves_the_batch_once(
 ) -> None:
     failures: list[int] = []
 
-    def once(*_: Any) -> None:
+    def fail_once(*_: Any) -> None:
         if not failures:
             failures.append(1)
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    with forward_hook(tiny.model.base_model, once), decoding_steps(tiny) as rows:
+    with forward_hook(tiny.model.base_model, fail_once), decoding_steps(tiny) as rows:
         generate(tiny, requests, 16)
     assert max(rows) == 8
 
@@ -201,7 +202,7 @@ def test_the_token_budget_bounds_rows_times_the_longest(
 def test_the_cache_grows_and_shrinks_with_the_rows_within_the_token_budget(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    """Many short prompts, then few long ones, then short ones: never many times the longest."""
+    """Many short prompts, then few long ones, then short ones: never many rows of large width."""
     texts = [*["Hi."] * 16, *["word " * 150] * 4, *["Hi."] * 16]
     batch = [
         make_request(shapes_samples[0], seed, 3 + seed % 7, parts=(text,), temperature=2.0)
@@ -223,15 +224,17 @@ def test_the_cache_grows_and_shrinks_with_the_rows_within_the_token_budget(
         )
     assert max(rows * width for rows, width in cache_shapes) <= budget * 5 // 4
     assert len(set(cache_shapes)) > 1
-    apart = list(hf.HfEngine(tiny, ModelConfig(batch_size=1)).stream(feed(iter(enumerate(batch)))))
-    assert [answer for _, answer in sorted(results)] == [answer for _, answer in sorted(apart)]
+    one_by_one = list(
+        hf.HfEngine(tiny, ModelConfig(batch_size=1)).stream(feed(iter(enumerate(batch))))
+    )
+    assert dict(results) == dict(one_by_one)
 
 
-SCRIPTS = ("𓂀", "☃️", "漢", "क़", "🧑‍🚀", "")
-"""Hieroglyphs, signs, Han, a letter that composition takes apart, joined signs, control."""
+CHARACTERS = ("𓂀", "☃️", "漢", "क़", "🧑‍🚀", "")
+"""A hieroglyph, an emoji, Han, a letter that NFC splits, a joined emoji, a control character."""
 
 
-@pytest.mark.parametrize("character", SCRIPTS, ids=ascii)
+@pytest.mark.parametrize("character", CHARACTERS, ids=ascii)
 def test_a_bound_on_tokens_holds_for_every_script(
     tiny: LoadedModel, shapes_samples: list[Sample], character: str
 ) -> None:
@@ -257,8 +260,10 @@ def test_a_prompt_longer_than_the_models_positions_is_refused_with_its_length(
 
 
 @contextmanager
-def scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[int, int], torch.Tensor]]:
-    """The scores of every draw and position, as they come."""
+def recorded_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[dict[tuple[int, int], torch.Tensor]]:
+    """A dict that collects the scores of every (seed, position)."""
     results: dict[tuple[int, int], torch.Tensor] = {}
     sample = hf.ContinuousBatch.sample
 
@@ -273,34 +278,34 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[int, int], to
         yield results
 
 
-def differing(first: dict[Any, torch.Tensor], second: dict[Any, torch.Tensor]) -> int:
-    both = first.keys() & second.keys()
-    assert len(both) > 50
-    return sum(not torch.equal(first[key], second[key]) for key in both)
+def count_differing(first: dict[Any, torch.Tensor], second: dict[Any, torch.Tensor]) -> int:
+    common_keys = first.keys() & second.keys()
+    assert len(common_keys) > 50
+    return sum(not torch.equal(first[key], second[key]) for key in common_keys)
 
 
 def test_in_deterministic_mode_no_bit_depends_on_the_other_requests(
     tiny: LoadedModel, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whole, in part, in another order, on one thread or two; without it, roundings differ."""
+    """All requests or some, in another order, on one or two threads; otherwise roundings differ."""
     settings = [ModelConfig(batch_size=size, deterministic=True) for size in (64, 3)]
     orders = [requests, requests[::-1][: len(requests) * 2 // 3]]
     results = []
     before = torch.get_num_threads()
     for config, batch, threads in zip(settings, orders, (1, 2), strict=True):
         torch.set_num_threads(threads)
-        with scores(monkeypatch) as fixed:
+        with recorded_scores(monkeypatch) as fixed:
             generate(tiny, batch, config)
-        with scores(monkeypatch) as free:
+        with recorded_scores(monkeypatch) as unfixed:
             generate(tiny, batch, config.batch_size)
         assert torch.get_num_threads() == threads
-        results.append((fixed, free))
+        results.append((fixed, unfixed))
     torch.set_num_threads(before)
-    (fixed, free), (fixed_too, free_too) = results
-    assert differing(fixed, fixed_too) == 0
-    assert differing(free, free_too) > 0
-    for key in free.keys() & free_too.keys():
-        torch.testing.assert_close(free[key], free_too[key], atol=1e-3, rtol=1e-3)
+    (fixed, unfixed), (fixed_2, unfixed_2) = results
+    assert count_differing(fixed, fixed_2) == 0
+    assert count_differing(unfixed, unfixed_2) > 0
+    for key in unfixed.keys() & unfixed_2.keys():
+        torch.testing.assert_close(unfixed[key], unfixed_2[key], atol=1e-3, rtol=1e-3)
 
 
 def test_deterministic_needs_the_engine_in_this_process() -> None:
