@@ -1,14 +1,14 @@
-"""Official data sets of full size, drawn: the counts, columns and forms of the six benchmarks.
+"""Imitations of the six official data sets, with their real sizes, columns, types and categories.
 
-Questions are nonsense and images are colored squares; what is real is everything that a
-loader, a prompt, a scorer and a table depend on.
+Questions are nonsense and images are colored squares; everything that loaders, prompts, scorers and
+results tables depend on is as in the official data sets.
 """
 
 import base64
 import csv
 from collections.abc import Callable, Iterator
 from io import BytesIO
-from itertools import count as numbers
+from itertools import count as count_up
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,15 @@ from difftrain.evaluate.benchmarks.mmmu import DISCIPLINES
 
 Row = dict[str, Any]
 
-TASKS = {
+MATHVISTA_TASKS = {
     "figure question answering": 269,
     "geometry problem solving": 208,
     "math word problem": 186,
     "visual question answering": 179,
     "textbook question answering": 158,
 }
-CAPABILITIES = ("rec", "rec,ocr", "ocr,math", "rec,know,gen", "rec,ocr,spat", "rec,know")
-READING = {
+MMVET_CAPABILITIES = ("rec", "rec,ocr", "ocr,math", "rec,know,gen", "rec,ocr,spat", "rec,know")
+OCRBENCH_TYPES = {
     "Regular Text Recognition": 50,
     "Irregular Text Recognition": 50,
     "Artistic Text Recognition": 50,
@@ -41,7 +41,7 @@ READING = {
     "Key Information Extraction": 200,
     "Handwritten Mathematical Expression Recognition": 100,
 }
-PARTS = {
+HALLUSIONBENCH_PARTS = {
     ("VD", "video"): 170,
     ("VD", "illusion"): 144,
     ("VD", "math"): 108,
@@ -52,7 +52,7 @@ PARTS = {
     ("VS", "map"): 64,
     ("VS", "ocr"): 54,
 }
-CORE = (
+MMSTAR_CAPABILITIES = (
     "coarse perception",
     "fine-grained perception",
     "instance reasoning",
@@ -60,49 +60,50 @@ CORE = (
     "science & technology",
     "math",
 )
-CHOOSE = (
+CHOICE_HINT = (
     "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, "
     "at the end.\nQuestion: "
 )
-MODES = cycle(("RGB", "RGB", "RGBA", "L", "P"))
+IMAGE_MODES = cycle(("RGB", "RGB", "RGBA", "L", "P"))
 
 
-def picture(number: int, side: int = 28) -> Row:
-    """A picture cell of a data set: a square of the number's own color."""
+def image_cell(number: int, side: int = 28) -> Row:
+    """An image cell of a data set: a square whose color depends on the number."""
     color = (number * 7 % 256, number * 13 % 256, number // 256)
     image = Image.new("RGB", (side + number % 3, side), color)
     image.putpixel((0, 0), (255, 255, 255))
     buffer = BytesIO()
-    image.convert(next(MODES)).save(buffer, format="PNG")
+    image.convert(next(IMAGE_MODES)).save(buffer, format="PNG")
     return {"bytes": buffer.getvalue(), "path": f"{number}.png"}
 
 
-def spread(sizes: dict[Any, int]) -> Iterator[Any]:
-    """Every key as often as its size says."""
-    for key, size in sizes.items():
-        for _ in range(size):
+def repeated(counts: dict[Any, int]) -> Iterator[Any]:
+    """Every key, as many times as its value says."""
+    for key, count in counts.items():
+        for _ in range(count):
             yield key
 
 
 def mathvista() -> Iterator[Row]:
-    """540 choices, 418 integers, 40 floats of one and two decimals, 2 lists."""
-    kinds = spread({"text": 540, "integer": 418, "float": 40, "list": 2})
-    for number, (kind, task) in enumerate(zip(kinds, spread(TASKS), strict=True)):
-        chosen = kind == "text"
-        answer = {"text": "a hen", "integer": str(number % 9), "float": "1.2"}.get(kind, "[1, 2]")
-        choices = ["a cat", "a hen", "a dog"] if chosen else None
-        options = "\nChoices:\n(A) a cat\n(B) a hen\n(C) a dog" if chosen else ""
+    """1000 items whose answers are 540 choices, 418 integers, 40 floats and 2 lists."""
+    answer_types = repeated({"text": 540, "integer": 418, "float": 40, "list": 2})
+    types_and_tasks = zip(answer_types, repeated(MATHVISTA_TASKS), strict=True)
+    for number, (answer_type, task) in enumerate(types_and_tasks):
+        is_choice = answer_type == "text"
+        answers = {"text": "a hen", "integer": str(number % 9), "float": "1.2", "list": "[1, 2]"}
+        choices = ["a cat", "a hen", "a dog"] if is_choice else None
+        options = "\nChoices:\n(A) a cat\n(B) a hen\n(C) a dog" if is_choice else ""
         yield {
             "pid": str(number + 1),
             "question": f"How many {number}?",
             "image": f"images/{number + 1}.jpg",
-            "decoded_image": picture(number),
+            "decoded_image": image_cell(number),
             "choices": choices,
             "unit": None,
-            "precision": 1.0 if kind == "float" else None,
-            "answer": answer,
-            "question_type": "multi_choice" if chosen else "free_form",
-            "answer_type": kind,
+            "precision": 1.0 if answer_type == "float" else None,
+            "answer": answers[answer_type],
+            "question_type": "multi_choice" if is_choice else "free_form",
+            "answer_type": answer_type,
             "metadata": {
                 "category": "general-vqa",
                 "context": "chart",
@@ -115,7 +116,7 @@ def mathvista() -> Iterator[Row]:
                 "split": "testmini",
                 "task": task,
             },
-            "query": f"{CHOOSE}How many {number}?{options}",
+            "query": f"{CHOICE_HINT}How many {number}?{options}",
         }
 
 
@@ -124,99 +125,100 @@ def mmvet() -> Iterator[Row]:
     for number in range(218):
         yield {
             "question_id": f"v1_{number}",
-            "image": picture(number),
+            "image": image_cell(number),
             "question": f"What is x {number}?",
             "answer": "-1<AND>-5" if number % 3 else "7<OR>seven",
             "image_source": "shapes",
-            "capability": CAPABILITIES[number % len(CAPABILITIES)],
+            "capability": MMVET_CAPABILITIES[number % len(MMVET_CAPABILITIES)],
         }
 
 
 def ocrbench() -> Iterator[Row]:
-    """1000 reading items of ten types."""
-    for number, kind in enumerate(spread(READING)):
-        formula = kind.startswith("Handwritten")
+    """1000 text-reading items of ten types."""
+    for number, question_type in enumerate(repeated(OCRBENCH_TYPES)):
+        is_formula = question_type.startswith("Handwritten")
         yield {
             "dataset": "shapes",
             "question": "what is written in the image?",
-            "question_type": kind,
-            "answer": ["y _ { 2 } = - 1\n", "y_2 = - 1\n"] if formula else [f"AB{number}"],
-            "image": picture(number),
+            "question_type": question_type,
+            "answer": ["y _ { 2 } = - 1\n", "y_2 = - 1\n"] if is_formula else [f"AB{number}"],
+            "image": image_cell(number),
         }
 
 
 def hallusionbench() -> Iterator[Row]:
     """951 yes/no questions: three about each figure, two figures in each set."""
-    for (category, subcategory), size in PARTS.items():
-        for place in range(size):
+    for (category, subcategory), size in HALLUSIONBENCH_PARTS.items():
+        for number in range(size):
             yield {
                 "category": category,
                 "subcategory": subcategory,
                 "visual_input": "1",
-                "set_id": str(place // 6),
-                "figure_id": str(place % 6 // 3),
+                "set_id": str(number // 6),
+                "figure_id": str(number % 6 // 3),
                 "sample_note": "",
-                "question_id": str(place % 3),
+                "question_id": str(number % 3),
                 "question": f"Is there a {subcategory} in the picture?",
-                "gt_answer": str(place % 2),
+                "gt_answer": str(number % 2),
                 "gt_answer_details": "",
                 "filename": "x.png",
-                "image": picture(place),
+                "image": image_cell(number),
             }
 
 
 def mmmu() -> Iterator[Row]:
-    """30 questions of each of 30 subjects: 53 open, some with two pictures, one with `None`."""
-    every = numbers()
+    """30 items of each of 30 subjects; 53 are open, some have two images, one an option None."""
+    item_numbers = count_up()
     for subject in sorted(DISCIPLINES):
-        for place in range(1, 31):
-            number = next(every)
-            opened, several = number % 17 == 0, number % 25 == 0
-            pictures = {f"image_{n}": None for n in range(1, 8)}
-            pictures["image_1"] = picture(number)
-            if several:
-                pictures["image_2"] = picture(number + 5000)
-            named = (
+        for number_in_subject in range(1, 31):
+            number = next(item_numbers)
+            is_open, has_two_images = number % 17 == 0, number % 25 == 0
+            images = {f"image_{n}": None for n in range(1, 8)}
+            images["image_1"] = image_cell(number)
+            if has_two_images:
+                images["image_2"] = image_cell(number + 5000)
+            options = (
                 "['a cat', 'None', 'a dog', 'a pig']"
                 if number == 7
                 else "['a cat', 'a hen', 'a dog', 'a pig']"
             )
             yield {
-                "id": f"validation_{subject}_{place}",
-                "question": f"<image 1> {'and <image 2> ' if several else ''}What {number}?",
-                "options": "[]" if opened else named,
+                "id": f"validation_{subject}_{number_in_subject}",
+                "question": f"<image 1> {'and <image 2> ' if has_two_images else ''}What {number}?",
+                "options": "[]" if is_open else options,
                 "explanation": "",
-                **pictures,
+                **images,
                 "img_type": "['Diagrams']",
-                "answer": "8.4" if opened else "C",
+                "answer": "8.4" if is_open else "C",
                 "topic_difficulty": "Easy",
-                "question_type": "open" if opened else "multiple-choice",
+                "question_type": "open" if is_open else "multiple-choice",
                 "subfield": "x",
             }
 
 
 def mmstar() -> Iterator[Row]:
-    """250 of each core capability; 345 in MathVista's form, some of fewer than four options."""
+    """250 of each core capability; 345 in MathVista's form, some with options named `nan`."""
     for number in range(1500):
-        if number % 1500 < 345:
-            tail = "Choices:\n(A) 97\n(B) 102\n(C) 107\n(D) 122"
-            question = f"{CHOOSE}How many {number}?\n{tail if number % 50 else tail[9:]}"
+        if number < 345:
+            choices = "Choices:\n(A) 97\n(B) 102\n(C) 107\n(D) 122"
+            choices = choices if number % 50 else choices.removeprefix("Choices:\n")
+            question = f"{CHOICE_HINT}How many {number}?\n{choices}"
         else:
-            last = ("nan", "nan") if number % 11 == 0 else ("a dog.", "a pig.")
-            rest = f"A: a cat., B: a hen., C: {last[0]}, D: {last[1]}"
-            question = f"What is it {number}?\nOptions: {rest}"
+            option_c, option_d = ("nan", "nan") if number % 11 == 0 else ("a dog.", "a pig.")
+            options = f"A: a cat., B: a hen., C: {option_c}, D: {option_d}"
+            question = f"What is it {number}?\nOptions: {options}"
         yield {
             "index": number,
             "question": question,
-            "image": picture(number),
+            "image": image_cell(number),
             "answer": "AB"[number % 2],
-            "category": CORE[number % 6],
+            "category": MMSTAR_CAPABILITIES[number % 6],
             "l2_category": f"kind {number % 18}",
             "meta_info": {"source": "shapes", "split": "x", "image_path": f"{number}.jpg"},
         }
 
 
-DRAWN: dict[str, Callable[[], Iterator[Row]]] = {
+ROW_GENERATORS: dict[str, Callable[[], Iterator[Row]]] = {
     "MathVista": mathvista,
     "MMVet": mmvet,
     "OCRBench": ocrbench,
@@ -228,26 +230,26 @@ SPLITS = {"MathVista": "testmini", "HallusionBench": "image", "MMMU": "validatio
 
 
 @pytest.fixture(autouse=True)
-def cached_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The data sets' library keeps its copies in the test's own folder."""
+def cache_in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The `datasets` library puts its cache into the test's own folder."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture(scope="session")
 def hub_rows() -> Callable[[str], list[Row]]:
-    """The rows of a benchmark as the hub has them."""
-    kept: dict[str, list[Row]] = {}
+    """A function that returns the rows of a benchmark in the form of its data set on the hub."""
+    rows: dict[str, list[Row]] = {}
 
-    def of(name: str) -> list[Row]:
-        if name not in kept:
-            kept[name] = list(DRAWN[name]())
-        return kept[name]
+    def rows_of(name: str) -> list[Row]:
+        if name not in rows:
+            rows[name] = list(ROW_GENERATORS[name]())
+        return rows[name]
 
-    return of
+    return rows_of
 
 
-def as_data_set(rows: list[Row]) -> datasets.Dataset:
-    """Rows as a data set whose picture columns are pictures."""
+def to_data_set(rows: list[Row]) -> datasets.Dataset:
+    """Rows as a data set whose image columns have the type Image."""
     data_set = datasets.Dataset.from_list(rows)
     for column in data_set.column_names:
         if column == "decoded_image" or column.startswith("image_") or column == "image":
@@ -259,11 +261,11 @@ def as_data_set(rows: list[Row]) -> datasets.Dataset:
 
 @pytest.fixture(scope="session")
 def write_folder() -> Callable[..., Path]:
-    """Writes rows as a folder of data sets: `parquet` as a clone of the hub's, or `disk`."""
+    """A function that writes a data set: parquet as in a clone of the hub's, or save_to_disk."""
 
     def write(root: Path, name: str, rows: list[Row], form: str = "parquet") -> Path:
         folder, split = root / name, SPLITS.get(name, "test")
-        data_set = as_data_set(rows)
+        data_set = to_data_set(rows)
         if form == "disk":
             datasets.DatasetDict({split: data_set}).save_to_disk(str(folder))
         elif name == "MMMU":
@@ -282,12 +284,12 @@ def write_folder() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def write_tsv() -> Callable[[Path, list[Row]], Path]:
-    """Writes rows in the harness's columns, pictures as base64, the way pandas writes a TSV."""
+    """A function that writes a TSV of rows in the harness's columns, with images as base64."""
 
     def cell(value: Any) -> str:
         if isinstance(value, list):
-            coded = [base64.b64encode(each).decode() for each in value]
-            return coded[0] if len(coded) == 1 else str(coded)
+            encoded = [base64.b64encode(each).decode() for each in value]
+            return encoded[0] if len(encoded) == 1 else str(encoded)
         return "" if value is None else str(value)
 
     def write(path: Path, rows: list[Row]) -> Path:

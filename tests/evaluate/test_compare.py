@@ -51,54 +51,54 @@ def test_a_comparison_counts_items_won_lost_and_tied() -> None:
     )
 
 
-def test_other_items_on_one_side_are_refused() -> None:
+def test_results_of_different_items_are_not_compared() -> None:
     with pytest.raises(ValueError, match="one side only"):
         comparison.compare_results(results([1.0]), results([1.0, 0.0]))
 
 
-def test_a_side_on_which_nothing_was_decided_is_refused_with_the_reason() -> None:
+def test_results_without_a_decided_item_are_not_compared_and_the_message_says_why() -> None:
     decided = results([1.0, 0.0], "MMVet")
-    none = [replace(each, score=0.0, graded_by=None) for each in decided]
+    undecided = [replace(each, score=0.0, graded_by=None) for each in decided]
     with pytest.raises(ValueError, match=r"MMVet of the second has no score .* needs a judge"):
-        comparison.compare_results(decided, none)
+        comparison.compare_results(decided, undecided)
     with pytest.raises(ValueError, match="MMVet of the first has no score"):
-        comparison.compare_results(none, decided)
+        comparison.compare_results(undecided, decided)
 
 
 def item_inputs(keys: list[ResponseKey]) -> dict[str, str]:
-    """The inputs of manifest.json that say what the items were."""
+    """The inputs in manifest.json that identify the items."""
     return {comparison.ITEMS_PREFIX + name: each for name, each in item_hashes(keys).items()}
 
 
-def finished(
-    folder: Path, scores: list[float | None], prompt_hash: str = "a", **settings: Any
+def write_evaluation(
+    folder: Path, scores: list[float | None], prompt_hash: str = "a", **changes: Any
 ) -> Path:
     parquet.write_part(folder, "r000-00000", results(scores))
-    under = {"rules": "2025-11", "system": "none", "judge": "none", **settings}
-    keys = [(mark.benchmark, mark.item_id, prompt_hash) for mark in results(scores)]
+    settings = {"rules": "2025-11", "system": "none", "judge": "none", **changes}
+    keys = [(result.benchmark, result.item_id, prompt_hash) for result in results(scores)]
     inputs = {"checkpoint": folder.name, **item_inputs(keys)}
-    manifest.write_manifest(folder, settings=under, inputs=inputs, seconds=0, counts={})
+    manifest.write_manifest(folder, settings=settings, inputs=inputs, seconds=0, counts={})
     return folder
 
 
-def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run_compare(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "launch" / "compare.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_the_launcher_writes_a_page_a_json_and_every_changed_item(tmp_path: Path) -> None:
-    one = finished(tmp_path / "evaluate" / "one", [0.0, 0.0, 1.0])
-    two = finished(tmp_path / "evaluate" / "two", [1.0, 0.0, 1.0])
-    done = compare(one, two)
+def test_the_launcher_writes_markdown_json_and_every_changed_item(tmp_path: Path) -> None:
+    one = write_evaluation(tmp_path / "evaluate" / "one", [0.0, 0.0, 1.0])
+    two = write_evaluation(tmp_path / "evaluate" / "two", [1.0, 0.0, 1.0])
+    done = run_compare(one, two)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "compare" / "one-two"
     assert done.stdout.strip().splitlines()[-1] == f"output: {folder}"
     (row,) = json.loads((folder / "comparison.json").read_text())["benchmarks"]
     assert (row["won"], row["lost"], row["tied"]) == (1, 0, 2)
     assert len((folder / "item_diffs.jsonl").read_text().splitlines()) == 1
-    page = (folder / "comparison.md").read_text()
-    assert page.startswith("# two against one")
-    assert "* judge: none" in page
+    text = (folder / "comparison.md").read_text()
+    assert text.startswith("# two against one")
+    assert "* judge: none" in text
 
 
 @pytest.mark.parametrize(
@@ -113,49 +113,52 @@ def test_the_launcher_writes_a_page_a_json_and_every_changed_item(tmp_path: Path
         ({"harness_overrides": {"zero": True}}, "harness_overrides: None and {'zero': True}"),
     ],
 )
-def test_evaluations_under_other_settings_are_not_compared(
+def test_evaluations_with_different_settings_are_not_compared(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    one, two = finished(tmp_path / "one", [0.0]), finished(tmp_path / "two", [1.0], **changes)
-    done = compare(one, two)
+    one = write_evaluation(tmp_path / "one", [0.0])
+    two = write_evaluation(tmp_path / "two", [1.0], **changes)
+    done = run_compare(one, two)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_evaluation_that_does_not_say_what_its_items_were_is_refused(tmp_path: Path) -> None:
-    new, old = finished(tmp_path / "new", [0.0]), finished(tmp_path / "old", [1.0])
+def test_an_evaluation_whose_manifest_lacks_the_items_is_not_compared(tmp_path: Path) -> None:
+    new = write_evaluation(tmp_path / "new", [0.0])
+    old = write_evaluation(tmp_path / "old", [1.0])
     content = json.loads((old / "manifest.json").read_text())
     del content["inputs"]["items of MMStar"]
     (old / "manifest.json").write_text(json.dumps(content))
-    done = compare(new, old)
+    done = run_compare(new, old)
     assert done.returncode == 2
     assert f"{old}: its manifest.json does not say which items were evaluated" in done.stderr
 
 
-def test_items_are_the_same_in_any_order_and_others_with_other_words_or_images() -> None:
+def test_items_differ_if_a_prompt_or_their_number_differs_but_not_by_their_order() -> None:
     keys = [("MMStar", "1", "a"), ("MMStar", "2", "b"), ("MMVet", "1", "a")]
     assert item_inputs(keys[::-1]) == item_inputs(keys)
-    other = item_inputs([*keys[:1], ("MMStar", "2", "c"), *keys[2:]])
-    assert comparison.changed_benchmarks(item_inputs(keys), other) == ["MMStar"]
+    changed = item_inputs([*keys[:1], ("MMStar", "2", "c"), *keys[2:]])
+    assert comparison.changed_benchmarks(item_inputs(keys), changed) == ["MMStar"]
     assert comparison.changed_benchmarks(item_inputs(keys), item_inputs(keys[:2])) == ["MMVet"]
 
 
-def test_a_folder_that_is_no_evaluation_is_named(tmp_path: Path) -> None:
-    done = compare(tmp_path, tmp_path)
+def test_the_message_names_a_folder_that_is_no_evaluation(tmp_path: Path) -> None:
+    done = run_compare(tmp_path, tmp_path)
     assert done.returncode == 2
     assert f"no evaluation at {tmp_path}" in done.stderr
 
 
-def test_harness_overrides_are_settings_that_comparisons_watch() -> None:
+def test_compared_evaluations_have_equal_harness_overrides_which_are_off_by_default() -> None:
     assert "harness_overrides" in comparison.MUST_AGREE
     assert HarnessOverrides().fallback == "wrong"
-    off = [each for each in HarnessOverrides.__slots__ if each != "fallback"]
-    assert not any(getattr(HarnessOverrides(), name) for name in off)
+    switches = [each for each in HarnessOverrides.__slots__ if each != "fallback"]
+    assert not any(getattr(HarnessOverrides(), name) for name in switches)
 
 
-def test_the_made_page_survives_pipes_in_names(tmp_path: Path, write_tsv: Callable) -> None:
-    text = comparison.markdown(
-        ["a", "b"], comparison.compare_results(results([1.0, 0.0]), results([0.0, 0.0])), {}
-    )
+def test_the_table_has_both_scores_and_their_difference_in_percent(
+    tmp_path: Path, write_tsv: Callable
+) -> None:
+    rows = comparison.compare_results(results([1.0, 0.0]), results([0.0, 0.0]))
+    text = comparison.markdown(["a", "b"], rows, {})
     assert "| MMStar | 50.00 | 0.00 | -50.00 |" in text

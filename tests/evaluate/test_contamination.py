@@ -1,4 +1,4 @@
-"""Training samples are held against the benchmarks at hand, picture by picture."""
+"""Training samples are compared with the available benchmarks, by images and questions."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from difftrain.shapes import pool
 
 BUDGET = PixelBudget(3136, 12544)
 CONFIG = EvaluateConfig(benchmarks=["shapes/MMStar"], limit=3)
-LONG = "A train leaves a town at noon and drives " + "on and " * 12 + "on: when does it arrive?"
+LONG_QUESTION = f"A train leaves a town at noon and drives {'on and ' * 12}on: when does it arrive?"
 ITEM = load_items(CONFIG)[0].row
 OTHER = list(pool.samples(pool.Split.pool, 6))
 
@@ -41,12 +41,14 @@ def jpeg(png: bytes) -> bytes:
 
 
 SAME = sample("same", images=(ITEM["image"],), question=ITEM["question"].upper())
-OTHER_QUESTION = sample("otherwise", images=(OTHER[1].images[0], ITEM["image"]), question="Why?")
+OTHER_QUESTION = sample(
+    "other question", images=(OTHER[1].images[0], ITEM["image"]), question="Why?"
+)
 NEAR = sample("near", images=(jpeg(ITEM["image"]),), question="Why?")
 SAMPLES = [SAME, OTHER_QUESTION, NEAR, *OTHER]
 
 
-def compared(folder: Path, samples: list[Sample] = SAMPLES, world: World | None = None) -> dict:
+def compare(folder: Path, samples: list[Sample] = SAMPLES, world: World | None = None) -> dict:
     contamination.compare_with_benchmarks(samples, folder, CONFIG, BUDGET, world or World())
     return {row.sample_id: row for row in parquet.read_rows(folder, SampleOverlap)}
 
@@ -54,39 +56,42 @@ def compared(folder: Path, samples: list[Sample] = SAMPLES, world: World | None 
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("contamination")
-    compared(folder)
+    compare(folder)
     return folder
 
 
-def test_an_image_is_found_by_its_pixels_and_by_its_looks(checked: Path) -> None:
+def test_an_image_overlaps_by_equal_pixels_and_by_similarity(checked: Path) -> None:
     rows = {row.sample_id: row for row in parquet.read_rows(checked, SampleOverlap)}
     assert rows["same"].kind is Overlap.same_image
     assert rows["same"].same_question
     assert rows["same"].item == "shapes/MMStar/0"
-    assert rows["otherwise"].kind is Overlap.same_image
-    assert not rows["otherwise"].same_question
+    assert rows["other question"].kind is Overlap.same_image
+    assert not rows["other question"].same_question
     assert rows["near"].kind is Overlap.near_image
     assert all(rows[each.sample_id].kind is None for each in OTHER)
 
 
-def test_what_was_compared_and_what_was_not_is_written_down(checked: Path) -> None:
+def test_the_report_lists_which_benchmarks_were_compared_and_which_were_absent(
+    checked: Path,
+) -> None:
     report = json.loads((checked / "contamination.json").read_text())
     assert report["samples"] == len(SAMPLES)
     assert report["checked"]["shapes/MMStar"] == report["checked"]["shapes/MMVet"] == 300
     assert len(report["checked"]) == 6
     assert "MMStar" in report["absent"]
-    assert {each["sample_id"] for each in report["hits"]} == {"same", "otherwise", "near"}
+    assert {each["sample_id"] for each in report["hits"]} == {"same", "other question", "near"}
     content = manifest.read_manifest(checked)
     assert content is not None
     assert content["counts"] == {"samples": 9, "items": 1800, "hits": 3}
 
 
-def test_a_long_question_word_for_word_is_a_hit_and_a_short_one_is_not() -> None:
-    items = [replace(load_items(CONFIG)[0], row={**ITEM, "question": LONG})]
+def test_the_same_long_question_is_an_overlap_and_the_same_short_one_is_not() -> None:
+    items = [replace(load_items(CONFIG)[0], row={**ITEM, "question": LONG_QUESTION})]
     index = contamination.ItemIndex(items, BUDGET)
-    assert index.overlap(sample("long", question=LONG.lower())).kind is Overlap.same_question
-    short = contamination.ItemIndex(load_items(CONFIG), BUDGET)
-    assert short.overlap(sample("short", question=ITEM["question"])).kind is None
+    long = sample("long", question=LONG_QUESTION.lower())
+    assert index.overlap(long).kind is Overlap.same_question
+    short_index = contamination.ItemIndex(load_items(CONFIG), BUDGET)
+    assert short_index.overlap(sample("short", question=ITEM["question"])).kind is None
 
 
 def test_a_benchmark_image_that_the_data_stage_resized_is_the_same_image() -> None:
@@ -100,73 +105,73 @@ def test_a_benchmark_image_that_the_data_stage_resized_is_the_same_image() -> No
     assert overlap.kind is Overlap.same_image
 
 
-def drawn(kind: str) -> bytes:
-    """A file whose pixels depend on how it is loaded: see-through, turned by EXIF, or 16 bit."""
+def special_image(kind: str) -> bytes:
+    """A file that loaders may read differently: transparent, rotated by EXIF, or 16 bit."""
     noise = np.random.default_rng(0).integers(0, 256, (8, 12), dtype=np.uint8)
     grey = Image.fromarray(noise).resize((120, 80))
-    buffer, about = BytesIO(), Image.Exif()
+    buffer, exif = BytesIO(), Image.Exif()
     if kind == "transparent":
-        clear = Image.new("RGB", grey.size, "black")
-        clear.putalpha(grey)
-        clear.save(buffer, "PNG")
-    elif kind == "turned":
-        about[ExifTags.Base.Orientation] = 6
-        grey.convert("RGB").save(buffer, "JPEG", exif=about)
+        transparent = Image.new("RGB", grey.size, "black")
+        transparent.putalpha(grey)
+        transparent.save(buffer, "PNG")
+    elif kind == "rotated":
+        exif[ExifTags.Base.Orientation] = 6
+        grey.convert("RGB").save(buffer, "JPEG", exif=exif)
     else:
         Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["transparent", "turned", "16 bit"])
-def test_the_same_file_is_the_same_image_whatever_its_form(kind: str) -> None:
-    items = [replace(load_items(CONFIG)[0], row={**ITEM, "image": drawn(kind)})]
-    stored = contamination.images.decode(drawn(kind), BUDGET)
+@pytest.mark.parametrize("kind", ["transparent", "rotated", "16 bit"])
+def test_a_copy_of_a_special_image_has_the_same_pixels(kind: str) -> None:
+    items = [replace(load_items(CONFIG)[0], row={**ITEM, "image": special_image(kind)})]
+    stored = contamination.images.decode(special_image(kind), BUDGET)
     overlap = contamination.ItemIndex(items, BUDGET).overlap(sample("x", images=(stored.png,)))
     assert overlap.kind is Overlap.same_image
 
 
-def test_an_image_that_cannot_be_decoded_is_no_crash() -> None:
-    items = [replace(load_items(CONFIG)[0], row={**ITEM, "image": b"no picture"})]
+def test_an_item_whose_image_cannot_be_decoded_has_no_overlap() -> None:
+    items = [replace(load_items(CONFIG)[0], row={**ITEM, "image": b"not an image"})]
     assert contamination.ItemIndex(items, BUDGET).overlap(SAME).kind is None
 
 
-def test_a_finished_check_is_not_made_again_and_a_cut_off_one_is_finished(tmp_path: Path) -> None:
+def test_an_interrupted_check_is_resumed_and_a_finished_one_not_repeated(tmp_path: Path) -> None:
     row = SampleOverlap(sample_id="same", kind=None, item=None, items=0, same_question=False)
     parquet.write_part(tmp_path, "r000-00000", [row])
-    assert len(compared(tmp_path)) == len(SAMPLES)
+    assert len(compare(tmp_path)) == len(SAMPLES)
     parts = parquet.parts(tmp_path)
-    assert len(parts) == 2
-    compared(tmp_path)
+    assert len(parts) == 2  # the one above is kept
+    compare(tmp_path)
     assert parquet.parts(tmp_path) == parts
 
 
-def test_training_on_a_hit_is_refused_by_default_and_every_hit_is_named(tmp_path: Path) -> None:
+def test_training_on_a_benchmark_item_is_an_error_by_default_or_a_warning(tmp_path: Path) -> None:
     config = RunConfig(output_dir=str(tmp_path), evaluate=CONFIG)
     config.data.min_pixels, config.data.max_pixels = 3136, 12544
     paths = RunPaths(config)
     parquet.write_all(paths.data, SAMPLES)
 
-    def pick(*ids: str) -> None:
-        picks = [Selection(sample_id=each, stage=TrainStage.grpo, reason="a test") for each in ids]
-        parquet.write_part(paths.selection("tuned"), "00000", picks)
+    def select(*ids: str) -> None:
+        rows = [Selection(sample_id=each, stage=TrainStage.grpo, reason="a test") for each in ids]
+        parquet.write_part(paths.selection("tuned"), "00000", rows)
 
-    pick(*(each.sample_id for each in OTHER))
+    select(*(each.sample_id for each in OTHER))
     benchmarks.check_contamination(config, paths, World(), ["tuned"])
-    pick("same", "near", OTHER[0].sample_id)
-    with pytest.raises(ConfigError) as refused:
+    select("same", "near", OTHER[0].sample_id)
+    with pytest.raises(ConfigError) as caught:
         benchmarks.check_contamination(config, paths, World(), ["tuned"])
-    message = str(refused.value)
+    message = str(caught.value)
     assert "evaluate.contamination=error: 2 of 3 samples to train on are in benchmarks" in message
     assert "same (same image, same question: shapes/MMStar/0)" in message
     assert "near (near image: shapes/MMStar/0)" in message
-    assert "otherwise" not in message
+    assert "other question" not in message
     assert str(paths.contamination / "contamination.json") in message
     config.evaluate = replace(CONFIG, contamination=ContaminationPolicy.warn)
     assert RunPaths(config).contamination == paths.contamination
     benchmarks.check_contamination(config, RunPaths(config), World(), ["tuned"])
 
 
-def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
+def test_a_benchmark_on_disk_that_is_not_evaluated_is_compared_too(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
@@ -176,22 +181,22 @@ def test_a_benchmark_that_lies_there_unevaluated_is_looked_at_too(
         path=str(tmp_path),
         allow_count_mismatch=True,
     )
-    alone = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=config)).contamination
-    marks = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=config)).evaluation("base")
+    before = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=config))
+    contamination_before, results_before = before.contamination, before.evaluation("base")
     rows = hub_rows("MathVista")[:3]
     write_folder(tmp_path, "MathVista", rows)
-    items, broken = contamination.available_items(config)
-    assert not broken
+    items, unreadable = contamination.available_items(config)
+    assert not unreadable
     index = contamination.ItemIndex(items, BUDGET)
     assert (index.num_items["MMStar"], index.num_items["MathVista"]) == (2, 3)
     stored = contamination.images.decode(rows[2]["decoded_image"]["bytes"], BUDGET)
     assert index.overlap(sample("x", images=(stored.png,))).kind is Overlap.same_image
     paths = RunPaths(RunConfig(output_dir=str(tmp_path), evaluate=config))
-    assert paths.contamination != alone
-    assert paths.evaluation("base") == marks
+    assert paths.contamination != contamination_before
+    assert paths.evaluation("base") == results_before
 
 
-def test_a_broken_benchmark_that_is_not_evaluated_is_told_and_skipped(
+def test_a_broken_benchmark_that_is_not_evaluated_is_reported_and_left_out(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])
@@ -215,7 +220,7 @@ def test_a_broken_benchmark_that_is_not_evaluated_is_told_and_skipped(
     assert "contamination: not checked: MathVista: " in caplog.text
 
 
-def test_a_broken_benchmark_that_is_evaluated_is_told_before_anything_is_spent(
+def test_a_broken_benchmark_that_is_evaluated_is_an_error_at_the_start(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:2])

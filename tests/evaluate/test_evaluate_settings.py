@@ -1,4 +1,4 @@
-"""Where items are, how large images are, and what a command line outside a recipe may say."""
+"""Settings of evaluations: sources of items, pixel limits, arguments of launch/evaluate.py."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def test_official_names_need_no_prefix_and_come_from_the_hub() -> None:
     assert config.place("MMStar") == (ItemSource.hub, "Lin-Chen/MMStar")
 
 
-def test_every_missing_place_is_named_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_every_missing_file_or_folder_is_reported_before_anything_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "MMVet.tsv").write_text("")
     both = "evaluate.benchmarks=[MMVet,MMStar,MMMU]"
     assert "needs a folder: evaluate.path=DIR" in problems_of(both, "evaluate.source=tsv")[0]
@@ -59,7 +59,7 @@ def test_every_missing_place_is_named_before_anything_is_loaded(tmp_path: Path) 
     )
 
 
-def test_a_misspelt_place_and_a_misspelt_deviation_get_the_right_spelling() -> None:
+def test_misspelt_paths_and_harness_overrides_get_a_did_you_mean() -> None:
     assert "did you mean evaluate.paths.MMStar?" in problems_of("evaluate.paths.MMstar=x")[0]
     assert (
         "did you mean evaluate.harness_overrides.zero?"
@@ -75,7 +75,7 @@ def test_a_folder_may_be_named_after_the_benchmark_or_its_hub_id(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("given", "kind"),
+    ("path", "source"),
     [
         ("x/MMStar.tsv", ItemSource.tsv),
         ("./x", ItemSource.folder),
@@ -83,10 +83,10 @@ def test_a_folder_may_be_named_after_the_benchmark_or_its_hub_id(tmp_path: Path)
         ("org/MMStar@main", ItemSource.hub),
     ],
 )
-def test_a_single_place_says_by_itself_what_it_is(given: str, kind: ItemSource) -> None:
+def test_the_path_of_a_single_benchmark_tells_its_source(path: str, source: ItemSource) -> None:
     config = EvaluateConfig()
-    config.paths.MMStar = given
-    assert config.place("MMStar")[0] is kind
+    config.paths.MMStar = path
+    assert config.place("MMStar")[0] is source
 
 
 def test_pixel_limits_are_the_reference_runs_unless_set() -> None:
@@ -101,17 +101,17 @@ def test_pixel_limits_are_the_reference_runs_unless_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "key", "low", "high"),
+    ("arguments", "key", "low", "high"),
     [
         (["evaluate.min_pixels=1000000"], "min_pixels", 1000000, 12544),
         (["evaluate.max_pixels=1000"], "max_pixels", 3136, 1000),
         (["evaluate.min_pixels=2000", "evaluate.max_pixels=1000"], "min_pixels", 2000, 1000),
     ],
 )
-def test_pixel_limits_between_which_no_miniature_fits_are_refused(
-    given: list[str], key: str, low: int, high: int
+def test_a_minimum_of_pixels_above_the_maximum_is_an_error_for_miniatures(
+    arguments: list[str], key: str, low: int, high: int
 ) -> None:
-    (problem,) = problems_of(*given)
+    (problem,) = problems_of(*arguments)
     assert problem.startswith(f"evaluate.{key}=")
     assert problem.endswith(
         f"miniatures: min_pixels={low} is above max_pixels={high} "
@@ -120,12 +120,12 @@ def test_pixel_limits_between_which_no_miniature_fits_are_refused(
     resolve(overrides.compose_config([f"evaluate.min_pixels={low}", f"evaluate.max_pixels={low}"]))
 
 
-def test_other_contents_of_a_file_give_another_folder_of_marks_and_another_path_does_not(
+def test_the_results_folder_depends_on_a_files_content_and_not_on_its_path(
     tmp_path: Path,
 ) -> None:
     def folder(path: Path) -> Path:
-        given = ["evaluate.benchmarks=[MMStar]", f"evaluate.paths.MMStar={path}"]
-        return RunPaths(resolve(overrides.compose_config(given))).evaluation(Arm.base)
+        arguments = ["evaluate.benchmarks=[MMStar]", f"evaluate.paths.MMStar={path}"]
+        return RunPaths(resolve(overrides.compose_config(arguments))).evaluation(Arm.base)
 
     one, two = tmp_path / "a.tsv", tmp_path / "b.tsv"
     one.write_text("x")
@@ -136,7 +136,7 @@ def test_other_contents_of_a_file_give_another_folder_of_marks_and_another_path_
     assert folder(one) != before
 
 
-def test_short_forms_are_expanded() -> None:
+def test_short_arguments_are_expanded() -> None:
     assert expand_evaluate(["model=org/name", "benchmarks=[MMStar]", "seed=2"])[0] == [
         *("model=any", "model.name=org/name"),
         *("evaluate.benchmarks=[MMStar]", "seed=2"),
@@ -145,29 +145,29 @@ def test_short_forms_are_expanded() -> None:
         "model=tiny",
         "evaluate.limit=3",
     ]
-    given = expand_evaluate([f"model={TINY}", "benchmarks=[MMStar]", "limit=3"])[0]
-    config = resolve(overrides.compose_config(given))
+    arguments = expand_evaluate([f"model={TINY}", "benchmarks=[MMStar]", "limit=3"])[0]
+    config = resolve(overrides.compose_config(arguments))
     assert config.model.name == str(TINY)
     assert (config.evaluate.limit, config.evaluate.max_new_tokens) == (3, 2048)
 
 
-def test_a_model_that_does_not_exist_is_still_refused_by_its_nearest_name() -> None:
+def test_a_misspelt_model_gets_a_did_you_mean() -> None:
     assert "did you mean tiny?" in problems_of(*expand_evaluate(["model=tny"])[0])[0]
 
 
-def test_the_default_takes_whole_benchmarks_and_the_tiny_model_a_hundred_items() -> None:
+def test_all_items_are_evaluated_by_default_and_a_hundred_with_the_tiny_model() -> None:
     assert EvaluateConfig().limit is None
     assert resolve(overrides.compose_config([])).evaluate.limit == 100
 
 
 @pytest.fixture
 def subset(tmp_path: Path, hub_rows: Callable, write_folder: Callable) -> list[str]:
-    """Settings of a run over a few items of two benchmarks, one of them without its picture."""
+    """Arguments to evaluate four items of MMMU and of MMVet; two images of MMVet are unusable."""
     vet = [dict(row) for row in hub_rows("MMVet")[:4]]
     vet[2]["image"] = None
     vet[3]["image"] = {"bytes": b"no picture", "path": "x.png"}
     write_folder(tmp_path, "MMVet", vet)
-    write_folder(tmp_path, "MMMU", [hub_rows("MMMU")[place] for place in (0, 1, 17, 25)])
+    write_folder(tmp_path, "MMMU", [hub_rows("MMMU")[i] for i in (0, 1, 17, 25)])
     return [
         *(f"model={TINY}", "model.dtype=float32", "benchmarks=[MMMU,MMVet]"),
         *("evaluate.source=folder", f"evaluate.path={tmp_path}"),
@@ -177,9 +177,7 @@ def subset(tmp_path: Path, hub_rows: Callable, write_folder: Callable) -> list[s
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_evaluated_outside_a_recipe_and_missing_images_are_counted(
-    subset: list[str],
-) -> None:
+def test_the_launcher_evaluates_a_checkpoint_and_counts_missing_images(subset: list[str]) -> None:
     refused = evaluate(*subset)
     assert refused.returncode == 2
     assert "MMMU: 4 items in" in refused.stderr
@@ -187,11 +185,11 @@ def test_a_checkpoint_is_evaluated_outside_a_recipe_and_missing_images_are_count
     done = evaluate(*subset, "evaluate.allow_count_mismatch=true")
     assert done.returncode == 0, done.stderr[-3000:]
     folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
-    marks = parquet.read_rows(folder, ItemResult)
-    assert len(marks) == 8
-    gone = [mark for mark in marks if mark.score is None]
-    assert [mark.item_id for mark in gone] == ["v1_2", "v1_3"]
-    assert all(mark.status is ItemStatus.skipped and mark.error for mark in gone)
+    results = parquet.read_rows(folder, ItemResult)
+    assert len(results) == 8
+    unscored = [result for result in results if result.score is None]
+    assert [result.item_id for result in unscored] == ["v1_2", "v1_3"]
+    assert all(result.status is ItemStatus.skipped and result.error for result in unscored)
     breakdowns: dict[str, Any] = json.loads((folder / "breakdown.json").read_text())
     assert breakdowns["MMVet"]["outcomes"]["skipped"] == 2
     assert breakdowns["MMMU"]["outcomes"]["skipped"] == 0
@@ -199,7 +197,7 @@ def test_a_checkpoint_is_evaluated_outside_a_recipe_and_missing_images_are_count
 
 
 @pytest.mark.slow
-def test_a_hub_id_without_network_fails_with_the_way_out() -> None:
+def test_without_network_the_message_says_how_to_use_a_local_folder() -> None:
     done = evaluate("benchmarks=[MMStar]")
     assert done.returncode == 2
     assert "Lin-Chen/MMStar" in done.stderr

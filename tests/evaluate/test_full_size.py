@@ -1,4 +1,4 @@
-"""All six benchmarks at their official size: loading, the tiny model, scorers and tables."""
+"""All six benchmarks at their official size: loaded, answered by the tiny model, and scored."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from difftrain.pipeline import parquet
 from difftrain.records import ItemResult
 
 ROOT = Path(__file__).resolve().parents[2]
-ITEMS = sum(benchmark.num_items for benchmark in BENCHMARKS.values())
+NUM_ITEMS = sum(benchmark.num_items for benchmark in BENCHMARKS.values())
 
 
 def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,11 +30,11 @@ def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
 def settings(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> list[str]:
-    """Three benchmarks as data sets in folders, three as the harness's TSV files."""
-    folders, files = OFFICIAL[:3], OFFICIAL[3:]
-    for name in folders:
+    """Arguments: three benchmarks are data sets in folders, three are the harness's TSV files."""
+    in_folders, in_files = OFFICIAL[:3], OFFICIAL[3:]
+    for name in in_folders:
         write_folder(tmp_path, name, hub_rows(name))
-    for name in files:
+    for name in in_files:
         write_folder(tmp_path / "rows", name, hub_rows(name))
         config = EvaluateConfig(
             source=ItemSource.folder, path=str(tmp_path / "rows"), benchmarks=[name]
@@ -45,7 +45,7 @@ def settings(
     return [
         f"benchmarks=[{', '.join(OFFICIAL)}]",
         *("evaluate.source=folder", f"evaluate.path={tmp_path}"),
-        *(f"evaluate.paths.{name}={tmp_path / TSV_FILES[name]}" for name in files),
+        *(f"evaluate.paths.{name}={tmp_path / TSV_FILES[name]}" for name in in_files),
         *("evaluate.min_pixels=3136", "evaluate.max_pixels=12544"),
         *("evaluate.limit=null", "evaluate.max_new_tokens=8", f"output_dir={tmp_path}/out"),
     ]
@@ -53,15 +53,15 @@ def settings(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_six_benchmarks_of_official_size_are_asked_scored_and_told(settings: list[str]) -> None:
+def test_six_benchmarks_of_official_size_are_evaluated(settings: list[str]) -> None:
     started = time.time()
     done = evaluate(*settings)
     assert done.returncode == 0, done.stderr[-4000:]
     folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
-    print(f"{ITEMS} items in {time.time() - started:.0f} s")
-    marks = parquet.read_rows(folder, ItemResult)
-    assert len(marks) == ITEMS
-    assert len({(mark.benchmark, mark.item_id) for mark in marks}) == ITEMS
+    print(f"{NUM_ITEMS} items in {time.time() - started:.0f} s")
+    results = parquet.read_rows(folder, ItemResult)
+    assert len(results) == NUM_ITEMS
+    assert len({(result.benchmark, result.item_id) for result in results}) == NUM_ITEMS
     summary = json.loads((folder / "summary.json").read_text())
     breakdowns = json.loads((folder / "breakdown.json").read_text())
     for name in OFFICIAL:
@@ -74,11 +74,11 @@ def test_six_benchmarks_of_official_size_are_asked_scored_and_told(settings: lis
     assert len(breakdowns["MMStar"]["tables"]["capabilities"]) == 1 + 6
     assert len(breakdowns["OCRBench"]["tables"]["groups"]) == 5 + 1
     assert len(breakdowns["HallusionBench"]["tables"]["subsets"]) == 1 + 2 + 9
-    page = (folder / "scores.md").read_text()
-    for line in ("| system prompt | think", "| rules | 2025-11 |", "md5", "3,136 to 12,544 pixels"):
-        assert line in page
-    written = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
-    again = evaluate(*settings)
-    assert again.returncode == 0
-    assert again.stdout.strip().splitlines()[-1] == f"output: {folder}"
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")} == written
+    scores_md = (folder / "scores.md").read_text()
+    for text in ("| system prompt | think", "| rules | 2025-11 |", "md5", "3,136 to 12,544 pixels"):
+        assert text in scores_md
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+    second = evaluate(*settings)
+    assert second.returncode == 0
+    assert second.stdout.strip().splitlines()[-1] == f"output: {folder}"
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")} == times
