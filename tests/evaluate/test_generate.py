@@ -1,4 +1,4 @@
-"""Items put to an engine that fails: its responses are stored, the rest is requested again."""
+"""Responses of an engine that may fail: they are stored, and missing ones are requested again."""
 
 import os
 import time
@@ -49,7 +49,7 @@ def server() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def config(server: ModelServer, tmp_path: Path) -> RunConfig:
-    """Settings that ask the server for six items, one at a time."""
+    """Settings to evaluate six items with the server, one request at a time."""
     config = RunConfig(output_dir=str(tmp_path))
     config.data.min_pixels, config.data.max_pixels = PIXELS
     config.model.engine, config.model.url = EngineKind.http, server.url
@@ -59,8 +59,8 @@ def config(server: ModelServer, tmp_path: Path) -> RunConfig:
     return config
 
 
-def evaluated(config: RunConfig) -> Path:
-    """Evaluate the base by the server; the results' folder."""
+def evaluate_with_server(config: RunConfig) -> Path:
+    """Evaluate the base model with the server; returns the folder of the results."""
     paths = RunPaths(config)
     folders = grade.EvaluationFolders(
         paths.responses(Arm.base), paths.evaluation(Arm.base), paths.judge_replies
@@ -73,20 +73,20 @@ def evaluated(config: RunConfig) -> Path:
     return folders.results
 
 
-def stored(config: RunConfig) -> list[StoredResponse]:
+def stored_responses(config: RunConfig) -> list[StoredResponse]:
     return parquet.read_rows(RunPaths(config).responses(Arm.base), StoredResponse)
 
 
-def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_command(
+def test_an_item_without_a_response_is_counted_and_requested_again_by_the_next_run(
     server: ModelServer, config: RunConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def spoils(handler: Any, body: dict, number: int) -> bool:
-        if bad := number == 3:
+    def refuse_one_request(handler: Any, body: dict, number: int) -> bool:
+        if refuse := number == 3:
             send(handler, 400, b'{"error": {"message": "too <answer>long</answer>"}}')
-        return bad
+        return refuse
 
-    server.inject_fault = spoils
-    folder = evaluated(config)
+    server.inject_fault = refuse_one_request
+    folder = evaluate_with_server(config)
     (failed,) = [result for result in parquet.read_rows(folder, ItemResult) if result.score is None]
     assert failed.error == "the server answers 400: too <answer>long</answer>"
     assert (failed.status, failed.response) == (ItemStatus.failed, None)
@@ -95,56 +95,56 @@ def test_an_item_without_an_answer_is_counted_and_asked_again_by_the_same_comman
     assert content["counts"]["no_response"] == 1
     assert "1 items got no response from the engine" in caplog.text
     assert not write_results.is_finished(folder)
-    assert failed.item_id not in {row.item_id for row in stored(config)}
+    assert failed.item_id not in {row.item_id for row in stored_responses(config)}
     assert server.num_requests == 6
-    assert evaluated(config) == folder
+    assert evaluate_with_server(config) == folder
     assert server.num_requests == 7
     assert write_results.is_finished(folder)
-    assert len(stored(config)) == 6
+    assert len(stored_responses(config)) == 6
     assert all(result.score is not None for result in parquet.read_rows(folder, ItemResult))
 
 
-def test_what_was_answered_before_the_server_went_is_not_asked_again(
+def test_responses_from_before_the_server_failed_are_not_requested_again(
     server: ModelServer, config: RunConfig
 ) -> None:
     server.inject_fault = lambda handler, body, number: (
         number == 4 and (send(handler, 401, b"") or True)
     )
     with pytest.raises(OSError, match="the server answers 401"):
-        evaluated(config)
-    assert len(stored(config)) == 3
-    assert write_results.is_finished(evaluated(config))
+        evaluate_with_server(config)
+    assert len(stored_responses(config)) == 3
+    assert write_results.is_finished(evaluate_with_server(config))
     assert server.num_requests == 4 + 3
 
 
-def test_answers_reach_the_disk_while_the_server_says_nothing(
+def test_responses_are_written_to_disk_while_the_next_one_is_awaited(
     server: ModelServer, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "MAX_BUFFER_SECONDS", 0.3)
     monkeypatch.setattr(openai_engine, "IDLE_CALL_S", 0.05)
     config.evaluate.limit = 3
-    in_vain: list[int] = []
+    timed_out: list[int] = []
 
-    def spoils(handler: Any, body: dict, number: int) -> bool:
-        until = time.monotonic() + 20
+    def wait_for_a_part(handler: Any, body: dict, number: int) -> bool:
+        deadline = time.monotonic() + 20
         while number == 3 and not parquet.parts(RunPaths(config).responses(Arm.base)):
             time.sleep(0.05)
-            if time.monotonic() > until:
-                in_vain.append(number)
+            if time.monotonic() > deadline:
+                timed_out.append(number)
                 break
         return False
 
-    server.inject_fault = spoils
-    evaluated(config)
-    assert not in_vain
-    assert len(stored(config)) == 3
+    server.inject_fault = wait_for_a_part
+    evaluate_with_server(config)
+    assert not timed_out
+    assert len(stored_responses(config)) == 3
 
 
-def test_an_item_is_made_ready_when_there_is_room_for_it(config: RunConfig) -> None:
+def test_an_item_is_read_only_when_the_engine_asks_for_its_request(config: RunConfig) -> None:
     read: list[BenchmarkItem] = []
 
     class TwoAtATime:
-        """Says the same to everything."""
+        """An engine that requests two items at a time and responds `yes` to each."""
 
         info: ClassVar = {"engine": "hf"}
 
@@ -157,20 +157,20 @@ def test_an_item_is_made_ready_when_there_is_room_for_it(config: RunConfig) -> N
 
         def close(self) -> None: ...
 
-    def fed() -> Iterator[tuple[ResponseKey, BenchmarkItem]]:
+    def read_items() -> Iterator[tuple[ResponseKey, BenchmarkItem]]:
         for item in load_items(config.evaluate):
             read.append(item)
             yield response_key(item), item
 
     budgets = pixel_budgets(config.evaluate, PIXELS)
-    responses = stream_responses(TwoAtATime(), fed(), config.evaluate, budgets)
+    responses = stream_responses(TwoAtATime(), read_items(), config.evaluate, budgets)
     first = next(responses)
     assert (first.item_id, first.response) == ("0", "yes")
     assert len(read) == 2
     assert [row.item_id for row in responses] == ["1", "2", "3", "4", "5"]
 
 
-def test_other_rules_need_no_server_where_every_response_is_kept(
+def test_other_rules_need_no_server_if_all_responses_are_stored(
     server: ModelServer, config: RunConfig
 ) -> None:
     def evaluate() -> Path:
@@ -191,22 +191,22 @@ def test_other_rules_need_no_server_where_every_response_is_kept(
     server.up()
 
 
-def test_the_page_and_the_settings_say_who_answered_and_what_a_server_makes_of_images(
+def test_scores_md_and_the_manifest_name_the_engine_and_its_image_tokens(
     config: RunConfig,
 ) -> None:
     config.model.server.name = "served-7b"
-    folder = evaluated(config)
-    page = (folder / "scores.md").read_text()
-    assert "| engine | http served as served-7b |" in page
-    assert "| image tokens | 18 for an image of 112 x 112, where 16 are expected |" in page
-    assert "dtype" not in page
+    folder = evaluate_with_server(config)
+    scores_md = (folder / "scores.md").read_text()
+    assert "| engine | http served as served-7b |" in scores_md
+    assert "| image tokens | 18 for an image of 112 x 112, where 16 are expected |" in scores_md
+    assert "dtype" not in scores_md
     content = manifest.read_manifest(folder)
     assert content is not None
     assert (content["settings"]["engine"], content["settings"]["dtype"]) == ("http", None)
-    assert len(content["inputs"][f"items of {NAME}"]) == 12
+    assert len(content["inputs"][f"items of {NAME}"]) == 12  # a hash
 
 
-def test_the_dtype_is_printed_where_it_is_ours_and_smaller_images_are_reported(
+def test_the_dtype_of_engines_in_process_and_a_server_that_shrinks_images_are_reported(
     tmp_path: Path,
 ) -> None:
     engines = [{"engine": "hf"}, {"engine": "vllm", "version": "0.11"}]
@@ -217,8 +217,8 @@ def test_the_dtype_is_printed_where_it_is_ours_and_smaller_images_are_reported(
     settings = write_results.settings_of(EvaluateConfig(), tmp_path, "bfloat16")
     assert (settings["engine"], settings["dtype"]) == ("hf, vllm", "bfloat16")
     counts = {"judge": {}, "engines": engines}
-    conditions = write_results.scores_md_values(EvaluateConfig(), counts, "bfloat16", PIXELS)
-    assert conditions["dtype"] == "bfloat16"
+    values = write_results.scores_md_values(EvaluateConfig(), counts, "bfloat16", PIXELS)
+    assert values["dtype"] == "bfloat16"
     tokens = {"side": 112, "server": 4, "expected": 16}
     served = [{"engine": "http", "served": "x", "image_tokens": tokens}]
     assert write_results.dtype_of(served, "bfloat16") is None
@@ -226,7 +226,7 @@ def test_the_dtype_is_printed_where_it_is_ours_and_smaller_images_are_reported(
     assert line.endswith("16 are expected: the server shrinks images")
 
 
-def test_a_rank_waits_for_no_item_without_an_answer_and_old_ones_are_forgotten(
+def test_failed_items_count_as_complete_in_this_run_and_are_deleted_by_the_next(
     tmp_path: Path,
 ) -> None:
     rows = [
@@ -246,16 +246,16 @@ def test_a_rank_waits_for_no_item_without_an_answer_and_old_ones_are_forgotten(
     assert store.is_complete(keys)
     (part,) = parquet.parts(tmp_path / FAILED_FOLDER)
     written = part.stat().st_mtime
-    os.utime(part, (coordination.STARTED - 9, coordination.STARTED - 9))
+    os.utime(part, (coordination.STARTED - 9, coordination.STARTED - 9))  # an earlier run's
     assert not store.is_complete(keys)
     os.utime(part, (written, written))
     assert store.is_complete(keys)
     assert store.missing(keys) == {keys[1]}
     assert store[keys[1]] == rows[1]
-    store.forget_failed(World(0, 2))
+    store.forget_failed(World(0, 2))  # deletes nothing of rank 1
     assert store.is_complete(keys)
     store.forget_failed(World(1, 2))
     assert not store.is_complete(keys)
-    store.add(7, rows[1:])
+    store.add(7, rows[1:])  # a rank that this run does not have
     store.forget_failed(World(0, 2))
     assert not parquet.parts(tmp_path / FAILED_FOLDER)

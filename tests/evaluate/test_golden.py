@@ -1,4 +1,4 @@
-"""The scorers agree with the reference harness's on every recorded case, at each date."""
+"""The scorers give what the reference harness (VLMEvalKit) gave on recorded cases, by date."""
 
 import json
 import math
@@ -30,7 +30,8 @@ CASES = [case for name in FILES for case in lines(name) if "kind" not in case]
 JUDGED = [case for case in CASES if case.get("judge_output") and case["path"] == "judge"]
 
 
-def scripted(case: Case, temperatures: list[float], prompts: list[str]) -> Callable | None:
+def scripted_judge(case: Case, temperatures: list[float], prompts: list[str]) -> Callable | None:
+    """A judge that gives the recorded replies and appends what it was called with; or None."""
     replies = case.get("judge_output")
     if not replies:
         return None
@@ -51,14 +52,14 @@ def expected(case: Case, rules: str) -> float | None:
 @pytest.mark.parametrize("rules", COMMITS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_a_recorded_prediction_scores_as_the_reference_scored_it(case: Case, rules: str) -> None:
-    judge = scripted(case, [], [])
+    judge = scripted_judge(case, [], [])
     score = evaluate.score_item(case["benchmark"], case["prediction"], case["item"], judge, rules)
     assert score == expected(case, rules)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
-def test_the_extraction_and_the_path_are_the_references(case: Case) -> None:
-    judge = scripted(case, [], [])
+def test_the_extracted_answer_and_the_grader_are_those_of_the_reference(case: Case) -> None:
+    judge = scripted_judge(case, [], [])
     args = (case["benchmark"], case["prediction"], case["item"], judge, "2026-08")
     graded = evaluate.grade_prediction(*args)
     if graded.graded_by is None:
@@ -70,10 +71,10 @@ def test_the_extraction_and_the_path_are_the_references(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", JUDGED, ids=lambda case: case["id"])
-def test_the_judge_is_tried_again_at_the_references_temperatures(case: Case) -> None:
+def test_the_judge_is_called_at_the_same_temperatures_as_in_the_reference(case: Case) -> None:
     temperatures: list[float] = []
     prompts: list[str] = []
-    judge = scripted(case, temperatures, prompts)
+    judge = scripted_judge(case, temperatures, prompts)
     evaluate.score_item(case["benchmark"], case["prediction"], case["item"], judge, "2026-08")
     if "judge_temperatures" in case:
         assert temperatures == case["judge_temperatures"]
@@ -91,7 +92,7 @@ MATHVISTA = [case for case in CASES if "judge_called_by_commit" in case and case
 def test_mathvista_calls_its_judge_exactly_when_the_reference_did(case: Case) -> None:
     for rules, commit in COMMITS.items():
         temperatures: list[float] = []
-        judge = scripted(case, temperatures, [])
+        judge = scripted_judge(case, temperatures, [])
         evaluate.score_item(case["benchmark"], case["prediction"], case["item"], judge, rules)
         called = case["judge_called_by_commit"].items()
         assert bool(temperatures) == next(v for name, v in called if name.startswith(commit))
@@ -106,12 +107,12 @@ def test_hallusionbench_accuracies_agree_with_the_recorded_table() -> None:
     case = next(case for case in lines("hallusionbench") if case.get("kind") == "aggregate")
     scores = {}
     for row in case["items"]:
-        category, subcategory, *places = row["key"]
-        scores["/".join([f"{category}_{subcategory}", *places])] = float(row["correct"])
-    figures = hallusionbench.accuracies(scores)
+        category, subcategory, *ids = row["key"]
+        scores["/".join([f"{category}_{subcategory}", *ids])] = float(row["correct"])
+    accuracies = hallusionbench.accuracies(scores)
     table = case["expected_metrics"]["Overall"]
     for name in ("aAcc", "fAcc", "qAcc"):
-        assert math.isclose(100 * (figures[name] or 0), table[name], abs_tol=1e-4)
+        assert math.isclose(100 * (accuracies[name] or 0), table[name], abs_tol=1e-4)
 
 
 def aggregate_case(name: str) -> Case:
@@ -142,15 +143,15 @@ def test_the_hallusionbench_table_agrees_with_the_recorded_one_row_by_row() -> N
     case = aggregate_case("hallusionbench")
     results = []
     for row in case["items"]:
-        category, subcategory, *places = row["key"]
+        category, subcategory, *ids = row["key"]
         category = f"{category}_{subcategory}"
-        results.append(result("/".join([category, *places]), category, float(row["correct"])))
+        results.append(result("/".join([category, *ids]), category, float(row["correct"])))
     table = breakdown("HallusionBench", results)["subsets"]
     for name, expected in case["expected_metrics"].items():
         for column, value in expected.items():
-            figures = table[name][column]
-            assert figures is not None
-            assert math.isclose(100 * figures, value, abs_tol=1e-4)
+            accuracy = table[name][column]
+            assert accuracy is not None
+            assert math.isclose(100 * accuracy, value, abs_tol=1e-4)
 
 
 def test_the_mathvista_table_agrees_with_the_recorded_one_skill_by_skill() -> None:
@@ -166,10 +167,10 @@ def test_the_mathvista_table_agrees_with_the_recorded_one_skill_by_skill() -> No
         if pid in items:
             prediction = reply if prefetched else "?"
             grade = evaluate.grade_prediction(
-                "MathVista", prediction, item, lambda prompt, heat, reply=reply: reply
+                "MathVista", prediction, item, lambda prompt, temperature, reply=reply: reply
             )
             results.append(evaluate.item_result("MathVista", item, prediction, grade))
-        else:  # a part of the golden files: which items hit follows from the table itself
+        else:  # the golden files lack this item; the recorded table implies its score
             graded_by = GradedBy.rule if prefetched else GradedBy.judge
             results.append(result(pid, category, float(pid not in ("8", "506")), graded_by))
     table = breakdown("MathVista", results)["tasks and skills"]
@@ -199,16 +200,16 @@ def test_the_ocrbench_table_agrees_with_the_recorded_one_group_by_group() -> Non
 
 def test_the_mmmu_table_agrees_with_the_recorded_one_split_by_split() -> None:
     case = aggregate_case("mmmu")
-    kind = evaluate.benchmark_named("MMMU")
+    mmmu = evaluate.benchmark_named("MMMU")
     results = [
-        result(kind.item_id(row), kind.category(row), float(row["hit"])) for row in case["items"]
+        result(mmmu.item_id(row), mmmu.category(row), float(row["hit"])) for row in case["items"]
     ]
-    figures = breakdown("MMMU", results)
+    tables = breakdown("MMMU", results)
     for split, expected in case["expected_metrics"].items():
         for name, value in expected.items():
-            assert (name in figures[split]) == (value is not None)
+            assert (name in tables[split]) == (value is not None)
             if value is not None:
-                assert math.isclose(score(figures[split][name]), value)
+                assert math.isclose(score(tables[split][name]), value)
 
 
 def test_the_mmstar_table_agrees_with_the_recorded_one() -> None:
@@ -241,7 +242,7 @@ def test_aggregate_gives_the_recorded_figures_as_fractions(name: str) -> None:
         assert figures[key] == pytest.approx(figure, abs=1e-6)
 
 
-def test_aggregate_takes_items_with_scores_and_leaves_out_what_has_none() -> None:
+def test_aggregate_uses_given_scores_and_leaves_out_items_without_one() -> None:
     case = aggregate_case("mathvista")
     table = case["expected_metrics"]
     rows = [

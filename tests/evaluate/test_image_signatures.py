@@ -1,4 +1,4 @@
-"""Which images are the same image, and which questions the same question."""
+"""Contamination: which images count as the same or similar, and which questions as the same."""
 
 from io import BytesIO
 
@@ -18,7 +18,7 @@ MINIATURES = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMSta
 
 
 def photograph(seed: int) -> Image.Image:
-    """Smooth colors with grain, as a camera gives them."""
+    """Smooth colors with noise, like a photograph."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((320, 240), Image.Resampling.BICUBIC), dtype=float)
@@ -26,8 +26,8 @@ def photograph(seed: int) -> Image.Image:
     return Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
 
 
-def copied(image: Image.Image, quality: int, scale: float) -> Image.Image:
-    """The picture scaled and saved as a JPEG."""
+def jpeg_copy(image: Image.Image, quality: int, scale: float) -> Image.Image:
+    """The image, scaled and saved as a JPEG."""
     buffer = BytesIO()
     size = round(image.width * scale), round(image.height * scale)
     image.resize(size).save(buffer, "JPEG", quality=quality)
@@ -41,44 +41,40 @@ INDEX = ImageIndex(map(signature, PHOTOGRAPHS))
 @pytest.mark.parametrize(
     ("quality", "scale"), [(95, 1.0), (60, 1.0), (30, 1.0), (95, 0.6), (60, 0.6), (60, 1.7)]
 )
-def test_a_compressed_and_scaled_copy_is_near_its_original_alone(
-    quality: int, scale: float
-) -> None:
+def test_a_compressed_and_scaled_copy_is_near_only_its_original(quality: int, scale: float) -> None:
     for i, photo in enumerate(PHOTOGRAPHS):
-        image = signature(copied(photo, quality, scale))
+        image = signature(jpeg_copy(photo, quality, scale))
         assert INDEX.near(image) == [i]
         assert INDEX.same(image) == []
 
 
-def test_the_very_same_pixels_are_the_same_image_in_any_format() -> None:
+def test_equal_pixels_are_the_same_image_in_any_format() -> None:
     buffer = BytesIO()
     PHOTOGRAPHS[3].save(buffer, "BMP")
     assert INDEX.same(signature(Image.open(buffer))) == [3]
 
 
-def test_a_mirrored_image_and_another_one_are_not_near() -> None:
+def test_a_mirrored_image_and_an_unrelated_one_are_not_near() -> None:
     assert INDEX.near(signature(PHOTOGRAPHS[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT))) == []
     assert INDEX.near(signature(photograph(99))) == []
 
 
-def test_an_index_without_images_holds_nothing_near() -> None:
+def test_nothing_is_near_in_an_empty_index() -> None:
     assert ImageIndex([]).near(signature(PHOTOGRAPHS[0])) == []
 
 
-def test_drawings_that_differ_in_one_color_are_told_apart() -> None:
+def test_drawings_that_differ_only_in_a_color_are_distinguished() -> None:
     first = Image.new("RGB", (112, 112), "white")
     second = first.copy()
     first.paste((220, 40, 40), (28, 28, 56, 56))
     second.paste((40, 110, 40), (28, 28, 56, 56))
     signatures = signature(first), signature(second)
-    assert (signatures[0].dhash == signatures[1].dhash).all(), (
-        "the hash alone cannot tell them apart"
-    )
+    assert (signatures[0].dhash == signatures[1].dhash).all(), "the difference hash ignores color"
     assert ImageIndex([signatures[0]]).near(signatures[1]) == []
     assert thumbnail_difference(signatures[0].thumbnail, signatures[1].thumbnail) > 50
 
 
-def test_no_drawing_of_the_default_pool_is_taken_for_a_benchmark_image() -> None:
+def test_no_image_of_the_default_pool_is_near_a_benchmark_image() -> None:
     images = [
         Image.open(BytesIO(item["image"]))
         for name in MINIATURES
@@ -99,11 +95,11 @@ def test_no_drawing_of_the_default_pool_is_taken_for_a_benchmark_image() -> None
         "<image 1> How   many “red” squares\nare there?",
     ],
 )
-def test_a_question_is_the_same_in_every_dress(question: str) -> None:
+def test_a_question_is_the_same_without_tags_hint_options_and_punctuation(question: str) -> None:
     assert normalize_question(question) == "how many red squares are there"
 
 
-def test_other_words_are_another_question() -> None:
+def test_a_question_with_another_word_is_different() -> None:
     assert normalize_question("How many red squares?") != normalize_question(
         "How many blue squares?"
     )

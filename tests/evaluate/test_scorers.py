@@ -1,4 +1,4 @@
-"""Worked cases of the six scorers, made here."""
+"""The six scorers on small items written for these tests; no judge or a scripted one."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from difftrain.evaluate.harness import RULES, JudgeDown
 from difftrain.evaluate.write_results import prediction
 from difftrain.records import ItemStatus
 
-CHOICE = {
+CHOICE_ITEM = {
     "index": 3,
     "question": "What is it?",
     "A": "a cat",
@@ -23,7 +23,7 @@ CHOICE = {
     "category": "math",
     "image_path": "a.png",
 }
-COUNT = {
+INTEGER_ITEM = {
     "pid": "1",
     "question": "Hint: h\nQuestion: How many?",
     "question_type": "free_form",
@@ -33,7 +33,7 @@ COUNT = {
     "task": "math word problem",
     "image_path": "a.png",
 }
-YES = {
+YES_NO_ITEM = {
     "index": "x_VD_math_4_1_2",
     "category": "VD",
     "l2-category": "VD_math",
@@ -41,74 +41,85 @@ YES = {
     "answer": "Yes",
     "image_path": "a.png",
 }
-OPEN = {"index": 0, "question": "x?", "answer": "1<OR>one", "category": "rec,ocr"}
-READ = {
+OPEN_ITEM = {"index": 0, "question": "x?", "answer": "1<OR>one", "category": "rec,ocr"}
+READING_ITEM = {
     "index": 0,
     "question": "what is written in the image?",
     "answer": "['STOP', 'HALT']",
     "category": "Irregular Text Recognition",
 }
-ITEMS = {"MathVista": COUNT, "MMVet": OPEN, "HallusionBench": YES, "MMMU": CHOICE, "MMStar": CHOICE}
+ITEMS = {
+    "MathVista": INTEGER_ITEM,
+    "MMVet": OPEN_ITEM,
+    "HallusionBench": YES_NO_ITEM,
+    "MMMU": CHOICE_ITEM,
+    "MMStar": CHOICE_ITEM,
+}
 
 
-def replying(*replies: str) -> Callable[[str, float], str]:
+def scripted_judge(*replies: str) -> Callable[[str, float], str]:
+    """A judge that gives these replies in turn, and the last one from then on."""
     left = list(replies)
     return lambda prompt, temperature: left.pop(0) if len(left) > 1 else left[0]
 
 
 @pytest.mark.parametrize("prefix", ["", "shapes/"])
 @pytest.mark.parametrize("name", evaluate.BENCHMARKS)
-def test_a_benchmark_is_known_by_its_name_and_as_a_miniature(name: str, prefix: str) -> None:
+def test_a_benchmark_is_found_by_its_name_with_and_without_the_prefix_shapes(
+    name: str, prefix: str
+) -> None:
     assert evaluate.benchmark_named(prefix + name).name == name
 
 
-def test_an_unknown_benchmark_or_date_is_refused_by_name() -> None:
+def test_an_unknown_benchmark_or_date_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match="'MMStarr': must be one of MathVista"):
-        evaluate.score_item("MMStarr", "A", CHOICE)
+        evaluate.score_item("MMStarr", "A", CHOICE_ITEM)
     with pytest.raises(ValueError, match="'2024-01': must be one of"):
-        evaluate.score_item("MMStar", "A", CHOICE, rules="2024-01")
+        evaluate.score_item("MMStar", "A", CHOICE_ITEM, rules="2024-01")
 
 
 @pytest.mark.parametrize("name", evaluate.BENCHMARKS)
-def test_no_prediction_is_no_score(name: str) -> None:
-    assert evaluate.score_item(name, None, ITEMS.get(name, READ)) is None
+def test_without_a_prediction_there_is_no_score(name: str) -> None:
+    assert evaluate.score_item(name, None, ITEMS.get(name, READING_ITEM)) is None
     with pytest.raises(ValueError, match="must be one of MathVista"):
-        evaluate.score_item("MMStarr", None, CHOICE)
+        evaluate.score_item("MMStarr", None, CHOICE_ITEM)
 
 
 @pytest.mark.parametrize("error", [JudgeDown("gone"), ConnectionError(), httpx.ReadTimeout("")])
 @pytest.mark.parametrize("name", ITEMS)
 def test_a_judge_that_cannot_be_reached_gives_no_score(name: str, error: Exception) -> None:
-    def dead(prompt: str, temperature: float) -> str:
+    def unreachable_judge(prompt: str, temperature: float) -> str:
         raise error
 
-    graded = evaluate.grade_prediction(name, "hm", ITEMS[name], dead)
+    graded = evaluate.grade_prediction(name, "hm", ITEMS[name], unreachable_judge)
     assert (graded.score, graded.graded_by) == (None, None)
     assert graded.error
     result = evaluate.item_result(name, ITEMS[name], "hm", graded)
     assert (result.status, result.error) == (ItemStatus.failed, graded.error)
-    assert evaluate.score_item(name, "hm", ITEMS[name], dead) is None
+    assert evaluate.score_item(name, "hm", ITEMS[name], unreachable_judge) is None
 
 
 @pytest.mark.parametrize("name", ITEMS)
-def test_what_no_rule_decides_is_wrong_and_undecided_without_a_judge(name: str) -> None:
+def test_without_a_judge_what_no_rule_decides_is_undecided_and_scores_0(name: str) -> None:
     graded = evaluate.grade_prediction(name, "hm", ITEMS[name])
     assert (graded.score, graded.graded_by, graded.error) == (0.0, None, None)
 
 
 @pytest.mark.parametrize("name", ["MMMU", "MMStar"])
-def test_where_the_reference_guesses_we_count_wrong_or_nothing(name: str) -> None:
-    assert evaluate.score_item(name, "hm", CHOICE, replying("who knows")) == 0.0
+def test_an_item_for_which_the_reference_guesses_scores_0_or_nothing(name: str) -> None:
+    assert evaluate.score_item(name, "hm", CHOICE_ITEM, scripted_judge("who knows")) == 0.0
     assert (
-        evaluate.score_item(name, "hm", CHOICE, replying("Failed to obtain answer via API."))
+        evaluate.score_item(
+            name, "hm", CHOICE_ITEM, scripted_judge("Failed to obtain answer via API.")
+        )
         is None
     )
 
 
-def test_an_empty_option_leaves_the_others_their_letters() -> None:
-    assert evaluate.score_item("MMStar", "a hen", CHOICE) == 1.0
-    assert evaluate.score_item("MMStar", "C", CHOICE) == 0.0
-    prompt = evaluate.build_prompt("MMStar", CHOICE)[-1]["value"]
+def test_options_after_an_empty_option_keep_their_letters() -> None:
+    assert evaluate.score_item("MMStar", "a hen", CHOICE_ITEM) == 1.0
+    assert evaluate.score_item("MMStar", "C", CHOICE_ITEM) == 0.0
+    prompt = evaluate.build_prompt("MMStar", CHOICE_ITEM)[-1]["value"]
     assert "B. a dog\nD. a hen\n" in prompt
 
 
@@ -117,14 +128,14 @@ def test_an_mmstar_item_without_option_columns_is_refused() -> None:
         evaluate.score_item("MMStar", "A", {"index": 1, "question": "?", "answer": "A"})
 
 
-def test_a_lone_letter_far_from_the_end_counts_only_before_august_2025() -> None:
+def test_a_single_letter_far_from_the_end_counts_only_before_august_2025() -> None:
     prediction = "A. because of the five long whiskers there"
     options = {"A": "x" * 50, "B": "y"}
     assert multiple_choice.match_option(prediction, options, RULES["2025-07"]) == "A"
     assert multiple_choice.match_option(prediction, options, RULES["2025-11"]) is None
 
 
-def test_answer_is_has_no_word_boundary_since_june_2026() -> None:
+def test_since_june_2026_the_b_of_answer_is_built_counts_as_option_b() -> None:
     prediction = "The answer is built upon many long and careful prompt of mine"
     options = {"A": "x", "B": "zz"}
     assert multiple_choice.match_option(prediction, options, RULES["2025-11"]) is None
@@ -132,12 +143,12 @@ def test_answer_is_has_no_word_boundary_since_june_2026() -> None:
 
 
 def test_mathvista_accepts_what_pythons_int_accepts() -> None:
-    assert evaluate.score_item("MathVista", " 1_2 ", COUNT) == 1.0
-    assert evaluate.score_item("MathVista", "12.0", COUNT) == 0.0
-    assert evaluate.score_item("MathVista", "12.0", COUNT, replying("12")) == 1.0
+    assert evaluate.score_item("MathVista", " 1_2 ", INTEGER_ITEM) == 1.0
+    assert evaluate.score_item("MathVista", "12.0", INTEGER_ITEM) == 0.0
+    assert evaluate.score_item("MathVista", "12.0", INTEGER_ITEM, scripted_judge("12")) == 1.0
 
 
-def test_mathvista_official_rows_give_the_gold_letter_by_its_text() -> None:
+def test_mathvista_finds_the_gold_letter_by_the_text_of_the_answer() -> None:
     item = {"question_type": "multi_choice", "choices": ["x", "y"], "answer": "y", "pid": "2"}
     assert evaluate.score_item("MathVista", "(B)", item) == 1.0
     item["answer"] = "z"
@@ -145,23 +156,23 @@ def test_mathvista_official_rows_give_the_gold_letter_by_its_text() -> None:
         evaluate.score_item("MathVista", "(B)", item)
 
 
-def test_mathvistas_extractor_sees_the_query_and_the_prediction_but_not_the_gold() -> None:
-    prompt = mathvista.judge_prompt("a dozen", COUNT)
+def test_mathvistas_judge_prompt_has_the_query_and_the_prediction_but_not_the_gold_answer() -> None:
+    prompt = mathvista.judge_prompt("a dozen", INTEGER_ITEM)
     assert prompt.endswith("Question: How many?\nModel respone: a dozenExtracted answer:")
     assert "12" not in prompt.rpartition("Hint: h")[2]
 
 
-def test_mmvet_is_scored_by_the_judge_alone() -> None:
-    assert evaluate.score_item("MMVet", "one", OPEN, replying(" 0.7\n")) == 0.7
-    assert evaluate.score_item("MMVet", "one", OPEN, replying("good", "1.5", "1")) == 1.0
-    assert evaluate.score_item("MMVet", "one", OPEN, replying("good")) == 0.0
-    assert evaluate.score_item("MMVet", "one", OPEN, replying("nan")) is None
+def test_mmvet_is_scored_only_by_the_judge() -> None:
+    assert evaluate.score_item("MMVet", "one", OPEN_ITEM, scripted_judge(" 0.7\n")) == 0.7
+    assert evaluate.score_item("MMVet", "one", OPEN_ITEM, scripted_judge("good", "1.5", "1")) == 1.0
+    assert evaluate.score_item("MMVet", "one", OPEN_ITEM, scripted_judge("good")) == 0.0
+    assert evaluate.score_item("MMVet", "one", OPEN_ITEM, scripted_judge("nan")) is None
 
 
-def test_ocrbench_takes_any_gold_anywhere() -> None:
-    assert evaluate.score_item("OCRBench", "It says halt!", READ) == 1.0
-    assert evaluate.score_item("OCRBench", "S T O P", READ) == 0.0
-    assert evaluate.score_item("OCRBench", "", READ) == 0.0
+def test_ocrbench_accepts_any_gold_answer_anywhere_in_the_prediction() -> None:
+    assert evaluate.score_item("OCRBench", "It says halt!", READING_ITEM) == 1.0
+    assert evaluate.score_item("OCRBench", "S T O P", READING_ITEM) == 0.0
+    assert evaluate.score_item("OCRBench", "", READING_ITEM) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -181,17 +192,19 @@ def test_hallusionbench_reads_yes_and_no_as_the_reference_does(
     assert hallusionbench.yes_or_no(prediction) == expected
 
 
-def test_hallusionbench_items_are_named_by_their_places() -> None:
-    with_columns = {**YES, "set_id": "4", "figure_id": "1", "question_id": "2"}
-    kind = evaluate.benchmark_named("HallusionBench")
-    assert kind.item_id(YES) == kind.item_id(with_columns) == "VD_math/4/1/2"
-    assert hallusionbench.figure_of(kind.item_id(YES)) == "VD_math/4/1"
+def test_hallusionbench_item_ids_have_category_set_figure_and_question() -> None:
+    with_columns = {**YES_NO_ITEM, "set_id": "4", "figure_id": "1", "question_id": "2"}
+    item_id = evaluate.benchmark_named("HallusionBench").item_id
+    assert item_id(YES_NO_ITEM) == item_id(with_columns) == "VD_math/4/1/2"
+    assert hallusionbench.figure_of(item_id(YES_NO_ITEM)) == "VD_math/4/1"
 
 
-def test_mmmu_open_golds_become_option_a() -> None:
+def test_the_gold_answer_of_an_open_mmmu_item_is_option_a() -> None:
     item = {"id": "validation_Art_1", "question": "<image 1> ?", "answer": "8"}
     assert evaluate.score_item("MMMU", "It is 8.", item) == 1.0
-    assert evaluate.score_item("MMMU", "18", item) == 1.0  # The reference's accident, kept.
+    assert (
+        evaluate.score_item("MMMU", "18", item) == 1.0
+    )  # "18" contains "8": a fault of the reference that is kept
     assert evaluate.score_item("MMMU", "Other Answers", item) == 0.0
     assert evaluate.benchmark_named("MMMU").category(item) == "Art"
 
@@ -218,8 +231,8 @@ def test_a_prediction_is_the_text_in_the_last_tags_or_the_response_itself() -> N
     assert prediction("no tags here ", config) == "no tags here "
 
 
-def test_a_result_keeps_the_benchmarks_name_and_the_response() -> None:
-    graded = evaluate.grade_prediction("shapes/MMStar", "D", CHOICE)
-    result = evaluate.item_result("shapes/MMStar", CHOICE, "D", graded)
+def test_a_result_has_the_full_name_of_the_benchmark_and_the_response() -> None:
+    graded = evaluate.grade_prediction("shapes/MMStar", "D", CHOICE_ITEM)
+    result = evaluate.item_result("shapes/MMStar", CHOICE_ITEM, "D", graded)
     assert (result.benchmark, result.item_id, result.response) == ("shapes/MMStar", "3", "D")
     assert (result.extracted, result.score, result.category) == ("D", 1.0, "math")

@@ -1,4 +1,4 @@
-"""Worked cases of all six benchmarks under both rule versions, on items made up here."""
+"""Expected grades of invented items of all six benchmarks, under the rules of both dates."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,9 +18,19 @@ from difftrain.evaluate.loading import BenchmarkItem
 from difftrain.evaluate.write_results import outcomes
 from difftrain.records import GradedBy, ItemStatus
 
-CHOICE = {"question_type": "multi_choice", "answer_type": "text", "choices": ["4 m", "6 m", "9 m"]}
-MV_CHOICE = {"pid": "1", "query": "How far?", "answer": "6 m", "answer_option": "B", **CHOICE}
-MV_INT = {
+MV_CHOICES = {
+    "question_type": "multi_choice",
+    "answer_type": "text",
+    "choices": ["4 m", "6 m", "9 m"],
+}
+MV_CHOICE_ITEM = {
+    "pid": "1",
+    "query": "How far?",
+    "answer": "6 m",
+    "answer_option": "B",
+    **MV_CHOICES,
+}
+MV_INTEGER_ITEM = {
     "pid": "2",
     "query": "How many?",
     "question_type": "free_form",
@@ -28,24 +38,40 @@ MV_INT = {
     "choices": None,
     "answer": "12",
 }
-MV_ZERO = {**MV_INT, "pid": "3", "answer": "0"}
-MV_FLOAT = {**MV_INT, "pid": "4", "answer_type": "float", "precision": 1.0, "answer": "1.5"}
-MV_LIST = {**MV_INT, "pid": "5", "answer_type": "list", "answer": "[3, 4]"}
-VET = {"index": 1, "question": "What is it?", "answer": "a cat<AND>a hat", "category": "rec,know"}
-READ = {"index": 1, "question": "what?", "answer": ["Grand Hotel"], "category": "Doc-oriented VQA"}
-FORMULA = {**READ, "answer": ["x _ { 1 } = 2"]}
-FORMULA["category"] = "Handwritten Mathematical Expression Recognition"
-ASK = {
+MV_ZERO_ITEM = {**MV_INTEGER_ITEM, "pid": "3", "answer": "0"}
+MV_FLOAT_ITEM = {
+    **MV_INTEGER_ITEM,
+    "pid": "4",
+    "answer_type": "float",
+    "precision": 1.0,
+    "answer": "1.5",
+}
+MV_LIST_ITEM = {**MV_INTEGER_ITEM, "pid": "5", "answer_type": "list", "answer": "[3, 4]"}
+VET_ITEM = {
+    "index": 1,
+    "question": "What is it?",
+    "answer": "a cat<AND>a hat",
+    "category": "rec,know",
+}
+READING_ITEM = {
+    "index": 1,
+    "question": "what?",
+    "answer": ["Grand Hotel"],
+    "category": "Doc-oriented VQA",
+}
+FORMULA_ITEM = {**READING_ITEM, "answer": ["x _ { 1 } = 2"]}
+FORMULA_ITEM["category"] = "Handwritten Mathematical Expression Recognition"
+YES_NO_ITEM = {
     "index": "a_VS_map_1_0_2",
     "category": "VS",
     "l2-category": "VS_map",
     "question": "Is it so?",
     "answer": "No",
 }
-SUBJECT = {"id": "validation_Art_1", "question": "<image 1>?", "split": "validation"}
-MC = {**SUBJECT, "A": "oil", "B": "ink", "C": "oil and ink", "answer": "B"}
-OPEN = {**SUBJECT, "answer": "8.4"}
-STAR = {
+MMMU_COLUMNS = {"id": "validation_Art_1", "question": "<image 1>?", "split": "validation"}
+CHOICE_ITEM = {**MMMU_COLUMNS, "A": "oil", "B": "ink", "C": "oil and ink", "answer": "B"}
+OPEN_ITEM = {**MMMU_COLUMNS, "answer": "8.4"}
+STAR_ITEM = {
     "index": 1,
     "question": "What?",
     "A": "A red kite.",
@@ -58,126 +84,142 @@ STAR = {
 ANSWER_IS = "The correct answer is **C**. The kite is clearly of a green hue, unlike all the others"
 LETTER_FIRST = "C. because the kite that one sees in it is green, without any doubt at all, I think"
 
-BOTH = (0.0, 0.0), (1.0, 1.0)
-NO, YES = BOTH
+WRONG, RIGHT = (0.0, 0.0), (1.0, 1.0)
 CASES = [
-    # benchmark, item, prediction, the judge's replies, (2025-11, 2026-08), graded_by
-    ("MathVista", MV_CHOICE, "B", [], YES, "rule"),
-    ("MathVista", MV_CHOICE, "(B) 6 m", [], YES, "rule"),
-    ("MathVista", MV_CHOICE, "16 m", [], YES, "rule"),  # contains "6 m"
-    ("MathVista", MV_CHOICE, "9 m", [], NO, "rule"),
-    ("MathVista", MV_CHOICE, "Cannot determine the answer", [], NO, "rule"),
-    ("MathVista", MV_CHOICE, "The distance is 6 m, I am sure", ["B"], YES, "judge"),
-    ("MathVista", MV_INT, "12", [], YES, "rule"),
-    ("MathVista", MV_INT, "１２", [], YES, "rule"),  # full-width digits are int's too
-    ("MathVista", MV_INT, "a dozen", ["12"], YES, "judge"),
-    ("MathVista", MV_INT, "a dozen", ["12.0"], NO, "judge"),
-    ("MathVista", MV_INT, "13", ["13"], NO, "judge"),
-    ("MathVista", MV_INT, "12 or so", [], NO, None),
-    ("MathVista", MV_ZERO, "0", ["0"], YES, "judge"),
-    ("MathVista", MV_ZERO, "0", [], NO, None),
-    ("MathVista", MV_FLOAT, "15e-1", [], YES, "rule"),
-    ("MathVista", MV_FLOAT, "1.54", ["1.54"], NO, "judge"),  # nothing is rounded
-    ("MathVista", MV_LIST, "[3, 4]", ["[3, 4]"], NO, "judge"),
-    ("MathVista", MV_INT, "?", ["Failed to obtain answer via API."], NO, None),
-    ("MMVet", VET, "a cat in a hat", ["1.0"], YES, "judge"),
-    ("MMVet", VET, "a cat", [" 0.5\n"], (0.5, 0.5), "judge"),
-    ("MMVet", VET, "a cat", ["half", "0.5 |", ".5"], (0.5, 0.5), "judge"),
-    ("MMVet", VET, "a cat", ["1.5", "-1", "2", "x", ""], NO, None),
-    ("MMVet", VET, "a cat", [], NO, None),
-    ("OCRBench", READ, "It is the GRAND hotel", [], YES, "rule"),
-    ("OCRBench", READ, "grand\nhotel", [], YES, "rule"),
-    ("OCRBench", READ, "grand  hotel", [], NO, "rule"),
-    ("OCRBench", READ, "nan", [], NO, "rule"),
-    ("OCRBench", FORMULA, "$x_{1}=2$", [], YES, "rule"),
-    ("OCRBench", FORMULA, "X_{1}=2", [], NO, "rule"),
-    ("OCRBench", FORMULA, "x_{1}=25", [], YES, "rule"),
-    ("HallusionBench", ASK, "No.", [], YES, "rule"),
-    ("HallusionBench", ASK, "There is no such city.", [], YES, "rule"),
-    ("HallusionBench", ASK, "Yes", [], NO, "rule"),
-    ("HallusionBench", ASK, "<answer>No</answer>", [], YES, "rule"),
-    ("HallusionBench", ASK, "**No**", [], NO, None),
-    ("HallusionBench", ASK, "It is not.", ["Unknown", "No"], YES, "judge"),
-    ("HallusionBench", ASK, "It is not.", ["Unknown"], NO, None),
-    ("MMMU", MC, "(B)", [], YES, "rule"),
-    ("MMMU", MC, "ink", [], YES, "rule"),
-    ("MMMU", MC, "oil and ink", [], NO, None),  # three texts are in it
-    ("MMMU", MC, "It is drawn, I believe", ["B"], YES, "judge"),
-    ("MMMU", MC, "It is drawn, I believe", ["?"], NO, None),
-    ("MMMU", OPEN, "18.42", [], YES, "rule"),
-    ("MMMU", OPEN, "9.1 A", [], YES, "rule"),
-    ("MMMU", OPEN, "8.39", ["B"], NO, "judge"),
-    ("MMMU", {**OPEN, "answer": "C"}, "C", [], NO, "rule"),
-    ("MMStar", STAR, "C", [], YES, "rule"),
-    ("MMStar", STAR, "a green kite.", [], YES, "rule"),
-    ("MMStar", STAR, "a green kite", [], NO, None),
-    ("MMStar", STAR, "<think>maybe B</think> C", [], YES, "rule"),
-    ("MMStar", STAR, "<answer>C</answer>", [], NO, None),
-    ("MMStar", STAR, ANSWER_IS, [], (0.0, 1.0), "any"),
-    ("MMStar", STAR, LETTER_FIRST, [], NO, None),
-    ("MMStar", STAR, LETTER_FIRST, ["C"], YES, "judge"),
+    # benchmark, item, prediction, the judge's replies, scores by (2025-11, 2026-08), graded_by
+    ("MathVista", MV_CHOICE_ITEM, "B", [], RIGHT, "rule"),
+    ("MathVista", MV_CHOICE_ITEM, "(B) 6 m", [], RIGHT, "rule"),
+    ("MathVista", MV_CHOICE_ITEM, "16 m", [], RIGHT, "rule"),  # contains "6 m"
+    ("MathVista", MV_CHOICE_ITEM, "9 m", [], WRONG, "rule"),
+    ("MathVista", MV_CHOICE_ITEM, "Cannot determine the answer", [], WRONG, "rule"),
+    ("MathVista", MV_CHOICE_ITEM, "The distance is 6 m, I am sure", ["B"], RIGHT, "judge"),
+    ("MathVista", MV_INTEGER_ITEM, "12", [], RIGHT, "rule"),
+    ("MathVista", MV_INTEGER_ITEM, "１２", [], RIGHT, "rule"),  # int() reads full-width digits
+    ("MathVista", MV_INTEGER_ITEM, "a dozen", ["12"], RIGHT, "judge"),
+    ("MathVista", MV_INTEGER_ITEM, "a dozen", ["12.0"], WRONG, "judge"),
+    ("MathVista", MV_INTEGER_ITEM, "13", ["13"], WRONG, "judge"),
+    ("MathVista", MV_INTEGER_ITEM, "12 or so", [], WRONG, None),
+    ("MathVista", MV_ZERO_ITEM, "0", ["0"], RIGHT, "judge"),
+    ("MathVista", MV_ZERO_ITEM, "0", [], WRONG, None),
+    ("MathVista", MV_FLOAT_ITEM, "15e-1", [], RIGHT, "rule"),
+    ("MathVista", MV_FLOAT_ITEM, "1.54", ["1.54"], WRONG, "judge"),  # nothing is rounded
+    ("MathVista", MV_LIST_ITEM, "[3, 4]", ["[3, 4]"], WRONG, "judge"),
+    ("MathVista", MV_INTEGER_ITEM, "?", ["Failed to obtain answer via API."], WRONG, None),
+    ("MMVet", VET_ITEM, "a cat in a hat", ["1.0"], RIGHT, "judge"),
+    ("MMVet", VET_ITEM, "a cat", [" 0.5\n"], (0.5, 0.5), "judge"),
+    ("MMVet", VET_ITEM, "a cat", ["half", "0.5 |", ".5"], (0.5, 0.5), "judge"),
+    ("MMVet", VET_ITEM, "a cat", ["1.5", "-1", "2", "x", ""], WRONG, None),
+    ("MMVet", VET_ITEM, "a cat", [], WRONG, None),
+    ("OCRBench", READING_ITEM, "It is the GRAND hotel", [], RIGHT, "rule"),
+    ("OCRBench", READING_ITEM, "grand\nhotel", [], RIGHT, "rule"),
+    ("OCRBench", READING_ITEM, "grand  hotel", [], WRONG, "rule"),
+    ("OCRBench", READING_ITEM, "nan", [], WRONG, "rule"),
+    ("OCRBench", FORMULA_ITEM, "$x_{1}=2$", [], RIGHT, "rule"),
+    ("OCRBench", FORMULA_ITEM, "X_{1}=2", [], WRONG, "rule"),
+    ("OCRBench", FORMULA_ITEM, "x_{1}=25", [], RIGHT, "rule"),
+    ("HallusionBench", YES_NO_ITEM, "No.", [], RIGHT, "rule"),
+    ("HallusionBench", YES_NO_ITEM, "There is no such city.", [], RIGHT, "rule"),
+    ("HallusionBench", YES_NO_ITEM, "Yes", [], WRONG, "rule"),
+    ("HallusionBench", YES_NO_ITEM, "<answer>No</answer>", [], RIGHT, "rule"),
+    ("HallusionBench", YES_NO_ITEM, "**No**", [], WRONG, None),
+    ("HallusionBench", YES_NO_ITEM, "It is not.", ["Unknown", "No"], RIGHT, "judge"),
+    ("HallusionBench", YES_NO_ITEM, "It is not.", ["Unknown"], WRONG, None),
+    ("MMMU", CHOICE_ITEM, "(B)", [], RIGHT, "rule"),
+    ("MMMU", CHOICE_ITEM, "ink", [], RIGHT, "rule"),
+    (
+        "MMMU",
+        CHOICE_ITEM,
+        "oil and ink",
+        [],
+        WRONG,
+        None,
+    ),  # contains the texts of all three options
+    ("MMMU", CHOICE_ITEM, "It is drawn, I believe", ["B"], RIGHT, "judge"),
+    ("MMMU", CHOICE_ITEM, "It is drawn, I believe", ["?"], WRONG, None),
+    ("MMMU", OPEN_ITEM, "18.42", [], RIGHT, "rule"),
+    ("MMMU", OPEN_ITEM, "9.1 A", [], RIGHT, "rule"),
+    ("MMMU", OPEN_ITEM, "8.39", ["B"], WRONG, "judge"),
+    ("MMMU", {**OPEN_ITEM, "answer": "C"}, "C", [], WRONG, "rule"),
+    ("MMStar", STAR_ITEM, "C", [], RIGHT, "rule"),
+    ("MMStar", STAR_ITEM, "a green kite.", [], RIGHT, "rule"),
+    ("MMStar", STAR_ITEM, "a green kite", [], WRONG, None),
+    ("MMStar", STAR_ITEM, "<think>maybe B</think> C", [], RIGHT, "rule"),
+    ("MMStar", STAR_ITEM, "<answer>C</answer>", [], WRONG, None),
+    ("MMStar", STAR_ITEM, ANSWER_IS, [], (0.0, 1.0), "any"),
+    ("MMStar", STAR_ITEM, LETTER_FIRST, [], WRONG, None),
+    ("MMStar", STAR_ITEM, LETTER_FIRST, ["C"], RIGHT, "judge"),
 ]
 
 
-def replying(replies: list[str]) -> Callable[[str, float], str] | None:
+def scripted_judge(replies: list[str]) -> Callable[[str, float], str] | None:
+    """A judge that gives these replies in turn, and the last one from then on; None without any."""
     left = list(replies)
-    return (lambda prompt, heat: left.pop(0) if len(left) > 1 else left[0]) if replies else None
+    if not replies:
+        return None
+    return lambda prompt, temperature: left.pop(0) if len(left) > 1 else left[0]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}: {case[2][:24]} {case[3]}")
-def test_a_worked_case_scores_as_the_rules_say(case: tuple) -> None:
-    benchmark, item, prediction, replies, expected, path = case
+def test_an_item_is_graded_as_expected_at_both_dates(case: tuple) -> None:
+    benchmark, item, prediction, replies, expected, graded_by = case
     for date, score in zip(("2025-11", "2026-08"), expected, strict=True):
-        graded = evaluate.grade_prediction(benchmark, prediction, item, replying(replies), date)
+        graded = evaluate.grade_prediction(
+            benchmark, prediction, item, scripted_judge(replies), date
+        )
         assert (date, graded.score) == (date, score)
-        assert path in ("any", graded.graded_by)
-        assert evaluate.score_item(benchmark, prediction, item, replying(replies), date) == score
+        assert graded_by in ("any", graded.graded_by)
+        assert (
+            evaluate.score_item(benchmark, prediction, item, scripted_judge(replies), date) == score
+        )
 
 
-def overriding(**changes: Any) -> HarnessRules:
+def overridden_rules(**changes: Any) -> HarnessRules:
     config = EvaluateConfig(rules="2026-08", harness_overrides=HarnessOverrides(**changes))
     return configured_rules(config)
 
 
 OVERRIDES = [
-    # override, benchmark, item, prediction, replies, score as the reference, score with it
-    ({"zero": True}, "MathVista", MV_ZERO, "0", ["5"], 0.0, 1.0),
-    ({"list_items": True}, "MathVista", MV_LIST, "so", ["[3, 4]"], 0.0, 1.0),
-    ({"list_items": True}, "MathVista", MV_LIST, "so", ["[3, 5]"], 0.0, 0.0),
-    ({"list_items": True}, "MathVista", MV_LIST, "so", ["[3, 4"], 0.0, 0.0),
-    ({"list_items": True}, "MathVista", MV_LIST, "so", ["[" * 50_000], 0.0, 0.0),
-    ({"letter_golds": True}, "MMMU", {**OPEN, "answer": "C"}, "C", [], 0.0, 1.0),
-    ({"whole_letter": True}, "MMStar", STAR, "My answer is clearly all I say", [], 1.0, 0.0),
-    ({"all_periods": True}, "HallusionBench", ASK, "a. " * 32 + "no.", [], 0.0, 1.0),
+    # override, benchmark, item, prediction, replies, score without and with the override
+    ({"zero": True}, "MathVista", MV_ZERO_ITEM, "0", ["5"], 0.0, 1.0),
+    ({"list_items": True}, "MathVista", MV_LIST_ITEM, "so", ["[3, 4]"], 0.0, 1.0),
+    ({"list_items": True}, "MathVista", MV_LIST_ITEM, "so", ["[3, 5]"], 0.0, 0.0),
+    ({"list_items": True}, "MathVista", MV_LIST_ITEM, "so", ["[3, 4"], 0.0, 0.0),
+    ({"list_items": True}, "MathVista", MV_LIST_ITEM, "so", ["[" * 50_000], 0.0, 0.0),
+    ({"letter_golds": True}, "MMMU", {**OPEN_ITEM, "answer": "C"}, "C", [], 0.0, 1.0),
+    ({"whole_letter": True}, "MMStar", STAR_ITEM, "My answer is clearly all I say", [], 1.0, 0.0),
+    ({"all_periods": True}, "HallusionBench", YES_NO_ITEM, "a. " * 32 + "no.", [], 0.0, 1.0),
 ]
 
 
 @pytest.mark.parametrize("case", OVERRIDES, ids=lambda case: f"{[*case[0]]} {case[4]}"[:40])
-def test_an_override_changes_its_case_and_is_off_by_default(case: tuple) -> None:
+def test_an_override_changes_the_score_and_is_off_by_default(case: tuple) -> None:
     changes, benchmark, item, prediction, replies, reference, overridden = case
-    usual = evaluate.grade_prediction(benchmark, prediction, item, replying(replies), overriding())
+    usual = evaluate.grade_prediction(
+        benchmark, prediction, item, scripted_judge(replies), overridden_rules()
+    )
     assert (
         usual.score
         == evaluate.grade_prediction(
-            benchmark, prediction, item, replying(replies), "2026-08"
+            benchmark, prediction, item, scripted_judge(replies), "2026-08"
         ).score
     )
     assert usual.score == reference
     graded = evaluate.grade_prediction(
-        benchmark, prediction, item, replying(replies), overriding(**changes)
+        benchmark, prediction, item, scripted_judge(replies), overridden_rules(**changes)
     )
     assert graded.score == overridden
 
 
 @pytest.mark.parametrize("benchmark", ["MMMU", "MMStar"])
-def test_the_references_guess_is_wrong_and_undecided_unless_it_is_needed(benchmark: str) -> None:
-    items = [{**STAR, "index": place, "id": f"validation_Art_{place}"} for place in range(200)]
-    useless = replying(["who knows"])
+def test_an_undecided_item_gets_a_random_option_only_with_fallback_random(benchmark: str) -> None:
+    items = [{**STAR_ITEM, "index": i, "id": f"validation_Art_{i}"} for i in range(200)]
+    useless = scripted_judge(["who knows"])
     usual = [
-        evaluate.grade_prediction(benchmark, "hm", item, useless, overriding()) for item in items
+        evaluate.grade_prediction(benchmark, "hm", item, useless, overridden_rules())
+        for item in items
     ]
     assert {(grade.score, grade.graded_by) for grade in usual} == {(0.0, None)}
-    drawing = overriding(fallback=Fallback.random)
+    drawing = overridden_rules(fallback=Fallback.random)
     drawn = [evaluate.grade_prediction(benchmark, "hm", item, useless, drawing) for item in items]
     assert drawn == [
         evaluate.grade_prediction(benchmark, "hm", item, useless, drawing) for item in items
@@ -189,8 +231,8 @@ def test_the_references_guess_is_wrong_and_undecided_unless_it_is_needed(benchma
         for item, grade in zip(items, drawn, strict=True)
     ]
     rows.append(evaluate.item_result(benchmark, items[0], "hm", usual[0]))
-    counted = outcomes(rows)
-    assert (counted["drawn"], counted["undecided"], counted["judge"]) == (200, 1, 0)
+    counts = outcomes(rows)
+    assert (counts["drawn"], counts["undecided"], counts["judge"]) == (200, 1, 0)
     assert 20 < sum(grade.score or 0 for grade in drawn) < 60  # one in five of 200
     without_judge = evaluate.grade_prediction(benchmark, "hm", items[0], None, drawing)
     assert without_judge.graded_by is None
@@ -205,64 +247,64 @@ HOSTILE = {
     "pipes": "a | b | 1.0 | \n| --- |\n" * 50,
     "newlines": "\n" * 500,
     "nothing printable": "\x00\x07\ufffe\u202e",
-    "half a pair": "\ud800",
+    "half a surrogate pair": "\ud800",
     "brackets": "{" * 5_000 + "[" * 5_000,
-    "the harness's failure": "Failed to obtain answer via API.",
+    "the harness's text for a failed call": "Failed to obtain answer via API.",
 }
-ALL_SIX = {
-    "MathVista": MV_CHOICE,
-    "MMVet": VET,
-    "OCRBench": READ,
-    "HallusionBench": ASK,
-    "MMMU": MC,
-    "MMStar": STAR,
+ITEMS = {
+    "MathVista": MV_CHOICE_ITEM,
+    "MMVet": VET_ITEM,
+    "OCRBench": READING_ITEM,
+    "HallusionBench": YES_NO_ITEM,
+    "MMMU": CHOICE_ITEM,
+    "MMStar": STAR_ITEM,
 }
 
 
 @pytest.mark.parametrize("rule", ["2025-11", "2026-08"])
-@pytest.mark.parametrize("name", ALL_SIX)
+@pytest.mark.parametrize("name", ITEMS)
 @pytest.mark.parametrize("prediction", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_hostile_prediction_is_wrong_and_not_a_crash(
+def test_a_hostile_prediction_scores_0_without_an_error(
     name: str, prediction: str, rule: str
 ) -> None:
-    graded = evaluate.grade_prediction(name, prediction, ALL_SIX[name], None, rule)
+    graded = evaluate.grade_prediction(name, prediction, ITEMS[name], None, rule)
     assert graded.score == 0.0
     assert graded.graded_by in (GradedBy.rule, None)
     config = EvaluateConfig(rules=rule)
     assert (
         evaluate.grade_prediction(
-            name, prediction, ALL_SIX[name], None, configured_rules(config)
+            name, prediction, ITEMS[name], None, configured_rules(config)
         ).score
         == 0.0
     )
 
 
-def test_a_lost_text_becomes_the_word_nan_only_in_an_evaluation() -> None:
-    item = {**STAR, "A": "n", "B": "x", "C": "y", "D": "z", "answer": "A"}
-    through = configured_rules(EvaluateConfig())
+def test_texts_that_pandas_reads_as_missing_are_graded_as_nan_only_in_an_evaluation() -> None:
+    item = {**STAR_ITEM, "A": "n", "B": "x", "C": "y", "D": "z", "answer": "A"}
+    rules = configured_rules(EvaluateConfig())
     for prediction in ("", "None", "NA", "null"):
         assert (
-            evaluate.grade_prediction("MMStar", prediction, item, None, through).extracted == "A"
-        )  # "nan" has an n
-        kept = replace(through, texts_become_nan=False)
-        assert evaluate.grade_prediction("MMStar", "", item, None, kept).extracted is None
+            evaluate.grade_prediction("MMStar", prediction, item, None, rules).extracted == "A"
+        )  # "nan" contains option A, "n"
+        without_nan = replace(rules, texts_become_nan=False)
+        assert evaluate.grade_prediction("MMStar", "", item, None, without_nan).extracted is None
     assert not configured_rules(
         EvaluateConfig(harness_overrides=HarnessOverrides(kept_texts=True))
     ).texts_become_nan
 
 
-def test_an_option_named_nan_can_be_scored_and_asked() -> None:
-    item = {**STAR, "B": "nan", "answer": "B"}
+def test_an_option_named_nan_is_kept_and_an_option_that_is_nan_is_not() -> None:
+    item = {**STAR_ITEM, "B": "nan", "answer": "B"}
     assert evaluate.score_item("MMStar", "B", item) == 1.0
     assert "B. nan\n" in evaluate.build_prompt("MMStar", {**item, "image": b"x"})[-1]["value"]
-    gone = {**STAR, "B": float("nan")}
-    assert evaluate.score_item("MMStar", "C", gone) == 1.0
-    assert "B. " not in evaluate.build_prompt("MMStar", {**gone, "image": b"x"})[-1]["value"]
+    without_b = {**STAR_ITEM, "B": float("nan")}
+    assert evaluate.score_item("MMStar", "C", without_b) == 1.0
+    assert "B. " not in evaluate.build_prompt("MMStar", {**without_b, "image": b"x"})[-1]["value"]
 
 
 @pytest.mark.parametrize("status", [ResponseStatus.skipped, ResponseStatus.failed])
-@pytest.mark.parametrize("name", ALL_SIX)
-def test_an_item_without_a_response_has_no_score_and_says_why(
+@pytest.mark.parametrize("name", ITEMS)
+def test_the_result_of_an_item_without_a_response_has_an_error_and_no_score(
     name: str, status: ResponseStatus, tmp_path: Path
 ) -> None:
     config = EvaluateConfig(judge=JudgeKind.shapes)
@@ -274,8 +316,8 @@ def test_an_item_without_a_response_has_no_score_and_says_why(
         status=status,
         error="no image: the cell is empty",
     )
-    judging = JudgeClient(config.judge, config.judge_client, tmp_path)
-    result = grade_response(BenchmarkItem(name, ALL_SIX[name]), stored, config, judging)
+    judge_client = JudgeClient(config.judge, config.judge_client, tmp_path)
+    result = grade_response(BenchmarkItem(name, ITEMS[name]), stored, config, judge_client)
     assert (result.score, result.graded_by, result.response) == (None, None, None)
     assert result.status is ItemStatus(status.value)
     assert result.error == "no image: the cell is empty"
