@@ -30,7 +30,7 @@ from difftrain.report.inputs import ArmFolders, RunInputs
 from difftrain.shapes import pool
 
 MASK_PERCENTS = list(range(0, 100, 10))
-DRAWS = 4
+NUM_DRAWS = 4
 BETTER = {"mean": 0.071, "low": 0.030, "high": 0.112, "n": 720}
 UNCLEAR = {"mean": 0.021, "low": -0.018, "high": 0.060, "n": 720}
 UNCLEAR_REVERSED = {"mean": -0.021, "low": -0.060, "high": 0.018, "n": 720}
@@ -59,11 +59,11 @@ def rollout(sample: Sample, percent: int, draw: int, verdict: Verdict) -> Rollou
 
 
 def masked_rollouts(sample: Sample, fails_at: int | None) -> list[Rollout]:
-    """Rollouts with early stopping of a sample that first fails at `fails_at` percent."""
+    """A sample's rollouts with early stopping; it first fails with `fails_at` percent masked."""
     rollouts = []
     for percent in MASK_PERCENTS:
         if percent == fails_at:
-            failed = [Verdict.incorrect] * (DRAWS - 1) + [Verdict.unparsable]
+            failed = [Verdict.incorrect] * (NUM_DRAWS - 1) + [Verdict.unparsable]
             return rollouts + [rollout(sample, percent, d, v) for d, v in enumerate(failed)]
         rollouts.append(rollout(sample, percent, 0, Verdict.correct))
     return rollouts
@@ -83,6 +83,7 @@ def finish_stage(folder: Path, seconds: float, counts: dict, settings: object = 
 
 
 def write_training(folder: Path, steps: int, gain: float, samples: int) -> Path:
+    """A finished training run whose reward rises by `gain`."""
     rng = Random(steps * 100 + int(gain * 100))
     folder.mkdir(parents=True)
     with (folder / "train_log.jsonl").open("w") as file:
@@ -104,13 +105,14 @@ def write_training(folder: Path, steps: int, gain: float, samples: int) -> Path:
     return finish_stage(folder, 1.5 * steps, counts)
 
 
-def write_evaluation(folder: Path, level: float) -> Path:
+def write_evaluation(folder: Path, mean: float) -> Path:
+    """A finished evaluation with this mean score over the miniatures."""
     summary = {}
     for index, name in enumerate(MINIATURES):
-        score = level + 0.05 * (index - 2.5)
+        score = mean + 0.05 * (index - 2.5)
         summary[name] = {"score": score, "low": score - 0.08, "high": score + 0.08, "n": 120}
         summary[name]["failed"] = 0
-    summary["mean"] = {"score": level, "low": level - 0.03, "high": level + 0.03, "n": 720}
+    summary["mean"] = {"score": mean, "low": mean - 0.03, "high": mean + 0.03, "n": 720}
     result = ItemResult(
         benchmark=MINIATURES[0], item_id="1", response="4", extracted="4", score=1.0,
         graded_by=GradedBy.rule, category="",
@@ -124,14 +126,14 @@ def write_evaluation(folder: Path, level: float) -> Path:
 def make_scores(samples: list[Sample], fails_at: dict[str, int | None], rng: Random) -> list[Score]:
     scores = []
     for sample in samples:
-        at = fails_at[sample.sample_id]
-        value = None if at is None else at / 100
+        percent = fails_at[sample.sample_id]
+        value = None if percent is None else percent / 100
         scores.append(
             Score(
                 sample_id=sample.sample_id,
                 measure=Measure.pism,
                 value=value,
-                stratum=stratum_of(at),
+                stratum=stratum_of(percent),
             )
         )
     for sample in samples:
@@ -155,7 +157,7 @@ def write_selection(folder: Path, ids: list[str], reason: str) -> Path:
 def settings(control: bool) -> dict:
     difficulty = DifficultyConfig(extra_measures=[Measure.cmab])
     config = RunConfig(difficulty=difficulty, control=Control.random if control else Control.none)
-    config.probe.draws = DRAWS
+    config.probe.draws = NUM_DRAWS
     return asdict(config)
 
 
@@ -168,7 +170,7 @@ def written(make_run: MakeRun) -> tuple[RunInputs, dict]:
 
 @pytest.fixture(scope="session")
 def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
-    """A function that writes a finished toy run and gives its RunInputs."""
+    """A function that writes a finished toy run and returns its RunInputs."""
 
     def make(
         *, size: int = 24, control: bool = True, difference: dict | None = None, response: str = ""
@@ -211,10 +213,10 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
             )
             for arm, (ids, reason, gain) in arms.items()
         }
-        levels = {"base": 0.412, "tuned": 0.483} | ({"control": 0.462} if control else {})
+        means = {"base": 0.412, "tuned": 0.483} | ({"control": 0.462} if control else {})
         differences = {"tuned - base": difference or BETTER}
         if control:
-            # In the direction of the pipeline: the arm that was trained later minus the earlier.
+            # As the pipeline writes them: the arm that was trained later minus the earlier one.
             differences |= {"control - tuned": UNCLEAR_REVERSED, "control - base": UNCLEAR}
         return RunInputs(
             folder=root / "grpo_hard-0123456789ab",
@@ -226,8 +228,8 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
             score=store / "score",
             arms=folders,
             evaluations={
-                arm: write_evaluation(store / f"evaluate-{arm}", level)
-                for arm, level in levels.items()
+                arm: write_evaluation(store / f"evaluate-{arm}", mean)
+                for arm, mean in means.items()
             },
             differences=differences,
         )

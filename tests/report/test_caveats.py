@@ -12,7 +12,7 @@ from difftrain.report.build import write_report
 from difftrain.report.inputs import RunInputs
 
 MakeRun = Callable[..., RunInputs]
-NONE = {"score": None, "low": None, "high": None, "n": 0, "rules_only": True}
+NO_SCORE = {"score": None, "low": None, "high": None, "n": 0, "rules_only": True}
 REASON = "MMVet needs a judge: none was called, or none of its replies was a score"
 
 
@@ -23,12 +23,13 @@ def change_summary(folder: Path, change: Callable[[dict], None]) -> None:
     manifest.write_json(folder / "summary.json", summary)
 
 
-def without_judge(summary: dict) -> None:
+def remove_judge(summary: dict) -> None:
+    """Change a summary to that of an evaluation without a judge."""
     for row in summary.values():
         row |= {"rules_only": True, "undecided": 30, "failed": 30, "reason": None}
-    summary["shapes/MMVet"] = {**NONE, "failed": 120, "undecided": 120, "reason": REASON}
+    summary["shapes/MMVet"] = {**NO_SCORE, "failed": 120, "undecided": 120, "reason": REASON}
     reason = "no mean over 6, without a score of shapes/MMVet"
-    summary["mean"] = {**NONE, "failed": 270, "undecided": 270, "reason": reason}
+    summary["mean"] = {**NO_SCORE, "failed": 270, "undecided": 270, "reason": reason}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def rules_only(make_run: MakeRun) -> tuple[RunInputs, dict]:
     inputs = make_run(size=18)
     inputs.differences.clear()
     for folder in inputs.evaluations.values():
-        change_summary(folder, without_judge)
+        change_summary(folder, remove_judge)
     return inputs, write_report(inputs)
 
 
@@ -65,7 +66,9 @@ def test_without_means_the_headline_claims_nothing(rules_only: tuple[RunInputs, 
     assert report_text.sentence("control_sentence", report).endswith("is not possible either.")
 
 
-def test_items_whose_judge_failed_are_distinguished_from_undecided_ones(make_run: MakeRun) -> None:
+def test_items_for_which_the_judge_failed_are_counted_apart_from_undecided_ones(
+    make_run: MakeRun,
+) -> None:
     inputs = make_run(size=16)
 
     def fail_some(summary: dict) -> None:
@@ -77,7 +80,7 @@ def test_items_whose_judge_failed_are_distinguished_from_undecided_ones(make_run
     assert "usable reply of the judge decided them: 2 of tuned." in sentences
 
 
-def test_items_without_a_response_or_an_image_are_not_failures_of_the_judge(
+def test_items_without_a_response_or_an_image_do_not_count_as_failures_of_the_judge(
     make_run: MakeRun,
 ) -> None:
     inputs = make_run(size=16)
@@ -92,7 +95,7 @@ def test_items_without_a_response_or_an_image_are_not_failures_of_the_judge(
     assert "image is missing or cannot be read: 1 of tuned." in sentences
 
 
-def test_the_judge_s_counts_are_shown_with_the_evaluation_settings(make_run: MakeRun) -> None:
+def test_the_counts_of_the_judge_are_shown_with_the_evaluation_settings(make_run: MakeRun) -> None:
     inputs = make_run(size=17)
     for folder in inputs.evaluations.values():
         content = manifest.read_manifest(folder)
@@ -107,13 +110,13 @@ def test_the_judge_s_counts_are_shown_with_the_evaluation_settings(make_run: Mak
     assert "| judge counts | calls 8, failed_items 0, faults limited 1, from_cache 2" in text
 
 
-def caveats_of(**result: object) -> list[str]:
+def contamination_caveats(**result: object) -> list[str]:
     return report_text.sentences(
         "contamination_caveats", {"contamination": {"absent": [], "hits": [], **result}}
     )
 
 
-def test_a_run_that_was_not_checked_says_so(make_run: MakeRun) -> None:
+def test_a_report_without_a_contamination_check_says_so(make_run: MakeRun) -> None:
     (sentence,) = report_text.sentences("contamination_caveats", {"contamination": None})
     assert "were not compared with the items of any benchmark" in sentence
     inputs = make_run(size=15)
@@ -121,15 +124,15 @@ def test_a_run_that_was_not_checked_says_so(make_run: MakeRun) -> None:
     assert sentence in (inputs.folder / "report.md").read_text()
 
 
-def test_a_benchmark_on_disk_that_cannot_be_read_is_named() -> None:
+def test_a_benchmark_that_cannot_be_read_is_named() -> None:
     result = {"samples": 3, "checked": {"shapes/MMVet": 5}, "absent": [], "hits": []}
     result["not_checked"] = {"MMStar": "no readable parquet"}
     sentences = report_text.sentences("contamination_caveats", {"contamination": result})
     assert "Training samples were not compared with MMStar: no readable parquet." in sentences
 
 
-def test_benchmarks_that_were_compared_and_those_without_items_are_named() -> None:
-    absent, compared = caveats_of(
+def test_benchmarks_with_and_without_items_are_named() -> None:
+    absent, compared = contamination_caveats(
         samples=400, checked={"shapes/MMStar": 300, "shapes/MMMU": 300}, absent=["MMStar", "MMMU"]
     )
     assert absent.startswith("Training samples were not compared with MMStar, MMMU: no items")
@@ -138,9 +141,9 @@ def test_benchmarks_that_were_compared_and_those_without_items_are_named() -> No
     )
 
 
-def test_hits_are_named_and_those_that_were_trained_on_are_counted() -> None:
+def test_contaminated_samples_are_named_and_those_that_were_trained_on_are_counted() -> None:
     hit = {"kind": "same image", "item": "shapes/MMStar/0", "items": 1, "same_question": True}
     hits = [hit | {"sample_id": f"s{n}", "trained": n < 2} for n in range(7)]
-    (sentence,) = caveats_of(samples=400, checked={"shapes/MMStar": 300}, hits=hits)
+    (sentence,) = contamination_caveats(samples=400, checked={"shapes/MMStar": 300}, hits=hits)
     assert "7 are in both, 2 of which were trained on: s0 (same image: shapes/MMStar/0)" in sentence
     assert sentence.endswith("and 2 more in report.json.")

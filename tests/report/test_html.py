@@ -1,4 +1,4 @@
-"""report.html: one file that shows everything, fetches nothing and runs nothing."""
+"""report.html is one file that loads nothing else and runs no scripts."""
 
 import re
 from base64 import b64decode
@@ -12,7 +12,7 @@ from difftrain.report.inputs import RunInputs
 MakeRun = Callable[..., RunInputs]
 Written = tuple[RunInputs, dict]
 
-EXTERNAL = re.compile(r"https?://(?!www\.w3\.org/)[^\s\"'<]*")
+EXTERNAL_URL = re.compile(r"https?://(?!www\.w3\.org/)[^\s\"'<]*")
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def html(written: Written) -> str:
 
 
 def figures(html: str) -> list[str]:
-    """The SVGs of a page as text."""
+    """The SVG figures of a page as text."""
     addresses = re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", html)
     return [b64decode(svg).decode() for svg in addresses]
 
@@ -34,28 +34,28 @@ def test_responses_are_escaped(make_run: MakeRun) -> None:
     assert "&lt;script&gt;alert(" in page
 
 
-def test_the_page_holds_no_external_address(html: str) -> None:
+def test_the_page_has_no_external_url(html: str) -> None:
     svgs = figures(html)
     assert len(svgs) == 5
     for text in (html, *svgs):
-        assert EXTERNAL.findall(text) == []
+        assert EXTERNAL_URL.findall(text) == []
         assert "<script" not in text
     for address in re.findall(r'(?:src|href)="([^"]*)', html):
         assert address.startswith("data:image/")
 
 
-def test_the_page_forbids_what_it_does_not_need(html: str) -> None:
+def test_the_content_security_policy_forbids_loading(html: str) -> None:
     assert "default-src 'none'" in html
 
 
-def test_the_control_is_shown_with_the_other_arms(html: str) -> None:
+def test_the_control_is_shown_beside_base_and_tuned(html: str) -> None:
     assert "tuned against control" in html
     for arm in ("base", "tuned", "control"):
         assert f"</span>{arm}</td>" in html
     assert "<th>trained: tuned</th><th>trained: control</th>" in html
 
 
-def test_the_verdict_is_given_in_text(html: str) -> None:
+def test_the_verdict_is_stated_in_words(html: str) -> None:
     assert '<span class="value better">+7.1 points</span>' in html
     assert "no difference shown" in html
 

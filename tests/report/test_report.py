@@ -1,4 +1,4 @@
-"""report.json and report.md: what they hold, and what they refuse."""
+"""What report.json and report.md contain, and when writing them is refused."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ WORSE = {"mean": -0.05, "low": -0.09, "high": -0.01, "n": 720}
 UNCLEAR = {"mean": 0.02, "low": -0.02, "high": 0.06, "n": 720}
 
 
-def test_report_json_holds_the_keys_of_its_contract(written: Written) -> None:
+def test_report_json_has_all_documented_keys(written: Written) -> None:
     inputs, report = written
     content = json.loads((inputs.folder / "report.json").read_text())
     assert content == json.loads(json.dumps(report))
@@ -67,7 +67,7 @@ def test_every_row_is_in_a_stratum_or_in_quarantine(written: Written) -> None:
     assert counts["picks_strata"]["tuned"]["hard"] == counts["strata"]["hard"]
 
 
-def test_a_lost_row_is_not_reported_as_fewer_rows(make_run: MakeRun) -> None:
+def test_a_row_missing_from_the_quarantine_is_an_error(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
     path = inputs.data / "quarantine.jsonl"
     path.write_text(path.read_text().splitlines()[0] + "\n")
@@ -76,7 +76,7 @@ def test_a_lost_row_is_not_reported_as_fewer_rows(make_run: MakeRun) -> None:
     assert not inputs.folder.exists()
 
 
-def test_scored_samples_remain_when_the_probe_fails_on_them_for_another_run(
+def test_scored_samples_remain_in_the_report_if_the_probe_later_fails_on_them(
     make_run: MakeRun,
 ) -> None:
     inputs = make_run(size=9, control=False)
@@ -84,14 +84,17 @@ def test_scored_samples_remain_when_the_probe_fails_on_them_for_another_run(
     selected = {
         pick.sample_id for pick in parquet.read_rows(inputs.arms["tuned"].select, Selection)
     }
-    ids = sorted({each.sample_id for each in scores})
-    unscored_id = next(each for each in ids if each not in selected)
+    ids = sorted({score.sample_id for score in scores})
+    unscored_id = next(sample_id for sample_id in ids if sample_id not in selected)
     for part in parquet.parts(inputs.score):
         part.unlink()
-    parquet.write_all(inputs.score, [each for each in scores if each.sample_id != unscored_id])
+    parquet.write_all(inputs.score, [score for score in scores if score.sample_id != unscored_id])
     with pytest.raises(AssertionError, match="8 samples, but"):
         write_report(inputs)
-    lines = [json.dumps({"source": each, "reason": "no answer: too long"}) for each in ids]
+    # The probe failed on all samples, but all except one were scored before.
+    lines = [
+        json.dumps({"source": sample_id, "reason": "no answer: too long"}) for sample_id in ids
+    ]
     (inputs.probe / "quarantine.jsonl").write_text("\n".join(lines) + "\n")
     counts = write_report(inputs)["counts"]
     assert sum(counts["strata"].values()) == 8
@@ -172,7 +175,7 @@ def test_the_headline_says_whether_it_helped(
     assert message.count("95 % interval") == 1
 
 
-def test_the_control_is_shown_with_the_other_arms(written: Written) -> None:
+def test_the_control_is_shown_beside_base_and_tuned(written: Written) -> None:
     inputs, report = written
     rows = [row[0] for row in table("results", report)]
     assert rows == ["percent", "base", "tuned", "control (random, equal size)"]
@@ -194,7 +197,7 @@ def test_a_difference_in_the_opposite_direction_is_reversed(written: Written) ->
     }
 
 
-def test_without_a_control_the_report_says_what_is_unknown(make_run: MakeRun) -> None:
+def test_without_a_control_the_report_says_what_it_cannot_tell(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
     report = write_report(inputs)
     assert "control" not in report
@@ -243,14 +246,14 @@ def test_secrets_in_settings_are_hidden() -> None:
     }
 
 
-def test_columns_that_are_missing_are_named_with_the_record_that_has_them(tmp_path: Path) -> None:
+def test_missing_columns_are_named_with_their_record_type(tmp_path: Path) -> None:
     pick = Selection(sample_id="a", stage=TrainStage.grpo, reason="hard")
     parquet.write_part(tmp_path, "00000", [pick])
     with pytest.raises(SchemaError, match="does not have the columns of Decision: sample_id, bias"):
         read_columns(tmp_path, Decision, ["sample_id", "bias"])
 
 
-def test_a_folder_of_decisions_with_other_columns_is_named_as_decisions(make_run: MakeRun) -> None:
+def test_decisions_with_wrong_columns_are_refused(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
     score = Score(sample_id="a", measure=Measure.pism, value=None, stratum=None)
     folder = inputs.arms["tuned"].select / DECISIONS_FOLDER
@@ -259,7 +262,7 @@ def test_a_folder_of_decisions_with_other_columns_is_named_as_decisions(make_run
         load_run(inputs)
 
 
-def test_a_difference_that_rounds_to_zero_has_no_minus() -> None:
+def test_a_difference_that_rounds_to_zero_has_no_minus_sign() -> None:
     assert [points(value) for value in (-0.0001, 0.0, 0.071, -0.02)] == [
         "+0.0", "+0.0", "+7.1", "\u22122.0",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the report says of the selection: the funnel, chance correction, and the retest."""
+"""What the report says about the selection: RAP's steps, chance correction, and the retest."""
 
 import json
 import re
@@ -27,8 +27,8 @@ RETEST = {
 NOT_RETESTED = report_text.sentence("retest", {"retest": None})
 
 
-def decisions(inputs: RunInputs) -> rap.RapResult:
-    """RAP's choice of the toy's samples, so that every fate occurs."""
+def run_rap(inputs: RunInputs) -> rap.RapResult:
+    """RAP on the toy run's samples, with values such that every kind of decision occurs."""
     ids = sorted({row.sample_id for row in parquet.read_rows(inputs.score, Score)})
     return rap.run_rap(
         sample_id_N=ids,
@@ -43,7 +43,7 @@ def decisions(inputs: RunInputs) -> rap.RapResult:
 def rap_run(make_run: MakeRun) -> tuple[RunInputs, dict]:
     """A toy run whose samples RAP selected, with chance correction and a retest."""
     inputs = make_run(control=False)
-    rap_result, folder = decisions(inputs), inputs.arms["tuned"].select
+    rap_result, folder = run_rap(inputs), inputs.arms["tuned"].select
     for part in parquet.parts(folder):
         part.unlink()
     parquet.write_all(folder, rap_result.selections)
@@ -106,13 +106,13 @@ def test_the_page_shows_the_funnel_as_a_figure_with_counts(
     assert "1 responses are too short for an ACE value" in html
 
 
-def test_a_sample_that_was_left_out_has_its_reason(rap_run: tuple[RunInputs, dict]) -> None:
+def test_the_page_shows_why_a_sample_was_left_out(rap_run: tuple[RunInputs, dict]) -> None:
     html = (rap_run[0].folder / "report.html").read_text()
     assert "<dt>left out</dt><dd>dropped by CDE: D = 0.20" in html
     assert "<dt>trained on</dt><dd>kept: D = 0.80" in html
 
 
-def test_an_ablations_funnel_has_only_its_own_steps(rap_run: tuple[RunInputs, dict]) -> None:
+def test_a_run_with_ace_alone_shows_no_other_steps(rap_run: tuple[RunInputs, dict]) -> None:
     actual = rap_run[1]["funnel"] | {"steps": ["ace"]}
     assert [row[0] for row in report_text.table("funnel", actual)[1:]] == [
         "pool",
@@ -121,7 +121,7 @@ def test_an_ablations_funnel_has_only_its_own_steps(rap_run: tuple[RunInputs, di
     ]
 
 
-def test_fewer_candidates_than_removed_and_a_filter_that_drops_nothing_are_mentioned() -> None:
+def test_too_few_candidates_and_a_filter_that_drops_nothing_are_mentioned() -> None:
     actual = {
         "steps": ["cde", "ace", "drm"], "pool": 9, "after_cde": 5, "after_ace": 5,
         "removed_easy": 3, "candidates": 1, "brought_in": 1, "chosen": 3, "without_bias": 0,
@@ -131,7 +131,7 @@ def test_fewer_candidates_than_removed_and_a_filter_that_drops_nothing_are_menti
     assert "3 easy samples were removed, but only 1 candidates could replace them" in sentences
 
 
-def test_both_labels_are_shown_and_the_samples_that_change(
+def test_corrected_and_uncorrected_strata_and_changed_samples_are_shown(
     rap_run: tuple[RunInputs, dict],
 ) -> None:
     inputs, report = rap_run
@@ -145,7 +145,7 @@ def test_both_labels_are_shown_and_the_samples_that_change(
     assert actual["first_changed"][0]["sample_id"] in html
 
 
-def test_the_share_that_keeps_its_label_is_compared_with_chance(
+def test_the_share_of_samples_that_keep_their_label_is_compared_with_chance(
     rap_run: tuple[RunInputs, dict],
 ) -> None:
     inputs, report = rap_run
@@ -169,7 +169,9 @@ def test_the_headline_names_the_selecting_measures(rap_run: tuple[RunInputs, dic
     assert re.search(r"Training on \d+ samples of 24 selected by CDE, ACE and DRM", text)
 
 
-def test_a_run_by_strata_has_none_of_it(written: tuple[RunInputs, dict]) -> None:
+def test_a_run_that_selects_by_strata_has_no_funnel_correction_or_retest(
+    written: tuple[RunInputs, dict],
+) -> None:
     inputs, report = written
     assert report["funnel"] is report["chance_correction"] is report["retest"] is None
     html = Path(inputs.folder / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""What the trackers were sent, read back from the files they wrote."""
+"""What W&B and TensorBoard receive, read back from the files that they write."""
 
 import json
 import struct
@@ -20,40 +20,40 @@ from difftrain.report.trackers import check_login, flat_numbers, send_report
 
 Written = tuple[RunInputs, dict]
 
-BLOCK = 32768
-LAST_CHUNKS = (1, 4)
-"""Kinds of chunks that end a record: a complete one, and the last of several."""
+BLOCK_SIZE = 32768
+LAST_CHUNK_TYPES = (1, 4)
+"""Types of chunks that end a record: the only chunk of a record, and the last of several."""
 
 
 def wandb_records(path: Path) -> Iterator[Record]:
     """The records of an offline run: LevelDB's log format after seven bytes of header."""
     content = path.read_bytes()
     assert content[:4] == b":W&B"
-    at, pending = 7, b""
-    while at + 7 <= len(content):
-        if BLOCK - at % BLOCK < 7:
-            at += BLOCK - at % BLOCK
+    offset, pending = 7, b""
+    while offset + 7 <= len(content):
+        if BLOCK_SIZE - offset % BLOCK_SIZE < 7:
+            offset += BLOCK_SIZE - offset % BLOCK_SIZE
             continue
-        _, size, kind = struct.unpack("<IHB", content[at : at + 7])
-        pending += content[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in LAST_CHUNKS:
+        _, size, chunk_type = struct.unpack("<IHB", content[offset : offset + 7])
+        pending += content[offset + 7 : offset + 7 + size]
+        offset += 7 + size
+        if chunk_type in LAST_CHUNK_TYPES:
             yield Record.FromString(pending)
             pending = b""
 
 
 def finished_records(path: Path) -> list[Record]:
-    """All records, once W&B's service, which outlives the run, has written the last of them."""
-    until = time.time() + 30
+    """All records; waits for the last one, which W&B's process writes after the run has ended."""
+    deadline = time.time() + 30
     while True:
         records = list(wandb_records(path))
-        if any(each.WhichOneof("record_type") == "exit" for each in records):
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
             return records
-        assert time.time() < until, f"{path} has no end after 30 s"
+        assert time.time() < deadline, f"{path} has no last record after 30 s"
         time.sleep(0.05)
 
 
-def keys(items: list) -> dict:
+def item_values(items: list) -> dict:
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
@@ -68,7 +68,7 @@ def read_events(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder)).Reload()
 
 
-def test_tensorboard_draws_each_arm_s_curves_by_step(written: Written, events: Path) -> None:
+def test_tensorboard_gets_the_curves_of_each_arm_by_step(written: Written, events: Path) -> None:
     inputs, _ = written
     for arm in ("tuned", "control"):
         logged = json_lines(inputs.arms[arm].train / "train_log.jsonl")
@@ -79,13 +79,15 @@ def test_tensorboard_draws_each_arm_s_curves_by_step(written: Written, events: P
         )
 
 
-def test_tensorboard_holds_scores_of_the_base_too(written: Written, events: Path) -> None:
+def test_tensorboard_gets_the_scores_of_every_arm_and_of_the_base_model(
+    written: Written, events: Path
+) -> None:
     for arm in ("base", "tuned", "control"):
         (score,) = read_events(events / arm).Scalars("scores/shapes/MathVista/score")
         assert score.value == pytest.approx(written[1][arm]["shapes/MathVista"]["score"])
 
 
-def test_tensorboard_holds_strata_and_the_report_as_text(written: Written, events: Path) -> None:
+def test_tensorboard_gets_strata_and_the_report_as_text(written: Written, events: Path) -> None:
     run = read_events(events / "run")
     (hard,) = run.Scalars("counts/strata/hard")
     assert hard.value == written[1]["counts"]["strata"]["hard"]
@@ -94,12 +96,12 @@ def test_tensorboard_holds_strata_and_the_report_as_text(written: Written, event
     assert content.decode().startswith("# grpo_hard")
 
 
-def test_tracking_again_replaces_the_tensorboard_files(written: Written, events: Path) -> None:
+def test_sending_again_replaces_the_tensorboard_files(written: Written, events: Path) -> None:
     send_report(Tracker.tensorboard, *written)
     assert len(list((events / "tuned").iterdir())) == 1
 
 
-def test_no_tracker_writes_nothing(written: Written) -> None:
+def test_without_a_tracker_nothing_is_written(written: Written) -> None:
     inputs, report = written
     before = sorted(inputs.folder.rglob("*"))
     send_report(Tracker.none, inputs, report)
@@ -135,13 +137,13 @@ def test_wandb_without_a_login_is_refused_before_anything_is_computed(
     wbauth.unauthenticate_session(update_settings=False)
 
 
-def test_tracking_needs_no_torch() -> None:
+def test_the_trackers_do_not_import_torch() -> None:
     code = "import sys, difftrain.report.trackers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.fixture(scope="module")
-def offline(written: Written, tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+def offline_records(written: Written, tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     """The records that W&B keeps of the toy run while offline."""
     inputs, report = written
     secret = "hf_do_not_send"
@@ -160,13 +162,13 @@ def offline(written: Written, tmp_path_factory: pytest.TempPathFactory) -> list[
     return records
 
 
-def test_wandb_names_the_run_and_the_table_it_is_a_row_of(offline: list[Record]) -> None:
-    (run,) = [each.run for each in offline if each.WhichOneof("record_type") == "run"]
+def test_wandb_gets_the_names_of_the_run_and_of_its_table(offline_records: list[Record]) -> None:
+    (run,) = [each.run for each in offline_records if each.WhichOneof("record_type") == "run"]
     assert run.project == "difftrain"
     assert run.display_name == run.job_type == "grpo_hard"
     assert run.run_group == "shapes/pism"
     assert list(run.tags) == ["grpo", "pism", "shapes", "tiny", "seed 1", "random control"]
-    config = keys(run.config.update)
+    config = item_values(run.config.update)
     assert config["select"] == {
         "strata": ["hard"],
         "random": False,
@@ -177,21 +179,21 @@ def test_wandb_names_the_run_and_the_table_it_is_a_row_of(offline: list[Record])
     assert config["hub_token"] == "hidden"
 
 
-def test_wandb_gets_no_machine_name_command_or_code(offline: list[Record]) -> None:
-    (run,) = [each.run for each in offline if each.WhichOneof("record_type") == "run"]
+def test_wandb_gets_no_machine_name_command_or_code(offline_records: list[Record]) -> None:
+    (run,) = [each.run for each in offline_records if each.WhichOneof("record_type") == "run"]
     assert not run.host
     assert not run.git.remote_url
-    kinds = {each.WhichOneof("record_type") for each in offline}
+    kinds = {each.WhichOneof("record_type") for each in offline_records}
     assert not kinds & {"environment", "stats", "output", "output_raw"}
-    files = [each.path for record in offline for each in record.files.files]
+    files = [each.path for record in offline_records for each in record.files.files]
     assert all(path.startswith("media/") for path in files)
 
 
-def test_wandb_draws_each_arm_s_curves_against_its_own_step(
-    written: Written, offline: list[Record]
+def test_wandb_gets_the_curves_of_each_arm_with_the_steps_of_that_arm(
+    written: Written, offline_records: list[Record]
 ) -> None:
-    metrics = {each.metric.glob_name: each.metric.step_metric for each in offline}
-    history = [keys(each.history.item) for each in offline]
+    metrics = {each.metric.glob_name: each.metric.step_metric for each in offline_records}
+    history = [item_values(each.history.item) for each in offline_records]
     for arm in ("tuned", "control"):
         assert metrics[f"{arm}/*"] == f"{arm}/step"
         curve_values = {
@@ -204,23 +206,25 @@ def test_wandb_draws_each_arm_s_curves_against_its_own_step(
 @pytest.mark.parametrize(
     "name", ["rewards/accuracy/mean", "completions/mean_length", "frac_reward_zero_std"]
 )
-def test_wandb_draws_a_stratum_by_itself(
-    written: Written, offline: list[Record], name: str
+def test_wandb_gets_a_curve_of_each_stratum(
+    written: Written, offline_records: list[Record], name: str
 ) -> None:
     curve = f"{name}/stratum/hard"
-    curve_values = [keys(each.history.item).get(f"tuned/{curve}") for each in offline]
+    curve_values = [
+        item_values(each.history.item).get(f"tuned/{curve}") for each in offline_records
+    ]
     logged = json_lines(written[0].arms["tuned"].train / "train_log.jsonl")
     assert [each for each in curve_values if each is not None] == [
         pytest.approx(row[curve]) for row in logged
     ]
 
 
-def test_wandb_keeps_scores_and_strata_in_the_summary(
-    written: Written, offline: list[Record]
+def test_wandb_gets_scores_and_strata_in_the_summary(
+    written: Written, offline_records: list[Record]
 ) -> None:
     summary: dict = {}
-    for record in offline:
-        summary |= keys(record.summary.update)
+    for record in offline_records:
+        summary |= item_values(record.summary.update)
     report = written[1]
     for arm in ("base", "tuned", "control"):
         assert summary[f"scores/{arm}/mean/score"] == report["means"][arm]["score"]
@@ -230,11 +234,15 @@ def test_wandb_keeps_scores_and_strata_in_the_summary(
         assert summary[f"stages/{stage}/seconds"] == spent["seconds"]
 
 
-def test_wandb_shows_samples_with_their_images(written: Written, offline: list[Record]) -> None:
+def test_wandb_gets_samples_with_their_images(
+    written: Written, offline_records: list[Record]
+) -> None:
     (path,) = written[0].folder.glob("wandb/offline-run-*/files/media/table/*.json")
     table = json.loads(path.read_text())
     assert table["columns"][:4] == ["sample_id", "stratum", "task", "image 1"]
     assert {row[1] for row in table["data"]} == {"easy", "medium", "hard", "unsolved"}
-    (kept,) = [each.artifact for each in offline if each.WhichOneof("record_type") == "artifact"]
+    (kept,) = [
+        each.artifact for each in offline_records if each.WhichOneof("record_type") == "artifact"
+    ]
     images = [each.path for each in kept.manifest.contents if each.path.endswith(".png")]
     assert len(images) == len(table["data"])

@@ -1,4 +1,4 @@
-"""What training rewarded and which alarms were raised, from step logs written by hand."""
+"""The report's summary of training, rewards and alarms, from training logs written by hand."""
 
 import json
 from collections.abc import Callable
@@ -17,11 +17,16 @@ from difftrain.report.trackers import send_report
 MakeRun = Callable[..., RunInputs]
 
 
-def log(tags: float, held_out: list[float]) -> pd.DataFrame:
-    """Thirty steps with rising reward; answers to one task in every step, to another in one."""
+def training_log(repeated_tags: float, held_out: list[float]) -> pd.DataFrame:
+    """Thirty steps with rising reward; responses to count in all, to read only in the first."""
     rows = []
     for step in range(1, 31):
-        row = {"step": step, "reward": step / 30, "alarms/repeated_tags": tags, "seconds": 1.0}
+        row = {
+            "step": step,
+            "reward": step / 30,
+            "alarms/repeated_tags": repeated_tags,
+            "seconds": 1.0,
+        }
         row |= {"completions/count/task/count": 4.0, "rewards/accuracy/mean/task/count": step / 30}
         if step == 1:
             row |= {"completions/count/task/read": 2.0, "rewards/accuracy/mean/task/read": 0.5}
@@ -31,19 +36,19 @@ def log(tags: float, held_out: list[float]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summarize(tags: float, held_out: list[float]) -> tuple[dict, list[str]]:
-    summary = summarize_training(log(tags, held_out), eval_samples=64)
+def summarize(repeated_tags: float, held_out: list[float]) -> tuple[dict, list[str]]:
+    summary = summarize_training(training_log(repeated_tags, held_out), eval_samples=64)
     return summary, sentences("alarms", {"training": {"tuned": summary}})
 
 
-def test_rewards_are_weighted_by_responses_and_unknown_without_any() -> None:
+def test_rewards_are_weighted_by_responses_and_none_without_responses() -> None:
     summary, _ = summarize(0.0, [])
     assert summary["rewards"]["task/count"]["responses"] == 120
     assert summary["rewards"]["task/count"]["last"] == pytest.approx(sum(range(21, 31)) / 300)
     assert summary["rewards"]["task/read"] == {"responses": 2.0, "first": 0.5, "last": None}
 
 
-def test_a_harmless_training_raises_no_alarm() -> None:
+def test_a_harmless_log_raises_no_alarm() -> None:
     summary, lines = summarize(0.05, [0.5, 0.5, 0.6])
     assert lines == []
     assert summary["alarms"]["repeated_tags"]["max_share"] == pytest.approx(0.05)
@@ -67,7 +72,7 @@ def test_reward_that_rises_while_held_out_samples_get_worse_is_reported() -> Non
     ]
 
 
-def test_what_was_not_measured_is_not_called_harmless() -> None:
+def test_an_alarm_that_was_not_measured_is_reported_as_not_measured() -> None:
     summary, _ = summarize(0.0, [])
     assert summary["alarms"][DIVERGENCE]["raised"] is None
     rows = table("alarms", {"training": {"tuned": summary}})
@@ -78,7 +83,7 @@ def test_what_was_not_measured_is_not_called_harmless() -> None:
 def test_alarms_and_rewards_are_in_the_report_and_in_the_tracker(make_run: MakeRun) -> None:
     inputs = make_run(size=9, control=False)
     folder = inputs.arms["tuned"].train
-    rows = log(0.5, [0.9, 0.5, 0.2]).to_dict("records")
+    rows = training_log(0.5, [0.9, 0.5, 0.2]).to_dict("records")
     lines = [
         {k: v for k, v in row.items() if v == v and k != "eval_rewards/accuracy/mean"}
         for row in rows

@@ -1,5 +1,5 @@
 import sys
 from pathlib import Path
 
-# Studies are programs, not a package: their modules are found beside them.
+# The studies are scripts, not a package: this makes their modules importable.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "studies"))

@@ -1,4 +1,4 @@
-"""Finished runs in the layout of outputs/, by the real writers, with results made to order."""
+"""Fixtures that write finished runs as difftrain does, with item results of a given accuracy."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -22,14 +22,14 @@ Rates = Mapping[str, float] | float
 
 
 def item_id(benchmark: str, number: int) -> str:
-    """Four questions to a figure in HallusionBench."""
+    """The id of an item; in HallusionBench, four questions belong to one figure."""
     if benchmark != "HallusionBench":
         return f"{number:03d}"
     return f"VD_illusion/1/{number // 4}/{number % 4}"
 
 
 def make_results(rates: Rates, noise_seed: int, items: int = ITEMS) -> list[ItemResult]:
-    """Results whose items have one difficulty in every run; `noise_seed` is a run's own noise."""
+    """Item results of a run. An item is equally hard in all runs; `noise_seed` varies the run."""
     results = []
     for benchmark in BENCHMARKS:
         rate = rates if isinstance(rates, float) else rates.get(benchmark, 0.5)
@@ -54,7 +54,7 @@ def make_results(rates: Rates, noise_seed: int, items: int = ITEMS) -> list[Item
 
 
 def write_evaluation(folder: Path, results: list[ItemResult]) -> Path:
-    """A finished evaluation with its summary; an existing one is kept."""
+    """A finished evaluation with its summary; an existing one is not changed."""
     if manifest.read_manifest(folder) is not None:
         return folder
     parquet.write_all(folder, results)
@@ -101,7 +101,8 @@ def results_at() -> Callable[..., list[ItemResult]]:
 def finish_run(make_run: Callable[..., RunInputs], root: Path) -> FinishRun:
     """A function that writes a finished run and returns its folder.
 
-    `rate` is the accuracy; `control` that of its own random arm; `settings` dotted overrides.
+    `rate` is the accuracy of the tuned arm, `control` that of the run's own random control;
+    `settings` are overrides by full key.
     """
     toy = make_run(size=9, control=True)
 
@@ -127,8 +128,8 @@ def finish_run(make_run: Callable[..., RunInputs], root: Path) -> FinishRun:
         rates, arms = {"tuned": rate} | ({"control": control} if control is not None else {}), {}
         for arm, arm_rate in rates.items():
             noise_seed = 1000 * seed + sum(map(ord, name + arm))
-            use_given = results is not None and arm == "tuned"
-            arm_results = results if use_given else make_results(arm_rate, noise_seed)
+            use_results = results is not None and arm == "tuned"
+            arm_results = results if use_results else make_results(arm_rate, noise_seed)
             trained = manifest.fingerprint(name, arm, str(seed), str(arm_rate), str(settings))
             folder = root / "train" / trained
             if not folder.exists():

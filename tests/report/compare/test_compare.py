@@ -1,4 +1,4 @@
-"""Finished runs side by side: which row is compared with what, and with which verdict."""
+"""The comparison of finished runs: which control each row is compared with, and the verdict."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ def csv_rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
     return {(row["row"], row["benchmark"]): row for row in rows}
 
 
-def test_rows_come_in_the_paper_s_order_below_the_base_model(finish_run: FinishRun) -> None:
+def test_rows_are_in_the_order_of_the_paper_below_the_base_model(finish_run: FinishRun) -> None:
     runs = [finish_run(name, 0.5) for name in ("grpo_hard", "mine", "grpo_random", "grpo_full")]
     folder = compare_runs(runs)
     assert folder.parent.name == "compare"
@@ -53,7 +53,7 @@ def test_rows_come_in_the_paper_s_order_below_the_base_model(finish_run: FinishR
     ]
 
 
-def test_a_row_is_compared_with_the_table_s_random_row_of_its_size(finish_run: FinishRun) -> None:
+def test_a_row_is_compared_with_the_random_row_of_equal_size(finish_run: FinishRun) -> None:
     runs = [
         finish_run("grpo_mid_hard", 0.7),
         finish_run("grpo_random", 0.5),
@@ -69,7 +69,7 @@ def test_a_row_is_compared_with_the_table_s_random_row_of_its_size(finish_run: F
     assert controls["grpo_random"] == controls["grpo_full"] == controls["grpo_unsolved"] == ""
 
 
-def test_a_run_s_own_control_goes_before_the_table_s(finish_run: FinishRun) -> None:
+def test_a_control_of_the_run_itself_is_preferred_to_the_random_row(finish_run: FinishRun) -> None:
     runs = [finish_run("grpo_mid_hard", 0.6, control=0.6), finish_run("grpo_random", 0.4)]
     folder = compare_runs(runs)
     rows = csv_rows(folder)
@@ -103,7 +103,7 @@ def test_three_seeds_that_agree_show_a_difference(finish_run: FinishRun) -> None
     assert "one seed" not in row["verdict"]
 
 
-def test_one_seed_is_stated(finish_run: FinishRun) -> None:
+def test_a_result_of_one_seed_says_so(finish_run: FinishRun) -> None:
     folder = compare_runs([finish_run("grpo_mid_hard", 0.7), finish_run("grpo_random", 0.5)])
     assert csv_rows(folder)["grpo_mid_hard", "mean"]["verdict"].endswith(", one seed")
     assert "One seed: one training run for each row." in (folder / "compare.md").read_text()
@@ -116,7 +116,9 @@ def test_equal_rows_are_not_called_different(finish_run: FinishRun) -> None:
     assert "Of one row compared with an equal-size random control, for one no difference" in content
 
 
-def test_the_test_of_a_benchmark_suits_its_items(finish_run: FinishRun) -> None:
+def test_the_significance_test_depends_on_the_scores_of_the_benchmark(
+    finish_run: FinishRun,
+) -> None:
     rows = csv_rows(
         compare_runs([finish_run("grpo_mid_hard", 0.6), finish_run("grpo_random", 0.5)])
     )
@@ -142,19 +144,19 @@ def test_p_is_corrected_for_the_rows_that_are_tested(finish_run: FinishRun) -> N
     assert all(corrected[row] >= raw[row] for row in raw)
 
 
-def difference(mean: float, low: float, high: float, p_corrected: float) -> Estimate:
+def estimate(mean: float, low: float, high: float, p_corrected: float) -> Estimate:
     return Estimate(mean=mean, low=low, high=high, p_corrected=p_corrected, p=0.01)
 
 
 def test_better_needs_an_interval_without_zero_and_a_corrected_p() -> None:
-    assert verdict(difference(0.02, 0.004, 0.039, 0.03)) == "better"
-    assert verdict(difference(-0.02, -0.039, -0.004, 0.03)) == "worse"
-    assert verdict(difference(0.02, -0.001, 0.04, 0.03)) == "no difference shown"
-    corrected = verdict(difference(0.02, 0.004, 0.039, 0.05))
+    assert verdict(estimate(0.02, 0.004, 0.039, 0.03)) == "better"
+    assert verdict(estimate(-0.02, -0.039, -0.004, 0.03)) == "worse"
+    assert verdict(estimate(0.02, -0.001, 0.04, 0.03)) == "no difference shown"
+    corrected = verdict(estimate(0.02, 0.004, 0.039, 0.05))
     assert corrected == "no difference shown after correction for the number of rows"
-    alike = Estimate(mean=0.0, low=0.0, high=0.0, n=48, p=1.0, p_corrected=1.0)
-    assert format_difference(alike) == "none of 48 items differs"
-    assert format_difference(difference(0.021, 0.004, 0.039, 0.03)) == "+2.1 [0.4, 3.9]"
+    no_item_differs = Estimate(mean=0.0, low=0.0, high=0.0, n=48, p=1.0, p_corrected=1.0)
+    assert format_difference(no_item_differs) == "none of 48 items differs"
+    assert format_difference(estimate(0.021, 0.004, 0.039, 0.03)) == "+2.1 [0.4, 3.9]"
 
 
 def test_a_run_without_a_finished_report_is_named(finish_run: FinishRun, root: Path) -> None:
@@ -196,7 +198,7 @@ def test_a_missing_evaluation_is_named(finish_run: FinishRun) -> None:
         ("grpo.learning_rate", 0.5, "grpo.learning_rate: 1e-06 and 0.5"),
     ],
 )
-def test_a_run_made_under_other_settings_is_refused_with_the_keys(
+def test_a_run_with_other_settings_is_refused_with_the_keys(
     finish_run: FinishRun, key: str, value: object, message: str
 ) -> None:
     same = [finish_run("grpo_hard", 0.5), finish_run("grpo_mid", 0.5)]
@@ -208,7 +210,7 @@ def test_a_run_made_under_other_settings_is_refused_with_the_keys(
     assert not any(str(run) in str(refused.value) for run in same)
 
 
-def test_force_compares_all_the_same_and_notes_it(finish_run: FinishRun) -> None:
+def test_with_force_other_settings_are_noted_instead(finish_run: FinishRun) -> None:
     runs = [finish_run("grpo_hard", 0.5), finish_run("grpo_mid", 0.5)]
     odd = finish_run("grpo_full", 0.5, settings={"data.num_samples": 80})
     done = launch_compare(*runs, odd)
@@ -224,23 +226,23 @@ def test_force_compares_all_the_same_and_notes_it(finish_run: FinishRun) -> None
         assert "GRPO-only(fullset) (other settings)" in content
 
 
-def test_settings_that_change_nothing_or_belong_to_rows_may_differ(finish_run: FinishRun) -> None:
+def test_settings_without_effect_and_settings_of_rows_may_differ(finish_run: FinishRun) -> None:
     free = {"grpo.reward_workers": 2, "select.strata": ["easy"], "report_to": "wandb"}
-    free |= {"sft": {"learning_rate": 1e-3}}  # of runs that have no SFT
+    free |= {"sft": {"learning_rate": 1e-3}}  # has no effect, because these runs have no SFT
     compare_runs([finish_run("grpo_hard", 0.5), finish_run("mine", 0.5, settings=free)])
-    saved = {"sft.save_steps": 7}
-    rare = finish_run("sft_mid_grpo_hard", 0.5, settings=saved)
-    compare_runs([rare, finish_run("sft_rand_m_grpo_rand_h", 0.5)])
+    save_steps = {"sft.save_steps": 7}
+    run = finish_run("sft_mid_grpo_hard", 0.5, settings=save_steps)
+    compare_runs([run, finish_run("sft_rand_m_grpo_rand_h", 0.5)])
 
 
 @pytest.mark.parametrize("name", ["grpo_mid_hard", "mine"])
-def test_seeds_of_one_row_under_other_settings_are_not_averaged(
+def test_seeds_of_one_row_with_different_settings_are_refused(
     finish_run: FinishRun, name: str
 ) -> None:
     others = [finish_run("grpo_random", 0.5, seed=seed) for seed in (1, 2, 3)]
     odd = {"select.strata": ["unsolved"], "select.random": True}
-    kept = {"select.strata": ["medium", "hard"]}
-    runs = [finish_run(name, 0.5, seed=seed, settings=kept) for seed in (1, 2)]
+    typical = {"select.strata": ["medium", "hard"]}
+    runs = [finish_run(name, 0.5, seed=seed, settings=typical) for seed in (1, 2)]
     runs.append(finish_run(name, 0.5, seed=3, settings=odd))
     with pytest.raises(NotComparable) as refused:
         compare_runs([*others, *runs])
@@ -251,7 +253,7 @@ def test_seeds_of_one_row_under_other_settings_are_not_averaged(
     assert re.search(r"select\.random: False .*and True", message)
 
 
-def test_a_run_bears_a_row_s_title_only_where_it_is_that_row(finish_run: FinishRun) -> None:
+def test_a_run_whose_settings_contradict_its_name_is_refused(finish_run: FinishRun) -> None:
     odd = finish_run("grpo_mid_hard", 0.5, settings={"select.strata": ["easy"]})
     with pytest.raises(NotComparable) as refused:
         compare_runs([odd, finish_run("grpo_random", 0.5)])
@@ -272,7 +274,7 @@ def test_two_trainings_of_one_row_and_seed_are_refused(finish_run: FinishRun) ->
     assert len(rows) == 3
 
 
-def test_of_two_runs_of_one_training_the_controlled_one_is_shown(finish_run: FinishRun) -> None:
+def test_of_two_runs_of_one_training_that_with_a_control_is_shown(finish_run: FinishRun) -> None:
     runs = [finish_run("grpo_hard", 0.5), finish_run("grpo_hard", 0.5, control=0.5)]
     for order in (runs, runs[::-1]):
         assert (
@@ -281,7 +283,9 @@ def test_of_two_runs_of_one_training_the_controlled_one_is_shown(finish_run: Fin
         )
 
 
-def test_other_items_are_refused(finish_run: FinishRun, results_at: Callable[..., list]) -> None:
+def test_runs_with_different_items_are_refused(
+    finish_run: FinishRun, results_at: Callable[..., list]
+) -> None:
     fewer = results_at(0.5, 1, items=40)
     runs = [finish_run("grpo_mid_hard", 0.5, results=fewer), finish_run("grpo_random", 0.5)]
     done = launch_compare(*runs)
@@ -289,7 +293,7 @@ def test_other_items_are_refused(finish_run: FinishRun, results_at: Callable[...
     assert "items are on one side only" in done.stderr
 
 
-def test_measures_have_tables_of_their_own(finish_run: FinishRun) -> None:
+def test_each_measure_has_its_own_table(finish_run: FinishRun) -> None:
     cmab = {"difficulty.measure": "cmab"}
     runs = [finish_run("grpo_hard", 0.5), finish_run("grpo_hard", 0.5, settings=cmab)]
     content = (compare_runs(runs) / "compare.md").read_text()
@@ -307,7 +311,7 @@ def test_a_random_set_has_no_cost_of_selection(finish_run: FinishRun) -> None:
     assert selected.seconds == 60
 
 
-def test_an_unequal_control_is_noted(finish_run: FinishRun, root: Path) -> None:
+def test_a_control_of_another_size_is_noted(finish_run: FinishRun, root: Path) -> None:
     runs = [finish_run("grpo_mid_hard", 0.5), finish_run("grpo_random", 0.5)]
     content = (runs[1] / "report.json").read_text()
     (runs[1] / "report.json").write_text(content.replace('"samples": 96', '"samples": 80'))
@@ -331,14 +335,16 @@ def test_a_row_whose_control_has_another_size_gets_no_verdict(finish_run: Finish
     assert 'class="score better"' not in (folder / "compare.html").read_text()
 
 
-def test_the_cost_of_selection_is_described_as_the_shared_probe(finish_run: FinishRun) -> None:
+def test_a_note_says_that_the_cost_of_selection_includes_the_whole_probe(
+    finish_run: FinishRun,
+) -> None:
     shared = "The cost of selection is the whole probe, which all measures share"
     selected = compare_runs([finish_run("grpo_mid_hard", 0.5), finish_run("grpo_random", 0.5)])
     assert shared in (selected / "compare.md").read_text()
     assert shared not in (compare_runs([finish_run("grpo_full", 0.5)]) / "compare.md").read_text()
 
 
-def test_html_needs_nothing_else_and_tex_and_markdown_hold_the_same_rows(
+def test_html_loads_nothing_and_all_formats_have_the_same_rows(
     finish_run: FinishRun,
 ) -> None:
     runs = [finish_run("grpo_mid_hard", 0.7, control=0.5), finish_run("grpo_random", 0.5)]
@@ -361,7 +367,7 @@ def test_html_needs_nothing_else_and_tex_and_markdown_hold_the_same_rows(
         assert title in (folder / "compare.md").read_text()
 
 
-def test_tex_holds_the_paper_s_scores_p_values_and_notes() -> None:
+def test_tex_contains_paper_scores_p_values_and_notes() -> None:
     score = Estimate(mean=0.586, low=0.55, high=0.621)
     base = ComparisonRow(
         name="base", title="base", seeds=(), scores={"MMStar": score, "mean": score}
@@ -391,7 +397,7 @@ PERCEPTION = {
 }
 
 
-def test_the_paper_s_scores_are_shown_for_only_its_own_data_and_model() -> None:
+def test_paper_scores_are_shown_only_for_the_data_and_model_of_the_paper() -> None:
     scores = presets.paper_scores(PERCEPTION, "grpo_mid_hard", "pism")
     assert scores == pytest.approx(
         {
@@ -400,17 +406,17 @@ def test_the_paper_s_scores_are_shown_for_only_its_own_data_and_model() -> None:
         }
     )  # fmt: skip
     tiny = PERCEPTION | {"model": {"name": "tiny"}}
-    part = PERCEPTION | {"data": PERCEPTION["data"] | {"limit": 500}}
-    one = PERCEPTION | {"data": PERCEPTION["data"] | {"tasks": ["ocr"]}}
-    for other in (tiny, part, one):
-        assert presets.paper_scores(other, "grpo_mid_hard", "pism") == {}
+    limited = PERCEPTION | {"data": PERCEPTION["data"] | {"limit": 500}}
+    one_task = PERCEPTION | {"data": PERCEPTION["data"] | {"tasks": ["ocr"]}}
+    for settings in (tiny, limited, one_task):
+        assert presets.paper_scores(settings, "grpo_mid_hard", "pism") == {}
     assert presets.paper_scores(PERCEPTION, "grpo_hard", "pism") == {}
     assert presets.paper_scores(PERCEPTION, "grpo_mid_hard", "cde") == {}
 
 
 @pytest.mark.parametrize("measure", ["pism", "cmab"])
 @pytest.mark.parametrize("task_set", ["perception", "reasoning"])
-def test_every_row_has_its_scores_in_each_of_the_four_tables(measure: str, task_set: str) -> None:
+def test_every_row_has_paper_scores_in_each_of_the_four_tables(measure: str, task_set: str) -> None:
     tasks = sorted(presets.TASK_SETS[task_set])
     settings = PERCEPTION | {"data": PERCEPTION["data"] | {"tasks": tasks}}
     for row in PAPER_ROWS:
@@ -419,7 +425,7 @@ def test_every_row_has_its_scores_in_each_of_the_four_tables(measure: str, task_
         assert all(0.3 < value < 0.8 for value in scores.values()), (row, scores)
 
 
-def test_every_control_is_a_row_that_selects_nothing() -> None:
+def test_every_control_is_a_row_without_selection_by_difficulty() -> None:
     by_recipe = {row.recipe: row for row in PAPER_ROWS}
     for row in PAPER_ROWS:
         assert row.control is None or not by_recipe[row.control].selects
