@@ -27,9 +27,9 @@ KIND_OF_TASK = {
 TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
 LETTER_MARK = re.compile(r"(?:^|[\s(\[])([A-Z])\s?[.):\]]")  # options in a question: A. / (A) / A:
 OPTION_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
-MAX_RESPONSE_GOLD = 200  # a longer assistant turn is no gold answer unless tags or a box mark it
-MAX_TEXT_GOLD = 40  # characters; see require_comparable
-SEPARATORS = re.compile(r"(?<!\\);|\n")  # several answers in one gold answer
+MAX_RESPONSE_CHARS = 200  # a longer turn must mark its answer with tags or a box
+MAX_WORDS_CHARS = 40  # a longer text is not "few words" (require_comparable)
+ANSWER_SEPARATOR = re.compile(r"(?<!\\);|\n")  # several answers in one gold answer
 UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")  # relations, LaTeX, words between numbers
 DATE_OR_TIME = re.compile(r"\d+([-/.])\d+\1\d+|\d{1,2}:\d{2}(:\d{2})?")
 LIST = re.compile(r"^[^()\[\]{}]*,(?!\d{3}(?!\d))")  # a comma, except between thousands
@@ -62,8 +62,8 @@ def answer_of_response(response: str) -> str:
     without <answer> or \\boxed{}.
     """
     gold = unwrap(response)
-    if gold == response.strip() and len(gold) > MAX_RESPONSE_GOLD:
-        rule = f"over {MAX_RESPONSE_GOLD}, and neither <answer></answer> nor \\boxed{{}}"
+    if gold == response.strip() and len(gold) > MAX_RESPONSE_CHARS:
+        rule = f"over {MAX_RESPONSE_CHARS}, and neither <answer></answer> nor \\boxed{{}}"
         raise GoldError(f"the assistant's turn has {len(gold)} characters, {rule}")
     text = gold.strip("#").strip()
     if text.endswith(".") and not text.endswith(".."):
@@ -77,8 +77,8 @@ def require_comparable(gold: str) -> str:
     Some datasets have gold answers in free text. No response would equal such a text exactly, and
     math-verify would misread its letters as variables.
     """
-    is_long_text = len(gold) > MAX_TEXT_GOLD or UNCOMPARABLE.search(gold)
-    if SEPARATORS.search(gold) or (is_long_text and not _looks_numeric(gold)):
+    is_long_text = len(gold) > MAX_WORDS_CHARS or UNCOMPARABLE.search(gold)
+    if ANSWER_SEPARATOR.search(gold) or (is_long_text and not _looks_numeric(gold)):
         raise GoldError(f"must be a number, a letter or few words: {gold[:80]!r}")
     return gold
 

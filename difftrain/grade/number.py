@@ -58,9 +58,9 @@ _LATEX = (
 COMMANDS = frozenset(_LATEX.split())  # allowed in an expression
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WORD = re.compile(r"(?<![a-zA-Z0-9])[a-zA-Z]{2,}|[a-zA-Z]{4,}")
-_SYMBOLS = re.compile(r"[\sa-zA-Z0-9+\-*/^_=<>(){}\[\]|.,:;\\$%°']*")
-_LONG_OR_OVER_ZERO = re.compile(r"\^\s*\{?\s*[+-]?[0-9]{4,}|[0-9]{21,}|/\s*0+(?![.0-9])")
-"""An exponent of four or more digits, a number of 21 or more, a division by zero."""
+_ALLOWED_TEXT = re.compile(r"[\sa-zA-Z0-9+\-*/^_=<>(){}\[\]|.,:;\\$%°']*")
+_TOO_LARGE_OR_OVER_ZERO = re.compile(r"\^\s*\{?\s*[+-]?[0-9]{4,}|[0-9]{21,}|/\s*0+(?![.0-9])")
+"""An exponent of four or more digits, a number of 21 or more digits, a division by zero."""
 _POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^")
 _LARGE_POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^\s*\{?\s*[0-9]{2,}")
 # Most brackets allowed: the work to expand a product of sums is exponential in their number.
@@ -135,7 +135,7 @@ def _has_power_tower(text: str) -> bool:
 
 def _is_expression(text: str) -> bool:
     """Whether the text is a mathematical expression that math-verify can evaluate safely."""
-    if not text or len(text) > MAX_CHARS or not _SYMBOLS.fullmatch(text):
+    if not text or len(text) > MAX_CHARS or not _ALLOWED_TEXT.fullmatch(text):
         return False
     without_commands = _COMMAND.sub(" ", text)
     has_letters = re.search(r"[a-zA-Z]", without_commands) is not None
@@ -145,7 +145,7 @@ def _is_expression(text: str) -> bool:
         and not _WORD.search(without_commands)
         and re.search(r"[a-zA-Z0-9]", text) is not None
         and not _has_power_tower(text)
-        and not _LONG_OR_OVER_ZERO.search(text)
+        and not _TOO_LARGE_OR_OVER_ZERO.search(text)
         and len(_POWER_OF_GROUP.findall(text)) <= 1
         and not (has_letters and _LARGE_POWER_OF_GROUP.search(text))
         and groups <= (_MAX_GROUPS_WITH_LETTERS if has_letters else _MAX_GROUPS)
