@@ -30,13 +30,13 @@ from difftrain.records import Attention, Measure, Rollout, Sample, Verdict, View
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[str, int]  # the sample_id and draw of a response
+ResponseKey = tuple[str, int]  # the sample_id and draw of a response
 Pair = tuple[Sample, Rollout]
 
 
 def responses_to_measure(
     rollouts: Iterable[Rollout], measures: Sequence[Measure], draws: int
-) -> dict[Key, Rollout]:
+) -> dict[ResponseKey, Rollout]:
     """The responses that CMAB and ACE measure; CMAB's is one of the first `draws`."""
     full_image = [row for row in rollouts if row.view is View.full_image]
     with_tokens = [row for row in full_image if row.num_tokens or row.response]
@@ -52,7 +52,7 @@ def responses_to_measure(
 
 def pairs_to_measure(
     samples: Sequence[Sample], probe_folder: Path, measures: Sequence[Measure], draws: int
-) -> dict[Key, Pair]:
+) -> dict[ResponseKey, Pair]:
     """The samples and responses to measure, by sorted key; all ranks of a settled probe agree.
 
     Samples with a failed request are left out: another rank may still write rollouts of them.
@@ -151,8 +151,8 @@ def run_attention_pass(
     """Fill the attention folder from the probe's responses; resumable and shared by all ranks."""
     difficulty, measures = config.difficulty, config.difficulty.measures
     batch_size = config.model.attention_batch_size
-    pairs: dict[Key, Pair] = {}
-    measured: set[Key] = set()
+    pairs: dict[ResponseKey, Pair] = {}
+    measured: set[ResponseKey] = set()
     parts_read: set[Path] = set()
 
     def find_pairs() -> None:

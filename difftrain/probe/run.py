@@ -42,13 +42,13 @@ PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image
 """Marks in a question's text that stand for an image."""
 
 
-def sampling_seed(root: int, request: ProbeRequest) -> int:
+def sampling_seed(run_seed: int, request: ProbeRequest) -> int:
     """The seed of a draw's sampling noise; it depends on the draw alone."""
     view_or_percent = request.view if request.text_only else request.percent
-    return seeds.derive(root, "draw", request.sample.sample_id, view_or_percent, request.draw)
+    return seeds.derive(run_seed, "draw", request.sample.sample_id, view_or_percent, request.draw)
 
 
-def engine_request(request: ProbeRequest, config: ProbeConfig, root: int) -> Request:
+def engine_request(request: ProbeRequest, config: ProbeConfig, run_seed: int) -> Request:
     """The engine's request for this draw.
 
     Images are masked if `percent` is above 0; with probe.nested, a higher percent hides the same
@@ -63,12 +63,12 @@ def engine_request(request: ProbeRequest, config: ProbeConfig, root: int) -> Req
     if view is View.masked:
         percent = () if config.nested else (request.percent,)
         for i, image in enumerate(pictures):
-            seed = seeds.derive(root, "mask", sample.sample_id, i, *percent, request.draw)
+            seed = seeds.derive(run_seed, "mask", sample.sample_id, i, *percent, request.draw)
             masked = masks.mask(np.asarray(image), request.percent, seed, config.mask)
             pictures[i] = Image.fromarray(masked)
     return Request(
         parts=(*pictures, text),
-        seed=sampling_seed(root, request),
+        seed=sampling_seed(run_seed, request),
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
         view=None if view is View.masked else f"{sample.sample_id}/{view}",
@@ -76,7 +76,7 @@ def engine_request(request: ProbeRequest, config: ProbeConfig, root: int) -> Req
 
 
 def graded_rollout(
-    request: ProbeRequest, completion: Completion, root: int, rules: GradeConfig = grade.STRICT
+    request: ProbeRequest, completion: Completion, run_seed: int, rules: GradeConfig = grade.STRICT
 ) -> Rollout:
     """The draw's completion as a graded rollout."""
     return Rollout(
@@ -84,7 +84,7 @@ def graded_rollout(
         view=request.view,
         mask_percent=request.percent,
         draw=request.draw,
-        seed=sampling_seed(root, request),
+        seed=sampling_seed(run_seed, request),
         response=completion.text,
         num_tokens=completion.num_tokens,
         token_ids=completion.token_ids,
@@ -101,8 +101,8 @@ class RequestQueue:
     not prefill them again. The sample with the shortest question comes first.
     """
 
-    def __init__(self, state: ProbeState, samples: Iterable[Sample], root: int) -> None:
-        self.state, self.root = state, root
+    def __init__(self, state: ProbeState, samples: Iterable[Sample], run_seed: int) -> None:
+        self.state, self.run_seed = state, run_seed
         self.waiting: deque[ProbeRequest] = deque()
         self.open: Counter[str] = Counter()  # each sample's requests, waiting or in flight
         self.unmasked: dict[tuple[str, View], Request] = {}
@@ -140,8 +140,8 @@ class RequestQueue:
         """The engine's request; unmasked images of an open sample are decoded once."""
         key = request.sample.sample_id, request.view
         if key in self.unmasked:
-            return replace(self.unmasked[key], seed=sampling_seed(self.root, request))
-        result = engine_request(request, self.state.probe, self.root)
+            return replace(self.unmasked[key], seed=sampling_seed(self.run_seed, request))
+        result = engine_request(request, self.state.probe, self.run_seed)
         if request.view is not View.masked:
             self.unmasked[key] = result
         return result

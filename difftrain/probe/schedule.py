@@ -68,7 +68,7 @@ def _undrawn(cells: np.ndarray) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
-    """Draw number `draw` of a sample with `percent` of its images hidden, or without images."""
+    """Draw number `draw` of a sample with `percent` of each image hidden, or without images."""
 
     sample: Sample
     percent: int

@@ -20,7 +20,7 @@ def select_by_stratum(
     strata: Collection[Stratum],
     stage: TrainStage = TrainStage.grpo,
 ) -> list[Selection]:
-    """A Selection for each sample that `measure` puts into a kept stratum, in the scores' order."""
+    """A Selection for each sample whose stratum by `measure` is in `strata`; keeps the order."""
     return [
         Selection(sample_id=score.sample_id, stage=stage, reason=_reason(score))
         for score in scores
@@ -85,9 +85,9 @@ def random_control(
     def draw_order(sample_id: str) -> tuple[int, str]:
         return seeds.derive(seed, "select", name, "random", sample_id), sample_id
 
-    drawn = set(sorted(sample_ids, key=draw_order)[:size])
+    control = set(sorted(sample_ids, key=draw_order)[:size])
     return [
         Selection(sample_id=sample_id, stage=stage, reason=f"drawn at random, one of {size}")
         for sample_id in sample_ids
-        if sample_id in drawn
+        if sample_id in control
     ]

@@ -83,7 +83,7 @@ def _column(name: str, column_N: Sequence[float | None] | None, size: int) -> li
         raise ValueError(f"{name} has {len(column_N)} numbers for {size} samples")
     numbers = [None if value is None or math.isnan(value) else float(value) for value in column_N]
     if name != "bias_N" and None in numbers:
-        raise ValueError(f"{name} lacks a number")
+        raise ValueError(f"{name} lacks a number for at least one sample")
     return numbers
 
 
@@ -138,25 +138,25 @@ def run_rap(
         if is_dropped_by_cde or is_biased:
             outcome = Outcome.prior if is_dropped_by_cde else Outcome.biased
         decisions.append(Decision(sample_id, outcome, "; ".join(reasons), *values_3))
-    removed = sum(decision.outcome is Outcome.easy for decision in decisions)
-    ranks = {key: rank for rank, (_, _, key) in enumerate(sorted(candidates)[:removed], start=1)}
+    num_easy = sum(decision.outcome is Outcome.easy for decision in decisions)
+    ranks = {key: rank for rank, (_, _, key) in enumerate(sorted(candidates)[:num_easy], start=1)}
     for i, decision in enumerate(decisions):
         outcome, position = decision.outcome, ""
         if rank := ranks.get(decision.sample_id):
-            outcome, position = Outcome.brought_in, f", number {rank} of {removed}"
+            outcome, position = Outcome.brought_in, f", number {rank} of {num_easy}"
         reason = f"{PHRASES[outcome]}{position}: {decision.reason}"
         decisions[i] = replace(decision, outcome=outcome, reason=reason)
-    count = Counter(decision.outcome for decision in decisions)
+    counts = Counter(decision.outcome for decision in decisions)
     # CDE had dropped those that DRM brought in.
-    after_cde = size - count[Outcome.prior] - count[Outcome.brought_in]
+    after_cde = size - counts[Outcome.prior] - counts[Outcome.brought_in]
     funnel = {
         "pool": size,
         "after_cde": after_cde,
-        "after_ace": after_cde - count[Outcome.biased],
-        "removed_easy": removed,
+        "after_ace": after_cde - counts[Outcome.biased],
+        "removed_easy": num_easy,
         "candidates": len(candidates),
-        "brought_in": count[Outcome.brought_in],
-        "chosen": count[Outcome.kept] + count[Outcome.brought_in],
+        "brought_in": counts[Outcome.brought_in],
+        "chosen": counts[Outcome.kept] + counts[Outcome.brought_in],
         "without_bias": 0 if bias_N is None else columns_3N[1].count(None),
     }
     return RapResult(decisions, funnel)

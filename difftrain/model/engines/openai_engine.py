@@ -107,7 +107,7 @@ def parse_completion(response: Mapping[str, Any]) -> tuple[Completion, int | Non
         case [_]:
             raise RequestError(Fault.malformed, "the server's response is no chat completion")
         case choices:
-            error = f"{len(choices)} completions where one was requested"
+            error = f"the response has {len(choices)} completions instead of one"
             raise RequestError(Fault.malformed, error)
     if message.get("reasoning_content") or message.get("reasoning"):
         error = "the server removes the reasoning from the response; start it without"
@@ -152,7 +152,7 @@ class OpenAIEngine:
         self.breaker = CircuitBreaker(self.client, self.config.max_outage_s, self.config.backoff_s)
         self._alone = asyncio.Lock()
         self.faults: Counter[Fault] = Counter()  # of all attempts, also if a retry succeeded
-        self.completions = 0
+        self.num_completions = 0
         self.busy_since: float | None = None  # time of the first pause since a completion
 
     def body(self, request: Request) -> dict[str, Any]:
@@ -243,10 +243,10 @@ class OpenAIEngine:
         # Not identified by pixels, because every mask of a sample makes another image.
         sample = request.view or (request.text, *(image.size for image in request.images))
         failure = partial(ServerFailure, sample=sample, max_new_tokens=request.max_new_tokens)
-        failures = crashes = pauses = completions_before = sent_at = 0
+        num_failures = num_crashes = num_pauses = num_completions_before = sent_at = 0
         while True:
             try:
-                async with self._alone if crashes >= CRASHES_BEFORE_ALONE else nullcontext():
+                async with self._alone if num_crashes >= CRASHES_BEFORE_ALONE else nullcontext():
                     await self.breaker.wait()
                     sent_at = time.monotonic()
                     completion, _ = await self.client.complete(body, parse_completion)
@@ -257,36 +257,36 @@ class OpenAIEngine:
                 if error.permanent:
                     return failure(error.message, is_refusal=True)
                 if error.fault is Fault.limited or error.retry_after is not None:
-                    pauses += 1
-                    if pauses == 1:
-                        completions_before = self.completions
-                    if await self._rejects_only_this(error, pauses, completions_before):
-                        rejected = f"{pauses} requests were rejected while others were completed"
-                        return failure(f"{rejected}, the last: {error.message}")
+                    num_pauses += 1
+                    if num_pauses == 1:
+                        num_completions_before = self.num_completions
+                    if await self._rejects_only_this(error, num_pauses, num_completions_before):
+                        reason = f"{num_pauses} requests were rejected while others were completed"
+                        return failure(f"{reason}, the last: {error.message}")
                 elif error.fault in OUTAGE_FAULTS and not (
                     await self.breaker.was_reachable_since(sent_at)
                 ):
-                    crashes += sent_at < self.breaker.last_outage  # it was open then
+                    num_crashes += sent_at < self.breaker.last_outage  # it was open then
                 else:
-                    failures += 1
-                    if failures >= self.config.max_attempts:
-                        return failure(f"{failures} attempts failed, the last: {error.message}")
-                    await self.breaker.sleep(self.config.backoff_s * 2 ** (failures - 1))
-                if crashes >= self.config.max_attempts + CRASHES_BEFORE_ALONE:
-                    return failure(f"the server went down {crashes} times during this request")
+                    num_failures += 1
+                    if num_failures >= self.config.max_attempts:
+                        return failure(f"{num_failures} attempts failed, the last: {error.message}")
+                    await self.breaker.sleep(self.config.backoff_s * 2 ** (num_failures - 1))
+                if num_crashes >= self.config.max_attempts + CRASHES_BEFORE_ALONE:
+                    return failure(f"the server went down {num_crashes} times during this request")
             else:
-                self.completions += 1
+                self.num_completions += 1
                 self.busy_since = None
                 return completion
 
-    async def _rejects_only_this(self, error: RequestError, pauses: int, before: int) -> bool:
+    async def _rejects_only_this(self, error: RequestError, num_pauses: int, before: int) -> bool:
         """Whether only this request is rejected; if not, every request pauses.
 
         `before` counts completions at its first pause. Raises ServerUnavailable after max_outage_s.
         """
         per_request = COMPLETIONS_BEFORE_REJECTED * self.config.max_attempts
-        enough = self.completions - before >= per_request * self.config.max_concurrency
-        if pauses >= self.config.max_attempts and enough:
+        enough = self.num_completions - before >= per_request * self.config.max_concurrency
+        if num_pauses >= self.config.max_attempts and enough:
             return True
         self.breaker.check()
         if (error.retry_after or 0) > self.config.max_outage_s:
@@ -295,7 +295,7 @@ class OpenAIEngine:
             self.busy_since = self.busy_since or time.monotonic()
             busy = time.monotonic() - self.busy_since
             if busy <= self.config.max_outage_s:
-                backoff = max(0.01, self.config.backoff_s) * 2 ** min(pauses, 10)
+                backoff = max(0.01, self.config.backoff_s) * 2 ** min(num_pauses, 10)
                 pause = min(MAX_CHECK_INTERVAL_S, backoff)
                 self.breaker.pause(pause if error.retry_after is None else error.retry_after)
                 return False

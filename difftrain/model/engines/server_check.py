@@ -1,7 +1,7 @@
 """Checks what a server can do before it is used; the engine's info records the results.
 
-Is the key accepted; does the server take the fields that switch off its own sampling defaults; does
-it sample; does an image arrive at full size; are seeds honored while many requests are open.
+Is the key accepted? Does the server accept the fields that switch off its own sampling defaults?
+Does it sample? Does an image arrive at full size? Are seeds honored while many requests are open?
 """
 
 import asyncio
@@ -171,7 +171,7 @@ class ServerCheck:
             message = "an image adds no token to the prompt; the model does not see it"
             raise ConfigError([f"{self.server}: {message}"])
         if added < expected:
-            adds = f"adds {added} tokens where the data stage counts {expected}"
+            adds = f"adds {added} tokens, but the data stage counts {expected}"
             advice = "the server shrinks images; raise its limit or lower data.max_pixels"
             logger.warning(f"{self.server}: an image of {side} x {side} {adds}: {advice}")
         return info | {"image_tokens": {"side": side, "server": added, "expected": expected}}
