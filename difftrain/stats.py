@@ -107,7 +107,7 @@ def _require_same_items(a: Mapping[ItemKey, object], b: Mapping[ItemKey, object]
     if benchmarks_a != benchmarks_b:
         raise ValueError(f"benchmarks differ: {sorted(benchmarks_a)} and {sorted(benchmarks_b)}")
     if unmatched := sorted(a.keys() ^ b.keys()):
-        raise ValueError(f"{len(unmatched)} items are on one side only, such as {unmatched[0]}")
+        raise ValueError(f"{len(unmatched)} items are in only one result, such as {unmatched[0]}")
 
 
 def _tables(
@@ -122,7 +122,7 @@ def _tables(
     for name, rows in by_benchmark.items():
         complete = {item_id: row for item_id, row in rows.items() if None not in row}
         if not complete:
-            raise ValueError(f"{name}: no item has a score on every side, so there is no mean")
+            raise ValueError(f"{name}: no item has a score in all results, so there is no mean")
         cluster_I = tuple(cluster_of(name, item_id) for item_id in complete)
         value_SI = np.array(list(complete.values()), dtype=float).T
         tables[name] = ItemTable(cluster_I, value_SI, len(rows) - len(complete))

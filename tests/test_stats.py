@@ -232,9 +232,9 @@ def test_an_item_that_lacks_a_score_before_or_after_is_left_out_of_both() -> Non
 
 
 def test_results_of_different_items_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 items are on one side only"):
+    with pytest.raises(ValueError, match="1 items are in only one result"):
         difference_tables([results("MMMU", [1, 0])], [results("MMMU", [1, 0, 1])])
-    with pytest.raises(ValueError, match="one side only"):
+    with pytest.raises(ValueError, match="items are in only one result"):
         score_tables([results("MMMU", [1, 0]), results("MMMU", [1])])
     with pytest.raises(ValueError, match="graded twice"):
         score_tables([results("MMMU", [1, 0]) * 2])

@@ -52,7 +52,7 @@ def test_a_comparison_counts_items_won_lost_and_tied() -> None:
 
 
 def test_results_of_different_items_are_not_compared() -> None:
-    with pytest.raises(ValueError, match="one side only"):
+    with pytest.raises(ValueError, match="items are in only one result"):
         comparison.compare_results(results([1.0]), results([1.0, 0.0]))
 
 

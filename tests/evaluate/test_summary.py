@@ -104,7 +104,7 @@ def test_pairs_with_a_side_that_failed_are_left_out_and_counted() -> None:
 
 
 def test_different_item_sets_are_refused() -> None:
-    with pytest.raises(ValueError, match="one side only"):
+    with pytest.raises(ValueError, match="items are in only one result"):
         paired_difference(results([1.0]), results([1.0, 0.0]))
     with pytest.raises(ValueError, match="benchmarks differ"):
         paired_difference(results([1.0]), results([1.0], "MMMU"))

@@ -47,8 +47,8 @@ def compare_runs(folders: list[Path], output: Path | None = None, force: bool = 
     if incompatible and not force:
         lines = ["\n    ".join([f"  {folder}", *keys]) for folder, keys in incompatible.items()]
         raise NotComparable(
-            "runs with other settings than the rest, or than their names say (the value of the "
-            "rest comes first; --force compares them anyway and notes it):\n" + "\n".join(lines)
+            "the settings of these runs differ from the other runs, or from what their names say "
+            "(expected value first; --force compares them and notes this):\n" + "\n".join(lines)
         )
     runs = without_duplicates(runs, force)
     by_table: dict[tuple[str, ...], list[Run]] = defaultdict(list)

@@ -252,35 +252,35 @@ def find_incompatible(
     its name says. Empty if all runs are compatible.
     """
 
-    def as_set(value: Any) -> Any:
+    def without_order(value: Any) -> Any:
         return sorted(value) if isinstance(value, list) else value
 
-    lines = [
+    problems = [
         [
             f"{key}: {value} {BY_NAME} {run.settings[key]}"
             for key, value in preset_of(run.name).settings.items()
-            if as_set(run.settings.get(key, value)) != as_set(value)
+            if without_order(run.settings.get(key, value)) != without_order(value)
         ]
         for run in runs
     ]
-    contradicts_name = [bool(run_lines) for run_lines in lines]
-    pairs = {
+    contradicts_name = [bool(run_problems) for run_problems in problems]
+    by_pair = {
         (i, j): compare(a, b) for i, a in enumerate(runs) for j, b in enumerate(runs) if i != j
     }
     rows: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for i, run in enumerate(runs):
         rows[run.table, run.name].append(i)
     for group in ([*range(len(runs))], *rows.values()):
-        disagreements = {i: sum(bool(pairs[i, j]) for j in group if j != i) for i in group}
+        disagreements = {i: sum(bool(by_pair[i, j]) for j in group if j != i) for i in group}
         typical = min(
             group, key=lambda i, counts=disagreements: (contradicts_name[i], counts[i]), default=0
         )
         for i in group:
-            lines[i] += pairs.get((typical, i), [])
+            problems[i] += by_pair.get((typical, i), [])
     return {
-        str(run.folder): list(dict.fromkeys(run_lines))
-        for run, run_lines in zip(runs, lines, strict=True)
-        if run_lines
+        str(run.folder): list(dict.fromkeys(run_problems))
+        for run, run_problems in zip(runs, problems, strict=True)
+        if run_problems
     }
 
 
@@ -292,18 +292,18 @@ def without_duplicates(runs: list[Run], force: bool) -> list[Run]:
     by_key: dict[tuple[Any, ...], Run] = {}
     for run in runs:
         key = (run.table, run.name, run.seed)
-        other = by_key.setdefault(key, run)
-        if other is run:
+        earlier = by_key.setdefault(key, run)
+        if earlier is run:
             continue
-        if differing_folders(other, run, "evaluate tuned") is None:
-            by_key[key] = run if run.has_control else other
+        if differing_folders(earlier, run, "evaluate tuned") is None:
+            by_key[key] = run if run.has_control else earlier
         elif force:
             label = f"{run.name} ({run.folder.name.rpartition('-')[2]})"
             by_key[(*key, label)] = replace(run, label=label)
         else:
-            keys = "; ".join(differences(other, run)) or "an input"
+            keys = "; ".join(differences(earlier, run)) or "an input"
             raise NotComparable(
-                f"two runs of {run.name} with seed {run.seed}, but a row has one for each seed: "
-                f"{other.folder} and {run.folder} differ in {keys}"
+                f"two runs of {run.name} with seed {run.seed}, but a row may have one per seed: "
+                f"{earlier.folder} and {run.folder} differ in {keys}"
             )
     return list(by_key.values())

@@ -290,7 +290,7 @@ def test_runs_with_different_items_are_refused(
     runs = [finish_run("grpo_mid_hard", 0.5, results=fewer), finish_run("grpo_random", 0.5)]
     done = launch_compare(*runs)
     assert done.returncode == 2
-    assert "items are on one side only" in done.stderr
+    assert "items are in only one result" in done.stderr
 
 
 def test_each_measure_has_its_own_table(finish_run: FinishRun) -> None:
