@@ -1,4 +1,4 @@
-"""Eight passed checks for the shipped model, and for each check what makes it fail."""
+"""The shipped model passes all eight preflight checks; each check fails on the fault it is for."""
 
 import copy
 from dataclasses import replace
@@ -84,14 +84,16 @@ def test_a_placeholder_that_is_not_banned_is_named(
     assert result.detail.removeprefix("can be sampled: ") in PLACEHOLDERS
 
 
-def test_a_placeholder_of_the_models_own_is_banned_too_or_named(candidate: Candidate) -> None:
-    word = candidate.loaded.processor.tokenizer.convert_tokens_to_ids("7")
-    candidate.loaded.model.config.video_token_id = word
+def test_a_placeholder_that_only_the_models_config_has_is_named_if_it_is_not_banned(
+    candidate: Candidate,
+) -> None:
+    token_id = candidate.loaded.processor.tokenizer.convert_tokens_to_ids("7")
+    candidate.loaded.model.config.video_token_id = token_id
     result = preflight.check_sampling(candidate)
     assert (result.passed, result.detail) == (False, "can be sampled: 7")
 
 
-def test_frozen_parts_are_frozen_and_trained_parts_learn(candidate: Candidate) -> None:
+def test_frozen_parts_get_no_gradient_and_trained_parts_get_one(candidate: Candidate) -> None:
     candidate.stages["grpo"].freeze_vision = True
     result = preflight.check_trained_parts(candidate)
     assert result.passed
@@ -132,23 +134,25 @@ def test_both_stages_of_a_recipe_are_checked(candidate: Candidate) -> None:
     assert "sft.lora.targets" in result.detail
 
 
-def test_disk_space_is_needed_for_what_is_trained_alone(
+def test_optimizer_states_need_disk_space_only_for_trained_parameters(
     candidate: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = candidate.loaded.model
     total = sum(parameter.numel() for parameter in model.parameters())
-    tower = sum(
-        number
-        for part, number, _ in param_groups.count_parameters(model)
+    vision = sum(
+        size
+        for part, size, _ in param_groups.count_parameters(model)
         if part in param_groups.VISION_PARTS
     )
-    size = sum(tensor.nbytes for tensor in model.state_dict().values())
-    assert preflight.checkpoint_bytes(candidate, "grpo", size) == 3 * size + 16 * total
+    model_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    full = preflight.checkpoint_bytes(candidate, "grpo", model_bytes)
+    assert full == 3 * model_bytes + 16 * total
     both = replace(candidate, stages={**candidate.stages, "sft": RunConfig().sft})
-    assert preflight.checkpoint_bytes(both, "sft", size) == 3 * size + 16 * (total - tower)
+    frozen_vision = preflight.checkpoint_bytes(both, "sft", model_bytes)
+    assert frozen_vision == 3 * model_bytes + 16 * (total - vision)
     candidate.stages["grpo"].lora.rank = 2
-    by_lora = preflight.checkpoint_bytes(candidate, "grpo", size)
-    assert size < by_lora < 1.5 * size
+    by_lora = preflight.checkpoint_bytes(candidate, "grpo", model_bytes)
+    assert model_bytes < by_lora < 1.5 * model_bytes
     free = SimpleNamespace(free=by_lora)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder: free)
     assert preflight.check_checkpoint(candidate).passed
@@ -156,8 +160,9 @@ def test_disk_space_is_needed_for_what_is_trained_alone(
     assert not preflight.check_checkpoint(candidate).passed
 
 
-def test_other_trained_parts_are_checked_again() -> None:
+def test_preflight_runs_again_if_other_parts_are_trained() -> None:
     def folder(**changes: object) -> Path:
+        """The folder of the preflight's results under these settings, STAGE_NAME=VALUE."""
         config = RunConfig(train_stages=TrainStages.sft_then_grpo)
         for key, value in changes.items():
             stage, _, name = key.partition("_")
@@ -165,14 +170,16 @@ def test_other_trained_parts_are_checked_again() -> None:
             setattr(target.lora if name == "rank" else target, name, value)
         return RunPaths(config).preflight
 
-    base = folder()
-    assert base == folder(grpo_num_train_epochs=7)
+    default = folder()
+    assert default == folder(grpo_num_train_epochs=7)
     others = [folder(grpo_rank=4), folder(sft_rank=4), folder(sft_freeze_vision=False),
               folder(grpo_freeze_vision=True)]  # fmt: skip
-    assert len({base, *others}) == 5
+    assert len({default, *others}) == 5
 
 
-def test_a_part_that_gets_no_gradient_or_is_frozen_by_itself_is_named(candidate: Candidate) -> None:
+def test_a_part_without_a_gradient_or_frozen_against_the_settings_is_named(
+    candidate: Candidate,
+) -> None:
     for name, parameter in candidate.loaded.model.named_parameters():
         if param_groups.part_of(name) == "projector":
             torch.nn.init.zeros_(parameter)
@@ -193,7 +200,7 @@ def test_a_full_disk_is_reported_in_gigabytes(
     assert "0.1 GB are needed" in result.detail
 
 
-def test_of_a_model_too_large_for_a_minute_a_part_is_written(
+def test_only_a_part_of_a_large_model_is_written_and_read_back(
     candidate: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "ROUND_TRIP_BYTES", 1 << 20)
@@ -213,7 +220,9 @@ def test_failures_are_reported_together_with_the_table() -> None:
     assert "✓  one  fine" in message
 
 
-def test_what_a_library_raises_is_the_cause_of_its_check(candidate: Candidate) -> None:
+def test_an_error_that_a_library_raises_is_the_detail_of_the_failed_check(
+    candidate: Candidate,
+) -> None:
     broken = LoadedModel(candidate.loaded.model, SimpleNamespace(tokenizer=None))
     results = preflight.run_checks(replace(candidate, loaded=broken))
     gold = [result for name, result in results.items() if name.startswith("gold")]

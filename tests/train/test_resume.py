@@ -1,6 +1,6 @@
-"""A stage that is interrupted and resumed ends with the weights of one that was not. Slow lane.
+"""An interrupted and resumed stage ends with the weights of an uninterrupted one. Slow lane.
 
-tests/recipes/test_sft.py interrupts with SIGKILL; here every way of training is stopped in-process.
+tests/recipes/test_sft.py interrupts by SIGKILL; here an exception interrupts each way of training.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ GRPO_DATA = TrainData(SAMPLES)
 
 
 class Stopped(Exception):
-    """Stands in for a kill."""
+    """Raised instead of a kill."""
 
 
 class Stop(TrainerCallback):
@@ -47,7 +47,7 @@ class Stop(TrainerCallback):
             raise Stopped
 
 
-def by_sft(config: RunConfig, folder: Path, stop: bool) -> None:
+def fit_sft(config: RunConfig, folder: Path, stop: bool) -> None:
     job = TrainJob(TrainStage.sft, config, folder, World(), "")
     if not stop:
         sft.fit(job, lambda: SFT_DATA)
@@ -55,13 +55,13 @@ def by_sft(config: RunConfig, folder: Path, stop: bool) -> None:
     interrupt(sft.build_trainer(job, SFT_DATA), job)
 
 
-def by_grpo(config: RunConfig, folder: Path, stop: bool) -> None:
+def fit_grpo(config: RunConfig, folder: Path, stop: bool) -> None:
     job = TrainJob(TrainStage.grpo, config, folder, World(), "")
     if not stop:
         grpo.fit(job, GRPO_DATA)
         return
-    with GraderPool(1, 20.0) as workers:
-        interrupt(grpo.build_trainer(job, GRPO_DATA, workers), job)
+    with GraderPool(1, 20.0) as graders:
+        interrupt(grpo.build_trainer(job, GRPO_DATA, graders), job)
 
 
 def interrupt(trainer: Any, job: TrainJob) -> None:
@@ -74,14 +74,15 @@ def interrupt(trainer: Any, job: TrainJob) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-@pytest.mark.parametrize("fit", [by_sft, by_grpo])
+@pytest.mark.parametrize("fit", [fit_sft, fit_grpo])
 def test_a_stopped_stage_ends_with_the_same_weights(
     fit: Callable[[RunConfig, Path, bool], None], rank: int, tmp_path: Path
 ) -> None:
     config = resolve(compose_config([*SMALL, f"sft.lora.rank={rank}", f"grpo.lora.rank={rank}"]))
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    fit(config, whole, False)
+    uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
+    fit(config, uninterrupted, False)
     fit(config, resumed, True)
     fit(config, resumed, False)
-    a, b = (load_file(path / "checkpoint" / "model.safetensors") for path in (whole, resumed))
+    paths = (folder / "checkpoint" / "model.safetensors" for folder in (uninterrupted, resumed))
+    a, b = map(load_file, paths)
     assert all(torch.equal(a[key], b[key]) for key in a)

@@ -1,4 +1,4 @@
-"""Metrics by task and stratum, and how TRL's means over processes become one line a step."""
+"""Metrics by task and stratum, and how TRL's means over processes become one line per step."""
 
 import json
 from collections import defaultdict
@@ -13,21 +13,21 @@ from difftrain.records import Sample
 from difftrain.train import callbacks, rewards
 from difftrain.train.rewards import Subsets, step_metrics, with_metrics
 
-G = 4
+G = 4  # completions per prompt
 Metrics = list[tuple[str, float]]
 
 
 def trl_mean(processes: list[Metrics]) -> dict[str, float]:
-    """What TRL makes of the metrics of several processes: the mean of each."""
+    """The mean of each metric over the processes, as TRL computes it."""
     values = defaultdict(list)
     for process in processes:
         for name, value in process:
             values[name].append(value)
-    return {name: sum(means) / len(means) for name, means in values.items()}
+    return {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
 
 
 def half_formatted(samples: list[Sample], subsets: Subsets) -> Metrics:
-    """The metrics of one process; the first half of its completions has the format."""
+    """The metrics of one process; the first half of its completions is correct and formatted."""
     logged: Metrics = []
     good = "<think>a</think><answer>b</answer>"
     texts = [good if index < len(samples) // 2 else "b" for index in range(len(samples))]
@@ -101,11 +101,11 @@ def test_an_alarm_warns_once_while_training(
         log.on_log(arguments, state, control, logs={"reward": 0.5, **sums})
     rows = [json.loads(line) for line in (tmp_path / "train_log.jsonl").read_text().splitlines()]
     assert [row["alarms/repeated_tags"] for row in rows] == [0.25] * 30
-    (message,) = [each for each in caplog.messages if "alarm at step" in each]
+    (message,) = [text for text in caplog.messages if "alarm at step" in text]
     assert message.startswith("alarm at step 10, repeated_tags: 25% of the completions")
 
 
-def test_an_evaluation_on_held_out_samples_is_no_step(tmp_path: Path) -> None:
+def test_an_evaluation_on_held_out_samples_is_not_logged_as_a_step(tmp_path: Path) -> None:
     log = callbacks.JsonlLogger(tmp_path, 0.0, "test")
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     state = TrainerState(global_step=5)
@@ -126,11 +126,13 @@ def format_(completions: list[str], **_: object) -> list[float]:
 
 
 def metrics_of(
-    prompts_: list[tuple[Sample, list[str]]], subsets: Subsets, format_weight: float = 0.1
+    completions_by_sample: list[tuple[Sample, list[str]]],
+    subsets: Subsets,
+    format_weight: float = 0.1,
 ) -> Metrics:
-    """The metrics of one process that has these completions, one token a letter."""
-    texts = [text for _, completions in prompts_ for text in completions]
-    ids = [sample.sample_id for sample, completions in prompts_ for _ in completions]
+    """The metrics of one process that has these completions, with one token per letter."""
+    texts = [text for _, completions in completions_by_sample for text in completions]
+    ids = [sample.sample_id for sample, completions in completions_by_sample for _ in completions]
     logged: Metrics = []
     functions = {"accuracy": accuracy, "format": format_}
     weights = {"accuracy": 1, "format": format_weight}
@@ -165,7 +167,7 @@ def test_a_group_has_zero_variance_if_all_its_completions_are_rewarded_alike(
     assert row["completions/mean_length/stratum/hard"] == pytest.approx((5 + 3 * 2) / 4)
 
 
-def test_a_reward_of_weight_zero_makes_no_difference(
+def test_a_reward_of_weight_zero_does_not_count_for_the_variance(
     shapes_samples: list[Sample], subsets: Subsets
 ) -> None:
     completions = ["no", "no", "no", "rather"]
@@ -173,7 +175,7 @@ def test_a_reward_of_weight_zero_makes_no_difference(
     assert step_metrics(dict(logged), 1)["frac_reward_zero_std/stratum/easy"] == 1.0
 
 
-def test_completions_without_the_rest_of_their_group_are_not_counted_as_one(
+def test_an_incomplete_group_is_not_counted_as_a_group(
     shapes_samples: list[Sample], subsets: Subsets
 ) -> None:
     halves = [(shapes_samples[0], ["right"] * 2), (shapes_samples[2], ["right"] * 2)]

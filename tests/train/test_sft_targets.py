@@ -1,3 +1,5 @@
+"""SFT's targets: which responses become one, their format, their tokens, and what is dropped."""
+
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,32 +106,32 @@ def collated(tiny: LoadedModel, samples: list[Sample], targets: list[str]) -> An
     return collate(batch)
 
 
-def test_token_counts_are_those_of_the_real_batch_images_included(
+def test_token_counts_equal_the_lengths_in_a_real_batch_with_images(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    few = shapes_samples[:6]
-    targets = [str(sft.from_rationale(sample)) for sample in few]
-    real = collated(tiny, few, targets)["attention_mask"].sum(1).tolist()
-    counts = [sft.token_count(tiny.processor, *p) for p in zip(few, targets, strict=True)]
-    assert counts == real
+    samples = shapes_samples[:6]
+    targets = [str(sft.from_rationale(sample)) for sample in samples]
+    lengths = collated(tiny, samples, targets)["attention_mask"].sum(1).tolist()
+    pairs = zip(samples, targets, strict=True)
+    assert [sft.token_count(tiny.processor, *pair) for pair in pairs] == lengths
 
 
 def test_the_loss_is_on_the_completion_and_its_end_token_alone(
     tiny: LoadedModel, shapes_samples: list[Sample]
 ) -> None:
-    few = shapes_samples[:3]
-    targets = [str(sft.from_rationale(sample)) for sample in few]
-    for labels, target in zip(collated(tiny, few, targets)["labels"], targets, strict=True):
+    samples = shapes_samples[:3]
+    targets = [str(sft.from_rationale(sample)) for sample in samples]
+    for labels, target in zip(collated(tiny, samples, targets)["labels"], targets, strict=True):
         taught = tiny.processor.tokenizer.decode(labels[labels != -100])
         assert taught.strip() == f"{target}<|im_end|>"
 
 
 @pytest.mark.parametrize("reason", list(Dropped))
-def test_every_reason_has_a_text(reason: Dropped) -> None:
+def test_every_reason_to_drop_a_sample_has_a_text(reason: Dropped) -> None:
     assert sft.dropped_text({reason.value: 1}).startswith(" (1 more were dropped: ")
 
 
-def test_what_is_dropped_before_sft_is_logged(
+def test_samples_that_are_dropped_before_sft_are_logged(
     shapes_samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

@@ -1,3 +1,5 @@
+"""Rewards, training data, batch shapes, and the settings that reach TRL's GRPO."""
+
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -34,21 +36,21 @@ def as_messages(*texts: str) -> list[list[dict[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def workers() -> Iterator[GraderPool]:
+def graders() -> Iterator[GraderPool]:
     with GraderPool(1, 20.0) as pool:
         yield pool
 
 
-def test_the_reward_is_the_probes_grader_and_nothing_else(
-    shapes_samples: list[Sample], workers: GraderPool
+def test_the_accuracy_reward_is_the_grade_of_the_probes_grader(
+    shapes_samples: list[Sample], graders: GraderPool
 ) -> None:
-    reward = rewards.accuracy_reward(Subsets(shapes_samples), workers, STRICT)
+    reward = rewards.accuracy_reward(Subsets(shapes_samples), graders, STRICT)
     ids = [sample.sample_id for sample in shapes_samples]
     assert set(
         reward(completions=as_messages(*map(correct_response, shapes_samples)), sample_id=ids)
     ) == {1.0}
-    nothing = ["<think></think><answer></answer>"] * len(ids)
-    assert set(reward(completions=as_messages(*nothing), sample_id=ids)) == {0.0}
+    empty = ["<think></think><answer></answer>"] * len(ids)
+    assert set(reward(completions=as_messages(*empty), sample_id=ids)) == {0.0}
 
 
 def test_a_completion_that_is_not_graded_in_time_is_counted_and_gets_no_reward(
@@ -70,13 +72,14 @@ def test_a_completion_that_is_not_graded_in_time_is_counted_and_gets_no_reward(
     assert logged["difftrain/alarms/grader_stopped"] == 1
 
 
-def test_partial_credit_is_given_only_by_setting(
-    shapes_samples: list[Sample], workers: GraderPool
+def test_partial_credit_is_given_only_if_the_settings_allow_it(
+    shapes_samples: list[Sample], graders: GraderPool
 ) -> None:
     sample = replace(shapes_samples[0], answer_kind=AnswerKind.text, answer="stop sign")
     texts = as_messages("<answer>stop sigh</answer>")
-    for rules, value in ((STRICT, 0.0), (GradeConfig(text=TextCredit.similarity), 8 / 9)):
-        reward = rewards.accuracy_reward(Subsets([sample]), workers, rules)
+    similarity = GradeConfig(text=TextCredit.similarity)
+    for rules, value in ((STRICT, 0.0), (similarity, 8 / 9)):  # one letter of nine is wrong
+        reward = rewards.accuracy_reward(Subsets([sample]), graders, rules)
         assert reward(completions=texts, sample_id=[sample.sample_id]) == [pytest.approx(value)]
 
 
@@ -88,23 +91,23 @@ def test_the_overlong_penalty_starts_at_the_last_fifth_before_the_limit() -> Non
 
 
 def test_every_reward_has_its_weight_and_an_overlong_penalty_of_weight_0_is_left_out(
-    shapes_samples: list[Sample], workers: GraderPool
+    shapes_samples: list[Sample], graders: GraderPool
 ) -> None:
     config = RunConfig()
     for weight, names in ((0.0, ["accuracy", "format"]), (0.2, ["accuracy", "format", "overlong"])):
         config.grpo.overlong_weight = weight
         subsets = Subsets(shapes_samples)
-        functions = rewards.reward_functions(config.grpo, STRICT, subsets, workers)
+        functions = rewards.reward_functions(config.grpo, STRICT, subsets, graders)
         assert [reward.__name__ for reward in functions] == names
         assert list(config.grpo.reward_weights) == names
 
 
-def test_the_format_reward_is_for_tags_alone() -> None:
+def test_the_format_reward_depends_only_on_the_tags() -> None:
     texts = ("<think>a</think><answer>wrong</answer>", "<answer>3</answer>", "3", "")
     assert rewards.format_reward(completions=as_messages(*texts)) == [1.0, 0.0, 0.0, 0.0]
 
 
-def test_a_row_has_text_and_image_apart(shapes_samples: list[Sample]) -> None:
+def test_a_row_has_text_and_images_in_separate_columns(shapes_samples: list[Sample]) -> None:
     row = to_dataset(shapes_samples[:2])[0]
     assert [turn["role"] for turn in row["prompt"]] == ["system", "user"]
     assert shapes_samples[0].question in row["prompt"][1]["content"]
@@ -117,8 +120,8 @@ def test_images_are_read_from_disk_with_their_batch(
 ) -> None:
     parquet.write_all(tmp_path, shapes_samples[:3])
     rows = to_dataset(parquet.read_rows(tmp_path, Sample))
-    first, second, again = rows.__getitems__([0, 1, 0])
-    assert first["images"][0] is again["images"][0]
+    first, second, first_again = rows.__getitems__([0, 1, 0])
+    assert first["images"][0] is first_again["images"][0]
     assert first["images"][0].tobytes() != second["images"][0].tobytes()
     parquet.parts(tmp_path)[0].unlink()
     with pytest.raises(FileNotFoundError):
@@ -126,43 +129,43 @@ def test_images_are_read_from_disk_with_their_batch(
 
 
 def test_only_selected_samples_are_trained_on(shapes_samples: list[Sample]) -> None:
-    picks = [
+    selections = [
         Selection(sample_id=shapes_samples[n].sample_id, stage=TrainStage.grpo, reason="")
         for n in (4, 2)
     ]
-    assert selected(shapes_samples, picks) == [shapes_samples[4], shapes_samples[2]]
+    assert selected(shapes_samples, selections) == [shapes_samples[4], shapes_samples[2]]
 
 
-def test_held_out_samples_are_the_first_by_content_that_are_not_trained_on(
+def test_held_out_samples_are_the_first_by_id_that_are_not_trained_on(
     shapes_samples: list[Sample],
 ) -> None:
-    picks = [
+    selections = [
         Selection(sample_id=s.sample_id, stage=TrainStage.grpo, reason="")
         for s in shapes_samples[:20]
     ]
-    eval_samples = held_out(shapes_samples, picks, 3)
+    eval_samples = held_out(shapes_samples, selections, 3)
     assert len(eval_samples) == 3
-    assert not {s.sample_id for s in eval_samples} & {pick.sample_id for pick in picks}
-    assert eval_samples == held_out(shapes_samples[::-1], picks, 3)
-    assert held_out(shapes_samples, picks, 0) == []
+    assert not {s.sample_id for s in eval_samples} & {row.sample_id for row in selections}
+    assert eval_samples == held_out(shapes_samples[::-1], selections, 3)
+    assert held_out(shapes_samples, selections, 0) == []
 
 
 def test_a_copy_of_a_training_sample_is_not_held_out(shapes_samples: list[Sample]) -> None:
     trained, other = shapes_samples[:2]
     copy = replace(trained, sample_id="0" * 16, images=[bytes(png) for png in trained.images])
     same_question = replace(trained, sample_id="1" * 16, images=other.images)
-    picks = [Selection(sample_id=trained.sample_id, stage=TrainStage.grpo, reason="")]
-    assert held_out([trained, copy, same_question], picks, 3) == [same_question]
+    selections = [Selection(sample_id=trained.sample_id, stage=TrainStage.grpo, reason="")]
+    assert held_out([trained, copy, same_question], selections, 3) == [same_question]
 
 
-def test_a_step_is_the_stated_prompts_times_the_group() -> None:
+def test_a_step_is_prompts_per_step_times_num_generations() -> None:
     config = RunConfig()
     config.grpo.per_device_train_batch_size = 4
     assert trl_args.batch_shape(config.grpo, World(0, 1)) == (4, 16)
     assert trl_args.batch_shape(config.grpo, World(0, 8)) == (4, 2)
 
 
-def test_a_batch_that_is_too_large_for_many_processes_is_made_smaller() -> None:
+def test_a_batch_size_larger_than_a_processs_share_of_the_step_is_reduced() -> None:
     config = RunConfig()
     config.grpo.per_device_train_batch_size = 64
     assert trl_args.batch_shape(config.grpo, World(0, 4)) == (16, 1)
@@ -192,7 +195,7 @@ def test_the_managed_keys_are_exactly_those_that_difftrain_sets(
 ) -> None:
     config = RunConfig()
     config.grpo.trl = dict.fromkeys(trl_fields(TrainStage.grpo) - GRPO_KEYS.keys())
-    with pytest.raises(Exception) as caught:  # noqa: PT011  (whatever TRL says to all keys at None)
+    with pytest.raises(Exception) as caught:  # noqa: PT011  (TRL rejects the value None somehow)
         trl_args.grpo_arguments(job(tmp_path, config), {})
     assert "multiple values" not in str(caught.value)
     for key in GRPO_KEYS:

@@ -69,7 +69,7 @@ def test_vllm_settings_reach_trl_and_placeholders_stay_banned(
     assert not trl_args.grpo_arguments(grpo_job, vocabulary).use_vllm
 
 
-def test_trl_updates_vllm_by_the_call_that_is_wrapped_and_keeps_encoded_images() -> None:
+def test_trl_still_updates_vllm_by_sync_weights_and_resets_only_the_prefix_cache() -> None:
     assert "self.vllm_generation.sync_weights()" in inspect.getsource(GRPOTrainer)
     update = inspect.getsource(VLLMGeneration.sync_weights)
     assert "reset_prefix_cache" in update
@@ -80,7 +80,7 @@ def test_trl_updates_vllm_by_the_call_that_is_wrapped_and_keeps_encoded_images()
 
 
 def vllm_of(calls: list[str]) -> SimpleNamespace:
-    """What TRL's backend shows of vLLM, which does not run without a GPU."""
+    """A stub of TRL's vLLM backend, which needs a GPU; it appends to `calls`."""
     engine = SimpleNamespace(reset_encoder_cache=lambda: calls.append("reset"))
     return SimpleNamespace(
         mode="colocate",
@@ -90,6 +90,7 @@ def vllm_of(calls: list[str]) -> SimpleNamespace:
 
 
 def two_parts() -> nn.ModuleDict:
+    """A model with a vision tower and a language model."""
     return nn.ModuleDict({"visual": nn.ModuleDict({"blocks": nn.Linear(2, 2)}),
                           "language_model": nn.Linear(2, 2)})  # fmt: skip
 
@@ -160,7 +161,7 @@ def test_a_step_is_summarized() -> None:
 def test_a_process_that_sees_several_gpus_trains_on_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As transformers would have it for one process and four GPUs: four batches at once."""
+    """Otherwise transformers would train on all four GPUs, with four times the batch size."""
     setup = GRPOConfig.__post_init__
 
     def sees_four(self: GRPOConfig) -> None:
@@ -183,7 +184,7 @@ def test_trained_weights_are_float32_unless_deepspeed_or_lora_keeps_copies(
     assert config.model.dtype is Dtype.bfloat16
     assert trl_args.loaded_dtype(config.model, config.grpo) is Dtype.float32
     weight = torch.tensor(0.02, dtype=torch.bfloat16)
-    assert weight - 1e-6 == weight
+    assert weight - 1e-6 == weight  # a bfloat16 weight would not change
     config.grpo.lora.rank = 8
     assert trl_args.loaded_dtype(config.model, config.grpo) is Dtype.bfloat16
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
@@ -191,7 +192,7 @@ def test_trained_weights_are_float32_unless_deepspeed_or_lora_keeps_copies(
 
 
 def first_step(model: nn.Module, frozen: tuple[str, ...], use: tuple[str, ...]) -> None:
-    """One checked backward pass through some parts."""
+    """Check the gradients of a backward pass through the parts named in `use`."""
     check = GradientCheck(model, frozen, has_text_only=False)
     event = (None, TrainerState(), TrainerControl())
     check.on_train_begin(*event)
@@ -200,15 +201,15 @@ def first_step(model: nn.Module, frozen: tuple[str, ...], use: tuple[str, ...]) 
     check.on_step_end(*event)
 
 
-def test_gradients_of_the_first_step_must_reach_what_is_trained_and_nothing_frozen() -> None:
+def test_gradients_of_the_first_step_must_reach_all_trained_parts_and_no_frozen_part() -> None:
     first_step(two_parts(), (), ("visual", "language_model"))
     with pytest.raises(GradientError, match="vision tower is trained but got no gradient"):
         first_step(two_parts(), (), ("language_model",))
     with pytest.raises(GradientError, match="vision tower must be frozen but is trained"):
         first_step(two_parts(), ("vision tower", "projector"), ("visual", "language_model"))
-    still = two_parts()
-    still["visual"].requires_grad_(False)
-    first_step(still, ("vision tower", "projector"), ("visual", "language_model"))
+    frozen_vision = two_parts()
+    frozen_vision["visual"].requires_grad_(False)
+    first_step(frozen_vision, ("vision tower", "projector"), ("visual", "language_model"))
     broken = two_parts()
     with torch.no_grad():
         broken["language_model"].weight.fill_(float("inf"))
@@ -218,12 +219,12 @@ def test_gradients_of_the_first_step_must_reach_what_is_trained_and_nothing_froz
 
 
 @pytest.mark.parametrize("path", sorted(ACCELERATE.glob("*.yaml")), ids=lambda path: path.stem)
-def test_accelerate_reads_its_files_and_they_do_what_their_names_say(path: Path) -> None:
+def test_accelerate_loads_its_config_files_and_they_match_their_names(path: Path) -> None:
     config = load_config_from_file(str(path))
     name = path.stem
-    zero = config.deepspeed_config.get("zero_stage") if config.deepspeed_config else None
-    assert zero == (int(name[4]) if name.startswith("zero") else None)
-    offloaded = (config.deepspeed_config or {}).get("offload_optimizer_device")
-    assert (offloaded == "cpu") == ("offload" in name)
+    zero_stage = config.deepspeed_config.get("zero_stage") if config.deepspeed_config else None
+    assert zero_stage == (int(name[4]) if name.startswith("zero") else None)
+    optimizer_device = (config.deepspeed_config or {}).get("offload_optimizer_device")
+    assert (optimizer_device == "cpu") == ("offload" in name)
     assert config.use_cpu == name.endswith("cpu")
     assert config.mixed_precision == ("no" if name.endswith("cpu") else "bf16")

@@ -1,5 +1,5 @@
-"""A program, not a test: SFT then GRPO on a few samples, as the recipe runs them. It compares the
-responses of the trainer's model with those of its checkpoint.
+"""A program, not a test: runs SFT, then GRPO on a few samples, as the recipe does, and compares the
+responses of each trainer's model with those of its checkpoint.
 
     python tests/train/two_stages.py OUT_FOLDER [KEY=VALUE ...]        also under accelerate launch
 """
@@ -28,7 +28,7 @@ SMALL = ("train_stages=sft_then_grpo", "select.sft_strata=[medium]", "sft.max_st
          "sft.samples_per_step=4", "sft.per_device_train_batch_size=2", "grpo.max_steps=2",
          "grpo.prompts_per_step=2", "grpo.num_generations=4", "grpo.per_device_train_batch_size=4",
          "grpo.max_completion_length=72", "grpo.eval_samples=0")  # fmt: skip
-SAMPLES = 16
+NUM_SAMPLES = 16
 
 
 def greedy(model: Any, processor: Any, samples: list[Sample]) -> tuple[list[list[int]], Any]:
@@ -65,7 +65,7 @@ def main() -> None:
     """Both stages; the first process writes OUT_FOLDER/result.json."""
     out, world = Path(sys.argv[1]), World.from_environment()
     config = resolve(compose_config([*SMALL, *sys.argv[2:]]))
-    samples = list(pool.samples(pool.Split.pool, SAMPLES))
+    samples = list(pool.samples(pool.Split.pool, NUM_SAMPLES))
     targets = {s.sample_id: str(sft.from_rationale(s)) for s in samples}
     result: dict[str, Any] = {}
     for stage in ("sft", "grpo"):
@@ -78,8 +78,8 @@ def main() -> None:
     del trainer
     start = Path(result["sft"]["checkpoint"])
     job = TrainJob(TrainStage.grpo, config, out / "grpo", world, "grpo", start)
-    with GraderPool(1, 20.0) as workers:
-        trainer = grpo.build_trainer(job, TrainData(samples), workers)
+    with GraderPool(1, 20.0) as graders:
+        trainer = grpo.build_trainer(job, TrainData(samples), graders)
         result["grpo"] = compare(trainer, job, samples[:4])
     if world.is_first:
         (out / "result.json").write_text(json.dumps(result))
