@@ -1,4 +1,4 @@
-"""Killed, sharded and broken runs end as an undisturbed one does. Slow lane."""
+"""Runs that are killed, split over processes or out of disk end as undisturbed ones. Slow lane."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def rollouts(folder: Path) -> list[Rollout]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The probe folder of a run that nothing disturbed."""
-    return run("probe", f"output_dir={tmp_path_factory.mktemp('whole')}")
+    return run("probe", f"output_dir={tmp_path_factory.mktemp('undisturbed')}")
 
 
 def test_a_killed_probe_resumes_without_repeating_a_rollout(
@@ -96,23 +96,27 @@ def test_two_ranks_write_what_one_rank_writes(undisturbed: Path, tmp_path: Path)
     folder = tmp_path / "probe" / undisturbed.name
     assert {path.name[5:9] for path in parquet.parts(folder)} == {"r000", "r001"}
     assert rollouts(folder) == rollouts(undisturbed)
-    (one,) = (undisturbed.parents[1] / "attention").iterdir()
-    (two,) = (tmp_path / "attention").iterdir()
-    masses = [{row.sample_id: row for row in parquet.read_rows(f, Attention)} for f in (one, two)]
-    assert masses[0].keys() == masses[1].keys()
-    for key, row in masses[0].items():
-        for mine, theirs in zip(row.image_LT, masses[1][key].image_LT, strict=True):
-            assert mine == pytest.approx(theirs, abs=2e-3)
+    (expected_folder,) = (undisturbed.parents[1] / "attention").iterdir()
+    (attention_folder,) = (tmp_path / "attention").iterdir()
+    expected, masses = (
+        {row.sample_id: row for row in parquet.read_rows(path, Attention)}
+        for path in (expected_folder, attention_folder)
+    )
+    assert masses.keys() == expected.keys()
+    for sample_id, row in masses.items():
+        for mass_T, expected_T in zip(row.image_LT, expected[sample_id].image_LT, strict=True):
+            assert mass_T == pytest.approx(expected_T, abs=2e-3)
 
 
-def trained(folder: Path, *arguments: str) -> list[str]:
+def train_command(folder: Path, *arguments: str) -> list[str]:
+    """The command line of a training of six steps."""
     steps = ("grpo.max_steps=6", "grpo.save_steps=2", "grpo.prompts_per_step=2")
-    rest = ("grpo.per_device_train_batch_size=16", "evaluate.limit=4", "evaluate.resamples=200")
-    keep = ("select.strata=[hard,medium,unsolved]",)
-    return command("train", *steps, *rest, *keep, f"output_dir={folder}", *arguments)
+    sizes = ("grpo.per_device_train_batch_size=16", "evaluate.limit=4", "evaluate.resamples=200")
+    strata = "select.strata=[hard,medium,unsolved]"
+    return command("train", *steps, *sizes, strata, f"output_dir={folder}", *arguments)
 
 
-def test_when_preflight_fails_on_the_first_rank_the_other_ends_with_the_reason(
+def test_if_preflight_fails_on_the_first_rank_the_second_rank_reports_the_reason(
     tmp_path: Path,
 ) -> None:
     broken = tmp_path / "broken"
@@ -135,20 +139,21 @@ def test_when_preflight_fails_on_the_first_rank_the_other_ends_with_the_reason(
         )
         for rank in range(2)
     )
-    _, output = first.communicate(timeout=200)
-    _, other = second.communicate(timeout=30)
+    _, first_output = first.communicate(timeout=200)
+    _, second_output = second.communicate(timeout=30)
     assert (first.returncode, second.returncode) == (1, 1)
-    assert "chat template has the image" in output
-    assert "rank 1: rank 0 stopped: PreflightFailed: " in other
-    assert "chat template has the image" in other
-    assert "Traceback" not in output + other
+    assert "chat template has the image" in first_output
+    assert "rank 1: rank 0 stopped: PreflightFailed: " in second_output
+    assert "chat template has the image" in second_output
+    assert "Traceback" not in first_output + second_output
 
 
 def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None:
-    whole = subprocess.run(trained(tmp_path / "whole"), capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr[-4000:]
+    undisturbed = train_command(tmp_path / "undisturbed")
+    done = subprocess.run(undisturbed, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
     child = subprocess.Popen(
-        trained(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        train_command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     saved = "train/*/checkpoints/checkpoint-2/trainer_state.json"
     while child.poll() is None and not list((tmp_path / "killed").glob(saved)):
@@ -156,46 +161,46 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert list((tmp_path / "killed").glob(saved))
-    again = subprocess.run(trained(tmp_path / "killed"), capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr[-4000:]
-    first, second = (
+    done = subprocess.run(train_command(tmp_path / "killed"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    expected, resumed = (
         load_file(next((tmp_path / name).glob("train/*/checkpoint/model.safetensors")))
-        for name in ("whole", "killed")
+        for name in ("undisturbed", "killed")
     )
-    assert all((first[key] == second[key]).all() for key in first)
+    assert all((expected[key] == resumed[key]).all() for key in expected)
     (log,) = (tmp_path / "killed").glob("train/*/train_log.jsonl")
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 7))
 
 
-def trained_by_a_few_steps(weights: dict, base: dict) -> None:
-    """Whole, and moved from the base by no more than six steps of Adam can move a weight."""
+def assert_trained_by_a_few_steps(weights: dict, base: dict) -> None:
+    """No weight is missing, and none differs from the base by more than six Adam steps allow."""
     assert weights.keys() == base.keys()
-    moved = {key: (weights[key].float() - base[key].float()).abs().max() for key in base}
+    changes = {key: (weights[key].float() - base[key].float()).abs().max() for key in base}
     assert all(weights[key].shape == base[key].shape for key in base)
-    assert 0 < max(moved.values()) < 6 * 1e-4 * 5
+    assert 0 < max(changes.values()) < 6 * 1e-4 * 5
 
 
-def test_two_processes_with_zero_3_end_as_one_process_does(tmp_path: Path) -> None:
-    both = "control=random"
-    one = subprocess.run(trained(tmp_path / "one", both), capture_output=True, text=True)
-    assert one.returncode == 0, one.stderr[-4000:]
-    sharded = [
+def test_two_processes_with_zero_3_write_a_report_like_that_of_one_process(tmp_path: Path) -> None:
+    control = "control=random"
+    done = subprocess.run(train_command(tmp_path / "one", control), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    accelerate_command = [
         str(BIN / "accelerate"),
         "launch",
         "--config_file",
         str(ROOT / "launch" / "accelerate" / "zero3_cpu.yaml"),
-        *trained(tmp_path / "two", both)[1:],
+        *train_command(tmp_path / "two", control)[1:],
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
-    two = subprocess.run(sharded, capture_output=True, text=True, env=environment)
-    assert two.returncode == 0, two.stderr[-6000:]
-    assert two.stdout.strip().splitlines()[-1].startswith("output: ")
+    done = subprocess.run(accelerate_command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert done.stdout.strip().splitlines()[-1].startswith("output: ")
     base = load_file(ROOT / "difftrain" / "shapes" / "tiny" / "model.safetensors")
     for name in ("one", "two"):
-        arms = list((tmp_path / name).glob("train/*/checkpoint/model.safetensors"))
-        assert len(arms) == 2
-        for path in arms:
-            trained_by_a_few_steps(load_file(path), base)
+        weight_files = list((tmp_path / name).glob("train/*/checkpoint/model.safetensors"))
+        assert len(weight_files) == 2  # the tuned model and its control
+        for path in weight_files:
+            assert_trained_by_a_few_steps(load_file(path), base)
     reports = [
         json.loads(next((tmp_path / name).glob("run/*/report.json")).read_text())
         for name in ("one", "two")
@@ -205,17 +210,18 @@ def test_two_processes_with_zero_3_end_as_one_process_does(tmp_path: Path) -> No
     assert reports[0]["tuned"].keys() == reports[1]["tuned"].keys()
 
 
-def pages(folder: Path) -> int:
-    """Kilobytes that a folder's files take on a disk of 4 kB pages."""
-    return sum(-(-each.stat().st_size // 4096) * 4 for each in folder.rglob("*") if each.is_file())
+def kilobytes(folder: Path) -> int:
+    """Kilobytes that a folder's files take on a disk with blocks of 4 kB."""
+    return sum(-(-path.stat().st_size // 4096) * 4 for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_full_disk_is_told_and_with_room_the_same_command_goes_on(
+def test_a_full_disk_is_reported_and_the_same_command_goes_on_once_there_is_space(
     undisturbed: Path, tmp_path: Path
 ) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    size = f"size={pages(undisturbed.parent.parent / 'data') + pages(undisturbed) // 2}k"
+    half_probe = kilobytes(undisturbed) // 2
+    size = f"size={kilobytes(undisturbed.parent.parent / 'data') + half_probe}k"
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(small)], capture_output=True
     )

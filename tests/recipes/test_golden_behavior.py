@@ -1,4 +1,4 @@
-"""A whole run decides and measures what it did when the goldens were taken: default seed, CPU."""
+"""A whole run still decides and measures what the golden files say (default seed, CPU)."""
 
 import json
 import os
@@ -26,11 +26,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.golden]
 
 @pytest.fixture(scope="module", params=RUNS)
 def result_and_golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """The behavior of a small run made now, and the golden one."""
+    """The behavior of a small run, and the golden file's."""
     folder = tmp_path_factory.mktemp(request.param)
-    words = ("debug=smoke", *RUNS[request.param], f"output_dir={folder}")
+    overrides = ("debug=smoke", *RUNS[request.param], f"output_dir={folder}")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "launch" / "train.py"), *words],
+        [sys.executable, str(ROOT / "launch" / "train.py"), *overrides],
         capture_output=True,
         text=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},

@@ -1,4 +1,4 @@
-"""Shapes in the Orsta format, all eight tasks, to a report of pay by task. Slow lane."""
+"""Training on drawn samples in the Orsta format, with a reward for all eight tasks. Slow lane."""
 
 import json
 import os
@@ -23,12 +23,12 @@ FAMILIES = {
     "ocr": "read",
 }
 ABILITIES = {"detection": "cv_detection", "grounding": "cv_grounding", "counting": "counting"}
-EACH = 3
+ROWS_PER_TASK = 3
 pytestmark = pytest.mark.slow
 
 
 def relative(gold: str) -> str:
-    """A gold of boxes in pixels of a shapes picture on Orsta's grid, as a Python literal."""
+    """Gold boxes in pixels of a 112 x 112 image, as Orsta writes them: 0 to 1000, Python text."""
     boxes = json.loads(gold)
     for box in boxes:
         box["bbox_2d"] = [round(value * 1000 / 112) for value in box["bbox_2d"]]
@@ -36,23 +36,23 @@ def relative(gold: str) -> str:
 
 
 def write(folder: Path) -> None:
-    """One file a task, named as in the release; a puzzle row comes twice, on purpose."""
+    """Write one file per task, named as in the release; one puzzle row occurs twice on purpose."""
     for number, (task, family) in enumerate(FAMILIES.items()):
         rows = []
-        for index in range(EACH):
+        for index in range(ROWS_PER_TASK):
             drawn = pool.sample(pool.Split.pool, family, index + 100 * number, 5)
-            boxed = task in ("detection", "grounding")
-            gold = relative(drawn.answer) if boxed else drawn.answer
-            row = orsta_row(drawn.images[0], drawn.question, gold, ABILITIES.get(task), boxed)
+            has_boxes = task in ("detection", "grounding")
+            gold = relative(drawn.answer) if has_boxes else drawn.answer
+            row = orsta_row(drawn.images[0], drawn.question, gold, ABILITIES.get(task), has_boxes)
             rows.append(row)
         if task == "puzzle":
             rows[-1] = rows[0]
-        orsta_file(folder / "train" / f"train_{task}_shapes_{EACH}.parquet", rows)
+        orsta_file(folder / "train" / f"train_{task}_shapes_{ROWS_PER_TASK}.parquet", rows)
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of GRPO on everything."""
+    """The run folder of GRPO on all samples."""
     folder = tmp_path_factory.mktemp("orsta")
     write(folder)
     done = subprocess.run(
@@ -80,14 +80,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_orsta_rows_of_all_eight_tasks_train_to_the_end(report: Path) -> None:
     counts = json.loads((report / "report.json").read_text())["counts"]
-    assert counts["samples"] == counts["picks"]["grpo"] == EACH * len(FAMILIES)
+    assert counts["samples"] == counts["picks"]["grpo"] == ROWS_PER_TASK * len(FAMILIES)
     assert (report / "checkpoint" / "model.safetensors").is_file()
 
 
-def test_the_report_tells_the_reward_of_every_task(report: Path) -> None:
+def test_the_report_shows_the_reward_of_every_task(report: Path) -> None:
     rewards = json.loads((report / "report.json").read_text())["training"]["tuned"]["rewards"]
     tasks = {name.removeprefix("task/") for name in rewards if name.startswith("task/")}
     assert tasks == FAMILIES.keys()
-    page = (report / "report.md").read_text()
+    text = (report / "report.md").read_text()
     for task in FAMILIES:
-        assert f"task: {task}" in page
+        assert f"task: {task}" in text

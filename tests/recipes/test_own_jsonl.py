@@ -1,4 +1,4 @@
-"""One's own jsonl with real pictures goes through probe, score, train and report."""
+"""A user's own jsonl with image files goes through probe, score, train and report."""
 
 import json
 import os
@@ -16,14 +16,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows(folder: Path) -> list[dict]:
-    """Two dozen usable rows in both formats, and five that cannot be used."""
+    """24 usable rows in two formats, and five rows that cannot be used."""
     (folder / "pictures").mkdir()
     good_rows: list[dict] = []
     for number in range(24):
         sample = pool.sample(pool.Split.pool, ("count", "count_plus")[number % 2], number, 5)
         name = f"pictures/{number}.{'png' if number % 3 else 'jpg'}"
-        with Image.open(BytesIO(sample.images[0])) as picture:
-            picture.resize((330, 330)).save(folder / name)
+        with Image.open(BytesIO(sample.images[0])) as image:
+            image.resize((330, 330)).save(folder / name)
         if number % 2:
             good_rows.append(
                 {
@@ -44,12 +44,13 @@ def rows(folder: Path) -> list[dict]:
         {**good, "image_paths": ["pictures/broken.png"]},
         {**good, "prompt": "<image> "},
         {**good, "ground_truth": ""},
-        good,
+        good,  # a duplicate
     ]
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """The finished process of GRPO on all usable rows."""
     folder = tmp_path_factory.mktemp("own")
     path = folder / "my.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows(folder)))
@@ -71,25 +72,26 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProces
 
 
 def report(done: subprocess.CompletedProcess[str]) -> Path:
+    """The run folder."""
     assert done.returncode == 0, done.stderr[-4000:]
     return Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
 
 
-def test_own_rows_run_to_the_report(done: subprocess.CompletedProcess[str]) -> None:
+def test_a_users_rows_are_trained_on_and_reported(done: subprocess.CompletedProcess[str]) -> None:
     counts = json.loads((report(done) / "report.json").read_text())["counts"]
     assert counts["samples"] == 29
     assert counts["quarantined"] == 5
     assert sum(counts["strata"].values()) == 24
 
 
-def test_rows_that_cannot_be_used_are_told_with_their_reasons(
+def test_rows_that_cannot_be_used_are_reported_with_their_reasons(
     done: subprocess.CompletedProcess[str],
 ) -> None:
     folder = report(done)
     (data,) = (folder.parents[1] / "data").iterdir()
     lines = [json.loads(line) for line in (data / "quarantine.jsonl").read_text().splitlines()]
     assert [line["source"].split(":")[-1] for line in lines] == ["25", "26", "27", "28", "29"]
-    kinds = [line["reason"].split(":")[0] for line in lines]
-    assert len(set(kinds)) == 5
-    assert "duplicate" in kinds[-1]
-    assert kinds[0] in (folder / "report.html").read_text()
+    reasons = [line["reason"].split(":")[0] for line in lines]
+    assert len(set(reasons)) == 5
+    assert "duplicate" in reasons[-1]
+    assert reasons[0] in (folder / "report.html").read_text()

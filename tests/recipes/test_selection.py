@@ -1,4 +1,4 @@
-"""What the rows of a table select for their training stages: scores on disk, no model."""
+"""Which samples the recipes select for each training stage, from scores on disk; no model."""
 
 import time
 from dataclasses import replace
@@ -17,21 +17,22 @@ from difftrain.recipes import difficulty
 from difftrain.records import Arm, Measure, Sample, Score, Selection, Stratum, TrainStage, View
 from difftrain.select import EmptySelectionError
 
+# The samples have these strata in turn.
 STRATA = [Stratum.medium, Stratum.medium, Stratum.hard, Stratum.unsolved]
 
 
-def row(
-    folder: Path, name: str, samples: list[Sample], *overrides: str
+def prepare(
+    folder: Path, recipe: str, samples: list[Sample], *overrides: str
 ) -> tuple[RunConfig, RunPaths]:
-    """A row's settings and paths, with samples and scores on disk."""
+    """A recipe's settings and paths, with samples and scores on disk."""
     small = ("sft.samples_per_step=2", "grpo.prompts_per_step=2", f"output_dir={folder}")
-    config = resolve(compose_config([f"recipe={name}", *small, *overrides]))
+    config = resolve(compose_config([f"recipe={recipe}", *small, *overrides]))
     paths = RunPaths(config)
     if manifest.read_manifest(paths.score) is None:
         parquet.write_all(paths.data, samples)
         scores = [
-            Score(sample_id=each.sample_id, measure=Measure.pism, value=0.3, stratum=STRATA[n % 4])
-            for n, each in enumerate(samples)
+            Score(sample_id=s.sample_id, measure=Measure.pism, value=0.3, stratum=STRATA[n % 4])
+            for n, s in enumerate(samples)
         ]
         parquet.write_all(paths.score, scores)
         counts = {"easy": 0, "medium": 12, "hard": 6, "unsolved": 6}
@@ -53,55 +54,57 @@ def ids(selected: list[Selection]) -> set[str]:
 def test_each_stage_gets_its_stratum_and_random_sets_have_its_size(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
-    by_stratum = selections(*row(tmp_path, "sft_mid_grpo_hard", shapes_samples))
-    drawn = selections(*row(tmp_path, "sft_rand_m_grpo_rand_h", shapes_samples))
+    by_stratum = selections(*prepare(tmp_path, "sft_mid_grpo_hard", shapes_samples))
+    random = selections(*prepare(tmp_path, "sft_rand_m_grpo_rand_h", shapes_samples))
     assert [len(by_stratum[TrainStage.sft]), len(by_stratum[TrainStage.grpo])] == [12, 6]
-    assert [len(drawn[TrainStage.sft]), len(drawn[TrainStage.grpo])] == [12, 6]
-    assert all(each.stage is stage for stage, rows in drawn.items() for each in rows)
-    medium = [each for n, each in enumerate(shapes_samples) if STRATA[n % 4] is Stratum.medium]
-    assert ids(by_stratum[TrainStage.sft]) == {each.sample_id for each in medium}
-    assert ids(drawn[TrainStage.sft]) != ids(by_stratum[TrainStage.sft])
+    assert [len(random[TrainStage.sft]), len(random[TrainStage.grpo])] == [12, 6]
+    assert all(row.stage is stage for stage, rows in random.items() for row in rows)
+    medium = [s for n, s in enumerate(shapes_samples) if STRATA[n % 4] is Stratum.medium]
+    assert ids(by_stratum[TrainStage.sft]) == {sample.sample_id for sample in medium}
+    assert ids(random[TrainStage.sft]) != ids(by_stratum[TrainStage.sft])
 
 
-def test_rows_that_name_the_same_set_share_it_and_its_training(
+def test_recipes_with_the_same_set_of_samples_share_it_and_its_training(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
-    rows = {name: row(tmp_path, name, shapes_samples) for name in (
+    prepared = {name: prepare(tmp_path, name, shapes_samples) for name in (
         "sft_rand_m_grpo_hard", "sft_rand_m_grpo_rand_h", "sft_mid_grpo_rand_h", "grpo_hard",
         "sft_mid_grpo_hard",
     )}  # fmt: skip
-    paths = {name: paths for name, (_, paths) in rows.items()}
-    a, b, c, grpo_only, d = paths.values()
-    assert a.sft(Arm.tuned) == b.sft(Arm.tuned) != c.sft(Arm.tuned) == d.sft(Arm.tuned)
-    assert b.selection(Arm.tuned) == c.selection(Arm.tuned)
-    assert a.selection(Arm.tuned) == grpo_only.selection(Arm.tuned) == d.selection(Arm.tuned)
-    assert len({each.grpo(Arm.tuned) for each in paths.values()}) == 5
-    other = row(tmp_path, "sft_rand_m_grpo_hard", shapes_samples, "seed=2")
-    assert ids(selections(*other)[TrainStage.sft]) != ids(
-        selections(*rows["sft_rand_m_grpo_hard"])[TrainStage.sft]
+    all_paths = [paths for _, paths in prepared.values()]
+    rand_hard, rand_rand, mid_rand, grpo_hard, mid_hard = all_paths
+    tuned = Arm.tuned
+    assert rand_hard.sft(tuned) == rand_rand.sft(tuned)
+    assert mid_rand.sft(tuned) == mid_hard.sft(tuned) != rand_rand.sft(tuned)
+    assert rand_rand.selection(tuned) == mid_rand.selection(tuned)
+    assert rand_hard.selection(tuned) == grpo_hard.selection(tuned) == mid_hard.selection(tuned)
+    assert len({paths.grpo(tuned) for paths in all_paths}) == 5
+    other_seed = prepare(tmp_path, "sft_rand_m_grpo_hard", shapes_samples, "seed=2")
+    assert ids(selections(*other_seed)[TrainStage.sft]) != ids(
+        selections(*prepared["sft_rand_m_grpo_hard"])[TrainStage.sft]
     )
 
 
-def test_the_control_of_an_sft_row_has_random_sets_of_both_sizes(
+def test_the_control_of_an_sft_recipe_has_random_sets_of_both_sizes(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
-    config_and_paths = row(tmp_path, "sft_mid_grpo_hard", shapes_samples)
+    config_and_paths = prepare(tmp_path, "sft_mid_grpo_hard", shapes_samples)
     control = selections(*config_and_paths, Arm.control)
     assert [len(control[TrainStage.sft]), len(control[TrainStage.grpo])] == [12, 6]
     assert ids(control[TrainStage.sft]) != ids(selections(*config_and_paths)[TrainStage.sft])
 
 
-def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_alike(
+def test_samples_without_a_target_are_dropped_and_the_random_set_shrinks_equally(
     tmp_path: Path, shapes_samples: list[Sample], caplog: pytest.LogCaptureFixture
 ) -> None:
-    bare = [replace(each, rationale=None) if n % 4 == 0 else each
-            for n, each in enumerate(shapes_samples)]  # fmt: skip
+    samples = [replace(sample, rationale=None) if n % 4 == 0 else sample
+               for n, sample in enumerate(shapes_samples)]  # fmt: skip
     caplog.set_level("INFO")
     for name in ("sft_mid_grpo_hard", "sft_rand_m_grpo_hard"):
-        config, paths = row(tmp_path, name, bare)
+        config, paths = prepare(tmp_path, name, samples)
         selected = selections(config, paths)[TrainStage.sft]
         assert len(selected) == 6
-        assert not ids(selected) & {each.sample_id for each in bare if each.rationale is None}
+        assert not ids(selected) & {s.sample_id for s in samples if s.rationale is None}
         content = manifest.read_manifest(paths.selection(Arm.tuned, TrainStage.sft))
         assert content is not None
         assert content["counts"]["dropped"] == {"no_rationale": 6}
@@ -116,17 +119,17 @@ def test_a_probe_that_grows_for_another_run_changes_no_selection(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
     for name in ("sft_mid_grpo_hard", "sft_rand_m_grpo_rand_h"):
-        before = selections(*row(tmp_path / "before", name, shapes_samples))
-        config, paths = row(tmp_path / "after", name, shapes_samples)
+        before = selections(*prepare(tmp_path / "before", name, shapes_samples))
+        config, paths = prepare(tmp_path / "after", name, shapes_samples)
         failures = [
             FailedRequest(
-                sample_id=each.sample_id,
+                sample_id=sample.sample_id,
                 view=View.full_image,
                 mask_percent=0,
                 draw=9,
                 reason="too long",
             )
-            for each in shapes_samples[:12]
+            for sample in shapes_samples[:12]
         ]
         parquet.write_part(paths.probe / FAILED_FOLDER, "r000-00000", failures)
         assert selections(config, paths) == before
@@ -150,13 +153,13 @@ def test_a_stratum_that_is_empty_or_too_small_is_reported_with_the_counts(
     tmp_path: Path, shapes_samples: list[Sample], overrides: list[str], message: str
 ) -> None:
     with pytest.raises(EmptySelectionError, match=message):
-        selections(*row(tmp_path, "sft_mid_grpo_hard", shapes_samples, *overrides))
+        selections(*prepare(tmp_path, "sft_mid_grpo_hard", shapes_samples, *overrides))
 
 
 def test_the_other_ranks_stop_at_once_if_a_stratum_is_empty(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
-    config, paths = row(tmp_path, "grpo_hard", shapes_samples, "select.strata=[easy]")
+    config, paths = prepare(tmp_path, "grpo_hard", shapes_samples, "select.strata=[easy]")
     with pytest.raises(EmptySelectionError):
         difficulty.select(config, paths, World(0, 2), Arm.tuned)
     started = time.time()
@@ -168,7 +171,7 @@ def test_the_other_ranks_stop_at_once_if_a_stratum_is_empty(
 def test_the_other_ranks_stop_at_once_if_the_samples_cannot_be_read_for_scoring(
     tmp_path: Path, shapes_samples: list[Sample]
 ) -> None:
-    config, paths = row(tmp_path, "grpo_hard", shapes_samples)
+    config, paths = prepare(tmp_path, "grpo_hard", shapes_samples)
     (paths.score / "manifest.json").unlink()
     next(paths.data.glob("part-*")).write_bytes(b"cut")
     with pytest.raises((OSError, ValueError)):

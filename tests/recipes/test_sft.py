@@ -1,4 +1,4 @@
-"""A row with SFT before GRPO, whole and killed in either stage. Slow lane."""
+"""A recipe with SFT before GRPO, undisturbed and killed in both stages. Slow lane."""
 
 import json
 import shutil
@@ -36,15 +36,15 @@ def run(*command_line: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of an undisturbed row."""
-    return run(*command(tmp_path_factory.mktemp("whole")))
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of an undisturbed run."""
+    return run(*command(tmp_path_factory.mktemp("undisturbed")))
 
 
-def stages(store: Path) -> tuple[Path, Path]:
+def stages(output_dir: Path) -> tuple[Path, Path]:
     """The folders of SFT and of GRPO."""
-    (sft,) = (path.parent for path in store.glob("train/*/sft_targets.json"))
-    (grpo,) = (path for path in store.glob("train/*") if path != sft)
+    (sft,) = (path.parent for path in output_dir.glob("train/*/sft_targets.json"))
+    (grpo,) = (path for path in output_dir.glob("train/*") if path != sft)
     return sft, grpo
 
 
@@ -52,13 +52,13 @@ def tensors(stage: Path) -> dict[str, torch.Tensor]:
     return load_file(stage / "checkpoint" / "model.safetensors")
 
 
-def test_the_report_shows_both_stages(whole: Path) -> None:
-    report = json.loads((whole / "report.json").read_text())
+def test_the_report_shows_both_stages(undisturbed: Path) -> None:
+    report = json.loads((undisturbed / "report.json").read_text())
     assert report["train_stages"] == "sft_then_grpo"
-    folders = (whole.parents[1] / "select").iterdir()
-    picks = [pick for folder in folders for pick in parquet.read_rows(folder, Selection)]
-    counted = {arm: sum(pick.stage == arm for pick in picks) for arm in ("sft", "grpo")}
-    assert report["counts"]["picks"] == counted
+    folders = (undisturbed.parents[1] / "select").iterdir()
+    selections = [row for folder in folders for row in parquet.read_rows(folder, Selection)]
+    sizes = {stage: sum(row.stage == stage for row in selections) for stage in ("sft", "grpo")}
+    assert report["counts"]["picks"] == sizes
     seconds, by_stage = report["cost"]["seconds"], report["cost"]["by_stage"]
     assert seconds["sft"] == by_stage["sft tuned"]["seconds"] > 0
     both = seconds["sft"] + by_stage["train tuned"]["seconds"]
@@ -67,78 +67,84 @@ def test_the_report_shows_both_stages(whole: Path) -> None:
         "name=sft_mid_grpo_hard", "train_stages=sft_then_grpo", "select.sft_strata=[medium, easy]",
         "select.strata=[hard, unsolved]",
     ]  # fmt: skip
-    assert "samples (SFT), then on" in (whole / "report.md").read_text()
+    assert "samples (SFT), then on" in (undisturbed / "report.md").read_text()
 
 
-def test_grpo_starts_where_sft_ended_and_the_run_has_its_checkpoint(whole: Path) -> None:
-    sft, grpo = stages(whole.parents[1])
+def test_grpo_starts_from_the_sft_checkpoint_and_the_run_folder_has_grpos_checkpoint(
+    undisturbed: Path,
+) -> None:
+    sft, grpo = stages(undisturbed.parents[1])
     content = json.loads((grpo / "manifest.json").read_text())
     assert content["inputs"]["model"] == sft.name
-    AutoProcessor.from_pretrained(whole / "checkpoint")
-    AutoModelForImageTextToText.from_pretrained(whole / "checkpoint")
-    ended, last = tensors(sft), load_file(whole / "checkpoint" / "model.safetensors")
-    moved = max(float((ended[key] - last[key]).abs().max()) for key in ended)
-    assert 0 < moved < 4 * 1e-4 * 5
+    AutoProcessor.from_pretrained(undisturbed / "checkpoint")
+    AutoModelForImageTextToText.from_pretrained(undisturbed / "checkpoint")
+    before, after = tensors(sft), load_file(undisturbed / "checkpoint" / "model.safetensors")
+    max_change = max(float((before[key] - after[key]).abs().max()) for key in before)
+    assert 0 < max_change < 4 * 1e-4 * 5
 
 
-def killed_at(child: subprocess.Popen, store: Path, pattern: str) -> None:
-    """SIGKILL once a file of this pattern is there."""
-    while child.poll() is None and not list(store.glob(pattern)):
+def kill_at(child: subprocess.Popen, output_dir: Path, pattern: str) -> None:
+    """Send SIGKILL as soon as a file matches this pattern."""
+    while child.poll() is None and not list(output_dir.glob(pattern)):
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert list(store.glob(pattern))
+    assert list(output_dir.glob(pattern))
 
 
-def test_killed_in_sft_and_in_grpo_it_ends_with_the_same_weights(
-    whole: Path, tmp_path: Path
+def test_a_run_killed_in_sft_and_in_grpo_ends_with_the_same_weights(
+    undisturbed: Path, tmp_path: Path
 ) -> None:
-    before = whole.parents[1]
+    before = undisturbed.parents[1]
     sft, grpo = stages(before)
-    store = tmp_path / "store"
+    output_dir = tmp_path / "output_dir"
     ignored = shutil.ignore_patterns("train", "run", "responses", "evaluate")
-    shutil.copytree(before, store, ignore=ignored)
+    shutil.copytree(before, output_dir, ignore=ignored)
     for stage, step in ((sft, 2), (sft, 4), (grpo, 2)):
         child = subprocess.Popen(
-            command(store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command(output_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         pattern = f"train/{stage.name}/checkpoints/checkpoint-{step}/trainer_state.json"
-        killed_at(child, store, pattern)
-        assert not (store / "train" / stage.name / "manifest.json").exists()
-    run(*command(store))
+        kill_at(child, output_dir, pattern)
+        assert not (output_dir / "train" / stage.name / "manifest.json").exists()
+    run(*command(output_dir))
     for stage in (sft, grpo):
-        one, two = tensors(stage), tensors(store / "train" / stage.name)
-        assert all(torch.equal(one[key], two[key]) for key in one)
-        log = (store / "train" / stage.name / "train_log.jsonl").read_text().splitlines()
+        expected, resumed = tensors(stage), tensors(output_dir / "train" / stage.name)
+        assert all(torch.equal(expected[key], resumed[key]) for key in expected)
+        log = (output_dir / "train" / stage.name / "train_log.jsonl").read_text().splitlines()
         count = json.loads((stage / "manifest.json").read_text())["counts"]["steps"]
         assert [json.loads(line)["step"] for line in log] == list(range(1, count + 1))
 
 
-def test_correct_rollouts_are_targets_in_the_rewards_format(whole: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
+def test_correct_rollouts_become_targets_in_the_format_that_the_reward_expects(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    output_dir = tmp_path / "output_dir"
     ignored = shutil.ignore_patterns("train", "run")
-    shutil.copytree(whole.parents[1], store, ignore=ignored)
-    run(*command(store, "sft.targets=rollouts", "sft.max_steps=1", "grpo.max_steps=1"))
-    (sft,) = (path.parent for path in store.glob("train/*/sft_targets.json"))
-    taught = json.loads((sft / "sft_targets.json").read_text())["targets"]
-    assert taught
+    shutil.copytree(undisturbed.parents[1], output_dir, ignore=ignored)
+    run(*command(output_dir, "sft.targets=rollouts", "sft.max_steps=1", "grpo.max_steps=1"))
+    (sft,) = (path.parent for path in output_dir.glob("train/*/sft_targets.json"))
+    targets = json.loads((sft / "sft_targets.json").read_text())["targets"]
+    assert targets
     assert all(
-        text.startswith("<think>") and text.endswith("</answer>") for text in taught.values()
+        text.startswith("<think>") and text.endswith("</answer>") for text in targets.values()
     )
 
 
-def test_an_incomplete_checkpoint_is_reported_with_exit_code_2(whole: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    shutil.copytree(whole.parents[1], store, ignore=shutil.ignore_patterns("run"))
-    sft, _ = stages(store)
+def test_an_incomplete_checkpoint_is_reported_with_exit_code_2(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    output_dir = tmp_path / "output_dir"
+    shutil.copytree(undisturbed.parents[1], output_dir, ignore=shutil.ignore_patterns("run"))
+    sft, _ = stages(output_dir)
     (sft / "checkpoint" / "model.safetensors").write_bytes(b"cut")
-    done = subprocess.run(command(store), capture_output=True, text=True)
+    done = subprocess.run(command(output_dir), capture_output=True, text=True)
     assert done.returncode == 2
     assert "is incomplete: model.safetensors is cut short" in done.stderr
     assert "Traceback" not in done.stderr
     broken = sft / "checkpoint"
     done = subprocess.run(
-        command(store, "model=tiny", f"model.name={broken}", launcher="evaluate"),
+        command(output_dir, "model=tiny", f"model.name={broken}", launcher="evaluate"),
         capture_output=True,
         text=True,
     )
