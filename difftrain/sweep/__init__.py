@@ -1,25 +1,25 @@
-"""Many runs, one table: the papers' rows over measures, data and seeds.
+"""Run many recipes over difficulty measures, data sets and seeds, and compare them in one table.
 
 difftrain sweep table=paper difficulty=pism,cmab data=... seed=1,2,3 [KEY=VALUE ...]
 difftrain sweep table=shapes
 
-Each run is one `accelerate launch` of launch/train.py. What runs share is made once: a run that
-needs it waits for it. A run that fails is printed and skipped; the same command again resumes, and
-does not repeat finished runs. Ends with the comparison of all finished runs (report compare).
+Each run is one `accelerate launch` of launch/train.py. Stages that several runs share are computed
+once; the other runs wait for them. A failed run is reported and skipped; the same command again
+continues without repeating finished runs. At the end, all finished runs are compared.
 
-  table=paper|shapes        the twelve rows; shapes: few steps, two seeds, several at once
-  recipe=, difficulty=, data=, seed=   one value or several, with commas; recipe= replaces the rows
-  jobs=N                    runs at a time, here or in the array (shapes: by cores and GPUs; else 1)
-  accelerate=FILE           configuration of accelerate launch; without it a run is one process
-  slurm=plain|FILE          submit a job array; FILE is shell run before each run (modules, paths)
-  slurm.OPTION=VALUE        sbatch's own options: slurm.partition=gpu slurm.gpus-per-node=8
+  table=paper|shapes        the paper's twelve rows; shapes: few steps, two seeds, parallel runs
+  recipe=, difficulty=, data=, seed=   one value or A,B,C; recipe= replaces the table's rows
+  jobs=N                    parallel runs, here or in the job array (default: 1; shapes: all cores)
+  accelerate=FILE           configuration of accelerate launch; without it, a run is one process
+  slurm=plain|FILE          submit a job array; each run first sources the shell file FILE
+  slurm.OPTION=VALUE        options of sbatch: slurm.partition=gpu slurm.gpus-per-node=8
   sweep=NAME                logs and status in outputs/sweep/NAME (default: the table's name)
   --dry                     print the plan, or the scripts, and start nothing
-  --table                   start nothing, compare what is finished
+  --table                   start nothing, only compare the finished runs
 
-Rows that select by difficulty get control=random unless the table has a random row of their size or
-`control` is given. Exit codes: 0 all runs finished, 1 some did not (the table is written all the
-same), 2 bad settings, reported before anything is started.
+Rows that select by difficulty get control=random, unless the table has a random row of their size
+or the command line sets `control`. Exit codes: 0 all runs finished, 1 some did not (the table has
+the others), 2 bad settings, reported before any run starts.
 """
 
 import shutil
@@ -43,18 +43,18 @@ SWEEP_KEYS = ("table", "jobs", "accelerate", "slurm", "sweep")
 
 @dataclass(slots=True)
 class SweepArguments:
-    """A command line by purpose."""
+    """The arguments of a sweep, sorted by purpose."""
 
-    options: dict[str, str] = field(default_factory=dict)  # the sweep's own
+    options: dict[str, str] = field(default_factory=dict)  # those of SWEEP_KEYS
     axes: dict[str, list[str]] = field(default_factory=dict)
-    slurm: dict[str, str] = field(default_factory=dict)  # sbatch's options
+    slurm: dict[str, str] = field(default_factory=dict)  # options of sbatch
     overrides: list[str] = field(default_factory=list)  # settings of every run
     flags: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)  # in all but the overrides
+    errors: list[str] = field(default_factory=list)  # of all arguments except the overrides
 
 
 def parse(arguments: list[str]) -> SweepArguments:
-    """The arguments by purpose, with every wrong one in `errors`."""
+    """Sort the arguments by purpose; `errors` gets a message for each wrong one."""
     parsed = SweepArguments()
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -71,7 +71,7 @@ def parse(arguments: list[str]) -> SweepArguments:
             parsed.slurm[key.removeprefix("slurm.")] = value
         else:
             parsed.overrides.append(argument)
-    rule = "not of the form KEY=VALUE, and no option (see --help)"
+    rule = "neither of the form KEY=VALUE nor an option (see --help)"
     parsed.errors += [f"{flag}: {rule}" for flag in parsed.flags if flag not in FLAGS]
     parsed.errors += [*_option_problems(parsed.options), *slurm.option_problems(parsed.slurm)]
     return parsed
@@ -85,7 +85,7 @@ def _option_problems(options: dict[str, str]) -> Iterator[str]:
     if file and not Path(file).is_file():
         yield f"accelerate={file}: there is no such file"
     if setup != "plain" and not Path(setup).is_file():
-        yield f"slurm={setup}: must be plain, or a file of shell lines"
+        yield f"slurm={setup}: must be plain, or a shell file to source"
     if not (all(char.isalnum() or char in "._-" for char in name) and name.strip(".")):
         yield f"sweep={name}: may hold letters, digits, '.', '_' and '-' only"
     if (table := options.get("table", "paper")) not in expand.TABLES:
@@ -94,7 +94,7 @@ def _option_problems(options: dict[str, str]) -> Iterator[str]:
 
 
 def plan_sweep(parsed: SweepArguments) -> SweepPlan:
-    """The sweep: its runs in order, how many at a time, where its logs lie.
+    """The runs of the sweep in order, how many run at a time, and the folder of their logs.
 
     Raises ConfigError with the problems of the sweep's options and of every run.
     """
@@ -115,7 +115,7 @@ def plan_sweep(parsed: SweepArguments) -> SweepPlan:
     accelerate = Path(options["accelerate"]).absolute() if "accelerate" in options else None
     jobs, nodes = int(options.get("jobs", 1)), parsed.slurm.get("nodes", "1")
     plan = SweepPlan(name=name, folder=folder, runs=runs, at_a_time=jobs, accelerate=accelerate)
-    # Where slurm.nodes is no number, sbatch chooses how many nodes there are.
+    # If slurm.nodes is not a number, sbatch chooses the number of nodes.
     if "--table" not in parsed.flags and nodes.isdigit() and int(nodes):
         processes = plan.processes * int(nodes)
         errors = [text for run in runs for text in run.config.step_problems(processes)]
@@ -127,7 +127,7 @@ def plan_sweep(parsed: SweepArguments) -> SweepPlan:
 
 
 def compare_finished(runs: list[SweepRun]) -> Path | None:
-    """Compare the finished runs and print the table; None if there is none or it is refused."""
+    """Compare the finished runs and print the table; None if there is no table."""
     folders = [run.paths.run for run in runs if run.is_finished()]
     if not folders:
         print("no run is finished, so there is no table", file=sys.stderr)
@@ -142,7 +142,7 @@ def compare_finished(runs: list[SweepRun]) -> Path | None:
 
 
 def finish(plan: SweepPlan, folder: Path | None) -> None:
-    """Print `output: FOLDER`; exit code 1 unless the last start of every run succeeded."""
+    """Print `output: FOLDER`; exit with code 1 unless the last start of every run succeeded."""
     missing = local_launcher.unfinished_runs(plan)
     if folder is not None:
         print(f"output: {folder}", flush=True)
@@ -153,7 +153,7 @@ def finish(plan: SweepPlan, folder: Path | None) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run, submit, print or compare; the last line on stdout is `output: FOLDER`."""
+    """Run, submit, print or compare a sweep; the last line on stdout is `output: FOLDER`."""
     if {"-h", "--help"} & {*arguments}:
         print(__doc__)
         return
@@ -166,11 +166,11 @@ def main(arguments: list[str]) -> None:
     if not (on_slurm or dry or only_table):
         local_launcher.check_gpus(plan)
     for run in plan.runs:
-        run.is_finished()  # reads the data's and the model's identity, so bad input ends here
+        run.is_finished()  # reads data and model, so that bad input is reported here
     if on_slurm and not only_table:
         setup = parsed.options.get("slurm", "plain")
-        kept = [text for text in arguments if not text.startswith("slurm") and text != "--dry"]
-        slurm.submit(plan, setup, parsed.slurm, kept, dry)
+        rest = [text for text in arguments if not text.startswith("slurm") and text != "--dry"]
+        slurm.submit(plan, setup, parsed.slurm, rest, dry)
     elif dry and not only_table:
         local_launcher.print_plan(plan)
     else:

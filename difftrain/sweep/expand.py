@@ -1,4 +1,4 @@
-"""The runs of a sweep: recipe x difficulty x data x seed, each composed before any is started."""
+"""The runs of a sweep: every combination of recipe, difficulty, data and seed, checked at once."""
 
 import json
 from collections import defaultdict
@@ -23,12 +23,12 @@ from difftrain.pipeline.paths import RunPaths
 from difftrain.report.compare import presets
 from difftrain.report.compare.runs import BY_NAME, Run, differing_settings, find_incompatible
 
-AXES = ("recipe", "difficulty", "data", "seed")  # what a sweep runs over, the slowest first
+AXES = ("recipe", "difficulty", "data", "seed")  # a sweep varies these, the first one slowest
 
 
 @dataclass(frozen=True, slots=True)
 class SweepTable:
-    """A named set of rows, with overrides that yield to those of the command line."""
+    """The recipes, seeds and overrides of a named sweep; the command line may replace them."""
 
     recipes: tuple[str, ...] = ()
     seeds: tuple[str, ...] = ("1",)
@@ -43,15 +43,15 @@ TABLES = {
         PAPER_ROWS, ("1", "2"), ("grpo.max_steps=20", "sft.max_steps=20"), uses_all_cores=True
     ),
 }
-"""paper: the twelve rows under the user's settings. shapes: the same on the embedded world with few
-steps, two seeds, as many runs at a time as fit."""
+"""paper: the paper's twelve rows, with the user's settings. shapes: the same rows on the built-in
+shapes world, with few steps and two seeds, in as many parallel runs as fit."""
 RESOLVED_PATHS: dict[str, RunPaths] = {}
-"""By data and model settings: paths with resolved identities; that may read files, ask the hub."""
+"""Paths whose fingerprints of data and model are known (reading them is slow), by settings."""
 
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One run: the label that names its log, the overrides of its command line, its settings."""
+    """One run: its label (the name of its log), its command line's overrides, and its settings."""
 
     label: str
     overrides: tuple[str, ...]
@@ -59,7 +59,7 @@ class SweepRun:
 
     @cached_property
     def paths(self) -> RunPaths:
-        """The folders of its stages. Identities of equal data and model are resolved once."""
+        """The folders of its stages. Runs with equal data and model share those fingerprints."""
         paths, config = RunPaths(self.config), self.config
         key = [asdict(config.data), asdict(config.model), config.output_dir]
         resolved = RESOLVED_PATHS.setdefault(json.dumps(key, sort_keys=True, default=str), paths)
@@ -67,43 +67,43 @@ class SweepRun:
         return paths
 
     def is_finished(self) -> bool:
-        """Whether its report and a complete checkpoint exist. Loads no model."""
+        """Whether the run's report and a complete checkpoint exist. Loads no model."""
         folder = self.paths.run
         missing = resolve.missing_part(folder / "checkpoint")
         return (folder / "report.json").is_file() and missing is None
 
     @property
     def probe_key(self) -> str:
-        """Equal for runs that probe the same model on the same data under the same settings."""
+        """Equal for runs that share a probe: same model, data and probe settings."""
         sections = (self.config.data, self.config.model, self.config.probe, self.config.grade)
         key = [*map(asdict, sections), self.config.seed]
         return json.dumps(key, sort_keys=True, default=str)
 
 
-def sweep_axes(given: dict[str, list[str]], table: SweepTable) -> dict[str, list[str]]:
+def sweep_axes(chosen: dict[str, list[str]], table: SweepTable) -> dict[str, list[str]]:
     """The values of each axis of the sweep, in the order of AXES."""
-    values = {"recipe": list(table.recipes), "seed": list(table.seeds)} | given
+    values = {"recipe": list(table.recipes), "seed": list(table.seeds)} | chosen
     return {axis: values[axis] for axis in AXES if values.get(axis)}
 
 
 def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) -> list[SweepRun]:
-    """Every run of a sweep, those that make a shared stage first.
+    """All runs of a sweep, first one run for each shared probe.
 
-    Raises ConfigError with the problems of all of them, each with the runs that have it.
+    Raises ConfigError with the problems of all runs; each message names the runs that have it.
     """
     _check_axes(axes, overrides)
     keys = {override.lstrip("+").partition("=")[0] for override in overrides}
     defaults = [text for text in table.overrides if text.partition("=")[0] not in keys]
     runs: list[SweepRun] = []
-    errors = defaultdict(list)  # by problem, the runs that have it
+    runs_by_problem = defaultdict(list)
     for values in product(*(axes[axis] for axis in axes if axis != "seed")):
-        choices = [f"{axis}={value}" for axis, value in zip(axes, values, strict=False)]
+        axis_overrides = [f"{axis}={value}" for axis, value in zip(axes, values, strict=False)]
         row = presets.PRESETS.get(values[0])
         lacks_control = row is not None and row.selects and row.control not in axes["recipe"]
         control = ["control=random"] if lacks_control and "control" not in keys else []
-        arguments = [*choices, *control, *defaults, *overrides]
+        arguments = [*axis_overrides, *control, *defaults, *overrides]
         try:
-            # Runs of one combination differ only in their seeds, so it is composed once.
+            # Runs that differ only in their seeds are composed once.
             config = run_config.resolve(compose_config([*arguments, f"seed={axes['seed'][0]}"]))
             for seed in axes["seed"]:
                 with_seed = run_config.require_valid(replace(config, seed=int(seed)))
@@ -111,20 +111,20 @@ def expand(axes: dict[str, list[str]], table: SweepTable, overrides: list[str]) 
                 runs.append(SweepRun(label, (*arguments, f"seed={seed}"), with_seed))
         except ConfigError as error:
             for problem in error.problems:
-                errors[problem].append("-".join(values))
-    if errors:
-        raise ConfigError([f"{text}{_which_runs(names, axes)}" for text, names in errors.items()])
-    return probe_makers_first(runs)
+                runs_by_problem[problem].append("-".join(values))
+    if problems := runs_by_problem.items():
+        raise ConfigError([f"{text}{_which_runs(names, axes)}" for text, names in problems])
+    return one_run_per_probe_first(runs)
 
 
 def _check_axes(axes: dict[str, list[str]], overrides: list[str]) -> None:
-    """Check each value of each axis, and compose the first run, before all are composed.
+    """Check each value of each axis and compose the first run, before all runs are composed.
 
-    Raises ConfigError with every problem.
+    Raises ConfigError with all problems.
     """
     typed = OmegaConf.structured(RunConfig)
-    choices = [f"{axis}={value}" for axis, values in axes.items() for value in values]
-    parsed, errors = parse_overrides(choices)
+    axis_overrides = [f"{axis}={value}" for axis, values in axes.items() for value in values]
+    parsed, errors = parse_overrides(axis_overrides)
     errors += [text for override in parsed if (text := override_problem(override, typed))]
     for axis, values in axes.items():
         errors += [f"{axis}={value}: is named twice" for value in values if values.count(value) > 1]
@@ -137,25 +137,25 @@ def _check_axes(axes: dict[str, list[str]], overrides: list[str]) -> None:
 
 
 def table_problems(runs: list[SweepRun], axes: dict[str, list[str]]) -> list[str]:
-    """Why the table at the sweep's end would be refused: settings that may not differ within it."""
+    """Settings that differ between runs although the final table needs them to be equal."""
     compared = []
     for name, config in {run.label.rpartition("-")[0]: run.config for run in runs}.items():
-        report = {  # what the comparison reads of it
+        report = {  # the parts of a report that the comparison reads
             "name": config.name,
             "train_stages": config.train_stages.value,
             "settings": json.loads(json.dumps(asdict(config), default=str)),
             "recipe_difference": recipe_settings(config),
         }
         compared.append(Run(Path(name), report))
-    errors = defaultdict(list)
+    runs_by_difference = defaultdict(list)
     for name, differences in find_incompatible(compared, differing_settings).items():
         for difference in differences:
-            errors[difference].append(name)
-    hint = "; for another selection add a recipe of your own, conf/recipe/NAME.yaml"
+            runs_by_difference[difference].append(name)
+    hint = "; to select differently, add a recipe of your own, conf/recipe/NAME.yaml"
     return [
-        f"{text}: cannot stand in one table{_which_runs(names, axes)}"
+        f"{text}: cannot be compared in one table{_which_runs(names, axes)}"
         + (hint if BY_NAME in text else "")
-        for text, names in errors.items()
+        for text, names in runs_by_difference.items()
     ]
 
 
@@ -167,9 +167,9 @@ def _which_runs(names: list[str], axes: dict[str, list[str]]) -> str:
     return f" ({', '.join(names[:2])}{rest})"
 
 
-def probe_makers_first(runs: list[SweepRun]) -> list[SweepRun]:
-    """First one run for each probe, then the others, which find it finished or wait for it."""
-    makers: dict[str, SweepRun] = {}
+def one_run_per_probe_first(runs: list[SweepRun]) -> list[SweepRun]:
+    """First one run for each probe, then the other runs, which use its probe."""
+    first_runs: dict[str, SweepRun] = {}
     for run in runs:
-        makers.setdefault(run.probe_key, run)
-    return [*makers.values(), *(run for run in runs if makers[run.probe_key] is not run)]
+        first_runs.setdefault(run.probe_key, run)
+    return [*first_runs.values(), *(run for run in runs if first_runs[run.probe_key] is not run)]

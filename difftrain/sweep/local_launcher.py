@@ -1,4 +1,4 @@
-"""The runs of a sweep on this machine, some at a time, each with its share of cores and GPUs."""
+"""Run a sweep on this machine: some runs at a time, each with its share of cores and GPUs."""
 
 import json
 import logging
@@ -29,17 +29,17 @@ ROOT = Path(difftrain.__file__).resolve().parents[1]  # a checkout, or site-pack
 TRAIN_SCRIPT = ROOT / "launch" / "train.py"
 ONE_PROCESS = ("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
                "--dynamo_backend", "no")  # fmt: skip
-TAIL_LINES = 12  # of a failed run, which are printed
+NUM_LAST_LINES = 12  # lines at the end of a failed run's log that are printed
 LAUNCHER_ERRORS = ("subprocess.CalledProcessError", "multiprocessing.errors.ChildFailedError")
-"""How the tracebacks end that accelerate launch adds to those of its processes."""
-START = "=== "  # begins the line in a log that says when the run was started
+"""Errors with which accelerate launch ends its own traceback after that of a process."""
+START_PREFIX = "=== "  # of the line in a log that says when the run was started
 POLL_SECONDS = 0.5
 STOP_TIMEOUT_SECONDS = 20.0  # how long an interrupted run may take to end by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPlan:
-    """A sweep: its runs in order, how many run at a time, the folder of its logs and status."""
+    """A sweep: its runs in order, how many run at a time, and the folder of its logs and status."""
 
     name: str
     folder: Path
@@ -53,12 +53,12 @@ class SweepPlan:
 
     @property
     def status_path(self) -> Path:
-        """Where the outcome of each run is written."""
+        """The file with the outcome of each run."""
         return self.folder / "status.json"
 
     @property
     def processes(self) -> int:
-        """Processes of one run on one machine, as accelerate's configuration has them."""
+        """Processes of one run on one machine, from the configuration of accelerate."""
         if self.accelerate is None:
             return 1
         config: Any = OmegaConf.load(self.accelerate)
@@ -66,7 +66,7 @@ class SweepPlan:
 
     @property
     def gpus_per_run(self) -> int:
-        """One GPU for each process, or those over which it spreads vLLM's engine."""
+        """One GPU per process, or as many as the process's vLLM engine uses."""
         models = [run.config.model for run in self.runs]
         vllm = [model.vllm for model in models if model.engine is EngineKind.vllm]
         return self.processes * max((engine.tensor_parallel_size for engine in vllm), default=1)
@@ -83,7 +83,7 @@ class StartedRun:
 
 
 def available_gpus() -> list[str]:
-    """The GPUs that this process may use, by what CUDA_VISIBLE_DEVICES calls them."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in visible.split(",") if name.strip()]
     if shutil.which("nvidia-smi") is None:
@@ -94,19 +94,19 @@ def available_gpus() -> list[str]:
 
 
 def max_runs_at_a_time(plan: SweepPlan) -> int:
-    """Runs that this machine takes at a time: one a core, each with the GPUs that it needs."""
+    """How many runs fit on this machine: one per core, as long as each has the GPUs it needs."""
     cores, gpus = len(os.sched_getaffinity(0)), available_gpus()
     return min(cores, max(1, len(gpus) // plan.gpus_per_run)) if gpus else cores
 
 
 def check_gpus(plan: SweepPlan) -> None:
-    """Raises ConfigError if so many runs at a time need more GPUs than there are."""
+    """Raises ConfigError if the parallel runs need more GPUs than there are."""
     gpus, per_run = available_gpus(), plan.gpus_per_run
     needed = plan.at_a_time * per_run
     if gpus and plan.at_a_time > 1 and needed > len(gpus):
         problem = (
-            f"jobs={plan.at_a_time}: times {per_run} for each run is {needed} GPUs, "
-            f"but there are {len(gpus)}; at most jobs={max(1, len(gpus) // per_run)}"
+            f"jobs={plan.at_a_time}: with {per_run} per run this needs {needed} GPUs, but there "
+            f"are {len(gpus)}; use at most jobs={max(1, len(gpus) // per_run)}"
         )
         raise ConfigError([problem])
 
@@ -128,15 +128,15 @@ def command(plan: SweepPlan, run: SweepRun) -> list[str]:
 def environment(plan: SweepPlan, slot: int) -> dict[str, str]:
     """A run's environment: its share of the cores and of the GPUs.
 
-    A run sees no other GPU even where it runs alone: transformers would give one process that saw
-    several larger batches, which TRL refuses after the probe was paid for.
+    Even a run alone sees only its own GPUs: if one process sees several, transformers enlarges its
+    batches, which TRL then rejects, when the probe has already run.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // (plan.at_a_time * plan.processes))
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    python_path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {
         THREADS_VARIABLE: str(threads),
         "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(python_path)),
     }
     if gpus := available_gpus():
         first = slot * plan.gpus_per_run
@@ -155,29 +155,29 @@ def print_plan(plan: SweepPlan) -> None:
 
 
 def unfinished_runs(plan: SweepPlan) -> list[SweepRun]:
-    """Runs without a report or checkpoint, or whose last start failed, even after the report."""
+    """Runs without report or checkpoint, and runs whose last start failed (even after these)."""
     failed = {label for label, outcome in read_status(plan).items() if not outcome["finished"]}
     return [run for run in plan.runs if not run.is_finished() or run.label in failed]
 
 
 def read_status(plan: SweepPlan) -> dict[str, Any]:
-    """The outcomes of runs in status.json, which an earlier start of this sweep wrote."""
+    """The outcomes in status.json that this sweep wrote so far, by the run's label."""
     return json.loads(plan.status_path.read_text()) if plan.status_path.is_file() else {}
 
 
 def run_all(plan: SweepPlan) -> None:
     """Start every run that is not finished; returns when all have ended.
 
-    The last lines of a failed run are printed and the sweep goes on. Raises KeyboardInterrupt,
-    after ending all runs, on Ctrl-C and SIGTERM.
+    If a run fails, the last lines of its log are printed and the sweep goes on. On Ctrl-C and
+    SIGTERM it ends all runs and raises KeyboardInterrupt.
     """
-    waiting, began = deque(unfinished_runs(plan)), time.time()
+    waiting, started_at = deque(unfinished_runs(plan)), time.time()
     total = len(waiting)
     print(f"sweep {plan.name}: {len(plan.runs)} runs, {len(plan.runs) - total} finished earlier, "
           f"{plan.at_a_time} at a time; logs in {plan.folder}", flush=True)  # fmt: skip
     running: list[StartedRun] = []
-    # SIGTERM is treated like Ctrl-C, so that no run is left behind.
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM is treated like Ctrl-C, so that no run continues alone.
+    old_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:
             free_slots = sorted({*range(plan.at_a_time)} - {started.slot for started in running})
@@ -189,26 +189,27 @@ def run_all(plan: SweepPlan) -> None:
                     started.process.returncode = os.waitstatus_to_exitcode(status)
                     running.remove(started)
                     remaining = len(waiting) + len(running)
-                    minutes = remaining * (time.time() - began) / (total - remaining) / 60
-                    left = f"; about {minutes:.0f} min left" if remaining else ""
+                    elapsed = time.time() - started_at
+                    minutes = remaining * elapsed / (total - remaining) / 60
+                    time_left = f"; about {minutes:.0f} min left" if remaining else ""
                     progress = f"[{total - remaining}/{total}]"
-                    _record_end(plan, started, usage.ru_utime + usage.ru_stime, progress, left)
+                    _record_end(plan, started, usage.ru_utime + usage.ru_stime, progress, time_left)
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         _stop(running)
         raise
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        signal.signal(signal.SIGTERM, old_handler)
 
 
 def _start(plan: SweepPlan, run: SweepRun, slot: int) -> StartedRun:
-    """Start a run in a process group of its own; its output is appended to its log."""
+    """Start a run in its own process group and append its output to its log."""
     arguments = command(plan, run)
     plan.folder.mkdir(parents=True, exist_ok=True)
     logger.debug("starting %s: %s", run.label, shlex.join(arguments))
     with plan.log(run).open("ab") as log:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        log.write(f"\n{START}{now}: {shlex.join(arguments)}\n".encode())
+        log.write(f"\n{START_PREFIX}{now}: {shlex.join(arguments)}\n".encode())
         log.flush()
         process = subprocess.Popen(
             arguments, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
@@ -231,13 +232,13 @@ def _stop(running: list[StartedRun]) -> None:
 
 
 def _record_end(
-    plan: SweepPlan, started: StartedRun, processor_seconds: float, progress: str, left: str
+    plan: SweepPlan, started: StartedRun, processor_seconds: float, progress: str, time_left: str
 ) -> None:
     """Write a run's outcome into status.json and print it, with its last lines if it failed."""
-    run, code, log = started.run, started.process.returncode, plan.log(started.run)
-    seconds, succeeded = time.time() - started.started, code == 0 and run.is_finished()
+    run, exit_code, log = started.run, started.process.returncode, plan.log(started.run)
+    seconds, succeeded = time.time() - started.started, exit_code == 0 and run.is_finished()
     outcome = {
-        "code": code,
+        "code": exit_code,
         "finished": succeeded,
         "seconds": round(seconds, 1),
         "processor_seconds": round(processor_seconds, 1),
@@ -247,32 +248,33 @@ def _record_end(
     }
     manifest.write_json(plan.status_path, read_status(plan) | {run.label: outcome})
     if succeeded:
-        print(f"{progress} {run.label}: done in {seconds:.0f} s{left}", flush=True)
+        print(f"{progress} {run.label}: done in {seconds:.0f} s{time_left}", flush=True)
         return
-    print(f"{progress} {run.label}: FAILED after {seconds:.0f} s, {failure_reason(code, log)}; "
-          f"skipped, its log is {log}", flush=True)  # fmt: skip
+    reason = failure_reason(exit_code, log)
+    print(f"{progress} {run.label}: FAILED after {seconds:.0f} s, {reason}; "
+          f"skipped; its log is {log}", flush=True)  # fmt: skip
     print("\n".join(f"    {line}" for line in last_lines(log)), flush=True)
 
 
-def failure_reason(code: int, log: Path) -> str:
-    """An exit code in words. accelerate launch turns every code into 1, so the log is read too."""
+def failure_reason(exit_code: int, log: Path) -> str:
+    """An exit code in words, and from the log, because accelerate launch exits with 1 for any."""
     refusals = tuple(f"{error.__name__}:" for error in BAD_INPUT)
-    if code == 2 or any(line.startswith(refusals) for line in last_lines(log, 60)):
+    if exit_code == 2 or any(line.startswith(refusals) for line in last_lines(log, 60)):
         return "refused (bad settings or input)"
-    return f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+    return f"ended by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
 
 
-def last_lines(log: Path, count: int = TAIL_LINES) -> list[str]:
-    """The end of a run's last start; of a progress bar only its last state.
+def last_lines(log: Path, count: int = NUM_LAST_LINES) -> list[str]:
+    """The last lines that a run's last start logged, with only the last state of progress bars.
 
-    The launcher's own traceback after that of its process is left out.
+    If the launcher's own traceback follows that of its process, it is removed.
     """
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - (1 << 16)))
         text = file.read().decode(errors="replace")
-    text = text.rpartition(f"\n{START}")[2]
-    head, mark, traceback = text.rpartition("Traceback (most recent call last):")
-    if mark and any(error in traceback for error in LAUNCHER_ERRORS):
+    text = text.rpartition(f"\n{START_PREFIX}")[2]
+    head, separator, traceback = text.rpartition("Traceback (most recent call last):")
+    if separator and any(error in traceback for error in LAUNCHER_ERRORS):
         text = head
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
     return [line for line in lines if line][-count:]

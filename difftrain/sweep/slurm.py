@@ -1,7 +1,7 @@
 """A sweep as a SLURM job array: sbatch's options, the scripts, and their submission.
 
-Two arrays of one script: first a run for each probe, then, when those have ended, all others, so
-that no GPU waits for a probe that another node makes. Then a job that writes the table.
+Two arrays run one after the other: first one run for each probe, then all other runs, so that no
+GPU waits for a probe that another node computes. Then a job writes the table.
 """
 
 import shlex
@@ -15,7 +15,7 @@ from difftrain.cli import fail
 from difftrain.config.setting import did_you_mean
 from difftrain.pipeline import manifest
 from difftrain.sweep import local_launcher
-from difftrain.sweep.expand import SweepRun, probe_makers_first
+from difftrain.sweep.expand import SweepRun, one_run_per_probe_first
 from difftrain.sweep.local_launcher import ONE_PROCESS, ROOT, SweepPlan, train_target
 
 SBATCH_OPTIONS: str = """
@@ -31,11 +31,11 @@ MANAGED_OPTIONS = (
 )  # fmt: skip
 """Options that the sweep sets itself."""
 TABLE_OPTIONS = ("account", "clusters", "partition", "qos", "reservation", "time", "wckey")
-"""Options that the job which writes the table gets too: it needs no GPU."""
+"""Options that the job for the table gets too. It needs no GPU."""
 
 
 def option_problems(options: dict[str, str]) -> list[str]:
-    """What is wrong with the given sbatch options."""
+    """What is wrong with these sbatch options."""
     errors, names = [], SBATCH_OPTIONS.split()
     for name, value in options.items():
         text = f"slurm.{name}={value}"
@@ -49,17 +49,17 @@ def option_problems(options: dict[str, str]) -> list[str]:
 
 
 def array_ranges(runs: list[SweepRun]) -> list[tuple[int, int]]:
-    """First and last index of each array: one run for each probe, then the others."""
-    makers = len({run.probe_key for run in runs})
-    ranges = [(0, makers - 1), (makers, len(runs) - 1)]
+    """First and last index of each array: one run for each probe, then the other runs."""
+    num_probes = len({run.probe_key for run in runs})
+    ranges = [(0, num_probes - 1), (num_probes, len(runs) - 1)]
     return [(first, last) for first, last in ranges if last >= first]
 
 
 def _scripts(
     plan: SweepPlan, setup: str, options: dict[str, str], tasks: Path, arguments: list[str]
 ) -> dict[str, str]:
-    """run.sbatch, one task of the array, whose arguments are in the folder `tasks` (with more than
-    one node each starts its own launcher), and table.sbatch, which compares what is finished."""
+    """The scripts by name: run.sbatch is one task of the array, with its arguments in the folder
+    `tasks`; every node starts a launcher. table.sbatch compares the finished runs."""
     loader = jinja2.PackageLoader("difftrain", "sweep")
     templates = jinja2.Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)
     templates.filters["quote"] = lambda value: shlex.quote(str(value))
@@ -86,13 +86,13 @@ def submit(
 ) -> None:
     """Write the scripts and submit them; `dry` prints them instead. Ends with `output: FOLDER`.
 
-    Finished runs are left out, except those whose last start here failed after their report; that
-    outcome is forgotten. Each job but the first waits for the end, good or bad, of the one before
-    it. Exit code 1 if sbatch refuses.
+    Finished runs are skipped, except if their last start here failed after the report; that outcome
+    is removed from status.json. Each job waits until the previous one has succeeded or failed.
+    Exits with code 1 if sbatch fails.
     """
-    runs = probe_makers_first(local_launcher.unfinished_runs(plan))
+    runs = one_run_per_probe_first(local_launcher.unfinished_runs(plan))
     tasks = ["".join(f"{line}\n" for line in (run.label, *run.overrides)) for run in runs]
-    # Named by its content: tasks of an earlier submission that still wait find theirs unchanged.
+    # The name is a hash of the content, so earlier tasks that still wait keep their own files.
     folder = plan.folder / "jobs" / manifest.fingerprint(tasks)
     scripts = _scripts(plan, setup, options, folder, arguments)
     arrays = [f"--array={first}-{last}%{plan.at_a_time}" for first, last in array_ranges(runs)]
@@ -122,7 +122,7 @@ def submit(
         print(f"submitted {job}: {shlex.join([*array, script])}")
     if not dry:
         outcomes, labels = local_launcher.read_status(plan), {run.label for run in runs}
-        kept = {label: outcome for label, outcome in outcomes.items() if label not in labels}
-        if kept != outcomes:
-            manifest.write_json(plan.status_path, kept)
+        others = {label: outcome for label, outcome in outcomes.items() if label not in labels}
+        if others != outcomes:
+            manifest.write_json(plan.status_path, others)
         print(f"output: {plan.folder}", flush=True)

@@ -1,4 +1,4 @@
-"""A sweep: what it expands to, what it refuses, what it resumes, and its SLURM scripts."""
+"""Sweeps: the runs they expand to, bad arguments, resuming, and the SLURM scripts."""
 
 import json
 import os
@@ -51,8 +51,8 @@ def sweep_plan(runs: list[SweepRun], folder: Path, at_a_time: int = 1) -> local_
     )
 
 
-def finish(run: SweepRun) -> Path:
-    """The files of a finished run that a sweep looks at."""
+def write_finished_run(run: SweepRun) -> Path:
+    """Write the files by which a sweep recognizes a finished run; returns the run's folder."""
     folder = run.paths.run
     shutil.copytree(ROOT / "difftrain" / "shapes" / "tiny", folder / "checkpoint")
     (folder / "report.json").write_text("{}")
@@ -60,65 +60,65 @@ def finish(run: SweepRun) -> Path:
 
 
 def test_a_run_whose_checkpoint_is_incomplete_is_not_finished(tmp_path: Path) -> None:
-    (job,) = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1")
-    assert not job.is_finished()
-    weights = finish(job) / "checkpoint" / "model.safetensors"
-    assert job.is_finished()
+    (run,) = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1")
+    assert not run.is_finished()
+    weights = write_finished_run(run) / "checkpoint" / "model.safetensors"
+    assert run.is_finished()
     weights.write_bytes(weights.read_bytes()[:-1])
-    assert not job.is_finished()
+    assert not run.is_finished()
     weights.unlink()
-    assert not job.is_finished()
+    assert not run.is_finished()
 
 
-def test_a_sweep_is_every_combination_of_its_axes() -> None:
+def test_a_sweep_has_a_run_for_every_combination_of_recipe_difficulty_and_seed() -> None:
     runs = expand_runs("data.limit=50", recipe="grpo_hard,grpo_full", difficulty="pism,cmab",
                        seed="1,2,3")  # fmt: skip
-    assert len(runs) == len({job.label for job in runs}) == 12
-    assert len({job.paths.run for job in runs}) == 12
-    for job in runs:
-        recipe, measure, seed = job.label.split("-")
-        assert (job.config.name, job.config.seed) == (recipe, int(seed))
-        assert job.config.difficulty.measure == measure
-        assert job.config.data.limit == 50
-        assert resolve(compose_config(list(job.overrides))) == job.config
+    assert len(runs) == len({run.label for run in runs}) == 12
+    assert len({run.paths.run for run in runs}) == 12
+    for run in runs:
+        recipe, measure, seed = run.label.split("-")
+        assert (run.config.name, run.config.seed) == (recipe, int(seed))
+        assert run.config.difficulty.measure == measure
+        assert run.config.data.limit == 50
+        assert resolve(compose_config(list(run.overrides))) == run.config
 
 
-def test_a_run_for_each_probe_comes_first() -> None:
+def test_one_run_per_probe_comes_first() -> None:
     runs = expand_runs(recipe="grpo_full,grpo_random", difficulty="pism,cmab", seed="1,2")
-    probes = [job.paths.probe for job in runs]
+    probes = [run.paths.probe for run in runs]
     assert len(set(probes[:2])) == 2
     assert set(probes[2:]) == set(probes[:2])
-    assert [job.probe_key for job in runs[:2]] == list(dict.fromkeys(job.probe_key for job in runs))
+    assert [run.probe_key for run in runs[:2]] == list(dict.fromkeys(run.probe_key for run in runs))
 
 
-def test_a_row_with_a_probe_of_its_own_does_not_wait_for_rows_that_share_one() -> None:
+def test_a_recipe_with_its_own_probe_comes_before_recipes_that_share_a_probe() -> None:
     runs = expand_runs(recipe="grpo_full,grpo_random,rap")
-    assert [job.label for job in runs] == ["grpo_full-1", "rap-1", "grpo_random-1"]
+    assert [run.label for run in runs] == ["grpo_full-1", "rap-1", "grpo_random-1"]
     assert slurm.array_ranges(runs) == [(0, 1), (2, 2)]
 
 
-def test_runs_with_one_probe_key_have_one_probe_folder() -> None:
+def test_runs_with_equal_probe_keys_have_the_same_probe_folder() -> None:
     runs = expand_runs(recipe="grpo_full,grpo_hard", difficulty="pism,all", seed="1,2")
-    by_shared: dict[str, set[Path]] = {}
-    for job in runs:
-        by_shared.setdefault(job.probe_key, set()).add(job.paths.probe)
-    assert all(len(folders) == 1 for folders in by_shared.values())
+    folders_by_key: dict[str, set[Path]] = {}
+    for run in runs:
+        folders_by_key.setdefault(run.probe_key, set()).add(run.paths.probe)
+    assert all(len(folders) == 1 for folders in folders_by_key.values())
 
 
-def test_rows_without_a_random_row_of_their_size_get_a_control() -> None:
+def test_selecting_recipes_get_a_control_unless_the_sweep_has_a_random_row_of_their_size() -> None:
     runs = expand_runs(recipe="grpo_unsolved,grpo_hard,grpo_mid_hard,grpo_full")
-    controls = {job.config.name: job.config.control for job in runs}
+    controls = {run.config.name: run.config.control for run in runs}
     assert controls == {
         "grpo_unsolved": "random", "grpo_hard": "random", "grpo_mid_hard": "random",
         "grpo_full": "none",
     }  # fmt: skip
     assert expand_runs("control=none", recipe="grpo_hard")[0].config.control == "none"
     with_random_row = expand_runs(recipe="grpo_mid_hard,grpo_random")
-    assert [job.config.control for job in with_random_row] == ["none", "none"]
+    assert [run.config.control for run in with_random_row] == ["none", "none"]
     assert {row.control for row in PAPER_ROWS if row.control} < {*TABLES["paper"].recipes}
 
 
-def test_the_tables_overrides_yield_to_the_command_line() -> None:
+def test_the_command_line_replaces_the_overrides_of_a_table() -> None:
     table = TABLES["shapes"]
     axes = expand.sweep_axes({"recipe": ["grpo_full"]}, table)
     assert axes["seed"] == ["1", "2"]
@@ -128,7 +128,7 @@ def test_the_tables_overrides_yield_to_the_command_line() -> None:
     assert first.config.grpo.max_steps == 3
 
 
-def test_both_tables_hold_the_twelve_rows() -> None:
+def test_both_tables_have_twelve_rows() -> None:
     assert len(TABLES["paper"].recipes) == len(TABLES["shapes"].recipes) == 12
 
 
@@ -150,14 +150,14 @@ def test_every_problem_of_every_run_is_reported_before_any_starts(tmp_path: Path
         "sweep=a/b: may hold letters, digits, '.', '_' and '-' only",
         "data.limt=3: there is no setting data.limt; did you mean data.limit?",
         "grpo.num_generations=1: GRPO needs at least two completions to compare",
-        "-m: not of the form KEY=VALUE, and no option (see --help)",
+        "-m: neither of the form KEY=VALUE nor an option (see --help)",
     ):
         assert problem in result.stderr
     assert "output:" not in result.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_a_problem_of_some_runs_names_them() -> None:
+def test_the_error_for_a_problem_of_some_runs_names_them() -> None:
     (problem,) = problems_of(recipe="grpo_full,rap", difficulty="pism,cmab")
     assert problem.startswith(
         "select.rap=[cde, ace, drm]: needs cde, ace, drm in difficulty.extra_measures"
@@ -169,16 +169,16 @@ def test_a_problem_of_some_runs_names_them() -> None:
     ("arguments", "expected"),
     [
         (["recipe=grpo_mid_hard", "difficulty=pism,pism_released"],
-         ["probe.mask: pixels and rectangle: cannot stand in one table (grpo_mid_hard-pism_rel"]),
+         ["probe.mask: pixels and rectangle: cannot be compared in one table (grpo_mid_hard-pism"]),
         (["recipe=grpo_full,grpo_hard", "difficulty=pism,all", "seed=1,2"],
-         ["difficulty.extra_measures: ['cmab'] and ['cmab', 'cde', 'ace', 'drm']: cannot stand "
-          "in one table (grpo_full-all, grpo_hard-all)"]),
+         ["difficulty.extra_measures: ['cmab'] and ['cmab', 'cde', 'ace', 'drm']: cannot be "
+          "compared in one table (grpo_full-all, grpo_hard-all)"]),
         (["recipe=grpo_random,grpo_mid_hard", "select.random=true"],
-         ["select.random: False by its name and True: cannot stand in one table (grpo_mid_hard); "
-          "for another selection add a recipe of your own, conf/recipe/NAME.yaml"]),
+         ["select.random: False by its name and True: cannot be compared in one table "
+          "(grpo_mid_hard); to select differently, add a recipe of your own, conf/recipe/"]),
     ],
 )  # fmt: skip
-def test_runs_that_no_table_can_hold_are_refused_before_any_starts(
+def test_runs_that_cannot_be_compared_are_refused_before_any_starts(
     arguments: list[str], expected: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as refused:
@@ -204,17 +204,17 @@ def test_a_sweep_without_rows_is_refused() -> None:
     assert "a sweep needs table=paper, table=shapes or recipe=A,B" in result.stderr
 
 
-def test_settings_are_read_without_torch() -> None:
+def test_the_sweep_module_imports_neither_torch_nor_pandas_nor_scipy() -> None:
     code = (
         "import sys, difftrain.sweep; sys.exit(bool({'torch', 'pandas', 'scipy'} & {*sys.modules}))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def test_dry_prints_one_accelerate_launch_a_run_and_starts_nothing(tmp_path: Path) -> None:
+def test_dry_prints_one_accelerate_launch_per_run_and_starts_nothing(tmp_path: Path) -> None:
     arguments = ("recipe=grpo_full,grpo_random", "seed=1,2", f"output_dir={tmp_path}", "jobs=2")
     (first, *_) = expand_runs(arguments[2], recipe="grpo_full", seed="1,2")
-    finish(first)
+    write_finished_run(first)
     result = sweep(*arguments, "--dry")
     assert result.returncode == 0, result.stderr
     commands = [line for line in result.stdout.splitlines() if "accelerate.commands.launch" in line]
@@ -225,19 +225,19 @@ def test_dry_prints_one_accelerate_launch_a_run_and_starts_nothing(tmp_path: Pat
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_finished_run_is_recognized_by_its_folder_and_not_started(
+def test_finished_runs_are_not_started_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    for job in runs:
-        finish(job)
+    for run in runs:
+        write_finished_run(run)
     local_launcher.run_all(sweep_plan(runs, tmp_path / "sweep"))
     assert "2 runs, 2 finished earlier" in capsys.readouterr().out
     assert not (tmp_path / "sweep").exists()
     assert RunPaths(runs[0].config).run == runs[0].paths.run
 
 
-def test_runs_at_the_same_time_share_cores_and_gpus(
+def test_parallel_runs_share_cores_and_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = expand_runs(recipe="grpo_full", seed="1,2,3,4")
@@ -249,24 +249,24 @@ def test_runs_at_the_same_time_share_cores_and_gpus(
     assert [share["DIFFTRAIN_THREADS"] for share in shares] == ["4", "4"]
     alone = local_launcher.environment(sweep_plan(runs, tmp_path), 0)
     assert (alone["CUDA_VISIBLE_DEVICES"], alone["DIFFTRAIN_THREADS"]) == ("4", "8")
-    with pytest.raises(ConfigError, match="is 5 GPUs, but there are 4; at most jobs=4"):
+    with pytest.raises(ConfigError, match="needs 5 GPUs, but there are 4; use at most jobs=4"):
         local_launcher.check_gpus(sweep_plan(runs, tmp_path, at_a_time=5))
 
 
-def test_a_run_gets_as_many_gpus_as_it_spreads_its_engine_over(
+def test_a_run_gets_as_many_gpus_as_its_vllm_engine_uses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = expand_runs(recipe="grpo_full", seed="1,2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    for job in runs:
-        job.config.model.engine, job.config.model.vllm.tensor_parallel_size = EngineKind.vllm, 2
+    for run in runs:
+        run.config.model.engine, run.config.model.vllm.tensor_parallel_size = EngineKind.vllm, 2
     second = local_launcher.environment(sweep_plan(runs, tmp_path, at_a_time=2), 1)
     assert second["CUDA_VISIBLE_DEVICES"] == "6,7"
-    with pytest.raises(ConfigError, match="jobs=3: times 2 for each run is 6 GPUs"):
+    with pytest.raises(ConfigError, match="jobs=3: with 2 per run this needs 6 GPUs"):
         local_launcher.check_gpus(sweep_plan(runs, tmp_path, at_a_time=3))
 
 
-def test_parts_of_a_gpu_are_not_counted_as_gpus(
+def test_mig_devices_are_not_counted_as_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool = tmp_path / "nvidia-smi"
@@ -277,17 +277,17 @@ def test_parts_of_a_gpu_are_not_counted_as_gpus(
     assert local_launcher.available_gpus() == ["0"]
 
 
-def test_what_starts_nothing_needs_no_gpus(tmp_path: Path) -> None:
+def test_dry_and_table_start_nothing_and_need_no_gpus(tmp_path: Path) -> None:
     arguments = ("recipe=grpo_full", "jobs=9", f"output_dir={tmp_path}")
     assert sweep(*arguments, "--dry", CUDA_VISIBLE_DEVICES="0").returncode == 0
-    # Nothing is finished:
+    # Exit code 1, because no run is finished; 2 would be bad settings.
     assert sweep(*arguments, "--table", CUDA_VISIBLE_DEVICES="0").returncode == 1
     refused = sweep(*arguments, CUDA_VISIBLE_DEVICES="0")
     assert refused.returncode == 2
     assert "at most jobs=1" in refused.stderr
 
 
-def test_every_documented_sweep_can_make_rows_with_sft() -> None:
+def test_the_sweep_commands_in_the_docs_accept_recipes_with_sft() -> None:
     for name in ("README.md", "difftrain/sweep/README.md", "docs/wandb.md"):
         text = (ROOT / name).read_text().replace("\\\n", " ")
         lines = re.findall(
@@ -306,34 +306,34 @@ def plan_of(*arguments: str) -> local_launcher.SweepPlan:
     return sweeping.plan_sweep(sweeping.parse(list(arguments)))
 
 
-def test_shapes_runs_as_many_at_a_time_as_there_are_cores_and_gpus(
+def test_the_shapes_table_runs_as_many_jobs_as_cores_and_gpus_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)}, raising=False)
     arguments = ("table=shapes", "recipe=grpo_full", f"output_dir={tmp_path}")
-    for visible, number in {"": 8, "0": 1, "0,1,2": 3}.items():
+    for visible, num_jobs in {"": 8, "0": 1, "0,1,2": 3}.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         plan = plan_of(*arguments)
-        assert plan.at_a_time == number
+        assert plan.at_a_time == num_jobs
         local_launcher.check_gpus(plan)
     assert plan_of(*arguments, "jobs=5").at_a_time == 5
     assert plan_of("recipe=grpo_full", arguments[2]).at_a_time == 1
 
 
-def test_a_step_that_the_processes_cannot_share_is_refused_before_anything_starts(
+def test_a_step_that_processes_cannot_share_evenly_is_refused_before_any_run_starts(
     tmp_path: Path,
 ) -> None:
     file = ROOT / "launch" / "accelerate" / "zero2_cpu.yaml"
-    odd = ("recipe=grpo_full", "grpo.prompts_per_step=3", "grpo.num_generations=3",
+    uneven = ("recipe=grpo_full", "grpo.prompts_per_step=3", "grpo.num_generations=3",
            f"output_dir={tmp_path}")  # fmt: skip
     with pytest.raises(ConfigError, match=r"number of processes \(2\)"):
-        plan_of(*odd, f"accelerate={file}")
+        plan_of(*uneven, f"accelerate={file}")
     with pytest.raises(ConfigError, match=r"number of processes \(4\)"):
-        plan_of(*odd, f"accelerate={file}", "slurm.nodes=2")
-    assert plan_of(*odd, f"accelerate={file}", "--table")
+        plan_of(*uneven, f"accelerate={file}", "slurm.nodes=2")
+    assert plan_of(*uneven, f"accelerate={file}", "--table")
 
 
-def test_processes_follow_accelerate_s_own_file(tmp_path: Path) -> None:
+def test_the_number_of_processes_comes_from_accelerates_configuration(tmp_path: Path) -> None:
     runs = expand_runs(recipe="grpo_full")
     file = ROOT / "launch" / "accelerate" / "zero3.yaml"
     many = local_launcher.SweepPlan(
@@ -345,7 +345,9 @@ def test_processes_follow_accelerate_s_own_file(tmp_path: Path) -> None:
     assert line[line.index("--main_process_port") + 1] == "0"
 
 
-def test_of_a_progress_bar_only_the_last_state_is_shown(tmp_path: Path) -> None:
+def test_last_lines_show_the_last_state_of_progress_bars_and_of_the_last_start(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"start\nstep 1\rstep 2\rstep 3\n\nOSError: disk is full\n")
     assert local_launcher.last_lines(log) == ["start", "step 3", "OSError: disk is full"]
@@ -362,11 +364,11 @@ def test_of_a_progress_bar_only_the_last_state_is_shown(tmp_path: Path) -> None:
     assert local_launcher.failure_reason(1, log) == "refused (bad settings or input)"
 
 
-def test_a_run_that_cannot_start_is_shown_and_skipped(
+def test_a_run_that_cannot_start_is_reported_and_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, bad = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    finish(good)
+    write_finished_run(good)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     plan = sweep_plan([good, bad], tmp_path / "sweep")
     local_launcher.run_all(plan)
@@ -375,7 +377,7 @@ def test_a_run_that_cannot_start_is_shown_and_skipped(
     assert str(plan.log(bad)) in printed
     record = json.loads((tmp_path / "sweep" / "status.json").read_text())
     assert record["grpo_full-2"]["finished"] is False
-    finish(bad)
+    write_finished_run(bad)
     assert local_launcher.unfinished_runs(plan) == [bad]
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_info:
@@ -384,7 +386,7 @@ def test_a_run_that_cannot_start_is_shown_and_skipped(
     assert "1 of 2 runs are not finished: grpo_full-2" in capsys.readouterr().err
 
 
-def test_of_two_runs_that_end_together_each_has_its_own_processor_time(
+def test_processor_time_is_recorded_for_each_of_two_runs_that_end_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     busy = tmp_path / "busy"
@@ -398,12 +400,12 @@ def test_of_two_runs_that_end_together_each_has_its_own_processor_time(
     assert all(outcome["processor_seconds"] > 0 for outcome in record.values()), record
 
 
-FAKES = {
+FAKE_COMMANDS = {
     "sbatch": 'echo "$@" >> "$RECORD"; wc -l < "$RECORD" | tr -d " "',
     "scontrol": "printf 'node7\\nnode8\\n'",
     "srun": 'printf "%s\\n" "$@" > "$RECORD.srun"; env > "$RECORD.env"',
 }
-"""Commands of a cluster that record their arguments instead of running."""
+"""Bash bodies of cluster commands that record their arguments instead of running them."""
 
 
 @pytest.fixture
@@ -411,7 +413,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A PATH with fake commands; returns the path of their record."""
     folder, record = tmp_path / "bin", tmp_path / "record"
     folder.mkdir()
-    for name, body in FAKES.items():
+    for name, body in FAKE_COMMANDS.items():
         (folder / name).write_text(f"#!/bin/bash\n{body}\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -419,7 +421,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return record
 
 
-def test_slurm_submits_first_a_run_for_each_probe_then_the_rest_then_the_table(
+def test_slurm_submits_one_run_per_probe_then_the_other_runs_then_the_table(
     tmp_path: Path, cluster: Path
 ) -> None:
     result = sweep("recipe=grpo_full,grpo_random", "seed=1,2", "jobs=3", "slurm=plain",
@@ -452,15 +454,15 @@ def test_slurm_submits_first_a_run_for_each_probe_then_the_rest_then_the_table(
         assert subprocess.run(["bash", "-n", str(folder / name)]).returncode == 0
 
 
-def test_slurm_leaves_out_finished_runs(tmp_path: Path, cluster: Path) -> None:
+def test_slurm_skips_finished_runs(tmp_path: Path, cluster: Path) -> None:
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
-    finish(runs[0])
+    write_finished_run(runs[0])
     slurm.submit(sweep_plan(runs, tmp_path / "s"), "plain", {}, [])
     assert [path.name for path in (tmp_path / "s" / "jobs").glob("*/*")] == ["0.args"]
     assert cluster.read_text().splitlines()[0].startswith("--parsable --array=0-0%1")
 
 
-def test_a_second_submission_keeps_the_arguments_of_tasks_that_still_wait(
+def test_a_second_submission_does_not_change_the_files_of_waiting_tasks(
     tmp_path: Path, cluster: Path
 ) -> None:
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
@@ -469,7 +471,7 @@ def test_a_second_submission_keeps_the_arguments_of_tasks_that_still_wait(
     (waiting,) = (tmp_path / "s" / "jobs").glob("*/1.args")
     before = waiting.read_text()
     first = (tmp_path / "s" / "run.sbatch").read_text()
-    finish(runs[0])
+    write_finished_run(runs[0])
     slurm.submit(plan, "plain", {}, [])
     assert str(waiting.parent) in first
     assert str(waiting.parent) not in (tmp_path / "s" / "run.sbatch").read_text()
@@ -477,13 +479,13 @@ def test_a_second_submission_keeps_the_arguments_of_tasks_that_still_wait(
     assert len(list((tmp_path / "s" / "jobs").iterdir())) == 2
 
 
-def test_a_run_that_failed_here_is_submitted_and_its_failure_forgotten(
+def test_a_run_that_failed_after_its_report_is_submitted_and_its_failure_removed(
     tmp_path: Path, cluster: Path
 ) -> None:
     runs = expand_runs(f"output_dir={tmp_path}", recipe="grpo_full", seed="1,2")
     plan = sweep_plan(runs, tmp_path / "s")
-    for job in runs:
-        finish(job)
+    for run in runs:
+        write_finished_run(run)
     plan.folder.mkdir()
     (plan.folder / "status.json").write_text('{"grpo_full-2": {"finished": false}}')
     slurm.submit(plan, "plain", {}, [])
@@ -492,7 +494,7 @@ def test_a_run_that_failed_here_is_submitted_and_its_failure_forgotten(
     assert local_launcher.unfinished_runs(plan) == []
 
 
-def test_a_task_starts_a_python_whose_path_has_a_space(
+def test_a_task_can_start_a_python_whose_path_has_a_space(
     tmp_path: Path, cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = tmp_path / "a b" / "python"
@@ -520,7 +522,7 @@ def test_a_task_starts_a_python_whose_path_has_a_space(
                               "data.tasks=[ocr, counting]", "seed=1"]  # fmt: skip
 
 
-def test_another_benchmark_file_or_judge_server_makes_another_run(
+def test_the_run_folder_depends_on_benchmark_contents_and_judge_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "MMStar.tsv"
@@ -543,7 +545,7 @@ def test_another_benchmark_file_or_judge_server_makes_another_run(
     assert len({first, other_judge, run(tmp_path)}) == 3
 
 
-def test_dry_prints_the_scripts_where_there_is_no_sbatch(tmp_path: Path) -> None:
+def test_dry_prints_the_scripts_on_a_machine_without_sbatch(tmp_path: Path) -> None:
     arguments = ("recipe=grpo_full", "slurm=plain", f"output_dir={tmp_path}")
     folders = os.environ["PATH"].split(os.pathsep)
     path = os.pathsep.join(name for name in folders if not (Path(name) / "sbatch").exists())
@@ -557,20 +559,20 @@ def test_dry_prints_the_scripts_where_there_is_no_sbatch(tmp_path: Path) -> None
     assert "there is no sbatch on this machine; --dry prints the scripts" in result.stderr
 
 
-def test_options_that_the_sweep_sets_are_refused() -> None:
+def test_sbatch_options_that_the_sweep_sets_itself_are_refused() -> None:
     (problem,) = slurm.option_problems({"array": "1-3"})
     assert "is set by the sweep" in problem
     assert slurm.option_problems({"time": "1-00", "gres": "gpu:8"}) == []
 
 
 @pytest.mark.slow
-def test_two_runs_and_a_failing_third_end_in_the_table_and_resume(tmp_path: Path) -> None:
+def test_a_sweep_with_a_failing_run_writes_the_table_and_can_be_resumed(tmp_path: Path) -> None:
     arguments = ("recipe=grpo_full,grpo_random,grpo_unsolved", "seed=1", "debug=smoke",
                  "control=none", f"output_dir={tmp_path}", "jobs=2")  # fmt: skip
     runs = expand_runs(*arguments[2:5], recipe="grpo_full,grpo_random,grpo_unsolved")
-    in_the_way = runs[2].paths.grpo("tuned")
-    in_the_way.parent.mkdir(parents=True)
-    in_the_way.write_text("a file where a folder must be")
+    blocking_file = runs[2].paths.grpo("tuned")
+    blocking_file.parent.mkdir(parents=True)
+    blocking_file.write_text("a file where a folder must be")
     result = sweep(*arguments)
     assert result.returncode == 1
     assert "grpo_full-1: done in" in result.stdout
@@ -582,7 +584,7 @@ def test_two_runs_and_a_failing_third_end_in_the_table_and_resume(tmp_path: Path
     assert "GRPO-only(fullset)" in (first / "compare.md").read_text()
     assert len(list((tmp_path / "probe").glob("*/manifest.json"))) == 1
     logs = {log: log.stat().st_mtime for log in (tmp_path / "sweep" / "rows").glob("*.log")}
-    in_the_way.unlink()
+    blocking_file.unlink()
     result = sweep(*arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "3 runs, 2 finished earlier" in result.stdout
