@@ -79,7 +79,7 @@ def test_a_thin_image_gets_a_size_that_the_processor_keeps_or_is_refused(budget)
     assert stable
 
 
-def test_an_image_that_only_rounding_makes_too_narrow_is_refused():
+def test_an_image_that_becomes_too_narrow_by_rounding_is_refused():
     assert smart_resize(41, 8200) == (28, 8204)
     with pytest.raises(ImageError, match="image too narrow: 8204 x 28"):
         images.fit_size((8200, 41), BUDGET)

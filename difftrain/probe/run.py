@@ -61,7 +61,7 @@ def engine_request(request: ProbeRequest, config: ProbeConfig, run_seed: int) ->
     else:
         pictures = [images.from_png(png) for png in sample.images]
     if view is View.masked:
-        percent = () if config.nested else (request.percent,)
+        percent = () if config.nested else (request.percent,)  # a shared seed nests the masks
         for i, image in enumerate(pictures):
             seed = seeds.derive(run_seed, "mask", sample.sample_id, i, *percent, request.draw)
             masked = masks.mask(np.asarray(image), request.percent, seed, config.mask)
@@ -104,10 +104,12 @@ class RequestQueue:
     def __init__(self, state: ProbeState, samples: Iterable[Sample], run_seed: int) -> None:
         self.state, self.run_seed = state, run_seed
         self.waiting: deque[ProbeRequest] = deque()
-        self.open: Counter[str] = Counter()  # each sample's requests, waiting or in flight
+        self.open_counts: Counter[str] = (
+            Counter()
+        )  # requests of each sample_id, waiting or in flight
         self.unmasked: dict[tuple[str, View], Request] = {}
         for sample in sorted(samples, key=lambda sample: -len(sample.question)):
-            self._append(sample)
+            self._enqueue(sample)
 
     def next_requests(self, room: int) -> list[tuple[ProbeRequest, Request]]:
         """Up to `room` requests; none of a sample that has failed."""
@@ -123,18 +125,18 @@ class RequestQueue:
     def finish(self, request: ProbeRequest) -> None:
         """Count a request as finished; the state already has its rollout or its failure."""
         sample_id = request.sample.sample_id
-        self.open[sample_id] -= 1
-        if not self.open[sample_id]:
-            del self.open[sample_id]
-            self._append(request.sample)
-        if sample_id not in self.open:
+        self.open_counts[sample_id] -= 1
+        if not self.open_counts[sample_id]:
+            del self.open_counts[sample_id]
+            self._enqueue(request.sample)
+        if sample_id not in self.open_counts:
             for view in View:
                 self.unmasked.pop((sample_id, view), None)
 
-    def _append(self, sample: Sample) -> None:
+    def _enqueue(self, sample: Sample) -> None:
         if requests := self.state.next_requests(sample):
             self.waiting.extendleft(reversed(requests))
-            self.open[sample.sample_id] = len(requests)
+            self.open_counts[sample.sample_id] = len(requests)
 
     def _engine_request(self, request: ProbeRequest) -> Request:
         """The engine's request; unmasked images of an open sample are decoded once."""
@@ -158,7 +160,7 @@ def probe_share(
     """Draw until no sample of this share needs another draw; rollouts are written as they come."""
     queue = RequestQueue(state, samples, seed)
     world, started, num_finished = heart.world, time.time(), 0
-    total, settled = len(samples), len(samples) - len(queue.open)
+    total, settled = len(samples), len(samples) - len(queue.open_counts)
     hidden = not world.is_first
     bar = tqdm(total=total, initial=settled, desc="probe", unit="sample", disable=hidden)
 
@@ -185,7 +187,7 @@ def probe_share(
             queue.finish(request)
             num_finished += 1
             on_idle()
-            bar.update(total - len(queue.open) - bar.n)
+            bar.update(total - len(queue.open_counts) - bar.n)
             rate = num_finished / (time.time() - started)
             bar.set_postfix_str(f"{num_finished} responses, {rate:.0f}/s", refresh=False)
     finally:

@@ -48,7 +48,7 @@ def test_values_above_the_diagonal_are_ignored() -> None:
     assert ace.bias(table + np.triu(np.full((6, 6), 0.9), 1)) == ace.bias(table)
 
 
-def test_a_product_too_small_for_a_float_is_a_sum_of_logarithms() -> None:
+def test_a_product_too_small_for_a_float_is_computed_as_a_logarithm() -> None:
     tokens = 3000
     table = np.tril(np.full((tokens, tokens), 1e-3))
     assert ace.bias(table, min_rows=tokens) == pytest.approx(tokens * math.log(2e-3))

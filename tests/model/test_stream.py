@@ -148,7 +148,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     assert "going on with 2 at most" in caplog.text
 
 
-def test_one_out_of_memory_in_prefill_halves_the_batch_once(
+def test_one_out_of_memory_error_in_prefill_halves_the_batch_once(
     tiny: LoadedModel, requests: list[Request]
 ) -> None:
     failures: list[int] = []

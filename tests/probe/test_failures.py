@@ -119,7 +119,7 @@ def test_faults_change_no_row_and_written_draws_are_not_requested_again(
     assert len(server.bodies) == num_requests
 
 
-def test_responses_from_before_the_server_stays_away_are_kept(
+def test_responses_from_before_a_lasting_outage_are_kept(
     server: ModelServer, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     def inject_fault(handler: Any, body: dict, number: int) -> bool:

@@ -53,9 +53,9 @@ def test_a_begun_sample_is_continued_before_another_is_begun(queue: RequestQueue
         request, _ = in_flight.pop(int(rng.integers(len(in_flight))))
         queue.state.add([rollout_of(request, bool(rng.random() < 0.4))])
         queue.finish(request)
-        if request.sample.sample_id not in queue.open:
+        if request.sample.sample_id not in queue.open_counts:
             settled.add(request.sample.sample_id)
-    assert not queue.open
+    assert not queue.open_counts
     assert len(settled) == 24
     assert queue.unmasked == {}
 
@@ -79,15 +79,15 @@ def test_only_requests_with_the_same_parts_name_the_same_view(queue: RequestQueu
 def test_a_failed_sample_gets_no_further_requests(queue: RequestQueue) -> None:
     ((request, _),) = queue.next_requests(1)
     sample_id, waiting = request.sample.sample_id, len(queue.waiting)
-    num_waiting_of_sample = queue.open[sample_id] - 1
+    num_waiting_of_sample = queue.open_counts[sample_id] - 1
     assert num_waiting_of_sample > 1
     queue.state.failed[sample_id] = "too long"
     queue.finish(request)
     requests = [request for request, _ in queue.next_requests(waiting)]
     assert len(requests) == waiting - num_waiting_of_sample
     assert sample_id not in {request.sample.sample_id for request in requests}
-    assert sample_id not in queue.open
-    assert len(queue.open) == 23
+    assert sample_id not in queue.open_counts
+    assert len(queue.open_counts) == 23
     assert not any(name == sample_id for name, _ in queue.unmasked)
 
 

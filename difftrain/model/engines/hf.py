@@ -198,7 +198,7 @@ class ContinuousBatch(Generic[K]):
             if row.has_ended(self.eos_ids):
                 self.ended.append(row)
                 del self.rows[slot]
-                self.cache.length[slot] = 0
+                self.cache.lengths[slot] = 0
                 last_slot = max(self.rows, default=-1)
                 if last_slot > slot and not self.is_fixed:  # keeps the used slots together
                     self.cache.move(last_slot, slot)

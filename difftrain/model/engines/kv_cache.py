@@ -170,7 +170,7 @@ class SlotCache:
     def __init__(self, rows: int, width: int | None = None, max_tokens: int = sys.maxsize) -> None:
         self.max_rows, self.fixed_width, self.max_tokens = rows, width, max_tokens
         self.key_values: list[Tensor] = []  # 2 N K W D for each layer
-        self.length = [0] * rows
+        self.lengths = [0] * rows
         self.cursor_N = torch.empty(0, dtype=torch.long)  # each slot's next position
         self.visible_width = 0  # the width that attention reads
 
@@ -181,20 +181,20 @@ class SlotCache:
         self._grow(prompt.length + 1, slot + 1)
         for layer, prompt_layer in zip(self.key_values, prompt.key_values, strict=True):
             layer[:, slot, :, : prompt.length] = prompt_layer
-        self.length[slot] = prompt.length
+        self.lengths[slot] = prompt.length
 
     def move(self, source: int, target: int) -> None:
         """Copy a slot over another, so that the used slots stay contiguous."""
-        length = self.length[source]
+        length = self.lengths[source]
         for layer in self.key_values:
             layer[:, target, :, :length] = layer[:, source, :, :length]
-        self.length[target], self.length[source] = length, 0
+        self.lengths[target], self.lengths[source] = length, 0
 
     def _grow(self, width: int, rows: int) -> None:
         """Make room for `rows` rows of `width` tokens, if there is not enough."""
         _, old_rows, heads, old_width, size = self.key_values[0].shape
-        longest = max(self.length)
-        used = max((slot + 1 for slot, length in enumerate(self.length) if length), default=0)
+        longest = max(self.lengths)
+        used = max((slot + 1 for slot, length in enumerate(self.lengths) if length), default=0)
         width = self.fixed_width or -(-max(width, longest) // WIDTH_STEP) * WIDTH_STEP
         rows = self.max_rows if self.fixed_width else max(rows, used)
         if old_rows >= rows and old_width >= width:
@@ -211,10 +211,10 @@ class SlotCache:
     def decode(self, loaded: LoadedModel, token_N: Tensor, position_N: Tensor) -> Tensor:
         """Logits N V (float32) after appending one token to each of the first N slots."""
         count = len(token_N)
-        longest = max(self.length[:count]) + 1
+        longest = max(self.lengths[:count]) + 1
         self._grow(longest, count)
         self.visible_width = self.fixed_width or -(-longest // WIDTH_STEP) * WIDTH_STEP
-        self.cursor_N = torch.tensor(self.length[:count], device=token_N.device)
+        self.cursor_N = torch.tensor(self.lengths[:count], device=token_N.device)
         position_W = torch.arange(self.visible_width, device=token_N.device)
         visible_NW = position_W[None] <= self.cursor_N[:, None]
         with attention_function(loaded.model, _attend_one_query):
@@ -226,7 +226,7 @@ class SlotCache:
                 use_cache=True,
             )
         for slot in range(count):
-            self.length[slot] += self.length[slot] > 0  # an empty slot stays empty
+            self.lengths[slot] += self.lengths[slot] > 0  # an empty slot stays empty
         return loaded.model.get_output_embeddings()(output.last_hidden_state[:, -1]).float()
 
     def update(
