@@ -25,13 +25,13 @@ import pandas as pd
 from measure_validity_stats import (
     ANSWER_GROUPS,
     TITLES,
-    above_prior,
     agreement,
     confusion,
+    difficulty_correlation,
+    family_auc,
     pooled_rank_correlation,
     rank_correlations,
     separation,
-    with_difficulty,
 )
 
 from difftrain.cli.overrides import compose_config
@@ -172,7 +172,7 @@ def answer_group(number: int) -> str:
     return next(name for name, (low, high) in ANSWER_GROUPS.items() if low <= number <= high)
 
 
-def columns(scores: Sequence[Score], name: str, measure: str) -> dict[str, dict[str, Any]]:
+def measure_columns(scores: Sequence[Score], name: str, measure: str) -> dict[str, dict[str, Any]]:
     """Two columns, each by sample id: the value and the stratum of one measure."""
     rows = [score for score in scores if score.measure == measure]
     missing = 1.0 if measure == "pism" else np.nan
@@ -208,12 +208,12 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
     """
     last = results["and chance"]
     measured: dict[str, dict[str, Any]] = {}
-    measured |= columns(last.scores, "pism_chance", "pism")
-    measured |= columns(last.uncorrected, "pism", "pism")
+    measured |= measure_columns(last.scores, "pism_chance", "pism")
+    measured |= measure_columns(last.uncorrected, "pism", "pism")
     for kind in ("rectangle", "patches"):
-        measured |= columns(results[kind].scores, f"pism_{kind}", "pism")
+        measured |= measure_columns(results[kind].scores, f"pism_{kind}", "pism")
     for measure in ("cmab", "cde", "ace", "drm"):
-        measured |= columns(last.scores, measure, measure)
+        measured |= measure_columns(last.scores, measure, measure)
     truth = {
         "task": {s.sample_id: s.task for s in last.samples},
         "requires_image": {s.sample_id: s.requires_image for s in last.samples},
@@ -369,8 +369,8 @@ def families(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
             "n": len(rows),
             "with_image": float(rows["with_image"].mean()),
             "text_only": float(rows["text_only"].mean()),
-            "cde": above_prior(frame, "cde", str(task)),
-            "pism": above_prior(frame, "pism", str(task)),
+            "cde": family_auc(frame, "cde", str(task)),
+            "pism": family_auc(frame, "pism", str(task)),
         }
         for task, rows in frame[frame["truth"] == "needs the image"].groupby("task")
     }
@@ -397,7 +397,7 @@ def answer_spaces(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def measure(results: dict[str, StepResult], frame: pd.DataFrame) -> dict[str, Any]:
     """All numbers of the page."""
-    correlations = {name: with_difficulty(frame, name) for name in TITLES}
+    correlations = {name: difficulty_correlation(frame, name) for name in TITLES}
     rho, num_samples = rank_correlations(frame, COMPARED)
     confusions = {
         TITLES[name]: confusion(frame, "pism", name) for name in ("cmab", "drm", "pism_chance")
@@ -406,8 +406,8 @@ def measure(results: dict[str, StepResult], frame: pd.DataFrame) -> dict[str, An
     return {
         "separation": {
             name: {
-                "all": separation(frame, name, solved=False),
-                "solved": separation(frame, name, solved=True),
+                "all": separation(frame, name, solved_only=False),
+                "solved": separation(frame, name, solved_only=True),
             }
             for name in TITLES
         },

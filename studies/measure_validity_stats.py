@@ -95,13 +95,13 @@ class Statistic:
     left_out: int
 
 
-def separation(frame: pd.DataFrame, name: str, solved: bool) -> Statistic:
-    """AUC of samples that need the image over prior ones; `solved`: only those that were solved.
+def separation(frame: pd.DataFrame, name: str, solved_only: bool) -> Statistic:
+    """AUC of samples that need the image over prior ones; `solved_only`: over solved samples.
 
     Raises ValueError if one side is empty.
     """
     rows = frame[frame["truth"] != "noise"]
-    rows = rows[rows["solved"]] if solved else rows
+    rows = rows[rows["solved"]] if solved_only else rows
     rated = rows.dropna(subset=[name])
     value = TOWARDS_IMAGE[name] * rated[name].to_numpy(dtype=float)
     needs_image = (rated["truth"] == "needs the image").to_numpy()
@@ -110,7 +110,7 @@ def separation(frame: pd.DataFrame, name: str, solved: bool) -> Statistic:
     return Statistic(auc(positive, negative), low, high, len(rated), len(rows) - len(rated))
 
 
-def above_prior(frame: pd.DataFrame, name: str, family: str) -> Statistic:
+def family_auc(frame: pd.DataFrame, name: str, family: str) -> Statistic:
     """AUC of one family over the prior samples. Raises ValueError if one side is empty."""
     rated = frame[frame["task"].isin([family]) | (frame["truth"] == "prior")].dropna(subset=[name])
     value = TOWARDS_IMAGE[name] * rated[name].to_numpy(dtype=float)
@@ -137,7 +137,7 @@ def pooled_rank_correlation(families: Sequence[tuple[np.ndarray, np.ndarray]]) -
     return float((value_N * difficulty_N).sum() / scale) if scale else float("nan")
 
 
-def with_difficulty(frame: pd.DataFrame, name: str) -> tuple[Statistic, dict[str, float]]:
+def difficulty_correlation(frame: pd.DataFrame, name: str) -> tuple[Statistic, dict[str, float]]:
     """Rank correlation with gen_difficulty: pooled over families, and of each family."""
     rows = frame[frame["truth"] == "needs the image"]
     rated = rows.dropna(subset=[name])

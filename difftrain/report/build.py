@@ -126,16 +126,18 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
     Fails if these do not add up. `picks_strata` has the strata of each arm's selection; with two
     training stages, those of each stage under `arm, stage`.
     """
-    rows = dict(data.manifests["data"]["counts"])
+    totals = dict(data.manifests["data"]["counts"])
     unscored = Counter(RejectedRow(**row).short_reason for row in data.unscored)
-    rows["samples"] -= unscored.total()
-    rows["quarantined"] += unscored.total()
+    totals["samples"] -= unscored.total()
+    totals["quarantined"] += unscored.total()
     strata = data.samples.set_index("sample_id")[f"{measure}_stratum"]
-    assert rows["samples"] == len(strata), f"{len(strata)} samples, but manifest.json says {rows}"
-    assert rows["quarantined"] == len(data.quarantine), (
-        f"{len(data.quarantine)} lines in quarantine.jsonl, but manifest.json says {rows}"
+    assert totals["samples"] == len(strata), f"{len(strata)} samples, but manifest.json: {totals}"
+    assert totals["quarantined"] == len(data.quarantine), (
+        f"{len(data.quarantine)} lines in quarantine.jsonl, but manifest.json says {totals}"
     )
-    assert rows["rows"] == rows["samples"] + rows["quarantined"], f"rows do not add up: {rows}"
+    assert totals["rows"] == totals["samples"] + totals["quarantined"], (
+        f"rows do not add up: {totals}"
+    )
     picks_strata = {}
     for arm, selections in data.selections.items():
         stages = list(selections.groupby("stage", sort=False)["sample_id"])
@@ -143,9 +145,9 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
             name = arm if len(stages) == 1 else f"{arm}, {stage}"
             picks_strata[name] = stratum_counts(strata.loc[sample_ids])
     counts: dict[str, Any] = {
-        "samples": rows["rows"],
-        "quarantined": rows["quarantined"],
-        "quarantine_reasons": rows.get("reasons", {}) | dict(unscored),
+        "samples": totals["rows"],
+        "quarantined": totals["quarantined"],
+        "quarantine_reasons": totals.get("reasons", {}) | dict(unscored),
         "strata": stratum_counts(strata),
         "picks": data.selections["tuned"]["stage"].value_counts().to_dict(),
         "picks_strata": picks_strata,

@@ -15,7 +15,7 @@ from difftrain.pipeline import manifest, parquet
 from difftrain.records import Rollout, Sample, Score, Selection
 from difftrain.select.rap import DECISIONS_FOLDER, Decision
 
-# The script that runs a stage; launch/train.py runs those that are not listed, too.
+# The script that runs a stage; launch/train.py runs all stages that are not listed.
 COMMANDS = dict.fromkeys(("data", "probe", "attention"), "launch/probe.py") | {
     "score": "launch/score.py",
     "evaluate": "launch/evaluate.py",

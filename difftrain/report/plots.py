@@ -41,10 +41,10 @@ NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 NEVER_TICK_GAP = 0.12  # distance of the tick `never` from the largest mask ratio
 
 
-def new_figure(width: float, height: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
-    """A figure (size in inches) and its axes, without the global state of pyplot."""
+def new_figure(width: float, height: float, *shape: int, **options: Any) -> tuple[Figure, Any]:
+    """A figure (size in inches) with rows and columns of axes, without pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(*grid, **options)
+    return figure, figure.subplots(*shape, **options)
 
 
 def svg_figure(draw: Callable[..., Figure | None]) -> Callable[..., str | None]:

@@ -166,7 +166,7 @@ def test_only_an_interval_without_zero_is_called_better_or_worse(
         (UNCLEAR, "No difference is shown after training on "),
     ],
 )
-def test_the_headline_says_whether_it_helped(
+def test_the_headline_says_whether_training_helped(
     written: Written, difference: dict, expected: str
 ) -> None:
     report = written[1]

@@ -53,11 +53,11 @@ def sample_frame() -> pd.DataFrame:
 
 
 def test_noise_is_left_out_of_the_separation_and_missing_values_are_counted() -> None:
-    all_samples = separation(sample_frame(), "cde", solved=False)
+    all_samples = separation(sample_frame(), "cde", solved_only=False)
     assert (all_samples.n, all_samples.left_out) == (5, 0)
     assert all_samples.value == pytest.approx(4.5 / 6)
-    assert separation(sample_frame(), "cde", solved=True).value == 1
-    assert separation(sample_frame(), "cmab", solved=False).left_out == 1
+    assert separation(sample_frame(), "cde", solved_only=True).value == 1
+    assert separation(sample_frame(), "cmab", solved_only=False).left_out == 1
 
 
 def test_the_confusion_counts_every_sample_once() -> None:
