@@ -1,4 +1,4 @@
-"""Official data sets in the three forms they come in: counted, checked, images left on disk."""
+"""Items from parquet folders, save_to_disk folders and TSV files: checks, columns and images."""
 
 import ast
 import pickle
@@ -23,7 +23,7 @@ from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline.parquet import SchemaError
 
 Row = dict[str, Any]
-COUNTS = {
+OFFICIAL_COUNTS = {
     "MathVista": 1000,
     "MMVet": 218,
     "OCRBench": 1000,
@@ -39,7 +39,7 @@ def config(root: Path, name: str, source: ItemSource, **more: Any) -> EvaluateCo
 
 def read(root: Path, name: str, source: ItemSource, **more: Any) -> list[Row]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a drawn TSV never has the published md5
+        warnings.simplefilter("ignore")  # these TSV files do not have the published md5
         return loading.official_items(name, config(root, name, source, **more))
 
 
@@ -57,10 +57,10 @@ def test_a_folder_of_official_size_gives_every_item_once(
 ) -> None:
     write_folder(tmp_path, name, hub_rows(name), form)
     rows = read(tmp_path, name, ItemSource.folder)
-    assert len(rows) == COUNTS[name]
+    assert len(rows) == OFFICIAL_COUNTS[name]
     ids = {evaluate.benchmark_named(name).item_id(row) for row in rows}
-    assert len(ids) == COUNTS[name]
-    for item in rows[:: COUNTS[name] // 20]:
+    assert len(ids) == OFFICIAL_COUNTS[name]
+    for item in rows[:: OFFICIAL_COUNTS[name] // 20]:
         parts = evaluate.build_prompt(name, item)
         images = [part["value"] for part in parts if part["type"] == "image"]
         assert images
@@ -70,7 +70,7 @@ def test_a_folder_of_official_size_gives_every_item_once(
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_the_harness_file_gives_the_very_items_of_the_hub(
+def test_the_harnesss_tsv_and_the_hubs_data_set_give_equal_items(
     name: str, tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     write_folder(tmp_path, name, hub_rows(name))
@@ -81,8 +81,9 @@ def test_the_harness_file_gives_the_very_items_of_the_hub(
     for a, b in zip(items, expected, strict=True):
         assert a["image"] == b["image"]
         assert evaluate.build_prompt(name, a) == evaluate.build_prompt(name, b)
-        kind = evaluate.benchmark_named(name)
-        assert (kind.item_id(a), kind.category(a)) == (kind.item_id(b), kind.category(b))
+        benchmark = evaluate.benchmark_named(name)
+        assert benchmark.item_id(a) == benchmark.item_id(b)
+        assert benchmark.category(a) == benchmark.category(b)
         for prediction in ("a hen", "B", "yes", "7"):
             assert evaluate.grade_prediction(name, prediction, a) == evaluate.grade_prediction(
                 name, prediction, b
@@ -91,7 +92,7 @@ def test_the_harness_file_gives_the_very_items_of_the_hub(
 
 @pytest.mark.parametrize("source", [ItemSource.folder, ItemSource.tsv])
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_a_wrong_number_of_items_names_benchmark_and_both_numbers(
+def test_a_wrong_number_of_items_is_an_error_with_both_numbers(
     name: str,
     source: ItemSource,
     tmp_path: Path,
@@ -103,14 +104,14 @@ def test_a_wrong_number_of_items_names_benchmark_and_both_numbers(
     write_folder(tmp_path, name, rows)
     few = read(tmp_path, name, ItemSource.folder, allow_count_mismatch=True)
     write_tsv(tmp_path / TSV_FILES[name], with_image_bytes(few))
-    message = f"{name}: 60 items in .*, but the benchmark has {COUNTS[name]}"
+    message = f"{name}: 60 items in .*, but the benchmark has {OFFICIAL_COUNTS[name]}"
     with pytest.raises(SchemaError, match=message):
         read(tmp_path, name, source)
     assert len(read(tmp_path, name, source, allow_count_mismatch=True)) == 60
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_missing_columns_are_named(
+def test_missing_columns_are_an_error_that_names_them(
     name: str, tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     rows = hub_rows(name)[:3]
@@ -123,7 +124,7 @@ def test_missing_columns_are_named(
         read(tmp_path, name, ItemSource.tsv)
 
 
-def test_a_duplicate_item_is_refused(
+def test_a_duplicate_item_is_an_error(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     rows = [*hub_rows("MMVet")[:217], hub_rows("MMVet")[5]]
@@ -132,7 +133,7 @@ def test_a_duplicate_item_is_refused(
         read(tmp_path, "MMVet", ItemSource.folder)
 
 
-def test_a_folder_without_the_split_says_so(tmp_path: Path, hub_rows: Callable) -> None:
+def test_a_folder_without_the_split_is_an_error(tmp_path: Path, hub_rows: Callable) -> None:
     rows = datasets.Dataset.from_list([{"x": 1}])
     (tmp_path / "MMVet").mkdir()
     rows.to_parquet(str(tmp_path / "MMVet" / "train-00000-of-00001.parquet"))
@@ -143,7 +144,7 @@ def test_a_folder_without_the_split_says_so(tmp_path: Path, hub_rows: Callable) 
         read(tmp_path, "OCRBench", ItemSource.folder)
 
 
-def test_a_lone_parquet_without_a_split_in_its_name_is_taken(
+def test_a_single_parquet_file_without_a_split_in_its_name_is_loaded(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     folder = write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:4])
@@ -153,7 +154,7 @@ def test_a_lone_parquet_without_a_split_in_its_name_is_taken(
     assert len(read(tmp_path, "MMStar", ItemSource.folder, allow_count_mismatch=True)) == 4
 
 
-def test_a_damaged_parquet_file_is_named_in_words(
+def test_a_damaged_parquet_file_is_an_error_that_names_it(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     folder = write_folder(tmp_path, "MMStar", hub_rows("MMStar")[:4])
@@ -163,7 +164,7 @@ def test_a_damaged_parquet_file_is_named_in_words(
         read(tmp_path, "MMStar", ItemSource.folder, allow_count_mismatch=True)
 
 
-def test_without_network_the_message_names_the_folder_instead(
+def test_without_network_the_message_says_how_to_use_a_local_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
@@ -194,7 +195,7 @@ def png(color: str) -> bytes:
     return buffer.getvalue()
 
 
-def test_rows_share_images_by_index_hold_several_and_are_dropped_without(
+def test_tsv_rows_may_refer_to_another_rows_image_have_several_or_none(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     rows = [
@@ -209,11 +210,13 @@ def test_rows_share_images_by_index_hold_several_and_are_dropped_without(
     assert items[2]["question"] == 'two\nlines, a\ttab and a "quote"'
     images = [[loading.image_bytes(value) for value in item["image"]] for item in items]
     assert images == [[png("red")], [png("red")], [png("blue"), png("green")]]
-    assert len(pickle.dumps(items)) < path.stat().st_size * 5  # handles, no pictures
+    assert (
+        len(pickle.dumps(items)) < path.stat().st_size * 5
+    )  # functions that read the images, not the images
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u0085", "\x0b", "\x0c", "\x1c"])
-def test_what_only_looks_like_a_line_break_inside_a_cell_cuts_no_row(
+def test_unusual_line_separators_inside_a_cell_do_not_end_the_row(
     character: str, tmp_path: Path, write_tsv: Callable
 ) -> None:
     row = tsv_item("0", [png("red")], question=f"Wh{character}at?")
@@ -223,7 +226,7 @@ def test_what_only_looks_like_a_line_break_inside_a_cell_cuts_no_row(
     assert [loading.image_bytes(value) for value in item["image"]] == [png("red")]
 
 
-def test_a_row_that_shares_a_image_nobody_has_is_refused(
+def test_a_reference_to_an_image_that_no_row_has_is_an_error(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")]), tsv_item("1", "7")])
@@ -231,9 +234,7 @@ def test_a_row_that_shares_a_image_nobody_has_is_refused(
         read(tmp_path, "MMStar", ItemSource.tsv)
 
 
-def test_an_md5_that_is_not_the_harness_files_is_a_warning(
-    tmp_path: Path, write_tsv: Callable
-) -> None:
+def test_an_unpublished_md5_is_a_warning(tmp_path: Path, write_tsv: Callable) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")])])
     settings = config(tmp_path, "MMStar", ItemSource.tsv, allow_count_mismatch=True)
     with pytest.warns(
@@ -243,13 +244,13 @@ def test_an_md5_that_is_not_the_harness_files_is_a_warning(
     assert "other)" in loading.describe_source("MMStar", settings)
 
 
-def test_a_text_file_that_is_no_tsv_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_valid_tsv_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "MMStar.tsv").write_bytes(b"index\timage\xff\n")
     with pytest.raises(SchemaError, match=r"MMStar: .* is no valid TSV"):
         read(tmp_path, "MMStar", ItemSource.tsv)
 
 
-def test_options_that_the_harness_tables_lose_are_not_there_unless_kept(
+def test_options_that_pandas_reads_as_missing_are_left_out_unless_kept_texts_is_set(
     tmp_path: Path, write_tsv: Callable
 ) -> None:
     write_tsv(tmp_path / "MMStar.tsv", [tsv_item("0", [png("red")], C="None", D="nan", B="N/A")])
@@ -263,7 +264,7 @@ def test_options_that_the_harness_tables_lose_are_not_there_unless_kept(
     assert "B. N/A\nC. None\nD. nan\n" in evaluate.build_prompt("MMStar", item)[-1]["value"]
 
 
-def test_a_limit_takes_items_from_the_whole_file() -> None:
+def test_a_limit_selects_items_evenly_from_the_whole_file() -> None:
     assert loading.evenly_spaced(list(range(10)), 4) == [0, 2, 5, 7]
     assert loading.evenly_spaced([1, 2], 5) == loading.evenly_spaced([1, 2], None) == [1, 2]
 
@@ -280,32 +281,32 @@ def test_dev_rows_of_mmmu_are_left_out(
     assert Counter(row["split"] for row in items) == {"validation": 30}
 
 
-def test_a_split_column_drops_rows_of_mmmu_alone(
+def test_only_for_mmmu_rows_are_filtered_by_their_split_column(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable, write_tsv: Callable
 ) -> None:
     write_folder(tmp_path, "MathVista", hub_rows("MathVista")[:3])
     rows = with_image_bytes(
         read(tmp_path, "MathVista", ItemSource.folder, allow_count_mismatch=True)
     )
-    named = [{**row, "split": "testmini"} for row in rows]
-    write_tsv(tmp_path / TSV_FILES["MathVista"], named)
+    with_split = [{**row, "split": "testmini"} for row in rows]
+    write_tsv(tmp_path / TSV_FILES["MathVista"], with_split)
     assert len(read(tmp_path, "MathVista", ItemSource.tsv, allow_count_mismatch=True)) == 3
 
 
-DAMAGED = {
+DAMAGED_LISTS = {
     "no text": "[" + "A" * 70 + "]",
     "cut short": "['" + "A" * 70,
-    "a deep nest": "[" * 3000,
-    "a key that is none": "[{[]: '" + "A" * 70 + "'}]",
+    "deep nesting": "[" * 3000,
+    "an invalid dictionary key": "[{[]: '" + "A" * 70 + "'}]",
 }
 
 
 @pytest.mark.parametrize("source", [ItemSource.tsv, ItemSource.folder])
-@pytest.mark.parametrize("case", DAMAGED)
-def test_a_damaged_list_of_images_is_refused_with_its_row(
+@pytest.mark.parametrize("case", DAMAGED_LISTS)
+def test_a_damaged_list_of_images_is_an_error_that_names_the_row(
     case: str, source: ItemSource, tmp_path: Path, write_tsv: Callable
 ) -> None:
-    rows = [tsv_item("7", "A" * 80), tsv_item("8", DAMAGED[case])]
+    rows = [tsv_item("7", "A" * 80), tsv_item("8", DAMAGED_LISTS[case])]
     if source is ItemSource.tsv:
         write_tsv(tmp_path / "MMStar.tsv", rows)
         where = r"MMStar\.tsv: row 2"
@@ -327,18 +328,20 @@ def test_a_damaged_list_of_images_is_refused_with_its_row(
         ("Hint: h\nQuestion: q\n(A) 9\n(B) 8", ("Hint: h\nQuestion: q", "9|8")),
     ],
 )
-def test_mmstar_options_leave_the_question(question: str, parts: tuple[str, str]) -> None:
-    words, options = split_options(question)
-    assert (words, "|".join(options.values())) == parts
+def test_mmstar_questions_are_split_from_their_options(
+    question: str, parts: tuple[str, str]
+) -> None:
+    question_alone, options = split_options(question)
+    assert (question_alone, "|".join(options.values())) == parts
     assert list(options) == list("ABCD"[: len(options)])
 
 
-def test_an_mmstar_question_without_options_is_refused() -> None:
+def test_an_mmstar_question_without_options_is_an_error() -> None:
     with pytest.raises(ValueError, match="holds no options"):
         split_options("What is it?")
 
 
-def test_mathvista_rows_get_their_gold_letter_or_are_refused(
+def test_mathvista_rows_get_the_letter_of_their_answer_which_must_be_a_choice(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     rows = [dict(row) for row in hub_rows("MathVista")[:3]]
@@ -363,7 +366,7 @@ def test_mathvista_rows_get_their_gold_letter_or_are_refused(
         ("OCRBench", {"answer": None}, "the item has none of answer"),
     ],
 )
-def test_an_item_that_cannot_be_graded_is_refused_before_anything_is_asked(
+def test_an_item_that_cannot_be_graded_is_an_error_when_it_is_loaded(
     name: str,
     changes: Row,
     message: str,
@@ -381,7 +384,7 @@ def test_an_item_that_cannot_be_graded_is_refused_before_anything_is_asked(
         read(tmp_path, name, ItemSource.tsv, allow_count_mismatch=True)
 
 
-def test_a_missing_image_is_known_only_when_it_is_needed(
+def test_a_missing_image_is_an_error_only_when_it_is_needed(
     tmp_path: Path, hub_rows: Callable, write_folder: Callable
 ) -> None:
     rows = [dict(row) for row in hub_rows("MMMU")[:2]]
@@ -411,12 +414,12 @@ def test_small_images_are_enlarged_once_to_the_lower_limit() -> None:
 
 
 @pytest.mark.parametrize("value", [b"", None, b"no image", "x" * 80, "nowhere.png"])
-def test_what_is_no_image_is_unusable(value: Any) -> None:
+def test_a_value_that_is_no_image_is_an_image_error(value: Any) -> None:
     with pytest.raises(ImageError):
         loading.decode_image(value, PixelBudget(784, 10**6))
 
 
-def test_an_image_that_is_already_open_has_the_size_limit_of_image_files(monkeypatch):
+def test_the_size_limit_of_image_files_holds_for_decoded_images_too(monkeypatch):
     monkeypatch.setattr("difftrain.images.MAX_PIXELS", 30 * 40)
     budget = PixelBudget(784, 10**6)
     assert loading.decode_image(Image.new("RGB", (30, 40)), budget).mode == "RGB"

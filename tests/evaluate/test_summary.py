@@ -1,4 +1,4 @@
-"""Mean scores, their intervals, and paired differences."""
+"""Mean scores with 95 % intervals, reasons for missing scores, and paired differences."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,25 +46,26 @@ def test_the_same_items_give_the_same_interval_in_any_order() -> None:
     assert summarize("MMStar", some) == summarize("MMStar", some[::-1])
 
 
-def test_the_reasons_for_missing_scores_are_counted_apart() -> None:
-    some = results([1.0, None, None, None, None])
-    mixed = [
-        *some[:2],
-        replace(some[2], response=None, status=ItemStatus.skipped),
-        *(replace(result, response=None) for result in some[3:]),
-    ]
-    for one in (summarize("MMStar", mixed), summarize_mean({"MMStar": mixed})):
-        assert (one.failed, one.undecided, one.skipped, one.no_response) == (4, 0, 1, 2)
-    none = summarize("MMStar", mixed[1:])
-    assert (none.score, none.failed, none.skipped, none.no_response) == (None, 4, 1, 2)
+def test_items_without_a_score_are_counted_by_reason() -> None:
+    scored, judge_failed, *rest = results([1.0, None, None, None, None])
+    skipped = replace(rest[0], response=None, status=ItemStatus.skipped)
+    no_response = [replace(result, response=None) for result in rest[1:]]
+    unscored = [judge_failed, skipped, *no_response]
+    mixed = [scored, *unscored]
+    for summary in (summarize("MMStar", mixed), summarize_mean({"MMStar": mixed})):
+        counts = (summary.failed, summary.undecided, summary.skipped, summary.no_response)
+        assert counts == (4, 0, 1, 2)
+    summary = summarize("MMStar", unscored)
+    counts = (summary.failed, summary.skipped, summary.no_response)
+    assert (summary.score, *counts) == (None, 4, 1, 2)
 
 
-def test_items_without_a_score_are_counted_and_not_averaged() -> None:
+def test_items_without_a_score_are_counted_and_left_out_of_the_mean() -> None:
     summary = summarize("MMVet", results([1.0, None, 0.0, None]))
     assert (summary.score, summary.n, summary.failed) == (0.5, 2, 2)
 
 
-def test_a_mean_over_no_items_is_refused() -> None:
+def test_a_mean_over_no_items_is_an_error() -> None:
     with pytest.raises(ValueError, match="so there is no mean"):
         summarize("MMVet", [])
 
@@ -98,12 +99,12 @@ def test_a_paired_difference_averages_benchmarks_not_items() -> None:
     assert paired_difference(before, after).mean == 0.5
 
 
-def test_pairs_with_a_side_that_failed_are_left_out_and_counted() -> None:
+def test_items_without_a_score_on_one_side_are_left_out_and_counted() -> None:
     summary = paired_difference(results([1.0, None, 0.0]), results([1.0, 1.0, None]))
     assert (summary.mean, summary.n, summary.left_out) == (0.0, 1, 2)
 
 
-def test_different_item_sets_are_refused() -> None:
+def test_a_paired_difference_needs_the_same_items_on_both_sides() -> None:
     with pytest.raises(ValueError, match="items are in only one result"):
         paired_difference(results([1.0]), results([1.0, 0.0]))
     with pytest.raises(ValueError, match="benchmarks differ"):
@@ -112,54 +113,56 @@ def test_different_item_sets_are_refused() -> None:
         paired_difference(results([1.0]) * 2, results([1.0]) * 2)
 
 
-def undecided(
-    scores: Sequence[float | None], graded_by: GradedBy | None = None, benchmark: str = "MMStar"
+def results_graded_by(
+    graded_by: GradedBy | None, scores: Sequence[float | None], benchmark: str = "MMStar"
 ) -> list[ItemResult]:
     return [replace(each, graded_by=graded_by) for each in results(scores, benchmark)]
 
 
-UNDECIDED = undecided([0.0, 0.0])
-DEAD = undecided([None, None])
-DECIDED = undecided([1.0, 0.0], GradedBy.rule)
+UNDECIDED = results_graded_by(None, [0.0, 0.0])
+UNSCORED = results_graded_by(None, [None, None])
+DECIDED = results_graded_by(GradedBy.rule, [1.0, 0.0])
 
 
 @pytest.mark.parametrize("name", ["MMStar", "shapes/MMVet", "HallusionBench"])
-@pytest.mark.parametrize("none", [UNDECIDED, DEAD, [*UNDECIDED, *DEAD]], ids=["0", "None", "both"])
-def test_there_is_no_score_of_failures_alone_and_the_reason_is_given(
-    name: str, none: list[ItemResult]
+@pytest.mark.parametrize(
+    "failures", [UNDECIDED, UNSCORED, [*UNDECIDED, *UNSCORED]], ids=["0", "None", "both"]
+)
+def test_without_a_decided_item_there_is_no_score_but_a_reason(
+    name: str, failures: list[ItemResult]
 ) -> None:
-    summary = summarize(name, none)
+    summary = summarize(name, failures)
     assert (summary.score, summary.low, summary.high, summary.n) == (None, None, None, 0)
-    assert summary.failed == len(none)
+    assert summary.failed == len(failures)
     assert summary.reason
-    assert summary.reason == no_score_reason(name, none)
+    assert summary.reason == no_score_reason(name, failures)
 
 
 def test_the_reason_says_what_is_missing() -> None:
     assert summarize("shapes/MMVet", UNDECIDED).reason == (
         "MMVet needs a judge: none was called, or none of its replies was a score"
     )
-    assert summarize("MMStar", DEAD).reason == "2 of 2 items got no score"
-    assert "nothing decided the others" in str(summarize("MMStar", [*UNDECIDED, *DEAD]).reason)
+    assert summarize("MMStar", UNSCORED).reason == "2 of 2 items got no score"
+    assert "nothing decided the others" in str(summarize("MMStar", [*UNDECIDED, *UNSCORED]).reason)
 
 
-def test_one_decided_item_makes_a_score_and_the_others_are_counted() -> None:
-    mixed = [*DECIDED[:1], *UNDECIDED, *DEAD]
+def test_one_decided_item_is_enough_for_a_score() -> None:
+    mixed = [*DECIDED[:1], *UNDECIDED, *UNSCORED]
     mixed = [replace(result, item_id=str(i)) for i, result in enumerate(mixed)]
     summary = summarize("MMStar", mixed)
     assert summary.score == pytest.approx(1 / 3)
     assert (summary.n, summary.failed, summary.undecided, summary.reason) == (3, 4, 2, None)
-    assert count_undecided([*DECIDED, *UNDECIDED, *DEAD]) == 2
+    assert count_undecided([*DECIDED, *UNDECIDED, *UNSCORED]) == 2
 
 
-def test_there_is_no_mean_over_benchmarks_of_which_one_has_no_score() -> None:
+def test_there_is_no_mean_over_benchmarks_if_one_has_no_score() -> None:
     summary = summarize_mean({"MMStar": DECIDED, "MMVet": UNDECIDED})
     assert summary.score is None
     assert summary.reason == "no mean over 2, without a score of MMVet"
     assert (summary.failed, summary.undecided) == (2, 2)
 
 
-def test_where_nothing_was_decided_no_table_prints_zeros() -> None:
-    assert breakdown("MMVet", undecided([0.0, 0.0], benchmark="MMVet")) == {}
-    decided = undecided([1.0, 0.0], GradedBy.judge, "MMVet")
+def test_a_benchmark_without_a_decided_item_has_no_tables() -> None:
+    assert breakdown("MMVet", results_graded_by(None, [0.0, 0.0], "MMVet")) == {}
+    decided = results_graded_by(GradedBy.judge, [1.0, 0.0], "MMVet")
     assert breakdown("MMVet", decided)["capabilities"]["Overall"]["score"] == 0.5

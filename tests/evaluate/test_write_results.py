@@ -1,4 +1,4 @@
-"""The harness's tables on results whose totals one can add up by hand, and its prediction files."""
+"""The harness's results tables on a few results, and the prediction files for the harness."""
 
 import math
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def test_mmvet_has_capabilities_and_exact_combinations() -> None:
     assert list(tables["combinations"]) == ["Overall", "ocr_rec", "rec", "rec_ocr"]
 
 
-def test_ocrbench_has_five_groups_and_a_final_score_over_ten() -> None:
+def test_ocrbench_has_five_groups_and_the_number_of_right_items_divided_by_ten() -> None:
     results = [
         result("Handwriting Recognition", 1.0),
         result("Digit String Recognition", 1.0),
@@ -92,30 +92,28 @@ def test_hallusionbench_has_three_accuracies_for_each_subset_and_category() -> N
 
 
 def hallusion_results(*scores: float | None) -> list[ItemResult]:
-    """Marks of one set: two questions about each of two figures."""
-    places = ("0/0", "0/1", "1/0", "1/1")
-    decided = [None if score is None else GradedBy.rule for score in scores]
+    """Results of one set: two questions on each of two figures."""
+    figures_and_questions = ("0/0", "0/1", "1/0", "1/1")
+    graders = [None if score is None else GradedBy.rule for score in scores]
     return [
-        result("VD_ocr", score, graded_by, item_id=f"VD_ocr/0/{place}")
-        for place, score, graded_by in zip(places, scores, decided, strict=True)
+        result("VD_ocr", score, graded_by, item_id=f"VD_ocr/0/{ids}")
+        for ids, score, graded_by in zip(figures_and_questions, scores, graders, strict=True)
     ]
 
 
-def test_a_figure_or_question_with_an_item_without_a_score_is_counted_and_in_no_accuracy() -> None:
-    tables = breakdown("HallusionBench", hallusion_results(1.0, None, 1.0, 0.0))["subsets"][
-        "Overall"
-    ]
-    assert (tables["n"], tables["aAcc"]) == (3, 2 / 3)
-    assert (tables["fAcc"], tables["figures_left_out"]) == (0.0, 1)
-    assert (tables["qAcc"], tables["questions_left_out"]) == (1.0, 1)
-    none = breakdown("HallusionBench", hallusion_results(1.0, None, 1.0, None))["subsets"][
-        "Overall"
-    ]
-    assert (none["aAcc"], none["fAcc"], none["average"]) == (1.0, None, None)
-    assert none["qAcc"] == 1.0  # of the one question that was scored on both figures
+def test_a_figure_or_question_with_an_unscored_item_is_counted_but_in_no_accuracy() -> None:
+    tables = breakdown("HallusionBench", hallusion_results(1.0, None, 1.0, 0.0))
+    row = tables["subsets"]["Overall"]
+    assert (row["n"], row["aAcc"]) == (3, 2 / 3)
+    assert (row["fAcc"], row["figures_left_out"]) == (0.0, 1)
+    assert (row["qAcc"], row["questions_left_out"]) == (1.0, 1)
+    tables = breakdown("HallusionBench", hallusion_results(1.0, None, 1.0, None))
+    row = tables["subsets"]["Overall"]
+    assert (row["aAcc"], row["fAcc"], row["average"]) == (1.0, None, None)
+    assert row["qAcc"] == 1.0  # question 0, which has scores on both figures
 
 
-def test_under_a_limit_that_takes_figures_apart_there_is_only_aAcc_and_the_title_says_why() -> None:
+def test_if_a_limit_left_items_out_there_is_only_aAcc_and_the_title_says_why() -> None:
     results = hallusion_results(1.0, 0.0, 1.0, 1.0)
     ((title, rows),) = breakdown("HallusionBench", results, limited=True).items()
     assert "no fAcc, qAcc and average" in title
@@ -129,7 +127,7 @@ def test_under_a_limit_that_takes_figures_apart_there_is_only_aAcc_and_the_title
         ("HallusionBench", None, 951, False),
         ("HallusionBench", 951, 951, False),
         ("HallusionBench", 100, 100, True),
-        ("HallusionBench", 100, 60, False),  # a small file of one's own, taken whole
+        ("HallusionBench", 100, 60, False),  # the file itself has only 60 items
         ("shapes/HallusionBench", 100, 100, False),
     ],
 )
@@ -139,7 +137,7 @@ def test_an_official_benchmark_is_limited_only_if_items_are_left_out(
     assert is_limited(name, count, EvaluateConfig(limit=limit)) is limited
 
 
-def test_mmmu_keeps_its_splits_apart_and_lists_subjects_before_disciplines() -> None:
+def test_mmmu_has_a_table_per_split_with_subjects_before_disciplines() -> None:
     results = [
         result("validation,Business,Finance", 1.0),
         result("validation,Business,Accounting", 0.0),
@@ -151,7 +149,7 @@ def test_mmmu_keeps_its_splits_apart_and_lists_subjects_before_disciplines() -> 
     assert tables["dev"]["Overall"]["score"] == 1.0
 
 
-def test_mmstar_is_a_mean_over_items_not_over_categories() -> None:
+def test_mmstars_overall_score_is_a_mean_over_items_not_over_categories() -> None:
     table = breakdown(
         "shapes/MMStar", [result("math", 1.0)] * 3 + [result("coarse perception", 0.0)]
     )
@@ -159,15 +157,15 @@ def test_mmstar_is_a_mean_over_items_not_over_categories() -> None:
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_results_without_a_score_are_in_no_mean(name: str) -> None:
-    none = result("VD_ocr", None, None, item_id="VD_ocr/0/0/0")
-    for table in breakdown(name, [none]).values():
+def test_results_without_a_score_count_in_no_table(name: str) -> None:
+    unscored = result("VD_ocr", None, None, item_id="VD_ocr/0/0/0")
+    for table in breakdown(name, [unscored]).values():
         for row in table.values():
             assert row["n"] == 0
             assert all(value in (None, 0) for value in row.values())
 
 
-def outcome(results: Sequence[ItemResult]) -> dict[str, int]:
+def nonzero_outcomes(results: Sequence[ItemResult]) -> dict[str, int]:
     return {name: n for name, n in outcomes(results).items() if n}
 
 
@@ -181,17 +179,17 @@ def test_every_item_has_exactly_one_outcome() -> None:
         result("s", None, None, response=None, status=ItemStatus.skipped),
         result("s", None, None, response=None),
     ]
-    assert outcome(results[:1]) == {"rule": 1}
-    tables = outcomes(results)
-    assert tables == {
+    assert nonzero_outcomes(results[:1]) == {"rule": 1}
+    counts = outcomes(results)
+    assert counts == {
         **{"rule": 1, "judge": 1, "undecided": 1, "drawn": 1, "judge_failed": 1, "skipped": 1},
         "no_response": 1,
         "empty": 1,
     }
-    assert sum(n for name, n in tables.items() if name != "empty") == len(results)
+    assert sum(n for name, n in counts.items() if name != "empty") == len(results)
 
 
-def test_scores_are_printed_as_the_papers_tables_print_them() -> None:
+def test_scores_are_printed_as_in_the_tables_of_papers() -> None:
     assert printed_score("MathVista", 0.683) == "68.300"
     assert printed_score("HallusionBench", 654 / 951) == "68.770"
     assert printed_score("MMVet", 105.2 / 218) == "48.257"
@@ -220,7 +218,7 @@ def mmstar() -> list[BenchmarkItem]:
     ]
 
 
-def test_the_table_holds_the_items_columns_and_what_the_scorer_was_given(
+def test_a_prediction_file_has_the_items_columns_and_the_text_that_was_scored(
     mmstar: list[BenchmarkItem], tmp_path: Path
 ) -> None:
     config = EvaluateConfig(benchmarks=["shapes/MMStar"])
@@ -239,20 +237,20 @@ def test_the_table_holds_the_items_columns_and_what_the_scorer_was_given(
     assert raw[5] == "<answer>A</answer>"
 
 
-def test_scoring_the_exported_table_as_the_harness_reads_it_gives_the_same_scores(
+def test_a_prediction_file_read_with_pandas_as_in_the_harness_gives_the_same_scores(
     mmstar: list[BenchmarkItem], tmp_path: Path
 ) -> None:
     config = EvaluateConfig(benchmarks=["shapes/MMStar"])
     results = grade_all(mmstar, RESPONSES, config)
     (path,) = write_results.write_predictions(tmp_path, "m", mmstar, results, config)
-    table = pd.read_csv(path, sep="\t")  # with pandas' own idea of what is missing
+    table = pd.read_csv(path, sep="\t")  # pandas' default: "None" and "" are read as missing
     for row, result in zip(table.to_dict("records"), results, strict=True):
         assert (
             evaluate.grade_prediction("MMStar", str(row["prediction"]), row).score == result.score
         )
 
 
-def test_official_tables_have_the_harness_file_names_and_skipped_items_are_empty(
+def test_prediction_files_have_the_harnesss_names_and_skipped_items_are_empty(
     tmp_path: Path,
 ) -> None:
     assert (

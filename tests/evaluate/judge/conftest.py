@@ -1,4 +1,4 @@
-"""A judge on a real port, a proxy before it that spoils requests, and settings that ask them."""
+"""A fake judge server on a real port, a proxy that injects faults, and settings that use them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ MODEL = "judge-of-the-tests"
 
 
 class JudgeServer(FakeServer):
-    """Replies `reply(prompt, number of the request)`: words, or (status, body, headers)."""
+    """Replies with `reply(prompt, number of the request)`: a text, or (status, body, headers)."""
 
     key = KEY
 
@@ -25,8 +25,8 @@ class JudgeServer(FakeServer):
         self.reply: Callable[[str, int], Any] = lambda prompt, number: "A"
 
     def list_models(self, handler: BaseHTTPRequestHandler) -> None:
-        known = handler.headers["Authorization"] == f"Bearer {KEY}"
-        send(handler, 200 if known else 401, b'{"data": []}')
+        key_is_right = handler.headers["Authorization"] == f"Bearer {KEY}"
+        send(handler, 200 if key_is_right else 401, b'{"data": []}')
 
     def respond(self, handler: BaseHTTPRequestHandler, number: int, content: bytes) -> None:
         reply = self.reply(json.loads(content)["messages"][0]["content"], number)
@@ -39,7 +39,7 @@ class JudgeServer(FakeServer):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
-    """A judge on a port, and the environment that names it."""
+    """A judge server, named by the environment variables."""
     server = JudgeServer()
     monkeypatch.setenv("JUDGE_BASE_URL", server.url)
     monkeypatch.setenv("JUDGE_MODEL", MODEL)
@@ -50,16 +50,16 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
 
 @pytest.fixture
 def proxy(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """A proxy before the judge; the environment names the proxy."""
-    server = FaultyProxy(server.url)
-    monkeypatch.setenv("JUDGE_BASE_URL", server.url)
-    yield server
-    server.close()
+    """A proxy in front of the judge server; JUDGE_BASE_URL is the proxy."""
+    proxy = FaultyProxy(server.url)
+    monkeypatch.setenv("JUDGE_BASE_URL", proxy.url)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    """Settings that ask an endpoint about a few miniature items, with short pauses."""
+    """Settings to evaluate six items of each miniature with the judge server and short pauses."""
     settings = RunConfig(output_dir=str(tmp_path / "artifacts"))
     settings.model.dtype = "float32"  # type: ignore[assignment]
     settings.data.min_pixels, settings.data.max_pixels = 3136, 12544

@@ -1,4 +1,4 @@
-"""The judge's replies on disk: several writers, killed writers, full disks."""
+"""The cache of the judge's replies: several writers, killed writers, full disks, cache keys."""
 
 import json
 import signal
@@ -16,13 +16,13 @@ from difftrain.config.run_config import RunConfig
 from difftrain.evaluate.judge import ReplyCache, cache_key, read_entries
 from difftrain.pipeline.paths import RunPaths
 
-ENDLESS = """
+WRITE_ENDLESSLY = """
 import sys
 from pathlib import Path
 from difftrain.evaluate.judge import ReplyCache
-kept, name, number = ReplyCache(Path(sys.argv[1])), sys.argv[2], 0
+cache, name, number = ReplyCache(Path(sys.argv[1])), sys.argv[2], 0
 while True:
-    kept.add(f"{name}-{number}", "reply " * 2000 + str(number))
+    cache.add(f"{name}-{number}", "reply " * 2000 + str(number))
     number += 1
 """
 
@@ -40,14 +40,14 @@ def test_reading_creates_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / "judge").exists()
 
 
-def test_the_first_reply_stays(tmp_path: Path) -> None:
+def test_a_second_reply_does_not_replace_the_first(tmp_path: Path) -> None:
     cache = ReplyCache(tmp_path)
     assert cache.add("k", "one") == "one"
     assert cache.add("k", "two") == "one"
     assert ReplyCache(tmp_path).get("k") == "one"
 
 
-def test_a_partial_line_is_skipped_and_damages_no_other(tmp_path: Path) -> None:
+def test_a_partial_line_is_skipped_and_damages_no_other_line(tmp_path: Path) -> None:
     cache = ReplyCache(tmp_path)
     cache.add("a", "1")
     (path,) = tmp_path.iterdir()
@@ -61,17 +61,18 @@ def test_a_partial_line_is_skipped_and_damages_no_other(tmp_path: Path) -> None:
     assert [reopened.get(key) for key in ("a", "torn", "b", "c")] == ["1", None, "2", None]
 
 
-def test_killed_parallel_writers_lose_nothing_that_they_stored(tmp_path: Path) -> None:
+def test_no_stored_reply_is_lost_if_parallel_writers_are_killed(tmp_path: Path) -> None:
     writers = [
-        subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path), name]) for name in "ab"
+        subprocess.Popen([sys.executable, "-c", WRITE_ENDLESSLY, str(tmp_path), name])
+        for name in "ab"
     ]
     try:
-        until = time.time() + 120
+        deadline = time.time() + 120
         while True:
             sizes = [path.stat().st_size for path in tmp_path.iterdir()]
             if len(sizes) == len(writers) and min(sizes) > 1_000_000:
                 break
-            assert time.time() < until, sizes
+            assert time.time() < deadline, sizes
             time.sleep(0.01)
     finally:
         for writer in writers:
@@ -81,11 +82,12 @@ def test_killed_parallel_writers_lose_nothing_that_they_stored(tmp_path: Path) -
     assert len(files) == 2
     reopened = ReplyCache(tmp_path)
     for path in files:
-        cache = read_entries(path)
-        name = cache[0]["key"][0]
-        assert [thread["key"] for thread in cache] == [f"{name}-{n}" for n in range(len(cache))]
-        assert len(path.read_bytes().split(b"\n")) - len(cache) in (1, 2)
-        last = cache[-1]
+        entries = read_entries(path)
+        name = entries[0]["key"][0]
+        assert [entry["key"] for entry in entries] == [f"{name}-{n}" for n in range(len(entries))]
+        # At most one line was cut off; the first line of a file is empty.
+        assert len(path.read_bytes().split(b"\n")) - len(entries) in (1, 2)
+        last = entries[-1]
         assert reopened.get(last["key"]) == last["reply"]
 
 
@@ -105,7 +107,7 @@ def test_threads_share_one_file_without_mixing_lines(tmp_path: Path) -> None:
     assert len(read_entries(path)) == 800
 
 
-def test_a_line_that_cannot_be_written_whole_is_an_error(tmp_path: Path) -> None:
+def test_a_line_that_cannot_be_written_completely_is_an_error(tmp_path: Path) -> None:
     cache = ReplyCache(Path("/dev/full").parent)
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")

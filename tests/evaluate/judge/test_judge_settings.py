@@ -1,4 +1,4 @@
-"""What a command line and the environment may say about a judge."""
+"""Checks of the judge's settings and environment variables."""
 
 import os
 import subprocess
@@ -12,19 +12,19 @@ from difftrain.config.judge import JudgeKind, by_rules_alone, is_address, missin
 from difftrain.config.run_config import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
-SET = {"JUDGE_BASE_URL": "https://host/v1", "JUDGE_MODEL": "m", "JUDGE_API_KEY": "sk-1"}
+ENVIRONMENT = {"JUDGE_BASE_URL": "https://host/v1", "JUDGE_MODEL": "m", "JUDGE_API_KEY": "sk-1"}
 
 
 def problems_of(*arguments: str) -> list[str]:
-    """The problems that a command line has."""
+    """The problems in these arguments of a command line."""
     with pytest.raises(ConfigError) as caught:
         overrides.compose_config(list(arguments))
     return caught.value.problems
 
 
 @pytest.fixture(autouse=True)
-def _nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in SET:
+def _unset_judge_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -34,23 +34,23 @@ def test_an_endpoint_needs_an_address_and_a_model_in_the_environment() -> None:
     ]
 
 
-def test_a_complete_environment_has_no_problem_and_a_key_is_optional() -> None:
-    assert list(missing(SET)) == []
-    assert list(missing({**SET, "JUDGE_API_KEY": ""})) == []
+def test_address_and_model_are_required_and_the_key_is_optional() -> None:
+    assert list(missing(ENVIRONMENT)) == []
+    assert list(missing({**ENVIRONMENT, "JUDGE_API_KEY": ""})) == []
 
 
 @pytest.mark.parametrize(
     "url", ["host/v1", "ftp://host", "https://", "http://[::1", "http://host:port/v1", "sk-secret"]
 )
-def test_an_invalid_address_is_refused_without_being_shown(url: str) -> None:
+def test_an_invalid_address_is_an_error_that_does_not_show_it(url: str) -> None:
     assert not is_address(url)
-    (rule,) = missing({**SET, "JUDGE_BASE_URL": url})
+    (rule,) = missing({**ENVIRONMENT, "JUDGE_BASE_URL": url})
     assert rule == "needs JUDGE_BASE_URL to be an address such as https://host/v1"
 
 
 @pytest.mark.parametrize("key", ["one\ntwo", "schlüssel"])
-def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(key: str) -> None:
-    (rule,) = missing({**SET, "JUDGE_API_KEY": key})
+def test_a_key_that_cannot_be_sent_is_an_error_that_does_not_show_it(key: str) -> None:
+    (rule,) = missing({**ENVIRONMENT, "JUDGE_API_KEY": key})
     assert rule == "needs JUDGE_API_KEY to be one line of plain characters"
 
 
@@ -73,7 +73,7 @@ def test_a_misspelt_judge_and_impossible_numbers_are_reported_together() -> None
     assert "evaluate.contamination=ignore" in problems
 
 
-def test_the_stand_in_judges_no_official_benchmark() -> None:
+def test_the_offline_judge_of_the_miniatures_judges_no_official_benchmark() -> None:
     shapes = JudgeKind.shapes
     assert not by_rules_alone(shapes, "shapes/MMStar")
     assert by_rules_alone(shapes, "MMStar")
@@ -83,7 +83,7 @@ def test_the_stand_in_judges_no_official_benchmark() -> None:
 
 
 def test_a_missing_environment_ends_with_code_2_before_anything_is_loaded() -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in SET}
+    environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
     done = subprocess.run(
         [sys.executable, str(ROOT / "launch" / "evaluate.py"), "evaluate.judge=endpoint"],
         capture_output=True,
@@ -106,6 +106,6 @@ def test_settings_with_a_judge_are_checked_without_importing_torch_or_openai() -
         [sys.executable, "-c", code, "evaluate.judge=endpoint"],
         capture_output=True,
         text=True,
-        env={**os.environ, **SET},
+        env={**os.environ, **ENVIRONMENT},
     )
     assert done.returncode == 0, done.stderr

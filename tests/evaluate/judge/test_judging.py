@@ -1,4 +1,4 @@
-"""The judge behind an endpoint: faults, budget, cache and counts, over real connections."""
+"""A judge server with faults: retries, budget, cache, counts and secrets, on real connections."""
 
 import json
 import time
@@ -69,7 +69,7 @@ def graded(
 
 
 def usable_reply(prompt: str, number: int) -> str:
-    """A reply that each benchmark's reader can use, and that depends on the prompt alone."""
+    """A reply that the benchmark's scorer can use, and that depends only on the prompt."""
     if prompt.rstrip(" ").endswith("|"):
         return f"0.{len(prompt) % 10}"
     if "Yes / No" in prompt:
@@ -87,9 +87,11 @@ def judge_first_item(
     return result, counts
 
 
-def test_faults_injected_by_a_proxy_lose_nothing(server, proxy, config: RunConfig) -> None:
+def test_results_are_the_same_with_and_without_injected_faults(
+    server, proxy, config: RunConfig
+) -> None:
     server.reply = usable_reply
-    config.evaluate.judge_client.timeout_s = 4.0  # a busy machine is no fault
+    config.evaluate.judge_client.timeout_s = 4.0  # long enough for a busy machine
     proxy.slow_seconds = 6.0
     config.evaluate.judge_client.max_attempts = 8
     faults = [item for fault in proxy.FAULTS for item in (fault, None)]
@@ -175,7 +177,7 @@ BAD_REPLIES = {
 
 
 @pytest.mark.parametrize("case", BAD_REPLIES)
-def test_a_bad_reply_is_a_counted_outcome_and_never_a_score(
+def test_an_unusable_reply_is_counted_and_gives_no_credit(
     server, config: RunConfig, case: str
 ) -> None:
     reply, score, expected = BAD_REPLIES[case]
@@ -191,9 +193,9 @@ BROKEN = {
     "null": (200, json.dumps({"choices": [{"message": {"content": None}}]}).encode(), "empty"),
     "a number": (200, b"7", "malformed"),
     "no choices": (200, b'{"choices": []}', "malformed"),
-    "a deep nest": (200, b"[" * 100_000, "malformed"),
+    "deep nesting": (200, b"[" * 100_000, "malformed"),
     "not text": (200, b'{"choices": [{"message": {"content": 7}}]}', "malformed"),
-    "too many": (429, b"", "limited"),
+    "too many requests": (429, b"", "limited"),
     "broken": (500, b"\xff\xfe", "server"),
     "overloaded": (529, b"{}", "server"),
     "too long": (400, b'{"error": {"message": "context length", "code": 7}}', "refused"),
@@ -230,7 +232,7 @@ def test_a_server_that_rejects_every_request_is_not_called_again(
     assert all(result.score is None for result in results if result.graded_by is None)
 
 
-def test_one_rejected_prompt_among_others_stops_nothing(server, config: RunConfig) -> None:
+def test_further_calls_are_made_after_one_rejected_prompt(server, config: RunConfig) -> None:
     server.reply = lambda prompt, number: (
         (403, b"", {}) if number == 3 else usable_reply(prompt, number)
     )
@@ -258,14 +260,14 @@ def test_a_judge_that_refuses_everything_is_not_called_again_and_the_reason_is_s
     assert f"refused {len(server.bodies)} ({why})" in format_usage("judge", counts)
 
 
-@pytest.mark.parametrize("earlier", ["in this run", "in one before"])
-def test_refusals_by_a_judge_that_has_replied_stop_nothing(
-    server, config: RunConfig, earlier: str
+@pytest.mark.parametrize("first_reply", ["in this run", "in an earlier run"])
+def test_further_calls_are_made_after_refusals_by_a_judge_that_has_replied(
+    server, config: RunConfig, first_reply: str
 ) -> None:
     config.evaluate.judge_client.max_concurrency = 1
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 40
     server.reply = lambda prompt, number: "0.5" if number == 0 else (400, UNSUPPORTED, {})
-    if earlier == "in one before":
+    if first_reply == "in an earlier run":
         graded(config, undecided_pairs(config.evaluate)[:1])
     _, counts = graded(config, undecided_pairs(config.evaluate))
     assert counts["stopped"] is None
@@ -278,7 +280,9 @@ def test_a_refused_prompt_is_not_sent_again(server, config: RunConfig) -> None:
     assert len(server.bodies) == 1
 
 
-def test_the_server_may_ask_for_a_pause(server, config: RunConfig) -> None:
+def test_a_call_is_repeated_after_the_pause_that_the_server_asks_for(
+    server, config: RunConfig
+) -> None:
     times: list[float] = []
 
     def reply(prompt: str, number: int) -> Any:
@@ -290,7 +294,7 @@ def test_the_server_may_ask_for_a_pause(server, config: RunConfig) -> None:
     assert 0.95 < times[1] - times[0] < 3
 
 
-def test_a_pause_requested_of_one_call_holds_all(server, config: RunConfig) -> None:
+def test_a_pause_that_the_server_asks_for_delays_all_calls(server, config: RunConfig) -> None:
     times: list[float] = []
 
     def reply(prompt: str, number: int) -> Any:
@@ -306,19 +310,19 @@ def test_a_pause_requested_of_one_call_holds_all(server, config: RunConfig) -> N
 
 
 @pytest.mark.parametrize(("header", "expected"), [("3", 3), ("0.25", 0.25), ("-5", 0)])
-def test_a_pause_may_be_seconds(header: str, expected: float) -> None:
+def test_retry_after_may_be_seconds(header: str, expected: float) -> None:
     assert parse_retry_after(header) == expected
 
 
 @pytest.mark.parametrize(("ahead", "low", "high"), [(3600, 3500, 3600), (-60, 0, 0)])
-def test_a_pause_may_be_a_date(ahead: float, low: float, high: float) -> None:
+def test_retry_after_may_be_a_date(ahead: float, low: float, high: float) -> None:
     wait = parse_retry_after(formatdate(time.time() + ahead, usegmt=True))
     assert wait is not None
     assert low <= wait <= high
 
 
 @pytest.mark.parametrize("header", [None, "", "soon", "nan", "inf", "Mon, 99 Foo"])
-def test_an_unreadable_pause_is_none(header: str | None) -> None:
+def test_an_unreadable_retry_after_is_none(header: str | None) -> None:
     assert parse_retry_after(header) is None
 
 
@@ -345,7 +349,7 @@ def test_a_slow_judge_fails_after_the_timeout(server, config: RunConfig) -> None
     assert counts["faults"] == {"slow": 2}
 
 
-def test_no_server_at_the_address_soon_stops_all_calls(
+def test_if_there_is_no_server_all_calls_are_soon_stopped(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JUDGE_BASE_URL", "http://127.0.0.1:9/v1")
@@ -361,7 +365,7 @@ def test_no_server_at_the_address_soon_stops_all_calls(
     assert "127.0.0.1" not in json.dumps(counts)
 
 
-def test_a_success_in_between_is_no_outage(server, config: RunConfig) -> None:
+def test_failures_with_replies_in_between_do_not_stop_the_calls(server, config: RunConfig) -> None:
     config.evaluate.judge_client.max_attempts = 1
     config.evaluate.judge_client.max_concurrency = 1
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 80
@@ -372,7 +376,9 @@ def test_a_success_in_between_is_no_outage(server, config: RunConfig) -> None:
     assert sum(result.score == 0.5 for result in results) >= counts["calls"] // 8
 
 
-def test_the_budget_is_kept_and_items_beyond_it_have_no_score(server, config: RunConfig) -> None:
+def test_no_more_than_max_calls_are_made_and_further_items_have_no_score(
+    server, config: RunConfig
+) -> None:
     server.reply = usable_reply
     config.evaluate.judge_client.max_calls = 7
     results, counts = graded(config, undecided_pairs(config.evaluate))
@@ -385,7 +391,7 @@ def test_the_budget_is_kept_and_items_beyond_it_have_no_score(server, config: Ru
     assert all(result.score is not None for result in results)
 
 
-def test_retries_count_against_the_budget(server, config: RunConfig) -> None:
+def test_retries_count_towards_max_calls(server, config: RunConfig) -> None:
     server.reply = lambda prompt, number: (500, b"", {})
     config.evaluate.judge_client.max_calls = 3
     _, counts = judge_first_item(config, "MMVet")
@@ -393,7 +399,7 @@ def test_retries_count_against_the_budget(server, config: RunConfig) -> None:
     assert counts["faults"] == {"over_budget": 1, "server": 3}
 
 
-def test_no_more_calls_are_open_than_allowed(server, config: RunConfig) -> None:
+def test_no_more_than_max_concurrency_calls_are_open(server, config: RunConfig) -> None:
     def reply(prompt: str, number: int) -> str:
         time.sleep(0.03)
         return usable_reply(prompt, number)
@@ -427,7 +433,7 @@ def test_the_key_is_sent_and_appears_nowhere_else(
         assert server.url not in text
 
 
-def test_nothing_of_the_openai_variables_is_sent(
+def test_openais_environment_variables_are_not_sent(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secrets = {

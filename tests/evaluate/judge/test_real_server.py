@@ -1,4 +1,4 @@
-"""A judge that nobody here wrote, and whole commands with kills and ranks. Slow lane."""
+"""`transformers serve` as the judge, and whole commands with kills and two ranks. All are slow."""
 
 import json
 import os
@@ -28,12 +28,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """Address and model name of `transformers serve` with the tiny model."""
-    with serving(tmp_path_factory.mktemp("served")) as results:
-        yield results
+    with serving(tmp_path_factory.mktemp("served")) as url_and_model:
+        yield url_and_model
 
 
 def graded(config: RunConfig) -> tuple[list[ItemResult], dict]:
-    """Marks of predictions that no rule decides."""
+    """Results of predictions that no rule decides, and the judge's counts."""
     predictions = zip(load_items(config.evaluate), cycle(["hm", "~", "| a |\n| b |"]), strict=False)
     judge = JudgeClient(
         config.evaluate.judge, config.evaluate.judge_client, Path(config.output_dir) / "judge"
@@ -61,18 +61,18 @@ def test_a_real_server_judges_through_a_faulty_proxy(
     assert counts["stopped"] is None
     assert {"limited", "server", "lost"} <= counts["faults"].keys()
     assert counts["replies"] >= 12
-    extracted = [result for result in results if result.benchmark == "shapes/MathVista"]
-    assert all(result.graded_by is GradedBy.judge for result in extracted)
+    mathvista = [result for result in results if result.benchmark == "shapes/MathVista"]
+    assert all(result.graded_by is GradedBy.judge for result in mathvista)
     assert all(result.score is not None for result in results)
-    calls = len(proxy.bodies)
-    again, recounted = graded(config)
-    assert again == results
-    assert len(proxy.bodies) == calls
-    assert recounted["calls"] == 0
+    num_calls = len(proxy.bodies)
+    second_results, second_counts = graded(config)
+    assert second_results == results
+    assert len(proxy.bodies) == num_calls
+    assert second_counts["calls"] == 0
     proxy.fault = lambda number: None
     config.output_dir += "-undisturbed"
     config.evaluate.benchmarks = ["shapes/MathVista"]
-    assert graded(config)[0] == extracted
+    assert graded(config)[0] == mathvista
 
 
 SMALL = ("evaluate.limit=6", "evaluate.resamples=100", "evaluate.max_new_tokens=8")
@@ -103,47 +103,42 @@ def results_of(folder: Path) -> dict[tuple[str, str], ItemResult]:
     }
 
 
-def says(prompt: str, number: int) -> str:
+def usable_reply(prompt: str, number: int) -> str:
     return f"0.{len(prompt) % 10}" if prompt.endswith("| ") else "ABYesNo"[len(prompt) % 2]
 
 
-def prompts(server) -> list[tuple[str, float]]:
-    return [
-        (process["messages"][0]["content"], process["temperature"]) for process in server.bodies
-    ]
+def prompts_and_temperatures(server) -> list[tuple[str, float]]:
+    return [(body["messages"][0]["content"], body["temperature"]) for body in server.bodies]
 
 
-def test_a_killed_evaluation_and_two_ranks_make_no_call_twice(server, tmp_path: Path) -> None:
-    def slowly(prompt: str, number: int) -> str:
+def test_no_call_is_repeated_after_a_kill_or_by_a_second_rank(server, tmp_path: Path) -> None:
+    def slow_reply(prompt: str, number: int) -> str:
         time.sleep(0.2)
-        return says(prompt, number)
+        return usable_reply(prompt, number)
 
-    server.reply = slowly
+    server.reply = slow_reply
     child = start(command("evaluate", tmp_path, "evaluate.judge_client.max_concurrency=1"))
-    until = time.time() + 400
+    deadline = time.time() + 400
     while len(server.bodies) < 6:
         assert child.poll() is None, child.communicate()[1][-3000:]
-        assert time.time() < until
+        assert time.time() < deadline
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    before = len(server.bodies)
+    num_calls_before = len(server.bodies)
     assert not list(tmp_path.glob("evaluate/*/manifest.json"))
-    server.reply = says
+    server.reply = usable_reply
     ranks = [
         start(command("evaluate", tmp_path), RANK=str(rank), WORLD_SIZE="2") for rank in (0, 1)
     ]
     for process in ranks:
         _, stderr = process.communicate(timeout=500)
         assert process.returncode == 0, stderr[-3000:]
-    calls = prompts(server)
-    assert len(calls) > before
-    repeated = {
-        process
-        for process in calls
-        if calls.count(process) > 1 and "single-choice" not in process[0]
-    }
-    assert len(repeated) <= 1, "at most the call that was open at the kill is made again"
+    calls = prompts_and_temperatures(server)
+    assert len(calls) > num_calls_before
+    # Multiple choice repeats an unusable call on purpose.
+    repeated = {call for call in calls if calls.count(call) > 1 and "single-choice" not in call[0]}
+    assert len(repeated) <= 1, "only the call that was open at the kill may be repeated"
     results = results_of(tmp_path)
     assert len(results) == 36
     assert all(result.score is not None for result in results.values())
@@ -153,11 +148,11 @@ def test_a_killed_evaluation_and_two_ranks_make_no_call_twice(server, tmp_path: 
     assert process.returncode == 0, stderr[-3000:]
     assert "judge judge-of-the-tests:" in stderr
     assert results_of(alone) == results
-    calls = len(server.bodies)
-    again = start(command("evaluate", alone))
-    again.communicate(timeout=300)
-    assert again.returncode == 0
-    assert len(server.bodies) == calls
+    num_calls = len(server.bodies)
+    second = start(command("evaluate", alone))
+    second.communicate(timeout=300)
+    assert second.returncode == 0
+    assert len(server.bodies) == num_calls
     for path in tmp_path.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
@@ -165,7 +160,7 @@ def test_a_killed_evaluation_and_two_ranks_make_no_call_twice(server, tmp_path: 
             assert server.url.encode() not in content
 
 
-def test_a_whole_run_by_rules_alone_states_what_is_undecided(tmp_path: Path) -> None:
+def test_a_run_without_a_judge_reports_the_share_of_undecided_items(tmp_path: Path) -> None:
     smoke = ("debug=smoke", "select.strata=[hard,medium,unsolved]", "evaluate.judge=none")
     arguments = [
         sys.executable,

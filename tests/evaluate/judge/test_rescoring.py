@@ -1,4 +1,4 @@
-"""Responses are kept apart from marks: only a missing response asks the model."""
+"""Responses are stored apart from results: the model is called only for missing responses."""
 
 import json
 import os
@@ -26,7 +26,7 @@ WORDY = "~ " * 40
 
 
 def evaluate_base(config: RunConfig, make: Callable[[int, int], Engine]) -> Path:
-    """Run the evaluation of the base as the recipe does; returns the marks' folder."""
+    """Evaluate the base model as the recipe does; returns the folder of the results."""
     paths = RunPaths(config)
     folders = grade.EvaluationFolders(
         paths.responses(Arm.base), paths.evaluation(Arm.base), paths.judge_replies
@@ -37,12 +37,12 @@ def evaluate_base(config: RunConfig, make: Callable[[int, int], Engine]) -> Path
 
 
 def no_engine(*_pixels: int) -> Engine:
-    """What must not be called: a second pass has every response already."""
-    raise AssertionError("the model was asked again")
+    """An engine maker that must not be called, because all responses are stored."""
+    raise AssertionError("an engine was made although all responses are stored")
 
 
 def store_responses(config: RunConfig, text: str) -> None:
-    """Keep these words as the base's response to every item."""
+    """Store this text as the base model's response to every item."""
     rows = [
         StoredResponse(benchmark=name, item_id=item_id, prompt_hash=digest, response=text)
         for name, item_id, digest in map(response_key, load_items(config.evaluate))
@@ -54,7 +54,7 @@ def summary(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_other_rules_and_another_judge_ask_no_model(server, config: RunConfig) -> None:
+def test_other_rules_and_another_judge_need_no_model(server, config: RunConfig) -> None:
     config.evaluate.judge = JudgeKind.shapes
     config.evaluate.limit = 3
     store_responses(config, "<answer>A</answer>")
@@ -85,7 +85,7 @@ def test_other_rules_and_another_judge_ask_no_model(server, config: RunConfig) -
                 assert result.response == responses[result.item_id]
 
 
-def test_what_changes_no_mark_changes_no_folder(config: RunConfig) -> None:
+def test_settings_that_change_no_result_do_not_change_the_folders(config: RunConfig) -> None:
     before = RunPaths(config).evaluation(Arm.base), RunPaths(config).responses(Arm.base)
     config.evaluate.judge_client.max_concurrency = 3
     config.evaluate.judge_client.max_calls = 5
@@ -93,13 +93,13 @@ def test_what_changes_no_mark_changes_no_folder(config: RunConfig) -> None:
     assert (RunPaths(config).evaluation(Arm.base), RunPaths(config).responses(Arm.base)) == before
 
 
-def test_another_prompt_is_another_response(config: RunConfig) -> None:
+def test_another_system_prompt_has_another_folder_of_responses(config: RunConfig) -> None:
     before = RunPaths(config).responses(Arm.base)
     config.evaluate.system = SystemPrompt.none
     assert RunPaths(config).responses(Arm.base) != before
 
 
-def test_another_judge_model_is_another_folder_of_marks(
+def test_another_judge_model_has_another_folder_of_results(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (
@@ -116,7 +116,9 @@ def test_another_judge_model_is_another_folder_of_marks(
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
 
 
-def test_more_items_ask_only_for_those_that_are_new(tiny: LoadedModel, config: RunConfig) -> None:
+def test_with_more_items_only_the_new_ones_are_requested(
+    tiny: LoadedModel, config: RunConfig
+) -> None:
     def in_process(*_: int) -> Engine:
         return HfEngine(tiny, config.model)
 
@@ -129,9 +131,9 @@ def test_more_items_ask_only_for_those_that_are_new(tiny: LoadedModel, config: R
     assert len(rows) == len({(row.benchmark, row.item_id) for row in rows}) == 6
 
 
-def test_an_item_whose_picture_or_words_changed_is_asked_again(config: RunConfig) -> None:
+def test_an_item_whose_image_or_text_changed_is_requested_again(config: RunConfig) -> None:
     item = load_items(config.evaluate)[0]
-    for column, other in (("image", b"another picture"), ("question", "another question")):
+    for column, other in (("image", b"another image"), ("question", "another question")):
         changed = replace(item, row={**item.row, column: other})
         assert changed.key == item.key
         assert response_key(changed) != response_key(item)
@@ -145,27 +147,27 @@ def test_a_second_run_makes_no_call_and_changes_no_file(server, config: RunConfi
     server.reply = lambda prompt, number: "0.5"
     store_responses(config, WORDY)
     folder = evaluate_base(config, no_engine)
-    made_manifest, num_calls = manifest.read_manifest(folder), len(server.bodies)
+    first_manifest, num_calls = manifest.read_manifest(folder), len(server.bodies)
     assert num_calls > 6
     assert evaluate_base(config, no_engine) == folder
-    assert manifest.read_manifest(folder) == made_manifest
+    assert manifest.read_manifest(folder) == first_manifest
     for path in (*parquet.parts(folder), folder / "manifest.json", folder / "summary.json"):
         path.unlink()
-    before = made_manifest["counts"]["judge"]["replies"]
+    num_replies = first_manifest["counts"]["judge"]["replies"]
     evaluate_base(config, no_engine)
     assert len(server.bodies) == num_calls
-    assert manifest.read_manifest(folder)["counts"]["judge"]["from_cache"] == before
+    assert manifest.read_manifest(folder)["counts"]["judge"]["from_cache"] == num_replies
 
 
-def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
+def test_an_item_on_which_the_judge_failed_is_judged_again_by_the_next_run(
     server, config: RunConfig
 ) -> None:
     server.reply = lambda prompt, number: "A" if number % 3 else (400, b"", {})
     store_responses(config, WORDY)
     folder = evaluate_base(config, no_engine)
     failed = [result for result in parquet.read_rows(folder, ItemResult) if result.score is None]
-    made_manifest = manifest.read_manifest(folder)["counts"]
-    assert made_manifest["unscored"] == made_manifest["judge"]["failed_items"] == len(failed) > 3
+    counts = manifest.read_manifest(folder)["counts"]
+    assert counts["unscored"] == counts["judge"]["failed_items"] == len(failed) > 3
     num_calls = len(server.bodies)
     server.reply = lambda prompt, number: "0.5" if prompt.endswith("| ") else "A"
     assert evaluate_base(config, no_engine) == folder
@@ -177,41 +179,44 @@ def test_a_mark_whose_judge_failed_is_asked_again_by_the_next_run(
     assert manifest.read_manifest(folder)["counts"]["judge"]["from_cache"] > 0
 
 
-def test_marks_are_unfinished_while_failed_items_are_asked_again(server, config: RunConfig) -> None:
+def test_there_is_no_manifest_while_failed_items_are_judged_again(
+    server, config: RunConfig
+) -> None:
     server.reply = lambda prompt, number: (400, b"", {})
     store_responses(config, WORDY)
     folder = evaluate_base(config, no_engine)
     assert manifest.read_manifest(folder) is not None
-    seen = []
+    manifest_existed = []
 
     def reply(prompt: str, number: int) -> str:
-        seen.append((folder / "manifest.json").exists())
+        manifest_existed.append((folder / "manifest.json").exists())
         return "0.5"
 
     server.reply = reply
     evaluate_base(config, no_engine)
-    assert seen
-    assert not any(seen)
+    assert manifest_existed
+    assert not any(manifest_existed)
 
 
-def test_the_judges_server_is_in_made_json_as_a_hash_alone(server, config: RunConfig) -> None:
+def test_the_manifest_has_only_a_hash_of_the_judges_address(server, config: RunConfig) -> None:
     server.reply = lambda prompt, number: "0.5"
     store_responses(config, WORDY)
-    made_manifest = evaluate_base(config, no_engine) / "manifest.json"
-    log = json.loads(made_manifest.read_text())["settings"]["judge_server"]
-    assert log == server_hash(JudgeKind.endpoint)
-    assert os.environ["JUDGE_BASE_URL"] not in made_manifest.read_text()
+    text = (evaluate_base(config, no_engine) / "manifest.json").read_text()
+    assert json.loads(text)["settings"]["judge_server"] == server_hash(JudgeKind.endpoint)
+    assert os.environ["JUDGE_BASE_URL"] not in text
 
 
-def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, caplog) -> None:
+def test_the_manifest_and_the_log_have_the_judge_and_its_counts(
+    server, config: RunConfig, caplog
+) -> None:
     caplog.set_level("INFO")
     server.reply = lambda prompt, number: "0.5" if number % 2 else "well"
     store_responses(config, WORDY)
     folder = evaluate_base(config, no_engine)
-    made_manifest = manifest.read_manifest(folder)
-    assert made_manifest["settings"]["judge"] == "judge-of-the-tests"
-    assert "judging" not in made_manifest["settings"]
-    judge = made_manifest["counts"]["judge"]
+    content = manifest.read_manifest(folder)
+    assert content["settings"]["judge"] == "judge-of-the-tests"
+    assert "judging" not in content["settings"]
+    judge = content["counts"]["judge"]
     assert judge["calls"] == len(server.bodies)
     assert judge["calls"] + judge["from_cache"] == judge["replies"]
     assert judge["unusable"] > 0
@@ -220,13 +225,13 @@ def test_counts_and_judge_stand_beside_the_score(server, config: RunConfig, capl
     assert f"{judge['unusable']} unusable replies" in log
 
 
-def test_the_stand_in_is_named_as_such(config: RunConfig) -> None:
+def test_the_manifest_says_that_the_judge_is_the_offline_stand_in(config: RunConfig) -> None:
     config.evaluate.judge = JudgeKind.shapes
     store_responses(config, WORDY)
     assert manifest.read_manifest(evaluate_base(config, no_engine))["settings"]["judge"] == STAND_IN
 
 
-def test_rules_alone_give_their_share_of_undecided_items_and_mmvet_no_score(
+def test_without_a_judge_mmvet_has_no_score_and_undecided_items_are_counted(
     config: RunConfig, caplog
 ) -> None:
     config.evaluate.judge = JudgeKind.none
@@ -241,7 +246,7 @@ def test_rules_alone_give_their_share_of_undecided_items_and_mmvet_no_score(
     assert "shapes/MMVet: no score: MMVet needs a judge" in caplog.text
 
 
-def test_rules_alone_count_what_they_could_not_decide(config: RunConfig) -> None:
+def test_items_that_the_rules_could_not_decide_are_counted(config: RunConfig) -> None:
     config.evaluate.judge = JudgeKind.none
     config.evaluate.benchmarks = ["shapes/MMStar"]
     store_responses(config, "A")
@@ -254,7 +259,7 @@ def test_rules_alone_count_what_they_could_not_decide(config: RunConfig) -> None
     assert scores["score"] is not None
 
 
-def test_a_dead_judge_ends_in_words_and_not_in_a_crash(
+def test_an_unreachable_judge_gives_a_reason_and_no_error(
     server, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JUDGE_BASE_URL", "http://127.0.0.1:9/v1")
@@ -271,7 +276,7 @@ def test_a_dead_judge_ends_in_words_and_not_in_a_crash(
     assert all(result.score is None for result in unjudged)
 
 
-def test_a_full_disk_ends_the_run_and_is_not_taken_for_a_judge(server, config: RunConfig) -> None:
+def test_a_reply_that_cannot_be_stored_ends_the_run(server, config: RunConfig) -> None:
     store_responses(config, WORDY)
     Path(config.output_dir).joinpath("judge").write_text("a file where the folder should be")
     with pytest.raises(OSError, match="judge"):
