@@ -23,7 +23,7 @@ from difftrain.records import Arm, ItemResult, Sample
 
 
 def check_items(evaluate: EvaluateConfig, paths: RunPaths) -> None:
-    """5.0  Load the official items. Raises SchemaError; BenchmarkNotFound if without network."""
+    """5.0  Load the official items. Raises SchemaError, or BenchmarkNotFound without network."""
     if evaluate.official and not write_results.is_finished(paths.evaluation(Arm.base)):
         load_items(replace(evaluate, benchmarks=evaluate.official))
 

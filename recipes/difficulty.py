@@ -125,7 +125,7 @@ def select_samples(
     values: dict[Measure, dict[str, Any]] = {}
     for score in scores:
         values.setdefault(score.measure, {})[score.sample_id] = score.value
-    cde_N, ace_N, drm_N = (
+    cde_N, ace_N, drm_N = (  # axis N: samples
         list(values[step].values()) if step in config.select.rap else None
         for step in (Measure.cde, Measure.ace, Measure.drm)
     )
@@ -139,7 +139,7 @@ def random_set_name(run_name: str, arm: str, stage: TrainStage) -> str:
     """The name that seeds a random set, together with the run's seed.
 
     The rows of a table share their random sets, so that two rows differ only in what their names
-    say; every run has its own control set. Of two sets with one name the larger has the smaller.
+    say; every run has its own control set. Sets of one name are nested: a larger one only adds.
     """
     if arm == Arm.tuned:
         return f"rows-{stage}"

@@ -106,7 +106,7 @@ def run(config: RunConfig, paths: RunPaths, world: World, arm: str) -> Path:
         require_one_step(config, paths, selection[: len(data.samples)], data.dropped)
         return data
 
-    # 4.3  Supervised fine-tuning, loss on the response alone. From here on it is TRL's loop.
+    # 4.3  Supervised fine-tuning, loss only on the response. From here on it is TRL's loop.
     checkpoint = sft.fit(job, load_data)
 
     # 4.4  GRPO as in the other recipes, but from the SFT checkpoint.

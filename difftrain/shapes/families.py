@@ -2,7 +2,7 @@
 
 A tile is 28 pixels, the patch of Qwen2.5-VL after merging, so one tile is one image token. A family
 is a function of a random generator and a difficulty in [0, 1] (0 easiest). The last two families
-are controls: `prior` is answered by the text alone, `noise` by nothing.
+are controls: `prior` is answered from the text without the image, `noise` cannot be answered.
 """
 
 import json

@@ -111,7 +111,7 @@ def last_checkpoint(folder: Path, num_processes: int = 1) -> Path | None:
 
 
 def load_weights(model: Any, checkpoint: Path) -> None:
-    """Load a checkpoint's weights into the model in training; raises RuntimeError if any misses.
+    """Load a checkpoint's weights into the trained model; raises RuntimeError if one is missing.
 
     transformers saves Qwen2.5-VL's weights under the hub's names instead of the modules' names, and
     its Trainer silently skips names that no module has: a resumed run would continue from the base
@@ -122,7 +122,7 @@ def load_weights(model: Any, checkpoint: Path) -> None:
 
 
 def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
-    """Train to the last step, from the last complete checkpoint if any; returns the total seconds.
+    """Train to the end, from the last complete checkpoint if any; returns the seconds in total.
 
     Raises ConfigError if ZeRO-3 would hang on samples without an image, RuntimeError if training
     ends before its last step, GradientError if GradientCheck finds a problem.
@@ -133,8 +133,8 @@ def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
     # A process whose batch has no image never gathers the vision tower's weights, and a process
     # whose batch has an image would wait for it forever.
     if plugin and plugin.zero_stage == 3 and world.size > 1 and 0 < text_only < len(samples):
-        rule = "with ZeRO-3 a step with and without images would hang"
-        advice = "use launch/accelerate/zero2.yaml, or train on only one of the two"
+        rule = "with ZeRO-3 a step on samples with and without images would hang"
+        advice = "use launch/accelerate/zero2.yaml, or only samples with (or only without) images"
         number = f"{text_only} of {len(samples)} samples have no image"
         raise ConfigError([f"{job.title}: {number}, and {rule}; {advice}"])
     trainer.remove_callback(ProgressCallback)

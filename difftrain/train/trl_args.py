@@ -149,7 +149,7 @@ def grpo_arguments(job: TrainJob, vocabulary: dict[str, int], evaluate: bool = F
 
 
 def sft_arguments(job: TrainJob) -> SFTConfig:
-    """TRL's SFTConfig: nothing truncated, nothing packed, loss on the completion alone."""
+    """TRL's SFTConfig: nothing truncated, nothing packed, loss only on the completion."""
     arguments = _shared_arguments(job) | {
         "max_length": None,
         "packing": False,

@@ -34,19 +34,19 @@ def output_of(done: subprocess.CompletedProcess[str]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a small run with a random control."""
-    return output_of(run(*SMALL, f"output_dir={tmp_path_factory.mktemp('job')}"))
+    return output_of(run(*SMALL, f"output_dir={tmp_path_factory.mktemp('run_folder')}"))
 
 
-def stage(job: Path, name: str) -> Path:
+def stage(run_folder: Path, name: str) -> Path:
     """The only folder of a stage."""
-    (folder,) = (job.parents[1] / name).iterdir()
+    (folder,) = (run_folder.parents[1] / name).iterdir()
     return folder
 
 
-def test_the_report_has_all_its_keys_and_scores(job: Path) -> None:
-    report = json.loads((job / "report.json").read_text())
+def test_the_report_has_all_its_keys_and_scores(run_folder: Path) -> None:
+    report = json.loads((run_folder / "report.json").read_text())
     assert {
         "name",
         "train_stages",
@@ -68,55 +68,55 @@ def test_the_report_has_all_its_keys_and_scores(job: Path) -> None:
             assert score["n"] == 8
 
 
-def test_the_counts_account_for_every_row_of_the_data(job: Path) -> None:
-    counts = json.loads((job / "report.json").read_text())["counts"]
-    samples = parquet.read_rows(stage(job, "data"), Sample)
+def test_the_counts_account_for_every_row_of_the_data(run_folder: Path) -> None:
+    counts = json.loads((run_folder / "report.json").read_text())["counts"]
+    samples = parquet.read_rows(stage(run_folder, "data"), Sample)
     assert counts["samples"] == len(samples) + counts["quarantined"] == 60
     assert counts["samples"] == sum(counts["strata"].values()) + counts["quarantined"]
-    scores = parquet.read_rows(stage(job, "score"), Score)
+    scores = parquet.read_rows(stage(run_folder, "score"), Score)
     assert len(scores) == 2 * len(samples)  # two measures
 
 
-def test_the_control_selection_is_as_large_as_the_recipes(job: Path) -> None:
-    folders = (job.parents[1] / "select").iterdir()
+def test_the_control_selection_is_as_large_as_the_recipes(run_folder: Path) -> None:
+    folders = (run_folder.parents[1] / "select").iterdir()
     sizes = [len(parquet.read_rows(folder, Selection)) for folder in folders]
     assert len(sizes) == 2
     assert sizes[0] == sizes[1] > 0
 
 
-def test_no_draw_is_sampled_twice(job: Path) -> None:
-    rows = parquet.read_rows(stage(job, "probe"), Rollout)
+def test_no_draw_is_sampled_twice(run_folder: Path) -> None:
+    rows = parquet.read_rows(stage(run_folder, "probe"), Rollout)
     keys = [(row.sample_id, row.view, row.mask_percent, row.draw) for row in rows]
     assert len(set(keys)) == len(keys)
 
 
-def test_base_tuned_and_control_are_graded_on_the_same_items(job: Path) -> None:
+def test_base_tuned_and_control_are_graded_on_the_same_items(run_folder: Path) -> None:
     items = [
         sorted((row.benchmark, row.item_id) for row in parquet.read_rows(folder, ItemResult))
-        for folder in (job.parents[1] / "evaluate").iterdir()
+        for folder in (run_folder.parents[1] / "evaluate").iterdir()
     ]
     assert len(items) == 3
     assert items[0] == items[1] == items[2]
 
 
-def test_training_and_evaluation_share_no_sample(job: Path) -> None:
+def test_training_and_evaluation_share_no_sample(run_folder: Path) -> None:
     from difftrain.shapes import benchmarks
 
-    trained = {sample.sample_id for sample in parquet.read_rows(stage(job, "data"), Sample)}
+    trained = {sample.sample_id for sample in parquet.read_rows(stage(run_folder, "data"), Sample)}
     for name in ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar"):
         assert not trained & {item["sample_id"] for item in benchmarks.items(name, 40)}
 
 
-def test_the_checkpoint_loads_by_from_pretrained(job: Path) -> None:
-    AutoProcessor.from_pretrained(job / "checkpoint")
-    AutoModelForImageTextToText.from_pretrained(job / "checkpoint")
+def test_the_checkpoint_loads_by_from_pretrained(run_folder: Path) -> None:
+    AutoProcessor.from_pretrained(run_folder / "checkpoint")
+    AutoModelForImageTextToText.from_pretrained(run_folder / "checkpoint")
 
 
-def test_the_html_report_needs_no_other_file_and_no_network(job: Path) -> None:
-    html = (job / "report.html").read_text()
+def test_the_html_report_needs_no_other_file_and_no_network(run_folder: Path) -> None:
+    html = (run_folder / "report.html").read_text()
     assert "<img" in html
     assert "http://" not in html.replace("http://www.w3.org", "")
-    assert (job / "report.md").read_text().startswith("#")
+    assert (run_folder / "report.md").read_text().startswith("#")
 
 
 def modified_times(folder: Path) -> dict[Path, float]:
@@ -126,18 +126,18 @@ def modified_times(folder: Path) -> dict[Path, float]:
     return {path: path.stat().st_mtime for path in paths}
 
 
-def test_the_same_command_again_repeats_no_stage(job: Path) -> None:
-    folder = job.parents[1]
+def test_the_same_command_again_repeats_no_stage(run_folder: Path) -> None:
+    folder = run_folder.parents[1]
     before = modified_times(folder)
     started = time.time()
-    assert output_of(run(*SMALL, f"output_dir={folder}")) == job
+    assert output_of(run(*SMALL, f"output_dir={folder}")) == run_folder
     assert modified_times(folder) == before
     assert time.time() - started < 120
 
 
-def test_another_tau_keeps_the_probes_draws_and_repeats_the_scoring(job: Path) -> None:
-    folder = job.parents[1]
-    num_rollouts = len(parquet.read_rows(stage(job, "probe"), Rollout))
+def test_another_tau_keeps_the_probes_draws_and_repeats_the_scoring(run_folder: Path) -> None:
+    folder = run_folder.parents[1]
+    num_rollouts = len(parquet.read_rows(stage(run_folder, "probe"), Rollout))
     done = subprocess.run(
         [
             sys.executable,
@@ -158,9 +158,9 @@ def test_another_tau_keeps_the_probes_draws_and_repeats_the_scoring(job: Path) -
 
 
 def test_a_stratum_too_small_for_a_step_is_reported_with_the_counts_and_exit_code_2(
-    job: Path,
+    run_folder: Path,
 ) -> None:
-    done = run("debug=smoke", f"output_dir={job.parents[1]}", "grpo.prompts_per_step=64",
+    done = run("debug=smoke", f"output_dir={run_folder.parents[1]}", "grpo.prompts_per_step=64",
                "grpo.num_generations=2", "grpo.per_device_train_batch_size=2")  # fmt: skip
     assert done.returncode == 2
     assert "the strata hold easy" in done.stderr
