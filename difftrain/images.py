@@ -39,8 +39,8 @@ DECODE_ERRORS += (ArithmeticError, struct.error, zlib.error)
 # more than 4 of 255, so that compression noise on an empty background sets none.
 DEDUP_MARGIN = 4
 DEDUP_MAX_BITS = 6  # near-duplicates differ in at most 6 of 256 dhash bits
-# dhash margin for contamination, which confirms every candidate by a color thumbnail: any step
-# counts, equal cells included, so that few candidates are missed.
+# dhash margin for contamination, which confirms every candidate by a color thumbnail: no step is
+# needed (equal neighbors set the bit too), so that few candidates are missed.
 CONTAMINATION_MARGIN = -1
 # A compressed and scaled copy differs in fewer dhash bits than this, another image in far more.
 CONTAMINATION_MAX_BITS = 12

@@ -35,7 +35,7 @@ class Outcome(StrEnum):
     brought_in = "brought_in"  # in place of an easy sample
     prior = "prior"  # dropped by CDE: the text alone suggests the answer
     biased = "biased"  # dropped by ACE: the response depends on one of its own tokens
-    easy = "easy"
+    easy = "easy"  # removed by DRM: always correct
 
 
 PHRASES = {

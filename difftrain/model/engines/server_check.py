@@ -92,17 +92,17 @@ class ServerCheck:
     async def complete(self, seed: int, *images: Image.Image) -> tuple[Completion, int | None]:
         """A completion and its prompt's number of tokens (None if the server does not count)."""
         request = replace(REQUEST, parts=(*images, *REQUEST.parts), seed=seed)
-        failures = 0
+        num_failures = 0
         while True:
             try:
                 async with self._open:
                     body = self.engine.body(request)
                     return await self.engine.client.complete(body, parse_completion)
             except RequestError as error:
-                failures += 1
-                if error.permanent or failures >= self.config.max_attempts:
+                num_failures += 1
+                if error.permanent or num_failures >= self.config.max_attempts:
                     raise
-                backoff = self.config.backoff_s * 2 ** (failures - 1)
+                backoff = self.config.backoff_s * 2 ** (num_failures - 1)
                 pause = backoff if error.retry_after is None else error.retry_after
                 await asyncio.sleep(min(MAX_CHECK_INTERVAL_S, pause))
 
@@ -142,7 +142,7 @@ class ServerCheck:
     async def check_images(self, max_pixels: int) -> dict[str, Any]:
         """How many prompt tokens the largest image adds and should add, if the server counts them.
 
-        A refused image is halved until one is accepted; the side of the first one is recorded.
+        If the largest image is refused, its side is recorded and halved until one is accepted.
         """
         _, text_tokens = await self.complete(1)
         largest = max(1, int(max_pixels**0.5) // SIDE_STEP) * SIDE_STEP
