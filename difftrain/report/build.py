@@ -135,9 +135,7 @@ def sample_counts(data: RunData, measure: str) -> dict[str, Any]:
     assert totals["quarantined"] == len(data.quarantine), (
         f"{len(data.quarantine)} lines in quarantine.jsonl, but manifest.json says {totals}"
     )
-    assert totals["rows"] == totals["samples"] + totals["quarantined"], (
-        f"rows do not add up: {totals}"
-    )
+    assert totals["rows"] == totals["samples"] + totals["quarantined"], f"wrong totals: {totals}"
     picks_strata = {}
     for arm, selections in data.selections.items():
         stages = list(selections.groupby("stage", sort=False)["sample_id"])

@@ -53,8 +53,7 @@ def examples_by_stratum(
     by_stratum = data.samples.sort_values("sample_id").groupby(stratum_column, sort=False)
     ids_by_stratum: dict[str, list[str]] = {}
     for stratum, members in by_stratum:
-        rank_in_task = members.groupby("task").cumcount().sort_values(kind="stable")
-        first = rank_in_task.index[:max_examples]
+        first = members.groupby("task").cumcount().sort_values(kind="stable").index[:max_examples]
         ids_by_stratum[str(stratum)] = members.loc[first, "sample_id"].tolist()
     ids = [sample_id for members in ids_by_stratum.values() for sample_id in members]
     if not ids:

@@ -174,7 +174,7 @@ def test_the_error_for_a_problem_of_some_runs_names_them() -> None:
          ["difficulty.extra_measures: ['cmab'] and ['cmab', 'cde', 'ace', 'drm']: cannot be "
           "compared in one table (grpo_full-all, grpo_hard-all)"]),
         (["recipe=grpo_random,grpo_mid_hard", "select.random=true"],
-         ["select.random: False by its name and True: cannot be compared in one table "
+         ["select.random: False according to its name, but True: cannot be compared in one table "
           "(grpo_mid_hard); to select differently, add a recipe of your own, conf/recipe/"]),
     ],
 )  # fmt: skip

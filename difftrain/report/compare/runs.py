@@ -192,7 +192,7 @@ WITHOUT_EFFECT = (
     *("model.server.api_key_env", "model.server.max_concurrency", "model.server.max_attempts"),
     *("model.server.timeout_s", "model.server.backoff_s", "model.server.max_outage_s"),
 )
-BY_NAME = "by its name and"  # in the message on a run whose settings contradict its name
+BY_NAME = "according to its name, but"  # in messages on settings that contradict a run's name
 
 
 class NotComparable(ValueError):

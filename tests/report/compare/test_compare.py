@@ -257,7 +257,7 @@ def test_a_run_whose_settings_contradict_its_name_is_refused(finish_run: FinishR
     odd = finish_run("grpo_mid_hard", 0.5, settings={"select.strata": ["easy"]})
     with pytest.raises(NotComparable) as refused:
         compare_runs([odd, finish_run("grpo_random", 0.5)])
-    message = "select.strata: ['medium', 'hard'] by its name and ['easy']"
+    message = "select.strata: ['medium', 'hard'] according to its name, but ['easy']"
     assert message in str(refused.value)
     folder = compare_runs([odd, finish_run("grpo_random", 0.5)], force=True)
     for name in ("compare.md", "compare.tex"):
