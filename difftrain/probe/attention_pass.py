@@ -80,10 +80,11 @@ def append_responses(
     """The prompts' inputs with each response appended, padded on the left to one length."""
     ids, type_ids = [], []
     for i, response in enumerate(responses):
-        prompt = inputs["attention_mask"][i].bool()
-        response_ids = torch.tensor(response, dtype=torch.long, device=prompt.device)
-        ids.append(torch.cat([inputs["input_ids"][i][prompt], response_ids]))
-        type_ids.append(functional.pad(inputs["mm_token_type_ids"][i][prompt], (0, len(response))))
+        is_prompt = inputs["attention_mask"][i].bool()
+        response_ids = torch.tensor(response, dtype=torch.long, device=is_prompt.device)
+        ids.append(torch.cat([inputs["input_ids"][i][is_prompt], response_ids]))
+        prompt_types = inputs["mm_token_type_ids"][i][is_prompt]
+        type_ids.append(functional.pad(prompt_types, (0, len(response))))
     pad_left = partial(pad_sequence, batch_first=True, padding_side="left")
     return {
         **inputs,
@@ -173,7 +174,7 @@ def run_attention_pass(
 
     def work(heart: Heartbeat) -> None:
         find_pairs()  # now that no other launch writes into the probe's folder
-        is_complete()
+        is_complete()  # reads what has been measured already
         share = [pair for key, pair in world.share(list(pairs.items())) if key not in measured]
         if not share:
             return
