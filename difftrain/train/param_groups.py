@@ -107,11 +107,11 @@ class GradientCheck(TrainerCallback):
 
     def __init__(self, model: nn.Module, frozen: Collection[str], has_text_only: bool) -> None:
         """`has_text_only`: some samples have no image, so a step may not use the vision parts."""
-        self.model, self.frozen, self.has_text_only = model, set(frozen), has_text_only
+        self.model, self.frozen_parts, self.has_text_only = model, set(frozen), has_text_only
         self.is_finite: dict[str, torch.Tensor] = {}  # for each part that got a gradient
         self.hooks: list[Any] = []
         self.is_trained = {part: n > 0 for part, _, n in count_parameters(model)}
-        self.untrained = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+        self.frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Register the hooks, after DeepSpeed has taken the parameters over."""
@@ -131,8 +131,9 @@ class GradientCheck(TrainerCallback):
             hook.remove()
         self.hooks = []
         trained = [part for part, is_trained in self.is_trained.items() if is_trained]
-        got_gradient = [name for name, p in self.untrained.items() if p.grad is not None]
-        problems = [f"{p} must be frozen but is trained" for p in sorted(self.frozen & {*trained})]
+        got_gradient = [name for name, p in self.frozen.items() if p.grad is not None]
+        unfrozen = sorted(self.frozen_parts & {*trained})
+        problems = [f"{part} must be frozen but is trained" for part in unfrozen]
         problems += [f"{name} is frozen but got a gradient" for name in got_gradient[:3]]
         for part in trained:
             if part in self.is_finite:
