@@ -247,8 +247,8 @@ def separation(result: dict[str, Any]) -> list[str]:
         "about a sample that the model never answers correctly, so the second AUC leaves these",
         "samples out; CMAB has no value for them anyway. An AUC below 0.5 means that the measure",
         "ranks the other way. PISM profits from samples that the model cannot answer (λ* = 0",
-        "counts as needing the image). With chance correction, λ* = 0 goes to samples that the",
-        "text alone answers, so the order must be reversed.",
+        "counts as needing the image). Chance-aware PISM (with the chance correction) gives λ* = 0",
+        "to samples that the text alone answers, so its order must be reversed.",
         *table(
             [
                 "measure",

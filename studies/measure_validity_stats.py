@@ -1,4 +1,4 @@
-"""Statistics of measure_validity.py: how well difficulty measures recover what is known of samples.
+"""Statistics of measure_validity.py: how well difficulty measures recover known facts on samples.
 
 The samples are generated, so their truth is known: whether a question needs the image, can be
 answered from the text alone ("prior"), or by nobody ("noise"), and how difficult the image is.
@@ -28,7 +28,7 @@ TITLES = {
     "ace": "ACE",
     "drm": "DRM",
 }
-TOWARDS_IMAGE = {
+NEEDS_IMAGE_SIGN = {
     "pism": -1,
     "pism_chance": -1,
     "pism_rectangle": -1,
@@ -96,14 +96,14 @@ class Statistic:
 
 
 def separation(frame: pd.DataFrame, name: str, solved_only: bool) -> Statistic:
-    """AUC of samples that need the image over prior ones; `solved_only`: over solved samples.
+    """AUC of samples that need the image over prior ones; `solved_only`: without unsolved ones.
 
     Raises ValueError if one side is empty.
     """
     rows = frame[frame["truth"] != "noise"]
     rows = rows[rows["solved"]] if solved_only else rows
     rated = rows.dropna(subset=[name])
-    value = TOWARDS_IMAGE[name] * rated[name].to_numpy(dtype=float)
+    value = NEEDS_IMAGE_SIGN[name] * rated[name].to_numpy(dtype=float)
     needs_image = (rated["truth"] == "needs the image").to_numpy()
     positive, negative = value[needs_image], value[~needs_image]
     low, high = interval(lambda rng: resampled_auc(rng, positive, negative), f"auc {name}")
@@ -113,7 +113,7 @@ def separation(frame: pd.DataFrame, name: str, solved_only: bool) -> Statistic:
 def family_auc(frame: pd.DataFrame, name: str, family: str) -> Statistic:
     """AUC of one family over the prior samples. Raises ValueError if one side is empty."""
     rated = frame[frame["task"].isin([family]) | (frame["truth"] == "prior")].dropna(subset=[name])
-    value = TOWARDS_IMAGE[name] * rated[name].to_numpy(dtype=float)
+    value = NEEDS_IMAGE_SIGN[name] * rated[name].to_numpy(dtype=float)
     of_family = (rated["task"] == family).to_numpy()
     positive, negative = value[of_family], value[~of_family]
     low, high = interval(lambda rng: resampled_auc(rng, positive, negative), f"{name} {family}")

@@ -148,7 +148,7 @@ def mean_cost(runs: RunBySeed, arm: str) -> RowCost:
 
 
 def size_mismatches(runs: RunBySeed, controls: RunBySeed, arm: str) -> tuple[str, ...]:
-    """Each seed in which the control has another number of samples or steps, as a sentence part."""
+    """Each seed in which the control has another number of samples or steps, as text."""
     return tuple(
         f"{run.name}, seed {seed}: {count:,.0f} {name}, but {control_count:,.0f} of its control"
         for seed, run in runs.items()

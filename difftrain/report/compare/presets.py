@@ -1,4 +1,4 @@
-"""The rows of the papers' tables in their order, the random control of each, and its scores there.
+"""The rows of the papers' tables, in their order: settings, random control, published scores.
 
 A control is trained like its row, but on an equal number of randomly selected samples. A run that
 trained its own control (control=random) is compared with that one; else with the row of the

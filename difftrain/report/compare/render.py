@@ -85,7 +85,7 @@ def format_score(estimate: Estimate) -> str:
 
 
 def format_p(p: float | None) -> str:
-    """A p value with three decimals; `< 0.001` for smaller ones."""
+    """A p value with three decimals; `< 0.001` for smaller ones, empty for None."""
     if p is None:
         return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
