@@ -111,14 +111,14 @@ def expand_plan(arguments: list[str]) -> tuple[list[str], str | None]:
 
 COMMANDS = {
     "train": Command(
-        "The whole chain: score, select, train, evaluate, report.",
+        "Run the whole chain: probe, score, select, train, evaluate, report.",
         "difftrain.pipeline.chain:train",
         trains=True,
     ),
-    "probe": Command("The data and the probe alone.", "difftrain.pipeline.chain:probe"),
-    "score": Command("The data, the probe and the scores.", "difftrain.pipeline.chain:score"),
+    "probe": Command("Run only data and probe.", "difftrain.pipeline.chain:probe"),
+    "score": Command("Run only data, probe and score.", "difftrain.pipeline.chain:score"),
     "evaluate": Command(
-        """The benchmarks of any checkpoint or hub id, outside any recipe:
+        """Evaluate any checkpoint or hub id on the benchmarks, outside any recipe:
 
   model=NAME|FOLDER|HUB_ID benchmarks=[MMStar,shapes/MMVet] limit=N
 
@@ -129,7 +129,7 @@ tokens in bfloat16 unless the command line says otherwise.""",
         expand=expand_evaluate,
     ),
     "report": Command(
-        """The report of a finished run, written again; or finished runs side by side:
+        """Write the report of a finished run again, or compare finished runs side by side:
 
   report compare RUN [RUN ...] [--force] [--to DIR]
 
@@ -139,22 +139,22 @@ exit code 2 and names the runs that are unfinished or whose settings differ from
         "difftrain.pipeline.chain:report",
     ),
     "plan": Command(
-        """What a run would do and cost, before anything is spent.
+        """Print what a run would do and cost, without running it.
 
 check=model also tests whether the model can be trained.""",
         "difftrain.plan:show",
         expand=expand_plan,
     ),
     "export": Command(
-        "Scores as parquet beside the original rows, and the selection in other trainers' formats.",
+        "Write the scores as parquet, and the selected samples in the formats of other trainers.",
         "difftrain.export:run",
     ),
 }
 """Subcommands that take settings."""
 OTHER_COMMANDS = {
-    "compare": "Two finished evaluations, item by item: is the second checkpoint better?",
-    "sweep": "Many runs, one table: the papers' rows over measures, data and seeds.",
-    "completion": "The shell completion as a script: completion bash|zsh.",
+    "compare": "Compare two finished evaluations, item by item.",
+    "sweep": "Run many recipes over measures, data and seeds, and compare them in one table.",
+    "completion": "Print the script for shell completion: completion bash|zsh.",
 }
 
 

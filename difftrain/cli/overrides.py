@@ -72,7 +72,7 @@ def override_problem(override: Override, typed: DictConfig) -> str | None:
     """What is wrong with one override, or None. Sets its value in `typed` to check its type."""
     key, text = override.key_or_group, override.input_line or ""
     if override.is_sweep_override():
-        return f"{text}: one run has one value; run other seeds with seed=N"
+        return f"{text}: a run takes one value per setting; start a run for each value"
     if key in config_groups():
         name, names = override.value(), config_groups()[key]
         if name in names:

@@ -1,1 +1,1 @@
-"""Settings: one dataclass for each component, joined in run_config.py; imports nothing heavy."""
+"""Settings: one dataclass for each component, joined in run_config.py; none imports torch."""

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from difftrain.config.data import AREA_RULE, TOKEN_PIXELS
-from difftrain.config.judge import JudgeClientConfig, JudgeKind, missing
+from difftrain.config.judge import JudgeClientConfig, JudgeKind, environment_problems
 from difftrain.config.setting import Problems, did_you_mean, setting
 from difftrain.pipeline import manifest
 
@@ -110,7 +110,7 @@ class EvaluateConfig:
     answer_tags: AnswerTags = setting(AnswerTags.strip, fingerprint=("evaluate",))
     """strip gives the scorer the text in <answer>; raw gives it the whole response."""
     rules: str = setting("2025-11", fingerprint=("evaluate",))
-    """The reference harness at this date: 2025-11 is the paper's, 2026-08 the newer one."""
+    """Score as the reference harness did at this date: 2025-11 as in the paper, or 2026-08."""
     harness_overrides: HarnessOverrides = setting(
         default_factory=HarnessOverrides, fingerprint=("evaluate",)
     )
@@ -119,11 +119,11 @@ class EvaluateConfig:
     resamples: int = setting(2000, fingerprint=("evaluate",), at_least=100)
     """Bootstrap resamples of each 95 % interval."""
     judge: JudgeKind = setting(JudgeKind.shapes, fingerprint=("evaluate",))
-    """shapes judges the miniatures offline, and nothing else; endpoint is the server at
-    JUDGE_BASE_URL; none lets only the rules decide and prints the share of undecided items."""
+    """shapes judges only the miniatures, without a model; endpoint is the server at
+    JUDGE_BASE_URL; none: only rules decide, and the share of undecided items is printed."""
     judge_client: JudgeClientConfig = setting(default_factory=JudgeClientConfig, fingerprint=())
     contamination: ContaminationPolicy = setting(ContaminationPolicy.error, fingerprint=())
-    """error: refuse to train on a sample that an available benchmark holds too; warn: list them."""
+    """error: refuse to train if an available benchmark has a selected sample; warn: list it."""
 
     def check(self) -> Problems:
         if not self.benchmarks:
@@ -139,7 +139,7 @@ class EvaluateConfig:
         if self.rules not in RULES:
             yield "rules", f"must be one of {', '.join(RULES)}"
         if self.judge is JudgeKind.endpoint:
-            yield from (("judge", rule) for rule in missing())
+            yield from (("judge", rule) for rule in environment_problems())
 
     def _check_sources(self) -> Problems:
         at_path = [name for name in self.official if not getattr(self.paths, name)]

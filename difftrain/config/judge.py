@@ -40,22 +40,22 @@ class JudgeClientConfig:
     """Limit of HTTP requests for one checkpoint in one run of the command; null: no limit."""
 
 
-def model_name(kind: JudgeKind, benchmarks: Iterable[str]) -> str:
+def model_name(judge: JudgeKind, benchmarks: Iterable[str]) -> str:
     """The judge's name, printed beside a score and part of the results' fingerprint."""
-    if kind is JudgeKind.endpoint:
+    if judge is JudgeKind.endpoint:
         return os.environ.get(MODEL, "").strip()
-    by_rules = {by_rules_alone(kind, name) for name in benchmarks}
+    by_rules = {by_rules_alone(judge, name) for name in benchmarks}
     if by_rules == {True, False}:
         return f"{STAND_IN} for shapes/, {NO_JUDGE} for the others"
     return NO_JUDGE if True in by_rules else STAND_IN
 
 
-def server_hash(kind: JudgeKind) -> str | None:
+def server_hash(judge: JudgeKind) -> str | None:
     """A hash that identifies the judge's server without naming it; None if no server judges.
 
     User name, password, the case of the host and a trailing slash do not change it.
     """
-    if kind is not JudgeKind.endpoint:
+    if judge is not JudgeKind.endpoint:
         return None
     parts = urlsplit(os.environ.get(URL, "").strip().rstrip("/"))
     host = parts.netloc.rpartition("@")[2].lower()
@@ -63,15 +63,15 @@ def server_hash(kind: JudgeKind) -> str | None:
     return hashlib.blake2b(address.encode(), digest_size=8).hexdigest()
 
 
-def by_rules_alone(kind: JudgeKind, benchmark: str) -> bool:
+def by_rules_alone(judge: JudgeKind, benchmark: str) -> bool:
     """Whether no judge is used for a benchmark: the stand-in knows the miniatures only."""
-    if kind is JudgeKind.shapes:
+    if judge is JudgeKind.shapes:
         return not benchmark.startswith("shapes/")
-    return kind is JudgeKind.none
+    return judge is JudgeKind.none
 
 
-def missing(environment: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """Problems of the judge's environment variables; shows no value."""
+def environment_problems(environment: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """What is wrong with the judge's environment variables; the messages contain no value."""
     unset = [name for name in (URL, MODEL) if not environment.get(name, "").strip()]
     if unset:
         yield f"needs {' and '.join(unset)} in the environment"

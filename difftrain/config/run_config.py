@@ -46,7 +46,7 @@ class RunConfig:
     seed: int = setting(1, at_least=0, at_most=2**32 - 1)
     """Seed from which every random choice of this run is derived."""
     output_dir: str = setting("outputs", fingerprint=())
-    """The folder in which stages write theirs."""
+    """The folder that contains the folders of all stages."""
     control: Control = Control.none
     """random: also train on as many random samples for as many steps, and report both."""
     report_to: Tracker = setting(Tracker.none, fingerprint=())

@@ -118,14 +118,14 @@ def test_lora_saves_the_optimizer_memory_of_frozen_weights_and_the_reference_mod
     added = plan.lora_parameters(dims, 16, LORA_TARGETS, vision=False)
     assert added == 40_370_176  # what peft adds to the 7B's language model
     assert plan.lora_parameters(dims, 16, LORA_TARGETS, vision=True) > added
-    whole, lora = (
+    full, lora = (
         plan.training_memory(
             dims, batch, 1, reference=True, checkpointing=True, lora_parameters=adapters
         )
         for adapters in (None, added)
     )
     reference = 2 * dims.parameters
-    assert whole[0] - lora[0] == pytest.approx(14 * dims.parameters - 16 * added + reference)
+    assert full[0] - lora[0] == pytest.approx(14 * dims.parameters - 16 * added + reference)
 
 
 def test_generation_memory_is_the_sum_of_weights_kv_cache_images_and_logits() -> None:
@@ -135,9 +135,9 @@ def test_generation_memory_is_the_sum_of_weights_kv_cache_images_and_logits() ->
     assert sizes["weights"] == pytest.approx(16.58e9)
     assert sizes["KV cache"] == 28_672 * 2 * 2048
     assert sizes["logits"] == 4 * 152_064
-    here = plan.generation_memory(dims, one, 2, cached_prompts=8)
-    assert here["cached prompts"] == 8 * 28_672 * 2 * 1600
-    assert sum(here.values()) - sum(sizes.values()) == (8 + 1) * 28_672 * 2 * 1600
+    in_process = plan.generation_memory(dims, one, 2, cached_prompts=8)
+    assert in_process["cached prompts"] == 8 * 28_672 * 2 * 1600
+    assert sum(in_process.values()) - sum(sizes.values()) == (8 + 1) * 28_672 * 2 * 1600
 
 
 def test_the_estimated_batch_has_the_engines_number_of_rows() -> None:

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from difftrain.cli import overrides
-from difftrain.config.judge import JudgeKind, by_rules_alone, is_address, missing, model_name
+from difftrain.config.judge import (
+    JudgeKind,
+    by_rules_alone,
+    environment_problems,
+    is_address,
+    model_name,
+)
 from difftrain.config.run_config import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,8 +41,8 @@ def test_an_endpoint_needs_an_address_and_a_model_in_the_environment() -> None:
 
 
 def test_address_and_model_are_required_and_the_key_is_optional() -> None:
-    assert list(missing(ENVIRONMENT)) == []
-    assert list(missing({**ENVIRONMENT, "JUDGE_API_KEY": ""})) == []
+    assert list(environment_problems(ENVIRONMENT)) == []
+    assert list(environment_problems({**ENVIRONMENT, "JUDGE_API_KEY": ""})) == []
 
 
 @pytest.mark.parametrize(
@@ -44,13 +50,13 @@ def test_address_and_model_are_required_and_the_key_is_optional() -> None:
 )
 def test_an_invalid_address_is_an_error_that_does_not_show_it(url: str) -> None:
     assert not is_address(url)
-    (rule,) = missing({**ENVIRONMENT, "JUDGE_BASE_URL": url})
+    (rule,) = environment_problems({**ENVIRONMENT, "JUDGE_BASE_URL": url})
     assert rule == "needs JUDGE_BASE_URL to be an address such as https://host/v1"
 
 
 @pytest.mark.parametrize("key", ["one\ntwo", "schlüssel"])
 def test_a_key_that_cannot_be_sent_is_an_error_that_does_not_show_it(key: str) -> None:
-    (rule,) = missing({**ENVIRONMENT, "JUDGE_API_KEY": key})
+    (rule,) = environment_problems({**ENVIRONMENT, "JUDGE_API_KEY": key})
     assert rule == "needs JUDGE_API_KEY to be one line of plain characters"
 
 
