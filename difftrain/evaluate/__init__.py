@@ -17,13 +17,13 @@ BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (mathvista, mmvet, ocrbench, hallusionbench, mmmu, mmstar)
 }
-# The harness's name of a data set -> our name, which is that of the papers' tables.
+# The harness's name of a data set -> our name of the benchmark, if they differ.
 HARNESS_NAMES = {"MathVista_MINI": "MathVista", "MMMU_DEV_VAL": "MMMU"}
 HARNESS_NAMES["MMMU_DEV_VAL(validation)"] = "MMMU"
 
 
 def benchmark_named(name: str) -> Benchmark:
-    """The benchmark of our or the harness's name, or `shapes/` and one. Raises ValueError."""
+    """Find a benchmark by our name or the harness's, also with `shapes/`. Raises ValueError."""
     unprefixed = name.removeprefix("shapes/")
     our_name = HARNESS_NAMES.get(unprefixed, unprefixed)
     if our_name not in BENCHMARKS:

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from difftrain.config.evaluate import EvaluateConfig, SystemPrompt
 from difftrain.data import prompts
-from difftrain.evaluate import build_prompt, loading
-from difftrain.evaluate.loading import BenchmarkItem
+from difftrain.evaluate import build_prompt
+from difftrain.evaluate.loading import BenchmarkItem, decode_image, image_identity
 from difftrain.images import ImageError, PixelBudget
 from difftrain.model.engines.types import Engine, GenerationError, Request, write_engine_info
 from difftrain.pipeline import coordination, manifest, parquet
@@ -61,9 +61,7 @@ def response_key(item: BenchmarkItem) -> ResponseKey:
     for part in build_prompt(item.benchmark, item.row):
         part_type, value = part["type"], part["value"]
         is_image = part_type == "image"
-        content = (
-            loading.image_identity(value) if is_image else value.encode("utf-8", "surrogatepass")
-        )
+        content = image_identity(value) if is_image else value.encode("utf-8", "surrogatepass")
         digest.update(f"{part_type}:{len(content)}:".encode() + content)
     return (*item.key, digest.hexdigest())
 
@@ -162,7 +160,7 @@ def stream_responses(
             try:
                 for part in build_prompt(item.benchmark, item.row):
                     is_image, value = part["type"] == "image", part["value"]
-                    parts.append(loading.decode_image(value, budget) if is_image else value)
+                    parts.append(decode_image(value, budget) if is_image else value)
             except ImageError as error:
                 skipped.append(StoredResponse(*key, None, ResponseStatus.skipped, str(error)))
                 continue

@@ -123,9 +123,8 @@ def evaluate(
         return counts
 
     inputs = {"checkpoint": checkpoint, "responses": store.folder.name}
-    inputs |= {
-        compare.ITEMS_PREFIX + name: each for name, each in generate.item_hashes(keys).items()
-    }
+    hashes = generate.item_hashes(keys)
+    inputs |= {compare.ITEMS_PREFIX + name: hashes[name] for name in hashes}
     run_shared_stage(
         folders.results,
         world,

@@ -42,9 +42,9 @@ EQUAL_TEMPERATURES = (0.0, 0.0, 0.0)  # for multiple choice
 class HarnessRules:
     """How the harness matched answers at a date, and what the settings override."""
 
-    letter_near_end: bool  # a lone letter counts only among the last four tokens (2025-08-04)
-    bounded_length: bool  # option texts are matched in short predictions only (2025-08-04)
-    answer_is: bool  # "answer is X" is matched, without a word boundary (2026-06-17)
+    letter_near_end: bool  # a single letter counts only among the last four tokens (2025-08-04)
+    bounded_length: bool  # option texts are matched only in short predictions (2025-08-04)
+    answer_is: bool  # "answer is X" is matched, even if X begins a word (2026-06-17)
     overrides: HarnessOverrides = field(default_factory=HarnessOverrides)
     """By default, only the harness's guess of a random option is replaced: it counts as wrong."""
     texts_become_nan: bool = False
@@ -97,7 +97,7 @@ def judge_prompt(name: str, *item_parts: str) -> str:
 def first_usable(
     judge: Judge, prompt: str, temperatures: tuple[float, ...], parse: Callable[[str], T | None]
 ) -> tuple[T | None, list[str]]:
-    """What `parse` made of the first reply it accepts, or None; and all replies. Or JudgeDown."""
+    """The first reply that `parse` accepts, parsed, or None; and all replies. Raises JudgeDown."""
     replies: list[str] = []
     for temperature in temperatures:
         try:

@@ -102,4 +102,5 @@ def no_mean_reason(results_by_benchmark: Mapping[str, Sequence[ItemResult]]) -> 
     """Why there is no mean over these benchmarks; None if there is one."""
     groups = results_by_benchmark.items()
     names = ", ".join(sorted(name for name, results in groups if no_score_reason(name, results)))
-    return f"no mean over {len(groups)}, without a score of {names}" if names else None
+    reason = f"no mean over {len(groups)} benchmarks, because there is no score of {names}"
+    return reason if names else None

@@ -72,7 +72,7 @@ def write(
     """Write all files of the folder except manifest.json, replacing older ones.
 
     summary.json has the score and 95 % interval of each benchmark and of their mean, as fractions
-    of 1; `rules_only` is true if no judge was used. `scores_md` is from `scores_md_values`.
+    of 1; `rules_only` is true if no judge was used. `scores_md` is what scores_md_values returns.
     """
     for path in parquet.parts(folder):
         path.unlink()
@@ -113,7 +113,7 @@ def settings_of(config: EvaluateConfig, responses: Path, dtype: str) -> dict[str
 
 
 def is_limited(name: str, count: int, config: EvaluateConfig) -> bool:
-    """Whether evaluate.limit left out items; never for a miniature, which is drawn to size."""
+    """Whether evaluate.limit left items out of an official benchmark (miniatures have any size)."""
     return name in OFFICIAL and count == config.limit and count < BENCHMARKS[name].num_items
 
 

@@ -158,7 +158,7 @@ def test_one_decided_item_is_enough_for_a_score() -> None:
 def test_there_is_no_mean_over_benchmarks_if_one_has_no_score() -> None:
     summary = summarize_mean({"MMStar": DECIDED, "MMVet": UNDECIDED})
     assert summary.score is None
-    assert summary.reason == "no mean over 2, without a score of MMVet"
+    assert summary.reason == "no mean over 2 benchmarks, because there is no score of MMVet"
     assert (summary.failed, summary.undecided) == (2, 2)
 
 

@@ -28,7 +28,7 @@ def remove_judge(summary: dict) -> None:
     for row in summary.values():
         row |= {"rules_only": True, "undecided": 30, "failed": 30, "reason": None}
     summary["shapes/MMVet"] = {**NO_SCORE, "failed": 120, "undecided": 120, "reason": REASON}
-    reason = "no mean over 6, without a score of shapes/MMVet"
+    reason = "no mean over 6 benchmarks, because there is no score of shapes/MMVet"
     summary["mean"] = {**NO_SCORE, "failed": 270, "undecided": 270, "reason": reason}
 
 
@@ -62,7 +62,9 @@ def test_without_means_the_headline_claims_nothing(rules_only: tuple[RunInputs, 
     _, report = rules_only
     sentence = report_text.sentence("headline", report)
     assert sentence.startswith("It is unknown whether")
-    assert sentence.endswith("helped: no mean over 6, without a score of shapes/MMVet.")
+    assert sentence.endswith(
+        "helped: no mean over 6 benchmarks, because there is no score of shapes/MMVet."
+    )
     assert report_text.sentence("control_sentence", report).endswith("is not possible either.")
 
 

@@ -177,7 +177,7 @@ def test_a_run_without_a_judge_reports_the_share_of_undecided_items(tmp_path: Pa
     assert report["means"]["base"]["score"] is None
     assert report["differences"] == {}
     text = (folder / "report.md").read_text()
-    assert "helped: no mean over 6, without a score of" in text
+    assert "helped: no mean over 6 benchmarks, because there is no score of" in text
     assert "shapes/MMVet has no score: MMVet needs a judge" in text
     assert "Scores are by rules only (evaluate.judge=none)" in text
     assert "% undecided" in text
