@@ -89,10 +89,8 @@ def mean_draws(p_correct: float, easy_fail_share: float, until: Until) -> dict[S
 
 def shares() -> dict[str, Any]:
     """Share of the full grid that is drawn for the paper's 47,766 samples, for all assumptions."""
-    stratum_sizes = {
-        stratum: sum(by_stratum[stratum] for by_stratum in PAPER_STRATA[Measure.pism].values())
-        for stratum in Stratum
-    }
+    sizes = PAPER_STRATA[Measure.pism].values()  # each: easy, medium, hard, unsolved
+    stratum_sizes = dict(zip(Stratum, map(sum, zip(*sizes, strict=True)), strict=True))
     num_samples, grid_size = sum(stratum_sizes.values()), NUM_RATIOS * NUM_DRAWS
     result: dict[str, Any] = {"samples": num_samples, "draws_of_the_grid": grid_size}
     for until in (Until.ratio, Until.stratum):
