@@ -25,7 +25,7 @@ ITEMS_PREFIX = "items of "  # manifest.json has an input `items of NAME`, a hash
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkComparison:
-    """Means over the items that both have a score for; an item is won if its score went up."""
+    """Means over the items scored in both evaluations. An item is won if its score rose."""
 
     benchmark: str
     before: float
@@ -112,7 +112,7 @@ def compare_results(
 
 
 def item_diffs(before: Sequence[ItemResult], after: Sequence[ItemResult]) -> list[dict[str, Any]]:
-    """The items on which the two scores differ, with both scores and responses."""
+    """The items whose two scores differ, with both scores and both responses."""
     return [
         {"benchmark": a.benchmark, "item_id": a.item_id, "before": a.score, "after": b.score}
         | {"response_before": a.response or "", "response_after": b.response or ""}

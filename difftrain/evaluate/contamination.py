@@ -101,7 +101,7 @@ class ImageIndex:
         self._dhashes = np.array([image.dhash for image in self.signatures], dtype=np.uint8)
 
     def same(self, image: ImageSignature) -> list[int]:
-        """Positions of the images with exactly the same pixels."""
+        """Positions of the images with exactly these pixels."""
         return [i for i in self.near(image) if self.signatures[i].pixels == image.pixels]
 
     def near(self, image: ImageSignature) -> list[int]:
@@ -130,7 +130,7 @@ class ItemIndex:
     """
 
     def __init__(self, items: Sequence[BenchmarkItem], budget: PixelBudget) -> None:
-        self.num_items = Counter(item.benchmark for item in items)
+        self.num_items = Counter(item.benchmark for item in items)  # of each benchmark
         self._names = ["/".join(item.key) for item in items]
         self._questions: list[str] = []
         self._by_question: dict[str, list[int]] = defaultdict(list)

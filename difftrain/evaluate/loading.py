@@ -89,8 +89,8 @@ def official_items(name: str, config: EvaluateConfig) -> list[Row]:
     rows = [_fill_missing_images(row) for row in rows]
     if not config.harness_overrides.kept_texts:
         # pandas, with which the harness reads its files, turns an option or hint "None" into NaN.
-        nan = [[key for key in (*LETTERS, "hint") if row.get(key) in NAN_TEXTS] for row in rows]
-        rows = [row | dict.fromkeys(keys) for row, keys in zip(rows, nan, strict=True)]
+        keys = (*LETTERS, "hint")
+        rows = [row | {key: None for key in keys if row.get(key) in NAN_TEXTS} for row in rows]
     if len(rows) != benchmark.num_items and not (config.allow_count_mismatch and rows):
         raise SchemaError(
             f"{name}: {len(rows)} items in {place}, but the benchmark has {benchmark.num_items}; "
@@ -110,7 +110,7 @@ def _check_gradable(benchmark: Benchmark, row: Row, number: int, config: Evaluat
     try:
         for function in (benchmark.item_id, benchmark.category, benchmark.prompt):
             function(row)
-        for prediction in ("yes", "0"):  # to grade both, a scorer reads every cell it ever needs
+        for prediction in ("yes", "0"):  # these make a scorer read every column it may need
             benchmark.grade(prediction, row, lambda *_, reply=prediction: reply, rules)
     except (ValueError, LookupError, TypeError, SyntaxError, AttributeError) as error:
         item = row.get("id") or row.get("index") or f"number {number}"

@@ -22,7 +22,7 @@ REFUSALS = (
     "I'm sorry, but without the image provided",
     "Cannot determine the answer",
 )
-_BLANKED = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+_PUNCTUATION_TO_BLANKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 
 
 def question_text(item: Item) -> str:
@@ -44,7 +44,7 @@ def _match_letter(prediction: str, options: Mapping[str, str], rules: HarnessRul
         return None
     if any(phrase in prediction for phrase in REFUSALS):
         return NONE_OF_THEM
-    tokens = prediction.translate(_BLANKED).split()
+    tokens = prediction.translate(_PUNCTUATION_TO_BLANKS).split()
     present = [letter for letter in options if letter in tokens]
     if len(present) == 1:
         index = tokens.index(present[0])
@@ -72,7 +72,7 @@ def match_option(prediction: str, options: Mapping[str, str], rules: HarnessRule
 
 
 def judge_prompt(question: str, options: Mapping[str, str], prediction: str) -> str:
-    """The prompt that asks which option a prediction means, in the language of the question."""
+    """Asks which option a prediction means; the Chinese wording is ours, with the same content."""
     lines = "".join(f"{letter}. {text}\n" for letter, text in options.items())
     option_list = f"There are several options: \n{lines}"
     if any("\u4e00" <= character <= "\u9fff" for character in question):  # Chinese

@@ -31,7 +31,7 @@ DEFAULT_MAX_TOKENS = 2048  # of a reply, if the harness (VLMEvalKit) sets no oth
 # Before this day the harness limited MM-Vet's judge to 3 tokens and could use no longer reply.
 MMVET_LONG_FROM = "2026-05-28"
 MAX_PAUSE_S = 120.0  # a server that asks for a longer pause is not called again in this run
-OUTAGE_CALLS = 24  # after so many failures in a row the server is not called again in this run
+MAX_FAILURES_IN_A_ROW = 24  # then the server is not called again in this run
 # Not counted: empty replies, and refusals by a server that has replied before.
 OUTAGE_FAULTS = {Fault.limited, Fault.server, Fault.lost, Fault.slow, Fault.malformed}
 FATAL_STATUSES = {
@@ -224,9 +224,9 @@ class JudgeServer:
             has_replied = self._has_replied or self._usage.counts["from_cache"] > 0
             refuses_all = error.fault is Fault.refused and not has_replied
             self._failures_in_a_row += error.fault in OUTAGE_FAULTS or refuses_all
-        if self._failures_in_a_row >= OUTAGE_CALLS:
+        if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
             self.breaker.trip(
-                f"{OUTAGE_CALLS} calls in a row have failed, the last one: {error.message}"
+                f"{MAX_FAILURES_IN_A_ROW} calls in a row have failed, the last one: {error.message}"
             )
 
     def close(self) -> None:

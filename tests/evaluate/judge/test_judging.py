@@ -16,7 +16,7 @@ from difftrain.evaluate import grade, score_item
 from difftrain.evaluate.generate import StoredResponse
 from difftrain.evaluate.harness import JudgeDown
 from difftrain.evaluate.judge import (
-    OUTAGE_CALLS,
+    MAX_FAILURES_IN_A_ROW,
     JudgeClient,
     JudgeServer,
     JudgeUsage,
@@ -253,9 +253,9 @@ def test_a_judge_that_refuses_everything_is_not_called_again_and_the_reason_is_s
     server.reply = lambda prompt, number: (400, UNSUPPORTED, {})
     config.evaluate.benchmarks, config.evaluate.limit = ["shapes/MMVet"], 60
     _, counts = graded(config, undecided_pairs(config.evaluate))
-    assert len(server.bodies) < OUTAGE_CALLS + config.evaluate.judge_client.max_concurrency
+    assert len(server.bodies) < MAX_FAILURES_IN_A_ROW + config.evaluate.judge_client.max_concurrency
     why = "the server answers 400: 'max_tokens' is not supported, use max_completion_tokens"
-    assert f"{OUTAGE_CALLS} calls in a row have failed" in counts["stopped"]
+    assert f"{MAX_FAILURES_IN_A_ROW} calls in a row have failed" in counts["stopped"]
     assert counts["last_words"] == {"refused": why}
     assert f"refused {len(server.bodies)} ({why})" in format_usage("judge", counts)
 
@@ -357,7 +357,7 @@ def test_if_there_is_no_server_all_calls_are_soon_stopped(
     started = time.monotonic()
     results, counts = graded(config, undecided_pairs(config.evaluate))
     assert time.monotonic() - started < 30
-    assert f"{OUTAGE_CALLS} calls in a row have failed" in counts["stopped"]
+    assert f"{MAX_FAILURES_IN_A_ROW} calls in a row have failed" in counts["stopped"]
     assert counts["faults"]["outage"] > 50
     judged = [result for result in results if result.graded_by is None]
     assert judged
@@ -372,7 +372,7 @@ def test_failures_with_replies_in_between_do_not_stop_the_calls(server, config: 
     server.reply = lambda prompt, number: "0.5" if number % 8 == 7 else (500, b"", {})
     results, counts = graded(config, undecided_pairs(config.evaluate))
     assert counts["stopped"] is None
-    assert counts["calls"] > 3 * OUTAGE_CALLS
+    assert counts["calls"] > 3 * MAX_FAILURES_IN_A_ROW
     assert sum(result.score == 0.5 for result in results) >= counts["calls"] // 8
 
 
