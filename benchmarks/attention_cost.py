@@ -39,7 +39,7 @@ from difftrain.model.resolve import SHIPPED
 from difftrain.pipeline import manifest
 
 RESULTS = Path(__file__).parent / "results"
-LAYERS, HEADS, KEY_HEADS, HIDDEN = 8, 8, 2, 512
+NUM_LAYERS, NUM_HEADS, NUM_KEY_HEADS, HIDDEN_SIZE = 8, 8, 2, 512
 IMAGE_GRID = (1, 32, 32)
 """Frames, rows and columns of patches: an image of 448 x 448 pixels gives 256 tokens."""
 PASSES = ("plain", "masses", "masses_and_bias", "output_attentions")
@@ -52,12 +52,12 @@ def build_model() -> Any:
     torch.manual_seed(1)
     config = AutoConfig.from_pretrained(SHIPPED["tiny"])
     text = config.text_config
-    text.hidden_size, text.intermediate_size = HIDDEN, 1408
-    text.num_hidden_layers, text.layer_types = LAYERS, ["full_attention"] * LAYERS
-    text.num_attention_heads, text.num_key_value_heads = HEADS, KEY_HEADS
+    text.hidden_size, text.intermediate_size = HIDDEN_SIZE, 1408
+    text.num_hidden_layers, text.layer_types = NUM_LAYERS, ["full_attention"] * NUM_LAYERS
+    text.num_attention_heads, text.num_key_value_heads = NUM_HEADS, NUM_KEY_HEADS
     text.rope_parameters = {**text.rope_parameters, "mrope_section": [8, 12, 12]}
     text.max_position_embeddings = 16384
-    config.vision_config.out_hidden_size = HIDDEN
+    config.vision_config.out_hidden_size = HIDDEN_SIZE
     return AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
 
 
@@ -103,7 +103,7 @@ def free_bytes() -> int:
 
 def matrices_fit(tokens: int) -> bool:
     """Whether all attention matrices, and copies of two layers', fit into half the free memory."""
-    return HEADS * tokens**2 * 4 * (LAYERS + 4) < free_bytes() / 2
+    return NUM_HEADS * tokens**2 * 4 * (NUM_LAYERS + 4) < free_bytes() / 2
 
 
 def peak_mib(name: str, tokens: int) -> float:
@@ -196,8 +196,8 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# Cost of measuring attention masses",
         "",
-        f"`{result['command']}`: {LAYERS} layers, {HEADS} heads of {HIDDEN // HEADS} sharing "
-        f"{KEY_HEADS} key heads, float32, random weights; one image of 256 tokens, text, and a "
+        f"`{result['command']}`: {NUM_LAYERS} layers, {NUM_HEADS} heads of {HIDDEN_SIZE // NUM_HEADS} sharing "
+        f"{NUM_KEY_HEADS} key heads, float32, random weights; one image of 256 tokens, text, and a "
         f"response of an eighth of the tokens. Medians of {result['repeats']} interleaved repeats; "
         f"{result['threads']} thread(s) on {result['machine']}.",
         "",
