@@ -196,9 +196,10 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# Cost of measuring attention masses",
         "",
-        f"`{result['command']}`: {NUM_LAYERS} layers, {NUM_HEADS} heads of {HIDDEN_SIZE // NUM_HEADS} sharing "
-        f"{NUM_KEY_HEADS} key heads, float32, random weights; one image of 256 tokens, text, and a "
-        f"response of an eighth of the tokens. Medians of {result['repeats']} interleaved repeats; "
+        f"`{result['command']}`: {NUM_LAYERS} layers, {NUM_HEADS} heads of "
+        f"{HIDDEN_SIZE // NUM_HEADS} sharing {NUM_KEY_HEADS} key heads, float32, random weights; "
+        f"one image of 256 tokens, text, and a response of an eighth of the tokens. Medians of "
+        f"{result['repeats']} alternating repeats; "
         f"{result['threads']} thread(s) on {result['machine']}.",
         "",
         "| tokens | " + " | ".join(f"{name}, s" for name in PASSES) + " | "
