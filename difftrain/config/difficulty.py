@@ -95,17 +95,17 @@ class CmabConfig:
     """Cross-modality attention balance (Qi et al. 2026, Eq. 4)."""
 
     epsilon: float = setting(1e-8, above=0)
-    """Added inside the logarithm (Qi et al.: 1e-8)."""
+    """Added to the attention ratio inside the logarithm (Qi et al.: 1e-8)."""
     easy_below: float = 0.1
     """A balance below this is easy (Qi et al.: 0.1)."""
     hard_min: float = 0.4
-    """Lower end of hard (Qi et al.: 0.4)."""
+    """A balance from this to hard_max is hard (Qi et al.: 0.4)."""
     hard_max: float = 1.6
-    """Upper end of hard (Qi et al.: 1.6)."""
+    """A balance from hard_min to this is hard (Qi et al.: 1.6)."""
     easy_above: float = 1.9
     """A balance above this is easy (Qi et al.: 1.9)."""
     tokens: Tokens = Tokens.sum
-    """sum is Eq. 4; mean is Fig. 2's caption and the release."""
+    """sum: as in Eq. 4; mean: as in the caption of Fig. 2 and in their code."""
     text: TextSpan = setting(TextSpan.prompt, fingerprint=ATTENTION_STAGES)
     """prompt: all input tokens but image tokens; before_image: those before it (the release)."""
 

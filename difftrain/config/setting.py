@@ -76,7 +76,7 @@ def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:
 def counted_settings(section: Any, stage: str | None = None, own: bool = True) -> dict[str, Any]:
     """The settings of a section that are part of a stage's fingerprint, ready for JSON.
 
-    `own`: the section belongs to this stage, so fields without `fingerprint` are part of it too.
+    `own`: it is the stage's own section, so fields without `fingerprint` are part of it too.
     Without `stage`: every setting that is part of any fingerprint.
     """
     counted = {}

@@ -1,8 +1,7 @@
 """Files through which ranks and launches coordinate: heartbeats, reasons of failures, a lock.
 
 The ranks of one launch wait for each other through files in a stage's folder. Launches that share
-a stage take turns: the first rank holds the folder's lock until it releases it or its process ends.
-stage.run_stage and stage.run_shared_stage use both.
+a stage take turns: the first rank holds the folder's lock while it works. stage.py uses both.
 """
 
 import logging

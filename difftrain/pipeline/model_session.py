@@ -29,8 +29,7 @@ class ModelSession:
     def engine(self, min_pixels: int | None = None, max_pixels: int | None = None) -> Engine:
         """The engine for images of min_pixels to max_pixels (default: data's), started once.
 
-        Images of such a size are not resized. Raises ConfigError if the server or vLLM cannot be
-        used.
+        Images of such a size are not resized. Raises ConfigError if server or vLLM are unusable.
         """
         pixels = min_pixels or self.data.min_pixels, max_pixels or self.data.max_pixels
         if pixels not in self._engines:

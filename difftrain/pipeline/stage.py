@@ -25,7 +25,7 @@ SAVE_SECONDS = 5.0  # a killed process loses at most this much of its elapsed ti
 class Heartbeat:
     """Shows the other ranks that this one is alive, and counts the stage's elapsed seconds.
 
-    They are the first rank's seconds in all starts of the stage, including killed ones: each start
+    These are the first rank's seconds in all starts of the stage, including killed ones: each start
     saves its seconds in its own file in the stage's folder, until the manifest has the sum.
     """
 

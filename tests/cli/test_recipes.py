@@ -13,7 +13,7 @@ from difftrain.report.compare.presets import PRESETS
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "recipe"
 STRATA = {"mid": "medium", "m": "medium", "hard": "hard", "h": "hard"}
-GRPO_ONLY = {
+GRPO_ONLY = {  # recipe: select.strata, select.random
     "grpo_full": (["easy", "medium", "hard", "unsolved"], False),
     "grpo_unsolved": (["unsolved"], False),
     "grpo_random": (["medium", "hard"], True),
