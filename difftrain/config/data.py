@@ -46,7 +46,7 @@ class DataConfig:
     path: str | None = None
     """A file, a folder, or a dataset's id on the hub (owner/name)."""
     revision: str | None = None
-    """Branch, tag or commit of a hub id; null: main. A full commit is resolved without a request."""
+    """Branch, tag or commit of a hub id; null: main. A full commit needs no request."""
     split: str = setting("train", fingerprint=("files",))
     """Files named after another split (test, validation) are not read."""
     tasks: list[str] | None = setting(None, fingerprint=("files",))
