@@ -29,7 +29,7 @@ from difftrain.shapes.benchmarks import judge as stub_judge
 CACHE_VERSION = 2  # part of every cache key; increase it if a request's content changes
 DEFAULT_MAX_TOKENS = 2048  # of a reply, if the harness (VLMEvalKit) sets no other limit
 # Before this day the harness limited MM-Vet's judge to 3 tokens and could use no longer reply.
-MMVET_LONG_FROM = "2026-05-28"
+MMVET_LONG_REPLIES_FROM = "2026-05-28"
 MAX_PAUSE_S = 120.0  # a server that asks for a longer pause is not called again in this run
 MAX_FAILURES_IN_A_ROW = 24  # then the server is not called again in this run
 # Not counted: empty replies, and refusals by a server that has replied before.
@@ -287,7 +287,7 @@ class JudgeClient:
         """The judge of one item, with the harness's max_tokens; None if only rules decide."""
         if judge_config.by_rules_alone(self.kind, benchmark):
             return None
-        mmvet = 3 if rules < MMVET_LONG_FROM else DEFAULT_MAX_TOKENS
+        mmvet = 3 if rules < MMVET_LONG_REPLIES_FROM else DEFAULT_MAX_TOKENS
         max_tokens = {"MMVet": mmvet, "MathVista": 128}
         return ItemJudge(self, max_tokens.get(benchmark_named(benchmark).name, DEFAULT_MAX_TOKENS))
 
