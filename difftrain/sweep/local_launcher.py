@@ -94,7 +94,7 @@ def available_gpus() -> list[str]:
 
 
 def max_runs_at_a_time(plan: SweepPlan) -> int:
-    """How many runs fit on this machine: one per core, as long as each has the GPUs it needs."""
+    """How many runs fit on this machine: one per core, if there are enough GPUs for all."""
     cores, gpus = len(os.sched_getaffinity(0)), available_gpus()
     return min(cores, max(1, len(gpus) // plan.gpus_per_run)) if gpus else cores
 
@@ -105,7 +105,7 @@ def check_gpus(plan: SweepPlan) -> None:
     needed = plan.at_a_time * per_run
     if gpus and plan.at_a_time > 1 and needed > len(gpus):
         problem = (
-            f"jobs={plan.at_a_time}: with {per_run} per run this needs {needed} GPUs, but there "
+            f"jobs={plan.at_a_time}: at {per_run} GPUs per run this needs {needed} GPUs, but there "
             f"are {len(gpus)}; use at most jobs={max(1, len(gpus) // per_run)}"
         )
         raise ConfigError([problem])

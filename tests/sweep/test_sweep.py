@@ -262,7 +262,7 @@ def test_a_run_gets_as_many_gpus_as_its_vllm_engine_uses(
         run.config.model.engine, run.config.model.vllm.tensor_parallel_size = EngineKind.vllm, 2
     second = local_launcher.environment(sweep_plan(runs, tmp_path, at_a_time=2), 1)
     assert second["CUDA_VISIBLE_DEVICES"] == "6,7"
-    with pytest.raises(ConfigError, match="jobs=3: with 2 per run this needs 6 GPUs"):
+    with pytest.raises(ConfigError, match="jobs=3: at 2 GPUs per run this needs 6 GPUs"):
         local_launcher.check_gpus(sweep_plan(runs, tmp_path, at_a_time=3))
 
 
