@@ -99,7 +99,7 @@ def strata_by_task(samples: pd.DataFrame, measure: str) -> Figure | None:
             bars, labels, label_type="center", fontsize=8.5,
             color=INK if stratum in ("easy", "unplaced") else "white",
         )  # fmt: skip
-        start = start + shares[stratum].to_numpy()
+        start = start + np.asarray(shares[stratum])
     axes.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
     axes.set_xlim(0, 1)
     axes.spines["left"].set_visible(False)

@@ -161,13 +161,14 @@ def write_tensorboard(inputs: RunInputs, report: dict[str, Any]) -> None:
     if root.exists():
         shutil.rmtree(root)
     for arm, mean in report["means"].items():
-        steps, events = [], []
+        steps, events, end_s = [], [], 0.0
         if arm in inputs.arms:
             steps = training_steps(inputs.arms[arm].train)
-            end = datetime.fromisoformat(report["stages"][f"train {arm}"]["finished_at"])
+            end = report["stages"][f"train {arm}"]["finished_at"]
+            end_s = datetime.fromisoformat(end).timestamp()
         for row in steps:  # row["seconds"] counts from the start of training
             values = {name: value for name, value in row.items() if name != "step"}
-            time = end.timestamp() - steps[-1]["seconds"] + row["seconds"]
+            time = end_s - steps[-1]["seconds"] + row["seconds"]
             events.append(scalar_event(values, int(row["step"]), time))
         events.append(scalar_event(flat_numbers({"scores": report[arm] | {"mean": mean}})))
         write_events(root / arm, events)

@@ -144,7 +144,8 @@ def build_rows(
 
 def mean_cost(runs: RunBySeed, arm: str) -> RowCost:
     """The cost of an arm, as means over seeds."""
-    return RowCost(**pd.DataFrame([run.cost(arm) for run in runs.values()]).mean())
+    costs = pd.DataFrame([run.cost(arm) for run in runs.values()]).mean()
+    return RowCost(**costs.to_dict())
 
 
 def size_mismatches(runs: RunBySeed, controls: RunBySeed, arm: str) -> tuple[str, ...]:
