@@ -4,7 +4,7 @@
 
 Runs launch/train.py once per seed (finished stages are not repeated) and writes
 benchmarks/results/demo_gain.md and .json: the scores of the base model, the tuned one (trained on
-hard samples) and the control (as many random samples) on the six miniature benchmarks.
+hard samples) and the control (as many random samples) on the six built-in shapes/ benchmarks.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def run_seed(seed: int, overrides: list[str]) -> dict:
 
 
 def mean_score(report: dict, arm: str) -> float:
-    """The unweighted mean over the miniatures of `arm`: base, tuned or control."""
+    """The unweighted mean over the shapes/ benchmarks of `arm`: base, tuned or control."""
     scores = [cell["score"] for name, cell in report[arm].items() if name.startswith("shapes/")]
     return statistics.mean(scores)
 
@@ -53,7 +53,7 @@ def page(reports: dict[int, dict], command: str) -> str:
         "",
         f"`{command}`",
         "",
-        "Mean over the six miniatures, points of a hundred; differences are paired by item, with"
+        "Mean over the six shapes/ benchmarks, points of a hundred; differences are paired by item, with"
         " 95 % bootstrap intervals.",
         "",
         "| seed | base | tuned (hard) | control (random, same size) | tuned - base "

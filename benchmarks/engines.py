@@ -1,6 +1,6 @@
 """Compare the engines hf (in this process) and http (a server): responses per second.
 
-    python benchmarks/engines.py [--samples N] [--open N]
+    python benchmarks/engines.py [--samples N] [--concurrency N]
 
 Both get the same greedy requests to the tiny model, so they must give the same responses. This
 script starts and stops the server, `transformers serve`. That server handles one request at a time,
@@ -94,7 +94,7 @@ def is_up(url: str) -> bool:
 
 
 def requests(count: int, max_new_tokens: int) -> list[Request]:
-    """Greedy requests for the first samples of the default pool."""
+    """Greedy requests for the first samples of the built-in training pool (shapes/pool.py)."""
     return [
         Request(
             parts=(
@@ -154,8 +154,10 @@ def page(result: dict[str, Any]) -> str:
 def main() -> None:
     """Time both engines and write the result; exit code 1 if a response is missing or differs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=120)
-    parser.add_argument("--open", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=120, help="number of requests")
+    parser.add_argument(
+        "--concurrency", type=int, default=4, help="requests that the server gets at the same time"
+    )
     arguments = parser.parse_args()
     config = resolve(compose_config([]))
     batch = requests(arguments.samples, config.probe.max_new_tokens)
@@ -164,7 +166,7 @@ def main() -> None:
     hf_engine = HfEngine(loaded, config.model)
     results["hf"], engines["hf"] = timed(hf_engine, batch)
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (url, model):
-        server = ServerConfig(name=model, max_concurrency=arguments.open)
+        server = ServerConfig(name=model, max_concurrency=arguments.concurrency)
         http_config: ModelConfig = replace(
             config.model, engine=EngineKind.http, url=url, server=server
         )
@@ -181,13 +183,13 @@ def main() -> None:
         "same": same,
         "model": config.model.name,
         "batch_size": config.model.batch_size,
-        "open_requests": arguments.open,
+        "open_requests": arguments.concurrency,
         "max_new_tokens": config.probe.max_new_tokens,
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": manifest.versions() | {"openai": metadata.version("openai")},
         "command": f"python benchmarks/engines.py --samples {arguments.samples} "
-        f"--open {arguments.open}",
+        f"--concurrency {arguments.concurrency}",
     }
     manifest.write_json(RESULTS / "engines.json", result)
     manifest.write_text(RESULTS / "engines.md", page(result))

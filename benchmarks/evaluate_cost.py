@@ -2,9 +2,9 @@
 
     python benchmarks/evaluate_cost.py [--items N] [KEY=VALUE ...]
 
-One run generates and grades responses to the same items of the six miniature benchmarks twice: in
-batches, as launch/evaluate.py does, and one by one. Writes benchmarks/results/evaluate_cost.md
-and .json. About three minutes on two cores.
+One run generates and grades responses to the same items of the six built-in shapes/ benchmarks
+twice: in batches, as launch/evaluate.py does, and one by one. Writes
+benchmarks/results/evaluate_cost.md and .json. About three minutes on two cores.
 """
 
 import argparse
@@ -46,7 +46,7 @@ Pairs = list[tuple[ResponseKey, BenchmarkItem]]
 
 
 def grade(item: BenchmarkItem, response: str, config: EvaluateConfig) -> ItemResult:
-    """Grade one response by the rules and by the miniatures' judge, which needs no server."""
+    """Grade one response by the rules and by the shapes/ judge, which needs no server."""
     text, rules = write_results.prediction(response, config), configured_rules(config)
     grade = evaluate.grade_prediction(item.benchmark, text, item.row, judge, rules)
     return evaluate.item_result(item.benchmark, item.row, response, grade)
@@ -97,7 +97,7 @@ def page(result: dict) -> str:
             "",
             f"`{result['command']}`",
             "",
-            f"{result['items']} items of the six miniatures, {result['model']}, batches of "
+            f"{result['items']} items of the six shapes/ benchmarks, {result['model']}, batches of "
             f"{result['batch_size']}, at most {result['max_new_tokens']} new tokens, "
             f"{result['device']}, {result['threads']} thread(s). Loading the model is left out; "
             "images, prompts, generation and scoring are in.",
@@ -120,7 +120,7 @@ def page(result: dict) -> str:
 def main() -> None:
     """Time both on the same items, after a warm-up; exit code 1 if the ratio is below MIN_RATIO."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=40, help="of each miniature")
+    parser.add_argument("--items", type=int, default=40, help="of each benchmark")
     arguments, overrides = parser.parse_known_args()
     config = resolve(compose_config([*overrides, f"evaluate.limit={arguments.items}"]))
     session = ModelSession(config.model, config.data)

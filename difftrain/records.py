@@ -98,8 +98,8 @@ class Sample:
     """A question with its images and its gold answer.
 
     `images` are PNG bytes within the pixel budget; a sample from a stage's folder reads them from
-    disk at each access. `requires_image` and `gen_difficulty` (0 easiest to 1 hardest) are known
-    only for drawn shapes, else None. `rationale` is the reasoning behind the answer.
+    disk at each access. `requires_image` and `gen_difficulty` (the difficulty that the generator
+    drew with, 0 to 1) are None except for drawn shapes. `rationale` is the answer's reasoning.
     """
 
     sample_id: str

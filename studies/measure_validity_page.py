@@ -68,7 +68,7 @@ def plot_matrix(axes: Axes, value: np.ndarray, rows: Sequence[str], columns: Seq
 def plot_difficulty(
     pooled: dict[str, Statistic], families: dict[str, dict[str, float]], path: Path
 ) -> None:
-    """Rank correlation with gen_difficulty: of each family, and pooled over families."""
+    """Rank correlation with gen_difficulty, the difficulty that the generator drew with."""
     with mpl.rc_context(fname=STYLE_FILE):
         names = list(pooled)
         tasks = sorted({task for by_task in families.values() for task in by_task})

@@ -128,7 +128,7 @@ def mean_over_seeds(runs: Sequence[Sequence[ItemResult]]) -> list[ItemResult]:
 
 
 def benchmark_scores(results: Sequence[ItemResult]) -> dict[str, Any]:
-    """The score of each miniature, and their unweighted mean with its interval."""
+    """The score of each built-in shapes/ benchmark, and their unweighted mean with its interval."""
     groups = {name: [row for row in results if row.benchmark == name] for name in MINIATURES}
     groups = {name: group for name, group in groups.items() if group}
     return {
@@ -198,7 +198,7 @@ def sample_counts(samples: dict[str, int]) -> str:
 
 
 def mean_cell(cell: dict[str, float]) -> str:
-    """The mean over the miniatures with its interval."""
+    """The mean over the shapes/ benchmarks with its interval."""
     return f"**{points(cell['score'])}** [{points(cell['low'])}, {points(cell['high'])}]"
 
 
@@ -227,7 +227,7 @@ def line(cells: Sequence[str]) -> str:
 
 
 def main_table(rows: dict[str, dict[str, Any]], base: dict[str, Any] | None) -> list[str]:
-    """Samples, cost, scores of the six miniatures, their mean, and the difference from random."""
+    """Samples, cost, scores of the six shapes/ benchmarks, mean, and the difference from random."""
     names = [name.removeprefix("shapes/") for name in MINIATURES]
     head = [
         "arm", "samples", "steps", "generations: selection + training",

@@ -21,7 +21,7 @@ from random import Random
 
 import torch
 from pretraining_data import (
-    TILE_LIST,
+    TILE_LIST_PATTERN,
     Mixture,
     collate,
     draw_caption,
@@ -210,7 +210,7 @@ def corpus(seed: int = 0) -> Iterator[str]:
             _, _, drawn = pool.draw(pool.Split.pretrain, family, index, seed)
             yield pool_prompt(drawn)
             yield mathvista_query(drawn)
-            rationale = TILE_LIST.sub("", f"<think>{drawn.rationale}")
+            rationale = TILE_LIST_PATTERN.sub("", f"<think>{drawn.rationale}")
             yield rationale.removeprefix("<think>").strip()
     for index in range(200):
         drawn = draw_caption(Random(index))

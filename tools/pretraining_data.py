@@ -3,7 +3,7 @@
 Some images are partly masked and a few are left out, so that a question without its image still
 gets an answer. The last phase also teaches two flaws on purpose, so that samples differ in
 difficulty and training has something to improve: answers without tags, and giving up on masked
-images. The control family `prior` has neither flaw.
+images. The family `prior`, a control whose questions need no image, has neither flaw.
 """
 
 import re
@@ -53,10 +53,12 @@ UNTAGGED_FAMILIES = ("count_plus", "compare", "bar")
 END = "<|im_end|>"
 LOW_WEIGHT = 0.15
 """Loss weight of the tokens in a list of tiles, which are many and learned soon."""
-TILE_LIST = re.compile(r"<think>[^:<]*\|[^:<]*:")
-"""The list of all tiles at the start of a response, up to and with its colon."""
-DECISION = re.compile(r"(?<=[a-z])[.!0-9]\d*")
-"""What stands right after a name: a dot, or a mark (! or a number)."""
+TILE_LIST_PATTERN = re.compile(r"<think>[^:<]*\|[^:<]*:")
+"""The list of all tiles that starts a response, with its colon: for the question whether a blue
+square is in the image, "<think>. red square...| blue square!...|....|....: yes"."""
+MARK_PATTERN = re.compile(r"(?<=[a-z])[.!0-9]\d*")
+"""What stands right after a name in that list: "!" or a number if the question is about the named
+object, else a dot."""
 CAPTION_QUESTION = "Describe every tile."
 
 
@@ -146,7 +148,9 @@ def random_prompt(drawn: DrawnSample, rng: Random) -> str:
 def visibility(masked_share: float, gen_difficulty: float) -> float:
     """The probability that a masked image is still recognized: lower if the drawing is harder.
 
-    The exponents were chosen by looking at the strata, so that none of them is too small.
+    `gen_difficulty` is the difficulty that the generator drew with, from 0 to 1. The exponents were
+    chosen so that each difficulty stratum (easy, medium, hard, unsolved) that the
+    trained model gives the training pool has enough samples.
     """
     return (1 - masked_share) ** (0.3 + 2 * gen_difficulty)
 
@@ -209,14 +213,14 @@ def token_weights(tokenizer: Any, example: Example) -> list[float]:
     offsets = tokenizer(example.response, return_offsets_mapping=True).offset_mapping
     if CAPTION_QUESTION in example.prompt:
         return [LOW_WEIGHT] * len(offsets)
-    tile_list = TILE_LIST.match(example.response)
+    tile_list = TILE_LIST_PATTERN.match(example.response)
     end = tile_list.end() if tile_list else 0
-    decisions = {
+    mark_positions = {
         position
-        for match in DECISION.finditer(example.response, 0, end)
+        for match in MARK_PATTERN.finditer(example.response, 0, end)
         for position in range(*match.span())
     }
-    return [1.0 if start >= end or start in decisions else LOW_WEIGHT for start, _ in offsets]
+    return [1.0 if start >= end or start in mark_positions else LOW_WEIGHT for start, _ in offsets]
 
 
 def collate(processor: Any, examples: list[Example]) -> dict[str, torch.Tensor]:

@@ -78,7 +78,7 @@ def override_problem(override: Override, typed: DictConfig) -> str | None:
         if name in names:
             return None
         if not isinstance(name, str):
-            return f"{text}: {key} must be one of {', '.join(names)}"
+            return f"{text}: {key} must be one of: {', '.join(names)}"
         return f"{text}: there is no {key} of that name{did_you_mean(name, names)}"
     if key.startswith(OPEN_KEYS):
         return None

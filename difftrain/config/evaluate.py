@@ -1,6 +1,6 @@
 """Settings of the evaluation on benchmarks; all are printed with the scores.
 
-The harness is the reference implementation (VLMEvalKit); shapes/ draws the miniature benchmarks.
+The reference harness is VLMEvalKit; difftrain/shapes draws the built-in benchmarks, shapes/NAME.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ MIN_PIXELS, MAX_PIXELS = 1280 * TOKEN_PIXELS, 16384 * TOKEN_PIXELS
 OCRBENCH_MIN_PIXELS = 100 * TOKEN_PIXELS  # the reference run's lower limit on OCRBench alone
 RULES = ("2025-11", "2026-08")  # dates of the reference harness whose scoring rules exist here
 ItemSource = StrEnum("ItemSource", ["hub", "folder", "tsv"])
-"""Where the items of official benchmarks come from; miniatures are drawn by shapes/."""
+"""Where the items of official benchmarks come from; the built-in shapes/ ones are drawn."""
 Fallback = StrEnum("Fallback", ["wrong", "random"])
 """How a response is scored if neither the rule nor the judge finds an option in it."""
 SystemPrompt = StrEnum("SystemPrompt", ["none", "think"])
@@ -87,7 +87,7 @@ class EvaluateConfig:
     benchmarks: list[str] = setting(
         default_factory=lambda: list(MINIATURES), fingerprint=("evaluate",)
     )
-    """Names as in the papers' tables; the miniatures have the prefix shapes/."""
+    """Names as in the papers' tables; the built-in ones have the prefix shapes/."""
     source: ItemSource = setting(ItemSource.hub, fingerprint=("evaluate",))
     """Official items from the hub, from `path`/NAME/ (parquet, save_to_disk or a clone of the hub's
     data set), or from the reference harness's `path`/NAME.tsv."""
@@ -100,11 +100,11 @@ class EvaluateConfig:
     limit: int | None = setting(
         None, fingerprint=("evaluate",), at_least=1, or_null="for all items"
     )
-    """Number of items per benchmark, evenly spaced; null takes all (miniatures: 300)."""
+    """Number of items per benchmark, evenly spaced; null takes all (shapes/: 300)."""
     min_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=AREA_RULE)
-    """Smaller images are enlarged to this; null: the reference's limit (miniatures: the data's)."""
+    """Smaller images are enlarged to this; null: the reference's limit (shapes/: the data's)."""
     max_pixels: int | None = setting(None, at_least=TOKEN_PIXELS, rule=AREA_RULE)
-    """Larger images are shrunk to this; null: the reference's limit (miniatures: the data's)."""
+    """Larger images are shrunk to this; null: the reference's limit (shapes/: the data's)."""
     system: SystemPrompt = SystemPrompt.think
     """think: the prompt the model was trained with; none: no system prompt."""
     answer_tags: AnswerTags = setting(AnswerTags.strip, fingerprint=("evaluate",))
@@ -119,7 +119,7 @@ class EvaluateConfig:
     resamples: int = setting(2000, fingerprint=("evaluate",), at_least=100)
     """Bootstrap resamples of each 95 % interval."""
     judge: JudgeKind = setting(JudgeKind.shapes, fingerprint=("evaluate",))
-    """shapes judges only the miniatures, without a model; endpoint is the server at
+    """shapes judges only built-in benchmarks, without a model; endpoint is the server at
     JUDGE_BASE_URL; none: only rules decide, and the share of undecided items is printed."""
     judge_client: JudgeClientConfig = setting(default_factory=JudgeClientConfig, fingerprint=())
     contamination: ContaminationPolicy = setting(ContaminationPolicy.error, fingerprint=())
@@ -137,7 +137,7 @@ class EvaluateConfig:
         if len(set(self.benchmarks)) < len(self.benchmarks):
             yield "benchmarks", "names a benchmark twice"
         if self.rules not in RULES:
-            yield "rules", f"must be one of {', '.join(RULES)}"
+            yield "rules", f"must be one of: {', '.join(RULES)}"
         if self.judge is JudgeKind.endpoint:
             yield from (("judge", rule) for rule in environment_problems())
 
@@ -163,7 +163,7 @@ class EvaluateConfig:
 
     @property
     def official(self) -> list[str]:
-        """The requested benchmarks that are not miniatures."""
+        """The requested benchmarks that are not built-in shapes/ ones."""
         return [name for name in self.benchmarks if name in OFFICIAL]
 
     def place(self, name: str) -> tuple[ItemSource, str]:
@@ -185,7 +185,7 @@ class EvaluateConfig:
         return ItemSource.hub, HUB_IDS[name]
 
     def pixels(self, name: str, data_pixels: tuple[int, int]) -> tuple[int, int]:
-        """A benchmark's smallest and largest image area; `data_pixels` are those of miniatures."""
+        """A benchmark's smallest and largest image area; `data_pixels` are those of shapes/."""
         low, high = data_pixels
         if name in OFFICIAL:
             low = OCRBENCH_MIN_PIXELS if name == "OCRBench" else MIN_PIXELS
@@ -193,12 +193,15 @@ class EvaluateConfig:
         return self.min_pixels or low, self.max_pixels or high
 
     def miniature_range(self, data_pixels: tuple[int, int]) -> Problems:
-        """The problem if the smallest image area of miniatures is above the largest."""
+        """The problem if the smallest image area of shapes/ benchmarks is above the largest."""
         low, high = self.pixels(MINIATURES[0], data_pixels)
         keys = [key for key in ("min_pixels", "max_pixels") if getattr(self, key) is not None]
         if keys and low > high and not set(self.benchmarks) <= set(OFFICIAL):
             unset = f"limits that are unset are the data's, {data_pixels[0]} and {data_pixels[1]}"
-            yield keys[0], f"miniatures: min_pixels={low} is above max_pixels={high} ({unset})"
+            yield (
+                keys[0],
+                f"shapes/ benchmarks: min_pixels={low} is above max_pixels={high} ({unset})",
+            )
 
     @property
     def also_on_disk(self) -> list[str]:

@@ -18,7 +18,7 @@ MODEL = "JUDGE_MODEL"  # the judge model's name on the server; it is printed wit
 KEY = "JUDGE_API_KEY"
 """The API key, if the server needs one. OPENAI_API_KEY is never read, because it is the key of
 OpenAI's server, which may not be the judge's."""
-STAND_IN = "shapes stand-in (rules, no model)"  # the judge's name in reports on the miniatures
+STAND_IN = "shapes stand-in (rules, no model)"  # the judge's name in reports on shapes/ benchmarks
 NO_JUDGE = "none (rules only)"  # the judge's name in reports if only rules decide
 JudgeKind = StrEnum("JudgeKind", ["shapes", "endpoint", "none"])
 """What scores the items that the rules cannot score."""
@@ -31,7 +31,7 @@ class JudgeClientConfig:
     max_concurrency: int = setting(8, at_least=1, at_most=256)
     """Number of calls that may be open at the same time."""
     max_attempts: int = setting(5, at_least=1, at_most=20)
-    """Attempts for one reply (the reference harness: 5 in 2025)."""
+    """Attempts for one reply (VLMEvalKit, the reference harness: 5 in 2025)."""
     timeout_s: float = setting(60.0, above=0, at_most=3600)
     """Limit from sending a request to the last byte of the reply."""
     backoff_s: float = setting(1.0, at_least=0, at_most=60)
@@ -64,7 +64,7 @@ def server_hash(judge: JudgeKind) -> str | None:
 
 
 def by_rules_alone(judge: JudgeKind, benchmark: str) -> bool:
-    """Whether no judge is used for a benchmark: the stand-in knows the miniatures only."""
+    """Whether no judge is used for a benchmark: the stand-in knows the shapes/ ones only."""
     if judge is JudgeKind.shapes:
         return not benchmark.startswith("shapes/")
     return judge is JudgeKind.none

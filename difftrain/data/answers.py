@@ -27,7 +27,7 @@ KIND_OF_TASK = {
 TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
 LETTER_MARK = re.compile(r"(?:^|[\s(\[])([A-Z])\s?[.):\]]")  # options in a question: A. / (A) / A:
 OPTION_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
-MAX_RESPONSE_CHARS = 200  # a longer turn must mark its answer with tags or a box
+MAX_RESPONSE_CHARS = 200  # a longer turn must mark its answer: <answer> or \boxed{}
 MAX_WORDS_CHARS = 40  # a longer text is not "few words" (require_comparable)
 ANSWER_SEPARATOR = re.compile(r"(?<!\\);|\n")  # several answers in one gold answer
 UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")  # relations, LaTeX, words between numbers
@@ -90,7 +90,9 @@ def task_set(task: str, kind: AnswerKind) -> TaskSet:
 
 
 def infer_kind(gold: str, task: str, question: str, options: Sequence[str]) -> AnswerKind:
-    """The kind of an unwrapped gold answer: by its task, else by options, else by its form."""
+    """The kind of an unwrapped gold answer: boxes if the task or the answer is about boxes, else
+    choice if there are options, else the task's kind, else by the form of question and answer.
+    """
     kind = KIND_OF_TASK.get(task.removeprefix("cv_"))
     if kind is AnswerKind.boxes or "bbox_2d" in gold:
         return AnswerKind.boxes

@@ -27,7 +27,7 @@ def benchmark_named(name: str) -> Benchmark:
     unprefixed = name.removeprefix("shapes/")
     our_name = HARNESS_NAMES.get(unprefixed, unprefixed)
     if our_name not in BENCHMARKS:
-        raise ValueError(f"benchmark={name!r}: must be one of {', '.join(BENCHMARKS)}")
+        raise ValueError(f"benchmark={name!r}: must be one of: {', '.join(BENCHMARKS)}")
     return BENCHMARKS[our_name]
 
 
@@ -49,7 +49,7 @@ def grade_prediction(
     """
     if isinstance(rules, str):
         if rules not in harness.RULES:
-            raise ValueError(f"rules={rules!r}: must be one of {', '.join(harness.RULES)}")
+            raise ValueError(f"rules={rules!r}: must be one of: {', '.join(harness.RULES)}")
         rules = harness.RULES[rules]
     if rules.texts_become_nan and prediction in harness.NAN_TEXTS:
         prediction = "nan"

@@ -50,8 +50,9 @@ def grade_response(
     judge = judge_client.for_item(item.benchmark, config.rules)
     text = write_results.prediction(stored.response, config)
     grade = grade_prediction(item.benchmark, text, item.row, judge, configured_rules(config))
-    if judge is not None:
-        judge_client.usage.add("unusable", judge.replies - (grade.graded_by is GradedBy.judge))
+    if judge is not None:  # called until one reply is usable, so all its other replies are not
+        has_usable = grade.graded_by is GradedBy.judge
+        judge_client.usage.add("unusable", judge.num_replies - has_usable)
     return item_result(item.benchmark, item.row, stored.response, grade)
 
 
@@ -86,8 +87,8 @@ def evaluate(
 ) -> None:
     """Write a response and a result for every item, the scores and manifest.json.
 
-    `make_engine(min_pixels, max_pixels)` is called only if a response is missing. Miniatures have
-    the pixel limits `data_pixels`. Raises ConfigError if the judge's server rejects the key.
+    `make_engine(min_pixels, max_pixels)` is called only if a response is missing; `data_pixels` are
+    the limits for the built-in shapes/ benchmarks. Raises ConfigError if the judge rejects the key.
     """
     if write_results.is_finished(folders.results):
         return
@@ -133,6 +134,6 @@ def evaluate(
         close=grade_and_write,
         settings=lambda: write_results.settings_of(config, store.folder, str(model.dtype)),
         inputs=inputs,
-        is_finished=write_results.nothing_to_retry,
+        is_finished=write_results.has_nothing_to_retry,
         lock=store.folder,
     )

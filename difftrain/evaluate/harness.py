@@ -207,6 +207,6 @@ class Benchmark:
     hub_columns: tuple[str, ...]  # columns that the hub's data set must have
     hub_image_columns: tuple[str, ...] = ("image",)
     tsv_columns: tuple[str, ...]  # columns that the harness's TSV file must have
-    tsv_md5s: tuple[str, ...]  # of the versions of the harness's TSV file, the newest first
+    tsv_md5s: tuple[str, ...]  # of all versions of the harness's TSV file, the newest first
     to_harness: Callable[[dict[str, Any], int], dict[str, Any]]  # (hub row, its number) -> TSV row
     hub_configs: tuple[str, ...] = ()  # names of the data set's configs; none: it has only one

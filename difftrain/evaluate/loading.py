@@ -33,9 +33,9 @@ from difftrain.evaluate.benchmarks.mmmu import IMAGE_TAG
 from difftrain.evaluate.harness import NAN_TEXTS, Benchmark, Item, configured_rules
 from difftrain.images import ImageError, PixelBudget
 from difftrain.pipeline.parquet import SchemaError
-from difftrain.shapes import benchmarks as miniatures
+from difftrain.shapes import benchmarks as shapes_benchmarks
 
-NUM_MINIATURE_ITEMS = 300  # if evaluate.limit is null
+NUM_SHAPES_ITEMS = 300  # of each built-in shapes/ benchmark, if evaluate.limit is null
 MAX_REFERENCE_LENGTH = 64  # a longer text is base64, a shorter one refers to an image (VLMEvalKit)
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
 """Names of the splits of these benchmarks' data sets."""
@@ -66,8 +66,8 @@ def load_items(config: EvaluateConfig) -> list[BenchmarkItem]:
         if name in OFFICIAL:
             rows = official_items(name, config)
         else:
-            count = config.limit or NUM_MINIATURE_ITEMS
-            rows = miniatures.items(name.removeprefix("shapes/"), count)
+            count = config.limit or NUM_SHAPES_ITEMS
+            rows = shapes_benchmarks.items(name.removeprefix("shapes/"), count)
         items += [BenchmarkItem(name, row) for row in rows]
     return items
 

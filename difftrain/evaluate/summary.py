@@ -1,7 +1,7 @@
 """Computes a checkpoint's scores with 95 % intervals, and paired differences of two checkpoints.
 
-All scores are fractions of 1; the statistics are in difftrain/stats.py. An item is undecided if
-neither a rule nor the judge could grade its response.
+All scores are fractions of 1; the statistics are in difftrain/stats.py. A benchmark named
+shapes/MMVet is the built-in imitation of MMVet that difftrain/shapes draws.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,17 @@ JUDGE_ONLY = "MMVet"  # the benchmark that no rule can grade
 class Summary:
     """A mean score with its 95 % interval over `n` scored items.
 
-    The judge failed on `failed - undecided - skipped - no_response` items.
+    `failed` counts every item that neither a rule nor the judge graded: those counted below, and
+    those on which the judge failed. Only `undecided` ones are in the mean, with score 0 (if
+    evaluate.harness_overrides.fallback=random, a random option's score).
     """
 
     score: float | None
     low: float | None
     high: float | None
     n: int
-    failed: int  # items without a score, which are left out of the mean, or undecided
-    undecided: int = 0  # items that count 0 in the mean, as in the harness (VLMEvalKit)
+    failed: int
+    undecided: int = 0  # items with a response that neither a rule nor the judge could grade
     reason: str | None = None  # why `score` is None
     skipped: int = 0  # items that could not be sent to the model
     no_response: int = 0  # items to which the engine gave no response

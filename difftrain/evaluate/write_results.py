@@ -1,7 +1,8 @@
-"""Writes an evaluation's files: results, scores, the harness's tables and its prediction files.
+"""Writes an evaluation's files: results, scores, and VLMEvalKit's tables and prediction files.
 
 `part-*.parquet` (ItemResult), summary.json, breakdown.json, scores.md and predictions/*.tsv.
-grade.py computes the results and writes manifest.json last; summary.py computes the scores.
+grade.py computes the results and writes manifest.json last; summary.py computes the scores. "The
+harness" is VLMEvalKit, "shapes/" ones are the built-in benchmarks that difftrain/shapes draws.
 """
 
 import csv
@@ -42,16 +43,16 @@ COUNT_COLUMNS = ("n", "right", "by_rule", "norm", "figures_left_out", "questions
 """Columns that are no fractions; `norm` is OCRBench's Final Score Norm."""
 
 
-def nothing_to_retry(content: Mapping[str, Any]) -> bool:
-    """Whether, by its manifest, an evaluation has no item on which the engine or judge failed."""
+def has_nothing_to_retry(content: Mapping[str, Any]) -> bool:
+    """Whether a manifest's content counts no item on which the engine or the judge failed."""
     counts = content["counts"]
     return not counts.get("no_response") and not counts.get("judge", {}).get("failed_items")
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a folder holds an evaluation with nothing that the next run would retry."""
+    """Whether a folder has a manifest, and that manifest leaves nothing to retry."""
     content = manifest.read_manifest(folder)
-    return content is not None and nothing_to_retry(content)
+    return content is not None and has_nothing_to_retry(content)
 
 
 def by_benchmark(
@@ -113,7 +114,7 @@ def settings_of(config: EvaluateConfig, responses: Path, dtype: str) -> dict[str
 
 
 def is_limited(name: str, count: int, config: EvaluateConfig) -> bool:
-    """Whether evaluate.limit left items out of an official benchmark (miniatures have any size)."""
+    """Whether evaluate.limit left items out of an official benchmark (shapes/ has any size)."""
     return name in OFFICIAL and count == config.limit and count < BENCHMARKS[name].num_items
 
 
@@ -235,7 +236,7 @@ def prediction(response: str | None, config: EvaluateConfig) -> str:
 
 
 def prediction_file(checkpoint: str, benchmark: str) -> str:
-    """The name of a prediction file: the harness's, or for a miniature one with `shapes-`."""
+    """The name of a prediction file: the harness's, or `shapes-NAME` for shapes/NAME."""
     model = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(checkpoint).name)
     data_set = TSV_FILES.get(benchmark, f"{benchmark.replace('/', '-')}.tsv")
     return f"{model}_{data_set}"

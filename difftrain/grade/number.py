@@ -63,8 +63,8 @@ _TOO_LARGE_OR_OVER_ZERO = re.compile(r"\^\s*\{?\s*[+-]?[0-9]{4,}|[0-9]{21,}|/\s*
 """An exponent of four or more digits, a number of 21 or more digits, a division by zero."""
 _POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^")
 _LARGE_POWER_OF_GROUP = re.compile(r"[)\]}]\s*\^\s*\{?\s*[0-9]{2,}")
-# Most brackets allowed: the work to expand a product of sums is exponential in their number.
-_MAX_GROUPS_WITH_LETTERS, _MAX_GROUPS = 4, 12
+# Maximum number of "(" and "[": the work to expand a product of sums is exponential in it.
+_MAX_BRACKETS_WITH_LETTERS, _MAX_BRACKETS = 4, 12
 
 
 def strip_latex(text: str) -> str:
@@ -139,7 +139,7 @@ def _is_expression(text: str) -> bool:
         return False
     without_commands = _COMMAND.sub(" ", text)
     has_letters = re.search(r"[a-zA-Z]", without_commands) is not None
-    groups = text.count("(") + text.count("[")
+    num_brackets = text.count("(") + text.count("[")
     return (
         COMMANDS.issuperset(_COMMAND.findall(text))
         and not _WORD.search(without_commands)
@@ -148,7 +148,7 @@ def _is_expression(text: str) -> bool:
         and not _TOO_LARGE_OR_OVER_ZERO.search(text)
         and len(_POWER_OF_GROUP.findall(text)) <= 1
         and not (has_letters and _LARGE_POWER_OF_GROUP.search(text))
-        and groups <= (_MAX_GROUPS_WITH_LETTERS if has_letters else _MAX_GROUPS)
+        and num_brackets <= (_MAX_BRACKETS_WITH_LETTERS if has_letters else _MAX_BRACKETS)
     )
 
 

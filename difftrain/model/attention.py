@@ -5,7 +5,7 @@ m the 0/1 indicator of image tokens (Qi et al. 2026, Eq. 4); the same for text. 
 appended to V as two columns, so any fused kernel computes the masses with the layer's output. The
 same pass gives ACE's largest log psi (difficulty/ace.py). Padding is moved to the right, where a
 causal kernel needs no mask (a B S S table). Axes: B batch, S sequence, L layers, T response tokens,
-H heads, K key heads, G heads per key head, D head size, C rows of a chunk.
+H heads, K key heads, G heads per key head, D head size, C rows of a chunk, 2: image and text.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Where a model is, what identifies its weights, and whether its folder is complete; no torch."""
+"""Finds a model's folder, fingerprints its weights, checks the folder's files; needs no torch."""
 
 import json
 from contextlib import suppress

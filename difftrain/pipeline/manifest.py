@@ -31,7 +31,7 @@ def fingerprint(settings: Any, *inputs: str) -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """A hash of all of a small file, or of evenly spaced chunks of a large one (weights)."""
+    """A hash of a whole small file, or of evenly spaced chunks of a large one (weights)."""
     size = path.stat().st_size
     digest = hashlib.blake2b(str(size).encode(), digest_size=6)
     with path.open("rb") as file:

@@ -27,9 +27,9 @@ class ModelSession:
         return load(self.config, self.data.min_pixels, self.data.max_pixels)
 
     def engine(self, min_pixels: int | None = None, max_pixels: int | None = None) -> Engine:
-        """The engine for images of min_pixels to max_pixels (default: data's), started once.
+        """The engine for images of min_pixels to max_pixels (default: data's), started only once.
 
-        Images of such a size are not resized. Raises ConfigError if server or vLLM are unusable.
+        Images within these limits are not resized. Raises ConfigError if the server or vLLM fails.
         """
         pixels = min_pixels or self.data.min_pixels, max_pixels or self.data.max_pixels
         if pixels not in self._engines:

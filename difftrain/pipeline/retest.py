@@ -31,7 +31,7 @@ def run(config: RunConfig, paths: RunPaths, world: World, session: ModelSession)
     """Run the retest; returns the folder of reliability.json and the second scores."""
     second = RunPaths(config, retest=True)
 
-    def order(sample: Sample) -> tuple[int, str]:  # a larger subset contains a smaller one
+    def order(sample: Sample) -> tuple[int, str]:  # more samples: the same ones and further ones
         return seeds.derive(config.seed, "again", sample.sample_id), sample.sample_id
 
     samples = parquet.read_rows(paths.data, Sample)
@@ -77,17 +77,17 @@ def write_scores_and_agreement(
     second_scores, _ = difficulty.score_samples(config, second, list(retested))
     parquet.write_all(paths.reliability, second_scores)
     first_scores = [score for score in first_scores if score.sample_id in retested]
-    both = (first_scores, second_scores)
+    both_scores = (first_scores, second_scores)
 
     def labels(scores: list[Score], measure: Measure) -> dict[str, str]:
         rows = [score for score in scores if score.measure is measure]
         return {score.sample_id: score_label(score, config.difficulty) for score in rows}
 
     measures = {
-        measure: agreement(*(labels(scores, measure) for scores in both))
+        measure: agreement(*(labels(scores, measure) for scores in both_scores))
         for measure in config.difficulty.measures
     }
-    selections = [difficulty.select_samples(config, scores)[0] for scores in both]
+    selections = [difficulty.select_samples(config, scores)[0] for scores in both_scores]
     selected_ids = [{row.sample_id for row in selection} for selection in selections]
     chosen = overlap(len({score.sample_id for score in first_scores}), *selected_ids)
     manifest.write_json(paths.reliability / RESULT, {"measures": measures, "chosen": chosen})

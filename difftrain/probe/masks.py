@@ -65,7 +65,7 @@ def mask(pixels_HWC: np.ndarray, percent: int, seed: int, kind: str = "pixels") 
     if not 0 <= percent <= 100:
         raise ValueError(f"percent={percent}: must lie between 0 and 100")
     if kind not in list(MaskKind):
-        raise ValueError(f"kind={kind!r}: must be one of {', '.join(MaskKind)}")
+        raise ValueError(f"kind={kind!r}: must be one of: {', '.join(MaskKind)}")
     rng = np.random.Generator(np.random.PCG64(seed))
     hidden_HW = MASKS[MaskKind(kind)](shape[0], shape[1], percent, rng)
     return np.where(hidden_HW[..., None], np.uint8(0), pixels_HWC)

@@ -24,7 +24,7 @@ COMMANDS = dict.fromkeys(("data", "probe", "attention"), "launch/probe.py") | {
 
 @dataclass(frozen=True, slots=True)
 class ArmFolders:
-    """The folders of one arm (a trained model: tuned or control); SFT's if it came before GRPO."""
+    """The folders of one arm (a trained model: tuned or control); sft*: if SFT came before GRPO."""
 
     select: Path
     train: Path
@@ -71,7 +71,7 @@ class RunInputs:
 class RunData:
     """What a report needs of a run's files.
 
-    samples: a row per sample with task, task_set, requires_image, gen_difficulty, and for each
+    samples: a row per sample with task, task_set, requires_image, gen_difficulty (as in Sample); for each
     measure its value and `<measure>_stratum`. rollouts: sample_id, view, mask_percent, draw,
     num_tokens, hit_eos, verdict. selections, logs: a frame per arm. summaries: summary.json by
     arm. manifests: by stage name. uncorrected: PISM's scores without chance correction, empty if
@@ -129,7 +129,7 @@ def training_steps(folder: Path) -> list[dict[str, float]]:
 
 
 def with_scores(samples: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Adds columns for each measure's value and stratum. Fails if a sample has no score or two."""
+    """Adds columns for each measure's value and stratum. Asserts that each sample has one score."""
     for measure, rows in scores.groupby("measure", sort=False):
         unmatched = set(samples["sample_id"]) ^ set(rows["sample_id"])
         message = f"{measure}: {len(rows)} scores for {len(samples)} samples"
@@ -158,7 +158,7 @@ def load_run(inputs: RunInputs) -> RunData:
     names = ["sample_id", "task", "task_set", "requires_image", "gen_difficulty"]
     samples = read_columns(inputs.data, Sample, names)
     samples = samples[samples["sample_id"].isin(scored_ids)].reset_index(drop=True)
-    # The probe may have gone on for another run, and failed on samples that this run scored before.
+    # Another run may have extended the shared probe and failed on samples that this run had scored.
     failures = json_lines(inputs.probe / "quarantine.jsonl")
     unscored = [row for row in failures if row["source"] not in scored_ids]
     names = ["sample_id", "stage", "reason"]

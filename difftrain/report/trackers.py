@@ -92,7 +92,7 @@ def run_numbers(report: dict[str, Any]) -> dict[str, float]:
 
 
 def send_to_wandb(inputs: RunInputs, report: dict[str, Any]) -> None:
-    """Send one W&B run, in the group `data/measure`, with the row's name as its job type, and tags.
+    """Send one W&B run, in the group `data/measure`, with the run's name as its job type, and tags.
 
     The data's name includes the tasks if not all are read. Curves have TRL's keys after the arm's
     name, and the stratum at the end: `tuned/rewards/accuracy/mean/stratum/hard`.

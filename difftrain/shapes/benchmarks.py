@@ -1,4 +1,4 @@
-"""Six miniature benchmarks in the official item formats, drawn from the embedded world.
+"""The six built-in shapes/ benchmarks, drawn in the item formats of the official benchmarks.
 
 Their drawings come from the bench split, so no item is in the training pool or in the pretraining
 data. An item has the columns of the official harness (VLMEvalKit), the image as PNG bytes in
@@ -216,7 +216,7 @@ SPECS: dict[str, tuple[Callable[[Sample], Item | None], tuple[str, ...]]] = {
 
 
 def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
-    """The first `size` distinct items of a miniature; its name may begin with `shapes/`.
+    """The first `size` distinct items of a benchmark; its name may begin with `shapes/`.
 
     They are the same on every machine. Raises ValueError for an unknown name.
     """
@@ -226,7 +226,7 @@ def items(benchmark: str, size: int, seed: int = 0) -> list[Item]:
         return list(islice(_yes_no_items(root), size))
     if name not in SPECS:
         allowed = ", ".join([*SPECS, "HallusionBench"])
-        raise ValueError(f"benchmark={benchmark!r}: must be one of {allowed}")
+        raise ValueError(f"benchmark={benchmark!r}: must be one of: {allowed}")
     to_row, family_names = SPECS[name]
     by_id: dict[str, Item] = {}
     draws = enumerate(cycle(family_names))
@@ -254,7 +254,7 @@ def _normalize(text: str) -> str:
 
 
 def judge(prompt: str, temperature: float) -> str:
-    """An offline, deterministic stub of MM-Vet's judge, only for the miniature benchmarks.
+    """An offline, deterministic stub of MM-Vet's judge, only for the built-in shapes/ benchmarks.
 
     It is no language model, so its scores are comparable only with each other. In the prompt's last
     row, `question | gold | prediction | `, it looks for the parts of the gold answer in the

@@ -1,8 +1,8 @@
 """The embedded world: drawings of a white square of 4 x 4 tiles, and families of questions on them.
 
 A tile is 28 pixels, the patch of Qwen2.5-VL after merging, so one tile is one image token. A family
-is a function of a random generator and a difficulty in [0, 1] (0 easiest). The last two families
-are controls: `prior` is answered from the text without the image, `noise` cannot be answered.
+is a function of a random generator and `gen_difficulty`, the difficulty to draw with (0 easiest, 1
+hardest). The last two families are controls: the text alone answers `prior`, nothing `noise`.
 """
 
 import json

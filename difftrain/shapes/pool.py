@@ -20,9 +20,9 @@ from difftrain.shapes.families import DrawnSample
 class Split(StrEnum):
     """What a drawing may be used for."""
 
-    pretrain = "pretrain"
-    pool = "pool"
-    bench = "bench"
+    pretrain = "pretrain"  # of the tiny model
+    pool = "pool"  # the built-in pool of training samples
+    bench = "bench"  # items of the built-in shapes/ benchmarks
 
 
 BUCKETS = (*[Split.pretrain] * 6, Split.pool, Split.bench)  # the split for a content hash modulo 8
@@ -56,7 +56,7 @@ def in_split(sample_id: str, split: Split) -> bool:
 
 
 def draw(split: Split, family: str, index: int, seed: int) -> tuple[str, float, DrawnSample]:
-    """(sample id, difficulty, drawing) number `index` of a family in a split."""
+    """(sample id, difficulty drawn with, drawing) number `index` of a family in a split."""
     attempts = count()
     while True:
         rng = Random(seeds.derive(seed, "shapes", split, family, index, next(attempts)))

@@ -1,4 +1,8 @@
-"""Bad settings end in exit code 2 with every problem named, before torch is imported."""
+"""Bad settings end in exit code 2 with every problem named, before torch is imported.
+
+PISM, CDE, ACE and DRM are difficulty measures (difftrain/difficulty). PISM is from Qi et al. 2026;
+the others are the paper RAP's, and select.rap names those by which the recipe rap selects samples.
+"""
 
 import os
 import subprocess
@@ -53,8 +57,8 @@ def test_a_misspelt_group_and_a_misspelt_recipe_are_refused() -> None:
 
 def test_null_for_a_config_group_is_reported_along_with_all_other_problems() -> None:
     model, recipe, seed = problems_of("model=null", "~recipe", "seed=abc")
-    assert model.startswith("model=null: model must be one of any, ")
-    assert "~recipe: recipe must be one of " in recipe
+    assert model.startswith("model=null: model must be one of: any, ")
+    assert "~recipe: recipe must be one of: " in recipe
     assert "seed=abc" in seed
     done = run_train("model=null")
     assert done.returncode == 2
@@ -232,7 +236,7 @@ def test_selecting_by_a_measure_that_is_not_scored_is_refused() -> None:
     assert "may name only cde, ace, drm" in problems_of("recipe=rap", "select.rap=[pism]")[0]
 
 
-def test_the_limits_of_raps_settings_are_checked() -> None:
+def test_values_beyond_the_limits_of_the_measures_settings_are_refused() -> None:
     text = "\n".join(
         problems_of("difficulty.ace.sigma=0", "difficulty.ace.window=0",
                     "difficulty.cde.lambda_c=1", "difficulty.pism.alpha=0",
@@ -245,11 +249,11 @@ def test_the_limits_of_raps_settings_are_checked() -> None:
         assert part in text
 
 
-def test_recipe_settings_are_those_that_the_recipes_file_sets() -> None:
+def test_recipe_settings_lists_exactly_the_settings_in_the_recipes_file() -> None:
     assert overrides.recipe_settings(RunConfig()) == ["name=grpo_hard", "select.strata=[hard]"]
 
 
-def test_defaults_are_the_papers_values() -> None:
+def test_defaults_are_the_values_of_qi_et_al_and_of_rap() -> None:
     config = RunConfig()
     assert config.difficulty.pism.tau == 0.1
     assert config.probe.draws == 10

@@ -94,7 +94,7 @@ def test_completion_offers_commands_groups_and_settings_keys() -> None:
 def test_completion_for_an_unknown_shell_is_refused() -> None:
     done = difftrain("completion", "fish")
     assert done.returncode == 2
-    assert "must be one of bash, zsh" in done.stderr
+    assert "must be one of: bash, zsh" in done.stderr
     assert difftrain("completion", "zsh").stdout.startswith("#compdef difftrain")
 
 

@@ -108,13 +108,13 @@ def test_pixel_limits_are_the_reference_runs_unless_set() -> None:
         (["evaluate.min_pixels=2000", "evaluate.max_pixels=1000"], "min_pixels", 2000, 1000),
     ],
 )
-def test_a_minimum_of_pixels_above_the_maximum_is_an_error_for_miniatures(
+def test_a_minimum_of_pixels_above_the_maximum_is_an_error_for_shapes_benchmarks(
     arguments: list[str], key: str, low: int, high: int
 ) -> None:
     (problem,) = problems_of(*arguments)
     assert problem.startswith(f"evaluate.{key}=")
     assert problem.endswith(
-        f"miniatures: min_pixels={low} is above max_pixels={high} "
+        f"shapes/ benchmarks: min_pixels={low} is above max_pixels={high} "
         "(limits that are unset are the data's, 3136 and 12544)"
     )
     resolve(overrides.compose_config([f"evaluate.min_pixels={low}", f"evaluate.max_pixels={low}"]))

@@ -72,7 +72,7 @@ def test_a_benchmark_is_found_by_its_name_with_and_without_the_prefix_shapes(
 
 
 def test_an_unknown_benchmark_or_date_is_an_error_that_names_it() -> None:
-    with pytest.raises(ValueError, match="'MMStarr': must be one of MathVista"):
+    with pytest.raises(ValueError, match="'MMStarr': must be one of: MathVista"):
         evaluate.score_item("MMStarr", "A", CHOICE_ITEM)
     with pytest.raises(ValueError, match="'2024-01': must be one of"):
         evaluate.score_item("MMStar", "A", CHOICE_ITEM, rules="2024-01")
@@ -81,7 +81,7 @@ def test_an_unknown_benchmark_or_date_is_an_error_that_names_it() -> None:
 @pytest.mark.parametrize("name", evaluate.BENCHMARKS)
 def test_without_a_prediction_there_is_no_score(name: str) -> None:
     assert evaluate.score_item(name, None, ITEMS.get(name, READING_ITEM)) is None
-    with pytest.raises(ValueError, match="must be one of MathVista"):
+    with pytest.raises(ValueError, match="must be one of: MathVista"):
         evaluate.score_item("MMStarr", None, CHOICE_ITEM)
 
 

@@ -14,7 +14,7 @@ from difftrain.evaluate.harness import configured_rules
 from difftrain.evaluate.loading import BenchmarkItem
 from difftrain.evaluate.write_results import breakdown, is_limited, outcomes, printed_score
 from difftrain.records import GradedBy, ItemResult, ItemStatus
-from difftrain.shapes import benchmarks as miniatures
+from difftrain.shapes import benchmarks as shapes_benchmarks
 
 RESPONSES = ["B", "None", "a\tb\n| c |\0", '"quoted"', "", "<answer>A</answer>", "word " * 20_000]
 
@@ -214,7 +214,8 @@ def grade_all(
 @pytest.fixture
 def mmstar() -> list[BenchmarkItem]:
     return [
-        BenchmarkItem("shapes/MMStar", item) for item in miniatures.items("MMStar", len(RESPONSES))
+        BenchmarkItem("shapes/MMStar", item)
+        for item in shapes_benchmarks.items("MMStar", len(RESPONSES))
     ]
 
 

@@ -66,7 +66,7 @@ def test_only_full_images_and_responses_with_tokens_are_measured() -> None:
     assert responses_to_measure(rows, [Measure.cmab, Measure.ace], draws=10) == {}
 
 
-def test_one_pass_writes_masses_and_bias_and_a_second_run_writes_nothing(
+def test_a_pass_writes_attention_masses_and_ace_bias_and_a_second_run_writes_nothing(
     tiny: LoadedModel, shapes_samples: list[Sample], tmp_path: Path
 ) -> None:
     samples = shapes_samples[:3]

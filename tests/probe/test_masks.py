@@ -1,3 +1,5 @@
+"""A mask hides the requested percentage of an image: pixels, one rectangle, or whole patches."""
+
 import itertools
 
 import numpy as np

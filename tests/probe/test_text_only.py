@@ -1,4 +1,5 @@
-"""The text-only view: no image, no placeholder, and the same response in any batch."""
+"""The probe's requests without the image (View.text_only) have no image and no placeholder for one,
+and get the same response in any batch."""
 
 from dataclasses import replace
 

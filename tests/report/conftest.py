@@ -106,7 +106,7 @@ def write_training(folder: Path, steps: int, gain: float, samples: int) -> Path:
 
 
 def write_evaluation(folder: Path, mean: float) -> Path:
-    """A finished evaluation with this mean score over the miniatures."""
+    """A finished evaluation with this mean score over the shapes/ benchmarks."""
     summary = {}
     for index, name in enumerate(MINIATURES):
         score = mean + 0.05 * (index - 2.5)

@@ -18,7 +18,7 @@ MakeRun = Callable[..., RunInputs]
 
 
 def training_log(repeated_tags: float, held_out: list[float]) -> pd.DataFrame:
-    """Thirty steps with rising reward; responses to count in all, to read only in the first."""
+    """Thirty steps with rising reward: all with responses of task count, the first also of read."""
     rows = []
     for step in range(1, 31):
         row = {

@@ -1,5 +1,5 @@
-"""The miniature benchmarks have the official formats, share no sample with the training pool, and
-can be scored."""
+"""The built-in shapes/ benchmarks have official formats, share no sample with the training pool,
+and can be scored."""
 
 from collections import defaultdict
 from io import BytesIO
@@ -132,7 +132,7 @@ def test_the_items_cover_several_subjects_all_capabilities_and_both_forms_of_gol
     assert any("<OR>" in item["answer"] for item in items["MMVet"])
 
 
-def test_an_unknown_miniature_is_refused_by_name() -> None:
+def test_an_unknown_shapes_benchmark_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="'MMBench': must be one of"):
         benchmarks.items("MMBench", 1)
 

@@ -130,7 +130,7 @@ BENCHMARK = Benchmark(
         *("index", "image", "question", "answer"),
         *("A", "B", "C", "D", "split", "category", "l2-category"),
     ),
-    tsv_md5s=("585e8ad75e73f75dcad265dfd0417d64", "521afc0f3bf341e6654327792781644d"),
+    tsv_md5s=("585e8ad75e73f75dcad265dfd0417d64", "521afc0f3bf341e6654327792781644d"),  # new, old
     to_harness=_to_harness,
     hub_configs=tuple(sorted(DISCIPLINES)),
 )

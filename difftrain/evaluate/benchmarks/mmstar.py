@@ -1,6 +1,6 @@
 """MMStar: 1500 multiple-choice questions on six capabilities.
 
-In the hub's data set a question contains its options; the harness's TSV has columns A to D.
+In the hub's data set a question contains its options; VLMEvalKit's TSV has columns A to D.
 """
 
 import re
@@ -72,6 +72,6 @@ BENCHMARK = Benchmark(
     hub_split="val",
     hub_columns=("index", "question", "image", "answer", "category", "l2_category"),
     tsv_columns=("index", "image", "question", "answer", "A", "B", "C", "D", "category"),
-    tsv_md5s=("e1ecd2140806c1b1bbf54b43372efb9e", "2f3da1ab455b65ac89e57b01706207b7"),
+    tsv_md5s=("e1ecd2140806c1b1bbf54b43372efb9e", "2f3da1ab455b65ac89e57b01706207b7"),  # new, old
     to_harness=_to_harness,
 )

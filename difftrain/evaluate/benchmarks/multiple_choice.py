@@ -1,4 +1,4 @@
-"""Grades multiple choice as the harness does, by matching options, else by a judge.
+"""Grades multiple choice as the harness (VLMEvalKit) does, by matching options, else by a judge.
 
 Shared by MathVista, MMMU and MMStar. The harness's faults are kept on purpose: "$70" matches an
 option "$7".
@@ -72,7 +72,7 @@ def match_option(prediction: str, options: Mapping[str, str], rules: HarnessRule
 
 
 def judge_prompt(question: str, options: Mapping[str, str], prediction: str) -> str:
-    """Asks which option a prediction means; the Chinese wording is ours, with the same content."""
+    """Asks which option a prediction means. Our Chinese prompt says the same as the English one."""
     lines = "".join(f"{letter}. {text}\n" for letter, text in options.items())
     option_list = f"There are several options: \n{lines}"
     if any("\u4e00" <= character <= "\u9fff" for character in question):  # Chinese

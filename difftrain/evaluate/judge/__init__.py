@@ -254,7 +254,7 @@ class ItemJudge:
     """The judge of one item; a scorer calls it as judge(prompt, temperature)."""
 
     def __init__(self, client: "JudgeClient", max_tokens: int) -> None:
-        self._client, self.max_tokens, self.replies = client, max_tokens, 0
+        self._client, self.max_tokens, self.num_replies = client, max_tokens, 0
         self._attempts: Counter[tuple[str, float]] = Counter()
 
     def __call__(self, prompt: str, temperature: float) -> str:
@@ -267,7 +267,7 @@ class ItemJudge:
             self._client.usage.add("failed_items")
             raise
         self._client.usage.add("replies")
-        self.replies += 1
+        self.num_replies += 1
         return reply
 
 

@@ -59,7 +59,7 @@ def proxy(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    """Settings to evaluate six items of each miniature with the judge server and short pauses."""
+    """Evaluates six items of each shapes/ benchmark with the judge server and short pauses."""
     settings = RunConfig(output_dir=str(tmp_path / "artifacts"))
     settings.model.dtype = "float32"  # type: ignore[assignment]
     settings.data.min_pixels, settings.data.max_pixels = 3136, 12544

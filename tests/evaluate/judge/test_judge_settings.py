@@ -79,7 +79,7 @@ def test_a_misspelt_judge_and_impossible_numbers_are_reported_together() -> None
     assert "evaluate.contamination=ignore" in problems
 
 
-def test_the_offline_judge_of_the_miniatures_judges_no_official_benchmark() -> None:
+def test_the_offline_judge_of_the_shapes_benchmarks_judges_no_official_benchmark() -> None:
     shapes = JudgeKind.shapes
     assert not by_rules_alone(shapes, "shapes/MMStar")
     assert by_rules_alone(shapes, "MMStar")
