@@ -53,8 +53,8 @@ def page(reports: dict[int, dict], command: str) -> str:
         "",
         f"`{command}`",
         "",
-        "Mean over the six shapes/ benchmarks, points of a hundred; differences are paired by item, with"
-        " 95 % bootstrap intervals.",
+        "Mean over the six shapes/ benchmarks, points of a hundred; differences are paired by item,"
+        " with 95 % bootstrap intervals.",
         "",
         "| seed | base | tuned (hard) | control (random, same size) | tuned - base "
         "| control - base | tuned - control |",

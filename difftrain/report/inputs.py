@@ -71,8 +71,8 @@ class RunInputs:
 class RunData:
     """What a report needs of a run's files.
 
-    samples: a row per sample with task, task_set, requires_image, gen_difficulty (as in Sample); for each
-    measure its value and `<measure>_stratum`. rollouts: sample_id, view, mask_percent, draw,
+    samples: a row per sample with task, task_set, requires_image, gen_difficulty (see Sample), each
+    measure's value and `<measure>_stratum`. rollouts: sample_id, view, mask_percent, draw,
     num_tokens, hit_eos, verdict. selections, logs: a frame per arm. summaries: summary.json by
     arm. manifests: by stage name. uncorrected: PISM's scores without chance correction, empty if
     the run does not correct. decisions: RAP's reason for each sample of the pool, empty without

@@ -67,7 +67,7 @@ def _item_id(item: Item) -> str:
 
 
 def _category(item: Item) -> str:
-    """The harness's l2-category: VD_illusion, VS_chart, ..."""
+    """VLMEvalKit's l2-category: VD_illusion, VS_chart, ..."""
     for column in ("l2-category", "l2_category"):
         if not harness.is_empty(item.get(column)):
             return str(item[column])

@@ -55,7 +55,7 @@ def _value(text: object, item: Item, rules: HarnessRules) -> object:
 def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules) -> ItemGrade:
     """The rule decides if it finds an option or the correct number; else the judge extracts.
 
-    After five replies with the harness's text for a failed call, the item is undecided: 0.
+    After five replies with VLMEvalKit's text for a failed call, the item is undecided: 0.
     """
 
     def parse(reply: str) -> str | None:
