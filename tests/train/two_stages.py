@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl.models.utils import unwrap_model_for_generation
 
+from difftrain.cli import configure_logging
 from difftrain.cli.overrides import compose_config
 from difftrain.config.run_config import resolve
 from difftrain.grade.pool import GraderPool
@@ -64,6 +65,7 @@ def compare(trainer: Any, job: TrainJob, samples: list[Sample]) -> dict[str, Any
 def main() -> None:
     """Both stages; the first process writes OUT_FOLDER/result.json."""
     out, world = Path(sys.argv[1]), World.from_environment()
+    configure_logging(world, verbose=False)
     config = resolve(compose_config([*SMALL, *sys.argv[2:]]))
     samples = list(pool.samples(pool.Split.pool, NUM_SAMPLES))
     targets = {s.sample_id: str(sft.from_rationale(s)) for s in samples}
