@@ -2,10 +2,10 @@
 
     python benchmarks/probe_cost.py [--pool N] [--alone N] [--only PART ...]
 
-A probe generates several responses (draws) to each question of a sample pool while more and more of
-the image is masked. The full grid has every draw at every mask ratio; early stopping leaves out
-the draws that cannot change a sample's label. `--only` selects parts; the results of all
-parts are merged into benchmarks/results/probe_cost.md and .json:
+A probe generates several responses (draws) to each question of a pool of samples (here of
+difftrain/shapes/pool.py) while more and more of the image is masked. The full grid has every draw
+at every mask ratio; early stopping leaves out the draws that cannot change a sample's label.
+`--only` selects parts; all results are merged into benchmarks/results/probe_cost.md and .json:
 
 * loop: difftrain (early stopping, refilled batches) probes the pool; then a plain loop probes the
   first `--alone` samples with transformers' generate, one request at a time, as the papers'
@@ -291,8 +291,8 @@ def markdown_list(node: Any, depth: int = 0) -> list[str]:
 def main() -> None:
     """Measure the requested parts and merge them into the results file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pool", type=int, default=400)
-    parser.add_argument("--alone", type=int, default=40)
+    parser.add_argument("--pool", type=int, default=400, help="samples of the built-in pool")
+    parser.add_argument("--alone", type=int, default=40, help="samples of the plain loop")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--only", choices=list(PARTS), nargs="+", default=list(PARTS))
     parser.add_argument("--note", default="", help="what else the machine was doing")

@@ -2,7 +2,7 @@
 
     python studies/measure_validity.py [--output_dir DIR] [KEY=VALUE ...]
 
-Generates the tiny model's responses (rollouts) to the default pool of generated samples, in six
+Generates the tiny model's responses (rollouts) to the built-in pool (shapes/pool.py), in six
 steps: each adds what another measure needs, and finished steps are not repeated. Writes
 measure_validity.md, .json and _*.svg to studies/results. Seconds are processor seconds on one
 thread, which other load on the machine changes little. Under half an hour on two cores.
@@ -214,6 +214,7 @@ def sample_table(results: dict[str, StepResult]) -> pd.DataFrame:
         measured |= measure_columns(results[kind].scores, f"pism_{kind}", "pism")
     for measure in ("cmab", "cde", "ace", "drm"):
         measured |= measure_columns(last.scores, measure, measure)
+    # requires_image, and gen_difficulty (the difficulty to draw with), are the generator's own.
     truth = {
         "task": {s.sample_id: s.task for s in last.samples},
         "requires_image": {s.sample_id: s.requires_image for s in last.samples},

@@ -35,7 +35,7 @@ def test_a_complete_folder_has_no_missing_part(model: Path) -> None:
 
 def test_a_weights_file_that_is_one_byte_too_short_is_noticed(model: Path) -> None:
     cut(model / "model.safetensors")
-    assert "model.safetensors holds" in str(resolve.missing_part(model))
+    assert "model.safetensors has" in str(resolve.missing_part(model))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer_config.json"])
@@ -69,7 +69,7 @@ def test_a_finished_stage_whose_checkpoint_was_damaged_is_refused(
     manifest.write_manifest(folder, settings=None, inputs={}, seconds=0.0, counts={})
     assert checkpointing.finished_checkpoint(folder) == folder / "checkpoint"
     cut(folder / "checkpoint" / "model.safetensors")
-    with pytest.raises(MissingArtifact, match=r"incomplete: model.safetensors holds .* delete"):
+    with pytest.raises(MissingArtifact, match=r"incomplete: model.safetensors has .* delete"):
         checkpointing.finished_checkpoint(folder)
 
 

@@ -149,8 +149,8 @@ def visibility(masked_share: float, gen_difficulty: float) -> float:
     """The probability that a masked image is still recognized: lower if the drawing is harder.
 
     `gen_difficulty` is the difficulty that the generator drew with, from 0 to 1. The exponents were
-    chosen so that each difficulty stratum (easy, medium, hard, unsolved) that the
-    trained model gives the training pool has enough samples.
+    chosen so that the trained model finds enough samples of the built-in pool (difftrain/shapes/
+    pool.py) easy, medium, hard and unsolved.
     """
     return (1 - masked_share) ** (0.3 + 2 * gen_difficulty)
 

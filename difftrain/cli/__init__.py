@@ -257,9 +257,8 @@ def completion(arguments: list[str]) -> str:
     """The completion script of the shell that the arguments name. It offers every GROUP=NAME and
     KEY=, with the values of flags and choices. Raises ConfigError for an unknown shell."""
     if len(arguments) != 1 or arguments[0] not in SHELLS:
-        raise ConfigError(
-            [f"completion {' '.join(arguments)}: must be one of: {', '.join(SHELLS)}"]
-        )
+        problem = f"completion {' '.join(arguments)}: must be one of: {', '.join(SHELLS)}"
+        raise ConfigError([problem])
     words = [f"{group}={name}" for group, names in config_groups().items() for name in names]
     for key in setting_keys(config := RunConfig()):
         value = attrgetter(key)(config)

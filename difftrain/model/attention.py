@@ -93,7 +93,7 @@ def summarize(
     for name in ("image", "text", "response"):
         indicator_shape = tuple(getattr(spans, f"{name}_BS").shape)
         if indicator_shape != shape:
-            raise ValueError(f"the {name} indicator is {indicator_shape}, the inputs {shape}")
+            raise ValueError(f"the {name} indicator has shape {indicator_shape}, not {shape}")
     indicators_BS2 = torch.stack([spans.image_BS, spans.text_BS], dim=-1).to(model.device)
     inputs, (indicators_BS2, response_BS) = _pad_right(
         model, inputs, (indicators_BS2, spans.response_BS.bool().to(model.device))

@@ -44,7 +44,7 @@ def damage_in_file(path: Path) -> str | None:
             return f"{path.name} has no readable header"
     data_end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
     expected = 8 + length + data_end
-    return None if size == expected else f"{path.name} holds {size:,} bytes of {expected:,}"
+    return None if size == expected else f"{path.name} has {size:,} bytes, not {expected:,}"
 
 
 def missing_part(folder: Path) -> str | None:

@@ -122,10 +122,11 @@ def agreement(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, 
     }  # fmt: skip
 
 
-def overlap(pool: int, first: set[str], second: set[str]) -> dict[str, float]:
-    """Of two selections from `pool` samples: their sizes, the number of samples in both, and the
+def overlap(num_samples: int, first: set[str], second: set[str]) -> dict[str, float]:
+    """Of two selections from the same samples: their sizes, the number of samples in both, and the
     number that is expected by chance."""
     return {
-        "pool": pool, "first": len(first), "second": len(second), "common": len(first & second),
-        "common_by_chance": len(first) * len(second) / pool,
+        "pool": num_samples, "first": len(first), "second": len(second),
+        "common": len(first & second),
+        "common_by_chance": len(first) * len(second) / num_samples,
     }  # fmt: skip

@@ -91,7 +91,7 @@ def examples_by_stratum(
 def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, Any]:
     """A sample's scores, and its first response to each view of the image (None: no response).
 
-    The masked view is that at the failure ratio, or the most masked one if the sample never fails.
+    The masked view is the one at PISM's failure ratio, or if there is none the most masked one.
     """
     known_scores: dict[str, Any] = scores.dropna().to_dict()
     failure_ratio = known_scores.get("pism")
@@ -109,7 +109,7 @@ def example_responses(scores: pd.Series, rollouts: pd.DataFrame) -> dict[str, An
 
 
 def first_response(rollouts: pd.DataFrame, mask_percent: float) -> dict[str, Any] | None:
-    """The first response at one mask ratio, and how many of the responses there are correct."""
+    """The first response at one mask ratio, and how many responses at that ratio are correct."""
     draws = rollouts[rollouts["mask_percent"] == mask_percent].sort_values("draw")
     if draws.empty:
         return None

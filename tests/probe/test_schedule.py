@@ -1,3 +1,9 @@
+"""Which draws (responses) early stopping still needs, until a sample's label is settled.
+
+A table has a row for each of R mask ratios, which rise from 0, and a column for each of K draws:
+1 is correct, 0 incorrect, -1 not yet drawn.
+"""
+
 import numpy as np
 import pytest
 
@@ -56,7 +62,7 @@ def test_until_stratum_gives_the_full_grids_stratum_with_no_more_draws(
 
 def test_an_easy_stratum_is_settled_before_the_first_easy_ratio() -> None:
     table = np.full((10, 4), -1, dtype=np.int8)
-    table[:7, 0] = 1
+    table[:7, 0] = 1  # one correct draw of four passes a ratio
     assert next_draws(table, until="stratum") == []
     assert next_draws(table) == [(7, 0)]
 
