@@ -17,7 +17,7 @@ from typing import Any
 
 from scipy import stats
 
-from difftrain.config.evaluate import MINIATURES
+from difftrain.config.evaluate import BUILT_IN
 from difftrain.config.run_config import RunConfig
 from difftrain.evaluate import summary
 from difftrain.pipeline import manifest, parquet
@@ -129,7 +129,7 @@ def mean_over_seeds(runs: Sequence[Sequence[ItemResult]]) -> list[ItemResult]:
 
 def benchmark_scores(results: Sequence[ItemResult]) -> dict[str, Any]:
     """The score of each built-in shapes/ benchmark, and their unweighted mean with its interval."""
-    groups = {name: [row for row in results if row.benchmark == name] for name in MINIATURES}
+    groups = {name: [row for row in results if row.benchmark == name] for name in BUILT_IN}
     groups = {name: group for name, group in groups.items() if group}
     return {
         **{name: summary.summarize(name, group).score for name, group in groups.items()},
@@ -214,7 +214,7 @@ def arm_cells(arm: str, row: dict[str, Any]) -> list[str]:
         f"{cost['steps']:.0f}",
         f"{cost['selection_generations']:.0f} + {cost['train_generations']:.0f}",
         f"{cost['selection_seconds']:.0f} + {cost['train_seconds']:.0f}",
-        *(points(row[name]) if name in row else "" for name in MINIATURES),
+        *(points(row[name]) if name in row else "" for name in BUILT_IN),
         mean_cell(row["mean"]),
         signed(row["minus_random"]) if "minus_random" in row and arm != "random" else "",
         ", ".join(map(str, row["seeds"])),
@@ -228,7 +228,7 @@ def line(cells: Sequence[str]) -> str:
 
 def main_table(rows: dict[str, dict[str, Any]], base: dict[str, Any] | None) -> list[str]:
     """Samples, cost, scores of the six shapes/ benchmarks, mean, and the difference from random."""
-    names = [name.removeprefix("shapes/") for name in MINIATURES]
+    names = [name.removeprefix("shapes/") for name in BUILT_IN]
     head = [
         "arm", "samples", "steps", "generations: selection + training",
         "seconds: selection + training",
@@ -238,7 +238,7 @@ def main_table(rows: dict[str, dict[str, Any]], base: dict[str, Any] | None) -> 
         line(["---"] * 14),
     ]
     if base:
-        scores = [points(base[name]) if name in base else "" for name in MINIATURES]
+        scores = [points(base[name]) if name in base else "" for name in BUILT_IN]
         lines.append(line(["untrained", *"0000", *scores, mean_cell(base["mean"]), "", ""]))
     return [*lines, *(line(arm_cells(arm, rows[arm])) for arm in ARMS)]
 
@@ -353,7 +353,7 @@ class Page:
             "",
             f"`{self.command}`",
             "",
-            "Scores on six miniature benchmarks and their unweighted mean, in points of 100.",
+            "Scores on six shapes/ benchmarks and their unweighted mean, in points of 100.",
             "Scores are averaged over the seeds item by item; intervals are 95 % bootstrap",
             "intervals over items, and differences are paired by item. The second table of each",
             "view shows how results vary over seeds (Student's interval). `random` is the control",

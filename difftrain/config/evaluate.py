@@ -24,7 +24,7 @@ HUB_IDS = {
 }
 """Hub id of each benchmark; the hub redirects the old name of a data set that moves."""
 OFFICIAL = tuple(HUB_IDS)
-MINIATURES = tuple(f"shapes/{name}" for name in OFFICIAL)
+BUILT_IN = tuple(f"shapes/{name}" for name in OFFICIAL)
 TSV_FILES = {name: f"{name}.tsv" for name in OFFICIAL}
 TSV_FILES |= {"MathVista": "MathVista_MINI.tsv", "MMMU": "MMMU_DEV_VAL.tsv"}
 """The name of each benchmark's file in the reference harness."""
@@ -85,7 +85,7 @@ class EvaluateConfig:
     """Which benchmarks are evaluated, and how; base and trained models get the same settings."""
 
     benchmarks: list[str] = setting(
-        default_factory=lambda: list(MINIATURES), fingerprint=("evaluate",)
+        default_factory=lambda: list(BUILT_IN), fingerprint=("evaluate",)
     )
     """Names as in the papers' tables; the built-in ones have the prefix shapes/."""
     source: ItemSource = setting(ItemSource.hub, fingerprint=("evaluate",))
@@ -128,7 +128,7 @@ class EvaluateConfig:
     def check(self) -> Problems:
         if not self.benchmarks:
             yield "benchmarks", "must name at least one benchmark"
-        allowed = (*OFFICIAL, *MINIATURES)
+        allowed = (*OFFICIAL, *BUILT_IN)
         for name in self.benchmarks:
             if name not in allowed:
                 rule = f"is not one of {', '.join(allowed)}{did_you_mean(name, allowed)}"
@@ -192,9 +192,9 @@ class EvaluateConfig:
             high = MAX_PIXELS
         return self.min_pixels or low, self.max_pixels or high
 
-    def miniature_range(self, data_pixels: tuple[int, int]) -> Problems:
+    def built_in_range(self, data_pixels: tuple[int, int]) -> Problems:
         """The problem if the smallest image area of shapes/ benchmarks is above the largest."""
-        low, high = self.pixels(MINIATURES[0], data_pixels)
+        low, high = self.pixels(BUILT_IN[0], data_pixels)
         keys = [key for key in ("min_pixels", "max_pixels") if getattr(self, key) is not None]
         if keys and low > high and not set(self.benchmarks) <= set(OFFICIAL):
             unset = f"limits that are unset are the data's, {data_pixels[0]} and {data_pixels[1]}"

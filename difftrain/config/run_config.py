@@ -91,7 +91,7 @@ class RunConfig:
             rule = f"data.source={self.data.source} has no rationales; use rollouts"
             yield "sft.targets", rule
         pixels = self.data.min_pixels, self.data.max_pixels
-        for key, rule in self.evaluate.miniature_range(pixels):
+        for key, rule in self.evaluate.built_in_range(pixels):
             yield f"evaluate.{key}", rule
         if problem := write_problem(Path(self.output_dir)):
             yield "output_dir", problem

@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from difftrain import images
-from difftrain.config.evaluate import MINIATURES, OFFICIAL, ContaminationPolicy, EvaluateConfig
+from difftrain.config.evaluate import BUILT_IN, OFFICIAL, ContaminationPolicy, EvaluateConfig
 from difftrain.config.run_config import ConfigError
 from difftrain.evaluate import build_prompt
 from difftrain.evaluate.loading import BenchmarkItem, image_bytes, load_items
@@ -174,7 +174,7 @@ def available_items(config: EvaluateConfig) -> tuple[list[BenchmarkItem], dict[s
 
     And name -> reason for those on disk that cannot be read. Raises what load_items raises.
     """
-    names = dict.fromkeys([*config.benchmarks, *MINIATURES])
+    names = dict.fromkeys([*config.benchmarks, *BUILT_IN])
     no_limit = replace(config, benchmarks=list(names), limit=None)
     items, unreadable = load_items(no_limit), {}
     for name in config.also_on_disk:

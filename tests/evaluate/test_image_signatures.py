@@ -14,7 +14,7 @@ from difftrain.evaluate.contamination import (
 )
 from difftrain.shapes import benchmarks, pool
 
-MINIATURES = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
+BUILT_IN = ("MathVista", "MMVet", "OCRBench", "HallusionBench", "MMMU", "MMStar")
 
 
 def photograph(seed: int) -> Image.Image:
@@ -77,7 +77,7 @@ def test_drawings_that_differ_only_in_a_color_are_distinguished() -> None:
 def test_no_image_of_the_default_pool_is_near_a_benchmark_image() -> None:
     images = [
         Image.open(BytesIO(item["image"]))
-        for name in MINIATURES
+        for name in BUILT_IN
         for item in benchmarks.items(name, 60)
     ]
     index = ImageIndex(map(signature, images))

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from difftrain.config.difficulty import DifficultyConfig
-from difftrain.config.evaluate import MINIATURES
+from difftrain.config.evaluate import BUILT_IN
 from difftrain.config.run_config import Control, RunConfig
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import (
@@ -108,13 +108,13 @@ def write_training(folder: Path, steps: int, gain: float, samples: int) -> Path:
 def write_evaluation(folder: Path, mean: float) -> Path:
     """A finished evaluation with this mean score over the shapes/ benchmarks."""
     summary = {}
-    for index, name in enumerate(MINIATURES):
+    for index, name in enumerate(BUILT_IN):
         score = mean + 0.05 * (index - 2.5)
         summary[name] = {"score": score, "low": score - 0.08, "high": score + 0.08, "n": 120}
         summary[name]["failed"] = 0
     summary["mean"] = {"score": mean, "low": mean - 0.03, "high": mean + 0.03, "n": 720}
     result = ItemResult(
-        benchmark=MINIATURES[0], item_id="1", response="4", extracted="4", score=1.0,
+        benchmark=BUILT_IN[0], item_id="1", response="4", extracted="4", score=1.0,
         graded_by=GradedBy.rule, category="",
     )  # fmt: skip
     parquet.write_part(folder, "00000", [result])

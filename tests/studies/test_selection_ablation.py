@@ -13,7 +13,7 @@ from selection_ablation_page import (
     seed_interval,
 )
 
-from difftrain.config.evaluate import MINIATURES
+from difftrain.config.evaluate import BUILT_IN
 from difftrain.records import GradedBy, ItemResult
 
 COST = ArmCost(
@@ -36,7 +36,7 @@ def results(*scores: float | None) -> list[ItemResult]:
             graded_by=GradedBy.rule,
             category="",
         )
-        for name in MINIATURES
+        for name in BUILT_IN
         for number, score in enumerate(scores)
     ]
 

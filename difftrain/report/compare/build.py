@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from difftrain import stats
-from difftrain.config.evaluate import MINIATURES, OFFICIAL
+from difftrain.config.evaluate import BUILT_IN, OFFICIAL
 from difftrain.evaluate.summary import cluster_of, no_score_reason
 from difftrain.pipeline import manifest, parquet
 from difftrain.records import Arm, ItemResult
@@ -30,7 +30,7 @@ from difftrain.report.compare.runs import (
 )
 from difftrain.stats import MEAN, Estimate
 
-BENCHMARK_ORDER = (*OFFICIAL, *MINIATURES)  # the papers' order
+BENCHMARK_ORDER = (*OFFICIAL, *BUILT_IN)  # the papers' order
 VERSION = 4  # part of the folder's hash: raise it when the content of the files changes
 RunBySeed = dict[int, Run]
 
