@@ -8,8 +8,8 @@ random weights. There are four kinds of pass:
 * plain: measures nothing
 * masses: the attention mass on image and on text, which CMAB needs
 * masses_and_bias: also the bias towards single tokens, which ACE needs
-* output_attentions: eager attention that keeps every matrix, as the papers' releases do; only for
-  lengths at which the matrices fit into half of the free memory
+* output_attentions: eager attention that keeps every matrix, as the code released with Qi et al.
+  2026 and RAP does; only for lengths at which the matrices fit into half of the free memory
 
 Seconds are medians over alternating repeats in one process; peak memory is measured with one
 process per pass. Writes attention_cost.md, .json and .svg in benchmarks/results. About ten minutes

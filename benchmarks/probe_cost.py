@@ -8,15 +8,16 @@ at every mask ratio; early stopping leaves out the draws that cannot change a sa
 `--only` selects parts; all results are merged into benchmarks/results/probe_cost.md and .json:
 
 * loop: difftrain (early stopping, refilled batches) probes the pool; then a plain loop probes the
-  first `--alone` samples with transformers' generate, one request at a time, as the papers'
-  releases do. Both use the same model and seeds; the labels are compared. Half of the loop runs
-  before difftrain and half after it, so that a machine that slows down slows both. The loop's
-  seconds per response are multiplied up to the whole pool. About four minutes.
+  first `--alone` samples with transformers' generate, one request at a time, as the code released
+  with Qi et al. 2026 and RAP does. Both use the same model and seeds; the labels are compared.
+  Half of the loop runs before difftrain and half after it, so that a machine that slows down
+  slows both. The loop's seconds per response are multiplied up to the whole pool. About four
+  minutes.
 * grid: the full grid of the same pool. Is every label the same as with early stopping? About
   eight minutes.
 * deterministic: the pool with and without model.deterministic. About four minutes.
-* simulation: the share of the grid that is drawn for the paper's strata (probe_simulation.py).
-  One minute.
+* simulation: the share of the full grid that early stopping draws, computed from the numbers of
+  easy, medium, hard and unsolved samples in Qi et al. 2026 (probe_simulation.py). One minute.
 * processes: launch/probe.py as one process with one thread, one process with two threads, and two
   processes with one thread each; the machine must be otherwise idle. About five minutes.
 
@@ -74,7 +75,7 @@ Labels = dict[str, float | None]
 
 
 def labels(rows: Sequence[Rollout], config: RunConfig) -> Labels:
-    """The failure ratio of each sample."""
+    """Sample id -> label: the sample's failure ratio (PISM), or None if it never fails."""
     ratio_R = np.array(config.probe.mask_percents) / 100
     evidence = gather_evidence(rows, [], config.probe)
     return {key: pism.failure_ratio(sample.correct_RK, ratio_R) for key, sample in evidence.items()}
@@ -89,19 +90,21 @@ def run_difftrain(
         state = ProbeState(folder, config, samples)
         engine = HfEngine(loaded, config.model)
         started = time.perf_counter()
-        heartbeat = Heartbeat(folder, World(1, 2))
+        # Any rank but the first: it shows no progress bar and writes no file of elapsed seconds.
+        heartbeat = Heartbeat(folder, World(rank=1, size=2))
         probe_share(engine, samples, state, config, config.seed, heartbeat)
         return parquet.read_rows(folder, Rollout), time.perf_counter() - started
 
 
 @torch.inference_mode()
 def generate_alone(loaded: LoadedModel, request: Request) -> Completion:
-    """One completion by transformers' generate, for one request at a time."""
+    """The completion of one request by transformers' generate, in a batch of one."""
     inputs = kv_cache.encode(loaded, [request])
     prompt_length = inputs["input_ids"].shape[1]
     banned_ids = hf.placeholder_ids(loaded.processor.tokenizer)
 
     def add_noise(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Add the engine's seeded noise, with which greedy decoding samples as the engine does."""
         position = input_ids.shape[1] - prompt_length
         draw = request.seed, position, request.temperature
         return hf.noisy_logits(scores, [draw], banned_ids)
@@ -238,7 +241,7 @@ def rows_of(folder: Path) -> list[Rollout]:
 
 def processes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare samples per second of one process and of two, in alternating rounds."""
-    setups = {
+    setups = {  # name: (processes, threads of each)
         "one_of_one_thread": (1, 1),
         "one_of_two_threads": (1, 2),
         "two_of_one_thread": (2, 1),
@@ -260,8 +263,8 @@ def processes(arguments: argparse.Namespace) -> dict[str, Any]:
         "samples": arguments.pool,
         "seconds": seconds,
         "samples_per_second": {name: arguments.pool / fastest for name, fastest in best.items()},
-        "two_by_one": best["one_of_one_thread"] / best["two_of_one_thread"],
-        "two_by_one_of_two_threads": best["one_of_two_threads"] / best["two_of_one_thread"],
+        "speedup_by_a_second_process": best["one_of_one_thread"] / best["two_of_one_thread"],
+        "speedup_over_two_threads": best["one_of_two_threads"] / best["two_of_one_thread"],
         "rows": {"one": len(one_process), "two": len(two_processes)},
         "equal_rows": sum(two_processes.get(k) == row for k, row in one_process.items()),
     }

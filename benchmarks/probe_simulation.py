@@ -7,7 +7,7 @@ share of the image that is masked. The verdicts form the sample's R x K table. A
 at least one of its draws is correct; the sample's stratum follows from its first ratio that fails.
 The full grid is all R x K draws; early stopping draws only until the label is settled.
 
-The paper prints how many samples are in each stratum, but not their tables. So random tables of
+Qi et al. 2026 print how many samples are in each stratum, but not their tables. So random tables of
 each stratum are generated, and the probe's own schedule draws from them. Two unknown numbers
 decide the cost, and are varied:
 
@@ -88,7 +88,7 @@ def mean_draws(p_correct: float, easy_fail_share: float, until: Until) -> dict[S
 
 
 def shares() -> dict[str, Any]:
-    """Share of the full grid that is drawn for the paper's 47,766 samples, for all assumptions."""
+    """Share of the full grid that is drawn for Qi et al.'s 47,766 samples, for all assumptions."""
     sizes = PAPER_STRATA[Measure.pism].values()  # each: easy, medium, hard, unsolved
     stratum_sizes = dict(zip(Stratum, map(sum, zip(*sizes, strict=True)), strict=True))
     num_samples, grid_size = sum(stratum_sizes.values()), NUM_RATIOS * NUM_DRAWS

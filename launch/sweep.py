@@ -1,4 +1,4 @@
-"""Run many recipes and write one table: the papers' rows over measures, data and seeds."""
+"""Run many recipes and write one table: the rows of Qi et al. 2026 by measure, data and seed."""
 
 from difftrain.cli import main
 

@@ -27,7 +27,7 @@ from difftrain.select import count_strata, random_control, rap, require_min_size
 PROBE_COMMAND = "python launch/probe.py"
 SCORE_COMMAND = "python launch/score.py"
 UNCORRECTED = "pism_uncorrected"
-"""Subfolder of the scores: PISM as in the paper, if difficulty.pism.chance_correction is on."""
+"""Subfolder of the scores: PISM as in Qi et al., if difficulty.pism.chance_correction is on."""
 
 
 def load_samples(config: RunConfig, paths: RunPaths, world: World) -> list[Sample]:

@@ -33,7 +33,7 @@ MIN_PIXELS, MAX_PIXELS = 1280 * TOKEN_PIXELS, 16384 * TOKEN_PIXELS
 OCRBENCH_MIN_PIXELS = 100 * TOKEN_PIXELS  # the reference run's lower limit on OCRBench alone
 RULES = ("2025-11", "2026-08")  # dates of the reference harness whose scoring rules exist here
 ItemSource = StrEnum("ItemSource", ["hub", "folder", "tsv"])
-"""Where the items of official benchmarks come from; the built-in shapes/ ones are drawn."""
+"""Where the items of official benchmarks come from; difftrain draws those of the built-in ones."""
 Fallback = StrEnum("Fallback", ["wrong", "random"])
 """How a response is scored if neither the rule nor the judge finds an option in it."""
 SystemPrompt = StrEnum("SystemPrompt", ["none", "think"])
@@ -87,7 +87,7 @@ class EvaluateConfig:
     benchmarks: list[str] = setting(
         default_factory=lambda: list(BUILT_IN), fingerprint=("evaluate",)
     )
-    """Names as in the papers' tables; the built-in ones have the prefix shapes/."""
+    """Names as in the tables of Qi et al. 2026; built-in benchmarks have the prefix shapes/."""
     source: ItemSource = setting(ItemSource.hub, fingerprint=("evaluate",))
     """Official items from the hub, from `path`/NAME/ (parquet, save_to_disk or a clone of the hub's
     data set), or from the reference harness's `path`/NAME.tsv."""
@@ -110,7 +110,7 @@ class EvaluateConfig:
     answer_tags: AnswerTags = setting(AnswerTags.strip, fingerprint=("evaluate",))
     """strip gives the scorer the text in <answer>; raw gives it the whole response."""
     rules: str = setting("2025-11", fingerprint=("evaluate",))
-    """Score as the reference harness did at this date: 2025-11 as in the paper, or 2026-08."""
+    """Score as the reference harness did at this date: 2025-11 as in Qi et al. 2026, or 2026-08."""
     harness_overrides: HarnessOverrides = setting(
         default_factory=HarnessOverrides, fingerprint=("evaluate",)
     )
@@ -163,7 +163,7 @@ class EvaluateConfig:
 
     @property
     def official(self) -> list[str]:
-        """The requested benchmarks that are not built-in shapes/ ones."""
+        """The requested benchmarks that are not built in."""
         return [name for name in self.benchmarks if name in OFFICIAL]
 
     def place(self, name: str) -> tuple[ItemSource, str]:

@@ -64,7 +64,7 @@ def server_hash(judge: JudgeKind) -> str | None:
 
 
 def by_rules_alone(judge: JudgeKind, benchmark: str) -> bool:
-    """Whether no judge is used for a benchmark: the stand-in knows the shapes/ ones only."""
+    """Whether no judge is used for a benchmark: the stand-in knows only shapes/NAME."""
     if judge is JudgeKind.shapes:
         return not benchmark.startswith("shapes/")
     return judge is JudgeKind.none

@@ -81,7 +81,7 @@ class ModelConfig:
     revision: str | None = None
     """Commit or tag of a hub id."""
     dtype: Dtype = setting(Dtype.bfloat16, fingerprint=("probe", "train", "responses", "preflight"))
-    """Both papers train and evaluate in bf16; conf/model/tiny.yaml sets float32."""
+    """Qi et al. 2026 and RAP train and evaluate in bf16; conf/model/tiny.yaml sets float32."""
     batch_size: int = setting(64, at_least=1)
     """Largest number of responses generated together; halved when memory runs out."""
     batch_tokens: int = setting(262_144, at_least=1)

@@ -50,8 +50,8 @@ class PlanConfig:
     """What the plan command assumes; no other command reads it."""
 
     samples_per_second: float | None = setting(None, above=0, rule="must lie above 0, or be null")
-    """Samples per second of the probe on all GPUs together; null: as in a pilot run."""
+    """Samples per second of the probe on all GPUs together; null: as in the pilot (see `pilot`)."""
     gpus: int = setting(8, at_least=1)
     """Number of GPUs over which training shards weights, gradients and optimizer states."""
     pilot: int = setting(200, at_least=1)
-    """Samples of the pilot: a probe run with data.limit=N, from which the plan extrapolates."""
+    """If you ran the probe with data.limit=N before, pilot=N makes the plan extrapolate from it."""

@@ -44,7 +44,7 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 @dataclass(kw_only=True, slots=True)
 class LoraConfig:
-    """Low-rank adaptation (peft). Both papers train all weights, so it is off."""
+    """Low-rank adaptation (peft). Qi et al. 2026 and RAP train all weights, so it is off."""
 
     rank: int = setting(0, at_least=0, rule="must be at least 1, or 0 to train all weights")
     """Rank of the adapters; 0 trains all weights."""
@@ -256,7 +256,7 @@ class GrpoConfig:
     """Weight of the format reward (V-Triune: 0.1); the accuracy reward has weight 1."""
     overlong_weight: float = setting(0.0, at_least=0)
     """Weight of the overlong penalty: 0 for short completions, falling to -1 at
-    max_completion_length (DAPO, Eq. 13). 0: no penalty, as in both papers."""
+    max_completion_length (DAPO, Eq. 13). 0: no penalty, as in Qi et al. 2026 and RAP."""
     overlong_free_share: float = setting(0.8, at_least=0, below=1)
     """Completions up to this share of max_completion_length get no overlong penalty."""
     grading_timeout_s: float = setting(5.0, above=0, at_most=600)

@@ -2,7 +2,8 @@
 
 FORMATS at the end has one entry for each data.source. A `Columns` describes a format that differs
 only in its column names; any other format has a function. dataset.py then decodes the images and
-checks the gold answers, the same way for all formats.
+checks the gold answers, the same way for all formats. A RowError begins with a short reason, such
+as "empty question", by which rejected rows are counted (quarantine.py).
 """
 
 import json
@@ -62,17 +63,17 @@ class Columns:
     hint: str = ""
 
 
-# Arguments: images, question, answer, required, task, options. The jsonl of Qi et al. 2026.
+# The jsonl of Qi et al. 2026. Arguments: images, question, answer, required, task, options.
 DIFFICULTY_SAMPLING = Columns(
     "image_paths", "prompt", "ground_truth", "prompt ground_truth", "ability", "options choices",
     hint=" (or messages, images, solution)",
 )  # fmt: skip
-# EasyR1, and RAP's published rows; their columns `id` and `onlyid` are not used.
+# EasyR1's rows, and RAP's training set as published; its columns `id` and `onlyid` are not used.
 EASYR1 = Columns(
     "images image", "problem", "answer", "problem answer", "ability task subject", "options"
 )
-# hiyouga/geometry3k, both revisions. `answer` is the text of the correct choice. The choices are
-# not used: like EasyR1 and verl, we ask for the value.
+# hiyouga/geometry3k, both revisions. `answer` is the text of the correct choice. The model is not
+# shown the choices: like EasyR1 and verl, we ask for the value.
 GEOMETRY3K = Columns("images", "problem", "answer", "problem answer", default_task="geometry")
 VERL = Columns(
     "images", "prompt", "reward_model.ground_truth", "prompt reward_model", "ability data_source"
@@ -248,7 +249,7 @@ MULBERRY_MARKER = "The final answer is:"
 MULBERRY_FOLDER = "mulberry_images"
 CHOICE_LINE = re.compile(r"^\s*\(?([A-Z])[.):]\s*(.+?)\s*$", re.MULTILINE)
 CHOICE_LETTER = re.compile(r"\(?([A-Z])[.):](\s|$)")
-TRAILING_HEADING = re.compile(r"[#\s]*$")
+TRAILING_HEADING = re.compile(r"[#\s]*$")  # the Markdown marks (###) before MULBERRY_MARKER
 
 
 def from_mulberry(row: Row, files: Storage, location: str) -> RawRow:
@@ -299,7 +300,7 @@ REF_TAG = "<ref-object>"
 OBJECT_TAG = re.compile(r"<ref-object>|<bbox>")
 BBOX_TYPES = {"real": BoxFormat.pixels, "norm1": BoxFormat.unit}  # keys: ms-swift's bbox_type
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
-MAX_PATH = 2000  # a longer string is an image in base64 (ms-swift's own rule)
+MAX_PATH = 2000  # characters; a longer string may be an image in base64 (as in ms-swift)
 
 
 def from_ms_swift(row: Row, files: Storage, location: str) -> RawRow:
@@ -322,6 +323,7 @@ def from_ms_swift(row: Row, files: Storage, location: str) -> RawRow:
 
 
 def _is_base64(reference: Any) -> bool:
+    # 20 slashes would be 15 bytes 0xFF, which images hardly have in a row: that is no base64.
     is_long = isinstance(reference, str) and len(reference) > MAX_PATH
     return is_long and "/" * 20 not in reference and bool(BASE64.fullmatch(reference))
 

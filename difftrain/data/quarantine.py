@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 
 class RowError(ValueError):
-    """A row cannot become a sample; the message is "SHORT REASON: DETAILS"."""
+    """A row cannot become a sample; the message is "SHORT REASON: DETAILS".
+
+    The short reason is one of a few, such as "empty question"; rejected rows are counted by it.
+    """
 
 
 class EmptyDatasetError(ValueError):

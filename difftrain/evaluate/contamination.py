@@ -1,7 +1,7 @@
 """Finds training samples that are also in a benchmark: the same image or the same long question.
 
 Every sample is compared with every item of the available benchmarks: those to evaluate, official
-ones on disk beside them, and the built-in shapes/ ones. Ranks share the samples.
+ones on disk beside them, and the built-in ones (shapes/NAME). Ranks share the samples.
 
 A difference hash (D. Krawetz, "Kind of Like That", 2013) finds candidate images. It ignores color,
 so small color thumbnails of the candidates are compared too. This finds copies in another format,
@@ -170,7 +170,7 @@ class ItemIndex:
 
 
 def available_items(config: EvaluateConfig) -> tuple[list[BenchmarkItem], dict[str, str]]:
-    """All items of the benchmarks to evaluate, of the shapes/ ones, and of benchmarks on disk.
+    """All items of the benchmarks to evaluate, of the built-in ones, and of benchmarks on disk.
 
     And name -> reason for those on disk that cannot be read. Raises what load_items raises.
     """

@@ -1,9 +1,9 @@
 """Generates a checkpoint's responses to benchmark items and stores them on disk.
 
-A later run generates only the responses that are missing: for new benchmarks or items, but not for
-other rules or another judge. An item whose image is missing or broken is skipped. An item to which
-the engine gave no response has failed: it is stored in a folder of its own, so that no rank waits
-for it, and the next run requests it again.
+A later run generates only the responses that are missing, such as those to new benchmarks or items;
+if only the rules or the judge change, it generates none. An item whose image is missing or broken
+is skipped. An item to which the engine gave no response has failed: it is stored in a folder of its
+own, so that no rank waits for it, and the next run requests it again.
 """
 
 import hashlib
@@ -104,7 +104,7 @@ class ResponseStore:
                     self._failed |= {row.key: row for row in rows}
 
     def forget_failed(self, world: World) -> None:
-        """Delete this rank's failed items; the first rank also those of ranks no longer there."""
+        """Delete this rank's failed items; rank 0 also those of ranks that this launch lacks."""
         for path in parquet.parts(self.folder / FAILED_FOLDER):
             rank = int(path.stem.split("-")[1].removeprefix("r"))
             if rank == world.rank or (world.is_first and rank >= world.size):
@@ -126,7 +126,7 @@ class ResponseStore:
 
 
 def pixel_budgets(config: EvaluateConfig, data_pixels: tuple[int, int]) -> dict[str, PixelBudget]:
-    """The pixel limits of each requested benchmark; shapes/ ones have `data_pixels` (min, max)."""
+    """The pixel limits of each benchmark; the built-in ones have `data_pixels` (min, max)."""
     return {name: PixelBudget(*config.pixels(name, data_pixels)) for name in config.benchmarks}
 
 
@@ -187,7 +187,7 @@ def generate_responses(
     heart: Heartbeat,
     rows_per_part: int,
 ) -> None:
-    """Generate responses to these items, and write them often, so that a kill loses few."""
+    """Generate responses to these items; write them often, so that a killed process loses few."""
     budgets = pixel_budgets(config, data_pixels)
     with heart.in_background():
         engine = make_engine(*widest_budget(budgets))

@@ -42,11 +42,11 @@ EQUAL_TEMPERATURES = (0.0, 0.0, 0.0)  # for multiple choice
 class HarnessRules:
     """How the harness matched answers at a date, and what the settings override."""
 
-    letter_near_end: bool  # a single letter counts only among the last four tokens (2025-08-04)
-    bounded_length: bool  # option texts are matched only in short predictions (2025-08-04)
-    answer_is: bool  # "answer is X" is matched, even if X begins a word (2026-06-17)
+    letter_near_end: bool  # a single letter counts only among the last four tokens (since 2025-08)
+    bounded_length: bool  # option texts are matched only in short predictions (since 2025-08)
+    answer_is: bool  # "answer is X" is matched, even if X begins a word (since 2026-06)
     overrides: HarnessOverrides = field(default_factory=HarnessOverrides)
-    """By default, only the harness's guess of a random option is replaced: it counts as wrong."""
+    """The default changes one rule: where the harness guesses a random option, the score is 0."""
     texts_become_nan: bool = False
     """Whether a prediction in NAN_TEXTS is graded as `nan`, as if pandas had read it."""
 
@@ -56,7 +56,7 @@ RULES = {
     "2025-11": HarnessRules(letter_near_end=True, bounded_length=True, answer_is=False),
     "2026-08": HarnessRules(letter_near_end=True, bounded_length=True, answer_is=True),
 }
-"""Date -> rules; the harness's commits are 44d698f8, 19c0e386 (the paper's) and e8e78f05."""
+"""Date -> rules; the harness's commits are 44d698f8, 19c0e386 (of Qi et al. 2026) and e8e78f05."""
 
 
 def configured_rules(config: EvaluateConfig) -> HarnessRules:
@@ -81,7 +81,7 @@ class ItemGrade:
 
 
 UNDECIDED = ItemGrade(0.0, None, None)
-"""No rule applied, and there is no judge or none of its replies could be used: this is wrong."""
+"""No rule applied, and there is no judge or none of its replies could be used: it is wrong."""
 
 
 class JudgeDown(RuntimeError):
@@ -111,7 +111,7 @@ def first_usable(
 
 
 def table_row(results: Iterable[ItemResult]) -> TableRow:
-    """`n` scored items, the sum of scores (`right`), how many a rule decided, and the mean."""
+    """`n` scored items, the sum of their scores (`right`), how many a rule decided, the mean."""
     scored = [result for result in results if result.score is not None]
     right = sum(result.score or 0.0 for result in scored)
     return {
@@ -175,7 +175,7 @@ def options(item: Item) -> dict[str, str]:
 
 
 def images(item: Item) -> list[Any]:
-    """The item's images as bytes, paths or decoded images; of columns image_1 to 7, None if empty.
+    """The item's images as bytes, paths or decoded images; None for an empty column image_1 to _7.
 
     `image` is preferred to `image_path`, which may be relative to a folder unknown here.
     """

@@ -2,7 +2,7 @@
 
 `part-*.parquet` (ItemResult), summary.json, breakdown.json, scores.md and predictions/*.tsv.
 grade.py computes the results and writes manifest.json last; summary.py computes the scores. "The
-harness" is VLMEvalKit, "shapes/" ones are the built-in benchmarks that difftrain/shapes draws.
+harness" is VLMEvalKit, benchmarks named shapes/NAME are built in: difftrain/shapes draws them.
 """
 
 import csv
@@ -160,7 +160,7 @@ def outcomes(results: Sequence[ItemResult]) -> dict[str, int]:
 
 
 def printed_score(benchmark: str, score: float) -> str:
-    """A score as the papers print it: in percent (68.300), for MMMU and MMStar as 0.547."""
+    """A score as Qi et al. 2026 print it: in percent (68.300), for MMMU and MMStar as 0.547."""
     scale = 1 if benchmark_named(benchmark).name in ("MMMU", "MMStar") else 100
     return f"{score * scale:.3f}"
 

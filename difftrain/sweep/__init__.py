@@ -7,7 +7,7 @@ Each run is one `accelerate launch` of launch/train.py. Stages that several runs
 once; the other runs wait for them. A failed run is reported and skipped; the same command again
 continues without repeating finished runs. At the end, all finished runs are compared.
 
-  table=paper|shapes        the paper's twelve rows; shapes: few steps, two seeds, parallel runs
+  table=paper|shapes        12 rows of Qi et al. 2026; shapes: few steps, two seeds, parallel runs
   recipe=, difficulty=, data=, seed=   one value or A,B,C; recipe= replaces the table's rows
   jobs=N                    parallel runs, here or in the job array (default: 1; shapes: all cores)
   accelerate=FILE           configuration of accelerate launch; without it, a run is one process

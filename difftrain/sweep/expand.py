@@ -43,8 +43,8 @@ TABLES = {
         PAPER_ROWS, ("1", "2"), ("grpo.max_steps=20", "sft.max_steps=20"), uses_all_cores=True
     ),
 }
-"""paper: the paper's twelve rows, with the user's settings. shapes: the same rows on the built-in
-shapes world, with few steps and two seeds, in as many parallel runs as fit."""
+"""paper: the twelve rows of Qi et al. 2026, with the user's settings. shapes: the same rows on the
+built-in shapes world, with few steps and two seeds, in as many parallel runs as fit."""
 RESOLVED_PATHS: dict[str, RunPaths] = {}
 """Paths whose fingerprints of data and model are known (reading them is slow), by settings."""
 

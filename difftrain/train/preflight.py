@@ -30,7 +30,7 @@ from difftrain.train.param_groups import part_of
 from difftrain.train.trl_args import placeholder_ban
 
 logger = logging.getLogger(__name__)
-NUM_SAMPLES = 4  # that the model is checked with
+NUM_SAMPLES = 4  # on which the model is checked
 MIN_CHANGE = 1e-4  # nats by which the gold's log-probability must change with another image
 ROUND_TRIP_BYTES = 1 << 30
 """A model up to this size is written and read back whole; of a larger model, this many bytes."""
@@ -71,8 +71,8 @@ def failure_message(results: Mapping[str, CheckResult]) -> str | None:
     causes = [f"  {name}: {result.detail}" for name, result in results.items() if not result.passed]
     if not causes:
         return None
-    count = f"{len(causes)} of {len(results)} preflight checks failed"
-    return "\n".join([f"{count}:", *causes, "", results_table(results)])
+    headline = f"{len(causes)} of {len(results)} preflight checks failed"
+    return "\n".join([f"{headline}:", *causes, "", results_table(results)])
 
 
 def require_trainable(candidate: Candidate) -> dict[str, CheckResult]:
@@ -113,9 +113,9 @@ def check_placeholders(candidate: Candidate) -> CheckResult:
     loaded, counts = candidate.loaded, []
     for sample in candidate.samples:
         inputs = encode(loaded, [trl_messages(sample)])
-        image = inputs["pixel_values"], inputs["image_grid_thw"]
+        vision_inputs = inputs["pixel_values"], inputs["image_grid_thw"]
         with torch.inference_mode():
-            features = loaded.model.get_image_features(*image).pooler_output
+            features = loaded.model.get_image_features(*vision_inputs).pooler_output
         placeholders = int((inputs["input_ids"] == loaded.image_token).sum())
         counts.append((placeholders, sum(map(len, features))))
     wrong = [pair for pair in counts if pair[0] != pair[1] or not pair[0]]
@@ -146,8 +146,8 @@ def check_template(candidate: Candidate) -> CheckResult:
         )
         count = text.count(token)
         if count != len(sample.images):
-            number = f"{count} placeholders for {len(sample.images)} images"
-            return CheckResult(False, f"{number}: {text!r}")
+            mismatch = f"{count} placeholders for {len(sample.images)} images"
+            return CheckResult(False, f"{mismatch}: {text!r}")
         if sample.question.strip()[:40] not in text:
             return CheckResult(False, f"the prompt lacks the question: {text!r}")
     return CheckResult(True, f"all {len(candidate.samples)} prompts")
@@ -173,7 +173,7 @@ def gold_log_probability(
 def _check_images_matter(
     candidate: Candidate, replacement: Callable[[Image.Image, int], Image.Image]
 ) -> CheckResult:
-    """Whether the gold answer's log-probability changes when each sample's images are replaced."""
+    """Whether replaced images change the gold answer's log-probability for most samples."""
     changes = []
     with torch.inference_mode():
         for index, sample in enumerate(candidate.samples):
@@ -192,7 +192,7 @@ def check_black_image(candidate: Candidate) -> CheckResult:
 
 
 def check_swapped_image(candidate: Candidate) -> CheckResult:
-    """5. It also changes when the image is replaced by another sample's, turned upside down."""
+    """5. It also changes when another sample's image, upside down, replaces the image."""
 
     def swapped(image: Image.Image, index: int) -> Image.Image:
         other = decoded_images(candidate.samples[(index + 1) % len(candidate.samples)])[0]
@@ -233,7 +233,7 @@ def check_sampling(candidate: Candidate) -> CheckResult:
 
 @contextmanager
 def _trainable_as(candidate: Candidate, stage: str) -> Iterator[None]:
-    """Add LoRA and freeze parts as this stage does (with its errors); restore the model on exit."""
+    """Add LoRA and freeze parts as this stage does (or raise its errors); undo it on exit."""
     model, settings = candidate.loaded.model, candidate.stages[stage]
     required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
     adapter = param_groups.peft_config(stage, settings.lora, candidate.model)
@@ -258,7 +258,7 @@ def check_trained_parts(candidate: Candidate) -> CheckResult:
         frozen = {*param_groups.VISION_PARTS} if settings.freeze_vision else set()
         with _trainable_as(candidate, stage):
             trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-            last_of_part = {part_of(name): p for name, p in trained if p.ndim > 1}
+            last_of_part = {part_of(name): p for name, p in trained if p.ndim > 1}  # matrices
             loss = gold_log_probability(candidate.loaded, candidate.samples[0])
             gradients = torch.autograd.grad(loss, list(last_of_part.values()), allow_unused=True)
             counts = param_groups.count_parameters(model)

@@ -90,7 +90,7 @@ def placeholder_ban(vocabulary: dict[str, int], mode: VllmMode = VllmMode.none) 
 def loaded_dtype(model: ModelConfig, settings: GrpoConfig | SftConfig) -> Dtype:
     """The precision in which weights are loaded and updated.
 
-    Plain bfloat16 loses updates of the papers' size: near 0.02 its numbers are 1e-4 apart.
+    Plain bfloat16 loses updates at a learning rate of 1e-6: near 0.02 its numbers are 1e-4 apart.
     DeepSpeed keeps float32 copies itself; without it trained weights are float32 and only the
     passes run in bfloat16. LoRA adapters are float32 and the base weights never change.
     """

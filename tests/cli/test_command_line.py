@@ -240,7 +240,7 @@ def test_values_beyond_the_limits_of_the_measures_settings_are_refused() -> None
     text = "\n".join(
         problems_of("difficulty.ace.sigma=0", "difficulty.ace.window=0",
                     "difficulty.cde.lambda_c=1", "difficulty.pism.alpha=0",
-                    "probe.cde_rollouts=0", "difficulty.ace.lamda_a=1")
+                    "probe.cde_rollouts=0", "difficulty.ace.lamda_a=1")  # misspelt on purpose
     )  # fmt: skip
     for part in ("ace.sigma=0.0: must be above 0", "ace.window=0: must be at least 1, or null",
                  "cde.lambda_c=1.0: must lie", "pism.alpha=0.0: must lie",

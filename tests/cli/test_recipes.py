@@ -1,4 +1,4 @@
-"""The recipes of the paper's twelve table rows differ only in the settings that their names say."""
+"""The recipes of Qi et al.'s twelve table rows differ only in the settings that their names say."""
 
 import itertools
 import re
@@ -95,7 +95,7 @@ def test_the_default_run_with_the_recipe_settings_is_that_recipe(name: str) -> N
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in ("grpo_hard", "grpo_mid")])
-def test_a_recipe_file_quotes_its_row_from_all_four_tables_of_the_paper(name: str) -> None:
+def test_a_recipe_file_quotes_its_row_from_all_four_tables_of_qi_et_al(name: str) -> None:
     text = (CONF / f"{name}.yaml").read_text()
     quoted = re.findall(r"^# (pism|cmab), (reasoning|perception) +((?:[\d.]+, ){5}[\d.]+)$", text,
                         re.MULTILINE)  # fmt: skip

@@ -18,6 +18,8 @@ from difftrain.evaluate.loading import BenchmarkItem
 from difftrain.evaluate.write_results import outcomes
 from difftrain.records import GradedBy, ItemStatus
 
+# The prefixes mean: MV MathVista; VET MM-Vet; READING and FORMULA OCRBench; YES_NO HallusionBench;
+# MMMU, CHOICE and OPEN MMMU; STAR MMStar.
 MV_CHOICES = {
     "question_type": "multi_choice",
     "answer_type": "text",
@@ -87,6 +89,7 @@ LETTER_FIRST = "C. because the kite that one sees in it is green, without any do
 WRONG, RIGHT = (0.0, 0.0), (1.0, 1.0)
 CASES = [
     # benchmark, item, prediction, the judge's replies, scores by (2025-11, 2026-08), graded_by
+    # (None: undecided, so the score is 0; "any": not compared)
     ("MathVista", MV_CHOICE_ITEM, "B", [], RIGHT, "rule"),
     ("MathVista", MV_CHOICE_ITEM, "(B) 6 m", [], RIGHT, "rule"),
     ("MathVista", MV_CHOICE_ITEM, "16 m", [], RIGHT, "rule"),  # contains "6 m"
@@ -99,7 +102,7 @@ CASES = [
     ("MathVista", MV_INTEGER_ITEM, "a dozen", ["12.0"], WRONG, "judge"),
     ("MathVista", MV_INTEGER_ITEM, "13", ["13"], WRONG, "judge"),
     ("MathVista", MV_INTEGER_ITEM, "12 or so", [], WRONG, None),
-    ("MathVista", MV_ZERO_ITEM, "0", ["0"], RIGHT, "judge"),
+    ("MathVista", MV_ZERO_ITEM, "0", ["0"], RIGHT, "judge"),  # no rule accepts a 0
     ("MathVista", MV_ZERO_ITEM, "0", [], WRONG, None),
     ("MathVista", MV_FLOAT_ITEM, "15e-1", [], RIGHT, "rule"),
     ("MathVista", MV_FLOAT_ITEM, "1.54", ["1.54"], WRONG, "judge"),  # nothing is rounded
@@ -116,9 +119,9 @@ CASES = [
     ("OCRBench", READING_ITEM, "nan", [], WRONG, "rule"),
     ("OCRBench", FORMULA_ITEM, "$x_{1}=2$", [], RIGHT, "rule"),
     ("OCRBench", FORMULA_ITEM, "X_{1}=2", [], WRONG, "rule"),
-    ("OCRBench", FORMULA_ITEM, "x_{1}=25", [], RIGHT, "rule"),
+    ("OCRBench", FORMULA_ITEM, "x_{1}=25", [], RIGHT, "rule"),  # contains x_{1}=2
     ("HallusionBench", YES_NO_ITEM, "No.", [], RIGHT, "rule"),
-    ("HallusionBench", YES_NO_ITEM, "There is no such city.", [], RIGHT, "rule"),
+    ("HallusionBench", YES_NO_ITEM, "There is no such city.", [], RIGHT, "rule"),  # has "no"
     ("HallusionBench", YES_NO_ITEM, "Yes", [], WRONG, "rule"),
     ("HallusionBench", YES_NO_ITEM, "<answer>No</answer>", [], RIGHT, "rule"),
     ("HallusionBench", YES_NO_ITEM, "**No**", [], WRONG, None),
@@ -126,18 +129,12 @@ CASES = [
     ("HallusionBench", YES_NO_ITEM, "It is not.", ["Unknown"], WRONG, None),
     ("MMMU", CHOICE_ITEM, "(B)", [], RIGHT, "rule"),
     ("MMMU", CHOICE_ITEM, "ink", [], RIGHT, "rule"),
-    (
-        "MMMU",
-        CHOICE_ITEM,
-        "oil and ink",
-        [],
-        WRONG,
-        None,
-    ),  # contains the texts of all three options
+    ("MMMU", CHOICE_ITEM, "oil and ink", [], WRONG, None),  # contains the texts of all options
     ("MMMU", CHOICE_ITEM, "It is drawn, I believe", ["B"], RIGHT, "judge"),
     ("MMMU", CHOICE_ITEM, "It is drawn, I believe", ["?"], WRONG, None),
-    ("MMMU", OPEN_ITEM, "18.42", [], RIGHT, "rule"),
-    ("MMMU", OPEN_ITEM, "9.1 A", [], RIGHT, "rule"),
+    # An open item has the options A, its gold answer (8.4), and B, "Other Answers".
+    ("MMMU", OPEN_ITEM, "18.42", [], RIGHT, "rule"),  # contains 8.4
+    ("MMMU", OPEN_ITEM, "9.1 A", [], RIGHT, "rule"),  # has the letter A
     ("MMMU", OPEN_ITEM, "8.39", ["B"], WRONG, "judge"),
     ("MMMU", {**OPEN_ITEM, "answer": "C"}, "C", [], WRONG, "rule"),
     ("MMStar", STAR_ITEM, "C", [], RIGHT, "rule"),
@@ -153,10 +150,10 @@ CASES = [
 
 def scripted_judge(replies: list[str]) -> Callable[[str, float], str] | None:
     """A judge that gives these replies in turn, and the last one from then on; None without any."""
-    left = list(replies)
+    remaining = list(replies)
     if not replies:
         return None
-    return lambda prompt, temperature: left.pop(0) if len(left) > 1 else left[0]
+    return lambda prompt, temperature: remaining.pop(0) if len(remaining) > 1 else remaining[0]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}: {case[2][:24]} {case[3]}")
@@ -224,7 +221,7 @@ def test_an_undecided_item_gets_a_random_option_only_with_fallback_random(benchm
     assert drawn == [
         evaluate.grade_prediction(benchmark, "hm", item, useless, drawing) for item in items
     ]
-    assert {grade.extracted for grade in drawn} == set("ABCDZ")
+    assert {grade.extracted for grade in drawn} == set("ABCDZ")  # Z: no option
     assert {grade.graded_by for grade in drawn} == {None}
     rows = [
         evaluate.item_result(benchmark, item, "hm", grade)
@@ -261,16 +258,16 @@ ITEMS = {
 }
 
 
-@pytest.mark.parametrize("rule", ["2025-11", "2026-08"])
+@pytest.mark.parametrize("date", ["2025-11", "2026-08"])
 @pytest.mark.parametrize("name", ITEMS)
 @pytest.mark.parametrize("prediction", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_prediction_scores_0_without_an_error(
-    name: str, prediction: str, rule: str
+    name: str, prediction: str, date: str
 ) -> None:
-    graded = evaluate.grade_prediction(name, prediction, ITEMS[name], None, rule)
+    graded = evaluate.grade_prediction(name, prediction, ITEMS[name], None, date)
     assert graded.score == 0.0
     assert graded.graded_by in (GradedBy.rule, None)
-    config = EvaluateConfig(rules=rule)
+    config = EvaluateConfig(rules=date)
     assert (
         evaluate.grade_prediction(
             name, prediction, ITEMS[name], None, configured_rules(config)

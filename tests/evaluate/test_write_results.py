@@ -189,7 +189,7 @@ def test_every_item_has_exactly_one_outcome() -> None:
     assert sum(n for name, n in counts.items() if name != "empty") == len(results)
 
 
-def test_scores_are_printed_as_in_the_tables_of_papers() -> None:
+def test_scores_are_printed_as_in_the_tables_of_qi_et_al() -> None:
     assert printed_score("MathVista", 0.683) == "68.300"
     assert printed_score("HallusionBench", 654 / 951) == "68.770"
     assert printed_score("MMVet", 105.2 / 218) == "48.257"

@@ -1,4 +1,4 @@
-"""The shipped model passes all eight preflight checks; each check fails on the fault it is for."""
+"""The shipped model passes all eight preflight checks, and each check detects its kind of fault."""
 
 import copy
 from dataclasses import replace
@@ -128,7 +128,7 @@ def test_both_stages_of_a_recipe_are_checked(candidate: Candidate) -> None:
         "grpo: vision tower trained, projector trained, language model trained"
     )
     candidate.stages["sft"].lora.rank = 2
-    candidate.stages["sft"].lora.targets = ["q_porj"]
+    candidate.stages["sft"].lora.targets = ["q_porj"]  # misspelt on purpose
     result = preflight.run_checks(candidate)["trained and frozen parts as configured"]
     assert not result.passed
     assert "sft.lora.targets" in result.detail

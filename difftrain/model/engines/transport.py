@@ -1,6 +1,6 @@
 """The client of OpenAI-compatible servers that the engine (openai_engine.py) and the judge share.
 
-`ServerClient` sends each request once; its users retry, because they do so in different ways.
+`ServerClient` sends each request once; the engine and the judge retry, each in its own way.
 `CircuitBreaker` holds all requests back while the server requires a pause or is away. Coroutines
 run on an event loop in a thread of the client, so that a timeout bounds a whole request and no open
 request needs its own thread.
@@ -122,7 +122,7 @@ class ServerClient:
         completions = self._openai.chat.completions.with_raw_response
         try:
             async with asyncio.timeout(self.timeout_s):
-                # All in extra_body: the client would copy and check long messages piece by piece.
+                # The body is all in extra_body: the client would copy and check long messages.
                 extra: Any = {"extra_body": dict(body), "extra_headers": self._headers}
                 response = await completions.create(model=body["model"], messages=[], **extra)
         except (TimeoutError, openai.APITimeoutError):
@@ -205,7 +205,7 @@ class ServerClient:
 
 
 class CircuitBreaker:
-    """Holds back all requests while their server is away; used on the client's event loop only.
+    """Holds back all requests while their server is away; use it on the client's event loop only.
 
     After a failed request, the server counts as away if it does not list its models either. Then no
     request is sent until it does. All times are time.monotonic().
@@ -314,7 +314,7 @@ def message_text(message: Mapping[str, Any]) -> str | None:
 
 
 def printable(text: str) -> str:
-    """The text with lone surrogates, which no file can hold, replaced by `?`."""
+    """The text with lone surrogates, which UTF-8 cannot encode, replaced by `?`."""
     return text.encode("utf-8", "replace").decode()
 
 

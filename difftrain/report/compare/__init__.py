@@ -1,1 +1,1 @@
-"""Compare finished runs in a table like the papers': each row against its random control."""
+"""Compare finished runs in a table like Qi et al. 2026: each row against its random control."""

@@ -30,7 +30,7 @@ from difftrain.report.compare.runs import (
 )
 from difftrain.stats import MEAN, Estimate
 
-BENCHMARK_ORDER = (*OFFICIAL, *BUILT_IN)  # the papers' order
+BENCHMARK_ORDER = (*OFFICIAL, *BUILT_IN)  # in the order of Qi et al. 2026
 VERSION = 4  # part of the folder's hash: raise it when the content of the files changes
 RunBySeed = dict[int, Run]
 

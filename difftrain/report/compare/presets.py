@@ -1,4 +1,6 @@
-"""The rows of the papers' tables, in their order: settings, random control, published scores.
+"""The rows of comparison tables: their settings, random controls and published scores.
+
+The paper is Qi et al. 2026; each of its tables has PAPER_ROWS. RAP and rows of ours follow.
 
 A control is trained like its row, but on an equal number of randomly selected samples. A run that
 trained its own control (control=random) is compared with that one; else with the row of the
@@ -16,7 +18,7 @@ RANDOM = "random"
 
 @dataclass(frozen=True, slots=True)
 class RowPreset:
-    """One row: its recipe, its title in the papers, and the recipe of its control, if it has one.
+    """One row: its recipe, its title in tables, and the recipe of its control, if it has one.
 
     `grpo` and `sft` are the strata that it trains on (with `random`: a random set of their size),
     `rap` its RAP measures. `selects` means that some samples are selected by difficulty, so that
@@ -71,7 +73,7 @@ PAPER_ROWS = (
     RowPreset("grpo_random", "GRPO-only(random)", "random medium hard", selects=False),
     RowPreset("grpo_mid_hard", "GRPO-only(mid+hard)", "medium hard", control="grpo_random"),
 )  # fmt: skip
-"""The twelve rows of every table of Qi et al. 2026, in their order."""
+"""The twelve rows of every table of the paper, in their order."""
 OTHER_ROWS = (
     RowPreset("grpo_mid", "GRPO-only(mid)", "medium"),
     RowPreset("grpo_hard", "GRPO-only(hard)", "hard"),

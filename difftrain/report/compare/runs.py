@@ -48,7 +48,7 @@ class ControlDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonRow:
-    """A row of the table: its scores by benchmark and `mean`, and the paper's scores for it.
+    """A row of the table: its scores by benchmark and `mean`, and Qi et al.'s scores for it.
 
     `no_control` says why `versus_control` is None. `is_own_control` marks a control that a run
     trained itself. `size_mismatches` lists how the control differs in size; if it does, there is

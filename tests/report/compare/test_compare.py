@@ -397,7 +397,7 @@ PERCEPTION = {
 }
 
 
-def test_paper_scores_are_shown_only_for_the_data_and_model_of_the_paper() -> None:
+def test_published_scores_are_shown_only_for_the_data_and_model_of_qi_et_al() -> None:
     scores = presets.paper_scores(PERCEPTION, "grpo_mid_hard", "pism")
     assert scores == pytest.approx(
         {
@@ -416,7 +416,9 @@ def test_paper_scores_are_shown_only_for_the_data_and_model_of_the_paper() -> No
 
 @pytest.mark.parametrize("measure", ["pism", "cmab"])
 @pytest.mark.parametrize("task_set", ["perception", "reasoning"])
-def test_every_row_has_paper_scores_in_each_of_the_four_tables(measure: str, task_set: str) -> None:
+def test_every_row_has_published_scores_in_each_of_the_four_tables(
+    measure: str, task_set: str
+) -> None:
     tasks = sorted(presets.TASK_SETS[task_set])
     settings = PERCEPTION | {"data": PERCEPTION["data"] | {"tasks": tasks}}
     for row in PAPER_ROWS:
