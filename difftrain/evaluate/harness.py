@@ -42,9 +42,9 @@ EQUAL_TEMPERATURES = (0.0, 0.0, 0.0)  # for multiple choice
 class HarnessRules:
     """How the harness matched answers at a date, and what the settings override."""
 
-    letter_near_end: bool  # a single letter counts only among the last four tokens (since 2025-08)
-    bounded_length: bool  # option texts are matched only in short predictions (since 2025-08)
-    answer_is: bool  # "answer is X" is matched, even if X begins a word (since 2026-06)
+    letter_near_end: bool  # one letter counts only among the last four tokens (since 2025-08-04)
+    bounded_length: bool  # option texts are matched only in short predictions (since 2025-08-04)
+    answer_is: bool  # "answer is X" is matched, even if X begins a word (since 2026-06-17)
     overrides: HarnessOverrides = field(default_factory=HarnessOverrides)
     """The default changes one rule: where the harness guesses a random option, the score is 0."""
     texts_become_nan: bool = False
