@@ -42,7 +42,7 @@ EQUAL_TEMPERATURES = (0.0, 0.0, 0.0)  # for multiple choice
 class HarnessRules:
     """How the harness matched answers at a date, and what the settings override."""
 
-    letter_near_end: bool  # one letter counts only among the last four tokens (since 2025-08-04)
+    letter_near_end: bool  # a lone letter counts only among the last four tokens (since 2025-08-04)
     bounded_length: bool  # option texts are matched only in short predictions (since 2025-08-04)
     answer_is: bool  # "answer is X" is matched, even if X begins a word (since 2026-06-17)
     overrides: HarnessOverrides = field(default_factory=HarnessOverrides)
