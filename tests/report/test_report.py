@@ -124,7 +124,7 @@ def test_samples_dropped_by_sft_are_counted(make_run: MakeRun) -> None:
     for name in ("report.md", "report.html"):
         text = (inputs.folder / name).read_text()
         assert "SFT (tuned) uses 7 fewer samples than were selected: 2 because" in text
-        assert "3 because it is longer than sft.cutoff_tokens." in text
+        assert "3 because the sample is longer than sft.cutoff_tokens." in text
 
 
 def test_unfinished_stages_are_named_and_nothing_is_written(make_run: MakeRun) -> None:

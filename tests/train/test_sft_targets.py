@@ -143,5 +143,5 @@ def test_samples_that_are_dropped_before_sft_are_logged(
     job = TrainJob(TrainStage.sft, RunConfig(), tmp_path, World(), "sft")
     data = sft.prepare(job, [good, bad], targets)
     assert data.dropped == {"not_correct": 1}
-    text = "SFT trains on 1 samples (1 more were dropped: the grader does not accept it)"
+    text = "SFT trains on 1 samples (1 more were dropped: the grader does not accept the target)"
     assert text in caplog.text
