@@ -137,7 +137,7 @@ def pool(
     `purpose` is "bootstrap" for scores and "paired" for differences. Only differences get a p. It
     is McNemar's exact test if all differences of a benchmark are -1, 0 or 1 and every item is its
     own cluster, else the paired bootstrap over clusters. Both ignore how training runs vary; for
-    several seeds, p is the larger of that and `p_over_seeds`. Raises ValueError for no tables.
+    several seeds, p is the larger of this p and `p_over_seeds`. Raises ValueError for no tables.
     """
     if not tables:
         raise ValueError("no benchmarks, so there is no mean")
@@ -164,7 +164,7 @@ def _estimate(
     seed_mean_S = np.mean([table.value_SI.mean(axis=1) for table in tables], axis=0)
     num_clusters = sum(len(set(table.cluster_I)) for table in tables)
     low, high = interval(seed_mean_S, mean_R, variance, num_clusters)
-    lower_bound = -1.0 if is_difference else 0.0  # an interval by Student's t may lie outside
+    lower_bound = -1.0 if is_difference else 0.0  # an interval by Student's t may exceed it
     p, test = None, None
     if is_difference:
         p, test = bootstrap_p(mean_R), BOOTSTRAP
@@ -280,7 +280,7 @@ def bootstrap_p(mean_R: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values, corrected by Holm's step-down method for how many they are, in their order."""
+    """The p values in the same order, corrected for their number by Holm's step-down method."""
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(np.argsort(p_values, kind="stable")):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))

@@ -50,7 +50,7 @@ def check_contamination(config: RunConfig, paths: RunPaths, world: World, arms: 
 
 
 def evaluate_base(config: RunConfig, paths: RunPaths, world: World, session: ModelSession) -> Path:
-    """5.2  Evaluate the base model, for every comparison; returns its folder of item results."""
+    """5.2  Evaluate the base model, before training; returns its folder of item results."""
     return evaluate(config, paths, world, session, Arm.base, config.model.name)
 
 

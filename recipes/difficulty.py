@@ -1,6 +1,6 @@
 """Which samples are worth training on (Qi et al. 2026, section 3; RAP, section 3).
 
-probe     3.1  sample responses under growing masks, until each sample's stratum is settled
+probe     3.1  generate responses under growing masks, until each stratum is settled
           3.2  measure where correct responses attend
 score     3.3  one score and stratum for each sample and measure
 select    4.1  the samples of some strata, or RAP's choice, or a random set of that size
@@ -83,7 +83,7 @@ def score_samples(
 
 
 def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[Selection]:
-    """4.1  The samples that GRPO trains on. Raises EmptySelectionError if too few for one step."""
+    """4.1  The samples that GRPO trains on. Raises EmptySelectionError if one step needs more."""
     folder = paths.selection(arm)
 
     def require_min(
@@ -99,7 +99,7 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
         funnel = rap_result.funnel if rap_result else None
         require_min(selected, 1, count_strata(scores, config.difficulty.measure), funnel)
         if config.select.random or arm != Arm.tuned:
-            # The same number at random from all scored samples: a random row, or a control.
+            # As many random samples of all scored ones: for a table's random row, or a control arm.
             sample_ids = list(dict.fromkeys(score.sample_id for score in scores))
             name = random_set_name(config.name, arm, TrainStage.grpo)
             selected = random_control(sample_ids, len(selected), config.seed, name)
@@ -118,7 +118,7 @@ def select(config: RunConfig, paths: RunPaths, world: World, arm: str) -> list[S
 def select_samples(
     config: RunConfig, scores: list[Score]
 ) -> tuple[list[Selection], rap.RapResult | None]:
-    """The samples in select.strata (maybe none), or RAP's choice with its decision on each."""
+    """The samples in select.strata (if any), or RAP's choice with its decision on each."""
     measure = config.difficulty.measure
     if not config.select.rap:
         return select_by_stratum(scores, measure, config.select.strata), None
@@ -139,7 +139,7 @@ def random_set_name(run_name: str, arm: str, stage: TrainStage) -> str:
     """The name that seeds a random set, together with the run's seed.
 
     The rows of a table share their random sets, so that two rows differ only in what their names
-    say; every run has its own control set. Sets of one name are nested: a larger one only adds.
+    say; every run has its own control set. A larger set contains all smaller ones of its name.
     """
     if arm == Arm.tuned:
         return f"rows-{stage}"

@@ -43,7 +43,7 @@ def grade_prediction(
     judge: Judge | None = None,
     rules: str | HarnessRules = "2025-11",
 ) -> ItemGrade:
-    """Grade one prediction. If the judge cannot be reached, the grade holds the error, no score.
+    """Grade one prediction. If the judge cannot be reached, the grade has an error and no score.
 
     `rules` is a date of harness.RULES (else ValueError), or what harness.configured_rules returns.
     """
@@ -100,7 +100,7 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
     A row holds the item's official columns, under `item` or directly, and its score under `score`,
     `hit` or `correct`; a row with a `prediction` and no `score` is graded by the rules. Items of
     HallusionBench may have a `key`: category, subcategory, set, figure, question. Rows without a
-    score count nowhere; a figure over no rows is left out. The keys are the harness's: Overall and
+    score count nowhere; a value over no rows is left out. The keys are the harness's: Overall and
     the categories; for HallusionBench `aAcc` and, for a group, `VD aAcc`; for MMMU the validation
     split's, and `dev Overall` for the dev split; OCRBench's values are counts of correct items.
     """
@@ -120,13 +120,13 @@ def aggregate(benchmark: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
     if definition is mmmu.BENCHMARK:
         dev = {f"dev {name}": row for name, row in tables.get("dev", {}).items()}
         table = tables.get("validation", {}) | dev
-    figures = {}
+    values = {}
     for name, row in table.items():
         if definition is hallusionbench.BENCHMARK:
             prefix = "" if name == harness.OVERALL else f"{name} "
-            figures |= {f"{prefix}{column}": row[column] for column in ("aAcc", "fAcc", "qAcc")}
+            values |= {f"{prefix}{column}": row[column] for column in ("aAcc", "fAcc", "qAcc")}
         elif definition is ocrbench.BENCHMARK:
-            figures |= {name: row["right"], f"{name} Norm": row.get("norm")}
+            values |= {name: row["right"], f"{name} Norm": row.get("norm")}
         else:
-            figures[name] = row["score"]
-    return {name: float(value) for name, value in figures.items() if value is not None}
+            values[name] = row["score"]
+    return {name: float(value) for name, value in values.items() if value is not None}

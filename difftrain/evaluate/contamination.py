@@ -42,7 +42,7 @@ MAX_NAMED_HITS = 20  # in an error message; contamination.json lists all
 READ_ERRORS = (ValueError, OSError, LookupError, TypeError, SyntaxError)
 """Errors from reading a damaged data set; SchemaError and Arrow's errors are subclasses."""
 THUMBNAIL_SIDE, BLOCK_SIDE = 32, 4  # in pixels
-MAX_DIFFERENCE = 5.0  # of 255; two copies differ by at most this mean in any block of a thumbnail
+MAX_DIFFERENCE = 5.0  # of 255; copies differ at most this much on average in any thumbnail block
 MIN_QUESTION_WORDS = 20  # shorter ones may be equal by chance ("what is written in the image?")
 _TAG = re.compile(r"<image(?: \d+)?>")
 _OPTIONS = re.compile(r"\n\s*(?:choices|options)\s*:")
@@ -64,7 +64,7 @@ class SampleOverlap:
     sample_id: str
     kind: Overlap | None
     item: str | None  # as `benchmark/item`
-    items: int  # number of items it overlaps with
+    items: int  # number of benchmark items that the sample overlaps with
     same_question: bool  # whether any of these items has the same question, of any length
 
 
@@ -172,7 +172,7 @@ class ItemIndex:
 def available_items(config: EvaluateConfig) -> tuple[list[BenchmarkItem], dict[str, str]]:
     """All items of the benchmarks to evaluate, of the built-in ones, and of benchmarks on disk.
 
-    And name -> reason for those on disk that cannot be read. Raises what load_items raises.
+    Also name -> reason for benchmarks on disk that cannot be read. Raises what load_items raises.
     """
     names = dict.fromkeys([*config.benchmarks, *BUILT_IN])
     no_limit = replace(config, benchmarks=list(names), limit=None)

@@ -104,7 +104,7 @@ class ResponseStore:
                     self._failed |= {row.key: row for row in rows}
 
     def forget_failed(self, world: World) -> None:
-        """Delete this rank's failed items; rank 0 also those of ranks that this launch lacks."""
+        """Delete this rank's failed items; rank 0 also those of ranks that do not run now."""
         for path in parquet.parts(self.folder / FAILED_FOLDER):
             rank = int(path.stem.split("-")[1].removeprefix("r"))
             if rank == world.rank or (world.is_first and rank >= world.size):

@@ -50,7 +50,7 @@ def grade_response(
     judge = judge_client.for_item(item.benchmark, config.rules)
     text = write_results.prediction(stored.response, config)
     grade = grade_prediction(item.benchmark, text, item.row, judge, configured_rules(config))
-    if judge is not None:  # called until one reply is usable, so all its other replies are not
+    if judge is not None:  # asked until a reply is usable, so only the last can be
         has_usable = grade.graded_by is GradedBy.judge
         judge_client.usage.add("unusable", judge.num_replies - has_usable)
     return item_result(item.benchmark, item.row, stored.response, grade)
@@ -91,7 +91,7 @@ def evaluate(
     the limits for the built-in shapes/ benchmarks. Raises ConfigError if the judge rejects the key.
     """
     if write_results.is_finished(folders.results):
-        return
+        return  # without loading the items
     items = {generate.response_key(item): item for item in load_items(config)}
     keys, store = list(items), ResponseStore(folders.responses)
     judge_client = JudgeClient(config.judge, config.judge_client, folders.replies)
@@ -102,7 +102,7 @@ def evaluate(
         if missing and world.is_first and judge_client.server is not None:
             judge_client.server.check_key()
         if share := [pair for pair in world.share(list(items.items())) if pair[0] in missing]:
-            rows_per_part = model.max_concurrency * 4
+            rows_per_part = model.max_concurrency * 4  # the most responses in a parquet file
             generate.generate_responses(
                 make_engine, share, store, config, data_pixels, heart, rows_per_part
             )
@@ -131,9 +131,9 @@ def evaluate(
         world,
         generate_share,
         is_complete=lambda: store.is_complete(keys),
-        close=grade_and_write,
+        close=grade_and_write,  # runs only on the first rank, when all shares are complete
         settings=lambda: write_results.settings_of(config, store.folder, str(model.dtype)),
         inputs=inputs,
-        is_finished=write_results.has_nothing_to_retry,
+        is_finished=write_results.has_nothing_to_retry,  # is_finished above, of a read manifest
         lock=store.folder,
     )

@@ -33,7 +33,7 @@ NAN_TEXTS = {
 }
 """Texts that pandas reads as missing (NaN) from a table, as the harness reads its own files."""
 API_FAILURE = "Failed to obtain answer via API"  # the harness's text for a failed judge call
-# The temperature of each attempt, until the judge's reply can be used.
+# The judge is asked again, at the next temperature, until its reply can be used.
 RISING_TEMPERATURES = (0.0, 0.5, 1.0, 1.5, 2.0)  # for MathVista, MM-Vet and HallusionBench
 EQUAL_TEMPERATURES = (0.0, 0.0, 0.0)  # for multiple choice
 
@@ -51,7 +51,7 @@ class HarnessRules:
     """Whether a prediction in NAN_TEXTS is graded as `nan`, as if pandas had read it."""
 
 
-RULES = {
+RULES = {  # score_item accepts all three dates, the setting evaluate.rules only the last two
     "2025-07": HarnessRules(letter_near_end=False, bounded_length=False, answer_is=False),
     "2025-11": HarnessRules(letter_near_end=True, bounded_length=True, answer_is=False),
     "2026-08": HarnessRules(letter_near_end=True, bounded_length=True, answer_is=True),
@@ -81,7 +81,7 @@ class ItemGrade:
 
 
 UNDECIDED = ItemGrade(0.0, None, None)
-"""No rule applied, and there is no judge or none of its replies could be used: it is wrong."""
+"""No rule applied, and there is no judge or none of its replies could be used: wrong."""
 
 
 class JudgeDown(RuntimeError):
@@ -97,7 +97,7 @@ def judge_prompt(name: str, *item_parts: str) -> str:
 def first_usable(
     judge: Judge, prompt: str, temperatures: tuple[float, ...], parse: Callable[[str], T | None]
 ) -> tuple[T | None, list[str]]:
-    """The first reply that `parse` accepts, parsed, or None; and all replies. Raises JudgeDown."""
+    """The parsed first reply that `parse` accepts, or None; and all replies. Raises JudgeDown."""
     replies: list[str] = []
     for temperature in temperatures:
         try:
@@ -111,7 +111,7 @@ def first_usable(
 
 
 def table_row(results: Iterable[ItemResult]) -> TableRow:
-    """`n` scored items, the sum of their scores (`right`), how many a rule decided, the mean."""
+    """`n` scored items: sum (`right`) and mean (`score`) of scores, how many a rule decided."""
     scored = [result for result in results if result.score is not None]
     right = sum(result.score or 0.0 for result in scored)
     return {
@@ -202,11 +202,11 @@ class Benchmark:
     item_id: Callable[[Item], str]
     category: Callable[[Item], str]
     tables: Callable[[Sequence[ItemResult]], dict[str, Table]]  # the harness's tables, by title
-    num_items: int  # the official number
+    num_items: int  # the official number of items
     hub_split: str  # split of the data set on the Hugging Face hub
     hub_columns: tuple[str, ...]  # columns that the hub's data set must have
     hub_image_columns: tuple[str, ...] = ("image",)
     tsv_columns: tuple[str, ...]  # columns that the harness's TSV file must have
     tsv_md5s: tuple[str, ...]  # of all versions of the harness's TSV file, the newest first
     to_harness: Callable[[dict[str, Any], int], dict[str, Any]]  # (hub row, its number) -> TSV row
-    hub_configs: tuple[str, ...] = ()  # names of the data set's configs; none: it has only one
+    hub_configs: tuple[str, ...] = ()  # the data set's configs; empty if it has only one

@@ -36,7 +36,7 @@ from difftrain.pipeline.parquet import SchemaError
 from difftrain.shapes import benchmarks as shapes_benchmarks
 
 NUM_SHAPES_ITEMS = 300  # of each built-in shapes/ benchmark, if evaluate.limit is null
-MAX_REFERENCE_LENGTH = 64  # a longer text is base64, a shorter one refers to an image (VLMEvalKit)
+MAX_REFERENCE_LENGTH = 64  # a longer text is base64, a shorter one names a row with the image
 SPLITS = ("train", "test", "testmini", "dev", "validation", "val", "image", "non_image")
 """Names of the splits of these benchmarks' data sets."""
 Row = dict[str, Any]  # column -> value
@@ -125,7 +125,7 @@ def evenly_spaced(rows: list[Any], limit: int | None) -> list[Any]:
 
 
 def _fill_missing_images(row: Row) -> Row:
-    """The row, in which an image that the text mentions but that is missing is an ImageError."""
+    """The row, with an ImageError for each image that the text mentions but the row lacks."""
     cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
     texts = [str(row[name]) for name in ("question", *LETTERS) if row.get(name) is not None]
     mentioned = {int(number) for text in texts for number in IMAGE_TAG.findall(text)} or {1}
@@ -152,7 +152,7 @@ def describe_source(name: str, config: EvaluateConfig) -> str:
 def _dataset_cell(
     table: datasets.Dataset, row: int, column: str, root: Path | None, index: int | None = None
 ) -> Any:
-    """The image in a cell, or image `index` if it holds a list. Raises ImageError if empty."""
+    """The image in a cell, or image `index` of a list in it. Raises ImageError if it is empty."""
     cell = table[row][column]
     if cell is None:
         raise ImageError("no image: the cell is empty")

@@ -18,9 +18,9 @@ JUDGE_ONLY = "MMVet"  # the benchmark that no rule can grade
 class Summary:
     """A mean score with its 95 % interval over `n` scored items.
 
-    `failed` counts every item that neither a rule nor the judge graded: those counted below, and
-    those on which the judge failed. Only `undecided` ones are in the mean, with score 0 (if
-    evaluate.harness_overrides.fallback=random, a random option's score).
+    `failed` counts `undecided`, `skipped` and `no_response` items and those on which the judge
+    failed. Of these, only the `undecided` ones are in the mean, with score 0 (a random option's
+    score if evaluate.harness_overrides.fallback=random).
     """
 
     score: float | None
@@ -78,7 +78,7 @@ def paired_difference(
 
 
 def count_undecided(results: Sequence[ItemResult]) -> int:
-    """Number of items that neither a rule nor the judge decided."""
+    """Number of scored items that neither a rule nor the judge decided (Summary.undecided)."""
     return sum(result.status is ItemStatus.scored and not result.graded_by for result in results)
 
 

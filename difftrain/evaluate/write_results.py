@@ -2,7 +2,7 @@
 
 `part-*.parquet` (ItemResult), summary.json, breakdown.json, scores.md and predictions/*.tsv.
 grade.py computes the results and writes manifest.json last; summary.py computes the scores. "The
-harness" is VLMEvalKit, benchmarks named shapes/NAME are built in: difftrain/shapes draws them.
+harness" is VLMEvalKit; benchmarks named shapes/NAME are built in: difftrain/shapes draws them.
 """
 
 import csv
@@ -40,7 +40,7 @@ TEMPLATES = jinja2.Environment(
 )
 OUTCOMES = ("rule", "judge", "undecided", "drawn", "judge_failed", "skipped", "no_response")
 COUNT_COLUMNS = ("n", "right", "by_rule", "norm", "figures_left_out", "questions_left_out")
-"""Columns that are no fractions; `norm` is OCRBench's Final Score Norm."""
+"""Columns that are not fractions; `norm` is OCRBench's Final Score Norm."""
 
 
 def has_nothing_to_retry(content: Mapping[str, Any]) -> bool:
@@ -50,7 +50,7 @@ def has_nothing_to_retry(content: Mapping[str, Any]) -> bool:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a folder has a manifest, and that manifest leaves nothing to retry."""
+    """Whether a folder has a manifest that satisfies has_nothing_to_retry."""
     content = manifest.read_manifest(folder)
     return content is not None and has_nothing_to_retry(content)
 
@@ -137,7 +137,7 @@ def breakdown(
 
 
 def outcomes(results: Sequence[ItemResult]) -> dict[str, int]:
-    """How many items have each of OUTCOMES (each has one), and how many responses are blank.
+    """The number of items with each of OUTCOMES (every item has one), and of blank responses.
 
     `undecided` items count as wrong. `drawn` items got a random option, as in the harness
     (fallback=random). `judge_failed`, `skipped` (no image) and `no_response` (of the engine) have
@@ -188,7 +188,7 @@ def engine_lines(engines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 def scores_md_values(
     config: EvaluateConfig, counts: Mapping[str, Any], dtype: str, data_pixels: tuple[int, int]
 ) -> dict[str, Any]:
-    """The values of scores.md.jinja that are no results; `counts` go into manifest.json too."""
+    """The values of scores.md.jinja that are not results; `counts` go into manifest.json too."""
     judge = model_name(config.judge, config.benchmarks)
     if config.judge is JudgeKind.endpoint:
         judge = format_usage(judge, counts["judge"])
@@ -228,7 +228,7 @@ def _table_lines(table: Table) -> list[list[str]]:
 
 
 def prediction(response: str | None, config: EvaluateConfig) -> str:
-    """What the scorer sees: the text in the last <answer>, or all (no tag, or answer_tags=raw)."""
+    """The text to grade: in the last <answer>, or all (no tag, or answer_tags=raw)."""
     if response is None or config.answer_tags is AnswerTags.raw:
         return response or ""
     tagged = extract.tag_content(response)

@@ -1,6 +1,6 @@
 """Build the content of report.json from a run's files; write report.json, report.md, report.html.
 
-Scores are fractions of 1. text.py writes the sentences and tables, html.py the page.
+Scores are fractions of 1. text.py writes the sentences and tables, html.py writes report.html.
 """
 
 # pandas' stubs type most expressions as wide unions, so that pyright's reports are wrong here:
@@ -24,7 +24,7 @@ ARM_PAIRS = (("tuned", "base"), ("tuned", "control"), ("control", "base"))
 SECRET_NAME = re.compile(r"(^|[_-])(key|secret|password|token|credentials?)$", re.IGNORECASE)
 SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 MAX_CHANGED_SAMPLES = 50
-COUNT_PREFIX = "completions/count/"  # columns: a step's responses to a task or stratum
+COUNT_PREFIX = "completions/count/"  # + task or stratum: column of its responses in each step
 ACCURACY = "rewards/accuracy/mean"
 
 
@@ -217,7 +217,7 @@ def run_cost(data: RunData, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences_by_pair(differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The differences of ARM_PAIRS; signs are reversed if only the opposite one was measured."""
+    """The differences of ARM_PAIRS; reversed if only the opposite difference was measured."""
     by_pair = {}
     for after, before in ARM_PAIRS:
         if row := differences.get(f"{after} - {before}"):

@@ -24,7 +24,7 @@ COMMANDS = dict.fromkeys(("data", "probe", "attention"), "launch/probe.py") | {
 
 @dataclass(frozen=True, slots=True)
 class ArmFolders:
-    """The folders of one arm (a trained model: tuned or control); sft*: if SFT came before GRPO."""
+    """An arm's folders (an arm is a trained model: tuned or control); None: there was no SFT."""
 
     select: Path
     train: Path

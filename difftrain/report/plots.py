@@ -33,7 +33,7 @@ STRATUM_COLORS = {
 }
 ARM_COLORS = {"base": "#6f7278", "tuned": "#0b8068", "control": "#b5649b"}
 ARM_MARKERS = {"base": "s", "tuned": "o", "control": "D"}
-INK, FAINT, RULE = "#26282c", "#6b6f76", "#e3e4e6"
+INK, FAINT, RULE = "#26282c", "#6b6f76", "#e3e4e6"  # text, secondary text, pale areas
 
 STYLE_FILE = Path(__file__).with_name("figures.mplstyle")
 # Without metadata: the file would contain the date and external URLs.

@@ -55,7 +55,7 @@ def join_words(words: Iterable[Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit a person would use."""
+    """Seconds as text with a fitting unit: `4.2 s`, `95 s`, `12 min`, `2.5 h`."""
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
@@ -152,7 +152,7 @@ def table(topic: str, *values: Any) -> list[list[str]]:
 
 
 def markdown_table(topic: str, *values: Any) -> str:
-    """The same table in markdown; the first column is aligned left, all others right."""
+    """`table(topic, ...)` in markdown; the first column is aligned left, all others right."""
     head, *rows = table(topic, *values)
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(map(escape_cell, line)) + " |" for line in lines)

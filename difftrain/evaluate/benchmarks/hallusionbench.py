@@ -44,7 +44,7 @@ def _grade(prediction: str, item: Item, judge: Judge | None, rules: HarnessRules
 
     answer, graded_by = parse(prediction), GradedBy.rule
     if answer is None and judge is not None:
-        question = f"Question: {harness.text(item, 'question')}?\n"  # no gold: the judge extracts
+        question = f"Question: {harness.text(item, 'question')}?\n"  # the judge gets no gold answer
         last = f"Answer: {prediction}\nYour output: "
         prompt = harness.judge_prompt("hallusionbench", question, last)
         answer, _ = harness.first_usable(judge, prompt, harness.RISING_TEMPERATURES, parse)
@@ -84,7 +84,7 @@ def accuracies(score_by_item_id: Mapping[str, float | None]) -> harness.TableRow
     of questions that are right on all figures of their set (qAcc).
 
     A figure or question with an unscored item (None) counts only in `figures_left_out` or
-    `questions_left_out`. An accuracy over nothing is None.
+    `questions_left_out`. An accuracy is None if nothing counts in it.
     """
     figures: dict[str, list[float | None]] = defaultdict(list)
     questions: dict[tuple[str, ...], list[float | None]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""MMMU: 900 validation questions of 30 subjects; an open one is scored like one of two options."""
+"""MMMU: 900 validation questions of 30 subjects; an open one is graded as if it had two options."""
 
 import re
 from collections import defaultdict

@@ -10,7 +10,7 @@ from difftrain.records import GradedBy, ItemResult
 
 
 def judge_prompt(prediction: str, item: Item) -> str:
-    """Examples in a table whose last row is this item; from yuweihao/MM-Vet (Apache-2.0)."""
+    """A table of examples that ends with this item; from yuweihao/MM-Vet (Apache-2.0)."""
     gold = harness.text(item, "answer")
     gold = gold.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
     row = [harness.text(item, "question"), gold, prediction, ""]

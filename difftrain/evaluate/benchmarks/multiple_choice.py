@@ -72,7 +72,7 @@ def match_option(prediction: str, options: Mapping[str, str], rules: HarnessRule
 
 
 def judge_prompt(question: str, options: Mapping[str, str], prediction: str) -> str:
-    """Asks which option a prediction means. Our Chinese prompt says the same as the English one."""
+    """A prompt: which option is meant? Our Chinese prompt says the same as the English one."""
     lines = "".join(f"{letter}. {text}\n" for letter, text in options.items())
     option_list = f"There are several options: \n{lines}"
     if any("\u4e00" <= character <= "\u9fff" for character in question):  # Chinese

@@ -32,7 +32,7 @@ DEFAULT_MAX_TOKENS = 2048  # of a reply, if the harness (VLMEvalKit) sets no oth
 MMVET_LONG_REPLIES_FROM = "2026-05-28"
 MAX_PAUSE_S = 120.0  # a server that asks for a longer pause is not called again in this run
 MAX_FAILURES_IN_A_ROW = 24  # then the server is not called again in this run
-# Not counted: empty replies, and refusals by a server that has replied before.
+# Faults that count; empty replies do not, nor refusals by a server that has replied before.
 OUTAGE_FAULTS = {Fault.limited, Fault.server, Fault.lost, Fault.slow, Fault.malformed}
 FATAL_STATUSES = {
     401: "the server answers 401: is JUDGE_API_KEY right?",
@@ -287,8 +287,8 @@ class JudgeClient:
         """The judge of one item, with the harness's max_tokens; None if only rules decide."""
         if judge_config.by_rules_alone(self.kind, benchmark):
             return None
-        mmvet = 3 if rules < MMVET_LONG_REPLIES_FROM else DEFAULT_MAX_TOKENS
-        max_tokens = {"MMVet": mmvet, "MathVista": 128}
+        mmvet_tokens = 3 if rules < MMVET_LONG_REPLIES_FROM else DEFAULT_MAX_TOKENS
+        max_tokens = {"MMVet": mmvet_tokens, "MathVista": 128}
         return ItemJudge(self, max_tokens.get(benchmark_named(benchmark).name, DEFAULT_MAX_TOKENS))
 
     def reply(self, prompt: str, temperature: float, max_tokens: int, attempt: int) -> str:

@@ -1,10 +1,10 @@
 """The rows of comparison tables: their settings, random controls and published scores.
 
-The paper is Qi et al. 2026; each of its tables has PAPER_ROWS. RAP and rows of ours follow.
+Each table of the paper (Qi et al. 2026) has the rows PAPER_ROWS. OTHER_ROWS are RAP's and ours.
 
 A control is trained like its row, but on an equal number of randomly selected samples. A run that
-trained its own control (control=random) is compared with that one; else with the row of the
-same table that `control` names here. A row whose every selection is random is itself a control.
+trained its own control (control=random) is compared with that control, any other run with the row
+of its table that `control` names here. A row whose every selection is random is itself a control.
 """
 
 import csv

@@ -285,7 +285,7 @@ def find_incompatible(
 
 
 def without_duplicates(runs: list[Run], force: bool) -> list[Run]:
-    """One run for each table, row and seed; of two runs of one training, that with a control.
+    """One run for each table, row and seed; if two share one training, the one with a control.
 
     With `force`, two trainings of one row and seed become two rows; else NotComparable is raised.
     """
