@@ -195,7 +195,7 @@ def _responses(
 ) -> dict[str, Any]:
     """The probe's number of responses, including the retest's, and the tokens of one response."""
     samples, probe, difficulty = dataset.counts["samples"], config.probe, config.difficulty
-    by_measure = {}  # if each measure were alone; together they share responses
+    by_measure = {}  # responses if each measure were scored alone; together, measures share some
     for measure in difficulty.measures:
         alone = replace(difficulty, measure=measure, extra_measures=[])
         by_measure[measure] = expected_responses(alone, probe, dataset.task_sets)
@@ -213,7 +213,7 @@ def _responses(
     }
 
 
-# Memory of one GPU. With P parameters (T of them trained), b bytes a weight, L layers of width H,
+# Memory of one GPU. With P parameters (T of them trained), b bytes per weight, L layers of width H,
 # K key heads of size D, vocabulary V, B rows of S tokens, N GPUs:
 #
 #   weights       b P
@@ -228,8 +228,8 @@ def _responses(
 #   stage 1       2 P + 2 T + 12 T / N
 #   stage 2       2 P + (2 + 12) T / N
 #   stage 3       2 P / N + (2 + 12) T / N
-#   reference     2 P more (2 P / N under stage 3) where the KL term has a weight
-#   LoRA          P includes the adapters, r (in + out) for each target; T counts only these. Their
+#   reference     2 P more (2 P / N under stage 3) if the KL term has a weight
+#   LoRA          P includes the adapters, rank x (in + out) per target; T counts only these. Their
 #                 weights and gradients are float32, so also 16 T. Switching them off gives the
 #                 reference model, which costs nothing
 #   activations   with checkpointing 2 L B S H, one layer's 34 B S H, and the responses' logits

@@ -58,8 +58,8 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1",
-    # OpenMP threads spin briefly before they sleep: endless spinning starves shared cores; none
-    # halves the speed of cores that are not shared.
+    # OpenMP threads spin briefly before they sleep: endless spinning starves shared cores, and no
+    # spinning at all halves the speed of cores that are not shared.
     "GOMP_SPINCOUNT": "20000",
 }
 THREADS_VARIABLE = "DIFFTRAIN_THREADS"

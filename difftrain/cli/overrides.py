@@ -34,7 +34,7 @@ def renamed() -> Any:
 
 @cache
 def config_groups() -> dict[str, list[str]]:
-    """The config groups and the names in each."""
+    """Hydra's config groups (the folders of conf/) and the names in each."""
     return {
         folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
         for folder in sorted(CONF.iterdir())
@@ -110,7 +110,7 @@ def compose_config(arguments: list[str]) -> DictConfig:
     valid = []
     by_key = {override.key_or_group: override for override in overrides}
     if "model.name" in by_key and "model" not in by_key:
-        # The default group is the tiny model's; any other model must not get its settings.
+        # The group `model` defaults to tiny; any other model must not get tiny's settings.
         is_group = by_key["model.name"].value() in config_groups()["model"]
         valid += [] if is_group else ["model=any"]
     for override in overrides:

@@ -19,7 +19,7 @@ WITH_RATIONALE = frozenset({Source.shapes, Source.mulberry})
 SHAPES_PIXELS = 112 * 112  # size of every shapes image; gold boxes use its pixel coordinates
 TOKEN_PIXELS = 28 * 28  # image area of one token: patches of 14 x 14 pixels, merged 2 x 2
 AREA_RULE = f"must be at least {TOKEN_PIXELS}, one image token"
-PIXEL_STAGES = ("files", "probe", "responses", "preflight")
+PIXEL_STAGES = ("files", "probe", "responses", "preflight")  # their results depend on image sizes
 FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -27,8 +27,8 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class BoxFormat(StrEnum):
     """The coordinate system of gold boxes."""
 
-    pixels = "pixels"  # of the original image, upright
-    resized = "resized"  # of the image as resized to this pixel budget
+    pixels = "pixels"  # of the original image, after its EXIF rotation
+    resized = "resized"  # of the image after resizing to min_pixels..max_pixels
     relative = "relative"  # 0 to 1000 along both sides (Orsta)
     unit = "unit"  # 0 to 1 along both sides
 
@@ -37,8 +37,8 @@ class BoxFormat(StrEnum):
 class DataConfig:
     """Which samples are read, and how large their images may be.
 
-    Of the fingerprints, `shapes` is for samples of the shapes world and `files` for samples read
-    from files; `files` hashes the contents of the files instead of `path` and `revision`.
+    In `fingerprint=`, "shapes" means samples of the shapes world and "files" samples from `path`.
+    The latter hashes the files' contents (on the hub: the commit) instead of `path` and `revision`.
     """
 
     source: Source = setting(Source.shapes, fingerprint=("shapes", "files"))
@@ -46,7 +46,7 @@ class DataConfig:
     path: str | None = None
     """A file, a folder, or a dataset's id on the hub (owner/name)."""
     revision: str | None = None
-    """Branch, tag or commit of a hub id; null: main. A full commit needs no request."""
+    """Branch, tag or commit of a hub id; null: main. A full commit hash needs no look-up."""
     split: str = setting("train", fingerprint=("files",))
     """Files named after another split (test, validation) are not read."""
     tasks: list[str] | None = setting(None, fingerprint=("files",))
@@ -64,9 +64,9 @@ class DataConfig:
     box_format: BoxFormat = setting(BoxFormat.pixels, fingerprint=("files",))
     """Coordinate system of gold boxes if the rows do not name it (orsta and ms_swift do)."""
     min_pixels: int = setting(3136, fingerprint=PIXEL_STAGES, at_least=TOKEN_PIXELS, rule=AREA_RULE)
-    """Smaller images are enlarged to this (Qwen2.5-VL: 56 x 56, 4 tokens)."""
+    """Smaller images are enlarged to this area (Qwen2.5-VL: 56 x 56 pixels, 4 tokens)."""
     max_pixels: int = setting(1_254_400, fingerprint=PIXEL_STAGES)
-    """Larger images are shrunk to this (Qi et al. 2026, section 4): 1600 tokens of 784 pixels."""
+    """Larger images are shrunk to this area (Qi et al. 2026, section 4): 1600 tokens."""
 
     def check(self) -> Problems:
         if self.path is None:

@@ -107,7 +107,7 @@ class CmabConfig:
     tokens: Tokens = Tokens.sum
     """sum: as in Eq. 4; mean: as in the caption of Fig. 2 and in their code."""
     text: TextSpan = setting(TextSpan.prompt, fingerprint=ATTENTION_STAGES)
-    """prompt: all input tokens but image tokens; before_image: those before it (the release)."""
+    """prompt: all tokens that are not image; before_image: those before the image (the release)."""
 
     def check(self) -> Problems:
         bounds = ("easy_below", "hard_min", "hard_max", "easy_above")
@@ -123,7 +123,7 @@ class CdeConfig:
     lambda_c: float = setting(0.5, at_least=-1, below=1, rule="must lie from -1 to below 1")
     """A sample is kept if its discrepancy is above this (RAP: 0.5)."""
     absolute: bool = False
-    """Compare |D| instead of the signed D (RAP's release: signed)."""
+    """Compare the absolute value of the discrepancy (RAP's release: the signed value)."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -154,8 +154,7 @@ class DrmConfig:
     """Difficulty-aware replacement (RAP, DRM)."""
 
     hard_min: float = setting(0.5, above=0, below=1)
-    """A difficulty of at least this is reported as hard, below it as medium. RAP's replacement step
-    does not use it."""
+    """Difficulties from this on are reported as hard, others as medium; RAP selects without it."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -197,11 +196,11 @@ class SelectConfig:
     rap: list[Measure] = field(default_factory=list)
     """The measures by which RAP selects: cde, ace, drm, or some of them; empty without RAP."""
     random: bool = False
-    """Use as many random samples from all scored ones instead."""
+    """Train instead on as many samples that are drawn at random from all scored ones."""
     sft_strata: list[Stratum] = setting(default_factory=list, fingerprint=("select_sft",))
     """The strata on which SFT trains before GRPO; empty if the recipe has no SFT."""
     sft_random: bool = setting(False, fingerprint=("select_sft",))
-    """Use as many random samples from all that have an SFT target instead."""
+    """Train instead on as many samples that are drawn at random from all with an SFT target."""
 
     def check(self) -> Problems:
         if not self.strata and not self.rap:

@@ -33,7 +33,7 @@ MIN_PIXELS, MAX_PIXELS = 1280 * TOKEN_PIXELS, 16384 * TOKEN_PIXELS
 OCRBENCH_MIN_PIXELS = 100 * TOKEN_PIXELS  # the reference run's lower limit on OCRBench alone
 RULES = ("2025-11", "2026-08")  # dates of the reference harness whose scoring rules exist here
 ItemSource = StrEnum("ItemSource", ["hub", "folder", "tsv"])
-"""Where the items of official benchmarks come from; difftrain draws those of the built-in ones."""
+"""Where the items of official benchmarks come from; difftrain itself draws the built-in items."""
 Fallback = StrEnum("Fallback", ["wrong", "random"])
 """How a response is scored if neither the rule nor the judge finds an option in it."""
 SystemPrompt = StrEnum("SystemPrompt", ["none", "think"])
@@ -46,7 +46,7 @@ ContaminationPolicy = StrEnum("ContaminationPolicy", ["error", "warn"])
 
 @dataclass(kw_only=True, slots=True)
 class ItemPaths:
-    """Where single benchmarks are: a .tsv file, a folder, or a hub id (ID or ID@REVISION)."""
+    """The place of each benchmark: a .tsv file, a folder, or a hub id (ID or ID@REVISION)."""
 
     MathVista: str | None = None
     MMVet: str | None = None
@@ -64,25 +64,26 @@ class HarnessOverrides:
     """
 
     fallback: Fallback = Fallback.wrong
-    """The result of MMMU and MMStar items after three unusable judge replies: wrong, or a random
-    option (as in the reference, but here the same option every time)."""
+    """MMMU and MMStar items after three judge replies without an option: wrong, or a random option
+    (as in the reference, but the same one every time). Without a judge they are always wrong."""
     list_items: bool = False
-    """Answers to MathVista's two items with a list as gold can be correct (reference: never)."""
+    """Answers to MathVista's two items whose gold is a list can be correct (reference: never)."""
     zero: bool = False
     """The rule accepts a correct 0 in MathVista (the reference asks the judge)."""
     letter_golds: bool = False
-    """MMMU: an open question's gold of one capital letter is option A (reference: that letter)."""
+    """Open MMMU questions with one letter as gold, as C: option A, "C", is right (reference: C)."""
     whole_letter: bool = False
-    """"answer is X" must be a single letter (2026-08 reads "answer is clearly" as C)."""
+    """In "answer is X", X must be a single letter (2026-08 reads "answer is clearly" as C)."""
     all_periods: bool = False
     """HallusionBench's yes/no rule removes every period (the reference stops after 32)."""
     kept_texts: bool = False
-    """None, NA, nan and the empty string stay strings (the reference turns them into nan)."""
+    """Predictions, options and hints such as None, NA or "" stay strings (reference: nan)."""
 
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
-    """Which benchmarks are evaluated, and how; base and trained models get the same settings."""
+    """Which benchmarks are evaluated, and how (equally for base and trained models). Fields without
+    `fingerprint=` are part of the responses' fingerprint, and fields with () of none."""
 
     benchmarks: list[str] = setting(
         default_factory=lambda: list(BUILT_IN), fingerprint=("evaluate",)
@@ -94,7 +95,7 @@ class EvaluateConfig:
     path: str | None = setting(None, fingerprint=("evaluate",))
     """The folder that holds the benchmarks (source=folder or tsv)."""
     paths: ItemPaths = setting(default_factory=ItemPaths, fingerprint=("evaluate",))
-    """Other places of single benchmarks."""
+    """For single benchmarks: a place to use instead of `source` and `path`."""
     allow_count_mismatch: bool = setting(False, fingerprint=("evaluate",))
     """Accept data sets without the official number of items; printed with the score."""
     limit: int | None = setting(
@@ -123,7 +124,8 @@ class EvaluateConfig:
     JUDGE_BASE_URL; none: only rules decide, and the share of undecided items is printed."""
     judge_client: JudgeClientConfig = setting(default_factory=JudgeClientConfig, fingerprint=())
     contamination: ContaminationPolicy = setting(ContaminationPolicy.error, fingerprint=())
-    """error: refuse to train if an available benchmark has a selected sample; warn: list it."""
+    """error: refuse to train if a selected sample is in a benchmark to evaluate, in a built-in one,
+    or in an official one found at `path` or `paths`; warn: only list such samples."""
 
     def check(self) -> Problems:
         if not self.benchmarks:

@@ -26,7 +26,7 @@ JudgeKind = StrEnum("JudgeKind", ["shapes", "endpoint", "none"])
 
 @dataclass(kw_only=True, slots=True)
 class JudgeClientConfig:
-    """How the judge's server is called. None of these settings changes a score."""
+    """How the judge's server is called. This changes no score, but a failed call gives none."""
 
     max_concurrency: int = setting(8, at_least=1, at_most=256)
     """Number of calls that may be open at the same time."""
@@ -37,7 +37,7 @@ class JudgeClientConfig:
     backoff_s: float = setting(1.0, at_least=0, at_most=60)
     """Pause before the second attempt; doubled after each one. Retry-After is obeyed."""
     max_calls: int | None = setting(20_000, at_least=1, or_null="for no limit")
-    """Limit of HTTP requests for one checkpoint in one run of the command; null: no limit."""
+    """Limit of requests per checkpoint and command; items after it get no score. null: no limit."""
 
 
 def model_name(judge: JudgeKind, benchmarks: Iterable[str]) -> str:

@@ -1,8 +1,8 @@
 """A field of the settings: its default, the limits of its value, the fingerprints it is part of.
 
-A stage's fingerprint names its folder: if a setting in it changes, the stage runs again. A field is
-part of the fingerprint of its own section's stage; `fingerprint` names other stages instead, or
-none, (), if it changes no result or paths.py uses something better (a file's contents, not path).
+A stage's fingerprint names its folder: if a setting in it changes, the stage runs again. By default
+a field is part of its section's stage's fingerprint; `fingerprint` names other stages or none, (),
+if it changes no result or paths.py hashes something better (a file's contents, not its path).
 """
 
 import operator

@@ -238,8 +238,7 @@ class GrpoConfig:
     )
     """Completions per prompt (the group size G; Qi et al. 2026: 8)."""
     prompts_per_step: int = setting(8, at_least=1)
-    """Different prompts in one optimizer step, over all processes (Qi et al. 2026: 4 x 2 x 8 GPUs
-    / G)."""
+    """Distinct prompts per optimizer step of all processes (Qi et al. 2026: 4 x 2 x 8 GPUs / G)."""
     per_device_train_batch_size: int = setting(4, at_least=1)
     """Largest number of completions in one backward pass of a device (Qi et al. 2026: 4)."""
     temperature: float = setting(1.0, above=0, at_most=2)

@@ -154,7 +154,7 @@ def write_report(config: RunConfig, paths: RunPaths, recipe_settings: list[str])
         contamination=paths.contamination if manifest.read_manifest(paths.contamination) else None,
     )
     report = build.write_report(inputs)
-    for name in ("adapter", "checkpoint"):  # to a sweep, a run with a checkpoint is finished
+    for name in ("adapter", "checkpoint"):  # with a checkpoint, a sweep counts a run as finished
         if (source := paths.grpo(Arm.tuned) / name).is_dir():
             link_tree(source, paths.run / name)
     if config.report_to is not Tracker.none:

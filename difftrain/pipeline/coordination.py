@@ -118,7 +118,7 @@ def touch_regularly(heartbeat: Path) -> Iterator[None]:
 
     def touch_until_done() -> None:
         while not done.wait(BEAT_SECONDS):
-            with suppress(OSError):  # if the file system fails for a moment, try again at the next
+            with suppress(OSError):  # if the file system fails briefly, the next beat tries again
                 touch(heartbeat)
 
     touch(heartbeat)

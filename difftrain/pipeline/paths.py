@@ -46,7 +46,7 @@ class RunPaths:
         return seeds.derive(self.config.seed, "again") if self.retest else self.config.seed
 
     def folder(self, stage: str, settings: dict[str, Any], *inputs: Path | str) -> Path:
-        """A stage's folder, from the settings that count and the folders or ids of its inputs."""
+        """A stage's folder, named by a hash of the settings and its inputs' folders or ids."""
         names = [source.name if isinstance(source, Path) else source for source in inputs]
         return self.output_dir / stage / manifest.fingerprint(settings, stage, *names)
 
@@ -76,7 +76,7 @@ class RunPaths:
 
     @cached_property
     def probe(self) -> Path:
-        """Rollouts. tau and cde_rollouts do not count: if they need more, the folder grows."""
+        """Rollouts. If tau or cde_rollouts changes, missing rollouts are added to this folder."""
         settings = {
             **counted_settings(self.config.probe, "probe"),
             **self._settings_from("probe", "model", "data"),
@@ -88,7 +88,7 @@ class RunPaths:
 
     @cached_property
     def attention(self) -> Path:
-        """Attention masses of correct responses; ACE's bias of first responses if it is scored."""
+        """Attention masses of correct responses; if ACE is scored, also its bias of first ones."""
         difficulty = self.config.difficulty
         settings = counted_settings(difficulty.cmab, "attention", own=False)
         if Measure.ace in difficulty.measures:
@@ -113,8 +113,8 @@ class RunPaths:
     def selection(self, arm: str, stage: TrainStage = TrainStage.grpo) -> Path:
         """Selected samples of one training stage of an arm.
 
-        The seed is part of the fingerprint of every random set, the run's name only of a control's:
-        other recipes with the same random set share its folder.
+        The fingerprint of a random set includes the seed, that of a control also the run's name.
+        Recipes whose tuned arm trains on the same random set share its folder.
         """
         select = self.config.select
         settings, is_random = counted_settings(select, "select_grpo"), select.random

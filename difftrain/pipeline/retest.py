@@ -31,7 +31,7 @@ def run(config: RunConfig, paths: RunPaths, world: World, session: ModelSession)
     """Run the retest; returns the folder of reliability.json and the second scores."""
     second = RunPaths(config, retest=True)
 
-    def order(sample: Sample) -> tuple[int, str]:  # more samples: the same ones and further ones
+    def order(sample: Sample) -> tuple[int, str]:  # larger subsets contain the smaller ones
         return seeds.derive(config.seed, "again", sample.sample_id), sample.sample_id
 
     samples = parquet.read_rows(paths.data, Sample)

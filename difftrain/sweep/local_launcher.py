@@ -129,7 +129,7 @@ def environment(plan: SweepPlan, slot: int) -> dict[str, str]:
     """A run's environment: its share of the cores and of the GPUs.
 
     Even a run alone sees only its own GPUs: if one process sees several, transformers enlarges its
-    batches, which TRL then rejects, when the probe has already run.
+    batches, which TRL then rejects, but only after the probe.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // (plan.at_a_time * plan.processes))
     python_path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -155,7 +155,7 @@ def print_plan(plan: SweepPlan) -> None:
 
 
 def unfinished_runs(plan: SweepPlan) -> list[SweepRun]:
-    """Runs without report or checkpoint, and runs whose last start failed (even after these)."""
+    """Runs without report or checkpoint, and runs whose last start failed (even if both exist)."""
     failed = {label for label, outcome in read_status(plan).items() if not outcome["finished"]}
     return [run for run in plan.runs if not run.is_finished() or run.label in failed]
 
@@ -257,7 +257,7 @@ def _record_end(
 
 
 def failure_reason(exit_code: int, log: Path) -> str:
-    """An exit code in words, and from the log, because accelerate launch exits with 1 for any."""
+    """Why a run failed: also from its log, as accelerate launch exits with 1 for all errors."""
     refusals = tuple(f"{error.__name__}:" for error in BAD_INPUT)
     if exit_code == 2 or any(line.startswith(refusals) for line in last_lines(log, 60)):
         return "refused (bad settings or input)"

@@ -86,8 +86,8 @@ def submit(
 ) -> None:
     """Write the scripts and submit them; `dry` prints them instead. Ends with `output: FOLDER`.
 
-    Finished runs are skipped, except if their last start here failed after the report; that outcome
-    is removed from status.json. Each job waits until the previous one has succeeded or failed.
+    Skips finished runs, unless their last start failed after the report. Removes the outcomes of
+    submitted runs from status.json. Each job waits until the previous one has succeeded or failed.
     Exits with code 1 if sbatch fails.
     """
     runs = one_run_per_probe_first(local_launcher.unfinished_runs(plan))
