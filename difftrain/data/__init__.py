@@ -1,1 +1,1 @@
-"""Sources become Samples: decoded safely, inside one pixel budget, or quarantined with a reason."""
+"""Turns the rows of a source into Samples with decoded images, or rejects them with a reason."""

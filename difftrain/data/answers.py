@@ -27,7 +27,7 @@ KIND_OF_TASK = {
 TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
 LETTER_MARK = re.compile(r"(?:^|[\s(\[])([A-Z])\s?[.):\]]")  # options in a question: A. / (A) / A:
 OPTION_MARK = re.compile(r"\(?([A-Z])[.):]\s*")
-MAX_RESPONSE_CHARS = 200  # a longer turn must mark its answer: <answer> or \boxed{}
+MAX_RESPONSE_CHARS = 200  # a longer response needs <answer> or \boxed{} around its answer
 MAX_WORDS_CHARS = 40  # a longer text is not "few words" (require_comparable)
 ANSWER_SEPARATOR = re.compile(r"(?<!\\);|\n")  # several answers in one gold answer
 UNCOMPARABLE = re.compile(r"[=<>≤≥\\]|\d.*\s\D.*\d")  # relations, LaTeX, words between numbers
@@ -46,7 +46,7 @@ class GoldError(RowError):
 
 
 def unwrap(gold: str) -> str:
-    r"""A gold answer without <answer> tags, \boxed{} (the last of each) or a \text{} around it."""
+    r"""The gold answer inside the last <answer> tags, the last \boxed{} and one \text{}, if any."""
     for extract_content in (extract.tag_content, extract.boxed_content):
         content = extract_content(gold)
         gold = gold if content is None else content
@@ -115,9 +115,9 @@ def _looks_numeric(gold: str) -> bool:
 
 
 def choice_letter(gold: str, options: tuple[str, ...]) -> str:
-    """The letter of a choice's gold answer, which may be a letter or the text of an option.
+    """The letter of the option that a gold answer names, by its letter or by its text.
 
-    If it names no option, it is returned unchanged, and gold_problem rejects it. Raises GoldError.
+    A gold answer that names no option is returned unchanged. Raises GoldError if it names two.
     """
     letter, folded = choice.parse(gold, options), gold.casefold().strip()
     matching = [LETTERS[i] for i, text in enumerate(options) if text.casefold().strip() == folded]
@@ -139,7 +139,7 @@ def strip_option_marks(options: Sequence[str]) -> tuple[str, ...]:
 
 
 def boxes_in_model_pixels(gold: str, image: DecodedImage, box_format: BoxFormat) -> str:
-    """Gold boxes as a JSON list of {"bbox_2d", "label"} in pixels of the resized image, to 0.1."""
+    """Gold boxes as JSON, [{"bbox_2d", "label"}]: pixels of the resized image, rounded to 0.1."""
     frame = {  # the width and height that the coordinates refer to
         BoxFormat.pixels: image.original_size,
         BoxFormat.resized: image.size,

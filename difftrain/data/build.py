@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RejectStats:
-    """Rejected rows: their number and first examples by short reason. All are in QUARANTINE."""
+    """Number and first examples of rejected rows by short reason; QUARANTINE lists all of them."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: defaultdict[str, list[RejectedRow]] = field(default_factory=lambda: defaultdict(list))
@@ -78,7 +78,7 @@ def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
     # Delete the parts of an interrupted run: reading rows again is cheap, mixing two runs is wrong.
     for path in parquet.parts(folder):
         path.unlink()
-    stats, rejects, tasks = dataset.DatasetStats(), RejectStats(), Counter[str]()  # tasks: samples
+    stats, rejects, task_counts = dataset.DatasetStats(), RejectStats(), Counter[str]()
     with manifest.atomic_file(folder / QUARANTINE) as rejected_rows:
 
         def samples() -> Iterator[Sample]:
@@ -87,7 +87,7 @@ def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
                     rejects.add(row)
                     print(json.dumps(asdict(row)), file=rejected_rows)
                 else:
-                    tasks[row.task] += 1
+                    task_counts[row.task] += 1
                     yield row
 
         num_samples = parquet.write_all(folder, samples(), ROWS_PER_PART)
@@ -106,7 +106,7 @@ def _write_dataset(config: DataConfig, folder: Path) -> dict[str, Any]:
             f"first: {first.source}: {first.reason}; all: {folder / QUARANTINE}"
         )
     counts: dict[str, Any] = {"rows": num_rows, "samples": num_samples, "quarantined": num_rejected}
-    counts |= {"reasons": rejects.sorted_counts(), "tasks": dict(sorted(tasks.items()))}
+    counts |= {"reasons": rejects.sorted_counts(), "tasks": dict(sorted(task_counts.items()))}
     if config.source is Source.shapes:  # drawn, not read: no duplicates, no resized images
         return counts
     duplicates = {"exact": stats.exact_duplicates, "near": len(stats.near_duplicates)}

@@ -201,7 +201,7 @@ def _is_file(config: DataConfig) -> bool:
 
 
 def _find_files(config: DataConfig) -> tuple[Storage, list[str]]:
-    """The names of all files to read, and their Storage. Raises EmptyDatasetError if none match."""
+    """The Storage, and the names of the files to read. Raises EmptyDatasetError if none match."""
     files, row_format = storage.storage_of(config), FORMATS[config.source]
     if _is_file(config):
         names = [Path(config.path or "").name]
@@ -231,7 +231,7 @@ def fingerprint(config: DataConfig) -> str:
     Moving a file together with its images changes nothing; renaming it does, because Sample.source
     names it. A replaced image goes unnoticed if its size in bytes is the same.
     """
-    group = "shapes" if config.source is Source.shapes else "files"  # of settings that count
+    group = "shapes" if config.source is Source.shapes else "files"  # the settings that count
     return manifest.fingerprint([counted_settings(config, group, own=False), inputs(config)])
 
 

@@ -45,7 +45,7 @@ class RawRow:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A format's column names. Of alternatives, separated by spaces, the first not null is used.
+    """A format's column names. Spaces separate alternatives; the first that is not null counts.
 
     `a.b` is field b of column a. If a `required` column is missing, `hint` is added to the error.
     `from_response`: without an answer column, the gold answer is the assistant's last turn in
@@ -130,7 +130,7 @@ def from_columns(row: Row, columns: Columns) -> RawRow:
 
 
 def first_value(row: Row, names: str) -> Any:
-    """The first value in these columns that is not null; None if all are."""
+    """The first value in these columns that is not null; None if all are null."""
     for name in names.split():
         value: Any = row
         for key in name.split("."):
@@ -155,7 +155,7 @@ def _keys(row: Row) -> str:
 
 
 def image_references(row: Row, columns: str) -> tuple[Any, ...]:
-    """The image references in the first column that is not empty. Raises RowError if all are."""
+    """The image references in the first non-empty column. Raises RowError if all are empty."""
     names = columns.split()
     for name in names:
         value = row.get(name)
@@ -188,7 +188,7 @@ ORSTA_TASKS = ("math", "puzzle", "science", "chart", "detection", "grounding", "
 def from_orsta(row: Row, files: Storage, location: str) -> RawRow:
     """Orsta-Data-47k: verl rows in {split}_{task}_{source}_{number}.parquet.
 
-    The task is `ability` if that is one of the eight, else the task in the file name. Coordinates
+    The task is `ability` if ORSTA_TASKS has it, else the task in the file name. Coordinates
     of boxes are 0 to 1000 unless det_verifier_normalized is false.
     """
     raw = from_columns(row, VERL)
@@ -323,7 +323,7 @@ def from_ms_swift(row: Row, files: Storage, location: str) -> RawRow:
 
 
 def _is_base64(reference: Any) -> bool:
-    # 20 slashes would be 15 bytes 0xFF, which images hardly have in a row: that is no base64.
+    # In base64, 20 slashes are 15 bytes 0xFF, which images hardly have in a row: it is a path.
     is_long = isinstance(reference, str) and len(reference) > MAX_PATH
     return is_long and "/" * 20 not in reference and bool(BASE64.fullmatch(reference))
 

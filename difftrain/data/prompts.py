@@ -1,6 +1,6 @@
 """The prompts sent to the model, and how to extract the question from a row's prompt or messages.
 
-Probe, training and evaluation all use this system prompt and this text for options.
+Probe, training and evaluation share the system prompt SYSTEM and the wording of options.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Opens the files of a source, a local folder or a hub dataset, and reads the images rows refer to.
+"""Opens the files of a source, a local folder or a hub dataset, and reads the images of its rows.
 
 Downloads come only from that hub dataset; image URLs are refused. readers.py reads the rows in the
 files, difftrain/images.py decodes images.
@@ -198,7 +198,7 @@ def _decode_base64(text: str) -> bytes:
 def read_by_tail(storage: Storage, name: str) -> bytes:
     """The image whose path has the longest end in common with `name`, a path on another machine.
 
-    Zips are searched after the storage. Raises ImageError, EmptyDatasetError for a damaged zip.
+    Zips are searched last. Raises ImageError, EmptyDatasetError for a damaged zip.
     """
     parts = PurePosixPath(name).parts
     tails = [parts[start:] for start in range(len(parts))]

@@ -210,7 +210,7 @@ def _score_rows(
 def _with_originals(
     rows: Sequence[ExportRow], data: DataConfig
 ) -> Iterator[tuple[ExportRow, str | None]]:
-    """Reads the source again; yields each sample and its source row as JSON (None for shapes).
+    """Reads the source again; yields each sample and its row as JSON (None if drawn).
 
     Raises EmptyDatasetError if the source no longer has a sample's row.
     """
@@ -248,7 +248,7 @@ def _to_format(export_format: ExportFormat, row: ExportRow, index: int) -> dict[
     sample, answer = row.sample, row.sample.answer
     text = prompts.user_text(sample.question, sample.options)
     text_with_images = "<image>" * len(sample.images) + text
-    # `solution` has the form that other trainers' rewards parse; they may also use the labels.
+    # `solution` has the form that other trainers' rewards parse; own rewards may use labels.
     tagged = f"<answer>{answer}</answer>"
     solution = f"\\boxed{{{answer}}}" if sample.answer_kind in BOXED_KINDS else tagged
     labels = {

@@ -35,7 +35,7 @@ _LETTER_AND_OPTION_TEXT = re.compile(
 """`a. red`, `A is red`, `(A) = red`. Only the text shows whether A is the letter or the article."""
 _SEPARATOR = re.compile(rf"\A(?:[{_DASHES}=(]|(?:is|means|says)\b[:*_]*)\s*")
 _SPACED_MINUS = re.compile(rf"\A[{_DASHES}]\s+")
-_MAX_SEPARATORS = 8  # to skip at most between a letter and the option's text
+_MAX_SEPARATORS = 8  # skipped at most between a letter and the option's text
 _LONE_LETTER = re.compile(r"\b[A-Z]\b")
 
 

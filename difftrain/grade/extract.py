@@ -1,6 +1,6 @@
 """Finds the answer in a response, and checks the format of the response.
 
-The answer is inside the last closed answer tags, and in those inside the last `\\boxed{}`, if any.
+The answer is the text in the last closed answer tags; if it has a `\\boxed{}`, the content of that.
 """
 
 import re

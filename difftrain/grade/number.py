@@ -1,4 +1,4 @@
-"""Grades a number: by exact arithmetic if both sides are plain numbers, else with math-verify.
+"""Grades a number: by exact arithmetic if answer and gold are plain numbers, else with math-verify.
 
 Only short expressions with a few LaTeX commands reach math-verify: no words, which it reads as
 products of letters, and nothing that takes for ever to evaluate, such as power towers. math-verify
@@ -95,7 +95,7 @@ def _to_latex(text: str, quantity: tuple[Fraction, str] | None) -> str:
 
 
 def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
-    """1 if the values are equal, else 0; units are compared only if both sides have one.
+    """1 if the values are equal, else 0; units are compared only if both answers have one.
 
     None (unparsable) for words, more than MAX_CHARS characters, power towers, and anything that
     math-verify cannot parse in time.

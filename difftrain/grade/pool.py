@@ -108,7 +108,7 @@ class GraderPool(AbstractContextManager["GraderPool"]):
 
     def __init__(self, num_workers: int, timeout_s: float) -> None:
         self.num_workers, self.timeout_s = num_workers, timeout_s
-        self.num_killed = 0  # calls that timed out or died, and their workers with them
+        self.num_killed = 0  # calls that timed out or whose worker died
         descriptor, path = tempfile.mkstemp(prefix="difftrain-graders-")
         os.close(descriptor)
         self._stderr = Path(path)

@@ -25,7 +25,7 @@ class Alarm(StrEnum):
 
 
 ALARM_LIMITS = dict.fromkeys(Alarm, 0.1) | {Alarm.truncated: 0.3, Alarm.grader_stopped: 0.01}
-"""An alarm is raised if its share of responses, averaged over ALARM_WINDOW steps, is larger."""
+"""An alarm is raised if its share of responses, averaged over ALARM_WINDOW steps, exceeds this."""
 ALARM_MEANINGS = {
     Alarm.empty: "empty response, or nothing between the answer tags",
     Alarm.several_options: "several options named in the answer to a choice",
@@ -51,7 +51,7 @@ def _names_several_options(answer: str, options: tuple[str, ...]) -> bool:
 
 
 def response_alarms(response: str, sample: Sample, system: str) -> dict[Alarm, bool]:
-    """Whether one response counts towards each alarm; the trainer counts the other two alarms.
+    """Whether one response counts towards each of the first four alarms.
 
     A response without answer tags is not `empty`. The thought may repeat the question.
     """
@@ -91,9 +91,9 @@ def reward_diverges(
 ) -> bool | None:
     """Whether the reward rises while accuracy on held-out samples falls; None for too few values.
 
-    The reward rises if its mean over the last third of the steps is above that over the first
+    The reward rises if its mean over the last third of the steps is above its mean over the first
     third. Accuracy falls if its mean over the later half of the evaluations, of `eval_size` answers
-    each, is more than two standard errors below that over the earlier half.
+    each, is more than two standard errors below its mean over the earlier half.
     """
     if len(eval_accuracies) < 2 or len(rewards) < 3 or not eval_size:
         return None

@@ -31,7 +31,7 @@ def normalize_text(text: str) -> str:
 def normalize_number(text: str) -> str:
     """The text with ASCII for full-width characters, dashes and superscripts, stripped.
 
-    NFKC would not do: it turns 10² into 102 and 1½ into 11/2.
+    NFKC cannot be used: it turns 10² into 102 and 1½ into 11/2.
     """
     return text.translate(_NUMERIC).strip()
 

@@ -1,1 +1,1 @@
-"""Loading, generating and looking inside: everything that touches weights."""
+"""Loads models, generates responses with them and measures their attention."""

@@ -26,7 +26,7 @@ from difftrain.difficulty.ace import ColumnProducts
 
 KERNEL_NAME = "difftrain_masses"
 EXTRA_COLUMNS = 8  # per head: two indicators, then zeros, as fused kernels want multiples of 8
-CHUNK_ROWS = 1024  # response rows computed at once; bounds the size of their mask
+CHUNK_ROWS = 1024  # positions computed at once; bounds the size of their mask
 MAX_CELLS = 1 << 23  # last-layer attention values held at once: 32 MiB as float32, and a few copies
 
 Inputs = Mapping[str, Tensor]
@@ -98,7 +98,7 @@ def summarize(
     inputs, (indicators_BS2, response_BS) = _pad_right(
         model, inputs, (indicators_BS2, spans.response_BS.bool().to(model.device))
     )
-    start = int(response_BS.any(dim=0).int().argmax())  # of the first response
+    start = int(response_BS.any(dim=0).int().argmax())  # the earliest response position
     last_layer = model.get_decoder().config.num_hidden_layers - 1
     layer_masses: list[Tensor] = []
     max_log_psi_B: list[float | None] = [None] * len(response_BS)
@@ -138,10 +138,10 @@ def attention_function(model: PreTrainedModel, function: Callable[..., Any]) -> 
 def _attend(
     module: Any, query: Any, key: Any, value: Any, indicators_BS2: Any, start: int, **rest: Any
 ) -> tuple[Tensor, Tensor]:
-    """A layer's output, and the masses of the rows from `start` on, mean over heads.
+    """A layer's output, and the masses of the positions from `start` on, mean over heads.
 
-    Rows before `start`, mostly of the prompt, use the plain kernel. Inputs are padded on the right,
-    so no mask is needed.
+    Positions before `start`, all before the first response, use the plain kernel. Inputs are padded
+    on the right, so no mask is needed.
     """
     length, size = query.shape[2], value.shape[3]
     outputs, masses = [], []

@@ -36,7 +36,7 @@ class LoadedModel:
 
 
 def load_processor(config: ModelConfig, min_pixels: int, max_pixels: int) -> Any:
-    """The processor, padding on the left; its own resize does not change images in the budget."""
+    """The processor, padding on the left; images within the budget are not resized again."""
     processor = AutoProcessor.from_pretrained(
         resolve.source(config.name), revision=config.revision, trust_remote_code=False
     )

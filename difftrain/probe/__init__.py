@@ -1,1 +1,1 @@
-"""Rollouts under masked, full and text-only views, and the attention of their responses."""
+"""Samples responses to masked, full and no images, and measures the attention of responses."""

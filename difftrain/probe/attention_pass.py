@@ -1,8 +1,8 @@
 """Measures what responses attend to, in one teacher-forced pass over each prompt and response.
 
 CMAB needs a sample's first correct response to the full image, ACE its first one, correct or not;
-if they are the same, the sample has one row. A response without tokens has no row. Axes: B batch,
-S sequence, L layers, T response tokens.
+if that is the same response, the sample has one row. A response without tokens has no row. Axes: B
+batch, S sequence, L layers, T response tokens.
 """
 
 import logging
@@ -53,7 +53,7 @@ def responses_to_measure(
 def pairs_to_measure(
     samples: Sequence[Sample], probe_folder: Path, measures: Sequence[Measure], draws: int
 ) -> dict[ResponseKey, Pair]:
-    """The samples and responses to measure, by sorted key; all ranks of a settled probe agree.
+    """The samples and responses to measure, sorted by key; the same on all ranks once settled.
 
     Samples with a failed request are left out: another rank may still write rollouts of them.
     """

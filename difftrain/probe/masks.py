@@ -1,6 +1,6 @@
 """Masks that black out an exact share of an image, chosen by the seed (Qi et al. 2026, Fig. 1).
 
-Axes: H W C pixels.
+Axes: H height, W width, C color channels.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ def _hide_patches(height: int, width: int, percent: int, rng: np.random.Generato
 
 
 def _hide_rectangle(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
-    """Hides one rectangle of nearly the image's aspect ratio and the nearest area, somewhere."""
+    """Hides one rectangle with about the image's aspect ratio and share, at a random place."""
     x, y = rng.random(2)
     hidden = np.zeros((height, width), dtype=bool)
     if target := _count_share(height * width, percent):

@@ -1,6 +1,7 @@
 """Runs the probe, which samples responses until every sample's difficulty label is settled.
 
-Each rank takes its share of the samples. A run with another tau adds only the draws it lacks.
+Each rank takes its share of the samples. A later run with another threshold
+(difficulty.pism.tau) adds only the draws that are still missing.
 """
 
 import json
@@ -37,7 +38,7 @@ from difftrain.probe.schedule import ProbeRequest, ProbeState, write_failure
 from difftrain.records import Rollout, Sample, View
 
 QUARANTINE = "quarantine.jsonl"
-FAILED = "no answer"  # quarantine.jsonl's word for a sample with a failed request
+FAILED = "no answer"  # the short reason in quarantine.jsonl for a sample with a failed request
 PLACEHOLDER = re.compile(r"<image(?: ?\d+)?>|<\|(?:vision_start|vision_end|image_pad)\|>")
 """Marks in a question's text that stand for an image."""
 
@@ -96,17 +97,15 @@ def graded_rollout(
 class RequestQueue:
     """The requests to send next, of all samples that are not settled.
 
-    A sample's next requests are known only when its open ones are finished. They go before those
-    of samples not begun yet: few samples are open at a time, so an engine that caches prefixes need
-    not prefill them again. The sample with the shortest question comes first.
+    A sample's next requests are known only when its open ones are finished. They go before the
+    requests of samples not begun yet: few samples are open at a time, so an engine that caches
+    prefixes need not prefill them again. The sample with the shortest question comes first.
     """
 
     def __init__(self, state: ProbeState, samples: Iterable[Sample], run_seed: int) -> None:
         self.state, self.run_seed = state, run_seed
         self.waiting: deque[ProbeRequest] = deque()
-        self.open_counts: Counter[str] = (
-            Counter()
-        )  # requests of each sample_id, waiting or in flight
+        self.open_counts: Counter[str] = Counter()  # by sample_id: requests waiting or sent
         self.unmasked: dict[tuple[str, View], Request] = {}
         for sample in sorted(samples, key=lambda sample: -len(sample.question)):
             self._enqueue(sample)
@@ -161,8 +160,8 @@ def probe_share(
     queue = RequestQueue(state, samples, seed)
     world, started, num_finished = heart.world, time.time(), 0
     total, settled = len(samples), len(samples) - len(queue.open_counts)
-    hidden = not world.is_first
-    bar = tqdm(total=total, initial=settled, desc="probe", unit="sample", disable=hidden)
+    no_bar = not world.is_first
+    bar = tqdm(total=total, initial=settled, desc="probe", unit="sample", disable=no_bar)
 
     def write(rows: list[Rollout]) -> None:
         name = parquet.next_part_name(state.folder, world.rank)

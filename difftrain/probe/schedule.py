@@ -2,7 +2,7 @@
 
 Climb from mask ratio 0; at each ratio draw until it certainly passes or certainly fails; stop at
 the first ratio that fails or, if only the stratum is needed, as soon as no draw can change it.
-Axes: R mask ratios, K draws at each; -1 = not drawn.
+Axes: R mask ratios and K draws at each, together the full grid; -1 = not drawn.
 """
 
 from collections.abc import Iterable, Sequence
@@ -228,7 +228,7 @@ class ProbeState:
         table_RK, required = self.tables[sample_id].correct_RK, self.required
         if required.until is Until.grid:
             return next_draws(table_RK, until=Until.grid)
-        config = required.pism or PismConfig()  # a default without use: minimums() is empty then
+        config = required.pism or PismConfig()  # no PISM: unused, as minimums() is empty
         ratio_R = np.array(self.probe.mask_percents) / 100
         limits = ratio_R, config.hard_max, config.easy_min, config.easy_inclusive
         for minimum in self.minimums(sample_id):

@@ -1,1 +1,1 @@
-"""The embedded world: drawn images, questions with known true answers, and a tiny model."""
+"""The embedded world, built-in data: drawn images, questions with known answers, a tiny model."""

@@ -154,8 +154,8 @@ def _in_bench(image: Image.Image, look: Look, answer: str) -> bool:
 def _try_pair(rng: Random) -> tuple[list[Image.Image], list[Look]] | None:
     """A HallusionBench set: [image, edited copy], [removed look, added look].
 
-    The copy has a new object, slightly shifted, in the tile of the removed one. Both images are
-    asked about both looks, and the edit reverses both answers. None unless all four questions
+    The copy has a new object, slightly shifted, in the tile of the removed one. Each image is asked
+    about each look, and the edit reverses both answers. None unless all four questions
     belong to the bench split.
     """
     removed = families.random_look(rng)
@@ -186,18 +186,18 @@ def _yes_no_items(seed: int) -> Iterator[Item]:
     for set_id in count():
         attempts = (Random(seeds.derive(seed, "pairs", set_id, attempt)) for attempt in count())
         pair, looks = next(filter(None, map(_try_pair, attempts)))
-        for (figure_id, image), (number, look) in product(enumerate(pair, 1), enumerate(looks)):
+        for (figure_id, image), (look_index, look) in product(enumerate(pair, 1), enumerate(looks)):
             question = presence_question(look)
-            answer = "Yes" if (figure_id == 1) == (number == 0) else "No"
+            answer = "Yes" if (figure_id == 1) == (look_index == 0) else "No"
             yield {
-                "index": f"shapes_VD_figure_{set_id}_{figure_id}_{number}",
+                "index": f"shapes_VD_figure_{set_id}_{figure_id}_{look_index}",
                 "category": "VD",
                 "subcategory": "figure",
                 "l2-category": "VD_figure",
                 "visual_input": str(figure_id),
                 "set_id": str(set_id),
                 "figure_id": str(figure_id),
-                "question_id": str(number),
+                "question_id": str(look_index),
                 "question": question,
                 "answer": answer,
                 "image": images.to_png(image, 6),

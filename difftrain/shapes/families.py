@@ -2,7 +2,7 @@
 
 A tile is 28 pixels, the patch of Qwen2.5-VL after merging, so one tile is one image token. A family
 is a function of a random generator and `gen_difficulty`, the difficulty to draw with (0 easiest, 1
-hardest). The last two families are controls: the text alone answers `prior`, nothing `noise`.
+hardest). The last two are special: the text alone answers `prior`, and nothing answers `noise`.
 """
 
 import json
@@ -179,7 +179,7 @@ def describe_tiles(
 
 
 def running_counts(objects: list[SceneObject], feature: str, names: list[str]) -> dict[Tile, str]:
-    """The running number of each object among those of its name (only `names`), row by row."""
+    """Numbers the objects of each name in `names`, row by row: tile -> number as text."""
     counts: Counter[str] = Counter()
     marks = {}
     for item in sorted(objects, key=lambda item: item.tile):
@@ -241,7 +241,7 @@ def name_color(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 
 def presence_question(look: Look) -> str:
-    """Whether there is an object of this look."""
+    """The question whether the image shows an object of this look."""
     shape, color = look
     return f"Is there a {color} {shape} in the picture?"
 
@@ -300,7 +300,7 @@ def compare(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 
 def bar(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """The height of two bars together; the difficulty is the number of bars."""
+    """The sum of two bars' heights; the difficulty is the number of bars."""
     number = scale(gen_difficulty, 2, GRID)
     heights = [rng.randint(1, LEVELS) for _ in range(number)]
     colors = rng.sample(list(COLORS), number)
@@ -332,7 +332,7 @@ def odd(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 
 def prior(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """Control: a sum stated in the text, beside an unrelated image."""
+    """Needs no image: a sum stated in the text, beside an unrelated image."""
     a, b = scale(gen_difficulty, 1, 9), rng.randint(1, 9)
     image = draw_shapes(scatter(rng, random_looks(rng, rng.randint(1, 9))))
     question = f"A box holds {a} pens and {b} cups. How many things are in the box?"
@@ -341,7 +341,7 @@ def prior(rng: Random, gen_difficulty: float) -> DrawnSample:
 
 
 def noise(rng: Random, gen_difficulty: float) -> DrawnSample:
-    """Control: a random number that is nowhere in the image."""
+    """Unanswerable: a random number that is nowhere in the image."""
     image = draw_shapes(scatter(rng, random_looks(rng, scale(gen_difficulty, 1, 9))))
     question, answer = "Which number is on the back of the picture?", str(rng.randint(100, 999))
     return DrawnSample(image, question, "a number", answer, AnswerKind.number, requires_image=None)

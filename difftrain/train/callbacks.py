@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 TRAIN_LOG = "train_log.jsonl"  # one line per step: TRL's keys, then the same by task and stratum
 EVAL_LOG = "eval_log.jsonl"  # one line per evaluation on held-out samples: step and EVAL_REWARD
 EVAL_REWARD = "eval_rewards/accuracy/mean"
-TRAIN_KEYS = (  # those of TRL's keys that go to TRAIN_LOG
+TRAIN_KEYS = (  # the keys of TRL's logs that go to TRAIN_LOG
     "reward", "rewards/accuracy/mean", "rewards/format/mean", "rewards/overlong/mean",
     "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "kl", "loss",
     "grad_norm", "learning_rate", "mean_token_accuracy", "entropy",

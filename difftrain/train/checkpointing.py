@@ -111,7 +111,7 @@ def last_checkpoint(folder: Path, num_processes: int = 1) -> Path | None:
 
 
 def load_weights(model: Any, checkpoint: Path) -> None:
-    """Load a checkpoint's weights into the trained model; raises RuntimeError if one is missing.
+    """Load a checkpoint's weights into the model. Raises RuntimeError if a weight is missing.
 
     transformers saves Qwen2.5-VL's weights under the hub's names instead of the modules' names, and
     its Trainer silently skips names that no module has: a resumed run would continue from the base
@@ -122,7 +122,7 @@ def load_weights(model: Any, checkpoint: Path) -> None:
 
 
 def train(trainer: Any, job: TrainJob, samples: Sequence[Sample]) -> float:
-    """Train to the end, from the last complete checkpoint if any; returns the seconds in total.
+    """Train to the end, from the last complete checkpoint if any; returns the total seconds.
 
     Raises ConfigError if ZeRO-3 would hang on samples without an image, RuntimeError if training
     ends before its last step, GradientError if GradientCheck finds a problem.

@@ -17,7 +17,7 @@ from difftrain.records import Sample, Selection
 
 @dataclass(frozen=True, slots=True)
 class TrainData:
-    """Samples that one arm (tuned or control) trains on, held-out samples, and their strata."""
+    """Samples that one arm (tuned or control) trains on, held-out samples, and strata by id."""
 
     samples: Sequence[Sample]
     eval_samples: Sequence[Sample] = ()

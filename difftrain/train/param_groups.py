@@ -43,7 +43,7 @@ def freeze_vision(model: nn.Module) -> None:
 
 
 def count_parameters(model: nn.Module) -> list[tuple[str, int, int]]:
-    """(part, parameters, trained parameters) of each part that has any."""
+    """(part, number of parameters, number of trained ones) of each part with parameters."""
     sizes, trained = Counter(), Counter()
     for name, parameter in model.named_parameters():
         size = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 empties the parameter

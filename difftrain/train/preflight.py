@@ -192,11 +192,11 @@ def check_black_image(candidate: Candidate) -> CheckResult:
 
 
 def check_swapped_image(candidate: Candidate) -> CheckResult:
-    """5. It also changes when another sample's image, upside down, replaces the image."""
+    """5. The log-probability also changes when another sample's image, upside down, is shown."""
 
     def swapped(image: Image.Image, index: int) -> Image.Image:
-        other = decoded_images(candidate.samples[(index + 1) % len(candidate.samples)])[0]
-        return other.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize(image.size)
+        other_image = decoded_images(candidate.samples[(index + 1) % len(candidate.samples)])[0]
+        return other_image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize(image.size)
 
     return _check_images_matter(candidate, swapped)
 

@@ -21,7 +21,7 @@ from difftrain.records import Sample
 
 Reward = Callable[..., list[float]]
 LogMetric = Callable[[str, float], None]
-SUM_PREFIX = "difftrain/"  # of our sums among TRL's own metrics
+SUM_PREFIX = "difftrain/"  # begins the keys of our sums among TRL's metrics
 COMPLETIONS, TOKENS, PROMPTS, ZERO_STD = "completions", "tokens", "prompts", "zero_std"
 """Sums by subset: completions, their tokens, complete groups, zero-variance groups among them."""
 EPS = 1e-6  # rewards closer than this are equal
@@ -66,7 +66,7 @@ def accuracy_reward(subsets: Subsets, graders: GraderPool, grade: GradeConfig) -
 
 
 def log_alarms(texts: Sequence[str], samples: Sequence[Sample], log_metric: LogMetric) -> None:
-    """Log how many completions show each sign of reward hacking, and the number of completions."""
+    """Log how many completions count towards each of four alarms, and how many there are."""
     counts: Counter[Alarm] = Counter()
     for text, sample in zip(texts, samples, strict=True):
         counts.update(reward_hacking.response_alarms(text, sample, prompts.SYSTEM))
@@ -81,7 +81,7 @@ def format_reward(completions: Sequence[Any], **_: Any) -> list[float]:
 
 
 def overlong_reward(grpo: GrpoConfig) -> Reward:
-    """0 up to overlong_free_share of max_completion_length, then down to -1 (DAPO, Eq. 13)."""
+    """0 up to overlong_free_share of max_completion_length, then falls to -1 (DAPO, Eq. 13)."""
     limit = grpo.max_completion_length
     return get_soft_overlong_punishment(limit, limit - int(grpo.overlong_free_share * limit))
 

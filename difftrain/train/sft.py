@@ -1,4 +1,4 @@
-"""SFT with TRL's unmodified SFTTrainer, and its targets: the response that each sample teaches."""
+"""SFT with TRL's unmodified SFTTrainer, and its targets: the response to learn for each sample."""
 
 import logging
 from collections import defaultdict

@@ -45,7 +45,7 @@ class TrainJob:
         return replace(model, name=str(self.start), revision=None) if self.start else model
 
     def load_processor(self) -> Any:
-        """The processor of that model, with the data's pixel budget."""
+        """The processor of `start_model`, with the data's pixel budget."""
         data = self.config.data
         return loading.load_processor(self.start_model, data.min_pixels, data.max_pixels)
 
@@ -165,7 +165,7 @@ def _on_one_device(arguments: Any) -> Any:
     """The same arguments, but training uses one GPU per process, however many a process sees.
 
     With several, transformers copies the model to each (nn.DataParallel) and multiplies the batch.
-    TRL refuses that and advises to set `_n_gpu`. vLLM may use the others (tensor_parallel_size).
+    TRL refuses that and advises to set `_n_gpu`. vLLM may use all GPUs (tensor_parallel_size).
     """
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1

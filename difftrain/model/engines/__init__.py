@@ -1,1 +1,1 @@
-"""Engines that turn requests into answers; one file each."""
+"""Engines that turn requests into completions: transformers (hf), vLLM, or a server over HTTP."""

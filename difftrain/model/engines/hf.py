@@ -104,7 +104,7 @@ class Row(Generic[K]):
 class ContinuousBatch(Generic[K]):
     """Rows being decoded, and requests that wait for a slot.
 
-    In deterministic mode shapes are fixed, so that no row changes another, even by a rounding.
+    In deterministic mode shapes are fixed, so that no row changes another, not even by rounding.
     """
 
     def __init__(self, loaded: LoadedModel, config: ModelConfig) -> None:
@@ -274,7 +274,7 @@ class HfEngine:
 
 @contextmanager
 def _single_thread(enabled: bool) -> Iterator[None]:
-    """One torch thread in deterministic mode: on a CPU the number of threads changes sums."""
+    """One torch thread in deterministic mode: on a CPU the number of threads changes rounding."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if enabled else before)
     try:

@@ -3,7 +3,7 @@
 Requests that share a view share a PrefilledPrompt. Each slot has its own length, so any row can be
 replaced: a prompt is copied into a free slot, and each row's next token is written behind its last;
 nothing is shifted or padded for other rows. If slots are too few or too narrow, all are copied into
-a larger tensor, which grows by a share, so that copies are rare. Axes: B batch, S sequence,
+a larger tensor with room to spare, so that copies are rare. Axes: B batch, S sequence,
 N slots, K key heads, W width, D head size, V vocabulary, 2 keys and values.
 """
 
@@ -245,7 +245,7 @@ class SlotCache:
 
 
 def _attend_one_query(module: Any, query: Any, key: Any, value: Any, mask: Any, **rest: Any) -> Any:
-    """Attention of one new token per row. The heads that share a key are its queries: no copies."""
+    """Attention of one new token per row. Heads that share a key share one copy of it."""
     rows, heads, _, size = query.shape
     grouped = query.view(rows, key.shape[1], heads // key.shape[1], size)
     output = functional.scaled_dot_product_attention(

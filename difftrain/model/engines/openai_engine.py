@@ -37,7 +37,7 @@ from difftrain.model.engines.types import Completion, Feed, GenerationError, K, 
 
 MAX_CACHED_BYTES = 256 << 20  # of data URLs
 MAX_SILENT_TOKENS = 2  # of a completion without text: EOS, and at most one that is not shown
-FINISH_REASONS = {"stop": True, "length": False}  # to hit_eos; all others (abort, ...) are failures
+FINISH_REASONS = {"stop": True, "length": False}  # reason: hit_eos; others (abort) are failures
 MAX_COUNT = 2**31  # a reported token count this high is wrong
 OUTAGE_FAULTS = (Fault.server, Fault.lost, Fault.slow)  # the server may be away
 IDLE_CALL_S = 5.0
@@ -222,7 +222,7 @@ class OpenAIEngine:
                 future.cancel()
 
     def _works(self, streak: list[tuple[Any, ServerFailure]], on_idle: Callable[[], None]) -> bool:
-        """Whether the server refused all of these but completes a plain request of their length."""
+        """Whether the server refused the whole streak but completes a plain request as long."""
         if not all(failure.is_refusal for _, failure in streak):
             return False
         max_new_tokens = max(failure.max_new_tokens for _, failure in streak)
@@ -266,7 +266,7 @@ class OpenAIEngine:
                 elif error.fault in OUTAGE_FAULTS and not (
                     await self.breaker.was_reachable_since(sent_at)
                 ):
-                    num_crashes += sent_at < self.breaker.last_outage  # it was open then
+                    num_crashes += sent_at < self.breaker.last_outage  # open in an outage
                 else:
                     num_failures += 1
                     if num_failures >= self.config.max_attempts:
@@ -282,7 +282,7 @@ class OpenAIEngine:
     async def _rejects_only_this(self, error: RequestError, num_pauses: int, before: int) -> bool:
         """Whether only this request is rejected; if not, every request pauses.
 
-        `before` counts completions at its first pause. Raises ServerUnavailable after max_outage_s.
+        `before`: completions until its first pause. Raises ServerUnavailable after max_outage_s.
         """
         per_request = COMPLETIONS_BEFORE_REJECTED * self.config.max_attempts
         enough = self.num_completions - before >= per_request * self.config.max_concurrency

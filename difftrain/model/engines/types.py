@@ -24,7 +24,8 @@ class Request:
     """A request for one completion. A temperature of 0 is greedy.
 
     `parts` are texts and images in the order in which the model sees them. Requests with the same
-    `view` have the same parts and system prompt, so an engine may prefill them once. None: no view.
+    `view` have the same parts and system prompt, so an engine may prefill them once.
+    If `view` is None, the request shares no prompt with others.
     """
 
     parts: tuple[str | Image.Image, ...] = field(repr=False)

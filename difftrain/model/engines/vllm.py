@@ -2,9 +2,9 @@
 
 With n > 1, vLLM gives a request's completions the seeds s, s + 1, ... A draw's seed is a hash
 of its sample, view and number (seeds.py), so each draw is its own request. Shared parts are still
-computed once: vLLM caches images by their hash and prompts by their tokens. Float ties can still
-differ between batches. The processor is bound to the pixel budget, so nothing is resized again.
-Image placeholders are never produced.
+computed once: vLLM caches images by their hash and prompts by their tokens. Near ties of logits can
+still fall differently in another batch. The processor has the pixel budget, so nothing is resized
+again. Image placeholders are never produced.
 """
 
 import os
@@ -93,7 +93,7 @@ class VllmEngine:
         self.sampling_params = vllm.SamplingParams
         self.output_kind = vllm.sampling_params.RequestOutputKind.FINAL_ONLY
         self.version = vllm.__version__
-        self.max_open = 2 * config.vllm.max_num_seqs  # so one always waits for a freed place
+        self.max_open = 2 * config.vllm.max_num_seqs  # so some always wait for a free place
         self.banned = dict.fromkeys(placeholder_ids(self.processor.tokenizer), BANNED_LOGIT_BIAS)
         self._request_count = 0
 
