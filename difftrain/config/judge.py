@@ -37,7 +37,7 @@ class JudgeClientConfig:
     backoff_s: float = setting(1.0, at_least=0, at_most=60)
     """Pause before the second attempt; doubled after each one. Retry-After is obeyed."""
     max_calls: int | None = setting(20_000, at_least=1, or_null="for no limit")
-    """Limit of requests per checkpoint and command; items after it get no score. null: no limit."""
+    """Request limit per checkpoint and command (null: none); items that need more get no score."""
 
 
 def model_name(judge: JudgeKind, benchmarks: Iterable[str]) -> str:
