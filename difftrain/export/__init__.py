@@ -248,7 +248,7 @@ def _to_format(export_format: ExportFormat, row: ExportRow, index: int) -> dict[
     sample, answer = row.sample, row.sample.answer
     text = prompts.user_text(sample.question, sample.options)
     text_with_images = "<image>" * len(sample.images) + text
-    # `solution` has the form that other trainers' rewards parse; own rewards may use labels.
+    # `solution` has the form that other trainers' rewards parse; user code may use labels.
     tagged = f"<answer>{answer}</answer>"
     solution = f"\\boxed{{{answer}}}" if sample.answer_kind in BOXED_KINDS else tagged
     labels = {

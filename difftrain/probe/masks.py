@@ -30,7 +30,7 @@ def _hide_patches(height: int, width: int, percent: int, rng: np.random.Generato
 
 
 def _hide_rectangle(height: int, width: int, percent: int, rng: np.random.Generator) -> np.ndarray:
-    """Hides one rectangle with about the image's aspect ratio and share, at a random place."""
+    """Hides the share as one rectangle of about the image's aspect ratio, at a random place."""
     x, y = rng.random(2)
     hidden = np.zeros((height, width), dtype=bool)
     if target := _count_share(height * width, percent):

@@ -272,7 +272,7 @@ def judge(prompt: str, temperature: float) -> str:
     gold_numbers, present = 0, []
     parts = [_normalize(part) for part in re.split("<AND>|<OR>", gold)]
     for part in parts:
-        if _NUMBER.fullmatch(part):  # must equal a whole number of the prediction
+        if _NUMBER.fullmatch(part):  # must equal a number of the prediction
             gold_numbers += 1
             present.append(float(part) in numbers)
         else:

@@ -165,7 +165,7 @@ def _on_one_device(arguments: Any) -> Any:
     """The same arguments, but training uses one GPU per process, however many a process sees.
 
     With several, transformers copies the model to each (nn.DataParallel) and multiplies the batch.
-    TRL refuses that and advises to set `_n_gpu`. vLLM may use all GPUs (tensor_parallel_size).
+    TRL refuses that and advises to set `_n_gpu`. vLLM may use the other GPUs (tensor parallel).
     """
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
