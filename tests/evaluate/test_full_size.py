@@ -47,7 +47,7 @@ def settings(
         *("evaluate.source=folder", f"evaluate.path={tmp_path}"),
         *(f"evaluate.paths.{name}={tmp_path / TSV_FILES[name]}" for name in in_files),
         *("evaluate.min_pixels=3136", "evaluate.max_pixels=12544"),
-        *("evaluate.limit=null", "evaluate.max_new_tokens=8", f"output_dir={tmp_path}/out"),
+        *("evaluate.limit=null", "evaluate.max_new_tokens=72", f"output_dir={tmp_path}/out"),
     ]
 
 

@@ -75,7 +75,7 @@ def make_requests(samples: list[Sample], temperature: float) -> list[Request]:
             ),
             seed=number,
             temperature=temperature,
-            max_new_tokens=24,
+            max_new_tokens=72,
         )
         for number, sample in enumerate(samples)
     ]

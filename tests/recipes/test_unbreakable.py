@@ -58,7 +58,7 @@ def start_and_kill(folder: Path, rng: random.Random, arguments: list[str]) -> bo
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + (rng.uniform(0, 15) if new_parts == 0 else 40)
+    deadline = time.monotonic() + (rng.uniform(0, 15) if new_parts == 0 else 90)
     while child.poll() is None and time.monotonic() < deadline:
         if new_parts and parts(folder) >= before + new_parts:
             time.sleep(delay)
