@@ -50,7 +50,7 @@ def grade_response(
     judge = judge_client.for_item(item.benchmark, config.rules)
     text = write_results.prediction(stored.response, config)
     grade = grade_prediction(item.benchmark, text, item.row, judge, configured_rules(config))
-    if judge is not None:  # asked until a reply is usable, so only the last can be
+    if judge is not None:  # calls stop at the first usable reply, so at most one is
         has_usable = grade.graded_by is GradedBy.judge
         judge_client.usage.add("unusable", judge.num_replies - has_usable)
     return item_result(item.benchmark, item.row, stored.response, grade)

@@ -33,7 +33,7 @@ NAN_TEXTS = {
 }
 """Texts that pandas reads as missing (NaN) from a table, as the harness reads its own files."""
 API_FAILURE = "Failed to obtain answer via API"  # the harness's text for a failed judge call
-# The judge is asked again, at the next temperature, until its reply can be used.
+# The judge is called again at the next temperature until a reply is usable.
 RISING_TEMPERATURES = (0.0, 0.5, 1.0, 1.5, 2.0)  # for MathVista, MM-Vet and HallusionBench
 EQUAL_TEMPERATURES = (0.0, 0.0, 0.0)  # for multiple choice
 

@@ -1,7 +1,7 @@
 """Grades a number: by exact arithmetic if answer and gold are plain numbers, else with math-verify.
 
 Only short expressions with a few LaTeX commands reach math-verify: no words, which it reads as
-products of letters, and nothing that takes for ever to evaluate, such as power towers. math-verify
+products of letters, and nothing that never finishes evaluating, such as power towers. math-verify
 and sympy run in worker processes only (pool.py), never in the training process.
 """
 

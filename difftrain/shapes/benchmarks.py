@@ -154,8 +154,8 @@ def _in_bench(image: Image.Image, look: Look, answer: str) -> bool:
 def _try_pair(rng: Random) -> tuple[list[Image.Image], list[Look]] | None:
     """A HallusionBench set: [image, edited copy], [removed look, added look].
 
-    The copy has a new object, slightly shifted, in the tile of the removed one. Each image is asked
-    about each look, and the edit reverses both answers. None unless all four questions
+    The copy has a new object, slightly shifted, in the tile of the removed one. Each image gets a
+    question on each look, and the edit reverses both answers. None unless all four questions
     belong to the bench split.
     """
     removed = families.random_look(rng)
