@@ -46,7 +46,7 @@ ContaminationPolicy = StrEnum("ContaminationPolicy", ["error", "warn"])
 
 @dataclass(kw_only=True, slots=True)
 class ItemPaths:
-    """The place of each benchmark: a .tsv file, a folder, or a hub id (ID or ID@REVISION)."""
+    """The location of each benchmark: a .tsv file, a folder, or a hub id (ID or ID@REVISION)."""
 
     MathVista: str | None = None
     MMVet: str | None = None
@@ -95,7 +95,7 @@ class EvaluateConfig:
     path: str | None = setting(None, fingerprint=("evaluate",))
     """The folder that holds the benchmarks (source=folder or tsv)."""
     paths: ItemPaths = setting(default_factory=ItemPaths, fingerprint=("evaluate",))
-    """For single benchmarks: a place to use instead of `source` and `path`."""
+    """For single benchmarks: a location to use instead of `source` and `path`."""
     allow_count_mismatch: bool = setting(False, fingerprint=("evaluate",))
     """Accept data sets without the official number of items; printed with the score."""
     limit: int | None = setting(
@@ -153,10 +153,10 @@ class EvaluateConfig:
                 yield "path", "there is no such folder"
                 return
         for name in self.official:
-            source, place = self.place(name)
-            if source is not ItemSource.hub and not Path(place).exists():
+            source, location = self.source_of(name)
+            if source is not ItemSource.hub and not Path(location).exists():
                 key = "path" if name in at_path else f"paths.{name}"
-                yield key, f"there is no {name} at {place}"
+                yield key, f"there is no {name} at {location}"
         for name in self.official:
             low, high = self.pixels(name, (0, 0))
             if low > high:
@@ -168,14 +168,14 @@ class EvaluateConfig:
         """The requested benchmarks that are not built in."""
         return [name for name in self.benchmarks if name in OFFICIAL]
 
-    def place(self, name: str) -> tuple[ItemSource, str]:
+    def source_of(self, name: str) -> tuple[ItemSource, str]:
         """How an official benchmark is read, and from which hub id, folder or file."""
-        if place := getattr(self.paths, name):
-            path = Path(place).expanduser()
-            if place.endswith(".tsv"):
+        if location := getattr(self.paths, name):
+            path = Path(location).expanduser()
+            if location.endswith(".tsv"):
                 return ItemSource.tsv, str(path)
-            is_local = path.is_dir() or place.startswith((".", "/", "~"))
-            return (ItemSource.folder, str(path)) if is_local else (ItemSource.hub, place)
+            is_local = path.is_dir() or location.startswith((".", "/", "~"))
+            return (ItemSource.folder, str(path)) if is_local else (ItemSource.hub, location)
         root = Path(self.path or "").expanduser()
         if self.source is ItemSource.tsv:
             return ItemSource.tsv, str(root / TSV_FILES[name])
@@ -210,9 +210,9 @@ class EvaluateConfig:
         """Official benchmarks that are not requested but exist where the settings point."""
         on_disk = []
         for name in OFFICIAL:
-            source, place = self.place(name)
+            source, location = self.source_of(name)
             is_local = bool(getattr(self.paths, name) or self.path) and source is not ItemSource.hub
-            if name not in self.benchmarks and is_local and Path(place).exists():
+            if name not in self.benchmarks and is_local and Path(location).exists():
                 on_disk.append(name)
         return on_disk
 
@@ -221,14 +221,14 @@ class EvaluateConfig:
         its hub id, or a fingerprint of its files' contents."""
         identities = []
         for name in self.official if names is None else names:
-            source, place = self.place(name)
+            source, location = self.source_of(name)
             if source is ItemSource.hub:
-                identities.append([name, place])
+                identities.append([name, location])
                 continue
-            files = sorted(file for file in Path(place).rglob("*") if file.is_file())
+            files = sorted(file for file in Path(location).rglob("*") if file.is_file())
             fingerprints = [
                 _fingerprint(file, (stat := file.stat()).st_size, stat.st_mtime_ns)
-                for file in files or [Path(place)]
+                for file in files or [Path(location)]
             ]
             identities.append([name, str(source), manifest.fingerprint(fingerprints)])
         return identities

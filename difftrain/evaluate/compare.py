@@ -53,7 +53,7 @@ def compare_evaluations(first: Path, second: Path, output: Path | None = None) -
         raise ValueError(f"{problem}: their number, texts or images differ")
     before, after = (parquet.read_rows(folder, ItemResult) for folder in (first, second))
     rows = compare_results(before, after)
-    checkpoints = [each["checkpoint"] for each in inputs]
+    checkpoints = [content["checkpoint"] for content in inputs]
     folder = output or second.parent.parent / "compare" / f"{first.name}-{second.name}"
     lines = [json.dumps(diff) + "\n" for diff in item_diffs(before, after)]
     comparisons = [asdict(row) | {"difference": row.difference.to_json()} for row in rows]

@@ -79,11 +79,11 @@ def official_items(name: str, config: EvaluateConfig) -> list[Row]:
     item is there twice or cannot be graded; BenchmarkNotFound if the download fails.
     """
     benchmark = BENCHMARKS[name]
-    source, place = config.place(name)
+    source, location = config.source_of(name)
     if source is ItemSource.tsv:
-        rows = _tsv_rows(benchmark, Path(place))
+        rows = _tsv_rows(benchmark, Path(location))
     else:
-        rows = _dataset_rows(benchmark, source, place)
+        rows = _dataset_rows(benchmark, source, location)
     if name == "MMMU":  # the harness's TSV file also holds the dev split
         rows = [row for row in rows if row.get("split") in (None, "validation")]
     rows = [_fill_missing_images(row) for row in rows]
@@ -93,15 +93,15 @@ def official_items(name: str, config: EvaluateConfig) -> list[Row]:
         rows = [row | {key: None for key in keys if row.get(key) in NAN_TEXTS} for row in rows]
     if len(rows) != benchmark.num_items and not (config.allow_count_mismatch and rows):
         raise SchemaError(
-            f"{name}: {len(rows)} items in {place}, but the benchmark has {benchmark.num_items}; "
-            "evaluate.allow_count_mismatch=true accepts another number of items"
+            f"{name}: {len(rows)} items in {location}, but the benchmark has {benchmark.num_items}"
+            "; evaluate.allow_count_mismatch=true accepts another number of items"
         )
     for number, row in enumerate(rows):
         _check_gradable(benchmark, row, number, config)
     ids = [benchmark.item_id(row) for row in rows]
     if len(set(ids)) < len(ids):
         duplicate = next(item_id for item_id in ids if ids.count(item_id) > 1)
-        raise SchemaError(f"{name}: item {duplicate} is in {place} twice")
+        raise SchemaError(f"{name}: item {duplicate} is in {location} twice")
     return evenly_spaced(rows, config.limit)
 
 
@@ -140,13 +140,13 @@ def describe_source(name: str, config: EvaluateConfig) -> str:
     """Where a benchmark's items came from, for scores.md."""
     if name not in OFFICIAL:
         return "drawn (shapes)"
-    source, place = config.place(name)
+    source, location = config.source_of(name)
     if source is not ItemSource.tsv:
-        return f"{source.value} {place}"
-    digest = _md5(Path(place), Path(place).stat().st_mtime_ns)
+        return f"{source.value} {location}"
+    digest = _md5(Path(location), Path(location).stat().st_mtime_ns)
     newest, *older = BENCHMARKS[name].tsv_md5s
     verdicts = {newest: "the harness's", **dict.fromkeys(older, "an older one")}
-    return f"tsv {place} (md5 {digest}: {verdicts.get(digest, 'other')})"
+    return f"tsv {location} (md5 {digest}: {verdicts.get(digest, 'other')})"
 
 
 def _dataset_cell(
@@ -241,10 +241,10 @@ def decode_image(value: Any, budget: PixelBudget) -> Image.Image:
     return images.resize_to_budget(image, budget)
 
 
-def _from_hub(benchmark: Benchmark, place: str) -> datasets.Dataset:
+def _from_hub(benchmark: Benchmark, location: str) -> datasets.Dataset:
     """The split of hub data set `id` or `id@revision`. Raises BenchmarkNotFound, SchemaError."""
     name, split = benchmark.name, benchmark.hub_split
-    hub_id, _, revision = place.partition("@")
+    hub_id, _, revision = location.partition("@")
     try:
         parts = [
             datasets.load_dataset(hub_id, config, split=split, revision=revision or None)
@@ -257,8 +257,8 @@ def _from_hub(benchmark: Benchmark, place: str) -> datasets.Dataset:
     except OSError as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BenchmarkNotFound(
-            f"{name}: could not download {place} from the hub, split {split} ({reason}); without "
-            f"network, copy the data set to DIR/{name}/ and set evaluate.source=folder "
+            f"{name}: could not download {location} from the hub, split {split} ({reason}); without"
+            f" network, copy the data set to DIR/{name}/ and set evaluate.source=folder "
             "evaluate.path=DIR, or put the reference harness's TSV into DIR and set "
             "evaluate.source=tsv evaluate.path=DIR"
         ) from error
@@ -282,7 +282,7 @@ def _from_folder(benchmark: Benchmark, folder: Path) -> datasets.Dataset:
             saved.append(datasets.Dataset.load_from_disk(str(path)))
     if saved:
         return datasets.concatenate_datasets(saved)
-    files = [str(path) for each in folders for path in _parquet_files(each, split)]
+    files = [str(path) for path in folders for path in _parquet_files(path, split)]
     if not files:
         expected = "expected: what save_to_disk writes, or parquet files named after their split"
         raise SchemaError(f"{name}: {folder} holds no split {split!r} ({expected})")
@@ -302,19 +302,19 @@ def _parquet_files(folder: Path, split: str) -> list[Path]:
     return by_split[""] if by_split.keys() == {""} else by_split[split]
 
 
-def _dataset_rows(benchmark: Benchmark, source: ItemSource, place: str) -> list[Row]:
+def _dataset_rows(benchmark: Benchmark, source: ItemSource, location: str) -> list[Row]:
     """A data set's rows in the harness's columns; images are functions. Raises SchemaError."""
     name, root = benchmark.name, None
     if source is ItemSource.hub:
-        table = _from_hub(benchmark, place)
+        table = _from_hub(benchmark, location)
     else:
-        root = Path(place)
+        root = Path(location)
         table = _from_folder(benchmark, root)
     present = table.column_names
     is_harness_form = set(benchmark.tsv_columns) <= set(present)
     missing = [column for column in benchmark.hub_columns if column not in present]
     if missing and not is_harness_form:
-        problem = f"{place} has no column {', '.join(missing)}; it has {', '.join(present)}"
+        problem = f"{location} has no column {', '.join(missing)}; it has {', '.join(present)}"
         raise SchemaError(f"{name}: {problem}")
     columns = ("image",) if is_harness_form else benchmark.hub_image_columns
     columns = [column for column in columns if column in present]

@@ -56,19 +56,19 @@ def engine_request(request: ProbeRequest, config: ProbeConfig, run_seed: int) ->
     pixels and more. The text-only view has neither images nor placeholders for them.
     """
     sample, view = request.sample, request.view
-    text, pictures = prompts.user_text(sample.question, sample.options), []
+    text, view_images = prompts.user_text(sample.question, sample.options), []
     if view is View.text_only:
         text = PLACEHOLDER.sub("", text).strip()
     else:
-        pictures = [images.from_png(png) for png in sample.images]
+        view_images = [images.from_png(png) for png in sample.images]
     if view is View.masked:
         percent = () if config.nested else (request.percent,)  # a shared seed nests the masks
-        for i, image in enumerate(pictures):
+        for i, image in enumerate(view_images):
             seed = seeds.derive(run_seed, "mask", sample.sample_id, i, *percent, request.draw)
             masked = masks.mask(np.asarray(image), request.percent, seed, config.mask)
-            pictures[i] = Image.fromarray(masked)
+            view_images[i] = Image.fromarray(masked)
     return Request(
-        parts=(*pictures, text),
+        parts=(*view_images, text),
         seed=sampling_seed(run_seed, request),
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,

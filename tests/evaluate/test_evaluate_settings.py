@@ -39,7 +39,7 @@ def test_official_names_need_no_prefix_and_come_from_the_hub() -> None:
         overrides.compose_config(["evaluate.benchmarks=[MMStar,shapes/MMVet]"])
     ).evaluate
     assert config.official == ["MMStar"]
-    assert config.place("MMStar") == (ItemSource.hub, "Lin-Chen/MMStar")
+    assert config.source_of("MMStar") == (ItemSource.hub, "Lin-Chen/MMStar")
 
 
 def test_every_missing_file_or_folder_is_reported_before_anything_is_loaded(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_every_missing_file_or_folder_is_reported_before_anything_is_loaded(tmp_
         f"MMStar at {tmp_path}/MMStar.tsv",
         f"MMMU at {tmp_path}/MMMU_DEV_VAL.tsv",
     ]
-    place = f"evaluate.paths.MMStar={tmp_path}/x.tsv"
-    (problem,) = problems_of("evaluate.benchmarks=[MMStar]", place)
+    override = f"evaluate.paths.MMStar={tmp_path}/x.tsv"
+    (problem,) = problems_of("evaluate.benchmarks=[MMStar]", override)
     assert problem == f"evaluate.paths.MMStar={tmp_path}/x.tsv: there is no MMStar at " + (
         f"{tmp_path}/x.tsv"
     )
@@ -69,9 +69,9 @@ def test_misspelt_paths_and_harness_overrides_get_a_did_you_mean() -> None:
 
 def test_a_folder_may_be_named_after_the_benchmark_or_its_hub_id(tmp_path: Path) -> None:
     config = EvaluateConfig(source=ItemSource.folder, path=str(tmp_path), benchmarks=["MathVista"])
-    assert config.place("MathVista")[1] == str(tmp_path / "MathVista")
+    assert config.source_of("MathVista")[1] == str(tmp_path / "MathVista")
     (tmp_path / "AI4Math" / "MathVista").mkdir(parents=True)
-    assert config.place("MathVista")[1] == str(tmp_path / "AI4Math" / "MathVista")
+    assert config.source_of("MathVista")[1] == str(tmp_path / "AI4Math" / "MathVista")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_folder_may_be_named_after_the_benchmark_or_its_hub_id(tmp_path: Path)
 def test_the_path_of_a_single_benchmark_tells_its_source(path: str, source: ItemSource) -> None:
     config = EvaluateConfig()
     config.paths.MMStar = path
-    assert config.place("MMStar")[0] is source
+    assert config.source_of("MMStar")[0] is source
 
 
 def test_pixel_limits_are_the_reference_runs_unless_set() -> None:

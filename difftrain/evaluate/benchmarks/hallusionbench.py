@@ -98,7 +98,7 @@ def accuracies(score_by_item_id: Mapping[str, float | None]) -> harness.TableRow
         for groups in (figures, questions)
     )
     columns = {"aAcc": scored, "fAcc": figures_right, "qAcc": questions_right}
-    means = {name: sum(each) / len(each) if each else None for name, each in columns.items()}
+    means = {name: sum(x) / len(x) if x else None for name, x in columns.items()}
     present = [mean for mean in means.values() if mean is not None]
     return {
         "n": len(scored),

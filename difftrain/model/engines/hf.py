@@ -130,17 +130,17 @@ class ContinuousBatch(Generic[K]):
             self.width = _fixed_width(self.waiting[0][1])
             self.cache = SlotCache(self.max_rows, self.width)
         joining: list[tuple[K, Request]] = []
-        longest = max((token_bound(row.request) for row in self.rows.values()), default=0)
+        max_tokens_of_row = max((token_bound(row.request) for row in self.rows.values()), default=0)
         for item in self.waiting:
             request = item[1]
             count = len(self.rows) + len(joining) + 1
-            width = max(longest, token_bound(request))
+            width = max(max_tokens_of_row, token_bound(request))
             fits = count * width <= self.max_tokens
             if self.is_fixed:
                 fits = _fixed_width(request) == self.width
             if (fits and count <= self.max_rows) or count == 1:
                 joining.append(item)
-                longest = width
+                max_tokens_of_row = width
         return joining
 
     @torch.inference_mode()

@@ -193,27 +193,27 @@ class SlotCache:
     def _grow(self, width: int, rows: int) -> None:
         """Make room for `rows` rows of `width` tokens, if there is not enough."""
         _, old_rows, heads, old_width, size = self.key_values[0].shape
-        longest = max(self.lengths)
+        max_length = max(self.lengths)
         used = max((slot + 1 for slot, length in enumerate(self.lengths) if length), default=0)
-        width = self.fixed_width or -(-max(width, longest) // WIDTH_STEP) * WIDTH_STEP
+        width = self.fixed_width or -(-max(width, max_length) // WIDTH_STEP) * WIDTH_STEP
         rows = self.max_rows if self.fixed_width else max(rows, used)
         if old_rows >= rows and old_width >= width:
             return
         if not self.fixed_width:
-            width = _grown_size(width, old_width, longest * 5 // 4 // WIDTH_STEP * WIDTH_STEP)
+            width = _grown_size(width, old_width, max_length * 5 // 4 // WIDTH_STEP * WIDTH_STEP)
             affordable = self.max_tokens * 5 // 4 // width
             rows = max(rows, min(_grown_size(rows, old_rows, used * 2), self.max_rows, affordable))
         for i, layer in enumerate(self.key_values):
             larger = layer.new_zeros((2, rows, heads, width, size))
-            larger[:, :used, :, :longest] = layer[:, :used, :, :longest]
+            larger[:, :used, :, :max_length] = layer[:, :used, :, :max_length]
             self.key_values[i] = larger
 
     def decode(self, loaded: LoadedModel, token_N: Tensor, position_N: Tensor) -> Tensor:
         """Logits N V (float32) after appending one token to each of the first N slots."""
         count = len(token_N)
-        longest = max(self.lengths[:count]) + 1
-        self._grow(longest, count)
-        self.visible_width = self.fixed_width or -(-longest // WIDTH_STEP) * WIDTH_STEP
+        max_length = max(self.lengths[:count]) + 1
+        self._grow(max_length, count)
+        self.visible_width = self.fixed_width or -(-max_length // WIDTH_STEP) * WIDTH_STEP
         self.cursor_N = torch.tensor(self.lengths[:count], device=token_N.device)
         position_W = torch.arange(self.visible_width, device=token_N.device)
         visible_NW = position_W[None] <= self.cursor_N[:, None]
