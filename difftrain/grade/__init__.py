@@ -1,7 +1,7 @@
-"""Grades responses: one grader per answer kind, for the probe, GRPO's reward and the reports.
+"""Grades responses of the probe (which scores difficulty) and of GRPO; one grader per answer kind.
 
-A response is correct, incorrect or, for example without a closed answer tag, unparsable. No files
-are read, and torch is not imported.
+A response is correct, incorrect or unparsable (for example without closed `<answer>` tags). Grading
+reads no files and does not import torch.
 """
 
 from collections.abc import Sequence
@@ -52,10 +52,11 @@ def grade_batch(
     pool: GraderPool, responses: Sequence[str], samples: Sequence[Sample], rules: GradeConfig
 ) -> list[GradeResult | GradeFailure]:
     """Grade responses[i] to samples[i] in the pool's workers, under its time limit."""
-    without_images = [replace(sample, images=()) for sample in samples]
-    calls = [(*pair, rules) for pair in zip(responses, without_images, strict=True)]
+    imageless_samples = [replace(sample, images=()) for sample in samples]  # less data to send
+    calls = [(*pair, rules) for pair in zip(responses, imageless_samples, strict=True)]
     has_numbers = any(sample.answer_kind is AnswerKind.number for sample in samples)
-    return pool.run(grade_with_credit, calls, number.load_math_verify if has_numbers else None)
+    prepare = number.load_math_verify if has_numbers else None
+    return pool.run(grade_with_credit, calls, prepare)
 
 
 def gold_problem(gold: str, kind: AnswerKind, options: tuple[str, ...]) -> str | None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from difftrain.config.difficulty import BoxesCredit, GradeConfig
 from difftrain.grade.text import normalize_text
 
-MAX_CHARS = 50_000
-MAX_BOXES = 500
+MAX_CHARS = 50_000  # longer answers are unparsable
+MAX_BOXES = 500  # longer lists are unparsable
 MAX_COORDINATE = 1e7  # pixels; a box beyond it is malformed
 
-_FENCE = re.compile(r"```[a-zA-Z]*")
+_FENCE = re.compile(r"```[a-zA-Z]*")  # of a Markdown code block
 _BRACKET = re.compile(r"[\[\]{}]")
 _NUMBER_OR_WORD = re.compile(r"(\d[\d.]*)|[^\W\d_]+\d*")
 _BOX_WORD = re.compile(
@@ -25,10 +25,10 @@ _RETRACTION = re.compile(
     r"|n['`\u2018\u2019\u02bc\uff07]t\b"
 )
 """Words that, before or after a list of boxes, may mean that the model withdraws it."""
-_STRING = re.compile(
+_STRING = re.compile(  # Python's None, or a string in double or single quotes
     r"""(?s)None|"((?:\\.|[^"\\])*)"?|'((?:\\.|[^'\\]|'(?!\s*(?:[,:\]}]|\Z)))*)'?"""
 )
-_LAST_COMMA = re.compile(r",(?=\s*[\]}])")
+_TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def _json_strings(text: str) -> str:
     """The text with single-quoted strings as JSON strings, and Python's None as null.
 
     A single quote ends a string only if JSON can continue after it (`,`, `:`, `]`, `}` or the end);
-    any other one is an apostrophe.
+    any other single quote is an apostrophe.
     """
     escapes = {"\\'": "'", '"': '\\"'}
 
@@ -63,13 +63,13 @@ def _json_strings(text: str) -> str:
     return _STRING.sub(json_string, text)
 
 
-def _require_unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    if len(keys := dict(pairs)) < len(pairs):
+def _dict_with_unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(json_object := dict(pairs)) < len(pairs):
         raise ValueError("an object has a repeated key")
-    return keys
+    return json_object
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=_require_unique_keys)
+_JSON = json.JSONDecoder(object_pairs_hook=_dict_with_unique_keys)
 
 
 def _describes_box(text: str) -> bool:
@@ -86,7 +86,7 @@ def _describes_box(text: str) -> bool:
 
 
 def _parse_json(text: str) -> object:
-    """The only JSON value in a text; None if there is none, or if the text around it is ambiguous.
+    """The JSON value in a text; None if there is none, or if the text around it may change it.
 
     The text around it must not have another bracket, a box in words (four numbers in a row), or a
     word that may withdraw the value, such as `not`, `or`, `wait`.
@@ -97,14 +97,14 @@ def _parse_json(text: str) -> object:
         return None
     before, rest = text[: bracket.start()], text[bracket.start() :]
     quoted = _json_strings(rest)
-    for spelling in (rest, quoted, _LAST_COMMA.sub("", quoted)):
+    for json_text in (rest, quoted, _TRAILING_COMMA.sub("", quoted)):
         try:
-            value, end = _JSON.raw_decode(spelling)
+            value, end = _JSON.raw_decode(json_text)
         except (ValueError, RecursionError):
             continue
-        if _BRACKET.search(spelling, end):
+        if _BRACKET.search(json_text, end):
             return None
-        # No bracket follows the value, so its end in `rest` is the last bracket there.
+        # `end` is an index of json_text. In `rest`, the value ends at the last bracket.
         around = f"{before} {rest[max(map(rest.rfind, ']}')) + 1 :]}"
         return None if _RETRACTION.search(around) or _describes_box(around) else value
     return None
@@ -117,7 +117,8 @@ def _parse_box(value: object) -> Box | None:
     label = "" if label is None else label
     if not isinstance(corners, list) or len(corners) != 4 or not isinstance(label, str):
         return None
-    if not all(type(c) in (int, float) and abs(c) <= MAX_COORDINATE for c in corners):
+    # isinstance() would accept True as an int.
+    if not all(type(x) in (int, float) and abs(x) <= MAX_COORDINATE for x in corners):
         return None
     return Box(*map(float, corners), label=normalize_text(label))
 
@@ -148,7 +149,7 @@ def f1(boxes: list[Box], gold: list[Box], min_iou: float) -> float:
     """2 x matched pairs / (number of answer boxes + number of gold boxes); 1 means correct.
 
     The matching is one-to-one and as large as possible. A pair needs equal labels and at least
-    `min_iou` intersection over union. A gold box without a label (grounding) matches any label.
+    `min_iou` intersection over union. A gold box without a label matches any label.
     """
     if not boxes or not gold:
         return float(not boxes and not gold)
@@ -162,7 +163,7 @@ def f1(boxes: list[Box], gold: list[Box], min_iou: float) -> float:
 
 
 def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
-    """The F1 with grade.boxes=f1; else 1 if every box is matched, and 0 if not."""
+    """With grade.boxes=f1 the F1 score. Otherwise 1 if all boxes match, else 0."""
     boxes, gold_boxes = parse(answer), parse(gold)
     if boxes is None:
         return None

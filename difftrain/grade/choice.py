@@ -1,4 +1,4 @@
-"""Grades a choice: the answer is one letter in any decoration, or the exact text of an option."""
+"""Grades a choice: the answer is an option's letter, as in `**(B)**`, or an option's exact text."""
 
 import re
 import unicodedata
@@ -19,9 +19,9 @@ _LEAD = re.compile(  # as in `So the answer is B`
 _TAIL = re.compile(  # as in `B is the correct answer`
     r"(?i)\s+is\s+(?:the\s+)?(?:correct|right|best|answer)(?:\s+(?:answer|option|choice))?\Z"
 )
-_MAX_LEADS = 3  # rounds in which a lead and a tail are stripped
+_MAX_ROUNDS = 3  # a lead and a tail are stripped once in each round
 _LETTER = re.compile(r"[(\[{<]{0,3}\s*([A-Za-z])\s*[)\]}>.:]{0,4}")
-_MARKED_LETTER_AND_TEXT = re.compile(  # if the options are unknown
+_MARKED_LETTER_AND_TEXT = re.compile(  # `(A) red`; used only if the options are unknown
     r"(?s)(?:[(\[]([A-Z])[)\]]|([A-Z])[).:,]|([A-Z])(?=\s*[-–—=(]))"
     r"[*_.:,]*\s*[-–—=(]*\s*(\S.*?)\)?"
 )
@@ -32,7 +32,7 @@ _LETTER_AND_OPTION_TEXT = re.compile(
     r"(?s)[(\[]?([A-Za-z])([*_]*(?:[)\].:,][)\].:,*_]*\s*"
     rf"|\s*(?=[{_DASHES}=+(\[{{])|\s+(?=(?:is|means|says)\b)))(\S.*)"
 )
-"""`a. red`, `A is red`, `(A) = red`. Only the text shows whether A is the letter or the article."""
+"""`a. red`, `A is red`, `(A) = red`. The rest shows whether `A` is a letter or an article."""
 _SEPARATOR = re.compile(rf"\A(?:[{_DASHES}=(]|(?:is|means|says)\b[:*_]*)\s*")
 _SPACED_MINUS = re.compile(rf"\A[{_DASHES}]\s+")
 _MAX_SEPARATORS = 8  # skipped at most between a letter and the option's text
@@ -49,18 +49,19 @@ def _option_text(text: str) -> str:
 
 
 def _letters_with_text(text: str, options: tuple[str, ...]) -> list[str]:
+    """The letters of the options that are equal to the text, apart from spelling."""
     normalized = _option_text(text)
     has_text = [bool(normalized) and normalized == _option_text(option) for option in options]
     return list(compress(LETTERS, has_text))
 
 
 def _letters_after_separator(separator: str, rest: str, options: tuple[str, ...]) -> list[str]:
-    """The letters of the options whose text follows a letter and its separators.
+    """The letters of the options equal to `rest`, the text after a letter and `separator`.
 
-    As few separators as possible are removed: a minus or a bracket may belong to the option, so
-    `C -5` is the option -5, not 5. After another separator, `- 5` is minus five too.
+    If no option is equal, the separators at the start of `rest` are removed one by one. A minus
+    sign is first tried as a part of the option: `C -5` and `C: - 5` mean the option -5, not 5.
     """
-    after_separator = not {*".:,"}.isdisjoint(separator)
+    after_separator = any(character in ".:," for character in separator)
     for _ in range(_MAX_SEPARATORS):
         for text in (rest, rest.removesuffix(")")):
             signed = _SPACED_MINUS.sub("-", text) if after_separator else text
@@ -94,15 +95,15 @@ def _letter_beside_text(text: str, options: tuple[str, ...]) -> str | None:
 
 
 def parse(answer: str, options: tuple[str, ...]) -> str | None:
-    """The letter of an answer, which may lie outside the options; None if it is ambiguous.
+    """The letter of an answer, even if there is no such option; None if it is ambiguous.
 
     If option B is `blue`, then `(B)`, `B.`, `**B**`, `Option B`, `b. blue`, `B is blue` and `blue`
-    are B. `A or B`, all options in a row, and a letter with another option's text are None.
+    are B. `A or B`, all options in a row, and a letter with another option's text give None.
     """
     if len(answer) > MAX_CHARS:
         return None
     text = _strip_decoration(answer)
-    for _ in range(_MAX_LEADS):
+    for _ in range(_MAX_ROUNDS):
         if match := _LETTER.fullmatch(text):
             return match[1].upper()
         if len(letters := _letters_with_text(text, options)) == 1:

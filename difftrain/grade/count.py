@@ -1,4 +1,4 @@
-r"""Grades a count: exactly one whole number. `7 or 8` and `about 7` are unparsable.
+r"""Grades a count. An answer must give exactly one number; `7 or 8` and `about 7` are unparsable.
 
 Before the number, only words of a fixed list are allowed (`The answer is 7`). After it, the name of
 the counted things is allowed (`7 red circles`), but no word that changes the number (`7 dozen`).
@@ -27,14 +27,14 @@ _CLAIM = re.compile(
 )
 """A number in digits or in one word. A `claim` is one match of this pattern in an answer."""
 _CHANGING_CHARACTER = re.compile(r"[^\w\s.,:;!?'’\"()\[\]{}*_`$\\=\-+]|[+\-]")
-"""Characters that change a number: comparisons, ranges, + and - except as its sign."""
+"""Characters that change a number, such as <, ~, + and -. A claim includes its number's sign."""
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boxed)(?![a-zA-Z])")
-_VARIABLE = re.compile(r"(?i)\b[a-z]\s*(?:=|is\b)")
+_VARIABLE = re.compile(r"(?i)\b[a-z]\s*(?:=|is\b)")  # as in `x = 7`
 _COUNTED = re.compile(
     r"(?is)\b(?:number|count|total|amount) of (?P<what>.*?)(?:\b(?:is|are|equals)\b|[:=])"
 )
-_BREAK = re.compile(r"[.,;:!(\[=\n]")
-_MAX_NAME_WORDS = 10
+_BREAK = re.compile(r"[.,;:!(\[=\n]")  # ends the name of the counted things
+_MAX_NAME_WORDS = 10  # words in the name of the counted things
 _COPULAS = {"is", "are", "was", "were", "equals"}
 # Words that do not change the number beside them.
 _NEUTRAL = (
@@ -73,7 +73,7 @@ def _is_neutral(text: str) -> bool:
 
 
 def _is_counted_name(words: list[str]) -> bool:
-    """Whether these words can be the name of the counted things."""
+    """Whether these words can follow a number: a name, then neutral words (`cats are there`)."""
     if any(word in _CHANGING_WORDS or word.endswith("n't") for word in words):
         return False
     copula_index = next((i for i, word in enumerate(words) if word in _COPULAS), len(words))
@@ -84,18 +84,18 @@ def _is_one_answer(text: str, claims: list[re.Match[str]]) -> bool:
     """Whether the words around the claimed numbers neither change them nor add another answer."""
     if not _is_neutral(text[: claims[0].start()]):
         return False
-    names = [_words(text[claims[-1].end() :])]
+    names = [_words(text[claims[-1].end() :])]  # what each claim counts, in words
     for left, right in pairwise(claims):
-        gap = text[left.end() : right.start()]
-        if not (boundary := _BREAK.search(gap)) or not _is_neutral(gap[boundary.end() :]):
+        between = text[left.end() : right.start()]
+        if not (boundary := _BREAK.search(between)) or not _is_neutral(between[boundary.end() :]):
             return False
-        names.append(_words(gap[: boundary.start()]))
+        names.append(_words(between[: boundary.start()]))
     # `7 cats, 7 dogs` are two counts.
     return all(map(_is_counted_name, names)) and len({tuple(name) for name in names if name}) <= 1
 
 
 def parse(answer: str) -> Fraction | None:
-    """The only number of an answer, in digits or as a word (up to twenty, or 30, 40, ... 90).
+    """The only number of an answer, in digits or as a word (zero to twenty, thirty, ... ninety).
 
     Neutral words around it are allowed ("There are 7 shapes.", "7 (seven)"). None if words or signs
     change the number: "not 7", "all but 7", "7 or 8", "7+", "7 pairs".

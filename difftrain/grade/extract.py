@@ -1,6 +1,7 @@
 """Finds the answer in a response, and checks the format of the response.
 
-The answer is the text in the last closed answer tags; if it has a `\\boxed{}`, the content of that.
+The answer is the text in the last closed answer tags. If they contain a `\\boxed{}`, the answer is
+the content of the last one.
 """
 
 import re
@@ -19,19 +20,16 @@ def tag_content(response: str) -> str | None:
 
 
 def boxed_content(text: str) -> str | None:
-    """The content of the last `\\boxed{}` whose braces balance; None if there is none.
-
-    It reads the text once, so that many unclosed boxes do not make it slow.
-    """
+    """The content of the last `\\boxed{}` whose braces balance, found in one pass, or None."""
     open_braces: list[int] = []
-    start, content = -1, None
+    box_start, content = -1, None
     for match in _BRACE.finditer(text):
         if match[0] == "{":
             open_braces.append(match.start())
         elif match[0] == "}" and open_braces:
-            brace = open_braces.pop()
-            if brace > start and text.endswith("\\boxed", 0, brace):
-                start, content = brace, text[brace + 1 : match.start()]
+            start = open_braces.pop()
+            if start > box_start and text.endswith("\\boxed", 0, start):
+                box_start, content = start, text[start + 1 : match.start()]
     return content
 
 

@@ -1,8 +1,8 @@
 """Grades a number: by exact arithmetic if answer and gold are plain numbers, else with math-verify.
 
-Only short expressions with a few LaTeX commands reach math-verify: no words, which it reads as
-products of letters, and nothing that never finishes evaluating, such as power towers. math-verify
-and sympy run in worker processes only (pool.py), never in the training process.
+math-verify gets only short expressions with a few LaTeX commands. It gets no words, which it reads
+as products of letters, and no power towers such as 9^9^9^9, which it never finishes. It and sympy
+run in worker processes only (pool.py), never in the training process.
 """
 
 import atexit
@@ -21,9 +21,9 @@ from difftrain.grade.pool import GradeFailure, GraderPool, in_worker
 from difftrain.grade.text import normalize_number, strip_wrappers
 
 MAX_CHARS = 200  # longer answers are not parsed
-TIMEOUT_S = 5.0  # for one comparison requested outside of a grader's worker
+TIMEOUT_S = 5.0  # for one call of math-verify, if this process is not a worker itself
 
-_SPELLINGS = {
+_SPELLINGS = {  # unit -> its other spellings
     "%": ("percent",),
     "°": ("degree", "degrees", "deg"),
     "$": ("dollar", "dollars"),
@@ -39,7 +39,7 @@ _SPELLINGS = {
 UNITS = {spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others)}
 """Units allowed after a number: spelling -> the spelling used for comparison."""
 
-_SIGN = r"(?:[a-zA-Z]\s*=\s*)?(?P<sign>[+-]?)\s*"
+_SIGN = r"(?:[a-zA-Z]\s*=\s*)?(?P<sign>[+-]?)\s*"  # `x = -`, or a part of it
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL = rf"(?P<decimal>(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{{1,2}})?)"
 _RATIO = r"(?P<over>[0-9]+)\s*/\s*(?P<under>0*[1-9][0-9]*)"
@@ -57,7 +57,7 @@ _LATEX = (
 )
 COMMANDS = frozenset(_LATEX.split())  # allowed in an expression
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
-_WORD = re.compile(r"(?<![a-zA-Z0-9])[a-zA-Z]{2,}|[a-zA-Z]{4,}")
+_WORD = re.compile(r"(?<![a-zA-Z0-9])[a-zA-Z]{2,}|[a-zA-Z]{4,}")  # not the `xyz` in `2xyz`
 _ALLOWED_TEXT = re.compile(r"[\sa-zA-Z0-9+\-*/^_=<>(){}\[\]|.,:;\\$%°']*")
 _TOO_LARGE_OR_OVER_ZERO = re.compile(r"\^\s*\{?\s*[+-]?[0-9]{4,}|[0-9]{21,}|/\s*0+(?![.0-9])")
 """An exponent of four or more digits, a number of 21 or more digits, a division by zero."""
@@ -75,7 +75,7 @@ def strip_latex(text: str) -> str:
 
 
 def parse(answer: str) -> tuple[Fraction, str] | None:
-    """The exact value and the unit (or "") of a number or fraction, also after `x =`, or None."""
+    """The exact value and the unit ("" if none) of a number or fraction, else None."""
     match = _QUANTITY.fullmatch(strip_latex(answer)) if len(answer) <= MAX_CHARS else None
     if match is None:
         return None
@@ -88,6 +88,7 @@ def parse(answer: str) -> tuple[Fraction, str] | None:
 
 
 def _to_latex(text: str, quantity: tuple[Fraction, str] | None) -> str:
+    """The value of `quantity` (the result of `parse`) without its unit; if None, the text."""
     if quantity is None:
         return strip_latex(text)
     top, bottom = quantity[0].as_integer_ratio()
@@ -106,6 +107,7 @@ def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig)
         tolerance = Fraction(rules.number_tolerance) * abs(gold_value)
         return float(len({unit, gold_unit} - {""}) < 2 and abs(value - gold_value) <= tolerance)
     equal = expressions_equal(_to_latex(gold, gold_quantity), _to_latex(answer, quantity))
+    # A number that cannot be compared with the gold expression is incorrect, not unparsable.
     return None if equal is None and not quantity else float(bool(equal))
 
 

@@ -26,13 +26,13 @@ from pebble import ProcessExpired, ProcessPool
 
 logger = logging.getLogger(__name__)
 
-MEMORY_BYTES = 4 << 30  # address space of a worker; an answer that needs more ends the worker
+MEMORY_BYTES = 4 << 30  # 4 GiB of address space; an answer that needs more ends the worker
 GRACE_S = 1.0  # the parent kills a worker that still runs this long after its limit
 START_TIMEOUT_S = 120.0  # to start a worker or prepare a call; not part of the call's own limit
 MAX_FAILED_STARTS = 3  # starts in a row without a finished call before the pool gives up
 STDERR_CHARS = 2_000  # last characters of the workers' stderr in an error message
 
-Prepare = Callable[[], None] | None
+Prepare = Callable[[], None] | None  # a worker calls it before a call; its time is not limited
 _in_worker = False
 
 
@@ -57,10 +57,10 @@ def _start_worker(stderr_path: str) -> None:
     global _in_worker
     _in_worker = True
     stderr = os.open(stderr_path, os.O_WRONLY | os.O_APPEND)
-    os.dup2(stderr, 1)
+    os.dup2(stderr, 1)  # stdout too
     os.dup2(stderr, 2)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, even inside C code
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -83,7 +83,7 @@ def _run_limited(
 
 class _WorkerProcess(SpawnProcess):
     """A spawned process that does not import its parent's main module, because a script without
-    `if __name__ == "__main__"` would run again.
+    `if __name__ == "__main__"` would run again. The type stubs lack multiprocessing's `_Popen`.
     """
 
     _lock = threading.Lock()
@@ -169,15 +169,17 @@ class GraderPool(AbstractContextManager["GraderPool"]):
 
     def _failure(self, error: BaseException) -> GradeFailure:
         self.num_killed += 1
-        at_limit = isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGALRM
-        if at_limit or isinstance(error, TimeoutError):
+        killed_by_sigalrm = isinstance(error, ProcessExpired) and error.exitcode == -signal.SIGALRM
+        if killed_by_sigalrm or isinstance(error, TimeoutError):
             return GradeFailure.timed_out
         logger.warning("a grader died: %s: %s", type(error).__name__, error)
         return GradeFailure.died
 
     def _start(self) -> ProcessPool:
         args = (str(self._stderr),)
-        pool = ProcessPool(self.num_workers, 0, _start_worker, args, context=_WorkerContext())
+        pool = ProcessPool(
+            self.num_workers, initializer=_start_worker, initargs=args, context=_WorkerContext()
+        )
         pool.schedule(in_worker)  # pebble starts workers at the first call
         return pool
 

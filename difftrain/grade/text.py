@@ -12,7 +12,7 @@ from difftrain.config.difficulty import GradeConfig, TextCredit
 
 MAX_CHARS = 20_000  # longer answers are incorrect
 
-_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # such as ７ -> 7
 _DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63), "-")
 _NUMERIC = {**_FULL_WIDTH, **_DASHES, 0x00B2: "^2", 0x00B3: "^3", 0x00A0: " ", 0x3000: " "}
 _WRAPPED = re.compile(
@@ -25,7 +25,7 @@ _MAX_WRAPPERS = 4  # nested wrappers to strip at most
 def normalize_text(text: str) -> str:
     """The text in NFKC and case-folded, with single blanks for white space, stripped."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(unicodedata.normalize("NFKC", folded).split())
+    return " ".join(unicodedata.normalize("NFKC", folded).split())  # casefold can undo NFKC
 
 
 def normalize_number(text: str) -> str:
@@ -45,11 +45,7 @@ def strip_wrappers(text: str) -> str:
 
 
 def similarity(answer: str, gold: str) -> float:
-    r"""1 - Levenshtein distance / length of the longer text, both normalized; 1 only if equal.
-
-    Some libraries use the Indel distance for a ratio of this name. Wrappers around the answer
-    (`\text{}`, `$`, `**`) do not count.
-    """
+    """1 - Levenshtein distance / length of the longer text, both normalized; 1 only if equal."""
     if len(answer) > MAX_CHARS:
         return 0.0
     normal_gold = normalize_text(gold)
@@ -58,8 +54,8 @@ def similarity(answer: str, gold: str) -> float:
 
 
 def credit(answer: str, gold: str, options: tuple[str, ...], rules: GradeConfig) -> float | None:
-    """1 for equal texts, else 0. With grade.text=similarity the similarity, or 1 if that is at
-    least grade.text_correct_min.
+    """1 for equal texts, else 0. With grade.text=similarity, 1 if the similarity is at least
+    grade.text_correct_min, else the similarity.
     """
     if not normalize_text(answer):
         return None
