@@ -49,7 +49,7 @@ def _option_text(text: str) -> str:
 
 
 def _letters_with_text(text: str, options: tuple[str, ...]) -> list[str]:
-    """The letters of the options that are equal to the text, apart from spelling."""
+    """The letters of the options that are equal to the text after normalization."""
     normalized = _option_text(text)
     has_text = [bool(normalized) and normalized == _option_text(option) for option in options]
     return list(compress(LETTERS, has_text))

@@ -1,8 +1,9 @@
-"""Reads adversarial.tsv: attacks on the graders and correct answers that must not be refused.
+"""Reads adversarial.tsv: answers that try to trick the graders, and unusual correct answers.
 
 The columns are answer kind, gold answer, options (separated by |), answer, verdict, reason. The
-answer is put into answer tags unless it begins with `raw:`. `‹text›×N` repeats a text N times, ⏎ is
-a new line, ⇥ a tab. The verdict `unpaid` means incorrect or unparsable.
+gold answer CATS means the two boxes below. The answer is put into answer tags unless it begins with
+`raw:`. In the answer, `‹text›×N` means N times the text, ⏎ a new line and ⇥ a tab. The verdict
+`not_correct` means incorrect or unparsable.
 """
 
 import re
@@ -12,12 +13,12 @@ from pathlib import Path
 from difftrain.records import AnswerKind, Sample, TaskSet
 
 CATS = '[{"bbox_2d": [0, 0, 10, 10], "label": "cat"}, {"bbox_2d": [50, 0, 60, 10], "label": "cat"}]'
-REPEATED = re.compile(r"‹([^›]*)›×(\d+)")
+REPETITION = re.compile(r"‹([^›]*)›×(\d+)")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table."""
+    """One line of adversarial.tsv."""
 
     sample: Sample
     response: str
@@ -27,7 +28,7 @@ class Case:
 
 def expand(text: str) -> str:
     """The text with repetitions, new lines and tabs written out."""
-    text = REPEATED.sub(lambda match: match[1] * int(match[2]), text)
+    text = REPETITION.sub(lambda match: match[1] * int(match[2]), text)
     return text.replace("⏎", "\n").replace("⇥", "\t")
 
 
@@ -47,8 +48,8 @@ def sample(kind: str, gold: str, options: str) -> Sample:
 
 
 def cases() -> list[Case]:
-    """Every line of the table."""
-    rows = []
+    """Every line of adversarial.tsv."""
+    parsed_cases = []
     for line in (Path(__file__).parent / "adversarial.tsv").read_text().split("\n"):
         if not line or line.startswith("# "):
             continue
@@ -56,5 +57,5 @@ def cases() -> list[Case]:
         is_raw = answer.startswith("raw:")
         text = expand(answer.removeprefix("raw:"))
         response = text if is_raw else f"<think>so</think><answer>{text}</answer>"
-        rows.append(Case(sample(kind, gold, options), response, verdict, reason))
-    return rows
+        parsed_cases.append(Case(sample(kind, gold, options), response, verdict, reason))
+    return parsed_cases

@@ -11,7 +11,7 @@ from difftrain.config.difficulty import BoxesCredit, GradeConfig
 from difftrain.records import AnswerKind, Sample, TaskSet, Verdict
 
 CORRECT, INCORRECT, UNPARSABLE = Verdict.correct, Verdict.incorrect, Verdict.unparsable
-PARTIAL = GradeConfig(boxes=BoxesCredit.f1)
+PARTIAL_CREDIT = GradeConfig(boxes=BoxesCredit.f1)
 COLORS = ("red", "blue", "green", "orange")
 
 
@@ -30,13 +30,14 @@ def sample(answer: str, kind: AnswerKind, options: tuple[str, ...] = ()) -> Samp
 
 
 def verdict_of(kind: AnswerKind, answer: str, gold: str, options: tuple[str, ...] = ()) -> Verdict:
-    """The verdict on an answer without tags, exactly as written."""
+    """The verdict of the kind's grader on an answer without its tags."""
     credit = grade.GRADERS[kind].credit(answer, gold, options, grade.STRICT)
     return UNPARSABLE if credit is None else CORRECT if credit == 1 else INCORRECT
 
 
 def box_credit(answer: str, gold: str) -> float:
-    return grade.GRADERS[AnswerKind.boxes].credit(answer, gold, (), PARTIAL)
+    """The F1 score of the answer's boxes."""
+    return grade.GRADERS[AnswerKind.boxes].credit(answer, gold, (), PARTIAL_CREDIT)
 
 
 @pytest.mark.parametrize("kind", AnswerKind)
@@ -49,7 +50,7 @@ def test_an_empty_or_missing_answer_is_unparsable_for_every_kind(
 
 @pytest.mark.parametrize("response", ["<answer>\n7\n</answer>", "<answer>\\boxed{7}</answer>"])
 @pytest.mark.parametrize("kind", [AnswerKind.count, AnswerKind.number, AnswerKind.text])
-def test_white_space_and_boxes_around_the_answer_do_not_matter(
+def test_an_answer_may_have_white_space_or_a_latex_box_around_it(
     response: str, kind: AnswerKind
 ) -> None:
     assert grade.grade(response, sample("7", kind)) is CORRECT
@@ -105,12 +106,14 @@ def test_a_letter_is_graded_even_if_the_options_are_unknown() -> None:
 
 @pytest.mark.parametrize(
     "answer", ["1,234", "1234", "1234 shapes", "**1234**", "\uff11\uff12\uff13\uff14", "1234."]
-)
+)  # \uff11 to \uff14 are the full-width digits 1 to 4
 def test_a_count_is_one_whole_number(answer: str) -> None:
     assert verdict_of(AnswerKind.count, answer, "1234") is CORRECT
 
 
-@pytest.mark.parametrize("answer", ["7 or 8", "7,8", "7/8", "many", "H7O", "3-7", "7" * 300])
+@pytest.mark.parametrize(
+    "answer", ["7 or 8", "7,8", "7/8", "many", "H7O", "3-7", "7" * 300]
+)  # the last one is too long to be read
 def test_a_count_with_two_numbers_or_none_is_unparsable(answer: str) -> None:
     assert verdict_of(AnswerKind.count, answer, "7") is UNPARSABLE
 
@@ -173,7 +176,7 @@ def test_unequal_values_are_not_correct(answer: str, gold: str) -> None:
         "__import__('os')",
     ],
 )
-def test_words_and_endless_numbers_are_unparsable(answer: str) -> None:
+def test_words_and_expressions_too_costly_to_evaluate_are_unparsable(answer: str) -> None:
     assert verdict_of(AnswerKind.number, answer, "7") is UNPARSABLE
 
 
@@ -192,20 +195,20 @@ def test_a_number_is_graded_in_any_thread() -> None:
 
 
 def test_grading_leaves_the_callers_sigalrm_timer_running() -> None:
-    before = signal.getitimer(signal.ITIMER_REAL)
-    handler = signal.signal(signal.SIGALRM, lambda *_: None)
+    timer_before = signal.getitimer(signal.ITIMER_REAL)
+    handler_before = signal.signal(signal.SIGALRM, lambda *_: None)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 100)
+        signal.setitimer(signal.ITIMER_REAL, 100)  # seconds
         verdict_of(AnswerKind.number, r"\sqrt{12}", r"2\sqrt{3}")
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 50
     finally:
-        signal.setitimer(signal.ITIMER_REAL, *before)
-        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer_before)
+        signal.signal(signal.SIGALRM, handler_before)
 
 
 def test_a_text_is_correct_in_any_case_width_and_spacing() -> None:
     assert verdict_of(AnswerKind.text, "  Stop\n SIGN ", "stop sign") is CORRECT
-    assert verdict_of(AnswerKind.text, "\uff33\uff34\uff2f\uff30", "stop") is CORRECT
+    assert verdict_of(AnswerKind.text, "\uff33\uff34\uff2f\uff30", "stop") is CORRECT  # full width
     assert verdict_of(AnswerKind.text, "Straße", "STRASSE") is CORRECT
 
 
@@ -215,30 +218,31 @@ def test_a_part_of_the_gold_text_or_a_longer_text_is_incorrect(answer: str) -> N
 
 
 def box(x: int, label: str = "cat") -> dict:
+    """A box of 10 x 10 pixels."""
     return {"bbox_2d": [x, 0, x + 10, 10], "label": label}
 
 
-TWO = json.dumps([box(0), box(50)])
+TWO_CATS = json.dumps([box(0), box(50)])
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        TWO,
+        TWO_CATS,
         json.dumps([box(50), box(0)]),
-        f"```json\n{TWO}\n```",
-        TWO.replace('"', "'"),
-        TWO.replace("cat", "CAT"),
-        TWO.replace("[0, 0,", "[1, 0,"),
+        f"```json\n{TWO_CATS}\n```",
+        TWO_CATS.replace('"', "'"),
+        TWO_CATS.replace("cat", "CAT"),
+        TWO_CATS.replace("[0, 0,", "[1, 0,"),
     ],
 )
 def test_boxes_are_correct_in_any_order_and_quoting(answer: str) -> None:
-    assert verdict_of(AnswerKind.boxes, answer, TWO) is CORRECT
+    assert verdict_of(AnswerKind.boxes, answer, TWO_CATS) is CORRECT
 
 
 @pytest.mark.parametrize(
     ("answer", "credit"),
-    [
+    [  # credit: 2 x matched boxes / (boxes in the answer + 2 gold boxes)
         ([box(0)], 2 / 3),
         ([box(0), box(50), box(80)], 4 / 5),
         ([box(0), box(0)], 1 / 2),
@@ -249,17 +253,18 @@ def test_boxes_are_correct_in_any_order_and_quoting(answer: str) -> None:
     ],
 )
 def test_missing_extra_and_mislabeled_boxes_lower_the_credit(answer: list, credit: float) -> None:
-    assert verdict_of(AnswerKind.boxes, json.dumps(answer), TWO) is INCORRECT
-    assert box_credit(json.dumps(answer), TWO) == pytest.approx(credit)
+    assert verdict_of(AnswerKind.boxes, json.dumps(answer), TWO_CATS) is INCORRECT
+    assert box_credit(json.dumps(answer), TWO_CATS) == pytest.approx(credit)
 
 
 def test_boxes_are_matched_one_to_one_with_as_many_pairs_as_possible() -> None:
     gold = json.dumps([box(0), box(4)])
+    # box(2) matches both gold boxes, box(-3) only box(0). So box(2) must be matched with box(4).
     answer = json.dumps([box(2), box(-3)])
     assert box_credit(answer, gold) == 1
 
 
-def test_an_apostrophe_inside_single_quotes_is_read() -> None:
+def test_a_label_in_single_quotes_may_have_an_apostrophe_and_double_quotes() -> None:
     answer = "[{'bbox_2d': [0, 0, 10, 10], 'label': 'driver's \"seat\"'}]"
     gold = json.dumps([{"bbox_2d": [0, 0, 10, 10], "label": 'driver\'s "seat"'}])
     assert verdict_of(AnswerKind.boxes, answer, gold) is CORRECT
@@ -280,7 +285,7 @@ def test_an_apostrophe_inside_single_quotes_is_read() -> None:
     ],
 )
 def test_anything_but_a_list_of_boxes_is_unparsable(answer: str) -> None:
-    assert verdict_of(AnswerKind.boxes, answer, TWO) is UNPARSABLE
+    assert verdict_of(AnswerKind.boxes, answer, TWO_CATS) is UNPARSABLE
 
 
 @pytest.mark.parametrize(
@@ -299,7 +304,7 @@ def test_anything_but_a_list_of_boxes_is_unparsable(answer: str) -> None:
         ('[{"bbox_2d": [9, 9, 1, 1], "label": "cat"}]', AnswerKind.boxes, ()),
     ],
 )
-def test_gold_problem_is_set_for_a_gold_answer_that_cannot_be_graded(
+def test_a_gold_answer_that_cannot_be_graded_is_a_problem(
     gold: str, kind: AnswerKind, options: tuple[str, ...]
 ) -> None:
     assert grade.gold_problem(gold, kind, options)
@@ -313,10 +318,10 @@ def test_gold_problem_is_set_for_a_gold_answer_that_cannot_be_graded(
         (r"\frac{\sqrt{3}}{2}", AnswerKind.number, ()),
         ("-3.5 cm", AnswerKind.number, ()),
         ("Yes", AnswerKind.text, ()),
-        (TWO, AnswerKind.boxes, ()),
+        (TWO_CATS, AnswerKind.boxes, ()),
     ],
 )
-def test_a_gold_answer_without_a_problem_is_itself_graded_correct(
+def test_a_gold_answer_without_a_problem_is_graded_correct_as_an_answer(
     gold: str, kind: AnswerKind, options: tuple[str, ...]
 ) -> None:
     assert grade.gold_problem(gold, kind, options) is None

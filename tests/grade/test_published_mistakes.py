@@ -1,7 +1,7 @@
-"""Mistakes of published reward code. A test's name says the mistake; our graders do not make it.
+"""The graders do not make the mistakes of published reward code; a test's name is the mistake.
 
-The code: V-Triune's verifiers, the plugin of Qi et al. 2026, Visual-RFT, open-r1, R1-V, MathRuler
-and math-verify.
+The mistakes are those of V-Triune's verifiers, the plugin of Qi et al. 2026, Visual-RFT, open-r1,
+R1-V, MathRuler and math-verify.
 """
 
 import json
@@ -16,10 +16,10 @@ from difftrain.records import AnswerKind, Verdict
 from tests.grade.adversarial import sample
 
 COLORS = "red|blue|green|orange"
-PARTIAL = GradeConfig(text=TextCredit.similarity, boxes=BoxesCredit.f1)
-ONE = {"bbox_2d": [0, 0, 10, 10], "label": "cat"}
-TWO = {"bbox_2d": [50, 0, 60, 10], "label": "dog"}
-BOTH = json.dumps([ONE, TWO])
+PARTIAL_CREDIT = GradeConfig(text=TextCredit.similarity, boxes=BoxesCredit.f1)
+CAT = {"bbox_2d": [0, 0, 10, 10], "label": "cat"}
+DOG = {"bbox_2d": [50, 0, 60, 10], "label": "dog"}
+BOTH = json.dumps([CAT, DOG])
 
 
 def verdict_of(answer: str, gold: str, kind: str, options: str = "") -> Verdict:
@@ -28,15 +28,15 @@ def verdict_of(answer: str, gold: str, kind: str, options: str = "") -> Verdict:
 
 def box_credit(answer: str, gold: str) -> float:
     response = f"<answer>{answer}</answer>"
-    return grade.grade_with_credit(response, sample("boxes", gold, ""), PARTIAL).credit
+    return grade.grade_with_credit(response, sample("boxes", gold, ""), PARTIAL_CREDIT).credit
 
 
-def test_v_triune_refuses_a_bare_42_without_a_box() -> None:
+def test_v_triune_refuses_42_without_a_latex_box() -> None:
     assert verdict_of("42", "42", "number") is Verdict.correct
 
 
 def test_v_triune_gives_no_reward_to_two_perfect_boxes_in_swapped_order() -> None:
-    assert verdict_of(json.dumps([TWO, ONE]), BOTH, "boxes") is Verdict.correct
+    assert verdict_of(json.dumps([DOG, CAT]), BOTH, "boxes") is Verdict.correct
 
 
 def test_v_triune_cannot_parse_a_label_with_an_apostrophe() -> None:
@@ -49,12 +49,14 @@ def test_v_triune_cannot_parse_boxes_inside_a_code_fence() -> None:
 
 
 def test_v_triune_rewards_the_complete_boxes_of_a_truncated_list() -> None:
-    assert verdict_of(BOTH[:-12], json.dumps([ONE]), "boxes") is Verdict.unparsable
+    without_end = BOTH[:-12]  # ends inside the second box
+    assert verdict_of(without_end, json.dumps([CAT]), "boxes") is Verdict.unparsable
 
 
 def test_v_triune_ignores_duplicate_boxes_without_a_penalty() -> None:
-    assert verdict_of(json.dumps([ONE, TWO, ONE]), BOTH, "boxes") is Verdict.incorrect
-    assert box_credit(json.dumps([ONE, TWO, ONE]), BOTH) == pytest.approx(4 / 5)
+    assert verdict_of(json.dumps([CAT, DOG, CAT]), BOTH, "boxes") is Verdict.incorrect
+    # 2 x 2 matched boxes / (3 boxes in the answer + 2 gold boxes)
+    assert box_credit(json.dumps([CAT, DOG, CAT]), BOTH) == pytest.approx(4 / 5)
 
 
 def test_v_triune_grades_words_as_products_of_letters() -> None:
@@ -70,13 +72,10 @@ def test_v_triune_reads_option_e_as_eulers_number() -> None:
 
 
 def test_v_triune_scores_a_whole_batch_zero_if_one_answer_raises() -> None:
-    bombs = ["<answer>" + "[" * 90_000 + "</answer>", "<answer>10^{10^{9}}</answer>"]
-    good = "<answer>7</answer>"
-    number, box = sample("number", "7", ""), sample("boxes", BOTH, "")
     verdicts = [
-        grade.grade(bombs[0], box),
-        grade.grade(bombs[1], number),
-        grade.grade(good, number),
+        verdict_of("[" * 90_000, BOTH, "boxes"),
+        verdict_of("10^{10^{9}}", "7", "number"),
+        verdict_of("7", "7", "number"),
     ]
     assert verdicts == [Verdict.unparsable, Verdict.unparsable, Verdict.correct]
 
@@ -85,47 +84,50 @@ def test_v_triune_silently_scores_zero_for_an_unparsable_gold_answer() -> None:
     assert grade.gold_problem("see above", AnswerKind.number, ()) is not None
 
 
-def test_the_papers_plugin_rewards_17_if_the_gold_answer_is_7() -> None:
+def test_the_plugin_of_qi_et_al_rewards_17_if_the_gold_answer_is_7() -> None:
     assert verdict_of("17", "7", "count") is Verdict.incorrect
     assert verdict_of("17", "7", "number") is Verdict.incorrect
     assert verdict_of("17", "7", "text") is Verdict.incorrect
 
 
-def test_the_papers_plugin_rewards_a_single_letter_of_the_gold_text() -> None:
+def test_the_plugin_of_qi_et_al_rewards_a_single_letter_of_the_gold_text() -> None:
     assert verdict_of("s", "stop sign", "text") is Verdict.incorrect
 
 
-def test_the_papers_plugin_rewards_a_similar_text() -> None:
+def test_the_plugin_of_qi_et_al_rewards_a_similar_text() -> None:
     assert verdict_of("stop sing", "stop sign", "text") is Verdict.incorrect
     result = grade.grade_with_credit(
-        "<answer>stop</answer>", sample("text", "stop sign", ""), PARTIAL
+        "<answer>stop</answer>", sample("text", "stop sign", ""), PARTIAL_CREDIT
     )
     assert result.verdict is Verdict.incorrect
-    assert result.credit == pytest.approx(4 / 9)
+    assert result.credit == pytest.approx(4 / 9)  # `stop` is 4 of the 9 characters
 
 
-def test_the_papers_plugin_grades_only_the_first_of_several_numbers() -> None:
+def test_the_plugin_of_qi_et_al_grades_only_the_first_of_several_numbers() -> None:
     assert verdict_of("7 or 8 or 9", "7", "count") is Verdict.unparsable
 
 
-def test_the_papers_plugin_guesses_the_answer_kind_from_the_gold_answer() -> None:
+def test_the_plugin_of_qi_et_al_guesses_the_answer_kind_from_the_gold_answer() -> None:
     assert verdict_of("1,234", "1234", "count") is Verdict.correct
     assert verdict_of("1,234", "1234", "text") is Verdict.incorrect
 
 
-def test_the_papers_plugin_has_no_penalty_for_missing_boxes() -> None:
-    assert verdict_of(json.dumps([ONE]), BOTH, "boxes") is Verdict.incorrect
-    assert box_credit(json.dumps([ONE]), BOTH) == pytest.approx(2 / 3)
+def test_the_plugin_of_qi_et_al_has_no_penalty_for_missing_boxes() -> None:
+    assert verdict_of(json.dumps([CAT]), BOTH, "boxes") is Verdict.incorrect
+    # 2 x 1 matched box / (1 box in the answer + 2 gold boxes)
+    assert box_credit(json.dumps([CAT]), BOTH) == pytest.approx(2 / 3)
 
 
-def test_the_papers_plugin_has_no_penalty_for_extra_boxes() -> None:
-    many = [ONE, TWO, *({"bbox_2d": [x, 50, x + 9, 60], "label": "cat"} for x in range(0, 80, 10))]
+def test_the_plugin_of_qi_et_al_has_no_penalty_for_extra_boxes() -> None:
+    extra_boxes = [{"bbox_2d": [x, 50, x + 9, 60], "label": "cat"} for x in range(0, 80, 10)]
+    many = [CAT, DOG, *extra_boxes]
     assert verdict_of(json.dumps(many), BOTH, "boxes") is Verdict.incorrect
+    # 2 x 2 matched boxes / (10 boxes in the answer + 2 gold boxes)
     assert box_credit(json.dumps(many), BOTH) == pytest.approx(4 / 12)
 
 
-def test_the_papers_plugin_has_no_penalty_for_missing_labels() -> None:
-    without_labels = json.dumps([{"bbox_2d": box["bbox_2d"]} for box in (ONE, TWO)])
+def test_the_plugin_of_qi_et_al_has_no_penalty_for_missing_labels() -> None:
+    without_labels = json.dumps([{"bbox_2d": box["bbox_2d"]} for box in (CAT, DOG)])
     assert verdict_of(without_labels, BOTH, "boxes") is Verdict.incorrect
     assert box_credit(without_labels, BOTH) == 0
 
@@ -135,7 +137,7 @@ def test_r1v_finds_no_answer_without_white_space_inside_the_tags() -> None:
 
 
 @pytest.mark.parametrize("answer", ["\n7\n", "\\boxed{7}", "\n\\boxed{7}\n", " 7 "])
-def test_r1v_refuses_an_answer_with_line_breaks_or_a_box(answer: str) -> None:
+def test_r1v_refuses_an_answer_with_line_breaks_or_a_latex_box(answer: str) -> None:
     assert verdict_of(answer, "7", "number") is Verdict.correct
     assert verdict_of(answer, "7", "text") is Verdict.correct
 
@@ -152,7 +154,7 @@ def test_visual_rft_rewards_an_empty_answer(kind: AnswerKind) -> None:
     for answer in ("", " ", "\n", "\\boxed{}"):
         assert verdict_of(answer, gold, kind) is Verdict.unparsable
         result = grade.grade_with_credit(
-            f"<answer>{answer}</answer>", sample(kind, gold, ""), PARTIAL
+            f"<answer>{answer}</answer>", sample(kind, gold, ""), PARTIAL_CREDIT
         )
         assert result.credit == 0
 

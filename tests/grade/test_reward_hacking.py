@@ -5,15 +5,17 @@ import pytest
 from difftrain.data import prompts
 from difftrain.grade import reward_hacking
 from difftrain.grade.reward_hacking import Alarm
+from difftrain.records import Sample
 from tests.grade import adversarial
 
-CHOICE = adversarial.sample("choice", "B", "red|blue|green")
-COUNT = adversarial.sample("count", "7", "")
+# The question of both samples is `How many shapes are there?`.
+CHOICE_SAMPLE = adversarial.sample("choice", "B", "red|blue|green")
+COUNT_SAMPLE = adversarial.sample("count", "7", "")
 
 
-def alarms_of(response: str, sample: object = CHOICE) -> set[Alarm]:
+def alarms_of(response: str, sample: Sample = CHOICE_SAMPLE) -> set[Alarm]:
     alarms = reward_hacking.response_alarms(response, sample, prompts.SYSTEM)
-    return {alarm for alarm, counts in alarms.items() if counts}
+    return {alarm for alarm, shows_it in alarms.items() if shows_it}
 
 
 @pytest.mark.parametrize("response", ["", " \n", "<answer></answer>", "<answer>\\boxed{}</answer>"])
@@ -36,7 +38,7 @@ def test_naming_one_option_or_none_does_not_count(answer: str) -> None:
 
 
 def test_letters_in_a_count_are_not_options() -> None:
-    assert alarms_of("<answer>A or B</answer>", COUNT) == set()
+    assert alarms_of("<answer>A or B</answer>", COUNT_SAMPLE) == set()
 
 
 def test_a_repeated_tag_counts_towards_an_alarm() -> None:
@@ -51,32 +53,35 @@ def test_repeating_the_prompt_counts_towards_an_alarm() -> None:
 
 def test_a_thought_may_repeat_the_question() -> None:
     assert (
-        alarms_of("<think>How many shapes are there? 7.</think><answer>7</answer>", COUNT) == set()
+        alarms_of("<think>How many shapes are there? 7.</think><answer>7</answer>", COUNT_SAMPLE)
+        == set()
     )
 
 
 def test_ten_steps_above_the_limit_raise_an_alarm_and_one_does_not() -> None:
-    quiet = [0.0] * 30
-    assert reward_hacking.first_alarm([*quiet, 0.9, *quiet], 0.1) is None
-    assert reward_hacking.first_alarm([*quiet, *[0.2] * 20], 0.1) == 35  # 6 of 10 steps
-    assert reward_hacking.first_alarm([], 0.1) is None
-    assert reward_hacking.first_alarm([0.5, 0.5], 0.1) == 1  # a run shorter than the window
+    quiet = [0.0] * 30  # the share of responses with the symptom at 30 steps
+    assert reward_hacking.first_alarm([*quiet, 0.9, *quiet], limit=0.1) is None
+    assert reward_hacking.first_alarm([*quiet, *[0.2] * 20], limit=0.1) == 35
+    # At step 35, 6 of the last 10 shares are 0.2, so their mean is 0.12.
+    assert reward_hacking.first_alarm([], limit=0.1) is None
+    assert reward_hacking.first_alarm([0.5, 0.5], limit=0.1) == 1  # a run shorter than the window
     assert max(reward_hacking.window_means([*quiet, *[0.2] * 20])) == pytest.approx(0.2)
     assert reward_hacking.window_means([]) == []
 
 
 def test_a_rising_reward_with_falling_held_out_accuracy_diverges() -> None:
     rising, falling = [n / 30 for n in range(30)], [0.8, 0.7, 0.4, 0.3]
-    assert reward_hacking.reward_diverges(rising, falling, 64) is True
-    assert reward_hacking.reward_diverges(rising, falling[::-1], 64) is False
-    assert reward_hacking.reward_diverges(rising[::-1], falling, 64) is False
+    assert reward_hacking.reward_diverges(rising, falling, eval_size=64) is True
+    assert reward_hacking.reward_diverges(rising, falling[::-1], eval_size=64) is False
+    assert reward_hacking.reward_diverges(rising[::-1], falling, eval_size=64) is False
 
 
 def test_a_fall_within_two_standard_errors_does_not_diverge() -> None:
     rising = [n / 30 for n in range(30)]
-    assert reward_hacking.reward_diverges(rising, [0.52, 0.5, 0.5, 0.48], 64) is False
+    # The accuracy falls from 0.51 to 0.49; two standard errors are 0.125.
+    assert reward_hacking.reward_diverges(rising, [0.52, 0.5, 0.5, 0.48], eval_size=64) is False
 
 
-def test_without_two_evaluations_divergence_is_unknown() -> None:
-    assert reward_hacking.reward_diverges([0.1, 0.2, 0.3], [], 64) is None
-    assert reward_hacking.reward_diverges([0.1, 0.2, 0.3], [0.5], 64) is None
+def test_divergence_is_unknown_with_fewer_than_two_evaluations() -> None:
+    assert reward_hacking.reward_diverges([0.1, 0.2, 0.3], [], eval_size=64) is None
+    assert reward_hacking.reward_diverges([0.1, 0.2, 0.3], [0.5], eval_size=64) is None
