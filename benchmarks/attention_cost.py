@@ -1,19 +1,21 @@
-"""Compare the cost of measuring attention with a plain forward pass and with output_attentions.
+"""Measure what it costs to record a model's attention during a forward pass, in three ways.
 
     python benchmarks/attention_cost.py [--tokens 512 1024 ...] [--repeats N]
 
-Each pass is teacher-forced over an image, a text and a response, by a decoder of 8 layers with
-random weights. There are four kinds of pass:
+A decoder of 8 layers with random weights runs over an image, a text and a given response. There are
+four kinds of pass:
 
-* plain: measures nothing
-* masses: the attention mass on image and on text, which CMAB needs
-* masses_and_bias: also the bias towards single tokens, which ACE needs
-* output_attentions: eager attention that keeps every matrix, as the code released with Qi et al.
-  2026 and RAP does; only for lengths at which the matrices fit into half of the free memory
+* plain: records nothing
+* masses: how much attention the response pays to the image and to the text, as the difficulty
+  measure CMAB of Qi et al. 2026 needs it
+* masses_and_bias: also how much attention single tokens get, as the difficulty measure ACE of the
+  paper RAP needs it
+* output_attentions: eager attention that keeps every attention matrix, as the code released with
+  both papers does; only for lengths at which the matrices fit into half of the free memory
 
-Seconds are medians over alternating repeats in one process; peak memory is measured with one
-process per pass. Writes attention_cost.md, .json and .svg in benchmarks/results. About ten minutes
-on two cores.
+Seconds are medians over repeats in one process, in which the passes take turns. Peak memory is
+measured with one process per pass. Writes attention_cost.md, .json and .svg in benchmarks/results.
+About ten minutes on two cores.
 """
 
 import argparse
@@ -44,32 +46,38 @@ IMAGE_GRID = (1, 32, 32)
 """Frames, rows and columns of patches: an image of 448 x 448 pixels gives 256 tokens."""
 PASSES = ("plain", "masses", "masses_and_bias", "output_attentions")
 CLAIM_TOKENS = 4096
-"""The number of tokens for which the page states ratios."""
+"""attention_cost.md states ratios of seconds and memory for this number of tokens."""
 
 
 def build_model() -> Any:
-    """A Qwen2.5-VL with random weights: 8 layers, 8 heads of width 64 that share 2 key heads."""
+    """A Qwen2.5-VL with random weights: 8 layers, 8 heads of width 64 that share 2 key heads.
+
+    All other dimensions are those of the tiny model that comes with difftrain.
+    """
     torch.manual_seed(1)
     config = AutoConfig.from_pretrained(SHIPPED["tiny"])
     text = config.text_config
-    text.hidden_size, text.intermediate_size = HIDDEN_SIZE, 1408
+    text.hidden_size, text.intermediate_size = HIDDEN_SIZE, 1408  # 2.75 times as wide
     text.num_hidden_layers, text.layer_types = NUM_LAYERS, ["full_attention"] * NUM_LAYERS
     text.num_attention_heads, text.num_key_value_heads = NUM_HEADS, NUM_KEY_HEADS
-    text.rope_parameters = {**text.rope_parameters, "mrope_section": [8, 12, 12]}
+    rope_sections = [8, 12, 12]  # they must sum to half of the head size, which is 64
+    text.rope_parameters = {**text.rope_parameters, "mrope_section": rope_sections}
     text.max_position_embeddings = 16384
     config.vision_config.out_hidden_size = HIDDEN_SIZE
     return AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
 
 
-def inputs(model: Any, tokens: int) -> tuple[dict[str, torch.Tensor], attention.TokenSpans]:
+def build_inputs(model: Any, tokens: int) -> tuple[dict[str, torch.Tensor], attention.TokenSpans]:
     """Model inputs (an image, text, a response of an eighth of the tokens) and their spans."""
     generator = torch.Generator().manual_seed(tokens)
-    image_tokens = IMAGE_GRID[1] * IMAGE_GRID[2] // 4
-    ids = torch.randint(4, 400, (1, tokens), generator=generator)
+    image_tokens = IMAGE_GRID[1] * IMAGE_GRID[2] // 4  # the model merges 2 x 2 patches to a token
+    ids = torch.randint(4, 400, (1, tokens), generator=generator)  # ordinary, not special tokens
+    # The image begins after 8 tokens of text.
     ids[:, 8 : 8 + image_tokens] = model.config.image_token_id
     image = ids == model.config.image_token_id
     response = torch.arange(tokens)[None] >= tokens - tokens // 8
-    patches = torch.randn(IMAGE_GRID[1] * IMAGE_GRID[2], 1176, generator=generator)
+    patch_values = 3 * 2 * 14 * 14  # colors, frames, height and width in pixels
+    patches = torch.randn(IMAGE_GRID[1] * IMAGE_GRID[2], patch_values, generator=generator)
     tensors = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
@@ -82,8 +90,8 @@ def inputs(model: Any, tokens: int) -> tuple[dict[str, torch.Tensor], attention.
 
 @torch.inference_mode()
 def run_pass(name: str, model: Any, tokens: int) -> float:
-    """Run one of PASSES; returns its seconds."""
-    tensors, spans = inputs(model, tokens)
+    """Run one of PASSES and return its seconds."""
+    tensors, spans = build_inputs(model, tokens)
     model.set_attn_implementation("eager" if name == "output_attentions" else "sdpa")
     started = time.perf_counter()
     if name == "plain":
@@ -102,7 +110,10 @@ def free_bytes() -> int:
 
 
 def matrices_fit(tokens: int) -> bool:
-    """Whether all attention matrices, and copies of two layers', fit into half the free memory."""
+    """Whether the attention matrices of all layers, in float32, fit into half the free memory.
+
+    The temporary copies during a pass count as the matrices of four more layers.
+    """
     return NUM_HEADS * tokens**2 * 4 * (NUM_LAYERS + 4) < free_bytes() / 2
 
 
@@ -167,11 +178,11 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axis.set_xticks([row["tokens"] for row in rows], [str(row["tokens"]) for row in rows])
         axis.minorticks_off()
     axes[0].legend(frameon=False)
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None})  # no date: equal results give equal files
 
 
 def claims(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The ratios that the page states, as far as their passes were measured."""
+    """The ratios that attention_cost.md states; those of passes that did not fit are left out."""
     ratios: dict[str, float] = {}
     for row in rows:
         seconds, mib = row["seconds"], row["mib"]
@@ -204,7 +215,7 @@ def page(result: dict[str, Any]) -> str:
         "",
         "| tokens | " + " | ".join(f"{name}, s" for name in PASSES) + " | "
         + " | ".join(f"{name}, MiB" for name in PASSES) + " |",
-        "|--:" * 9 + "|",
+        "|--:" * (1 + 2 * len(PASSES)) + "|",
     ]  # fmt: skip
     for row in result["rows"]:
         cells = [f"{row['seconds'][n]:.2f}" if n in row["seconds"] else "-" for n in PASSES]

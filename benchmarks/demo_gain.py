@@ -1,10 +1,12 @@
-"""Does training help? The demo's recipe against training on random samples, over several seeds.
+"""Does training on hard samples help, and more than training on random samples?
 
     python benchmarks/demo_gain.py [--seeds 1 2 3] [KEY=VALUE ...]
 
-Runs launch/train.py once per seed (finished stages are not repeated) and writes
-benchmarks/results/demo_gain.md and .json: the scores of the base model, the tuned one (trained on
-hard samples) and the control (as many random samples) on the six built-in shapes/ benchmarks.
+Runs launch/train.py once per seed; finished stages are not repeated. By default a run trains the
+tiny model that comes with difftrain on drawings of colored shapes, and evaluates three models on
+six benchmarks of such drawings, whose names begin with shapes/: the base model, the tuned model
+(trained on hard samples) and the control (trained on as many random samples). Writes the scores to
+benchmarks/results/demo_gain.md and .json.
 """
 
 import argparse
@@ -24,22 +26,23 @@ def run_seed(seed: int, overrides: list[str]) -> dict:
     """Train with one seed; returns the content of its report.json."""
     command = [sys.executable, str(ROOT / "launch" / "train.py"), "control=random", f"seed={seed}"]
     done = subprocess.run([*command, *overrides], stdout=subprocess.PIPE, text=True, check=True)
+    # The last line of launch/train.py is `output: FOLDER`.
     folder = Path(done.stdout.strip().splitlines()[-1].removeprefix("output: "))
     return json.loads((folder / "report.json").read_text())
 
 
 def mean_score(report: dict, arm: str) -> float:
-    """The unweighted mean over the shapes/ benchmarks of `arm`: base, tuned or control."""
+    """The unweighted mean over the shapes/ benchmarks; `arm` is base, tuned or control."""
     scores = [cell["score"] for name, cell in report[arm].items() if name.startswith("shapes/")]
     return statistics.mean(scores)
 
 
-def points(value: float) -> str:
+def format_points(value: float) -> str:
     """A score of 0 to 1 as `41.2`, in points of 100."""
     return f"{100 * value:.1f}"
 
 
-def signed(difference: dict) -> str:
+def format_difference(difference: dict) -> str:
     """A paired difference as `+7.1 [+3.0, +11.2]`: its mean and 95 % interval in points."""
     return "{:+.1f} [{:+.1f}, {:+.1f}]".format(
         *(100 * difference[key] for key in ("mean", "low", "high"))
@@ -47,23 +50,23 @@ def signed(difference: dict) -> str:
 
 
 def page(reports: dict[int, dict], command: str) -> str:
-    """demo_gain.md: a table with one row per seed, then the range of each difference."""
+    """The content of demo_gain.md: a table with one row per seed, and the range of differences."""
     lines = [
-        "# Does training on the hard stratum help, and more than random samples?",
+        "# Does training on hard samples help, and more than training on random samples?",
         "",
         f"`{command}`",
         "",
-        "Mean over the six shapes/ benchmarks, points of a hundred; differences are paired by item,"
-        " with 95 % bootstrap intervals.",
+        "Mean over the six shapes/ benchmarks in points of 100. Differences are paired by item and"
+        " have 95 % bootstrap intervals.",
         "",
         "| seed | base | tuned (hard) | control (random, same size) | tuned - base "
         "| control - base | tuned - control |",
         "|---|---|---|---|---|---|---|",
     ]
     for seed, report in reports.items():
-        scores = [points(mean_score(report, arm)) for arm in ("base", "tuned", "control")]
+        scores = [format_points(mean_score(report, arm)) for arm in ("base", "tuned", "control")]
         differences = [
-            signed(report["differences"][key])
+            format_difference(report["differences"][key])
             for key in ("tuned - base", "control - base", "tuned - control")
         ]
         lines.append(f"| {seed} | " + " | ".join([*scores, *differences]) + " |")
@@ -74,8 +77,9 @@ def page(reports: dict[int, dict], command: str) -> str:
     lines += [
         "",
         *(
-            f"* {key}: smallest {points(min(values))}, median {points(statistics.median(values))}, "
-            f"largest {points(max(values))} points."
+            f"* {key}: smallest {format_points(min(values))}, "
+            f"median {format_points(statistics.median(values))}, "
+            f"largest {format_points(max(values))} points."
             for key, values in gains.items()
         ),
         "",

@@ -2,10 +2,14 @@
 
     python benchmarks/early_stopping.py [--output_dir DIR] [KEY=VALUE ...]
 
-A probe generates responses (draws) to each sample's question at several mask ratios. The full grid
-has all draws; early stopping leaves out those that cannot change the label. Both run on the
-same samples with the same seeds. Prints and writes benchmarks/results/early_stopping.json. The
-default pool takes about ten minutes on two cores. Axes: R mask ratios, K draws.
+A probe generates responses (draws) to each sample's question at several mask ratios: the share of
+the image that is masked. The label is the sample's failure ratio (PISM of Qi et al. 2026): the
+first mask ratio at which too few draws are correct. The full probe generates all draws; early
+stopping leaves out the draws that cannot change the label. Both probes use the same samples and
+seeds. Prints the result and writes it to benchmarks/results/early_stopping.json. About ten minutes
+on two cores with the default samples.
+
+Axes: R mask ratios, K draws. A table has 1 for a correct draw, 0 for another, -1 if not drawn.
 """
 
 import argparse
@@ -29,7 +33,7 @@ RESULT = Path(__file__).parent / "results" / "early_stopping.json"
 
 
 def run_probe(config: RunConfig, session: ModelSession) -> tuple[dict[str, np.ndarray], int, float]:
-    """Run a probe: each sample's R x K table of correct draws, the number of draws, seconds."""
+    """Run a probe; returns each sample's R x K table, the number of draws, and the seconds."""
     paths = RunPaths(config)
     samples = load_samples(config, paths, World())
     probe(config, paths, World(), session, samples)
@@ -44,7 +48,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output_dir", default="outputs/early_stopping")
     arguments, overrides = parser.parse_known_args()
-    folder, common = arguments.output_dir, [*overrides, "difficulty.extra_measures=[]"]
+    folder = arguments.output_dir
+    common = [*overrides, "difficulty.extra_measures=[]"]  # no draws for other measures than PISM
     early = resolve(compose_config([*common, f"output_dir={folder}/early"]))
     full = resolve(compose_config([*common, f"output_dir={folder}/full", "probe.until=grid"]))
     session = ModelSession(early.model, early.data)

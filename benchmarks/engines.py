@@ -1,4 +1,5 @@
-"""Compare the engines hf (in this process) and http (a server): responses per second.
+"""Compare how many responses per second the engines hf (transformers, in this process) and http
+(a client of a server) generate.
 
     python benchmarks/engines.py [--samples N] [--concurrency N]
 
@@ -48,12 +49,12 @@ RESPONSE_TEMPLATE = {
     "start_anchor": "<|im_start|>assistant\n",
     "fields": {"content": {"close_pattern": "<\\|im_end\\|>", "content": "text"}},
 }
-"""With it the server returns the whole text, even if the model's reasoning is unfinished."""
+"""With this template the server returns the whole text, even if the reasoning is unfinished."""
 
 
 @contextmanager
 def serving(parent: Path) -> Iterator[tuple[str, str]]:
-    """Run `transformers serve` with the tiny model; gives its address and the model's name."""
+    """Run `transformers serve` with the tiny model; yields its address and the model's name."""
     folder = parent / "tiny"
     shutil.copytree(SHIPPED["tiny"], folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
@@ -74,7 +75,7 @@ def serving(parent: Path) -> Iterator[tuple[str, str]]:
     try:
         while not is_up(url):
             if process.poll() is not None or time.time() > deadline:
-                raise SystemExit((parent / "log").read_text()[-3000:])
+                raise SystemExit((parent / "log").read_text()[-3000:])  # the end of the log
             time.sleep(0.5)
         yield url, str(folder)
     finally:
@@ -83,7 +84,7 @@ def serving(parent: Path) -> Iterator[tuple[str, str]]:
 
 
 def is_up(url: str) -> bool:
-    """Whether a server answers at this address, be it with an error status."""
+    """Whether a server answers at this address, with any HTTP status."""
     try:
         with urllib.request.urlopen(f"{url}/models", timeout=60):
             return True
@@ -93,7 +94,7 @@ def is_up(url: str) -> bool:
         return False
 
 
-def requests(count: int, max_new_tokens: int) -> list[Request]:
+def build_requests(count: int, max_new_tokens: int) -> list[Request]:
     """Greedy requests for the first samples of the built-in training pool (shapes/pool.py)."""
     return [
         Request(
@@ -107,9 +108,9 @@ def requests(count: int, max_new_tokens: int) -> list[Request]:
     ]
 
 
-def timed(engine: Engine, batch: list[Request]) -> tuple[list[Result], dict[str, Any]]:
-    """The results of these requests and how long they took, after a warm-up."""
-    generate_all(engine, batch[:4])
+def time_requests(engine: Engine, batch: list[Request]) -> tuple[list[Result], dict[str, Any]]:
+    """The results of these requests and how long they took."""
+    generate_all(engine, batch[:4])  # warm up
     started = time.perf_counter()
     results = generate_all(engine, batch)
     seconds = time.perf_counter() - started
@@ -144,8 +145,8 @@ def page(result: dict[str, Any]) -> str:
             "|---|--:|--:|",
             *rows,
             "",
-            f"hf gives **{result['ratio']:.1f} times** as many responses per second. {same} The "
-            f"server check found: {json.dumps(result['engines']['http']['info'])}.",
+            f"hf gives **{result['ratio']:.1f} times** as many responses per second. {same} "
+            f"The server, as difftrain found it: {json.dumps(result['engines']['http']['info'])}.",
             "",
         ]
     )
@@ -160,20 +161,21 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     config = resolve(compose_config([]))
-    batch = requests(arguments.samples, config.probe.max_new_tokens)
+    batch = build_requests(arguments.samples, config.probe.max_new_tokens)
     results, engines = {}, {}
     loaded = load(config.model, config.data.min_pixels, config.data.max_pixels)
     hf_engine = HfEngine(loaded, config.model)
-    results["hf"], engines["hf"] = timed(hf_engine, batch)
+    results["hf"], engines["hf"] = time_requests(hf_engine, batch)
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (url, model):
         server = ServerConfig(name=model, max_concurrency=arguments.concurrency)
         http_config: ModelConfig = replace(
             config.model, engine=EngineKind.http, url=url, server=server
         )
         http_engine = server_check.connect(http_config, config.data.max_pixels)
-        results["http"], engines["http"] = timed(http_engine, batch)
+        results["http"], engines["http"] = time_requests(http_engine, batch)
         http_engine.close()
-    engines["http"]["info"] |= {"served": "tiny"}
+    engines["http"]["info"] |= {"served": "tiny"}  # instead of a temporary folder as the name
+    # A failed request has an error instead of a text.
     texts = [[getattr(r, "text", None) for r in of_engine] for of_engine in results.values()]
     same = sum(a == b and a is not None for a, b in zip(*texts, strict=True))
     result = {

@@ -1,9 +1,9 @@
-"""Compare the evaluator with a loop that handles one benchmark item at a time: items per second.
+"""Compare the items per second of the evaluator and of a loop over single benchmark items.
 
     python benchmarks/evaluate_cost.py [--items N] [KEY=VALUE ...]
 
-One run generates and grades responses to the same items of the six built-in shapes/ benchmarks
-twice: in batches, as launch/evaluate.py does, and one by one. Writes
+Generates and grades responses to the items of the six built-in shapes/ benchmarks (drawings of
+colored shapes) twice: in batches, as launch/evaluate.py does, and one by one. Writes
 benchmarks/results/evaluate_cost.md and .json. About three minutes on two cores.
 """
 
@@ -41,30 +41,29 @@ RESULTS = Path(__file__).parent / "results"
 MIN_RATIO = 3.0
 """The evaluator must handle at least this many times as many items per second as the loop."""
 
-
 Pairs = list[tuple[ResponseKey, BenchmarkItem]]
 
 
 def grade(item: BenchmarkItem, response: str, config: EvaluateConfig) -> ItemResult:
-    """Grade one response by the rules and by the shapes/ judge, which needs no server."""
+    """Grade one response by rules or, where a benchmark needs a judge, by the built-in function."""
     text, rules = write_results.prediction(response, config), configured_rules(config)
-    grade = evaluate.grade_prediction(item.benchmark, text, item.row, judge, rules)
-    return evaluate.item_result(item.benchmark, item.row, response, grade)
+    graded = evaluate.grade_prediction(item.benchmark, text, item.row, judge, rules)
+    return evaluate.item_result(item.benchmark, item.row, response, graded)
 
 
 def respond(engine: Engine, pairs: Pairs, config: RunConfig) -> dict[ResponseKey, str]:
-    """The engine's response to each item."""
-    rows = stream_responses(engine, pairs, config.evaluate, budgets_of(config))
+    """The engine's response to each item; empty if a request failed."""
+    rows = stream_responses(engine, pairs, config.evaluate, budgets_by_benchmark(config))
     return {row.key: row.response or "" for row in rows}
 
 
-def budgets_of(config: RunConfig) -> dict[str, PixelBudget]:
+def budgets_by_benchmark(config: RunConfig) -> dict[str, PixelBudget]:
     """The pixel limits of each benchmark."""
     return pixel_budgets(config.evaluate, (config.data.min_pixels, config.data.max_pixels))
 
 
-def batched(engine: Engine, pairs: Pairs, config: RunConfig) -> list[ItemResult]:
-    """As the evaluator does: chunks of four batches; a batch has prompts of similar length."""
+def run_in_batches(engine: Engine, pairs: Pairs, config: RunConfig) -> list[ItemResult]:
+    """As the evaluator does: it sorts the prompts of four batches by length, to save padding."""
     results = []
     chunk_size = config.model.batch_size * 4
     for start in range(0, len(pairs), chunk_size):
@@ -74,8 +73,8 @@ def batched(engine: Engine, pairs: Pairs, config: RunConfig) -> list[ItemResult]
     return results
 
 
-def one_by_one(engine: Engine, pairs: Pairs, config: RunConfig) -> list[ItemResult]:
-    """The plain loop: one request, one response, one grade."""
+def run_one_by_one(engine: Engine, pairs: Pairs, config: RunConfig) -> list[ItemResult]:
+    """The plain loop: it generates and grades one response before it begins the next one."""
     results = []
     for key, item in pairs:
         response = respond(engine, [(key, item)], config)[key]
@@ -99,36 +98,36 @@ def page(result: dict) -> str:
             "",
             f"{result['items']} items of the six shapes/ benchmarks, {result['model']}, batches of "
             f"{result['batch_size']}, at most {result['max_new_tokens']} new tokens, "
-            f"{result['device']}, {result['threads']} thread(s). Loading the model is left out; "
-            "images, prompts, generation and scoring are in.",
+            f"{result['device']}, {result['threads']} thread(s). The time includes images, "
+            "prompts, generation and grading, but not loading the model.",
             "",
-            "| | seconds | of the processor | items per second |",
+            "| | seconds | processor seconds | items per second |",
             "|---|--:|--:|--:|",
             *rows,
             "",
-            f"**{result['ratio']:.1f} times** as many items per second (wanted: at least "
-            f"{MIN_RATIO:.0f}); {result['processor_ratio']:.1f} times by processor time, which "
-            "other work on the machine changes less.",
+            f"In batches **{result['ratio']:.1f} times** as many items per second (required: at "
+            f"least {MIN_RATIO:.0f}). By processor time, which other work on the machine changes "
+            f"less, {result['processor_ratio']:.1f} times.",
             "",
             f"{100 * same_share:.1f} % of the responses are the same in both, letter by letter"
-            + (" (float ties between batch shapes)." if same_share < 1 else "."),
+            + (" (rounding depends on the batch's shape)." if same_share < 1 else "."),
             "",
         ]
     )
 
 
 def main() -> None:
-    """Time both on the same items, after a warm-up; exit code 1 if the ratio is below MIN_RATIO."""
+    """Time both methods on the same items; exit code 1 if the ratio is below MIN_RATIO."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=40, help="of each benchmark")
+    parser.add_argument("--items", type=int, default=40, help="items of each benchmark")
     arguments, overrides = parser.parse_known_args()
     config = resolve(compose_config([*overrides, f"evaluate.limit={arguments.items}"]))
     session = ModelSession(config.model, config.data)
-    engine = session.engine(*widest_budget(budgets_of(config)))
+    engine = session.engine(*widest_budget(budgets_by_benchmark(config)))
     pairs = [(response_key(item), item) for item in load_items(config.evaluate)]
-    methods = {"in batches (the evaluator)": batched, "one at a time": one_by_one}
+    methods = {"in batches (the evaluator)": run_in_batches, "one at a time": run_one_by_one}
     for method in methods.values():
-        method(engine, pairs[:8], config)
+        method(engine, pairs[:8], config)  # warm up
     runs, results = {}, {}
     for name, method in methods.items():
         started, cpu_started = time.perf_counter(), time.process_time()

@@ -3,23 +3,28 @@
     python benchmarks/probe_cost.py [--pool N] [--alone N] [--only PART ...]
 
 A probe generates several responses (draws) to each question of a pool of samples (here of
-difftrain/shapes/pool.py) while more and more of the image is masked. The full grid has every draw
-at every mask ratio; early stopping leaves out the draws that cannot change a sample's label.
-`--only` selects parts; all results are merged into benchmarks/results/probe_cost.md and .json:
+difftrain/shapes/pool.py) at growing mask ratios: the share of the image that is masked. A sample's
+label is its failure ratio (PISM of Qi et al. 2026): the first mask ratio at which too few draws are
+correct. The full grid has every draw at every mask ratio; early stopping leaves out the draws that
+cannot change a label.
 
-* loop: difftrain (early stopping, refilled batches) probes the pool; then a plain loop probes the
+`--only` selects parts of the measurement. Each writes its results into
+benchmarks/results/probe_cost.md and .json, which keep the results of the other parts:
+
+* loop: difftrain probes the pool with early stopping and refilled batches. A plain loop probes the
   first `--alone` samples with transformers' generate, one request at a time, as the code released
-  with Qi et al. 2026 and RAP does. Both use the same model and seeds; the labels are compared.
-  Half of the loop runs before difftrain and half after it, so that a machine that slows down
-  slows both. The loop's seconds per response are multiplied up to the whole pool. About four
-  minutes.
-* grid: the full grid of the same pool. Is every label the same as with early stopping? About
+  with Qi et al. 2026 and with the paper RAP does. Both use the same model and seeds; the labels are
+  compared. Half of the loop runs before difftrain and half after it, so that a machine that slows
+  down slows both. The loop's time for the whole pool is extrapolated from its seconds per response.
+  About four minutes.
+* grid: difftrain probes the pool with and without early stopping; the labels are compared. About
   eight minutes.
-* deterministic: the pool with and without model.deterministic. About four minutes.
+* deterministic: difftrain probes the pool with and without the setting model.deterministic. About
+  four minutes.
 * simulation: the share of the full grid that early stopping draws, computed from the numbers of
   easy, medium, hard and unsolved samples in Qi et al. 2026 (probe_simulation.py). One minute.
-* processes: launch/probe.py as one process with one thread, one process with two threads, and two
-  processes with one thread each; the machine must be otherwise idle. About five minutes.
+* processes: launch/probe.py runs as one process with one thread, as one process with two threads,
+  and as two processes with one thread each. The machine must be otherwise idle. About five minutes.
 
 Axes: R mask ratios, K draws.
 """
@@ -62,7 +67,7 @@ OVERRIDES = ("difficulty=pism", "difficulty.extra_measures=[]")
 
 
 def settings(*overrides: str) -> RunConfig:
-    """The settings of a probe that serves PISM only, with the model that comes with difftrain."""
+    """Settings of a probe for PISM alone, with the tiny model that comes with difftrain."""
     return resolve(compose_config([*OVERRIDES, *overrides]))
 
 
@@ -75,7 +80,7 @@ Labels = dict[str, float | None]
 
 
 def labels(rows: Sequence[Rollout], config: RunConfig) -> Labels:
-    """Sample id -> label: the sample's failure ratio (PISM), or None if it never fails."""
+    """By sample id the label: the failure ratio (PISM), or None if the sample never fails."""
     ratio_R = np.array(config.probe.mask_percents) / 100
     evidence = gather_evidence(rows, [], config.probe)
     return {key: pism.failure_ratio(sample.correct_RK, ratio_R) for key, sample in evidence.items()}
@@ -84,7 +89,7 @@ def labels(rows: Sequence[Rollout], config: RunConfig) -> Labels:
 def run_difftrain(
     loaded: LoadedModel, samples: Sequence[Sample], config: RunConfig
 ) -> tuple[list[Rollout], float]:
-    """difftrain's probe in this process: its rollouts and its seconds."""
+    """Run difftrain's probe in this process; returns its rollouts and its seconds."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         state = ProbeState(folder, config, samples)
@@ -101,13 +106,13 @@ def generate_alone(loaded: LoadedModel, request: Request) -> Completion:
     """The completion of one request by transformers' generate, in a batch of one."""
     inputs = kv_cache.encode(loaded, [request])
     prompt_length = inputs["input_ids"].shape[1]
-    banned_ids = hf.placeholder_ids(loaded.processor.tokenizer)
+    banned_ids = hf.placeholder_ids(loaded.processor.tokenizer)  # image tokens are no text
 
     def add_noise(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Add the engine's seeded noise, with which greedy decoding samples as the engine does."""
+        """Add the engine's seeded Gumbel noise, so that greedy decoding samples its tokens."""
         position = input_ids.shape[1] - prompt_length
-        draw = request.seed, position, request.temperature
-        return hf.noisy_logits(scores, [draw], banned_ids)
+        noise_key = request.seed, position, request.temperature
+        return hf.noisy_logits(scores, [noise_key], banned_ids)
 
     output = loaded.model.generate(
         **inputs,
@@ -123,7 +128,8 @@ def generate_alone(loaded: LoadedModel, request: Request) -> Completion:
 def run_loop(
     loaded: LoadedModel, samples: Sequence[Sample], config: RunConfig
 ) -> tuple[list[Rollout], float]:
-    """The plain loop, one request at a time, with early stopping: its rollouts and its seconds."""
+    """Run the plain loop with early stopping; returns its rollouts and its seconds."""
+    # The loop keeps its rollouts in memory; the state never reads or writes this folder.
     state = ProbeState(Path("nowhere"), config, samples)
     rows: list[Rollout] = []
     started = time.perf_counter()
@@ -134,11 +140,11 @@ def run_loop(
                     loaded, engine_request(request, config.probe, config.seed)
                 )
                 rows.append(graded_rollout(request, completion, config.seed, config.grade))
-                state.add(rows[-1:])
+                state.add([rows[-1]])
     return rows, time.perf_counter() - started
 
 
-def loop(arguments: argparse.Namespace) -> dict[str, Any]:
+def compare_loop(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare difftrain's probe with the plain loop."""
     config = settings()
     loaded = load_model(config)
@@ -174,7 +180,7 @@ def loop(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def grid(arguments: argparse.Namespace) -> dict[str, Any]:
+def compare_grid(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare the full grid with early stopping: labels, responses and seconds."""
     early, full = settings(), settings("probe.until=grid")
     loaded = load_model(early)
@@ -193,8 +199,8 @@ def grid(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def deterministic(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compare the probe with and without model.deterministic (tensors of fixed shapes)."""
+def compare_deterministic(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare the probe with and without model.deterministic, which fixes the tensors' shapes."""
     free, fixed = settings(), settings("model.deterministic=true")
     loaded = load_model(free)
     samples = list(pool.samples(pool.Split.pool, arguments.pool))
@@ -239,9 +245,9 @@ def rows_of(folder: Path) -> list[Rollout]:
     return sorted(rows, key=lambda row: (row.sample_id, row.mask_percent, row.draw))
 
 
-def processes(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compare samples per second of one process and of two, in alternating rounds."""
-    setups = {  # name: (processes, threads of each)
+def compare_processes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare the samples per second of one process and of two; the setups take turns."""
+    setups = {  # name: (number of processes, threads per process)
         "one_of_one_thread": (1, 1),
         "one_of_two_threads": (1, 2),
         "two_of_one_thread": (2, 1),
@@ -271,11 +277,11 @@ def processes(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 PARTS = {
-    "loop": loop,
-    "grid": grid,
-    "deterministic": deterministic,
+    "loop": compare_loop,
+    "grid": compare_grid,
+    "deterministic": compare_deterministic,
     "simulation": lambda _: probe_simulation.shares(),
-    "processes": processes,
+    "processes": compare_processes,
 }
 
 

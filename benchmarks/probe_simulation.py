@@ -1,15 +1,16 @@
-"""Simulate what share of a full probe early stopping draws, for the strata counts of Qi et al.
+"""Simulate what share of a full probe's responses early stopping generates for Qi et al. 2026.
 
     python benchmarks/probe_cost.py --only simulation
 
 A probe generates K = 10 responses (draws) to a sample's question at each of R = 10 mask ratios, the
-share of the image that is masked. The verdicts form the sample's R x K table. A ratio passes if
-at least one of its draws is correct; the sample's stratum follows from its first ratio that fails.
-The full grid is all R x K draws; early stopping draws only until the label is settled.
+share of the image that is masked. The sample's R x K table says which draws are correct. A ratio
+passes if at least one of its draws is correct; otherwise it fails. The smallest ratio that fails is
+the failure ratio, which decides the sample's stratum: easy, medium, hard or unsolved. The full grid
+is all R x K draws; early stopping draws only until the label (failure ratio or stratum) is certain.
 
-Qi et al. 2026 print how many samples are in each stratum, but not their tables. So random tables of
-each stratum are generated, and the probe's own schedule draws from them. Two unknown numbers
-decide the cost, and are varied:
+Qi et al. 2026 print how many samples are in each stratum, but not their tables. So this simulation
+generates random tables of each stratum and lets the probe's own schedule draw from them. The cost
+depends on two numbers that the paper does not print. The simulation varies both:
 
 * `correct`: the probability that a draw is correct at a ratio that passes. 1.0 gives the lowest
   cost, because the first draw settles each ratio that passes; 0.3 takes about three draws.
@@ -32,7 +33,7 @@ EASY_FAIL_SHARES = (0.0, 0.5, 1.0)
 NUM_RATIOS = NUM_DRAWS = 10
 TABLES_PER_STRATUM = 600
 RATIO_R = np.arange(NUM_RATIOS) / NUM_RATIOS
-FIRST_FAILING_ROWS = {  # row 3 is the mask ratio 0.3
+FIRST_FAILING_ROWS = {  # by the strata limits of Qi et al. 2026; row 3 is the mask ratio 0.3
     Stratum.unsolved: (0,),
     Stratum.hard: (1, 2, 3, 4),
     Stratum.medium: (5, 6),
@@ -51,7 +52,7 @@ def random_table(rng: np.random.Generator, first_failing_row: int, p_correct: fl
 
 
 def count_draws(full_RK: np.ndarray, until: Until) -> int:
-    """How many draws of a full table are taken until the failure ratio or stratum is settled.
+    """How many draws of a full table are taken until the failure ratio or stratum is certain.
 
     Raises AssertionError if early stopping and the full table give different results.
     """
@@ -88,8 +89,9 @@ def mean_draws(p_correct: float, easy_fail_share: float, until: Until) -> dict[S
 
 
 def shares() -> dict[str, Any]:
-    """Share of the full grid that is drawn for Qi et al.'s 47,766 samples, for all assumptions."""
-    sizes = PAPER_STRATA[Measure.pism].values()  # each: easy, medium, hard, unsolved
+    """Share of the full grid that is drawn for Qi et al.'s samples, for all varied numbers."""
+    # One tuple for each of the paper's two task sets: its easy, medium, hard, unsolved samples.
+    sizes = PAPER_STRATA[Measure.pism].values()
     stratum_sizes = dict(zip(Stratum, map(sum, zip(*sizes, strict=True)), strict=True))
     num_samples, grid_size = sum(stratum_sizes.values()), NUM_RATIOS * NUM_DRAWS
     result: dict[str, Any] = {"samples": num_samples, "draws_of_the_grid": grid_size}

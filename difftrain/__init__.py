@@ -1,4 +1,4 @@
-"""Which multimodal samples are worth training on: the functions for notebooks.
+"""Python functions that score how difficult multimodal samples are and select some for training.
 
     import difftrain
 
@@ -8,7 +8,8 @@
     selected = difftrain.select_samples(scores, "select.strata=[hard]")
     report = difftrain.read_report("outputs/run/grpo_hard-0123456789ab")
 
-Settings are written as on the command line. Nothing heavy is imported before a function is used.
+Settings are KEY=VALUE, as on the command line: `difficulty` names the measure (PISM of Qi et al.
+2026), `probe.draws` the responses per prompt. torch is imported when a function first needs it.
 """
 
 from importlib import import_module, metadata

@@ -1,8 +1,8 @@
 """The functions of `import difftrain`: the pipeline's stages, on samples in memory.
 
 `settings` are overrides as on the command line, such as "difficulty=all" or "probe.draws=4". The
-probe's responses are stored in output_dir (default `outputs`): a second call with the same samples,
-model and settings generates nothing.
+probe (the stage that generates and grades responses) stores them in output_dir (default `outputs`):
+a second call with the same samples, model and settings generates nothing.
 """
 
 import json
@@ -50,12 +50,13 @@ def load_dataset(data: str = "shapes", *settings: str) -> list[Sample]:
 
 def load_model(model: str = "tiny", *settings: str) -> ModelSession:
     """A model by name under conf/model, by folder or by hub id; its weights load at first use."""
-    config = resolve(compose_config(expand_evaluate([f"model={model}", *settings])[0]))
+    overrides, _ = expand_evaluate([f"model={model}", *settings])  # accepts folders and hub ids
+    config = resolve(compose_config(overrides))
     return ModelSession(config.model, config.data)
 
 
 def probe_samples(samples: Sequence[Sample], model: ModelSession, *settings: str) -> list[Rollout]:
-    """Graded responses under growing image masks, until the stratum of each sample is settled."""
+    """Graded responses to each sample as more and more of its image is masked."""
     _, paths = _probe(samples, model, settings)
     ids = {sample.sample_id for sample in samples}
     rollouts = parquet.read_finished(paths.probe, Rollout, difficulty.PROBE_COMMAND)
@@ -71,7 +72,7 @@ def score_samples(samples: Sequence[Sample], model: ModelSession, *settings: str
 
 
 def select_samples(scores: Sequence[Score], *settings: str) -> list[Selection]:
-    """The samples whose stratum is in select.strata, or RAP's choice if select.rap is set."""
+    """The samples of the strata in select.strata, or those of RAP's method if select.rap is set."""
     selected, _ = difficulty.select_samples(resolve(compose_config([*settings])), list(scores))
     return selected
 

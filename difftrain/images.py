@@ -1,7 +1,7 @@
 """Images: opening files safely, resizing into one pixel budget, and hashing content.
 
-The size follows the rule of Qwen's image processors, so their own resize changes nothing: what is
-stored is what the model sees, and what gold boxes refer to.
+The size follows the rule of Qwen's image processors, so their own resize changes nothing: the model
+gets the stored pixels, and the boxes of a gold answer refer to them.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ FACTOR = 28  # pixels per image token and side: a patch of 14, merged 2 x 2
 MAX_ASPECT_RATIO = 200  # the processor refuses images whose sides differ by more
 MAX_PIXELS = 100_000_000  # larger images are refused by their header, before they are decoded
 MAX_FILE_BYTES = 1 << 29  # larger files are refused unread; no image of MAX_PIXELS needs as much
-# Only these: Pillow reads others by starting a program (EPS) or with rarely tested code.
+# Pillow reads other formats by starting a program (EPS) or with rarely tested code.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-# What a file is instead of an image, by its first bytes.
+# What a file that is no image probably is, by its first bytes.
 NOT_IMAGES = {
     b"version https://git-lfs": "a Git LFS pointer, not the image; run `git lfs pull`",
     b"<": "a web page or SVG, not pixels; download it again or convert it to PNG",
@@ -35,12 +35,12 @@ NOT_IMAGES = {
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError)
 DECODE_ERRORS += (ArithmeticError, struct.error, zlib.error)
 
-# dhash margin for near-duplicate rows, which no second comparison confirms: a bit needs a step of
-# more than 4 of 255, so that compression noise on an empty background sets none.
+# Margin of dhash() for near-duplicate rows. No second comparison confirms them, so the compression
+# noise on an empty background must set no bit.
 DEDUP_MARGIN = 4
 DEDUP_MAX_BITS = 6  # near-duplicates differ in at most 6 of 256 dhash bits
-# dhash margin for contamination, which confirms every candidate by a color thumbnail: no step is
-# needed (equal neighbors set the bit too), so that few candidates are missed.
+# Margin of dhash() for benchmark images in the training data. A color thumbnail confirms every
+# candidate, so equal neighbors may set a bit too: few candidates are missed.
 CONTAMINATION_MARGIN = -1
 # A compressed and scaled copy differs in fewer dhash bits than this, another image in far more.
 CONTAMINATION_MAX_BITS = 12
@@ -71,7 +71,7 @@ class DecodedImage:
 
     @property
     def num_tokens(self) -> int:
-        """Image tokens that the model spends on it."""
+        """Number of image tokens that the model gets."""
         return self.size[0] * self.size[1] // TOKEN_PIXELS
 
     @property
@@ -130,7 +130,7 @@ def check_size(size: Size) -> None:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # Scale 0..65535 to 0..255: Pillow's conversion clips, which turns nearly everything white.
+        # Scale 0..65535 to 0..255, rounded: Pillow's conversion clips, so nearly all becomes white.
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
             raise ImageError("broken image: 32-bit gray has no known white; store it as 8 bit")
@@ -152,7 +152,7 @@ def resize_to_budget(image: Image.Image, budget: PixelBudget) -> Image.Image:
 
 def fit_size(size: Size, budget: PixelBudget) -> Size:
     """A size in the budget that the model's processor does not change. Raises ImageError."""
-    # One pass is enough for all but long, thin images, whose short side cannot shrink further.
+    # One pass is enough, except for thin images, whose short side cannot shrink further: at most 8.
     for _ in range(8):
         if max(size) > MAX_ASPECT_RATIO * min(size):
             rule = f"sides may differ by {MAX_ASPECT_RATIO} to 1 at most; crop or split it"
@@ -197,20 +197,20 @@ def png_size(png: bytes) -> Size:
 
 
 def file_hash(raw: bytes) -> bytes:
-    """16 bytes that change when a file's bytes do."""
+    """A hash of 16 bytes over a file's bytes."""
     return hashlib.blake2b(raw, digest_size=16).digest()
 
 
 def pixel_hash(image: Image.Image) -> bytes:
-    """16 bytes that change when a pixel or the size does, whatever the file format."""
+    """A hash of 16 bytes over an image's size and pixels, independent of the file format."""
     return file_hash(f"{image.size}".encode() + image.tobytes())
 
 
 def dhash(image: Image.Image, margin: int) -> bytes:
-    """32 bytes that hardly change when an image is re-encoded or resized: a difference hash.
+    """A difference hash: 32 bytes that hardly change when an image is re-encoded or resized.
 
-    One bit for each of 16 x 16 gray cells: brighter than its right neighbor by more than `margin`
-    of 255 (D. Krawetz, "Kind of Like That", 2013).
+    Each of 16 x 16 gray cells sets a bit if it is brighter than its right neighbor by more than
+    `margin`, on a scale of 0 to 255 (D. Krawetz, "Kind of Like That", 2013).
     """
     cells = image.convert("L").resize((17, 16), Image.Resampling.BOX)
     levels = np.asarray(cells, dtype=np.int16)

@@ -24,9 +24,9 @@ from difftrain.pipeline.paths import RunPaths
 from difftrain.probe.schedule import requirements
 from difftrain.records import Measure, Stratum, TaskSet
 
-PAPER_MIX = "the stratum shares of Qi et al. 2026"  # the source of the estimate without a pilot
+PAPER_MIX = "the stratum shares of Qi et al. 2026"  # the source without a pilot (a small probe)
 LETTERS_PER_TOKEN = 4  # roughly, for English text in Qwen's tokenizer
-PASS_CHANCE = 0.5  # assumed chance that a draw is correct at a mask ratio that passes
+PASS_CHANCE = 0.5  # assumed probability that a response is correct at a mask ratio that passes
 PAPER_STRATA = {
     Measure.pism: {
         TaskSet.perception: (7827, 4872, 1454, 6480),
@@ -46,7 +46,7 @@ MLP_MODULES = ("gate_proj", "up_proj", "down_proj")
 
 @dataclass(frozen=True, slots=True)
 class DatasetSummary:
-    """The data stage's counts, its samples by task set, and the average tokens of one prompt."""
+    """The counts of the data stage, samples by task set, and average tokens of a prompt."""
 
     counts: dict[str, Any]
     task_sets: dict[TaskSet, int]
@@ -86,7 +86,7 @@ def show(config: RunConfig, world: World, recipe_settings: list[str]) -> Path:
 
 
 def _setting_lines(node: dict[str, Any], prefix: str = "") -> list[str]:
-    """Every setting as `full.key=value`, as one would type it."""
+    """Every setting as `full.key=value`, as on the command line."""
     lines = []
     for key, value in node.items():
         if isinstance(value, dict) and value:
@@ -106,6 +106,7 @@ def _summarize(folder: Path, data: DataConfig) -> DatasetSummary:
         letters += sum(map(len, questions))
     counts = data_manifest["counts"]
     samples, image_tokens = counts["samples"], counts.get("images", {}).get("tokens")
+    # Generated samples (data=shapes) have no image counts; their images have 4 x 4 tokens.
     shapes_tokens = max(data.min_pixels, TOKEN_PIXELS * 16) / TOKEN_PIXELS
     return DatasetSummary(
         counts=counts,
@@ -115,10 +116,10 @@ def _summarize(folder: Path, data: DataConfig) -> DatasetSummary:
     )
 
 
-# Responses: expected draws of PISM with K draws at each mask ratio, for a sample whose first
-# failing ratio is f (METHODS, section 1). A ratio before f passes as soon as it has m correct
-# responses; the ratio f costs all K draws. At a ratio that passes, a draw is assumed to be correct
-# with p = 1/2, so m correct responses take min(K, m / p) draws.
+# The probe draws up to K responses at each mask ratio (the masked share of the image), until PISM's
+# label is certain: the sample's first ratio f that fails. A ratio before f passes as soon as it has
+# m correct responses; the ratio f costs all K draws. At a ratio that passes, a response is assumed
+# to be correct with p = 1/2, so m correct responses take min(K, m / p) draws.
 
 
 def first_failing(
@@ -136,7 +137,7 @@ def first_failing(
 
 
 def responses_of(stratum: Stratum, difficulty: DifficultyConfig, probe: ProbeConfig) -> float:
-    """Expected number of responses that all measures together need for a sample of a stratum."""
+    """Expected number of responses for a sample of a stratum, shared by all measures."""
     needs, pism, percents = requirements(difficulty, probe), difficulty.pism, probe.mask_percents
     if needs.until is Until.stratum:  # an easy sample needs no draws at the easy ratios
         percents = [percent for percent in percents if percent < 100 * pism.easy_min]
@@ -176,7 +177,7 @@ def expected_responses(
 def find_pilot(config: RunConfig) -> tuple[dict[str, Any] | None, str]:
     """The counts of the pilot (a finished probe of plan.pilot samples), and the estimate's source.
 
-    The counts are None without a pilot, or if it also drew responses for other settings.
+    The counts are None without a pilot, or if it also generated responses for other settings.
     """
     pilot = replace(config, data=replace(config.data, limit=config.plan.pilot))
     probed = manifest.read_manifest(RunPaths(pilot).probe)
@@ -195,7 +196,7 @@ def _responses(
 ) -> dict[str, Any]:
     """The probe's number of responses, including the retest's, and the tokens of one response."""
     samples, probe, difficulty = dataset.counts["samples"], config.probe, config.difficulty
-    by_measure = {}  # responses if each measure were scored alone; together, measures share some
+    by_measure = {}  # responses if only this measure were scored; together, measures share some
     for measure in difficulty.measures:
         alone = replace(difficulty, measure=measure, extra_measures=[])
         by_measure[measure] = expected_responses(alone, probe, dataset.task_sets)
@@ -229,18 +230,18 @@ def _responses(
 #   stage 2       2 P + (2 + 12) T / N
 #   stage 3       2 P / N + (2 + 12) T / N
 #   reference     2 P more (2 P / N under stage 3) if the KL term has a weight
-#   LoRA          P includes the adapters, rank x (in + out) per target; T counts only these. Their
-#                 weights and gradients are float32, so also 16 T. Switching them off gives the
-#                 reference model, which costs nothing
-#   activations   with checkpointing 2 L B S H, one layer's 34 B S H, and the responses' logits
-#                 2 * 4 B A V (A tokens of a response); without checkpointing 34 L B S H
+#   LoRA          P includes the adapters, rank x (in + out) per target; T counts only adapters.
+#                 Their weights and gradients are float32, so also 16 T. The reference model is the
+#                 model without adapters, so it needs no memory
+#   activations   with checkpointing 2 L B S H, one layer's 34 B S H (Korthikanti et al. 2022), and
+#                 the responses' logits 2 * 4 B A V (A tokens of a response); else 34 L B S H
 #
 # Estimates: fragmentation, the runtime itself (1 to 2 GiB) and ZeRO's buffers are not included.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDims:
-    """The model's dimensions that decide memory. `parameters` include `vision_parameters`."""
+    """Dimensions of a model that decide its memory; `parameters` include `vision_parameters`."""
 
     parameters: float
     vision_parameters: float
@@ -302,9 +303,9 @@ def dims_from_config(config: Mapping[str, Any]) -> ModelDims:
     embeddings = vocabulary * width * (1 if is_tied else 2)
     language = embeddings + layers * (attention + 3 * width * mlp_width + 2 * width)
     vision_width, vision_mlp_width = vision["hidden_size"], vision["intermediate_size"]
-    merged = vision_width * vision.get("spatial_merge_size", 2) ** 2
+    merged_width = vision_width * vision.get("spatial_merge_size", 2) ** 2
     tower = vision["depth"] * (4 * vision_width**2 + 3 * vision_width * vision_mlp_width)
-    tower += PATCH_VALUES * vision_width + merged * merged + merged * width
+    tower += PATCH_VALUES * vision_width + merged_width**2 + merged_width * width
     return ModelDims(
         parameters=float(language + tower),
         vision_parameters=float(tower),
@@ -323,7 +324,7 @@ def dims_from_config(config: Mapping[str, Any]) -> ModelDims:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
-    """Rows computed together; each has these tokens of prompt and response, and image pixels."""
+    """Rows computed at once, and the tokens of prompt and response and the pixels of one row."""
 
     rows: int
     prompt: int
@@ -341,8 +342,8 @@ def generation_memory(
 ) -> dict[str, float]:
     """Bytes of weights, KV cache, images and logits of one GPU that generates.
 
-    `cached_prompts`: number of prompts that the engine in this process keeps in addition to its
-    batch (it may also prefill one per row); 0 for a server and vLLM, which have a single cache.
+    `cached_prompts`: prompts whose keys and values the engine hf keeps in addition to its batch; it
+    may prefill one more per row. 0 for the engines http and vllm, which have a single cache.
     """
     prompt = dims.cache_values * weight_bytes * batch.prompt
     patches = batch.rows * batch.pixels / PATCH_PIXELS
@@ -358,10 +359,7 @@ def generation_memory(
 
 
 def lora_parameters(dims: ModelDims, rank: int, targets: Sequence[str], vision: bool) -> float:
-    """Parameters that LoRA adds to the language model, and with `vision` to the tower's layers.
-
-    Targets that Qwen2.5-VL does not have add nothing.
-    """
+    """Parameters that LoRA adds to the language model and, with `vision`, to the vision tower."""
     width, mlp_width = dims.width, dims.mlp_width
     queries, keys = dims.heads * dims.head_size, dims.key_heads * dims.head_size
     language = {"q_proj": width + queries, "k_proj": width + keys, "v_proj": width + keys,
@@ -412,7 +410,7 @@ def generation_batch(
 ) -> TokenBatch:
     """The batch that one process generates at once, with responses of the maximal length.
 
-    model.batch_tokens limits the engine hf; if deterministic, each row has a power of 2 of tokens.
+    model.batch_tokens limits the engine hf. If deterministic, rows are padded to a power of 2.
     """
     rows, response = model.max_concurrency, max_new_tokens
     if model.deterministic:

@@ -45,7 +45,7 @@ class Verdict(StrEnum):
 
 
 class Measure(StrEnum):
-    """The difficulty measures: pism and cmab of Qi et al. 2026, cde, ace and drm of RAP."""
+    """The difficulty measures: pism, cmab of Qi et al. 2026; cde, ace, drm of the paper RAP."""
 
     pism = "pism"
     cmab = "cmab"
@@ -71,7 +71,7 @@ class TrainStage(StrEnum):
 
 
 class Arm(StrEnum):
-    """A compared model: the base model, the one the recipe trained, or its random control."""
+    """A compared model: untrained, trained by the recipe, or trained on as many random samples."""
 
     base = "base"
     tuned = "tuned"
@@ -79,14 +79,14 @@ class Arm(StrEnum):
 
 
 class GradedBy(StrEnum):
-    """Who decided the score of a benchmark item."""
+    """What decided the score of a benchmark item: a rule, or a judge (a language model)."""
 
     rule = "rule"
     judge = "judge"
 
 
 class ItemStatus(StrEnum):
-    """Whether a benchmark item has a score; a later run retries it if it failed, not if skipped."""
+    """Whether a benchmark item has a score. A later run retries failed items, not skipped ones."""
 
     scored = "scored"
     skipped = "skipped"
@@ -98,8 +98,8 @@ class Sample:
     """A question with its images and its gold answer.
 
     `images` are PNG bytes within the pixel budget; a sample from a stage's folder reads them from
-    disk at each access. `requires_image` and `gen_difficulty` (the difficulty that the generator
-    drew with, 0 to 1) are None except for drawn shapes. `rationale` is the answer's reasoning.
+    disk at each access. Only generated samples have `requires_image` and `gen_difficulty` (the
+    difficulty that the generator used, 0 to 1). `rationale` is the answer's reasoning.
     """
 
     sample_id: str
@@ -118,7 +118,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One response of one model under one view. `token_ids` include the end token, if any."""
+    """Response number `draw` to one view of a sample, with `mask_percent` of the image masked."""
 
     sample_id: str
     view: View
@@ -134,10 +134,10 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Where one response attends: mass per layer and response token, mean over heads.
+    """How much attention a response's tokens pay to the image and to the text, averaged over heads.
 
-    `image_tokens` and `text_tokens` are the numbers of prompt tokens that each mass sums over.
-    `max_log_psi` is ACE's largest log psi (None if no column is left or ACE is not measured).
+    `image_tokens` and `text_tokens` are the numbers of prompt tokens that each value sums over.
+    `max_log_psi` is ACE's value, how biased attention is towards one token (None if undefined).
     """
 
     sample_id: str
@@ -151,7 +151,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One measure's value and stratum for one sample; None if the measure gives none."""
+    """One measure's value and stratum for one sample; None if the measure does not define it."""
 
     sample_id: str
     measure: Measure
@@ -172,9 +172,9 @@ class Selection:
 class ItemResult:
     """One benchmark item graded for one checkpoint.
 
-    An item without a score was skipped (its image cannot be shown) or failed (no response, or no
+    An item without a score was skipped (its image is unusable) or failed (no response, or no
     reply of the judge); `error` says why. `response` is None if the model gave none. `graded_by` is
-    None if neither rule nor judge decided: the score is then 0, or that of a random option.
+    None if neither rule nor judge decided: the item then scores 0, or as a random option does.
     """
 
     benchmark: str

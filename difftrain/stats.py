@@ -1,8 +1,8 @@
 """Mean benchmark scores and their paired differences, with 95 % intervals and significance tests.
 
 Scores are fractions of 1; a difference is `after - before` on the same items. Results vary for two
-reasons: which items a benchmark contains, and how one training run (one seed) happens to end. All
-seeds share the items, so the results of a single seed show only the variance of items.
+reasons: which items a benchmark contains, and with which seed a model was trained. All seeds share
+the items, so the results of a single seed show only the variance of items.
 
 Axes: S seeds, I items, C clusters, R bootstrap resamples. A cluster is a set of items that are
 resampled together: HallusionBench's questions on one figure; elsewhere a single item.
@@ -32,7 +32,7 @@ ClusterOf = Callable[[str, str], str]  # from benchmark and item id to the item'
 class ItemTable:
     """One benchmark: the cluster of each item, and its score or difference in each seed.
 
-    Items that lack a score somewhere are left out; `left_out` is their number.
+    Items that lack a score in any seed are left out; `left_out` is their number.
     """
 
     cluster_I: tuple[str, ...]
@@ -44,9 +44,9 @@ class ItemTable:
 class Estimate:
     """A mean over items and seeds with its 95 % interval.
 
-    It covers `n` items in each seed; `left_out` items lack a score somewhere. `seed_means` has one
-    mean per seed. Differences also have `p` (two-sided, against zero, by the test named `test`)
-    and, in a table of several rows, `p_corrected`. If `mean` is None, `reason` says why.
+    It covers `n` items in each seed; `left_out` items lack a score in some seed. `seed_means` has
+    one mean per seed. Differences also have `p` (two-sided, against zero, by the test `test`) and,
+    in a table of several rows, `p_corrected`. If `mean` is None, `reason` says why.
     """
 
     mean: float | None = None
@@ -134,10 +134,10 @@ def pool(
 ) -> dict[str, Estimate]:
     """The estimate for each benchmark and, under `mean`, for the unweighted mean over benchmarks.
 
-    `purpose` is "bootstrap" for scores and "paired" for differences. Only differences get a p. It
-    is McNemar's exact test if all differences of a benchmark are -1, 0 or 1 and every item is its
-    own cluster, else the paired bootstrap over clusters. Both ignore how training runs vary; for
-    several seeds, p is the larger of this p and `p_over_seeds`. Raises ValueError for no tables.
+    `purpose` (it seeds the bootstrap) is "bootstrap" for scores, "paired" for differences. Only
+    differences get a p: McNemar's exact test if all of a benchmark are -1, 0 or 1 and every item is
+    its own cluster, else the paired bootstrap over clusters. Both tests ignore the variance of
+    seeds, so several seeds get the larger of this p and p_over_seeds(). ValueError if no tables.
     """
     if not tables:
         raise ValueError("no benchmarks, so there is no mean")
@@ -227,7 +227,7 @@ def interval(
     The variance over seeds (variance of the seed means / S) and the variance over items are added;
     Student's t has the degrees of freedom of Welch and Satterthwaite, with S - 1 for seeds and
     `num_clusters` - 1 for items. Both variances contain the noise of single responses, so the
-    interval is rather too wide. In simulations it covered the true value in 94 to 98 % of cases,
+    interval is rather too wide. In simulations it contained the true value in 94 to 98 % of cases,
     but in 89 % with two seeds whose variance is far above that of the items.
     """
     if len(seed_mean_S) == 1:
@@ -241,9 +241,9 @@ def interval(
 
 
 def p_over_seeds(seed_mean_S: np.ndarray, item_variance: float, num_clusters: int) -> float:
-    """Student's two-sided p for several seeds, by `interval`'s variance and degrees of freedom.
+    """Student's two-sided p for several seeds, by the variance and freedom that interval() uses.
 
-    It is below 0.05 exactly if that interval excludes zero.
+    The p is below 0.05 exactly if the interval excludes zero.
     """
     mean = float(seed_mean_S.mean())
     total, freedom = _total_variance(seed_mean_S, item_variance, num_clusters)
@@ -273,7 +273,7 @@ def mcnemar(wins: int, losses: int) -> float:
 def bootstrap_p(mean_R: np.ndarray) -> float:
     """Two-sided p: twice the share of resampled differences on the rarer side of zero.
 
-    One is added to both counts of that share, so that p is never zero.
+    One is added to the numerator and the denominator of the share, so that p is never zero.
     """
     num_rarer = min((mean_R <= 0).sum(), (mean_R >= 0).sum())
     return min(1.0, 2 * float(num_rarer + 1) / (len(mean_R) + 1))

@@ -1,4 +1,7 @@
-"""Score the samples of a jsonl file, or of the embedded world, and count the strata.
+"""Score how difficult the samples of a jsonl file are, and count the easy, medium and hard ones.
+
+Without a file it scores 24 generated samples (drawings of colored shapes), and without a model the
+tiny one that comes with difftrain. The scores are those of the measure PISM (Qi et al. 2026).
 
 python examples/score_a_jsonl.py [FILE.jsonl] [MODEL]
 """
@@ -10,7 +13,7 @@ import difftrain
 
 
 def main() -> None:
-    """Probe and score the samples, then count them by stratum."""
+    """Generate 4 responses per prompt, score the samples, then count them by stratum."""
     if len(sys.argv) > 1:
         samples = difftrain.load_dataset(sys.argv[1])
     else:

@@ -1,4 +1,4 @@
-"""Select the medium and hard samples and write one line of JSON for each.
+"""Select the medium and hard ones of 24 generated samples, and write a line of JSON for each.
 
 python examples/select_and_export.py selection.jsonl
 """
@@ -11,7 +11,7 @@ import difftrain
 
 
 def main() -> None:
-    """Score 24 samples of the embedded world, select two strata, write one row per sample."""
+    """Score 24 drawings of colored shapes, select two strata, write one row per sample."""
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "selection.jsonl")
     samples = difftrain.load_dataset("shapes", "data.num_samples=24")
     scores = difftrain.score_samples(samples, difftrain.load_model("tiny"), "probe.draws=4")

@@ -58,8 +58,8 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1",
-    # OpenMP threads spin briefly before they sleep: endless spinning starves shared cores, and no
-    # spinning at all halves the speed of cores that are not shared.
+    # Rounds that an OpenMP thread spins before it sleeps. Endless spinning starves shared cores; no
+    # spinning halves the speed of cores that are not shared.
     "GOMP_SPINCOUNT": "20000",
 }
 THREADS_VARIABLE = "DIFFTRAIN_THREADS"
@@ -71,9 +71,9 @@ BAD_INPUT = (ConfigError, EmptyDatasetError, EmptySelectionError, MissingArtifac
 class Command:
     """A subcommand that runs `target` ("module:function") with checked settings.
 
-    The function takes (config, world, recipe settings) and returns the folder that it wrote.
-    `trains`: it runs optimizer steps, which the processes must be able to share evenly. `expand`
-    rewrites short forms of the arguments and may name another target.
+    The function takes (config, world, recipe settings) and returns the folder that it wrote. If it
+    `trains`, the processes must be able to share an optimizer step evenly. `expand` rewrites short
+    forms of the arguments and may name another target.
     """
 
     help: str
@@ -99,7 +99,7 @@ def expand_evaluate(arguments: list[str]) -> tuple[list[str], None]:
 
 
 def expand_plan(arguments: list[str]) -> tuple[list[str], str | None]:
-    """Plan's arguments without check=model, and the target that check=model chooses, or None."""
+    """Plan's arguments without check=model, and the function that check=model runs, or None."""
     checks = {"model": "difftrain.pipeline.chain:check_model"}
     names = [item.removeprefix("check=") for item in arguments if item.startswith("check=")]
     hints = {name: did_you_mean(name, list(checks)) for name in names if name not in checks}
@@ -180,25 +180,26 @@ def configure_logging(world: World, verbose: bool) -> None:
     logger = logging.getLogger("difftrain")
     logger.setLevel(logging.DEBUG if verbose else level)
     logger.handlers, logger.propagate = [handler], False
-    cast(TextIO, sys.stdout).reconfigure(line_buffering=True)  # pyright: ignore
+    cast(TextIO, sys.stdout).reconfigure(line_buffering=True)  # pyright: ignore  # not in TextIO
 
 
 def use_all_cores(world: World) -> None:
-    """Let a single process use all cores; accelerate launch sets one thread by default.
+    """Let a single process use all cores, although `accelerate launch` limits it to one thread.
 
     A sweep that starts several runs at once sets the threads of each run in THREADS_VARIABLE. Call
     this before torch is imported, because torch reads the number only once.
     """
-    is_single_launch = world.size == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ
+    is_accelerate_launch = world.size == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ
     if threads := os.environ.get(THREADS_VARIABLE):
         os.environ["OMP_NUM_THREADS"] = threads
-    elif is_single_launch and os.environ.get("OMP_NUM_THREADS") == "1":
+    elif is_accelerate_launch and os.environ.get("OMP_NUM_THREADS") == "1":
         os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
 
 
 def checked_config(program: str, arguments: list[str], trains: bool = False) -> RunConfig:
-    """The checked settings of a command line. Exits after printing for --cfg, and if an option is
-    unknown. Only for a command that `trains`, the processes must be able to share a step evenly.
+    """The checked settings of a command line. `--cfg job` prints them and exits instead.
+
+    If the command `trains`, the processes must be able to share an optimizer step evenly.
     """
     only_print = "--cfg" in arguments
     if only_print:
@@ -229,8 +230,7 @@ def run_command(name: str, program: str, arguments: list[str]) -> Path:
 
 
 def compare(command: str, program: str, arguments: list[str]) -> Path:
-    """Run `compare` (two finished evaluations, item by item) or `report compare` (finished runs;
-    also prints their table). Returns the folder of the comparison."""
+    """Compare two evaluations, or runs if `command` is "report compare"; returns the folder."""
     parser = argparse.ArgumentParser(prog=program)
     parser.add_argument("--to", type=Path, metavar="DIR")
     if command == "compare":
@@ -254,8 +254,8 @@ def compare(command: str, program: str, arguments: list[str]) -> Path:
 
 
 def completion(arguments: list[str]) -> str:
-    """The completion script of the shell that the arguments name. It offers every GROUP=NAME and
-    KEY=, with the values of flags and choices. Raises ConfigError for an unknown shell."""
+    """The completion script of a shell. It offers every GROUP=NAME, and every KEY= with the values
+    that a flag or a choice can have. Raises ConfigError for an unknown shell."""
     if len(arguments) != 1 or arguments[0] not in SHELLS:
         problem = f"completion {' '.join(arguments)}: must be one of: {', '.join(SHELLS)}"
         raise ConfigError([problem])
@@ -270,12 +270,12 @@ def completion(arguments: list[str]) -> str:
             words.append(f"{key}=")
     words += ["--help", "--cfg", "--verbose"]
     script = Path(__file__).with_name(f"completion.{arguments[0]}.jinja").read_text()
-    lists = {"commands": " ".join([*COMMANDS, *OTHER_COMMANDS]), "words": " ".join(words)}
-    return Template(script, keep_trailing_newline=True).render(lists)
+    variables = {"commands": " ".join([*COMMANDS, *OTHER_COMMANDS]), "words": " ".join(words)}
+    return Template(script, keep_trailing_newline=True).render(variables)
 
 
 def run(name: str, program: str, arguments: list[str]) -> None:
-    """Run one subcommand; those that write a folder end with `output: FOLDER` on stdout."""
+    """Run one subcommand; if it writes a folder, print `output: FOLDER` at the end."""
     if name == "completion":
         print(completion(arguments), end="")
         return
@@ -300,7 +300,7 @@ def run(name: str, program: str, arguments: list[str]) -> None:
 
 
 def main(command: str | None = None) -> None:
-    """Run the `difftrain` command, or the subcommand `command` for its file under launch/."""
+    """Run the `difftrain` command, or for a file under launch/ its subcommand `command`."""
     arguments, program = sys.argv[1:], Path(sys.argv[0]).name
     if command is None:
         command, arguments = (arguments or ["--help"])[0], arguments[1:]

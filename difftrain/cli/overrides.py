@@ -1,6 +1,6 @@
 """Turn the overrides of a command line (KEY=VALUE) into settings, or report all their problems.
 
-Each override is first checked by itself against the settings tree; then Hydra composes them.
+Each override is first checked alone against the settings tree; then Hydra composes all of them.
 """
 
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ from difftrain.config.setting import did_you_mean
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPEN_KEYS = ("grpo.trl.", "sft.trl.", "model.server.extra.")
-"""Below these keys any name of TRL's or the server's is allowed, with a plus: +grpo.trl.KEY=1."""
+"""Below these keys a plus adds any argument of TRL or of the server: +grpo.trl.KEY=1."""
 
 
 @cache
 def renamed() -> Any:
-    """The new names of "keys" and "values" that were renamed, by their old names."""
+    """conf/renamed.yaml: under "keys" and "values" the new names of settings by their old names."""
     return OmegaConf.to_container(OmegaConf.load(CONF / "renamed.yaml"))
 
 
@@ -43,7 +43,7 @@ def config_groups() -> dict[str, list[str]]:
 
 
 def setting_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the settings tree, leaves and branches."""
+    """The dotted key of every setting and of every group of settings."""
     for field in fields(node):
         yield f"{prefix}{field.name}"
         if is_dataclass(value := getattr(node, field.name)):
@@ -69,7 +69,7 @@ def parse_overrides(arguments: list[str]) -> tuple[list[Override], list[str]]:
 
 
 def override_problem(override: Override, typed: DictConfig) -> str | None:
-    """What is wrong with one override, or None. Sets its value in `typed` to check its type."""
+    """What is wrong with one override, or None. The type check writes its value to `typed`."""
     key, text = override.key_or_group, override.input_line or ""
     if override.is_sweep_override():
         return f"{text}: a run takes one value per setting; start a run for each value"
@@ -110,7 +110,7 @@ def compose_config(arguments: list[str]) -> DictConfig:
     valid = []
     by_key = {override.key_or_group: override for override in overrides}
     if "model.name" in by_key and "model" not in by_key:
-        # The group `model` defaults to tiny; any other model must not get tiny's settings.
+        # The group `model` defaults to tiny, whose settings do not suit any other model.
         is_group = by_key["model.name"].value() in config_groups()["model"]
         valid += [] if is_group else ["model=any"]
     for override in overrides:
@@ -135,7 +135,7 @@ def compose_config(arguments: list[str]) -> DictConfig:
 
 
 def file_keys(group: str, name: str) -> Iterator[str]:
-    """The dotted keys that conf/<group>/<name>.yaml sets; first those that its defaults set."""
+    """The dotted keys that conf/<group>/<name>.yaml sets, beginning with those of its defaults."""
     path = CONF / group / f"{name}.yaml"
     is_global = path.read_text().startswith("# @package _global_")
     return node_keys(OmegaConf.load(path), "" if is_global else f"{group}.")
